@@ -1,0 +1,88 @@
+"""The configuration of a routing BART: a BART's, and what its experts and its router look like."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import BartConfig
+
+from routing_moe.routers import ROUTERS, TRANSFORMER_HEADS
+from routing_moe.selection import ROUTER_MODES
+
+
+@strict
+class RoutingBartConfig(BartConfig):
+    """`BartConfig` plus the fields of the mixture.
+
+    num_experts: experts per routed layer (E); 1 is a plain BART.
+    router_nn_type: one of `routing_moe.routers.ROUTERS`.
+    router_mode: how logits become routes, one of `routing_moe.selection.ROUTER_MODES`.
+    router_input_dim, router_hidden_dim: width of a task vector (D) and of the router's hidden layer.
+    encoder_vanilla_layers, decoder_vanilla_layers: 0-based layers that keep one plain BART layer.
+    exploration_epsilon: probability that a (task, layer) choice is replaced by a random expert in training.
+    label_smoothing: of the training loss (the published code fixes 0.1).
+    router_temperature: the temperature the routes are read at; training anneals and stores it.
+    task_names: the tasks that have a vector, in the order of the rows of `model.task_vectors`.
+    """
+
+    model_type = "routing_bart"
+
+    num_experts: int = 3
+    router_nn_type: str = "linear_layer_specific"
+    router_mode: str = "gumbel_softmax_st"
+    router_input_dim: int = 768
+    router_hidden_dim: int = 64
+    encoder_vanilla_layers: list[int] | None = None
+    decoder_vanilla_layers: list[int] | None = None
+    exploration_epsilon: float | int = 0.0
+    label_smoothing: float | int = 0.1
+    router_temperature: float | int = 1.0
+    task_names: list[str] | None = None
+
+    def __post_init__(self, **kwargs):
+        self.encoder_vanilla_layers = sorted(set(self.encoder_vanilla_layers or []))
+        self.decoder_vanilla_layers = sorted(set(self.decoder_vanilla_layers or []))
+        self.task_names = list(self.task_names or [])
+        super().__post_init__(**kwargs)
+        faults = self.faults()
+        if faults:
+            raise ValueError("; ".join(faults))
+
+    def faults(self) -> list[str]:
+        """What contradicts itself in this configuration, one sentence each; empty when all is well."""
+        found = []
+        if self.num_experts < 1:
+            found.append(f"num_experts is {self.num_experts}; a layer needs at least 1 expert")
+        if self.router_nn_type not in ROUTERS:
+            found.append(f"router_nn_type is {self.router_nn_type!r}; it must be one of {', '.join(ROUTERS)}")
+        if self.router_mode not in ROUTER_MODES:
+            found.append(f"router_mode is {self.router_mode!r}; it must be one of {', '.join(ROUTER_MODES)}")
+        if not 0.0 <= self.exploration_epsilon <= 1.0:
+            found.append(f"exploration_epsilon is {self.exploration_epsilon}; it is a probability, 0 to 1")
+        for side, depth in (("encoder", self.encoder_layers), ("decoder", self.decoder_layers)):
+            outside = [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]
+            if outside:
+                found.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")
+        attended = {"transformer": "router_input_dim", "transformer_layer_specific": "router_hidden_dim"}
+        width = attended.get(self.router_nn_type)
+        if width and getattr(self, width) % TRANSFORMER_HEADS:
+            found.append(
+                f"{width} is {getattr(self, width)}; a {self.router_nn_type} router splits it into "
+                f"{TRANSFORMER_HEADS} heads, so it must be a multiple of {TRANSFORMER_HEADS}"
+            )
+        return found
+
+    @property
+    def num_layers(self) -> int:
+        """L: encoder layers, then decoder layers, vanilla ones included."""
+        return self.encoder_layers + self.decoder_layers
+
+    @property
+    def routed_rows(self) -> list[int]:
+        """The rows of a route (0 to L-1) that a layer reads: all but the vanilla layers'."""
+        vanilla = set(self.encoder_vanilla_layers)
+        vanilla |= {self.encoder_layers + i for i in self.decoder_vanilla_layers}
+        return [row for row in range(self.num_layers) if row not in vanilla]
+
+    def to_bart_config(self) -> BartConfig:
+        """The plain BART of the same size."""
+        mixture_fields = set(RoutingBartConfig.__annotations__) | {"model_type", "architectures"}
+        fields = {k: v for k, v in self.to_dict().items() if k not in mixture_fields}
+        return BartConfig(**fields, architectures=["BartForConditionalGeneration"])

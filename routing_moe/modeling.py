@@ -1,0 +1,270 @@
+"""RoutingBartForConditionalGeneration: BART with experts, task vectors and a router.
+
+The library's forward pass is used as it is: stock layers hand extra keyword tensors down, so a
+`RoutedLayer` put in a stock layer's place receives the routes. The model consumes routes (B, L, E) and
+nothing else; `task_ids` is the short way to the routes that its own router gives.
+"""
+
+import inspect
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BartForConditionalGeneration, DynamicCache, EncoderDecoderCache
+from transformers import initialization as init
+from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
+
+from routing_moe.configuration import RoutingBartConfig
+from routing_moe.routed_layer import RoutedLayer, RoutePlan
+from routing_moe.routers import ROUTERS
+from routing_moe.selection import explore, noise_free_routes, select_routes
+from routing_moe.task_vectors import save_task_vectors
+
+# The library renamed its cache argument once; this is what the installed version calls it.
+_FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
+CACHE_ARGUMENT = "cache" if "cache" in _FORWARD_ARGUMENTS else "past_key_values"
+
+
+class TaskVectors(nn.Embedding):
+    """One vector per task (N, D); a class of its own because it starts from N(0, 1), not from N(0, 0.02)."""
+
+
+class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
+    """A BART whose layers are experts, with the router that picks them.
+
+    forward(input_ids, attention_mask, labels=..., routes=routes_BLE | task_ids=ids_B) gives a loss that is
+    the *sum* over label tokens, label-smoothed. In training mode only the real target positions are
+    projected to the vocabulary and `logits` is None; in eval mode `logits` is there as usual.
+    """
+
+    config_class = RoutingBartConfig
+    _supports_flex_attn = False  # its block masks cannot be cut to an expert's examples
+
+    def __init__(self, config: RoutingBartConfig):
+        super().__init__(config)
+        E = config.num_experts
+        for i, stock in enumerate(self.model.encoder.layers):
+            if i not in config.encoder_vanilla_layers:
+                experts = [stock] + [BartEncoderLayer(config, layer_idx=i) for _ in range(E - 1)]
+                self.model.encoder.layers[i] = RoutedLayer(experts, row=i)
+        for i in range(config.decoder_layers):
+            # Every expert has a cache slot of its own, i * E + e; a vanilla layer takes the first of its E.
+            copies = [BartDecoderLayer(config, layer_idx=i * E + e) for e in range(E)]
+            is_vanilla = i in config.decoder_vanilla_layers
+            layer = copies[0] if is_vanilla else RoutedLayer(copies, row=config.encoder_layers + i)
+            self.model.decoder.layers[i] = layer
+        self.router = ROUTERS[config.router_nn_type](config)
+        self.task_vectors = TaskVectors(len(config.task_names), config.router_input_dim)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, TaskVectors):
+            init.normal_(module.weight, mean=0.0, std=1.0)
+
+    # ---- routes
+
+    def router_logits(self, task_ids_N: Tensor) -> Tensor:
+        """(N, L, E) logits for rows of `task_vectors`."""
+        return self.router(self.task_vectors(task_ids_N))
+
+    def draw_routes(self, task_ids_B: Tensor) -> Tensor:
+        """Routes (B, L, E) at the current temperature: sampled and explored in training, noise-free else."""
+        logits_BLE = self.router_logits(task_ids_B)
+        mode, temperature = self.config.router_mode, self.config.router_temperature
+        if not self.training:
+            return noise_free_routes(logits_BLE, mode, temperature)
+        routes_BLE = select_routes(logits_BLE, mode, temperature, self.config.encoder_layers)
+        if self.config.exploration_epsilon > 0:
+            routes_BLE = explore(routes_BLE, self.config.exploration_epsilon)
+        return routes_BLE
+
+    def task_ids(self, task_names: list[str]) -> Tensor:
+        """Rows of `task_vectors` for task names, on the model's device. KeyError for an unknown task."""
+        rows = {name: row for row, name in enumerate(self.config.task_names)}
+        unknown = [name for name in task_names if name not in rows]
+        if unknown:
+            raise KeyError(f"no task vector for {', '.join(unknown)}; the model knows {len(rows)} tasks")
+        return torch.tensor([rows[name] for name in task_names], dtype=torch.long, device=self.device)
+
+    def routes_for(
+        self, task_names: list[str], mode: str | None = None, temperature: float | None = None, noise=False
+    ) -> Tensor:
+        """Routes (N, L, E) of named tasks, noise-free unless asked; mode and temperature as configured."""
+        mode = mode or self.config.router_mode
+        temperature = self.config.router_temperature if temperature is None else temperature
+        logits_NLE = self.router_logits(self.task_ids(task_names))
+        if noise:
+            return select_routes(logits_NLE, mode, temperature, self.config.encoder_layers)
+        return noise_free_routes(logits_NLE, mode, temperature)
+
+    def _resolve_routes(self, routes: Tensor | None, task_ids: Tensor | None, batch_size: int) -> Tensor:
+        if routes is None and task_ids is not None:
+            routes = self.draw_routes(task_ids)
+        if routes is None and self.config.num_experts == 1:
+            routes = torch.ones(batch_size, self.config.num_layers, 1, device=self.device)
+        if routes is None:
+            raise ValueError("a model with several experts needs routes (B, L, E) or task_ids (B,)")
+        expected = (batch_size, self.config.num_layers, self.config.num_experts)
+        if tuple(routes.shape) != expected:
+            raise ValueError(f"routes have shape {tuple(routes.shape)}, expected (B, L, E) = {expected}")
+        return routes
+
+    # ---- forward
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs=None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        routes: Tensor | None = None,
+        task_ids: Tensor | None = None,
+        sparse: bool = True,
+        **kwargs,
+    ) -> Seq2SeqLMOutput:
+        """BART's forward pass through the routed layers.
+
+        routes: (B, L, E), or task_ids: (B,) rows of `task_vectors`. labels: (B, T) with -100 or the padding
+        token where there is none. sparse=False runs every expert on every example (the slow, plain path;
+        the results are the same).
+        """
+        if labels is not None:
+            labels = labels.masked_fill(labels == self.config.pad_token_id, -100)
+            if decoder_input_ids is None and kwargs.get("decoder_inputs_embeds") is None:
+                start = self.config.decoder_start_token_id
+                decoder_input_ids = shift_tokens_right(labels, self.config.pad_token_id, start)
+        use_cache = bool(use_cache) and labels is None
+        if use_cache and kwargs.get(CACHE_ARGUMENT) is None:
+            kwargs[CACHE_ARGUMENT] = growing_cache()
+        given = (input_ids, kwargs.get("inputs_embeds"), encoder_outputs and encoder_outputs[0])
+        batch_size = next(len(tensor) for tensor in given if tensor is not None)
+        routes = self._resolve_routes(routes, task_ids, batch_size)
+        # An expert that skipped a token has no cache entry for it: with a cache everything runs.
+        plan = RoutePlan.sparse(routes) if sparse and not use_cache else RoutePlan.dense(routes)
+        inputs = dict(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            use_cache=use_cache,
+            route_plan=plan,
+            **kwargs,
+        )
+        if labels is not None and self.training:
+            return self._training_output(inputs, labels)
+        outputs = super().forward(**inputs)
+        if labels is not None:
+            outputs.loss = self._smoothed_loss(outputs.logits[labels != -100], labels[labels != -100])
+        return outputs
+
+    def _training_output(self, inputs: dict, labels_BT: Tensor) -> Seq2SeqLMOutput:
+        """The loss alone: the vocabulary projection, the widest product, skips padded positions."""
+        outputs = self.model(**inputs)
+        is_real_BT = labels_BT != -100
+        logits_KV = self.lm_head(outputs[0][is_real_BT]) + self.final_logits_bias
+        loss = self._smoothed_loss(logits_KV, labels_BT[is_real_BT])
+        return Seq2SeqLMOutput(loss=loss, encoder_last_hidden_state=outputs.encoder_last_hidden_state)
+
+    def _smoothed_loss(self, logits_KV: Tensor, targets_K: Tensor) -> Tensor:
+        """Label-smoothed cross-entropy in nats, summed over K target tokens (always in float32 or better)."""
+        if logits_KV.dtype in (torch.float16, torch.bfloat16):
+            logits_KV = logits_KV.float()
+        return F.cross_entropy(
+            logits_KV, targets_K, reduction="sum", label_smoothing=self.config.label_smoothing
+        )
+
+    # ---- generation
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, routes=None, task_ids=None, **kwargs):
+        """Generate as BART does, along `routes` (B, L, E) or the routes of `task_ids` (B,).
+
+        One-hot routes are decoded by the plain BART that each distinct route amounts to, at its cost; soft
+        routes keep one cache per expert. Any mix of tasks in a batch. A batch with several one-hot routes
+        that asks for more than token ids (`return_dict_in_generate`) takes the soft path.
+        """
+        inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
+        batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
+        routes = self._resolve_routes(routes, task_ids, batch_size)
+        rows = self.config.routed_rows
+        if ((routes[:, rows] == 0) | (routes[:, rows] == 1)).all():
+            choices_BL = routes.argmax(dim=-1)
+            choices_BL[:, [i for i in range(self.config.num_layers) if i not in rows]] = 0
+            distinct_RL, which_B = choices_BL.unique(dim=0, return_inverse=True)
+            if len(distinct_RL) == 1 and "encoder_outputs" not in kwargs:
+                return self.to_bart(routes[0]).generate(inputs, **kwargs)
+            if inputs is not None and not kwargs.get("return_dict_in_generate"):
+                return self._generate_by_route(inputs, routes, which_B, kwargs)
+        return super().generate(inputs, routes=routes, **kwargs)
+
+    def _generate_by_route(self, inputs: Tensor, routes: Tensor, which_B: Tensor, kwargs: dict) -> Tensor:
+        """Plain-BART generation for each group of examples with the same one-hot route."""
+        sequences: list[Tensor | None] = [None] * len(inputs)
+        per_example = kwargs.get("num_return_sequences") or 1
+        for route in which_B.unique():
+            members = (which_B == route).nonzero()[:, 0]
+            own = {
+                name: value[members]
+                if isinstance(value, Tensor) and value.dim() and len(value) == len(inputs)
+                else value
+                for name, value in kwargs.items()
+            }
+            generated = self.to_bart(routes[members[0]]).generate(inputs[members], **own)
+            for i, rows in zip(members.tolist(), generated.split(per_example), strict=True):
+                sequences[i] = rows
+        flat = [row for rows in sequences for row in rows]
+        return nn.utils.rnn.pad_sequence(flat, batch_first=True, padding_value=self.config.pad_token_id)
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        # The library's cache has one slot per layer; ours needs one per expert and grows as they come.
+        if isinstance(model_kwargs.get(CACHE_ARGUMENT), EncoderDecoderCache):
+            model_kwargs[CACHE_ARGUMENT] = growing_cache()
+
+    def to_bart(self, routes_LE: Tensor) -> BartForConditionalGeneration:
+        """The plain BART of a route: the argmax expert of each layer. Shares the experts' tensors."""
+        from routing_moe.upcycling import assemble_bart
+
+        return assemble_bart(self, routes_LE)
+
+    # ---- experts, saving, loading
+
+    def routed_layers(self) -> list[RoutedLayer]:
+        layers = [*self.model.encoder.layers, *self.model.decoder.layers]
+        return [layer for layer in layers if isinstance(layer, RoutedLayer)]
+
+    def expert_distance(self) -> Tensor:
+        """The expert regularisation term: `RoutedLayer.expert_distance` summed over routed layers."""
+        return sum(layer.expert_distance() for layer in self.routed_layers())
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
+        """As transformers does, plus the task vectors in the interchange format."""
+        super().save_pretrained(save_directory, **kwargs)
+        vectors_ND = self.task_vectors.weight.detach().float().cpu().numpy()
+        save_task_vectors(save_directory, self.config.task_names, vectors_ND)
+
+    @classmethod
+    def from_bart(cls, bart, num_experts: int = 3, init_eps: float = 1e-8, **config_fields):
+        """Every expert a copy of the BART's layer plus N(0, init_eps) noise; see `upcycling.from_bart`."""
+        from routing_moe.upcycling import from_bart
+
+        return from_bart(cls, bart, num_experts, init_eps, **config_fields)
+
+    @classmethod
+    def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
+        """A run folder of the published code; see `upcycling.from_upstream`."""
+        from routing_moe.upcycling import from_upstream
+
+        return from_upstream(cls, run_dir, checkpoint_name)
+
+
+def growing_cache() -> EncoderDecoderCache:
+    """A cache that adds slots as layers ask for them."""
+    return EncoderDecoderCache(DynamicCache(), DynamicCache())

@@ -1,0 +1,123 @@
+"""A BART layer that is a small set of experts: E complete stock layers, mixed by a task's route.
+
+Output of layer l for example b: sum over experts e of route[b, l, e] * expert_e(hidden[b]).
+
+What makes it fast is one rule, exact for every kind of route: an expert whose weight is zero adds nothing
+to the output and receives exactly zero gradient, so it need not run. Where the weights themselves are
+trained (straight-through routes), the loss's derivative by a zero weight is <gradient, expert's output>:
+such an expert still runs, but without building a graph. Dense routes have no zeros and run everything.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class RoutePlan:
+    """Which examples each expert runs on, worked out once per forward pass.
+
+    routes_BLE: the weights. active: (L, B, E) booleans on the CPU, or None to run every expert on every
+    example (the specification that the sparse path is tested against, and the only way to decode with a
+    cache, where an expert must have seen every token).
+    """
+
+    routes_BLE: Tensor
+    active: Tensor | None = None
+
+    @classmethod
+    def sparse(cls, routes_BLE: Tensor) -> "RoutePlan":
+        """Skip what has weight zero. Costs one transfer of B*L*E booleans to the CPU."""
+        return cls(routes_BLE, (routes_BLE.detach() != 0).transpose(0, 1).cpu())
+
+    @classmethod
+    def dense(cls, routes_BLE: Tensor) -> "RoutePlan":
+        return cls(routes_BLE)
+
+    def examples(self, row: int, expert: int) -> tuple[Tensor | None, Tensor | None]:
+        """(active, resting) example indices of an expert of layer `row`; None stands for all of them."""
+        B = self.routes_BLE.shape[0]
+        if self.active is None:
+            return None, torch.empty(0, dtype=torch.long)
+        is_active_B = self.active[row, :, expert]
+        n_active = int(is_active_B.sum())
+        if n_active == B:
+            return None, torch.empty(0, dtype=torch.long)
+        if n_active == 0:
+            return torch.empty(0, dtype=torch.long), None
+        device = self.routes_BLE.device
+        return is_active_B.nonzero()[:, 0].to(device), (~is_active_B).nonzero()[:, 0].to(device)
+
+
+class RoutedLayer(nn.Module):
+    """E stock BART layers behind the interface of one.
+
+    row: which row of the route this layer reads (encoder rows first). Whatever else the model hands down
+    (masks, encoder states, the cache under whatever name) is passed on to the experts as it came.
+    """
+
+    def __init__(self, experts: list[nn.Module], row: int):
+        super().__init__()
+        self.experts = nn.ModuleList(experts)
+        self.row = row
+
+    def forward(
+        self,
+        hidden_BSD: Tensor,
+        *args,
+        routes: Tensor | None = None,
+        route_plan: RoutePlan | None = None,
+        **kwargs,
+    ) -> Tensor:
+        """Mixed hidden states (B, S, D). `routes` (B, L, E) alone means the dense path."""
+        plan = route_plan or RoutePlan.dense(routes)
+        weights_BE = plan.routes_BLE[:, self.row]
+        mixed_BSD = None
+        for e, expert in enumerate(self.experts):
+            active, resting = plan.examples(self.row, e)
+            groups = [(active, True)]
+            if weights_BE.requires_grad and torch.is_grad_enabled():
+                groups.append((resting, False))
+            for examples, with_graph in groups:
+                if examples is None or len(examples):
+                    output = _run(expert, examples, with_graph, hidden_BSD, args, kwargs)
+                    mixed_BSD = _accumulate(mixed_BSD, output, weights_BE[:, e], examples, hidden_BSD.shape)
+        return mixed_BSD
+
+    def expert_distance(self) -> Tensor:
+        """Mean over pairs of experts of the summed L2 distances of their parameters; 0 for one expert."""
+        E = len(self.experts)
+        pairs = [(a, b) for a in range(E) for b in range(a + 1, E)]
+        total = next(self.parameters()).new_zeros(())
+        for a, b in pairs:
+            for p, q in zip(self.experts[a].parameters(), self.experts[b].parameters(), strict=True):
+                total = total + torch.linalg.vector_norm(p - q)
+        return total / max(len(pairs), 1)
+
+
+def _run(expert, examples, with_graph, hidden_BSD, args, kwargs) -> Tensor:
+    """The expert's output on the given examples (None: all of them), with or without a graph."""
+
+    def chosen(value):
+        # Batch-first tensors follow their examples. A one-dimensional tensor is never batch-first here
+        # (it holds positions), even if its length happens to be B.
+        batch_first = isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == len(hidden_BSD)
+        return value.index_select(0, examples) if examples is not None and batch_first else value
+
+    with torch.set_grad_enabled(with_graph and torch.is_grad_enabled()):
+        return expert(
+            chosen(hidden_BSD), *map(chosen, args), **{name: chosen(value) for name, value in kwargs.items()}
+        )
+
+
+def _accumulate(mixed_BSD, output, weights_B, examples, shape) -> Tensor:
+    """mixed + weights * output, the output standing for the given examples (None: all of them)."""
+    weights_B = weights_B.to(output.dtype)
+    if examples is None:
+        weighted = output * weights_B[:, None, None]
+        return weighted if mixed_BSD is None else mixed_BSD + weighted
+    weighted = output * weights_B.index_select(0, examples)[:, None, None]
+    if mixed_BSD is None:
+        mixed_BSD = output.new_zeros(shape)
+    return mixed_BSD.index_add(0, examples, weighted)

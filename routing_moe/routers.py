@@ -1,0 +1,102 @@
+"""Routers: a task vector in, one logit per layer and expert out.
+
+Ten published architectures in three classes. Two are perceptrons: one for all layers (`linear`) or one per
+layer (`linear_layer_specific`). The other eight treat the layers as a sequence: each position starts from
+the task vector (plus a position embedding, or through a projection of its own: `*_layer_specific`), the
+positions talk to each other through a bidirectional RNN, LSTM or GRU or a transformer layer, and every
+position is projected to E logits. Shapes: N tasks, D task-vector width, H hidden width, L layers, E experts.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TRANSFORMER_HEADS = 4
+TRANSFORMER_FFN_DIM = 64
+
+
+class Perceptron(nn.Module):
+    """vectors (N, D) -> (N, out): one hidden GELU layer of width H."""
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int):
+        super().__init__()
+        self.hidden = nn.Linear(input_dim, hidden_dim)
+        self.output = nn.Linear(hidden_dim, output_dim)
+
+    def forward(self, vectors_ND: Tensor) -> Tensor:
+        return self.output(F.gelu(self.hidden(vectors_ND)))
+
+
+class LinearRouter(Perceptron):
+    """One perceptron gives the logits of all layers."""
+
+    def __init__(self, config):
+        super().__init__(
+            config.router_input_dim, config.router_hidden_dim, config.num_layers * config.num_experts
+        )
+        self.shape = (config.num_layers, config.num_experts)
+
+    def forward(self, vectors_ND: Tensor) -> Tensor:
+        return super().forward(vectors_ND).unflatten(-1, self.shape)
+
+
+class LayerwiseRouter(nn.Module):
+    """A perceptron of its own for every layer."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.units = nn.ModuleList(
+            Perceptron(config.router_input_dim, config.router_hidden_dim, config.num_experts)
+            for _ in range(config.num_layers)
+        )
+
+    def forward(self, vectors_ND: Tensor) -> Tensor:
+        return torch.stack([unit(vectors_ND) for unit in self.units], dim=1)
+
+
+class SequenceRouter(nn.Module):
+    """The layers as a sequence: embed each position, mix positions, project to logits."""
+
+    def __init__(self, config):
+        super().__init__()
+        D, H, L = config.router_input_dim, config.router_hidden_dim, config.num_layers
+        kind = config.router_nn_type.removesuffix("_layer_specific")
+        if config.router_nn_type.endswith("_layer_specific"):
+            self.layer_projection, self.layer_embedding, width = nn.Linear(D, H * L), None, H
+        else:
+            self.layer_projection, self.layer_embedding, width = None, nn.Embedding(L, D), D
+        if kind == "transformer":
+            self.mixer = nn.TransformerEncoderLayer(
+                width, TRANSFORMER_HEADS, dim_feedforward=TRANSFORMER_FFN_DIM, batch_first=True
+            )
+            mixed_width = width
+        else:
+            recurrent = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[kind]
+            self.mixer = recurrent(width, H, bidirectional=True, batch_first=True)
+            mixed_width = 2 * H
+        self.output = nn.Linear(mixed_width, config.num_experts)
+        self.num_layers = L
+
+    def forward(self, vectors_ND: Tensor) -> Tensor:
+        if self.layer_projection is not None:
+            positions_NLW = self.layer_projection(vectors_ND).unflatten(-1, (self.num_layers, -1))
+        else:
+            positions_NLW = vectors_ND.unsqueeze(1) + self.layer_embedding.weight
+        mixed = self.mixer(positions_NLW)
+        if isinstance(mixed, tuple):  # recurrent modules also return their last state
+            mixed = mixed[0]
+        return self.output(mixed)
+
+
+ROUTERS = {
+    "linear": LinearRouter,
+    "linear_layer_specific": LayerwiseRouter,
+    "rnn": SequenceRouter,
+    "lstm": SequenceRouter,
+    "gru": SequenceRouter,
+    "transformer": SequenceRouter,
+    "rnn_layer_specific": SequenceRouter,
+    "lstm_layer_specific": SequenceRouter,
+    "gru_layer_specific": SequenceRouter,
+    "transformer_layer_specific": SequenceRouter,
+}

@@ -1,0 +1,63 @@
+"""From a router's logits to routes: the selection modes, the temperature schedule, exploration.
+
+Shapes: N tasks (or B examples), L layers, E experts. A route is (L, E) with rows that sum to 1.
+Ye, Zha, Ren 2022 (arXiv 2205.12701), section 3.2; Gumbel-softmax: Jang, Gu, Poole 2017.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+ROUTER_MODES = ("softmax", "gumbel_softmax", "gumbel_softmax_st")
+
+
+def select_routes(
+    logits_NLE: Tensor, mode: str, temperature: float, encoder_layers: int | None = None
+) -> Tensor:
+    """Draw routes (N, L, E) from logits.
+
+    "softmax": softmax(logits / temperature); "gumbel_softmax": the same with Gumbel noise on the logits;
+    "gumbel_softmax_st": one-hot forward, the Gumbel-softmax's gradient backward (straight-through).
+    The noise comes from torch's global generator. With `encoder_layers` it is drawn as one
+    (layers, N, E) block for the encoder, then one for the decoder, which is the order of the published
+    code, so that a seed gives its draw. Raises ValueError for an unknown mode or a temperature <= 0.
+    """
+    if mode not in ROUTER_MODES:
+        raise ValueError(f"router mode {mode!r} is not one of {', '.join(ROUTER_MODES)}")
+    if not temperature > 0:
+        raise ValueError(f"the temperature is {temperature}; it must be greater than 0")
+    if mode == "softmax":
+        return torch.softmax(logits_NLE / temperature, dim=-1)
+    blocks_LNE = logits_NLE.transpose(0, 1)
+    cut = blocks_LNE.shape[0] if encoder_layers is None else encoder_layers
+    drawn = [
+        F.gumbel_softmax(block.contiguous(), tau=temperature, hard=mode == "gumbel_softmax_st", dim=-1)
+        for block in (blocks_LNE[:cut], blocks_LNE[cut:])
+        if block.shape[0]
+    ]
+    return torch.cat(drawn, dim=0).transpose(0, 1)
+
+
+def noise_free_routes(logits_NLE: Tensor, mode: str, temperature: float) -> Tensor:
+    """The mode's choice without noise: one-hot of the best expert for straight-through, else the softmax."""
+    if mode == "gumbel_softmax_st":
+        return F.one_hot(logits_NLE.argmax(dim=-1), logits_NLE.shape[-1]).to(logits_NLE.dtype)
+    return select_routes(logits_NLE, "softmax", temperature)
+
+
+def explore(routes_BLE: Tensor, epsilon: float) -> Tensor:
+    """Replace each (example, layer) row by a random one-hot with probability `epsilon`, out of place.
+
+    Replaced rows carry no gradient to the router; the others keep theirs.
+    """
+    B, L, E = routes_BLE.shape
+    replaced_BL1 = torch.rand(B, L, 1, device=routes_BLE.device) < epsilon
+    random_BLE = F.one_hot(torch.randint(E, (B, L), device=routes_BLE.device), E).to(routes_BLE.dtype)
+    return torch.where(replaced_BL1, random_BLE, routes_BLE)
+
+
+def temperature_at(step: int, initial_tau: float, minimum_tau: float, anneal_rate: float) -> float:
+    """max(initial_tau * exp(-anneal_rate * step), minimum_tau) after `step` optimizer steps."""
+    return max(initial_tau * math.exp(-anneal_rate * step), minimum_tau)

@@ -1,0 +1,64 @@
+"""The interchange format for task vectors: a folder with `id2task.json` and `task_vecs.npy`.
+
+`id2task.json` maps row numbers (as strings) to task names, `{"0": "boolq", ...}`; `task_vecs.npy` is an
+(N, D) float array. The published code writes and reads the same two files.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from dataloader.errors import InputError
+
+NAMES_FILE, VECTORS_FILE = "id2task.json", "task_vecs.npy"
+
+
+def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
+    """Task names in row order and their vectors (N, D) as float32. Raises InputError, naming the file."""
+    folder = Path(folder)
+    names_path, vectors_path = folder / NAMES_FILE, folder / VECTORS_FILE
+    missing = [path.name for path in (names_path, vectors_path) if not path.is_file()]
+    if missing:
+        raise InputError(f"{folder} is no task-vector folder: it lacks {' and '.join(missing)}")
+    names = _read_names(names_path)
+    try:
+        vectors_ND = np.load(vectors_path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{vectors_path}: not a NumPy array file ({error})") from None
+    if vectors_ND.ndim != 2 or not np.issubdtype(vectors_ND.dtype, np.floating):
+        raise InputError(
+            f"{vectors_path}: holds {vectors_ND.dtype} of shape {vectors_ND.shape}; "
+            "it must be a (tasks, dimension) array of floats"
+        )
+    if len(names) != len(vectors_ND):
+        raise InputError(
+            f"{names_path} names {len(names)} tasks, but {vectors_path} has {len(vectors_ND)} rows"
+        )
+    if not np.isfinite(vectors_ND).all():
+        row = int(np.argwhere(~np.isfinite(vectors_ND))[0, 0])
+        raise InputError(f"{vectors_path}: row {row} ({names[row]}) holds a value that is not finite")
+    return names, vectors_ND.astype(np.float32)
+
+
+def save_task_vectors(folder: str | Path, names: list[str], vectors_ND: np.ndarray) -> None:
+    """Write both files into an existing folder."""
+    folder = Path(folder)
+    numbered = {str(row): name for row, name in enumerate(names)}
+    (folder / NAMES_FILE).write_text(json.dumps(numbered), encoding="utf-8")
+    np.save(folder / VECTORS_FILE, np.asarray(vectors_ND, dtype=np.float32))
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        id2task = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    expected = {str(row) for row in range(len(id2task))}
+    if not isinstance(id2task, dict) or set(id2task) != expected:
+        raise InputError(f'{path}: must map the row numbers to task names, {{"0": name, "1": name, ...}}')
+    names = [id2task[str(row)] for row in range(len(id2task))]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(f"{path}: names {', '.join(map(str, repeated))} more than once")
+    return names

@@ -1,0 +1,186 @@
+"""Plain BART to experts and back: upcycling, assembling the BART of a route, the published checkpoints."""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import BartConfig, BartForConditionalGeneration
+
+from dataloader.errors import InputError
+from routing_moe.configuration import RoutingBartConfig
+from routing_moe.routed_layer import RoutedLayer
+from routing_moe.task_vectors import load_task_vectors
+
+# ---- plain BART -> experts
+
+
+def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
+    """A routing BART whose E experts per layer are copies of a BART's layer plus N(0, init_eps) noise.
+
+    bart: a name or path for `BartForConditionalGeneration.from_pretrained`, or such a model (left as it
+    is). config_fields: fields of `RoutingBartConfig`. The noise is drawn from torch's global generator in
+    the published order (encoder layers, experts, parameters; then decoder). Note that at 1e-8 it is below
+    float32 resolution for weights near 1, such as layer norms: those start equal.
+    """
+    if not isinstance(bart, nn.Module):
+        bart = BartForConditionalGeneration.from_pretrained(bart, dtype=torch.float32)
+    fields = {k: v for k, v in bart.config.to_dict().items() if k not in ("model_type", "architectures")}
+    config = RoutingBartConfig(**{**fields, "num_experts": num_experts, **config_fields})
+    model = cls(config)
+    model.generation_config = bart.generation_config
+    load_plain_weights(model, bart.state_dict(), init_eps)
+    return model
+
+
+@torch.no_grad()
+def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None:
+    """Copy a plain BART's weights into every expert, with noise; embeddings and vanilla layers without.
+
+    Raises InputError when the names or shapes are not those of a BART of this size.
+    """
+    try:
+        shared = {name: tensor for name, tensor in plain.items() if ".layers." not in name}
+        _own_parts, unexpected = model.load_state_dict(shared, strict=False)
+        if unexpected or "model.shared.weight" not in shared:
+            raise RuntimeError(f"unexpected names: {unexpected[:3]}")
+        for side in ("encoder", "decoder"):
+            for i, layer in enumerate(getattr(model.model, side).layers):
+                prefix = f"model.{side}.layers.{i}."
+                weights = {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
+                for expert in layer.experts if isinstance(layer, RoutedLayer) else [layer]:
+                    expert.load_state_dict(weights)
+                    if isinstance(layer, RoutedLayer):
+                        for parameter in expert.parameters():
+                            parameter.add_(torch.randn(parameter.shape).to(parameter) * init_eps)
+    except RuntimeError as error:
+        depths = f"{model.config.encoder_layers}+{model.config.decoder_layers} layers"
+        raise InputError(
+            f"these are not the weights of a plain BART with {depths}, width {model.config.d_model}: {error}"
+        ) from None
+
+
+def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a plain BART's .pt/.bin/.safetensors file or saved directory. Raises InputError.
+
+    Files are never unpickled as objects (`weights_only=True`). A `module.` prefix, left by data-parallel
+    training, is dropped.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return BartForConditionalGeneration.from_pretrained(path, dtype=torch.float32).state_dict()
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each format has its own ways to be broken; all are the same to the user
+        raise InputError(f"{path}: not a checkpoint of a plain BART ({error})") from None
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+# ---- experts -> plain BART
+
+
+def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
+    """The plain BART that a one-hot route amounts to, sharing (not copying) the parameters.
+
+    routes_LE: (L, E); each layer's argmax counts, rows of vanilla layers are ignored. Built on the meta
+    device, so it costs no memory and some milliseconds.
+    """
+    choices = routes_LE.argmax(dim=-1).tolist()
+    with torch.device("meta"):
+        bart = BartForConditionalGeneration(_plain_config(model))
+    state = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if name.startswith(("router.", "task_vectors.")) or ".experts." in name:
+            continue
+        state[name] = tensor
+    for layer in model.routed_layers():
+        chosen = layer.experts[choices[layer.row]].state_dict(keep_vars=True)
+        side, i = _side_and_index(model.config, layer.row)
+        state |= {f"model.{side}.layers.{i}.{name}": tensor for name, tensor in chosen.items()}
+    bart.load_state_dict(state, assign=True)
+    bart.tie_weights()
+    bart.generation_config = model.generation_config
+    return bart.train(model.training)
+
+
+def _plain_config(model) -> BartConfig:
+    config = model.config.to_bart_config()
+    config._attn_implementation = model.config._attn_implementation
+    return config
+
+
+def _side_and_index(config, row: int) -> tuple[str, int]:
+    return ("encoder", row) if row < config.encoder_layers else ("decoder", row - config.encoder_layers)
+
+
+# ---- checkpoints of the published code
+
+# What the published code calls the parts of a router (after "router.model."), and what we call them.
+UPSTREAM_ROUTER_NAMES = (
+    (r"^router_units\.(\d+)\.linear1\.", r"units.\1.hidden."),
+    (r"^router_units\.(\d+)\.linear2\.", r"units.\1.output."),
+    (r"^linear1\.", "hidden."),
+    (r"^linear2\.", "output."),
+    (r"^pos_embed\.", "layer_embedding."),
+    (r"^layer_specific_proj\.", "layer_projection."),
+    (r"^(rnn|transformer)\.", "mixer."),
+    (r"^proj\.", "output."),
+)
+
+
+def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
+    """Load `run_dir/config.json` and `run_dir/<checkpoint_name>/{model.pt,id2task.json,task_vecs.npy}`.
+
+    Raises InputError naming the file that is missing or does not fit.
+    """
+    run_dir = Path(run_dir)
+    config_path, weights_path = run_dir / "config.json", run_dir / checkpoint_name / "model.pt"
+    for path in (config_path, weights_path):
+        if not path.is_file():
+            raise InputError(f"{path}: not found; a run of the published code has it")
+    names, vectors_ND = load_task_vectors(weights_path.parent)
+    config = upstream_config(json.loads(config_path.read_text(encoding="utf-8")), names, vectors_ND.shape[1])
+    model = cls(config)
+    state = torch.load(weights_path, map_location="cpu", weights_only=True)
+    renamed = {upstream_name(name): tensor for name, tensor in state.items()}
+    renamed["lm_head.weight"] = renamed["model.shared.weight"]
+    renamed["task_vectors.weight"] = torch.from_numpy(vectors_ND)
+    try:
+        model.load_state_dict(renamed)
+    except RuntimeError as error:
+        raise InputError(f"{weights_path}: does not fit {config_path}: {error}") from None
+    model.eval()
+    return model
+
+
+def upstream_config(published: dict, task_names: list[str], vector_dim: int) -> RoutingBartConfig:
+    """The published config.json as a RoutingBartConfig (vanilla layers are comma-separated strings there)."""
+    ours = {k: v for k, v in published.items() if not k.startswith("router_") and k != "model_type"}
+    for side in ("encoder", "decoder"):
+        layers = published.get(f"{side}_vanilla_layers") or ""
+        ours[f"{side}_vanilla_layers"] = (
+            [int(i) for i in layers.split(",") if i.strip()] if isinstance(layers, str) else layers
+        )
+    ours |= {
+        k: published[k] for k in ("router_nn_type", "router_mode", "router_hidden_dim") if k in published
+    }
+    ours |= {"num_experts": published["router_block_num"], "router_input_dim": vector_dim}
+    return RoutingBartConfig(**ours, task_names=task_names)
+
+
+def upstream_name(name: str) -> str:
+    """Our name for one of the published code's parameters."""
+    if not name.startswith("router."):
+        return name.replace(".blocks.", ".experts.")
+    part = name.removeprefix("router.model.")
+    for published, ours in UPSTREAM_ROUTER_NAMES:
+        renamed, n = re.subn(published, ours, part)
+        if n:
+            return "router." + renamed
+    raise InputError(f"{name} is not a parameter of the published code's routers")

@@ -1,0 +1,26 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+# requirements.txt is the one place where dependencies and their ranges are written.
+REQUIREMENTS = [line for line in (HERE / "requirements.txt").read_text().splitlines() if line.strip()]
+
+setup(
+    name="routing-moe",
+    version="0.1.0",
+    description="Task-level mixture-of-experts on BART for cross-task transfer",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=find_packages(include=["routing_moe*", "dataloader*", "task*"]),
+    package_data={
+        "dataloader": ["*.json", "splits/*.json"],
+        "task.skill_gym": ["data/*", "tiny_bart/*"],
+    },
+    install_requires=REQUIREMENTS,
+    extras_require={
+        "test": ["pytest>=8,<10", "ruff>=0.9,<1"],
+        "tensorboard": ["tensorboard>=2.14"],
+    },
+)

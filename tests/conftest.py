@@ -1,0 +1,86 @@
+"""Shared fixtures: tiny random models, and the folder with the published code's reference numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import BartConfig, BartForConditionalGeneration
+
+from routing_moe import RoutingBartForConditionalGeneration
+
+torch.set_num_threads(1)  # tiny tensors: threads only add time, and one gives the same bits everywhere
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """Folder of numbers computed by the published code; tests that need it skip where it is absent."""
+    folder = SHARED / "upstream_reference"
+    if not folder.is_dir():
+        pytest.skip("reference numbers of the published code (../shared/upstream_reference) are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_gym() -> Path:
+    folder = SHARED / "gym"
+    if not folder.is_dir():
+        pytest.skip("the real few-shot gym (../shared/gym) is not here")
+    return folder
+
+
+def tiny_bart_config(**fields) -> BartConfig:
+    sizes = dict(
+        vocab_size=60,
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=24,
+        decoder_ffn_dim=24,
+        max_position_embeddings=40,
+        dropout=0.0,
+    )
+    return BartConfig(**(sizes | fields))
+
+
+@pytest.fixture
+def make_model():
+    """make_model(num_experts=3, dtype=..., **config fields): a routing BART whose experts differ."""
+
+    def make(num_experts=3, dtype=torch.float64, bart_fields=None, **fields):
+        bart = BartForConditionalGeneration(tiny_bart_config(**(bart_fields or {})))
+        defaults = dict(task_names=["a", "b", "c", "d"], router_input_dim=8, router_hidden_dim=4)
+        model = RoutingBartForConditionalGeneration.from_bart(
+            bart, num_experts, init_eps=0.1, **(defaults | fields)
+        )
+        return model.to(dtype).eval()
+
+    return make
+
+
+@pytest.fixture
+def batch():
+    """Four examples of different lengths: input_ids, attention_mask, labels (-100 padded)."""
+    generator = torch.Generator().manual_seed(7)
+    input_ids = torch.randint(4, 60, (4, 9), generator=generator)
+    labels = torch.randint(4, 60, (4, 6), generator=generator)
+    attention_mask = torch.ones_like(input_ids)
+    for row, (source, target) in enumerate([(9, 6), (7, 3), (5, 6), (8, 2)]):
+        input_ids[row, source:] = 1
+        attention_mask[row, source:] = 0
+        labels[row, target:] = -100
+    return dict(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
+
+
+def one_hot_routes(choices_BL, num_experts: int, dtype=torch.float64) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.as_tensor(choices_BL), num_experts).to(dtype)

@@ -1,0 +1,289 @@
+"""The routing BART: exact fast paths, identity with plain BART, generation, saving and loading."""
+
+import pytest
+import torch
+from conftest import one_hot_routes, tiny_bart_config
+from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
+
+from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
+from routing_moe.modeling import CACHE_ARGUMENT
+
+CHOICES_BL = torch.tensor([[0, 1, 2, 0], [2, 1, 0, 1], [1, 1, 1, 1], [0, 2, 2, 2]])
+
+
+def routes_of_kind(kind, L=4, E=3):
+    if kind == "one-hot":
+        return one_hot_routes(CHOICES_BL[:, :L], E)
+    if kind == "one-hot, one for all":
+        return one_hot_routes(CHOICES_BL[:1, :L].expand(4, -1), E)
+    soft = torch.rand(4, L, E, dtype=torch.float64).softmax(-1)
+    if kind == "some zeros":
+        soft[:, ::2, 0] = 0
+        soft[1, 1] = torch.tensor([0.0, 1.0, 0.0])
+        soft = soft / soft.sum(-1, keepdim=True)
+    return soft
+
+
+def loss_and_gradients(model, batch, routes, sparse):
+    model.train()
+    model.zero_grad()
+    routes = routes.detach().clone().requires_grad_(routes.requires_grad)
+    loss = model(**batch, routes=routes, sparse=sparse).loss
+    loss.backward()
+    gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
+    return loss.detach(), gradients | {"routes": torch.zeros(()) if routes.grad is None else routes.grad}
+
+
+@pytest.mark.parametrize("trains_routes", [False, True])
+@pytest.mark.parametrize("kind", ["one-hot", "one-hot, one for all", "some zeros", "soft"])
+def test_skipping_zero_weights_changes_neither_loss_nor_gradients(kind, trains_routes, make_model, batch):
+    model = make_model()
+    routes = routes_of_kind(kind).requires_grad_(trains_routes)
+    fast_loss, fast = loss_and_gradients(model, batch, routes, sparse=True)
+    slow_loss, slow = loss_and_gradients(model, batch, routes, sparse=False)
+    torch.testing.assert_close(fast_loss, slow_loss, rtol=1e-13, atol=0)
+    for name in slow:
+        torch.testing.assert_close(fast[name], slow[name], rtol=1e-10, atol=1e-12, msg=name)
+    assert (fast["routes"].abs().sum() > 0) == trains_routes
+
+
+def test_straight_through_gradients_reach_router_and_task_vectors_alike_on_both_paths(make_model, batch):
+    model = make_model(router_mode="gumbel_softmax_st")
+    task_ids, found = torch.tensor([0, 3, 1, 0]), []
+    for sparse in (True, False):
+        model.train().zero_grad()
+        torch.manual_seed(5)
+        model(**batch, task_ids=task_ids, sparse=sparse).loss.backward()
+        found.append([p.grad.clone() for p in [*model.router.parameters(), model.task_vectors.weight]])
+    assert all(gradient.abs().sum() > 0 for gradient in found[0])
+    for fast, slow in zip(*found, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-12)
+
+
+def test_an_unselected_expert_does_no_work_with_fixed_one_hot_routes(make_model, batch):
+    model = make_model()
+    calls = []
+    for layer in model.routed_layers():
+        for expert in layer.experts:
+            expert.register_forward_hook(lambda _, args, out: calls.append(out.shape[0]))
+    model.train()(**batch, routes=routes_of_kind("one-hot"))
+    assert sum(calls) == 4 * 4  # B examples x L layers, one expert each
+
+
+def test_a_sum_of_micro_batches_is_the_whole_batch(make_model, batch):
+    model = make_model().train()
+    routes = routes_of_kind("one-hot")
+    whole = model(**batch, routes=routes).loss
+    parts = [
+        model(**{k: v[i : i + 2] for k, v in batch.items()}, routes=routes[i : i + 2]).loss for i in (0, 2)
+    ]
+    torch.testing.assert_close(sum(parts), whole, rtol=1e-12, atol=0)
+
+
+def test_training_and_eval_losses_agree_and_ignore_padding(make_model, batch):
+    model, routes = make_model(), routes_of_kind("soft")
+    evaluated = model(**batch, routes=routes)
+    assert evaluated.logits.shape == (4, 6, 60)
+    trained = model.train()(**batch, routes=routes)
+    assert trained.logits is None
+    torch.testing.assert_close(trained.loss, evaluated.loss, rtol=1e-12, atol=0)
+    padded = batch | {"labels": batch["labels"].masked_fill(batch["labels"] == -100, 1)}
+    torch.testing.assert_close(model(**padded, routes=routes).loss, trained.loss, rtol=1e-12, atol=0)
+
+
+# ---- identity with plain BART
+
+
+def test_one_hot_routes_equal_the_assembled_bart_bit_for_bit(make_model, batch):
+    model = make_model(dtype=torch.float32)
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    decoder_input_ids = batch["labels"].clamp(min=1)
+    routes = one_hot_routes(CHOICES_BL[:1].expand(4, -1), 3, torch.float32)
+    ours = model(**inputs, decoder_input_ids=decoder_input_ids, routes=routes).logits
+    plain = model.to_bart(routes[0])(**inputs, decoder_input_ids=decoder_input_ids).logits
+    assert torch.equal(ours, plain)
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_a_different_one_hot_route_per_example(num_beams, make_model, batch):
+    model, routes = make_model(), routes_of_kind("one-hot")
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    decoder_input_ids = batch["labels"].clamp(min=1)
+    together = model(**inputs, decoder_input_ids=decoder_input_ids, routes=routes).logits
+    generated = model.generate(**inputs, routes=routes, num_beams=num_beams, max_length=12)
+    for i in range(4):
+        bart, one = model.to_bart(routes[i]), {k: v[i : i + 1] for k, v in inputs.items()}
+        alone = bart(**one, decoder_input_ids=decoder_input_ids[i : i + 1]).logits
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-10, atol=1e-12)
+        expected = bart.generate(**one, num_beams=num_beams, max_length=12)[0]
+        assert torch.equal(generated[i, : len(expected)], expected)
+        assert (generated[i, len(expected) :] == 1).all()
+
+
+def test_the_soft_decoder_gives_the_same_beams_for_one_hot_routes(make_model, batch):
+    model, routes = make_model(), routes_of_kind("one-hot")
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    by_group = model.generate(**inputs, routes=routes, num_beams=4, max_length=12)
+    soft = model.generate(**inputs, routes=routes, num_beams=4, max_length=12, return_dict_in_generate=True)
+    assert torch.equal(by_group, soft.sequences)
+
+
+@pytest.mark.parametrize("vanilla", [{}, {"decoder_vanilla_layers": [0]}, {"encoder_vanilla_layers": [0, 1]}])
+def test_cached_soft_beams_equal_uncached_ones(vanilla, make_model, batch):
+    model, routes = make_model(**vanilla), routes_of_kind("soft")
+    inputs = dict(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], routes=routes)
+    settings = dict(num_beams=4, max_length=14, output_scores=True, return_dict_in_generate=True)
+    cached = model.generate(**inputs, **settings)
+    uncached = model.generate(**inputs, **settings, use_cache=False)
+    assert torch.equal(cached.sequences, uncached.sequences)
+    torch.testing.assert_close(cached.sequences_scores, uncached.sequences_scores, rtol=1e-9, atol=1e-9)
+
+
+def test_a_hand_written_decoding_loop_may_use_the_cache(make_model, batch):
+    model, routes = make_model(), routes_of_kind("soft")
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    whole = model(**inputs, decoder_input_ids=torch.tensor([[2, 5, 6]] * 4), routes=routes).logits
+    first = model(**inputs, decoder_input_ids=torch.tensor([[2, 5]] * 4), routes=routes, use_cache=True)
+    cache = {CACHE_ARGUMENT: getattr(first, CACHE_ARGUMENT)}
+    second = model(
+        **inputs, decoder_input_ids=torch.tensor([[6]] * 4), routes=routes, use_cache=True, **cache
+    )
+    torch.testing.assert_close(second.logits[:, -1], whole[:, -1], rtol=1e-9, atol=1e-9)
+
+
+def test_an_average_of_equal_experts_is_plain_bart(batch):
+    bart = BartForConditionalGeneration(tiny_bart_config()).double().eval()
+    model = RoutingBartForConditionalGeneration.from_bart(bart, 4, init_eps=0.0).double().eval()
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")} | {
+        "decoder_input_ids": batch["labels"].clamp(min=1)
+    }
+    averaged = model(**inputs, routes=torch.full((4, 4, 4), 0.25, dtype=torch.float64)).logits
+    torch.testing.assert_close(averaged, bart(**inputs).logits, rtol=1e-10, atol=1e-11)
+
+
+def test_one_expert_is_plain_bart_without_any_routes(batch):
+    bart = BartForConditionalGeneration(tiny_bart_config()).eval()
+    model = RoutingBartForConditionalGeneration.from_bart(bart, 1, init_eps=0.0).eval()
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    expected = bart.generate(**inputs, num_beams=4, max_length=12)
+    assert torch.equal(model.generate(**inputs, num_beams=4, max_length=12), expected)
+    logits = bart(**inputs, decoder_input_ids=batch["labels"].clamp(min=1)).logits
+    assert torch.equal(model(**inputs, decoder_input_ids=batch["labels"].clamp(min=1)).logits, logits)
+
+
+def test_encoder_and_decoder_have_their_own_depth_and_vanilla_layers(make_model, batch):
+    fields = dict(encoder_vanilla_layers=[1], decoder_vanilla_layers=[0, 3])
+    model = make_model(bart_fields=dict(encoder_layers=2, decoder_layers=4), **fields)
+    assert model.config.routed_rows == [0, 3, 4]
+    assert len(model.routed_layers()) == 3
+    routes = one_hot_routes(torch.randint(3, (1, 6)).expand(4, -1), 3)
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    plain = model.to_bart(routes[0])
+    decoder_input_ids = batch["labels"].clamp(min=1)
+    logits = model(**inputs, decoder_input_ids=decoder_input_ids, routes=routes).logits
+    expected = plain(**inputs, decoder_input_ids=decoder_input_ids).logits
+    torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_an_assembled_bart_shares_its_tensors_and_exports_without_this_package(make_model, batch, tmp_path):
+    model = make_model(dtype=torch.float32)
+    bart = model.to_bart(one_hot_routes(CHOICES_BL[0], 3))
+    expert = model.model.encoder.layers[1].experts[1]
+    assert bart.model.encoder.layers[1].fc1.weight is expert.fc1.weight
+    assert bart.lm_head.weight is model.model.shared.weight
+    bart.save_pretrained(tmp_path)
+    exported = BartForConditionalGeneration.from_pretrained(tmp_path)
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    assert exported.config.model_type == "bart"
+    assert not hasattr(exported.config, "num_experts")
+    assert torch.equal(exported.generate(**inputs, num_beams=4), bart.generate(**inputs, num_beams=4))
+
+
+# ---- saving, loading, names
+
+
+def test_a_saved_model_loads_by_itself_with_vectors_and_router(make_model, batch, tmp_path):
+    model = make_model(
+        dtype=torch.float32, router_nn_type="lstm", router_mode="softmax", encoder_vanilla_layers=[0]
+    )
+    model.config.router_temperature = 0.37
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
+    assert isinstance(loaded, RoutingBartForConditionalGeneration)
+    assert loaded.config.task_names == ["a", "b", "c", "d"]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    task_ids = torch.tensor([0, 1, 2, 3])
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    settings = dict(task_ids=task_ids, num_beams=4, max_length=12)
+    assert torch.equal(loaded.generate(**inputs, **settings), model.generate(**inputs, **settings))
+    assert torch.equal(loaded.routes_for(["c"]), model.routes_for(["c"]))
+
+
+def test_routes_of_tasks_are_noise_free_unless_asked(make_model):
+    model = make_model(router_mode="gumbel_softmax_st")
+    with torch.no_grad():
+        assert torch.equal(model.routes_for(["a", "c"]), model.routes_for(["a", "c"]))
+        draws = {tuple(model.routes_for(["a"], noise=True).argmax(-1).flatten().tolist()) for _ in range(20)}
+    assert len(draws) > 1
+    assert model.routes_for(["a"]).unique().tolist() == [0.0, 1.0]
+    with pytest.raises(KeyError, match="no task vector for zz"):
+        model.routes_for(["zz"])
+
+
+def test_task_vectors_start_as_standard_normal_and_routes_almost_uniform():
+    config = RoutingBartConfig(
+        **tiny_bart_config().to_dict() | {"model_type": "routing_bart"},
+        task_names=[str(i) for i in range(200)],
+        router_input_dim=64,
+    )
+    model = RoutingBartForConditionalGeneration(config)
+    assert model.task_vectors.weight.std().item() == pytest.approx(1.0, abs=0.05)
+    routes = model.routes_for(config.task_names, "softmax", 1.0)
+    assert (routes - 1 / 3).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_experts": 0}, "at least 1 expert"),
+        ({"router_nn_type": "mlp"}, "router_nn_type is 'mlp'; it must be one of linear"),
+        ({"router_mode": "hard"}, "router_mode is 'hard'"),
+        (
+            {"encoder_vanilla_layers": [2]},
+            "encoder_vanilla_layers names \\[2\\]; the encoder has layers 0 to 1",
+        ),
+        ({"exploration_epsilon": 1.5}, "it is a probability"),
+        ({"router_nn_type": "transformer", "router_input_dim": 10}, "must be a multiple of 4"),
+    ],
+)
+def test_a_configuration_that_cannot_be_says_why(fields, message):
+    sizes = {k: v for k, v in tiny_bart_config().to_dict().items() if k != "model_type"}
+    with pytest.raises(Exception, match=message):
+        RoutingBartConfig(**sizes | fields)
+
+
+def test_missing_or_misshapen_routes_are_refused(make_model, batch):
+    model = make_model()
+    with pytest.raises(ValueError, match="needs routes"):
+        model(**batch)
+    with pytest.raises(ValueError, match="expected \\(B, L, E\\) = \\(4, 4, 3\\)"):
+        model(**batch, routes=torch.ones(4, 3, 4))
+    with pytest.raises(ValueError, match="router mode 'hard'"):
+        select_routes(torch.zeros(1, 1, 2), "hard", 1.0)
+    with pytest.raises(ValueError, match="must be greater than 0"):
+        select_routes(torch.zeros(1, 1, 2), "softmax", 0.0)
+
+
+def test_expert_distance_is_the_mean_over_pairs_and_trains(make_model):
+    model = make_model()
+    layer = model.routed_layers()[0]
+    a, b, c = ([p.detach() for p in expert.parameters()] for expert in layer.experts)
+    by_hand = sum((p - q).norm() for x, y in ((a, b), (a, c), (b, c)) for p, q in zip(x, y, strict=True)) / 3
+    torch.testing.assert_close(layer.expert_distance(), by_hand)
+    equal = RoutingBartForConditionalGeneration.from_bart(
+        BartForConditionalGeneration(tiny_bart_config()), 3, init_eps=0.0
+    )
+    equal.expert_distance().backward()
+    gradients = [p.grad for p in equal.routed_layers()[0].parameters()]
+    assert all(torch.isfinite(g).all() for g in gradients)

@@ -1,0 +1,67 @@
+"""Selection modes, exploration and schedules."""
+
+import pytest
+import torch
+
+from routing_moe.selection import explore, noise_free_routes, select_routes, temperature_at
+
+LOGITS = torch.tensor([[[1.0, 0.0, -1.0]]]).expand(10_000, 1, 3)
+
+
+@pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax", "gumbel_softmax_st"])
+def test_rows_sum_to_one_and_a_seed_gives_the_same_draw(mode):
+    logits = torch.randn(5, 4, 3)
+    draws = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        draws.append(select_routes(logits, mode, 0.5, encoder_layers=2))
+    assert torch.equal(*draws)
+    torch.testing.assert_close(draws[0].sum(-1), torch.ones(5, 4))
+
+
+def test_straight_through_draws_follow_the_softmax_of_the_logits():
+    routes = select_routes(LOGITS, "gumbel_softmax_st", 0.3)
+    assert ((routes.round() == 0) | (routes.round() == 1)).all()
+    # 4 standard deviations of a proportion over 10,000 draws is at most 0.02
+    torch.testing.assert_close(routes.mean(0)[0], LOGITS[0, 0].softmax(-1), atol=0.02, rtol=0)
+
+
+def test_gradients_of_straight_through_are_those_of_the_gumbel_softmax():
+    gradients = []
+    for mode in ("gumbel_softmax", "gumbel_softmax_st"):
+        logits = torch.tensor([[[0.3, -0.2, 0.1]]], requires_grad=True)
+        torch.manual_seed(1)
+        (select_routes(logits, mode, 0.7) * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+        gradients.append(logits.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_high_temperature_is_the_average_and_the_noise_free_choice_the_argmax():
+    logits = torch.randn(6, 4, 3)
+    torch.testing.assert_close(
+        select_routes(logits, "softmax", 300), torch.full((6, 4, 3), 1 / 3), atol=5e-3, rtol=0
+    )
+    hard = noise_free_routes(logits, "gumbel_softmax_st", 0.5)
+    assert torch.equal(hard.argmax(-1), logits.argmax(-1))
+    assert hard.unique().tolist() == [0.0, 1.0]
+    for mode in ("softmax", "gumbel_softmax"):
+        torch.testing.assert_close(noise_free_routes(logits, mode, 0.5), (logits / 0.5).softmax(-1))
+
+
+def test_exploration_replaces_its_share_of_rows_by_uniform_one_hots_and_keeps_the_rest():
+    soft = torch.full((10_000, 2, 4), 0.25, requires_grad=True)
+    explored = explore(soft, 0.3)
+    replaced = (explored != 0.25).any(-1)
+    assert replaced.float().mean().item() == pytest.approx(0.3, abs=0.02)
+    chosen = explored[replaced]
+    assert (chosen.sum(-1) == 1).all()
+    torch.testing.assert_close(chosen.mean(0), torch.full((4,), 0.25), atol=0.03, rtol=0)
+    explored.sum().backward()  # works out of place; replaced rows pass no gradient on
+    assert torch.equal(soft.grad[..., 0] == 0, replaced)
+    assert torch.equal(explore(soft, 0.0), soft)
+
+
+def test_the_temperature_falls_exponentially_to_its_floor():
+    assert temperature_at(0, 2.0, 0.1, 3e-4) == 2.0
+    assert temperature_at(10, 2.0, 0.1, 3e-4) == pytest.approx(2.0 * 0.997004495)
+    assert temperature_at(10**6, 2.0, 0.1, 3e-4) == 0.1
