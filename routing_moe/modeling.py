@@ -126,13 +126,14 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         routes: Tensor | None = None,
         task_ids: Tensor | None = None,
         sparse: bool = True,
+        loss_only: bool | None = None,
         **kwargs,
     ) -> Seq2SeqLMOutput:
         """BART's forward pass through the routed layers.
 
         routes: (B, L, E), or task_ids: (B,) rows of `task_vectors`. labels: (B, T) with -100 or the padding
         token where there is none. sparse=False runs every expert on every example (the slow, plain path;
-        the results are the same).
+        the results are the same). loss_only: leave out the logits; None means in training mode.
         """
         if labels is not None:
             labels = labels.masked_fill(labels == self.config.pad_token_id, -100)
@@ -157,14 +158,14 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
             route_plan=plan,
             **kwargs,
         )
-        if labels is not None and self.training:
-            return self._training_output(inputs, labels)
+        if labels is not None and (self.training if loss_only is None else loss_only):
+            return self._loss_output(inputs, labels)
         outputs = super().forward(**inputs)
         if labels is not None:
             outputs.loss = self._smoothed_loss(outputs.logits[labels != -100], labels[labels != -100])
         return outputs
 
-    def _training_output(self, inputs: dict, labels_BT: Tensor) -> Seq2SeqLMOutput:
+    def _loss_output(self, inputs: dict, labels_BT: Tensor) -> Seq2SeqLMOutput:
         """The loss alone: the vocabulary projection, the widest product, skips padded positions."""
         outputs = self.model(**inputs)
         is_real_BT = labels_BT != -100

@@ -1,0 +1,44 @@
+"""Files of a few-shot gym in, numbers and batches out. Knows no model.
+
+gym.py          a folder of tasks in the CrossFit format      task_splits.py  train/dev/test partitions
+metrics.py      the seven metrics, and each task's            ontology.py     what kind a task is
+encoding.py     examples to token ids                         batching.py     which examples, in which groups
+errors.py       InputError: what is wrong in the files given, and where
+"""
+
+from dataloader.batching import (
+    answer_choices,
+    assign_to_ranks,
+    micro_batches,
+    padding_factor,
+    step_examples,
+)
+from dataloader.encoding import EncodedExamples, TextFormat, encode
+from dataloader.errors import InputError, did_you_mean
+from dataloader.gym import Example, Gym, read_tsv
+from dataloader.metrics import METRIC_FUNCTIONS, METRICS, evaluate
+from dataloader.ontology import Ontology
+from dataloader.task_splits import PUBLISHED_SPLITS, Split, load_split
+
+__all__ = [
+    "METRICS",
+    "METRIC_FUNCTIONS",
+    "PUBLISHED_SPLITS",
+    "EncodedExamples",
+    "Example",
+    "Gym",
+    "InputError",
+    "Ontology",
+    "Split",
+    "TextFormat",
+    "answer_choices",
+    "assign_to_ranks",
+    "did_you_mean",
+    "encode",
+    "evaluate",
+    "load_split",
+    "micro_batches",
+    "padding_factor",
+    "read_tsv",
+    "step_examples",
+]

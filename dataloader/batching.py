@@ -1,0 +1,154 @@
+"""Which examples make up an optimizer step, and how a step is cut into micro-batches.
+
+Everything here is a pure function: the batch of step 1000 is known without running steps 0 to 999, so a
+run that stops and resumes sees the same batches, and every rank can compute them for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+# What a micro-batch costs beside its tokens (kernel launches, adding up gradients), in padded tokens. Low:
+# many tight groups, little padding, much fixed time; high: few groups, much padding. On 105 few-shot tasks a
+# step of 32 is cut into 7, 4 or 2 groups by 64, 256 or 1024. Raise it where tokens are cheap: a fast GPU.
+OVERHEAD_TOKENS = 256
+
+# Keeps the draws of answers apart from the shuffles. Not 0: numpy takes [seed, step] and [seed, step, 0]
+# for the same seed.
+_ANSWER_STREAM = 1
+
+_ROWS_AT_ONCE = 512  # bounds the memory of the cost table for steps of many thousand examples
+
+
+# ---------------------------------------------------------------------------- what a step trains on
+
+
+def step_examples(n_examples: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """Returns the example indices of a step (counted from 0), an int64 array (batch_size,).
+
+    Epoch e is a permutation drawn from [seed, e]; the epochs, one after the other, are cut into steps. So
+    every example occurs once an epoch, and a batch may hold the end of one epoch and the start of the next,
+    or several epochs if batch_size > n_examples. Raises ValueError if a size is not positive.
+    """
+    if n_examples < 1 or batch_size < 1 or step < 0:
+        raise ValueError(f"no step {step} of batches of {batch_size} from {n_examples} examples")
+    position, wanted = step * batch_size, batch_size
+    pieces = []
+    while wanted:
+        epoch, start = divmod(position, n_examples)
+        piece = _epoch_order(n_examples, seed, epoch)[start : start + wanted]
+        pieces.append(piece)
+        position, wanted = position + len(piece), wanted - len(piece)
+    return np.concatenate(pieces)
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(n_examples: int, seed: int, epoch: int) -> np.ndarray:
+    order = np.random.default_rng([seed, epoch]).permutation(n_examples).astype(np.int64)
+    order.setflags(write=False)
+    return order
+
+
+def answer_choices(n_outputs_b: Sequence[int], seed: int, step: int) -> np.ndarray:
+    """For each example of a step, which of its accepted outputs is the target: uniform, int64 (b,)."""
+    return np.random.default_rng([seed, step, _ANSWER_STREAM]).integers(0, np.asarray(n_outputs_b))
+
+
+# ---------------------------------------------------------------------------- cutting a step
+
+
+def micro_batches(
+    source_lengths: Sequence[int],
+    target_lengths: Sequence[int],
+    max_tokens: int | None = None,
+    max_examples: int | None = None,
+    overhead_tokens: int = OVERHEAD_TOKENS,
+) -> list[np.ndarray]:
+    """Cuts a step into groups of examples of similar length, at the least cost.
+
+    Examples are sorted by source + target length, and that order is cut into contiguous groups. A group of
+    b examples padded to S and T costs b*S + b*T + overhead_tokens; the sum over groups is the least of all
+    cuts (exact, by dynamic programming). The loss is a sum over tokens, so the gradients of the groups add
+    up to the step's: cutting changes speed and memory, not the result.
+
+    `max_tokens` bounds b*S + b*T of a group, `max_examples` bounds b; None: no bound. A single example
+    longer than `max_tokens` gets a group of its own. Returns index arrays into the lengths given.
+    """
+    if max_examples is not None and max_examples < 1:
+        raise ValueError(f"max_examples is {max_examples}, must be at least 1, or None for no bound")
+    sources = np.asarray(source_lengths, dtype=np.int64)
+    targets = np.asarray(target_lengths, dtype=np.int64)
+    order = np.lexsort((sources, sources + targets))
+    sources, targets = sources[order], targets[order]
+    n = len(order)
+    widest = _widest_group(sources + targets, max_tokens, max_examples)
+    # least_cost[widest + j] is that of the first j examples; the padding before it is never chosen.
+    least_cost = np.full(widest + n + 1, np.inf)
+    least_cost[widest] = 0.0
+    sizes = np.zeros(n, dtype=np.int64)
+    for first in range(0, n, _ROWS_AT_ONCE):
+        last = min(first + _ROWS_AT_ONCE, n)
+        costs = _group_costs(sources, targets, first, last, widest, max_tokens) + overhead_tokens
+        for end, cost_by_size in enumerate(costs, start=first):
+            # Reversed, so that entry s - 1 is the cost before a group of s examples that ends here.
+            total = cost_by_size + least_cost[end + 1 : end + widest + 1][::-1]
+            best = total.argmin()
+            sizes[end], least_cost[widest + end + 1] = best + 1, total[best]
+    groups: list[np.ndarray] = []
+    end = n
+    while end:
+        groups.append(order[end - sizes[end - 1] : end])
+        end -= sizes[end - 1]
+    return groups[::-1]
+
+
+def _widest_group(lengths: np.ndarray, max_tokens: int | None, max_examples: int | None) -> int:
+    widest = max(1, len(lengths))
+    if max_examples is not None:
+        widest = min(widest, max_examples)
+    if max_tokens is not None and len(lengths):
+        widest = min(widest, max(1, max_tokens // max(1, int(lengths.min()))))
+    return widest
+
+
+def _group_costs(
+    sources: np.ndarray, targets: np.ndarray, first: int, last: int, widest: int, max_tokens: int | None
+) -> np.ndarray:
+    """Padded tokens of each group that ends at first..last-1, by size 1..widest; inf: over max_tokens."""
+    sizes = np.arange(1, widest + 1)
+    padded_lengths = np.zeros((last - first, widest), dtype=np.int64)
+    for lengths in (sources, targets):
+        before = np.concatenate([np.zeros(widest - 1, dtype=np.int64), lengths[:last]])
+        windows = np.lib.stride_tricks.sliding_window_view(before[first:], widest)
+        padded_lengths += np.maximum.accumulate(windows[:, ::-1], axis=1)
+    costs = (padded_lengths * sizes).astype(np.float64)
+    if max_tokens is not None:
+        costs[:, 1:][costs[:, 1:] > max_tokens] = np.inf
+    return costs
+
+
+def padding_factor(lengths: Sequence[int], groups: Sequence[Sequence[int]]) -> float:
+    """Padded tokens over real tokens when each group is padded to its longest text; 1.0 is no padding."""
+    lengths = np.asarray(lengths)
+    padded = sum(len(group) * int(lengths[group].max()) for group in groups if len(group))
+    real = sum(int(lengths[group].sum()) for group in groups if len(group))
+    return padded / real if real else 1.0
+
+
+def assign_to_ranks(groups_costs: Sequence[float], world_size: int) -> list[list[int]]:
+    """Shares groups among ranks so that the busiest has little to do: the dearest group first, each to the
+    rank with the least so far (the lowest of several). Returns each rank's group indices, ascending; a
+    rank has none if there are fewer groups than ranks. Raises ValueError if world_size < 1.
+    """
+    if world_size < 1:
+        raise ValueError(f"world_size is {world_size}, must be at least 1")
+    loads = [0.0] * world_size
+    ranks: list[list[int]] = [[] for _ in range(world_size)]
+    for group in sorted(range(len(groups_costs)), key=lambda index: (-groups_costs[index], index)):
+        rank = loads.index(min(loads))
+        ranks[rank].append(group)
+        loads[rank] += float(groups_costs[group])
+    return [sorted(groups) for groups in ranks]

@@ -1,0 +1,206 @@
+"""Examples to token ids: " [task] input" for the encoder, " answer" for the decoder.
+
+Token ids are kept ragged, one flat int32 array and the offsets into it: a gym of 100 000 examples of 100
+tokens takes 40 MB. Padding is added per batch, to the longest text of that batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from dataloader.errors import InputError, did_you_mean
+from dataloader.gym import Example
+
+IGNORED_LABEL = -100  # the label value that torch's and transformers' losses leave out
+TEXTS_PER_CALL = 4096  # bounds the Python lists that the tokenizer returns
+PROGRESS_FROM = 20_000  # texts; fewer are done before a progress bar could be read
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How texts become token ids. Lengths are in tokens and include the special tokens at both ends."""
+
+    max_input_length: int = 512
+    max_output_length: int = 64
+    do_lowercase: bool = False
+    append_another_bos: bool = False
+
+    def __post_init__(self):
+        shortest = 3 if self.append_another_bos else 2
+        faults = [
+            f"--{name} is {getattr(self, name)}, must be at least {shortest + 1} to hold a token of the text"
+            for name in ("max_input_length", "max_output_length")
+            if getattr(self, name) <= shortest
+        ]
+        if faults:
+            raise InputError(faults)
+
+    def source(self, example: Example) -> str:
+        """The encoder's text; the leading space is part of the format."""
+        text = f" [{example.task}] {example.input}"
+        return text.lower() if self.do_lowercase else text
+
+    def targets(self, example: Example) -> list[str]:
+        """The decoder's text for each accepted output."""
+        texts = [f" {output}" for output in example.outputs]
+        return [text.lower() for text in texts] if self.do_lowercase else texts
+
+
+# ---------------------------------------------------------------------------- ragged rows
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Rows of different lengths: row i is `flat[offsets[i]:offsets[i + 1]]`."""
+
+    flat: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.flat[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def padded(self, indices: np.ndarray, fill: int) -> np.ndarray:
+        """The rows asked for as one (len(indices), longest) int64 array, filled up on the right."""
+        lengths = self.lengths[indices]
+        block = np.full((len(indices), lengths.max(initial=0)), fill, dtype=np.int64)
+        for row, index, length in zip(block, indices, lengths, strict=True):
+            row[:length] = self[index]
+        return block
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedExamples:
+    """N tokenized examples. Example i accepts the outputs `first_output[i]` up to `first_output[i + 1]`."""
+
+    sources: Ragged
+    outputs: Ragged
+    first_output: np.ndarray
+    task_ids_N: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.task_ids_N)
+
+    @property
+    def source_lengths_N(self) -> np.ndarray:
+        """Tokens of each input, special tokens included."""
+        return self.sources.lengths
+
+    @property
+    def target_lengths_N(self) -> np.ndarray:
+        """Tokens of each example's first accepted output; `target_lengths` has those of other choices."""
+        return self.outputs.lengths[self.first_output[:-1]]
+
+    @property
+    def n_outputs_N(self) -> np.ndarray:
+        """How many outputs each example accepts, at least 1."""
+        return np.diff(self.first_output)
+
+    def target_lengths(self, indices, answer_choice=None) -> np.ndarray:
+        """Tokens of the chosen output of each example; see `collate` for `answer_choice`."""
+        return self.outputs.lengths[self._chosen(np.asarray(indices), answer_choice)]
+
+    def collate(self, indices, answer_choice=None, *, pad_token_id: int) -> dict:
+        """Returns one batch of torch LongTensors, padded to its own longest input and output.
+
+        input_ids and attention_mask (b, S), labels (b, T) with IGNORED_LABEL as padding, task_ids (b,).
+        `answer_choice`: for each index, which accepted output is the target (0 is the first); None: the
+        first. Raises IndexError for a choice that an example does not have.
+        """
+        import torch  # here, so that the checks of files and flags need not wait for torch
+
+        indices = np.asarray(indices, dtype=np.int64)
+        input_ids = self.sources.padded(indices, pad_token_id)
+        positions = np.arange(input_ids.shape[1])
+        attention_mask = (positions < self.sources.lengths[indices][:, None]).astype(np.int64)
+        labels = self.outputs.padded(self._chosen(indices, answer_choice), IGNORED_LABEL)
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "labels": labels,
+            "task_ids": self.task_ids_N[indices],
+        }
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def _chosen(self, indices: np.ndarray, answer_choice) -> np.ndarray:
+        first = self.first_output[indices]
+        if answer_choice is None:
+            return first
+        choice = np.asarray(answer_choice, dtype=np.int64)
+        outside = np.flatnonzero((choice < 0) | (choice >= self.n_outputs_N[indices]))
+        if len(outside):
+            index, wrong = indices[outside[0]], choice[outside[0]]
+            raise IndexError(
+                f"answer choice {wrong} for example {index}: it has {self.n_outputs_N[index]} outputs"
+            )
+        return first + choice
+
+
+# ---------------------------------------------------------------------------- from texts
+
+
+def encode(
+    examples: Sequence[Example], tokenizer, text_format: TextFormat, task_ids: Mapping[str, int]
+) -> EncodedExamples:
+    """Tokenizes examples with a fast Hugging Face tokenizer; `task_ids` numbers the tasks.
+
+    Text that looks like a special token ("</s>" in a web page) is encoded as text. Raises InputError for a
+    task that `task_ids` does not hold, all of them at once, and for an example without outputs.
+    """
+    unknown = dict.fromkeys(example.task for example in examples if example.task not in task_ids)
+    if unknown:
+        raise InputError(f"task '{task}' has no task id{did_you_mean(task, task_ids)}" for task in unknown)
+    bare = [example for example in examples if not example.outputs]
+    if bare:
+        raise InputError(f"{bare[0].sample}: an example has no output: {bare[0].input!r}")
+    sources = [text_format.source(example) for example in examples]
+    targets = [text for example in examples for text in text_format.targets(example)]
+    n_outputs = [len(example.outputs) for example in examples]
+    extra_bos = text_format.append_another_bos
+    return EncodedExamples(
+        sources=_tokenize(sources, tokenizer, text_format.max_input_length, extra_bos, "inputs"),
+        outputs=_tokenize(targets, tokenizer, text_format.max_output_length, extra_bos, "outputs"),
+        first_output=_offsets(n_outputs),
+        task_ids_N=np.array([task_ids[example.task] for example in examples], dtype=np.int64),
+    )
+
+
+def _tokenize(texts: list[str], tokenizer, max_length: int, extra_bos: bool, what: str) -> Ragged:
+    """`extra_bos` gives the ids of "<s> " + text, whose "<s>" must be a token where texts' own are not."""
+    pieces: list[np.ndarray] = []
+    lengths: list[int] = []
+    progress = tqdm(
+        total=len(texts), desc=f"tokenizing {what}", unit="text", disable=len(texts) <= PROGRESS_FROM
+    )
+    for start in range(0, len(texts), TEXTS_PER_CALL):
+        chunk = texts[start : start + TEXTS_PER_CALL]
+        rows = tokenizer(
+            [f" {text}" for text in chunk] if extra_bos else chunk,
+            truncation=True,
+            max_length=max_length - extra_bos,
+            padding=False,
+            return_attention_mask=False,
+            split_special_tokens=True,
+        )["input_ids"]
+        if extra_bos:
+            rows = [[tokenizer.bos_token_id, *row] for row in rows]
+        lengths += [len(row) for row in rows]
+        pieces.append(np.fromiter((token for row in rows for token in row), dtype=np.int32))
+        progress.update(len(chunk))
+    progress.close()
+    flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+    return Ragged(flat, _offsets(lengths))
+
+
+def _offsets(lengths: list[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

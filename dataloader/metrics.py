@@ -1,0 +1,241 @@
+"""The seven metrics of the CrossFit tasks, and which task is measured by which.
+
+    evaluate(["Paris", "no"], [["Paris", "paris, France"], ["yes"]], "EM")  ->  0.5
+
+Predictions are model output: however strange (empty, only punctuation, not a number), they never raise and
+never give NaN. Answers are data: an answer that cannot be used raises an InputError that names it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dataloader.errors import InputError, did_you_mean
+from dataloader.jsonfile import load_json_object
+
+METRICS: dict[str, str] = load_json_object(Path(__file__).parent / "metrics.json", "the metric of each task")
+
+# What a prediction that is no finite number counts as: the middle of the 1 to 5 scale of the rating tasks.
+FALLBACK_RATING = 3.0
+
+# Keeps the Rouge F-score finite when precision and recall are 0; part of the published numbers.
+ROUGE_EPSILON = 1e-8
+
+Answers = Sequence[Sequence[str]]
+
+
+def evaluate(predictions: Sequence[str], answers: Answers, metric: str) -> float:
+    """Scores N predictions against N lists of accepted answers.
+
+    Returns a finite float: a mean over examples in 0..1 for EM, ACC, QA-F1 and Rouge-L (the best accepted
+    answer counts; an example without one scores 0), macro F1 in 0..1 for Classification-F1, a correlation
+    in -1..1 for the other two. These three read the first accepted answer only.
+
+    Raises ValueError if N differs, InputError if N is 0 or the metric is unknown, or if an answer cannot
+    be used by the metric.
+    """
+    if metric not in METRIC_FUNCTIONS:
+        known = ", ".join(METRIC_FUNCTIONS)
+        raise InputError(
+            f"unknown metric '{metric}'{did_you_mean(metric, METRIC_FUNCTIONS)} (known: {known})"
+        )
+    if len(predictions) != len(answers):
+        raise ValueError(f"{len(predictions)} predictions for {len(answers)} lists of answers")
+    if len(predictions) == 0:
+        raise InputError(f"nothing to evaluate: {metric} of 0 predictions is not defined")
+    for index, accepted in enumerate(answers):
+        if isinstance(accepted, str):
+            raise InputError(
+                f"answers of example {index} are the string {accepted!r}, expected a list of strings"
+            )
+    return float(METRIC_FUNCTIONS[metric](predictions, answers))
+
+
+# ---------------------------------------------------------------------------- mean over examples
+
+
+def exact_match(prediction: str, answer: str) -> float:
+    """1.0 if both are the same after `normalize_answer`, else 0.0."""
+    return float(normalize_answer(prediction) == normalize_answer(answer))
+
+
+def accuracy(prediction: str, answer: str) -> float:
+    """1.0 if both are the same up to letter case, else 0.0; spaces and punctuation count."""
+    return float(prediction.lower() == answer.lower())
+
+
+def token_f1(prediction: str, answer: str) -> float:
+    """F1 of the two bags of normalised words; 0.0 if they share none, so also if either has no words."""
+    predicted, expected = normalize_answer(prediction).split(), normalize_answer(answer).split()
+    shared = (Counter(predicted) & Counter(expected)).total()
+    if shared == 0:
+        return 0.0
+    precision, recall = shared / len(predicted), shared / len(expected)
+    return 2 * precision * recall / (precision + recall)
+
+
+def rouge_l(prediction: str, answer: str) -> float:
+    """Rouge-L F1 (summary level, over sets of words) as the PyPI package `rouge` 1.0.1 computes it.
+
+    Sentences end at full stops. The overlap is the number of different words in the union of the longest
+    common subsequences of each answer sentence with each predicted sentence; precision and recall divide
+    it by the number of different words in the prediction and in the answer. Letter case and commas count.
+
+    Returns 0.0 where that package raises (an answer that is empty or only full stops) and for a prediction
+    that is empty or only ASCII punctuation. A perfect score is 0.999999995: see ROUGE_EPSILON.
+    """
+    if not _without_punctuation(prediction):
+        return 0.0
+    predicted, expected = _sentences(prediction), _sentences(answer)
+    n_predicted = len({word for sentence in predicted for word in sentence})
+    n_expected = len({word for sentence in expected for word in sentence})
+    overlap: set[str] = set()
+    for expected_sentence in expected:
+        for predicted_sentence in predicted:
+            overlap.update(_longest_common_subsequence(expected_sentence, predicted_sentence))
+    if not overlap:
+        return 0.0
+    precision, recall = len(overlap) / n_predicted, len(overlap) / n_expected
+    return 2 * precision * recall / (precision + recall + ROUGE_EPSILON)
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, no ASCII punctuation, no articles (a, an, the), single spaces: as in SQuAD."""
+    text = re.sub(r"\b(?:a|an|the)\b", " ", _without_punctuation(text.lower()))
+    return " ".join(text.split())
+
+
+_PUNCTUATION_TO_NOTHING = str.maketrans("", "", string.punctuation)
+
+
+def _without_punctuation(text: str) -> str:
+    return text.translate(_PUNCTUATION_TO_NOTHING)
+
+
+def _sentences(text: str) -> list[list[str]]:
+    # A stretch of spaces between two full stops is a sentence of one empty word: the `rouge` package
+    # counts it as a word too, and the scores must agree.
+    return [" ".join(piece.split()).split(" ") for piece in text.split(".") if piece]
+
+
+def _longest_common_subsequence(a: list[str], b: list[str]) -> list[str]:
+    """Words of one longest common subsequence; of several, the one the `rouge` package picks.
+
+    Row i of the table is the best of "skip a[i]" and "match a[i]", then a running maximum for "skip b[j]":
+    one array operation a row, and no recursion, so that texts of thousands of words are fine.
+    """
+    number = {word: index for index, word in enumerate(dict.fromkeys(b))}
+    b_numbers = np.array([number[word] for word in b])
+    table = np.zeros((len(a) + 1, len(b) + 1), dtype=np.int32)
+    for i, word in enumerate(a):
+        matched = table[i, :-1] + (b_numbers == number.get(word, -1))
+        np.maximum.accumulate(np.maximum(table[i, 1:], matched), out=table[i + 1, 1:])
+    words, i, j = [], len(a), len(b)
+    while i and j and table[i, j]:
+        if a[i - 1] == b[j - 1]:
+            words.append(a[i - 1])
+            i, j = i - 1, j - 1
+        elif table[i - 1, j] > table[i, j - 1]:
+            i -= 1
+        else:
+            j -= 1
+    return words
+
+
+def _mean_of_best(score: Callable[[str, str], float]) -> Callable[[Sequence[str], Answers], float]:
+    def mean_of_best(predictions: Sequence[str], answers: Answers) -> float:
+        best = [
+            max((score(prediction, answer) for answer in accepted), default=0.0)
+            for prediction, accepted in zip(predictions, answers, strict=True)
+        ]
+        return float(np.mean(best))
+
+    return mean_of_best
+
+
+# ---------------------------------------------------------------------------- over the whole set
+
+
+def classification_f1(predictions: Sequence[str], answers: Answers) -> float:
+    """Macro F1 over every label that occurs, predicted or expected; the first accepted answer counts.
+
+    A label that only the model produced is a class of F1 0: inventing labels costs. Letter case counts.
+    """
+    from sklearn.metrics import f1_score  # slow to import, and most runs of this package need none of it
+
+    expected = _first_answers(answers)
+    with warnings.catch_warnings():  # it warns of many classes and of labels never predicted: both are normal
+        warnings.simplefilter("ignore")
+        return float(f1_score(expected, list(predictions), average="macro", zero_division=0.0))
+
+
+def matthews_correlation(predictions: Sequence[str], answers: Answers) -> float:
+    """Matthews correlation of "acceptable" (spaces around it ignored) against any other text.
+
+    Returns 0.0 if all predictions, or all first answers, are on one side: so also for a single example.
+    """
+    from sklearn.metrics import matthews_corrcoef
+
+    expected = [answer == "acceptable" for answer in _first_answers(answers)]
+    predicted = [prediction.strip() == "acceptable" for prediction in predictions]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(matthews_corrcoef(expected, predicted))
+
+
+def pearson_correlation(predictions: Sequence[str], answers: Answers) -> float:
+    """Pearson correlation of the numbers in the texts; the first accepted answer counts.
+
+    A prediction that is not a finite number ("good", "", "nan", "inf") counts as FALLBACK_RATING. Returns
+    0.0 where the correlation is undefined: all predictions equal, all answers equal, a single example.
+    Raises InputError for an answer that is not a finite number.
+    """
+    from scipy.stats import pearsonr
+
+    expected = [_number(answer) for answer in _first_answers(answers)]
+    for index, (number, accepted) in enumerate(zip(expected, answers, strict=True)):
+        if number is None:
+            raise InputError(
+                f"the answer of example {index} is {accepted[0]!r}: Pearson-Correlation needs a number"
+            )
+    predicted = [FALLBACK_RATING if (number := _number(text)) is None else number for text in predictions]
+    if len(set(predicted)) == 1 or len(set(expected)) == 1:
+        return 0.0
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        correlation = float(pearsonr(expected, predicted)[0])
+    return correlation if math.isfinite(correlation) else 0.0  # numbers near the largest float overflow
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _first_answers(answers: Answers) -> list[str]:
+    for index, accepted in enumerate(answers):
+        if not accepted:
+            raise InputError(f"example {index} has no accepted answer to score against")
+    return [accepted[0] for accepted in answers]
+
+
+METRIC_FUNCTIONS: dict[str, Callable[[Sequence[str], Answers], float]] = {
+    "EM": _mean_of_best(exact_match),
+    "ACC": _mean_of_best(accuracy),
+    "QA-F1": _mean_of_best(token_f1),
+    "Rouge-L": _mean_of_best(rouge_l),
+    "Classification-F1": classification_f1,
+    "Matthew-Correlation": matthews_correlation,
+    "Pearson-Correlation": pearson_correlation,
+}

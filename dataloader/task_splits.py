@@ -1,0 +1,97 @@
+"""Which tasks a model is trained on, tuned on and tested on.
+
+A split is a JSON file {"train": [...], "dev": [...], "test": [...], "all": [...]} of task names; all but
+"train" may be missing or empty. The eight published partitions of the 160 CrossFit tasks are in
+`PUBLISHED_SPLITS`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dataloader.errors import InputError, did_you_mean
+from dataloader.jsonfile import load_json_object
+
+PUBLISHED_SPLITS = Path(__file__).parent / "splits"
+SECTIONS = ("train", "dev", "test")
+
+# The published no-NLI partition trains on this task and lists it among its unseen ones, under "dev". It loads
+# with a warning, so that published runs can be repeated; any other overlap is an error.
+PUBLISHED_LEAKS = frozenset({"sick"})
+
+
+@dataclass(frozen=True)
+class Split:
+    """The tasks of one split file. `listed` is what the file's own "all" key lists, if it has one."""
+
+    path: Path
+    train: tuple[str, ...]
+    dev: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    listed: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def leaked(self) -> tuple[str, ...]:
+        """Dev tasks that are trained on too (see PUBLISHED_LEAKS): their dev scores are not unseen."""
+        return tuple(task for task in self.dev if task in self.train)
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every task once: train, dev, test, then whatever else the file's own "all" lists."""
+        return tuple(dict.fromkeys(self.train + self.dev + self.test + self.listed))
+
+    def section(self, name: str) -> tuple[str, ...]:
+        """Returns the tasks of "train", "dev", "test" or "all"; raises InputError for any other name."""
+        if name not in (*SECTIONS, "all"):
+            known = ", ".join((*SECTIONS, "all"))
+            raise InputError(f"no section '{name}' in a split{did_you_mean(name, SECTIONS)} (known: {known})")
+        return getattr(self, name)
+
+
+def load_split(path: str | os.PathLike) -> Split:
+    """Reads a split file.
+
+    Raises InputError naming the file, with all faults of its content at once: no "train" key, a section
+    that is not a list of task names, a task twice in a section, a train task that is also in dev or test
+    (but see PUBLISHED_LEAKS: these only warn).
+    """
+    path = Path(path)
+    content = load_json_object(path, 'a split file like {"train": [...], "dev": [...], "test": [...]}')
+    faults = []
+    if "train" not in content:
+        faults.append(f'{path}: has no "train" key (it has: {", ".join(content) or "none"})')
+    sections = {name: content.get(name, []) for name in (*SECTIONS, "all")}
+    for name, tasks in sections.items():
+        faults += [f"{path}: {fault}" for fault in _section_faults(name, tasks)]
+    if not faults:
+        faults = [f"{path}: {fault}" for fault in _overlap_faults(sections)]
+    if faults:
+        raise InputError(faults)
+    split = Split(path, *(tuple(tasks) for tasks in sections.values()))
+    if split.leaked:
+        names = ", ".join(split.leaked)
+        warnings.warn(f'{path}: trains on {names}, also under "dev": no unseen task', stacklevel=2)
+    return split
+
+
+def _section_faults(name: str, tasks) -> list[str]:
+    if not isinstance(tasks, list):
+        return [f'"{name}" is not a list of task names']
+    strange = [task for task in tasks if not isinstance(task, str) or not task.strip()]
+    if strange:
+        return [f'"{name}" holds {strange[0]!r}, which is not a task name']
+    twice = [task for task, count in Counter(tasks).items() if count > 1]
+    return [f'"{name}" lists {", ".join(twice)} more than once'] if twice else []
+
+
+def _overlap_faults(sections: dict[str, list[str]]) -> list[str]:
+    faults = []
+    for name in ("dev", "test"):
+        both = [task for task in sections[name] if task in set(sections["train"])]
+        if both and not (name == "dev" and PUBLISHED_LEAKS.issuperset(both)):
+            faults.append(f'in "train" and in "{name}": {", ".join(both)}; such scores would not be unseen')
+    return faults

@@ -1,0 +1,317 @@
+"""The route map: one row per task, one column per expert of every layer.
+
+    plot_routes(model.routes_for(tasks), tasks, Ontology.load(), "routes.png", encoder_layers=6)
+
+Tasks stand in the ontology's order, so that a skill shared by a kind of task shows as a block.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextPath
+
+from dataloader.ontology import UNCATEGORISED, Ontology
+
+# Seaborn's "colorblind" palette: told apart under the common kinds of colour blindness.
+CATEGORY_COLOURS = (
+    "#0173b2", "#de8f05", "#029e73", "#cc78bc", "#d55e00", "#56b4e9", "#ece133", "#ca9161", "#fbafe4",
+)  # fmt: skip
+UNKNOWN_COLOUR = "#949494"
+HEAT_COLOURS = "Blues"
+DOTS_PER_INCH = 150
+LONGEST_NAME = 60  # characters of a task name shown
+
+# Inches.
+MARGIN = 0.15
+GAP = 0.12
+STRIP_WIDTH = 0.14
+LEGEND_ROW = 0.17
+LEGEND_PATCH = 0.11
+COLOUR_BAR_HEIGHT = 0.48
+EXPERT_LABELS_FROM = 0.085  # narrower columns get no expert numbers, they would run into each other
+WIDEST_FIGURE_DOTS = 30_000  # Agg draws at most 65 536 a side
+
+
+def plot_routes(
+    routes_NLE,
+    tasks: Sequence[str],
+    ontology: Ontology,
+    path: str | os.PathLike,
+    encoder_layers: int,
+    title: str | None = None,
+) -> None:
+    """Draws routes as a heat map and writes it to `path`: PDF if it ends in .pdf, PNG if in .png.
+
+    `routes_NLE`: array or tensor, row n for `tasks[n]`, encoder layers first; 0 is white and 1 dark blue.
+    `ontology`: a `dataloader.ontology.Ontology`; tasks it does not know are drawn last, in grey. The
+    picture grows with the data, and the file appears at once (written beside, then renamed).
+
+    Raises ValueError if the shape does not fit the tasks, a task is listed twice, a value is not finite,
+    `encoder_layers` is out of range or the file name ends differently.
+    """
+    path = Path(path)
+    routes_NLE = _as_array(routes_NLE)
+    _check(routes_NLE, tasks, encoder_layers, path)
+    row_of = {task: row for row, task in enumerate(tasks)}
+    ordered = ontology.order(tasks)
+    routes_NLE = routes_NLE[[row_of[task] for task in ordered]]
+    kinds = [ontology.category(task) for task in ordered]
+    colour_of = _colours(ontology)
+    place = _Layout.measure(ordered, kinds, routes_NLE.shape[1:], title)
+
+    figure = Figure(figsize=(place.width, place.height))
+    FigureCanvasAgg(figure)
+    _draw_heat(figure, place, routes_NLE, encoder_layers, kinds)
+    _draw_strips(figure, place, ordered, kinds, colour_of)
+    _draw_legend(figure, place, kinds, colour_of)
+    if title:
+        top = place.height - MARGIN
+        heading = figure.text(MARGIN / place.width, top / place.height, place.title, va="top", fontsize=11)
+        heading.set_parse_math(False)
+    _write(figure, path)
+
+
+def _as_array(routes) -> np.ndarray:
+    if hasattr(routes, "detach"):  # a torch tensor, perhaps with a gradient, on a GPU, or in bfloat16
+        routes = routes.detach().float().cpu().numpy()
+    return np.asarray(routes, dtype=np.float64)
+
+
+def _check(routes_NLE: np.ndarray, tasks: Sequence[str], encoder_layers: int, path: Path) -> None:
+    shape = routes_NLE.shape
+    if len(shape) != 3 or 0 in shape:
+        raise ValueError(f"routes have shape {shape}, expected (tasks, layers, experts)")
+    if len(tasks) != shape[0]:
+        raise ValueError(f"{len(tasks)} task names for routes of {shape[0]} tasks")
+    if len(set(tasks)) != len(tasks):
+        raise ValueError(
+            f"a task is listed twice: {next(task for task in tasks if list(tasks).count(task) > 1)}"
+        )
+    if not np.isfinite(routes_NLE).all():
+        raise ValueError("routes hold values that are not finite")
+    if not 0 <= encoder_layers <= shape[1]:
+        raise ValueError(f"encoder_layers is {encoder_layers}, the routes have {shape[1]} layers in all")
+    if path.suffix.lower() not in (".png", ".pdf"):
+        raise ValueError(f"{path}: a picture's name must end in .png or .pdf")
+
+
+# ---------------------------------------------------------------------------- where things go
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Sizes in inches. From the left: task names, two strips, heat map, then colour bar above legend."""
+
+    width: float
+    height: float
+    row_height: float
+    column_width: float
+    heat_left: float
+    heat_top: float  # from the upper edge
+    heat_width: float
+    heat_height: float
+    font: float
+    title: str
+
+    @classmethod
+    def measure(
+        cls, tasks: list[str], kinds: list[tuple[str, str]], shape: tuple[int, int], title: str | None
+    ):
+        n_layers, n_experts = shape
+        row_height = 0.2 if len(tasks) <= 30 else 0.155 if len(tasks) <= 120 else 0.135
+        font = min(8.0, row_height * 72 * 0.68)
+        # A layer is never narrower than its label, "enc 11", nor a column than can be seen.
+        column_width = max(0.42 / n_experts, 0.2 if n_layers * n_experts <= 60 else 0.09)
+        heat_width, heat_height = column_width * n_layers * n_experts, row_height * len(tasks)
+        names = max(_text_width(_shown(task), font) for task in tasks)
+        heat_left = MARGIN + names + GAP + 2 * STRIP_WIDTH + GAP / 2
+        legend_rows = _legend_rows(kinds)
+        # A third more for the categories, which are in bold.
+        legend = max(_text_width(sub or category, 8 if sub else 10.5) + 0.45 for category, sub in legend_rows)
+        width = heat_left + heat_width + 2 * GAP + max(legend, 1.9) + MARGIN
+        wrapped = textwrap.fill(title, max(30, int((width - 2 * MARGIN) * 11))) if title else ""
+        title_height = 0.2 * (wrapped.count("\n") + 1) + GAP if wrapped else 0.0
+        heat_top = MARGIN + title_height + 0.34
+        below = 0.3 if _labels_below(len(tasks)) else 0.0
+        legend_height = COLOUR_BAR_HEIGHT + LEGEND_ROW * len(legend_rows)
+        height = heat_top + max(heat_height + below, legend_height) + MARGIN
+        return cls(
+            width,
+            height,
+            row_height,
+            column_width,
+            heat_left,
+            heat_top,
+            heat_width,
+            heat_height,
+            font,
+            wrapped,
+        )
+
+    def axes(self, figure: Figure, left: float, top: float, width: float, height: float):
+        """Axes at a place given in inches from the left and upper edges."""
+        bottom = self.height - top - height
+        return figure.add_axes(
+            (left / self.width, bottom / self.height, width / self.width, height / self.height)
+        )
+
+
+def _text_width(text: str, font: float) -> float:
+    if not text.strip():
+        return 0.0
+    outline = TextPath((0, 0), text.replace("$", "S"), size=font).get_extents()
+    return 1.06 * outline.width / 72  # letters drawn as dots are spaced a little wider than their outlines
+
+
+def _shown(task: str) -> str:
+    half = LONGEST_NAME // 2
+    return task if len(task) <= LONGEST_NAME else f"{task[: half - 1]}…{task[-half:]}"
+
+
+def _labels_below(n_tasks: int) -> bool:
+    return n_tasks > 40
+
+
+# ---------------------------------------------------------------------------- the heat map
+
+
+def _draw_heat(figure: Figure, place: _Layout, routes_NLE: np.ndarray, encoder_layers: int, kinds) -> None:
+    n_tasks, n_layers, n_experts = routes_NLE.shape
+    axes = place.axes(figure, place.heat_left, place.heat_top, place.heat_width, place.heat_height)
+    columns = n_layers * n_experts
+    axes.imshow(
+        routes_NLE.reshape(n_tasks, columns),
+        cmap=HEAT_COLOURS, vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest",
+        extent=(0, columns, n_tasks, 0),
+    )  # fmt: skip
+    for layer in range(1, n_layers):
+        if layer != encoder_layers:
+            axes.axvline(layer * n_experts, color="0.45", linewidth=0.6)
+    for row in range(1, n_tasks):
+        if kinds[row] != kinds[row - 1]:
+            new_category = kinds[row][0] != kinds[row - 1][0]
+            axes.axhline(row, color="0.45", linewidth=0.9 if new_category else 0.35)
+    if 0 < encoder_layers < n_layers:
+        axes.axvline(encoder_layers * n_experts, color="black", linewidth=2.5)
+
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for layer in range(n_layers):
+        name = f"enc {layer}" if layer < encoder_layers else f"dec {layer - encoder_layers}"
+        middle = (layer + 0.5) * n_experts
+        label = dict(xycoords=("data", "axes fraction"), textcoords="offset points", ha="center", fontsize=8)
+        axes.annotate(name, (middle, 1), xytext=(0, 12), va="bottom", **label)
+        if _labels_below(n_tasks):
+            axes.annotate(name, (middle, 0), xytext=(0, -4), va="top", **label)
+    if place.column_width >= EXPERT_LABELS_FROM:
+        axes.set_xticks(np.arange(columns) + 0.5, [str(column % n_experts) for column in range(columns)])
+        size = min(6.5, place.column_width * 72 * (0.75 if n_experts <= 10 else 0.6))
+        axes.tick_params(
+            axis="x", top=False, bottom=False, labeltop=True, labelbottom=False, labelsize=size, pad=1.5
+        )
+
+
+# ---------------------------------------------------------------------------- kinds of tasks
+
+
+def _draw_strips(figure: Figure, place: _Layout, tasks: list[str], kinds, colour_of: dict) -> None:
+    """Category and subcategory of each task as two strips of colour, with the task names on their left."""
+    strips = np.array([[colour_of[category, ""], colour_of[category, sub]] for category, sub in kinds])
+    left = place.heat_left - GAP / 2 - 2 * STRIP_WIDTH
+    axes = place.axes(figure, left, place.heat_top, 2 * STRIP_WIDTH, place.heat_height)
+    axes.imshow(strips, aspect="auto", interpolation="nearest", extent=(0, 2, len(tasks), 0))
+    axes.axvline(1, color="white", linewidth=1.5)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks([])
+    axes.set_yticks(np.arange(len(tasks)) + 0.5, [_shown(task) for task in tasks], fontsize=place.font)
+    axes.tick_params(axis="y", length=0, pad=3)
+    for label in axes.get_yticklabels():
+        label.set_parse_math(False)
+
+
+def _colours(ontology: Ontology) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """A hue per category, under (category, ""), and a shade of it per (category, subcategory).
+
+    They hang on the ontology alone, so that a kind of task has the same colour in every picture.
+    """
+    colours = dict.fromkeys((UNCATEGORISED, (UNCATEGORISED[0], "")), to_rgb(UNKNOWN_COLOUR))
+    for number, (category, subcategories) in enumerate(ontology.categories.items()):
+        hue = np.array(to_rgb(CATEGORY_COLOURS[number % len(CATEGORY_COLOURS)]))
+        colours[category, ""] = tuple(hue)
+        for sub, darkness in zip(subcategories, _shades(len(subcategories)), strict=True):
+            end = np.ones(3) if darkness < 0 else np.zeros(3)
+            colours[category, sub] = tuple(hue + (end - hue) * abs(darkness))
+    return colours
+
+
+def _shades(count: int) -> list[float]:
+    """Numbers from -0.7 (pale) to 0.6 (dark), every second one far from the last: neighbours must differ."""
+    if count == 1:
+        return [0.0]
+    pale, dark = np.array_split(np.linspace(-0.7, 0.6, count), 2)
+    return [float(half[index // 2]) for index in range(count) for half in [(pale, dark)[index % 2]]]
+
+
+def _legend_rows(kinds: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """[(category, "") or (category, subcategory), ...] in the order of the picture's rows."""
+    rows = []
+    for category, sub in dict.fromkeys(kinds):
+        rows += [(category, "")] if (category, sub) == UNCATEGORISED else [(category, ""), (category, sub)]
+    return list(dict.fromkeys(rows))
+
+
+def _draw_legend(figure: Figure, place: _Layout, kinds: list[tuple[str, str]], colour_of: dict) -> None:
+    """Right of the heat map its colour bar, and below that the names of the strips' colours."""
+    left = place.heat_left + place.heat_width + 2 * GAP
+    bar_axes = place.axes(figure, left, place.heat_top, 1.6, 0.13)
+    mappable = ScalarMappable(Normalize(0.0, 1.0), HEAT_COLOURS)
+    bar = Colorbar(bar_axes, mappable, orientation="horizontal", ticks=[0, 0.5, 1])
+    bar.ax.tick_params(labelsize=7, length=2, pad=1.5)
+    bar.ax.set_title("weight of the expert", fontsize=8, loc="left", pad=3)
+
+    rows = _legend_rows(kinds)
+    width, height = place.width - left, LEGEND_ROW * len(rows)
+    axes = place.axes(figure, left, place.heat_top + COLOUR_BAR_HEIGHT, width, height)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    for number, (category, sub) in enumerate(rows):
+        middle = (number + 0.5) * LEGEND_ROW
+        indent = 0.15 if sub else 0.0
+        axes.add_patch(
+            Rectangle(
+                (indent, middle - LEGEND_PATCH / 2), LEGEND_PATCH, LEGEND_PATCH,
+                facecolor=colour_of[category, sub], edgecolor="0.5", linewidth=0.4,
+            )
+        )  # fmt: skip
+        weight = "normal" if sub else "bold"
+        name = axes.text(indent + 0.18, middle, sub or category, va="center", fontsize=8, fontweight=weight)
+        name.set_parse_math(False)
+
+
+# ---------------------------------------------------------------------------- the file
+
+
+def _write(figure: Figure, path: Path) -> None:
+    kind = path.suffix.lower().removeprefix(".")
+    # The same routes give the same bytes: PDF would note the time of writing.
+    metadata = {"CreationDate": None} if kind == "pdf" else None
+    dots = min(DOTS_PER_INCH, WIDEST_FIGURE_DOTS / max(figure.get_size_inches()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        figure.savefig(unfinished, format=kind, dpi=dots, metadata=metadata)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

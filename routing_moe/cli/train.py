@@ -1,0 +1,156 @@
+"""Train a task-level mixture-of-experts on a gym, predict with it, or both.
+
+    python -m routing_moe.cli.train --do_train --do_predict --initialize_from_vanilla \\
+        --model facebook/bart-base --train_dir data/gym --custom_tasks_splits dataloader/splits/random.json \\
+        --total_steps 30000 --eval_period 750 --output_dir models/moe
+    python -m routing_moe.cli.train --do_train --resume ...           the same flags: continue after an interruption
+    python -m routing_moe.cli.train --do_predict --predict_split test --train_dir data/gym --output_dir models/moe
+    accelerate launch --num_processes 2 -m routing_moe.cli.train ...  several GPUs, the same steps
+"""
+
+import dataclasses
+import json
+import logging
+import sys
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from transformers.utils import logging as library_logging
+
+from dataloader.encoding import encode
+from dataloader.errors import InputError
+from routing_moe.checks import Inputs, check_inputs
+from routing_moe.cli.arguments import parse_settings
+from routing_moe.evaluation import load_task_files, predict
+from routing_moe.results import write_predictions
+from routing_moe.run_state import describe_run, find_checkpoint, write_text
+from routing_moe.settings import Settings
+from routing_moe.starting import checkpoint_to_start_from, load_start
+from routing_moe.stepping import TrainingDiverged
+from routing_moe.tracking import CsvTracker
+from routing_moe.training import Training, decoding_of
+
+log = logging.getLogger("routing_moe")
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = parse_settings(argv, __doc__)
+    if settings.predict_dir is None:
+        settings = dataclasses.replace(settings, predict_dir=settings.train_dir)
+    try:
+        inputs = check_inputs(settings)
+        accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+        start_logging(settings, accelerator)
+        if settings.do_train:
+            run_training(settings, inputs, accelerator)
+            # The best checkpoint predicts, and nothing of the start matters any more.
+            settings = dataclasses.replace(
+                settings,
+                do_train=False,
+                initialize_from_vanilla=False,
+                checkpoint=None,
+                checkpoint_name="best",
+            )
+        if settings.do_predict:
+            run_prediction(settings, inputs, accelerator)
+    except InputError as error:
+        print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
+        return 2
+    except TrainingDiverged as error:
+        kept = find_checkpoint(Path(settings.output_dir) / "last")
+        advice = f"last good checkpoint: {kept}" if kept else "no checkpoint had been written yet"
+        log.error("training stopped: %s; %s. Try a lower learning rate.", error, advice)
+        return 1
+    return 0
+
+
+def run_training(settings: Settings, inputs: Inputs, accelerator: Accelerator) -> None:
+    """Build the model and the data, train to the end."""
+    checkpoint = checkpoint_to_start_from(settings)
+    set_seed(settings.seed)
+    model, tokenizer = load_start(settings, list(inputs.split.train))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        description = json.dumps(describe_run(settings.to_dict()), indent=1)
+        write_text(Path(settings.output_dir) / "run.json", description)
+    task_ids = {name: row for row, name in enumerate(model.config.task_names)}
+    pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
+    examples = encode(pool, tokenizer, inputs.text_format, task_ids)
+    dev_files = task_files(settings, inputs, inputs.split.train, "dev", model, tokenizer)
+    training = Training(
+        model.to(accelerator.device), tokenizer, examples, dev_files, inputs.ontology, settings, accelerator
+    )
+    if settings.resume and checkpoint and checkpoint.name.startswith("last"):
+        training.load_state(checkpoint)
+    start_trackers(settings, accelerator, first_step=training.state["step"])
+    training.run()
+    accelerator.end_training()
+
+
+def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator) -> None:
+    """Score the dev and test files of a section of the split; write scores and predictions."""
+    tasks = list(inputs.split.section(settings.predict_split))
+    model, tokenizer = load_start(settings, tasks)
+    model.to(accelerator.device)
+    if settings.predict_temperature is not None:
+        model.config.router_temperature = settings.predict_temperature
+    checkpoint = checkpoint_to_start_from(settings)
+    for part in ("dev", "test"):
+        files = task_files(settings, inputs, tasks, part, model, tokenizer)
+        scores, predictions = predict(model, tokenizer, files, decoding_of(settings), accelerator)
+        if accelerator.is_main_process:
+            section = "" if settings.predict_split == "train" else f"{settings.predict_split}_tasks-"
+            name = f"{settings.prefix}eval-{section}{part}-performance.csv"
+            write_text(checkpoint / name, scores.to_csv())
+            write_predictions(checkpoint / "predictions", settings.prefix, files, predictions)
+            log.info(
+                "%s tasks, %s files: mean score %.4f over %d files, in %s",
+                settings.predict_split, part, scores["performance"].mean(), len(files), checkpoint / name,
+            )  # fmt: skip
+
+
+def task_files(settings: Settings, inputs: Inputs, tasks, part: str, model, tokenizer):
+    return load_task_files(
+        inputs.predict_gym,
+        tasks,
+        part,
+        settings.predict_samples,
+        tokenizer,
+        inputs.text_format,
+        {name: row for row, name in enumerate(model.config.task_names)},
+        limit=settings.examples_per_file,
+    )
+
+
+def start_logging(settings: Settings, accelerator: Accelerator) -> None:
+    """Messages of the main process to the terminal and to log.txt (eval_log.txt without training)."""
+    library_logging.set_verbosity_error()
+    library_logging.disable_progress_bar()
+    log.setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
+    folder = Path(settings.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if accelerator.is_main_process:
+        handlers.append(logging.FileHandler(folder / ("log.txt" if settings.do_train else "eval_log.txt")))
+    log.handlers.clear()
+    log.propagate = False
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        log.addHandler(handler)
+
+
+def start_trackers(settings: Settings, accelerator: Accelerator, first_step: int) -> None:
+    trackers = [CsvTracker(settings.output_dir, first_step)]
+    if settings.log_with != "csv":
+        trackers.append(settings.log_with)
+    accelerator.project_configuration.set_directories(settings.output_dir)
+    from accelerate.tracking import filter_trackers
+
+    accelerator.log_with = filter_trackers(trackers, settings.output_dir)
+    flat = {k: v for k, v in settings.to_dict().items() if isinstance(v, str | int | float | bool)}
+    accelerator.init_trackers("routing_moe", config=flat)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The settings of a run: what the command line said, frozen, saved as `run.json`."""
+
+import dataclasses
+from dataclasses import dataclass
+
+# Settings that may differ when a run is resumed: they change neither a training step nor what it writes.
+FREE_ON_RESUME = {
+    "output_dir",
+    "do_train",
+    "do_predict",
+    "predict_split",
+    "predict_temperature",
+    "prefix",
+    "resume",
+    "log_with",
+    "save_period",
+    "checkpoint_period",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One field per flag of `python -m routing_moe.cli.train`, which documents them."""
+
+    output_dir: str
+    train_dir: str
+    predict_dir: str
+    model: str
+    do_train: bool
+    do_predict: bool
+    resume: bool
+    custom_tasks_splits: str | None
+    taskvecs: str | None
+    taskvecs_dim: int | None
+    task_ontology: str | None
+    skip_malformed: bool
+    router_mode: str | None
+    router_nn_type: str | None
+    router_hidden_dim: int | None
+    num_experts: int | None
+    encoder_vanilla_layers: list[int] | None
+    decoder_vanilla_layers: list[int] | None
+    initial_tau: float
+    minimum_tau: float
+    anneal_rate: float
+    exploration_epsilon: float
+    expert_regularization: float
+    alternate_every: int
+    initialize_from_vanilla: bool
+    vanilla_checkpoint: str | None
+    init_eps: float
+    checkpoint: str | None
+    checkpoint_name: str
+    freeze_task_model: bool
+    max_input_length: int
+    max_output_length: int
+    do_lowercase: bool
+    append_another_bos: bool
+    num_beams: int
+    generate_from_bos: bool
+    eval_sampled_routes: bool
+    train_batch_size: int
+    gradient_accumulation_steps: int
+    max_tokens_per_micro_batch: int
+    learning_rate: float
+    router_lr: float
+    task_model_lr: float
+    weight_decay: float
+    adam_epsilon: float
+    max_grad_norm: float
+    num_train_epochs: float
+    total_steps: int
+    warmup_ratio: float
+    mixed_precision: str
+    eval_period: int
+    no_eval_until: int
+    save_period: int
+    checkpoint_period: int
+    log_with: str
+    predict_batch_size: int
+    predict_split: str
+    predict_samples: str
+    predict_temperature: float | None
+    prefix: str
+    seed: int
+    debug: bool
+
+    @property
+    def step_size(self) -> int:
+        """Examples in one optimizer step."""
+        return self.train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def examples_per_file(self) -> int | None:
+        """How many examples of each task file are read; None for all."""
+        return 8 if self.debug else None
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    def differences(self, saved: dict) -> list[str]:
+        """Faults for the settings in which this run would not continue the saved one."""
+        return [
+            f"--{name} is {value}, but the run to resume had {saved[name]}"
+            for name, value in self.to_dict().items()
+            if name not in FREE_ON_RESUME and name in saved and saved[name] != value
+        ]

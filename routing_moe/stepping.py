@@ -1,0 +1,240 @@
+"""One optimizer step: the same for the method, every routing and every baseline.
+
+A step is a pure function of (parameters, optimizer state, seed, step): its examples, the routes drawn and
+the dropout masks all follow from the seed and the step's number. So there is no random state to save, and a
+run that stops and resumes goes on bit for bit.
+
+Routes are drawn once for all examples of a step, before it is cut into micro-batches; their gradient is
+collected and sent through the router once. With several processes each takes a share of the micro-batches,
+and gradients are added up: the same step, whatever the number of processes.
+"""
+
+import math
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from dataloader.batching import answer_choices, assign_to_ranks, micro_batches, padding_factor, step_examples
+from dataloader.encoding import EncodedExamples
+from routing_moe.selection import temperature_at
+from routing_moe.settings import Settings
+
+REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of this many numbers
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or the gradient stopped being a number."""
+
+
+# ---- schedules and optimizer
+
+
+def linear_warmup_decay(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Learning-rate factor of a step (counted from 0): 0 to 1 over the warm-up, then linearly to 0."""
+    if step < warmup_steps:
+        return step / warmup_steps
+    return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
+
+
+def build_optimizer(model, settings: Settings) -> torch.optim.AdamW:
+    """AdamW with a learning rate each for BART, router and task vectors; norms and biases do not decay."""
+    rates = {"bart": settings.learning_rate, "router": settings.router_lr, "vectors": settings.task_model_lr}
+    groups = []
+    for part, rate in rates.items():
+        for decays in (True, False):
+            parameters = [
+                p
+                for name, p in model.named_parameters()
+                if part == part_of(name) and (p.ndim > 1) == decays and p.requires_grad
+            ]
+            if parameters:
+                decay = settings.weight_decay if decays else 0.0
+                groups.append(
+                    {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay, "part": part}
+                )
+    return torch.optim.AdamW(groups, eps=settings.adam_epsilon, fused=True)
+
+
+def part_of(parameter_name: str) -> str:
+    """ "router", "vectors" or "bart": which learning rate a parameter has."""
+    return {"router": "router", "task_vectors": "vectors"}.get(parameter_name.split(".")[0], "bart")
+
+
+def resting_parts(step: int, alternate_every: int) -> set[str]:
+    """The parts that rest in a step (counted from 0) of alternating updates: BART first, then the others."""
+    if not alternate_every:
+        return set()
+    return {"router", "vectors"} if ((step + 1) // alternate_every) % 2 else {"bart"}
+
+
+# ---- one step
+
+
+class Stepper:
+    """Runs optimizer steps of a model on encoded examples."""
+
+    def __init__(self, model, examples: EncodedExamples, settings: Settings, accelerator: Accelerator):
+        self.model, self.examples, self.settings, self.accelerator = model, examples, settings, accelerator
+        self.optimizer = accelerator.prepare_optimizer(build_optimizer(model, settings))
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.warmup_steps = int(settings.total_steps * settings.warmup_ratio)
+
+    def temperature(self, step: int) -> float:
+        return temperature_at(
+            step, self.settings.initial_tau, self.settings.minimum_tau, self.settings.anneal_rate
+        )
+
+    def step(self, step: int) -> dict:
+        """Run step number `step` (from 0). Returns loss (summed, nats), tokens, gradient norm, entropy.
+
+        Raises TrainingDiverged, leaving the parameters as they were before the step.
+        """
+        indices, choices, groups = self.cut(step)
+        self.model.train()
+        self.model.config.router_temperature = self.temperature(step)
+        task_ids_B = torch.from_numpy(self.examples.task_ids_N[indices]).to(self.model.device)
+        torch.manual_seed(step_seed(self.settings.seed, step))  # the same routes on every process
+        routes_BLE = self.model.draw_routes(task_ids_B)
+        leaf_BLE = routes_BLE.detach().requires_grad_(routes_BLE.requires_grad)
+        torch.manual_seed(step_seed(self.settings.seed, step, 1 + self.accelerator.process_index))
+        totals = torch.zeros(2, dtype=torch.float64)
+        for group in groups:
+            totals += self._backward(indices[group], choices[group], leaf_BLE, group)
+        self._regularise()
+        gradients = self._collect_gradients(routes_BLE, leaf_BLE, totals)
+        self._check(totals[0], "loss", step, indices)
+        return self._update(step, indices, gradients) | {
+            "loss": float(totals[0]),
+            "tokens": int(totals[1]),
+            "route_entropy": mean_entropy(leaf_BLE.detach()),
+        }
+
+    def cut(self, step: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """The step's examples, the answer chosen for each, and this process's micro-batches."""
+        settings = self.settings
+        indices = step_examples(len(self.examples), settings.step_size, settings.seed, step)
+        choices = answer_choices(self.examples.n_outputs_N[indices], settings.seed, step)
+        sources = self.examples.source_lengths_N[indices]
+        targets = self.examples.target_lengths(indices, choices)
+        world = self.accelerator.num_processes
+        groups = micro_batches(
+            sources,
+            targets,
+            max_tokens=settings.max_tokens_per_micro_batch or None,
+            max_examples=math.ceil(len(indices) / world),
+        )
+        costs = [len(g) * (sources[g].max() + targets[g].max()) for g in groups]
+        own = assign_to_ranks(costs, world)[self.accelerator.process_index]
+        return indices, choices, [groups[i] for i in own]
+
+    def _backward(self, indices, choices, leaf_BLE: Tensor, group) -> Tensor:
+        batch = self.examples.collate(indices, choices, pad_token_id=self.model.config.pad_token_id)
+        tokens = int((batch["labels"] != -100).sum())
+        inputs = {k: v.to(self.model.device) for k, v in batch.items() if k != "task_ids"}
+        with self.accelerator.autocast():
+            loss = self.model(**inputs, routes=leaf_BLE[torch.from_numpy(group).to(leaf_BLE.device)]).loss
+        self.accelerator.backward(loss)
+        return torch.tensor([float(loss.detach()), tokens], dtype=torch.float64)
+
+    def _regularise(self) -> None:
+        """Expert regularisation, once per published batch: gradient_accumulation_steps times a step."""
+        if self.settings.expert_regularization > 0 and self.accelerator.is_main_process:
+            weight = self.settings.expert_regularization * self.settings.gradient_accumulation_steps
+            self.accelerator.backward(weight * self.model.expert_distance())
+
+    def _collect_gradients(self, routes_BLE: Tensor, leaf_BLE: Tensor, totals: Tensor) -> list[Tensor]:
+        """Sum gradients over processes, send the routes' through the router, fill gaps with zeros.
+
+        An expert that no example chose has no gradient; the optimizer must see zeros there, so that it
+        takes the same step as if every expert had run.
+        """
+        for p in self.parameters:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        if self.accelerator.num_processes > 1:
+            to_sum = [p.grad for p in self.parameters] + ([] if leaf_BLE.grad is None else [leaf_BLE.grad])
+            sum_over_processes(to_sum, self.accelerator)
+            totals.copy_(self.accelerator.reduce(totals.to(leaf_BLE.device), reduction="sum").cpu())
+        if leaf_BLE.requires_grad:
+            routes_BLE.backward(leaf_BLE.grad)
+        return [p.grad for p in self.parameters]
+
+    def _update(self, step: int, indices, gradients: list[Tensor]) -> dict:
+        """Clip, check, and step the optimizer at this step's learning rates."""
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        if self.accelerator.scaler is None:  # with a loss scaler, an overflow only skips the step
+            self._check(norm, "gradient norm", step, indices)
+        factor = linear_warmup_decay(step, self.warmup_steps, self.settings.total_steps)
+        resting = resting_parts(step, self.settings.alternate_every)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+            if group["part"] in resting:  # without a gradient there is no decay and no momentum either
+                for p in group["params"]:
+                    p.grad = None
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"grad_norm": float(norm), "lr_factor": factor}
+
+    def _check(self, value, what: str, step: int, indices) -> None:
+        if math.isfinite(float(value)):
+            return
+        names = self.model.config.task_names
+        tasks = sorted({names[i] for i in self.examples.task_ids_N[indices]})
+        raise TrainingDiverged(
+            f"the {what} is {float(value)} at step {step + 1}; tasks in the batch: {', '.join(tasks)}"
+        )
+
+
+def step_seed(*numbers: int) -> int:
+    """A seed for torch from (seed, step, ...), well mixed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def sum_over_processes(tensors: list[Tensor], accelerator: Accelerator) -> None:
+    """Add up tensors of all processes in place, a bucket at a time.
+
+    Done once a step by hand rather than by DistributedDataParallel: experts come and go with the tasks of a
+    step, and here a parameter without a gradient on some process needs no special case.
+    """
+    bucket: list[Tensor] = []
+    for i, tensor in enumerate(tensors):
+        bucket.append(tensor)
+        if i + 1 == len(tensors) or sum(t.numel() for t in bucket) >= REDUCE_ELEMENTS:
+            flat = accelerator.reduce(torch.cat([t.flatten() for t in bucket]), reduction="sum")
+            for t, summed in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
+                t.copy_(summed.view_as(t))
+            bucket = []
+
+
+def mean_entropy(routes_BLE: Tensor) -> float:
+    """Mean entropy of the routes' rows in nats: 0 for one-hot, ln E for the average."""
+    return float(-torch.special.xlogy(routes_BLE, routes_BLE).sum(-1).mean())
+
+
+def padding_report(stepper: Stepper, steps: int = 50) -> str:
+    """How much padding the cut into micro-batches saves, over the first steps of the run."""
+    settings, examples = stepper.settings, stepper.examples
+    drawn, grouped, offset, plain = [], [], 0, []
+    for step in range(min(steps, settings.total_steps)):
+        indices = step_examples(len(examples), settings.step_size, settings.seed, step)
+        drawn.append(indices)
+        groups = micro_batches(
+            examples.source_lengths_N[indices],
+            examples.target_lengths_N[indices],
+            max_tokens=settings.max_tokens_per_micro_batch or None,
+        )
+        grouped += [group + offset for group in groups]
+        plain += [
+            np.arange(i, min(i + settings.train_batch_size, len(indices))) + offset
+            for i in range(0, len(indices), settings.train_batch_size)
+        ]
+        offset += len(indices)
+    every = np.concatenate(drawn)
+    parts = []
+    for side, lengths in (("source", examples.source_lengths_N), ("target", examples.target_lengths_N)):
+        before, after = (padding_factor(lengths[every], groups) for groups in (plain, grouped))
+        parts.append(f"{side} {before:.2f}x -> {after:.2f}x")
+    before, after = settings.train_batch_size, len(every) / len(grouped)
+    return f"padding, random batches of {before} -> length-sorted of {after:.1f}: {', '.join(parts)}"

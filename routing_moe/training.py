@@ -1,0 +1,272 @@
+"""A training run: steps, evaluations, checkpoints, resuming. All loop state is in one dict."""
+
+import logging
+import math
+import resource
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from dataloader.encoding import EncodedExamples
+from dataloader.ontology import Ontology
+from routing_moe.analysis.pictures import plot_routes
+from routing_moe.evaluation import Decoding, TaskFile, loss_per_token, predict
+from routing_moe.run_state import (
+    load_training_state,
+    replacing_directory,
+    save_checkpoint,
+    write_text,
+)
+from routing_moe.settings import Settings
+from routing_moe.stepping import Stepper, padding_report
+
+LOG_EVERY = 10  # steps between rows of the curves
+
+log = logging.getLogger(__name__)
+
+
+class Training:
+    """Trains `model` in `settings.output_dir`; `load_state` first, to go on from a checkpoint."""
+
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        train_examples: EncodedExamples,
+        dev_files: list[TaskFile],
+        ontology: Ontology,
+        settings: Settings,
+        accelerator: Accelerator,
+    ):
+        self.model, self.tokenizer, self.dev_files, self.ontology = model, tokenizer, dev_files, ontology
+        self.settings, self.accelerator = settings, accelerator
+        self.stepper = Stepper(model, train_examples, settings, accelerator)
+        self.folder = Path(settings.output_dir)
+        # since_eval: loss (nats) and target tokens since the last evaluation
+        self.state = {"step": 0, "best_score": -math.inf, "history": [], "since_eval": [0.0, 0]}
+        epochs = math.ceil(settings.num_train_epochs * len(train_examples) / settings.step_size)
+        self.total_steps = min(settings.total_steps, epochs)
+        self.stop_asked = False
+
+    # ---- the loop
+
+    def run(self) -> None:
+        """Train to the end, evaluating on the way and once more at the last step."""
+        self._announce()
+        started, first = time.perf_counter(), self.state["step"]
+        spent_evaluating = 0.0
+        quiet = not self.accelerator.is_local_main_process
+        with (
+            FinishStepOnInterrupt(self),
+            tqdm(total=self.total_steps, initial=first, desc="training", unit="step", disable=quiet) as bar,
+        ):
+            while self.state["step"] < self.total_steps:
+                self._step(bar)
+                began = time.perf_counter()
+                self._write_what_is_due()
+                spent_evaluating += time.perf_counter() - began
+                if self.stop_asked:
+                    self._save_last()
+                    raise SystemExit(f"stopped after step {self.state['step']}; --resume goes on from there")
+        self._summarise(time.perf_counter() - started - spent_evaluating, self.state["step"] - first)
+
+    def _step(self, bar: tqdm) -> None:
+        report = self.stepper.step(self.state["step"])
+        self.state["step"] += 1
+        step = self.state["step"]
+        self.model.config.router_temperature = self.stepper.temperature(step)
+        self.state["since_eval"][0] += report["loss"]
+        self.state["since_eval"][1] += report["tokens"]
+        loss = report["loss"] / report["tokens"]
+        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        bar.update()
+        if step % LOG_EVERY == 0 or step == self.total_steps:
+            curves = {
+                "train_loss": loss,
+                "learning_rate": self.settings.learning_rate * report["lr_factor"],
+                "temperature": self.model.config.router_temperature,
+                "grad_norm": report["grad_norm"],
+                "route_entropy": report["route_entropy"],
+            }
+            self.accelerator.log(curves, step=step)
+
+    def _write_what_is_due(self) -> None:
+        settings, step = self.settings, self.state["step"]
+        is_last = step == self.total_steps
+        evaluates = step % settings.eval_period == 0 and step >= settings.no_eval_until
+        if evaluates or is_last:
+            self.evaluate()
+        if step % settings.save_period == 0:
+            self._keep_checkpoint()
+        if evaluates or is_last or step % (settings.checkpoint_period or settings.eval_period) == 0:
+            self._save_last()
+
+    # ---- evaluation
+
+    def evaluate(self) -> None:
+        """Dev scores, dev loss and routes into `<step>-steps/`; a new best score saves `best/`."""
+        settings, step = self.settings, self.state["step"]
+        scores, _ = predict(
+            self.model, self.tokenizer, self.dev_files, decoding_of(settings), self.accelerator
+        )
+        dev_loss = loss_per_token(
+            self.model,
+            self.dev_files,
+            settings.predict_batch_size,
+            settings.eval_sampled_routes,
+            self.accelerator,
+        )
+        score = float(scores["performance"].mean())
+        loss, tokens = self.state["since_eval"]
+        self.state["history"].append([step, loss / max(tokens, 1), dev_loss, score])
+        self.state["since_eval"] = [0.0, 0]
+        is_best = score > self.state["best_score"]
+        self.state["best_score"] = max(score, self.state["best_score"])
+        if self.accelerator.is_main_process:
+            folder = self.folder / f"{step}-steps"
+            folder.mkdir(exist_ok=True)
+            write_text(folder / "dev_results.csv", scores.to_csv())
+            self._write_routes(folder)
+            if is_best:
+                save_checkpoint(self.model, self.tokenizer, self.folder / "best")
+            columns = ["steps", "train_loss", "dev_loss", "dev_performance"]
+            history = pd.DataFrame(self.state["history"], columns=columns)
+            write_text(self.folder / "losses.csv", history.to_csv())
+        train_loss = self.state["history"][-1][1]
+        log.info(
+            "step %d: train loss %.4f, dev loss %.4f, mean dev score %.4f%s",
+            step, train_loss, dev_loss, score, " (best so far, saved)" if is_best else "",
+        )  # fmt: skip
+        self.accelerator.wait_for_everyone()
+
+    @torch.no_grad()
+    def _write_routes(self, folder: Path) -> None:
+        """Routes of the train tasks as (tasks, layers, experts) arrays and heatmaps, in the ontology's order.
+
+        `route`: softmax of the logits at the current temperature; `route_t1`: at temperature 1.
+        """
+        tasks = self.ontology.order({file.task for file in self.dev_files})
+        write_text(folder / "route_tasks.txt", "".join(f"{task}\n" for task in tasks))
+        temperature = self.model.config.router_temperature
+        for name, tau in (("route", temperature), ("route_t1", 1.0)):
+            routes_NLE = self.model.routes_for(tasks, "softmax", tau).float().cpu().numpy()
+            np.save(folder / f"{name}.npy", routes_NLE)
+            plot_routes(
+                routes_NLE,
+                tasks,
+                self.ontology,
+                folder / f"{name}.png",
+                encoder_layers=self.model.config.encoder_layers,
+                title=f"Routes at step {self.state['step']}, temperature {tau:.3g}",
+            )
+
+    # ---- checkpoints
+
+    def _save_last(self) -> None:
+        if self.accelerator.is_main_process:
+            state = self.state | {"optimizer": self.stepper.optimizer.state_dict()}
+            save_checkpoint(self.model, self.tokenizer, self.folder / "last", state)
+        self.accelerator.wait_for_everyone()
+
+    def _keep_checkpoint(self) -> None:
+        """A checkpoint that stays, in the step's folder, beside its dev results if there are any."""
+        if self.accelerator.is_main_process:
+            place = self.folder / f"{self.state['step']}-steps"
+            results = {path.name: path.read_bytes() for path in place.glob("*")} if place.is_dir() else {}
+            with replacing_directory(place) as folder:
+                for name, content in results.items():
+                    (folder / name).write_bytes(content)
+                self.model.save_pretrained(folder)
+                self.tokenizer.save_pretrained(folder)
+        self.accelerator.wait_for_everyone()
+
+    def load_state(self, checkpoint: Path) -> None:
+        """Take up optimizer and loop state where `checkpoint` (the model's own) left them."""
+        state = load_training_state(checkpoint)
+        self.stepper.optimizer.load_state_dict(state.pop("optimizer"))
+        self.state = state
+
+    # ---- the log
+
+    def _announce(self) -> None:
+        settings = self.settings
+        counts = {"trainable": 0, "frozen": 0}
+        for p in self.model.parameters():
+            counts["trainable" if p.requires_grad else "frozen"] += p.numel()
+        log.info(
+            "%d train examples, %d dev files; %d steps of %d examples, %d of them warm-up; "
+            "%.2f M trainable parameters, %.2f M frozen; %d process(es) on %s",
+            len(self.stepper.examples), len(self.dev_files), self.total_steps, settings.step_size,
+            self.stepper.warmup_steps, counts["trainable"] / 1e6, counts["frozen"] / 1e6,
+            self.accelerator.num_processes, self.accelerator.device,
+        )  # fmt: skip
+        if self.total_steps < settings.total_steps:
+            log.info(
+                "--num_train_epochs %g ends the run at step %d of --total_steps %d",
+                settings.num_train_epochs, self.total_steps, settings.total_steps,
+            )  # fmt: skip
+        log.info(padding_report(self.stepper))
+        if self.state["step"]:
+            log.info("resuming after step %d", self.state["step"])
+
+    def _summarise(self, seconds: float, steps: int) -> None:
+        if steps:
+            log.info(
+                "trained %d steps in %.1f s (%.3f s per step, evaluations not counted); peak memory %.2f GB; "
+                "best mean dev score %.4f",
+                steps, seconds, seconds / steps, peak_memory_gb(), self.state["best_score"],
+            )  # fmt: skip
+        else:
+            log.info("the run was complete already, after step %d", self.state["step"])
+
+
+class FinishStepOnInterrupt:
+    """While active, Ctrl-C or SIGTERM lets the current step end and be saved; a second one stops at once.
+
+    With several processes the signals keep their meaning: they would not all stop after the same step.
+    """
+
+    def __init__(self, training: Training):
+        self.training, self.previous = training, {}
+
+    def __enter__(self) -> None:
+        if self.training.accelerator.num_processes == 1:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self._asked)
+
+    def __exit__(self, *_) -> None:
+        self._restore()
+
+    def _asked(self, number, frame) -> None:
+        self.training.stop_asked = True
+        self._restore()
+        log.info("stopping after this step; again to stop at once")
+
+    def _restore(self) -> None:
+        while self.previous:
+            signal.signal(*self.previous.popitem())
+
+
+def decoding_of(settings: Settings) -> Decoding:
+    """How the run's settings say to generate predictions."""
+    return Decoding(
+        num_beams=settings.num_beams,
+        max_output_length=settings.max_output_length,
+        batch_size=settings.predict_batch_size,
+        do_lowercase=settings.do_lowercase,
+        generate_from_bos=settings.generate_from_bos,
+        sampled_routes=settings.eval_sampled_routes,
+    )
+
+
+def peak_memory_gb() -> float:
+    """Peak memory in GB: the GPU's if one was used, else the process's resident set."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -1,0 +1,83 @@
+"""Problems and the six surface formats that turn one into a row of a task.
+
+A skill (`skills.py`) makes a `Problem`; a format lays it out as text. Any skill can meet any format whose
+parts it fills in, which is how unseen combinations of seen skills and seen formats are made.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+GAP = "[BLANK]"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with its answer, not yet laid out; parts that a skill has no use for are empty.
+
+    `answers` are the accepted answers, the first of them the one to learn; `wrong` are the other options
+    of a multiple choice. `cloze` is a sentence with a gap, `statement` the second text of a pair,
+    `command` what to do with the context.
+    """
+
+    answers: tuple[str, ...]
+    context: str = ""
+    question: str = ""
+    statement: str = ""
+    cloze: str = ""
+    command: str = ""
+    wrong: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a gym file."""
+
+    text: str
+    answers: tuple[str, ...]
+
+
+def labels(problem: Problem, rng: random.Random) -> str:
+    """`<text>`, or `premise: <text> hypothesis: <text>`; the answer is one of a few label words."""
+    if problem.context and problem.statement:
+        return f"premise: {problem.context} hypothesis: {problem.statement}"
+    return problem.context or problem.statement
+
+
+def pair(problem: Problem, rng: random.Random) -> str:
+    """`<text> [SEP] <text>`; the answer is a label word that says how the two relate."""
+    return f"{problem.context} [SEP] {problem.statement}"
+
+
+def qa(problem: Problem, rng: random.Random) -> str:
+    """`question: <question> context: <text>`, without the second half where there is nothing to read."""
+    question = f"question: {problem.question}"
+    return f"{question} context: {problem.context}" if problem.context else question
+
+
+def choice(problem: Problem, rng: random.Random) -> str:
+    """`<text> <question> (A) <option> (B) <option> ..`; the answer is the text of the right option."""
+    options = [problem.answers[0], *problem.wrong]
+    rng.shuffle(options)
+    lettered = " ".join(f"({letter}) {option}" for letter, option in zip("ABCDEF", options, strict=False))
+    return " ".join(part for part in (problem.context, problem.question, lettered) if part)
+
+
+def fill(problem: Problem, rng: random.Random) -> str:
+    """`<text> <sentence with a [BLANK]>`; the answer is what belongs in the blank."""
+    return " ".join(part for part in (problem.context, problem.cloze) if part)
+
+
+def command(problem: Problem, rng: random.Random) -> str:
+    """`<what to do> : <text>`."""
+    return f"{problem.command} : {problem.context}"
+
+
+FORMATS: dict[str, Callable[[Problem, random.Random], str]] = {
+    "labels": labels,
+    "pair": pair,
+    "qa": qa,
+    "choice": choice,
+    "fill": fill,
+    "command": command,
+}

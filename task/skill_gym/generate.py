@@ -1,0 +1,133 @@
+"""Write the embedded gym: 36 tasks built from known skills, in CrossFit's file format.
+
+    python -m task.skill_gym.generate --output_dir data/skill_gym
+    python -m task.skill_gym.generate --output_dir data/skill_gym_1 --seed 1
+
+Files are `<task>/<task>_<k>_<seed>_{train,dev,test}.tsv`, one row a line, `input<TAB>answer[<TAB>more
+answers]`. As in the published gym every task has five samples (seeds 100, 13, 21, 42, 87) of 16 rows per
+class, or 32 rows where the answer is not one of a few classes, with a train and a dev file of their own
+and the same test file.
+
+A train task has one sample more, its *pool*, `<task>_1536_0`: 1536 train rows, so that multi-task
+training has enough to learn from. Sorted as strings, `<task>_1536_0` comes before `<task>_16_..` and
+`<task>_32_..`: code that scores a task on the dev file of its first sample uses the pool's.
+
+No input occurs twice in a task, in whatever file, except in the copies of the test file. The same seed
+writes the same bytes. The seed draws the rows; the world and its facts never change (`world.py`).
+
+Beside the tasks: `metrics.json`, `split.json`, `ontology.json`, and `skills.csv`, the true skills of each
+task.
+"""
+
+import argparse
+import csv
+import io
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from task.skill_gym.formats import Row
+from task.skill_gym.tasks import TASKS, Task, metric_table, ontology, skill_table, split_table
+
+SAMPLE_SEEDS = (100, 13, 21, 42, 87)
+ROWS_PER_CLASS = 16
+ROWS = 32
+POOL_ROWS = 1536
+TEST_ROWS = 144
+
+
+def fresh_rows(task: Task, rng: random.Random) -> Iterator[Row]:
+    """Endless random rows of a task, no input twice."""
+    seen = set()
+    while True:
+        row = task.draw(rng)
+        if row.text not in seen:
+            seen.add(row.text)
+            yield row
+
+
+def take(task: Task, rows: Iterator[Row], count: int) -> list[Row]:
+    """The next `count` rows; if the task has classes, the next ones that make every class equally
+    frequent.
+    """
+    quota = count // max(1, len(task.classes))
+    taken, per_class = [], Counter()
+    while len(taken) < (quota * len(task.classes) or count):
+        row = next(rows)
+        label = row.answers[0]
+        if not task.classes or per_class[label] < quota:
+            per_class[label] += 1
+            taken.append(row)
+    return taken
+
+
+def sample_sizes(task: Task) -> dict[str, tuple[int, int]]:
+    """{sample prefix after the task's name: (train rows, dev rows)}."""
+    k = ROWS_PER_CLASS if task.classes else ROWS
+    rows = k * max(1, len(task.classes))
+    sizes = {f"{k}_{seed}": (rows, rows) for seed in SAMPLE_SEEDS}
+    return {f"{POOL_ROWS}_0": (POOL_ROWS, rows), **sizes} if task.split == "train" else sizes
+
+
+def task_files(task: Task, seed: int) -> dict[str, list[Row]]:
+    """{file name: rows} of one task."""
+    rng = random.Random(f"{seed} {task.name}")
+    rows = fresh_rows(task, rng)
+    test = take(task, rows, TEST_ROWS)
+    files = {}
+    for sample, (train_rows, dev_rows) in sample_sizes(task).items():
+        files[f"{task.name}_{sample}_train.tsv"] = take(task, rows, train_rows)
+        files[f"{task.name}_{sample}_dev.tsv"] = take(task, rows, dev_rows)
+        files[f"{task.name}_{sample}_test.tsv"] = test
+    return files
+
+
+def _lines(rows: list[Row]) -> str:
+    return "".join("\t".join((row.text, *row.answers)) + "\n" for row in rows)
+
+
+def _skills_csv() -> str:
+    columns, rows = skill_table()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["task", *columns])
+    writer.writerows([task.name, *row] for task, row in zip(TASKS, rows, strict=True))
+    return text.getvalue()
+
+
+def generate(output_dir: str | Path, seed: int = 0) -> None:
+    """Write the gym of `seed` into `output_dir`, over what is there."""
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    tables = {
+        "metrics.json": json.dumps(metric_table(), indent=2) + "\n",
+        "split.json": json.dumps(split_table(), indent=2) + "\n",
+        "ontology.json": json.dumps(ontology(), indent=2) + "\n",
+        "skills.csv": _skills_csv(),
+    }
+    for name, text in tables.items():
+        (output_dir / name).write_bytes(text.encode())
+    for task in TASKS:
+        folder = output_dir / task.name
+        folder.mkdir(exist_ok=True)
+        for name, rows in task_files(task, seed).items():
+            (folder / name).write_bytes(_lines(rows).encode())
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output_dir", required=True, help="folder to write the gym into")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="draws the rows; the world stays the same (default: 0)"
+    )
+    args = parser.parse_args(argv)
+    generate(args.output_dir, args.seed)
+    print(f"{len(TASKS)} tasks written to {args.output_dir}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""The skills: each function makes one random `Problem` from a vocabulary, for the format it will be laid
+out in.
+
+A function's name lists the skills it needs, so `sentiment_negation` is the problem maker of the two
+skills together. All texts are lower case and short, with blanks around the full stops: every word is one
+token of the tiny tokenizer.
+"""
+
+import random
+from collections.abc import Callable
+
+from task.skill_gym.formats import GAP, Problem
+from task.skill_gym.world import COLOURS, NUMBERS, OPPOSITES, PEOPLE, VERBS, Fact, Vocabulary, plural
+
+SENTIMENT_OPTIONS = (("good", "bad"), ("praise", "blame"), ("glad", "sad"))
+OPPOSITE_OF = {word: other for both in OPPOSITES for word, other in (both, both[::-1])}
+ADJECTIVES = tuple(sorted(OPPOSITE_OF))
+
+
+# ----------------------------------------------------------------------------------------- sentiment
+
+
+def _praise(rng: random.Random, vocabulary: Vocabulary, positive: bool, negated: bool = False) -> str:
+    """An opinion, `tasty` or (negated) `not awful`; its polarity is `positive` either way."""
+    word = rng.choice(vocabulary.good if positive != negated else vocabulary.bad)
+    return f"not {word}" if negated else word
+
+
+def _review(rng: random.Random, vocabulary: Vocabulary, opinions: list[str]) -> str:
+    person, thing, place = rng.choice(PEOPLE), rng.choice(vocabulary.things), rng.choice(vocabulary.places)
+    opening = rng.choice(
+        [f"{person} saw the {thing} near the {place} .", f"{person} was near the {place} with the {thing} ."]
+    )
+    return f"{opening} it was {' and '.join(opinions)} ."
+
+
+def _sentiment_words(rng: random.Random, form: str) -> tuple[str, str]:
+    return rng.choice(SENTIMENT_OPTIONS) if form == "choice" else ("positive", "negative")
+
+
+def sentiment(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """A short review with two opinions of one polarity."""
+    positive = rng.random() < 0.5
+    review = _review(rng, vocabulary, [_praise(rng, vocabulary, positive) for _ in range(2)])
+    right, wrong = _sentiment_words(rng, form)[:: 1 if positive else -1]
+    return Problem((right,), context=review, question="how was it ?", wrong=(wrong,))
+
+
+def sentiment_negation(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """A short review with two opinions of one polarity, each of them perhaps by way of `not`."""
+    positive = rng.random() < 0.5
+    opinions = [_praise(rng, vocabulary, positive, negated=rng.random() < 0.5) for _ in range(2)]
+    right, wrong = _sentiment_words(rng, form)[:: 1 if positive else -1]
+    return Problem(
+        (right,), context=_review(rng, vocabulary, opinions), question="how was it ?", wrong=(wrong,)
+    )
+
+
+def sentiment_comparison(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """Two things of opposite polarity: is the first or the second the better one?"""
+    first_is_better = rng.random() < 0.5
+    texts = []
+    for thing, positive in zip(
+        rng.sample(vocabulary.things, 2), (first_is_better, not first_is_better), strict=True
+    ):
+        texts.append(f"{rng.choice(PEOPLE)} says the {thing} is {_praise(rng, vocabulary, positive)}")
+    answer = "first" if first_is_better else "second"
+    return Problem((answer,), context=texts[0], statement=texts[1], question="which is better ?")
+
+
+# ---------------------------------------------------------------------------------------- entailment
+
+
+def _whereabouts(rng: random.Random, vocabulary: Vocabulary) -> tuple[list[str], list[str], str]:
+    """Two people in two places, as a text: (people, places, text)."""
+    people, places = rng.sample(PEOPLE, 3), rng.sample(vocabulary.places, 3)
+    text = " ".join(f"{who} is near the {where} ." for who, where in zip(people[:2], places[:2], strict=True))
+    return people, places, text
+
+
+def entailment(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """Two people in two places, and a claim about one of them (or, as label `maybe`, about a third
+    person).
+    """
+    people, places, premise = _whereabouts(rng, vocabulary)
+    i = rng.randrange(2)
+    relation = rng.randrange(3) if form == "labels" else rng.randrange(2)
+    who = people[2] if relation == 2 else people[i]
+    where = rng.choice([places[2], places[1 - i]]) if relation == 1 else places[i]
+    answer = ("entailment", "contradiction") if form == "pair" else ("yes", "no", "maybe")
+    return Problem(
+        (answer[relation],),
+        context=premise,
+        statement=f"{who} is near the {where} .",
+        question=f"is {who} near the {where} ?",
+    )
+
+
+def entailment_negation(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """As `entailment`, with a claim that may say where someone is not."""
+    people, places, premise = _whereabouts(rng, vocabulary)
+    i, negated, holds = rng.randrange(2), rng.random() < 0.5, rng.random() < 0.5
+    where = places[i] if holds != negated else rng.choice([places[2], places[1 - i]])
+    answer = ("entailment", "contradiction") if form == "pair" else ("yes", "no")
+    statement = f"{people[i]} is {'not ' if negated else ''}near the {where} ."
+    return Problem((answer[not holds],), context=premise, statement=statement)
+
+
+# ---------------------------------------------------------------------------------------- extraction
+
+
+def extraction(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """Two people with two things: which thing does one of them have? As a command: find the colour word."""
+    people, things = rng.sample(PEOPLE, 2), rng.sample(vocabulary.things, 3)
+    i = rng.randrange(2)
+    if form == "command":
+        colour, adjective = rng.choice(COLOURS), rng.choice(ADJECTIVES)
+        described = rng.choice(
+            [f"{adjective} {colour} {things[0]}", f"{colour} {things[0]} and the {adjective} {things[1]}"]
+        )
+        text = f"{people[0]} has the {described} near the {rng.choice(vocabulary.places)} ."
+        return Problem((colour,), context=text, command="name the colour")
+    text = " ".join(f"{who} has the {what} ." for who, what in zip(people, things[:2], strict=True))
+    answers = (things[i], f"the {things[i]}") if form == "qa" else (things[i],)
+    return Problem(
+        answers,
+        context=text,
+        question=f"what does {people[i]} have ?",
+        cloze=f"so {people[i]} has the {GAP} .",
+        wrong=tuple(thing for thing in things if thing != things[i]),
+    )
+
+
+# -------------------------------------------------------------------------------------------- lookup
+
+
+def lookup(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """A fact of the world, asked for or, as `labels`, claimed rightly or wrongly. Nothing to read: one
+    knows it.
+    """
+    fact, person = rng.choice(vocabulary.facts), rng.choice(PEOPLE)
+    wrong = tuple(rng.sample(fact.wrong_values(), 2))
+    if form == "labels":
+        return _claim(rng, fact, person, wrong[0])
+    says = rng.choice(["says", "knows", "thinks", "hears"])
+    asks = rng.choice(["asks", "wonders", "wants to know", "asks you"])
+    return Problem(
+        (fact.value,),
+        question=f"{person} {asks} : {fact.question} ?",
+        cloze=f"{person} {says} that {fact.statement(GAP)} .",
+        wrong=wrong,
+    )
+
+
+def _claim(rng: random.Random, fact: Fact, person: str, wrong: str) -> Problem:
+    right = rng.random() < 0.5
+    says = rng.choice(["says", "thinks", "hears", "claims"])
+    statement = f"{person} {says} that {fact.statement() if right else fact.statement(wrong)} ."
+    return Problem(("true" if right else "false",), statement=statement)
+
+
+# --------------------------------------------------------------------------- counting and comparison
+
+
+def counting(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """How many of one kind are there in a list of two kinds? As a command: how many things in all, in
+    digits?
+    """
+    if form == "command":
+        things = rng.choices(vocabulary.things, k=rng.randint(3, 7))
+        return Problem((str(len(things)),), context=" ".join(things), command="count")
+    (kind, other), count = rng.sample(vocabulary.things, 2), rng.randint(1, 4)
+    things = [kind] * count + [other] * rng.randint(1, 3)
+    rng.shuffle(things)
+    wrong = [number for number in NUMBERS[1:5] if number != NUMBERS[count]]
+    return Problem(
+        (NUMBERS[count],),
+        context=f"{rng.choice(PEOPLE)} has {' '.join(things)} .",
+        question=f"how many {plural(kind)} ?",
+        wrong=tuple(rng.sample(wrong, 2)),
+    )
+
+
+def comparison(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """Two things with a number each: which has more (or fewer)?"""
+    things, numbers = rng.sample(vocabulary.things, 2), rng.sample(range(1, 10), 2)
+    text = " ".join(f"the {thing} has {NUMBERS[n]} coins ." for thing, n in zip(things, numbers, strict=True))
+    more = rng.random() < 0.5
+    i = numbers.index(max(numbers) if more else min(numbers))
+    question = f"which has {'more' if more else 'fewer'} ?"
+    return Problem((things[i],), context=text, question=question, wrong=(things[1 - i],))
+
+
+def counting_comparison(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """Two people with a row of things each: does the first or the second have more?"""
+    counts = rng.sample(range(1, 6), 2)
+    texts = []
+    for person, count in zip(rng.sample(PEOPLE, 2), counts, strict=True):
+        texts.append(f"{person} has {' '.join(rng.choices(vocabulary.things, k=count))}")
+    answer = "first" if counts[0] > counts[1] else "second"
+    return Problem((answer,), context=texts[0], statement=texts[1])
+
+
+# ----------------------------------------------------------------------------------------- rewriting
+
+
+def _list_of_things(rng: random.Random, vocabulary: Vocabulary) -> list[str]:
+    return rng.sample(vocabulary.things, rng.randint(3, 4))
+
+
+def reversal(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """A list, backwards."""
+    things = [rng.choice(PEOPLE), *_list_of_things(rng, vocabulary)]
+    answer = " ".join(reversed(things))
+    return Problem((answer,), context=" ".join(things), command="reverse", question="what is it backwards ?")
+
+
+def swap(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """A list with its first and last word swapped."""
+    things = [rng.choice(PEOPLE), *_list_of_things(rng, vocabulary)]
+    answer = " ".join([things[-1], *things[1:-1], things[0]])
+    return Problem(
+        (answer,),
+        context=" ".join(things),
+        command="swap the ends",
+        question="what is it with ends swapped ?",
+    )
+
+
+def inflection(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """A sentence in the present tense, put into the past."""
+    present, past = rng.choice(VERBS)
+    person, thing, place = rng.choice(PEOPLE), rng.choice(vocabulary.things), rng.choice(vocabulary.places)
+    sentence = f"{person} {{}} to the {place} with the {thing}"
+    return Problem(
+        (sentence.format(past),),
+        context=sentence.format(present),
+        command="past tense",
+        question="what was yesterday ?",
+    )
+
+
+def opposite(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
+    """A sentence with each adjective replaced by its opposite."""
+    first, second = rng.sample(ADJECTIVES, 2)
+    person, thing = rng.choice(PEOPLE), rng.choice(vocabulary.things)
+    sentence = f"{person} has the {{}} {{}} {thing}"
+    return Problem(
+        (sentence.format(OPPOSITE_OF[first], OPPOSITE_OF[second]),),
+        context=sentence.format(first, second),
+        command="opposite",
+        question="what is the opposite ?",
+    )
+
+
+PROBLEMS: dict[tuple[str, ...], Callable[[random.Random, Vocabulary, str], Problem]] = {
+    ("sentiment",): sentiment,
+    ("sentiment", "negation"): sentiment_negation,
+    ("sentiment", "comparison"): sentiment_comparison,
+    ("entailment",): entailment,
+    ("entailment", "negation"): entailment_negation,
+    ("extraction",): extraction,
+    ("lookup",): lookup,
+    ("counting",): counting,
+    ("comparison",): comparison,
+    ("counting", "comparison"): counting_comparison,
+    ("reversal",): reversal,
+    ("swap",): swap,
+    ("inflection",): inflection,
+    ("opposite",): opposite,
+}

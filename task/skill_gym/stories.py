@@ -1,0 +1,136 @@
+"""Raw text about the invented world: what the tiny BART reads before it sees any task.
+
+    document(rng) -> "mila has the cake . tom has the pie . tom has the pie , so the pie is with tom ."
+
+Small documents of two to five sentences: reviews, stories, facts, lists, numbers. They use the words
+and turns of phrase that the gym uses, and state the world's facts, but hold no row of the gym.
+"""
+
+import random
+
+from task.skill_gym.skills import ADJECTIVES, OPPOSITE_OF
+from task.skill_gym.world import COLOURS, NUMBERS, PEOPLE, VERBS, VOCABULARIES, Vocabulary, plural
+
+
+def review(rng: random.Random, vocabulary: Vocabulary) -> str:
+    """Opinions of one polarity about several things, and how the visitor felt."""
+    person, glad = rng.choice(PEOPLE), rng.random() < 0.5
+    praise, blame = (vocabulary.good, vocabulary.bad) if glad else (vocabulary.bad, vocabulary.good)
+    sentences = [f"{person} was near the {rng.choice(vocabulary.places)} ."]
+    for thing in rng.sample(vocabulary.things, rng.randint(2, 3)):
+        opinions = [
+            f"not {rng.choice(blame)}" if rng.random() < 0.3 else rng.choice(praise) for _ in range(2)
+        ]
+        sentences.append(f"the {thing} was {' and '.join(opinions)} .")
+    feeling = ("glad and full of praise", "positive") if glad else ("sad and full of blame", "negative")
+    sentences.append(f"{person} was {feeling[0]} , so the review is {feeling[1]} .")
+    return " ".join(sentences)
+
+
+def whereabouts(rng: random.Random, vocabulary: Vocabulary) -> str:
+    """Who is where, and once more in other words."""
+    people, places = rng.sample(PEOPLE, 2), rng.sample(vocabulary.places, 2)
+    told = [f"{who} is near the {where} ." for who, where in zip(people, places, strict=True)]
+    i = rng.randrange(2)
+    again = [
+        f"{rng.choice(PEOPLE)} looks for {people[i]} and goes to the {places[i]} .",
+        f"where is {people[i]} ? {people[i]} is near the {places[i]} .",
+        f"so {people[i]} is near the {places[i]} and not near the {places[1 - i]} .",
+    ]
+    return " ".join([*told, *rng.sample(again, 2)])
+
+
+def belongings(rng: random.Random, vocabulary: Vocabulary) -> str:
+    """Who has what, and once more in other words."""
+    count = rng.randint(2, 3)
+    people, things = rng.sample(PEOPLE, count), rng.sample(vocabulary.things, count)
+    told = []
+    for who, what in zip(people, things, strict=True):
+        details = rng.choice(["", "", f"{rng.choice(ADJECTIVES)} ", f"{rng.choice(COLOURS)} "])
+        told.append(f"{who} has the {details}{what} .")
+    i = rng.randrange(count)
+    again = [
+        f"who has the {things[i]} ? {people[i]} has the {things[i]} .",
+        f"so {people[i]} has the {things[i]} .",
+        f"the {things[i]} is with {people[i]} .",
+    ]
+    return " ".join([*told, *rng.sample(again, 2)])
+
+
+def facts(rng: random.Random, vocabulary: Vocabulary) -> str:
+    """Three facts of the world, as statements or in a small talk."""
+    sentences = []
+    for fact in rng.sample(vocabulary.facts, 3):
+        person, other = rng.sample(PEOPLE, 2)
+        wrong = rng.choice(fact.wrong_values())
+        sentences.append(
+            rng.choice(
+                [
+                    f"{fact.statement()} .",
+                    f"{person} knows that {fact.statement()} .",
+                    f"{person} asks {other} : {fact.question} ? {fact.value} , says {other} .",
+                    f"it is true that {fact.statement()} .",
+                    f"it is not true that {fact.statement(wrong)} , {fact.statement()} .",
+                ]
+            )
+        )
+    return " ".join(sentences)
+
+
+def counts(rng: random.Random, vocabulary: Vocabulary) -> str:
+    """A list of two kinds of things, with the number of each and of all."""
+    person, (kind, other) = rng.choice(PEOPLE), rng.sample(vocabulary.things, 2)
+    many, few = rng.randint(1, 4), rng.randint(1, 3)
+    things = [kind] * many + [other] * few
+    rng.shuffle(things)
+    numbers = [
+        f"{NUMBERS[n]} {thing if n == 1 else plural(thing)}" for thing, n in ((kind, many), (other, few))
+    ]
+    return f"{person} has {' '.join(things)} . that is {' and '.join(numbers)} , {many + few} in all ."
+
+
+def numbers(rng: random.Random, vocabulary: Vocabulary) -> str:
+    """Which of two has more, and which fewer."""
+    things, (low, high) = rng.sample(vocabulary.things, 2), sorted(rng.sample(range(1, 10), 2))
+    more, fewer = rng.sample(things, 2)
+    amount = {more: NUMBERS[high], fewer: NUMBERS[low]}
+    told = " ".join(f"the {thing} has {amount[thing]} coins ." for thing in things)
+    again = [
+        f"{amount[more]} is more than {amount[fewer]} .",
+        f"the {more} has more coins than the {fewer} .",
+        f"the {fewer} has fewer coins than the {more} .",
+    ]
+    return " ".join([told, *rng.sample(again, 2)])
+
+
+def days(rng: random.Random, vocabulary: Vocabulary) -> str:
+    """The same trip today, in the present tense, and yesterday, in the past."""
+    present, past = rng.choice(VERBS)
+    rest = f"to the {rng.choice(vocabulary.places)} with the {rng.choice(vocabulary.things)}"
+    person = rng.choice(PEOPLE)
+    return f"today {person} {present} {rest} . yesterday {person} {past} {rest} ."
+
+
+def opposites(rng: random.Random, vocabulary: Vocabulary) -> str:
+    """What a thing is, and what it is not."""
+    first, second = rng.sample(ADJECTIVES, 2)
+    person, thing = rng.choice(PEOPLE), rng.choice(vocabulary.things)
+    return (
+        f"{person} has the {first} {second} {thing} . it is not {OPPOSITE_OF[first]} , it is {first} . "
+        f"{second} is the opposite of {OPPOSITE_OF[second]} ."
+    )
+
+
+def walks(rng: random.Random, vocabulary: Vocabulary) -> str:
+    """What someone sees on the way, and again in reverse on the way back."""
+    things = rng.sample(vocabulary.things, rng.randint(3, 5))
+    there, back = " ".join(things), " ".join(reversed(things))
+    return f"on the way {rng.choice(PEOPLE)} saw {there} . on the way back it was {back} ."
+
+
+KINDS = (review, whereabouts, belongings, facts, facts, counts, numbers, days, opposites, walks)
+
+
+def document(rng: random.Random) -> str:
+    """One random document of a random kind, from a random corner of the world."""
+    return rng.choice(KINDS)(rng, rng.choice(list(VOCABULARIES.values())))

@@ -1,0 +1,155 @@
+"""Batches are a pure function of (seed, step), and a step is cut where that costs least."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from dataloader import Gym, answer_choices, assign_to_ranks, micro_batches, padding_factor, step_examples
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(10, 4), (12, 4), (3, 8), (1, 5)])
+def test_every_epoch_holds_every_example_once(n, batch_size):
+    epochs = 8
+    drawn = np.concatenate(
+        [step_examples(n, batch_size, 7, step) for step in range(epochs * n // batch_size)]
+    )
+    whole_epochs = drawn[: len(drawn) // n * n].reshape(-1, n)
+    assert (np.sort(whole_epochs, axis=1) == np.arange(n)).all()
+    assert drawn.dtype == np.int64
+
+
+def test_a_step_depends_on_seed_and_step_alone():
+    later = step_examples(100, 16, 3, 41)
+    for step in range(41):
+        step_examples(100, 16, 3, step)
+    assert (step_examples(100, 16, 3, 41) == later).all()
+    assert len(later) == 16
+    assert not (step_examples(100, 16, 4, 41) == later).all()
+
+
+def test_epochs_are_shuffled_differently_and_as_documented():
+    expected = np.random.default_rng([5, 1]).permutation(50)
+    assert (step_examples(50, 50, 5, 1) == expected).all()
+    assert not (step_examples(50, 50, 5, 0) == expected).all()
+
+
+def test_a_batch_may_straddle_epochs():
+    epoch_0, epoch_1 = (np.random.default_rng([0, epoch]).permutation(5) for epoch in (0, 1))
+    assert step_examples(5, 3, 0, 1).tolist() == [*epoch_0[3:], *epoch_1[:1]]
+
+
+def test_changing_what_a_step_returned_does_not_change_the_next_call():
+    first = step_examples(8, 8, 0, 0)
+    kept = first.copy()
+    first[:] = 0
+    assert (step_examples(8, 8, 0, 0) == kept).all()
+
+
+def test_an_impossible_step_is_refused():
+    with pytest.raises(ValueError, match="0 examples"):
+        step_examples(0, 4, 0, 0)
+
+
+def test_answers_are_drawn_uniformly_and_reproducibly():
+    n_outputs = np.array([1, 2, 4] * 2000)
+    choices = answer_choices(n_outputs, 3, 9)
+    assert (choices == answer_choices(n_outputs, 3, 9)).all()
+    assert not (choices == answer_choices(n_outputs, 3, 10)).all()
+    for column, count in ((0, 1), (1, 2), (2, 4)):
+        shares = np.bincount(choices[column::3], minlength=count) / 2000
+        assert shares == pytest.approx(np.full(count, 1 / count), abs=0.05)
+
+
+# ---------------------------------------------------------------------------- cutting
+
+
+def cost(sources, targets, group, overhead):
+    return len(group) * (sources[group].max() + targets[group].max()) + overhead
+
+
+def cheapest_of_all_cuts(sources, targets, max_tokens, max_examples, overhead):
+    """The slow clear way: try every way to cut the sorted order into contiguous groups."""
+    order = np.lexsort((sources, sources + targets))
+    best = np.inf
+    for cuts in itertools.product([False, True], repeat=len(order) - 1):
+        groups = np.split(order, np.flatnonzero(cuts) + 1)
+        too_many = max_examples is not None and max(map(len, groups)) > max_examples
+        too_long = max_tokens is not None and any(
+            len(group) > 1 and cost(sources, targets, group, 0) > max_tokens for group in groups
+        )
+        if not too_many and not too_long:
+            best = min(best, sum(cost(sources, targets, group, overhead) for group in groups))
+    return best
+
+
+@pytest.mark.parametrize("max_tokens", [None, 60, 200])
+@pytest.mark.parametrize("max_examples", [None, 1, 3])
+@pytest.mark.parametrize("overhead", [0, 20, 300])
+def test_the_cut_is_the_cheapest_of_all_cuts(max_tokens, max_examples, overhead):
+    generator = np.random.default_rng(1)
+    for n in (1, 2, 5, 8, 8):
+        sources, targets = generator.integers(1, 80, n), generator.integers(1, 30, n)
+        groups = micro_batches(sources, targets, max_tokens, max_examples, overhead)
+        assert sorted(np.concatenate(groups)) == list(range(n))
+        found = sum(cost(sources, targets, group, overhead) for group in groups)
+        assert found == cheapest_of_all_cuts(sources, targets, max_tokens, max_examples, overhead)
+        for group in groups:
+            assert max_examples is None or len(group) <= max_examples
+            assert max_tokens is None or len(group) == 1 or cost(sources, targets, group, 0) <= max_tokens
+
+
+def test_a_cut_worked_out_by_hand():
+    # One group: 3 * (10 + 1) + 5 = 38. Split before the long one: 2 * (2 + 1) + 5 + 10 + 1 + 5 = 27.
+    groups = micro_batches([2, 10, 2], [1, 1, 1], overhead_tokens=5)
+    assert [group.tolist() for group in groups] == [[0, 2], [1]]
+    assert len(micro_batches([2, 10, 2], [1, 1, 1], overhead_tokens=50)) == 1
+
+
+def test_an_example_longer_than_max_tokens_gets_its_own_group():
+    groups = micro_batches([500, 3, 4], [20, 2, 2], max_tokens=100)
+    assert [group.tolist() for group in groups] == [[1, 2], [0]]
+
+
+def test_the_cut_is_the_same_when_its_table_is_made_in_pieces(monkeypatch):
+    generator = np.random.default_rng(2)
+    sources, targets = generator.integers(5, 200, 50), generator.integers(2, 30, 50)
+    whole = micro_batches(sources, targets, max_tokens=1500)
+    monkeypatch.setattr("dataloader.batching._ROWS_AT_ONCE", 7)
+    pieces = micro_batches(sources, targets, max_tokens=1500)
+    assert [group.tolist() for group in pieces] == [group.tolist() for group in whole]
+
+
+def test_nothing_to_cut_gives_no_groups_and_a_wrong_bound_is_refused():
+    assert micro_batches([], []) == []
+    with pytest.raises(ValueError, match="max_examples is 0"):
+        micro_batches([1], [1], max_examples=0)
+
+
+def test_padding_factor_is_padded_over_real_tokens():
+    assert padding_factor([1, 3, 4], [[0, 1], [2]]) == (2 * 3 + 4) / 8
+    assert padding_factor([5, 5], [[0, 1]]) == 1.0
+    assert padding_factor([], []) == 1.0
+
+
+def test_on_the_real_gym_cutting_removes_most_of_the_padding(real_gym):
+    gym = Gym(real_gym)
+    examples = gym.pool(gym.tasks(), "train", "first")
+    sources = np.array([min(512, len(example.input.split()) + 5) for example in examples])
+    targets = np.array([min(64, len(example.outputs[0].split()) + 2) for example in examples])
+    random_16, cut = [], []
+    for step in range(50):
+        chosen = step_examples(len(examples), 32, 0, step)
+        random_16 += [chosen[:16], chosen[16:]]
+        cut += [chosen[group] for group in micro_batches(sources[chosen], targets[chosen])]
+    assert padding_factor(sources, random_16) > 4.0
+    assert padding_factor(sources, cut) < 1.6
+
+
+def test_groups_go_to_the_rank_with_the_least_to_do():
+    # 7 -> rank 0, 6 -> 1, 5 -> 1 would make 11, but 2 is empty: 5 -> 2, 4 -> 2 (9), 3 -> 1 (9), 2 -> 0 (9).
+    assert assign_to_ranks([4, 7, 2, 6, 3, 5], 3) == [[1, 2], [3, 4], [0, 5]]
+    assert assign_to_ranks([1, 1], 4) == [[0], [1], [], []]
+    assert assign_to_ranks([2, 1], 1) == [[0, 1]]
+    with pytest.raises(ValueError, match="world_size is 0"):
+        assign_to_ranks([1], 0)

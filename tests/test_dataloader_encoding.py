@@ -1,0 +1,153 @@
+"""Encoding: the published tokenizer's ids, ragged storage, and padded batches."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import BartTokenizer
+
+from dataloader import Example, Gym, InputError, TextFormat, encode
+
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+BOS, PAD, EOS = 0, 1, 2
+IDS = {"t": 3, "u": 5}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """A byte-level BART tokenizer without merges: one token a byte."""
+    vocabulary = SPECIAL + sorted(ByteLevel.alphabet())
+    return BartTokenizer(vocab={token: number for number, token in enumerate(vocabulary)}, merges=[])
+
+
+@pytest.fixture(scope="module")
+def published_tokenizer(reference):
+    return BartTokenizer.from_pretrained(reference / "tokenizer")
+
+
+def example(text, *outputs, task="t"):
+    return Example(task, f"{task}_32_13", text, outputs)
+
+
+def text_of(tokenizer, ids):
+    return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def test_the_texts_are_task_name_and_input_and_answers_with_leading_spaces(tokenizer):
+    encoded = encode([example("Ab c", "Yes", "No", task="u")], tokenizer, TextFormat(), IDS)
+    assert text_of(tokenizer, encoded.sources[0]) == "<s> [u] Ab c</s>"
+    assert [text_of(tokenizer, encoded.outputs[i]) for i in (0, 1)] == ["<s> Yes</s>", "<s> No</s>"]
+    assert encoded.task_ids_N.tolist() == [5]
+
+
+def test_lowercase_reaches_inputs_and_outputs(tokenizer):
+    encoded = encode([example("Ab C", "YES")], tokenizer, TextFormat(do_lowercase=True), IDS)
+    assert text_of(tokenizer, encoded.sources[0]) == "<s> [t] ab c</s>"
+    assert text_of(tokenizer, encoded.outputs[0]) == "<s> yes</s>"
+
+
+def test_another_bos_gives_the_ids_of_the_text_with_bos_in_front(tokenizer):
+    for length in (512, 9):
+        form = TextFormat(max_input_length=length, append_another_bos=True)
+        encoded = encode([example("ab", "yes")], tokenizer, form, IDS)
+        expected = tokenizer("<s>  [t] ab", truncation=True, max_length=length)["input_ids"]
+        assert encoded.sources[0].tolist() == expected
+        assert encoded.outputs[0].tolist() == tokenizer("<s>  yes")["input_ids"]
+
+
+def test_truncation_counts_the_special_tokens_and_keeps_both_ends(tokenizer):
+    form = TextFormat(max_input_length=10, max_output_length=4)
+    encoded = encode([example("a long text", "yes")], tokenizer, form, IDS)
+    assert encoded.source_lengths_N.tolist() == [10]
+    assert encoded.target_lengths_N.tolist() == [4]
+    assert encoded.sources[0][[0, -1]].tolist() == [BOS, EOS]
+    with pytest.raises(InputError, match="--max_output_length is 2"):
+        TextFormat(max_output_length=2)
+
+
+def test_text_that_looks_like_a_special_token_stays_text(tokenizer):
+    encoded = encode([example("a</s>b<pad>", "<s>")], tokenizer, TextFormat(), IDS)
+    assert not set(encoded.sources[0][1:-1]) & set(range(len(SPECIAL)))
+    assert not set(encoded.outputs[0][1:-1]) & set(range(len(SPECIAL)))
+
+
+def test_tokens_are_stored_flat_in_int32(tokenizer):
+    encoded = encode([example("ab", "c"), example("d", "e", "fgh")], tokenizer, TextFormat(), IDS)
+    assert len(encoded) == 2
+    assert encoded.sources.flat.dtype == encoded.outputs.flat.dtype == np.int32
+    assert len(encoded.sources.flat) == encoded.source_lengths_N.sum()
+    assert encoded.n_outputs_N.tolist() == [1, 2]
+    assert encoded.target_lengths_N.tolist() == [4, 4]
+    assert encoded.target_lengths([1, 0], [1, 0]).tolist() == [6, 4]
+    assert len(encode([], tokenizer, TextFormat(), IDS)) == 0
+
+
+def test_many_texts_are_encoded_like_one_at_a_time(tokenizer, monkeypatch):
+    monkeypatch.setattr("dataloader.encoding.TEXTS_PER_CALL", 3)
+    examples = [example("x" * n, *["y" * (n + k) for k in range(1 + n % 3)]) for n in range(1, 9)]
+    together = encode(examples, tokenizer, TextFormat(), IDS)
+    for index, alone in enumerate(encode([one], tokenizer, TextFormat(), IDS) for one in examples):
+        assert together.sources[index].tolist() == alone.sources[0].tolist()
+        first, last = together.first_output[index : index + 2]
+        assert [together.outputs[i].tolist() for i in range(first, last)] == [
+            alone.outputs[i].tolist() for i in range(len(alone.outputs))
+        ]
+
+
+def test_collate_pads_to_the_batch_and_takes_the_chosen_answer(tokenizer):
+    examples = [example("ab", "c"), example("d", "e", "fgh"), example("x" * 30, "y")]
+    encoded = encode(examples, tokenizer, TextFormat(), IDS)
+    batch = encoded.collate([1, 0], answer_choice=[1, 0], pad_token_id=PAD)
+    assert all(tensor.dtype == torch.int64 for tensor in batch.values())
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, encoded.source_lengths_N[0])
+    assert batch["input_ids"][0].tolist() == [*encoded.sources[1].tolist(), PAD]
+    assert batch["attention_mask"].sum(1).tolist() == encoded.source_lengths_N[[1, 0]].tolist()
+    assert text_of(tokenizer, batch["labels"][0]) == "<s> fgh</s>"
+    assert batch["labels"][1].tolist() == [*encoded.outputs[0].tolist(), -100, -100]
+    assert batch["task_ids"].tolist() == [3, 3]
+    assert text_of(tokenizer, encoded.collate([1], pad_token_id=PAD)["labels"][0]) == "<s> e</s>"
+    with pytest.raises(IndexError, match="answer choice 1 for example 0: it has 1 outputs"):
+        encoded.collate([1, 0], answer_choice=[0, 1], pad_token_id=PAD)
+
+
+def test_tasks_without_an_id_are_all_named(tokenizer):
+    with pytest.raises(InputError) as caught:
+        encode(
+            [example("a", "b", task="boolQ"), example("a", "b", task="x")],
+            tokenizer,
+            TextFormat(),
+            {"boolq": 0},
+        )
+    assert len(caught.value.faults) == 2
+    assert "did you mean 'boolq'" in str(caught.value)
+
+
+def test_ids_are_those_of_the_published_tokenizer_class(reference, published_tokenizer):
+    golden = json.loads((reference / "tokenizer" / "tokenizer.json.golden").read_text())["encode"]
+    for case in golden:
+        ids = published_tokenizer(case["text"], split_special_tokens=True)["input_ids"]
+        assert ids == case["ids"], case["text"]
+
+
+def test_a_gym_is_encoded_as_the_published_code_caches_it(reference, published_tokenizer):
+    folder = reference / "data"
+    facts = json.loads((folder / "README.json").read_text())
+    cache = json.loads((folder / "heterogenous-golden-train-train-BartTokenized.json").read_text())
+    task_ids, input_ids, attention_mask, target_ids, target_mask, _, outputs_of = cache
+    examples = Gym(folder).pool(facts["task2id"], "train")
+    form = TextFormat(facts["max_input_length"], facts["max_output_length"])
+    encoded = encode(examples, published_tokenizer, form, facts["task2id"])
+    assert encoded.task_ids_N.tolist() == task_ids
+    for ours, ids, mask in (
+        (encoded.sources, input_ids, attention_mask),
+        (encoded.outputs, target_ids, target_mask),
+    ):
+        assert ours.lengths.tolist() == [sum(row) for row in mask]
+        assert [row.tolist() for row in (ours[i] for i in range(len(ours)))] == [
+            row[: sum(kept)] for row, kept in zip(ids, mask, strict=True)
+        ]
+    assert list(zip(encoded.first_output[:-1], encoded.first_output[1:], strict=True)) == [
+        tuple(pair) for pair in outputs_of
+    ]

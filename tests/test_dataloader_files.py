@@ -1,0 +1,313 @@
+"""Splits, ontology and gym folders: what is read, and what is said when a file is wrong."""
+
+import json
+
+import pytest
+
+from dataloader import PUBLISHED_SPLITS, Gym, InputError, Ontology, did_you_mean, load_split, read_tsv
+from dataloader.metrics import METRICS
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write("name", content): a file with these bytes, text or JSON, in a fresh folder; returns its path."""
+
+    def write(name, content):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not isinstance(content, bytes | str):
+            content = json.dumps(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def small_gym(tmp_path, write):
+    """Two tasks: boolq with two samples, aeslc with one."""
+    for seed in (13, 100):
+        for part in ("train", "dev", "test"):
+            write(
+                f"boolq/boolq_32_{seed}_{part}.tsv", f"q {seed} {part} 1\tyes\nq {seed} {part} 2\tno\ttrue\n"
+            )
+    for part in ("train", "dev", "test"):
+        write(f"aeslc/aeslc_32_13_{part}.tsv", f"mail {part}\tsubject\n")
+    return tmp_path
+
+
+# ---------------------------------------------------------------------------- errors
+
+
+def test_an_error_lists_all_faults_one_a_line():
+    assert str(InputError("one")) == "one"
+    error = InputError(["one", "two"])
+    assert error.faults == ["one", "two"]
+    assert str(error) == "one\ntwo"
+    assert isinstance(error, ValueError)
+
+
+def test_did_you_mean_finds_the_close_name_and_only_a_close_one():
+    assert did_you_mean("boolQ", ["boolq", "piqa"]) == "; did you mean 'boolq'?"
+    assert did_you_mean("zzz", ["boolq", "piqa"]) == ""
+    assert did_you_mean("x", []) == ""
+
+
+# ---------------------------------------------------------------------------- splits
+
+
+@pytest.mark.filterwarnings("ignore:.*trains on sick")
+def test_the_eight_published_splits_load_and_hold_only_known_tasks():
+    splits = {path.stem: load_split(path) for path in PUBLISHED_SPLITS.glob("*.json")}
+    assert len(splits) == 8
+    assert {len(splits["random"].section(name)) for name in ("train", "dev", "test")} == {120, 20}
+    assert len(splits["random"].all) == 160
+    assert all(task in METRICS for split in splits.values() for task in split.all)
+
+
+def test_the_published_leak_loads_with_a_warning():
+    with pytest.warns(UserWarning, match="trains on sick"):
+        split = load_split(PUBLISHED_SPLITS / "train_non_nli_test_nli.json")
+    assert split.leaked == ("sick",)
+
+
+def test_all_is_the_union_in_order_and_what_the_file_lists_besides(write):
+    split = load_split(write("s.json", {"train": ["b", "a"], "test": ["c"], "all": ["a", "d"]}))
+    assert split.all == ("b", "a", "c", "d")
+    assert split.section("all") == split.all
+    assert split.dev == split.section("dev") == ()
+    with pytest.raises(InputError, match="did you mean 'train'"):
+        split.section("trian")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"train": [', r"not valid JSON.*line 1, column 12"),
+        (b'{"train": ["\xff"]}', "not UTF-8"),
+        (["a"], "a list, expected a split file"),
+        ({"dev": ["a"]}, 'no "train" key'),
+        ({"train": ["a", 3]}, '"train" holds 3'),
+        ({"train": "a"}, '"train" is not a list'),
+        ({"train": ["a", "b", "a"]}, '"train" lists a more than once'),
+        ({"train": ["a", "b"], "test": ["b"]}, 'in "train" and in "test": b'),
+        ({"train": ["a", "b"], "dev": ["b"]}, 'in "train" and in "dev": b'),
+    ],
+)
+def test_a_wrong_split_file_is_named_with_its_fault(write, content, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_split(write("wrong.json", content))
+    assert "wrong.json" in str(caught.value)
+
+
+def test_a_missing_split_file_is_named_and_faults_are_gathered(tmp_path, write):
+    with pytest.raises(InputError, match=r"absent\.json: no such file"):
+        load_split(tmp_path / "absent.json")
+    with pytest.raises(InputError) as caught:
+        load_split(write("s.json", {"dev": "x", "test": ["t", "t"]}))
+    assert len(caught.value.faults) == 3
+
+
+# ---------------------------------------------------------------------------- ontology
+
+
+def test_the_shipped_ontology_places_exactly_the_tasks_with_a_metric():
+    ontology = Ontology.load()
+    assert set(ontology.tasks) == set(METRICS)
+    assert len(ontology.tasks) == 160
+    assert ontology.category("boolq") == ("qa", "binary")
+    assert list(ontology.categories) == ["classification", "conditional generation", "other", "qa"]
+    assert "nli" in ontology.categories["classification"]
+
+
+def test_order_follows_the_ontology_and_never_drops_a_task():
+    ontology = Ontology({"x": {"s": ["t3", "t1"]}, "y": {"s": ["t2"]}})
+    assert ontology.order(["zz", "t2", "t1", "aa", "t3"]) == ["t3", "t1", "t2", "aa", "zz"]
+    assert ontology.category("zz") == ("uncategorised", "uncategorised")
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"x": ["t"]}, '"x" should hold'),
+        ({"x": {"s": "t"}}, '"x" / "s" should hold a list'),
+        ({"x": {"s": ["t"]}, "y": {"s": ["t"]}}, 'task \'t\' is in "x" / "s" and again in "y" / "s"'),
+    ],
+)
+def test_a_wrong_ontology_file_is_named_with_the_place(write, tree, message):
+    with pytest.raises(InputError, match=message) as caught:
+        Ontology.load(write("tree.json", tree))
+    assert "tree.json" in str(caught.value)
+
+
+def test_the_ontology_agrees_with_the_categories_noted_beside_the_real_gym(real_gym):
+    lines = (real_gym / "README.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:3]] for line in lines if line.startswith("| ")]
+    noted = {task: tuple(kind.split(" / ", 1)) for task, kind in cells if task != "task"}
+    assert len(noted) == 105
+    assert {task: Ontology.load().category(task) for task in noted} == noted
+
+
+# ---------------------------------------------------------------------------- one task file
+
+
+def test_a_line_is_an_input_and_its_answers_with_spaces_around_them_dropped(write):
+    rows, skipped = read_tsv(write("t.tsv", " in  put \t yes \tno\t\nx\ty"))
+    assert rows == [("in  put", ("yes", "no")), ("x", ("y",))]
+    assert skipped == 0
+
+
+def test_windows_line_ends_are_read_and_other_line_separators_belong_to_the_text(write):
+    text = "a\u2028b\x0bc\x85d\x0ce\x1cf"
+    assert read_tsv(write("t.tsv", f"{text}\tyes\r\nx\tno\r\n"))[0] == [(text, ("yes",)), ("x", ("no",))]
+    assert read_tsv(write("t.tsv", "x\ty\r\nz\tw\r"))[0] == [("x", ("y",)), ("z", ("w",))]
+
+
+MALFORMED = b"".join(
+    line + b"\n"
+    for line in (
+        b"good\tyes",
+        b"only an input",
+        b"\tmoved answer",
+        b"input\t \t",
+        b"",
+        b"a\rb\tc",
+        b"caf\xe9\tx",
+        b" \t ",
+        b"good too\tno",
+    )
+)
+
+
+def test_malformed_lines_are_one_error_with_places_reasons_and_count(write):
+    path = write("boolq_32_100_train.tsv", MALFORMED)
+    with pytest.raises(InputError) as caught:
+        read_tsv(path)
+    (fault,) = caught.value.faults
+    assert "7 malformed lines" in fault
+    assert "--skip_malformed" in fault
+    for number, reason in enumerate(
+        ["no answer", "empty input", "empty answer", "blank line", "carriage return inside"], start=2
+    ):
+        assert f"boolq_32_100_train.tsv:{number}: {reason}" in fault
+    assert "tsv:7:" not in fault  # only the first five
+
+
+def test_skipping_leaves_malformed_lines_out_and_counts_them(write):
+    assert read_tsv(write("t.tsv", MALFORMED), skip_malformed=True) == (
+        [("good", ("yes",)), ("good too", ("no",))],
+        7,
+    )
+
+
+def test_bytes_that_are_not_utf8_name_line_and_byte(write):
+    with pytest.raises(InputError, match=r"t\.tsv:2: byte 4 of the line is not UTF-8"):
+        read_tsv(write("t.tsv", b"good\tyes\ncaf\xe9\tx\n"))
+
+
+def test_a_byte_order_mark_is_a_fault_and_is_dropped_when_skipping(write):
+    path = write("t.tsv", b"\xef\xbb\xbfx\ty\n")
+    with pytest.raises(
+        InputError, match=r"t\.tsv:1: starts with a byte order mark; save it as UTF-8 without BOM"
+    ):
+        read_tsv(path)
+    assert read_tsv(path, skip_malformed=True) == ([("x", ("y",))], 0)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_file_without_any_usable_line_is_an_error(write, tmp_path, skip):
+    for content, message in ((b"", "is empty"), (b"\xef\xbb\xbf", "is empty"), (b"\n\n", "blank line")):
+        with pytest.raises(InputError, match=message):
+            read_tsv(write("t.tsv", content), skip)
+    with pytest.raises(InputError, match="no such file"):
+        read_tsv(tmp_path / "absent.tsv", skip)
+
+
+# ---------------------------------------------------------------------------- the folder
+
+
+def test_samples_are_in_the_order_of_the_file_names(small_gym):
+    gym = Gym(small_gym)
+    assert gym.tasks() == ["aeslc", "boolq"]
+    assert gym.samples("boolq") == ["boolq_32_100", "boolq_32_13"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        ("all", ["100", "100", "13", "13"]),
+        ("first", ["100", "100"]),
+        ("13", ["13", "13"]),
+        ("boolq_32_13", ["13", "13"]),
+    ],
+)
+def test_samples_are_chosen_by_all_first_seed_or_prefix(small_gym, samples, expected):
+    examples = Gym(small_gym).examples("boolq", "dev", samples)
+    assert [example.sample.rsplit("_", 1)[1] for example in examples] == expected
+    assert examples[1].input == f"q {expected[0]} dev 2"
+    assert examples[1].outputs == ("no", "true")
+    assert examples[1].task == "boolq"
+
+
+def test_a_pool_is_sorted_by_task_and_limited_per_file(small_gym):
+    gym = Gym(small_gym)
+    assert [e.task for e in gym.pool(["boolq", "aeslc"], "train")] == ["aeslc"] + ["boolq"] * 4
+    assert [e.input for e in gym.pool(["boolq"], "train", limit=1)] == ["q 100 train 1", "q 13 train 1"]
+
+
+def test_a_file_is_read_once(small_gym):
+    gym = Gym(small_gym)
+    before = gym.examples("boolq", "train")
+    for file in (small_gym / "boolq").iterdir():
+        file.write_text("changed\tanswer\n")
+    assert gym.examples("boolq", "train") == before
+
+
+def test_unknown_names_say_what_there_is(small_gym):
+    gym = Gym(small_gym)
+    with pytest.raises(InputError, match=r"no task 'boolQ'.*did you mean 'boolq'.*2 tasks"):
+        gym.examples("boolQ", "train")
+    with pytest.raises(
+        InputError, match=r"no sample '42' \(all, first, or one of boolq_32_100, boolq_32_13\)"
+    ):
+        gym.examples("boolq", "train", "42")
+    with pytest.raises(InputError, match="unknown part 'tets'; did you mean 'test'"):
+        gym.examples("boolq", "tets")
+    with pytest.raises(InputError, match="no such folder"):
+        Gym(small_gym / "absent")
+
+
+def test_the_metric_comes_from_the_gyms_own_file_first(small_gym, write):
+    assert Gym(small_gym).metric("boolq") == METRICS["boolq"] == "ACC"
+    with pytest.raises(InputError, match=r"no metric known for task 'mine': write .*metrics\.json.*Rouge-L"):
+        Gym(small_gym).metric("mine")
+    write("metrics.json", {"boolq": "EM", "mine": "Rouge-L", "other": "ROUGE-L"})
+    gym = Gym(small_gym)
+    assert gym.metric("boolq") == "EM"
+    assert gym.metric("mine") == "Rouge-L"
+    with pytest.raises(InputError, match="unknown metric 'ROUGE-L' for task 'other'; did you mean 'Rouge-L'"):
+        gym.metric("other")
+
+
+def test_check_gathers_every_fault_without_raising(small_gym, write):
+    assert Gym(small_gym).check(["boolq", "aeslc"]) == []
+    write("mine/mine_16_13_train.tsv", "no answer\n")
+    faults = Gym(small_gym).check(["boolqq", "mine", "aeslc"], ["train", "dev"])
+    assert len(faults) == 5
+    assert sum("boolqq" in fault for fault in faults) == 2  # no metric; no folder, said once for both parts
+    assert any("mine_16_13_train.tsv:1: no answer" in fault for fault in faults)
+    assert any("mine_16_13_dev.tsv: no such file" in fault for fault in faults)
+    assert any("no metric known for task 'mine'" in fault for fault in faults)
+    with pytest.raises(InputError) as caught:
+        Gym(small_gym).pool(["boolqq", "mine"], "train")
+    assert len(caught.value.faults) == 2
+
+
+def test_every_file_of_the_real_gym_reads_without_a_fault(real_gym):
+    gym = Gym(real_gym)
+    tasks = gym.tasks()
+    assert len(tasks) == 105
+    assert gym.check(tasks, ["train", "dev"]) == []
+    assert gym.check(tasks, ["test"], "first") == []
+    assert len(gym.pool(tasks, "train")) == 23_985
+    assert all(len(gym.samples(task)) == 5 for task in tasks)

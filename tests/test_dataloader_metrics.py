@@ -1,0 +1,168 @@
+"""Metrics: hand-computed numbers, agreement with the published code, and no input that breaks them."""
+
+import json
+import math
+import random
+import warnings
+
+import pytest
+
+from dataloader import METRIC_FUNCTIONS, METRICS, InputError, evaluate
+from dataloader.metrics import normalize_answer, rouge_l
+
+STRANGE = [
+    "",
+    " ",
+    ".",
+    "...",
+    "!?",
+    "nan",
+    "inf",
+    "-inf",
+    "1e999",
+    "1e308",
+    "\u2028",
+    "東京",
+    "the",
+    "a\tb\n",
+    "0x5",
+]
+
+
+def test_every_task_has_one_of_the_seven_metrics():
+    assert len(METRICS) == 160
+    assert set(METRICS.values()) == set(METRIC_FUNCTIONS)
+    assert len(METRIC_FUNCTIONS) == 7
+
+
+@pytest.mark.parametrize(
+    ("metric", "predictions", "answers", "expected"),
+    [
+        ("EM", ["The Cat!", "dog"], [["cat"], ["cat", "a dog."]], 1.0),
+        ("EM", ["cat", "dog"], [["cat"], ["cat"]], 0.5),
+        ("ACC", ["PARIS", "Paris."], [["paris"], ["paris"]], 0.5),
+        # 2 of 3 predicted and 2 of 4 expected words shared: P 2/3, R 1/2, F 4/7. Best of two answers.
+        ("QA-F1", ["blue fast car"], [["car blue or red", "bus"]], 4 / 7),
+        # pos: P 1, R 1/2, F 2/3; neg: 1; "maybe" is a class nobody expected: 0.
+        ("Classification-F1", ["pos", "neg", "maybe"], [["pos"], ["neg"], ["pos"]], (2 / 3 + 1 + 0) / 3),
+        # TP 1, FP 0, FN 1, TN 2: (1*2 - 0*1) / sqrt(1*2*2*3)
+        (
+            "Matthew-Correlation",
+            [" acceptable", "unacceptable", "", "no"],
+            [["acceptable"], ["acceptable"], ["unacceptable"], ["unacceptable"]],
+            2 / math.sqrt(12),
+        ),
+        # Deviations (-1, 0, 1) and (-1, 1, 0): 1 / sqrt(2 * 2)
+        ("Pearson-Correlation", ["1", "3", "2"], [["1"], ["2"], ["3"]], 0.5),
+        # "bad" counts as 3: deviations (-1, 0, 1) and (-4/3, 2/3, 2/3)
+        ("Pearson-Correlation", ["1", "bad", "inf"], [["1"], ["2"], ["3"]], 2 / math.sqrt(2 * 24 / 9)),
+        # LCS "the cat mat", 3 of 4 words each
+        ("Rouge-L", ["the cat on mat"], [["the cat the sat mat"]], 2 * 0.75 * 0.75 / (1.5 + 1e-8)),
+    ],
+)
+def test_a_score_worked_out_by_hand(metric, predictions, answers, expected):
+    assert evaluate(predictions, answers, metric) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRIC_FUNCTIONS)
+def test_no_prediction_raises_warns_or_gives_nan(metric):
+    answer = "3.5" if metric == "Pearson-Correlation" else "acceptable"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for prediction in STRANGE:
+            assert math.isfinite(evaluate([prediction], [[answer]], metric))
+            assert math.isfinite(evaluate([prediction] * 3, [[answer], ["2"], ["4"]], metric))
+        score = evaluate(STRANGE, [[answer]] * (len(STRANGE) - 1) + [["2"]], metric)
+    assert type(score) is float
+    assert -1.0 <= score <= 1.0
+
+
+def test_a_correlation_without_spread_is_zero():
+    for metric, answers in (
+        ("Pearson-Correlation", [["1"], ["2"]]),
+        ("Matthew-Correlation", [["acceptable"], ["unacceptable"]]),
+    ):
+        assert evaluate([answers[0][0]] * 2, answers, metric) == 0.0
+        assert evaluate([answers[0][0], answers[1][0]], [answers[0]] * 2, metric) == 0.0
+        assert evaluate([answers[0][0]], answers[:1], metric) == 0.0
+
+
+def test_rouge_gives_zero_for_an_answer_without_words_and_lets_another_answer_count():
+    assert evaluate(["word"], [["."]], "Rouge-L") == 0.0
+    assert evaluate(["word"], [[""]], "Rouge-L") == 0.0
+    assert evaluate(["word"], [["word", "."]], "Rouge-L") == pytest.approx(1.0, abs=1e-8)
+
+
+def test_rouge_equals_the_rouge_package():
+    rouge = pytest.importorskip("rouge").Rouge(metrics=["rouge-l"])
+    generator = random.Random(0)
+    words = ["a", "b", "c", "d.", ".", "e", ",", "g h", "  ", "A"]
+    for _ in range(300):
+        prediction, answer = (" ".join(generator.choices(words, k=generator.randint(1, 20))) for _ in "pa")
+        if any(letter.isalpha() for letter in prediction) and answer.strip(". "):
+            assert rouge_l(prediction, answer) == rouge.get_scores(prediction, answer)[0]["rouge-l"]["f"]
+
+
+def test_rouge_scores_texts_of_thousands_of_words():
+    words = [f"w{number % 997}" for number in range(3000)]
+    assert rouge_l(" ".join(words), " ".join(words)) == pytest.approx(1.0, abs=1e-8)
+    assert 0.0 < rouge_l(" ".join(words), " ".join(reversed(words))) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("predictions", "answers", "metric", "message"),
+    [
+        (["a"], [["a"]], "accuracy-f2", "unknown metric 'accuracy-f2'.*known: EM, ACC"),
+        (["a"], [["a"]], "Acc", "did you mean 'ACC'"),
+        (["a"], [["a"], ["b"]], "EM", "1 predictions for 2"),
+        ([], [], "EM", "nothing to evaluate"),
+        (["a"], ["a"], "EM", "expected a list"),
+        (["1", "2"], [["1"], ["x"]], "Pearson-Correlation", "answer of example 1 is 'x'"),
+        (["1", "2"], [["nan"], ["1"]], "Pearson-Correlation", "answer of example 0 is 'nan'"),
+        (["1"], [[]], "Classification-F1", "example 0 has no accepted answer"),
+    ],
+)
+def test_unusable_answers_and_names_are_said_clearly(predictions, answers, metric, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(predictions, answers, metric)
+
+
+def test_an_unknown_metric_is_an_input_error():
+    with pytest.raises(InputError):
+        evaluate(["a"], [["a"]], "nothing")
+
+
+# ---------------------------------------------------------------------------- the published code's numbers
+
+
+@pytest.fixture(scope="module")
+def published(reference):
+    return json.loads((reference / "metrics.json").read_text())
+
+
+def test_normalisation_is_the_published_one(published):
+    assert [normalize_answer(text) for text, _ in published["normalize_answer"]] == [
+        expected for _, expected in published["normalize_answer"]
+    ]
+
+
+@pytest.mark.parametrize("metric", ["EM", "ACC", "QA-F1", "Rouge-L"])
+def test_text_scores_are_the_published_ones_case_by_case(published, metric):
+    for case, expected in zip(published["text_cases"], published["per_case"][metric], strict=True):
+        score = evaluate([case["prediction"]], [case["answers"]], metric)
+        if "raises" in expected:
+            assert 0.0 <= score <= 1.0
+        else:
+            assert score == expected["value"], case
+    whole = published["whole"][metric]
+    cases = [published["text_cases"][index] for index in whole["cases"]]
+    score = evaluate([case["prediction"] for case in cases], [case["answers"] for case in cases], metric)
+    assert score == pytest.approx(whole["value"], abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["Classification-F1", "Matthew-Correlation", "Pearson-Correlation"])
+def test_set_scores_are_the_published_ones_where_those_are_numbers(published, metric):
+    for case in published["sets"][metric]:
+        if isinstance(case.get("value"), float):
+            score = evaluate(case["predictions"], case["answers"], metric)
+            assert score == pytest.approx(case["value"], abs=1e-12), case
