@@ -20,7 +20,7 @@ setup(
     },
     install_requires=REQUIREMENTS,
     extras_require={
-        "test": ["pytest>=8,<10", "ruff>=0.9,<1"],
+        "test": ["pytest>=8,<10", "rouge>=1.0.1,<2", "ruff>=0.9,<1"],
         "tensorboard": ["tensorboard>=2.14"],
     },
 )

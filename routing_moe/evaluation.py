@@ -33,7 +33,7 @@ class TaskFile:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How predictions are generated. max_output_length counts `<s>` and `</s>`, as in the training targets."""
+    """How predictions are generated. max_output_length counts `<s>` and `</s>`, as in training targets."""
 
     num_beams: int = 4
     max_output_length: int = 64

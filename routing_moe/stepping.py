@@ -210,7 +210,7 @@ def sum_over_processes(tensors: list[Tensor], accelerator: Accelerator) -> None:
 
 def mean_entropy(routes_BLE: Tensor) -> float:
     """Mean entropy of the routes' rows in nats: 0 for one-hot, ln E for the average."""
-    return float(-torch.special.xlogy(routes_BLE, routes_BLE).sum(-1).mean())
+    return float(torch.special.entr(routes_BLE).sum(-1).mean())
 
 
 def padding_report(stepper: Stepper, steps: int = 50) -> str:

@@ -3,9 +3,10 @@
     python -m routing_moe.cli.train --do_train --do_predict --initialize_from_vanilla \\
         --model facebook/bart-base --train_dir data/gym --custom_tasks_splits dataloader/splits/random.json \\
         --total_steps 30000 --eval_period 750 --output_dir models/moe
-    python -m routing_moe.cli.train --do_train --resume ...           the same flags: continue after an interruption
-    python -m routing_moe.cli.train --do_predict --predict_split test --train_dir data/gym --output_dir models/moe
-    accelerate launch --num_processes 2 -m routing_moe.cli.train ...  several GPUs, the same steps
+    python -m routing_moe.cli.train --do_train --resume ...     the same flags: continue after an interruption
+    python -m routing_moe.cli.train --do_predict --predict_split test --train_dir data/gym \\
+        --custom_tasks_splits dataloader/splits/random.json --output_dir models/moe
+    accelerate launch --num_processes 2 -m routing_moe.cli.train ...              several GPUs, the same steps
 """
 
 import dataclasses

@@ -29,7 +29,7 @@ class PretrainSettings:
     """Everything that decides the weights, apart from the library versions."""
 
     seed: int = 0
-    steps: int = 4000
+    steps: int = 5000
     batch_size: int = 32
     learning_rate: float = 2e-3
     warmup_steps: int = 300

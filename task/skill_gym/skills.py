@@ -182,13 +182,11 @@ def counting(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
 
 
 def comparison(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """Two things with a number each: which has more (or fewer)?"""
+    """Two things with a number each: which has more?"""
     things, numbers = rng.sample(vocabulary.things, 2), rng.sample(range(1, 10), 2)
     text = " ".join(f"the {thing} has {NUMBERS[n]} coins ." for thing, n in zip(things, numbers, strict=True))
-    more = rng.random() < 0.5
-    i = numbers.index(max(numbers) if more else min(numbers))
-    question = f"which has {'more' if more else 'fewer'} ?"
-    return Problem((things[i],), context=text, question=question, wrong=(things[1 - i],))
+    i = numbers.index(max(numbers))
+    return Problem((things[i],), context=text, question="which has more ?", wrong=(things[1 - i],))
 
 
 def counting_comparison(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:

@@ -28,14 +28,18 @@ def review(rng: random.Random, vocabulary: Vocabulary) -> str:
 
 
 def whereabouts(rng: random.Random, vocabulary: Vocabulary) -> str:
-    """Who is where, and once more in other words."""
-    people, places = rng.sample(PEOPLE, 2), rng.sample(vocabulary.places, 2)
-    told = [f"{who} is near the {where} ." for who, where in zip(people, places, strict=True)]
-    i = rng.randrange(2)
+    """Who is where, and talk about it."""
+    people, (here, there, elsewhere) = rng.sample(PEOPLE, 2), rng.sample(vocabulary.places, 3)
+    who, other = people if rng.random() < 0.5 else people[::-1]
+    where = {who: here, other: there}
+    wrong = rng.choice([there, elsewhere])
+    told = [f"{person} is near the {where[person]} ." for person in people]
     again = [
-        f"{rng.choice(PEOPLE)} looks for {people[i]} and goes to the {places[i]} .",
-        f"where is {people[i]} ? {people[i]} is near the {places[i]} .",
-        f"so {people[i]} is near the {places[i]} and not near the {places[1 - i]} .",
+        f"{rng.choice(PEOPLE)} looks for {who} and goes to the {here} .",
+        f"where is {who} ? {who} is near the {here} .",
+        f"is {who} near the {here} ? yes , near the {here} .",
+        f"is {who} near the {wrong} ? no , near the {here} .",
+        f"so {who} is not near the {wrong} , {who} is near the {here} .",
     ]
     return " ".join([*told, *rng.sample(again, 2)])
 
@@ -128,9 +132,20 @@ def walks(rng: random.Random, vocabulary: Vocabulary) -> str:
     return f"on the way {rng.choice(PEOPLE)} saw {there} . on the way back it was {back} ."
 
 
-KINDS = (review, whereabouts, belongings, facts, facts, counts, numbers, days, opposites, walks)
+KINDS = {  # and how often each is told
+    review: 2,
+    whereabouts: 5,
+    belongings: 4,
+    facts: 4,
+    counts: 2,
+    numbers: 3,
+    days: 2,
+    opposites: 2,
+    walks: 2,
+}
 
 
 def document(rng: random.Random) -> str:
     """One random document of a random kind, from a random corner of the world."""
-    return rng.choice(KINDS)(rng, rng.choice(list(VOCABULARIES.values())))
+    (kind,) = rng.choices(list(KINDS), weights=list(KINDS.values()))
+    return kind(rng, rng.choice(list(VOCABULARIES.values())))
