@@ -79,6 +79,11 @@ def predict(model, tokenizer, files: list[TaskFile], decoding: Decoding, acceler
     return pd.DataFrame(rows, columns=["task_prefix", "sample", "metric", "performance", "n"]), predictions
 
 
+def mean_score(scores: pd.DataFrame) -> float:
+    """Mean over tasks of the mean over a task's samples."""
+    return float(scores.groupby("task_prefix")["performance"].mean().mean())
+
+
 def score(file: TaskFile, predictions: list[str], do_lowercase: bool = False) -> float:
     """The file's metric. A model trained on lowercased text is scored against lowercased answers."""
     answers = [

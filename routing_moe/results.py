@@ -67,10 +67,7 @@ def category_table(scores: dict[str, pd.DataFrame], gym: Gym, ontology: Ontology
 def markdown_table(table: pd.DataFrame, digits: int = 3) -> str:
     """A data frame as a Markdown table whose columns also line up in a terminal."""
     header = [table.index.name or "", *map(str, table.columns)]
-    rows = [
-        [str(name), *(_cell(value, digits) for value in row)]
-        for name, row in zip(table.index, table.values, strict=True)
-    ]
+    rows = [[str(name), *(_cell(value, digits) for value in row)] for name, *row in table.itertuples()]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: Iterable[str]) -> str:
@@ -79,9 +76,9 @@ def markdown_table(table: pd.DataFrame, digits: int = 3) -> str:
         ]
         return f"| {' | '.join(padded)} |"
 
-    rule = [("-" * w if i == 0 else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
-    return "\n".join([line(header), f"|-{'-|-'.join(rule)}-|".replace(":-|", ": |"), *map(line, rows)])
+    rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return "\n".join(line(cells) for cells in [header, rule, *rows])
 
 
 def _cell(value, digits: int) -> str:
-    return str(int(value)) if float(value).is_integer() and abs(value) > 1 else f"{value:.{digits}f}"
+    return str(value) if isinstance(value, int | str) else f"{value:.{digits}f}"

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from dataloader.errors import InputError
+from dataloader.task_splits import Split
 from routing_moe.modeling import RoutingBartForConditionalGeneration
 from routing_moe.run_state import find_checkpoint
 from routing_moe.settings import Settings
@@ -44,16 +45,17 @@ def checkpoint_to_start_from(settings: Settings) -> Path | None:
     return find_checkpoint(settings.checkpoint or output_dir / settings.checkpoint_name)
 
 
-def load_start(settings: Settings, tasks: list[str]):
-    """(model, tokenizer) to start from; `tasks` are those of the split, which get vectors.
+def load_start(settings: Settings, split: Split, section: str):
+    """(model, tokenizer) to start from. A new model gets vectors for every task of the split; a checkpoint
+    must have them for the section that will be used.
 
     Raises InputError when the weights, vectors or tokenizer do not fit together.
     """
     checkpoint = checkpoint_to_start_from(settings)
     if checkpoint is None:
-        model, source = model_from_bart(settings, tasks), settings.model
+        model, source = model_from_bart(settings, list(split.all)), settings.model
     else:
-        model, source = load_checkpoint(checkpoint, settings, tasks), checkpoint
+        model, source = load_checkpoint(checkpoint, settings, list(split.section(section))), checkpoint
     tokenizer = AutoTokenizer.from_pretrained(source)
     if len(tokenizer) > model.config.vocab_size:
         raise InputError(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dataloader.encoding import EncodedExamples
 from dataloader.ontology import Ontology
 from routing_moe.analysis.pictures import plot_routes
-from routing_moe.evaluation import Decoding, TaskFile, loss_per_token, predict
+from routing_moe.evaluation import Decoding, TaskFile, loss_per_token, mean_score, predict
 from routing_moe.run_state import (
     load_training_state,
     replacing_directory,
@@ -122,7 +122,7 @@ class Training:
             settings.eval_sampled_routes,
             self.accelerator,
         )
-        score = float(scores["performance"].mean())
+        score = mean_score(scores)
         loss, tokens = self.state["since_eval"]
         self.state["history"].append([step, loss / max(tokens, 1), dev_loss, score])
         self.state["since_eval"] = [0.0, 0]

@@ -10,7 +10,7 @@ from routing_moe.starting import ARCHITECTURE_DEFAULTS as ARCHITECTURE
 
 
 def parse_settings(argv: list[str] | None, description: str) -> Settings:
-    """Settings from a command line. `--config run.json` fills in what the command line leaves open."""
+    """Settings from a command line."""
     parser = build_parser(description)
     return Settings(**vars(parser.parse_args(argv)))
 

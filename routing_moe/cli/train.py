@@ -23,7 +23,7 @@ from dataloader.encoding import encode
 from dataloader.errors import InputError
 from routing_moe.checks import Inputs, check_inputs
 from routing_moe.cli.arguments import parse_settings
-from routing_moe.evaluation import load_task_files, predict
+from routing_moe.evaluation import load_task_files, mean_score, predict
 from routing_moe.results import write_predictions
 from routing_moe.run_state import describe_run, find_checkpoint, write_text
 from routing_moe.settings import Settings
@@ -70,7 +70,7 @@ def run_training(settings: Settings, inputs: Inputs, accelerator: Accelerator) -
     """Build the model and the data, train to the end."""
     checkpoint = checkpoint_to_start_from(settings)
     set_seed(settings.seed)
-    model, tokenizer = load_start(settings, list(inputs.split.train))
+    model, tokenizer = load_start(settings, inputs.split, "train")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict()), indent=1)
@@ -92,7 +92,7 @@ def run_training(settings: Settings, inputs: Inputs, accelerator: Accelerator) -
 def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator) -> None:
     """Score the dev and test files of a section of the split; write scores and predictions."""
     tasks = list(inputs.split.section(settings.predict_split))
-    model, tokenizer = load_start(settings, tasks)
+    model, tokenizer = load_start(settings, inputs.split, settings.predict_split)
     model.to(accelerator.device)
     if settings.predict_temperature is not None:
         model.config.router_temperature = settings.predict_temperature
@@ -107,7 +107,7 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
             write_predictions(checkpoint / "predictions", settings.prefix, files, predictions)
             log.info(
                 "%s tasks, %s files: mean score %.4f over %d files, in %s",
-                settings.predict_split, part, scores["performance"].mean(), len(files), checkpoint / name,
+                settings.predict_split, part, mean_score(scores), len(files), checkpoint / name,
             )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from task.skill_gym.formats import Row
@@ -52,13 +53,14 @@ def take(task: Task, rows: Iterator[Row], count: int) -> list[Row]:
     """The next `count` rows; if the task has classes, the next ones that make every class equally
     frequent.
     """
-    quota = count // max(1, len(task.classes))
-    taken, per_class = [], Counter()
-    while len(taken) < (quota * len(task.classes) or count):
+    if not task.classes:
+        return list(islice(rows, count))
+    wanted = Counter(dict.fromkeys(task.classes, count // len(task.classes)))
+    taken = []
+    while wanted.total():
         row = next(rows)
-        label = row.answers[0]
-        if not task.classes or per_class[label] < quota:
-            per_class[label] += 1
+        if wanted[row.answers[0]]:
+            wanted[row.answers[0]] -= 1
             taken.append(row)
     return taken
 

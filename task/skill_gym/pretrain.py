@@ -122,7 +122,13 @@ def pretrain(
     return model.eval(), sum(losses[-100:]) / len(losses[-100:])
 
 
-def _save_state(state_file, model, optimizer, settings: PretrainSettings, losses: list[float]) -> None:
+def _save_state(
+    state_file: Path,
+    model: BartForConditionalGeneration,
+    optimizer: torch.optim.Optimizer,
+    settings: PretrainSettings,
+    losses: list[float],
+) -> None:
     """Written under another name first, so that an interrupted save leaves the last state whole."""
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
     partial = state_file.with_suffix(".partial")
@@ -130,7 +136,12 @@ def _save_state(state_file, model, optimizer, settings: PretrainSettings, losses
     partial.replace(state_file)
 
 
-def _resume(state_file: Path | None, model, optimizer, settings: PretrainSettings) -> list[float]:
+def _resume(
+    state_file: Path | None,
+    model: BartForConditionalGeneration,
+    optimizer: torch.optim.Optimizer,
+    settings: PretrainSettings,
+) -> list[float]:
     """Load the saved state, if there is one; the losses of the steps done so far."""
     if not state_file or not state_file.exists():
         return []

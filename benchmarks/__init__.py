@@ -1,0 +1,1 @@
+"""Speed and memory: each script prints one JSON line. See README.md."""

@@ -1,0 +1,120 @@
+"""Time and memory of beam generation, by kind of route, against a plain BART of the same size.
+
+    python benchmarks/predict.py                                          bart-base sizes on this CPU
+    python benchmarks/predict.py --device cuda --model_size large --batch_size 32 --steps 20
+    python benchmarks/predict.py --model_size tiny --steps 2              seconds: does it run?
+
+Weights are random, nothing is downloaded. Prints one JSON line; README.md says how to read it.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import measuring
+from benchmarks.measuring import ratio
+
+# one_hot: all examples of one task; one_hot_mixed: each of its own; soft: a cache per expert.
+VARIANTS = ["one_hot", "one_hot_mixed", "soft", "soft_no_cache", "plain"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    model_size: str
+    num_experts: int
+    batch_size: int
+    source_length: int
+    new_tokens: int
+    num_beams: int
+    steps: int
+    variants: list[str] | None
+    device: str
+    threads: int
+    seed: int
+    no_memory: bool
+    memory_of: str
+
+
+def main(argv: list[str] | None = None) -> None:
+    settings = parse_settings(argv)
+    measuring.prepare(settings)
+    if settings.memory_of:
+        print(peak_memory_gb(settings))
+        return
+    memory = {}
+    if not settings.no_memory:
+        memory = measuring.memory_in_fresh_processes(__file__, settings, settings.variants)
+    load = os.getloadavg()[0]
+    model = measuring.build_routing_model(settings).eval()
+    plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])  # assembled before the clock starts
+    calls = {name: make_call(name, model, plain, settings) for name in settings.variants}
+    found = measuring.interleave(calls, settings.steps)
+    variants = {name: measuring.summarise(fields) for name, fields in found.items()}
+    for name, value in memory.items():
+        variants[name]["peak_memory_gb"] = value
+    ratios = {
+        "one_hot_over_plain": ratio(variants, "one_hot", "plain"),
+        "one_hot_mixed_over_plain": ratio(variants, "one_hot_mixed", "plain"),
+        "soft_over_plain": ratio(variants, "soft", "plain"),
+        "soft_no_cache_over_soft": ratio(variants, "soft_no_cache", "soft"),
+    }
+    measuring.print_report("predict", settings, load, variants, ratios)
+
+
+def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[str, float]]:
+    """A function that generates once and returns the time it took, on inputs made now."""
+    B, device = settings.batch_size, settings.device
+    inputs = measuring.random_source(B, settings.source_length, model.config.vocab_size, device)
+    inputs |= {"num_beams": settings.num_beams, "min_new_tokens": settings.new_tokens}
+    inputs |= {"max_new_tokens": settings.new_tokens, "use_cache": name != "soft_no_cache"}
+    if name == "one_hot":
+        inputs["routes"] = measuring.one_hot_routes(model, 1).expand(B, -1, -1)
+    elif name == "one_hot_mixed":
+        inputs["routes"] = measuring.one_hot_routes(model, B)
+    elif name != "plain":
+        size = (B, model.config.num_layers, model.config.num_experts)
+        inputs["routes"] = torch.randn(size, device=device).softmax(-1)
+    generate = plain.generate if name == "plain" else model.generate
+
+    def call() -> dict[str, float]:
+        start = measuring.now(device)
+        sequences = generate(**inputs)
+        end = measuring.now(device)
+        if sequences.shape != (B, 1 + settings.new_tokens):
+            raise RuntimeError(f"{name}: sequences of shape {tuple(sequences.shape)}; the work was not equal")
+        return {"s": end - start}
+
+    return call
+
+
+def peak_memory_gb(settings: Settings) -> float:
+    """Of this process, which generates once with one variant."""
+    is_plain = settings.memory_of == "plain"
+    model = measuring.build_plain_model(settings) if is_plain else measuring.build_routing_model(settings)
+    make_call(settings.memory_of, model.eval(), model, settings)()
+    return measuring.own_peak_memory_gb(settings.device)
+
+
+def parse_settings(argv: list[str] | None) -> Settings:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    measuring.add_common_arguments(parser)
+    parser.add_argument("--batch_size", type=int, default=4, help="examples in a batch (default 4)")
+    parser.add_argument("--source_length", type=int, default=128, help="tokens (default 128)")
+    parser.add_argument("--new_tokens", type=int, default=16, help="tokens generated, exactly (default 16)")
+    parser.add_argument("--num_beams", type=int, default=4, help="beams per example (default 4)")
+    parser.add_argument("--steps", type=int, default=7, help="rounds; each runs every variant (default 7)")
+    parser.add_argument("--variants", nargs="+", help=f"default: all of {' '.join(VARIANTS)}")
+    args = parser.parse_args(argv)
+    args.variants = measuring.chosen_variants(parser, args.variants, VARIANTS)
+    return Settings(**vars(args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Print a run's scores by category, beside what a constant answer would get.
+
+    python -m routing_moe.cli.show_scores models/moe
+    python -m routing_moe.cli.show_scores models/moe --predict_split test --output scores.csv
+
+Reads what `--do_predict` wrote. The constant answer is each task's most frequent training answer.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from dataloader.errors import InputError
+from dataloader.gym import PARTS, Gym
+from dataloader.ontology import Ontology
+from routing_moe.checks import ontology_path
+from routing_moe.results import category_table, markdown_table
+from routing_moe.run_state import load_run_settings, write_text
+from routing_moe.settings import Settings
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--checkpoint_name", default="best", help="which checkpoint's scores (default: best)")
+    parser.add_argument(
+        "--predict_split", choices=PARTS, default="train", help="section of the split (default: train)"
+    )
+    parser.add_argument("--prefix", default="", help="the --prefix that the scores were written with")
+    parser.add_argument("--output", default=None, help="also write the table to this CSV file")
+    args = parser.parse_args(argv)
+    try:
+        table = table_of_run(args.run, args.checkpoint_name, args.predict_split, args.prefix)
+    except InputError as error:
+        print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
+        return 2
+    print(markdown_table(table))
+    if args.output:
+        write_text(args.output, table.to_csv())
+    return 0
+
+
+def table_of_run(run: Path, checkpoint_name: str, section: str, prefix: str) -> pd.DataFrame:
+    """`results.category_table` of a run's dev and test scores."""
+    saved = load_run_settings(run)
+    if saved is None:
+        raise InputError(f"{run}: holds no run (no run.json)")
+    settings = Settings(**saved)
+    scores = {}
+    for part in ("dev", "test"):
+        section_name = "" if section == "train" else f"{section}_tasks-"
+        path = run / checkpoint_name / f"{prefix}eval-{section_name}{part}-performance.csv"
+        if not path.is_file():
+            raise InputError(f"{path}: not found; write it with --do_predict --predict_split {section}")
+        scores[part] = pd.read_csv(path, index_col=0, dtype={"task_prefix": str, "sample": str})
+    gym = Gym(settings.predict_dir, settings.skip_malformed)
+    return category_table(scores, gym, Ontology.load(ontology_path(settings)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""What the README tells a user to do exists and works."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from routing_moe.cli.arguments import build_parser
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_every_script_module_and_folder_named_exists():
+    named = set(
+        re.findall(r"[\w/]+\.(?:sh|py|png)\b|\bbenchmarks/README\.md|dataloader/splits/\w+\.json", README)
+    )
+    missing = sorted(path for path in named if "/" in path and not (ROOT / path).exists())
+    assert missing == []
+    for module in set(re.findall(r"python -m ([\w.]+)", README)):
+        assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+    for folder in re.findall(r"^\| `([\w/]+/)` \|", README, flags=re.MULTILINE):
+        assert (ROOT / folder).is_dir(), folder
+
+
+def test_every_flag_named_is_a_flag_or_said_to_be_left_out():
+    known = set(build_parser("")._option_string_actions) | {"--verbose", "--num_processes"}
+    assert set(re.findall(r"(?<![\w-])--\w+", README)) - known == set()
+
+
+def test_training_commands_parse():
+    commands = [
+        line
+        for block in code_blocks("bash")
+        for line in block.replace("\\\n", " ").splitlines()
+        if "routing_moe.cli.train" in line
+    ]
+    assert commands
+    for command in commands:
+        flags = command.split("routing_moe.cli.train", 1)[1].split()
+        assert build_parser("").parse_args(flags).output_dir
+
+
+def test_the_python_example_runs(make_model, tmp_path, monkeypatch):
+    import torch
+    from transformers import AutoTokenizer
+
+    from task.skill_gym import TINY_BART
+
+    tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
+    model = make_model(dtype=torch.float32, bart_fields={"vocab_size": len(tokenizer)})
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained("models/quickstart/best")
+    tokenizer.save_pretrained("models/quickstart/best")
+    (example,) = code_blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
+    assert (tmp_path / "models/plain_bart_of_one_task/model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("example_scripts/*.sh")), ids=lambda path: path.name)
+def test_scripts_are_well_formed(path):
+    import subprocess
+
+    subprocess.run(["bash", "-n", str(path)], check=True)

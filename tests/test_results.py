@@ -1,0 +1,69 @@
+"""Tables of results, with hand-computed numbers."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from dataloader.baselines import constant_answer, constant_baseline
+from dataloader.gym import Example, Gym
+from dataloader.ontology import Ontology
+from routing_moe.evaluation import mean_score
+from routing_moe.results import category_table, markdown_table
+
+
+def examples(*answers):
+    return [Example("t", "t_1_0", f"input {i}", (answer,)) for i, answer in enumerate(answers)]
+
+
+def test_the_constant_answer_is_the_most_frequent_first_answer():
+    assert constant_answer(examples("no", "yes", "yes")) == "yes"
+    assert constant_answer(examples("yes", "no", "yes", "no")) == "no"  # a tie: alphabetical
+    assert constant_baseline(examples("yes", "yes", "no"), examples("yes", "no", "no", "yes"), "ACC") == 0.5
+    # macro F1 of always "a": class a has precision 1/2 and recall 1 (F1 2/3), class b 0
+    assert constant_baseline(examples("a"), examples("a", "b"), "Classification-F1") == pytest.approx(1 / 3)
+
+
+def test_the_mean_score_weighs_tasks_alike_whatever_their_number_of_samples():
+    scores = pd.DataFrame({"task_prefix": ["a", "a", "b"], "performance": [0.0, 1.0, 1.0]})
+    assert mean_score(scores) == 0.75
+
+
+@pytest.fixture
+def gym(tmp_path):
+    for task, answers in {"yesno": ["yes", "yes", "no"], "copy": ["x", "y", "z"]}.items():
+        (tmp_path / task).mkdir()
+        for part in ("train", "dev", "test"):
+            lines = "".join(f"{part} {i}\t{answer}\n" for i, answer in enumerate(answers))
+            (tmp_path / task / f"{task}_3_7_{part}.tsv").write_text(lines)
+    (tmp_path / "metrics.json").write_text(json.dumps({"yesno": "ACC", "copy": "EM"}))
+    return Gym(tmp_path)
+
+
+def test_a_category_table_has_means_per_category_then_all(gym):
+    ontology = Ontology({"labels": {"binary": ["yesno"]}, "text": {"copying": ["copy"]}})
+    scores = pd.DataFrame(
+        {
+            "task_prefix": ["copy", "yesno"],
+            "sample": ["copy_3_7", "yesno_3_7"],
+            "metric": ["EM", "ACC"],
+            "performance": [1.0, 0.5],
+        }
+    )
+    table = category_table({"dev": scores, "test": scores}, gym, ontology)
+    assert table.index.tolist() == ["labels", "text", "all"]
+    assert table["tasks"].tolist() == [1, 1, 2]
+    assert table["dev"].tolist() == [0.5, 1.0, 0.75]
+    assert table["test, constant"].tolist() == pytest.approx([2 / 3, 1 / 3, 0.5])
+
+
+def test_a_markdown_table_lines_up():
+    table = pd.DataFrame(
+        {"tasks": [1, 12], "dev": [0.5, 0.25]}, index=pd.Index(["a", "all"], name="category")
+    )
+    assert markdown_table(table).splitlines() == [
+        "| category | tasks |   dev |",
+        "| -------- | ----: | ----: |",
+        "| a        |     1 | 0.500 |",
+        "| all      |    12 | 0.250 |",
+    ]

@@ -1,0 +1,68 @@
+"""The example scripts, run as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from routing_moe.cli import show_scores
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """train_routing_bart.sh on the embedded default, cut short; shared by the tests below."""
+    folder = tmp_path_factory.mktemp("script") / "run"
+    environment = os.environ | {
+        "PYTHON": sys.executable,
+        "OUTPUT_DIR": str(folder),
+        "TOTAL_STEPS": "2",
+        "EVAL_PERIOD": "2",
+    }
+    for name in ("MODEL", "DATA_DIR", "SPLIT", "TASKVECS"):
+        environment.pop(name, None)
+    script = ROOT / "example_scripts/train_routing_bart.sh"
+    done = subprocess.run(
+        ["bash", str(script), "--debug", "--max_output_length", "8"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+def test_the_training_script_runs_as_it_is(run_folder):
+    settings = json.loads((run_folder / "run.json").read_text())["settings"]
+    assert settings["model"] == "task/skill_gym/tiny_bart"
+    scores = pd.read_csv(run_folder / "best/eval-test-performance.csv", index_col=0)
+    assert scores["task_prefix"].nunique() == 24
+    assert (scores["n"] == 8).all()
+    assert (run_folder / "2-steps/route_t1.png").is_file()
+
+
+def test_scores_are_shown_by_category_beside_a_constant_answer(run_folder, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)  # run.json holds the data folder as it was typed
+    assert show_scores.main([str(run_folder), "--output", str(tmp_path / "table.csv")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [cell.strip() for cell in printed[0].split("|")[2:-1]] == [
+        "tasks", "dev", "dev, constant", "test", "test, constant"
+    ]  # fmt: skip
+    assert printed[-1].startswith("| all")
+    table = pd.read_csv(tmp_path / "table.csv", index_col=0)
+    assert table.loc["all", "tasks"] == 24
+    assert table.drop(index="all")["tasks"].sum() == 24
+
+
+def test_scores_that_were_never_written_are_asked_for(run_folder, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert show_scores.main([str(run_folder), "--predict_split", "test"]) == 2
+    assert "write it with --do_predict --predict_split test" in capsys.readouterr().err
+    assert show_scores.main([str(run_folder / "best")]) == 2
+    assert "holds no run" in capsys.readouterr().err
