@@ -1,4 +1,4 @@
-"""What the benchmarks share: model sizes, inputs, interleaved timing, memory of one variant, the JSON line."""
+"""What the benchmarks share: model sizes, inputs, interleaved timing, memory, the JSON line."""
 
 import dataclasses
 import json
@@ -70,7 +70,7 @@ def build_plain_model(settings) -> BartForConditionalGeneration:
 
 
 def random_source(batch_size: int, length: int, vocab_size: int, device: str) -> dict[str, Tensor]:
-    """input_ids and attention_mask (B, S): every other example is 4 tokens shorter, so that there is a mask."""
+    """input_ids and attention_mask (B, S); every other example is 4 tokens shorter, so the mask is real."""
     input_ids = torch.randint(4, vocab_size, (batch_size, length))
     attention_mask = torch.ones_like(input_ids)
     input_ids[1::2, -4:], attention_mask[1::2, -4:] = 1, 0
@@ -166,7 +166,7 @@ def prepare(settings) -> None:
 
 
 def add_common_arguments(parser) -> None:
-    parser.add_argument("--model_size", choices=list(SIZES), default="base", help="sizes of bart-base, -large")
+    parser.add_argument("--model_size", choices=list(SIZES), default="base", help="default base")
     parser.add_argument("--num_experts", type=int, default=3, help="experts per layer (default 3)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 (default): torch's choice")
@@ -184,7 +184,7 @@ def chosen_variants(parser, asked: list[str] | None, available: list[str]) -> li
 
 
 def print_report(benchmark: str, settings, load: float, variants: dict, ratios: dict) -> None:
-    """One JSON line on stdout."""
+    """One JSON line on stdout. load: what the machine was doing before this process began to time."""
     is_cuda = settings.device == "cuda"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     report = {

@@ -111,20 +111,22 @@ def make_step(name: str, model, plain, optimizer, settings: Settings) -> Callabl
     trained = plain if route == "plain" else model
     inputs = measuring.random_source(B, S, trained.config.vocab_size, settings.device)
     inputs["labels"] = torch.randint(4, trained.config.vocab_size, (B, T), device=settings.device)
-    if route == "plain":
-        loss_of = lambda: plain_loss(plain, **inputs)  # noqa: E731
-    else:
-        routes_of = source_of_routes(route, model, B)
-        loss_of = lambda: model(**inputs, routes=routes_of(), sparse=not name.endswith("_slow")).loss  # noqa: E731
+    if route != "plain":
+        inputs["sparse"] = not name.endswith("_slow")
+        routes_of_step = source_of_routes(route, model, B)
     parameters = list(trained.parameters())
 
     def step() -> dict[str, float]:
         torch.manual_seed(settings.seed)  # the fast and the slow path draw the same routes
         start = measuring.now(settings.device)
-        loss_of().backward()
+        if route == "plain":
+            loss = plain_loss(plain, **inputs)
+        else:
+            loss = model(**inputs, routes=routes_of_step()).loss
+        loss.backward()
         middle = measuring.now(settings.device)
-        for p in parameters:  # as in routing_moe/stepping.py: AdamW must see zeros where no example came by
-            if p.grad is None:
+        for p in parameters:
+            if p.grad is None:  # as in training: AdamW must see zeros where no example came by
                 p.grad = torch.zeros_like(p)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

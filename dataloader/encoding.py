@@ -198,6 +198,7 @@ def _tokenize(texts: list[str], tokenizer, max_length: int, extra_bos: bool, wha
         pieces.append(np.fromiter((token for row in rows for token in row), dtype=np.int32))
         progress.update(len(chunk))
     progress.close()
+    tokenizer.backend_tokenizer.no_truncation()  # else the length would be saved with every checkpoint
     flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
     return Ragged(flat, _offsets(lengths))
 

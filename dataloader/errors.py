@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import pickle
 from collections.abc import Iterable
+from contextlib import contextmanager
+
+LONGEST_BRIEF = 300  # characters of another library's message shown
 
 
 class InputError(ValueError):
@@ -15,6 +19,24 @@ class InputError(ValueError):
     def __init__(self, faults: str | Iterable[str]):
         self.faults: list[str] = [faults] if isinstance(faults, str) else list(faults)
         super().__init__("\n".join(self.faults))
+
+
+@contextmanager
+def told_with(prefix: str):
+    """Puts `prefix`, such as a flag as it is typed, before every fault of an InputError raised inside."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(prefix + fault for fault in error.faults) from None
+
+
+def in_brief(error: BaseException) -> str:
+    """The beginning of an error's message on one line; a library's may run over hundreds."""
+    if isinstance(error, pickle.UnpicklingError):  # torch's message advises to unpickle the file all the same
+        return "it is not a file of tensors alone"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:2]) or type(error).__name__
+    return text if len(text) <= LONGEST_BRIEF else text[:LONGEST_BRIEF] + "..."
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError, did_you_mean
 from dataloader.jsonfile import load_json_object
-from dataloader.metrics import METRIC_FUNCTIONS, METRICS
+from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_fault
 
 PARTS = ("train", "dev", "test")
 FAULTS_SHOWN = 5
@@ -58,6 +58,8 @@ def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[lis
         content = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     faults: list[tuple[int, str]] = []
     if content.startswith(_BOM):
         content = content.removeprefix(_BOM)
@@ -142,6 +144,10 @@ class Gym:
             raise InputError(self._missing_task(task))
         return list(found)
 
+    def has_sample(self, task: str, sample: str) -> bool:
+        """Whether a task has a sample of this seed ("100") or whole prefix ("boolq_32_100")."""
+        return bool(self._named_samples(self.samples(task), sample))
+
     def examples(self, task: str, part: str, samples: str = "all") -> list[Example]:
         """Examples of one task, part "train", "dev" or "test", sample after sample.
 
@@ -192,7 +198,8 @@ class Gym:
     ) -> list[str]:
         """Returns every fault that reading and scoring these tasks would meet, without raising; [] if none.
 
-        Reads (and keeps) all files concerned. `metrics`: False leaves out whether each task has a metric.
+        Reads (and keeps) all files concerned. `metrics`: False leaves out whether each task has a metric
+        and whether this can score against the answers of the dev and test parts.
         """
         faults: list[str] = []
         parts = list(parts)
@@ -200,7 +207,7 @@ class Gym:
             if metrics:
                 faults += _faults_of(self.metric, task)
             for part in parts:
-                faults += _faults_of(self._check_part, task, part, samples)
+                faults += _faults_of(self._check_part, task, part, samples, metrics and part != "train")
         return list(dict.fromkeys(faults))  # a missing task is missing once, not once a part
 
     @cached_property
@@ -208,10 +215,15 @@ class Gym:
         path = self.folder / "metrics.json"
         return load_json_object(path, "a file like {task: metric}") if path.exists() else {}
 
-    def _check_part(self, task: str, part: str, samples: str) -> None:
+    def _check_part(self, task: str, part: str, samples: str, scored: bool) -> None:
         faults: list[str] = []
         for path, sample in self._files(task, part, samples):
-            faults += _faults_of(self._read, path, task, sample)
+            found = _faults_of(self._read, path, task, sample)
+            if scored and not found and not _faults_of(self.metric, task):
+                answers = dict.fromkeys(example.outputs[0] for example in self._read(path, task, sample))
+                unusable = (answer_fault(answer, self.metric(task)) for answer in answers)
+                found = [f"{path}: {fault}" for fault in unusable if fault][:FAULTS_SHOWN]
+            faults += found
         if faults:
             raise InputError(faults)
 
@@ -225,12 +237,16 @@ class Gym:
         elif samples == "first":
             chosen = known[:1]
         else:
-            chosen = [name for name in known if samples in (name, name.rsplit("_", 1)[-1])]
+            chosen = self._named_samples(known, samples)
         if not chosen:
             raise InputError(
                 f"task '{task}' has no sample '{samples}' (all, first, or one of {', '.join(known)})"
             )
         return [(self.folder / task / f"{sample}_{part}.tsv", sample) for sample in chosen]
+
+    @staticmethod
+    def _named_samples(known: list[str], sample: str) -> list[str]:
+        return [name for name in known if sample in (name, name.rsplit("_", 1)[-1])]
 
     def _find_samples(self, task: str) -> tuple[str, ...]:
         if task not in self._samples:

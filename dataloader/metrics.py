@@ -59,6 +59,13 @@ def evaluate(predictions: Sequence[str], answers: Answers, metric: str) -> float
     return float(METRIC_FUNCTIONS[metric](predictions, answers))
 
 
+def answer_fault(answer: str, metric: str) -> str | None:
+    """Returns why the metric cannot score against this first answer, None if it can."""
+    if metric == "Pearson-Correlation" and _number(answer) is None:
+        return f"the answer {answer!r} is not a number, which {metric} needs"
+    return None
+
+
 # ---------------------------------------------------------------------------- mean over examples
 
 

@@ -1,15 +1,18 @@
 """Everything that can be wrong with flags and data, found before a model is loaded, told at once."""
 
 import importlib.util
-import json
-from dataclasses import dataclass
+import math
+import os
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+import torch
 from transformers import AutoConfig, BartConfig
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import InputError, did_you_mean
+from dataloader.errors import InputError, did_you_mean, in_brief, told_with
 from dataloader.gym import Gym
+from dataloader.jsonfile import load_json_object
 from dataloader.ontology import Ontology
 from dataloader.task_splits import Split, load_split
 from routing_moe.configuration import RoutingBartConfig
@@ -43,7 +46,17 @@ NOT_NEGATIVE = (
     "no_eval_until",
     "seed",
 )
+INFINITY_HAS_A_MEANING = {"max_grad_norm"}  # no clipping
 PROBABILITY = ("exploration_epsilon", "warmup_ratio")
+ARCHITECTURE_FIELDS = {  # flags that a checkpoint has answers of its own to, and where it keeps them
+    "num_experts": "num_experts",
+    "router_nn_type": "router_nn_type",
+    "router_hidden_dim": "router_hidden_dim",
+    "taskvecs_dim": "router_input_dim",
+    "encoder_vanilla_layers": "encoder_vanilla_layers",
+    "decoder_vanilla_layers": "decoder_vanilla_layers",
+}
+FEW = 5  # names shown of a long list
 
 
 @dataclass(frozen=True)
@@ -60,10 +73,11 @@ class Inputs:
 class Faults(list):
     """Collects the faults of checks that raise InputError."""
 
-    def of(self, check, *arguments):
-        """The check's result, or None with its faults noted."""
+    def of(self, check, *arguments, flag: str | None = None):
+        """The check's result, or None with its faults noted, after the flag that gave the path if any."""
         try:
-            return check(*arguments)
+            with told_with(f"--{flag} " if flag else ""):
+                return check(*arguments)
         except InputError as error:
             self.extend(error.faults)
             return None
@@ -79,12 +93,20 @@ def check_inputs(settings: Settings) -> Inputs:
         settings.do_lowercase,
         settings.append_another_bos,
     )
-    train_gym = faults.of(Gym, settings.train_dir, settings.skip_malformed)
+    train_gym = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
     predict_gym = train_gym
     if settings.predict_dir != settings.train_dir:
-        predict_gym = faults.of(Gym, settings.predict_dir, settings.skip_malformed)
-    split = faults.of(load_split, split_path(settings))
-    ontology = faults.of(Ontology.load, ontology_path(settings))
+        predict_gym = faults.of(Gym, settings.predict_dir, settings.skip_malformed, flag="predict_dir")
+    split = None
+    if train_gym and not settings.custom_tasks_splits and not split_path(settings).is_file():
+        faults.append(
+            f"--train_dir {settings.train_dir} has no split.json; name one by --custom_tasks_splits"
+        )
+    elif train_gym or settings.custom_tasks_splits:
+        flag = "custom_tasks_splits" if settings.custom_tasks_splits else None
+        split = faults.of(load_split, split_path(settings), flag=flag)
+    flag = "task_ontology" if settings.task_ontology else None
+    ontology = faults.of(Ontology.load, ontology_path(settings), flag=flag)
     if split and train_gym and predict_gym:
         faults += data_faults(settings, train_gym, predict_gym, split)
     faults += run_folder_faults(settings)
@@ -120,6 +142,15 @@ def number_faults(settings: Settings) -> list[str]:
             value = getattr(settings, name)
             if not holds(value):  # a NaN fails every rule
                 faults.append(f"--{name} is {value}; it must be {must_be}")
+    faults += [
+        f"--{field.name} is infinite; it must be a number"
+        for field in fields(settings)
+        if field.name not in INFINITY_HAS_A_MEANING and getattr(settings, field.name) in (math.inf, -math.inf)
+    ]
+    if settings.seed >= 2**32:
+        faults.append(f"--seed is {settings.seed}; it must be below 2**32")
+    if settings.mixed_precision == "fp16" and not torch.cuda.is_available():
+        faults.append("--mixed_precision is fp16, which needs a GPU; on a CPU give bf16 or no")
     if settings.router_mode is not None and settings.router_mode not in ROUTER_MODES:
         guess = did_you_mean(settings.router_mode, ROUTER_MODES)
         faults.append(
@@ -144,23 +175,49 @@ def data_faults(settings: Settings, train_gym: Gym, predict_gym: Gym, split: Spl
     if settings.do_train:
         if not split.train:
             faults.append(f"{split.path}: the train section is empty; there is nothing to train on")
-        faults += train_gym.check(split.train, ["train"], "all")
-        faults += predict_gym.check(split.train, ["dev"], settings.predict_samples)
+        faults += task_faults(split, split.train, train_gym, ["train"], "all")
+        faults += task_faults(split, split.train, predict_gym, ["dev"], settings.predict_samples)
     if settings.do_predict:
         tasks = split.section(settings.predict_split)
         if not tasks:
             faults.append(
                 f"--predict_split is {settings.predict_split!r}, a section that {split.path} leaves empty"
             )
-        faults += predict_gym.check(tasks, ["dev", "test"], settings.predict_samples)
+        faults += task_faults(split, tasks, predict_gym, ["dev", "test"], settings.predict_samples)
     return list(dict.fromkeys(faults))
+
+
+def task_faults(split: Split, tasks, gym: Gym, parts: list[str], samples: str) -> list[str]:
+    """Faults of some of a split's tasks in a gym: those it does not have, then those of its files."""
+    known = set(gym.tasks())
+    unknown = [task for task in tasks if task not in known]
+    faults = [f"{split.path}: {fault}" for fault in gym.check(unknown, parts, metrics=False)]
+    tasks = [task for task in tasks if task in known]
+    if samples not in ("all", "first"):
+        lacking = [task for task in tasks if not gym.has_sample(task, samples)]
+        if lacking:
+            faults.append(
+                f"--predict_samples is {samples!r}: no such sample of {in_short(lacking)}; give all, first, "
+                f"or a seed such as {gym.samples(lacking[0])[0].rsplit('_', 1)[-1]}"
+            )
+        tasks = [task for task in tasks if task not in lacking]
+    return faults + gym.check(tasks, parts, samples)
+
+
+def in_short(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more
 
 
 def run_folder_faults(settings: Settings) -> list[str]:
     """An output folder that holds another run must not be overwritten, nor resumed with other settings."""
     folder = Path(settings.output_dir)
-    if folder.exists() and not folder.is_dir():
-        return [f"--output_dir {folder} is a file; name a folder"]
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        return [f"--output_dir {folder}: {there} is a file; name a folder"]
+    if not os.access(there, os.W_OK | os.X_OK):
+        return [f"--output_dir {folder}: {there} cannot be written to"]
     faults = Faults()
     saved = faults.of(load_run_settings, folder)
     if faults or saved is None or not settings.do_train:
@@ -186,15 +243,17 @@ def start_faults(settings: Settings, split: Split | None) -> list[str]:
         faults.append(
             "--taskvecs has no effect without --initialize_from_vanilla: a checkpoint has its own vectors"
         )
+    if not settings.do_train and not settings.do_predict:
+        return faults
+    if checkpoint is not None:
+        return faults + checkpoint_faults(settings, checkpoint, split)
     if settings.do_train and settings.initialize_from_vanilla:
         return faults + vanilla_faults(settings, split)
-    if checkpoint is None and not (settings.do_train and settings.initialize_from_vanilla):
-        wanted = settings.checkpoint or Path(settings.output_dir) / settings.checkpoint_name
-        hint = "; to train from a plain BART give --initialize_from_vanilla" if settings.do_train else ""
-        faults.append(f"{wanted}: no checkpoint there{hint}")
-    elif checkpoint is not None:
-        faults += length_faults(settings, Path(checkpoint))
-    return faults
+    wanted = f"--checkpoint {settings.checkpoint}"
+    if not settings.checkpoint:
+        wanted = f"--output_dir {settings.output_dir} --checkpoint_name {settings.checkpoint_name}"
+    hint = "; to train from a plain BART give --initialize_from_vanilla" if settings.do_train else ""
+    return [*faults, f"{wanted}: no checkpoint there (a folder with a config.json){hint}"]
 
 
 def vanilla_faults(settings: Settings, split: Split | None) -> list[str]:
@@ -202,16 +261,20 @@ def vanilla_faults(settings: Settings, split: Split | None) -> list[str]:
     faults = Faults()
     fields = architecture(settings)
     if settings.taskvecs:
-        loaded = faults.of(load_task_vectors, settings.taskvecs)
+        loaded = faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs")
         if loaded:
             names, vectors_ND = loaded
             faults += vector_faults(settings, names, vectors_ND.shape[1], split)
             fields["router_input_dim"] = vectors_ND.shape[1]
+    if not Path(settings.model).is_dir() and not is_hub_name(settings.model):
+        return [
+            *faults,
+            f"--model {settings.model}: no such folder (nor a hub name such as facebook/bart-base)",
+        ]
     try:
         bart = AutoConfig.from_pretrained(settings.model)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        return [*faults, f"--model {settings.model}: no model can be loaded from there ({reason})"]
+    except Exception as error:  # the library's own ways to fail
+        return [*faults, f"--model {settings.model}: no model can be loaded from there ({in_brief(error)})"]
     if not isinstance(bart, BartConfig) or isinstance(bart, RoutingBartConfig):
         return [
             *faults,
@@ -219,10 +282,17 @@ def vanilla_faults(settings: Settings, split: Split | None) -> list[str]:
         ]
     known = {k: v for k, v in bart.to_dict().items() if k not in ("model_type", "architectures")}
     try:
-        RoutingBartConfig(**known | fields)
+        told_already = ("router_mode", "exploration_epsilon")
+        RoutingBartConfig(**known | {k: v for k, v in fields.items() if k not in told_already})
     except Exception as error:  # the library wraps the configuration's own message in errors of its own
-        faults.append(str(error.__cause__ or error))
+        named = str(error.__cause__ or error).replace("router_input_dim is", "taskvecs_dim is")
+        faults += [f"--{fault}" for fault in named.splitlines()]
     return faults + position_faults(settings, bart.max_position_embeddings, settings.model)
+
+
+def is_hub_name(model: str) -> bool:
+    """Whether `model` has the form "name" or "organisation/name"; anything else can only be a path."""
+    return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not model.endswith("/")
 
 
 def vector_faults(settings: Settings, names: list[str], dim: int, split: Split | None) -> list[str]:
@@ -236,19 +306,30 @@ def vector_faults(settings: Settings, names: list[str], dim: int, split: Split |
     if settings.do_predict and split:
         lacking = sorted({*lacking, *split.section(settings.predict_split)} - set(names))
     if lacking:
-        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-        faults.append(f"{settings.taskvecs} has no vector for {', '.join(lacking[:5])}{more}")
+        faults.append(f"--taskvecs {settings.taskvecs} has no vector for {in_short(lacking)}")
     return faults
 
 
-def length_faults(settings: Settings, checkpoint: Path) -> list[str]:
-    try:
-        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        return [f"{checkpoint / 'config.json'}: not JSON ({error})"]
+def checkpoint_faults(settings: Settings, checkpoint: Path, split: Split | None) -> list[str]:
+    """The checkpoint's own config against the flags and the tasks of the split."""
+    faults = Faults()
+    config = faults.of(load_json_object, checkpoint / "config.json", "a model's configuration")
+    if config is None:
+        return faults
     if config.get("model_type") != RoutingBartConfig.model_type:
         return [f"{checkpoint} holds a {config.get('model_type')!r} model, not a routing BART"]
-    return position_faults(settings, config.get("max_position_embeddings", 1024), checkpoint)
+    wanted = set(split.train) if split and settings.do_train else set()
+    if split and settings.do_predict:
+        wanted |= set(split.section(settings.predict_split))
+    if lacking := sorted(wanted - set(config.get("task_names") or ())):
+        faults.append(f"{checkpoint} has no task vector for {in_short(lacking)}")
+    faults += [
+        f"--{flag} is {getattr(settings, flag)}, but {checkpoint} was trained with {config.get(field)}; "
+        "leave the flag out to use the checkpoint's"
+        for flag, field in ARCHITECTURE_FIELDS.items()
+        if getattr(settings, flag) is not None and getattr(settings, flag) != config.get(field)
+    ]
+    return faults + position_faults(settings, config.get("max_position_embeddings", 1024), checkpoint)
 
 
 def position_faults(settings: Settings, positions: int, where) -> list[str]:

@@ -43,7 +43,7 @@ class RoutingBartConfig(BartConfig):
         super().__post_init__(**kwargs)
         faults = self.faults()
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError("\n".join(faults))
 
     def faults(self) -> list[str]:
         """What contradicts itself in this configuration, one sentence each; empty when all is well."""

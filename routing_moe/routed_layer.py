@@ -18,18 +18,22 @@ from torch import Tensor, nn
 class RoutePlan:
     """Which examples each expert runs on, worked out once per forward pass.
 
-    routes_BLE: the weights. active: (L, B, E) booleans on the CPU, or None to run every expert on every
-    example (the specification that the sparse path is tested against, and the only way to decode with a
-    cache, where an expert must have seen every token).
+    routes_BLE: the weights. order_LEB: for every layer and expert the examples, those with a weight first;
+    n_active: how many those are, [layer][expert]. Without them every expert runs on every example (the
+    specification that the sparse path is tested against, and the only way to decode with a cache, where an
+    expert must have seen every token).
     """
 
     routes_BLE: Tensor
-    active: Tensor | None = None
+    order_LEB: Tensor | None = None
+    n_active: list[list[int]] | None = None
 
     @classmethod
     def sparse(cls, routes_BLE: Tensor) -> "RoutePlan":
-        """Skip what has weight zero. Costs one transfer of B*L*E booleans to the CPU."""
-        return cls(routes_BLE, (routes_BLE.detach() != 0).transpose(0, 1).cpu())
+        """Skip what has weight zero. Costs one transfer, of L*E numbers, from the device to the CPU."""
+        rests_LEB = (routes_BLE.detach() == 0).permute(1, 2, 0)
+        order_LEB = rests_LEB.to(torch.uint8).argsort(dim=-1, stable=True)
+        return cls(routes_BLE, order_LEB, (~rests_LEB).sum(-1).tolist())
 
     @classmethod
     def dense(cls, routes_BLE: Tensor) -> "RoutePlan":
@@ -37,17 +41,13 @@ class RoutePlan:
 
     def examples(self, row: int, expert: int) -> tuple[Tensor | None, Tensor | None]:
         """(active, resting) example indices of an expert of layer `row`; None stands for all of them."""
-        B = self.routes_BLE.shape[0]
-        if self.active is None:
-            return None, torch.empty(0, dtype=torch.long)
-        is_active_B = self.active[row, :, expert]
-        n_active = int(is_active_B.sum())
-        if n_active == B:
-            return None, torch.empty(0, dtype=torch.long)
+        nobody = torch.empty(0, dtype=torch.long)
+        n_active = None if self.n_active is None else self.n_active[row][expert]
+        if n_active in (None, len(self.routes_BLE)):
+            return None, nobody
         if n_active == 0:
-            return torch.empty(0, dtype=torch.long), None
-        device = self.routes_BLE.device
-        return is_active_B.nonzero()[:, 0].to(device), (~is_active_B).nonzero()[:, 0].to(device)
+            return nobody, None
+        return self.order_LEB[row, expert].tensor_split([n_active])
 
 
 class RoutedLayer(nn.Module):

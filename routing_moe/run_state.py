@@ -6,7 +6,6 @@ A checkpoint is written beside its place and renamed, so that a process killed a
 good one. Files named *.partial and *.previous are traces of such a kill; `find_checkpoint` knows them.
 """
 
-import json
 import os
 import platform
 import shlex
@@ -19,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from dataloader.errors import InputError
+from dataloader.errors import InputError, in_brief
+from dataloader.jsonfile import load_json_object
 
 STATE_FILE = "training_state.pt"
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
@@ -71,19 +71,19 @@ def load_training_state(path: str | Path) -> dict:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # truncated, foreign or unreadable: all the same to the user
         raise InputError(
-            f"{file}: cannot be read ({error}); delete it and its folder to start anew"
+            f"{file}: cannot be read ({in_brief(error)}); to start anew, delete {file.parent}"
         ) from None
 
 
-def describe_run(settings: dict) -> dict:
-    """What `run.json` holds: settings, command line, library versions, git commit of the code."""
+def describe_run(settings: dict, command: list[str] | None = None) -> dict:
+    """What `run.json` holds: settings, command (that of the process by default), versions, git commit."""
     repository = Path(__file__).resolve().parents[1]
     asked = subprocess.run(
         ["git", "-C", str(repository), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
     return {
         "settings": settings,
-        "command": shlex.join(sys.argv),
+        "command": shlex.join(command or sys.argv),
         "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
         "git": asked.stdout.strip() or None,
     }
@@ -94,7 +94,7 @@ def load_run_settings(output_dir: str | Path) -> dict | None:
     path = Path(output_dir) / "run.json"
     if not path.is_file():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: is not a run description that this program wrote") from None
+    settings = load_json_object(path, "the description of a run").get("settings")
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: has no settings of a run; name another folder, or delete the file")
+    return settings

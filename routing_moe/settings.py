@@ -101,7 +101,13 @@ class Settings:
     def differences(self, saved: dict) -> list[str]:
         """Faults for the settings in which this run would not continue the saved one."""
         return [
-            f"--{name} is {value}, but the run to resume had {saved[name]}"
+            f"--{name} is {_as_said(value)}, but in the run to resume it was {_as_said(saved[name])}"
             for name, value in self.to_dict().items()
             if name not in FREE_ON_RESUME and name in saved and saved[name] != value
         ]
+
+
+def _as_said(value) -> str:
+    if value is None or value is False:
+        return "not given"
+    return "given" if value is True else str(value)

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, BartForConditionalGeneration
+from transformers import AutoTokenizer
 
-from dataloader.errors import InputError
+from dataloader.errors import InputError, in_brief, told_with
 from dataloader.task_splits import Split
 from routing_moe.modeling import RoutingBartForConditionalGeneration
 from routing_moe.run_state import find_checkpoint
 from routing_moe.settings import Settings
 from routing_moe.task_vectors import load_task_vectors
-from routing_moe.upcycling import load_plain_weights, load_vanilla_checkpoint
+from routing_moe.upcycling import load_bart, load_plain_weights, load_vanilla_checkpoint
 
 # What the architecture flags mean when they are not given and a model is made from a plain BART.
 ARCHITECTURE_DEFAULTS = {
@@ -35,35 +35,53 @@ def architecture(settings: Settings) -> dict:
     return chosen | {"exploration_epsilon": settings.exploration_epsilon}
 
 
+def checkpoint_to_resume(settings: Settings) -> Path | None:
+    """The run's own last checkpoint, if it is to be resumed and has one."""
+    resumes = settings.do_train and settings.resume
+    return find_checkpoint(Path(settings.output_dir) / "last") if resumes else None
+
+
 def checkpoint_to_start_from(settings: Settings) -> Path | None:
     """The checkpoint folder that the flags name, or None for a start from a plain BART or a missing one."""
-    output_dir = Path(settings.output_dir)
-    if settings.do_train and settings.resume and (last := find_checkpoint(output_dir / "last")):
+    if last := checkpoint_to_resume(settings):
         return last
     if settings.do_train and settings.initialize_from_vanilla:
         return None
-    return find_checkpoint(settings.checkpoint or output_dir / settings.checkpoint_name)
+    return find_checkpoint(settings.checkpoint or Path(settings.output_dir) / settings.checkpoint_name)
 
 
-def load_start(settings: Settings, split: Split, section: str):
+def load_start(settings: Settings, split: Split):
     """(model, tokenizer) to start from. A new model gets vectors for every task of the split; a checkpoint
-    must have them for the section that will be used.
+    has its own (`checks.checkpoint_faults` finds what it lacks).
 
     Raises InputError when the weights, vectors or tokenizer do not fit together.
     """
     checkpoint = checkpoint_to_start_from(settings)
     if checkpoint is None:
-        model, source = model_from_bart(settings, list(split.all)), settings.model
+        model = model_from_bart(settings, list(split.all))
+        with told_with("--model "):
+            tokenizer = load_tokenizer(settings.model, model.config.vocab_size)
     else:
-        model, source = load_checkpoint(checkpoint, settings, list(split.section(section))), checkpoint
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    if len(tokenizer) > model.config.vocab_size:
-        raise InputError(
-            f"the tokenizer of {source} has {len(tokenizer)} tokens, more than the {model.config.vocab_size} "
-            "embeddings of the model; they do not belong together"
-        )
+        model = load_checkpoint(checkpoint, settings)
+        tokenizer = load_tokenizer(checkpoint, model.config.vocab_size)
     model.task_vectors.weight.requires_grad_(not settings.freeze_task_model)
     return model, tokenizer
+
+
+def load_tokenizer(source: str | Path, vocab_size: int):
+    """The tokenizer in a folder or of a hub name, for so many embeddings. Raises InputError, naming it."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # the library's and the file formats' own ways to fail
+        raise InputError(f"{source}: no tokenizer can be loaded from there ({in_brief(error)})") from None
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # what the library makes of no files at all
+        raise InputError(f"{source}: has no tokenizer files (tokenizer.json, or vocab.json and merges.txt)")
+    if len(tokenizer) > vocab_size:
+        raise InputError(
+            f"{source}: its tokenizer has {len(tokenizer)} tokens, more than the {vocab_size} embeddings of "
+            "its model; they do not belong together"
+        )
+    return tokenizer
 
 
 def model_from_bart(settings: Settings, tasks: list[str]) -> RoutingBartForConditionalGeneration:
@@ -73,53 +91,38 @@ def model_from_bart(settings: Settings, tasks: list[str]) -> RoutingBartForCondi
         names, vectors = load_task_vectors(settings.taskvecs)
         fields["router_input_dim"] = vectors.shape[1]
     torch.manual_seed(settings.seed)
-    bart = BartForConditionalGeneration.from_pretrained(settings.model, dtype=torch.float32)
+    with told_with("--model "):
+        bart = load_bart(settings.model)
     num_experts = fields.pop("num_experts")
     model = RoutingBartForConditionalGeneration.from_bart(
         bart, num_experts, settings.init_eps, task_names=names, **fields
     )
     if settings.vanilla_checkpoint:
-        load_plain_weights(model, load_vanilla_checkpoint(settings.vanilla_checkpoint), settings.init_eps)
+        load_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps)
     if vectors is not None:
         model.task_vectors.weight.data.copy_(torch.from_numpy(vectors))
     return model
 
 
-def load_checkpoint(
-    checkpoint: Path, settings: Settings, tasks: list[str]
-) -> RoutingBartForConditionalGeneration:
+def load_vanilla_weights(model, path: str, init_eps: float) -> None:
+    with told_with("--vanilla_checkpoint "):
+        weights = load_vanilla_checkpoint(path)
+    with told_with(f"--vanilla_checkpoint {path}: "):
+        load_plain_weights(model, weights, init_eps)
+
+
+def load_checkpoint(checkpoint: Path, settings: Settings) -> RoutingBartForConditionalGeneration:
     """A saved routing BART, with the flags that may change between stages applied."""
     try:
-        model = RoutingBartForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{checkpoint}: is not a checkpoint of a routing BART ({error})") from None
-    faults = architecture_conflicts(model.config, settings, checkpoint)
-    lacking = sorted(set(tasks) - set(model.config.task_names))
-    if lacking:
-        faults.append(
-            f"{checkpoint} has no task vector for {', '.join(lacking[:5])}"
-            + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+        model, report = RoutingBartForConditionalGeneration.from_pretrained(
+            checkpoint, dtype=torch.float32, output_loading_info=True
         )
-    if faults:
-        raise InputError(faults)
+    except Exception as error:  # the library's and the file formats' own ways to fail
+        reason = in_brief(error)
+        raise InputError(f"{checkpoint}: not a sound checkpoint of a routing BART ({reason})") from None
+    # What the files lack, the library fills with random numbers.
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"{checkpoint}: its files lack {len(missing)} weights, such as {missing[0]}")
     model.config.router_mode = settings.router_mode or model.config.router_mode
     model.config.exploration_epsilon = settings.exploration_epsilon
     return model
-
-
-def architecture_conflicts(config, settings: Settings, checkpoint: Path) -> list[str]:
-    """Architecture flags given explicitly that the checkpoint contradicts (its own are used otherwise)."""
-    flags = {
-        "num_experts": "num_experts",
-        "router_nn_type": "router_nn_type",
-        "router_hidden_dim": "router_hidden_dim",
-        "taskvecs_dim": "router_input_dim",
-        "encoder_vanilla_layers": "encoder_vanilla_layers",
-        "decoder_vanilla_layers": "decoder_vanilla_layers",
-    }
-    return [
-        f"--{flag} is {getattr(settings, flag)}, but {checkpoint} was trained with {getattr(config, field)}; "
-        "leave the flag out to use the checkpoint's"
-        for flag, field in flags.items()
-        if getattr(settings, flag) is not None and getattr(settings, flag) != getattr(config, field)
-    ]

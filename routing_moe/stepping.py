@@ -99,13 +99,15 @@ class Stepper:
         routes_BLE = self.model.draw_routes(task_ids_B)
         leaf_BLE = routes_BLE.detach().requires_grad_(routes_BLE.requires_grad)
         torch.manual_seed(step_seed(self.settings.seed, step, 1 + self.accelerator.process_index))
-        totals = torch.zeros(2, dtype=torch.float64)
-        for group in groups:
-            totals += self._backward(indices[group], choices[group], leaf_BLE, group)
+        parts = [self._backward(indices[group], choices[group], leaf_BLE, group) for group in groups]
+        # The losses stay on the device until here, so that no micro-batch waits for the one before.
+        totals = torch.tensor(
+            [sum(float(loss) for loss, _ in parts), sum(n for _, n in parts)], dtype=torch.float64
+        )
         self._regularise()
-        gradients = self._collect_gradients(routes_BLE, leaf_BLE, totals)
+        self._collect_gradients(routes_BLE, leaf_BLE, totals)
         self._check(totals[0], "loss", step, indices)
-        return self._update(step, indices, gradients) | {
+        return self._update(step, indices) | {
             "loss": float(totals[0]),
             "tokens": int(totals[1]),
             "route_entropy": mean_entropy(leaf_BLE.detach()),
@@ -129,14 +131,15 @@ class Stepper:
         own = assign_to_ranks(costs, world)[self.accelerator.process_index]
         return indices, choices, [groups[i] for i in own]
 
-    def _backward(self, indices, choices, leaf_BLE: Tensor, group) -> Tensor:
+    def _backward(self, indices, choices, leaf_BLE: Tensor, group) -> tuple[Tensor, int]:
+        """Forward and backward of one micro-batch; its summed loss and number of target tokens."""
         batch = self.examples.collate(indices, choices, pad_token_id=self.model.config.pad_token_id)
         tokens = int((batch["labels"] != -100).sum())
         inputs = {k: v.to(self.model.device) for k, v in batch.items() if k != "task_ids"}
         with self.accelerator.autocast():
             loss = self.model(**inputs, routes=leaf_BLE[torch.from_numpy(group).to(leaf_BLE.device)]).loss
         self.accelerator.backward(loss)
-        return torch.tensor([float(loss.detach()), tokens], dtype=torch.float64)
+        return loss.detach(), tokens
 
     def _regularise(self) -> None:
         """Expert regularisation, once per published batch: gradient_accumulation_steps times a step."""
@@ -144,24 +147,23 @@ class Stepper:
             weight = self.settings.expert_regularization * self.settings.gradient_accumulation_steps
             self.accelerator.backward(weight * self.model.expert_distance())
 
-    def _collect_gradients(self, routes_BLE: Tensor, leaf_BLE: Tensor, totals: Tensor) -> list[Tensor]:
+    def _collect_gradients(self, routes_BLE: Tensor, leaf_BLE: Tensor, totals: Tensor) -> None:
         """Sum gradients over processes, send the routes' through the router, fill gaps with zeros.
 
         An expert that no example chose has no gradient; the optimizer must see zeros there, so that it
         takes the same step as if every expert had run.
         """
-        for p in self.parameters:
+        trained = self.parameters + ([leaf_BLE] if leaf_BLE.requires_grad else [])
+        for p in trained:  # a process without a share of the step has no gradient at all
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         if self.accelerator.num_processes > 1:
-            to_sum = [p.grad for p in self.parameters] + ([] if leaf_BLE.grad is None else [leaf_BLE.grad])
-            sum_over_processes(to_sum, self.accelerator)
+            sum_over_processes([p.grad for p in trained], self.accelerator)
             totals.copy_(self.accelerator.reduce(totals.to(leaf_BLE.device), reduction="sum").cpu())
         if leaf_BLE.requires_grad:
             routes_BLE.backward(leaf_BLE.grad)
-        return [p.grad for p in self.parameters]
 
-    def _update(self, step: int, indices, gradients: list[Tensor]) -> dict:
+    def _update(self, step: int, indices) -> dict:
         """Clip, check, and step the optimizer at this step's learning rates."""
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         if self.accelerator.scaler is None:  # with a loss scaler, an overflow only skips the step
@@ -180,6 +182,7 @@ class Stepper:
     def _check(self, value, what: str, step: int, indices) -> None:
         if math.isfinite(float(value)):
             return
+        self.optimizer.zero_grad(set_to_none=True)
         names = self.model.config.task_names
         tasks = sorted({names[i] for i in self.examples.task_ids_N[indices]})
         raise TrainingDiverged(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloader.errors import InputError
+from dataloader.jsonfile import load_json_object
 
 NAMES_FILE, VECTORS_FILE = "id2task.json", "task_vecs.npy"
 
@@ -26,6 +27,8 @@ def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
         vectors_ND = np.load(vectors_path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{vectors_path}: not a NumPy array file ({error})") from None
+    if not isinstance(vectors_ND, np.ndarray):
+        raise InputError(f"{vectors_path}: holds several arrays; it must be one, as np.save writes it")
     if vectors_ND.ndim != 2 or not np.issubdtype(vectors_ND.dtype, np.floating):
         raise InputError(
             f"{vectors_path}: holds {vectors_ND.dtype} of shape {vectors_ND.shape}; "
@@ -50,15 +53,12 @@ def save_task_vectors(folder: str | Path, names: list[str], vectors_ND: np.ndarr
 
 
 def _read_names(path: Path) -> list[str]:
-    try:
-        id2task = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    expected = {str(row) for row in range(len(id2task))}
-    if not isinstance(id2task, dict) or set(id2task) != expected:
+    id2task = load_json_object(path, '{"0": task, "1": task, ...}')
+    are_names = all(isinstance(name, str) for name in id2task.values())
+    if not are_names or set(id2task) != {str(row) for row in range(len(id2task))}:
         raise InputError(f'{path}: must map the row numbers to task names, {{"0": name, "1": name, ...}}')
     names = [id2task[str(row)] for row in range(len(id2task))]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise InputError(f"{path}: names {', '.join(map(str, repeated))} more than once")
+        raise InputError(f"{path}: names {', '.join(repeated)} more than once")
     return names

@@ -29,10 +29,10 @@ class CsvTracker(GeneralTracker):
         """Settings are in run.json already; this is where a run begins, so old rows go."""
         kept: list[str] = []
         if self.first_step and self.path.is_file():
-            header, *rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-            # A row without its line end was being written when the process died.
-            rows = [row for row in rows if row.endswith("\n")]
-            kept = [header] + [row for row in rows if int(row.split(",")[0]) <= self.first_step]
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            # A line without its end was being written when the process died.
+            lines = [line for line in lines if line.endswith("\n")]
+            kept = lines[:1] + [row for row in lines[1:] if int(row.split(",")[0]) <= self.first_step]
         write_text(self.path, "".join(kept))
 
     @on_main_process

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from dataloader.encoding import EncodedExamples
+from dataloader.errors import InputError, in_brief
 from dataloader.ontology import Ontology
 from routing_moe.analysis.pictures import plot_routes
 from routing_moe.evaluation import Decoding, TaskFile, loss_per_token, mean_score, predict
@@ -187,10 +188,19 @@ class Training:
         self.accelerator.wait_for_everyone()
 
     def load_state(self, checkpoint: Path) -> None:
-        """Take up optimizer and loop state where `checkpoint` (the model's own) left them."""
+        """Take up optimizer and loop state where `checkpoint` (the model's own) left them.
+
+        Raises InputError when they cannot be read or are not this model's.
+        """
         state = load_training_state(checkpoint)
-        self.stepper.optimizer.load_state_dict(state.pop("optimizer"))
-        self.state = state
+        try:
+            self.stepper.optimizer.load_state_dict(state.pop("optimizer"))
+            self.state = {name: state[name] for name in self.state}
+        except (KeyError, ValueError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"{checkpoint}: its training state is not that of this run ({in_brief(error)}); "
+                f"to start anew, delete {checkpoint}"
+            ) from None
 
     # ---- the log
 

@@ -7,13 +7,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from transformers import BartConfig, BartForConditionalGeneration
+from transformers import initialization as init
 
-from dataloader.errors import InputError
+from dataloader.errors import InputError, in_brief
 from routing_moe.configuration import RoutingBartConfig
 from routing_moe.routed_layer import RoutedLayer
 from routing_moe.task_vectors import load_task_vectors
 
 # ---- plain BART -> experts
+
+# Names that a plain BART's state dict may lack: what it has not, and what is tied to the shared embedding.
+NOT_OF_A_BART = re.compile(
+    r"^router\.|^task_vectors\.|\.layers\.|\.embed_tokens\.|^lm_head\.|final_logits_bias"
+)
 
 
 def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
@@ -42,9 +48,13 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
     """
     try:
         shared = {name: tensor for name, tensor in plain.items() if ".layers." not in name}
-        _own_parts, unexpected = model.load_state_dict(shared, strict=False)
-        if unexpected or "model.shared.weight" not in shared:
-            raise RuntimeError(f"unexpected names: {unexpected[:3]}")
+        missing, unexpected = model.load_state_dict(shared, strict=False)
+        missing = [name for name in missing if not NOT_OF_A_BART.search(name)]
+        unexpected += _layers_beyond(model.config, plain)
+        if missing:
+            raise RuntimeError(f"they lack {', '.join(missing[:3])}")
+        if unexpected:
+            raise RuntimeError(f"they have besides {', '.join(unexpected[:3])}")
         for side in ("encoder", "decoder"):
             for i, layer in enumerate(getattr(model.model, side).layers):
                 prefix = f"model.{side}.layers.{i}."
@@ -57,8 +67,34 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
     except RuntimeError as error:
         depths = f"{model.config.encoder_layers}+{model.config.decoder_layers} layers"
         raise InputError(
-            f"these are not the weights of a plain BART with {depths}, width {model.config.d_model}: {error}"
+            f"these are not the weights of a plain BART with {depths}, width {model.config.d_model}: "
+            f"{in_brief(error)}"
         ) from None
+
+
+def _layers_beyond(config, plain: dict[str, Tensor]) -> list[str]:
+    """Names of weights of layers that a BART of this configuration does not have."""
+    depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
+    found = ((name, re.match(r"model\.(encoder|decoder)\.layers\.(\d+)\.", name)) for name in plain)
+    return [
+        name
+        for name, match in found
+        if ".layers." in name and (match is None or int(match[2]) >= depths[match[1]])
+    ]
+
+
+def load_bart(source: str | Path) -> BartForConditionalGeneration:
+    """The plain BART in a folder or of a hub name, in float32. Raises InputError, naming it."""
+    try:
+        bart, report = BartForConditionalGeneration.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # the library's and the file formats' own ways to fail
+        raise InputError(f"{source}: no plain BART can be loaded from there ({in_brief(error)})") from None
+    # What the files lack, the library fills with random numbers.
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"{source}: not a plain BART; it lacks {len(missing)} weights, such as {missing[0]}")
+    return bart
 
 
 def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -68,18 +104,20 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
     training, is dropped.
     """
     path = Path(path)
+    if path.is_dir():
+        return load_bart(path).state_dict()
     try:
-        if path.is_dir():
-            return BartForConditionalGeneration.from_pretrained(path, dtype=torch.float32).state_dict()
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise TypeError("it holds no dictionary of tensors")
+        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
     except Exception as error:  # each format has its own ways to be broken; all are the same to the user
-        raise InputError(f"{path}: not a checkpoint of a plain BART ({error})") from None
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+        raise InputError(f"{path}: not a checkpoint of a plain BART ({in_brief(error)})") from None
 
 
 # ---- experts -> plain BART
@@ -92,7 +130,7 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
     device, so it costs no memory and some milliseconds.
     """
     choices = routes_LE.argmax(dim=-1).tolist()
-    with torch.device("meta"):
+    with torch.device("meta"), init.no_init_weights():
         bart = BartForConditionalGeneration(_plain_config(model))
     state = {}
     for name, tensor in model.state_dict(keep_vars=True).items():

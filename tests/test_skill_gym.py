@@ -173,6 +173,11 @@ def test_tokenizer_round_trips_any_text_and_uses_the_ids_of_bart(tokenizer):
         assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
 
 
+def test_shipped_tokenizer_is_the_one_the_script_trains(tmp_path, tokenizer):
+    pretrain.train_tokenizer().save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == tokenizer.get_vocab()
+
+
 def test_words_of_the_gym_are_single_tokens_and_inputs_are_short(gym, tokenizer):
     lengths = []
     for task in TASKS:
@@ -284,9 +289,10 @@ def test_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path, tokenizer
         return plain_batch(tokenizer, settings, step)
 
     monkeypatch.setattr(pretrain, "SAVE_EVERY", 2)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pretrain, "batch", batch_until_step_five)
+    monkeypatch.setattr(pretrain, "batch", batch_until_step_five)
+    with pytest.raises(KeyboardInterrupt):
         pretrain.pretrain(settings, tokenizer, tmp_path / "state.pt")
+    monkeypatch.setattr(pretrain, "batch", plain_batch)
     resumed, _ = pretrain.pretrain(settings, tokenizer, tmp_path / "state.pt")
     for one, other in zip(straight.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)

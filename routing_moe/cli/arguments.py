@@ -2,6 +2,7 @@
 
 import argparse
 
+from dataloader.errors import did_you_mean
 from dataloader.gym import PARTS
 from routing_moe.routers import ROUTERS
 from routing_moe.selection import ROUTER_MODES
@@ -12,11 +13,17 @@ from routing_moe.starting import ARCHITECTURE_DEFAULTS as ARCHITECTURE
 def parse_settings(argv: list[str] | None, description: str) -> Settings:
     """Settings from a command line."""
     parser = build_parser(description)
-    return Settings(**vars(parser.parse_args(argv)))
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0], flags)}")
+    return Settings(**vars(known))
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        prog="python -m routing_moe.cli.train",
+        usage="%(prog)s --output_dir FOLDER [--do_train] [--do_predict] [flags, see --help]",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added

@@ -12,6 +12,7 @@
 import dataclasses
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from routing_moe.evaluation import load_task_files, mean_score, predict
 from routing_moe.results import write_predictions
 from routing_moe.run_state import describe_run, find_checkpoint, write_text
 from routing_moe.settings import Settings
-from routing_moe.starting import checkpoint_to_start_from, load_start
+from routing_moe.starting import checkpoint_to_resume, checkpoint_to_start_from, load_start
 from routing_moe.stepping import TrainingDiverged
 from routing_moe.tracking import CsvTracker
 from routing_moe.training import Training, decoding_of
@@ -42,9 +43,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         inputs = check_inputs(settings)
         accelerator = Accelerator(mixed_precision=settings.mixed_precision)
-        start_logging(settings, accelerator)
+        start_logging(accelerator)
         if settings.do_train:
-            run_training(settings, inputs, accelerator)
+            command = None if argv is None else ["python", "-m", "routing_moe.cli.train", *argv]
+            run_training(settings, inputs, accelerator, command)
             # The best checkpoint predicts, and nothing of the start matters any more.
             settings = dataclasses.replace(
                 settings,
@@ -55,26 +57,29 @@ def main(argv: list[str] | None = None) -> int:
             )
         if settings.do_predict:
             run_prediction(settings, inputs, accelerator)
+        accelerator.end_training()
     except InputError as error:
-        print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # all processes find the same faults
+            print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
         return 2
     except TrainingDiverged as error:
-        kept = find_checkpoint(Path(settings.output_dir) / "last")
-        advice = f"last good checkpoint: {kept}" if kept else "no checkpoint had been written yet"
-        log.error("training stopped: %s; %s. Try a lower learning rate.", error, advice)
+        log.error("training stopped: %s; %s. Try a lower learning rate.", error, what_is_kept(settings))
         return 1
+    except KeyboardInterrupt:
+        print(f"interrupted; {what_is_kept(settings)}", file=sys.stderr)
+        return 130
     return 0
 
 
-def run_training(settings: Settings, inputs: Inputs, accelerator: Accelerator) -> None:
-    """Build the model and the data, train to the end."""
-    checkpoint = checkpoint_to_start_from(settings)
+def what_is_kept(settings: Settings) -> str:
+    kept = find_checkpoint(Path(settings.output_dir) / "last")
+    return f"last good checkpoint: {kept}" if kept else "no checkpoint had been written yet"
+
+
+def run_training(settings: Settings, inputs: Inputs, accelerator: Accelerator, command) -> None:
+    """Build the model and the data, train to the end. Writes nothing before all of it is found sound."""
     set_seed(settings.seed)
-    model, tokenizer = load_start(settings, inputs.split, "train")
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        description = json.dumps(describe_run(settings.to_dict()), indent=1)
-        write_text(Path(settings.output_dir) / "run.json", description)
+    model, tokenizer = load_start(settings, inputs.split)
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
     pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
     examples = encode(pool, tokenizer, inputs.text_format, task_ids)
@@ -82,18 +87,23 @@ def run_training(settings: Settings, inputs: Inputs, accelerator: Accelerator) -
     training = Training(
         model.to(accelerator.device), tokenizer, examples, dev_files, inputs.ontology, settings, accelerator
     )
-    if settings.resume and checkpoint and checkpoint.name.startswith("last"):
+    if checkpoint := checkpoint_to_resume(settings):
         training.load_state(checkpoint)
+    accelerator.wait_for_everyone()
+    log_to_file(settings, accelerator, "log.txt")
+    if accelerator.is_main_process:
+        description = json.dumps(describe_run(settings.to_dict(), command), indent=1)
+        write_text(Path(settings.output_dir) / "run.json", description)
     start_trackers(settings, accelerator, first_step=training.state["step"])
     training.run()
-    accelerator.end_training()
 
 
 def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator) -> None:
     """Score the dev and test files of a section of the split; write scores and predictions."""
     tasks = list(inputs.split.section(settings.predict_split))
-    model, tokenizer = load_start(settings, inputs.split, settings.predict_split)
+    model, tokenizer = load_start(settings, inputs.split)
     model.to(accelerator.device)
+    log_to_file(settings, accelerator, "eval_log.txt")
     if settings.predict_temperature is not None:
         model.config.router_temperature = settings.predict_temperature
     checkpoint = checkpoint_to_start_from(settings)
@@ -124,21 +134,30 @@ def task_files(settings: Settings, inputs: Inputs, tasks, part: str, model, toke
     )
 
 
-def start_logging(settings: Settings, accelerator: Accelerator) -> None:
-    """Messages of the main process to the terminal and to log.txt (eval_log.txt without training)."""
+def start_logging(accelerator: Accelerator) -> None:
+    """Messages of the main process to the terminal."""
     library_logging.set_verbosity_error()
     library_logging.disable_progress_bar()
     log.setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
+    log.propagate = False
+    for handler in log.handlers[:]:
+        handler.close()
+        log.removeHandler(handler)
+    add_log_handler(logging.StreamHandler())
+
+
+def log_to_file(settings: Settings, accelerator: Accelerator, name: str) -> None:
+    """From here on also to a file of the run folder, which is made if need be; one file is enough."""
     folder = Path(settings.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
-    if accelerator.is_main_process:
-        handlers.append(logging.FileHandler(folder / ("log.txt" if settings.do_train else "eval_log.txt")))
-    log.handlers.clear()
-    log.propagate = False
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        log.addHandler(handler)
+    has_file = any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
+    if accelerator.is_main_process and not has_file:
+        add_log_handler(logging.FileHandler(folder / name, encoding="utf-8"))
+
+
+def add_log_handler(handler: logging.Handler) -> None:
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log.addHandler(handler)
 
 
 def start_trackers(settings: Settings, accelerator: Accelerator, first_step: int) -> None:

@@ -1,5 +1,4 @@
-"""The skills: each function makes one random `Problem` from a vocabulary, for the format it will be laid
-out in.
+"""The skills: a function makes one random `Problem` from a vocabulary, for the format it will be laid out in.
 
 A function's name lists the skills it needs, so `sentiment_negation` is the problem maker of the two
 skills together. All texts are lower case and short, with blanks around the full stops: every word is one
@@ -59,11 +58,10 @@ def sentiment_negation(rng: random.Random, vocabulary: Vocabulary, form: str) ->
 def sentiment_comparison(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
     """Two things of opposite polarity: is the first or the second the better one?"""
     first_is_better = rng.random() < 0.5
+    opinions = [_praise(rng, vocabulary, positive) for positive in (first_is_better, not first_is_better)]
     texts = []
-    for thing, positive in zip(
-        rng.sample(vocabulary.things, 2), (first_is_better, not first_is_better), strict=True
-    ):
-        texts.append(f"{rng.choice(PEOPLE)} says the {thing} is {_praise(rng, vocabulary, positive)}")
+    for thing, opinion in zip(rng.sample(vocabulary.things, 2), opinions, strict=True):
+        texts.append(f"{rng.choice(PEOPLE)} says the {thing} is {opinion}")
     answer = "first" if first_is_better else "second"
     return Problem((answer,), context=texts[0], statement=texts[1], question="which is better ?")
 
@@ -71,22 +69,23 @@ def sentiment_comparison(rng: random.Random, vocabulary: Vocabulary, form: str) 
 # ---------------------------------------------------------------------------------------- entailment
 
 
-def _whereabouts(rng: random.Random, vocabulary: Vocabulary) -> tuple[list[str], list[str], str]:
-    """Two people in two places, as a text: (people, places, text)."""
-    people, places = rng.sample(PEOPLE, 3), rng.sample(vocabulary.places, 3)
-    text = " ".join(f"{who} is near the {where} ." for who, where in zip(people[:2], places[:2], strict=True))
-    return people, places, text
+def _claim_about_a_place(rng: random.Random, vocabulary: Vocabulary) -> tuple[str, str, str, str]:
+    """Someone at a place, as a premise: (premise, the person, the place, another place)."""
+    person, (place, elsewhere) = rng.choice(PEOPLE), rng.sample(vocabulary.places, 2)
+    return (
+        f"{person} is near the {place} with the {rng.choice(vocabulary.things)} .",
+        person,
+        place,
+        elsewhere,
+    )
 
 
 def entailment(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """Two people in two places, and a claim about one of them (or, as label `maybe`, about a third
-    person).
-    """
-    people, places, premise = _whereabouts(rng, vocabulary)
-    i = rng.randrange(2)
-    relation = rng.randrange(3) if form == "labels" else rng.randrange(2)
-    who = people[2] if relation == 2 else people[i]
-    where = rng.choice([places[2], places[1 - i]]) if relation == 1 else places[i]
+    """Someone at a place, and a claim where they are (or, as label `maybe`, where someone else is)."""
+    premise, person, place, elsewhere = _claim_about_a_place(rng, vocabulary)
+    relation = rng.randrange(3 if form == "labels" else 2)
+    who = rng.choice([p for p in PEOPLE if p != person]) if relation == 2 else person
+    where = elsewhere if relation == 1 else place
     answer = ("entailment", "contradiction") if form == "pair" else ("yes", "no", "maybe")
     return Problem(
         (answer[relation],),
@@ -98,11 +97,11 @@ def entailment(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem
 
 def entailment_negation(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
     """As `entailment`, with a claim that may say where someone is not."""
-    people, places, premise = _whereabouts(rng, vocabulary)
-    i, negated, holds = rng.randrange(2), rng.random() < 0.5, rng.random() < 0.5
-    where = places[i] if holds != negated else rng.choice([places[2], places[1 - i]])
+    premise, person, place, elsewhere = _claim_about_a_place(rng, vocabulary)
+    negated, holds = rng.random() < 0.5, rng.random() < 0.5
+    where = place if holds != negated else elsewhere
     answer = ("entailment", "contradiction") if form == "pair" else ("yes", "no")
-    statement = f"{people[i]} is {'not ' if negated else ''}near the {where} ."
+    statement = f"{person} is {'not ' if negated else ''}near the {where} ."
     return Problem((answer[not holds],), context=premise, statement=statement)
 
 

@@ -28,37 +28,37 @@ def review(rng: random.Random, vocabulary: Vocabulary) -> str:
 
 
 def whereabouts(rng: random.Random, vocabulary: Vocabulary) -> str:
-    """Who is where, and talk about it."""
-    people, (here, there, elsewhere) = rng.sample(PEOPLE, 2), rng.sample(vocabulary.places, 3)
-    who, other = people if rng.random() < 0.5 else people[::-1]
-    where = {who: here, other: there}
-    wrong = rng.choice([there, elsewhere])
-    told = [f"{person} is near the {where[person]} ." for person in people]
-    again = [
-        f"{rng.choice(PEOPLE)} looks for {who} and goes to the {here} .",
-        f"where is {who} ? {who} is near the {here} .",
-        f"is {who} near the {here} ? yes , near the {here} .",
-        f"is {who} near the {wrong} ? no , near the {here} .",
-        f"so {who} is not near the {wrong} , {who} is near the {here} .",
-    ]
-    return " ".join([*told, *rng.sample(again, 2)])
+    """Who is where, and talk about both of them."""
+    people, (*places, elsewhere) = rng.sample(PEOPLE, 2), rng.sample(vocabulary.places, 3)
+    sentences = [f"{who} is near the {place} ." for who, place in zip(people, places, strict=True)]
+    for i in rng.sample(range(2), 2):
+        who, place, wrong = people[i], places[i], rng.choice([places[1 - i], elsewhere])
+        again = [
+            f"where is {who} ? {who} is near the {place} .",
+            f"is {who} near the {place} ? yes , near the {place} .",
+            f"is {who} near the {wrong} ? no , near the {place} .",
+            f"so {who} is not near the {wrong} , {who} is near the {place} .",
+        ]
+        sentences.append(rng.choice(again))
+    return " ".join(sentences)
 
 
 def belongings(rng: random.Random, vocabulary: Vocabulary) -> str:
-    """Who has what, and once more in other words."""
+    """Who has what, and once more in other words and another order."""
     count = rng.randint(2, 3)
-    people, things = rng.sample(PEOPLE, count), rng.sample(vocabulary.things, count)
-    told = []
-    for who, what in zip(people, things, strict=True):
+    pairs = list(zip(rng.sample(PEOPLE, count), rng.sample(vocabulary.things, count), strict=True))
+    sentences = []
+    for who, what in pairs:
         details = rng.choice(["", "", f"{rng.choice(ADJECTIVES)} ", f"{rng.choice(COLOURS)} "])
-        told.append(f"{who} has the {details}{what} .")
-    i = rng.randrange(count)
-    again = [
-        f"who has the {things[i]} ? {people[i]} has the {things[i]} .",
-        f"so {people[i]} has the {things[i]} .",
-        f"the {things[i]} is with {people[i]} .",
-    ]
-    return " ".join([*told, *rng.sample(again, 2)])
+        sentences.append(f"{who} has the {details}{what} .")
+    for who, what in rng.sample(pairs, count):
+        again = [
+            f"who has the {what} ? {who} has the {what} .",
+            f"so {who} has the {what} .",
+            f"the {what} is with {who} .",
+        ]
+        sentences.append(rng.choice(again))
+    return " ".join(sentences)
 
 
 def facts(rng: random.Random, vocabulary: Vocabulary) -> str:

@@ -1,0 +1,476 @@
+"""Whole runs of `routing_moe.cli.train`: what they write, how they stop and go on, what the flags do."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_runs import METRICS, ROWS, TRAIN_TASKS, contents, flags, run, write_bart, write_gym
+
+from dataloader import Example
+from dataloader.batching import step_examples
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.evaluation import TaskFile, score
+from routing_moe.selection import temperature_at
+from routing_moe.stepping import Stepper
+from routing_moe.task_vectors import load_task_vectors, save_task_vectors
+
+ROOT = Path(__file__).resolve().parents[1]
+NO_LEARNING = dict(learning_rate=0, router_lr=0, task_model_lr=0, total_steps=1)
+
+
+class World:
+    """A folder with a gym, a BART and the runs made there."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.gym, self.bart = write_gym(folder / "gym"), write_bart(folder / "bart")
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def run(self, name: str, **changed) -> Path:
+        """The folder of a run that ended well."""
+        assert run(self.gym, changed.pop("bart", self.bart), self / name, **changed) == 0
+        return self / name
+
+    def copy(self, run_folder: Path, name: str) -> Path:
+        return Path(shutil.copytree(run_folder, self / name))
+
+    def process(self, command: list[str], name: str, **changed) -> subprocess.CompletedProcess:
+        """`python <command> <flags of a run>`, on a single CPU core."""
+        bart = changed.pop("bart", self.bart)
+        return subprocess.run(
+            [sys.executable, *command, *flags(self.gym, bart, self / name, **changed)],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return World(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def finished(world):
+    """A run of six steps with everything on, never disturbed. Not to be changed: copy it."""
+    return world.run("finished", do_predict=True, save_period=2)
+
+
+@pytest.fixture(autouse=True)
+def _quick_pictures(monkeypatch, finished):
+    """Pictures take longer than these runs; `finished`, which is made before, has real ones."""
+    monkeypatch.setattr("routing_moe.training.plot_routes", lambda *args, **kwargs: Path(args[3]).touch())
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint / "model.safetensors")
+
+
+def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def assert_same_run(folder: Path, expected: Path) -> None:
+    """The same files, bit for bit: weights, curves, scores, kept checkpoints, predictions; none left over.
+
+    Not compared: what tells of the process, and pictures, which some of these runs fake. The training state
+    is compared by value, since the bytes of equal values differ with how often a string is written out.
+    """
+    ours, theirs = contents(folder), contents(expected)
+    assert ours.keys() == theirs.keys()
+    own = {"run.json", "log.txt", "last/training_state.pt"}
+    different = {name for name in theirs if ours[name] != theirs[name] and not name.endswith(".png")}
+    assert different <= own
+    one, other = (torch.load(f / "last/training_state.pt", weights_only=True) for f in (folder, expected))
+    for row, state in other["optimizer"].pop("state").items():
+        assert_equal(one["optimizer"]["state"][row], state)
+    one["optimizer"].pop("state")
+    assert one == other
+
+
+# ---- what a run writes
+
+
+def test_a_run_folder_holds_what_is_promised(finished):
+    steps = {f"{step}-steps" for step in (2, 3, 4, 6)}
+    files = {"run.json", "log.txt", "losses.csv", "curves.csv"}
+    assert {path.name for path in finished.iterdir()} == files | steps | {"best", "last"}
+    description = json.loads((finished / "run.json").read_text())
+    assert description["settings"]["num_experts"] == 2
+    assert description["settings"]["max_grad_norm"] == 0.1
+    assert description["command"].startswith("python -m routing_moe.cli.train --do_train --initialize")
+    assert {"torch", "transformers", "accelerate", "numpy", "python"} <= description["versions"].keys()
+    assert description["git"] is None or len(description["git"]) == 40
+    log = (finished / "log.txt").read_text()
+    for piece in ("72 train examples, 3 dev files; 6 steps of 8", "step 3: train loss", "trained 6 steps"):
+        assert piece in log
+    assert "test files: mean score" in log
+
+
+def test_losses_and_curves_have_a_row_for_each_evaluation_and_each_logged_step(finished):
+    losses = pd.read_csv(finished / "losses.csv", index_col=0)
+    assert list(losses.columns) == ["steps", "train_loss", "dev_loss", "dev_performance"]
+    assert losses["steps"].tolist() == [3, 6]
+    assert losses["train_loss"].iloc[1] < losses["train_loss"].iloc[0]
+    curves = pd.read_csv(finished / "curves.csv")
+    assert list(curves.columns) == [
+        "step", "train_loss", "learning_rate", "temperature", "grad_norm", "route_entropy"
+    ]  # fmt: skip
+    assert curves["step"].tolist() == [6]
+    assert curves["temperature"].item() == temperature_at(6, 2.0, 0.1, 3e-4)
+    assert curves["learning_rate"].item() == pytest.approx(0.01 * 1 / 5)  # of steps 1 to 6, the decay's last
+
+
+def test_every_evaluation_leaves_scores_and_routes(finished):
+    for step in (3, 6):
+        folder = finished / f"{step}-steps"
+        scores = pd.read_csv(folder / "dev_results.csv", index_col=0)
+        assert scores["task_prefix"].tolist() == TRAIN_TASKS
+        assert scores["sample"].tolist() == [f"{task}_12_100" for task in TRAIN_TASKS]
+        assert scores["metric"].tolist() == [METRICS[task] for task in TRAIN_TASKS]
+        assert scores["n"].tolist() == [3, 3, 3]
+        assert (folder / "route_tasks.txt").read_text().split() == ["colour", "opposite", "count"]
+        for name in ("route", "route_t1"):
+            routes_NLE = np.load(folder / f"{name}.npy")
+            assert routes_NLE.shape == (3, 3, 2)
+            np.testing.assert_allclose(routes_NLE.sum(-1), 1, rtol=1e-6)
+            assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (np.load(folder / "route.npy") != np.load(folder / "route_t1.npy")).any()
+
+
+def test_checkpoints_load_by_themselves_and_hold_the_task_vectors(finished):
+    for name in ("best", "last", "2-steps"):
+        model = RoutingBartForConditionalGeneration.from_pretrained(finished / name)
+        names, vectors_ND = load_task_vectors(finished / name)
+        assert names == model.config.task_names == sorted(ROWS)
+        assert np.array_equal(vectors_ND, model.task_vectors.weight.detach().numpy())
+        assert (finished / name / "training_state.pt").exists() == (name == "last")
+    assert model.config.router_temperature == temperature_at(2, 2.0, 0.1, 3e-4)
+
+
+def test_experts_router_and_vectors_of_mixed_tasks_learn_with_one_hot_routes(finished):
+    first_step = step_examples(72, 8, seed=42, step=1) // 24  # examples are sorted by task, 24 of each
+    assert len(set(first_step)) > 1
+    before, after = weights(finished / "2-steps"), weights(finished / "last")
+    for part in (".experts.0.fc1", ".experts.1.fc1", "router.", "task_vectors"):
+        names = [name for name in before if part in name]
+        assert names
+        assert not any(torch.equal(before[name], after[name]) for name in names), part
+    unseen = load_task_vectors(finished / "2-steps")[0].index("plural")
+    changed = (before["task_vectors.weight"] != after["task_vectors.weight"]).any(-1)
+    assert changed[:unseen].all()
+
+
+def test_the_best_checkpoint_is_that_of_the_best_score_and_the_first_of_equals(world, monkeypatch):
+    scores = iter([0.2, 0.5, 0.5, 0.3])
+    monkeypatch.setattr("routing_moe.training.mean_score", lambda _: next(scores))
+    folder = world.run("best", eval_period=1, total_steps=4, save_period=1)
+    assert_equal(weights(folder / "best"), weights(folder / "2-steps"))
+    assert torch.load(folder / "last/training_state.pt")["best_score"] == 0.5
+
+
+def test_a_run_shorter_than_its_evaluation_period_still_has_scores_and_a_best_checkpoint(world):
+    folder = world.run("short", total_steps=1, eval_period=100, no_eval_until=50)
+    assert (folder / "1-steps/dev_results.csv").is_file()
+    assert_equal(weights(folder / "best"), weights(folder / "last"))
+
+
+def test_a_run_ends_after_its_epochs_if_that_is_sooner(world):
+    folder = world.run("epochs", num_train_epochs=0.2)  # 14.4 of 72 examples: two steps of 8
+    assert pd.read_csv(folder / "losses.csv")["steps"].tolist() == [2]
+    assert "--num_train_epochs 0.2 ends the run at step 2" in (folder / "log.txt").read_text()
+
+
+# ---- stopping and going on
+
+
+def stop_in_step(monkeypatch, stop: int) -> None:
+    """The step after `stop` steps fails, as a power cut would; once."""
+    step = Stepper.step
+
+    def failing(self, number):
+        if number == stop:
+            monkeypatch.setattr(Stepper, "step", step)
+            raise RuntimeError("power cut")
+        return step(self, number)
+
+    monkeypatch.setattr(Stepper, "step", failing)
+
+
+@pytest.fixture
+def stopped(world, monkeypatch, tmp_path):
+    """A copy of a run that failed in its fifth step, with last/ of step 3."""
+    if not (world / "stopped").exists():
+        stop_in_step(monkeypatch, 4)
+        with pytest.raises(RuntimeError, match="power cut"):
+            world.run("stopped", do_predict=True, save_period=2)
+    return world.copy(world / "stopped", tmp_path.name)
+
+
+def go_on(world, folder: Path) -> Path:
+    return world.run(folder.name, do_predict=True, save_period=2, resume=True)
+
+
+def test_three_steps_a_failure_and_a_resumed_rest_are_six_steps_bit_for_bit(world, stopped, finished):
+    assert not (stopped / "6-steps").exists()
+    assert_same_run(go_on(world, stopped), finished)
+    assert "resuming after step 3" in (stopped / "log.txt").read_text()
+
+
+def test_a_run_killed_between_the_two_renames_of_a_checkpoint_goes_on(world, stopped, finished):
+    (stopped / "last").rename(stopped / "last.previous")
+    (stopped / "last.partial").mkdir()
+    (stopped / "last.partial/config.json").write_text("{", encoding="utf-8")
+    assert_same_run(go_on(world, stopped), finished)
+    assert "resuming after step 3" in (stopped / "log.txt").read_text()
+
+
+def test_rows_of_the_curves_that_will_be_written_again_or_were_cut_short_are_dropped(
+    world, stopped, finished
+):
+    header = (finished / "curves.csv").read_text().splitlines()[0]
+    (stopped / "curves.csv").write_text(
+        f"{header}\n4,1,1,1,1,1\n1", encoding="utf-8"
+    )  # "1" was to be "10,..."
+    assert_same_run(go_on(world, stopped), finished)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_anew(world, stopped, finished):
+    (stopped / "last").rename(stopped / "last.partial")
+    assert_same_run(go_on(world, stopped), finished)
+    assert "resuming after" not in (stopped / "log.txt").read_text()
+
+
+def test_resuming_a_complete_run_trains_nothing(world, finished):
+    folder = world.copy(finished, "complete")
+    go_on(world, folder)
+    assert "the run was complete already, after step 6" in (folder / "log.txt").read_text()
+    assert_same_run(folder, finished)
+
+
+def test_resume_begins_a_run_of_its_own_even_from_the_last_checkpoint_of_another(world, finished):
+    start = dict(initialize_from_vanilla=None, checkpoint=finished / "last", resume=True)
+    folder = world.run("from_last", **(NO_LEARNING | start))
+    assert pd.read_csv(folder / "losses.csv")["steps"].tolist() == [1]
+    assert_equal(weights(folder / "last"), weights(finished / "last"))
+
+
+DIES = """
+import os, signal, sys
+from routing_moe.cli.train import main
+from routing_moe.training import Training
+save = Training._save_last
+def save_and_die(self):
+    save(self)
+    if self.state["step"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+Training._save_last = save_and_die
+sys.exit(main(sys.argv[1:]))
+"""
+
+INTERRUPTED = """
+import os, signal, sys
+from routing_moe.cli.train import main
+from routing_moe.stepping import Stepper
+step = Stepper.step
+def interrupted_step(self, number):
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+    return step(self, number)
+Stepper.step = interrupted_step
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_a_process_killed_after_step_3_goes_on_bit_for_bit(world, finished):
+    killed = world.process(["-c", DIES], "killed", do_predict=True, save_period=2)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    state = torch.load(world / "killed/last/training_state.pt", weights_only=True)
+    assert state["step"] == 3
+    assert_same_run(go_on(world, world / "killed"), finished)
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(world, finished):
+    stopped = world.process(["-c", INTERRUPTED], "interrupted", do_predict=True, save_period=2)
+    assert stopped.returncode == 1
+    assert "stopping after this step; again to stop at once" in stopped.stderr
+    assert stopped.stderr.strip().endswith("stopped after step 2; --resume goes on from there")
+    assert "Traceback" not in stopped.stderr
+    assert_equal(weights(world / "interrupted/last"), weights(finished / "2-steps"))
+    assert_same_run(go_on(world, world / "interrupted"), finished)
+
+
+def test_a_diverged_run_says_where_its_last_checkpoint_is(world, capsys):
+    changed = dict(learning_rate=1e38, max_grad_norm="inf", warmup_ratio=0, checkpoint_period=1)
+    assert run(world.gym, world.bart, world / "diverged", **changed) == 1
+    error = capsys.readouterr().err
+    assert "at step 2; tasks in the batch: colour, count, opposite" in error
+    assert f"last good checkpoint: {world / 'diverged/last'}" in error
+    assert "Traceback" not in error
+
+
+# ---- starts
+
+
+@pytest.mark.parametrize("kind", ["pt", "safetensors", "folder"])
+def test_a_vanilla_checkpoint_takes_the_place_of_the_models_weights(world, kind, tmp_path):
+    other = write_bart(tmp_path / "other", seed=6)
+    plain = weights(other)
+    if kind == "pt":
+        torch.save({f"module.{name}": tensor for name, tensor in plain.items()}, tmp_path / "weights.pt")
+    if kind == "safetensors":
+        save_file(plain, tmp_path / "weights.safetensors")
+    path = other if kind == "folder" else tmp_path / f"weights.{kind}"
+    folder = world.run(f"vanilla_{kind}", vanilla_checkpoint=path, init_eps=0, **NO_LEARNING)
+    trained = weights(folder / "last")
+    assert torch.equal(trained["model.shared.weight"], plain["model.shared.weight"])
+    for side, name in (("encoder.layers.1", "self_attn.k_proj.weight"), ("decoder.layers.0", "fc2.weight")):
+        for expert in (0, 1):
+            ours = trained[f"model.{side}.experts.{expert}.{name}"]
+            assert torch.equal(ours, plain[f"model.{side}.{name}"])
+
+
+def test_task_vectors_are_read_in_their_order_and_keep_their_bits_when_frozen(world, tmp_path):
+    names = ["opposite", "elsewhere", "count", "plural", "colour"]
+    vectors_ND = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
+    save_task_vectors(tmp_path, names, vectors_ND)
+    given = dict(taskvecs=tmp_path, taskvecs_dim=None, freeze_task_model=True, total_steps=2)
+    folder = world.run("taskvecs", **given)
+    assert (folder / "last/id2task.json").read_bytes() == (tmp_path / "id2task.json").read_bytes()
+    assert load_task_vectors(folder / "last")[0] == names
+    assert np.array_equal(load_task_vectors(folder / "last")[1], vectors_ND)
+    assert np.array_equal(weights(folder / "last")["task_vectors.weight"].numpy(), vectors_ND)
+
+
+def test_training_goes_on_from_a_kept_checkpoint_of_another_run(world, finished):
+    start = dict(initialize_from_vanilla=None, checkpoint=finished / "4-steps", num_experts=None)
+    folder = world.run("from_checkpoint", router_mode="softmax", **(NO_LEARNING | start))
+    assert_equal(weights(folder / "last"), weights(finished / "4-steps"))
+    assert json.loads((folder / "last/config.json").read_text())["router_mode"] == "softmax"
+
+
+# ---- predicting
+
+
+def predict(world, folder: Path, **changed) -> None:
+    world.run(folder.name, **(dict(do_train=None, initialize_from_vanilla=None, do_predict=True) | changed))
+
+
+def test_prediction_after_training_and_by_itself_write_the_same_files(world, finished):
+    folder = world.copy(finished, "predicted")
+    shutil.rmtree(folder / "best/predictions")
+    for path in (folder / "best").glob("eval-*"):
+        path.unlink()
+    predict(world, folder)
+    assert contents(folder / "best") == contents(finished / "best")
+    assert contents(folder).keys() - contents(finished).keys() == {"eval_log.txt"}
+    written = {path.name for path in (folder / "best/predictions").iterdir()}
+    assert written == {f"{task}_12_100_{part}.jsonl" for task in TRAIN_TASKS for part in ("dev", "test")}
+    lines = (folder / "best/predictions/colour_12_100_dev.jsonl").read_text().splitlines()
+    assert [json.loads(line)["input"] for line in lines] == ["grass", "sky", "snow"]
+    assert json.loads(lines[1])["answers"] == ["blue", "Blue"]
+    assert any(json.loads(line)["prediction"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("samples", "found"),
+    [("first", ["plural_12_100"]), ("all", ["plural_12_100", "plural_12_13"]), ("13", ["plural_12_13"])],
+)
+def test_unseen_tasks_are_scored_on_the_samples_asked_for(world, finished, samples, found):
+    folder = world.copy(finished, f"unseen_{samples}")
+    predict(world, folder, predict_split="test", predict_samples=samples, prefix="mine-")
+    for part in ("dev", "test"):
+        scores = pd.read_csv(folder / f"best/mine-eval-test_tasks-{part}-performance.csv", index_col=0)
+        assert scores["sample"].tolist() == found
+        assert set(scores["task_prefix"]) == {"plural"}
+        for sample in found:
+            assert (folder / f"best/predictions/mine-{sample}_{part}.jsonl").is_file()
+
+
+def test_a_kept_checkpoint_can_be_named_to_predict_with(world, finished):
+    folder = world.copy(finished, "named")
+    predict(world, folder, checkpoint_name="2-steps")
+    assert (folder / "2-steps/eval-dev-performance.csv").is_file()
+    assert contents(folder / "best") == contents(finished / "best")
+
+
+def test_lowercased_models_are_scored_against_lowercased_answers(world):
+    examples = [Example("plural", "plural_12_13", "mouse", ("Mice",))]
+    file = TaskFile("plural", "plural_12_13", "dev", "Rouge-L", examples, None)
+    assert score(file, ["mice"]) == 0
+    assert score(file, ["mice"], do_lowercase=True) == pytest.approx(1)
+    world.run("lowercase", do_lowercase=True, **NO_LEARNING)
+
+
+# ---- other ways to train
+
+
+def test_debug_reads_eight_examples_of_each_file(world):
+    folder = world.run("debug", debug=True, total_steps=1)
+    assert "48 train examples" in (folder / "log.txt").read_text()
+
+
+def test_soft_routes_train_and_predict_with_their_temperature(world):
+    folder = world.run("softmax", router_mode="softmax", initial_tau=3, do_predict=True, total_steps=2)
+    routes_NLE = np.load(folder / "2-steps/route.npy")
+    assert ((routes_NLE > 0) & (routes_NLE < 1)).all()
+    config = json.loads((folder / "best/config.json").read_text())
+    assert config["router_temperature"] == temperature_at(2, 3.0, 0.1, 3e-4)
+    assert (folder / "best/eval-test-performance.csv").is_file()
+
+
+def test_bfloat16_changes_the_products_and_keeps_weights_in_float32(world, finished):
+    folder = world.run("bf16", mixed_precision="bf16")
+    ours, exact = (pd.read_csv(f / "losses.csv")["train_loss"][0] for f in (folder, finished))
+    assert ours != exact
+    assert ours == pytest.approx(exact, rel=0.01)
+    assert {tensor.dtype for tensor in weights(folder / "last").values()} == {torch.float32}
+
+
+def test_the_old_ways_are_a_flag_away(world):
+    old = dict(generate_from_bos=True, append_another_bos=True, eval_sampled_routes=True)
+    more = dict(exploration_epsilon=0.5, expert_regularization=0.1, alternate_every=1, total_steps=2)
+    folder = world.run("old_ways", **old, **more, encoder_vanilla_layers="0", router_nn_type="transformer")
+    assert np.load(folder / "2-steps/route.npy").shape == (3, 3, 2)
+
+
+# ---- several processes
+
+
+def test_two_processes_take_the_steps_of_one(world):
+    bart = write_bart(world / "no_dropout", dropout=0.0)
+    # The step's sensitivity to rounding is bounded by epsilon: some gradients are zero but for rounding.
+    changed = dict(bart=bart, adam_epsilon=1e-3, total_steps=3, expert_regularization=0.01, do_predict=True)
+    one = world.run("one_process", **changed)
+    # On CPUs `accelerate launch` would start a single process; on GPUs it starts what this starts.
+    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m routing_moe.cli.train"
+    done = world.process(launch.split(), "two_processes", **changed)
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = world / "two_processes"
+    ours, theirs = weights(two / "last"), weights(one / "last")
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+    pd.testing.assert_frame_equal(*(pd.read_csv(f / "losses.csv") for f in (two, one)), rtol=1e-5)
+    for name in (
+        "3-steps/dev_results.csv",
+        "best/eval-dev-performance.csv",
+        "best/eval-test-performance.csv",
+    ):
+        assert (two / name).read_bytes() == (one / name).read_bytes()
+    assert "2 process(es)" in (two / "log.txt").read_text()

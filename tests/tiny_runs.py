@@ -1,0 +1,100 @@
+"""What the tests of whole runs share: a gym of four tasks, a tiny BART in a folder, a command line."""
+
+import json
+from pathlib import Path
+
+import torch
+from accelerate.state import AcceleratorState
+from conftest import tiny_bart_config
+from transformers import AutoTokenizer, BartForConditionalGeneration
+
+from routing_moe.cli.train import main
+from task.skill_gym import TINY_BART
+
+ROWS = {
+    "colour": ["grass\tgreen", "sky\tblue\tBlue", "snow\twhite", "coal\tblack", "blood\tred", "sun\tyellow"],
+    "count": ["two and one\t3", "one and one\t2", "two and two\t4", "zero and one\t1", "ten\t10", "six\t6"],
+    "opposite": ["hot\tcold", "big\tsmall", "up\tdown", "in\tout", "wet\tdry", "fast\tslow"],
+    "plural": ["cat\tcats", "mouse\tmice", "box\tboxes", "dog\tdogs", "man\tmen", "key\tkeys"],
+}
+METRICS = {"colour": "ACC", "count": "Pearson-Correlation", "opposite": "EM", "plural": "Rouge-L"}
+TRAIN_TASKS = ["colour", "count", "opposite"]
+
+
+def write_gym(folder: Path) -> Path:
+    """Three train tasks and a test task of two samples, each with 12 train, 3 dev and 3 test rows."""
+    for task, rows in ROWS.items():
+        (folder / task).mkdir(parents=True)
+        for seed, shift in (("13", 1), ("100", 0)):
+            turned = rows[shift:] + rows[:shift]
+            parts = {"train": turned * 2, "dev": turned[:3], "test": turned[3:]}
+            for part, lines in parts.items():
+                text = "".join(f"{line}\n" for line in lines)
+                (folder / task / f"{task}_12_{seed}_{part}.tsv").write_text(text, encoding="utf-8")
+    files = {
+        "metrics.json": METRICS,
+        "ontology.json": {
+            "words": {"meaning": ["colour", "opposite"], "form": ["plural"]},
+            "numbers": {"all": ["count"]},
+        },
+        "split.json": {"train": TRAIN_TASKS, "dev": [], "test": ["plural"]},
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def write_bart(folder: Path, seed: int = 5, **fields) -> Path:
+    """A random plain BART of 2+1 layers with the embedded gym's tokenizer; it answers at random, in words."""
+    tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
+    sizes = dict(
+        vocab_size=len(tokenizer), decoder_layers=1, max_position_embeddings=32, dropout=0.1, init_std=0.3
+    )
+    torch.manual_seed(seed)
+    bart = BartForConditionalGeneration(tiny_bart_config(**(sizes | fields)))
+    bart.final_logits_bias[0, tokenizer.eos_token_id] = -4.0  # else most answers are empty
+    bart.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def flags(gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
+    """A command line for a run of six steps; flag=value changes it, None leaves a flag out."""
+    chosen = {
+        "do_train": True,
+        "initialize_from_vanilla": True,
+        "model": bart,
+        "train_dir": gym,
+        "output_dir": output_dir,
+        "num_experts": 2,
+        "taskvecs_dim": 8,
+        "router_hidden_dim": 4,
+        "init_eps": 0.02,
+        "max_input_length": 24,
+        "max_output_length": 6,
+        "num_beams": 2,
+        "train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 0.01,
+        "router_lr": 0.01,
+        "task_model_lr": 0.01,
+        "total_steps": 6,
+        "warmup_ratio": 0.2,
+        "eval_period": 3,
+    } | changed
+    typed = []
+    for name, value in chosen.items():
+        if value is not None and value is not False:
+            typed += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return typed
+
+
+def run(gym: Path, bart: Path, output_dir: Path, **changed) -> int:
+    """`main` with `flags(...)`, as in a process of its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # else the first run's precision stays
+    return main(flags(gym, bart, output_dir, **changed))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, by its path from there."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
