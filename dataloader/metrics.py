@@ -185,14 +185,19 @@ def classification_f1(predictions: Sequence[str], answers: Answers) -> float:
 
 
 def matthews_correlation(predictions: Sequence[str], answers: Answers) -> float:
-    """Matthews correlation of "acceptable" (spaces around it ignored) against any other text.
+    """Matthews correlation of predicted and gold labels, spaces around a prediction ignored.
 
-    Returns 0.0 if all predictions, or all first answers, are on one side: so also for a single example.
+    Where some first answer is "acceptable" (CoLA), that label stands against any other text, as published;
+    else every label counts by itself. Returns 0.0 if all predictions, or all first answers, are of one
+    label: so also for a single example.
     """
     from sklearn.metrics import matthews_corrcoef
 
-    expected = [answer == "acceptable" for answer in _first_answers(answers)]
-    predicted = [prediction.strip() == "acceptable" for prediction in predictions]
+    expected, predicted = _first_answers(answers), [prediction.strip() for prediction in predictions]
+    if "acceptable" in expected:
+        expected, predicted = (
+            [str(label == "acceptable") for label in labels] for labels in (expected, predicted)
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return float(matthews_corrcoef(expected, predicted))

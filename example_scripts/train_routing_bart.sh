@@ -11,16 +11,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 if [ -z "${MODEL:-}" ]; then
     MODEL=task/skill_gym/tiny_bart
-    LEARNING_RATE=${LEARNING_RATE:-2e-3} ROUTER_LR=${ROUTER_LR:-1e-2} TASK_MODEL_LR=${TASK_MODEL_LR:-1e-2}
+    LEARNING_RATE=${LEARNING_RATE:-1e-3} ROUTER_LR=${ROUTER_LR:-1e-2} TASK_MODEL_LR=${TASK_MODEL_LR:-1e-2}
     TOTAL_STEPS=${TOTAL_STEPS:-1000} EVAL_PERIOD=${EVAL_PERIOD:-500}
-    sizes=(--taskvecs_dim 64 --max_input_length 128 --max_output_length 32 --num_beams 1)
-    [ -z "${TASKVECS:-}" ] || sizes=("${sizes[@]:2}")
+    recipe=(--anneal_rate 0.003 --minimum_tau 0.3 --max_input_length 128 --max_output_length 32 --num_beams 1)
+    [ -n "${TASKVECS:-}" ] || recipe+=(--taskvecs_dim 64)
     # Matrices this small gain little from a second thread, and lose much when the machine is busy.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 else
     LEARNING_RATE=${LEARNING_RATE:-1e-5} ROUTER_LR=${ROUTER_LR:-1e-3} TASK_MODEL_LR=${TASK_MODEL_LR:-1e-2}
     TOTAL_STEPS=${TOTAL_STEPS:-30000} EVAL_PERIOD=${EVAL_PERIOD:-750}
-    sizes=()
+    recipe=()
 fi
 if [ -z "${DATA_DIR:-}" ]; then
     DATA_DIR=data/skill_gym
@@ -41,5 +41,5 @@ fi
     --task_model_lr "$TASK_MODEL_LR" \
     --total_steps "$TOTAL_STEPS" \
     --eval_period "$EVAL_PERIOD" \
-    "${sizes[@]}" \
+    "${recipe[@]}" \
     "$@"

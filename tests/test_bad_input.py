@@ -64,6 +64,11 @@ def originals(tmp_path_factory):
     return place
 
 
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 @pytest.fixture
 def fresh(originals, tmp_path):
     """Copies of gym and BART, and no output folder."""

@@ -166,3 +166,12 @@ def test_set_scores_are_the_published_ones_where_those_are_numbers(published, me
         if isinstance(case.get("value"), float):
             score = evaluate(case["predictions"], case["answers"], metric)
             assert score == pytest.approx(case["value"], abs=1e-12), case
+
+
+def test_matthews_correlation_counts_the_labels_of_tasks_other_than_cola():
+    answers = [["positive"], ["negative"], ["positive"], ["negative"]]
+    assert evaluate(["positive", " negative", "positive", "negative"], answers, "Matthew-Correlation") == 1.0
+    # one of four wrong: tp 1, fn 1, tn 2, fp 0 -> 2 / sqrt(1 * 2 * 2 * 3)
+    one_wrong = evaluate(["positive", "negative", "negative", "negative"], answers, "Matthew-Correlation")
+    assert one_wrong == pytest.approx(2 / 12**0.5)
+    assert evaluate(["x", "y", "x", "y"], [["positive"]] * 4, "Matthew-Correlation") == 0.0

@@ -51,7 +51,7 @@ class World:
         return subprocess.run(
             [sys.executable, *command, *flags(self.gym, bart, self / name, **changed)],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
@@ -313,6 +313,15 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(world, finished):
     assert "Traceback" not in stopped.stderr
     assert_equal(weights(world / "interrupted/last"), weights(finished / "2-steps"))
     assert_same_run(go_on(world, world / "interrupted"), finished)
+
+
+def test_ctrl_c_before_the_first_step_ends_without_a_traceback(world, capsys, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("routing_moe.cli.train.load_start", interrupted)
+    assert run(world.gym, world.bart, world / "early") == 130
+    assert "interrupted; no checkpoint had been written yet" in capsys.readouterr().err
 
 
 def test_a_diverged_run_says_where_its_last_checkpoint_is(world, capsys):

@@ -1,6 +1,7 @@
 """What the tests of whole runs share: a gym of four tasks, a tiny BART in a folder, a command line."""
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -10,6 +11,8 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe.cli.train import main
 from task.skill_gym import TINY_BART
+
+os.environ["ACCELERATE_USE_CPU"] = "true"  # the same bits, also where there is a GPU
 
 ROWS = {
     "colour": ["grass\tgreen", "sky\tblue\tBlue", "snow\twhite", "coal\tblack", "blood\tred", "sun\tyellow"],
