@@ -191,14 +191,27 @@ def test_generated_token_ids(beams, kind, model, npz):
         assert torch.equal(generate(use_cache=False), expected), name
 
 
-def test_generation_with_an_end_bias_and_from_the_end_token(model, npz):
+@pytest.mark.parametrize(
+    ("recorded", "settings"),
+    [
+        ("onehot/dense_start_eos", {"decoder_start_token_id": 2}),
+        ("onehot/dense_cache_norepeat3", {"no_repeat_ngram_size": 3}),
+        ("onehot/dense_cache_norepeat3_earlystop", {"no_repeat_ngram_size": 3, "early_stopping": True}),
+        ("onehot/dense_cache_forcedbos0", {"forced_bos_token_id": 0}),
+        ("dense/dense_cache_forcedbos0", {"forced_bos_token_id": 0}),
+    ],
+)
+def test_generation_settings_that_a_bart_may_bring(recorded, settings, model, npz):
     numbers = npz["generation"]
-    ids, mask = tensor(numbers["input_ids"]), tensor(numbers["attention_mask"])
-    route = torch.cat([tensor(numbers["onehot_enc"]), tensor(numbers["onehot_dec"])])
+    kind = recorded.split("/")[0]
+    route = torch.cat([tensor(numbers[f"{kind}_enc"]), tensor(numbers[f"{kind}_dec"])])
     generated = model.generate(
-        ids, attention_mask=mask, routes=route.expand(len(ids), -1, -1), num_beams=4, max_length=20
+        tensor(numbers["input_ids"]),
+        attention_mask=tensor(numbers["attention_mask"]),
+        routes=route.expand(6, -1, -1),
+        **(dict(num_beams=4, max_length=20, early_stopping=False, decoder_start_token_id=0) | settings),
     )
-    assert torch.equal(generated, tensor(numbers["beam4/onehot/dense_start_eos"]))
+    assert torch.equal(generated, tensor(numbers[f"beam4/{recorded}"]))
 
 
 def plain_bart(model, npz):

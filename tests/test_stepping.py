@@ -396,7 +396,3 @@ def routes_with_noise(stepper, step, noise_SLBE, task_ids_B):
     soft_BLE = torch.softmax((logits_BLE + noise_BLE) / stepper.temperature(step), dim=-1)
     hard_BLE = F.one_hot(soft_BLE.argmax(-1), 3).to(soft_BLE)
     return hard_BLE - soft_BLE.detach() + soft_BLE
-
-
-def test_zz(reference):
-    pass
