@@ -1,5 +1,6 @@
 """Shared fixtures: tiny random models, and the folder with the published code's reference numbers."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,61 @@ def batch():
 
 def one_hot_routes(choices_BL, num_experts: int, dtype=torch.float64) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.as_tensor(choices_BL), num_experts).to(dtype)
+
+
+# ---- whole runs (tiny_runs.py, mistakes.py)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    from tiny_runs import World
+
+    return World(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def finished(world):
+    """A run of six steps with everything on, never disturbed. Not to be changed: copy it."""
+    return world.run("finished", do_predict=True, save_period=2)
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch, finished):
+    """Pictures take longer than these runs; `finished`, which is made before, has real ones."""
+    monkeypatch.setattr("routing_moe.training.plot_routes", lambda *args, **kwargs: Path(args[3]).touch())
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory):
+    """A gym, a BART and a finished one-step run; not to be changed."""
+    from mistakes import Place
+    from tiny_runs import run, write_bart, write_gym
+
+    folder = tmp_path_factory.mktemp("originals")
+    place = Place(folder, write_gym(folder / "gym"), write_bart(folder / "bart"))
+    assert run(place.gym, place.bart, place.out, total_steps=1) == 0
+    return place
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def fresh(originals, tmp_path):
+    """Copies of gym and BART, and no output folder."""
+    from mistakes import Place
+
+    gym, bart = (Path(shutil.copytree(o, tmp_path / o.name)) for o in (originals.gym, originals.bart))
+    return Place(tmp_path, gym, bart)
+
+
+@pytest.fixture
+def with_run(originals, tmp_path):
+    """The originals' gym and BART, and a copy of the run of one step."""
+    from mistakes import Place
+
+    place = Place(tmp_path, originals.gym, originals.bart)
+    shutil.copytree(originals.out, place.out)
+    return place

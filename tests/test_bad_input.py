@@ -1,51 +1,18 @@
-"""What a user is told about each mistake: the flag as typed or the file and line, and what would be right.
+"""What a user is told about each mistake in files: the file and line, and what would be right.
 
 Every case goes through the command line, must end with exit code 2 and must leave every file as it was.
 """
 
-import importlib.util
-import json
 import pickle
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny_runs import ROWS, contents, run, write_bart, write_gym
+from mistakes import assert_told, complaint
+from tiny_runs import ROWS, run, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration, T5Config
 
-from routing_moe.task_vectors import save_task_vectors
-
-
-class Place:
-    """A folder for one case: a gym, a BART, an output folder that does not exist yet or holds a run."""
-
-    def __init__(self, folder: Path, gym: Path, bart: Path):
-        self.folder, self.gym, self.bart, self.out = folder, gym, bart, folder / "out"
-
-    def write(self, path: Path, content: str | bytes | dict) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, dict):
-            content = json.dumps(content)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-    def split(self, **sections) -> None:
-        self.write(self.gym / "split.json", sections)
-
-    def vectors(self, names=tuple(ROWS), vectors_ND=None) -> None:
-        (self.folder / "vectors").mkdir()
-        save_task_vectors(self.folder / "vectors", names, np.zeros((len(names), 8)))
-        if vectors_ND is not None:
-            np.save(self.folder / "vectors/task_vecs.npy", vectors_ND, allow_pickle=True)
-
-    def filled_in(self, text):
-        """Paths of this place for <out>, <gym>, <bart>, <here> in a flag's value or an expected message."""
-        if not isinstance(text, str):
-            return text
-        for name in ("out", "gym", "bart"):
-            text = text.replace(f"<{name}>", str(getattr(self, name)))
-        return text.replace("<here>", str(self.folder))
+pytestmark = pytest.mark.usefixtures("no_gpu")
 
 
 class Trap:
@@ -53,179 +20,6 @@ class Trap:
 
     def __reduce__(self):
         return (pytest.fail, ("a pickle was loaded",))
-
-
-@pytest.fixture(scope="module")
-def originals(tmp_path_factory):
-    """A gym, a BART and a finished one-step run; not to be changed."""
-    folder = tmp_path_factory.mktemp("originals")
-    place = Place(folder, write_gym(folder / "gym"), write_bart(folder / "bart"))
-    assert run(place.gym, place.bart, place.out, total_steps=1) == 0
-    return place
-
-
-@pytest.fixture(autouse=True)
-def _no_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-
-@pytest.fixture
-def fresh(originals, tmp_path):
-    """Copies of gym and BART, and no output folder."""
-    gym, bart = (Path(shutil.copytree(o, tmp_path / o.name)) for o in (originals.gym, originals.bart))
-    return Place(tmp_path, gym, bart)
-
-
-@pytest.fixture
-def with_run(originals, tmp_path):
-    """The originals' gym and BART, and a copy of the run of one step."""
-    place = Place(tmp_path, originals.gym, originals.bart)
-    shutil.copytree(originals.out, place.out)
-    return place
-
-
-def complaint(place: Place, capsys, **changed) -> list[str]:
-    """The lines of what a user is told, after the checks that every mistake must pass."""
-    before, capsys_before = contents(place.folder), capsys.readouterr()
-    assert "Traceback" not in capsys_before.err
-    existed = place.out.exists()
-    changed = {name: place.filled_in(value) for name, value in changed.items()}
-    output_dir = Path(changed.pop("output_dir", place.out))
-    try:
-        code = run(place.gym, place.bart, output_dir, **changed)
-    except SystemExit as stopped:  # argparse's own
-        code = stopped.code
-    told = capsys.readouterr()
-    assert code == 2, told.err
-    assert "Traceback" not in told.err
-    assert contents(place.folder) == before
-    assert place.out.exists() == existed
-    lines = [line for line in told.err.splitlines() if not line.startswith("usage:")]
-    print("\n".join(lines))  # shown when a test fails
-    return lines
-
-
-def assert_told(lines: list[str], *fragments: str) -> None:
-    """All fragments are in one fault."""
-    faults = "\n".join(lines).split("error: ")
-    assert any(all(fragment in fault for fragment in fragments) for fault in faults), lines
-
-
-# ---- flags alone
-
-FLAGS = {
-    "a learning rate below 0": (dict(learning_rate=-1), "--learning_rate is -1.0; it must be 0 or greater"),
-    "a learning rate that is no number": (dict(learning_rate="nan"), "--learning_rate is nan; it must be 0"),
-    "an infinite learning rate": (dict(learning_rate="inf"), "--learning_rate is infinite"),
-    "a word for a number": (dict(router_lr="high"), "argument --router_lr: invalid float value: 'high'"),
-    "a batch of nothing": (dict(train_batch_size=0), "--train_batch_size is 0; it must be at least 1"),
-    "a temperature that would rise": (
-        dict(minimum_tau=3, initial_tau=2),
-        "--minimum_tau is 3.0, above --initial_tau 2.0; the temperature falls",
-    ),
-    "a probability of 2": (
-        dict(exploration_epsilon=2),
-        "--exploration_epsilon is 2.0; it must be from 0 to 1",
-    ),
-    "a misspelt mode": (
-        dict(router_mode="gumbel_sofmax_st"),
-        "--router_mode is 'gumbel_sofmax_st'; choose from softmax, gumbel_softmax, gumbel_softmax_st; "
-        "did you mean 'gumbel_softmax_st'?",
-    ),
-    "a router that does not exist": (
-        dict(router_nn_type="liner"),
-        "argument --router_nn_type: invalid choice",
-    ),
-    "a vanilla layer beyond the last": (
-        dict(encoder_vanilla_layers="0,5"),
-        "--encoder_vanilla_layers names [5]; the encoder has layers 0 to 1",
-    ),
-    "vanilla layers that are no numbers": (
-        dict(decoder_vanilla_layers="first"),
-        "argument --decoder_vanilla_layers: 'first' is not a comma-separated list of layer numbers",
-    ),
-    "no experts": (dict(num_experts=0), "--num_experts is 0; a layer needs at least 1 expert"),
-    "a width that heads cannot share": (
-        dict(router_nn_type="transformer", taskvecs_dim=6),
-        "--taskvecs_dim is 6; a transformer router splits it into 4 heads",
-    ),
-    "inputs longer than the positions": (
-        dict(max_input_length=2000),
-        "--max_input_length is 2000, but <bart> has 32 positions",
-    ),
-    "outputs without room for a token": (
-        dict(max_output_length=2),
-        "--max_output_length is 2, must be at least 3 to hold a token of the text",
-    ),
-    "half precision without a GPU": (
-        dict(mixed_precision="fp16"),
-        "--mixed_precision is fp16, which needs a GPU",
-    ),
-    "a seed that is too large": (dict(seed=2**32), "--seed is 4294967296; it must be below 2**32"),
-    "nothing to do": (dict(do_train=None), "nothing to do: give --do_train, --do_predict or both"),
-    "two starts": (
-        dict(checkpoint="<here>"),
-        "--initialize_from_vanilla and --checkpoint both name a start; give one of them",
-    ),
-    "a start that is not asked for": (
-        dict(initialize_from_vanilla=None, vanilla_checkpoint="<bart>"),
-        "--vanilla_checkpoint has no effect without --initialize_from_vanilla",
-    ),
-    "no model folder": (dict(model="<here>/nowhere"), "--model <here>/nowhere: no such folder"),
-    "no gym": (
-        dict(train_dir="<here>/nowhere"),
-        "--train_dir <here>/nowhere: no such folder, expected a gym",
-    ),
-    "no split": (
-        dict(custom_tasks_splits="<here>/no.json"),
-        "--custom_tasks_splits <here>/no.json: no such file",
-    ),
-    "no ontology": (dict(task_ontology="<here>/no.json"), "--task_ontology <here>/no.json: no such file"),
-    "no task vectors": (
-        dict(taskvecs="<gym>"),
-        "--taskvecs <gym> is no task-vector folder: it lacks id2task.json",
-    ),
-    "no vanilla checkpoint": (
-        dict(vanilla_checkpoint="<here>/x.pt"),
-        "--vanilla_checkpoint <here>/x.pt: not found",
-    ),
-    "no checkpoint to start from": (
-        dict(initialize_from_vanilla=None),
-        "--output_dir <out> --checkpoint_name best: no checkpoint there",
-        "to train from a plain BART give --initialize_from_vanilla",
-    ),
-    "no checkpoint where one is named": (
-        dict(initialize_from_vanilla=None, checkpoint="<here>/nowhere"),
-        "--checkpoint <here>/nowhere: no checkpoint there",
-    ),
-    "a sample that no task has": (
-        dict(predict_samples="999"),
-        "--predict_samples is '999': no such sample of colour, count, opposite; "
-        "give all, first, or a seed such as 100",
-    ),
-    "a part of the split without tasks": (
-        dict(do_predict=True, predict_split="dev"),
-        "--predict_split is 'dev', a section that <gym>/split.json leaves empty",
-    ),
-    "a file as the output folder": (
-        dict(output_dir="<gym>/split.json"),
-        "<gym>/split.json is a file; name a folder",
-    ),
-    "an output folder inside a file": (
-        dict(output_dir="<gym>/split.json/run"),
-        "--output_dir <gym>/split.json/run: <gym>/split.json is a file; name a folder",
-    ),
-    "an abbreviated flag": (
-        dict(learning="0.1"),
-        "unrecognized arguments: --learning 0.1; did you mean '--learning_rate'?",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FLAGS)
-def test_a_wrong_flag(name, fresh, capsys):
-    changed, *fragments = FLAGS[name]
-    assert_told(complaint(fresh, capsys, **changed), *map(fresh.filled_in, fragments))
 
 
 # ---- files of the gym and of the start
@@ -481,127 +275,6 @@ def test_a_wrong_file(name, fresh, capsys):
     assert_told(complaint(fresh, capsys, **changed), *map(fresh.filled_in, fragments))
 
 
-# ---- an output folder that holds a run
-
-ONE_STEP = dict(total_steps=1)
-PREDICT = dict(do_train=None, initialize_from_vanilla=None, do_predict=True)
-
-
-def garbage_in(name):
-    return lambda place: place.write(place.out / name, "garbage")
-
-
-def foreign_state(place):
-    torch.save(
-        {"step": 1, "optimizer": {"state": {}, "param_groups": []}}, place.out / "last/training_state.pt"
-    )
-
-
-RUNS = {
-    "the same folder again": (
-        None,
-        ONE_STEP,
-        "--output_dir <out> already holds a run; give --resume to continue it, or name another folder",
-    ),
-    "going on with another setting": (
-        None,
-        ONE_STEP | dict(resume=True, learning_rate=0.5),
-        "--learning_rate is 0.5, but in the run to resume it was 0.01",
-    ),
-    "going on with a setting left out": (
-        None,
-        ONE_STEP | dict(resume=True, num_experts=None),
-        "--num_experts is not given, but in the run to resume it was 2",
-    ),
-    "going on with a broken training state": (
-        garbage_in("last/training_state.pt"),
-        ONE_STEP | dict(resume=True),
-        "<out>/last/training_state.pt: cannot be read",
-        "to start anew, delete <out>/last",
-    ),
-    "going on with a foreign training state": (
-        foreign_state,
-        ONE_STEP | dict(resume=True),
-        "<out>/last: its training state is not that of this run",
-        "to start anew, delete <out>/last",
-    ),
-    "going on with broken weights": (
-        garbage_in("last/model.safetensors"),
-        ONE_STEP | dict(resume=True),
-        "<out>/last: not a sound checkpoint of a routing BART",
-    ),
-    "a run.json of garbage": (
-        garbage_in("run.json"),
-        ONE_STEP | dict(resume=True),
-        "<out>/run.json: is not valid JSON",
-    ),
-    "a run.json of something else": (
-        lambda place: place.write(place.out / "run.json", {"settings": 3}),
-        ONE_STEP | dict(resume=True),
-        "<out>/run.json: has no settings of a run",
-    ),
-    "predicting with another number of experts": (
-        None,
-        PREDICT | dict(num_experts=5),
-        "--num_experts is 5, but <out>/best was trained with 2; leave the flag out to use the checkpoint's",
-    ),
-    "predicting with a checkpoint that does not exist": (
-        None,
-        PREDICT | dict(checkpoint_name="7-steps"),
-        "--output_dir <out> --checkpoint_name 7-steps: no checkpoint there",
-    ),
-    "predicting with too long an output": (
-        None,
-        PREDICT | dict(max_output_length=64),
-        "--max_output_length is 64, but <out>/best has 32 positions",
-    ),
-    "predicting with a broken configuration": (
-        garbage_in("best/config.json"),
-        PREDICT,
-        "<out>/best/config.json: is not valid JSON",
-    ),
-    "predicting with a plain BART": (
-        None,
-        PREDICT | dict(checkpoint="<bart>"),
-        "<bart> holds a 'bart' model, not a routing BART",
-    ),
-    "a routing BART as the plain one": (
-        None,
-        dict(model="<out>/best", output_dir="<here>/new"),
-        "--model <out>/best is a 'routing_bart' model; the experts are made from a 'bart'",
-    ),
-    "a routing BART as the plain weights": (
-        None,
-        dict(vanilla_checkpoint="<out>/best", output_dir="<here>/new"),
-        "--vanilla_checkpoint <out>/best: not a plain BART; it lacks",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_a_wrong_use_of_a_run(name, with_run, capsys):
-    change, changed, *fragments = RUNS[name]
-    if change:
-        change(with_run)
-    assert_told(complaint(with_run, capsys, **changed), *map(with_run.filled_in, fragments))
-
-
-def test_a_checkpoint_without_a_vector_for_a_task(with_run, capsys, originals, tmp_path):
-    split = tmp_path / "split.json"
-    with_run.write(split, {"train": ["colour"], "test": ["count", "plural"]})
-    with_run.write(with_run.out / "best/config.json", without_plural(with_run.out / "best/config.json"))
-    told = complaint(with_run, capsys, **PREDICT, custom_tasks_splits=split, predict_split="test")
-    assert_told(told, f"{with_run.out}/best has no task vector for plural")
-
-
-def without_plural(path: Path) -> dict:
-    config = json.loads(path.read_text())
-    return config | {"task_names": [name for name in config["task_names"] if name != "plural"]}
-
-
-# ---- several at once, and what is not installed
-
-
 def test_all_faults_are_told_at_once(fresh, capsys):
     no_answer(fresh)
     fresh.split(train=["colour", "count", "nosuch"], test=[])
@@ -625,16 +298,6 @@ def test_all_faults_are_told_at_once(fresh, capsys):
     ):
         assert_told(lines, fragment)
     assert sum(line.startswith("error: ") for line in lines) == 7
-
-
-@pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
-def test_a_tracker_that_is_not_installed(tracker, fresh, capsys, monkeypatch):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *a: None if name == tracker else find_spec(name, *a)
-    )
-    told = complaint(fresh, capsys, log_with=tracker)
-    assert_told(told, f"--log_with is '{tracker}', which needs: pip install {tracker}")
 
 
 def test_malformed_lines_can_be_left_out(fresh):

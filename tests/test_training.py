@@ -1,105 +1,24 @@
-"""Whole runs of `routing_moe.cli.train`: what they write, how they stop and go on, what the flags do."""
+"""Whole runs of `routing_moe.cli.train`: what they write, and what the flags do."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from tiny_runs import METRICS, ROWS, TRAIN_TASKS, contents, flags, run, write_bart, write_gym
+from safetensors.torch import save_file
+from tiny_runs import METRICS, NO_LEARNING, ROWS, TRAIN_TASKS, assert_equal, contents, weights, write_bart
 
 from dataloader import Example
 from dataloader.batching import step_examples
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.evaluation import TaskFile, score
 from routing_moe.selection import temperature_at
-from routing_moe.stepping import Stepper
 from routing_moe.task_vectors import load_task_vectors, save_task_vectors
 
-ROOT = Path(__file__).resolve().parents[1]
-NO_LEARNING = dict(learning_rate=0, router_lr=0, task_model_lr=0, total_steps=1)
-
-
-class World:
-    """A folder with a gym, a BART and the runs made there."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.gym, self.bart = write_gym(folder / "gym"), write_bart(folder / "bart")
-
-    def __truediv__(self, name: str) -> Path:
-        return self.folder / name
-
-    def run(self, name: str, **changed) -> Path:
-        """The folder of a run that ended well."""
-        assert run(self.gym, changed.pop("bart", self.bart), self / name, **changed) == 0
-        return self / name
-
-    def copy(self, run_folder: Path, name: str) -> Path:
-        return Path(shutil.copytree(run_folder, self / name))
-
-    def process(self, command: list[str], name: str, **changed) -> subprocess.CompletedProcess:
-        """`python <command> <flags of a run>`, on a single CPU core."""
-        bart = changed.pop("bart", self.bart)
-        return subprocess.run(
-            [sys.executable, *command, *flags(self.gym, bart, self / name, **changed)],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return World(tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(scope="module")
-def finished(world):
-    """A run of six steps with everything on, never disturbed. Not to be changed: copy it."""
-    return world.run("finished", do_predict=True, save_period=2)
-
-
-@pytest.fixture(autouse=True)
-def _quick_pictures(monkeypatch, finished):
-    """Pictures take longer than these runs; `finished`, which is made before, has real ones."""
-    monkeypatch.setattr("routing_moe.training.plot_routes", lambda *args, **kwargs: Path(args[3]).touch())
-
-
-def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return load_file(checkpoint / "model.safetensors")
-
-
-def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    assert ours.keys() == theirs.keys()
-    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
-
-
-def assert_same_run(folder: Path, expected: Path) -> None:
-    """The same files, bit for bit: weights, curves, scores, kept checkpoints, predictions; none left over.
-
-    Not compared: what tells of the process, and pictures, which some of these runs fake. The training state
-    is compared by value, since the bytes of equal values differ with how often a string is written out.
-    """
-    ours, theirs = contents(folder), contents(expected)
-    assert ours.keys() == theirs.keys()
-    own = {"run.json", "log.txt", "last/training_state.pt"}
-    different = {name for name in theirs if ours[name] != theirs[name] and not name.endswith(".png")}
-    assert different <= own
-    one, other = (torch.load(f / "last/training_state.pt", weights_only=True) for f in (folder, expected))
-    for row, state in other["optimizer"].pop("state").items():
-        assert_equal(one["optimizer"]["state"][row], state)
-    one["optimizer"].pop("state")
-    assert one == other
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
 # ---- what a run writes
@@ -193,144 +112,6 @@ def test_a_run_ends_after_its_epochs_if_that_is_sooner(world):
     folder = world.run("epochs", num_train_epochs=0.2)  # 14.4 of 72 examples: two steps of 8
     assert pd.read_csv(folder / "losses.csv")["steps"].tolist() == [2]
     assert "--num_train_epochs 0.2 ends the run at step 2" in (folder / "log.txt").read_text()
-
-
-# ---- stopping and going on
-
-
-def stop_in_step(monkeypatch, stop: int) -> None:
-    """The step after `stop` steps fails, as a power cut would; once."""
-    step = Stepper.step
-
-    def failing(self, number):
-        if number == stop:
-            monkeypatch.setattr(Stepper, "step", step)
-            raise RuntimeError("power cut")
-        return step(self, number)
-
-    monkeypatch.setattr(Stepper, "step", failing)
-
-
-@pytest.fixture
-def stopped(world, monkeypatch, tmp_path):
-    """A copy of a run that failed in its fifth step, with last/ of step 3."""
-    if not (world / "stopped").exists():
-        stop_in_step(monkeypatch, 4)
-        with pytest.raises(RuntimeError, match="power cut"):
-            world.run("stopped", do_predict=True, save_period=2)
-    return world.copy(world / "stopped", tmp_path.name)
-
-
-def go_on(world, folder: Path) -> Path:
-    return world.run(folder.name, do_predict=True, save_period=2, resume=True)
-
-
-def test_three_steps_a_failure_and_a_resumed_rest_are_six_steps_bit_for_bit(world, stopped, finished):
-    assert not (stopped / "6-steps").exists()
-    assert_same_run(go_on(world, stopped), finished)
-    assert "resuming after step 3" in (stopped / "log.txt").read_text()
-
-
-def test_a_run_killed_between_the_two_renames_of_a_checkpoint_goes_on(world, stopped, finished):
-    (stopped / "last").rename(stopped / "last.previous")
-    (stopped / "last.partial").mkdir()
-    (stopped / "last.partial/config.json").write_text("{", encoding="utf-8")
-    assert_same_run(go_on(world, stopped), finished)
-    assert "resuming after step 3" in (stopped / "log.txt").read_text()
-
-
-def test_rows_of_the_curves_that_will_be_written_again_or_were_cut_short_are_dropped(
-    world, stopped, finished
-):
-    header = (finished / "curves.csv").read_text().splitlines()[0]
-    (stopped / "curves.csv").write_text(
-        f"{header}\n4,1,1,1,1,1\n1", encoding="utf-8"
-    )  # "1" was to be "10,..."
-    assert_same_run(go_on(world, stopped), finished)
-
-
-def test_a_run_stopped_before_its_first_checkpoint_begins_anew(world, stopped, finished):
-    (stopped / "last").rename(stopped / "last.partial")
-    assert_same_run(go_on(world, stopped), finished)
-    assert "resuming after" not in (stopped / "log.txt").read_text()
-
-
-def test_resuming_a_complete_run_trains_nothing(world, finished):
-    folder = world.copy(finished, "complete")
-    go_on(world, folder)
-    assert "the run was complete already, after step 6" in (folder / "log.txt").read_text()
-    assert_same_run(folder, finished)
-
-
-def test_resume_begins_a_run_of_its_own_even_from_the_last_checkpoint_of_another(world, finished):
-    start = dict(initialize_from_vanilla=None, checkpoint=finished / "last", resume=True)
-    folder = world.run("from_last", **(NO_LEARNING | start))
-    assert pd.read_csv(folder / "losses.csv")["steps"].tolist() == [1]
-    assert_equal(weights(folder / "last"), weights(finished / "last"))
-
-
-DIES = """
-import os, signal, sys
-from routing_moe.cli.train import main
-from routing_moe.training import Training
-save = Training._save_last
-def save_and_die(self):
-    save(self)
-    if self.state["step"] == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-Training._save_last = save_and_die
-sys.exit(main(sys.argv[1:]))
-"""
-
-INTERRUPTED = """
-import os, signal, sys
-from routing_moe.cli.train import main
-from routing_moe.stepping import Stepper
-step = Stepper.step
-def interrupted_step(self, number):
-    if number == 1:
-        os.kill(os.getpid(), signal.SIGINT)
-    return step(self, number)
-Stepper.step = interrupted_step
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
-def test_a_process_killed_after_step_3_goes_on_bit_for_bit(world, finished):
-    killed = world.process(["-c", DIES], "killed", do_predict=True, save_period=2)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    state = torch.load(world / "killed/last/training_state.pt", weights_only=True)
-    assert state["step"] == 3
-    assert_same_run(go_on(world, world / "killed"), finished)
-
-
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(world, finished):
-    stopped = world.process(["-c", INTERRUPTED], "interrupted", do_predict=True, save_period=2)
-    assert stopped.returncode == 1
-    assert "stopping after this step; again to stop at once" in stopped.stderr
-    assert stopped.stderr.strip().endswith("stopped after step 2; --resume goes on from there")
-    assert "Traceback" not in stopped.stderr
-    assert_equal(weights(world / "interrupted/last"), weights(finished / "2-steps"))
-    assert_same_run(go_on(world, world / "interrupted"), finished)
-
-
-def test_ctrl_c_before_the_first_step_ends_without_a_traceback(world, capsys, monkeypatch):
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("routing_moe.cli.train.load_start", interrupted)
-    assert run(world.gym, world.bart, world / "early") == 130
-    assert "interrupted; no checkpoint had been written yet" in capsys.readouterr().err
-
-
-def test_a_diverged_run_says_where_its_last_checkpoint_is(world, capsys):
-    changed = dict(learning_rate=1e38, max_grad_norm="inf", warmup_ratio=0, checkpoint_period=1)
-    assert run(world.gym, world.bart, world / "diverged", **changed) == 1
-    error = capsys.readouterr().err
-    assert "at step 2; tasks in the batch: colour, count, opposite" in error
-    assert f"last good checkpoint: {world / 'diverged/last'}" in error
-    assert "Traceback" not in error
 
 
 # ---- starts

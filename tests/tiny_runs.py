@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
 from accelerate.state import AcceleratorState
 from conftest import tiny_bart_config
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe.cli.train import main
@@ -22,6 +26,8 @@ ROWS = {
 }
 METRICS = {"colour": "ACC", "count": "Pearson-Correlation", "opposite": "EM", "plural": "Rouge-L"}
 TRAIN_TASKS = ["colour", "count", "opposite"]
+NO_LEARNING = dict(learning_rate=0, router_lr=0, task_model_lr=0, total_steps=1)
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def write_gym(folder: Path) -> Path:
@@ -101,3 +107,61 @@ def run(gym: Path, bart: Path, output_dir: Path, **changed) -> int:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file under a folder, by its path from there."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+class World:
+    """A folder with a gym, a BART and the runs made there."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.gym, self.bart = write_gym(folder / "gym"), write_bart(folder / "bart")
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def run(self, name: str, **changed) -> Path:
+        """The folder of a run that ended well."""
+        assert run(self.gym, changed.pop("bart", self.bart), self / name, **changed) == 0
+        return self / name
+
+    def copy(self, run_folder: Path, name: str) -> Path:
+        return Path(shutil.copytree(run_folder, self / name))
+
+    def process(self, command: list[str], name: str, **changed) -> subprocess.CompletedProcess:
+        """`python <command> <flags of a run>`, on a single CPU core."""
+        bart = changed.pop("bart", self.bart)
+        return subprocess.run(
+            [sys.executable, *command, *flags(self.gym, bart, self / name, **changed)],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint / "model.safetensors")
+
+
+def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def assert_same_run(folder: Path, expected: Path) -> None:
+    """The same files, bit for bit: weights, curves, scores, kept checkpoints, predictions; none left over.
+
+    Not compared: what tells of the process, and pictures, which some of these runs fake. The training state
+    is compared by value, since the bytes of equal values differ with how often a string is written out.
+    """
+    ours, theirs = contents(folder), contents(expected)
+    assert ours.keys() == theirs.keys()
+    own = {"run.json", "log.txt", "last/training_state.pt"}
+    different = {name for name in theirs if ours[name] != theirs[name] and not name.endswith(".png")}
+    assert different <= own
+    one, other = (torch.load(f / "last/training_state.pt", weights_only=True) for f in (folder, expected))
+    for row, state in other["optimizer"].pop("state").items():
+        assert_equal(one["optimizer"]["state"][row], state)
+    one["optimizer"].pop("state")
+    assert one == other

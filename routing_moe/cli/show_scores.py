@@ -49,7 +49,10 @@ def table_of_run(run: Path, checkpoint_name: str, section: str, prefix: str) -> 
     saved = load_run_settings(run)
     if saved is None:
         raise InputError(f"{run}: holds no run (no run.json)")
-    settings = Settings(**saved)
+    try:
+        settings = Settings(**saved)
+    except TypeError:
+        raise InputError(f"{run / 'run.json'}: was written by another version, with other settings") from None
     scores = {}
     for part in ("dev", "test"):
         section_name = "" if section == "train" else f"{section}_tasks-"

@@ -1,0 +1,132 @@
+"""What a user is told about a flag that cannot be right: its name as typed, its value, what would be."""
+
+import importlib.util
+
+import pytest
+from mistakes import assert_told, complaint
+
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
+FLAGS = {
+    "a learning rate below 0": (dict(learning_rate=-1), "--learning_rate is -1.0; it must be 0 or greater"),
+    "a learning rate that is no number": (dict(learning_rate="nan"), "--learning_rate is nan; it must be 0"),
+    "an infinite learning rate": (dict(learning_rate="inf"), "--learning_rate is infinite"),
+    "a word for a number": (dict(router_lr="high"), "argument --router_lr: invalid float value: 'high'"),
+    "a batch of nothing": (dict(train_batch_size=0), "--train_batch_size is 0; it must be at least 1"),
+    "a temperature that would rise": (
+        dict(minimum_tau=3, initial_tau=2),
+        "--minimum_tau is 3.0, above --initial_tau 2.0; the temperature falls",
+    ),
+    "a probability of 2": (
+        dict(exploration_epsilon=2),
+        "--exploration_epsilon is 2.0; it must be from 0 to 1",
+    ),
+    "a misspelt mode": (
+        dict(router_mode="gumbel_sofmax_st"),
+        "--router_mode is 'gumbel_sofmax_st'; choose from softmax, gumbel_softmax, gumbel_softmax_st; "
+        "did you mean 'gumbel_softmax_st'?",
+    ),
+    "a router that does not exist": (
+        dict(router_nn_type="liner"),
+        "argument --router_nn_type: invalid choice",
+    ),
+    "a vanilla layer beyond the last": (
+        dict(encoder_vanilla_layers="0,5"),
+        "--encoder_vanilla_layers names [5]; the encoder has layers 0 to 1",
+    ),
+    "vanilla layers that are no numbers": (
+        dict(decoder_vanilla_layers="first"),
+        "argument --decoder_vanilla_layers: 'first' is not a comma-separated list of layer numbers",
+    ),
+    "no experts": (dict(num_experts=0), "--num_experts is 0; a layer needs at least 1 expert"),
+    "a width that heads cannot share": (
+        dict(router_nn_type="transformer", taskvecs_dim=6),
+        "--taskvecs_dim is 6; a transformer router splits it into 4 heads",
+    ),
+    "inputs longer than the positions": (
+        dict(max_input_length=2000),
+        "--max_input_length is 2000, but <bart> has 32 positions",
+    ),
+    "outputs without room for a token": (
+        dict(max_output_length=2),
+        "--max_output_length is 2, must be at least 3 to hold a token of the text",
+    ),
+    "half precision without a GPU": (
+        dict(mixed_precision="fp16"),
+        "--mixed_precision is fp16, which needs a GPU",
+    ),
+    "a seed that is too large": (dict(seed=2**32), "--seed is 4294967296; it must be below 2**32"),
+    "nothing to do": (dict(do_train=None), "nothing to do: give --do_train, --do_predict or both"),
+    "two starts": (
+        dict(checkpoint="<here>"),
+        "--initialize_from_vanilla and --checkpoint both name a start; give one of them",
+    ),
+    "a start that is not asked for": (
+        dict(initialize_from_vanilla=None, vanilla_checkpoint="<bart>"),
+        "--vanilla_checkpoint has no effect without --initialize_from_vanilla",
+    ),
+    "no model folder": (dict(model="<here>/nowhere"), "--model <here>/nowhere: no such folder"),
+    "no gym": (
+        dict(train_dir="<here>/nowhere"),
+        "--train_dir <here>/nowhere: no such folder, expected a gym",
+    ),
+    "no split": (
+        dict(custom_tasks_splits="<here>/no.json"),
+        "--custom_tasks_splits <here>/no.json: no such file",
+    ),
+    "no ontology": (dict(task_ontology="<here>/no.json"), "--task_ontology <here>/no.json: no such file"),
+    "no task vectors": (
+        dict(taskvecs="<gym>"),
+        "--taskvecs <gym> is no task-vector folder: it lacks id2task.json",
+    ),
+    "no vanilla checkpoint": (
+        dict(vanilla_checkpoint="<here>/x.pt"),
+        "--vanilla_checkpoint <here>/x.pt: not found",
+    ),
+    "no checkpoint to start from": (
+        dict(initialize_from_vanilla=None),
+        "--output_dir <out> --checkpoint_name best: no checkpoint there",
+        "to train from a plain BART give --initialize_from_vanilla",
+    ),
+    "no checkpoint where one is named": (
+        dict(initialize_from_vanilla=None, checkpoint="<here>/nowhere"),
+        "--checkpoint <here>/nowhere: no checkpoint there",
+    ),
+    "a sample that no task has": (
+        dict(predict_samples="999"),
+        "--predict_samples is '999': no such sample of colour, count, opposite; "
+        "give all, first, or a seed such as 100",
+    ),
+    "a part of the split without tasks": (
+        dict(do_predict=True, predict_split="dev"),
+        "--predict_split is 'dev', a section that <gym>/split.json leaves empty",
+    ),
+    "a file as the output folder": (
+        dict(output_dir="<gym>/split.json"),
+        "<gym>/split.json is a file; name a folder",
+    ),
+    "an output folder inside a file": (
+        dict(output_dir="<gym>/split.json/run"),
+        "--output_dir <gym>/split.json/run: <gym>/split.json is a file; name a folder",
+    ),
+    "an abbreviated flag": (
+        dict(learning="0.1"),
+        "unrecognized arguments: --learning 0.1; did you mean '--learning_rate'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_wrong_flag(name, fresh, capsys):
+    changed, *fragments = FLAGS[name]
+    assert_told(complaint(fresh, capsys, **changed), *map(fresh.filled_in, fragments))
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
+def test_a_tracker_that_is_not_installed(tracker, fresh, capsys, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == tracker else find_spec(name, *a)
+    )
+    told = complaint(fresh, capsys, log_with=tracker)
+    assert_told(told, f"--log_with is '{tracker}', which needs: pip install {tracker}")

@@ -1,0 +1,125 @@
+"""What a user is told about an output folder that holds a run, and about checkpoints that do not fit."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mistakes import assert_told, complaint
+
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
+ONE_STEP = dict(total_steps=1)
+PREDICT = dict(do_train=None, initialize_from_vanilla=None, do_predict=True)
+
+
+def garbage_in(name):
+    return lambda place: place.write(place.out / name, "garbage")
+
+
+def foreign_state(place):
+    torch.save(
+        {"step": 1, "optimizer": {"state": {}, "param_groups": []}}, place.out / "last/training_state.pt"
+    )
+
+
+RUNS = {
+    "the same folder again": (
+        None,
+        ONE_STEP,
+        "--output_dir <out> already holds a run; give --resume to continue it, or name another folder",
+    ),
+    "going on with another setting": (
+        None,
+        ONE_STEP | dict(resume=True, learning_rate=0.5),
+        "--learning_rate is 0.5, but in the run to resume it was 0.01",
+    ),
+    "going on with a setting left out": (
+        None,
+        ONE_STEP | dict(resume=True, num_experts=None),
+        "--num_experts is not given, but in the run to resume it was 2",
+    ),
+    "going on with a broken training state": (
+        garbage_in("last/training_state.pt"),
+        ONE_STEP | dict(resume=True),
+        "<out>/last/training_state.pt: cannot be read",
+        "to start anew, delete <out>/last",
+    ),
+    "going on with a foreign training state": (
+        foreign_state,
+        ONE_STEP | dict(resume=True),
+        "<out>/last: its training state is not that of this run",
+        "to start anew, delete <out>/last",
+    ),
+    "going on with broken weights": (
+        garbage_in("last/model.safetensors"),
+        ONE_STEP | dict(resume=True),
+        "<out>/last: not a sound checkpoint of a routing BART",
+    ),
+    "a run.json of garbage": (
+        garbage_in("run.json"),
+        ONE_STEP | dict(resume=True),
+        "<out>/run.json: is not valid JSON",
+    ),
+    "a run.json of something else": (
+        lambda place: place.write(place.out / "run.json", {"settings": 3}),
+        ONE_STEP | dict(resume=True),
+        "<out>/run.json: has no settings of a run",
+    ),
+    "predicting with another number of experts": (
+        None,
+        PREDICT | dict(num_experts=5),
+        "--num_experts is 5, but <out>/best was trained with 2; leave the flag out to use the checkpoint's",
+    ),
+    "predicting with a checkpoint that does not exist": (
+        None,
+        PREDICT | dict(checkpoint_name="7-steps"),
+        "--output_dir <out> --checkpoint_name 7-steps: no checkpoint there",
+    ),
+    "predicting with too long an output": (
+        None,
+        PREDICT | dict(max_output_length=64),
+        "--max_output_length is 64, but <out>/best has 32 positions",
+    ),
+    "predicting with a broken configuration": (
+        garbage_in("best/config.json"),
+        PREDICT,
+        "<out>/best/config.json: is not valid JSON",
+    ),
+    "predicting with a plain BART": (
+        None,
+        PREDICT | dict(checkpoint="<bart>"),
+        "<bart> holds a 'bart' model, not a routing BART",
+    ),
+    "a routing BART as the plain one": (
+        None,
+        dict(model="<out>/best", output_dir="<here>/new"),
+        "--model <out>/best is a 'routing_bart' model; the experts are made from a 'bart'",
+    ),
+    "a routing BART as the plain weights": (
+        None,
+        dict(vanilla_checkpoint="<out>/best", output_dir="<here>/new"),
+        "--vanilla_checkpoint <out>/best: not a plain BART; it lacks",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_wrong_use_of_a_run(name, with_run, capsys):
+    change, changed, *fragments = RUNS[name]
+    if change:
+        change(with_run)
+    assert_told(complaint(with_run, capsys, **changed), *map(with_run.filled_in, fragments))
+
+
+def test_a_checkpoint_without_a_vector_for_a_task(with_run, capsys, originals, tmp_path):
+    split = tmp_path / "split.json"
+    with_run.write(split, {"train": ["colour"], "test": ["count", "plural"]})
+    with_run.write(with_run.out / "best/config.json", without_plural(with_run.out / "best/config.json"))
+    told = complaint(with_run, capsys, **PREDICT, custom_tasks_splits=split, predict_split="test")
+    assert_told(told, f"{with_run.out}/best has no task vector for plural")
+
+
+def without_plural(path: Path) -> dict:
+    config = json.loads(path.read_text())
+    return config | {"task_names": [name for name in config["task_names"] if name != "plural"]}

@@ -1,0 +1,148 @@
+"""Runs that stop, however they stop, and go on as if nothing had happened."""
+
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, run, weights
+
+from routing_moe.stepping import Stepper
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
+
+def stop_in_step(monkeypatch, stop: int) -> None:
+    """The step after `stop` steps fails, as a power cut would; once."""
+    step = Stepper.step
+
+    def failing(self, number):
+        if number == stop:
+            monkeypatch.setattr(Stepper, "step", step)
+            raise RuntimeError("power cut")
+        return step(self, number)
+
+    monkeypatch.setattr(Stepper, "step", failing)
+
+
+@pytest.fixture
+def stopped(world, monkeypatch, tmp_path):
+    """A copy of a run that failed in its fifth step, with last/ of step 3."""
+    if not (world / "stopped").exists():
+        stop_in_step(monkeypatch, 4)
+        with pytest.raises(RuntimeError, match="power cut"):
+            world.run("stopped", do_predict=True, save_period=2)
+    return world.copy(world / "stopped", tmp_path.name)
+
+
+def go_on(world, folder: Path) -> Path:
+    return world.run(folder.name, do_predict=True, save_period=2, resume=True)
+
+
+def test_three_steps_a_failure_and_a_resumed_rest_are_six_steps_bit_for_bit(world, stopped, finished):
+    assert not (stopped / "6-steps").exists()
+    assert_same_run(go_on(world, stopped), finished)
+    assert "resuming after step 3" in (stopped / "log.txt").read_text()
+
+
+def test_a_run_killed_between_the_two_renames_of_a_checkpoint_goes_on(world, stopped, finished):
+    (stopped / "last").rename(stopped / "last.previous")
+    (stopped / "last.partial").mkdir()
+    (stopped / "last.partial/config.json").write_text("{", encoding="utf-8")
+    assert_same_run(go_on(world, stopped), finished)
+    assert "resuming after step 3" in (stopped / "log.txt").read_text()
+
+
+def test_rows_of_the_curves_that_will_be_written_again_or_were_cut_short_are_dropped(
+    world, stopped, finished
+):
+    header = (finished / "curves.csv").read_text().splitlines()[0]
+    (stopped / "curves.csv").write_text(
+        f"{header}\n4,1,1,1,1,1\n1", encoding="utf-8"
+    )  # "1" was to be "10,..."
+    assert_same_run(go_on(world, stopped), finished)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_anew(world, stopped, finished):
+    (stopped / "last").rename(stopped / "last.partial")
+    assert_same_run(go_on(world, stopped), finished)
+    assert "resuming after" not in (stopped / "log.txt").read_text()
+
+
+def test_resuming_a_complete_run_trains_nothing(world, finished):
+    folder = world.copy(finished, "complete")
+    go_on(world, folder)
+    assert "the run was complete already, after step 6" in (folder / "log.txt").read_text()
+    assert_same_run(folder, finished)
+
+
+def test_resume_begins_a_run_of_its_own_even_from_the_last_checkpoint_of_another(world, finished):
+    start = dict(initialize_from_vanilla=None, checkpoint=finished / "last", resume=True)
+    folder = world.run("from_last", **(NO_LEARNING | start))
+    assert pd.read_csv(folder / "losses.csv")["steps"].tolist() == [1]
+    assert_equal(weights(folder / "last"), weights(finished / "last"))
+
+
+DIES = """
+import os, signal, sys
+from routing_moe.cli.train import main
+from routing_moe.training import Training
+save = Training._save_last
+def save_and_die(self):
+    save(self)
+    if self.state["step"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+Training._save_last = save_and_die
+sys.exit(main(sys.argv[1:]))
+"""
+
+INTERRUPTED = """
+import os, signal, sys
+from routing_moe.cli.train import main
+from routing_moe.stepping import Stepper
+step = Stepper.step
+def interrupted_step(self, number):
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+    return step(self, number)
+Stepper.step = interrupted_step
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_a_process_killed_after_step_3_goes_on_bit_for_bit(world, finished):
+    killed = world.process(["-c", DIES], "killed", do_predict=True, save_period=2)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    state = torch.load(world / "killed/last/training_state.pt", weights_only=True)
+    assert state["step"] == 3
+    assert_same_run(go_on(world, world / "killed"), finished)
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(world, finished):
+    stopped = world.process(["-c", INTERRUPTED], "interrupted", do_predict=True, save_period=2)
+    assert stopped.returncode == 1
+    assert "stopping after this step; again to stop at once" in stopped.stderr
+    assert stopped.stderr.strip().endswith("stopped after step 2; --resume goes on from there")
+    assert "Traceback" not in stopped.stderr
+    assert_equal(weights(world / "interrupted/last"), weights(finished / "2-steps"))
+    assert_same_run(go_on(world, world / "interrupted"), finished)
+
+
+def test_ctrl_c_before_the_first_step_ends_without_a_traceback(world, capsys, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("routing_moe.cli.train.load_start", interrupted)
+    assert run(world.gym, world.bart, world / "early") == 130
+    assert "interrupted; no checkpoint had been written yet" in capsys.readouterr().err
+
+
+def test_a_diverged_run_says_where_its_last_checkpoint_is(world, capsys):
+    changed = dict(learning_rate=1e38, max_grad_norm="inf", warmup_ratio=0, checkpoint_period=1)
+    assert run(world.gym, world.bart, world / "diverged", **changed) == 1
+    error = capsys.readouterr().err
+    assert "at step 2; tasks in the batch: colour, count, opposite" in error
+    assert f"last good checkpoint: {world / 'diverged/last'}" in error
+    assert "Traceback" not in error
