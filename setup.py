@@ -16,7 +16,7 @@ setup(
     packages=find_packages(include=["routing_moe*", "dataloader*", "task*"]),
     package_data={
         "dataloader": ["*.json", "splits/*.json"],
-        "task.skill_gym": ["data/*", "tiny_bart/*"],
+        "task.skill_gym": ["tiny_bart/*"],
     },
     install_requires=REQUIREMENTS,
     extras_require={

@@ -6,8 +6,10 @@ tokens takes 40 MB. Padding is added per batch, to the longest text of that batc
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from tqdm import tqdm
@@ -66,7 +68,7 @@ class Ragged:
     def __getitem__(self, index: int) -> np.ndarray:
         return self.flat[self.offsets[index] : self.offsets[index + 1]]
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
 
@@ -109,6 +111,14 @@ class EncodedExamples:
     def target_lengths(self, indices, answer_choice=None) -> np.ndarray:
         """Tokens of the chosen output of each example; see `collate` for `answer_choice`."""
         return self.outputs.lengths[self._chosen(np.asarray(indices), answer_choice)]
+
+    def fingerprint(self) -> int:
+        """A checksum of every token, answer and task: equal for equal data, different for changed data."""
+        arrays = (self.sources.flat, self.sources.offsets, self.outputs.flat, self.outputs.offsets)
+        checksum = 0
+        for array in (*arrays, self.first_output, self.task_ids_N):
+            checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
+        return checksum
 
     def collate(self, indices, answer_choice=None, *, pad_token_id: int) -> dict:
         """Returns one batch of torch LongTensors, padded to its own longest input and output.

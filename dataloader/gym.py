@@ -21,6 +21,7 @@ from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_fault
 
 PARTS = ("train", "dev", "test")
 FAULTS_SHOWN = 5
+FILES_SHOWN = 3
 
 _FILE_NAME = re.compile(r"(?P<sample>.+)_(?:train|dev|test)\.tsv")
 _BOM = b"\xef\xbb\xbf"
@@ -37,6 +38,14 @@ class Example:
     sample: str
     input: str
     outputs: tuple[str, ...]
+
+
+class MalformedLines(InputError):
+    """The malformed lines of one file; `Gym.check` tells those of several files as one fault."""
+
+    def __init__(self, path: Path, lines: list[tuple[int, str]]):
+        self.path, self.lines = path, lines
+        super().__init__(_describe([self]))
 
 
 # ---------------------------------------------------------------------------- one file
@@ -75,7 +84,7 @@ def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[lis
         else:
             rows.append(row)
     if faults and not skip_malformed:
-        raise InputError(_describe(path, faults))
+        raise MalformedLines(path, faults)
     if not rows:
         raise InputError(
             f"{path}: has no usable line, all {len(faults)} are malformed, such as: {faults[0][1]}"
@@ -103,12 +112,15 @@ def _parse_line(line: bytes) -> Row | str:
     return (source, outputs) if outputs else "empty answer"
 
 
-def _describe(path: Path, faults: list[tuple[int, str]]) -> str:
-    lines = [f"{path}:{number}: {fault}" for number, fault in faults[:FAULTS_SHOWN]]
-    more = f", the first {FAULTS_SHOWN} of them" if len(faults) > FAULTS_SHOWN else ""
-    count = f"{len(faults)} malformed line" + ("s" if len(faults) > 1 else "")
-    head = f"{path}: {count}{more} (--skip_malformed leaves them out):"
-    return "\n  ".join([head, *lines])
+def _describe(files: list[MalformedLines]) -> str:
+    """One message: how many lines of which files are malformed, and the first few of them."""
+    every = [f"{file.path}:{number}: {fault}" for file in files for number, fault in file.lines]
+    where = ", ".join(str(file.path) for file in files[:FILES_SHOWN])
+    where += f" and {len(files) - FILES_SHOWN} more files" if len(files) > FILES_SHOWN else ""
+    more = f", the first {FAULTS_SHOWN} of them" if len(every) > FAULTS_SHOWN else ""
+    count = f"{len(every)} malformed line" + ("s" if len(every) > 1 else "")
+    head = f"{where}: {count}{more} (--skip_malformed leaves them out):"
+    return "\n  ".join([head, *every[:FAULTS_SHOWN]])
 
 
 # ---------------------------------------------------------------------------- the folder
@@ -202,12 +214,18 @@ class Gym:
         and whether this can score against the answers of the dev and test parts.
         """
         faults: list[str] = []
+        malformed: dict[Path, MalformedLines] = {}
         parts = list(parts)
         for task in sorted(set(tasks)):
             if metrics:
                 faults += _faults_of(self.metric, task)
             for part in parts:
-                faults += _faults_of(self._check_part, task, part, samples, metrics and part != "train")
+                try:
+                    faults += self._part_faults(task, part, samples, metrics and part != "train", malformed)
+                except InputError as error:
+                    faults += error.faults
+        if malformed:
+            faults.append(_describe(list(malformed.values())))
         return list(dict.fromkeys(faults))  # a missing task is missing once, not once a part
 
     @cached_property
@@ -215,17 +233,23 @@ class Gym:
         path = self.folder / "metrics.json"
         return load_json_object(path, "a file like {task: metric}") if path.exists() else {}
 
-    def _check_part(self, task: str, part: str, samples: str, scored: bool) -> None:
+    def _part_faults(self, task, part, samples, scored: bool, malformed: dict) -> list[str]:
+        """Faults of a part's files, those of malformed lines aside, which go into `malformed`."""
         faults: list[str] = []
         for path, sample in self._files(task, part, samples):
-            found = _faults_of(self._read, path, task, sample)
-            if scored and not found and not _faults_of(self.metric, task):
-                answers = dict.fromkeys(example.outputs[0] for example in self._read(path, task, sample))
+            try:
+                examples = self._read(path, task, sample)
+            except MalformedLines as error:
+                malformed[path] = error
+                continue
+            except InputError as error:
+                faults += error.faults
+                continue
+            if scored and not _faults_of(self.metric, task):
+                answers = dict.fromkeys(example.outputs[0] for example in examples)
                 unusable = (answer_fault(answer, self.metric(task)) for answer in answers)
-                found = [f"{path}: {fault}" for fault in unusable if fault][:FAULTS_SHOWN]
-            faults += found
-        if faults:
-            raise InputError(faults)
+                faults += [f"{path}: {fault}" for fault in unusable if fault][:FAULTS_SHOWN]
+        return faults
 
     def _files(self, task: str, part: str, samples: str) -> list[tuple[Path, str]]:
         """[(file, sample), ...] of the samples chosen; InputError for an unknown part, task or sample."""
@@ -273,7 +297,7 @@ class Gym:
                 self._examples[path] = error
         found = self._examples[path]
         if isinstance(found, InputError):
-            raise InputError(found.faults)
+            raise found
         return found
 
 

@@ -9,7 +9,7 @@ OUTPUT_DIR=${OUTPUT_DIR:-models/quickstart}
 make_environment
 OUTPUT_DIR=$OUTPUT_DIR bash example_scripts/train_routing_bart.sh --resume
 
-routes=$(ls -d "$OUTPUT_DIR"/*-steps | sort -t/ -k3 -V | tail -n 1)
+routes=$(ls -d "$OUTPUT_DIR"/*-steps | sort -V | tail -n 1)
 echo
 echo "Scores of the 24 train tasks, mean per category (constant: always the most frequent training answer):"
 echo
@@ -22,6 +22,7 @@ Curves and dev scores while training: $OUTPUT_DIR/curves.csv, $OUTPUT_DIR/losses
 Predictions, one file a task: $OUTPUT_DIR/best/predictions/
 
 What to try next:
+    source .venv/bin/activate                                    once in each shell
     python -m routing_moe.cli.train --help                       every flag
     bash example_scripts/train_routing_bart.sh --num_experts 4   another mixture (set OUTPUT_DIR)
     MODEL=facebook/bart-base DATA_DIR=your_gym SPLIT=your_split.json OUTPUT_DIR=models/moe \\

@@ -33,7 +33,12 @@ make_environment() {
     PYTHON=.venv/bin/python
 }
 
-# The embedded gym, written once.
+# The embedded gym, written once per version of its generator.
 make_skill_gym() {
-    [ -f data/skill_gym/split.json ] || "$PYTHON" -m task.skill_gym.generate --output_dir data/skill_gym
+    local wanted
+    wanted=$(cat task/skill_gym/*.py | cksum)
+    if [ ! -f data/skill_gym/split.json ] || [ "$(cat data/skill_gym/generator 2>/dev/null)" != "$wanted" ]; then
+        "$PYTHON" -m task.skill_gym.generate --output_dir data/skill_gym
+        echo "$wanted" >data/skill_gym/generator
+    fi
 }

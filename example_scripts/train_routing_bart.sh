@@ -41,5 +41,5 @@ fi
     --task_model_lr "$TASK_MODEL_LR" \
     --total_steps "$TOTAL_STEPS" \
     --eval_period "$EVAL_PERIOD" \
-    "${recipe[@]}" \
+    ${recipe[@]+"${recipe[@]}"} \
     "$@"

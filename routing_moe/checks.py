@@ -16,6 +16,7 @@ from dataloader.jsonfile import load_json_object
 from dataloader.ontology import Ontology
 from dataloader.task_splits import Split, load_split
 from routing_moe.configuration import RoutingBartConfig
+from routing_moe.routers import ROUTERS
 from routing_moe.run_state import load_run_settings
 from routing_moe.selection import ROUTER_MODES
 from routing_moe.settings import Settings
@@ -56,6 +57,35 @@ ARCHITECTURE_FIELDS = {  # flags that a checkpoint has answers of its own to, an
     "encoder_vanilla_layers": "encoder_vanilla_layers",
     "decoder_vanilla_layers": "decoder_vanilla_layers",
 }
+STARTING_ONLY = ("model", "init_eps", "vanilla_checkpoint", "taskvecs")
+TRAINING_ONLY = (
+    "initialize_from_vanilla",
+    "resume",
+    "initial_tau",
+    "minimum_tau",
+    "anneal_rate",
+    "exploration_epsilon",
+    "expert_regularization",
+    "alternate_every",
+    "freeze_task_model",
+    "train_batch_size",
+    "gradient_accumulation_steps",
+    "max_tokens_per_micro_batch",
+    "learning_rate",
+    "router_lr",
+    "task_model_lr",
+    "weight_decay",
+    "adam_epsilon",
+    "max_grad_norm",
+    "num_train_epochs",
+    "total_steps",
+    "warmup_ratio",
+    "eval_period",
+    "no_eval_until",
+    "save_period",
+    "checkpoint_period",
+    "log_with",
+)
 FEW = 5  # names shown of a long list
 
 
@@ -83,9 +113,12 @@ class Faults(list):
             return None
 
 
-def check_inputs(settings: Settings) -> Inputs:
-    """Open and check everything the settings name. Raises one InputError with all faults."""
-    faults = Faults(number_faults(settings))
+def check_inputs(settings: Settings, given: set[str] = frozenset()) -> Inputs:
+    """Open and check everything the settings name. Raises one InputError with all faults.
+
+    given: the flags that stand on the command line; one that would have no effect is a fault.
+    """
+    faults = Faults(number_faults(settings) + idle_flags(settings, given))
     text_format = faults.of(
         TextFormat,
         settings.max_input_length,
@@ -114,6 +147,36 @@ def check_inputs(settings: Settings) -> Inputs:
     if faults:
         raise InputError(faults)
     return Inputs(train_gym, predict_gym, split, ontology, text_format)
+
+
+def idle_flags(settings: Settings, given: set[str]) -> list[str]:
+    """Faults for flags that are given but would do nothing in this run (`notes` has the harmless ones)."""
+    from_bart = settings.initialize_from_vanilla and settings.do_train
+    rules = [
+        (not settings.do_predict, ("predict_split", "predict_temperature", "prefix"), "out --do_predict"),
+        (
+            settings.do_train and not from_bart and not settings.resume,
+            STARTING_ONLY,
+            "out --initialize_from_vanilla: a checkpoint brings its own",
+        ),
+        (from_bart, ("checkpoint_name",), " --initialize_from_vanilla: --model is the start, best predicts"),
+    ]
+    faults = [
+        f"--{name} has no effect with{reason}"
+        for idle, names, reason in rules
+        if idle
+        for name in names
+        if name in given
+    ]
+    if settings.checkpoint and "checkpoint_name" in given:
+        faults.append("--checkpoint and --checkpoint_name both name a checkpoint; give one of them")
+    return faults
+
+
+def notes(settings: Settings, given: set[str]) -> list[str]:
+    """What a user should know but need not mend: flags of a training command kept in a prediction's."""
+    idle = [] if settings.do_train else sorted(given & {*TRAINING_ONLY, *STARTING_ONLY})
+    return [f"without --do_train no effect have: {', '.join(f'--{name}' for name in idle)}"] if idle else []
 
 
 def split_path(settings: Settings) -> Path:
@@ -151,11 +214,11 @@ def number_faults(settings: Settings) -> list[str]:
         faults.append(f"--seed is {settings.seed}; it must be below 2**32")
     if settings.mixed_precision == "fp16" and not torch.cuda.is_available():
         faults.append("--mixed_precision is fp16, which needs a GPU; on a CPU give bf16 or no")
-    if settings.router_mode is not None and settings.router_mode not in ROUTER_MODES:
-        guess = did_you_mean(settings.router_mode, ROUTER_MODES)
-        faults.append(
-            f"--router_mode is {settings.router_mode!r}; choose from {', '.join(ROUTER_MODES)}{guess}"
-        )
+    for name, choices in (("router_mode", ROUTER_MODES), ("router_nn_type", tuple(ROUTERS))):
+        value = getattr(settings, name)
+        if value is not None and value not in choices:
+            guess = did_you_mean(value, choices)
+            faults.append(f"--{name} is {value!r}; choose from {', '.join(choices)}{guess}")
     if settings.minimum_tau > settings.initial_tau:
         faults.append(
             f"--minimum_tau is {settings.minimum_tau}, above --initial_tau {settings.initial_tau}; "
@@ -237,12 +300,6 @@ def start_faults(settings: Settings, split: Split | None) -> list[str]:
         faults.append("--initialize_from_vanilla and --checkpoint both name a start; give one of them")
     if settings.vanilla_checkpoint and not Path(settings.vanilla_checkpoint).exists():
         faults.append(f"--vanilla_checkpoint {settings.vanilla_checkpoint}: not found")
-    if settings.vanilla_checkpoint and not settings.initialize_from_vanilla:
-        faults.append("--vanilla_checkpoint has no effect without --initialize_from_vanilla")
-    if settings.taskvecs and not settings.initialize_from_vanilla:
-        faults.append(
-            "--taskvecs has no effect without --initialize_from_vanilla: a checkpoint has its own vectors"
-        )
     if not settings.do_train and not settings.do_predict:
         return faults
     if checkpoint is not None:
@@ -274,7 +331,8 @@ def vanilla_faults(settings: Settings, split: Split | None) -> list[str]:
     try:
         bart = AutoConfig.from_pretrained(settings.model)
     except Exception as error:  # the library's own ways to fail
-        return [*faults, f"--model {settings.model}: no model can be loaded from there ({in_brief(error)})"]
+        place = "there" if Path(settings.model).is_dir() else "the hub, and there is no such folder"
+        return [*faults, f"--model {settings.model}: no model can be loaded from {place} ({in_brief(error)})"]
     if not isinstance(bart, BartConfig) or isinstance(bart, RoutingBartConfig):
         return [
             *faults,
@@ -282,7 +340,9 @@ def vanilla_faults(settings: Settings, split: Split | None) -> list[str]:
         ]
     known = {k: v for k, v in bart.to_dict().items() if k not in ("model_type", "architectures")}
     try:
-        told_already = ("router_mode", "exploration_epsilon")
+        told_already = ["router_mode", "exploration_epsilon"]
+        if fields["router_nn_type"] not in ROUTERS:
+            told_already.append("router_nn_type")
         RoutingBartConfig(**known | {k: v for k, v in fields.items() if k not in told_already})
     except Exception as error:  # the library wraps the configuration's own message in errors of its own
         named = str(error.__cause__ or error).replace("router_input_dim is", "taskvecs_dim is")

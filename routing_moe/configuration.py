@@ -50,6 +50,9 @@ class RoutingBartConfig(BartConfig):
         found = []
         if self.num_experts < 1:
             found.append(f"num_experts is {self.num_experts}; a layer needs at least 1 expert")
+        for width in ("router_input_dim", "router_hidden_dim"):
+            if getattr(self, width) < 1:
+                found.append(f"{width} is {getattr(self, width)}; it must be at least 1")
         if self.router_nn_type not in ROUTERS:
             found.append(f"router_nn_type is {self.router_nn_type!r}; it must be one of {', '.join(ROUTERS)}")
         if self.router_mode not in ROUTER_MODES:

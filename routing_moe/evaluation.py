@@ -41,6 +41,7 @@ class Decoding:
     do_lowercase: bool = False
     generate_from_bos: bool = False
     sampled_routes: bool = False
+    no_repeat_ngram_size: int | None = None  # None: as the model's generation settings say
 
 
 def load_task_files(
@@ -67,7 +68,9 @@ def predict(model, tokenizer, files: list[TaskFile], decoding: Decoding, acceler
     """
     model.eval()
     own = list(range(len(files)))[accelerator.process_index :: accelerator.num_processes]
-    progress = tqdm(own, desc="predicting", unit="task", disable=not accelerator.is_local_main_process)
+    progress = tqdm(
+        own, desc="predicting", unit="task", leave=False, disable=not accelerator.is_local_main_process
+    )
     done = [(i, predict_file(model, tokenizer, files[i], decoding, accelerator)) for i in progress]
     if accelerator.num_processes > 1:
         done = gather_object(done)
@@ -103,6 +106,8 @@ def predict_file(model, tokenizer, file: TaskFile, decoding: Decoding, accelerat
     limits = dict(decoder_start_token_id=start, max_length=decoding.max_output_length + 1)
     if decoding.generate_from_bos:
         limits = dict(decoder_start_token_id=model.config.bos_token_id, max_length=decoding.max_output_length)
+    if decoding.no_repeat_ngram_size is not None:
+        limits["no_repeat_ngram_size"] = decoding.no_repeat_ngram_size
     predictions = [""] * len(file.examples)
     order = np.argsort(-file.encoded.source_lengths_N, kind="stable")
     for chosen in np.array_split(order, math.ceil(len(order) / decoding.batch_size)):
@@ -142,7 +147,9 @@ def loss_per_token(
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64)  # loss, tokens
     own = files[accelerator.process_index :: accelerator.num_processes]
-    for file in tqdm(own, desc="dev loss", unit="task", disable=not accelerator.is_local_main_process):
+    for file in tqdm(
+        own, desc="dev loss", unit="task", leave=False, disable=not accelerator.is_local_main_process
+    ):
         route_1LE = model.routes_for([file.task], noise=sampled_routes)
         order = np.argsort(file.encoded.source_lengths_N, kind="stable")
         for chosen in np.array_split(order, math.ceil(len(order) / batch_size)):

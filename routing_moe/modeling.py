@@ -140,6 +140,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
             if decoder_input_ids is None and kwargs.get("decoder_inputs_embeds") is None:
                 start = self.config.decoder_start_token_id
                 decoder_input_ids = shift_tokens_right(labels, self.config.pad_token_id, start)
+        kwargs.pop("return_dict", None)  # an output object is returned always
         use_cache = bool(use_cache) and labels is None
         if use_cache and kwargs.get(CACHE_ARGUMENT) is None:
             kwargs[CACHE_ARGUMENT] = growing_cache()
@@ -208,7 +209,6 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
     def _generate_by_route(self, inputs: Tensor, routes: Tensor, which_B: Tensor, kwargs: dict) -> Tensor:
         """Plain-BART generation for each group of examples with the same one-hot route."""
         sequences: list[Tensor | None] = [None] * len(inputs)
-        per_example = kwargs.get("num_return_sequences") or 1
         for route in which_B.unique():
             members = (which_B == route).nonzero()[:, 0]
             own = {
@@ -218,7 +218,9 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
                 for name, value in kwargs.items()
             }
             generated = self.to_bart(routes[members[0]]).generate(inputs[members], **own)
-            for i, rows in zip(members.tolist(), generated.split(per_example), strict=True):
+            for i, rows in zip(
+                members.tolist(), generated.split(len(generated) // len(members)), strict=True
+            ):
                 sequences[i] = rows
         flat = [row for rows in sequences for row in rows]
         return nn.utils.rnn.pad_sequence(flat, batch_first=True, padding_value=self.config.pad_token_id)

@@ -1,5 +1,6 @@
 """Results as files and tables: predictions per task, scores by category beside a constant baseline."""
 
+import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.baselines import constant_baseline
+from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.ontology import Ontology
 from routing_moe.evaluation import TaskFile
@@ -27,41 +29,38 @@ def write_predictions(folder: Path, prefix: str, files: list[TaskFile], predicti
         write_text(folder / f"{prefix}{file.sample}_{file.part}.jsonl", "".join(f"{x}\n" for x in lines))
 
 
-def constant_scores(gym: Gym, scores: pd.DataFrame, part: str) -> pd.Series:
-    """For each row of `scores`, the metric of always giving the task's most frequent training answer."""
-    return pd.Series(
-        [
-            constant_baseline(
-                gym.examples(row.task_prefix, "train", "all"),
-                gym.examples(row.task_prefix, part, row.sample),
-                row.metric,
-            )
-            for row in scores.itertuples()
-        ],
-        index=scores.index,
-    )
+def constant_scores(files: list[TaskFile], *gyms: Gym) -> list[float | None]:
+    """For each scored file, the metric of always giving the task's most frequent training answer.
+
+    The training examples come from the first gym that has the task's; None where none has.
+    """
+    return [_constant_score(file, gyms) for file in files]
 
 
-def category_table(scores: dict[str, pd.DataFrame], gym: Gym, ontology: Ontology) -> pd.DataFrame:
-    """Mean dev and test scores per category, beside the constant baseline's.
+def _constant_score(file: TaskFile, gyms: tuple[Gym, ...]) -> float | None:
+    for gym in gyms:
+        with contextlib.suppress(InputError):
+            return constant_baseline(gym.examples(file.task, "train", "all"), file.examples, file.metric)
+    return None
 
-    scores: {"dev": ..., "test": ...} as `evaluation.predict` returns them. One row per category in the
-    ontology's order, then "all"; columns tasks, then score and constant for each part.
+
+def category_table(scores: dict[str, pd.DataFrame], ontology: Ontology) -> pd.DataFrame:
+    """Mean dev and test scores per category, beside the constant baseline's. Every task weighs the same.
+
+    scores: {"dev": ..., "test": ...}, tables with columns task_prefix, performance and constant. One row
+    per category in the ontology's order, then "all"; columns tasks, then score and constant of each part.
     """
     parts = {}
     for part, table in scores.items():
-        table = table.assign(
-            constant=constant_scores(gym, table, part),
-            category=[ontology.category(task)[0] for task in table["task_prefix"]],
-        )
-        everything = table.assign(category="all")
-        grouped = pd.concat([table, everything]).groupby("category", sort=False)
-        parts["tasks"] = grouped["task_prefix"].nunique()
+        tasks = table.groupby("task_prefix")[["performance", "constant"]].mean()
+        tasks["category"] = [ontology.category(task)[0] for task in tasks.index]
+        grouped = pd.concat([tasks, tasks.assign(category="all")]).groupby("category", sort=False)
+        parts["tasks"] = grouped.size()
         parts[part] = grouped["performance"].mean()
         parts[f"{part}, constant"] = grouped["constant"].mean()
     order = [*ontology.categories, "uncategorised", "all"]
     table = pd.DataFrame(parts)
-    return table.loc[[name for name in order if name in table.index]]
+    return table.loc[[name for name in order if name in table.index]].rename_axis("category")
 
 
 def markdown_table(table: pd.DataFrame, digits: int = 3) -> str:

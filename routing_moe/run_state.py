@@ -6,6 +6,7 @@ A checkpoint is written beside its place and renamed, so that a process killed a
 good one. Files named *.partial and *.previous are traces of such a kill; `find_checkpoint` knows them.
 """
 
+import contextlib
 import os
 import platform
 import shlex
@@ -40,7 +41,11 @@ def replacing_directory(path: str | Path):
     partial, previous = (path.with_name(path.name + end) for end in (".partial", ".previous"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # a full disk must not stay full of halves
+        raise
     if path.exists():
         shutil.rmtree(previous, ignore_errors=True)
         os.rename(path, previous)
@@ -49,10 +54,16 @@ def replacing_directory(path: str | Path):
 
 
 def find_checkpoint(path: str | Path) -> Path | None:
-    """The folder `path`, or the one it was about to replace when the process died; None if neither is."""
+    """The folder `path` if it holds a checkpoint, else None.
+
+    Puts back what a process was about to replace when it died between the two renames.
+    """
     path = Path(path)
-    candidates = (path, path.with_name(path.name + ".previous"))
-    return next((folder for folder in candidates if (folder / "config.json").is_file()), None)
+    previous = path.with_name(path.name + ".previous")
+    if not path.exists() and (previous / "config.json").is_file():
+        with contextlib.suppress(OSError):  # another process of the same run did it just now
+            os.rename(previous, path)
+    return path if (path / "config.json").is_file() else None
 
 
 def save_checkpoint(model, tokenizer, path: str | Path, training_state: dict | None = None) -> None:
@@ -77,16 +88,23 @@ def load_training_state(path: str | Path) -> dict:
 
 def describe_run(settings: dict, command: list[str] | None = None) -> dict:
     """What `run.json` holds: settings, command (that of the process by default), versions, git commit."""
-    repository = Path(__file__).resolve().parents[1]
-    asked = subprocess.run(
-        ["git", "-C", str(repository), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
     return {
         "settings": settings,
         "command": shlex.join(command or sys.argv),
         "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
-        "git": asked.stdout.strip() or None,
+        "git": git_commit(),
     }
+
+
+def git_commit() -> str | None:
+    """The commit of this code, or None if it is no git checkout or there is no git."""
+    repository = str(Path(__file__).resolve().parents[1])
+    command = ["git", "-C", repository, "rev-parse", "HEAD"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return asked.stdout.strip() or None
 
 
 def load_run_settings(output_dir: str | Path) -> dict | None:

@@ -15,6 +15,10 @@ FREE_ON_RESUME = {
     "log_with",
     "save_period",
     "checkpoint_period",
+    "checkpoint_name",
+    # These two move only the rounding of sums: the batches are the same, their bits may not be.
+    "max_tokens_per_micro_batch",
+    "predict_batch_size",
 }
 
 
@@ -57,6 +61,7 @@ class Settings:
     do_lowercase: bool
     append_another_bos: bool
     num_beams: int
+    no_repeat_ngram_size: int | None
     generate_from_bos: bool
     eval_sampled_routes: bool
     train_batch_size: int
@@ -71,7 +76,7 @@ class Settings:
     num_train_epochs: float
     total_steps: int
     warmup_ratio: float
-    mixed_precision: str
+    mixed_precision: str | None
     eval_period: int
     no_eval_until: int
     save_period: int

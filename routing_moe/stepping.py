@@ -14,6 +14,7 @@ import math
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor
 
 from dataloader.batching import answer_choices, assign_to_ranks, micro_batches, padding_factor, step_examples
@@ -97,10 +98,11 @@ class Stepper:
         task_ids_B = torch.from_numpy(self.examples.task_ids_N[indices]).to(self.model.device)
         torch.manual_seed(step_seed(self.settings.seed, step))  # the same routes on every process
         routes_BLE = self.model.draw_routes(task_ids_B)
-        leaf_BLE = routes_BLE.detach().requires_grad_(routes_BLE.requires_grad)
+        # One process's draw counts: a last bit of difference in the logits could turn a choice elsewhere.
+        drawn_BLE = broadcast(routes_BLE.detach()) if self.accelerator.num_processes > 1 else routes_BLE
+        leaf_BLE = drawn_BLE.detach().requires_grad_(routes_BLE.requires_grad)
         torch.manual_seed(step_seed(self.settings.seed, step, 1 + self.accelerator.process_index))
         parts = [self._backward(indices[group], choices[group], leaf_BLE, group) for group in groups]
-        # The losses stay on the device until here, so that no micro-batch waits for the one before.
         totals = torch.tensor(
             [sum(float(loss) for loss, _ in parts), sum(n for _, n in parts)], dtype=torch.float64
         )

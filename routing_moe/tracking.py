@@ -1,13 +1,21 @@
-"""Training curves as CSV, through accelerate's tracker interface (`--log_with` adds other trackers)."""
+"""What a run tells while it goes: curves through accelerate's trackers, messages to terminal and file."""
 
 import csv
+import logging
+import sys
 from pathlib import Path
 
-from accelerate.tracking import GeneralTracker, on_main_process
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker, filter_trackers, on_main_process
+from tqdm import tqdm
+from transformers.utils import logging as library_logging
 
 from routing_moe.run_state import write_text
+from routing_moe.settings import Settings
 
 CURVES_FILE = "curves.csv"
+
+log = logging.getLogger("routing_moe")
 
 
 class CsvTracker(GeneralTracker):
@@ -42,3 +50,50 @@ class CsvTracker(GeneralTracker):
             if file.tell() == 0:
                 writer.writerow(["step", *values])
             writer.writerow([step, *values.values()])
+
+
+def start_trackers(settings: Settings, accelerator: Accelerator, first_step: int) -> None:
+    """The curves' CSV, and the tracker that --log_with names."""
+    trackers = [CsvTracker(settings.output_dir, first_step)]
+    if settings.log_with != "csv":
+        trackers.append(settings.log_with)
+    accelerator.project_configuration.set_directories(settings.output_dir)
+    accelerator.log_with = filter_trackers(trackers, settings.output_dir)
+    flat = {k: v for k, v in settings.to_dict().items() if isinstance(v, str | int | float | bool)}
+    accelerator.init_trackers("routing_moe", config=flat)
+
+
+# ---- messages
+
+
+class AboveProgressBars(logging.StreamHandler):
+    """Writes messages to standard error without breaking the progress bars that are there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def start_logging(accelerator: Accelerator) -> None:
+    """Messages of the main process to the terminal."""
+    library_logging.set_verbosity_error()
+    library_logging.disable_progress_bar()
+    log.setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
+    log.propagate = False
+    for handler in log.handlers[:]:
+        handler.close()
+        log.removeHandler(handler)
+    _add_handler(AboveProgressBars())
+
+
+def log_to_file(folder: str | Path, accelerator: Accelerator, name: str) -> None:
+    """From here on also to a file of the run folder, which is made if need be; one file is enough."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    has_file = any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
+    if accelerator.is_main_process and not has_file:
+        _add_handler(logging.FileHandler(folder / name, encoding="utf-8"))
+
+
+def _add_handler(handler: logging.Handler) -> None:
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log.addHandler(handler)

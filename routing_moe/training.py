@@ -50,7 +50,13 @@ class Training:
         self.stepper = Stepper(model, train_examples, settings, accelerator)
         self.folder = Path(settings.output_dir)
         # since_eval: loss (nats) and target tokens since the last evaluation
-        self.state = {"step": 0, "best_score": -math.inf, "history": [], "since_eval": [0.0, 0]}
+        self.state = {
+            "step": 0,
+            "best_score": -math.inf,
+            "history": [],
+            "since_eval": [0.0, 0],
+            "data": train_examples.fingerprint(),
+        }
         epochs = math.ceil(settings.num_train_epochs * len(train_examples) / settings.step_size)
         self.total_steps = min(settings.total_steps, epochs)
         self.stop_asked = False
@@ -172,6 +178,8 @@ class Training:
     def _save_last(self) -> None:
         if self.accelerator.is_main_process:
             state = self.state | {"optimizer": self.stepper.optimizer.state_dict()}
+            if self.accelerator.scaler is not None:
+                state["scaler"] = self.accelerator.scaler.state_dict()
             save_checkpoint(self.model, self.tokenizer, self.folder / "last", state)
         self.accelerator.wait_for_everyone()
 
@@ -179,7 +187,7 @@ class Training:
         """A checkpoint that stays, in the step's folder, beside its dev results if there are any."""
         if self.accelerator.is_main_process:
             place = self.folder / f"{self.state['step']}-steps"
-            results = {path.name: path.read_bytes() for path in place.glob("*")} if place.is_dir() else {}
+            results = {path.name: path.read_bytes() for path in place.glob("*") if path.is_file()}
             with replacing_directory(place) as folder:
                 for name, content in results.items():
                     (folder / name).write_bytes(content)
@@ -193,8 +201,15 @@ class Training:
         Raises InputError when they cannot be read or are not this model's.
         """
         state = load_training_state(checkpoint)
+        if state.get("data", self.state["data"]) != self.state["data"]:
+            raise InputError(
+                f"--train_dir {self.settings.train_dir}: the training data is not what the run in "
+                f"{self.folder} was trained on; give back the old files, or name another --output_dir"
+            )
         try:
             self.stepper.optimizer.load_state_dict(state.pop("optimizer"))
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
             self.state = {name: state[name] for name in self.state}
         except (KeyError, ValueError, AttributeError, TypeError) as error:
             raise InputError(
@@ -256,7 +271,7 @@ class FinishStepOnInterrupt:
     def _asked(self, number, frame) -> None:
         self.training.stop_asked = True
         self._restore()
-        log.info("stopping after this step; again to stop at once")
+        log.info("stopping after this step (and its evaluation, if one is due); again to stop at once")
 
     def _restore(self) -> None:
         while self.previous:
@@ -272,6 +287,7 @@ def decoding_of(settings: Settings) -> Decoding:
         do_lowercase=settings.do_lowercase,
         generate_from_bos=settings.generate_from_bos,
         sampled_routes=settings.eval_sampled_routes,
+        no_repeat_ngram_size=settings.no_repeat_ngram_size,
     )
 
 

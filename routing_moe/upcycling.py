@@ -1,6 +1,5 @@
 """Plain BART to experts and back: upcycling, assembling the BART of a route, the published checkpoints."""
 
-import json
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 from transformers import initialization as init
 
 from dataloader.errors import InputError, in_brief
+from dataloader.jsonfile import load_json_object
 from routing_moe.configuration import RoutingBartConfig
 from routing_moe.routed_layer import RoutedLayer
 from routing_moe.task_vectors import load_task_vectors
@@ -172,6 +172,15 @@ UPSTREAM_ROUTER_NAMES = (
 )
 
 
+GENERATION_RULES = (
+    "no_repeat_ngram_size",
+    "min_length",
+    "length_penalty",
+    "repetition_penalty",
+    "forced_bos_token_id",
+)
+
+
 def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
     """Load `run_dir/config.json` and `run_dir/<checkpoint_name>/{model.pt,id2task.json,task_vecs.npy}`.
 
@@ -183,18 +192,26 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
         if not path.is_file():
             raise InputError(f"{path}: not found; a run of the published code has it")
     names, vectors_ND = load_task_vectors(weights_path.parent)
-    config = upstream_config(json.loads(config_path.read_text(encoding="utf-8")), names, vectors_ND.shape[1])
-    model = cls(config)
-    state = torch.load(weights_path, map_location="cpu", weights_only=True)
-    renamed = {upstream_name(name): tensor for name, tensor in state.items()}
-    renamed["lm_head.weight"] = renamed["model.shared.weight"]
+    published = load_json_object(config_path, "the configuration of a run of the published code")
+    if "router_block_num" not in published:
+        raise InputError(f"{config_path}: lacks router_block_num; a run of the published code has it")
+    model = cls(upstream_config(published, names, vectors_ND.shape[1]))
+    try:
+        state = torch.load(weights_path, map_location="cpu", weights_only=True)
+        renamed = {upstream_name(name): tensor for name, tensor in state.items()}
+        renamed["lm_head.weight"] = renamed["model.shared.weight"]
+    except InputError:
+        raise
+    except Exception as error:  # a broken file has many ways to fail; all are the same to the user
+        raise InputError(f"{weights_path}: not the weights of a run ({in_brief(error)})") from None
     renamed["task_vectors.weight"] = torch.from_numpy(vectors_ND)
     try:
         model.load_state_dict(renamed)
     except RuntimeError as error:
-        raise InputError(f"{weights_path}: does not fit {config_path}: {error}") from None
-    model.eval()
-    return model
+        raise InputError(f"{weights_path}: does not fit {config_path}: {in_brief(error)}") from None
+    # A BART's own rules of generation (bart-base: no 3-gram twice) stand in its config.json.
+    model.generation_config.update(**{k: v for k, v in published.items() if k in GENERATION_RULES})
+    return model.eval()
 
 
 def upstream_config(published: dict, task_names: list[str], vector_dim: int) -> RoutingBartConfig:

@@ -28,7 +28,8 @@ FLAGS = {
     ),
     "a router that does not exist": (
         dict(router_nn_type="liner"),
-        "argument --router_nn_type: invalid choice",
+        "--router_nn_type is 'liner'; choose from linear, ",
+        "did you mean 'linear'?",
     ),
     "a vanilla layer beyond the last": (
         dict(encoder_vanilla_layers="0,5"),
@@ -65,6 +66,16 @@ FLAGS = {
         dict(initialize_from_vanilla=None, vanilla_checkpoint="<bart>"),
         "--vanilla_checkpoint has no effect without --initialize_from_vanilla",
     ),
+    "prediction flags without prediction": (
+        dict(predict_split="test", prefix="x-"),
+        "--prefix has no effect without --do_predict",
+    ),
+    "a checkpoint's name where best will predict": (
+        dict(checkpoint_name="last"),
+        "--checkpoint_name has no effect with --initialize_from_vanilla",
+    ),
+    "a width of nothing": (dict(router_hidden_dim=-1), "--router_hidden_dim is -1; it must be at least 1"),
+    "task vectors of nothing": (dict(taskvecs_dim=0), "--taskvecs_dim is 0; it must be at least 1"),
     "no model folder": (dict(model="<here>/nowhere"), "--model <here>/nowhere: no such folder"),
     "no gym": (
         dict(train_dir="<here>/nowhere"),

@@ -1,11 +1,12 @@
 """What a user is told about an output folder that holds a run, and about checkpoints that do not fit."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from mistakes import assert_told, complaint
+from mistakes import Place, assert_told, complaint
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
 
@@ -110,6 +111,18 @@ def test_a_wrong_use_of_a_run(name, with_run, capsys):
     if change:
         change(with_run)
     assert_told(complaint(with_run, capsys, **changed), *map(with_run.filled_in, fragments))
+
+
+def test_changed_training_data_is_not_resumed(with_run, capsys, originals, tmp_path):
+    gym = Path(shutil.copytree(originals.gym, tmp_path / "changed"))
+    file = gym / "colour/colour_12_100_train.tsv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    place = Place(tmp_path, originals.gym, originals.bart)
+    settings = json.loads((place.out / "run.json").read_text())
+    settings["settings"] |= {"train_dir": str(gym), "predict_dir": str(gym)}
+    (place.out / "run.json").write_text(json.dumps(settings))
+    told = complaint(place, capsys, resume=True, train_dir=gym, **ONE_STEP)
+    assert_told(told, f"--train_dir {gym}: the training data is not what the run in", "was trained on")
 
 
 def test_a_checkpoint_without_a_vector_for_a_task(with_run, capsys, originals, tmp_path):

@@ -1,13 +1,14 @@
 """The published code's numbers on a tiny model, reproduced: routers, routes, losses, gradients, decoding."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 from transformers import BartForConditionalGeneration
 
+from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration, select_routes
 from routing_moe.routers import ROUTERS
 from routing_moe.selection import temperature_at
@@ -149,17 +150,11 @@ def test_logits(setting, model, npz):
     close(real_logits(model, npz, routes=published_routes(model, npz, setting)), expected, absolute=2e-5)
 
 
-def test_label_smoothing(npz):
+def test_label_smoothing(model, npz):
     numbers = npz["train"]
     log_probabilities, targets = tensor(numbers["ls/lprobs"]), tensor(numbers["ls/target"])
-    loss = F.cross_entropy(
-        log_probabilities.flatten(0, 1),
-        targets.flatten(),
-        reduction="sum",
-        label_smoothing=0.1,
-        ignore_index=1,
-    )
-    close(loss, numbers["ls/loss"])
+    real = targets != model.config.pad_token_id
+    close(model._smoothed_loss(log_probabilities[real], targets[real]), numbers["ls/loss"])
 
 
 def test_expert_regularisation(model, npz):
@@ -272,3 +267,19 @@ def test_temperature_factors(reference):
     ):
         for step, expected in schedules[key]:
             assert temperature_at(step, *settings) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_published_run_brings_its_rules_of_generation_and_broken_ones_are_told(reference, tmp_path):
+    run = shutil.copytree(reference / "checkpoint", tmp_path / "run")
+    for path in run.rglob("*"):
+        path.chmod(0o755)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"no_repeat_ngram_size": 3}))
+    loaded = RoutingBartForConditionalGeneration.from_upstream(run)
+    assert loaded.generation_config.no_repeat_ngram_size == 3
+    (run / "best/model.pt").write_bytes(b"garbage")
+    with pytest.raises(InputError, match=r"model\.pt: not the weights of a run"):
+        RoutingBartForConditionalGeneration.from_upstream(run)
+    (run / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="lacks router_block_num"):
+        RoutingBartForConditionalGeneration.from_upstream(run)

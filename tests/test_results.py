@@ -1,15 +1,13 @@
 """Tables of results, with hand-computed numbers."""
 
-import json
-
 import pandas as pd
 import pytest
 
 from dataloader.baselines import constant_answer, constant_baseline
 from dataloader.gym import Example, Gym
 from dataloader.ontology import Ontology
-from routing_moe.evaluation import mean_score
-from routing_moe.results import category_table, markdown_table
+from routing_moe.evaluation import TaskFile, mean_score
+from routing_moe.results import category_table, constant_scores, markdown_table
 
 
 def examples(*answers):
@@ -29,32 +27,29 @@ def test_the_mean_score_weighs_tasks_alike_whatever_their_number_of_samples():
     assert mean_score(scores) == 0.75
 
 
-@pytest.fixture
-def gym(tmp_path):
-    for task, answers in {"yesno": ["yes", "yes", "no"], "copy": ["x", "y", "z"]}.items():
-        (tmp_path / task).mkdir()
-        for part in ("train", "dev", "test"):
-            lines = "".join(f"{part} {i}\t{answer}\n" for i, answer in enumerate(answers))
-            (tmp_path / task / f"{task}_3_7_{part}.tsv").write_text(lines)
-    (tmp_path / "metrics.json").write_text(json.dumps({"yesno": "ACC", "copy": "EM"}))
-    return Gym(tmp_path)
-
-
-def test_a_category_table_has_means_per_category_then_all(gym):
+def test_a_category_table_has_means_per_category_then_all_and_weighs_tasks_alike():
     ontology = Ontology({"labels": {"binary": ["yesno"]}, "text": {"copying": ["copy"]}})
     scores = pd.DataFrame(
         {
-            "task_prefix": ["copy", "yesno"],
-            "sample": ["copy_3_7", "yesno_3_7"],
-            "metric": ["EM", "ACC"],
-            "performance": [1.0, 0.5],
+            "task_prefix": ["copy", "copy", "yesno"],
+            "performance": [1.0, 0.5, 0.25],
+            "constant": [0.2, 0.4, 0.1],
         }
     )
-    table = category_table({"dev": scores, "test": scores}, gym, ontology)
+    table = category_table({"dev": scores, "test": scores}, ontology)
     assert table.index.tolist() == ["labels", "text", "all"]
     assert table["tasks"].tolist() == [1, 1, 2]
-    assert table["dev"].tolist() == [0.5, 1.0, 0.75]
-    assert table["test, constant"].tolist() == pytest.approx([2 / 3, 1 / 3, 0.5])
+    assert table["dev"].tolist() == [0.25, 0.75, 0.5]
+    assert table["test, constant"].tolist() == pytest.approx([0.1, 0.3, 0.2])
+
+
+def test_the_constant_is_scored_on_the_very_rows_that_are_scored(tmp_path):
+    (tmp_path / "yesno").mkdir()
+    (tmp_path / "yesno/yesno_3_7_train.tsv").write_text("a\tyes\nb\tyes\nc\tno\n")
+    scored = [Example("yesno", "yesno_3_7", "d", ("no",)), Example("yesno", "yesno_3_7", "e", ("yes",))]
+    file = TaskFile("yesno", "yesno_3_7", "dev", "ACC", scored, None)
+    unseen = TaskFile("other", "other_3_7", "dev", "ACC", scored, None)
+    assert constant_scores([file, unseen], Gym(tmp_path)) == [0.5, None]
 
 
 def test_a_markdown_table_lines_up():

@@ -123,7 +123,10 @@ def test_a_process_killed_after_step_3_goes_on_bit_for_bit(world, finished):
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(world, finished):
     stopped = world.process(["-c", INTERRUPTED], "interrupted", do_predict=True, save_period=2)
     assert stopped.returncode == 1
-    assert "stopping after this step; again to stop at once" in stopped.stderr
+    assert (
+        "stopping after this step (and its evaluation, if one is due); again to stop at once"
+        in stopped.stderr
+    )
     assert stopped.stderr.strip().endswith("stopped after step 2; --resume goes on from there")
     assert "Traceback" not in stopped.stderr
     assert_equal(weights(world / "interrupted/last"), weights(finished / "2-steps"))

@@ -14,6 +14,7 @@ from tiny_runs import METRICS, NO_LEARNING, ROWS, TRAIN_TASKS, assert_equal, con
 from dataloader import Example
 from dataloader.batching import step_examples
 from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.cli.train import main
 from routing_moe.evaluation import TaskFile, score
 from routing_moe.selection import temperature_at
 from routing_moe.task_vectors import load_task_vectors, save_task_vectors
@@ -149,6 +150,7 @@ def test_task_vectors_are_read_in_their_order_and_keep_their_bits_when_frozen(wo
 
 def test_training_goes_on_from_a_kept_checkpoint_of_another_run(world, finished):
     start = dict(initialize_from_vanilla=None, checkpoint=finished / "4-steps", num_experts=None)
+    start |= dict(model=None, init_eps=None)
     folder = world.run("from_checkpoint", router_mode="softmax", **(NO_LEARNING | start))
     assert_equal(weights(folder / "last"), weights(finished / "4-steps"))
     assert json.loads((folder / "last/config.json").read_text())["router_mode"] == "softmax"
@@ -167,7 +169,10 @@ def test_prediction_after_training_and_by_itself_write_the_same_files(world, fin
     for path in (folder / "best").glob("eval-*"):
         path.unlink()
     predict(world, folder)
-    assert contents(folder / "best") == contents(finished / "best")
+    ours, theirs = contents(folder / "best"), contents(finished / "best")
+    assert json.loads(ours.pop("eval-settings.json"))["settings"]["output_dir"] == str(folder)
+    theirs.pop("eval-settings.json")
+    assert ours == theirs
     assert contents(folder).keys() - contents(finished).keys() == {"eval_log.txt"}
     written = {path.name for path in (folder / "best/predictions").iterdir()}
     assert written == {f"{task}_12_100_{part}.jsonl" for task in TRAIN_TASKS for part in ("dev", "test")}
@@ -175,6 +180,28 @@ def test_prediction_after_training_and_by_itself_write_the_same_files(world, fin
     assert [json.loads(line)["input"] for line in lines] == ["grass", "sky", "snow"]
     assert json.loads(lines[1])["answers"] == ["blue", "Blue"]
     assert any(json.loads(line)["prediction"] for line in lines)
+
+
+def test_prediction_reads_texts_and_decodes_as_its_training_run_did_unless_told(world, finished, capsys):
+    folder = world.copy(finished, "as_trained")
+    bare = ["--do_predict", "--output_dir", str(folder)]
+    assert main(bare) == 0
+    assert "no effect have" not in capsys.readouterr().err
+    for name in ("eval-dev-performance.csv", "predictions/colour_12_100_dev.jsonl"):
+        assert (folder / "best" / name).read_bytes() == (finished / "best" / name).read_bytes()
+    settings = json.loads((folder / "best/eval-settings.json").read_text())["settings"]
+    assert (settings["max_input_length"], settings["num_beams"]) == (24, 2)
+    assert main([*bare, "--num_beams", "1", "--learning_rate", "3"]) == 0
+    assert "without --do_train no effect have: --learning_rate" in capsys.readouterr().err
+    settings = json.loads((folder / "best/eval-settings.json").read_text())["settings"]
+    assert settings["num_beams"] == 1
+
+
+def test_scores_of_another_runs_checkpoint_are_written_into_this_runs_folder(world, finished):
+    before = contents(finished)
+    predict(world, world / "borrower", checkpoint=finished / "best", model=None)
+    assert contents(finished) == before
+    assert (world / "borrower/best/eval-test-performance.csv").is_file()
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,61 @@
 """The flags of `routing_moe.cli.train`, with their meaning. Names and defaults are the published ones."""
 
 import argparse
+import dataclasses
+from pathlib import Path
 
 from dataloader.errors import did_you_mean
 from dataloader.gym import PARTS
 from routing_moe.routers import ROUTERS
+from routing_moe.run_state import load_run_settings
 from routing_moe.selection import ROUTER_MODES
 from routing_moe.settings import Settings
 from routing_moe.starting import ARCHITECTURE_DEFAULTS as ARCHITECTURE
 
+# What a prediction takes from the training run unless it is given.
+AS_TRAINED = (
+    "train_dir",
+    "predict_dir",
+    "custom_tasks_splits",
+    "task_ontology",
+    "skip_malformed",
+    "max_input_length",
+    "max_output_length",
+    "do_lowercase",
+    "append_another_bos",
+    "num_beams",
+    "no_repeat_ngram_size",
+    "generate_from_bos",
+    "predict_batch_size",
+)
+
 
 def parse_settings(argv: list[str] | None, description: str) -> Settings:
-    """Settings from a command line."""
+    """Settings from a command line.
+
+    Without --do_train, what decides a score (data, texts, decoding) is as in the training run whose
+    checkpoint predicts, unless given. Raises InputError if that run's run.json cannot be read.
+    """
     parser = build_parser(description)
     known, unknown = parser.parse_known_args(argv)
     if unknown:
         flags = [flag for action in parser._actions for flag in action.option_strings]
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0], flags)}")
-    return Settings(**vars(known))
+    if not known.do_train:
+        run = Path(known.checkpoint).parent if known.checkpoint else known.output_dir
+        trained = load_run_settings(run) or {}
+        parser.set_defaults(**{name: trained[name] for name in AS_TRAINED if name in trained})
+        known = parser.parse_args(argv)
+    settings = Settings(**vars(known))
+    return dataclasses.replace(settings, predict_dir=settings.predict_dir or settings.train_dir)
+
+
+def flags_given(argv: list[str] | None) -> set[str]:
+    """The names of the flags that stand on the command line."""
+    parser = build_parser("")
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    return set(vars(parser.parse_known_args(argv)[0]))
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:
@@ -65,13 +103,13 @@ def add_start(group) -> None:
     add("--vanilla_checkpoint", default=None, help="weights to use in place of --model's: .pt, .safetensors or a saved folder")
     add("--init_eps", type=float, default=1e-8, help="standard deviation of the noise added to each copy; below float32 resolution for weights near 1 (default: 1e-8)")
     add("--checkpoint", default=None, help="routing checkpoint folder to start from (default: --output_dir/--checkpoint_name)")
-    add("--checkpoint_name", default="best", help="which checkpoint of --output_dir to start or predict from: best, last, init, <step>-steps (default: best)")
+    add("--checkpoint_name", default="best", help="which checkpoint of --output_dir to start or predict from: best, last, or any folder there with a checkpoint, such as the <step>-steps that --save_period keeps (default: best)")
 
 
 def add_routing(group) -> None:
     add = group.add_argument
     add("--num_experts", type=int, default=None, help=f"experts per layer (default: {ARCHITECTURE['num_experts']}, or the checkpoint's)")
-    add("--router_nn_type", choices=ROUTERS, default=None, metavar="TYPE", help=f"{', '.join(ROUTERS)} (default: {ARCHITECTURE['router_nn_type']}, or the checkpoint's)")
+    add("--router_nn_type", default=None, help=f"{', '.join(ROUTERS)} (default: {ARCHITECTURE['router_nn_type']}, or the checkpoint's)")
     add("--router_hidden_dim", type=int, default=None, help=f"width of the router's hidden layer (default: {ARCHITECTURE['router_hidden_dim']}, or the checkpoint's)")
     add("--router_mode", default=None, help=f"{', '.join(ROUTER_MODES)} (default: {ARCHITECTURE['router_mode']}, or the checkpoint's)")
     add("--encoder_vanilla_layers", type=layers, default=None, metavar="0,1", help="encoder layers, from 0, that stay one plain layer (default: none)")
@@ -92,6 +130,7 @@ def add_texts(group) -> None:
     add("--do_lowercase", action="store_true", help="lowercase inputs and outputs, gold answers included")
     add("--append_another_bos", action="store_true", help="put a second <s> before inputs and outputs")
     add("--num_beams", type=int, default=4, help="beams of generation (default: 4)")
+    add("--no_repeat_ngram_size", type=int, default=None, help="generate no n-gram of this size twice; 0: no such rule (default: as the model's generation settings say; facebook/bart-base's say 3)")
     add("--generate_from_bos", action="store_true", help="start generation from <s>, as the published code does; training starts from </s>, and so does generation by default")
     add("--eval_sampled_routes", action="store_true", help="score with routes sampled with Gumbel noise, as the published code does; scores are then random")
 
@@ -110,7 +149,7 @@ def add_optimisation(group) -> None:
     add("--num_train_epochs", type=float, default=100.0, help="end after so many passes over the data, if before --total_steps (default: 100)")
     add("--total_steps", type=int, default=100000, help="optimizer steps; the learning rate decays to 0 over them (default: 100000)")
     add("--warmup_ratio", type=float, default=0.06, help="share of --total_steps over which the learning rate rises (default: 0.06)")
-    add("--mixed_precision", choices=("no", "bf16", "fp16"), default="no", help="precision of matrix products; weights stay float32 (default: no)")
+    add("--mixed_precision", choices=("no", "bf16", "fp16"), default=None, help="precision of matrix products; weights stay float32 (default: what accelerate launch was told, else no)")
     add("--seed", type=int, default=42, help="of batches, routes, dropout and new weights (default: 42)")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.errors import InputError
-from dataloader.gym import PARTS, Gym
+from dataloader.gym import PARTS
 from dataloader.ontology import Ontology
 from routing_moe.checks import ontology_path
 from routing_moe.results import category_table, markdown_table
@@ -60,8 +60,9 @@ def table_of_run(run: Path, checkpoint_name: str, section: str, prefix: str) -> 
         if not path.is_file():
             raise InputError(f"{path}: not found; write it with --do_predict --predict_split {section}")
         scores[part] = pd.read_csv(path, index_col=0, dtype={"task_prefix": str, "sample": str})
-    gym = Gym(settings.predict_dir, settings.skip_malformed)
-    return category_table(scores, gym, Ontology.load(ontology_path(settings)))
+        if "constant" not in scores[part]:
+            raise InputError(f"{path}: was not written by --do_predict")
+    return category_table(scores, Ontology.load(ontology_path(settings)))
 
 
 if __name__ == "__main__":

@@ -18,32 +18,36 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from transformers.utils import logging as library_logging
+from safetensors import SafetensorError
 
 from dataloader.encoding import encode
-from dataloader.errors import InputError
-from routing_moe.checks import Inputs, check_inputs
-from routing_moe.cli.arguments import parse_settings
+from dataloader.errors import InputError, in_brief
+from routing_moe.checks import Inputs, check_inputs, notes
+from routing_moe.cli.arguments import flags_given, parse_settings
 from routing_moe.evaluation import load_task_files, mean_score, predict
-from routing_moe.results import write_predictions
+from routing_moe.results import constant_scores, write_predictions
 from routing_moe.run_state import describe_run, find_checkpoint, write_text
 from routing_moe.settings import Settings
 from routing_moe.starting import checkpoint_to_resume, checkpoint_to_start_from, load_start
 from routing_moe.stepping import TrainingDiverged
-from routing_moe.tracking import CsvTracker
+from routing_moe.tracking import log_to_file, start_logging, start_trackers
 from routing_moe.training import Training, decoding_of
 
 log = logging.getLogger("routing_moe")
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = parse_settings(argv, __doc__)
-    if settings.predict_dir is None:
-        settings = dataclasses.replace(settings, predict_dir=settings.train_dir)
     try:
-        inputs = check_inputs(settings)
-        accelerator = Accelerator(mixed_precision=settings.mixed_precision)
-        start_logging(accelerator)
+        settings = parse_settings(argv, __doc__)
+        given = flags_given(argv)
+        inputs = check_inputs(settings, given)
+    except InputError as error:
+        return tell(error)
+    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    start_logging(accelerator)
+    for note in notes(settings, given):
+        log.info("note: %s", note)
+    try:
         if settings.do_train:
             command = None if argv is None else ["python", "-m", "routing_moe.cli.train", *argv]
             run_training(settings, inputs, accelerator, command)
@@ -57,18 +61,27 @@ def main(argv: list[str] | None = None) -> int:
             )
         if settings.do_predict:
             run_prediction(settings, inputs, accelerator)
-        accelerator.end_training()
     except InputError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # all processes find the same faults
-            print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
-        return 2
+        return tell(error)
     except TrainingDiverged as error:
         log.error("training stopped: %s; %s. Try a lower learning rate.", error, what_is_kept(settings))
+        return 1
+    except (OSError, SafetensorError) as error:  # a full disk, above all
+        log.error("stopped: %s; %s", in_brief(error), what_is_kept(settings))
         return 1
     except KeyboardInterrupt:
         print(f"interrupted; {what_is_kept(settings)}", file=sys.stderr)
         return 130
+    finally:
+        accelerator.end_training()
     return 0
+
+
+def tell(error: InputError) -> int:
+    """Print the faults, once although all processes find the same; the exit code."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
+    return 2
 
 
 def what_is_kept(settings: Settings) -> str:
@@ -90,7 +103,8 @@ def run_training(settings: Settings, inputs: Inputs, accelerator: Accelerator, c
     if checkpoint := checkpoint_to_resume(settings):
         training.load_state(checkpoint)
     accelerator.wait_for_everyone()
-    log_to_file(settings, accelerator, "log.txt")
+    log_to_file(settings.output_dir, accelerator, "log.txt")
+    note_skipped(inputs)
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict(), command), indent=1)
         write_text(Path(settings.output_dir) / "run.json", description)
@@ -103,22 +117,35 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
     tasks = list(inputs.split.section(settings.predict_split))
     model, tokenizer = load_start(settings, inputs.split)
     model.to(accelerator.device)
-    log_to_file(settings, accelerator, "eval_log.txt")
+    log_to_file(settings.output_dir, accelerator, "eval_log.txt")
     if settings.predict_temperature is not None:
         model.config.router_temperature = settings.predict_temperature
     checkpoint = checkpoint_to_start_from(settings)
+    # The scores of another run's checkpoint are this run's: that folder is not ours to write into.
+    place = Path(settings.output_dir) / checkpoint.name
+    section = "" if settings.predict_split == "train" else f"{settings.predict_split}_tasks-"
     for part in ("dev", "test"):
         files = task_files(settings, inputs, tasks, part, model, tokenizer)
         scores, predictions = predict(model, tokenizer, files, decoding_of(settings), accelerator)
         if accelerator.is_main_process:
-            section = "" if settings.predict_split == "train" else f"{settings.predict_split}_tasks-"
-            name = f"{settings.prefix}eval-{section}{part}-performance.csv"
-            write_text(checkpoint / name, scores.to_csv())
-            write_predictions(checkpoint / "predictions", settings.prefix, files, predictions)
+            scores["constant"] = constant_scores(files, inputs.train_gym, inputs.predict_gym)
+            path = place / f"{settings.prefix}eval-{section}{part}-performance.csv"
+            write_predictions(place / "predictions", settings.prefix, files, predictions)
+            write_text(path, scores.to_csv())
             log.info(
                 "%s tasks, %s files: mean score %.4f over %d files, in %s",
-                settings.predict_split, part, mean_score(scores), len(files), checkpoint / name,
+                settings.predict_split, part, mean_score(scores), len(files), path,
             )  # fmt: skip
+    if accelerator.is_main_process:
+        description = json.dumps(describe_run(settings.to_dict()), indent=1)
+        write_text(place / f"{settings.prefix}eval-{section}settings.json", description)
+
+
+def note_skipped(inputs: Inputs) -> None:
+    """How many malformed lines were left out."""
+    for gym in {id(gym): gym for gym in (inputs.train_gym, inputs.predict_gym)}.values():
+        if gym.n_skipped:
+            log.info("left out %d malformed lines of %s", gym.n_skipped, gym.folder)
 
 
 def task_files(settings: Settings, inputs: Inputs, tasks, part: str, model, tokenizer):
@@ -132,44 +159,6 @@ def task_files(settings: Settings, inputs: Inputs, tasks, part: str, model, toke
         {name: row for row, name in enumerate(model.config.task_names)},
         limit=settings.examples_per_file,
     )
-
-
-def start_logging(accelerator: Accelerator) -> None:
-    """Messages of the main process to the terminal."""
-    library_logging.set_verbosity_error()
-    library_logging.disable_progress_bar()
-    log.setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
-    log.propagate = False
-    for handler in log.handlers[:]:
-        handler.close()
-        log.removeHandler(handler)
-    add_log_handler(logging.StreamHandler())
-
-
-def log_to_file(settings: Settings, accelerator: Accelerator, name: str) -> None:
-    """From here on also to a file of the run folder, which is made if need be; one file is enough."""
-    folder = Path(settings.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    has_file = any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
-    if accelerator.is_main_process and not has_file:
-        add_log_handler(logging.FileHandler(folder / name, encoding="utf-8"))
-
-
-def add_log_handler(handler: logging.Handler) -> None:
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    log.addHandler(handler)
-
-
-def start_trackers(settings: Settings, accelerator: Accelerator, first_step: int) -> None:
-    trackers = [CsvTracker(settings.output_dir, first_step)]
-    if settings.log_with != "csv":
-        trackers.append(settings.log_with)
-    accelerator.project_configuration.set_directories(settings.output_dir)
-    from accelerate.tracking import filter_trackers
-
-    accelerator.log_with = filter_trackers(trackers, settings.output_dir)
-    flat = {k: v for k, v in settings.to_dict().items() if isinstance(v, str | int | float | bool)}
-    accelerator.init_trackers("routing_moe", config=flat)
 
 
 if __name__ == "__main__":

@@ -100,22 +100,23 @@ def _skills_csv() -> str:
 
 
 def generate(output_dir: str | Path, seed: int = 0) -> None:
-    """Write the gym of `seed` into `output_dir`, over what is there."""
+    """Write the gym of `seed` into `output_dir`, over what is there; `split.json` last, when all is there."""
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
+    (output_dir / "split.json").unlink(missing_ok=True)
     tables = {
         "metrics.json": json.dumps(metric_table(), indent=2) + "\n",
-        "split.json": json.dumps(split_table(), indent=2) + "\n",
         "ontology.json": json.dumps(ontology(), indent=2) + "\n",
         "skills.csv": _skills_csv(),
+        "split.json": json.dumps(split_table(), indent=2) + "\n",
     }
-    for name, text in tables.items():
-        (output_dir / name).write_bytes(text.encode())
     for task in TASKS:
         folder = output_dir / task.name
         folder.mkdir(exist_ok=True)
         for name, rows in task_files(task, seed).items():
             (folder / name).write_bytes(_lines(rows).encode())
+    for name, text in tables.items():
+        (output_dir / name).write_bytes(text.encode())
 
 
 def main(argv: list[str] | None = None) -> None:
