@@ -101,7 +101,7 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a plain BART's .pt/.bin/.safetensors file or saved directory. Raises InputError.
 
     Files are never unpickled as objects (`weights_only=True`). A `module.` prefix, left by data-parallel
-    training, is dropped.
+    training, is dropped; names without the `model.` prefix, as in the hub's files, get it.
     """
     path = Path(path)
     if path.is_dir():
@@ -115,7 +115,9 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise TypeError("it holds no dictionary of tensors")
-        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+        # Saved without the language-model head, as the hub's BARTs are, names lack "model.".
+        return {re.sub(r"^(?=(shared|encoder|decoder)\.)", "model.", name): t for name, t in state.items()}
     except Exception as error:  # each format has its own ways to be broken; all are the same to the user
         raise InputError(f"{path}: not a checkpoint of a plain BART ({in_brief(error)})") from None
 

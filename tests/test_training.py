@@ -118,7 +118,7 @@ def test_a_run_ends_after_its_epochs_if_that_is_sooner(world):
 # ---- starts
 
 
-@pytest.mark.parametrize("kind", ["pt", "safetensors", "folder"])
+@pytest.mark.parametrize("kind", ["pt", "safetensors", "folder", "headless.pt"])
 def test_a_vanilla_checkpoint_takes_the_place_of_the_models_weights(world, kind, tmp_path):
     other = write_bart(tmp_path / "other", seed=6)
     plain = weights(other)
@@ -126,6 +126,10 @@ def test_a_vanilla_checkpoint_takes_the_place_of_the_models_weights(world, kind,
         torch.save({f"module.{name}": tensor for name, tensor in plain.items()}, tmp_path / "weights.pt")
     if kind == "safetensors":
         save_file(plain, tmp_path / "weights.safetensors")
+    if kind == "headless.pt":
+        torch.save(
+            {name.removeprefix("model."): plain[name] for name in plain}, tmp_path / "weights.headless.pt"
+        )
     path = other if kind == "folder" else tmp_path / f"weights.{kind}"
     folder = world.run(f"vanilla_{kind}", vanilla_checkpoint=path, init_eps=0, **NO_LEARNING)
     trained = weights(folder / "last")
