@@ -131,8 +131,7 @@ def predict_file(model, tokenizer, file: TaskFile, decoding: Decoding, accelerat
 
 def generator(model, route_1LE):
     """`generate` along one route: for a one-hot route the plain BART's, assembled once for all batches."""
-    rows = model.config.routed_rows
-    if ((route_1LE[:, rows] == 0) | (route_1LE[:, rows] == 1)).all():
+    if model.is_one_hot(route_1LE):
         return model.to_bart(route_1LE[0]).generate
     return lambda inputs, **kwargs: model.generate(
         inputs, routes=route_1LE.expand(len(inputs), -1, -1), **kwargs

@@ -112,6 +112,11 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
             raise ValueError(f"routes have shape {tuple(routes.shape)}, expected (B, L, E) = {expected}")
         return routes
 
+    def is_one_hot(self, routes_BLE: Tensor) -> bool:
+        """Whether every row that a layer reads is zeros and ones: such routes amount to plain BARTs."""
+        read = routes_BLE[:, self.config.routed_rows]
+        return bool(((read == 0) | (read == 1)).all())
+
     # ---- forward
 
     def forward(
@@ -195,8 +200,8 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
         routes = self._resolve_routes(routes, task_ids, batch_size)
-        rows = self.config.routed_rows
-        if ((routes[:, rows] == 0) | (routes[:, rows] == 1)).all():
+        if self.is_one_hot(routes):
+            rows = self.config.routed_rows
             choices_BL = routes.argmax(dim=-1)
             choices_BL[:, [i for i in range(self.config.num_layers) if i not in rows]] = 0
             distinct_RL, which_B = choices_BL.unique(dim=0, return_inverse=True)
