@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 
 LONGEST_BRIEF = 300  # characters of another library's message shown
+FEW = 5  # names shown of a long list
 
 
 class InputError(ValueError):
@@ -28,6 +29,25 @@ def told_with(prefix: str):
         yield
     except InputError as error:
         raise InputError(prefix + fault for fault in error.faults) from None
+
+
+class Faults(list):
+    """Collects the faults of checks that raise InputError."""
+
+    def of(self, check, *arguments, flag: str | None = None):
+        """The check's result, or None with its faults noted, after the flag that gave the path if any."""
+        try:
+            with told_with(f"--{flag} " if flag else ""):
+                return check(*arguments)
+        except InputError as error:
+            self.extend(error.faults)
+            return None
+
+
+def in_short(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more
 
 
 def in_brief(error: BaseException) -> str:

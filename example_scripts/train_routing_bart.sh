@@ -1,45 +1,15 @@
 #!/usr/bin/env bash
-# Train a task-level mixture-of-experts and predict with it. As it is: on the embedded skill gym, with the
-# embedded tiny BART. For the real thing set, in the environment:
-#   MODEL       plain BART, a hub name or a folder      (facebook/bart-base)
-#   DATA_DIR    gym folder                              SPLIT     task split JSON (its own split.json)
-#   TASKVECS    task-vector folder (random vectors)     OUTPUT_DIR  run folder
-# and LEARNING_RATE, ROUTER_LR, TASK_MODEL_LR, TOTAL_STEPS, EVAL_PERIOD to change the recipe. Further flags of
-# `python -m routing_moe.cli.train` may follow the script's name.
+# Train a task-level mixture-of-experts and predict with it: on the embedded gym as it is; on yours by the
+# environment variables that recipe.sh explains, such as
+#   MODEL=facebook/bart-base DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe bash example_scripts/train_routing_bart.sh
+# Further flags of `python -m routing_moe.cli.train` may follow the script's name; with --avg_routing,
+# --random_routing, --task_level_random_routing or --num_experts 1 it trains a baseline by the same recipe.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
 
-if [ -z "${MODEL:-}" ]; then
-    MODEL=task/skill_gym/tiny_bart
-    LEARNING_RATE=${LEARNING_RATE:-1e-3} ROUTER_LR=${ROUTER_LR:-1e-2} TASK_MODEL_LR=${TASK_MODEL_LR:-1e-2}
-    TOTAL_STEPS=${TOTAL_STEPS:-1000} EVAL_PERIOD=${EVAL_PERIOD:-500}
-    recipe=(--anneal_rate 0.003 --minimum_tau 0.3 --max_input_length 128 --max_output_length 32 --num_beams 1)
-    [ -n "${TASKVECS:-}" ] || recipe+=(--taskvecs_dim 64)
-    # Matrices this small gain little from a second thread, and lose much when the machine is busy.
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-else
-    LEARNING_RATE=${LEARNING_RATE:-1e-5} ROUTER_LR=${ROUTER_LR:-1e-3} TASK_MODEL_LR=${TASK_MODEL_LR:-1e-2}
-    TOTAL_STEPS=${TOTAL_STEPS:-30000} EVAL_PERIOD=${EVAL_PERIOD:-750}
-    recipe=()
-fi
-if [ -z "${DATA_DIR:-}" ]; then
-    DATA_DIR=data/skill_gym
-    make_skill_gym
-fi
-
-"$PYTHON" -m routing_moe.cli.train \
-    --do_train \
-    --do_predict \
-    --model "$MODEL" \
-    --initialize_from_vanilla \
-    --train_dir "$DATA_DIR" \
-    ${SPLIT:+--custom_tasks_splits "$SPLIT"} \
-    ${TASKVECS:+--taskvecs "$TASKVECS"} \
-    --output_dir "${OUTPUT_DIR:-models/routing_bart}" \
-    --learning_rate "$LEARNING_RATE" \
-    --router_lr "$ROUTER_LR" \
-    --task_model_lr "$TASK_MODEL_LR" \
-    --total_steps "$TOTAL_STEPS" \
-    --eval_period "$EVAL_PERIOD" \
-    ${recipe[@]+"${recipe[@]}"} \
-    "$@"
+OUTPUT_DIR=${OUTPUT_DIR:-models/routing_bart}
+case " $* " in
+    *" --avg_routing "* | *" --random_routing "* | *" --task_level_random_routing "* | *" --num_experts 1 "*) ;;
+    *) set -- "${learned[@]}" "$@" ;;
+esac
+train --model "$MODEL" --initialize_from_vanilla "$@"

@@ -3,7 +3,9 @@
 from huggingface_hub.dataclasses import strict
 from transformers import BartConfig
 
+from routing_moe.routed_layer import EXPERT_MIXINGS
 from routing_moe.routers import ROUTERS, TRANSFORMER_HEADS
+from routing_moe.routes import ROUTE_SOURCES
 from routing_moe.selection import ROUTER_MODES
 
 
@@ -12,21 +14,27 @@ class RoutingBartConfig(BartConfig):
     """`BartConfig` plus the fields of the mixture.
 
     num_experts: experts per routed layer (E); 1 is a plain BART.
+    route_source: where routes come from, one of `routing_moe.routes.ROUTE_SOURCES`.
+    expert_mixing: what a route mixes, the experts' "outputs" or their "parameters" (`routed_layer.py`).
     router_nn_type: one of `routing_moe.routers.ROUTERS`.
     router_mode: how logits become routes, one of `routing_moe.selection.ROUTER_MODES`.
+    router_top_k: experts with a weight above 0 in mode "top_k".
     router_input_dim, router_hidden_dim: width of a task vector (D) and of the router's hidden layer.
     encoder_vanilla_layers, decoder_vanilla_layers: 0-based layers that keep one plain BART layer.
     exploration_epsilon: probability that a (task, layer) choice is replaced by a random expert in training.
     label_smoothing: of the training loss (the published code fixes 0.1).
     router_temperature: the temperature the routes are read at; training anneals and stores it.
-    task_names: the tasks that have a vector, in the order of the rows of `model.task_vectors`.
+    task_names: the tasks, in the order of the rows of `model.task_vectors` (or `model.task_routes`).
     """
 
     model_type = "routing_bart"
 
     num_experts: int = 3
+    route_source: str = "learned"
+    expert_mixing: str = "outputs"
     router_nn_type: str = "linear_layer_specific"
     router_mode: str = "gumbel_softmax_st"
+    router_top_k: int = 2
     router_input_dim: int = 768
     router_hidden_dim: int = 64
     encoder_vanilla_layers: list[int] | None = None
@@ -53,16 +61,24 @@ class RoutingBartConfig(BartConfig):
         for width in ("router_input_dim", "router_hidden_dim"):
             if getattr(self, width) < 1:
                 found.append(f"{width} is {getattr(self, width)}; it must be at least 1")
-        if self.router_nn_type not in ROUTERS:
-            found.append(f"router_nn_type is {self.router_nn_type!r}; it must be one of {', '.join(ROUTERS)}")
-        if self.router_mode not in ROUTER_MODES:
-            found.append(f"router_mode is {self.router_mode!r}; it must be one of {', '.join(ROUTER_MODES)}")
+        for field, choices in (
+            ("route_source", ROUTE_SOURCES),
+            ("expert_mixing", EXPERT_MIXINGS),
+            ("router_nn_type", ROUTERS),
+            ("router_mode", ROUTER_MODES),
+        ):
+            if getattr(self, field) not in choices:
+                found.append(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(choices)}")
+        if self.router_mode == "top_k" and not 1 <= self.router_top_k <= self.num_experts:
+            found.append(f"router_top_k is {self.router_top_k}; there are {self.num_experts} experts")
         if not 0.0 <= self.exploration_epsilon <= 1.0:
             found.append(f"exploration_epsilon is {self.exploration_epsilon}; it is a probability, 0 to 1")
         for side, depth in (("encoder", self.encoder_layers), ("decoder", self.decoder_layers)):
             outside = [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]
             if outside:
                 found.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")
+        if self.num_experts > 1 and not self.routed_rows:
+            found.append("every layer is a vanilla layer; num_experts 1 is how to ask for a plain BART")
         attended = {"transformer": "router_input_dim", "transformer_layer_specific": "router_hidden_dim"}
         width = attended.get(self.router_nn_type)
         if width and getattr(self, width) % TRANSFORMER_HEADS:
@@ -76,6 +92,11 @@ class RoutingBartConfig(BartConfig):
     def num_layers(self) -> int:
         """L: encoder layers, then decoder layers, vanilla ones included."""
         return self.encoder_layers + self.decoder_layers
+
+    @property
+    def has_router(self) -> bool:
+        """Whether routes are learned; with one expert, or with routes from elsewhere, no router is made."""
+        return self.route_source == "learned" and self.num_experts > 1
 
     @property
     def routed_rows(self) -> list[int]:

@@ -1,10 +1,14 @@
 """Generate, score, measure the loss: what is done with a model on the dev and test files of tasks.
 
 Routes are noise-free, so scores are a function of the checkpoint alone (unless sampled routes are asked
-for). With several processes each takes a share of the task files; every process gets all results.
+for). Random routing has nothing noise-free: its score is the mean over several draws of a route for each
+example, seeded by the file's name, so that it too is the same at every call. With several processes each
+takes a share of the task files; every process gets all results.
 """
 
 import math
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +16,13 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import Tensor
 from tqdm import tqdm
 
 from dataloader.encoding import EncodedExamples, TextFormat, encode
 from dataloader.gym import Example, Gym
 from dataloader.metrics import evaluate
+from routing_moe.selection import random_one_hot
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Decoding:
     generate_from_bos: bool = False
     sampled_routes: bool = False
     no_repeat_ngram_size: int | None = None  # None: as the model's generation settings say
+    random_draws: int = 5  # of all routes, where they are random for each example
+    seed: int = 42  # of these draws
 
 
 def load_task_files(
@@ -63,8 +71,10 @@ def load_task_files(
 def predict(model, tokenizer, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator):
     """Predict and score every file. Returns (scores, predictions).
 
-    scores: DataFrame with task_prefix (the task's name), sample, metric, performance, n. predictions: for
-    each file a list of strings, in the order of its examples.
+    scores: DataFrame with task_prefix (the task's name), sample, metric, performance, n; with random routes
+    the performance is a mean over draws, and performance_std (sample standard deviation; empty for a single
+    draw) and draws follow. predictions: for each file a list of draws (mostly one), each a list of strings in
+    the order of the file's examples.
     """
     model.eval()
     own = list(range(len(files)))[accelerator.process_index :: accelerator.num_processes]
@@ -74,12 +84,14 @@ def predict(model, tokenizer, files: list[TaskFile], decoding: Decoding, acceler
     done = [(i, predict_file(model, tokenizer, files[i], decoding, accelerator)) for i in progress]
     if accelerator.num_processes > 1:
         done = gather_object(done)
-    predictions = [texts for _, texts in sorted(done)]
-    rows = [
-        (f.task, f.sample, f.metric, score(f, texts, decoding.do_lowercase), len(texts))
-        for f, texts in zip(files, predictions, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["task_prefix", "sample", "metric", "performance", "n"]), predictions
+    predictions = [draws for _, draws in sorted(done)]
+    rows = []
+    for file, draws in zip(files, predictions, strict=True):
+        values = pd.Series([score(file, texts, decoding.do_lowercase) for texts in draws])
+        spread = (values.std(), len(draws)) if model.config.route_source == "random" else ()
+        rows.append((file.task, file.sample, file.metric, values.mean(), len(file.examples), *spread))
+    columns = ["task_prefix", "sample", "metric", "performance", "n", "performance_std", "draws"]
+    return pd.DataFrame(rows, columns=columns[: len(rows[0])]), predictions
 
 
 def mean_score(scores: pd.DataFrame) -> float:
@@ -96,69 +108,85 @@ def score(file: TaskFile, predictions: list[str], do_lowercase: bool = False) ->
     return evaluate(predictions, answers, file.metric)
 
 
-@torch.no_grad()
-def predict_file(model, tokenizer, file: TaskFile, decoding: Decoding, accelerator) -> list[str]:
-    """Predictions for one file, longest inputs first (so that a lack of memory shows at once)."""
-    route_1LE = model.routes_for([file.task], noise=decoding.sampled_routes)
-    generate = generator(model, route_1LE)
-    start = model.config.decoder_start_token_id
-    # The sequence begins with </s>, which is not part of a target, so it may be one token longer.
-    limits = dict(decoder_start_token_id=start, max_length=decoding.max_output_length + 1)
-    if decoding.generate_from_bos:
-        limits = dict(decoder_start_token_id=model.config.bos_token_id, max_length=decoding.max_output_length)
-    if decoding.no_repeat_ngram_size is not None:
-        limits["no_repeat_ngram_size"] = decoding.no_repeat_ngram_size
-    predictions = [""] * len(file.examples)
+def routes_of_file(model, file: TaskFile, decoding: Decoding) -> Iterator[Tensor]:
+    """What a file is evaluated along: the task's route (1, L, E), or several draws of routes (n, L, E)."""
+    config = model.config
+    if config.route_source != "random" or config.num_experts == 1:
+        yield model.routes_for([file.task], noise=decoding.sampled_routes)
+        return
+    size = (len(file.examples), config.num_layers)
+    seed = decoding.seed + zlib.crc32(f"{file.sample} {file.part}".encode())
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(decoding.random_draws):
+        routes_nLE = random_one_hot(size, config.num_experts, generator=generator)
+        yield routes_nLE.to(model.device, model.dtype)
+
+
+def batches_of_file(model, file: TaskFile, batch_size: int) -> Iterator[tuple[np.ndarray, dict]]:
+    """(indices, inputs on the model's device), longest first, so that a lack of memory shows at once."""
     order = np.argsort(-file.encoded.source_lengths_N, kind="stable")
-    for chosen in np.array_split(order, math.ceil(len(order) / decoding.batch_size)):
+    for chosen in np.array_split(order, math.ceil(len(order) / batch_size)):
         batch = file.encoded.collate(chosen, pad_token_id=model.config.pad_token_id)
-        with accelerator.autocast():
-            sequences = generate(
-                batch["input_ids"].to(model.device),
-                attention_mask=batch["attention_mask"].to(model.device),
-                num_beams=decoding.num_beams,
-                do_sample=False,
-                early_stopping=False,
-                **limits,
-            )
-        texts = tokenizer.batch_decode(
-            sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        for index, text in zip(chosen.tolist(), texts, strict=True):
-            predictions[index] = text.strip()
-    return predictions
+        yield chosen, {name: t.to(model.device) for name, t in batch.items() if name != "task_ids"}
 
 
-def generator(model, route_1LE):
-    """`generate` along one route: for a one-hot route the plain BART's, assembled once for all batches."""
-    if model.is_one_hot(route_1LE):
-        return model.to_bart(route_1LE[0]).generate
-    return lambda inputs, **kwargs: model.generate(
-        inputs, routes=route_1LE.expand(len(inputs), -1, -1), **kwargs
-    )
+def of_examples(routes: Tensor, chosen: np.ndarray) -> Tensor:
+    """The routes of a batch: the task's one for all, or each example's own."""
+    return routes.expand(len(chosen), -1, -1) if len(routes) == 1 else routes[torch.from_numpy(chosen)]
 
 
 @torch.no_grad()
-def loss_per_token(
-    model, files: list[TaskFile], batch_size: int, sampled_routes: bool, accelerator: Accelerator
-) -> float:
-    """Mean label-smoothed loss (nats per target token) over all examples of the files."""
+def predict_file(model, tokenizer, file: TaskFile, decoding: Decoding, accelerator) -> list[list[str]]:
+    """For each draw of routes, the predictions for one file."""
+    limits = generation_limits(model.config, decoding)
+    draws = []
+    for routes in routes_of_file(model, file, decoding):
+        # The plain BART that a task's route may amount to is assembled once for all batches.
+        whole_file = len(routes) == 1 and model.amounts_to_bart(routes)
+        plain = model.to_bart(routes[0]) if whole_file else None
+        predictions = [""] * len(file.examples)
+        for chosen, batch in batches_of_file(model, file, decoding.batch_size):
+            del batch["labels"]
+            along = {} if plain else {"routes": of_examples(routes, chosen)}
+            with accelerator.autocast():
+                sequences = (plain or model).generate(**batch, **along, **limits)
+            texts = tokenizer.batch_decode(
+                sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            for index, text in zip(chosen.tolist(), texts, strict=True):
+                predictions[index] = text.strip()
+        draws.append(predictions)
+    return draws
+
+
+def generation_limits(config, decoding: Decoding) -> dict:
+    """Arguments of `generate`."""
+    # The sequence begins with </s>, which is not part of a target, so it may be one token longer.
+    start = dict(
+        decoder_start_token_id=config.decoder_start_token_id, max_length=decoding.max_output_length + 1
+    )
+    if decoding.generate_from_bos:
+        start = dict(decoder_start_token_id=config.bos_token_id, max_length=decoding.max_output_length)
+    if decoding.no_repeat_ngram_size is not None:
+        start["no_repeat_ngram_size"] = decoding.no_repeat_ngram_size
+    return dict(num_beams=decoding.num_beams, do_sample=False, early_stopping=False) | start
+
+
+@torch.no_grad()
+def loss_per_token(model, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator) -> float:
+    """Mean label-smoothed loss (nats per target token) over the files' examples, and over draws of routes."""
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64)  # loss, tokens
     own = files[accelerator.process_index :: accelerator.num_processes]
     for file in tqdm(
         own, desc="dev loss", unit="task", leave=False, disable=not accelerator.is_local_main_process
     ):
-        route_1LE = model.routes_for([file.task], noise=sampled_routes)
-        order = np.argsort(file.encoded.source_lengths_N, kind="stable")
-        for chosen in np.array_split(order, math.ceil(len(order) / batch_size)):
-            batch = file.encoded.collate(chosen, pad_token_id=model.config.pad_token_id)
-            tokens = int((batch["labels"] != -100).sum())
-            inputs = {k: v.to(model.device) for k, v in batch.items() if k != "task_ids"}
-            with accelerator.autocast():
-                routes = route_1LE.expand(len(chosen), -1, -1)
-                loss = model(**inputs, routes=routes, loss_only=True).loss
-            totals += torch.tensor([float(loss), tokens], dtype=torch.float64)
+        for routes in routes_of_file(model, file, decoding):
+            for chosen, batch in batches_of_file(model, file, decoding.batch_size):
+                tokens = int((batch["labels"] != -100).sum())
+                with accelerator.autocast():
+                    loss = model(**batch, routes=of_examples(routes, chosen), loss_only=True).loss
+                totals += torch.tensor([float(loss), tokens], dtype=torch.float64)
     if accelerator.num_processes > 1:
         totals = accelerator.reduce(totals.to(accelerator.device), reduction="sum").cpu()
     return float(totals[0] / totals[1])

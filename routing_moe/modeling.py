@@ -19,7 +19,8 @@ from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoder
 from routing_moe.configuration import RoutingBartConfig
 from routing_moe.routed_layer import RoutedLayer, RoutePlan
 from routing_moe.routers import ROUTERS
-from routing_moe.selection import explore, noise_free_routes, select_routes
+from routing_moe.routes import ROUTE_SOURCES
+from routing_moe.selection import noise_free_routes, select_routes
 from routing_moe.task_vectors import save_task_vectors
 
 # The library renamed its cache argument once; this is what the installed version calls it.
@@ -55,8 +56,13 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
             is_vanilla = i in config.decoder_vanilla_layers
             layer = copies[0] if is_vanilla else RoutedLayer(copies, row=config.encoder_layers + i)
             self.model.decoder.layers[i] = layer
-        self.router = ROUTERS[config.router_nn_type](config)
-        self.task_vectors = TaskVectors(len(config.task_names), config.router_input_dim)
+        self.router = self.task_vectors = None
+        if config.has_router:
+            self.router = ROUTERS[config.router_nn_type](config)
+            self.task_vectors = TaskVectors(len(config.task_names), config.router_input_dim)
+        if config.route_source == "fixed":
+            size = (len(config.task_names), config.num_layers, E)
+            self.register_buffer("task_routes", torch.full(size, 1 / E))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -71,18 +77,37 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         return self.router(self.task_vectors(task_ids_N))
 
     def draw_routes(self, task_ids_B: Tensor) -> Tensor:
-        """Routes (B, L, E) at the current temperature: sampled and explored in training, noise-free else."""
-        logits_BLE = self.router_logits(task_ids_B)
-        mode, temperature = self.config.router_mode, self.config.router_temperature
-        if not self.training:
-            return noise_free_routes(logits_BLE, mode, temperature)
-        routes_BLE = select_routes(logits_BLE, mode, temperature, self.config.encoder_layers)
-        if self.config.exploration_epsilon > 0:
-            routes_BLE = explore(routes_BLE, self.config.exploration_epsilon)
-        return routes_BLE
+        """Routes (B, L, E) from the model's source: as trained with in training mode, else as evaluated.
+
+        To mix parameters they are drawn once per task, so that a batch merges once per distinct task.
+        """
+        source = ROUTE_SOURCES[self.config.route_source]
+        if self.config.num_experts == 1:
+            source = ROUTE_SOURCES["average"]
+        if self.config.expert_mixing == "outputs":
+            return source(self, task_ids_B)
+        tasks_N, which_B = task_ids_B.unique(return_inverse=True)
+        return source(self, tasks_N)[which_B]
+
+    def use_routes(self, source: str, task_routes_NLE: Tensor | None = None) -> None:
+        """Take routes from another source from now on: "average", "random", or "fixed" ones per task.
+
+        task_routes_NLE: for "fixed", in the order of `config.task_names`. Router and task vectors go.
+        """
+        size = (len(self.config.task_names), self.config.num_layers, self.config.num_experts)
+        if source == "learned" or source not in ROUTE_SOURCES:
+            raise ValueError(f"source is {source!r}; choose from average, random, fixed")
+        if (source == "fixed") != (task_routes_NLE is not None and task_routes_NLE.shape == size):
+            raise ValueError(f"fixed routes, and no others, need task_routes of shape (N, L, E) = {size}")
+        self.config.route_source = source
+        self.router = self.task_vectors = None
+        if source == "fixed":
+            self.register_buffer("task_routes", task_routes_NLE.to(self.device, self.dtype))
+        elif hasattr(self, "task_routes"):
+            del self.task_routes
 
     def task_ids(self, task_names: list[str]) -> Tensor:
-        """Rows of `task_vectors` for task names, on the model's device. KeyError for an unknown task."""
+        """Rows of `config.task_names`, on the model's device. KeyError for an unknown task."""
         rows = {name: row for row, name in enumerate(self.config.task_names)}
         unknown = [name for name in task_names if name not in rows]
         if unknown:
@@ -92,13 +117,25 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
     def routes_for(
         self, task_names: list[str], mode: str | None = None, temperature: float | None = None, noise=False
     ) -> Tensor:
-        """Routes (N, L, E) of named tasks, noise-free unless asked; mode and temperature as configured."""
-        mode = mode or self.config.router_mode
+        """Routes (N, L, E) of named tasks, noise-free unless asked; mode and temperature as configured.
+
+        Random routes have nothing noise-free: of those, each call is a new draw.
+        """
+        task_ids_N = self.task_ids(task_names)
+        if not self.config.has_router:
+            return self.draw_routes(task_ids_N)
+        mode, top_k = mode or self.config.router_mode, self.config.router_top_k
         temperature = self.config.router_temperature if temperature is None else temperature
-        logits_NLE = self.router_logits(self.task_ids(task_names))
+        logits_NLE = self.router_logits(task_ids_N)
         if noise:
-            return select_routes(logits_NLE, mode, temperature, self.config.encoder_layers)
-        return noise_free_routes(logits_NLE, mode, temperature)
+            return select_routes(logits_NLE, mode, temperature, self.config.encoder_layers, top_k)
+        return noise_free_routes(logits_NLE, mode, temperature, top_k)
+
+    def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:
+        """What the routes (N, L, E) of named tasks are on average: a router's softmax, 1/E if random."""
+        if self.config.route_source == "random":
+            return ROUTE_SOURCES["average"](self, self.task_ids(task_names))
+        return self.routes_for(task_names, "softmax", temperature)
 
     def _resolve_routes(self, routes: Tensor | None, task_ids: Tensor | None, batch_size: int) -> Tensor:
         if routes is None and task_ids is not None:
@@ -113,9 +150,13 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         return routes
 
     def is_one_hot(self, routes_BLE: Tensor) -> bool:
-        """Whether every row that a layer reads is zeros and ones: such routes amount to plain BARTs."""
+        """Whether every row that a layer reads is zeros and ones."""
         read = routes_BLE[:, self.config.routed_rows]
         return bool(((read == 0) | (read == 1)).all())
+
+    def amounts_to_bart(self, routes_BLE: Tensor) -> bool:
+        """Whether each of the routes is the same as some plain BART: `to_bart` gives it."""
+        return self.config.expert_mixing == "parameters" or self.is_one_hot(routes_BLE)
 
     # ---- forward
 
@@ -132,13 +173,17 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         task_ids: Tensor | None = None,
         sparse: bool = True,
         loss_only: bool | None = None,
+        route_groups: Tensor | None = None,
+        zeros_stay: bool = False,
         **kwargs,
     ) -> Seq2SeqLMOutput:
         """BART's forward pass through the routed layers.
 
-        routes: (B, L, E), or task_ids: (B,) rows of `task_vectors`. labels: (B, T) with -100 or the padding
-        token where there is none. sparse=False runs every expert on every example (the slow, plain path;
-        the results are the same). loss_only: leave out the logits; None means in training mode.
+        routes: (B, L, E), or task_ids: (B,) rows of `config.task_names`. labels: (B, T) with -100 or the
+        padding token where there is none. sparse=False runs every expert on every example (the slow, plain
+        path; the results are the same). loss_only: leave out the logits; None means in training mode.
+        route_groups: to mix parameters, numbers (B,) that are equal where routes are and share a gradient.
+        zeros_stay: with given routes, do not work out the gradient of weights that are zero.
         """
         if labels is not None:
             labels = labels.masked_fill(labels == self.config.pad_token_id, -100)
@@ -151,9 +196,9 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
             kwargs[CACHE_ARGUMENT] = growing_cache()
         given = (input_ids, kwargs.get("inputs_embeds"), encoder_outputs and encoder_outputs[0])
         batch_size = next(len(tensor) for tensor in given if tensor is not None)
+        if routes is None and task_ids is not None:
+            route_groups, zeros_stay = task_ids, self.config.router_mode == "top_k"
         routes = self._resolve_routes(routes, task_ids, batch_size)
-        # An expert that skipped a token has no cache entry for it: with a cache everything runs.
-        plan = RoutePlan.sparse(routes) if sparse and not use_cache else RoutePlan.dense(routes)
         inputs = dict(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -161,7 +206,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
             use_cache=use_cache,
-            route_plan=plan,
+            route_plan=self._plan(routes, sparse, use_cache, route_groups, zeros_stay),
             **kwargs,
         )
         if labels is not None and (self.training if loss_only is None else loss_only):
@@ -170,6 +215,19 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         if labels is not None:
             outputs.loss = self._smoothed_loss(outputs.logits[labels != -100], labels[labels != -100])
         return outputs
+
+    def _plan(self, routes_BLE, sparse, use_cache, route_groups, zeros_stay) -> RoutePlan | None:
+        if self.config.num_experts == 1:
+            return None
+        if self.config.expert_mixing == "parameters":
+            plan = RoutePlan.merging(routes_BLE, route_groups)
+            if use_cache and len(plan.merged) > 1:  # a cache cannot be cut by example
+                raise ValueError("with a cache, merged parameters need the same route for the whole batch")
+            return plan
+        # An expert that skipped a token has no cache entry for it: with a cache everything runs.
+        if sparse and not use_cache:
+            return RoutePlan.sparse(routes_BLE, zeros_stay)
+        return RoutePlan.dense(routes_BLE)
 
     def _loss_output(self, inputs: dict, labels_BT: Tensor) -> Seq2SeqLMOutput:
         """The loss alone: the vocabulary projection, the widest product, skips padded positions."""
@@ -193,22 +251,27 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
     def generate(self, inputs: Tensor | None = None, routes=None, task_ids=None, **kwargs):
         """Generate as BART does, along `routes` (B, L, E) or the routes of `task_ids` (B,).
 
-        One-hot routes are decoded by the plain BART that each distinct route amounts to, at its cost; soft
-        routes keep one cache per expert. Any mix of tasks in a batch. A batch with several one-hot routes
-        that asks for more than token ids (`return_dict_in_generate`) takes the soft path.
+        One-hot routes and merged parameters are decoded by the plain BART that each distinct route amounts
+        to, at its cost; soft routes keep one cache per expert, and so do one-hot routes when there are more
+        different ones than experts. Any mix of tasks in a batch. A batch with several routes that asks for
+        more than token ids (`return_dict_in_generate`) takes the soft path, or if parameters are merged
+        that without a cache.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
         routes = self._resolve_routes(routes, task_ids, batch_size)
-        if self.is_one_hot(routes):
+        if self.amounts_to_bart(routes):
             rows = self.config.routed_rows
-            choices_BL = routes.argmax(dim=-1)
-            choices_BL[:, [i for i in range(self.config.num_layers) if i not in rows]] = 0
-            distinct_RL, which_B = choices_BL.unique(dim=0, return_inverse=True)
-            if len(distinct_RL) == 1 and "encoder_outputs" not in kwargs:
+            which_B = routes[:, rows].flatten(1).unique(dim=0, return_inverse=True)[1]
+            distinct = int(which_B.max()) + 1
+            if distinct == 1 and "encoder_outputs" not in kwargs:
                 return self.to_bart(routes[0]).generate(inputs, **kwargs)
-            if inputs is not None and not kwargs.get("return_dict_in_generate"):
+            merges = self.config.expert_mixing == "parameters"
+            can_split = inputs is not None and not kwargs.get("return_dict_in_generate")
+            if can_split and (merges or distinct <= self.config.num_experts):
                 return self._generate_by_route(inputs, routes, which_B, kwargs)
+            if merges and distinct > 1:
+                kwargs["use_cache"] = False
         return super().generate(inputs, routes=routes, **kwargs)
 
     def _generate_by_route(self, inputs: Tensor, routes: Tensor, which_B: Tensor, kwargs: dict) -> Tensor:
@@ -237,7 +300,10 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
             model_kwargs[CACHE_ARGUMENT] = growing_cache()
 
     def to_bart(self, routes_LE: Tensor) -> BartForConditionalGeneration:
-        """The plain BART of a route: the argmax expert of each layer. Shares the experts' tensors."""
+        """The plain BART of a route: the argmax expert of each layer, whose tensors it shares.
+
+        Where parameters are mixed: the merged layers, which are new tensors, outside the graph.
+        """
         from routing_moe.upcycling import assemble_bart
 
         return assemble_bart(self, routes_LE)
@@ -253,9 +319,11 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         return sum(layer.expert_distance() for layer in self.routed_layers())
 
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
-        """As transformers does, plus the task vectors in the interchange format."""
+        """As transformers does, plus task names and vectors, if it has any, in the interchange format."""
         super().save_pretrained(save_directory, **kwargs)
-        vectors_ND = self.task_vectors.weight.detach().float().cpu().numpy()
+        vectors_ND = None
+        if self.task_vectors is not None:
+            vectors_ND = self.task_vectors.weight.detach().float().cpu().numpy()
         save_task_vectors(save_directory, self.config.task_names, vectors_ND)
 
     @classmethod

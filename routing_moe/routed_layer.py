@@ -1,17 +1,24 @@
 """A BART layer that is a small set of experts: E complete stock layers, mixed by a task's route.
 
-Output of layer l for example b: sum over experts e of route[b, l, e] * expert_e(hidden[b]).
+Mixing outputs (the method): the output of layer l for example b is the sum over experts e of
+route[b, l, e] * expert_e(hidden[b]). What makes it fast is one rule, exact for every kind of route: an
+expert whose weight is zero adds nothing to the output and receives exactly zero gradient, so it need not run.
+Where the weights themselves are trained (straight-through routes), the loss's derivative by a zero weight is
+<gradient, expert's output>: such an expert still runs, but without building a graph. Where a zero is sure to
+stay (top-k routes), not even that. Dense routes have no zeros and run everything.
 
-What makes it fast is one rule, exact for every kind of route: an expert whose weight is zero adds nothing
-to the output and receives exactly zero gradient, so it need not run. Where the weights themselves are
-trained (straight-through routes), the loss's derivative by a zero weight is <gradient, expert's output>:
-such an expert still runs, but without building a graph. Dense routes have no zeros and run everything.
+Mixing parameters (soft merging, SMEAR: Muqeeth, Liu, Raffel 2023, arXiv 2306.03745, section 2.3): one layer
+runs whose parameters are the sum over e of route[b, l, e] * parameters_e. A route belongs to a task, so a
+batch merges once for each of its distinct routes. For one-hot routes it is the same as mixing outputs.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+
+EXPERT_MIXINGS = ("outputs", "parameters")
 
 
 @dataclass(frozen=True)
@@ -21,23 +28,44 @@ class RoutePlan:
     routes_BLE: the weights. order_LEB: for every layer and expert the examples, those with a weight first;
     n_active: how many those are, [layer][expert]. Without them every expert runs on every example (the
     specification that the sparse path is tested against, and the only way to decode with a cache, where an
-    expert must have seen every token).
+    expert must have seen every token). rest_runs: whether an example's experts of weight zero run for the
+    sake of the weights' gradient. merged: to mix parameters, the examples of each distinct route.
     """
 
     routes_BLE: Tensor
     order_LEB: Tensor | None = None
     n_active: list[list[int]] | None = None
+    rest_runs: bool = False
+    merged: list[Tensor] | None = None
 
     @classmethod
-    def sparse(cls, routes_BLE: Tensor) -> "RoutePlan":
-        """Skip what has weight zero. Costs one transfer, of L*E numbers, from the device to the CPU."""
+    def sparse(cls, routes_BLE: Tensor, zeros_stay: bool = False) -> "RoutePlan":
+        """Skip what has weight zero. Costs one transfer, of L*E numbers, from the device to the CPU.
+
+        zeros_stay: no weight of zero depends on anything trained, so that its gradient is of no use.
+        """
         rests_LEB = (routes_BLE.detach() == 0).permute(1, 2, 0)
         order_LEB = rests_LEB.to(torch.uint8).argsort(dim=-1, stable=True)
-        return cls(routes_BLE, order_LEB, (~rests_LEB).sum(-1).tolist())
+        rest_runs = routes_BLE.requires_grad and not zeros_stay
+        return cls(routes_BLE, order_LEB, (~rests_LEB).sum(-1).tolist(), rest_runs)
 
     @classmethod
     def dense(cls, routes_BLE: Tensor) -> "RoutePlan":
         return cls(routes_BLE)
+
+    @classmethod
+    def merging(cls, routes_BLE: Tensor, groups_B: Tensor | None = None) -> "RoutePlan":
+        """Mix parameters, once for all examples of equal routes.
+
+        A group's gradient is shared out evenly among its examples. So where the routes' gradient is asked
+        for, groups are those given (numbers, equal where routes are and share a gradient), else each
+        example is its own.
+        """
+        if not (routes_BLE.requires_grad and torch.is_grad_enabled()):
+            groups_B = routes_BLE.detach().unique(dim=0, return_inverse=True)[1]
+        elif groups_B is None:
+            groups_B = torch.arange(len(routes_BLE))
+        return cls(routes_BLE, merged=[(groups_B == g).nonzero()[:, 0] for g in groups_B.unique().tolist()])
 
     def examples(self, row: int, expert: int) -> tuple[Tensor | None, Tensor | None]:
         """(active, resting) example indices of an expert of layer `row`; None stands for all of them."""
@@ -71,19 +99,46 @@ class RoutedLayer(nn.Module):
         **kwargs,
     ) -> Tensor:
         """Mixed hidden states (B, S, D). `routes` (B, L, E) alone means the dense path."""
+        if len(self.experts) == 1:  # the only weight is 1
+            return self.experts[0](hidden_BSD, *args, **kwargs)
         plan = route_plan or RoutePlan.dense(routes)
+        if plan.merged is not None:
+            return self._mix_parameters(plan, hidden_BSD, args, kwargs)
+        return self._mix_outputs(plan, hidden_BSD, args, kwargs)
+
+    def _mix_outputs(self, plan: RoutePlan, hidden_BSD: Tensor, args, kwargs) -> Tensor:
         weights_BE = plan.routes_BLE[:, self.row]
         mixed_BSD = None
         for e, expert in enumerate(self.experts):
             active, resting = plan.examples(self.row, e)
             groups = [(active, True)]
-            if weights_BE.requires_grad and torch.is_grad_enabled():
+            if plan.rest_runs and torch.is_grad_enabled():
                 groups.append((resting, False))
             for examples, with_graph in groups:
                 if examples is None or len(examples):
-                    output = _run(expert, examples, with_graph, hidden_BSD, args, kwargs)
+                    inputs, named = _of_examples(examples, hidden_BSD, args, kwargs)
+                    with torch.set_grad_enabled(with_graph and torch.is_grad_enabled()):
+                        output = expert(*inputs, **named)
                     mixed_BSD = _accumulate(mixed_BSD, output, weights_BE[:, e], examples, hidden_BSD.shape)
         return mixed_BSD
+
+    def _mix_parameters(self, plan: RoutePlan, hidden_BSD: Tensor, args, kwargs) -> Tensor:
+        outputs = []
+        for examples in plan.merged:
+            # The weights of a group are equal; their mean hands each example its share of the gradient.
+            merged = self.merged_parameters(plan.routes_BLE[examples, self.row].mean(dim=0))
+            inputs, named = _of_examples(examples, hidden_BSD, args, kwargs)
+            outputs.append(functional_call(self.experts[0], merged, inputs, named))
+        order_B = torch.cat(plan.merged).argsort()
+        return torch.cat(outputs)[order_B]
+
+    def merged_parameters(self, weights_E: Tensor) -> dict[str, Tensor]:
+        """The weighted sum of the experts' parameters, by their names in an expert."""
+        named = [dict(expert.named_parameters()) for expert in self.experts]
+        return {
+            name: sum(weight * parameters[name] for weight, parameters in zip(weights_E, named, strict=True))
+            for name in named[0]
+        }
 
     def expert_distance(self) -> Tensor:
         """Mean over pairs of experts of the summed L2 distances of their parameters; 0 for one expert."""
@@ -96,8 +151,8 @@ class RoutedLayer(nn.Module):
         return total / max(len(pairs), 1)
 
 
-def _run(expert, examples, with_graph, hidden_BSD, args, kwargs) -> Tensor:
-    """The expert's output on the given examples (None: all of them), with or without a graph."""
+def _of_examples(examples: Tensor | None, hidden_BSD: Tensor, args, kwargs) -> tuple[tuple, dict]:
+    """What the given examples (None: all of them) hand to an expert: positional and named arguments."""
 
     def chosen(value):
         # Batch-first tensors follow their examples. A one-dimensional tensor is never batch-first here
@@ -105,10 +160,8 @@ def _run(expert, examples, with_graph, hidden_BSD, args, kwargs) -> Tensor:
         batch_first = isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == len(hidden_BSD)
         return value.index_select(0, examples) if examples is not None and batch_first else value
 
-    with torch.set_grad_enabled(with_graph and torch.is_grad_enabled()):
-        return expert(
-            chosen(hidden_BSD), *map(chosen, args), **{name: chosen(value) for name, value in kwargs.items()}
-        )
+    inputs = tuple(chosen(value) for value in (hidden_BSD, *args))
+    return inputs, {name: chosen(value) for name, value in kwargs.items()}
 
 
 def _accumulate(mixed_BSD, output, weights_B, examples, shape) -> Tensor:

@@ -1,7 +1,8 @@
 """From a router's logits to routes: the selection modes, the temperature schedule, exploration.
 
 Shapes: N tasks (or B examples), L layers, E experts. A route is (L, E) with rows that sum to 1.
-Ye, Zha, Ren 2022 (arXiv 2205.12701), section 3.2; Gumbel-softmax: Jang, Gu, Poole 2017.
+Ye, Zha, Ren 2022 (arXiv 2205.12701), section 3.2; Gumbel-softmax: Jang, Gu, Poole 2017; top-k: Shazeer et
+al. 2017 (arXiv 1701.06538), section 2.1.
 """
 
 import math
@@ -10,16 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ROUTER_MODES = ("softmax", "gumbel_softmax", "gumbel_softmax_st")
+ROUTER_MODES = ("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k")
 
 
 def select_routes(
-    logits_NLE: Tensor, mode: str, temperature: float, encoder_layers: int | None = None
+    logits_NLE: Tensor, mode: str, temperature: float, encoder_layers: int | None = None, top_k: int = 2
 ) -> Tensor:
     """Draw routes (N, L, E) from logits.
 
     "softmax": softmax(logits / temperature); "gumbel_softmax": the same with Gumbel noise on the logits;
-    "gumbel_softmax_st": one-hot forward, the Gumbel-softmax's gradient backward (straight-through).
+    "gumbel_softmax_st": one-hot forward, the Gumbel-softmax's gradient backward (straight-through);
+    "top_k": the softmax over the `top_k` largest logits, 0 elsewhere (without Shazeer's noise).
     The noise comes from torch's global generator. With `encoder_layers` it is drawn as one
     (layers, N, E) block for the encoder, then one for the decoder, which is the order of the published
     code, so that a seed gives its draw. Raises ValueError for an unknown mode or a temperature <= 0.
@@ -30,6 +32,10 @@ def select_routes(
         raise ValueError(f"the temperature is {temperature}; it must be greater than 0")
     if mode == "softmax":
         return torch.softmax(logits_NLE / temperature, dim=-1)
+    if mode == "top_k":
+        kept_NLK = logits_NLE.topk(top_k, dim=-1)
+        weights_NLK = torch.softmax(kept_NLK.values / temperature, dim=-1)
+        return torch.zeros_like(logits_NLE).scatter(-1, kept_NLK.indices, weights_NLK)
     blocks_LNE = logits_NLE.transpose(0, 1)
     cut = blocks_LNE.shape[0] if encoder_layers is None else encoder_layers
     drawn = [
@@ -40,8 +46,10 @@ def select_routes(
     return torch.cat(drawn, dim=0).transpose(0, 1)
 
 
-def noise_free_routes(logits_NLE: Tensor, mode: str, temperature: float) -> Tensor:
+def noise_free_routes(logits_NLE: Tensor, mode: str, temperature: float, top_k: int = 2) -> Tensor:
     """The mode's choice without noise: one-hot of the best expert for straight-through, else the softmax."""
+    if mode == "top_k":
+        return select_routes(logits_NLE, mode, temperature, top_k=top_k)
     if mode == "gumbel_softmax_st":
         return F.one_hot(logits_NLE.argmax(dim=-1), logits_NLE.shape[-1]).to(logits_NLE.dtype)
     return select_routes(logits_NLE, "softmax", temperature)
@@ -54,8 +62,13 @@ def explore(routes_BLE: Tensor, epsilon: float) -> Tensor:
     """
     B, L, E = routes_BLE.shape
     replaced_BL1 = torch.rand(B, L, 1, device=routes_BLE.device) < epsilon
-    random_BLE = F.one_hot(torch.randint(E, (B, L), device=routes_BLE.device), E).to(routes_BLE.dtype)
+    random_BLE = random_one_hot((B, L), E, routes_BLE.device).to(routes_BLE.dtype)
     return torch.where(replaced_BL1, random_BLE, routes_BLE)
+
+
+def random_one_hot(size: tuple[int, ...], num_experts: int, device=None, generator=None) -> Tensor:
+    """Integers (*size, E): one expert a row, drawn uniformly from torch's global generator or another."""
+    return F.one_hot(torch.randint(num_experts, size, device=device, generator=generator), num_experts)
 
 
 def temperature_at(step: int, initial_tau: float, minimum_tau: float, anneal_rate: float) -> float:

@@ -38,7 +38,14 @@ class Settings:
     taskvecs_dim: int | None
     task_ontology: str | None
     skip_malformed: bool
+    avg_routing: bool
+    random_routing: bool
+    task_level_random_routing: bool
+    task_level_random_n: int
+    random_eval_draws: int
+    expert_mixing: str | None
     router_mode: str | None
+    router_top_k: int | None
     router_nn_type: str | None
     router_hidden_dim: int | None
     num_experts: int | None
@@ -89,6 +96,16 @@ class Settings:
     prefix: str
     seed: int
     debug: bool
+
+    @property
+    def route_source(self) -> str | None:
+        """Which of `routing_moe.routes.ROUTE_SOURCES` is asked for; None: the checkpoint's, or learned."""
+        asked = {
+            "average": self.avg_routing,
+            "random": self.random_routing,
+            "fixed": self.task_level_random_routing,
+        }
+        return next((source for source, given in asked.items() if given), None)
 
     @property
     def step_size(self) -> int:

@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 from dataloader.errors import InputError, in_brief, told_with
 from dataloader.task_splits import Split
 from routing_moe.modeling import RoutingBartForConditionalGeneration
+from routing_moe.routes import random_task_routes
 from routing_moe.run_state import find_checkpoint
 from routing_moe.settings import Settings
 from routing_moe.task_vectors import load_task_vectors
@@ -16,9 +17,12 @@ from routing_moe.upcycling import load_bart, load_plain_weights, load_vanilla_ch
 # What the architecture flags mean when they are not given and a model is made from a plain BART.
 ARCHITECTURE_DEFAULTS = {
     "num_experts": 3,
+    "route_source": "learned",
+    "expert_mixing": "outputs",
     "router_nn_type": "linear_layer_specific",
     "router_hidden_dim": 64,
     "router_mode": "gumbel_softmax_st",
+    "router_top_k": 2,
     "taskvecs_dim": 768,
     "encoder_vanilla_layers": [],
     "decoder_vanilla_layers": [],
@@ -64,8 +68,18 @@ def load_start(settings: Settings, split: Split):
     else:
         model = load_checkpoint(checkpoint, settings)
         tokenizer = load_tokenizer(checkpoint, model.config.vocab_size)
-    model.task_vectors.weight.requires_grad_(not settings.freeze_task_model)
+    freeze(model, settings)
     return model, tokenizer
+
+
+def freeze(model, settings: Settings) -> None:
+    """Switch off the gradients of router and task vectors where their learning rate is 0 or the flag says so.
+
+    What is frozen costs nothing: with a frozen router, straight-through routes run only what they choose.
+    """
+    if model.config.has_router:
+        model.router.requires_grad_(settings.router_lr > 0)
+        model.task_vectors.requires_grad_(settings.task_model_lr > 0 and not settings.freeze_task_model)
 
 
 def load_tokenizer(source: str | Path, vocab_size: int):
@@ -101,7 +115,15 @@ def model_from_bart(settings: Settings, tasks: list[str]) -> RoutingBartForCondi
         load_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps)
     if vectors is not None:
         model.task_vectors.weight.data.copy_(torch.from_numpy(vectors))
+    if model.config.route_source == "fixed":
+        model.task_routes.copy_(task_level_random_routes(model.config, settings))
     return model
+
+
+def task_level_random_routes(config, settings: Settings) -> torch.Tensor:
+    """(N, L, E), a function of the flags alone."""
+    size = (len(config.task_names), config.num_layers, config.num_experts)
+    return random_task_routes(*size, n=settings.task_level_random_n, seed=settings.seed)
 
 
 def load_vanilla_weights(model, path: str, init_eps: float) -> None:
@@ -123,6 +145,18 @@ def load_checkpoint(checkpoint: Path, settings: Settings) -> RoutingBartForCondi
     # What the files lack, the library fills with random numbers.
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{checkpoint}: its files lack {len(missing)} weights, such as {missing[0]}")
-    model.config.router_mode = settings.router_mode or model.config.router_mode
+    for field in ("router_mode", "router_top_k", "expert_mixing"):
+        if getattr(settings, field) is not None:
+            setattr(model.config, field, getattr(settings, field))
     model.config.exploration_epsilon = settings.exploration_epsilon
+    if settings.route_source not in (None, model.config.route_source):
+        drawn = task_level_random_routes(model.config, settings) if settings.route_source == "fixed" else None
+        model.use_routes(settings.route_source, drawn)
+    elif settings.route_source == "fixed":  # drawn once: the checkpoint's are kept
+        counts = (model.task_routes > 0).sum(-1).unique().tolist()
+        if counts != [settings.task_level_random_n]:
+            raise InputError(
+                f"--task_level_random_n is {settings.task_level_random_n}, but the routes in {checkpoint} "
+                f"have {' or '.join(map(str, counts))} experts a layer; give what they were drawn with"
+            )
     return model

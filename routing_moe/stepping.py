@@ -102,7 +102,8 @@ class Stepper:
         drawn_BLE = broadcast(routes_BLE.detach()) if self.accelerator.num_processes > 1 else routes_BLE
         leaf_BLE = drawn_BLE.detach().requires_grad_(routes_BLE.requires_grad)
         torch.manual_seed(step_seed(self.settings.seed, step, 1 + self.accelerator.process_index))
-        parts = [self._backward(indices[group], choices[group], leaf_BLE, group) for group in groups]
+        own = self.own(indices, choices, groups)
+        parts = [self._backward(indices[group], choices[group], leaf_BLE, group) for group in own]
         totals = torch.tensor(
             [sum(float(loss) for loss, _ in parts), sum(n for _, n in parts)], dtype=torch.float64
         )
@@ -116,22 +117,25 @@ class Stepper:
         }
 
     def cut(self, step: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """The step's examples, the answer chosen for each, and this process's micro-batches."""
+        """The step's examples, the answer chosen for each, and the micro-batches of all processes."""
         settings = self.settings
         indices = step_examples(len(self.examples), settings.step_size, settings.seed, step)
         choices = answer_choices(self.examples.n_outputs_N[indices], settings.seed, step)
+        groups = micro_batches(
+            self.examples.source_lengths_N[indices],
+            self.examples.target_lengths(indices, choices),
+            max_tokens=settings.max_tokens_per_micro_batch or None,
+            max_examples=math.ceil(len(indices) / self.accelerator.num_processes),
+        )
+        return indices, choices, groups
+
+    def own(self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray]) -> list[np.ndarray]:
+        """This process's share of a step's micro-batches."""
         sources = self.examples.source_lengths_N[indices]
         targets = self.examples.target_lengths(indices, choices)
-        world = self.accelerator.num_processes
-        groups = micro_batches(
-            sources,
-            targets,
-            max_tokens=settings.max_tokens_per_micro_batch or None,
-            max_examples=math.ceil(len(indices) / world),
-        )
         costs = [len(g) * (sources[g].max() + targets[g].max()) for g in groups]
-        own = assign_to_ranks(costs, world)[self.accelerator.process_index]
-        return indices, choices, [groups[i] for i in own]
+        shares = assign_to_ranks(costs, self.accelerator.num_processes)
+        return [groups[i] for i in shares[self.accelerator.process_index]]
 
     def _backward(self, indices, choices, leaf_BLE: Tensor, group) -> tuple[Tensor, int]:
         """Forward and backward of one micro-batch; its summed loss and number of target tokens."""
@@ -139,7 +143,13 @@ class Stepper:
         tokens = int((batch["labels"] != -100).sum())
         inputs = {k: v.to(self.model.device) for k, v in batch.items() if k != "task_ids"}
         with self.accelerator.autocast():
-            loss = self.model(**inputs, routes=leaf_BLE[torch.from_numpy(group).to(leaf_BLE.device)]).loss
+            loss = self.model(
+                **inputs,
+                routes=leaf_BLE[torch.from_numpy(group).to(leaf_BLE.device)],
+                # Where routes are drawn per task, a task's examples share one, and its gradient.
+                route_groups=batch["task_ids"],
+                zeros_stay=self.model.config.router_mode == "top_k",
+            ).loss
         self.accelerator.backward(loss)
         return loss.detach(), tokens
 
@@ -221,25 +231,35 @@ def mean_entropy(routes_BLE: Tensor) -> float:
 def padding_report(stepper: Stepper, steps: int = 50) -> str:
     """How much padding the cut into micro-batches saves, over the first steps of the run."""
     settings, examples = stepper.settings, stepper.examples
-    drawn, grouped, offset, plain = [], [], 0, []
+    sources, targets, plain, grouped, offset = [], [], [], [], 0
     for step in range(min(steps, settings.total_steps)):
-        indices = step_examples(len(examples), settings.step_size, settings.seed, step)
-        drawn.append(indices)
-        groups = micro_batches(
-            examples.source_lengths_N[indices],
-            examples.target_lengths_N[indices],
-            max_tokens=settings.max_tokens_per_micro_batch or None,
-        )
+        indices, choices, groups = stepper.cut(step)
+        sources.append(examples.source_lengths_N[indices])
+        targets.append(examples.target_lengths(indices, choices))
         grouped += [group + offset for group in groups]
         plain += [
             np.arange(i, min(i + settings.train_batch_size, len(indices))) + offset
             for i in range(0, len(indices), settings.train_batch_size)
         ]
         offset += len(indices)
-    every = np.concatenate(drawn)
     parts = []
-    for side, lengths in (("source", examples.source_lengths_N), ("target", examples.target_lengths_N)):
-        before, after = (padding_factor(lengths[every], groups) for groups in (plain, grouped))
+    for side, lengths in (("source", np.concatenate(sources)), ("target", np.concatenate(targets))):
+        before, after = (padding_factor(lengths, groups) for groups in (plain, grouped))
         parts.append(f"{side} {before:.2f}x -> {after:.2f}x")
-    before, after = settings.train_batch_size, len(every) / len(grouped)
+    before, after = settings.train_batch_size, offset / len(grouped)
     return f"padding, random batches of {before} -> length-sorted of {after:.1f}: {', '.join(parts)}"
+
+
+@torch.no_grad()
+def schedule_report(stepper: Stepper, tasks: list[str], total_steps: int) -> str:
+    """The temperature, and the mean entropy (nats) of softmax(logits / temperature), along the training.
+
+    With the logits as they are now: for a frozen router what will be, for one in training its start.
+    """
+    points = []
+    for percent in (0, 25, 50, 75, 100):
+        temperature = stepper.temperature(percent * total_steps // 100)
+        entropy = mean_entropy(stepper.model.expected_routes(tasks, temperature))
+        points.append(f"{percent}% {temperature:.4g} / {entropy:.4f}")
+    largest = math.log(stepper.model.config.num_experts)
+    return f"temperature / mean route entropy in nats (at most {largest:.4f}): {', '.join(points)}"

@@ -44,12 +44,13 @@ def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
     return names, vectors_ND.astype(np.float32)
 
 
-def save_task_vectors(folder: str | Path, names: list[str], vectors_ND: np.ndarray) -> None:
-    """Write both files into an existing folder."""
+def save_task_vectors(folder: str | Path, names: list[str], vectors_ND: np.ndarray | None) -> None:
+    """Write both files into an existing folder; without vectors only that of the names."""
     folder = Path(folder)
     numbered = {str(row): name for row, name in enumerate(names)}
     (folder / NAMES_FILE).write_text(json.dumps(numbered), encoding="utf-8")
-    np.save(folder / VECTORS_FILE, np.asarray(vectors_ND, dtype=np.float32))
+    if vectors_ND is not None:
+        np.save(folder / VECTORS_FILE, np.asarray(vectors_ND, dtype=np.float32))
 
 
 def _read_names(path: Path) -> list[str]:

@@ -25,7 +25,7 @@ from routing_moe.run_state import (
     write_text,
 )
 from routing_moe.settings import Settings
-from routing_moe.stepping import Stepper, padding_report
+from routing_moe.stepping import Stepper, padding_report, schedule_report
 
 LOG_EVERY = 10  # steps between rows of the curves
 
@@ -94,10 +94,11 @@ class Training:
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         bar.update()
         if step % LOG_EVERY == 0 or step == self.total_steps:
+            has_router = self.model.config.has_router  # without one there is no temperature
             curves = {
                 "train_loss": loss,
                 "learning_rate": self.settings.learning_rate * report["lr_factor"],
-                "temperature": self.model.config.router_temperature,
+                **({"temperature": self.model.config.router_temperature} if has_router else {}),
                 "grad_norm": report["grad_norm"],
                 "route_entropy": report["route_entropy"],
             }
@@ -125,8 +126,7 @@ class Training:
         dev_loss = loss_per_token(
             self.model,
             self.dev_files,
-            settings.predict_batch_size,
-            settings.eval_sampled_routes,
+            decoding_of(settings),
             self.accelerator,
         )
         score = mean_score(scores)
@@ -156,13 +156,17 @@ class Training:
     def _write_routes(self, folder: Path) -> None:
         """Routes of the train tasks as (tasks, layers, experts) arrays and heatmaps, in the ontology's order.
 
-        `route`: softmax of the logits at the current temperature; `route_t1`: at temperature 1.
+        `route`: softmax of the logits at the current temperature, or the routes of another source (their
+        mean, if random); `route_t1`: at temperature 1.
         """
         tasks = self.ontology.order({file.task for file in self.dev_files})
         write_text(folder / "route_tasks.txt", "".join(f"{task}\n" for task in tasks))
         temperature = self.model.config.router_temperature
-        for name, tau in (("route", temperature), ("route_t1", 1.0)):
-            routes_NLE = self.model.routes_for(tasks, "softmax", tau).float().cpu().numpy()
+        temperatures = {"route": temperature, "route_t1": 1.0}
+        if not self.model.config.has_router:
+            temperatures = {"route": None}
+        for name, tau in temperatures.items():
+            routes_NLE = self.model.expected_routes(tasks, tau).float().cpu().numpy()
             np.save(folder / f"{name}.npy", routes_NLE)
             plot_routes(
                 routes_NLE,
@@ -170,7 +174,7 @@ class Training:
                 self.ontology,
                 folder / f"{name}.png",
                 encoder_layers=self.model.config.encoder_layers,
-                title=f"Routes at step {self.state['step']}, temperature {tau:.3g}",
+                title=f"Routes at step {self.state['step']}" + (f", temperature {tau:.3g}" if tau else ""),
             )
 
     # ---- checkpoints
@@ -236,7 +240,11 @@ class Training:
                 "--num_train_epochs %g ends the run at step %d of --total_steps %d",
                 settings.num_train_epochs, self.total_steps, settings.total_steps,
             )  # fmt: skip
+        log.info("routes: %s", described_routes(self.model, settings))
         log.info(padding_report(self.stepper))
+        if self.model.config.has_router:
+            tasks = sorted({file.task for file in self.dev_files})
+            log.info(schedule_report(self.stepper, tasks, self.total_steps))
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
 
@@ -278,6 +286,21 @@ class FinishStepOnInterrupt:
             signal.signal(*self.previous.popitem())
 
 
+def described_routes(model, settings: Settings) -> str:
+    """Where the routes come from and what they mix, in words."""
+    config = model.config
+    if config.num_experts == 1:
+        return "none; one expert is a plain BART"
+    frozen = config.has_router and not next(model.router.parameters()).requires_grad
+    source = {
+        "learned": f"{'frozen' if frozen else 'learned'} ({config.router_nn_type}), {config.router_mode}",
+        "average": "average",
+        "random": f"random for each example; scores are means of {settings.random_eval_draws} draws",
+        "fixed": "random for each task, drawn once",
+    }[config.route_source]
+    return f"{source}; {config.num_experts} experts a layer, mixing {config.expert_mixing}"
+
+
 def decoding_of(settings: Settings) -> Decoding:
     """How the run's settings say to generate predictions."""
     return Decoding(
@@ -288,6 +311,8 @@ def decoding_of(settings: Settings) -> Decoding:
         generate_from_bos=settings.generate_from_bos,
         sampled_routes=settings.eval_sampled_routes,
         no_repeat_ngram_size=settings.no_repeat_ngram_size,
+        random_draws=settings.random_eval_draws,
+        seed=settings.seed,
     )
 
 

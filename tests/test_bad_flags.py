@@ -23,7 +23,7 @@ FLAGS = {
     ),
     "a misspelt mode": (
         dict(router_mode="gumbel_sofmax_st"),
-        "--router_mode is 'gumbel_sofmax_st'; choose from softmax, gumbel_softmax, gumbel_softmax_st; "
+        "--router_mode is 'gumbel_sofmax_st'; choose from softmax, gumbel_softmax, gumbel_softmax_st, top_k; "
         "did you mean 'gumbel_softmax_st'?",
     ),
     "a router that does not exist": (

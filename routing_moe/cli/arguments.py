@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dataloader.errors import did_you_mean
 from dataloader.gym import PARTS
+from routing_moe.routed_layer import EXPERT_MIXINGS
 from routing_moe.routers import ROUTERS
 from routing_moe.run_state import load_run_settings
 from routing_moe.selection import ROUTER_MODES
@@ -27,6 +28,8 @@ AS_TRAINED = (
     "no_repeat_ngram_size",
     "generate_from_bos",
     "predict_batch_size",
+    "random_eval_draws",
+    "seed",  # of the draws of random routes
 )
 
 
@@ -108,10 +111,17 @@ def add_start(group) -> None:
 
 def add_routing(group) -> None:
     add = group.add_argument
-    add("--num_experts", type=int, default=None, help=f"experts per layer (default: {ARCHITECTURE['num_experts']}, or the checkpoint's)")
+    add("--num_experts", type=int, default=None, help=f"experts per layer; 1: multi-task BART, without routes (default: {ARCHITECTURE['num_experts']}, or the checkpoint's)")
+    add("--avg_routing", action="store_true", help="every expert with weight 1/E, for every task")
+    add("--random_routing", action="store_true", help="in every layer an expert drawn at random for each example, anew each step")
+    add("--task_level_random_routing", action="store_true", help="in every layer --task_level_random_n experts drawn at random for each task, once")
+    add("--task_level_random_n", type=int, default=1, help="of --task_level_random_routing: experts a layer, with weight 1/n each (default: 1)")
+    add("--random_eval_draws", type=int, default=5, help="of --random_routing: scores are the mean over so many draws of all routes (default: 5)")
+    add("--expert_mixing", choices=EXPERT_MIXINGS, default=None, help=f"what soft routes mix; with merged parameters a layer runs once, whatever the number of experts (default: {ARCHITECTURE['expert_mixing']}, or the checkpoint's)")
     add("--router_nn_type", default=None, help=f"{', '.join(ROUTERS)} (default: {ARCHITECTURE['router_nn_type']}, or the checkpoint's)")
     add("--router_hidden_dim", type=int, default=None, help=f"width of the router's hidden layer (default: {ARCHITECTURE['router_hidden_dim']}, or the checkpoint's)")
     add("--router_mode", default=None, help=f"{', '.join(ROUTER_MODES)} (default: {ARCHITECTURE['router_mode']}, or the checkpoint's)")
+    add("--router_top_k", type=int, default=None, help=f"of --router_mode top_k: experts with a weight above 0 (default: {ARCHITECTURE['router_top_k']}, or the checkpoint's)")
     add("--encoder_vanilla_layers", type=layers, default=None, metavar="0,1", help="encoder layers, from 0, that stay one plain layer (default: none)")
     add("--decoder_vanilla_layers", type=layers, default=None, metavar="0,1", help="decoder layers, from 0, that stay one plain layer (default: none)")
     add("--initial_tau", type=float, default=2.0, help="temperature of the routes at the start (default: 2.0)")
@@ -141,8 +151,8 @@ def add_optimisation(group) -> None:
     add("--gradient_accumulation_steps", type=int, default=2, help="published batches per optimizer step: a step has train_batch_size x this examples over all processes (default: 2)")
     add("--max_tokens_per_micro_batch", type=int, default=16384, help="padded source and target tokens that go through the model at once; bounds memory, not results (default: 16384; 0: no bound)")
     add("--learning_rate", type=float, default=1e-5, help="peak learning rate of BART (default: 1e-5)")
-    add("--router_lr", type=float, default=1e-3, help="peak learning rate of the router (default: 1e-3)")
-    add("--task_model_lr", type=float, default=1e-3, help="peak learning rate of the task vectors (default: 1e-3)")
+    add("--router_lr", type=float, default=1e-3, help="peak learning rate of the router (default: 1e-3; 0: frozen)")
+    add("--task_model_lr", type=float, default=1e-3, help="peak learning rate of the task vectors (default: 1e-3; 0: frozen)")
     add("--weight_decay", type=float, default=0.01, help="decoupled weight decay of matrices (default: 0.01)")
     add("--adam_epsilon", type=float, default=1e-8, help="AdamW's epsilon (default: 1e-8)")
     add("--max_grad_norm", type=float, default=0.1, help="clip the norm of the whole gradient of the summed loss (default: 0.1)")

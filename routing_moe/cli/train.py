@@ -22,9 +22,10 @@ from safetensors import SafetensorError
 
 from dataloader.encoding import encode
 from dataloader.errors import InputError, in_brief
-from routing_moe.checks import Inputs, check_inputs, notes
+from routing_moe.checks import Inputs, check_inputs
 from routing_moe.cli.arguments import flags_given, parse_settings
 from routing_moe.evaluation import load_task_files, mean_score, predict
+from routing_moe.idle_flags import notes
 from routing_moe.results import constant_scores, write_predictions
 from routing_moe.run_state import describe_run, find_checkpoint, write_text
 from routing_moe.settings import Settings

@@ -1,0 +1,46 @@
+# Sourced by the training scripts: what is trained, on what, and by which recipe. As it is: the embedded tiny
+# BART on the embedded skill gym. For the real thing set, in the environment:
+#   MODEL       plain BART, a hub name or a folder      (facebook/bart-base)
+#   DATA_DIR    gym folder                              SPLIT     task split JSON (its own split.json)
+#   TASKVECS    task-vector folder (random vectors)     OUTPUT_DIR  run folder
+# and LEARNING_RATE, ROUTER_LR, TASK_MODEL_LR, TOTAL_STEPS, EVAL_PERIOD to change the recipe.
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+if [ -z "${MODEL:-}" ]; then
+    MODEL=task/skill_gym/tiny_bart
+    LEARNING_RATE=${LEARNING_RATE:-1e-3} ROUTER_LR=${ROUTER_LR:-1e-2} TASK_MODEL_LR=${TASK_MODEL_LR:-1e-2}
+    TOTAL_STEPS=${TOTAL_STEPS:-1000} EVAL_PERIOD=${EVAL_PERIOD:-500}
+    texts=(--max_input_length 128 --max_output_length 32 --num_beams 1)
+    annealing=(--anneal_rate 0.003 --minimum_tau 0.3)
+    [ -n "${TASKVECS:-}" ] || vector_width=(--taskvecs_dim 64)
+    # Matrices this small gain little from a second thread, and lose much when the machine is busy.
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+else
+    LEARNING_RATE=${LEARNING_RATE:-1e-5} ROUTER_LR=${ROUTER_LR:-1e-3} TASK_MODEL_LR=${TASK_MODEL_LR:-1e-2}
+    TOTAL_STEPS=${TOTAL_STEPS:-30000} EVAL_PERIOD=${EVAL_PERIOD:-750}
+fi
+if [ -z "${DATA_DIR:-}" ]; then
+    DATA_DIR=data/skill_gym
+    make_skill_gym
+fi
+
+# Flags of learned routes; routes from elsewhere have no router, no vectors and no temperature.
+learned=(
+    --router_lr "$ROUTER_LR" --task_model_lr "$TASK_MODEL_LR"
+    ${TASKVECS:+--taskvecs "$TASKVECS"} ${vector_width[@]+"${vector_width[@]}"} ${annealing[@]+"${annealing[@]}"}
+)
+
+# train FLAGS: train in OUTPUT_DIR, then score dev and test files with the best checkpoint.
+train() {
+    "$PYTHON" -m routing_moe.cli.train \
+        --do_train \
+        --do_predict \
+        --train_dir "$DATA_DIR" \
+        ${SPLIT:+--custom_tasks_splits "$SPLIT"} \
+        --output_dir "$OUTPUT_DIR" \
+        --learning_rate "$LEARNING_RATE" \
+        --total_steps "$TOTAL_STEPS" \
+        --eval_period "$EVAL_PERIOD" \
+        ${texts[@]+"${texts[@]}"} \
+        "$@"
+}

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Baseline: in every layer an expert drawn at random for each task, once (--task_level_random_n N: N of them).
+# Environment variables and further flags as for train_routing_bart.sh.
+set -euo pipefail
+
+OUTPUT_DIR=${OUTPUT_DIR:-models/task_random_routing} exec bash "$(dirname "${BASH_SOURCE[0]}")/train_routing_bart.sh" --task_level_random_routing "$@"

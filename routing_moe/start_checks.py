@@ -1,0 +1,157 @@
+"""What can be wrong with a run's start: the plain BART or checkpoint, task vectors, the source of routes."""
+
+from pathlib import Path
+
+from transformers import AutoConfig, BartConfig
+
+from dataloader.errors import Faults, InputError, in_brief, in_short
+from dataloader.jsonfile import load_json_object
+from dataloader.task_splits import Split
+from routing_moe.configuration import RoutingBartConfig
+from routing_moe.routers import ROUTERS
+from routing_moe.selection import ROUTER_MODES
+from routing_moe.settings import Settings
+from routing_moe.starting import architecture, checkpoint_to_start_from
+from routing_moe.task_vectors import load_task_vectors
+
+ARCHITECTURE_FIELDS = {  # flags that a checkpoint has answers of its own to, and where it keeps them
+    "num_experts": "num_experts",
+    "router_nn_type": "router_nn_type",
+    "router_hidden_dim": "router_hidden_dim",
+    "taskvecs_dim": "router_input_dim",
+    "encoder_vanilla_layers": "encoder_vanilla_layers",
+    "decoder_vanilla_layers": "decoder_vanilla_layers",
+}
+
+
+def routing_fields(settings: Settings) -> dict:
+    """How the run will route: num_experts, route_source, expert_mixing and router_mode.
+
+    From the flags, else the checkpoint that the run starts from, else the defaults.
+    """
+    fields, config = architecture(settings), {}
+    if checkpoint := checkpoint_to_start_from(settings):
+        try:
+            config = load_json_object(checkpoint / "config.json", "a model's configuration")
+        except InputError:  # told by `checkpoint_faults`
+            config = {}
+    names = ("num_experts", "route_source", "expert_mixing", "router_mode")
+    return {
+        name: config[name] if name in config and getattr(settings, name) is None else fields[name]
+        for name in names
+    }
+
+
+def start_faults(settings: Settings, split: Split | None) -> list[str]:
+    """A start that is missing or contradicts itself; task vectors that do not cover the split."""
+    checkpoint = checkpoint_to_start_from(settings)
+    faults = []
+    if settings.initialize_from_vanilla and settings.checkpoint:
+        faults.append("--initialize_from_vanilla and --checkpoint both name a start; give one of them")
+    if settings.vanilla_checkpoint and not Path(settings.vanilla_checkpoint).exists():
+        faults.append(f"--vanilla_checkpoint {settings.vanilla_checkpoint}: not found")
+    if not settings.do_train and not settings.do_predict:
+        return faults
+    if checkpoint is not None:
+        return faults + checkpoint_faults(settings, checkpoint, split)
+    if settings.do_train and settings.initialize_from_vanilla:
+        return faults + vanilla_faults(settings, split)
+    wanted = f"--checkpoint {settings.checkpoint}"
+    if not settings.checkpoint:
+        wanted = f"--output_dir {settings.output_dir} --checkpoint_name {settings.checkpoint_name}"
+    hint = "; to train from a plain BART give --initialize_from_vanilla" if settings.do_train else ""
+    return [*faults, f"{wanted}: no checkpoint there (a folder with a config.json){hint}"]
+
+
+def vanilla_faults(settings: Settings, split: Split | None) -> list[str]:
+    """The plain BART's config against the flags, and the task vectors against the split."""
+    faults = Faults()
+    fields = architecture(settings)
+    if settings.taskvecs:
+        loaded = faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs")
+        if loaded:
+            names, vectors_ND = loaded
+            faults += vector_faults(settings, names, vectors_ND.shape[1], split)
+            fields["router_input_dim"] = vectors_ND.shape[1]
+    if not Path(settings.model).is_dir() and not is_hub_name(settings.model):
+        return [
+            *faults,
+            f"--model {settings.model}: no such folder (nor a hub name such as facebook/bart-base)",
+        ]
+    try:
+        bart = AutoConfig.from_pretrained(settings.model)
+    except Exception as error:  # the library's own ways to fail
+        place = "there" if Path(settings.model).is_dir() else "the hub, and there is no such folder"
+        return [*faults, f"--model {settings.model}: no model can be loaded from {place} ({in_brief(error)})"]
+    if not isinstance(bart, BartConfig) or isinstance(bart, RoutingBartConfig):
+        return [
+            *faults,
+            f"--model {settings.model} is a {bart.model_type!r} model; the experts are made from a 'bart'",
+        ]
+    known = {k: v for k, v in bart.to_dict().items() if k not in ("model_type", "architectures")}
+    try:
+        told_already = ["exploration_epsilon"]
+        for name, choices in (("router_nn_type", ROUTERS), ("router_mode", ROUTER_MODES)):
+            if fields[name] not in choices:
+                told_already.append(name)
+        RoutingBartConfig(**known | {k: v for k, v in fields.items() if k not in told_already})
+    except Exception as error:  # the library wraps the configuration's own message in errors of its own
+        named = str(error.__cause__ or error).replace("router_input_dim is", "taskvecs_dim is")
+        faults += [f"--{fault}" for fault in named.splitlines()]
+    return faults + position_faults(settings, bart.max_position_embeddings, settings.model)
+
+
+def is_hub_name(model: str) -> bool:
+    """Whether `model` has the form "name" or "organisation/name"; anything else can only be a path."""
+    return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not model.endswith("/")
+
+
+def vector_faults(settings: Settings, names: list[str], dim: int, split: Split | None) -> list[str]:
+    faults = []
+    if settings.taskvecs_dim not in (None, dim):
+        faults.append(
+            f"--taskvecs_dim is {settings.taskvecs_dim}, but the vectors of {settings.taskvecs} have {dim} "
+            "dimensions; leave the flag out to use the file's"
+        )
+    lacking = sorted(set(split.train if split else ()) - set(names))
+    if settings.do_predict and split:
+        lacking = sorted({*lacking, *split.section(settings.predict_split)} - set(names))
+    if lacking:
+        faults.append(f"--taskvecs {settings.taskvecs} has no vector for {in_short(lacking)}")
+    return faults
+
+
+def checkpoint_faults(settings: Settings, checkpoint: Path, split: Split | None) -> list[str]:
+    """The checkpoint's own config against the flags and the tasks of the split."""
+    faults = Faults()
+    config = faults.of(load_json_object, checkpoint / "config.json", "a model's configuration")
+    if config is None:
+        return faults
+    if config.get("model_type") != RoutingBartConfig.model_type:
+        return [f"{checkpoint} holds a {config.get('model_type')!r} model, not a routing BART"]
+    wanted = set(split.train) if split and settings.do_train else set()
+    if split and settings.do_predict:
+        wanted |= set(split.section(settings.predict_split))
+    if lacking := sorted(wanted - set(config.get("task_names") or ())):
+        faults.append(f"{checkpoint} has no task vector for {in_short(lacking)}")
+    source = config.get("route_source", "learned")
+    if not settings.do_train and settings.route_source not in (None, source) and not settings.prefix:
+        faults.append(
+            f"{checkpoint} was trained with {source} routes; to score it with others give --prefix, so that "
+            "its own scores are not overwritten"
+        )
+    faults += [
+        f"--{flag} is {getattr(settings, flag)}, but {checkpoint} was trained with {config.get(field)}; "
+        "leave the flag out to use the checkpoint's"
+        for flag, field in ARCHITECTURE_FIELDS.items()
+        if getattr(settings, flag) is not None and getattr(settings, flag) != config.get(field)
+    ]
+    return faults + position_faults(settings, config.get("max_position_embeddings", 1024), checkpoint)
+
+
+def position_faults(settings: Settings, positions: int, where) -> list[str]:
+    return [
+        f"--{name} is {getattr(settings, name)}, but {where} has {positions} positions"
+        for name in ("max_input_length", "max_output_length")
+        if getattr(settings, name) > positions
+    ]

@@ -1,0 +1,438 @@
+"""Where routes come from: what each source draws, and that all of them train and mix as they should."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import one_hot_routes, tiny_bart_config
+from scipy.stats import chisquare
+from test_stepping import examples, make_stepper, parameters  # noqa: F401  (fixtures)
+from transformers import BartForConditionalGeneration
+
+from routing_moe import RoutingBartForConditionalGeneration, select_routes
+from routing_moe.routes import random_task_routes
+from routing_moe.stepping import mean_entropy
+
+TASKS = ["a", "b", "c", "d"]
+TASK_IDS = torch.tensor([0, 3, 1, 0])
+L, E = 4, 3
+
+
+def make_source(make_model, source, **fields):
+    """A model with routes from a source; "fixed" ones are 2 of 3 experts, drawn for each task."""
+    model = make_model(route_source=source, **fields)
+    if source == "fixed":
+        model.task_routes.copy_(random_task_routes(len(TASKS), L, E, n=2, seed=1))
+    return model
+
+
+SOURCES = [
+    ("learned", dict(router_mode="softmax")),
+    ("learned", dict(router_mode="gumbel_softmax")),
+    ("learned", dict(router_mode="gumbel_softmax_st")),
+    ("learned", dict(router_mode="top_k")),
+    ("learned", dict(router_mode="softmax", exploration_epsilon=0.3)),
+    ("average", {}),
+    ("random", {}),
+    ("fixed", {}),
+]
+every_source = pytest.mark.parametrize(
+    ("source", "fields"), SOURCES, ids=[f"{s}-{'-'.join(map(str, f.values()))}" for s, f in SOURCES]
+)
+
+
+def assert_draws_follow(counts, probabilities) -> None:
+    """10,000 seeded draws are what the exact distribution would give (chi-square, p > 0.001)."""
+    assert counts.sum() == pytest.approx(10_000)
+    assert len(counts) == 1 or chisquare(counts, 10_000 * np.asarray(probabilities)).pvalue > 0.001
+
+
+# ---- what is drawn
+
+
+@every_source
+def test_rows_sum_to_one_and_the_same_seed_gives_the_same_draw(source, fields, make_model):
+    model = make_source(make_model, source, **fields).train()
+    draws = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        draws.append(model.draw_routes(TASK_IDS))
+    assert draws[0].shape == (4, L, E)
+    torch.testing.assert_close(draws[0].sum(-1), torch.ones(4, L, dtype=torch.float64))
+    assert torch.equal(*draws)
+
+
+@pytest.mark.parametrize(("source", "fields"), SOURCES[5:] + SOURCES[:1])
+def test_without_noise_a_task_has_one_route(source, fields, make_model):
+    routes = make_source(make_model, source, **fields).train().draw_routes(torch.tensor([2] * 5 + [1]))
+    constant = all(torch.equal(routes[0], route) for route in routes[:5])
+    assert constant == (source != "random")
+
+
+def test_random_routes_are_uniform_one_hots_of_their_own_for_every_example_and_layer(make_model):
+    model = make_source(make_model, "random")
+    routes = model.draw_routes(torch.zeros(10_000, dtype=torch.long))
+    assert model.is_one_hot(routes)
+    for layer in range(L):
+        assert_draws_follow(routes[:, layer].sum(0).numpy(), [1 / 3] * 3)
+    # Two layers are independent: all nine pairs of experts are equally frequent.
+    pairs = torch.einsum("be,bf->ef", routes[:, 0], routes[:, 3]).flatten().numpy()
+    assert_draws_follow(pairs, [1 / 9] * 9)
+
+
+def test_random_routes_change_from_step_to_step(make_model):
+    model = make_source(make_model, "random").train()
+    first, second = model.draw_routes(TASK_IDS), model.draw_routes(TASK_IDS)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_task_level_random_routes_are_n_different_experts_drawn_uniformly(n):
+    routes = random_task_routes(10_000, 2, E, n=n, seed=5)
+    assert torch.equal(routes.unique(), torch.tensor([0, 1 / n] if n < E else [1 / n]))
+    assert ((routes > 0).sum(-1) == n).all()
+    for layer in range(2):
+        sets, counts = (routes[:, layer] > 0).unique(dim=0, return_counts=True)
+        possible = {1: 3, 2: 3, 3: 1}[n]
+        assert len(sets) == possible
+        assert_draws_follow(counts.numpy(), [1 / possible] * possible)
+    assert torch.equal(routes, random_task_routes(10_000, 2, E, n=n, seed=5))
+    if n < E:
+        assert not torch.equal(routes, random_task_routes(10_000, 2, E, n=n, seed=6))
+
+
+def test_n_must_be_from_one_to_the_number_of_experts():
+    for n in (0, 4):
+        with pytest.raises(ValueError, match="from 1 to the 3 experts"):
+            random_task_routes(2, 2, E, n=n, seed=0)
+
+
+@pytest.mark.parametrize("mode", ["gumbel_softmax", "gumbel_softmax_st"])
+def test_sampled_choices_follow_the_softmax_of_the_logits_at_any_temperature(mode, make_model):
+    model = make_source(make_model, "learned", router_mode=mode, router_temperature=0.4).train()
+    with torch.no_grad():
+        model.router.units[1].output.bias.copy_(torch.tensor([1.0, 0.0, -1.0]))
+        routes = model.draw_routes(torch.zeros(10_000, dtype=torch.long))[:, 1]
+        expected = model.router_logits(torch.tensor([0]))[0, 1].softmax(-1)
+    assert_draws_follow(torch.bincount(routes.argmax(-1), minlength=E).numpy(), expected)
+
+
+def test_exploration_mixes_in_its_share_of_uniform_choices(make_model):
+    fields = dict(router_mode="gumbel_softmax_st", exploration_epsilon=0.3)
+    model = make_source(make_model, "learned", **fields).train()
+    with torch.no_grad():
+        model.router.units[2].output.bias.copy_(torch.tensor([2.0, 0.0, 0.0]))
+        routes = model.draw_routes(torch.zeros(10_000, dtype=torch.long))[:, 2]
+        own = model.router_logits(torch.tensor([0]))[0, 2].softmax(-1)
+    assert_draws_follow(routes.sum(0).numpy(), 0.7 * own + 0.3 / E)
+
+
+# ---- the sources agree where they must
+
+
+def test_at_temperature_300_learned_routes_are_the_average(make_model):
+    model = make_source(make_model, "learned", router_mode="softmax", router_temperature=300.0)
+    with torch.no_grad():
+        for p in model.router.parameters():
+            p.normal_(std=0.2)  # logits of a trained router's size
+    assert float(model.router_logits(TASK_IDS).detach().abs().max()) > 0.3
+    average = make_source(make_model, "average").draw_routes(TASK_IDS)
+    assert float((model.draw_routes(TASK_IDS).detach() - average).abs().max()) < 1e-3
+
+
+def test_all_experts_drawn_for_a_task_are_the_average(make_model):
+    average = make_source(make_model, "average").draw_routes(TASK_IDS)
+    assert torch.equal(random_task_routes(4, L, E, n=E, seed=1)[TASK_IDS].double(), average.float().double())
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
+def test_top_k_with_all_experts_is_the_softmax(temperature):
+    logits = torch.randn(5, L, E, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(5, L, E, dtype=torch.float64)
+    gradients = []
+    for mode in ("top_k", "softmax"):
+        routes = select_routes(logits, mode, temperature, top_k=E)
+        gradients.append(torch.autograd.grad((routes * weights).sum(), logits)[0])
+    torch.testing.assert_close(routes, select_routes(logits, "top_k", temperature, top_k=E))
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_top_k_routes_are_the_softmax_over_the_largest_logits_row_by_row(k):
+    logits = torch.randn(6, L, E, dtype=torch.float64, requires_grad=True)
+    routes = select_routes(logits, "top_k", 0.7, top_k=k)
+    weights = torch.randn(6, L, E, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((routes * weights).sum(), logits)
+    for n in range(6):
+        for layer in range(L):  # the slow way: leave the small ones out, then softmax
+            row = logits[n, layer].detach().clone().requires_grad_()
+            kept = sorted(range(E), key=lambda e, row=row: -row[e].item())[:k]
+            exponentials = {e: torch.exp(row[e] / 0.7) for e in kept}
+            total = sum(exponentials.values())
+            expected = torch.stack(
+                [exponentials[e] / total if e in kept else row.new_zeros(()) for e in range(E)]
+            )
+            torch.testing.assert_close(routes[n, layer], expected)
+            slow = torch.autograd.grad((expected * weights[n, layer]).sum(), row)[0]
+            torch.testing.assert_close(gradient[n, layer], slow)
+
+
+# ---- training along them
+
+
+@every_source
+def test_a_step_is_the_same_whether_zero_weights_are_skipped_or_not(source, fields, make_model, batch):
+    model = make_source(make_model, source, **fields).train()
+    found = []
+    for sparse in (True, False):
+        model.zero_grad()
+        torch.manual_seed(5)
+        loss = model(**batch, task_ids=TASK_IDS, sparse=sparse).loss
+        loss.backward()
+        gradients = {
+            n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()
+        }
+        found.append((loss.detach(), gradients))
+    (fast_loss, fast), (slow_loss, slow) = found
+    torch.testing.assert_close(fast_loss, slow_loss, rtol=1e-13, atol=0)
+    for name in slow:
+        torch.testing.assert_close(fast[name], slow[name], rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("source", "fields", "expected"),
+    [("random", {}, 1), ("fixed", {}, 2), ("learned", dict(router_mode="top_k"), 2), ("average", {}, 3)],
+)
+def test_a_source_runs_only_the_experts_it_uses(source, fields, expected, make_model, batch):
+    model = make_source(make_model, source, **fields).train()
+    examples_run = []
+    for layer in model.routed_layers():
+        for expert in layer.experts:
+            expert.register_forward_hook(lambda _, args, out: examples_run.append(out.shape[0]))
+    model(**batch, task_ids=TASK_IDS).loss.backward()
+    assert sum(examples_run) == 4 * L * expected
+
+
+def test_sources_without_a_router_have_nothing_of_one(make_model, tmp_path):
+    for source in ("average", "random", "fixed"):
+        model = make_source(make_model, source)
+        assert model.router is None
+        assert model.task_vectors is None
+        assert not [n for n, _ in model.named_parameters() if n.startswith(("router", "task_"))]
+        model.save_pretrained(tmp_path / source)
+        assert not (tmp_path / source / "task_vecs.npy").exists()
+        loaded = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / source).eval()
+        torch.manual_seed(2)
+        before = model.routes_for(TASKS)
+        torch.manual_seed(2)
+        assert torch.equal(before, loaded.routes_for(TASKS))
+
+
+def test_fixed_routes_are_never_trained(make_stepper):  # noqa: F811
+    stepper = make_stepper({"weight_decay": 0.5}, route_source="fixed")
+    stepper.model.task_routes.copy_(random_task_routes(4, L, E, n=1, seed=2))
+    before, routes = parameters(stepper), stepper.model.task_routes.clone()
+    assert stepper.step(0)["route_entropy"] == 0
+    assert torch.equal(routes, stepper.model.task_routes)
+    assert any(not torch.equal(before[n], p) for n, p in stepper.model.named_parameters())
+
+
+def test_a_frozen_router_spares_the_experts_that_are_not_chosen(make_stepper):  # noqa: F811
+    stepper = make_stepper()
+    stepper.model.router.requires_grad_(False)
+    stepper.model.task_vectors.requires_grad_(False)
+    examples_run = []
+    for layer in stepper.model.routed_layers():
+        for expert in layer.experts:
+            expert.register_forward_hook(lambda _, args, out: examples_run.append(out.shape[0]))
+    stepper.step(0)
+    assert sum(examples_run) == 6 * L
+
+
+def test_another_source_can_take_over_a_trained_model(make_model, batch):
+    model = make_model(router_mode="softmax")
+    model.use_routes("average")
+    average = model(**batch, task_ids=TASK_IDS).loss
+    torch.testing.assert_close(
+        average, model(**batch, routes=torch.full((4, L, E), 1 / 3, dtype=torch.float64)).loss
+    )
+    routes = random_task_routes(4, L, E, n=1, seed=0)
+    model.use_routes("fixed", routes)
+    assert torch.equal(model.routes_for(["c"])[0], routes[2].double())
+    model.use_routes("random")
+    assert not hasattr(model, "task_routes")
+    with pytest.raises(ValueError, match="choose from average, random, fixed"):
+        model.use_routes("learned")
+    with pytest.raises(ValueError, match=r"shape \(N, L, E\) = \(4, 4, 3\)"):
+        model.use_routes("fixed", routes[:2])
+
+
+# ---- one expert
+
+
+def test_one_expert_has_plain_barts_loss_and_gradients_to_the_bit(batch):
+    torch.manual_seed(0)
+    bart = BartForConditionalGeneration(tiny_bart_config(dropout=0.1)).double()
+    model = RoutingBartForConditionalGeneration.from_bart(bart, num_experts=1, init_eps=0.5, task_names=TASKS)
+    model = model.double()
+    assert model.router is None
+    found = []
+    for which in (model, bart):
+        which.train().zero_grad()
+        torch.manual_seed(1)  # the same dropout
+        inputs = {k: v for k, v in batch.items() if k != "labels"}
+        if which is model:
+            loss = model(**batch, task_ids=TASK_IDS).loss
+        else:
+            decoder_input_ids = bart.prepare_decoder_input_ids_from_labels(batch["labels"])
+            logits = bart(**inputs, decoder_input_ids=decoder_input_ids, use_cache=False).logits
+            real = batch["labels"] != -100
+            loss = torch.nn.functional.cross_entropy(
+                logits[real], batch["labels"][real], reduction="sum", label_smoothing=0.1
+            )
+        loss.backward()
+        gradients = {n.replace(".experts.0.", "."): p.grad for n, p in which.named_parameters()}
+        found.append((loss.detach(), gradients))
+    (loss, ours), (plain_loss, theirs) = found
+    assert torch.equal(loss, plain_loss)
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-12, atol=1e-14, msg=name)
+
+
+def test_entropy_is_that_of_the_source(make_model):
+    assert mean_entropy(make_source(make_model, "random").draw_routes(TASK_IDS)) == 0
+    assert mean_entropy(make_source(make_model, "average").draw_routes(TASK_IDS)) == pytest.approx(np.log(E))
+    assert mean_entropy(make_source(make_model, "fixed").draw_routes(TASK_IDS)) == pytest.approx(np.log(2))
+
+
+# ---- parameters mixed
+
+
+def merged_slowly(model, route_LE) -> BartForConditionalGeneration:
+    """A plain BART whose every weight is summed by hand; differentiable by the route through its hooks."""
+    bart = BartForConditionalGeneration(model.config.to_bart_config()).double().train(model.training)
+    state = {n: t for n, t in model.state_dict().items() if ".experts." not in n}
+    for row, layer in enumerate(model.routed_layers()):
+        side, i = ("encoder", row) if row < 2 else ("decoder", row - 2)
+        for name in layer.experts[0].state_dict():
+            parts = [w * e.state_dict()[name] for w, e in zip(route_LE[row], layer.experts, strict=True)]
+            state[f"model.{side}.layers.{i}.{name}"] = torch.stack(parts).sum(0)
+    missing = bart.load_state_dict(
+        {n: t for n, t in state.items() if not n.startswith(("router", "task_"))}, strict=False
+    ).missing_keys
+    assert missing == []
+    return bart
+
+
+def test_merged_parameters_are_those_of_a_bart_merged_by_hand(make_model, batch):
+    model = make_model(expert_mixing="parameters")
+    routes = torch.rand(2, L, E, dtype=torch.float64).softmax(-1)[[0, 1, 1, 0]]
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    start = model.config.decoder_start_token_id
+    target = torch.tensor([[start, 5, 9]] * 4)
+    ours = model(**inputs, decoder_input_ids=target, routes=routes).logits
+    for b in range(4):
+        alone = {k: v[b : b + 1] for k, v in inputs.items()}
+        for plain in (merged_slowly(model, routes[b]), model.to_bart(routes[b])):
+            theirs = plain(**alone, decoder_input_ids=target[b : b + 1]).logits
+            torch.testing.assert_close(ours[b : b + 1], theirs, rtol=1e-11, atol=1e-12)
+
+
+def test_gradients_of_merged_parameters_are_those_of_finite_differences(make_model, batch):
+    model = make_model(expert_mixing="parameters").train()
+    routes = torch.rand(4, L, E, dtype=torch.float64).softmax(-1).requires_grad_()
+    loss = model(**batch, routes=routes).loss
+    expert = model.model.decoder.layers[1].experts[2].fc1.weight
+    by_route, by_weight = torch.autograd.grad(loss, [routes, expert])
+    eps = 1e-6
+    for b, layer, e in ((0, 0, 1), (2, 3, 2)):
+        moved = [routes.detach().clone() for _ in range(2)]
+        moved[0][b, layer, e] += eps
+        moved[1][b, layer, e] -= eps
+        up, down = (float(model(**batch, routes=r).loss.detach()) for r in moved)
+        assert float(by_route[b, layer, e]) == pytest.approx((up - down) / (2 * eps), rel=1e-4, abs=1e-7)
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            expert[3, 4] += sign * eps
+            values.append(float(model(**batch, routes=routes.detach()).loss))
+            expert[3, 4] -= sign * eps
+    assert float(by_weight[3, 4]) == pytest.approx((values[0] - values[1]) / (2 * eps), rel=1e-4, abs=1e-7)
+
+
+def test_merging_along_a_one_hot_route_is_that_expert(make_model, batch):
+    merging = make_model(expert_mixing="parameters")
+    torch.manual_seed(0)
+    choosing = make_model()
+    choosing.load_state_dict(merging.state_dict())
+    routes = one_hot_routes([[0, 1, 2, 0], [2, 1, 0, 1], [0, 1, 2, 0], [1, 1, 1, 1]], E)
+    for model in (merging, choosing):
+        model.train().zero_grad()
+    losses = [model(**batch, routes=routes).loss for model in (merging, choosing)]
+    torch.testing.assert_close(*losses, rtol=1e-13, atol=0)
+    for loss in losses:
+        loss.backward()
+    for (name, p), q in zip(merging.named_parameters(), choosing.parameters(), strict=True):
+        theirs = torch.zeros_like(p) if q.grad is None else q.grad
+        ours = torch.zeros_like(p) if p.grad is None else p.grad
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12, msg=name)
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    generated = [m.eval().generate(**inputs, routes=routes, max_length=8) for m in (merging, choosing)]
+    assert torch.equal(*generated)
+
+
+def test_a_batch_merges_once_for_each_distinct_task(make_model, batch, monkeypatch):
+    model = make_model(expert_mixing="parameters", router_mode="gumbel_softmax").train()
+    merges = []
+    for layer in model.routed_layers():
+        merge = layer.merged_parameters
+        monkeypatch.setattr(layer, "merged_parameters", lambda w, merge=merge: merges.append(w) or merge(w))
+    model(**batch, task_ids=TASK_IDS).loss.backward()
+    assert len(merges) == 3 * L
+    assert model.task_vectors.weight.grad[[0, 1, 3]].abs().sum(1).min() > 0
+    merges.clear()
+    model.use_routes("average")
+    model(**batch, task_ids=TASK_IDS)
+    assert len(merges) == L
+
+
+def test_router_gradients_are_the_same_merged_by_task_or_example_by_example(make_model, batch):
+    model, gradients = make_model(expert_mixing="parameters", router_mode="softmax").train(), []
+    for groups in (TASK_IDS, None):
+        model.zero_grad()
+        loss = model(**batch, routes=model.draw_routes(TASK_IDS), route_groups=groups).loss
+        loss.backward()
+        gradients.append([p.grad.clone() for p in [*model.router.parameters(), model.task_vectors.weight]])
+    for by_task, by_example in zip(*gradients, strict=True):
+        torch.testing.assert_close(by_task, by_example, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_merged_models_generate_as_the_plain_barts_of_their_routes(num_beams, make_model, batch):
+    model = make_model(expert_mixing="parameters")
+    routes = torch.rand(2, L, E, dtype=torch.float64).softmax(-1)[[0, 1, 1, 0]]
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    options = dict(num_beams=num_beams, max_length=9)
+    together = model.generate(**inputs, routes=routes, **options)
+    detailed = model.generate(**inputs, routes=routes, return_dict_in_generate=True, **options).sequences
+    for b in range(4):
+        alone = model.to_bart(routes[b]).generate(**{k: v[b : b + 1] for k, v in inputs.items()}, **options)
+        for rows in (together, detailed):
+            assert torch.equal(rows[b, : alone.shape[1]], alone[0])
+            assert (rows[b, alone.shape[1] :] == model.config.pad_token_id).all()
+    with pytest.raises(ValueError, match="same route for the whole batch"):
+        model(**inputs, decoder_input_ids=torch.full((4, 1), 2), routes=routes, use_cache=True)
+
+
+def test_many_different_one_hot_routes_are_decoded_together(make_model, batch, monkeypatch):
+    model = make_model(num_experts=2)
+    routes = one_hot_routes([[0, 1, 1, 0], [1, 1, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1]], 2)
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    one_by_one = [
+        model.generate(**{k: v[b : b + 1] for k, v in inputs.items()}, routes=routes[b : b + 1], max_length=9)
+        for b in range(4)
+    ]
+    monkeypatch.setattr(model, "to_bart", None)
+    together = model.generate(**inputs, routes=routes, max_length=9)
+    for rows, alone in zip(together, one_by_one, strict=True):
+        assert torch.equal(rows[: alone.shape[1]], alone[0])
