@@ -6,7 +6,6 @@ do nothing in `idle_flags.py`.
 
 import importlib.util
 import math
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from dataloader.ontology import Ontology
 from dataloader.task_splits import Split, load_split
 from routing_moe.idle_flags import idle_flags
 from routing_moe.routers import ROUTERS
-from routing_moe.run_state import load_run_settings
+from routing_moe.run_state import load_run_settings, unwritable
 from routing_moe.selection import ROUTER_MODES
 from routing_moe.settings import Settings
 from routing_moe.start_checks import routing_fields, start_faults
@@ -214,11 +213,8 @@ def task_faults(split: Split, tasks, gym: Gym, parts: list[str], samples: str) -
 def run_folder_faults(settings: Settings) -> list[str]:
     """An output folder that holds another run must not be overwritten, nor resumed with other settings."""
     folder = Path(settings.output_dir)
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        return [f"--output_dir {folder}: {there} is a file; name a folder"]
-    if not os.access(there, os.W_OK | os.X_OK):
-        return [f"--output_dir {folder}: {there} cannot be written to"]
+    if reason := unwritable(folder):
+        return [f"--output_dir {reason}"]
     faults = Faults()
     saved = faults.of(load_run_settings, folder)
     if faults or saved is None or not settings.do_train:

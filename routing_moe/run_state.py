@@ -53,6 +53,17 @@ def replacing_directory(path: str | Path):
     shutil.rmtree(previous, ignore_errors=True)
 
 
+def unwritable(folder: str | Path) -> str | None:
+    """Why no files can be written into a folder, which need not exist yet; None if they can."""
+    folder = Path(folder)
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        return f"{folder}: {there} is a file; name a folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"{folder}: {there} cannot be written to"
+    return None
+
+
 def find_checkpoint(path: str | Path) -> Path | None:
     """The folder `path` if it holds a checkpoint, else None.
 

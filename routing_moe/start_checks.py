@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from transformers import AutoConfig, BartConfig
-
-from dataloader.errors import Faults, InputError, in_brief, in_short
+from dataloader.errors import Faults, InputError, in_short
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import Split
 from routing_moe.configuration import RoutingBartConfig
@@ -13,6 +11,7 @@ from routing_moe.selection import ROUTER_MODES
 from routing_moe.settings import Settings
 from routing_moe.starting import architecture, checkpoint_to_start_from
 from routing_moe.task_vectors import load_task_vectors
+from routing_moe.upcycling import load_bart_config
 
 ARCHITECTURE_FIELDS = {  # flags that a checkpoint has answers of its own to, and where it keeps them
     "num_experts": "num_experts",
@@ -73,21 +72,9 @@ def vanilla_faults(settings: Settings, split: Split | None) -> list[str]:
             names, vectors_ND = loaded
             faults += vector_faults(settings, names, vectors_ND.shape[1], split)
             fields["router_input_dim"] = vectors_ND.shape[1]
-    if not Path(settings.model).is_dir() and not is_hub_name(settings.model):
-        return [
-            *faults,
-            f"--model {settings.model}: no such folder (nor a hub name such as facebook/bart-base)",
-        ]
-    try:
-        bart = AutoConfig.from_pretrained(settings.model)
-    except Exception as error:  # the library's own ways to fail
-        place = "there" if Path(settings.model).is_dir() else "the hub, and there is no such folder"
-        return [*faults, f"--model {settings.model}: no model can be loaded from {place} ({in_brief(error)})"]
-    if not isinstance(bart, BartConfig) or isinstance(bart, RoutingBartConfig):
-        return [
-            *faults,
-            f"--model {settings.model} is a {bart.model_type!r} model; the experts are made from a 'bart'",
-        ]
+    bart = faults.of(load_bart_config, settings.model, flag="model")
+    if bart is None:
+        return faults
     known = {k: v for k, v in bart.to_dict().items() if k not in ("model_type", "architectures")}
     try:
         told_already = ["exploration_epsilon"]
@@ -99,11 +86,6 @@ def vanilla_faults(settings: Settings, split: Split | None) -> list[str]:
         named = str(error.__cause__ or error).replace("router_input_dim is", "taskvecs_dim is")
         faults += [f"--{fault}" for fault in named.splitlines()]
     return faults + position_faults(settings, bart.max_position_embeddings, settings.model)
-
-
-def is_hub_name(model: str) -> bool:
-    """Whether `model` has the form "name" or "organisation/name"; anything else can only be a path."""
-    return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not model.endswith("/")
 
 
 def vector_faults(settings: Settings, names: list[str], dim: int, split: Split | None) -> list[str]:

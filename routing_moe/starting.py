@@ -12,7 +12,12 @@ from routing_moe.routes import random_task_routes
 from routing_moe.run_state import find_checkpoint
 from routing_moe.settings import Settings
 from routing_moe.task_vectors import load_task_vectors
-from routing_moe.upcycling import load_bart, load_plain_weights, load_vanilla_checkpoint
+from routing_moe.upcycling import (
+    load_bart,
+    load_plain_weights,
+    load_routing_bart,
+    load_vanilla_checkpoint,
+)
 
 # What the architecture flags mean when they are not given and a model is made from a plain BART.
 ARCHITECTURE_DEFAULTS = {
@@ -134,17 +139,8 @@ def load_vanilla_weights(model, path: str, init_eps: float) -> None:
 
 
 def load_checkpoint(checkpoint: Path, settings: Settings) -> RoutingBartForConditionalGeneration:
-    """A saved routing BART, with the flags that may change between stages applied."""
-    try:
-        model, report = RoutingBartForConditionalGeneration.from_pretrained(
-            checkpoint, dtype=torch.float32, output_loading_info=True
-        )
-    except Exception as error:  # the library's and the file formats' own ways to fail
-        reason = in_brief(error)
-        raise InputError(f"{checkpoint}: not a sound checkpoint of a routing BART ({reason})") from None
-    # What the files lack, the library fills with random numbers.
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{checkpoint}: its files lack {len(missing)} weights, such as {missing[0]}")
+    """A saved routing BART, with the flags that may change between stages applied. Raises InputError."""
+    model = load_routing_bart(RoutingBartForConditionalGeneration, checkpoint)
     for field in ("router_mode", "router_top_k", "expert_mixing"):
         if getattr(settings, field) is not None:
             setattr(model.config, field, getattr(settings, field))

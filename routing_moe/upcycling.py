@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import BartConfig, BartForConditionalGeneration
+from transformers import AutoConfig, BartConfig, BartForConditionalGeneration
 from transformers import initialization as init
 
 from dataloader.errors import InputError, in_brief
@@ -18,12 +18,14 @@ from routing_moe.task_vectors import load_task_vectors
 
 # Names that a plain BART's state dict may lack: what it has not, and what is tied to the shared embedding.
 NOT_OF_A_BART = re.compile(
-    r"^router\.|^task_vectors\.|\.layers\.|\.embed_tokens\.|^lm_head\.|final_logits_bias"
+    r"^router\.|^task_vectors\.|^task_routes|\.layers\.|\.embed_tokens\.|^lm_head\.|final_logits_bias"
 )
 
 
 def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
     """A routing BART whose E experts per layer are copies of a BART's layer plus N(0, init_eps) noise.
+
+    A single expert is an exact copy: the noise is there to tell experts apart.
 
     bart: a name or path for `BartForConditionalGeneration.from_pretrained`, or such a model (left as it
     is). config_fields: fields of `RoutingBartConfig`. The noise is drawn from torch's global generator in
@@ -61,7 +63,7 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
                 weights = {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
                 for expert in layer.experts if isinstance(layer, RoutedLayer) else [layer]:
                     expert.load_state_dict(weights)
-                    if isinstance(layer, RoutedLayer):
+                    if isinstance(layer, RoutedLayer) and len(layer.experts) > 1:
                         for parameter in expert.parameters():
                             parameter.add_(torch.randn(parameter.shape).to(parameter) * init_eps)
     except RuntimeError as error:
@@ -97,6 +99,26 @@ def load_bart(source: str | Path) -> BartForConditionalGeneration:
     return bart
 
 
+def is_hub_name(model: str) -> bool:
+    """Whether `model` has the form "name" or "organisation/name"; anything else can only be a path."""
+    return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not model.endswith("/")
+
+
+def load_bart_config(source: str | Path) -> BartConfig:
+    """The configuration of the plain BART in a folder or of a hub name. Raises InputError, naming it."""
+    is_folder = Path(source).is_dir()
+    if not is_folder and not is_hub_name(str(source)):
+        raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except Exception as error:  # the library's own ways to fail
+        place = "there" if is_folder else "the hub, and there is no such folder"
+        raise InputError(f"{source}: no model can be loaded from {place} ({in_brief(error)})") from None
+    if not isinstance(config, BartConfig) or isinstance(config, RoutingBartConfig):
+        raise InputError(f"{source} is a {config.model_type!r} model; the experts are made from a 'bart'")
+    return config
+
+
 def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a plain BART's .pt/.bin/.safetensors file or saved directory. Raises InputError.
 
@@ -125,24 +147,29 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
 # ---- experts -> plain BART
 
 
+@torch.no_grad()
 def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
-    """The plain BART that a one-hot route amounts to, sharing (not copying) the parameters.
+    """The plain BART that a route amounts to.
 
-    routes_LE: (L, E); each layer's argmax counts, rows of vanilla layers are ignored. Built on the meta
-    device, so it costs no memory and some milliseconds.
+    routes_LE: (L, E); rows of vanilla layers are ignored. Where outputs are mixed, each layer's argmax
+    expert counts and all parameters are shared, not copied; where parameters are, layers are merged anew.
+    Built on the meta device, so that sharing costs no memory and some milliseconds.
     """
     choices = routes_LE.argmax(dim=-1).tolist()
     with torch.device("meta"), init.no_init_weights():
         bart = BartForConditionalGeneration(_plain_config(model))
     state = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if name.startswith(("router.", "task_vectors.")) or ".experts." in name:
+        if name.startswith(("router.", "task_vectors.", "task_routes")) or ".experts." in name:
             continue
         state[name] = tensor
     for layer in model.routed_layers():
-        chosen = layer.experts[choices[layer.row]].state_dict(keep_vars=True)
+        if model.config.expert_mixing == "parameters":
+            weights = layer.merged_parameters(routes_LE[layer.row])
+        else:
+            weights = layer.experts[choices[layer.row]].state_dict(keep_vars=True)
         side, i = _side_and_index(model.config, layer.row)
-        state |= {f"model.{side}.layers.{i}.{name}": tensor for name, tensor in chosen.items()}
+        state |= {f"model.{side}.layers.{i}.{name}": tensor for name, tensor in weights.items()}
     bart.load_state_dict(state, assign=True)
     bart.tie_weights()
     bart.generation_config = model.generation_config
@@ -157,6 +184,42 @@ def _plain_config(model) -> BartConfig:
 
 def _side_and_index(config, row: int) -> tuple[str, int]:
     return ("encoder", row) if row < config.encoder_layers else ("decoder", row - config.encoder_layers)
+
+
+# ---- the routes of one model, the experts of a plain BART
+
+
+def with_fresh_experts(model, bart, init_eps: float):
+    """A new model with the router and task vectors of `model`, its experts made of a BART as in `from_bart`.
+
+    This is what lies between the two stages of training: the second learns the experts anew, under routes
+    that are known from the start. bart: a `BartForConditionalGeneration` with as many layers; its width may
+    differ, for the router reads task vectors and knows layers by their number only. All fields of the mixture
+    are the model's. Raises ValueError if it has no router or the depths differ.
+    """
+    if not model.config.has_router:
+        raise ValueError("the model has no router; its routes come from elsewhere")
+    depths = (bart.config.encoder_layers, bart.config.decoder_layers)
+    if depths != (model.config.encoder_layers, model.config.decoder_layers):
+        raise ValueError(f"the BART has {depths} encoder and decoder layers, which the router does not route")
+    mixture = {name: getattr(model.config, name) for name in RoutingBartConfig.__annotations__}
+    fresh = from_bart(type(model), bart, init_eps=init_eps, **mixture)
+    fresh.router.load_state_dict(model.router.state_dict())
+    fresh.task_vectors.load_state_dict(model.task_vectors.state_dict())
+    return fresh
+
+
+def load_routing_bart(cls, checkpoint: str | Path):
+    """The routing BART saved in a folder, in float32. Raises InputError, naming it."""
+    try:
+        model, report = cls.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+    except Exception as error:  # the library's and the file formats' own ways to fail
+        reason = in_brief(error)
+        raise InputError(f"{checkpoint}: not a sound checkpoint of a routing BART ({reason})") from None
+    # What the files lack, the library fills with random numbers.
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"{checkpoint}: its files lack {len(missing)} weights, such as {missing[0]}")
+    return model
 
 
 # ---- checkpoints of the published code
@@ -201,12 +264,15 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
     try:
         state = torch.load(weights_path, map_location="cpu", weights_only=True)
         renamed = {upstream_name(name): tensor for name, tensor in state.items()}
+        if not model.config.has_router:  # a single expert: there is nothing to route
+            renamed = {name: tensor for name, tensor in renamed.items() if not name.startswith("router.")}
         renamed["lm_head.weight"] = renamed["model.shared.weight"]
     except InputError:
         raise
     except Exception as error:  # a broken file has many ways to fail; all are the same to the user
         raise InputError(f"{weights_path}: not the weights of a run ({in_brief(error)})") from None
-    renamed["task_vectors.weight"] = torch.from_numpy(vectors_ND)
+    if model.config.has_router:
+        renamed["task_vectors.weight"] = torch.from_numpy(vectors_ND)
     try:
         model.load_state_dict(renamed)
     except RuntimeError as error:

@@ -26,6 +26,86 @@ FLAGS = {
         "--router_mode is 'gumbel_sofmax_st'; choose from softmax, gumbel_softmax, gumbel_softmax_st, top_k; "
         "did you mean 'gumbel_softmax_st'?",
     ),
+    "two sources of routes": (
+        dict(avg_routing=True, random_routing=True),
+        "--avg_routing and --random_routing each say where routes come from; give one of them",
+    ),
+    "a router's rate without a router": (
+        dict(avg_routing=True),
+        "--router_lr has no effect with average routes: they come from no router",
+    ),
+    "task vectors without a router": (
+        dict(random_routing=True, taskvecs="<here>/nowhere"),
+        "--taskvecs has no effect with random routes: they come from no router",
+    ),
+    "exploring around routes that are drawn": (
+        dict(task_level_random_routing=True, exploration_epsilon=0.1),
+        "--exploration_epsilon has no effect with task-level random routes: they come from no router",
+    ),
+    "a source of routes for one expert": (
+        dict(num_experts=1, avg_routing=True),
+        "--avg_routing has no effect with one expert: there is nothing to choose or to mix",
+    ),
+    "noise for one expert": (
+        dict(num_experts=1),
+        "--init_eps has no effect with one expert: there is nothing to choose or to mix",
+    ),
+    "more random experts than there are": (
+        dict(task_level_random_routing=True, task_level_random_n=3),
+        "--task_level_random_n is 3, but a layer has 2 experts",
+    ),
+    "no random experts": (
+        dict(task_level_random_routing=True, task_level_random_n=0),
+        "--task_level_random_n is 0; it must be at least 1",
+    ),
+    "a number of random experts nobody draws": (
+        dict(task_level_random_n=2),
+        "--task_level_random_n has no effect without --task_level_random_routing",
+    ),
+    "draws of routes that are not random": (
+        dict(random_eval_draws=3),
+        "--random_eval_draws has no effect without --random_routing",
+    ),
+    "no draws": (
+        dict(random_routing=True, random_eval_draws=0),
+        "--random_eval_draws is 0; it must be at least 1",
+    ),
+    "more best experts than there are": (
+        dict(router_mode="top_k", router_top_k=3),
+        "--router_top_k is 3, but a layer has 2 experts",
+    ),
+    "no best experts": (
+        dict(router_mode="top_k", router_top_k=0),
+        "--router_top_k is 0; it must be at least 1",
+    ),
+    "best experts in another mode": (
+        dict(router_top_k=1),
+        "--router_top_k has no effect without --router_mode top_k",
+    ),
+    "merging one-hot routes": (
+        dict(random_routing=True, expert_mixing="parameters"),
+        "--expert_mixing has no effect with one-hot routes: there is nothing to mix",
+    ),
+    "a mixing that does not exist": (
+        dict(expert_mixing="layers"),
+        "argument --expert_mixing: invalid choice: 'layers'",
+    ),
+    "sampling where nothing is sampled": (
+        dict(router_mode="softmax", eval_sampled_routes=True),
+        "--eval_sampled_routes has no effect with softmax routes: nothing is sampled",
+    ),
+    "turns of a half that is frozen": (
+        dict(router_lr=0, freeze_task_model=True, alternate_every=2),
+        "--alternate_every has no effect with a frozen router and frozen task vectors: they have no turn",
+    ),
+    "freezing twice": (
+        dict(task_model_lr=0, freeze_task_model=True),
+        "--freeze_task_model has no effect with --task_model_lr 0, which freezes them too",
+    ),
+    "nothing but vanilla layers": (
+        dict(encoder_vanilla_layers="0,1", decoder_vanilla_layers="0"),
+        "--every layer is a vanilla layer; num_experts 1 is how to ask for a plain BART",
+    ),
     "a router that does not exist": (
         dict(router_nn_type="liner"),
         "--router_nn_type is 'liner'; choose from linear, ",

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Stage 2 of two: train the experts of OUTPUT_DIR/init (made by build_a_checkpoint2.sh) anew, with router and
+# task vectors frozen, while the routes go from the average of the experts (temperature 300) to what the router
+# learned in stage 1 (temperature 1). As it is: on the embedded gym, with stage 1 before it if that is not done.
+# Environment: as recipe.sh explains (OUTPUT_DIR: models/two_stage), and
+#   STAGE2_STEPS          optimizer steps (TOTAL_STEPS; for a MODEL of yours twice as many: 60000, as published)
+#   STAGE2_LEARNING_RATE  peak learning rate (LEARNING_RATE)
+#   STAGE2_EVAL_PERIOD    steps between evaluations (EVAL_PERIOD; for a MODEL of yours a 20th of the steps: 3000)
+#   STAGE2_NO_EVAL_UNTIL  no evaluation before this step (a quarter of the steps: 15000)
+# Further flags of `python -m routing_moe.cli.train` may follow the script's name, such as --resume. What the
+# checkpoint has of its own (--model, --num_experts, --taskvecs, ...) is not among them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+OUTPUT_DIR=${OUTPUT_DIR:-models/two_stage}
+if [ ! -f "$OUTPUT_DIR/init/config.json" ]; then
+    if [ -n "${MODEL:-}" ]; then
+        echo "error: $OUTPUT_DIR/init: no checkpoint there to start from; make it with build_a_checkpoint2.sh" >&2
+        exit 2
+    fi
+    OUTPUT_DIR=$OUTPUT_DIR bash example_scripts/build_a_checkpoint2.sh
+fi
+own_model=${MODEL:-}
+source example_scripts/recipe.sh
+
+if [ -n "$own_model" ]; then
+    steps=${STAGE2_STEPS:-$((2 * TOTAL_STEPS))}
+    eval_period=$((steps < 20 ? 1 : steps / 20))
+else
+    steps=${STAGE2_STEPS:-$TOTAL_STEPS}
+    eval_period=$EVAL_PERIOD
+fi
+LEARNING_RATE=${STAGE2_LEARNING_RATE:-$LEARNING_RATE} TOTAL_STEPS=$steps
+EVAL_PERIOD=${STAGE2_EVAL_PERIOD:-$eval_period}
+
+# 300 * exp(-6) is below 1: the temperature is down after 95% of the steps, whatever their number.
+train \
+    --checkpoint_name init \
+    --router_mode softmax \
+    --router_lr 0 \
+    --task_model_lr 0 \
+    --initial_tau 300 \
+    --minimum_tau 1 \
+    --anneal_rate "$(awk "BEGIN { print 6 / $steps }")" \
+    --no_eval_until "${STAGE2_NO_EVAL_UNTIL:-$((steps / 4))}" \
+    "$@"

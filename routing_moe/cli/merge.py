@@ -1,0 +1,98 @@
+"""Between the two stages of training: keep a run's router and task vectors, give it a fresh BART's experts.
+
+    python -m routing_moe.cli.merge --routes_from models/stage1 --model facebook/bart-base \\
+        --output_dir models/two_stage
+    python -m routing_moe.cli.train --do_train --do_predict --output_dir models/two_stage \\
+        --checkpoint_name init --router_mode softmax --initial_tau 300 --minimum_tau 1 --anneal_rate 1e-4 \\
+        --router_lr 0 --task_model_lr 0 --total_steps 60000 --train_dir data/gym
+    python -m routing_moe.cli.merge --routes_from published_run --output_dir models/two_stage
+
+The first writes models/two_stage/init, from which the second, stage 2, starts: its experts are trained anew
+while the routes go from the average of the experts to the choice that the router learned in stage 1.
+"""
+
+import argparse
+import sys
+
+from safetensors import SafetensorError
+from transformers.utils import logging as library_logging
+
+from dataloader.errors import InputError, did_you_mean, in_brief
+from routing_moe.merging import (
+    MergeSettings,
+    check_merge,
+    differences,
+    merge,
+    summary,
+    write_merged,
+)
+
+BART_BASE = "facebook/bart-base"
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = parse_settings(argv)
+    library_logging.set_verbosity_error()
+    library_logging.disable_progress_bar()
+    try:
+        routes = check_merge(settings)
+        if settings.target.exists():  # and --keep_existing was given
+            if different := differences(settings, routes):
+                raise InputError(
+                    f"--keep_existing: {settings.target} was not made of the same ({', '.join(different)}); "
+                    "delete it and what was trained from it, or give another --output_dir"
+                )
+            print(f"{settings.target} is there already, made of the same")
+            return 0
+        model, tokenizer = merge(settings, routes)
+        command = None if argv is None else ["python", "-m", "routing_moe.cli.merge", *argv]
+        write_merged(settings, routes, model, tokenizer, command)
+    except InputError as error:
+        print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
+        return 2
+    except (OSError, SafetensorError) as error:  # a full disk, above all
+        print(f"stopped: {in_brief(error)}; nothing was written", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    print(summary(settings, routes, model, tokenizer))
+    return 0
+
+
+def parse_settings(argv: list[str] | None) -> MergeSettings:
+    parser = build_parser()
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0], flags)}")
+    return MergeSettings(**vars(known))
+
+
+# fmt: off
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m routing_moe.cli.merge",
+        usage="%(prog)s --routes_from RUN --output_dir FOLDER [flags, see --help]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
+    )
+    add = parser.add_argument_group("routes").add_argument
+    add("--routes_from", required=True, help="a run (ours or of the published code) or a checkpoint of ours")
+    add("--routes_checkpoint_name", default=None, help="which checkpoint of a run (default: best)")
+    add = parser.add_argument_group("experts").add_argument
+    add("--model", default=BART_BASE, help=f"plain BART: a hub name or a folder (default: {BART_BASE})")
+    add("--vanilla_checkpoint", default=None, help="weights in place of those of --model: a file or folder")
+    add("--init_eps", type=float, default=1e-8, help="noise on each copy, standard deviation (default: 1e-8)")
+    add("--seed", type=int, default=42, help="of the noise (default: 42)")
+    add = parser.add_argument_group("what is written").add_argument
+    add("--output_dir", required=True, help="run folder of stage 2")
+    add("--checkpoint_name", default="init", help="the checkpoint's folder in it (default: init)")
+    add("--keep_existing", action="store_true", help="end well if one is there that is made of the same")
+    return parser
+# fmt: on
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,310 @@
+"""Between the two stages of training: a trained run's routes and a fresh BART's experts in one checkpoint.
+
+What is merged is found and checked before a model is loaded; what it was made of is kept as `merge.json`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+
+from dataloader.errors import Faults, InputError, in_brief, told_with
+from dataloader.jsonfile import load_json_object
+from routing_moe.configuration import RoutingBartConfig
+from routing_moe.modeling import RoutingBartForConditionalGeneration
+from routing_moe.run_state import (
+    describe_run,
+    find_checkpoint,
+    replacing_directory,
+    unwritable,
+    write_text,
+)
+from routing_moe.starting import load_tokenizer, load_vanilla_weights
+from routing_moe.task_vectors import VECTORS_FILE, load_task_vectors
+from routing_moe.upcycling import (
+    load_bart,
+    load_bart_config,
+    load_routing_bart,
+    upstream_config,
+    with_fresh_experts,
+)
+
+MERGE_FILE = "merge.json"
+OF_TRAINING = ("best", "last")  # checkpoints that stage 2 writes itself
+
+
+@dataclass(frozen=True)
+class MergeSettings:
+    """One field per flag of `python -m routing_moe.cli.merge`, which documents them."""
+
+    routes_from: str
+    routes_checkpoint_name: str | None
+    model: str
+    vanilla_checkpoint: str | None
+    init_eps: float
+    seed: int
+    output_dir: str
+    checkpoint_name: str
+    keep_existing: bool
+
+    @property
+    def target(self) -> Path:
+        return Path(self.output_dir) / self.checkpoint_name
+
+
+@dataclass(frozen=True)
+class TrainedRoutes:
+    """A checkpoint whose router and task vectors are to be kept, not loaded yet."""
+
+    checkpoint: Path
+    config: RoutingBartConfig
+    is_published: bool = False
+
+    def load(self) -> RoutingBartForConditionalGeneration:
+        """The model with these routes. Raises InputError if its files are broken."""
+        cls = RoutingBartForConditionalGeneration
+        if self.is_published:
+            model = cls.from_upstream(self.checkpoint.parent, self.checkpoint.name)
+        else:
+            model = load_routing_bart(cls, self.checkpoint)
+        for part in ("router", "task_vectors"):
+            if not all(tensor.isfinite().all() for tensor in getattr(model, part).parameters()):
+                raise InputError(f"{self.checkpoint}: its {part} has values that are not finite")
+        return model
+
+    def files(self) -> list[Path]:
+        if self.is_published:
+            return [self.checkpoint / "model.pt", self.checkpoint / VECTORS_FILE]
+        return weight_files(self.checkpoint)
+
+
+# ---- checks
+
+
+def check_merge(settings: MergeSettings) -> TrainedRoutes:
+    """Find the routes and check all that the settings name. Raises one InputError with all faults."""
+    faults = Faults(number_faults(settings))
+    routes = faults.of(find_routes, settings.routes_from, settings.routes_checkpoint_name, flag="routes_from")
+    bart = faults.of(load_bart_config, settings.model, flag="model")
+    if routes and bart:
+        depths, routed = ((c.encoder_layers, c.decoder_layers) for c in (bart, routes.config))
+        if depths != routed:
+            faults.append(
+                f"--model {settings.model} has {depths[0]}+{depths[1]} layers (encoder+decoder), but the "
+                f"router of {routes.checkpoint} routes {routed[0]}+{routed[1]}; they must be as many"
+            )
+    if settings.vanilla_checkpoint and not Path(settings.vanilla_checkpoint).exists():
+        faults.append(f"--vanilla_checkpoint {settings.vanilla_checkpoint}: not found")
+    faults += target_faults(settings)
+    if faults:
+        raise InputError(faults)
+    return routes
+
+
+def number_faults(settings: MergeSettings) -> list[str]:
+    faults = []
+    if not settings.init_eps >= 0:  # a NaN too
+        faults.append(f"--init_eps is {settings.init_eps}; it must be 0 or greater")
+    elif settings.init_eps == math.inf:
+        faults.append("--init_eps is infinite; it must be a number")
+    if not 0 <= settings.seed < 2**32:
+        faults.append(f"--seed is {settings.seed}; it must be 0 or greater and below 2**32")
+    return faults
+
+
+def find_routes(routes_from: str, checkpoint_name: str | None) -> TrainedRoutes:
+    """The checkpoint in a run folder, ours or of the published code, or that is such a folder itself.
+
+    checkpoint_name: which one of a run's; None for best. Raises InputError unless it has a router.
+    """
+    folder, name = Path(routes_from), checkpoint_name or "best"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name that of a run or of a checkpoint")
+    if not (folder / "config.json").is_file():
+        if checkpoint := find_checkpoint(folder / name):
+            return own_routes(checkpoint)
+        raise InputError(no_checkpoint(folder, name))
+    published = load_json_object(folder / "config.json", "a model's configuration")
+    if "router_block_num" in published:
+        return published_routes(folder, name, published)
+    if checkpoint_name:
+        raise InputError(
+            f"{folder} is a checkpoint itself; --routes_checkpoint_name, which is for runs, has no effect "
+            "with it"
+        )
+    return own_routes(folder)
+
+
+def own_routes(checkpoint: Path) -> TrainedRoutes:
+    described = load_json_object(checkpoint / "config.json", "a model's configuration")
+    if described.get("model_type") != RoutingBartConfig.model_type:
+        raise InputError(f"{checkpoint} holds a {described.get('model_type')!r} model, not a routing BART")
+    config = sound_config(checkpoint / "config.json", RoutingBartConfig.from_pretrained, checkpoint)
+    return TrainedRoutes(checkpoint, with_router(config, checkpoint))
+
+
+def published_routes(run: Path, name: str, published: dict) -> TrainedRoutes:
+    if not (run / name / "model.pt").is_file():
+        there = ", ".join(sorted(path.parent.name for path in run.glob("*/model.pt"))) or "none"
+        raise InputError(f"{run / name / 'model.pt'}: not found; checkpoints there: {there}")
+    names, vectors_ND = load_task_vectors(run / name)
+    config = sound_config(run / "config.json", upstream_config, published, names, vectors_ND.shape[1])
+    return TrainedRoutes(run / name, with_router(config, run / name), is_published=True)
+
+
+def sound_config(path: Path, make, *arguments) -> RoutingBartConfig:
+    try:
+        return make(*arguments)
+    except Exception as error:  # the library wraps the configuration's own message in errors of its own
+        reason = in_brief(error.__cause__ or error)
+        raise InputError(f"{path}: not the configuration of a routing BART ({reason})") from None
+
+
+def with_router(config: RoutingBartConfig, checkpoint: Path) -> RoutingBartConfig:
+    """The configuration; InputError if its routes come from elsewhere than a router."""
+    if config.num_experts == 1:
+        raise InputError(f"{checkpoint} has 1 expert per layer: there is no router to keep")
+    if not config.has_router:
+        raise InputError(f"{checkpoint} has {config.route_source} routes: there is no router to keep")
+    return config
+
+
+def no_checkpoint(folder: Path, name: str) -> str:
+    """What to tell of a folder that has no config.json, neither itself nor in its folder `name`."""
+    if (folder / "model.pt").is_file():
+        return f"{folder} has no config.json; of the published code's runs name the folder above"
+    there = ", ".join(sorted(path.parent.name for path in folder.glob("*/config.json")))
+    if there:
+        return f"{folder} has no checkpoint {name!r}; name one by --routes_checkpoint_name: {there}"
+    return f"{folder} is neither a run, with {name}/config.json, nor a checkpoint, with config.json"
+
+
+def target_faults(settings: MergeSettings) -> list[str]:
+    """A place that cannot be written to, or that something has already."""
+    name, folder = settings.checkpoint_name, Path(settings.output_dir)
+    if Path(name).name != name or name in ("", ".."):
+        return [f"--checkpoint_name is {name!r}; it must be the name of a folder in --output_dir"]
+    if name in OF_TRAINING:
+        return [f"--checkpoint_name is {name!r}, which training writes itself; give another, such as init"]
+    if reason := unwritable(folder):
+        return [f"--output_dir {reason}"]
+    find_checkpoint(settings.target)  # puts back what an interrupted write left
+    if settings.target.exists() and not settings.keep_existing:
+        return [
+            f"--output_dir {folder}: {settings.target} is there already; delete it to merge anew, or give "
+            "another --checkpoint_name"
+        ]
+    return []
+
+
+# ---- merging
+
+
+def merge(
+    settings: MergeSettings, routes: TrainedRoutes
+) -> tuple[RoutingBartForConditionalGeneration, object]:
+    """(model, tokenizer) for stage 2. Raises InputError when files are broken or do not fit together."""
+    with told_with("--routes_from "):
+        trained = routes.load()
+    with told_with("--model "):
+        bart = load_bart(settings.model)
+        tokenizer = load_tokenizer(settings.model, bart.config.vocab_size)
+    torch.manual_seed(settings.seed)
+    model = with_fresh_experts(trained, bart, settings.init_eps)
+    if settings.vanilla_checkpoint:
+        load_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps)
+    return model, tokenizer
+
+
+def write_merged(settings: MergeSettings, routes: TrainedRoutes, model, tokenizer, command=None) -> None:
+    """Write the checkpoint and what it was made of, at once or not at all; command as in `describe_run`."""
+    description = describe_run(dataclasses.asdict(settings), command) | {"made_of": made_of(settings, routes)}
+    with replacing_directory(settings.target) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_text(folder / MERGE_FILE, json.dumps(description, indent=1))
+
+
+def made_of(settings: MergeSettings, routes: TrainedRoutes) -> dict:
+    """What decides the merged weights: SHA-256 of the files they are from, and the noise."""
+    sources = {"routes": routes.files(), "model": weight_files(settings.model)}
+    if settings.vanilla_checkpoint:
+        sources["vanilla_checkpoint"] = weight_files(settings.vanilla_checkpoint)
+    hashed = {name: {file.name: sha256(file) for file in files} for name, files in sources.items()}
+    return hashed | {"init_eps": settings.init_eps, "seed": settings.seed}
+
+
+def differences(settings: MergeSettings, routes: TrainedRoutes) -> list[str]:
+    """In what the checkpoint that is there already is not made of the same as this merge would be."""
+    path, kept = settings.target / MERGE_FILE, None
+    if path.is_file():
+        kept = load_json_object(path, "what a merge was made of").get("made_of")
+    kept, wanted = kept if isinstance(kept, dict) else {}, made_of(settings, routes)
+    return [name for name in wanted | kept if name not in kept or wanted.get(name) != kept[name]]
+
+
+def weight_files(source: str | Path) -> list[Path]:
+    """The files that a model's weights are read from: a file, a folder's, or a hub name's in the cache."""
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        cached = try_to_load_from_cache(str(source), "config.json")
+        if not isinstance(cached, str):
+            return []
+        path = Path(cached).parent
+    return sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+# ---- what is told
+
+
+def summary(settings: MergeSettings, routes: TrainedRoutes, model, tokenizer) -> str:
+    """What came from where, one part a line."""
+    config = model.config
+    router = f"{config.router_nn_type}, {len(model.router.state_dict())} tensors"
+    depths = f"{config.encoder_layers}+{config.decoder_layers}"
+    routed = len(config.routed_rows)
+    layers = f"each of {depths} layers" if routed == config.num_layers else f"{routed} of {depths} layers"
+    noise = f"noise {settings.init_eps:g} (seed {settings.seed})"
+    lines = [
+        f"router ({router}) and {len(config.task_names)} task vectors of width {config.router_input_dim}: "
+        f"from {routes.checkpoint}",
+        f"{config.num_experts} experts in {layers}, embeddings: from "
+        f"{settings.vanilla_checkpoint or settings.model}, {noise}",
+        f"generation settings, tokenizer ({len(tokenizer)} tokens): from {settings.model}",
+        *other_tokenizer(routes, tokenizer),
+        f"written to {settings.target}",
+    ]
+    if (Path(settings.output_dir) / "run.json").is_file():
+        lines.append(
+            f"note: {settings.output_dir} holds a run already; train stage 2 in a folder of its own, with "
+            f"--checkpoint {settings.target}"
+        )
+    return "\n".join(lines)
+
+
+def other_tokenizer(routes: TrainedRoutes, tokenizer) -> list[str]:
+    """A remark if the run's tokenizer is known and another one."""
+    if routes.is_published:  # such runs keep none
+        return []
+    try:
+        of_run = load_tokenizer(routes.checkpoint, routes.config.vocab_size)
+    except InputError:
+        return []
+    if of_run.get_vocab() == tokenizer.get_vocab():
+        return []
+    return [
+        f"note: {routes.checkpoint} has another tokenizer ({len(of_run)} tokens); router and task vectors do "
+        "not depend on it"
+    ]

@@ -1,0 +1,203 @@
+"""Whole runs along every source of routes: what they train, write, resume and predict."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mistakes import assert_told
+from tiny_runs import TRAIN_TASKS, assert_equal, assert_same_run, run, weights
+
+from dataloader.metrics import evaluate
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.selection import temperature_at
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
+NO_ROUTER = dict(router_hidden_dim=None, taskvecs_dim=None, router_lr=None, task_model_lr=None)
+RUNS = {
+    "average": NO_ROUTER | dict(avg_routing=True),
+    "random": NO_ROUTER | dict(random_routing=True, random_eval_draws=3),
+    "task_random": NO_ROUTER | dict(task_level_random_routing=True, seed=3),
+    "one_expert": NO_ROUTER | dict(num_experts=1, init_eps=None),
+    "top_k": dict(router_mode="top_k", router_top_k=1),
+    "merged": dict(router_mode="softmax", expert_mixing="parameters"),
+    "frozen": dict(router_lr=0, freeze_task_model=True),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(world, quick):
+    """trained(name): the folder of a finished run of RUNS, made once."""
+    folders = {}
+
+    def folder_of(name):
+        if name not in folders:
+            folders[name] = world.run(f"source_{name}", do_predict=True, **RUNS[name])
+        return folders[name]
+
+    return folder_of
+
+
+@pytest.fixture(scope="module")
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("routing_moe.training.plot_routes", lambda *args, **kwargs: args[3].touch())
+        yield
+
+
+def config_of(folder) -> dict:
+    return json.loads((folder / "config.json").read_text())
+
+
+def files_of(folder) -> set[str]:
+    """All files but those of kept checkpoints, which not all of these runs have."""
+    paths = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    own = {"dev_results.csv", "route.npy", "route.png", "route_t1.npy", "route_t1.png", "route_tasks.txt"}
+    kept = {path for path in paths if path.parts[0].endswith("-steps") and path.name not in own}
+    return {str(path) for path in paths - kept}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_source_trains_and_writes_the_same_files(name, trained, finished):
+    folder = trained(name)
+    expected = files_of(finished)
+    if RUNS[name].get("router_lr", 0.01) is None:
+        of_a_router = ("task_vecs.npy", "route_t1.npy", "route_t1.png")
+        expected = {path for path in expected if not path.endswith(of_a_router)}
+    assert files_of(folder) == expected
+    losses = pd.read_csv(folder / "losses.csv")
+    assert losses["train_loss"].iloc[1] < losses["train_loss"].iloc[0]
+    scores = pd.read_csv(folder / "best/eval-test-performance.csv", index_col=0)
+    assert sorted(scores["task_prefix"]) == TRAIN_TASKS
+    named = [n for n in weights(folder / "best") if n.startswith(("router.", "task_vectors."))]
+    assert bool(named) == (RUNS[name].get("router_lr", 1) is not None)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_source_resumes_bit_for_bit(name, trained, world, monkeypatch):
+    from routing_moe.stepping import Stepper
+
+    step = Stepper.step
+
+    def fail_in_step_5(self, number):
+        if number == 4:
+            raise RuntimeError("power cut")
+        return step(self, number)
+
+    folder = world / f"resumed_{name}"
+    monkeypatch.setattr(Stepper, "step", fail_in_step_5)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(world.gym, world.bart, folder, do_predict=True, **RUNS[name])
+    monkeypatch.setattr(Stepper, "step", step)
+    assert run(world.gym, world.bart, folder, do_predict=True, resume=True, **RUNS[name]) == 0
+    assert_same_run(folder, trained(name))
+
+
+def test_task_level_random_routes_are_stored_and_stay(trained, world):
+    folder = trained("task_random")
+    routes = [weights(folder / name)["task_routes"] for name in ("best", "last")]
+    assert torch.equal(*routes)
+    assert (routes[0].sum(-1) == 1).all()
+    assert routes[0].shape == (4, 3, 2)  # unseen tasks have theirs too
+    drawn = np.load(folder / "6-steps/route.npy")
+    tasks = (folder / "6-steps/route_tasks.txt").read_text().split()
+    names = config_of(folder / "best")["task_names"]
+    assert np.array_equal(drawn, routes[0][[names.index(task) for task in tasks]].numpy())
+    other = world.run("other_seed", **RUNS["task_random"] | dict(seed=4, total_steps=1))
+    assert not torch.equal(weights(other / "last")["task_routes"], routes[0])
+
+
+def test_scores_of_random_routes_are_means_over_draws_with_their_spread(trained):
+    folder = trained("random")
+    scores = pd.read_csv(folder / "best/eval-test-performance.csv", index_col=0).set_index("task_prefix")
+    assert (scores["draws"] == 3).all()
+    spread = 0
+    for task, row in scores.iterrows():
+        lines = (folder / f"best/predictions/{row['sample']}_test.jsonl").read_text().splitlines()
+        objects = [json.loads(line) for line in lines]
+        draws = [[x["prediction"] for x in objects]]
+        draws += [[x["other_draws"][d] for x in objects] for d in range(2)]
+        values = [evaluate(texts, [x["answers"] for x in objects], row["metric"]) for texts in draws]
+        assert row["performance"] == pytest.approx(np.mean(values)), task
+        assert row["performance_std"] == pytest.approx(np.std(values, ddof=1)), task
+        spread += len({tuple(texts) for texts in draws}) > 1
+    assert spread  # the draws do differ
+    assert "scores are means of 3 draws" in (folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ["random", "task_random", "one_expert", "merged"])
+def test_prediction_by_itself_writes_the_scores_of_training(name, trained, world):
+    folder = world.copy(trained(name), f"predicted_{name}")
+    written = folder / "best/eval-test-performance.csv"
+    before = written.read_bytes()
+    written.unlink()
+    only = dict.fromkeys(RUNS[name]) | dict(do_train=None, initialize_from_vanilla=None, num_experts=None)
+    assert run(world.gym, world.bart, folder, do_predict=True, **NO_ROUTER | only | dict(init_eps=None)) == 0
+    assert written.read_bytes() == before
+
+
+def test_one_expert_learns_what_its_plain_bart_would(trained):
+    found = weights(trained("one_expert") / "best")
+    assert not [name for name in found if ".experts.1." in name]
+    log = (trained("one_expert") / "log.txt").read_text()
+    assert "routes: none; one expert is a plain BART" in log
+    assert "temperature" not in log
+    assert "temperature" not in (trained("one_expert") / "curves.csv").read_text()
+
+
+def test_what_is_frozen_keeps_its_bits_and_the_rest_moves(trained, world):
+    start = world.run("frozen_start", **RUNS["frozen"] | dict(total_steps=1, learning_rate=0))
+    after, before = weights(trained("frozen") / "last"), weights(start / "last")
+    for name in before:
+        frozen = name.startswith(("router.", "task_vectors."))
+        assert torch.equal(after[name], before[name]) or not frozen, name
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+
+
+def test_the_schedule_is_told_at_the_start(trained):
+    log = (trained("merged") / "log.txt").read_text()
+    line = next(line for line in log.splitlines() if "temperature / mean route entropy" in line)
+    assert "(at most 0.6931): 0% 2 / 0.68" in line
+    told = [part.split() for part in line.split("): ")[1].split(", ")]
+    assert [percent for percent, *_ in told] == ["0%", "25%", "50%", "75%", "100%"]
+    for (_, temperature, *_), step in zip(told, (0, 1, 3, 4, 6), strict=True):
+        assert float(temperature) == pytest.approx(temperature_at(step, 2.0, 0.1, 3e-4), rel=1e-3)
+
+
+# ---- from one source to another
+
+
+def test_the_experts_of_a_learned_mixture_go_on_with_average_routes(finished, world):
+    start = dict(initialize_from_vanilla=None, model=None, init_eps=None, num_experts=None)
+    changed = NO_ROUTER | start | dict(checkpoint=finished / "best", avg_routing=True, total_steps=2)
+    folder = world.run("from_learned", **changed)
+    assert config_of(folder / "last")["route_source"] == "average"
+    assert not [n for n in weights(folder / "last") if n.startswith("router.")]
+
+
+def test_scoring_along_other_routes_does_not_overwrite_a_runs_own_scores(finished, world, capsys):
+    folder = world.copy(finished, "rerouted")
+    before = {p.name: p.read_bytes() for p in (folder / "best").glob("eval-*.csv")}
+    only = NO_ROUTER | dict(do_train=None, initialize_from_vanilla=None, init_eps=None, num_experts=None)
+    asked = only | dict(do_predict=True, avg_routing=True)
+    assert run(world.gym, world.bart, folder, **asked) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert_told(told, f"{folder}/best was trained with learned routes; to score it with others give --prefix")
+    assert run(world.gym, world.bart, folder, **asked, prefix="average-") == 0
+    assert {p.name: p.read_bytes() for p in (folder / "best").glob("eval-*.csv")} == before
+    assert (folder / "best/average-eval-test-performance.csv").is_file()
+    model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
+    assert model.config.route_source == "learned"  # the checkpoint itself is as it was
+    assert_equal(weights(folder / "best"), weights(finished / "best"))
+
+
+def test_routes_that_were_drawn_with_another_n_are_not_taken_for_these(trained, world, capsys):
+    folder = world.copy(trained("task_random"), "other_n")
+    only = NO_ROUTER | dict(do_train=None, initialize_from_vanilla=None, init_eps=None, num_experts=None)
+    asked = only | dict(do_predict=True, task_level_random_routing=True)
+    assert run(world.gym, world.bart, folder, **asked, task_level_random_n=2) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert_told(told, "--task_level_random_n is 2, but the routes in", "have 1 experts a layer")
+    assert run(world.gym, world.bart, folder, **asked) == 0
