@@ -92,7 +92,7 @@ def check_inputs(settings: Settings, given: set[str] = frozenset()) -> Inputs:
         flag = "custom_tasks_splits" if settings.custom_tasks_splits else None
         split = faults.of(load_split, split_path(settings), flag=flag)
     flag = "task_ontology" if settings.task_ontology else None
-    ontology = faults.of(Ontology.load, ontology_path(settings), flag=flag)
+    ontology = faults.of(Ontology.load, ontology_path(settings.train_dir, settings.task_ontology), flag=flag)
     if split and train_gym and predict_gym:
         faults += data_faults(settings, train_gym, predict_gym, split)
     faults += run_folder_faults(settings)
@@ -107,10 +107,10 @@ def split_path(settings: Settings) -> Path:
     return Path(settings.custom_tasks_splits or Path(settings.train_dir) / "split.json")
 
 
-def ontology_path(settings: Settings) -> Path | None:
+def ontology_path(train_dir: str, task_ontology: str | None) -> Path | None:
     """`--task_ontology`, or the gym's own `ontology.json`, or None for the 160 CrossFit tasks'."""
-    own = Path(settings.train_dir) / "ontology.json"
-    return settings.task_ontology or (own if own.is_file() else None)
+    own = Path(train_dir) / "ontology.json"
+    return Path(task_ontology) if task_ontology else own if own.is_file() else None
 
 
 def number_faults(settings: Settings) -> list[str]:

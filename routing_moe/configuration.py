@@ -99,6 +99,11 @@ class RoutingBartConfig(BartConfig):
         return self.route_source == "learned" and self.num_experts > 1
 
     @property
+    def routes_by_task(self) -> bool:
+        """Whether a task must be among `task_names` to have a route: not with average or random routes."""
+        return self.num_experts > 1 and self.route_source in ("learned", "fixed")
+
+    @property
     def routed_rows(self) -> list[int]:
         """The rows of a route (0 to L-1) that a layer reads: all but the vanilla layers'."""
         vanilla = set(self.encoder_vanilla_layers)

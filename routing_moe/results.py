@@ -1,32 +1,43 @@
-"""Results as files and tables: predictions per task, scores by category beside a constant baseline."""
+"""Results as files and tables: predictions per task, scores by category beside a constant baseline.
+
+Also the comparison of variants over runs: mean, sample std, paired differences with intervals.
+"""
 
 import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy.stats import bootstrap
 
 from dataloader.baselines import constant_baseline
-from dataloader.errors import InputError
+from dataloader.errors import InputError, in_brief
 from dataloader.gym import Gym
-from dataloader.ontology import Ontology
+from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.evaluation import TaskFile
 from routing_moe.run_state import write_text
 
+SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
+CONSTANT = "constant answer"  # the baseline's name among the variants of a comparison
+RESAMPLES = 10_000
 
-def write_predictions(folder: Path, prefix: str, files: list[TaskFile], predictions: list[list[str]]) -> None:
-    """`<prefix><sample>_<part>.jsonl` for each file: one object a line with input, prediction, answers."""
+
+def write_predictions(folder: Path, prefix: str, files: list[TaskFile], predictions: list) -> None:
+    """`<prefix><sample>_<part>.jsonl` for each file: one object a line with input, prediction, answers.
+
+    predictions: for each file its draws of random routes, or one list; the further ones stand in other_draws.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for file, texts in zip(files, predictions, strict=True):
-        lines = [
-            json.dumps(
-                {"input": example.input, "prediction": text, "answers": list(example.outputs)},
-                ensure_ascii=False,
-            )
-            for example, text in zip(file.examples, texts, strict=True)
-        ]
-        write_text(folder / f"{prefix}{file.sample}_{file.part}.jsonl", "".join(f"{x}\n" for x in lines))
+    for file, (first, *others) in zip(files, predictions, strict=True):
+        lines = []
+        for i, example in enumerate(file.examples):
+            line = {"input": example.input, "prediction": first[i], "answers": list(example.outputs)}
+            if others:
+                line["other_draws"] = [texts[i] for texts in others]
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+        write_text(folder / f"{prefix}{file.sample}_{file.part}.jsonl", "".join(lines))
 
 
 def constant_scores(files: list[TaskFile], *gyms: Gym) -> list[float | None]:
@@ -44,6 +55,20 @@ def _constant_score(file: TaskFile, gyms: tuple[Gym, ...]) -> float | None:
     return None
 
 
+def read_scores(path: Path) -> pd.DataFrame:
+    """The scores that `--do_predict` wrote: task_prefix, sample, metric, performance, n, constant."""
+    try:
+        scores = pd.read_csv(path, index_col=0, dtype={"task_prefix": str, "sample": str, "metric": str})
+    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+        raise InputError(f"{path}: cannot be read ({in_brief(error)})") from None
+    lacking = [name for name in SCORE_COLUMNS if name not in scores]
+    if lacking:
+        raise InputError(f"{path}: was not written by --do_predict (no column {', '.join(lacking)})")
+    if scores.empty or scores["performance"].isna().any():
+        raise InputError(f"{path}: holds " + ("no scores" if scores.empty else "a task without a score"))
+    return scores
+
+
 def category_table(scores: dict[str, pd.DataFrame], ontology: Ontology) -> pd.DataFrame:
     """Mean dev and test scores per category, beside the constant baseline's. Every task weighs the same.
 
@@ -52,22 +77,30 @@ def category_table(scores: dict[str, pd.DataFrame], ontology: Ontology) -> pd.Da
     """
     parts = {}
     for part, table in scores.items():
-        tasks = table.groupby("task_prefix")[["performance", "constant"]].mean()
-        tasks["category"] = [ontology.category(task)[0] for task in tasks.index]
-        grouped = pd.concat([tasks, tasks.assign(category="all")]).groupby("category", sort=False)
+        tasks = table.groupby("task_prefix")[["performance", "constant"]].mean().reset_index(names="task")
+        grouped = in_categories(tasks, ontology).groupby("category", observed=True)
         parts["tasks"] = grouped.size()
         parts[part] = grouped["performance"].mean()
         parts[f"{part}, constant"] = grouped["constant"].mean()
-    order = [*ontology.categories, "uncategorised", "all"]
-    table = pd.DataFrame(parts)
-    return table.loc[[name for name in order if name in table.index]].rename_axis("category")
+    return pd.DataFrame(parts).rename(index=str).rename_axis("category")
+
+
+def in_categories(table: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
+    """The rows of `table` (which has a column task) by category, and all of them again in category "all".
+
+    The new column category is categorical, in the ontology's order, so that groups come in that order.
+    """
+    kinds = [ontology.category(task)[0] for task in table["task"]]
+    order = list(dict.fromkeys([*ontology.categories, UNCATEGORISED[0], "all"]))
+    both = pd.concat([table.assign(category=kinds), table.assign(category="all")], ignore_index=True)
+    return both.assign(category=pd.Categorical(both["category"], categories=order))
 
 
 def markdown_table(table: pd.DataFrame, digits: int = 3) -> str:
     """A data frame as a Markdown table whose columns also line up in a terminal."""
     header = [table.index.name or "", *map(str, table.columns)]
     rows = [[str(name), *(_cell(value, digits) for value in row)] for name, *row in table.itertuples()]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    widths = [max(2, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
 
     def line(cells: Iterable[str]) -> str:
         padded = [
@@ -81,3 +114,130 @@ def markdown_table(table: pd.DataFrame, digits: int = 3) -> str:
 
 def _cell(value, digits: int) -> str:
     return str(value) if isinstance(value, int | str) else f"{value:.{digits}f}"
+
+
+# ---------------------------------------------------------------------------- variants over runs
+#
+# Below, `scores` has one row per run and task: variant, run, seed, task, performance, constant.
+
+
+def means_per_run(scores: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
+    """Mean over the tasks of each category and of all, every task alike, for each run.
+
+    Columns variant, run, seed, category, tasks (their number), mean; variants in the order of `scores`.
+    """
+    keys = ["variant", "run", "seed", "category"]
+    grouped = in_categories(scores, ontology).groupby(keys, sort=False, observed=True)
+    table = grouped["performance"].agg(tasks="size", mean="mean").reset_index()
+    rank = {variant: rank for rank, variant in enumerate(scores["variant"].unique())}
+    order = table.assign(variant=table["variant"].map(rank)).sort_values(["variant", "seed", "category"])
+    return table.loc[order.index].reset_index(drop=True)
+
+
+def means_over_runs(per_run: pd.DataFrame) -> pd.DataFrame:
+    """Mean and sample std (NaN for a single run) of `means_per_run`'s means over the n runs of a variant."""
+    grouped = per_run.groupby(["variant", "category"], sort=False, observed=True)
+    columns = dict(tasks=("tasks", "first"), mean=("mean", "mean"), std=("mean", "std"), n=("mean", "size"))
+    return grouped.agg(**columns).reset_index()
+
+
+def constant_means(scores: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
+    """Mean constant score of each category and of all; NaN where a task has none. No runs, hence no n."""
+    tasks = in_categories(scores.drop_duplicates("task"), ontology)
+    grouped = tasks.groupby("category", observed=True)["constant"]
+    table = grouped.agg(tasks="size", mean=lambda values: values.mean(skipna=False)).reset_index()
+    return table.assign(variant=CONSTANT)
+
+
+def paired_differences(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """For each other variant and task, score minus the baseline's with the same seed, mean over the seeds
+    that both have. Columns variant, task, difference, pairs (the number of those seeds)."""
+    table = scores.pivot(index=["variant", "task"], columns="seed", values="performance")
+    others = table.drop(index=baseline, level="variant")
+    differences = others - table.loc[baseline].reindex(others.index.get_level_values("task")).to_numpy()
+    columns = {"difference": differences.mean(axis=1), "pairs": differences.count(axis=1)}
+    return pd.DataFrame(columns).reset_index()
+
+
+def bootstrap_interval(values, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of values; (NaN, NaN) where there are fewer than two."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2 or np.isnan(values).any():
+        return float("nan"), float("nan")
+    drawn = bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=confidence, method="percentile",
+        random_state=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+
+
+def mean_differences(scores: pd.DataFrame, ontology: Ontology, baseline: str) -> pd.DataFrame:
+    """Mean of `paired_differences` per category, with a 95% bootstrap interval over its tasks.
+
+    Columns variant, category, difference, low, high, pairs. The interval tells how the mean would vary with
+    other tasks of the kind; how it varies with other seeds it does not tell.
+    """
+    rows = []
+    tasks = in_categories(paired_differences(scores, baseline), ontology)
+    for (variant, category), group in tasks.groupby(["variant", "category"], sort=False, observed=True):
+        values = group["difference"].to_numpy()
+        rows.append(
+            (variant, category, values.mean(), *bootstrap_interval(values), int(group["pairs"].min()))
+        )
+    return pd.DataFrame(rows, columns=["variant", "category", "difference", "low", "high", "pairs"])
+
+
+def comparison_table(scores: pd.DataFrame, ontology: Ontology, baseline: str | None = None) -> pd.DataFrame:
+    """One row per variant and category: variant, category, tasks, mean, std, n; the constant answer last.
+
+    With a baseline also difference, low, high and pairs of `mean_differences`, empty for the baseline.
+    """
+    table = means_over_runs(means_per_run(scores, ontology))
+    table = pd.concat([table, constant_means(scores, ontology)], ignore_index=True)
+    table["category"] = table["category"].astype(str)
+    if baseline is not None:
+        differences = mean_differences(scores, ontology, baseline).astype({"category": str})
+        table = table.merge(differences, how="left", on=["variant", "category"])
+    return table.astype({name: "Int64" for name in ("n", "pairs") if name in table})
+
+
+def explain_comparison(what: str, checkpoint: str, baseline: str | None, draws: dict[str, int]) -> str:
+    """What the numbers of `comparison_markdown` are. draws: {variant: scores are means of so many}."""
+    lines = [
+        f"{what.capitalize()}, checkpoint {checkpoint}: mean ± sample std over n runs of",
+        "different seeds. Every task weighs the same; the number of tasks is in brackets.",
+        f"{CONSTANT.capitalize()}: each task's most frequent training answer.",
+    ]
+    if baseline is not None:
+        lines += [
+            f"Minus {baseline}: of runs with the same seed, mean over seeds and tasks; in brackets the 95%",
+            f"percentile bootstrap interval over tasks ({RESAMPLES} resamples).",
+        ]
+    lines += [f"Scores of {variant} are means over {n} draws of its routes." for variant, n in draws.items()]
+    return "\n".join(lines)
+
+
+def comparison_markdown(table: pd.DataFrame, baseline: str | None = None) -> str:
+    """`comparison_table` as Markdown: a row per variant, a column per category with its number of tasks."""
+    rows = {}
+    for variant, group in table.groupby("variant", sort=False):
+        n = group["n"].iloc[0]
+        row = {"n": "" if pd.isna(n) else str(n)}
+        row |= {f"{x.category} ({x.tasks})": _mean_and_std(x.mean, x.std) for x in group.itertuples()}
+        if baseline is not None:
+            last = group.iloc[-1]
+            row[f"all, minus {baseline}"] = _difference(last["difference"], last["low"], last["high"])
+        rows[variant] = row
+    return markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant"))
+
+
+def _mean_and_std(mean: float, std: float) -> str:
+    if np.isnan(mean):
+        return "-"
+    return f"{mean:.3f}" if np.isnan(std) else f"{mean:.3f} ± {std:.3f}"
+
+
+def _difference(difference: float, low: float, high: float) -> str:
+    if np.isnan(difference):
+        return ""
+    return f"{difference:+.3f}" + ("" if np.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")

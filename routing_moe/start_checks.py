@@ -114,8 +114,11 @@ def checkpoint_faults(settings: Settings, checkpoint: Path, split: Split | None)
     wanted = set(split.train) if split and settings.do_train else set()
     if split and settings.do_predict:
         wanted |= set(split.section(settings.predict_split))
-    if lacking := sorted(wanted - set(config.get("task_names") or ())):
-        faults.append(f"{checkpoint} has no task vector for {in_short(lacking)}")
+    fields = routing_fields(settings)
+    needed = {"learned": "task vector", "fixed": "route"}.get(fields["route_source"])
+    lacking = sorted(wanted - set(config.get("task_names") or ()))
+    if lacking and needed and fields["num_experts"] > 1:
+        faults.append(f"{checkpoint} has no {needed} for {in_short(lacking)}")
     source = config.get("route_source", "learned")
     if not settings.do_train and settings.route_source not in (None, source) and not settings.prefix:
         faults.append(

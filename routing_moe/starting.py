@@ -61,7 +61,7 @@ def checkpoint_to_start_from(settings: Settings) -> Path | None:
 
 def load_start(settings: Settings, split: Split):
     """(model, tokenizer) to start from. A new model gets vectors for every task of the split; a checkpoint
-    has its own (`checks.checkpoint_faults` finds what it lacks).
+    has its own (`start_checks.checkpoint_faults` finds what it lacks), or needs none.
 
     Raises InputError when the weights, vectors or tokenizer do not fit together.
     """
@@ -72,6 +72,9 @@ def load_start(settings: Settings, split: Split):
             tokenizer = load_tokenizer(settings.model, model.config.vocab_size)
     else:
         model = load_checkpoint(checkpoint, settings)
+        if not model.config.routes_by_task:
+            names = model.config.task_names
+            model.config.task_names = names + sorted(set(split.all) - set(names))
         tokenizer = load_tokenizer(checkpoint, model.config.vocab_size)
     freeze(model, settings)
     return model, tokenizer

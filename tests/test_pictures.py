@@ -20,7 +20,7 @@ def routes(n_tasks, n_layers, n_experts):
 def figures(monkeypatch):
     """The figures drawn, kept instead of written."""
     kept = []
-    monkeypatch.setattr(pictures, "_write", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(pictures, "write_figure", lambda figure, path: kept.append(figure))
     return kept
 
 

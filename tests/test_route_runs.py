@@ -201,3 +201,27 @@ def test_routes_that_were_drawn_with_another_n_are_not_taken_for_these(trained, 
     told = capsys.readouterr().err.splitlines()
     assert_told(told, "--task_level_random_n is 2, but the routes in", "have 1 experts a layer")
     assert run(world.gym, world.bart, folder, **asked) == 0
+
+
+@pytest.mark.parametrize("name", ["average", "one_expert", "task_random"])
+def test_tasks_that_training_did_not_know_can_be_scored_where_routes_do_not_depend_on_them(
+    name, trained, world, tmp_path, capsys
+):
+    folder = world.copy(trained(name), f"unknown_{name}")
+    (tmp_path / "split.json").write_text(json.dumps({"train": [], "dev": [], "test": ["newcomer"]}))
+    for part in ("dev", "test"):
+        path = tmp_path / f"gym/newcomer/newcomer_2_13_{part}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("hot\tcold\nbig\tsmall\n")
+    (tmp_path / "gym/metrics.json").write_text('{"newcomer": "EM"}')
+    only = NO_ROUTER | dict(do_train=None, initialize_from_vanilla=None, init_eps=None, num_experts=None)
+    asked = only | dict(custom_tasks_splits=tmp_path / "split.json", predict_split="test", do_predict=True)
+    asked |= dict(predict_dir=tmp_path / "gym")
+    code = run(tmp_path / "gym", world.bart, folder, **asked)
+    if name == "task_random":
+        assert code == 2
+        assert_told(capsys.readouterr().err.splitlines(), f"{folder}/best has no route for newcomer")
+    else:
+        assert code == 0
+        scores = pd.read_csv(folder / "best/eval-test_tasks-test-performance.csv", index_col=0)
+        assert scores["task_prefix"].tolist() == ["newcomer"]

@@ -80,7 +80,7 @@ def plot_routes(
         top = place.height - MARGIN
         heading = figure.text(MARGIN / place.width, top / place.height, place.title, va="top", fontsize=11)
         heading.set_parse_math(False)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def _as_array(routes) -> np.ndarray:
@@ -135,11 +135,11 @@ class _Layout:
         # A layer is never narrower than its label, "enc 11", nor a column than can be seen.
         column_width = max(0.42 / n_experts, 0.2 if n_layers * n_experts <= 60 else 0.09)
         heat_width, heat_height = column_width * n_layers * n_experts, row_height * len(tasks)
-        names = max(_text_width(_shown(task), font) for task in tasks)
+        names = max(text_width(shown_name(task), font) for task in tasks)
         heat_left = MARGIN + names + GAP + 2 * STRIP_WIDTH + GAP / 2
         legend_rows = _legend_rows(kinds)
         # A third more for the categories, which are in bold.
-        legend = max(_text_width(sub or category, 8 if sub else 10.5) + 0.45 for category, sub in legend_rows)
+        legend = max(text_width(sub or category, 8 if sub else 10.5) + 0.45 for category, sub in legend_rows)
         width = heat_left + heat_width + 2 * GAP + max(legend, 1.9) + MARGIN
         wrapped = textwrap.fill(title, max(30, int((width - 2 * MARGIN) * 11))) if title else ""
         title_height = 0.2 * (wrapped.count("\n") + 1) + GAP if wrapped else 0.0
@@ -168,14 +168,14 @@ class _Layout:
         )
 
 
-def _text_width(text: str, font: float) -> float:
+def text_width(text: str, font: float) -> float:
     if not text.strip():
         return 0.0
     outline = TextPath((0, 0), text.replace("$", "S"), size=font).get_extents()
     return 1.06 * outline.width / 72  # letters drawn as dots are spaced a little wider than their outlines
 
 
-def _shown(task: str) -> str:
+def shown_name(task: str) -> str:
     half = LONGEST_NAME // 2
     return task if len(task) <= LONGEST_NAME else f"{task[: half - 1]}…{task[-half:]}"
 
@@ -235,7 +235,7 @@ def _draw_strips(figure: Figure, place: _Layout, tasks: list[str], kinds, colour
     axes.axvline(1, color="white", linewidth=1.5)
     axes.spines[:].set_visible(False)
     axes.set_xticks([])
-    axes.set_yticks(np.arange(len(tasks)) + 0.5, [_shown(task) for task in tasks], fontsize=place.font)
+    axes.set_yticks(np.arange(len(tasks)) + 0.5, [shown_name(task) for task in tasks], fontsize=place.font)
     axes.tick_params(axis="y", length=0, pad=3)
     for label in axes.get_yticklabels():
         label.set_parse_math(False)
@@ -303,7 +303,7 @@ def _draw_legend(figure: Figure, place: _Layout, kinds: list[tuple[str, str]], c
 # ---------------------------------------------------------------------------- the file
 
 
-def _write(figure: Figure, path: Path) -> None:
+def write_figure(figure: Figure, path: Path) -> None:
     kind = path.suffix.lower().removeprefix(".")
     # The same routes give the same bytes: PDF would note the time of writing.
     metadata = {"CreationDate": None} if kind == "pdf" else None

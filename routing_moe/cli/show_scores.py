@@ -16,9 +16,9 @@ from dataloader.errors import InputError
 from dataloader.gym import PARTS
 from dataloader.ontology import Ontology
 from routing_moe.checks import ontology_path
-from routing_moe.results import category_table, markdown_table
+from routing_moe.comparable_runs import ScoresFile
+from routing_moe.results import category_table, markdown_table, read_scores
 from routing_moe.run_state import load_run_settings, write_text
-from routing_moe.settings import Settings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,23 +46,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def table_of_run(run: Path, checkpoint_name: str, section: str, prefix: str) -> pd.DataFrame:
     """`results.category_table` of a run's dev and test scores."""
-    saved = load_run_settings(run)
-    if saved is None:
+    settings = load_run_settings(run)
+    if settings is None:
         raise InputError(f"{run}: holds no run (no run.json)")
-    try:
-        settings = Settings(**saved)
-    except TypeError:
-        raise InputError(f"{run / 'run.json'}: was written by another version, with other settings") from None
     scores = {}
     for part in ("dev", "test"):
-        section_name = "" if section == "train" else f"{section}_tasks-"
-        path = run / checkpoint_name / f"{prefix}eval-{section_name}{part}-performance.csv"
+        path = run / ScoresFile(part, section, checkpoint_name, prefix).path
         if not path.is_file():
             raise InputError(f"{path}: not found; write it with --do_predict --predict_split {section}")
-        scores[part] = pd.read_csv(path, index_col=0, dtype={"task_prefix": str, "sample": str})
-        if "constant" not in scores[part]:
-            raise InputError(f"{path}: was not written by --do_predict")
-    return category_table(scores, Ontology.load(ontology_path(settings)))
+        scores[part] = read_scores(path)
+    return category_table(
+        scores, Ontology.load(ontology_path(settings["train_dir"], settings.get("task_ontology")))
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,153 @@
+#!/usr/bin/env bash
+# Train every way of routing with several seeds, then compare them in one table and picture.
+#   bash example_scripts/compare_routings.sh
+#   JOBS=4 SEEDS="1 2 3 4 5" VARIANTS="multitask softmax" bash example_scripts/compare_routings.sh
+# Environment, besides that of recipe.sh:
+#   OUTPUT_DIR     gets <variant>/seed<seed>/ and the comparison (models/compare_routings)
+#   VARIANTS       which (all, below)            SEEDS  of each ("42 43 44")
+#   JOBS           runs side by side (1)         BASELINE  of the differences (multitask, where it is there)
+#   MIXTURE_FLAGS  flags for every variant with several experts ("--num_experts 4")
+# Further flags of `python -m routing_moe.cli.train` go to every run. Called again, it leaves finished runs as
+# they are and continues the others.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+ALL="multitask average random task_random softmax gumbel straight_through top_k merged_parameters two_stage"
+VARIANTS=${VARIANTS:-$ALL} SEEDS=${SEEDS:-42 43 44} JOBS=${JOBS:-1}
+export OUTPUT_DIR=${OUTPUT_DIR:-models/compare_routings} MIXTURE_FLAGS=${MIXTURE_FLAGS:-}
+
+# The script that trains a variant, and its flags.
+script_of() {
+    case $1 in
+        multitask) echo train_multitask_bart.sh ;;
+        average) echo train_avg_routing.sh ;;
+        random) echo train_random_routing.sh ;;
+        task_random) echo train_task_random_routing.sh ;;
+        softmax) echo train_routing_bart.sh --router_mode softmax ;;
+        gumbel) echo train_routing_bart.sh --router_mode gumbel_softmax ;;
+        straight_through) echo train_routing_bart.sh ;;
+        top_k) echo train_routing_bart.sh --router_mode top_k --router_top_k 2 ;;
+        merged_parameters) echo train_routing_bart.sh --router_mode softmax --expert_mixing parameters ;;
+        two_stage) echo run_two_stage.sh ;;
+    esac
+}
+
+finished() { [ -f "$OUTPUT_DIR/$1/best/eval-test-performance.csv" ]; }
+
+# train_one FLAGS VARIANT/seedSEED: trains it unless it is finished, and notes how long that took.
+train_one() {
+    local run=${!#} variant folder seed start ended=failed
+    set -- "${@:1:$#-1}"
+    variant=${run%/*} seed=${run##*/seed} folder=$OUTPUT_DIR/$run
+    if finished "$run"; then
+        echo "there    $run"
+        return
+    fi
+    case $variant in
+        multitask | two_stage) ;; # one expert; as many as stage 1 has
+        *) set -- $MIXTURE_FLAGS "$@" ;;
+    esac
+    mkdir -p "$OUTPUT_DIR/$variant"
+    start=$SECONDS
+    # Ctrl-C reaches the training too, which says in the log what it keeps.
+    trap 'echo "$variant,seed$seed,$((SECONDS - start)),interrupted" >>"$OUTPUT_DIR/times.csv"; exit 255' INT TERM
+    echo "started  $run"
+    if [ "$variant" = two_stage ] && ! finished "straight_through/seed$seed"; then
+        echo "error: its first stage, straight_through/seed$seed, is not finished" >>"$folder.log"
+    elif STAGE1=$OUTPUT_DIR/straight_through/seed$seed OUTPUT_DIR=$folder \
+        bash example_scripts/$(script_of "$variant") --seed "$seed" --resume "$@" >>"$folder.log" 2>&1; then
+        ended=finished
+    fi
+    echo "$variant,seed$seed,$((SECONDS - start)),$ended" >>"$OUTPUT_DIR/times.csv"
+    printf '%-8s %s\n' "$ended" "$run after $((SECONDS - start)) s"
+}
+
+# train_all FLAGS -- RUN ...: JOBS at a time, in a process group of its own so that all can be stopped at once.
+train_all() {
+    local flags=()
+    while [ "$1" != -- ]; do flags+=("$1") && shift; done
+    shift
+    [ $# -gt 0 ] || return 0
+    set -m
+    xargs -P "$JOBS" -n 1 bash -c 'train_one "$@"' train_one ${flags[@]+"${flags[@]}"} <<<"$*" &
+    set +m
+    wait $! || true # what failed is told at the end
+}
+export -f train_one script_of finished
+
+# Ctrl-C: every training ends its step and saves; a second one ends them at once.
+stop_all() {
+    trap 'kill -INT -- -$! 2>/dev/null' INT TERM HUP
+    kill -INT -- -$! 2>/dev/null
+    for _ in {1..150}; do
+        kill -0 -- -$! 2>/dev/null || break
+        sleep 0.2
+    done
+    echo "interrupted; called again, it continues" >&2
+    exit 130
+}
+
+faults=()
+for variant in $VARIANTS; do
+    [[ " $ALL " == *" $variant "* ]] || faults+=("VARIANTS: there is no $variant (there are: $ALL)")
+done
+for seed in $SEEDS; do
+    [[ $seed =~ ^[0-9]+$ ]] || faults+=("SEEDS: $seed is not a whole number")
+done
+[[ $JOBS =~ ^[1-9][0-9]*$ ]] || faults+=("JOBS: $JOBS is not a whole number from 1")
+for flag in "$@"; do
+    case ${flag%%=*} in
+        --avg_routing | --random_routing | --task_level_random_routing | --router_mode | --router_top_k | \
+            --expert_mixing | --num_experts | --seed | --output_dir | --prefix | --predict_split)
+            faults+=("$flag: is not for all runs; the variants set it themselves (see VARIANTS, SEEDS, MIXTURE_FLAGS)") ;;
+    esac
+done
+if [ ${#faults[@]} -gt 0 ]; then
+    printf 'error: %s\n' "${faults[@]}" >&2
+    exit 2
+fi
+
+first=() second=()
+for variant in $VARIANTS; do
+    for seed in $SEEDS; do
+        if [ "$variant" = two_stage ]; then
+            second+=("two_stage/seed$seed")
+            # Stage 1 must be there.
+            [[ " $VARIANTS " == *" straight_through "* ]] || first+=("straight_through/seed$seed")
+        else
+            first+=("$variant/seed$seed")
+        fi
+    done
+done
+
+mkdir -p "$OUTPUT_DIR"
+[ -f "$OUTPUT_DIR/times.csv" ] || echo "variant,run,seconds,ended" >"$OUTPUT_DIR/times.csv"
+(source example_scripts/recipe.sh) # writes the embedded gym, once for all
+trap stop_all INT TERM HUP
+train_all "$@" -- ${first[@]+"${first[@]}"}
+train_all "$@" -- ${second[@]+"${second[@]}"}
+trap - INT TERM HUP
+
+echo
+status=0
+for run in ${first[@]+"${first[@]}"} ${second[@]+"${second[@]}"}; do
+    if ! finished "$run"; then
+        status=1
+        echo "not finished: $run; the end of $OUTPUT_DIR/$run.log:" >&2
+        tail -n 5 "$OUTPUT_DIR/$run.log" 2>/dev/null | sed $'s/.*\r//; s/^/    /' >&2 # no progress bars
+    fi
+done
+awk -F, 'NR > 1 { seconds += $3 } END { printf "All runs together, earlier calls included: %.1f minutes\n\n", seconds / 60 }' \
+    "$OUTPUT_DIR/times.csv"
+
+there() { compgen -G "$OUTPUT_DIR/$1" >/dev/null; }
+
+there "*/*/best/eval-test-performance.csv" || exit 1
+order=()
+for variant in $ALL; do
+    if there "$variant/*/run.json"; then order+=("$variant"); fi
+done
+if [ -z "${BASELINE+given}" ] && there "multitask/*/best/eval-test-performance.csv"; then BASELINE=multitask; fi
+"$PYTHON" -m routing_moe.cli.compare_runs "$OUTPUT_DIR" ${order[@]+--order "${order[@]}"} \
+    ${BASELINE:+--baseline "$BASELINE"} || status=$?
+exit $status

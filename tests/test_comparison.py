@@ -1,0 +1,370 @@
+"""Variants compared over runs: hand-computed numbers, what is refused, the picture, the script."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_runs import write_gym
+
+from dataloader.ontology import Ontology
+from routing_moe import results
+from routing_moe.analysis import comparison
+from routing_moe.cli import compare_runs
+from routing_moe.cli.arguments import build_parser
+
+ROOT = Path(__file__).resolve().parents[1]
+TREE = {"labels": {"binary": ["yesno"]}, "text": {"copying": ["copy", "spell"]}}
+ONTOLOGY = Ontology(TREE)
+CONSTANT = {"copy": 0.1, "spell": 0.3, "yesno": 0.5}
+SCORES = {
+    ("a", 1): {"copy": 0.4, "spell": 0.6, "yesno": 0.2},  # text 0.5, all 0.4
+    ("a", 2): {"copy": 0.6, "spell": 0.8, "yesno": 0.4},  # text 0.7, all 0.6
+    ("b", 1): {"copy": 0.5, "spell": 0.6, "yesno": 0.5},  # minus a: 0.1, 0.0, 0.3
+    ("b", 2): {"copy": 0.7, "spell": 1.0, "yesno": 0.4},  # minus a: 0.1, 0.2, 0.0
+    ("b", 3): {"copy": 0.0, "spell": 0.0, "yesno": 0.0},  # a has no such seed
+}
+
+
+def score_rows(runs=SCORES):
+    rows = [
+        (variant, f"seed{seed}", seed, task, score, CONSTANT.get(task))
+        for (variant, seed), tasks in runs.items()
+        for task, score in tasks.items()
+    ]
+    return pd.DataFrame(rows, columns=["variant", "run", "seed", "task", "performance", "constant"])
+
+
+def write_run(folder, variant, seed, tasks, name=None, n=20, **settings):
+    """A run folder as the training command leaves it; without tasks, an unfinished one."""
+    place = folder / variant / (name or f"seed{seed}")
+    (place / "best").mkdir(parents=True)
+    gym = str(folder.parent / "gym")
+    saved = dict(seed=seed, train_dir=gym, predict_dir=gym, task_ontology=None, num_beams=4) | settings
+    (place / "run.json").write_text(json.dumps({"settings": saved}))
+    if tasks is not None:
+        rows = [(t, f"{t}_32_100", "ACC", score, n, CONSTANT[t]) for t, score in tasks.items()]
+        columns = ["task_prefix", "sample", "metric", "performance", "n", "constant"]
+        pd.DataFrame(rows, columns=columns).to_csv(place / "best/eval-test-performance.csv")
+    return place
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The runs of SCORES, and the ontology in their gym."""
+    (tmp_path / "gym").mkdir()
+    (tmp_path / "gym/ontology.json").write_text(json.dumps(TREE))
+    for (variant, seed), tasks in SCORES.items():
+        write_run(tmp_path / "runs", variant, seed, tasks)
+    return tmp_path / "runs"
+
+
+def cells(table, row):
+    return table.set_index(["variant", "category"]).loc[row]
+
+
+def refusal(capsys, *argv):
+    """What the command says when it writes nothing."""
+    assert compare_runs.main([str(word) for word in argv]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("error: ") for line in lines)
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------------- numbers
+
+
+def test_a_run_s_mean_weighs_tasks_alike_in_each_category_and_in_all():
+    table = results.means_per_run(score_rows(), ONTOLOGY)
+    assert table[table["variant"] == "a"][["seed", "category", "tasks"]].values.tolist() == [
+        [1, "labels", 1], [1, "text", 2], [1, "all", 3], [2, "labels", 1], [2, "text", 2], [2, "all", 3]
+    ]  # fmt: skip
+    assert table[table["variant"] == "a"]["mean"].tolist() == pytest.approx([0.2, 0.5, 0.4, 0.4, 0.7, 0.6])
+
+
+def test_over_runs_the_mean_has_the_sample_std_and_n_beside_it():
+    table = results.comparison_table(score_rows(), ONTOLOGY)
+    assert cells(table, ("a", "text"))[["tasks", "mean", "std", "n"]].tolist() == pytest.approx(
+        [2, 0.6, 0.02**0.5, 2]
+    )
+    # of 0.5, 0.4 and 0: mean 0.3, squared distances 0.04 + 0.01 + 0.09 over n - 1 = 2
+    assert cells(table, ("b", "labels"))[["mean", "std", "n"]].tolist() == pytest.approx([0.3, 0.07**0.5, 3])
+
+
+def test_a_single_run_has_no_std_and_the_constant_answer_no_n():
+    table = results.comparison_table(score_rows({("a", 1): SCORES["a", 1]}), ONTOLOGY)
+    assert pd.isna(cells(table, ("a", "all"))["std"])
+    constant = cells(table, ("constant answer", "all"))
+    assert constant["mean"] == pytest.approx(0.3)
+    assert pd.isna(constant["n"])
+    assert results.comparison_markdown(table).splitlines() == [
+        "| variant         |  n | labels (1) | text (2) | all (3) |",
+        "| --------------- | -: | ---------: | -------: | ------: |",
+        "| a               |  1 |      0.200 |    0.500 |   0.400 |",
+        "| constant answer |    |      0.500 |    0.200 |   0.300 |",
+    ]
+
+
+def test_a_constant_that_some_task_lacks_is_not_a_mean_of_the_others():
+    rows = score_rows().assign(constant=lambda table: table["constant"].where(table["task"] != "spell"))
+    table = results.comparison_table(rows, ONTOLOGY)
+    assert cells(table, ("constant answer", "labels"))["mean"] == 0.5
+    assert pd.isna(cells(table, ("constant answer", "text"))["mean"])
+    last = results.comparison_markdown(table).splitlines()[-1]
+    assert [cell.strip() for cell in last.split("|")[1:-1]] == ["constant answer", "", "0.500", "-", "-"]
+
+
+def test_differences_are_paired_by_task_and_by_the_seeds_that_both_have():
+    differences = results.paired_differences(score_rows(), "a").set_index("task")
+    assert differences["variant"].tolist() == ["b"] * 3
+    assert differences["difference"].to_dict() == pytest.approx({"copy": 0.1, "spell": 0.1, "yesno": 0.15})
+    assert differences["pairs"].tolist() == [2, 2, 2]
+    table = results.comparison_table(score_rows(), ONTOLOGY, baseline="a")
+    assert cells(table, ("b", "all"))["difference"] == pytest.approx(0.35 / 3)
+    text = cells(table, ("b", "text"))[["difference", "low", "high", "pairs"]].tolist()
+    assert text == pytest.approx([0.1, 0.1, 0.1, 2])  # both tasks differ by 0.1
+    assert pd.isna(cells(table, ("b", "labels"))["low"])  # of one task there is no interval
+    assert pd.isna(cells(table, ("a", "all"))["difference"])
+    assert "| +0.117 [+0.100, +0.150] |" in results.comparison_markdown(table, "a")
+
+
+def test_without_a_common_seed_there_is_no_difference():
+    rows = score_rows({("a", 1): SCORES["a", 1], ("b", 2): SCORES["b", 2]})
+    table = results.comparison_table(rows, ONTOLOGY, baseline="a")
+    assert pd.isna(cells(table, ("b", "all"))["difference"])
+    assert cells(table, ("b", "all"))["pairs"] == 0
+
+
+def test_the_bootstrap_interval_is_that_of_the_mean_and_the_same_each_time():
+    # two values: a resample has mean 0, 0.5 or 1 with probability 1/4, 1/2, 1/4
+    assert results.bootstrap_interval([0.0, 1.0]) == (0.0, 1.0)
+    assert results.bootstrap_interval([0.0, 1.0], confidence=0.4) == (0.5, 0.5)
+    values = np.random.default_rng(0).normal(2.0, 1.0, 400)
+    low, high = results.bootstrap_interval(values)
+    half = 1.96 * values.std() / 20  # the normal approximation
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.01)
+    assert results.bootstrap_interval(values) == (low, high)
+    assert np.isnan(results.bootstrap_interval([0.3])).all()
+
+
+# ---------------------------------------------------------------------------- folders
+
+
+def test_the_files_are_a_pure_function_of_the_folders(folder, tmp_path, capsys):
+    for name in ("one", "two"):
+        assert compare_runs.main([str(folder), "--baseline", "a", "--output_dir", str(tmp_path / name)]) == 0
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    endings = ("csv", "md", "pdf", "png")
+    assert names == [*(f"comparison.{end}" for end in endings), "comparison_runs.csv"]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    table = pd.read_csv(tmp_path / "one/comparison.csv")
+    assert cells(table, ("a", "text"))["mean"] == pytest.approx(0.6)
+    assert len(pd.read_csv(tmp_path / "one/comparison_runs.csv")) == 5 * 3
+    printed = capsys.readouterr()
+    assert "| a               |  2 | 0.300 ± 0.141 | 0.600 ± 0.141 | 0.500 ± 0.141 |" in printed.out
+    assert printed.err == ""
+
+
+def test_variants_stand_as_ordered_and_the_others_by_name_after_them(folder):
+    write_run(folder, "c", 1, SCORES["a", 1])
+    assert compare_runs.main([str(folder), "--order", "b"]) == 0
+    table = pd.read_csv(folder / "comparison.csv")
+    assert table["variant"].unique().tolist() == ["b", "a", "c", "constant answer"]
+
+
+def test_unfinished_runs_are_listed_and_the_others_counted(folder, capsys):
+    write_run(folder, "a", 4, None)
+    assert compare_runs.main([str(folder)]) == 1
+    line = "not finished: a/seed4 (no best/eval-test-performance.csv)"
+    assert capsys.readouterr().err.splitlines() == [line]
+    assert line in (folder / "comparison.md").read_text()
+    assert cells(pd.read_csv(folder / "comparison.csv"), ("a", "all"))["n"] == 2
+
+
+def test_where_nothing_is_finished_or_nothing_is_there_it_says_so(folder, tmp_path, capsys):
+    assert "no such folder" in refusal(capsys, tmp_path / "nowhere")
+    assert "is no folder" in refusal(capsys, folder / "a/seed1/run.json")
+    assert "holds no runs" in refusal(capsys, tmp_path / "gym")
+    assert "name the folder of the variants" in refusal(capsys, folder / "a")
+    write_run(tmp_path / "new", "a", 1, None)
+    assert "not finished: a/seed1" in refusal(capsys, tmp_path / "new")
+    assert not (tmp_path / "new/comparison.csv").exists()
+
+
+def test_runs_of_other_tasks_are_named_with_the_tasks(folder, capsys):
+    write_run(folder, "c", 1, {"copy": 0.5, "yesno": 0.5})
+    told = refusal(capsys, folder)
+    assert told == "error: c/seed1 has other tasks than a/seed1: without spell"
+
+
+def test_runs_scored_on_another_gym_are_named_with_the_tasks(folder, capsys):
+    write_run(folder, "c", 1, SCORES["a", 1], n=100)
+    told = refusal(capsys, folder)
+    assert told.startswith("error: c/seed1 was scored on another gym than a/seed1: ")
+    assert told.endswith(" for copy, spell, yesno")
+
+
+def test_two_runs_of_a_variant_with_one_seed_are_a_fault(folder, capsys):
+    write_run(folder, "a", 1, SCORES["a", 1], name="again")
+    assert "a/again and a/seed1 have the same seed, 1" in refusal(capsys, folder)
+
+
+def test_unknown_variants_and_unreadable_files_are_told_all_at_once(folder, capsys):
+    told = refusal(capsys, folder, "--order", "aa", "c", "--baseline", "bb")
+    assert "--order aa: no such variant; did you mean 'a'? (there are a, b)" in told
+    assert "--order c: " in told
+    assert "--baseline bb: " in told
+    (folder / "a/seed1/best/eval-test-performance.csv").write_text("x,y\n1,2\n")
+    (folder / "a/seed2/best/eval-test-performance.csv").write_text("")
+    (folder / "b/seed1/run.json").write_text("{")
+    told = refusal(capsys, folder)
+    assert "was not written by --do_predict" in told
+    assert "a/seed2/best/eval-test-performance.csv: cannot be read" in told
+    assert "b/seed1/run.json: is not valid JSON" in told
+
+
+def test_settings_that_differ_in_a_variant_are_a_warning_but_for_seed_and_paths_of_the_seed(folder, capsys):
+    write_run(folder, "c", 1, SCORES["a", 1], num_beams=4, checkpoint="runs/a/seed1/best", output_dir="x")
+    write_run(folder, "c", 2, SCORES["a", 2], num_beams=1, checkpoint="runs/a/seed2/best", output_dir="y")
+    assert compare_runs.main([str(folder)]) == 0
+    line = "warning: c: other settings than the seed differ: num_beams is 4 (c/seed1), 1 (c/seed2)"
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
+def test_runs_scored_unlike_and_copies_of_a_gym_are_warnings(folder, capsys, tmp_path):
+    beside = folder / "b/seed1/best/eval-settings.json"
+    beside.write_text(json.dumps({"settings": {"num_beams": 1}}))
+    (folder / "a/seed1/best/eval-settings.json").write_text(json.dumps({"settings": {"num_beams": 4}}))
+    write_run(folder, "c", 1, SCORES["a", 1], train_dir=str(tmp_path / "copy"))
+    assert compare_runs.main([str(folder)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "warning: not all runs were scored alike: num_beams is 4 (a/seed1), 1 (b/seed1)"
+    assert lines[1].startswith("warning: train_dir is ")
+    assert len(lines) == 2
+
+
+def test_an_ontology_that_is_not_there_is_told_and_can_be_named(folder, capsys, tmp_path):
+    (tmp_path / "gym/ontology.json").rename(tmp_path / "moved.json")
+    assert compare_runs.main([str(folder)]) == 0
+    assert "no task has a category" in capsys.readouterr().err
+    assert compare_runs.main([str(folder), "--task_ontology", str(tmp_path / "moved.json")]) == 0
+    assert "text (2)" in capsys.readouterr().out
+
+
+def test_scores_of_random_routes_say_of_how_many_draws_they_are(folder, capsys):
+    for seed in (1, 2):
+        path = folder / f"a/seed{seed}/best/eval-test-performance.csv"
+        pd.read_csv(path, index_col=0).assign(performance_std=0.1, draws=5).to_csv(path)
+    assert compare_runs.main([str(folder)]) == 0
+    assert "Scores of a are means over 5 draws of its routes." in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------- the picture
+
+
+def made_up(variants, n_categories, n_runs):
+    """Tables of random scores; the last variant has one run fewer."""
+    tree = {
+        f"category of long name {i}": {"": [f"task {i} {k}" for k in range(i + 1)]}
+        for i in range(n_categories)
+    }
+    ontology, random = Ontology(tree), np.random.default_rng(0)
+    runs = {
+        (variant, seed): {task: random.uniform(0.2, 0.9) for task in ontology.tasks}
+        for variant in variants
+        for seed in range(n_runs - (variant == variants[-1] and n_runs > 1))
+    }
+    rows = score_rows(runs).assign(constant=0.05)
+    return results.means_per_run(rows, ontology), results.comparison_table(rows, ontology)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    kept = []
+    monkeypatch.setattr(comparison, "write_figure", lambda figure, path: kept.append(figure))
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("variants", "n_categories", "n_runs"),
+    [(["a"], 1, 1), ([f"variant {i}" for i in range(10)], 6, 3), (["a long name " * 4, "$b_{"], 12, 5)],
+)
+def test_in_the_picture_nothing_overlaps_and_nothing_is_cut_off(figures, variants, n_categories, n_runs):
+    per_run, table = made_up(variants, n_categories, n_runs)
+    comparison.plot_comparison(per_run, table, "x.png", "mean score on the test files of the train tasks")
+    (figure,) = figures
+    assert len(figure.axes) == n_categories + 1
+    boxes = [axes.get_tightbbox() for axes in figure.axes] + [figure.legends[0].get_window_extent()]
+    for index, box in enumerate(boxes):
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+        for other in boxes[index + 1 :]:
+            assert box.x1 <= other.x0 or box.x0 >= other.x1 or box.y0 >= other.y1 or box.y1 <= other.y0
+
+
+def test_the_picture_has_a_dot_per_run_and_says_n(figures):
+    per_run, table = made_up(["a", "b"], 2, 3)
+    comparison.plot_comparison(per_run, table, "x.png")
+    panel = figures[0].axes[0]
+    dots = [collection.get_offsets()[:, 0].tolist() for collection in panel.collections]
+    everything = per_run[per_run["category"] == "all"]
+    assert dots == [everything.loc[everything["variant"] == v, "mean"].tolist() for v in ("a", "b")]
+    labels = [label.get_text() for label in panel.get_yticklabels()]
+    assert labels == ["a, n=3", "b, n=2", "constant answer"]
+    assert [text.get_text() for text in panel.texts] == ["◂ 0.05"]
+
+
+# ---------------------------------------------------------------------------- the script
+
+SCRIPT = ROOT / "example_scripts/compare_routings.sh"
+
+
+def test_every_variant_of_the_script_is_a_script_and_flags_that_exist():
+    functions = SCRIPT.read_text().split("script_of() {")[1].split("\n}\n")[0]
+    (names,) = re.findall(r'^ALL="(.*)"', SCRIPT.read_text(), flags=re.MULTILINE)
+    command = f"script_of() {{{functions}\n}}; for variant in {names}; do script_of $variant; done"
+    lines = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+    calls = [line.split() for line in lines.splitlines()]
+    assert len(calls) == len(names.split()) == len({tuple(call) for call in calls})
+    for script, *flags in calls:
+        assert (ROOT / "example_scripts" / script).is_file()
+        build_parser("").parse_args(["--output_dir", "x", *flags])
+
+
+def test_the_script_trains_what_is_missing_compares_and_tells_what_failed(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k not in ("MODEL", "SPLIT", "TASKVECS")}
+    environment |= dict(PYTHON=sys.executable, OUTPUT_DIR=str(tmp_path / "runs"), TOTAL_STEPS="2", JOBS="2")
+    environment |= dict(DATA_DIR=str(write_gym(tmp_path / "gym")), SEEDS="1")
+
+    def call(variants, *flags):
+        environment["VARIANTS"] = variants
+        return subprocess.run(
+            ["bash", str(SCRIPT), *flags], env=environment, capture_output=True, text=True, check=False
+        )
+
+    done = call("softmax", "--debug", "--max_output_length", "8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    settings = json.loads((tmp_path / "runs/softmax/seed1/run.json").read_text())["settings"]
+    assert (settings["router_mode"], settings["seed"], settings["debug"]) == ("softmax", 1, True)
+
+    again = call("softmax straight_through", "--num_beams", "0")
+    assert again.returncode == 1
+    assert "there    softmax/seed1" in again.stdout
+    assert "not finished: straight_through/seed1" in again.stderr
+    assert "--num_beams is 0" in again.stderr  # the end of its log
+    assert "| softmax         |  1 |" in again.stdout
+    times = pd.read_csv(tmp_path / "runs/times.csv")
+    assert times["ended"].tolist() == ["finished", "failed"]
+
+    refused = call("softmx", "--seed", "3")
+    assert refused.returncode == 2
+    assert "there is no softmx" in refused.stderr
+    assert "--seed: is not for all runs" in refused.stderr
