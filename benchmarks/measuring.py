@@ -1,9 +1,13 @@
-"""What the benchmarks share: model sizes, inputs, interleaved timing, memory, the JSON line."""
+"""What the benchmarks share: model sizes, inputs, interleaved timing, memory, the JSON line.
+
+Shapes: B examples, S source and T target tokens, L layers (encoder, then decoder), E experts.
+"""
 
 import dataclasses
 import json
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -15,14 +19,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 from transformers import BartForConditionalGeneration
+from transformers import initialization as init
 from transformers.utils import logging as library_logging
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.run_state import describe_run
 
-# Those of facebook/bart-base and facebook/bart-large; "tiny" shows that a script works.
+# Those of facebook/bart-base and facebook/bart-large. "half": 16 experts train in 8 GB and what activations
+# take; "tiny" shows that a script works.
 SIZES = {
     "tiny": dict(layers=2, d_model=32, ffn=64, heads=2, vocab=200, positions=256),
+    "half": dict(layers=4, d_model=512, ffn=2048, heads=8, vocab=50265, positions=1024),
     "base": dict(layers=6, d_model=768, ffn=3072, heads=12, vocab=50265, positions=1024),
     "large": dict(layers=12, d_model=1024, ffn=4096, heads=16, vocab=50265, positions=1024),
 }
@@ -55,18 +62,49 @@ def model_config(model_size: str, num_experts: int) -> RoutingBartConfig:
     )
 
 
-def build_routing_model(settings) -> RoutingBartForConditionalGeneration:
-    """A routing BART with random weights, on the device."""
+def unfilled_model(model_size: str, num_experts: int, device: str) -> RoutingBartForConditionalGeneration:
+    """A routing BART whose parameters hold no numbers yet; on "meta" they never will, and take no memory."""
+    with torch.device(device), init.no_init_weights():
+        model = RoutingBartForConditionalGeneration(model_config(model_size, num_experts))
+    model.tie_weights()  # the library leaves that out together with the initialisation
+    return model
+
+
+@torch.no_grad()
+def build_routing_model(settings, num_experts: int) -> RoutingBartForConditionalGeneration:
+    """A routing BART on the device. The first expert of a layer is drawn at random, the others are copies.
+
+    Time does not depend on what the weights are, and copying is several times as fast as drawing.
+    """
     torch.manual_seed(settings.seed)
-    config = model_config(settings.model_size, settings.num_experts)
-    return RoutingBartForConditionalGeneration(config).to(settings.device)
+    model = unfilled_model(settings.model_size, num_experts, settings.device)
+    drawn: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        first = drawn.setdefault(re.sub(r"\.experts\.\d+\.", ".experts.0.", name), parameter)
+        if first is not parameter:
+            parameter.copy_(first)
+        elif parameter.ndim > 1:
+            parameter.normal_(0, 0.02)
+        else:
+            parameter.fill_(1.0 if name.endswith(".weight") else 0.0)  # of layer norms; biases
+    return model
 
 
 def build_plain_model(settings) -> BartForConditionalGeneration:
     """A stock BART of the same size with random weights, on the device."""
     torch.manual_seed(settings.seed)
-    config = model_config(settings.model_size, settings.num_experts).to_bart_config()
+    config = model_config(settings.model_size, 1).to_bart_config()
     return BartForConditionalGeneration(config).to(settings.device)
+
+
+def with_one_expert(plain: BartForConditionalGeneration, model_size: str):
+    """A routing BART of one expert that shares all tensors of a plain BART of that size."""
+    model = unfilled_model(model_size, 1, "meta")
+    tensors = plain.state_dict(keep_vars=True).items()
+    state = {re.sub(r"(\.layers\.\d+)\.", r"\1.experts.0.", name): tensor for name, tensor in tensors}
+    model.load_state_dict(state, assign=True)
+    model.tie_weights()
+    return model.train(plain.training)
 
 
 def random_source(batch_size: int, length: int, vocab_size: int, device: str) -> dict[str, Tensor]:
@@ -118,29 +156,36 @@ def summarise(measured: dict[str, list[float]]) -> dict[str, float]:
     return {"median_s": statistics.median(measured["s"]), "min_s": min(measured["s"])} | others
 
 
-def ratio(variants: dict, over: str, under: str, field: str = "median_s") -> float | None:
-    """variants[over][field] / variants[under][field]; None where one of them was not run."""
-    if over not in variants or under not in variants:
-        return None
-    return variants[over][field] / variants[under][field]
+def measure(
+    runs: dict[str, Callable[[], dict[str, float]]], rounds: int, memory: dict[str, float]
+) -> dict[str, dict[str, float]]:
+    """For each name what `summarise` makes of its rounds, and its peak memory where that is known."""
+    found = {name: summarise(fields) for name, fields in interleave(runs, rounds).items()}
+    for name, value in memory.items():
+        found[name]["peak_memory_gb"] = value
+    return found
 
 
 # ---- memory
 
 
-def memory_in_fresh_processes(script: str, settings, names: list[str]) -> dict[str, float]:
+def memory_in_fresh_processes(script: str, settings) -> dict[str, float]:
     """Peak memory in GB of each variant, run alone in a process of its own (`script --memory_of NAME`).
 
-    To be called before this process builds a model: a child's ru_maxrss starts from its parent's size.
+    Nothing with --no_memory. To be called before this process builds a model: a child's ru_maxrss starts
+    from its parent's size.
     """
-    flags = [
-        text
-        for field, value in dataclasses.asdict(settings).items()
-        if field not in ("memory_of", "no_memory", "variants")
-        for text in (f"--{field}", str(value))
-    ]
+    if settings.no_memory:
+        return {}
+    fields = dataclasses.asdict(settings)
+    for own in ("memory_of", "no_memory", "variants"):
+        del fields[own]
+    flags = []
+    for field, value in fields.items():
+        values = value if isinstance(value, list) else [value]
+        flags += [f"--{field}", *map(str, values)]
     found = {}
-    for name in tqdm(names, desc="memory", file=sys.stderr):
+    for name in tqdm(settings.variants, desc="memory", file=sys.stderr):
         command = [sys.executable, script, *flags, "--memory_of", name]
         child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found[name] = float(child.stdout)
@@ -155,6 +200,38 @@ def own_peak_memory_gb(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
+def count_parameters(model_size: str, num_experts: int) -> int:
+    return sum(p.numel() for p in unfilled_model(model_size, num_experts, "meta").parameters())
+
+
+def machine_memory_gb(device: str) -> tuple[float, float]:
+    """(free now, in all) in GB. On a CPU, what the file cache holds does not count as free."""
+    if device == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        return free / 1e9, total / 1e9
+    page = os.sysconf("SC_PAGE_SIZE") / 1e9
+    total = os.sysconf("SC_PHYS_PAGES") * page
+    knows_free = "SC_AVPHYS_PAGES" in os.sysconf_names
+    return (os.sysconf("SC_AVPHYS_PAGES") * page if knows_free else total), total
+
+
+def check_memory(parser, args, num_experts: int, bytes_per_parameter: int, what: str) -> None:
+    """The parser's error where a model cannot fit; a warning on stderr where it does not fit just now."""
+    if args.memory_of:  # asked by a process that has looked already
+        return
+    count = count_parameters(args.model_size, num_experts)
+    needed = count * bytes_per_parameter / 1e9
+    free, total = machine_memory_gb(args.device)
+    flags = f"--model_size {args.model_size} --num_experts {num_experts}"
+    need = f"{flags}: {what} of {count / 1e6:.0f}M parameters take {needed:.1f} GB, activations come on top"
+    if needed > total:
+        parser.error(
+            f"{need}; this machine has {total:.1f} GB in all. Ask for a smaller size or fewer experts"
+        )
+    if needed > free:
+        print(f"warning: {need}; {free:.1f} GB are free now (file cache not counted)", file=sys.stderr)
+
+
 # ---- start and end of a script
 
 
@@ -167,7 +244,6 @@ def prepare(settings) -> None:
 
 def add_common_arguments(parser) -> None:
     parser.add_argument("--model_size", choices=list(SIZES), default="base", help="default base")
-    parser.add_argument("--num_experts", type=int, default=3, help="experts per layer (default 3)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 (default): torch's choice")
     parser.add_argument("--seed", type=int, default=0)
@@ -183,7 +259,7 @@ def chosen_variants(parser, asked: list[str] | None, available: list[str]) -> li
     return [name for name in available if asked is None or name in asked]
 
 
-def print_report(benchmark: str, settings, load: float, variants: dict, ratios: dict) -> None:
+def print_report(benchmark: str, settings, load: float, **measured: dict) -> None:
     """One JSON line on stdout. load: what the machine was doing before this process began to time."""
     is_cuda = settings.device == "cuda"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -193,11 +269,15 @@ def print_report(benchmark: str, settings, load: float, variants: dict, ratios: 
         "device": torch.cuda.get_device_name() if is_cuda else f"{cores} CPU cores, {platform.machine()}",
         "threads": torch.get_num_threads(),
         "load_average_before": load,
-        "variants": {name: rounded(values) for name, values in variants.items()},
-        "ratios": rounded({name: value for name, value in ratios.items() if value is not None}),
+        **rounded(measured),
     }
     print(json.dumps(report))
 
 
-def rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: float(f"{value:.4g}") for name, value in values.items()}
+def rounded(values: dict) -> dict:
+    """Nested dictionaries of numbers to four digits; without what is None, which was not measured."""
+    return {
+        name: rounded(value) if isinstance(value, dict) else float(f"{value:.4g}")
+        for name, value in values.items()
+        if value is not None
+    }

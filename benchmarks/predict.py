@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
-from benchmarks.measuring import ratio
+from benchmarks.comparing import ratio
 
 # one_hot: all examples of one task; one_hot_mixed: each of its own; soft: a cache per expert.
 VARIANTS = ["one_hot", "one_hot_mixed", "soft", "soft_no_cache", "plain"]
@@ -48,24 +48,19 @@ def main(argv: list[str] | None = None) -> None:
     if settings.memory_of:
         print(peak_memory_gb(settings))
         return
-    memory = {}
-    if not settings.no_memory:
-        memory = measuring.memory_in_fresh_processes(__file__, settings, settings.variants)
+    memory = measuring.memory_in_fresh_processes(__file__, settings)
     load = os.getloadavg()[0]
-    model = measuring.build_routing_model(settings).eval()
+    model = measuring.build_routing_model(settings, settings.num_experts).eval()
     plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])  # assembled before the clock starts
     calls = {name: make_call(name, model, plain, settings) for name in settings.variants}
-    found = measuring.interleave(calls, settings.steps)
-    variants = {name: measuring.summarise(fields) for name, fields in found.items()}
-    for name, value in memory.items():
-        variants[name]["peak_memory_gb"] = value
+    variants = measuring.measure(calls, settings.steps, memory)
     ratios = {
         "one_hot_over_plain": ratio(variants, "one_hot", "plain"),
         "one_hot_mixed_over_plain": ratio(variants, "one_hot_mixed", "plain"),
         "soft_over_plain": ratio(variants, "soft", "plain"),
         "soft_no_cache_over_soft": ratio(variants, "soft_no_cache", "soft"),
     }
-    measuring.print_report("predict", settings, load, variants, ratios)
+    measuring.print_report("predict", settings, load, variants=variants, ratios=ratios)
 
 
 def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[str, float]]:
@@ -96,8 +91,10 @@ def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[
 
 def peak_memory_gb(settings: Settings) -> float:
     """Of this process, which generates once with one variant."""
-    is_plain = settings.memory_of == "plain"
-    model = measuring.build_plain_model(settings) if is_plain else measuring.build_routing_model(settings)
+    if settings.memory_of == "plain":
+        model = measuring.build_plain_model(settings)
+    else:
+        model = measuring.build_routing_model(settings, settings.num_experts)
     make_call(settings.memory_of, model.eval(), model, settings)()
     return measuring.own_peak_memory_gb(settings.device)
 
@@ -105,6 +102,7 @@ def peak_memory_gb(settings: Settings) -> float:
 def parse_settings(argv: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     measuring.add_common_arguments(parser)
+    parser.add_argument("--num_experts", type=int, default=3, help="experts per layer (default 3)")
     parser.add_argument("--batch_size", type=int, default=4, help="examples in a batch (default 4)")
     parser.add_argument("--source_length", type=int, default=128, help="tokens (default 128)")
     parser.add_argument("--new_tokens", type=int, default=16, help="tokens generated, exactly (default 16)")
@@ -113,6 +111,7 @@ def parse_settings(argv: list[str] | None) -> Settings:
     parser.add_argument("--variants", nargs="+", help=f"default: all of {' '.join(VARIANTS)}")
     args = parser.parse_args(argv)
     args.variants = measuring.chosen_variants(parser, args.variants, VARIANTS)
+    measuring.check_memory(parser, args, args.num_experts, 4, "the weights")
     return Settings(**vars(args))
 
 

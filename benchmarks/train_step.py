@@ -1,14 +1,19 @@
 """Time and memory of a training step, by kind of route, against a plain BART of the same size.
 
-    python benchmarks/train_step.py                                       bart-base sizes on this CPU
+    python benchmarks/train_step.py                                       bart-base sizes, 3 experts, this CPU
+    python benchmarks/train_step.py --num_experts 2 3 4 8 16 --no_memory  what each further expert costs
     python benchmarks/train_step.py --device cuda --model_size large --batch_size 16 --steps 20
-    python benchmarks/train_step.py --variants straight_through straight_through_slow --steps 10
+    python benchmarks/train_step.py --variants straight_through straight_through_slow plain --steps 10
     python benchmarks/train_step.py --model_size tiny --steps 2           seconds: does it run?
 
-Weights are random, nothing is downloaded. Prints one JSON line; README.md says how to read it.
+Weights are random, nothing is downloaded. Prints one JSON line, and a table to stderr; README.md says how to
+read them.
 """
 
 import argparse
+import dataclasses
+import gc
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -21,15 +26,31 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import measuring
-from benchmarks.measuring import ratio
+from benchmarks import comparing, measuring
+from routing_moe.routes import random_task_routes
 
-ROUTES = ("average", "softmax", "straight_through", "one_hot")
+# What each kind of route is, in fields of the model's configuration (beside LEARNED), as in training.
+LEARNED = dict(route_source="learned", router_mode="gumbel_softmax_st", expert_mixing="outputs")
+ROUTED = {
+    "average": dict(route_source="average"),
+    "softmax": dict(router_mode="softmax"),
+    "gumbel_softmax": dict(router_mode="gumbel_softmax"),
+    "straight_through": {},
+    "straight_through_frozen": {},  # router and task vectors are not trained
+    "top_k": dict(router_mode="top_k"),
+    "random": dict(route_source="random"),
+    "task_random": dict(route_source="fixed"),
+    "one_hot": dict(route_source="fixed"),  # the same for a task per example, whatever --tasks_per_batch says
+    "merged_average": dict(route_source="average", expert_mixing="parameters"),
+    "merged_softmax": dict(router_mode="softmax", expert_mixing="parameters"),
+    "merged_softmax_one_task": dict(router_mode="softmax", expert_mixing="parameters"),
+}
 # "_slow": the same routes with every expert run on every example (sparse=False).
 # "_second": on --second_shape, where an expert gets more examples at once.
+UNASKED = [*ROUTED, "one_expert", "plain"]
 VARIANTS = [
-    *(route + path for route in ROUTES for path in ("", "_slow")),
-    "plain",
+    *UNASKED,
+    *(f"{route}_slow" for route in ("average", "softmax", "straight_through", "one_hot")),
     "one_hot_second",
     "plain_second",
 ]
@@ -38,13 +59,14 @@ VARIANTS = [
 @dataclass(frozen=True)
 class Settings:
     model_size: str
-    num_experts: int
+    num_experts: list[int]
     batch_size: int
     source_length: int
     target_length: int
     second_shape: str
+    tasks_per_batch: int
     steps: int
-    variants: list[str] | None
+    variants: list[str]
     device: str
     threads: int
     seed: int
@@ -57,6 +79,15 @@ class Settings:
             return tuple(int(n) for n in self.second_shape.split("x"))
         return self.batch_size, self.source_length, self.target_length
 
+    def task_ids(self, variant: str, round: int) -> Tensor:
+        """(B,): the tasks of a variant's examples, taking turns; other ones in every round."""
+        B, tasks = self.shape(variant)[0], self.tasks_per_batch or measuring.N_TASKS
+        if route_of(variant) == "one_hot":
+            tasks = measuring.N_TASKS
+        if variant.endswith("_one_task"):
+            tasks = 1
+        return (torch.arange(B, device=self.device) % tasks + round * B) % measuring.N_TASKS
+
 
 def main(argv: list[str] | None = None) -> None:
     settings = parse_settings(argv)
@@ -64,124 +95,186 @@ def main(argv: list[str] | None = None) -> None:
     if settings.memory_of:
         print(peak_memory_gb(settings))
         return
-    memory = {}
-    if not settings.no_memory:
-        memory = measuring.memory_in_fresh_processes(__file__, settings, settings.variants)
+    each = {E: dataclasses.replace(settings, num_experts=[E]) for E in settings.num_experts}
+    memory = {E: measuring.memory_in_fresh_processes(__file__, own) for E, own in each.items()}
     load = os.getloadavg()[0]
-    model = measuring.build_routing_model(settings).train()
-    plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])  # shares the experts' tensors
-    optimizer = build_optimizer(model)
-    steps = {name: make_step(name, model, plain, optimizer, settings) for name in settings.variants}
-    found = measuring.interleave(steps, settings.steps)
-    variants = {name: measuring.summarise(fields) for name, fields in found.items()}
-    for name, value in memory.items():
-        variants[name]["peak_memory_gb"] = value
-    measuring.print_report("train_step", settings, load, variants, ratios_of(variants))
+    measured = {E: measure_with(E, settings, memory[E]) for E in each}
+    ratios = {E: comparing.ratios_of(variants) for E, variants in measured.items()}
+    across = comparing.across_experts(measured)
+    measuring.print_report(
+        "train_step", settings, load, variants=measured, ratios=ratios, across_experts=across
+    )
+    print(comparing.markdown_table(measured), file=sys.stderr)
 
 
-def ratios_of(variants: dict) -> dict[str, float | None]:
-    fields = {"step": "median_s", "forward_backward": "forward_backward_s"}
-    ratios = {
-        "straight_through_slow_over_fast_step": ratio(
-            variants, "straight_through_slow", "straight_through", "median_s"
-        )
+def measure_with(num_experts: int, settings: Settings, memory: dict[str, float]) -> dict:
+    """All variants with E experts, taking turns with plain BART."""
+    gc.collect()  # modules and their hooks refer to each other: only now the last E's models are gone
+    print(f"{num_experts} experts", file=sys.stderr)
+    routed = build_routed(settings, num_experts)
+    # All variants share one set of weights and one optimizer. It passes over parameters without a gradient,
+    # so a plain step moves the plain model's parameters only.
+    plain = routed.to_bart(measuring.one_hot_routes(routed, 1)[0])
+    models = {"plain": plain, "one_expert": measuring.with_one_expert(plain, settings.model_size)}
+    optimizer = build_optimizer(routed)
+    steps = {
+        name: make_step(name, models.get(route_of(name), routed), optimizer, settings)
+        for name in settings.variants
     }
-    for route in (*ROUTES, "one_hot_second"):
-        plain = "plain_second" if route.endswith("_second") else "plain"
-        for name, field in fields.items():
-            ratios[f"{route}_over_{plain}_{name}"] = ratio(variants, route, plain, field)
-    return ratios
+    return measuring.measure(steps, settings.steps, memory)
 
 
 # ---- one variant's step
+
+
+def route_of(variant: str) -> str:
+    """The variant without what does not concern its routes: the path taken and the batch's shape."""
+    return variant.removesuffix("_second").removesuffix("_slow")
+
+
+def build_routed(settings: Settings, num_experts: int):
+    """The routing model, with a router and with fixed routes: each variant uses one of them.
+
+    (`model.use_routes`, by which training takes fixed routes, would drop the router.)
+    """
+    model = measuring.build_routing_model(settings, num_experts).train()
+    size = (measuring.N_TASKS, model.config.num_layers, num_experts)
+    model.register_buffer("task_routes", random_task_routes(*size, n=1, seed=settings.seed).to(model.device))
+    return model
 
 
 def build_optimizer(model) -> torch.optim.AdamW:
     return torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
 
 
-def make_step(name: str, model, plain, optimizer, settings: Settings) -> Callable[[], dict[str, float]]:
+def make_step(variant: str, model, optimizer, settings: Settings) -> Callable[[], dict[str, float]]:
     """A function that runs one step of a variant and returns its times, on inputs made now.
 
-    All variants share one set of weights and one optimizer: it passes over parameters without a gradient,
-    so a plain step moves the plain model's parameters only.
+    Seconds: forward_s, with the draw of the routes; forward_backward_s, to the last gradient, the router's;
+    optimizer_s, with zero gradients for experts that had none; s, all of it. And optimizer_s / s.
     """
-    B, S, T = settings.shape(name)
-    route = name.removesuffix("_second").removesuffix("_slow")
-    trained = plain if route == "plain" else model
-    inputs = measuring.random_source(B, S, trained.config.vocab_size, settings.device)
-    inputs["labels"] = torch.randint(4, trained.config.vocab_size, (B, T), device=settings.device)
-    if route != "plain":
-        inputs["sparse"] = not name.endswith("_slow")
-        routes_of_step = source_of_routes(route, model, B)
-    parameters = list(trained.parameters())
+    B, S, T = settings.shape(variant)
+    vocab_size, device = model.config.vocab_size, settings.device
+    inputs = measuring.random_source(B, S, vocab_size, device)
+    inputs["labels"] = torch.randint(4, vocab_size, (B, T), device=device)
+    forward = plain_forward if route_of(variant) == "plain" else routed_forward
+    if forward is routed_forward:
+        inputs["sparse"] = not variant.endswith("_slow")
+    rounds = itertools.count()
 
     def step() -> dict[str, float]:
-        torch.manual_seed(settings.seed)  # the fast and the slow path draw the same routes
-        start = measuring.now(settings.device)
-        if route == "plain":
-            loss = plain_loss(plain, **inputs)
-        else:
-            loss = model(**inputs, routes=routes_of_step()).loss
+        i = next(rounds)
+        take_routes(model, route_of(variant))
+        task_ids_B = settings.task_ids(variant, i)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        torch.manual_seed(settings.seed + i)  # the fast and the slow path draw the same routes
+        start = measuring.now(device)
+        loss, send_back = forward(model, inputs, task_ids_B)
+        forward_end = measuring.now(device)
         loss.backward()
-        middle = measuring.now(settings.device)
+        send_back()
+        backward_end = measuring.now(device)
         for p in parameters:
             if p.grad is None:  # as in training: AdamW must see zeros where no example came by
                 p.grad = torch.zeros_like(p)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        end = measuring.now(settings.device)
-        return {"s": end - start, "forward_backward_s": middle - start}
+        end = measuring.now(device)
+        return {
+            "s": end - start,
+            "forward_s": forward_end - start,
+            "forward_backward_s": backward_end - start,
+            "optimizer_s": end - backward_end,
+            "optimizer_share": (end - backward_end) / (end - start),
+        }
 
     return step
 
 
-def source_of_routes(route: str, model, batch_size: int) -> Callable[[], Tensor]:
-    """A function that gives routes (B, L, E); every example has a task of its own."""
-    config, task_ids_B = model.config, torch.arange(batch_size, device=model.device) % measuring.N_TASKS
-    if route == "one_hot":
-        routes_BLE = measuring.one_hot_routes(model, batch_size)
-        return lambda: routes_BLE
-    if route == "average":
-        size = (batch_size, config.num_layers, config.num_experts)
-        return lambda: torch.full(size, 1 / config.num_experts, device=model.device)
-
-    def draw() -> Tensor:
-        config.router_mode = {"straight_through": "gumbel_softmax_st"}.get(route, route)
-        return model.draw_routes(task_ids_B)
-
-    return draw
+def take_routes(model, route: str) -> None:
+    """Set the model to a kind of route; its router is trained where, and only where, it has a say."""
+    if route not in ROUTED:  # plain BART, or the routing model with one expert: there is nothing to choose
+        return
+    for field, value in (LEARNED | ROUTED[route]).items():
+        setattr(model.config, field, value)
+    is_trained = model.config.route_source == "learned" and route != "straight_through_frozen"
+    model.router.requires_grad_(is_trained)
+    model.task_vectors.requires_grad_(is_trained)
 
 
-def plain_loss(bart, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+def routed_forward(model, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Callable[[], None]]:
+    """The loss, and what sends the routes' gradient to the router: they are drawn once, as in `stepping`."""
+    routes_BLE = model.draw_routes(task_ids_B)
+    leaf_BLE = routes_BLE.detach().requires_grad_(routes_BLE.requires_grad)
+    zeros_stay = model.config.router_mode == "top_k"
+    loss = model(**inputs, routes=leaf_BLE, route_groups=task_ids_B, zeros_stay=zeros_stay).loss
+
+    def send_back() -> None:
+        if leaf_BLE.requires_grad:
+            routes_BLE.backward(leaf_BLE.grad)
+
+    return loss, send_back
+
+
+def plain_forward(bart, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Callable[[], None]]:
     """The same loss from a stock BART, which projects every target position to the vocabulary."""
+    source = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    labels = inputs["labels"]
     decoder_input_ids = bart.prepare_decoder_input_ids_from_labels(labels)
-    logits_BTV = bart(input_ids, attention_mask, decoder_input_ids, use_cache=False).logits
-    return F.cross_entropy(logits_BTV.flatten(0, 1), labels.flatten(), reduction="sum", label_smoothing=0.1)
+    logits_BTV = bart(**source, decoder_input_ids=decoder_input_ids, use_cache=False).logits
+    loss = F.cross_entropy(logits_BTV.flatten(0, 1), labels.flatten(), reduction="sum", label_smoothing=0.1)
+    return loss, lambda: None
 
 
 def peak_memory_gb(settings: Settings) -> float:
     """Of this process, which runs two steps of one variant (the second has the optimizer's state)."""
-    name = settings.memory_of
-    is_plain = name.startswith("plain")
-    model = measuring.build_plain_model(settings) if is_plain else measuring.build_routing_model(settings)
-    model.train()
-    step = make_step(name, model, model, build_optimizer(model), settings)
+    route = route_of(settings.memory_of)
+    if route in ROUTED:
+        model = build_routed(settings, settings.num_experts[0])
+    else:
+        model = measuring.build_plain_model(settings).train()
+        if route == "one_expert":
+            model = measuring.with_one_expert(model, settings.model_size)
+    step = make_step(settings.memory_of, model, build_optimizer(model), settings)
     step(), step()
     return measuring.own_peak_memory_gb(settings.device)
+
+
+# ---- the command line
 
 
 def parse_settings(argv: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     measuring.add_common_arguments(parser)
+    parser.set_defaults(model_size=None)
+    parser.add_argument(
+        "--num_experts",
+        type=int,
+        nargs="+",
+        default=[3],
+        help="experts per layer (default 3); if several, --model_size is half by default",
+    )
     parser.add_argument("--batch_size", type=int, default=4, help="examples in a batch (default 4)")
     parser.add_argument("--source_length", type=int, default=128, help="tokens (default 128)")
     parser.add_argument("--target_length", type=int, default=16, help="tokens (default 16)")
     parser.add_argument("--second_shape", default="16x64x16", help="of *_second: batch x source x target")
+    parser.add_argument(
+        "--tasks_per_batch", type=int, default=0, help="0 (default): every example is of a task of its own"
+    )
     parser.add_argument("--steps", type=int, default=7, help="rounds; each runs every variant (default 7)")
-    parser.add_argument("--variants", nargs="+", help=f"default: all of {' '.join(VARIANTS)}")
+    parser.add_argument(
+        "--variants", nargs="+", help=f"among {' '.join(VARIANTS)}\n(default: all up to plain)"
+    )
     args = parser.parse_args(argv)
-    args.variants = measuring.chosen_variants(parser, args.variants, VARIANTS)
+    args.variants = measuring.chosen_variants(parser, args.variants or UNASKED, VARIANTS)
+    args.num_experts = sorted(set(args.num_experts))
+    args.model_size = args.model_size or ("base" if len(args.num_experts) == 1 else "half")
+    if args.num_experts[0] < 2:
+        parser.error(f"--num_experts {args.num_experts[0]}: at least 2; the variant one_expert has one")
+    if not 0 <= args.tasks_per_batch <= measuring.N_TASKS:
+        parser.error(f"--tasks_per_batch {args.tasks_per_batch}: the model has {measuring.N_TASKS} tasks")
+    what = "weights, gradients and AdamW's state"
+    measuring.check_memory(parser, args, args.num_experts[-1], 16, what)
     return Settings(**vars(args))
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from dataloader.errors import InputError, did_you_mean
 from dataloader.jsonfile import load_json_object
-from routing_moe.results import read_scores
+from routing_moe.results import ScoresFile, read_scores
 from routing_moe.run_state import load_run_settings
 from routing_moe.settings import FREE_ON_RESUME
 
@@ -24,30 +24,6 @@ SCORING = (
     "no_repeat_ngram_size", "generate_from_bos", "eval_sampled_routes", "predict_temperature",
 )  # fmt: skip
 MOST_NAMES = 6  # tasks named in one message
-
-
-@dataclass(frozen=True)
-class ScoresFile:
-    """Which scores of a run: of a checkpoint, on the dev or test files of a section of the split."""
-
-    part: str = "test"
-    section: str = "train"
-    checkpoint_name: str = "best"
-    prefix: str = ""
-
-    @property
-    def path(self) -> str:
-        """From the run folder."""
-        return f"{self.checkpoint_name}/{self._start}{self.part}-performance.csv"
-
-    @property
-    def settings_path(self) -> str:
-        """The settings of the command that wrote the scores."""
-        return f"{self.checkpoint_name}/{self._start}settings.json"
-
-    @property
-    def _start(self) -> str:
-        return f"{self.prefix}eval-" + ("" if self.section == "train" else f"{self.section}_tasks-")
 
 
 @dataclass(frozen=True)

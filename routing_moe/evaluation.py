@@ -23,6 +23,7 @@ from dataloader.encoding import EncodedExamples, TextFormat, encode
 from dataloader.gym import Example, Gym
 from dataloader.metrics import evaluate
 from routing_moe.selection import random_one_hot
+from routing_moe.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,21 @@ class Decoding:
     no_repeat_ngram_size: int | None = None  # None: as the model's generation settings say
     random_draws: int = 5  # of all routes, where they are random for each example
     seed: int = 42  # of these draws
+
+
+def decoding_of(settings: Settings) -> Decoding:
+    """How the run's settings say to generate predictions."""
+    return Decoding(
+        num_beams=settings.num_beams,
+        max_output_length=settings.max_output_length,
+        batch_size=settings.predict_batch_size,
+        do_lowercase=settings.do_lowercase,
+        generate_from_bos=settings.generate_from_bos,
+        sampled_routes=settings.eval_sampled_routes,
+        no_repeat_ngram_size=settings.no_repeat_ngram_size,
+        random_draws=settings.random_eval_draws,
+        seed=settings.seed,
+    )
 
 
 def load_task_files(

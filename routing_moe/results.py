@@ -6,6 +6,7 @@ Also the comparison of variants over runs: mean, sample std, paired differences 
 import contextlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,30 @@ from routing_moe.run_state import write_text
 SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
 CONSTANT = "constant answer"  # the baseline's name among the variants of a comparison
 RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class ScoresFile:
+    """Which scores of a run: of a checkpoint, on the dev or test files of a section of the split."""
+
+    part: str = "test"
+    section: str = "train"
+    checkpoint_name: str = "best"
+    prefix: str = ""
+
+    @property
+    def path(self) -> str:
+        """From the run folder."""
+        return f"{self.checkpoint_name}/{self._start}{self.part}-performance.csv"
+
+    @property
+    def settings_path(self) -> str:
+        """The settings of the command that wrote the scores."""
+        return f"{self.checkpoint_name}/{self._start}settings.json"
+
+    @property
+    def _start(self) -> str:
+        return f"{self.prefix}eval-" + ("" if self.section == "train" else f"{self.section}_tasks-")
 
 
 def write_predictions(folder: Path, prefix: str, files: list[TaskFile], predictions: list) -> None:

@@ -17,7 +17,7 @@ from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError, in_brief
 from dataloader.ontology import Ontology
 from routing_moe.analysis.pictures import plot_routes
-from routing_moe.evaluation import Decoding, TaskFile, loss_per_token, mean_score, predict
+from routing_moe.evaluation import TaskFile, decoding_of, loss_per_token, mean_score, predict
 from routing_moe.run_state import (
     load_training_state,
     replacing_directory,
@@ -299,21 +299,6 @@ def described_routes(model, settings: Settings) -> str:
         "fixed": "random for each task, drawn once",
     }[config.route_source]
     return f"{source}; {config.num_experts} experts a layer, mixing {config.expert_mixing}"
-
-
-def decoding_of(settings: Settings) -> Decoding:
-    """How the run's settings say to generate predictions."""
-    return Decoding(
-        num_beams=settings.num_beams,
-        max_output_length=settings.max_output_length,
-        batch_size=settings.predict_batch_size,
-        do_lowercase=settings.do_lowercase,
-        generate_from_bos=settings.generate_from_bos,
-        sampled_routes=settings.eval_sampled_routes,
-        no_repeat_ngram_size=settings.no_repeat_ngram_size,
-        random_draws=settings.random_eval_draws,
-        seed=settings.seed,
-    )
 
 
 def peak_memory_gb() -> float:

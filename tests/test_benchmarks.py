@@ -2,13 +2,13 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import predict, train_step
+from benchmarks import comparing, measuring, predict, train_step
+from routing_moe import RoutingBartForConditionalGeneration
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = ["--model_size", "tiny", "--threads", "1"]
@@ -20,26 +20,54 @@ def parse_report(stdout: str) -> dict:
     (line,) = stdout.splitlines()
     report = json.loads(line)
     assert {"settings", "versions", "git", "device", "threads", "load_average_before"} <= set(report)
-    numbers = [n for values in report["variants"].values() for n in values.values()]
-    assert all(math.isfinite(n) and n > 0 for n in [*numbers, *report["ratios"].values()])
+    assert all(math.isfinite(n) for n in numbers_in(report.get("across_experts", {})))
+    assert all(math.isfinite(n) and n > 0 for n in numbers_in([report["variants"], report["ratios"]]))
     return report
 
 
+def numbers_in(values) -> list[float]:
+    if isinstance(values, dict | list):
+        parts = values.values() if isinstance(values, dict) else values
+        return [n for part in parts for n in numbers_in(part)]
+    return [values]
+
+
+# ---- whole scripts
+
+
 def test_train_step_times_every_variant_and_relates_them(capsys):
-    train_step.main([*TRAIN, "--steps", "2", "--no_memory"])
+    train_step.main([*TRAIN, "--steps", "1", "--no_memory", "--variants", *train_step.VARIANTS])
     report = parse_report(capsys.readouterr().out)
     assert report["benchmark"] == "train_step"
-    assert list(report["variants"]) == train_step.VARIANTS
-    for values in report["variants"].values():
-        assert set(values) == {"median_s", "min_s", "forward_backward_s"}
-        assert values["min_s"] <= values["median_s"]
+    assert list(report["variants"]) == ["3"]
+    assert list(report["variants"]["3"]) == train_step.VARIANTS
+    for values in report["variants"]["3"].values():
+        parts = {"forward_s", "forward_backward_s", "optimizer_s", "optimizer_share"}
+        assert set(values) == {"median_s", "min_s"} | parts
+        assert values["forward_s"] <= values["forward_backward_s"] <= values["median_s"]
+        assert values["optimizer_share"] < 1
     assert {
         "straight_through_slow_over_fast_step",
         "one_hot_over_plain_forward_backward",
         "one_hot_second_over_plain_second_forward_backward",
         "average_over_plain_step",
-        "softmax_over_plain_step",
-    } <= set(report["ratios"])
+        "one_expert_over_plain_step",
+        "merged_softmax_over_softmax_step",
+        "merged_softmax_one_task_over_softmax_forward_backward",
+    } <= set(report["ratios"]["3"])
+    assert report["across_experts"] == {}
+
+
+def test_a_sweep_relates_every_number_of_experts_to_plain_and_prints_a_table(capsys):
+    names = ["straight_through", "random", "plain"]
+    train_step.main([*TRAIN, "--steps", "1", "--no_memory", "--num_experts", "4", "2", "--variants", *names])
+    printed = capsys.readouterr()
+    report = parse_report(printed.out)
+    assert {E: list(variants) for E, variants in report["variants"].items()} == {"2": names, "4": names}
+    assert "random_over_plain_forward_backward" in report["ratios"]["4"]
+    assert {"random_flatness", "straight_through_growth"} <= set(report["across_experts"])
+    assert "E = 2 | E = 4 |" in printed.err
+    assert "| `random` |" in printed.err
 
 
 def test_predict_times_every_variant_and_relates_them(capsys):
@@ -58,17 +86,187 @@ def test_predict_times_every_variant_and_relates_them(capsys):
 
 @pytest.mark.parametrize(
     ("script", "flags"),
-    [("train_step", [*TRAIN, "--variants", "plain"]), ("predict", [*PREDICT, "--variants", "one_hot"])],
+    [(train_step, [*TRAIN, "--variants", "plain"]), (predict, [*PREDICT, "--variants", "one_hot"])],
 )
-def test_as_scripts_they_measure_memory_in_a_process_of_its_own(script, flags):
-    command = [sys.executable, f"benchmarks/{script}.py", "--steps", "1", *flags]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    (values,) = parse_report(ended.stdout)["variants"].values()
+def test_memory_is_measured_by_the_script_run_in_a_process_of_its_own(script, flags, capsys, monkeypatch):
+    monkeypatch.chdir(REPOSITORY.parent)
+    script.main([*flags, "--steps", "1"])
+    variants = parse_report(capsys.readouterr().out)["variants"]
+    (values,) = variants["3"].values() if script is train_step else variants.values()
     assert values["peak_memory_gb"] > 0.05
 
 
-def test_an_unknown_variant_is_refused_with_the_known_ones(capsys):
+# ---- what a variant is
+
+
+@pytest.fixture
+def tiny_settings():
+    flags = [*TRAIN, "--no_memory", "--num_experts", "4", "--tasks_per_batch", "2"]
+    return train_step.parse_settings(flags)
+
+
+@pytest.mark.parametrize(
+    ("route", "experts_per_row", "is_trained"),
+    [
+        ("average", 4, False),
+        ("softmax", 4, True),
+        ("gumbel_softmax", 4, True),
+        ("straight_through", 1, True),
+        ("straight_through_frozen", 1, False),
+        ("top_k", 2, True),
+        ("random", 1, False),
+        ("task_random", 1, False),
+        ("merged_softmax", 4, True),
+    ],
+)
+def test_a_variant_takes_the_routes_it_is_named_for(tiny_settings, route, experts_per_row, is_trained):
+    model = train_step.build_routed(tiny_settings, 4)
+    train_step.take_routes(model, "merged_softmax")  # whatever came before
+    train_step.take_routes(model, route)
+    routes_BLE = model.draw_routes(tiny_settings.task_ids(route, 0))
+    assert ((routes_BLE > 0).sum(-1) == experts_per_row).all()
+    assert routes_BLE.requires_grad == is_trained
+    assert (model.config.expert_mixing == "parameters") == route.startswith("merged")
+
+
+@pytest.mark.parametrize("route", ["softmax", "straight_through", "top_k", "merged_softmax"])
+def test_a_step_gives_router_and_experts_the_gradients_of_the_whole_graph(tiny_settings, route):
+    model = train_step.build_routed(tiny_settings, 4).double().eval()  # no dropout, no noise
+    train_step.take_routes(model, route)
+    inputs = measuring.random_source(4, 12, 200, "cpu") | {"labels": torch.randint(4, 200, (4, 5))}
+    inputs["loss_only"] = True
+    task_ids_B = tiny_settings.task_ids(route, 0)
+    if route == "straight_through":
+        model.train().apply(lambda module: setattr(module, "dropout", 0.0))
+        model.apply(lambda module: setattr(module, "activation_dropout", 0.0))
+    gradients = []
+    for way in ("leaf", "graph"):
+        torch.manual_seed(0)
+        if way == "leaf":
+            loss, send_back = train_step.routed_forward(model, inputs, task_ids_B)
+            loss.backward()
+            send_back()
+        else:
+            model(**inputs, task_ids=task_ids_B).loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+        model.zero_grad(set_to_none=True)
+    assert any(name.startswith("router.") and g.abs().max() > 0 for name, g in gradients[0].items())
+    torch.testing.assert_close(*gradients)
+
+
+def test_tasks_take_turns_in_a_batch_and_change_from_round_to_round(tiny_settings):
+    assert tiny_settings.task_ids("softmax", 0).tolist() == [0, 1, 0, 1]
+    assert tiny_settings.task_ids("softmax", 1).tolist() == [4, 5, 4, 5]
+    assert tiny_settings.task_ids("merged_softmax_one_task", 1).tolist() == [4, 4, 4, 4]
+    assert tiny_settings.task_ids("one_hot", 0).tolist() == [0, 1, 2, 3]
+    assert tiny_settings.task_ids("one_hot_second", 0).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_all_variants_train_one_set_of_weights(tiny_settings):
+    model = train_step.build_routed(tiny_settings, 4)
+    plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])
+    one_expert = measuring.with_one_expert(plain, "tiny")
+    own = {id(p) for p in model.parameters()}
+    assert {id(p) for p in plain.parameters()} < own
+    assert {id(p) for p in one_expert.parameters()} == {id(p) for p in plain.parameters()}
+
+
+# ---- from seconds to ratios
+
+
+def seconds(forward: float, backward: float, optimizer: float) -> dict[str, float]:
+    both, step = forward + backward, forward + backward + optimizer
+    fields = dict(forward_s=forward, forward_backward_s=both, median_s=step, min_s=step)
+    return fields | dict(optimizer_s=optimizer, optimizer_share=optimizer / step)
+
+
+@pytest.fixture
+def measured():
+    """Plain BART: forward 1 s, backward 2 s, optimizer 1 s; all twice as slow while E is 4."""
+    return {
+        E: {
+            "straight_through": seconds(slow * (1 + (E - 1)), slow * 2, slow * E),
+            "softmax": seconds(slow * E, slow * 2 * E, slow * E),
+            "merged_softmax": seconds(slow * 3, slow * 6, slow * E),
+            "random": seconds(slow * 1.1, slow * 2.2 * (1.1 if E == 8 else 1), slow * E),
+            "plain": seconds(slow, slow * 2, slow),
+        }
+        for E, slow in ((2, 1), (4, 2), (8, 1))
+    }
+
+
+def test_ratios_relate_variants_of_the_same_rounds(measured):
+    ratios = comparing.ratios_of(measured[4])
+    assert ratios["straight_through_over_plain_forward_backward"] == pytest.approx(12 / 6)
+    assert ratios["straight_through_over_plain_step"] == pytest.approx(20 / 8)
+    assert ratios["merged_softmax_over_softmax_forward_backward"] == pytest.approx(18 / 24)
+    assert ratios["merged_average_over_average_step"] is None
+
+
+def test_growth_is_counted_in_plain_forward_passes_and_flatness_from_first_to_last(measured):
+    across = comparing.across_experts(measured)
+    assert across["straight_through_growth"] == pytest.approx(1)
+    assert across["straight_through_backward_growth"] == pytest.approx(0, abs=1e-9)
+    assert across["softmax_growth"] == pytest.approx(3)
+    assert across["softmax_backward_growth"] == pytest.approx(2)
+    assert across["softmax_flatness"] == pytest.approx(4)
+    assert across["random_flatness"] == pytest.approx((1.1 + 2.42) / 3.3)
+    assert "plain_growth" not in across
+    assert comparing.across_experts({2: measured[2]}) == {}
+
+
+def test_the_table_has_a_row_per_variant_and_a_column_per_number_of_experts(measured):
+    header, _, *rows = comparing.markdown_table(measured).splitlines()
+    assert header.endswith("| E = 2 | E = 4 | E = 8 |")
+    assert rows[0] == "| `straight_through` | 1.33 / 1.50 (33%) | 2.00 / 2.50 (40%) | 3.33 / 4.50 (44%) |"
+    assert rows[-1] == "| `plain`, seconds | 3 / 4 (25%) | 6 / 8 (25%) | 3 / 4 (25%) |"
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--variants", "one_hott"], "--variants one_hott: it must be among average softmax"),
+        (["--num_experts", "1", "2"], "--num_experts 1: at least 2; the variant one_expert has one"),
+        (["--tasks_per_batch", "65"], "--tasks_per_batch 65: the model has 64 tasks"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(flags, message, capsys):
     with pytest.raises(SystemExit):
-        train_step.main(["--variants", "one_hott"])
-    assert "--variants one_hott: it must be among average average_slow" in capsys.readouterr().err
+        train_step.main([*TINY, *flags])
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_fit_is_refused_before_it_is_built(capsys, monkeypatch):
+    monkeypatch.setattr(measuring, "machine_memory_gb", lambda device: (20.0, 24.0))
+    with pytest.raises(SystemExit):
+        train_step.main(["--model_size", "base", "--num_experts", "2", "16"])
+    assert (
+        "--model_size base --num_experts 16: weights, gradients and AdamW's state of 1629M parameters take "
+        "26.1 GB, activations come on top; this machine has 24.0 GB in all" in capsys.readouterr().err
+    )
+
+
+def test_a_sweep_has_a_size_of_its_own_that_fits_16_experts_and_warns_when_memory_is_short(
+    capsys, monkeypatch
+):
+    monkeypatch.setattr(measuring, "machine_memory_gb", lambda device: (7.0, 10.0))
+    assert train_step.parse_settings(["--num_experts", "2", "16"]).model_size == "half"
+    assert "warning: --model_size half --num_experts 16" in capsys.readouterr().err
+    assert train_step.parse_settings(["--num_experts", "2"]).model_size == "base"
+
+
+def test_quickly_filled_and_merely_counted_models_have_the_parameters_of_a_real_one(tiny_settings):
+    real = RoutingBartForConditionalGeneration(measuring.model_config("tiny", 4))
+    filled = measuring.build_routing_model(tiny_settings, 4)
+    shapes = {name: p.shape for name, p in real.named_parameters()}
+    assert {name: p.shape for name, p in filled.named_parameters()} == shapes
+    assert all(p.isfinite().all() and p.abs().max() < 2 for p in [*filled.parameters(), *filled.buffers()])
+    assert measuring.count_parameters("tiny", 4) == sum(p.numel() for p in real.parameters())
+
+
+def test_the_memory_of_this_machine_is_known():
+    free, total = measuring.machine_memory_gb("cpu")
+    assert 0 < free <= total

@@ -19,7 +19,8 @@ from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe import comparable_runs, results
 from routing_moe.analysis.comparison import plot_comparison
 from routing_moe.checks import ontology_path
-from routing_moe.comparable_runs import Run, ScoresFile
+from routing_moe.comparable_runs import Run
+from routing_moe.results import ScoresFile
 from routing_moe.run_state import write_text
 
 

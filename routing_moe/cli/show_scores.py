@@ -16,8 +16,7 @@ from dataloader.errors import InputError
 from dataloader.gym import PARTS
 from dataloader.ontology import Ontology
 from routing_moe.checks import ontology_path
-from routing_moe.comparable_runs import ScoresFile
-from routing_moe.results import category_table, markdown_table, read_scores
+from routing_moe.results import ScoresFile, category_table, markdown_table, read_scores
 from routing_moe.run_state import load_run_settings, write_text
 
 

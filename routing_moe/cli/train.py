@@ -24,15 +24,14 @@ from dataloader.encoding import encode
 from dataloader.errors import InputError, in_brief
 from routing_moe.checks import Inputs, check_inputs
 from routing_moe.cli.arguments import flags_given, parse_settings
-from routing_moe.evaluation import load_task_files, mean_score, predict
 from routing_moe.idle_flags import notes
-from routing_moe.results import constant_scores, write_predictions
+from routing_moe.prediction import run_prediction, task_files
 from routing_moe.run_state import describe_run, find_checkpoint, write_text
 from routing_moe.settings import Settings
-from routing_moe.starting import checkpoint_to_resume, checkpoint_to_start_from, load_start
+from routing_moe.starting import checkpoint_to_resume, load_start
 from routing_moe.stepping import TrainingDiverged
 from routing_moe.tracking import log_to_file, start_logging, start_trackers
-from routing_moe.training import Training, decoding_of
+from routing_moe.training import Training
 
 log = logging.getLogger("routing_moe")
 
@@ -113,53 +112,11 @@ def run_training(settings: Settings, inputs: Inputs, accelerator: Accelerator, c
     training.run()
 
 
-def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator) -> None:
-    """Score the dev and test files of a section of the split; write scores and predictions."""
-    tasks = list(inputs.split.section(settings.predict_split))
-    model, tokenizer = load_start(settings, inputs.split)
-    model.to(accelerator.device)
-    log_to_file(settings.output_dir, accelerator, "eval_log.txt")
-    if settings.predict_temperature is not None:
-        model.config.router_temperature = settings.predict_temperature
-    checkpoint = checkpoint_to_start_from(settings)
-    # The scores of another run's checkpoint are this run's: that folder is not ours to write into.
-    place = Path(settings.output_dir) / checkpoint.name
-    section = "" if settings.predict_split == "train" else f"{settings.predict_split}_tasks-"
-    for part in ("dev", "test"):
-        files = task_files(settings, inputs, tasks, part, model, tokenizer)
-        scores, predictions = predict(model, tokenizer, files, decoding_of(settings), accelerator)
-        if accelerator.is_main_process:
-            scores["constant"] = constant_scores(files, inputs.train_gym, inputs.predict_gym)
-            path = place / f"{settings.prefix}eval-{section}{part}-performance.csv"
-            write_predictions(place / "predictions", settings.prefix, files, predictions)
-            write_text(path, scores.to_csv())
-            log.info(
-                "%s tasks, %s files: mean score %.4f over %d files, in %s",
-                settings.predict_split, part, mean_score(scores), len(files), path,
-            )  # fmt: skip
-    if accelerator.is_main_process:
-        description = json.dumps(describe_run(settings.to_dict()), indent=1)
-        write_text(place / f"{settings.prefix}eval-{section}settings.json", description)
-
-
 def note_skipped(inputs: Inputs) -> None:
     """How many malformed lines were left out."""
     for gym in {id(gym): gym for gym in (inputs.train_gym, inputs.predict_gym)}.values():
         if gym.n_skipped:
             log.info("left out %d malformed lines of %s", gym.n_skipped, gym.folder)
-
-
-def task_files(settings: Settings, inputs: Inputs, tasks, part: str, model, tokenizer):
-    return load_task_files(
-        inputs.predict_gym,
-        tasks,
-        part,
-        settings.predict_samples,
-        tokenizer,
-        inputs.text_format,
-        {name: row for row, name in enumerate(model.config.task_names)},
-        limit=settings.examples_per_file,
-    )
 
 
 if __name__ == "__main__":
