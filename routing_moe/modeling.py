@@ -252,10 +252,10 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         """Generate as BART does, along `routes` (B, L, E) or the routes of `task_ids` (B,).
 
         One-hot routes and merged parameters are decoded by the plain BART that each distinct route amounts
-        to, at its cost; soft routes keep one cache per expert, and so do one-hot routes when there are more
-        different ones than experts. Any mix of tasks in a batch. A batch with several routes that asks for
-        more than token ids (`return_dict_in_generate`) takes the soft path, or if parameters are merged
-        that without a cache.
+        to, at its cost; soft routes keep one cache per expert, and so does a batch of more different one-hot
+        routes than twice the experts, where decoding all at once is faster than one after the other. Any mix
+        of tasks in a batch. A batch with several routes that asks for more than token ids
+        (`return_dict_in_generate`) takes the soft path, or if parameters are merged that without a cache.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
@@ -268,7 +268,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
                 return self.to_bart(routes[0]).generate(inputs, **kwargs)
             merges = self.config.expert_mixing == "parameters"
             can_split = inputs is not None and not kwargs.get("return_dict_in_generate")
-            if can_split and (merges or distinct <= self.config.num_experts):
+            if can_split and (merges or distinct <= 2 * self.config.num_experts):
                 return self._generate_by_route(inputs, routes, which_B, kwargs)
             if merges and distinct > 1:
                 kwargs["use_cache"] = False

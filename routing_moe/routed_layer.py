@@ -65,6 +65,7 @@ class RoutePlan:
             groups_B = routes_BLE.detach().unique(dim=0, return_inverse=True)[1]
         elif groups_B is None:
             groups_B = torch.arange(len(routes_BLE))
+        groups_B = groups_B.to(routes_BLE.device)
         return cls(routes_BLE, merged=[(groups_B == g).nonzero()[:, 0] for g in groups_B.unique().tolist()])
 
     def examples(self, row: int, expert: int) -> tuple[Tensor | None, Tensor | None]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from routing_moe.cli import compare_runs, merge
 from routing_moe.cli.arguments import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -12,14 +13,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 # accelerate's, and what the README says is left out
-NOT_OURS = {
-    "--num_processes",
-    "--verbose",
-    "--avg_routing",
-    "--random_routing",
-    "--task_level_random_routing",
-    "--task_level_random_n",
-}
+NOT_OURS = {"--num_processes", "--verbose"}
 
 
 def code_blocks(language: str) -> list[str]:
@@ -39,7 +33,8 @@ def test_every_script_module_and_folder_named_exists():
 
 
 def test_every_flag_named_is_a_flag_or_said_to_be_left_out():
-    known = set(build_parser("")._option_string_actions) | NOT_OURS
+    parsers = [build_parser(""), merge.build_parser(), compare_runs.build_parser()]
+    known = NOT_OURS.union(*(parser._option_string_actions for parser in parsers))
     assert set(re.findall(r"(?<![\w-])--\w+", README)) - known == set()
 
 

@@ -426,11 +426,12 @@ def test_merged_models_generate_as_the_plain_barts_of_their_routes(num_beams, ma
 
 def test_many_different_one_hot_routes_are_decoded_together(make_model, batch, monkeypatch):
     model = make_model(num_experts=2)
-    routes = one_hot_routes([[0, 1, 1, 0], [1, 1, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1]], 2)
-    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    choices = [[0, 1, 1, 0], [1, 1, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 1], [0, 0, 1, 1]]
+    routes = one_hot_routes(choices, 2)
+    inputs = {k: torch.cat([v, v[:2]]) for k, v in batch.items() if k != "labels"}
     one_by_one = [
         model.generate(**{k: v[b : b + 1] for k, v in inputs.items()}, routes=routes[b : b + 1], max_length=9)
-        for b in range(4)
+        for b in range(6)
     ]
     monkeypatch.setattr(model, "to_bart", None)
     together = model.generate(**inputs, routes=routes, max_length=9)
