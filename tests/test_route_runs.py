@@ -216,7 +216,6 @@ def test_tasks_that_training_did_not_know_can_be_scored_where_routes_do_not_depe
     (tmp_path / "gym/metrics.json").write_text('{"newcomer": "EM"}')
     only = NO_ROUTER | dict(do_train=None, initialize_from_vanilla=None, init_eps=None, num_experts=None)
     asked = only | dict(custom_tasks_splits=tmp_path / "split.json", predict_split="test", do_predict=True)
-    asked |= dict(predict_dir=tmp_path / "gym")
     code = run(tmp_path / "gym", world.bart, folder, **asked)
     if name == "task_random":
         assert code == 2

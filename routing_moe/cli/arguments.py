@@ -47,6 +47,8 @@ def parse_settings(argv: list[str] | None, description: str) -> Settings:
     if not known.do_train:
         run = Path(known.checkpoint).parent if known.checkpoint else known.output_dir
         trained = load_run_settings(run) or {}
+        if "train_dir" in flags_given(argv) and known.train_dir != trained.get("train_dir"):
+            trained.pop("predict_dir", None)  # another gym is named, with dev and test files of its own
         parser.set_defaults(**{name: trained[name] for name in AS_TRAINED if name in trained})
         known = parser.parse_args(argv)
     settings = Settings(**vars(known))
