@@ -94,9 +94,17 @@ done
 for seed in $SEEDS; do
     [[ $seed =~ ^[0-9]+$ ]] || faults+=("SEEDS: $seed is not a whole number")
 done
+for names in "$VARIANTS" "$SEEDS"; do
+    twice=$(tr ' ' '\n' <<<"$names" | sed '/^$/d' | sort | uniq -d | tr '\n' ' ')
+    [ -z "$twice" ] || faults+=("VARIANTS, SEEDS: name $twice more than once")
+done
+if [ -n "${BASELINE:-}" ] && [[ " $VARIANTS " != *" $BASELINE "* ]] && [ ! -d "$OUTPUT_DIR/$BASELINE" ]; then
+    faults+=("BASELINE: $BASELINE is neither among VARIANTS nor in $OUTPUT_DIR")
+fi
 [[ $JOBS =~ ^[1-9][0-9]*$ ]] || faults+=("JOBS: $JOBS is not a whole number from 1")
 for flag in "$@"; do
     case ${flag%%=*} in
+        --total_steps) faults+=("$flag: is not for all runs; set TOTAL_STEPS") ;;
         --avg_routing | --random_routing | --task_level_random_routing | --router_mode | --router_top_k | \
             --expert_mixing | --num_experts | --seed | --output_dir | --prefix | --predict_split)
             faults+=("$flag: is not for all runs; the variants set it themselves (see VARIANTS, SEEDS, MIXTURE_FLAGS)") ;;

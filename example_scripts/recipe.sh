@@ -19,6 +19,7 @@ else
     LEARNING_RATE=${LEARNING_RATE:-1e-5} ROUTER_LR=${ROUTER_LR:-1e-3} TASK_MODEL_LR=${TASK_MODEL_LR:-1e-2}
     TOTAL_STEPS=${TOTAL_STEPS:-30000} EVAL_PERIOD=${EVAL_PERIOD:-750}
 fi
+whole_numbers TOTAL_STEPS EVAL_PERIOD
 if [ -z "${DATA_DIR:-}" ]; then
     DATA_DIR=data/skill_gym
     make_skill_gym

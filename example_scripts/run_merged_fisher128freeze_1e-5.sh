@@ -22,7 +22,18 @@ if [ ! -f "$OUTPUT_DIR/init/config.json" ]; then
 fi
 own_model=${MODEL:-}
 source example_scripts/recipe.sh
+for flag in "$@"; do
+    case $flag in
+        --total_steps* | --anneal_rate*)
+            echo "error: $flag: the annealing follows from the number of steps; set STAGE2_STEPS instead" >&2
+            exit 2
+            ;;
+    esac
+done
 
+for name in STAGE2_STEPS STAGE2_EVAL_PERIOD; do
+    if [ -n "${!name:-}" ]; then whole_numbers "$name"; fi
+done
 if [ -n "$own_model" ]; then
     steps=${STAGE2_STEPS:-$((2 * TOTAL_STEPS))}
     eval_period=$((steps < 20 ? 1 : steps / 20))
@@ -33,7 +44,8 @@ fi
 LEARNING_RATE=${STAGE2_LEARNING_RATE:-$LEARNING_RATE} TOTAL_STEPS=$steps
 EVAL_PERIOD=${STAGE2_EVAL_PERIOD:-$eval_period}
 
-# 300 * exp(-6) is below 1: the temperature is down after 95% of the steps, whatever their number.
+# 300 * exp(-6) is below 1: the temperature is down after 95% of the steps, whatever their number. It must not be
+# the passes over a small gym that end the run before.
 train \
     --checkpoint_name init \
     --router_mode softmax \
@@ -42,5 +54,6 @@ train \
     --initial_tau 300 \
     --minimum_tau 1 \
     --anneal_rate "$(awk "BEGIN { print 6 / $steps }")" \
+    --num_train_epochs 1000000 \
     --no_eval_until "${STAGE2_NO_EVAL_UNTIL:-$((steps / 4))}" \
     "$@"

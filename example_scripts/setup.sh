@@ -33,6 +33,17 @@ make_environment() {
     PYTHON=.venv/bin/python
 }
 
+# whole_numbers NAME ...: stops unless each of these variables is a whole number from 1.
+whole_numbers() {
+    local name
+    for name in "$@"; do
+        if ! [[ ${!name} =~ ^[1-9][0-9]*$ ]]; then
+            echo "error: $name is '${!name}'; it must be a whole number from 1" >&2
+            exit 2
+        fi
+    done
+}
+
 # The embedded gym, written once per version of its generator.
 make_skill_gym() {
     local wanted

@@ -9,7 +9,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
 
 OUTPUT_DIR=${OUTPUT_DIR:-models/routing_bart}
 case " $* " in
-    *" --avg_routing "* | *" --random_routing "* | *" --task_level_random_routing "* | *" --num_experts 1 "*) ;;
+    *" --avg_routing "* | *" --random_routing "* | *" --task_level_random_routing "* | *" --num_experts 1 "* | \
+        *" --num_experts=1 "*) ;;
     *) set -- "${learned[@]}" "$@" ;;
 esac
 train --model "$MODEL" --initialize_from_vanilla "$@"

@@ -172,6 +172,12 @@ def source_faults(settings: Settings, fields: dict) -> list[str]:
         n, E = getattr(settings, name), fields["num_experts"]
         if counts_experts and n is not None and n > E >= 1:
             faults.append(f"--{name} is {n}, but a layer has {E} experts")
+    trains = settings.router_lr > 0 or (settings.task_model_lr > 0 and not settings.freeze_task_model)
+    if settings.do_train and trains and counts["router_top_k"] and fields["router_top_k"] == 1:
+        faults.append(
+            "--router_top_k is 1, which trains no router: whatever the logits, its only weight is 1; give 2 "
+            "or more, or --router_mode gumbel_softmax_st to learn the choice of one expert"
+        )
     return faults
 
 
@@ -217,8 +223,12 @@ def run_folder_faults(settings: Settings) -> list[str]:
         return [f"--output_dir {reason}"]
     faults = Faults()
     saved = faults.of(load_run_settings, folder)
-    if faults or saved is None or not settings.do_train:
+    if faults or not settings.do_train:
         return faults
+    if saved is None:
+        foreign = [name for name in ("config.json", "best", "last") if (folder / name).exists()]
+        there = f"--output_dir {folder} holds {' and '.join(foreign)} of something else; name another folder"
+        return [there] if foreign else []
     if not settings.resume:
         return [
             f"--output_dir {folder} already holds a run; give --resume to continue it, or name another folder"

@@ -23,6 +23,11 @@ SCORING = (
     "max_input_length", "max_output_length", "do_lowercase", "append_another_bos", "num_beams",
     "no_repeat_ngram_size", "generate_from_bos", "eval_sampled_routes", "predict_temperature",
 )  # fmt: skip
+# How much a variant was trained, and how large it is: to be alike for a fair comparison.
+BUDGET = (
+    "total_steps", "num_train_epochs", "train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "warmup_ratio", "max_grad_norm", "weight_decay", "debug", "model", "num_experts",
+)  # fmt: skip
 MOST_NAMES = 6  # tasks named in one message
 
 
@@ -181,6 +186,13 @@ def comparison_warnings(runs: list[Run]) -> list[str]:
         ]
     scored = {str(run): {k: v for k, v in run.scored_with.items() if k in SCORING} for run in runs}
     warnings += [f"not all runs were scored alike: {line}" for line in _differing(scored)]
+    budgets = {str(run): {k: v for k, v in run.settings.items() if k in BUDGET} for run in runs}
+    for run in runs:
+        if run.settings.get("num_experts") == 1:  # a plain BART among mixtures
+            del budgets[str(run)]["num_experts"]
+        if not run.settings.get("initialize_from_vanilla", True):  # a checkpoint brings these
+            budgets[str(run)].pop("model", None), budgets[str(run)].pop("num_experts", None)
+    warnings += [f"not all runs were trained alike: {line}" for line in _differing(budgets)]
     gyms = {str(run): {k: _real(run.settings.get(k)) for k in ("train_dir", "predict_dir")} for run in runs}
     copies = "the scores name the same tasks and rows, so these are taken for copies of one gym"
     return warnings + [f"{line}; {copies}" for line in _differing(gyms)]

@@ -21,7 +21,8 @@ class RoutingBartConfig(BartConfig):
     router_top_k: experts with a weight above 0 in mode "top_k".
     router_input_dim, router_hidden_dim: width of a task vector (D) and of the router's hidden layer.
     encoder_vanilla_layers, decoder_vanilla_layers: 0-based layers that keep one plain BART layer.
-    exploration_epsilon: probability that a (task, layer) choice is replaced by a random expert in training.
+    exploration_epsilon: probability that a choice, drawn for an example (to mix parameters: for a task) and
+        layer, is replaced by a random expert in training.
     label_smoothing: of the training loss (the published code fixes 0.1).
     router_temperature: the temperature the routes are read at; training anneals and stores it.
     task_names: the tasks, in the order of the rows of `model.task_vectors` (or `model.task_routes`).
@@ -77,6 +78,10 @@ class RoutingBartConfig(BartConfig):
             outside = [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]
             if outside:
                 found.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")
+        if self.expert_mixing == "parameters" and self.route_source == "random":
+            found.append(
+                "expert_mixing is 'parameters' with random routes: one-hot, they have nothing to mix"
+            )
         if self.num_experts > 1 and not self.routed_rows:
             found.append("every layer is a vanilla layer; num_experts 1 is how to ask for a plain BART")
         attended = {"transformer": "router_input_dim", "transformer_layer_specific": "router_hidden_dim"}

@@ -89,8 +89,8 @@ def predict(model, tokenizer, files: list[TaskFile], decoding: Decoding, acceler
 
     scores: DataFrame with task_prefix (the task's name), sample, metric, performance, n; with random routes
     the performance is a mean over draws, and performance_std (sample standard deviation; empty for a single
-    draw) and draws follow. predictions: for each file a list of draws (mostly one), each a list of strings in
-    the order of the file's examples.
+    draw), draws (their number) and each draw's score, draw_1 and so on, follow. predictions: for each file
+    a list of draws (mostly one), each a list of strings in the order of the file's examples.
     """
     model.eval()
     own = list(range(len(files)))[accelerator.process_index :: accelerator.num_processes]
@@ -104,15 +104,29 @@ def predict(model, tokenizer, files: list[TaskFile], decoding: Decoding, acceler
     rows = []
     for file, draws in zip(files, predictions, strict=True):
         values = pd.Series([score(file, texts, decoding.do_lowercase) for texts in draws])
-        spread = (values.std(), len(draws)) if model.config.route_source == "random" else ()
-        rows.append((file.task, file.sample, file.metric, values.mean(), len(file.examples), *spread))
-    columns = ["task_prefix", "sample", "metric", "performance", "n", "performance_std", "draws"]
-    return pd.DataFrame(rows, columns=columns[: len(rows[0])]), predictions
+        row = {
+            "task_prefix": file.task,
+            "sample": file.sample,
+            "metric": file.metric,
+            "performance": values.mean(),
+            "n": len(file.examples),
+        }
+        if model.config.route_source == "random":
+            row |= {"performance_std": values.std(), "draws": len(draws)}
+            row |= {f"draw_{i}": value for i, value in enumerate(values, start=1)}
+        rows.append(row)
+    return pd.DataFrame(rows), predictions
 
 
-def mean_score(scores: pd.DataFrame) -> float:
+def mean_score(scores: pd.DataFrame, column: str = "performance") -> float:
     """Mean over tasks of the mean over a task's samples."""
-    return float(scores.groupby("task_prefix")["performance"].mean().mean())
+    return float(scores.groupby("task_prefix")[column].mean().mean())
+
+
+def spread_over_draws(scores: pd.DataFrame) -> float:
+    """Sample standard deviation of `mean_score` over the draws of random routes; NaN for a single draw."""
+    columns = [name for name in scores if name.startswith("draw_")]
+    return float(pd.Series([mean_score(scores, name) for name in columns]).std())
 
 
 def score(file: TaskFile, predictions: list[str], do_lowercase: bool = False) -> float:

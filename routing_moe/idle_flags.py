@@ -62,7 +62,12 @@ SEVERAL_EXPERTS_ONLY = (
     "encoder_vanilla_layers",
     "decoder_vanilla_layers",
 )
-SOURCE_NAMES = {"average": "average", "random": "random", "fixed": "task-level random"}
+SOURCE_NAMES = {
+    "learned": "learned",
+    "average": "average",
+    "random": "random",
+    "fixed": "task-level random",
+}
 
 
 def idle_flags(settings: Settings, given: set[str], fields: dict) -> list[str]:
@@ -95,18 +100,20 @@ def idle_flags(settings: Settings, given: set[str], fields: dict) -> list[str]:
 
 def _routing_rules(settings: Settings, fields: dict) -> list[tuple]:
     source, mode = fields["route_source"], fields["router_mode"]
-    is_plain = fields["num_experts"] == 1
-    one_hot = source == "random" or (source == "fixed" and settings.task_level_random_n == 1)
+    is_plain, draws_for_tasks = fields["num_experts"] == 1, settings.task_level_random_routing
+    one_hot = source == "random" or (draws_for_tasks and settings.task_level_random_n == 1)
     frozen = settings.router_lr == 0 and (settings.task_model_lr == 0 or settings.freeze_task_model)
     by_source = f" {SOURCE_NAMES.get(source)} routes: they come from no router"
+    straight_through = mode == "gumbel_softmax_st"  # the largest of logits + noise at every temperature
     return [
         (is_plain, SEVERAL_EXPERTS_ONLY, " one expert: there is nothing to choose or to mix"),
         (source != "learned", ROUTER_ONLY, by_source),
         (source != "random", ("random_eval_draws",), "out --random_routing"),
-        (source != "fixed", ("task_level_random_n",), "out --task_level_random_routing"),
+        (not draws_for_tasks, ("task_level_random_n",), "out --task_level_random_routing"),
         (mode != "top_k", ("router_top_k",), "out --router_mode top_k"),
         (one_hot, ("expert_mixing",), " one-hot routes: there is nothing to mix"),
         (mode in ("softmax", "top_k"), ("eval_sampled_routes",), f" {mode} routes: nothing is sampled"),
+        (straight_through, ("predict_temperature",), f" {mode}: the choice is the same at any temperature"),
         (frozen, ("alternate_every",), " a frozen router and frozen task vectors: they have no turn"),
         (settings.task_model_lr == 0, ("freeze_task_model",), " --task_model_lr 0, which freezes them too"),
     ]

@@ -49,12 +49,13 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         for i, stock in enumerate(self.model.encoder.layers):
             if i not in config.encoder_vanilla_layers:
                 experts = [stock] + [BartEncoderLayer(config, layer_idx=i) for _ in range(E - 1)]
-                self.model.encoder.layers[i] = RoutedLayer(experts, row=i)
+                self.model.encoder.layers[i] = RoutedLayer(config, experts, row=i, keeps_cache=False)
         for i in range(config.decoder_layers):
             # Every expert has a cache slot of its own, i * E + e; a vanilla layer takes the first of its E.
             copies = [BartDecoderLayer(config, layer_idx=i * E + e) for e in range(E)]
             is_vanilla = i in config.decoder_vanilla_layers
-            layer = copies[0] if is_vanilla else RoutedLayer(copies, row=config.encoder_layers + i)
+            row = config.encoder_layers + i
+            layer = copies[0] if is_vanilla else RoutedLayer(config, copies, row, keeps_cache=True)
             self.model.decoder.layers[i] = layer
         self.router = self.task_vectors = None
         if config.has_router:
@@ -100,6 +101,8 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         if (source == "fixed") != (task_routes_NLE is not None and task_routes_NLE.shape == size):
             raise ValueError(f"fixed routes, and no others, need task_routes of shape (N, L, E) = {size}")
         self.config.route_source = source
+        if source == "random":  # one-hot routes have nothing to mix
+            self.config.expert_mixing = "outputs"
         self.router = self.task_vectors = None
         if source == "fixed":
             self.register_buffer("task_routes", task_routes_NLE.to(self.device, self.dtype))
@@ -132,10 +135,15 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         return noise_free_routes(logits_NLE, mode, temperature, top_k)
 
     def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:
-        """What the routes (N, L, E) of named tasks are on average: a router's softmax, 1/E if random."""
+        """What the routes (N, L, E) of named tasks are on average, as far as that is known.
+
+        For a router the softmax of its logits (top-k: over the k largest) at a temperature, which the sampled
+        modes draw around; 1/E where routes are random for each example.
+        """
         if self.config.route_source == "random":
             return ROUTE_SOURCES["average"](self, self.task_ids(task_names))
-        return self.routes_for(task_names, "softmax", temperature)
+        mode = "top_k" if self.config.router_mode == "top_k" else "softmax"
+        return self.routes_for(task_names, mode, temperature)
 
     def _resolve_routes(self, routes: Tensor | None, task_ids: Tensor | None, batch_size: int) -> Tensor:
         if routes is None and task_ids is not None:
@@ -253,15 +261,15 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
 
         One-hot routes and merged parameters are decoded by the plain BART that each distinct route amounts
         to, at its cost; soft routes keep one cache per expert, and so does a batch of more different one-hot
-        routes than twice the experts, where decoding all at once is faster than one after the other. Any mix
-        of tasks in a batch. A batch with several routes that asks for more than token ids
-        (`return_dict_in_generate`) takes the soft path, or if parameters are merged that without a cache.
+        routes than twice the experts, where decoding all at once, at the cost of E decoders, is faster than
+        one after the other. Any mix of tasks in a batch. A batch with several routes that asks for more than
+        token ids (`return_dict_in_generate`) takes the soft path, if parameters are merged without a cache.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
         routes = self._resolve_routes(routes, task_ids, batch_size)
         if self.amounts_to_bart(routes):
-            rows = self.config.routed_rows
+            rows = self.config.routed_rows or [0]
             which_B = routes[:, rows].flatten(1).unique(dim=0, return_inverse=True)[1]
             distinct = int(which_B.max()) + 1
             if distinct == 1 and "encoder_outputs" not in kwargs:

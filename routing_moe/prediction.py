@@ -4,10 +4,11 @@ import json
 import logging
 from pathlib import Path
 
+import pandas as pd
 from accelerate import Accelerator
 
 from routing_moe.checks import Inputs
-from routing_moe.evaluation import decoding_of, load_task_files, mean_score, predict
+from routing_moe.evaluation import decoding_of, load_task_files, mean_score, predict, spread_over_draws
 from routing_moe.results import ScoresFile, constant_scores, write_predictions
 from routing_moe.run_state import describe_run, write_text
 from routing_moe.settings import Settings
@@ -38,12 +39,20 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
             write_predictions(predicted, settings.prefix, files, predictions)
             write_text(run / written.path, scores.to_csv())
             log.info(
-                "%s tasks, %s files: mean score %.4f over %d files, in %s",
-                settings.predict_split, part, mean_score(scores), len(files), run / written.path,
+                "%s tasks, %s files: mean score %.4f over %d files%s, in %s",
+                settings.predict_split, part, mean_score(scores), len(files), of_draws(scores),
+                run / written.path,
             )  # fmt: skip
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict()), indent=1)
         write_text(run / written.settings_path, description)
+
+
+def of_draws(scores: pd.DataFrame) -> str:
+    """What a score along random routes is."""
+    if "draws" not in scores:
+        return ""
+    return f" (mean of {scores['draws'][0]} draws of all routes, std {spread_over_draws(scores):.4f})"
 
 
 def task_files(settings: Settings, inputs: Inputs, tasks, part: str, model, tokenizer):

@@ -82,14 +82,15 @@ class RoutePlan:
 class RoutedLayer(nn.Module):
     """E stock BART layers behind the interface of one.
 
-    row: which row of the route this layer reads (encoder rows first). Whatever else the model hands down
-    (masks, encoder states, the cache under whatever name) is passed on to the experts as it came.
+    config: the model's. row: which row of the route this layer reads (encoder first). keeps_cache: whether
+    it may have to decode token by token, where every expert must see every token. Whatever else the model
+    hands down (masks, encoder states, the cache under whatever name) is passed on to the experts as it came.
     """
 
-    def __init__(self, experts: list[nn.Module], row: int):
+    def __init__(self, config, experts: list[nn.Module], row: int, keeps_cache: bool):
         super().__init__()
         self.experts = nn.ModuleList(experts)
-        self.row = row
+        self.config, self.row, self.keeps_cache = config, row, keeps_cache
 
     def forward(
         self,
@@ -99,13 +100,18 @@ class RoutedLayer(nn.Module):
         route_plan: RoutePlan | None = None,
         **kwargs,
     ) -> Tensor:
-        """Mixed hidden states (B, S, D). `routes` (B, L, E) alone means the dense path."""
+        """Mixed hidden states (B, S, D). `routes` (B, L, E) come without a plan when the library decodes."""
         if len(self.experts) == 1:  # the only weight is 1
             return self.experts[0](hidden_BSD, *args, **kwargs)
-        plan = route_plan or RoutePlan.dense(routes)
+        plan = route_plan or self._plan(routes)
         if plan.merged is not None:
             return self._mix_parameters(plan, hidden_BSD, args, kwargs)
         return self._mix_outputs(plan, hidden_BSD, args, kwargs)
+
+    def _plan(self, routes_BLE: Tensor) -> RoutePlan:
+        if self.config.expert_mixing == "parameters":
+            return RoutePlan.merging(routes_BLE)
+        return RoutePlan.dense(routes_BLE) if self.keeps_cache else RoutePlan.sparse(routes_BLE)
 
     def _mix_outputs(self, plan: RoutePlan, hidden_BSD: Tensor, args, kwargs) -> Tensor:
         weights_BE = plan.routes_BLE[:, self.row]

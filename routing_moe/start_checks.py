@@ -6,6 +6,7 @@ from dataloader.errors import Faults, InputError, in_short
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import Split
 from routing_moe.configuration import RoutingBartConfig
+from routing_moe.idle_flags import SOURCE_NAMES
 from routing_moe.routers import ROUTERS
 from routing_moe.selection import ROUTER_MODES
 from routing_moe.settings import Settings
@@ -22,9 +23,11 @@ ARCHITECTURE_FIELDS = {  # flags that a checkpoint has answers of its own to, an
     "decoder_vanilla_layers": "decoder_vanilla_layers",
 }
 
+ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may change from one stage to the next
+
 
 def routing_fields(settings: Settings) -> dict:
-    """How the run will route: num_experts, route_source, expert_mixing and router_mode.
+    """How the run will route: num_experts, route_source, expert_mixing, router_mode and router_top_k.
 
     From the flags, else the checkpoint that the run starts from, else the defaults.
     """
@@ -34,7 +37,7 @@ def routing_fields(settings: Settings) -> dict:
             config = load_json_object(checkpoint / "config.json", "a model's configuration")
         except InputError:  # told by `checkpoint_faults`
             config = {}
-    names = ("num_experts", "route_source", "expert_mixing", "router_mode")
+    names = ("num_experts", "route_source", *ROUTING_FLAGS)
     return {
         name: config[name] if name in config and getattr(settings, name) is None else fields[name]
         for name in names
@@ -118,13 +121,12 @@ def checkpoint_faults(settings: Settings, checkpoint: Path, split: Split | None)
     needed = {"learned": "task vector", "fixed": "route"}.get(fields["route_source"])
     lacking = sorted(wanted - set(config.get("task_names") or ()))
     if lacking and needed and fields["num_experts"] > 1:
-        faults.append(f"{checkpoint} has no {needed} for {in_short(lacking)}")
-    source = config.get("route_source", "learned")
-    if not settings.do_train and settings.route_source not in (None, source) and not settings.prefix:
         faults.append(
-            f"{checkpoint} was trained with {source} routes; to score it with others give --prefix, so that "
-            "its own scores are not overwritten"
+            f"{checkpoint} has no {needed} for {in_short(lacking)}; it knows the tasks of the split that it "
+            "was trained with"
         )
+    if not settings.do_train and not settings.prefix:
+        faults += overwriting_faults(settings, checkpoint, config)
     faults += [
         f"--{flag} is {getattr(settings, flag)}, but {checkpoint} was trained with {config.get(field)}; "
         "leave the flag out to use the checkpoint's"
@@ -132,6 +134,23 @@ def checkpoint_faults(settings: Settings, checkpoint: Path, split: Split | None)
         if getattr(settings, flag) is not None and getattr(settings, flag) != config.get(field)
     ]
     return faults + position_faults(settings, config.get("max_position_embeddings", 1024), checkpoint)
+
+
+def overwriting_faults(settings: Settings, checkpoint: Path, config: dict) -> list[str]:
+    """A prediction along other routes than the checkpoint's own would take the place of its own scores."""
+    own = {"route_source": config.get("route_source", "learned")}
+    own |= {flag: config.get(flag) for flag in ROUTING_FLAGS}
+    other = [
+        f"{SOURCE_NAMES.get(own[name])} routes" if name == "route_source" else f"--{name} {own[name]}"
+        for name in own
+        if getattr(settings, name) not in (None, own[name])
+    ]
+    if not other:
+        return []
+    return [
+        f"{checkpoint} was trained with {' and '.join(other)}; to score it along other routes give --prefix, "
+        "so that its own scores are not overwritten"
+    ]
 
 
 def position_faults(settings: Settings, positions: int, where) -> list[str]:

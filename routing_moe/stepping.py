@@ -113,7 +113,7 @@ class Stepper:
         return self._update(step, indices) | {
             "loss": float(totals[0]),
             "tokens": int(totals[1]),
-            "route_entropy": mean_entropy(leaf_BLE.detach()),
+            "route_entropy": mean_entropy(leaf_BLE.detach()[:, self.model.config.routed_rows]),
         }
 
     def cut(self, step: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
@@ -251,15 +251,25 @@ def padding_report(stepper: Stepper, steps: int = 50) -> str:
 
 
 @torch.no_grad()
-def schedule_report(stepper: Stepper, tasks: list[str], total_steps: int) -> str:
+def schedule_report(stepper: Stepper, tasks: list[str], total_steps: int) -> list[str]:
     """The temperature, and the mean entropy (nats) of softmax(logits / temperature), along the training.
 
-    With the logits as they are now: for a frozen router what will be, for one in training its start.
+    With the logits as they are now: for a frozen router what will be, for one in training its start. A second
+    line warns of an annealing that total_steps cut short.
     """
-    points = []
+    settings, config, points = stepper.settings, stepper.model.config, []
     for percent in (0, 25, 50, 75, 100):
         temperature = stepper.temperature(percent * total_steps // 100)
-        entropy = mean_entropy(stepper.model.expected_routes(tasks, temperature))
-        points.append(f"{percent}% {temperature:.4g} / {entropy:.4f}")
-    largest = math.log(stepper.model.config.num_experts)
-    return f"temperature / mean route entropy in nats (at most {largest:.4f}): {', '.join(points)}"
+        routes_NLE = stepper.model.expected_routes(tasks, temperature)[:, config.routed_rows]
+        points.append(f"{percent}% {temperature:.4g} / {mean_entropy(routes_NLE):.4f}")
+    largest = math.log(config.router_top_k if config.router_mode == "top_k" else config.num_experts)
+    sampled = config.router_mode.startswith("gumbel")
+    whose = "entropy of the softmax that routes are drawn around" if sampled else "route entropy"
+    lines = [f"temperature / mean {whose} in nats (at most {largest:.4f}): {', '.join(points)}"]
+    if temperature > settings.minimum_tau and settings.anneal_rate > 0:
+        steps = math.ceil(math.log(settings.initial_tau / settings.minimum_tau) / settings.anneal_rate)
+        lines.append(
+            f"note: the temperature ends at {temperature:.4g}, above --minimum_tau {settings.minimum_tau:g}, "
+            f"which --anneal_rate {settings.anneal_rate:g} reaches after {steps} steps"
+        )
+    return lines

@@ -156,8 +156,7 @@ class Training:
     def _write_routes(self, folder: Path) -> None:
         """Routes of the train tasks as (tasks, layers, experts) arrays and heatmaps, in the ontology's order.
 
-        `route`: softmax of the logits at the current temperature, or the routes of another source (their
-        mean, if random); `route_t1`: at temperature 1.
+        `route`: `expected_routes` at the current temperature; `route_t1`: at temperature 1.
         """
         tasks = self.ontology.order({file.task for file in self.dev_files})
         write_text(folder / "route_tasks.txt", "".join(f"{task}\n" for task in tasks))
@@ -244,7 +243,8 @@ class Training:
         log.info(padding_report(self.stepper))
         if self.model.config.has_router:
             tasks = sorted({file.task for file in self.dev_files})
-            log.info(schedule_report(self.stepper, tasks, self.total_steps))
+            for line in schedule_report(self.stepper, tasks, self.total_steps):
+                log.info(line)
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
 

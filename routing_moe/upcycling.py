@@ -219,6 +219,10 @@ def load_routing_bart(cls, checkpoint: str | Path):
     # What the files lack, the library fills with random numbers.
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{checkpoint}: its files lack {len(missing)} weights, such as {missing[0]}")
+    # Tensors of a safetensors file lie wherever it has them, and matrix products may round otherwise where
+    # memory is not aligned: a resumed run would not go on bit for bit.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
     return model
 
 

@@ -74,6 +74,14 @@ FLAGS = {
         dict(router_mode="top_k", router_top_k=3),
         "--router_top_k is 3, but a layer has 2 experts",
     ),
+    "one best expert, whose weight is always 1": (
+        dict(router_mode="top_k", router_top_k=1),
+        "--router_top_k is 1, which trains no router: whatever the logits, its only weight is 1; give 2",
+    ),
+    "a temperature of hard choices": (
+        dict(do_predict=True, predict_temperature=2),
+        "--predict_temperature has no effect with gumbel_softmax_st: the choice is the same at any",
+    ),
     "no best experts": (
         dict(router_mode="top_k", router_top_k=0),
         "--router_top_k is 0; it must be at least 1",

@@ -136,3 +136,14 @@ def test_a_checkpoint_without_a_vector_for_a_task(with_run, capsys, originals, t
 def without_plural(path: Path) -> dict:
     config = json.loads(path.read_text())
     return config | {"task_names": [name for name in config["task_names"] if name != "plural"]}
+
+
+def test_a_folder_that_holds_something_else_is_not_trained_into(with_run, capsys):
+    (with_run.out / "run.json").unlink()
+    told = complaint(with_run, capsys, **ONE_STEP)
+    assert_told(told, f"--output_dir {with_run.out} holds best and last of something else; name another")
+
+
+def test_scores_along_other_routes_need_a_name_of_their_own(with_run, capsys):
+    told = complaint(with_run, capsys, **PREDICT | dict(num_experts=None, router_mode="softmax"))
+    assert_told(told, "was trained with --router_mode gumbel_softmax_st", "give --prefix")

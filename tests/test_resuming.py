@@ -8,7 +8,9 @@ import pytest
 import torch
 from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, run, weights
 
+from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.stepping import Stepper
+from routing_moe.upcycling import load_routing_bart
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -100,7 +102,9 @@ sys.exit(main(sys.argv[1:]))
 INTERRUPTED = """
 import os, signal, sys
 from routing_moe.cli.train import main
+from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.stepping import Stepper
+from routing_moe.upcycling import load_routing_bart
 step = Stepper.step
 def interrupted_step(self, number):
     if number == 1:
@@ -149,3 +153,10 @@ def test_a_diverged_run_says_where_its_last_checkpoint_is(world, capsys):
     assert "at step 2; tasks in the batch: colour, count, opposite" in error
     assert f"last good checkpoint: {world / 'diverged/last'}" in error
     assert "Traceback" not in error
+
+
+def test_a_loaded_checkpoint_lies_in_aligned_memory(finished):
+    # Products of unaligned matrices may round otherwise; a safetensors file is aligned to 8 bytes at best.
+    model = load_routing_bart(RoutingBartForConditionalGeneration, finished / "last")
+    assert {tensor.data_ptr() % 64 for tensor in (*model.parameters(), *model.buffers())} == {0}
+    assert model.lm_head.weight is model.model.shared.weight

@@ -21,7 +21,7 @@ RUNS = {
     "random": NO_ROUTER | dict(random_routing=True, random_eval_draws=3),
     "task_random": NO_ROUTER | dict(task_level_random_routing=True, seed=3),
     "one_expert": NO_ROUTER | dict(num_experts=1, init_eps=None),
-    "top_k": dict(router_mode="top_k", router_top_k=1),
+    "top_k": dict(router_mode="top_k", router_top_k=2, num_experts=3),
     "merged": dict(router_mode="softmax", expert_mixing="parameters"),
     "frozen": dict(router_lr=0, freeze_task_model=True),
 }
@@ -122,8 +122,12 @@ def test_scores_of_random_routes_are_means_over_draws_with_their_spread(trained)
         values = [evaluate(texts, [x["answers"] for x in objects], row["metric"]) for texts in draws]
         assert row["performance"] == pytest.approx(np.mean(values)), task
         assert row["performance_std"] == pytest.approx(np.std(values, ddof=1)), task
+        assert row[["draw_1", "draw_2", "draw_3"]].tolist() == pytest.approx(values), task
         spread += len({tuple(texts) for texts in draws}) > 1
     assert spread  # the draws do differ
+    means = [scores[f"draw_{d}"].mean() for d in (1, 2, 3)]
+    log = (folder / "log.txt").read_text()
+    assert f"(mean of 3 draws of all routes, std {np.std(means, ddof=1):.4f})" in log
     assert "scores are means of 3 draws" in (folder / "log.txt").read_text()
 
 
@@ -158,6 +162,7 @@ def test_what_is_frozen_keeps_its_bits_and_the_rest_moves(trained, world):
 
 def test_the_schedule_is_told_at_the_start(trained):
     log = (trained("merged") / "log.txt").read_text()
+    assert "note: the temperature ends at 1.996, above --minimum_tau 0.1, which --anneal_rate 0.0003" in log
     line = next(line for line in log.splitlines() if "temperature / mean route entropy" in line)
     assert "(at most 0.6931): 0% 2 / 0.68" in line
     told = [part.split() for part in line.split("): ")[1].split(", ")]
@@ -184,7 +189,7 @@ def test_scoring_along_other_routes_does_not_overwrite_a_runs_own_scores(finishe
     asked = only | dict(do_predict=True, avg_routing=True)
     assert run(world.gym, world.bart, folder, **asked) == 2
     told = capsys.readouterr().err.splitlines()
-    assert_told(told, f"{folder}/best was trained with learned routes; to score it with others give --prefix")
+    assert_told(told, f"{folder}/best was trained with learned routes; to score it along other routes")
     assert run(world.gym, world.bart, folder, **asked, prefix="average-") == 0
     assert {p.name: p.read_bytes() for p in (folder / "best").glob("eval-*.csv")} == before
     assert (folder / "best/average-eval-test-performance.csv").is_file()

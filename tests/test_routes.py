@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import one_hot_routes, tiny_bart_config
+from conftest import tiny_bart_config
 from scipy.stats import chisquare
 from test_stepping import examples, make_stepper, parameters  # noqa: F401  (fixtures)
 from transformers import BartForConditionalGeneration
@@ -133,7 +133,7 @@ def test_at_temperature_300_learned_routes_are_the_average(make_model):
     model = make_source(make_model, "learned", router_mode="softmax", router_temperature=300.0)
     with torch.no_grad():
         for p in model.router.parameters():
-            p.normal_(std=0.2)  # logits of a trained router's size
+            p.normal_(std=0.2)  # it holds for logits up to about 0.5: 300 times less is 1e-3
     assert float(model.router_logits(TASK_IDS).detach().abs().max()) > 0.3
     average = make_source(make_model, "average").draw_routes(TASK_IDS)
     assert float((model.draw_routes(TASK_IDS).detach() - average).abs().max()) < 1e-3
@@ -303,137 +303,3 @@ def test_entropy_is_that_of_the_source(make_model):
     assert mean_entropy(make_source(make_model, "random").draw_routes(TASK_IDS)) == 0
     assert mean_entropy(make_source(make_model, "average").draw_routes(TASK_IDS)) == pytest.approx(np.log(E))
     assert mean_entropy(make_source(make_model, "fixed").draw_routes(TASK_IDS)) == pytest.approx(np.log(2))
-
-
-# ---- parameters mixed
-
-
-def merged_slowly(model, route_LE) -> BartForConditionalGeneration:
-    """A plain BART whose every weight is summed by hand; differentiable by the route through its hooks."""
-    bart = BartForConditionalGeneration(model.config.to_bart_config()).double().train(model.training)
-    state = {n: t for n, t in model.state_dict().items() if ".experts." not in n}
-    for row, layer in enumerate(model.routed_layers()):
-        side, i = ("encoder", row) if row < 2 else ("decoder", row - 2)
-        for name in layer.experts[0].state_dict():
-            parts = [w * e.state_dict()[name] for w, e in zip(route_LE[row], layer.experts, strict=True)]
-            state[f"model.{side}.layers.{i}.{name}"] = torch.stack(parts).sum(0)
-    missing = bart.load_state_dict(
-        {n: t for n, t in state.items() if not n.startswith(("router", "task_"))}, strict=False
-    ).missing_keys
-    assert missing == []
-    return bart
-
-
-def test_merged_parameters_are_those_of_a_bart_merged_by_hand(make_model, batch):
-    model = make_model(expert_mixing="parameters")
-    routes = torch.rand(2, L, E, dtype=torch.float64).softmax(-1)[[0, 1, 1, 0]]
-    inputs = {k: v for k, v in batch.items() if k != "labels"}
-    start = model.config.decoder_start_token_id
-    target = torch.tensor([[start, 5, 9]] * 4)
-    ours = model(**inputs, decoder_input_ids=target, routes=routes).logits
-    for b in range(4):
-        alone = {k: v[b : b + 1] for k, v in inputs.items()}
-        for plain in (merged_slowly(model, routes[b]), model.to_bart(routes[b])):
-            theirs = plain(**alone, decoder_input_ids=target[b : b + 1]).logits
-            torch.testing.assert_close(ours[b : b + 1], theirs, rtol=1e-11, atol=1e-12)
-
-
-def test_gradients_of_merged_parameters_are_those_of_finite_differences(make_model, batch):
-    model = make_model(expert_mixing="parameters").train()
-    routes = torch.rand(4, L, E, dtype=torch.float64).softmax(-1).requires_grad_()
-    loss = model(**batch, routes=routes).loss
-    expert = model.model.decoder.layers[1].experts[2].fc1.weight
-    by_route, by_weight = torch.autograd.grad(loss, [routes, expert])
-    eps = 1e-6
-    for b, layer, e in ((0, 0, 1), (2, 3, 2)):
-        moved = [routes.detach().clone() for _ in range(2)]
-        moved[0][b, layer, e] += eps
-        moved[1][b, layer, e] -= eps
-        up, down = (float(model(**batch, routes=r).loss.detach()) for r in moved)
-        assert float(by_route[b, layer, e]) == pytest.approx((up - down) / (2 * eps), rel=1e-4, abs=1e-7)
-    values = []
-    for sign in (1, -1):
-        with torch.no_grad():
-            expert[3, 4] += sign * eps
-            values.append(float(model(**batch, routes=routes.detach()).loss))
-            expert[3, 4] -= sign * eps
-    assert float(by_weight[3, 4]) == pytest.approx((values[0] - values[1]) / (2 * eps), rel=1e-4, abs=1e-7)
-
-
-def test_merging_along_a_one_hot_route_is_that_expert(make_model, batch):
-    merging = make_model(expert_mixing="parameters")
-    torch.manual_seed(0)
-    choosing = make_model()
-    choosing.load_state_dict(merging.state_dict())
-    routes = one_hot_routes([[0, 1, 2, 0], [2, 1, 0, 1], [0, 1, 2, 0], [1, 1, 1, 1]], E)
-    for model in (merging, choosing):
-        model.train().zero_grad()
-    losses = [model(**batch, routes=routes).loss for model in (merging, choosing)]
-    torch.testing.assert_close(*losses, rtol=1e-13, atol=0)
-    for loss in losses:
-        loss.backward()
-    for (name, p), q in zip(merging.named_parameters(), choosing.parameters(), strict=True):
-        theirs = torch.zeros_like(p) if q.grad is None else q.grad
-        ours = torch.zeros_like(p) if p.grad is None else p.grad
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12, msg=name)
-    inputs = {k: v for k, v in batch.items() if k != "labels"}
-    generated = [m.eval().generate(**inputs, routes=routes, max_length=8) for m in (merging, choosing)]
-    assert torch.equal(*generated)
-
-
-def test_a_batch_merges_once_for_each_distinct_task(make_model, batch, monkeypatch):
-    model = make_model(expert_mixing="parameters", router_mode="gumbel_softmax").train()
-    merges = []
-    for layer in model.routed_layers():
-        merge = layer.merged_parameters
-        monkeypatch.setattr(layer, "merged_parameters", lambda w, merge=merge: merges.append(w) or merge(w))
-    model(**batch, task_ids=TASK_IDS).loss.backward()
-    assert len(merges) == 3 * L
-    assert model.task_vectors.weight.grad[[0, 1, 3]].abs().sum(1).min() > 0
-    merges.clear()
-    model.use_routes("average")
-    model(**batch, task_ids=TASK_IDS)
-    assert len(merges) == L
-
-
-def test_router_gradients_are_the_same_merged_by_task_or_example_by_example(make_model, batch):
-    model, gradients = make_model(expert_mixing="parameters", router_mode="softmax").train(), []
-    for groups in (TASK_IDS, None):
-        model.zero_grad()
-        loss = model(**batch, routes=model.draw_routes(TASK_IDS), route_groups=groups).loss
-        loss.backward()
-        gradients.append([p.grad.clone() for p in [*model.router.parameters(), model.task_vectors.weight]])
-    for by_task, by_example in zip(*gradients, strict=True):
-        torch.testing.assert_close(by_task, by_example, rtol=1e-10, atol=1e-13)
-
-
-@pytest.mark.parametrize("num_beams", [1, 3])
-def test_merged_models_generate_as_the_plain_barts_of_their_routes(num_beams, make_model, batch):
-    model = make_model(expert_mixing="parameters")
-    routes = torch.rand(2, L, E, dtype=torch.float64).softmax(-1)[[0, 1, 1, 0]]
-    inputs = {k: v for k, v in batch.items() if k != "labels"}
-    options = dict(num_beams=num_beams, max_length=9)
-    together = model.generate(**inputs, routes=routes, **options)
-    detailed = model.generate(**inputs, routes=routes, return_dict_in_generate=True, **options).sequences
-    for b in range(4):
-        alone = model.to_bart(routes[b]).generate(**{k: v[b : b + 1] for k, v in inputs.items()}, **options)
-        for rows in (together, detailed):
-            assert torch.equal(rows[b, : alone.shape[1]], alone[0])
-            assert (rows[b, alone.shape[1] :] == model.config.pad_token_id).all()
-    with pytest.raises(ValueError, match="same route for the whole batch"):
-        model(**inputs, decoder_input_ids=torch.full((4, 1), 2), routes=routes, use_cache=True)
-
-
-def test_many_different_one_hot_routes_are_decoded_together(make_model, batch, monkeypatch):
-    model = make_model(num_experts=2)
-    choices = [[0, 1, 1, 0], [1, 1, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 1], [0, 0, 1, 1]]
-    routes = one_hot_routes(choices, 2)
-    inputs = {k: torch.cat([v, v[:2]]) for k, v in batch.items() if k != "labels"}
-    one_by_one = [
-        model.generate(**{k: v[b : b + 1] for k, v in inputs.items()}, routes=routes[b : b + 1], max_length=9)
-        for b in range(6)
-    ]
-    monkeypatch.setattr(model, "to_bart", None)
-    together = model.generate(**inputs, routes=routes, max_length=9)
-    for rows, alone in zip(together, one_by_one, strict=True):
-        assert torch.equal(rows[: alone.shape[1]], alone[0])

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,15 @@ def test_stage_2_goes_from_the_average_of_experts_to_the_learned_routes(two_stag
     assert entropies[0] == pytest.approx(math.log(2), abs=1e-3)
     assert entropies[-1] < 0.9 * math.log(2)
     assert entropies[0] > entropies[14] > entropies[-1]
+    # The schedule that was printed at the start is what came, for the mix of tasks of these steps.
+    log = (two_stages / "run/log.txt").read_text()
+    told = re.findall(r"(\d+)% ([\d.]+) / ([\d.]+)", log)
+    assert [int(percent) for percent, *_ in told] == [0, 25, 50, 75, 100]
+    for percent, temperature, entropy in told[1:]:
+        step = int(percent) * 20 // 100
+        assert float(temperature) == pytest.approx(temperatures[step - 1], rel=1e-3)
+        nearby = [entropies[i] for i in (step - 2, step - 1, min(step, 19))]
+        assert min(nearby) - 0.03 < float(entropy) < max(nearby) + 0.03
 
 
 # ---- scripts, with a stand-in for Python that notes its arguments and makes the files that tell of an end
@@ -176,6 +186,30 @@ def test_what_is_finished_is_not_done_again(scripts):
     assert values(merged)["--routes_from"] == "models/moe/stage1"
     assert "--keep_existing" in values(merged)
     assert values(stage_2)["--output_dir"] == "models/other"
+
+
+def test_a_run_that_is_named_is_never_trained_into(scripts):
+    for variables in (REAL, {}):
+        code, calls, _ = scripts("run_two_stage.sh", **variables, STAGE1="models/of_the_published_code")
+        assert code == 0
+        assert len(calls) == 2
+        assert values(calls[0])["--routes_from"] == "models/of_the_published_code"
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "told"),
+    [
+        (["--total_steps", "4"], {}, "error: --total_steps: the annealing follows from the number of steps"),
+        ([], {"STAGE2_STEPS": "abc"}, "error: STAGE2_STEPS is 'abc'; it must be a whole number from 1"),
+        ([], {"TOTAL_STEPS": "1e3"}, "error: TOTAL_STEPS is '1e3'; it must be a whole number from 1"),
+        ([], {"STAGE2_STEPS": "0"}, "error: STAGE2_STEPS is '0'; it must be a whole number from 1"),
+    ],
+)
+def test_steps_that_are_no_number_are_told_by_the_name_they_were_given(scripts, flags, variables, told):
+    assert scripts("build_a_checkpoint2.sh", **REAL, STAGE1="run")[0] == 0
+    code, calls, output = scripts("run_merged_fisher128freeze_1e-5.sh", *flags, **REAL | variables)
+    assert (code, calls) == (2, [])
+    assert told in output
 
 
 def test_stage_2_alone_asks_for_what_it_starts_from(scripts):

@@ -118,7 +118,7 @@ def add_routing(group) -> None:
     add("--random_routing", action="store_true", help="in every layer an expert drawn at random for each example, anew each step")
     add("--task_level_random_routing", action="store_true", help="in every layer --task_level_random_n experts drawn at random for each task, once")
     add("--task_level_random_n", type=int, default=1, help="of --task_level_random_routing: experts a layer, with weight 1/n each (default: 1)")
-    add("--random_eval_draws", type=int, default=5, help="of --random_routing: scores are the mean over so many draws of all routes (default: 5)")
+    add("--random_eval_draws", type=int, default=5, help="of --random_routing: scores are the mean over so many draws of all routes, each a pass over the files that decodes at the cost of all experts (default: 5)")
     add("--expert_mixing", choices=EXPERT_MIXINGS, default=None, help=f"what soft routes mix; with merged parameters a layer runs once, whatever the number of experts (default: {ARCHITECTURE['expert_mixing']}, or the checkpoint's)")
     add("--router_nn_type", default=None, help=f"{', '.join(ROUTERS)} (default: {ARCHITECTURE['router_nn_type']}, or the checkpoint's)")
     add("--router_hidden_dim", type=int, default=None, help=f"width of the router's hidden layer (default: {ARCHITECTURE['router_hidden_dim']}, or the checkpoint's)")

@@ -5,7 +5,7 @@
     python -m routing_moe.cli.train --do_train --do_predict --output_dir models/two_stage \\
         --checkpoint_name init --router_mode softmax --initial_tau 300 --minimum_tau 1 --anneal_rate 1e-4 \\
         --router_lr 0 --task_model_lr 0 --total_steps 60000 --train_dir data/gym
-    python -m routing_moe.cli.merge --routes_from published_run --output_dir models/two_stage
+    python -m routing_moe.cli.merge --routes_from published_run --output_dir models/from_published
 
 The first writes models/two_stage/init, from which the second, stage 2, starts: its experts are trained anew
 while the routes go from the average of the experts to the choice that the router learned in stage 1.

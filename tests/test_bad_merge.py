@@ -1,0 +1,289 @@
+"""What a user is told about a merge that cannot be: of routes, of a BART, of the place for them."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import tiny_bart_config
+from mistakes import Place, assert_told
+from safetensors.torch import save_file
+from test_merge import typed
+from tiny_runs import contents, weights, write_bart
+from transformers import BartForConditionalGeneration, T5Config
+
+from routing_moe.cli.merge import main
+
+
+def change_json(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def of_run(**changes):
+    return lambda place: change_json(place.out / "best/config.json", **changes)
+
+
+def half(name):
+    return lambda place: place.write(place.folder / name, (place.folder / name).read_bytes()[:3000])
+
+
+def without_a_weight(place):
+    state = weights(place.out / "best")
+    state.pop("router.units.0.hidden.bias")
+    save_file(state, place.out / "best/model.safetensors", {"format": "pt"})
+
+
+def not_finite(place):
+    state = weights(place.out / "best")
+    state["router.units.0.hidden.bias"][0] = math.nan
+    save_file(state, place.out / "best/model.safetensors", {"format": "pt"})
+
+
+def published(name="config.json", content=None, **changes):
+    """A copy of a run of the published code in <here>/published, with a change."""
+
+    def make(place):
+        config = tiny_bart_config(decoder_layers=1).to_dict() | {"router_block_num": 2} | changes
+        place.write(place.folder / "published/config.json", config)
+        place.write(place.folder / "published/best/model.pt", b"garbage")
+        place.vectors(["colour"])
+        for path in (place.folder / "vectors").iterdir():
+            shutil.copy(path, place.folder / "published/best")
+        if content is not None:
+            place.write(place.folder / "published" / name, content)
+
+    return make
+
+
+def deeper(place):
+    write_bart(place.folder / "deep", encoder_layers=1, decoder_layers=2)
+
+
+def small_vocabulary(place):
+    write_bart(place.folder / "small")
+    bart = BartForConditionalGeneration(tiny_bart_config(decoder_layers=1, vocab_size=50))
+    bart.save_pretrained(place.folder / "small")
+
+
+def existing(place):
+    place.write(place.folder / "new/init/something", "of the user's")
+
+
+MISTAKES = {
+    "no such run": (None, dict(routes_from="<here>/none"), "--routes_from <here>/none: no such folder"),
+    "a file for a run": (
+        None,
+        dict(routes_from="<out>/run.json"),
+        "--routes_from <out>/run.json: no such folder",
+    ),
+    "a folder that is no run": (
+        None,
+        dict(routes_from="<gym>"),
+        "--routes_from <gym> is neither a run, with best/config.json, nor a checkpoint, with config.json",
+    ),
+    "a checkpoint that the run does not have": (
+        None,
+        dict(routes_checkpoint_name="bset"),
+        "--routes_from <out> has no checkpoint 'bset'; name one by --routes_checkpoint_name: best, last",
+    ),
+    "a checkpoint's name for a checkpoint": (
+        None,
+        dict(routes_from="<out>/best", routes_checkpoint_name="best"),
+        "--routes_from <out>/best is a checkpoint itself; --routes_checkpoint_name",
+    ),
+    "a plain BART as the run": (
+        None,
+        dict(routes_from="<bart>"),
+        "--routes_from <bart> holds a 'bart' model, not a routing BART",
+    ),
+    "a run of one expert": (
+        of_run(num_experts=1),
+        {},
+        "--routes_from <out>/best has 1 expert per layer: there is no router to keep",
+    ),
+    "a run with average routes": (
+        of_run(route_source="average"),
+        {},
+        "--routes_from <out>/best has average routes: there is no router to keep",
+    ),
+    "a run with fixed routes": (of_run(route_source="fixed"), {}, "<out>/best has fixed routes"),
+    "a run with random routes": (of_run(route_source="random"), {}, "<out>/best has random routes"),
+    "an unknown router": (
+        of_run(router_nn_type="linaer"),
+        {},
+        "<out>/best/config.json: not the configuration of a routing BART (router_nn_type is 'linaer'",
+    ),
+    "a broken configuration": (
+        lambda place: place.write(place.out / "best/config.json", "{"),
+        {},
+        "--routes_from <out>/best/config.json: is not valid JSON",
+    ),
+    "broken weights of the run": (
+        half("out/best/model.safetensors"),
+        {},
+        "--routes_from <out>/best: not a sound checkpoint of a routing BART",
+    ),
+    "no weights of the run": (
+        lambda place: (place.out / "best/model.safetensors").unlink(),
+        {},
+        "--routes_from <out>/best: not a sound checkpoint of a routing BART",
+    ),
+    "a router that lacks a weight": (
+        without_a_weight,
+        {},
+        "--routes_from <out>/best: its files lack 1 weights, such as router.units.0.hidden.bias",
+    ),
+    "a router of a run that diverged": (
+        not_finite,
+        {},
+        "--routes_from <out>/best: its router has values that are not finite",
+    ),
+    "a published run without the checkpoint": (
+        published(),
+        dict(routes_from="<here>/published", routes_checkpoint_name="last"),
+        "--routes_from <here>/published/last/model.pt: not found; checkpoints there: best",
+    ),
+    "a checkpoint folder of a published run": (
+        published(),
+        dict(routes_from="<here>/published/best"),
+        "<here>/published/best has no config.json; of the published code's runs name the folder above",
+    ),
+    "a published run with broken weights": (
+        published(),
+        dict(routes_from="<here>/published"),
+        "--routes_from <here>/published/best/model.pt: not the weights of a run",
+    ),
+    "a published run with broken task vectors": (
+        published("best/task_vecs.npy", "garbage"),
+        dict(routes_from="<here>/published"),
+        "--routes_from <here>/published/best/task_vecs.npy: not a NumPy array file",
+    ),
+    "a published run of one expert": (
+        published(router_block_num=1),
+        dict(routes_from="<here>/published"),
+        "--routes_from <here>/published/best has 1 expert per layer",
+    ),
+    "a published run with a configuration that is none": (
+        published(router_nn_type="linaer"),
+        dict(routes_from="<here>/published"),
+        "--routes_from <here>/published/config.json: not the configuration of a routing BART (router_nn_type",
+    ),
+    "a BART of another depth": (
+        deeper,
+        dict(model="<here>/deep"),
+        "--model <here>/deep has 1+2 layers (encoder+decoder), but the router of <out>/best routes 2+1",
+    ),
+    "a routing checkpoint as the BART": (
+        None,
+        dict(model="<out>/best"),
+        "--model <out>/best is a 'routing_bart' model; the experts are made from a 'bart'",
+    ),
+    "another family as the BART": (
+        lambda place: T5Config().save_pretrained(place.folder / "t5"),
+        dict(model="<here>/t5"),
+        "--model <here>/t5 is a 't5' model",
+    ),
+    "no such BART": (None, dict(model="<here>/none"), "--model <here>/none: no such folder"),
+    "a BART without weights": (
+        lambda place: (place.bart / "model.safetensors").unlink(),
+        {},
+        "--model <bart>: no plain BART can be loaded from there",
+    ),
+    "a tokenizer too large for the BART": (
+        small_vocabulary,
+        dict(model="<here>/small"),
+        "--model <here>/small: its tokenizer has",
+    ),
+    "no such plain weights": (
+        None,
+        dict(vanilla_checkpoint="<here>/none"),
+        "--vanilla_checkpoint <here>/none: not found",
+    ),
+    "plain weights of another size": (
+        deeper,
+        dict(vanilla_checkpoint="<here>/deep/model.safetensors"),
+        "--vanilla_checkpoint <here>/deep/model.safetensors: these are not the weights of a plain BART with",
+    ),
+    "negative noise": (None, dict(init_eps=-0.5), "--init_eps is -0.5; it must be 0 or greater"),
+    "noise that is no number": (None, dict(init_eps="nan"), "--init_eps is nan; it must be 0 or greater"),
+    "infinite noise": (None, dict(init_eps="inf"), "--init_eps is infinite; it must be a number"),
+    "a negative seed": (None, dict(seed=-1), "--seed is -1; it must be 0 or greater"),
+    "a file for the folder": (
+        None,
+        dict(output_dir="<out>/run.json"),
+        "--output_dir <out>/run.json: <out>/run.json is a file; name a folder",
+    ),
+    "a checkpoint there already": (
+        None,
+        dict(output_dir="<out>", checkpoint_name="init2"),
+        "--output_dir <out>: <out>/init2 is there already; delete it to merge anew",
+    ),
+    "something else there already": (existing, {}, "<here>/new/init is there already"),
+    "something else there, to be kept": (
+        existing,
+        dict(keep_existing=""),
+        "--keep_existing: <here>/new/init was not made of the same",
+    ),
+    "a checkpoint that training writes": (
+        None,
+        dict(checkpoint_name="best"),
+        "--checkpoint_name is 'best', which training writes itself; give another, such as init",
+    ),
+    "a path for a name": (
+        None,
+        dict(checkpoint_name="../init"),
+        "--checkpoint_name is '../init'; it must be the name of a folder in --output_dir",
+    ),
+    "an empty name": (None, dict(checkpoint_name=""), "--checkpoint_name is ''"),
+    "a misspelt flag": (
+        None,
+        dict(int_eps=0),
+        "unrecognized arguments: --int_eps 0; did you mean '--init_eps'?",
+    ),
+    "no run named": (None, dict(routes_from=None), "required: --routes_from"),
+}
+
+
+def complaint(place: Place, capsys, **changed) -> list[str]:
+    """The lines of what a user is told, after the checks that every mistake must pass."""
+    chosen = dict(routes_from="<out>", model="<bart>", output_dir="<here>/new") | changed
+    flags = [place.filled_in(part) for part in typed(chosen) if part or "keep_existing" not in chosen]
+    before = contents(place.folder)
+    capsys.readouterr()
+    try:
+        code = main(flags)
+    except SystemExit as stopped:  # argparse's own
+        code = stopped.code
+    told = capsys.readouterr()
+    assert (code, told.out) == (2, "")
+    assert "Traceback" not in told.err
+    assert contents(place.folder) == before
+    print(told.err)  # shown when a test fails
+    return told.err.splitlines()
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told(name, originals, tmp_path, capsys):
+    change, changed, *fragments = MISTAKES[name]
+    place = Place(tmp_path, originals.gym, Path(shutil.copytree(originals.bart, tmp_path / "bart")))
+    shutil.copytree(originals.out, place.out)
+    if changed.get("checkpoint_name") == "init2":
+        shutil.copytree(place.out / "best", place.out / "init2")
+    if change:
+        change(place)
+    told = complaint(place, capsys, **changed)
+    assert_told(told, *map(place.filled_in, fragments))
+
+
+def test_all_mistakes_are_told_at_once(with_run, capsys):
+    told = complaint(
+        with_run,
+        capsys,
+        routes_from="<bart>",
+        model="<out>/best",
+        init_eps="nan",
+        vanilla_checkpoint="<here>/none",
+    )
+    assert len(told) == 4
+    assert all(line.startswith("error: --") for line in told)
