@@ -83,7 +83,9 @@ class RoutingBartConfig(BartConfig):
                 "expert_mixing is 'parameters' with random routes: one-hot, they have nothing to mix"
             )
         if self.num_experts > 1 and not self.routed_rows:
-            found.append("every layer is a vanilla layer; num_experts 1 is how to ask for a plain BART")
+            found.append(
+                "encoder_vanilla_layers and decoder_vanilla_layers name every layer; num_experts 1 is a plain BART"
+            )
         attended = {"transformer": "router_input_dim", "transformer_layer_specific": "router_hidden_dim"}
         width = attended.get(self.router_nn_type)
         if width and getattr(self, width) % TRANSFORMER_HEADS:

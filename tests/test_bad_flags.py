@@ -112,7 +112,7 @@ FLAGS = {
     ),
     "nothing but vanilla layers": (
         dict(encoder_vanilla_layers="0,1", decoder_vanilla_layers="0"),
-        "--every layer is a vanilla layer; num_experts 1 is how to ask for a plain BART",
+        "--encoder_vanilla_layers and decoder_vanilla_layers name every layer; num_experts 1 is a plain BART",
     ),
     "a router that does not exist": (
         dict(router_nn_type="liner"),
