@@ -84,7 +84,8 @@ class RoutingBartConfig(BartConfig):
             )
         if self.num_experts > 1 and not self.routed_rows:
             found.append(
-                "encoder_vanilla_layers and decoder_vanilla_layers name every layer; num_experts 1 is a plain BART"
+                "encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain BART "
+                "num_experts is 1"
             )
         attended = {"transformer": "router_input_dim", "transformer_layer_specific": "router_hidden_dim"}
         width = attended.get(self.router_nn_type)

@@ -112,7 +112,7 @@ FLAGS = {
     ),
     "nothing but vanilla layers": (
         dict(encoder_vanilla_layers="0,1", decoder_vanilla_layers="0"),
-        "--encoder_vanilla_layers and decoder_vanilla_layers name every layer; num_experts 1 is a plain BART",
+        "--encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain BART num_experts",
     ),
     "a router that does not exist": (
         dict(router_nn_type="liner"),
