@@ -25,7 +25,7 @@ SCORING = (
 )  # fmt: skip
 # How much a variant was trained, and how large it is: to be alike for a fair comparison.
 BUDGET = (
-    "total_steps", "num_train_epochs", "train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "total_steps", "train_batch_size", "gradient_accumulation_steps", "learning_rate",
     "warmup_ratio", "max_grad_norm", "weight_decay", "debug", "model", "num_experts",
 )  # fmt: skip
 MOST_NAMES = 6  # tasks named in one message
