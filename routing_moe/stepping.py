@@ -93,6 +93,7 @@ class Stepper:
         Raises TrainingDiverged, leaving the parameters as they were before the step.
         """
         indices, choices, groups = self.cut(step)
+        self._take_turns(step)
         self.model.train()
         self.model.config.router_temperature = self.temperature(step)
         task_ids_B = torch.from_numpy(self.examples.task_ids_N[indices]).to(self.model.device)
@@ -115,6 +116,15 @@ class Stepper:
             "tokens": int(totals[1]),
             "route_entropy": mean_entropy(leaf_BLE.detach()[:, self.model.config.routed_rows]),
         }
+
+    def _take_turns(self, step: int) -> None:
+        """Alternating updates: what rests in this step needs no gradient, so none of it is worked out."""
+        if self.settings.alternate_every:
+            resting = resting_parts(step, self.settings.alternate_every)
+            for group in self.optimizer.param_groups:
+                for p in group["params"]:
+                    p.requires_grad_(group["part"] not in resting)
+        self.active = [p for p in self.parameters if p.requires_grad]
 
     def cut(self, step: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """The step's examples, the answer chosen for each, and the micro-batches of all processes."""
@@ -157,7 +167,9 @@ class Stepper:
         """Expert regularisation, once per published batch: gradient_accumulation_steps times a step."""
         if self.settings.expert_regularization > 0 and self.accelerator.is_main_process:
             weight = self.settings.expert_regularization * self.settings.gradient_accumulation_steps
-            self.accelerator.backward(weight * self.model.expert_distance())
+            distance = self.model.expert_distance()
+            if distance.requires_grad:  # not when it is the turn of the others
+                self.accelerator.backward(weight * distance)
 
     def _collect_gradients(self, routes_BLE: Tensor, leaf_BLE: Tensor, totals: Tensor) -> None:
         """Sum gradients over processes, send the routes' through the router, fill gaps with zeros.
@@ -165,7 +177,7 @@ class Stepper:
         An expert that no example chose has no gradient; the optimizer must see zeros there, so that it
         takes the same step as if every expert had run.
         """
-        trained = self.parameters + ([leaf_BLE] if leaf_BLE.requires_grad else [])
+        trained = self.active + ([leaf_BLE] if leaf_BLE.requires_grad else [])
         for p in trained:  # a process without a share of the step has no gradient at all
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
@@ -177,17 +189,13 @@ class Stepper:
 
     def _update(self, step: int, indices) -> dict:
         """Clip, check, and step the optimizer at this step's learning rates."""
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(self.active, self.settings.max_grad_norm)
         if self.accelerator.scaler is None:  # with a loss scaler, an overflow only skips the step
             self._check(norm, "gradient norm", step, indices)
         factor = linear_warmup_decay(step, self.warmup_steps, self.settings.total_steps)
-        resting = resting_parts(step, self.settings.alternate_every)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-            if group["part"] in resting:  # without a gradient there is no decay and no momentum either
-                for p in group["params"]:
-                    p.grad = None
-        self.optimizer.step()
+        self.optimizer.step()  # without a gradient, what rests has no decay and no momentum either
         self.optimizer.zero_grad(set_to_none=True)
         return {"grad_norm": float(norm), "lr_factor": factor}
 

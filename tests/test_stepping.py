@@ -293,6 +293,7 @@ def test_the_half_that_rests_keeps_its_bits_and_its_moments(make_stepper, frozen
             same = [torch.equal(before[name], after[name]) for name in before if part_of(name) == part]
             assert all(same) if part in resting else not all(same)
             if part in resting:
+                assert all(p.grad is None for _, p in stepper.model.named_parameters())
                 assert_same(dict(enumerate(state[part])), dict(enumerate(moments(stepper, part))))
         if frozen_vectors:
             assert torch.equal(before["task_vectors.weight"], after["task_vectors.weight"])
@@ -396,3 +397,16 @@ def routes_with_noise(stepper, step, noise_SLBE, task_ids_B):
     soft_BLE = torch.softmax((logits_BLE + noise_BLE) / stepper.temperature(step), dim=-1)
     hard_BLE = F.one_hot(soft_BLE.argmax(-1), 3).to(soft_BLE)
     return hard_BLE - soft_BLE.detach() + soft_BLE
+
+
+def test_in_its_turn_a_half_steps_as_if_the_other_were_frozen(make_stepper):
+    for step, frozen in ((0, ("router", "vectors")), (1, ("bart",))):
+        taking_turns = make_stepper({"alternate_every": 1, "max_grad_norm": 0.1})
+        assert resting_parts(step, 1) == set(frozen)
+        alone = make_stepper({"max_grad_norm": 0.1})
+        for name, p in alone.model.named_parameters():
+            p.requires_grad_(part_of(name) not in frozen)
+        alone = Stepper(alone.model, alone.examples, alone.settings, alone.accelerator)
+        reports = [stepper.step(step) for stepper in (taking_turns, alone)]
+        assert reports[0] == reports[1]
+        assert_same(parameters(taking_turns), parameters(alone))
