@@ -24,6 +24,7 @@ from transformers.utils import logging as library_logging
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.run_state import describe_run
+from routing_moe.selection import random_one_hot
 
 # Those of facebook/bart-base and facebook/bart-large. "half": 16 experts train in 8 GB and what activations
 # take; "tiny" shows that a script works.
@@ -117,8 +118,8 @@ def random_source(batch_size: int, length: int, vocab_size: int, device: str) ->
 
 def one_hot_routes(model, batch_size: int) -> Tensor:
     """(B, L, E): an expert drawn at random for every example and layer."""
-    choices_BL = torch.randint(model.config.num_experts, (batch_size, model.config.num_layers))
-    return torch.nn.functional.one_hot(choices_BL, model.config.num_experts).float().to(model.device)
+    size = (batch_size, model.config.num_layers)
+    return random_one_hot(size, model.config.num_experts).float().to(model.device)
 
 
 # ---- time

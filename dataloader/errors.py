@@ -44,10 +44,10 @@ class Faults(list):
             return None
 
 
-def in_short(names: list[str]) -> str:
+def in_short(names: list[str], most: int = FEW) -> str:
     """The first few names, and how many more there are."""
-    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return ", ".join(names[:FEW]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def in_brief(error: BaseException) -> str:

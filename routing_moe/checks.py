@@ -96,7 +96,7 @@ def check_inputs(settings: Settings, given: set[str] = frozenset()) -> Inputs:
     if split and train_gym and predict_gym:
         faults += data_faults(settings, train_gym, predict_gym, split)
     faults += run_folder_faults(settings)
-    faults += start_faults(settings, split)
+    faults += start_faults(settings, split, fields)
     if faults:
         raise InputError(faults)
     return Inputs(train_gym, predict_gym, split, ontology, text_format)
@@ -172,7 +172,7 @@ def source_faults(settings: Settings, fields: dict) -> list[str]:
         n, E = getattr(settings, name), fields["num_experts"]
         if counts_experts and n is not None and n > E >= 1:
             faults.append(f"--{name} is {n}, but a layer has {E} experts")
-    trains = settings.router_lr > 0 or (settings.task_model_lr > 0 and not settings.freeze_task_model)
+    trains = settings.trains_router or settings.trains_task_vectors
     if settings.do_train and trains and counts["router_top_k"] and fields["router_top_k"] == 1:
         faults.append(
             "--router_top_k is 1, which trains no router: whatever the logits, its only weight is 1; give 2 "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import InputError, did_you_mean
+from dataloader.errors import InputError, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.results import ScoresFile, read_scores
 from routing_moe.run_state import load_run_settings
@@ -166,8 +166,7 @@ def _rows_scored(scores: pd.DataFrame) -> tuple:
 
 
 def _names(tasks: set[str]) -> str:
-    shown = sorted(tasks)[:MOST_NAMES]
-    return ", ".join(shown) + (f" and {len(tasks) - len(shown)} more" if len(tasks) > len(shown) else "")
+    return in_short(sorted(tasks), MOST_NAMES)
 
 
 # ---------------------------------------------------------------------------- what a reader should know

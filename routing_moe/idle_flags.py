@@ -102,7 +102,7 @@ def _routing_rules(settings: Settings, fields: dict) -> list[tuple]:
     source, mode = fields["route_source"], fields["router_mode"]
     is_plain, draws_for_tasks = fields["num_experts"] == 1, settings.task_level_random_routing
     one_hot = source == "random" or (draws_for_tasks and settings.task_level_random_n == 1)
-    frozen = settings.router_lr == 0 and (settings.task_model_lr == 0 or settings.freeze_task_model)
+    frozen = not (settings.trains_router or settings.trains_task_vectors)
     by_source = f" {SOURCE_NAMES.get(source)} routes: they come from no router"
     straight_through = mode == "gumbel_softmax_st"  # the largest of logits + noise at every temperature
     return [

@@ -30,6 +30,7 @@ from routing_moe.upcycling import (
     load_bart,
     load_bart_config,
     load_routing_bart,
+    load_routing_config,
     upstream_config,
     with_fresh_experts,
 )
@@ -141,9 +142,7 @@ def find_routes(routes_from: str, checkpoint_name: str | None) -> TrainedRoutes:
 
 
 def own_routes(checkpoint: Path) -> TrainedRoutes:
-    described = load_json_object(checkpoint / "config.json", "a model's configuration")
-    if described.get("model_type") != RoutingBartConfig.model_type:
-        raise InputError(f"{checkpoint} holds a {described.get('model_type')!r} model, not a routing BART")
+    load_routing_config(checkpoint)
     config = sound_config(checkpoint / "config.json", RoutingBartConfig.from_pretrained, checkpoint)
     return TrainedRoutes(checkpoint, with_router(config, checkpoint))
 

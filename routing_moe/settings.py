@@ -108,6 +108,14 @@ class Settings:
         return next((source for source, given in asked.items() if given), None)
 
     @property
+    def trains_router(self) -> bool:
+        return self.router_lr != 0
+
+    @property
+    def trains_task_vectors(self) -> bool:
+        return self.task_model_lr != 0 and not self.freeze_task_model
+
+    @property
     def step_size(self) -> int:
         """Examples in one optimizer step."""
         return self.train_batch_size * self.gradient_accumulation_steps

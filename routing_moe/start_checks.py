@@ -10,9 +10,9 @@ from routing_moe.idle_flags import SOURCE_NAMES
 from routing_moe.routers import ROUTERS
 from routing_moe.selection import ROUTER_MODES
 from routing_moe.settings import Settings
-from routing_moe.starting import architecture, checkpoint_to_start_from
+from routing_moe.starting import ROUTING_FLAGS, architecture, checkpoint_to_start_from
 from routing_moe.task_vectors import load_task_vectors
-from routing_moe.upcycling import load_bart_config
+from routing_moe.upcycling import load_bart_config, load_routing_config
 
 ARCHITECTURE_FIELDS = {  # flags that a checkpoint has answers of its own to, and where it keeps them
     "num_experts": "num_experts",
@@ -22,8 +22,6 @@ ARCHITECTURE_FIELDS = {  # flags that a checkpoint has answers of its own to, an
     "encoder_vanilla_layers": "encoder_vanilla_layers",
     "decoder_vanilla_layers": "decoder_vanilla_layers",
 }
-
-ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may change from one stage to the next
 
 
 def routing_fields(settings: Settings) -> dict:
@@ -44,8 +42,11 @@ def routing_fields(settings: Settings) -> dict:
     }
 
 
-def start_faults(settings: Settings, split: Split | None) -> list[str]:
-    """A start that is missing or contradicts itself; task vectors that do not cover the split."""
+def start_faults(settings: Settings, split: Split | None, fields: dict) -> list[str]:
+    """A start that is missing or contradicts itself; task vectors that do not cover the split.
+
+    fields: those of `routing_fields`.
+    """
     checkpoint = checkpoint_to_start_from(settings)
     faults = []
     if settings.initialize_from_vanilla and settings.checkpoint:
@@ -55,7 +56,7 @@ def start_faults(settings: Settings, split: Split | None) -> list[str]:
     if not settings.do_train and not settings.do_predict:
         return faults
     if checkpoint is not None:
-        return faults + checkpoint_faults(settings, checkpoint, split)
+        return faults + checkpoint_faults(settings, checkpoint, split, fields)
     if settings.do_train and settings.initialize_from_vanilla:
         return faults + vanilla_faults(settings, split)
     wanted = f"--checkpoint {settings.checkpoint}"
@@ -106,18 +107,15 @@ def vector_faults(settings: Settings, names: list[str], dim: int, split: Split |
     return faults
 
 
-def checkpoint_faults(settings: Settings, checkpoint: Path, split: Split | None) -> list[str]:
+def checkpoint_faults(settings: Settings, checkpoint: Path, split: Split | None, fields: dict) -> list[str]:
     """The checkpoint's own config against the flags and the tasks of the split."""
     faults = Faults()
-    config = faults.of(load_json_object, checkpoint / "config.json", "a model's configuration")
+    config = faults.of(load_routing_config, checkpoint)
     if config is None:
         return faults
-    if config.get("model_type") != RoutingBartConfig.model_type:
-        return [f"{checkpoint} holds a {config.get('model_type')!r} model, not a routing BART"]
     wanted = set(split.train) if split and settings.do_train else set()
     if split and settings.do_predict:
         wanted |= set(split.section(settings.predict_split))
-    fields = routing_fields(settings)
     needed = {"learned": "task vector", "fixed": "route"}.get(fields["route_source"])
     lacking = sorted(wanted - set(config.get("task_names") or ()))
     if lacking and needed and fields["num_experts"] > 1:

@@ -32,6 +32,7 @@ ARCHITECTURE_DEFAULTS = {
     "encoder_vanilla_layers": [],
     "decoder_vanilla_layers": [],
 }
+ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may change from one stage to the next
 
 
 def architecture(settings: Settings) -> dict:
@@ -86,8 +87,8 @@ def freeze(model, settings: Settings) -> None:
     What is frozen costs nothing: with a frozen router, straight-through routes run only what they choose.
     """
     if model.config.has_router:
-        model.router.requires_grad_(settings.router_lr > 0)
-        model.task_vectors.requires_grad_(settings.task_model_lr > 0 and not settings.freeze_task_model)
+        model.router.requires_grad_(settings.trains_router)
+        model.task_vectors.requires_grad_(settings.trains_task_vectors)
 
 
 def load_tokenizer(source: str | Path, vocab_size: int):
@@ -144,7 +145,7 @@ def load_vanilla_weights(model, path: str, init_eps: float) -> None:
 def load_checkpoint(checkpoint: Path, settings: Settings) -> RoutingBartForConditionalGeneration:
     """A saved routing BART, with the flags that may change between stages applied. Raises InputError."""
     model = load_routing_bart(RoutingBartForConditionalGeneration, checkpoint)
-    for field in ("router_mode", "router_top_k", "expert_mixing"):
+    for field in ROUTING_FLAGS:
         if getattr(settings, field) is not None:
             setattr(model.config, field, getattr(settings, field))
     model.config.exploration_epsilon = settings.exploration_epsilon

@@ -124,7 +124,11 @@ class Stepper:
             for group in self.optimizer.param_groups:
                 for p in group["params"]:
                     p.requires_grad_(group["part"] not in resting)
-        self.active = [p for p in self.parameters if p.requires_grad]
+
+    @property
+    def active(self) -> list[torch.nn.Parameter]:
+        """The trained parameters that do not rest in the current step."""
+        return [p for p in self.parameters if p.requires_grad]
 
     def cut(self, step: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """The step's examples, the answer chosen for each, and the micro-batches of all processes."""

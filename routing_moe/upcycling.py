@@ -209,6 +209,14 @@ def with_fresh_experts(model, bart, init_eps: float):
     return fresh
 
 
+def load_routing_config(checkpoint: str | Path) -> dict:
+    """The fields in the config.json of a saved routing BART. Raises InputError, naming it."""
+    config = load_json_object(Path(checkpoint) / "config.json", "a model's configuration")
+    if config.get("model_type") != RoutingBartConfig.model_type:
+        raise InputError(f"{checkpoint} holds a {config.get('model_type')!r} model, not a routing BART")
+    return config
+
+
 def load_routing_bart(cls, checkpoint: str | Path):
     """The routing BART saved in a folder, in float32. Raises InputError, naming it."""
     try:

@@ -83,8 +83,58 @@ def batch():
     return dict(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
 
 
+def assert_apart_and_inside(figure, boxes, *others) -> None:
+    """No two boxes overlap; none of them, nor of the others, is cut off by the figure's edge."""
+    for index, box in enumerate(boxes):
+        assert all(box.x1 <= other.x0 or box.x0 >= other.x1 or box.y0 >= other.y1 or box.y1 <= other.y0
+                   for other in boxes[index + 1 :])  # fmt: skip
+    for box in (*boxes, *others):
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+
+
 def one_hot_routes(choices_BL, num_experts: int, dtype=torch.float64) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.as_tensor(choices_BL), num_experts).to(dtype)
+
+
+# ---- single steps (tiny_steps.py)
+
+
+@pytest.fixture
+def examples():
+    """Fourteen examples of four tasks, of different lengths; every other one accepts two answers."""
+    from tiny_steps import encoded
+
+    draw = np.random.default_rng(3)
+
+    def text(shortest, longest):
+        return [0, *draw.integers(4, 60, draw.integers(shortest, longest)), 2]
+
+    n_outputs = [1 + i % 2 for i in range(14)]
+    sources = [text(1, 12) for _ in n_outputs]
+    outputs = [text(1, 6) for _ in range(sum(n_outputs))]
+    return encoded(sources, outputs, [i % 4 for i in range(14)], n_outputs)
+
+
+@pytest.fixture
+def make_stepper(make_model, examples):
+    """make_stepper(model fields..., settings=dict(...)): a stepper of a fresh model, the same each time."""
+
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from tiny_steps import settings_with
+
+    from routing_moe.stepping import Stepper
+
+    def make(settings=None, examples=examples, **fields):
+        torch.manual_seed(0)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        model = make_model(**fields)
+        return Stepper(model, examples, settings_with(**(settings or {})), Accelerator(cpu=True))
+
+    return make
 
 
 # ---- whole runs (tiny_runs.py, mistakes.py)

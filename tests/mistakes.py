@@ -39,15 +39,13 @@ class Place:
         return text.replace("<here>", str(self.folder))
 
 
-def complaint(place: Place, capsys, **changed) -> list[str]:
-    """The lines of what a user is told, after the checks that every mistake must pass."""
+def refused(place: Place, capsys, command):
+    """What `command()` prints (out, err), after the checks that every mistake must pass."""
     before, capsys_before = contents(place.folder), capsys.readouterr()
     assert "Traceback" not in capsys_before.err
     existed = place.out.exists()
-    changed = {name: place.filled_in(value) for name, value in changed.items()}
-    output_dir = Path(changed.pop("output_dir", place.out))
     try:
-        code = run(place.gym, place.bart, output_dir, **changed)
+        code = command()
     except SystemExit as stopped:  # argparse's own
         code = stopped.code
     told = capsys.readouterr()
@@ -55,9 +53,16 @@ def complaint(place: Place, capsys, **changed) -> list[str]:
     assert "Traceback" not in told.err
     assert contents(place.folder) == before
     assert place.out.exists() == existed
-    lines = [line for line in told.err.splitlines() if not line.startswith("usage:")]
-    print("\n".join(lines))  # shown when a test fails
-    return lines
+    print(told.err)  # shown when a test fails
+    return told
+
+
+def complaint(place: Place, capsys, **changed) -> list[str]:
+    """The lines of what a user of the training command is told."""
+    changed = {name: place.filled_in(value) for name, value in changed.items()}
+    output_dir = Path(changed.pop("output_dir", place.out))
+    told = refused(place, capsys, lambda: run(place.gym, place.bart, output_dir, **changed))
+    return [line for line in told.err.splitlines() if not line.startswith("usage:")]
 
 
 def assert_told(lines: list[str], *fragments: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import assert_apart_and_inside
 from tiny_runs import write_gym
 
 from dataloader.ontology import Ontology
@@ -301,13 +302,7 @@ def test_in_the_picture_nothing_overlaps_and_nothing_is_cut_off(figures, variant
     (figure,) = figures
     assert len(figure.axes) == n_categories + 1
     boxes = [axes.get_tightbbox() for axes in figure.axes] + [figure.legends[0].get_window_extent()]
-    for index, box in enumerate(boxes):
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= figure.bbox.x1
-        assert box.y1 <= figure.bbox.y1
-        for other in boxes[index + 1 :]:
-            assert box.x1 <= other.x0 or box.x0 >= other.x1 or box.y0 >= other.y1 or box.y1 <= other.y0
+    assert_apart_and_inside(figure, boxes)
 
 
 def test_the_picture_has_a_dot_per_run_and_says_n(figures):

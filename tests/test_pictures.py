@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import assert_apart_and_inside
 from matplotlib.image import imread
 
 from dataloader.ontology import Ontology
@@ -66,14 +67,7 @@ def test_nothing_overlaps_and_nothing_is_cut_off(figures, n_tasks, n_layers, n_e
     figure = figures[0]
     heat, strips, bar, legend = figure.axes
     boxes = [axes.get_tightbbox() for axes in (heat, strips, bar, legend)]
-    for index, box in enumerate(boxes):
-        assert all(box.x1 <= other.x0 or box.x0 >= other.x1 or box.y0 >= other.y1 or box.y1 <= other.y0
-                   for other in boxes[index + 1 :])  # fmt: skip
-    for box in (*boxes, figure.texts[0].get_window_extent()):
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= figure.bbox.x1
-        assert box.y1 <= figure.bbox.y1
+    assert_apart_and_inside(figure, boxes, figure.texts[0].get_window_extent())
     assert figure.texts[0].get_window_extent().y0 > boxes[0].y1
 
 

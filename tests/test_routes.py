@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import tiny_bart_config
 from scipy.stats import chisquare
-from test_stepping import examples, make_stepper, parameters  # noqa: F401  (fixtures)
+from tiny_steps import parameters
 from transformers import BartForConditionalGeneration
 
 from routing_moe import RoutingBartForConditionalGeneration, select_routes
@@ -227,7 +227,7 @@ def test_sources_without_a_router_have_nothing_of_one(make_model, tmp_path):
         assert torch.equal(before, loaded.routes_for(TASKS))
 
 
-def test_fixed_routes_are_never_trained(make_stepper):  # noqa: F811
+def test_fixed_routes_are_never_trained(make_stepper):
     stepper = make_stepper({"weight_decay": 0.5}, route_source="fixed")
     stepper.model.task_routes.copy_(random_task_routes(4, L, E, n=1, seed=2))
     before, routes = parameters(stepper), stepper.model.task_routes.clone()
@@ -236,7 +236,7 @@ def test_fixed_routes_are_never_trained(make_stepper):  # noqa: F811
     assert any(not torch.equal(before[n], p) for n, p in stepper.model.named_parameters())
 
 
-def test_a_frozen_router_spares_the_experts_that_are_not_chosen(make_stepper):  # noqa: F811
+def test_a_frozen_router_spares_the_experts_that_are_not_chosen(make_stepper):
     stepper = make_stepper()
     stepper.model.router.requires_grad_(False)
     stepper.model.task_vectors.requires_grad_(False)

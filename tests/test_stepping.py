@@ -1,7 +1,6 @@
 """One optimizer step: what it depends on, what it leaves alone, and the published code's steps."""
 
 import functools
-import itertools
 import json
 import math
 
@@ -10,11 +9,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from tiny_steps import encoded, parameters, settings_with
 from torch.nn import functional as F
 
-from dataloader.encoding import EncodedExamples, Ragged
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.cli.arguments import parse_settings
 from routing_moe.stepping import (
     Stepper,
     TrainingDiverged,
@@ -24,66 +22,6 @@ from routing_moe.stepping import (
     resting_parts,
 )
 from routing_moe.upcycling import upstream_name
-
-# ---- fixtures
-
-
-def settings_with(**flags):
-    """Settings of a short run without clipping; flag=value changes one."""
-    defaults = dict(
-        output_dir="unused",
-        train_batch_size=6,
-        gradient_accumulation_steps=1,
-        total_steps=20,
-        warmup_ratio=0,
-        learning_rate=0.01,
-        router_lr=0.02,
-        task_model_lr=0.03,
-        max_grad_norm="inf",
-        seed=1,
-    )
-    typed = [(f"--{name}", str(value)) for name, value in (defaults | flags).items()]
-    return parse_settings(list(itertools.chain(*typed)), "")
-
-
-def ragged(rows) -> Ragged:
-    return Ragged(np.concatenate(rows).astype(np.int32), np.cumsum([0] + [len(row) for row in rows]))
-
-
-def encoded(sources, outputs, task_ids, n_outputs=None) -> EncodedExamples:
-    first = np.cumsum([0, *(n_outputs or [1] * len(sources))])
-    return EncodedExamples(ragged(sources), ragged(outputs), first, np.array(task_ids))
-
-
-@pytest.fixture
-def examples():
-    """Fourteen examples of four tasks, of different lengths; every other one accepts two answers."""
-    draw = np.random.default_rng(3)
-
-    def text(shortest, longest):
-        return [0, *draw.integers(4, 60, draw.integers(shortest, longest)), 2]
-
-    n_outputs = [1 + i % 2 for i in range(14)]
-    sources = [text(1, 12) for _ in n_outputs]
-    outputs = [text(1, 6) for _ in range(sum(n_outputs))]
-    return encoded(sources, outputs, [i % 4 for i in range(14)], n_outputs)
-
-
-@pytest.fixture
-def make_stepper(make_model, examples):
-    """make_stepper(model fields..., settings=dict(...)): a stepper of a fresh model, the same each time."""
-
-    def make(settings=None, examples=examples, **fields):
-        torch.manual_seed(0)
-        AcceleratorState._reset_state(reset_partial_state=True)
-        model = make_model(**fields)
-        return Stepper(model, examples, settings_with(**(settings or {})), Accelerator(cpu=True))
-
-    return make
-
-
-def parameters(stepper) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in stepper.model.named_parameters()}
 
 
 def moments(stepper, part: str) -> list[torch.Tensor]:

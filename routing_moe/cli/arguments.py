@@ -4,8 +4,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from dataloader.errors import did_you_mean
 from dataloader.gym import PARTS
+from routing_moe.cli.console import parse_or_guess
 from routing_moe.routed_layer import EXPERT_MIXINGS
 from routing_moe.routers import ROUTERS
 from routing_moe.run_state import load_run_settings
@@ -40,10 +40,7 @@ def parse_settings(argv: list[str] | None, description: str) -> Settings:
     checkpoint predicts, unless given. Raises InputError if that run's run.json cannot be read.
     """
     parser = build_parser(description)
-    known, unknown = parser.parse_known_args(argv)
-    if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0], flags)}")
+    known = parse_or_guess(parser, argv)
     if not known.do_train:
         run = Path(known.checkpoint).parent if known.checkpoint else known.output_dir
         trained = load_run_settings(run) or {}

@@ -19,6 +19,7 @@ from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe import comparable_runs, results
 from routing_moe.analysis.comparison import plot_comparison
 from routing_moe.checks import ontology_path
+from routing_moe.cli.console import tell
 from routing_moe.comparable_runs import Run
 from routing_moe.results import ScoresFile
 from routing_moe.run_state import write_text
@@ -36,8 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         ontology = ontology_of(args, finished, notes)
         write_comparison(args, finished, ontology, notes)
     except InputError as error:
-        print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
-        return 2
+        return tell(error)
     except OSError as error:  # an unwritable folder, a full disk
         print(f"error: {in_brief(error)}", file=sys.stderr)
         return 2

@@ -17,7 +17,8 @@ import sys
 from safetensors import SafetensorError
 from transformers.utils import logging as library_logging
 
-from dataloader.errors import InputError, did_you_mean, in_brief
+from dataloader.errors import InputError, in_brief
+from routing_moe.cli.console import parse_or_guess, tell
 from routing_moe.merging import (
     MergeSettings,
     check_merge,
@@ -48,8 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         command = None if argv is None else ["python", "-m", "routing_moe.cli.merge", *argv]
         write_merged(settings, routes, model, tokenizer, command)
     except InputError as error:
-        print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
-        return 2
+        return tell(error)
     except (OSError, SafetensorError) as error:  # a full disk, above all
         print(f"stopped: {in_brief(error)}; nothing was written", file=sys.stderr)
         return 1
@@ -61,12 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse_settings(argv: list[str] | None) -> MergeSettings:
-    parser = build_parser()
-    known, unknown = parser.parse_known_args(argv)
-    if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0], flags)}")
-    return MergeSettings(**vars(known))
+    return MergeSettings(**vars(parse_or_guess(build_parser(), argv)))
 
 
 # fmt: off

@@ -16,6 +16,7 @@ from dataloader.errors import InputError
 from dataloader.gym import PARTS
 from dataloader.ontology import Ontology
 from routing_moe.checks import ontology_path
+from routing_moe.cli.console import tell
 from routing_moe.results import ScoresFile, category_table, markdown_table, read_scores
 from routing_moe.run_state import load_run_settings, write_text
 
@@ -35,8 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         table = table_of_run(args.run, args.checkpoint_name, args.predict_split, args.prefix)
     except InputError as error:
-        print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
-        return 2
+        return tell(error)
     print(markdown_table(table))
     if args.output:
         write_text(args.output, table.to_csv())

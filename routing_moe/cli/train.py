@@ -12,7 +12,6 @@
 import dataclasses
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from dataloader.encoding import encode
 from dataloader.errors import InputError, in_brief
 from routing_moe.checks import Inputs, check_inputs
 from routing_moe.cli.arguments import flags_given, parse_settings
+from routing_moe.cli.console import tell
 from routing_moe.idle_flags import notes
 from routing_moe.prediction import run_prediction, task_files
 from routing_moe.run_state import describe_run, find_checkpoint, write_text
@@ -75,13 +75,6 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         accelerator.end_training()
     return 0
-
-
-def tell(error: InputError) -> int:
-    """Print the faults, once although all processes find the same; the exit code."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
-    return 2
 
 
 def what_is_kept(settings: Settings) -> str:

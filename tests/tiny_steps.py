@@ -1,0 +1,40 @@
+"""What the tests of single steps share: settings, a few examples, a look at the parameters."""
+
+import itertools
+
+import numpy as np
+import torch
+
+from dataloader.encoding import EncodedExamples, Ragged
+from routing_moe.cli.arguments import parse_settings
+
+
+def settings_with(**flags):
+    """Settings of a short run without clipping; flag=value changes one."""
+    defaults = dict(
+        output_dir="unused",
+        train_batch_size=6,
+        gradient_accumulation_steps=1,
+        total_steps=20,
+        warmup_ratio=0,
+        learning_rate=0.01,
+        router_lr=0.02,
+        task_model_lr=0.03,
+        max_grad_norm="inf",
+        seed=1,
+    )
+    typed = [(f"--{name}", str(value)) for name, value in (defaults | flags).items()]
+    return parse_settings(list(itertools.chain(*typed)), "")
+
+
+def ragged(rows) -> Ragged:
+    return Ragged(np.concatenate(rows).astype(np.int32), np.cumsum([0] + [len(row) for row in rows]))
+
+
+def encoded(sources, outputs, task_ids, n_outputs=None) -> EncodedExamples:
+    first = np.cumsum([0, *(n_outputs or [1] * len(sources))])
+    return EncodedExamples(ragged(sources), ragged(outputs), first, np.array(task_ids))
+
+
+def parameters(stepper) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in stepper.model.named_parameters()}
