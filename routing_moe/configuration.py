@@ -26,6 +26,8 @@ class RoutingBartConfig(BartConfig):
     label_smoothing: of the training loss (the published code fixes 0.1).
     router_temperature: the temperature the routes are read at; training anneals and stores it.
     task_names: the tasks, in the order of the rows of `model.task_vectors` (or `model.task_routes`).
+    random_vectors: those of them whose vector is a random draw that no training has touched; it says nothing
+        of the task.
     """
 
     model_type = "routing_bart"
@@ -44,11 +46,13 @@ class RoutingBartConfig(BartConfig):
     label_smoothing: float | int = 0.1
     router_temperature: float | int = 1.0
     task_names: list[str] | None = None
+    random_vectors: list[str] | None = None
 
     def __post_init__(self, **kwargs):
         self.encoder_vanilla_layers = sorted(set(self.encoder_vanilla_layers or []))
         self.decoder_vanilla_layers = sorted(set(self.decoder_vanilla_layers or []))
         self.task_names = list(self.task_names or [])
+        self.random_vectors = list(self.random_vectors or [])
         super().__post_init__(**kwargs)
         faults = self.faults()
         if faults:

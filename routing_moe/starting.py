@@ -77,6 +77,8 @@ def load_start(settings: Settings, split: Split):
             names = model.config.task_names
             model.config.task_names = names + sorted(set(split.all) - set(names))
         tokenizer = load_tokenizer(checkpoint, model.config.vocab_size)
+    if settings.do_train:
+        model.config.random_vectors = sorted(set(model.config.random_vectors) - set(split.train))
     freeze(model, settings)
     return model, tokenizer
 
@@ -124,6 +126,8 @@ def model_from_bart(settings: Settings, tasks: list[str]) -> RoutingBartForCondi
         load_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps)
     if vectors is not None:
         model.task_vectors.weight.data.copy_(torch.from_numpy(vectors))
+    elif model.config.has_router:
+        model.config.random_vectors = list(names)  # all, until it is known which are trained on
     if model.config.route_source == "fixed":
         model.task_routes.copy_(task_level_random_routes(model.config, settings))
     return model
