@@ -4,18 +4,15 @@ What is merged is found and checked before a model is loaded; what it was made o
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 
-from dataloader.errors import Faults, InputError, in_brief, told_with
+from dataloader.errors import Faults, InputError, told_with
 from dataloader.jsonfile import load_json_object
-from routing_moe.configuration import RoutingBartConfig
 from routing_moe.modeling import RoutingBartForConditionalGeneration
 from routing_moe.run_state import (
     describe_run,
@@ -24,16 +21,9 @@ from routing_moe.run_state import (
     unwritable,
     write_text,
 )
+from routing_moe.saved_mixtures import SavedMixture, find_mixture, sha256, weight_files
 from routing_moe.starting import load_tokenizer, load_vanilla_weights
-from routing_moe.task_vectors import VECTORS_FILE, load_task_vectors
-from routing_moe.upcycling import (
-    load_bart,
-    load_bart_config,
-    load_routing_bart,
-    load_routing_config,
-    upstream_config,
-    with_fresh_experts,
-)
+from routing_moe.upcycling import load_bart, load_bart_config, with_fresh_experts
 
 MERGE_FILE = "merge.json"
 OF_TRAINING = ("best", "last")  # checkpoints that stage 2 writes itself
@@ -58,36 +48,10 @@ class MergeSettings:
         return Path(self.output_dir) / self.checkpoint_name
 
 
-@dataclass(frozen=True)
-class TrainedRoutes:
-    """A checkpoint whose router and task vectors are to be kept, not loaded yet."""
-
-    checkpoint: Path
-    config: RoutingBartConfig
-    is_published: bool = False
-
-    def load(self) -> RoutingBartForConditionalGeneration:
-        """The model with these routes. Raises InputError if its files are broken."""
-        cls = RoutingBartForConditionalGeneration
-        if self.is_published:
-            model = cls.from_upstream(self.checkpoint.parent, self.checkpoint.name)
-        else:
-            model = load_routing_bart(cls, self.checkpoint)
-        for part in ("router", "task_vectors"):
-            if not all(tensor.isfinite().all() for tensor in getattr(model, part).parameters()):
-                raise InputError(f"{self.checkpoint}: its {part} has values that are not finite")
-        return model
-
-    def files(self) -> list[Path]:
-        if self.is_published:
-            return [self.checkpoint / "model.pt", self.checkpoint / VECTORS_FILE]
-        return weight_files(self.checkpoint)
-
-
 # ---- checks
 
 
-def check_merge(settings: MergeSettings) -> TrainedRoutes:
+def check_merge(settings: MergeSettings) -> SavedMixture:
     """Find the routes and check all that the settings name. Raises one InputError with all faults."""
     faults = Faults(number_faults(settings))
     routes = faults.of(find_routes, settings.routes_from, settings.routes_checkpoint_name, flag="routes_from")
@@ -118,69 +82,16 @@ def number_faults(settings: MergeSettings) -> list[str]:
     return faults
 
 
-def find_routes(routes_from: str, checkpoint_name: str | None) -> TrainedRoutes:
-    """The checkpoint in a run folder, ours or of the published code, or that is such a folder itself.
-
-    checkpoint_name: which one of a run's; None for best. Raises InputError unless it has a router.
-    """
-    folder, name = Path(routes_from), checkpoint_name or "best"
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; name that of a run or of a checkpoint")
-    if not (folder / "config.json").is_file():
-        if checkpoint := find_checkpoint(folder / name):
-            return own_routes(checkpoint)
-        raise InputError(no_checkpoint(folder, name))
-    published = load_json_object(folder / "config.json", "a model's configuration")
-    if "router_block_num" in published:
-        return published_routes(folder, name, published)
-    if checkpoint_name:
+def find_routes(routes_from: str, checkpoint_name: str | None) -> SavedMixture:
+    """The mixture whose routes are kept. Raises InputError if they come from elsewhere than a router."""
+    routes = find_mixture(routes_from, checkpoint_name, "routes_checkpoint_name")
+    if routes.config.num_experts == 1:
+        raise InputError(f"{routes.checkpoint} has 1 expert per layer: there is no router to keep")
+    if not routes.config.has_router:
         raise InputError(
-            f"{folder} is a checkpoint itself; --routes_checkpoint_name, which is for runs, has no effect "
-            "with it"
+            f"{routes.checkpoint} has {routes.config.route_source} routes: there is no router to keep"
         )
-    return own_routes(folder)
-
-
-def own_routes(checkpoint: Path) -> TrainedRoutes:
-    load_routing_config(checkpoint)
-    config = sound_config(checkpoint / "config.json", RoutingBartConfig.from_pretrained, checkpoint)
-    return TrainedRoutes(checkpoint, with_router(config, checkpoint))
-
-
-def published_routes(run: Path, name: str, published: dict) -> TrainedRoutes:
-    if not (run / name / "model.pt").is_file():
-        there = ", ".join(sorted(path.parent.name for path in run.glob("*/model.pt"))) or "none"
-        raise InputError(f"{run / name / 'model.pt'}: not found; checkpoints there: {there}")
-    names, vectors_ND = load_task_vectors(run / name)
-    config = sound_config(run / "config.json", upstream_config, published, names, vectors_ND.shape[1])
-    return TrainedRoutes(run / name, with_router(config, run / name), is_published=True)
-
-
-def sound_config(path: Path, make, *arguments) -> RoutingBartConfig:
-    try:
-        return make(*arguments)
-    except Exception as error:  # the library wraps the configuration's own message in errors of its own
-        reason = in_brief(error.__cause__ or error)
-        raise InputError(f"{path}: not the configuration of a routing BART ({reason})") from None
-
-
-def with_router(config: RoutingBartConfig, checkpoint: Path) -> RoutingBartConfig:
-    """The configuration; InputError if its routes come from elsewhere than a router."""
-    if config.num_experts == 1:
-        raise InputError(f"{checkpoint} has 1 expert per layer: there is no router to keep")
-    if not config.has_router:
-        raise InputError(f"{checkpoint} has {config.route_source} routes: there is no router to keep")
-    return config
-
-
-def no_checkpoint(folder: Path, name: str) -> str:
-    """What to tell of a folder that has no config.json, neither itself nor in its folder `name`."""
-    if (folder / "model.pt").is_file():
-        return f"{folder} has no config.json; of the published code's runs name the folder above"
-    there = ", ".join(sorted(path.parent.name for path in folder.glob("*/config.json")))
-    if there:
-        return f"{folder} has no checkpoint {name!r}; name one by --routes_checkpoint_name: {there}"
-    return f"{folder} is neither a run, with {name}/config.json, nor a checkpoint, with config.json"
+    return routes
 
 
 def target_faults(settings: MergeSettings) -> list[str]:
@@ -205,7 +116,7 @@ def target_faults(settings: MergeSettings) -> list[str]:
 
 
 def merge(
-    settings: MergeSettings, routes: TrainedRoutes
+    settings: MergeSettings, routes: SavedMixture
 ) -> tuple[RoutingBartForConditionalGeneration, object]:
     """(model, tokenizer) for stage 2. Raises InputError when files are broken or do not fit together."""
     with told_with("--routes_from "):
@@ -220,7 +131,7 @@ def merge(
     return model, tokenizer
 
 
-def write_merged(settings: MergeSettings, routes: TrainedRoutes, model, tokenizer, command=None) -> None:
+def write_merged(settings: MergeSettings, routes: SavedMixture, model, tokenizer, command=None) -> None:
     """Write the checkpoint and what it was made of, at once or not at all; command as in `describe_run`."""
     description = describe_run(dataclasses.asdict(settings), command) | {"made_of": made_of(settings, routes)}
     with replacing_directory(settings.target) as folder:
@@ -229,7 +140,7 @@ def write_merged(settings: MergeSettings, routes: TrainedRoutes, model, tokenize
         write_text(folder / MERGE_FILE, json.dumps(description, indent=1))
 
 
-def made_of(settings: MergeSettings, routes: TrainedRoutes) -> dict:
+def made_of(settings: MergeSettings, routes: SavedMixture) -> dict:
     """What decides the merged weights: SHA-256 of the files they are from, and the noise."""
     sources = {"routes": routes.files(), "model": weight_files(settings.model)}
     if settings.vanilla_checkpoint:
@@ -238,7 +149,7 @@ def made_of(settings: MergeSettings, routes: TrainedRoutes) -> dict:
     return hashed | {"init_eps": settings.init_eps, "seed": settings.seed}
 
 
-def differences(settings: MergeSettings, routes: TrainedRoutes) -> list[str]:
+def differences(settings: MergeSettings, routes: SavedMixture) -> list[str]:
     """In what the checkpoint that is there already is not made of the same as this merge would be."""
     path, kept = settings.target / MERGE_FILE, None
     if path.is_file():
@@ -247,28 +158,10 @@ def differences(settings: MergeSettings, routes: TrainedRoutes) -> list[str]:
     return [name for name in wanted | kept if name not in kept or wanted.get(name) != kept[name]]
 
 
-def weight_files(source: str | Path) -> list[Path]:
-    """The files that a model's weights are read from: a file, a folder's, or a hub name's in the cache."""
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        cached = try_to_load_from_cache(str(source), "config.json")
-        if not isinstance(cached, str):
-            return []
-        path = Path(cached).parent
-    return sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
-
-
-def sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 # ---- what is told
 
 
-def summary(settings: MergeSettings, routes: TrainedRoutes, model, tokenizer) -> str:
+def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> str:
     """What came from where, one part a line."""
     config = model.config
     router = f"{config.router_nn_type}, {len(model.router.state_dict())} tensors"
@@ -293,7 +186,7 @@ def summary(settings: MergeSettings, routes: TrainedRoutes, model, tokenizer) ->
     return "\n".join(lines)
 
 
-def other_tokenizer(routes: TrainedRoutes, tokenizer) -> list[str]:
+def other_tokenizer(routes: SavedMixture, tokenizer) -> list[str]:
     """A remark if the run's tokenizer is known and another one."""
     if routes.is_published:  # such runs keep none
         return []

@@ -23,7 +23,7 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
     tasks = list(inputs.split.section(settings.predict_split))
     model, tokenizer = load_start(settings, inputs.split)
     model.to(accelerator.device)
-    log_to_file(settings.output_dir, accelerator, "eval_log.txt")
+    log_to_file(settings.output_dir, "eval_log.txt", accelerator.is_main_process)
     if settings.predict_temperature is not None:
         model.config.router_temperature = settings.predict_temperature
     checkpoint = checkpoint_to_start_from(settings)

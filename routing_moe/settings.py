@@ -3,6 +3,38 @@
 import dataclasses
 from dataclasses import dataclass
 
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an optimizer step depends on beside the model and the data; `Settings` has all of it too.
+
+    Rates of 0 freeze. The temperature stays at 1 unless said otherwise.
+    """
+
+    learning_rate: float = 1e-5
+    router_lr: float = 0.0
+    task_model_lr: float = 0.0
+    train_batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    max_tokens_per_micro_batch: int = 16384
+    total_steps: int = 1000
+    warmup_steps: int = 0
+    weight_decay: float = 0.01
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 0.1
+    initial_tau: float = 1.0
+    minimum_tau: float = 1.0
+    anneal_rate: float = 0.0
+    alternate_every: int = 0
+    expert_regularization: float = 0.0
+    seed: int = 42
+
+    @property
+    def step_size(self) -> int:
+        """Examples in one optimizer step."""
+        return self.train_batch_size * self.gradient_accumulation_steps
+
+
 # Settings that may differ when a run is resumed: they change neither a training step nor what it writes.
 FREE_ON_RESUME = {
     "output_dir",
@@ -119,6 +151,11 @@ class Settings:
     def step_size(self) -> int:
         """Examples in one optimizer step."""
         return self.train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def warmup_steps(self) -> int:
+        """Optimizer steps over which the learning rate rises."""
+        return int(self.total_steps * self.warmup_ratio)
 
     @property
     def examples_per_file(self) -> int | None:

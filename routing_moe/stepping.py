@@ -20,7 +20,7 @@ from torch import Tensor
 from dataloader.batching import answer_choices, assign_to_ranks, micro_batches, padding_factor, step_examples
 from dataloader.encoding import EncodedExamples
 from routing_moe.selection import temperature_at
-from routing_moe.settings import Settings
+from routing_moe.settings import Recipe, Settings
 
 REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of this many numbers
 
@@ -39,7 +39,7 @@ def linear_warmup_decay(step: int, warmup_steps: int, total_steps: int) -> float
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 
-def build_optimizer(model, settings: Settings) -> torch.optim.AdamW:
+def build_optimizer(model, settings: Settings | Recipe) -> torch.optim.AdamW:
     """AdamW with a learning rate each for BART, router and task vectors; norms and biases do not decay."""
     rates = {"bart": settings.learning_rate, "router": settings.router_lr, "vectors": settings.task_model_lr}
     groups = []
@@ -76,11 +76,12 @@ def resting_parts(step: int, alternate_every: int) -> set[str]:
 class Stepper:
     """Runs optimizer steps of a model on encoded examples."""
 
-    def __init__(self, model, examples: EncodedExamples, settings: Settings, accelerator: Accelerator):
+    def __init__(
+        self, model, examples: EncodedExamples, settings: Settings | Recipe, accelerator: Accelerator
+    ):
         self.model, self.examples, self.settings, self.accelerator = model, examples, settings, accelerator
         self.optimizer = accelerator.prepare_optimizer(build_optimizer(model, settings))
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.warmup_steps = int(settings.total_steps * settings.warmup_ratio)
 
     def temperature(self, step: int) -> float:
         return temperature_at(
@@ -196,7 +197,7 @@ class Stepper:
         norm = self.accelerator.clip_grad_norm_(self.active, self.settings.max_grad_norm)
         if self.accelerator.scaler is None:  # with a loss scaler, an overflow only skips the step
             self._check(norm, "gradient norm", step, indices)
-        factor = linear_warmup_decay(step, self.warmup_steps, self.settings.total_steps)
+        factor = linear_warmup_decay(step, self.settings.warmup_steps, self.settings.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         self.optimizer.step()  # without a gradient, what rests has no decay and no momentum either

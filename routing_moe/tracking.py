@@ -73,11 +73,11 @@ class AboveProgressBars(logging.StreamHandler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def start_logging(accelerator: Accelerator) -> None:
+def start_logging(is_main_process: bool = True) -> None:
     """Messages of the main process to the terminal."""
     library_logging.set_verbosity_error()
     library_logging.disable_progress_bar()
-    log.setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
+    log.setLevel(logging.INFO if is_main_process else logging.ERROR)
     log.propagate = False
     for handler in log.handlers[:]:
         handler.close()
@@ -85,12 +85,12 @@ def start_logging(accelerator: Accelerator) -> None:
     _add_handler(AboveProgressBars())
 
 
-def log_to_file(folder: str | Path, accelerator: Accelerator, name: str) -> None:
+def log_to_file(folder: str | Path, name: str, is_main_process: bool = True) -> None:
     """From here on also to a file of the run folder, which is made if need be; one file is enough."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     has_file = any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
-    if accelerator.is_main_process and not has_file:
+    if is_main_process and not has_file:
         _add_handler(logging.FileHandler(folder / name, encoding="utf-8"))
 
 

@@ -231,7 +231,7 @@ class Training:
             "%d train examples, %d dev files; %d steps of %d examples, %d of them warm-up; "
             "%.2f M trainable parameters, %.2f M frozen; %d process(es) on %s",
             len(self.stepper.examples), len(self.dev_files), self.total_steps, settings.step_size,
-            self.stepper.warmup_steps, counts["trainable"] / 1e6, counts["frozen"] / 1e6,
+            settings.warmup_steps, counts["trainable"] / 1e6, counts["frozen"] / 1e6,
             self.accelerator.num_processes, self.accelerator.device,
         )  # fmt: skip
         if self.total_steps < settings.total_steps:

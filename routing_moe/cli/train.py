@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         return tell(error)
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
-    start_logging(accelerator)
+    start_logging(accelerator.is_main_process)
     for note in notes(settings, given):
         log.info("note: %s", note)
     try:
@@ -96,7 +96,7 @@ def run_training(settings: Settings, inputs: Inputs, accelerator: Accelerator, c
     if checkpoint := checkpoint_to_resume(settings):
         training.load_state(checkpoint)
     accelerator.wait_for_everyone()
-    log_to_file(settings.output_dir, accelerator, "log.txt")
+    log_to_file(settings.output_dir, "log.txt", accelerator.is_main_process)
     note_skipped(inputs)
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict(), command), indent=1)
