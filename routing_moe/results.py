@@ -50,19 +50,25 @@ class ScoresFile:
 
 
 def write_predictions(folder: Path, prefix: str, files: list[TaskFile], predictions: list) -> None:
-    """`<prefix><sample>_<part>.jsonl` for each file: one object a line with input, prediction, answers.
+    """`<prefix><sample>_<part>.jsonl` for each file, as `prediction_lines` says.
 
-    predictions: for each file its draws of random routes, or one list; the further ones stand in other_draws.
+    predictions: for each file its draws of random routes, or one list.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for file, (first, *others) in zip(files, predictions, strict=True):
-        lines = []
-        for i, example in enumerate(file.examples):
-            line = {"input": example.input, "prediction": first[i], "answers": list(example.outputs)}
-            if others:
-                line["other_draws"] = [texts[i] for texts in others]
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-        write_text(folder / f"{prefix}{file.sample}_{file.part}.jsonl", "".join(lines))
+    for file, draws in zip(files, predictions, strict=True):
+        write_text(folder / f"{prefix}{file.sample}_{file.part}.jsonl", prediction_lines(file, draws))
+
+
+def prediction_lines(file: TaskFile, draws: list) -> str:
+    """One JSON object a line with input, prediction, answers; predictions of further draws in other_draws."""
+    first, *others = draws
+    lines = []
+    for i, example in enumerate(file.examples):
+        line = {"input": example.input, "prediction": first[i], "answers": list(example.outputs)}
+        if others:
+            line["other_draws"] = [texts[i] for texts in others]
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    return "".join(lines)
 
 
 def constant_scores(files: list[TaskFile], *gyms: Gym) -> list[float | None]:
