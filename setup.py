@@ -6,6 +6,8 @@ HERE = Path(__file__).resolve().parent
 # requirements.txt is the one place where dependencies and their ranges are written.
 REQUIREMENTS = [line for line in (HERE / "requirements.txt").read_text().splitlines() if line.strip()]
 
+RAY = "ray>=2.40,<3"
+
 setup(
     name="routing-moe",
     version="0.1.0",
@@ -20,7 +22,8 @@ setup(
     },
     install_requires=REQUIREMENTS,
     extras_require={
-        "test": ["pytest>=8,<10", "rouge>=1.0.1,<2", "ruff>=0.9,<1"],
+        "test": ["pytest>=8,<10", "rouge>=1.0.1,<2", "ruff>=0.9,<1", RAY],
         "tensorboard": ["tensorboard>=2.14"],
+        "ray": [RAY],
     },
 )

@@ -1,6 +1,7 @@
 """Files of a few-shot gym in, numbers and batches out. Knows no model.
 
 gym.py          a folder of tasks in the CrossFit format      task_splits.py  train/dev/test partitions
+task_files.py   one file of a task: TSV or JSON lines         options.py      answers to choose from
 metrics.py      the seven metrics, and each task's            ontology.py     what kind a task is
 encoding.py     examples to token ids                         batching.py     which examples, in which groups
 errors.py       InputError: what is wrong in the files given, and where
@@ -15,9 +16,10 @@ from dataloader.batching import (
 )
 from dataloader.encoding import EncodedExamples, TextFormat, encode
 from dataloader.errors import InputError, did_you_mean
-from dataloader.gym import Example, Gym, read_tsv
+from dataloader.gym import Example, Gym
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, evaluate
 from dataloader.ontology import Ontology
+from dataloader.task_files import read_jsonl, read_tsv
 from dataloader.task_splits import PUBLISHED_SPLITS, Split, load_split
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "load_split",
     "micro_batches",
     "padding_factor",
+    "read_jsonl",
     "read_tsv",
     "step_examples",
 ]

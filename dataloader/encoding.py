@@ -48,8 +48,11 @@ class TextFormat:
 
     def targets(self, example: Example) -> list[str]:
         """The decoder's text for each accepted output."""
-        texts = [f" {output}" for output in example.outputs]
-        return [text.lower() for text in texts] if self.do_lowercase else texts
+        return [self.target(output) for output in example.outputs]
+
+    def target(self, output: str) -> str:
+        """The decoder's text for one answer."""
+        return f" {output}".lower() if self.do_lowercase else f" {output}"
 
 
 # ---------------------------------------------------------------------------- ragged rows
@@ -156,6 +159,17 @@ class EncodedExamples:
         return first + choice
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedOptions:
+    """Tokenized answer options of N examples: those of example i are the rows `rows[i]` of `tokens`.
+
+    Options of the same tokens are the same row, so that each is there once, whoever it belongs to.
+    """
+
+    tokens: Ragged
+    rows: list[np.ndarray]
+
+
 # ---------------------------------------------------------------------------- from texts
 
 
@@ -182,6 +196,23 @@ def encode(
         outputs=_tokenize(targets, tokenizer, text_format.max_output_length, extra_bos, "outputs"),
         first_output=_offsets(n_outputs),
         task_ids_N=np.array([task_ids[example.task] for example in examples], dtype=np.int64),
+    )
+
+
+def encode_options(options: Sequence[Sequence[str]], tokenizer, text_format: TextFormat) -> EncodedOptions:
+    """Tokenizes the answer options of N examples as `encode` does their outputs."""
+    texts = list(dict.fromkeys(option for own in options for option in own))
+    tokens = _tokenize(
+        [text_format.target(text) for text in texts],
+        tokenizer,
+        text_format.max_output_length,
+        text_format.append_another_bos,
+        "options",
+    )
+    first_with: dict[bytes, int] = {}
+    row_of = {text: first_with.setdefault(tokens[i].tobytes(), i) for i, text in enumerate(texts)}
+    return EncodedOptions(
+        tokens, [np.array([row_of[text] for text in own], dtype=np.int64) for own in options]
     )
 
 

@@ -1,9 +1,11 @@
 """A folder of few-shot tasks in the CrossFit format.
 
-    <gym>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv   a line: input TAB answer [TAB another answer ...]
-    <gym>/metrics.json                                    optional: {task: metric}, for tasks of your own
+    <gym>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv     a line: input TAB answer [TAB another answer ...]
+    <gym>/<task>/<task>_<k>_<seed>_{train,dev,test}.jsonl   or JSON lines, which may have answer options
+    <gym>/metrics.json                                      optional: {task: metric}, for tasks of your own
 
-"boolq_32_100" is a *sample* of the task boolq: its train, dev and test file were drawn with seed 100.
+"boolq_32_100" is a *sample* of the task boolq: its train, dev and test file were drawn with seed 100. Each
+of the three may have either ending; `task_files.py` says what stands in them.
 """
 
 from __future__ import annotations
@@ -18,112 +20,28 @@ from pathlib import Path
 from dataloader.errors import InputError, did_you_mean
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_fault
+from dataloader.task_files import FAULTS_SHOWN, MalformedLines, describe, read_task_file, read_tsv
+
+__all__ = ["PARTS", "Example", "Gym", "read_tsv"]
 
 PARTS = ("train", "dev", "test")
-FAULTS_SHOWN = 5
-FILES_SHOWN = 3
+ENDINGS = (".tsv", ".jsonl")
 
-_FILE_NAME = re.compile(r"(?P<sample>.+)_(?:train|dev|test)\.tsv")
-_BOM = b"\xef\xbb\xbf"
-_BOM_FAULT = "starts with a byte order mark; save it as UTF-8 without BOM"
-
-Row = tuple[str, tuple[str, ...]]
+_FILE_NAME = re.compile(r"(?P<sample>.+)_(?P<part>train|dev|test)\.(?:tsv|jsonl)")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One line of a task file; `sample` is the file's prefix, `outputs` are the accepted answers."""
+    """One line of a task file; `sample` is the file's prefix, `outputs` are the accepted answers.
+
+    options: the answers to choose from, where the file has them; () where it does not.
+    """
 
     task: str
     sample: str
     input: str
     outputs: tuple[str, ...]
-
-
-class MalformedLines(InputError):
-    """The malformed lines of one file; `Gym.check` tells those of several files as one fault."""
-
-    def __init__(self, path: Path, lines: list[tuple[int, str]]):
-        self.path, self.lines = path, lines
-        super().__init__(_describe([self]))
-
-
-# ---------------------------------------------------------------------------- one file
-
-
-def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[Row], int]:
-    """Reads one task file: ([(input, (answer, ...)), ...], number of lines skipped).
-
-    Lines end at "\\n" or "\\r\\n" and nowhere else: texts do hold other line separators. Spaces around a
-    field and empty answers beside a real one are dropped. Malformed is a line that is blank, has no tab, an
-    empty input or only empty answers, a carriage return inside, or bytes that are not UTF-8; and a byte
-    order mark at the file's start.
-
-    Raises one InputError for all malformed lines of the file. With `skip_malformed` these are left out and
-    counted (a byte order mark is dropped and its line kept). A file without any usable line is an error.
-    """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    faults: list[tuple[int, str]] = []
-    if content.startswith(_BOM):
-        content = content.removeprefix(_BOM)
-        if not skip_malformed:
-            faults.append((1, _BOM_FAULT))
-    if not content:
-        raise InputError(f"{path}: is empty, expected lines of input TAB answer")
-    rows: list[Row] = []
-    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
-        row = _parse_line(line.removesuffix(b"\r"))
-        if isinstance(row, str):
-            faults.append((number, row))
-        else:
-            rows.append(row)
-    if faults and not skip_malformed:
-        raise MalformedLines(path, faults)
-    if not rows:
-        raise InputError(
-            f"{path}: has no usable line, all {len(faults)} are malformed, such as: {faults[0][1]}"
-        )
-    return rows, len(faults)
-
-
-def _parse_line(line: bytes) -> Row | str:
-    """Returns the row, or what is wrong with the line."""
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return f"byte {error.start + 1} of the line is not UTF-8"
-    if not text.strip():
-        return "blank line"
-    if "\r" in text:
-        return "carriage return inside the line"
-    # Split before stripping: a strip of the whole line would move the answer into an empty input.
-    source, *answers = (field.strip() for field in text.split("\t"))
-    if not answers:
-        return "no answer (no tab in the line)"
-    outputs = tuple(answer for answer in answers if answer)
-    if not source and outputs:
-        return "empty input"
-    return (source, outputs) if outputs else "empty answer"
-
-
-def _describe(files: list[MalformedLines]) -> str:
-    """One message: how many lines of which files are malformed, and the first few of them."""
-    every = [f"{file.path}:{number}: {fault}" for file in files for number, fault in file.lines]
-    where = ", ".join(str(file.path) for file in files[:FILES_SHOWN])
-    where += f" and {len(files) - FILES_SHOWN} more files" if len(files) > FILES_SHOWN else ""
-    more = f", the first {FAULTS_SHOWN} of them" if len(every) > FAULTS_SHOWN else ""
-    count = f"{len(every)} malformed line" + ("s" if len(every) > 1 else "")
-    head = f"{where}: {count}{more} (--skip_malformed leaves them out):"
-    return "\n  ".join([head, *every[:FAULTS_SHOWN]])
-
-
-# ---------------------------------------------------------------------------- the folder
+    options: tuple[str, ...] = ()
 
 
 class Gym:
@@ -137,8 +55,8 @@ class Gym:
         self.folder = Path(folder)
         self.skip_malformed = skip_malformed
         self.n_skipped = 0
-        self._examples: dict[Path, list[Example] | InputError] = {}
-        self._samples: dict[str, tuple[str, ...]] = {}
+        self._examples: dict[tuple[str, str, str], list[Example] | InputError] = {}
+        self._listed: dict[str, list[tuple[str, str]]] = {}
         if not self.folder.is_dir():
             raise InputError(
                 f"{self.folder}: no such folder, expected a gym of <task>/<task>_<k>_<seed>_train.tsv files"
@@ -160,6 +78,10 @@ class Gym:
         """Whether a task has a sample of this seed ("100") or whole prefix ("boolq_32_100")."""
         return bool(self._named_samples(self.samples(task), sample))
 
+    def has_part(self, task: str, part: str) -> bool:
+        """Whether there is a file of this part for some sample of the task; False for an unknown task."""
+        return any(part == there for _, there in self._list(task))
+
     def examples(self, task: str, part: str, samples: str = "all") -> list[Example]:
         """Examples of one task, part "train", "dev" or "test", sample after sample.
 
@@ -180,8 +102,8 @@ class Gym:
         pooled: list[Example] = []
         for task in sorted(set(tasks)):
             try:
-                for path, sample in self._files(task, part, samples):
-                    pooled += self._read(path, task, sample)[:limit]
+                for sample in self._chosen_samples(task, part, samples):
+                    pooled += self._read(task, sample, part)[:limit]
             except InputError as error:
                 faults += error.faults
         if faults:
@@ -225,7 +147,7 @@ class Gym:
                 except InputError as error:
                     faults += error.faults
         if malformed:
-            faults.append(_describe(list(malformed.values())))
+            faults.append(describe(list(malformed.values())))
         return list(dict.fromkeys(faults))  # a missing task is missing once, not once a part
 
     @cached_property
@@ -236,11 +158,11 @@ class Gym:
     def _part_faults(self, task, part, samples, scored: bool, malformed: dict) -> list[str]:
         """Faults of a part's files, those of malformed lines aside, which go into `malformed`."""
         faults: list[str] = []
-        for path, sample in self._files(task, part, samples):
+        for sample in self._chosen_samples(task, part, samples):
             try:
-                examples = self._read(path, task, sample)
+                examples = self._read(task, sample, part)
             except MalformedLines as error:
-                malformed[path] = error
+                malformed[error.path] = error
                 continue
             except InputError as error:
                 faults += error.faults
@@ -248,11 +170,12 @@ class Gym:
             if scored and not _faults_of(self.metric, task):
                 answers = dict.fromkeys(example.outputs[0] for example in examples)
                 unusable = (answer_fault(answer, self.metric(task)) for answer in answers)
+                path = self._path(task, sample, part)
                 faults += [f"{path}: {fault}" for fault in unusable if fault][:FAULTS_SHOWN]
         return faults
 
-    def _files(self, task: str, part: str, samples: str) -> list[tuple[Path, str]]:
-        """[(file, sample), ...] of the samples chosen; InputError for an unknown part, task or sample."""
+    def _chosen_samples(self, task: str, part: str, samples: str) -> list[str]:
+        """Prefixes of the samples chosen; InputError for an unknown part, task or sample."""
         if part not in PARTS:
             raise InputError(f"unknown part '{part}'{did_you_mean(part, PARTS)} (known: {', '.join(PARTS)})")
         known = self.samples(task)
@@ -266,36 +189,52 @@ class Gym:
             raise InputError(
                 f"task '{task}' has no sample '{samples}' (all, first, or one of {', '.join(known)})"
             )
-        return [(self.folder / task / f"{sample}_{part}.tsv", sample) for sample in chosen]
+        return chosen
 
     @staticmethod
     def _named_samples(known: list[str], sample: str) -> list[str]:
         return [name for name in known if sample in (name, name.rsplit("_", 1)[-1])]
 
     def _find_samples(self, task: str) -> tuple[str, ...]:
-        if task not in self._samples:
+        return tuple(dict.fromkeys(sample for sample, _ in self._list(task)))
+
+    def _list(self, task: str) -> list[tuple[str, str]]:
+        """(sample, part) of every file of the task, in the order of the file names."""
+        if task not in self._listed:
             folder = self.folder / task
             files = sorted(os.listdir(folder)) if folder.is_dir() else []
             matches = (_FILE_NAME.fullmatch(name) for name in files)
-            self._samples[task] = tuple(dict.fromkeys(match["sample"] for match in matches if match))
-        return self._samples[task]
+            self._listed[task] = [(match["sample"], match["part"]) for match in matches if match]
+        return self._listed[task]
+
+    def _path(self, task: str, sample: str, part: str) -> Path:
+        """The part's file. Raises InputError if there is none, or one of either ending."""
+        stem = self.folder / task / f"{sample}_{part}"
+        paths = [stem.with_name(f"{stem.name}{ending}") for ending in ENDINGS]
+        there = [path for path in paths if path.exists()]
+        if len(there) > 1:
+            raise InputError(f"{there[0]} and {there[1].name} are both there; keep the one that counts")
+        if not there:
+            raise InputError(f"{paths[0]}: no such file, nor {paths[1].name}")
+        return there[0]
 
     def _missing_task(self, task: str) -> str:
         if (self.folder / task).is_dir():
-            return f"{self.folder / task}: has no {task}_<k>_<seed>_{{train,dev,test}}.tsv file"
+            return f"{self.folder / task}: has no {task}_<k>_<seed>_{{train,dev,test}}.tsv or .jsonl file"
         known = self.tasks()
         hint = did_you_mean(task, known)
         return f"no task '{task}' in {self.folder}{hint} ({len(known)} tasks there, one folder each)"
 
-    def _read(self, path: Path, task: str, sample: str) -> list[Example]:
-        if path not in self._examples:
+    def _read(self, task: str, sample: str, part: str) -> list[Example]:
+        key = (task, sample, part)
+        if key not in self._examples:
             try:
-                rows, n_skipped = read_tsv(path, self.skip_malformed)
+                rows, n_skipped = read_task_file(self._path(task, sample, part), self.skip_malformed)
                 self.n_skipped += n_skipped
-                self._examples[path] = [Example(task, sample, source, outputs) for source, outputs in rows]
+                self._examples[key] = [Example(task, sample, *row) for row in rows]
             except InputError as error:
-                self._examples[path] = error
-        found = self._examples[path]
+                self._examples[key] = error
+        found = self._examples[key]
         if isinstance(found, InputError):
             raise found
         return found

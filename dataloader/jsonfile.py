@@ -27,10 +27,11 @@ def load_json_object(path: str | os.PathLike, what: str) -> dict:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{path}: is not valid JSON: {error.msg} ({where}), expected {what}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path}: holds {_kind(value)}, expected {what}, a JSON object")
+        raise InputError(f"{path}: holds {kind_of(value)}, expected {what}, a JSON object")
     return value
 
 
-def _kind(value) -> str:
-    names = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+def kind_of(value) -> str:
+    """What a JSON value is, in words."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")

@@ -15,6 +15,7 @@ from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError, did_you_mean, in_short
 from dataloader.gym import Gym
 from dataloader.ontology import Ontology
+from dataloader.options import find_options
 from dataloader.task_splits import Split, load_split
 from routing_moe.idle_flags import idle_flags
 from routing_moe.routers import ROUTERS
@@ -22,6 +23,7 @@ from routing_moe.run_state import load_run_settings, unwritable
 from routing_moe.selection import ROUTER_MODES
 from routing_moe.settings import Settings
 from routing_moe.start_checks import routing_fields, start_faults
+from routing_moe.unseen_tasks import TextSource
 
 AT_LEAST_ONE = (
     "train_batch_size",
@@ -33,8 +35,18 @@ AT_LEAST_ONE = (
     "num_beams",
     "random_eval_draws",
     "task_level_random_n",
+    "wait_step",
+    "vector_steps",
+    "num_workers",
 )
-POSITIVE = ("initial_tau", "minimum_tau", "max_grad_norm", "adam_epsilon", "num_train_epochs")
+POSITIVE = (
+    "predict_temperature",
+    "initial_tau",
+    "minimum_tau",
+    "max_grad_norm",
+    "adam_epsilon",
+    "num_train_epochs",
+)
 NOT_NEGATIVE = (
     "anneal_rate",
     "learning_rate",
@@ -47,10 +59,17 @@ NOT_NEGATIVE = (
     "max_tokens_per_micro_batch",
     "checkpoint_period",
     "no_eval_until",
+    "warmup_steps",
     "seed",
 )
 INFINITY_HAS_A_MEANING = {"max_grad_norm"}  # no clipping
 PROBABILITY = ("exploration_epsilon", "warmup_ratio")
+RANGES = (
+    (AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
+    (POSITIVE, lambda value: value > 0, "greater than 0"),
+    (NOT_NEGATIVE, lambda value: value >= 0, "0 or greater"),
+    (PROBABILITY, lambda value: 0 <= value <= 1, "from 0 to 1"),
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,7 @@ class Inputs:
     split: Split
     ontology: Ontology
     text_format: TextFormat
+    texts: TextSource  # of tasks without a vector of their own
 
 
 def check_inputs(settings: Settings, given: set[str] = frozenset()) -> Inputs:
@@ -96,15 +116,23 @@ def check_inputs(settings: Settings, given: set[str] = frozenset()) -> Inputs:
     if split and train_gym and predict_gym:
         faults += data_faults(settings, train_gym, predict_gym, split)
     faults += run_folder_faults(settings)
-    faults += start_faults(settings, split, fields)
+    texts = None
+    if train_gym and predict_gym and text_format:
+        gyms = (train_gym, predict_gym)
+        texts = TextSource(gyms, text_format, settings.text_vectors, settings.examples_per_file)
+    faults += start_faults(settings, split, fields, texts)
     if faults:
-        raise InputError(faults)
-    return Inputs(train_gym, predict_gym, split, ontology, text_format)
+        raise InputError(dict.fromkeys(faults))
+    return Inputs(train_gym, predict_gym, split, ontology, text_format, texts)
 
 
 def split_path(settings: Settings) -> Path:
     """`--custom_tasks_splits`, or the gym's own `split.json`."""
-    return Path(settings.custom_tasks_splits or Path(settings.train_dir) / "split.json")
+    return split_path_of(settings.train_dir, settings.custom_tasks_splits)
+
+
+def split_path_of(train_dir: str, custom_tasks_splits: str | None) -> Path:
+    return Path(custom_tasks_splits or Path(train_dir) / "split.json")
 
 
 def ontology_path(train_dir: str, task_ontology: str | None) -> Path | None:
@@ -115,28 +143,7 @@ def ontology_path(train_dir: str, task_ontology: str | None) -> Path | None:
 
 def number_faults(settings: Settings) -> list[str]:
     """Numbers out of range and choices that do not exist, named as typed."""
-    faults = []
-    rules = [
-        (AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
-        (POSITIVE, lambda value: value > 0, "greater than 0"),
-        (NOT_NEGATIVE, lambda value: value >= 0, "0 or greater"),
-        (PROBABILITY, lambda value: 0 <= value <= 1, "from 0 to 1"),
-        (("predict_temperature",), lambda value: value is None or value > 0, "greater than 0"),
-    ]
-    for names, holds, must_be in rules:
-        for name in names:
-            value = getattr(settings, name)
-            if not holds(value):  # a NaN fails every rule
-                faults.append(f"--{name} is {value}; it must be {must_be}")
-    faults += [
-        f"--{field.name} is infinite; it must be a number"
-        for field in fields(settings)
-        if field.name not in INFINITY_HAS_A_MEANING and getattr(settings, field.name) in (math.inf, -math.inf)
-    ]
-    if settings.seed >= 2**32:
-        faults.append(f"--seed is {settings.seed}; it must be below 2**32")
-    if settings.mixed_precision == "fp16" and not torch.cuda.is_available():
-        faults.append("--mixed_precision is fp16, which needs a GPU; on a CPU give bf16 or no")
+    faults = range_faults(settings)
     for name, choices in (("router_mode", ROUTER_MODES), ("router_nn_type", tuple(ROUTERS))):
         value = getattr(settings, name)
         if value is not None and value not in choices:
@@ -154,6 +161,26 @@ def number_faults(settings: Settings) -> list[str]:
     for module, name in (("tensorboard", "tensorboard"), ("wandb", "wandb")):
         if settings.log_with == name and importlib.util.find_spec(module) is None:
             faults.append(f"--log_with is {name!r}, which needs: pip install {module}")
+    return faults
+
+
+def range_faults(settings) -> list[str]:
+    """Numbers out of their range among the fields that a settings dataclass has, named as typed."""
+    faults, known = [], {field.name for field in fields(settings)}
+    for names, holds, must_be in RANGES:
+        for name in names:
+            value = getattr(settings, name) if name in known else None
+            if value is not None and not holds(value):  # a NaN fails every rule
+                faults.append(f"--{name} is {value}; it must be {must_be}")
+    faults += [
+        f"--{name} is infinite; it must be a number"
+        for name in sorted(known - INFINITY_HAS_A_MEANING)
+        if getattr(settings, name) in (math.inf, -math.inf)
+    ]
+    if settings.seed >= 2**32:
+        faults.append(f"--seed is {settings.seed}; it must be below 2**32")
+    if getattr(settings, "mixed_precision", None) == "fp16" and not torch.cuda.is_available():
+        faults.append("--mixed_precision is fp16, which needs a GPU; on a CPU give bf16 or no")
     return faults
 
 
@@ -196,7 +223,36 @@ def data_faults(settings: Settings, train_gym: Gym, predict_gym: Gym, split: Spl
                 f"--predict_split is {settings.predict_split!r}, a section that {split.path} leaves empty"
             )
         faults += task_faults(split, tasks, predict_gym, ["dev", "test"], settings.predict_samples)
+    if settings.scoring == "rank" and not faults:
+        faults += option_faults(settings, train_gym, predict_gym, split)
     return list(dict.fromkeys(faults))
+
+
+def option_faults(settings: Settings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
+    """For --scoring rank: train files that cannot be read, and a section none of whose tasks has options."""
+    parts = {"train": ["dev"]} if settings.do_train else {}
+    if settings.do_predict:
+        parts[settings.predict_split] = ["dev", "test"]
+    faults = Faults()
+    for section, of_section in parts.items():
+        found = [
+            faults.of(
+                find_options,
+                task,
+                predict_gym.metric(task),
+                (train_gym, predict_gym),
+                predict_gym.examples(task, part, settings.predict_samples),
+            )
+            for task in split.section(section)
+            for part in of_section
+        ]
+        if not any(source is None or source.name for source in found):
+            faults.append(
+                f"--scoring is rank, but no task of the {section} section of {split.path} has answer "
+                "options: an options field in .jsonl files, a list (A) ... (B) ... in the inputs, or a few "
+                "labels that recur in the train files; give generate"
+            )
+    return faults
 
 
 def task_faults(split: Split, tasks, gym: Gym, parts: list[str], samples: str) -> list[str]:

@@ -20,8 +20,8 @@ from routing_moe.settings import FREE_ON_RESUME
 FREE_IN_A_VARIANT = (FREE_ON_RESUME | {"seed"}) - {"predict_temperature"}
 # Settings that change the scores of one and the same model: to be alike in all runs.
 SCORING = (
-    "max_input_length", "max_output_length", "do_lowercase", "append_another_bos", "num_beams",
-    "no_repeat_ngram_size", "generate_from_bos", "eval_sampled_routes", "predict_temperature",
+    "max_input_length", "max_output_length", "do_lowercase", "append_another_bos", "scoring", "num_beams",
+    "no_repeat_ngram_size", "generate_from_bos", "eval_sampled_routes", "predict_temperature", "task_vector",
 )  # fmt: skip
 # How much a variant was trained, and how large it is: to be alike for a fair comparison.
 BUDGET = (

@@ -31,6 +31,7 @@ TRAINING_ONLY = (
     "checkpoint_period",
     "log_with",
 )
+PREDICTION_ONLY = ("predict_split", "predict_temperature", "task_vector", "text_vectors", "prefix")
 ROUTER_ONLY = (
     "router_nn_type",
     "router_hidden_dim",
@@ -48,6 +49,8 @@ ROUTER_ONLY = (
     "alternate_every",
     "eval_sampled_routes",
     "predict_temperature",
+    "task_vector",
+    "text_vectors",
 )
 SEVERAL_EXPERTS_ONLY = (
     *ROUTER_ONLY,
@@ -76,8 +79,9 @@ def idle_flags(settings: Settings, given: set[str], fields: dict) -> list[str]:
     fields: how the run will route, as `start_checks.routing_fields` says.
     """
     from_bart = settings.initialize_from_vanilla and settings.do_train
+    trained = settings.do_train and settings.predict_split == "train"
     rules = [
-        (not settings.do_predict, ("predict_split", "predict_temperature", "prefix"), "out --do_predict"),
+        (not settings.do_predict, PREDICTION_ONLY, "out --do_predict"),
         (
             settings.do_train and not from_bart and not settings.resume,
             STARTING_ONLY,
@@ -85,6 +89,8 @@ def idle_flags(settings: Settings, given: set[str], fields: dict) -> list[str]:
         ),
         (from_bart, ("checkpoint_name",), " --initialize_from_vanilla: --model is the start, best predicts"),
         *_routing_rules(settings, fields),
+        (trained, ("task_vector",), " --predict_split train after --do_train: its tasks keep their own"),
+        (settings.task_vector == "stored", ("text_vectors",), " --task_vector stored: nothing is looked up"),
     ]
     told = {}  # the first reason of each flag
     for idle, names, reason in rules:

@@ -5,7 +5,6 @@ What is merged is found and checked before a model is loaded; what it was made o
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 
 from dataloader.errors import Faults, InputError, told_with
 from dataloader.jsonfile import load_json_object
+from routing_moe.checks import range_faults
 from routing_moe.modeling import RoutingBartForConditionalGeneration
 from routing_moe.run_state import (
     describe_run,
@@ -53,7 +53,7 @@ class MergeSettings:
 
 def check_merge(settings: MergeSettings) -> SavedMixture:
     """Find the routes and check all that the settings name. Raises one InputError with all faults."""
-    faults = Faults(number_faults(settings))
+    faults = Faults(range_faults(settings))
     routes = faults.of(find_routes, settings.routes_from, settings.routes_checkpoint_name, flag="routes_from")
     bart = faults.of(load_bart_config, settings.model, flag="model")
     if routes and bart:
@@ -69,17 +69,6 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
     if faults:
         raise InputError(faults)
     return routes
-
-
-def number_faults(settings: MergeSettings) -> list[str]:
-    faults = []
-    if not settings.init_eps >= 0:  # a NaN too
-        faults.append(f"--init_eps is {settings.init_eps}; it must be 0 or greater")
-    elif settings.init_eps == math.inf:
-        faults.append("--init_eps is infinite; it must be a number")
-    if not 0 <= settings.seed < 2**32:
-        faults.append(f"--seed is {settings.seed}; it must be 0 or greater and below 2**32")
-    return faults
 
 
 def find_routes(routes_from: str, checkpoint_name: str | None) -> SavedMixture:

@@ -214,7 +214,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
             use_cache=use_cache,
-            route_plan=self._plan(routes, sparse, use_cache, route_groups, zeros_stay),
+            route_plan=self.plan_routes(routes, sparse, use_cache, route_groups, zeros_stay),
             **kwargs,
         )
         if labels is not None and (self.training if loss_only is None else loss_only):
@@ -224,7 +224,10 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
             outputs.loss = self._smoothed_loss(outputs.logits[labels != -100], labels[labels != -100])
         return outputs
 
-    def _plan(self, routes_BLE, sparse, use_cache, route_groups, zeros_stay) -> RoutePlan | None:
+    def plan_routes(
+        self, routes_BLE: Tensor, sparse=True, use_cache=False, route_groups=None, zeros_stay=False
+    ) -> RoutePlan | None:
+        """How the layers run along these routes; the arguments are as in `forward`."""
         if self.config.num_experts == 1:
             return None
         if self.config.expert_mixing == "parameters":

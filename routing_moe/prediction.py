@@ -7,13 +7,24 @@ from pathlib import Path
 import pandas as pd
 from accelerate import Accelerator
 
+from dataloader.errors import in_short
 from routing_moe.checks import Inputs
-from routing_moe.evaluation import decoding_of, load_task_files, mean_score, predict, spread_over_draws
+from routing_moe.evaluation import (
+    answer,
+    decoding_of,
+    described_scoring,
+    load_task_files,
+    mean_score,
+    scores_table,
+    spread_over_draws,
+    texts_and_scores,
+)
 from routing_moe.results import ScoresFile, constant_scores, write_predictions
 from routing_moe.run_state import describe_run, write_text
 from routing_moe.settings import Settings
 from routing_moe.starting import checkpoint_to_start_from, load_start
 from routing_moe.tracking import log_to_file
+from routing_moe.unseen_tasks import choose_vectors, with_vectors
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +38,22 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
     if settings.predict_temperature is not None:
         model.config.router_temperature = settings.predict_temperature
     checkpoint = checkpoint_to_start_from(settings)
+    routes = give_vectors(settings, inputs, tasks, model, tokenizer, accelerator)
     # The scores of another run's checkpoint are this run's: that folder is not ours to write into.
     run = Path(settings.output_dir)
-    for part in ("dev", "test"):
-        files = task_files(settings, inputs, tasks, part, model, tokenizer)
-        scores, predictions = predict(model, tokenizer, files, decoding_of(settings), accelerator)
+    parts = {part: task_files(settings, inputs, tasks, part, model, tokenizer) for part in ("dev", "test")}
+    if settings.scoring == "rank":
+        log.info("%s section: %s", settings.predict_split, described_scoring(parts["dev"] + parts["test"]))
+    for part, files in parts.items():
+        answers = answer(model, tokenizer, files, decoding_of(settings), accelerator)
         if accelerator.is_main_process:
+            scores = scores_table(model, files, answers, decoding_of(settings))
             scores["constant"] = constant_scores(files, inputs.train_gym, inputs.predict_gym)
+            if routes:
+                scores["route"] = scores["task_prefix"].map(routes)
             written = ScoresFile(part, settings.predict_split, checkpoint.name, settings.prefix)
             predicted = run / checkpoint.name / "predictions"
-            write_predictions(predicted, settings.prefix, files, predictions)
+            write_predictions(predicted, settings.prefix, files, *texts_and_scores(answers))
             write_text(run / written.path, scores.to_csv())
             log.info(
                 "%s tasks, %s files: mean score %.4f over %d files%s, in %s",
@@ -46,6 +63,31 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict()), indent=1)
         write_text(run / written.settings_path, description)
+
+
+def give_vectors(settings: Settings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator) -> dict:
+    """Give tasks that need it the vector of their nearest task, as --task_vector says, and tell which.
+
+    Returns {task: what its route is read from} for all tasks; {} if each has its own vector.
+    """
+    if not model.config.has_router:
+        return {}
+    source, trained, is_main = settings.task_vector, inputs.split.train, accelerator.is_main_process
+    choices = choose_vectors(model, tokenizer, tasks, source, trained, inputs.texts, quiet=not is_main)
+    found = [choice for choice in choices if choice.source != "stored"]
+    left_random = set(tasks) & set(model.config.random_vectors) - {choice.task for choice in found}
+    for choice in found if is_main else ():
+        log.info("%s: %s", choice.task, choice.described())
+    if left_random and is_main:
+        log.info(
+            "note: the task vectors of %s are random draws, which say nothing of them; "
+            "--task_vector nearest gives them that of the nearest task",
+            in_short(sorted(left_random)),
+        )
+    if not found:
+        return {}
+    with_vectors(model, {choice.task: choice.vector_D for choice in found})
+    return {choice.task: choice.described() for choice in choices}
 
 
 def of_draws(scores: pd.DataFrame) -> str:
@@ -65,4 +107,6 @@ def task_files(settings: Settings, inputs: Inputs, tasks, part: str, model, toke
         inputs.text_format,
         {name: row for row, name in enumerate(model.config.task_names)},
         limit=settings.examples_per_file,
+        scoring=settings.scoring,
+        train_gyms=(inputs.train_gym, inputs.predict_gym),
     )

@@ -49,24 +49,33 @@ class ScoresFile:
         return f"{self.prefix}eval-" + ("" if self.section == "train" else f"{self.section}_tasks-")
 
 
-def write_predictions(folder: Path, prefix: str, files: list[TaskFile], predictions: list) -> None:
+def write_predictions(
+    folder: Path, prefix: str, files: list[TaskFile], predictions: list, option_scores: list | None = None
+) -> None:
     """`<prefix><sample>_<part>.jsonl` for each file, as `prediction_lines` says.
 
-    predictions: for each file its draws of random routes, or one list.
+    predictions: for each file its draws of random routes, or one list. option_scores: those of each file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for file, draws in zip(files, predictions, strict=True):
-        write_text(folder / f"{prefix}{file.sample}_{file.part}.jsonl", prediction_lines(file, draws))
+    for file, draws, scores in zip(files, predictions, option_scores or [None] * len(files), strict=True):
+        lines = prediction_lines(file, draws, scores)
+        write_text(folder / f"{prefix}{file.sample}_{file.part}.jsonl", lines)
 
 
-def prediction_lines(file: TaskFile, draws: list) -> str:
-    """One JSON object a line with input, prediction, answers; predictions of further draws in other_draws."""
+def prediction_lines(file: TaskFile, draws: list, option_scores: list[dict | None] | None = None) -> str:
+    """One JSON object a line with input, prediction, answers; predictions of further draws in other_draws.
+
+    option_scores: for each example what its options scored along the first draw, which goes into scores, or
+    None where the answer was generated.
+    """
     first, *others = draws
     lines = []
     for i, example in enumerate(file.examples):
         line = {"input": example.input, "prediction": first[i], "answers": list(example.outputs)}
         if others:
             line["other_draws"] = [texts[i] for texts in others]
+        if option_scores and option_scores[i]:
+            line["scores"] = option_scores[i]
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines)
 
@@ -254,7 +263,7 @@ def comparison_markdown(table: pd.DataFrame, baseline: str | None = None) -> str
     for variant, group in table.groupby("variant", sort=False):
         n = group["n"].iloc[0]
         row = {"n": "" if pd.isna(n) else str(n)}
-        row |= {f"{x.category} ({x.tasks})": _mean_and_std(x.mean, x.std) for x in group.itertuples()}
+        row |= {f"{x.category} ({x.tasks})": mean_and_std(x.mean, x.std) for x in group.itertuples()}
         if baseline is not None:
             last = group.iloc[-1]
             row[f"all, minus {baseline}"] = _difference(last["difference"], last["low"], last["high"])
@@ -262,7 +271,8 @@ def comparison_markdown(table: pd.DataFrame, baseline: str | None = None) -> str
     return markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant"))
 
 
-def _mean_and_std(mean: float, std: float) -> str:
+def mean_and_std(mean: float, std: float) -> str:
+    """ "0.123 ± 0.045"; without the std where that is NaN, "-" without a mean."""
     if np.isnan(mean):
         return "-"
     return f"{mean:.3f}" if np.isnan(std) else f"{mean:.3f} ± {std:.3f}"

@@ -42,6 +42,8 @@ FREE_ON_RESUME = {
     "do_predict",
     "predict_split",
     "predict_temperature",
+    "task_vector",
+    "text_vectors",
     "prefix",
     "resume",
     "log_with",
@@ -99,6 +101,7 @@ class Settings:
     max_output_length: int
     do_lowercase: bool
     append_another_bos: bool
+    scoring: str
     num_beams: int
     no_repeat_ngram_size: int | None
     generate_from_bos: bool
@@ -125,6 +128,8 @@ class Settings:
     predict_split: str
     predict_samples: str
     predict_temperature: float | None
+    task_vector: str
+    text_vectors: str | None
     prefix: str
     seed: int
     debug: bool
@@ -167,11 +172,16 @@ class Settings:
 
     def differences(self, saved: dict) -> list[str]:
         """Faults for the settings in which this run would not continue the saved one."""
-        return [
-            f"--{name} is {_as_said(value)}, but in the run to resume it was {_as_said(saved[name])}"
-            for name, value in self.to_dict().items()
-            if name not in FREE_ON_RESUME and name in saved and saved[name] != value
-        ]
+        return differences(self.to_dict(), saved, FREE_ON_RESUME, "the run to resume")
+
+
+def differences(settings: dict, saved: dict, free: set[str], where: str) -> list[str]:
+    """Faults for the settings, those in `free` aside, that were others in `where`, which saved them."""
+    return [
+        f"--{name} is {_as_said(value)}, but in {where} it was {_as_said(saved[name])}"
+        for name, value in settings.items()
+        if name not in free and name in saved and saved[name] != value
+    ]
 
 
 def _as_said(value) -> str:

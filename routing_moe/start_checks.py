@@ -12,6 +12,7 @@ from routing_moe.selection import ROUTER_MODES
 from routing_moe.settings import Settings
 from routing_moe.starting import ROUTING_FLAGS, architecture, checkpoint_to_start_from
 from routing_moe.task_vectors import load_task_vectors
+from routing_moe.unseen_tasks import TextSource, VectorTable
 from routing_moe.upcycling import load_bart_config, load_routing_config
 
 ARCHITECTURE_FIELDS = {  # flags that a checkpoint has answers of its own to, and where it keeps them
@@ -22,6 +23,7 @@ ARCHITECTURE_FIELDS = {  # flags that a checkpoint has answers of its own to, an
     "encoder_vanilla_layers": "encoder_vanilla_layers",
     "decoder_vanilla_layers": "decoder_vanilla_layers",
 }
+STORED_HINT = "; without --task_vector stored, others get that of the nearest task"
 
 
 def routing_fields(settings: Settings) -> dict:
@@ -42,10 +44,12 @@ def routing_fields(settings: Settings) -> dict:
     }
 
 
-def start_faults(settings: Settings, split: Split | None, fields: dict) -> list[str]:
-    """A start that is missing or contradicts itself; task vectors that do not cover the split.
+def start_faults(
+    settings: Settings, split: Split | None, fields: dict, texts: TextSource | None
+) -> list[str]:
+    """A start that is missing or contradicts itself; tasks of the split without a vector, nor a way to one.
 
-    fields: those of `routing_fields`.
+    fields: those of `routing_fields`. texts: of the gyms and flags; None if these have faults.
     """
     checkpoint = checkpoint_to_start_from(settings)
     faults = []
@@ -56,9 +60,9 @@ def start_faults(settings: Settings, split: Split | None, fields: dict) -> list[
     if not settings.do_train and not settings.do_predict:
         return faults
     if checkpoint is not None:
-        return faults + checkpoint_faults(settings, checkpoint, split, fields)
+        return faults + checkpoint_faults(settings, checkpoint, split, fields, texts)
     if settings.do_train and settings.initialize_from_vanilla:
-        return faults + vanilla_faults(settings, split)
+        return faults + vanilla_faults(settings, split, fields, texts)
     wanted = f"--checkpoint {settings.checkpoint}"
     if not settings.checkpoint:
         wanted = f"--output_dir {settings.output_dir} --checkpoint_name {settings.checkpoint_name}"
@@ -66,16 +70,21 @@ def start_faults(settings: Settings, split: Split | None, fields: dict) -> list[
     return [*faults, f"{wanted}: no checkpoint there (a folder with a config.json){hint}"]
 
 
-def vanilla_faults(settings: Settings, split: Split | None) -> list[str]:
+def vanilla_faults(
+    settings: Settings, split: Split | None, routing: dict, texts: TextSource | None
+) -> list[str]:
     """The plain BART's config against the flags, and the task vectors against the split."""
     faults = Faults()
     fields = architecture(settings)
+    names = random = split.all if split and not settings.taskvecs else ()
     if settings.taskvecs:
         loaded = faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs")
         if loaded:
             names, vectors_ND = loaded
             faults += vector_faults(settings, names, vectors_ND.shape[1], split)
             fields["router_input_dim"] = vectors_ND.shape[1]
+    if names:  # else --taskvecs or the split has faults
+        faults += unseen_faults(settings, split, routing, texts, names, random)
     bart = faults.of(load_bart_config, settings.model, flag="model")
     if bart is None:
         return faults
@@ -100,29 +109,35 @@ def vector_faults(settings: Settings, names: list[str], dim: int, split: Split |
             "dimensions; leave the flag out to use the file's"
         )
     lacking = sorted(set(split.train if split else ()) - set(names))
-    if settings.do_predict and split:
+    if settings.do_predict and split and settings.task_vector == "stored":
         lacking = sorted({*lacking, *split.section(settings.predict_split)} - set(names))
     if lacking:
         faults.append(f"--taskvecs {settings.taskvecs} has no vector for {in_short(lacking)}")
     return faults
 
 
-def checkpoint_faults(settings: Settings, checkpoint: Path, split: Split | None, fields: dict) -> list[str]:
+def checkpoint_faults(
+    settings: Settings, checkpoint: Path, split: Split | None, fields: dict, texts: TextSource | None
+) -> list[str]:
     """The checkpoint's own config against the flags and the tasks of the split."""
     faults = Faults()
     config = faults.of(load_routing_config, checkpoint)
     if config is None:
         return faults
     wanted = set(split.train) if split and settings.do_train else set()
-    if split and settings.do_predict:
+    found_by_text = fields["route_source"] == "learned" and settings.task_vector != "stored"
+    if split and settings.do_predict and not found_by_text:
         wanted |= set(split.section(settings.predict_split))
     needed = {"learned": "task vector", "fixed": "route"}.get(fields["route_source"])
-    lacking = sorted(wanted - set(config.get("task_names") or ()))
+    hint = "" if found_by_text or settings.do_train or needed != "task vector" else STORED_HINT
+    names, random = (config.get(field) or () for field in ("task_names", "random_vectors"))
+    lacking = sorted(wanted - set(names))
     if lacking and needed and fields["num_experts"] > 1:
         faults.append(
             f"{checkpoint} has no {needed} for {in_short(lacking)}; it knows the tasks of the split that it "
-            "was trained with"
+            f"was trained with{hint}"
         )
+    faults += unseen_faults(settings, split, fields, texts, names, random)
     if not settings.do_train and not settings.prefix:
         faults += overwriting_faults(settings, checkpoint, config)
     faults += [
@@ -132,6 +147,30 @@ def checkpoint_faults(settings: Settings, checkpoint: Path, split: Split | None,
         if getattr(settings, flag) is not None and getattr(settings, flag) != config.get(field)
     ]
     return faults + position_faults(settings, config.get("max_position_embeddings", 1024), checkpoint)
+
+
+def unseen_faults(
+    settings: Settings, split: Split | None, fields: dict, texts: TextSource | None, names, random
+) -> list[str]:
+    """Tasks to be scored that need the vector of their nearest task, where none can be found.
+
+    names: the tasks that the start has vectors of; random: those whose vector is a random draw.
+    """
+    has_router = fields["route_source"] == "learned" and fields["num_experts"] > 1
+    if not (settings.do_predict and has_router and split and texts):
+        return []
+    if settings.do_train:
+        random = set(random) - set(split.train)
+    table = VectorTable.of(names, random, split.train)
+    in_need = table.in_need(split.section(settings.predict_split), settings.task_vector)
+    if in_need:
+        return texts.faults(in_need, table.seen)
+    if settings.text_vectors and settings.task_vector != "stored":
+        return [
+            f"--text_vectors has no effect on the {settings.predict_split} tasks of {split.path}: each has a "
+            "task vector of its own"
+        ]
+    return []
 
 
 def overwriting_faults(settings: Settings, checkpoint: Path, config: dict) -> list[str]:

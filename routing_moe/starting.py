@@ -32,6 +32,7 @@ ARCHITECTURE_DEFAULTS = {
     "encoder_vanilla_layers": [],
     "decoder_vanilla_layers": [],
 }
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may change from one stage to the next
 
 
@@ -109,6 +110,20 @@ def load_tokenizer(source: str | Path, vocab_size: int):
     return tokenizer
 
 
+def load_start_tokenizer(place: str | Path, model: str, vocab_size: int):
+    """The tokenizer of a model in `place`, a folder or hub name; that of `--model` if a folder keeps none."""
+    if keeps_tokenizer(place):
+        return load_tokenizer(place, vocab_size)
+    with told_with("--model "):
+        return load_tokenizer(model, vocab_size)
+
+
+def keeps_tokenizer(place: str | Path) -> bool:
+    """Whether a tokenizer is in the folder; what is no folder is a hub name, and has one."""
+    is_there = any((Path(place) / name).is_file() for name in TOKENIZER_FILES)
+    return is_there or not Path(place).is_dir()
+
+
 def model_from_bart(settings: Settings, tasks: list[str]) -> RoutingBartForConditionalGeneration:
     """Experts from `--model`'s weights (or `--vanilla_checkpoint`'s), vectors from `--taskvecs` or random."""
     fields, names, vectors = architecture(settings), sorted(tasks), None
@@ -139,10 +154,10 @@ def task_level_random_routes(config, settings: Settings) -> torch.Tensor:
     return random_task_routes(*size, n=settings.task_level_random_n, seed=settings.seed)
 
 
-def load_vanilla_weights(model, path: str, init_eps: float) -> None:
-    with told_with("--vanilla_checkpoint "):
+def load_vanilla_weights(model, path: str, init_eps: float, flag: str = "vanilla_checkpoint") -> None:
+    with told_with(f"--{flag} "):
         weights = load_vanilla_checkpoint(path)
-    with told_with(f"--vanilla_checkpoint {path}: "):
+    with told_with(f"--{flag} {path}: "):
         load_plain_weights(model, weights, init_eps)
 
 

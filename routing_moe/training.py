@@ -17,7 +17,14 @@ from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError, in_brief
 from dataloader.ontology import Ontology
 from routing_moe.analysis.pictures import plot_routes
-from routing_moe.evaluation import TaskFile, decoding_of, loss_per_token, mean_score, predict
+from routing_moe.evaluation import (
+    TaskFile,
+    decoding_of,
+    described_scoring,
+    loss_per_token,
+    mean_score,
+    predict,
+)
 from routing_moe.run_state import (
     load_training_state,
     replacing_directory,
@@ -240,6 +247,8 @@ class Training:
                 settings.num_train_epochs, self.total_steps, settings.total_steps,
             )  # fmt: skip
         log.info("routes: %s", described_routes(self.model, settings))
+        if settings.scoring == "rank":
+            log.info("dev scores: %s", described_scoring(self.dev_files))
         log.info(padding_report(self.stepper))
         if self.model.config.has_router:
             tasks = sorted({file.task for file in self.dev_files})

@@ -190,7 +190,7 @@ FILES = {
     ),
     "task vectors without an unseen task to predict": (
         lambda place: place.vectors(["colour", "count", "opposite"]),
-        dict(taskvecs="<here>/vectors", do_predict=True, predict_split="test"),
+        dict(taskvecs="<here>/vectors", do_predict=True, predict_split="test", task_vector="stored"),
         "--taskvecs <here>/vectors has no vector for plural",
     ),
     "task vectors in one row": (

@@ -5,13 +5,15 @@ import dataclasses
 from pathlib import Path
 
 from dataloader.gym import PARTS
-from routing_moe.cli.console import parse_or_guess
+from routing_moe.cli.console import flags_given, parse_or_guess
+from routing_moe.ranking import SCORINGS
 from routing_moe.routed_layer import EXPERT_MIXINGS
 from routing_moe.routers import ROUTERS
 from routing_moe.run_state import load_run_settings
 from routing_moe.selection import ROUTER_MODES
 from routing_moe.settings import Settings
 from routing_moe.starting import ARCHITECTURE_DEFAULTS as ARCHITECTURE
+from routing_moe.unseen_tasks import FOUND_BY_RULE
 
 # What a prediction takes from the training run unless it is given.
 AS_TRAINED = (
@@ -24,6 +26,7 @@ AS_TRAINED = (
     "max_output_length",
     "do_lowercase",
     "append_another_bos",
+    "scoring",
     "num_beams",
     "no_repeat_ngram_size",
     "generate_from_bos",
@@ -44,20 +47,12 @@ def parse_settings(argv: list[str] | None, description: str) -> Settings:
     if not known.do_train:
         run = Path(known.checkpoint).parent if known.checkpoint else known.output_dir
         trained = load_run_settings(run) or {}
-        if "train_dir" in flags_given(argv) and known.train_dir != trained.get("train_dir"):
+        if "train_dir" in flags_given(build_parser(""), argv) and known.train_dir != trained.get("train_dir"):
             trained.pop("predict_dir", None)  # another gym is named, with dev and test files of its own
         parser.set_defaults(**{name: trained[name] for name in AS_TRAINED if name in trained})
         known = parser.parse_args(argv)
     settings = Settings(**vars(known))
     return dataclasses.replace(settings, predict_dir=settings.predict_dir or settings.train_dir)
-
-
-def flags_given(argv: list[str] | None) -> set[str]:
-    """The names of the flags that stand on the command line."""
-    parser = build_parser("")
-    for action in parser._actions:
-        action.default = argparse.SUPPRESS
-    return set(vars(parser.parse_known_args(argv)[0]))
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:
@@ -88,7 +83,7 @@ def layers(text: str) -> list[int]:
 # fmt: off
 def add_data(group) -> None:
     add = group.add_argument
-    add("--train_dir", default="data", help="gym folder: <task>/<task>_<k>_<seed>_{train,dev,test}.tsv (default: data)")
+    add("--train_dir", default="data", help="gym folder: <task>/<task>_<k>_<seed>_{train,dev,test}.tsv or .jsonl (default: data)")
     add("--predict_dir", default=None, help="gym folder for dev and test scores (default: that of --train_dir)")
     add("--custom_tasks_splits", default=None, help="JSON with task lists train, dev, test (default: split.json in --train_dir)")
     add("--task_ontology", default=None, help="two-level ontology JSON for pictures and tables (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)")
@@ -138,6 +133,7 @@ def add_texts(group) -> None:
     add("--max_output_length", type=int, default=64, help="tokens of an output, special ones included (default: 64)")
     add("--do_lowercase", action="store_true", help="lowercase inputs and outputs, gold answers included")
     add("--append_another_bos", action="store_true", help="put a second <s> before inputs and outputs")
+    add("--scoring", choices=SCORINGS, default="generate", help="how dev and test answers are made. rank: the likeliest of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated (default: generate)")
     add("--num_beams", type=int, default=4, help="beams of generation (default: 4)")
     add("--no_repeat_ngram_size", type=int, default=None, help="generate no n-gram of this size twice; 0: no such rule (default: as the model's generation settings say; facebook/bart-base's say 3)")
     add("--generate_from_bos", action="store_true", help="start generation from <s>, as the published code does; training starts from </s>, and so does generation by default")
@@ -177,5 +173,7 @@ def add_running(group) -> None:
     add("--predict_split", choices=PARTS, default="train", help="which tasks of the split --do_predict scores (default: train)")
     add("--predict_samples", default="first", help="which samples of a task are scored: first, all, or a seed such as 100 (default: first)")
     add("--predict_temperature", type=float, default=None, help="temperature of soft routes in --do_predict (default: that of the checkpoint)")
+    add("--task_vector", choices=FOUND_BY_RULE, default=FOUND_BY_RULE[0], help="which vector the router reads for the tasks that --do_predict scores. nearest: train tasks of the split their own, any other a copy of that of the train task whose texts are most alike; stored: all their own, be it random; auto: their own unless it is random or missing, else the nearest (default: auto)")
+    add("--text_vectors", default=None, help="folder with id2task.json and task_vecs.npy by which the nearest task is found, made of the tasks' texts by any method (default: from the train files of --train_dir or --predict_dir, by the model's own encoder along the average of its experts)")
     add("--prefix", default="", help="put before the names of the files that --do_predict writes")
 # fmt: on

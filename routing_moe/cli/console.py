@@ -16,6 +16,13 @@ def parse_or_guess(parser: argparse.ArgumentParser, argv: list[str] | None) -> a
     return known
 
 
+def flags_given(parser: argparse.ArgumentParser, argv: list[str] | None) -> set[str]:
+    """The names of the parser's flags that stand on the command line. Takes the parser's defaults away."""
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    return set(vars(parser.parse_known_args(argv)[0]))
+
+
 def tell(error: InputError) -> int:
     """Print the faults, once although all processes find the same; the exit code."""
     if os.environ.get("LOCAL_RANK", "0") == "0":

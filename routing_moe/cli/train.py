@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from dataloader.encoding import encode
 from dataloader.errors import InputError, in_brief
 from routing_moe.checks import Inputs, check_inputs
-from routing_moe.cli.arguments import flags_given, parse_settings
-from routing_moe.cli.console import tell
+from routing_moe.cli.arguments import build_parser, parse_settings
+from routing_moe.cli.console import flags_given, tell
 from routing_moe.idle_flags import notes
 from routing_moe.prediction import run_prediction, task_files
 from routing_moe.run_state import describe_run, find_checkpoint, write_text
@@ -39,7 +39,7 @@ log = logging.getLogger("routing_moe")
 def main(argv: list[str] | None = None) -> int:
     try:
         settings = parse_settings(argv, __doc__)
-        given = flags_given(argv)
+        given = flags_given(build_parser(""), argv)
         inputs = check_inputs(settings, given)
     except InputError as error:
         return tell(error)

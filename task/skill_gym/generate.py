@@ -86,8 +86,10 @@ def task_files(task: Task, seed: int) -> dict[str, list[Row]]:
     return files
 
 
-def _lines(rows: list[Row]) -> str:
-    return "".join("\t".join((row.text, *row.answers)) + "\n" for row in rows)
+def write_rows(path: Path, rows: list[Row]) -> None:
+    """A task file of these rows."""
+    lines = ("\t".join((row.text, *row.answers)) + "\n" for row in rows)
+    path.write_bytes("".join(lines).encode())
 
 
 def _skills_csv() -> str:
@@ -114,7 +116,7 @@ def generate(output_dir: str | Path, seed: int = 0) -> None:
         folder = output_dir / task.name
         folder.mkdir(exist_ok=True)
         for name, rows in task_files(task, seed).items():
-            (folder / name).write_bytes(_lines(rows).encode())
+            write_rows(folder / name, rows)
     for name, text in tables.items():
         (output_dir / name).write_bytes(text.encode())
 

@@ -1,0 +1,190 @@
+"""Time and memory of a fine-tuning grid: in one process, in several, and as one process per configuration.
+
+    python benchmarks/finetune_grid.py                               the embedded tiny BART
+    python benchmarks/finetune_grid.py --model_size base --samples 1 --total_steps 5 --rounds 1
+
+`grid`: one command for all configurations, which load the model once. `workers`: the same with --num_workers.
+`processes`: a command for each configuration, one after the other, each loading and tokenizing for itself.
+All end with the same rows in results.csv, which is checked. Times are whole commands, start-up included.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+from transformers import AutoTokenizer, BartForConditionalGeneration
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import measuring
+from task.skill_gym import TINY_BART
+from task.skill_gym.generate import task_files, write_rows
+from task.skill_gym.tasks import TASKS, metric_table
+
+TASK = "entailment-shop-labels"  # of three labels: 48 train and 48 dev examples a sample, 144 for testing
+VARIANTS = ("grid", "workers", "processes")
+SAMPLES = ("100", "13", "21", "42", "87")
+SCORES = ["prefix", "lr", "bsz", "dev_performance", "test_performance"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One field per flag."""
+
+    model_size: str
+    samples: int
+    learning_rate_list: list[float]
+    bsz_list: list[int]
+    total_steps: int
+    eval_period: int
+    num_workers: int
+    rounds: int
+    threads: int
+    device: str
+    seed: int
+    variants: list[str]
+
+
+def main(argv: list[str] | None = None) -> None:
+    settings = parse_settings(argv)
+    load = os.getloadavg()[0]
+    measuring.prepare(settings)
+    seconds, memory = ({name: [] for name in settings.variants} for _ in range(2))
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(Path(folder), settings)
+        runs = list(product(range(settings.rounds), settings.variants))
+        for n, name in tqdm(runs, desc="grids", unit="grid"):
+            began = time.perf_counter()
+            outputs, peak = place.run(name, n)
+            seconds[name].append(time.perf_counter() - began)
+            memory[name].append(peak)
+            place.check_same(outputs)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    measuring.print_report(
+        "finetune_grid",
+        settings,
+        load,
+        configurations={"n": settings.samples * len(settings.learning_rate_list) * len(settings.bsz_list)},
+        seconds=medians,
+        largest_process_gb={name: max(values) for name, values in memory.items()},
+        ratios={
+            f"{name}_over_grid": medians[name] / medians["grid"]
+            for name in settings.variants
+            if name != "grid" and "grid" in medians
+        },
+    )
+
+
+class Place:
+    """A folder with a task, a BART, and the grids that are run."""
+
+    def __init__(self, folder: Path, settings: Settings):
+        self.folder, self.settings = folder, settings
+        self.samples = SAMPLES[: settings.samples]
+        write_task(folder / "gym" / TASK, self.samples, settings.seed)
+        self.bart = save_bart(folder / "bart", settings)
+        self.expected = None
+
+    def run(self, name: str, number: int) -> tuple[list[Path], float]:
+        """Runs a variant anew. Returns the output folders and the memory of its largest process in GB."""
+        settings, output = self.settings, self.folder / f"{name}{number}"
+        if name == "processes":
+            points = list(product(self.samples, settings.learning_rate_list, settings.bsz_list))
+            outputs = [output / str(i) for i in range(len(points))]
+            peaks = [
+                self.command(place, sample, [lr], [bsz], 1)
+                for place, (sample, lr, bsz) in zip(outputs, points, strict=True)
+            ]
+            return outputs, max(peaks)
+        workers = settings.num_workers if name == "workers" else 1
+        every = "all" if len(self.samples) > 1 else self.samples[0]
+        grid = (settings.learning_rate_list, settings.bsz_list)
+        return [output], self.command(output, every, *grid, workers)
+
+    def command(self, output: Path, sample: str, lrs: list, sizes: list, workers: int) -> float:
+        """Runs the fine-tuning command. Returns the memory of its largest process in GB."""
+        settings = self.settings
+        command = [
+            sys.executable, "-m", "routing_moe.cli.finetune", "--do_train", "--do_predict", "--quiet",
+            "--task_dir", self.folder / "gym" / TASK, "--model", self.bart, "--output_dir", output,
+            "--samples", sample, "--learning_rate_list", *lrs, "--bsz_list", *sizes,
+            "--total_steps", settings.total_steps, "--eval_period", settings.eval_period,
+            "--warmup_steps", 0, "--max_input_length", 128, "--max_output_length", 16, "--num_beams", 1,
+            "--num_workers", workers,
+        ]  # fmt: skip
+        environment = os.environ | ({"OMP_NUM_THREADS": str(settings.threads)} if settings.threads else {})
+        root = Path(__file__).resolve().parents[1]
+        with tempfile.TemporaryFile() as told:
+            process = subprocess.Popen(
+                list(map(str, command)), env=environment, cwd=root, stdout=told, stderr=told
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                told.seek(0)
+                raise RuntimeError(told.read().decode()[-2000:])
+        return usage.ru_maxrss * 1024 / 1e9
+
+    def check_same(self, outputs: list[Path]) -> None:
+        """Raises RuntimeError unless the configurations' rows are those of the runs before."""
+        tables = [pd.read_csv(output / "results.csv", index_col=0)[SCORES] for output in outputs]
+        rows = pd.concat(tables)
+        rows = rows[~rows["prefix"].str.endswith("_best")].sort_values(SCORES[:3]).reset_index(drop=True)
+        if self.expected is not None and not rows.equals(self.expected):
+            raise RuntimeError(f"not the same results:\n{rows}\n{self.expected}")
+        self.expected = rows
+
+
+def write_task(folder: Path, samples: tuple[str, ...], seed: int) -> None:
+    (task,) = (task for task in TASKS if task.name == TASK)
+    folder.mkdir(parents=True)
+    (folder.parent / "metrics.json").write_text(json.dumps(metric_table()), encoding="utf-8")
+    for name, rows in task_files(task, seed).items():
+        if name.split("_")[-2] in samples:
+            write_rows(folder / name, rows)
+
+
+def save_bart(folder: Path, settings: Settings) -> Path:
+    """A folder with a BART of the size, and the embedded tokenizer. "embedded": that of the skill gym."""
+    if settings.model_size == "embedded":
+        return TINY_BART
+    size = measuring.model_config(settings.model_size, 1).to_bart_config()
+    torch.manual_seed(settings.seed)
+    BartForConditionalGeneration(size).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(TINY_BART).save_pretrained(folder)
+    return folder
+
+
+def parse_settings(argv: list[str] | None) -> Settings:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    sizes = ["embedded", *(name for name in measuring.SIZES if name != "tiny")]
+    add = parser.add_argument
+    add("--model_size", choices=sizes, default="embedded", help="default embedded; others: random weights")
+    add("--samples", type=int, choices=range(1, len(SAMPLES) + 1), default=2, help="default 2")
+    add("--learning_rate_list", nargs="+", type=float, default=[3e-4, 1e-3], help="default 3e-4 1e-3")
+    add("--bsz_list", nargs="+", type=int, default=[4, 8], help="default 4 8")
+    add("--total_steps", type=int, default=100, help="of a configuration (default 100)")
+    add("--eval_period", type=int, default=25, help="steps between dev scores (default 25)")
+    add("--num_workers", type=int, default=2, help="of the variant workers (default 2)")
+    add("--rounds", type=int, default=3, help="times that each variant is run, in turns (default 3)")
+    add("--threads", type=int, default=1, help="CPU threads of a process; 0: torch's choice (default 1)")
+    add("--seed", type=int, default=0)
+    add("--variants", nargs="+", help=f"default: all of {' '.join(VARIANTS)}")
+    args = parser.parse_args(argv)
+    args.variants = measuring.chosen_variants(parser, args.variants, VARIANTS)
+    args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Settings(**vars(args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""One task file: rows of an input, its accepted answers and, in JSON lines, the options to choose from.
+
+    x_train.tsv      a line: input TAB answer [TAB another answer ...]
+    x_train.jsonl    a line: {"input": "...", "outputs": ["answer", ...], "options": ["answer", "other", ...]}
+
+Both are UTF-8 without byte order mark. A text in JSON may hold tabs and line breaks, which a TSV cannot.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from dataloader.errors import InputError
+from dataloader.jsonfile import kind_of
+
+FAULTS_SHOWN = 5
+FILES_SHOWN = 3
+KEYS = ("input", "outputs", "options")
+ALMOST = 0.8  # how alike a key must be to be a slip of the pen: "option" is, "input_id" is not
+
+_BOM = b"\xef\xbb\xbf"
+_BOM_FAULT = "starts with a byte order mark; save it as UTF-8 without BOM"
+
+Row = tuple[str, tuple[str, ...]]  # input, accepted answers
+RowWithOptions = tuple[str, tuple[str, ...], tuple[str, ...]]  # ... and options; () for none
+
+
+class MalformedLines(InputError):
+    """The malformed lines of one file; `describe` tells those of several files as one fault."""
+
+    def __init__(self, path: Path, lines: list[tuple[int, str]]):
+        self.path, self.lines = path, lines
+        super().__init__(describe([self]))
+
+
+def describe(files: list[MalformedLines]) -> str:
+    """One message: how many lines of which files are malformed, and the first few of them."""
+    every = [f"{file.path}:{number}: {fault}" for file in files for number, fault in file.lines]
+    where = ", ".join(str(file.path) for file in files[:FILES_SHOWN])
+    where += f" and {len(files) - FILES_SHOWN} more files" if len(files) > FILES_SHOWN else ""
+    more = f", the first {FAULTS_SHOWN} of them" if len(every) > FAULTS_SHOWN else ""
+    count = f"{len(every)} malformed line" + ("s" if len(every) > 1 else "")
+    head = f"{where}: {count}{more} (--skip_malformed leaves them out):"
+    return "\n  ".join([head, *every[:FAULTS_SHOWN]])
+
+
+def read_task_file(
+    path: str | os.PathLike, skip_malformed: bool = False
+) -> tuple[list[Row | RowWithOptions], int]:
+    """The rows of a .jsonl or .tsv file, and the number of lines skipped."""
+    read = read_jsonl if Path(path).suffix == ".jsonl" else read_tsv
+    return read(path, skip_malformed)
+
+
+def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[Row], int]:
+    """Reads one TSV file: ([(input, (answer, ...)), ...], number of lines skipped).
+
+    Lines end at "\\n" or "\\r\\n" and nowhere else: texts do hold other line separators. Spaces around a
+    field and empty answers beside a real one are dropped. Malformed is a line that is blank, has no tab, an
+    empty input or only empty answers, a carriage return inside, or bytes that are not UTF-8; and a byte
+    order mark at the file's start.
+
+    Raises one InputError for all malformed lines of the file. With `skip_malformed` these are left out and
+    counted (a byte order mark is dropped and its line kept). A file without any usable line is an error.
+    """
+    return _read_lines(path, _parse_fields, "input TAB answer", skip_malformed)
+
+
+def read_jsonl(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[RowWithOptions], int]:
+    """Reads one JSON-lines file: ([(input, (answer, ...), (option, ...)), ...], number of lines skipped).
+
+    Spaces around a text are dropped, tabs and line breaks inside it are kept. "options" may be left out or
+    null; if given, an accepted answer is among them. Other keys ("id") are ignored unless they look like a
+    mistyped one of the three. What is malformed, and what comes of it, is as in `read_tsv`.
+    """
+    return _read_lines(path, _parse_json, '{"input": text, "outputs": [text, ...]}', skip_malformed)
+
+
+def _read_lines(
+    path: str | os.PathLike, parse: Callable[[str], tuple | str], line_format: str, skip_malformed: bool
+) -> tuple[list[tuple], int]:
+    """parse: a line's text to its row, or to what is wrong with it."""
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    faults: list[tuple[int, str]] = []
+    if content.startswith(_BOM):
+        content = content.removeprefix(_BOM)
+        if not skip_malformed:
+            faults.append((1, _BOM_FAULT))
+    if not content:
+        raise InputError(f"{path}: is empty, expected lines of {line_format}")
+    rows: list[tuple] = []
+    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
+        row = _parse_line(line.removesuffix(b"\r"), parse)
+        if isinstance(row, str):
+            faults.append((number, row))
+        else:
+            rows.append(row)
+    if faults and not skip_malformed:
+        raise MalformedLines(path, faults)
+    if not rows:
+        raise InputError(
+            f"{path}: has no usable line, all {len(faults)} are malformed, such as: {faults[0][1]}"
+        )
+    return rows, len(faults)
+
+
+def _parse_line(line: bytes, parse: Callable[[str], tuple | str]) -> tuple | str:
+    """Returns the row, or what is wrong with the line."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"byte {error.start + 1} of the line is not UTF-8"
+    return parse(text) if text.strip() else "blank line"
+
+
+def _parse_fields(text: str) -> Row | str:
+    if "\r" in text:
+        return "carriage return inside the line"
+    # Split before stripping: a strip of the whole line would move the answer into an empty input.
+    source, *answers = (field.strip() for field in text.split("\t"))
+    if not answers:
+        return "no answer (no tab in the line)"
+    outputs = tuple(answer for answer in answers if answer)
+    if not source and outputs:
+        return "empty input"
+    return (source, outputs) if outputs else "empty answer"
+
+
+# ---------------------------------------------------------------------------- a line of JSON
+
+
+def _parse_json(text: str) -> RowWithOptions | str:
+    try:
+        line = json.loads(text)
+    except json.JSONDecodeError as error:
+        return f"not valid JSON: {error.msg} (column {error.colno})"
+    except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
+        return "not JSON that can be read"
+    if not isinstance(line, dict):
+        return f"holds {kind_of(line)}, expected a JSON object with input and outputs"
+    source, outputs, options = line.get("input"), line.get("outputs"), line.get("options")
+    fault = _key_fault(line) or _text_fault(source, "input") or _list_fault(outputs, "outputs")
+    if not fault and options is not None:
+        fault = _list_fault(options, "options") or _options_fault(outputs, options)
+    if fault:
+        return fault
+    return source.strip(), _stripped(outputs), _stripped(options or [])
+
+
+def _key_fault(line: dict) -> str | None:
+    """A key that is missing, or that looks like a mistyped one."""
+    for key in line:
+        close = difflib.get_close_matches(key.lower(), KEYS, n=1, cutoff=ALMOST)
+        if key not in KEYS and close:
+            return f'unknown key "{key}"; did you mean "{close[0]}"?'
+    missing = [key for key in ("input", "outputs") if key not in line]
+    return f'no "{missing[0]}" (its keys: {", ".join(line) or "none"})' if missing else None
+
+
+def _list_fault(value, name: str) -> str | None:
+    if isinstance(value, str):
+        return f'"{name}" is a string, expected a list: [{json.dumps(value, ensure_ascii=False)}]'
+    if not isinstance(value, list):
+        return f'"{name}" is {kind_of(value)}, expected a list of strings'
+    if not value:
+        return f'"{name}" is an empty list'
+    faults = (_text_fault(text, f"{name}[{index}]") for index, text in enumerate(value))
+    return next((fault for fault in faults if fault), None)
+
+
+def _text_fault(value, name: str) -> str | None:
+    if not isinstance(value, str):
+        return f'"{name}" is {kind_of(value)}, expected a string'
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return f'"{name}" holds half of a surrogate pair, which is no character'
+    return None if value.strip() else f'"{name}" is empty'
+
+
+def _options_fault(outputs: list[str], options: list[str]) -> str | None:
+    accepted, offered = _stripped(outputs), _stripped(options)
+    repeated = [option for index, option in enumerate(offered) if option in offered[:index]]
+    if repeated:
+        return f'"options" holds {repeated[0]!r} twice'
+    if len(offered) < 2:
+        return f'"options" holds {offered[0]!r} alone, expected at least two to choose from'
+    if not set(accepted) & set(offered):
+        return f'"options" holds none of the outputs ({accepted[0]!r} is not among them)'
+    return None
+
+
+def _stripped(texts: list[str]) -> tuple[str, ...]:
+    return tuple(text.strip() for text in texts)

@@ -1,0 +1,97 @@
+"""Results of few-shot fine-tuning on many tasks in one table: best of each sample, mean and sample std.
+
+    python example_scripts/collect_results.py --logs_dir models/finetune --output_file tables/moe.csv
+    python example_scripts/collect_results.py --logs_dir models/finetune --output_file tables/moe.csv \\
+        --custom_tasks_splits dataloader/splits/random.json --section test
+
+Reads LOGS_DIR/singletask-<task>/results.csv (or <task>/results.csv; result.csv as published runs call it).
+Writes columns task, entry, dev_performance, test_performance, n, for compute_arg.py; prints a Markdown table.
+Exits with 0; with 1 if something is missing (listed on stderr); with 2 if there is nothing to collect.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dataloader.errors import Faults, InputError, in_brief
+from dataloader.task_splits import SECTIONS, load_split
+from routing_moe import summaries
+from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.run_state import unwritable, write_text
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_or_guess(build_parser(), argv)
+    try:
+        table, lacking = collect(args, expected_tasks(args))
+        args.output_file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(args.output_file, table.to_csv())
+    except InputError as error:
+        return tell(error)
+    except OSError as error:  # an unwritable folder, a full disk
+        print(f"error: {in_brief(error)}", file=sys.stderr)
+        return 2
+    print(f"{summaries.summary_markdown(table)}\n\n{args.output_file}")
+    for line in lacking:
+        print(line, file=sys.stderr)
+    return 1 if lacking else 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--logs_dir", type=Path, required=True, help="folder of the tasks' folders")
+    add("--output_file", type=Path, required=True, help="CSV file to write")
+    add("--postfix", default=summaries.BEST, help="ending of the rows that count (default: %(default)s)")
+    which = parser.add_mutually_exclusive_group()
+    add = which.add_argument
+    add("--tasks", nargs="+", metavar="TASK", help="these tasks only (default: all that have a folder)")
+    add("--custom_tasks_splits", type=Path, metavar="FILE", help="the tasks of a section of this split only")
+    choices = (*SECTIONS, "all")
+    parser.add_argument("--section", choices=choices, help="section of the split (default: test)")
+    return parser
+
+
+def expected_tasks(args) -> list[str] | None:
+    """The tasks that the flags name, None for no choice. InputError with all that is wrong with the flags."""
+    faults = Faults()
+    if not args.postfix:
+        faults.append(f"--postfix is empty: rows of single configurations would count; try {summaries.BEST}")
+    fault = unwritable(args.output_file.parent)
+    faults += [f"--output_file {fault}"] if fault else []
+    if args.output_file.is_dir():
+        faults.append(f"--output_file {args.output_file}: is a folder; name a CSV file")
+    elif args.output_file.name in summaries.RESULT_FILES and args.output_file.exists():
+        faults.append(f"--output_file {args.output_file}: would replace results of a task; name another file")
+    tasks = args.tasks
+    if args.custom_tasks_splits:
+        split = faults.of(load_split, args.custom_tasks_splits, flag="custom_tasks_splits")
+        tasks = list(split.section(args.section or "test")) if split else None
+        if tasks == []:
+            faults.append(f"--section {args.section or 'test'}: no tasks in {args.custom_tasks_splits}")
+    elif args.section:
+        faults.append(f"--section {args.section} is of a split: name it with --custom_tasks_splits")
+    if faults:
+        raise InputError(faults)
+    return tasks
+
+
+def collect(args, expected: list[str] | None) -> tuple[pd.DataFrame, list[str]]:
+    """The summary, and a line for each task of which something is missing."""
+    found = summaries.find_results(args.logs_dir, expected)
+    read = summaries.read_all(found, args.postfix)
+    lacking = [*summaries.missing_tasks(args.logs_dir, found), *summaries.partial_tasks(read)]
+    table = summaries.summary_table(read)
+    if table.empty:
+        raise InputError([*lacking, f"{args.logs_dir}: no row of a finished sample (<sample>{args.postfix})"])
+    return table, lacking
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Average relative gain (ARG) of fine-tuned systems over a baseline, as tables and a chart.
+
+    python example_scripts/compute_arg.py --summary1 tables/bart.csv --summary2 tables/moe.csv \\
+        --output_file tables/gains.csv
+    python example_scripts/compute_arg.py --summary1 bart.csv --summary2 moe.csv multitask.csv \\
+        --output_file gains.csv --names BART mixture multi-task
+
+The summaries are files of collect_results.py, ours or the published one's. Writes beside each other gains.csv
+(per task and system), gains_summary.csv (per system), gains.md, .tex, .png and .pdf; prints the Markdown.
+Exits with 0; with 1 if a task is not in all summaries (the tables are of the others); with 2 without a table.
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dataloader.errors import Faults, InputError, in_brief
+from routing_moe import gains, summaries
+from routing_moe.analysis.gains import plot_gains
+from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.gains_latex import gains_latex
+from routing_moe.run_state import unwritable, write_text
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_or_guess(build_parser(), argv)
+    try:
+        check(args)
+        read = read_summaries(args)
+        tasks, lacking = gains.common_tasks(read, args.metric)
+        if not tasks:
+            raise InputError([*lacking, f"no task has a mean {args.metric} in every summary"])
+        write(args, read, tasks, lacking)
+    except InputError as error:
+        return tell(error)
+    except OSError as error:  # an unwritable folder, a full disk
+        print(f"error: {in_brief(error)}", file=sys.stderr)
+        return 2
+    return 1 if lacking else 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--summary1", type=Path, required=True, metavar="CSV", help="summary of the baseline")
+    add("--summary2", type=Path, required=True, nargs="+", metavar="CSV", help="summaries of the systems")
+    add("--output_file", type=Path, required=True, metavar="CSV", help="the other files lie beside it")
+    add("--names", nargs="+", default=None, help="of the baseline and each system (default: of the files)")
+    add("--metric", choices=summaries.SCORES[::-1], default=summaries.SCORES[1], help="default: %(default)s")
+    add("--min_baseline", type=float, default=gains.MIN_BASELINE, metavar="SCORE",
+        help="no relative gain where the baseline is at or below it (default: %(default)s)")  # fmt: skip
+    return parser
+
+
+def check(args) -> None:
+    """Raises InputError with all that is wrong with the flags."""
+    paths = [args.summary1, *args.summary2]
+    real = [path.resolve() for path in paths]
+    faults = [f"--summary2 {p}: is given twice" for i, p in enumerate(paths) if real[i] in real[:i]]
+    if not (math.isfinite(args.min_baseline) and args.min_baseline >= 0):
+        faults.append(f"--min_baseline is {args.min_baseline:g}, expected a score of 0 or more")
+    names = args.names
+    if names and len(names) != len(paths):
+        faults.append(f"--names has {len(names)}, expected {len(paths)}: of the baseline and each system")
+    elif names and (len(set(names)) < len(names) or not all(name.strip() for name in names)):
+        faults.append(f"--names {' '.join(names)}: every name must be another, and none empty")
+    fault = unwritable(args.output_file.parent)
+    faults += [f"--output_file {fault}"] if fault else []
+    if args.output_file.suffix != ".csv":
+        faults.append(f"--output_file {args.output_file}: its name must end in .csv")
+    for path in () if faults else (args.output_file, beside(args, "_summary.csv")):
+        if path.resolve() in real or path.is_dir():
+            what = "is a folder" if path.is_dir() else "would replace a summary given"
+            faults.append(f"--output_file {args.output_file}: {path} {what}; name another file")
+    if faults:
+        raise InputError(faults)
+
+
+def beside(args, end: str) -> Path:
+    return args.output_file.with_name(args.output_file.stem + end)
+
+
+def read_summaries(args) -> dict:
+    """{name: summary}, the baseline first; InputError with the faults of all files at once."""
+    paths, faults = [args.summary1, *args.summary2], Faults()
+    read = [faults.of(summaries.read_summary, path, args.metric) for path in paths]
+    if faults:
+        raise InputError(faults)
+    return dict(zip(args.names or gains.system_names(paths), read, strict=True))
+
+
+def write(args, read: dict, tasks: list[str], lacking: list[str]) -> None:
+    """Writes the six files and prints the Markdown. Nothing in them hangs on when or where that is done."""
+    baseline = next(iter(read))
+    per_task = gains.gains_per_task(read, tasks, args.min_baseline)
+    per_system = gains.gains_per_system(per_task)
+    explained = gains.explain_gains(per_task, baseline, args.metric, args.min_baseline)
+    tables = [gains.tasks_markdown(per_task, baseline), gains.systems_markdown(per_system, baseline)]
+    notes = [*lacking, *gains.uneven_samples(per_task)]
+    markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"
+    args.output_file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(args.output_file, per_task.to_csv(index=False))
+    write_text(beside(args, "_summary.csv"), per_system.to_csv(index=False))
+    write_text(beside(args, ".md"), markdown)
+    write_text(beside(args, ".tex"), gains_latex(per_task, per_system, baseline, explained))
+    for end in (".png", ".pdf"):
+        plot_gains(per_task, per_system, beside(args, end), baseline, args.min_baseline)
+    print(f"{markdown}\n{beside(args, '')}.csv, _summary.csv, .md, .tex, .png, .pdf")
+    for note in notes:
+        print(note, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Fine-tune a plain BART on a list of tasks: from a multi-task checkpoint, or from BART itself (direct fine-tuning).
+#   bash example_scripts/finetune_a_list_of_tasks.sh "boolq piqa" models/multitask_bart multitask
+# Arguments and environment: example_scripts/finetuning.sh.
+set -euo pipefail
+default_checkpoint=None default_identifier=direct
+source "$(dirname "${BASH_SOURCE[0]}")/finetuning.sh"
+
+finetune --checkpoint "$CHECKPOINT" "$@"

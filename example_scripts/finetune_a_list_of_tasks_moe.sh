@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Fine-tune a mixture on a list of tasks, along the route that its router gives each task.
+#   bash example_scripts/finetune_a_list_of_tasks_moe.sh "boolq piqa" models/two_stage moe
+# Arguments and environment: example_scripts/finetuning.sh.
+set -euo pipefail
+default_checkpoint=models/routing_bart default_identifier=moe training_script=train_routing_bart.sh
+source "$(dirname "${BASH_SOURCE[0]}")/finetuning.sh"
+
+finetune --moe_init --init_dir "$CHECKPOINT" "$@"

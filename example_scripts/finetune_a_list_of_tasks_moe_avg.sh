@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Fine-tune a mixture on a list of tasks, every expert with weight 1/E.
+#   bash example_scripts/finetune_a_list_of_tasks_moe_avg.sh "boolq piqa" models/avg_routing moe_avg
+# Arguments and environment: example_scripts/finetuning.sh.
+set -euo pipefail
+default_checkpoint=models/avg_routing default_identifier=moe_avg training_script=train_avg_routing.sh
+source "$(dirname "${BASH_SOURCE[0]}")/finetuning.sh"
+
+finetune --moe_init --moe_avg_route --init_dir "$CHECKPOINT" "$@"

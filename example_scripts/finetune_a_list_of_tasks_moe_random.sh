@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Fine-tune a mixture on a list of tasks, in every layer along an expert drawn anew for each example.
+#   bash example_scripts/finetune_a_list_of_tasks_moe_random.sh "boolq piqa" models/random_routing moe_random
+# Arguments and environment: example_scripts/finetuning.sh.
+set -euo pipefail
+default_checkpoint=models/random_routing default_identifier=moe_random training_script=train_random_routing.sh
+source "$(dirname "${BASH_SOURCE[0]}")/finetuning.sh"
+
+finetune --moe_init --moe_random_route --init_dir "$CHECKPOINT" "$@"

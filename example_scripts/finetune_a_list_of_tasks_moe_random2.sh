@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Fine-tune a mixture on a list of tasks, in every layer along an expert drawn once for the task.
+#   bash example_scripts/finetune_a_list_of_tasks_moe_random2.sh "boolq piqa" models/task_random_routing moe_random2
+# Arguments and environment: example_scripts/finetuning.sh.
+set -euo pipefail
+default_checkpoint=models/task_random_routing default_identifier=moe_random2
+training_script=train_task_random_routing.sh
+source "$(dirname "${BASH_SOURCE[0]}")/finetuning.sh"
+
+finetune --moe_init --moe_random2_route --init_dir "$CHECKPOINT" "$@"

@@ -1,0 +1,75 @@
+# Sourced by the finetune_a_list_of_tasks scripts: fine-tune on one task after the other, from one start.
+#   bash example_scripts/finetune_a_list_of_tasks_moe.sh TASKS CHECKPOINT IDENTIFIER [FLAGS]
+#   TASKS       names of tasks in one argument, or sections of a split: "boolq piqa", test, "my_split.json:test"
+#   CHECKPOINT  where fine-tuning starts; None: MODEL as it is
+#   IDENTIFIER  results go to models/IDENTIFIER/singletask-<task>/, the table over tasks to summary.csv there
+#   FLAGS       further flags of `python -m routing_moe.cli.finetune`
+# As they are, without arguments: the 8 unseen tasks of the embedded gym, from the embedded tiny BART or from a
+# mixture trained on the embedded gym (trained first if it is not there). For the real thing set, in the
+# environment:
+#   MODEL       plain BART, a hub name or a folder (facebook/bart-base)
+#   DATA_DIR    gym folder                          SPLIT     task split JSON of TASKS' sections (its split.json)
+#   NUM_WORKERS configurations side by side (1)
+# and LEARNING_RATE_LIST, BSZ_LIST, TOTAL_STEPS, EVAL_PERIOD, WARMUP_STEPS to change the grid.
+# Run it again to continue; what is finished is not done again.
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+TASKS=${1:-test} CHECKPOINT=${2:-$default_checkpoint} IDENTIFIER=${3:-$default_identifier}
+shift $(($# < 3 ? $# : 3))
+
+if [ -z "${MODEL:-}" ]; then
+    MODEL=task/skill_gym/tiny_bart
+    LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-3e-4 1e-3} BSZ_LIST=${BSZ_LIST:-4 8}
+    TOTAL_STEPS=${TOTAL_STEPS:-100} EVAL_PERIOD=${EVAL_PERIOD:-25} WARMUP_STEPS=${WARMUP_STEPS:-10}
+    texts=(--max_input_length 128 --max_output_length 32 --num_beams 1)
+    # Matrices this small gain little from a second thread, and lose much when the machine is busy.
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    if [ -z "${DATA_DIR:-}" ]; then make_skill_gym; fi
+    # A mixture to start from, where none is named.
+    if [ "$CHECKPOINT" = "$default_checkpoint" ] && [ -n "${training_script:-}" ] &&
+        [ ! -f "$CHECKPOINT/best/eval-test-performance.csv" ]; then
+        env -u DATA_DIR -u SPLIT -u TOTAL_STEPS -u EVAL_PERIOD OUTPUT_DIR="$CHECKPOINT" \
+            bash "example_scripts/$training_script" --resume
+    fi
+else
+    LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-5 2e-5 5e-5} BSZ_LIST=${BSZ_LIST:-2 4 8}
+    TOTAL_STEPS=${TOTAL_STEPS:-1000} EVAL_PERIOD=${EVAL_PERIOD:-100} WARMUP_STEPS=${WARMUP_STEPS:-100}
+fi
+DATA_DIR=${DATA_DIR:-data/skill_gym}
+whole_numbers TOTAL_STEPS EVAL_PERIOD
+
+# finetune FLAGS: fine-tune on every task from the start that FLAGS name; a task that fails does not stop the rest.
+finetune() {
+    local names task folder status=0
+    # shellcheck disable=SC2086 # several tasks
+    names=$("$PYTHON" -m dataloader.list_tasks --split "${SPLIT:-$DATA_DIR/split.json}" $TASKS) || exit 2
+    for task in $names; do
+        echo "Task: $task, checkpoint: $CHECKPOINT, identifier: $IDENTIFIER"
+        folder=models/$IDENTIFIER/singletask-$task
+        # shellcheck disable=SC2086 # lists of values
+        "$PYTHON" -m routing_moe.cli.finetune \
+            --task_dir "$DATA_DIR/$task" \
+            --do_train \
+            --do_predict \
+            --model "$MODEL" \
+            --learning_rate_list $LEARNING_RATE_LIST \
+            --bsz_list $BSZ_LIST \
+            --total_steps "$TOTAL_STEPS" \
+            --eval_period "$EVAL_PERIOD" \
+            --warmup_steps "$WARMUP_STEPS" \
+            --max_grad_norm 0.1 \
+            --weight_decay 0.01 \
+            --gradient_accumulation_steps 1 \
+            --predict_batch_size 32 \
+            --num_train_epochs 1000 \
+            --num_workers "${NUM_WORKERS:-1}" \
+            --output_dir "$folder" \
+            ${texts[@]+"${texts[@]}"} \
+            "$@" || { status=$?; echo "error: fine-tuning on $task ended with exit code $status" >&2; }
+        [ "$status" -ne 130 ] || exit 130 # Ctrl-C is meant for all of them
+    done
+    # shellcheck disable=SC2086
+    "$PYTHON" example_scripts/collect_results.py --logs_dir "models/$IDENTIFIER" --tasks $names \
+        --output_file "models/$IDENTIFIER/summary.csv" || status=$?
+    exit "$status"
+}

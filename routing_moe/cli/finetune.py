@@ -1,0 +1,93 @@
+"""Fine-tune on one few-shot task: every sample x learning rate x batch size, chosen by dev, reported on test.
+
+    python -m routing_moe.cli.finetune --do_train --do_predict --task_dir data/gym/boolq \\
+        --checkpoint models/multitask_bart --output_dir models/multitask/singletask-boolq
+    python -m routing_moe.cli.finetune --do_train --do_predict --task_dir data/gym/boolq \\
+        --moe_init --init_dir models/two_stage --num_workers 4 --output_dir models/moe/singletask-boolq
+    python -m routing_moe.cli.finetune --do_predict --task_dir data/gym/boolq \\
+        --moe_init --init_dir models/two_stage --output_dir models/moe_zero_shot/singletask-boolq
+
+The same command goes on where it was interrupted; with more samples, rates or batch sizes it adds them.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from dataloader.errors import InputError, in_brief
+from routing_moe.cli.console import flags_given, tell
+from routing_moe.cli.finetune_arguments import build_parser, parse_settings
+from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, learns_routes
+from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
+from routing_moe.finetuning.idle_flags import notes
+from routing_moe.finetuning.vectors import find_neighbour, needs_neighbour
+from routing_moe.run_state import describe_run, write_text
+from routing_moe.tracking import log_to_file, start_logging
+
+log = logging.getLogger("routing_moe")
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        settings = parse_settings(argv, __doc__)
+        given = flags_given(build_parser(), argv)
+        inputs = check_finetuning(settings, given)
+        grid = Grid(inputs.settings, inputs.gym)
+        grid.load(start_checksums(inputs.start))
+    except InputError as error:
+        return tell(error)
+    start_logging()
+    for note in notes(settings, given, inputs.start):
+        log.info("note: %s", note)
+    try:
+        command = None if argv is None else ["python", "-m", "routing_moe.cli.finetune", *argv]
+        return finetune(inputs, grid, command)
+    except InputError as error:
+        return tell(error)
+    except (OSError, SafetensorError) as error:  # a full disk, above all
+        log.error("stopped: %s; %s", in_brief(error), what_is_kept(grid))
+        return 1
+    except KeyboardInterrupt:
+        print(f"interrupted; {what_is_kept(grid)}", file=sys.stderr)
+        return 130
+
+
+def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> int:
+    """Run what is missing of the grid; 1 if configurations failed, which are listed last."""
+    with grid.alone():
+        failed = run(inputs, grid, command)
+    log.info(summary(grid))
+    if failed:
+        log.error("%d configurations failed; the same command tries them again:", len(failed))
+        for line in failed:
+            log.error("  %s", line)
+    return 1 if failed else 0
+
+
+def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> list[str]:
+    settings = inputs.settings
+    log_to_file(settings.output_dir, "log.txt")
+    description = describe_run(settings.to_dict(), command) | {"start": grid.start}
+    write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
+    choice = None
+    if grid.missing and routes_by_neighbour(inputs):
+        choice = find_neighbour(settings, inputs.start, inputs.gyms)
+        log.info("%s: %s", settings.task, choice.described())
+    return run_grid(settings, grid, choice)
+
+
+def routes_by_neighbour(inputs: FinetuneInputs) -> bool:
+    settings, start = inputs.settings, inputs.start
+    return settings.moe_init and learns_routes(settings, start) and needs_neighbour(settings, start)
+
+
+def what_is_kept(grid: Grid) -> str:
+    total = len(grid.configurations)
+    return f"{total - len(grid.missing)} of {total} configurations are finished; the same command goes on"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""All that can be wrong with a grid's flags and files, found before a model is loaded, told at once."""
+
+import dataclasses
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataloader.encoding import TextFormat
+from dataloader.errors import Faults, InputError, did_you_mean
+from dataloader.gym import Gym
+from dataloader.options import find_options
+from routing_moe.checks import range_faults
+from routing_moe.finetuning.idle_flags import idle_flags
+from routing_moe.finetuning.settings import FREE_WHEN_CONTINUED, FinetuneSettings
+from routing_moe.finetuning.starts import SavedBart, find_start
+from routing_moe.finetuning.vectors import vector_faults
+from routing_moe.run_state import load_run_settings, unwritable
+from routing_moe.saved_mixtures import SavedMixture
+from routing_moe.settings import differences
+from routing_moe.start_checks import position_faults
+from routing_moe.upcycling import load_bart_config
+
+PUBLISHED_GRID = {"learning_rate_list": [1e-5, 2e-5, 5e-5], "bsz_list": [2, 4, 8]}
+SINGLE = {"learning_rate_list": "learning_rate", "bsz_list": "train_batch_size"}
+
+
+@dataclass(frozen=True)
+class FinetuneInputs:
+    """What a grid needs, found to be sound. gyms: where text vectors of tasks may be taken from."""
+
+    settings: FinetuneSettings
+    gym: Gym
+    gyms: list[Gym]
+    start: SavedMixture | SavedBart
+
+
+def check_finetuning(settings: FinetuneSettings, given: set[str]) -> FinetuneInputs:
+    """Open and check all that the settings name; fill in the grid's lists and the samples.
+
+    given: the flags that stand on the command line. Raises one InputError with all faults.
+    """
+    faults = Faults(range_faults(settings) + list_faults(settings))
+    settings = with_lists(settings)
+    if not settings.do_train and not settings.do_predict:
+        faults.append("nothing to do: give --do_train, --do_predict or both")
+    lengths = (settings.max_input_length, settings.max_output_length)
+    faults.of(TextFormat, *lengths, settings.do_lowercase, settings.append_another_bos)
+    gym = faults.of(open_gym, settings)
+    if gym:
+        settings, data = with_samples(settings, gym)
+        faults += data
+    gyms = [gym] if gym else []
+    if settings.train_dir:
+        other = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
+        gyms = [other, *gyms] if other else gyms
+    start = faults.of(find_sound_start, settings)
+    faults += idle_flags(settings, given, start)
+    if start:
+        faults += start_faults(settings, start, gyms)
+    faults += running_faults(settings) + folder_faults(settings)
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+    return FinetuneInputs(settings, gym, gyms, start)
+
+
+# ---- the grid
+
+
+def list_faults(settings: FinetuneSettings) -> list[str]:
+    faults = []
+    for name, single in SINGLE.items():
+        values = getattr(settings, name)
+        if values is not None and getattr(settings, single) is not None:
+            faults.append(f"--{single} and --{name} both say what to try; give one of them")
+        if values == []:
+            faults.append(f"--{name} is empty; give at least one value, or leave it out")
+        for value in values or ():
+            if name == "bsz_list" and value < 1:
+                faults.append(f"--{name} holds {value}; a batch has at least 1 example")
+            if name == "learning_rate_list" and not 0 <= value < float("inf"):
+                faults.append(f"--{name} holds {value}; a learning rate is a number, 0 or greater")
+        if values and len(set(values)) < len(values):
+            faults.append(f"--{name} holds a value twice: {' '.join(map(str, values))}")
+    return faults
+
+
+def with_lists(settings: FinetuneSettings) -> FinetuneSettings:
+    """The lists as given, or of the one value that is given, or the published grid."""
+    lists = {}
+    for name, single in SINGLE.items():
+        value = getattr(settings, single)
+        lists[name] = getattr(settings, name) or ([value] if value is not None else PUBLISHED_GRID[name])
+    return dataclasses.replace(settings, **lists)
+
+
+# ---- the data
+
+
+def open_gym(settings: FinetuneSettings) -> Gym:
+    """The gym that the task's folder is in. Raises InputError."""
+    folder = Path(settings.task_dir)
+    if not folder.is_dir():
+        there = [path.name for path in folder.absolute().parent.glob("*") if path.is_dir()]
+        hint = did_you_mean(folder.name, there)
+        raise InputError(f"--task_dir {settings.task_dir}: no such folder{hint}")
+    if folder.absolute().name != settings.dataset:
+        raise InputError(
+            f"--dataset is {settings.dataset!r}, but --task_dir is the folder of {folder.absolute().name!r}; "
+            "a task has the name of its folder: leave --dataset out"
+        )
+    return Gym(settings.gym_dir, settings.skip_malformed)
+
+
+def with_samples(settings: FinetuneSettings, gym: Gym) -> tuple[FinetuneSettings, list[str]]:
+    """The settings with the prefixes of the samples that `--samples` names, and the faults of their files."""
+    faults, task = Faults(), settings.task
+    known = faults.of(gym.samples, task, flag="task_dir") or []
+    chosen = {"all": known, "first": known[:1]}.get(settings.samples)
+    if chosen is None:
+        chosen = [sample for sample in known if settings.samples in (sample, sample.rsplit("_", 1)[-1])]
+        if known and not chosen:
+            faults.append(
+                f"--samples is {settings.samples!r}: no such sample of {task}; give all, first, or one of "
+                f"{', '.join(known)}"
+            )
+    parts = ["train", "dev", *(["test"] if settings.do_predict else [])]
+    for sample in chosen:
+        faults += gym.check([task], parts, sample)
+    if settings.scoring == "rank" and not faults and find_options(task, gym.metric(task), [gym]).name is None:
+        faults.append(
+            f"--scoring is rank, but {task} has no answer options: an options field in .jsonl files, a list "
+            "(A) ... (B) ... in the inputs, or a few labels; give --scoring generate"
+        )
+    return dataclasses.replace(settings, samples=list(chosen)), list(faults)
+
+
+# ---- the start and the route
+
+
+def find_sound_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
+    if settings.moe_init and not settings.init_dir:
+        raise InputError("--moe_init starts from a mixture; name its run or checkpoint by --init_dir")
+    if settings.moe_init and settings.checkpoint:
+        raise InputError("--moe_init --init_dir and --checkpoint both name a start; give one of them")
+    return find_start(settings)
+
+
+def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gyms: list[Gym]) -> list[str]:
+    """A route that the mixture cannot give, a task without a vector, texts longer than the positions."""
+    faults = Faults()
+    if isinstance(start, SavedBart):
+        flag = "checkpoint" if settings.checkpoint and not start.weights else "model"
+        config, place = faults.of(load_bart_config, start.source, flag=flag), start.source
+    else:
+        config, place = start.config, start.checkpoint
+    if config is not None:
+        faults += position_faults(settings, config.max_position_embeddings, place)
+    if settings.moe_init:
+        faults += route_faults(settings, start)
+        if not faults and learns_routes(settings, start):
+            faults += vector_faults(settings, start, gyms)
+    return list(faults)
+
+
+def learns_routes(settings: FinetuneSettings, start: SavedMixture) -> bool:
+    """Whether the route comes from the mixture's router."""
+    return settings.route_source is None and start.config.has_router
+
+
+def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
+    names = ("moe_avg_route", "moe_random_route", "moe_random2_route")
+    given = [f"--{name}" for name in names if getattr(settings, name)]
+    if len(given) > 1:
+        return [f"{' and '.join(given)} each say where the route comes from; give one of them"]
+    source, training = settings.route_source or start.config.route_source, settings.route_training
+    if training in ("vector", "router") and source != "learned":
+        return [
+            f"--route_training is {training}, but {source} routes come from no router; give plain or fixed, "
+            "or leave it out"
+        ]
+    if training == "plain" and source == "average" and start.config.expert_mixing == "outputs":
+        return ["--route_training is plain, but the average of experts' outputs is no plain BART; give fixed"]
+    top_1 = start.config.router_mode == "top_k" and start.config.router_top_k == 1
+    if source == "learned" and top_1 and (training == "vector" or settings.task_vector == "learned"):
+        return [
+            f"{start.checkpoint} has top-1 routes, whose only weight is 1 whatever the vector: none can be "
+            "learned; give --task_vector stored or nearest, and no --route_training vector"
+        ]
+    return []
+
+
+# ---- running, the output folder
+
+
+def running_faults(settings: FinetuneSettings) -> list[str]:
+    faults = []
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        faults.append(
+            "a configuration runs in one process: leave accelerate launch out, and give --num_workers"
+        )
+    if settings.ray and importlib.util.find_spec("ray") is None:
+        faults.append(f"--ray is {settings.ray!r}, which needs the extra: pip install .[ray]")
+    return faults
+
+
+def folder_faults(settings: FinetuneSettings) -> list[str]:
+    """A folder that holds something else, or a grid of other settings."""
+    folder, faults = Path(settings.output_dir), Faults()
+    if reason := unwritable(folder):
+        return [f"--output_dir {reason}"]
+    saved = faults.of(load_run_settings, folder)
+    if saved is None:
+        foreign = [
+            name for name in ("config.json", "best", "last", "results.csv") if (folder / name).exists()
+        ]
+        if foreign and not faults:
+            faults.append(
+                f"--output_dir {folder} holds {' and '.join(foreign)} of something else; name another"
+            )
+        return list(faults)
+    if "task_dir" not in saved:
+        return [f"--output_dir {folder} holds a run of another command; name another folder"]
+    return differences(settings.to_dict(), saved, FREE_WHEN_CONTINUED, f"the grid in {folder}")

@@ -1,0 +1,221 @@
+"""A grid of configurations in a folder: what is missing is run, tables follow from what is there.
+
+    run.json  log.txt  results.csv  task_vector.json
+    configurations/<sample>_lr<lr>_bsz<bsz>.json      a finished configuration: scores, curve
+    predictions/<sample>_best_test.jsonl               of each sample's best; of others until that is known
+    models/<sample>_best/                              with --save_best
+
+A configuration is finished when its file is there. It is written at once or not at all, so a grid that was
+killed, or is extended, runs only what is missing; results.csv is a function of these files.
+"""
+
+import json
+import logging
+import shutil
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from dataloader.errors import InputError, in_brief
+from dataloader.gym import Gym
+from dataloader.jsonfile import load_json_object
+from routing_moe.finetuning.executors import executor, model_folder
+from routing_moe.finetuning.settings import Configuration, FinetuneSettings
+from routing_moe.run_state import write_text
+from routing_moe.saved_mixtures import sha256
+from routing_moe.unseen_tasks import VectorChoice
+
+RESULTS_FILE = "results.csv"
+COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"]
+BEST = "_best"  # after a sample's name: the row, the predictions and the model of its best configuration
+
+log = logging.getLogger(__name__)
+
+
+class Grid:
+    """The configurations of a task in `settings.output_dir`."""
+
+    def __init__(self, settings: FinetuneSettings, gym: Gym):
+        self.settings, self.folder = settings, Path(settings.output_dir)
+        self.configurations = list(settings.configurations())
+        self.data = {sample: data_checksum(gym, settings.task, sample) for sample in settings.samples}
+        self.outcomes: dict[Configuration, dict] = {}
+
+    def load(self, start: dict[str, str]) -> None:
+        """Read the files of what is finished; start: checksums of the start's weights.
+
+        Raises InputError for a broken file, and where data or start were others.
+        """
+        self.start, run = start, self.folder / "run.json"
+        if run.is_file() and load_json_object(run, "the description of a grid").get("start", start) != start:
+            raise InputError(
+                f"--output_dir {self.folder}: its grid started from other weights than are in "
+                f"{start_folder(self.settings)} now; name another folder"
+            )
+        for configuration in self.configurations:
+            path = self.path(configuration)
+            if not path.is_file():
+                continue
+            outcome = load_json_object(path, "the outcome of a configuration")
+            if outcome.get("data") != self.data[configuration.prefix]:
+                raise InputError(
+                    f"{path} is of other data than the files of {configuration.prefix} hold now; give back "
+                    "the old files, or name another --output_dir"
+                )
+            self.outcomes[configuration] = outcome
+
+    @contextmanager
+    def alone(self):
+        """Keeps a second command out of the folder while the block runs. InputError if one is there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / "lock", timeout=0):  # the system drops it when the process dies
+                yield
+        except Timeout:
+            raise InputError(
+                f"--output_dir {self.folder}: another command is at work there; wait for it or end it"
+            ) from None
+
+    @property
+    def missing(self) -> list[Configuration]:
+        return [c for c in self.configurations if c not in self.outcomes]
+
+    def path(self, configuration: Configuration) -> Path:
+        return self.folder / "configurations" / f"{configuration.name}.json"
+
+    def keep(self, configuration: Configuration, outcome: dict) -> None:
+        """Write what a configuration came to, its own file last; then the tables."""
+        for part, lines in outcome.pop("predictions").items():
+            write_text(self.predictions(configuration.name, part), lines)
+        outcome["data"] = self.data[configuration.prefix]
+        write_text(self.path(configuration), json.dumps(outcome, indent=1))
+        self.outcomes[configuration] = outcome
+        self.write_results()
+
+    def predictions(self, name: str, part: str = "test") -> Path:
+        return self.folder / "predictions" / f"{name}_{part}.jsonl"
+
+    # ---- tables
+
+    def best_of(self, sample: str) -> Configuration | None:
+        """The first configuration of the best dev score, once all of the sample's are finished."""
+        own = [c for c in self.configurations if c.prefix == sample]
+        if not all(c in self.outcomes for c in own):
+            return None
+        scored = [c for c in own if self.outcomes[c]["dev_performance"] is not None]
+        return max(scored, key=lambda c: self.outcomes[c]["dev_performance"], default=None)
+
+    def table(self) -> pd.DataFrame:
+        """A row per finished configuration, and after a sample's own its best, under `<sample>_best`."""
+        rows = []
+        for sample in self.settings.samples:
+            rows += [self.row(c) for c in self.configurations if c.prefix == sample and c in self.outcomes]
+            if best := self.best_of(sample):
+                rows.append(self.row(best) | {"prefix": sample + BEST})
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    def row(self, configuration: Configuration) -> dict:
+        return {name: self.outcomes[configuration].get(name) for name in COLUMNS}
+
+    def write_results(self) -> None:
+        write_text(self.folder / RESULTS_FILE, self.table().to_csv())
+
+    def tidy(self) -> None:
+        """Of every sample whose best is known, keep predictions and model of that alone."""
+        for sample in self.settings.samples:
+            if best := self.best_of(sample):
+                for place in (self.predictions, lambda name: model_folder(self.folder, name)):
+                    if place(best.name).exists():
+                        remove(place(sample + BEST))
+                        place(best.name).rename(place(sample + BEST))
+                    for other in self.configurations:
+                        if other.prefix == sample:
+                            remove(place(other.name))
+
+
+def start_folder(settings: FinetuneSettings) -> str:
+    """What the flags name as the start."""
+    return settings.init_dir if settings.moe_init else settings.checkpoint or settings.model
+
+
+def start_checksums(start) -> dict[str, str]:
+    """SHA-256 of the files of the start's weights, by name."""
+    return {file.name: sha256(file) for file in start.files()}
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def data_checksum(gym: Gym, task: str, sample: str) -> int:
+    """A checksum of the sample's texts, in all its parts that are there."""
+    checksum = 0
+    for part in ("train", "dev", "test"):
+        try:
+            examples = gym.examples(task, part, sample)
+        except InputError:  # no test file, and none is asked for
+            continue
+        for example in examples:
+            checksum = zlib.crc32(repr((part, example.input, example.outputs)).encode(), checksum)
+    return checksum
+
+
+# ---- running
+
+
+def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None) -> list[str]:
+    """Run what is missing. Returns a line for each configuration that failed; raises InputError."""
+    for name in ("configurations", "predictions"):
+        (grid.folder / name).mkdir(parents=True, exist_ok=True)
+    missing, failed = grid.missing, []
+    total, done = len(grid.configurations), len(grid.configurations) - len(missing)
+    log.info("%d configurations of %s, %d of them finished already", total, settings.task, done)
+    if missing:
+        outcomes = executor(settings)(settings, choice, missing)
+        bar = tqdm(total=total, initial=done, desc=settings.task, unit="run", disable=settings.quiet)
+        with bar:
+            for configuration, outcome in outcomes:
+                bar.update()
+                if isinstance(outcome, Exception):
+                    failed.append(f"{configuration}: {type(outcome).__name__}: {in_brief(outcome)}")
+                    log.error("failed: %s", failed[-1])
+                else:
+                    grid.keep(configuration, outcome)
+                    log.info("%s: %s", configuration, told(outcome))
+    grid.write_results()
+    grid.tidy()
+    return failed
+
+
+def told(outcome: dict) -> str:
+    """An outcome in words."""
+    dev, test = outcome["dev_performance"], outcome["test_performance"]
+    text = "no dev score" if dev is None else f"dev {dev:.4f} (step {outcome['best_step']})"
+    text += "" if test is None else f", test {test:.4f}"
+    text += f"; {outcome['diverged']}" if outcome["diverged"] else ""
+    return f"{text}; {outcome['seconds']:.1f} s, {outcome['peak_memory_gb']:.2f} GB"
+
+
+def mean_and_std(scores: pd.Series) -> str:
+    return f"{scores.mean():.4f}" + (f" ± {scores.std():.4f}" if len(scores) > 1 else "")
+
+
+def summary(grid: Grid) -> str:
+    """Mean and sample standard deviation over samples of their best configuration's scores."""
+    best = grid.table()
+    best = best[best["prefix"].str.endswith(BEST)]
+    scores = ", ".join(
+        f"{part} {mean_and_std(best[f'{part}_performance'])}"
+        for part in ("dev", "test")
+        if best[f"{part}_performance"].notna().any()
+    )
+    return (
+        f"{grid.settings.task}: best of {len(best)} samples: {scores or 'none'}; {grid.folder / RESULTS_FILE}"
+    )

@@ -1,0 +1,180 @@
+"""One configuration after the other on a model that is loaded once: train, keep the best weights, test.
+
+A configuration is a function of its settings alone: weights are put back to where they started, and every
+step and every score follows from the seed. So it does not matter which process runs it, nor what ran before.
+"""
+
+import math
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from dataloader.encoding import TextFormat
+from dataloader.gym import Gym
+from routing_moe.evaluation import TaskFile, load_task_files, predict
+from routing_moe.finetuning.settings import Configuration, FinetuneSettings
+from routing_moe.finetuning.starts import Starts
+from routing_moe.results import prediction_lines
+from routing_moe.run_state import save_checkpoint
+from routing_moe.stepping import Stepper, TrainingDiverged
+from routing_moe.unseen_tasks import VectorChoice
+
+
+class Weights:
+    """The trained weights of a model at some moment, kept on the CPU."""
+
+    def __init__(self, model):
+        self.model = model
+        self.kept = {
+            name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad
+        }
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Keep the weights as they are now."""
+        for name, p in self.model.named_parameters():
+            if name in self.kept:
+                self.kept[name].copy_(p)
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        for name, p in self.model.named_parameters():
+            if name in self.kept:
+                p.copy_(self.kept[name])
+
+
+class Workbench:
+    """The start and the tokenized files of a task; runs any configuration of its grid.
+
+    choice: the vector of a neighbour, where the task gets one.
+    Raises InputError when the start cannot be loaded.
+    """
+
+    def __init__(self, settings: FinetuneSettings, choice: VectorChoice | None):
+        self.settings = settings
+        accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+        self.starts = Starts(settings, choice, accelerator.device)
+        self.gym = Gym(settings.gym_dir, settings.skip_malformed)
+        self.text_format = TextFormat(
+            settings.max_input_length,
+            settings.max_output_length,
+            settings.do_lowercase,
+            settings.append_another_bos,
+        )
+        self._files: dict[tuple[str, str], TaskFile] = {}
+        self._model = self._at_start = None
+
+    def file(self, sample: str, part: str) -> TaskFile:
+        """A sample's train, dev or test file, tokenized when first asked for."""
+        if (sample, part) not in self._files:
+            (self._files[sample, part],) = load_task_files(
+                self.gym,
+                [self.settings.task],
+                part,
+                sample,
+                self.starts.tokenizer,
+                self.text_format,
+                {self.settings.task: 0},
+                limit=self.settings.examples_per_file,
+                scoring=self.settings.scoring if part != "train" else "generate",
+            )
+        return self._files[sample, part]
+
+    def run(self, configuration: Configuration) -> dict:
+        """What became of a configuration: scores, the step of the best dev score, the curve, predictions.
+
+        dev_performance is None if training diverged before the first evaluation, test_performance if test is
+        not asked for.
+        """
+        # A new one each time: its loss scaler and its list of optimizers must not outlive a configuration.
+        accelerator = Accelerator(mixed_precision=self.settings.mixed_precision)
+        sample = configuration.prefix
+        model, route = self.starts.of(sample, self.file(sample, "train").encoded)
+        if model is not self._model:
+            self._model, self._at_start = model, Weights(model)
+        self._at_start.put_back()
+        trial = Trial(self, configuration, model, accelerator)
+        trial.train() if self.settings.do_train else trial.evaluate(0)
+        outcome = {
+            "prefix": sample,
+            "lr": configuration.lr,
+            "bsz": configuration.bsz,
+            "dev_performance": trial.best_score,
+            "test_performance": None,
+            "best_step": trial.best_step,
+            "steps": trial.steps_done,
+            "route": route,
+            "diverged": trial.diverged,
+            "curve": trial.curve,
+            "predictions": {},
+        }
+        trial.best.put_back()
+        if self.settings.do_predict and trial.best_score is not None:
+            file = self.file(sample, "test")
+            outcome["test_performance"], draws = trial.score(file)
+            outcome["predictions"] = {"test": prediction_lines(file, draws)}
+        return outcome
+
+    def save(self, folder) -> None:
+        """Write the model as the last configuration left it: its best weights."""
+        model = self._model
+        if model.config.num_experts == 1:
+            model = model.to_bart(torch.ones(model.config.num_layers, 1, device=model.device))
+        save_checkpoint(model, self.starts.tokenizer, folder)
+
+
+class Trial:
+    """The training of one configuration."""
+
+    def __init__(self, bench: Workbench, configuration: Configuration, model, accelerator: Accelerator):
+        self.bench, self.settings = bench, bench.settings
+        self.configuration, self.model, self.accelerator = configuration, model, accelerator
+        self.best = Weights(model)
+        self.best_score = self.best_step = self.diverged = None
+        self.curve, self.steps_done = [], 0
+
+    def train(self) -> None:
+        """Train to the end, to --wait_step evaluations without a better score, or until it diverges."""
+        settings, configuration = self.settings, self.configuration
+        examples = self.bench.file(configuration.prefix, "train").encoded
+        recipe = settings.recipe(configuration, self.model.config.router_temperature)
+        stepper = Stepper(self.model, examples, recipe, self.accelerator)
+        epochs = math.ceil(settings.num_train_epochs * len(examples) / recipe.step_size)
+        total_steps, loss, tokens = min(settings.total_steps, epochs), 0.0, 0
+        with tqdm(
+            total=total_steps, desc=str(configuration), unit="step", leave=False, disable=settings.quiet
+        ) as bar:
+            while self.steps_done < total_steps:
+                try:
+                    report = stepper.step(self.steps_done)
+                except TrainingDiverged as error:
+                    self.diverged = str(error)
+                    return
+                self.steps_done += 1
+                bar.update()
+                loss, tokens = loss + report["loss"], tokens + report["tokens"]
+                if self.steps_done % settings.eval_period == 0 or self.steps_done == total_steps:
+                    self.evaluate(self.steps_done, loss / tokens)
+                    loss, tokens = 0.0, 0
+                    if self._waited_enough():
+                        return
+
+    def evaluate(self, step: int, train_loss: float | None = None) -> None:
+        """Score the dev file; keep the weights if they are the best so far."""
+        score, _ = self.score(self.bench.file(self.configuration.prefix, "dev"))
+        self.curve.append([step, train_loss, score])
+        if self.best_score is None or score > self.best_score:
+            self.best_score, self.best_step = score, step
+            self.best.take()
+
+    def score(self, file: TaskFile) -> tuple[float, list]:
+        """(the file's metric, predictions for each draw of routes)."""
+        scores, predictions = predict(
+            self.model, self.bench.starts.tokenizer, [file], self.settings.decoding(), self.accelerator
+        )
+        return float(scores["performance"][0]), predictions[0]
+
+    def _waited_enough(self) -> bool:
+        since_best = sum(step > self.best_step for step, *_ in self.curve)
+        return since_best >= self.settings.wait_step

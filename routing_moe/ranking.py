@@ -1,0 +1,116 @@
+"""Ranking answer options: the likeliest one is the prediction, in place of text generated freely.
+
+An option's score is its length-normalised log-likelihood (as in GPT-3's evaluation: Brown et al. 2020, arXiv
+2005.14165, section 2.4): with its T label tokens y, the ones that training would have, `<s>` and `</s>` among
+them,
+
+    score = 1/T * sum over t of log p(y_t | y_<t, input)
+
+Each input is encoded once. The options of a batch, each a pair with its input, are decoded together in
+pieces of similar length.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.models.bart.modeling_bart import shift_tokens_right
+
+from dataloader.encoding import IGNORED_LABEL, Ragged
+
+SCORINGS = ("generate", "rank")
+# Both bound memory, not results: padded source and target tokens that are decoded at once, and target
+# positions that are projected to the vocabulary at once (0.4 GB of float32 for BART's 50 265 tokens).
+MOST_TOKENS = 16384
+MOST_PROJECTED = 2048
+
+
+@torch.no_grad()
+def option_scores(
+    bart,
+    batch: dict[str, Tensor],
+    rows: list[np.ndarray],
+    tokens: Ragged,
+    routes_BLE: Tensor | None = None,
+    autocast: Callable = nullcontext,
+) -> list[list[float]]:
+    """For each of the B examples the scores of its options, mean nats per token, at most 0.
+
+    bart: a plain BART, or a routing one together with routes. batch: input_ids and attention_mask (B, S).
+    rows: for each example the rows of `tokens` that are its options.
+    """
+    with autocast():
+        encoded_BSD = bart.model.encoder(**batch, **_along(bart, routes_BLE))[0]
+    # Options of the same tokens are one pair, so that their scores are equal to the last bit.
+    place = {pair: i for i, pair in enumerate(dict.fromkeys(_pairs(rows)))}
+    pairs = np.array(list(place))
+    scores_P = torch.zeros(len(pairs), dtype=torch.float64)
+    for piece in _pieces(tokens.lengths[pairs[:, 1]], encoded_BSD.shape[1]):
+        examples = torch.from_numpy(pairs[piece, 0]).to(encoded_BSD.device)
+        labels_PT = torch.from_numpy(tokens.padded(pairs[piece, 1], IGNORED_LABEL)).to(encoded_BSD.device)
+        routes_PLE = None if routes_BLE is None else routes_BLE[examples]
+        with autocast():
+            scores_P[piece] = _score(
+                bart, encoded_BSD[examples], batch["attention_mask"][examples], labels_PT, routes_PLE
+            ).to("cpu", torch.float64)
+    scores = scores_P.tolist()
+    return [[scores[place[b, row]] for row in own.tolist()] for b, own in enumerate(rows)]
+
+
+def best(options: tuple[str, ...], scores: list[float]) -> str:
+    """The option with the largest score; of equals the first."""
+    return options[max(range(len(options)), key=scores.__getitem__)]
+
+
+def _pairs(rows: list[np.ndarray]) -> Iterator[tuple[int, int]]:
+    """(example, row) of every option of every example."""
+    return ((b, row) for b, own in enumerate(rows) for row in own.tolist())
+
+
+def _along(bart, routes_BLE: Tensor | None) -> dict:
+    return {} if routes_BLE is None else {"route_plan": bart.plan_routes(routes_BLE)}
+
+
+def _pieces(lengths_P: np.ndarray, source_length: int) -> Iterator[np.ndarray]:
+    """Indices of pairs, the longest options first, so many at a time that padded tokens stay in bounds."""
+    order = np.argsort(-lengths_P, kind="stable")
+    start = 0
+    while start < len(order):
+        fits = max(1, MOST_TOKENS // (source_length + int(lengths_P[order[start]])))
+        yield order[start : start + fits]
+        start += fits
+
+
+def _score(bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE) -> Tensor:
+    """Mean log-probability (P,) of each row's label tokens, in float32 or better."""
+    config = bart.config
+    decoded_PTD = bart.model.decoder(
+        input_ids=shift_tokens_right(labels_PT, config.pad_token_id, config.decoder_start_token_id),
+        encoder_hidden_states=encoded_PSD,
+        encoder_attention_mask=attention_mask_PS,
+        use_cache=False,
+        **_along(bart, routes_PLE),
+    )[0]
+    is_real_PT = labels_PT != IGNORED_LABEL
+    hidden_KD, targets_K = decoded_PTD[is_real_PT], labels_PT[is_real_PT]
+    log_p_K = torch.cat(
+        [
+            _log_likelihood(bart, hidden_kD, targets_k)
+            for hidden_kD, targets_k in zip(
+                hidden_KD.split(MOST_PROJECTED), targets_K.split(MOST_PROJECTED), strict=True
+            )
+        ]
+    )
+    which_K = is_real_PT.nonzero()[:, 0]
+    sums_P = log_p_K.new_zeros(len(labels_PT)).index_add(0, which_K, log_p_K)
+    return sums_P / is_real_PT.sum(dim=1)
+
+
+def _log_likelihood(bart, hidden_KD: Tensor, targets_K: Tensor) -> Tensor:
+    """log p (K,) of each target token."""
+    logits_KV = bart.lm_head(hidden_KD) + bart.final_logits_bias
+    if logits_KV.dtype in (torch.float16, torch.bfloat16):
+        logits_KV = logits_KV.float()
+    return logits_KV.gather(1, targets_K[:, None])[:, 0] - logits_KV.logsumexp(dim=1)

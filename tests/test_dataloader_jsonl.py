@@ -1,0 +1,157 @@
+"""JSON-lines task files: what is read, what is said of a wrong line, and how they mix with TSV files."""
+
+import json
+
+import pytest
+
+from dataloader import Example, Gym, InputError, read_jsonl
+
+
+def line(source="q", outputs=("yes",), **more) -> str:
+    return json.dumps({"input": source, "outputs": list(outputs), **more}, ensure_ascii=False)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write("name", lines or bytes): a file in a fresh folder; returns its path."""
+
+    def write(name, content):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not isinstance(content, bytes):
+            content = "".join(f"{text}\n" for text in content).encode()
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def test_a_line_is_an_object_whose_texts_keep_tabs_and_line_breaks(write):
+    rows = [line(" a\tb\nc ", ["yes", " no\nnot "], options=["no\nnot", "maybe"]), line("x", ["y"], id=7)]
+    assert read_jsonl(write("t.jsonl", rows)) == (
+        [("a\tb\nc", ("yes", "no\nnot"), ("no\nnot", "maybe")), ("x", ("y",), ())],
+        0,
+    )
+    assert read_jsonl(write("t.jsonl", [line(options=None)]))[0] == [("q", ("yes",), ())]
+    assert read_jsonl(write("t.jsonl", f"{line()}\r\n{line()}".encode()))[0] == [("q", ("yes",), ())] * 2
+
+
+WRONG = [
+    ('{"input": "q", ', "not valid JSON: .* (column 16)"),
+    ("[" * 100_000, "not JSON that can be read"),
+    ('["q", "yes"]', "holds a list, expected a JSON object with input and outputs"),
+    ('{"outputs": ["yes"]}', 'no "input" (its keys: outputs)'),
+    ("{}", 'no "input" (its keys: none)'),
+    ('{"input": "q", "answers": ["yes"]}', 'no "outputs" (its keys: input, answers)'),
+    ('{"input": 3, "outputs": ["yes"]}', '"input" is a number, expected a string'),
+    ('{"input": " ", "outputs": ["yes"]}', '"input" is empty'),
+    ('{"input": "q", "outputs": "yes"}', '"outputs" is a string, expected a list: ["yes"]'),
+    ('{"input": "q", "outputs": {}}', '"outputs" is an object, expected a list of strings'),
+    ('{"input": "q", "outputs": []}', '"outputs" is an empty list'),
+    ('{"input": "q", "outputs": ["yes", null]}', '"outputs[1]" is null, expected a string'),
+    ('{"input": "q", "outputs": ["yes", " "]}', '"outputs[1]" is empty'),
+    ('{"input": "q\\ud800", "outputs": ["yes"]}', '"input" holds half of a surrogate pair'),
+    (line(option=["yes", "no"]), 'unknown key "option"; did you mean "options"?'),
+    (line(Outputs=["no"]), 'unknown key "Outputs"; did you mean "outputs"?'),
+    (line(options="yes"), '"options" is a string, expected a list: ["yes"]'),
+    (line(options=[]), '"options" is an empty list'),
+    (line(options=["yes"]), "\"options\" holds 'yes' alone, expected at least two to choose from"),
+    (line(options=["no", "yes", " no"]), "\"options\" holds 'no' twice"),
+    (line(options=["no", "maybe"]), "\"options\" holds none of the outputs ('yes' is not among them)"),
+    ("", "blank line"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "fault"), WRONG)
+def test_a_wrong_line_is_told_with_file_and_number(write, wrong, fault):
+    path = write("t_2_13_train.jsonl", [line(), wrong])
+    with pytest.raises(InputError) as caught:
+        read_jsonl(path)
+    told = str(caught.value)
+    assert told.startswith(f"{path}: 1 malformed line (--skip_malformed leaves them out):")
+    place = f"{path}:2: "
+    start, *rest = fault.split(".*")
+    assert place + start in told
+    assert all(part in told for part in rest)
+    assert read_jsonl(path, skip_malformed=True) == ([("q", ("yes",), ())], 1)
+
+
+def test_keys_of_other_programs_are_no_slips_of_the_pen(write):
+    row = line(id=1, input_id=2, label=0, explanation="x", task="t", idx=3)
+    assert read_jsonl(write("t.jsonl", [row]))[0] == [("q", ("yes",), ())]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_file_without_any_usable_line_is_an_error(write, skip):
+    for content, message in (
+        (b"", r"t\.jsonl: is empty, expected lines of \{"),
+        (b"\xef\xbb\xbf", r"t\.jsonl: is empty"),
+        (b"\n\n", "blank line"),
+        (b"caf\xe9\n", "byte 4 of the line is not UTF-8"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_jsonl(write("t.jsonl", content), skip)
+
+
+def test_a_byte_order_mark_is_a_fault_and_is_dropped_when_skipping(write):
+    path = write("t.jsonl", b"\xef\xbb\xbf" + line().encode())
+    with pytest.raises(InputError, match=r"t\.jsonl:1: starts with a byte order mark"):
+        read_jsonl(path)
+    assert read_jsonl(path, skip_malformed=True) == ([("q", ("yes",), ())], 0)
+
+
+# ---------------------------------------------------------------------------- the folder
+
+
+def test_a_sample_may_mix_both_kinds_of_files(write, tmp_path):
+    write("t/t_2_13_train.tsv", ["a\tyes", "b\tno"])
+    write("t/t_2_13_test.jsonl", [line("c", ["yes"], options=["yes", "no"])])
+    write("t/t_2_21_train.jsonl", [line("d\te")])
+    write("t/t_2_21_test.tsv", ["f\tno"])
+    write("notes/readme.jsonl", [line()])
+    gym = Gym(tmp_path)
+    assert gym.tasks() == ["t"]
+    assert gym.samples("t") == ["t_2_13", "t_2_21"]
+    assert [example.input for example in gym.examples("t", "train")] == ["a", "b", "d\te"]
+    assert gym.examples("t", "test", "13") == [Example("t", "t_2_13", "c", ("yes",), ("yes", "no"))]
+    assert gym.examples("t", "test", "21")[0].options == ()
+    assert gym.has_part("t", "test")
+    assert not gym.has_part("t", "dev")
+    assert not gym.has_part("absent", "train")
+    assert gym.check(["t"], ["train", "test"], metrics=False) == []
+
+
+def test_a_part_with_both_endings_is_a_fault_that_names_both(write, tmp_path):
+    for ending, content in (("tsv", ["a\tyes"]), ("jsonl", [line()])):
+        write(f"t/t_2_13_dev.{ending}", content)
+    path = tmp_path / "t" / "t_2_13_dev"
+    fault = f"{path}.tsv and t_2_13_dev.jsonl are both there; keep the one that counts"
+    assert Gym(tmp_path).check(["t"], ["dev"], metrics=False) == [fault]
+    with pytest.raises(InputError) as caught:
+        Gym(tmp_path).examples("t", "dev")
+    assert caught.value.faults == [fault]
+
+
+def test_a_missing_part_is_told_with_both_names(write, tmp_path):
+    write("t/t_2_13_train.jsonl", [line()])
+    fault = f"{tmp_path / 't' / 't_2_13_dev.tsv'}: no such file, nor t_2_13_dev.jsonl"
+    assert Gym(tmp_path).check(["t"], ["dev"], metrics=False) == [fault]
+
+
+def test_malformed_lines_of_both_kinds_are_one_fault(write, tmp_path):
+    write("t/t_2_13_train.tsv", ["no tab", "a\tyes"])
+    write("t/t_2_13_dev.jsonl", [line(options=["no", "maybe"]), line()])
+    (fault,) = Gym(tmp_path).check(["t"], ["train", "dev"], metrics=False)
+    assert "2 malformed lines" in fault
+    assert "t_2_13_train.tsv:1: no answer (no tab in the line)" in fault
+    assert 't_2_13_dev.jsonl:1: "options" holds none of the outputs' in fault
+    gym = Gym(tmp_path, skip_malformed=True)
+    assert len(gym.pool(["t"], "train") + gym.pool(["t"], "dev")) == 2
+    assert gym.n_skipped == 2
+
+
+def test_an_answer_that_the_metric_cannot_use_names_the_jsonl_file(write, tmp_path):
+    write("t/t_2_13_dev.jsonl", [line(outputs=["good"])])
+    write("metrics.json", b'{"t": "Pearson-Correlation"}')
+    (fault,) = Gym(tmp_path).check(["t"], ["dev"])
+    assert fault.startswith(f"{tmp_path / 't' / 't_2_13_dev.jsonl'}: the answer 'good' is not a number")

@@ -1,0 +1,388 @@
+"""Gains over a baseline: hand-computed numbers, small baselines, tables, the chart, the script."""
+
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import assert_apart_and_inside
+from matplotlib.image import imread
+
+from routing_moe import gains, results
+from routing_moe.analysis import gains as chart
+from routing_moe.gains_latex import escaped, gains_latex
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "example_scripts/compute_arg.py"
+
+_spec = spec_from_file_location("compute_arg", SCRIPT)
+compute_arg = module_from_spec(_spec)
+_spec.loader.exec_module(compute_arg)
+
+TASKS = ["boolq", "sick", "copa", "emo"]
+BASE = [0.5, 0.2, 0.4, 0.0]
+OURS = [0.6, 0.1, 0.4, 0.1]  # gains 0.1/0.5 = 0.2, -0.1/0.2 = -0.5, 0, not defined
+OTHER = [0.75, 0.4, 0.6, 0.0]  # gains 0.5, 1.0, 0.5, not defined
+
+
+def summary(means, std=0.1, n=5, tasks=None):
+    index = pd.Index(tasks or TASKS[: len(means)], name="task")
+    return pd.DataFrame({"mean": means, "std": std, "n": float(n)}, index=index)
+
+
+def tables_of(summaries, **fields):
+    tasks, _ = gains.common_tasks(summaries, "test_performance")
+    per_task = gains.gains_per_task(summaries, tasks, **fields)
+    return per_task, gains.gains_per_system(per_task)
+
+
+def write_summary(path, means, stds=0.1, n=5, dev=0.5):
+    """A file as collect_results.py writes it, of means and stds alone."""
+    rows = []
+    for task, mean in means.items():
+        rows += [(task, "mean", dev, mean, n), (task, "std", 0.0, stds, n)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = ["task", "entry", "dev_performance", "test_performance", "n"]
+    pd.DataFrame(rows, columns=columns).to_csv(path)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Summaries base.csv, ours.csv and other.csv in one folder."""
+    for name, means in (("base", BASE), ("ours", OURS), ("other", OTHER)):
+        write_summary(tmp_path / f"{name}.csv", dict(zip(TASKS, means, strict=True)))
+    return tmp_path
+
+
+def call(files, *systems, flags=(), base="base"):
+    words = ["--summary1", files / f"{base}.csv", "--output_file", files / "out/gains.csv"]
+    words += ["--summary2", *(files / f"{name}.csv" for name in systems or ["ours"]), *flags]
+    return compute_arg.main([str(word) for word in words])
+
+
+# ---------------------------------------------------------------------------- numbers
+
+
+def test_arg_is_the_mean_of_the_relative_gains_of_tasks_with_a_baseline():
+    per_task, per_system = tables_of({"base": summary(BASE), "ours": summary(OURS), "other": summary(OTHER)})
+    ours = per_task[per_task["system"] == "ours"].set_index("task")
+    assert ours["difference"].tolist() == pytest.approx([0.1, -0.1, 0.0, 0.1])
+    assert ours["relative_gain"].tolist()[:3] == pytest.approx([0.2, -0.5, 0.0])
+    assert ours["in_arg"].tolist() == [True, True, True, False]
+    row = per_system.set_index("system").loc["ours"]
+    assert row["arg"] == pytest.approx(-0.1)  # (0.2 - 0.5 + 0) / 3
+    assert row["median"] == pytest.approx(0.0)
+    # emo, which has no relative gain, is a win; copa is a tie
+    assert row[["wins", "losses", "ties", "n", "excluded"]].tolist() == [2, 1, 1, 4, 1]
+    assert row[["baseline", "score"]].tolist() == pytest.approx([0.275, 0.3])
+    other = per_system.set_index("system").loc["other"]
+    assert other[["arg", "median"]].tolist() == pytest.approx([2 / 3, 0.5])
+
+
+def test_the_interval_is_the_bootstrap_of_the_gains_and_the_same_each_time():
+    per_task, per_system = tables_of({"base": summary(BASE), "other": summary(OTHER)})
+    interval = per_system[["low", "high"]].values.tolist()[0]
+    assert interval == list(results.bootstrap_interval([0.5, 1.0, 0.5]))
+    # of three draws from 0.5, 1, 0.5 all are 1 with probability 1/27 > 0.025
+    assert interval == pytest.approx([0.5, 1.0])
+    pd.testing.assert_frame_equal(gains.gains_per_system(per_task), per_system)
+
+
+@pytest.mark.parametrize("baseline", [0.0, 0.01, -0.2])
+def test_a_baseline_at_below_or_near_zero_has_no_relative_gain(baseline):
+    assert np.isnan(gains.relative_gains([0.3], [baseline], 0.01)).all()
+    per_task, per_system = tables_of({"base": summary([baseline, 0.5]), "ours": summary([0.3, 0.6])})
+    assert per_task["in_arg"].tolist() == [False, True]
+    assert per_task["difference"][0] == pytest.approx(0.3 - baseline)
+    assert per_system[["arg", "wins", "n", "excluded"]].values.tolist()[0] == pytest.approx([0.2, 2, 2, 1])
+
+
+def test_the_least_baseline_can_be_chosen():
+    assert gains.relative_gains([0.02], [0.01], 0.0).tolist() == pytest.approx([1.0])
+    assert np.isnan(gains.relative_gains([0.9], [0.3], 0.3)).all()
+
+
+def test_equal_means_that_were_added_in_another_order_are_a_tie():
+    per_task, per_system = tables_of({"base": summary([0.1 + 0.2, 0.5]), "ours": summary([0.3, 0.6])})
+    assert per_system[["wins", "losses", "ties"]].values.tolist() == [[1, 0, 1]]
+    assert per_task["relative_gain"].tolist()[0] == 0
+
+
+def test_p_is_that_of_the_signed_rank_test_counted_by_hand():
+    # ranks 1 2 3 and -4: the smaller sum is 4. Of the 16 choices of signs, 7 have a sum of at most 4
+    # ({}, 1, 2, 3, 12, 4, 13), and as many at the other end: 14 / 16
+    assert gains.signed_rank_p([0.1, 0.2, 0.3, -0.4]) == pytest.approx(14 / 16)
+    assert gains.signed_rank_p([0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(2 / 32)
+    assert gains.signed_rank_p([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == pytest.approx(2 / 64)
+    assert gains.signed_rank_p([0.0, 0.2, 0.3, 0.0, -0.4]) == gains.signed_rank_p([0.2, 0.3, -0.4])
+    # three of one size: ranks 2 2 2, one of them negative. Sums 0, 2, 4, 6 have 1, 3, 3, 1 choices
+    assert gains.signed_rank_p([0.1, 0.1, -0.1]) == pytest.approx(1.0)
+
+
+def test_no_or_one_difference_says_nothing():
+    assert gains.signed_rank_p([0.0, 0.0]) == 1.0
+    assert gains.signed_rank_p([0.3]) == 1.0
+    _, per_system = tables_of({"base": summary([0.0]), "ours": summary([0.3])})
+    assert per_system[["arg", "low", "high", "median"]].isna().all(axis=None)
+    assert per_system["p"].tolist() == [1.0]
+    assert "|   - |" in gains.systems_markdown(per_system, "base")
+
+
+def test_tasks_that_not_all_have_are_left_out_and_named():
+    ours = summary([0.6, np.nan, 0.3], tasks=["boolq", "sick", "new"])
+    tasks, lines = gains.common_tasks({"base": summary(BASE), "ours": ours}, "test_performance")
+    assert tasks == ["boolq"]
+    assert lines == ["base: lacks new", "ours: lacks copa, emo", "ours: no mean test_performance of sick"]
+
+
+def test_unequal_numbers_of_samples_are_a_warning():
+    even, _ = tables_of({"base": summary(BASE), "ours": summary(OURS)})
+    assert gains.uneven_samples(even) == []
+    uneven, _ = tables_of({"base": summary(BASE), "ours": summary(OURS, n=3)})
+    assert "boolq (ours 3, baseline 5)" in gains.uneven_samples(uneven)[0]
+    assert "(n = 3 to 5)" in gains.explain_gains(uneven, "base", "test_performance", 0.01)[0]
+
+
+def test_names_are_those_of_the_files_with_folders_where_they_are_alike():
+    paths = [Path("x/base.csv"), Path("x/a/sum.csv"), Path("x/b/sum.csv"), Path("x/one.csv")]
+    assert gains.system_names(paths) == ["base", "a/sum", "b/sum", "one"]
+
+
+# ---------------------------------------------------------------------------- tables
+
+
+def test_markdown_shows_scores_gains_and_marked_differences():
+    per_task, per_system = tables_of({"base": summary(BASE), "ours": summary(OURS, std=np.nan)})
+    lines = gains.tasks_markdown(per_task, "base").splitlines()
+    assert lines[2] == "| boolq | 0.500 ± 0.100 |   0.600 (+20.0%) |"
+    assert lines[5] == "| emo   | 0.000 ± 0.100 | 0.100 (+0.100 †) |"
+    cells = [cell.strip() for cell in gains.systems_markdown(per_system, "base").splitlines()[3].split("|")]
+    assert cells[1:6] == ["ours", "0.300", "-10.0% [-50.0%, +20.0%]", "+0.0%", "2"]
+    explained = "\n".join(gains.explain_gains(per_task, "base", "test_performance", 0.01))
+    assert "at or below 0.01 (marked †)" in explained
+    assert "Of fewer than 6 tasks that differ, p cannot be below 0.05." in explained
+
+
+def test_latex_has_the_best_of_each_task_in_bold_and_no_bare_signs():
+    names = ["a_b%", "c&d#1"]
+    systems = {"base": summary(BASE), names[0]: summary(OURS), names[1]: summary(OTHER, std=np.nan)}
+    per_task, per_system = tables_of(systems)
+    per_task["task"] = per_task["task"].replace("sick", "s~^{x}\\$")
+    explained = gains.explain_gains(per_task, "base", "test_performance", 0.01)
+    lines = gains_latex(per_task, per_system, "base", explained).splitlines()
+    assert r"test\_performance $\pm$ sample" in lines[4]
+    assert lines[5] == r"\begin{tabular}{lrrrrr}"
+    assert lines[7] == r" & base & \multicolumn{2}{c}{a\_b\%} & \multicolumn{2}{c}{c\&d\#1} \\"
+    assert lines[8] == r"\cmidrule(lr){3-4}\cmidrule(lr){5-6}"
+    assert lines[11].endswith(r" & +20.0\% & \textbf{0.750} & +50.0\% \\")
+    assert lines[12].startswith(r"s\textasciitilde{}\textasciicircum{}\{x\}\textbackslash{}\$ & 0.200 {\tiny")
+    assert lines[14].startswith("emo & 0.000 ")
+    assert r"\textbf{0.100} {\tiny $\pm$ 0.100} & +0.100 $\dagger$ & 0.000 & +0.000 $\dagger$" in lines[14]
+    assert r"ARG (3 tasks) &  & \multicolumn{2}{c}{$-$10.0\% [$-$50.0\%, +20.0\%]} & " in "\n".join(lines)
+    assert lines.count(r"\midrule") == 2
+    body = [line for line in lines if line.endswith(r"\\")]
+    columns = [line.replace(r"\&", "").count("&") + line.count(r"\multicolumn{2}") for line in body]
+    assert set(columns) == {5}
+
+
+def test_equally_good_systems_are_all_bold():
+    per_task, per_system = tables_of({"base": summary([0.5]), "ours": summary([0.5])})
+    assert gains_latex(per_task, per_system, "base", []).count(r"\textbf{0.500}") == 2
+
+
+def test_signs_of_latex_are_written_out():
+    assert escaped("50% of a_b & <$1>") == r"50\% of a\_b \& \textless{}\$1\textgreater{}"
+
+
+# ---------------------------------------------------------------------------- the chart
+
+
+def made_up(n_tasks, n_systems, seed=0):
+    """Tables of random scores: small and zero baselines among them, huge gains and long names."""
+    random = np.random.default_rng(seed)
+    tasks = [f"task_{i}" + "-of-a-long-name" * (i % 4) for i in range(n_tasks)]
+    base = random.uniform(0.05, 0.8, n_tasks)
+    if n_tasks > 3:
+        base[[1, 2, 3]] = [0.0, -0.03, 0.02]
+    summaries = {"multi-task $b_{": summary(base, tasks=tasks)}
+    for number in range(n_systems):
+        name = f"system_{number}" + "_of_a_long_name" * (number % 3)
+        scores = np.clip(base + random.normal(0.03, 0.1, n_tasks), -0.1, 1)
+        summaries[name] = summary(scores, tasks=tasks)
+    return tables_of(summaries)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    kept = []
+    monkeypatch.setattr(chart, "write_figure", lambda figure, path: kept.append(figure))
+    return kept
+
+
+def draw(figures, per_task, per_system, baseline="base"):
+    chart.plot_gains(per_task, per_system, "x.png", baseline)
+    return figures[-1]
+
+
+@pytest.mark.parametrize("n_systems", [1, 3, 6])
+@pytest.mark.parametrize("n_tasks", [1, 8, 80])
+def test_in_the_chart_nothing_overlaps_and_nothing_is_cut_off(figures, n_tasks, n_systems):
+    per_task, per_system = made_up(n_tasks, n_systems)
+    figure = draw(figures, per_task, per_system, "a baseline of a long name " * 3)
+    assert len(figure.axes) == n_systems
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    assert_apart_and_inside(
+        figure,
+        [*boxes, figure.legends[0].get_window_extent(), *(t.get_window_extent() for t in figure.texts)],
+    )
+    for axes in figure.axes:
+        frame = axes.get_window_extent()
+        bars = {round(bar.get_y() + bar.get_height() / 2): bar.get_window_extent() for bar in axes.patches
+                if bar.get_height() < 1}  # fmt: skip
+        for text in axes.texts:
+            box = text.get_window_extent()
+            assert frame.x0 <= box.x0
+            assert box.x1 <= frame.x1
+            if text.get_color() == "white":
+                bar = bars[round(text.xy[1])]
+                assert bar.x0 <= box.x0
+                assert box.x1 <= bar.x1
+        rows = sorted((t.get_window_extent() for t in axes.get_yticklabels()), key=lambda box: box.y0)
+        assert all(low.y1 <= high.y0 + 1.5 for low, high in pairwise(rows))
+
+
+def test_bars_are_the_gains_sorted_and_tasks_without_one_are_figures(figures):
+    systems = {"base": summary(BASE), "ours": summary(OURS), "other": summary(OTHER)}
+    figure = draw(figures, *tables_of(systems))
+    ours, other = figure.axes
+    assert [label.get_text() for label in ours.get_yticklabels()] == ["ARG", "boolq", "copa", "sick", "emo †"]
+    bars = {round(bar.get_y() + bar.get_height() / 2): bar.get_width() for bar in ours.patches
+            if bar.get_height() < 1}  # fmt: skip
+    assert bars == pytest.approx({1: 0.2, 3: -0.5})  # the tie is a dot
+    assert [text.get_text() for text in ours.texts] == ["+0.100 †"]
+    assert [text.get_text() for text in other.texts] == ["+0.000 †"]
+    assert ours.get_title() == "ours\nARG -10.0%\n[-50.0%, +20.0%]"
+    assert ours.get_xlim() == other.get_xlim()
+    below = [text.get_text() for text in figure.texts]
+    assert "relative gain over base; ARG: its mean over 3 of 4 tasks" in below
+    assert any(text.startswith("† baseline at or below 0.01") for text in below)
+
+
+def test_a_huge_gain_ends_at_the_edge_with_its_value_and_does_not_squash_the_others(figures):
+    base, ours = [0.5] * 20 + [0.02], [0.55 + 0.001 * i for i in range(20)] + [0.9]
+    tasks = [f"t{i}" for i in range(21)]
+    per_task, per_system = tables_of({"base": summary(base, tasks=tasks), "ours": summary(ours, tasks=tasks)})
+    (axes,) = draw(figures, per_task, per_system).axes
+    assert [text.get_text() for text in axes.texts] == ["+4400% ▸"]  # (0.9 - 0.02) / 0.02 = 44
+    # the median gain of 0.12 asks for a scale of 0.48; ARG, (44 + 20 * 0.119) / 21 = 2.2, for half more
+    assert 0.72 < axes.get_xlim()[1] < 0.78
+    assert [line.get_marker() for line in axes.lines if line.get_marker() in "<>D"] == [">", ">"]
+    few = tables_of({"base": summary([0.5, 0.05]), "ours": summary([0.52, 0.06])})
+    assert not draw(figures, *few).axes[0].texts  # 4% and 20%: both to scale
+
+
+def test_charts_are_written_alike_each_time_and_only_as_png_or_pdf(tmp_path):
+    per_task, per_system = made_up(4, 2)
+    for end in ("png", "pdf"):
+        for name in ("one", "two"):
+            chart.plot_gains(per_task, per_system, tmp_path / f"{name}.{end}", "base")
+        assert (tmp_path / f"one.{end}").read_bytes() == (tmp_path / f"two.{end}").read_bytes()
+    assert imread(tmp_path / "one.png").std() > 0
+    with pytest.raises(ValueError, match="must end in"):
+        chart.plot_gains(per_task, per_system, tmp_path / "one.svg", "base")
+
+
+# ---------------------------------------------------------------------------- the script
+
+
+def refusal(capsys, *args, **fields):
+    assert call(*args, **fields) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("error: ") for line in lines)
+    return "\n".join(lines)
+
+
+def test_the_script_writes_six_files_that_agree(files, capsys):
+    assert call(files, "ours", "other") == 0
+    names = sorted(path.name for path in (files / "out").iterdir())
+    assert names == [f"gains{end}" for end in (".csv", ".md", ".pdf", ".png", ".tex", "_summary.csv")]
+    per_task = pd.read_csv(files / "out/gains.csv")
+    assert per_task["system"].tolist() == ["ours", "other"] * 4
+    assert per_task["relative_gain"].tolist()[:2] == pytest.approx([0.2, 0.5])
+    per_system = pd.read_csv(files / "out/gains_summary.csv").set_index("system")
+    assert per_system.columns.tolist() == [
+        "arg", "low", "high", "median", "wins", "losses", "ties", "p", "n", "excluded", "baseline", "score"
+    ]  # fmt: skip
+    assert per_system.loc["ours", "arg"] == pytest.approx(-0.1)
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert (files / "out/gains.md").read_text() in printed.out
+    assert "Rule: where the baseline is at or below 0.01" in printed.out
+    assert "at or below 0.01 (marked $\\dagger$)" in (files / "out/gains.tex").read_text()
+
+
+def test_the_metric_the_names_and_the_least_baseline_can_be_chosen(files):
+    flags = ["--metric", "dev_performance", "--min_baseline", "0.5", "--names", "B", "S"]
+    assert call(files, flags=flags) == 0
+    per_task = pd.read_csv(files / "out/gains.csv")
+    assert per_task["system"].unique().tolist() == ["S"]
+    assert per_task["baseline"].tolist() == [0.5] * 4
+    assert not per_task["in_arg"].any()
+
+
+def test_tasks_not_in_all_summaries_are_listed_and_the_others_compared(files, capsys):
+    write_summary(files / "less.csv", {"boolq": 0.6, "new": 0.1})
+    assert call(files, "less") == 1
+    assert capsys.readouterr().err.splitlines() == ["base: lacks new", "less: lacks sick, copa, emo"]
+    assert pd.read_csv(files / "out/gains.csv")["task"].tolist() == ["boolq"]
+    assert "- less: lacks sick, copa, emo" in (files / "out/gains.md").read_text()
+
+
+def test_a_published_summary_is_compared(files):
+    rows = ",task,entry,dev_performance,test_performance\n0,boolq,b_1,0.5,0.5\n1,boolq,b_2,0.5,0.7\n"
+    rows += "2,boolq,mean,0.5,0.6\n3,boolq,std,0.0,0.1\n4,,,,\n"
+    (files / "published.csv").write_text(rows)
+    assert call(files, "published") == 1
+    row = pd.read_csv(files / "out/gains.csv").loc[0]
+    # of 0.5 and 0.7: squared distances 0.01 + 0.01 over n - 1 = 1
+    assert row[["score", "std", "n", "relative_gain"]].tolist() == pytest.approx([0.6, 0.02**0.5, 2, 0.2])
+
+
+def test_what_cannot_be_compared_is_told(files, capsys):
+    write_summary(files / "else.csv", {"new": 0.6})
+    told = refusal(capsys, files, "else")
+    assert "else: lacks boolq, sick, copa, emo" in told
+    assert "no task has a mean test_performance in every summary" in told
+    (files / "bad.csv").write_text("a,b\n1,2\n")
+    told = refusal(capsys, files, "bad", "nowhere")
+    assert "bad.csv: holds no summary as collect_results.py writes it: no column task, entry" in told
+    assert "nowhere.csv: no such file" in told
+    assert not (files / "out").exists()
+
+
+def test_flags_that_make_no_sense_are_told_all_at_once(files, capsys):
+    flags = ["--min_baseline", "-1", "--names", "a", "--output_file", files / "base.csv/x"]
+    told = refusal(capsys, files, "ours", "ours", flags=flags)
+    assert f"--summary2 {files / 'ours.csv'}: is given twice" in told
+    assert "--min_baseline is -1, expected a score of 0 or more" in told
+    assert "--names has 1, expected 3: of the baseline and each system" in told
+    assert "is a file; name a folder" in told
+    assert "x: its name must end in .csv" in told
+    assert "base.csv: is given twice" in refusal(capsys, files, "base")
+    assert "every name must be another" in refusal(capsys, files, flags=["--names", "a", "a"])
+    told = refusal(capsys, files, flags=["--output_file", files / "ours.csv"])
+    assert "would replace a summary given; name another file" in told
+    assert "must end in .csv" in refusal(capsys, files, flags=["--output_file", ""])
+
+
+def test_the_script_runs_from_another_folder_without_being_installed(files):
+    command = [sys.executable, str(SCRIPT), "--summary1", "base.csv", "--summary2", "ours.csv"]
+    command += ["--output_file", "new/gains.csv"]
+    done = subprocess.run(command, cwd=files, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list((files / "new").iterdir())) == 6

@@ -1,0 +1,154 @@
+"""Where a task's answer options come from, and what they are."""
+
+import collections
+
+import pytest
+
+from dataloader import Example, Gym
+from dataloader.options import OptionSource, find_options, label_set, listed_options, option_source
+
+
+def example(source, *outputs, options=(), task="t") -> Example:
+    return Example(task, f"{task}_2_13", source, outputs, tuple(options))
+
+
+def of_labels(*counts, start=0) -> list[Example]:
+    """Examples with different inputs, so many of each answer "a0", "a1", ..."""
+    answers = [f"a{start + i}" for i, count in enumerate(counts) for _ in range(count)]
+    return [example(f"input {start} {i}", answer) for i, answer in enumerate(answers)]
+
+
+# ---------------------------------------------------------------------------- lists in the input
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("which ? (A) frog (B) cat", ("frog", "cat")),
+        ("which?(A)2 years(B)unknown(C)4 years [SEP] a text (2018)", ("2 years", "unknown", "4 years")),
+        ("q [SEP] a text [SEP]  (A) one . (B) two .", ("one .", "two .")),
+        ("q (a) one\n(b) two\nand a text", ("one", "two")),
+        ("q \\n (A) one (B) two \\n a text", ("one", "two")),
+        ("q (A) \\neq 2 (B) \\nu", ("\\neq 2", "\\nu")),
+        ("question: q (A) one (B) two context: a text", ("one", "two")),
+        ("find P (A) and P(B) if P (A) = 1 (A) 0.2 (B) 0.4 (C) 1", ("0.2", "0.4", "1")),
+        ("the (A) team beat (B) ? (A) no (B) yes", ("no", "yes")),
+        ("q (A) 5 (g) of it (B) 6 (g)", ("5 (g) of it", "6 (g)")),
+        ("q (A) same (B) same (C) other", ("same", "other")),
+    ],
+)
+def test_listed_options_end_where_the_next_begins_or_the_list_ends(text, options):
+    assert listed_options(text) == options
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no list",
+        "only (A) one",
+        "(B) two (C) three",
+        "(A) (B) two",
+        "(A) same (B) same",
+        "(A) one (b) two",
+    ],
+)
+def test_a_text_without_a_list_of_two_has_no_options(text):
+    assert listed_options(text) == ()
+
+
+# ---------------------------------------------------------------------------- labels
+
+
+def test_labels_are_few_recurring_answers_in_the_alphabets_order():
+    assert label_set([example("x1", "no"), example("x2", "yes")] * 20) == ()  # two different rows
+    rows = [example(f"x{i}", answer) for answer in ("yes", "no") for i in range(16)]
+    assert label_set(rows) == ("no", "yes")
+    assert label_set(rows[:16]) == ()  # one answer to everything
+
+
+def test_labels_need_five_examples_each_and_hardly_any_that_is_seen_once():
+    assert label_set(of_labels(5, 5)) == ("a0", "a1")
+    assert label_set(of_labels(5, 4)) == ()
+    assert label_set(of_labels(30, 19, 1)) == ("a0", "a1", "a2")  # 1 of 50 is 2%
+    assert label_set(of_labels(30, 18, 1)) == ()
+    assert label_set(of_labels(*[2] * 50)) == ()
+
+
+# ---------------------------------------------------------------------------- the source
+
+
+def test_fields_come_before_lists_and_lists_before_labels():
+    listed = [example(f"{i} (A) yes (B) no", "yes" if i % 2 else "no") for i in range(20)]
+    given = [example(e.input, *e.outputs, options=("no", "yes", "maybe")) for e in listed]
+    assert option_source(given, "ACC") == OptionSource("field")
+    assert option_source([*given[1:], listed[0]], "ACC") == OptionSource("input")
+    assert option_source(listed, "Rouge-L") == OptionSource("input")
+    assert option_source(of_labels(10, 10), "ACC") == OptionSource("labels", ("a0", "a1"))
+    assert option_source([], "ACC") == OptionSource()
+
+
+def test_lists_must_hold_an_accepted_answer_of_nearly_all_examples():
+    def task(misses):
+        return [example(f"{i} (A) x{i} (B) y{i}", "z" if i < misses else "no", f"y{i}") for i in range(20)]
+
+    wrong = [example("(A) x (B) y", "z")]
+    assert option_source(task(0), "EM").name == "input"  # the second accepted answer counts
+    assert option_source(task(0)[:19] + wrong, "EM").name == "input"
+    assert option_source(task(0)[:18] + wrong * 2, "EM").name is None
+
+
+@pytest.mark.parametrize("metric", ["QA-F1", "Rouge-L", "Pearson-Correlation"])
+def test_only_metrics_of_classification_make_answers_labels(metric):
+    assert option_source(of_labels(10, 10), metric) == OptionSource()
+    assert option_source(of_labels(10, 10), "Matthew-Correlation").name == "labels"
+
+
+def test_an_example_without_what_the_others_have_has_no_options():
+    assert OptionSource("input").options(example("no list", "yes")) == ()
+    assert OptionSource("field").options(example("(A) yes (B) no", "yes")) == ()
+    assert OptionSource("labels", ("no", "yes")).options(example("q", "maybe")) == ("no", "yes")
+    assert OptionSource().options(example("(A) yes (B) no", "yes", options=("yes", "no"))) == ()
+
+
+def test_the_first_gym_with_train_files_decides_and_dev_answers_never(tmp_path):
+    texts = {
+        "one/t/t_2_13_dev.tsv": ["q\tnever read"],
+        "two/t/t_2_13_train.tsv": [f"{i}\t{'yes' if i % 2 else 'no'}" for i in range(10)],
+        "two/t/t_2_13_dev.tsv": ["q\tnever read"],
+        "three/t/t_2_13_train.tsv": [f"{i} (A) x (B) y\tx" for i in range(10)],
+    }
+    for name, lines in texts.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in lines))
+    one, two, three = (Gym(tmp_path / name) for name in ("one", "two", "three"))
+    assert find_options("t", "ACC", (one, two, three)) == OptionSource("labels", ("no", "yes"))
+    assert find_options("t", "ACC", (three, two)) == OptionSource("input")
+    assert find_options("t", "ACC", (one,)) == OptionSource()
+
+
+def test_a_task_without_train_files_has_options_if_every_scored_example_carries_them():
+    carrying = [example("q", "yes", options=("yes", "no"))]
+    assert find_options("t", "ACC", (), carrying) == OptionSource("field")
+    assert find_options("t", "ACC", (), [*carrying, example("q", "yes")]) == OptionSource()
+    assert find_options("t", "ACC", (), []) == OptionSource()
+
+
+def test_the_real_tasks_are_what_they_are_known_to_be(real_gym):
+    gym = Gym(real_gym)
+    sources = {task: option_source(gym.examples(task, "train"), gym.metric(task)) for task in gym.tasks()}
+    assert collections.Counter(source.name for source in sources.values()) == {
+        "labels": 65,
+        None: 26,
+        "input": 14,
+    }
+    for task in ("ai2_arc", "aqua_rat", "quail", "cosmos_qa", "superglue-copa", "wino_grande", "math_qa"):
+        assert sources[task].name == "input"
+    for task in ("cos_e", "superglue-multirc", "spider", "lama-trex", "common_gen", "limit"):
+        assert sources[task].name is None
+    assert sources["piqa"].labels == ("0", "1")
+    assert len(sources["trec-finegrained"].labels) == 47
+    for task, source in sources.items():
+        scored = gym.examples(task, "test", "first") if source.name else []
+        assert all(set(source.options(e)) & set(e.outputs) for e in scored), task

@@ -1,0 +1,355 @@
+"""Ranking answer options: the fast way against brute force, and whole runs with --scoring rank."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from mistakes import Place, assert_told, complaint
+from tiny_runs import NO_LEARNING, run, write_gym
+from tiny_steps import encoded, ragged
+from transformers import AutoTokenizer
+from transformers.models.bart.modeling_bart import shift_tokens_right
+
+from dataloader import Example, Gym, TextFormat
+from dataloader.encoding import EncodedOptions, encode_options
+from routing_moe import ranking
+from routing_moe.evaluation import (
+    Decoding,
+    TaskFile,
+    answer,
+    described_scoring,
+    load_task_files,
+    of_examples,
+    predict,
+    routes_of_file,
+)
+from routing_moe.results import read_scores
+from task.skill_gym import TINY_BART
+
+OPTIONS = [("x", "y", "z"), ("y", "w"), ("z", "x"), ("w", "x", "y", "z"), ("v", "x"), ("y", "z")]
+TOKENS = {
+    "x": [0, 7, 2],
+    "y": [0, 9, 11, 30, 2],
+    "z": [0, 12, 2],
+    "w": [0, 13, 14, 2],
+    "v": [0, *range(20, 31), 2],
+}
+
+
+class Words:
+    """As much of a tokenizer as generating needs."""
+
+    def batch_decode(self, sequences, **kwargs):
+        return [" ".join(map(str, row.tolist())) for row in sequences]
+
+
+def accelerator(**precision) -> Accelerator:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=True, **precision)
+
+
+@pytest.fixture
+def file():
+    """A test file of task "b" whose six examples have inputs and options of different lengths."""
+    draw = np.random.default_rng(5)
+    sources = [[0, *draw.integers(4, 60, length), 2] for length in (3, 9, 1, 14, 6, 6)]
+    examples = [Example("b", "b_6_13", f"input {i}", (own[0],)) for i, own in enumerate(OPTIONS)]
+    rows = {name: row for row, name in enumerate(TOKENS)}
+    options = EncodedOptions(
+        ragged(list(TOKENS.values())), [np.array([rows[name] for name in own]) for own in OPTIONS]
+    )
+    inputs = encoded(sources, [[0, 4, 2]] * len(sources), [1] * len(sources))
+    return TaskFile("b", "b_6_13", "test", "ACC", examples, inputs, "field", list(OPTIONS), options)
+
+
+def brute_force(model, file: TaskFile, routes) -> list[list[float]]:
+    """Every (example, option) alone, unpadded, through the whole model, every expert on everything."""
+    scores = []
+    for i, own in enumerate(file.options):
+        source = torch.tensor([file.encoded.sources[i].tolist()])
+        scores.append([])
+        for option in own:
+            labels = torch.tensor([TOKENS[option]])
+            start = shift_tokens_right(labels, model.config.pad_token_id, model.config.decoder_start_token_id)
+            logits = model(
+                input_ids=source,
+                attention_mask=torch.ones_like(source),
+                decoder_input_ids=start,
+                routes=of_examples(routes, np.array([i])),
+                sparse=False,
+            ).logits[0]
+            total = 0.0
+            for t, token in enumerate(TOKENS[option]):
+                total += float(logits[t, token] - logits[t].exp().sum().log())
+            scores[-1].append(total / len(TOKENS[option]))
+    return scores
+
+
+ROUTES = {
+    "one-hot": dict(router_mode="gumbel_softmax_st"),
+    "soft": dict(router_mode="softmax"),
+    "average": dict(route_source="average"),
+    "merged parameters": dict(router_mode="softmax", expert_mixing="parameters"),
+    "random for each example": dict(route_source="random"),
+    "one expert": dict(num_experts=1),
+    "a vanilla layer": dict(router_mode="softmax", decoder_vanilla_layers=[0]),
+}
+
+
+@pytest.mark.parametrize("kind", ROUTES)
+@torch.no_grad()
+def test_ranking_is_brute_force_along_every_kind_of_routes(make_model, file, kind):
+    model = make_model(bart_fields=dict(init_std=0.4), **ROUTES[kind])
+    decoding = Decoding(scoring="rank", random_draws=2, batch_size=4)
+    (draws,) = answer(model, Words(), [file], decoding, accelerator())
+    all_routes = list(routes_of_file(model, file, decoding))
+    assert len(draws) == len(all_routes) == (2 if "random" in kind else 1)
+    for drawn, routes in zip(draws, all_routes, strict=True):
+        expected = brute_force(model, file, routes)
+        for i, own in enumerate(file.options):
+            assert list(drawn.option_scores[i]) == list(own)
+            assert list(drawn.option_scores[i].values()) == pytest.approx(expected[i], abs=1e-10)
+            assert drawn.texts[i] == own[int(np.argmax(expected[i]))]
+    assert len({text for drawn in draws for text in drawn.texts}) > 1
+
+
+@pytest.mark.parametrize("kind", ["one-hot", "soft"])
+def test_batches_and_pieces_change_nothing(make_model, file, monkeypatch, kind):
+    model = make_model(**ROUTES[kind])
+
+    def scored(batch_size, most_tokens, most_projected):
+        monkeypatch.setattr(ranking, "MOST_TOKENS", most_tokens)
+        monkeypatch.setattr(ranking, "MOST_PROJECTED", most_projected)
+        decoding = Decoding(scoring="rank", batch_size=batch_size)
+        ((answers,),) = answer(model, Words(), [file], decoding, accelerator())
+        return answers.texts, np.concatenate([list(own.values()) for own in answers.option_scores])
+
+    texts, scores = scored(64, 16384, 2048)
+    for sizes in ((1, 16384, 2048), (4, 60, 5), (64, 1, 1)):
+        other_texts, other_scores = scored(*sizes)
+        assert other_texts == texts
+        assert other_scores == pytest.approx(scores, abs=1e-12)
+
+
+def test_pieces_hold_every_pair_once_and_stay_in_bounds(monkeypatch):
+    monkeypatch.setattr(ranking, "MOST_TOKENS", 50)
+    lengths = np.array([3, 90, 5, 3, 20, 4])
+    pieces = list(ranking._pieces(lengths, source_length=10))
+    assert sorted(np.concatenate(pieces).tolist()) == list(range(6))
+    assert [piece.tolist() for piece in pieces] == [[1], [4], [2, 5, 0], [3]]
+
+
+def test_each_input_is_encoded_once(make_model, file, monkeypatch):
+    monkeypatch.setattr(ranking, "MOST_TOKENS", 1)
+    model = make_model(router_mode="softmax")
+    seen = []
+    model.model.encoder.register_forward_hook(lambda module, given, output: seen.append(len(output[0])))
+    answer(model, Words(), [file], Decoding(scoring="rank", batch_size=4), accelerator())
+    assert sum(seen) == len(file.examples)
+
+
+def test_half_precision_scores_are_near_and_sums_are_exact_enough(make_model, file):
+    model = make_model(dtype=torch.float32, router_mode="softmax")
+    found = {}
+    for precision in ("no", "bf16"):
+        decoding = Decoding(scoring="rank")
+        ((answers,),) = answer(model, Words(), [file], decoding, accelerator(mixed_precision=precision))
+        found[precision] = np.concatenate([list(own.values()) for own in answers.option_scores])
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert found["bf16"] == pytest.approx(found["no"], abs=0.05)
+    assert (found["bf16"] != found["no"]).any()
+
+
+def test_of_equal_options_the_first_is_chosen(make_model, file, monkeypatch):
+    assert ranking.best(("b", "a", "c"), [-1.0, -0.5, -0.5]) == "a"
+    monkeypatch.setattr(ranking, "MOST_TOKENS", 1)
+    file.encoded_options.rows[0] = np.array([0, 0, 0])  # as of options that differ behind --max_output_length
+    ((answers,),) = answer(make_model(), Words(), [file], Decoding(scoring="rank"), accelerator())
+    assert len(set(answers.option_scores[0].values())) == 1
+    assert answers.texts[0] == "x"
+
+
+def test_examples_without_options_are_generated_beside_ranked_ones(make_model, file):
+    model, decoding = make_model(), Decoding(max_output_length=5, num_beams=1)
+    _, (generated,) = predict(model, Words(), [file], decoding, accelerator())
+    file.options[3] = file.options[4] = ()
+    ((answers,),) = answer(
+        model, Words(), [file], Decoding(max_output_length=5, num_beams=1, scoring="rank"), accelerator()
+    )
+    assert [answers.texts[i] for i in (3, 4)] == [generated[0][i] for i in (3, 4)]
+    assert [scores is None for scores in answers.option_scores] == [i in (3, 4) for i in range(6)]
+    assert described_scoring([file]) == (
+        "tasks whose options are ranked: 1 (options fields 1); generated: 0; "
+        "examples without options in ranked tasks, generated: 2"
+    )
+
+
+def test_ranking_without_any_options_is_an_error_of_the_caller(make_model, file):
+    plain = TaskFile("b", "b_6_13", "test", "ACC", file.examples, file.encoded)
+    with pytest.raises(ValueError, match='scoring="rank"'):
+        predict(make_model(), Words(), [plain], Decoding(scoring="rank"), accelerator())
+
+
+# ---------------------------------------------------------------------------- what is ranked
+
+
+@pytest.mark.parametrize("fields", [{}, dict(do_lowercase=True), dict(append_another_bos=True)])
+def test_options_are_tokenized_as_training_labels_are(tmp_path, fields):
+    write_ranked_gym(tmp_path)
+    tokenizer, text_format = AutoTokenizer.from_pretrained(TINY_BART), TextFormat(24, 8, **fields)
+    arguments = (Gym(tmp_path), ["given", "plural"], "test", "first", tokenizer, text_format)
+    given, plural = load_task_files(*arguments, {"given": 0, "plural": 1}, scoring="rank")
+    assert (plural.option_source, plural.options, plural.encoded_options) == (None, None, None)
+    assert given.option_source == "field"
+    assert given.options[0] == (
+        ("no", "yes", "may be") if fields.get("do_lowercase") else ("No", "Yes", "may be")
+    )
+    for i, example in enumerate(given.examples):
+        accepted = given.encoded.outputs[given.encoded.first_output[i]]
+        shown = example.outputs[0].lower() if fields.get("do_lowercase") else example.outputs[0]
+        row = given.encoded_options.rows[i][given.options[i].index(shown)]
+        assert given.encoded_options.tokens[row].tolist() == accepted.tolist()
+    without = load_task_files(*arguments, {"given": 0, "plural": 1})
+    assert [file.options for file in without] == [None, None]
+
+
+def test_options_of_the_same_tokens_share_a_row():
+    tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
+    long = "the cat and the dog and the cow"
+    options = encode_options(
+        [(f"{long} one", "yes"), (), ("yes", f"{long} two")], tokenizer, TextFormat(24, 6)
+    )
+    assert [rows.tolist() for rows in options.rows] == [[0, 1], [], [1, 0]]
+    assert options.tokens.lengths.max() == 6
+
+
+# ---------------------------------------------------------------------------- whole runs
+
+
+def write_ranked_gym(folder):
+    """The four tasks of `write_gym` and one with each source of options; plural, a test task, has none."""
+    gym = write_gym(folder)
+    offered = ["No", "Yes", "may be"]
+    rows = {
+        "given": [
+            {"input": f"is it {i}", "outputs": [offered[i % 2]], "options": offered} for i in range(12)
+        ],
+        "listed": [f"what is {i} ? (A) cat (B) dog (C) cow\t{('cat', 'dog')[i % 2]}" for i in range(12)],
+        "label": [f"how is {i} ?\t{('good', 'bad')[i % 2]}" for i in range(12)],
+    }
+    for task, lines in rows.items():
+        (folder / task).mkdir()
+        ending = "jsonl" if task == "given" else "tsv"
+        lines = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+        for part, chosen in (("train", lines), ("dev", lines[:3]), ("test", lines[3:7])):
+            text = "".join(f"{line}\n" for line in chosen)
+            (folder / task / f"{task}_6_13_{part}.{ending}").write_text(text)
+    (folder / "listed" / "listed_6_13_test.tsv").write_text("what ? (A) cat (B) cow\tcow\nwhat ?\tdog\n")
+    metrics = json.loads((gym / "metrics.json").read_text()) | dict.fromkeys(rows, "ACC")
+    (gym / "metrics.json").write_text(json.dumps(metrics))
+    split = {"train": ["colour", "label"], "dev": [], "test": ["given", "listed", "plural"]}
+    (gym / "split.json").write_text(json.dumps(split))
+    return gym
+
+
+@pytest.fixture(scope="module")
+def ranked(world):
+    """A place with a run of one step that ranked its dev and test answers."""
+    gym = write_ranked_gym(world / "ranked" / "gym")
+    place = Place(world / "ranked", gym, world.bart)
+    flags = dict(scoring="rank", do_predict=True, predict_split="test", **NO_LEARNING)
+    assert run(gym, world.bart, place.out, **flags) == 0
+    return place
+
+
+def lines_of(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_ranks_what_it_can_and_says_so(ranked):
+    scores = read_scores(ranked.out / "best/eval-test_tasks-test-performance.csv")
+    assert scores["scoring"].tolist() == ["rank (field)", "rank (input)", "generate"]
+    dev = pd.read_csv(ranked.out / "1-steps/dev_results.csv")
+    assert dev["scoring"].tolist() == ["generate", "rank (labels)"]
+    log = (ranked.out / "log.txt").read_text()
+    assert (
+        "test section: tasks whose options are ranked: 2 (options fields 1, lists in the input 1); "
+        "generated: 1 (plural); examples without options in ranked tasks, generated: 1"
+    ) in log
+    assert "dev scores: tasks whose options are ranked: 1 (label sets 1); generated: 1 (colour)" in log
+
+
+def test_predictions_are_the_likeliest_options_with_all_scores_beside(ranked):
+    folder = ranked.out / "best/predictions"
+    given = lines_of(folder / "given_6_13_test.jsonl")
+    for line in given:
+        assert list(line["scores"]) == ["No", "Yes", "may be"]
+        assert line["prediction"] == max(line["scores"], key=line["scores"].get)
+    listed, generated = lines_of(folder / "listed_6_13_test.jsonl")
+    assert list(listed["scores"]) == ["cat", "cow"]
+    assert "scores" not in generated
+    assert all("scores" not in line for line in lines_of(folder / "plural_12_100_test.jsonl"))
+
+
+def test_a_prediction_ranks_as_its_run_did_unless_told_otherwise(ranked):
+    flags = dict(do_train=False, do_predict=True, predict_split="test", initialize_from_vanilla=None)
+    before = read_scores(ranked.out / "best/eval-test_tasks-test-performance.csv")
+    assert run(ranked.gym, ranked.bart, ranked.out, **flags, prefix="again-", model=None) == 0
+    again = read_scores(ranked.out / "best/again-eval-test_tasks-test-performance.csv")
+    pd.testing.assert_frame_equal(again, before)
+    assert run(ranked.gym, ranked.bart, ranked.out, **flags, prefix="free-", scoring="generate") == 0
+    free = read_scores(ranked.out / "best/free-eval-test_tasks-test-performance.csv")
+    assert "scoring" not in free
+    assert free["performance"][2] == before["performance"][2]
+
+
+def test_random_routes_are_ranked_along_every_draw(ranked):
+    flags = dict(
+        random_routing=True, random_eval_draws=2, router_lr=None, task_model_lr=None, taskvecs_dim=None
+    )
+    flags |= dict(router_hidden_dim=None, learning_rate=0, total_steps=1)
+    out = ranked.folder / "random"
+    ran = run(ranked.gym, ranked.bart, out, scoring="rank", do_predict=True, predict_split="test", **flags)
+    assert ran == 0
+    scores = read_scores(out / "best/eval-test_tasks-test-performance.csv")
+    assert scores["draws"].tolist() == [2, 2, 2]
+    assert scores["scoring"].tolist() == ["rank (field)", "rank (input)", "generate"]
+    line = lines_of(out / "best/predictions/given_6_13_test.jsonl")[0]
+    assert len(line["other_draws"]) == 1
+
+
+def test_resuming_with_another_scoring_is_refused(ranked, capsys):
+    flags = dict(do_predict=True, predict_split="test", resume=True) | NO_LEARNING
+    lines = complaint(ranked, capsys, **flags)
+    assert_told(lines, "--scoring is generate, but in the run to resume it was rank")
+
+
+def test_a_section_without_options_cannot_be_ranked(fresh, capsys):
+    fresh.split(train=["colour", "count", "opposite"], test=["plural"])
+    for section, flags in (
+        ("train", {}),
+        ("test", dict(do_train=False, do_predict=True, predict_split="test")),
+    ):
+        lines = complaint(fresh, capsys, scoring="rank", **flags)
+        where = f"no task of the {section} section of {fresh.gym / 'split.json'} has answer options"
+        assert_told(lines, f"--scoring is rank, but {where}", "give generate")
+
+
+def test_train_files_that_decide_on_options_must_be_sound(ranked, fresh, capsys):
+    write_ranked_gym(fresh.folder / "other")
+    path = fresh.folder / "other/given/given_6_13_train.jsonl"
+    path.write_text('{"input": "q", "output": ["yes"]}\n')
+    flags = dict(do_train=False, do_predict=True, predict_split="test", scoring="rank")
+    lines = complaint(
+        fresh, capsys, train_dir=fresh.folder / "other", checkpoint=ranked.out / "best", **flags
+    )
+    assert_told(lines, f'{path}:1: unknown key "output"; did you mean "outputs"?')
+
+
+def test_a_misspelt_scoring_is_told(fresh, capsys):
+    lines = complaint(fresh, capsys, scoring="ranking")
+    assert_told(lines, "argument --scoring: invalid choice: 'ranking'")

@@ -1,0 +1,319 @@
+"""Results of fine-tuning in one table: what counts, what is missing, what cannot be read, the script."""
+
+import json
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dataloader.errors import InputError
+from routing_moe import summaries
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "example_scripts/collect_results.py"
+
+_spec = spec_from_file_location("collect_results", SCRIPT)
+collect_results = module_from_spec(_spec)
+_spec.loader.exec_module(collect_results)
+
+COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance"]
+BOOLQ = {"boolq_16_100": (0.5, 0.4), "boolq_16_13": (0.7, 0.8), "boolq_16_21": (0.6, 0.6)}
+SICK = {"sick_16_100": (0.1, -0.2), "sick_16_13": (0.3, 0.0), "sick_16_21": (0.2, 0.2)}
+
+
+def write_results(folder, best, name="results.csv", extra=(), samples=None, **columns):
+    """A task folder with two configurations of each sample, and its best row; `extra`: rows more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for sample, (dev, test) in best.items():
+        rows += [(sample, 1e-5, 8, dev - 0.1, None), (sample, 2e-5, 8, dev, test)]
+        rows.append((f"{sample}_best", 2e-5, 8, dev, test))
+    pd.DataFrame([*rows, *extra], columns=COLUMNS).assign(**columns).to_csv(folder / name)
+    if samples is not None:
+        (folder / "run.json").write_text(json.dumps({"settings": {"samples": samples}}))
+    return folder / name
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """Two complete tasks, and things that are no task folders."""
+    write_results(tmp_path / "logs/singletask-boolq", BOOLQ, best_step=20, route="fixed")
+    write_results(tmp_path / "logs/sick", SICK, samples=list(SICK))
+    (tmp_path / "logs/text_vectors").mkdir()
+    (tmp_path / "logs/times.csv").write_text("x\n")
+    return tmp_path / "logs"
+
+
+def call(logs, *flags):
+    """The exit code, and the table if one was written."""
+    output = logs.parent / "tables/out.csv"
+    code = collect_results.main(
+        ["--logs_dir", str(logs), "--output_file", str(output), *(str(flag) for flag in flags)]
+    )
+    return code, pd.read_csv(output, index_col=0) if output.exists() else None
+
+
+def cells(table, task, entry):
+    row = table[(table["task"] == task) & (table["entry"] == entry)]
+    return row[["dev_performance", "test_performance", "n"]].values.tolist()[0]
+
+
+# ---------------------------------------------------------------------------- numbers
+
+
+def test_a_task_has_its_samples_best_then_mean_and_sample_std(logs, capsys):
+    code, table = call(logs)
+    assert code == 0
+    assert table.columns.tolist() == ["task", "entry", "dev_performance", "test_performance", "n"]
+    assert table["task"].tolist() == ["boolq"] * 5 + ["sick"] * 5
+    assert table["entry"].tolist()[:5] == [*BOOLQ, "mean", "std"]
+    assert cells(table, "boolq", "boolq_16_13") == [0.7, 0.8, 1]
+    # dev 0.5, 0.7, 0.6: mean 0.6, squared distances 0.01 + 0.01 + 0 over n - 1 = 2: std 0.1
+    # test 0.4, 0.8, 0.6: mean 0.6, squared distances 0.04 + 0.04 + 0 over 2: std 0.2
+    assert cells(table, "boolq", "mean") == pytest.approx([0.6, 0.6, 3])
+    assert cells(table, "boolq", "std") == pytest.approx([0.1, 0.2, 3])
+    assert cells(table, "sick", "mean") == pytest.approx([0.2, 0.0, 3])
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.splitlines() == [
+        "Mean ± sample std over n samples; in the last row, mean of the means of n tasks.",
+        "",
+        "| task              |           dev |          test |  n |",
+        "| ----------------- | ------------: | ------------: | -: |",
+        "| boolq             | 0.600 ± 0.100 | 0.600 ± 0.200 |  3 |",
+        "| sick              | 0.200 ± 0.100 | 0.000 ± 0.200 |  3 |",
+        "| mean of the tasks |         0.400 |         0.300 |  2 |",
+        "",
+        str(logs.parent / "tables/out.csv"),
+    ]
+
+
+def test_published_code_finds_the_means_where_it_looks_for_them(logs):
+    _, table = call(logs)
+    means = table[table["entry"] == "mean"].drop(columns=["dev_performance", "entry"])
+    assert means["task"].tolist() == ["boolq", "sick"]
+    assert means["test_performance"].tolist() == pytest.approx([0.6, 0.0])
+
+
+def test_the_std_of_a_single_sample_is_empty(tmp_path):
+    write_results(tmp_path / "logs/boolq", {"boolq_16_100": (0.5, 0.4)})
+    code, table = call(tmp_path / "logs")
+    assert code == 0
+    assert cells(table, "boolq", "mean") == [0.5, 0.4, 1]
+    assert table[table["entry"] == "std"].isna().sum(axis=1).tolist() == [2]
+
+
+def test_results_of_the_published_code_are_read_and_ours_first(tmp_path):
+    write_results(tmp_path / "logs/singletask-boolq", BOOLQ, "result.csv")
+    write_results(tmp_path / "logs/singletask-sick", BOOLQ, "result.csv")
+    write_results(tmp_path / "logs/singletask-sick", SICK, "results.csv")
+    code, table = call(tmp_path / "logs")
+    assert code == 0
+    assert cells(table, "boolq", "mean") == pytest.approx([0.6, 0.6, 3])
+    assert cells(table, "sick", "mean") == pytest.approx([0.2, 0.0, 3])
+
+
+def test_rows_of_another_postfix_can_be_collected(tmp_path):
+    rows = [("boolq_16_100_zeroshot", None, None, 0.2, 0.3)]
+    write_results(tmp_path / "logs/boolq", {"boolq_16_100": (0.5, 0.4)}, extra=rows)
+    code, table = call(tmp_path / "logs", "--postfix", "_zeroshot")
+    assert code == 0
+    assert table["entry"].tolist() == ["boolq_16_100", "mean", "std"]
+    assert cells(table, "boolq", "mean") == [0.2, 0.3, 1]
+
+
+def test_an_empty_dev_of_a_diverged_configuration_is_no_fault(tmp_path):
+    write_results(tmp_path / "logs/boolq", BOOLQ, extra=[("boolq_16_13", 1.0, 8, None, None)])
+    assert call(tmp_path / "logs")[0] == 0
+
+
+# ---------------------------------------------------------------------------- what is missing
+
+
+def test_samples_without_a_best_row_are_listed(logs, capsys):
+    write_results(logs / "copa", {"copa_16_100": (0.5, 0.5)}, extra=[("copa_16_13", 1e-5, 8, 0.4, None)],
+                  samples=["copa_16_100", "copa_16_13", "copa_16_21"])  # fmt: skip
+    code, table = call(logs)
+    assert code == 1
+    assert capsys.readouterr().err == "partial: copa: not finished: copa_16_13, copa_16_21\n"
+    assert cells(table, "copa", "mean") == [0.5, 0.5, 1]
+
+
+def test_a_task_with_fewer_samples_than_most_is_listed(logs, capsys):
+    write_results(logs / "copa", {"copa_16_100": (0.5, 0.5)})
+    assert call(logs)[0] == 1
+    assert capsys.readouterr().err == "partial: copa: number of samples is 1, of other tasks 3\n"
+
+
+def test_means_are_of_the_samples_with_both_scores(logs, capsys):
+    write_results(logs / "copa", {"c_1": (0.5, 0.4), "c_2": (0.9, None), "c_3": (0.7, 0.8)})
+    code, table = call(logs)
+    assert code == 1
+    assert capsys.readouterr().err == "partial: copa: no test score: c_2\n"
+    assert cells(table, "copa", "mean") == pytest.approx([0.6, 0.6, 2])  # c_2 in neither
+    assert cells(table, "copa", "c_2")[0] == 0.9
+
+
+def test_where_no_sample_was_tested_the_dev_scores_remain(tmp_path, capsys):
+    write_results(tmp_path / "logs/boolq", {"b_1": (0.5, None), "b_2": (0.7, None)})
+    code, table = call(tmp_path / "logs")
+    assert code == 1
+    assert cells(table, "boolq", "mean")[::2] == pytest.approx([0.6, 2])
+    assert pd.isna(cells(table, "boolq", "mean")[1])
+    assert "| 0.600 ± 0.141 |    - |  2 |" in capsys.readouterr().out
+
+
+def test_tasks_without_a_file_and_expected_ones_without_a_folder_are_listed(logs, capsys):
+    (logs / "singletask-copa").mkdir()
+    assert call(logs)[0] == 1
+    line = f"missing: copa: no results.csv or result.csv in {logs / 'singletask-copa'}\n"
+    assert capsys.readouterr().err == line
+    code, table = call(logs, "--tasks", "boolq", "sik", "text_vectors")
+    assert code == 1
+    assert table["task"].unique().tolist() == ["boolq"]  # the named ones only
+    assert capsys.readouterr().err.splitlines() == [
+        f"missing: sik: no folder singletask-sik or sik in {logs}; did you mean 'sick'?",
+        f"missing: text_vectors: no results.csv or result.csv in {logs / 'text_vectors'}",
+    ]
+
+
+def test_the_tasks_of_a_split_s_section_are_expected(logs, capsys, tmp_path):
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ["copa"], "dev": ["sick"], "test": ["boolq", "emo"]}))
+    code, table = call(logs, "--custom_tasks_splits", split)
+    assert code == 1
+    assert table["task"].unique().tolist() == ["boolq"]
+    assert capsys.readouterr().err.startswith("missing: emo: no folder singletask-emo or emo in ")
+    assert call(logs, "--custom_tasks_splits", split, "--section", "dev")[0] == 0
+
+
+# ---------------------------------------------------------------------------- user mistakes
+
+
+def refusal(capsys, logs, *flags):
+    code, table = call(logs, *flags)
+    assert (code, table) == (2, None)
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("error: ") for line in lines)
+    return "\n".join(lines)
+
+
+def test_where_there_is_nothing_to_collect_it_says_so(logs, tmp_path, capsys):
+    assert "nowhere: no such folder" in refusal(capsys, tmp_path / "nowhere")
+    assert "is no folder" in refusal(capsys, logs / "times.csv")
+    assert "holds no task folder (expected singletask-<task>/results.csv" in refusal(
+        capsys, logs / "text_vectors"
+    )
+    told = refusal(capsys, logs, "--tasks", "emo")
+    assert "missing: emo" in told
+    write_results(tmp_path / "new/boolq", {}, extra=[("boolq_16_13", 1e-5, 8, 0.4, None)])
+    told = refusal(capsys, tmp_path / "new")
+    assert "partial: boolq: not finished: boolq_16_13" in told
+    assert "no row of a finished sample (<sample>_best)" in told
+
+
+def test_files_that_cannot_be_read_are_told_all_at_once(logs, capsys):
+    (logs / "singletask-boolq/results.csv").write_text(",prefix,dev_performance\n0,b_best,1\n")
+    (logs / "sick/results.csv").write_text("")
+    write_results(logs / "copa", {"c_1": (0.5, 0.4)}, extra=[("c_2_best", 0, 8, "high", float("inf"))])
+    write_results(logs / "emo", {"e_1": (0.5, 0.4)}, extra=[("e_1_best", 0, 8, 0.1, 0.2)])
+    (logs / "wic/results.csv").mkdir(parents=True)
+    told = refusal(capsys, logs)
+    boolq = f"{logs / 'singletask-boolq/results.csv'}: holds no results of fine-tuning"
+    assert f"{boolq}: no column test_performance (it has prefix, dev_performance)" in told
+    assert f"{logs / 'sick/results.csv'}: cannot be read (" in told
+    assert "copa/results.csv: row 4 (c_2_best): dev_performance is 'high', expected a number" in told
+    assert "copa/results.csv: row 4 (c_2_best): test_performance is 'inf', expected a number" in told
+    assert "emo/results.csv: more than one row of e_1_best; keep the one that counts" in told
+    assert "wic/results.csv: cannot be read (" in told
+
+
+def test_two_folders_of_one_task_are_a_fault(logs, capsys):
+    write_results(logs / "boolq", BOOLQ)
+    told = refusal(capsys, logs)
+    assert "singletask-boolq/results.csv both hold results of boolq; keep the one that counts" in told
+
+
+def test_flags_that_make_no_sense_are_told_all_at_once(logs, capsys):
+    told = refusal(capsys, logs, "--postfix", "", "--section", "dev")
+    assert "--postfix is empty" in told
+    assert "--section dev is of a split: name it with --custom_tasks_splits" in told
+    assert "--custom_tasks_splits nowhere.json: no such file" in refusal(
+        capsys, logs, "--custom_tasks_splits", "nowhere.json"
+    )
+    told = refusal(capsys, logs, "--output_file", logs / "sick/results.csv")
+    assert "would replace results of a task" in told
+    assert "is a folder; name a CSV file" in refusal(capsys, logs, "--output_file", logs)
+    assert "is a file; name a folder" in refusal(capsys, logs, "--output_file", logs / "times.csv/x.csv")
+    with pytest.raises(SystemExit):
+        call(logs, "--task", "boolq")
+    assert "did you mean '--tasks'?" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------- summaries read back
+
+
+def test_a_summary_is_read_as_it_was_written(logs):
+    call(logs)
+    summary = summaries.read_summary(logs.parent / "tables/out.csv")
+    assert summary.index.tolist() == ["boolq", "sick"]
+    assert summary.loc["boolq"].tolist() == pytest.approx([0.6, 0.2, 3])
+    dev = summaries.read_summary(logs.parent / "tables/out.csv", "dev_performance")
+    assert dev.loc["sick"].tolist() == pytest.approx([0.2, 0.1, 3])
+
+
+PUBLISHED = """,task,entry,dev_performance,test_performance
+0,boolq,boolq_16_100,0.5,0.4
+1,boolq,boolq_16_13,0.7,0.8
+2,boolq,mean,0.6,0.6
+3,boolq,std,0.1,0.2
+4,,,,
+5,nan,nan_16_100,0.5,
+6,nan,mean,0.5,
+7,nan,std,0.0,
+8,,,,
+"""
+
+
+def test_a_published_summary_is_read_with_the_sample_std(tmp_path):
+    (tmp_path / "s.csv").write_text(PUBLISHED)
+    summary = summaries.read_summary(tmp_path / "s.csv")
+    assert summary.index.tolist() == ["boolq", "nan"]
+    # of 0.4 and 0.8: squared distances 0.04 + 0.04 over n - 1 = 1; the file's 0.2 is over n = 2
+    assert summary.loc["boolq"].tolist() == pytest.approx([0.6, 0.08**0.5, 2])
+    assert summary.loc["nan", ["mean", "std"]].isna().all()
+
+
+def test_files_that_are_no_summaries_are_refused_with_the_reason(tmp_path):
+    path = tmp_path / "s.csv"
+
+    def refused(text):
+        path.write_text(text)
+        with pytest.raises(InputError) as error:
+            summaries.read_summary(path)
+        return str(error.value)
+
+    assert "holds no summary as collect_results.py writes it: no column task, entry" in refused(
+        ",prefix,test_performance\n0,a,1\n"
+    )
+    assert "row 3 (boolq, mean): test_performance is '0,6', expected a number" in refused(
+        PUBLISHED.replace("mean,0.6,0.6", 'mean,0.6,"0,6"')
+    )
+    assert "has more than one mean of boolq" in refused(PUBLISHED + "9,boolq,mean,0.1,0.1\n")
+    assert "holds no task" in refused(PUBLISHED.split("0,boolq")[0] + "0,,,,\n")
+    assert "more fields than its header" in refused("task,entry,test_performance\na,mean,0.5,0.1,7\n")
+    assert "cannot be read" in refused(PUBLISHED + "9,boolq,std,1,2,3,4,5\n")
+    path.unlink()
+    with pytest.raises(InputError, match=r"s\.csv: no such file"):
+        summaries.read_summary(path)
+
+
+def test_the_script_runs_from_another_folder_without_being_installed(logs):
+    command = [sys.executable, str(SCRIPT), "--logs_dir", logs.name, "--output_file", "new/out.csv"]
+    done = subprocess.run(command, cwd=logs.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (logs.parent / "new/out.csv").is_file()
+    assert [path.name for path in (logs.parent / "new").iterdir()] == ["out.csv"]

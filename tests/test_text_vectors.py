@@ -1,0 +1,134 @@
+"""What a text vector counts and what it leaves out: padding, special tokens, names, dev and test files."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import ROWS, write_bart, write_gym
+from transformers import AutoTokenizer
+
+from dataloader.encoding import TextFormat
+from dataloader.errors import InputError
+from dataloader.gym import Gym
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.text_vectors import encoder_states, gym_with_inputs, text_vectors, train_inputs
+from routing_moe.upcycling import load_bart
+from task.skill_gym import TINY_BART
+
+INPUTS = {
+    "short": ["grass", "two and one", "hot"],
+    "long": ["the grass is green and the sky is blue in the morning", "cat", "one and one and two"],
+}
+FORMAT = TextFormat(max_input_length=24, max_output_length=6)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(TINY_BART)
+
+
+@pytest.fixture(scope="module")
+def bart(tmp_path_factory):
+    return load_bart(write_bart(tmp_path_factory.mktemp("bart"))).eval()
+
+
+def mixture_of(bart, init_eps=0.1, **fields):
+    return RoutingBartForConditionalGeneration.from_bart(
+        bart, 3, init_eps, task_names=["short"], router_input_dim=8, router_hidden_dim=4, **fields
+    )
+
+
+def ids_and_positions(input_ids_BS, attention_mask_BS):
+    """Stands for an encoder: the states (B, S, 2) of a token are its id and its position."""
+    positions_BS = torch.arange(input_ids_BS.shape[1]).expand_as(input_ids_BS)
+    return torch.stack([input_ids_BS, positions_BS], dim=-1).float()
+
+
+def test_a_vector_is_the_mean_over_inputs_of_the_mean_over_their_tokens(tokenizer):
+    found = text_vectors(ids_and_positions, tokenizer, INPUTS, FORMAT)
+    for row, inputs in zip(found, INPUTS.values(), strict=True):
+        means = []
+        for text in inputs:
+            ids = tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
+            means.append([np.mean(ids), np.mean(np.arange(1, len(ids) + 1))])  # <s> stands at position 0
+        assert row == pytest.approx(np.mean(means, axis=0))
+    assert (found.dtype, found.shape) == (np.float32, (2, 2))
+
+
+@pytest.mark.parametrize("kind", ["plain", "mixture", "merged"])
+def test_padding_does_not_change_a_vector(kind, bart, tokenizer):
+    merged = dict(router_mode="softmax", expert_mixing="parameters")
+    model = bart if kind == "plain" else mixture_of(bart, **(merged if kind == "merged" else {}))
+    states_of = encoder_states(model)
+    together = text_vectors(states_of, tokenizer, INPUTS, FORMAT, batch_tokens=10_000)
+    alone = text_vectors(states_of, tokenizer, INPUTS, FORMAT, batch_tokens=1)
+    assert together.shape == (2, 16)
+    np.testing.assert_allclose(together, alone, atol=2e-6)
+
+    def padded_more(input_ids_BS, attention_mask_BS):
+        more = torch.nn.functional.pad
+        return states_of(more(input_ids_BS, (0, 3), value=1), more(attention_mask_BS, (0, 3)))[:, :-3]
+
+    np.testing.assert_allclose(text_vectors(padded_more, tokenizer, INPUTS, FORMAT), together, atol=2e-6)
+
+
+def test_the_average_of_equal_experts_reads_as_their_plain_bart_does(bart, tokenizer):
+    plain = text_vectors(encoder_states(bart), tokenizer, INPUTS, FORMAT)
+    equal = text_vectors(encoder_states(mixture_of(bart, init_eps=0.0)), tokenizer, INPUTS, FORMAT)
+    other = text_vectors(encoder_states(mixture_of(bart)), tokenizer, INPUTS, FORMAT)
+    np.testing.assert_allclose(equal, plain, atol=2e-6)
+    assert np.abs(other - plain).max() > 1e-3
+
+
+def test_dropout_has_no_part_in_a_vector_and_the_model_stays_in_training(bart, tokenizer):
+    model = mixture_of(bart).train()
+    first, second = (text_vectors(encoder_states(model), tokenizer, INPUTS, FORMAT) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert model.training
+    assert model.model.encoder.training
+
+
+def test_names_and_their_order_do_not_matter(bart, tokenizer):
+    renamed = {"zebra": INPUTS["long"], "a very long name": INPUTS["short"]}
+    found = text_vectors(encoder_states(bart), tokenizer, renamed, FORMAT)
+    expected = text_vectors(encoder_states(bart), tokenizer, INPUTS, FORMAT)
+    np.testing.assert_allclose(found, expected[::-1], atol=2e-6)
+
+
+def test_texts_are_cut_and_lowercased_as_in_training(tokenizer):
+    inputs = {"one": ["GRASS and one two three four five"]}
+    fields = dict(max_input_length=5, max_output_length=6, do_lowercase=True)
+    found = text_vectors(ids_and_positions, tokenizer, inputs, TextFormat(**fields))
+    ids = tokenizer(f" {inputs['one'][0].lower()}", add_special_tokens=False)["input_ids"][:3]
+    assert found[0] == pytest.approx([np.mean(ids), 2.0])
+    found = text_vectors(ids_and_positions, tokenizer, inputs, TextFormat(**fields, append_another_bos=True))
+    ids = tokenizer(f"  {inputs['one'][0].lower()}", add_special_tokens=False)["input_ids"][:2]
+    assert found[0] == pytest.approx([np.mean(ids), 2.5])  # positions 2 and 3: neither <s> counts
+
+
+def test_a_task_without_inputs_is_an_error(tokenizer):
+    with pytest.raises(InputError, match="task 'none' has no inputs"):
+        text_vectors(ids_and_positions, tokenizer, INPUTS | {"none": []}, FORMAT)
+
+
+def test_only_train_files_are_opened_and_of_these_the_first(tmp_path):
+    folder = write_gym(tmp_path / "gym")
+    first = [row.split("\t")[0] for row in ROWS["colour"]]
+    (folder / "colour/colour_12_13_train.tsv").unlink()  # of the second sample
+    for path in [*folder.glob("*/*_dev.tsv"), *folder.glob("*/*_test.tsv")]:
+        path.unlink()
+        path.mkdir()  # to read a folder is an error
+    gym = Gym(folder)
+    assert train_inputs(gym, "colour") == first * 2
+    assert train_inputs(gym, "colour", limit=2) == first[:2]
+    assert train_inputs(gym, "colour", most=3) == [(first * 2)[row] for row in (0, 6, 11)]
+    assert train_inputs(gym, "colour", most=1) == first[:1]
+
+
+def test_a_gym_without_a_train_file_is_passed_over(tmp_path):
+    with_all, lacking = Gym(write_gym(tmp_path / "all")), Gym(write_gym(tmp_path / "lacking"))
+    for path in lacking.folder.glob("plural/*_train.tsv"):
+        path.unlink()
+    assert gym_with_inputs([lacking, with_all], "plural") is with_all
+    assert gym_with_inputs([lacking, with_all], "count") is lacking
+    assert gym_with_inputs([lacking], "plural") is None
+    assert gym_with_inputs([lacking], "nowhere") is None

@@ -1,0 +1,378 @@
+"""Vectors of tasks that training has not seen: stored, of the nearest task, learned."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from mistakes import assert_told, complaint
+from tiny_runs import TRAIN_TASKS, assert_equal, contents, run, weights
+
+from dataloader.encoding import TextFormat
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.task_vectors import save_task_vectors
+from routing_moe.unseen_tasks import (
+    TextSource,
+    VectorTable,
+    choose_vectors,
+    learn_vector,
+    nearest_task,
+    with_vectors,
+)
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
+
+# ---- the rule
+
+
+def test_which_tasks_get_their_nearest_tasks_vector():
+    table = VectorTable.of(["a", "b", "given", "drawn"], random=["drawn"], trained=["a", "b"])
+    section = ["a", "given", "drawn", "absent"]
+    assert table.in_need(section, "auto") == ["drawn", "absent"]
+    assert table.in_need(section, "nearest") == ["given", "drawn", "absent"]
+    assert table.in_need(section, "stored") == []
+    assert table.seen == {"a", "b"}
+    assert VectorTable.of(["a", "given", "drawn"], ["drawn"], trained=[]).seen == {"a", "given"}
+
+
+def test_the_nearest_is_found_once_what_all_have_in_common_is_taken_off():
+    candidates = {"left": [99, 100], "right": [101, 100], "up": [100, 103]}
+    candidates = {name: np.array(vector, dtype=float) for name, vector in candidates.items()}
+    # Their mean is (100, 101). From there: left (-1, -1), right (1, -1), up (0, 2), the text (3, -1).
+    name, cosine = nearest_task(np.array([103.0, 100]), candidates)
+    assert name == "right"
+    assert cosine == pytest.approx(4 / np.sqrt(2 * 10))
+    assert nearest_task(np.ones(2), {"only": np.zeros(2)}) == ("only", 0.0)
+    with pytest.raises(ValueError, match="no task with both a vector and a text"):
+        nearest_task(np.ones(2), {})
+
+
+def texts_in(tmp_path, names, vectors_ND):
+    save_task_vectors(tmp_path, names, np.array(vectors_ND))
+    return TextSource((), TextFormat(), folder=str(tmp_path))
+
+
+def test_each_task_gets_its_vector_and_says_where_it_is_from(make_model, tmp_path):
+    model = make_model(dtype=torch.float32, random_vectors=["d"])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    # The trained c is planted next to d, and the untrained b even nearer; a is planted next to x.
+    texts = texts_in(tmp_path, ["a", "b", "c", "d", "x"], [[1, 0], [0, 1], [0, 0.9], [0, 1], [0.9, 0]])
+    choices = choose_vectors(model, None, ["a", "b", "d", "x"], "auto", ["a", "c"], texts)
+    assert [(c.source, c.neighbour) for c in choices] == [
+        ("stored", None),
+        ("stored", None),
+        ("nearest", "c"),
+        ("nearest", "a"),
+    ]
+    assert [c.described() for c in choices[1:3]] == [
+        "stored vector",
+        "vector of c (nearest by text, cosine 0.99)",
+    ]
+    rows = model.task_vectors.weight.detach().numpy()
+    for choice, row in zip(choices, (0, 1, 2, 0), strict=True):
+        assert np.array_equal(choice.vector_D, rows[row])
+    assert_equal(dict(model.state_dict()), before)
+    chosen = choose_vectors(model, None, ["b"], "nearest", ["a", "c"], texts)[0]
+    assert (chosen.source, chosen.neighbour) == ("nearest", "c")
+    drawn = choose_vectors(model, None, ["d"], "stored", ["a", "c"], texts)[0]
+    assert np.array_equal(drawn.vector_D, rows[3])
+    with pytest.raises(KeyError, match="no task vector for x"):
+        choose_vectors(model, None, ["x"], "stored", ["a", "c"], texts)
+
+
+def test_vectors_are_added_and_replaced(make_model, tmp_path):
+    model = make_model(dtype=torch.float32, random_vectors=["c", "d"])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    routes_NLE = model.routes_for(["a", "b", "c"])
+    new_D = before["task_vectors.weight"][0].numpy()
+    assert with_vectors(model, {"d": new_D, "e": new_D}) is model
+    assert model.config.task_names == ["a", "b", "c", "d", "e"]
+    assert model.config.random_vectors == ["c"]
+    assert torch.equal(model.routes_for(["a", "b", "c"]), routes_NLE)
+    assert torch.equal(model.routes_for(["d", "e"]), routes_NLE[[0, 0]])
+    rows_ND = before.pop("task_vectors.weight")
+    after = dict(model.state_dict())
+    assert torch.equal(after.pop("task_vectors.weight"), rows_ND[[0, 1, 2, 0, 0]])
+    assert_equal(after, before)
+    model.save_pretrained(tmp_path)
+    again = RoutingBartForConditionalGeneration.from_pretrained(tmp_path)
+    assert torch.equal(again.routes_for(["e"]), routes_NLE[:1])
+    for wrong in (new_D[:4], new_D * np.nan):
+        with pytest.raises(ValueError, match="the vector of e must be 8 finite numbers"):
+            with_vectors(model, {"e": wrong})
+    with pytest.raises(ValueError, match="no router"):
+        with_vectors(make_model(route_source="average"), {"e": new_D})
+
+
+# ---- learned
+
+
+def learned(model, examples, **changed):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    asked = dict(task="new", examples=examples, steps=20, rate=0.3, seed=3) | changed
+    return learn_vector(model, **asked, accelerator=Accelerator(cpu=True))
+
+
+def loss_along(model, examples, vector_D) -> float:
+    batch = examples.collate(range(len(examples)), pad_token_id=1)
+    del batch["task_ids"]
+    with torch.no_grad():
+        logits_1LE = model.router(torch.as_tensor(vector_D)[None].to(model.dtype))
+        routes_BLE = torch.softmax(logits_1LE / model.config.router_temperature, -1).expand(14, -1, -1)
+        return float(model(**batch, routes=routes_BLE).loss)
+
+
+MODES = {
+    "softmax": dict(router_mode="softmax"),
+    "straight-through": dict(router_mode="gumbel_softmax_st", exploration_epsilon=1.0),
+    "top_k": dict(router_mode="top_k"),
+    "merged": dict(router_mode="gumbel_softmax", expert_mixing="parameters"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_only_the_vector_is_learned_and_a_seed_gives_its_bits(mode, make_model, examples):
+    model = make_model(random_vectors=["d"], router_temperature=0.7, **MODES[mode])
+    model.router.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    config, graded = model.config.to_dict(), [p.requires_grad for p in model.parameters()]
+    first, again, other = (learned(model, examples, steps=3, seed=seed) for seed in (3, 3, 4))
+    assert np.array_equal(first.vector_D, again.vector_D)
+    assert not np.array_equal(first.vector_D, other.vector_D) or mode in ("softmax", "top_k")
+    mean_D = before["task_vectors.weight"][:3].mean(0).float().numpy()
+    assert not np.allclose(first.vector_D, mean_D, atol=0.01)
+    assert np.array_equal(learned(model, examples, steps=1, rate=0.0).vector_D, mean_D)
+    assert_equal(dict(model.state_dict()), before)
+    assert model.config.to_dict() == config
+    assert [p.requires_grad for p in model.parameters()] == graded
+    assert not any(p.grad is not None for p in model.parameters())
+    assert not model.training
+    assert first.described() == "vector learned from 14 examples"
+
+
+def test_the_loss_on_the_examples_falls(make_model, examples):
+    model = make_model(router_mode="softmax")
+    start_D = model.task_vectors.weight.detach().mean(0).numpy()
+    losses = [loss_along(model, examples, start_D)]
+    losses += [loss_along(model, examples, learned(model, examples, steps=n).vector_D) for n in (5, 40)]
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_the_model_is_as_before_after_a_step_that_fails(make_model, examples, monkeypatch):
+    model = make_model(router_mode="softmax")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    config = model.config.to_dict()
+    monkeypatch.setattr(model.router, "forward", lambda vectors_ND: vectors_ND.nonsense)
+    with pytest.raises(AttributeError):
+        learned(model, examples)
+    assert_equal(dict(model.state_dict()), before)
+    assert model.config.to_dict() == config
+
+
+def test_what_cannot_be_learned(make_model, examples):
+    with pytest.raises(ValueError, match="no router"):
+        learned(make_model(route_source="average"), examples)
+    with pytest.raises(ValueError, match="nothing can be learned"):
+        learned(make_model(router_mode="top_k", router_top_k=1), examples)
+
+
+# ---- whole predictions
+
+
+OF_TRAINING = (
+    "do_train", "initialize_from_vanilla", "init_eps", "num_experts", "router_hidden_dim", "taskvecs_dim",
+    "router_lr", "task_model_lr",
+)  # fmt: skip
+ONLY = dict.fromkeys(OF_TRAINING) | dict(do_predict=True, predict_split="test")
+SCORES = "best/eval-test_tasks-test-performance.csv"
+
+
+def test_an_unseen_task_is_scored_along_the_route_of_its_nearest(finished, world):
+    folder = world.copy(finished, "nearest")
+    before = weights(folder / "best")
+    assert run(world.gym, world.bart, folder, **ONLY) == 0
+    scores = pd.read_csv(folder / SCORES, index_col=0)
+    assert list(scores.columns)[-2:] == ["constant", "route"]
+    described = scores["route"][0]
+    assert described.startswith("vector of ")
+    assert "(nearest by text, cosine " in described
+    assert described.split()[2] in TRAIN_TASKS
+    assert f"plural: {described}" in (folder / "eval_log.txt").read_text()
+    settings = json.loads((folder / "best/eval-test_tasks-settings.json").read_text())["settings"]
+    assert settings["task_vector"] == "auto"
+    assert_equal(weights(folder / "best"), before)  # the checkpoint itself is as it was
+
+    # As if the neighbour's vector had been the task's from the start.
+    model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
+    assert model.config.random_vectors == ["plural"]
+    stored = world.copy(folder, "nearest_by_hand")
+    names = model.config.task_names
+    model.task_vectors.weight.data[names.index("plural")] = before["task_vectors.weight"][
+        names.index(described.split()[2])
+    ]
+    model.save_pretrained(stored / "best")
+    assert run(world.gym, world.bart, stored, **ONLY, task_vector="stored") == 0
+    by_hand = pd.read_csv(stored / SCORES, index_col=0)
+    pd.testing.assert_frame_equal(by_hand, scores.drop(columns="route"))
+    for name in ("plural_12_100_dev.jsonl", "plural_12_100_test.jsonl"):
+        paths = (place / "best/predictions" / name for place in (folder, stored))
+        assert len({path.read_bytes() for path in paths}) == 1
+
+
+def test_stored_is_the_draw_itself_bit_for_bit_and_says_so(finished, world):
+    folder, given = world.copy(finished, "stored"), world.copy(finished, "as_if_given")
+    config = json.loads((given / "best/config.json").read_text())
+    (given / "best/config.json").write_text(json.dumps(config | {"random_vectors": []}))
+    assert run(world.gym, world.bart, folder, **ONLY, task_vector="stored") == 0
+    assert run(world.gym, world.bart, given, **ONLY) == 0  # auto: what is not random is kept
+    ours, theirs = contents(folder / "best"), contents(given / "best")
+    own = {"config.json", "eval-settings.json", "eval-test_tasks-settings.json"}
+    assert {name for name in ours | theirs if ours.get(name) != theirs.get(name)} <= own
+    assert "route" not in pd.read_csv(folder / SCORES)
+    assert "note: the task vectors of plural are random draws" in (folder / "eval_log.txt").read_text()
+    assert "random draws" not in (given / "eval_log.txt").read_text()
+
+
+def test_a_task_that_the_checkpoint_does_not_know_is_scored_by_given_text_vectors(finished, world, tmp_path):
+    (tmp_path / "split.json").write_text(json.dumps({"train": TRAIN_TASKS, "test": ["newcomer", "colour2"]}))
+    for task in ("newcomer", "colour2"):
+        for part in ("dev", "test"):
+            path = tmp_path / f"gym/{task}/{task}_2_13_{part}.tsv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("hot\tcold\nbig\tsmall\n")
+    (tmp_path / "gym/metrics.json").write_text('{"newcomer": "EM", "colour2": "EM"}')
+    names = ["newcomer", "colour2", *TRAIN_TASKS]
+    (tmp_path / "texts").mkdir()
+    save_task_vectors(tmp_path / "texts", names, np.eye(5)[[2, 0, 0, 1, 2]])
+    folder = world.copy(finished, "newcomer")
+    asked = ONLY | dict(custom_tasks_splits=tmp_path / "split.json", text_vectors=tmp_path / "texts")
+    assert run(tmp_path / "gym", world.bart, folder, **asked) == 0
+    scores = pd.read_csv(folder / SCORES, index_col=0).set_index("task_prefix")
+    assert scores["route"].to_dict() == {
+        "newcomer": "vector of opposite (nearest by text, cosine 1.00)",
+        "colour2": "vector of colour (nearest by text, cosine 1.00)",
+    }
+
+
+def test_a_training_run_predicts_its_unseen_tasks_at_its_end(world):
+    folder = world.run("trained_and_nearest", do_predict=True, predict_split="test", total_steps=1)
+    assert pd.read_csv(folder / SCORES, index_col=0)["route"][0].startswith("vector of ")
+
+
+# ---- mistakes
+
+
+def no_train_file(place):
+    for path in place.gym.glob("plural/*_train.tsv"):
+        path.unlink()
+
+
+def only_unseen(place):
+    for task in TRAIN_TASKS:
+        for path in place.gym.glob(f"{task}/*_train.tsv"):
+            path.unlink()
+
+
+def malformed(place):
+    place.write(place.gym / "count/count_12_100_train.tsv", "one\t1\ntwo\n")
+
+
+TEXTS = dict(text_vectors="<here>/vectors")
+MISTAKES = {
+    "a source that does not exist": (
+        None,
+        dict(task_vector="next"),
+        "argument --task_vector: invalid choice: 'next'",
+    ),
+    "learning in a prediction": (None, dict(task_vector="learned"), "argument --task_vector: invalid choice"),
+    "an unseen task without text": (
+        no_train_file,
+        {},
+        "<gym>: no train file of plural to find the nearest task by, and the stored task vector is random or",
+        "missing; give a gym with it as --train_dir, --text_vectors with it, or, for a random vector",
+    ),
+    "no text of any task that has a vector": (
+        only_unseen,
+        {},
+        "<gym>: no train file of any task with a task vector, such as colour, count and 1 more: the nearest",
+        "the nearest task of plural cannot be found; give a gym with it as --train_dir, --text_vectors with",
+    ),
+    "malformed texts": (malformed, {}, "<gym>/count/count_12_100_train.tsv:2: no answer"),
+    "text vectors that are not there": (
+        None,
+        TEXTS,
+        "--text_vectors <here>/vectors is no task-vector folder",
+    ),
+    "text vectors without the unseen task": (
+        lambda place: place.vectors(["colour", "count"]),
+        TEXTS,
+        "--text_vectors <here>/vectors: no vector of plural to find the nearest task by",
+        "missing; give --text_vectors with it, or, for a random vector",
+    ),
+    "text vectors of unseen tasks alone": (
+        lambda place: place.vectors(["plural"]),
+        TEXTS,
+        "--text_vectors <here>/vectors: no vector of any task with a task vector, such as colour, count and",
+    ),
+    "text vectors that nothing is looked up in": (
+        lambda place: place.vectors(),
+        TEXTS | dict(task_vector="stored"),
+        "--text_vectors has no effect with --task_vector stored: nothing is looked up",
+    ),
+    "text vectors where all tasks have their own": (
+        lambda place: place.vectors(),
+        TEXTS | dict(predict_split="train"),
+        "--text_vectors has no effect on the train tasks of <gym>/split.json: each has a task vector of its",
+    ),
+    "a vector where none is read": (
+        None,
+        dict(avg_routing=True, task_vector="nearest", prefix="x-"),
+        "--task_vector has no effect with average routes: they come from no router",
+    ),
+    "text vectors where none is read": (
+        None,
+        TEXTS | dict(random_routing=True, prefix="x-"),
+        "--text_vectors has no effect with random routes: they come from no router",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_prediction_is_told(name, fresh, originals, capsys):
+    change, changed, *fragments = MISTAKES[name]
+    if change:
+        change(fresh)
+    asked = ONLY | dict(checkpoint=originals.out / "best") | changed
+    assert_told(complaint(fresh, capsys, **asked), *map(fresh.filled_in, fragments))
+
+
+@pytest.mark.parametrize("flags", [dict(task_vector="nearest"), dict(text_vectors="<here>")])
+def test_training_alone_reads_neither_flag(flags, fresh, capsys):
+    (name,) = flags
+    assert_told(complaint(fresh, capsys, **flags), f"--{name} has no effect without --do_predict")
+    if name == "task_vector":
+        told = complaint(fresh, capsys, **flags, do_predict=True)
+        assert_told(told, "--task_vector has no effect with --predict_split train after --do_train")
+
+
+def test_one_expert_has_no_vectors_to_choose(fresh, capsys):
+    plain = dict(num_experts=1, do_predict=True, task_vector="nearest")
+    told = complaint(fresh, capsys, **ONLY | plain | dict(do_train=True, initialize_from_vanilla=True))
+    assert_told(told, "--task_vector has no effect with one expert")
+
+
+def test_no_file_of_dev_or_test_is_opened_to_find_neighbours(finished, world, tmp_path):
+    gym = shutil.copytree(world.gym, tmp_path / "gym")
+    for task in TRAIN_TASKS:
+        for part in ("dev", "test"):
+            for path in gym.glob(f"{task}/*_{part}.tsv"):
+                path.write_bytes(b"\xff\xff no text")
+    folders = [world.copy(finished, name) for name in ("with_parts", "without_parts")]
+    for folder, train_dir in zip(folders, (world.gym, gym), strict=True):
+        assert run(train_dir, world.bart, folder, **ONLY) == 0
+    assert len({(folder / SCORES).read_bytes() for folder in folders}) == 1
