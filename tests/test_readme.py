@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from routing_moe.cli import compare_runs, merge
+from example_scripts import collect_results, compute_arg
+from routing_moe.cli import compare_runs, finetune_arguments, merge
 from routing_moe.cli.arguments import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,7 +14,16 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 # accelerate's, and what the README says is left out
-NOT_OURS = {"--num_processes", "--verbose"}
+NOT_OURS = {
+    "--num_processes",
+    "--verbose",
+    "--train_file",
+    "--dev_file",
+    "--test_file",
+    "--warmup_proportion",
+    "--predict_checkpoint",
+    "--memory_efficient",
+}
 
 
 def code_blocks(language: str) -> list[str]:
@@ -33,22 +43,31 @@ def test_every_script_module_and_folder_named_exists():
 
 
 def test_every_flag_named_is_a_flag_or_said_to_be_left_out():
-    parsers = [build_parser(""), merge.build_parser(), compare_runs.build_parser()]
+    modules = (merge, compare_runs, finetune_arguments, collect_results, compute_arg)
+    parsers = [build_parser(""), *(module.build_parser() for module in modules)]
     known = NOT_OURS.union(*(parser._option_string_actions for parser in parsers))
     assert set(re.findall(r"(?<![\w-])--\w+", README)) - known == set()
 
 
-def test_training_commands_parse():
+@pytest.mark.parametrize(
+    ("program", "parser"),
+    [
+        ("routing_moe.cli.train", build_parser("")),
+        ("routing_moe.cli.finetune", finetune_arguments.build_parser()),
+        ("collect_results.py", collect_results.build_parser()),
+        ("compute_arg.py", compute_arg.build_parser()),
+    ],
+)
+def test_commands_parse(program, parser):
     commands = [
         line
         for block in code_blocks("bash")
         for line in block.replace("\\\n", " ").splitlines()
-        if "routing_moe.cli.train" in line
+        if program in line
     ]
     assert commands
     for command in commands:
-        flags = command.split("routing_moe.cli.train", 1)[1].split()
-        assert build_parser("").parse_args(flags).output_dir
+        assert parser.parse_args(command.split(program, 1)[1].split())
 
 
 def test_the_python_example_runs(make_model, tmp_path, monkeypatch):

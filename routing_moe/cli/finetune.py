@@ -70,7 +70,8 @@ def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> i
 def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> list[str]:
     settings = inputs.settings
     log_to_file(settings.output_dir, "log.txt")
-    description = describe_run(settings.to_dict(), command) | {"start": grid.start}
+    saved = settings.to_dict() | {"samples": grid.samples}
+    description = describe_run(saved, command) | grid.described()
     write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
     choice = None
     if grid.missing and routes_by_neighbour(inputs):
@@ -85,7 +86,7 @@ def routes_by_neighbour(inputs: FinetuneInputs) -> bool:
 
 
 def what_is_kept(grid: Grid) -> str:
-    total = len(grid.configurations)
+    total = len(grid.wanted)
     return f"{total - len(grid.missing)} of {total} configurations are finished; the same command goes on"
 
 

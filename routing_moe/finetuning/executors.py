@@ -67,7 +67,7 @@ def in_this_process(settings: FinetuneSettings, choice, missing: list[Configurat
             except InputError:
                 raise
             except Exception as error:
-                yield configuration, error
+                yield configuration, error.with_traceback(None)  # which would keep tensors alive
                 gc.collect()
                 if torch.cuda.is_available():  # after a lack of memory the next may need less
                     torch.cuda.empty_cache()

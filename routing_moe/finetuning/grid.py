@@ -14,6 +14,7 @@ import logging
 import shutil
 import zlib
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 
 import pandas as pd
@@ -37,12 +38,11 @@ log = logging.getLogger(__name__)
 
 
 class Grid:
-    """The configurations of a task in `settings.output_dir`."""
+    """The configurations of a task in `settings.output_dir`: those asked for now, and those of calls before."""
 
     def __init__(self, settings: FinetuneSettings, gym: Gym):
-        self.settings, self.folder = settings, Path(settings.output_dir)
-        self.configurations = list(settings.configurations())
-        self.data = {sample: data_checksum(gym, settings.task, sample) for sample in settings.samples}
+        self.settings, self.gym, self.folder = settings, gym, Path(settings.output_dir)
+        self.wanted = self.configurations = settings.configurations()
         self.outcomes: dict[Configuration, dict] = {}
 
     def load(self, start: dict[str, str]) -> None:
@@ -51,11 +51,16 @@ class Grid:
         Raises InputError for a broken file, and where data or start were others.
         """
         self.start, run = start, self.folder / "run.json"
-        if run.is_file() and load_json_object(run, "the description of a grid").get("start", start) != start:
+        saved = load_json_object(run, "the description of a grid") if run.is_file() else {}
+        if saved.get("start", start) != start:
             raise InputError(
                 f"--output_dir {self.folder}: its grid started from other weights than are in "
                 f"{start_folder(self.settings)} now; name another folder"
             )
+        before = {Configuration(*point) for point in saved.get("configurations", ())}
+        self.configurations = sorted(before.union(self.wanted))
+        self.samples = list(dict.fromkeys(c.prefix for c in self.configurations))
+        self.data = {sample: data_checksum(self.gym, self.settings.task, sample) for sample in self.samples}
         for configuration in self.configurations:
             path = self.path(configuration)
             if not path.is_file():
@@ -82,7 +87,12 @@ class Grid:
 
     @property
     def missing(self) -> list[Configuration]:
-        return [c for c in self.configurations if c not in self.outcomes]
+        """What is asked for now and not finished."""
+        return [c for c in self.wanted if c not in self.outcomes]
+
+    def described(self) -> dict:
+        """What run.json holds of the grid beside the settings."""
+        return {"start": self.start, "configurations": [astuple(c) for c in self.configurations]}
 
     def path(self, configuration: Configuration) -> Path:
         return self.folder / "configurations" / f"{configuration.name}.json"
@@ -112,7 +122,7 @@ class Grid:
     def table(self) -> pd.DataFrame:
         """A row per finished configuration, and after a sample's own its best, under `<sample>_best`."""
         rows = []
-        for sample in self.settings.samples:
+        for sample in self.samples:
             rows += [self.row(c) for c in self.configurations if c.prefix == sample and c in self.outcomes]
             if best := self.best_of(sample):
                 rows.append(self.row(best) | {"prefix": sample + BEST})
@@ -126,7 +136,7 @@ class Grid:
 
     def tidy(self) -> None:
         """Of every sample whose best is known, keep predictions and model of that alone."""
-        for sample in self.settings.samples:
+        for sample in self.samples:
             if best := self.best_of(sample):
                 for place in (self.predictions, lambda name: model_folder(self.folder, name)):
                     if place(best.name).exists():
@@ -175,7 +185,7 @@ def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None
     for name in ("configurations", "predictions"):
         (grid.folder / name).mkdir(parents=True, exist_ok=True)
     missing, failed = grid.missing, []
-    total, done = len(grid.configurations), len(grid.configurations) - len(missing)
+    total, done = len(grid.wanted), len(grid.wanted) - len(missing)
     log.info("%d configurations of %s, %d of them finished already", total, settings.task, done)
     if missing:
         outcomes = executor(settings)(settings, choice, missing)

@@ -1,7 +1,6 @@
 """The settings of a fine-tuning grid, and the configurations that it consists of."""
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -27,9 +26,12 @@ FREE_WHEN_CONTINUED = {
 ROUTE_TRAININGS = ("plain", "fixed", "vector", "router")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Configuration:
-    """One point of the grid: a sample, a learning rate, a batch size; without rates, the start is scored."""
+    """One point of the grid: a sample, a learning rate, a batch size; without rates, the start is scored.
+
+    They are ordered by these: of equally good ones the first is the best.
+    """
 
     prefix: str
     lr: float | None
@@ -138,13 +140,12 @@ class FinetuneSettings:
     def decoding(self) -> Decoding:
         return decoding_of(self)
 
-    def configurations(self) -> Iterator[Configuration]:
-        """The grid in order: samples, then learning rates, then batch sizes."""
-        if self.do_train:
-            grid = product(self.samples, self.learning_rate_list, self.bsz_list)
-        else:
-            grid = ((sample, None, None) for sample in self.samples)
-        return (Configuration(*point) for point in grid)
+    def configurations(self) -> list[Configuration]:
+        """The grid, in order."""
+        if not self.do_train:
+            return sorted(Configuration(sample, None, None) for sample in self.samples)
+        grid = product(self.samples, self.learning_rate_list, self.bsz_list)
+        return sorted(Configuration(*point) for point in grid)
 
     def recipe(self, configuration: Configuration, temperature: float) -> Recipe:
         """How a configuration is trained; its routes, if they are trained too, at a constant temperature."""

@@ -97,7 +97,7 @@ class Starts:
     def __init__(self, settings: FinetuneSettings, choice: VectorChoice | None, device: torch.device):
         self.settings, self.choice = settings, choice
         start = find_start(settings)
-        self.loaded = start.load().to(device)
+        self.device, self.loaded = device, start.load()
         place = start.checkpoint if isinstance(start, SavedMixture) else start.source
         self.tokenizer = load_start_tokenizer(place, settings.model, self.loaded.config.vocab_size)
         self._sample = self._model = None
@@ -107,7 +107,9 @@ class Starts:
         learns = self.settings.moe_init and self.settings.task_vector == "learned"
         if self._model is None or (learns and sample != self._sample):
             self._model, self.route = self._adapted(examples if learns else None)
-            self._model.to(self.loaded.device).config.task_names = [self.settings.task]
+            self._model.to(self.device).config.task_names = [self.settings.task]
+            if not learns:  # else the next sample needs the mixture as it is
+                self.loaded = None
             train_what_is_asked(self._model, self.settings)
             self._sample = sample
         return self._model, self.route
@@ -118,7 +120,7 @@ class Starts:
             return self.loaded, "none"
         if examples is None:
             return along_route(self.loaded, settings, self.choice)
-        mixture = copy.deepcopy(self.loaded)  # which the next sample needs as it is
+        mixture = copy.deepcopy(self.loaded).to(self.device)
         choice = learn_vector(
             mixture, settings.task, examples, settings.vector_steps, settings.task_model_lr, settings.seed
         )

@@ -94,6 +94,7 @@ class Workbench:
         if model is not self._model:
             self._model, self._at_start = model, Weights(model)
         self._at_start.put_back()
+        model.zero_grad(set_to_none=True)  # one that failed may have left some
         trial = Trial(self, configuration, model, accelerator)
         trial.train() if self.settings.do_train else trial.evaluate(0)
         outcome = {
