@@ -28,6 +28,7 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
+from benchmarks.comparing import ratio
 from task.skill_gym import TINY_BART
 from task.skill_gym.generate import task_files, write_rows
 from task.skill_gym.tasks import TASKS, metric_table
@@ -70,20 +71,17 @@ def main(argv: list[str] | None = None) -> None:
             seconds[name].append(time.perf_counter() - began)
             memory[name].append(peak)
             place.check_same(outputs)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    measuring.print_report(
-        "finetune_grid",
-        settings,
-        load,
-        configurations={"n": settings.samples * len(settings.learning_rate_list) * len(settings.bsz_list)},
-        seconds=medians,
-        largest_process_gb={name: max(values) for name, values in memory.items()},
-        ratios={
-            f"{name}_over_grid": medians[name] / medians["grid"]
-            for name in settings.variants
-            if name != "grid" and "grid" in medians
-        },
-    )
+    variants = {
+        name: {
+            "median_s": statistics.median(seconds[name]),
+            "min_s": min(seconds[name]),
+            "largest_process_gb": max(memory[name]),
+        }
+        for name in settings.variants
+    }
+    others = [name for name in variants if name != "grid" and "grid" in variants]
+    ratios = {f"{name}_over_grid": ratio(variants, name, "grid") for name in others}
+    measuring.print_report("finetune_grid", settings, load, variants=variants, ratios=ratios)
 
 
 class Place:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import comparing, measuring, predict, train_step
+from benchmarks import comparing, finetune_grid, measuring, predict, train_step
 from routing_moe import RoutingBartForConditionalGeneration
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -82,6 +82,15 @@ def test_predict_times_every_variant_and_relates_them(capsys):
         "soft_over_plain",
         "soft_no_cache_over_soft",
     }
+
+
+def test_a_grid_is_timed_against_a_process_per_configuration_with_the_same_results(capsys):
+    one = ["--samples", "1", "--learning_rate_list", "1e-3", "--bsz_list", "8", "--total_steps", "1"]
+    finetune_grid.main([*one, "--rounds", "1", "--variants", "grid", "processes"])
+    report = parse_report(capsys.readouterr().out)
+    assert list(report["variants"]) == ["grid", "processes"]
+    assert all(set(v) == {"median_s", "min_s", "largest_process_gb"} for v in report["variants"].values())
+    assert set(report["ratios"]) == {"processes_over_grid"}
 
 
 @pytest.mark.parametrize(
