@@ -23,7 +23,7 @@ from routing_moe.cli.finetune_arguments import build_parser, parse_settings
 from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, learns_routes
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
 from routing_moe.finetuning.idle_flags import notes
-from routing_moe.finetuning.vectors import find_neighbour, needs_neighbour
+from routing_moe.finetuning.vectors import VECTOR_FILE, find_neighbour, needs_neighbour
 from routing_moe.run_state import describe_run, write_text
 from routing_moe.tracking import log_to_file, start_logging
 
@@ -31,18 +31,16 @@ log = logging.getLogger("routing_moe")
 
 
 def main(argv: list[str] | None = None) -> int:
+    grid = None
     try:
         settings = parse_settings(argv, __doc__)
         given = flags_given(build_parser(), argv)
         inputs = check_finetuning(settings, given)
         grid = Grid(inputs.settings, inputs.gym)
         grid.load(start_checksums(inputs.start))
-    except InputError as error:
-        return tell(error)
-    start_logging()
-    for note in notes(settings, given, inputs.start):
-        log.info("note: %s", note)
-    try:
+        start_logging()
+        for note in notes(settings, given, inputs.start):
+            log.info("note: %s", note)
         command = None if argv is None else ["python", "-m", "routing_moe.cli.finetune", *argv]
         return finetune(inputs, grid, command)
     except InputError as error:
@@ -70,6 +68,9 @@ def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> i
 def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> list[str]:
     settings = inputs.settings
     log_to_file(settings.output_dir, "log.txt")
+    grid.load(grid.start)  # again, now that no other command is at work
+    if not grid.outcomes:
+        (grid.folder / VECTOR_FILE).unlink(missing_ok=True)  # of a start that failed, maybe another
     saved = settings.to_dict() | {"samples": grid.samples}
     description = describe_run(saved, command) | grid.described()
     write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
@@ -85,7 +86,9 @@ def routes_by_neighbour(inputs: FinetuneInputs) -> bool:
     return settings.moe_init and learns_routes(settings, start) and needs_neighbour(settings, start)
 
 
-def what_is_kept(grid: Grid) -> str:
+def what_is_kept(grid: Grid | None) -> str:
+    if grid is None:
+        return "nothing was begun"
     total = len(grid.wanted)
     return f"{total - len(grid.missing)} of {total} configurations are finished; the same command goes on"
 

@@ -3,22 +3,30 @@
 import dataclasses
 import importlib.util
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from transformers import BartConfig
+from transformers.initialization import no_init_weights
 
 from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError, did_you_mean
 from dataloader.gym import Gym
 from dataloader.options import find_options
 from routing_moe.checks import range_faults
+from routing_moe.configuration import RoutingBartConfig
 from routing_moe.finetuning.idle_flags import idle_flags
 from routing_moe.finetuning.settings import FREE_WHEN_CONTINUED, FinetuneSettings
 from routing_moe.finetuning.starts import SavedBart, find_start
 from routing_moe.finetuning.vectors import vector_faults
+from routing_moe.modeling import RoutingBartForConditionalGeneration
 from routing_moe.run_state import load_run_settings, unwritable
 from routing_moe.saved_mixtures import SavedMixture
 from routing_moe.settings import differences
 from routing_moe.start_checks import position_faults
+from routing_moe.starting import load_start_tokenizer, load_vanilla_weights
 from routing_moe.upcycling import load_bart_config
 
 PUBLISHED_GRID = {"learning_rate_list": [1e-5, 2e-5, 5e-5], "bsz_list": [2, 4, 8]}
@@ -156,11 +164,23 @@ def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gy
         config, place = start.config, start.checkpoint
     if config is not None:
         faults += position_faults(settings, config.max_position_embeddings, place)
+        faults.of(load_start_tokenizer, place, settings.model, config.vocab_size)
+        if isinstance(start, SavedBart) and start.weights:
+            faults.of(fits, start.weights, config)
     if settings.moe_init:
         faults += route_faults(settings, start)
         if not faults and learns_routes(settings, start):
             faults += vector_faults(settings, start, gyms)
     return list(faults)
+
+
+def fits(weights: str, config: BartConfig) -> None:
+    """Raises InputError if a file holds other weights than those of a plain BART of this configuration."""
+    fields = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
+    with torch.device("meta"), no_init_weights(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nothing is copied into such a model
+        model = RoutingBartForConditionalGeneration(RoutingBartConfig(**fields, num_experts=1))
+        load_vanilla_weights(model, weights, init_eps=0.0, flag="checkpoint")
 
 
 def learns_routes(settings: FinetuneSettings, start: SavedMixture) -> bool:
@@ -182,10 +202,11 @@ def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
     if training == "plain" and source == "average" and start.config.expert_mixing == "outputs":
         return ["--route_training is plain, but the average of experts' outputs is no plain BART; give fixed"]
     top_1 = start.config.router_mode == "top_k" and start.config.router_top_k == 1
-    if source == "learned" and top_1 and (training == "vector" or settings.task_vector == "learned"):
+    learns = training in ("vector", "router") or settings.task_vector == "learned"
+    if source == "learned" and top_1 and learns:
         return [
             f"{start.checkpoint} has top-1 routes, whose only weight is 1 whatever the vector: none can be "
-            "learned; give --task_vector stored or nearest, and no --route_training vector"
+            "learned; give --task_vector stored or nearest, and --route_training plain or fixed, if any"
         ]
     return []
 
@@ -221,4 +242,6 @@ def folder_faults(settings: FinetuneSettings) -> list[str]:
         return list(faults)
     if "task_dir" not in saved:
         return [f"--output_dir {folder} holds a run of another command; name another folder"]
+    if not any((folder / "configurations").glob("*.json")):  # what failed to start binds nobody
+        return []
     return differences(settings.to_dict(), saved, FREE_WHEN_CONTINUED, f"the grid in {folder}")

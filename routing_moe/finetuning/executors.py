@@ -154,9 +154,10 @@ def result_or_error(result) -> dict | Exception:
     """What `result()` returns or raises; an InputError is raised on."""
     try:
         return result()
-    except InputError:
-        raise
     except Exception as error:
+        error = getattr(error, "cause", None) or error  # Ray wraps what was raised in an error of its own
+        if isinstance(error, InputError):
+            raise error from None
         return error
 
 

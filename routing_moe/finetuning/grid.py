@@ -13,7 +13,7 @@ import json
 import logging
 import shutil
 import zlib
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import astuple
 from pathlib import Path
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Grid:
-    """The configurations of a task in `settings.output_dir`: those asked for now, and those of calls before."""
+    """The configurations of a task in `settings.output_dir`: those asked for now, and those finished before."""
 
     def __init__(self, settings: FinetuneSettings, gym: Gym):
         self.settings, self.gym, self.folder = settings, gym, Path(settings.output_dir)
@@ -52,13 +52,15 @@ class Grid:
         """
         self.start, run = start, self.folder / "run.json"
         saved = load_json_object(run, "the description of a grid") if run.is_file() else {}
-        if saved.get("start", start) != start:
+        before = [Configuration(*point) for point in saved.get("configurations", ())]
+        finished = {c for c in before if self.path(c).is_file()}
+        # Weights of the hub are not here before they are first loaded.
+        if finished and start and saved.get("start", start) not in (start, {}):
             raise InputError(
                 f"--output_dir {self.folder}: its grid started from other weights than are in "
                 f"{start_folder(self.settings)} now; name another folder"
             )
-        before = {Configuration(*point) for point in saved.get("configurations", ())}
-        self.configurations = sorted(before.union(self.wanted))
+        self.configurations = sorted(finished.union(self.wanted))
         self.samples = list(dict.fromkeys(c.prefix for c in self.configurations))
         self.data = {sample: data_checksum(self.gym, self.settings.task, sample) for sample in self.samples}
         for configuration in self.configurations:
@@ -165,15 +167,16 @@ def remove(path: Path) -> None:
 
 
 def data_checksum(gym: Gym, task: str, sample: str) -> int:
-    """A checksum of the sample's texts, in all its parts that are there."""
-    checksum = 0
+    """A checksum of the sample's texts, in all its parts that are there, and of the metric."""
+    checksum = zlib.crc32(gym.metric(task).encode())
     for part in ("train", "dev", "test"):
         try:
             examples = gym.examples(task, part, sample)
         except InputError:  # no test file, and none is asked for
             continue
         for example in examples:
-            checksum = zlib.crc32(repr((part, example.input, example.outputs)).encode(), checksum)
+            texts = (part, example.input, example.outputs, example.options)
+            checksum = zlib.crc32(repr(texts).encode(), checksum)
     return checksum
 
 
@@ -190,7 +193,7 @@ def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None
     if missing:
         outcomes = executor(settings)(settings, choice, missing)
         bar = tqdm(total=total, initial=done, desc=settings.task, unit="run", disable=settings.quiet)
-        with bar:
+        with bar, closing(outcomes):  # whatever happens here, its processes end
             for configuration, outcome in outcomes:
                 bar.update()
                 if isinstance(outcome, Exception):

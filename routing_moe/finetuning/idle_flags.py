@@ -1,6 +1,7 @@
 """Flags that would do nothing in a grid: an error, but for a training's in a command that only scores."""
 
 from routing_moe.finetuning.settings import FinetuneSettings
+from routing_moe.finetuning.vectors import needs_neighbour
 from routing_moe.idle_flags import SOURCE_NAMES
 from routing_moe.starting import keeps_tokenizer
 
@@ -40,6 +41,7 @@ TRAINING_ONLY = (
     "eval_period",
     "wait_step",
     "freeze_embeds",
+    "router_lr",
 )
 
 
@@ -84,6 +86,11 @@ def _rules(settings: FinetuneSettings, start) -> list[tuple]:
             settings.task_vector in ("stored", "learned"),
             ("text_vectors", "train_dir"),
             f" --task_vector {settings.task_vector}: no neighbour is looked for",
+        ),
+        (
+            source == "learned" and not needs_neighbour(settings, start),
+            ("text_vectors", "train_dir"),
+            f" {settings.task}, whose vector is in the mixture: no neighbour is looked for",
         ),
         (not learns_vector, ("vector_steps",), "out --task_vector learned"),
         (not (learns_vector or trains_vector), ("task_model_lr",), " a vector that is not trained"),
