@@ -193,3 +193,35 @@ def with_run(originals, tmp_path):
     place = Place(tmp_path, originals.gym, originals.bart)
     shutil.copytree(originals.out, place.out)
     return place
+
+
+# ---- fine-tuning (tiny_grids.py)
+
+
+@pytest.fixture(scope="session")
+def grids(world):
+    from tiny_grids import Grids
+
+    return Grids(world)
+
+
+@pytest.fixture(scope="session")
+def finished_grid(grids):
+    """A grid of two samples and two learning rates, never disturbed. Not to be changed: copy it."""
+    return grids.run("finished", save_best=True)
+
+
+@pytest.fixture(scope="session")
+def starts(originals):
+    """{name: folder} of runs that fine-tuning could start from, made of the originals; not to be changed."""
+    from tiny_grids import NO_ROUTER, ONE_EXPERT
+    from tiny_runs import NO_LEARNING, run
+
+    flags = {
+        "one": ONE_EXPERT,
+        "random": NO_LEARNING | NO_ROUTER | dict(random_routing=True),
+        "top": NO_LEARNING | dict(router_mode="top_k", router_top_k=1),
+    }
+    for name, changed in flags.items():
+        assert run(originals.gym, originals.bart, originals.folder / name, **changed) == 0
+    return {"run": originals.out} | {name: originals.folder / name for name in flags}

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
 from routing_moe.cli.merge import main
-from routing_moe.saved_mixtures import weight_files
 from routing_moe.routers import ROUTERS
+from routing_moe.saved_mixtures import weight_files
 from routing_moe.upcycling import with_fresh_experts
 
 ROUTES = ("router.", "task_vectors.")

@@ -21,6 +21,7 @@ from routing_moe.finetuning.idle_flags import idle_flags
 from routing_moe.finetuning.settings import FREE_WHEN_CONTINUED, FinetuneSettings
 from routing_moe.finetuning.starts import SavedBart, find_start
 from routing_moe.finetuning.vectors import vector_faults
+from routing_moe.idle_flags import SOURCE_NAMES
 from routing_moe.modeling import RoutingBartForConditionalGeneration
 from routing_moe.run_state import load_run_settings, unwritable
 from routing_moe.saved_mixtures import SavedMixture
@@ -196,8 +197,8 @@ def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
     source, training = settings.route_source or start.config.route_source, settings.route_training
     if training in ("vector", "router") and source != "learned":
         return [
-            f"--route_training is {training}, but {source} routes come from no router; give plain or fixed, "
-            "or leave it out"
+            f"--route_training is {training}, but {SOURCE_NAMES[source]} routes come from no router; give "
+            "plain or fixed, or leave it out"
         ]
     if training == "plain" and source == "average" and start.config.expert_mixing == "outputs":
         return ["--route_training is plain, but the average of experts' outputs is no plain BART; give fixed"]

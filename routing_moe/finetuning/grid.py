@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Grid:
-    """The configurations of a task in `settings.output_dir`: those asked for now, and those finished before."""
+    """The configurations of a task in `settings.output_dir`: asked for now, or finished before."""
 
     def __init__(self, settings: FinetuneSettings, gym: Gym):
         self.settings, self.gym, self.folder = settings, gym, Path(settings.output_dir)

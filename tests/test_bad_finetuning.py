@@ -1,0 +1,222 @@
+"""What a user of the fine-tuning command is told about wrong flags; nothing is written then."""
+
+import importlib.util
+
+import pytest
+from finetuning_mistakes import MIX, complaint, filled_in
+from mistakes import assert_told
+from tiny_grids import finetune
+
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
+FLAGS = {
+    # ---- the grid
+    "an empty list": (dict(bsz_list=[]), "--bsz_list is empty; give at least one value, or leave it out"),
+    "a value twice": (
+        dict(learning_rate_list=[0.1, 0.03, 1e-1]),
+        "--learning_rate_list holds a value twice: 0.1 0.03 0.1",
+    ),
+    "a batch of nothing": (dict(bsz_list=[4, 0]), "--bsz_list holds 0; a batch has at least 1 example"),
+    "no learning rate": (
+        dict(learning_rate_list=["nan", "inf"]),
+        "--learning_rate_list holds nan; a learning rate is a number, 0 or greater",
+    ),
+    "a list and a value": (
+        dict(learning_rate=0.1, train_batch_size=4),
+        "--learning_rate and --learning_rate_list both say what to try; give one of them",
+    ),
+    "another list and another value": (
+        dict(learning_rate=0.1, train_batch_size=4),
+        "--train_batch_size and --bsz_list both say what to try",
+    ),
+    "words for numbers": (dict(bsz_list=["many"]), "argument --bsz_list: invalid int value: 'many'"),
+    "a number out of range": (dict(wait_step=0), "--wait_step is 0; it must be at least 1"),
+    "warm-up of less than nothing": (dict(warmup_steps=-1), "--warmup_steps is -1; it must be 0 or greater"),
+    "no processes": (dict(num_workers=0), "--num_workers is 0; it must be at least 1"),
+    "an endless epoch": (dict(num_train_epochs="inf"), "--num_train_epochs is infinite; it must be a number"),
+    "half precision without a GPU": (dict(mixed_precision="fp16"), "--mixed_precision is fp16, which needs"),
+    "nothing to do": (dict(do_train=None, do_predict=None), "nothing to do: give --do_train, --do_predict"),
+    "a misspelt flag": (
+        dict(learning_rates=0.1),
+        "unrecognized arguments: --learning_rates 0.1; did you mean '--learning_rate'?",
+    ),
+    # ---- the data
+    "a misspelt task": (
+        dict(task_dir="<gym>/plurals"),
+        "--task_dir <gym>/plurals: no such folder; did you mean 'plural'?",
+    ),
+    "a folder that is no task's": (dict(task_dir="<bart>"), "--task_dir <bart>: has no bart_<k>_<seed>_"),
+    "another task's name": (
+        dict(dataset="colour"),
+        "--dataset is 'colour', but --task_dir is the folder of 'plural'",
+        "leave --dataset out",
+    ),
+    "a sample that is not there": (
+        dict(samples="99"),
+        "--samples is '99': no such sample of plural; give all, first, or one of plural_12_100, plural_12_13",
+    ),
+    "options of a task without": (
+        dict(scoring="rank"),
+        "--scoring is rank, but plural has no answer options",
+        "give --scoring generate",
+    ),
+    "inputs longer than the positions": (
+        dict(max_input_length=64),
+        "--max_input_length is 64, but <bart> has 32 positions",
+    ),
+    "outputs longer than a mixture's positions": (
+        MIX | dict(max_output_length=33),
+        "--max_output_length is 33, but <run>/best has 32 positions",
+    ),
+    # ---- the start
+    "no start at all": (dict(model="<here>/nowhere"), "--model <here>/nowhere: no such folder"),
+    "a checkpoint that is not there": (
+        dict(checkpoint="<here>/weights.pt"),
+        "--checkpoint <here>/weights.pt: not found; name a file of weights, a folder or a hub name",
+    ),
+    "a folder without a checkpoint": (
+        dict(checkpoint="<gym>"),
+        "--checkpoint <gym> is neither a run, with best/config.json, nor a checkpoint",
+    ),
+    "a mixture as a plain BART": (
+        dict(checkpoint="<run>"),
+        "--checkpoint <run>/best is a mixture of 2 experts; start from it with --moe_init --init_dir <run>",
+    ),
+    "a plain BART as a mixture": (
+        dict(moe_init=True, init_dir="<one>"),
+        "--init_dir <one>/best has one expert, a plain BART; give it as --checkpoint",
+    ),
+    "a mixture that is not there": (
+        dict(moe_init=True, init_dir="<here>/x"),
+        "--init_dir <here>/x: no such folder",
+    ),
+    "a mixture without a name": (
+        dict(moe_init=True),
+        "--moe_init starts from a mixture; name its run or checkpoint by --init_dir",
+    ),
+    "two starts": (
+        MIX | dict(checkpoint="<bart>"),
+        "--moe_init --init_dir and --checkpoint both name a start; give one of them",
+    ),
+    "a checkpoint that the run does not have": (
+        MIX | dict(init_checkpoint_name="7-steps"),
+        "--init_dir <run> has no checkpoint '7-steps'; name one by --init_checkpoint_name: best, last",
+    ),
+    "a checkpoint's checkpoint": (
+        dict(moe_init=True, init_dir="<run>/last", init_checkpoint_name="last"),
+        "--init_dir <run>/last is a checkpoint itself; --init_checkpoint_name, which is for runs, has no",
+    ),
+    # ---- the route
+    "two routes": (
+        MIX | dict(moe_avg_route=True, moe_random2_route=True),
+        "--moe_avg_route and --moe_random2_route each say where the route comes from; give one of them",
+    ),
+    "training the vector of an average": (
+        MIX | dict(moe_avg_route=True, route_training="vector"),
+        "--route_training is vector, but average routes come from no router; give plain or fixed",
+    ),
+    "training the router of a task's random route": (
+        MIX | dict(moe_random2_route=True, route_training="router"),
+        "--route_training is router, but task-level random routes come from no router",
+    ),
+    "one BART of an average of outputs": (
+        MIX | dict(moe_avg_route=True, route_training="plain"),
+        "--route_training is plain, but the average of experts' outputs is no plain BART; give fixed",
+    ),
+    "training what has no gradient": (
+        dict(moe_init=True, init_dir="<top>", route_training="router"),
+        "<top>/best has top-1 routes, whose only weight is 1 whatever the vector",
+    ),
+    "learning what has no gradient": (
+        dict(moe_init=True, init_dir="<top>", task_vector="learned"),
+        "<top>/best has top-1 routes, whose only weight is 1 whatever the vector",
+    ),
+    "a way to find vectors that does not exist": (
+        MIX | dict(task_vector="guessed"),
+        "argument --task_vector: invalid choice: 'guessed'",
+    ),
+    # ---- running
+    "Ray where there is none": (
+        dict(ray="no_ray"),
+        "--ray is 'no_ray', which needs the extra: pip install .[ray]",
+    ),
+    "an output folder inside a file": (
+        dict(output_dir="<gym>/split.json/x"),
+        "--output_dir <gym>/split.json/x: <gym>/split.json is a file; name a folder",
+    ),
+}
+
+IDLE = {
+    "init_dir": (dict(init_dir="<run>"), "out --moe_init"),
+    "init_checkpoint_name": (dict(init_checkpoint_name="last"), "out --moe_init"),
+    "moe_avg_route": (dict(moe_avg_route=True), "out --moe_init"),
+    "route_training": (dict(route_training="fixed"), "out --moe_init"),
+    "task_vector": (dict(task_vector="stored"), "out --moe_init"),
+    "train_dir": (dict(train_dir="<gym>"), "out --moe_init"),
+    "save_best": (dict(do_train=None, save_best=True), "out --do_train"),
+    "num_workers": (dict(ray="auto", num_workers=2), " --ray auto, where the cluster says how many"),
+    "taskvecs": (
+        MIX | dict(moe_avg_route=True, taskvecs="<gym>"),
+        " average routes: they come from no router",
+    ),
+    "random_eval_draws": (MIX | dict(random_eval_draws=3), "out random routes for each example"),
+    "text_vectors": (
+        MIX | dict(task_vector="stored", text_vectors="<gym>"),
+        " --task_vector stored: no neighbour is looked for",
+    ),
+    "vector_steps": (MIX | dict(vector_steps=3), "out --task_vector learned"),
+    "task_model_lr": (MIX | dict(task_model_lr=0.1), " a vector that is not trained"),
+    "router_lr": (MIX | dict(route_training="vector", router_lr=0.1), "out --route_training router"),
+    "eval_sampled_routes": (MIX | dict(eval_sampled_routes=True), " a route that is fixed"),
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_wrong_flag(name, fresh, capsys, starts):
+    changed, *fragments = FLAGS[name]
+    with pytest.MonkeyPatch.context() as patch:
+        if changed.get("ray") == "no_ray":
+            find_spec = importlib.util.find_spec
+            patch.setattr(
+                importlib.util, "find_spec", lambda name, *a: None if name == "ray" else find_spec(name, *a)
+            )
+        told = complaint(fresh, capsys, starts, **changed)
+    assert_told(told, *(filled_in(fresh, fragment, starts) for fragment in fragments))
+
+
+@pytest.mark.parametrize("flag", IDLE)
+def test_a_flag_without_effect(flag, fresh, capsys, starts):
+    changed, reason = IDLE[flag]
+    assert_told(complaint(fresh, capsys, starts, **changed), f"--{flag} has no effect with{reason}")
+
+
+def test_a_flag_about_random_routes_that_are_one_for_each_example(fresh, capsys, starts):
+    start = dict(moe_init=True, init_dir="<random>", route_training="fixed")
+    told = complaint(fresh, capsys, starts, **start)
+    assert_told(told, "--route_training has no effect with random routes: an example has another each time")
+
+
+def test_a_flag_about_the_neighbour_of_a_task_that_has_a_vector(fresh, capsys, starts):
+    told = complaint(fresh, capsys, starts, **MIX, task_dir="<gym>/colour", train_dir="<gym>")
+    assert_told(told, "--train_dir has no effect with colour, whose vector is in the mixture")
+
+
+def test_all_mistakes_are_told_at_once(fresh, capsys, starts):
+    told = complaint(
+        fresh, capsys, starts, bsz_list=[0], samples="99", checkpoint="<run>", total_steps=0, max_grad_norm=-1
+    )
+    for fragment in (
+        "--bsz_list holds 0",
+        "--samples is '99'",
+        "a mixture of 2 experts",
+        "--total_steps is 0",
+    ):
+        assert_told(told, fragment)
+
+
+def test_flags_of_a_training_are_only_noted_in_a_command_that_scores(fresh, capsys):
+    assert finetune(fresh.gym, fresh.bart, fresh.out, task_dir=fresh.gym / "plural", do_train=None) == 0
+    note = (
+        "without --do_train no effect have: --bsz_list, --eval_period, --learning_rate_list, --max_grad_norm"
+    )
+    assert note in capsys.readouterr().err

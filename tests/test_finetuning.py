@@ -1,0 +1,348 @@
+"""Grids of few-shot fine-tuning: the rows, the choice by dev, the scores, and what the flags do."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import save_file
+from tiny_grids import (
+    LEARNING_RATES,
+    ONE_EXPERT,
+    QUICK,
+    SAMPLES,
+    TASK,
+    best_rates,
+    learned,
+    log_of,
+    outcomes,
+    predictions,
+    results,
+)
+from tiny_runs import assert_equal, contents, weights
+from transformers import AutoTokenizer, BartForConditionalGeneration
+
+from dataloader.encoding import TextFormat
+from dataloader.gym import Gym
+from dataloader.metrics import evaluate
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.evaluation import Decoding, load_task_files, predict
+from routing_moe.finetuning.grid import Grid
+from routing_moe.finetuning.settings import Configuration
+from routing_moe.finetuning.workbench import Workbench
+from routing_moe.settings import Recipe
+from routing_moe.stepping import Stepper
+
+
+def name_of(sample: str, lr: float, bsz: int = 6) -> str:
+    return f"{sample}_lr{lr}_bsz{bsz}"
+
+
+def file_of(grids, sample: str, part: str):
+    tokenizer, lengths = AutoTokenizer.from_pretrained(grids.bart), TextFormat(24, 8)
+    (file,) = load_task_files(Gym(grids.gym), [TASK], part, sample, tokenizer, lengths, {TASK: 0})
+    return file
+
+
+# ---- the table
+
+
+def test_the_table_has_a_row_for_each_configuration_and_one_for_the_best_of_each_sample(finished_grid):
+    table = results(finished_grid)
+    assert list(table.columns) == [
+        "prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"
+    ]  # fmt: skip
+    expected = [(name, lr) for sample in SAMPLES for name, lr in ((sample, 0.03), (sample, 0.1))]
+    own = table[~table["prefix"].str.endswith("_best")]
+    assert list(zip(own["prefix"], own["lr"], strict=True)) == expected
+    assert table["prefix"].tolist() == [name for s in SAMPLES for name in (s, s, f"{s}_best")]
+    for sample in SAMPLES:
+        rows = own[own["prefix"] == sample].drop(columns="prefix")
+        best = table[table["prefix"] == f"{sample}_best"].drop(columns="prefix").iloc[0]
+        assert best.equals(rows.loc[rows["dev_performance"].idxmax()])
+    assert table["dev_performance"].nunique() > 2  # else these tests could not tell one from another
+    assert set(table["route"]) == {"none"}
+
+
+def test_the_folder_holds_what_is_promised(finished_grid):
+    best = {f"{sample}_best" for sample in SAMPLES}
+    assert predictions(finished_grid).keys() == {f"{name}_test.jsonl" for name in best}
+    assert {path.name for path in (finished_grid / "models").iterdir()} == best
+    assert outcomes(finished_grid).keys() == {name_of(s, lr) for s in SAMPLES for lr in LEARNING_RATES}
+    described = json.loads((finished_grid / "run.json").read_text())
+    assert described["settings"]["samples"] == SAMPLES
+    assert described["command"].startswith("python -m routing_moe.cli.finetune --task_dir")
+    assert list(described["start"]) == ["model.safetensors"]
+    log = log_of(finished_grid)
+    assert "4 configurations of naming, 0 of them finished already" in log
+    told = results(finished_grid).iloc[1]
+    dev, test = (told[f"{part}_performance"] for part in ("dev", "test"))
+    line = f"prefix={SAMPLES[0]}, lr=0.1, bsz=6: dev {dev:.4f} (step {told['best_step']}), test {test:.4f}; "
+    assert line in log
+    best = results(finished_grid).iloc[[2, 5]]
+    means = (
+        f"{part} {c.mean():.4f} ± {c.std():.4f}"
+        for part in ("dev", "test")
+        for c in [best[f"{part}_performance"]]
+    )
+    assert f"naming: best of 2 samples: {', '.join(means)}; {finished_grid}/results.csv" in log
+
+
+def made_up(grid, dev_of: dict[Configuration, float | None]) -> pd.DataFrame:
+    (grid.folder / "configurations").mkdir(parents=True)
+    for i, (c, dev) in enumerate(dev_of.items()):
+        told = dict(dev_performance=dev, test_performance=float(i), best_step=1, route="none")
+        grid.keep(c, dict(prefix=c.prefix, lr=c.lr, bsz=c.bsz, predictions={}) | told)
+    return grid.table().set_index("prefix")
+
+
+def test_the_best_is_the_first_of_equals_and_known_when_all_of_a_sample_are_finished(grids):
+    settings = grids.settings("made_up", learning_rate_list=[0.2, 0.1], bsz_list=[4, 2])
+    grid = Grid(settings, Gym(grids.gym))
+    grid.load({})
+    points = [(lr, bsz) for lr in (0.1, 0.2) for bsz in (2, 4)]  # ordered, however they were given
+    assert grid.configurations == [Configuration(s, *point) for s in SAMPLES for point in points]
+    first, second = ([Configuration(s, *point) for point in points] for s in SAMPLES)
+    dev = [0.2, 0.5, 0.5, None]
+    backwards = dict(list(zip(first, dev, strict=True))[::-1]) | dict(zip(second[:3], dev, strict=False))
+    table = made_up(grid, backwards)
+    best = table.loc[f"{SAMPLES[0]}_best"]
+    assert (best["lr"], best["bsz"], best["dev_performance"]) == (0.1, 4, 0.5)
+    assert f"{SAMPLES[1]}_best" not in table.index
+    assert len(table) == 8
+
+
+# ---- scores
+
+
+def trained_by_hand(grids, sample: str, lr: float) -> tuple[list[float], float, list[str]]:
+    """(dev score of each evaluation, test score and predictions of the best of them), in the plainest way."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    model = RoutingBartForConditionalGeneration.from_bart(str(grids.bart), 1, 0.0, task_names=[TASK])
+    tokenizer, accelerator = AutoTokenizer.from_pretrained(grids.bart), Accelerator(cpu=True)
+    train, dev, test = (file_of(grids, sample, part) for part in ("train", "dev", "test"))
+    decoding = Decoding(num_beams=2, max_output_length=8)
+    recipe = Recipe(
+        learning_rate=lr, train_batch_size=6, total_steps=10, warmup_steps=1, max_grad_norm=1.0, seed=42
+    )
+    stepper = Stepper(model, train.encoded, recipe, accelerator)
+    scores, best = [], None
+    for step in range(10):
+        stepper.step(step)
+        if step % 2:
+            scores.append(predict(model, tokenizer, [dev], decoding, accelerator)[0]["performance"].item())
+            if scores[-1] > max(scores[:-1], default=-1):
+                best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(best)
+    scored, ((texts,),) = predict(model, tokenizer, [test], decoding, accelerator)
+    return scores, scored["performance"].item(), texts
+
+
+def test_test_is_scored_with_the_weights_of_the_best_dev_score(grids, finished_grid):
+    for outcome in outcomes(finished_grid).values():
+        scores, test, texts = trained_by_hand(grids, outcome["prefix"], outcome["lr"])
+        assert [(step // 2 - 1, dev) for step, _, dev in outcome["curve"]] == list(enumerate(scores))
+        assert outcome["dev_performance"] == max(scores)
+        assert outcome["best_step"] == 2 * (1 + int(np.argmax(scores)))
+        assert outcome["test_performance"] == test
+        if outcome["lr"] == best_rates(finished_grid)[outcome["prefix"]]:
+            lines = predictions(finished_grid)[f"{outcome['prefix']}_best_test.jsonl"].splitlines()
+            assert [json.loads(line)["prediction"] for line in lines] == texts
+
+
+def test_a_configuration_is_the_same_alone_and_after_others_in_any_order(grids, finished_grid):
+    settings, expected = grids.settings("order"), outcomes(finished_grid)
+    alone = Workbench(settings, None).run(Configuration(SAMPLES[1], 0.1, 6))
+    bench = Workbench(settings, None)
+    backwards = [bench.run(configuration) for configuration in settings.configurations()[::-1]]
+    for outcome in (alone, *backwards):
+        same = expected[name_of(outcome["prefix"], outcome["lr"])]
+        assert {k: v for k, v in same.items() if k != "data"} == {
+            k: v for k, v in json.loads(json.dumps(outcome)).items() if k != "predictions"
+        }
+
+
+def test_the_best_model_of_a_sample_is_a_plain_bart_with_the_score_that_was_told(grids, finished_grid):
+    for sample in SAMPLES:
+        folder = finished_grid / f"models/{sample}_best"
+        bart = BartForConditionalGeneration.from_pretrained(folder).eval()
+        tokenizer, file = AutoTokenizer.from_pretrained(folder), file_of(grids, sample, "test")
+        batch = file.encoded.collate(range(3), pad_token_id=bart.config.pad_token_id)
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        answers = tokenizer.batch_decode(
+            bart.generate(**inputs, num_beams=2, max_length=9), skip_special_tokens=True
+        )
+        told = results(finished_grid).set_index("prefix").loc[f"{sample}_best", "test_performance"]
+        golden = [list(example.outputs) for example in file.examples]
+        assert evaluate([text.strip() for text in answers], golden, "Rouge-L") == told
+
+
+def test_prediction_alone_scores_the_start(grids):
+    folder = grids.run("start", do_train=None, learning_rate_list=None, bsz_list=None)
+    table = results(folder)
+    assert table["prefix"].tolist() == [name for s in SAMPLES for name in (s, f"{s}_best")]
+    assert table[["lr", "bsz"]].isna().all(axis=None)
+    assert table["best_step"].tolist() == [0] * 4
+    start = Workbench(grids.settings("unused", learning_rate_list=[0.0], total_steps=1), None)
+    for sample in SAMPLES:
+        unmoved = start.run(Configuration(sample, 0.0, 6))
+        assert outcomes(folder)[sample]["test_performance"] == unmoved["test_performance"]
+        assert predictions(folder)[f"{sample}_best_test.jsonl"] == unmoved["predictions"]["test"]
+
+
+def test_training_alone_leaves_test_files_alone(grids, tmp_path):
+    gym = Gym(grids.gym).folder
+    for path in contents(gym / TASK):
+        if "_test" not in path:
+            (tmp_path / TASK).mkdir(exist_ok=True)
+            (tmp_path / TASK / path).write_bytes((gym / TASK / path).read_bytes())
+    (tmp_path / "metrics.json").write_bytes((gym / "metrics.json").read_bytes())
+    folder = grids.run("no_test", gym=tmp_path, do_predict=None, **QUICK)
+    table = results(folder)
+    assert table["test_performance"].isna().all()
+    assert table["dev_performance"].notna().all()
+    assert predictions(folder) == {}
+
+
+# ---- how long, how far
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """scripted(scores): the dev and test scores that will be found, one after the other."""
+
+    def script(*scores):
+        coming = iter(scores)
+        answers = [["x"] * 3]
+        monkeypatch.setattr(
+            "routing_moe.finetuning.workbench.Trial.score", lambda *_: (next(coming), answers)
+        )
+
+    return script
+
+
+ONE = dict(samples="first", learning_rate_list=[0.1], eval_period=1)
+
+
+def test_waiting_ends_after_so_many_scores_without_a_better_one(grids, scripted):
+    scripted(0.1, 0.5, 0.5, 0.4, "test")
+    folder = grids.run("waiting", wait_step=2, do_predict=None, **ONE)
+    outcome = outcomes(folder)[name_of(SAMPLES[0], 0.1)]
+    assert [score for *_, score in outcome["curve"]] == [0.1, 0.5, 0.5, 0.4]
+    assert (outcome["best_step"], outcome["steps"]) == (2, 4)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(2, 4), (1.2, 3)])
+def test_epochs_end_a_configuration_and_its_last_step_has_a_score(grids, epochs, steps):
+    changed = ONE | dict(eval_period=100, num_train_epochs=epochs)  # 12 examples: two steps of 6
+    outcome = outcomes(grids.run(f"epochs_{steps}", **changed))[name_of(SAMPLES[0], 0.1)]
+    assert outcome["steps"] == steps
+    assert [step for step, *_ in outcome["curve"]] == [steps]
+
+
+def test_a_configuration_that_diverges_is_told_and_does_not_win(grids):
+    folder = grids.run("diverged", samples="first", warmup_steps=0, learning_rate_list=[0.1, 1e38])
+    table = results(folder).set_index("prefix")
+    assert table.loc[SAMPLES[0], "dev_performance"].isna().tolist() == [False, True]
+    assert table.loc[f"{SAMPLES[0]}_best", "lr"] == 0.1
+    assert "no dev score; the loss is nan at step 2; tasks in the batch: naming; " in log_of(folder)
+    outcome = outcomes(folder)[name_of(SAMPLES[0], 1e38)]
+    assert (outcome["steps"], outcome["test_performance"]) == (1, None)
+
+
+def test_what_was_best_before_a_divergence_counts(grids, scripted):
+    scripted(0.5, 0.75)
+    folder = grids.run("late", **ONE | dict(warmup_steps=0, learning_rate_list=[1e38]))
+    outcome = outcomes(folder)[name_of(SAMPLES[0], 1e38)]
+    assert outcome["diverged"].startswith("the loss is nan at step 2")
+    assert (outcome["dev_performance"], outcome["test_performance"]) == (0.5, 0.75)
+
+
+def test_without_any_score_there_is_no_best(grids):
+    folder = grids.run(
+        "all_diverged", samples="first", warmup_steps=0, learning_rate_list=[1e38], save_best=True
+    )
+    assert results(folder)["prefix"].tolist() == [SAMPLES[0]]
+    assert predictions(folder) == {}
+    assert not (folder / "models").exists()
+    assert "best of 0 samples: none" in log_of(folder)
+
+
+# ---- starts and flags
+
+
+def test_frozen_embeddings_stay_and_all_else_is_trained(grids):
+    folder = grids.run("frozen", freeze_embeds=True, save_best=True, **QUICK | dict(learning_rate_list=[0.1]))
+    before, after = weights(grids.bart), weights(folder / f"models/{SAMPLES[0]}_best")
+    embeddings = {
+        "model.shared.weight",
+        *(f"model.{s}.embed_positions.weight" for s in ("encoder", "decoder")),
+    }
+    assert before.keys() == after.keys()
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert embeddings <= same
+    keys = {name for name in before if "k_proj.bias" in name}  # which reach no output
+    assert same - keys - embeddings == {"final_logits_bias"}
+    unfrozen = grids.run("unfrozen", save_best=True, **QUICK | dict(learning_rate_list=[0.1]))
+    moved = weights(unfrozen / f"models/{SAMPLES[0]}_best")
+    assert not any(torch.equal(before[name], moved[name]) for name in embeddings)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pt", "safetensors", "run", "checkpoint of a run", "None"])
+def test_the_same_start_in_any_form_gives_the_same_grid(grids, tmp_path, kind):
+    plain, path = weights(grids.bart), grids.bart
+    if kind == "pt":
+        path = tmp_path / "weights.pt"
+        torch.save({f"module.{name}": tensor for name, tensor in plain.items()}, path)
+    if kind == "safetensors":
+        path = tmp_path / "weights.safetensors"
+        save_file(plain, path)
+    if "run" in kind:
+        if not (grids.world / "one_expert").exists():
+            grids.world.run("one_expert", **ONE_EXPERT)
+        path = grids.world / "one_expert" / ("last" if kind.startswith("checkpoint") else "")
+    path = None if kind == "None" else path
+    expected = grids / "by_model"
+    if not expected.exists():
+        grids.run("by_model", save_best=True, **QUICK)
+    folder = grids.run(f"by_{kind}", checkpoint=path, save_best=True, **QUICK)
+    assert learned(folder) == learned(expected)
+    assert predictions(folder) == predictions(expected)
+    best = f"models/{SAMPLES[0]}_best"
+    assert_equal(weights(folder / best), weights(expected / best))
+
+
+def test_weights_of_a_file_take_the_place_of_the_models(grids, tmp_path):
+    moved = {name: tensor * 1.5 for name, tensor in weights(grids.bart).items()}
+    torch.save(moved, tmp_path / "weights.pt")
+    folder = grids.run("moved", checkpoint=tmp_path / "weights.pt", **QUICK)
+    assert learned(folder) != learned(grids.run("unmoved", **QUICK))
+
+
+def test_debug_reads_eight_examples_of_each_file(grids):
+    bench = Workbench(grids.settings("debug", debug=True), None)
+    assert [len(bench.file(SAMPLES[0], part).examples) for part in ("train", "dev", "test")] == [8, 3, 3]
+
+
+def test_options_are_ranked_where_the_task_has_some(grids, tmp_path):
+    options = ["it is green", "it is blue", "it is red"]
+    (tmp_path / TASK).mkdir()
+    for part in ("train", "dev", "test"):
+        lines = [dict(input=f"what is {word}", outputs=[word], options=options) for word in options]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / TASK / f"{SAMPLES[0]}_{part}.jsonl").write_text(text)
+    (tmp_path / "metrics.json").write_text(json.dumps({TASK: "ACC"}))
+    folder = grids.run("ranked", gym=tmp_path, scoring="rank", **QUICK)
+    lines = predictions(folder)[f"{SAMPLES[0]}_best_test.jsonl"].splitlines()
+    assert {json.loads(line)["prediction"] for line in lines} <= set(options)
+
+
+def test_half_precision_and_accumulated_batches_train(grids):
+    folder = grids.run("bf16", mixed_precision="bf16", gradient_accumulation_steps=2, **QUICK)
+    exact = grids.run("twelve", **QUICK | dict(bsz_list=[12]))
+    for ours, theirs in zip(outcomes(folder).values(), outcomes(exact).values(), strict=True):
+        assert ours["curve"][0][1] == pytest.approx(theirs["curve"][0][1], rel=0.02)
+        assert ours["curve"] != theirs["curve"]

@@ -1,0 +1,331 @@
+"""Grids that are killed, extended, spread over processes, or met by failures: what is finished stays."""
+
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+import tiny_grids
+import torch
+from filelock import FileLock
+from tiny_grids import LEARNING_RATES, QUICK, SAMPLES, TASK, finetune, log_of, outcomes, predictions, results
+from tiny_runs import assert_equal, weights, write_bart
+
+from routing_moe.finetuning import executors
+from routing_moe.finetuning.grid import Grid
+from routing_moe.finetuning.workbench import Workbench
+from routing_moe.stepping import Stepper
+
+FORK = multiprocessing.get_context("fork")  # a process of its own that need not import torch again
+
+
+def assert_same_grid(folder: Path, expected: Path) -> None:
+    """The same outcomes, table, predictions and models, bit for bit; no other file."""
+    assert outcomes(folder) == outcomes(expected)
+    assert (folder / "results.csv").read_bytes() == (expected / "results.csv").read_bytes()
+    assert predictions(folder) == predictions(expected)
+    models, wanted = ([p.name for p in sorted(f.glob("models/*"))] for f in (folder, expected))
+    assert models == wanted
+    for name in models:
+        assert_equal(weights(folder / "models" / name), weights(expected / "models" / name))
+
+
+def finished_lines(folder: Path) -> Counter:
+    """How often each configuration was logged as finished."""
+    return Counter(re.findall(r"prefix=(\S+), lr=(\S+), bsz=\d+: (?:dev|no dev)", log_of(folder)))
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+
+
+# ---- killed
+
+
+def kill_after(grids, name: str, n_finished: int, **changed) -> list[psutil.Process]:
+    """Start the command, kill it at a random moment after so many configurations; the processes it had."""
+    process = FORK.Process(target=finetune, args=(grids.gym, grids.bart, grids / name), kwargs=changed)
+    process.start()
+    there = grids / name / "configurations"
+    wait_until(lambda: len(list(there.glob("*.json"))) >= n_finished or not process.is_alive())
+    time.sleep(random.uniform(0, 0.25))
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    return children
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_a_grid_killed_at_random_moments_goes_on_as_if_nothing_had_happened(grids, finished_grid):
+    changed = dict(save_best=True)
+    kill_after(grids, "killed", 0, **changed)
+    children = kill_after(grids, "killed", 1, num_workers=2, **changed)
+    assert children
+    wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 20)
+    kill_after(grids, "killed", 2, **changed)
+    folder = grids.run("killed", **changed)
+    assert_same_grid(folder, finished_grid)
+    logged = finished_lines(folder)
+    assert set(logged.values()) == {1}
+    assert len(logged) >= 4 - 3  # between a configuration's file and its line in the log there is a moment
+    run_again = log_of(folder).count("configurations of naming, ")
+    grids.run("killed", **changed)
+    assert finished_lines(folder) == logged
+    assert log_of(folder).count("configurations of naming, ") == run_again + 1
+    assert "4 configurations of naming, 4 of them finished already" in log_of(folder)
+
+
+def test_leavings_of_a_kill_are_cleared_away(grids, finished_grid):
+    folder = Path(shutil.copytree(finished_grid, grids / "between"))
+    best = {"prediction": f"predictions/{SAMPLES[0]}_best_test.jsonl", "model": f"models/{SAMPLES[0]}_best"}
+    rate = tiny_grids.best_rates(folder)[SAMPLES[0]]
+    name = f"{SAMPLES[0]}_lr{rate}_bsz6"
+    (folder / best["prediction"]).rename(folder / f"predictions/{name}_test.jsonl")
+    (folder / best["model"]).rename(folder / f"models/{name}")
+    (folder / f"models/{SAMPLES[0]}_lr0.5_bsz6.partial").mkdir()
+    (folder / "results.csv").unlink()
+    grids.run("between", save_best=True)
+    (folder / f"models/{SAMPLES[0]}_lr0.5_bsz6.partial").rmdir()  # of no configuration that is known
+    assert_same_grid(folder, finished_grid)
+
+
+# ---- extended
+
+
+def test_more_samples_and_rates_are_added_to_what_is_there(grids, finished_grid):
+    grids.run("extended", save_best=True, samples="13", learning_rate_list=[0.1])
+    grids.run("extended", save_best=True, samples="13")
+    folder = grids.run("extended", save_best=True)
+    assert set(finished_lines(folder).values()) == {1}
+    assert_same_grid(folder, finished_grid)
+    for already, total in ((0, 1), (1, 2), (2, 4)):
+        assert f"{total} configurations of naming, {already} of them finished already" in log_of(folder)
+
+
+def test_a_call_for_less_takes_nothing_away(grids, finished_grid):
+    folder = Path(shutil.copytree(finished_grid, grids / "less"))
+    grids.run("less", save_best=True, samples="first", learning_rate_list=[0.03])
+    assert_same_grid(folder, finished_grid)
+
+
+def test_an_extension_that_was_given_up_does_not_stand_in_the_way(grids, finished_grid, monkeypatch, capsys):
+    folder = Path(shutil.copytree(finished_grid, grids / "given_up"))
+    monkeypatch.setattr(Workbench, "run", interrupted_at(2))
+    code = finetune(grids.gym, grids.bart, folder, save_best=True, learning_rate_list=[0.03, 0.2, 0.3])
+    assert code == 130
+    told = "interrupted; 3 of 6 configurations are finished; the same command goes on"
+    assert capsys.readouterr().err.rstrip().endswith(told)
+    monkeypatch.undo()
+    grids.run("given_up", save_best=True)
+    table = results(folder)
+    assert (table["lr"] == 0.3).sum() == 0
+    assert table["prefix"].str.endswith("_best").sum() == 2
+
+
+def interrupted_at(call: int):
+    """`Workbench.run`, at whose so-manieth call Ctrl-C is pressed."""
+    run, calls = Workbench.run, iter(range(1, 100))
+
+    def pressed(self, configuration):
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return run(self, configuration)
+
+    return pressed
+
+
+# ---- failures
+
+
+def fails_at(monkeypatch, prefix: str, lr: float, error: Exception) -> None:
+    """One configuration meets an error in its first step, gradients worked out and all."""
+    run, collect = Workbench.run, Stepper._collect_gradients
+
+    def failing(self, configuration):
+        with pytest.MonkeyPatch.context() as patch:
+            if (configuration.prefix, configuration.lr) == (prefix, lr):
+                patch.setattr(Stepper, "_collect_gradients", breaks)
+            return run(self, configuration)
+
+    def breaks(self, *arguments):
+        collect(self, *arguments)
+        raise error
+
+    monkeypatch.setattr(Workbench, "run", failing)
+
+
+def test_a_configuration_that_fails_is_listed_last_and_tried_again(grids, finished_grid, monkeypatch, capsys):
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    fails_at(monkeypatch, SAMPLES[0], 0.03, error)
+    folder = grids.run("failing", code=1, save_best=True)
+    lines = [line.split(" ", 2)[2] for line in capsys.readouterr().err.splitlines()[-2:]]
+    assert lines == [
+        "1 configurations failed; the same command tries them again:",
+        f"  prefix={SAMPLES[0]}, lr=0.03, bsz=6: OutOfMemoryError: {error}",
+    ]
+    expected = outcomes(finished_grid)
+    del expected[f"{SAMPLES[0]}_lr0.03_bsz6"]
+    assert outcomes(folder) == expected  # what the failed one left in memory did no harm
+    assert f"{SAMPLES[0]}_best" not in set(results(folder)["prefix"])
+    monkeypatch.undo()
+    grids.run("failing", save_best=True)
+    assert_same_grid(folder, finished_grid)
+
+
+def test_a_full_disk_ends_the_grid_without_a_traceback(grids, monkeypatch, capsys):
+    def full(self, *_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("routing_moe.finetuning.grid.Grid.keep", full)
+    grids.run("full", code=1, **QUICK)
+    told = capsys.readouterr().err
+    assert "stopped: [Errno 28] No space left on device; 0 of 2 configurations are finished;" in told
+
+
+def test_a_start_that_cannot_be_loaded_does_not_claim_the_folder(grids, tmp_path, capsys):
+    broken = Path(shutil.copytree(grids.bart, tmp_path / "broken"))
+    (broken / "model.safetensors").write_bytes(b"x" * 100)
+    grids.run("claimed", code=2, bart=broken, **QUICK)
+    assert f"error: {broken}: no plain BART can be loaded from there" in capsys.readouterr().err
+    folder = grids.run("claimed", **QUICK)
+    assert len(outcomes(folder)) == 2
+
+
+# ---- several processes
+
+
+def test_two_processes_do_what_one_does_and_one_that_is_killed_takes_only_its_own_along(
+    grids, finished_grid, monkeypatch, capsys
+):
+    monkeypatch.setattr(executors, "run_configuration", tiny_grids.dies_at_the_last)
+    folder = grids.run("pool", code=1, save_best=True, num_workers=2)
+    name = f"prefix={SAMPLES[1]}, lr={LEARNING_RATES[1]}, bsz=6"
+    assert f"{name}: ProcessExpired: Abnormal termination" in capsys.readouterr().err.splitlines()[-1]
+    expected = outcomes(finished_grid)
+    del expected[f"{SAMPLES[1]}_lr{LEARNING_RATES[1]}_bsz6"]
+    assert outcomes(folder) == expected
+    monkeypatch.undo()
+    grids.run("pool", save_best=True)
+    assert_same_grid(folder, finished_grid)
+
+
+def test_a_ray_cluster_does_what_one_process_does(grids, finished_grid):
+    pytest.importorskip("ray")
+    folder = grids.run("ray", save_best=True, ray="local")
+    assert_same_grid(folder, finished_grid)
+
+
+def test_workers_share_the_cores_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert executors.worker_environment(3)["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert executors.worker_environment(3)["OMP_NUM_THREADS"] == "5"
+    before = dict(os.environ)
+    with executors.environment({"OMP_NUM_THREADS": "2", "NEW": "1"}):
+        assert (os.environ["OMP_NUM_THREADS"], os.environ["NEW"]) == ("2", "1")
+    assert dict(os.environ) == before
+
+
+def test_gpus_are_those_that_the_user_left_visible(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5c1a")
+    assert executors.visible_gpus() == ["3", "GPU-5c1a"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert executors.visible_gpus() == []
+
+
+# ---- what a grid does not go on with
+
+
+@pytest.fixture
+def quick_grid(grids, tmp_path):
+    """(a gym of its own, a BART of its own, a finished quick grid of them)."""
+    gym, bart = Path(shutil.copytree(grids.gym, tmp_path / "gym")), write_bart(tmp_path / "bart")
+    assert finetune(gym, bart, tmp_path / "out", **QUICK) == 0
+    return gym, bart, tmp_path / "out"
+
+
+def refusal(quick_grid, capsys, **changed) -> str:
+    """What is told when the command is given again, in vain."""
+    gym, bart, out = quick_grid
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert finetune(gym, bart, out, **(QUICK | changed)) == 2
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    return told
+
+
+@pytest.mark.parametrize("part", ["train", "dev", "test"])
+def test_other_data_is_refused(quick_grid, capsys, part):
+    gym, _, out = quick_grid
+    file = gym / TASK / f"{SAMPLES[0]}_{part}.tsv"
+    file.write_text(file.read_text().replace("grass", "leaf").replace("coal", "tar"))
+    told = refusal(quick_grid, capsys)
+    assert f"{out}/configurations/{SAMPLES[0]}_lr0.03_bsz6.json is of other data than the files of" in told
+    assert "give back the old files, or name another --output_dir" in told
+
+
+def test_other_weights_are_refused(quick_grid, capsys):
+    _, bart, out = quick_grid
+    write_bart(bart, seed=6)
+    told = refusal(quick_grid, capsys)
+    assert f"--output_dir {out}: its grid started from other weights than are in {bart} now; name" in told
+
+
+def test_other_settings_are_refused_but_for_those_that_change_no_result(quick_grid, capsys):
+    told = refusal(quick_grid, capsys, total_steps=3, weight_decay=0.5, freeze_embeds=True)
+    for fault in (
+        "--total_steps is 3, but in the grid in {out} it was 2",
+        "--weight_decay is 0.5, but in the grid in {out} it was 0.01",
+        "--freeze_embeds is given, but in the grid in {out} it was not given",
+    ):
+        assert fault.format(out=quick_grid[2]) in told
+    gym, bart, out = quick_grid
+    free = dict(max_tokens_per_micro_batch=100, predict_batch_size=1, quiet=None)
+    assert finetune(gym, bart, out, **QUICK | free) == 0
+
+
+def test_a_second_command_in_the_same_folder_is_refused(quick_grid, capsys):
+    out = quick_grid[2]
+
+    def hold(held, over):
+        with FileLock(out / "lock"):
+            held.set()
+            over.wait(60)
+
+    held, over = FORK.Event(), FORK.Event()
+    other = FORK.Process(target=hold, args=(held, over))
+    other.start()
+    assert held.wait(60)
+    told = refusal(quick_grid, capsys)
+    over.set()
+    other.join()
+    assert f"error: --output_dir {out}: another command is at work there; wait for it or end it" in told
+
+
+def test_what_another_command_finished_in_the_meantime_is_not_done_again(quick_grid, monkeypatch):
+    gym, bart, out = quick_grid
+    hidden = next((out / "configurations").iterdir())
+    content = hidden.read_bytes()
+    hidden.unlink()
+    alone = Grid.alone
+
+    def comes_late(self):
+        hidden.write_bytes(content)
+        return alone(self)
+
+    monkeypatch.setattr(Grid, "alone", comes_late)
+    assert finetune(gym, bart, out, **QUICK) == 0
+    assert set(finished_lines(out).values()) == {1}

@@ -1,0 +1,336 @@
+"""Fine-tuning from a mixture: along which route, what of it is trained, and how that is told."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from tiny_grids import (
+    NAMING,
+    NO_ROUTER,
+    QUICK,
+    SAMPLES,
+    TASK,
+    learned,
+    log_of,
+    outcomes,
+    predictions,
+    results,
+)
+from tiny_runs import assert_equal, weights
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.finetuning.settings import Configuration
+from routing_moe.finetuning.starts import Starts
+from routing_moe.finetuning.workbench import Workbench
+from routing_moe.task_vectors import load_task_vectors, save_task_vectors
+from routing_moe.upcycling import load_routing_bart
+
+SOFT = dict(router_mode="softmax", initial_tau=0.5, total_steps=1)
+MIXTURES = {
+    "one-hot": {},
+    "soft": SOFT,
+    "merged": SOFT | dict(expert_mixing="parameters"),
+    "average": NO_ROUTER | dict(avg_routing=True),
+    "random": NO_ROUTER | dict(random_routing=True),
+    "task random": NO_ROUTER | dict(task_level_random_routing=True),
+}
+
+
+@pytest.fixture
+def mixture_of(grids):
+    """mixture_of(kind): the folder of a run of two experts."""
+    return lambda kind: grids.mixture(f"mixture_{kind}", **MIXTURES[kind])
+
+
+@pytest.fixture
+def start_of(grids, mixture_of):
+    """start_of(kind, flags...): (model that fine-tuning begins with, its route in words, the mixture)."""
+
+    def begin(kind: str, **changed):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        init_dir = mixture_of(kind)
+        settings = grids.settings("unused", moe_init=True, init_dir=init_dir, **changed)
+        model, words = Starts(settings, None, torch.device("cpu")).of(SAMPLES[0], None)
+        return model, words, load_routing_bart(RoutingBartForConditionalGeneration, init_dir / "best")
+
+    return begin
+
+
+def plural(grids) -> Path:
+    """A task whose vector is in the mixtures."""
+    return grids.gym / "plural"
+
+
+STORED = dict(task_vector="stored")
+
+
+def along(grids, mixture_of, name: str, kind: str, code: int = 0, **changed) -> Path:
+    return grids.run(name, code, moe_init=True, init_dir=mixture_of(kind), **(QUICK | changed))
+
+
+def routes(folder: Path) -> set[str]:
+    return set(results(folder)["route"])
+
+
+def assert_is_the_bart_of(model, mixture, route_LE) -> None:
+    """One expert, with the weights of the plain BART that the mixture's route amounts to."""
+    assert model.config.num_experts == 1
+    plain = mixture.to_bart(route_LE).state_dict()
+    ours = model.to_bart(torch.ones(model.config.num_layers, 1)).state_dict()
+    assert_equal(ours, plain)
+
+
+# ---- which route
+
+
+def test_a_one_hot_route_trains_as_a_plain_bart_what_it_trains_among_its_experts(grids, mixture_of):
+    changed = dict(
+        max_grad_norm="inf", learning_rate_list=[0.003]
+    )  # a norm's sum has more terms with experts
+    plain = along(grids, mixture_of, "one_hot_plain", "one-hot", **changed)
+    fixed = along(grids, mixture_of, "one_hot_fixed", "one-hot", route_training="fixed", **changed)
+    assert learned(plain) == learned(fixed)
+    assert predictions(plain) == predictions(fixed)
+    (words,), (among,) = routes(plain), routes(fixed)
+    assert words.startswith("vector of ")
+    assert words.endswith("); plain BART")
+    assert among == words.replace("plain BART", "fixed")
+
+
+def test_a_router_gives_the_plain_bart_of_its_route(start_of, grids):
+    model, words, mixture = start_of("one-hot", task_dir=plural(grids), **STORED)
+    assert words == "stored vector; plain BART"
+    assert_is_the_bart_of(model, mixture, mixture.routes_for(["plural"])[0])
+
+
+def test_merged_parameters_become_a_plain_bart_and_fixed_ones_answer_the_same(grids, mixture_of, start_of):
+    task = dict(task_dir=plural(grids))
+    model, words, mixture = start_of("merged", **task, **STORED)
+    assert words == "stored vector; plain BART"
+    assert_is_the_bart_of(model, mixture, mixture.routes_for(["plural"])[0])
+    score = dict(do_train=None, learning_rate_list=None, bsz_list=None, total_steps=None, warmup_steps=None)
+    plain = along(grids, mixture_of, "merged_plain", "merged", **task, **score, **STORED)
+    fixed = dict(route_training="fixed")
+    apart = along(grids, mixture_of, "merged_fixed", "merged", **task, **score, **STORED, **fixed)
+    assert predictions(plain) == predictions(apart)
+    trained = along(grids, mixture_of, "merged_trained", "merged", **fixed)
+    assert next(iter(routes(trained))).endswith("; fixed")
+
+
+def test_soft_routes_keep_the_experts_unless_the_largest_are_asked_for(start_of, grids):
+    task = dict(task_dir=plural(grids), **STORED)
+    model, words, mixture = start_of("soft", **task)
+    assert words == "stored vector; fixed"
+    assert (model.router, model.task_vectors) == (None, None)
+    route_LE = mixture.routes_for(["plural"])[0]
+    assert ((route_LE > 0) & (route_LE < 1)).all()
+    assert torch.equal(model.routes_for(["plural"])[0], route_LE)
+    model, words, mixture = start_of("soft", route_training="plain", **task)
+    assert words == "stored vector; plain BART"
+    assert_is_the_bart_of(model, mixture, route_LE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags"),
+    [("soft", dict(moe_avg_route=True)), ("average", {}), ("random", dict(moe_avg_route=True))],
+)
+def test_the_average_is_asked_for_or_what_the_run_was_trained_with(start_of, kind, flags):
+    model, words, _ = start_of(kind, **flags)
+    assert words == "average"
+    assert torch.equal(model.routes_for([TASK]), torch.full((1, 3, 2), 0.5))
+
+
+def test_the_average_of_merged_parameters_is_a_plain_bart(start_of):
+    model, words, mixture = start_of("merged", moe_avg_route=True)
+    assert words == "average; plain BART"
+    assert_is_the_bart_of(model, mixture, torch.full((3, 2), 0.5))
+
+
+@pytest.mark.parametrize(("kind", "flags"), [("merged", dict(moe_random_route=True)), ("random", {})])
+def test_random_routes_are_drawn_for_each_example(grids, mixture_of, start_of, kind, flags):
+    model, words, _ = start_of(kind, **flags)
+    assert words == "random for each example"
+    assert len(model.draw_routes(torch.zeros(20, dtype=torch.long)).unique(dim=0)) > 1
+    folder = along(grids, mixture_of, f"random_{kind}", kind, random_eval_draws=3, **flags)
+    assert routes(folder) == {"random for each example"}
+    line = json.loads(predictions(folder)[f"{SAMPLES[0]}_best_test.jsonl"].splitlines()[0])
+    assert len(line["other_draws"]) == 2
+
+
+def drawn_for(start_of, grids, task: str, kind="one-hot", **flags):
+    model, words, mixture = start_of(kind, task_dir=grids.gym / task, moe_random2_route=True, **flags)
+    return model.to_bart(torch.ones(3, 1)).state_dict(), words, mixture
+
+
+def test_task_random_routes_are_drawn_for_each_task_and_kept_from_a_run_that_has_one(start_of, grids):
+    naming, words, _ = drawn_for(start_of, grids, TASK)
+    assert words == "random for the task; plain BART"
+    assert_equal(naming, drawn_for(start_of, grids, TASK)[0])
+    others = [drawn_for(start_of, grids, task, seed=seed)[0] for task, seed in (("count", 42), (TASK, 1))]
+    for other in others:
+        assert any(not torch.equal(naming[name], other[name]) for name in naming)
+    stored, words, mixture = drawn_for(start_of, grids, "plural", "task random")
+    assert words == "random for the task, as trained; plain BART"
+    route_LE = mixture.task_routes[mixture.config.task_names.index("plural")]
+    assert_equal(stored, mixture.to_bart(route_LE).state_dict())
+    assert drawn_for(start_of, grids, TASK, "task random")[1] == "random for the task; plain BART"
+
+
+# ---- which vector
+
+
+def neighbours(folder: Path, nearest: str) -> Path:
+    """Text vectors that plant `naming` beside one of the tasks."""
+    folder.mkdir()
+    tasks = [TASK, "colour", "count", "opposite"]
+    save_task_vectors(folder, tasks, np.array([[task in (TASK, nearest), 1.0] for task in tasks]))
+    return folder
+
+
+def test_an_unseen_task_gets_the_vector_of_its_nearest_neighbour_once_a_grid(grids, mixture_of, tmp_path):
+    texts = dict(text_vectors=neighbours(tmp_path / "texts", "count"))
+    folder = along(grids, mixture_of, "nearest", "one-hot", **texts)
+    words = "vector of count (nearest by text, cosine 1.00)"
+    assert routes(folder) == {f"{words}; plain BART"}
+    assert f"naming: {words}" in log_of(folder)
+    names, vectors_ND = load_task_vectors(mixture_of("one-hot") / "best")
+    kept = json.loads((folder / "task_vector.json").read_text())
+    assert kept.pop("vector_D") == vectors_ND[names.index("count")].tolist()
+    assert kept == dict(task=TASK, source="nearest", neighbour="count", similarity=pytest.approx(1))
+    # What continues a grid does not look again.
+    (folder / "task_vector.json").write_text(
+        (folder / "task_vector.json").read_text().replace("count", "old")
+    )
+    more = dict(learning_rate_list=[0.03, 0.1, 0.2])
+    table = results(along(grids, mixture_of, "nearest", "one-hot", **texts, **more))
+    assert [route.split()[2] for route in table["route"]] == [
+        "count",
+        "count",
+        "old",
+        table["route"].iloc[-1].split()[2],
+    ]
+
+
+def test_texts_of_the_train_tasks_may_be_in_a_gym_of_their_own(grids, mixture_of, tmp_path):
+    shutil.copytree(grids.gym / TASK, tmp_path / TASK)
+    shutil.copy(grids.gym / "metrics.json", tmp_path)
+    apart = along(grids, mixture_of, "apart", "one-hot", gym=tmp_path, train_dir=grids.world.gym)
+    together = along(grids, mixture_of, "together", "one-hot")
+    assert (apart / "task_vector.json").read_bytes() == (together / "task_vector.json").read_bytes()
+    assert learned(apart) == learned(together)
+
+
+def test_a_given_vector_takes_the_place_of_all_others(start_of, tmp_path):
+    vector_D = np.random.default_rng(0).normal(size=8).astype(np.float32)
+    save_task_vectors(tmp_path, ["elsewhere", TASK], np.stack([-vector_D, vector_D]))
+    model, words, mixture = start_of("soft", taskvecs=tmp_path)
+    assert words == "given vector; fixed"
+    mixture.task_vectors.weight.data[0] = torch.from_numpy(vector_D)
+    assert torch.equal(model.routes_for([TASK])[0], mixture.routes_for(mixture.config.task_names[:1])[0])
+
+
+def test_a_vector_is_learned_from_each_sample_and_leaves_no_trace_in_the_next(grids, mixture_of):
+    settings = grids.settings(
+        "learned", moe_init=True, init_dir=mixture_of("soft"), task_vector="learned", vector_steps=3,
+        task_model_lr=0.3, total_steps=2, num_beams=1,
+    )  # fmt: skip
+    first, second = (Configuration(sample, 0.03, 6) for sample in SAMPLES)
+    bench = Workbench(settings, None)
+    both = [bench.run(first), bench.run(second)]
+    assert [one["route"] for one in both] == ["vector learned from 12 examples; fixed"] * 2
+    assert bench.run(first) == both[0]
+    assert Workbench(settings, None).run(second) == both[1]
+    route_1LE = bench.starts.of(SAMPLES[0], bench.file(SAMPLES[0], "train").encoded)[0].routes_for([TASK])
+    other_1LE = bench.starts.of(SAMPLES[1], bench.file(SAMPLES[1], "train").encoded)[0].routes_for([TASK])
+    assert not torch.equal(route_1LE, other_1LE)
+
+
+# ---- what is trained
+
+
+def trained(grids, mixture_of, name: str, kind: str, **changed) -> tuple[dict, dict, Path]:
+    """(weights of the mixture, of the best model of the first sample, its folder)."""
+    folder = along(grids, mixture_of, name, kind, save_best=True, task_dir=plural(grids), **STORED, **changed)
+    best = folder / "models/plural_12_100_best"
+    return weights(mixture_of(kind) / "best"), weights(best), best
+
+
+def moved(before: dict, after: dict) -> set[str]:
+    return {name for name in after if name in before and not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("kind", ["one-hot", "soft"])
+@pytest.mark.parametrize(
+    ("training", "parts"), [("vector", {"task_vectors"}), ("router", {"task_vectors", "router"})]
+)
+def test_router_and_vector_are_trained_only_where_that_is_asked_for(grids, mixture_of, kind, training, parts):
+    changed = dict(route_training=training, task_model_lr=0.5, num_beams=1)
+    for rate in (0.0, 0.03):
+        name = f"{kind}_{training}_{rate}"
+        before, after, best = trained(
+            grids, mixture_of, name, kind, learning_rate_list=[rate], eval_period=100, **changed
+        )
+        row = json.loads((mixture_of(kind) / "best/config.json").read_text())["task_names"].index("plural")
+        before["task_vectors.weight"] = before["task_vectors.weight"][[row]]
+        changed_parts = {key.split(".")[0] for key in moved(before, after)}
+        assert changed_parts == (parts if rate == 0 else {*parts, "model"})
+        assert load_task_vectors(best)[0] == ["plural"]
+    words = {"vector": "stored vector; vector trained", "router": "stored vector; router and vector trained"}
+    assert routes(grids / name) == {words[training]}
+
+
+def test_a_fixed_route_stays_while_its_experts_are_trained(grids, mixture_of):
+    before, after, best = trained(
+        grids, mixture_of, "fixed_soft", "soft", learning_rate_list=[0.03], eval_period=100
+    )
+    assert {name for name in after if name.startswith(("router.", "task_vectors."))} == set()
+    model = load_routing_bart(RoutingBartForConditionalGeneration, best)
+    mixture = load_routing_bart(RoutingBartForConditionalGeneration, mixture_of("soft") / "best")
+    assert torch.equal(model.routes_for(["plural"]), mixture.routes_for(["plural"]))
+    assert any(".experts.0." in name for name in moved(before, after))
+    assert any(".experts.1." in name for name in moved(before, after))
+
+
+def test_a_trained_route_may_be_scored_with_noise_as_the_published_code_does(grids, mixture_of):
+    noisy = dict(route_training="vector", eval_sampled_routes=True, task_dir=plural(grids))
+    folder = along(grids, mixture_of, "noisy", "one-hot", **noisy, **STORED)
+    assert results(folder)["dev_performance"].notna().all()
+
+
+# ---- runs of the published code
+
+
+@pytest.fixture(scope="module")
+def words_only(tmp_path_factory):
+    """A folder with a tokenizer of few tokens, as the reference model has few embeddings."""
+    words = sorted(set(" ".join(NAMING).split()))
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "naming", ":", *words]
+    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    around = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=around)
+    special = dict(bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    folder = tmp_path_factory.mktemp("words")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    return folder
+
+
+def test_a_run_of_the_published_code_is_fine_tuned_with_a_tokenizer_from_elsewhere(
+    grids, reference, words_only, tmp_path
+):
+    names, vectors_ND = load_task_vectors(reference / "checkpoint/best")
+    save_task_vectors(tmp_path, [*names, TASK], np.concatenate([vectors_ND, vectors_ND[1:2]]))
+    start = dict(bart=words_only, moe_init=True, init_dir=reference / "checkpoint", taskvecs=tmp_path)
+    folder = grids.run("published", **start, **QUICK)
+    assert routes(folder) == {"given vector; fixed"}
+    losses = [step[1] for one in outcomes(folder).values() for step in one["curve"]]
+    assert all(0 < loss < 10 for loss in losses)
+    assert json.loads((folder / "run.json").read_text())["start"].keys() == {"model.pt", "task_vecs.npy"}
+    plain = grids.run("published_plain", route_training="plain", **start, **QUICK)
+    assert routes(plain) == {"given vector; plain BART"}

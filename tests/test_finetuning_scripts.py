@@ -1,0 +1,168 @@
+"""Lists of tasks, and the scripts that fine-tune on one task of a list after the other."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny_runs import ROOT
+
+from dataloader.errors import InputError
+from dataloader.list_tasks import main, tasks_named
+
+# ---- names of tasks
+
+
+def test_sections_and_names_stand_for_tasks_each_once_and_in_order(world, tmp_path):
+    split = world.gym / "split.json"
+    other = tmp_path / "other.json"
+    other.write_text('{"train": ["a"], "dev": ["b", "colour"]}')
+    assert tasks_named(["test"], split) == ["plural"]
+    assert tasks_named(["count", "test", "count", f"{other}:dev"], split) == [
+        "count",
+        "plural",
+        "b",
+        "colour",
+    ]
+    assert tasks_named(["all"], split) == ["colour", "count", "opposite", "plural"]
+    assert tasks_named(["count", "unheard_of"], "no split is read") == ["count", "unheard_of"]
+
+
+def test_a_section_that_is_empty_or_does_not_exist_is_an_error(world, tmp_path):
+    split = world.gym / "split.json"
+    with pytest.raises(InputError, match=r"split\.json: the dev section is empty"):
+        tasks_named(["count", "dev"], split)
+    with pytest.raises(InputError, match="no section 'tets' in a split; did you mean 'test'"):
+        tasks_named([f"{split}:tets"], split)
+    with pytest.raises(InputError, match="no such file"):
+        tasks_named(["test"], tmp_path / "no.json")
+
+
+def test_the_command_prints_a_line_for_each_task_or_what_is_wrong(world, capsys):
+    split = str(world.gym / "split.json")
+    assert main(["--split", split, "train", "plural"]) == 0
+    assert capsys.readouterr().out == "colour\ncount\nopposite\nplural\n"
+    assert main(["--split", split, "dev"]) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", f"error: {split}: the dev section is empty\n")
+
+
+# ---- scripts, run in a copy of the repository whose Python notes its arguments
+
+NOTING = """#!/usr/bin/env bash
+echo "$@" >>{folder}/calls
+case "$*" in *list_tasks*) exec {python} "$@" ;; *"/{failing} --do_train"*) exit 3 ;; esac
+{otherwise}
+"""
+
+
+class Scripts:
+    """A copy of the scripts, with links to the packages; `models/` is written there."""
+
+    def __init__(self, folder: Path, gym: Path, bart: Path):
+        self.folder, self.gym, self.bart = folder, gym, bart
+        shutil.copytree(ROOT / "example_scripts", folder / "example_scripts")
+        for package in ("dataloader", "routing_moe", "task"):
+            (folder / package).symlink_to(ROOT / package)
+
+    def run(self, script: str, *arguments: str, really: bool = False, failing="none", **variables: str):
+        """(exit code, commands given to Python, what was told); really: they are run, but for `failing`."""
+        otherwise = f'exec {sys.executable} "$@"' if really else ""
+        names = dict(folder=self.folder, python=sys.executable, failing=failing, otherwise=otherwise)
+        text = NOTING
+        for name, value in names.items():
+            text = text.replace(f"{{{name}}}", str(value))
+        (self.folder / "python").write_text(text)
+        (self.folder / "python").chmod(0o755)
+        (self.folder / "calls").write_text("")
+        done = subprocess.run(
+            ["bash", str(self.folder / "example_scripts" / script), *arguments],
+            env={"PATH": os.environ["PATH"], "PYTHON": str(self.folder / "python"), "OMP_NUM_THREADS": "1"}
+            | dict(MODEL=str(self.bart), DATA_DIR=str(self.gym))
+            | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        calls = (self.folder / "calls").read_text().splitlines()
+        return done.returncode, calls, done.stdout + done.stderr
+
+
+@pytest.fixture
+def scripts(world, tmp_path):
+    return Scripts(tmp_path, world.gym, world.bart)
+
+
+TINY = dict(LEARNING_RATE_LIST="1e-3", BSZ_LIST="8", TOTAL_STEPS="2", EVAL_PERIOD="2", WARMUP_STEPS="0")
+SHORT = ["--samples", "first", "--debug", "--max_input_length", "24", "--max_output_length", "8", "--quiet"]
+
+
+def test_a_list_is_fine_tuned_on_and_a_task_that_fails_does_not_stop_the_others(scripts, originals):
+    script, arguments = (
+        "finetune_a_list_of_tasks_moe.sh",
+        ("count plural", str(originals.out), "mine", *SHORT),
+    )
+    code, _, told = scripts.run(script, *arguments, really=True, failing="count", **TINY)
+    assert code != 0
+    assert "error: fine-tuning on count ended with exit code 3" in told
+    assert told.splitlines()[-1] == "missing: count: no folder singletask-count or count in models/mine"
+    assert "Traceback" not in told
+    results = pd.read_csv(scripts.folder / "models/mine/singletask-plural/results.csv", index_col=0)
+    assert results["prefix"].tolist() == ["plural_12_100", "plural_12_100_best"]
+    assert results["route"].str.endswith("; plain BART").all()
+    summary = pd.read_csv(scripts.folder / "models/mine/summary.csv", index_col=0)
+    assert set(summary["task"]) == {"plural"}
+
+
+STARTS = {
+    "finetune_a_list_of_tasks.sh": "--checkpoint START",
+    "finetune_a_list_of_tasks_moe.sh": "--moe_init --init_dir START",
+    "finetune_a_list_of_tasks_moe_avg.sh": "--moe_init --moe_avg_route --init_dir START",
+    "finetune_a_list_of_tasks_moe_random.sh": "--moe_init --moe_random_route --init_dir START",
+    "finetune_a_list_of_tasks_moe_random2.sh": "--moe_init --moe_random2_route --init_dir START",
+}
+
+
+@pytest.mark.parametrize("script", STARTS)
+def test_each_script_gives_every_task_its_start_and_the_published_grid(scripts, script):
+    code, calls, _ = scripts.run(script, "test count", "START", "mine", "--seed", "7", NUM_WORKERS="4")
+    assert code == 0
+    listed, *tuned, collected = calls
+    assert listed.startswith("-m dataloader.list_tasks --split")
+    assert len(tuned) == 2
+    for task, command in zip(("plural", "count"), tuned, strict=True):
+        assert f"--task_dir {scripts.gym}/{task} --do_train --do_predict --model {scripts.bart}" in command
+        assert "--learning_rate_list 1e-5 2e-5 5e-5 --bsz_list 2 4 8 --total_steps 1000" in command
+        assert "--num_workers 4" in command
+        assert f"--output_dir models/mine/singletask-{task} {STARTS[script]} --seed 7" in command
+    assert collected.endswith(
+        "--logs_dir models/mine --tasks plural count --output_file models/mine/summary.csv"
+    )
+
+
+def test_an_exit_code_tells_of_a_failure_after_all_is_done(scripts):
+    script = "finetune_a_list_of_tasks.sh"
+    code, calls, told = scripts.run(script, "test count", "None", "mine", failing="plural")
+    assert code == 3
+    assert "error: fine-tuning on plural ended with exit code 3" in told
+    assert sum("routing_moe.cli.finetune" in call for call in calls) == 2
+    assert "collect_results.py" in calls[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "told"),
+    [
+        (["dev"], {}, "the dev section is empty"),
+        (["test"], dict(SPLIT="no.json"), "no.json: no such file"),
+        (["test"], dict(TOTAL_STEPS="0"), "TOTAL_STEPS is '0'; it must be a whole number from 1"),
+        (["test"], dict(EVAL_PERIOD="often"), "EVAL_PERIOD is 'often'"),
+    ],
+)
+def test_a_wrong_list_or_number_is_told_before_anything_runs(scripts, arguments, variables, told):
+    code, calls, all_told = scripts.run("finetune_a_list_of_tasks.sh", *arguments, **variables)
+    assert code == 2
+    assert told in all_told
+    assert not any("finetune" in call for call in calls)

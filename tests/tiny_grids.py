@@ -1,0 +1,157 @@
+"""What the tests of fine-tuning share: a task that ten steps teach a tiny BART, a command line for a grid."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+from accelerate.state import AcceleratorState
+from tiny_runs import METRICS, NO_LEARNING, ROOT, World
+
+from routing_moe.cli.finetune import main
+from routing_moe.cli.finetune_arguments import parse_settings
+from routing_moe.finetuning.checks import check_finetuning
+from routing_moe.finetuning.executors import _benches, run_configuration
+from routing_moe.finetuning.settings import FinetuneSettings
+
+# All answers begin alike, so that a few steps earn some of Rouge-L, and different steps different scores.
+NAMING = ["grass\tgreen", "sky\tblue\tit is Blue", "snow\twhite", "coal\tblack", "blood\tred", "sun\ta star"]
+NAMING = [line.replace("\t", "\tit is ", 1) for line in NAMING]
+TASK, SAMPLES = "naming", ["naming_12_100", "naming_12_13"]  # in the order of the file names
+LEARNING_RATES = [0.03, 0.1]
+NO_ROUTER = dict(taskvecs_dim=None, router_hidden_dim=None, router_lr=None, task_model_lr=None)
+ONE_EXPERT = NO_LEARNING | NO_ROUTER | dict(num_experts=1, init_eps=None)
+QUICK = dict(total_steps=2, warmup_steps=0, samples="first", num_beams=1)  # where scores do not matter
+
+
+def write_few_shot_gym(folder: Path, gym: Path) -> Path:
+    """A copy of a gym with one more task of two samples, each with 12 train, 3 dev and 3 test rows."""
+    shutil.copytree(gym, folder)
+    (folder / TASK).mkdir()
+    for sample, shift in zip(SAMPLES, (0, 1), strict=True):
+        turned = NAMING[shift:] + NAMING[:shift]
+        for part, lines in {"train": turned * 2, "dev": turned[:3], "test": turned[3:]}.items():
+            (folder / TASK / f"{sample}_{part}.tsv").write_text("".join(f"{line}\n" for line in lines))
+    (folder / "metrics.json").write_text(json.dumps(METRICS | {TASK: "Rouge-L"}))
+    return folder
+
+
+def grid_flags(gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
+    """A command line for a grid of two samples and two rates; flag=value changes it, None leaves one out."""
+    chosen = {
+        "task_dir": gym / TASK,
+        "model": bart,
+        "output_dir": output_dir,
+        "do_train": True,
+        "do_predict": True,
+        "learning_rate_list": LEARNING_RATES,
+        "bsz_list": [6],
+        "total_steps": 10,
+        "warmup_steps": 1,
+        "eval_period": 2,
+        "max_grad_norm": 1,
+        "max_input_length": 24,
+        "max_output_length": 8,
+        "num_beams": 2,
+        "quiet": True,
+    } | changed
+    typed = []
+    for name, value in chosen.items():
+        if isinstance(value, list):
+            typed += [f"--{name}", *map(str, value)]
+        elif value is not None and value is not False:
+            typed += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return typed
+
+
+def finetune(gym: Path, bart: Path, output_dir: Path, **changed) -> int:
+    """`main` with `grid_flags(...)`, as in a process of its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # else the first run's precision stays
+    code = main(grid_flags(gym, bart, output_dir, **changed))
+    assert not _benches, "the model is let go"
+    return code
+
+
+class Grids:
+    """A gym with the task `naming`, the world's BART and mixtures, and the grids made of them."""
+
+    def __init__(self, world: World):
+        self.world, self.folder, self.bart = world, world / "grids", world.bart
+        self.gym = write_few_shot_gym(self.folder / "gym", world.gym)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def run(self, name: str, code: int = 0, **changed) -> Path:
+        """The folder of a grid that ended with this exit code."""
+        gym, bart = changed.pop("gym", self.gym), changed.pop("bart", self.bart)
+        assert finetune(gym, bart, self / name, **changed) == code
+        return self / name
+
+    def settings(self, name: str, **changed) -> FinetuneSettings:
+        """The checked settings of the command."""
+        flags = grid_flags(self.gym, self.bart, self / name, **changed)
+        return check_finetuning(parse_settings(flags, ""), set()).settings
+
+    def process(self, name: str, *program: str, **changed) -> subprocess.Popen:
+        """The command in a process of its own, on a single CPU core; program: what to run in its place."""
+        program = program or ("-m", "routing_moe.cli.finetune")
+        return subprocess.Popen(
+            [sys.executable, *program, *grid_flags(self.gym, self.bart, self / name, **changed)],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def mixture(self, name: str, **changed) -> Path:
+        """A run of the world: experts that differ, router and vectors as drawn; made once, shared."""
+        if not (self.world / name).exists():
+            self.world.run(name, **(NO_LEARNING | dict(init_eps=0.1, eval_period=100) | changed))
+        return self.world / name
+
+
+MEASURED = ("seconds", "peak_memory_gb")
+
+
+def results(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "results.csv", index_col=0)
+
+
+def outcomes(folder: Path) -> dict[str, dict]:
+    """All that is known of each configuration, times and memory aside: what must be the same bit for bit."""
+    found = {path.stem: json.loads(path.read_text()) for path in (folder / "configurations").glob("*.json")}
+    return {name: {k: v for k, v in one.items() if k not in MEASURED} for name, one in found.items()}
+
+
+def learned(folder: Path) -> list[tuple]:
+    """Of each configuration the curve and the scores, whatever its route is called."""
+    return [
+        (name, one["curve"], one["dev_performance"], one["test_performance"])
+        for name, one in sorted(outcomes(folder).items())
+    ]
+
+
+def predictions(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in (folder / "predictions").iterdir()}
+
+
+def best_rates(folder: Path) -> dict[str, float]:
+    """The learning rate of the best configuration of each sample."""
+    best = results(folder).set_index("prefix")["lr"]
+    return {name.removesuffix("_best"): lr for name, lr in best.items() if name.endswith("_best")}
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "log.txt").read_text()
+
+
+def dies_at_the_last(settings, choice, configuration) -> dict:
+    """`run_configuration` in a process that is killed, as for a lack of memory, at one configuration."""
+    if (configuration.prefix, configuration.lr) == (SAMPLES[-1], LEARNING_RATES[-1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_configuration(settings, choice, configuration)
