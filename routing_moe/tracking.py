@@ -2,9 +2,11 @@
 
 import csv
 import logging
+import resource
 import sys
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, filter_trackers, on_main_process
 from tqdm import tqdm
@@ -97,3 +99,13 @@ def log_to_file(folder: str | Path, name: str, is_main_process: bool = True) -> 
 def _add_handler(handler: logging.Handler) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
+
+
+# ---- memory
+
+
+def peak_memory_gb() -> float:
+    """Peak memory in GB: the GPU's if one was used, else the process's resident set."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

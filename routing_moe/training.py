@@ -2,7 +2,6 @@
 
 import logging
 import math
-import resource
 import signal
 import time
 from pathlib import Path
@@ -33,6 +32,7 @@ from routing_moe.run_state import (
 )
 from routing_moe.settings import Settings
 from routing_moe.stepping import Stepper, padding_report, schedule_report
+from routing_moe.tracking import peak_memory_gb
 
 LOG_EVERY = 10  # steps between rows of the curves
 
@@ -308,10 +308,3 @@ def described_routes(model, settings: Settings) -> str:
         "fixed": "random for each task, drawn once",
     }[config.route_source]
     return f"{source}; {config.num_experts} experts a layer, mixing {config.expert_mixing}"
-
-
-def peak_memory_gb() -> float:
-    """Peak memory in GB: the GPU's if one was used, else the process's resident set."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -169,10 +169,12 @@ def test_a_configuration_that_fails_is_listed_last_and_tried_again(grids, finish
     fails_at(monkeypatch, SAMPLES[0], 0.03, error)
     folder = grids.run("failing", code=1, save_best=True)
     lines = [line.split(" ", 2)[2] for line in capsys.readouterr().err.splitlines()[-2:]]
+    whole = folder / "configurations" / f"{SAMPLES[0]}_lr0.03_bsz6.failed.txt"
     assert lines == [
         "1 configurations failed; the same command tries them again:",
-        f"  prefix={SAMPLES[0]}, lr=0.03, bsz=6: OutOfMemoryError: {error}",
+        f"  prefix={SAMPLES[0]}, lr=0.03, bsz=6: OutOfMemoryError: {error} ({whole})",
     ]
+    assert "Traceback" in whole.read_text()
     expected = outcomes(finished_grid)
     del expected[f"{SAMPLES[0]}_lr0.03_bsz6"]
     assert outcomes(folder) == expected  # what the failed one left in memory did no harm

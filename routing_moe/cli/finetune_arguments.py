@@ -1,6 +1,7 @@
 """The flags of `routing_moe.cli.finetune`. Names are those of CrossFit's tune_hps_singletask.py."""
 
 import argparse
+import os
 from pathlib import Path
 
 from routing_moe.cli.arguments import add_texts
@@ -13,6 +14,7 @@ NO_CHECKPOINT = ("None", "")  # as the published scripts pass it on where none i
 
 def parse_settings(argv: list[str] | None, description: str) -> FinetuneSettings:
     values = vars(parse_or_guess(build_parser(description), argv))
+    values["task_dir"] = os.path.normpath(values["task_dir"])  # "gym/boolq/" is "gym/boolq"
     values["dataset"] = values["dataset"] or Path(values["task_dir"]).absolute().name
     values["checkpoint"] = None if values["checkpoint"] in NO_CHECKPOINT else values["checkpoint"]
     return FinetuneSettings(**values)

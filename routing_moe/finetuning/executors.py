@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import as_completed
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ import torch
 from dataloader.errors import InputError, in_brief
 from routing_moe.finetuning.settings import Configuration, FinetuneSettings
 from routing_moe.finetuning.workbench import Workbench
-from routing_moe.training import peak_memory_gb
+from routing_moe.tracking import peak_memory_gb
 from routing_moe.unseen_tasks import VectorChoice
 from routing_moe.upcycling import is_hub_name
 
@@ -46,9 +47,13 @@ def run_configuration(
         _benches.clear()
         _benches[key] = Workbench(settings, choice)
     began = time.perf_counter()
-    outcome = _benches[key].run(configuration)
-    if settings.save_best and outcome["dev_performance"] is not None:
-        _benches[key].save(model_folder(settings.output_dir, configuration.name))
+    try:
+        outcome = _benches[key].run(configuration)
+        if settings.save_best and outcome["dev_performance"] is not None:
+            _benches[key].save(model_folder(settings.output_dir, configuration.name))
+    except Exception as error:
+        error.add_note(traceback.format_exc())  # which a note takes along to another process
+        raise
     return outcome | {"seconds": time.perf_counter() - began, "peak_memory_gb": peak_memory_gb()}
 
 

@@ -105,8 +105,21 @@ class Grid:
             write_text(self.predictions(configuration.name, part), lines)
         outcome["data"] = self.data[configuration.prefix]
         write_text(self.path(configuration), json.dumps(outcome, indent=1))
+        self.failure(configuration).unlink(missing_ok=True)
         self.outcomes[configuration] = outcome
         self.write_results()
+
+    def note_failure(self, configuration: Configuration, error: Exception) -> str:
+        """The error in brief; its traceback goes into a file beside where the outcome would be."""
+        path, notes = self.failure(configuration), getattr(error, "__notes__", None)
+        told = f"{type(error).__name__}: {in_brief(error)}"
+        if not notes:  # the process died
+            return told
+        write_text(path, "\n".join(notes))
+        return f"{told} ({path})"
+
+    def failure(self, configuration: Configuration) -> Path:
+        return self.folder / "configurations" / f"{configuration.name}.failed.txt"
 
     def predictions(self, name: str, part: str = "test") -> Path:
         return self.folder / "predictions" / f"{name}_{part}.jsonl"
@@ -197,7 +210,7 @@ def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None
             for configuration, outcome in outcomes:
                 bar.update()
                 if isinstance(outcome, Exception):
-                    failed.append(f"{configuration}: {type(outcome).__name__}: {in_brief(outcome)}")
+                    failed.append(f"{configuration}: {grid.note_failure(configuration, outcome)}")
                     log.error("failed: %s", failed[-1])
                 else:
                     grid.keep(configuration, outcome)

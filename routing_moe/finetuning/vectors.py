@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import torch
+from accelerate import PartialState
 
 from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError, in_short
@@ -81,7 +81,7 @@ def find_neighbour(settings: FinetuneSettings, start: SavedMixture, gyms: list[G
     path = Path(settings.output_dir) / VECTOR_FILE
     if path.is_file():
         return read_choice(path)
-    model = start.load().eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    model = start.load().eval().to(PartialState().device)
     tokenizer = load_start_tokenizer(start.checkpoint, settings.model, model.config.vocab_size)
     texts = text_source(settings, gyms)
     (choice,) = choose_vectors(
