@@ -23,12 +23,13 @@ class InputError(ValueError):
 
 
 @contextmanager
-def told_with(prefix: str):
-    """Puts `prefix`, such as a flag as it is typed, before every fault of an InputError raised inside."""
+def told_with(prefix: str, suffix: str = ""):
+    """Puts `prefix`, such as a flag as it is typed, before every fault of an InputError raised inside, and
+    `suffix`, such as what to do, after it."""
     try:
         yield
     except InputError as error:
-        raise InputError(prefix + fault for fault in error.faults) from None
+        raise InputError(prefix + fault + suffix for fault in error.faults) from None
 
 
 class Faults(list):

@@ -9,7 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dataloader.errors import InputError
+from dataloader.errors import InputError, did_you_mean
+from dataloader.gym import Gym
 from dataloader.task_splits import SECTIONS, load_split
 
 
@@ -32,15 +33,29 @@ def tasks_named(words: Sequence[str], split: str | os.PathLike) -> list[str]:
     return list(dict.fromkeys(tasks))
 
 
+def check_tasks(tasks: Sequence[str], folder: str) -> None:
+    """Raises InputError for tasks without a folder in a gym; also told is what a mistyped section may be."""
+    gym = Gym(folder)
+    known = gym.tasks()
+    unknown = [task for task in tasks if task not in known]
+    if unknown:
+        names = [*known, *SECTIONS, "all"]
+        raise InputError(f"no task '{task}' in {folder}{did_you_mean(task, names)}" for task in unknown)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--split", required=True, help="split file of sections that name none")
+    parser.add_argument("--gym", help="gym folder that must have a folder for each of the tasks")
     parser.add_argument("words", nargs="+", help="a task, train, dev, test or all, or file.json:section")
     args = parser.parse_args(argv)
     try:
-        print("\n".join(tasks_named(args.words, args.split)))
+        tasks = tasks_named(args.words, args.split)
+        if args.gym:
+            check_tasks(tasks, args.gym)
+        print("\n".join(tasks))
     except InputError as error:
         print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 #   bash example_scripts/finetune_a_list_of_tasks_moe.sh TASKS CHECKPOINT IDENTIFIER [FLAGS]
 #   TASKS       names of tasks in one argument, or sections of a split: "boolq piqa", test, "my_split.json:test"
 #   CHECKPOINT  where fine-tuning starts; None: MODEL as it is
+#               (paths count from the top of the repository)
 #   IDENTIFIER  results go to models/IDENTIFIER/singletask-<task>/, the table over tasks to summary.csv there
 #   FLAGS       further flags of `python -m routing_moe.cli.finetune`
 # As they are, without arguments: the 8 unseen tasks of the embedded gym, from the embedded tiny BART or from a
@@ -42,7 +43,8 @@ whole_numbers TOTAL_STEPS EVAL_PERIOD
 finetune() {
     local names task folder status=0
     # shellcheck disable=SC2086 # several tasks
-    names=$("$PYTHON" -m dataloader.list_tasks --split "${SPLIT:-$DATA_DIR/split.json}" $TASKS) || exit 2
+    names=$("$PYTHON" -m dataloader.list_tasks --gym "$DATA_DIR" --split "${SPLIT:-$DATA_DIR/split.json}" $TASKS) ||
+        exit 2
     for task in $names; do
         echo "Task: $task, checkpoint: $CHECKPOINT, identifier: $IDENTIFIER"
         folder=models/$IDENTIFIER/singletask-$task

@@ -128,11 +128,7 @@ def check_inputs(settings: Settings, given: set[str] = frozenset()) -> Inputs:
 
 def split_path(settings: Settings) -> Path:
     """`--custom_tasks_splits`, or the gym's own `split.json`."""
-    return split_path_of(settings.train_dir, settings.custom_tasks_splits)
-
-
-def split_path_of(train_dir: str, custom_tasks_splits: str | None) -> Path:
-    return Path(custom_tasks_splits or Path(train_dir) / "split.json")
+    return Path(settings.custom_tasks_splits or Path(settings.train_dir) / "split.json")
 
 
 def ontology_path(train_dir: str, task_ontology: str | None) -> Path | None:

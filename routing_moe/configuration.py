@@ -28,6 +28,7 @@ class RoutingBartConfig(BartConfig):
     task_names: the tasks, in the order of the rows of `model.task_vectors` (or `model.task_routes`).
     random_vectors: those of them whose vector is a random draw that no training has touched; it says nothing
         of the task.
+    trained_tasks: the tasks trained on so far, as far as that is known.
     """
 
     model_type = "routing_bart"
@@ -47,12 +48,14 @@ class RoutingBartConfig(BartConfig):
     router_temperature: float | int = 1.0
     task_names: list[str] | None = None
     random_vectors: list[str] | None = None
+    trained_tasks: list[str] | None = None
 
     def __post_init__(self, **kwargs):
         self.encoder_vanilla_layers = sorted(set(self.encoder_vanilla_layers or []))
         self.decoder_vanilla_layers = sorted(set(self.decoder_vanilla_layers or []))
         self.task_names = list(self.task_names or [])
         self.random_vectors = list(self.random_vectors or [])
+        self.trained_tasks = list(self.trained_tasks or [])
         super().__post_init__(**kwargs)
         faults = self.faults()
         if faults:

@@ -80,6 +80,7 @@ def load_start(settings: Settings, split: Split):
         tokenizer = load_tokenizer(checkpoint, model.config.vocab_size)
     if settings.do_train:
         model.config.random_vectors = sorted(set(model.config.random_vectors) - set(split.train))
+        model.config.trained_tasks = sorted(set(model.config.trained_tasks) | set(split.train))
     freeze(model, settings)
     return model, tokenizer
 

@@ -30,12 +30,14 @@ MOST_NAMES = 8  # samples named in one message
 
 @dataclass(frozen=True)
 class TaskResults:
-    """best: a row of SCORES per finished sample, NaN where not scored. samples: all that are known of."""
+    """best: a row of SCORES per finished sample, NaN where not scored. samples: all that are known of.
+    hopeless: those with rows but no dev score in any."""
 
     task: str
     path: Path
     best: pd.DataFrame
     samples: tuple[str, ...]
+    hopeless: frozenset[str] = frozenset()
 
 
 # ---------------------------------------------------------------------------- folders
@@ -122,7 +124,9 @@ def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
     settings = load_run_settings(path.parent) or {}
     named = settings.get("samples")
     expected = [sample for sample in named if isinstance(sample, str)] if isinstance(named, list) else []
-    return TaskResults(task, path, best, tuple(dict.fromkeys([*others, *expected])))
+    scored = scores[SCORES[0]].notna().groupby(others).any()
+    hopeless = frozenset(scored.index[~scored])
+    return TaskResults(task, path, best, tuple(dict.fromkeys([*others, *expected])), hopeless)
 
 
 def partial_tasks(read: list[TaskResults]) -> list[str]:
@@ -131,8 +135,11 @@ def partial_tasks(read: list[TaskResults]) -> list[str]:
     usual = max(counts, key=lambda size: (counts[size], size), default=0)
     lines = []
     for results in read:
-        unfinished = [sample for sample in results.samples if sample not in results.best.index]
+        without = [sample for sample in results.samples if sample not in results.best.index]
+        unfinished = [sample for sample in without if sample not in results.hopeless]
         faults = [f"not finished: {in_short(unfinished, MOST_NAMES)}"] if unfinished else []
+        if hopeless := [sample for sample in without if sample in results.hopeless]:
+            faults.append(f"no configuration has a dev score: {in_short(hopeless, MOST_NAMES)}")
         for part, column in PARTS.items():
             unscored = list(results.best.index[results.best[column].isna()])
             faults += [f"no {part} score: {in_short(unscored, MOST_NAMES)}"] if unscored else []

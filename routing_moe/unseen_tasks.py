@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class VectorChoice:
-    """The vector (D,) float32 of a task, and where it is from: "stored", "nearest", "learned" or "given"."""
+    """The vector (D,) float32 of a task, and where it is from: "stored", "random" (stored, but a mere
+    draw), "nearest", "learned" or "given"."""
 
     task: str
     source: str

@@ -75,7 +75,7 @@ def test_the_folder_holds_what_is_promised(finished_grid):
     described = json.loads((finished_grid / "run.json").read_text())
     assert described["settings"]["samples"] == SAMPLES
     assert described["command"].startswith("python -m routing_moe.cli.finetune --task_dir")
-    assert list(described["start"]) == ["model.safetensors"]
+    assert list(described["start"]) == ["model.safetensors", "config.json", "tokenizer.json"]
     log = log_of(finished_grid)
     assert "4 configurations of naming, 0 of them finished already" in log
     told = results(finished_grid).iloc[1]
@@ -216,10 +216,7 @@ def scripted(monkeypatch):
 
     def script(*scores):
         coming = iter(scores)
-        answers = [["x"] * 3]
-        monkeypatch.setattr(
-            "routing_moe.finetuning.workbench.Trial.score", lambda *_: (next(coming), answers)
-        )
+        monkeypatch.setattr("routing_moe.finetuning.workbench.Trial.score", lambda *_: (next(coming), ""))
 
     return script
 
@@ -262,9 +259,9 @@ def test_what_was_best_before_a_divergence_counts(grids, scripted):
 
 
 def test_without_any_score_there_is_no_best(grids):
-    folder = grids.run(
-        "all_diverged", samples="first", warmup_steps=0, learning_rate_list=[1e38], save_best=True
-    )
+    flags = dict(samples="first", warmup_steps=0, learning_rate_list=[1e38], save_best=True)
+    folder = grids.run("all_diverged", code=1, **flags)
+    assert f"{SAMPLES[0]}: no configuration has a dev score, all diverged" in log_of(folder)
     assert results(folder)["prefix"].tolist() == [SAMPLES[0]]
     assert predictions(folder) == {}
     assert not (folder / "models").exists()
@@ -337,7 +334,9 @@ def test_options_are_ranked_where_the_task_has_some(grids, tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({TASK: "ACC"}))
     folder = grids.run("ranked", gym=tmp_path, scoring="rank", **QUICK)
     lines = predictions(folder)[f"{SAMPLES[0]}_best_test.jsonl"].splitlines()
-    assert {json.loads(line)["prediction"] for line in lines} <= set(options)
+    for line in map(json.loads, lines):
+        assert line["scores"].keys() == set(options)
+        assert line["prediction"] == max(line["scores"], key=line["scores"].get)
 
 
 def test_half_precision_and_accumulated_batches_train(grids):

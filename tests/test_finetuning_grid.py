@@ -1,5 +1,6 @@
 """Grids that are killed, extended, spread over processes, or met by failures: what is finished stays."""
 
+import json
 import multiprocessing
 import os
 import random
@@ -221,8 +222,10 @@ def test_two_processes_do_what_one_does_and_one_that_is_killed_takes_only_its_ow
     assert_same_grid(folder, finished_grid)
 
 
-def test_a_ray_cluster_does_what_one_process_does(grids, finished_grid):
+def test_a_ray_cluster_does_what_one_process_does(grids, finished_grid, monkeypatch):
     pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else other work on the machine would come first
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as here: other numbers of threads round otherwise
     folder = grids.run("ray", save_best=True, ray="local")
     assert_same_grid(folder, finished_grid)
 
@@ -283,7 +286,43 @@ def test_other_weights_are_refused(quick_grid, capsys):
     _, bart, out = quick_grid
     write_bart(bart, seed=6)
     told = refusal(quick_grid, capsys)
-    assert f"--output_dir {out}: its grid started from other weights than are in {bart} now; name" in told
+    assert f"--output_dir {out}: its grid started from other files (weights, settings, task vectors)" in told
+    assert f"than {bart} and the flags name now; name another folder" in told
+
+
+def test_a_path_may_be_spelt_otherwise(quick_grid, monkeypatch):
+    gym, bart, out = quick_grid
+    monkeypatch.chdir(gym.parent)
+    assert finetune(Path(gym.name), f"{bart}/", out, **QUICK) == 0
+    assert set(finished_lines(out).values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "fault"),
+    [
+        ("run.json", {"settings": {"task_dir": "x"}, "configurations": [["x"]]}, "is damaged; delete"),
+        (f"configurations/{SAMPLES[0]}_lr0.03_bsz6.json", {"prefix": "x"}, "delete it to run that"),
+        (f"configurations/{SAMPLES[0]}_lr0.03_bsz6.json", "{", "delete it to run that configuration again"),
+    ],
+)
+def test_damaged_files_are_told(quick_grid, capsys, file, content, fault):
+    path = quick_grid[2] / file
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    told = refusal(quick_grid, capsys)
+    assert str(path) in told
+    assert fault in told
+
+
+def test_a_samples_models_are_tidied_away_as_soon_as_its_best_is_known(grids, finished_grid, monkeypatch):
+    left = []
+
+    def spy(self, configuration, outcome, keep=Grid.keep):
+        keep(self, configuration, outcome)
+        left.append(sorted(path.name for path in (self.folder / "models").iterdir()))
+
+    monkeypatch.setattr(Grid, "keep", spy)
+    grids.run("tidied", save_best=True)
+    assert left[len(LEARNING_RATES) - 1] == [f"{SAMPLES[0]}_best"]
 
 
 def test_other_settings_are_refused_but_for_those_that_change_no_result(quick_grid, capsys):

@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerFast
 
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.finetuning.settings import Configuration
-from routing_moe.finetuning.starts import Starts
+from routing_moe.finetuning.starts import Starts, along_route
 from routing_moe.finetuning.workbench import Workbench
 from routing_moe.task_vectors import load_task_vectors, save_task_vectors
 from routing_moe.upcycling import load_routing_bart
@@ -105,14 +105,14 @@ def test_a_one_hot_route_trains_as_a_plain_bart_what_it_trains_among_its_experts
 
 def test_a_router_gives_the_plain_bart_of_its_route(start_of, grids):
     model, words, mixture = start_of("one-hot", task_dir=plural(grids), **STORED)
-    assert words == "stored vector; plain BART"
+    assert words == "random vector; plain BART"
     assert_is_the_bart_of(model, mixture, mixture.routes_for(["plural"])[0])
 
 
 def test_merged_parameters_become_a_plain_bart_and_fixed_ones_answer_the_same(grids, mixture_of, start_of):
     task = dict(task_dir=plural(grids))
     model, words, mixture = start_of("merged", **task, **STORED)
-    assert words == "stored vector; plain BART"
+    assert words == "random vector; plain BART"
     assert_is_the_bart_of(model, mixture, mixture.routes_for(["plural"])[0])
     score = dict(do_train=None, learning_rate_list=None, bsz_list=None, total_steps=None, warmup_steps=None)
     plain = along(grids, mixture_of, "merged_plain", "merged", **task, **score, **STORED)
@@ -126,13 +126,13 @@ def test_merged_parameters_become_a_plain_bart_and_fixed_ones_answer_the_same(gr
 def test_soft_routes_keep_the_experts_unless_the_largest_are_asked_for(start_of, grids):
     task = dict(task_dir=plural(grids), **STORED)
     model, words, mixture = start_of("soft", **task)
-    assert words == "stored vector; fixed"
+    assert words == "random vector; fixed"
     assert (model.router, model.task_vectors) == (None, None)
     route_LE = mixture.routes_for(["plural"])[0]
     assert ((route_LE > 0) & (route_LE < 1)).all()
     assert torch.equal(model.routes_for(["plural"])[0], route_LE)
     model, words, mixture = start_of("soft", route_training="plain", **task)
-    assert words == "stored vector; plain BART"
+    assert words == "random vector; plain BART"
     assert_is_the_bart_of(model, mixture, route_LE)
 
 
@@ -176,7 +176,7 @@ def test_task_random_routes_are_drawn_for_each_task_and_kept_from_a_run_that_has
     for other in others:
         assert any(not torch.equal(naming[name], other[name]) for name in naming)
     stored, words, mixture = drawn_for(start_of, grids, "plural", "task random")
-    assert words == "random for the task, as trained; plain BART"
+    assert words == "random for the task, drawn in the run; plain BART"
     route_LE = mixture.task_routes[mixture.config.task_names.index("plural")]
     assert_equal(stored, mixture.to_bart(route_LE).state_dict())
     assert drawn_for(start_of, grids, TASK, "task random")[1] == "random for the task; plain BART"
@@ -246,8 +246,12 @@ def test_a_vector_is_learned_from_each_sample_and_leaves_no_trace_in_the_next(gr
     assert [one["route"] for one in both] == ["vector learned from 12 examples; fixed"] * 2
     assert bench.run(first) == both[0]
     assert Workbench(settings, None).run(second) == both[1]
-    route_1LE = bench.starts.of(SAMPLES[0], bench.file(SAMPLES[0], "train").encoded)[0].routes_for([TASK])
-    other_1LE = bench.starts.of(SAMPLES[1], bench.file(SAMPLES[1], "train").encoded)[0].routes_for([TASK])
+    route_1LE = bench.starts.of(SAMPLES[0], lambda: bench.file(SAMPLES[0], "train").encoded)[0].routes_for(
+        [TASK]
+    )
+    other_1LE = bench.starts.of(SAMPLES[1], lambda: bench.file(SAMPLES[1], "train").encoded)[0].routes_for(
+        [TASK]
+    )
     assert not torch.equal(route_1LE, other_1LE)
 
 
@@ -281,7 +285,7 @@ def test_router_and_vector_are_trained_only_where_that_is_asked_for(grids, mixtu
         changed_parts = {key.split(".")[0] for key in moved(before, after)}
         assert changed_parts == (parts if rate == 0 else {*parts, "model"})
         assert load_task_vectors(best)[0] == ["plural"]
-    words = {"vector": "stored vector; vector trained", "router": "stored vector; router and vector trained"}
+    words = {"vector": "random vector; vector trained", "router": "random vector; router and vector trained"}
     assert routes(grids / name) == {words[training]}
 
 
@@ -331,6 +335,35 @@ def test_a_run_of_the_published_code_is_fine_tuned_with_a_tokenizer_from_elsewhe
     assert routes(folder) == {"given vector; fixed"}
     losses = [step[1] for one in outcomes(folder).values() for step in one["curve"]]
     assert all(0 < loss < 10 for loss in losses)
-    assert json.loads((folder / "run.json").read_text())["start"].keys() == {"model.pt", "task_vecs.npy"}
+    own, given = {"model.pt", "task_vecs.npy"}, {"--taskvecs id2task.json", "--taskvecs task_vecs.npy"}
+    assert json.loads((folder / "run.json").read_text())["start"].keys() == own | given
     plain = grids.run("published_plain", route_training="plain", **start, **QUICK)
     assert routes(plain) == {"given vector; plain BART"}
+
+
+# ---- what a grid is held to
+
+
+def test_another_vector_under_the_same_name_is_refused(grids, mixture_of, tmp_path, capsys):
+    vectors_ND = np.eye(2, 8, dtype=np.float32)
+    save_task_vectors(tmp_path, ["elsewhere", TASK], vectors_ND)
+    along(grids, mixture_of, "given", "soft", taskvecs=tmp_path)
+    save_task_vectors(tmp_path, ["elsewhere", TASK], vectors_ND[::-1])
+    along(grids, mixture_of, "given", "soft", taskvecs=tmp_path, code=2)
+    assert "started from other files (weights, settings, task vectors)" in capsys.readouterr().err
+
+
+def test_routes_that_are_trained_are_not_explored(grids, mixture_of):
+    flags = dict(moe_init=True, init_dir=mixture_of("soft"), task_dir=plural(grids), **STORED)
+    settings = grids.settings("unused", route_training="vector", **flags)
+    mixture = load_routing_bart(RoutingBartForConditionalGeneration, mixture_of("soft") / "best")
+    mixture.config.exploration_epsilon = 0.5
+    model, _ = along_route(mixture, settings, None)
+    assert model.config.has_router
+    assert model.config.exploration_epsilon == 0
+
+
+def test_a_checkpoint_says_which_tasks_it_was_trained_on(mixture_of):
+    config = json.loads((mixture_of("one-hot") / "best/config.json").read_text())
+    assert config["trained_tasks"] == ["colour", "count", "opposite"]
+    assert config["random_vectors"] == ["plural"]

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         given = flags_given(build_parser(), argv)
         inputs = check_finetuning(settings, given)
         grid = Grid(inputs.settings, inputs.gym)
-        grid.load(start_checksums(inputs.start))
+        grid.load(start_checksums(inputs.settings, inputs.start))
         start_logging()
         for note in notes(settings, given, inputs.start):
             log.info("note: %s", note)
@@ -62,7 +62,10 @@ def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> i
         log.error("%d configurations failed; the same command tries them again:", len(failed))
         for line in failed:
             log.error("  %s", line)
-    return 1 if failed else 0
+    hopeless = grid.hopeless()
+    for line in hopeless:
+        log.error(line)
+    return 1 if failed or hopeless else 0
 
 
 def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> list[str]:

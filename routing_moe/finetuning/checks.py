@@ -18,7 +18,7 @@ from dataloader.options import find_options
 from routing_moe.checks import range_faults
 from routing_moe.configuration import RoutingBartConfig
 from routing_moe.finetuning.idle_flags import idle_flags
-from routing_moe.finetuning.settings import FREE_WHEN_CONTINUED, FinetuneSettings
+from routing_moe.finetuning.settings import FREE_WHEN_CONTINUED, PATHS, FinetuneSettings
 from routing_moe.finetuning.starts import SavedBart, find_start
 from routing_moe.finetuning.vectors import vector_faults
 from routing_moe.idle_flags import SOURCE_NAMES
@@ -136,11 +136,13 @@ def with_samples(settings: FinetuneSettings, gym: Gym) -> tuple[FinetuneSettings
     parts = ["train", "dev", *(["test"] if settings.do_predict else [])]
     for sample in chosen:
         faults += gym.check([task], parts, sample)
-    if settings.scoring == "rank" and not faults and find_options(task, gym.metric(task), [gym]).name is None:
-        faults.append(
-            f"--scoring is rank, but {task} has no answer options: an options field in .jsonl files, a list "
-            "(A) ... (B) ... in the inputs, or a few labels; give --scoring generate"
-        )
+    if settings.scoring == "rank" and not faults:
+        source = faults.of(find_options, task, gym.metric(task), [gym])
+        if source and source.name is None:
+            faults.append(
+                f"--scoring is rank, but {task} has no answer options: an options field in .jsonl files, a "
+                "list (A) ... (B) ... in the inputs, or a few labels; give --scoring generate"
+            )
     return dataclasses.replace(settings, samples=list(chosen)), list(faults)
 
 
@@ -170,7 +172,7 @@ def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gy
             faults.of(fits, start.weights, config)
     if settings.moe_init:
         faults += route_faults(settings, start)
-        if not faults and learns_routes(settings, start):
+        if not faults and gyms and learns_routes(settings, start):
             faults += vector_faults(settings, start, gyms)
     return list(faults)
 
@@ -245,4 +247,8 @@ def folder_faults(settings: FinetuneSettings) -> list[str]:
         return [f"--output_dir {folder} holds a run of another command; name another folder"]
     if not any((folder / "configurations").glob("*.json")):  # what failed to start binds nobody
         return []
-    return differences(settings.to_dict(), saved, FREE_WHEN_CONTINUED, f"the grid in {folder}")
+    # What is there by a path may be spelt otherwise, or have moved: its checksum is looked at instead.
+    given = {name: getattr(settings, name) for name in PATHS}
+    there = {name for name, path in given.items() if path is None or Path(path).exists()}
+    found = differences(settings.to_dict(), saved, FREE_WHEN_CONTINUED | there, f"the grid in {folder}")
+    return [*found[:-1], f"{found[-1]}; for other settings name another --output_dir"] if found else []

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from dataloader.errors import InputError, in_brief
-from routing_moe.finetuning.settings import Configuration, FinetuneSettings
+from routing_moe.finetuning.settings import PATHS, Configuration, FinetuneSettings
 from routing_moe.finetuning.workbench import Workbench
 from routing_moe.tracking import peak_memory_gb
 from routing_moe.unseen_tasks import VectorChoice
@@ -29,7 +29,6 @@ from routing_moe.upcycling import is_hub_name
 
 RAY_RETRIES = 3  # of a configuration whose process or machine died
 WATCH_SECONDS = 1.0
-PATHS = ("task_dir", "init_dir", "checkpoint", "model", "taskvecs", "text_vectors", "train_dir", "output_dir")
 
 Outcomes = Iterator[tuple[Configuration, dict | Exception]]
 _benches: dict[str, Workbench] = {}  # at most one: what this process has loaded
@@ -178,9 +177,10 @@ def on_ray(settings: FinetuneSettings, choice, missing: list[Configuration]) -> 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    variables = worker_environment(max(1, settings.num_workers))
-    connect = {"address": settings.ray}
-    if settings.ray == "local":
+    variables, connect = worker_environment(settings.num_workers), {"address": settings.ray}
+    if settings.ray != "local":
+        del variables["OMP_NUM_THREADS"]  # Ray gives a task the threads of the one core that it reserves
+    else:
         connect |= {"num_cpus": settings.num_workers, "include_dashboard": False}
     try:
         ray.init(**connect, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": variables})
@@ -190,7 +190,9 @@ def on_ray(settings: FinetuneSettings, choice, missing: list[Configuration]) -> 
         ) from None
     try:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RAY_RETRIES)(run_configuration)
+        # max_calls=0: a process stays for the configurations that follow, also where it has a GPU.
+        options = dict(num_cpus=1, num_gpus=gpus, max_retries=RAY_RETRIES, max_calls=0)
+        task = ray.remote(**options)(run_configuration)
         # Machines of a cluster have working directories of their own.
         common = ray.put(dataclasses.replace(with_absolute_paths(settings), quiet=True)), ray.put(choice)
         pending = {task.remote(*common, c): c for c in missing}
@@ -202,7 +204,7 @@ def on_ray(settings: FinetuneSettings, choice, missing: list[Configuration]) -> 
 
 
 def with_absolute_paths(settings: FinetuneSettings) -> FinetuneSettings:
-    given = {name: getattr(settings, name) for name in PATHS}
+    given = {name: getattr(settings, name) for name in (*PATHS, "output_dir")}
     absolute = {
         name: str(Path(value).absolute())
         for name, value in given.items()

@@ -21,17 +21,22 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError, in_brief, told_with
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
+from dataloader.options import find_options
 from routing_moe.finetuning.executors import executor, model_folder
 from routing_moe.finetuning.settings import Configuration, FinetuneSettings
+from routing_moe.finetuning.starts import SavedBart
 from routing_moe.run_state import write_text
-from routing_moe.saved_mixtures import sha256
+from routing_moe.saved_mixtures import SavedMixture, sha256
+from routing_moe.starting import TOKENIZER_FILES
+from routing_moe.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.unseen_tasks import VectorChoice
 
 RESULTS_FILE = "results.csv"
 COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"]
+OUTCOME_KEYS = {*COLUMNS, "data"}
 BEST = "_best"  # after a sample's name: the row, the predictions and the model of its best configuration
 
 log = logging.getLogger(__name__)
@@ -52,22 +57,29 @@ class Grid:
         """
         self.start, run = start, self.folder / "run.json"
         saved = load_json_object(run, "the description of a grid") if run.is_file() else {}
-        before = [Configuration(*point) for point in saved.get("configurations", ())]
+        try:
+            before = [Configuration(*point) for point in saved.get("configurations", ())]
+            sorted(before)
+        except TypeError:
+            raise InputError(f"{run}: is damaged; delete {self.folder}, or name another folder") from None
         finished = {c for c in before if self.path(c).is_file()}
         # Weights of the hub are not here before they are first loaded.
         if finished and start and saved.get("start", start) not in (start, {}):
             raise InputError(
-                f"--output_dir {self.folder}: its grid started from other weights than are in "
-                f"{start_folder(self.settings)} now; name another folder"
+                f"--output_dir {self.folder}: its grid started from other files (weights, settings, task "
+                f"vectors) than {start_folder(self.settings)} and the flags name now; name another folder"
             )
         self.configurations = sorted(finished.union(self.wanted))
         self.samples = list(dict.fromkeys(c.prefix for c in self.configurations))
-        self.data = {sample: data_checksum(self.gym, self.settings.task, sample) for sample in self.samples}
+        self.data = {sample: data_checksum(self.gym, self.settings, sample) for sample in self.samples}
         for configuration in self.configurations:
             path = self.path(configuration)
             if not path.is_file():
                 continue
-            outcome = load_json_object(path, "the outcome of a configuration")
+            with told_with("", "; delete it to run that configuration again"):
+                outcome = load_json_object(path, "the outcome of a configuration")
+            if not outcome.keys() >= OUTCOME_KEYS:
+                raise InputError(f"{path}: is damaged; delete it to run that configuration again")
             if outcome.get("data") != self.data[configuration.prefix]:
                 raise InputError(
                     f"{path} is of other data than the files of {configuration.prefix} hold now; give back "
@@ -108,6 +120,7 @@ class Grid:
         self.failure(configuration).unlink(missing_ok=True)
         self.outcomes[configuration] = outcome
         self.write_results()
+        self.tidy(configuration.prefix)
 
     def note_failure(self, configuration: Configuration, error: Exception) -> str:
         """The error in brief; its traceback goes into a file beside where the outcome would be."""
@@ -149,17 +162,27 @@ class Grid:
     def write_results(self) -> None:
         write_text(self.folder / RESULTS_FILE, self.table().to_csv())
 
-    def tidy(self) -> None:
-        """Of every sample whose best is known, keep predictions and model of that alone."""
-        for sample in self.samples:
-            if best := self.best_of(sample):
-                for place in (self.predictions, lambda name: model_folder(self.folder, name)):
-                    if place(best.name).exists():
-                        remove(place(sample + BEST))
-                        place(best.name).rename(place(sample + BEST))
-                    for other in self.configurations:
-                        if other.prefix == sample:
-                            remove(place(other.name))
+    def tidy(self, sample: str) -> None:
+        """Once a sample's best is known, keep predictions and model of that alone."""
+        best = self.best_of(sample)
+        if best is None:
+            return
+        for place in (self.predictions, lambda name: model_folder(self.folder, name)):
+            if place(best.name).exists():
+                remove(place(sample + BEST))
+                place(best.name).rename(place(sample + BEST))
+            for other in self.configurations:
+                if other.prefix == sample:
+                    remove(place(other.name))
+
+    def hopeless(self) -> list[str]:
+        """A line for each sample all of whose configurations ended without a dev score."""
+        done = {sample: [c for c in self.configurations if c.prefix == sample] for sample in self.samples}
+        return [
+            f"{sample}: no configuration has a dev score, all diverged before the first; try lower rates"
+            for sample, own in done.items()
+            if all(c in self.outcomes for c in own) and self.best_of(sample) is None
+        ]
 
 
 def start_folder(settings: FinetuneSettings) -> str:
@@ -167,9 +190,15 @@ def start_folder(settings: FinetuneSettings) -> str:
     return settings.init_dir if settings.moe_init else settings.checkpoint or settings.model
 
 
-def start_checksums(start) -> dict[str, str]:
-    """SHA-256 of the files of the start's weights, by name."""
-    return {file.name: sha256(file) for file in start.files()}
+def start_checksums(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> dict[str, str]:
+    """SHA-256 of the files that decide what is started from: weights, settings, tokenizer, vectors given."""
+    place = Path(start.checkpoint if isinstance(start, SavedMixture) else start.source)
+    files = {file.name: file for file in start.files()}
+    files |= {name: place / name for name in ("config.json", *TOKENIZER_FILES)}
+    for flag in ("taskvecs", "text_vectors"):
+        if folder := getattr(settings, flag):
+            files |= {f"--{flag} {name}": Path(folder) / name for name in (NAMES_FILE, VECTORS_FILE)}
+    return {name: sha256(file) for name, file in files.items() if file.is_file()}
 
 
 def remove(path: Path) -> None:
@@ -179,9 +208,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def data_checksum(gym: Gym, task: str, sample: str) -> int:
-    """A checksum of the sample's texts, in all its parts that are there, and of the metric."""
+def data_checksum(gym: Gym, settings: FinetuneSettings, sample: str) -> int:
+    """A checksum of the sample's texts, in all its parts that are there, of the metric, and of the labels
+    that answers are ranked among, which come from the train files of all samples."""
+    task = settings.task
     checksum = zlib.crc32(gym.metric(task).encode())
+    if settings.scoring == "rank":
+        checksum = zlib.crc32(repr(find_options(task, gym.metric(task), [gym])).encode(), checksum)
     for part in ("train", "dev", "test"):
         try:
             examples = gym.examples(task, part, sample)
@@ -200,7 +233,7 @@ def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None
     """Run what is missing. Returns a line for each configuration that failed; raises InputError."""
     for name in ("configurations", "predictions"):
         (grid.folder / name).mkdir(parents=True, exist_ok=True)
-    missing, failed = grid.missing, []
+    missing, failed, routes = grid.missing, [], {"none"}
     total, done = len(grid.wanted), len(grid.wanted) - len(missing)
     log.info("%d configurations of %s, %d of them finished already", total, settings.task, done)
     if missing:
@@ -215,8 +248,12 @@ def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None
                 else:
                     grid.keep(configuration, outcome)
                     log.info("%s: %s", configuration, told(outcome))
+                    if (route := outcome["route"]) not in routes:
+                        log.info("route of %s: %s", configuration.prefix, route)
+                    routes.add(route)
     grid.write_results()
-    grid.tidy()
+    for sample in grid.samples:
+        grid.tidy(sample)
     return failed
 
 
@@ -242,6 +279,5 @@ def summary(grid: Grid) -> str:
         for part in ("dev", "test")
         if best[f"{part}_performance"].notna().any()
     )
-    return (
-        f"{grid.settings.task}: best of {len(best)} samples: {scores or 'none'}; {grid.folder / RESULTS_FILE}"
-    )
+    n, results = len(best), grid.folder / RESULTS_FILE
+    return f"{grid.settings.task}: best of {n} samples: {scores or 'none'}; {results}"

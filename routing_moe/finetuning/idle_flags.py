@@ -92,6 +92,7 @@ def _rules(settings: FinetuneSettings, start) -> list[tuple]:
             ("text_vectors", "train_dir"),
             f" {settings.task}, whose vector is in the mixture: no neighbour is looked for",
         ),
+        (settings.text_vectors, ("train_dir",), " --text_vectors, which has the texts"),
         (not learns_vector, ("vector_steps",), "out --task_vector learned"),
         (not (learns_vector or trains_vector), ("task_model_lr",), " a vector that is not trained"),
         (training != "router", ("router_lr",), "out --route_training router"),

@@ -23,6 +23,7 @@ FREE_WHEN_CONTINUED = {
     "max_tokens_per_micro_batch",
     "predict_batch_size",
 }
+PATHS = ("task_dir", "init_dir", "checkpoint", "model", "taskvecs", "text_vectors", "train_dir")
 ROUTE_TRAININGS = ("plain", "fixed", "vector", "router")
 
 

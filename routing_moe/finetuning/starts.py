@@ -6,6 +6,7 @@ plain BART costs, and the mixture is gone. Other routes keep the experts.
 
 import copy
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError, told_with
 from dataloader.jsonfile import load_json_object
+from routing_moe.configuration import RoutingBartConfig
 from routing_moe.finetuning.settings import FinetuneSettings
 from routing_moe.finetuning.vectors import given_vector
 from routing_moe.modeling import RoutingBartForConditionalGeneration, TaskVectors
@@ -67,6 +69,10 @@ def find_plain(checkpoint: str, model: str) -> SavedMixture | SavedBart:
     """A file of weights, a saved plain BART, a hub name, or a run of ours with one expert."""
     path = Path(checkpoint)
     if path.is_file():
+        beside = path.parent / "config.json"
+        is_ours = beside.is_file() and load_json_object(beside, "a configuration").get("model_type")
+        if is_ours == RoutingBartConfig.model_type:
+            raise InputError(f"{checkpoint}: a file of a run's checkpoint; name its folder, {path.parent}")
         return SavedBart(model, weights=checkpoint)
     if not path.is_dir():
         if is_hub_name(checkpoint):
@@ -102,17 +108,20 @@ class Starts:
         self.tokenizer = load_start_tokenizer(place, settings.model, self.loaded.config.vocab_size)
         self._sample = self._model = None
 
-    def of(self, sample: str, examples: EncodedExamples):
-        """(model, its route in words); the same object for sample after sample where all start alike."""
+    def of(self, sample: str, examples: Callable[[], EncodedExamples]):
+        """(model, its route in words); the same object for sample after sample where all start alike.
+
+        examples: gives the sample's train examples, if a vector is to be learned from them.
+        """
         learns = self.settings.moe_init and self.settings.task_vector == "learned"
         if self._model is None or (learns and sample != self._sample):
-            self._model, self.route = self._adapted(examples if learns else None)
-            self._model.to(self.device).config.task_names = [self.settings.task]
+            model, route = self._adapted(examples() if learns else None)
+            model.to(self.device).config.task_names = [self.settings.task]
+            train_what_is_asked(model, self.settings)
+            self._model, self._route, self._sample = model, route, sample
             if not learns:  # else the next sample needs the mixture as it is
                 self.loaded = None
-            train_what_is_asked(self._model, self.settings)
-            self._sample = sample
-        return self._model, self.route
+        return self._model, self._route
 
     def _adapted(self, examples: EncodedExamples | None):
         settings = self.settings
@@ -130,6 +139,7 @@ class Starts:
 def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | None):
     """(model, route in words) for the task, from a mixture that may be changed or shared."""
     source = settings.route_source or mixture.config.route_source
+    mixture.config.exploration_epsilon = 0.0  # that of training on many tasks
     if source in WITHOUT_VECTOR:
         route_LE = average_route(mixture) if source == "average" else None
         described = WITHOUT_VECTOR[source]
@@ -156,7 +166,8 @@ def own_vector(mixture, settings: FinetuneSettings) -> VectorChoice:
     """The task's vector in `--taskvecs`, else in the mixture."""
     if settings.taskvecs:
         return given_vector(settings)
-    return VectorChoice(settings.task, "stored", stored_vector(mixture, settings.task))
+    source = "random" if settings.task in mixture.config.random_vectors else "stored"
+    return VectorChoice(settings.task, source, stored_vector(mixture, settings.task))
 
 
 def default_training(mixture, route_LE: Tensor | None) -> str:
@@ -173,7 +184,9 @@ def task_route(mixture, settings: FinetuneSettings) -> tuple[Tensor, str]:
     """The route (L, E) drawn for the task: the mixture's own, if it was trained along such routes."""
     config = mixture.config
     if config.route_source == "fixed" and settings.task in config.task_names:
-        return mixture.task_routes[config.task_names.index(settings.task)], "random for the task, as trained"
+        return mixture.task_routes[
+            config.task_names.index(settings.task)
+        ], "random for the task, drawn in the run"
     seed = settings.seed + zlib.crc32(settings.task.encode())
     drawn = random_task_routes(1, config.num_layers, config.num_experts, n=1, seed=seed)[0]
     return drawn.to(mixture.device), "random for the task"

@@ -5,16 +5,15 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import PartialState
 
 from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError, in_short
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
-from dataloader.task_splits import load_split
-from routing_moe.checks import split_path_of
 from routing_moe.finetuning.settings import FinetuneSettings
-from routing_moe.run_state import load_run_settings, write_text
+from routing_moe.run_state import write_text
 from routing_moe.saved_mixtures import SavedMixture
 from routing_moe.starting import load_start_tokenizer
 from routing_moe.task_vectors import load_task_vectors
@@ -29,7 +28,7 @@ def needs_neighbour(settings: FinetuneSettings, start: SavedMixture) -> bool:
     """Whether the task's vector is to be a neighbour's; the others are given, stored or learned."""
     if settings.taskvecs or settings.task_vector == "learned":
         return False
-    return bool(vector_table(start).in_need([settings.task], settings.task_vector))
+    return bool(vector_table(settings, start).in_need([settings.task], settings.task_vector))
 
 
 def vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
@@ -54,21 +53,18 @@ def vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gy
             "--taskvecs, or another --task_vector: nearest, learned"
         )
     elif needs_neighbour(settings, start):
-        faults += text_source(settings, gyms).faults([task], vector_table(start).seen)
+        faults += text_source(settings, gyms).faults([task], vector_table(settings, start).seen)
     return list(faults)
 
 
-def vector_table(start: SavedMixture) -> VectorTable:
-    return VectorTable.of(start.config.task_names, start.config.random_vectors, trained_tasks(start))
+def vector_table(settings: FinetuneSettings, start: SavedMixture) -> VectorTable:
+    config = start.config
+    return VectorTable.of(config.task_names, config.random_vectors, neighbours(settings, start))
 
 
-def trained_tasks(start: SavedMixture) -> tuple[str, ...]:
-    """The train tasks of the run that the mixture is of, as far as that can still be told."""
-    try:
-        settings = load_run_settings(start.checkpoint.parent) or {}
-        return load_split(split_path_of(settings["train_dir"], settings["custom_tasks_splits"])).train
-    except (InputError, KeyError):
-        return ()
+def neighbours(settings: FinetuneSettings, start: SavedMixture) -> set[str]:
+    """Tasks whose vector the task may get: those trained on; where that is not known, all others."""
+    return set(start.config.trained_tasks) or set(start.config.task_names) - {settings.task}
 
 
 def text_source(settings: FinetuneSettings, gyms: list[Gym]) -> TextSource:
@@ -85,8 +81,17 @@ def find_neighbour(settings: FinetuneSettings, start: SavedMixture, gyms: list[G
     tokenizer = load_start_tokenizer(start.checkpoint, settings.model, model.config.vocab_size)
     texts = text_source(settings, gyms)
     (choice,) = choose_vectors(
-        model, tokenizer, [settings.task], settings.task_vector, trained_tasks(start), texts, settings.quiet
+        model,
+        tokenizer,
+        [settings.task],
+        settings.task_vector,
+        neighbours(settings, start),
+        texts,
+        settings.quiet,
     )
+    del model
+    if torch.cuda.is_available():  # what runs the configurations needs the room
+        torch.cuda.empty_cache()
     described = {name: value for name, value in vars(choice).items() if value is not None}
     write_text(path, json.dumps(described | {"vector_D": choice.vector_D.tolist()}, indent=1))
     return choice

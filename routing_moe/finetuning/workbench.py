@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
-from routing_moe.evaluation import TaskFile, load_task_files, predict
+from routing_moe.evaluation import TaskFile, answer, load_task_files, scores_table, texts_and_scores
 from routing_moe.finetuning.settings import Configuration, FinetuneSettings
 from routing_moe.finetuning.starts import Starts
 from routing_moe.results import prediction_lines
@@ -90,9 +90,9 @@ class Workbench:
         # A new one each time: its loss scaler and its list of optimizers must not outlive a configuration.
         accelerator = Accelerator(mixed_precision=self.settings.mixed_precision)
         sample = configuration.prefix
-        model, route = self.starts.of(sample, self.file(sample, "train").encoded)
+        model, route = self.starts.of(sample, lambda: self.file(sample, "train").encoded)
         if model is not self._model:
-            self._model, self._at_start = model, Weights(model)
+            self._model, self._at_start, self.best = model, Weights(model), Weights(model)
         self._at_start.put_back()
         model.zero_grad(set_to_none=True)  # one that failed may have left some
         trial = Trial(self, configuration, model, accelerator)
@@ -110,11 +110,12 @@ class Workbench:
             "curve": trial.curve,
             "predictions": {},
         }
-        trial.best.put_back()
+        if trial.best_score is not None:
+            self.best.put_back()
         if self.settings.do_predict and trial.best_score is not None:
             file = self.file(sample, "test")
-            outcome["test_performance"], draws = trial.score(file)
-            outcome["predictions"] = {"test": prediction_lines(file, draws)}
+            outcome["test_performance"], lines = trial.score(file)
+            outcome["predictions"] = {"test": lines}
         return outcome
 
     def save(self, folder) -> None:
@@ -131,7 +132,6 @@ class Trial:
     def __init__(self, bench: Workbench, configuration: Configuration, model, accelerator: Accelerator):
         self.bench, self.settings = bench, bench.settings
         self.configuration, self.model, self.accelerator = configuration, model, accelerator
-        self.best = Weights(model)
         self.best_score = self.best_step = self.diverged = None
         self.curve, self.steps_done = [], 0
 
@@ -167,14 +167,15 @@ class Trial:
         self.curve.append([step, train_loss, score])
         if self.best_score is None or score > self.best_score:
             self.best_score, self.best_step = score, step
-            self.best.take()
+            self.bench.best.take()
 
-    def score(self, file: TaskFile) -> tuple[float, list]:
-        """(the file's metric, predictions for each draw of routes)."""
-        scores, predictions = predict(
-            self.model, self.bench.starts.tokenizer, [file], self.settings.decoding(), self.accelerator
-        )
-        return float(scores["performance"][0]), predictions[0]
+    def score(self, file: TaskFile) -> tuple[float, str]:
+        """(the file's metric, its predictions as they are written out)."""
+        decoding = self.settings.decoding()
+        answers = answer(self.model, self.bench.starts.tokenizer, [file], decoding, self.accelerator)
+        scores = scores_table(self.model, [file], answers, decoding)
+        (draws,), (option_scores,) = texts_and_scores(answers)
+        return float(scores["performance"][0]), prediction_lines(file, draws, option_scores)
 
     def _waited_enough(self) -> bool:
         since_best = sum(step > self.best_step for step, *_ in self.curve)
