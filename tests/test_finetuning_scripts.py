@@ -131,7 +131,7 @@ def test_each_script_gives_every_task_its_start_and_the_published_grid(scripts, 
     code, calls, _ = scripts.run(script, "test count", "START", "mine", "--seed", "7", NUM_WORKERS="4")
     assert code == 0
     listed, *tuned, collected = calls
-    assert listed.startswith("-m dataloader.list_tasks --split")
+    assert listed.startswith("-m dataloader.list_tasks --gym")
     assert len(tuned) == 2
     for task, command in zip(("plural", "count"), tuned, strict=True):
         assert f"--task_dir {scripts.gym}/{task} --do_train --do_predict --model {scripts.bart}" in command
