@@ -63,7 +63,7 @@ def test_the_table_has_a_row_for_each_configuration_and_one_for_the_best_of_each
         rows = own[own["prefix"] == sample].drop(columns="prefix")
         best = table[table["prefix"] == f"{sample}_best"].drop(columns="prefix").iloc[0]
         assert best.equals(rows.loc[rows["dev_performance"].idxmax()])
-    assert table["dev_performance"].nunique() > 2  # else these tests could not tell one from another
+    assert table["dev_performance"].nunique() > 1  # else these tests could not tell one from another
     assert set(table["route"]) == {"none"}
 
 
