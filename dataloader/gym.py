@@ -76,7 +76,17 @@ class Gym:
 
     def has_sample(self, task: str, sample: str) -> bool:
         """Whether a task has a sample of this seed ("100") or whole prefix ("boolq_32_100")."""
-        return bool(self._named_samples(self.samples(task), sample))
+        return sample not in ("all", "first") and bool(self.named_samples(task, sample))
+
+    def named_samples(self, task: str, samples: str) -> list[str]:
+        """Prefixes of a task's samples: "all", "first", or of a seed or whole prefix; [] if none has it.
+
+        Raises InputError for an unknown task.
+        """
+        known = self.samples(task)
+        if samples in ("all", "first"):
+            return known if samples == "all" else known[:1]
+        return [name for name in known if samples in (name, name.rsplit("_", 1)[-1])]
 
     def has_part(self, task: str, part: str) -> bool:
         """Whether there is a file of this part for some sample of the task; False for an unknown task."""
@@ -178,22 +188,11 @@ class Gym:
         """Prefixes of the samples chosen; InputError for an unknown part, task or sample."""
         if part not in PARTS:
             raise InputError(f"unknown part '{part}'{did_you_mean(part, PARTS)} (known: {', '.join(PARTS)})")
-        known = self.samples(task)
-        if samples == "all":
-            chosen = known
-        elif samples == "first":
-            chosen = known[:1]
-        else:
-            chosen = self._named_samples(known, samples)
+        chosen = self.named_samples(task, samples)
         if not chosen:
-            raise InputError(
-                f"task '{task}' has no sample '{samples}' (all, first, or one of {', '.join(known)})"
-            )
+            known = ", ".join(self.samples(task))
+            raise InputError(f"task '{task}' has no sample '{samples}' (all, first, or one of {known})")
         return chosen
-
-    @staticmethod
-    def _named_samples(known: list[str], sample: str) -> list[str]:
-        return [name for name in known if sample in (name, name.rsplit("_", 1)[-1])]
 
     def _find_samples(self, task: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(sample for sample, _ in self._list(task)))

@@ -13,7 +13,7 @@ from routing_moe.settings import Settings
 from routing_moe.starting import ROUTING_FLAGS, architecture, checkpoint_to_start_from
 from routing_moe.task_vectors import load_task_vectors
 from routing_moe.unseen_tasks import TextSource, VectorTable
-from routing_moe.upcycling import load_bart_config, load_routing_config
+from routing_moe.upcycling import bart_fields, load_bart_config, load_routing_config
 
 ARCHITECTURE_FIELDS = {  # flags that a checkpoint has answers of its own to, and where it keeps them
     "num_experts": "num_experts",
@@ -88,7 +88,7 @@ def vanilla_faults(
     bart = faults.of(load_bart_config, settings.model, flag="model")
     if bart is None:
         return faults
-    known = {k: v for k, v in bart.to_dict().items() if k not in ("model_type", "architectures")}
+    known = bart_fields(bart)
     try:
         told_already = ["exploration_epsilon"]
         for name, choices in (("router_nn_type", ROUTERS), ("router_mode", ROUTER_MODES)):

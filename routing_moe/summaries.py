@@ -21,7 +21,7 @@ from routing_moe.run_state import load_run_settings
 
 RESULT_FILES = ("results.csv", "result.csv")  # the first that is there counts
 FOLDER_PREFIX = "singletask-"
-BEST = "_best"
+BEST = "_best"  # after a sample's name: the row (and predictions, and model) of its best configuration
 SCORES = ("dev_performance", "test_performance")
 PARTS = dict(zip(("dev", "test"), SCORES, strict=True))
 SUMMARY_COLUMNS = ("task", "entry", *SCORES, "n")

@@ -22,6 +22,11 @@ NOT_OF_A_BART = re.compile(
 )
 
 
+def bart_fields(config: BartConfig) -> dict:
+    """The fields of a plain BART's configuration that a `RoutingBartConfig` takes over."""
+    return {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
+
+
 def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
     """A routing BART whose E experts per layer are copies of a BART's layer plus N(0, init_eps) noise.
 
@@ -34,8 +39,7 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
     """
     if not isinstance(bart, nn.Module):
         bart = BartForConditionalGeneration.from_pretrained(bart, dtype=torch.float32)
-    fields = {k: v for k, v in bart.config.to_dict().items() if k not in ("model_type", "architectures")}
-    config = RoutingBartConfig(**{**fields, "num_experts": num_experts, **config_fields})
+    config = RoutingBartConfig(**{**bart_fields(bart.config), "num_experts": num_experts, **config_fields})
     model = cls(config)
     model.generation_config = bart.generation_config
     load_plain_weights(model, bart.state_dict(), init_eps)

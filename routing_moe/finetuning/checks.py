@@ -28,7 +28,7 @@ from routing_moe.saved_mixtures import SavedMixture
 from routing_moe.settings import differences
 from routing_moe.start_checks import position_faults
 from routing_moe.starting import load_start_tokenizer, load_vanilla_weights
-from routing_moe.upcycling import load_bart_config
+from routing_moe.upcycling import bart_fields, load_bart_config
 
 PUBLISHED_GRID = {"learning_rate_list": [1e-5, 2e-5, 5e-5], "bsz_list": [2, 4, 8]}
 SINGLE = {"learning_rate_list": "learning_rate", "bsz_list": "train_batch_size"}
@@ -124,15 +124,12 @@ def open_gym(settings: FinetuneSettings) -> Gym:
 def with_samples(settings: FinetuneSettings, gym: Gym) -> tuple[FinetuneSettings, list[str]]:
     """The settings with the prefixes of the samples that `--samples` names, and the faults of their files."""
     faults, task = Faults(), settings.task
-    known = faults.of(gym.samples, task, flag="task_dir") or []
-    chosen = {"all": known, "first": known[:1]}.get(settings.samples)
-    if chosen is None:
-        chosen = [sample for sample in known if settings.samples in (sample, sample.rsplit("_", 1)[-1])]
-        if known and not chosen:
-            faults.append(
-                f"--samples is {settings.samples!r}: no such sample of {task}; give all, first, or one of "
-                f"{', '.join(known)}"
-            )
+    chosen = faults.of(gym.named_samples, task, settings.samples, flag="task_dir") or []
+    if not chosen and not faults:
+        faults.append(
+            f"--samples is {settings.samples!r}: no such sample of {task}; give all, first, or one of "
+            f"{', '.join(gym.samples(task))}"
+        )
     parts = ["train", "dev", *(["test"] if settings.do_predict else [])]
     for sample in chosen:
         faults += gym.check([task], parts, sample)
@@ -179,10 +176,9 @@ def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gy
 
 def fits(weights: str, config: BartConfig) -> None:
     """Raises InputError if a file holds other weights than those of a plain BART of this configuration."""
-    fields = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
     with torch.device("meta"), no_init_weights(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that nothing is copied into such a model
-        model = RoutingBartForConditionalGeneration(RoutingBartConfig(**fields, num_experts=1))
+        model = RoutingBartForConditionalGeneration(RoutingBartConfig(**bart_fields(config), num_experts=1))
         load_vanilla_weights(model, weights, init_eps=0.0, flag="checkpoint")
 
 

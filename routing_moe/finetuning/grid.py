@@ -31,13 +31,13 @@ from routing_moe.finetuning.starts import SavedBart
 from routing_moe.run_state import write_text
 from routing_moe.saved_mixtures import SavedMixture, sha256
 from routing_moe.starting import TOKENIZER_FILES
+from routing_moe.summaries import BEST, RESULT_FILES
 from routing_moe.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.unseen_tasks import VectorChoice
 
-RESULTS_FILE = "results.csv"
+RESULTS_FILE = RESULT_FILES[0]
 COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"]
 OUTCOME_KEYS = {*COLUMNS, "data"}
-BEST = "_best"  # after a sample's name: the row, the predictions and the model of its best configuration
 
 log = logging.getLogger(__name__)
 
@@ -139,19 +139,25 @@ class Grid:
 
     # ---- tables
 
+    def of(self, sample: str) -> list[Configuration]:
+        """The sample's configurations."""
+        return [c for c in self.configurations if c.prefix == sample]
+
+    def is_complete(self, sample: str) -> bool:
+        return all(c in self.outcomes for c in self.of(sample))
+
     def best_of(self, sample: str) -> Configuration | None:
         """The first configuration of the best dev score, once all of the sample's are finished."""
-        own = [c for c in self.configurations if c.prefix == sample]
-        if not all(c in self.outcomes for c in own):
+        if not self.is_complete(sample):
             return None
-        scored = [c for c in own if self.outcomes[c]["dev_performance"] is not None]
+        scored = [c for c in self.of(sample) if self.outcomes[c]["dev_performance"] is not None]
         return max(scored, key=lambda c: self.outcomes[c]["dev_performance"], default=None)
 
     def table(self) -> pd.DataFrame:
         """A row per finished configuration, and after a sample's own its best, under `<sample>_best`."""
         rows = []
         for sample in self.samples:
-            rows += [self.row(c) for c in self.configurations if c.prefix == sample and c in self.outcomes]
+            rows += [self.row(c) for c in self.of(sample) if c in self.outcomes]
             if best := self.best_of(sample):
                 rows.append(self.row(best) | {"prefix": sample + BEST})
         return pd.DataFrame(rows, columns=COLUMNS)
@@ -171,17 +177,15 @@ class Grid:
             if place(best.name).exists():
                 remove(place(sample + BEST))
                 place(best.name).rename(place(sample + BEST))
-            for other in self.configurations:
-                if other.prefix == sample:
-                    remove(place(other.name))
+            for other in self.of(sample):
+                remove(place(other.name))
 
     def hopeless(self) -> list[str]:
         """A line for each sample all of whose configurations ended without a dev score."""
-        done = {sample: [c for c in self.configurations if c.prefix == sample] for sample in self.samples}
         return [
             f"{sample}: no configuration has a dev score, all diverged before the first; try lower rates"
-            for sample, own in done.items()
-            if all(c in self.outcomes for c in own) and self.best_of(sample) is None
+            for sample in self.samples
+            if self.is_complete(sample) and self.best_of(sample) is None
         ]
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from routing_moe.evaluation import Decoding, decoding_of
 from routing_moe.settings import Recipe
 
 # What may differ when a grid is continued or extended: none of it changes a configuration's result.
@@ -137,9 +136,6 @@ class FinetuneSettings:
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
-
-    def decoding(self) -> Decoding:
-        return decoding_of(self)
 
     def configurations(self) -> list[Configuration]:
         """The grid, in order."""

@@ -12,7 +12,14 @@ from tqdm import tqdm
 
 from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
-from routing_moe.evaluation import TaskFile, answer, load_task_files, scores_table, texts_and_scores
+from routing_moe.evaluation import (
+    TaskFile,
+    answer,
+    decoding_of,
+    load_task_files,
+    scores_table,
+    texts_and_scores,
+)
 from routing_moe.finetuning.settings import Configuration, FinetuneSettings
 from routing_moe.finetuning.starts import Starts
 from routing_moe.results import prediction_lines
@@ -171,7 +178,7 @@ class Trial:
 
     def score(self, file: TaskFile) -> tuple[float, str]:
         """(the file's metric, its predictions as they are written out)."""
-        decoding = self.settings.decoding()
+        decoding = decoding_of(self.settings)
         answers = answer(self.model, self.bench.starts.tokenizer, [file], decoding, self.accelerator)
         scores = scores_table(self.model, [file], answers, decoding)
         (draws,), (option_scores,) = texts_and_scores(answers)
