@@ -19,6 +19,7 @@ from filelock import FileLock
 from tiny_grids import LEARNING_RATES, QUICK, SAMPLES, TASK, finetune, log_of, outcomes, predictions, results
 from tiny_runs import assert_equal, weights, write_bart
 
+from routing_moe import workers
 from routing_moe.finetuning import executors
 from routing_moe.finetuning.grid import Grid
 from routing_moe.finetuning.workbench import Workbench
@@ -233,20 +234,20 @@ def test_a_ray_cluster_does_what_one_process_does(grids, finished_grid, monkeypa
 def test_workers_share_the_cores_unless_the_user_says_otherwise(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert executors.worker_environment(3)["OMP_NUM_THREADS"] == "2"
+    assert workers.worker_environment(3)["OMP_NUM_THREADS"] == "2"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert executors.worker_environment(3)["OMP_NUM_THREADS"] == "5"
+    assert workers.worker_environment(3)["OMP_NUM_THREADS"] == "5"
     before = dict(os.environ)
-    with executors.environment({"OMP_NUM_THREADS": "2", "NEW": "1"}):
+    with workers.environment({"OMP_NUM_THREADS": "2", "NEW": "1"}):
         assert (os.environ["OMP_NUM_THREADS"], os.environ["NEW"]) == ("2", "1")
     assert dict(os.environ) == before
 
 
 def test_gpus_are_those_that_the_user_left_visible(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5c1a")
-    assert executors.visible_gpus() == ["3", "GPU-5c1a"]
+    assert workers.visible_gpus() == ["3", "GPU-5c1a"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert executors.visible_gpus() == []
+    assert workers.visible_gpus() == []
 
 
 # ---- what a grid does not go on with
