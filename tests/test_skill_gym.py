@@ -13,6 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from task.skill_gym import TINY_BART, pretrain
 from task.skill_gym.denoising import add_noise, infill, permute_sentences
+from task.skill_gym.descriptions import DESCRIPTIONS
 from task.skill_gym.formats import FORMATS
 from task.skill_gym.generate import POOL_ROWS, SAMPLE_SEEDS, TEST_ROWS, generate, main
 from task.skill_gym.skills import PROBLEMS
@@ -154,6 +155,12 @@ def test_skill_table_says_what_the_names_say(gym):
     for name, row in table.items():
         assert set(row.values()) <= {"0", "1"}
         assert {column.split(":")[1] for column, value in row.items() if value == "1"} == set(name.split("-"))
+
+
+def test_every_task_is_described_by_a_sentence_of_its_own_and_the_file_says_the_same(gym):
+    assert list(DESCRIPTIONS) == [task.name for task in TASKS]
+    assert len(set(DESCRIPTIONS.values())) == len(TASKS)
+    assert json.loads((gym / "descriptions.json").read_text()) == DESCRIPTIONS
 
 
 # ------------------------------------------------------------------------------------ the tiny model

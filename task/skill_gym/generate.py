@@ -15,8 +15,8 @@ training has enough to learn from. Sorted as strings, `<task>_1536_0` comes befo
 No input occurs twice in a task, in whatever file, except in the copies of the test file. The same seed
 writes the same bytes. The seed draws the rows; the world and its facts never change (`world.py`).
 
-Beside the tasks: `metrics.json`, `split.json`, `ontology.json`, and `skills.csv`, the true skills of each
-task.
+Beside the tasks: `metrics.json`, `split.json`, `ontology.json`, `descriptions.json`, a sentence on what
+each task asks for, and `skills.csv`, the true skills of each task.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from task.skill_gym.descriptions import DESCRIPTIONS
 from task.skill_gym.formats import Row
 from task.skill_gym.tasks import TASKS, Task, metric_table, ontology, skill_table, split_table
 
@@ -109,6 +110,7 @@ def generate(output_dir: str | Path, seed: int = 0) -> None:
     tables = {
         "metrics.json": json.dumps(metric_table(), indent=2) + "\n",
         "ontology.json": json.dumps(ontology(), indent=2) + "\n",
+        "descriptions.json": json.dumps(DESCRIPTIONS, indent=2) + "\n",
         "skills.csv": _skills_csv(),
         "split.json": json.dumps(split_table(), indent=2) + "\n",
     }
