@@ -38,6 +38,8 @@ AT_LEAST_ONE = (
     "wait_step",
     "vector_steps",
     "num_workers",
+    "max_examples",
+    "bottleneck",
 )
 POSITIVE = (
     "predict_temperature",
@@ -46,6 +48,7 @@ POSITIVE = (
     "max_grad_norm",
     "adam_epsilon",
     "num_train_epochs",
+    "sigma",
 )
 NOT_NEGATIVE = (
     "anneal_rate",
@@ -173,7 +176,7 @@ def range_faults(settings) -> list[str]:
         for name in sorted(known - INFINITY_HAS_A_MEANING)
         if getattr(settings, name) in (math.inf, -math.inf)
     ]
-    if settings.seed >= 2**32:
+    if getattr(settings, "seed", 0) >= 2**32:
         faults.append(f"--seed is {settings.seed}; it must be below 2**32")
     if getattr(settings, "mixed_precision", None) == "fp16" and not torch.cuda.is_available():
         faults.append("--mixed_precision is fp16, which needs a GPU; on a CPU give bf16 or no")

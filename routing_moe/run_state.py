@@ -7,6 +7,7 @@ good one. Files named *.partial and *.previous are traces of such a kill; `find_
 """
 
 import contextlib
+import io
 import os
 import platform
 import shlex
@@ -17,7 +18,9 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
@@ -28,10 +31,22 @@ LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a file at once or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
+    """Write a file at once or not at all."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     os.replace(partial, path)
+
+
+def npz_bytes(**arrays) -> bytes:
+    """What `np.savez` would write."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
 
 
 @contextmanager
@@ -51,6 +66,21 @@ def replacing_directory(path: str | Path):
         os.rename(path, previous)
     os.rename(partial, path)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextmanager
+def alone_in(folder: str | Path):
+    """Keeps a second command out of an output folder, which is made, while the block runs. InputError if one
+    is there."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock", timeout=0):  # the system drops it when the process dies
+            yield
+    except Timeout:
+        raise InputError(
+            f"--output_dir {folder}: another command is at work there; wait for it or end it"
+        ) from None
 
 
 def unwritable(folder: str | Path) -> str | None:

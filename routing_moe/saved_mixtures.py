@@ -11,6 +11,7 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.configuration import RoutingBartConfig
 from routing_moe.modeling import RoutingBartForConditionalGeneration
 from routing_moe.run_state import find_checkpoint
+from routing_moe.starting import TOKENIZER_FILES
 from routing_moe.task_vectors import VECTORS_FILE, load_task_vectors
 from routing_moe.upcycling import load_routing_bart, load_routing_config, upstream_config
 
@@ -40,6 +41,10 @@ class SavedMixture:
         if self.is_published:
             return [self.checkpoint / "model.pt", self.checkpoint / VECTORS_FILE]
         return weight_files(self.checkpoint)
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the files that decide what it computes, by name."""
+        return checksums(self.files(), self.checkpoint)
 
 
 def find_mixture(folder: str | Path, checkpoint_name: str | None, name_flag: str) -> SavedMixture:
@@ -108,6 +113,13 @@ def weight_files(source: str | Path) -> list[Path]:
             return []
         path = Path(cached).parent
     return sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+
+
+def checksums(weights: list[Path], place: str | Path) -> dict[str, str]:
+    """SHA-256, by name, of files of weights and of the configuration and tokenizer in the folder `place`."""
+    files = {file.name: file for file in weights}
+    files |= {name: Path(place) / name for name in ("config.json", *TOKENIZER_FILES)}
+    return {name: sha256(file) for name, file in files.items() if file.is_file()}
 
 
 def sha256(file: Path) -> str:

@@ -1,9 +1,11 @@
 """The interchange format for task vectors: a folder with `id2task.json` and `task_vecs.npy`.
 
 `id2task.json` maps row numbers (as strings) to task names, `{"0": "boolq", ...}`; `task_vecs.npy` is an
-(N, D) float array. The published code writes and reads the same two files.
+(N, D) float array. The published code writes and reads the same two files. The commands of `task/task_emb`
+add `meta.json`, which says how the vectors were made and is not needed to use them.
 """
 
+import io
 import json
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import numpy as np
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
+from routing_moe.run_state import write_bytes, write_text
 
-NAMES_FILE, VECTORS_FILE = "id2task.json", "task_vecs.npy"
+NAMES_FILE, VECTORS_FILE, META_FILE = "id2task.json", "task_vecs.npy", "meta.json"
 
 
 def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
@@ -45,12 +48,14 @@ def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
 
 
 def save_task_vectors(folder: str | Path, names: list[str], vectors_ND: np.ndarray | None) -> None:
-    """Write both files into an existing folder; without vectors only that of the names."""
+    """Write both files into an existing folder, each at once; without vectors only that of the names."""
     folder = Path(folder)
-    numbered = {str(row): name for row, name in enumerate(names)}
-    (folder / NAMES_FILE).write_text(json.dumps(numbered), encoding="utf-8")
     if vectors_ND is not None:
-        np.save(folder / VECTORS_FILE, np.asarray(vectors_ND, dtype=np.float32))
+        content = io.BytesIO()
+        np.save(content, np.asarray(vectors_ND, dtype=np.float32))
+        write_bytes(folder / VECTORS_FILE, content.getbuffer())
+    numbered = {str(row): name for row, name in enumerate(names)}
+    write_text(folder / NAMES_FILE, json.dumps(numbered))
 
 
 def _read_names(path: Path) -> list[str]:

@@ -1,8 +1,9 @@
 """Text vectors of tasks: what a task's inputs look like to an encoder, before anything is trained on them.
 
-A task's vector is the mean, over its training inputs, of each input's mean encoder state. Only inputs are
-read, never answers, and without the task's name in front, so that names give nothing away. The states of
-padding and of the tokens put around every text (`<s>`, `</s>`) do not count: they are the same for all tasks.
+A task's vector is the mean, over its training inputs, of each input's mean encoder state (or of its state at
+`<s>`). Only inputs are read, never answers, and without the task's name in front, so that names give nothing
+away. In a mean, padding and the tokens put around every text (`<s>`, `</s>`) do not count: they are the same
+for all tasks.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from routing_moe.routes import average
 
 StatesOf = Callable[[Tensor, Tensor], Tensor]  # (input_ids (B, S), attention_mask (B, S)) -> states (B, S, D)
 INPUTS_PER_TASK = 256  # the mean of more is hardly another
+POOLINGS = ("mean", "bos")  # over the tokens of a text; its state at <s>, which has attended to all of them
 CUT_AT_ONCE = 1024  # texts among which batches are cut; bounds the time that the best cut takes
 PROGRESS_FROM = 2000  # texts; fewer are done before a progress bar could be read
 
@@ -36,6 +38,11 @@ class BareInputs(TextFormat):
         return text.lower() if self.do_lowercase else text
 
 
+def bare_inputs(text_format: TextFormat) -> BareInputs:
+    """The format of training without task names."""
+    return BareInputs(**dataclasses.asdict(text_format))
+
+
 def text_vectors(
     states_of: StatesOf,
     tokenizer,
@@ -43,12 +50,13 @@ def text_vectors(
     text_format: TextFormat,
     batch_tokens: int = 16384,
     quiet: bool = False,
+    pooling: str = "mean",
 ) -> np.ndarray:
     """Text vectors (N, D) as float32, in the order of the mapping.
 
     states_of: `encoder_states` of a model, or any such function. text_format: of training, whose limit and
-    case the inputs are read with. batch_tokens: padded tokens encoded at once. Every input counts the same,
-    whatever its length. Raises InputError for a task without inputs.
+    case the inputs are read with. batch_tokens: padded tokens encoded at once. pooling: one of POOLINGS.
+    Every input counts the same, whatever its length. Raises InputError for a task without inputs.
     """
     empty = [task for task, inputs in inputs_by_task.items() if not inputs]
     if empty:
@@ -62,9 +70,11 @@ def text_vectors(
     chosen, means = [], []
     for batch_B in _batches(encoded.source_lengths_N, batch_tokens):
         batch = encoded.collate(batch_B, pad_token_id=tokenizer.pad_token_id)
-        is_text_BS = (batch["attention_mask"] == 1) & ~torch.isin(batch["input_ids"], around)
         states_BSD = states_of(batch["input_ids"], batch["attention_mask"])
-        means.append(mean_states(states_BSD, is_text_BS).cpu().numpy())
+        counts_BS = (batch["attention_mask"] == 1) & ~torch.isin(batch["input_ids"], around)
+        if pooling == "bos":
+            counts_BS = torch.arange(states_BSD.shape[1]).expand(len(batch_B), -1) == 0
+        means.append(mean_states(states_BSD, counts_BS).cpu().numpy())
         chosen.append(encoded.task_ids_N[batch_B])
         progress.update(len(batch_B))
     progress.close()
@@ -113,14 +123,21 @@ def gym_with_inputs(gyms: Iterable[Gym], task: str) -> Gym | None:
 
 
 def train_inputs(gym: Gym, task: str, limit: int | None = None, most: int = INPUTS_PER_TASK) -> list[str]:
-    """Inputs in the train file of the task's first sample: at most so many, evenly spaced over the file.
+    """Inputs of `train_examples` of the task's first sample."""
+    return [example.input for example in train_examples(gym, task, "first", limit, most)]
 
-    limit: read the first so many lines only; None: all. No dev or test file is opened. Raises InputError for
-    malformed lines.
+
+def train_examples(
+    gym: Gym, task: str, samples: str, limit: int | None = None, most: int | None = INPUTS_PER_TASK
+) -> list[Example]:
+    """Examples in the train files of a task's samples: at most so many, evenly spaced over the files.
+
+    samples: "all", "first", or one by its seed or prefix. limit: read the first so many lines of a file only.
+    None for either: all. No dev or test file is opened. Raises InputError for malformed lines.
     """
-    examples = gym.pool([task], "train", "first", limit)
-    chosen = np.linspace(0, len(examples) - 1, min(len(examples), most)).round().astype(int)
-    return [examples[index].input for index in chosen]
+    examples = gym.pool([task], "train", samples, limit)
+    n = len(examples) if most is None else min(len(examples), most)
+    return [examples[index] for index in np.linspace(0, len(examples) - 1, n).round().astype(int)]
 
 
 # ---- parts
@@ -132,7 +149,7 @@ def _encode_inputs(tokenizer, inputs_by_task, text_format: TextFormat) -> Encode
         Example(task, task, text, ("",)) for task, inputs in inputs_by_task.items() for text in inputs
     ]
     rows = {task: row for row, task in enumerate(inputs_by_task)}
-    return encode(examples, tokenizer, BareInputs(**dataclasses.asdict(text_format)), rows)
+    return encode(examples, tokenizer, bare_inputs(text_format), rows)
 
 
 def _batches(lengths_N: np.ndarray, batch_tokens: int) -> Iterable[np.ndarray]:

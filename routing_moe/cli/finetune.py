@@ -24,7 +24,7 @@ from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, lear
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
 from routing_moe.finetuning.idle_flags import notes
 from routing_moe.finetuning.vectors import VECTOR_FILE, find_neighbour, needs_neighbour
-from routing_moe.run_state import describe_run, write_text
+from routing_moe.run_state import alone_in, describe_run, write_text
 from routing_moe.tracking import log_to_file, start_logging
 
 log = logging.getLogger("routing_moe")
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> int:
     """Run what is missing of the grid; 1 if configurations failed, which are listed last."""
-    with grid.alone():
+    with alone_in(grid.folder):
         failed = run(inputs, grid, command)
     log.info(summary(grid))
     if failed:

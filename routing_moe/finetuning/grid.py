@@ -13,12 +13,11 @@ import json
 import logging
 import shutil
 import zlib
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from dataloader.errors import InputError, in_brief, told_with
@@ -30,7 +29,6 @@ from routing_moe.finetuning.settings import Configuration, FinetuneSettings
 from routing_moe.finetuning.starts import SavedBart
 from routing_moe.run_state import write_text
 from routing_moe.saved_mixtures import SavedMixture, sha256
-from routing_moe.starting import TOKENIZER_FILES
 from routing_moe.summaries import BEST, RESULT_FILES
 from routing_moe.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.unseen_tasks import VectorChoice
@@ -86,18 +84,6 @@ class Grid:
                     "the old files, or name another --output_dir"
                 )
             self.outcomes[configuration] = outcome
-
-    @contextmanager
-    def alone(self):
-        """Keeps a second command out of the folder while the block runs. InputError if one is there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.folder / "lock", timeout=0):  # the system drops it when the process dies
-                yield
-        except Timeout:
-            raise InputError(
-                f"--output_dir {self.folder}: another command is at work there; wait for it or end it"
-            ) from None
 
     @property
     def missing(self) -> list[Configuration]:
@@ -195,14 +181,13 @@ def start_folder(settings: FinetuneSettings) -> str:
 
 
 def start_checksums(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> dict[str, str]:
-    """SHA-256 of the files that decide what is started from: weights, settings, tokenizer, vectors given."""
-    place = Path(start.checkpoint if isinstance(start, SavedMixture) else start.source)
-    files = {file.name: file for file in start.files()}
-    files |= {name: place / name for name in ("config.json", *TOKENIZER_FILES)}
+    """SHA-256 of the files that decide what is started from: those of the model, and vectors given."""
+    found = start.checksums()
     for flag in ("taskvecs", "text_vectors"):
         if folder := getattr(settings, flag):
-            files |= {f"--{flag} {name}": Path(folder) / name for name in (NAMES_FILE, VECTORS_FILE)}
-    return {name: sha256(file) for name, file in files.items() if file.is_file()}
+            files = {f"--{flag} {name}": Path(folder) / name for name in (NAMES_FILE, VECTORS_FILE)}
+            found |= {name: sha256(file) for name, file in files.items() if file.is_file()}
+    return found
 
 
 def remove(path: Path) -> None:

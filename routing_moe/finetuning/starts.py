@@ -21,7 +21,7 @@ from routing_moe.finetuning.settings import FinetuneSettings
 from routing_moe.finetuning.vectors import given_vector
 from routing_moe.modeling import RoutingBartForConditionalGeneration, TaskVectors
 from routing_moe.routes import random_task_routes
-from routing_moe.saved_mixtures import SavedMixture, find_mixture, weight_files
+from routing_moe.saved_mixtures import SavedMixture, checksums, find_mixture, weight_files
 from routing_moe.starting import load_start_tokenizer, load_vanilla_weights
 from routing_moe.unseen_tasks import VectorChoice, learn_vector, stored_vector
 from routing_moe.upcycling import is_hub_name, load_bart
@@ -50,6 +50,10 @@ class SavedBart:
     def files(self) -> list[Path]:
         return weight_files(self.weights or self.source)
 
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the files that decide what it computes, by name."""
+        return checksums(self.files(), self.source)
+
 
 def find_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
     """What `--moe_init --init_dir`, `--checkpoint` or `--model` name. Raises InputError."""
@@ -74,21 +78,31 @@ def find_plain(checkpoint: str, model: str) -> SavedMixture | SavedBart:
         if is_ours == RoutingBartConfig.model_type:
             raise InputError(f"{checkpoint}: a file of a run's checkpoint; name its folder, {path.parent}")
         return SavedBart(model, weights=checkpoint)
-    if not path.is_dir():
-        if is_hub_name(checkpoint):
-            return SavedBart(checkpoint)
+    if not path.is_dir() and not is_hub_name(checkpoint):
         raise InputError(f"{checkpoint}: not found; name a file of weights, a folder or a hub name")
-    config = path / "config.json"
-    fields = load_json_object(config, "a model's configuration") if config.is_file() else {}
-    if fields.get("model_type") == "bart" and "router_block_num" not in fields:
-        return SavedBart(checkpoint)
-    found = find_mixture(path, None, "checkpoint")
+    found = find_saved(checkpoint)
+    if isinstance(found, SavedBart):
+        return found
     if found.config.num_experts > 1:
         raise InputError(
             f"{found.checkpoint} is a mixture of {found.config.num_experts} experts; start from it with "
             f"--moe_init --init_dir {checkpoint}"
         )
     return found
+
+
+def find_saved(place: str) -> SavedMixture | SavedBart:
+    """A saved plain BART, a hub name, or a run or checkpoint of any number of experts. Raises InputError."""
+    path = Path(place)
+    if not path.is_dir():
+        if is_hub_name(place):
+            return SavedBart(place)
+        raise InputError(f"{place}: not found; name a folder or a hub name")
+    config = path / "config.json"
+    fields = load_json_object(config, "a model's configuration") if config.is_file() else {}
+    if fields.get("model_type") == "bart" and "router_block_num" not in fields:
+        return SavedBart(place)
+    return find_mixture(path, None, "checkpoint")
 
 
 # ---- along a route

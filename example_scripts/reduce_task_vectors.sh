@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Principal components of task vectors, fitted on the split's train tasks alone. As it is: of the Fisher vectors of
+# the embedded gym, which are computed if they are not there, to 16 dimensions. Environment:
+#   TASKVECS    folder of the vectors          (data/task_vectors/fisher)
+#   SPLIT       task split JSON                (that of the embedded gym)
+#   DIM         components                     (128; on the embedded gym 16)
+#   OUTPUT_DIR  folder of the reduced vectors  (TASKVECS with DIM behind its name)
+# Further flags of `python -m task.task_emb.reduce` may follow the script's name, in place of --transform log, which
+# is made for Fisher information.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+TASKVECS=${TASKVECS:-data/task_vectors/fisher}
+if [ -z "${SPLIT:-}" ]; then
+    make_skill_gym
+    SPLIT=data/skill_gym/split.json DIM=${DIM:-16}
+    if [ "$TASKVECS" = data/task_vectors/fisher ]; then
+        env -u MODEL -u DATA_DIR -u OUTPUT_DIR bash example_scripts/task_vectors.sh fisher
+    fi
+fi
+DIM=${DIM:-128}
+whole_numbers DIM
+[ $# -gt 0 ] || set -- --transform log
+"$PYTHON" -m task.task_emb.reduce \
+    --taskvecs "$TASKVECS" \
+    --custom_tasks_splits "$SPLIT" \
+    --dim "$DIM" \
+    --output_dir "${OUTPUT_DIR:-${TASKVECS%/}$DIM}" \
+    "$@"

@@ -1,0 +1,52 @@
+"""What the methods with a BART share: a model loaded once, a task's examples, fine-tuning on them."""
+
+from accelerate import Accelerator, PartialState
+
+from dataloader.encoding import EncodedExamples, encode
+from dataloader.gym import Example
+from routing_moe.finetuning.workbench import Weights
+from routing_moe.starting import load_tokenizer
+from routing_moe.stepping import Stepper
+from routing_moe.text_vectors import bare_inputs
+from task.task_emb.settings import GymSettings, TrainingSettings
+
+
+class BartBench:
+    """A BART (a routing BART of one expert, or a mixture) and its tokenizer, on the process's device."""
+
+    def __init__(self, settings: GymSettings):
+        self.settings, self.source = settings, settings.source()
+        found = settings.found_model()
+        self.model = found.load().to(PartialState().device).eval()
+        self.tokenizer = load_tokenizer(settings.tokenizer_place(found), self.model.config.vocab_size)
+
+    def encode(self, examples: list[Example]) -> EncodedExamples:
+        """Without the task's name in front, so that a vector tells of the data alone."""
+        task_ids = {example.task: 0 for example in examples}
+        return encode(examples, self.tokenizer, bare_inputs(self.settings.text_format), task_ids)
+
+
+class TrainingBench(BartBench):
+    """Fine-tunes on one task after the other, each from where the model started."""
+
+    settings: TrainingSettings
+
+    def keep_start(self) -> None:
+        """To be called once it is known what is trained."""
+        self.start = Weights(self.model)
+
+    def train_on(self, task: str, examples: EncodedExamples) -> None:
+        """Optimizer steps of the training loop's recipe; the model is in eval mode then.
+
+        Every step follows from the seed alone, so it does not matter which task came before. Raises
+        TrainingDiverged.
+        """
+        self.start.put_back()
+        self.model.zero_grad(set_to_none=True)  # a task that failed may have left some
+        self.model.config.task_names = [task]  # what an error names
+        # A new one each time: its loss scaler and its list of optimizers must not outlive a task.
+        accelerator = Accelerator(mixed_precision=self.settings.mixed_precision)
+        stepper = Stepper(self.model, examples, self.settings.recipe, accelerator)
+        for step in range(self.settings.total_steps):
+            stepper.step(step)
+        self.model.eval()

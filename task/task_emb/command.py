@@ -1,0 +1,100 @@
+"""What the commands that compute task vectors share: checks, running, messages."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from dataloader.errors import Faults, InputError, in_brief, told_with
+from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.run_state import alone_in
+from routing_moe.tracking import log_to_file, start_logging
+from task.task_emb.job import VectorJob
+from task.task_emb.settings import VectorSettings
+from task.task_emb.sources import chosen_tasks
+
+log = logging.getLogger("routing_moe")
+
+
+def compute_vectors(settings_class, parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
+    """Parse, check, compute what is missing, write; 1 if tasks failed, which are listed last."""
+    job = None
+    try:
+        settings = parse(settings_class, parser, argv)
+        start_logging()
+        job = check(settings)
+        command = None if argv is None else [*parser.prog.split(), *argv]
+        with alone_in(job.folder):
+            log_to_file(job.folder, "log.txt")
+            failed = job.run(command)
+    except InputError as error:
+        return tell(error)
+    except (OSError, SafetensorError) as error:  # a full disk, above all
+        log.error("stopped: %s; %s", in_brief(error), what_is_kept(job))
+        return 1
+    except KeyboardInterrupt:
+        print(f"interrupted; {what_is_kept(job)}", file=sys.stderr)
+        return 130
+    if failed:
+        log.error("%d tasks failed, so nothing but by_task/ is written; the same command tries them again:",
+                  len(failed))  # fmt: skip
+        for line in failed:
+            log.error("  %s", line)
+        return 1
+    log.info(told(job))
+    return 0
+
+
+def parse(settings_class, parser: argparse.ArgumentParser, argv: list[str] | None) -> VectorSettings:
+    values = vars(parse_or_guess(parser, argv))
+    values["tasks"] = tuple(values["tasks"]) if values["tasks"] else None
+    return settings_class(**values)
+
+
+def check(settings: VectorSettings) -> VectorJob:
+    """The job, with everything it needs found to be sound. Raises one InputError with all faults."""
+    faults = Faults(settings.faults())
+    source, data = faults.of(settings.source), {}
+    if source is not None:
+        tasks = faults.of(tasks_of, settings, source) or []
+        of_files = source.faults(tasks)
+        faults += of_files
+        data = {} if of_files else {task: source.checksum(task) for task in tasks}
+    job = VectorJob(settings, data, {} if faults else faults.of(settings.model_files) or {})
+    faults += job.faults()
+    if not faults:
+        faults.of(job.load)
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+    return job
+
+
+def tasks_of(settings: VectorSettings, source) -> list[str]:
+    split = settings.custom_tasks_splits
+    own = Path(settings.train_dir or "") / "split.json"
+    if split is None and settings.train_dir and own.is_file():
+        split = own
+    where = settings.train_dir or getattr(settings, "descriptions", None) or "the split"
+    with told_with(
+        "--custom_tasks_splits " if settings.custom_tasks_splits and settings.tasks is None else ""
+    ):
+        return chosen_tasks(settings.tasks, split, source.known, where)
+
+
+def told(job: VectorJob) -> str:
+    """What was written, in words."""
+    seconds = [job.finished[task].seconds for task in job.data]
+    (D,) = {len(found.vector_D) for found in job.finished.values()}
+    return (
+        f"{len(job.finished)} vectors of {D} dimensions in {job.folder}; {sum(seconds):.1f} s in all, "
+        f"{sum(seconds) / len(seconds):.2f} s a task"
+    )
+
+
+def what_is_kept(job: VectorJob | None) -> str:
+    if job is None:
+        return "nothing was begun"
+    total = len(job.data)
+    return f"{total - len(job.missing)} of {total} tasks are finished; the same command goes on"

@@ -1,0 +1,56 @@
+"""Text vectors after fine-tuning: as task.task_emb.text, by a BART that is first trained on the task.
+
+    python -m task.task_emb.finetuned_text --train_dir data/gym --model facebook/bart-base \\
+        --total_steps 100 --learning_rate 3e-5 --output_dir data/task_vectors/finetuned_text
+
+Every task starts from the same BART. It reads inputs and answers of the task's train files, nothing else.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from task.task_emb.arguments import training_parser, with_pooling
+from task.task_emb.benches import TrainingBench
+from task.task_emb.command import compute_vectors
+from task.task_emb.settings import TrainingSettings
+from task.task_emb.text import pooled_states
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetunedTextSettings(TrainingSettings):
+    """One field per flag of `python -m task.task_emb.finetuned_text`, which documents them."""
+
+    method: ClassVar[str] = "finetuned_text"
+
+    pooling: str = "mean"
+
+    def bench(self) -> "FinetunedTextBench":
+        return FinetunedTextBench(self)
+
+
+class FinetunedTextBench(TrainingBench):
+    def __init__(self, settings: FinetunedTextSettings):
+        super().__init__(settings)
+        self.keep_start()
+
+    def vector_of(self, task: str) -> np.ndarray:
+        examples = self.source.of(task)
+        self.train_on(task, self.encode(examples))
+        inputs = {task: [example.input for example in examples]}
+        return pooled_states(self.model, self.tokenizer, inputs, self.settings)
+
+
+def build_parser(description: str = "") -> argparse.ArgumentParser:
+    return with_pooling(training_parser(FinetunedTextSettings, description))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return compute_vectors(FinetunedTextSettings, build_parser(__doc__), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

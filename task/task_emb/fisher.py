@@ -1,0 +1,93 @@
+"""Fisher vectors: how much each adapter weight of a frozen BART matters for the answers of a task.
+
+    python -m task.task_emb.fisher --train_dir data/gym --model facebook/bart-base \\
+        --output_dir data/task_vectors/fisher
+    python -m task.task_emb.fisher --train_dir data/gym --model facebook/bart-base --weights layers \\
+        --average_over unit --output_dir data/task_vectors/fisher_layers
+    python -m task.task_emb.reduce --taskvecs data/task_vectors/fisher --dim 128 \\
+        --custom_tasks_splits split.json --output_dir data/task_vectors/fisher128
+
+Bottleneck adapters in every layer, the same at the start for all tasks, are trained on the task; the vector
+is the diagonal of their empirical Fisher information, the mean over train examples of the squared gradient
+of the answer's log-probability (Achille et al. 2019, Vu et al. 2020). With --weights layers, BART's own
+layers are trained and looked at. Only train files are read.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from task.task_emb.adapters import insert_adapters, layer_parameters
+from task.task_emb.arguments import fisher_parser
+from task.task_emb.benches import TrainingBench
+from task.task_emb.command import compute_vectors
+from task.task_emb.fisher_information import (
+    bart_log_likelihood,
+    diagonal_fisher,
+    fisher_batches,
+    fisher_vector,
+)
+from task.task_emb.settings import TrainingSettings
+
+DEFAULT_PARTS = {"adapters": "weight", "layers": "unit"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FisherSettings(TrainingSettings):
+    """One field per flag of `python -m task.task_emb.fisher`, which documents them."""
+
+    method: ClassVar[str] = "fisher"
+    WEIGHTS: ClassVar[tuple[str, ...]] = ("adapters", "layers")
+
+    weights: str = "adapters"
+    bottleneck: int = 16
+    average_over: str | None = None
+    learning_rate: float = 1e-3
+    total_steps: int = 200
+
+    @property
+    def part(self) -> str:
+        """What one number of a vector stands for: one of PARTS."""
+        return self.average_over or DEFAULT_PARTS[self.weights]
+
+    def bench(self) -> "FisherBench":
+        return FisherBench(self)
+
+
+class FisherBench(TrainingBench):
+    def __init__(self, settings: FisherSettings):
+        super().__init__(settings)
+        # vmap has rules for eager attention's operations, but for no fused kernel's.
+        self.model.set_attn_implementation("eager")
+        if settings.weights == "adapters":
+            self.parameters = insert_adapters(self.model, settings.bottleneck, settings.seed)
+        else:
+            self.parameters = layer_parameters(self.model)
+        self.keep_start()
+
+    def vector_of(self, task: str) -> np.ndarray:
+        self.train_on(task, self.encode(self.source.of(task)))
+        return fisher_vector(self.fisher_of(task), self.settings.part).cpu().numpy()
+
+    def fisher_of(self, task: str, compute=diagonal_fisher) -> dict:
+        """Fisher information on a task's train examples, of the weights as they are now."""
+        parameters = {name: p.detach() for name, p in self.parameters.items()}
+        n_parameters = sum(p.numel() for p in parameters.values())
+        examples, tokens = self.encode(self.source.of(task)), self.settings.max_tokens_per_micro_batch
+        batches = fisher_batches(examples, self.model, tokens, n_parameters)
+        return compute(bart_log_likelihood(self.model), parameters, batches)
+
+
+def build_parser(description: str = "") -> argparse.ArgumentParser:
+    return fisher_parser(FisherSettings, description)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return compute_vectors(FisherSettings, build_parser(__doc__), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""A folder of task vectors that is filled task by task.
+
+    run.json  log.txt                       settings, versions, checksums of the model; what happened
+    by_task/<task>.npz                      a finished task: vector, checksum of what it was made of, seconds
+    id2task.json  task_vecs.npy  meta.json  all of them together, once the last is finished
+
+A task is finished when its file is there. It is written at once or not at all, so a job that was killed, or
+is given further tasks, computes only what is missing; the three files of all tasks are a function of these.
+"""
+
+import dataclasses
+import json
+import logging
+import time
+import zipfile
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from dataloader.errors import InputError, in_brief
+from dataloader.jsonfile import load_json_object
+from routing_moe.run_state import describe_run, npz_bytes, unwritable, write_bytes, write_text
+from routing_moe.settings import differences
+from routing_moe.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors
+from routing_moe.workers import run_here, run_in_processes
+from task.task_emb.settings import VectorSettings
+from task.task_emb.sources import sha256_of
+
+RUN_FILE = "run.json"
+FREE_WHEN_CONTINUED = {"output_dir", "tasks", "train_dir", "custom_tasks_splits", "num_workers", "quiet"}
+
+log = logging.getLogger("routing_moe")
+_benches: dict = {}  # at most one: what this process has loaded
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A task's vector (D,) float32, the checksum of what it was made of, and the seconds it took."""
+
+    vector_D: np.ndarray
+    data: str
+    seconds: float
+
+
+def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float]:
+    """(vector (D,), seconds) of a task, on the bench that this process has for the settings."""
+    if settings not in _benches:
+        _benches.clear()
+        _benches[settings] = settings.bench()
+    began = time.perf_counter()
+    vector_D = np.asarray(_benches[settings].vector_of(task), dtype=np.float32)
+    if not np.isfinite(vector_D).all():
+        raise FloatingPointError("the vector has values that are not finite")
+    return vector_D, time.perf_counter() - began
+
+
+class VectorJob:
+    """The vectors of `tasks` in `settings.output_dir`, and of tasks finished there before.
+
+    data: {task: checksum of what its vector is made of}; model: {file: checksum}.
+    """
+
+    def __init__(self, settings: VectorSettings, data: Mapping[str, str], model: Mapping[str, str]):
+        self.settings, self.data, self.model = settings, dict(data), dict(model)
+        self.folder = Path(settings.output_dir)
+        self.finished: dict[str, Finished] = {}
+
+    def path(self, task: str) -> Path:
+        return self.folder / "by_task" / f"{task}.npz"
+
+    def faults(self) -> list[str]:
+        """Why the folder cannot be written into, or be continued; other settings matter once a task is
+        finished there."""
+        if reason := unwritable(self.folder):
+            return [f"--output_dir {reason}"]
+        run = self.folder / RUN_FILE
+        if not run.is_file():
+            names = (NAMES_FILE, VECTORS_FILE, "config.json", "results.csv")
+            foreign = [name for name in names if (self.folder / name).exists()]
+            other = (
+                f"--output_dir {self.folder} holds {' and '.join(foreign)} of something else; name another"
+            )
+            return [other] if foreign else []
+        saved = load_json_object(run, "the description of a folder of task vectors")
+        if saved.get("method") is None:
+            return [f"--output_dir {self.folder} holds a run of another command; name another folder"]
+        if not any(self.folder.glob("by_task/*.npz")) and not (self.folder / VECTORS_FILE).exists():
+            return []
+        if saved["method"] != self.settings.method:
+            return [
+                f"--output_dir {self.folder} holds vectors of the method {saved['method']!r}, not "
+                f"{self.settings.method!r}; name another folder"
+            ]
+        # What is there by a path may be spelt otherwise, or have moved: its checksum is looked at instead.
+        given = {name: getattr(self.settings, name) for name in self.settings.PATHS}
+        there = {name for name, path in given.items() if path is None or Path(path).exists()}
+        where, free = f"the vectors in {self.folder}", FREE_WHEN_CONTINUED | there
+        faults = differences(self.settings.to_dict(), saved.get("settings", {}), free, where)
+        # Weights of the hub are not here before they are first loaded.
+        if self.model and saved.get("model") not in (self.model, {}, None):
+            faults.append(
+                f"--output_dir {self.folder}: its vectors were made with other files than those of the model "
+                "that the flags name now"
+            )
+        return [*faults[:-1], f"{faults[-1]}; name another --output_dir"] if faults else []
+
+    def load(self) -> None:
+        """Read the vectors that are finished. Raises InputError for a broken file, or one of other data."""
+        self.finished = {}
+        for task in sorted({*self.data, *(path.stem for path in self.folder.glob("by_task/*.npz"))}):
+            if self.path(task).is_file():
+                found = read_finished(self.path(task))
+                if found.data != self.data.get(task, found.data):
+                    raise InputError(
+                        f"{self.path(task)} is of other data than {task} has now; delete it to compute that "
+                        "vector again, or name another --output_dir"
+                    )
+                self.finished[task] = found
+
+    @property
+    def missing(self) -> list[str]:
+        """Tasks asked for and not finished."""
+        return [task for task in self.data if task not in self.finished]
+
+    def keep(self, task: str, vector_D: np.ndarray, seconds: float) -> None:
+        """Write a task's vector."""
+        self.finished[task] = Finished(vector_D, self.data[task], seconds)
+        write_bytes(self.path(task), npz_bytes(vector_D=vector_D, data=self.data[task], seconds=seconds))
+
+    def run(self, command: list[str] | None) -> list[str]:
+        """Compute what is missing, then write all vectors. Returns a line for each task that failed."""
+        self.path("").parent.mkdir(exist_ok=True)
+        self.load()  # again, now that no other command is at work
+        write_text(self.folder / RUN_FILE, json.dumps(self.described(command), indent=1))
+        failed, total = [], len(self.data)
+        log.info("%s vectors of %d tasks, %d of them finished already", self.settings.method, total,
+                 total - len(self.missing))  # fmt: skip
+        bar = tqdm(
+            total=total,
+            initial=total - len(self.missing),
+            desc=self.settings.method,
+            unit="task",
+            disable=self.settings.quiet,
+        )
+        with bar, closing(self.outcomes()) as outcomes:  # whatever happens here, its processes end
+            for task, outcome in outcomes:
+                bar.update()
+                if isinstance(outcome, Exception):
+                    failed.append(f"{task}: {type(outcome).__name__}: {in_brief(outcome)}")
+                    log.error("failed: %s", failed[-1])
+                else:
+                    self.keep(task, *outcome)
+        if self.finished and not failed:
+            self.write(command)
+        return failed
+
+    def outcomes(self):
+        """(task, (vector, seconds) or what it died of) of what is missing, as each ends."""
+        if not self.missing:
+            return
+        workers = min(self.settings.num_workers, len(self.missing))
+        if workers > 1:
+            quiet = dataclasses.replace(self.settings, quiet=True)
+            yield from run_in_processes(compute, {task: (quiet, task) for task in self.missing}, workers)
+            return
+        try:
+            yield from run_here(compute, {task: (self.settings, task) for task in self.missing})
+        finally:
+            _benches.clear()
+
+    def described(self, command: list[str] | None) -> dict:
+        settings = self.settings.to_dict()
+        return {"method": self.settings.method, "model": self.model} | describe_run(settings, command)
+
+    def write(self, command: list[str] | None) -> None:
+        """The files of all tasks, meta.json last. Raises InputError if vectors differ in dimension."""
+        tasks = sorted(self.finished)
+        widths = {len(self.finished[task].vector_D) for task in tasks}
+        if len(widths) > 1:
+            raise InputError(f"{self.folder}/by_task holds vectors of {sorted(widths)} dimensions; delete it")
+        data = {task: self.finished[task].data for task in tasks}
+        seconds = [self.finished[task].seconds for task in tasks]
+        meta = {
+            "method": self.settings.method,
+            "model": getattr(self.settings, "model", None),
+            "dimension": widths.pop(),
+            "tasks": len(tasks),
+            "data_hash": sha256_of(part for item in data.items() for part in item),
+            "seconds_per_task": {"mean": float(np.mean(seconds)), "max": float(np.max(seconds))},
+        }
+        meta |= {k: v for k, v in self.described(command).items() if k not in meta}
+        meta |= {"model_files": self.model, "data": data}
+        vectors_ND = np.stack([self.finished[task].vector_D for task in tasks])
+        save_task_vectors(self.folder, tasks, vectors_ND)
+        write_text(self.folder / META_FILE, json.dumps(meta, indent=1))
+
+
+def read_finished(path: Path) -> Finished:
+    """Raises InputError for a damaged file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            vector_D = file["vector_D"]
+            if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):
+                raise ValueError("no vector")
+            return Finished(vector_D, str(file["data"]), float(file["seconds"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        raise InputError(f"{path}: is damaged; delete it to compute that vector again") from None

@@ -1,0 +1,65 @@
+"""Random vectors: N(0, sigma), which say nothing of a task but tell it from the others.
+
+    python -m task.task_emb.random --train_dir data/gym --taskvecs_dim 128 \\
+        --output_dir data/task_vectors/random
+
+A task's vector follows from its name and the seed alone, whatever other tasks there are.
+"""
+
+import argparse
+import sys
+import zlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from dataloader.gym import Gym
+from task.task_emb.arguments import random_parser
+from task.task_emb.command import compute_vectors
+from task.task_emb.settings import VectorSettings
+from task.task_emb.sources import Names
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomSettings(VectorSettings):
+    """One field per flag of `python -m task.task_emb.random`, which documents them."""
+
+    method: ClassVar[str] = "random"
+
+    taskvecs_dim: int = 768
+    sigma: float = 1.0
+    seed: int = 42
+
+    def source(self) -> Names:
+        return Names(Gym(self.train_dir).tasks() if self.train_dir else None)
+
+    def faults(self) -> list[str]:
+        """Ranges."""
+        dim = self.taskvecs_dim
+        wrong = [] if dim >= 1 else [f"--taskvecs_dim is {dim}; it must be at least 1"]
+        return super().faults() + wrong
+
+    def bench(self) -> "RandomBench":
+        return RandomBench(self)
+
+
+class RandomBench:
+    def __init__(self, settings: RandomSettings):
+        self.settings = settings
+
+    def vector_of(self, task: str) -> np.ndarray:
+        rng = np.random.default_rng([self.settings.seed, zlib.crc32(task.encode())])
+        return rng.normal(0.0, self.settings.sigma, self.settings.taskvecs_dim)
+
+
+def build_parser(description: str = "") -> argparse.ArgumentParser:
+    return random_parser(RandomSettings, description)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return compute_vectors(RandomSettings, build_parser(__doc__), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

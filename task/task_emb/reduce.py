@@ -1,0 +1,175 @@
+"""Task vectors of fewer dimensions: principal components, fitted on the train tasks alone.
+
+    python -m task.task_emb.reduce --taskvecs data/task_vectors/fisher --dim 128 \\
+        --custom_tasks_splits split.json --output_dir data/task_vectors/fisher128
+    python -m task.task_emb.reduce --taskvecs data/new_tasks/fisher --like data/task_vectors/fisher128 \\
+        --output_dir data/new_tasks/fisher128
+
+The first writes vectors of all tasks, and the reduction itself, which has seen the split's train tasks only.
+The second applies it to vectors of other tasks, made in the same way, for a router trained on the first.
+"""
+
+import json
+import logging
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataloader.errors import Faults, InputError, in_brief, in_short, told_with
+from dataloader.jsonfile import load_json_object
+from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.run_state import describe_run, unwritable, write_text
+from routing_moe.task_vectors import META_FILE, VECTORS_FILE, load_task_vectors, save_task_vectors
+from routing_moe.tracking import start_logging
+from task.task_emb.arguments import reduce_parser
+from task.task_emb.reduction import REDUCTION_FILE, Reduction
+from task.task_emb.sources import chosen_tasks
+
+log = logging.getLogger("routing_moe")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReduceSettings:
+    """One field per flag of `python -m task.task_emb.reduce`, which documents them."""
+
+    taskvecs: str
+    output_dir: str
+    dim: int | None
+    like: str | None
+    fit_on: list[str] | None
+    custom_tasks_splits: str | None
+    transform: str | None
+    no_standardisation: bool
+    whiten: bool
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = reduce_parser(__doc__)
+    settings = ReduceSettings(**vars(parse_or_guess(parser, argv)))
+    start_logging()
+    try:
+        names, vectors_ND = check(settings)
+        reduction, fitted = make_reduction(settings, names, vectors_ND)
+        with told_with(f"--taskvecs {settings.taskvecs}: "):
+            reduced_Nd = reduction(vectors_ND)
+        command = None if argv is None else [*parser.prog.split(), *argv]
+        write(settings, names, reduced_Nd, reduction, fitted, command)
+    except InputError as error:
+        return tell(error)
+    except OSError as error:  # a full disk, above all
+        log.error("stopped: %s", in_brief(error))
+        return 1
+    return 0
+
+
+# ---- check
+
+
+def check(settings: ReduceSettings) -> tuple[list[str], np.ndarray]:
+    """The folder's names and vectors. Raises one InputError with all faults."""
+    faults = Faults()
+    loaded = faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs")
+    faults += like_faults(settings) if settings.like else fit_faults(settings)
+    folder = Path(settings.output_dir)
+    if reason := unwritable(folder):
+        faults.append(f"--output_dir {reason}")
+    elif (folder / VECTORS_FILE).exists() and not (folder / REDUCTION_FILE).exists():
+        faults.append(f"--output_dir {folder} holds other task vectors; name another folder")
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+    return loaded
+
+
+def like_faults(settings: ReduceSettings) -> list[str]:
+    own = ("dim", "fit_on", "custom_tasks_splits", "transform", "no_standardisation", "whiten")
+    given = [f"--{name}" for name in own if getattr(settings, name)]
+    return [f"{' and '.join(given)}: a reduction that is there, --like, has its own"] if given else []
+
+
+def fit_faults(settings: ReduceSettings) -> list[str]:
+    if settings.dim is None:
+        return ["give the number of dimensions as --dim, or a reduction that is there as --like"]
+    return [] if settings.dim >= 1 else [f"--dim is {settings.dim}; it must be at least 1"]
+
+
+def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tuple[Reduction, list[str]]:
+    """The reduction, and the tasks that it was fitted on. Raises InputError."""
+    if settings.like:
+        with told_with("--like "):
+            fitted = load_json_object(Path(settings.like) / META_FILE, "the description of a reduction")
+            return Reduction.load(settings.like), fitted.get("fitted_on", [])
+    tasks = tasks_to_fit_on(settings, names)
+    n, D, dim = len(tasks), vectors_ND.shape[1], settings.dim
+    if dim > n - 1:
+        raise InputError(
+            f"--dim is {dim}, but {n} tasks span {n - 1} dimensions at most once their mean is taken off; "
+            f"give {n - 1} or less, or more tasks to fit on (--fit_on)"
+        )
+    if dim > D:
+        raise InputError(f"--dim is {dim}, but the vectors of {settings.taskvecs} have {D} dimensions")
+    rows = [names.index(task) for task in tasks]
+    with told_with(f"--taskvecs {settings.taskvecs}: "):
+        reduction = Reduction.fit(
+            vectors_ND[rows],
+            dim,
+            settings.transform or "none",
+            not settings.no_standardisation,
+            settings.whiten,
+        )
+    return reduction, tasks
+
+
+def tasks_to_fit_on(settings: ReduceSettings, names: list[str]) -> list[str]:
+    """The split's train tasks, unless others are named; of a folder without a split, all only if asked for."""
+    if settings.custom_tasks_splits is None and settings.fit_on == ["all"]:
+        return list(names)
+    if settings.custom_tasks_splits is None and settings.fit_on is None:
+        raise InputError(
+            "which are the train tasks? give --custom_tasks_splits; or --fit_on all, to fit on all"
+        )
+    tasks = chosen_tasks(settings.fit_on or ["train"], settings.custom_tasks_splits, None, "")
+    lacking = [task for task in tasks if task not in names]
+    if lacking:
+        raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(lacking)}, to fit on")
+    return tasks
+
+
+# ---- write
+
+
+def write(settings, names, reduced_Nd, reduction: Reduction, fitted: list[str], command) -> None:
+    """The folder, meta.json last; and a line on what is explained."""
+    folder = Path(settings.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    source = Path(settings.taskvecs) / META_FILE
+    of_source = load_json_object(source, "how the vectors were made") if source.is_file() else {}
+    meta = {
+        "method": f"{of_source.get('method', 'unknown')}, reduced",
+        "model": of_source.get("model"),
+        "dimension": reduced_Nd.shape[1],
+        "tasks": len(names),
+        "data_hash": of_source.get("data_hash"),
+        "fitted_on": fitted,
+        "explained_variance": reduction.explained_d.tolist(),
+        **describe_run(asdict(settings), command),
+        "source": of_source,
+    }
+    reduction.save(folder)
+    save_task_vectors(folder, names, reduced_Nd)
+    write_text(folder / META_FILE, json.dumps(meta, indent=1))
+    log.info(explained(reduction, len(fitted)))
+    log.info("%d vectors of %d dimensions in %s", len(names), reduced_Nd.shape[1], folder)
+
+
+def explained(reduction: Reduction, n_fitted: int) -> str:
+    """The part of the variance that the first components hold, in percent."""
+    sums, d = np.cumsum(reduction.explained_d) * 100, len(reduction.explained_d)
+    shown = sorted({k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256) if k < d} | {d})
+    parts = ", ".join(f"{k}: {sums[k - 1]:.1f}%" for k in shown)
+    return f"variance of the {n_fitted} tasks fitted on that the first components explain: {parts}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""The settings of a folder of task vectors, frozen and saved with it. Each method adds its own, and says what
+a vector is made of (`source`), by which model (`model_files`), and what computes it (`bench`)."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dataloader.encoding import TextFormat
+from dataloader.errors import Faults, InputError
+from dataloader.gym import Gym
+from routing_moe.checks import range_faults
+from routing_moe.finetuning.starts import SavedBart, find_saved
+from routing_moe.saved_mixtures import SavedMixture
+from routing_moe.settings import Recipe
+from routing_moe.start_checks import position_faults
+from routing_moe.starting import load_tokenizer
+from routing_moe.upcycling import load_bart_config
+from task.task_emb.sources import TrainFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorSettings(ABC):
+    """What all methods have. tasks: names and sections of the split; None: all of it, or of the gym."""
+
+    method: ClassVar[str]
+    # Paths, whose content is checksummed: they may be spelt otherwise when a folder is continued.
+    PATHS: ClassVar[tuple[str, ...]] = ()
+
+    output_dir: str
+    tasks: tuple[str, ...] | None = None
+    train_dir: str | None = None
+    custom_tasks_splits: str | None = None
+    num_workers: int = 1
+    quiet: bool = False
+
+    @abstractmethod
+    def source(self):
+        """What has the tasks' texts: one of `sources.py`. Raises InputError."""
+
+    def model_files(self) -> dict[str, str]:
+        """SHA-256 of the files of the model, by name; none for a method without. Raises InputError."""
+        return {}
+
+    def faults(self) -> list[str]:
+        """What is wrong with the method's own settings, beside their ranges."""
+        return range_faults(self)
+
+    @abstractmethod
+    def bench(self):
+        """What computes vectors: an object whose `vector_of(task)` gives an array (D,)."""
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GymSettings(VectorSettings):
+    """Methods that read train files with a BART."""
+
+    PATHS: ClassVar[tuple[str, ...]] = ("model", "tokenizer")
+    reads_answers: ClassVar[bool] = True
+    takes_mixtures: ClassVar[bool] = False
+
+    model: str = "facebook/bart-base"
+    tokenizer: str | None = None
+    samples: str = "first"
+    max_examples: int = 256
+    skip_malformed: bool = False
+    max_input_length: int = 512
+    max_output_length: int = 64
+    do_lowercase: bool = False
+    append_another_bos: bool = False
+    max_tokens_per_micro_batch: int = 16384
+
+    def source(self) -> TrainFiles:
+        gym = Gym(self.train_dir, self.skip_malformed)
+        return TrainFiles(gym, self.samples, self.max_examples, self.reads_answers)
+
+    def model_files(self) -> dict[str, str]:
+        return self.found_model().checksums()
+
+    def found_model(self) -> SavedBart | SavedMixture:
+        """The model, found on disk but not loaded. Raises InputError."""
+        found = find_saved(self.model)
+        if isinstance(found, SavedMixture) and found.config.num_experts > 1 and not self.takes_mixtures:
+            raise InputError(
+                f"{self.model} is a mixture of {found.config.num_experts} experts; {self.method} vectors "
+                "need a plain BART: a hub name, a saved folder or a run with one expert"
+            )
+        return found
+
+    def faults(self) -> list[str]:
+        """Ranges, lengths, and a model or tokenizer that cannot be used."""
+        faults = Faults(super().faults())
+        faults.of(lambda: self.text_format)
+        if found := faults.of(self.found_model, flag="model"):
+            config = found.config if isinstance(found, SavedMixture) else None
+            config = config or faults.of(load_bart_config, found.source, flag="model")
+            if config is not None:
+                faults += position_faults(self, config.max_position_embeddings, self.model)
+                flag = "tokenizer" if self.tokenizer else "model"
+                faults.of(load_tokenizer, self.tokenizer_place(found), config.vocab_size, flag=flag)
+        return list(faults)
+
+    def tokenizer_place(self, found: SavedBart | SavedMixture) -> str:
+        """Where the tokenizer is: `--tokenizer`, else beside the model."""
+        beside = found.checkpoint if isinstance(found, SavedMixture) else found.source
+        return self.tokenizer or str(beside)
+
+    @property
+    def text_format(self) -> TextFormat:
+        """Raises InputError for a length that no text fits into."""
+        return TextFormat(
+            self.max_input_length, self.max_output_length, self.do_lowercase, self.append_another_bos
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(GymSettings):
+    """Methods that train on each task first."""
+
+    learning_rate: float = 3e-5
+    total_steps: int = 100
+    train_batch_size: int = 8
+    warmup_ratio: float = 0.06
+    weight_decay: float = 0.01
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 0.1
+    mixed_precision: str | None = None
+    seed: int = 42
+
+    @property
+    def recipe(self) -> Recipe:
+        shared = {field.name for field in dataclasses.fields(Recipe)} & {
+            field.name for field in dataclasses.fields(self)
+        }
+        return Recipe(
+            warmup_steps=int(self.total_steps * self.warmup_ratio),
+            **{name: getattr(self, name) for name in shared},
+        )

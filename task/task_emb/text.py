@@ -1,0 +1,64 @@
+"""Text vectors: the mean encoder state of a task's train inputs, before anything is trained on them.
+
+    python -m task.task_emb.text --train_dir data/gym --model facebook/bart-base \\
+        --output_dir data/task_vectors/text
+    python -m task.task_emb.text --train_dir data/gym --model models/moe --output_dir data/texts_of_moe
+
+The mean is over an input's tokens (without padding, <s> and </s>), then over inputs; or of the states at <s>.
+Of a mixture, states are those along the average of its experts: what --text_vectors of the other commands
+compares tasks by. Names of tasks are not read, nor answers, nor dev and test files.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from routing_moe.text_vectors import encoder_states, text_vectors
+from task.task_emb.arguments import gym_parser, with_pooling
+from task.task_emb.benches import BartBench
+from task.task_emb.command import compute_vectors
+from task.task_emb.settings import GymSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSettings(GymSettings):
+    """One field per flag of `python -m task.task_emb.text`, which documents them."""
+
+    method: ClassVar[str] = "text"
+    reads_answers: ClassVar[bool] = False
+    takes_mixtures: ClassVar[bool] = True
+
+    pooling: str = "mean"
+
+    def bench(self) -> "TextBench":
+        return TextBench(self)
+
+
+class TextBench(BartBench):
+    def vector_of(self, task: str) -> np.ndarray:
+        inputs = {task: [example.input for example in self.source.of(task)]}
+        return pooled_states(self.model, self.tokenizer, inputs, self.settings)
+
+
+def pooled_states(model, tokenizer, inputs: dict[str, list[str]], settings) -> np.ndarray:
+    """The text vector (D,) of the one task of `inputs`."""
+    tokens = settings.max_tokens_per_micro_batch
+    (vector_D,) = text_vectors(
+        encoder_states(model), tokenizer, inputs, settings.text_format, tokens, True, settings.pooling
+    )
+    return vector_D
+
+
+def build_parser(description: str = "") -> argparse.ArgumentParser:
+    return with_pooling(gym_parser(TextSettings, description))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return compute_vectors(TextSettings, build_parser(__doc__), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
