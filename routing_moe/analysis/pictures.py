@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,18 +68,20 @@ def plot_routes(
     ordered = ontology.order(tasks)
     routes_NLE = routes_NLE[[row_of[task] for task in ordered]]
     kinds = [ontology.category(task) for task in ordered]
-    colour_of = _colours(ontology)
+    colour_of = kind_colours(ontology)
     place = _Layout.measure(ordered, kinds, routes_NLE.shape[1:], title)
 
     figure = Figure(figsize=(place.width, place.height))
     FigureCanvasAgg(figure)
     _draw_heat(figure, place, routes_NLE, encoder_layers, kinds)
-    _draw_strips(figure, place, ordered, kinds, colour_of)
-    _draw_legend(figure, place, kinds, colour_of)
+    left = place.heat_left - GAP / 2 - 2 * STRIP_WIDTH
+    strips = axes_at(figure, left, place.heat_top, 2 * STRIP_WIDTH, place.heat_height)
+    draw_strips(strips, kinds, colour_of)
+    name_rows(strips, ordered, place.font)
+    _draw_colour_bar(figure, place)
+    draw_legend(figure, place.legend_left, place.heat_top + COLOUR_BAR_HEIGHT, kinds, colour_of)
     if title:
-        top = place.height - MARGIN
-        heading = figure.text(MARGIN / place.width, top / place.height, place.title, va="top", fontsize=11)
-        heading.set_parse_math(False)
+        draw_title(figure, place.title)
     write_figure(figure, path)
 
 
@@ -103,6 +105,11 @@ def _check(routes_NLE: np.ndarray, tasks: Sequence[str], encoder_layers: int, pa
         raise ValueError("routes hold values that are not finite")
     if not 0 <= encoder_layers <= shape[1]:
         raise ValueError(f"encoder_layers is {encoder_layers}, the routes have {shape[1]} layers in all")
+    check_picture_name(path)
+
+
+def check_picture_name(path: Path) -> None:
+    """Raises ValueError unless `path` ends in .png or .pdf."""
     if path.suffix.lower() not in (".png", ".pdf"):
         raise ValueError(f"{path}: a picture's name must end in .png or .pdf")
 
@@ -131,22 +138,19 @@ class _Layout:
     ):
         n_layers, n_experts = shape
         row_height = 0.2 if len(tasks) <= 30 else 0.155 if len(tasks) <= 120 else 0.135
-        font = min(8.0, row_height * 72 * 0.68)
+        font = row_font(row_height)
         # A layer is never narrower than its label, "enc 11", nor a column than can be seen.
         column_width = max(0.42 / n_experts, 0.2 if n_layers * n_experts <= 60 else 0.09)
         heat_width, heat_height = column_width * n_layers * n_experts, row_height * len(tasks)
         names = max(text_width(shown_name(task), font) for task in tasks)
         heat_left = MARGIN + names + GAP + 2 * STRIP_WIDTH + GAP / 2
-        legend_rows = _legend_rows(kinds)
-        # A third more for the categories, which are in bold.
-        legend = max(text_width(sub or category, 8 if sub else 10.5) + 0.45 for category, sub in legend_rows)
-        width = heat_left + heat_width + 2 * GAP + max(legend, 1.9) + MARGIN
+        legend_width, legend_height = legend_size(kinds)
+        width = heat_left + heat_width + 2 * GAP + max(legend_width, 1.9) + MARGIN
         wrapped = textwrap.fill(title, max(30, int((width - 2 * MARGIN) * 11))) if title else ""
         title_height = 0.2 * (wrapped.count("\n") + 1) + GAP if wrapped else 0.0
         heat_top = MARGIN + title_height + 0.34
         below = 0.3 if _labels_below(len(tasks)) else 0.0
-        legend_height = COLOUR_BAR_HEIGHT + LEGEND_ROW * len(legend_rows)
-        height = heat_top + max(heat_height + below, legend_height) + MARGIN
+        height = heat_top + max(heat_height + below, COLOUR_BAR_HEIGHT + legend_height) + MARGIN
         return cls(
             width,
             height,
@@ -160,15 +164,27 @@ class _Layout:
             wrapped,
         )
 
-    def axes(self, figure: Figure, left: float, top: float, width: float, height: float):
-        """Axes at a place given in inches from the left and upper edges."""
-        bottom = self.height - top - height
-        return figure.add_axes(
-            (left / self.width, bottom / self.height, width / self.width, height / self.height)
-        )
+    @property
+    def legend_left(self) -> float:
+        return self.heat_left + self.heat_width + 2 * GAP
+
+
+def axes_at(figure: Figure, left: float, top: float, width: float, height: float):
+    """New axes at a place given in inches from the figure's left and upper edges."""
+    whole_width, whole_height = figure.get_size_inches()
+    bottom = whole_height - top - height
+    return figure.add_axes(
+        (left / whole_width, bottom / whole_height, width / whole_width, height / whole_height)
+    )
+
+
+def row_font(row_height: float) -> float:
+    """The font size, in points, of names in rows so many inches high."""
+    return min(8.0, row_height * 72 * 0.68)
 
 
 def text_width(text: str, font: float) -> float:
+    """How many inches wide a line of text is, rather too many than too few."""
     if not text.strip():
         return 0.0
     outline = TextPath((0, 0), text.replace("$", "S"), size=font).get_extents()
@@ -176,8 +192,16 @@ def text_width(text: str, font: float) -> float:
 
 
 def shown_name(task: str) -> str:
+    """The name, or the beginning and end of one that is longer than LONGEST_NAME."""
     half = LONGEST_NAME // 2
     return task if len(task) <= LONGEST_NAME else f"{task[: half - 1]}…{task[-half:]}"
+
+
+def draw_title(figure: Figure, title: str, scale: float = 1.0) -> None:
+    """Writes a title, broken into lines already, into the upper left corner; scale: of letters and margin."""
+    width, height = figure.get_size_inches()
+    left, top = MARGIN * scale / width, (height - MARGIN * scale) / height
+    figure.text(left, top, title, va="top", fontsize=11 * scale).set_parse_math(False)
 
 
 def _labels_below(n_tasks: int) -> bool:
@@ -189,7 +213,7 @@ def _labels_below(n_tasks: int) -> bool:
 
 def _draw_heat(figure: Figure, place: _Layout, routes_NLE: np.ndarray, encoder_layers: int, kinds) -> None:
     n_tasks, n_layers, n_experts = routes_NLE.shape
-    axes = place.axes(figure, place.heat_left, place.heat_top, place.heat_width, place.heat_height)
+    axes = axes_at(figure, place.heat_left, place.heat_top, place.heat_width, place.heat_height)
     columns = n_layers * n_experts
     axes.imshow(
         routes_NLE.reshape(n_tasks, columns),
@@ -199,10 +223,7 @@ def _draw_heat(figure: Figure, place: _Layout, routes_NLE: np.ndarray, encoder_l
     for layer in range(1, n_layers):
         if layer != encoder_layers:
             axes.axvline(layer * n_experts, color="0.45", linewidth=0.6)
-    for row in range(1, n_tasks):
-        if kinds[row] != kinds[row - 1]:
-            new_category = kinds[row][0] != kinds[row - 1][0]
-            axes.axhline(row, color="0.45", linewidth=0.9 if new_category else 0.35)
+    draw_borders(axes.axhline, kinds)
     if 0 < encoder_layers < n_layers:
         axes.axvline(encoder_layers * n_experts, color="black", linewidth=2.5)
 
@@ -223,25 +244,49 @@ def _draw_heat(figure: Figure, place: _Layout, routes_NLE: np.ndarray, encoder_l
         )
 
 
+def _draw_colour_bar(figure: Figure, place: _Layout) -> None:
+    axes = axes_at(figure, place.legend_left, place.heat_top, 1.6, 0.13)
+    mappable = ScalarMappable(Normalize(0.0, 1.0), HEAT_COLOURS)
+    bar = Colorbar(axes, mappable, orientation="horizontal", ticks=[0, 0.5, 1])
+    bar.ax.tick_params(labelsize=7, length=2, pad=1.5)
+    bar.ax.set_title("weight of the expert", fontsize=8, loc="left", pad=3)
+
+
 # ---------------------------------------------------------------------------- kinds of tasks
+#
+# `kinds` holds the category and subcategory of each task, in the order of the picture's rows.
 
 
-def _draw_strips(figure: Figure, place: _Layout, tasks: list[str], kinds, colour_of: dict) -> None:
-    """Category and subcategory of each task as two strips of colour, with the task names on their left."""
+def draw_borders(line: Callable, kinds: Sequence[tuple[str, str]], scale: float = 1.0) -> None:
+    """A line wherever the kind changes, thinner between subcategories; `line`: axes.axhline or axvline."""
+    for row in range(1, len(kinds)):
+        if kinds[row] != kinds[row - 1]:
+            new_category = kinds[row][0] != kinds[row - 1][0]
+            line(row, color="0.45", linewidth=scale * (0.9 if new_category else 0.35))
+
+
+def draw_strips(axes, kinds: Sequence[tuple[str, str]], colour_of: dict, across: bool = False) -> None:
+    """Fills axes with two strips of colour, category left of subcategory; across: category above it."""
     strips = np.array([[colour_of[category, ""], colour_of[category, sub]] for category, sub in kinds])
-    left = place.heat_left - GAP / 2 - 2 * STRIP_WIDTH
-    axes = place.axes(figure, left, place.heat_top, 2 * STRIP_WIDTH, place.heat_height)
-    axes.imshow(strips, aspect="auto", interpolation="nearest", extent=(0, 2, len(tasks), 0))
-    axes.axvline(1, color="white", linewidth=1.5)
+    extent = (0, len(kinds), 2, 0) if across else (0, 2, len(kinds), 0)
+    axes.imshow(
+        strips.swapaxes(0, 1) if across else strips, aspect="auto", interpolation="nearest", extent=extent
+    )
+    (axes.axhline if across else axes.axvline)(1, color="white", linewidth=1.5)
     axes.spines[:].set_visible(False)
     axes.set_xticks([])
-    axes.set_yticks(np.arange(len(tasks)) + 0.5, [shown_name(task) for task in tasks], fontsize=place.font)
+    axes.set_yticks([])
+
+
+def name_rows(axes, tasks: Sequence[str], font: float) -> None:
+    """Writes the tasks' names on the left of axes whose row n goes from n to n + 1."""
+    axes.set_yticks(np.arange(len(tasks)) + 0.5, [shown_name(task) for task in tasks], fontsize=font)
     axes.tick_params(axis="y", length=0, pad=3)
     for label in axes.get_yticklabels():
         label.set_parse_math(False)
 
 
-def _colours(ontology: Ontology) -> dict[tuple[str, str], tuple[float, float, float]]:
+def kind_colours(ontology: Ontology) -> dict[tuple[str, str], tuple[float, float, float]]:
     """A hue per category, under (category, ""), and a shade of it per (category, subcategory).
 
     They hang on the ontology alone, so that a kind of task has the same colour in every picture.
@@ -264,27 +309,27 @@ def _shades(count: int) -> list[float]:
     return [float(half[index // 2]) for index in range(count) for half in [(pale, dark)[index % 2]]]
 
 
-def _legend_rows(kinds: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """[(category, "") or (category, subcategory), ...] in the order of the picture's rows."""
-    rows = []
-    for category, sub in dict.fromkeys(kinds):
-        rows += [(category, "")] if (category, sub) == UNCATEGORISED else [(category, ""), (category, sub)]
-    return list(dict.fromkeys(rows))
-
-
-def _draw_legend(figure: Figure, place: _Layout, kinds: list[tuple[str, str]], colour_of: dict) -> None:
-    """Right of the heat map its colour bar, and below that the names of the strips' colours."""
-    left = place.heat_left + place.heat_width + 2 * GAP
-    bar_axes = place.axes(figure, left, place.heat_top, 1.6, 0.13)
-    mappable = ScalarMappable(Normalize(0.0, 1.0), HEAT_COLOURS)
-    bar = Colorbar(bar_axes, mappable, orientation="horizontal", ticks=[0, 0.5, 1])
-    bar.ax.tick_params(labelsize=7, length=2, pad=1.5)
-    bar.ax.set_title("weight of the expert", fontsize=8, loc="left", pad=3)
-
+def legend_size(kinds: Sequence[tuple[str, str]]) -> tuple[float, float]:
+    """Width and height, in inches, of the legend that `draw_legend` draws with scale 1."""
     rows = _legend_rows(kinds)
-    width, height = place.width - left, LEGEND_ROW * len(rows)
-    axes = place.axes(figure, left, place.heat_top + COLOUR_BAR_HEIGHT, width, height)
-    axes.set(xlim=(0, width), ylim=(height, 0))
+    # A third more for the categories, which are in bold.
+    width = max(text_width(sub or category, 8 if sub else 10.5) + 0.45 for category, sub in rows)
+    return width, LEGEND_ROW * len(rows)
+
+
+def draw_legend(
+    figure: Figure,
+    left: float,
+    top: float,
+    kinds: Sequence[tuple[str, str]],
+    colour_of: dict,
+    scale: float = 1.0,
+) -> None:
+    """The names of the strips' colours, at a place given in inches; scale: of letters and patches."""
+    rows = _legend_rows(kinds)
+    width, height = figure.get_figwidth() - left, LEGEND_ROW * scale * len(rows)
+    axes = axes_at(figure, left, top, width, height)
+    axes.set(xlim=(0, width / scale), ylim=(height / scale, 0))
     axes.set_axis_off()
     for number, (category, sub) in enumerate(rows):
         middle = (number + 0.5) * LEGEND_ROW
@@ -296,14 +341,25 @@ def _draw_legend(figure: Figure, place: _Layout, kinds: list[tuple[str, str]], c
             )
         )  # fmt: skip
         weight = "normal" if sub else "bold"
-        name = axes.text(indent + 0.18, middle, sub or category, va="center", fontsize=8, fontweight=weight)
+        name = axes.text(
+            indent + 0.18, middle, sub or category, va="center", fontsize=8 * scale, fontweight=weight
+        )
         name.set_parse_math(False)
+
+
+def _legend_rows(kinds: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """[(category, "") or (category, subcategory), ...] in the order of the picture's rows."""
+    rows = []
+    for category, sub in dict.fromkeys(kinds):
+        rows += [(category, "")] if (category, sub) == UNCATEGORISED else [(category, ""), (category, sub)]
+    return list(dict.fromkeys(rows))
 
 
 # ---------------------------------------------------------------------------- the file
 
 
 def write_figure(figure: Figure, path: Path) -> None:
+    """Writes the figure at once or not at all, as the file's name ends: .png or .pdf."""
     kind = path.suffix.lower().removeprefix(".")
     # The same routes give the same bytes: PDF would note the time of writing.
     metadata = {"CreationDate": None} if kind == "pdf" else None

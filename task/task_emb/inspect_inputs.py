@@ -1,0 +1,187 @@
+"""What inspect is told to compare: flags, folders, tasks and labels, checked before anything is computed."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataloader.errors import Faults, InputError, did_you_mean, in_short, told_with
+from dataloader.list_tasks import tasks_named
+from dataloader.ontology import Ontology
+from dataloader.task_splits import SECTIONS
+from routing_moe.checks import ontology_path
+from routing_moe.run_state import unwritable
+from routing_moe.task_vectors import load_task_vectors
+from task.task_emb.labels import Labelling, ontology_labels, read_labels
+
+FEWEST_TASKS = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The command's flags."""
+
+    taskvecs: tuple[str, ...]
+    output_dir: Path
+    names: tuple[str, ...] | None
+    title: str | None
+    train_dir: str | None
+    task_ontology: str | None
+    labels: str | None
+    tasks: tuple[str, ...] | None
+    custom_tasks_splits: str | None
+    neighbours: int
+    similarity: str
+    centring: bool
+    permutations: int
+    seed: int
+
+    @property
+    def is_centred(self) -> bool:
+        """A Euclidean distance is the same with and without."""
+        return self.centring and self.similarity == "cosine"
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What the flags name, looked through. Rows of all `vectors` are those of `tasks`."""
+
+    vectors: dict[str, np.ndarray]  # {folder's name: (N, D)}
+    tasks: list[str]  # in the ontology's order
+    ontology: Ontology
+    labellings: dict[str, Labelling]
+    notes: list[str]
+
+
+def check(settings: Settings) -> Inputs:
+    """Reads all that the flags name. Raises InputError with every fault."""
+    faults, notes = Faults(number_faults(settings)), []
+    if fault := unwritable(settings.output_dir):
+        faults.append(f"--output_dir {fault}")
+    names = faults.of(names_of_folders, settings.taskvecs, settings.names) or settings.taskvecs
+    folders = [faults.of(load_task_vectors, folder, flag="taskvecs") for folder in settings.taskvecs]
+    ontology = faults.of(load_ontology, settings)
+    read = faults.of(read_labels, settings.labels, flag="labels") if settings.labels else {}
+    vectors, tasks = {}, None
+    if all(folders):
+        vectors = {name: dict(zip(*folder, strict=True)) for name, folder in zip(names, folders, strict=True)}
+        tasks = faults.of(common_tasks, vectors, settings, notes)
+    if tasks and settings.neighbours >= len(tasks):
+        faults.append(
+            f"--neighbours {settings.neighbours}: must be less than {len(tasks)}, the tasks' number"
+        )
+    if tasks and read and not any(task in labelling for labelling in read.values() for task in tasks):
+        guess = did_you_mean(tasks[0], {task for labelling in read.values() for task in labelling})
+        faults.append(
+            f"--labels {settings.labels}: has a label of none of the tasks, such as {tasks[0]}{guess}"
+        )
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+    tasks = ontology.order(tasks)
+    labellings = ontology_labels(tasks, ontology) | read
+    notes += label_notes(tasks, labellings)
+    stacked = {name: np.stack([rows[task] for task in tasks]) for name, rows in vectors.items()}
+    return Inputs(stacked, tasks, ontology, labellings, notes)
+
+
+def number_faults(settings: Settings) -> list[str]:
+    least = {"neighbours": 1, "permutations": 1, "seed": 0}
+    return [
+        f"--{name} {getattr(settings, name)}: must be at least {minimum}"
+        for name, minimum in least.items()
+        if getattr(settings, name) < minimum
+    ]
+
+
+def names_of_folders(folders: Sequence[str], names: Sequence[str] | None) -> list[str]:
+    """`names`, or the folders' own with as much of the path before as tells them apart."""
+    paths = [Path(os.path.abspath(folder)) for folder in folders]
+    faults = [f"--taskvecs: {path} is given twice" for path, n in Counter(paths).items() if n > 1]
+    if names is not None:
+        if len(names) != len(folders):
+            faults.append(f"--names: {len(names)} names for {len(folders)} folders")
+        faults += [f"--names: '{name}' is given twice" for name, n in Counter(names).items() if n > 1]
+        faults += ["--names: a name is empty"] * any(not name.strip() for name in names)
+    if faults:
+        raise InputError(faults)
+    if names is not None:
+        return list(names)
+    depths = [1] * len(paths)
+    while True:
+        tails = [str(Path(*path.parts[-depth:])) for path, depth in zip(paths, depths, strict=True)]
+        seen = Counter(tails)
+        if len(seen) == len(tails):
+            return tails
+        depths = [depth + (seen[tail] > 1) for depth, tail in zip(depths, tails, strict=True)]
+
+
+def load_ontology(settings: Settings) -> Ontology:
+    if settings.train_dir and not Path(settings.train_dir).is_dir():
+        raise InputError(f"--train_dir {settings.train_dir}: no such folder")
+    path = settings.task_ontology
+    if settings.train_dir:
+        path = ontology_path(settings.train_dir, settings.task_ontology)
+    with told_with("--task_ontology " if settings.task_ontology else ""):
+        return Ontology.load(path)
+
+
+def common_tasks(vectors: Mapping[str, Mapping], settings: Settings, notes: list[str]) -> list[str]:
+    """The tasks of --tasks, or all, of which every folder has a vector; notes which others are left out."""
+    known = list(dict.fromkeys(task for rows in vectors.values() for task in rows))
+    chosen = known if settings.tasks is None else chosen_tasks(settings, known)
+    if settings.tasks is None and settings.custom_tasks_splits:
+        notes.append("--custom_tasks_splits is not used without --tasks")
+    for name, rows in vectors.items():
+        if lacking := [task for task in chosen if task not in rows]:
+            notes.append(f"left out, as {name} has no vector of {len(lacking)}: {', '.join(lacking)}")
+    tasks = [task for task in chosen if all(task in rows for rows in vectors.values())]
+    if len(tasks) < FEWEST_TASKS:
+        whose = "--taskvecs" if settings.tasks is None else "--tasks"
+        have = "has a vector of" if len(vectors) == 1 else "all have a vector of"
+        found = f"{len(tasks)} ({in_short(tasks)})" if tasks else "none"
+        raise InputError(
+            f"{whose}: of {len(chosen)} tasks, {' and '.join(vectors)} {have} {found}; "
+            f"it takes {FEWEST_TASKS} at least"
+        )
+    return tasks
+
+
+def chosen_tasks(settings: Settings, known: Sequence[str]) -> list[str]:
+    """What the words of --tasks stand for. Raises InputError for a task that is in no folder."""
+    split = settings.custom_tasks_splits
+    if split is None and settings.train_dir:
+        split = Path(settings.train_dir) / "split.json"
+    sections = (*SECTIONS, "all")
+    faults, chosen = Faults(), []
+    for word in settings.tasks:
+        if word in sections and split is None:
+            faults.append(f"--tasks {word}: of which split? give --custom_tasks_splits or --train_dir")
+        elif word in sections or word.rpartition(":")[0].endswith(".json"):
+            chosen += faults.of(tasks_named, [word], split, flag="tasks") or []
+        elif word in known:
+            chosen.append(word)
+        else:
+            guess = did_you_mean(word, [*known, *sections])
+            faults.append(f"--tasks {word}: no folder has a vector of such a task{guess}")
+    if faults:
+        raise InputError(faults)
+    return list(dict.fromkeys(chosen))
+
+
+def label_notes(tasks: Sequence[str], labellings: Mapping[str, Labelling]) -> list[str]:
+    """Which tasks have no label of a kind, and so are left out of it."""
+    lacking = {kind: [task for task in tasks if task not in labels] for kind, labels in labellings.items()}
+    lacking.pop("subcategory")  # the same as for category
+    what = {"category": "not in the ontology"}
+    notes = [
+        f"{len(unknown)} of {len(tasks)} tasks {what.get(kind, f'without a label of {kind}')}: "
+        + (", ".join(unknown) if len(unknown) < len(tasks) else "all")
+        for kind, unknown in lacking.items()
+        if unknown
+    ]
+    if len(lacking["category"]) == len(tasks):
+        notes.append("no task has a category; name the ontology by --train_dir or --task_ontology")
+    return notes

@@ -1,0 +1,143 @@
+"""What kind each task is: the ontology's category and subcategory, and kinds of one's own from a CSV file.
+
+    task,format,skill:negation,skill:entailment
+    rte-negated,pair,1,1
+
+A column `kind:value` holds 0 or 1; those of a kind make one label, the values that are 1, such as
+"negation+entailment". Any other column is a kind, its cells are the labels. A task with an empty cell, or
+with a 0 in all columns of a kind, has no label of that kind.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dataloader.errors import InputError, did_you_mean, in_short
+from dataloader.ontology import UNCATEGORISED, Ontology
+
+ONTOLOGY_KINDS = ("category", "subcategory")
+ZERO_OR_ONE = {"0": False, "1": True, "0.0": False, "1.0": True}  # pandas writes 1.0 where a cell is empty
+
+Labelling = dict[str, str]  # {task: label}; tasks without one are not in it
+Row = tuple[int, list[str]]  # line in the file, cells
+
+
+def ontology_labels(tasks: Iterable[str], ontology: Ontology) -> dict[str, Labelling]:
+    """{"category": labelling, "subcategory": labelling}; tasks that the ontology does not know have none."""
+    kinds = {task: ontology.category(task) for task in tasks}
+    known = {task: kind for task, kind in kinds.items() if kind != UNCATEGORISED}
+    return {
+        "category": {task: category for task, (category, _) in known.items()},
+        # Two categories may each have an "other".
+        "subcategory": {task: f"{category}/{sub}" for task, (category, sub) in known.items()},
+    }
+
+
+def read_labels(path: str | Path) -> dict[str, Labelling]:
+    """{kind: labelling} of a CSV file, kinds in the order of its columns.
+
+    Raises InputError, naming file, line and column, with every fault: no column `task` or no other, a column
+    or a task twice, a task without a name, a line too long or too short, a `kind:value` cell other than 0, 1.
+    """
+    path = Path(path)
+    header, rows = _read_rows(path)
+    if faults := [f"{path}: {fault}" for fault in _header_faults(header)]:
+        raise InputError(faults)
+    faults = [f"{path}, line {line}: {fault}" for line, fault in _row_faults(header, rows)]
+    rows = [row for row in rows if len(row[1]) == len(header)]
+    faults += [f"{path}, {fault}" for fault in _cell_faults(header, rows)]
+    if faults:
+        raise InputError(faults)
+    tasks = [cells[header.index("task")] for _, cells in rows]
+    return {
+        kind: {
+            task: label
+            for task, (_, cells) in zip(tasks, rows, strict=True)
+            if (label := _label({value: cells[column] for value, column in columns.items()}))
+        }
+        for kind, columns in _kinds(header).items()
+    }
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
+    """The names of the columns, and the lines that are not empty."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if cells]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file (expected a CSV file with a column task)") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from None
+    return (rows[0][1], rows[1:]) if rows else ([], [])
+
+
+def _kinds(header: Sequence[str]) -> dict[str, dict[str, int]]:
+    """{kind: {value: number of the column}}; the value is "" for a column that holds labels."""
+    kinds: dict[str, dict[str, int]] = {}
+    for column, name in enumerate(header):
+        if name != "task":
+            kind, _, value = name.partition(":")
+            kinds.setdefault(kind, {})[value] = column
+    return kinds
+
+
+def _label(cells: dict[str, str]) -> str:
+    """The label that the cells {value: cell} of a kind stand for; "" for none."""
+    if "" in cells:
+        return cells[""]
+    if not all(cells.values()):
+        return ""
+    return "+".join(value for value, cell in cells.items() if ZERO_OR_ONE[cell])
+
+
+def _header_faults(header: Sequence[str]) -> list[str]:
+    if "task" not in header:
+        guess = did_you_mean("task", header)
+        return [f"has no column task{guess} (its columns: {in_short(list(header)) or 'none'})"]
+    faults = [f"column {name} is there twice" for name in dict.fromkeys(header) if header.count(name) > 1]
+    faults += [
+        f"column {number} is '{name}'; it must be a name, or kind:value"
+        for number, name in enumerate(header, start=1)
+        if not name.partition(":")[0] or name.endswith(":")
+    ]
+    kinds = _kinds(header)
+    if not kinds:
+        faults.append("has no column besides task")
+    for kind, columns in kinds.items():
+        if "" in columns and len(columns) > 1:
+            faults.append(f"has a column {kind} and columns {kind}:value; name one of the two differently")
+        if kind in ONTOLOGY_KINDS:
+            faults.append(f"column {kind}: that is what the ontology says; name it differently")
+    return faults
+
+
+def _row_faults(header: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, str]]:
+    """(line, fault) of lines of another length, of tasks without a name and of tasks that come twice."""
+    faults = []
+    lines: dict[str, int] = {}
+    for line, cells in rows:
+        if len(cells) != len(header):
+            faults.append((line, f"has {len(cells)} columns, the first line has {len(header)}"))
+            continue
+        task = cells[header.index("task")]
+        if not task:
+            faults.append((line, "column task is empty"))
+        elif task in lines:
+            faults.append((line, f"task {task} is there already, in line {lines[task]}"))
+        lines.setdefault(task, line)
+    return faults
+
+
+def _cell_faults(header: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """For each kind:value column the first cell that is not 0, 1 or empty, and how many more there are."""
+    faults = []
+    for column, name in enumerate(header):
+        wrong = [(line, cells[column]) for line, cells in rows if cells[column] not in (*ZERO_OR_ONE, "")]
+        if wrong and ":" in name:
+            line, cell = wrong[0]
+            more = f", and {len(wrong) - 1} more lines" if len(wrong) > 1 else ""
+            faults.append(f"line {line}, column {name}: '{cell}' is neither 0 nor 1{more}")
+    return faults

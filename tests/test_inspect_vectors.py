@@ -1,0 +1,346 @@
+"""inspect: what it writes of small folders, and what it refuses and leaves alone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+from mistakes import Place, assert_told, refused
+from tiny_runs import contents
+
+from routing_moe.task_vectors import save_task_vectors
+from task.skill_gym.tasks import TASKS
+from task.task_emb import inspect
+from task.task_emb.inspect_inputs import names_of_folders
+from task.task_emb.labels import read_labels
+
+ROOT = Path(__file__).resolve().parents[1]
+TREE = {"words": {"meaning": ["hot", "big"], "form": ["cats", "mice"]}, "numbers": {"all": ["one", "two"]}}
+NAMES = ["two", "mice", "hot", "one", "cats", "big"]  # not in the ontology's order
+# hot and big, cats and mice, one and two point the same way; words more like each other than like numbers.
+KNOWING = {
+    "hot": [1.0, 0.1, 0.0], "big": [1.0, 0.2, 0.0], "cats": [1.0, 2.0, 0.0],
+    "mice": [1.0, 2.2, 0.0], "one": [-1.0, -1.0, 3.0], "two": [-1.0, -1.0, 3.1],
+}  # fmt: skip
+LABELS = """\
+task,shape,skill:spell,skill:count
+hot,round,1,0
+big,round,1,0
+cats,flat,1,1
+mice,flat,1,1
+one,,0,1
+two,flat,0,1
+unheard,round,0,1
+"""
+
+
+def write_folder(folder, names=NAMES, vectors=KNOWING):
+    folder.mkdir(parents=True)
+    save_task_vectors(folder, list(names), np.array([vectors[name] for name in names]))
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A gym of an ontology and a split, labels, and two folders of vectors: one that knows, one of noise."""
+    place = Place(tmp_path, tmp_path / "gym", tmp_path / "none")
+    place.write(place.gym / "ontology.json", TREE)
+    place.split(train=["hot", "big", "cats", "mice"], dev=[], test=["one", "two"])
+    place.write(tmp_path / "labels.csv", LABELS)
+    write_folder(tmp_path / "knowing")
+    draw = np.random.default_rng(0)
+    write_folder(
+        tmp_path / "noise", [*NAMES, "extra"], {name: draw.normal(size=5) for name in [*NAMES, "extra"]}
+    )
+    return place
+
+
+def argv(place, *more, folders=("knowing", "noise")):
+    typed = ["--taskvecs", *(str(place.folder / name) for name in folders), "--output_dir", str(place.out)]
+    typed += ["--train_dir", str(place.gym), "--neighbours", "1", "--permutations", "200"]
+    return [*typed, *(str(word) for word in more)]
+
+
+def inspected(place, *more, **changed):
+    assert inspect.main(argv(place, *more, **changed)) == 0
+    return pd.read_csv(place.out / "agreement.csv").set_index(["vectors", "labelling"])
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    for name in ("plot_similarities", "plot_agreement"):
+        monkeypatch.setattr(inspect, name, lambda *args: None)
+
+
+# ---------------------------------------------------------------------------- what is written
+
+
+def test_tables_and_pictures_of_two_folders(place, capsys):
+    table = inspected(place, "--labels", place.folder / "labels.csv", "--title", "Small")
+    assert sorted(path.name for path in place.out.iterdir()) == [
+        "agreement.csv", "agreement.md", "agreement.pdf", "agreement.png",
+        "neighbours.csv", "similarity.pdf", "similarity.png",
+    ]  # fmt: skip
+    assert table.index.tolist() == [
+        (name, kind)
+        for name in ("knowing", "noise")
+        for kind in ("category", "subcategory", "shape", "skill")
+    ]
+    known = table.loc["knowing"]
+    assert known["accuracy"].tolist() == [1.0, 1.0, 0.8, 1.0]  # without one, two is nearest to hot
+    assert known["tasks"].tolist() == [6, 6, 5, 6]
+    assert known["labels"].tolist() == [2, 3, 2, 3]
+    assert set(known["dimension"]) == {3}
+    assert (known["p"] >= 1 / 201).all()
+    assert known.loc["subcategory", "silhouette"] > 0.9
+    assert known.loc["subcategory", "chance"] == pytest.approx(1 / 5, abs=0.05)  # one of five others
+    told = capsys.readouterr()
+    written = (place.out / "agreement.md").read_text()
+    assert told.out.startswith(written)
+    for path in place.out.iterdir():
+        assert path.suffix in told.out
+    assert "left out, as knowing has no vector of 1: extra" in told.err
+    assert "1 of 6 tasks without a label of shape: one" in told.err
+    assert imread(place.out / "similarity.png").std() > 0
+    assert (place.out / "agreement.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_table_in_words_has_a_row_per_folder_and_the_chance(place):
+    table = inspected(place, "--labels", place.folder / "labels.csv", "--names", "the $ one", "chance")
+    lines = (place.out / "agreement.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    assert rows[0] == ["vectors", "category (6)", "subcategory (6)", "shape (5)", "skill (6)"]
+    assert [row[0] for row in rows[2:]] == ["the $ one", "chance", "chance"]
+    found, other = table.loc["the $ one", "subcategory"], table.loc["chance", "subcategory"]
+    assert rows[2][2] == f"1.000 (p {found.p:.2g}) / {found.silhouette:.3f}"
+    assert float(rows[4][2]) == pytest.approx((found.chance + other.chance) / 2, abs=0.001)
+    assert "6 tasks; a cell is accuracy (p) / silhouette" in lines[0]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_neighbours_are_listed_with_what_they_have_in_common(place):
+    place.write(place.gym / "ontology.json", TREE | {"numbers": {"all": ["one"]}})
+    inspected(place, "--neighbours", "2")
+    table = pd.read_csv(place.out / "neighbours.csv", dtype=str, keep_default_na=False)
+    table = table[table["vectors"] == "knowing"].set_index(["task", "rank"])
+    assert len(table) == 6 * 2
+    assert table.loc[("hot", "1"), ["neighbour", "same_category", "same_subcategory"]].tolist() == [
+        "big", "1", "1"
+    ]  # fmt: skip
+    assert table.loc[("hot", "2"), ["category", "same_category", "same_subcategory"]].tolist() == [
+        "words", "1", "0"
+    ]  # fmt: skip
+    assert table.loc[("one", "1"), ["neighbour", "same_category", "same_subcategory"]].tolist() == [
+        "two",
+        "",
+        "",
+    ]
+    centred = np.array(list(KNOWING.values())) - np.mean(list(KNOWING.values()), axis=0)
+    one, two = centred[4], centred[5]
+    cosine = one @ two / np.linalg.norm(one) / np.linalg.norm(two)
+    assert float(table.loc[("one", "1"), "similarity"]) == pytest.approx(cosine, abs=1e-5)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_tasks_the_ontology_does_not_know_are_told_and_have_no_category(place, capsys):
+    place.write(place.gym / "ontology.json", TREE | {"numbers": {"all": ["one"]}})
+    table = inspected(place)
+    assert table.loc[("knowing", "category"), ["tasks", "scored"]].tolist() == [5, 4]
+    assert "1 of 6 tasks not in the ontology: two" in capsys.readouterr().err
+    place.write(place.gym / "ontology.json", {"a": {"b": ["c"]}})
+    assert inspected(place)["accuracy"].isna().all()
+    assert "name the ontology by --train_dir or --task_ontology" in (place.out / "agreement.md").read_text()
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("words", "tasks"),
+    [
+        (("train",), ["hot", "big", "cats", "mice"]),
+        (("test", "hot"), ["hot", "one", "two"]),
+        (("hot", "big", "extra", "one"), ["hot", "big", "one"]),
+        (("<gym>/split.json:train",), ["hot", "big", "cats", "mice"]),
+    ],
+)
+def test_tasks_are_chosen_by_name_and_by_section(place, words, tasks, capsys):
+    inspected(place, "--tasks", *map(place.filled_in, words))
+    table = pd.read_csv(place.out / "neighbours.csv")
+    assert list(table["task"].unique()) == tasks
+    assert ("left out" in capsys.readouterr().err) == ("extra" in words)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_measures_and_centring_change_what_is_near(place):
+    draw = np.random.default_rng(1)
+    shifted = {name: np.array([100.0, 0, 0]) + draw.normal(size=3) for name in NAMES}
+    write_folder(place.folder / "shifted", NAMES, shifted)
+    found = {}
+    for flags in ([], ["--no_centring"], ["--similarity", "euclidean"]):
+        inspected(place, *flags, folders=["shifted"])
+        found[" ".join(flags)] = pd.read_csv(place.out / "neighbours.csv")["similarity"]
+    assert found[""].between(-1, 0.999).all()
+    assert (found["--no_centring"] > 0.999).all()
+    assert (found["--similarity euclidean"] < 0).all()
+
+
+@pytest.mark.parametrize("measure", ["cosine", "euclidean"])
+def test_zero_and_identical_vectors_are_no_reason_to_stop(place, measure):
+    write_folder(place.folder / "zero", NAMES, dict.fromkeys(NAMES, [0.0] * 4))
+    write_folder(
+        place.folder / "pairs", NAMES, {name: [float(name in ("hot", "big")), 1.0] for name in NAMES}
+    )
+    folders = ["zero", "pairs"]
+    table = inspected(place, "--similarity", measure, folders=folders)
+    assert table.loc["zero", ["accuracy", "silhouette", "chance", "p"]].isna().all(axis=None)
+    assert table.loc[("pairs", "subcategory"), "accuracy"] >= 1 / 3
+    row = next(line for line in (place.out / "agreement.md").read_text().splitlines() if "| zero" in line)
+    assert [cell.strip() for cell in row.split("|")[2:-1]] == ["-", "-"]
+    assert "zero: all tasks are equally far apart" in (place.out / "agreement.md").read_text()
+    assert set(pd.read_csv(place.out / "neighbours.csv")["vectors"]) == {"pairs"}
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_order_of_rows_in_a_folder_does_not_matter_and_the_same_call_writes_the_same(place):
+    write_folder(place.folder / "turned", NAMES[::-1])
+    table = inspected(place, folders=["knowing", "turned"])
+    before = contents(place.out)
+    assert table.loc["knowing"].equals(table.loc["turned"])
+    (place.out / "agreement.md").write_text("old")
+    inspected(place, folders=["knowing", "turned"])
+    assert contents(place.out) == before
+
+
+def test_folders_are_called_by_as_much_of_their_path_as_tells_them_apart():
+    assert names_of_folders(["a/x/best", "a/y/best/", "b"], None) == ["x/best", "y/best", "b"]
+    assert names_of_folders(["p/x/best", "q/x/best", "q/y/best"], None) == ["p/x/best", "q/x/best", "y/best"]
+    assert names_of_folders(["a/b", "."], ["one", "two"]) == ["one", "two"]
+
+
+def test_labels_are_read_as_they_stand_and_joined_where_they_are_0_and_1(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("\ufeffskill:b,task,form,skill:a\n1,x,round,1\n\n0,y,,1.0\n0,z,flat,0\n,w,flat,1\n")
+    assert read_labels(path) == {
+        "skill": {"x": "b+a", "y": "a"},
+        "form": {"x": "round", "z": "flat", "w": "flat"},
+    }
+
+
+def test_the_script_takes_the_embedded_gym_and_its_skills(tmp_path):
+    names = [task.name for task in TASKS]
+    draw = np.random.default_rng(0)
+    for folder in ("one", "two"):
+        write_folder(tmp_path / folder, names, {name: draw.normal(size=4) for name in names})
+    environment = os.environ | {
+        "PYTHON": sys.executable,
+        "TASKVECS_DIRS": f"{tmp_path}/one {tmp_path}/two",
+        "OUTPUT_DIR": str(tmp_path / "out"),
+    }
+    for name in ("DATA_DIR", "SPLIT"):
+        environment.pop(name, None)
+    command = ["bash", str(ROOT / "example_scripts/inspect_task_vectors.sh"), "--permutations", "9"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "out/agreement.csv")
+    assert list(table["labelling"]) == ["category", "subcategory", "skill", "format", "vocabulary"] * 2
+    assert (table["p"] >= 0.1).all()
+
+
+# ---------------------------------------------------------------------------- mistakes
+
+
+def complaint(place, capsys, *more, **changed):
+    told = refused(place, capsys, lambda: inspect.main(argv(place, *more, **changed)))
+    return told.err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("flags", "fragments"),
+    [
+        (["--names", "a"], ["--names", "1 names for 2 folders"]),
+        (["--names", "a", "a"], ["--names", "'a' is given twice"]),
+        (["--neighbours", "6"], ["--neighbours 6", "less than 6"]),
+        (["--neighbours", "0"], ["--neighbours 0", "at least 1"]),
+        (["--permutations", "0"], ["--permutations 0", "at least 1"]),
+        (["--seed", "-1"], ["--seed -1", "at least 0"]),
+        (["--tasks", "hott", "big"], ["--tasks hott", "did you mean 'hot'?"]),
+        (["--tasks", "tset"], ["--tasks tset", "did you mean 'test'?"]),
+        (["--tasks", "test"], ["--tasks: of 2 tasks", "2 (one, two)", "takes 3"]),
+        (["--tasks", "dev"], ["--tasks", "the dev section is empty"]),
+        (
+            ["--tasks", "all", "--custom_tasks_splits", "<here>/none.json"],
+            ["--tasks <here>/none.json", "no such"],
+        ),
+        (["--train_dir", "<here>/nowhere"], ["--train_dir <here>/nowhere", "no such folder"]),
+        (["--task_ontology", "<here>/o.json"], ["--task_ontology <here>/o.json", "no such file"]),
+        (["--labels", "<here>/none.csv"], ["--labels <here>/none.csv", "no such file"]),
+        (["--similarity", "dot"], ["--similarity", "cosine", "euclidean"]),
+        (["--neighbors", "3"], ["--neighbors", "did you mean '--neighbours'?"]),
+        (["--output_dir", "<gym>/split.json/out"], ["--output_dir", "split.json is a file"]),
+    ],
+)
+def test_a_wrong_flag_is_told_as_it_was_typed(place, capsys, flags, fragments):
+    lines = complaint(place, capsys, *map(place.filled_in, flags))
+    assert_told(lines, *map(place.filled_in, fragments))
+
+
+def test_sections_need_a_split(place, capsys):
+    typed = [word for word in argv(place, "--tasks", "train") if word not in ("--train_dir", str(place.gym))]
+    lines = refused(place, capsys, lambda: inspect.main(typed)).err.splitlines()
+    assert_told(lines, "--tasks train", "--custom_tasks_splits or --train_dir")
+
+
+@pytest.mark.parametrize(
+    ("content", "fragments"),
+    [
+        ("Task,a\nhot,b\n", ["no column task", "did you mean 'Task'?"]),
+        ("", ["no column task", "none"]),
+        ("task\nhot\n", ["no column besides task"]),
+        ("task,a,a\nhot,b,c\n", ["column a is there twice"]),
+        ("task,a,\nhot,b,c\n", ["column 3 is ''"]),
+        ("task,a:\nhot,1\n", ["column 2 is 'a:'"]),
+        ("task,a,a:b\nhot,b,1\n", ["a column a and columns a:value"]),
+        ("task,category\nhot,b\n", ["column category", "name it differently"]),
+        ("task,a\nhot,b\nbig,c\nhot,d\n", ["line 4", "task hot", "in line 2"]),
+        ("task,a\nhot,b\nbig\n", ["line 3", "has 1 columns", "first line has 2"]),
+        ("task,a\n,b\n", ["line 2", "column task is empty"]),
+        ("task,a:b\nhot,1\nbig,yes\none,2\n", ["line 3, column a:b", "'yes'", "and 1 more"]),
+        ("task,a\nhoot,b\n", ["none of the tasks", "such as", "?"]),
+        (b"task,a\nhot,\xff\n", ["cannot be read"]),
+    ],
+)
+def test_a_wrong_table_of_labels_is_told_with_its_place(place, capsys, content, fragments):
+    place.write(place.folder / "labels.csv", content)
+    lines = complaint(place, capsys, "--labels", place.folder / "labels.csv", "--tasks", "hot", "big", "one")
+    assert_told(lines, f"--labels {place.folder / 'labels.csv'}", *fragments)
+
+
+def test_all_faults_are_told_together(place, capsys):
+    (place.folder / "broken").mkdir()
+    place.write(place.folder / "broken/id2task.json", "{}")
+    place.write(place.folder / "labels.csv", "task,a:b\nhot,3\nhot,4\n")
+    more = ["--labels", place.folder / "labels.csv", "--permutations", "0", "--names", "a", "b"]
+    lines = complaint(place, capsys, *more, folders=["knowing", "broken", "missing"])
+    assert len(lines) == 6
+    assert_told(lines, "--taskvecs", "broken", "lacks task_vecs.npy")
+    assert_told(lines, "--taskvecs", "missing", "lacks id2task.json and task_vecs.npy")
+    assert_told(lines, "line 3", "task hot is there already")
+    assert_told(lines, "line 2, column a:b", "'3'")
+
+
+def test_folders_without_tasks_in_common_or_given_twice_are_refused(place, capsys):
+    write_folder(place.folder / "others", ["hot", "x", "y"], {"hot": [1.0], "x": [2.0], "y": [3.0]})
+    assert_told(complaint(place, capsys, folders=["knowing", "others"]), "all have a vector of 1 (hot)")
+    assert_told(complaint(place, capsys, folders=["knowing", "noise/../knowing"]), "knowing is given twice")
+
+
+def test_an_unwritable_place_is_told_before_anything_is_computed(place, capsys, monkeypatch):
+    monkeypatch.setattr(inspect, "agreement", None)
+    monkeypatch.setattr(
+        "task.task_emb.inspect_inputs.unwritable", lambda folder: f"{folder}: cannot be written to"
+    )
+    assert_told(complaint(place, capsys), "--output_dir", "cannot be written to")
