@@ -2,7 +2,7 @@
 
 from routing_moe.settings import Settings
 
-STARTING_ONLY = ("model", "init_eps", "vanilla_checkpoint", "taskvecs")
+STARTING_ONLY = ("model", "init_eps", "vanilla_checkpoint")
 TRAINING_ONLY = (
     "initialize_from_vanilla",
     "resume",
@@ -84,12 +84,17 @@ def idle_flags(settings: Settings, given: set[str], fields: dict) -> list[str]:
         (not settings.do_predict, PREDICTION_ONLY, "out --do_predict"),
         (
             settings.do_train and not from_bart and not settings.resume,
-            STARTING_ONLY,
+            (*STARTING_ONLY, "taskvecs"),
             "out --initialize_from_vanilla: a checkpoint brings its own",
         ),
         (from_bart, ("checkpoint_name",), " --initialize_from_vanilla: --model is the start, best predicts"),
         *_routing_rules(settings, fields),
         (trained, ("task_vector",), " --predict_split train after --do_train: its tasks keep their own"),
+        (
+            not settings.do_train and settings.task_vector != "auto",
+            ("taskvecs",),
+            f" --task_vector {settings.task_vector}: no vector is taken from it",
+        ),
         (settings.task_vector == "stored", ("text_vectors",), " --task_vector stored: nothing is looked up"),
     ]
     told = {}  # the first reason of each flag

@@ -23,6 +23,7 @@ from routing_moe.results import ScoresFile, constant_scores, write_predictions
 from routing_moe.run_state import describe_run, write_text
 from routing_moe.settings import Settings
 from routing_moe.starting import checkpoint_to_start_from, load_start
+from routing_moe.task_vectors import load_task_vectors
 from routing_moe.tracking import log_to_file
 from routing_moe.unseen_tasks import choose_vectors, with_vectors
 
@@ -66,14 +67,15 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
 
 
 def give_vectors(settings: Settings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator) -> dict:
-    """Give tasks that need it the vector of their nearest task, as --task_vector says, and tell which.
+    """Give tasks that need it a vector of --taskvecs, or that of their nearest task, and tell which.
 
     Returns {task: what its route is read from} for all tasks; {} if each has its own vector.
     """
     if not model.config.has_router:
         return {}
     source, trained, is_main = settings.task_vector, inputs.split.train, accelerator.is_main_process
-    choices = choose_vectors(model, tokenizer, tasks, source, trained, inputs.texts, quiet=not is_main)
+    given = given_vectors(settings, tasks, {*trained, *model.config.trained_tasks})
+    choices = choose_vectors(model, tokenizer, tasks, source, trained, inputs.texts, not is_main, given)
     found = [choice for choice in choices if choice.source != "stored"]
     left_random = set(tasks) & set(model.config.random_vectors) - {choice.task for choice in found}
     for choice in found if is_main else ():
@@ -88,6 +90,15 @@ def give_vectors(settings: Settings, inputs: Inputs, tasks: list[str], model, to
         return {}
     with_vectors(model, {choice.task: choice.vector_D for choice in found})
     return {choice.task: choice.described() for choice in choices}
+
+
+def given_vectors(settings: Settings, tasks: list[str], trained: set[str]) -> dict:
+    """{task: vector (D,)} of `--taskvecs` for those of the tasks that were not trained on."""
+    if not settings.taskvecs:
+        return {}
+    names, vectors_ND = load_task_vectors(settings.taskvecs)
+    vectors = dict(zip(names, vectors_ND, strict=True))
+    return {task: vectors[task] for task in tasks if task in vectors and task not in trained}
 
 
 def of_draws(scores: pd.DataFrame) -> str:

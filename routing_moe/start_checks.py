@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dataloader.errors import Faults, InputError, in_short
+from dataloader.errors import Faults, InputError, in_short, told_with
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import Split
 from routing_moe.configuration import RoutingBartConfig
@@ -137,6 +137,10 @@ def checkpoint_faults(
             f"{checkpoint} has no {needed} for {in_short(lacking)}; it knows the tasks of the split that it "
             f"was trained with{hint}"
         )
+    if settings.taskvecs and not settings.do_train and needed == "task vector" and fields["num_experts"] > 1:
+        given = set(faults.of(given_names, settings, checkpoint, config) or ())
+        given -= {*(config.get("trained_tasks") or ()), *(split.train if split else ())}
+        names, random = {*names, *given}, set(random) - given
     faults += unseen_faults(settings, split, fields, texts, names, random)
     if not settings.do_train and not settings.prefix:
         faults += overwriting_faults(settings, checkpoint, config)
@@ -147,6 +151,23 @@ def checkpoint_faults(
         if getattr(settings, flag) is not None and getattr(settings, flag) != config.get(field)
     ]
     return faults + position_faults(settings, config.get("max_position_embeddings", 1024), checkpoint)
+
+
+def given_names(settings: Settings, checkpoint: Path, config: dict) -> list[str]:
+    """The tasks that `--taskvecs` has vectors of. Raises InputError if the router cannot read them."""
+    with told_with("--taskvecs "):
+        names, vectors_ND = load_task_vectors(settings.taskvecs)
+    D, wanted = vectors_ND.shape[1], config.get("router_input_dim")
+    if wanted != D:
+        raise InputError(other_width(settings.taskvecs, D, checkpoint, wanted))
+    return names
+
+
+def other_width(folder: str, D: int, checkpoint: Path, wanted: int) -> str:
+    return (
+        f"--taskvecs {folder} has vectors of {D} dimensions, but the router of {checkpoint} reads {wanted}; "
+        "give vectors made as those it was trained with"
+    )
 
 
 def unseen_faults(
@@ -190,9 +211,11 @@ def overwriting_faults(settings: Settings, checkpoint: Path, config: dict) -> li
     ]
 
 
-def position_faults(settings: Settings, positions: int, where) -> list[str]:
+def position_faults(
+    settings: Settings, positions: int, where, lengths=("max_input_length", "max_output_length")
+) -> list[str]:
     return [
         f"--{name} is {getattr(settings, name)}, but {where} has {positions} positions"
-        for name in ("max_input_length", "max_output_length")
+        for name in lengths
         if getattr(settings, name) > positions
     ]

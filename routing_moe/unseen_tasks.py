@@ -1,6 +1,7 @@
 """The vector of a task that training has not seen, from which the router reads the task's route.
 
-    auto     its own row of the checkpoint, unless that is a random draw that says nothing of it; else nearest
+    auto     one that is given; its own row of the checkpoint, unless that is a random draw that says nothing
+             of it; else nearest
     stored   its own row, whatever it is
     nearest  a copy of the vector of the seen task whose text is most alike
     learned  one trained on a few examples of the task, with router and experts as they are
@@ -167,20 +168,26 @@ def choose_vectors(
     trained: Iterable[str],
     texts: TextSource,
     quiet=False,
+    given: Mapping[str, np.ndarray] | None = None,
 ) -> list[VectorChoice]:
     """For each of the tasks its vector by the rule of `source`: "auto", "stored" or "nearest".
 
-    trained: the train tasks of the split. Leaves the model as it is; `with_vectors` applies the choices.
+    trained: the train tasks of the split. given: {task: vector (D,)}, which come first. Leaves the model as
+    it is; `with_vectors` applies the choices.
     Raises KeyError for a task without a row where that is asked for, and ValueError where no neighbour is to
     be found (`TextSource.faults` tells beforehand).
     """
     tasks = list(tasks)
     table = VectorTable.of(model.config.task_names, model.config.random_vectors, trained)
-    in_need = table.in_need(tasks, source)
+    given = given or {}
+    in_need = table.in_need([task for task in tasks if task not in given], source)
     text_of = texts.vectors({*in_need, *table.seen}, model, tokenizer, quiet) if in_need else {}
     candidates = {task: text_of[task] for task in sorted(table.seen) if task in text_of}
     choices = []
     for task in tasks:
+        if task in given:
+            choices.append(VectorChoice(task, "given", given[task]))
+            continue
         if task not in in_need:
             choices.append(VectorChoice(task, "stored", stored_vector(model, task)))
             continue

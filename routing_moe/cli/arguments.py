@@ -87,7 +87,7 @@ def add_data(group) -> None:
     add("--predict_dir", default=None, help="gym folder for dev and test scores (default: that of --train_dir)")
     add("--custom_tasks_splits", default=None, help="JSON with task lists train, dev, test (default: split.json in --train_dir)")
     add("--task_ontology", default=None, help="two-level ontology JSON for pictures and tables (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)")
-    add("--taskvecs", default=None, help="folder with id2task.json and task_vecs.npy (default: random vectors for every task of the split)")
+    add("--taskvecs", default=None, help="folder with id2task.json and task_vecs.npy, such as the commands of task.task_emb write; without --do_train, of tasks that were not trained on (default: random vectors for every task of the split)")
     add("--taskvecs_dim", type=int, default=None, help="dimension of random task vectors (default: 768; read from the file with --taskvecs)")
     add("--skip_malformed", action="store_true", help="leave out malformed lines of task files instead of stopping")
     add("--debug", action="store_true", help="read only the first 8 examples of every task file")

@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
                 initialize_from_vanilla=False,
                 checkpoint=None,
                 checkpoint_name="best",
+                taskvecs=None,
             )
         if settings.do_predict:
             run_prediction(settings, inputs, accelerator)

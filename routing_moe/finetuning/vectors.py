@@ -15,6 +15,7 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.finetuning.settings import FinetuneSettings
 from routing_moe.run_state import write_text
 from routing_moe.saved_mixtures import SavedMixture
+from routing_moe.start_checks import other_width
 from routing_moe.starting import load_start_tokenizer
 from routing_moe.task_vectors import load_task_vectors
 from routing_moe.unseen_tasks import TextSource, VectorChoice, VectorTable, choose_vectors
@@ -43,10 +44,7 @@ def vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gy
                     f"--taskvecs {settings.taskvecs} has no vector for {task}, only for {in_short(names)}"
                 )
             if wanted != D:
-                faults.append(
-                    f"--taskvecs {settings.taskvecs} has vectors of {D} dimensions, but the router of "
-                    f"{start.checkpoint} reads {wanted}; give vectors made as those it was trained with"
-                )
+                faults.append(other_width(settings.taskvecs, D, start.checkpoint, wanted))
     elif settings.task_vector == "stored" and task not in start.config.task_names:
         faults.append(
             f"--task_vector is stored, but {start.checkpoint} has no vector for {task}; give it by "

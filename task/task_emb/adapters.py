@@ -45,7 +45,7 @@ def insert_adapters(model: nn.Module, bottleneck: int, seed: int) -> dict[str, n
             for linear in (adapter.down, adapter.up):
                 nn.init.normal_(linear.weight, std=INIT_STD, generator=generator)
                 nn.init.zeros_(linear.bias)
-            setattr(owner, name, adapter.to(next(layer.parameters()).device))
+            setattr(owner, name, adapter.to(adapter.sublayer.weight))
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 

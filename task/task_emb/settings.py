@@ -98,7 +98,8 @@ class GymSettings(VectorSettings):
             config = found.config if isinstance(found, SavedMixture) else None
             config = config or faults.of(load_bart_config, found.source, flag="model")
             if config is not None:
-                faults += position_faults(self, config.max_position_embeddings, self.model)
+                lengths = ("max_input_length", *(["max_output_length"] if self.reads_answers else []))
+                faults += position_faults(self, config.max_position_embeddings, self.model, lengths)
                 flag = "tokenizer" if self.tokenizer else "model"
                 faults.of(load_tokenizer, self.tokenizer_place(found), config.vocab_size, flag=flag)
         return list(faults)

@@ -1,0 +1,217 @@
+"""Fisher information: where it is known in closed form, batched against one by one, on a BART by brute force."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from tiny_steps import encoded
+from torch import nn
+
+from dataloader.batching import micro_batches
+from task.task_emb import fisher_information
+from task.task_emb.adapters import Adapter, insert_adapters, layer_parameters
+from task.task_emb.fisher_information import (
+    PARTS,
+    bart_log_likelihood,
+    diagonal_fisher,
+    diagonal_fisher_one_by_one,
+    fisher_batches,
+    fisher_vector,
+)
+
+BOTH = pytest.mark.parametrize("fisher_of", [diagonal_fisher, diagonal_fisher_one_by_one])
+
+
+# ---- closed forms
+
+
+def gaussian(parameters, example):
+    """log N(y; w x + b, 1) without its constant."""
+    return -0.5 * (example["y"] - example["x"] @ parameters["w"] - parameters["b"]) ** 2
+
+
+@BOTH
+def test_of_linear_regression_it_is_the_mean_square_of_the_input(fisher_of):
+    # Residuals of +1 and -1 have the variance that the model says, so the empirical information is the true one,
+    # E[x x^T] / sigma^2, whose diagonal is the mean of x^2, and 1 for the bias.
+    x = torch.tensor([[1.0, -2.0], [3.0, 0.5], [0.0, 4.0], [2.0, 1.0]], dtype=torch.float64)
+    parameters = {"w": torch.tensor([0.7, -0.2], dtype=torch.float64), "b": torch.tensor(0.3).double()}
+    y = x @ parameters["w"] + parameters["b"] + torch.tensor([1.0, -1.0, -1.0, 1.0]).double()
+    batches = [
+        {"x": x[:3], "y": y[:3]},
+        {"x": x[3:], "y": y[3:]},
+    ]  # of unequal size: every example counts once
+    found = fisher_of(gaussian, parameters, batches)
+    assert found["w"].tolist() == pytest.approx([(1 + 9 + 0 + 4) / 4, (4 + 0.25 + 16 + 1) / 4])
+    assert found["b"].item() == pytest.approx(1.0)
+
+
+def categorical(parameters, example):
+    return parameters["logits"].log_softmax(dim=0).gather(0, example["label"][None])[0]
+
+
+@BOTH
+def test_of_a_categorical_it_is_p_times_one_minus_p(fisher_of):
+    # Labels as often as the model says: 1/2, 1/4, 1/8, 1/8.
+    parameters = {"logits": torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.float64).log() + 3}
+    batches = [{"label": torch.tensor([0, 0, 0, 0, 1, 1, 2, 3])}]
+    found = fisher_of(categorical, parameters, batches)["logits"]
+    assert found.tolist() == pytest.approx([1 / 4, 3 / 16, 7 / 64, 7 / 64])
+
+
+@BOTH
+def test_without_examples_there_is_no_mean(fisher_of):
+    with pytest.raises(ValueError, match="there is none"):
+        fisher_of(categorical, {"logits": torch.zeros(2)}, [])
+
+
+# ---- of a BART
+
+
+@pytest.fixture
+def task_examples():
+    """Seven examples of different lengths."""
+    draw = np.random.default_rng(5)
+
+    def text(length):
+        return [0, *draw.integers(4, 60, length), 2]
+
+    return encoded(
+        [text(n) for n in (2, 9, 4, 6, 3, 8, 5)], [text(n) for n in (1, 4, 2, 3, 1, 2, 5)], [0] * 7
+    )
+
+
+@pytest.fixture
+def one_expert(make_model):
+    """one_expert(): a routing BART of one expert, in float64, that vmap can run."""
+
+    def make(**bart_fields):
+        model = make_model(1, task_names=["a"], bart_fields=bart_fields or None)
+        model.set_attn_implementation("eager")
+        return model
+
+    return make
+
+
+WEIGHTS = {"adapters": lambda model: insert_adapters(model, 3, seed=1), "layers": layer_parameters}
+
+
+def fisher_on(model, parameters, examples, fisher_of=diagonal_fisher, max_tokens=100):
+    named = {name: p.detach() for name, p in parameters.items()}
+    batches = fisher_batches(examples, model, max_tokens, sum(p.numel() for p in named.values()))
+    return fisher_of(bart_log_likelihood(model), named, batches)
+
+
+def squared_gradients(model, parameters, examples):
+    """By the library's own forward pass and loss, an example at a time, without padding."""
+    sums = [torch.zeros_like(p) for p in parameters.values()]
+    for i in range(len(examples)):
+        batch = examples.collate([i], pad_token_id=1)
+        outputs = model.eval()(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"],
+            loss_only=False,
+        )  # fmt: skip
+        log_p = outputs.logits[0].log_softmax(-1).gather(-1, batch["labels"][0][:, None]).sum()
+        for total, gradient in zip(sums, torch.autograd.grad(log_p, list(parameters.values())), strict=True):
+            total += gradient**2 / len(examples)
+    return dict(zip(parameters, sums, strict=True))
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_a_batch_gives_what_each_example_alone_does(weights, activation, one_expert, task_examples):
+    model = one_expert(activation_function=activation)
+    parameters = WEIGHTS[weights](model)
+    found = fisher_on(model, parameters, task_examples)
+    for other in (
+        fisher_on(model, parameters, task_examples, diagonal_fisher_one_by_one),
+        fisher_on(model, parameters, task_examples, max_tokens=1),  # batches of one: nothing is padded
+        squared_gradients(model, parameters, task_examples),
+    ):
+        assert list(found) == list(other)
+        for name in found:
+            torch.testing.assert_close(found[name], other[name], rtol=1e-9, atol=1e-12)
+    assert all(value.dtype == torch.float64 and value.isfinite().all() for value in found.values())
+    assert sum((value > 0).sum() for value in found.values()) > 0.5 * sum(v.numel() for v in found.values())
+
+
+def test_dropout_and_label_smoothing_have_no_part(one_expert, task_examples):
+    model = one_expert(dropout=0.5, attention_dropout=0.5)
+    parameters = insert_adapters(model, 3, seed=1)
+    first, second = (fisher_on(model, parameters, task_examples) for _ in range(2))
+    model.config.label_smoothing = 0.7
+    third = fisher_on(model, parameters, task_examples)
+    assert all(torch.equal(first[n], second[n]) and torch.equal(first[n], third[n]) for n in first)
+
+
+def test_a_batch_is_bounded_by_what_its_gradients_take(one_expert, task_examples, monkeypatch):
+    monkeypatch.setattr(fisher_information, "GRADIENT_NUMBERS", 200)
+    sizes = [
+        len(batch["labels"]) for batch in fisher_batches(task_examples, one_expert(), 0, n_parameters=100)
+    ]
+    assert max(sizes) == 2
+    assert sum(sizes) == 7
+    assert len(list(fisher_batches(task_examples, one_expert(), 0, n_parameters=1000))) == 7
+    lengths = task_examples.source_lengths_N, task_examples.target_lengths_N
+    assert len(list(fisher_batches(task_examples, one_expert(), 0, 1))) == len(micro_batches(*lengths))
+
+
+# ---- to a vector
+
+
+def test_a_number_stands_for_a_weight_a_unit_a_tensor_or_a_layer():
+    fisher = {
+        "model.encoder.layers.0.fc.weight": torch.tensor([[1.0, 3.0], [5.0, 7.0]]),
+        "model.encoder.layers.0.fc.bias": torch.tensor([2.0, 4.0]),
+        "model.encoder.layers.1.fc.weight": torch.tensor([[10.0]]),
+        "model.decoder.layers.0.fc.bias": torch.tensor([20.0, 30.0, 40.0]),
+    }
+    found = {part: fisher_vector(fisher, part).tolist() for part in PARTS}
+    assert found["weight"] == [1, 3, 5, 7, 2, 4, 10, 20, 30, 40]
+    assert found["unit"] == [2, 6, 2, 4, 10, 20, 30, 40]
+    assert found["tensor"] == [4, 3, 10, 30]
+    assert found["layer"] == [pytest.approx(22 / 6), 10, 30]
+    with pytest.raises(ValueError, match="choose from weight, unit, tensor, layer"):
+        fisher_vector(fisher, "head")
+
+
+# ---- adapters
+
+
+def test_adapters_are_the_same_for_a_seed_start_near_the_identity_and_alone_have_gradients(make_model, batch):
+    model = make_model(1, task_names=["a"], bart_fields=dict(encoder_layers=2, decoder_layers=1))
+    before = model(**batch).logits
+    again, other = copy.deepcopy(model), copy.deepcopy(model)
+    parameters = insert_adapters(model, 4, seed=3)
+    adapters = [module for module in model.modules() if isinstance(module, Adapter)]
+    assert len(adapters) == 2 * 2 + 3  # two in an encoder layer, three in a decoder layer
+    assert len(parameters) == len(adapters) * 4
+    assert set(parameters) == {name for name, p in model.named_parameters() if p.requires_grad}
+    moved = (model(**batch).logits - before).abs().max()
+    assert 0 < moved < 0.05 * before.std()
+    same, different = insert_adapters(again, 4, seed=3), insert_adapters(other, 4, seed=4)
+    assert all(torch.equal(same[name], parameters[name]) for name in parameters)
+    assert not all(torch.equal(different[name], parameters[name]) for name in parameters)
+
+
+def test_an_adapter_adds_its_bottleneck_to_the_sub_layers_output():
+    sublayer = nn.Linear(2, 3)
+    adapter = Adapter(sublayer, 1)
+    with torch.no_grad():
+        adapter.down.weight.copy_(torch.tensor([[1.0, 2.0, 3.0]]))
+        adapter.down.bias.fill_(0.5)
+        adapter.up.weight.copy_(torch.tensor([[1.0], [-1.0], [2.0]]))
+        adapter.up.bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
+        x = torch.tensor([[0.3, -0.4]])
+        h = sublayer(x)
+        inner = nn.functional.gelu(h[0, 0] + 2 * h[0, 1] + 3 * h[0, 2] + 0.5)
+        expected = h[0] + torch.stack([inner + 0.1, -inner + 0.2, 2 * inner + 0.3])
+    torch.testing.assert_close(adapter(x)[0], expected)
+
+
+def test_layer_parameters_are_those_of_the_layers_and_no_others(make_model):
+    model = make_model(1, task_names=["a"])
+    parameters = layer_parameters(model)
+    expected = {name for name, _ in model.named_parameters() if ".layers." in name}
+    assert set(parameters) == expected == {n for n, p in model.named_parameters() if p.requires_grad}

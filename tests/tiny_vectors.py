@@ -1,0 +1,64 @@
+"""What the tests of task vectors share: command lines of each method on the tiny gym."""
+
+import importlib
+import json
+from pathlib import Path
+
+from accelerate.state import AcceleratorState
+
+from routing_moe.task_vectors import load_task_vectors
+
+TEXTS = dict(max_input_length=24)
+ANSWERS = TEXTS | dict(max_output_length=6)
+TRAINING = ANSWERS | dict(total_steps=2, train_batch_size=4)
+METHODS = {
+    "random": dict(taskvecs_dim=5),
+    "text": TEXTS,
+    "finetuned_text": TRAINING | dict(learning_rate=0.01),
+    "fisher": TRAINING | dict(learning_rate=0.01, bottleneck=2),
+}
+WITH_A_BART = ("text", "finetuned_text", "fisher")
+SENTENCES = {
+    "colour": "Name the colour of a thing.",
+    "count": ["Add two numbers.", "Give the sum in digits."],
+    "opposite": "Write the opposite of a word.",
+    "plural": "Write the plural of a noun.",
+}
+
+
+def flags(method: str, gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
+    """A command line; flag=value changes it, None leaves a flag out."""
+    chosen = {"train_dir": gym, "output_dir": output_dir, "quiet": True}
+    if method == "descriptions":
+        del chosen["train_dir"]
+    chosen |= METHODS.get(method, {}) | ({"model": bart} if method in WITH_A_BART else {}) | changed
+    typed = []
+    for name, value in chosen.items():
+        if isinstance(value, list):
+            typed += [f"--{name}", *map(str, value)]
+        elif value is not None and value is not False:
+            typed += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return typed
+
+
+def run(method: str, gym: Path, bart: Path, output_dir: Path, **changed) -> int:
+    """`python -m task.task_emb.METHOD` with `flags(...)`, as in a process of its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    main = importlib.import_module(f"task.task_emb.{method}").main
+    return main(flags(method, gym, bart, output_dir, **changed))
+
+
+def vectors(folder: Path) -> dict:
+    """{task: vector (D,)}."""
+    names, vectors_ND = load_task_vectors(folder)
+    return dict(zip(names, vectors_ND, strict=True))
+
+
+def meta(folder: Path) -> dict:
+    return json.loads((folder / "meta.json").read_text())
+
+
+def same_vectors(folder: Path, expected: Path) -> bool:
+    """The same tasks and vectors, bit for bit."""
+    files = ("id2task.json", "task_vecs.npy")
+    return all((folder / name).read_bytes() == (expected / name).read_bytes() for name in files)
