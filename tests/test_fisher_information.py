@@ -1,4 +1,4 @@
-"""Fisher information: where it is known in closed form, batched against one by one, on a BART by brute force."""
+"""Fisher information: where it is known in closed form, batched, one by one, and on a BART by brute force."""
 
 import copy
 
@@ -33,8 +33,8 @@ def gaussian(parameters, example):
 
 @BOTH
 def test_of_linear_regression_it_is_the_mean_square_of_the_input(fisher_of):
-    # Residuals of +1 and -1 have the variance that the model says, so the empirical information is the true one,
-    # E[x x^T] / sigma^2, whose diagonal is the mean of x^2, and 1 for the bias.
+    # Residuals of +1 and -1 have the variance that the model says, so the empirical information is the true
+    # one, E[x x^T] / sigma^2, whose diagonal is the mean of x^2, and 1 for the bias.
     x = torch.tensor([[1.0, -2.0], [3.0, 0.5], [0.0, 4.0], [2.0, 1.0]], dtype=torch.float64)
     parameters = {"w": torch.tensor([0.7, -0.2], dtype=torch.float64), "b": torch.tensor(0.3).double()}
     y = x @ parameters["w"] + parameters["b"] + torch.tensor([1.0, -1.0, -1.0, 1.0]).double()

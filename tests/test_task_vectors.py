@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,17 @@ from tiny_runs import ROOT, ROWS, TRAIN_TASKS, contents, write_gym
 from tiny_vectors import METHODS, SENTENCES, WITH_A_BART, meta, same_vectors, vectors
 
 from dataloader.encoding import TextFormat
-from routing_moe.finetuning.workbench import Weights
+from routing_moe import RoutingBartForConditionalGeneration, task_vectors
 from routing_moe.starting import load_tokenizer
 from routing_moe.stepping import TrainingDiverged
 from routing_moe.text_vectors import encoder_states, text_vectors
 from routing_moe.upcycling import load_bart
+from task.task_emb import job
 from task.task_emb.benches import TrainingBench
 from task.task_emb.command import parse
 from task.task_emb.fisher import FisherBench, FisherSettings, build_parser
 from task.task_emb.fisher_information import diagonal_fisher_one_by_one, fisher_vector
+from task.task_emb.job import VectorJob
 
 FORK = multiprocessing.get_context("fork")  # a process of its own that need not import torch again
 
@@ -71,11 +72,8 @@ def test_a_folder_holds_every_task_of_the_split_and_says_how_it_was_made(method,
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_same_command_gives_the_same_bits_side_by_side_too(method, made, world, monkeypatch):
+def test_the_same_command_gives_the_same_bits(method, made, world):
     assert same_vectors(again(world, method, f"{method}_again"), made[method])
-    if method in ("random", "fisher"):
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as here: other numbers of threads round otherwise
-        assert same_vectors(again(world, method, f"{method}_pool", num_workers=2), made[method])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -135,8 +133,6 @@ def test_a_text_vector_is_the_mean_of_pooled_states(pooling, world):
 
 def test_a_mixture_reads_texts_along_the_average_of_its_experts(finished, world):
     found = vectors(again(world, "text", "text_of_mixture", model=finished))
-    from routing_moe import RoutingBartForConditionalGeneration
-
     model = RoutingBartForConditionalGeneration.from_pretrained(finished / "best").eval()
     tokenizer = load_tokenizer(world.bart, model.config.vocab_size)
     inputs = {task: [row.split("\t")[0] for row in rows * 2] for task, rows in ROWS.items()}
@@ -166,7 +162,6 @@ def test_fisher_trains_its_weights_alone_and_looks_at_them_after(weights, world)
     assert moved == set(bench.parameters)
     slow = fisher_vector(bench.fisher_of("count", diagonal_fisher_one_by_one), bench.settings.part)
     np.testing.assert_allclose(vector, slow.numpy(), rtol=2e-3, atol=1e-9)
-    Weights(bench.model)
     bench.vector_of("colour")
     assert np.array_equal(bench.vector_of("count"), vector)
 
@@ -221,29 +216,58 @@ def test_any_encoder_in_a_folder_can_read_descriptions(world, sentences, tmp_pat
 # ---- killed, continued, extended
 
 
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dies_after_two_tasks() -> None:
+    real, kept = VectorJob.keep, []
+
+    def keep(self, task, *outcome):
+        real(self, task, *outcome)
+        kept.append(task)
+        if len(kept) == 2:
+            die()
+
+    VectorJob.keep = keep
+
+
+def dies_in_the_middle_of_a_file() -> None:
+    def half(path, content):
+        path.with_name(path.name + ".partial").write_bytes(content[:100])
+        die()
+
+    job.write_bytes = half
+
+
+def dies_between_the_files_of_all_tasks() -> None:
+    task_vectors.write_text = lambda path, text: die()
+
+
+def killed(where, world, folder: Path) -> None:
+    """Run the command in a process that kills itself at a moment that `where` prepares."""
+
+    def command():
+        where()
+        tiny_vectors.run("fisher", world.gym, world.bart, folder)
+
+    process = FORK.Process(target=command)
+    process.start()
+    process.join(timeout=120)
+    assert process.exitcode == -signal.SIGKILL
+
+
 def test_a_job_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(made, world):
-    folder, kills = world / "fisher_killed", 0
-    for finished_before in (0, 1, 3):
-        there = folder / "by_task"
-        process = FORK.Process(
-            target=tiny_vectors.run,
-            args=("fisher", world.gym, world.bart, folder),
-            kwargs=dict(total_steps=2),
-        )
-        process.start()
-        end = time.monotonic() + 60
-        while len(list(there.glob("*.npz"))) <= finished_before and process.is_alive():
-            assert time.monotonic() < end, "it never came"
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        kills += process.exitcode == -signal.SIGKILL
-    assert kills >= 2
-    kept = {path.name: path.stat().st_mtime_ns for path in there.glob("*.npz")}
-    assert kept
+    folder = world / "fisher_killed"
+    killed(dies_after_two_tasks, world, folder)
+    killed(dies_in_the_middle_of_a_file, world, folder)
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "by_task").glob("*.npz")}
+    assert len(kept) == 2
+    killed(dies_between_the_files_of_all_tasks, world, folder)
+    assert not (folder / "meta.json").exists()
     again(world, "fisher", "fisher_killed")
     assert same_vectors(folder, made["fisher"])
-    assert {name: (there / name).stat().st_mtime_ns for name in kept} == kept
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert list(folder.rglob("*.partial")) == []
 
 
@@ -306,11 +330,15 @@ def test_a_task_that_fails_is_listed_last_and_tried_again(made, world, monkeypat
     assert same_vectors(folder, made["fisher"])
 
 
-def test_a_command_runs_as_a_module(made, world):
-    typed = tiny_vectors.flags("text", world.gym, world.bart, world / "as_a_module")
+def test_a_command_run_as_a_module_with_tasks_side_by_side_gives_the_same_bits(made, world):
+    typed = tiny_vectors.flags("fisher", world.gym, world.bart, world / "as_a_module", num_workers=2)
     done = subprocess.run(
-        [sys.executable, "-m", "task.task_emb.text", *typed, "--num_workers", "2"],
-        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "task.task_emb.fisher", *typed],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as here: other numbers of threads round otherwise
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert same_vectors(world / "as_a_module", made["text"])
+    assert same_vectors(world / "as_a_module", made["fisher"])

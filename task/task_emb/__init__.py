@@ -5,7 +5,7 @@ random.py         N(0, sigma)                             reduce.py      princip
 text.py           encoder states of train inputs          inspect.py     which vectors know a task's kind
 finetuned_text.py the same after fine-tuning on the task
 fisher.py         Fisher information of adapters          adapters.py, fisher_information.py: its parts
-descriptions.py   a sentence encoder on descriptions      inspect_inputs.py, agreement.py, labels.py: its parts
+descriptions.py   a sentence encoder on descriptions      inspect_inputs.py, agreement.py, labels.py: parts
 
 command.py  flags, checks and running that the methods share      job.py  a folder of vectors, task by task
 sources.py  what a task's vector is made of: train files, descriptions

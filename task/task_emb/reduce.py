@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import Faults, InputError, in_brief, in_short, told_with
+from dataloader.errors import Faults, InputError, in_brief, told_with
 from dataloader.jsonfile import load_json_object
 from routing_moe.cli.console import parse_or_guess, tell
 from routing_moe.run_state import describe_run, unwritable, write_text
@@ -122,18 +122,15 @@ def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tu
 
 
 def tasks_to_fit_on(settings: ReduceSettings, names: list[str]) -> list[str]:
-    """The split's train tasks, unless others are named; of a folder without a split, all only if asked for."""
+    """The split's train tasks, unless others are named; without a split, all, but only if asked for."""
     if settings.custom_tasks_splits is None and settings.fit_on == ["all"]:
         return list(names)
     if settings.custom_tasks_splits is None and settings.fit_on is None:
         raise InputError(
             "which are the train tasks? give --custom_tasks_splits; or --fit_on all, to fit on all"
         )
-    tasks = chosen_tasks(settings.fit_on or ["train"], settings.custom_tasks_splits, None, "")
-    lacking = [task for task in tasks if task not in names]
-    if lacking:
-        raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(lacking)}, to fit on")
-    return tasks
+    where = f"--taskvecs {settings.taskvecs}"
+    return chosen_tasks(settings.fit_on or ["train"], settings.custom_tasks_splits, names, where)
 
 
 # ---- write

@@ -49,7 +49,8 @@ class Reduction:
         added = SMALLEST * median_above_zero(vectors_ND) if transform == "log" else 0.0
         transformed_ND = transformed(vectors_ND, transform, added)
         scaler = StandardScaler(with_std=standardise).fit(transformed_ND)
-        pca = PCA(dim, svd_solver="full").fit(scaler.transform(transformed_ND))
+        with np.errstate(invalid="ignore"):  # of equal vectors all variances are 0, as told below
+            pca = PCA(dim, svd_solver="full").fit(scaler.transform(transformed_ND))
         N = len(vectors_ND)
         mean_square_d = pca.explained_variance_ * (N - 1) / N
         if not mean_square_d.min() > 1e-12 * mean_square_d.max():
@@ -89,7 +90,7 @@ class Reduction:
 
 
 def transformed(vectors_ND: np.ndarray, transform: str, added: float) -> np.ndarray:
-    """In float64. Raises InputError for the log of negative numbers and the direction of a vector of zeros."""
+    """In float64. Raises InputError for the log of negative numbers, the direction of a vector of zeros."""
     vectors_ND = vectors_ND.astype(np.float64)
     if transform == "log":
         if (vectors_ND < 0).any():

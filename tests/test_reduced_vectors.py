@@ -1,0 +1,256 @@
+"""Principal components of task vectors: what they are fitted on, hand-computed cases, applying them again."""
+
+import json
+
+import numpy as np
+import pytest
+from mistakes import assert_told, refused
+from tiny_vectors import meta, vectors
+
+from dataloader.errors import InputError
+from routing_moe.task_vectors import save_task_vectors
+from task.task_emb import reduce
+from task.task_emb.reduction import Reduction
+
+TRAIN, UNSEEN = [f"train{i}" for i in range(6)], ["unseen0", "unseen1"]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with a split, and task vectors of 9 dimensions."""
+    from mistakes import Place
+
+    (tmp_path / "split.json").write_text(json.dumps({"train": TRAIN, "dev": UNSEEN[:1], "test": UNSEEN[1:]}))
+    write(tmp_path / "raw", np.random.default_rng(0).gamma(1.0, size=(8, 9)))
+    return Place(tmp_path, tmp_path, tmp_path)
+
+
+def write(folder, vectors_ND, names=(*TRAIN, *UNSEEN)):
+    folder.mkdir(parents=True)
+    save_task_vectors(folder, list(names), vectors_ND)
+
+
+def run(place, **changed) -> int:
+    chosen = {
+        "taskvecs": place.folder / "raw",
+        "output_dir": place.out,
+        "custom_tasks_splits": place.folder / "split.json",
+        "dim": 3,
+    } | {name: place.filled_in(value) for name, value in changed.items()}
+    typed = []
+    for name, value in chosen.items():
+        if isinstance(value, list):
+            typed += [f"--{name}", *value]
+        elif value is not None and value is not False:
+            typed += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return reduce.main(typed)
+
+
+# ---- what it computes
+
+
+def test_a_line_is_found_and_all_its_variance_explained():
+    along = np.array([[3.0, 4.0]]) / 5
+    points = np.array([[-2.0], [0.0], [2.0]]) @ along + np.array([[10.0, 20.0]])
+    reduction = Reduction.fit(points, 1, standardise=False)
+    # The projections -2, 0, 2 have mean square 8/3; divided by its root they have mean square 1.
+    assert np.abs(reduction(points)[:, 0]) == pytest.approx(np.array([2, 0, 2]) / np.sqrt(8 / 3))
+    assert reduction.explained_d == pytest.approx([1.0])
+    beside = points[:1] + np.array([[4.0, -3.0]])  # at right angles to the line: no difference
+    assert reduction(beside) == pytest.approx(reduction(points[:1]))
+
+
+def test_standardisation_gives_every_dimension_the_same_say():
+    rng = np.random.default_rng(1)
+    vectors_ND = rng.normal(size=(50, 3))
+    scaled_ND = vectors_ND * np.array([1.0, 1000.0, 0.001]) + 7
+    one, other = (Reduction.fit(v, 2)(v) for v in (vectors_ND, scaled_ND))
+    np.testing.assert_allclose(np.abs(one), np.abs(other), atol=1e-8)
+    raw = Reduction.fit(scaled_ND, 1, standardise=False)
+    assert np.abs(raw.components_dD[0]) == pytest.approx([0, 1, 0], abs=1e-2)
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_the_scale_is_that_of_a_random_vector(whiten):
+    vectors_ND = np.random.default_rng(2).normal(size=(30, 8)) * np.arange(1, 9) * 1e-5
+    reduced = Reduction.fit(vectors_ND, 4, standardise=False, whiten=whiten)(vectors_ND)
+    squares_d = np.square(reduced).mean(axis=0)
+    assert squares_d.mean() == pytest.approx(1)
+    assert (squares_d == pytest.approx(np.ones(4))) == whiten
+    if not whiten:
+        assert list(squares_d) == sorted(squares_d, reverse=True)
+
+
+def test_each_number_or_vector_can_be_transformed_before():
+    fisher = np.array([[1e-8, 1e-2], [1e-7, 1e-2], [1e-6, 2e-2], [1e-5, 1e-2]])
+    by_log = Reduction.fit(fisher, 1, "log", standardise=False)
+    order = by_log(fisher)[:, 0]
+    assert list(np.argsort(order)) in ([0, 1, 2, 3], [3, 2, 1, 0])  # that of the first column's magnitudes
+    by_unit = Reduction.fit(fisher, 1, "unit", standardise=False)
+    np.testing.assert_allclose(by_unit(fisher * 5), by_unit(fisher))
+
+
+# ---- no leak
+
+
+def test_it_is_fitted_without_the_unseen_tasks(place):
+    assert run(place) == 0
+    rng = np.random.default_rng(9)
+    raw = vectors(place.folder / "raw")
+    names, changed = list(raw), np.stack(list(raw.values()))
+    changed[6:] = rng.normal(size=(2, 9)) * 100
+    write(place.folder / "changed", changed, names)
+    assert run(place, taskvecs=place.folder / "changed", output_dir=place.folder / "out2") == 0
+    first, second = (vectors(folder) for folder in (place.out, place.folder / "out2"))
+    assert list(first) == [*TRAIN, *UNSEEN]
+    assert all(np.array_equal(first[task], second[task]) for task in TRAIN)
+    assert not any(np.array_equal(first[task], second[task]) for task in UNSEEN)
+    assert meta(place.out)["fitted_on"] == TRAIN
+    # On all tasks, the unseen ones do count.
+    assert run(place, output_dir=place.folder / "leaky", fit_on=["all"]) == 0
+    assert not np.array_equal(vectors(place.folder / "leaky")["train0"], first["train0"])
+    assert meta(place.folder / "leaky")["fitted_on"] == sorted([*TRAIN, *UNSEEN])
+
+
+def test_a_reduction_is_applied_to_tasks_that_come_later(place, capsys):
+    assert run(place, transform="log") == 0
+    raw = vectors(place.folder / "raw")
+    write(place.folder / "new", np.stack([raw["unseen1"], raw["train2"]]), ["newcomer", "train2"])
+    later = dict(taskvecs=place.folder / "new", output_dir=place.folder / "later", like=place.out)
+    assert run(place, **later, dim=None, custom_tasks_splits=None) == 0
+    found, before = vectors(place.folder / "later"), vectors(place.out)
+    np.testing.assert_allclose(found["newcomer"], before["unseen1"], atol=1e-6)
+    np.testing.assert_allclose(found["train2"], before["train2"], atol=1e-6)
+    assert meta(place.folder / "later")["fitted_on"] == TRAIN
+
+
+def test_the_explained_variance_is_printed_and_kept(place, capsys):
+    assert run(place, dim=5) == 0
+    told = capsys.readouterr().err
+    assert "variance of the 6 tasks fitted on that the first components explain: 1: " in told
+    assert "5: 100.0%" in told  # 6 points span 5 dimensions
+    explained = meta(place.out)["explained_variance"]
+    assert explained == sorted(explained, reverse=True)
+    assert sum(explained) == pytest.approx(1)
+
+
+def test_the_same_command_gives_the_same_bits_and_replaces_its_own_folder(place):
+    assert run(place) == 0
+    before = (place.out / "task_vecs.npy").read_bytes()
+    assert run(place) == 0
+    assert (place.out / "task_vecs.npy").read_bytes() == before
+
+
+# ---- mistakes
+
+
+def constant(place):
+    write(place.folder / "same", np.ones((8, 9)))
+
+
+def partly_negative(place):
+    write(place.folder / "negative", np.random.default_rng(0).normal(size=(8, 9)))
+
+
+def of_zeros(place):
+    write(place.folder / "zeros", np.zeros((8, 9)))
+
+
+def broken_reduction(place):
+    run(place, output_dir=place.folder / "reduced")
+    (place.folder / "reduced/reduction.npz").write_bytes(b"PK\x03\x04 cut off")
+
+
+def other_width(place):
+    run(place, output_dir=place.folder / "reduced")
+    write(place.folder / "wide", np.ones((8, 10)))
+
+
+LIKE = dict(dim=None, custom_tasks_splits=None)
+MISTAKES = {
+    "more dimensions than tasks span": (
+        None,
+        dict(dim=6),
+        "--dim is 6, but 6 tasks span 5 dimensions at most once their mean is taken off; give 5 or less",
+    ),
+    "more dimensions than there are": (
+        None,
+        dict(taskvecs="<here>/narrow"),
+        "--dim is 3, but the vectors of <here>/narrow have 2 dimensions",
+    ),
+    "no dimension": (None, dict(dim=0), "--dim is 0; it must be at least 1"),
+    "no number": (None, dict(dim=None), "give the number of dimensions as --dim"),
+    "which tasks?": (
+        None,
+        dict(custom_tasks_splits=None),
+        "which are the train tasks? give --custom_tasks_splits; or --fit_on all",
+    ),
+    "a train task without vector": (
+        lambda place: place.split(train=[*TRAIN, "other"]),
+        {},
+        "no task 'other' in --taskvecs <here>/raw",
+    ),
+    "a section mistyped": (
+        None,
+        dict(fit_on=["tain"]),
+        "no task 'tain' in --taskvecs <here>/raw; did you mean 'train'?",
+    ),
+    "no vectors": (None, dict(taskvecs="<here>/none"), "--taskvecs <here>/none is no task-vector folder"),
+    "equal vectors": (constant, dict(taskvecs="<here>/same"), "--taskvecs <here>/same: the 6 tasks span 0"),
+    "the log of negative numbers": (
+        partly_negative,
+        dict(taskvecs="<here>/negative", transform="log"),
+        "--transform is log, but the vectors hold negative numbers; give unit or none",
+    ),
+    "the log of nothing": (
+        of_zeros,
+        dict(taskvecs="<here>/zeros", transform="log"),
+        "no number of the vectors is above zero",
+    ),
+    "the direction of nothing": (
+        of_zeros,
+        dict(taskvecs="<here>/zeros", transform="unit"),
+        "--transform is unit, but a vector is all zeros; give none",
+    ),
+    "over other vectors": (
+        None,
+        dict(output_dir="<here>/raw"),
+        "--output_dir <here>/raw holds other task vectors; name another folder",
+    ),
+    "a reduction that is none": (
+        None,
+        LIKE | dict(like="<here>/raw"),
+        "--like <here>/raw/meta.json: no such",
+    ),
+    "a broken reduction": (
+        broken_reduction,
+        LIKE | dict(like="<here>/reduced"),
+        "--like <here>/reduced/reduction.npz: is damaged; make it anew",
+    ),
+    "a reduction of other vectors": (
+        other_width,
+        LIKE | dict(like="<here>/reduced", taskvecs="<here>/wide"),
+        "--taskvecs <here>/wide: the reduction takes vectors of 9 dimensions, these have 10",
+    ),
+    "a reduction and a new one": (
+        broken_reduction,
+        dict(like="<here>/reduced"),
+        "--dim and --custom_tasks_splits: a reduction that is there, --like, has its own",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told(name, place, capsys):
+    change, changed, *fragments = MISTAKES[name]
+    write(place.folder / "narrow", np.random.default_rng(0).normal(size=(8, 2)))
+    if change:
+        change(place)
+    told = refused(place, capsys, lambda: run(place, **changed))
+    assert_told(told.err.splitlines(), *map(place.filled_in, fragments))
+
+
+def test_a_vector_of_another_width_is_an_error_of_the_library_too():
+    reduction = Reduction.fit(np.random.default_rng(0).normal(size=(5, 4)), 2)
+    with pytest.raises(InputError, match="takes vectors of 4 dimensions, these have 3"):
+        reduction(np.ones((1, 3)))
