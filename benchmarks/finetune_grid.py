@@ -23,13 +23,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 from tqdm import tqdm
-from transformers import AutoTokenizer, BartForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
 from benchmarks.comparing import ratio
-from task.skill_gym import TINY_BART
 from task.skill_gym.generate import task_files, write_rows
 from task.skill_gym.tasks import TASKS, metric_table
 
@@ -91,7 +89,7 @@ class Place:
         self.folder, self.settings = folder, settings
         self.samples = SAMPLES[: settings.samples]
         write_task(folder / "gym" / TASK, self.samples, settings.seed)
-        self.bart = save_bart(folder / "bart", settings)
+        self.bart = measuring.saved_bart(folder / "bart", settings.model_size, settings.seed)
         self.expected = None
 
     def run(self, name: str, number: int) -> tuple[list[Path], float]:
@@ -152,22 +150,15 @@ def write_task(folder: Path, samples: tuple[str, ...], seed: int) -> None:
             write_rows(folder / name, rows)
 
 
-def save_bart(folder: Path, settings: Settings) -> Path:
-    """A folder with a BART of the size, and the embedded tokenizer. "embedded": that of the skill gym."""
-    if settings.model_size == "embedded":
-        return TINY_BART
-    size = measuring.model_config(settings.model_size, 1).to_bart_config()
-    torch.manual_seed(settings.seed)
-    BartForConditionalGeneration(size).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(TINY_BART).save_pretrained(folder)
-    return folder
-
-
 def parse_settings(argv: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    sizes = ["embedded", *(name for name in measuring.SIZES if name != "tiny")]
     add = parser.add_argument
-    add("--model_size", choices=sizes, default="embedded", help="default embedded; others: random weights")
+    add(
+        "--model_size",
+        choices=measuring.SAVED_SIZES,
+        default="embedded",
+        help="default embedded; others: random weights",
+    )
     add("--samples", type=int, choices=range(1, len(SAMPLES) + 1), default=2, help="default 2")
     add("--learning_rate_list", nargs="+", type=float, default=[3e-4, 1e-3], help="default 3e-4 1e-3")
     add("--bsz_list", nargs="+", type=int, default=[4, 8], help="default 4 8")

@@ -14,17 +14,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import BartForConditionalGeneration
+from transformers import AutoTokenizer, BartForConditionalGeneration
 from transformers import initialization as init
 from transformers.utils import logging as library_logging
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.run_state import describe_run
 from routing_moe.selection import random_one_hot
+from task.skill_gym import TINY_BART
 
 # Those of facebook/bart-base and facebook/bart-large. "half": 16 experts train in 8 GB and what activations
 # take; "tiny" shows that a script works.
@@ -34,6 +36,7 @@ SIZES = {
     "base": dict(layers=6, d_model=768, ffn=3072, heads=12, vocab=50265, positions=1024),
     "large": dict(layers=12, d_model=1024, ffn=4096, heads=16, vocab=50265, positions=1024),
 }
+SAVED_SIZES = ("embedded", *(name for name in SIZES if name != "tiny"))  # that the embedded tokenizer fits
 N_TASKS = 64  # task vectors of a model; an example's task is its number in the batch, modulo this
 
 # ---- models and inputs
@@ -96,6 +99,16 @@ def build_plain_model(settings) -> BartForConditionalGeneration:
     torch.manual_seed(settings.seed)
     config = model_config(settings.model_size, 1).to_bart_config()
     return BartForConditionalGeneration(config).to(settings.device)
+
+
+def saved_bart(folder: Path, model_size: str, seed: int) -> Path:
+    """A folder with a BART of random weights and the embedded tokenizer; "embedded": the skill gym's BART."""
+    if model_size == "embedded":
+        return TINY_BART
+    torch.manual_seed(seed)
+    BartForConditionalGeneration(model_config(model_size, 1).to_bart_config()).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(TINY_BART).save_pretrained(folder)
+    return folder
 
 
 def with_one_expert(plain: BartForConditionalGeneration, model_size: str):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import comparing, finetune_grid, measuring, predict, train_step
+from benchmarks import comparing, finetune_grid, measuring, predict, task_vectors, train_step
 from routing_moe import RoutingBartForConditionalGeneration
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -91,6 +91,19 @@ def test_a_grid_is_timed_against_a_process_per_configuration_with_the_same_resul
     assert list(report["variants"]) == ["grid", "processes"]
     assert all(set(v) == {"median_s", "min_s", "largest_process_gb"} for v in report["variants"].values())
     assert set(report["ratios"]) == {"processes_over_grid"}
+
+
+def test_task_vectors_are_timed_in_batches_against_one_by_one(capsys):
+    few = ["--tasks", "1", "--examples", "3", "--total_steps", "1", "--rounds", "1"]
+    task_vectors.main(few)
+    report = parse_report(capsys.readouterr().out)
+    assert list(report["variants"]) == task_vectors.VARIANTS
+    assert all(set(values) == {"median_s", "min_s"} for values in report["variants"].values())
+    assert set(report["ratios"]) == {
+        "text_one_by_one_over_text",
+        "fisher_one_by_one_over_fisher",
+        "fisher_layers_one_by_one_over_fisher_layers",
+    }
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def fisher_bench(world, **changed) -> FisherBench:
 
 @pytest.mark.parametrize("weights", ["adapters", "layers"])
 def test_fisher_trains_its_weights_alone_and_looks_at_them_after(weights, world):
-    bench = fisher_bench(world, weights=weights)
+    bench = fisher_bench(world, weights=weights, bottleneck=2 if weights == "adapters" else None)
     before = {name: p.detach().clone() for name, p in bench.model.named_parameters()}
     vector = bench.vector_of("count")
     moved = {name for name, p in bench.model.named_parameters() if not torch.equal(p, before[name])}
@@ -167,8 +167,10 @@ def test_fisher_trains_its_weights_alone_and_looks_at_them_after(weights, world)
 
 
 def test_fisher_vectors_of_layers_average_over_what_is_asked(world):
-    widths = {part: len(fisher_bench(world, weights="layers", average_over=part).vector_of("count"))
-              for part in ("unit", "tensor", "layer")}  # fmt: skip
+    widths = {}
+    for part in ("unit", "tensor", "layer"):
+        bench = fisher_bench(world, weights="layers", bottleneck=None, average_over=part)
+        widths[part] = len(bench.vector_of("count"))
     assert widths["layer"] == 3  # of 2 + 1 layers
     assert widths["tensor"] == 2 * 16 + 26  # weight and bias of 8 and 13 modules
     assert widths["unit"] > widths["tensor"]

@@ -101,7 +101,7 @@ def fisher_parser(settings_class, description: str) -> argparse.ArgumentParser:
     parser, default = training_parser(settings_class, description), defaults_of(settings_class)
     add = parser.add_argument_group("whose Fisher information").add_argument
     add("--weights", choices=settings_class.WEIGHTS, default=default["weights"], help="trained, and looked at: adapters put into a frozen BART, or all weights of its layers (default: %(default)s)")
-    add("--bottleneck", type=int, default=default["bottleneck"], help="of adapters: their inner width (default: %(default)s)")
+    add("--bottleneck", type=int, default=None, help="of adapters: their inner width (default: 16)")
     add("--average_over", choices=PARTS, default=None, help="one number of the vector for each weight; for each output unit, the mean of its weights; for each weight or bias tensor; for each layer (default: weight of adapters, unit of layers)")
     return parser
 

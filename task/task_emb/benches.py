@@ -3,7 +3,6 @@
 from accelerate import Accelerator, PartialState
 
 from dataloader.encoding import EncodedExamples, encode
-from dataloader.gym import Example
 from routing_moe.finetuning.workbench import Weights
 from routing_moe.starting import load_tokenizer
 from routing_moe.stepping import Stepper
@@ -20,10 +19,10 @@ class BartBench:
         self.model = found.load().to(PartialState().device).eval()
         self.tokenizer = load_tokenizer(settings.tokenizer_place(found), self.model.config.vocab_size)
 
-    def encode(self, examples: list[Example]) -> EncodedExamples:
-        """Without the task's name in front, so that a vector tells of the data alone."""
-        task_ids = {example.task: 0 for example in examples}
-        return encode(examples, self.tokenizer, bare_inputs(self.settings.text_format), task_ids)
+    def encoded(self, task: str) -> EncodedExamples:
+        """The task's examples, without its name in front, so that a vector tells of the data alone."""
+        text_format = bare_inputs(self.settings.text_format)
+        return encode(self.source.of(task), self.tokenizer, text_format, {task: 0})
 
 
 class TrainingBench(BartBench):

@@ -38,9 +38,8 @@ class FinetunedTextBench(TrainingBench):
         self.keep_start()
 
     def vector_of(self, task: str) -> np.ndarray:
-        examples = self.source.of(task)
-        self.train_on(task, self.encode(examples))
-        inputs = {task: [example.input for example in examples]}
+        self.train_on(task, self.encoded(task))
+        inputs = {task: [example.input for example in self.source.of(task)]}
         return pooled_states(self.model, self.tokenizer, inputs, self.settings)
 
 

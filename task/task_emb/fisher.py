@@ -32,6 +32,7 @@ from task.task_emb.fisher_information import (
 )
 from task.task_emb.settings import TrainingSettings
 
+DEFAULT_BOTTLENECK = 16
 DEFAULT_PARTS = {"adapters": "weight", "layers": "unit"}
 
 
@@ -43,10 +44,16 @@ class FisherSettings(TrainingSettings):
     WEIGHTS: ClassVar[tuple[str, ...]] = ("adapters", "layers")
 
     weights: str = "adapters"
-    bottleneck: int = 16
+    bottleneck: int | None = None
     average_over: str | None = None
     learning_rate: float = 1e-3
     total_steps: int = 200
+
+    def faults(self) -> list[str]:
+        """Ranges, lengths, the model, and a flag that would do nothing."""
+        idle = self.weights == "layers" and self.bottleneck is not None
+        told = ["--bottleneck has no effect with --weights layers: there are no adapters"] if idle else []
+        return super().faults() + told
 
     @property
     def part(self) -> str:
@@ -63,20 +70,22 @@ class FisherBench(TrainingBench):
         # vmap has rules for eager attention's operations, but for no fused kernel's.
         self.model.set_attn_implementation("eager")
         if settings.weights == "adapters":
-            self.parameters = insert_adapters(self.model, settings.bottleneck, settings.seed)
+            self.parameters = insert_adapters(
+                self.model, settings.bottleneck or DEFAULT_BOTTLENECK, settings.seed
+            )
         else:
             self.parameters = layer_parameters(self.model)
         self.keep_start()
 
     def vector_of(self, task: str) -> np.ndarray:
-        self.train_on(task, self.encode(self.source.of(task)))
+        self.train_on(task, self.encoded(task))
         return fisher_vector(self.fisher_of(task), self.settings.part).cpu().numpy()
 
     def fisher_of(self, task: str, compute=diagonal_fisher) -> dict:
         """Fisher information on a task's train examples, of the weights as they are now."""
         parameters = {name: p.detach() for name, p in self.parameters.items()}
         n_parameters = sum(p.numel() for p in parameters.values())
-        examples, tokens = self.encode(self.source.of(task)), self.settings.max_tokens_per_micro_batch
+        examples, tokens = self.encoded(task), self.settings.max_tokens_per_micro_batch
         batches = fisher_batches(examples, self.model, tokens, n_parameters)
         return compute(bart_log_likelihood(self.model), parameters, batches)
 

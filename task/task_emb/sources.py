@@ -38,7 +38,7 @@ class TrainFiles:
         return self.gym.tasks()
 
     def faults(self, tasks: Sequence[str]) -> list[str]:
-        """Tasks without the sample asked for, missing or malformed train files, files without a line."""
+        """Tasks without the sample asked for, and missing, empty or malformed train files."""
         faults = []
         if self.samples not in ("all", "first"):
             lacking = [task for task in tasks if not self.gym.has_sample(task, self.samples)]
@@ -49,14 +49,7 @@ class TrainFiles:
                     f"or a seed: {lacking[0]} has {there}"
                 )
             tasks = [task for task in tasks if task not in lacking]
-        found = self.gym.check(tasks, ["train"], self.samples, metrics=False)
-        if not found:
-            found = [
-                f"{self.gym.folder}/{task}: its train files hold no example"
-                for task in tasks
-                if not self.of(task)
-            ]
-        return faults + found
+        return faults + self.gym.check(tasks, ["train"], self.samples, metrics=False)
 
     def of(self, task: str) -> list[Example]:
         return train_examples(self.gym, task, self.samples, most=self.most)

@@ -1,0 +1,140 @@
+"""Seconds per task of text and Fisher vectors: examples in batches against one by one.
+
+    python benchmarks/task_vectors.py                                 the embedded tiny BART on this CPU
+    python benchmarks/task_vectors.py --model_size base --tasks 2 --examples 16 --rounds 3
+    python benchmarks/task_vectors.py --tasks 1 --examples 4 --total_steps 1 --rounds 1      does it run?
+
+Tasks are those of the embedded gym; other sizes than the embedded BART's have random weights, nothing is
+downloaded. Prints one JSON line; README.md says how to read it.
+"""
+
+import argparse
+import dataclasses
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import measuring
+from benchmarks.comparing import ratio
+from task.skill_gym.generate import task_files, write_rows
+from task.skill_gym.tasks import TASKS
+from task.task_emb.fisher import FisherBench, FisherSettings
+from task.task_emb.fisher_information import diagonal_fisher, diagonal_fisher_one_by_one
+from task.task_emb.text import TextBench, TextSettings
+
+UNSEEN = [task for task in TASKS if task.split == "test"]  # of every skill, and of many formats
+ONE_BY_ONE = "_one_by_one"
+# text: a whole vector; fisher_training: the steps before it; fisher, fisher_layers: information of adapters
+# and of all weights of the layers.
+VARIANTS = ["text", "text_one_by_one", "fisher_training", "fisher", "fisher_one_by_one", "fisher_layers",
+            "fisher_layers_one_by_one"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    model_size: str
+    tasks: int
+    examples: int
+    total_steps: int
+    max_tokens_per_micro_batch: int
+    rounds: int
+    variants: list[str] | None
+    threads: int
+    seed: int
+    device: str
+
+
+def main(argv: list[str] | None = None) -> None:
+    settings = parse_settings(argv)
+    measuring.prepare(settings)
+    load = os.getloadavg()[0]
+    tasks = [task.name for task in UNSEEN[: settings.tasks]]
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {
+            name: of_tasks(run, tasks, settings) for name, run in make_runs(Path(folder), settings).items()
+        }
+        variants = measuring.measure(runs, settings.rounds, {})
+    ratios = {
+        f"{name}_over_{name.removesuffix(ONE_BY_ONE)}": ratio(variants, name, name.removesuffix(ONE_BY_ONE))
+        for name in variants
+        if name.endswith(ONE_BY_ONE)
+    }
+    measuring.print_report("task_vectors", settings, load, variants=variants, ratios=ratios)
+
+
+def of_tasks(run: Callable[[str], object], tasks: list[str], settings: Settings):
+    """A function that runs all tasks; its time is the mean of a task."""
+
+    def call() -> dict[str, float]:
+        seconds = []
+        for task in tasks:
+            start = measuring.now(settings.device)
+            run(task)
+            seconds.append(measuring.now(settings.device) - start)
+        return {"s": statistics.mean(seconds)}
+
+    return call
+
+
+def make_runs(folder: Path, settings: Settings) -> dict[str, Callable[[str], object]]:
+    """For each variant a function of a task, by the benches that the commands use."""
+    common = dict(
+        output_dir=str(folder / "unused"),
+        train_dir=str(write_gym(folder / "gym", settings)),
+        model=str(measuring.saved_bart(folder / "bart", settings.model_size, settings.seed)),
+        samples="all",
+        max_examples=settings.examples,
+        max_input_length=128,
+        max_output_length=32,
+        max_tokens_per_micro_batch=settings.max_tokens_per_micro_batch,
+    )
+    text = TextBench(TextSettings(**common))
+    alone = TextBench(dataclasses.replace(text.settings, max_tokens_per_micro_batch=1))
+    runs = {"text": text.vector_of, "text_one_by_one": alone.vector_of}
+    for name, weights in (("fisher", "adapters"), ("fisher_layers", "layers")):
+        if not any(variant.startswith(name) for variant in settings.variants):
+            continue
+        bench = FisherBench(FisherSettings(**common, weights=weights, total_steps=settings.total_steps))
+        runs[name] = lambda task, bench=bench: bench.fisher_of(task, diagonal_fisher)
+        runs[name + ONE_BY_ONE] = lambda task, bench=bench: bench.fisher_of(task, diagonal_fisher_one_by_one)
+        if weights == "adapters":
+            runs["fisher_training"] = lambda task, bench=bench: bench.train_on(task, bench.encoded(task))
+    return {name: runs[name] for name in settings.variants}
+
+
+def write_gym(folder: Path, settings: Settings) -> Path:
+    for task in UNSEEN[: settings.tasks]:
+        (folder / task.name).mkdir(parents=True)
+        for name, rows in task_files(task, settings.seed).items():
+            write_rows(folder / task.name / name, rows)
+    return folder
+
+
+def parse_settings(argv: list[str] | None) -> Settings:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("--model_size", choices=measuring.SAVED_SIZES, default="embedded", help="default embedded")
+    add("--tasks", type=int, choices=range(1, len(UNSEEN) + 1), default=4, help="default 4")
+    add("--examples", type=int, default=160, help="of a task, at most 160 (default 160)")
+    add("--total_steps", type=int, default=100, help="of fisher_training (default 100)")
+    add("--max_tokens_per_micro_batch", type=int, default=16384, help="bounds a batch (default 16384)")
+    add("--rounds", type=int, default=5, help="times that each variant is run, in turns (default 5)")
+    add("--threads", type=int, default=1, help="CPU threads; 0: torch's choice (default 1)")
+    add("--seed", type=int, default=0)
+    add("--variants", nargs="+", help=f"default: all of {' '.join(VARIANTS)}")
+    args = parser.parse_args(argv)
+    args.variants = measuring.chosen_variants(parser, args.variants, VARIANTS)
+    args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Settings(**vars(args))
+
+
+if __name__ == "__main__":
+    main()

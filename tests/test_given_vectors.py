@@ -1,0 +1,125 @@
+"""Prediction along given task vectors: an unseen task is routed from a vector of it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from mistakes import assert_told, complaint
+from test_unseen_tasks import ONLY, SCORES
+from tiny_runs import TRAIN_TASKS, assert_equal, run, weights
+
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.task_vectors import save_task_vectors
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
+
+@pytest.fixture
+def given(tmp_path):
+    """given(names, vectors): a folder of task vectors."""
+
+    def write(names, vectors_ND):
+        (tmp_path / "given").mkdir()
+        save_task_vectors(tmp_path / "given", names, np.asarray(vectors_ND))
+        return tmp_path / "given"
+
+    return write
+
+
+def test_an_unseen_task_is_scored_along_the_route_of_its_given_vector(finished, world, given):
+    folder = world.copy(finished, "by_given")
+    before = weights(folder / "best")
+    model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
+    # As another task's vector: the scores are those of that task's route.
+    vector = before["task_vectors.weight"][model.config.task_names.index("count")]
+    vectors = given(["plural", "count"], np.stack([vector, vector * 0 + 5]))
+    assert run(world.gym, world.bart, folder, **ONLY, taskvecs=vectors) == 0
+    scores = pd.read_csv(folder / SCORES, index_col=0)
+    assert list(scores["route"]) == ["given vector"]
+    assert "plural: given vector" in (folder / "eval_log.txt").read_text()
+    assert_equal(weights(folder / "best"), before)  # the checkpoint itself is as it was
+
+    by_hand = world.copy(finished, "by_given_by_hand")
+    model.task_vectors.weight.data[model.config.task_names.index("plural")] = vector
+    model.save_pretrained(by_hand / "best")
+    assert run(world.gym, world.bart, by_hand, **ONLY, task_vector="stored") == 0
+    expected = pd.read_csv(by_hand / SCORES, index_col=0)
+    pd.testing.assert_frame_equal(expected, scores.drop(columns="route"))
+    for part in ("dev", "test"):
+        name = f"best/predictions/plural_12_100_{part}.jsonl"
+        assert (folder / name).read_bytes() == (by_hand / name).read_bytes()
+
+
+def test_tasks_that_were_trained_on_keep_their_own_vectors(finished, world, given):
+    folder = world.copy(finished, "given_for_trained")
+    before = pd.read_csv(folder / "best/eval-test-performance.csv", index_col=0)
+    vectors = given(TRAIN_TASKS, np.full((3, 8), 9.0))
+    assert run(world.gym, world.bart, folder, **ONLY | dict(predict_split="train"), taskvecs=vectors) == 0
+    after = pd.read_csv(folder / "best/eval-test-performance.csv", index_col=0)
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_a_new_task_needs_no_train_file_where_its_vector_is_given(finished, world, given, tmp_path):
+    gym = tmp_path / "gym"
+    (gym / "newcomer").mkdir(parents=True)
+    for part in ("dev", "test"):
+        (gym / f"newcomer/newcomer_2_13_{part}.tsv").write_text("hot\tcold\nbig\tsmall\n")
+    (gym / "metrics.json").write_text('{"newcomer": "EM"}')
+    (gym / "split.json").write_text(json.dumps({"train": TRAIN_TASKS, "test": ["newcomer"]}))
+    folder = world.copy(finished, "newcomer_given")
+    asked = ONLY | dict(custom_tasks_splits=gym / "split.json", taskvecs=given(["newcomer"], np.ones((1, 8))))
+    assert run(gym, world.bart, folder, **asked) == 0
+    assert list(pd.read_csv(folder / SCORES, index_col=0)["route"]) == ["given vector"]
+
+
+def test_training_from_given_frozen_vectors_leaves_them_as_they_are_and_predicts_along_them(world, given):
+    vectors = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    names = [*TRAIN_TASKS, "plural"]
+    kept = dict(taskvecs=given(names, vectors), taskvecs_dim=None, freeze_task_model=True, total_steps=2)
+    folder = world.run("frozen_given", **kept, do_predict=True, predict_split="test")
+    model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
+    assert model.config.task_names == names
+    assert model.config.router_input_dim == 8
+    assert np.array_equal(model.task_vectors.weight.detach().numpy(), vectors)
+    assert "route" not in pd.read_csv(folder / SCORES)  # its own, stored
+    moved = world.run("trained_given", **kept | dict(freeze_task_model=None))
+    model = RoutingBartForConditionalGeneration.from_pretrained(moved / "best")
+    ratios = model.task_vectors.weight.detach().numpy() / vectors
+    assert (ratios.std(axis=1)[:3] > 1e-3).all()
+    assert ratios[3] == pytest.approx(np.full(8, ratios[3, 0]))  # never trained on: weight decay alone
+    assert 0.999 < ratios[3, 0] < 1
+
+
+def wide(place):
+    place.vectors(vectors_ND=np.zeros((4, 9)))
+
+
+MISTAKES = {
+    "vectors of another width": (
+        wide,
+        {},
+        "--taskvecs <here>/vectors has vectors of 9 dimensions, but the router of",
+        "/best reads 8; give vectors made as those it was trained with",
+    ),
+    "vectors that are not there": (None, {}, "--taskvecs <here>/vectors is no task-vector folder"),
+    "vectors that are not to be used": (
+        lambda place: place.vectors(),
+        dict(task_vector="nearest"),
+        "--taskvecs has no effect with --task_vector nearest: no vector is taken from it",
+    ),
+    "vectors where none is read": (
+        lambda place: place.vectors(),
+        dict(avg_routing=True, prefix="x-"),
+        "--taskvecs has no effect with average routes: they come from no router",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told(name, fresh, originals, capsys):
+    change, changed, *fragments = MISTAKES[name]
+    if change:
+        change(fresh)
+    asked = ONLY | dict(checkpoint=originals.out / "best", taskvecs="<here>/vectors") | changed
+    assert_told(complaint(fresh, capsys, **asked), *map(fresh.filled_in, fragments))
