@@ -7,7 +7,7 @@
 #   OUTPUT_DIR  gets vectors/, <kind>/seed<seed>/ and the comparisons    (models/compare_task_vectors)
 #   KINDS       which (random text finetuned_text fisher descriptions, and trained: random at first, not frozen as
 #               the others are)                     SEEDS  of each       (42 43 44)
-#   DIM         dimension: principal components of all but random ones   (128; on the embedded gym 16)
+#   DIM         dimension: principal components of all but random ones   (64; on the embedded gym 16)
 # Called again, it leaves finished runs as they are and continues the others.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -15,7 +15,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 KINDS=${KINDS:-trained random text finetuned_text fisher descriptions} SEEDS=${SEEDS:-42 43 44}
 OUT=${OUTPUT_DIR:-models/compare_task_vectors}
 if [ -n "${DATA_DIR:-}" ]; then
-    split=${SPLIT:-$DATA_DIR/split.json} DIM=${DIM:-128}
+    split=${SPLIT:-$DATA_DIR/split.json} DIM=${DIM:-64}
 else
     make_skill_gym
     split=data/skill_gym/split.json DIM=${DIM:-16}

@@ -3,7 +3,7 @@
 # the embedded gym, which are computed if they are not there, to 16 dimensions. Environment:
 #   TASKVECS    folder of the vectors          (data/task_vectors/fisher)
 #   SPLIT       task split JSON                (that of the embedded gym)
-#   DIM         components                     (128; on the embedded gym 16)
+#   DIM         components                     (64; on the embedded gym 16)
 #   OUTPUT_DIR  folder of the reduced vectors  (TASKVECS with DIM behind its name)
 # Further flags of `python -m task.task_emb.reduce` may follow the script's name, in place of --transform log, which
 # is made for Fisher information.
@@ -18,7 +18,7 @@ if [ -z "${SPLIT:-}" ]; then
         env -u MODEL -u DATA_DIR -u OUTPUT_DIR bash example_scripts/task_vectors.sh fisher
     fi
 fi
-DIM=${DIM:-128}
+DIM=${DIM:-64}
 whole_numbers DIM
 [ $# -gt 0 ] || set -- --transform log
 "$PYTHON" -m task.task_emb.reduce \

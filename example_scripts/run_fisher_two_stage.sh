@@ -5,7 +5,7 @@
 #   MODEL=facebook/bart-base DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe \
 #       bash example_scripts/run_fisher_two_stage.sh
 #   VECTORS  folder of the Fisher vectors, and, with DIM behind its name, of the reduced  (OUTPUT_DIR/fisher)
-#   DIM      their dimension                                        (128; on the embedded gym 16)
+#   DIM      their dimension                                        (64; on the embedded gym 16)
 # and those of run_two_stage.sh. Flags after the script's name go to stage 2. Run it again to continue.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export OUTPUT_DIR=${OUTPUT_DIR:-models/fisher_two_stage}
 VECTORS=${VECTORS:-$OUTPUT_DIR/fisher}
 if [ -n "${DATA_DIR:-}" ]; then
-    split=${SPLIT:-$DATA_DIR/split.json} DIM=${DIM:-128}
+    split=${SPLIT:-$DATA_DIR/split.json} DIM=${DIM:-64}
 else
     split=data/skill_gym/split.json DIM=${DIM:-16}
 fi

@@ -195,6 +195,14 @@ def with_run(originals, tmp_path):
     return place
 
 
+@pytest.fixture
+def scripts(world, tmp_path):
+    """The example scripts, in a copy of the repository whose Python notes its arguments."""
+    from noting_scripts import Scripts
+
+    return Scripts(tmp_path, world.gym, world.bart)
+
+
 # ---- fine-tuning (tiny_grids.py)
 
 

@@ -1,14 +1,7 @@
 """Lists of tasks, and the scripts that fine-tune on one task of a list after the other."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
-from tiny_runs import ROOT
 
 from dataloader.errors import InputError
 from dataloader.list_tasks import main, tasks_named
@@ -50,51 +43,7 @@ def test_the_command_prints_a_line_for_each_task_or_what_is_wrong(world, capsys)
     assert (told.out, told.err) == ("", f"error: {split}: the dev section is empty\n")
 
 
-# ---- scripts, run in a copy of the repository whose Python notes its arguments
-
-NOTING = """#!/usr/bin/env bash
-echo "$@" >>{folder}/calls
-case "$*" in *list_tasks*) exec {python} "$@" ;; *"/{failing} --do_train"*) exit 3 ;; esac
-{otherwise}
-"""
-
-
-class Scripts:
-    """A copy of the scripts, with links to the packages; `models/` is written there."""
-
-    def __init__(self, folder: Path, gym: Path, bart: Path):
-        self.folder, self.gym, self.bart = folder, gym, bart
-        shutil.copytree(ROOT / "example_scripts", folder / "example_scripts")
-        for package in ("dataloader", "routing_moe", "task"):
-            (folder / package).symlink_to(ROOT / package)
-
-    def run(self, script: str, *arguments: str, really: bool = False, failing="none", **variables: str):
-        """(exit code, commands given to Python, what was told); really: they are run, but for `failing`."""
-        otherwise = f'exec {sys.executable} "$@"' if really else ""
-        names = dict(folder=self.folder, python=sys.executable, failing=failing, otherwise=otherwise)
-        text = NOTING
-        for name, value in names.items():
-            text = text.replace(f"{{{name}}}", str(value))
-        (self.folder / "python").write_text(text)
-        (self.folder / "python").chmod(0o755)
-        (self.folder / "calls").write_text("")
-        done = subprocess.run(
-            ["bash", str(self.folder / "example_scripts" / script), *arguments],
-            env={"PATH": os.environ["PATH"], "PYTHON": str(self.folder / "python"), "OMP_NUM_THREADS": "1"}
-            | dict(MODEL=str(self.bart), DATA_DIR=str(self.gym))
-            | variables,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        calls = (self.folder / "calls").read_text().splitlines()
-        return done.returncode, calls, done.stdout + done.stderr
-
-
-@pytest.fixture
-def scripts(world, tmp_path):
-    return Scripts(tmp_path, world.gym, world.bart)
-
+# ---- the scripts
 
 TINY = dict(LEARNING_RATE_LIST="1e-3", BSZ_LIST="8", TOTAL_STEPS="2", EVAL_PERIOD="2", WARMUP_STEPS="0")
 SHORT = ["--samples", "first", "--debug", "--max_input_length", "24", "--max_output_length", "8", "--quiet"]

@@ -166,6 +166,12 @@ def other_width(place):
     write(place.folder / "wide", np.ones((8, 10)))
 
 
+def other_method(place):
+    for name, method in (("raw", "text"), ("narrow", "finetuned_text")):
+        place.write(place.folder / name / "meta.json", {"method": method})
+    run(place, output_dir=place.folder / "reduced")
+
+
 LIKE = dict(dim=None, custom_tasks_splits=None)
 MISTAKES = {
     "more dimensions than tasks span": (
@@ -231,6 +237,11 @@ MISTAKES = {
         other_width,
         LIKE | dict(like="<here>/reduced", taskvecs="<here>/wide"),
         "--taskvecs <here>/wide: the reduction takes vectors of 9 dimensions, these have 10",
+    ),
+    "a reduction of vectors made in another way": (
+        other_method,
+        LIKE | dict(like="<here>/reduced", taskvecs="<here>/narrow"),
+        "--like <here>/reduced was fitted on vectors of the method 'text', not 'finetuned_text'; make --taskvecs",
     ),
     "a reduction and a new one": (
         broken_reduction,

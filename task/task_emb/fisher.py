@@ -4,8 +4,8 @@
         --output_dir data/task_vectors/fisher
     python -m task.task_emb.fisher --train_dir data/gym --model facebook/bart-base --weights layers \\
         --average_over unit --output_dir data/task_vectors/fisher_layers
-    python -m task.task_emb.reduce --taskvecs data/task_vectors/fisher --dim 128 \\
-        --custom_tasks_splits split.json --output_dir data/task_vectors/fisher128
+    python -m task.task_emb.reduce --taskvecs data/task_vectors/fisher --dim 64 \\
+        --custom_tasks_splits split.json --output_dir data/task_vectors/fisher64
 
 Bottleneck adapters in every layer, the same at the start for all tasks, are trained on the task; the vector
 is the diagonal of their empirical Fisher information, the mean over train examples of the squared gradient

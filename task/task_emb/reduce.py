@@ -1,9 +1,9 @@
 """Task vectors of fewer dimensions: principal components, fitted on the train tasks alone.
 
-    python -m task.task_emb.reduce --taskvecs data/task_vectors/fisher --dim 128 \\
-        --custom_tasks_splits split.json --output_dir data/task_vectors/fisher128
-    python -m task.task_emb.reduce --taskvecs data/new_tasks/fisher --like data/task_vectors/fisher128 \\
-        --output_dir data/new_tasks/fisher128
+    python -m task.task_emb.reduce --taskvecs data/task_vectors/fisher --dim 64 \\
+        --custom_tasks_splits split.json --output_dir data/task_vectors/fisher64
+    python -m task.task_emb.reduce --taskvecs data/new_tasks/fisher --like data/task_vectors/fisher64 \\
+        --output_dir data/new_tasks/fisher64
 
 The first writes vectors of all tasks, and the reduction itself, which has seen the split's train tasks only.
 The second applies it to vectors of other tasks, made in the same way, for a router trained on the first.
@@ -98,8 +98,7 @@ def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tu
     """The reduction, and the tasks that it was fitted on. Raises InputError."""
     if settings.like:
         with told_with("--like "):
-            fitted = load_json_object(Path(settings.like) / META_FILE, "the description of a reduction")
-            return Reduction.load(settings.like), fitted.get("fitted_on", [])
+            return Reduction.load(settings.like), fitted_before(settings)
     tasks = tasks_to_fit_on(settings, names)
     n, D, dim = len(tasks), vectors_ND.shape[1], settings.dim
     if dim > n - 1:
@@ -121,6 +120,25 @@ def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tu
     return reduction, tasks
 
 
+def fitted_before(settings: ReduceSettings) -> list[str]:
+    """The tasks that --like was fitted on. Raises InputError if its vectors were made in another way."""
+    saved = load_json_object(Path(settings.like) / META_FILE, "the description of a reduction")
+    before, now = saved.get("source", {}), how_made(settings.taskvecs)
+    for what in ("method", "model_files"):
+        if before.get(what) and now.get(what) and before[what] != now[what]:
+            word = {"method": f"the method {before[what]!r}, not {now[what]!r}"}.get(what, "another model")
+            raise InputError(
+                f"{settings.like} was fitted on vectors of {word}; make --taskvecs as those were made"
+            )
+    return saved.get("fitted_on", [])
+
+
+def how_made(folder: str) -> dict:
+    """The meta.json of a folder of vectors; {} without."""
+    path = Path(folder) / META_FILE
+    return load_json_object(path, "how the vectors were made") if path.is_file() else {}
+
+
 def tasks_to_fit_on(settings: ReduceSettings, names: list[str]) -> list[str]:
     """The split's train tasks, unless others are named; without a split, all, but only if asked for."""
     if settings.custom_tasks_splits is None and settings.fit_on == ["all"]:
@@ -140,8 +158,7 @@ def write(settings, names, reduced_Nd, reduction: Reduction, fitted: list[str], 
     """The folder, meta.json last; and a line on what is explained."""
     folder = Path(settings.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    source = Path(settings.taskvecs) / META_FILE
-    of_source = load_json_object(source, "how the vectors were made") if source.is_file() else {}
+    of_source = how_made(settings.taskvecs)
     meta = {
         "method": f"{of_source.get('method', 'unknown')}, reduced",
         "model": of_source.get("model"),

@@ -1,0 +1,128 @@
+"""The scripts around task vectors: what they call with which flags, and that they run as they are."""
+
+import pytest
+from tiny_runs import ROWS, TRAIN_TASKS
+from tiny_vectors import meta, vectors
+
+EMBEDDED = dict(MODEL="", DATA_DIR="")
+
+
+def merged(scripts, run: str) -> None:
+    """As if the merge, which is only noted, had written its checkpoint."""
+    (scripts.folder / run / "init").mkdir(parents=True)
+    (scripts.folder / run / "init/config.json").write_text("{}")
+
+
+def test_fisher_vectors_are_computed_and_reduced(scripts):
+    small = [
+        "--max_examples",
+        "4",
+        "--total_steps",
+        "1",
+        "--max_input_length",
+        "24",
+        "--max_output_length",
+        "8",
+    ]
+    code, _, told = scripts.run("task_vectors.sh", "fisher", *small, really=True)
+    assert code == 0, told
+    folder = scripts.folder / "data/task_vectors/fisher"
+    assert list(vectors(folder)) == sorted(ROWS)
+    split = str(scripts.gym / "split.json")
+    code, _, told = scripts.run("reduce_task_vectors.sh", SPLIT=split, DIM="2", really=True)
+    assert code == 0, told
+    assert "variance of the 3 tasks fitted on that the first components explain: 1: " in told
+    reduced = scripts.folder / "data/task_vectors/fisher2"
+    assert meta(reduced)["fitted_on"] == TRAIN_TASKS
+    assert meta(reduced)["settings"]["transform"] == "log"
+    assert {len(vector) for vector in vectors(reduced).values()} == {2}
+
+
+METHODS = {
+    "random": "--train_dir GYM",
+    "text": "--train_dir GYM --model BART",
+    "finetuned_text": "--train_dir GYM --model BART",
+    "fisher": "--train_dir GYM --model BART",
+    "descriptions": "--descriptions dataloader/descriptions.json",
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_gets_the_users_gym_and_model(scripts, method):
+    code, calls, _ = scripts.run(
+        "task_vectors.sh", method, "--tasks", "test", SPLIT="s.json", NUM_WORKERS="3"
+    )
+    expected = METHODS[method].replace("GYM", str(scripts.gym)).replace("BART", str(scripts.bart))
+    ending = f"--num_workers 3 --output_dir data/task_vectors/{method} {expected} --tasks test"
+    assert (code, calls) == (0, [f"-m task.task_emb.{method} --custom_tasks_splits s.json {ending}"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_runs_on_the_embedded_gym_as_it_is(scripts, method):
+    (scripts.folder / "data/skill_gym").mkdir(parents=True)
+    code, (generated, called), _ = scripts.run("task_vectors.sh", method, **EMBEDDED)
+    assert code == 0
+    assert generated == "-m task.skill_gym.generate --output_dir data/skill_gym"
+    assert ("--train_dir data/skill_gym" in called) == (method != "descriptions")
+    assert ("--descriptions data/skill_gym/descriptions.json" in called) == (method == "descriptions")
+    assert ("--model task/skill_gym/tiny_bart" in called) == (method not in ("random", "descriptions"))
+    assert ("--samples all --max_examples 160" in called) == (method not in ("random", "descriptions"))
+    assert ("--total_steps 100" in called) == (method in ("fisher", "finetuned_text"))
+
+
+@pytest.mark.parametrize("method", ["", "inspect", "__init__", "tex"])
+def test_a_method_that_does_not_exist_is_told(scripts, method):
+    code, calls, told = scripts.run("task_vectors.sh", *([method] if method else []))
+    assert (code, calls) == (2, [])
+    assert (
+        f"error: '{method}' is no method; give random, text, finetuned_text, fisher or descriptions" in told
+    )
+
+
+def test_fisher_vectors_go_frozen_through_both_stages(scripts):
+    variables = dict(OUTPUT_DIR="models/mine", DIM="7", SPLIT="s.json", STAGE1_FLAGS="--num_experts 4")
+    merged(scripts, "models/mine")
+    code, calls, told = scripts.run("run_fisher_two_stage.sh", "--predict_samples", "all", **variables)
+    assert code == 0, told
+    fisher, reduced, stage1, merge, stage2 = calls
+    assert fisher.startswith("-m task.task_emb.fisher --custom_tasks_splits s.json")
+    assert "--output_dir models/mine/fisher " in fisher
+    assert reduced == (
+        "-m task.task_emb.reduce --taskvecs models/mine/fisher --custom_tasks_splits s.json --dim 7 "
+        "--output_dir models/mine/fisher7 --transform log"
+    )
+    assert "--output_dir models/mine/stage1 " in stage1
+    assert "--taskvecs models/mine/fisher7 " in stage1
+    assert stage1.endswith("--resume --freeze_task_model --num_experts 4")
+    assert "--routes_from models/mine/stage1" in merge
+    assert "--output_dir models/mine " in stage2
+    assert "--task_model_lr 0" in stage2
+    assert "--taskvecs" not in stage2
+    assert stage2.endswith("--resume --predict_samples all")
+
+
+def test_kinds_of_vectors_are_compared_over_seeds(scripts):
+    variables = dict(
+        OUTPUT_DIR="models/kinds", DIM="7", SPLIT="s.json", KINDS="trained random text", SEEDS="1 2"
+    )
+    for kind in ("trained", "random", "text"):
+        for seed in (1, 2):
+            merged(scripts, f"models/kinds/runs/{kind}/seed{seed}")
+    code, calls, told = scripts.run("compare_task_vectors.sh", **variables)
+    assert code == 0, told
+    made = [call for call in calls if "task_emb" in call]
+    assert [call.split()[1] for call in made] == [f"task.task_emb.{m}" for m in ("random", "text", "reduce")]
+    assert "--taskvecs_dim 7" in made[0]
+    assert "--output_dir models/kinds/vectors/text --transform none" in made[2]
+    stage1 = [call for call in calls if "--initialize_from_vanilla" in call]
+    assert len(stage1) == 6
+    for number, call in enumerate(stage1):
+        seed, kind = divmod(number, 3)
+        kind = ["trained", "random", "text"][kind]
+        assert call.endswith(f"--seed {seed + 1}")
+        assert ("--freeze_task_model" in call) == (kind != "trained")
+        assert (f"--taskvecs models/kinds/vectors/{kind} " in call) == (kind != "trained")
+    unseen = [call for call in calls if "--predict_split test --output_dir models/kinds/runs/" in call]
+    assert len(unseen) == 6
+    assert [call.split()[2] for call in calls[-2:]] == ["models/kinds/runs"] * 2
+    assert calls[-1].endswith("--order trained random text --baseline trained --output_dir models/kinds/test")
