@@ -226,7 +226,7 @@ MISTAKES = {
     "a reduction that is none": (
         None,
         LIKE | dict(like="<here>/raw"),
-        "--like <here>/raw/meta.json: no such",
+        "--like <here>/raw/reduction.npz: no such file; name a folder that task.task_emb.reduce wrote",
     ),
     "a broken reduction": (
         broken_reduction,
@@ -241,7 +241,7 @@ MISTAKES = {
     "a reduction of vectors made in another way": (
         other_method,
         LIKE | dict(like="<here>/reduced", taskvecs="<here>/narrow"),
-        "--like <here>/reduced was fitted on vectors of the method 'text', not 'finetuned_text'; make --taskvecs",
+        "--like <here>/reduced was fitted on vectors of the method 'text', not 'finetuned_text'; make",
     ),
     "a reduction and a new one": (
         broken_reduction,
