@@ -4,9 +4,12 @@
 #   bash example_scripts/compare_task_vectors.sh
 #   SEEDS="1 2 3 4 5" KINDS="random fisher" bash example_scripts/compare_task_vectors.sh
 # Environment, besides that of recipe.sh:
-#   OUTPUT_DIR  gets vectors/, <kind>/seed<seed>/ and the comparisons    (models/compare_task_vectors)
-#   KINDS       which (random text finetuned_text fisher descriptions, and trained: random at first, not frozen as
-#               the others are)                     SEEDS  of each       (42 43 44)
+#   OUTPUT_DIR  gets vectors/, runs/<kind>/seed<seed>/, and the comparisons in train/ and test/
+#               (models/compare_task_vectors)
+#   KINDS       which: random text finetuned_text fisher descriptions, all frozen, and unseen tasks routed from their
+#               own; and trained, as run_two_stage.sh trains them from random ones of its own width, and unseen tasks
+#               routed from the vector of the nearest train task by text (all)
+#   SEEDS       of each (42 43 44)
 #   DIM         dimension: principal components of all but random ones   (64; on the embedded gym 16)
 # Called again, it leaves finished runs as they are and continues the others.
 set -euo pipefail
@@ -18,7 +21,7 @@ if [ -n "${DATA_DIR:-}" ]; then
     split=${SPLIT:-$DATA_DIR/split.json} DIM=${DIM:-64}
 else
     make_skill_gym
-    split=data/skill_gym/split.json DIM=${DIM:-16}
+    split=${SPLIT:-data/skill_gym/split.json} DIM=${DIM:-16}
 fi
 whole_numbers DIM
 
@@ -27,7 +30,10 @@ make_vectors() {
     local folder=$OUT/vectors/$1 transform=none
     case $1 in
         trained) return ;;
-        random) OUTPUT_DIR=$folder bash example_scripts/task_vectors.sh random --taskvecs_dim "$DIM" && return ;;
+        random)
+            OUTPUT_DIR=$folder bash example_scripts/task_vectors.sh random --taskvecs_dim "$DIM"
+            return
+            ;;
         fisher) transform=log ;;
     esac
     OUTPUT_DIR=$OUT/raw_vectors/$1 bash example_scripts/task_vectors.sh "$1"

@@ -2,7 +2,7 @@
 # Principal components of task vectors, fitted on the split's train tasks alone. As it is: of the Fisher vectors of
 # the embedded gym, which are computed if they are not there, to 16 dimensions. Environment:
 #   TASKVECS    folder of the vectors          (data/task_vectors/fisher)
-#   SPLIT       task split JSON                (that of the embedded gym)
+#   SPLIT       task split JSON                (split.json of DATA_DIR, else of the embedded gym)
 #   DIM         components                     (64; on the embedded gym 16)
 #   OUTPUT_DIR  folder of the reduced vectors  (TASKVECS with DIM behind its name)
 # Further flags of `python -m task.task_emb.reduce` may follow the script's name, in place of --transform log, which
@@ -11,6 +11,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 TASKVECS=${TASKVECS:-data/task_vectors/fisher}
+if [ -z "${SPLIT:-}" ] && [ -n "${DATA_DIR:-}" ]; then SPLIT=$DATA_DIR/split.json; fi
 if [ -z "${SPLIT:-}" ]; then
     make_skill_gym
     SPLIT=data/skill_gym/split.json DIM=${DIM:-16}

@@ -15,7 +15,7 @@ VECTORS=${VECTORS:-$OUTPUT_DIR/fisher}
 if [ -n "${DATA_DIR:-}" ]; then
     split=${SPLIT:-$DATA_DIR/split.json} DIM=${DIM:-64}
 else
-    split=data/skill_gym/split.json DIM=${DIM:-16}
+    split=${SPLIT:-data/skill_gym/split.json} DIM=${DIM:-16}
 fi
 OUTPUT_DIR=$VECTORS bash example_scripts/task_vectors.sh fisher
 TASKVECS=$VECTORS SPLIT=$split DIM=$DIM OUTPUT_DIR=$VECTORS$DIM bash example_scripts/reduce_task_vectors.sh

@@ -22,6 +22,7 @@ from routing_moe.evaluation import (
 from routing_moe.results import ScoresFile, constant_scores, write_predictions
 from routing_moe.run_state import describe_run, write_text
 from routing_moe.settings import Settings
+from routing_moe.start_checks import trained_on
 from routing_moe.starting import checkpoint_to_start_from, load_start
 from routing_moe.task_vectors import load_task_vectors
 from routing_moe.tracking import log_to_file
@@ -74,7 +75,9 @@ def give_vectors(settings: Settings, inputs: Inputs, tasks: list[str], model, to
     if not model.config.has_router:
         return {}
     source, trained, is_main = settings.task_vector, inputs.split.train, accelerator.is_main_process
-    given = given_vectors(settings, tasks, {*trained, *model.config.trained_tasks})
+    given = given_vectors(settings, tasks, trained_on(model.config.to_dict(), inputs.split))
+    if settings.taskvecs and is_main and (own := [task for task in tasks if task not in given]):
+        log.info("note: --taskvecs gives no vector to %s, trained on or not in it", in_short(own))
     choices = choose_vectors(model, tokenizer, tasks, source, trained, inputs.texts, not is_main, given)
     found = [choice for choice in choices if choice.source != "stored"]
     left_random = set(tasks) & set(model.config.random_vectors) - {choice.task for choice in found}
@@ -94,7 +97,7 @@ def give_vectors(settings: Settings, inputs: Inputs, tasks: list[str], model, to
 
 def given_vectors(settings: Settings, tasks: list[str], trained: set[str]) -> dict:
     """{task: vector (D,)} of `--taskvecs` for those of the tasks that were not trained on."""
-    if not settings.taskvecs:
+    if not settings.taskvecs or trained.issuperset(tasks):
         return {}
     names, vectors_ND = load_task_vectors(settings.taskvecs)
     vectors = dict(zip(names, vectors_ND, strict=True))

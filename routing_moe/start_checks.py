@@ -137,9 +137,9 @@ def checkpoint_faults(
             f"{checkpoint} has no {needed} for {in_short(lacking)}; it knows the tasks of the split that it "
             f"was trained with{hint}"
         )
-    if settings.taskvecs and not settings.do_train and needed == "task vector" and fields["num_experts"] > 1:
-        given = set(faults.of(given_names, settings, checkpoint, config) or ())
-        given -= {*(config.get("trained_tasks") or ()), *(split.train if split else ())}
+    predicts = split and settings.do_predict and not settings.do_train and settings.task_vector == "auto"
+    if settings.taskvecs and predicts and needed == "task vector" and fields["num_experts"] > 1:
+        given = faults.of(tasks_given, settings, checkpoint, config, split) or set()
         names, random = {*names, *given}, set(random) - given
     faults += unseen_faults(settings, split, fields, texts, names, random)
     if not settings.do_train and not settings.prefix:
@@ -153,14 +153,40 @@ def checkpoint_faults(
     return faults + position_faults(settings, config.get("max_position_embeddings", 1024), checkpoint)
 
 
-def given_names(settings: Settings, checkpoint: Path, config: dict) -> list[str]:
-    """The tasks that `--taskvecs` has vectors of. Raises InputError if the router cannot read them."""
+def tasks_given(settings: Settings, checkpoint: Path, config: dict, split: Split) -> set[str]:
+    """The tasks to be scored that take their vector from `--taskvecs`: of those that were not trained on.
+
+    Raises InputError if the router cannot read the vectors, none is of these tasks, or other stored ones give
+    way to them without a --prefix for the scores.
+    """
+    trained = trained_on(config, split)
+    untrained = [task for task in split.section(settings.predict_split) if task not in trained]
+    if not untrained:
+        return set()
     with told_with("--taskvecs "):
         names, vectors_ND = load_task_vectors(settings.taskvecs)
     D, wanted = vectors_ND.shape[1], config.get("router_input_dim")
     if wanted != D:
         raise InputError(other_width(settings.taskvecs, D, checkpoint, wanted))
-    return names
+    given = set(untrained) & set(names)
+    if not given:
+        raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(untrained)}")
+    stored = dict(zip(*load_task_vectors(checkpoint), strict=True))
+    random, rows = config.get("random_vectors") or (), dict(zip(names, vectors_ND, strict=True))
+    replaced = [
+        task for task in sorted(given & set(stored) - set(random)) if (stored[task] != rows[task]).any()
+    ]
+    if replaced and not settings.prefix:
+        raise InputError(
+            f"{checkpoint} has other task vectors of {in_short(replaced)}; to score them along those of "
+            f"--taskvecs {settings.taskvecs} give --prefix, so that its own scores are not overwritten"
+        )
+    return given
+
+
+def trained_on(config: dict, split: Split) -> set[str]:
+    """The tasks that a checkpoint was trained on; where it does not say, the split's train tasks."""
+    return set(config.get("trained_tasks") or split.train)
 
 
 def other_width(folder: str, D: int, checkpoint: Path, wanted: int) -> str:

@@ -55,8 +55,8 @@ def text_vectors(
     """Text vectors (N, D) as float32, in the order of the mapping.
 
     states_of: `encoder_states` of a model, or any such function. text_format: of training, whose limit and
-    case the inputs are read with. batch_tokens: padded tokens encoded at once. pooling: one of POOLINGS.
-    Every input counts the same, whatever its length. Raises InputError for a task without inputs.
+    case the inputs are read with. batch_tokens: padded tokens encoded at once; 0: no bound. pooling: one of
+    POOLINGS. Every input counts the same, whatever its length. Raises InputError for a task without inputs.
     """
     empty = [task for task, inputs in inputs_by_task.items() if not inputs]
     if empty:
@@ -157,5 +157,5 @@ def _batches(lengths_N: np.ndarray, batch_tokens: int) -> Iterable[np.ndarray]:
     order = np.argsort(-lengths_N, kind="stable")
     for start in range(0, len(order), CUT_AT_ONCE):
         part = order[start : start + CUT_AT_ONCE]
-        groups = micro_batches(lengths_N[part], np.zeros(len(part)), max_tokens=batch_tokens)
+        groups = micro_batches(lengths_N[part], np.zeros(len(part)), max_tokens=batch_tokens or None)
         yield from (part[group] for group in reversed(groups))

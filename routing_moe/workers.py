@@ -110,7 +110,7 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def result_or_error(result) -> dict | Exception:
+def result_or_error(result: Callable) -> Any:
     """What `result()` returns or raises; an InputError is raised on."""
     try:
         return result()

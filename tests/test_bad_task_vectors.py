@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_vectors
 from filelock import FileLock
@@ -89,6 +90,30 @@ MISTAKES = {
         lambda place: place.write(place.folder / "split.json", "{"),
         dict(custom_tasks_splits="<here>/split.json"),
         "--custom_tasks_splits <here>/split.json: is not valid JSON",
+    ),
+    "a split that is not there, and a task's name": (
+        "text",
+        None,
+        dict(custom_tasks_splits="<here>/none.json", tasks=["colour"]),
+        "--custom_tasks_splits <here>/none.json: no such file",
+    ),
+    "a task that is not in the split": (
+        "random",
+        None,
+        dict(train_dir=None, custom_tasks_splits="<gym>/split.json", tasks=["tets"]),
+        "no task 'tets' in <gym>/split.json; did you mean 'test'?",
+    ),
+    "a path for a name": (
+        "random",
+        None,
+        dict(train_dir=None, tasks=["../../evil"]),
+        "'../../evil' cannot be the name of a task: it names no file",
+    ),
+    "a path among descriptions": (
+        "descriptions",
+        lambda place: described(place, {"/absolute": "A task.", "count": "Count."}),
+        SENTENCE_FILE,
+        "'/absolute' cannot be the name of a task",
     ),
     "no tasks at all": ("random", None, dict(train_dir=None), "which tasks? give --custom_tasks_splits"),
     "a malformed line": (
@@ -261,6 +286,20 @@ def test_an_encoder_that_cannot_be_loaded_is_told(fresh, capsys):
     assert "Traceback" not in told
 
 
+def test_a_bottleneck_wider_than_the_model_and_endless_vectors_are_told_before_training(
+    fresh, capsys, monkeypatch
+):
+    assert tiny_vectors.run("fisher", fresh.gym, fresh.bart, fresh.out, bottleneck=17) == 2
+    assert "--bottleneck is 17, wider than the model's 16" in capsys.readouterr().err
+    monkeypatch.setattr("task.task_emb.fisher.MOST_DIMENSIONS", 500)
+    assert tiny_vectors.run("fisher", fresh.gym, fresh.bart, fresh.out) == 2
+    told = capsys.readouterr().err
+    assert (
+        "--weights adapters --average_over weight: a vector would have 574 dimensions, more than 500" in told
+    )
+    assert not list(fresh.out.glob("by_task/*"))
+
+
 # ---- a folder that is continued
 
 
@@ -289,6 +328,24 @@ def damaged(place):
 
 def no_vector(place):
     place.write(place.folder / "fisher/by_task/count.npz", b"")
+
+
+def an_array(place):
+    np.save(place.folder / "array.npy", np.ones(3))
+    (place.folder / "array.npy").replace(place.folder / "fisher/by_task/count.npz")
+
+
+def other_tokenizer(place):
+    path = place.folder / "tokenizer"
+    shutil.copytree(place.bart, path)
+    place.write(path / "tokenizer.json", (path / "tokenizer.json").read_text() + " ")
+
+
+def model_of_the_hub(place):
+    run = place.folder / "text/run.json"
+    saved = json.loads(run.read_text())
+    settings = saved["settings"] | {"model": "facebook/bart-base"}
+    place.write(run, saved | {"model": {}, "settings": settings})
 
 
 def other_weights(place):
@@ -330,6 +387,19 @@ CHANGES = {
         {},
         "its vectors were made with other files than those of the model that the flags name now",
     ),
+    "another tokenizer": (
+        "text",
+        other_tokenizer,
+        dict(tokenizer="<here>/tokenizer"),
+        "its vectors were made with other files than those of the model that the flags name now",
+    ),
+    "a model of the hub before": (
+        "text",
+        model_of_the_hub,
+        {},
+        "--model is <bart>, but in the vectors in <here>/text it was facebook/bart-base",
+    ),
+    "an array in its place": ("fisher", an_array, {}, "<here>/fisher/by_task/count.npz: is damaged"),
     "a damaged file": (
         "fisher",
         damaged,
@@ -352,7 +422,8 @@ def test_a_folder_of_something_else_is_not_continued(name, begun, capsys):
 def test_what_does_not_change_a_vector_may_change(begun, capsys):
     other_data(begun)  # text vectors do not read answers
     moved = Path(shutil.move(begun.bart, begun.folder / "moved"))
-    assert tiny_vectors.run("text", begun.gym, moved, begun.folder / "text") == 0
+    less = dict(max_tokens_per_micro_batch=100)  # as after a lack of memory
+    assert tiny_vectors.run("text", begun.gym, moved, begun.folder / "text", **less) == 0
     assert len(tiny_vectors.vectors(begun.folder / "text")) == 4
 
 

@@ -73,6 +73,23 @@ def test_a_new_task_needs_no_train_file_where_its_vector_is_given(finished, worl
     assert list(pd.read_csv(folder / SCORES, index_col=0)["route"]) == ["given vector"]
 
 
+def test_a_gym_that_lists_a_new_task_as_its_own_train_task_is_none_that_was_trained_on(
+    finished, world, given, tmp_path
+):
+    gym = tmp_path / "gym"
+    (gym / "newcomer").mkdir(parents=True)
+    for part in ("dev", "test"):
+        (gym / f"newcomer/newcomer_2_13_{part}.tsv").write_text("hot\tcold\nbig\tsmall\n")
+    (gym / "metrics.json").write_text('{"newcomer": "EM"}')
+    (gym / "split.json").write_text('{"train": ["newcomer"]}')
+    folder = world.copy(finished, "newcomer_own_gym")
+    asked = ONLY | dict(predict_split="train", taskvecs=given(["newcomer"], np.ones((1, 8))))
+    assert run(gym, world.bart, folder, **asked) == 0
+    assert list(pd.read_csv(folder / "best/eval-test-performance.csv", index_col=0)["route"]) == [
+        "given vector"
+    ]
+
+
 def test_training_from_given_frozen_vectors_leaves_them_as_they_are_and_predicts_along_them(world, given):
     vectors = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
     names = [*TRAIN_TASKS, "plural"]
@@ -102,6 +119,11 @@ MISTAKES = {
         "--taskvecs <here>/vectors has vectors of 9 dimensions, but the router of",
         "/best reads 8; give vectors made as those it was trained with",
     ),
+    "vectors of other tasks": (
+        lambda place: place.vectors(["colour", "tasck"]),
+        {},
+        "--taskvecs <here>/vectors has no vector for plural",
+    ),
     "vectors that are not there": (None, {}, "--taskvecs <here>/vectors is no task-vector folder"),
     "vectors that are not to be used": (
         lambda place: place.vectors(),
@@ -114,6 +136,30 @@ MISTAKES = {
         "--taskvecs has no effect with average routes: they come from no router",
     ),
 }
+
+
+def test_scores_along_the_stored_vector_are_not_overwritten_by_those_along_another(world, given, capsys):
+    vectors = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    names = [*TRAIN_TASKS, "plural"]
+    fields = dict(taskvecs=given(names, vectors), taskvecs_dim=None, freeze_task_model=True, total_steps=1)
+    folder = world.run("stored_given", **fields)
+    same = ONLY | dict(taskvecs=fields["taskvecs"])
+    assert run(world.gym, world.bart, folder, **same) == 0  # the same vectors, given again
+    save_task_vectors(fields["taskvecs"], names, vectors + 1)
+    assert run(world.gym, world.bart, folder, **same) == 2
+    told = capsys.readouterr().err
+    assert "has other task vectors of plural; to score them along those of --taskvecs" in told
+    assert run(world.gym, world.bart, folder, **same, prefix="other-") == 0
+    assert (folder / "best/other-eval-test_tasks-test-performance.csv").is_file()
+
+
+def test_a_prediction_of_trained_tasks_does_not_look_for_the_vectors_of_its_training(finished, world):
+    folder = world.copy(finished, "vectors_gone")
+    asked = ONLY | dict(predict_split="train", taskvecs=world / "gone")
+    assert run(world.gym, world.bart, folder, **asked) == 0
+    assert (
+        "note: --taskvecs gives no vector to colour, count, opposite" in (folder / "eval_log.txt").read_text()
+    )
 
 
 @pytest.mark.parametrize("name", MISTAKES)

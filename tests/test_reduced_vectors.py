@@ -166,6 +166,19 @@ def other_width(place):
     write(place.folder / "wide", np.ones((8, 10)))
 
 
+def array_for_reduction(place):
+    broken_reduction(place)
+    np.save(place.folder / "array.npy", np.ones(3))
+    (place.folder / "array.npy").rename(place.folder / "reduced/reduction.npz")
+
+
+def other_settings(place):
+    for name, seed in (("raw", 42), ("narrow", 7)):
+        made = {"method": "fisher", "settings": {"seed": seed, "samples": name, "output_dir": name}}
+        place.write(place.folder / name / "meta.json", made)
+    run(place, output_dir=place.folder / "reduced")
+
+
 def other_method(place):
     for name, method in (("raw", "text"), ("narrow", "finetuned_text")):
         place.write(place.folder / name / "meta.json", {"method": method})
@@ -221,7 +234,47 @@ MISTAKES = {
     "over other vectors": (
         None,
         dict(output_dir="<here>/raw"),
-        "--output_dir <here>/raw holds other task vectors; name another folder",
+        "--output_dir <here>/raw is --taskvecs itself; name another folder",
+    ),
+    "over vectors that are not reduced": (
+        None,
+        dict(output_dir="<here>/narrow"),
+        "--output_dir <here>/narrow holds task_vecs.npy of something else; name another folder",
+    ),
+    "over a reduction that is read": (
+        broken_reduction,
+        LIKE | dict(like="<here>/reduced", output_dir="<here>/reduced"),
+        "--output_dir <here>/reduced is --like itself; name another folder",
+    ),
+    "into a run": (
+        lambda place: place.write(place.folder / "run/run.json", {}),
+        dict(output_dir="<here>/run"),
+        "--output_dir <here>/run holds run.json of something else; name another folder",
+    ),
+    "no split": (
+        None,
+        dict(custom_tasks_splits="<here>/none.json"),
+        "--custom_tasks_splits <here>/none.json: no such file",
+    ),
+    "one task": (
+        lambda place: place.split(train=TRAIN[:1]),
+        {},
+        "one task alone, train0, has no principal components; fit on more (--fit_on)",
+    ),
+    "an array in place of a reduction": (
+        array_for_reduction,
+        LIKE | dict(like="<here>/reduced"),
+        "--like <here>/reduced/reduction.npz: is damaged",
+    ),
+    "no dimensions of a reduction that is there": (
+        broken_reduction,
+        LIKE | dict(like="<here>/reduced", dim=0),
+        "--dim: a reduction that is there, --like, has its own",
+    ),
+    "a reduction of vectors made with other settings": (
+        other_settings,
+        LIKE | dict(like="<here>/reduced", taskvecs="<here>/narrow"),
+        "--taskvecs <here>/narrow: --seed is 7, but in the vectors that <here>/reduced was fitted on it was",
     ),
     "a reduction that is none": (
         None,
@@ -241,7 +294,8 @@ MISTAKES = {
     "a reduction of vectors made in another way": (
         other_method,
         LIKE | dict(like="<here>/reduced", taskvecs="<here>/narrow"),
-        "--like <here>/reduced was fitted on vectors of the method 'text', not 'finetuned_text'; make",
+        "--taskvecs <here>/narrow: the method is finetuned_text, but of the vectors that <here>/reduced was",
+        "fitted on it is text",
     ),
     "a reduction and a new one": (
         broken_reduction,

@@ -38,6 +38,16 @@ def test_fisher_vectors_are_computed_and_reduced(scripts):
     assert {len(vector) for vector in vectors(reduced).values()} == {2}
 
 
+def test_a_gym_alone_is_reduced_by_its_own_split(scripts):
+    code, calls, _ = scripts.run("reduce_task_vectors.sh", TASKVECS="mine/", DIM="3")
+    assert code == 0
+    split = f"{scripts.gym}/split.json"
+    assert calls == [
+        f"-m task.task_emb.reduce --taskvecs mine/ --custom_tasks_splits {split} --dim 3 --output_dir mine3 "
+        "--transform log"
+    ]
+
+
 METHODS = {
     "random": "--train_dir GYM",
     "text": "--train_dir GYM --model BART",

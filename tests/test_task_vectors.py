@@ -160,10 +160,20 @@ def test_fisher_trains_its_weights_alone_and_looks_at_them_after(weights, world)
     vector = bench.vector_of("count")
     moved = {name for name, p in bench.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == set(bench.parameters)
-    slow = fisher_vector(bench.fisher_of("count", diagonal_fisher_one_by_one), bench.settings.part)
+    slow = fisher_vector(bench.fisher_of("count", diagonal_fisher_one_by_one), bench.settings.average_over)
     np.testing.assert_allclose(vector, slow.numpy(), rtol=2e-3, atol=1e-9)
     bench.vector_of("colour")
     assert np.array_equal(bench.vector_of("count"), vector)
+
+
+def test_what_is_left_to_fisher_is_saved_as_it_was_chosen(made, world):
+    saved = meta(again(world, "fisher", "defaults", tasks=["count"], bottleneck=None, learning_rate=None))
+    chosen = {"bottleneck": 16, "average_over": "weight", "learning_rate": 1e-3, "mixed_precision": "no"}
+    assert {name: saved["settings"][name] for name in chosen} == chosen
+    typed = dict(bottleneck=16, average_over="weight", learning_rate=1e-3, mixed_precision="no")
+    again(world, "fisher", "defaults", tasks=["colour"], **typed)  # the same, said
+    layers = fisher_bench(world, weights="layers", bottleneck=None, learning_rate=None)
+    assert layers.settings.learning_rate == 3e-5  # what is right for adapters would ruin a BART
 
 
 def test_fisher_vectors_of_layers_average_over_what_is_asked(world):
@@ -324,12 +334,14 @@ def test_a_task_that_fails_is_listed_last_and_tried_again(made, world, monkeypat
     folder = world / "fisher_failed"
     assert tiny_vectors.run("fisher", world.gym, world.bart, folder) == 1
     told = capsys.readouterr().err.splitlines()
-    assert "1 tasks failed" in told[-2]
+    assert "1 task failed" in told[-2]
     assert "count: TrainingDiverged: the loss is nan at step 1" in told[-1]
     assert not (folder / "task_vecs.npy").exists()
+    assert "in diverges" in (folder / "by_task/count.failed.txt").read_text()  # its traceback
     monkeypatch.undo()
     again(world, "fisher", "fisher_failed")
     assert same_vectors(folder, made["fisher"])
+    assert not (folder / "by_task/count.failed.txt").exists()
 
 
 def test_a_command_run_as_a_module_with_tasks_side_by_side_gives_the_same_bits(made, world):

@@ -62,6 +62,14 @@ def test_padding_does_not_change_a_vector(kind, bart, tokenizer):
     together = text_vectors(states_of, tokenizer, INPUTS, FORMAT, batch_tokens=10_000)
     alone = text_vectors(states_of, tokenizer, INPUTS, FORMAT, batch_tokens=1)
     assert together.shape == (2, 16)
+    calls = []
+
+    def counted(*batch):
+        calls.append(len(batch[0]))
+        return states_of(*batch)
+
+    text_vectors(counted, tokenizer, INPUTS, FORMAT, batch_tokens=0)  # no bound
+    assert calls == [6]
     np.testing.assert_allclose(together, alone, atol=2e-6)
 
     def padded_more(input_ids_BS, attention_mask_BS):

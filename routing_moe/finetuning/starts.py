@@ -91,7 +91,7 @@ def find_plain(checkpoint: str, model: str) -> SavedMixture | SavedBart:
     return found
 
 
-def find_saved(place: str) -> SavedMixture | SavedBart:
+def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
     """A saved plain BART, a hub name, or a run or checkpoint of any number of experts. Raises InputError."""
     path = Path(place)
     if not path.is_dir():
@@ -102,7 +102,7 @@ def find_saved(place: str) -> SavedMixture | SavedBart:
     fields = load_json_object(config, "a model's configuration") if config.is_file() else {}
     if fields.get("model_type") == "bart" and "router_block_num" not in fields:
         return SavedBart(place)
-    return find_mixture(path, None, "checkpoint")
+    return find_mixture(path, None, name_flag)
 
 
 # ---- along a route

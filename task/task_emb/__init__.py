@@ -1,5 +1,6 @@
 """Task vectors: what the router reads. Each command writes a folder with `id2task.json`, `task_vecs.npy` and
-`meta.json`, which `--taskvecs` of `routing_moe.cli.train` takes.
+`meta.json`, which `--taskvecs` of `routing_moe.cli.train` takes. Run them with `python -m` only: some are
+named as modules of the standard library.
 
 random.py         N(0, sigma)                             reduce.py      principal components of a folder
 text.py           encoder states of train inputs          inspect.py     which vectors know a task's kind

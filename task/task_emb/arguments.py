@@ -30,7 +30,7 @@ def method_parser(settings_class, usage: str, description: str) -> argparse.Argu
     add("--output_dir", required=True, help="folder of the vectors; what is finished there is not computed again")
     add("--tasks", nargs="+", default=None, metavar="TASK", help="names of tasks, and sections of the split such as train (default: all of the split, else all there are)")
     add("--custom_tasks_splits", default=None, help="JSON with task lists train, dev, test (default: split.json in --train_dir, if there)")
-    add("--num_workers", type=int, default=1, help="tasks that are computed side by side, each in a process, spread over the GPUs (default: 1, in this process)")
+    add("--num_workers", type=int, default=1, help="tasks that are computed side by side, each in a process, spread over the GPUs; on CPUs the bits are the same if OMP_NUM_THREADS is (default: 1, in this process)")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
 
@@ -71,22 +71,23 @@ def gym_parser(settings_class, description: str) -> argparse.ArgumentParser:
         add("--max_output_length", type=int, default=default["max_output_length"], help="tokens of an output, special ones included (default: %(default)s)")
     add("--do_lowercase", action="store_true", help="lowercase texts")
     add("--append_another_bos", action="store_true", help="put a second <s> before texts")
-    add("--max_tokens_per_micro_batch", type=int, default=default["max_tokens_per_micro_batch"], help="padded tokens that go through the model at once; bounds memory (default: %(default)s; 0: no bound)")
+    add("--max_tokens_per_micro_batch", type=int, default=default["max_tokens_per_micro_batch"], help="padded tokens that go through the model at once; bounds memory, that of each of --num_workers (default: %(default)s; 0: no bound)")
     return parser
 
 
 def training_parser(settings_class, description: str) -> argparse.ArgumentParser:
     """For methods that train on a task first."""
     parser, default = gym_parser(settings_class, description), defaults_of(settings_class)
+    rate = default["learning_rate"] or "1e-3 of adapters, 3e-5 of layers"
     add = parser.add_argument_group("training on the task").add_argument
     add("--total_steps", type=int, default=default["total_steps"], help="optimizer steps (default: %(default)s)")
-    add("--learning_rate", type=float, default=default["learning_rate"], help="peak learning rate, which decays to 0; 0: weights stay as they are (default: %(default)s)")
+    add("--learning_rate", type=float, default=default["learning_rate"], help=f"peak learning rate, which decays to 0; 0: weights stay as they are (default: {rate})")
     add("--train_batch_size", type=int, default=default["train_batch_size"], help="examples of a step (default: %(default)s)")
     add("--warmup_ratio", type=float, default=default["warmup_ratio"], help="part of the steps over which the rate rises (default: %(default)s)")
     add("--weight_decay", type=float, default=default["weight_decay"], help="decoupled weight decay of matrices (default: %(default)s)")
     add("--adam_epsilon", type=float, default=default["adam_epsilon"], help="AdamW's epsilon (default: %(default)s)")
     add("--max_grad_norm", type=float, default=default["max_grad_norm"], help="clip the norm of the gradient of the summed loss (default: %(default)s)")
-    add("--mixed_precision", choices=("no", "bf16", "fp16"), default=None, help="precision of matrix products in training; weights stay float32 (default: no)")
+    add("--mixed_precision", choices=("no", "bf16", "fp16"), default=default["mixed_precision"], help="precision of matrix products in training; weights stay float32 (default: no)")
     add("--seed", type=int, default=default["seed"], help="of batches, dropout and adapters, the same for every task (default: %(default)s)")
     return parser
 

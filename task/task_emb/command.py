@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from dataloader.errors import Faults, InputError, in_brief, told_with
+from dataloader.task_splits import load_split
 from routing_moe.cli.console import parse_or_guess, tell
 from routing_moe.run_state import alone_in
 from routing_moe.tracking import log_to_file, start_logging
@@ -38,8 +39,10 @@ def compute_vectors(settings_class, parser: argparse.ArgumentParser, argv: list[
         print(f"interrupted; {what_is_kept(job)}", file=sys.stderr)
         return 130
     if failed:
-        log.error("%d tasks failed, so nothing but by_task/ is written; the same command tries them again:",
-                  len(failed))  # fmt: skip
+        log.error(
+            "%s failed, so nothing but by_task/ is written; the same command tries again:",
+            counted(len(failed)),
+        )
         for line in failed:
             log.error("  %s", line)
         return 1
@@ -56,6 +59,7 @@ def parse(settings_class, parser: argparse.ArgumentParser, argv: list[str] | Non
 def check(settings: VectorSettings) -> VectorJob:
     """The job, with everything it needs found to be sound. Raises one InputError with all faults."""
     faults = Faults(settings.faults())
+    settings = settings.resolved()
     source, data = faults.of(settings.source), {}
     if source is not None:
         tasks = faults.of(tasks_of, settings, source) or []
@@ -72,15 +76,15 @@ def check(settings: VectorSettings) -> VectorJob:
 
 
 def tasks_of(settings: VectorSettings, source) -> list[str]:
+    """Raises InputError for a broken split and for unknown tasks."""
     split = settings.custom_tasks_splits
-    own = Path(settings.train_dir or "") / "split.json"
-    if split is None and settings.train_dir and own.is_file():
+    if split is not None:
+        with told_with("--custom_tasks_splits "):
+            load_split(split)
+    elif settings.train_dir and (own := Path(settings.train_dir) / "split.json").is_file():
         split = own
-    where = settings.train_dir or getattr(settings, "descriptions", None) or "the split"
-    with told_with(
-        "--custom_tasks_splits " if settings.custom_tasks_splits and settings.tasks is None else ""
-    ):
-        return chosen_tasks(settings.tasks, split, source.known, where)
+    where = settings.train_dir or getattr(settings, "descriptions", None) or split or "the split"
+    return chosen_tasks(settings.tasks, split, source.known, str(where))
 
 
 def told(job: VectorJob) -> str:
@@ -91,6 +95,10 @@ def told(job: VectorJob) -> str:
         f"{len(job.finished)} vectors of {D} dimensions in {job.folder}; {sum(seconds):.1f} s in all, "
         f"{sum(seconds) / len(seconds):.2f} s a task"
     )
+
+
+def counted(n: int) -> str:
+    return "1 task" if n == 1 else f"{n} tasks"
 
 
 def what_is_kept(job: VectorJob | None) -> str:

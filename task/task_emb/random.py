@@ -14,7 +14,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from dataloader.errors import told_with
 from dataloader.gym import Gym
+from dataloader.task_splits import load_split
 from task.task_emb.arguments import random_parser
 from task.task_emb.command import compute_vectors
 from task.task_emb.settings import VectorSettings
@@ -32,7 +34,12 @@ class RandomSettings(VectorSettings):
     seed: int = 42
 
     def source(self) -> Names:
-        return Names(Gym(self.train_dir).tasks() if self.train_dir else None)
+        if self.train_dir:
+            return Names(Gym(self.train_dir).tasks())
+        if self.custom_tasks_splits:
+            with told_with("--custom_tasks_splits "):
+                return Names(list(load_split(self.custom_tasks_splits).all))
+        return Names(None)
 
     def faults(self) -> list[str]:
         """Ranges."""

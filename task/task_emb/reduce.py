@@ -19,13 +19,19 @@ import numpy as np
 
 from dataloader.errors import Faults, InputError, in_brief, told_with
 from dataloader.jsonfile import load_json_object
+from dataloader.task_splits import load_split
 from routing_moe.cli.console import parse_or_guess, tell
 from routing_moe.run_state import describe_run, unwritable, write_text
+from routing_moe.settings import differences
 from routing_moe.task_vectors import META_FILE, VECTORS_FILE, load_task_vectors, save_task_vectors
 from routing_moe.tracking import start_logging
 from task.task_emb.arguments import reduce_parser
+from task.task_emb.job import FREE_WHEN_CONTINUED, OF_MODEL
 from task.task_emb.reduction import REDUCTION_FILE, Reduction
 from task.task_emb.sources import chosen_tasks
+
+# What may differ between vectors that a reduction is fitted on and those that it is applied to.
+FREE_TO_APPLY = FREE_WHEN_CONTINUED | OF_MODEL | {"descriptions", "samples", "max_examples"}
 
 log = logging.getLogger("routing_moe")
 
@@ -75,32 +81,55 @@ def check(settings: ReduceSettings) -> tuple[list[str], np.ndarray]:
     folder = Path(settings.output_dir)
     if reason := unwritable(folder):
         faults.append(f"--output_dir {reason}")
-    elif (folder / VECTORS_FILE).exists() and not (folder / REDUCTION_FILE).exists():
-        faults.append(f"--output_dir {folder} holds other task vectors; name another folder")
+    else:
+        faults += folder_faults(settings, folder)
     if faults:
         raise InputError(dict.fromkeys(faults))
     return loaded
 
 
+def folder_faults(settings: ReduceSettings, folder: Path) -> list[str]:
+    """Only a reduction of before may be replaced, and not one that is read now."""
+    for flag in ("taskvecs", "like"):
+        read = getattr(settings, flag)
+        if read and Path(read).resolve() == folder.resolve():
+            return [f"--output_dir {folder} is --{flag} itself; name another folder"]
+    foreign = [name for name in ("run.json", "by_task", "config.json") if (folder / name).exists()]
+    if (folder / VECTORS_FILE).exists() and not (folder / REDUCTION_FILE).exists():
+        foreign.append(VECTORS_FILE)
+    if foreign:
+        return [f"--output_dir {folder} holds {foreign[0]} of something else; name another folder"]
+    return []
+
+
 def like_faults(settings: ReduceSettings) -> list[str]:
-    own = ("dim", "fit_on", "custom_tasks_splits", "transform", "no_standardisation", "whiten")
-    given = [f"--{name}" for name in own if getattr(settings, name)]
+    values = ("dim", "fit_on", "custom_tasks_splits", "transform")
+    given = [f"--{name}" for name in values if getattr(settings, name) is not None]
+    given += [f"--{name}" for name in ("no_standardisation", "whiten") if getattr(settings, name)]
     return [f"{' and '.join(given)}: a reduction that is there, --like, has its own"] if given else []
 
 
 def fit_faults(settings: ReduceSettings) -> list[str]:
+    faults = Faults()
+    if settings.custom_tasks_splits:
+        faults.of(load_split, settings.custom_tasks_splits, flag="custom_tasks_splits")
     if settings.dim is None:
-        return ["give the number of dimensions as --dim, or a reduction that is there as --like"]
-    return [] if settings.dim >= 1 else [f"--dim is {settings.dim}; it must be at least 1"]
+        faults.append("give the number of dimensions as --dim, or a reduction that is there as --like")
+    elif settings.dim < 1:
+        faults.append(f"--dim is {settings.dim}; it must be at least 1")
+    return list(faults)
 
 
 def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tuple[Reduction, list[str]]:
     """The reduction, and the tasks that it was fitted on. Raises InputError."""
     if settings.like:
         with told_with("--like "):
-            return Reduction.load(settings.like), fitted_before(settings)
+            reduction = Reduction.load(settings.like)
+        return reduction, fitted_before(settings)
     tasks = tasks_to_fit_on(settings, names)
     n, D, dim = len(tasks), vectors_ND.shape[1], settings.dim
+    if n < 2:
+        raise InputError(f"one task alone, {tasks[0]}, has no principal components; fit on more (--fit_on)")
     if dim > n - 1:
         raise InputError(
             f"--dim is {dim}, but {n} tasks span {n - 1} dimensions at most once their mean is taken off; "
@@ -122,14 +151,20 @@ def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tu
 
 def fitted_before(settings: ReduceSettings) -> list[str]:
     """The tasks that --like was fitted on. Raises InputError if its vectors were made in another way."""
-    saved = load_json_object(Path(settings.like) / META_FILE, "the description of a reduction")
-    before, now = saved.get("source", {}), how_made(settings.taskvecs)
-    for what in ("method", "model_files"):
-        if before.get(what) and now.get(what) and before[what] != now[what]:
-            word = {"method": f"the method {before[what]!r}, not {now[what]!r}"}.get(what, "another model")
-            raise InputError(
-                f"{settings.like} was fitted on vectors of {word}; make --taskvecs as those were made"
-            )
+    like = settings.like
+    with told_with("--like "):
+        saved = load_json_object(Path(like) / META_FILE, "the description of a reduction")
+    before, now = saved.get("source") or {}, how_made(settings.taskvecs)
+    if before and now:
+        where = f"the vectors that {like} was fitted on"
+        settings_now, settings_then = (made.get("settings") or {} for made in (now, before))
+        other = differences(settings_now, settings_then, FREE_TO_APPLY, where)
+        if before.get("method") != now.get("method"):
+            other = [f"the method is {now.get('method')}, but of {where} it is {before.get('method')}"]
+        elif before.get("model_files") != now.get("model_files"):
+            other.append(f"the model is another than that of {where}")
+        if other:
+            raise InputError(f"--taskvecs {settings.taskvecs}: {fault}" for fault in other)
     return saved.get("fitted_on", [])
 
 

@@ -59,7 +59,13 @@ class Reduction:
         factor_d = 1 / np.sqrt(mean_square_d if whiten else np.full(dim, mean_square_d.mean()))
         scale_D = scaler.scale_ if standardise else np.ones(vectors_ND.shape[1])
         return cls(
-            transform, added, scaler.mean_, scale_D, pca.components_, factor_d, pca.explained_variance_ratio_
+            transform,
+            added,
+            scaler.mean_,
+            scale_D,
+            pca.components_.astype(np.float32),  # as the vectors are saved, at half the size
+            factor_d,
+            pca.explained_variance_ratio_,
         )
 
     def __call__(self, vectors_ND: np.ndarray) -> np.ndarray:
@@ -82,9 +88,12 @@ class Reduction:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in cls.__dataclass_fields__}
+            d, D = arrays["components_dD"].shape
+            if [arrays[name].shape for name in ("mean_D", "scale_D", "factor_d")] != [(D,), (D,), (d,)]:
+                raise ValueError("arrays that do not belong together")
         except FileNotFoundError:
             raise InputError(f"{path}: no such file; name a folder that task.task_emb.reduce wrote") from None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             raise InputError(f"{path}: is damaged; make it anew by task.task_emb.reduce") from None
         return cls(**arrays | {"transform": str(arrays["transform"]), "added": float(arrays["added"])})
 

@@ -11,7 +11,7 @@ from dataloader.errors import Faults, InputError
 from dataloader.gym import Gym
 from routing_moe.checks import range_faults
 from routing_moe.finetuning.starts import SavedBart, find_saved
-from routing_moe.saved_mixtures import SavedMixture
+from routing_moe.saved_mixtures import SavedMixture, checksums
 from routing_moe.settings import Recipe
 from routing_moe.start_checks import position_faults
 from routing_moe.starting import load_tokenizer
@@ -43,8 +43,12 @@ class VectorSettings(ABC):
         return {}
 
     def faults(self) -> list[str]:
-        """What is wrong with the method's own settings, beside their ranges."""
+        """Settings that are out of range, or wrong in a way of the method's own."""
         return range_faults(self)
+
+    def resolved(self) -> "VectorSettings":
+        """With a value for each setting that was left to the method."""
+        return self
 
     @abstractmethod
     def bench(self):
@@ -78,11 +82,14 @@ class GymSettings(VectorSettings):
         return TrainFiles(gym, self.samples, self.max_examples, self.reads_answers)
 
     def model_files(self) -> dict[str, str]:
-        return self.found_model().checksums()
+        files = self.found_model().checksums()
+        if self.tokenizer:
+            files |= {f"tokenizer's {name}": sha for name, sha in checksums([], self.tokenizer).items()}
+        return files
 
     def found_model(self) -> SavedBart | SavedMixture:
         """The model, found on disk but not loaded. Raises InputError."""
-        found = find_saved(self.model)
+        found = find_saved(self.model, name_flag="model")
         if isinstance(found, SavedMixture) and found.config.num_experts > 1 and not self.takes_mixtures:
             raise InputError(
                 f"{self.model} is a mixture of {found.config.num_experts} experts; {self.method} vectors "
@@ -128,7 +135,7 @@ class TrainingSettings(GymSettings):
     weight_decay: float = 0.01
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 0.1
-    mixed_precision: str | None = None
+    mixed_precision: str = "no"
     seed: int = 42
 
     @property

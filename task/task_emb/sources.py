@@ -12,6 +12,8 @@ from dataloader.list_tasks import tasks_named
 from dataloader.task_splits import SECTIONS
 from routing_moe.text_vectors import train_examples
 
+LONGEST_NAME = 200  # bytes; most file systems take 255, endings included
+
 
 class Names:
     """Nothing but the names of tasks. known: those there are; None: any name is as good as another."""
@@ -100,6 +102,11 @@ def sha256_of(texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def is_file_name(task: str) -> bool:
+    """Whether a task can have files of its own."""
+    return task not in ("", ".", "..") and not set(task) & set("/\\\0") and len(task.encode()) <= LONGEST_NAME
+
+
 def chosen_tasks(
     words: Sequence[str] | None, split: str | Path | None, known: Sequence[str] | None, where: str
 ) -> list[str]:
@@ -114,7 +121,7 @@ def chosen_tasks(
             raise InputError(
                 "which tasks? give --custom_tasks_splits, a --train_dir with a split.json, or --tasks"
             )
-        return sorted(known)
+        words = sorted(known)
     words = ["all"] if words is None else words
     sections = [word for word in words if word in (*SECTIONS, "all")]
     if sections and split is None:
@@ -122,6 +129,8 @@ def chosen_tasks(
             f"--tasks names the section {sections[0]!r}, but there is no split: give --custom_tasks_splits"
         )
     tasks = tasks_named(words, split)
+    if odd := [task for task in tasks if not is_file_name(task)]:
+        raise InputError(f"{task!r} cannot be the name of a task: it names no file" for task in odd)
     unknown = [task for task in tasks if known is not None and task not in known]
     if len(unknown) > FEW:
         raise InputError(f"{where} lacks {in_short(unknown)}; name those it has by --tasks, or another split")
