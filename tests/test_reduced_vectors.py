@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from mistakes import assert_told, refused
+from tiny_runs import typed
 from tiny_vectors import meta, vectors
 
 from dataloader.errors import InputError
@@ -37,13 +38,7 @@ def run(place, **changed) -> int:
         "custom_tasks_splits": place.folder / "split.json",
         "dim": 3,
     } | {name: place.filled_in(value) for name, value in changed.items()}
-    typed = []
-    for name, value in chosen.items():
-        if isinstance(value, list):
-            typed += [f"--{name}", *value]
-        elif value is not None and value is not False:
-            typed += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return reduce.main(typed)
+    return reduce.main(typed(chosen))
 
 
 # ---- what it computes

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 from accelerate.state import AcceleratorState
-from tiny_runs import METRICS, NO_LEARNING, ROOT, World
+from tiny_runs import METRICS, NO_LEARNING, ROOT, World, typed
 
 from routing_moe.cli.finetune import main
 from routing_moe.cli.finetune_arguments import parse_settings
@@ -59,13 +59,7 @@ def grid_flags(gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
         "num_beams": 2,
         "quiet": True,
     } | changed
-    typed = []
-    for name, value in chosen.items():
-        if isinstance(value, list):
-            typed += [f"--{name}", *map(str, value)]
-        elif value is not None and value is not False:
-            typed += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return typed
+    return typed(chosen)
 
 
 def finetune(gym: Path, bart: Path, output_dir: Path, **changed) -> int:

@@ -67,6 +67,17 @@ def write_bart(folder: Path, seed: int = 5, **fields) -> Path:
     return folder
 
 
+def typed(chosen: dict) -> list[str]:
+    """A command line: lists are several words, True is a flag alone, None and False leave one out."""
+    words = []
+    for name, value in chosen.items():
+        if isinstance(value, list):
+            words += [f"--{name}", *map(str, value)]
+        elif value is not None and value is not False:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return words
+
+
 def flags(gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
     """A command line for a run of six steps; flag=value changes it, None leaves a flag out."""
     chosen = {
@@ -91,11 +102,7 @@ def flags(gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
         "warmup_ratio": 0.2,
         "eval_period": 3,
     } | changed
-    typed = []
-    for name, value in chosen.items():
-        if value is not None and value is not False:
-            typed += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return typed
+    return typed(chosen)
 
 
 def run(gym: Path, bart: Path, output_dir: Path, **changed) -> int:

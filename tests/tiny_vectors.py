@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from accelerate.state import AcceleratorState
+from tiny_runs import typed
 
 from routing_moe.task_vectors import load_task_vectors
 
@@ -32,13 +33,7 @@ def flags(method: str, gym: Path, bart: Path, output_dir: Path, **changed) -> li
     if method == "descriptions":
         del chosen["train_dir"]
     chosen |= METHODS.get(method, {}) | ({"model": bart} if method in WITH_A_BART else {}) | changed
-    typed = []
-    for name, value in chosen.items():
-        if isinstance(value, list):
-            typed += [f"--{name}", *map(str, value)]
-        elif value is not None and value is not False:
-            typed += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return typed
+    return typed(chosen)
 
 
 def run(method: str, gym: Path, bart: Path, output_dir: Path, **changed) -> int:

@@ -1,0 +1,144 @@
+"""A folder of task vectors that is gone on with: what must be as it was, and what is told otherwise."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_vectors
+from filelock import FileLock
+from mistakes import assert_told
+from tiny_runs import contents, write_bart
+from tiny_vectors import METHODS
+from vector_mistakes import told_of
+
+
+@pytest.fixture
+def begun(fresh):
+    """A folder with the vectors of two tasks, and what it was made of."""
+    for method in METHODS:
+        fields = dict(tasks=["colour", "count"])
+        assert tiny_vectors.run(method, fresh.gym, fresh.bart, fresh.folder / method, **fields) == 0
+    return fresh
+
+
+def other_data(place):
+    path = place.gym / "count/count_12_100_train.tsv"
+    place.write(path, path.read_text().replace("six\t6", "six\t66"))
+
+
+def other_inputs(place):
+    path = place.gym / "count/count_12_100_train.tsv"
+    place.write(path, path.read_text().replace("six\t6", "sixty\t6"))
+
+
+def damaged(place):
+    place.write(place.folder / "fisher/by_task/count.npz", b"PK\x03\x04 cut off")
+
+
+def no_vector(place):
+    place.write(place.folder / "fisher/by_task/count.npz", b"")
+
+
+def an_array(place):
+    np.save(place.folder / "array.npy", np.ones(3))
+    (place.folder / "array.npy").replace(place.folder / "fisher/by_task/count.npz")
+
+
+def other_tokenizer(place):
+    path = place.folder / "tokenizer"
+    shutil.copytree(place.bart, path)
+    place.write(path / "tokenizer.json", (path / "tokenizer.json").read_text() + " ")
+
+
+def model_of_the_hub(place):
+    run = place.folder / "text/run.json"
+    saved = json.loads(run.read_text())
+    settings = saved["settings"] | {"model": "facebook/bart-base"}
+    place.write(run, saved | {"model": {}, "settings": settings})
+
+
+def other_weights(place):
+    shutil.rmtree(place.bart)
+    write_bart(place.bart, seed=6)
+
+
+CHANGES = {
+    "other settings": (
+        "fisher",
+        None,
+        dict(bottleneck=3),
+        "--bottleneck is 3, but in the vectors in <here>/fisher it was 2; name another --output_dir",
+    ),
+    "another seed": (
+        "random",
+        None,
+        dict(seed=1),
+        "--seed is 1, but in the vectors in <here>/random it was 42",
+    ),
+    "another method": (
+        "text",
+        None,
+        dict(output_dir="<here>/fisher"),
+        "--output_dir <here>/fisher holds vectors of the method 'fisher', not 'text'; name another folder",
+    ),
+    "other answers": (
+        "fisher",
+        other_data,
+        {},
+        "<here>/fisher/by_task/count.npz is of other data than count has now; delete it to compute",
+    ),
+    "other inputs": ("text", other_inputs, {}, "<here>/text/by_task/count.npz is of other data"),
+    "other weights": (
+        "fisher",
+        other_weights,
+        {},
+        "its vectors were made with other files than those of the model that the flags name now",
+    ),
+    "another tokenizer": (
+        "text",
+        other_tokenizer,
+        dict(tokenizer="<here>/tokenizer"),
+        "its vectors were made with other files than those of the model that the flags name now",
+    ),
+    "a model of the hub before": (
+        "text",
+        model_of_the_hub,
+        {},
+        "--model is <bart>, but in the vectors in <here>/text it was facebook/bart-base",
+    ),
+    "an array in its place": ("fisher", an_array, {}, "<here>/fisher/by_task/count.npz: is damaged"),
+    "a damaged file": (
+        "fisher",
+        damaged,
+        {},
+        "<here>/fisher/by_task/count.npz: is damaged; delete it to compute that vector again",
+    ),
+    "an empty file": ("fisher", no_vector, {}, "<here>/fisher/by_task/count.npz: is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_folder_of_something_else_is_not_continued(name, begun, capsys):
+    method, change, changed, *fragments = CHANGES[name]
+    if change:
+        change(begun)
+    told = told_of(begun, capsys, method, **{"output_dir": f"<here>/{method}"} | changed)
+    assert_told(told, *map(begun.filled_in, fragments))
+
+
+def test_what_does_not_change_a_vector_may_change(begun, capsys):
+    other_data(begun)  # text vectors do not read answers
+    moved = Path(shutil.move(begun.bart, begun.folder / "moved"))
+    less = dict(max_tokens_per_micro_batch=100)  # as after a lack of memory
+    assert tiny_vectors.run("text", begun.gym, moved, begun.folder / "text", **less) == 0
+    assert len(tiny_vectors.vectors(begun.folder / "text")) == 4
+
+
+def test_two_commands_do_not_work_in_one_folder(begun, capsys):
+    before = contents(begun.folder / "text")
+    with FileLock(begun.folder / "text/lock"):
+        assert tiny_vectors.run("text", begun.gym, begun.bart, begun.folder / "text") == 2
+    assert "another command is at work there; wait for it or end it" in capsys.readouterr().err
+    assert contents(begun.folder / "text") == before
