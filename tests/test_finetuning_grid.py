@@ -23,6 +23,7 @@ from routing_moe import workers
 from routing_moe.finetuning import executors
 from routing_moe.finetuning.grid import Grid
 from routing_moe.finetuning.workbench import Workbench
+from routing_moe.run_state import alone_in
 from routing_moe.stepping import Stepper
 
 FORK = multiprocessing.get_context("fork")  # a process of its own that need not import torch again
@@ -362,12 +363,11 @@ def test_what_another_command_finished_in_the_meantime_is_not_done_again(quick_g
     hidden = next((out / "configurations").iterdir())
     content = hidden.read_bytes()
     hidden.unlink()
-    alone = Grid.alone
 
-    def comes_late(self):
+    def comes_late(folder):
         hidden.write_bytes(content)
-        return alone(self)
+        return alone_in(folder)
 
-    monkeypatch.setattr(Grid, "alone", comes_late)
+    monkeypatch.setattr("routing_moe.cli.finetune.alone_in", comes_late)
     assert finetune(gym, bart, out, **QUICK) == 0
     assert set(finished_lines(out).values()) == {1}

@@ -38,14 +38,19 @@ FORK = multiprocessing.get_context("fork")  # a process of its own that need not
 def made(world):
     """{method: folder} of vectors of all tasks, never disturbed. Not to be changed: copy it."""
     for method in METHODS:
-        assert tiny_vectors.run(method, world.gym, world.bart, world / f"vectors_{method}") == 0
-    return {method: world / f"vectors_{method}" for method in METHODS}
+        assert tiny_vectors.run(method, world.gym, world.bart, world / f"vectors/{method}") == 0
+    return {method: world / f"vectors/{method}" for method in METHODS}
 
 
 def again(world, method, name, **changed) -> Path:
     """A folder of vectors whose command ended well."""
-    assert tiny_vectors.run(method, changed.pop("gym", world.gym), world.bart, world / name, **changed) == 0
-    return world / name
+    assert (
+        tiny_vectors.run(
+            method, changed.pop("gym", world.gym), world.bart, world / "vectors" / name, **changed
+        )
+        == 0
+    )
+    return world / "vectors" / name
 
 
 # ---- what is written
@@ -270,7 +275,7 @@ def killed(where, world, folder: Path) -> None:
 
 
 def test_a_job_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(made, world):
-    folder = world / "fisher_killed"
+    folder = world / "vectors/fisher_killed"
     killed(dies_after_two_tasks, world, folder)
     killed(dies_in_the_middle_of_a_file, world, folder)
     kept = {path: path.stat().st_mtime_ns for path in (folder / "by_task").glob("*.npz")}
@@ -293,11 +298,11 @@ def test_an_interrupted_job_says_how_much_is_finished(world, monkeypatch, capsys
         return np.ones(4)
 
     monkeypatch.setattr("task.task_emb.text.TextBench.vector_of", interrupted)
-    assert tiny_vectors.run("text", world.gym, world.bart, world / "interrupted") == 130
+    assert tiny_vectors.run("text", world.gym, world.bart, world / "vectors/interrupted") == 130
     assert "interrupted; 2 of 4 tasks are finished; the same command goes on" in capsys.readouterr().err
     monkeypatch.setattr("task.task_emb.text.TextBench.vector_of", lambda self, task: np.ones(4))
     again(world, "text", "interrupted")
-    assert len(vectors(world / "interrupted")) == 4
+    assert len(vectors(world / "vectors/interrupted")) == 4
 
 
 def test_further_tasks_are_added_to_a_folder(made, world):
@@ -310,7 +315,7 @@ def test_further_tasks_are_added_to_a_folder(made, world):
 
 
 def test_what_is_finished_is_not_done_again(made, world, monkeypatch):
-    folder = Path(shutil.copytree(made["finetuned_text"], world / "finished_vectors"))
+    folder = Path(shutil.copytree(made["finetuned_text"], world / "vectors/finished_vectors"))
     before = contents(folder)
 
     def never(self):
@@ -331,7 +336,7 @@ def test_a_task_that_fails_is_listed_last_and_tried_again(made, world, monkeypat
         real(self, task, examples)
 
     monkeypatch.setattr(TrainingBench, "train_on", diverges)
-    folder = world / "fisher_failed"
+    folder = world / "vectors/fisher_failed"
     assert tiny_vectors.run("fisher", world.gym, world.bart, folder) == 1
     told = capsys.readouterr().err.splitlines()
     assert "1 task failed" in told[-2]
@@ -345,7 +350,7 @@ def test_a_task_that_fails_is_listed_last_and_tried_again(made, world, monkeypat
 
 
 def test_a_command_run_as_a_module_with_tasks_side_by_side_gives_the_same_bits(made, world):
-    typed = tiny_vectors.flags("fisher", world.gym, world.bart, world / "as_a_module", num_workers=2)
+    typed = tiny_vectors.flags("fisher", world.gym, world.bart, world / "vectors/as_a_module", num_workers=2)
     done = subprocess.run(
         [sys.executable, "-m", "task.task_emb.fisher", *typed],
         cwd=ROOT,
@@ -355,4 +360,4 @@ def test_a_command_run_as_a_module_with_tasks_side_by_side_gives_the_same_bits(m
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert same_vectors(world / "as_a_module", made["fisher"])
+    assert same_vectors(world / "vectors/as_a_module", made["fisher"])
