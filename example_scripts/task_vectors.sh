@@ -19,6 +19,8 @@ if [ ! -f "task/task_emb/$METHOD.py" ] || [[ ! $METHOD =~ ^(random|text|finetune
     exit 2
 fi
 shift
+# The sentence encoder is an extra: into the environment that quickstart.sh made, it is installed when needed.
+if [ "$METHOD" = descriptions ] && [ "$PYTHON" = .venv/bin/python ]; then make_environment sentences; fi
 
 if [ -z "${MODEL:-}" ]; then
     MODEL=task/skill_gym/tiny_bart
