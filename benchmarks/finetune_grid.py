@@ -21,7 +21,6 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -153,25 +152,13 @@ def write_task(folder: Path, samples: tuple[str, ...], seed: int) -> None:
 def parse_settings(argv: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
-    add(
-        "--model_size",
-        choices=measuring.SAVED_SIZES,
-        default="embedded",
-        help="default embedded; others: random weights",
-    )
     add("--samples", type=int, choices=range(1, len(SAMPLES) + 1), default=2, help="default 2")
     add("--learning_rate_list", nargs="+", type=float, default=[3e-4, 1e-3], help="default 3e-4 1e-3")
     add("--bsz_list", nargs="+", type=int, default=[4, 8], help="default 4 8")
     add("--total_steps", type=int, default=100, help="of a configuration (default 100)")
     add("--eval_period", type=int, default=25, help="steps between dev scores (default 25)")
     add("--num_workers", type=int, default=2, help="of the variant workers (default 2)")
-    add("--rounds", type=int, default=3, help="times that each variant is run, in turns (default 3)")
-    add("--threads", type=int, default=1, help="CPU threads of a process; 0: torch's choice (default 1)")
-    add("--seed", type=int, default=0)
-    add("--variants", nargs="+", help=f"default: all of {' '.join(VARIANTS)}")
-    args = parser.parse_args(argv)
-    args.variants = measuring.chosen_variants(parser, args.variants, VARIANTS)
-    args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    args = measuring.parse_turns(parser, argv, VARIANTS, rounds=3)
     return Settings(**vars(args))
 
 

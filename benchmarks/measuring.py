@@ -265,6 +265,30 @@ def add_common_arguments(parser) -> None:
     parser.add_argument("--memory_of", default="", help="print the peak GB of one variant, nothing else")
 
 
+def parse_turns(parser, argv: list[str] | None, available: list[str], rounds: int):
+    """The parsed flags of a benchmark whose variants take turns on a `saved_bart`, on a GPU if there is one."""
+    add = parser.add_argument
+    add(
+        "--model_size",
+        choices=SAVED_SIZES,
+        default="embedded",
+        help="default embedded; others: random weights",
+    )
+    add(
+        "--rounds",
+        type=int,
+        default=rounds,
+        help=f"times that each variant is run, in turns (default {rounds})",
+    )
+    add("--threads", type=int, default=1, help="CPU threads of a process; 0: torch's choice (default 1)")
+    add("--seed", type=int, default=0)
+    add("--variants", nargs="+", help=f"default: all of {' '.join(available)}")
+    args = parser.parse_args(argv)
+    args.variants = chosen_variants(parser, args.variants, available)
+    args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return args
+
+
 def chosen_variants(parser, asked: list[str] | None, available: list[str]) -> list[str]:
     """The variants asked for (None: all), or the parser's error for an unknown one."""
     for name in asked or []:

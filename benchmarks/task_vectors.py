@@ -18,8 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
@@ -121,18 +119,11 @@ def write_gym(folder: Path, settings: Settings) -> Path:
 def parse_settings(argv: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
-    add("--model_size", choices=measuring.SAVED_SIZES, default="embedded", help="default embedded")
     add("--tasks", type=int, choices=range(1, len(UNSEEN) + 1), default=4, help="default 4")
     add("--examples", type=int, default=160, help="of a task, at most 160 (default 160)")
     add("--total_steps", type=int, default=100, help="of fisher_training (default 100)")
     add("--max_tokens_per_micro_batch", type=int, default=16384, help="bounds a batch (default 16384)")
-    add("--rounds", type=int, default=5, help="times that each variant is run, in turns (default 5)")
-    add("--threads", type=int, default=1, help="CPU threads; 0: torch's choice (default 1)")
-    add("--seed", type=int, default=0)
-    add("--variants", nargs="+", help=f"default: all of {' '.join(VARIANTS)}")
-    args = parser.parse_args(argv)
-    args.variants = measuring.chosen_variants(parser, args.variants, VARIANTS)
-    args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    args = measuring.parse_turns(parser, argv, VARIANTS, rounds=5)
     return Settings(**vars(args))
 
 
