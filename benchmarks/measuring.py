@@ -266,7 +266,7 @@ def add_common_arguments(parser) -> None:
 
 
 def parse_turns(parser, argv: list[str] | None, available: list[str], rounds: int):
-    """The parsed flags of a benchmark whose variants take turns on a `saved_bart`, on a GPU if there is one."""
+    """The parsed flags of a benchmark that runs its variants in turns, on a GPU if there is one."""
     add = parser.add_argument
     add(
         "--model_size",
