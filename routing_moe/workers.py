@@ -10,14 +10,17 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import as_completed
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from dataloader.errors import InputError
+from dataloader.errors import InputError, in_brief
+from routing_moe.run_state import write_text
 
 WATCH_SECONDS = 1.0
 
@@ -119,3 +122,25 @@ def result_or_error(result: Callable) -> Any:
         if isinstance(error, InputError):
             raise error from None
         return error
+
+
+# ---- what is left of a call that failed
+
+
+@contextmanager
+def traceback_noted():
+    """Adds the traceback of an error raised inside as a note, which it takes along to another process."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        raise
+
+
+def write_failure(error: Exception, path: Path) -> str:
+    """The error in brief; the traceback that was noted goes into the file."""
+    told, notes = f"{type(error).__name__}: {in_brief(error)}", getattr(error, "__notes__", None)
+    if not notes:  # the process died
+        return told
+    write_text(path, "\n".join(notes))
+    return f"{told} ({path})"

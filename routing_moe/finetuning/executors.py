@@ -8,7 +8,6 @@ A process loads model and data once and keeps them for the configurations that f
 import dataclasses
 import os
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,13 @@ from routing_moe.finetuning.workbench import Workbench
 from routing_moe.tracking import peak_memory_gb
 from routing_moe.unseen_tasks import VectorChoice
 from routing_moe.upcycling import is_hub_name
-from routing_moe.workers import result_or_error, run_here, run_in_processes, worker_environment
+from routing_moe.workers import (
+    result_or_error,
+    run_here,
+    run_in_processes,
+    traceback_noted,
+    worker_environment,
+)
 
 RAY_RETRIES = 3  # of a configuration whose process or machine died
 
@@ -38,13 +43,10 @@ def run_configuration(
         _benches.clear()
         _benches[key] = Workbench(settings, choice)
     began = time.perf_counter()
-    try:
+    with traceback_noted():
         outcome = _benches[key].run(configuration)
         if settings.save_best and outcome["dev_performance"] is not None:
             _benches[key].save(model_folder(settings.output_dir, configuration.name))
-    except Exception as error:
-        error.add_note(traceback.format_exc())  # which a note takes along to another process
-        raise
     return outcome | {"seconds": time.perf_counter() - began, "peak_memory_gb": peak_memory_gb()}
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from dataloader.errors import InputError, in_brief, told_with
+from dataloader.errors import InputError, told_with
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
@@ -32,6 +32,7 @@ from routing_moe.saved_mixtures import SavedMixture, sha256
 from routing_moe.summaries import BEST, RESULT_FILES
 from routing_moe.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.unseen_tasks import VectorChoice
+from routing_moe.workers import write_failure
 
 RESULTS_FILE = RESULT_FILES[0]
 COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"]
@@ -107,15 +108,6 @@ class Grid:
         self.outcomes[configuration] = outcome
         self.write_results()
         self.tidy(configuration.prefix)
-
-    def note_failure(self, configuration: Configuration, error: Exception) -> str:
-        """The error in brief; its traceback goes into a file beside where the outcome would be."""
-        path, notes = self.failure(configuration), getattr(error, "__notes__", None)
-        told = f"{type(error).__name__}: {in_brief(error)}"
-        if not notes:  # the process died
-            return told
-        write_text(path, "\n".join(notes))
-        return f"{told} ({path})"
 
     def failure(self, configuration: Configuration) -> Path:
         return self.folder / "configurations" / f"{configuration.name}.failed.txt"
@@ -232,7 +224,7 @@ def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None
             for configuration, outcome in outcomes:
                 bar.update()
                 if isinstance(outcome, Exception):
-                    failed.append(f"{configuration}: {grid.note_failure(configuration, outcome)}")
+                    failed.append(f"{configuration}: {write_failure(outcome, grid.failure(configuration))}")
                     log.error("failed: %s", failed[-1])
                 else:
                     grid.keep(configuration, outcome)

@@ -12,7 +12,6 @@ import dataclasses
 import json
 import logging
 import time
-import traceback
 import zipfile
 from collections.abc import Mapping
 from contextlib import closing
@@ -22,12 +21,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.run_state import describe_run, npz_bytes, unwritable, write_bytes, write_text
 from routing_moe.settings import differences
 from routing_moe.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors
-from routing_moe.workers import run_here, run_in_processes
+from routing_moe.workers import run_here, run_in_processes, traceback_noted, write_failure
 from task.task_emb.settings import VectorSettings
 from task.task_emb.sources import sha256_of
 
@@ -64,11 +63,8 @@ def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float]:
         _benches.clear()
         _benches[settings] = settings.bench()
     began = time.perf_counter()
-    try:
+    with traceback_noted():
         vector_D = np.asarray(_benches[settings].vector_of(task), dtype=np.float32)
-    except Exception as error:
-        error.add_note(traceback.format_exc())  # which a note takes along to another process
-        raise
     if not np.isfinite(vector_D).all():
         raise FloatingPointError("the vector has values that are not finite")
     return vector_D, time.perf_counter() - began
@@ -152,14 +148,6 @@ class VectorJob:
     def failure(self, task: str) -> Path:
         return self.folder / "by_task" / f"{task}.failed.txt"
 
-    def note_failure(self, task: str, error: Exception) -> str:
-        """The error in brief; its traceback goes into a file beside where the vector would be."""
-        told = f"{type(error).__name__}: {in_brief(error)}"
-        if notes := getattr(error, "__notes__", None):  # none where the process died
-            write_text(self.failure(task), "\n".join(notes))
-            told += f" ({self.failure(task)})"
-        return told
-
     def run(self, command: list[str] | None) -> list[str]:
         """Compute what is missing, then write all vectors. Returns a line for each task that failed."""
         self.path("").parent.mkdir(exist_ok=True)
@@ -179,7 +167,7 @@ class VectorJob:
             for task, outcome in outcomes:
                 bar.update()
                 if isinstance(outcome, Exception):
-                    failed.append(f"{task}: {self.note_failure(task, outcome)}")
+                    failed.append(f"{task}: {write_failure(outcome, self.failure(task))}")
                     log.error("failed: %s", failed[-1])
                 else:
                     self.keep(task, *outcome)
