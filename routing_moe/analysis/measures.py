@@ -1,0 +1,54 @@
+"""What one says of routes in numbers: how alike, how decided, how evenly spread over experts.
+
+Routes are arrays (N, L, E) whose rows sum to 1. N tasks, L layers, E experts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import entr
+
+
+def overlap(values_NLE: np.ndarray, others_MLE: np.ndarray | None = None) -> np.ndarray:
+    """How much of their route each two tasks share (N, M), 0 to 1: sum_e min(a_e, b_e), averaged over layers.
+
+    Of one-hot routes it is the share of layers in which both use the same expert; 1 - overlap is the mean
+    total variation distance. others: None for the tasks themselves.
+    """
+    others_MLE = values_NLE if others_MLE is None else others_MLE
+    shared_NM = np.zeros((len(values_NLE), len(others_MLE)))
+    for layer in range(values_NLE.shape[1]):  # one at a time bounds the memory
+        shared_NM += np.minimum(values_NLE[:, None, layer], others_MLE[None, :, layer]).sum(axis=-1)
+    return shared_NM / values_NLE.shape[1]
+
+
+def shift(before_NLE: np.ndarray, after_NLE: np.ndarray) -> np.ndarray:
+    """How much of its weight each task moved to other experts in each layer (N, L), 0 to 1."""
+    return 0.5 * np.abs(after_NLE - before_NLE).sum(axis=-1)
+
+
+def entropy(values_NLE: np.ndarray) -> np.ndarray:
+    """Entropy of each task's route in each layer (N, L), as a share of the largest, log E: 0 is one expert.
+
+    0 everywhere with a single expert.
+    """
+    experts = values_NLE.shape[-1]
+    return entr(values_NLE).sum(axis=-1) / np.log(experts) if experts > 1 else np.zeros(values_NLE.shape[:2])
+
+
+def load(values_NLE: np.ndarray) -> np.ndarray:
+    """Each expert's share of the tasks (L, E): the mean of its weights; 1/E everywhere if evenly spread."""
+    return values_NLE.mean(axis=0)
+
+
+def load_entropy(values_NLE: np.ndarray) -> np.ndarray:
+    """Entropy of each layer's load (L,), as a share of log E: 1 is evenly spread, 0 one expert for all."""
+    return entropy(load(values_NLE)[None])[0]
+
+
+def information(values_NLE: np.ndarray) -> np.ndarray:
+    """How far a layer's route tells tasks apart (L,): mutual information of task and expert, share of log E.
+
+    The entropy of the load less the mean entropy of the routes; 0 if all tasks have the same route.
+    """
+    return load_entropy(values_NLE) - entropy(values_NLE).mean(axis=0)
