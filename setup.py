@@ -19,7 +19,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["routing_moe*", "dataloader*", "task*"]),
     package_data={
-        "dataloader": ["*.json", "splits/*.json"],
+        "dataloader": ["*.json", "*.csv", "splits/*.json"],
         "task.skill_gym": ["tiny_bart/*"],
     },
     install_requires=REQUIREMENTS,

@@ -12,11 +12,11 @@ from matplotlib.image import imread
 from mistakes import Place, assert_told, refused
 from tiny_runs import contents
 
+from dataloader.labels import read_labels
 from routing_moe.task_vectors import save_task_vectors
 from task.skill_gym.tasks import TASKS
 from task.task_emb import inspect
 from task.task_emb.inspect_inputs import names_of_folders
-from task.task_emb.labels import read_labels
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = {"words": {"meaning": ["hot", "big"], "form": ["cats", "mice"]}, "numbers": {"all": ["one", "two"]}}

@@ -27,7 +27,7 @@ ROUNDING = 1e-3  # that rows may be off 1: bfloat16 rounds
 
 @dataclass(frozen=True, eq=False)
 class Routes:
-    """Routes of some tasks: `values_NLE[n, l]` are the weights of layer `layers[l]`'s experts for tasks[n]."""
+    """Routes of some tasks: `values_NLE[n, l]` are the weights of tasks[n] for the experts of layers[l]."""
 
     name: str  # of the run, for titles and tables
     tasks: tuple[str, ...]
@@ -63,7 +63,7 @@ def load_routes(place: str | Path, step: int | str = "best", kind: str = "soft")
     """Routes of the train tasks of a run, or of the tasks a checkpoint knows, as one of KINDS.
 
     place: a run folder with `<step>-steps/route.npy`; or any other folder with a checkpoint, ours or of the
-    published code, which is loaded. step: of a run: a number, "last", or "best" for that of the best dev score.
+    published code, which is loaded. step: of a run: a number, "last", or "best", that of the best dev score.
     Raises InputError: nothing of this kind there, files that do not fit together.
     """
     place = Path(place)

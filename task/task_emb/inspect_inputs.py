@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from dataloader.errors import Faults, InputError, did_you_mean, in_short, told_with
+from dataloader.labels import Labelling, ontology_labels, read_labels
 from dataloader.list_tasks import tasks_named
 from dataloader.ontology import Ontology
 from dataloader.task_splits import SECTIONS
 from routing_moe.checks import ontology_path
 from routing_moe.run_state import unwritable
 from routing_moe.task_vectors import load_task_vectors
-from task.task_emb.labels import Labelling, ontology_labels, read_labels
 
 FEWEST_TASKS = 3
 

@@ -41,6 +41,19 @@ def read_labels(path: str | Path) -> dict[str, Labelling]:
     Raises InputError, naming file, line and column, with every fault: no column `task` or no other, a column
     or a task twice, a task without a name, a line too long or too short, a `kind:value` cell other than 0, 1.
     """
+    header, rows = read_task_table(path)
+    return {
+        kind: {
+            task: label
+            for task, cells in rows.items()
+            if (label := _label({value: cells[column] for value, column in columns.items()}))
+        }
+        for kind, columns in kinds_of(header).items()
+    }
+
+
+def read_task_table(path: str | Path) -> tuple[list[str], dict[str, list[str]]]:
+    """(names of the columns, {task: cells}) of a CSV file, its faults told as `read_labels` says."""
     path = Path(path)
     header, rows = _read_rows(path)
     if faults := [f"{path}: {fault}" for fault in _header_faults(header)]:
@@ -50,15 +63,7 @@ def read_labels(path: str | Path) -> dict[str, Labelling]:
     faults += [f"{path}, {fault}" for fault in _cell_faults(header, rows)]
     if faults:
         raise InputError(faults)
-    tasks = [cells[header.index("task")] for _, cells in rows]
-    return {
-        kind: {
-            task: label
-            for task, (_, cells) in zip(tasks, rows, strict=True)
-            if (label := _label({value: cells[column] for value, column in columns.items()}))
-        }
-        for kind, columns in _kinds(header).items()
-    }
+    return header, {cells[header.index("task")]: cells for _, cells in rows}
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
@@ -74,7 +79,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
     return (rows[0][1], rows[1:]) if rows else ([], [])
 
 
-def _kinds(header: Sequence[str]) -> dict[str, dict[str, int]]:
+def kinds_of(header: Sequence[str]) -> dict[str, dict[str, int]]:
     """{kind: {value: number of the column}}; the value is "" for a column that holds labels."""
     kinds: dict[str, dict[str, int]] = {}
     for column, name in enumerate(header):
@@ -103,7 +108,7 @@ def _header_faults(header: Sequence[str]) -> list[str]:
         for number, name in enumerate(header, start=1)
         if not name.partition(":")[0] or name.endswith(":")
     ]
-    kinds = _kinds(header)
+    kinds = kinds_of(header)
     if not kinds:
         faults.append("has no column besides task")
     for kind, columns in kinds.items():

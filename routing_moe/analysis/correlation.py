@@ -1,0 +1,137 @@
+"""Does a task's use of an expert go with a human feature of the task? Correlations, p- and q-values.
+
+    table = correlate(routes, features)                # a row per layer, expert and feature
+    top_experts(table, 3)
+
+Pearson's r of an expert's weight with a feature, which for a 0/1 feature is the point-biserial correlation. p
+by shuffling the tasks, two-sided; q by Benjamini and Hochberg (1995) over all rows. N tasks, C columns (layer
+by layer its experts), F features, P permutations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import false_discovery_control
+
+from routing_moe.analysis.features import Features
+from routing_moe.analysis.route_data import Routes
+
+PERMUTATIONS = 100_000  # so that the smallest p passes among thousands of tests
+FEWEST = 3  # tasks that have, and that lack, a feature which is looked at
+AT_ONCE = 8_000_000  # numbers of shuffled routes in memory
+ROUNDING = 1e-9  # that an equally strong correlation may be off
+COLUMNS = ["layer", "expert", "feature", "r", "p", "q", "tasks", "with_feature"]
+
+
+def correlate(
+    routes: Routes, features: Features, permutations: int = PERMUTATIONS, seed: int = 0, fewest: int = FEWEST
+) -> pd.DataFrame:
+    """A row for each (layer, expert) and feature, those of the smallest p first.
+
+    tasks: how many the feature is known of; with_feature: of how many of them it is 1 (empty for numbers).
+    Left out: features that fewer than `fewest` tasks have or lack, numbers that are the same for all, and
+    experts of which all tasks make the same use. Shuffling the tasks keeps what experts share, and what
+    features share; q holds under such dependence, when it is positive. Raises ValueError if tasks differ.
+    """
+    if routes.tasks != features.tasks:
+        raise ValueError("routes and features are of different tasks")
+    values_NC = routes.values_NLE.reshape(len(routes.tasks), -1)
+    kept = [f for f, name in enumerate(features.names) if worth_testing(features, name, fewest)]
+    tables = []
+    for rows, columns in _by_known(features.values_NF, kept):
+        features_NF = features.values_NF[np.ix_(rows, columns)]
+        r_CF = pearson(values_NC[rows], features_NF)
+        p_CF = permutation_p(values_NC[rows], features_NF, permutations, seed)
+        for at, column in enumerate(columns):
+            name = features.names[column]
+            held = int(features_NF[:, at].sum()) if features.is_binary(name) else None
+            tables.append(_rows_of(routes, name, r_CF[:, at], p_CF[:, at], len(rows), held))
+    if not tables:
+        return pd.DataFrame(columns=COLUMNS)
+    table = pd.concat(tables, ignore_index=True).dropna(subset=["r"])
+    table["q"] = false_discovery_control(table["p"]) if len(table) else []
+    strength = table["r"].abs()
+    order = table.assign(strength=-strength).sort_values(["p", "strength", "feature", "layer", "expert"])
+    return order[COLUMNS].reset_index(drop=True)
+
+
+def worth_testing(features: Features, name: str, fewest: int = FEWEST) -> bool:
+    """Whether enough tasks have, and lack, a 0/1 feature; whether a number varies."""
+    column = features.column(name)
+    known = column[np.isfinite(column)]
+    if features.is_binary(name):
+        return min((known == 1).sum(), (known == 0).sum()) >= fewest
+    return len(known) >= 2 * fewest and len(np.unique(known)) > 1
+
+
+def top_experts(table: pd.DataFrame, count: int, features: Sequence[str] | None = None) -> pd.DataFrame:
+    """The `count` experts that go most strongly with each feature (r > 0), strongest first."""
+    positive = table[table["r"] > 0]
+    if features is not None:
+        positive = positive[positive["feature"].isin(features)]
+    # Of equally strong ones the first in the model, so that the choice is the same every time.
+    ranked = positive.assign(strength=-positive["r"].round(9)).sort_values(
+        ["feature", "strength", "layer", "expert"]
+    )
+    chosen = ranked.groupby("feature", sort=True).head(count).drop(columns="strength")
+    return chosen.reset_index(drop=True)
+
+
+def pearson(values_NC: np.ndarray, features_NF: np.ndarray) -> np.ndarray:
+    """r of each two columns (C, F); NaN where one of them does not vary."""
+    return _standardised(values_NC).T @ _standardised(features_NF)
+
+
+def permutation_p(
+    values_NC: np.ndarray, features_NF: np.ndarray, permutations: int, seed: int = 0
+) -> np.ndarray:
+    """Two-sided p of each r (C, F), by shuffling the rows of one side; NaN where r is.
+
+    (1 + number of shufflings with |r| as large) / (1 + permutations), as in Phipson & Smyth (2010).
+    """
+    values_NC, features_NF = _standardised(values_NC), _standardised(features_NF)
+    observed_CF = np.abs(values_NC.T @ features_NF)
+    count_CF = np.zeros(observed_CF.shape, dtype=np.int64)
+    generator = np.random.default_rng(seed)
+    n = len(values_NC)
+    at_once = max(1, AT_ONCE // max(1, values_NC.size))
+    for start in range(0, permutations, at_once):
+        count = min(at_once, permutations - start)
+        orders_PN = generator.permuted(np.tile(np.arange(n), (count, 1)), axis=1)
+        shuffled_PNC = values_NC[orders_PN]
+        r_PCF = shuffled_PNC.transpose(0, 2, 1).reshape(-1, n) @ features_NF
+        r_PCF = np.abs(r_PCF).reshape(count, *observed_CF.shape)
+        count_CF += (r_PCF >= observed_CF - ROUNDING).sum(axis=0)
+    return np.where(np.isnan(observed_CF), np.nan, (1 + count_CF) / (1 + permutations))
+
+
+def _standardised(values_NX: np.ndarray) -> np.ndarray:
+    """Columns of mean 0 and length 1; NaN for one that does not vary, but for rounding."""
+    centred_NX = values_NX - values_NX.mean(axis=0)
+    length_X = np.linalg.norm(centred_NX, axis=0)
+    scale_X = np.abs(values_NX).max(axis=0) * np.sqrt(len(values_NX))
+    varies_X = length_X > ROUNDING * np.maximum(scale_X, np.finfo(float).tiny)
+    return np.divide(centred_NX, length_X, out=np.full_like(centred_NX, np.nan), where=varies_X)
+
+
+def _by_known(values_NF: np.ndarray, columns: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """(rows, columns): features that are known of the same tasks, together."""
+    groups: dict[bytes, tuple[list[int], list[int]]] = {}
+    for column in columns:
+        known_N = np.isfinite(values_NF[:, column])
+        group = groups.setdefault(known_N.tobytes(), (np.flatnonzero(known_N).tolist(), []))
+        group[1].append(column)
+    return list(groups.values())
+
+
+def _rows_of(routes: Routes, name: str, r_C, p_C, tasks: int, held: int | None) -> pd.DataFrame:
+    layers = np.repeat(np.array(routes.layers), routes.experts)
+    experts = np.tile(np.arange(routes.experts), len(routes.layers))
+    rank = pd.Categorical(layers, categories=list(routes.layers), ordered=True)  # sorts as in the model
+    return pd.DataFrame(
+        dict(layer=rank, expert=experts, feature=name, r=r_C, p=p_C, tasks=tasks)
+        | dict(with_feature=pd.array([held] * len(layers), dtype="Int64"))
+    )

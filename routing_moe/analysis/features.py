@@ -1,0 +1,116 @@
+"""Human features of tasks as numbers: format, domain, skill..., from the ontology and a CSV file.
+
+    task,format:pair,skill:negation,answer_length
+    rte-negated,1,1,1.0
+
+`kind:value` columns hold 0 or 1. A column of numbers is a feature of its own; of any other, each text in it
+becomes a feature `column:text`. An empty cell is not known: that task is left out where the feature is used.
+The file for the 160 CrossFit tasks, dataloader/task_features.csv, was written by hand; Ye, Zha, Ren 2022
+(arXiv 2205.12701), section 6, correlate routes with features of these kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import dataloader
+from dataloader.errors import InputError, did_you_mean
+from dataloader.labels import kinds_of, ontology_labels, read_task_table
+from dataloader.ontology import Ontology
+
+SHIPPED_FEATURES = Path(dataloader.__file__).parent / "task_features.csv"
+OWN_FEATURES = "skills.csv"  # of a gym, in its folder
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """`values_NF[n, f]` is feature names[f] of tasks[n]; NaN where it is not known."""
+
+    tasks: tuple[str, ...]
+    names: tuple[str, ...]
+    values_NF: np.ndarray
+
+    @property
+    def kinds(self) -> dict[str, list[int]]:
+        """{kind: its columns}; the kind of `skill:negation` is `skill`, that of `length` is `length`."""
+        kinds: dict[str, list[int]] = {}
+        for column, name in enumerate(self.names):
+            kinds.setdefault(name.partition(":")[0], []).append(column)
+        return kinds
+
+    def held_by(self, name: str) -> list[str]:
+        """The tasks of which a 0/1 feature is 1."""
+        return [task for task, value in zip(self.tasks, self.column(name), strict=True) if value == 1]
+
+    def column(self, name: str) -> np.ndarray:
+        return self.values_NF[:, self.names.index(name)]
+
+    def is_binary(self, name: str) -> bool:
+        column = self.column(name)
+        return bool(np.isin(column[np.isfinite(column)], (0, 1)).all())
+
+
+def features_of(tasks: Sequence[str], ontology: Ontology, path: str | Path | None) -> Features:
+    """Category and subcategory by the ontology, and the columns of a CSV file if a path is given.
+
+    Raises InputError for a file that is not as said above, or that has none of the tasks.
+    """
+    columns = ontology_columns(tasks, ontology)
+    if path is not None:
+        columns |= file_columns(tasks, Path(path))
+    values_NF = np.array(list(columns.values())).T.reshape(len(tasks), len(columns))
+    return Features(tuple(tasks), tuple(columns), values_NF)
+
+
+def features_path(train_dir: str | Path | None, features: str | None) -> Path | None:
+    """The file given, or the gym's own skills.csv, or that of the 160 CrossFit tasks."""
+    if features:
+        return Path(features)
+    own = Path(train_dir) / OWN_FEATURES if train_dir else None
+    return own if own and own.is_file() else SHIPPED_FEATURES
+
+
+def ontology_columns(tasks: Sequence[str], ontology: Ontology) -> dict[str, list[float]]:
+    """{"category:qa": a 0 or 1 for each task, ...}; NaN for tasks that the ontology does not know."""
+    columns = {}
+    for kind, labels in ontology_labels(tasks, ontology).items():
+        columns |= _one_hot(kind, [labels.get(task) for task in tasks])
+    return columns
+
+
+def file_columns(tasks: Sequence[str], path: Path) -> dict[str, list[float]]:
+    header, rows = read_task_table(path)
+    if not any(task in rows for task in tasks):
+        guess = did_you_mean(tasks[0], rows)
+        raise InputError(f"{path}: has features of none of the tasks, such as {tasks[0]}{guess}")
+    columns: dict[str, list[float]] = {}
+    for kind, places in kinds_of(header).items():
+        for value, place in places.items():
+            cells = [rows[task][place] if task in rows else "" for task in tasks]
+            numbers = [_number(cell) for cell in cells]
+            if value:
+                columns[f"{kind}:{value}"] = numbers
+            elif all(np.isfinite(number) for number, cell in zip(numbers, cells, strict=True) if cell):
+                columns[kind] = numbers
+            else:
+                columns |= _one_hot(kind, [cell or None for cell in cells])
+    return columns
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return np.nan
+
+
+def _one_hot(kind: str, labels: Sequence[str | None]) -> dict[str, list[float]]:
+    known = dict.fromkeys(label for label in labels if label is not None)
+    return {
+        f"{kind}:{value}": [np.nan if label is None else float(label == value) for label in labels]
+        for value in known
+    }

@@ -1,0 +1,140 @@
+"""Do tasks with alike routes have alike features? Mantel's test, and clusters of routes against labels.
+
+    recovery_table(routes, features, permutations=10_000)
+
+N tasks, K clusters, P permutations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import pdist, squareform
+from sklearn.metrics import adjusted_mutual_info_score
+
+from routing_moe.analysis.features import Features
+from routing_moe.analysis.measures import overlap
+from routing_moe.analysis.route_data import Routes
+
+PERMUTATIONS = 10_000
+FEWEST_TASKS = 4  # three have six orders in all
+AT_ONCE = 4_000_000  # numbers of shuffled distances in memory
+ROUNDING = 1e-9
+COLUMNS = ["kind", "tasks", "labels", "clusters", "ami", "ami_p", "mantel_r", "mantel_p"]
+
+
+def recovery_table(
+    routes: Routes, features: Features, permutations: int = PERMUTATIONS, seed: int = 0
+) -> pd.DataFrame:
+    """A row for each kind of features: labels, adjusted mutual information (ami), Mantel's r, p of both.
+
+    Tasks count of which all features of the kind are known. Their label is the set of features that are 1; as
+    many clusters of routes are made (average linkage of 1 - overlap) as there are labels. The distance of
+    features is Jaccard's, of a number the absolute difference. NaN where all tasks are alike, or each has a
+    label of its own (ami). Raises ValueError if tasks differ.
+    """
+    if routes.tasks != features.tasks:
+        raise ValueError("routes and features are of different tasks")
+    rows = []
+    for kind, columns in features.kinds.items():
+        values_NF = features.values_NF[:, columns]
+        known = np.isfinite(values_NF).all(axis=1)
+        if known.sum() < FEWEST_TASKS:
+            continue
+        values_NF = values_NF[known]
+        apart_NN = 1 - overlap(routes.values_NLE[known])
+        binary = all(features.is_binary(features.names[column]) for column in columns)
+        r, r_p = mantel(apart_NN, feature_distances(values_NF, binary), permutations, seed)
+        row = dict(kind=kind, tasks=int(known.sum()), mantel_r=r, mantel_p=r_p)
+        if binary:
+            row |= _clustering(apart_NN, ["".join(str(int(v)) for v in own) for own in values_NF],
+                               permutations, seed)  # fmt: skip
+        rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def feature_distances(values_NF: np.ndarray, binary: bool) -> np.ndarray:
+    """Jaccard's distance of 0/1 features (two tasks without any: 0), else the Euclidean one."""
+    if binary:
+        return squareform(pdist(values_NF.astype(bool), "jaccard"))
+    return squareform(pdist(values_NF))
+
+
+def _clustering(apart_NN: np.ndarray, labels: list[str], permutations: int, seed: int) -> dict:
+    count = len(set(labels))
+    if not 1 < count < len(labels):
+        return dict(labels=count)
+    found = clusters(apart_NN, count)
+    tested = mutual_information_test(labels, found, permutations, seed)
+    return dict(labels=count, clusters=len(set(found)), ami=tested.ami, ami_p=tested.p)
+
+
+# ---------------------------------------------------------------------------- Mantel
+
+
+def mantel(one_NN: np.ndarray, other_NN: np.ndarray, permutations: int, seed: int = 0) -> tuple[float, float]:
+    """(r, p): Pearson's r of two matrices' distances, p one-sided by shuffling one's tasks (Mantel 1967).
+
+    One-sided: of tasks that are alike in one being alike in the other. p is (1 + number of shufflings with as
+    large an r) / (1 + permutations). (NaN, NaN) where all distances of a matrix are the same.
+    """
+    upper = np.triu_indices(len(one_NN), 1)
+    one, other = _standardised(one_NN[upper]), _standardised(other_NN[upper])
+    if one is None or other is None:
+        return np.nan, np.nan
+    observed = one @ other
+    full_NN = squareform(one)
+    generator = np.random.default_rng(seed)
+    at_once, count = max(1, AT_ONCE // len(one)), 0
+    for start in range(0, permutations, at_once):
+        size = min(at_once, permutations - start)
+        orders_PN = generator.permuted(np.tile(np.arange(len(one_NN)), (size, 1)), axis=1)
+        shuffled = full_NN[orders_PN[:, upper[0]], orders_PN[:, upper[1]]]
+        count += int((shuffled @ other >= observed - ROUNDING).sum())
+    return float(observed), (1 + count) / (1 + permutations)
+
+
+def _standardised(distances: np.ndarray) -> np.ndarray | None:
+    centred = distances - distances.mean()
+    length = np.linalg.norm(centred)
+    return centred / length if length > ROUNDING * max(1.0, np.linalg.norm(distances)) else None
+
+
+# ---------------------------------------------------------------------------- clusters
+
+
+def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
+    """Numbers (N,) of at most `count` clusters by average linkage; fewer where distances tie."""
+    return fcluster(linkage(squareform(apart_NN, checks=False), "average"), count, "maxclust")
+
+
+@dataclass(frozen=True)
+class Tested:
+    ami: float
+    p: float
+
+
+def mutual_information_test(labels: Sequence, found: Sequence, permutations: int, seed: int = 0) -> Tested:
+    """Adjusted mutual information of labels and clusters (Vinh et al. 2010): 0 by chance, 1 if they agree.
+
+    p by shuffling the labels, one-sided. All shufflings have the same expected mutual information and the
+    same entropies, so the plain mutual information is as large as rarely as the adjusted one.
+    """
+    codes, groups = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (labels, found))
+    observed = _information(codes, groups)
+    generator = np.random.default_rng(seed)
+    drawn = [_information(generator.permutation(codes), groups) for _ in range(permutations)]
+    count = int((np.array(drawn) >= observed - ROUNDING).sum())
+    ami = float(adjusted_mutual_info_score(labels, found))
+    return Tested(ami, (1 + count) / (1 + permutations))
+
+
+def _information(codes: np.ndarray, groups: np.ndarray) -> float:
+    """Sum of n log n over the cells of the contingency table: the mutual information but for constants."""
+    counts = np.bincount(codes * (groups.max() + 1) + groups)
+    counts = counts[counts > 1]
+    return float(counts @ np.log(counts))

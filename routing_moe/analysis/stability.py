@@ -1,0 +1,100 @@
+"""Did two runs learn the same routes? Experts have no names, so they are matched first, layer by layer.
+
+    found = stability(one, other)
+    found.overlap, found.chance, found.p, found.table
+
+The matching of a layer's experts is the one that makes the routes of all tasks overlap most (Kuhn 1955).
+N tasks, L layers, E experts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
+
+from dataloader.errors import InputError, in_short
+from routing_moe.analysis.route_data import Routes
+
+PERMUTATIONS = 1000
+FEWEST_TASKS = 3
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Stability:
+    """overlap: share of a task's route that both runs have in common after matching, mean over tasks, layers.
+
+    chance: the same with the tasks of one run shuffled, matched anew each time; p: how rarely that is as
+    large. adjusted: 0 at chance, 1 for equal routes; NaN where chance is 1. table: layer, overlap, chance, p,
+    matching, such as "0→2 1→0 2→1", of the first run's experts to the second's.
+    """
+
+    tasks: int
+    overlap: float
+    chance: float
+    p: float
+    table: pd.DataFrame
+
+    @property
+    def adjusted(self) -> float:
+        return (self.overlap - self.chance) / (1 - self.chance) if self.chance < 1 - ROUNDING else np.nan
+
+
+def stability(one: Routes, other: Routes, permutations: int = PERMUTATIONS, seed: int = 0) -> Stability:
+    """Agreement of two runs on the tasks that both have. Raises InputError if they cannot be compared."""
+    if one.layers != other.layers:
+        raise InputError(
+            f"{one.name} has experts in {in_short(list(one.layers))}, {other.name} in "
+            f"{in_short(list(other.layers))}; only runs with the same layers can be matched"
+        )
+    tasks = [task for task in one.tasks if task in set(other.tasks)]
+    if len(tasks) < FEWEST_TASKS:
+        raise InputError(
+            f"{one.name} and {other.name} have {len(tasks)} tasks in common; it takes {FEWEST_TASKS}"
+        )
+    a_NLE, b_NLE = one.of(tasks).values_NLE, other.of(tasks).values_NLE
+    matched = [match(a_NLE[:, layer], b_NLE[:, layer]) for layer in range(len(one.layers))]
+    observed_L = np.array([value for _, value in matched])
+    generator = np.random.default_rng(seed)
+    drawn_PL = np.array(
+        [_overlaps(a_NLE, b_NLE[generator.permutation(len(tasks))]) for _ in range(permutations)]
+    )
+    table = pd.DataFrame(
+        dict(
+            layer=one.layers,
+            overlap=observed_L,
+            chance=drawn_PL.mean(axis=0),
+            p=_p(observed_L, drawn_PL),
+            matching=[" ".join(f"{a}→{b}" for a, b in pairs) for pairs, _ in matched],
+        )
+    )
+    mean_P = drawn_PL.mean(axis=1)
+    return Stability(
+        len(tasks),
+        float(observed_L.mean()),
+        float(mean_P.mean()),
+        float(_p(observed_L.mean(), mean_P)),
+        table,
+    )
+
+
+def match(a_NE: np.ndarray, b_NE: np.ndarray) -> tuple[list[tuple[int, int]], float]:
+    """([(expert of a, expert of b), ...], overlap) of a layer, for the matching that overlaps most.
+
+    The numbers of experts may differ; those left over count as not in common.
+    """
+    shared_EE = np.minimum(a_NE[:, :, None], b_NE[:, None, :]).sum(axis=0)
+    rows, columns = linear_sum_assignment(shared_EE, maximize=True)
+    pairs = [(int(a), int(b)) for a, b in zip(rows, columns, strict=True)]
+    return pairs, float(shared_EE[rows, columns].sum() / len(a_NE))
+
+
+def _overlaps(a_NLE: np.ndarray, b_NLE: np.ndarray) -> list[float]:
+    return [match(a_NLE[:, layer], b_NLE[:, layer])[1] for layer in range(a_NLE.shape[1])]
+
+
+def _p(observed, drawn_P) -> np.ndarray:
+    return (1 + (drawn_P >= observed - ROUNDING).sum(axis=0)) / (1 + len(drawn_P))
