@@ -275,28 +275,37 @@ def of_examples(routes: Tensor, chosen: np.ndarray) -> Tensor:
     return routes.expand(len(chosen), -1, -1) if len(routes) == 1 else routes[torch.from_numpy(chosen)]
 
 
-@torch.no_grad()
 def predict_file(model, tokenizer, file: TaskFile, decoding: Decoding, accelerator) -> list[Answers]:
     """For each draw of routes, the answers to one file."""
-    draws = []
-    for routes in routes_of_file(model, file, decoding):
-        # The plain BART that a task's route may amount to is assembled once for all batches.
-        whole_file = len(routes) == 1 and model.amounts_to_bart(routes)
-        bart = model.to_bart(routes[0]) if whole_file else model
-        answers = Answers([""] * len(file.examples), [None] * len(file.examples))
-        routes = None if whole_file else routes
-        if decoding.scoring == "rank" and file.options:
-            _generate(bart, tokenizer, file, file.generated, routes, decoding, accelerator, answers)
-            _rank(bart, file, file.ranked, routes, decoding, accelerator, answers)
-        else:
-            _generate(bart, tokenizer, file, None, routes, decoding, accelerator, answers)
-        draws.append(answers)
-    return draws
+    return [
+        answers_along(model, tokenizer, file, routes, decoding, accelerator)
+        for routes in routes_of_file(model, file, decoding)
+    ]
+
+
+@torch.no_grad()
+def answers_along(
+    model, tokenizer, file: TaskFile, routes, decoding: Decoding, accelerator, members=None
+) -> Answers:
+    """The answers to a file along one route (1, L, E), or along its examples' own (n, L, E).
+
+    members: indices of the examples to answer; None: all. The others' texts stay empty.
+    """
+    # The plain BART that a task's route may amount to is assembled once for all batches.
+    whole_file = len(routes) == 1 and model.amounts_to_bart(routes)
+    bart = model.to_bart(routes[0]) if whole_file else model
+    routes = None if whole_file else routes
+    answers = Answers([""] * len(file.examples), [None] * len(file.examples))
+    members = np.arange(len(file.examples)) if members is None else members
+    ranked = members[:0] if decoding.scoring != "rank" else np.intersect1d(members, file.ranked)
+    generated = np.setdiff1d(members, ranked)
+    _generate(bart, tokenizer, file, generated, routes, decoding, accelerator, answers)
+    _rank(bart, file, ranked, routes, decoding, accelerator, answers)
+    return answers
 
 
 def _generate(bart, tokenizer, file, members, routes, decoding, accelerator, answers: Answers) -> None:
-    """Fill in the answers of the file's `members` (None: all) by generating them. routes: None for a plain
-    BART."""
+    """Fill in the answers of the file's `members` by generating them. routes: None for a plain BART."""
     limits = generation_limits(bart.config, decoding)
     for chosen, batch in batches_of_file(bart, file, decoding.batch_size, members):
         del batch["labels"]

@@ -111,7 +111,8 @@ def of_draws(scores: pd.DataFrame) -> str:
     return f" (mean of {scores['draws'][0]} draws of all routes, std {spread_over_draws(scores):.4f})"
 
 
-def task_files(settings: Settings, inputs: Inputs, tasks, part: str, model, tokenizer):
+def task_files(settings: Settings, inputs: Inputs, tasks, part: str, model, tokenizer, limit=None):
+    """The part's files of the tasks, as the settings say they are scored; limit: examples of each."""
     return load_task_files(
         inputs.predict_gym,
         tasks,
@@ -120,7 +121,7 @@ def task_files(settings: Settings, inputs: Inputs, tasks, part: str, model, toke
         tokenizer,
         inputs.text_format,
         {name: row for row, name in enumerate(model.config.task_names)},
-        limit=settings.examples_per_file,
+        limit=limit or settings.examples_per_file,
         scoring=settings.scoring,
         train_gyms=(inputs.train_gym, inputs.predict_gym),
     )

@@ -14,6 +14,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -92,6 +94,17 @@ def unwritable(folder: str | Path) -> str | None:
     if not os.access(there, os.W_OK | os.X_OK):
         return f"{folder}: {there} cannot be written to"
     return None
+
+
+def distinct_tails(paths: Sequence[Path]) -> list[str]:
+    """The last parts of different absolute paths, with as much before them as tells them apart."""
+    depths = [1] * len(paths)
+    while True:
+        tails = [str(Path(*path.parts[-depth:])) for path, depth in zip(paths, depths, strict=True)]
+        seen = Counter(tails)
+        if len(seen) == len(tails):
+            return tails
+        depths = [depth + (seen[tail] > 1) for depth, tail in zip(depths, tails, strict=True)]
 
 
 def find_checkpoint(path: str | Path) -> Path | None:

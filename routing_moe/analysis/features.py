@@ -11,7 +11,7 @@ The file for the 160 CrossFit tasks, dataloader/task_features.csv, was written b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,24 +54,29 @@ class Features:
         return bool(np.isin(column[np.isfinite(column)], (0, 1)).all())
 
 
-def features_of(tasks: Sequence[str], ontology: Ontology, path: str | Path | None) -> Features:
-    """Category and subcategory by the ontology, and the columns of a CSV file if a path is given.
+def features_of(
+    tasks: Sequence[str],
+    ontology: Ontology,
+    train_dir: str | Path | None = None,
+    file: str | Path | None = None,
+) -> Features:
+    """Category and subcategory by the ontology, and the columns of a CSV file.
 
-    Raises InputError for a file that is not as said above, or that has none of the tasks.
+    That is `file`; or else the gym's own skills.csv, in `train_dir`; or else the one of the 160 CrossFit
+    tasks, if some of the tasks are among them. Raises InputError for a file that is not as said above, or
+    that has none of the tasks.
     """
     columns = ontology_columns(tasks, ontology)
-    if path is not None:
-        columns |= file_columns(tasks, Path(path))
+    own = Path(train_dir) / OWN_FEATURES if train_dir else None
+    path = Path(file) if file else own if own and own.is_file() else SHIPPED_FEATURES
+    header, rows = read_task_table(path)
+    if any(task in rows for task in tasks):
+        columns |= file_columns(tasks, header, rows)
+    elif path is not SHIPPED_FEATURES:
+        guess = did_you_mean(tasks[0], rows)
+        raise InputError(f"{path}: has features of none of the tasks, such as {tasks[0]}{guess}")
     values_NF = np.array(list(columns.values())).T.reshape(len(tasks), len(columns))
     return Features(tuple(tasks), tuple(columns), values_NF)
-
-
-def features_path(train_dir: str | Path | None, features: str | None) -> Path | None:
-    """The file given, or the gym's own skills.csv, or that of the 160 CrossFit tasks."""
-    if features:
-        return Path(features)
-    own = Path(train_dir) / OWN_FEATURES if train_dir else None
-    return own if own and own.is_file() else SHIPPED_FEATURES
 
 
 def ontology_columns(tasks: Sequence[str], ontology: Ontology) -> dict[str, list[float]]:
@@ -82,11 +87,10 @@ def ontology_columns(tasks: Sequence[str], ontology: Ontology) -> dict[str, list
     return columns
 
 
-def file_columns(tasks: Sequence[str], path: Path) -> dict[str, list[float]]:
-    header, rows = read_task_table(path)
-    if not any(task in rows for task in tasks):
-        guess = did_you_mean(tasks[0], rows)
-        raise InputError(f"{path}: has features of none of the tasks, such as {tasks[0]}{guess}")
+def file_columns(
+    tasks: Sequence[str], header: Sequence[str], rows: Mapping[str, Sequence[str]]
+) -> dict[str, list[float]]:
+    """The columns of a table of tasks {task: cells}, as numbers."""
     columns: dict[str, list[float]] = {}
     for kind, places in kinds_of(header).items():
         for value, place in places.items():

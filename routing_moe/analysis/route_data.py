@@ -100,7 +100,7 @@ def load_history(run: str | Path, kind: str = "soft") -> History:
     return History(run_name(run), tasks, layers, tuple(steps), values_SNLE)
 
 
-def run_name(place: Path) -> str:
+def run_name(place: str | Path) -> str:
     """The folder's name; with the one above where the name says little, as `stage1`, `seed42` or `best`."""
     place = Path(place).resolve()
     says_little = place.name in ("best", "last", "init") or place.name.rstrip("0123456789") in (
@@ -184,10 +184,11 @@ def _read_step(folder: Path, kind: str) -> tuple[tuple[str, ...], np.ndarray]:
         )
     if not (np.abs(values_NLE.sum(axis=2) - 1) < ROUNDING).all():  # false for NaN, too
         raise InputError(f"{path}: weights of a layer's experts do not sum to 1")
-    return tasks, _chosen(values_NLE) if kind == "chosen" else values_NLE
+    return tasks, chosen_experts(values_NLE) if kind == "chosen" else values_NLE
 
 
-def _chosen(values_NLE: np.ndarray) -> np.ndarray:
+def chosen_experts(values_NLE: np.ndarray) -> np.ndarray:
+    """One-hot: the heaviest expert of each layer."""
     return np.eye(values_NLE.shape[2])[values_NLE.argmax(axis=2)]
 
 
@@ -214,6 +215,6 @@ def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
         temperature = 1.0 if kind == "soft_t1" else config.router_temperature
         values_NLE = model.expected_routes(tasks, temperature).double().numpy()
     rows = config.routed_rows
-    values_NLE = _chosen(values_NLE) if kind == "chosen" else values_NLE
+    values_NLE = chosen_experts(values_NLE) if kind == "chosen" else values_NLE
     layers = layer_names(config.encoder_layers, rows)
     return Routes(run_name(mixture.checkpoint), tuple(tasks), layers, values_NLE[:, rows])

@@ -14,7 +14,7 @@ from dataloader.list_tasks import tasks_named
 from dataloader.ontology import Ontology
 from dataloader.task_splits import SECTIONS
 from routing_moe.checks import ontology_path
-from routing_moe.run_state import unwritable
+from routing_moe.run_state import distinct_tails, unwritable
 from routing_moe.task_vectors import load_task_vectors
 
 FEWEST_TASKS = 3
@@ -109,13 +109,7 @@ def names_of_folders(folders: Sequence[str], names: Sequence[str] | None) -> lis
         raise InputError(faults)
     if names is not None:
         return list(names)
-    depths = [1] * len(paths)
-    while True:
-        tails = [str(Path(*path.parts[-depth:])) for path, depth in zip(paths, depths, strict=True)]
-        seen = Counter(tails)
-        if len(seen) == len(tails):
-            return tails
-        depths = [depth + (seen[tail] > 1) for depth, tail in zip(depths, tails, strict=True)]
+    return distinct_tails(paths)
 
 
 def load_ontology(settings: Settings) -> Ontology:

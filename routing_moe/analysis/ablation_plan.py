@@ -1,0 +1,226 @@
+"""What is to be switched off: flags checked, features turned into their top experts, random sets drawn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from dataloader.errors import Faults, InputError, did_you_mean
+from routing_moe.analysis.ablation_job import AblationJob, ExpertSet
+from routing_moe.analysis.correlation import correlate, top_experts, worth_testing
+from routing_moe.analysis.features import Features, features_of
+from routing_moe.analysis.route_data import Routes, chosen_experts, layer_names
+from routing_moe.checks import Inputs, check_inputs
+from routing_moe.run_state import unwritable
+from routing_moe.saved_mixtures import find_mixture
+from routing_moe.settings import Settings
+
+PLACE = re.compile(r"(enc|dec)(\d+)\.(\d+)")
+MOST_TRIES = 1000  # draws for each random set that is wanted
+
+
+@dataclass(frozen=True)
+class AblationSettings:
+    """The command's flags; `prediction`: what decides scores, as of `train --do_predict`."""
+
+    prediction: Settings
+    output_dir: Path
+    experts: tuple[str, ...]
+    features: tuple[str, ...]
+    top: int
+    random_draws: int
+    feature_file: Path | None
+    routes: str
+    part: str
+    max_examples: int | None
+    dry_run: bool
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class AblationInputs:
+    """What the flags name, found to be sound."""
+
+    run: Inputs
+    tasks: list[str]  # in the ontology's order
+    features: Features
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Sets of experts to switch off, each once in `sets`."""
+
+    named: list[ExpertSet]
+    by_feature: dict[str, ExpertSet]
+    random: list[ExpertSet]
+    top_experts: pd.DataFrame  # layer, expert, feature, r, p, q of those in by_feature
+
+    @property
+    def sets(self) -> list[ExpertSet]:
+        return list(dict.fromkeys([*self.named, *self.by_feature.values(), *self.random]))
+
+    @property
+    def singles(self) -> list[ExpertSet]:
+        return [experts for experts in self.named if len(experts) == 1]
+
+
+def check_ablation(settings: AblationSettings) -> AblationInputs:
+    """Opens and checks all that the flags name. Raises one InputError with every fault."""
+    prediction = settings.prediction
+    faults = Faults(_number_faults(settings))
+    if fault := unwritable(settings.output_dir):
+        faults.append(f"--output_dir {fault}")
+    mixture = faults.of(find_mixture, prediction.output_dir, prediction.checkpoint_name, "checkpoint_name")
+    inputs = faults.of(check_inputs, prediction) if mixture else None
+    if mixture:
+        for word in settings.experts if set(settings.experts) - {"all", "none"} else ():
+            faults.of(experts_named, word, mixture.config)
+    if not inputs:
+        raise InputError(faults)
+    tasks = inputs.ontology.order(inputs.split.section(prediction.predict_split))
+    flag = "feature_file" if settings.feature_file else None
+    features = faults.of(
+        features_of, tasks, inputs.ontology, prediction.train_dir, settings.feature_file, flag=flag
+    )
+    if features:
+        faults += _feature_faults(settings, features)
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+    return AblationInputs(inputs, tasks, features)
+
+
+def _number_faults(settings: AblationSettings) -> list[str]:
+    least = {"top": 1, "random_draws": 0, "max_examples": 1, "seed": 0}
+    faults = [
+        f"--{name} {value}: must be at least {minimum}"
+        for name, minimum in least.items()
+        if (value := getattr(settings, name)) is not None and value < minimum
+    ]
+    if len(settings.experts) > 1 and {"all", "none"} & set(settings.experts):
+        faults.append(f"--experts {' '.join(settings.experts)}: all and none stand alone")
+    if settings.experts == ("none",) and not settings.features:
+        faults.append("--experts none: nothing would be switched off; name some --features")
+    return faults
+
+
+def _feature_faults(settings: AblationSettings, features: Features) -> list[str]:
+    known = testable(features)
+    if settings.features == ("all",):
+        return [] if known else ["--features all: no feature is had, and lacked, by at least three tasks"]
+    faults = []
+    for name in settings.features:
+        if name in features.names and name not in known:
+            faults.append(f"--features {name}: fewer than three tasks have, or lack, it")
+        elif name not in features.names:
+            guess = did_you_mean(name, [*features.names, "all"])
+            faults.append(f"--features {name}: no such feature{guess} (there are {', '.join(known)})")
+    return faults
+
+
+def testable(features: Features) -> list[str]:
+    return [name for name in features.names if worth_testing(features, name)]
+
+
+def experts_named(word: str, config) -> ExpertSet:
+    """The set that `enc0.1+dec2.0` stands for. Raises InputError if the model has no such experts."""
+    experts = []
+    for part in word.split("+"):
+        found = PLACE.fullmatch(part)
+        if not found:
+            raise InputError(f"--experts {word}: '{part}' is no expert; write enc0.1 for expert 1 of layer 0")
+        side, layer, expert = found[1], int(found[2]), int(found[3])
+        row = layer + (config.encoder_layers if side == "dec" else 0)
+        depth = config.encoder_layers if side == "enc" else config.decoder_layers
+        if layer >= depth or row not in config.routed_rows or expert >= config.num_experts:
+            names = ", ".join(layer_names(config.encoder_layers, config.routed_rows)).replace(" ", "")
+            names = names.replace(",", ", ")
+            raise InputError(
+                f"--experts {word}: there is no {part}; experts are 0 to {config.num_experts - 1} of {names}"
+            )
+        experts.append((row, expert))
+    if not leaves_every_layer(experts, config.num_experts):
+        raise InputError(f"--experts {word}: a layer would have no expert left")
+    return tuple(sorted(set(experts)))
+
+
+# ---------------------------------------------------------------------------- the plan
+
+
+def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJob) -> Plan:
+    """The sets that the flags stand for, by the routes of the job's model. Raises InputError."""
+    config = job.bench.model.config
+    named = {("all",): job.all_experts(), ("none",): []}.get(settings.experts)
+    if named is None:
+        named = [experts_named(word, config) for word in settings.experts]
+    if not settings.features:
+        return Plan(named, {}, [], pd.DataFrame())
+    names = testable(inputs.features) if settings.features == ("all",) else list(settings.features)
+    routes = model_routes(job.bench.model, inputs.tasks, settings.routes)
+    table = correlate(routes, inputs.features)
+    rows = dict(zip(routes.layers, config.routed_rows, strict=True))
+    chosen, kept = {}, []
+    for name in names:
+        top = strongest(table, name, settings.top, config.num_experts)
+        chosen[name] = tuple(
+            sorted((rows[layer], int(e)) for layer, e in zip(top.layer, top.expert, strict=True))
+        )
+        kept.append(top)
+    short = [name for name, experts in chosen.items() if len(experts) < settings.top]
+    if short:
+        raise InputError(
+            f"--top {settings.top}: only {len(chosen[short[0]])} experts go with {short[0]} and leave each "
+            "layer one; give fewer"
+        )
+    drawn = random_expert_sets(job, settings.top, settings.random_draws, settings.seed)
+    return Plan(named, chosen, drawn, pd.concat(kept, ignore_index=True))
+
+
+@torch.no_grad()
+def model_routes(model, tasks: Sequence[str], kind: str) -> Routes:
+    """The routes of a model in memory, as `route_data.load_routes` gives those on disk."""
+    config = model.config
+    values_NLE = model.expected_routes(list(tasks), config.router_temperature).double().cpu().numpy()
+    values_NLE = values_NLE[:, config.routed_rows]
+    if kind == "chosen":
+        values_NLE = chosen_experts(values_NLE)
+    return Routes("", tuple(tasks), layer_names(config.encoder_layers, config.routed_rows), values_NLE)
+
+
+def strongest(table: pd.DataFrame, feature: str, count: int, per_layer: int) -> pd.DataFrame:
+    """The `count` experts whose weight goes most with the feature, without any that would empty a layer."""
+    kept, layers = [], []
+    for row in top_experts(table, len(table), [feature]).itertuples():
+        if len(kept) < count and layers.count(row.layer) < per_layer - 1:
+            kept.append(row)
+            layers.append(row.layer)
+    return pd.DataFrame(kept, columns=["Index", *table.columns]).drop(columns="Index")
+
+
+def random_expert_sets(job: AblationJob, size: int, draws: int, seed: int) -> list[ExpertSet]:
+    """Different sets of so many experts, drawn uniformly from those that leave every layer an expert.
+
+    Fewer than `draws` where there are not so many.
+    """
+    singles, per_layer = [experts[0] for experts in job.all_experts()], job.size[1]
+    generator = np.random.default_rng(seed)
+    found: dict[ExpertSet, None] = {}
+    for _ in range(MOST_TRIES * draws):
+        if len(found) == draws:
+            break
+        picked = generator.choice(len(singles), size=size, replace=False)
+        experts = tuple(sorted(singles[i] for i in picked))
+        if leaves_every_layer(experts, per_layer):
+            found[experts] = None
+    return list(found)
+
+
+def leaves_every_layer(experts: Sequence[tuple[int, int]], per_layer: int) -> bool:
+    """Whether each layer keeps an expert."""
+    rows = [row for row, _ in set(experts)]
+    return all(rows.count(row) < per_layer for row in set(rows))

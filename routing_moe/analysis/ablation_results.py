@@ -1,0 +1,114 @@
+"""The files that an ablation ends in: tables as CSV, their gist as Markdown, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dataloader.ontology import Ontology
+from routing_moe.analysis.ablation_job import BASE, AblationJob, ExpertSet
+from routing_moe.analysis.ablation_pictures import plot_category_drops, plot_feature_drops
+from routing_moe.analysis.ablation_plan import AblationInputs, AblationSettings, Plan
+from routing_moe.analysis.ablation_tables import category_drops, drops_of, feature_table, task_table
+from routing_moe.analysis.route_data import run_name
+from routing_moe.results import markdown_table
+from routing_moe.run_state import write_text
+
+TASKS, CATEGORIES, FEATURES, SETS = "tasks.csv", "categories.csv", "features.csv", "sets.csv"
+MOST_ROWS = 12  # of a table in Markdown
+DIGITS = "%.6g"
+
+
+def write_results(job: AblationJob, plan: Plan, settings: AblationSettings, inputs: AblationInputs) -> str:
+    """Writes the files of all that the plan names into the job's folder; returns the text of ablation.md."""
+    folder, ontology = job.folder, inputs.run.ontology
+    base = np.mean(list(job.finished(BASE).scores.values()))
+    examples = f", the first {settings.max_examples} examples of each" if settings.max_examples else ""
+    sections = [
+        f"Drop of the score (before - after) on the {settings.part} files of {len(job.bench.tasks)} tasks"
+        f"{examples}, when experts are switched off. Mean score with all: {base:.4f}."
+    ]
+    if plan.singles:
+        tasks = task_table(job, plan.singles, ontology)
+        categories = category_drops(tasks, ontology)
+        write_text(folder / TASKS, tasks.to_csv(index=False, float_format=DIGITS))
+        write_text(folder / CATEGORIES, categories.to_csv(index=False, float_format=DIGITS))
+        sections.append(_singles_markdown(categories, tasks))
+        for kind in ("png", "pdf"):
+            plot_category_drops(categories, folder / f"categories.{kind}", _title(settings))
+    if several := [experts for experts in plan.named if len(experts) > 1]:
+        table = _sets_table(job, several, ontology)
+        write_text(folder / SETS, table.to_csv(index=False, float_format=DIGITS))
+        sections.append(_sets_markdown(table))
+    if plan.by_feature:
+        features = feature_table(job, plan.by_feature, plan.random, inputs.features, ontology)
+        write_text(folder / FEATURES, features.to_csv(index=False, float_format=DIGITS))
+        write_text(folder / "top_experts.csv", plan.top_experts.to_csv(index=False, float_format=DIGITS))
+        sections.append(_features_markdown(features, settings.top))
+        for kind in ("png", "pdf"):
+            plot_feature_drops(features, folder / f"features.{kind}", settings.top, _title(settings))
+    text = "\n\n".join(sections) + "\n"
+    write_text(folder / "ablation.md", text)
+    return f"{text}\nwritten to {folder}"
+
+
+def _title(settings: AblationSettings) -> str:
+    return f"{run_name(Path(settings.prediction.output_dir))}: drop of the score, {settings.part} files"
+
+
+def _sets_table(job: AblationJob, sets: Sequence[ExpertSet], ontology: Ontology) -> pd.DataFrame:
+    rows = []
+    for experts in sets:
+        drops = drops_of(job, experts)
+        for task in ontology.order(job.bench.tasks):
+            rows.append((job.name(experts), task, ontology.category(task)[0], drops[task]))
+    return pd.DataFrame(rows, columns=["experts", "task", "category", "drop"])
+
+
+# ---------------------------------------------------------------------------- Markdown
+
+
+def _singles_markdown(categories: pd.DataFrame, tasks: pd.DataFrame) -> str:
+    """The experts whose loss costs most, their drop in each category, and the task they cost most."""
+    wide = categories.pivot_table(
+        index=["layer", "expert"], columns="category", values="drop", sort=False, observed=True
+    )
+    users = categories[categories["category"] == "all"].set_index(["layer", "expert"])["users"]
+    wide.insert(0, "users", users.astype(int))
+    worst = tasks.loc[tasks.groupby(["layer", "expert"], sort=False)["drop"].idxmax()]
+    worst = worst.set_index(["layer", "expert"])
+    wide["worst"] = [f"{task} {drop:.3f}" for task, drop in zip(worst["task"], worst["drop"], strict=True)]
+    shown = wide.sort_values("all", ascending=False, kind="stable").head(MOST_ROWS)
+    shown.index = [f"{layer} / {expert}" for layer, expert in shown.index]
+    shown.index.name = "layer / expert"
+    what = (
+        f"Each expert alone ({len(wide)}; the {len(shown)} that cost most; users: tasks that give it weight)"
+    )
+    return f"{what}:\n\n{markdown_table(shown)}"
+
+
+def _sets_markdown(table: pd.DataFrame) -> str:
+    by_set = table.groupby("experts", sort=False)["drop"].agg(["mean", "max"])
+    by_set["worst"] = table.loc[table.groupby("experts", sort=False)["drop"].idxmax(), "task"].to_numpy()
+    return f"Sets of experts:\n\n{markdown_table(by_set.rename_axis('experts'))}"
+
+
+def _features_markdown(table: pd.DataFrame, top: int) -> str:
+    shown = table[table["group"].isin(["with feature", "without feature", "all"])]
+    rows = {}
+    for (feature, experts), own in shown.groupby(["feature", "experts"], sort=False):
+        cells = {"experts": experts}
+        for row in own.itertuples():
+            random = "" if np.isnan(row.random_mean) else f" ({row.random_mean:.3f}, p {row.p:.2g})"
+            cells[row.group] = f"{row.drop:.3f}{random}"
+        rows[feature] = cells
+    wide = pd.DataFrame.from_dict(rows, orient="index").fillna("-").rename_axis("feature")
+    draws = int(table["draws"].max())
+    what = (
+        f"The top {top} experts of a feature together (in brackets {draws} sets of {top} random experts: mean "
+        "drop, and p, the share of them, itself included, that drop as much; many are tested)"
+    )
+    return f"{what}:\n\n{markdown_table(wide)}"

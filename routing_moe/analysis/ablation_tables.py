@@ -1,0 +1,107 @@
+"""What switching experts off came to, by task and category; a feature's experts beside random ones.
+
+A drop is the score before minus the score after: positive where the expert was useful.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from dataloader.ontology import Ontology
+from routing_moe.analysis.ablation_job import BASE, AblationJob, ExpertSet
+from routing_moe.analysis.features import Features
+from routing_moe.results import in_categories
+
+Drops = dict[str, float]  # {task: mean drop over its files}
+
+
+def drops_of(job: AblationJob, experts: ExpertSet) -> Drops:
+    """0 for tasks whose route is the same without the experts."""
+    base, without = job.finished(BASE).scores, job.finished(experts).scores
+    drops: dict[str, list[float]] = {}
+    for file in job.bench.files:
+        before = base[file.sample]
+        drops.setdefault(file.task, []).append(before - without.get(file.sample, before))
+    return {task: float(np.mean(values)) for task, values in drops.items()}
+
+
+def task_table(job: AblationJob, singles: Sequence[ExpertSet], ontology: Ontology) -> pd.DataFrame:
+    """A row per expert and task: layer, expert, task, category, weight (of the expert in the task's route),
+    before, after, drop. Tasks in the ontology's order."""
+    base, own = job.finished(BASE).scores, job.bench.routes()
+    before: dict[str, list[float]] = {}
+    for file in job.bench.files:
+        before.setdefault(file.task, []).append(base[file.sample])
+    rows = []
+    for ((row, expert),) in singles:
+        drops = drops_of(job, ((row, expert),))
+        for task in ontology.order(job.bench.tasks):
+            score = float(np.mean(before[task]))
+            weight = float(own[task][row, expert])
+            place = (layer_name(job, row), expert, task, ontology.category(task)[0])
+            rows.append((*place, weight, score, score - drops[task], drops[task]))
+    columns = ["layer", "expert", "task", "category", "weight", "before", "after", "drop"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def category_drops(tasks: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
+    """A row per expert and category (then "all"): tasks, users (tasks that give the expert some weight), drop
+    (mean over the tasks), others (mean drop of all other experts, the expectation of a random one)."""
+    grouped = in_categories(tasks, ontology).groupby(
+        ["layer", "expert", "category"], sort=False, observed=True
+    )
+    table = grouped.agg(
+        tasks=("drop", "size"), users=("weight", lambda w: int((w > 0).sum())), drop=("drop", "mean")
+    ).reset_index()
+    of_category = table.groupby("category", observed=True)["drop"]
+    total, count = of_category.transform("sum"), of_category.transform("size")
+    table["others"] = (total - table["drop"]) / (count - 1)
+    return table.assign(category=table["category"].astype(str))
+
+
+def feature_table(
+    job: AblationJob,
+    chosen: dict[str, ExpertSet],
+    random_sets: Sequence[ExpertSet],
+    features: Features,
+    ontology: Ontology,
+) -> pd.DataFrame:
+    """A row per feature and group of tasks: drop without the feature's experts, and without random ones.
+
+    Groups: "with feature", "without feature" (tasks that have and lack it), categories, "all". random_mean,
+    random_std (sample std over draws), draws; p: (1 + draws that drop as much or more) / (1 + draws).
+    """
+    random_drops = [drops_of(job, experts) for experts in random_sets]
+    rows = []
+    for feature, experts in chosen.items():
+        drops = drops_of(job, experts)
+        for group, tasks in groups_of(job.bench.tasks, feature, features, ontology).items():
+            drop = float(np.mean([drops[task] for task in tasks]))
+            drawn = np.array([np.mean([own[task] for task in tasks]) for own in random_drops])
+            spread = float(drawn.std(ddof=1)) if len(drawn) > 1 else np.nan
+            p = (1 + int((drawn >= drop - 1e-9).sum())) / (1 + len(drawn)) if len(drawn) else np.nan
+            mean = float(drawn.mean()) if len(drawn) else np.nan
+            rows.append((feature, job.name(experts), group, len(tasks), drop, mean, spread, len(drawn), p))
+    columns = ["feature", "experts", "group", "tasks", "drop", "random_mean", "random_std", "draws", "p"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def groups_of(tasks: Sequence[str], feature: str, features: Features, ontology: Ontology) -> dict[str, list]:
+    """{group: its tasks}, without empty ones."""
+    value = dict(zip(features.tasks, features.column(feature), strict=True))
+    groups = {
+        "with feature": [task for task in tasks if value.get(task) == 1],
+        "without feature": [task for task in tasks if value.get(task) == 0],
+    }
+    for task in ontology.order(tasks):
+        groups.setdefault(ontology.category(task)[0], []).append(task)
+    groups["all"] = list(tasks)
+    return {group: own for group, own in groups.items() if own}
+
+
+def layer_name(job: AblationJob, row: int) -> str:
+    depth = job.bench.model.config.encoder_layers
+    return f"enc {row}" if row < depth else f"dec {row - depth}"

@@ -1,0 +1,135 @@
+"""The map of correlations: a row per feature, a column per expert of every layer, a dot where q is small.
+
+plot_correlations(table, routes, features, "correlations.pdf")
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from routing_moe.analysis.features import Features
+from routing_moe.analysis.pictures import (
+    EXPERT_LABELS_FROM,
+    MARGIN,
+    axes_at,
+    check_picture_name,
+    draw_title,
+    row_font,
+    shown_name,
+    text_width,
+    write_figure,
+)
+from routing_moe.analysis.route_data import Routes, encoder_part
+from routing_moe.analysis.similarity import LETTERS
+
+COLOURS = "RdBu_r"  # told apart by the colour-blind, white at 0
+SIGNIFICANT = 0.05
+ROW = 0.155
+GAP = 0.15
+BAR_WIDTH, BAR_HEIGHT = 1.6, 0.12
+OVER = 0.34  # for the layers' names and the experts' numbers
+
+
+def plot_correlations(
+    table: pd.DataFrame,
+    routes: Routes,
+    features: Features,
+    path: str | os.PathLike,
+    title: str | None = None,
+) -> None:
+    """Writes the map of `correlation.correlate`'s table: PDF if `path` ends in .pdf, PNG if in .png.
+
+    Features stand in their own order, those that were not tested are left out; grey where there is no r.
+    """
+    path = Path(path)
+    check_picture_name(path)
+    names = [name for name in features.names if name in set(table["feature"])]
+    r_FC, is_found_FC = _grids(table, routes, names)
+    columns = r_FC.shape[1]
+    column = max(0.42 / routes.experts, 0.2 if columns <= 60 else 0.09)
+    font = row_font(ROW)
+    left = MARGIN + max([text_width(shown_name(name), font) for name in names], default=0.0) + 0.08
+    width = max(left + column * columns, left + BAR_WIDTH, 4.0) + MARGIN
+    wrapped = textwrap.fill(title, max(30, int((width - 2 * MARGIN) * 11))) if title else ""
+    top = MARGIN + (0.2 * (wrapped.count("\n") + 1) + 0.1 if wrapped else 0.0) + OVER
+    under = top + ROW * max(1, len(names)) + GAP
+    with rc_context(LETTERS):
+        figure = Figure(figsize=(width, under + 0.55))
+        FigureCanvasAgg(figure)
+        axes = axes_at(figure, left, top, column * columns, ROW * max(1, len(names)))
+        scale = ScalarMappable(Normalize(-1, 1), COLOURS)
+        _draw_map(axes, r_FC, is_found_FC, scale)
+        _name(axes, names, routes, column, font)
+        _draw_bar(axes_at(figure, left, under + 0.17, BAR_WIDTH, BAR_HEIGHT), scale)
+        if wrapped:
+            draw_title(figure, wrapped)
+        write_figure(figure, path)
+
+
+def _grids(table: pd.DataFrame, routes: Routes, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(r, whether q is small), each (features, columns)."""
+    shape = (len(names), len(routes.layers) * routes.experts)
+    r_FC, is_found_FC = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    row_of, layer_of = {n: i for i, n in enumerate(names)}, {n: i for i, n in enumerate(routes.layers)}
+    for row in table.itertuples():
+        place = row_of[row.feature], layer_of[row.layer] * routes.experts + row.expert
+        r_FC[place], is_found_FC[place] = row.r, row.q < SIGNIFICANT
+    return r_FC, is_found_FC
+
+
+def _draw_map(axes, r_FC: np.ndarray, is_found_FC: np.ndarray, scale: ScalarMappable) -> None:
+    rows, columns = r_FC.shape
+    axes.set_facecolor("0.85")
+    if rows:
+        axes.imshow(
+            r_FC, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest",
+            extent=(0, columns, rows, 0),
+        )  # fmt: skip
+    for shade in ("black", "white"):  # a dot that is seen on any colour
+        is_dark = np.abs(r_FC) > 0.6
+        places = np.argwhere(is_found_FC & (is_dark if shade == "white" else ~is_dark))
+        axes.plot(places[:, 1] + 0.5, places[:, 0] + 0.5, ".", color=shade, markersize=3.5)
+    axes.set(xlim=(0, columns), ylim=(max(1, rows), 0))
+
+
+def _name(axes, names: list[str], routes: Routes, column: float, font: float) -> None:
+    experts, layers = routes.experts, routes.layers
+    axes.set_yticks(np.arange(len(names)) + 0.5, [shown_name(name) for name in names], fontsize=font)
+    for label in axes.get_yticklabels():
+        label.set_parse_math(False)
+    axes.tick_params(axis="both", length=0, pad=2)
+    kinds = [name.partition(":")[0] for name in names]
+    for row in range(1, len(names)):
+        if kinds[row] != kinds[row - 1]:
+            axes.axhline(row, color="0.45", linewidth=0.9)
+    axes.set_xticks([])
+    for number, layer in enumerate(layers):
+        if number:
+            wide = number == encoder_part(layers)
+            axes.axvline(number * experts, color="black" if wide else "0.45", linewidth=2.0 if wide else 0.6)
+        axes.annotate(
+            layer, ((number + 0.5) * experts, 1), xycoords=("data", "axes fraction"), xytext=(0, 12),
+            textcoords="offset points", ha="center", va="bottom", fontsize=8,
+        )  # fmt: skip
+    if column >= EXPERT_LABELS_FROM:
+        places = np.arange(experts * len(layers))
+        axes.set_xticks(places + 0.5, [str(place % experts) for place in places])
+        size = min(6.5, column * 72 * (0.75 if experts <= 10 else 0.6))
+        axes.tick_params(axis="x", labeltop=True, labelbottom=False, labelsize=size, pad=1.5)
+
+
+def _draw_bar(axes, scale: ScalarMappable) -> None:
+    bar = Colorbar(axes, scale, orientation="horizontal", ticks=[-1, 0, 1])
+    bar.ax.tick_params(labelsize=7, length=2, pad=1.5)
+    bar.ax.set_title(f"correlation r; dots: q < {SIGNIFICANT}", fontsize=8, loc="left", pad=3)

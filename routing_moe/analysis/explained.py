@@ -1,0 +1,98 @@
+"""What statistics of routes say, as Markdown: features and their experts, recovery over runs, stability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from routing_moe.analysis.runs import ExplainedRun
+from routing_moe.analysis.stability import Stability
+from routing_moe.results import markdown_table
+
+SIGNIFICANT = 0.05  # share of false discoveries among those called so
+MOST_FEATURES = 30
+
+
+def features_markdown(run: ExplainedRun, table: pd.DataFrame, top: pd.DataFrame) -> str:
+    """How many correlations are significant; the top experts of the features that go most with routes."""
+    if table.empty:
+        return f"{run.name}: no feature is had, and lacked, by enough tasks, or all routes are the same."
+    significant = table[table["q"] < SIGNIFICANT]
+    at = f", step {run.routes.step}" if run.routes.step is not None else ""
+    said = (
+        f"{run.name}{at}: {len(significant)} of {len(table)} correlations of {len(run.routes.layers)} layers "
+        f"x {run.routes.experts} experts with {table['feature'].nunique()} features have q < {SIGNIFICANT} "
+        f"({significant['feature'].nunique()} features)."
+    )
+    order = table.groupby("feature")["p"].min().sort_values(kind="stable").index[:MOST_FEATURES]
+    rows = {
+        feature: {
+            "tasks": int(own["with_feature"].iloc[0]) if own["with_feature"].notna().all() else "-",
+            "top experts: r (q)": ", ".join(map(_expert, own.itertuples())),
+        }
+        for feature in order
+        if len(own := top[top["feature"] == feature])
+    }
+    listed = markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("feature"))
+    return f"{said}\n\n{listed}"
+
+
+def _expert(row) -> str:
+    star = "*" if row.q < SIGNIFICANT else ""
+    return f"{row.layer.replace(' ', '')}.{row.expert} {row.r:.2f} ({row.q:.2g}){star}"
+
+
+def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> str:
+    """A row per kind of features; of several runs also mean ± sample std over them."""
+    joint = pd.concat([t.assign(run=n) for n, t in zip(names, tables, strict=True)], ignore_index=True)
+    rows = {}
+    for kind, own in joint.groupby("kind", sort=False):
+        first = own.iloc[0]
+        cells = {"tasks": int(first["tasks"]), "labels": _whole(first["labels"])}
+        for what, value in (("AMI", "ami"), ("Mantel r", "mantel_r")):
+            tested = zip(own[value], own[value.removesuffix("_r") + "_p"], strict=True)
+            if len(names) > 1:
+                cells[f"{what}, mean"] = _mean(own[value])
+            cells[f"{what} (p)"] = ", ".join(_with_p(*pair) for pair in tested)
+        rows[kind] = cells
+    what = (
+        "Do alike routes go with alike features? AMI: adjusted mutual information of clusters of routes and "
+        "labels (0 by chance, 1 at best); Mantel: correlation of tasks' distances by routes and by features."
+    )
+    if len(names) > 1:
+        what += f" Mean ± sample std over {len(names)} runs, then each: {', '.join(names)}."
+    return f"{what}\n\n{markdown_table(pd.DataFrame.from_dict(rows, orient='index').rename_axis('kind'))}"
+
+
+def stability_markdown(pairs: Sequence[tuple[str, str, Stability]]) -> str:
+    """A row per pair of runs."""
+    rows = {
+        f"{one}, {other}": {
+            "tasks": found.tasks,
+            "overlap": found.overlap,
+            "chance": found.chance,
+            "adjusted": "-" if np.isnan(found.adjusted) else f"{found.adjusted:.3f}",
+            "p": f"{found.p:.2g}",
+        }
+        for one, other, found in pairs
+    }
+    what = (
+        "Agreement of two runs' routes, experts matched layer by layer. Overlap: share of a task's route "
+        "that both have in common; chance: with one run's tasks shuffled; adjusted: 0 at chance, 1 if equal."
+    )
+    return f"{what}\n\n{markdown_table(pd.DataFrame.from_dict(rows, orient='index').rename_axis('runs'))}"
+
+
+def _with_p(value: float, p: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f} ({p:.2g})"
+
+
+def _mean(values: pd.Series) -> str:
+    known = values.dropna()
+    return "-" if known.empty else f"{known.mean():.3f} ± {known.std():.3f}"
+
+
+def _whole(value: float) -> str:
+    return "-" if np.isnan(value) else str(int(value))

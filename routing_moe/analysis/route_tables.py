@@ -1,0 +1,68 @@
+"""Routes as tables: what layers do, who is nearest to whom, what changed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from dataloader.errors import InputError
+from dataloader.ontology import UNCATEGORISED, Ontology
+from routing_moe.analysis import measures
+from routing_moe.analysis.route_data import Routes
+
+
+def layer_table(routes: Routes) -> pd.DataFrame:
+    """A row per layer: entropy (mean over tasks), load_entropy, information, largest_load, load_0, ..."""
+    loads_LE = measures.load(routes.values_NLE)
+    table = pd.DataFrame(
+        dict(
+            layer=routes.layers,
+            entropy=measures.entropy(routes.values_NLE).mean(axis=0),
+            load_entropy=measures.load_entropy(routes.values_NLE),
+            information=measures.information(routes.values_NLE),
+            largest_load=loads_LE.max(axis=1),
+        )
+    )
+    loads = {f"load_{expert}": loads_LE[:, expert] for expert in range(routes.experts)}
+    return table.assign(**loads)
+
+
+def neighbour_table(routes: Routes, alike_NN: np.ndarray, ontology: Ontology, count: int) -> pd.DataFrame:
+    """The `count` tasks nearest to each by route, of equally near ones the first.
+
+    same_category: 1 or 0, empty where not known of both.
+    """
+    rows = []
+    for n, task in enumerate(routes.tasks):
+        order = np.argsort(-np.round(alike_NN[n], 9), kind="stable")
+        category = ontology.category(task)[0]
+        for rank, other in enumerate(order[order != n][:count], start=1):
+            neighbour = routes.tasks[other]
+            kinds = (category, ontology.category(neighbour)[0])
+            same = "" if UNCATEGORISED[0] in kinds else int(kinds[0] == kinds[1])
+            rows.append((task, category, rank, neighbour, kinds[1], alike_NN[n, other], same))
+    columns = ["task", "category", "rank", "neighbour", "neighbour_category", "overlap", "same_category"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def common_routes(after: Routes, before: Routes) -> tuple[Routes, Routes]:
+    """(before, after) of the tasks that both have. Raises InputError if they are of different models."""
+    tasks = [task for task in after.tasks if task in set(before.tasks)]
+    if not tasks:
+        raise InputError(f"{before.name} and {after.name} have no task in common")
+    if (before.layers, before.experts) != (after.layers, after.experts):
+        sizes = " and ".join(f"{len(r.layers)} layers x {r.experts} experts" for r in (before, after))
+        raise InputError(f"{before.name} and {after.name} have {sizes}; what changed cannot be said")
+    return before.of(tasks), after.of(tasks)
+
+
+def change_table(before: Routes, after: Routes) -> pd.DataFrame:
+    """A row per task and layer: shift (weight moved to other experts), heaviest_before, heaviest_after."""
+    shift_NL = measures.shift(before.values_NLE, after.values_NLE)
+    was_NL, is_NL = (routes.values_NLE.argmax(axis=2) for routes in (before, after))
+    rows = [
+        (task, layer, shift_NL[n, row], was_NL[n, row], is_NL[n, row])
+        for n, task in enumerate(before.tasks)
+        for row, layer in enumerate(before.layers)
+    ]
+    return pd.DataFrame(rows, columns=["task", "layer", "shift", "heaviest_before", "heaviest_after"])

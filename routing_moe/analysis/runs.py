@@ -1,0 +1,84 @@
+"""The runs that a command is to explain: their routes, with the ontology and features of their tasks."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dataloader.errors import Faults, InputError
+from dataloader.ontology import UNCATEGORISED, Ontology
+from routing_moe.analysis.features import Features, features_of
+from routing_moe.analysis.route_data import Routes, load_routes
+from routing_moe.checks import ontology_path
+from routing_moe.run_state import distinct_tails, load_run_settings
+
+
+@dataclass(frozen=True, eq=False)
+class ExplainedRun:
+    """A run, or a checkpoint, and what is known of its tasks, which stand in the ontology's order."""
+
+    place: Path
+    settings: dict  # of run.json; {} where there is none
+    routes: Routes
+    ontology: Ontology
+    features: Features
+
+    @property
+    def name(self) -> str:
+        return self.routes.name
+
+
+def read_runs(
+    places: Sequence[str | Path],
+    step: str = "best",
+    kind: str = "soft",
+    task_ontology: str | Path | None = None,
+    feature_file: str | Path | None = None,
+) -> list[ExplainedRun]:
+    """The runs, each with a name of its own. Raises InputError with every fault of every run."""
+    paths = [Path(os.path.abspath(place)) for place in places]
+    faults = Faults(f"{path} is given twice" for path, n in Counter(paths).items() if n > 1)
+    found = [faults.of(_read_run, Path(p), step, kind, task_ontology, feature_file) for p in places]
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+    names = [run.name for run in found]
+    if len(set(names)) < len(names):
+        names = distinct_tails(paths)
+    return [
+        replace(run, routes=replace(run.routes, name=name)) for run, name in zip(found, names, strict=True)
+    ]
+
+
+def _read_run(place: Path, step: str, kind: str, task_ontology, feature_file) -> ExplainedRun:
+    routes = load_routes(place, step, kind)
+    settings = load_run_settings(place) or load_run_settings(place.parent) or {}
+    train_dir = settings.get("train_dir")
+    path = task_ontology or settings.get("task_ontology")
+    ontology = Ontology.load(ontology_path(train_dir or place, path and str(path)))
+    routes = routes.of(ontology.order(routes.tasks))
+    features = features_of(routes.tasks, ontology, train_dir, feature_file)
+    return ExplainedRun(place, settings, routes, ontology, features)
+
+
+def notes_of(runs: Sequence[ExplainedRun]) -> list[str]:
+    """What a reader should know of the runs, a line each."""
+    notes = []
+    for run in runs:
+        known = [task for task in run.routes.tasks if run.ontology.category(task) != UNCATEGORISED]
+        if not known:
+            where = run.settings.get("train_dir")
+            notes.append(
+                f"{run.name}: no task has a category; its gym {where} is not here, or has no ontology.json: "
+                "name one by --task_ontology"
+            )
+        if (run.routes.values_NLE == run.routes.values_NLE[:1]).all():
+            notes.append(f"{run.name}: all tasks have the same route")
+    return notes
+
+
+def safe_name(name: str) -> str:
+    """A run's name as that of a folder."""
+    return name.replace(os.sep, "_")

@@ -1,0 +1,108 @@
+"""Switch experts off, each alone or the top experts of a feature together, and see which tasks suffer.
+
+    python -m routing_moe.cli.ablate models/moe                  every expert, dev files of the train tasks
+    python -m routing_moe.cli.ablate models/moe --dry_run        how long would that take?
+    python -m routing_moe.cli.ablate models/moe --experts none --features skill:negation category:qa --top 3
+
+Scores go to RUN/analysis/ablation/sets/ as they come; the same command goes on where it was interrupted. Then
+tasks.csv, categories.csv, features.csv, ablation.md and pictures are written of all that the command names.
+"""
+
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+
+from accelerate import Accelerator
+from safetensors import SafetensorError
+
+from dataloader.errors import InputError, in_brief
+from routing_moe.analysis.ablation import Bench
+from routing_moe.analysis.ablation_job import AblationJob
+from routing_moe.analysis.ablation_plan import AblationInputs, AblationSettings, check_ablation, make_plan
+from routing_moe.analysis.ablation_results import write_results
+from routing_moe.cli.ablate_arguments import parse_ablation
+from routing_moe.cli.console import tell
+from routing_moe.evaluation import decoding_of
+from routing_moe.prediction import give_vectors, task_files
+from routing_moe.run_state import alone_in
+from routing_moe.saved_mixtures import find_mixture
+from routing_moe.starting import load_start
+from routing_moe.tracking import start_logging
+
+log = logging.getLogger("routing_moe")
+
+
+def main(argv: list[str] | None = None) -> int:
+    folder = None
+    try:
+        settings = parse_ablation(argv, __doc__)
+        inputs = check_ablation(settings)
+        start_logging()
+        with alone_in(settings.output_dir):
+            folder = settings.output_dir
+            run(settings, inputs)
+    except InputError as error:
+        return tell(error)
+    except (OSError, SafetensorError) as error:  # a full disk, above all
+        print(f"error: stopped: {in_brief(error)}; {kept(folder)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"interrupted; {kept(folder)}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(settings: AblationSettings, inputs: AblationInputs) -> None:
+    bench = load_bench(settings, inputs)
+    job = AblationJob(bench, settings.output_dir, described(settings, bench))
+    plan = make_plan(settings, inputs, job)
+    log.info("%d tasks, %s files; scored with all experts first", len(job.bench.tasks), settings.part)
+    log.info(job.estimate(plan.sets))
+    if settings.dry_run:
+        log.info("--dry_run: nothing is switched off")
+        return
+    job.run(plan.sets)
+    print(write_results(job, plan, settings, inputs))
+
+
+def load_bench(settings: AblationSettings, inputs: AblationInputs) -> Bench:
+    """The model of the run's checkpoint, with the files it is scored on."""
+    prediction, run = settings.prediction, inputs.run
+    accelerator = Accelerator(mixed_precision=prediction.mixed_precision)
+    model, tokenizer = load_start(prediction, run.split)
+    model.to(accelerator.device)
+    give_vectors(prediction, run, inputs.tasks, model, tokenizer, accelerator)
+    limit = settings.max_examples
+    files = task_files(prediction, run, inputs.tasks, settings.part, model, tokenizer, limit)
+    decoding = decoding_of(prediction)
+    return Bench(model, tokenizer, files, run.text_format, decoding, accelerator)
+
+
+def described(settings: AblationSettings, bench: Bench) -> dict:
+    """All that the scores of a set hang on, for a folder that is continued."""
+    prediction = settings.prediction
+    mixture = find_mixture(prediction.output_dir, prediction.checkpoint_name, "checkpoint_name")
+    decoding = dataclasses.asdict(bench.decoding)
+    # Only speed hangs on the first; the others are not used without random draws.
+    decoding = {k: v for k, v in decoding.items() if k not in ("batch_size", "random_draws", "seed")}
+    return {
+        "part": settings.part,
+        "predict_split": prediction.predict_split,
+        "max_examples": settings.max_examples,
+        "decoding": decoding,
+        "files": [file.sample for file in bench.files],
+        "data": bench.pool.encoded.fingerprint(),
+        "routes": bench.fingerprint(),
+        "checkpoint": mixture.checksums(),
+    }
+
+
+def kept(folder: Path | None) -> str:
+    return (
+        f"what is finished is kept in {folder}/sets; the same command goes on" if folder else "nothing done"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Pictures of routes: who uses which expert, who is alike, how evenly experts are used, what changed.
+
+    python -m routing_moe.cli.inspect_routes models/moe
+    python -m routing_moe.cli.inspect_routes models/moe --before models/moe/stage1      what stage 2 changed
+    python -m routing_moe.cli.inspect_routes runs/seed42 runs/seed43 --output_dir runs/both   do they agree?
+
+Writes, of each run, routes (map of tasks and experts), similarity (tasks by their routes, with a dendrogram),
+layers.csv (entropy, load) and neighbours.csv (each task's nearest); load, of all runs; of several runs
+stability.csv and .md (agreement up to renaming of experts); with --before, change. Pictures as PNG and PDF.
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from dataloader.errors import InputError, in_brief
+from routing_moe.analysis.change import plot_change
+from routing_moe.analysis.dendrogram import plot_clustered
+from routing_moe.analysis.explained import stability_markdown
+from routing_moe.analysis.load_pictures import plot_load
+from routing_moe.analysis.measures import overlap
+from routing_moe.analysis.pictures import plot_routes
+from routing_moe.analysis.route_data import Routes, encoder_part, load_routes
+from routing_moe.analysis.route_tables import change_table, common_routes, layer_table, neighbour_table
+from routing_moe.analysis.runs import ExplainedRun, notes_of, read_runs, safe_name
+from routing_moe.analysis.similarity import HeatScale
+from routing_moe.analysis.stability import stability
+from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.cli.routes_arguments import add_routes, add_running, checked_output_dir
+from routing_moe.results import markdown_table
+from routing_moe.run_state import write_text
+
+KINDS = ("png", "pdf")
+DIGITS = "%.6g"
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_or_guess(build_parser(), argv)
+    try:
+        output_dir = checked_output_dir(args, least={"neighbours": 1})
+        if args.before and len(args.runs) > 1:
+            raise InputError(f"--before {args.before}: goes with a single RUN, not with {len(args.runs)}")
+        runs = read_runs(args.runs, args.step, args.routes, args.task_ontology)
+        before = load_routes(args.before, args.before_step, args.routes) if args.before else None
+        before = before and common_routes(runs[0].routes, before)
+        write(args, runs, before, output_dir)
+    except InputError as error:
+        return tell(error)
+    except OSError as error:  # a full disk
+        print(f"error: {in_brief(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m routing_moe.cli.inspect_routes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_routes(parser)
+    add = parser.add_argument_group("what is compared").add_argument
+    add(
+        "--before",
+        help="another step, stage or checkpoint of the same model, for the picture of what changed",
+    )
+    add(
+        "--before_step",
+        default="best",
+        help="of which evaluation of it: best, last, or a step (default: best)",
+    )
+    add("--neighbours", type=int, default=5, help="nearest tasks listed for each (default: 5)")
+    add_running(parser)
+    return parser
+
+
+def write(args, runs: list[ExplainedRun], before: tuple[Routes, Routes] | None, output_dir: Path) -> None:
+    layers = []
+    for run in runs:
+        place = output_dir if len(runs) == 1 else output_dir / safe_name(run.name)
+        place.mkdir(parents=True, exist_ok=True)
+        write_run(args, run, place)
+        layers.append(layer_table(run.routes).assign(run=run.name))
+    for kind in KINDS:
+        plot_load([run.routes for run in runs], output_dir / f"load.{kind}", args.title)
+    if before:
+        title = args.title or f"{before[1].name} minus {before[0].name}"
+        write_text(output_dir / "change.csv", change_table(*before).to_csv(index=False, float_format=DIGITS))
+        for kind in KINDS:
+            plot_change(*before, runs[0].ontology, output_dir / f"change.{kind}", title)
+    text = "".join(f"- {note}\n" for note in notes_of(runs))
+    text += f"{markdown_table(summary(layers, [run.name for run in runs]))}\n"
+    if len(runs) > 1:
+        text += f"\n{write_stability(runs, output_dir)}\n"
+    print(f"{text}\nwritten to {output_dir}")
+
+
+def write_run(args, run: ExplainedRun, place: Path) -> None:
+    """The pictures and tables of one run."""
+    routes, ontology = run.routes, run.ontology
+    at = f", step {routes.step}" if routes.step is not None else ""
+    title = args.title or f"Routes of {run.name}{at}"
+    alike_NN = overlap(routes.values_NLE)
+    for kind in KINDS:
+        plot_routes(
+            routes.values_NLE, routes.tasks, ontology, place / f"routes.{kind}", encoder_part(routes.layers),
+            title, routes.layers,
+        )  # fmt: skip
+        if len(routes.tasks) > 2:
+            scale = HeatScale("overlap of routes", "Blues", 0.0, 1.0)
+            plot_clustered(alike_NN, routes.tasks, ontology, place / f"similarity.{kind}", scale, title)
+    write_text(place / "layers.csv", layer_table(routes).to_csv(index=False, float_format=DIGITS))
+    neighbours = neighbour_table(routes, alike_NN, ontology, args.neighbours)
+    write_text(place / "neighbours.csv", neighbours.to_csv(index=False, float_format=DIGITS))
+
+
+def summary(layers: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
+    """A row per run: means over its layers."""
+    rows = {
+        name: {
+            "entropy of routes": table["entropy"].mean(),
+            "entropy of load": table["load_entropy"].mean(),
+            "information": table["information"].mean(),
+            "largest load": table["largest_load"].max(),
+        }
+        for name, table in zip(names, layers, strict=True)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run (means over layers)")
+
+
+def write_stability(runs: Sequence[ExplainedRun], output_dir: Path) -> str:
+    """stability.csv, a row per pair and layer, and stability.md, whose text it returns."""
+    pairs = [(a, b, stability(a.routes, b.routes)) for a, b in itertools.combinations(runs, 2)]
+    tables = [found.table.assign(one=a.name, other=b.name) for a, b, found in pairs]
+    joint = pd.concat(tables, ignore_index=True)
+    columns = ["one", "other", *(name for name in joint if name not in ("one", "other"))]
+    write_text(output_dir / "stability.csv", joint[columns].to_csv(index=False, float_format=DIGITS))
+    text = stability_markdown([(a.name, b.name, found) for a, b, found in pairs])
+    write_text(output_dir / "stability.md", f"{text}\n")
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

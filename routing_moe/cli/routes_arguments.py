@@ -1,0 +1,42 @@
+"""Flags that the commands which explain routes share."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from dataloader.errors import InputError
+from routing_moe.analysis.route_data import KINDS
+from routing_moe.run_state import unwritable
+
+
+# fmt: off
+def add_routes(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("routes").add_argument
+    add("runs", nargs="+", metavar="RUN", help="run folder, or a folder with a checkpoint")
+    add("--step", default="best", help="of which evaluation: best (dev score), last, or a step (default: best)")
+    add("--routes", choices=tuple(KINDS), default="soft", help="soft: the softmax at the temperature of that step; soft_t1: at temperature 1; chosen: the heaviest expert of each layer, one-hot (default: soft)")
+    add("--task_ontology", help="ontology file (default: that of the run)")
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("writing").add_argument
+    add("--title", help="over the pictures (default: the run's name)")
+    add("--output_dir", type=Path, help="where to write (default: RUN/analysis of a single run)")
+# fmt: on
+
+
+def checked_output_dir(args: argparse.Namespace, least: Mapping[str, int]) -> Path:
+    """Where to write. Raises InputError if it is not said or not possible, or a number is too small."""
+    faults = [
+        f"--{name} {value}: must be at least {minimum}"
+        for name, minimum in least.items()
+        if (value := getattr(args, name)) is not None and value < minimum
+    ]
+    folder = args.output_dir
+    if folder is None and len(args.runs) > 1:
+        faults.append(f"--output_dir: must be given for {len(args.runs)} runs")
+    elif fault := unwritable(folder := folder or Path(args.runs[0]) / "analysis"):
+        faults.append(f"--output_dir {fault}")
+    if faults:
+        raise InputError(faults)
+    return folder
