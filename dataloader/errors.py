@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 
 LONGEST_BRIEF = 300  # characters of another library's message shown
@@ -43,6 +43,15 @@ class Faults(list):
         except InputError as error:
             self.extend(error.faults)
             return None
+
+
+def too_small(flags, least: Mapping[str, float]) -> list[str]:
+    """A fault for each of the flags {name: least value}, attributes of `flags`, that is less; None is not."""
+    return [
+        f"--{name} {value}: must be at least {minimum}"
+        for name, minimum in least.items()
+        if (value := getattr(flags, name)) is not None and value < minimum
+    ]
 
 
 def in_short(names: list[str], most: int = FEW) -> str:

@@ -11,6 +11,7 @@ is given more sets, scores only what is missing.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,13 @@ from tqdm import tqdm
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.ablation import Bench, Expert, mask_of
+from routing_moe.analysis.route_data import layer_names
 from routing_moe.run_state import write_text
 
 ExpertSet = tuple[Expert, ...]  # sorted
 BASE: ExpertSet = ()
 JOB_FILE = "job.json"
+PLACE = re.compile(r"(enc|dec)(\d+)\.(\d+)")
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,12 @@ class AblationJob:
 
     def name(self, experts: ExpertSet) -> str:
         """`enc0.1+dec2.0`: layer and expert of each; `base` for none."""
-        depth = self.bench.model.config.encoder_layers
-        places = (f"enc{row}.{e}" if row < depth else f"dec{row - depth}.{e}" for row, e in experts)
+        places = (f"{self.layer(row)}.{expert}".replace(" ", "") for row, expert in experts)
         return "+".join(places) or "base"
+
+    def layer(self, row: int) -> str:
+        """The name of a row of the routes, such as "enc 0"."""
+        return layer_names(self.bench.model.config.encoder_layers, [row])[0]
 
     def all_experts(self) -> list[ExpertSet]:
         """Each expert of each layer that has several, alone."""
@@ -124,6 +130,14 @@ class AblationJob:
         found = Scores(scores, time.perf_counter() - began, self.bench.examples_of(tasks))
         write_text(self.path(experts), json.dumps(vars(found)))
         return found
+
+
+def places_of(name: str) -> list[tuple[str, int]]:
+    """[("enc 0", 1), ...], layer and expert, of a set's name. Raises ValueError if it is none."""
+    places = [PLACE.fullmatch(part) for part in name.split("+")]
+    if not all(places):
+        raise ValueError(f"'{name}' names no experts; write enc0.1 for expert 1 of encoder layer 0")
+    return [(f"{place[1]} {place[2]}", int(place[3])) for place in places]
 
 
 def _duration(seconds: float) -> str:

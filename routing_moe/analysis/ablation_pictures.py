@@ -20,15 +20,18 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from dataloader.ontology import Ontology
 from routing_moe.analysis.pictures import (
     CATEGORY_COLOURS,
     axes_at,
     check_picture_name,
+    draw_routes,
     draw_title,
     shown_name,
     text_width,
     write_figure,
 )
+from routing_moe.analysis.route_data import encoder_part
 from routing_moe.analysis.similarity import LETTERS
 
 COLOURS = "RdBu_r"  # red: it cost something; told apart by the colour-blind, and every cell has its number
@@ -191,3 +194,28 @@ def _key(top: int) -> list[Line2D]:
         Line2D([], [], label="tasks without it", **_dot(False)),
         Line2D([], [], label=f"{top} random experts off: tasks with it (± std)", **(_BAR | {"linewidth": 3})),
     ]
+
+
+# ---------------------------------------------------------------------------- tasks
+
+
+def plot_task_drops(
+    table: pd.DataFrame, ontology: Ontology, path: str | os.PathLike, title: str | None = None
+) -> None:
+    """The map of routes with, in place of weights, what each task's score loses without the expert.
+
+    table: `ablation_tables.task_table` of every expert of the layers in it. PDF or PNG as `path` ends.
+    """
+    path = Path(path)
+    check_picture_name(path)
+    tasks, layers = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["layer"]))
+    experts = table["expert"].nunique()
+    grid = table.set_index(["task", "layer", "expert"])["drop"]
+    drops_NLE = np.array([[[grid[t, la, e] for e in range(experts)] for la in layers] for t in tasks])
+    end = max(0.01, float(np.abs(drops_NLE).max()))
+    with rc_context(LETTERS):
+        picture = draw_routes(
+            drops_NLE, tasks, ontology, encoder_part(layers), title, layers, "drop of the score", COLOURS,
+            (-end, end),
+        )  # fmt: skip
+        write_figure(picture.figure, path)

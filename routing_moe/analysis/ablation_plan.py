@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dataloader.errors import Faults, InputError, did_you_mean
-from routing_moe.analysis.ablation_job import AblationJob, ExpertSet
+from dataloader.errors import Faults, InputError, did_you_mean, too_small
+from routing_moe.analysis.ablation_job import AblationJob, ExpertSet, places_of
 from routing_moe.analysis.correlation import correlate, top_experts, worth_testing
 from routing_moe.analysis.features import Features, features_of
 from routing_moe.analysis.route_data import Routes, chosen_experts, layer_names
@@ -21,7 +20,6 @@ from routing_moe.run_state import unwritable
 from routing_moe.saved_mixtures import find_mixture
 from routing_moe.settings import Settings
 
-PLACE = re.compile(r"(enc|dec)(\d+)\.(\d+)")
 MOST_TRIES = 1000  # draws for each random set that is wanted
 
 
@@ -96,12 +94,7 @@ def check_ablation(settings: AblationSettings) -> AblationInputs:
 
 
 def _number_faults(settings: AblationSettings) -> list[str]:
-    least = {"top": 1, "random_draws": 0, "max_examples": 1, "seed": 0}
-    faults = [
-        f"--{name} {value}: must be at least {minimum}"
-        for name, minimum in least.items()
-        if (value := getattr(settings, name)) is not None and value < minimum
-    ]
+    faults = too_small(settings, {"top": 1, "random_draws": 0, "max_examples": 1, "seed": 0})
     if len(settings.experts) > 1 and {"all", "none"} & set(settings.experts):
         faults.append(f"--experts {' '.join(settings.experts)}: all and none stand alone")
     if settings.experts == ("none",) and not settings.features:
@@ -129,24 +122,21 @@ def testable(features: Features) -> list[str]:
 
 def experts_named(word: str, config) -> ExpertSet:
     """The set that `enc0.1+dec2.0` stands for. Raises InputError if the model has no such experts."""
-    experts = []
-    for part in word.split("+"):
-        found = PLACE.fullmatch(part)
-        if not found:
-            raise InputError(f"--experts {word}: '{part}' is no expert; write enc0.1 for expert 1 of layer 0")
-        side, layer, expert = found[1], int(found[2]), int(found[3])
-        row = layer + (config.encoder_layers if side == "dec" else 0)
-        depth = config.encoder_layers if side == "enc" else config.decoder_layers
-        if layer >= depth or row not in config.routed_rows or expert >= config.num_experts:
-            names = ", ".join(layer_names(config.encoder_layers, config.routed_rows)).replace(" ", "")
-            names = names.replace(",", ", ")
+    rows = dict(zip(layer_names(config.encoder_layers, config.routed_rows), config.routed_rows, strict=True))
+    try:
+        places = places_of(word)
+    except ValueError as error:
+        raise InputError(f"--experts {word}: {error}") from None
+    for layer, expert in places:
+        if layer not in rows or expert >= config.num_experts:
             raise InputError(
-                f"--experts {word}: there is no {part}; experts are 0 to {config.num_experts - 1} of {names}"
+                f"--experts {word}: no expert {expert} of {layer}; there are 0 to {config.num_experts - 1} "
+                f"of {', '.join(rows)}"
             )
-        experts.append((row, expert))
+    experts = sorted({(rows[layer], expert) for layer, expert in places})
     if not leaves_every_layer(experts, config.num_experts):
         raise InputError(f"--experts {word}: a layer would have no expert left")
-    return tuple(sorted(set(experts)))
+    return tuple(experts)
 
 
 # ---------------------------------------------------------------------------- the plan

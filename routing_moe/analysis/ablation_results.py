@@ -10,7 +10,7 @@ import pandas as pd
 
 from dataloader.ontology import Ontology
 from routing_moe.analysis.ablation_job import BASE, AblationJob, ExpertSet
-from routing_moe.analysis.ablation_pictures import plot_category_drops, plot_feature_drops
+from routing_moe.analysis.ablation_pictures import plot_category_drops, plot_feature_drops, plot_task_drops
 from routing_moe.analysis.ablation_plan import AblationInputs, AblationSettings, Plan
 from routing_moe.analysis.ablation_tables import category_drops, drops_of, feature_table, task_table
 from routing_moe.analysis.route_data import run_name
@@ -39,6 +39,8 @@ def write_results(job: AblationJob, plan: Plan, settings: AblationSettings, inpu
         sections.append(_singles_markdown(categories, tasks))
         for kind in ("png", "pdf"):
             plot_category_drops(categories, folder / f"categories.{kind}", _title(settings))
+            if plan.singles == job.all_experts():
+                plot_task_drops(tasks, ontology, folder / f"tasks.{kind}", _title(settings))
     if several := [experts for experts in plan.named if len(experts) > 1]:
         table = _sets_table(job, several, ontology)
         write_text(folder / SETS, table.to_csv(index=False, float_format=DIGITS))
@@ -108,7 +110,7 @@ def _features_markdown(table: pd.DataFrame, top: int) -> str:
     wide = pd.DataFrame.from_dict(rows, orient="index").fillna("-").rename_axis("feature")
     draws = int(table["draws"].max())
     what = (
-        f"The top {top} experts of a feature together (in brackets {draws} sets of {top} random experts: mean "
-        "drop, and p, the share of them, itself included, that drop as much; many are tested)"
+        f"The top {top} experts of a feature together (in brackets the mean drop of {draws} sets of {top} "
+        "random experts, and p: the share of them, itself included, that drop as much; many are tested)"
     )
     return f"{what}:\n\n{markdown_table(wide)}"

@@ -41,7 +41,7 @@ def task_table(job: AblationJob, singles: Sequence[ExpertSet], ontology: Ontolog
         for task in ontology.order(job.bench.tasks):
             score = float(np.mean(before[task]))
             weight = float(own[task][row, expert])
-            place = (layer_name(job, row), expert, task, ontology.category(task)[0])
+            place = (job.layer(row), expert, task, ontology.category(task)[0])
             rows.append((*place, weight, score, score - drops[task], drops[task]))
     columns = ["layer", "expert", "task", "category", "weight", "before", "after", "drop"]
     return pd.DataFrame(rows, columns=columns)
@@ -100,8 +100,3 @@ def groups_of(tasks: Sequence[str], feature: str, features: Features, ontology: 
         groups.setdefault(ontology.category(task)[0], []).append(task)
     groups["all"] = list(tasks)
     return {group: own for group, own in groups.items() if own}
-
-
-def layer_name(job: AblationJob, row: int) -> str:
-    depth = job.bench.model.config.encoder_layers
-    return f"enc {row}" if row < depth else f"dec {row - depth}"

@@ -19,7 +19,7 @@ def overlap(values_NLE: np.ndarray, others_MLE: np.ndarray | None = None) -> np.
     shared_NM = np.zeros((len(values_NLE), len(others_MLE)))
     for layer in range(values_NLE.shape[1]):  # one at a time bounds the memory
         shared_NM += np.minimum(values_NLE[:, None, layer], others_MLE[None, :, layer]).sum(axis=-1)
-    return shared_NM / values_NLE.shape[1]
+    return np.minimum(shared_NM / values_NLE.shape[1], 1.0)  # rounding may add up to more
 
 
 def shift(before_NLE: np.ndarray, after_NLE: np.ndarray) -> np.ndarray:

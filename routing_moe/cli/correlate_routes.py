@@ -24,7 +24,7 @@ from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
 from routing_moe.analysis.recovery import recovery_table
 from routing_moe.analysis.runs import ExplainedRun, notes_of, read_runs, safe_name
 from routing_moe.cli.console import parse_or_guess, tell
-from routing_moe.cli.routes_arguments import add_routes, add_running, checked_output_dir
+from routing_moe.cli.routes_arguments import add_features, add_routes, add_writing, checked_output_dir
 from routing_moe.run_state import write_text
 
 DIGITS = "%.6g"
@@ -53,21 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_routes(parser)
-    add = parser.add_argument_group("features and tests").add_argument
-    add(
-        "--feature_file",
-        help="CSV file: task, kind:value columns of 0 and 1, columns of numbers or of names (default: the "
-        "gym's skills.csv, else that of the 160 CrossFit tasks)",
-    )
-    add(
-        "--permutations",
-        type=int,
-        help=f"shufflings of the tasks behind each p (default: {PERMUTATIONS} for correlations, "
-        f"{RECOVERY_PERMUTATIONS} for the tests of whole kinds)",
-    )
-    add("--seed", type=int, default=0, help="of the shufflings (default: 0)")
+    add_features(parser)
+    add = parser.add_argument_group("tables").add_argument
     add("--top", type=int, default=3, help="experts listed for each feature (default: 3)")
-    add_running(parser)
+    add_writing(parser)
     return parser
 
 

@@ -30,7 +30,7 @@ from routing_moe.analysis.runs import ExplainedRun, notes_of, read_runs, safe_na
 from routing_moe.analysis.similarity import HeatScale
 from routing_moe.analysis.stability import stability
 from routing_moe.cli.console import parse_or_guess, tell
-from routing_moe.cli.routes_arguments import add_routes, add_running, checked_output_dir
+from routing_moe.cli.routes_arguments import add_routes, add_writing, checked_output_dir
 from routing_moe.results import markdown_table
 from routing_moe.run_state import write_text
 
@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="of which evaluation of it: best, last, or a step (default: best)",
     )
     add("--neighbours", type=int, default=5, help="nearest tasks listed for each (default: 5)")
-    add_running(parser)
+    add_writing(parser)
     return parser
 
 

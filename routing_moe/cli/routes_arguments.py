@@ -4,7 +4,9 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from dataloader.errors import InputError
+from dataloader.errors import InputError, too_small
+from routing_moe.analysis.correlation import PERMUTATIONS
+from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
 from routing_moe.analysis.route_data import KINDS
 from routing_moe.run_state import unwritable
 
@@ -18,7 +20,14 @@ def add_routes(parser: argparse.ArgumentParser) -> None:
     add("--task_ontology", help="ontology file (default: that of the run)")
 
 
-def add_running(parser: argparse.ArgumentParser) -> None:
+def add_features(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("features and tests").add_argument
+    add("--feature_file", help="CSV file: task, kind:value columns of 0 and 1, columns of numbers or of names (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")
+    add("--permutations", type=int, help=f"shufflings of the tasks behind each p (default: {PERMUTATIONS} for correlations, {RECOVERY_PERMUTATIONS} for the tests of whole kinds)")
+    add("--seed", type=int, default=0, help="of the shufflings (default: 0)")
+
+
+def add_writing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("writing").add_argument
     add("--title", help="over the pictures (default: the run's name)")
     add("--output_dir", type=Path, help="where to write (default: RUN/analysis of a single run)")
@@ -27,11 +36,7 @@ def add_running(parser: argparse.ArgumentParser) -> None:
 
 def checked_output_dir(args: argparse.Namespace, least: Mapping[str, int]) -> Path:
     """Where to write. Raises InputError if it is not said or not possible, or a number is too small."""
-    faults = [
-        f"--{name} {value}: must be at least {minimum}"
-        for name, minimum in least.items()
-        if (value := getattr(args, name)) is not None and value < minimum
-    ]
+    faults = too_small(args, least)
     folder = args.output_dir
     if folder is None and len(args.runs) > 1:
         faults.append(f"--output_dir: must be given for {len(args.runs)} runs")

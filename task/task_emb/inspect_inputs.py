@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import Faults, InputError, did_you_mean, in_short, told_with
+from dataloader.errors import Faults, InputError, did_you_mean, in_short, told_with, too_small
 from dataloader.labels import Labelling, ontology_labels, read_labels
 from dataloader.list_tasks import tasks_named
 from dataloader.ontology import Ontology
@@ -58,7 +58,7 @@ class Inputs:
 
 def check(settings: Settings) -> Inputs:
     """Reads all that the flags name. Raises InputError with every fault."""
-    faults, notes = Faults(number_faults(settings)), []
+    faults, notes = Faults(too_small(settings, {"neighbours": 1, "permutations": 1, "seed": 0})), []
     if fault := unwritable(settings.output_dir):
         faults.append(f"--output_dir {fault}")
     names = faults.of(names_of_folders, settings.taskvecs, settings.names) or settings.taskvecs
@@ -85,15 +85,6 @@ def check(settings: Settings) -> Inputs:
     notes += label_notes(tasks, labellings)
     stacked = {name: np.stack([rows[task] for task in tasks]) for name, rows in vectors.items()}
     return Inputs(stacked, tasks, ontology, labellings, notes)
-
-
-def number_faults(settings: Settings) -> list[str]:
-    least = {"neighbours": 1, "permutations": 1, "seed": 0}
-    return [
-        f"--{name} {getattr(settings, name)}: must be at least {minimum}"
-        for name, minimum in least.items()
-        if getattr(settings, name) < minimum
-    ]
 
 
 def names_of_folders(folders: Sequence[str], names: Sequence[str] | None) -> list[str]:

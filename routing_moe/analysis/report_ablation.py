@@ -1,0 +1,84 @@
+"""What `routing_moe.cli.ablate` found out about a run, for the report page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from dataloader.errors import InputError, in_brief
+from dataloader.jsonfile import load_json_object
+from routing_moe.analysis.ablation_job import JOB_FILE, places_of
+from routing_moe.analysis.ablation_results import FEATURES, TASKS
+from routing_moe.analysis.report_curves import rounded
+from routing_moe.analysis.route_data import Routes
+
+FOLDER = Path("analysis") / "ablation"  # in the run folder
+
+
+def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict | None:
+    """None if no expert was switched off; number: {task: its place among all tasks of the page}.
+
+    Raises InputError for a file that cannot be read.
+    """
+    folder = run / FOLDER
+    tables = {name: _read(folder / name) for name in (TASKS, FEATURES)}
+    if all(table is None for table in tables.values()):
+        return None
+    job = load_json_object(folder / JOB_FILE, "what the scores in the folder are of")
+    part, limit = str(job.get("part")), job.get("max_examples")
+    examples = f", the first {limit} examples of each" if limit else ""
+    note = f"Score before minus after, {part} files of the {job.get('predict_split')} tasks{examples}."
+    try:
+        data = _singles(tables[TASKS], routes, number)
+        features = _features(tables[FEATURES], routes)
+    except (KeyError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{folder}: its tables are not those of this run ({in_brief(error)}); "
+            "write them again by python -m routing_moe.cli.ablate"
+        ) from None
+    return {"note": note, "part": part, **data, "features": features}
+
+
+def _read(path: Path) -> pd.DataFrame | None:
+    if not path.is_file():
+        return None
+    try:
+        return pd.read_csv(path, dtype={"task": str})
+    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+        raise InputError(f"{path}: cannot be read ({in_brief(error)})") from None
+
+
+def _singles(table: pd.DataFrame | None, routes: Routes, number: Mapping[str, int]) -> dict:
+    """Drops by column, an expert of a layer, and task; None for experts that were not switched off."""
+    if table is None:
+        return {"tasks": [], "base": [], "drops": []}
+    tasks = [task for task in dict.fromkeys(table["task"]) if task in number]
+    before = table.groupby("task")["before"].first()
+    wide = table.set_index(["layer", "expert", "task"])["drop"]
+    drops = [
+        [rounded(wide.get((layer, expert, task))) for task in tasks]
+        for layer in routes.layers
+        for expert in range(routes.experts)
+    ]
+    base = [rounded(before[task]) for task in tasks]
+    return {"tasks": [number[task] for task in tasks], "base": base, "drops": drops}
+
+
+def _features(table: pd.DataFrame | None, routes: Routes) -> list[dict]:
+    """Each feature's experts, and what groups of tasks lose without them and without random ones."""
+    if table is None:
+        return []
+    found = []
+    for (feature, experts), own in table.groupby(["feature", "experts"], sort=False):
+        groups = [
+            [
+                row.group, int(row.tasks), rounded(row.drop), rounded(row.random_mean),
+                rounded(row.random_std), int(row.draws), rounded(row.p),
+            ]
+            for row in own.itertuples()
+        ]  # fmt: skip
+        places = [[routes.layers.index(layer), expert] for layer, expert in places_of(experts)]
+        found.append({"feature": feature, "experts": places, "groups": groups})
+    return found

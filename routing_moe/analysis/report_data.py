@@ -1,0 +1,254 @@
+"""All that the report page shows of some runs, as JSON values; a function of their folders.
+
+    data = report_data(read_runs(["models/moe"]), ReportOptions())
+    Path("report.html").write_text(render(data))           # routing_moe.analysis.page
+
+tests/page_data.py has the shape of the data. Numbers are rounded, what is not known is None.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_hex
+
+from dataloader.errors import InputError, in_brief
+from dataloader.gym import PARTS
+from dataloader.jsonfile import load_json_object
+from dataloader.ontology import Ontology
+from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
+from routing_moe.analysis.explained import SIGNIFICANT
+from routing_moe.analysis.pictures import kind_colours
+from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
+from routing_moe.analysis.recovery import recovery_table
+from routing_moe.analysis.report_ablation import ablation_data
+from routing_moe.analysis.report_curves import curves_data, rounded
+from routing_moe.analysis.runs import ExplainedRun, notes_of
+from routing_moe.analysis.stability import stability
+from routing_moe.results import ScoresFile, read_scores
+
+MOST_CORRELATIONS = 2000  # rows of a run's table
+TOP = 3  # experts of each feature that are shown in any case
+LONGEST_TEXT = 600  # characters of an input, answer or prediction
+MOST_ANSWERS = 4
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    title: str | None = None
+    samples: int = 5  # predictions shown of each task
+    permutations: int | None = None  # None: each test's own default
+    seed: int = 0
+
+
+def report_data(runs: Sequence[ExplainedRun], options: ReportOptions) -> dict:
+    """What `page.render` takes. Raises InputError for a file of a run that cannot be read."""
+    scores = [scores_of(run) for run in runs]
+    tasks = all_tasks(runs, scores)
+    number = {task: n for n, task in enumerate(tasks)}
+    ontology = runs[0].ontology
+    pairs, unmatched = _stability(runs, options)
+    return {
+        "title": options.title or "Routes of " + ", ".join(run.name for run in runs),
+        "notes": [*notes_of(runs), *_ontology_notes(runs), *unmatched],
+        "categories": _categories(ontology, tasks),
+        "tasks": [_task(task, runs, ontology) for task in tasks],
+        "runs": [_run(run, own, number, options) for run, own in zip(runs, scores, strict=True)],
+        "stability": pairs,
+    }
+
+
+# ---------------------------------------------------------------------------- tasks
+
+
+def all_tasks(runs: Sequence[ExplainedRun], scores: Sequence[dict[str, pd.DataFrame]]) -> list[str]:
+    """Every task with a route or a score, in the order of the first run's ontology."""
+    tasks = {task for run in runs for task in run.routes.tasks}
+    tasks |= {task for tables in scores for table in tables.values() for task in table["task_prefix"]}
+    return runs[0].ontology.order(tasks)
+
+
+def _task(task: str, runs: Sequence[ExplainedRun], ontology: Ontology) -> dict:
+    """Its kind, and the features that a file says it has; category and subcategory are told anyway."""
+    category, sub = ontology.category(task)
+    features: list[str] = []
+    for run in runs:
+        if task in run.features.tasks:
+            row = run.features.values_NF[run.features.tasks.index(task)]
+            held = [name for name, value in zip(run.features.names, row, strict=True) if value == 1]
+            features += [n for n in held if not n.startswith(("category:", "subcategory:"))]
+    return {"name": task, "category": category, "subcategory": sub, "features": list(dict.fromkeys(features))}
+
+
+def _categories(ontology: Ontology, tasks: Sequence[str]) -> list[dict]:
+    """The kinds that occur, in the ontology's order, with the colours that they have in pictures."""
+    colours = kind_colours(ontology)
+    present = dict.fromkeys(ontology.category(task) for task in tasks)
+    found = []
+    for category in dict.fromkeys(kind[0] for kind in present):
+        subs = [kind for kind in present if kind[0] == category]
+        shades = [{"name": sub, "colour": to_hex(colours[category, sub])} for _, sub in subs]
+        found.append({"name": category, "colour": to_hex(colours[category, ""]), "subcategories": shades})
+    return found
+
+
+def _ontology_notes(runs: Sequence[ExplainedRun]) -> list[str]:
+    first = runs[0]
+    return [
+        f"{run.name}: its ontology is another than that of {first.name}, whose categories are shown"
+        for run in runs[1:]
+        if any(first.ontology.category(task) != run.ontology.category(task) for task in run.routes.tasks)
+    ]
+
+
+# ---------------------------------------------------------------------------- runs
+
+
+def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: ReportOptions) -> dict:
+    routes = run.routes
+    described = _described(run.place)
+    return {
+        "name": run.name,
+        "folder": str(run.place),
+        "step": routes.step,
+        "command": described.get("command"),
+        "git": described.get("git"),
+        "versions": described.get("versions") or {},
+        "settings": run.settings,
+        "curves": curves_data(run.place),
+        "layers": list(routes.layers),
+        "experts": routes.experts,
+        "tasks": [number[task] for task in routes.tasks],
+        "routes": np.rint(1000 * routes.values_NLE.reshape(len(routes.tasks), -1)).astype(int).tolist(),
+        "scores": [_scores(*key, table, number) for key, table in scores.items()],
+        "correlations": _correlations(run, options),
+        "recovery": _recovery(run, options),
+        "ablation": ablation_data(run.place, routes, number),
+        "predictions": _predictions(run.place, scores, number, options.samples),
+    }
+
+
+def _described(place: Path) -> dict:
+    path = place / "run.json"
+    return load_json_object(path, "the description of a run") if path.is_file() else {}
+
+
+def scores_of(run: ExplainedRun) -> dict[tuple[str, str], pd.DataFrame]:
+    """{(part, section): scores} of the best checkpoint, as far as they were written."""
+    files = {(part, section): ScoresFile(part, section) for section in PARTS for part in ("test", "dev")}
+    return {
+        key: read_scores(run.place / file.path)
+        for key, file in files.items()
+        if (run.place / file.path).is_file()
+    }
+
+
+def _scores(part: str, section: str, table: pd.DataFrame, number: dict[str, int]) -> dict:
+    rows = [
+        [
+            number[row.task_prefix], row.sample, row.metric, rounded(row.performance), int(row.n),
+            rounded(row.constant),
+        ]
+        for row in table.itertuples()
+    ]  # fmt: skip
+    return {"part": part, "section": section, "rows": rows}
+
+
+def _correlations(run: ExplainedRun, options: ReportOptions) -> dict | None:
+    """Those that may be no chance, and the strongest of each feature."""
+    table = correlate(run.routes, run.features, options.permutations or PERMUTATIONS, options.seed)
+    if table.empty:
+        return None
+    strong = top_experts(table, TOP).set_index(["layer", "expert", "feature"]).index
+    in_top = table.set_index(["layer", "expert", "feature"]).index.isin(strong)
+    shown = table[(table["q"] < SIGNIFICANT) | in_top].head(MOST_CORRELATIONS)
+    layer = {name: place for place, name in enumerate(run.routes.layers)}
+    rows = [
+        [
+            row.feature, layer[row.layer], int(row.expert), rounded(row.r, 3), rounded(row.p, 3),
+            rounded(row.q, 3), int(row.tasks if pd.isna(row.with_feature) else row.with_feature),
+        ]
+        for row in shown.itertuples()
+    ]  # fmt: skip
+    found = int((table["q"] < SIGNIFICANT).sum())
+    note = (
+        f"Pearson's r of an expert's weight with a feature, over {len(run.routes.tasks)} tasks; p by "
+        f"shuffling tasks, q by Benjamini and Hochberg over {len(table)} tests, of which {found} have q < "
+        f"{SIGNIFICANT}. Shown: these, and the {TOP} strongest experts of each feature."
+    )
+    return {"note": note, "rows": rows}
+
+
+def _recovery(run: ExplainedRun, options: ReportOptions) -> dict | None:
+    permutations = options.permutations or RECOVERY_PERMUTATIONS
+    table = recovery_table(run.routes, run.features, permutations, options.seed)
+    if table.empty:
+        return None
+    rows = [
+        [row.kind, int(row.tasks), *(rounded(v, 3) for v in (row.ami, row.ami_p, row.mantel_r, row.mantel_p))]
+        for row in table.itertuples()
+    ]
+    note = (
+        "AMI: adjusted mutual information of clusters of routes and labels, 0 by chance; Mantel's r: of "
+        f"tasks' distances by routes and by features. p by {permutations} shufflings."
+    )
+    return {"note": note, "rows": rows}
+
+
+def _predictions(place: Path, scores: dict, number: dict[str, int], samples: int) -> list[dict]:
+    """The first predictions for each task that was scored: test files rather than dev files."""
+    found: dict[str, dict] = {}
+    for (part, section), table in scores.items():
+        folder = place / Path(ScoresFile(part, section).path).parent / "predictions"
+        for row in table.drop_duplicates("task_prefix").itertuples():
+            path = folder / f"{row.sample}_{part}.jsonl"
+            if row.task_prefix not in found and samples and path.is_file():
+                lines = _first_predictions(path, samples)
+                found[row.task_prefix] = {"task": number[row.task_prefix], "part": part, "samples": lines}
+    return [found[task] for task in sorted(found, key=number.__getitem__)]
+
+
+def _first_predictions(path: Path, count: int) -> list[dict]:
+    shown = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in itertools.islice(file, count):
+                row = json.loads(line)
+                answers = [_cut(str(answer)) for answer in row["answers"][:MOST_ANSWERS]]
+                text = _cut(row["input"])
+                shown.append({"input": text, "answers": answers, "prediction": _cut(row["prediction"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is no file of predictions ({in_brief(error)})") from None
+    return shown
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+# ---------------------------------------------------------------------------- between runs
+
+
+def _stability(runs: Sequence[ExplainedRun], options: ReportOptions) -> tuple[list[dict], list[str]]:
+    """(agreement of each two runs, why some cannot be compared)."""
+    pairs, notes = [], []
+    for (a, one), (b, other) in itertools.combinations(enumerate(runs), 2):
+        try:
+            found = stability(one.routes, other.routes, seed=options.seed)
+        except InputError as error:
+            notes += error.faults
+            continue
+        layers = [[r.layer, rounded(r.overlap, 3), r.matching] for r in found.table.itertuples()]
+        pairs.append(
+            {
+                "a": a, "b": b, "overlap": rounded(found.overlap, 3), "chance": rounded(found.chance, 3),
+                "p": rounded(found.p, 3), "layers": layers,
+            }
+        )  # fmt: skip
+    return pairs, notes

@@ -1,0 +1,134 @@
+"""Correlations of routes with features: by hand, planted, and by chance."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted_routes import features_of_columns, one_hot, random_routes, routes_of
+
+from routing_moe.analysis.correlation import correlate, pearson, permutation_p, top_experts, worth_testing
+
+
+def test_by_hand():
+    weights_NC = np.array([[1.0, 0.2], [0.5, 0.2], [0.5, 0.2], [0.0, 0.2]])
+    feature_NF = np.array([[1.0, 1.0], [1.0, 2.0], [0.0, 3.0], [0.0, 5.0]])
+    # Deviations: weights (.5, 0, 0, -.5); the feature (.5, .5, -.5, -.5); lengths sqrt(.5) and 1.
+    r_CF = pearson(weights_NC, feature_NF)
+    assert r_CF[0, 0] == pytest.approx(0.5 / np.sqrt(0.5))
+    # Numbers: deviations (-1.75, -.75, .25, 2.25), length sqrt(8.75).
+    assert r_CF[0, 1] == pytest.approx((-0.875 - 1.125) / np.sqrt(0.5 * 8.75))
+    assert np.isnan(r_CF[1]).all()
+    # Of the 12 places for .5 and -.5 among four tasks 8 are in different groups, where |r| is as large.
+    p_CF = permutation_p(weights_NC, feature_NF, 20_000, seed=0)
+    assert p_CF[0, 0] == pytest.approx(8 / 12, abs=0.012)
+    assert np.isnan(p_CF[1]).all()
+
+
+def test_point_biserial_of_a_yes_no_feature_is_pearsons_r():
+    from scipy.stats import pointbiserialr
+
+    routes, has = random_routes(0), np.arange(30) % 3 == 0
+    table = correlate(routes, features_of_columns({"skill:a": has}), permutations=50)
+    for row in table.itertuples():
+        weights_N = routes.values_NLE[:, routes.layers.index(row.layer), row.expert]
+        assert row.r == pytest.approx(pointbiserialr(has, weights_N).statistic)
+    assert len(table) == 12
+    assert (table["tasks"] == 30).all()
+    assert (table["with_feature"] == 10).all()
+
+
+def planted(seed: int, noise: float = 0.3):
+    """Routes whose layer 1 sends tasks with `skill:a` to expert 2, and nothing else; features of chance."""
+    draw = np.random.default_rng(seed)
+    routes = random_routes(seed)
+    has_a = draw.permutation(np.arange(30) < 12)
+    values_NLE = routes.values_NLE.copy()
+    choice_NE = one_hot(np.where(has_a, 2, draw.integers(0, 2, 30)))
+    values_NLE[:, 1] = (1 - noise) * choice_NE + noise * values_NLE[:, 1]
+    others = {f"other:{n}": draw.permutation(np.arange(30) < 10) for n in range(8)}
+    return routes_of(values_NLE), features_of_columns({"skill:a": has_a, **others})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_planted_feature_is_found_at_its_expert(seed):
+    routes, features = planted(seed)
+    table = correlate(routes, features, permutations=20_000)
+    best = table.iloc[0]
+    assert (best.layer, best.expert, best.feature) == ("enc 1", 2, "skill:a")
+    assert best.q < 0.01
+    assert best.r > 0.8
+    top = top_experts(table, 1, ["skill:a"]).iloc[0]
+    assert (top.layer, top.expert) == ("enc 1", 2)
+    # Of the same layer's other experts the tasks with the feature make less use.
+    assert table[table["q"] < 0.05].query("feature == 'skill:a' and expert != 2")["r"].lt(0).all()
+
+
+def test_by_chance_hardly_anything_is_found():
+    """Features shuffled 200 times: nothing is true, so a discovery in more than 5% of the times is too many.
+
+    The bound is that of 200 draws with probability 0.05, passed with probability 0.001.
+    """
+    from scipy.stats import binom
+
+    routes, features = planted(0)
+    draw = np.random.default_rng(1)
+    times = 0
+    for shuffle in range(200):
+        shuffled = features.values_NF[draw.permutation(30)]
+        mixed = features_of_columns(dict(zip(features.names, shuffled.T, strict=True)))
+        times += (correlate(routes, mixed, permutations=3000, seed=shuffle)["q"] < 0.05).any()
+    assert times <= binom.ppf(0.999, 200, 0.05)
+
+
+def test_what_is_not_known_of_a_task_leaves_that_task_out():
+    routes = random_routes(3, tasks=12)
+    column = np.array([1, 0] * 6, dtype=float)
+    lacking = column.copy()
+    lacking[:4] = np.nan
+    table = correlate(routes, features_of_columns({"f:all": column, "f:some": lacking}), permutations=99)
+    some = table[table["feature"] == "f:some"]
+    assert (some["tasks"] == 8).all()
+    assert (some["with_feature"] == 4).all()
+    alone = correlate(
+        routes.of(routes.tasks[4:]), features_of_columns({"f:some": column[4:]}, routes.tasks[4:]), 99
+    )
+    for row in alone.itertuples():
+        same = some[(some["layer"] == row.layer) & (some["expert"] == row.expert)].iloc[0]
+        assert same.r == pytest.approx(row.r)
+        assert same.p == row.p
+
+
+def test_features_of_hardly_any_task_and_constant_experts_are_left_out():
+    routes = random_routes(4, tasks=10, layers=2)
+    routes.values_NLE[:, 1] = [0.5, 0.3, 0.2]
+    few, numbers, same = np.arange(10) < 2, np.arange(10.0), np.full(10, 3.0)
+    features = features_of_columns({"f:few": few, "length": numbers, "same": same, "f:some": numbers < 5})
+    assert [name for name in features.names if worth_testing(features, name)] == ["length", "f:some"]
+    table = correlate(routes, features, permutations=99)
+    assert set(table["layer"]) == {"enc 0"}
+    assert set(table["feature"]) == {"length", "f:some"}
+    assert table[table["feature"] == "length"]["with_feature"].isna().all()
+
+
+def test_nothing_to_test_is_an_empty_table():
+    routes = random_routes(5, tasks=5)
+    table = correlate(routes, features_of_columns({"f:few": [1, 0, 0, 0, 0]}))
+    assert table.empty
+    assert top_experts(table, 3).empty
+    average = routes_of(np.full((8, 2, 3), 1 / 3))
+    assert correlate(average, features_of_columns({"f:a": np.arange(8) < 4})).empty
+
+
+def test_the_same_seed_gives_the_same_and_the_order_of_tasks_only_moves_chance():
+    routes, features = planted(2)
+    one, again = (correlate(routes, features, permutations=500, seed=3) for _ in range(2))
+    pd.testing.assert_frame_equal(one, again)
+    with pytest.raises(ValueError, match="different tasks"):
+        correlate(routes.of(routes.tasks[::-1]), features)
+
+
+def test_top_experts_are_the_same_however_ties_fall():
+    routes = routes_of(one_hot([[0, 0]] * 4 + [[1, 1]] * 4, 2))
+    table = correlate(routes, features_of_columns({"f:a": [1] * 4 + [0] * 4}), permutations=99)
+    top = top_experts(table, 2)
+    assert list(zip(top["layer"], top["expert"], strict=True)) == [("enc 0", 0), ("enc 1", 0)]
+    assert (top["r"] > 0.999).all()

@@ -1,0 +1,162 @@
+"""Mantel's test, clusters of routes against labels, agreement of two runs: by hand, planted, by chance."""
+
+import itertools
+
+import numpy as np
+import pytest
+from planted_routes import features_of_columns, one_hot, random_routes, routes_of
+
+from dataloader.errors import InputError
+from routing_moe.analysis import measures
+from routing_moe.analysis.recovery import clusters, mantel, mutual_information_test, recovery_table
+from routing_moe.analysis.stability import match, stability
+
+
+def test_measures_by_hand():
+    values_NLE = np.array([[[1.0, 0.0]], [[0.5, 0.5]]])
+    assert measures.overlap(values_NLE) == pytest.approx(np.array([[1.0, 0.5], [0.5, 1.0]]))
+    assert measures.entropy(values_NLE) == pytest.approx(np.array([[0.0], [1.0]]))
+    assert measures.load(values_NLE) == pytest.approx(np.array([[0.75, 0.25]]))
+    load_entropy = -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25))
+    assert measures.load_entropy(values_NLE) == pytest.approx([load_entropy])
+    assert measures.information(values_NLE) == pytest.approx([load_entropy - 0.5])
+    assert measures.shift(values_NLE[:1], values_NLE[1:]) == pytest.approx(np.array([[0.5]]))
+    assert measures.entropy(np.ones((2, 3, 1))).tolist() == [[0.0] * 3] * 2
+
+
+def test_overlap_of_one_hot_routes_is_the_share_of_layers_in_common():
+    values_NLE = one_hot([[0, 1, 2, 0], [0, 1, 1, 1]])
+    assert measures.overlap(values_NLE)[0, 1] == 0.5
+
+
+def test_mantel_by_hand_and_by_all_shufflings():
+    places, others = np.array([0.0, 1.0, 3.0, 7.0]), np.array([0.0, 2.0, 5.0, 4.0])
+    one_NN, other_NN = (np.abs(x[:, None] - x[None]) for x in (places, others))
+    upper = np.triu_indices(4, 1)
+    r, p = mantel(one_NN, other_NN, 20_000)
+    assert r == pytest.approx(np.corrcoef(one_NN[upper], other_NN[upper])[0, 1])
+    exact = [
+        np.corrcoef(one_NN[np.ix_(order, order)][upper], other_NN[upper])[0, 1] >= r - 1e-9
+        for order in map(list, itertools.permutations(range(4)))
+    ]
+    assert p == pytest.approx(np.mean(exact), abs=0.012)
+    assert np.isnan(mantel(np.ones((4, 4)) - np.eye(4), other_NN, 10)).all()
+
+
+def test_mutual_information_is_one_for_the_same_groups_and_nought_by_chance():
+    labels = ["a"] * 5 + ["b"] * 5 + ["c"] * 5
+    same = mutual_information_test(labels, [2] * 5 + [0] * 5 + [7] * 5, 999)
+    assert same.ami == pytest.approx(1.0)
+    assert same.p == 1 / 1000
+    draw = np.random.default_rng(0)
+    amis = [mutual_information_test(labels, draw.integers(0, 3, 15), 1).ami for _ in range(300)]
+    assert abs(np.mean(amis)) < 0.03
+
+
+def test_the_p_of_clusters_is_even_by_chance():
+    draw = np.random.default_rng(0)
+    labels = np.repeat(range(3), 8)
+    ps = [mutual_information_test(labels, draw.integers(0, 4, 24), 99, seed).p for seed in range(200)]
+    assert 0.4 < np.mean(ps) < 0.6
+    assert np.mean(np.array(ps) <= 0.05) < 0.1
+
+
+def kinds_routes(seed=0):
+    """Twelve tasks of three kinds; a kind has an expert of its own in each layer, mostly."""
+    draw = np.random.default_rng(seed)
+    kind_N = np.repeat(range(3), 4)
+    noise_NLE = draw.dirichlet(np.ones(3), (12, 4))
+    values_NLE = (
+        0.8 * one_hot(np.stack([(kind_N + layer) % 3 for layer in range(4)], axis=1)) + 0.2 * noise_NLE
+    )
+    return routes_of(values_NLE), {f"kind:{k}": kind_N == k for k in range(3)}
+
+
+def test_planted_kinds_are_recovered_and_others_are_not():
+    routes, kinds = kinds_routes()
+    draw = np.random.default_rng(5)
+    other = np.arange(12) % 2  # half of each kind
+    columns = {**kinds, "other:a": other == 0, "other:b": other == 1, "length": draw.normal(size=12)}
+    table = recovery_table(routes, features_of_columns(columns), permutations=999).set_index("kind")
+    kind = table.loc["kind"]
+    assert (kind.ami, kind.labels, kind.clusters, kind.tasks) == (pytest.approx(1.0), 3, 3, 12)
+    assert kind.mantel_r > 0.9
+    assert (kind.ami_p, kind.mantel_p) == (0.001, 0.001)
+    assert table.loc["other", "ami"] < 0.05
+    assert table.loc[["other", "length"], "mantel_p"].gt(0.05).all()
+    assert np.isnan(table.loc["length", "ami"])
+
+
+def test_tasks_of_which_a_kind_is_not_known_and_kinds_that_say_nothing():
+    routes, kinds = kinds_routes()
+    lacking = {name: np.where(np.arange(12) == 0, np.nan, column) for name, column in kinds.items()}
+    own = {f"own:{n}": np.arange(12) == n for n in range(12)}
+    few = {"few:a": np.where(np.arange(12) < 9, np.nan, 1.0)}
+    columns = {**lacking, **own, **few, "same:a": np.ones(12)}
+    table = recovery_table(routes, features_of_columns(columns), permutations=99).set_index("kind")
+    assert table.loc["kind", "tasks"] == 11
+    assert table.loc["own", ["ami", "mantel_r"]].isna().all()
+    assert table.loc["same", ["ami", "mantel_r"]].isna().all()
+    assert "few" not in table.index
+
+
+def test_equal_routes_make_one_cluster():
+    assert len(set(clusters(np.zeros((5, 5)), 3))) == 1
+
+
+# ---------------------------------------------------------------------------- two runs
+
+
+def test_renamed_experts_are_the_same_routes():
+    one = random_routes(0, tasks=12, layers=3, experts=4)
+    draw = np.random.default_rng(1)
+    orders = [draw.permutation(4) for _ in range(3)]
+    renamed = np.stack([one.values_NLE[:, layer][:, order] for layer, order in enumerate(orders)], axis=1)
+    found = stability(one, routes_of(renamed, name="renamed"), permutations=200)
+    assert found.overlap == pytest.approx(1.0)
+    assert found.adjusted == pytest.approx(1.0)
+    assert found.p == 1 / 201
+    for row, order in zip(found.table.itertuples(), orders, strict=True):
+        assert row.overlap == pytest.approx(1.0)
+        assert row.matching == " ".join(f"{a}→{list(order).index(a)}" for a in range(4))
+
+
+def test_unrelated_routes_agree_as_much_as_chance_and_p_is_even():
+    found = [
+        stability(
+            random_routes(2 * seed, tasks=10, layers=2), random_routes(2 * seed + 1, tasks=10, layers=2), 99
+        )
+        for seed in range(60)
+    ]
+    assert abs(np.mean([own.adjusted for own in found])) < 0.05
+    assert 0.35 < np.mean([own.p for own in found]) < 0.65
+
+
+def test_matching_by_hand():
+    a_NE, b_NE = one_hot([0, 0, 1, 2]), one_hot([1, 1, 0, 1])
+    pairs, value = match(a_NE, b_NE)
+    assert dict(pairs)[0] == 1
+    assert dict(pairs)[1] == 0
+    assert value == 0.75
+
+
+def test_only_tasks_of_both_runs_count_and_their_order_does_not_matter():
+    one = random_routes(0, tasks=8, layers=2)
+    turned = one.of(one.tasks[:0:-1])
+    found = stability(one, turned, permutations=20)
+    assert found.tasks == 7
+    assert found.overlap == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (dict(layers=("enc 0", "dec 0")), "same layers"),
+        (dict(tasks=[f"x{n}" for n in range(8)]), "0 tasks in common"),
+    ],
+)
+def test_runs_that_cannot_be_compared(fields, told):
+    draw = np.random.default_rng(0)
+    other = routes_of(draw.dirichlet(np.ones(3), (8, 2)), name="other", **fields)
+    with pytest.raises(InputError, match=told):
+        stability(random_routes(0, tasks=8, layers=2), other)
