@@ -59,12 +59,14 @@ class History:
         return Routes(self.name, self.tasks, self.layers, self.values_SNLE[index], self.steps[index])
 
 
-def load_routes(place: str | Path, step: int | str = "best", kind: str = "soft") -> Routes:
+def load_routes(
+    place: str | Path, step: int | str = "best", kind: str = "soft", flag: str = "step"
+) -> Routes:
     """Routes of the train tasks of a run, or of the tasks a checkpoint knows, as one of KINDS.
 
     place: a run folder with `<step>-steps/route.npy`; or any other folder with a checkpoint, ours or of the
-    published code, which is loaded. step: of a run: a number, "last", or "best", that of the best dev score.
-    Raises InputError: nothing of this kind there, files that do not fit together.
+    published code, which is loaded. step: of a run: a number, "last", or "best", that of the best dev score;
+    flag: which gave it. Raises InputError: nothing of this kind there, files that do not fit together.
     """
     place = Path(place)
     if not place.is_dir():
@@ -76,7 +78,7 @@ def load_routes(place: str | Path, step: int | str = "best", kind: str = "soft")
                 f"--step {step}: {place} holds no routes by step ({place}/<step>-steps/route.npy)"
             )
         return _routes_of_checkpoint(place, kind)
-    wanted = _step_of(place, steps, step)
+    wanted = _step_of(place, steps, step, flag)
     tasks, values_NLE = _read_step(place / f"{wanted}-steps", kind)
     rows, layers = layers_with_experts(place, values_NLE.shape[1])
     return Routes(run_name(place), tasks, layers, values_NLE[:, rows], wanted)
@@ -156,7 +158,7 @@ def encoder_part(layers: Sequence[str]) -> int:
 # ---------------------------------------------------------------------------- reading
 
 
-def _step_of(run: Path, steps: list[int], step: int | str) -> int:
+def _step_of(run: Path, steps: list[int], step: int | str, flag: str) -> int:
     if step == "best":
         return best_step(run, steps)
     if step == "last":
@@ -164,7 +166,7 @@ def _step_of(run: Path, steps: list[int], step: int | str) -> int:
     if str(step).isdigit() and int(step) in steps:
         return int(step)
     guess = did_you_mean(str(step), ["best", "last"])
-    raise InputError(f"--step {step}: {run} has best, last, {in_short([str(s) for s in steps], 8)}{guess}")
+    raise InputError(f"--{flag} {step}: {run} has best, last, {in_short([str(s) for s in steps], 8)}{guess}")
 
 
 def _read_step(folder: Path, kind: str) -> tuple[tuple[str, ...], np.ndarray]:

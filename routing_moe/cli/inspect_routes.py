@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.before and len(args.runs) > 1:
             raise InputError(f"--before {args.before}: goes with a single RUN, not with {len(args.runs)}")
         runs = read_runs(args.runs, args.step, args.routes, args.task_ontology)
-        before = load_routes(args.before, args.before_step, args.routes) if args.before else None
+        before = args.before and load_routes(args.before, args.before_step, args.routes, "before_step")
         before = before and common_routes(runs[0].routes, before)
         write(args, runs, before, output_dir)
     except InputError as error:

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# What do a run's experts do? Pictures of routes and their dynamics, experts against features of tasks, experts
+# switched off, and one page to click through, all in RUN/analysis.
+#   bash example_scripts/understand.sh models/moe
+#   bash example_scripts/understand.sh runs/seed42 runs/seed43 runs/seed44      also how far the runs agree
+# Without arguments: models/two_stage, which is trained on the embedded gym unless it is there.
+# Environment:
+#   OUTPUT_DIR    of several runs: gets what is of all of them, report.html and tables    (models/understood)
+#   ABLATE_FLAGS  flags of `python -m routing_moe.cli.ablate`; none: no expert is switched off  (--features all)
+# Called again, it makes everything anew but for the scores without experts, which it continues.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+if [ $# -eq 0 ]; then
+    bash example_scripts/run_two_stage.sh
+    set -- models/two_stage
+fi
+ABLATE_FLAGS=${ABLATE_FLAGS---features all}
+
+for run in "$@"; do
+    stage1=()
+    if [ -d "$run/stage1" ]; then stage1=(--before "$run/stage1"); fi
+    "$PYTHON" -m routing_moe.cli.inspect_routes "$run" ${stage1[@]+"${stage1[@]}"}
+    "$PYTHON" example_scripts/create_gif.py --run "$run"
+    "$PYTHON" -m routing_moe.cli.correlate_routes "$run"
+    if [ "$ABLATE_FLAGS" != none ]; then
+        # shellcheck disable=SC2086 # several flags
+        "$PYTHON" -m routing_moe.cli.ablate "$run" $ABLATE_FLAGS
+    fi
+done
+
+if [ $# -eq 1 ]; then
+    "$PYTHON" -m routing_moe.cli.report "$1"
+else
+    OUT=${OUTPUT_DIR:-models/understood}
+    "$PYTHON" -m routing_moe.cli.inspect_routes "$@" --output_dir "$OUT"
+    "$PYTHON" -m routing_moe.cli.correlate_routes "$@" --output_dir "$OUT"
+    "$PYTHON" -m routing_moe.cli.report "$@" --output_file "$OUT/report.html"
+fi

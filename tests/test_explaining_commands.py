@@ -1,0 +1,339 @@
+"""Inspecting, correlating and reporting runs: what is written, what it says, and what is refused."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from mistakes import assert_told, refused
+from planted_routes import NAMES, one_hot, write_place, write_run
+from tiny_runs import contents
+
+from routing_moe.analysis.page import render
+from routing_moe.analysis.report_data import ReportOptions, report_data
+from routing_moe.analysis.route_data import load_history, load_routes, run_name
+from routing_moe.analysis.runs import read_runs
+from routing_moe.cli import correlate_routes, inspect_routes, report
+
+PICTURES = ("routes", "similarity", "load", "change")
+
+
+@pytest.fixture
+def place(tmp_path):
+    return write_place(tmp_path)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    for name in ("plot_routes", "plot_clustered", "plot_load", "plot_change"):
+        monkeypatch.setattr(inspect_routes, name, lambda *args, **kwargs: None)
+    monkeypatch.setattr(correlate_routes, "plot_correlations", lambda *args, **kwargs: None)
+
+
+# ---------------------------------------------------------------------------- routes on disk
+
+
+def test_routes_are_those_of_the_best_step_unless_another_is_named(place):
+    best, last = load_routes(place.folder / "one"), load_routes(place.folder / "one", "last")
+    assert (best.step, last.step) == (20, 30)
+    assert load_routes(place.folder / "one", "10").step == 10
+    assert best.layers == ("enc 0", "dec 0", "dec 1")
+    assert best.tasks == NAMES
+    history = load_history(place.folder / "one")
+    assert history.steps == (10, 20, 30)
+    assert np.array_equal(history.at(1).values_NLE, best.values_NLE)
+
+
+def test_the_chosen_expert_is_the_heaviest(place):
+    soft, chosen = (load_routes(place.folder / "one", kind=kind) for kind in ("soft", "chosen"))
+    assert np.array_equal(chosen.values_NLE, one_hot(soft.values_NLE.argmax(axis=2)))
+
+
+def test_vanilla_layers_are_left_out(tmp_path):
+    values_NLE = np.random.default_rng(0).dirichlet(np.ones(3), (6, 4))
+    write_run(tmp_path / "run", {5: values_NLE}, encoder_layers=2, encoder_vanilla_layers=[0])
+    routes = load_routes(tmp_path / "run")
+    assert routes.layers == ("enc 1", "dec 0", "dec 1")
+    assert routes.values_NLE == pytest.approx(values_NLE[:, 1:], abs=1e-6)
+
+
+def test_a_checkpoint_gives_the_routes_that_the_run_wrote(finished):
+    by_step, loaded = load_routes(finished), load_routes(finished / "best")
+    loaded = loaded.of(by_step.tasks)
+    assert loaded.values_NLE == pytest.approx(by_step.values_NLE, abs=1e-6)
+    assert loaded.layers == by_step.layers
+    assert (by_step.name, loaded.name) == ("finished", "finished/best")
+
+
+def test_names_tell_runs_apart(place, tmp_path):
+    assert run_name("runs/trained/seed42") == "trained/seed42"
+    assert run_name("runs/moe/stage1") == "moe/stage1"
+    assert run_name("runs/moe") == "moe"
+    for variant in ("a", "b"):
+        write_place(tmp_path / variant, runs=("run",))
+    runs = read_runs([tmp_path / "a" / "run", tmp_path / "b" / "run"])
+    assert [run.name for run in runs] == ["a/run", "b/run"]
+
+
+# ---------------------------------------------------------------------------- inspect_routes
+
+
+def test_inspecting_one_run(place):
+    run, before = str(place.folder / "one"), str(place.folder / "one")
+    assert inspect_routes.main([run, "--before", before, "--before_step", "10"]) == 0
+    folder = place.folder / "one" / "analysis"
+    pictures = {
+        f"{name}.{kind}" for name in ("routes", "similarity", "load", "change") for kind in ("png", "pdf")
+    }
+    assert {path.name for path in folder.iterdir()} == pictures | {
+        "layers.csv",
+        "neighbours.csv",
+        "change.csv",
+    }
+    routes = load_routes(run)
+    layers = pd.read_csv(folder / "layers.csv")
+    assert layers[["load_0", "load_1", "load_2"]].to_numpy() == pytest.approx(
+        routes.values_NLE.mean(axis=0), abs=1e-5
+    )
+    change = pd.read_csv(folder / "change.csv").set_index(["task", "layer"])
+    moved = np.abs(routes.values_NLE[0, 1] - load_routes(run, "10").values_NLE[0, 1]).sum() / 2
+    assert change.loc[("hot", "dec 0"), "shift"] == pytest.approx(moved, abs=1e-5)
+    neighbours = pd.read_csv(folder / "neighbours.csv")
+    own = neighbours[neighbours["task"] == "hot"]
+    assert own["overlap"].is_monotonic_decreasing
+    assert set(own["neighbour"]) == set(NAMES) - {"hot"}
+    assert own.set_index("neighbour").loc["big", "same_category"] == 1
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_inspecting_several_runs_says_how_far_they_agree(place, capsys):
+    order = [2, 0, 1]
+    turned = load_routes(place.folder / "one").values_NLE[:, :, order]
+    write_run(place.folder / "turned", {20: turned}, gym=place.gym)
+    runs = [str(place.folder / name) for name in ("one", "turned", "two")]
+    assert inspect_routes.main([*runs, "--output_dir", str(place.out)]) == 0
+    told = capsys.readouterr().out
+    row = next(line for line in told.splitlines() if line.startswith("| one, turned"))
+    assert [cell.strip() for cell in row.split("|")[2:4]] == ["6", "1.000"]
+    table = pd.read_csv(place.out / "stability.csv").set_index(["one", "other", "layer"])
+    assert table.loc[("one", "turned", "enc 0"), "matching"] == "0→1 1→2 2→0"
+    assert len(table) == 3 * 3
+    assert (place.out / "one" / "layers.csv").is_file()
+
+
+# ---------------------------------------------------------------------------- correlate_routes
+
+
+def test_correlating_one_run(place, capsys):
+    assert correlate_routes.main([str(place.folder / "one"), "--permutations", "200"]) == 0
+    folder = place.folder / "one" / "analysis"
+    names = {"correlations.csv", "top_experts.csv", "recovery.csv", "features.md"}
+    assert {path.name for path in folder.iterdir()} == names | {"correlations.png", "correlations.pdf"}
+    table = pd.read_csv(folder / "correlations.csv")
+    assert set(table["feature"]) == {"skill:spell", "skill:count"}
+    routes = load_routes(place.folder / "one")
+    row = table[
+        (table["layer"] == "dec 1") & (table["expert"] == 2) & (table["feature"] == "skill:spell")
+    ].iloc[0]
+    expected = np.corrcoef(routes.values_NLE[:, 2, 2], [1, 1, 1, 0, 0, 0])[0, 1]
+    assert row.r == pytest.approx(expected, abs=1e-5)
+    recovery = pd.read_csv(folder / "recovery.csv").set_index("kind")
+    assert list(recovery.index) == ["category", "subcategory", "skill", "length"]
+    assert recovery.loc["length", "tasks"] == 5
+    text = (folder / "features.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "18 correlations of 3 layers x 3 experts with 2 features" in text
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_correlating_several_runs_gives_means_and_the_same_twice(place):
+    runs = [str(place.folder / name) for name in ("one", "two")]
+    words = [*runs, "--permutations", "50", "--output_dir", str(place.out)]
+    assert correlate_routes.main(words) == 0
+    before = contents(place.out)
+    table = pd.read_csv(place.out / "recovery.csv")
+    assert list(table["run"].unique()) == ["one", "two"]
+    amis = table[table["kind"] == "category"]["ami"]
+    text = (place.out / "features.md").read_text()
+    assert f"{amis.mean():.3f} ± {amis.std():.3f}" in text
+    assert correlate_routes.main(words) == 0
+    assert contents(place.out) == before
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_routes_that_are_the_same_for_all_tasks_are_told(place, capsys):
+    write_run(place.folder / "average", {5: np.full((6, 3, 3), 1 / 3)}, gym=place.gym)
+    assert correlate_routes.main([str(place.folder / "average"), "--permutations", "20"]) == 0
+    told = capsys.readouterr().out
+    assert "average: all tasks have the same route" in told
+    assert "all routes are the same" in told
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_tasks_without_a_category_are_told(place, capsys):
+    (place.gym / "ontology.json").unlink()
+    assert correlate_routes.main([str(place.folder / "one"), "--permutations", "20"]) == 0
+    assert "no task has a category" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------- report
+
+
+def page_data_of(path) -> dict:
+    text = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', path.read_text(), re.DOTALL)[1]
+    return json.loads(text)
+
+
+def test_the_page_of_a_trained_run_shows_its_files(finished, tmp_path, capsys):
+    path = tmp_path / "page.html"
+    words = [str(finished), "--permutations", "50", "--samples", "2", "--output_file", str(path)]
+    assert report.main(words) == 0
+    assert path.resolve().as_uri() in capsys.readouterr().out
+    data = page_data_of(path)
+    (run,) = data["runs"]
+    named = [task["name"] for task in data["tasks"]]
+    routes = load_routes(finished)
+    assert sorted(named[n] for n in run["tasks"]) == sorted(routes.tasks)
+    row = run["tasks"].index(named.index("count"))
+    expected = 1000 * routes.values_NLE[routes.tasks.index("count")].ravel()
+    assert run["routes"][row] == pytest.approx(expected, abs=0.51)
+    scores = next(own for own in run["scores"] if own["part"] == "test" and own["section"] == "train")
+    written = pd.read_csv(finished / "best" / "eval-test-performance.csv").set_index("task_prefix")
+    for task, sample, metric, score, n, constant in scores["rows"]:
+        own = written.loc[named[task]]
+        assert (sample, metric, n) == (own["sample"], own["metric"], own["n"])
+        assert score == pytest.approx(own["performance"], abs=1e-3)
+        assert constant == pytest.approx(own["constant"], abs=1e-3)
+    samples = {named[own["task"]]: own["samples"] for own in run["predictions"]}
+    assert set(samples) == {"colour", "count", "opposite"}
+    line = json.loads((finished / "best/predictions/count_12_100_test.jsonl").read_text().splitlines()[0])
+    assert samples["count"][0] == {key: line[key] for key in ("input", "answers", "prediction")}
+    assert {len(own) for own in samples.values()} == {2}
+    curves = {curve["name"]: curve for curve in run["curves"]}
+    losses = pd.read_csv(finished / "losses.csv")
+    assert curves["dev loss"]["steps"] == losses["steps"].tolist()
+    assert curves["dev loss"]["values"] == pytest.approx(losses["dev_loss"].tolist(), rel=1e-4)
+    assert run["settings"]["num_experts"] == 2
+    assert data["categories"][0]["name"] == "words"
+    assert run["ablation"] is None
+
+
+def test_several_runs_and_what_switching_off_found(place):
+    folder = place.folder / "one" / "analysis" / "ablation"
+    folder.mkdir(parents=True)
+    rows = [
+        ("enc 0", expert, task, "words", 0.3, 0.8, 0.8 - drop, drop)
+        for expert, drop in ((0, 0.5), (1, 0.0))
+        for task in ("hot", "big")
+    ]
+    columns = ["layer", "expert", "task", "category", "weight", "before", "after", "drop"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "tasks.csv", index=False)
+    features = [("skill:spell", "enc0.1+dec1.2", "with feature", 3, 0.25, 0.1, np.nan, 1, 0.5)]
+    columns = ["feature", "experts", "group", "tasks", "drop", "random_mean", "random_std", "draws", "p"]
+    pd.DataFrame(features, columns=columns).to_csv(folder / "features.csv", index=False)
+    (folder / "job.json").write_text(json.dumps({"part": "dev", "predict_split": "train", "max_examples": 8}))
+    data = report_data(
+        read_runs([place.folder / "one", place.folder / "two"]), ReportOptions(permutations=20)
+    )
+    ablation = data["runs"][0]["ablation"]
+    hot = [task["name"] for task in data["tasks"]].index("hot")
+    assert ablation["tasks"][0] == hot
+    assert ablation["base"] == [0.8, 0.8]
+    assert ablation["drops"][:3] == [[0.5, 0.5], [0.0, 0.0], [None, None]]
+    assert len(ablation["drops"]) == 9
+    assert ablation["features"][0]["experts"] == [[0, 1], [2, 2]]
+    assert ablation["features"][0]["groups"] == [["with feature", 3, 0.25, 0.1, None, 1, 0.5]]
+    assert "the first 8 examples" in ablation["note"]
+    assert data["runs"][1]["ablation"] is None
+    assert [(pair["a"], pair["b"]) for pair in data["stability"]] == [(0, 1)]
+    assert data["tasks"][hot]["features"] == ["skill:spell"]
+    assert "skill:spell" in render(data)
+
+
+def test_the_page_is_the_same_twice(place):
+    path = place.folder / "one" / "analysis" / "report.html"
+    pages = []
+    for _ in range(2):
+        assert report.main([str(place.folder / "one"), "--permutations", "20"]) == 0
+        pages.append(path.read_bytes())
+    assert pages[0] == pages[1]
+
+
+# ---------------------------------------------------------------------------- mistakes
+
+ONE, TWO = "<here>/one", "<here>/two"
+OF_ROUTES = [
+    ([ONE, "--step", "15"], ["--step 15", "best, last, 10, 20, 30"]),
+    ([ONE, "--step", "bset"], ["--step bset", "did you mean 'best'"]),
+    (["<here>/nowhere"], ["<here>/nowhere", "no such folder"]),
+    ([ONE, ONE, "--output_dir", "<out>"], ["is given twice"]),
+    (["<gym>"], ["<gym>", "neither a run"]),
+    ([ONE, "--task_ontology", "<here>/no.json"], ["<here>/no.json", "no such file"]),
+    ([ONE, "--rutes", "soft"], ["unrecognized arguments: --rutes", "did you mean '--routes'"]),
+]
+OF_FEATURES = [
+    ([ONE, "--feature_file", "<here>/no.csv"], ["<here>/no.csv", "no such file"]),
+    ([ONE, "--permutations", "0"], ["--permutations 0", "at least 1"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "fragments"),
+    [
+        *((inspect_routes, *case) for case in OF_ROUTES),
+        (inspect_routes, [ONE, TWO], ["--output_dir", "must be given for 2 runs"]),
+        (inspect_routes, [ONE, "--output_dir", "<here>/one/run.json"], ["--output_dir", "is a file"]),
+        (inspect_routes, [ONE, "--neighbours", "0"], ["--neighbours 0", "at least 1"]),
+        (inspect_routes, [ONE, "--before", "<here>/no"], ["<here>/no", "no such folder"]),
+        (
+            inspect_routes,
+            [ONE, "--before", TWO, "--before_step", "5"],
+            ["--before_step 5", "best, last, 10, 20, 30"],
+        ),
+        (inspect_routes, [ONE, TWO, "--before", ONE, "--output_dir", "<out>"], ["--before", "single RUN"]),
+        *((correlate_routes, *case) for case in (*OF_ROUTES[:2], *OF_FEATURES)),
+        (correlate_routes, [ONE, "--top", "0"], ["--top 0", "at least 1"]),
+        *((report, *case) for case in (*OF_ROUTES[:3], *OF_FEATURES)),
+        (report, [ONE, TWO], ["--output_file", "must be given for 2 runs"]),
+        (report, [ONE, "--output_file", "<here>/one"], ["--output_file <here>/one", "is a folder"]),
+        (report, [ONE, "--samples", "-1"], ["--samples -1", "at least 0"]),
+    ],
+)
+def test_mistakes_are_told(place, capsys, command, words, fragments):
+    words = [place.filled_in(word) for word in words]
+    told = refused(place, capsys, lambda: command.main(words))
+    assert_told(told.err.splitlines(), *map(place.filled_in, fragments))
+
+
+@pytest.mark.parametrize(
+    ("damage", "fragments"),
+    [
+        (lambda run: (run / "20-steps/route.npy").write_bytes(b"no array"), ["20-steps/route.npy", "array"]),
+        (lambda run: np.save(run / "20-steps/route.npy", np.ones((6, 3, 3))), ["do not sum to 1"]),
+        (lambda run: np.save(run / "20-steps/route.npy", np.ones((5, 3, 1))), ["(5, 3, 1) for 6 tasks"]),
+        (lambda run: (run / "20-steps/route.npy").unlink(), ["20-steps/route.npy", "not found"]),
+        (lambda run: (run / "best/config.json").unlink(), ["holds no checkpoint"]),
+        (
+            lambda run: (run / "best/config.json").write_text('{"encoder_layers": 1, "decoder_layers": 1}'),
+            ["has 1 + 1 layers", "3"],
+        ),
+        (lambda run: (run / "losses.csv").write_bytes(b'"\x00'), ["losses.csv", "cannot be read"]),
+        (
+            lambda run: (run / "best/eval-test-performance.csv").write_text("a,b\n1,2\n"),
+            ["eval-test-performance.csv", "was not written by --do_predict"],
+        ),
+    ],
+)
+def test_damaged_runs_are_told(place, capsys, damage, fragments):
+    damage(place.folder / "one")
+    told = refused(place, capsys, lambda: report.main([str(place.folder / "one"), "--permutations", "20"]))
+    assert_told(told.err.splitlines(), *fragments)
+
+
+def test_routes_of_other_sizes_cannot_be_compared(place, capsys):
+    values_NLE = np.random.default_rng(0).dirichlet(np.ones(2), (6, 3))
+    write_run(place.folder / "small", {5: values_NLE}, gym=place.gym)
+    words = [str(place.folder / "one"), "--before", str(place.folder / "small")]
+    told = refused(place, capsys, lambda: inspect_routes.main(words))
+    assert_told(told.err.splitlines(), "3 layers x 2 experts and 3 layers x 3 experts")
