@@ -20,11 +20,12 @@ setup(
     packages=find_packages(include=["routing_moe*", "dataloader*", "task*"]),
     package_data={
         "dataloader": ["*.json", "*.csv", "splits/*.json"],
+        "routing_moe.analysis.page": ["*.html", "*.css", "*.js"],
         "task.skill_gym": ["tiny_bart/*"],
     },
     install_requires=REQUIREMENTS,
     extras_require={
-        "test": ["pytest>=8,<10", "rouge>=1.0.1,<2", "ruff>=0.9,<1", RAY, *SENTENCES],
+        "test": ["pytest>=8,<10", "rouge>=1.0.1,<2", "ruff>=0.9,<1", "selenium>=4.20,<5", RAY, *SENTENCES],
         "tensorboard": ["tensorboard>=2.14"],
         "ray": [RAY],
         "sentences": SENTENCES,

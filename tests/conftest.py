@@ -233,3 +233,25 @@ def starts(originals):
     for name, changed in flags.items():
         assert run(originals.gym, originals.bart, originals.folder / name, **changed) == 0
     return {"run": originals.out} | {name: originals.folder / name for name in flags}
+
+
+# ---- the report page (page_browser.py)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    from page_browser import started_browser
+
+    yield from started_browser(tmp_path_factory.mktemp("profile"))
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    """A page in the browser, which must have been quiet in the end: no console message, no request."""
+    from page_browser import Page
+
+    page = Page(browser, tmp_path)
+    page.complaints()
+    yield page
+    assert page.complaints() == []
+    assert page.js("return performance.getEntriesByType('resource').map(entry => entry.name)") == []

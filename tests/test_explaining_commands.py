@@ -239,7 +239,6 @@ def test_several_runs_and_what_switching_off_found(place):
     ablation = data["runs"][0]["ablation"]
     hot = [task["name"] for task in data["tasks"]].index("hot")
     assert ablation["tasks"][0] == hot
-    assert ablation["base"] == [0.8, 0.8]
     assert ablation["drops"][:3] == [[0.5, 0.5], [0.0, 0.0], [None, None]]
     assert len(ablation["drops"]) == 9
     assert ablation["features"][0]["experts"] == [[0, 1], [2, 2]]

@@ -53,17 +53,15 @@ def _read(path: Path) -> pd.DataFrame | None:
 def _singles(table: pd.DataFrame | None, routes: Routes, number: Mapping[str, int]) -> dict:
     """Drops by column, an expert of a layer, and task; None for experts that were not switched off."""
     if table is None:
-        return {"tasks": [], "base": [], "drops": []}
+        return {"tasks": [], "drops": []}
     tasks = [task for task in dict.fromkeys(table["task"]) if task in number]
-    before = table.groupby("task")["before"].first()
     wide = table.set_index(["layer", "expert", "task"])["drop"]
     drops = [
         [rounded(wide.get((layer, expert, task))) for task in tasks]
         for layer in routes.layers
         for expert in range(routes.experts)
     ]
-    base = [rounded(before[task]) for task in tasks]
-    return {"tasks": [number[task] for task in tasks], "base": base, "drops": drops}
+    return {"tasks": [number[task] for task in tasks], "drops": drops}
 
 
 def _features(table: pd.DataFrame | None, routes: Routes) -> list[dict]:

@@ -75,7 +75,7 @@ def load_routes(
     if not steps:
         if step not in ("best", "last"):
             raise InputError(
-                f"--step {step}: {place} holds no routes by step ({place}/<step>-steps/route.npy)"
+                f"--{flag} {step}: {place} holds no routes by step ({place}/<step>-steps/route.npy)"
             )
         return _routes_of_checkpoint(place, kind)
     wanted = _step_of(place, steps, step, flag)

@@ -1,0 +1,88 @@
+// Curves of training: a chart per group of curves, all runs in it.
+
+const GROUP_TITLES = {loss: "Loss", score: "Score", route: "Routes", optimizer: "Optimizer"};
+const SCALE_APART = 20; // curves whose largest values differ by more would flatten one another in one chart
+
+function curvesSection() {
+  const charts = curveGroups().flatMap(([group, lines]) => {
+    return chartsOf(lines).map((members) => lineChart(chartTitle(group, members), styledLines(members)));
+  });
+  if (!charts.length) return;
+  section(
+    "curves",
+    "Curves",
+    lead("Point at a chart, or focus it and use the arrow keys, to read its values."),
+  );
+  const grid = make(
+    "div",
+    {class: "charts"},
+    charts.map((chart) => chart.node),
+  );
+  byId("curves").append(grid);
+  const drawAll = () =>
+    charts.forEach((chart) => {
+      drawChart(chart);
+      if (chart.at === null) stopReading(chart);
+    });
+  drawAll();
+  followWidth(drawAll);
+}
+
+// [[group, [line, ...]], ...]. With several runs a run is a dash and a curve's name a hue; in a chart with
+// but one name, the run is told by both.
+function curveGroups() {
+  const groups = new Map();
+  for (const run of RUNS) {
+    for (const curve of run.curves) {
+      if (!groups.has(curve.group)) groups.set(curve.group, []);
+      groups.get(curve.group).push({run, curve});
+    }
+  }
+  return [...groups].map(([group, entries]) => {
+    return [group, entries.map(({run, curve}) => ({run, ...curve, size: largest(curve.values)}))];
+  });
+}
+
+// What tells a line from the others of its chart: its hue, and its label at the end.
+function styledLines(lines) {
+  const names = [...new Set(lines.map((line) => line.name))];
+  const oneName = names.length === 1;
+  return lines.map(({run, name, steps, values}) => {
+    const full = RUNS.length > 1 ? `${name}, ${run.name}` : name;
+    const hue = oneName ? run.index : names.indexOf(name);
+    return {
+      name: full,
+      label: oneName && RUNS.length > 1 ? run.name : full,
+      curve: name,
+      steps,
+      values,
+      hue,
+      dash: run.index,
+    };
+  });
+}
+
+function largest(values) {
+  return values.reduce((most, value) => Math.max(most, Math.abs(value ?? 0)), 0);
+}
+
+// Lines split where sizes are far apart, a learning rate from a gradient's norm; runs of one curve stay
+// together.
+function chartsOf(lines) {
+  const sizes = new Map();
+  for (const line of lines) sizes.set(line.name, Math.max(sizes.get(line.name) ?? 0, line.size));
+  const names = [...sizes.keys()].sort((a, b) => sizes.get(b) - sizes.get(a));
+  const charts = [];
+  for (const name of names) {
+    const current = charts.at(-1);
+    if (current && sizes.get(current[0]) <= SCALE_APART * sizes.get(name)) current.push(name);
+    else charts.push([name]);
+  }
+  return charts.map((members) => lines.filter((line) => members.includes(line.name)));
+}
+
+function chartTitle(group, lines) {
+  const names = new Set(lines.map((line) => line.name));
+  const title = GROUP_TITLES[group] ?? group;
+  return names.size === 1 ? `${title}: ${[...names][0]}` : title;
+}

@@ -1,0 +1,90 @@
+// What the analyses found: features that go with experts, kinds recovered from routes, agreement of runs.
+
+function correlationsSection() {
+  const runs = RUNS.filter((run) => run.correlations);
+  if (!runs.length) return;
+  const view = {run: runs[0], text: ""};
+  const note = make("p", {class: "lead"});
+  const table = sortableTable({
+    caption: "Correlations of features with experts",
+    columns: correlationColumns(view),
+    rows: [],
+    onRow: (row) => selectExpert(view.run, row[1], row[2]),
+  });
+  const showRun = (run) => {
+    view.run = run;
+    view.most = largest(run.correlations.rows.map((row) => row[3]));
+    note.textContent = run.correlations.note;
+    table.setRows(run.correlations.rows);
+  };
+  const filter = textFilter((text) => table.filter((row) => row[0].toLowerCase().includes(text)), "feature");
+  const tools = make("div", {class: "tools"}, runChoice(runs, showRun), labelled("filter", filter));
+  section("correlations", "Correlations", note, tools, table.node);
+  table.node.id = "correlation-table";
+  showRun(runs[0]);
+}
+
+function correlationColumns(view) {
+  const value = (index) => (row) => row[index];
+  const r = (row) => [signed(row[3], 3), signedBar(row[3], view.most)];
+  return [
+    {label: "feature", value: value(0)},
+    {label: "layer", value: value(1), show: (row) => view.run.layers[row[1]], shape: "tight"},
+    {
+      label: "expert",
+      value: value(2),
+      show: (row) => expertButton(view.run, row[1], row[2], String(row[2])),
+      number: true,
+    },
+    {label: "r", value: value(3), show: r, number: true},
+    {label: "p", value: value(4), show: (row) => probability(row[4]), number: true},
+    {
+      label: "q",
+      value: value(5),
+      show: (row) => probability(row[5]),
+      number: true,
+      note: "p after correction",
+    },
+    {label: "n", value: value(6), number: true, note: "tasks with the feature"},
+  ];
+}
+
+function recoverySection() {
+  const runs = RUNS.filter((run) => run.recovery);
+  if (!runs.length) return;
+  const grid = make("div", {class: "charts"});
+  section("recovery", "Recovery of kinds", grid);
+  const heads = [["what"], ["tasks", true], ["AMI", true], ["p", true], ["Mantel r", true], ["p", true]];
+  for (const run of runs) {
+    const rows = run.recovery.rows.map(([what, tasks, ami, amiP, mantel, mantelP]) => {
+      return [what, String(tasks), fixed(ami), probability(amiP), fixed(mantel), probability(mantelP)];
+    });
+    const caption = `Recovery of kinds of task, ${run.name}`;
+    const heading = runs.length > 1 ? make("h3", {}, run.name) : null;
+    const table = scrollBox(caption, plainTable(caption, heads, rows));
+    grid.append(make("div", {}, heading, lead(run.recovery.note), table));
+  }
+}
+
+function stabilitySection() {
+  if (!DATA.stability.length) return;
+  const node = section("stability", "Stability", lead(STABILITY_LEAD));
+  for (const pair of DATA.stability) {
+    const names = `${RUNS[pair.a].name} and ${RUNS[pair.b].name}`;
+    const chance = `by chance ${fixed(pair.chance)}, p ${probability(pair.p)}`;
+    const numbers = `overlap ${fixed(pair.overlap)}, ${chance}`;
+    const heads = [["layer"], ["overlap", true], ["experts matched"]];
+    const rows = pair.layers.map(([layer, shared, matched]) => [
+      layer,
+      [fixed(shared), bar(shared)],
+      matched,
+    ]);
+    const table = plainTable(`Agreement by layer, ${names}`, heads, rows);
+    const summary = make("summary", {}, make("strong", {}, names), " ", make("span", {}, numbers));
+    node.append(make("details", {class: "pair"}, summary, scrollBox(`Agreement by layer, ${names}`, table)));
+  }
+}
+
+const STABILITY_LEAD =
+  "How far two runs route alike once their experts are renamed to match as well as they can, and how far " +
+  "unrelated routes would. Open a pair to see its layers.";

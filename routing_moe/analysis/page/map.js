@@ -1,0 +1,264 @@
+// The heat map of one run: a canvas for the weights, real elements for all that is named or can be pressed.
+// It is an ARIA grid: rows with a head each, two rows of column heads, and one cell that moves with the
+// cursor (thousands of cells would make the page slow, and the one under the cursor is all that can be
+// focused).
+
+const COARSE = matchMedia("(pointer: coarse)").matches;
+const STRIPS = 34; // pixels beside a name: two strips of colour and the rank of a neighbour
+const SCROLL_BAR = 16;
+const LARGEST_CANVAS = 8192; // pixels a side; browsers draw nothing on larger ones
+const NEAR_ROWS = 8; // neighbours marked in the map
+
+function routeMap(run) {
+  const map = {run, order: run.tasks, byKind: true, cursor: {row: 0, column: 0}, rows: new Map(), near: []};
+  map.canvas = make("canvas", {"aria-hidden": "true"});
+  map.columnMark = make("div", {class: "column-mark", hidden: true, "aria-hidden": "true"});
+  map.hover = make("div", {class: "hover-mark", hidden: true, "aria-hidden": "true"});
+  map.cell = make("div", {class: "map-cell", role: "gridcell"});
+  map.body = make("div", {class: "map-body", role: "rowgroup"}, map.canvas, map.columnMark, map.hover);
+  map.heads = [];
+  map.grid = mapGrid(map);
+  map.scroller = make("div", {class: "map-scroll"}, map.grid);
+  run.tasks.forEach((task) => map.rows.set(task, mapRow(map, task)));
+  map.node = make("figure", {class: "map-figure"}, mapCaption(run), map.scroller);
+  return map;
+}
+
+function mapCaption(run) {
+  const sizes = [
+    [run.tasks.length, "task"],
+    [run.layers.length, "layer"],
+    [run.experts, "expert"],
+  ];
+  const size = sizes.map(([number, name]) => counted(number, name)).join(" × ");
+  return make("figcaption", {}, make("strong", {}, run.name), make("span", {}, size));
+}
+
+function mapGrid(map) {
+  const {run} = map;
+  const names = {
+    role: "grid",
+    class: "map",
+    "aria-label": `Routes of ${run.name}: tasks by experts`,
+    "aria-describedby": "map-keys",
+    "aria-rowcount": String(run.tasks.length + 2),
+    "aria-colcount": String(run.columns + 1),
+  };
+  return make("div", names, layerHeads(run), expertHeads(map), map.body);
+}
+
+function layerHeads(run) {
+  const heads = run.layers.map((layer) => {
+    const span = {"aria-colspan": String(run.experts), style: {"--span": String(run.experts)}};
+    return make("span", {class: "layer-head", role: "columnheader", ...span}, layer);
+  });
+  return make("div", {class: "map-layers", role: "row", "aria-rowindex": "1"}, corner("layer"), heads);
+}
+
+function corner(text) {
+  return make("span", {class: "map-corner", role: "columnheader"}, text);
+}
+
+function expertHeads(map) {
+  const {run} = map;
+  const cells = Array.from({length: run.columns}, (_, column) => {
+    const {layer, expert} = expertOf(run, column);
+    const pick = () => {
+      moveCursor(map, -1, column, false);
+      selectExpert(run, layer, expert);
+    };
+    const names = {"data-column": column, "aria-label": expertName(run, layer, expert)};
+    const button = make("button", {type: "button", tabindex: "-1", onclick: pick, ...names}, String(expert));
+    map.heads.push(button);
+    const first = expert === 0 && layer > 0 ? " first" : "";
+    return make("span", {class: `expert-head${first}`, role: "columnheader"}, button);
+  });
+  return make("div", {class: "map-experts", role: "row", "aria-rowindex": "2"}, corner("expert"), cells);
+}
+
+function mapRow(map, task) {
+  const {name, category, subcategory} = TASKS[task];
+  const strip = (colour) =>
+    make("i", {class: "strip", style: {"background-color": colour}, "aria-hidden": "true"});
+  const pick = () => {
+    moveCursor(map, map.order.indexOf(task), -1, false);
+    selectTask(task);
+  };
+  const button = taskButton(task, {
+    class: "row-name",
+    tabindex: "-1",
+    onclick: pick,
+    title: name,
+    "aria-label": name,
+  });
+  const rank = make("span", {class: "rank", "aria-hidden": "true"});
+  const strips = [strip(kindColour(category)), strip(kindColour(category, subcategory))];
+  const head = make("div", {class: "row-head", role: "rowheader"}, button, rank, strips);
+  return {node: make("div", {class: "map-row", role: "row"}, head), button, rank};
+}
+
+// ------------------------------------------------------------------ sizes
+
+// Called when the page's width changes too: a map takes the room it finds and scrolls where that is too
+// little.
+function layOut(map) {
+  const {run} = map;
+  const room = map.node.clientWidth - 2;
+  const numberWidth = run.experts > 10 ? 16 : 13;
+  const fewest = Math.max(COARSE ? 20 : numberWidth, Math.ceil(38 / run.experts)); // a layer's name needs 38
+  map.rowHeight = COARSE ? 26 : run.tasks.length <= 40 ? 20 : 16;
+  const fontSize = map.rowHeight <= 16 ? 11 : 12;
+  const longest = longestName(map, fontSize) + STRIPS + 8;
+  const least = Math.min(longest, Math.max(130, room * 0.22));
+  const heat = room - SCROLL_BAR;
+  // Names in full come first, up to a limit; what they leave makes the cells wider.
+  map.cellWidth = Math.max(fewest, Math.min(26, Math.floor((heat - Math.min(longest, 230)) / run.columns)));
+  map.names = Math.round(Math.max(least, Math.min(longest, heat - map.cellWidth * run.columns)));
+  const sizes = {
+    "--names": map.names,
+    "--cell": map.cellWidth,
+    "--row": map.rowHeight,
+    "--name-font": fontSize,
+  };
+  for (const [name, value] of Object.entries(sizes)) map.node.style.setProperty(name, `${value}px`);
+  map.grid.style.width = `${map.names + map.cellWidth * run.columns}px`;
+  nameRows(map, fontSize);
+  if (map.cell.isConnected) placeCell(map, map.cursor.row, map.cursor.column);
+  drawHeat(map);
+  placeMarks(map);
+}
+
+function longestName(map, fontSize) {
+  const pen = namePen(map, fontSize);
+  return Math.ceil(Math.max(...map.run.tasks.map((task) => pen.measureText(TASKS[task].name).width)));
+}
+
+function namePen(map, fontSize) {
+  const pen = map.canvas.getContext("2d");
+  pen.font = `${fontSize}px ${getComputedStyle(document.body).fontFamily}`;
+  return pen;
+}
+
+// A name too long for its room loses its middle: names of one family begin alike and differ at the end.
+function nameRows(map, fontSize) {
+  const pen = namePen(map, fontSize);
+  const room = map.names - STRIPS - 12;
+  for (const [task, {button}] of map.rows) {
+    const letters = Array.from(TASKS[task].name);
+    let kept = letters.length;
+    const shown = () =>
+      `${letters.slice(0, Math.floor(kept / 2)).join("")}…${letters.slice(-Math.ceil(kept / 2)).join("")}`;
+    let text = TASKS[task].name;
+    while (kept > 4 && pen.measureText(text).width > room) {
+      kept -= 1;
+      text = shown();
+    }
+    button.textContent = text;
+  }
+}
+
+function setOrder(map, order, byKind) {
+  const task = map.order[map.cursor.row];
+  map.order = order.filter((entry) => map.run.rowOf.has(entry));
+  map.byKind = byKind;
+  if (task !== undefined) map.cursor.row = map.order.indexOf(task);
+  placeRows(map);
+  drawHeat(map);
+}
+
+function placeRows(map) {
+  const nodes = map.order.map((task, place) => {
+    const {node} = map.rows.get(task);
+    node.setAttribute("aria-rowindex", String(place + 3));
+    node.classList.toggle("new-kind", map.byKind && place > 0 && isNewKind(map, place));
+    return node;
+  });
+  map.body.append(...nodes);
+  moveCursor(map, map.cursor.row, map.cursor.column, false);
+}
+
+function isNewKind(map, place) {
+  return TASKS[map.order[place]].category !== TASKS[map.order[place - 1]].category;
+}
+
+// ------------------------------------------------------------------ drawing
+
+function drawHeat(map) {
+  const {run, canvas, cellWidth, rowHeight} = map;
+  const [width, height] = [cellWidth * run.columns, rowHeight * map.order.length];
+  const dense = Math.min(window.devicePixelRatio || 1, LARGEST_CANVAS / Math.max(width, height, 1));
+  canvas.width = Math.round(width * dense);
+  canvas.height = Math.round(height * dense);
+  setStyle(canvas, {width: `${width}px`, height: `${height}px`});
+  const pen = canvas.getContext("2d");
+  pen.scale(canvas.width / width, canvas.height / height);
+  const colours = heatTable();
+  map.order.forEach((task, place) => {
+    const weights = run.routes[run.rowOf.get(task)];
+    weights.forEach((weight, column) => {
+      pen.fillStyle = colours[Math.max(0, Math.min(1000, Math.round(weight)))];
+      pen.fillRect(column * cellWidth, place * rowHeight, cellWidth, rowHeight);
+    });
+  });
+  drawLines(map, pen, width, height);
+}
+
+function drawLines(map, pen, width, height) {
+  const {run} = map;
+  const {grid, border} = LINES[scheme()];
+  for (let layer = 1; layer < run.layers.length; layer += 1) {
+    // Between encoder and decoder, as in the printed pictures, a line that cannot be overlooked.
+    const isSeam = run.layers[layer].split(" ")[0] !== run.layers[layer - 1].split(" ")[0];
+    pen.fillStyle = isSeam ? border : grid;
+    const thick = isSeam ? 2 : 1;
+    pen.fillRect(layer * run.experts * map.cellWidth - thick / 2, 0, thick, height);
+  }
+  pen.fillStyle = grid;
+  map.order.forEach((_, place) => {
+    if (map.byKind && place > 0 && isNewKind(map, place))
+      pen.fillRect(0, place * map.rowHeight - 0.5, width, 1);
+  });
+}
+
+// ------------------------------------------------------------------ marks of the selection
+
+function markSelection(map, chosen) {
+  map.chosen = chosen;
+  const isTask = chosen?.kind === "task" && map.run.rowOf.has(chosen.task);
+  map.near = isTask ? nearestTasks(map.run, chosen.task).slice(0, NEAR_ROWS) : [];
+  const ranks = new Map(map.near.map((near, index) => [near.task, index + 1]));
+  for (const [task, row] of map.rows) {
+    const own = isTask && task === chosen.task;
+    row.node.classList.toggle("is-selected", own);
+    row.node.classList.toggle("is-near", ranks.has(task));
+    row.rank.textContent = own ? "▸" : String(ranks.get(task) ?? "");
+    row.button.setAttribute("aria-pressed", String(own));
+  }
+  placeMarks(map);
+  if (isTask) scrollToRow(map, map.order.indexOf(chosen.task));
+}
+
+function placeMarks(map) {
+  const {run, chosen} = map;
+  const here = chosen?.kind === "expert" && chosen.run === run.index;
+  const column = here ? columnOf(run, chosen.layer, chosen.expert) : -1;
+  map.heads.forEach((head, index) => head.setAttribute("aria-pressed", String(index === column)));
+  map.columnMark.hidden = !here;
+  if (!here) return;
+  const left = map.names + column * map.cellWidth;
+  setStyle(map.columnMark, {left: `${left}px`, width: `${map.cellWidth}px`});
+  const {scroller} = map;
+  const hiddenBy = left + map.cellWidth - scroller.scrollLeft - scroller.clientWidth;
+  if (hiddenBy > 0) scroller.scrollLeft += hiddenBy + map.cellWidth;
+  if (left - scroller.scrollLeft < map.names) scroller.scrollLeft = left - map.names - map.cellWidth;
+}
+
+// Within the map's own box only: the page stays where the reader left it.
+function scrollToRow(map, place) {
+  const {scroller, rowHeight} = map;
+  const headHeight = map.body.offsetTop;
+  const top = headHeight + place * rowHeight;
+  if (top - scroller.scrollTop < headHeight) scroller.scrollTop = top - headHeight - rowHeight;
+  const hiddenBy = top + 2 * rowHeight - scroller.scrollTop - scroller.clientHeight;
+  if (hiddenBy > 0) scroller.scrollTop += hiddenBy;
+}

@@ -1,0 +1,99 @@
+// What a model answered: samples of one task, the answers of all runs to an input side by side.
+
+const LONG_INPUT = 420; // characters shown before the rest is folded away
+
+function predictionsSection() {
+  const tasks = [...new Set(RUNS.flatMap((run) => run.predictions.map((entry) => entry.task)))].sort(
+    (a, b) => a - b,
+  );
+  if (!tasks.length) return;
+  const list = make("div", {class: "samples"});
+  const count = make("p", {class: "count", role: "status"});
+  const show = (task) => {
+    const samples = joinedSamples(task);
+    count.textContent = counted(samples.length, "sample");
+    list.replaceChildren(...samples.map(sampleNode));
+  };
+  const select_ = choice([], (task) => show(Number(task)), {id: "prediction-task"});
+  for (const [category, members] of byCategory(tasks)) {
+    const options = members.map((task) => make("option", {value: String(task)}, TASKS[task].name));
+    select_.append(make("optgroup", {label: category}, options));
+  }
+  section(
+    "predictions",
+    "Predictions",
+    make("div", {class: "tools"}, labelled("task", select_)),
+    count,
+    list,
+  );
+  show(Number(select_.value));
+  onSelect((chosen) => {
+    if (chosen?.kind !== "task" || !tasks.includes(chosen.task)) return;
+    select_.value = String(chosen.task);
+    show(chosen.task);
+  });
+}
+
+// [{part, input, answers, given: [{run, prediction}]}, ...]: predictions of several runs for one input
+// joined.
+function joinedSamples(task) {
+  const found = new Map();
+  for (const run of RUNS) {
+    for (const {task: own, part, samples} of run.predictions) {
+      if (own !== task) continue;
+      for (const {input, answers, prediction} of samples) {
+        const key = JSON.stringify([part, input, answers]);
+        if (!found.has(key)) found.set(key, {part, input, answers, given: []});
+        found.get(key).given.push({run, prediction});
+      }
+    }
+  }
+  return [...found.values()];
+}
+
+function isExact(prediction, answers) {
+  return answers.some((answer) => answer.trim() === prediction.trim());
+}
+
+function sampleNode({part, input, answers, given}) {
+  const entries = [
+    [`${part} input`, foldedText(input)],
+    [answers.length === 1 ? "accepted answer" : "accepted answers", quoted(answers)],
+  ];
+  for (const {run, prediction} of given) {
+    const exact = isExact(prediction, answers);
+    const verdict = make(
+      "span",
+      {class: exact ? "verdict yes" : "verdict"},
+      `exact match: ${exact ? "yes" : "no"}`,
+    );
+    entries.push([`prediction${runSuffix(run)}`, [quoted([prediction]), verdict]]);
+  }
+  const pairs = entries.map(([term, value]) => [make("dt", {}, term), make("dd", {}, value)]);
+  return make("dl", {class: "sample"}, pairs);
+}
+
+// An empty text would look like none at all.
+function quoted(texts) {
+  return make(
+    "ul",
+    {class: "texts"},
+    texts.map((text) => {
+      return text.trim() ? make("li", {}, text) : make("li", {class: "empty"}, "(empty)");
+    }),
+  );
+}
+
+function foldedText(text) {
+  if (text.length <= LONG_INPUT) return make("span", {class: "text"}, text);
+  const start = make("span", {class: "text"}, `${text.slice(0, LONG_INPUT)}…`);
+  const all = make("span", {class: "text", hidden: true}, text);
+  const button = make("button", {type: "button", class: "quiet", "aria-expanded": "false"}, "Whole input");
+  button.addEventListener("click", () => {
+    all.hidden = !all.hidden;
+    start.hidden = !all.hidden;
+    button.setAttribute("aria-expanded", String(!all.hidden));
+    button.textContent = all.hidden ? "Whole input" : "Less";
+  });
+  return [start, all, " ", button];
+}

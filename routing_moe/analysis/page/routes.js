@@ -1,0 +1,120 @@
+// The section of the route maps: their order, legends, and the maps side by side.
+
+function routesSection() {
+  if (!ROUTED.length) return;
+  const maps = ROUTED.map(routeMap);
+  const several = ROUTED.length > 1 ? " several" : "";
+  const grid = make(
+    "div",
+    {class: `maps${several}`},
+    maps.map((map) => map.node),
+  );
+  section("routes", "Routes", lead(ROUTES_LEAD), mapTools(maps), mapKeys(), kindLegend(), grid);
+  for (const map of maps) {
+    layOut(map);
+    placeRows(map);
+    painted(() => drawHeat(map));
+    listenTo(map);
+  }
+  onSelect((chosen) => maps.forEach((map) => markSelection(map, chosen)));
+  if (sameTasks()) scrollTogether(maps);
+  followWidth(() => maps.forEach(layOut));
+}
+
+const ROUTES_LEAD =
+  "How much each task (row) leans on each expert of each layer (column). Choose a name for a task's nearest " +
+  "neighbours, scores and predictions, or an expert's number for its tasks.";
+
+function mapKeys() {
+  const text =
+    "Arrows move from cell to cell, Home and End to the ends of a row (with Ctrl of the map), Page Up " +
+    "and Page Down by ten rows, Enter selects the task, e the expert, Escape clears.";
+  const summary = make("summary", {}, "Keys on a map");
+  return make("details", {class: "legend keys"}, summary, make("p", {class: "lead", id: "map-keys"}, text));
+}
+
+function mapTools(maps) {
+  const orders = ROUTED.map((run) => [
+    run.index,
+    `similarity of route${RUNS.length > 1 ? ` in ${run.name}` : ""}`,
+  ]);
+  const reorder = (value) => {
+    const run = RUNS[Number(value)];
+    const order = value === "kind" ? TASKS.map((_, task) => task) : wholeOrder(run);
+    maps.forEach((map) => setOrder(map, value === "kind" ? map.run.tasks : order, value === "kind"));
+    maps.forEach((map) => markSelection(map, selection));
+  };
+  const select_ = choice([["kind", "kind of task"], ...orders], reorder, {id: "map-order"});
+  return make("div", {class: "tools"}, labelled("order of tasks", select_), weightLegend());
+}
+
+// A run's tasks by similarity, then those that only other runs have: rows of several maps stay level.
+function wholeOrder(run) {
+  const order = similarityOrder(run);
+  const has = new Set(order);
+  return [...order, ...TASKS.keys()].filter((task, place) => place < order.length || !has.has(task));
+}
+
+function weightLegend() {
+  const ramp = make("span", {class: "ramp", "aria-hidden": "true"});
+  painted(() => setStyle(ramp, {"background-image": gradient(HEAT[scheme()])}));
+  return make("p", {class: "weight-legend"}, "weight 0", ramp, "1");
+}
+
+// Kinds of the tasks that are drawn, each colour with its name.
+function kindLegend() {
+  const drawn = new Set(ROUTED.flatMap((run) => run.tasks));
+  const groups = byCategory([...drawn].sort((a, b) => a - b)).map(([category, tasks]) => {
+    const subs = [...new Set(tasks.map((task) => TASKS[task].subcategory))];
+    const entries = subs.map((sub) => make("li", {}, patch(kindColour(category, sub)), sub));
+    const name = make("strong", {}, patch(kindColour(category)), category);
+    return make("li", {}, name, make("ul", {}, entries));
+  });
+  const legend = make("ul", {class: "kinds"}, groups);
+  const open = window.innerWidth > 700;
+  return make(
+    "details",
+    {class: "legend", open},
+    make("summary", {}, "Colours of the kinds of task"),
+    legend,
+  );
+}
+
+function patch(colour) {
+  return make("i", {class: "patch", "aria-hidden": "true", style: {"background-color": colour}});
+}
+
+function sameTasks() {
+  return ROUTED.every((run) => run.tasks.length === ROUTED[0].tasks.length);
+}
+
+function scrollTogether(maps) {
+  for (const map of maps) {
+    map.scroller.addEventListener(
+      "scroll",
+      () => {
+        for (const other of maps) {
+          // Setting the same value fires no event, so this comes to rest.
+          if (other !== map && other.scroller.scrollTop !== map.scroller.scrollTop) {
+            other.scroller.scrollTop = map.scroller.scrollTop;
+          }
+        }
+      },
+      {passive: true},
+    );
+  }
+}
+
+// act() when the window's width has changed and come to rest for a frame; a phone's address bar changes
+// heights.
+function followWidth(act) {
+  let [width, waiting] = [window.innerWidth, false];
+  window.addEventListener("resize", () => {
+    if (waiting || window.innerWidth === width) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      [width, waiting] = [window.innerWidth, false];
+      act();
+    });
+  });
+}

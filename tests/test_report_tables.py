@@ -1,0 +1,151 @@
+"""The report page in a real browser: tables that are sorted and filtered, curves, predictions."""
+
+from __future__ import annotations
+
+import pytest
+from page_browser import Keys, mean, numbers
+from page_data import page_data
+
+TABLE = "#score-table"
+DEV_RUN_1 = 4  # column: after task, category, metric and section
+
+
+def test_scores_are_sorted_by_a_column_both_ways(page):
+    data = page_data(n_tasks=30)
+    data["runs"][0]["scores"][0]["rows"][3][3] = None
+    page.open(data)
+    expected = [
+        row[3]
+        for group in data["runs"][0]["scores"]
+        if group["part"] == "dev"
+        for row in group["rows"]
+        if row[3] is not None
+    ]
+    expected = [f"{value:.3f}" for value in sorted(expected)]
+    assert page.sort(TABLE, DEV_RUN_1) == "descending"
+    assert page.cells(TABLE, DEV_RUN_1) == [*reversed(expected), "–"]
+    assert page.sort(TABLE, DEV_RUN_1) == "ascending"
+    assert page.cells(TABLE, DEV_RUN_1) == [*expected, "–"]
+    assert page.sort(TABLE, 0) == "ascending"
+    assert page.cells(TABLE, 0) == sorted(task["name"] for task in data["tasks"])
+    assert page.js(f"return document.querySelectorAll('{TABLE} [aria-sort=\"none\"]').length") > 5
+
+
+def test_scores_are_filtered_by_text_and_by_category(page):
+    data = page_data(n_tasks=30)
+    page.open(data)
+    page.fill("#scores input[type=search]", "NLI")
+    assert page.cells(TABLE, 0) == [task["name"] for task in data["tasks"] if "nli" in task["name"]]
+    assert page.texts(f"{TABLE} .count") == [f"{len(page.cells(TABLE, 0))} of 30 rows"]
+    page.fill("#scores input[type=search]", "rouge")
+    assert set(page.cells(TABLE, 2)) == {"Rouge-L"}
+    page.fill("#scores input[type=search]", "task")
+    page.choose("#score-category", "qa")
+    assert page.cells(TABLE, 0) == [task["name"] for task in data["tasks"] if task["category"] == "qa"]
+    page.fill("#scores input[type=search]", "no such thing")
+    assert page.cells(TABLE, 0) == []
+
+
+def test_means_by_category_are_means_over_tasks_of_their_mean_over_samples(page):
+    data = page_data(n_tasks=12, samples=("100_13", "100_21"))
+    page.open(data)
+    scores = {}
+    for group in data["runs"][1]["scores"]:
+        if (group["part"], group["section"]) == ("test", "train"):
+            for task, _, _, score, *_ in group["rows"]:
+                scores.setdefault(data["tasks"][task]["category"], {}).setdefault(task, []).append(score)
+    table = "#scores .table-block"
+    # category, then run 1, run 2, constant and n of dev, then of test
+    shown = dict(
+        zip(
+            page.cells(table, 0)[:4],
+            zip(page.cells(table, 6), page.cells(table, 8), strict=True),
+            strict=False,
+        )
+    )
+    for category, tasks in scores.items():
+        assert shown[category] == (
+            f"{mean([mean(values) for values in tasks.values()]):.3f}",
+            str(len(tasks)),
+        )
+    page.click("#scores .check input")
+    assert len(page.cells(TABLE, 0)) == 12
+
+
+def test_a_correlation_marks_its_expert_in_the_map(page):
+    data = page_data(n_tasks=12, n_correlations=300)
+    page.open(data)
+    rows = data["runs"][0]["correlations"]["rows"]
+    assert len(page.cells("#correlations", 0)) == 200
+    page.click("#correlations .table-block > button")
+    assert len(page.cells("#correlations", 0)) == 300
+    page.fill("#correlations input", "News")
+    assert set(page.cells("#correlations", 0)) == {"domain:news"}
+    rows = [row for row in rows if row[0] == "domain:news"]
+    place = next(place for place, row in enumerate(rows) if row[2] != 0)
+    page.click(f"#correlations tbody tr:nth-child({place + 1})")
+    _, layer, expert, *_ = rows[place]
+    name = f"enc {layer}" if layer < 2 else "dec 0"
+    assert page.texts("#detail h2") == [f"{name}, expert {expert}, run 1"]
+    assert page.labels('.expert-head [aria-pressed="true"]') == [f"{name}, expert {expert}"]
+
+
+def test_drops_are_means_over_the_tasks_of_a_category(page):
+    data = page_data(n_tasks=30, n_runs=1)
+    page.open(data)
+    ablation = data["runs"][0]["ablation"]
+    places = [
+        place for place, task in enumerate(ablation["tasks"]) if data["tasks"][task]["category"] == "qa"
+    ]
+    row = page.js(
+        "return [...document.querySelectorAll('.drops tbody tr:last-child > *')].map(n => n.textContent)"
+    )
+    assert row[:2] == ["qa", str(len(places))]
+    expected = [mean([drops[place] for place in places]) for drops in ablation["drops"]]
+    assert numbers(row[2:]) == pytest.approx(expected, abs=6e-4)
+    hardest = max(range(9), key=lambda column: mean(ablation["drops"][column]))
+    layer = ["enc 0", "enc 1", "dec 0"][hardest // 3]
+    assert page.cells("#expert-drops", 0)[0] == f"{layer}, expert {hardest % 3}"
+    worst = max(range(15), key=lambda place: ablation["drops"][hardest][place] or 0)
+    assert data["tasks"][ablation["tasks"][worst]]["name"] in page.cells("#expert-drops", 4)[0]
+
+
+def test_settings_that_differ_come_first_and_can_be_shown_alone(page):
+    page.open(page_data())
+    settings = "#setting-table"
+    assert page.cells(settings, 0)[:2] == ["seed", "warm"]
+    assert page.cells(settings, 1)[:3] == ["≠ differs", "≠ differs", ""]
+    page.click("#settings .check input")
+    assert page.cells(settings, 0) == ["seed", "warm"]
+
+
+def test_predictions_say_whether_they_match_an_answer(page):
+    data = page_data(n_tasks=12)
+    samples = data["runs"][0]["predictions"][3]["samples"]
+    samples[0]["prediction"], samples[1]["prediction"] = " it follows\n", "entailments"
+    page.open(data)
+    page.choose("#prediction-task", "3")
+    verdicts = page.texts(
+        "#predictions .sample:nth-child(1) .verdict, #predictions .sample:nth-child(2) .verdict"
+    )
+    assert verdicts[0] == "exact match: yes"
+    assert verdicts[2] == "exact match: no"
+    inputs = page.texts("#predictions .sample dd:first-of-type .text:not([hidden])")
+    assert inputs[0] == samples[0]["input"]
+    assert len(inputs[3]) < len(samples[3]["input"])
+    page.click("#predictions .sample:nth-child(4) button")
+    assert page.texts("#predictions .sample dd:first-of-type .text:not([hidden])")[3] == samples[3]["input"]
+
+
+def test_curves_are_read_by_keyboard(page):
+    data = page_data()
+    page.open(data)
+    page.js("document.querySelector('svg.chart').focus()")
+    page.type(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    step, value = (data["runs"][0]["curves"][0][field][1] for field in ("steps", "values"))
+    assert page.texts(".readout-step")[0] == f"at step {step}"
+    readout = dict(
+        zip(page.texts(".readout li span:nth-of-type(1)"), page.texts(".readout .number"), strict=True)
+    )
+    assert float(readout["train loss, run 1"]) == pytest.approx(value, abs=5e-4)
+    assert readout["dev loss, run 1"] == "–"  # measured at every fifth step only
