@@ -14,15 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
 from dataloader.ontology import UNCATEGORISED, Ontology
+from routing_moe.analysis.route_data import layer_names
 
 # Seaborn's "colorblind" palette: told apart under the common kinds of colour blindness.
 CATEGORY_COLOURS = (
@@ -51,38 +55,74 @@ def plot_routes(
     path: str | os.PathLike,
     encoder_layers: int,
     title: str | None = None,
+    layers: Sequence[str] | None = None,
 ) -> None:
     """Draws routes as a heat map and writes it to `path`: PDF if it ends in .pdf, PNG if in .png.
 
     `routes_NLE`: array or tensor, row n for `tasks[n]`, encoder layers first; 0 is white and 1 dark blue.
-    `ontology`: a `dataloader.ontology.Ontology`; tasks it does not know are drawn last, in grey. The
-    picture grows with the data, and the file appears at once (written beside, then renamed).
+    `ontology`: a `dataloader.ontology.Ontology`; tasks it does not know are drawn last, in grey. `layers`:
+    short names of the layers, where routes leave some of a model's out ("enc 1", "dec 0"); None: all are
+    there. The picture grows with the data, and the file appears at once (written beside, then renamed).
 
-    Raises ValueError if the shape does not fit the tasks, a task is listed twice, a value is not finite,
-    `encoder_layers` is out of range or the file name ends differently.
+    Raises ValueError if the shape does not fit the tasks or layers, a task is listed twice, a value is not
+    finite, `encoder_layers` is out of range or the file name ends differently.
     """
     path = Path(path)
+    check_picture_name(path)
+    write_figure(draw_routes(routes_NLE, tasks, ontology, encoder_layers, title, layers).figure, path)
+
+
+@dataclass(frozen=True, eq=False)
+class RouteMap:
+    """A picture that is drawn but not written; `show` puts other values into it."""
+
+    figure: Figure
+    heat: Axes
+    image: AxesImage
+    title: Text | None
+    order: list[int]  # row n of the picture is row order[n] of the routes
+
+    def show(self, routes_NLE, title: str) -> None:
+        """Other routes of the same tasks, and another title of no more lines. All else stays."""
+        self.image.set_data(_as_array(routes_NLE)[self.order].reshape(len(self.order), -1))
+        if self.title:
+            self.title.set_text(_broken(title, self.figure.get_figwidth()))
+
+
+def draw_routes(
+    routes_NLE,
+    tasks: Sequence[str],
+    ontology: Ontology,
+    encoder_layers: int,
+    title: str | None = None,
+    layers: Sequence[str] | None = None,
+    what: str = "weight of the expert",
+    colours: str = HEAT_COLOURS,
+    limits: tuple[float, float] = (0.0, 1.0),
+) -> RouteMap:
+    """The picture of `plot_routes`, which see; what: is told at the colour bar, limits: are its ends."""
     routes_NLE = _as_array(routes_NLE)
-    _check(routes_NLE, tasks, encoder_layers, path)
+    _check(routes_NLE, tasks, encoder_layers, layers)
     row_of = {task: row for row, task in enumerate(tasks)}
     ordered = ontology.order(tasks)
-    routes_NLE = routes_NLE[[row_of[task] for task in ordered]]
+    order = [row_of[task] for task in ordered]
     kinds = [ontology.category(task) for task in ordered]
     colour_of = kind_colours(ontology)
     place = _Layout.measure(ordered, kinds, routes_NLE.shape[1:], title)
+    scale = ScalarMappable(Normalize(*limits), colours)
 
     figure = Figure(figsize=(place.width, place.height))
     FigureCanvasAgg(figure)
-    _draw_heat(figure, place, routes_NLE, encoder_layers, kinds)
+    layers = layers or layer_names(encoder_layers, range(routes_NLE.shape[1]))
+    heat = _draw_heat(figure, place, routes_NLE[order], layers, encoder_layers, kinds, scale)
     left = place.heat_left - GAP / 2 - 2 * STRIP_WIDTH
     strips = axes_at(figure, left, place.heat_top, 2 * STRIP_WIDTH, place.heat_height)
     draw_strips(strips, kinds, colour_of)
     name_rows(strips, ordered, place.font)
-    _draw_colour_bar(figure, place)
+    _draw_colour_bar(figure, place, scale, what)
     draw_legend(figure, place.legend_left, place.heat_top + COLOUR_BAR_HEIGHT, kinds, colour_of)
-    if title:
-        draw_title(figure, place.title)
-    write_figure(figure, path)
+    written = draw_title(figure, place.title) if title else None
+    return RouteMap(figure, heat, heat.images[0], written, order)
 
 
 def _as_array(routes) -> np.ndarray:
@@ -91,7 +131,9 @@ def _as_array(routes) -> np.ndarray:
     return np.asarray(routes, dtype=np.float64)
 
 
-def _check(routes_NLE: np.ndarray, tasks: Sequence[str], encoder_layers: int, path: Path) -> None:
+def _check(
+    routes_NLE: np.ndarray, tasks: Sequence[str], encoder_layers: int, layers: Sequence[str] | None
+) -> None:
     shape = routes_NLE.shape
     if len(shape) != 3 or 0 in shape:
         raise ValueError(f"routes have shape {shape}, expected (tasks, layers, experts)")
@@ -105,7 +147,8 @@ def _check(routes_NLE: np.ndarray, tasks: Sequence[str], encoder_layers: int, pa
         raise ValueError("routes hold values that are not finite")
     if not 0 <= encoder_layers <= shape[1]:
         raise ValueError(f"encoder_layers is {encoder_layers}, the routes have {shape[1]} layers in all")
-    check_picture_name(path)
+    if layers is not None and len(layers) != shape[1]:
+        raise ValueError(f"{len(layers)} layer names for routes of {shape[1]} layers")
 
 
 def check_picture_name(path: Path) -> None:
@@ -146,27 +189,25 @@ class _Layout:
         heat_left = MARGIN + names + GAP + 2 * STRIP_WIDTH + GAP / 2
         legend_width, legend_height = legend_size(kinds)
         width = heat_left + heat_width + 2 * GAP + max(legend_width, 1.9) + MARGIN
-        wrapped = textwrap.fill(title, max(30, int((width - 2 * MARGIN) * 11))) if title else ""
+        wrapped = _broken(title, width) if title else ""
         title_height = 0.2 * (wrapped.count("\n") + 1) + GAP if wrapped else 0.0
         heat_top = MARGIN + title_height + 0.34
         below = 0.3 if _labels_below(len(tasks)) else 0.0
         height = heat_top + max(heat_height + below, COLOUR_BAR_HEIGHT + legend_height) + MARGIN
         return cls(
-            width,
-            height,
-            row_height,
-            column_width,
-            heat_left,
-            heat_top,
-            heat_width,
-            heat_height,
-            font,
-            wrapped,
-        )
+            width, height, row_height, column_width, heat_left, heat_top,
+            heat_width, heat_height, font, wrapped,
+        )  # fmt: skip
 
     @property
     def legend_left(self) -> float:
         return self.heat_left + self.heat_width + 2 * GAP
+
+
+def _broken(title: str, width: float) -> str:
+    """The title in lines that fit a figure of this width."""
+    characters = max(30, int((width - 2 * MARGIN) * 11))
+    return "\n".join(textwrap.fill(line, characters) for line in title.splitlines())
 
 
 def axes_at(figure: Figure, left: float, top: float, width: float, height: float):
@@ -197,11 +238,13 @@ def shown_name(task: str) -> str:
     return task if len(task) <= LONGEST_NAME else f"{task[: half - 1]}…{task[-half:]}"
 
 
-def draw_title(figure: Figure, title: str, scale: float = 1.0) -> None:
+def draw_title(figure: Figure, title: str, scale: float = 1.0) -> Text:
     """Writes a title, broken into lines already, into the upper left corner; scale: of letters and margin."""
     width, height = figure.get_size_inches()
     left, top = MARGIN * scale / width, (height - MARGIN * scale) / height
-    figure.text(left, top, title, va="top", fontsize=11 * scale).set_parse_math(False)
+    text = figure.text(left, top, title, va="top", fontsize=11 * scale)
+    text.set_parse_math(False)
+    return text
 
 
 def _labels_below(n_tasks: int) -> bool:
@@ -211,14 +254,15 @@ def _labels_below(n_tasks: int) -> bool:
 # ---------------------------------------------------------------------------- the heat map
 
 
-def _draw_heat(figure: Figure, place: _Layout, routes_NLE: np.ndarray, encoder_layers: int, kinds) -> None:
+def _draw_heat(
+    figure: Figure, place: _Layout, routes_NLE, layers: Sequence[str], encoder_layers: int, kinds, scale
+) -> Axes:
     n_tasks, n_layers, n_experts = routes_NLE.shape
     axes = axes_at(figure, place.heat_left, place.heat_top, place.heat_width, place.heat_height)
     columns = n_layers * n_experts
     axes.imshow(
-        routes_NLE.reshape(n_tasks, columns),
-        cmap=HEAT_COLOURS, vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest",
-        extent=(0, columns, n_tasks, 0),
+        routes_NLE.reshape(n_tasks, columns), cmap=scale.cmap, norm=scale.norm,
+        aspect="auto", interpolation="nearest", extent=(0, columns, n_tasks, 0),
     )  # fmt: skip
     for layer in range(1, n_layers):
         if layer != encoder_layers:
@@ -229,8 +273,7 @@ def _draw_heat(figure: Figure, place: _Layout, routes_NLE: np.ndarray, encoder_l
 
     axes.set_xticks([])
     axes.set_yticks([])
-    for layer in range(n_layers):
-        name = f"enc {layer}" if layer < encoder_layers else f"dec {layer - encoder_layers}"
+    for layer, name in enumerate(layers):
         middle = (layer + 0.5) * n_experts
         label = dict(xycoords=("data", "axes fraction"), textcoords="offset points", ha="center", fontsize=8)
         axes.annotate(name, (middle, 1), xytext=(0, 12), va="bottom", **label)
@@ -242,14 +285,15 @@ def _draw_heat(figure: Figure, place: _Layout, routes_NLE: np.ndarray, encoder_l
         axes.tick_params(
             axis="x", top=False, bottom=False, labeltop=True, labelbottom=False, labelsize=size, pad=1.5
         )
+    return axes
 
 
-def _draw_colour_bar(figure: Figure, place: _Layout) -> None:
+def _draw_colour_bar(figure: Figure, place: _Layout, scale: ScalarMappable, what: str) -> None:
     axes = axes_at(figure, place.legend_left, place.heat_top, 1.6, 0.13)
-    mappable = ScalarMappable(Normalize(0.0, 1.0), HEAT_COLOURS)
-    bar = Colorbar(axes, mappable, orientation="horizontal", ticks=[0, 0.5, 1])
+    low, high = scale.get_clim()
+    bar = Colorbar(axes, scale, orientation="horizontal", ticks=[low, (low + high) / 2, high])
     bar.ax.tick_params(labelsize=7, length=2, pad=1.5)
-    bar.ax.set_title("weight of the expert", fontsize=8, loc="left", pad=3)
+    bar.ax.set_title(what, fontsize=8, loc="left", pad=3)
 
 
 # ---------------------------------------------------------------------------- kinds of tasks

@@ -1,0 +1,116 @@
+"""How the routes of a run came about: an animation of its route maps, curves over training, and their table.
+
+    python example_scripts/create_gif.py --run models/moe
+    python example_scripts/create_gif.py --run models/moe --routes chosen --output_dir films/moe_chosen
+    python example_scripts/create_gif.py --run models/moe --title "Learned routes" --seconds_per_frame 0.25
+
+Writes routes.gif, routes.mp4 (where ffmpeg is installed), dynamics.csv, dynamics.png and dynamics.pdf: a
+frame, or a row per layer, for every evaluation. --routes soft: at the temperature of the step; soft_t1: at
+temperature 1; chosen: the heaviest expert of each layer alone. Exits with 0; with 1 if the run was evaluated
+only once and there is nothing to animate (the others are written all the same); with 2 if something is wrong.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dataloader.errors import Faults, InputError, in_brief
+from dataloader.ontology import UNCATEGORISED, Ontology
+from routing_moe.analysis.animation import SECONDS_PER_FRAME, can_write_mp4, check_seconds, write_animation
+from routing_moe.analysis.dynamics import dynamics_table, plot_dynamics
+from routing_moe.analysis.route_data import KINDS, History, load_history
+from routing_moe.checks import ontology_path
+from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.run_state import load_run_settings, unwritable, write_text
+
+WHAT = {"soft": "Routes", "soft_t1": "Routes at temperature 1", "chosen": "Heaviest experts"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_or_guess(build_parser(), argv)
+    place = args.output_dir or args.run / "analysis"
+    try:
+        history, ontology = check(args, place)
+        title = args.title or f"{WHAT[args.routes]} of {history.name}"
+        written = write_curves(history, place, title)
+        if animated := len(history.steps) > 1:
+            written += write_animations(args, history, ontology, place, title)
+        else:
+            print(
+                f"{args.run}: evaluated once, nothing to animate; --eval_period says how often",
+                file=sys.stderr,
+            )
+    except InputError as error:
+        return tell(error)
+    except OSError as error:  # a full disk, an ffmpeg that fails
+        print(f"error: {in_brief(error)}", file=sys.stderr)
+        return 2
+    print("\n".join(map(str, written)))
+    return 0 if animated else 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--run", type=Path, required=True, help="folder of a run, with <step>-steps/route.npy")
+    add("--output_dir", type=Path, help="where to write (default: RUN/analysis)")
+    add("--routes", choices=tuple(KINDS), default="soft", help="which routes (default: %(default)s)")
+    add("--task_ontology", type=Path, metavar="FILE", help="ontology file (default: that of the run)")
+    add("--title", help="heading of the pictures (default: the run's name)")
+    seconds = dict(type=float, default=SECONDS_PER_FRAME, metavar="SECONDS")
+    add("--seconds_per_frame", **seconds, help="how long an evaluation is shown (default: %(default)s)")
+    return parser
+
+
+def check(args, place: Path) -> tuple[History, Ontology]:
+    """What is to be drawn. InputError with all that is wrong with the flags."""
+    faults = Faults()
+    try:
+        check_seconds(args.seconds_per_frame)
+    except ValueError as error:
+        faults.append(f"--seconds_per_frame is {error}")
+    history = faults.of(load_history, args.run, args.routes, flag="run")
+    if history and (fault := unwritable(place)):
+        faults.append(f"--output_dir {fault}")
+    path = args.task_ontology
+    if path is None:
+        settings = faults.of(load_run_settings, args.run) or {}
+        path = ontology_path(settings.get("train_dir") or "", settings.get("task_ontology"))
+    ontology = faults.of(Ontology.load, path, flag="task_ontology" if args.task_ontology else None)
+    if faults:
+        raise InputError(faults)
+    if all(ontology.category(task) == UNCATEGORISED for task in history.tasks):
+        where = path or "the ontology of the run is not here"
+        print(f"warning: no task has a category ({where}); name a file with --task_ontology", file=sys.stderr)
+    return history, ontology
+
+
+def write_curves(history: History, place: Path, title: str) -> list[Path]:
+    table = dynamics_table(history)
+    place.mkdir(parents=True, exist_ok=True)
+    paths = [place / f"dynamics.{kind}" for kind in ("csv", "png", "pdf")]
+    write_text(paths[0], table.to_csv(index=False))
+    for path in paths[1:]:
+        plot_dynamics(table, path, title)
+    return paths
+
+
+def write_animations(args, history: History, ontology: Ontology, place: Path, title: str) -> list[Path]:
+    kinds = ["gif", "mp4"] if can_write_mp4() else ["gif"]
+    paths = [place / f"routes.{kind}" for kind in kinds]
+    for path in paths:
+        write_animation(history, ontology, path, title, args.seconds_per_frame)
+    if "mp4" not in kinds:
+        print(
+            "routes.mp4 is left out: it needs ffmpeg with an H.264 encoder, which is not here",
+            file=sys.stderr,
+        )
+    return paths
+
+
+if __name__ == "__main__":
+    sys.exit(main())
