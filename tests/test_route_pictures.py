@@ -11,12 +11,12 @@ from scipy.cluster import hierarchy
 from dataloader.ontology import Ontology
 from routing_moe.analysis import change, dendrogram, load_pictures, pictures
 from routing_moe.analysis.change import plot_change
-from routing_moe.analysis.dendrogram import linkage_of, plot_clustered
+from routing_moe.analysis.dendrogram import plot_clustered
+from routing_moe.analysis.drawing import HeatScale
 from routing_moe.analysis.load_pictures import plot_load
-from routing_moe.analysis.measures import entropy, overlap
+from routing_moe.analysis.measures import entropy, linkage_of, overlap
 from routing_moe.analysis.pictures import plot_routes
 from routing_moe.analysis.route_data import Routes, layer_names
-from routing_moe.analysis.similarity import HeatScale
 
 ONTOLOGY = Ontology.load()
 SCALE = HeatScale("overlap of routes", "Blues", 0.0, 1.0)

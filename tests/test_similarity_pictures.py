@@ -7,7 +7,8 @@ from conftest import assert_apart_and_inside
 
 from dataloader.ontology import Ontology
 from routing_moe.analysis import similarity
-from routing_moe.analysis.similarity import HeatScale, Panel, plot_agreement, plot_similarities
+from routing_moe.analysis.drawing import HeatScale
+from routing_moe.analysis.similarity import Panel, plot_agreement, plot_similarities
 
 ONTOLOGY = Ontology.load()
 

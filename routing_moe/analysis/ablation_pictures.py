@@ -21,26 +21,27 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.pictures import (
+from routing_moe.analysis.drawing import (
     CATEGORY_COLOURS,
+    DARK,
+    FONT,
+    LETTERS,
+    SMALL,
+    WIDTH,
     axes_at,
     check_picture_name,
-    draw_routes,
     draw_title,
     shown_name,
     text_width,
     write_figure,
 )
+from routing_moe.analysis.pictures import draw_routes
 from routing_moe.analysis.route_data import encoder_part
-from routing_moe.analysis.similarity import LETTERS
 
 COLOURS = "RdBu_r"  # red: it cost something; told apart by the colour-blind, and every cell has its number
-DARK = "0.15"
-FONT, SMALL = 7.5, 6.5
 EDGE = 0.08
 ROW, COLUMN = 0.165, 0.52
 BAR_WIDTH, BAR_HEIGHT = 1.4, 0.1
-WIDTH = 6.75  # of the text of a paper
 DOT_ROW = 0.2
 
 

@@ -13,9 +13,9 @@ from matplotlib import rc_context
 
 from dataloader.errors import in_short
 from dataloader.ontology import Ontology
-from routing_moe.analysis.pictures import check_picture_name, draw_routes, write_figure
+from routing_moe.analysis.drawing import LETTERS, check_picture_name, write_figure
+from routing_moe.analysis.pictures import draw_routes
 from routing_moe.analysis.route_data import Routes, encoder_part
-from routing_moe.analysis.similarity import LETTERS
 
 COLOURS = "RdBu"  # told apart by the colour-blind, white at 0; blue is more, as in the map of routes
 ENDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the scale; less than the first is not blown up

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from routing_moe.analysis.pictures import (
+from routing_moe.analysis.drawing import (
     CATEGORY_COLOURS,
     UNKNOWN_COLOUR,
     shown_name,

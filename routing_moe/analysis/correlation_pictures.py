@@ -18,9 +18,8 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from routing_moe.analysis.features import Features
-from routing_moe.analysis.pictures import (
-    EXPERT_LABELS_FROM,
+from routing_moe.analysis.drawing import (
+    LETTERS,
     MARGIN,
     axes_at,
     check_picture_name,
@@ -30,8 +29,9 @@ from routing_moe.analysis.pictures import (
     text_width,
     write_figure,
 )
+from routing_moe.analysis.features import Features
+from routing_moe.analysis.pictures import EXPERT_LABELS_FROM
 from routing_moe.analysis.route_data import Routes, encoder_part
-from routing_moe.analysis.similarity import LETTERS
 
 COLOURS = "RdBu_r"  # told apart by the colour-blind, white at 0
 SIGNIFICANT = 0.05

@@ -18,69 +18,43 @@ from pathlib import Path
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
-from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Normalize, to_hex
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scipy.cluster import hierarchy
-from scipy.spatial.distance import squareform
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.pictures import (
-    STRIP_WIDTH,
+from routing_moe.analysis.drawing import (
+    BAR_ROOM,
+    BAR_WIDTH,
+    LETTERS,
+    MARGIN,
+    HeatScale,
     axes_at,
     check_picture_name,
-    draw_legend,
-    draw_strips,
+    draw_scale,
     draw_title,
-    kind_colours,
-    legend_size,
-    name_rows,
     row_font,
     shown_name,
     text_width,
     write_figure,
 )
-from routing_moe.analysis.similarity import (
-    BAR_HEIGHT,
-    BAR_ROOM,
-    BAR_WIDTH,
-    BETWEEN,
-    GAP,
-    LETTERS,
-    MARGIN,
-    NARROWEST,
-    UNIT,
-    HeatScale,
+from routing_moe.analysis.kinds import (
+    STRIP_WIDTH,
+    draw_legend,
+    draw_strips,
+    kind_colours,
+    legend_size,
+    name_rows,
 )
+from routing_moe.analysis.measures import linkage_of
+from routing_moe.analysis.similarity import BETWEEN, GAP, NARROWEST, UNIT
 
 # Inches, of a heat map of up to UNIT; around a larger one, all is larger in proportion.
 TREE_WIDTH = 1.1
 TREE_AXIS = 0.4  # its numbers and their name, below
 MIXED = "0.35"  # a branch over several categories
 ROUNDING = 1e-6  # by which similarities may be off symmetric, or above 1
-
-
-def linkage_of(similarity_NN: np.ndarray) -> np.ndarray:
-    """The tree of average linkage on 1 - similarity, as scipy's (N - 1, 4) array, its leaves in best order.
-
-    Best order: the sum of distances of neighbours is the least the tree allows (Bar-Joseph et al., 2001).
-    Raises ValueError for less than two tasks, and values that are not finite, not symmetric or above 1.
-    """
-    similarity_NN = np.asarray(similarity_NN, dtype=np.float64)
-    shape = similarity_NN.shape
-    if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 2:
-        raise ValueError(f"similarities have shape {shape}, expected (tasks, tasks) of two tasks or more")
-    if not np.isfinite(similarity_NN).all():
-        raise ValueError("similarities hold values that are not finite")
-    if not np.allclose(similarity_NN, similarity_NN.T, rtol=0, atol=ROUNDING):
-        raise ValueError("similarities are not symmetric")
-    if similarity_NN.max() > 1 + ROUNDING:
-        raise ValueError(f"a similarity is {similarity_NN.max():g}, above 1")
-    distance_NN = np.maximum(0.0, 1 - (similarity_NN + similarity_NN.T) / 2)
-    np.fill_diagonal(distance_NN, 0.0)
-    return hierarchy.linkage(squareform(distance_NN), method="average", optimal_ordering=True)
 
 
 def plot_clustered(
@@ -117,7 +91,7 @@ def plot_clustered(
         strips = _draw_heat(figure, place, values_NN, scale, leaf_kinds, colour_of)
         name_rows(strips, [by_kind[leaf] for leaf in leaves], place.font)
         _draw_tree(figure, place, tree, len(leaves))
-        _draw_colour_bar(figure, place, scale)
+        draw_scale(figure, place.legend_left, place.top, scale, place.legend_zoom)
         top = place.top + BAR_ROOM * place.legend_zoom
         draw_legend(figure, place.legend_left, top, kinds, colour_of, place.legend_zoom)
         if title:
@@ -233,13 +207,3 @@ def _branch_colours(linkage: np.ndarray, kinds: Sequence[tuple[str, str]], colou
     for left, right in linkage[:, :2].astype(int):
         covered.append(covered[left] | covered[right])
     return [to_hex(colour_of[next(iter(own)), ""] if len(own) == 1 else MIXED) for own in covered]
-
-
-def _draw_colour_bar(figure: Figure, place: _Layout, scale: HeatScale) -> None:
-    zoom = place.legend_zoom
-    axes = axes_at(figure, place.legend_left, place.top + 0.2 * zoom, BAR_WIDTH * zoom, BAR_HEIGHT * zoom)
-    mappable = ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
-    ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
-    bar = Colorbar(axes, mappable, orientation="horizontal", ticks=ticks, format="%g")
-    bar.ax.tick_params(labelsize=7 * zoom, length=2 * zoom, pad=1.5 * zoom)
-    bar.ax.set_title(scale.name, fontsize=8 * zoom, loc="left", pad=3 * zoom)

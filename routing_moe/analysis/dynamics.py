@@ -21,9 +21,19 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from routing_moe.analysis import measures
-from routing_moe.analysis.pictures import axes_at, check_picture_name, draw_title, write_figure
+from routing_moe.analysis.drawing import (
+    DARK,
+    EDGE,
+    FONT,
+    LETTERS,
+    SMALL,
+    WIDTH,
+    axes_at,
+    check_picture_name,
+    draw_title,
+    write_figure,
+)
 from routing_moe.analysis.route_data import History
-from routing_moe.analysis.similarity import DARK, EDGE, FONT, LETTERS, SMALL, WIDTH
 
 ALL = "all"  # in place of a layer: the mean over layers
 PANELS = {

@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from routing_moe.analysis.pictures import CATEGORY_COLOURS, shown_name, text_width, write_figure
+from routing_moe.analysis.drawing import CATEGORY_COLOURS, shown_name, text_width, write_figure
 from routing_moe.gains import MARK, MIN_BASELINE, shown_gain, shown_task_gain
 
 GAIN_COLOUR, LOSS_COLOUR = CATEGORY_COLOURS[0], CATEGORY_COLOURS[4]  # blue, vermilion

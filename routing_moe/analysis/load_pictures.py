@@ -23,7 +23,13 @@ from matplotlib.lines import Line2D
 from routing_moe.analysis import measures
 from routing_moe.analysis.comparison import COLOURS, DASHES, MARKERS
 from routing_moe.analysis.comparison import EDGE as EDGE_COLOUR
-from routing_moe.analysis.pictures import (
+from routing_moe.analysis.drawing import (
+    DARK,
+    EDGE,
+    FONT,
+    LETTERS,
+    SMALL,
+    WIDTH,
     axes_at,
     check_picture_name,
     draw_title,
@@ -32,7 +38,6 @@ from routing_moe.analysis.pictures import (
     write_figure,
 )
 from routing_moe.analysis.route_data import Routes
-from routing_moe.analysis.similarity import DARK, EDGE, FONT, LETTERS, SMALL, WIDTH
 
 PANELS = (
     "entropy of a task's route / log E (mean, quartiles)",

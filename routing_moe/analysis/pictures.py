@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,34 +18,39 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Normalize, to_rgb
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from matplotlib.textpath import TextPath
 
-from dataloader.ontology import UNCATEGORISED, Ontology
+from dataloader.ontology import Ontology
+from routing_moe.analysis.drawing import (
+    MARGIN,
+    axes_at,
+    check_picture_name,
+    draw_title,
+    row_font,
+    shown_name,
+    text_width,
+    write_figure,
+)
+from routing_moe.analysis.kinds import (
+    STRIP_WIDTH,
+    draw_borders,
+    draw_legend,
+    draw_strips,
+    kind_colours,
+    legend_size,
+    name_rows,
+)
 from routing_moe.analysis.route_data import layer_names
 
-# Seaborn's "colorblind" palette: told apart under the common kinds of colour blindness.
-CATEGORY_COLOURS = (
-    "#0173b2", "#de8f05", "#029e73", "#cc78bc", "#d55e00", "#56b4e9", "#ece133", "#ca9161", "#fbafe4",
-)  # fmt: skip
-UNKNOWN_COLOUR = "#949494"
 HEAT_COLOURS = "Blues"
-DOTS_PER_INCH = 150
-LONGEST_NAME = 60  # characters of a task name shown
 
 # Inches.
-MARGIN = 0.15
 GAP = 0.12
-STRIP_WIDTH = 0.14
-LEGEND_ROW = 0.17
-LEGEND_PATCH = 0.11
 COLOUR_BAR_HEIGHT = 0.48
 EXPERT_LABELS_FROM = 0.085  # narrower columns get no expert numbers, they would run into each other
-WIDEST_FIGURE_DOTS = 30_000  # Agg draws at most 65 536 a side
 
 
 def plot_routes(
@@ -151,12 +156,6 @@ def _check(
         raise ValueError(f"{len(layers)} layer names for routes of {shape[1]} layers")
 
 
-def check_picture_name(path: Path) -> None:
-    """Raises ValueError unless `path` ends in .png or .pdf."""
-    if path.suffix.lower() not in (".png", ".pdf"):
-        raise ValueError(f"{path}: a picture's name must end in .png or .pdf")
-
-
 # ---------------------------------------------------------------------------- where things go
 
 
@@ -210,43 +209,6 @@ def _broken(title: str, width: float) -> str:
     return "\n".join(textwrap.fill(line, characters) for line in title.splitlines())
 
 
-def axes_at(figure: Figure, left: float, top: float, width: float, height: float):
-    """New axes at a place given in inches from the figure's left and upper edges."""
-    whole_width, whole_height = figure.get_size_inches()
-    bottom = whole_height - top - height
-    return figure.add_axes(
-        (left / whole_width, bottom / whole_height, width / whole_width, height / whole_height)
-    )
-
-
-def row_font(row_height: float) -> float:
-    """The font size, in points, of names in rows so many inches high."""
-    return min(8.0, row_height * 72 * 0.68)
-
-
-def text_width(text: str, font: float) -> float:
-    """How many inches wide a line of text is, rather too many than too few."""
-    if not text.strip():
-        return 0.0
-    outline = TextPath((0, 0), text.replace("$", "S"), size=font).get_extents()
-    return 1.06 * outline.width / 72  # letters drawn as dots are spaced a little wider than their outlines
-
-
-def shown_name(task: str) -> str:
-    """The name, or the beginning and end of one that is longer than LONGEST_NAME."""
-    half = LONGEST_NAME // 2
-    return task if len(task) <= LONGEST_NAME else f"{task[: half - 1]}…{task[-half:]}"
-
-
-def draw_title(figure: Figure, title: str, scale: float = 1.0) -> Text:
-    """Writes a title, broken into lines already, into the upper left corner; scale: of letters and margin."""
-    width, height = figure.get_size_inches()
-    left, top = MARGIN * scale / width, (height - MARGIN * scale) / height
-    text = figure.text(left, top, title, va="top", fontsize=11 * scale)
-    text.set_parse_math(False)
-    return text
-
-
 def _labels_below(n_tasks: int) -> bool:
     return n_tasks > 40
 
@@ -294,124 +256,3 @@ def _draw_colour_bar(figure: Figure, place: _Layout, scale: ScalarMappable, what
     bar = Colorbar(axes, scale, orientation="horizontal", ticks=[low, (low + high) / 2, high])
     bar.ax.tick_params(labelsize=7, length=2, pad=1.5)
     bar.ax.set_title(what, fontsize=8, loc="left", pad=3)
-
-
-# ---------------------------------------------------------------------------- kinds of tasks
-#
-# `kinds` holds the category and subcategory of each task, in the order of the picture's rows.
-
-
-def draw_borders(line: Callable, kinds: Sequence[tuple[str, str]], scale: float = 1.0) -> None:
-    """A line wherever the kind changes, thinner between subcategories; `line`: axes.axhline or axvline."""
-    for row in range(1, len(kinds)):
-        if kinds[row] != kinds[row - 1]:
-            new_category = kinds[row][0] != kinds[row - 1][0]
-            line(row, color="0.45", linewidth=scale * (0.9 if new_category else 0.35))
-
-
-def draw_strips(axes, kinds: Sequence[tuple[str, str]], colour_of: dict, across: bool = False) -> None:
-    """Fills axes with two strips of colour, category left of subcategory; across: category above it."""
-    strips = np.array([[colour_of[category, ""], colour_of[category, sub]] for category, sub in kinds])
-    extent = (0, len(kinds), 2, 0) if across else (0, 2, len(kinds), 0)
-    axes.imshow(
-        strips.swapaxes(0, 1) if across else strips, aspect="auto", interpolation="nearest", extent=extent
-    )
-    (axes.axhline if across else axes.axvline)(1, color="white", linewidth=1.5)
-    axes.spines[:].set_visible(False)
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
-def name_rows(axes, tasks: Sequence[str], font: float) -> None:
-    """Writes the tasks' names on the left of axes whose row n goes from n to n + 1."""
-    axes.set_yticks(np.arange(len(tasks)) + 0.5, [shown_name(task) for task in tasks], fontsize=font)
-    axes.tick_params(axis="y", length=0, pad=3)
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
-
-
-def kind_colours(ontology: Ontology) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """A hue per category, under (category, ""), and a shade of it per (category, subcategory).
-
-    They hang on the ontology alone, so that a kind of task has the same colour in every picture.
-    """
-    colours = dict.fromkeys((UNCATEGORISED, (UNCATEGORISED[0], "")), to_rgb(UNKNOWN_COLOUR))
-    for number, (category, subcategories) in enumerate(ontology.categories.items()):
-        hue = np.array(to_rgb(CATEGORY_COLOURS[number % len(CATEGORY_COLOURS)]))
-        colours[category, ""] = tuple(hue)
-        for sub, darkness in zip(subcategories, _shades(len(subcategories)), strict=True):
-            end = np.ones(3) if darkness < 0 else np.zeros(3)
-            colours[category, sub] = tuple(hue + (end - hue) * abs(darkness))
-    return colours
-
-
-def _shades(count: int) -> list[float]:
-    """Numbers from -0.7 (pale) to 0.6 (dark), every second one far from the last: neighbours must differ."""
-    if count == 1:
-        return [0.0]
-    pale, dark = np.array_split(np.linspace(-0.7, 0.6, count), 2)
-    return [float(half[index // 2]) for index in range(count) for half in [(pale, dark)[index % 2]]]
-
-
-def legend_size(kinds: Sequence[tuple[str, str]]) -> tuple[float, float]:
-    """Width and height, in inches, of the legend that `draw_legend` draws with scale 1."""
-    rows = _legend_rows(kinds)
-    # A third more for the categories, which are in bold.
-    width = max(text_width(sub or category, 8 if sub else 10.5) + 0.45 for category, sub in rows)
-    return width, LEGEND_ROW * len(rows)
-
-
-def draw_legend(
-    figure: Figure,
-    left: float,
-    top: float,
-    kinds: Sequence[tuple[str, str]],
-    colour_of: dict,
-    scale: float = 1.0,
-) -> None:
-    """The names of the strips' colours, at a place given in inches; scale: of letters and patches."""
-    rows = _legend_rows(kinds)
-    width, height = figure.get_figwidth() - left, LEGEND_ROW * scale * len(rows)
-    axes = axes_at(figure, left, top, width, height)
-    axes.set(xlim=(0, width / scale), ylim=(height / scale, 0))
-    axes.set_axis_off()
-    for number, (category, sub) in enumerate(rows):
-        middle = (number + 0.5) * LEGEND_ROW
-        indent = 0.15 if sub else 0.0
-        axes.add_patch(
-            Rectangle(
-                (indent, middle - LEGEND_PATCH / 2), LEGEND_PATCH, LEGEND_PATCH,
-                facecolor=colour_of[category, sub], edgecolor="0.5", linewidth=0.4,
-            )
-        )  # fmt: skip
-        weight = "normal" if sub else "bold"
-        name = axes.text(
-            indent + 0.18, middle, sub or category, va="center", fontsize=8 * scale, fontweight=weight
-        )
-        name.set_parse_math(False)
-
-
-def _legend_rows(kinds: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """[(category, "") or (category, subcategory), ...] in the order of the picture's rows."""
-    rows = []
-    for category, sub in dict.fromkeys(kinds):
-        rows += [(category, "")] if (category, sub) == UNCATEGORISED else [(category, ""), (category, sub)]
-    return list(dict.fromkeys(rows))
-
-
-# ---------------------------------------------------------------------------- the file
-
-
-def write_figure(figure: Figure, path: Path) -> None:
-    """Writes the figure at once or not at all, as the file's name ends: .png or .pdf."""
-    kind = path.suffix.lower().removeprefix(".")
-    # The same routes give the same bytes: PDF would note the time of writing.
-    metadata = {"CreationDate": None} if kind == "pdf" else None
-    dots = min(DOTS_PER_INCH, WIDEST_FIGURE_DOTS / max(figure.get_size_inches()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        figure.savefig(unfinished, format=kind, dpi=dots, metadata=metadata)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.cluster.hierarchy import fcluster
 from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import adjusted_mutual_info_score
 
 from routing_moe.analysis.features import Features
-from routing_moe.analysis.measures import overlap
+from routing_moe.analysis.measures import linkage_of, overlap
 from routing_moe.analysis.route_data import Routes
 
 PERMUTATIONS = 10_000
@@ -109,7 +109,7 @@ def _standardised(distances: np.ndarray) -> np.ndarray | None:
 
 def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
     """Numbers (N,) of at most `count` clusters by average linkage; fewer where distances tie."""
-    return fcluster(linkage(squareform(apart_NN, checks=False), "average"), count, "maxclust")
+    return fcluster(linkage_of(1 - apart_NN), count, "maxclust")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from dataloader.jsonfile import load_json_object
 from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
 from routing_moe.analysis.explained import SIGNIFICANT
-from routing_moe.analysis.pictures import kind_colours
+from routing_moe.analysis.kinds import kind_colours
 from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
 from routing_moe.analysis.recovery import recovery_table
 from routing_moe.analysis.report_ablation import ablation_data

@@ -20,54 +20,49 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.pictures import (
+from routing_moe.analysis.drawing import (
+    BAR_ROOM,
+    BAR_WIDTH,
     CATEGORY_COLOURS,
-    STRIP_WIDTH,
+    DARK,
+    EDGE,
+    FONT,
+    LETTERS,
+    MARGIN,
+    SMALL,
+    WIDTH,
+    HeatScale,
     axes_at,
     check_picture_name,
-    draw_borders,
-    draw_legend,
-    draw_strips,
+    draw_scale,
     draw_title,
-    kind_colours,
-    legend_size,
-    name_rows,
     row_font,
     shown_name,
     text_width,
     write_figure,
 )
-
-LETTERS = {"pdf.fonttype": 42}  # letters stay letters: journals ask for it
-DARK = "0.15"
+from routing_moe.analysis.kinds import (
+    STRIP_WIDTH,
+    draw_borders,
+    draw_legend,
+    draw_strips,
+    kind_colours,
+    legend_size,
+    name_rows,
+)
 
 # Inches, of a heat map of up to UNIT; a larger one has all of it but its rows larger in proportion.
 UNIT = 4.0
 NARROWEST = 2.0
-MARGIN = 0.15
 GAP = 0.06  # between strips and map
 BETWEEN = 0.3  # panels
 LINE = 0.165  # of a heading
-BAR_WIDTH, BAR_HEIGHT, BAR_ROOM = 1.5, 0.12, 0.55
 HEADING_FONT = 9.5
 MOST_COLUMNS = 3
-
-
-@dataclass(frozen=True)
-class HeatScale:
-    """What values mean, which colours they have, and the ends of the scale."""
-
-    name: str = "cosine similarity"
-    colours: str = "RdBu_r"  # told apart by the colour-blind, white at 0
-    low: float = -1.0
-    high: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +106,7 @@ def plot_similarities(
             _draw_heading(figure, place, number, panel)
             if number % place.columns == 0:
                 name_rows(strips, ordered, place.font)
-        _draw_colour_bar(figure, place, scale)
+        draw_scale(figure, place.legend_left, place.top, scale, place.legend_zoom)
         top = place.top + BAR_ROOM * place.legend_zoom
         draw_legend(figure, place.legend_left, top, kinds, colour_of, place.legend_zoom)
         if title:
@@ -237,26 +232,13 @@ def _draw_heading(figure: Figure, place: _Layout, number: int, panel: Panel) -> 
         ).set_parse_math(False)  # fmt: skip
 
 
-def _draw_colour_bar(figure: Figure, place: _Layout, scale: HeatScale) -> None:
-    zoom = place.legend_zoom
-    axes = axes_at(figure, place.legend_left, place.top + 0.2 * zoom, BAR_WIDTH * zoom, BAR_HEIGHT * zoom)
-    mappable = ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
-    ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
-    bar = Colorbar(axes, mappable, orientation="horizontal", ticks=ticks, format="%g")
-    bar.ax.tick_params(labelsize=7 * zoom, length=2 * zoom, pad=1.5 * zoom)
-    bar.ax.set_title(scale.name, fontsize=8 * zoom, loc="left", pad=3 * zoom)
-
-
 # ---------------------------------------------------------------------------- agreement with labels
 #
 # Inches; the width is that of the text of a paper.
 
-WIDTH = 6.75
-EDGE = 0.06
 DOT_ROW = 0.17
 HEADING, AXIS, KEY, SPACE = 0.2, 0.22, 0.4, 0.22
 NARROWEST_PANEL = 0.95
-FONT, SMALL = 7.5, 6.5
 SIGNIFICANT = 0.05
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 from dataloader.errors import InputError, in_brief
 from routing_moe.analysis.change import plot_change
 from routing_moe.analysis.dendrogram import plot_clustered
+from routing_moe.analysis.drawing import HeatScale
 from routing_moe.analysis.explained import stability_markdown
 from routing_moe.analysis.load_pictures import plot_load
 from routing_moe.analysis.measures import overlap
@@ -27,7 +28,6 @@ from routing_moe.analysis.pictures import plot_routes
 from routing_moe.analysis.route_data import Routes, encoder_part, load_routes
 from routing_moe.analysis.route_tables import change_table, common_routes, layer_table, neighbour_table
 from routing_moe.analysis.runs import ExplainedRun, notes_of, read_runs, safe_name
-from routing_moe.analysis.similarity import HeatScale
 from routing_moe.analysis.stability import stability
 from routing_moe.cli.console import parse_or_guess, tell
 from routing_moe.cli.routes_arguments import add_routes, add_writing, checked_output_dir

@@ -24,7 +24,8 @@ import pandas as pd
 
 from dataloader.errors import InputError, in_brief
 from dataloader.ontology import UNCATEGORISED, Ontology
-from routing_moe.analysis.similarity import HeatScale, Panel, plot_agreement, plot_similarities
+from routing_moe.analysis.drawing import HeatScale
+from routing_moe.analysis.similarity import Panel, plot_agreement, plot_similarities
 from routing_moe.cli.console import parse_or_guess, tell
 from routing_moe.results import markdown_table
 from routing_moe.run_state import write_text

@@ -9,6 +9,9 @@ function routesSection() {
     {class: `maps${several}`},
     maps.map((map) => map.node),
   );
+  // Small maps stand three side by side on a desktop, large ones two: else they would show too little.
+  const small = ROUTED.every((run) => run.layers.length * run.experts <= 24);
+  grid.style.setProperty("--least-map", small ? "420px" : "600px");
   section("routes", "Routes", lead(ROUTES_LEAD), mapTools(maps), mapKeys(), kindLegend(), grid);
   for (const map of maps) {
     layOut(map);
