@@ -119,7 +119,8 @@ def load_task_files(
     scoring="generate",
     train_gyms: tuple[Gym, ...] = (),
 ) -> list[TaskFile]:
-    """The part's files of the chosen samples of every task, tokenized; `limit` caps the examples of each.
+    """The part's files of the chosen samples of every task, tokenized; `limit` caps the examples of each,
+    which are then evenly spread over the file.
 
     scoring: "rank" adds the answer options of the tasks that have some. train_gyms: where the train files
     that decide on them are looked for, in this order; (): in `gym`.
@@ -134,13 +135,21 @@ def load_task_files(
             every = [example for examples in by_sample.values() for example in examples]
             source = find_options(task, gym.metric(task), train_gyms or (gym,), every)
         for sample, examples in by_sample.items():
-            examples = examples[:limit]
+            examples = evenly_spread(examples, limit)
             encoded = encode(examples, tokenizer, text_format, task_ids)
             file = TaskFile(task, sample, part, gym.metric(task), examples, encoded)
             if source and source.name:
                 file = _with_options(file, source, tokenizer, text_format)
             files.append(file)
     return files
+
+
+def evenly_spread(examples: list[Example], most: int | None) -> list[Example]:
+    """At most so many of the examples, in their order: few-shot files are sorted by label, their first ones
+    have but one."""
+    if most is None or len(examples) <= most:
+        return examples
+    return [examples[i] for i in np.linspace(0, len(examples) - 1, most).round().astype(int)]
 
 
 def _with_options(file: TaskFile, source: OptionSource, tokenizer, text_format: TextFormat) -> TaskFile:

@@ -28,7 +28,7 @@ from routing_moe.analysis.ablation_job import AblationJob
 from routing_moe.analysis.ablation_tables import category_drops, drops_of, task_table
 from routing_moe.analysis.route_data import best_step
 from routing_moe.cli.ablate import main
-from routing_moe.evaluation import Decoding, load_task_files, predict
+from routing_moe.evaluation import Decoding, evenly_spread, load_task_files, predict
 
 TASKS = list(ROWS)
 FORMAT = TextFormat(max_input_length=24, max_output_length=6)
@@ -435,3 +435,9 @@ def test_models_without_experts_to_switch_off_are_told(starts, originals, tmp_pa
         AcceleratorState._reset_state(reset_partial_state=True)
         assert ablate(place) == 2
         assert fragment in capsys.readouterr().err
+
+
+def test_some_examples_of_a_file_are_spread_over_it():
+    assert evenly_spread(list("aabbccdd"), 4) == ["a", "b", "c", "d"]
+    assert evenly_spread(list("abc"), 3) == ["a", "b", "c"]
+    assert evenly_spread(list("abc"), None) == ["a", "b", "c"]

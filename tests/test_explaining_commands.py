@@ -243,7 +243,7 @@ def test_several_runs_and_what_switching_off_found(place):
     assert len(ablation["drops"]) == 9
     assert ablation["features"][0]["experts"] == [[0, 1], [2, 2]]
     assert ablation["features"][0]["groups"] == [["with feature", 3, 0.25, 0.1, None, 1, 0.5]]
-    assert "the first 8 examples" in ablation["note"]
+    assert "8 examples of each" in ablation["note"]
     assert data["runs"][1]["ablation"] is None
     assert [(pair["a"], pair["b"]) for pair in data["stability"]] == [(0, 1)]
     assert data["tasks"][hot]["features"] == ["skill:spell"]
@@ -312,6 +312,7 @@ def test_mistakes_are_told(place, capsys, command, words, fragments):
         (lambda run: np.save(run / "20-steps/route.npy", np.ones((6, 3, 3))), ["do not sum to 1"]),
         (lambda run: np.save(run / "20-steps/route.npy", np.ones((5, 3, 1))), ["(5, 3, 1) for 6 tasks"]),
         (lambda run: (run / "20-steps/route.npy").unlink(), ["20-steps/route.npy", "not found"]),
+        (lambda run: (run / "20-steps/route_tasks.txt").write_bytes(b"\xff"), ["route_tasks.txt", "list"]),
         (lambda run: (run / "best/config.json").unlink(), ["holds no checkpoint"]),
         (
             lambda run: (run / "best/config.json").write_text('{"encoder_layers": 1, "decoder_layers": 1}'),

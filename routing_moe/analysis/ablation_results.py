@@ -26,7 +26,7 @@ def write_results(job: AblationJob, plan: Plan, settings: AblationSettings, inpu
     """Writes the files of all that the plan names into the job's folder; returns the text of ablation.md."""
     folder, ontology = job.folder, inputs.run.ontology
     base = np.mean(list(job.finished(BASE).scores.values()))
-    examples = f", the first {settings.max_examples} examples of each" if settings.max_examples else ""
+    examples = f", {settings.max_examples} examples of each" if settings.max_examples else ""
     sections = [
         f"Drop of the score (before - after) on the {settings.part} files of {len(job.bench.tasks)} tasks"
         f"{examples}, when experts are switched off. Mean score with all: {base:.4f}."
@@ -82,12 +82,15 @@ def _singles_markdown(categories: pd.DataFrame, tasks: pd.DataFrame) -> str:
     wide.insert(0, "users", users.astype(int))
     worst = tasks.loc[tasks.groupby(["layer", "expert"], sort=False)["drop"].idxmax()]
     worst = worst.set_index(["layer", "expert"])
+    all_others = categories[categories["category"] == "all"].set_index(["layer", "expert"])["others"]
+    wide["all, others"] = all_others
     wide["worst"] = [f"{task} {drop:.3f}" for task, drop in zip(worst["task"], worst["drop"], strict=True)]
     shown = wide.sort_values("all", ascending=False, kind="stable").head(MOST_ROWS)
     shown.index = [f"{layer} / {expert}" for layer, expert in shown.index]
     shown.index.name = "layer / expert"
     what = (
-        f"Each expert alone ({len(wide)}; the {len(shown)} that cost most; users: tasks that give it weight)"
+        f"Each expert alone ({len(wide)}; the {len(shown)} that cost most; users: tasks that give it weight; "
+        "all, others: mean drop over the other experts)"
     )
     return f"{what}:\n\n{markdown_table(shown)}"
 

@@ -47,6 +47,8 @@ def _expert(row) -> str:
 def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> str:
     """A row per kind of features; of several runs also mean ± sample std over them."""
     joint = pd.concat([t.assign(run=n) for n, t in zip(names, tables, strict=True)], ignore_index=True)
+    if joint.empty:
+        return "No kind of features is known of enough tasks to say whether alike routes go with it."
     rows = {}
     for kind, own in joint.groupby("kind", sort=False):
         first = own.iloc[0]

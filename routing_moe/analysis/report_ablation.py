@@ -28,7 +28,7 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
         return None
     job = load_json_object(folder / JOB_FILE, "what the scores in the folder are of")
     part, limit = str(job.get("part")), job.get("max_examples")
-    examples = f", the first {limit} examples of each" if limit else ""
+    examples = f", {limit} examples of each" if limit else ""
     note = f"Score before minus after, {part} files of the {job.get('predict_split')} tasks{examples}."
     try:
         data = _singles(tables[TASKS], routes, number)

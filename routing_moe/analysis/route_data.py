@@ -171,7 +171,11 @@ def _step_of(run: Path, steps: list[int], step: int | str, flag: str) -> int:
 
 def _read_step(folder: Path, kind: str) -> tuple[tuple[str, ...], np.ndarray]:
     path = folder / KINDS[kind]
-    tasks = tuple((folder / "route_tasks.txt").read_text(encoding="utf-8").splitlines())
+    names = folder / "route_tasks.txt"
+    try:
+        tasks = tuple(names.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{names}: cannot be read as a list of tasks ({in_brief(error)})") from None
     try:
         values_NLE = np.load(path, allow_pickle=False).astype(np.float64)
     except FileNotFoundError:

@@ -54,7 +54,7 @@ def build_parser(description: str = "") -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("how tasks are scored").add_argument
     add("--part", choices=("dev", "test"), default="dev", help="which files (default: dev, so that nothing is chosen by test files)")
-    add("--max_examples", type=int, default=None, help="the first so many examples of each file (default: all)")
+    add("--max_examples", type=int, default=None, help="so many examples of each file, evenly spread over it (default: all)")
     add("--predict_split", choices=PARTS, default=None, help="which tasks of the split (default: train)")
     add("--predict_samples", default=None, help="which samples of a task: first, all, or a seed such as 100 (default: first)")
     add("--checkpoint_name", default=None, help="which checkpoint of the run (default: best)")
