@@ -86,7 +86,7 @@ def make_runs(folder: Path, settings: Settings) -> dict[str, Callable[[str], obj
     """For each variant a function of a task, by the benches that the commands use."""
     common = dict(
         output_dir=str(folder / "unused"),
-        train_dir=str(write_gym(folder / "gym", settings)),
+        train_dir=str(write_gym(folder / "gym", settings.tasks, settings.seed)),
         model=str(measuring.saved_bart(folder / "bart", settings.model_size, settings.seed)),
         samples="all",
         max_examples=settings.examples,
@@ -108,10 +108,11 @@ def make_runs(folder: Path, settings: Settings) -> dict[str, Callable[[str], obj
     return {name: runs[name] for name in settings.variants}
 
 
-def write_gym(folder: Path, settings: Settings) -> Path:
-    for task in UNSEEN[: settings.tasks]:
+def write_gym(folder: Path, tasks: int, seed: int) -> Path:
+    """The first so many unseen tasks of the embedded gym."""
+    for task in UNSEEN[:tasks]:
         (folder / task.name).mkdir(parents=True)
-        for name, rows in task_files(task, settings.seed).items():
+        for name, rows in task_files(task, seed).items():
             write_rows(folder / task.name / name, rows)
     return folder
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import comparing, finetune_grid, measuring, predict, task_vectors, train_step
+from benchmarks import comparing, explaining, finetune_grid, measuring, predict, task_vectors, train_step
 from routing_moe import RoutingBartForConditionalGeneration
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -33,6 +33,16 @@ def numbers_in(values) -> list[float]:
 
 
 # ---- whole scripts
+
+
+def test_explaining_times_every_variant_and_tells_how_large_files_are(capsys):
+    few = ["--tasks", "12", "--layers", "4", "--evaluations", "2", "--permutations", "20"]
+    explaining.main([*few, "--samples", "first", "--rounds", "1"])
+    report = parse_report(capsys.readouterr().out)
+    assert report["benchmark"] == "explaining"
+    assert list(report["variants"]) == explaining.VARIANTS
+    assert set(report["ratios"]) == {"answers_by_task_over_answers"}
+    assert {"routes.png", "report.html", "routes.gif"} <= set(report["sizes_mb"])
 
 
 def test_train_step_times_every_variant_and_relates_them(capsys):

@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from example_scripts import collect_results, compute_arg
-from routing_moe.cli import compare_runs, finetune_arguments, merge
+from example_scripts import collect_results, compute_arg, create_gif
+from routing_moe.cli import (
+    ablate_arguments,
+    compare_runs,
+    correlate_routes,
+    finetune_arguments,
+    inspect_routes,
+    merge,
+    report,
+)
 from routing_moe.cli.arguments import build_parser
 from task.task_emb import descriptions, finetuned_text, fisher, inspect, random, text
 from task.task_emb.arguments import reduce_parser
@@ -14,6 +22,7 @@ from task.task_emb.arguments import reduce_parser
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
+EXPLAINING = (ablate_arguments, correlate_routes, create_gif, inspect_routes, report)
 VECTOR_COMMANDS = (random, text, finetuned_text, fisher, descriptions, inspect)
 
 # accelerate's, and what the README says is left out
@@ -46,7 +55,15 @@ def test_every_script_module_and_folder_named_exists():
 
 
 def test_every_flag_named_is_a_flag_or_said_to_be_left_out():
-    modules = (merge, compare_runs, finetune_arguments, collect_results, compute_arg, *VECTOR_COMMANDS)
+    modules = (
+        merge,
+        compare_runs,
+        finetune_arguments,
+        collect_results,
+        compute_arg,
+        *VECTOR_COMMANDS,
+        *EXPLAINING,
+    )
     parsers = [build_parser(""), reduce_parser(), *(module.build_parser() for module in modules)]
     known = NOT_OURS.union(*(parser._option_string_actions for parser in parsers))
     assert set(re.findall(r"(?<![\w-])--\w+", README)) - known == set()

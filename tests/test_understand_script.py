@@ -1,0 +1,55 @@
+"""understand.sh: what it calls for one run and for several, and that it runs as it is."""
+
+from planted_routes import write_place
+
+EXPLAINING = ["inspect_routes", "create_gif.py", "correlate_routes", "ablate", "report"]
+
+
+def commands(calls: list[str]) -> list[str]:
+    """The command of each call, without the interpreter's and its own flags."""
+    return [
+        call.removeprefix("-m routing_moe.cli.").removeprefix("example_scripts/").split()[0] for call in calls
+    ]
+
+
+def test_one_run_is_explained_with_its_first_stage(scripts):
+    (scripts.folder / "models/moe/stage1").mkdir(parents=True)
+    code, calls, told = scripts.run("understand.sh", "models/moe")
+    assert code == 0, told
+    assert commands(calls) == EXPLAINING
+    assert calls[0].endswith("inspect_routes models/moe --before models/moe/stage1")
+    assert calls[1] == "example_scripts/create_gif.py --run models/moe"
+    assert calls[3].endswith("ablate models/moe --features all")
+    assert calls[4].endswith("report models/moe")
+
+
+def test_several_runs_are_explained_together_too(scripts):
+    code, calls, told = scripts.run(
+        "understand.sh", "runs/a", "runs/b", ABLATE_FLAGS="none", OUTPUT_DIR="both"
+    )
+    assert code == 0, told
+    one = ["inspect_routes", "create_gif.py", "correlate_routes"]
+    assert commands(calls) == [*one, *one, "inspect_routes", "correlate_routes", "report"]
+    assert calls[6].endswith("inspect_routes runs/a runs/b --output_dir both")
+    assert calls[8].endswith("report runs/a runs/b --output_file both/report.html")
+    assert not any("--before" in call for call in calls)
+
+
+def test_without_a_run_the_two_stages_are_trained_first(scripts):
+    init = scripts.folder / "models/two_stage/init"  # as if the merge, which is only noted, had been done
+    init.mkdir(parents=True)
+    (init / "config.json").write_text("{}")
+    code, calls, told = scripts.run("understand.sh", ABLATE_FLAGS="--max_examples 4")
+    assert code == 0, told
+    assert any("--do_train" in call for call in calls)
+    assert commands(calls)[-5:] == EXPLAINING
+    assert calls[-2].endswith("ablate models/two_stage --max_examples 4")
+
+
+def test_it_runs(scripts):
+    run = write_place(scripts.folder / "made", runs=("run",)).folder / "run"
+    code, _, told = scripts.run("understand.sh", str(run), really=True, ABLATE_FLAGS="none")
+    assert code == 0, told
+    made = {path.name for path in (run / "analysis").iterdir()}
+    assert {"routes.png", "similarity.pdf", "load.png", "routes.gif", "dynamics.csv"} <= made
+    assert {"correlations.csv", "features.md", "report.html"} <= made
