@@ -1,7 +1,7 @@
 """Seconds of what explains routes: pictures, statistics, the report page; answers of many tasks together.
 
     python benchmarks/explaining.py                                  160 tasks, 12 layers, 3 experts
-    python benchmarks/explaining.py --tasks 12 --evaluations 2 --permutations 100 --samples first --rounds 1     quick
+    python benchmarks/explaining.py --tasks 12 --permutations 100 --samples first --rounds 1     does it run?
 
 Routes and features are random; `answers` are those of the embedded BART with 3 experts a layer, along soft
 routes of a random router, to the dev files of the embedded gym's unseen tasks. Prints one JSON line, with the
