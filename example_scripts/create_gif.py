@@ -6,8 +6,8 @@
 
 Writes routes.gif, routes.mp4 (where ffmpeg is installed), dynamics.csv, dynamics.png and dynamics.pdf: a
 frame, or a row per layer, for every evaluation. --routes soft: at the temperature of the step; soft_t1: at
-temperature 1; chosen: the heaviest expert of each layer alone. Exits with 0; with 1 if the run was evaluated
-only once and there is nothing to animate (the others are written all the same); with 2 if something is wrong.
+temperature 1; chosen: the heaviest expert of each layer alone. Of a run that was evaluated only once there is
+nothing to animate, which is told; the table and curves are written all the same.
 """
 
 import argparse
@@ -16,39 +16,33 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataloader.errors import Faults, InputError, in_brief
+from dataloader.errors import Faults, InputError
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.analysis.animation import SECONDS_PER_FRAME, can_write_mp4, check_seconds, write_animation
 from routing_moe.analysis.dynamics import dynamics_table, plot_dynamics
 from routing_moe.analysis.route_data import KINDS, History, load_history
 from routing_moe.checks import ontology_path
-from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.cli.console import run_command
 from routing_moe.run_state import load_run_settings, unwritable, write_text
 
 WHAT = {"soft": "Routes", "soft_t1": "Routes at temperature 1", "chosen": "Heaviest experts"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_or_guess(build_parser(), argv)
+    return run_command(run, build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> None:
     place = args.output_dir or args.run / "analysis"
-    try:
-        history, ontology = check(args, place)
-        title = args.title or f"{WHAT[args.routes]} of {history.name}"
-        written = write_curves(history, place, title)
-        if animated := len(history.steps) > 1:
-            written += write_animations(args, history, ontology, place, title)
-        else:
-            print(
-                f"{args.run}: evaluated once, nothing to animate; --eval_period says how often",
-                file=sys.stderr,
-            )
-    except InputError as error:
-        return tell(error)
-    except OSError as error:  # a full disk, an ffmpeg that fails
-        print(f"error: {in_brief(error)}", file=sys.stderr)
-        return 2
+    history, ontology = check(args, place)
+    title = args.title or f"{WHAT[args.routes]} of {history.name}"
+    written = write_curves(history, place, title)
+    if len(history.steps) > 1:
+        written += write_animations(args, history, ontology, place, title)
+    else:
+        note = f"{args.run}: evaluated once, nothing to animate; --eval_period says how often"
+        print(note, file=sys.stderr)
     print("\n".join(map(str, written)))
-    return 0 if animated else 1
 
 
 def build_parser() -> argparse.ArgumentParser:

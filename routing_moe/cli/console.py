@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from dataloader.errors import InputError, did_you_mean
+from dataloader.errors import InputError, did_you_mean, in_brief
 
 
 def parse_or_guess(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
@@ -21,6 +21,19 @@ def flags_given(parser: argparse.ArgumentParser, argv: list[str] | None) -> set[
     for action in parser._actions:
         action.default = argparse.SUPPRESS
     return set(vars(parser.parse_known_args(argv)[0]))
+
+
+def run_command(run, parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
+    """`run(parsed flags)`, with a user's mistakes and a full disk told; the exit code."""
+    args = parse_or_guess(parser, argv)
+    try:
+        run(args)
+    except InputError as error:
+        return tell(error)
+    except OSError as error:  # a full disk, an unwritable file
+        print(f"error: {in_brief(error)}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def tell(error: InputError) -> int:

@@ -16,43 +16,32 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import InputError, in_brief
 from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
 from routing_moe.analysis.correlation_pictures import plot_correlations
 from routing_moe.analysis.explained import features_markdown, recovery_markdown
 from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
 from routing_moe.analysis.recovery import recovery_table
 from routing_moe.analysis.runs import ExplainedRun, notes_of, read_runs, safe_name
-from routing_moe.cli.console import parse_or_guess, tell
-from routing_moe.cli.routes_arguments import add_features, add_routes, add_writing, checked_output_dir
+from routing_moe.cli.console import run_command
+from routing_moe.cli.routes_arguments import add_features, add_writing, checked_output_dir, explaining_parser
 from routing_moe.run_state import write_text
 
 DIGITS = "%.6g"
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_or_guess(build_parser(), argv)
-    try:
-        output_dir = checked_output_dir(args, least={"permutations": 1, "top": 1, "seed": 0})
-        runs = read_runs(args.runs, args.step, args.routes, args.task_ontology, args.feature_file)
-        correlations, recovery = explain(runs, args.permutations, args.seed)
-        write(args, runs, correlations, recovery, output_dir)
-    except InputError as error:
-        return tell(error)
-    except OSError as error:  # a full disk
-        print(f"error: {in_brief(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(run, build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    output_dir = checked_output_dir(args, least={"permutations": 1, "top": 1, "seed": 0})
+    runs = read_runs(args.runs, args.step, args.routes, args.task_ontology, args.feature_file)
+    correlations, recovery = explain(runs, args.permutations, args.seed)
+    write(args, runs, correlations, recovery, output_dir)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m routing_moe.cli.correlate_routes",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_routes(parser)
+    parser = explaining_parser("correlate_routes", __doc__)
     add_features(parser)
     add = parser.add_argument_group("tables").add_argument
     add("--top", type=int, default=3, help="experts listed for each feature (default: 3)")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError
 from routing_moe.analysis.change import plot_change
 from routing_moe.analysis.dendrogram import plot_clustered
 from routing_moe.analysis.drawing import HeatScale
@@ -29,8 +29,8 @@ from routing_moe.analysis.route_data import Routes, encoder_part, load_routes
 from routing_moe.analysis.route_tables import change_table, common_routes, layer_table, neighbour_table
 from routing_moe.analysis.runs import ExplainedRun, notes_of, read_runs, safe_name
 from routing_moe.analysis.stability import stability
-from routing_moe.cli.console import parse_or_guess, tell
-from routing_moe.cli.routes_arguments import add_routes, add_writing, checked_output_dir
+from routing_moe.cli.console import run_command
+from routing_moe.cli.routes_arguments import add_writing, checked_output_dir, explaining_parser
 from routing_moe.results import markdown_table
 from routing_moe.run_state import write_text
 
@@ -39,31 +39,21 @@ DIGITS = "%.6g"
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_or_guess(build_parser(), argv)
-    try:
-        output_dir = checked_output_dir(args, least={"neighbours": 1})
-        if args.before and len(args.runs) > 1:
-            raise InputError(f"--before {args.before}: goes with a single RUN, not with {len(args.runs)}")
-        runs = read_runs(args.runs, args.step, args.routes, args.task_ontology)
-        before = args.before and load_routes(args.before, args.before_step, args.routes, "before_step")
-        before = before and common_routes(runs[0].routes, before)
-        write(args, runs, before, output_dir)
-    except InputError as error:
-        return tell(error)
-    except OSError as error:  # a full disk
-        print(f"error: {in_brief(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(run, build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    output_dir = checked_output_dir(args, least={"neighbours": 1})
+    if args.before and len(args.runs) > 1:
+        raise InputError(f"--before {args.before}: goes with a single RUN, not with {len(args.runs)}")
+    runs = read_runs(args.runs, args.step, args.routes, args.task_ontology)
+    before = args.before and load_routes(args.before, args.before_step, args.routes, "before_step")
+    before = before and common_routes(runs[0].routes, before)
+    write(args, runs, before, output_dir)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m routing_moe.cli.inspect_routes",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_routes(parser)
+    parser = explaining_parser("inspect_routes", __doc__)
     add = parser.add_argument_group("what is compared").add_argument
     add(
         "--before",

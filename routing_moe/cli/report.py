@@ -12,41 +12,31 @@ import argparse
 import sys
 from pathlib import Path
 
-from dataloader.errors import Faults, InputError, in_brief, too_small
+from dataloader.errors import Faults, InputError, too_small
 from routing_moe.analysis.page import render
 from routing_moe.analysis.report_data import ReportOptions, report_data
 from routing_moe.analysis.runs import read_runs
-from routing_moe.cli.console import parse_or_guess, tell
-from routing_moe.cli.routes_arguments import add_features, add_routes
+from routing_moe.cli.console import run_command
+from routing_moe.cli.routes_arguments import add_features, explaining_parser
 from routing_moe.run_state import unwritable, write_text
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_or_guess(build_parser(), argv)
-    try:
-        path = output_path(args)
-        runs = read_runs(args.runs, args.step, args.routes, args.task_ontology, args.feature_file)
-        options = ReportOptions(args.title, args.samples, args.permutations, args.seed)
-        page = render(report_data(runs, options))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, page)
-    except InputError as error:
-        return tell(error)
-    except OSError as error:  # a full disk
-        print(f"error: {in_brief(error)}", file=sys.stderr)
-        return 2
+    return run_command(run, build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    path = output_path(args)
+    runs = read_runs(args.runs, args.step, args.routes, args.task_ontology, args.feature_file)
+    options = ReportOptions(args.title, args.samples, args.permutations, args.seed)
+    page = render(report_data(runs, options))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): {path.resolve().as_uri()}")
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m routing_moe.cli.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_routes(parser)
+    parser = explaining_parser("report", __doc__)
     add_features(parser)
     add = parser.add_argument_group("the page").add_argument
     add("--samples", type=int, default=5, help="predictions shown of each task (default: 5)")

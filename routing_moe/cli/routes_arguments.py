@@ -11,6 +11,18 @@ from routing_moe.analysis.route_data import KINDS
 from routing_moe.run_state import unwritable
 
 
+def explaining_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """The parser of `python -m routing_moe.cli.<command>`, with the flags that say which routes."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m routing_moe.cli.{command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
+    )
+    add_routes(parser)
+    return parser
+
+
 # fmt: off
 def add_routes(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("routes").add_argument

@@ -1,0 +1,235 @@
+"""The command that switches experts off: what it writes; killed, continued, misused."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from accelerate.state import AcceleratorState
+from mistakes import Place, assert_told, refused
+from tiny_runs import ROOT, contents, run
+
+from routing_moe.analysis.ablation_job import AblationJob
+from routing_moe.analysis.route_data import best_step
+from routing_moe.cli.ablate import main
+
+
+@pytest.fixture(scope="module")
+def gym(originals, tmp_path_factory):
+    """Six train tasks: each of the three again under another name. Half of them have odd:yes."""
+    gym = tmp_path_factory.mktemp("wide") / "gym"
+    shutil.copytree(originals.gym, gym)
+    metrics, split = (json.loads((gym / f"{name}.json").read_text()) for name in ("metrics", "split"))
+    for task in split["train"]:
+        (gym / f"{task}-b").mkdir()
+        for file in (gym / task).iterdir():
+            shutil.copy(file, gym / f"{task}-b" / file.name.replace(task, f"{task}-b"))
+        metrics[f"{task}-b"] = metrics[task]
+    split["train"] += [f"{task}-b" for task in split["train"]]
+    rows = [f"{task},{int('-b' in task)},{len(task)}\n" for task in split["train"]]
+    (gym / "skills.csv").write_text("task,odd:yes,size\n" + "".join(rows))
+    for name, content in (("metrics", metrics), ("split", split)):
+        (gym / f"{name}.json").write_text(json.dumps(content))
+    return gym
+
+
+@pytest.fixture(scope="module")
+def trained(gym, originals, tmp_path_factory):
+    """A run of two steps with soft routes of three experts; not to be changed."""
+    folder = tmp_path_factory.mktemp("ablated") / "run"
+    changed = dict(num_experts=3, init_eps=0.3, total_steps=2, eval_period=1, router_mode="softmax")
+    assert run(gym, originals.bart, folder, **changed) == 0
+    return folder
+
+
+@pytest.fixture
+def place(gym, originals, trained, tmp_path):
+    place = Place(tmp_path, gym, originals.bart)
+    shutil.copytree(trained, place.out)
+    return place
+
+
+def ablate(place, *words):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return main([str(place.out), *map(str, words)])
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    for name in ("plot_category_drops", "plot_feature_drops", "plot_task_drops"):
+        monkeypatch.setattr(f"routing_moe.analysis.ablation_results.{name}", lambda *args, **kwargs: None)
+
+
+def without_seconds(folder):
+    """The files, pictures and lock aside, without how long each set took."""
+    files = {}
+    for name, content in contents(folder).items():
+        if name.startswith("sets/"):
+            files[name] = {k: v for k, v in json.loads(content).items() if k != "seconds"}
+        elif not name.endswith((".png", ".pdf", "lock")):
+            files[name] = content
+    return files
+
+
+def test_every_expert_and_the_files_that_come_of_it(place, capsys):
+    assert ablate(place, "--experts", "all") == 0
+    folder = place.out / "analysis" / "ablation"
+    told = capsys.readouterr()
+    assert "9 sets of experts to switch off, 0 finished; left: 162 answers" in told.err
+    assert "| layer / expert |" in told.out
+    names = {path.name for path in folder.iterdir()}
+    expected = {"categories.csv", "categories.png", "categories.pdf", "tasks.csv", "tasks.png", "tasks.pdf"}
+    assert names - {"sets", "lock"} == expected | {"ablation.md", "job.json"}
+    tasks = pd.read_csv(folder / "tasks.csv")
+    assert len(tasks) == 9 * 6
+    assert tasks["weight"].between(0, 1).all()
+    assert tasks.groupby(["layer", "task"])["weight"].sum().to_numpy() == pytest.approx(np.ones(18), abs=1e-5)
+    scores = pd.read_csv(place.out / f"{best_step(place.out, [1, 2])}-steps" / "dev_results.csv")
+    own = tasks.groupby("task")["before"].first()
+    assert own.to_dict() == pytest.approx(scores.set_index("task_prefix")["performance"].to_dict())
+
+
+def test_features_beside_random_experts(place, capsys):
+    words = ("--experts", "none", "--features", "odd:yes", "size", "--top", 2, "--random_draws", 4)
+    assert ablate(place, *words) == 0
+    folder = place.out / "analysis" / "ablation"
+    assert "The top 2 experts of a feature together" in capsys.readouterr().out
+    assert {"features.png", "features.pdf", "top_experts.csv"} <= {path.name for path in folder.iterdir()}
+    table = pd.read_csv(folder / "features.csv").set_index(["feature", "group"])
+    assert table.loc[("odd:yes", "with feature"), "tasks"] == 3
+    assert table.loc[("odd:yes", "without feature"), "tasks"] == 3
+    assert ("size", "with feature") not in table.index  # a number
+    assert (table["draws"] == 4).all()
+    top = pd.read_csv(folder / "top_experts.csv")
+    assert (top["r"] > 0).all()
+    of_odd = top[top["feature"] == "odd:yes"]
+    places = zip(of_odd["layer"].str.replace(" ", ""), of_odd["expert"], strict=True)
+    experts = table.loc[("odd:yes", "all"), "experts"]
+    assert set(experts.split("+")) == {f"{layer}.{expert}" for layer, expert in places}
+    base, without = (
+        json.loads((folder / "sets" / f"{name}.json").read_text())["scores"] for name in ("base", experts)
+    )
+    lost = [base[sample] - without.get(sample, base[sample]) for sample in base]
+    assert table.loc[("odd:yes", "all"), "drop"] == pytest.approx(np.mean(lost), abs=1e-6)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_sets_of_experts_by_name(place):
+    assert ablate(place, "--experts", "enc0.1+dec0.0", "enc1.2") == 0
+    folder = place.out / "analysis" / "ablation"
+    sets = pd.read_csv(folder / "sets.csv")
+    assert list(sets["experts"].unique()) == ["enc0.1+dec0.0"]
+    assert len(sets) == 6
+    assert set(pd.read_csv(folder / "tasks.csv")["layer"]) == {"enc 1"}
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_dry_run_says_how_long_it_would_take_and_scores_nothing_else(place, capsys):
+    assert ablate(place, "--dry_run") == 0
+    assert "about" in capsys.readouterr().err
+    folder = place.out / "analysis" / "ablation"
+    assert [path.name for path in (folder / "sets").iterdir()] == ["base.json"]
+    assert not (folder / "tasks.csv").exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_is_finished_is_not_scored_again_and_the_end_is_the_same(place, trained, tmp_path, monkeypatch):
+    other = Place(tmp_path / "other", place.gym, place.bart)
+    shutil.copytree(trained, other.out)
+    assert ablate(other) == 0
+    folder = place.out / "analysis" / "ablation"
+    assert ablate(place, "--experts", "enc0.1", "dec0.2") == 0
+    scored = []
+    original = AblationJob._score
+    monkeypatch.setattr(
+        AblationJob, "_score", lambda job, *args: scored.append(args[0]) or original(job, *args)
+    )
+    assert ablate(place) == 0
+    assert len(scored) == 9 - 2
+    kept = without_seconds(folder)
+    assert kept == without_seconds(other.out / "analysis" / "ablation")
+    scored.clear()
+    assert ablate(place) == 0
+    assert scored == []
+    assert without_seconds(folder) == kept
+
+
+def test_a_killed_job_goes_on(place, trained, tmp_path):
+    folder = place.out / "analysis" / "ablation"
+    command = [sys.executable, "-m", "routing_moe.cli.ablate", str(place.out), "--max_examples", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (folder / "sets" / "enc0.0.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (folder / "sets" / "enc0.0.json").exists()
+    assert ablate(place, "--max_examples", 2) == 0
+    other = Place(tmp_path / "other", place.gym, place.bart)
+    shutil.copytree(trained, other.out)
+    assert ablate(other, "--max_examples", 2) == 0
+    assert without_seconds(folder) == without_seconds(other.out / "analysis" / "ablation")
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (["--experts", "enc0.7"], ["--experts enc0.7", "no expert 7 of enc 0", "0 to 2"]),
+        (["--experts", "enc9.0"], ["--experts enc9.0", "of enc 0, enc 1, dec 0"]),
+        (["--experts", "0.1"], ["--experts 0.1", "write enc0.1"]),
+        (["--experts", "enc0.0+enc0.1+enc0.2"], ["a layer would have no expert left"]),
+        (["--experts", "all", "enc0.1"], ["--experts all enc0.1", "stand alone"]),
+        (["--experts", "none"], ["--experts none", "--features"]),
+        (["--features", "skil:spell"], ["--features skil:spell", "no such feature"]),
+        (["--features", "all", "--feature_file", "<here>/few.csv"], ["--feature_file <here>/few.csv"]),
+        (["--top", "0"], ["--top 0", "at least 1"]),
+        (["--max_examples", "0"], ["--max_examples 0", "at least 1"]),
+        (["--checkpoint_name", "bist"], ["bist", "best, last"]),
+        (["--feature_file", "<here>/none.csv"], ["--feature_file <here>/none.csv", "no such file"]),
+        (["--output_dir", "<out>/run.json"], ["--output_dir <out>/run.json", "is a file"]),
+        (["--num_beams", "0"], ["--num_beams", "at least 1"]),
+        (["--train_dir", "<here>/nowhere"], ["--train_dir <here>/nowhere", "no such folder"]),
+        (["--expert", "all"], ["unrecognized arguments: --expert", "did you mean '--experts'"]),
+    ],
+)
+def test_mistakes_are_told(place, capsys, words, fragments):
+    words = [place.filled_in(word) for word in words]
+    told = refused(place, capsys, lambda: ablate(place, *words))
+    assert_told(told.err.splitlines(), *map(place.filled_in, fragments))
+
+
+def test_what_is_no_run_is_told(place, capsys):
+    for folder, fragment in ((place.folder, "is no run folder"), (place.folder / "none", "is no run folder")):
+        told = refused(place, capsys, lambda folder=folder: main([str(folder)]))
+        assert_told(told.err.splitlines(), str(folder), fragment)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_scores_of_something_else_are_not_mixed(place, capsys):
+    assert ablate(place, "--experts", "enc0.1") == 0
+    told = refused(place, capsys, lambda: ablate(place, "--part", "test"))
+    assert_told(told.err.splitlines(), "--output_dir", 'holds scores with part "dev", not "test"')
+    told = refused(place, capsys, lambda: ablate(place, "--num_beams", 1))
+    assert_told(told.err.splitlines(), "--output_dir", "holds scores with decoding")
+    path = place.out / "analysis" / "ablation" / "sets" / "base.json"
+    path.write_text("{}")
+    told = refused(place, capsys, lambda: ablate(place))
+    assert_told(told.err.splitlines(), str(path), "is damaged; delete it")
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_models_without_experts_to_switch_off_are_told(starts, originals, tmp_path, capsys):
+    for name, fragment in (("one", "one expert a layer"), ("random", "drawn for each example")):
+        place = Place(tmp_path / name, originals.gym, originals.bart)
+        shutil.copytree(starts[name], place.out)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        assert ablate(place) == 2
+        assert fragment in capsys.readouterr().err
