@@ -190,6 +190,7 @@ def test_a_killed_job_goes_on(place, trained, tmp_path):
         (["--experts", "none"], ["--experts none", "--features"]),
         (["--features", "skil:spell"], ["--features skil:spell", "no such feature"]),
         (["--features", "all", "--feature_file", "<here>/few.csv"], ["--feature_file <here>/few.csv"]),
+        (["--features", "odd:yes", "--top", "8"], ["--top 8: only", "go with odd:yes", "give fewer"]),
         (["--top", "0"], ["--top 0", "at least 1"]),
         (["--max_examples", "0"], ["--max_examples 0", "at least 1"]),
         (["--checkpoint_name", "bist"], ["bist", "best, last"]),

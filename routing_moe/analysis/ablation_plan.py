@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from routing_moe.checks import Inputs, check_inputs
 from routing_moe.run_state import unwritable
 from routing_moe.saved_mixtures import find_mixture
 from routing_moe.settings import Settings
+
+log = logging.getLogger("routing_moe")
 
 MOST_TRIES = 1000  # draws for each random set that is wanted
 
@@ -150,25 +153,33 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
         named = [experts_named(word, config) for word in settings.experts]
     if not settings.features:
         return Plan(named, {}, [], pd.DataFrame())
-    names = testable(inputs.features) if settings.features == ("all",) else list(settings.features)
     routes = model_routes(job.bench.model, inputs.tasks, settings.routes)
-    table = correlate(routes, inputs.features)
+    top = top_of_features(settings, inputs.features, correlate(routes, inputs.features), config.num_experts)
     rows = dict(zip(routes.layers, config.routed_rows, strict=True))
-    chosen, kept = {}, []
-    for name in names:
-        top = strongest(table, name, settings.top, config.num_experts)
-        chosen[name] = tuple(
-            sorted((rows[layer], int(e)) for layer, e in zip(top.layer, top.expert, strict=True))
-        )
-        kept.append(top)
-    short = [name for name, experts in chosen.items() if len(experts) < settings.top]
-    if short:
+    chosen = {
+        name: tuple(sorted((rows[row.layer], int(row.expert)) for row in own.itertuples()))
+        for name, own in top.items()
+    }
+    drawn = random_expert_sets(job, settings.top, settings.random_draws, settings.seed)
+    return Plan(named, chosen, drawn, pd.concat(top.values(), ignore_index=True))
+
+
+def top_of_features(
+    settings: AblationSettings, features: Features, table: pd.DataFrame, per_layer: int
+) -> dict[str, pd.DataFrame]:
+    """{feature: its top experts}. Raises InputError if a named one, or each, has fewer than --top of them."""
+    every = settings.features == ("all",)
+    names = testable(features) if every else list(settings.features)
+    top = {name: strongest(table, name, settings.top, per_layer) for name in names}
+    short = [name for name, own in top.items() if len(own) < settings.top]
+    if short and (not every or len(short) == len(top)):
         raise InputError(
-            f"--top {settings.top}: only {len(chosen[short[0]])} experts go with {short[0]} and leave each "
+            f"--top {settings.top}: only {len(top[short[0]])} experts go with {short[0]} and leave each "
             "layer one; give fewer"
         )
-    drawn = random_expert_sets(job, settings.top, settings.random_draws, settings.seed)
-    return Plan(named, chosen, drawn, pd.concat(kept, ignore_index=True))
+    if short:
+        log.info("left out, as fewer than %d experts go with them: %s", settings.top, ", ".join(short))
+    return {name: own for name, own in top.items() if name not in short}
 
 
 @torch.no_grad()

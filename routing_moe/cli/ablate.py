@@ -19,7 +19,13 @@ from safetensors import SafetensorError
 from dataloader.errors import InputError, in_brief
 from routing_moe.analysis.ablation import Bench
 from routing_moe.analysis.ablation_job import AblationJob
-from routing_moe.analysis.ablation_plan import AblationInputs, AblationSettings, check_ablation, make_plan
+from routing_moe.analysis.ablation_plan import (
+    AblationInputs,
+    AblationSettings,
+    Plan,
+    check_ablation,
+    make_plan,
+)
 from routing_moe.analysis.ablation_results import write_results
 from routing_moe.cli.ablate_arguments import parse_ablation
 from routing_moe.cli.console import tell
@@ -39,9 +45,12 @@ def main(argv: list[str] | None = None) -> int:
         settings = parse_ablation(argv, __doc__)
         inputs = check_ablation(settings)
         start_logging()
+        bench = load_bench(settings, inputs)
+        job = AblationJob(bench, settings.output_dir, described(settings, bench))
+        plan = make_plan(settings, inputs, job)
         with alone_in(settings.output_dir):
             folder = settings.output_dir
-            run(settings, inputs)
+            run(settings, inputs, job, plan)
     except InputError as error:
         return tell(error)
     except (OSError, SafetensorError) as error:  # a full disk, above all
@@ -53,10 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def run(settings: AblationSettings, inputs: AblationInputs) -> None:
-    bench = load_bench(settings, inputs)
-    job = AblationJob(bench, settings.output_dir, described(settings, bench))
-    plan = make_plan(settings, inputs, job)
+def run(settings: AblationSettings, inputs: AblationInputs, job: AblationJob, plan: Plan) -> None:
     log.info("%d tasks, %s files; scored with all experts first", len(job.bench.tasks), settings.part)
     log.info(job.estimate(plan.sets))
     if settings.dry_run:
