@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
+from tqdm import tqdm
 
 from dataloader.errors import InputError, in_brief
 from dataloader.gym import PARTS
@@ -54,12 +55,14 @@ def report_data(runs: Sequence[ExplainedRun], options: ReportOptions) -> dict:
     number = {task: n for n, task in enumerate(tasks)}
     ontology = runs[0].ontology
     pairs, unmatched = _stability(runs, options)
+    with tqdm(zip(runs, scores, strict=True), "explaining", len(runs), leave=False, unit="run") as bar:
+        explained = [_run(run, own, number, options) for run, own in bar]
     return {
         "title": options.title or "Routes of " + ", ".join(run.name for run in runs),
         "notes": [*notes_of(runs), *_ontology_notes(runs), *unmatched],
         "categories": _categories(ontology, tasks),
         "tasks": [_task(task, runs, ontology) for task in tasks],
-        "runs": [_run(run, own, number, options) for run, own in zip(runs, scores, strict=True)],
+        "runs": explained,
         "stability": pairs,
     }
 

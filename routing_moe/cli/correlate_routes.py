@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
 from routing_moe.analysis.correlation_pictures import plot_correlations
@@ -53,10 +54,11 @@ def explain(
     runs: Sequence[ExplainedRun], permutations: int | None = None, seed: int = 0
 ) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
     """(correlations, recovery) of each run."""
-    correlations = [correlate(r.routes, r.features, permutations or PERMUTATIONS, seed) for r in runs]
-    recovery = [
-        recovery_table(r.routes, r.features, permutations or RECOVERY_PERMUTATIONS, seed) for r in runs
-    ]
+    correlations, recovery = [], []
+    for run in tqdm(runs, "correlating", leave=False, unit="run"):
+        of_run = (run.routes, run.features)
+        correlations.append(correlate(*of_run, permutations or PERMUTATIONS, seed))
+        recovery.append(recovery_table(*of_run, permutations or RECOVERY_PERMUTATIONS, seed))
     return correlations, recovery
 
 
