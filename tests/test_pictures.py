@@ -91,6 +91,7 @@ def test_a_tensor_with_a_gradient_is_drawn_and_the_same_routes_give_the_same_byt
             plot_routes(tensor, ["boolq", "$x_{"], ONTOLOGY, path, 1, "a $ and _")
         assert paths[0].read_bytes() == paths[1].read_bytes()
     assert (tmp_path / "map.pdf").read_bytes().startswith(b"%PDF")
+    assert b"/Type3" not in (tmp_path / "map.pdf").read_bytes()  # letters, not drawings of them
 
 
 def test_a_picture_that_fails_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):

@@ -69,10 +69,10 @@ def test_the_scale_is_symmetric_fits_the_largest_change_and_is_told(figures, lar
     heat, _, bar, _ = figures[0].axes
     assert heat.images[0].get_clim() == (-end, end)
     assert bar.get_title(loc="left") == told
-    red, _, _, _ = heat.images[0].cmap(heat.images[0].norm(-end))
-    _, _, blue, _ = heat.images[0].cmap(heat.images[0].norm(end))
-    assert red > 0.3
-    assert blue > 0.3
+    red, _, blue, _ = heat.images[0].cmap(heat.images[0].norm(end))
+    assert red > 0.3 > blue
+    red, _, blue, _ = heat.images[0].cmap(heat.images[0].norm(-end))
+    assert blue > 0.3 > red
     assert min(heat.images[0].cmap(heat.images[0].norm(0.0))) > 0.95  # white
 
 

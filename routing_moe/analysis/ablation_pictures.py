@@ -6,31 +6,35 @@ plot_feature_drops(features, "features.pdf", top=3)
 
 from __future__ import annotations
 
+import math
 import os
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dataloader.ontology import Ontology
 from routing_moe.analysis.drawing import (
+    BAR_ROOM,
+    BAR_WIDTH,
     CATEGORY_COLOURS,
     DARK,
+    EDGE,
     FONT,
-    LETTERS,
+    MARGIN,
     SMALL,
     WIDTH,
+    HeatScale,
     axes_at,
     check_picture_name,
+    draw_scale,
     draw_title,
+    mappable_of,
     shown_name,
     text_width,
     write_figure,
@@ -39,14 +43,13 @@ from routing_moe.analysis.pictures import draw_routes
 from routing_moe.analysis.route_data import encoder_part
 
 COLOURS = "RdBu_r"  # red: it cost something; told apart by the colour-blind, and every cell has its number
-EDGE = 0.08
 ROW, COLUMN = 0.165, 0.52
-BAR_WIDTH, BAR_HEIGHT = 1.4, 0.1
 DOT_ROW = 0.2
+TITLE = 0.7  # of the size in other pictures
 
 
 def plot_category_drops(table: pd.DataFrame, path: str | os.PathLike, title: str | None = None) -> None:
-    """A map with a row per expert, a column per category, and the mean drop in each cell, times 100.
+    """A map with a row per expert, a column per category, and 100 times the mean drop in each cell.
 
     table: `ablation_tables.category_drops`. PDF or PNG as `path` ends; the same table gives the same bytes.
     """
@@ -55,25 +58,33 @@ def plot_category_drops(table: pd.DataFrame, path: str | os.PathLike, title: str
     wide = table.pivot_table(
         index=["layer", "expert"], columns="category", values="drop", sort=False, observed=True
     )
-    wide = wide[["all", *(name for name in wide if name != "all")]]
+    wide = 100 * wide[["all", *(name for name in wide if name != "all")]]
     layers = list(dict.fromkeys(wide.index.get_level_values("layer")))
     left = EDGE + text_width("enc 00", FONT) + 0.25
-    top = EDGE + (0.3 if title else 0.0) + 0.35 + 0.71 * max(text_width(name, FONT) for name in wide)
-    width = max(left + COLUMN * wide.shape[1] + 0.71 * text_width(wide.columns[-1], FONT), left + BAR_WIDTH)
-    height = top + ROW * len(wide) + EDGE
-    with rc_context(LETTERS):
-        figure = Figure(figsize=(width + EDGE, height))
-        FigureCanvasAgg(figure)
-        end = max(0.01, float(np.abs(wide.to_numpy()).max()))
-        scale = ScalarMappable(Normalize(-end, end), COLOURS)
-        axes = axes_at(figure, left, top, COLUMN * wide.shape[1], ROW * len(wide))
-        _draw_cells(axes, wide, scale)
-        _name_experts(axes, wide, layers)
-        bar = axes_at(figure, left, EDGE + (0.32 if title else 0.08), BAR_WIDTH, BAR_HEIGHT)
-        _draw_bar(bar, scale, end)
-        if title:
-            draw_title(figure, "\n".join(textwrap.wrap(title, int(width * 13))), 0.7)
-        write_figure(figure, path)
+    right = 0.71 * text_width(wide.columns[-1], FONT)
+    width = left + max(COLUMN * wide.shape[1] + right, BAR_WIDTH + 0.3) + EDGE
+    wrapped, over = _heading(title, width)
+    top = over + BAR_ROOM + 0.1 + 0.71 * max(text_width(name, FONT) for name in wide)
+    figure = Figure(figsize=(width, top + ROW * len(wide) + EDGE))
+    FigureCanvasAgg(figure)
+    end = max(1.0, math.ceil(np.nanmax(np.abs(wide.to_numpy()))))
+    scale = HeatScale("mean drop of the score x 100", COLOURS, -end, end)
+    axes = axes_at(figure, left, top, COLUMN * wide.shape[1], ROW * len(wide))
+    _draw_cells(axes, wide, mappable_of(scale))
+    _name_experts(axes, wide, layers)
+    draw_scale(figure, left, over, scale)
+    if wrapped:
+        draw_title(figure, wrapped, TITLE)
+    write_figure(figure, path)
+
+
+def _heading(title: str | None, width: float) -> tuple[str, float]:
+    """(the title in lines that fit so many inches, inches from the upper edge to what is below it)."""
+    if not title:
+        return "", EDGE
+    letter = text_width("n" * 20, 11 * TITLE) / 20
+    wrapped = textwrap.fill(title, max(20, int((width - 2 * MARGIN * TITLE) / letter)))
+    return wrapped, MARGIN * TITLE + 0.14 * (wrapped.count("\n") + 1) + 0.08
 
 
 def _draw_cells(axes, wide: pd.DataFrame, scale: ScalarMappable) -> None:
@@ -84,7 +95,7 @@ def _draw_cells(axes, wide: pd.DataFrame, scale: ScalarMappable) -> None:
     )  # fmt: skip
     for (row, column), drop in np.ndenumerate(wide.to_numpy()):
         dark = abs(drop) > 0.6 * scale.norm.vmax
-        text = f"{100 * drop:.1f}" if round(100 * drop, 1) else "0"
+        text = f"{drop:.1f}" if round(drop, 1) else "0"
         axes.text(
             column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=SMALL,
             color="white" if dark else DARK,
@@ -113,13 +124,6 @@ def _name_experts(axes, wide: pd.DataFrame, layers: list[str]) -> None:
         label.set_rotation_mode("anchor")
 
 
-def _draw_bar(axes, scale: ScalarMappable, end: float) -> None:
-    bar = Colorbar(axes, scale, orientation="horizontal", ticks=[-end, 0, end])
-    bar.ax.set_xticklabels([f"{100 * tick:+.1f}" if tick else "0" for tick in (-end, 0, end)])
-    bar.ax.tick_params(labelsize=SMALL, length=2, pad=1.5)
-    bar.ax.set_title("mean drop of the score x 100", fontsize=FONT, loc="left", pad=2)
-
-
 # ---------------------------------------------------------------------------- features
 
 
@@ -136,31 +140,30 @@ def plot_feature_drops(
     table = table[table["group"].isin(["with feature", "without feature"])]
     names = list(dict.fromkeys(table["feature"]))
     left = EDGE + max([text_width(shown_name(name), FONT) for name in names], default=0.0) + 0.1
-    over, under = (0.32 if title else EDGE), 0.75
+    (wrapped, over), under = _heading(title, WIDTH), 0.75
     height = over + DOT_ROW * (len(names) + 0.4) + under
-    with rc_context(LETTERS):
-        figure = Figure(figsize=(WIDTH, height))
-        FigureCanvasAgg(figure)
-        axes = axes_at(figure, left, over, WIDTH - left - 3 * EDGE, DOT_ROW * (len(names) + 0.4))
-        for number, name in enumerate(names):
-            own = table[table["feature"] == name].set_index("group")
-            _draw_feature(axes, number, own)
-        axes.set(ylim=(len(names) - 0.3, -0.7))
-        axes.axvline(0, color=DARK, linewidth=0.7, zorder=1)
-        axes.set_yticks(range(len(names)), [shown_name(name) for name in names], fontsize=FONT)
-        for label in axes.get_yticklabels():
-            label.set_parse_math(False)
-        axes.tick_params(axis="y", length=0, pad=3)
-        axes.tick_params(axis="x", labelsize=SMALL, length=2.5, width=0.5)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.set_xlabel("mean drop of the score", fontsize=FONT, labelpad=2)
-        figure.legend(
-            handles=_key(top), loc="lower left", ncols=3, fontsize=SMALL, frameon=False,
-            bbox_to_anchor=(0.0, 0.0), handletextpad=0.3, columnspacing=1.2, borderaxespad=0.3,
-        )  # fmt: skip
-        if title:
-            draw_title(figure, title, 0.7)
-        write_figure(figure, path)
+    figure = Figure(figsize=(WIDTH, height))
+    FigureCanvasAgg(figure)
+    axes = axes_at(figure, left, over, WIDTH - left - 3 * EDGE, DOT_ROW * (len(names) + 0.4))
+    for number, name in enumerate(names):
+        own = table[table["feature"] == name].set_index("group")
+        _draw_feature(axes, number, own)
+    axes.set(ylim=(len(names) - 0.3, -0.7))
+    axes.axvline(0, color=DARK, linewidth=0.7, zorder=1)
+    axes.set_yticks(range(len(names)), [shown_name(name) for name in names], fontsize=FONT)
+    for label in axes.get_yticklabels():
+        label.set_parse_math(False)
+    axes.tick_params(axis="y", length=0, pad=3)
+    axes.tick_params(axis="x", labelsize=SMALL, length=2.5, width=0.5)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_xlabel("mean drop of the score", fontsize=FONT, labelpad=2)
+    figure.legend(
+        handles=_key(top), loc="lower left", ncols=3, fontsize=SMALL, frameon=False,
+        bbox_to_anchor=(0.0, 0.0), handletextpad=0.3, columnspacing=1.2, borderaxespad=0.3,
+    )  # fmt: skip
+    if wrapped:
+        draw_title(figure, wrapped, TITLE)
+    write_figure(figure, path)
 
 
 def _draw_feature(axes, number: int, own: pd.DataFrame) -> None:
@@ -213,10 +216,9 @@ def plot_task_drops(
     experts = table["expert"].nunique()
     grid = table.set_index(["task", "layer", "expert"])["drop"]
     drops_NLE = np.array([[[grid[t, la, e] for e in range(experts)] for la in layers] for t in tasks])
-    end = max(0.01, float(np.abs(drops_NLE).max()))
-    with rc_context(LETTERS):
-        picture = draw_routes(
-            drops_NLE, tasks, ontology, encoder_part(layers), title, layers, "drop of the score", COLOURS,
-            (-end, end),
-        )  # fmt: skip
-        write_figure(picture.figure, path)
+    end = max(0.01, float(np.nanmax(np.abs(drops_NLE))))
+    picture = draw_routes(
+        drops_NLE, tasks, ontology, encoder_part(layers), title, layers,
+        HeatScale("drop of the score", COLOURS, -end, end),
+    )  # fmt: skip
+    write_figure(picture.figure, path)

@@ -60,12 +60,7 @@ def write_animation(
     """
     path = Path(path)
     check_seconds(seconds_per_frame, tween)
-    writer_class = WRITERS.get(path.suffix.lower())
-    if writer_class is None:
-        raise ValueError(f"{path}: an animation's name must end in {' or '.join(WRITERS)}")
-    if writer_class is _Mp4Writer and not can_write_mp4():
-        raise OSError(f"{path}: needs ffmpeg with an H.264 encoder, which is not there; write a .gif")
-    writer = writer_class(fps=(tween + 1) / seconds_per_frame)
+    writer = _writer_of(path)(fps=(tween + 1) / seconds_per_frame)
     heading = f"{title}\n" if title else ""
     picture = draw_routes(
         history.values_SNLE[-1], history.tasks, ontology, encoder_part(history.layers),
@@ -89,6 +84,15 @@ def write_animation(
         raise OSError(f"{path}: ffmpeg failed ({in_brief(ValueError(error.stderr))})") from None
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _writer_of(path: Path) -> type:
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise ValueError(f"{path}: an animation's name must end in {' or '.join(WRITERS)}")
+    if writer is _Mp4Writer and not can_write_mp4():
+        raise OSError(f"{path}: needs ffmpeg with an H.264 encoder, which is not there; write a .gif")
+    return writer
 
 
 def can_write_mp4() -> bool:
@@ -226,8 +230,11 @@ class _Mp4Writer(FFMpegWriter):
         super().__init__(fps=fps, codec="h264", extra_args=list(MP4_FORMAT))
 
     def grab_frame_for(self, times: int) -> None:
+        """Draws once, however long the frame stays."""
+        drawn = io.BytesIO()
+        self.fig.savefig(drawn, format=self.frame_format, dpi=self.dpi)
         for _ in range(times):
-            self.grab_frame()
+            self._proc.stdin.write(drawn.getbuffer())
 
 
 WRITERS = {".gif": _GifWriter, ".mp4": _Mp4Writer}

@@ -9,22 +9,21 @@ import os
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
 
 from dataloader.errors import in_short
 from dataloader.ontology import Ontology
-from routing_moe.analysis.drawing import LETTERS, check_picture_name, write_figure
+from routing_moe.analysis.drawing import HeatScale, check_picture_name, write_figure
 from routing_moe.analysis.pictures import draw_routes
 from routing_moe.analysis.route_data import Routes, encoder_part
 
-COLOURS = "RdBu"  # told apart by the colour-blind, white at 0; blue is more, as in the map of routes
+COLOURS = "RdBu_r"  # told apart by the colour-blind, white at 0; red is more, as in all signed maps
 ENDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the scale; less than the first is not blown up
 
 
 def plot_change(
     before: Routes, after: Routes, ontology: Ontology, path: str | os.PathLike, title: str | None = None
 ) -> None:
-    """Writes a map of weights gained (blue) and lost (red): PDF if `path` ends in .pdf, PNG if in .png.
+    """Writes a map of weights gained (red) and lost (blue): PDF if `path` ends in .pdf, PNG if in .png.
 
     The scale is -1 to 1, or the narrowest of ENDS that the largest change fits, which the colour bar says.
     The same routes give the same bytes. Raises ValueError if the two are not of the same tasks, in whatever
@@ -37,12 +36,11 @@ def plot_change(
     # Rows sum to 1 but for rounding, so that a change may be a little above 1.
     end = next((end for end in ENDS if np.abs(change_NLE).max() <= end), 1.0)
     what = "change of weight" if end == 1 else f"change, scale ±{end:g}"
-    with rc_context(LETTERS):
-        picture = draw_routes(
-            change_NLE, before.tasks, ontology, encoder_part(before.layers), title, before.layers,
-            what, COLOURS, (-end, end),
-        )  # fmt: skip
-        write_figure(picture.figure, path)
+    picture = draw_routes(
+        change_NLE, before.tasks, ontology, encoder_part(before.layers), title, before.layers,
+        HeatScale(what, COLOURS, -end, end),
+    )  # fmt: skip
+    write_figure(picture.figure, path)
 
 
 def _check_alike(before: Routes, after: Routes) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -70,16 +69,15 @@ def plot_comparison(
     categories = ["all", *(name for name in tasks.index if name != "all")]
     headings = [f"{shown_name(name)} ({tasks[name]})" for name in categories]
     place = _Layout.measure(labels, headings)
-    with rc_context({"pdf.fonttype": 42}):  # letters stay letters: journals ask for it
-        figure = Figure(figsize=(WIDTH, place.height))
-        FigureCanvasAgg(figure)
-        for number, (category, heading) in enumerate(zip(categories, headings, strict=True)):
-            axes = place.panel(figure, number)
-            rows = table[table["category"] == category].set_index("variant")
-            _draw_panel(axes, list(runs.index), rows, per_run[per_run["category"] == category])
-            _name_panel(axes, heading, labels if number % place.columns == 0 else None)
-        _draw_legend(figure, runs, what)
-        write_figure(figure, path)
+    figure = Figure(figsize=(WIDTH, place.height))
+    FigureCanvasAgg(figure)
+    for number, (category, heading) in enumerate(zip(categories, headings, strict=True)):
+        axes = place.panel(figure, number)
+        rows = table[table["category"] == category].set_index("variant")
+        _draw_panel(axes, list(runs.index), rows, per_run[per_run["category"] == category])
+        _name_panel(axes, heading, labels if number % place.columns == 0 else None)
+    _draw_legend(figure, runs, what)
+    write_figure(figure, path)
 
 
 def _labels(runs: pd.Series) -> list[str]:

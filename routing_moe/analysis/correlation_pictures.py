@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from routing_moe.analysis.drawing import (
-    LETTERS,
+    BAR_WIDTH,
     MARGIN,
+    HeatScale,
     axes_at,
     check_picture_name,
+    draw_scale,
     draw_title,
+    mappable_of,
     row_font,
     shown_name,
     text_width,
@@ -33,11 +33,9 @@ from routing_moe.analysis.features import Features
 from routing_moe.analysis.pictures import EXPERT_LABELS_FROM
 from routing_moe.analysis.route_data import Routes, encoder_part
 
-COLOURS = "RdBu_r"  # told apart by the colour-blind, white at 0
 SIGNIFICANT = 0.05
 ROW = 0.155
 GAP = 0.15
-BAR_WIDTH, BAR_HEIGHT = 1.6, 0.12
 OVER = 0.34  # for the layers' names and the experts' numbers
 
 
@@ -64,17 +62,16 @@ def plot_correlations(
     wrapped = textwrap.fill(title, max(30, int((width - 2 * MARGIN) * 11))) if title else ""
     top = MARGIN + (0.2 * (wrapped.count("\n") + 1) + 0.1 if wrapped else 0.0) + OVER
     under = top + ROW * max(1, len(names)) + GAP
-    with rc_context(LETTERS):
-        figure = Figure(figsize=(width, under + 0.55))
-        FigureCanvasAgg(figure)
-        axes = axes_at(figure, left, top, column * columns, ROW * max(1, len(names)))
-        scale = ScalarMappable(Normalize(-1, 1), COLOURS)
-        _draw_map(axes, r_FC, is_found_FC, scale)
-        _name(axes, names, routes, column, font)
-        _draw_bar(axes_at(figure, left, under + 0.17, BAR_WIDTH, BAR_HEIGHT), scale)
-        if wrapped:
-            draw_title(figure, wrapped)
-        write_figure(figure, path)
+    figure = Figure(figsize=(width, under + 0.55))
+    FigureCanvasAgg(figure)
+    axes = axes_at(figure, left, top, column * columns, ROW * max(1, len(names)))
+    scale = HeatScale(f"correlation r; dots: q < {SIGNIFICANT}")
+    _draw_map(axes, r_FC, is_found_FC, mappable_of(scale))
+    _name(axes, names, routes, column, font)
+    draw_scale(figure, left, under, scale)
+    if wrapped:
+        draw_title(figure, wrapped)
+    write_figure(figure, path)
 
 
 def _grids(table: pd.DataFrame, routes: Routes, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -127,9 +124,3 @@ def _name(axes, names: list[str], routes: Routes, column: float, font: float) ->
         axes.set_xticks(places + 0.5, [str(place % experts) for place in places])
         size = min(6.5, column * 72 * (0.75 if experts <= 10 else 0.6))
         axes.tick_params(axis="x", labeltop=True, labelbottom=False, labelsize=size, pad=1.5)
-
-
-def _draw_bar(axes, scale: ScalarMappable) -> None:
-    bar = Colorbar(axes, scale, orientation="horizontal", ticks=[-1, 0, 1])
-    bar.ax.tick_params(labelsize=7, length=2, pad=1.5)
-    bar.ax.set_title(f"correlation r; dots: q < {SIGNIFICANT}", fontsize=8, loc="left", pad=3)

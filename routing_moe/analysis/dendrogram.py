@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
@@ -27,7 +26,6 @@ from dataloader.ontology import Ontology
 from routing_moe.analysis.drawing import (
     BAR_ROOM,
     BAR_WIDTH,
-    LETTERS,
     MARGIN,
     HeatScale,
     axes_at,
@@ -84,19 +82,18 @@ def plot_clustered(
     tree = hierarchy.dendrogram(linkage, no_plot=True, link_color_func=colours.__getitem__)
     leaves = tree["leaves"]
     place = _Layout.measure(by_kind, kinds, scale, title)
-    with rc_context(LETTERS):
-        figure = Figure(figsize=(place.width, place.height))
-        FigureCanvasAgg(figure)
-        values_NN, leaf_kinds = similarity_NN[np.ix_(leaves, leaves)], [kinds[leaf] for leaf in leaves]
-        strips = _draw_heat(figure, place, values_NN, scale, leaf_kinds, colour_of)
-        name_rows(strips, [by_kind[leaf] for leaf in leaves], place.font)
-        _draw_tree(figure, place, tree, len(leaves))
-        draw_scale(figure, place.legend_left, place.top, scale, place.legend_zoom)
-        top = place.top + BAR_ROOM * place.legend_zoom
-        draw_legend(figure, place.legend_left, top, kinds, colour_of, place.legend_zoom)
-        if title:
-            draw_title(figure, place.title, place.zoom)
-        write_figure(figure, path)
+    figure = Figure(figsize=(place.width, place.height))
+    FigureCanvasAgg(figure)
+    values_NN, leaf_kinds = similarity_NN[np.ix_(leaves, leaves)], [kinds[leaf] for leaf in leaves]
+    strips = _draw_heat(figure, place, values_NN, scale, leaf_kinds, colour_of)
+    name_rows(strips, [by_kind[leaf] for leaf in leaves], place.font)
+    _draw_tree(figure, place, tree, len(leaves))
+    draw_scale(figure, place.legend_left, place.top, scale, place.legend_zoom)
+    top = place.top + BAR_ROOM * place.legend_zoom
+    draw_legend(figure, place.legend_left, top, kinds, colour_of, place.legend_zoom)
+    if title:
+        draw_title(figure, place.title, place.zoom)
+    write_figure(figure, path)
 
 
 def _check(similarity_NN: np.ndarray, tasks: Sequence[str], path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
@@ -61,7 +62,8 @@ def text_width(text: str, font: float) -> float:
 
 
 def shown_name(task: str) -> str:
-    """The name, or the beginning and end of one that is longer than LONGEST_NAME."""
+    """The name on one line, or the beginning and end of one that is longer than LONGEST_NAME."""
+    task = " ".join(task.split())
     half = LONGEST_NAME // 2
     return task if len(task) <= LONGEST_NAME else f"{task[: half - 1]}…{task[-half:]}"
 
@@ -88,12 +90,15 @@ class HeatScale:
     high: float = 1.0
 
 
+def mappable_of(scale: HeatScale) -> ScalarMappable:
+    return ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
+
+
 def draw_scale(figure: Figure, left: float, top: float, scale: HeatScale, zoom: float = 1.0) -> None:
     """The colour bar of a scale, BAR_ROOM * zoom inches high with its name; zoom: of letters and bar."""
     axes = axes_at(figure, left, top + 0.2 * zoom, BAR_WIDTH * zoom, BAR_HEIGHT * zoom)
-    mappable = ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
     ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
-    bar = Colorbar(axes, mappable, orientation="horizontal", ticks=ticks, format="%g")
+    bar = Colorbar(axes, mappable_of(scale), orientation="horizontal", ticks=ticks, format="%g")
     bar.ax.tick_params(labelsize=7 * zoom, length=2 * zoom, pad=1.5 * zoom)
     bar.ax.set_title(scale.name, fontsize=8 * zoom, loc="left", pad=3 * zoom)
 
@@ -116,7 +121,8 @@ def write_figure(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        figure.savefig(unfinished, format=kind, dpi=dots, metadata=metadata)
+        with rc_context(LETTERS):
+            figure.savefig(unfinished, format=kind, dpi=dots, metadata=metadata)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

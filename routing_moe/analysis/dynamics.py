@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -25,7 +25,6 @@ from routing_moe.analysis.drawing import (
     DARK,
     EDGE,
     FONT,
-    LETTERS,
     SMALL,
     WIDTH,
     axes_at,
@@ -103,21 +102,20 @@ def plot_dynamics(table: pd.DataFrame, path: str | os.PathLike, title: str | Non
     row_height, rows = HEADING + PANEL + AXIS, -(-len(PANELS) // COLUMNS)
     key_top = top + rows * row_height + STEP
     width = (WIDTH - 2 * EDGE - (COLUMNS - 1) * GAP) / COLUMNS - LEFT
-    with rc_context(LETTERS):
-        figure = Figure(figsize=(WIDTH, key_top + KEY))
-        FigureCanvasAgg(figure)
-        for number, (column, heading) in enumerate(PANELS.items()):
-            row, place = divmod(number, COLUMNS)
-            left = EDGE + LEFT + place * (width + LEFT + GAP)
-            axes = axes_at(figure, left, top + HEADING + row * row_height, width, PANEL)
-            _draw_curves(axes, table.pivot(index="step", columns="layer", values=column), layers, colour_of)
-            axes.set_title(heading, fontsize=FONT, pad=3, loc="left")
-            if row == rows - 1:
-                axes.set_xlabel("step", fontsize=SMALL, labelpad=1.5)
-        _draw_key(figure, key_top, layers, colour_of)
-        if wrapped:
-            draw_title(figure, wrapped, 0.8)
-        write_figure(figure, path)
+    figure = Figure(figsize=(WIDTH, key_top + KEY))
+    FigureCanvasAgg(figure)
+    for number, (column, heading) in enumerate(PANELS.items()):
+        row, place = divmod(number, COLUMNS)
+        left = EDGE + LEFT + place * (width + LEFT + GAP)
+        axes = axes_at(figure, left, top + HEADING + row * row_height, width, PANEL)
+        _draw_curves(axes, table.pivot(index="step", columns="layer", values=column), layers, colour_of)
+        axes.set_title(heading, fontsize=FONT, pad=3, loc="left")
+        if row == rows - 1:
+            axes.set_xlabel("step", fontsize=SMALL, labelpad=1.5)
+    _draw_key(figure, key_top, layers, colour_of)
+    if wrapped:
+        draw_title(figure, wrapped, 0.8)
+    write_figure(figure, path)
 
 
 def _layer_colours(layers: list[str]) -> dict[str, tuple]:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -73,18 +72,17 @@ def plot_gains(
     place = _Layout.measure(tasks, systems, scale)
     below = _text_below(per_task, scale, baseline, min_baseline, place.width)
     place = place.with_lines_below(len(below))
-    with rc_context({"pdf.fonttype": 42}):  # letters stay letters: journals ask for it
-        figure = Figure(figsize=(place.width, place.height))
-        FigureCanvasAgg(figure)
-        for number, system in enumerate(systems):
-            rows = per_task[per_task["system"] == system.system].set_index("task").loc[list(tasks)]
-            axes = place.panel(figure, number)
-            _set_axes(axes, place, scale, tasks, named=number == 0)
-            _draw_average(axes, system, scale, last_row=sum(tasks.values()))
-            _draw_bars(axes, rows, scale, place)
-            axes.set_title(_heading(system), fontsize=FONT, pad=4, linespacing=1.15).set_parse_math(False)
-        _draw_legend(figure, place, below)
-        write_figure(figure, path)
+    figure = Figure(figsize=(place.width, place.height))
+    FigureCanvasAgg(figure)
+    for number, system in enumerate(systems):
+        rows = per_task[per_task["system"] == system.system].set_index("task").loc[list(tasks)]
+        axes = place.panel(figure, number)
+        _set_axes(axes, place, scale, tasks, named=number == 0)
+        _draw_average(axes, system, scale, last_row=sum(tasks.values()))
+        _draw_bars(axes, rows, scale, place)
+        axes.set_title(_heading(system), fontsize=FONT, pad=4, linespacing=1.15).set_parse_math(False)
+    _draw_legend(figure, place, below)
+    write_figure(figure, path)
 
 
 def _sorted_tasks(per_task: pd.DataFrame) -> dict[str, bool]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -27,7 +26,6 @@ from routing_moe.analysis.drawing import (
     DARK,
     EDGE,
     FONT,
-    LETTERS,
     SMALL,
     WIDTH,
     axes_at,
@@ -69,20 +67,19 @@ def plot_load(routes_list: Sequence[Routes], path: str | os.PathLike, title: str
     labels = _labels(routes_list)
     wrapped = textwrap.fill(title, 80) if title else ""
     place = _Layout.measure(len(layers), labels, wrapped)
-    with rc_context(LETTERS):
-        figure = Figure(figsize=(WIDTH, place.height))
-        FigureCanvasAgg(figure)
-        for number, heading in enumerate(PANELS):
-            axes = axes_at(figure, *place.corner(number), place.panel_width, PANEL)
-            _set_axes(axes, heading, layers, len(routes_list))
-            for run, routes in enumerate(routes_list):
-                columns = np.array([layers.index(name) for name in routes.layers])
-                _DRAW[number](axes, columns + _offset(run, len(routes_list)), routes, _style(run))
-            _fit(axes, number, routes_list)
-        _draw_key(figure, place, labels)
-        if wrapped:
-            draw_title(figure, wrapped, 0.8)
-        write_figure(figure, path)
+    figure = Figure(figsize=(WIDTH, place.height))
+    FigureCanvasAgg(figure)
+    for number, heading in enumerate(PANELS):
+        axes = axes_at(figure, *place.corner(number), place.panel_width, PANEL)
+        _set_axes(axes, heading, layers, len(routes_list))
+        for run, routes in enumerate(routes_list):
+            columns = np.array([layers.index(name) for name in routes.layers])
+            _DRAW[number](axes, columns + _offset(run, len(routes_list)), routes, _style(run))
+        _fit(axes, number, routes_list)
+    _draw_key(figure, place, labels)
+    if wrapped:
+        draw_title(figure, wrapped, 0.8)
+    write_figure(figure, path)
 
 
 def _all_layers(routes_list: Sequence[Routes]) -> list[str]:

@@ -16,9 +16,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
@@ -26,9 +23,12 @@ from matplotlib.text import Text
 from dataloader.ontology import Ontology
 from routing_moe.analysis.drawing import (
     MARGIN,
+    HeatScale,
     axes_at,
     check_picture_name,
+    draw_scale,
     draw_title,
+    mappable_of,
     row_font,
     shown_name,
     text_width,
@@ -46,6 +46,7 @@ from routing_moe.analysis.kinds import (
 from routing_moe.analysis.route_data import layer_names
 
 HEAT_COLOURS = "Blues"
+WEIGHTS = HeatScale("weight of the expert", HEAT_COLOURS, 0.0, 1.0)
 
 # Inches.
 GAP = 0.12
@@ -101,11 +102,9 @@ def draw_routes(
     encoder_layers: int,
     title: str | None = None,
     layers: Sequence[str] | None = None,
-    what: str = "weight of the expert",
-    colours: str = HEAT_COLOURS,
-    limits: tuple[float, float] = (0.0, 1.0),
+    scale: HeatScale = WEIGHTS,
 ) -> RouteMap:
-    """The picture of `plot_routes`, which see; what: is told at the colour bar, limits: are its ends."""
+    """The picture of `plot_routes`, which see; of other numbers than weights with another scale."""
     routes_NLE = _as_array(routes_NLE)
     _check(routes_NLE, tasks, encoder_layers, layers)
     row_of = {task: row for row, task in enumerate(tasks)}
@@ -114,17 +113,16 @@ def draw_routes(
     kinds = [ontology.category(task) for task in ordered]
     colour_of = kind_colours(ontology)
     place = _Layout.measure(ordered, kinds, routes_NLE.shape[1:], title)
-    scale = ScalarMappable(Normalize(*limits), colours)
 
     figure = Figure(figsize=(place.width, place.height))
     FigureCanvasAgg(figure)
     layers = layers or layer_names(encoder_layers, range(routes_NLE.shape[1]))
-    heat = _draw_heat(figure, place, routes_NLE[order], layers, encoder_layers, kinds, scale)
+    heat = _draw_heat(figure, place, routes_NLE[order], layers, encoder_layers, kinds, mappable_of(scale))
     left = place.heat_left - GAP / 2 - 2 * STRIP_WIDTH
     strips = axes_at(figure, left, place.heat_top, 2 * STRIP_WIDTH, place.heat_height)
     draw_strips(strips, kinds, colour_of)
     name_rows(strips, ordered, place.font)
-    _draw_colour_bar(figure, place, scale, what)
+    draw_scale(figure, place.legend_left, place.heat_top - 0.2, scale)
     draw_legend(figure, place.legend_left, place.heat_top + COLOUR_BAR_HEIGHT, kinds, colour_of)
     written = draw_title(figure, place.title) if title else None
     return RouteMap(figure, heat, heat.images[0], written, order)
@@ -248,11 +246,3 @@ def _draw_heat(
             axis="x", top=False, bottom=False, labeltop=True, labelbottom=False, labelsize=size, pad=1.5
         )
     return axes
-
-
-def _draw_colour_bar(figure: Figure, place: _Layout, scale: ScalarMappable, what: str) -> None:
-    axes = axes_at(figure, place.legend_left, place.heat_top, 1.6, 0.13)
-    low, high = scale.get_clim()
-    bar = Colorbar(axes, scale, orientation="horizontal", ticks=[low, (low + high) / 2, high])
-    bar.ax.tick_params(labelsize=7, length=2, pad=1.5)
-    bar.ax.set_title(what, fontsize=8, loc="left", pad=3)

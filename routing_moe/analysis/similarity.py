@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -31,7 +30,6 @@ from routing_moe.analysis.drawing import (
     DARK,
     EDGE,
     FONT,
-    LETTERS,
     MARGIN,
     SMALL,
     WIDTH,
@@ -96,22 +94,21 @@ def plot_similarities(
     kinds = [ontology.category(task) for task in ordered]
     colour_of = kind_colours(ontology)
     place = _Layout.measure(panels, ordered, kinds, title)
-    with rc_context(LETTERS):
-        figure = Figure(figsize=(place.width, place.height))
-        FigureCanvasAgg(figure)
-        for number, panel in enumerate(panels):
-            strips = _draw_panel(
-                figure, place, number, panel.values_NN[np.ix_(rows, rows)], scale, kinds, colour_of
-            )
-            _draw_heading(figure, place, number, panel)
-            if number % place.columns == 0:
-                name_rows(strips, ordered, place.font)
-        draw_scale(figure, place.legend_left, place.top, scale, place.legend_zoom)
-        top = place.top + BAR_ROOM * place.legend_zoom
-        draw_legend(figure, place.legend_left, top, kinds, colour_of, place.legend_zoom)
-        if title:
-            draw_title(figure, place.title, place.zoom)
-        write_figure(figure, path)
+    figure = Figure(figsize=(place.width, place.height))
+    FigureCanvasAgg(figure)
+    for number, panel in enumerate(panels):
+        strips = _draw_panel(
+            figure, place, number, panel.values_NN[np.ix_(rows, rows)], scale, kinds, colour_of
+        )
+        _draw_heading(figure, place, number, panel)
+        if number % place.columns == 0:
+            name_rows(strips, ordered, place.font)
+    draw_scale(figure, place.legend_left, place.top, scale, place.legend_zoom)
+    top = place.top + BAR_ROOM * place.legend_zoom
+    draw_legend(figure, place.legend_left, top, kinds, colour_of, place.legend_zoom)
+    if title:
+        draw_title(figure, place.title, place.zoom)
+    write_figure(figure, path)
 
 
 def _check(panels: Sequence[Panel], tasks: Sequence[str], path: Path) -> None:
@@ -255,18 +252,17 @@ def plot_agreement(table: pd.DataFrame, path: str | os.PathLike, title: str | No
     headings = {kind: f"{shown_name(kind)} ({n})" for kind, n in scored.items()}
     wrapped = textwrap.fill(title, 80) if title else ""
     place = _DotLayout.measure(names, list(headings.values()), wrapped)
-    with rc_context(LETTERS):
-        figure = Figure(figsize=(WIDTH, place.height))
-        FigureCanvasAgg(figure)
-        for number, (kind, heading) in enumerate(headings.items()):
-            axes = axes_at(figure, *place.corner(number), place.panel_width, place.panel_height)
-            rows = table[table["labelling"] == kind].set_index("vectors").loc[names]
-            _draw_dots(axes, rows)
-            _name_dots(axes, heading, names if number % place.columns == 0 else [""] * len(names))
-        _draw_key(figure, int(table["k"].iloc[0]))
-        if wrapped:
-            draw_title(figure, wrapped, 0.8)
-        write_figure(figure, path)
+    figure = Figure(figsize=(WIDTH, place.height))
+    FigureCanvasAgg(figure)
+    for number, (kind, heading) in enumerate(headings.items()):
+        axes = axes_at(figure, *place.corner(number), place.panel_width, place.panel_height)
+        rows = table[table["labelling"] == kind].set_index("vectors").loc[names]
+        _draw_dots(axes, rows)
+        _name_dots(axes, heading, names if number % place.columns == 0 else [""] * len(names))
+    _draw_key(figure, int(table["k"].iloc[0]))
+    if wrapped:
+        draw_title(figure, wrapped, 0.8)
+    write_figure(figure, path)
 
 
 @dataclass(frozen=True)
