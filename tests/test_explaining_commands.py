@@ -1,5 +1,6 @@
 """Inspecting, correlating and reporting runs: what is written, what it says, and what is refused."""
 
+import hashlib
 import json
 import re
 
@@ -196,7 +197,7 @@ def test_the_page_of_a_trained_run_shows_its_files(finished, tmp_path, capsys):
     routes = load_routes(finished)
     assert sorted(named[n] for n in run["tasks"]) == sorted(routes.tasks)
     row = run["tasks"].index(named.index("count"))
-    expected = 1000 * routes.values_NLE[routes.tasks.index("count")].ravel()
+    expected = 10_000 * routes.values_NLE[routes.tasks.index("count")].ravel()
     assert run["routes"][row] == pytest.approx(expected, abs=0.51)
     scores = next(own for own in run["scores"] if own["part"] == "test" and own["section"] == "train")
     written = pd.read_csv(finished / "best" / "eval-test-performance.csv").set_index("task_prefix")
@@ -208,7 +209,9 @@ def test_the_page_of_a_trained_run_shows_its_files(finished, tmp_path, capsys):
     samples = {named[own["task"]]: own["samples"] for own in run["predictions"]}
     assert set(samples) == {"colour", "count", "opposite"}
     line = json.loads((finished / "best/predictions/count_12_100_test.jsonl").read_text().splitlines()[0])
-    assert samples["count"][0] == {key: line[key] for key in ("input", "answers", "prediction")}
+    shown = {key: line[key] for key in ("input", "answers", "prediction")}
+    exact = line["prediction"].lower() in [answer.lower() for answer in line["answers"]]
+    assert samples["count"][0] == shown | {"exact": exact, "more_answers": 0}
     assert {len(own) for own in samples.values()} == {2}
     curves = {curve["name"]: curve for curve in run["curves"]}
     losses = pd.read_csv(finished / "losses.csv")
@@ -248,6 +251,35 @@ def test_several_runs_and_what_switching_off_found(place):
     assert [(pair["a"], pair["b"]) for pair in data["stability"]] == [(0, 1)]
     assert data["tasks"][hot]["features"] == ["skill:spell"]
     assert "skill:spell" in render(data)
+
+
+def test_what_was_found_on_other_weights_is_left_out_and_told(place):
+    folder = place.folder / "one" / "analysis" / "ablation"
+    folder.mkdir(parents=True)
+    sets = [("enc0.1+dec0.0", task, "words", drop) for task, drop in (("hot", 0.1), ("big", 0.3))]
+    pd.DataFrame(sets, columns=["experts", "task", "category", "drop"]).to_csv(folder / "sets.csv")
+    weights = place.folder / "one" / "best" / "model.safetensors"
+    weights.write_bytes(b"weights")
+    job = {"part": "dev", "predict_split": "train", "checkpoint_name": "best"}
+    job |= {"checkpoint": {"model.safetensors": hashlib.sha256(b"weights").hexdigest()}}
+    (folder / "job.json").write_text(json.dumps(job))
+    data = report_data(read_runs([place.folder / "one"]), ReportOptions(permutations=20))
+    named = [task["name"] for task in data["tasks"]]
+    worst = [[named.index("big"), 0.3], [named.index("hot"), 0.1]]
+    assert data["runs"][0]["ablation"]["sets"] == [["enc0.1+dec0.0", 0.2, worst]]
+    assert data["notes"] == []
+    weights.write_bytes(b"other weights")
+    data = report_data(read_runs([place.folder / "one"]), ReportOptions(permutations=20))
+    assert data["runs"][0]["ablation"] is None
+    assert "is of another checkpoint than best/ is now" in data["notes"][0]
+
+
+def test_routes_of_another_step_than_the_scores_are_told(place):
+    runs = read_runs([place.folder / "one"], step="30", kind="chosen")
+    notes = report_data(runs, ReportOptions(permutations=20))["notes"]
+    assert "routes are those of step 30, but scores" in notes[0]
+    assert "of step 20" in notes[0]
+    assert "each layer's heaviest expert" in notes[1]
 
 
 def test_the_page_is_the_same_twice(place):

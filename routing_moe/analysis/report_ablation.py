@@ -10,11 +10,29 @@ import pandas as pd
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.ablation_job import JOB_FILE, places_of
-from routing_moe.analysis.ablation_results import FEATURES, TASKS
+from routing_moe.analysis.ablation_results import FEATURES, SETS, TASKS
 from routing_moe.analysis.report_curves import rounded
-from routing_moe.analysis.route_data import Routes
+from routing_moe.analysis.route_data import Routes, run_name
+from routing_moe.saved_mixtures import sha256
 
 FOLDER = Path("analysis") / "ablation"  # in the run folder
+WORST = 3  # tasks told of a set
+
+
+def other_checkpoint(run: Path) -> str | None:
+    """Why what is there of switching off is left out: it is of other weights than the run's checkpoint."""
+    job = _job(run)
+    if not job or not isinstance(job.get("checkpoint"), dict):
+        return None
+    checkpoint = run / str(job.get("checkpoint_name", "best"))
+    known = {name: checkpoint / name for name in job["checkpoint"]}
+    now = {name: sha256(path) for name, path in known.items() if path.is_file()}
+    if not now or now == {name: job["checkpoint"][name] for name in now}:
+        return None
+    return (
+        f"{run_name(run)}: {run / FOLDER} is of another checkpoint than {checkpoint.name}/ is now and left "
+        "out; delete it and call python -m routing_moe.cli.ablate again"
+    )
 
 
 def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict | None:
@@ -23,22 +41,33 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
     Raises InputError for a file that cannot be read.
     """
     folder = run / FOLDER
-    tables = {name: _read(folder / name) for name in (TASKS, FEATURES)}
+    tables = {name: _read(folder / name) for name in (TASKS, FEATURES, SETS)}
     if all(table is None for table in tables.values()):
         return None
-    job = load_json_object(folder / JOB_FILE, "what the scores in the folder are of")
+    job = _job(run)
     part, limit = str(job.get("part")), job.get("max_examples")
     examples = f", {limit} examples of each" if limit else ""
     note = f"Score before minus after, {part} files of the {job.get('predict_split')} tasks{examples}."
     try:
         data = _singles(tables[TASKS], routes, number)
         features = _features(tables[FEATURES], routes)
+        sets = _sets(tables[SETS], number)
     except (KeyError, ValueError, AttributeError) as error:
         raise InputError(
             f"{folder}: its tables are not those of this run ({in_brief(error)}); "
             "write them again by python -m routing_moe.cli.ablate"
         ) from None
-    return {"note": note, "part": part, **data, "features": features}
+    if features and (draws := max(row[5] for own in features for row in own["groups"])):
+        note += (
+            f" Features: p is the share of {draws} random sets, itself included, that cost as much: at least "
+            f"{1 / (1 + draws):.3f}, and not corrected for the number of features."
+        )
+    return {"note": note, "part": part, **data, "features": features, "sets": sets}
+
+
+def _job(run: Path) -> dict:
+    path = run / FOLDER / JOB_FILE
+    return load_json_object(path, "what the scores in the folder are of") if path.is_file() else {}
 
 
 def _read(path: Path) -> pd.DataFrame | None:
@@ -79,4 +108,16 @@ def _features(table: pd.DataFrame | None, routes: Routes) -> list[dict]:
         ]  # fmt: skip
         places = [[routes.layers.index(layer), expert] for layer, expert in places_of(experts)]
         found.append({"feature": feature, "experts": places, "groups": groups})
+    return found
+
+
+def _sets(table: pd.DataFrame | None, number: Mapping[str, int]) -> list[list]:
+    """[[name, mean drop, [[task, drop], ...] worst first], ...] of the sets that were named by hand."""
+    if table is None:
+        return []
+    found = []
+    for name, own in table[table["task"].isin(number)].groupby("experts", sort=False):
+        worst = own.nlargest(WORST, "drop")
+        tasks = [[number[row.task], rounded(row.drop)] for row in worst.itertuples()]
+        found.append([name, rounded(own["drop"].mean()), tasks])
     return found

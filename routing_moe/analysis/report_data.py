@@ -22,19 +22,22 @@ from tqdm import tqdm
 from dataloader.errors import InputError, in_brief
 from dataloader.gym import PARTS
 from dataloader.jsonfile import load_json_object
+from dataloader.metrics import evaluate
 from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
 from routing_moe.analysis.explained import SIGNIFICANT
 from routing_moe.analysis.kinds import kind_colours
 from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
 from routing_moe.analysis.recovery import recovery_table
-from routing_moe.analysis.report_ablation import ablation_data
+from routing_moe.analysis.report_ablation import ablation_data, other_checkpoint
 from routing_moe.analysis.report_curves import curves_data, rounded
+from routing_moe.analysis.route_data import best_step, evaluated_steps
 from routing_moe.analysis.runs import ExplainedRun, notes_of
 from routing_moe.analysis.stability import stability
 from routing_moe.results import ScoresFile, read_scores
 
 MOST_CORRELATIONS = 2000  # rows of a run's table
+UNIT = 10_000  # weights are whole numbers of its parts: shorter, and a task's nearest stay in order
 TOP = 3  # experts of each feature that are shown in any case
 LONGEST_TEXT = 600  # characters of an input, answer or prediction
 MOST_ANSWERS = 4
@@ -55,11 +58,14 @@ def report_data(runs: Sequence[ExplainedRun], options: ReportOptions) -> dict:
     number = {task: n for n, task in enumerate(tasks)}
     ontology = runs[0].ontology
     pairs, unmatched = _stability(runs, options)
+    stale = {run.name: note for run in runs if (note := other_checkpoint(run.place))}
     with tqdm(zip(runs, scores, strict=True), "explaining", len(runs), leave=False, unit="run") as bar:
         explained = [_run(run, own, number, options) for run, own in bar]
+    for run in explained:
+        run["ablation"] = None if run["name"] in stale else run["ablation"]
     return {
         "title": options.title or "Routes of " + ", ".join(run.name for run in runs),
-        "notes": [*notes_of(runs), *_ontology_notes(runs), *unmatched],
+        "notes": [*notes_of(runs), *_route_notes(runs), *stale.values(), *_ontology_notes(runs), *unmatched],
         "categories": _categories(ontology, tasks),
         "tasks": [_task(task, runs, ontology) for task in tasks],
         "runs": explained,
@@ -101,6 +107,22 @@ def _categories(ontology: Ontology, tasks: Sequence[str]) -> list[dict]:
     return found
 
 
+def _route_notes(runs: Sequence[ExplainedRun]) -> list[str]:
+    """Where routes are not those that the scores, which are of the best checkpoint, were made along."""
+    notes = []
+    for run in runs:
+        best = best_step(run.place, evaluated_steps(run.place)) if run.routes.step is not None else None
+        if run.routes.step != best:
+            notes.append(
+                f"{run.name}: routes are those of step {run.routes.step}, but scores, predictions and what "
+                f"switching off costs are of the best checkpoint, of step {best}"
+            )
+        if run.routes.kind != "soft":
+            what = {"chosen": "each layer's heaviest expert", "soft_t1": "softmax at temperature 1"}
+            notes.append(f"{run.name}: routes are shown as {what[run.routes.kind]} (--routes)")
+    return notes
+
+
 def _ontology_notes(runs: Sequence[ExplainedRun]) -> list[str]:
     first = runs[0]
     return [
@@ -128,7 +150,7 @@ def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: Repor
         "layers": list(routes.layers),
         "experts": routes.experts,
         "tasks": [number[task] for task in routes.tasks],
-        "routes": np.rint(1000 * routes.values_NLE.reshape(len(routes.tasks), -1)).astype(int).tolist(),
+        "routes": np.rint(UNIT * routes.values_NLE.reshape(len(routes.tasks), -1)).astype(int).tolist(),
         "scores": [_scores(*key, table, number) for key, table in scores.items()],
         "correlations": _correlations(run, options),
         "recovery": _recovery(run, options),
@@ -223,9 +245,16 @@ def _first_predictions(path: Path, count: int) -> list[dict]:
         with path.open(encoding="utf-8") as file:
             for line in itertools.islice(file, count):
                 row = json.loads(line)
-                answers = [_cut(str(answer)) for answer in row["answers"][:MOST_ANSWERS]]
-                text = _cut(row["input"])
-                shown.append({"input": text, "answers": answers, "prediction": _cut(row["prediction"])})
+                prediction, answers = str(row["prediction"]), list(map(str, row["answers"]))
+                shown.append(
+                    {
+                        "input": _cut(str(row["input"])),
+                        "answers": list(map(_cut, answers[:MOST_ANSWERS])),
+                        "more_answers": max(0, len(answers) - MOST_ANSWERS),
+                        "prediction": _cut(prediction),
+                        "exact": evaluate([prediction], [answers], "EM") == 1,
+                    }
+                )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is no file of predictions ({in_brief(error)})") from None
     return shown

@@ -34,6 +34,7 @@ class Routes:
     layers: tuple[str, ...]
     values_NLE: np.ndarray
     step: int | None = None
+    kind: str = "soft"  # one of KINDS
 
     @property
     def experts(self) -> int:
@@ -81,7 +82,7 @@ def load_routes(
     wanted = _step_of(place, steps, step, flag)
     tasks, values_NLE = _read_step(place / f"{wanted}-steps", kind)
     rows, layers = layers_with_experts(place, values_NLE.shape[1])
-    return Routes(run_name(place), tasks, layers, values_NLE[:, rows], wanted)
+    return Routes(run_name(place), tasks, layers, values_NLE[:, rows], wanted, kind)
 
 
 def load_history(run: str | Path, kind: str = "soft") -> History:
@@ -223,4 +224,4 @@ def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
     rows = config.routed_rows
     values_NLE = chosen_experts(values_NLE) if kind == "chosen" else values_NLE
     layers = layer_names(config.encoder_layers, rows)
-    return Routes(run_name(mixture.checkpoint), tuple(tasks), layers, values_NLE[:, rows])
+    return Routes(run_name(mixture.checkpoint), tuple(tasks), layers, values_NLE[:, rows], kind=kind)

@@ -101,6 +101,7 @@ def described(settings: AblationSettings, bench: Bench) -> dict:
         "files": {file.sample: file.metric for file in bench.files},
         "data": bench.pool.encoded.fingerprint(),
         "routes": bench.fingerprint(),
+        "checkpoint_name": prediction.checkpoint_name,
         "checkpoint": mixture.checksums(),
     }
 
