@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from dataloader.errors import InputError, did_you_mean
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_fault
@@ -42,6 +44,13 @@ class Example:
     input: str
     outputs: tuple[str, ...]
     options: tuple[str, ...] = ()
+
+
+def evenly_spread(examples: list, most: int | None) -> list:
+    """At most so many of the examples (None: all), in their order: few-shot files are sorted by label, their
+    first ones have but one."""
+    n = len(examples) if most is None else min(len(examples), most)
+    return [examples[index] for index in np.linspace(0, len(examples) - 1, n).round().astype(int)]
 
 
 class Gym:

@@ -21,7 +21,7 @@ from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.analysis.animation import SECONDS_PER_FRAME, can_write_mp4, check_seconds, write_animation
 from routing_moe.analysis.dynamics import dynamics_table, plot_dynamics
 from routing_moe.analysis.route_data import KINDS, History, load_history
-from routing_moe.checks import ontology_path
+from routing_moe.analysis.runs import ontology_of
 from routing_moe.cli.console import run_command
 from routing_moe.run_state import load_run_settings, unwritable, write_text
 
@@ -70,16 +70,13 @@ def check(args, place: Path) -> tuple[History, Ontology]:
     history = faults.of(load_history, args.run, args.routes, flag="run")
     if history and (fault := unwritable(place)):
         faults.append(f"--output_dir {fault}")
-    path = args.task_ontology
-    if path is None:
-        settings = faults.of(load_run_settings, args.run) or {}
-        path = ontology_path(settings.get("train_dir") or "", settings.get("task_ontology"))
-    ontology = faults.of(Ontology.load, path, flag="task_ontology" if args.task_ontology else None)
+    settings = faults.of(load_run_settings, args.run) or {}
+    flag = "task_ontology" if args.task_ontology else None
+    ontology = faults.of(ontology_of, args.run, settings, args.task_ontology, flag=flag)
     if faults:
         raise InputError(faults)
     if all(ontology.category(task) == UNCATEGORISED for task in history.tasks):
-        where = path or "the ontology of the run is not here"
-        print(f"warning: no task has a category ({where}); name a file with --task_ontology", file=sys.stderr)
+        print("warning: no task has a category; name an ontology with --task_ontology", file=sys.stderr)
     return history, ontology
 
 

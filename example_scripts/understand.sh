@@ -17,6 +17,11 @@ if [ $# -eq 0 ]; then
 fi
 ABLATE_FLAGS=${ABLATE_FLAGS---features all}
 
+refused() {
+    [ "$1" = 2 ] || exit "$1"
+    echo "note: $run is explained without switching experts off, for the reason above" >&2
+}
+
 for run in "$@"; do
     stage1=()
     if [ -d "$run/stage1" ]; then stage1=(--before "$run/stage1"); fi
@@ -24,8 +29,9 @@ for run in "$@"; do
     "$PYTHON" example_scripts/create_gif.py --run "$run"
     "$PYTHON" -m routing_moe.cli.correlate_routes "$run"
     if [ "$ABLATE_FLAGS" != none ]; then
+        # Refused (2) where there is no expert to switch off for a task, or none that goes with a feature.
         # shellcheck disable=SC2086 # several flags
-        "$PYTHON" -m routing_moe.cli.ablate "$run" $ABLATE_FLAGS
+        "$PYTHON" -m routing_moe.cli.ablate "$run" $ABLATE_FLAGS || refused $?
     fi
 done
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from dataloader.encoding import EncodedExamples, EncodedOptions, TextFormat, encode, encode_options
 from dataloader.errors import in_short
-from dataloader.gym import Example, Gym
+from dataloader.gym import Example, Gym, evenly_spread
 from dataloader.metrics import evaluate
 from dataloader.options import SOURCES, OptionSource, find_options
 from routing_moe.ranking import best, option_scores
@@ -142,14 +142,6 @@ def load_task_files(
                 file = _with_options(file, source, tokenizer, text_format)
             files.append(file)
     return files
-
-
-def evenly_spread(examples: list[Example], most: int | None) -> list[Example]:
-    """At most so many of the examples, in their order: few-shot files are sorted by label, their first ones
-    have but one."""
-    if most is None or len(examples) <= most:
-        return examples
-    return [examples[i] for i in np.linspace(0, len(examples) - 1, most).round().astype(int)]
 
 
 def _with_options(file: TaskFile, source: OptionSource, tokenizer, text_format: TextFormat) -> TaskFile:

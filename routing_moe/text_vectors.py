@@ -18,7 +18,7 @@ from tqdm import tqdm
 from dataloader.batching import micro_batches
 from dataloader.encoding import EncodedExamples, TextFormat, encode
 from dataloader.errors import InputError
-from dataloader.gym import Example, Gym
+from dataloader.gym import Example, Gym, evenly_spread
 from routing_moe.modeling import RoutingBartForConditionalGeneration
 from routing_moe.routes import average
 
@@ -135,9 +135,7 @@ def train_examples(
     samples: "all", "first", or one by its seed or prefix. limit: read the first so many lines of a file only.
     None for either: all. No dev or test file is opened. Raises InputError for malformed lines.
     """
-    examples = gym.pool([task], "train", samples, limit)
-    n = len(examples) if most is None else min(len(examples), most)
-    return [examples[index] for index in np.linspace(0, len(examples) - 1, n).round().astype(int)]
+    return evenly_spread(gym.pool([task], "train", samples, limit), most)
 
 
 # ---- parts

@@ -106,6 +106,13 @@ def test_features_beside_random_experts(place, capsys):
     assert table.loc[("odd:yes", "without feature"), "tasks"] == 3
     assert ("size", "with feature") not in table.index  # a number
     assert (table["draws"] == 4).all()
+    by_task = pd.read_csv(folder / "feature_tasks.csv")
+    assert len(by_task) == 2 * 6
+    of_odd = by_task[by_task["feature"] == "odd:yes"]
+    assert of_odd["drop"].mean() == pytest.approx(table.loc[("odd:yes", "all"), "drop"], abs=1e-6)
+    assert of_odd["random_mean"].mean() == pytest.approx(
+        table.loc[("odd:yes", "all"), "random_mean"], abs=1e-6
+    )
     top = pd.read_csv(folder / "top_experts.csv")
     assert (top["r"] > 0).all()
     of_odd = top[top["feature"] == "odd:yes"]
@@ -121,12 +128,17 @@ def test_features_beside_random_experts(place, capsys):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_sets_of_experts_by_name(place):
-    assert ablate(place, "--experts", "enc0.1+dec0.0", "enc1.2") == 0
+    assert ablate(place, "--experts", "enc0.1+dec0.0", "dec0.0+enc0.1", "enc1.2", "enc1.2") == 0
     folder = place.out / "analysis" / "ablation"
     sets = pd.read_csv(folder / "sets.csv")
     assert list(sets["experts"].unique()) == ["enc0.1+dec0.0"]
     assert len(sets) == 6
-    assert set(pd.read_csv(folder / "tasks.csv")["layer"]) == {"enc 1"}
+    tasks = pd.read_csv(folder / "tasks.csv")
+    assert set(tasks["layer"]) == {"enc 1"}
+    assert len(tasks) == 6
+    assert tasks["others"].isna().all()  # there is no other yet
+    assert ablate(place, "--experts", "dec0.1") == 0  # what is finished stays in the tables
+    assert set(pd.read_csv(folder / "tasks.csv")["layer"]) == {"enc 1", "dec 0"}
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -170,7 +182,10 @@ def test_a_killed_job_goes_on(place, trained, tmp_path):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert (folder / "sets" / "enc0.0.json").exists()
+    finished = {path.name for path in (folder / "sets").glob("*.json")}
+    assert "enc0.0.json" in finished
+    assert process.returncode == -signal.SIGKILL
+    assert not (folder / "ablation.md").exists()
     assert ablate(place, "--max_examples", 2) == 0
     other = Place(tmp_path / "other", place.gym, place.bart)
     shutil.copytree(trained, other.out)
@@ -190,7 +205,8 @@ def test_a_killed_job_goes_on(place, trained, tmp_path):
         (["--experts", "none"], ["--experts none", "--features"]),
         (["--features", "skil:spell"], ["--features skil:spell", "no such feature"]),
         (["--features", "all", "--feature_file", "<here>/few.csv"], ["--feature_file <here>/few.csv"]),
-        (["--features", "odd:yes", "--top", "8"], ["--top 8: only", "go with odd:yes", "give fewer"]),
+        (["--features", "odd:yes", "--top", "8"], ["--top 8: only 3", "go with odd:yes", "give 3 or fewer"]),
+        (["--features", "all", "odd:yes"], ["--features all odd:yes", "stands alone"]),
         (["--top", "0"], ["--top 0", "at least 1"]),
         (["--max_examples", "0"], ["--max_examples 0", "at least 1"]),
         (["--checkpoint_name", "bist"], ["bist", "best, last"]),

@@ -6,17 +6,24 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from planted_routes import features_of_columns
 from tiny_runs import ROWS
 from transformers import AutoTokenizer
 
 from dataloader.encoding import TextFormat, encode_options
-from dataloader.gym import Gym
+from dataloader.gym import Gym, evenly_spread
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation import Bench, mask_of, routes_without
 from routing_moe.analysis.ablation_job import AblationJob
-from routing_moe.analysis.ablation_tables import category_drops, drops_of, task_table
-from routing_moe.evaluation import Decoding, evenly_spread, load_task_files, predict
+from routing_moe.analysis.ablation_tables import (
+    category_drops,
+    drops_of,
+    feature_table,
+    feature_task_table,
+    task_table,
+)
+from routing_moe.evaluation import Decoding, load_task_files, predict
 
 TASKS = list(ROWS)
 FORMAT = TextFormat(max_input_length=24, max_output_length=6)
@@ -180,6 +187,37 @@ def test_tables_show_it(job, originals):
     assert useful.loc["all", "users"] == 2
     assert useful.loc["all", "others"] == 0
     assert categories.loc[("enc 0", 0, "all"), "others"] == pytest.approx(useful.loc["all", "drop"] / 8)
+
+
+def test_a_features_own_experts_are_no_random_ones(job):
+    features = features_of_columns({"kind:a": [1, 0, 0, 1]}, TASKS)
+    ontology = Ontology({})
+    sets = [(USEFUL,), ((0, 0),), ((1, 2),)]
+    table = feature_table(job, {"kind:a": (USEFUL,)}, sets, features, ontology).set_index("group")
+    assert table.loc["with feature", "draws"] == 2
+    assert table.loc["with feature", "random_mean"] == 0
+    assert table.loc["with feature", "p"] == 1 / 3
+    assert table.loc["without feature", "drop"] == 0
+    own = drops_of(job, (USEFUL,))
+    assert table.loc["with feature", "drop"] == pytest.approx((own["colour"] + own["plural"]) / 2)
+    by_task = feature_task_table(job, {"kind:a": (USEFUL,)}, sets, ontology).set_index("task")
+    assert by_task["drop"].to_dict() == own
+    assert (by_task["random_mean"] == 0).all()
+
+
+def test_the_others_of_an_expert_are_what_a_random_one_costs(job, originals):
+    tasks = task_table(job, job.all_experts(), Ontology.load(originals.gym / "ontology.json"))
+    colour = tasks[tasks["task"] == "colour"].set_index(["layer", "expert"]).sort_index()
+    drop = colour.loc[("dec 0", 1), "drop"]
+    assert colour.loc[("dec 0", 1), "others"] == 0
+    assert colour.loc[("enc 0", 0), "others"] == pytest.approx(drop / 8)
+
+
+def test_sets_with_long_names_have_files_too(job):
+    long = tuple((row, expert) for row in range(3) for expert in range(2)) * 9
+    assert len(job.path(long).name) < 200
+    assert job.path(long) != job.path(long[1:])
+    assert job.path(((0, 1),)).name == "enc0.1.json"
 
 
 @pytest.mark.parametrize("scoring", ["generate", "rank"])

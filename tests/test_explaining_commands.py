@@ -322,6 +322,8 @@ OF_FEATURES = [
             [ONE, "--before", TWO, "--before_step", "5"],
             ["--before_step 5", "best, last, 10, 20, 30"],
         ),
+        (inspect_routes, [ONE, "--before_step", "10"], ["--before_step 10", "without --before"]),
+        (inspect_routes, [ONE, "--step", "²"], ["--step ²", "best, last"]),
         (inspect_routes, [ONE, TWO, "--before", ONE, "--output_dir", "<out>"], ["--before", "single RUN"]),
         *((correlate_routes, *case) for case in (*OF_ROUTES[:2], *OF_FEATURES)),
         (correlate_routes, [ONE, "--top", "0"], ["--top 0", "at least 1"]),
@@ -352,6 +354,17 @@ def test_mistakes_are_told(place, capsys, command, words, fragments):
         ),
         (lambda run: (run / "losses.csv").write_bytes(b'"\x00'), ["losses.csv", "cannot be read"]),
         (
+            lambda run: (run / "losses.csv").write_text(",steps,dev_performance\n0,20,high\n"),
+            ["losses.csv", "cannot be read as dev scores"],
+        ),
+        (lambda run: (run / "curves.csv").write_text("step,grad_norm\n1,big\n"), ["curves.csv", "cannot be"]),
+        (
+            lambda run: (run / "best/config.json").write_text(
+                '{"encoder_layers": 1, "decoder_layers": 2, "encoder_vanilla_layers": 7}'
+            ),
+            ["vanilla layers are no lists"],
+        ),
+        (
             lambda run: (run / "best/eval-test-performance.csv").write_text("a,b\n1,2\n"),
             ["eval-test-performance.csv", "was not written by --do_predict"],
         ),
@@ -361,6 +374,28 @@ def test_damaged_runs_are_told(place, capsys, damage, fragments):
     damage(place.folder / "one")
     told = refused(place, capsys, lambda: report.main([str(place.folder / "one"), "--permutations", "20"]))
     assert_told(told.err.splitlines(), *fragments)
+
+
+def test_nothing_is_drawn_of_runs_that_cannot_be_matched(place, capsys):
+    names = [f"x{n}" for n in range(6)]
+    values_NLE = np.random.default_rng(0).dirichlet(np.ones(3), (6, 3))
+    write_run(place.folder / "other", {5: values_NLE}, tasks=names, gym=place.gym)
+    (place.gym / "skills.csv").unlink()
+    words = [str(place.folder / "one"), str(place.folder / "other"), "--output_dir", str(place.out)]
+    told = refused(place, capsys, lambda: inspect_routes.main(words))
+    assert_told(told.err.splitlines(), "0 tasks in common")
+
+
+def test_tasks_that_the_file_of_features_lacks_are_told(place, capsys, no_pictures):
+    skills = place.gym / "skills.csv"
+    skills.write_text(skills.read_text().replace("hot,", "hat,"))
+    assert correlate_routes.main([str(place.folder / "one"), "--permutations", "20"]) == 0
+    assert "one: the file of features has none of hot" in capsys.readouterr().out
+
+
+def test_a_run_whose_dev_scores_are_all_missing_is_read_at_its_last_step(place):
+    (place.folder / "one" / "losses.csv").write_text(",steps,dev_performance\n0,10,\n1,20,\n")
+    assert load_routes(place.folder / "one").step == 30
 
 
 def test_routes_of_other_sizes_cannot_be_compared(place, capsys):

@@ -8,7 +8,13 @@ from planted_routes import features_of_columns, one_hot, random_routes, routes_o
 
 from dataloader.errors import InputError
 from routing_moe.analysis import measures
-from routing_moe.analysis.recovery import clusters, mantel, mutual_information_test, recovery_table
+from routing_moe.analysis.recovery import (
+    clusters,
+    mantel,
+    mantel_tests,
+    mutual_information_test,
+    recovery_table,
+)
 from routing_moe.analysis.stability import match, stability
 
 
@@ -41,6 +47,16 @@ def test_mantel_by_hand_and_by_all_shufflings():
     ]
     assert p == pytest.approx(np.mean(exact), abs=0.012)
     assert np.isnan(mantel(np.ones((4, 4)) - np.eye(4), other_NN, 10)).all()
+
+
+def test_several_tests_of_the_same_routes_are_each_by_itself():
+    draw = np.random.default_rng(0)
+    one, *others = (np.abs(x[:, None] - x[None]) for x in draw.normal(size=(4, 9)))
+    constant = np.ones((9, 9)) - np.eye(9)
+    found = mantel_tests(one, [*others, constant], 200, seed=1)
+    alone = [mantel(one, other, 200, seed=1) for other in others]
+    assert np.array(found[:3]) == pytest.approx(np.array(alone))
+    assert np.isnan(found[3]).all()
 
 
 def test_mutual_information_is_one_for_the_same_groups_and_nought_by_chance():

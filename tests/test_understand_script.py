@@ -1,5 +1,7 @@
 """understand.sh: what it calls for one run and for several, and that it runs as it is."""
 
+import shutil
+
 from planted_routes import write_place
 
 EXPLAINING = ["inspect_routes", "create_gif.py", "correlate_routes", "ablate", "report"]
@@ -46,10 +48,16 @@ def test_without_a_run_the_two_stages_are_trained_first(scripts):
     assert calls[-2].endswith("ablate models/two_stage --max_examples 4")
 
 
-def test_it_runs(scripts):
-    run = write_place(scripts.folder / "made", runs=("run",)).folder / "run"
-    code, _, told = scripts.run("understand.sh", str(run), really=True, ABLATE_FLAGS="none")
+def test_it_runs_and_what_cannot_be_done_with_a_run_does_not_stop_the_rest(scripts):
+    """The run was evaluated once, so there is no film, and has no weights, so nothing can be switched off."""
+    place = write_place(scripts.folder / "made", runs=("run",))
+    run = place.folder / "run"
+    for step in ("10", "30"):
+        shutil.rmtree(run / f"{step}-steps")
+    code, _, told = scripts.run("understand.sh", str(run), really=True)
     assert code == 0, told
+    assert "evaluated once, nothing to animate" in told
+    assert "is explained without switching experts off, for the reason above" in told
     made = {path.name for path in (run / "analysis").iterdir()}
-    assert {"routes.png", "similarity.pdf", "load.png", "routes.gif", "dynamics.csv"} <= made
+    assert {"routes.png", "similarity.pdf", "load.png", "dynamics.csv"} <= made
     assert {"correlations.csv", "features.md", "report.html"} <= made

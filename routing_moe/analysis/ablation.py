@@ -82,6 +82,7 @@ class Bench:
         self.decoding, self.accelerator = decoding, accelerator
         self.tasks = list(dict.fromkeys(file.task for file in files))
         self.pool = pooled(self.files, tokenizer, text_format, config.task_names)
+        self._own = {task: self._read(route_LE) for task, route_LE in self.routes().items()}
         ends = np.cumsum([len(file.examples) for file in files])
         self._members = [np.arange(end - len(f.examples), end) for f, end in zip(files, ends, strict=True)]
 
@@ -91,16 +92,17 @@ class Bench:
 
     def changed(self, off_LE: np.ndarray) -> list[str]:
         """Tasks whose route is another without these experts; the others' scores cannot change."""
-        own, without = self.routes(), self.routes(off_LE)
-        return [task for task in self.tasks if self._read(own[task]) != self._read(without[task])]
+        without = self.routes(off_LE)
+        return [task for task in self.tasks if self._own[task] != self._read(without[task])]
 
     def fingerprint(self) -> int:
         """A checksum of all tasks' routes."""
-        return zlib.crc32(b"".join(self._read(route_LE) for route_LE in self.routes().values()))
+        return zlib.crc32(b"".join(self._own.values()))
 
     def examples_of(self, tasks: Sequence[str]) -> int:
         """How many examples the tasks' files have."""
-        return sum(len(file.examples) for file in self.files if file.task in set(tasks))
+        wanted = set(tasks)
+        return sum(len(file.examples) for file in self.files if file.task in wanted)
 
     def scores(self, routes: dict[str, Tensor], tasks: Sequence[str] | None = None) -> dict[str, float]:
         """{sample: score} of the files of the tasks (None: all), each along its task's route."""

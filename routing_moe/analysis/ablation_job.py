@@ -10,6 +10,7 @@ is given more sets, scores only what is missing.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from tqdm import tqdm
 
 from dataloader.errors import InputError
@@ -28,6 +30,7 @@ from routing_moe.run_state import write_text
 ExpertSet = tuple[Expert, ...]  # sorted
 BASE: ExpertSet = ()
 JOB_FILE = "job.json"
+LONGEST = 150  # characters of a set's name that are its file's
 PLACE = re.compile(r"(enc|dec)(\d+)\.(\d+)")
 
 
@@ -50,6 +53,7 @@ class AblationJob:
 
     def __init__(self, bench: Bench, folder: Path, described: dict):
         self.bench, self.folder, self.described = bench, Path(folder), described
+        self._changed: dict[ExpertSet, list[str]] = {}
         self.size = (bench.model.config.num_layers, bench.model.config.num_experts)
         job = self.folder / JOB_FILE
         if job.is_file() and any(self.folder.glob("sets/*.json")):
@@ -63,7 +67,10 @@ class AblationJob:
                 )
 
     def path(self, experts: ExpertSet) -> Path:
-        return self.folder / "sets" / f"{self.name(experts)}.json"
+        name = self.name(experts)
+        if len(name) > LONGEST:
+            name = f"{len(experts)}_experts_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        return self.folder / "sets" / f"{name}.json"
 
     def name(self, experts: ExpertSet) -> str:
         """`enc0.1+dec2.0`: layer and expert of each; `base` for none."""
@@ -78,6 +85,12 @@ class AblationJob:
         """Each expert of each layer that has several, alone."""
         rows = self.bench.model.config.routed_rows
         return [((row, expert),) for row in rows for expert in range(self.size[1])]
+
+    def mean_score(self) -> float:
+        """With all experts: mean over tasks of the mean over a task's files."""
+        scores = self.finished(BASE).scores
+        by_task = pd.DataFrame([(file.task, scores[file.sample]) for file in self.bench.files])
+        return float(by_task.groupby(0)[1].mean().mean())
 
     # ---- scoring
 
@@ -101,7 +114,10 @@ class AblationJob:
     def missing(self, sets: Iterable[ExpertSet]) -> dict[ExpertSet, list[str]]:
         """{set that is not finished: tasks whose route it changes}."""
         todo = dict.fromkeys(experts for experts in sets if self.finished(experts) is None)
-        return {experts: self.bench.changed(mask_of(experts, *self.size)) for experts in todo}
+        for experts in todo:
+            if experts not in self._changed:
+                self._changed[experts] = self.bench.changed(mask_of(experts, *self.size))
+        return {experts: self._changed[experts] for experts in todo}
 
     def estimate(self, sets: Sequence[ExpertSet]) -> str:
         """What is left to do, and for how long, by the time that the base scores took."""

@@ -60,7 +60,7 @@ class Plan:
     named: list[ExpertSet]
     by_feature: dict[str, ExpertSet]
     random: list[ExpertSet]
-    top_experts: pd.DataFrame  # layer, expert, feature, r, p, q of those in by_feature
+    top_experts: pd.DataFrame  # layer, expert, feature, r of those in by_feature
 
     @property
     def sets(self) -> list[ExpertSet]:
@@ -110,9 +110,15 @@ def _feature_faults(settings: AblationSettings, features: Features) -> list[str]
     if settings.features == ("all",):
         return [] if known else ["--features all: no feature is had, and lacked, by at least three tasks"]
     faults = []
+    if "all" in settings.features:
+        return [f"--features {' '.join(settings.features)}: all stands alone"]
     for name in settings.features:
         if name in features.names and name not in known:
-            faults.append(f"--features {name}: fewer than three tasks have, or lack, it")
+            binary = features.is_binary(name)
+            why = (
+                "fewer than three tasks have, or lack, it" if binary else "it is a number that hardly varies"
+            )
+            faults.append(f"--features {name}: {why}")
         elif name not in features.names:
             guess = did_you_mean(name, [*features.names, "all"])
             faults.append(f"--features {name}: no such feature{guess} (there are {', '.join(known)})")
@@ -150,11 +156,13 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
     config = job.bench.model.config
     named = {("all",): job.all_experts(), ("none",): []}.get(settings.experts)
     if named is None:
-        named = [experts_named(word, config) for word in settings.experts]
+        named = list(dict.fromkeys(experts_named(word, config) for word in settings.experts))
     if not settings.features:
         return Plan(named, {}, [], pd.DataFrame())
     routes = model_routes(job.bench.model, inputs.tasks, settings.routes)
-    top = top_of_features(settings, inputs.features, correlate(routes, inputs.features), config.num_experts)
+    top = top_of_features(
+        settings, inputs.features, correlate(routes, inputs.features, 0), config.num_experts
+    )
     rows = dict(zip(routes.layers, config.routed_rows, strict=True))
     chosen = {
         name: tuple(sorted((rows[row.layer], int(row.expert)) for row in own.itertuples()))
@@ -173,10 +181,10 @@ def top_of_features(
     top = {name: strongest(table, name, settings.top, per_layer) for name in names}
     short = [name for name, own in top.items() if len(own) < settings.top]
     if short and (not every or len(short) == len(top)):
-        raise InputError(
-            f"--top {settings.top}: only {len(top[short[0]])} experts go with {short[0]} and leave each "
-            "layer one; give fewer"
-        )
+        count = len(top[short[0]])
+        few = f"only {count} experts go with {short[0]} and leave each layer one; give {count} or fewer"
+        none = f"no expert's weight goes with {short[0]}; do all tasks have the same route?"
+        raise InputError(f"--top {settings.top}: {few if count else none}")
     if short:
         log.info("left out, as fewer than %d experts go with them: %s", settings.top, ", ".join(short))
     return {name: own for name, own in top.items() if name not in short}
@@ -200,7 +208,8 @@ def strongest(table: pd.DataFrame, feature: str, count: int, per_layer: int) -> 
         if len(kept) < count and layers.count(row.layer) < per_layer - 1:
             kept.append(row)
             layers.append(row.layer)
-    return pd.DataFrame(kept, columns=["Index", *table.columns]).drop(columns="Index")
+    shown = pd.DataFrame(kept, columns=["Index", *table.columns])
+    return shown[["layer", "expert", "feature", "r", "tasks", "with_feature"]]
 
 
 def random_expert_sets(job: AblationJob, size: int, draws: int, seed: int) -> list[ExpertSet]:

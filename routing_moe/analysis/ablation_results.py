@@ -9,10 +9,17 @@ import numpy as np
 import pandas as pd
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.ablation_job import BASE, AblationJob, ExpertSet
+from routing_moe.analysis.ablation_job import AblationJob, ExpertSet
 from routing_moe.analysis.ablation_pictures import plot_category_drops, plot_feature_drops, plot_task_drops
 from routing_moe.analysis.ablation_plan import AblationInputs, AblationSettings, Plan
-from routing_moe.analysis.ablation_tables import category_drops, drops_of, feature_table, task_table
+from routing_moe.analysis.ablation_tables import (
+    USED,
+    category_drops,
+    drops_of,
+    feature_table,
+    feature_task_table,
+    task_table,
+)
 from routing_moe.analysis.route_data import run_name
 from routing_moe.results import markdown_table
 from routing_moe.run_state import write_text
@@ -25,21 +32,22 @@ DIGITS = "%.6g"
 def write_results(job: AblationJob, plan: Plan, settings: AblationSettings, inputs: AblationInputs) -> str:
     """Writes the files of all that the plan names into the job's folder; returns the text of ablation.md."""
     folder, ontology = job.folder, inputs.run.ontology
-    base = np.mean(list(job.finished(BASE).scores.values()))
+    base = job.mean_score()
+    singles = [experts for experts in job.all_experts() if job.finished(experts)]
     examples = f", {settings.max_examples} examples of each" if settings.max_examples else ""
     sections = [
         f"Drop of the score (before - after) on the {settings.part} files of {len(job.bench.tasks)} tasks"
         f"{examples}, when experts are switched off. Mean score with all: {base:.4f}."
     ]
-    if plan.singles:
-        tasks = task_table(job, plan.singles, ontology)
+    if singles:  # those of earlier commands, too
+        tasks = task_table(job, singles, ontology)
         categories = category_drops(tasks, ontology)
         write_text(folder / TASKS, tasks.to_csv(index=False, float_format=DIGITS))
         write_text(folder / CATEGORIES, categories.to_csv(index=False, float_format=DIGITS))
         sections.append(_singles_markdown(categories, tasks))
         for kind in ("png", "pdf"):
             plot_category_drops(categories, folder / f"categories.{kind}", _title(settings))
-            if plan.singles == job.all_experts():
+            if singles == job.all_experts():
                 plot_task_drops(tasks, ontology, folder / f"tasks.{kind}", _title(settings))
     if several := [experts for experts in plan.named if len(experts) > 1]:
         table = _sets_table(job, several, ontology)
@@ -48,6 +56,8 @@ def write_results(job: AblationJob, plan: Plan, settings: AblationSettings, inpu
     if plan.by_feature:
         features = feature_table(job, plan.by_feature, plan.random, inputs.features, ontology)
         write_text(folder / FEATURES, features.to_csv(index=False, float_format=DIGITS))
+        by_task = feature_task_table(job, plan.by_feature, plan.random, ontology)
+        write_text(folder / "feature_tasks.csv", by_task.to_csv(index=False, float_format=DIGITS))
         write_text(folder / "top_experts.csv", plan.top_experts.to_csv(index=False, float_format=DIGITS))
         sections.append(_features_markdown(features, settings.top))
         for kind in ("png", "pdf"):
@@ -83,14 +93,17 @@ def _singles_markdown(categories: pd.DataFrame, tasks: pd.DataFrame) -> str:
     worst = tasks.loc[tasks.groupby(["layer", "expert"], sort=False)["drop"].idxmax()]
     worst = worst.set_index(["layer", "expert"])
     all_others = categories[categories["category"] == "all"].set_index(["layer", "expert"])["others"]
-    wide["all, others"] = all_others
-    wide["worst"] = [f"{task} {drop:.3f}" for task, drop in zip(worst["task"], worst["drop"], strict=True)]
+    wide["all, others"] = [f"{drop:.3f}" if np.isfinite(drop) else "-" for drop in all_others]
+    wide["worst"] = [
+        f"{task} {drop:.3f}" if drop > 0 else "-"
+        for task, drop in zip(worst["task"], worst["drop"], strict=True)
+    ]
     shown = wide.sort_values("all", ascending=False, kind="stable").head(MOST_ROWS)
     shown.index = [f"{layer} / {expert}" for layer, expert in shown.index]
     shown.index.name = "layer / expert"
     what = (
-        f"Each expert alone ({len(wide)}; the {len(shown)} that cost most; users: tasks that give it weight; "
-        "all, others: mean drop over the other experts)"
+        f"Each expert alone ({len(wide)}; the {len(shown)} that cost most; users: tasks that give it {USED} "
+        "or more; all, others: mean drop over the other experts)"
     )
     return f"{what}:\n\n{markdown_table(shown)}"
 

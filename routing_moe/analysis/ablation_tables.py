@@ -15,6 +15,7 @@ from routing_moe.analysis.ablation_job import BASE, AblationJob, ExpertSet
 from routing_moe.analysis.features import Features
 from routing_moe.results import in_categories
 
+USED = 0.05  # weight from which a task is called a user of an expert
 Drops = dict[str, float]  # {task: mean drop over its files}
 
 
@@ -30,7 +31,8 @@ def drops_of(job: AblationJob, experts: ExpertSet) -> Drops:
 
 def task_table(job: AblationJob, singles: Sequence[ExpertSet], ontology: Ontology) -> pd.DataFrame:
     """A row per expert and task: layer, expert, task, category, weight (of the expert in the task's route),
-    before, after, drop. Tasks in the ontology's order."""
+    before, after, drop, others (mean drop of the task without each of the other experts, one at a time: what
+    a random one would cost). Tasks in the ontology's order."""
     base, own = job.finished(BASE).scores, job.bench.routes()
     before: dict[str, list[float]] = {}
     for file in job.bench.files:
@@ -44,21 +46,26 @@ def task_table(job: AblationJob, singles: Sequence[ExpertSet], ontology: Ontolog
             place = (job.layer(row), expert, task, ontology.category(task)[0])
             rows.append((*place, weight, score, score - drops[task], drops[task]))
     columns = ["layer", "expert", "task", "category", "weight", "before", "after", "drop"]
-    return pd.DataFrame(rows, columns=columns)
+    return with_others(pd.DataFrame(rows, columns=columns), "task")
+
+
+def with_others(table: pd.DataFrame, group: str) -> pd.DataFrame:
+    """The table with a column others: the mean drop of all other rows of its group, NaN where it is alone."""
+    drops = table.groupby(group, observed=True, sort=False)["drop"]
+    total, count = drops.transform("sum"), drops.transform("size")
+    return table.assign(others=(total - table["drop"]) / (count - 1).where(count > 1))
 
 
 def category_drops(tasks: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
-    """A row per expert and category (then "all"): tasks, users (tasks that give the expert some weight), drop
-    (mean over the tasks), others (mean drop of all other experts, the expectation of a random one)."""
+    """A row per expert and category (then "all"): tasks, users (tasks that give the expert USED or
+    more), drop (mean over the tasks), others (mean drop of the other experts: what a random one costs)."""
     grouped = in_categories(tasks, ontology).groupby(
         ["layer", "expert", "category"], sort=False, observed=True
     )
     table = grouped.agg(
-        tasks=("drop", "size"), users=("weight", lambda w: int((w > 0).sum())), drop=("drop", "mean")
+        tasks=("drop", "size"), users=("weight", lambda w: int((w >= USED).sum())), drop=("drop", "mean")
     ).reset_index()
-    of_category = table.groupby("category", observed=True)["drop"]
-    total, count = of_category.transform("sum"), of_category.transform("size")
-    table["others"] = (total - table["drop"]) / (count - 1)
+    table = with_others(table, "category")
     return table.assign(category=table["category"].astype(str))
 
 
@@ -72,20 +79,39 @@ def feature_table(
     """A row per feature and group of tasks: drop without the feature's experts, and without random ones.
 
     Groups: "with feature", "without feature" (tasks that have and lack it), categories, "all". random_mean,
-    random_std (sample std over draws), draws; p: (1 + draws that drop as much or more) / (1 + draws).
+    random_std (sample std over draws), draws (without the feature's own set, if it was drawn); p: (1 + draws
+    that drop as much or more) / (1 + draws).
     """
-    random_drops = [drops_of(job, experts) for experts in random_sets]
+    random_drops = {experts: drops_of(job, experts) for experts in random_sets}
     rows = []
     for feature, experts in chosen.items():
         drops = drops_of(job, experts)
+        others = [own for drawn, own in random_drops.items() if drawn != experts]
         for group, tasks in groups_of(job.bench.tasks, feature, features, ontology).items():
             drop = float(np.mean([drops[task] for task in tasks]))
-            drawn = np.array([np.mean([own[task] for task in tasks]) for own in random_drops])
+            drawn = np.array([np.mean([own[task] for task in tasks]) for own in others])
             spread = float(drawn.std(ddof=1)) if len(drawn) > 1 else np.nan
             p = (1 + int((drawn >= drop - 1e-9).sum())) / (1 + len(drawn)) if len(drawn) else np.nan
             mean = float(drawn.mean()) if len(drawn) else np.nan
             rows.append((feature, job.name(experts), group, len(tasks), drop, mean, spread, len(drawn), p))
     columns = ["feature", "experts", "group", "tasks", "drop", "random_mean", "random_std", "draws", "p"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def feature_task_table(
+    job: AblationJob, chosen: dict[str, ExpertSet], random_sets: Sequence[ExpertSet], ontology: Ontology
+) -> pd.DataFrame:
+    """A row per feature and task: drop without the feature's experts, random_mean and random_std without the
+    sets of random ones."""
+    random_drops = {experts: drops_of(job, experts) for experts in random_sets}
+    rows = []
+    for feature, experts in chosen.items():
+        drops = drops_of(job, experts)
+        for task in ontology.order(job.bench.tasks):
+            drawn = pd.Series([own[task] for other, own in random_drops.items() if other != experts])
+            category = ontology.category(task)[0]
+            rows.append((feature, task, category, drops[task], drawn.mean(), drawn.std()))
+    columns = ["feature", "task", "category", "drop", "random_mean", "random_std"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -32,6 +32,7 @@ def correlate(
     """A row for each (layer, expert) and feature, those of the smallest p first.
 
     tasks: how many the feature is known of; with_feature: of how many of them it is 1 (empty for numbers).
+    permutations: 0 for r alone; p and q are NaN then.
     Left out: features that fewer than `fewest` tasks have or lack, numbers that are the same for all, and
     experts of which all tasks make the same use. Shuffling the tasks keeps what experts share, and what
     features share; q holds under such dependence, when it is positive. Raises ValueError if tasks differ.
@@ -52,7 +53,7 @@ def correlate(
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
     table = pd.concat(tables, ignore_index=True).dropna(subset=["r"])
-    table["q"] = false_discovery_control(table["p"]) if len(table) else []
+    table["q"] = false_discovery_control(table["p"]) if permutations and len(table) else np.nan
     strength = table["r"].abs()
     order = table.assign(strength=-strength).sort_values(["p", "strength", "feature", "layer", "expert"])
     return order[COLUMNS].reset_index(drop=True)
@@ -90,14 +91,18 @@ def permutation_p(
 ) -> np.ndarray:
     """Two-sided p of each r (C, F), by shuffling the rows of one side; NaN where r is.
 
-    (1 + number of shufflings with |r| as large) / (1 + permutations), as in Phipson & Smyth (2010).
+    (1 + number of shufflings with |r| as large) / (1 + permutations), as in Phipson & Smyth (2010). NaN
+    without permutations.
     """
+    if not permutations:
+        return np.full((values_NC.shape[1], features_NF.shape[1]), np.nan)
     values_NC, features_NF = _standardised(values_NC), _standardised(features_NF)
     observed_CF = np.abs(values_NC.T @ features_NF)
     count_CF = np.zeros(observed_CF.shape, dtype=np.int64)
     generator = np.random.default_rng(seed)
     n = len(values_NC)
-    at_once = max(1, AT_ONCE // max(1, values_NC.size))
+    largest = max(values_NC.size, observed_CF.size)  # of the arrays that a shuffling needs
+    at_once = max(1, AT_ONCE // max(1, largest))
     for start in range(0, permutations, at_once):
         count = min(at_once, permutations - start)
         orders_PN = generator.permuted(np.tile(np.arange(n), (count, 1)), axis=1)

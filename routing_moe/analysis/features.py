@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import dataloader
-from dataloader.errors import InputError, did_you_mean
+from dataloader.errors import InputError, did_you_mean, told_with
 from dataloader.labels import kinds_of, ontology_labels, read_task_table
 from dataloader.ontology import Ontology
 
@@ -33,6 +33,7 @@ class Features:
     tasks: tuple[str, ...]
     names: tuple[str, ...]
     values_NF: np.ndarray
+    described: frozenset[str] = frozenset()  # the tasks that are in the file of features
 
     @property
     def kinds(self) -> dict[str, list[int]]:
@@ -71,12 +72,13 @@ def features_of(
     path = Path(file) if file else own if own and own.is_file() else SHIPPED_FEATURES
     header, rows = read_task_table(path)
     if any(task in rows for task in tasks):
-        columns |= file_columns(tasks, header, rows)
+        with told_with(f"{path}, "):
+            columns |= file_columns(tasks, header, rows)
     elif path is not SHIPPED_FEATURES:
         guess = did_you_mean(tasks[0], rows)
         raise InputError(f"{path}: has features of none of the tasks, such as {tasks[0]}{guess}")
     values_NF = np.array(list(columns.values())).T.reshape(len(tasks), len(columns))
-    return Features(tuple(tasks), tuple(columns), values_NF)
+    return Features(tuple(tasks), tuple(columns), values_NF, frozenset(set(tasks) & set(rows)))
 
 
 def ontology_columns(tasks: Sequence[str], ontology: Ontology) -> dict[str, list[float]]:
@@ -98,11 +100,22 @@ def file_columns(
             numbers = [_number(cell) for cell in cells]
             if value:
                 columns[f"{kind}:{value}"] = numbers
-            elif all(np.isfinite(number) for number, cell in zip(numbers, cells, strict=True) if cell):
+            elif text := _texts_among_numbers(rows, place):
+                raise InputError(f"column {kind}: {text} among numbers; empty the cell if it is not known")
+            elif np.isfinite(numbers).any():
                 columns[kind] = numbers
             else:
                 columns |= _one_hot(kind, [cell or None for cell in cells])
     return columns
+
+
+def _texts_among_numbers(rows: Mapping[str, Sequence[str]], place: int) -> str:
+    """ "'n/a' (task x)" if most cells of a column are numbers and this one is none; else ""."""
+    cells = {task: row[place] for task, row in rows.items() if row[place]}
+    texts = [task for task, cell in cells.items() if not np.isfinite(_number(cell))]
+    if not texts or 2 * len(texts) >= len(cells):
+        return ""
+    return f"'{cells[texts[0]]}' (task {texts[0]})"
 
 
 def _number(cell: str) -> float:

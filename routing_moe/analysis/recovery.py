@@ -40,21 +40,31 @@ def recovery_table(
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
     rows = []
-    for kind, columns in features.kinds.items():
-        values_NF = features.values_NF[:, columns]
-        known = np.isfinite(values_NF).all(axis=1)
-        if known.sum() < FEWEST_TASKS:
-            continue
-        values_NF = values_NF[known]
-        apart_NN = 1 - overlap(routes.values_NLE[known])
-        binary = all(features.is_binary(features.names[column]) for column in columns)
-        r, r_p = mantel(apart_NN, feature_distances(values_NF, binary), permutations, seed)
-        row = dict(kind=kind, tasks=int(known.sum()), mantel_r=r, mantel_p=r_p)
-        if binary:
-            row |= _clustering(apart_NN, ["".join(str(int(v)) for v in own) for own in values_NF],
-                               permutations, seed)  # fmt: skip
-        rows.append(row)
+    for known, kinds in _kinds_by_known(features).items():
+        apart_NN = 1 - overlap(routes.values_NLE[list(known)])
+        values = {kind: features.values_NF[np.ix_(known, features.kinds[kind])] for kind in kinds}
+        binary = {k: all(features.is_binary(features.names[c]) for c in features.kinds[k]) for k in kinds}
+        distances = [feature_distances(values[kind], binary[kind]) for kind in kinds]
+        tested = mantel_tests(apart_NN, distances, permutations, seed)
+        for kind, (r, p) in zip(kinds, tested, strict=True):
+            row = dict(kind=kind, tasks=len(known), mantel_r=r, mantel_p=p)
+            if binary[kind]:
+                labels = ["".join(str(int(value)) for value in own) for own in values[kind]]
+                row |= _clustering(apart_NN, labels, permutations, seed)
+            rows.append(row)
+    order = {kind: number for number, kind in enumerate(features.kinds)}
+    rows.sort(key=lambda row: order[row["kind"]])
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _kinds_by_known(features: Features) -> dict[tuple[int, ...], list[str]]:
+    """{rows of the tasks that all features of a kind are known of: such kinds}, of enough tasks."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for kind, columns in features.kinds.items():
+        known = tuple(np.flatnonzero(np.isfinite(features.values_NF[:, columns]).all(axis=1)).tolist())
+        if len(known) >= FEWEST_TASKS:
+            groups.setdefault(known, []).append(kind)
+    return groups
 
 
 def feature_distances(values_NF: np.ndarray, binary: bool) -> np.ndarray:
@@ -82,20 +92,32 @@ def mantel(one_NN: np.ndarray, other_NN: np.ndarray, permutations: int, seed: in
     One-sided: of tasks that are alike in one being alike in the other. p is (1 + number of shufflings with as
     large an r) / (1 + permutations). (NaN, NaN) where all distances of a matrix are the same.
     """
+    return mantel_tests(one_NN, [other_NN], permutations, seed)[0]
+
+
+def mantel_tests(
+    one_NN: np.ndarray, others: Sequence[np.ndarray], permutations: int, seed: int = 0
+) -> list[tuple[float, float]]:
+    """`mantel` of one matrix with each of the others (N, N), by the same shufflings."""
     upper = np.triu_indices(len(one_NN), 1)
-    one, other = _standardised(one_NN[upper]), _standardised(other_NN[upper])
-    if one is None or other is None:
-        return np.nan, np.nan
-    observed = one @ other
+    one, columns = _standardised(one_NN[upper]), [_standardised(other_NN[upper]) for other_NN in others]
+    usable = [k for k, column in enumerate(columns) if column is not None]
+    found = [(np.nan, np.nan)] * len(others)
+    if one is None or not usable:
+        return found
+    others_XK = np.stack([columns[k] for k in usable], axis=1)
+    observed_K, count_K = one @ others_XK, np.zeros(len(usable), dtype=np.int64)
     full_NN = squareform(one)
     generator = np.random.default_rng(seed)
-    at_once, count = max(1, AT_ONCE // len(one)), 0
+    at_once = max(1, AT_ONCE // len(one))
     for start in range(0, permutations, at_once):
         size = min(at_once, permutations - start)
         orders_PN = generator.permuted(np.tile(np.arange(len(one_NN)), (size, 1)), axis=1)
-        shuffled = full_NN[orders_PN[:, upper[0]], orders_PN[:, upper[1]]]
-        count += int((shuffled @ other >= observed - ROUNDING).sum())
-    return float(observed), (1 + count) / (1 + permutations)
+        shuffled_PX = full_NN[orders_PN[:, upper[0]], orders_PN[:, upper[1]]]
+        count_K += (shuffled_PX @ others_XK >= observed_K - ROUNDING).sum(axis=0)
+    for k, r, count in zip(usable, observed_K, count_K, strict=True):
+        found[k] = (float(r), float((1 + count) / (1 + permutations)))
+    return found
 
 
 def _standardised(distances: np.ndarray) -> np.ndarray | None:

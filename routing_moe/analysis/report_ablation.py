@@ -16,6 +16,7 @@ from routing_moe.analysis.route_data import Routes, run_name
 from routing_moe.saved_mixtures import sha256
 
 FOLDER = Path("analysis") / "ablation"  # in the run folder
+TEXTS = ("layer", "task", "category", "feature", "experts", "group")  # columns; "NA" is a name, too
 WORST = 3  # tasks told of a set
 
 
@@ -52,7 +53,7 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
         data = _singles(tables[TASKS], routes, number)
         features = _features(tables[FEATURES], routes)
         sets = _sets(tables[SETS], number)
-    except (KeyError, ValueError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{folder}: its tables are not those of this run ({in_brief(error)}); "
             "write them again by python -m routing_moe.cli.ablate"
@@ -74,7 +75,7 @@ def _read(path: Path) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        return pd.read_csv(path, dtype={"task": str})
+        return pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
     except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
         raise InputError(f"{path}: cannot be read ({in_brief(error)})") from None
 

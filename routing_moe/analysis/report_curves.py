@@ -32,11 +32,14 @@ STEPPED = {
 }
 
 
-def curves_data(run: Path) -> list[dict]:
-    """[{name, group, steps, values}, ...] of what the run folder has. Raises InputError for a broken file."""
+def curves_data(run: Path, kind: str = "soft") -> list[dict]:
+    """[{name, group, steps, values}, ...] of what the run folder has; kind: of routes.
+
+    Raises InputError for a broken file.
+    """
     curves = _curves(_read(run / "losses.csv"), "steps", LOSSES)
     if len(evaluated_steps(run)) > 1:
-        table = dynamics_table(load_history(run))
+        table = dynamics_table(load_history(run, kind))
         curves += _curves(table[table["layer"] == ALL], "step", DYNAMICS)
     return curves + _curves(_read(run / CURVES_FILE), "step", STEPPED)
 
@@ -45,14 +48,17 @@ def _read(path: Path) -> pd.DataFrame:
     if not path.is_file() or not path.stat().st_size:
         return pd.DataFrame()
     try:
-        return pd.read_csv(path)
+        return pd.read_csv(path).astype(float)
     except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
         raise InputError(f"{path}: cannot be read ({in_brief(error)})") from None
 
 
 def _curves(table: pd.DataFrame, steps: str, columns: dict[str, tuple[str, str]]) -> list[dict]:
     """The columns that are there, thinned out evenly if there are very many steps."""
-    if table.empty or steps not in table:
+    if steps not in table:
+        return []
+    table = table.dropna(subset=[steps])
+    if table.empty:
         return []
     kept = np.unique(np.linspace(0, len(table) - 1, min(MOST_POINTS, len(table))).round().astype(int))
     table = table.iloc[kept]

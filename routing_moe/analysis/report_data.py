@@ -20,7 +20,7 @@ from matplotlib.colors import to_hex
 from tqdm import tqdm
 
 from dataloader.errors import InputError, in_brief
-from dataloader.gym import PARTS
+from dataloader.gym import PARTS, evenly_spread
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import evaluate
 from dataloader.ontology import Ontology
@@ -146,7 +146,7 @@ def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: Repor
         "git": described.get("git"),
         "versions": described.get("versions") or {},
         "settings": run.settings,
-        "curves": curves_data(run.place),
+        "curves": curves_data(run.place, routes.kind),
         "layers": list(routes.layers),
         "experts": routes.experts,
         "tasks": [number[task] for task in routes.tasks],
@@ -227,34 +227,34 @@ def _recovery(run: ExplainedRun, options: ReportOptions) -> dict | None:
 
 
 def _predictions(place: Path, scores: dict, number: dict[str, int], samples: int) -> list[dict]:
-    """The first predictions for each task that was scored: test files rather than dev files."""
+    """Some predictions for each task that was scored, spread over its file: test rather than dev files."""
     found: dict[str, dict] = {}
     for (part, section), table in scores.items():
         folder = place / Path(ScoresFile(part, section).path).parent / "predictions"
         for row in table.drop_duplicates("task_prefix").itertuples():
             path = folder / f"{row.sample}_{part}.jsonl"
             if row.task_prefix not in found and samples and path.is_file():
-                lines = _first_predictions(path, samples)
+                lines = _some_predictions(path, samples)
                 found[row.task_prefix] = {"task": number[row.task_prefix], "part": part, "samples": lines}
     return [found[task] for task in sorted(found, key=number.__getitem__)]
 
 
-def _first_predictions(path: Path, count: int) -> list[dict]:
+def _some_predictions(path: Path, count: int) -> list[dict]:
     shown = []
     try:
-        with path.open(encoding="utf-8") as file:
-            for line in itertools.islice(file, count):
-                row = json.loads(line)
-                prediction, answers = str(row["prediction"]), list(map(str, row["answers"]))
-                shown.append(
-                    {
-                        "input": _cut(str(row["input"])),
-                        "answers": list(map(_cut, answers[:MOST_ANSWERS])),
-                        "more_answers": max(0, len(answers) - MOST_ANSWERS),
-                        "prediction": _cut(prediction),
-                        "exact": evaluate([prediction], [answers], "EM") == 1,
-                    }
-                )
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for line in evenly_spread([line for line in lines if line], count):
+            row = json.loads(line)
+            prediction, answers = str(row["prediction"]), list(map(str, row["answers"]))
+            shown.append(
+                {
+                    "input": _cut(str(row["input"])),
+                    "answers": list(map(_cut, answers[:MOST_ANSWERS])),
+                    "more_answers": max(0, len(answers) - MOST_ANSWERS),
+                    "prediction": _cut(prediction),
+                    "exact": evaluate([prediction], [answers], "EM") == 1,
+                }
+            )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is no file of predictions ({in_brief(error)})") from None
     return shown

@@ -116,17 +116,21 @@ def run_name(place: str | Path) -> str:
 def evaluated_steps(run: Path) -> list[int]:
     """The steps at which a run left routes, in order."""
     names = (path.parent.name.removesuffix("-steps") for path in run.glob("*-steps/route_tasks.txt"))
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def best_step(run: Path, steps: Sequence[int]) -> int:
     """That of the best dev score, the earliest of several; the last one if there are no scores."""
-    try:
-        losses = pd.read_csv(run / "losses.csv")
-        losses = losses[losses["steps"].isin(steps)]
-        return int(losses["steps"][losses["dev_performance"].idxmax()])
-    except (OSError, ValueError, KeyError):
+    path = run / "losses.csv"
+    if not path.is_file():
         return steps[-1]
+    try:
+        losses = pd.read_csv(path)
+        losses = losses[losses["steps"].isin(steps)]
+        scores = losses["dev_performance"].astype(float)
+    except (OSError, ValueError, KeyError) as error:  # pandas' own errors are ValueErrors
+        raise InputError(f"{path}: cannot be read as dev scores by step ({in_brief(error)})") from None
+    return int(losses["steps"][scores.idxmax()]) if scores.notna().any() else steps[-1]
 
 
 def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str, ...]]:
@@ -140,9 +144,13 @@ def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str,
     depth = (config.get("encoder_layers"), config.get("decoder_layers"))
     if not all(isinstance(n, int) for n in depth) or sum(depth) != n_layers:
         raise InputError(f"{found[0]}: has {depth[0]} + {depth[1]} layers, the routes of the run {n_layers}")
-    vanilla = set(config.get("encoder_vanilla_layers") or [])
-    vanilla |= {depth[0] + i for i in config.get("decoder_vanilla_layers") or []}
-    rows = [row for row in range(n_layers) if row not in vanilla]
+    vanilla = [config.get(f"{side}_vanilla_layers") or [] for side in ("encoder", "decoder")]
+    if not all(isinstance(own, list) and all(isinstance(i, int) for i in own) for own in vanilla):
+        raise InputError(f"{found[0]}: its vanilla layers are no lists of whole numbers")
+    left_out = {*vanilla[0], *(depth[0] + i for i in vanilla[1])}
+    rows = [row for row in range(n_layers) if row not in left_out]
+    if not rows:
+        raise InputError(f"{found[0]}: says that no layer has experts")
     return rows, layer_names(depth[0], rows)
 
 
@@ -164,7 +172,7 @@ def _step_of(run: Path, steps: list[int], step: int | str, flag: str) -> int:
         return best_step(run, steps)
     if step == "last":
         return steps[-1]
-    if str(step).isdigit() and int(step) in steps:
+    if str(step).isdecimal() and int(step) in steps:
         return int(step)
     guess = did_you_mean(str(step), ["best", "last"])
     raise InputError(f"--{flag} {step}: {run} has best, last, {in_short([str(s) for s in steps], 8)}{guess}")

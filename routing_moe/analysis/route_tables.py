@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -9,6 +11,7 @@ from dataloader.errors import InputError
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.analysis import measures
 from routing_moe.analysis.route_data import Routes
+from routing_moe.analysis.stability import Stability
 
 
 def layer_table(routes: Routes) -> pd.DataFrame:
@@ -66,3 +69,24 @@ def change_table(before: Routes, after: Routes) -> pd.DataFrame:
         for row, layer in enumerate(before.layers)
     ]
     return pd.DataFrame(rows, columns=["task", "layer", "shift", "heaviest_before", "heaviest_after"])
+
+
+def summary(layers: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
+    """A row per run: means over its layers."""
+    rows = {
+        name: {
+            "entropy of routes": table["entropy"].mean(),
+            "entropy of load": table["load_entropy"].mean(),
+            "information": table["information"].mean(),
+            "largest load": table["largest_load"].max(),
+        }
+        for name, table in zip(names, layers, strict=True)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run (means over layers)")
+
+
+def stability_table(pairs: Sequence[tuple[str, str, Stability]]) -> pd.DataFrame:
+    """A row per pair of runs and layer: one, other (their names), layer, overlap, chance, p, matching."""
+    tables = [found.table.assign(one=one, other=other) for one, other, found in pairs]
+    joint = pd.concat(tables, ignore_index=True)
+    return joint[["one", "other", *(name for name in joint if name not in ("one", "other"))]]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dataloader.errors import Faults, InputError
+from dataloader.errors import Faults, InputError, in_short
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.analysis.features import Features, features_of
 from routing_moe.analysis.route_data import Routes, load_routes
@@ -56,11 +56,16 @@ def _read_run(place: Path, step: str, kind: str, task_ontology, feature_file) ->
     routes = load_routes(place, step, kind)
     settings = load_run_settings(place) or load_run_settings(place.parent) or {}
     train_dir = settings.get("train_dir")
-    path = task_ontology or settings.get("task_ontology")
-    ontology = Ontology.load(ontology_path(train_dir or place, path and str(path)))
+    ontology = ontology_of(place, settings, task_ontology)
     routes = routes.of(ontology.order(routes.tasks))
     features = features_of(routes.tasks, ontology, train_dir, feature_file)
     return ExplainedRun(place, settings, routes, ontology, features)
+
+
+def ontology_of(place: Path, settings: Mapping, task_ontology: str | Path | None) -> Ontology:
+    """The file given, or that of the run's settings, or its gym's own, or the shipped one."""
+    path, train_dir = task_ontology or settings.get("task_ontology"), settings.get("train_dir")
+    return Ontology.load(ontology_path(train_dir or place, path and str(path)))
 
 
 def notes_of(runs: Sequence[ExplainedRun]) -> list[str]:
@@ -74,6 +79,9 @@ def notes_of(runs: Sequence[ExplainedRun]) -> list[str]:
                 f"{run.name}: no task has a category; its gym {where} is not here, or has no ontology.json: "
                 "name one by --task_ontology"
             )
+        lacking = [task for task in run.features.tasks if task not in run.features.described]
+        if lacking and run.features.described:
+            notes.append(f"{run.name}: the file of features has none of {in_short(lacking)}")
         if (run.routes.values_NLE == run.routes.values_NLE[:1]).all():
             notes.append(f"{run.name}: all tasks have the same route")
     return notes

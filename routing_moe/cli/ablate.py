@@ -11,6 +11,7 @@ tasks.csv, categories.csv, features.csv, ablation.md and pictures are written of
 import dataclasses
 import logging
 import sys
+import zlib
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -100,6 +101,7 @@ def described(settings: AblationSettings, bench: Bench) -> dict:
         "mixed_precision": prediction.mixed_precision,
         "files": {file.sample: file.metric for file in bench.files},
         "data": bench.pool.encoded.fingerprint(),
+        "options": zlib.crc32(repr(bench.pool.options).encode()),
         "routes": bench.fingerprint(),
         "checkpoint_name": prediction.checkpoint_name,
         "checkpoint": mixture.checksums(),

@@ -90,7 +90,7 @@ def add_data(group) -> None:
     add("--taskvecs", default=None, help="folder with id2task.json and task_vecs.npy, such as the commands of task.task_emb write; without --do_train, of tasks that were not trained on (default: random vectors for every task of the split)")
     add("--taskvecs_dim", type=int, default=None, help="dimension of random task vectors (default: 768; read from the file with --taskvecs)")
     add("--skip_malformed", action="store_true", help="leave out malformed lines of task files instead of stopping")
-    add("--debug", action="store_true", help="read only the first 8 examples of every task file")
+    add("--debug", action="store_true", help="read only 8 examples of every task file: of train files the first, of dev and test files spread over them")
 
 
 def add_start(group) -> None:

@@ -44,7 +44,7 @@ def add_data(group) -> None:
     add("--dataset", default=None, help="the task's name (default, and always: that of its folder)")
     add("--samples", default="all", help="which samples of the task: all, first, or a seed such as 100 (default: all)")
     add("--skip_malformed", action="store_true", help="leave out malformed lines of task files instead of stopping")
-    add("--debug", action="store_true", help="read only the first 8 examples of every file")
+    add("--debug", action="store_true", help="read only 8 examples of every file, spread over it")
 
 
 def add_start(group) -> None:

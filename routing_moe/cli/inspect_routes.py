@@ -12,10 +12,7 @@ stability.csv and .md (agreement up to renaming of experts); with --before, chan
 import argparse
 import itertools
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
 
 from dataloader.errors import InputError
 from routing_moe.analysis.change import plot_change
@@ -26,7 +23,14 @@ from routing_moe.analysis.load_pictures import plot_load
 from routing_moe.analysis.measures import overlap
 from routing_moe.analysis.pictures import plot_routes
 from routing_moe.analysis.route_data import Routes, encoder_part, load_routes
-from routing_moe.analysis.route_tables import change_table, common_routes, layer_table, neighbour_table
+from routing_moe.analysis.route_tables import (
+    change_table,
+    common_routes,
+    layer_table,
+    neighbour_table,
+    stability_table,
+    summary,
+)
 from routing_moe.analysis.runs import ExplainedRun, notes_of, read_runs, safe_name
 from routing_moe.analysis.stability import stability
 from routing_moe.cli.console import run_command
@@ -46,10 +50,13 @@ def run(args: argparse.Namespace) -> None:
     output_dir = checked_output_dir(args, least={"neighbours": 1})
     if args.before and len(args.runs) > 1:
         raise InputError(f"--before {args.before}: goes with a single RUN, not with {len(args.runs)}")
+    if args.before_step != "best" and not args.before:
+        raise InputError(f"--before_step {args.before_step}: has no effect without --before")
     runs = read_runs(args.runs, args.step, args.routes, args.task_ontology)
     before = args.before and load_routes(args.before, args.before_step, args.routes, "before_step")
     before = before and common_routes(runs[0].routes, before)
-    write(args, runs, before, output_dir)
+    pairs = [(a.name, b.name, stability(a.routes, b.routes)) for a, b in itertools.combinations(runs, 2)]
+    write(args, runs, before, pairs, output_dir)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,7 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write(args, runs: list[ExplainedRun], before: tuple[Routes, Routes] | None, output_dir: Path) -> None:
+def write(
+    args, runs: list[ExplainedRun], before: tuple[Routes, Routes] | None, pairs, output_dir: Path
+) -> None:
     layers = []
     for run in runs:
         place = output_dir if len(runs) == 1 else output_dir / safe_name(run.name)
@@ -86,7 +95,12 @@ def write(args, runs: list[ExplainedRun], before: tuple[Routes, Routes] | None, 
     text = "".join(f"- {note}\n" for note in notes_of(runs))
     text += f"{markdown_table(summary(layers, [run.name for run in runs]))}\n"
     if len(runs) > 1:
-        text += f"\n{write_stability(runs, output_dir)}\n"
+        write_text(
+            output_dir / "stability.csv", stability_table(pairs).to_csv(index=False, float_format=DIGITS)
+        )
+        agreed = stability_markdown(pairs)
+        write_text(output_dir / "stability.md", f"{agreed}\n")
+        text += f"\n{agreed}\n"
     print(f"{text}\nwritten to {output_dir}")
 
 
@@ -107,32 +121,6 @@ def write_run(args, run: ExplainedRun, place: Path) -> None:
     write_text(place / "layers.csv", layer_table(routes).to_csv(index=False, float_format=DIGITS))
     neighbours = neighbour_table(routes, alike_NN, ontology, args.neighbours)
     write_text(place / "neighbours.csv", neighbours.to_csv(index=False, float_format=DIGITS))
-
-
-def summary(layers: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
-    """A row per run: means over its layers."""
-    rows = {
-        name: {
-            "entropy of routes": table["entropy"].mean(),
-            "entropy of load": table["load_entropy"].mean(),
-            "information": table["information"].mean(),
-            "largest load": table["largest_load"].max(),
-        }
-        for name, table in zip(names, layers, strict=True)
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run (means over layers)")
-
-
-def write_stability(runs: Sequence[ExplainedRun], output_dir: Path) -> str:
-    """stability.csv, a row per pair and layer, and stability.md, whose text it returns."""
-    pairs = [(a, b, stability(a.routes, b.routes)) for a, b in itertools.combinations(runs, 2)]
-    tables = [found.table.assign(one=a.name, other=b.name) for a, b, found in pairs]
-    joint = pd.concat(tables, ignore_index=True)
-    columns = ["one", "other", *(name for name in joint if name not in ("one", "other"))]
-    write_text(output_dir / "stability.csv", joint[columns].to_csv(index=False, float_format=DIGITS))
-    text = stability_markdown([(a.name, b.name, found) for a, b, found in pairs])
-    write_text(output_dir / "stability.md", f"{text}\n")
-    return text
 
 
 if __name__ == "__main__":
