@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -128,6 +128,27 @@ class Page:
         )
         self.js(script, selector, value)
 
+    @contextmanager
+    def touch(self):
+        """tap(selector): a finger in the middle of an element."""
+
+        def tap(selector):
+            box = self.js(
+                "const node = document.querySelector(arguments[0]); node.scrollIntoView({block: 'center'});"
+                "return node.getBoundingClientRect().toJSON()",
+                selector,
+            )
+            point = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+            for kind, points in (("touchStart", [point]), ("touchEnd", [])):
+                event = {"type": kind, "touchPoints": points}
+                self.driver.execute_cdp_cmd("Input.dispatchTouchEvent", event)
+
+        self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        try:
+            yield tap
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+
     def focused(self):
         return self.js("return document.activeElement.ariaLabel ?? document.activeElement.textContent")
 
@@ -138,8 +159,11 @@ class Page:
 # ---------------------------------------------------------------------------- what is expected, from the data
 
 
+WHOLE = 10_000  # routes hold weights in ten-thousandths
+
+
 def overlap(a, b, n_layers):
-    return sum(map(min, a, b)) / 1000 / n_layers
+    return sum(map(min, a, b)) / WHOLE / n_layers
 
 
 def nearest(data, task, run=0):
@@ -158,7 +182,7 @@ def nearest(data, task, run=0):
 def by_weight(data, column, run=0):
     run = data["runs"][run]
     rows = sorted(zip(run["tasks"], run["routes"], strict=True), key=lambda pair: -pair[1][column])
-    return [(data["tasks"][task]["name"], f"{route[column] / 1000:.3f}") for task, route in rows]
+    return [(data["tasks"][task]["name"], f"{route[column] / WHOLE:.3f}") for task, route in rows]
 
 
 def numbers(texts):

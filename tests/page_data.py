@@ -3,7 +3,8 @@
     page_data(n_tasks=12, encoder_layers=2, decoder_layers=1, n_experts=3, n_runs=2)
 
 Every number is rounded, and None where it is not known. Indices: a task is its place in "tasks", a run its
-place in "runs", and expert e of layer l is column l * E + e of the routes and of the ablation's drops.
+place in "runs", and expert e of layer l is column l * E + e of the routes and of the ablation's drops. Routes
+are whole numbers, weights in ten-thousandths.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def made_route(task: int, tasks: list[dict], n_layers: int, n_experts: int, draw
     for layer in range(n_layers):
         liked = (len(tasks[task]["subcategory"]) * (layer + 1)) % n_experts
         raw = [draw.random() ** 2 + (2.0 if expert == liked else 0.0) for expert in range(n_experts)]
-        weights += [round(1000 * value / sum(raw)) for value in raw]
+        weights += [round(10_000 * value / sum(raw)) for value in raw]
     return weights
 
 
@@ -166,11 +167,19 @@ def made_ablation(tasks: list[dict], layers: list[str], n_experts: int, draw: ra
                 "feature": "skill:negation",
                 "experts": [[0, 1], [len(layers) - 1, 0]],
                 "groups": [
-                    ["with the feature", 5, 0.061, 0.012, 0.009, 20, 0.05],
-                    ["without", 7, 0.004, 0.01, None, 1, None],
+                    ["with feature", 5, 0.061, 0.012, 0.009, 20, 0.05],
+                    ["without feature", 7, 0.004, 0.01, None, 1, None],
+                    ["qa", 3, -0.02, 0.01, 0.002, 20, 0.5],
+                    ["all", 12, 0.03, 0.01, 0.004, 20, 0.1],
                 ],
-            }
+            },
+            {
+                "feature": "domain:news",
+                "experts": [[1, 1]],
+                "groups": [["with feature", 4, 0.05, 0.01, 0.02, 20, 0.05]],
+            },
         ],
+        "sets": [["enc0.1+dec0.0", 0.043, [[tried[1], 0.5], [tried[0], 0.125]]]],
     }
 
 
@@ -185,7 +194,12 @@ def made_predictions(tasks: list[dict], draw: random.Random) -> list[dict]:
             text = f"premise: Example {number} of the task. " + "It is neither short nor long. " * (
                 2 + 9 * number
             )
-            samples.append({"input": text, "answers": answers, "prediction": prediction})
+            samples.append(
+                {
+                    "input": text, "answers": answers, "prediction": prediction, "exact": number % 2 == 0,
+                    "more_answers": 2 if number == 3 else 0,
+                }
+            )  # fmt: skip
         entries.append({"task": task, "part": "test", "samples": samples})
     return entries
 

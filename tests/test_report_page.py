@@ -12,6 +12,7 @@ from page_browser import (
     MARKUP,
     PHONE,
     SCRIPT_END,
+    WHOLE,
     WIDE,
     ActionChains,
     By,
@@ -22,8 +23,6 @@ from page_browser import (
     numbers,
 )
 from page_data import page_data
-
-from routing_moe.analysis.page import render
 
 # ---------------------------------------------------------------------------- routes
 
@@ -56,11 +55,24 @@ def test_an_expert_shows_exactly_its_tasks_by_weight(page):
     page.click('.maps figure:nth-child(2) [data-column="4"]')
     assert page.texts("#detail h2") == ["enc 1, expert 1, run 2"]
     assert ranked(page, "#detail .ranked") == by_weight(data, 4, run=1)
-    weights = [row[4] / 1000 for row in data["runs"][1]["routes"]]
+    weights = [row[4] / WHOLE for row in data["runs"][1]["routes"]]
     assert f"{100 * mean(weights):.1f} % of all weight" in page.texts("#detail .load")[0]
     assert len(page.texts("#detail .ranked .weak")) == sum(weight < 1 / 3 for weight in weights)
     drops = data["runs"][1]["ablation"]["drops"][4]
     assert numbers(page.cells("#detail", 3))[0] == pytest.approx(mean(drops), abs=5e-4)
+
+
+def test_experts_that_tie_are_no_first_choice(page):
+    data = page_data(n_tasks=12, n_runs=1)
+    for row in data["runs"][0]["routes"]:
+        row[:3] = [3333, 3333, 3333]
+    data["runs"][0]["routes"][5][:3] = [3333, 3334, 3333]
+    page.open(data)
+    told = []
+    for column in range(3):
+        page.click(f'[data-column="{column}"]')
+        told += [text.split("; ")[1] for text in page.texts("#detail .load")]
+    assert told == [f"first choice of {n} of 12 tasks." for n in (0, 1, 0)]
 
 
 def test_a_task_of_one_run_only_is_looked_up_in_that_run(page):
@@ -85,7 +97,7 @@ def test_hovering_a_cell_tells_task_layer_expert_and_weight(page):
     place = (box[0] * (column + 0.5) / 9 - box[0] / 2, box[1] * (row + 0.5) / 12 - box[1] / 2)
     ActionChains(page.driver).move_to_element_with_offset(canvas, round(place[0]), round(place[1])).perform()
     task = data["tasks"][row]
-    weight = data["runs"][0]["routes"][row][column] / 1000
+    weight = data["runs"][0]["routes"][row][column] / WHOLE
     assert page.texts("#tip *") == [
         task["name"], f"enc 1, expert 2, weight {weight:.3f}", f"{task['category']}: {task['subcategory']}",
     ]  # fmt: skip
@@ -109,7 +121,7 @@ def pixels(page, places):
 
 def test_the_canvas_shows_the_weights(page):
     data = page_data(n_tasks=12, n_runs=1)
-    data["runs"][0]["routes"][2][:3] = [0, 1000, 500]
+    data["runs"][0]["routes"][2][:3] = [0, 10_000, 5000]
     page.open(data)
     shares = [((column + 0.5) / 9, 2.5 / 12) for column in range(3)]
     assert pixels(page, shares) == [[247, 251, 255], [8, 48, 107], [107, 174, 214]]
@@ -124,9 +136,9 @@ def test_the_map_is_used_by_keyboard_alone(page):
         page.type(Keys.TAB)
         if page.js("return document.activeElement.role") == "gridcell":
             break
-    assert page.focused() == f"{names[0]}, enc 0, expert 0, weight {routes[0][0] / 1000:.3f}"
+    assert page.focused() == f"{names[0]}, enc 0, expert 0, weight {routes[0][0] / WHOLE:.3f}"
     page.type(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    assert page.focused() == f"{names[2]}, enc 1, expert 0, weight {routes[2][3] / 1000:.3f}"
+    assert page.focused() == f"{names[2]}, enc 1, expert 0, weight {routes[2][3] / WHOLE:.3f}"
     assert page.shown("#tip")
     page.type(Keys.ENTER)
     assert page.texts("#detail h2") == [names[2]]
@@ -135,7 +147,7 @@ def test_the_map_is_used_by_keyboard_alone(page):
     page.type(Keys.ESCAPE)
     assert not page.shown("#detail")
     page.type(Keys.END)
-    assert page.focused() == f"{names[2]}, dec 0, expert 2, weight {routes[2][8] / 1000:.3f}"
+    assert page.focused() == f"{names[2]}, dec 0, expert 2, weight {routes[2][8] / WHOLE:.3f}"
     page.type(Keys.HOME, Keys.ARROW_LEFT)
     assert page.focused() == names[2]
     page.type(Keys.ARROW_UP, Keys.ENTER)
@@ -174,7 +186,7 @@ def test_tasks_can_be_ordered_by_similarity_of_route(page):
     """Routes that lie on a line come out in the line's order, whichever end is first."""
     data = page_data(n_tasks=12)
     places = [0, 700, 130, 940, 410, 60, 1000, 390, 760, 150, 880, 500]
-    data["runs"][0]["routes"] = [[place, 1000 - place, 0] * 3 for place in places]
+    data["runs"][0]["routes"] = [[10 * place, 10 * (1000 - place), 0] * 3 for place in places]
     page.open(data)
     rows = (
         "return [...document.querySelector('.map').querySelectorAll('.row-name')].map(n => +n.dataset.task)"
@@ -195,6 +207,7 @@ def test_nothing_but_boxes_of_their_own_scrolls_sideways_on_a_phone(page):
     data = page_data(n_tasks=30, encoder_layers=6, decoder_layers=6, names={2: "n" * 300})
     data["title"] = "t" * 200
     data["runs"][0]["command"] = "c" * 400
+    data["runs"][0]["name"] = "r" * 120
     page.open(data, PHONE)
     page.js("document.querySelectorAll('details').forEach(node => { node.open = true })")
     width = "return document.documentElement.scrollWidth"
@@ -214,6 +227,8 @@ def test_nothing_but_boxes_of_their_own_scrolls_sideways_on_a_phone(page):
     first, second = page.js(boxes)
     assert second["top"] == first["top"]
     assert second["left"] >= first["right"]
+    page.open(page_data(n_tasks=24, encoder_layers=2, decoder_layers=2, n_runs=3), (1280, 800))
+    assert len({box["top"] for box in page.js(boxes)}) == 1  # three small maps
 
 
 def luminance(colour):
@@ -343,13 +358,6 @@ def test_markup_in_the_data_is_text(page):
     assert MARKUP in page.cells("#setting-table", 0)
 
 
-def test_numbers_that_json_cannot_hold_are_refused():
-    data = page_data()
-    data["runs"][0]["curves"][0]["values"][0] = float("nan")
-    with pytest.raises(ValueError):
-        render(data)
-
-
 def test_a_large_page_is_small_and_its_times_are_told(page, capsys):
     data = page_data(160, 6, 6, 3, 2, samples=("13", "21", "42", "87", "100"), n_correlations=3000)
     size = page.open(data).stat().st_size
@@ -368,6 +376,7 @@ def test_a_large_page_is_small_and_its_times_are_told(page, capsys):
     page.choose("#map-order", "0")
     times["order by similarity, seen from outside"] = 1000 * (time.perf_counter() - start)
     assert page.shown("#detail")
+    assert max(times.values()) < 3000
     with capsys.disabled():
         told = ", ".join(f"{name} {value:.0f} ms" for name, value in times.items())
         print(f"\nreport page of 160 tasks x 12 layers x 3 experts, 2 runs: {size / 1e6:.2f} MB, {told}")

@@ -1,13 +1,14 @@
-"""The report page in a real browser: tables that are sorted and filtered, curves, predictions."""
+"""The report page in a real browser: tables that are sorted and filtered, ablation, predictions."""
 
 from __future__ import annotations
 
 import pytest
-from page_browser import Keys, mean, numbers
+from page_browser import mean, numbers
 from page_data import page_data
 
 TABLE = "#score-table"
-DEV_RUN_1 = 4  # column: after task, category, metric and section
+DEV_RUN_1 = 1  # column: after the task
+METRIC = 11  # after both parts' runs, difference, constant and n
 
 
 def test_scores_are_sorted_by_a_column_both_ways(page):
@@ -38,7 +39,7 @@ def test_scores_are_filtered_by_text_and_by_category(page):
     assert page.cells(TABLE, 0) == [task["name"] for task in data["tasks"] if "nli" in task["name"]]
     assert page.texts(f"{TABLE} .count") == [f"{len(page.cells(TABLE, 0))} of 30 rows"]
     page.fill("#scores input[type=search]", "rouge")
-    assert set(page.cells(TABLE, 2)) == {"Rouge-L"}
+    assert set(page.cells(TABLE, METRIC)) == {"Rouge-L"}
     page.fill("#scores input[type=search]", "task")
     page.choose("#score-category", "qa")
     assert page.cells(TABLE, 0) == [task["name"] for task in data["tasks"] if task["category"] == "qa"]
@@ -70,6 +71,35 @@ def test_means_by_category_are_means_over_tasks_of_their_mean_over_samples(page)
         )
     page.click("#scores .check input")
     assert len(page.cells(TABLE, 0)) == 12
+    page.sort(table, 0)
+    page.sort(table, 0)
+    names = [category["name"] for category in data["categories"]]
+    assert page.cells(table, 0)[:4] == ["all tasks", *reversed(names)]
+
+
+def test_samples_are_told_apart_without_the_task_s_name_and_only_where_there_are_several(page):
+    data = page_data(n_tasks=12, samples=("1536_0", "1536_1"))
+    for run in data["runs"]:
+        for group in run["scores"]:
+            for row in group["rows"]:
+                row[1] = f"{data['tasks'][row[0]]['name']}_{row[1]}"
+    page.open(data)
+    heads = f"{TABLE} thead tr:last-child button"
+    assert page.texts(heads)[-1] == "sample"
+    assert set(page.cells(TABLE, len(page.texts(heads)) - 1)) == {"1536_0", "1536_1"}
+    page.click('.row-name[data-task="3"]')
+    assert page.texts("#detail thead th") == [
+        "run", "part", "score", "constant", "n", "metric", "sample",
+    ]  # fmt: skip
+    assert page.cells("#detail", 6)[:2] == ["1536_0", "1536_1"]
+    for run in data["runs"]:
+        for group in run["scores"]:
+            group["rows"] = group["rows"][::2]
+    page.open(data)
+    assert "sample" not in page.texts(heads)
+    assert not page.texts("#scores .check")
+    page.click('.row-name[data-task="3"]')
+    assert page.texts("#detail thead th")[-1] == "metric"
 
 
 def test_a_correlation_marks_its_expert_in_the_map(page):
@@ -110,6 +140,34 @@ def test_drops_are_means_over_the_tasks_of_a_category(page):
     assert data["tasks"][ablation["tasks"][worst]]["name"] in page.cells("#expert-drops", 4)[0]
 
 
+def test_only_what_was_switched_off_is_shown(page):
+    data = page_data(n_tasks=12, n_runs=1)
+    page.open(data)
+    heads = ["Mean drop by category", "Experts", "Experts of a feature", "Sets of experts"]
+    assert page.texts("#ablation h3") == heads
+    worst = [f"{data['tasks'][task]['name']} {drop}" for task, drop in ((2, "+0.500"), (0, "+0.125"))]
+    assert [page.cells("#set-drops", column) for column in range(3)] == [
+        ["enc0.1 + dec0.0"], ["+0.043"], ["".join(worst)],
+    ]  # fmt: skip
+    data["runs"][0]["ablation"] |= {"tasks": [], "drops": [], "sets": []}
+    page.open(data)
+    assert page.texts("#ablation h3") == heads[2:3]
+    assert not page.texts(".drops, #expert-drops")
+    page.click('[data-column="4"]')
+    assert page.texts("#detail .block:nth-child(2) thead th") == ["category", "n", "mean weight"]
+
+
+def test_experts_of_a_feature_are_filtered_and_categories_shown_when_asked_for(page):
+    page.open(page_data(n_tasks=12, n_runs=1))
+    table = "#feature-drops"
+    main = ["with feature", "without feature", "all"]
+    assert page.cells(table, 1) == [*main, "with feature"]
+    page.click("#ablation .check input")
+    assert page.cells(table, 1) == ["with feature", "without feature", "qa", "all", "with feature"]
+    page.fill("#ablation input[type=search]", "NEWS")
+    assert page.cells(table, 0) == ["domain:news"]
+
+
 def test_settings_that_differ_come_first_and_can_be_shown_alone(page):
     page.open(page_data())
     settings = "#setting-table"
@@ -122,7 +180,9 @@ def test_settings_that_differ_come_first_and_can_be_shown_alone(page):
 def test_predictions_say_whether_they_match_an_answer(page):
     data = page_data(n_tasks=12)
     samples = data["runs"][0]["predictions"][3]["samples"]
-    samples[0]["prediction"], samples[1]["prediction"] = " it follows\n", "entailments"
+    # By the metric's own measure, over answers that are not all shown.
+    samples[0] |= {"prediction": "It follows.", "exact": True, "more_answers": 7}
+    samples[1] |= {"prediction": "entailment", "exact": False}
     page.open(data)
     page.choose("#prediction-task", "3")
     verdicts = page.texts(
@@ -130,22 +190,9 @@ def test_predictions_say_whether_they_match_an_answer(page):
     )
     assert verdicts[0] == "exact match: yes"
     assert verdicts[2] == "exact match: no"
+    assert page.texts("#predictions .sample dd .count") == ["… and 7 more", "… and 2 more"]
     inputs = page.texts("#predictions .sample dd:first-of-type .text:not([hidden])")
     assert inputs[0] == samples[0]["input"]
     assert len(inputs[3]) < len(samples[3]["input"])
     page.click("#predictions .sample:nth-child(4) button")
     assert page.texts("#predictions .sample dd:first-of-type .text:not([hidden])")[3] == samples[3]["input"]
-
-
-def test_curves_are_read_by_keyboard(page):
-    data = page_data()
-    page.open(data)
-    page.js("document.querySelector('svg.chart').focus()")
-    page.type(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    step, value = (data["runs"][0]["curves"][0][field][1] for field in ("steps", "values"))
-    assert page.texts(".readout-step")[0] == f"at step {step}"
-    readout = dict(
-        zip(page.texts(".readout li span:nth-of-type(1)"), page.texts(".readout .number"), strict=True)
-    )
-    assert float(readout["train loss, run 1"]) == pytest.approx(value, abs=5e-4)
-    assert readout["dev loss, run 1"] == "–"  # measured at every fifth step only

@@ -111,7 +111,8 @@ def _route_notes(runs: Sequence[ExplainedRun]) -> list[str]:
     """Where routes are not those that the scores, which are of the best checkpoint, were made along."""
     notes = []
     for run in runs:
-        best = best_step(run.place, evaluated_steps(run.place)) if run.routes.step is not None else None
+        steps = evaluated_steps(run.place)
+        best = best_step(run.place, steps) if steps else run.routes.step
         if run.routes.step != best:
             notes.append(
                 f"{run.name}: routes are those of step {run.routes.step}, but scores, predictions and what "

@@ -1,8 +1,6 @@
 // What switching an expert off costs: by category of task, expert by expert, and for the experts of a
 // feature.
 
-const WORST_SHOWN = 3;
-
 function ablationSection() {
   const runs = RUNS.filter((run) => run.ablation);
   if (!runs.length) return;
@@ -15,19 +13,26 @@ function ablationSection() {
 }
 
 function ablationParts(run) {
-  const {note, part, features} = run.ablation;
+  const {note, part, tasks, features, sets} = run.ablation;
   const unit = lead(
-    `Drop: ${part} score before minus after switching the expert off; above 0 the expert was of use.`,
+    `Drop: ${part} score of the best checkpoint before minus after switching the expert off; above 0 the ` +
+      "expert was of use.",
   );
-  const parts = [lead(note), unit, make("h3", {}, "Mean drop by category"), dropMap(run)];
-  parts.push(make("h3", {}, "Experts"), expertDrops(run));
+  const parts = [lead(note), unit];
+  // Experts need not have been switched off one by one: features or sets may be all that was tried.
+  if (tasks.length) {
+    parts.push(make("h3", {}, "Mean drop by category"), dropMap(run));
+    parts.push(make("h3", {}, "Experts"), expertDrops(run));
+  }
   if (features.length)
-    parts.push(make("h3", {}, "Experts of a feature"), lead(FEATURES_LEAD), featureDrops(run));
+    parts.push(make("h3", {}, "Experts of a feature"), lead(FEATURES_LEAD), ...featureDrops(run));
+  if (sets?.length) parts.push(make("h3", {}, "Sets of experts"), lead(SETS_LEAD), setDrops(run));
   return parts;
 }
 
 const FEATURES_LEAD =
   "The experts that go with a feature, all switched off at once, against as many experts drawn at random.";
+const SETS_LEAD = "Experts that were named by hand and switched off at once.";
 
 // The mean over those of the tasks that were tried, null if none was.
 function meanDrop(run, column, tasks) {
@@ -118,106 +123,4 @@ function dropLegend(most) {
   const node = make("p", {class: "weight-legend"}, `gain ${fixed(-most)}`, ramp, `${fixed(most)} drop`);
   paintDrops(node);
   return node;
-}
-
-// ------------------------------------------------------------------ tables
-
-function expertDrops(run) {
-  const rows = Array.from({length: run.columns}, (_, column) => {
-    const drops = run.ablation.tasks.map((task) => ({task, drop: dropOf(run, column, task)}));
-    const known = drops.filter(({drop}) => drop !== null).sort((a, b) => b.drop - a.drop);
-    return {
-      ...expertOf(run, column),
-      column,
-      drop: mean(known.map(({drop}) => drop)),
-      n: known.length,
-      known,
-    };
-  });
-  const most = largest(rows.map((row) => row.drop));
-  const worst = ({known}) => known.slice(0, WORST_SHOWN).filter(({drop}) => drop > 0);
-  const hits = (row) =>
-    make(
-      "ul",
-      {class: "hits"},
-      worst(row).map(({task, drop}) => {
-        return make("li", {}, taskButton(task), " ", numberText(signed(drop)));
-      }),
-    );
-  const load = (row) => mean(run.routes.map((weights) => weights[row.column] / 1000));
-  const table = sortableTable({
-    caption: "Experts by mean drop",
-    columns: [
-      {
-        label: "expert",
-        value: (row) => row.column,
-        show: (row) => expertButton(run, row.layer, row.expert),
-        shape: "tight",
-      },
-      {
-        label: "mean drop",
-        value: (row) => row.drop,
-        show: (row) => [signed(row.drop), signedBar(row.drop, most)],
-        number: true,
-      },
-      {
-        label: "load",
-        value: load,
-        show: (row) => fixed(load(row)),
-        number: true,
-        note: "mean weight of the expert",
-      },
-      {label: "n", value: (row) => row.n, number: true},
-      {label: "hardest hit tasks", value: (row) => worst(row)[0]?.drop ?? null, show: hits, shape: "wide"},
-    ],
-    rows: rows.sort((a, b) => (b.drop ?? -Infinity) - (a.drop ?? -Infinity)),
-    drawn: 12,
-  });
-  table.node.id = "expert-drops";
-  return table.node;
-}
-
-function featureDrops(run) {
-  const rows = run.ablation.features.flatMap(({feature, experts, groups}) => {
-    return groups.map((group) => ({feature, experts, group}));
-  });
-  const at =
-    (index) =>
-    ({group}) =>
-      group[index];
-  const number = (label, index, show) => ({
-    label,
-    value: at(index),
-    show: (row) => show(at(index)(row)),
-    number: true,
-  });
-  const experts = (row) =>
-    make(
-      "ul",
-      {class: "hits"},
-      row.experts.map(([layer, expert]) => {
-        return make("li", {}, expertButton(run, layer, expert));
-      }),
-    );
-  const random = ({group}) => `${signed(group[3])}${group[4] === null ? "" : ` ± ${fixed(group[4])}`}`;
-  return sortableTable({
-    caption: "Drop when a feature's experts are switched off",
-    columns: [
-      {label: "feature", value: (row) => row.feature},
-      {label: "experts", value: (row) => row.experts.length, show: experts, shape: "wide"},
-      {label: "tasks", value: at(0)},
-      number("n", 1, String),
-      number("drop, its experts", 2, signed),
-      {
-        label: "drop, random experts",
-        value: at(3),
-        show: random,
-        number: true,
-        note: "mean ± standard deviation",
-      },
-      number("draws", 5, String),
-      number("p", 6, probability),
-    ],
-    rows,
-  }).node;
 }

@@ -7,6 +7,7 @@ const LABELS_FROM = 2; // lines; up to LABELS_TO of them are named at their ends
 const LABELS_TO = 8;
 const LABEL_ROOM = 116;
 const LABEL_GAP = 12;
+const LABEL_LETTERS = 18;
 const DASHES = ["", "6 3", "2 3", "8 3 2 3", "1 2"];
 
 // lines: [{name, label (at its end), steps, values, hue (index of a colour), dash (index)}, ...], values null
@@ -57,8 +58,8 @@ function stroke(line) {
 
 // ------------------------------------------------------------------ drawing
 
-function drawChart(chart) {
-  const width = Math.max(240, chart.node.clientWidth);
+function drawChart(chart, wanted = chart.node.clientWidth) {
+  const width = Math.max(240, wanted);
   const named = chart.lines.length >= LABELS_FROM && chart.lines.length <= LABELS_TO && width > 400;
   const right = width - MARGIN.right - (named ? LABEL_ROOM : 0);
   const ticksX = niceTicks(
@@ -91,8 +92,9 @@ function drawChart(chart) {
   ];
   const name = draw("text", {class: "axis", x: right, y: CHART_HEIGHT - 2, "text-anchor": "end"}, "step");
   const paths = chart.lines.map((line) => draw("path", {d: pathOf(chart, line), ...stroke(line)}));
-  chart.svg.replaceChildren(...axes, name, chart.rule, ...paths, chart.dots);
-  if (named) chart.svg.append(...endLabels(chart, right));
+  const lonely = chart.lines.flatMap((line) => lonelyPoints(chart, line));
+  chart.svg.replaceChildren(...axes, name, chart.rule, ...paths, ...lonely, chart.dots);
+  if (named) chart.svg.append(...endLabels(chart));
   if (chart.at !== null) readAt(chart, chart.at);
 }
 
@@ -165,33 +167,56 @@ function pathOf(chart, {steps, values}) {
   return path || "M0 0";
 }
 
-// Names at the ends of lines, pushed apart from the top down, then back up from the lower edge.
-function endLabels(chart, right) {
+// A value with no known one beside it: no line goes there.
+function lonelyPoints(chart, {steps, values, hue}) {
+  const known = (index) => values[index] !== null && values[index] !== undefined;
+  const alone = [...steps.keys()].filter((at) => known(at) && !known(at - 1) && !known(at + 1));
+  return alone.map((at) => {
+    const place = {cx: chart.x(steps[at]), cy: chart.y(values[at]), r: 3};
+    return draw("circle", {class: `dot hue-${hue % 6}`, ...place});
+  });
+}
+
+// Names at the ends of their lines; those that would meet are pushed apart from the top down, then back up
+// from the lower edge.
+function endLabels(chart) {
   const labels = chart.lines
-    .map((line) => ({line, y: chart.y(lastKnown(line.values) ?? 0)}))
+    .filter((line) => lastKnown(line.values) !== null)
+    .map((line) => {
+      const last = line.values.findLastIndex((value) => value !== null);
+      return {line, x: chart.x(line.steps[last]) + 6, y: chart.y(line.values[last])};
+    })
     .sort((a, b) => a.y - b.y);
-  for (let index = 1; index < labels.length; index += 1) {
-    labels[index].y = Math.max(labels[index].y, labels[index - 1].y + LABEL_GAP);
-  }
-  let lowest = CHART_HEIGHT - MARGIN.bottom;
-  for (const label of [...labels].reverse()) {
-    label.y = Math.min(label.y, lowest);
-    lowest = label.y - LABEL_GAP;
-  }
-  return labels.map(({line, y}) => {
-    const text = line.label.length > 19 ? `${line.label.slice(0, 18)}…` : line.label;
-    return draw("text", {class: `end-label hue-${line.hue % 6}`, x: right + 6, y: y + 4}, text);
+  const meet = (a, b) => Math.abs(a.x - b.x) < LABEL_ROOM;
+  labels.forEach((label, index) => {
+    const above = labels.slice(0, index).filter((other) => meet(label, other));
+    label.y = Math.max(label.y, ...above.map((other) => other.y + LABEL_GAP));
+  });
+  labels.reverse().forEach((label, index) => {
+    const below = labels.slice(0, index).filter((other) => meet(label, other));
+    const lowest = CHART_HEIGHT - MARGIN.bottom;
+    label.y = Math.min(label.y, lowest, ...below.map((other) => other.y - LABEL_GAP));
+  });
+  return labels.map(({line, x, y}) => {
+    const text = shortened(line.label, LABEL_LETTERS);
+    return draw("text", {class: `end-label hue-${line.hue % 6}`, x, y: y + 4}, text);
   });
 }
 
 // ------------------------------------------------------------------ reading values
 
 function listenToChart(chart) {
-  chart.svg.addEventListener("pointermove", (event) => {
+  const read = (event) => {
     const box = chart.svg.getBoundingClientRect();
     readAt(chart, nearestStep(chart, event.clientX - box.left));
+  };
+  chart.svg.addEventListener("pointerdown", read);
+  chart.svg.addEventListener("pointermove", read);
+  // A finger that is lifted leaves too, but its reader has yet to read; a tap elsewhere ends that.
+  chart.svg.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && stopReading(chart));
+  document.addEventListener("pointerdown", (event) => {
+    if (chart.at !== null && !chart.svg.contains(event.target)) stopReading(chart);
   });
-  chart.svg.addEventListener("pointerleave", () => stopReading(chart));
   chart.svg.addEventListener("blur", () => stopReading(chart));
   chart.svg.addEventListener("keydown", (event) => onChartKey(chart, event));
 }

@@ -48,15 +48,12 @@ function themeButton() {
 
 function followScheme() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
-  for (const [event, value] of [
-    ["beforeprint", true],
-    ["afterprint", false],
-  ]) {
-    window.addEventListener(event, () => {
-      printing = value;
-      repaint();
-    });
-  }
+}
+
+// Paper is white, whatever the screen is.
+function paintForPaper(on) {
+  printing = on;
+  repaint();
 }
 
 function channels(hex) {
@@ -77,11 +74,16 @@ function css(rgb) {
 
 const heatTables = {};
 
-// One colour per weight in thousandths, as the data holds them: looked up thousands of times a drawing.
+// One colour per weight in thousandths: looked up thousands of times a drawing.
 function heatTable() {
   const name = scheme();
   heatTables[name] ??= Array.from({length: 1001}, (_, weight) => css(along(HEAT[name], weight / 1000)));
   return heatTables[name];
+}
+
+// Colour of a weight as the routes hold it.
+function heatColour(colours, weight) {
+  return colours[Math.max(0, Math.min(1000, Math.round((1000 * weight) / WHOLE)))];
 }
 
 // Background for a signed value, and ink that can be read on it.

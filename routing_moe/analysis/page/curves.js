@@ -3,29 +3,29 @@
 const GROUP_TITLES = {loss: "Loss", score: "Score", route: "Routes", optimizer: "Optimizer"};
 const SCALE_APART = 20; // curves whose largest values differ by more would flatten one another in one chart
 
+const POINT_LEAD = "Point at a chart, or focus it and use the arrow keys, to read its values.";
+const TAP_LEAD = "Tap a chart to read its values there; tap elsewhere for the last values again.";
+
 function curvesSection() {
   const charts = curveGroups().flatMap(([group, lines]) => {
-    return chartsOf(lines).map((members) => lineChart(chartTitle(group, members), styledLines(members)));
+    return chartsOf(group, lines).map((own) => lineChart(chartTitle(group, own), styledLines(own)));
   });
   if (!charts.length) return;
-  section(
-    "curves",
-    "Curves",
-    lead("Point at a chart, or focus it and use the arrow keys, to read its values."),
-  );
+  section("curves", "Curves", lead(COARSE ? TAP_LEAD : POINT_LEAD));
   const grid = make(
     "div",
     {class: "charts"},
     charts.map((chart) => chart.node),
   );
   byId("curves").append(grid);
-  const drawAll = () =>
+  const drawAll = (width) =>
     charts.forEach((chart) => {
-      drawChart(chart);
+      drawChart(chart, width);
       if (chart.at === null) stopReading(chart);
     });
   drawAll();
-  followWidth(drawAll);
+  followWidth(() => drawAll());
+  onPrint((on) => drawAll(on ? PAPER_WIDTH / 2 - 14 : undefined));
 }
 
 // [[group, [line, ...]], ...]. With several runs a run is a dash and a curve's name a hue; in a chart with
@@ -52,7 +52,7 @@ function styledLines(lines) {
     const hue = oneName ? run.index : names.indexOf(name);
     return {
       name: full,
-      label: oneName && RUNS.length > 1 ? run.name : full,
+      label: RUNS.length === 1 ? name : oneName ? run.name : `${run.name}: ${name}`,
       curve: name,
       steps,
       values,
@@ -66,16 +66,17 @@ function largest(values) {
   return values.reduce((most, value) => Math.max(most, Math.abs(value ?? 0)), 0);
 }
 
-// Lines split where sizes are far apart, a learning rate from a gradient's norm; runs of one curve stay
-// together.
-function chartsOf(lines) {
+// Lines split where sizes are far apart; runs of one curve stay together. What an optimizer tells has no
+// common unit: each of its curves has a chart.
+function chartsOf(group, lines) {
   const sizes = new Map();
   for (const line of lines) sizes.set(line.name, Math.max(sizes.get(line.name) ?? 0, line.size));
   const names = [...sizes.keys()].sort((a, b) => sizes.get(b) - sizes.get(a));
   const charts = [];
   for (const name of names) {
     const current = charts.at(-1);
-    if (current && sizes.get(current[0]) <= SCALE_APART * sizes.get(name)) current.push(name);
+    const alike = current && sizes.get(current[0]) <= SCALE_APART * sizes.get(name);
+    if (alike && group !== "optimizer") current.push(name);
     else charts.push([name]);
   }
   return charts.map((members) => lines.filter((line) => members.includes(line.name)));

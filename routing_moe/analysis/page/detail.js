@@ -5,9 +5,9 @@ const NEAREST_SHOWN = 12;
 const FEATURES_SHOWN = 10;
 
 function detailPanel() {
-  const title = make("h2", {id: "detail-heading"});
+  const title = make("h2", {id: "detail-heading", tabindex: "-1"});
   const close = make("button", {type: "button", class: "quiet", onclick: clearSelection}, "Close");
-  const blocks = make("div", {class: "blocks"});
+  const blocks = make("div", {class: "blocks", role: "group", tabindex: "0", "aria-label": "Details"});
   const head = make("div", {class: "detail-head"}, title, close);
   const panel = make(
     "aside",
@@ -18,21 +18,45 @@ function detailPanel() {
   const anchor = byId("routes");
   if (anchor) anchor.after(panel);
   else byId("content").append(panel);
-  onSelect((chosen) => {
-    const opens = chosen && panel.hidden;
-    panel.hidden = !chosen;
-    if (chosen) {
-      title.textContent = chosen.kind === "task" ? TASKS[chosen.task].name : expertTitle(chosen);
-      blocks.replaceChildren(...(chosen.kind === "task" ? taskBlocks(chosen.task) : expertBlocks(chosen)));
-      blocks.scrollTop = 0;
-    }
-    // The page can be scrolled so far that the panel covers nothing.
-    document.documentElement.style.setProperty("--dock", `${panel.offsetHeight}px`);
-    // Nor may it cover what the reader has just chosen.
-    if (opens && document.activeElement !== document.body)
-      document.activeElement.scrollIntoView({block: "nearest"});
+  const view = {panel, title, blocks, opener: null};
+  onSelect((chosen) => showDetail(view, chosen));
+  document.addEventListener("keydown", (event) => {
+    // In a field, Escape is the field's own: it empties a search.
+    if (event.key === "Escape" && !event.target.closest?.("input, select")) clearSelection();
   });
-  document.addEventListener("keydown", (event) => event.key === "Escape" && clearSelection());
+}
+
+function showDetail(view, chosen) {
+  const {panel, title, blocks} = view;
+  const focused = document.activeElement;
+  const byKeyboard = focused.matches(":focus-visible");
+  const within = panel.contains(focused);
+  const opens = chosen && panel.hidden;
+  panel.hidden = !chosen;
+  if (chosen) {
+    title.textContent = chosen.kind === "task" ? TASKS[chosen.task].name : expertTitle(chosen);
+    blocks.replaceChildren(...(chosen.kind === "task" ? taskBlocks(chosen.task) : expertBlocks(chosen)));
+    blocks.scrollTop = 0;
+  }
+  makeRoom(panel.offsetHeight);
+  if (!chosen) giveFocusBack(view, within, byKeyboard);
+  else if (!within) view.opener = focused === document.body ? null : focused;
+  // From a map the panel is one Tab away; from elsewhere it could not be found.
+  if (chosen && byKeyboard && !focused.closest(".map")) title.focus();
+  // The panel may not cover what the reader has just chosen.
+  else if (opens && focused !== document.body) focused.scrollIntoView({block: "nearest"});
+}
+
+// The page can be scrolled so far that the panel covers nothing. Set as plain properties: a custom property
+// of the root would have the style of every element computed anew.
+function makeRoom(height) {
+  document.body.style.paddingBottom = `${height}px`;
+  document.documentElement.style.scrollPaddingBottom = `${height + 12}px`;
+}
+
+function giveFocusBack(view, within, byKeyboard) {
+  if (within && view.opener?.isConnected) view.opener.focus({preventScroll: !byKeyboard});
+  view.opener = null;
 }
 
 function block(title, ...children) {
@@ -75,20 +99,30 @@ function numberText(text) {
 }
 
 function taskScoreTable(task) {
-  const rows = [];
+  const found = [];
   for (const run of RUNS) {
     for (const {part, rows: scores} of run.scores) {
-      for (const [scored, sample, metric, score, n, constant] of scores) {
-        if (scored !== task) continue;
-        const numbers = [fixed(score), fixed(constant), String(n ?? UNKNOWN)];
-        rows.push([run.name, part, String(sample ?? UNKNOWN), metric, ...numbers]);
-      }
+      const own = scores.filter(([scored]) => scored === task);
+      found.push(...own.map(([, sample, ...numbers]) => ({run, part, sample, numbers})));
     }
   }
-  if (!rows.length) return [];
-  const heads = [["run"], ["part"], ["sample"], ["metric"], ["score", true], ["constant", true], ["n", true]];
+  if (!found.length) return [];
+  const several = new Set(found.map(({sample}) => sample)).size > 1;
+  const rows = found.map(({run, part, sample, numbers: [metric, score, n, constant]}) => {
+    const cells = [run.name, part, fixed(score), fixed(constant), String(n ?? UNKNOWN), metric];
+    return several ? [...cells, sampleName(task, sample)] : cells;
+  });
+  const heads = [["run"], ["part"], ["score", true], ["constant", true], ["n", true], ["metric"]];
+  if (several) heads.push(["sample"]);
   const caption = `Scores of ${TASKS[task].name}`;
   return [make("h3", {}, "Scores"), scrollBox(caption, plainTable(caption, heads, rows))];
+}
+
+// A sample's name begins with its task's, which is told beside it: "1536_0" of "task_1536_0".
+function sampleName(task, sample) {
+  if (sample === null || sample === undefined) return UNKNOWN;
+  const start = `${TASKS[task].name}_`;
+  return sample.startsWith(start) && sample !== start ? sample.slice(start.length) : sample;
 }
 
 function samplesBlock(task) {
@@ -120,27 +154,30 @@ function expertTasksBlock(run, column) {
     return make("li", {class: weak}, colour, taskButton(task), bar(weight), numberText(fixed(weight)));
   });
   const note = `paler: below an even share, 1/${run.experts}`;
-  return block("Tasks by weight", make("ol", {class: "ranked", "data-column": column}, items), lead(note));
+  const list = make("ol", {class: "ranked many", "data-column": column}, items);
+  const node = block("Tasks by weight", lead(note), list);
+  node.classList.add("broad");
+  return node;
 }
 
 // Load and, where it was tried, what switching the expert off costs: all and by category.
 function loadBlock(run, column) {
-  const all = run.routes.map((weights) => weights[column] / 1000);
+  const tells = run.ablation?.tasks.length > 0;
   const first = `${firstChoices(run, column)} of ${counted(run.tasks.length, "task")}`;
-  const text = `${percent(mean(all))} of all weight in its layer; first choice of ${first}.`;
+  const text = `${percent(loadOf(run, column))} of all weight in its layer; first choice of ${first}.`;
   const groups = [["all", run.tasks], ...byCategory(run.tasks)];
   const rows = groups.map(([name, tasks]) => {
     const weight = mean(tasks.map((task) => weightAt(run, run.rowOf.get(task), column)));
     const cells = [name, String(tasks.length), fixed(weight)];
-    if (!run.ablation) return cells;
+    if (!tells) return cells;
     const tried = tasks.filter((task) => dropOf(run, column, task) !== null);
     return [...cells, signed(meanDrop(run, column, tried)), String(tried.length)];
   });
   const heads = [["category"], ["n", true], ["mean weight", true]];
-  if (run.ablation) heads.push(["drop when off", true], ["n tried", true]);
-  const off =
-    run.ablation && lead(`drop: mean ${run.ablation.part} score before minus after switching it off`);
-  return block("Load", make("p", {class: "load"}, text), plainTable("Load by category", heads, rows), off);
+  if (tells) heads.push(["drop when off", true], ["n tried", true]);
+  const off = tells && lead(`drop: mean ${run.ablation.part} score before minus after switching it off`);
+  const table = scrollBox("Load by category", plainTable("Load by category", heads, rows));
+  return block("Load", make("p", {class: "load"}, text), table, off);
 }
 
 function expertFeaturesBlock(run, layer, expert) {
@@ -150,5 +187,6 @@ function expertFeaturesBlock(run, layer, expert) {
     return [feature, signed(r, 2), probability(q), String(n ?? UNKNOWN)];
   });
   const heads = [["feature"], ["r", true], ["q", true], ["n", true]];
-  return block("Features that go with it", plainTable("Correlated features", heads, rows));
+  const table = scrollBox("Correlated features", plainTable("Correlated features", heads, rows));
+  return block("Features that go with it", table);
 }

@@ -72,6 +72,13 @@ function counted(number, one, many = `${one}s`) {
   return `${number} ${number === 1 ? one : many}`;
 }
 
+// A name too long for its room loses its middle: names of one family begin alike and differ at the end.
+function shortened(name, kept) {
+  const letters = Array.from(name);
+  if (letters.length <= kept) return name;
+  return `${letters.slice(0, Math.floor(kept / 2)).join("")}…${letters.slice(-Math.ceil(kept / 2)).join("")}`;
+}
+
 // The mean of the known values, or null if none is.
 function mean(values) {
   const known = values.filter((value) => value !== null && value !== undefined);

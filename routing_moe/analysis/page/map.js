@@ -103,9 +103,10 @@ function mapRow(map, task) {
 // little.
 function layOut(map) {
   const {run} = map;
-  const room = map.node.clientWidth - 2;
+  const room = (map.strips ? PAPER_WIDTH : map.node.clientWidth) - 2;
   const numberWidth = run.experts > 10 ? 16 : 13;
-  const fewest = Math.max(COARSE ? 20 : numberWidth, Math.ceil(38 / run.experts)); // a layer's name needs 38
+  const legible = Math.max(COARSE ? 20 : numberWidth, Math.ceil(38 / run.experts)); // a layer's name needs 38
+  const fewest = map.strips ? 1 : legible; // paper cannot be scrolled
   map.rowHeight = COARSE ? 26 : run.tasks.length <= 40 ? 20 : 16;
   const fontSize = map.rowHeight <= 16 ? 11 : 12;
   const longest = longestName(map, fontSize) + STRIPS + 8;
@@ -139,19 +140,16 @@ function namePen(map, fontSize) {
   return pen;
 }
 
-// A name too long for its room loses its middle: names of one family begin alike and differ at the end.
 function nameRows(map, fontSize) {
   const pen = namePen(map, fontSize);
   const room = map.names - STRIPS - 12;
   for (const [task, {button}] of map.rows) {
-    const letters = Array.from(TASKS[task].name);
-    let kept = letters.length;
-    const shown = () =>
-      `${letters.slice(0, Math.floor(kept / 2)).join("")}…${letters.slice(-Math.ceil(kept / 2)).join("")}`;
-    let text = TASKS[task].name;
+    const {name} = TASKS[task];
+    let kept = Array.from(name).length;
+    let text = name;
     while (kept > 4 && pen.measureText(text).width > room) {
       kept -= 1;
-      text = shown();
+      text = shortened(name, kept);
     }
     button.textContent = text;
   }
@@ -184,6 +182,7 @@ function isNewKind(map, place) {
 // ------------------------------------------------------------------ drawing
 
 function drawHeat(map) {
+  if (map.strips) return stripsOfHeat(map);
   const {run, canvas, cellWidth, rowHeight} = map;
   const [width, height] = [cellWidth * run.columns, rowHeight * map.order.length];
   const dense = Math.min(window.devicePixelRatio || 1, LARGEST_CANVAS / Math.max(width, height, 1));
@@ -192,18 +191,24 @@ function drawHeat(map) {
   setStyle(canvas, {width: `${width}px`, height: `${height}px`});
   const pen = canvas.getContext("2d");
   pen.scale(canvas.width / width, canvas.height / height);
-  const colours = heatTable();
-  map.order.forEach((task, place) => {
-    const weights = run.routes[run.rowOf.get(task)];
-    weights.forEach((weight, column) => {
-      pen.fillStyle = colours[Math.max(0, Math.min(1000, Math.round(weight)))];
-      pen.fillRect(column * cellWidth, place * rowHeight, cellWidth, rowHeight);
-    });
+  map.order.forEach((task, place) => drawRowOfHeat(map, pen, task, place * rowHeight));
+  drawSeams(map, pen, height);
+  pen.fillStyle = LINES[scheme()].grid;
+  map.order.forEach((_, place) => {
+    if (map.byKind && place > 0 && isNewKind(map, place)) pen.fillRect(0, place * rowHeight - 0.5, width, 1);
   });
-  drawLines(map, pen, width, height);
 }
 
-function drawLines(map, pen, width, height) {
+function drawRowOfHeat({run, cellWidth, rowHeight}, pen, task, top) {
+  const colours = heatTable();
+  run.routes[run.rowOf.get(task)].forEach((weight, column) => {
+    pen.fillStyle = heatColour(colours, weight);
+    pen.fillRect(column * cellWidth, top, cellWidth, rowHeight);
+  });
+}
+
+// Lines between layers.
+function drawSeams(map, pen, height) {
   const {run} = map;
   const {grid, border} = LINES[scheme()];
   for (let layer = 1; layer < run.layers.length; layer += 1) {
@@ -213,11 +218,6 @@ function drawLines(map, pen, width, height) {
     const thick = isSeam ? 2 : 1;
     pen.fillRect(layer * run.experts * map.cellWidth - thick / 2, 0, thick, height);
   }
-  pen.fillStyle = grid;
-  map.order.forEach((_, place) => {
-    if (map.byKind && place > 0 && isNewKind(map, place))
-      pen.fillRect(0, place * map.rowHeight - 0.5, width, 1);
-  });
 }
 
 // ------------------------------------------------------------------ marks of the selection

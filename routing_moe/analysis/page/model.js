@@ -3,15 +3,28 @@
 const DATA = JSON.parse(byId("report-data").textContent);
 const TASKS = DATA.tasks;
 const RUNS = DATA.runs;
+const WHOLE = 10000; // routes hold weights in ten-thousandths
+for (const kind of [...DATA.categories, ...DATA.categories.flatMap((kind) => kind.subcategories), ...TASKS])
+  kind.name = named(kind.name);
+for (const task of TASKS) {
+  task.category = named(task.category);
+  task.subcategory = named(task.subcategory);
+}
 const COLOURS = kindColours();
 
 RUNS.forEach((run, index) => {
   run.index = index;
+  run.name = named(run.name);
   run.columns = run.layers.length * run.experts;
   run.rowOf = new Map(run.tasks.map((task, row) => [task, row]));
 });
 
 const ROUTED = RUNS.filter((run) => run.tasks.length && run.columns);
+
+// A name of nothing but blanks could be neither read nor pressed.
+function named(name) {
+  return name.trim() ? name : "(no name)";
+}
 
 function kindColours() {
   const colours = new Map();
@@ -51,7 +64,12 @@ function expertName(run, layer, expert) {
 }
 
 function weightAt(run, row, column) {
-  return run.routes[row][column] / 1000;
+  return run.routes[row][column] / WHOLE;
+}
+
+// The mean over tasks of an expert's weight.
+function loadOf(run, column) {
+  return mean(run.routes.map((weights) => weights[column])) / WHOLE;
 }
 
 // The mean over layers of sum_e min(a_e, b_e): 1 for equal routes, 0 where no expert is shared.
@@ -59,7 +77,7 @@ function overlap(run, rowA, rowB) {
   const [a, b] = [run.routes[rowA], run.routes[rowB]];
   let shared = 0;
   for (let column = 0; column < run.columns; column += 1) shared += Math.min(a[column], b[column]);
-  return shared / 1000 / run.layers.length;
+  return shared / WHOLE / run.layers.length;
 }
 
 // [{task, overlap}, ...]: all other tasks of the run, most alike first, equals in the order of rows.
@@ -79,10 +97,14 @@ function tasksOfExpert(run, column) {
     .sort((a, b) => b.weight - a.weight);
 }
 
-// How many tasks give this expert the largest weight of its layer.
+// How many tasks give this expert more weight than any other of its layer; experts that tie are no one's
+// first choice.
 function firstChoices(run, column) {
   const start = column - (column % run.experts);
-  const isFirst = (weights) => weights[column] >= Math.max(...weights.slice(start, start + run.experts));
+  const isFirst = (weights) => {
+    const layer = weights.slice(start, start + run.experts);
+    return layer.every((weight, expert) => start + expert === column || weight < weights[column]);
+  };
   return run.routes.filter(isFirst).length;
 }
 

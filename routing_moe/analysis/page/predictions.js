@@ -8,13 +8,17 @@ function predictionsSection() {
   );
   if (!tasks.length) return;
   const list = make("div", {class: "samples"});
-  const count = make("p", {class: "count", role: "status"});
+  const count = make("p", {class: "count"});
   const show = (task) => {
     const samples = joinedSamples(task);
     count.textContent = counted(samples.length, "sample");
     list.replaceChildren(...samples.map(sampleNode));
   };
-  const select_ = choice([], (task) => show(Number(task)), {id: "prediction-task"});
+  const change = (task) => {
+    show(Number(task));
+    announce(count.textContent);
+  };
+  const select_ = choice([], change, {id: "prediction-task"});
   for (const [category, members] of byCategory(tasks)) {
     const options = members.map((task) => make("option", {value: String(task)}, TASKS[task].name));
     select_.append(make("optgroup", {label: category}, options));
@@ -22,6 +26,7 @@ function predictionsSection() {
   section(
     "predictions",
     "Predictions",
+    lead("The first examples of each task and what the best checkpoint of each run answered to them."),
     make("div", {class: "tools"}, labelled("task", select_)),
     count,
     list,
@@ -34,34 +39,33 @@ function predictionsSection() {
   });
 }
 
-// [{part, input, answers, given: [{run, prediction}]}, ...]: predictions of several runs for one input
-// joined.
+// [{part, input, answers, more, given: [{run, prediction, exact}]}, ...]: predictions of several runs for one
+// input joined. A run's own inputs are kept apart, though they may have been cut to the same text.
 function joinedSamples(task) {
   const found = new Map();
   for (const run of RUNS) {
     for (const {task: own, part, samples} of run.predictions) {
       if (own !== task) continue;
-      for (const {input, answers, prediction} of samples) {
-        const key = JSON.stringify([part, input, answers]);
-        if (!found.has(key)) found.set(key, {part, input, answers, given: []});
-        found.get(key).given.push({run, prediction});
+      const seen = new Map();
+      for (const {input, answers, prediction, exact, more_answers: more} of samples) {
+        const text = JSON.stringify([part, input, answers, more]);
+        seen.set(text, (seen.get(text) ?? 0) + 1);
+        const key = `${seen.get(text)} ${text}`;
+        if (!found.has(key)) found.set(key, {part, input, answers, more, given: []});
+        found.get(key).given.push({run, prediction, exact});
       }
     }
   }
   return [...found.values()];
 }
 
-function isExact(prediction, answers) {
-  return answers.some((answer) => answer.trim() === prediction.trim());
-}
-
-function sampleNode({part, input, answers, given}) {
+function sampleNode({part, input, answers, more, given}) {
+  const others = more ? make("span", {class: "count"}, `… and ${more} more`) : null;
   const entries = [
     [`${part} input`, foldedText(input)],
-    [answers.length === 1 ? "accepted answer" : "accepted answers", quoted(answers)],
+    [answers.length + (more ?? 0) === 1 ? "accepted answer" : "accepted answers", [quoted(answers), others]],
   ];
-  for (const {run, prediction} of given) {
-    const exact = isExact(prediction, answers);
+  for (const {run, prediction, exact} of given) {
     const verdict = make(
       "span",
       {class: exact ? "verdict yes" : "verdict"},

@@ -11,7 +11,7 @@ function routesSection() {
   );
   // Small maps stand three side by side on a desktop, large ones two: else they would show too little.
   const small = ROUTED.every((run) => run.layers.length * run.experts <= 24);
-  grid.style.setProperty("--least-map", small ? "420px" : "600px");
+  grid.style.setProperty("--least-map", small ? "380px" : "600px");
   section("routes", "Routes", lead(ROUTES_LEAD), mapTools(maps), mapKeys(), kindLegend(), grid);
   for (const map of maps) {
     layOut(map);
@@ -22,11 +22,12 @@ function routesSection() {
   onSelect((chosen) => maps.forEach((map) => markSelection(map, chosen)));
   if (sameTasks()) scrollTogether(maps);
   followWidth(() => maps.forEach(layOut));
+  onPrint((on) => maps.forEach((map) => fitMapToPaper(map, on)));
 }
 
 const ROUTES_LEAD =
-  "How much each task (row) leans on each expert of each layer (column). Choose a name for a task's nearest " +
-  "neighbours, scores and predictions, or an expert's number for its tasks.";
+  "How much each task (row) leans on each expert of each layer (column). Choose a name for a task's " +
+  "nearest neighbours, scores and predictions, or an expert's number for its tasks.";
 
 function mapKeys() {
   const text =

@@ -4,7 +4,7 @@ function scoresSection() {
   const scored = RUNS.filter((run) => run.scores.some((group) => group.rows.length));
   if (!scored.length) return;
   const rows = scoreRows(scored);
-  const node = section("scores", "Scores");
+  const node = section("scores", "Scores", lead("Scores of the best checkpoint of each run."));
   node.append(make("h3", {}, "Means by category"), lead(MEANS_LEAD), meansTable(scored, rows));
   node.append(make("h3", {}, "Tasks"), ...taskScores(scored, rows));
 }
@@ -68,14 +68,15 @@ function meansTable(scored, rows) {
   for (const split of distinct(tasks, (row) => row.split)) {
     for (const part of partsOf(tasks.filter((row) => row.split === split))) series.push({part, split});
   }
-  const groups = [...byCategory(distinct(tasks, (row) => row.task)), ["all tasks", null]];
+  const groups = [["all tasks", null], ...byCategory(distinct(tasks, (row) => row.task))];
   const values = (members, {part, split}) => {
     const own = tasks.filter((row) => row.split === split && (!members || members.includes(row.task)));
     return own.map((row) => row.parts.get(part)).filter(Boolean);
   };
   const columns = [{label: "category", value: ([name]) => name}];
   for (const entry of series) columns.push(...meanColumns(scored, entry, (row) => values(row[1], entry)));
-  return sortableTable({caption: "Mean scores by category", columns, rows: groups}).node;
+  const pinned = ([, members]) => members === null;
+  return sortableTable({caption: "Mean scores by category", columns, rows: groups, pinned}).node;
 }
 
 function meanColumns(scored, {part, split}, cellsOf) {
@@ -107,15 +108,29 @@ function taskScores(scored, rows) {
   };
   const tools = [
     labelled("filter", textFilter(apply("text"), "task or metric")),
-    labelled("category", choice(withAll(categoryNames()), apply("category"), {id: "score-category"})),
+    labelled("category", choice(withAll(scoredCategories(rows)), apply("category"), {id: "score-category"})),
   ];
   const splits = distinct(rows, (row) => row.split);
   if (splits.length > 1) tools.push(labelled("tasks of", choice(withAll(splits), apply("split"))));
-  if (new Set(rows.map((row) => row.sample)).size > 1) {
+  if (severalSamples(rows)) {
     tools.push(checkBox("mean over samples", (on) => table.setRows(on ? meanOverSamples(rows) : rows)));
   }
   table.node.id = "score-table";
   return [make("div", {class: "tools"}, tools), table.node];
+}
+
+function scoredCategories(rows) {
+  return byCategory(distinct(rows, (row) => row.task)).map(([name]) => name);
+}
+
+// Whether some task has more than one: else the column would but say the task's name once more.
+function severalSamples(rows) {
+  const first = new Map();
+  for (const {task, sample} of rows) {
+    if (!first.has(task)) first.set(task, sample);
+    if (first.get(task) !== sample) return true;
+  }
+  return false;
 }
 
 function withAll(names) {
@@ -131,14 +146,16 @@ function matchesScore(row, {text, category, split}) {
 function taskColumns(scored, rows) {
   const columns = [
     {label: "task", value: (row) => TASKS[row.task].name, show: (row) => taskButton(row.task)},
-    {label: "category", value: (row) => TASKS[row.task].category},
-    {label: "metric", value: (row) => row.metric, shape: "tight"},
   ];
+  for (const part of partsOf(rows)) columns.push(...partColumns(scored, part));
+  columns.push(
+    {label: "metric", value: (row) => row.metric, shape: "tight"},
+    {label: "category", value: (row) => TASKS[row.task].category},
+  );
   if (distinct(rows, (row) => row.split).length > 1)
     columns.push({label: "tasks of", value: (row) => row.split});
-  if (distinct(rows, (row) => row.sample).length > 1)
-    columns.push({label: "sample", value: (row) => row.sample});
-  for (const part of partsOf(rows)) columns.push(...partColumns(scored, part));
+  if (severalSamples(rows))
+    columns.push({label: "sample", value: (row) => sampleName(row.task, row.sample), shape: "tight"});
   return columns;
 }
 

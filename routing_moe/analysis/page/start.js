@@ -12,6 +12,7 @@ function pageHead() {
 
 pageHead();
 followScheme();
+followPrint();
 routesSection();
 detailPanel();
 scoresSection();

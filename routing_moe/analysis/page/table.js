@@ -4,12 +4,13 @@ const COLLATOR = new Intl.Collator("en", {numeric: true, sensitivity: "base"});
 const ROWS_DRAWN = 200;
 
 // columns: [{label, value(row), show(row) | null, number, group, note, shape}, ...]; value is sorted by, show
-// is seen, shape is a class ("tight", "wide"). Neighbours of one `group` stand under one head. Returns {node,
-// setRows(rows), filter(keep)}.
-function sortableTable({caption, columns, rows, onRow = null, drawn = ROWS_DRAWN}) {
-  const table = {columns, rows, onRow, drawn, keep: () => true, by: null, down: false, limit: drawn};
+// is seen, shape is a class ("tight", "wide"). Neighbours of one `group` stand under one head. A row that is
+// `pinned` stays on top however the rest is sorted. keep(row): whether it is shown until the first filter.
+// Returns {node, setRows(rows), filter(keep)}.
+function sortableTable({caption, columns, rows, onRow, drawn = ROWS_DRAWN, pinned, keep = () => true}) {
+  const table = {columns, rows, onRow, drawn, pinned, keep, by: null, down: false, limit: drawn};
   table.body = make("tbody");
-  table.count = make("p", {class: "count", role: "status"});
+  table.count = make("p", {class: "count"});
   table.more = make("button", {type: "button", class: "quiet"}, "Show all rows");
   table.more.addEventListener("click", () => {
     table.limit = Infinity;
@@ -28,6 +29,7 @@ function sortableTable({caption, columns, rows, onRow = null, drawn = ROWS_DRAWN
     table.keep = keep;
     table.limit = drawn;
     refresh(table);
+    announce(table.count.textContent);
   };
   refresh(table);
   return table;
@@ -35,7 +37,9 @@ function sortableTable({caption, columns, rows, onRow = null, drawn = ROWS_DRAWN
 
 function sortHead(table, column) {
   const sign = make("span", {class: "sort-sign", "aria-hidden": "true"});
-  const button = make("button", {type: "button", title: column.note}, column.label, sign);
+  const name = column.group ? `${column.group}, ${column.label}` : null;
+  const names = {title: column.note, "aria-label": name};
+  const button = make("button", {type: "button", ...names}, column.label, sign);
   button.addEventListener("click", () => sortBy(table, column));
   const kind = column.number ? "number" : null;
   return make("th", {scope: "col", class: kind, "aria-sort": "none", "data-label": column.label}, button);
@@ -72,7 +76,7 @@ function columnHeads(table) {
 }
 
 function refresh(table) {
-  const kept = sortedRows(table.rows.filter(table.keep), table.by, table.down);
+  const kept = sortedRows(table);
   table.body.replaceChildren(...kept.slice(0, table.limit).map((row) => drawRow(table, row)));
   const drawn = Math.min(kept.length, table.limit);
   const first = drawn < kept.length ? `, the first ${drawn} drawn` : "";
@@ -80,13 +84,15 @@ function refresh(table) {
   table.more.hidden = drawn === kept.length;
 }
 
-function sortedRows(rows, column, down) {
+function sortedRows({rows: all, keep, by: column, down, pinned = () => false}) {
+  const rows = all.filter(keep);
   if (!column) return rows;
   const sign = down ? -1 : 1;
   const known = (value) => value !== null && value !== undefined && value !== "";
   return rows
-    .map((row) => ({row, value: column.value(row)}))
+    .map((row) => ({row, value: column.value(row), onTop: pinned(row)}))
     .sort((a, b) => {
+      if (a.onTop !== b.onTop) return a.onTop ? -1 : 1;
       // What is not known stays at the end, whichever way the rest is turned.
       if (!known(a.value) || !known(b.value)) return Number(known(b.value)) - Number(known(a.value));
       const order = column.number ? a.value - b.value : COLLATOR.compare(String(a.value), String(b.value));
