@@ -14,6 +14,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 if [ $# -eq 0 ]; then
     bash example_scripts/run_two_stage.sh
     set -- models/two_stage
+    # Matrices this small lose by a second thread, much of it when the machine is busy.
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 fi
 ABLATE_FLAGS=${ABLATE_FLAGS---features all}
 
