@@ -1,0 +1,131 @@
+"""The data of the report page: those of the runs' files, and notes where they do not fit together."""
+
+import hashlib
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted_routes import write_place
+
+from routing_moe.analysis.page import render
+from routing_moe.analysis.report_data import ReportOptions, report_data
+from routing_moe.analysis.route_data import load_routes
+from routing_moe.analysis.runs import read_runs
+from routing_moe.cli import report
+
+
+@pytest.fixture
+def place(tmp_path):
+    return write_place(tmp_path)
+
+
+def page_data_of(path) -> dict:
+    text = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', path.read_text(), re.DOTALL)[1]
+    return json.loads(text)
+
+
+def test_the_page_of_a_trained_run_shows_its_files(finished, tmp_path, capsys):
+    path = tmp_path / "page.html"
+    words = [str(finished), "--permutations", "50", "--samples", "2", "--output_file", str(path)]
+    assert report.main(words) == 0
+    assert path.resolve().as_uri() in capsys.readouterr().out
+    data = page_data_of(path)
+    (run,) = data["runs"]
+    named = [task["name"] for task in data["tasks"]]
+    routes = load_routes(finished)
+    assert sorted(named[n] for n in run["tasks"]) == sorted(routes.tasks)
+    row = run["tasks"].index(named.index("count"))
+    expected = 10_000 * routes.values_NLE[routes.tasks.index("count")].ravel()
+    assert run["routes"][row] == pytest.approx(expected, abs=0.51)
+    scores = next(own for own in run["scores"] if own["part"] == "test" and own["section"] == "train")
+    written = pd.read_csv(finished / "best" / "eval-test-performance.csv").set_index("task_prefix")
+    for task, sample, metric, score, n, constant in scores["rows"]:
+        own = written.loc[named[task]]
+        assert (sample, metric, n) == (own["sample"], own["metric"], own["n"])
+        assert score == pytest.approx(own["performance"], abs=1e-3)
+        assert constant == pytest.approx(own["constant"], abs=1e-3)
+    samples = {named[own["task"]]: own["samples"] for own in run["predictions"]}
+    assert set(samples) == {"colour", "count", "opposite"}
+    line = json.loads((finished / "best/predictions/count_12_100_test.jsonl").read_text().splitlines()[0])
+    shown = {key: line[key] for key in ("input", "answers", "prediction")}
+    exact = line["prediction"].lower() in [answer.lower() for answer in line["answers"]]
+    assert samples["count"][0] == shown | {"exact": exact, "more_answers": 0}
+    assert {len(own) for own in samples.values()} == {2}
+    curves = {curve["name"]: curve for curve in run["curves"]}
+    losses = pd.read_csv(finished / "losses.csv")
+    assert curves["dev loss"]["steps"] == losses["steps"].tolist()
+    assert curves["dev loss"]["values"] == pytest.approx(losses["dev_loss"].tolist(), rel=1e-4)
+    assert run["settings"]["num_experts"] == 2
+    assert data["categories"][0]["name"] == "words"
+    assert run["ablation"] is None
+
+
+def test_several_runs_and_what_switching_off_found(place):
+    folder = place.folder / "one" / "analysis" / "ablation"
+    folder.mkdir(parents=True)
+    rows = [
+        ("enc 0", expert, task, "words", 0.3, 0.8, 0.8 - drop, drop)
+        for expert, drop in ((0, 0.5), (1, 0.0))
+        for task in ("hot", "big")
+    ]
+    columns = ["layer", "expert", "task", "category", "weight", "before", "after", "drop"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "tasks.csv", index=False)
+    features = [("skill:spell", "enc0.1+dec1.2", "with feature", 3, 0.25, 0.1, np.nan, 1, 0.5)]
+    columns = ["feature", "experts", "group", "tasks", "drop", "random_mean", "random_std", "draws", "p"]
+    pd.DataFrame(features, columns=columns).to_csv(folder / "features.csv", index=False)
+    (folder / "job.json").write_text(json.dumps({"part": "dev", "predict_split": "train", "max_examples": 8}))
+    data = report_data(
+        read_runs([place.folder / "one", place.folder / "two"]), ReportOptions(permutations=20)
+    )
+    ablation = data["runs"][0]["ablation"]
+    hot = [task["name"] for task in data["tasks"]].index("hot")
+    assert ablation["tasks"][0] == hot
+    assert ablation["drops"][:3] == [[0.5, 0.5], [0.0, 0.0], [None, None]]
+    assert len(ablation["drops"]) == 9
+    assert ablation["features"][0]["experts"] == [[0, 1], [2, 2]]
+    assert ablation["features"][0]["groups"] == [["with feature", 3, 0.25, 0.1, None, 1, 0.5]]
+    assert "8 examples of each" in ablation["note"]
+    assert data["runs"][1]["ablation"] is None
+    assert [(pair["a"], pair["b"]) for pair in data["stability"]] == [(0, 1)]
+    assert data["tasks"][hot]["features"] == ["skill:spell"]
+    assert "skill:spell" in render(data)
+
+
+def test_what_was_found_on_other_weights_is_left_out_and_told(place):
+    folder = place.folder / "one" / "analysis" / "ablation"
+    folder.mkdir(parents=True)
+    sets = [("enc0.1+dec0.0", task, "words", drop) for task, drop in (("hot", 0.1), ("big", 0.3))]
+    pd.DataFrame(sets, columns=["experts", "task", "category", "drop"]).to_csv(folder / "sets.csv")
+    weights = place.folder / "one" / "best" / "model.safetensors"
+    weights.write_bytes(b"weights")
+    job = {"part": "dev", "predict_split": "train", "checkpoint_name": "best"}
+    job |= {"checkpoint": {"model.safetensors": hashlib.sha256(b"weights").hexdigest()}}
+    (folder / "job.json").write_text(json.dumps(job))
+    data = report_data(read_runs([place.folder / "one"]), ReportOptions(permutations=20))
+    named = [task["name"] for task in data["tasks"]]
+    worst = [[named.index("big"), 0.3], [named.index("hot"), 0.1]]
+    assert data["runs"][0]["ablation"]["sets"] == [["enc0.1+dec0.0", 0.2, worst]]
+    assert data["notes"] == []
+    weights.write_bytes(b"other weights")
+    data = report_data(read_runs([place.folder / "one"]), ReportOptions(permutations=20))
+    assert data["runs"][0]["ablation"] is None
+    assert "is of another checkpoint than best/ is now" in data["notes"][0]
+
+
+def test_routes_of_another_step_than_the_scores_are_told(place):
+    runs = read_runs([place.folder / "one"], step="30", kind="chosen")
+    notes = report_data(runs, ReportOptions(permutations=20))["notes"]
+    assert "routes are those of step 30, but scores" in notes[0]
+    assert "of step 20" in notes[0]
+    assert "each layer's heaviest expert" in notes[1]
+
+
+def test_the_page_is_the_same_twice(place):
+    path = place.folder / "one" / "analysis" / "report.html"
+    pages = []
+    for _ in range(2):
+        assert report.main([str(place.folder / "one"), "--permutations", "20"]) == 0
+        pages.append(path.read_bytes())
+    assert pages[0] == pages[1]
