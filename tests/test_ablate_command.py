@@ -250,3 +250,32 @@ def test_models_without_experts_to_switch_off_are_told(starts, originals, tmp_pa
         AcceleratorState._reset_state(reset_partial_state=True)
         assert ablate(place) == 2
         assert fragment in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("fields", "layers"),
+    [
+        (dict(encoder_vanilla_layers="0"), ["enc 1", "dec 0"]),  # straight-through
+        (dict(router_mode="top_k", router_top_k=2), ["enc 0", "enc 1", "dec 0"]),
+        (dict(router_mode="softmax", expert_mixing="parameters"), ["enc 0", "enc 1", "dec 0"]),
+    ],
+)
+def test_every_kind_of_route_and_all_samples(gym, originals, tmp_path, fields, layers):
+    place = Place(tmp_path, gym, originals.bart)
+    trained = dict(num_experts=3, init_eps=0.3, total_steps=1, predict_samples="all")
+    assert run(gym, originals.bart, place.out, **trained, **fields) == 0
+    assert ablate(place, "--predict_samples", "all") == 0
+    folder = place.out / "analysis" / "ablation"
+    base = json.loads((folder / "sets" / "base.json").read_text())
+    assert len(base["scores"]) == 6 * 2
+    dev = pd.read_csv(place.out / "1-steps" / "dev_results.csv").set_index("sample")["performance"]
+    assert base["scores"] == pytest.approx(dev.to_dict())
+    tasks = pd.read_csv(folder / "tasks.csv")
+    assert list(tasks["layer"].unique()) == layers
+    weights = tasks.groupby(["layer", "task"])["weight"].agg(["sum", lambda w: (w > 0).sum()])
+    assert weights["sum"].to_numpy() == pytest.approx(np.ones(len(weights)), abs=1e-5)
+    used = {"top_k": 2, "softmax": 3}.get(fields.get("router_mode"), 1)
+    assert (weights["<lambda_0>"] == used).all()
+    if used < 3:
+        assert (tasks[tasks["weight"] == 0]["drop"] == 0).all()
