@@ -25,6 +25,7 @@ What to try next:
     source .venv/bin/activate                                    once in each shell
     python -m routing_moe.cli.train --help                       every flag
     bash example_scripts/train_routing_bart.sh --num_experts 4   another mixture (set OUTPUT_DIR)
+    bash example_scripts/understand.sh $OUTPUT_DIR         which expert does what (2 minutes)
     bash example_scripts/finetune_a_list_of_tasks_moe.sh test $OUTPUT_DIR adapted
                                                                  fine-tune it on the 8 unseen tasks (10 minutes)
     MODEL=facebook/bart-base DATA_DIR=your_gym SPLIT=your_split.json OUTPUT_DIR=models/moe \\
