@@ -193,6 +193,24 @@ def test_a_killed_job_goes_on(place, trained, tmp_path):
     assert without_seconds(folder) == without_seconds(other.out / "analysis" / "ablation")
 
 
+def test_two_processes_share_the_sets_and_write_what_one_does(place, trained, tmp_path):
+    # On CPUs `accelerate launch` would start a single process; on GPUs it starts what this starts.
+    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m routing_moe.cli.ablate"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = ("--max_examples", "2")
+    command = [sys.executable, *launch.split(), str(place.out), *words]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("9 sets of experts to switch off, 0 finished") == 1
+    assert "in 2 processes" in done.stderr
+    assert done.stderr.count("switching off: 100%") == 1
+    other = Place(tmp_path / "other", place.gym, place.bart)
+    shutil.copytree(trained, other.out)
+    assert ablate(other, *words) == 0
+    ours, theirs = (without_seconds(folder.out / "analysis" / "ablation") for folder in (place, other))
+    assert ours == theirs
+
+
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     ("words", "fragments"),

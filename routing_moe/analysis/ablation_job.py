@@ -5,7 +5,7 @@
     sets/enc0.1.json      scores without expert 1 of encoder layer 0; sets/enc0.1+dec2.0.json: without both
 
 A set is finished when its file is there, which is written at once or not at all; so a job that was killed, or
-is given more sets, scores only what is missing.
+is given more sets, scores only what is missing. Several processes (accelerate launch) share the sets out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from dataloader.errors import InputError
@@ -123,21 +124,30 @@ class AblationJob:
         """What is left to do, and for how long, by the time that the base scores took."""
         base, todo = self.start(), self.missing(sets)
         examples = sum(self.bench.examples_of(tasks) for tasks in todo.values())
-        seconds = examples * base.seconds / max(1, base.examples)
+        processes = self.bench.accelerator.num_processes
+        seconds = examples * base.seconds / max(1, base.examples) / processes
         done = len(set(sets)) - len(todo)
+        shared = f" in {processes} processes" if processes > 1 else ""
         return (
             f"{len(set(sets))} sets of experts to switch off, {done} finished; left: {examples} answers "
-            f"along changed routes, about {_duration(seconds)} ({base.examples} took {base.seconds:.1f} s)"
+            f"along changed routes, about {_duration(seconds)}{shared} "
+            f"({base.examples} took {base.seconds:.1f} s)"
         )
 
     def run(self, sets: Sequence[ExpertSet]) -> None:
-        todo = self.missing(sets)
-        total = sum(self.bench.examples_of(tasks) for tasks in todo.values())
-        with tqdm(total=total, desc="switching off", unit="answer") as bar:
-            for experts, tasks in todo.items():
+        """Scores what is missing of the main process's sets, and returns when every process has."""
+        accelerator = self.bench.accelerator
+        # The main process alone reads what is finished: the others' files may come meanwhile.
+        (todo,) = broadcast_object_list([self.missing(sets) if accelerator.is_main_process else None])
+        own = list(todo.items())[accelerator.process_index :: accelerator.num_processes]
+        total = sum(self.bench.examples_of(tasks) for _, tasks in own)
+        quiet = not accelerator.is_main_process
+        with tqdm(total=total, desc="switching off", unit="answer", disable=quiet) as bar:
+            for experts, tasks in own:
                 bar.set_postfix_str(self.name(experts)[:30], refresh=False)
                 self._score(experts, tasks)
                 bar.update(self.bench.examples_of(tasks))
+        accelerator.wait_for_everyone()
 
     def _score(self, experts: ExpertSet, tasks: Sequence[str]) -> Scores:
         began = time.perf_counter()

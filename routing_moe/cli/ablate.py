@@ -3,6 +3,7 @@
     python -m routing_moe.cli.ablate models/moe                  every expert, dev files of the train tasks
     python -m routing_moe.cli.ablate models/moe --dry_run        how long would that take?
     python -m routing_moe.cli.ablate models/moe --experts none --features skill:negation category:qa --top 3
+    accelerate launch --num_processes 4 -m routing_moe.cli.ablate models/moe     the same on several GPUs
 
 Scores go to RUN/analysis/ablation/sets/ as they come; the same command goes on where it was interrupted. Then
 tasks.csv, categories.csv, features.csv, ablation.md and pictures are written of all that the command names.
@@ -12,9 +13,12 @@ import dataclasses
 import logging
 import sys
 import zlib
+from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from safetensors import SafetensorError
 
 from dataloader.errors import InputError, in_brief
@@ -38,18 +42,23 @@ from routing_moe.starting import load_start
 from routing_moe.tracking import start_logging
 
 log = logging.getLogger("routing_moe")
+LONGEST_WAIT = timedelta(days=1)  # of a process for the others; they may score a set more than it does
 
 
 def main(argv: list[str] | None = None) -> int:
-    folder = None
+    folder, accelerator = None, None
     try:
         settings = parse_ablation(argv, __doc__)
         inputs = check_ablation(settings)
-        start_logging()
-        bench = load_bench(settings, inputs)
+        patience = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
+        accelerator = Accelerator(
+            mixed_precision=settings.prediction.mixed_precision, kwargs_handlers=[patience]
+        )
+        start_logging(accelerator.is_main_process)
+        bench = load_bench(settings, inputs, accelerator)
         job = AblationJob(bench, settings.output_dir, described(settings, bench))
         plan = make_plan(settings, inputs, job)
-        with alone_in(settings.output_dir):
+        with alone_in(settings.output_dir) if accelerator.is_main_process else nullcontext():
             folder = settings.output_dir
             run(settings, inputs, job, plan)
     except InputError as error:
@@ -60,23 +69,29 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"interrupted; {kept(folder)}", file=sys.stderr)
         return 130
+    finally:
+        if accelerator is not None:
+            accelerator.end_training()
     return 0
 
 
 def run(settings: AblationSettings, inputs: AblationInputs, job: AblationJob, plan: Plan) -> None:
-    log.info("%d tasks, %s files; scored with all experts first", len(job.bench.tasks), settings.part)
-    log.info(job.estimate(plan.sets))
+    """The main process scores with all experts first, and writes the tables when all processes are done."""
+    is_main = job.bench.accelerator.is_main_process
+    if is_main:
+        log.info("%d tasks, %s files; scored with all experts first", len(job.bench.tasks), settings.part)
+        log.info(job.estimate(plan.sets))
     if settings.dry_run:
         log.info("--dry_run: nothing is switched off")
         return
     job.run(plan.sets)
-    print(write_results(job, plan, settings, inputs))
+    if is_main:
+        print(write_results(job, plan, settings, inputs))
 
 
-def load_bench(settings: AblationSettings, inputs: AblationInputs) -> Bench:
+def load_bench(settings: AblationSettings, inputs: AblationInputs, accelerator: Accelerator) -> Bench:
     """The model of the run's checkpoint, with the files it is scored on."""
     prediction, run = settings.prediction, inputs.run
-    accelerator = Accelerator(mixed_precision=prediction.mixed_precision)
     model, tokenizer = load_start(prediction, run.split)
     model.to(accelerator.device)
     give_vectors(prediction, run, inputs.tasks, model, tokenizer, accelerator)
