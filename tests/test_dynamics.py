@@ -140,8 +140,10 @@ def test_every_frame_shows_the_routes_of_its_evaluation(tmp_path):
         caption = animation._caption(film, number)
         still = draw_routes(film.values_SNLE[number], film.tasks, ONTOLOGY, 2, caption, film.layers)
         height, width, _ = frame.shape
+        still.figure.set_dpi(128)
         still.figure.set_size_inches(width / 128, height / 128)
-        expected = np.asarray(animation._drawn(still.figure, 128), dtype=int)
+        still.figure.canvas.draw()
+        expected = np.asarray(still.figure.canvas.buffer_rgba(), dtype=int)[..., :3]
         off = np.abs(expected - frame).max(axis=2)
         assert (off > 16).mean() < 0.002  # edges of coloured things
         cells = still.heat.get_position()
@@ -154,8 +156,8 @@ def test_every_frame_shows_the_routes_of_its_evaluation(tmp_path):
 def test_frames_have_even_sides_of_whole_pixels_and_not_too_many(n_tasks):
     film = history(1, n_tasks, 24, 4)
     picture = draw_routes(film.values_SNLE[0], film.tasks, ONTOLOGY, 12, "title", film.layers)
-    dots = animation._freeze(picture)
-    width, height = (inches * dots for inches in picture.figure.get_size_inches())
+    height, width, _ = animation._Frames(picture).draw(film.values_SNLE[0], "title").shape
+    assert ((width, height) == picture.figure.get_size_inches() * picture.figure.dpi).all()
     assert width % 2 == height % 2 == 0
     assert width * height <= animation.MOST_PIXELS
 
@@ -206,16 +208,16 @@ def test_a_gif_shows_each_shade_of_the_map_nearly_as_it_is():
 def test_a_film_that_fails_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
     path = tmp_path / "routes.gif"
     path.write_bytes(b"old")
-    drawn = animation._drawn
+    add = animation._GifWriter.add
     calls = []
 
     def fail(*arguments):
         calls.append(1)
         if len(calls) == 3:
             raise OSError("disk full")
-        return drawn(*arguments)
+        return add(*arguments)
 
-    monkeypatch.setattr(animation, "_drawn", fail)
+    monkeypatch.setattr(animation._GifWriter, "add", fail)
     with pytest.raises(OSError, match="disk full"):
         write_animation(history(), ONTOLOGY, path, quiet=True)
     assert path.read_bytes() == b"old"

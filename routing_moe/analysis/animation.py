@@ -8,7 +8,6 @@ frame: memory does not grow with their number. N tasks, L layers, E experts, S s
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import subprocess
@@ -66,19 +65,18 @@ def write_animation(
         history.values_SNLE[-1], history.tasks, ontology, encoder_part(history.layers),
         heading + _caption(history, -1), history.layers,
     )  # fmt: skip
-    dots = _freeze(picture)
+    frames = _Frames(picture)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{path.suffix}")
     try:
-        with writer.saving(picture.figure, str(unfinished), dots):
+        with writer.saving(picture.figure, str(unfinished), picture.figure.dpi):
             total = len(history.steps) + (len(history.steps) - 1) * tween
             film = tqdm(
                 _film(history, tween), path.name, total=total, unit="frame", leave=False, disable=quiet
             )
             for number, (routes_NLE, caption) in enumerate(film, start=1):
-                picture.show(routes_NLE, heading + caption)
                 times = math.ceil(LAST_FRAME * writer.fps) if number == total else 1
-                writer.grab_frame_for(times)
+                writer.add(frames.draw(routes_NLE, heading + caption), times)
         os.replace(unfinished, path)
     except subprocess.CalledProcessError as error:
         raise OSError(f"{path}: ffmpeg failed ({in_brief(ValueError(error.stderr))})") from None
@@ -134,33 +132,32 @@ def _caption(history: History, index: int) -> str:
     return f"step {history.steps[index]} of {history.steps[-1]}, mean entropy {entropy:.2f}"
 
 
-def _freeze(picture: RouteMap) -> int:
-    """Makes all that stays the same one image behind what moves, so that a frame is drawn in no time.
+class _Frames:
+    """Pictures of other routes on the same canvas: what stays the same is drawn once, and kept as pixels.
 
-    Returns the dots per inch, at which alone it fits; the figure has even sides in them, as H.264 needs.
+    The figure gets the most dots per inch of DOTS at which a frame fits, and even sides, as H.264 needs.
     """
-    figure, heat = picture.figure, picture.heat
-    width, height = figure.get_size_inches()
-    dots = next((n for n in DOTS if width * height * n**2 <= MOST_PIXELS), DOTS[-1])
-    figure.set_size_inches(*(2 * round(inches * dots / 2) / dots for inches in (width, height)))
-    moving = (picture.image, picture.title, *heat.lines, *heat.spines.values())
-    for artist in moving:
-        artist.set_visible(False)
-    still = _drawn(figure, dots)
-    for artist in (*figure.axes, *heat.texts, heat.patch):
-        artist.set_visible(artist is heat)
-    heat.set_xticks([])
-    for artist in moving:
-        artist.set_visible(True)
-    figure.figimage(np.asarray(still.convert("RGBA")), zorder=-1)
-    return dots
 
+    def __init__(self, picture: RouteMap):
+        self.picture, figure, heat = picture, picture.figure, picture.heat
+        width, height = figure.get_size_inches()
+        dots = next((n for n in DOTS if width * height * n**2 <= MOST_PIXELS), DOTS[-1])
+        figure.set_dpi(dots)
+        figure.set_size_inches(*(2 * round(inches * dots / 2) / dots for inches in (width, height)))
+        self._moving = (picture.image, *heat.lines, *heat.spines.values(), picture.title)
+        for artist in self._moving:
+            artist.set_animated(True)  # draw() leaves these out
+        figure.canvas.draw()
+        self._still = figure.canvas.copy_from_bbox(figure.bbox)
 
-def _drawn(figure, dots: int) -> Image.Image:
-    file = io.BytesIO()
-    figure.savefig(file, format="rgba", dpi=dots)
-    size = tuple(round(inches * dots) for inches in figure.get_size_inches())
-    return Image.frombuffer("RGBA", size, file.getbuffer(), "raw", "RGBA", 0, 1).convert("RGB")
+    def draw(self, routes_NLE: np.ndarray, caption: str) -> np.ndarray:
+        """(height, width, 4) of uint8, which the next frame overwrites."""
+        canvas = self.picture.figure.canvas
+        canvas.restore_region(self._still)
+        self.picture.show(routes_NLE, caption)
+        for artist in self._moving:
+            artist.draw(canvas.get_renderer())
+        return np.asarray(canvas.buffer_rgba())
 
 
 # ---------------------------------------------------------------------------- files
@@ -177,8 +174,8 @@ class _GifWriter(AbstractMovieWriter):
         self._file = open(outfile, "wb")  # noqa: SIM115 - closed in finish, which `saving` sees to
         self._shown = None
 
-    def grab_frame_for(self, times: int) -> None:
-        drawn = _drawn(self.fig, self.dpi)
+    def add(self, drawn: np.ndarray, times: int) -> None:
+        drawn = Image.fromarray(drawn).convert("RGB")
         first = self._shown is None
         if first:
             self._palette = _palette(drawn)
@@ -199,7 +196,7 @@ class _GifWriter(AbstractMovieWriter):
         )  # fmt: skip
 
     def grab_frame(self, **savefig_kwargs):
-        self.grab_frame_for(1)
+        self.add(np.asarray(self.fig.canvas.buffer_rgba()), 1)
 
     def finish(self):
         self._file.write(b";")
@@ -229,12 +226,9 @@ class _Mp4Writer(FFMpegWriter):
     def __init__(self, fps: float):
         super().__init__(fps=fps, codec="h264", extra_args=list(MP4_FORMAT))
 
-    def grab_frame_for(self, times: int) -> None:
-        """Draws once, however long the frame stays."""
-        drawn = io.BytesIO()
-        self.fig.savefig(drawn, format=self.frame_format, dpi=self.dpi)
+    def add(self, drawn: np.ndarray, times: int) -> None:
         for _ in range(times):
-            self._proc.stdin.write(drawn.getbuffer())
+            self._proc.stdin.write(drawn)
 
 
 WRITERS = {".gif": _GifWriter, ".mp4": _Mp4Writer}
