@@ -19,10 +19,7 @@ if [ $# -eq 0 ]; then
 fi
 ABLATE_FLAGS=${ABLATE_FLAGS---features all}
 
-refused() {
-    [ "$1" = 2 ] || exit "$1"
-    echo "note: $run is explained without switching experts off, for the reason above" >&2
-}
+without_ablation() { echo "note: $run is explained without switching experts off: $1" >&2; }
 
 for run in "$@"; do
     stage1=()
@@ -30,10 +27,19 @@ for run in "$@"; do
     "$PYTHON" -m routing_moe.cli.inspect_routes "$run" ${stage1[@]+"${stage1[@]}"}
     "$PYTHON" example_scripts/create_gif.py --run "$run"
     "$PYTHON" -m routing_moe.cli.correlate_routes "$run"
-    if [ "$ABLATE_FLAGS" != none ]; then
-        # Refused (2) where there is no expert to switch off for a task, or none that goes with a feature.
+    if [ "$ABLATE_FLAGS" = none ]; then
+        continue
+    elif [ ! -f "$run/run.json" ] || ! compgen -G "$run/best/*.safetensors" >/dev/null; then
+        without_ablation "it has no run.json, or no weights of ours in best/"
+    else
+        status=0
         # shellcheck disable=SC2086 # several flags
-        "$PYTHON" -m routing_moe.cli.ablate "$run" $ABLATE_FLAGS || refused $?
+        "$PYTHON" -m routing_moe.cli.ablate "$run" $ABLATE_FLAGS || status=$?
+        case $status in
+            0) ;;
+            3) without_ablation "see above" ;; # one expert a layer, or routes drawn for each example
+            *) exit "$status" ;;
+        esac
     fi
 done
 

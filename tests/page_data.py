@@ -207,4 +207,4 @@ def made_predictions(tasks: list[dict], draw: random.Random) -> list[dict]:
 def made_stability(layers: list[str], n_experts: int, draw: random.Random) -> dict:
     mapping = " ".join(f"{expert}→{(expert + 1) % n_experts}" for expert in range(n_experts))
     rows = [[layer, round(0.5 + 0.5 * draw.random(), 3), mapping] for layer in layers]
-    return {"a": 0, "b": 1, "overlap": 0.72, "chance": 0.41, "p": 0.001, "layers": rows}
+    return {"a": 0, "b": 1, "overlap": 0.72, "chance": 0.41, "p": 0.001, "permutations": 1000, "layers": rows}

@@ -11,8 +11,10 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 from mistakes import Place, assert_told, refused
+from safetensors.torch import load_file, save_file
 from tiny_runs import ROOT, contents, run
 
 from routing_moe.analysis.ablation_job import AblationJob
@@ -193,6 +195,40 @@ def test_a_killed_job_goes_on(place, trained, tmp_path):
     assert without_seconds(folder) == without_seconds(other.out / "analysis" / "ablation")
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_all_features_of_which_none_is_fit_leave_the_experts(place, capsys):
+    (place.folder / "few.csv").write_text("task,rare:yes\ncount,1\ncolour,0\n")
+    split = json.loads((place.gym / "split.json").read_text())
+    ontology = place.folder / "ontology.json"
+    ontology.write_text(json.dumps({"one": {"kind": split["train"]}}))
+    words = ("--features", "all", "--feature_file", place.folder / "few.csv", "--task_ontology", ontology)
+    assert ablate(place, "--experts", "none", *words) == 3
+    assert "--features all: none is had, and lacked," in capsys.readouterr().err
+    assert ablate(place, "--experts", "enc0.1", *words) == 0
+    assert "experts alone are switched off" in capsys.readouterr().err
+    assert (place.out / "analysis" / "ablation" / "sets" / "enc0.1.json").exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_without_random_experts_nothing_is_said_of_them(place, capsys):
+    words = ("--experts", "none", "--features", "odd:yes", "--top", 1, "--random_draws", 0)
+    assert ablate(place, *words) == 0
+    told = capsys.readouterr().out
+    assert "The top 1 experts of a feature together:" in told
+    assert "random experts" not in told
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_weights_that_are_not_finite_are_told(place, capsys):
+    path = place.out / "best" / "model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if "experts" in name)
+    tensors[name].view(-1)[0] = torch.nan
+    save_file(tensors, path, metadata={"format": "pt"})
+    told = refused(place, capsys, lambda: ablate(place))
+    assert_told(told.err.splitlines(), "the model has weights that are not finite", name)
+
+
 def test_two_processes_share_the_sets_and_write_what_one_does(place, trained, tmp_path):
     # On CPUs `accelerate launch` would start a single process; on GPUs it starts what this starts.
     launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m routing_moe.cli.ablate"
@@ -203,7 +239,7 @@ def test_two_processes_share_the_sets_and_write_what_one_does(place, trained, tm
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("9 sets of experts to switch off, 0 finished") == 1
     assert "in 2 processes" in done.stderr
-    assert done.stderr.count("switching off: 100%") == 1
+    assert done.stderr.count("switching off:   0%") == 1
     other = Place(tmp_path / "other", place.gym, place.bart)
     shutil.copytree(trained, other.out)
     assert ablate(other, *words) == 0
@@ -266,7 +302,7 @@ def test_models_without_experts_to_switch_off_are_told(starts, originals, tmp_pa
         place = Place(tmp_path / name, originals.gym, originals.bart)
         shutil.copytree(starts[name], place.out)
         AcceleratorState._reset_state(reset_partial_state=True)
-        assert ablate(place) == 2
+        assert ablate(place) == 3
         assert fragment in capsys.readouterr().err
 
 

@@ -49,11 +49,11 @@ def task_table(n_tasks, layers, experts):
 
 def feature_table(names):
     rows = [
-        (name, group, 0.1 * number, 0.05, 0.02)
+        (name, group, 0.1 * number, 0.05, 0.02, 20 - number % 2)
         for number, name in enumerate(names)
         for group in ("with feature", "without feature", "all")
     ]
-    return pd.DataFrame(rows, columns=["feature", "group", "drop", "random_mean", "random_std"])
+    return pd.DataFrame(rows, columns=["feature", "group", "drop", "random_mean", "random_std", "draws"])
 
 
 LAYERS = [*(f"enc {n}" for n in range(6)), *(f"dec {n}" for n in range(6))]

@@ -168,3 +168,20 @@ def test_top_experts_are_the_same_however_ties_fall():
     top = top_experts(table, 2)
     assert list(zip(top["layer"], top["expert"], strict=True)) == [("enc 0", 0), ("enc 1", 0)]
     assert (top["r"] > 0.999).all()
+
+
+def test_experts_that_go_against_a_feature_are_found_by_either_sign():
+    routes = routes_of(one_hot([[0, 0]] * 4 + [[1, 1]] * 4, 3))
+    table = correlate(routes, features_of_columns({"f:a": [1] * 4 + [0] * 4}), permutations=99)
+    either = top_experts(table, 3, either_sign=True)
+    found = list(zip(either["layer"], either["expert"], either["r"].round(6), strict=True))
+    assert found == [("enc 0", 0, 1), ("enc 0", 1, -1), ("enc 1", 0, 1)]
+    assert top_experts(table, 3)["expert"].tolist() == [0, 0]
+
+
+def test_it_is_the_same_which_side_is_shuffled():
+    """Chance is the same with more features than experts and with fewer."""
+    draw = np.random.default_rng(0)
+    wide, narrow = draw.normal(size=(20, 6)), draw.normal(size=(20, 2))
+    p_62, p_26 = permutation_p(wide, narrow, 20_000, 1), permutation_p(narrow, wide, 20_000, 2)
+    assert p_62 == pytest.approx(p_26.T, abs=0.015)

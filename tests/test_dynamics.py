@@ -170,8 +170,8 @@ def test_pixels_survive_being_told_in_inches():
 def test_a_caption_tells_step_and_entropy(tmp_path):
     values = np.array([[[[0.5, 0.5]]], [[[1.0, 0.0]]]])
     film = History("run", ("boolq",), ("enc 0",), (500, 30000), values)
-    assert animation._caption(film, 0) == "step 500 of 30000, mean entropy 1.00"
-    assert animation._caption(film, 1) == "step 30000 of 30000, mean entropy 0.00"
+    assert animation._caption(film, 0) == "step 500 of 30000, mean entropy 1.00 log E"
+    assert animation._caption(film, 1) == "step 30000 of 30000, mean entropy 0.00 log E"
 
 
 def test_blends_lie_between_evaluations_and_take_no_more_time(tmp_path):

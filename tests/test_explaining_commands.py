@@ -7,6 +7,7 @@ from mistakes import assert_told, refused
 from planted_routes import NAMES, one_hot, write_place, write_run
 from tiny_runs import contents
 
+from routing_moe.analysis import explained
 from routing_moe.analysis.route_data import load_history, load_routes, run_name
 from routing_moe.analysis.runs import read_runs
 from routing_moe.cli import correlate_routes, inspect_routes, report
@@ -101,6 +102,17 @@ def test_inspecting_one_run(place):
     assert own.set_index("neighbour").loc["big", "same_category"] == 1
 
 
+def test_pictures_of_routes_need_no_features_and_the_change_names_its_steps(place, monkeypatch):
+    place.write(place.gym / "skills.csv", "task,skill:own\nunheard,1\n")
+    titles = []
+    for name in ("plot_routes", "plot_clustered", "plot_load", "plot_change"):
+        monkeypatch.setattr(inspect_routes, name, lambda *args, own=name: titles.append((own, args[-1])))
+    run = str(place.folder / "one")
+    assert inspect_routes.main([run, "--before", run, "--before_step", "10"]) == 0
+    assert ("plot_change", "one, step 20 minus one, step 10") in titles
+    assert ("plot_clustered", "Routes of one, step 20") in titles
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_inspecting_several_runs_says_how_far_they_agree(place, capsys):
     order = [2, 0, 1]
@@ -139,6 +151,18 @@ def test_correlating_one_run(place, capsys):
     text = (folder / "features.md").read_text()
     assert text in capsys.readouterr().out
     assert "18 correlations of 3 layers x 3 experts with 2 features" in text
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_is_not_listed_or_cannot_be_significant_is_told(place, monkeypatch):
+    monkeypatch.setattr(explained, "MOST_FEATURES", 1)
+    assert correlate_routes.main([str(place.folder / "one"), "--permutations", "200"]) == 0
+    text = (place.folder / "one" / "analysis" / "features.md").read_text()
+    assert "Of the features the 1 with the smallest p; correlations.csv has all." in text
+    assert "With 200 shufflings a single true one among 18 tests cannot have q < 0.05" in text
+    assert "For these tasks 1 of the 2 features repeat, or negate, another." in text
+    assert correlate_routes.main([str(place.folder / "one"), "--permutations", "360"]) == 0
+    assert "cannot have" not in (place.folder / "one" / "analysis" / "features.md").read_text()
 
 
 @pytest.mark.usefixtures("no_pictures")

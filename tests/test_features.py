@@ -34,6 +34,18 @@ def test_columns_become_numbers(tmp_path):
     assert list(features.kinds) == ["category", "subcategory", "skill", "length", "shape"]
 
 
+def test_a_column_that_is_not_all_numbers_is_one_of_texts(tmp_path):
+    path = written(tmp_path, "task,level\nhot,1\nbig,adult\ncats,adult\none,college\n")
+    features = features_of(TASKS, Ontology(TREE), file=path)
+    known = {name: features.column(name).tolist() for name in features.names if name.startswith("level")}
+    nan = pytest.approx(np.nan, nan_ok=True)
+    assert known == {
+        "level:1": [1, 0, 0, 0, nan],
+        "level:adult": [0, 1, 1, 0, nan],
+        "level:college": [0, 0, 0, 1, nan],
+    }
+
+
 def test_a_gyms_own_features_are_taken_before_the_shipped_ones(tmp_path):
     written(tmp_path, "task,skill:own\nboolq,1\nrace-high,0\n")
     ontology = Ontology.load()

@@ -8,6 +8,7 @@ from planted_routes import features_of_columns, one_hot, random_routes, routes_o
 
 from dataloader.errors import InputError
 from routing_moe.analysis import measures
+from routing_moe.analysis.explained import stability_markdown
 from routing_moe.analysis.recovery import (
     clusters,
     mantel,
@@ -132,6 +133,7 @@ def test_renamed_experts_are_the_same_routes():
     assert found.overlap == pytest.approx(1.0)
     assert found.adjusted == pytest.approx(1.0)
     assert found.p == 1 / 201
+    assert "of 200 shufflings, so at least 0.005" in stability_markdown([("one", "renamed", found)])
     for row, order in zip(found.table.itertuples(), orders, strict=True):
         assert row.overlap == pytest.approx(1.0)
         assert row.matching == " ".join(f"{a}→{list(order).index(a)}" for a in range(4))

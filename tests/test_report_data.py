@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 
 import numpy as np
@@ -9,6 +10,8 @@ import pandas as pd
 import pytest
 from planted_routes import write_place
 
+from routing_moe.analysis import report_data as report_data_module
+from routing_moe.analysis.correlation import correlate
 from routing_moe.analysis.page import render
 from routing_moe.analysis.report_data import ReportOptions, report_data
 from routing_moe.analysis.route_data import load_routes
@@ -75,7 +78,8 @@ def test_several_runs_and_what_switching_off_found(place):
     features = [("skill:spell", "enc0.1+dec1.2", "with feature", 3, 0.25, 0.1, np.nan, 1, 0.5)]
     columns = ["feature", "experts", "group", "tasks", "drop", "random_mean", "random_std", "draws", "p"]
     pd.DataFrame(features, columns=columns).to_csv(folder / "features.csv", index=False)
-    (folder / "job.json").write_text(json.dumps({"part": "dev", "predict_split": "train", "max_examples": 8}))
+    job = {"part": "dev", "predict_split": "train", "max_examples": 8, "checkpoint_name": "last"}
+    (folder / "job.json").write_text(json.dumps(job))
     data = report_data(
         read_runs([place.folder / "one", place.folder / "two"]), ReportOptions(permutations=20)
     )
@@ -86,11 +90,34 @@ def test_several_runs_and_what_switching_off_found(place):
     assert len(ablation["drops"]) == 9
     assert ablation["features"][0]["experts"] == [[0, 1], [2, 2]]
     assert ablation["features"][0]["groups"] == [["with feature", 3, 0.25, 0.1, None, 1, 0.5]]
+    assert "Scores of checkpoint last before minus after" in ablation["note"]
     assert "8 examples of each" in ablation["note"]
+    assert "share of 1 random sets" in ablation["note"]
     assert data["runs"][1]["ablation"] is None
     assert [(pair["a"], pair["b"]) for pair in data["stability"]] == [(0, 1)]
+    assert data["stability"][0]["permutations"] == 20
     assert data["tasks"][hot]["features"] == ["skill:spell"]
     assert "skill:spell" in render(data)
+
+
+def test_the_strongest_correlations_of_each_feature_are_shown_whatever_their_sign(place, monkeypatch):
+    runs = read_runs([place.folder / "one"])
+    table = correlate(runs[0].routes, runs[0].features, 20)
+    monkeypatch.setattr(report_data_module, "SIGNIFICANT", 1.1)
+    monkeypatch.setattr(report_data_module, "MOST_CORRELATIONS", 2)
+    told = report_data(runs, ReportOptions(permutations=20))["runs"][0]["correlations"]
+    wanted = table.assign(size=table["r"].abs()).sort_values("size", ascending=False).groupby("feature")
+    sizes = {feature: own["size"].head(3).round(3).tolist() for feature, own in wanted}
+    assert any(row[3] < 0 for row in told["rows"])
+    for feature, largest in sizes.items():
+        shown = sorted((abs(row[3]) for row in told["rows"] if row[0] == feature), reverse=True)
+        assert shown[:3] == pytest.approx(largest, abs=1e-3)
+    assert len(told["rows"]) == 3 * len(sizes) + 2
+    assert "Shown: these (2 of them), and for each feature the 3 largest |r|" in told["note"]
+    needed = math.ceil(len(table) / 0.05)
+    assert f"With 20 shufflings a single true one among {len(table)} tests cannot" in told["note"]
+    assert f"that takes --permutations {needed}." in told["note"]
+    assert "For these tasks 1 of the 2 features repeat, or negate, another." in told["note"]
 
 
 def test_what_was_found_on_other_weights_is_left_out_and_told(place):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
-from page_browser import PHONE, Keys
+from page_browser import PHONE, WIDE, Keys
 from page_data import page_data
+
+from routing_moe.analysis.features import SHIPPED_FEATURES
 
 # ---------------------------------------------------------------------------- curves
 
@@ -186,3 +189,29 @@ def test_on_paper_each_row_of_a_map_has_its_own_cells_and_no_table_is_cut(page):
     page.js("dispatchEvent(new Event('afterprint'))")
     assert page.js("return document.querySelector('.map').innerHTML") == screen
     assert set(page.js(scale)) == {1}
+
+
+# ---------------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(("size", "n_runs"), [(PHONE, 1), (WIDE, 1), (WIDE, 3)])
+def test_no_two_tasks_of_the_gym_look_alike_in_a_map(page, size, n_runs):
+    names = dict(enumerate(pd.read_csv(SHIPPED_FEATURES)["task"]))
+    page.open(page_data(len(names), 6, 6, n_runs=n_runs, names=names), size)
+    shown = page.texts(".map-figure:first-child .row-name")
+    assert sorted(page.labels(".map-figure:first-child .row-name")) == sorted(names.values())
+    assert len(set(shown)) == len(names)
+    if size == PHONE:
+        assert sum("…" in text for text in shown) > 20
+
+
+def test_lists_of_tasks_tell_whole_names(page):
+    names = {place: f"a-name-that-is-long-and-ends-differently_{place}" for place in range(12)}
+    page.open(page_data(names=names), PHONE)
+    page.click('.row-name[data-task="3"]')
+    cut = (
+        "return [...document.querySelectorAll('.ranked .link')]"
+        ".filter(n => n.scrollWidth > n.clientWidth || n.scrollHeight > n.clientHeight).length"
+    )
+    assert len(page.texts(".ranked .link")) == 22
+    assert page.js(cut) == 0

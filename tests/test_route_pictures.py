@@ -238,6 +238,16 @@ def test_marks_are_the_measures_of_each_layer(figures):
     assert len(even) == 1  # 1/E
 
 
+def test_experts_of_one_run_stand_in_their_order(figures):
+    plot_load([routes(5, 2, 3)], "load.png")
+    loads = figures[0].axes[3]
+    assert loads.get_title(loc="left") == "load of experts 0 to 2, from the left (dashed: 1/E)"
+    first, second, third = (line.get_xdata() for line in marks(loads))
+    assert (first < second).all()
+    assert (second < third).all()
+    assert second == pytest.approx([0, 1])
+
+
 def test_quartiles_are_those_of_the_tasks(figures):
     given = routes(9, 2, 3)
     plot_load([given], "load.png")
@@ -260,10 +270,10 @@ def test_a_run_is_drawn_at_its_own_layers_beside_others(figures):
     assert first.get_color() != second.get_color()
 
 
-def test_runs_of_one_name_are_told_apart_by_their_steps(figures):
+def test_the_key_tells_runs_steps_and_tasks(figures):
     plot_load([routes(), replace(routes(), step=900), routes(name="other")], "load.png")
     labels = [text.get_text() for text in figures[0].legends[0].get_texts()]
-    assert labels == ["run, step 500 (4 tasks)", "run, step 900 (4 tasks)", "other (4 tasks)"]
+    assert labels == ["run, step 500 (4 tasks)", "run, step 900 (4 tasks)", "other, step 500 (4 tasks)"]
 
 
 def marks(axes):

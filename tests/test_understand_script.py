@@ -14,8 +14,16 @@ def commands(calls: list[str]) -> list[str]:
     ]
 
 
+def make_run(folder):
+    """What tells that experts can be switched off."""
+    (folder / "best").mkdir(parents=True)
+    for name in ("run.json", "best/model.safetensors"):
+        (folder / name).write_text("{}")
+
+
 def test_one_run_is_explained_with_its_first_stage(scripts):
-    (scripts.folder / "models/moe/stage1").mkdir(parents=True)
+    make_run(scripts.folder / "models/moe")
+    (scripts.folder / "models/moe/stage1").mkdir()
     code, calls, told = scripts.run("understand.sh", "models/moe")
     assert code == 0, told
     assert commands(calls) == EXPLAINING
@@ -23,6 +31,17 @@ def test_one_run_is_explained_with_its_first_stage(scripts):
     assert calls[1] == "example_scripts/create_gif.py --run models/moe"
     assert calls[3].endswith("ablate models/moe --features all")
     assert calls[4].endswith("report models/moe")
+
+
+def test_a_wrong_flag_stops_it(scripts):
+    place = write_place(scripts.folder / "made", runs=("run",))
+    (place.folder / "run/best/model.safetensors").write_text("")
+    code, calls, told = scripts.run(
+        "understand.sh", str(place.folder / "run"), really=True, ABLATE_FLAGS="--featurs all"
+    )
+    assert code == 2
+    assert "did you mean '--features'" in told
+    assert commands(calls)[-1] == "ablate"
 
 
 def test_several_runs_are_explained_together_too(scripts):
@@ -38,8 +57,9 @@ def test_several_runs_are_explained_together_too(scripts):
 
 
 def test_without_a_run_the_two_stages_are_trained_first(scripts):
+    make_run(scripts.folder / "models/two_stage")
     init = scripts.folder / "models/two_stage/init"  # as if the merge, which is only noted, had been done
-    init.mkdir(parents=True)
+    init.mkdir()
     (init / "config.json").write_text("{}")
     code, calls, told = scripts.run("understand.sh", ABLATE_FLAGS="--max_examples 4")
     assert code == 0, told
@@ -57,7 +77,7 @@ def test_it_runs_and_what_cannot_be_done_with_a_run_does_not_stop_the_rest(scrip
     code, _, told = scripts.run("understand.sh", str(run), really=True)
     assert code == 0, told
     assert "evaluated once, nothing to animate" in told
-    assert "is explained without switching experts off, for the reason above" in told
+    assert "is explained without switching experts off: it has no run.json, or no weights" in told
     made = {path.name for path in (run / "analysis").iterdir()}
     assert {"routes.png", "similarity.pdf", "load.png", "dynamics.csv"} <= made
     assert {"correlations.csv", "features.md", "report.html"} <= made

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dataloader.ontology import Ontology
+from routing_moe.analysis.ablation_tables import drawn
 from routing_moe.analysis.drawing import (
     BAR_ROOM,
     BAR_WIDTH,
@@ -158,7 +159,7 @@ def plot_feature_drops(
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_xlabel("mean drop of the score", fontsize=FONT, labelpad=2)
     figure.legend(
-        handles=_key(top), loc="lower left", ncols=3, fontsize=SMALL, frameon=False,
+        handles=_key(top, drawn(table)), loc="lower left", ncols=2, fontsize=SMALL, frameon=False,
         bbox_to_anchor=(0.0, 0.0), handletextpad=0.3, columnspacing=1.2, borderaxespad=0.3,
     )  # fmt: skip
     if wrapped:
@@ -192,11 +193,12 @@ def _dot(filled: bool) -> dict:
     )  # fmt: skip
 
 
-def _key(top: int) -> list[Line2D]:
+def _key(top: int, draws: str) -> list[Line2D]:
     return [
         Line2D([], [], label=f"its top {top} experts off: tasks with the feature", **_dot(True)),
         Line2D([], [], label="tasks without it", **_dot(False)),
-        Line2D([], [], label=f"{top} random experts off: tasks with it (± std)", **(_BAR | {"linewidth": 3})),
+        Line2D([], [], label=f"{top} random experts off: tasks with it", **_TICK),
+        Line2D([], [], label=f"± std over {draws} draws", **(_BAR | {"linewidth": 3})),
     ]
 
 

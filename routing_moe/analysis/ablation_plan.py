@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from dataloader.errors import Faults, InputError, did_you_mean, too_small
+from routing_moe.analysis.ablation import NothingToSwitchOff
 from routing_moe.analysis.ablation_job import AblationJob, ExpertSet, places_of
 from routing_moe.analysis.correlation import correlate, top_experts, worth_testing
 from routing_moe.analysis.features import Features, features_of
@@ -23,6 +24,7 @@ from routing_moe.settings import Settings
 
 log = logging.getLogger("routing_moe")
 
+NO_FEATURE = "none is had, and lacked, by at least three tasks and goes with --top experts"
 MOST_TRIES = 1000  # draws for each random set that is wanted
 
 
@@ -108,7 +110,7 @@ def _number_faults(settings: AblationSettings) -> list[str]:
 def _feature_faults(settings: AblationSettings, features: Features) -> list[str]:
     known = testable(features)
     if settings.features == ("all",):
-        return [] if known else ["--features all: no feature is had, and lacked, by at least three tasks"]
+        return []
     faults = []
     if "all" in settings.features:
         return [f"--features {' '.join(settings.features)}: all stands alone"]
@@ -120,7 +122,7 @@ def _feature_faults(settings: AblationSettings, features: Features) -> list[str]
             )
             faults.append(f"--features {name}: {why}")
         elif name not in features.names:
-            guess = did_you_mean(name, [*features.names, "all"])
+            guess = did_you_mean(name, [*known, "all"])
             faults.append(f"--features {name}: no such feature{guess} (there are {', '.join(known)})")
     return faults
 
@@ -160,9 +162,12 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
     if not settings.features:
         return Plan(named, {}, [], pd.DataFrame())
     routes = model_routes(job.bench.model, inputs.tasks, settings.routes)
-    top = top_of_features(
-        settings, inputs.features, correlate(routes, inputs.features, 0), config.num_experts
-    )
+    top = top_of_features(settings, inputs.features, routes)
+    if not top:
+        if not named:
+            raise NothingToSwitchOff(f"--features all: {NO_FEATURE}")
+        log.info("note: --features all: %s; experts alone are switched off", NO_FEATURE)
+        return Plan(named, {}, [], pd.DataFrame())
     rows = dict(zip(routes.layers, config.routed_rows, strict=True))
     chosen = {
         name: tuple(sorted((rows[row.layer], int(row.expert)) for row in own.itertuples()))
@@ -173,14 +178,18 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
 
 
 def top_of_features(
-    settings: AblationSettings, features: Features, table: pd.DataFrame, per_layer: int
+    settings: AblationSettings, features: Features, routes: Routes
 ) -> dict[str, pd.DataFrame]:
-    """{feature: its top experts}. Raises InputError if a named one, or each, has fewer than --top of them."""
+    """{feature: its top experts}; of all features those that have so many.
+
+    Raises InputError if a named one has fewer than --top of them, or none could have.
+    """
+    table, most = correlate(routes, features, 0), len(routes.layers) * (routes.experts - 1)
     every = settings.features == ("all",)
     names = testable(features) if every else list(settings.features)
-    top = {name: strongest(table, name, settings.top, per_layer) for name in names}
+    top = {name: strongest(table, name, settings.top, routes.experts) for name in names}
     short = [name for name, own in top.items() if len(own) < settings.top]
-    if short and (not every or len(short) == len(top)):
+    if short and (not every or settings.top > most):
         count = len(top[short[0]])
         few = f"only {count} experts go with {short[0]} and leave each layer one; give {count} or fewer"
         none = f"no expert's weight goes with {short[0]}; do all tasks have the same route?"
@@ -215,7 +224,7 @@ def strongest(table: pd.DataFrame, feature: str, count: int, per_layer: int) -> 
 def random_expert_sets(job: AblationJob, size: int, draws: int, seed: int) -> list[ExpertSet]:
     """Different sets of so many experts, drawn uniformly from those that leave every layer an expert.
 
-    Fewer than `draws` where there are not so many.
+    Fewer than `draws`, which is told, where there are not so many or they are rare.
     """
     singles, per_layer = [experts[0] for experts in job.all_experts()], job.size[1]
     generator = np.random.default_rng(seed)
@@ -227,6 +236,8 @@ def random_expert_sets(job: AblationJob, size: int, draws: int, seed: int) -> li
         experts = tuple(sorted(singles[i] for i in picked))
         if leaves_every_layer(experts, per_layer):
             found[experts] = None
+    if len(found) < draws:
+        log.info("note: only %d random sets of %d experts were found to compare with", len(found), size)
     return list(found)
 
 

@@ -15,6 +15,7 @@ from routing_moe.analysis.ablation_plan import AblationInputs, AblationSettings,
 from routing_moe.analysis.ablation_tables import (
     USED,
     category_drops,
+    drawn,
     drops_of,
     feature_table,
     feature_task_table,
@@ -124,9 +125,10 @@ def _features_markdown(table: pd.DataFrame, top: int) -> str:
             cells[row.group] = f"{row.drop:.3f}{random}"
         rows[feature] = cells
     wide = pd.DataFrame.from_dict(rows, orient="index").fillna("-").rename_axis("feature")
-    draws = int(table["draws"].max())
-    what = (
-        f"The top {top} experts of a feature together (in brackets the mean drop of {draws} sets of {top} "
-        "random experts, and p: the share of them, itself included, that drop as much; many are tested)"
-    )
+    what = f"The top {top} experts of a feature together"
+    if table["draws"].any():
+        what += (
+            f" (in brackets the mean drop of {drawn(table)} sets of {top} random experts, and p: the share "
+            "of them, itself included, that drop as much; many are tested)"
+        )
     return f"{what}:\n\n{markdown_table(wide)}"

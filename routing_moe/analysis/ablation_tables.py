@@ -98,6 +98,11 @@ def feature_table(
     return pd.DataFrame(rows, columns=columns)
 
 
+def drawn(features: pd.DataFrame) -> str:
+    """How many random sets a feature of `feature_table` is compared with: "20", or "19 or 20"."""
+    return " or ".join(str(draws) for draws in sorted(set(features["draws"])))
+
+
 def feature_task_table(
     job: AblationJob, chosen: dict[str, ExpertSet], random_sets: Sequence[ExpertSet], ontology: Ontology
 ) -> pd.DataFrame:

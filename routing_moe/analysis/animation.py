@@ -129,7 +129,7 @@ def _film(history: History, tween: int) -> Iterator[tuple[np.ndarray, str]]:
 
 def _caption(history: History, index: int) -> str:
     entropy = measures.entropy(history.values_SNLE[index]).mean()
-    return f"step {history.steps[index]} of {history.steps[-1]}, mean entropy {entropy:.2f}"
+    return f"step {history.steps[index]} of {history.steps[-1]}, mean entropy {entropy:.2f} log E"
 
 
 class _Frames:

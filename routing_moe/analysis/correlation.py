@@ -68,14 +68,20 @@ def worth_testing(features: Features, name: str, fewest: int = FEWEST) -> bool:
     return len(known) >= 2 * fewest and len(np.unique(known)) > 1
 
 
-def top_experts(table: pd.DataFrame, count: int, features: Sequence[str] | None = None) -> pd.DataFrame:
-    """The `count` experts that go most strongly with each feature (r > 0), strongest first."""
-    positive = table[table["r"] > 0]
+def top_experts(
+    table: pd.DataFrame, count: int, features: Sequence[str] | None = None, either_sign: bool = False
+) -> pd.DataFrame:
+    """The `count` experts that go most strongly with each feature (r > 0; with either_sign: with it or
+    against it, by |r|), strongest first."""
+    strength = table["r"].abs() if either_sign else table["r"]
+    chosen = strength > 0
     if features is not None:
-        positive = positive[positive["feature"].isin(features)]
+        chosen &= table["feature"].isin(features)
     # Of equally strong ones the first in the model, so that the choice is the same every time.
-    ranked = positive.assign(strength=-positive["r"].round(9)).sort_values(
-        ["feature", "strength", "layer", "expert"]
+    ranked = (
+        table[chosen]
+        .assign(strength=-strength[chosen].round(9))
+        .sort_values(["feature", "strength", "layer", "expert"])
     )
     chosen = ranked.groupby("feature", sort=True).head(count).drop(columns="strength")
     return chosen.reset_index(drop=True)
@@ -96,6 +102,8 @@ def permutation_p(
     """
     if not permutations:
         return np.full((values_NC.shape[1], features_NF.shape[1]), np.nan)
+    if features_NF.shape[1] < values_NC.shape[1]:  # shuffling the other side is the same, and faster
+        return permutation_p(features_NF, values_NC, permutations, seed).T
     values_NC, features_NF = _standardised(values_NC), _standardised(features_NF)
     observed_CF = np.abs(values_NC.T @ features_NF)
     count_CF = np.zeros(observed_CF.shape, dtype=np.int64)

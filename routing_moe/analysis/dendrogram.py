@@ -50,7 +50,7 @@ from routing_moe.analysis.similarity import BETWEEN, GAP, NARROWEST, UNIT
 
 # Inches, of a heat map of up to UNIT; around a larger one, all is larger in proportion.
 TREE_WIDTH = 1.1
-TREE_AXIS = 0.4  # its numbers and their name, below
+TREE_AXIS = 0.52  # its numbers and their name, below
 MIXED = "0.35"  # a branch over several categories
 ROUNDING = 1e-6  # by which similarities may be off symmetric, or above 1
 
@@ -195,7 +195,9 @@ def _draw_tree(figure: Figure, place: _Layout, tree: dict, n: int) -> None:
     axes.tick_params(axis="x", width=0.5 * place.zoom, **small)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_linewidth(0.5 * place.zoom)
-    axes.set_xlabel("1 − mean similarity", fontsize=7 * place.zoom, labelpad=1.5 * place.zoom)
+    axes.set_xlabel(
+        "1 − mean similarity\n(coloured: one category)", fontsize=7 * place.zoom, labelpad=1.5 * place.zoom
+    )
 
 
 def _branch_colours(linkage: np.ndarray, kinds: Sequence[tuple[str, str]], colour_of: dict) -> list[str]:

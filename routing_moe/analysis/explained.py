@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from routing_moe.analysis.correlation import PERMUTATIONS
+from routing_moe.analysis.features import Features
 from routing_moe.analysis.runs import ExplainedRun
 from routing_moe.analysis.stability import Stability
 from routing_moe.results import markdown_table
@@ -15,18 +18,23 @@ SIGNIFICANT = 0.05  # share of false discoveries among those called so
 MOST_FEATURES = 30
 
 
-def features_markdown(run: ExplainedRun, table: pd.DataFrame, top: pd.DataFrame) -> str:
+def features_markdown(
+    run: ExplainedRun, table: pd.DataFrame, top: pd.DataFrame, permutations: int = PERMUTATIONS
+) -> str:
     """How many correlations are significant; the top experts of the features that go most with routes."""
     if table.empty:
         return f"{run.name}: no feature is had, and lacked, by enough tasks, or all routes are the same."
     significant = table[table["q"] < SIGNIFICANT]
-    at = f", step {run.routes.step}" if run.routes.step is not None else ""
     said = (
-        f"{run.name}{at}: {len(significant)} of {len(table)} correlations of {len(run.routes.layers)} layers "
-        f"x {run.routes.experts} experts with {table['feature'].nunique()} features have q < {SIGNIFICANT} "
-        f"({significant['feature'].nunique()} features)."
+        f"{run.routes.titled}: {len(significant)} of {len(table)} correlations of {len(run.routes.layers)} "
+        f"layers x {run.routes.experts} experts with {table['feature'].nunique()} features have "
+        f"q < {SIGNIFICANT} ({significant['feature'].nunique()} features)."
+        f"{too_few_told(table, permutations)}{alike_told(run.features, table)}"
     )
-    order = table.groupby("feature")["p"].min().sort_values(kind="stable").index[:MOST_FEATURES]
+    ranked = list(dict.fromkeys(table["feature"]))  # by their smallest p, then their largest |r|
+    order = ranked[:MOST_FEATURES]
+    if len(ranked) > MOST_FEATURES:
+        said += f" Of the features the {MOST_FEATURES} with the smallest p; correlations.csv has all."
     rows = {
         feature: {
             "tasks": int(own["with_feature"].iloc[0]) if own["with_feature"].notna().all() else "-",
@@ -42,6 +50,34 @@ def features_markdown(run: ExplainedRun, table: pd.DataFrame, top: pd.DataFrame)
 def _expert(row) -> str:
     star = "*" if row.q < SIGNIFICANT else ""
     return f"{row.layer.replace(' ', '')}.{row.expert} {row.r:.2f} ({row.q:.2g}){star}"
+
+
+def too_few_told(table: pd.DataFrame, permutations: int) -> str:
+    """What to say where even the smallest p that so many shufflings can give is not significant alone."""
+    if len(table) / (1 + permutations) < SIGNIFICANT:
+        return ""
+    needed = math.ceil(len(table) / SIGNIFICANT)
+    return (
+        f" With {permutations} shufflings a single true one among {len(table)} tests cannot have "
+        f"q < {SIGNIFICANT}: that takes --permutations {needed}."
+    )
+
+
+def alike_told(features: Features, table: pd.DataFrame) -> str:
+    """What to say where features of the table are the same, or opposites, so that tests are repeated."""
+    names = list(dict.fromkeys(table["feature"]))
+    distinct = len({_but_for_sign(features.column(name)) for name in names})
+    if distinct == len(names):
+        return ""
+    return (
+        f" For these tasks {len(names) - distinct} of the {len(names)} features repeat, or negate, another."
+    )
+
+
+def _but_for_sign(column: np.ndarray) -> bytes:
+    known = column[np.isfinite(column)]
+    turned = known.min() + known.max() - column  # of 0 and 1: 1 - column
+    return min((column + 0.0).tobytes(), (turned + 0.0).tobytes())
 
 
 def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> str:
@@ -80,9 +116,11 @@ def stability_markdown(pairs: Sequence[tuple[str, str, Stability]]) -> str:
         }
         for one, other, found in pairs
     }
+    permutations = pairs[0][2].permutations
     what = (
         "Agreement of two runs' routes, experts matched layer by layer. Overlap: share of a task's route "
-        "that both have in common; chance: with one run's tasks shuffled; adjusted: 0 at chance, 1 if equal."
+        "that both have in common; chance: with one run's tasks shuffled; adjusted: 0 at chance, 1 if equal; "
+        f"p: of {permutations} shufflings, so at least {1 / (1 + permutations):.2g}."
     )
     return f"{what}\n\n{markdown_table(pd.DataFrame.from_dict(rows, orient='index').rename_axis('runs'))}"
 

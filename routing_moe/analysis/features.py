@@ -102,10 +102,10 @@ def file_columns(
                 columns[f"{kind}:{value}"] = numbers
             elif text := _texts_among_numbers(rows, place):
                 raise InputError(f"column {kind}: {text} among numbers; empty the cell if it is not known")
+            elif not all(np.isfinite(_number(row[place])) for row in rows.values() if row[place]):
+                columns |= _one_hot(kind, [cell or None for cell in cells])
             elif np.isfinite(numbers).any():
                 columns[kind] = numbers
-            else:
-                columns |= _one_hot(kind, [cell or None for cell in cells])
     return columns
 
 

@@ -37,12 +37,15 @@ from routing_moe.analysis.drawing import (
 )
 from routing_moe.analysis.route_data import Routes
 
+LOADS = "load of each expert (dashed: 1/E)"
+LOADS_OF_ONE = "load of experts 0 to {}, from the left (dashed: 1/E)"
 PANELS = (
     "entropy of a task's route / log E (mean, quartiles)",
     "entropy of the load / log E",
     "mutual information of task and expert / log E",
-    "load of each expert (dashed: 1/E)",
+    LOADS,
 )
+SPREAD = 0.6  # of a layer that is 1 wide: one run's experts
 
 # Inches.
 LEFT = 0.3  # the numbers of a panel
@@ -56,7 +59,8 @@ NARROWEST_DOT = 0.05  # of a run in it
 def plot_load(routes_list: Sequence[Routes], path: str | os.PathLike, title: str | None = None) -> None:
     """Writes four panels over layers, a mark per run and layer: PDF if `path` ends in .pdf, PNG if in .png.
 
-    Runs may have other tasks, layers and numbers of experts. The same routes give the same bytes. Raises
+    Loads have a mark per expert; those of a single run stand side by side, in the order of the experts. Runs
+    may have other tasks, layers and numbers of experts. The same routes give the same bytes. Raises
     ValueError if there is no run or the file name ends differently.
     """
     path = Path(path)
@@ -71,10 +75,16 @@ def plot_load(routes_list: Sequence[Routes], path: str | os.PathLike, title: str
     FigureCanvasAgg(figure)
     for number, heading in enumerate(PANELS):
         axes = axes_at(figure, *place.corner(number), place.panel_width, PANEL)
-        _set_axes(axes, heading, layers, len(routes_list))
+        if len(routes_list) == 1 and heading == LOADS:
+            heading = LOADS_OF_ONE.format(routes_list[0].experts - 1)
+        _set_axes(axes, heading, layers)
         for run, routes in enumerate(routes_list):
             columns = np.array([layers.index(name) for name in routes.layers])
-            _DRAW[number](axes, columns + _offset(run, len(routes_list)), routes, _style(run))
+            places = columns + _offset(run, len(routes_list))
+            if number == PANELS.index(LOADS):
+                _draw_loads(axes, places, routes, _style(run), SPREAD if len(routes_list) == 1 else 0.0)
+            else:
+                _DRAW[number](axes, places, routes, _style(run))
         _fit(axes, number, routes_list)
     _draw_key(figure, place, labels)
     if wrapped:
@@ -89,13 +99,11 @@ def _all_layers(routes_list: Sequence[Routes]) -> list[str]:
 
 
 def _labels(routes_list: Sequence[Routes]) -> list[str]:
-    """The runs' names, with their steps where names recur, and their numbers of tasks."""
-    names = [routes.name for routes in routes_list]
+    """The runs' names, steps and numbers of tasks."""
+    at = ["" if routes.step is None else f", step {routes.step}" for routes in routes_list]
     return [
-        shown_name(r.name)
-        + (f", step {r.step}" if names.count(r.name) > 1 else "")
-        + f" ({len(r.tasks)} tasks)"
-        for r in routes_list
+        f"{shown_name(routes.name)}{step} ({len(routes.tasks)} tasks)"
+        for routes, step in zip(routes_list, at, strict=True)
     ]
 
 
@@ -159,16 +167,20 @@ def _draw_information(axes, places: np.ndarray, routes: Routes, style: dict) -> 
     _draw_marks(axes, places, measures.information(routes.values_NLE), style)
 
 
-def _draw_loads(axes, places: np.ndarray, routes: Routes, style: dict) -> None:
+def _draw_loads(axes, places: np.ndarray, routes: Routes, style: dict, spread: float) -> None:
+    """spread: how far apart the marks of the first and the last expert stand; 0: on a line."""
     load_LE = measures.load(routes.values_NLE)
-    axes.vlines(
-        places, load_LE.min(axis=1), load_LE.max(axis=1), color=style["color"], linewidth=0.4, zorder=1
-    )
-    for load_L in load_LE.T:
-        _draw_marks(axes, places, load_L, style, 2.8 if routes.experts <= 4 else 2.0)
+    aside_E = np.linspace(-spread / 2, spread / 2, routes.experts) if routes.experts > 1 else np.zeros(1)
+    if spread:
+        axes.vlines(places + aside_E[:, None], 0, load_LE.T, color=style["color"], linewidth=0.6, zorder=1)
+    else:
+        low, high = load_LE.min(axis=1), load_LE.max(axis=1)
+        axes.vlines(places, low, high, color=style["color"], linewidth=0.4, zorder=1)
+    for aside, load_L in zip(aside_E, load_LE.T, strict=True):
+        _draw_marks(axes, places + aside, load_L, style, 2.8 if routes.experts <= 4 else 2.0)
 
 
-_DRAW = (_draw_entropy, _draw_load_entropy, _draw_information, _draw_loads)
+_DRAW = (_draw_entropy, _draw_load_entropy, _draw_information)  # of a panel each
 
 
 def _draw_marks(axes, places: np.ndarray, values_L: np.ndarray, style: dict, size: float = 3.4) -> None:
@@ -181,7 +193,7 @@ def _draw_marks(axes, places: np.ndarray, values_L: np.ndarray, style: dict, siz
 def _fit(axes, number: int, routes_list: Sequence[Routes]) -> None:
     """0 to 1, of which loads need less: up to the largest, and twice that of the evenest at least."""
     top = 1.0
-    if PANELS[number].startswith("load"):
+    if PANELS[number] == LOADS:
         top = max(max(measures.load(r.values_NLE).max(), min(1.0, 2 / r.experts)) for r in routes_list)
         for experts in sorted({routes.experts for routes in routes_list}):
             axes.axhline(1 / experts, color="0.4", linewidth=0.7, linestyle=DASHES, zorder=1)
@@ -189,7 +201,7 @@ def _fit(axes, number: int, routes_list: Sequence[Routes]) -> None:
     axes.locator_params(axis="y", nbins=4, min_n_ticks=3)
 
 
-def _set_axes(axes, heading: str, layers: Sequence[str], n_runs: int) -> None:
+def _set_axes(axes, heading: str, layers: Sequence[str]) -> None:
     """Heading, numbers of layers, the stacks' names below them, and the border between the two stacks."""
     axes.set_title(heading, fontsize=FONT, pad=3, loc="left")
     axes.set_xlim(-0.5, len(layers) - 0.5)

@@ -11,6 +11,7 @@ from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.ablation_job import JOB_FILE, places_of
 from routing_moe.analysis.ablation_results import FEATURES, SETS, TASKS
+from routing_moe.analysis.ablation_tables import drawn
 from routing_moe.analysis.report_curves import rounded
 from routing_moe.analysis.route_data import Routes, run_name
 from routing_moe.saved_mixtures import sha256
@@ -48,7 +49,10 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
     job = _job(run)
     part, limit = str(job.get("part")), job.get("max_examples")
     examples = f", {limit} examples of each" if limit else ""
-    note = f"Score before minus after, {part} files of the {job.get('predict_split')} tasks{examples}."
+    note = (
+        f"Scores of checkpoint {job.get('checkpoint_name')} before minus after, {part} files of the "
+        f"{job.get('predict_split')} tasks{examples}."
+    )
     try:
         data = _singles(tables[TASKS], routes, number)
         features = _features(tables[FEATURES], routes)
@@ -60,8 +64,8 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
         ) from None
     if features and (draws := max(row[5] for own in features for row in own["groups"])):
         note += (
-            f" Features: p is the share of {draws} random sets, itself included, that cost as much: at least "
-            f"{1 / (1 + draws):.3f}, and not corrected for the number of features."
+            f" Features: p is the share of {drawn(tables[FEATURES])} random sets, itself included, that cost "
+            f"as much: at least {1 / (1 + draws):.3f}, and not corrected for the number of features."
         )
     return {"note": note, "part": part, **data, "features": features, "sets": sets}
 

@@ -20,10 +20,10 @@ LOSSES = {
     "dev_performance": ("mean dev score", "score"),
 }
 DYNAMICS = {
-    "entropy": ("entropy of routes / log E", "route"),
-    "load_entropy": ("entropy of load / log E", "route"),
-    "information": ("information / log E", "route"),
-    "distance_to_final": ("distance to last routes", "route"),
+    "entropy": ("route entropy", "route"),
+    "load_entropy": ("load entropy", "route"),
+    "information": ("information", "route"),
+    "distance_to_final": ("distance to last", "route"),
 }
 STEPPED = {
     "temperature": ("temperature", "optimizer"),

@@ -25,7 +25,7 @@ from dataloader.jsonfile import load_json_object
 from dataloader.metrics import evaluate
 from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
-from routing_moe.analysis.explained import SIGNIFICANT
+from routing_moe.analysis.explained import SIGNIFICANT, alike_told, too_few_told
 from routing_moe.analysis.kinds import kind_colours
 from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
 from routing_moe.analysis.recovery import recovery_table
@@ -33,10 +33,11 @@ from routing_moe.analysis.report_ablation import ablation_data, other_checkpoint
 from routing_moe.analysis.report_curves import curves_data, rounded
 from routing_moe.analysis.route_data import best_step, evaluated_steps
 from routing_moe.analysis.runs import ExplainedRun, notes_of
+from routing_moe.analysis.stability import PERMUTATIONS as STABILITY_PERMUTATIONS
 from routing_moe.analysis.stability import stability
 from routing_moe.results import ScoresFile, read_scores
 
-MOST_CORRELATIONS = 2000  # rows of a run's table
+MOST_CORRELATIONS = 2000  # rows of a run's table beside the strongest of each feature
 UNIT = 10_000  # weights are whole numbers of its parts: shorter, and a task's nearest stay in order
 TOP = 3  # experts of each feature that are shown in any case
 LONGEST_TEXT = 600  # characters of an input, answer or prediction
@@ -115,8 +116,8 @@ def _route_notes(runs: Sequence[ExplainedRun]) -> list[str]:
         best = best_step(run.place, steps) if steps else run.routes.step
         if run.routes.step != best:
             notes.append(
-                f"{run.name}: routes are those of step {run.routes.step}, but scores, predictions and what "
-                f"switching off costs are of the best checkpoint, of step {best}"
+                f"{run.name}: routes are those of step {run.routes.step}, but scores, predictions and, "
+                f"unless it says otherwise, ablation are of the best checkpoint, of step {best}"
             )
         if run.routes.kind != "soft":
             what = {"chosen": "each layer's heaviest expert", "soft_t1": "softmax at temperature 1"}
@@ -188,12 +189,14 @@ def _scores(part: str, section: str, table: pd.DataFrame, number: dict[str, int]
 
 def _correlations(run: ExplainedRun, options: ReportOptions) -> dict | None:
     """Those that may be no chance, and the strongest of each feature."""
-    table = correlate(run.routes, run.features, options.permutations or PERMUTATIONS, options.seed)
+    permutations = options.permutations or PERMUTATIONS
+    table = correlate(run.routes, run.features, permutations, options.seed)
     if table.empty:
         return None
-    strong = top_experts(table, TOP).set_index(["layer", "expert", "feature"]).index
+    strong = top_experts(table, TOP, either_sign=True).set_index(["layer", "expert", "feature"]).index
     in_top = table.set_index(["layer", "expert", "feature"]).index.isin(strong)
-    shown = table[(table["q"] < SIGNIFICANT) | in_top].head(MOST_CORRELATIONS)
+    others = table.index[(table["q"] < SIGNIFICANT) & ~in_top]  # the smallest p first
+    shown = table[in_top | table.index.isin(others[:MOST_CORRELATIONS])]
     layer = {name: place for place, name in enumerate(run.routes.layers)}
     rows = [
         [
@@ -203,10 +206,13 @@ def _correlations(run: ExplainedRun, options: ReportOptions) -> dict | None:
         for row in shown.itertuples()
     ]  # fmt: skip
     found = int((table["q"] < SIGNIFICANT).sum())
+    most = f" ({MOST_CORRELATIONS} of them)" if len(others) > MOST_CORRELATIONS else ""
     note = (
         f"Pearson's r of an expert's weight with a feature, over {len(run.routes.tasks)} tasks; p by "
-        f"shuffling tasks, q by Benjamini and Hochberg over {len(table)} tests, of which {found} have q < "
-        f"{SIGNIFICANT}. Shown: these, and the {TOP} strongest experts of each feature."
+        f"{permutations} shufflings, q by Benjamini and Hochberg over {len(table)} tests, of which {found} "
+        f"have q < {SIGNIFICANT}. Shown: these{most}, and for each feature the {TOP} largest |r|. "
+        f"n: tasks with the feature.{too_few_told(table, permutations)}"
+        f"{alike_told(run.features, table)}"
     )
     return {"note": note, "rows": rows}
 
@@ -273,7 +279,8 @@ def _stability(runs: Sequence[ExplainedRun], options: ReportOptions) -> tuple[li
     pairs, notes = [], []
     for (a, one), (b, other) in itertools.combinations(enumerate(runs), 2):
         try:
-            found = stability(one.routes, other.routes, seed=options.seed)
+            shuffled = options.permutations or STABILITY_PERMUTATIONS
+            found = stability(one.routes, other.routes, shuffled, options.seed)
         except InputError as error:
             notes += error.faults
             continue
@@ -281,7 +288,7 @@ def _stability(runs: Sequence[ExplainedRun], options: ReportOptions) -> tuple[li
         pairs.append(
             {
                 "a": a, "b": b, "overlap": rounded(found.overlap, 3), "chance": rounded(found.chance, 3),
-                "p": rounded(found.p, 3), "layers": layers,
+                "p": rounded(found.p, 3), "permutations": found.permutations, "layers": layers,
             }
         )  # fmt: skip
     return pairs, notes

@@ -40,6 +40,11 @@ class Routes:
     def experts(self) -> int:
         return self.values_NLE.shape[2]
 
+    @property
+    def titled(self) -> str:
+        """The name, with the step where it is known."""
+        return self.name if self.step is None else f"{self.name}, step {self.step}"
+
     def of(self, tasks: Sequence[str]) -> Routes:
         """The routes of these tasks, in this order. KeyError for one that is not there."""
         row = {task: n for n, task in enumerate(self.tasks)}

@@ -15,7 +15,10 @@ from routing_moe.analysis.stability import Stability
 
 
 def layer_table(routes: Routes) -> pd.DataFrame:
-    """A row per layer: entropy (mean over tasks), load_entropy, information, largest_load, load_0, ..."""
+    """A row per layer: entropy (mean over tasks), load_entropy, information, largest_load, load_0, ...
+
+    Entropies and information are shares of log E.
+    """
     loads_LE = measures.load(routes.values_NLE)
     table = pd.DataFrame(
         dict(
@@ -75,9 +78,9 @@ def summary(layers: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFram
     """A row per run: means over its layers."""
     rows = {
         name: {
-            "entropy of routes": table["entropy"].mean(),
-            "entropy of load": table["load_entropy"].mean(),
-            "information": table["information"].mean(),
+            "entropy of routes / log E": table["entropy"].mean(),
+            "entropy of load / log E": table["load_entropy"].mean(),
+            "information / log E": table["information"].mean(),
             "largest load": table["largest_load"].max(),
         }
         for name, table in zip(names, layers, strict=True)

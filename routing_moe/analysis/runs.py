@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from dataloader.errors import Faults, InputError, in_short
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.analysis.features import Features, features_of
@@ -37,11 +39,16 @@ def read_runs(
     kind: str = "soft",
     task_ontology: str | Path | None = None,
     feature_file: str | Path | None = None,
+    with_features: bool = True,
 ) -> list[ExplainedRun]:
-    """The runs, each with a name of its own. Raises InputError with every fault of every run."""
+    """The runs, each with a name of its own. Raises InputError with every fault of every run.
+
+    with_features: False leaves the file of features alone; the runs have none then.
+    """
     paths = [Path(os.path.abspath(place)) for place in places]
     faults = Faults(f"{path} is given twice" for path, n in Counter(paths).items() if n > 1)
-    found = [faults.of(_read_run, Path(p), step, kind, task_ontology, feature_file) for p in places]
+    how = (step, kind, task_ontology, feature_file, with_features)
+    found = [faults.of(_read_run, Path(place), *how) for place in places]
     if faults:
         raise InputError(dict.fromkeys(faults))
     names = [run.name for run in found]
@@ -52,13 +59,15 @@ def read_runs(
     ]
 
 
-def _read_run(place: Path, step: str, kind: str, task_ontology, feature_file) -> ExplainedRun:
+def _read_run(place: Path, step: str, kind: str, task_ontology, feature_file, with_features) -> ExplainedRun:
     routes = load_routes(place, step, kind)
     settings = load_run_settings(place) or load_run_settings(place.parent) or {}
     train_dir = settings.get("train_dir")
     ontology = ontology_of(place, settings, task_ontology)
     routes = routes.of(ontology.order(routes.tasks))
-    features = features_of(routes.tasks, ontology, train_dir, feature_file)
+    features = Features(routes.tasks, (), np.empty((len(routes.tasks), 0)))
+    if with_features:
+        features = features_of(routes.tasks, ontology, train_dir, feature_file)
     return ExplainedRun(place, settings, routes, ontology, features)
 
 

@@ -28,14 +28,15 @@ class Stability:
     """overlap: share of a task's route that both runs have in common after matching, mean over tasks, layers.
 
     chance: the same with the tasks of one run shuffled, matched anew each time; p: how rarely that is as
-    large. adjusted: 0 at chance, 1 for equal routes; NaN where chance is 1. table: layer, overlap, chance, p,
-    matching, such as "0→2 1→0 2→1", of the first run's experts to the second's.
+    large, of so many permutations. adjusted: 0 at chance, 1 for equal routes; NaN where chance is 1. table:
+    layer, overlap, chance, p, matching, such as "0→2 1→0 2→1", of the first run's experts to the second's.
     """
 
     tasks: int
     overlap: float
     chance: float
     p: float
+    permutations: int
     table: pd.DataFrame
 
     @property
@@ -77,6 +78,7 @@ def stability(one: Routes, other: Routes, permutations: int = PERMUTATIONS, seed
         float(observed_L.mean()),
         float(mean_P.mean()),
         float(_p(observed_L.mean(), mean_P)),
+        permutations,
         table,
     )
 

@@ -7,22 +7,24 @@
 
 Scores go to RUN/analysis/ablation/sets/ as they come; the same command goes on where it was interrupted. Then
 tasks.csv, categories.csv, features.csv, ablation.md and pictures are written of all that the command names.
+Exit code 3: nothing is wrong, but the model has no expert, or no feature is fit, to be looked at.
 """
 
 import dataclasses
 import logging
 import sys
 import zlib
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from safetensors import SafetensorError
 
 from dataloader.errors import InputError, in_brief
-from routing_moe.analysis.ablation import Bench
+from routing_moe.analysis.ablation import Bench, NothingToSwitchOff
 from routing_moe.analysis.ablation_job import AblationJob
 from routing_moe.analysis.ablation_plan import (
     AblationInputs,
@@ -58,9 +60,13 @@ def main(argv: list[str] | None = None) -> int:
         bench = load_bench(settings, inputs, accelerator)
         job = AblationJob(bench, settings.output_dir, described(settings, bench))
         plan = make_plan(settings, inputs, job)
-        with alone_in(settings.output_dir) if accelerator.is_main_process else nullcontext():
+        with ExitStack() as held:
+            on_main(accelerator, lambda: held.enter_context(alone_in(settings.output_dir)))
             folder = settings.output_dir
             run(settings, inputs, job, plan)
+    except NothingToSwitchOff as error:
+        tell(error)
+        return 3
     except InputError as error:
         return tell(error)
     except (OSError, SafetensorError) as error:  # a full disk, above all
@@ -77,16 +83,27 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: AblationSettings, inputs: AblationInputs, job: AblationJob, plan: Plan) -> None:
     """The main process scores with all experts first, and writes the tables when all processes are done."""
-    is_main = job.bench.accelerator.is_main_process
-    if is_main:
-        log.info("%d tasks, %s files; scored with all experts first", len(job.bench.tasks), settings.part)
-        log.info(job.estimate(plan.sets))
+    accelerator = job.bench.accelerator
+    log.info("%d tasks, %s files; scored with all experts first", len(job.bench.tasks), settings.part)
+    on_main(accelerator, lambda: log.info(job.estimate(plan.sets)))
     if settings.dry_run:
         log.info("--dry_run: nothing is switched off")
         return
     job.run(plan.sets)
-    if is_main:
-        print(write_results(job, plan, settings, inputs))
+    on_main(accelerator, lambda: print(write_results(job, plan, settings, inputs)))
+
+
+def on_main(accelerator: Accelerator, act: Callable[[], object]) -> None:
+    """Does something in the main process; what is wrong there is raised in all, so that none waits for it."""
+    faults = None
+    try:
+        if accelerator.is_main_process:
+            act()
+    except InputError as error:
+        faults = error.faults
+    (faults,) = broadcast_object_list([faults])
+    if faults:
+        raise InputError(faults)
 
 
 def load_bench(settings: AblationSettings, inputs: AblationInputs, accelerator: Accelerator) -> Bench:

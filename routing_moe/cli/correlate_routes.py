@@ -72,7 +72,7 @@ def write(args, runs, correlations, recovery, output_dir: Path) -> None:
         write_text(output_dir / f"{file}.csv", joint[columns].to_csv(index=False, float_format=DIGITS))
     sections = [f"- {note}" for note in notes_of(runs)]
     for run, table, top in zip(runs, correlations, tops, strict=True):
-        sections.append(features_markdown(run, table, top))
+        sections.append(features_markdown(run, table, top, args.permutations or PERMUTATIONS))
         file = "correlations" if len(runs) == 1 else f"correlations_{safe_name(run.name)}"
         for kind in ("png", "pdf"):
             title = args.title or f"{run.name}: correlation of routes and features"

@@ -7,6 +7,7 @@
 Writes, of each run, routes (map of tasks and experts), similarity (tasks by their routes, with a dendrogram),
 layers.csv (entropy, load) and neighbours.csv (each task's nearest); load, of all runs; of several runs
 stability.csv and .md (agreement up to renaming of experts); with --before, change. Pictures as PNG and PDF.
+Entropies and information are shares of log E, the most there is with E experts.
 """
 
 import argparse
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--before {args.before}: goes with a single RUN, not with {len(args.runs)}")
     if args.before_step != "best" and not args.before:
         raise InputError(f"--before_step {args.before_step}: has no effect without --before")
-    runs = read_runs(args.runs, args.step, args.routes, args.task_ontology)
+    runs = read_runs(args.runs, args.step, args.routes, args.task_ontology, with_features=False)
     before = args.before and load_routes(args.before, args.before_step, args.routes, "before_step")
     before = before and common_routes(runs[0].routes, before)
     pairs = [(a.name, b.name, stability(a.routes, b.routes)) for a, b in itertools.combinations(runs, 2)]
@@ -88,7 +89,7 @@ def write(
     for kind in KINDS:
         plot_load([run.routes for run in runs], output_dir / f"load.{kind}", args.title)
     if before:
-        title = args.title or f"{before[1].name} minus {before[0].name}"
+        title = args.title or f"{before[1].titled} minus {before[0].titled}"
         write_text(output_dir / "change.csv", change_table(*before).to_csv(index=False, float_format=DIGITS))
         for kind in KINDS:
             plot_change(*before, runs[0].ontology, output_dir / f"change.{kind}", title)
@@ -107,8 +108,7 @@ def write(
 def write_run(args, run: ExplainedRun, place: Path) -> None:
     """The pictures and tables of one run."""
     routes, ontology = run.routes, run.ontology
-    at = f", step {routes.step}" if routes.step is not None else ""
-    title = args.title or f"Routes of {run.name}{at}"
+    title = args.title or f"Routes of {routes.titled}"
     alike_NN = overlap(routes.values_NLE)
     for kind in KINDS:
         plot_routes(

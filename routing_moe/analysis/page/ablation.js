@@ -15,14 +15,13 @@ function ablationSection() {
 function ablationParts(run) {
   const {note, part, tasks, features, sets} = run.ablation;
   const unit = lead(
-    `Drop: ${part} score of the best checkpoint before minus after switching the expert off; above 0 the ` +
-      "expert was of use.",
+    `Drop: ${part} score before minus after switching the expert off; above 0 the expert was of use.`,
   );
   const parts = [lead(note), unit];
   // Experts need not have been switched off one by one: features or sets may be all that was tried.
   if (tasks.length) {
     parts.push(make("h3", {}, "Mean drop by category"), dropMap(run));
-    parts.push(make("h3", {}, "Experts"), expertDrops(run));
+    parts.push(make("h3", {}, "Experts"), lead(EXPERTS_LEAD), expertDrops(run));
   }
   if (features.length)
     parts.push(make("h3", {}, "Experts of a feature"), lead(FEATURES_LEAD), ...featureDrops(run));
@@ -30,8 +29,10 @@ function ablationParts(run) {
   return parts;
 }
 
+const EXPERTS_LEAD = "Load: mean weight of the expert over all tasks. n: tasks tried.";
 const FEATURES_LEAD =
-  "The experts that go with a feature, all switched off at once, against as many experts drawn at random.";
+  "The experts that go with a feature, all switched off at once, against as many experts drawn at random " +
+  "(mean ± standard deviation over the draws). n: tasks.";
 const SETS_LEAD = "Experts that were named by hand and switched off at once.";
 
 // The mean over those of the tasks that were tried, null if none was.

@@ -51,7 +51,7 @@ function expertColumns(run, most) {
   return [
     {label: "expert", value: (row) => row.column, show: expert, shape: "tight"},
     {label: "mean drop", value: (row) => row.drop, show: drop, number: true},
-    {label: "load", value: (row) => row.load, show: load, number: true, note: "mean weight of the expert"},
+    {label: "load", value: (row) => row.load, show: load, number: true},
     {label: "n", value: (row) => row.n, number: true},
     {label: "hardest hit tasks", value: (row) => row.worst[0]?.[1] ?? null, show: hits, shape: "wide"},
   ];
@@ -81,8 +81,8 @@ function featureDrops(run) {
 
 function featureColumns(run) {
   const at = (index) => (row) => row.group[index];
-  const number = (label, index, show, note) => {
-    return {label, value: at(index), show: (row) => show(at(index)(row)), number: true, note};
+  const number = (label, index, show) => {
+    return {label, value: at(index), show: (row) => show(at(index)(row)), number: true};
   };
   const experts = (row) => bulleted(row.experts.map(([layer, expert]) => expertButton(run, layer, expert)));
   const random = ({group}) => `${signed(group[3])}${group[4] === null ? "" : ` ± ${fixed(group[4])}`}`;
@@ -91,7 +91,7 @@ function featureColumns(run) {
     {label: "tasks", value: at(0), shape: "tight"},
     number("n", 1, String),
     number("drop, its experts", 2, signed),
-    {...number("drop, random experts", 3, signed, "mean ± standard deviation"), show: random},
+    {...number("drop, random experts", 3, signed), show: random},
     number("draws", 5, String),
     number("p", 6, probability),
     {label: "experts", value: (row) => row.experts.length, show: experts, shape: "wide"},

@@ -5,9 +5,9 @@ const CHART_HEIGHT = 230;
 const MARGIN = {top: 10, right: 18, bottom: 32, left: 52};
 const LABELS_FROM = 2; // lines; up to LABELS_TO of them are named at their ends too, more would run together
 const LABELS_TO = 8;
-const LABEL_ROOM = 116;
 const LABEL_GAP = 12;
-const LABEL_LETTERS = 18;
+const LABEL_LETTERS = 24;
+const LETTER_WIDTH = 6.4;
 const DASHES = ["", "6 3", "2 3", "8 3 2 3", "1 2"];
 
 // lines: [{name, label (at its end), steps, values, hue (index of a colour), dash (index)}, ...], values null
@@ -61,7 +61,9 @@ function stroke(line) {
 function drawChart(chart, wanted = chart.node.clientWidth) {
   const width = Math.max(240, wanted);
   const named = chart.lines.length >= LABELS_FROM && chart.lines.length <= LABELS_TO && width > 400;
-  const right = width - MARGIN.right - (named ? LABEL_ROOM : 0);
+  const letters = Math.min(LABEL_LETTERS, Math.max(...chart.lines.map((line) => line.label.length)));
+  chart.labelRoom = named ? letters * LETTER_WIDTH : 0;
+  const right = width - MARGIN.right - chart.labelRoom;
   const ticksX = niceTicks(
     chart.steps[0] ?? 0,
     chart.steps.at(-1) ?? 1,
@@ -187,7 +189,7 @@ function endLabels(chart) {
       return {line, x: chart.x(line.steps[last]) + 6, y: chart.y(line.values[last])};
     })
     .sort((a, b) => a.y - b.y);
-  const meet = (a, b) => Math.abs(a.x - b.x) < LABEL_ROOM;
+  const meet = (a, b) => Math.abs(a.x - b.x) < chart.labelRoom;
   labels.forEach((label, index) => {
     const above = labels.slice(0, index).filter((other) => meet(label, other));
     label.y = Math.max(label.y, ...above.map((other) => other.y + LABEL_GAP));

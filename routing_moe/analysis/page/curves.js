@@ -1,6 +1,11 @@
 // Curves of training: a chart per group of curves, all runs in it.
 
-const GROUP_TITLES = {loss: "Loss", score: "Score", route: "Routes", optimizer: "Optimizer"};
+const GROUP_TITLES = {
+  loss: "Loss",
+  score: "Score",
+  route: "Routes (entropies, information: shares of log E; distance: share of weight)",
+  optimizer: "Optimizer",
+};
 const SCALE_APART = 20; // curves whose largest values differ by more would flatten one another in one chart
 
 const POINT_LEAD = "Point at a chart, or focus it and use the arrow keys, to read its values.";
@@ -53,7 +58,6 @@ function styledLines(lines) {
     return {
       name: full,
       label: RUNS.length === 1 ? name : oneName ? run.name : `${run.name}: ${name}`,
-      curve: name,
       steps,
       values,
       hue,

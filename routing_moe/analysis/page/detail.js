@@ -188,5 +188,5 @@ function expertFeaturesBlock(run, layer, expert) {
   });
   const heads = [["feature"], ["r", true], ["q", true], ["n", true]];
   const table = scrollBox("Correlated features", plainTable("Correlated features", heads, rows));
-  return block("Features that go with it", table);
+  return block("Correlated features", table);
 }

@@ -73,10 +73,24 @@ function counted(number, one, many = `${one}s`) {
 }
 
 // A name too long for its room loses its middle: names of one family begin alike and differ at the end.
-function shortened(name, kept) {
+// share: of the letters kept, those at the beginning.
+function shortened(name, kept, share = 0.5) {
   const letters = Array.from(name);
   if (letters.length <= kept) return name;
-  return `${letters.slice(0, Math.floor(kept / 2)).join("")}…${letters.slice(-Math.ceil(kept / 2)).join("")}`;
+  const head = Math.floor(kept * share);
+  return `${letters.slice(0, head).join("")}…${letters.slice(letters.length - kept + head).join("")}`;
+}
+
+// Or its beginning, and what does not fit of its end.
+function shortenedFrom(start, name, kept) {
+  const letters = Array.from(name).slice(start);
+  return `…${letters.slice(0, kept).join("")}${letters.length > kept ? "…" : ""}`;
+}
+
+function sharedStart(names) {
+  const [first, ...others] = names.map((name) => Array.from(name));
+  const end = first.findIndex((letter, at) => others.some((other) => other[at] !== letter));
+  return end < 0 ? first.length : end;
 }
 
 // The mean of the known values, or null if none is.

@@ -38,14 +38,8 @@ function correlationColumns(view) {
     },
     {label: "r", value: value(3), show: r, number: true},
     {label: "p", value: value(4), show: (row) => probability(row[4]), number: true},
-    {
-      label: "q",
-      value: value(5),
-      show: (row) => probability(row[5]),
-      number: true,
-      note: "p after correction",
-    },
-    {label: "n", value: value(6), number: true, note: "tasks with the feature"},
+    {label: "q", value: value(5), show: (row) => probability(row[5]), number: true},
+    {label: "n", value: value(6), number: true},
   ];
 }
 
@@ -71,7 +65,7 @@ function stabilitySection() {
   const node = section("stability", "Stability", lead(STABILITY_LEAD));
   for (const pair of DATA.stability) {
     const names = `${RUNS[pair.a].name} and ${RUNS[pair.b].name}`;
-    const chance = `by chance ${fixed(pair.chance)}, p ${probability(pair.p)}`;
+    const chance = `by chance ${fixed(pair.chance)}, p ${probability(pair.p)} of ${pair.permutations} shufflings`;
     const numbers = `overlap ${fixed(pair.overlap)}, ${chance}`;
     const heads = [["layer"], ["overlap", true], ["experts matched"]];
     const rows = pair.layers.map(([layer, shared, matched]) => [

@@ -140,19 +140,34 @@ function namePen(map, fontSize) {
   return pen;
 }
 
+// Names that do not fit are shortened, those that would look alike in another place.
 function nameRows(map, fontSize) {
   const pen = namePen(map, fontSize);
   const room = map.names - STRIPS - 12;
-  for (const [task, {button}] of map.rows) {
-    const {name} = TASKS[task];
+  const fit = (name, cut) => {
     let kept = Array.from(name).length;
     let text = name;
     while (kept > 4 && pen.measureText(text).width > room) {
       kept -= 1;
-      text = shortened(name, kept);
+      text = cut(name, kept);
     }
-    button.textContent = text;
+    return text;
+  };
+  const names = map.run.tasks.map((task) => TASKS[task].name);
+  const texts = new Map(names.map((name) => [name, fit(name, shortened)]));
+  const alike = Map.groupBy(texts.keys(), (name) => texts.get(name));
+  for (const family of [...alike.values()].filter((group) => group.length > 1)) {
+    const start = sharedStart(family);
+    const cuts = [
+      (name, kept) => shortened(name, kept, 0.8),
+      (name, kept) => shortened(name, kept, 0.2),
+      (name, kept) => shortenedFrom(start, name, kept),
+    ];
+    const told = cuts.map((cut) => family.map((name) => fit(name, cut)));
+    const apart = told.find((shown) => new Set(shown).size === family.length) ?? told.at(-1);
+    family.forEach((name, place) => texts.set(name, apart[place]));
   }
+  for (const [task, {button}] of map.rows) button.textContent = texts.get(TASKS[task].name);
 }
 
 function setOrder(map, order, byKind) {

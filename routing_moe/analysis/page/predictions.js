@@ -26,7 +26,7 @@ function predictionsSection() {
   section(
     "predictions",
     "Predictions",
-    lead("The first examples of each task and what the best checkpoint of each run answered to them."),
+    lead("Examples spread evenly over each task's file, and what each run's best checkpoint answered."),
     make("div", {class: "tools"}, labelled("task", select_)),
     count,
     list,

@@ -93,7 +93,7 @@ function meanColumns(scored, {part, split}, cellsOf) {
   });
   columns.push(column("constant", (row) => mean(cellsOf(row).map((cell) => cell.constant)), fixed));
   columns.push(column("n", (row) => cellsOf(row).length, String));
-  return columns.map((entry) => ({...entry, show: (row) => entry.show(row)}));
+  return columns;
 }
 
 // ------------------------------------------------------------------ tasks
@@ -116,7 +116,13 @@ function taskScores(scored, rows) {
     tools.push(checkBox("mean over samples", (on) => table.setRows(on ? meanOverSamples(rows) : rows)));
   }
   table.node.id = "score-table";
-  return [make("div", {class: "tools"}, tools), table.node];
+  return [lead(tasksLead(scored)), make("div", {class: "tools"}, tools), table.node];
+}
+
+function tasksLead(scored) {
+  const difference =
+    scored.length === 2 ? ` Difference: ${scored[1].name} minus ${scored[0].name}.` : "";
+  return `n: examples.${difference} Choose a head to sort by it.`;
 }
 
 function scoredCategories(rows) {
@@ -161,18 +167,15 @@ function taskColumns(scored, rows) {
 
 function partColumns(scored, part) {
   const cell = (row) => row.parts.get(part);
-  const column = (label, value, show, note) => {
-    return {label, value, show: (row) => show(value(row)), number: true, group: part, note};
+  const column = (label, value, show) => {
+    return {label, value, show: (row) => show(value(row)), number: true, group: part};
   };
   const columns = scored.map((run, place) => column(run.name, (row) => cell(row)?.scores[place], fixed));
   if (scored.length === 2) {
-    const note = `${scored[1].name} minus ${scored[0].name}`;
-    columns.push(column("difference", (row) => difference(cell(row)?.scores), signed, note));
+    columns.push(column("difference", (row) => difference(cell(row)?.scores), signed));
   }
-  columns.push(
-    column("constant", (row) => cell(row)?.constant, fixed, "score of one constant answer to all examples"),
-  );
-  columns.push(column("n", (row) => cell(row)?.n, brief, "examples"));
+  columns.push(column("constant", (row) => cell(row)?.constant, fixed));
+  columns.push(column("n", (row) => cell(row)?.n, brief));
   return columns;
 }
 

@@ -3,7 +3,7 @@
 const COLLATOR = new Intl.Collator("en", {numeric: true, sensitivity: "base"});
 const ROWS_DRAWN = 200;
 
-// columns: [{label, value(row), show(row) | null, number, group, note, shape}, ...]; value is sorted by, show
+// columns: [{label, value(row), show(row) | null, number, group, shape}, ...]; value is sorted by, show
 // is seen, shape is a class ("tight", "wide"). Neighbours of one `group` stand under one head. A row that is
 // `pinned` stays on top however the rest is sorted. keep(row): whether it is shown until the first filter.
 // Returns {node, setRows(rows), filter(keep)}.
@@ -38,8 +38,7 @@ function sortableTable({caption, columns, rows, onRow, drawn = ROWS_DRAWN, pinne
 function sortHead(table, column) {
   const sign = make("span", {class: "sort-sign", "aria-hidden": "true"});
   const name = column.group ? `${column.group}, ${column.label}` : null;
-  const names = {title: column.note, "aria-label": name};
-  const button = make("button", {type: "button", ...names}, column.label, sign);
+  const button = make("button", {type: "button", "aria-label": name}, column.label, sign);
   button.addEventListener("click", () => sortBy(table, column));
   const kind = column.number ? "number" : null;
   return make("th", {scope: "col", class: kind, "aria-sort": "none", "data-label": column.label}, button);
