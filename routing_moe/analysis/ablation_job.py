@@ -14,11 +14,12 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
@@ -138,7 +139,7 @@ class AblationJob:
         """Scores what is missing of the main process's sets, and returns when every process has."""
         accelerator = self.bench.accelerator
         # The main process alone reads what is finished: the others' files may come meanwhile.
-        (todo,) = broadcast_object_list([self.missing(sets) if accelerator.is_main_process else None])
+        todo = on_main(accelerator, lambda: self.missing(sets))
         own = list(todo.items())[accelerator.process_index :: accelerator.num_processes]
         total = sum(self.bench.examples_of(tasks) for _, tasks in own)
         quiet = not accelerator.is_main_process
@@ -156,6 +157,20 @@ class AblationJob:
         found = Scores(scores, time.perf_counter() - began, self.bench.examples_of(tasks))
         write_text(self.path(experts), json.dumps(vars(found)))
         return found
+
+
+def on_main(accelerator: Accelerator, act: Callable[[], object]):
+    """What `act` gives in the main process, in all of them; its InputError too, so that none waits."""
+    result, faults = None, None
+    try:
+        if accelerator.is_main_process:
+            result = act()
+    except InputError as error:
+        faults = error.faults
+    result, faults = broadcast_object_list([result, faults])
+    if faults:
+        raise InputError(faults)
+    return result
 
 
 def places_of(name: str) -> list[tuple[str, int]]:

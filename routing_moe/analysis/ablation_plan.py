@@ -68,10 +68,6 @@ class Plan:
     def sets(self) -> list[ExpertSet]:
         return list(dict.fromkeys([*self.named, *self.by_feature.values(), *self.random]))
 
-    @property
-    def singles(self) -> list[ExpertSet]:
-        return [experts for experts in self.named if len(experts) == 1]
-
 
 def check_ablation(settings: AblationSettings) -> AblationInputs:
     """Opens and checks all that the flags name. Raises one InputError with every fault."""

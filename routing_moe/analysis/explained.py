@@ -29,7 +29,7 @@ def features_markdown(
         f"{run.routes.titled}: {len(significant)} of {len(table)} correlations of {len(run.routes.layers)} "
         f"layers x {run.routes.experts} experts with {table['feature'].nunique()} features have "
         f"q < {SIGNIFICANT} ({significant['feature'].nunique()} features)."
-        f"{too_few_told(table, permutations)}{alike_told(run.features, table)}"
+        f"{cautions(table, run.features, permutations)}"
     )
     ranked = list(dict.fromkeys(table["feature"]))  # by their smallest p, then their largest |r|
     order = ranked[:MOST_FEATURES]
@@ -52,26 +52,17 @@ def _expert(row) -> str:
     return f"{row.layer.replace(' ', '')}.{row.expert} {row.r:.2f} ({row.q:.2g}){star}"
 
 
-def too_few_told(table: pd.DataFrame, permutations: int) -> str:
-    """What to say where even the smallest p that so many shufflings can give is not significant alone."""
-    if len(table) / (1 + permutations) < SIGNIFICANT:
-        return ""
-    needed = math.ceil(len(table) / SIGNIFICANT)
-    return (
-        f" With {permutations} shufflings a single true one among {len(table)} tests cannot have "
-        f"q < {SIGNIFICANT}: that takes --permutations {needed}."
-    )
-
-
-def alike_told(features: Features, table: pd.DataFrame) -> str:
-    """What to say where features of the table are the same, or opposites, so that tests are repeated."""
-    names = list(dict.fromkeys(table["feature"]))
-    distinct = len({_but_for_sign(features.column(name)) for name in names})
-    if distinct == len(names):
-        return ""
-    return (
-        f" For these tasks {len(names) - distinct} of the {len(names)} features repeat, or negate, another."
-    )
+def cautions(table: pd.DataFrame, features: Features, permutations: int) -> str:
+    """What to know of q: too few shufflings for a single true one, features that repeat others."""
+    said, names = "", list(dict.fromkeys(table["feature"]))
+    if len(table) / (1 + permutations) >= SIGNIFICANT:
+        said += (
+            f" With {permutations} shufflings a single true one among {len(table)} tests cannot have "
+            f"q < {SIGNIFICANT}: that takes --permutations {math.ceil(len(table) / SIGNIFICANT)}."
+        )
+    if repeated := len(names) - len({_but_for_sign(features.column(name)) for name in names}):
+        said += f" For these tasks {repeated} of the {len(names)} features repeat, or negate, another."
+    return said
 
 
 def _but_for_sign(column: np.ndarray) -> bytes:

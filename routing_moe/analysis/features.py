@@ -100,22 +100,21 @@ def file_columns(
             numbers = [_number(cell) for cell in cells]
             if value:
                 columns[f"{kind}:{value}"] = numbers
-            elif text := _texts_among_numbers(rows, place):
-                raise InputError(f"column {kind}: {text} among numbers; empty the cell if it is not known")
-            elif not all(np.isfinite(_number(row[place])) for row in rows.values() if row[place]):
+            elif _is_of_texts(rows, kind, place):
                 columns |= _one_hot(kind, [cell or None for cell in cells])
             elif np.isfinite(numbers).any():
                 columns[kind] = numbers
     return columns
 
 
-def _texts_among_numbers(rows: Mapping[str, Sequence[str]], place: int) -> str:
-    """ "'n/a' (task x)" if most cells of a column are numbers and this one is none; else ""."""
+def _is_of_texts(rows: Mapping[str, Sequence[str]], kind: str, place: int) -> bool:
+    """Whether some cell of a column is no number. Raises InputError if most are, so that it is a mistake."""
     cells = {task: row[place] for task, row in rows.items() if row[place]}
     texts = [task for task, cell in cells.items() if not np.isfinite(_number(cell))]
-    if not texts or 2 * len(texts) >= len(cells):
-        return ""
-    return f"'{cells[texts[0]]}' (task {texts[0]})"
+    if texts and 2 * len(texts) < len(cells):
+        text = f"'{cells[texts[0]]}' (task {texts[0]})"
+        raise InputError(f"column {kind}: {text} among numbers; empty the cell if it is not known")
+    return bool(texts)
 
 
 def _number(cell: str) -> float:

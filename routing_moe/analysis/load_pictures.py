@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +38,6 @@ from routing_moe.analysis.drawing import (
 )
 from routing_moe.analysis.route_data import Routes
 
-LOADS = "load of each expert (dashed: 1/E)"
-LOADS_OF_ONE = "load of experts 0 to {}, from the left (dashed: 1/E)"
-PANELS = (
-    "entropy of a task's route / log E (mean, quartiles)",
-    "entropy of the load / log E",
-    "mutual information of task and expert / log E",
-    LOADS,
-)
 SPREAD = 0.6  # of a layer that is 1 wide: one run's experts
 
 # Inches.
@@ -73,19 +66,14 @@ def plot_load(routes_list: Sequence[Routes], path: str | os.PathLike, title: str
     place = _Layout.measure(len(layers), labels, wrapped)
     figure = Figure(figsize=(WIDTH, place.height))
     FigureCanvasAgg(figure)
-    for number, heading in enumerate(PANELS):
+    alone = len(routes_list) == 1
+    for number, (heading, draw) in enumerate([*SHARES, _loads_of_one(routes_list[0]) if alone else LOADS]):
         axes = axes_at(figure, *place.corner(number), place.panel_width, PANEL)
-        if len(routes_list) == 1 and heading == LOADS:
-            heading = LOADS_OF_ONE.format(routes_list[0].experts - 1)
         _set_axes(axes, heading, layers)
         for run, routes in enumerate(routes_list):
             columns = np.array([layers.index(name) for name in routes.layers])
-            places = columns + _offset(run, len(routes_list))
-            if number == PANELS.index(LOADS):
-                _draw_loads(axes, places, routes, _style(run), SPREAD if len(routes_list) == 1 else 0.0)
-            else:
-                _DRAW[number](axes, places, routes, _style(run))
-        _fit(axes, number, routes_list)
+            draw(axes, columns + _offset(run, len(routes_list)), routes, _style(run))
+        _fit(axes, routes_list if number == len(SHARES) else [])
     _draw_key(figure, place, labels)
     if wrapped:
         draw_title(figure, wrapped, 0.8)
@@ -137,7 +125,7 @@ class _Layout:
         columns = 2 if fits else 1
         panel_width = half if fits else WIDTH - 2 * EDGE - LEFT
         top = 0.12 + 0.165 * (title.count("\n") + 1) if title else EDGE
-        key_top = top + len(PANELS) // columns * (HEADING + PANEL + AXIS) + EDGE
+        key_top = top + (len(SHARES) + 1) // columns * (HEADING + PANEL + AXIS) + EDGE
         widest = max(text_width(label, SMALL) for label in labels) + 0.3
         key_columns = max(1, min(len(labels), int((WIDTH - 2 * EDGE) / widest)))
         rows = -(-len(labels) // key_columns)
@@ -167,7 +155,7 @@ def _draw_information(axes, places: np.ndarray, routes: Routes, style: dict) -> 
     _draw_marks(axes, places, measures.information(routes.values_NLE), style)
 
 
-def _draw_loads(axes, places: np.ndarray, routes: Routes, style: dict, spread: float) -> None:
+def _draw_loads(axes, places: np.ndarray, routes: Routes, style: dict, spread: float = 0.0) -> None:
     """spread: how far apart the marks of the first and the last expert stand; 0: on a line."""
     load_LE = measures.load(routes.values_NLE)
     aside_E = np.linspace(-spread / 2, spread / 2, routes.experts) if routes.experts > 1 else np.zeros(1)
@@ -180,7 +168,18 @@ def _draw_loads(axes, places: np.ndarray, routes: Routes, style: dict, spread: f
         _draw_marks(axes, places + aside, load_L, style, 2.8 if routes.experts <= 4 else 2.0)
 
 
-_DRAW = (_draw_entropy, _draw_load_entropy, _draw_information)  # of a panel each
+# What is a share of log E, and loads: a panel's heading, and what draws a run into it.
+SHARES = (
+    ("entropy of a task's route / log E (mean, quartiles)", _draw_entropy),
+    ("entropy of the load / log E", _draw_load_entropy),
+    ("mutual information of task and expert / log E", _draw_information),
+)
+LOADS = ("load of each expert (dashed: 1/E)", _draw_loads)
+
+
+def _loads_of_one(routes: Routes) -> tuple[str, Callable]:
+    heading = f"load of experts 0 to {routes.experts - 1}, from the left (dashed: 1/E)"
+    return heading, partial(_draw_loads, spread=SPREAD)
 
 
 def _draw_marks(axes, places: np.ndarray, values_L: np.ndarray, style: dict, size: float = 3.4) -> None:
@@ -190,12 +189,12 @@ def _draw_marks(axes, places: np.ndarray, values_L: np.ndarray, style: dict, siz
     )  # fmt: skip
 
 
-def _fit(axes, number: int, routes_list: Sequence[Routes]) -> None:
+def _fit(axes, loads_of: Sequence[Routes]) -> None:
     """0 to 1, of which loads need less: up to the largest, and twice that of the evenest at least."""
     top = 1.0
-    if PANELS[number] == LOADS:
-        top = max(max(measures.load(r.values_NLE).max(), min(1.0, 2 / r.experts)) for r in routes_list)
-        for experts in sorted({routes.experts for routes in routes_list}):
+    if loads_of:
+        top = max(max(measures.load(r.values_NLE).max(), min(1.0, 2 / r.experts)) for r in loads_of)
+        for experts in sorted({routes.experts for routes in loads_of}):
             axes.axhline(1 / experts, color="0.4", linewidth=0.7, linestyle=DASHES, zorder=1)
     axes.set_ylim(-0.04 * top, 1.04 * top)
     axes.locator_params(axis="y", nbins=4, min_n_ticks=3)

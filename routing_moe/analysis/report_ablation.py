@@ -62,7 +62,7 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
             f"{folder}: its tables are not those of this run ({in_brief(error)}); "
             "write them again by python -m routing_moe.cli.ablate"
         ) from None
-    if features and (draws := max(row[5] for own in features for row in own["groups"])):
+    if features and (draws := int(tables[FEATURES]["draws"].max())):
         note += (
             f" Features: p is the share of {drawn(tables[FEATURES])} random sets, itself included, that cost "
             f"as much: at least {1 / (1 + draws):.3f}, and not corrected for the number of features."

@@ -25,7 +25,7 @@ from dataloader.jsonfile import load_json_object
 from dataloader.metrics import evaluate
 from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
-from routing_moe.analysis.explained import SIGNIFICANT, alike_told, too_few_told
+from routing_moe.analysis.explained import SIGNIFICANT, cautions
 from routing_moe.analysis.kinds import kind_colours
 from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
 from routing_moe.analysis.recovery import recovery_table
@@ -211,8 +211,7 @@ def _correlations(run: ExplainedRun, options: ReportOptions) -> dict | None:
         f"Pearson's r of an expert's weight with a feature, over {len(run.routes.tasks)} tasks; p by "
         f"{permutations} shufflings, q by Benjamini and Hochberg over {len(table)} tests, of which {found} "
         f"have q < {SIGNIFICANT}. Shown: these{most}, and for each feature the {TOP} largest |r|. "
-        f"n: tasks with the feature.{too_few_told(table, permutations)}"
-        f"{alike_told(run.features, table)}"
+        f"n: tasks with the feature.{cautions(table, run.features, permutations)}"
     )
     return {"note": note, "rows": rows}
 

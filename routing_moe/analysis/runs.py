@@ -65,9 +65,10 @@ def _read_run(place: Path, step: str, kind: str, task_ontology, feature_file, wi
     train_dir = settings.get("train_dir")
     ontology = ontology_of(place, settings, task_ontology)
     routes = routes.of(ontology.order(routes.tasks))
-    features = Features(routes.tasks, (), np.empty((len(routes.tasks), 0)))
     if with_features:
         features = features_of(routes.tasks, ontology, train_dir, feature_file)
+    else:
+        features = Features(routes.tasks, (), np.empty((len(routes.tasks), 0)))
     return ExplainedRun(place, settings, routes, ontology, features)
 
 

@@ -14,18 +14,17 @@ import dataclasses
 import logging
 import sys
 import zlib
-from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs
 from safetensors import SafetensorError
 
 from dataloader.errors import InputError, in_brief
 from routing_moe.analysis.ablation import Bench, NothingToSwitchOff
-from routing_moe.analysis.ablation_job import AblationJob
+from routing_moe.analysis.ablation_job import AblationJob, on_main
 from routing_moe.analysis.ablation_plan import (
     AblationInputs,
     AblationSettings,
@@ -91,19 +90,6 @@ def run(settings: AblationSettings, inputs: AblationInputs, job: AblationJob, pl
         return
     job.run(plan.sets)
     on_main(accelerator, lambda: print(write_results(job, plan, settings, inputs)))
-
-
-def on_main(accelerator: Accelerator, act: Callable[[], object]) -> None:
-    """Does something in the main process; what is wrong there is raised in all, so that none waits for it."""
-    faults = None
-    try:
-        if accelerator.is_main_process:
-            act()
-    except InputError as error:
-        faults = error.faults
-    (faults,) = broadcast_object_list([faults])
-    if faults:
-        raise InputError(faults)
 
 
 def load_bench(settings: AblationSettings, inputs: AblationInputs, accelerator: Accelerator) -> Bench:
