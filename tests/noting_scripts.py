@@ -24,9 +24,11 @@ class Scripts:
         for package in ("dataloader", "routing_moe", "task"):
             (folder / package).symlink_to(ROOT / package)
 
-    def run(self, script: str, *arguments: str, really: bool = False, failing="none", **variables: str):
-        """(exit code, commands given to Python, what was told); really: they are run, but for `failing`."""
-        otherwise = f'exec {sys.executable} "$@"' if really else ""
+    def run(self, script: str, *arguments: str, really: bool | str = False, failing="none", **variables: str):
+        """(exit code, commands given to Python, what was told); really: they are run, but for `failing`; a
+        text: those with it are."""
+        which = really if isinstance(really, str) else ""
+        otherwise = f'case "$*" in *{which}*) exec {sys.executable} "$@" ;; esac' if really else ""
         names = dict(folder=self.folder, python=sys.executable, failing=failing, otherwise=otherwise)
         text = NOTING
         for name, value in names.items():

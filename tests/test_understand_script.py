@@ -37,7 +37,7 @@ def test_a_wrong_flag_stops_it(scripts):
     place = write_place(scripts.folder / "made", runs=("run",))
     (place.folder / "run/best/model.safetensors").write_text("")
     code, calls, told = scripts.run(
-        "understand.sh", str(place.folder / "run"), really=True, ABLATE_FLAGS="--featurs all"
+        "understand.sh", str(place.folder / "run"), really="cli.ablate", ABLATE_FLAGS="--featurs all"
     )
     assert code == 2
     assert "did you mean '--features'" in told
