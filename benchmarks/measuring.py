@@ -26,6 +26,7 @@ from transformers.utils import logging as library_logging
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.run_state import describe_run
 from routing_moe.selection import random_one_hot
+from routing_moe.upcycling import share_tensors
 from task.skill_gym import TINY_BART
 
 # Those of facebook/bart-base and facebook/bart-large. "half": 16 experts train in 8 GB and what activations
@@ -116,8 +117,7 @@ def with_one_expert(plain: BartForConditionalGeneration, model_size: str):
     model = unfilled_model(model_size, 1, "meta")
     tensors = plain.state_dict(keep_vars=True).items()
     state = {re.sub(r"(\.layers\.\d+)\.", r"\1.experts.0.", name): tensor for name, tensor in tensors}
-    model.load_state_dict(state, assign=True)
-    model.tie_weights()
+    share_tensors(model, state)
     return model.train(plain.training)
 
 

@@ -174,10 +174,22 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
             weights = layer.experts[choices[layer.row]].state_dict(keep_vars=True)
         side, i = _side_and_index(model.config, layer.row)
         state |= {f"model.{side}.layers.{i}.{name}": tensor for name, tensor in weights.items()}
-    bart.load_state_dict(state, assign=True)
-    bart.tie_weights()
+    share_tensors(bart, state)
     bart.generation_config = model.generation_config
     return bart.train(model.training)
+
+
+def share_tensors(meta_model, state: dict[str, Tensor]) -> None:
+    """Fill a model that was built on the meta device with the tensors of `state` themselves, not copies.
+
+    The tensors keep their `requires_grad`: torch would put the meta model's on them, and so on the model that
+    they are shared with.
+    """
+    trained = {name: tensor.requires_grad for name, tensor in state.items()}
+    meta_model.load_state_dict(state, assign=True)
+    for name, tensor in state.items():
+        tensor.requires_grad_(trained[name])
+    meta_model.tie_weights()
 
 
 def _plain_config(model) -> BartConfig:

@@ -165,6 +165,16 @@ def test_a_configuration_is_the_same_alone_and_after_others_in_any_order(grids, 
         }
 
 
+def test_frozen_embeddings_leave_no_trace_of_earlier_configurations(grids):
+    settings = grids.settings("frozen_order", freeze_embeds=True, **QUICK | dict(samples="all"))
+    configurations = settings.configurations()
+    alone = {c: Workbench(settings, None).run(c) for c in configurations}
+    for order in (configurations, configurations[::-1], configurations * 2):
+        bench = Workbench(settings, None)
+        for configuration in order:
+            assert bench.run(configuration) == alone[configuration]
+
+
 def test_the_best_model_of_a_sample_is_a_plain_bart_with_the_score_that_was_told(grids, finished_grid):
     for sample in SAMPLES:
         folder = finished_grid / f"models/{sample}_best"

@@ -199,6 +199,16 @@ def test_an_assembled_bart_shares_its_tensors_and_exports_without_this_package(m
     assert torch.equal(exported.generate(**inputs, num_beams=4), bart.generate(**inputs, num_beams=4))
 
 
+def test_sharing_tensors_with_a_plain_bart_leaves_frozen_ones_frozen(make_model):
+    model = make_model()
+    model.model.shared.weight.requires_grad_(False)
+    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    bart = model.to_bart(one_hot_routes(CHOICES_BL[0], 3))
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == before
+    trained = {name for name, parameter in bart.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in bart.named_parameters()} - {"model.shared.weight"}
+
+
 # ---- saving, loading, names
 
 
