@@ -70,6 +70,10 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         super()._init_weights(module)
         if isinstance(module, TaskVectors):
             init.normal_(module.weight, mean=0.0, std=1.0)
+        elif isinstance(module, nn.RNNBase):  # as torch does; the library has rules of its own for LSTMs
+            bound = module.hidden_size**-0.5
+            for parameter in module.parameters():
+                init.uniform_(parameter, -bound, bound)
 
     # ---- routes
 

@@ -7,6 +7,7 @@ from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
 from routing_moe.modeling import CACHE_ARGUMENT
+from routing_moe.routers import ROUTERS
 
 CHOICES_BL = torch.tensor([[0, 1, 2, 0], [2, 1, 0, 1], [1, 1, 1, 1], [0, 2, 2, 2]])
 
@@ -239,6 +240,33 @@ def test_routes_of_tasks_are_noise_free_unless_asked(make_model):
     assert model.routes_for(["a"]).unique().tolist() == [0.0, 1.0]
     with pytest.raises(KeyError, match="no task vector for zz"):
         model.routes_for(["zz"])
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_routers_start_as_the_published_ones(router):
+    """Linear and embedding weights from N(0, 0.02), biases 0; recurrent weights and biases as torch draws
+    them, uniform within 1 / sqrt(H); attention's in-projection uniform after Glorot."""
+    H = 64
+    config = RoutingBartConfig(
+        **{k: v for k, v in tiny_bart_config().to_dict().items() if k != "model_type"},
+        task_names=["a"], router_nn_type=router, router_input_dim=32, router_hidden_dim=H,
+    )  # fmt: skip
+    mixture = RoutingBartForConditionalGeneration(config).router
+    for path, module in mixture.named_modules():
+        for name, parameter in module.named_parameters(path, recurse=False):
+            spread, largest = parameter.std().item(), parameter.abs().max().item()
+            if isinstance(module, torch.nn.RNNBase):
+                assert spread == pytest.approx(H**-0.5 / 3**0.5, rel=0.15), name
+                assert 0.9 * H**-0.5 < largest <= H**-0.5, name
+            elif name.endswith("in_proj_weight"):
+                bound = (6 / (4 * parameter.shape[1])) ** 0.5
+                assert 0.9 * bound < largest <= bound, name
+            elif isinstance(module, torch.nn.LayerNorm):
+                assert parameter.unique().tolist() == [1.0 if name.endswith("weight") else 0.0], name
+            elif parameter.ndim > 1:
+                assert spread == pytest.approx(0.02, rel=0.3), name
+            else:
+                assert largest == 0.0, name
 
 
 def test_task_vectors_start_as_standard_normal_and_routes_almost_uniform():
