@@ -20,7 +20,7 @@ from routing_moe.evaluation import (
     texts_and_scores,
 )
 from routing_moe.results import ScoresFile, constant_scores, write_predictions
-from routing_moe.run_state import describe_run, write_text
+from routing_moe.run_state import describe_run, load_progress, write_text
 from routing_moe.settings import Settings
 from routing_moe.start_checks import trained_on
 from routing_moe.starting import checkpoint_to_start_from, load_start
@@ -40,6 +40,9 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
     if settings.predict_temperature is not None:
         model.config.router_temperature = settings.predict_temperature
     checkpoint = checkpoint_to_start_from(settings)
+    selected = {k: v for k, v in load_progress(checkpoint).items() if k in ("step", "temperature")}
+    if selected:
+        log.info("%s was saved at %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
     routes = give_vectors(settings, inputs, tasks, model, tokenizer, accelerator)
     # The scores of another run's checkpoint are this run's: that folder is not ours to write into.
     run = Path(settings.output_dir)
@@ -53,6 +56,7 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
             scores["constant"] = constant_scores(files, inputs.train_gym, inputs.predict_gym)
             if routes:
                 scores["route"] = scores["task_prefix"].map(routes)
+            scores = scores.assign(**selected)
             written = ScoresFile(part, settings.predict_split, checkpoint.name, settings.prefix)
             predicted = run / checkpoint.name / "predictions"
             write_predictions(predicted, settings.prefix, files, *texts_and_scores(answers))

@@ -8,6 +8,7 @@ good one. Files named *.partial and *.previous are traces of such a kill; `find_
 
 import contextlib
 import io
+import json
 import os
 import platform
 import shlex
@@ -28,6 +29,7 @@ from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 
 STATE_FILE = "training_state.pt"
+PROGRESS_FILE = "checkpoint.json"  # where in its run a checkpoint was saved: step, temperature, dev score
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
 
 
@@ -120,13 +122,37 @@ def find_checkpoint(path: str | Path) -> Path | None:
     return path if (path / "config.json").is_file() else None
 
 
-def save_checkpoint(model, tokenizer, path: str | Path, training_state: dict | None = None) -> None:
-    """Write weights, config, tokenizer and task vectors; with a training state, what resuming needs."""
+def save_checkpoint(
+    model,
+    tokenizer,
+    path: str | Path,
+    training_state: dict | None = None,
+    progress: dict | None = None,
+    keep: dict[str, bytes] | None = None,
+) -> None:
+    """Write weights, config, tokenizer and task vectors.
+
+    training_state: what resuming needs. progress: where in its run the checkpoint is, for `load_progress`.
+    keep: {name: content} of further files of the folder.
+    """
     with replacing_directory(path) as folder:
+        for name, content in (keep or {}).items():
+            (folder / name).write_bytes(content)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        if progress is not None:
+            write_text(folder / PROGRESS_FILE, json.dumps(progress, indent=1))
         if training_state is not None:
             torch.save(training_state, folder / STATE_FILE)
+
+
+def load_progress(checkpoint: str | Path) -> dict:
+    """{step, temperature, dev_performance} of a checkpoint, those that are known.
+
+    {} for one that was saved outside of training, or by an earlier version. Raises InputError.
+    """
+    path = Path(checkpoint) / PROGRESS_FILE
+    return load_json_object(path, "the progress of a checkpoint") if path.is_file() else {}
 
 
 def load_training_state(path: str | Path) -> dict:

@@ -35,6 +35,8 @@ class Recipe:
         return self.train_batch_size * self.gradient_accumulation_steps
 
 
+SELECTIONS = ("final_temperature", "all")  # which evaluations may become the best checkpoint
+
 # Settings that may differ when a run is resumed: they change neither a training step nor what it writes.
 FREE_ON_RESUME = {
     "output_dir",
@@ -121,6 +123,7 @@ class Settings:
     mixed_precision: str | None
     eval_period: int
     no_eval_until: int
+    select_best: str | None
     save_period: int
     checkpoint_period: int
     log_with: str
@@ -151,6 +154,17 @@ class Settings:
     @property
     def trains_task_vectors(self) -> bool:
         return self.task_model_lr != 0 and not self.freeze_task_model
+
+    @property
+    def selects_at_final_temperature(self) -> bool:
+        """Whether only evaluations at the temperature that the run ends at may become the best checkpoint.
+
+        With a frozen router (the second stage) an early temperature gives near-average routes: other routes
+        than those that the run is trained for.
+        """
+        if self.select_best is not None:
+            return self.select_best == "final_temperature"
+        return self.route_source is None and not self.trains_router
 
     @property
     def step_size(self) -> int:

@@ -26,7 +26,6 @@ from routing_moe.evaluation import (
 )
 from routing_moe.run_state import (
     load_training_state,
-    replacing_directory,
     save_checkpoint,
     write_text,
 )
@@ -140,24 +139,43 @@ class Training:
         loss, tokens = self.state["since_eval"]
         self.state["history"].append([step, loss / max(tokens, 1), dev_loss, score])
         self.state["since_eval"] = [0.0, 0]
-        is_best = score > self.state["best_score"]
-        self.state["best_score"] = max(score, self.state["best_score"])
+        may_be_best = self._may_be_best()
+        is_best = may_be_best and score > self.state["best_score"]
+        if is_best:
+            self.state["best_score"] = score
         if self.accelerator.is_main_process:
             folder = self.folder / f"{step}-steps"
             folder.mkdir(exist_ok=True)
             write_text(folder / "dev_results.csv", scores.to_csv())
             self._write_routes(folder)
             if is_best:
-                save_checkpoint(self.model, self.tokenizer, self.folder / "best")
+                save_checkpoint(
+                    self.model, self.tokenizer, self.folder / "best", progress=self._progress(score)
+                )
             columns = ["steps", "train_loss", "dev_loss", "dev_performance"]
             history = pd.DataFrame(self.state["history"], columns=columns)
             write_text(self.folder / "losses.csv", history.to_csv())
         train_loss = self.state["history"][-1][1]
         log.info(
             "step %d: train loss %.4f, dev loss %.4f, mean dev score %.4f%s",
-            step, train_loss, dev_loss, score, " (best so far, saved)" if is_best else "",
+            step, train_loss, dev_loss, score,
+            " (best so far, saved)" if is_best else "" if may_be_best else " (not at the final temperature)",
         )  # fmt: skip
         self.accelerator.wait_for_everyone()
+
+    def _may_be_best(self) -> bool:
+        """Whether the current step's evaluation may become `best/`."""
+        if not (self.model.config.has_router and self.settings.selects_at_final_temperature):
+            return True
+        now, end = self.state["step"], self.total_steps
+        return self.stepper.temperature(now) == self.stepper.temperature(end)
+
+    def _progress(self, dev_performance: float | None = None) -> dict:
+        """Where in the run a checkpoint of now is; without a router there is no temperature."""
+        progress = {"step": self.state["step"]}
+        if self.model.config.has_router:
+            progress["temperature"] = self.model.config.router_temperature
+        return progress | ({} if dev_performance is None else {"dev_performance": dev_performance})
 
     @torch.no_grad()
     def _write_routes(self, folder: Path) -> None:
@@ -190,7 +208,7 @@ class Training:
             state = self.state | {"optimizer": self.stepper.optimizer.state_dict()}
             if self.accelerator.scaler is not None:
                 state["scaler"] = self.accelerator.scaler.state_dict()
-            save_checkpoint(self.model, self.tokenizer, self.folder / "last", state)
+            save_checkpoint(self.model, self.tokenizer, self.folder / "last", state, self._progress())
         self.accelerator.wait_for_everyone()
 
     def _keep_checkpoint(self) -> None:
@@ -198,11 +216,7 @@ class Training:
         if self.accelerator.is_main_process:
             place = self.folder / f"{self.state['step']}-steps"
             results = {path.name: path.read_bytes() for path in place.glob("*") if path.is_file()}
-            with replacing_directory(place) as folder:
-                for name, content in results.items():
-                    (folder / name).write_bytes(content)
-                self.model.save_pretrained(folder)
-                self.tokenizer.save_pretrained(folder)
+            save_checkpoint(self.model, self.tokenizer, place, progress=self._progress(), keep=results)
         self.accelerator.wait_for_everyone()
 
     def load_state(self, checkpoint: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_runs import ROOT, assert_equal, flags, weights
 
+from routing_moe.analysis.route_data import best_step
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.train import main as train
 from routing_moe.run_state import load_run_settings
@@ -71,6 +72,43 @@ def test_stage_2_keeps_the_routes_bit_for_bit_and_moves_the_experts(two_stages):
     assert experts
     # Keys' biases do not reach the output: attention is the same for all of them.
     assert {name for name in experts if "k_proj.bias" not in name} <= moved
+
+
+def scripted_stage_2(two_stages, originals, name: str, monkeypatch, **changed) -> Path:
+    """Stage 2 of four steps with an evaluation at each; scores fall, the last two are at temperature 1."""
+    scores = iter([0.9, 0.8, 0.7, 0.6])
+    monkeypatch.setattr("routing_moe.training.mean_score", lambda _: next(scores))
+    monkeypatch.setattr("routing_moe.training.plot_routes", lambda *args, **kwargs: Path(args[3]).touch())
+    out = two_stages / name
+    shutil.copytree(two_stages / "run/init", out / "init")
+    chosen = STAGE_2 | dict(total_steps=4, anneal_rate=2, eval_period=1) | changed
+    assert train(flags(originals.gym, originals.bart, out, **chosen)) == 0
+    return out
+
+
+def test_stage_2_selects_its_checkpoint_at_the_final_temperature(two_stages, originals, monkeypatch):
+    out = scripted_stage_2(two_stages, originals, "selected", monkeypatch)
+    selected = {"step": 3, "temperature": 1, "dev_performance": 0.7}
+    assert json.loads((out / "best/checkpoint.json").read_text()) == selected
+    assert best_step(out, [1, 2, 3, 4]) == 3
+    log = (out / "log.txt").read_text()
+    assert "step 1: " in log
+    assert log.count("(not at the final temperature)") == 2
+    assert "best mean dev score 0.7000" in log
+
+
+def test_all_evaluations_of_stage_2_count_if_asked_for(two_stages, originals, monkeypatch):
+    out = scripted_stage_2(two_stages, originals, "all", monkeypatch, select_best="all")
+    assert json.loads((out / "best/checkpoint.json").read_text())["step"] == 1
+
+
+def test_scores_name_step_and_temperature_of_their_checkpoint(two_stages, originals):
+    chosen = STAGE_2 | dict(do_train=None, do_predict=True, checkpoint_name="best")
+    assert train(flags(originals.gym, originals.bart, two_stages / "run", **chosen)) == 0
+    for part in ("dev", "test"):
+        scores = pd.read_csv(two_stages / f"run/best/eval-{part}-performance.csv")
+        assert scores["step"].unique().tolist() == [20]
+        assert scores["temperature"].unique().tolist() == [1.0]
 
 
 def test_stage_2_goes_from_the_average_of_experts_to_the_learned_routes(two_stages):

@@ -18,6 +18,7 @@ import pandas as pd
 
 from dataloader.errors import InputError, did_you_mean, in_brief, in_short
 from dataloader.jsonfile import load_json_object
+from routing_moe.run_state import load_progress
 
 # "soft": the softmax at the temperature of the step; "soft_t1": at temperature 1; "chosen": one-hot, the
 # heaviest expert of each layer, along which straight-through runs are evaluated.
@@ -125,7 +126,9 @@ def evaluated_steps(run: Path) -> list[int]:
 
 
 def best_step(run: Path, steps: Sequence[int]) -> int:
-    """That of the best dev score, the earliest of several; the last one if there are no scores."""
+    """The step of `best/`, else that of the best dev score (the first of equals), else the last one."""
+    if (saved := load_progress(run / "best").get("step")) in steps:
+        return saved
     path = run / "losses.csv"
     if not path.is_file():
         return steps[-1]

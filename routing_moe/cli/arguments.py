@@ -11,7 +11,7 @@ from routing_moe.routed_layer import EXPERT_MIXINGS
 from routing_moe.routers import ROUTERS
 from routing_moe.run_state import load_run_settings
 from routing_moe.selection import ROUTER_MODES
-from routing_moe.settings import Settings
+from routing_moe.settings import SELECTIONS, Settings
 from routing_moe.starting import ARCHITECTURE_DEFAULTS as ARCHITECTURE
 from routing_moe.unseen_tasks import FOUND_BY_RULE
 
@@ -166,6 +166,7 @@ def add_running(group) -> None:
     add("--resume", action="store_true", help="continue the run in --output_dir, or begin it if nothing was saved yet")
     add("--eval_period", type=int, default=150, help="steps between evaluations (default: 150)")
     add("--no_eval_until", type=int, default=0, help="no evaluation before this step (default: 0)")
+    add("--select_best", choices=SELECTIONS, default=None, help="which evaluations may become the best checkpoint: those at the temperature that the run ends at, or all (default: final_temperature with --router_lr 0, as in the second stage, else all)")
     add("--checkpoint_period", type=int, default=0, help="steps between writes of last/, from which --resume continues (default: 0, at every evaluation)")
     add("--save_period", type=int, default=10_000_000_000, help="steps between checkpoints that are kept as <step>-steps/ (default: never)")
     add("--log_with", choices=("csv", "tensorboard", "wandb"), default="csv", help="curves: always curves.csv, plus one of accelerate's trackers (default: csv)")
