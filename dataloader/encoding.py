@@ -1,4 +1,4 @@
-"""Examples to token ids: " [task] input" for the encoder, " answer" for the decoder.
+"""Examples to token ids: " [task_name] input" for the encoder, " answer" for the decoder.
 
 Token ids are kept ragged, one flat int32 array and the offsets into it: a gym of 100 000 examples of 100
 tokens takes 40 MB. Padding is added per batch, to the longest text of that batch.
@@ -19,6 +19,7 @@ from dataloader.gym import Example
 
 IGNORED_LABEL = -100  # the label value that torch's and transformers' losses leave out
 TEXTS_PER_CALL = 4096  # bounds the Python lists that the tokenizer returns
+HIDDEN_NAME = "task"  # stands for every task's name where names are hidden
 PROGRESS_FROM = 20_000  # texts; fewer are done before a progress bar could be read
 
 
@@ -30,6 +31,7 @@ class TextFormat:
     max_output_length: int = 64
     do_lowercase: bool = False
     append_another_bos: bool = False
+    hide_task_names: bool = False
 
     def __post_init__(self):
         shortest = 3 if self.append_another_bos else 2
@@ -43,7 +45,7 @@ class TextFormat:
 
     def source(self, example: Example) -> str:
         """The encoder's text; the leading space is part of the format."""
-        text = f" [{example.task}] {example.input}"
+        text = f" [{HIDDEN_NAME if self.hide_task_names else example.task}] {example.input}"
         return text.lower() if self.do_lowercase else text
 
     def targets(self, example: Example) -> list[str]:

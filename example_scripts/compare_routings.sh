@@ -7,19 +7,22 @@
 #   VARIANTS       which (all, below)            SEEDS  of each ("42 43 44")
 #   JOBS           runs side by side (1)         BASELINE  of the differences (multitask, where it is there)
 #   MIXTURE_FLAGS  flags for every variant with several experts ("--num_experts 4")
+#   INIT_EPS       standard deviation of the noise on each expert's weights (1e-2). Near-equal copies get near-equal
+#                  gradients and stay copies, unless the BART has dropout: the comparison prints how far they diverged
 # Further flags of `python -m routing_moe.cli.train` go to every run. Called again, it leaves finished runs as
 # they are and continues the others.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-ALL="multitask average random task_random softmax gumbel straight_through top_k merged_parameters two_stage"
+ALL="multitask multitask_no_names average random task_random softmax gumbel straight_through top_k merged_parameters two_stage"
 VARIANTS=${VARIANTS:-$ALL} SEEDS=${SEEDS:-42 43 44} JOBS=${JOBS:-1}
-export OUTPUT_DIR=${OUTPUT_DIR:-models/compare_routings} MIXTURE_FLAGS=${MIXTURE_FLAGS:-}
+export OUTPUT_DIR=${OUTPUT_DIR:-models/compare_routings} MIXTURE_FLAGS=${MIXTURE_FLAGS:-} INIT_EPS=${INIT_EPS:-1e-2}
 
 # The script that trains a variant, and its flags.
 script_of() {
     case $1 in
         multitask) echo train_multitask_bart.sh ;;
+        multitask_no_names) echo train_multitask_bart.sh --hide_task_names ;;
         average) echo train_avg_routing.sh ;;
         random) echo train_random_routing.sh ;;
         task_random) echo train_task_random_routing.sh ;;
@@ -44,8 +47,9 @@ train_one() {
         return
     fi
     case $variant in
-        multitask | two_stage) ;; # one expert; as many as stage 1 has
-        *) set -- $MIXTURE_FLAGS "$@" ;;
+        multitask*) ;; # one expert
+        two_stage) ;;  # as many as stage 1 has; INIT_EPS reaches its merge
+        *) set -- --init_eps "$INIT_EPS" $MIXTURE_FLAGS "$@" ;;
     esac
     mkdir -p "$OUTPUT_DIR/$variant"
     start=$SECONDS
@@ -106,8 +110,8 @@ for flag in "$@"; do
     case ${flag%%=*} in
         --total_steps) faults+=("$flag: is not for all runs; set TOTAL_STEPS") ;;
         --avg_routing | --random_routing | --task_level_random_routing | --router_mode | --router_top_k | \
-            --expert_mixing | --num_experts | --seed | --output_dir | --prefix | --predict_split)
-            faults+=("$flag: is not for all runs; the variants set it themselves (see VARIANTS, SEEDS, MIXTURE_FLAGS)") ;;
+            --expert_mixing | --num_experts | --init_eps | --hide_task_names | --seed | --output_dir | --prefix | --predict_split)
+            faults+=("$flag: is not for all runs; the variants set it themselves (see VARIANTS, SEEDS, MIXTURE_FLAGS, INIT_EPS)") ;;
     esac
 done
 if [ ${#faults[@]} -gt 0 ]; then

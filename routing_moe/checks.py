@@ -101,6 +101,7 @@ def check_inputs(settings: Settings, given: set[str] = frozenset()) -> Inputs:
         settings.max_output_length,
         settings.do_lowercase,
         settings.append_another_bos,
+        settings.hide_task_names,
     )
     train_gym = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
     predict_gym = train_gym

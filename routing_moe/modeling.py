@@ -333,6 +333,16 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         """The expert regularisation term: `RoutedLayer.expert_distance` summed over routed layers."""
         return sum(layer.expert_distance() for layer in self.routed_layers())
 
+    @torch.no_grad()
+    def relative_expert_distance(self) -> float | None:
+        """How far the experts have diverged: `RoutedLayer.relative_expert_distance`, mean over routed layers.
+
+        0: all experts of a layer are equal; about 1.4: as far apart as independent random weights. None
+        without a layer of several experts.
+        """
+        found = [layer.relative_expert_distance() for layer in self.routed_layers() if len(layer.experts) > 1]
+        return sum(found) / len(found) if found else None
+
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
         """As transformers does, plus task names and vectors, if it has any, in the interchange format."""
         super().save_pretrained(save_directory, **kwargs)

@@ -12,11 +12,13 @@ runs whose parameters are the sum over e of route[b, l, e] * parameters_e. A rou
 batch merges once for each of its distinct routes. For one-hot routes it is the same as mixing outputs.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import parameters_to_vector
 
 EXPERT_MIXINGS = ("outputs", "parameters")
 
@@ -156,6 +158,15 @@ class RoutedLayer(nn.Module):
             for p, q in zip(self.experts[a].parameters(), self.experts[b].parameters(), strict=True):
                 total = total + torch.linalg.vector_norm(p - q)
         return total / max(len(pairs), 1)
+
+    def relative_expert_distance(self) -> float:
+        """Mean over pairs of experts of |p - q| / sqrt((|p|^2 + |q|^2) / 2), of their parameters p, q."""
+        vectors = [parameters_to_vector(expert.parameters()) for expert in self.experts]
+        pairs = [
+            torch.dist(p, q) / ((p.square().sum() + q.square().sum()) / 2).sqrt()
+            for p, q in itertools.combinations(vectors, 2)
+        ]
+        return float(sum(pairs) / len(pairs))
 
 
 def _of_examples(examples: Tensor | None, hidden_BSD: Tensor, args, kwargs) -> tuple[tuple, dict]:

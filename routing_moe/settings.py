@@ -103,6 +103,7 @@ class Settings:
     max_output_length: int
     do_lowercase: bool
     append_another_bos: bool
+    hide_task_names: bool
     scoring: str
     num_beams: int
     no_repeat_ngram_size: int | None

@@ -171,11 +171,15 @@ class Training:
         return self.stepper.temperature(now) == self.stepper.temperature(end)
 
     def _progress(self, dev_performance: float | None = None) -> dict:
-        """Where in the run a checkpoint of now is; without a router there is no temperature."""
+        """Step, temperature (with a router), dev score (if evaluated) and distance of the experts by now."""
         progress = {"step": self.state["step"]}
         if self.model.config.has_router:
             progress["temperature"] = self.model.config.router_temperature
-        return progress | ({} if dev_performance is None else {"dev_performance": dev_performance})
+        if dev_performance is not None:
+            progress["dev_performance"] = dev_performance
+        if (distance := self.model.relative_expert_distance()) is not None:
+            progress["expert_distance"] = distance
+        return progress
 
     @torch.no_grad()
     def _write_routes(self, folder: Path) -> None:
@@ -272,6 +276,8 @@ class Training:
             log.info("resuming after step %d", self.state["step"])
 
     def _summarise(self, seconds: float, steps: int) -> None:
+        if (distance := self.model.relative_expert_distance()) is not None:
+            log.info("relative distance of the experts at the end: %.3g", distance)
         if steps:
             log.info(
                 "trained %d steps in %.1f s (%.3f s per step, evaluations not counted); peak memory %.2f GB; "

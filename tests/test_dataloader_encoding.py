@@ -42,6 +42,13 @@ def test_the_texts_are_task_name_and_input_and_answers_with_leading_spaces(token
     assert encoded.task_ids_N.tolist() == [5]
 
 
+def test_hidden_names_leave_one_constant_word_in_their_place(tokenizer):
+    texts = [example("Ab c", "Yes", task=task) for task in ("t", "u")]
+    encoded = encode(texts, tokenizer, TextFormat(hide_task_names=True), IDS)
+    assert [text_of(tokenizer, encoded.sources[i]) for i in (0, 1)] == ["<s> [task] Ab c</s>"] * 2
+    assert encoded.task_ids_N.tolist() == [3, 5]
+
+
 def test_lowercase_reaches_inputs_and_outputs(tokenizer):
     encoded = encode([example("Ab C", "YES")], tokenizer, TextFormat(do_lowercase=True), IDS)
     assert text_of(tokenizer, encoded.sources[0]) == "<s> [t] ab c</s>"

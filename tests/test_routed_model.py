@@ -313,15 +313,23 @@ def test_missing_or_misshapen_routes_are_refused(make_model, batch):
         select_routes(torch.zeros(1, 1, 2), "softmax", 0.0)
 
 
-def test_expert_distance_is_the_mean_over_pairs_and_trains(make_model):
+def test_distances_of_experts_are_means_over_pairs_and_one_of_them_trains(make_model):
     model = make_model()
     layer = model.routed_layers()[0]
     a, b, c = ([p.detach() for p in expert.parameters()] for expert in layer.experts)
     by_hand = sum((p - q).norm() for x, y in ((a, b), (a, c), (b, c)) for p, q in zip(x, y, strict=True)) / 3
     torch.testing.assert_close(layer.expert_distance(), by_hand)
+    p, q = (torch.cat([parameter.flatten() for parameter in own]) for own in (a, b))
+    two = make_model(num_experts=2)
+    for expert, own in zip(two.routed_layers()[0].experts, (a, b), strict=True):
+        expert.load_state_dict(dict(zip(expert.state_dict(), own, strict=True)))
+    relative = (p - q).norm() / ((p.square().sum() + q.square().sum()) / 2).sqrt()
+    assert two.routed_layers()[0].relative_expert_distance() == pytest.approx(float(relative))
     equal = RoutingBartForConditionalGeneration.from_bart(
         BartForConditionalGeneration(tiny_bart_config()), 3, init_eps=0.0
     )
+    assert equal.relative_expert_distance() == 0.0
+    assert make_model(num_experts=1).relative_expert_distance() is None
     equal.expert_distance().backward()
     gradients = [p.grad for p in equal.routed_layers()[0].parameters()]
     assert all(torch.isfinite(g).all() for g in gradients)

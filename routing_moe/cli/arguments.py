@@ -26,6 +26,7 @@ AS_TRAINED = (
     "max_output_length",
     "do_lowercase",
     "append_another_bos",
+    "hide_task_names",
     "scoring",
     "num_beams",
     "no_repeat_ngram_size",
@@ -133,6 +134,7 @@ def add_texts(group) -> None:
     add("--max_output_length", type=int, default=64, help="tokens of an output, special ones included (default: 64)")
     add("--do_lowercase", action="store_true", help="lowercase inputs and outputs, gold answers included")
     add("--append_another_bos", action="store_true", help="put a second <s> before inputs and outputs")
+    add("--hide_task_names", action="store_true", help="begin every input with [task] in place of the task's name: only the route, if there is one, identifies the task")
     add("--scoring", choices=SCORINGS, default="generate", help="how dev and test answers are made. rank: the likeliest of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated (default: generate)")
     add("--num_beams", type=int, default=4, help="beams of generation (default: 4)")
     add("--no_repeat_ngram_size", type=int, default=None, help="generate no n-gram of this size twice; 0: no such rule (default: as the model's generation settings say; facebook/bart-base's say 3)")

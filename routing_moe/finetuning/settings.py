@@ -79,6 +79,7 @@ class FinetuneSettings:
     max_output_length: int
     do_lowercase: bool
     append_another_bos: bool
+    hide_task_names: bool
     num_beams: int
     no_repeat_ngram_size: int | None
     generate_from_bos: bool

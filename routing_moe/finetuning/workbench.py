@@ -68,6 +68,7 @@ class Workbench:
             settings.max_output_length,
             settings.do_lowercase,
             settings.append_another_bos,
+            settings.hide_task_names,
         )
         self._files: dict[tuple[str, str], TaskFile] = {}
         self._model = self._at_start = None
