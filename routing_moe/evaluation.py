@@ -365,8 +365,8 @@ def loss_per_token(model, files: list[TaskFile], decoding: Decoding, accelerator
                 totals_F2[i] += torch.tensor([float(loss), tokens], dtype=torch.float64)
     if accelerator.num_processes > 1:
         totals_F2 = accelerator.reduce(totals_F2.to(accelerator.device), reduction="sum").cpu()
-    loss, tokens = totals_F2.sum(dim=0).tolist()
-    return loss / tokens
+    loss, tokens = totals_F2.sum(dim=0)
+    return float(loss / tokens)
 
 
 # ---- which process has which files
