@@ -33,9 +33,18 @@ FORK = multiprocessing.get_context("fork")  # a process of its own that need not
 # ---- collectives
 
 
+def group_of_two(rank: int) -> dict[str, str]:
+    """The environment of one of two processes; without a number of threads accelerate would set it."""
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
+    return {name: str(number) for name, number in numbers.items()} | {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "29500",  # of no use to a group that meets in a file
+    }
+
+
 def as_one_of_two(rank: int, folder: Path, function) -> None:
     """`function()` as a process of a group of two under NCCL's rules; its result, or traceback, in a file."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= group_of_two(rank)
     AcceleratorState._reset_state(reset_partial_state=True)
     store = f"file://{folder}/store"
     torch.distributed.init_process_group(
@@ -219,8 +228,8 @@ def test_a_process_waits_for_the_others_as_long_as_an_evaluation_may_take(monkey
     def begin(**named):
         raise Begun(named["timeout"])
 
-    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost"}.items():
-        monkeypatch.setenv(name, str(value))
+    for name, value in group_of_two(0).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.distributed, "init_process_group", begin)
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(Begun) as begun:
