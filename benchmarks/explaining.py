@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from accelerate import Accelerator
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -49,6 +48,7 @@ from routing_moe.analysis.report_data import ReportOptions, report_data
 from routing_moe.analysis.route_data import History, layer_names
 from routing_moe.analysis.runs import ExplainedRun
 from routing_moe.analysis.stability import stability
+from routing_moe.devices import make_accelerator
 from routing_moe.evaluation import Decoding, load_task_files, predict
 from task.skill_gym import TINY_BART
 from task.skill_gym.tasks import metric_table
@@ -152,7 +152,9 @@ def answering(folder: Path, settings: Settings) -> dict[str, Callable[[], object
     texts = TextFormat(max_input_length=128, max_output_length=32)
     ids = {name: row for row, name in enumerate(tasks)}
     files = load_task_files(Gym(gym), tasks, "dev", settings.samples, tokenizer, texts, ids)
-    bench = Bench(model, tokenizer, files, texts, Decoding(num_beams=1, max_output_length=32), Accelerator())
+    bench = Bench(
+        model, tokenizer, files, texts, Decoding(num_beams=1, max_output_length=32), make_accelerator()
+    )
     return {
         "answers": lambda: bench.scores(bench.routes()),
         "answers_by_task": lambda: predict(model, tokenizer, files, bench.decoding, bench.accelerator),

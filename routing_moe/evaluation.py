@@ -20,6 +20,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
+from dataloader.batching import assign_to_ranks
 from dataloader.encoding import EncodedExamples, EncodedOptions, TextFormat, encode, encode_options
 from dataloader.errors import in_short
 from dataloader.gym import Example, Gym, evenly_spread
@@ -188,7 +189,7 @@ def answer(
     if decoding.scoring == "rank" and not any(file.options for file in files):
         raise ValueError('no file has options to rank; load_task_files adds them with scoring="rank"')
     model.eval()
-    own = list(range(len(files)))[accelerator.process_index :: accelerator.num_processes]
+    own = own_share([answering_cost(file, decoding) for file in files], accelerator)
     quiet = not accelerator.is_local_main_process or len(own) == 1
     progress = tqdm(own, desc="predicting", unit="task", leave=False, disable=quiet)
     done = [(i, predict_file(model, tokenizer, files[i], decoding, accelerator)) for i in progress]
@@ -350,17 +351,43 @@ def generation_limits(config, decoding: Decoding) -> dict:
 def loss_per_token(model, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator) -> float:
     """Mean label-smoothed loss (nats per target token) over the files' examples, and over draws of routes."""
     model.eval()
-    totals = torch.zeros(2, dtype=torch.float64)  # loss, tokens
-    own = files[accelerator.process_index :: accelerator.num_processes]
-    for file in tqdm(
-        own, desc="dev loss", unit="task", leave=False, disable=not accelerator.is_local_main_process
-    ):
-        for routes in routes_of_file(model, file, decoding):
-            for chosen, batch in batches_of_file(model, file, decoding.batch_size):
+    lengths = [file.encoded.source_lengths_N.sum() + file.encoded.target_lengths_N.sum() for file in files]
+    own = own_share(lengths, accelerator)
+    # A row of loss and tokens for each file, so that sums do not depend on which process has which file.
+    totals_F2 = torch.zeros(len(files), 2, dtype=torch.float64)
+    quiet = not accelerator.is_local_main_process
+    for i in tqdm(own, desc="dev loss", unit="task", leave=False, disable=quiet):
+        for routes in routes_of_file(model, files[i], decoding):
+            for chosen, batch in batches_of_file(model, files[i], decoding.batch_size):
                 tokens = int((batch["labels"] != -100).sum())
                 with accelerator.autocast():
                     loss = model(**batch, routes=of_examples(routes, chosen), loss_only=True).loss
-                totals += torch.tensor([float(loss), tokens], dtype=torch.float64)
+                totals_F2[i] += torch.tensor([float(loss), tokens], dtype=torch.float64)
     if accelerator.num_processes > 1:
-        totals = accelerator.reduce(totals.to(accelerator.device), reduction="sum").cpu()
-    return float(totals[0] / totals[1])
+        totals_F2 = accelerator.reduce(totals_F2.to(accelerator.device), reduction="sum").cpu()
+    loss, tokens = totals_F2.sum(dim=0)
+    return float(loss / tokens)
+
+
+# ---- which process has which files
+
+
+def own_share(costs: list[int], accelerator: Accelerator) -> list[int]:
+    """Indices of this process's files, ascending: every process has about the same sum of costs."""
+    return assign_to_ranks(costs, accelerator.num_processes)[accelerator.process_index]
+
+
+def answering_cost(file: TaskFile, decoding: Decoding) -> int:
+    """About how many tokens go through the model for a file's answers.
+
+    An answer that is generated is taken to be as long as the first accepted one, in every beam; an option is
+    decoded beside its input.
+    """
+    sources_N, targets_N = file.encoded.source_lengths_N, file.encoded.target_lengths_N
+    ranked = file.ranked if decoding.scoring == "rank" else file.ranked[:0]
+    generated = np.setdiff1d(np.arange(len(file.examples)), ranked)
+    cost = sources_N.sum() + decoding.num_beams * targets_N[generated].sum()
+    for i in ranked:
+        rows = np.unique(file.encoded_options.rows[i])
+        cost += len(rows) * sources_N[i] + file.encoded_options.tokens.lengths[rows].sum()
+    return int(cost)

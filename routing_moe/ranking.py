@@ -103,9 +103,9 @@ def _score(bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE) -> Tenso
             )
         ]
     )
-    which_K = is_real_PT.nonzero()[:, 0]
-    sums_P = log_p_K.new_zeros(len(labels_PT)).index_add(0, which_K, log_p_K)
-    return sums_P / is_real_PT.sum(dim=1)
+    # Not by index_add, which adds in no fixed order on a GPU.
+    log_p_PT = log_p_K.new_zeros(labels_PT.shape).masked_scatter(is_real_PT, log_p_K)
+    return log_p_PT.sum(dim=1) / is_real_PT.sum(dim=1)
 
 
 def _log_likelihood(bart, hidden_KD: Tensor, targets_K: Tensor) -> Tensor:

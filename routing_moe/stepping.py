@@ -101,7 +101,7 @@ class Stepper:
         torch.manual_seed(step_seed(self.settings.seed, step))  # the same routes on every process
         routes_BLE = self.model.draw_routes(task_ids_B)
         # One process's draw counts: a last bit of difference in the logits could turn a choice elsewhere.
-        drawn_BLE = broadcast(routes_BLE.detach()) if self.accelerator.num_processes > 1 else routes_BLE
+        drawn_BLE = self._of_main_process(routes_BLE.detach())
         leaf_BLE = drawn_BLE.detach().requires_grad_(routes_BLE.requires_grad)
         torch.manual_seed(step_seed(self.settings.seed, step, 1 + self.accelerator.process_index))
         own = self.own(indices, choices, groups)
@@ -117,6 +117,13 @@ class Stepper:
             "tokens": int(totals[1]),
             "route_entropy": mean_entropy(leaf_BLE.detach()[:, self.model.config.routed_rows]),
         }
+
+    def _of_main_process(self, routes_BLE: Tensor) -> Tensor:
+        """The main process's routes, on every process."""
+        if self.accelerator.num_processes == 1:
+            return routes_BLE
+        # NCCL takes only contiguous tensors, and a broadcast writes into what it is given.
+        return broadcast(routes_BLE.clone(memory_format=torch.contiguous_format))
 
     def _take_turns(self, step: int) -> None:
         """Alternating updates: what rests in this step needs no gradient, so none of it is worked out."""
@@ -186,6 +193,8 @@ class Stepper:
         for p in trained:  # a process without a share of the step has no gradient at all
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
+        if (scaler := self.accelerator.scaler) is not None:  # it learns its scale from the first loss
+            scaler.scale(torch.zeros((), device=leaf_BLE.device))
         if self.accelerator.num_processes > 1:
             sum_over_processes([p.grad for p in trained], self.accelerator)
             totals.copy_(self.accelerator.reduce(totals.to(leaf_BLE.device), reduction="sum").cpu())

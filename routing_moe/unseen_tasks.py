@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from dataloader.encoding import EncodedExamples, TextFormat
 from dataloader.errors import Faults, in_short
 from dataloader.gym import Gym
+from routing_moe.devices import make_accelerator
 from routing_moe.modeling import TaskVectors
 from routing_moe.settings import Recipe
 from routing_moe.stepping import Stepper
@@ -278,7 +279,7 @@ def learn_vector(
     )
     examples = dataclasses.replace(examples, task_ids_N=np.zeros(len(examples), dtype=np.int64))
     with _only_the_vector(model, task) as vector_1D:
-        stepper = Stepper(model, examples, recipe, accelerator or Accelerator())
+        stepper = Stepper(model, examples, recipe, accelerator or make_accelerator())
         for step in range(steps):
             done = stepper.step(step)
             log.debug("vector of %s: loss per token %.4f", task, done["loss"] / done["tokens"])

@@ -15,7 +15,7 @@ import torch
 from accelerate.state import AcceleratorState
 from mistakes import Place, assert_told, refused
 from safetensors.torch import load_file, save_file
-from tiny_runs import ROOT, contents, run
+from tiny_runs import ROOT, TWICE, contents, run
 
 from routing_moe.analysis.ablation_job import AblationJob
 from routing_moe.analysis.route_data import best_step
@@ -230,11 +230,9 @@ def test_weights_that_are_not_finite_are_told(place, capsys):
 
 
 def test_two_processes_share_the_sets_and_write_what_one_does(place, trained, tmp_path):
-    # On CPUs `accelerate launch` would start a single process; on GPUs it starts what this starts.
-    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m routing_moe.cli.ablate"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     words = ("--max_examples", "2")
-    command = [sys.executable, *launch.split(), str(place.out), *words]
+    command = [sys.executable, *TWICE, "routing_moe.cli.ablate", str(place.out), *words]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("9 sets of experts to switch off, 0 finished") == 1

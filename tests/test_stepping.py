@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -199,6 +200,41 @@ def test_a_process_without_a_share_of_the_step_sums_the_same_tensors_as_the_othe
         stepper.step(0)
         summed.append(stepper.accelerator.summed)
     assert summed[0] == summed[1]
+
+
+def test_with_a_loss_scaler_a_process_without_a_share_of_the_first_step_takes_it_too(make_stepper):
+    plain = make_stepper({"train_batch_size": 1}, dtype=torch.float32)
+    expected = plain.step(0)
+    for index in (0, 1):
+        made = make_stepper({"train_batch_size": 1}, dtype=torch.float32)
+        accelerator = OneOfTwo(scaled(made.accelerator), index)
+        stepper = Stepper(made.model, made.examples, made.settings, accelerator)
+        report = stepper.step(0)
+        assert report["grad_norm"] == (pytest.approx(expected["grad_norm"]) if index == 0 else 0.0)
+        assert accelerator.scaler.get_scale() == 2**8
+        if index == 0:
+            assert_same(parameters(stepper), parameters(plain), 1e-6)
+
+
+def scaled(accelerator: Accelerator) -> Accelerator:
+    """With a loss scaler as for fp16, and the products of float32."""
+    accelerator.scaler, accelerator.native_amp = torch.amp.GradScaler("cpu", init_scale=2.0**8), True
+    accelerator.state._mixed_precision, accelerator.autocast = "fp16", nullcontext
+    accelerator._optimizers.clear()
+    return accelerator
+
+
+def test_every_step_has_dropout_masks_of_its_own(make_stepper):
+    still = {"learning_rate": 0, "router_lr": 0, "task_model_lr": 0, "anneal_rate": 0}
+
+    def losses(dropout):
+        stepper = make_stepper(still, router_mode="softmax", bart_fields={"dropout": dropout})
+        batch = stepper.cut(0)
+        stepper.cut = lambda step: batch  # the same examples at each step
+        return [stepper.step(step)["loss"] for step in range(3)]
+
+    assert len(set(losses(0.3))) == 3
+    assert len(set(losses(0.0))) == 1
 
 
 # ---- what a step leaves alone

@@ -9,7 +9,17 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_runs import METRICS, NO_LEARNING, ROWS, TRAIN_TASKS, assert_equal, contents, weights, write_bart
+from tiny_runs import (
+    METRICS,
+    NO_LEARNING,
+    ROWS,
+    TRAIN_TASKS,
+    TWICE,
+    assert_equal,
+    contents,
+    weights,
+    write_bart,
+)
 
 from dataloader import Example
 from dataloader.batching import step_examples
@@ -104,8 +114,15 @@ def test_the_best_checkpoint_is_that_of_the_best_score_and_the_first_of_equals(w
 
 
 def test_a_run_shorter_than_its_evaluation_period_still_has_scores_and_a_best_checkpoint(world):
-    folder = world.run("short", total_steps=1, eval_period=100, no_eval_until=50)
-    assert (folder / "1-steps/dev_results.csv").is_file()
+    folder = world.run("short", total_steps=1, eval_period=100, no_eval_until=50, do_predict=True)
+    scores = pd.read_csv(folder / "1-steps/dev_results.csv", index_col=0)
+    assert scores["task_prefix"].tolist() == TRAIN_TASKS
+    again = pd.read_csv(folder / "best/eval-dev-performance.csv", index_col=0)  # of the weights as saved
+    pd.testing.assert_frame_equal(again[scores.columns], scores)
+    losses = pd.read_csv(folder / "losses.csv", index_col=0)
+    assert losses["steps"].tolist() == [1]
+    assert losses["dev_performance"].item() == pytest.approx(scores["performance"].mean())
+    assert np.isfinite(losses[["train_loss", "dev_loss"]].to_numpy()).all()
     assert_equal(weights(folder / "best"), weights(folder / "last"))
 
 
@@ -278,9 +295,7 @@ def test_two_processes_take_the_steps_of_one(world):
     # The step's sensitivity to rounding is bounded by epsilon: some gradients are zero but for rounding.
     changed = dict(bart=bart, adam_epsilon=1e-3, total_steps=3, expert_regularization=0.01, do_predict=True)
     one = world.run("one_process", **changed)
-    # On CPUs `accelerate launch` would start a single process; on GPUs it starts what this starts.
-    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m routing_moe.cli.train"
-    done = world.process(launch.split(), "two_processes", **changed)
+    done = world.process([*TWICE, "routing_moe.cli.train"], "two_processes", **changed)
     assert done.returncode == 0, done.stderr[-3000:]
     two = world / "two_processes"
     ours, theirs = weights(two / "last"), weights(one / "last")

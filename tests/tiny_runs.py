@@ -28,6 +28,11 @@ METRICS = {"colour": "ACC", "count": "Pearson-Correlation", "opposite": "EM", "p
 TRAIN_TASKS = ["colour", "count", "opposite"]
 NO_LEARNING = dict(learning_rate=0, router_lr=0, task_model_lr=0, total_steps=1)
 ROOT = Path(__file__).resolve().parents[1]
+# `python` with these words and a module's name runs it in two processes, held to NCCL's rules. On CPUs
+# `accelerate launch` would start a single process; on GPUs it starts what this starts.
+TWICE = [
+    "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "tests/strict_collectives.py",
+]  # fmt: skip
 
 
 def write_gym(folder: Path) -> Path:

@@ -15,11 +15,9 @@ import logging
 import sys
 import zlib
 from contextlib import ExitStack
-from datetime import timedelta
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from safetensors import SafetensorError
 
 from dataloader.errors import InputError, in_brief
@@ -35,7 +33,9 @@ from routing_moe.analysis.ablation_plan import (
 from routing_moe.analysis.ablation_results import write_results
 from routing_moe.cli.ablate_arguments import parse_ablation
 from routing_moe.cli.console import tell
+from routing_moe.devices import make_accelerator
 from routing_moe.evaluation import decoding_of
+from routing_moe.memory import OutOfMemory, naming_what_helps
 from routing_moe.prediction import give_vectors, task_files
 from routing_moe.run_state import alone_in
 from routing_moe.saved_mixtures import find_mixture
@@ -43,7 +43,6 @@ from routing_moe.starting import load_start
 from routing_moe.tracking import start_logging
 
 log = logging.getLogger("routing_moe")
-LONGEST_WAIT = timedelta(days=1)  # of a process for the others; they may score a set more than it does
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,15 +50,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = parse_ablation(argv, __doc__)
         inputs = check_ablation(settings)
-        patience = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
-        accelerator = Accelerator(
-            mixed_precision=settings.prediction.mixed_precision, kwargs_handlers=[patience]
-        )
+        accelerator = make_accelerator(settings.prediction.mixed_precision)
         start_logging(accelerator.is_main_process)
-        bench = load_bench(settings, inputs, accelerator)
-        job = AblationJob(bench, settings.output_dir, described(settings, bench))
-        plan = make_plan(settings, inputs, job)
-        with ExitStack() as held:
+        with naming_what_helps(settings.prediction), ExitStack() as held:
+            bench = load_bench(settings, inputs, accelerator)
+            job = AblationJob(bench, settings.output_dir, described(settings, bench))
+            plan = make_plan(settings, inputs, job)
             on_main(accelerator, lambda: held.enter_context(alone_in(settings.output_dir)))
             folder = settings.output_dir
             run(settings, inputs, job, plan)
@@ -68,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         return 3
     except InputError as error:
         return tell(error)
-    except (OSError, SafetensorError) as error:  # a full disk, above all
+    except (OSError, SafetensorError, OutOfMemory) as error:  # a full disk, above all
         print(f"error: stopped: {in_brief(error)}; {kept(folder)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -24,6 +24,7 @@ from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, lear
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
 from routing_moe.finetuning.idle_flags import notes
 from routing_moe.finetuning.vectors import VECTOR_FILE, find_neighbour, needs_neighbour
+from routing_moe.memory import OutOfMemory, is_lack_of_memory, naming_what_helps, what_helps
 from routing_moe.run_state import alone_in, describe_run, write_text
 from routing_moe.tracking import log_to_file, start_logging
 
@@ -42,10 +43,11 @@ def main(argv: list[str] | None = None) -> int:
         for note in notes(settings, given, inputs.start):
             log.info("note: %s", note)
         command = None if argv is None else ["python", "-m", "routing_moe.cli.finetune", *argv]
-        return finetune(inputs, grid, command)
+        with naming_what_helps(inputs.settings):
+            return finetune(inputs, grid, command)
     except InputError as error:
         return tell(error)
-    except (OSError, SafetensorError) as error:  # a full disk, above all
+    except (OSError, SafetensorError, OutOfMemory) as error:  # a full disk, above all
         log.error("stopped: %s; %s", in_brief(error), what_is_kept(grid))
         return 1
     except KeyboardInterrupt:
@@ -62,13 +64,15 @@ def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> i
         log.error("%d configurations failed; the same command tries them again:", len(failed))
         for line in failed:
             log.error("  %s", line)
+        if any(map(is_lack_of_memory, failed.values())):
+            log.error("out of memory: %s", what_helps(inputs.settings))
     hopeless = grid.hopeless()
     for line in hopeless:
         log.error(line)
     return 1 if failed or hopeless else 0
 
 
-def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> list[str]:
+def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> dict[str, Exception]:
     settings = inputs.settings
     log_to_file(settings.output_dir, "log.txt")
     grid.load(grid.start)  # again, now that no other command is at work

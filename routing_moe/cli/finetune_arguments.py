@@ -101,6 +101,6 @@ def add_running(group) -> None:
     add("--predict_batch_size", type=int, default=32, help="examples generated at once (default: 32)")
     add("--save_best", action="store_true", help="keep the model of each sample's best configuration in models/<sample>_best; until that is known, of all of them")
     add("--num_workers", type=int, default=1, help="configurations that run side by side, each in a process of its own, spread over the GPUs (default: 1, in this process)")
-    add("--ray", default=None, metavar="ADDRESS", help="run configurations on a Ray cluster: its address, auto, or local to start one of --num_workers CPUs here (needs the extra: pip install .[ray])")
+    add("--ray", default=None, metavar="ADDRESS", help="run configurations on a Ray cluster: its address, auto, or local to start one of --num_workers CPUs here; --num_workers tasks share its GPUs (needs the extra: pip install .[ray])")
     add("--quiet", action="store_true", help="no progress bars")
 # fmt: on

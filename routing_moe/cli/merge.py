@@ -19,6 +19,7 @@ from transformers.utils import logging as library_logging
 
 from dataloader.errors import InputError, in_brief
 from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.memory import OutOfMemory, naming_what_helps
 from routing_moe.merging import (
     MergeSettings,
     check_merge,
@@ -45,12 +46,13 @@ def main(argv: list[str] | None = None) -> int:
                 )
             print(f"{settings.target} is there already, made of the same")
             return 0
-        model, tokenizer = merge(settings, routes)
         command = None if argv is None else ["python", "-m", "routing_moe.cli.merge", *argv]
-        write_merged(settings, routes, model, tokenizer, command)
+        with naming_what_helps(settings):
+            model, tokenizer = merge(settings, routes)
+            write_merged(settings, routes, model, tokenizer, command)
     except InputError as error:
         return tell(error)
-    except (OSError, SafetensorError) as error:  # a full disk, above all
+    except (OSError, SafetensorError, OutOfMemory) as error:  # a full disk, above all
         print(f"stopped: {in_brief(error)}; nothing was written", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

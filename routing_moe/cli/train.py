@@ -24,7 +24,9 @@ from dataloader.errors import InputError, in_brief
 from routing_moe.checks import Inputs, check_inputs
 from routing_moe.cli.arguments import build_parser, parse_settings
 from routing_moe.cli.console import flags_given, tell
+from routing_moe.devices import make_accelerator
 from routing_moe.idle_flags import notes
+from routing_moe.memory import OutOfMemory, naming_what_helps
 from routing_moe.prediction import run_prediction, task_files
 from routing_moe.run_state import describe_run, find_checkpoint, write_text
 from routing_moe.settings import Settings
@@ -41,16 +43,17 @@ def main(argv: list[str] | None = None) -> int:
         settings = parse_settings(argv, __doc__)
         given = flags_given(build_parser(""), argv)
         inputs = check_inputs(settings, given)
+        accelerator = make_accelerator(settings.mixed_precision)
     except InputError as error:
         return tell(error)
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     start_logging(accelerator.is_main_process)
     for note in notes(settings, given):
         log.info("note: %s", note)
     try:
         if settings.do_train:
             command = None if argv is None else ["python", "-m", "routing_moe.cli.train", *argv]
-            run_training(settings, inputs, accelerator, command)
+            with naming_what_helps(settings):
+                run_training(settings, inputs, accelerator, command)
             # The best checkpoint predicts, and nothing of the start matters any more.
             settings = dataclasses.replace(
                 settings,
@@ -61,13 +64,14 @@ def main(argv: list[str] | None = None) -> int:
                 taskvecs=None,
             )
         if settings.do_predict:
-            run_prediction(settings, inputs, accelerator)
+            with naming_what_helps(settings):
+                run_prediction(settings, inputs, accelerator)
     except InputError as error:
         return tell(error)
     except TrainingDiverged as error:
         log.error("training stopped: %s; %s. Try a lower learning rate.", error, what_is_kept(settings))
         return 1
-    except (OSError, SafetensorError) as error:  # a full disk, above all
+    except (OSError, SafetensorError, OutOfMemory) as error:  # a full disk, above all
         log.error("stopped: %s; %s", in_brief(error), what_is_kept(settings))
         return 1
     except KeyboardInterrupt:

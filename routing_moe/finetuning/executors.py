@@ -6,6 +6,7 @@ A process loads model and data once and keeps them for the configurations that f
 """
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from routing_moe.workers import (
     worker_environment,
 )
 
+RAY_PARTS = 10_000  # Ray counts in these parts of a resource
 RAY_RETRIES = 3  # of a configuration whose process or machine died
 
 Outcomes = Iterator[tuple[Configuration, dict | Exception]]
@@ -95,9 +97,9 @@ def on_ray(settings: FinetuneSettings, choice, missing: list[Configuration]) -> 
             f"--ray {settings.ray}: no cluster can be reached there ({in_brief(error)})"
         ) from None
     try:
-        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        share = gpu_share(settings.num_workers, ray.cluster_resources().get("GPU", 0))
         # max_calls=0: a process stays for the configurations that follow, also where it has a GPU.
-        options = dict(num_cpus=1, num_gpus=gpus, max_retries=RAY_RETRIES, max_calls=0)
+        options = dict(num_cpus=1, num_gpus=share, max_retries=RAY_RETRIES, max_calls=0)
         task = ray.remote(**options)(run_configuration)
         # Machines of a cluster have working directories of their own.
         common = ray.put(dataclasses.replace(with_absolute_paths(settings), quiet=True)), ray.put(choice)
@@ -107,6 +109,15 @@ def on_ray(settings: FinetuneSettings, choice, missing: list[Configuration]) -> 
             yield pending.pop(ended), result_or_error(lambda ended=ended: ray.get(ended))
     finally:
         ray.shutdown()
+
+
+def gpu_share(workers: int, gpus: float) -> float:
+    """The part of a GPU that each of so many tasks needs to run side by side, as the processes of a pool do:
+    as few to a GPU as possible. 0 without GPUs."""
+    if not gpus:
+        return 0
+    per_gpu = math.ceil(workers / gpus)
+    return math.floor(RAY_PARTS / per_gpu) / RAY_PARTS
 
 
 def with_absolute_paths(settings: FinetuneSettings) -> FinetuneSettings:

@@ -210,11 +210,11 @@ def data_checksum(gym: Gym, settings: FinetuneSettings, sample: str) -> int:
 # ---- running
 
 
-def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None) -> list[str]:
-    """Run what is missing. Returns a line for each configuration that failed; raises InputError."""
+def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None) -> dict[str, Exception]:
+    """Run what is missing. Returns {line: error} of the configurations that failed; raises InputError."""
     for name in ("configurations", "predictions"):
         (grid.folder / name).mkdir(parents=True, exist_ok=True)
-    missing, failed, routes = grid.missing, [], {"none"}
+    missing, failed, routes = grid.missing, {}, {"none"}
     total, done = len(grid.wanted), len(grid.wanted) - len(missing)
     log.info("%d configurations of %s, %d of them finished already", total, settings.task, done)
     if missing:
@@ -224,8 +224,9 @@ def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None
             for configuration, outcome in outcomes:
                 bar.update()
                 if isinstance(outcome, Exception):
-                    failed.append(f"{configuration}: {write_failure(outcome, grid.failure(configuration))}")
-                    log.error("failed: %s", failed[-1])
+                    line = f"{configuration}: {write_failure(outcome, grid.failure(configuration))}"
+                    failed[line] = outcome
+                    log.error("failed: %s", line)
                 else:
                     grid.keep(configuration, outcome)
                     log.info("%s: %s", configuration, told(outcome))

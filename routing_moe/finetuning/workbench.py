@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
+from routing_moe.devices import make_accelerator
 from routing_moe.evaluation import (
     TaskFile,
     answer,
@@ -60,7 +61,7 @@ class Workbench:
 
     def __init__(self, settings: FinetuneSettings, choice: VectorChoice | None):
         self.settings = settings
-        accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+        accelerator = make_accelerator(settings.mixed_precision)
         self.starts = Starts(settings, choice, accelerator.device)
         self.gym = Gym(settings.gym_dir, settings.skip_malformed)
         self.text_format = TextFormat(
@@ -96,7 +97,7 @@ class Workbench:
         not asked for.
         """
         # A new one each time: its loss scaler and its list of optimizers must not outlive a configuration.
-        accelerator = Accelerator(mixed_precision=self.settings.mixed_precision)
+        accelerator = make_accelerator(self.settings.mixed_precision)
         sample = configuration.prefix
         model, route = self.starts.of(sample, lambda: self.file(sample, "train").encoded)
         if model is not self._model:

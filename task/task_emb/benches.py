@@ -1,8 +1,9 @@
 """What the methods with a BART share: a model loaded once, a task's examples, fine-tuning on them."""
 
-from accelerate import Accelerator, PartialState
+from accelerate import PartialState
 
 from dataloader.encoding import EncodedExamples, encode
+from routing_moe.devices import make_accelerator
 from routing_moe.finetuning.workbench import Weights
 from routing_moe.starting import load_tokenizer
 from routing_moe.stepping import Stepper
@@ -44,7 +45,7 @@ class TrainingBench(BartBench):
         self.model.zero_grad(set_to_none=True)  # a task that failed may have left some
         self.model.config.task_names = [task]  # what an error names
         # A new one each time: its loss scaler and its list of optimizers must not outlive a task.
-        accelerator = Accelerator(mixed_precision=self.settings.mixed_precision)
+        accelerator = make_accelerator(self.settings.mixed_precision)
         stepper = Stepper(self.model, examples, self.settings.recipe, accelerator)
         for step in range(self.settings.total_steps):
             stepper.step(step)

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from dataloader.errors import Faults, InputError, in_brief, told_with
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.memory import OutOfMemory, is_lack_of_memory, naming_what_helps, what_helps
 from routing_moe.run_state import alone_in
 from routing_moe.tracking import log_to_file, start_logging
 from task.task_emb.job import VectorJob
@@ -27,12 +28,12 @@ def compute_vectors(settings_class, parser: argparse.ArgumentParser, argv: list[
         start_logging()
         job = check(settings)
         command = None if argv is None else [*parser.prog.split(), *argv]
-        with alone_in(job.folder):
+        with naming_what_helps(job.settings), alone_in(job.folder):
             log_to_file(job.folder, "log.txt")
             failed = job.run(command)
     except InputError as error:
         return tell(error)
-    except (OSError, SafetensorError) as error:  # a full disk, above all
+    except (OSError, SafetensorError, OutOfMemory) as error:  # a full disk, above all
         log.error("stopped: %s; %s", in_brief(error), what_is_kept(job))
         return 1
     except KeyboardInterrupt:
@@ -45,6 +46,8 @@ def compute_vectors(settings_class, parser: argparse.ArgumentParser, argv: list[
         )
         for line in failed:
             log.error("  %s", line)
+        if any(map(is_lack_of_memory, failed.values())):
+            log.error("out of memory: %s", what_helps(job.settings))
         return 1
     log.info(told(job))
     return 0

@@ -148,12 +148,12 @@ class VectorJob:
     def failure(self, task: str) -> Path:
         return self.folder / "by_task" / f"{task}.failed.txt"
 
-    def run(self, command: list[str] | None) -> list[str]:
-        """Compute what is missing, then write all vectors. Returns a line for each task that failed."""
+    def run(self, command: list[str] | None) -> dict[str, Exception]:
+        """Compute what is missing, then write all vectors. Returns {line: error} of the tasks that failed."""
         self.path("").parent.mkdir(exist_ok=True)
         self.load()  # again, now that no other command is at work
         write_text(self.folder / RUN_FILE, json.dumps(self.described(command), indent=1))
-        failed, total = [], len(self.data)
+        failed, total = {}, len(self.data)
         log.info("%s vectors of %d tasks, %d of them finished already", self.settings.method, total,
                  total - len(self.missing))  # fmt: skip
         bar = tqdm(
@@ -167,8 +167,9 @@ class VectorJob:
             for task, outcome in outcomes:
                 bar.update()
                 if isinstance(outcome, Exception):
-                    failed.append(f"{task}: {write_failure(outcome, self.failure(task))}")
-                    log.error("failed: %s", failed[-1])
+                    line = f"{task}: {write_failure(outcome, self.failure(task))}"
+                    failed[line] = outcome
+                    log.error("failed: %s", line)
                 else:
                     self.keep(task, *outcome)
         if self.finished and not failed:

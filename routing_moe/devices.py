@@ -1,0 +1,41 @@
+"""The device that a command computes on, and the processes that share its work: one `Accelerator` for all."""
+
+import os
+from datetime import timedelta
+
+from accelerate import Accelerator
+from accelerate.utils import GradScalerKwargs, InitProcessGroupKwargs
+
+from dataloader.errors import InputError
+
+# How long a process waits for the others in a collective: as long as an evaluation or a checkpoint may take,
+# which torch's 10 minutes are not.
+LONGEST_WAIT = timedelta(days=1)
+# Losses are sums over hundreds of tokens. From torch's 2**16 the first steps of fp16 overflow and are skipped
+# until the scale has come down; it grows again by itself where that is possible.
+LOSS_SCALE = 2.0**8
+
+
+def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
+    """Returns the Accelerator of a command. mixed_precision: None for what `accelerate launch` was given.
+
+    Raises InputError for a precision that the device does not support.
+    """
+    precision = asked_precision(mixed_precision)
+    flag = f"--mixed_precision is {precision}" + ("" if mixed_precision else " (accelerate launch)")
+    handlers = [InitProcessGroupKwargs(timeout=LONGEST_WAIT), GradScalerKwargs(init_scale=LOSS_SCALE)]
+    try:
+        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=handlers)
+    except ValueError as error:
+        if not str(error).startswith(f"{precision} mixed precision requires"):
+            raise
+        other = "fp16" if precision == "bf16" else "bf16"
+        raise InputError(f"{flag}, which this device does not support; give {other} or no") from None
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise InputError(f"{flag}, which needs a GPU; on a CPU give bf16 or no")  # accelerate ignores it
+    return accelerator
+
+
+def asked_precision(mixed_precision: str | None) -> str:
+    """The value of --mixed_precision: as given, else of `accelerate launch`, else "no"."""
+    return mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")

@@ -1,0 +1,34 @@
+"""Generation: how long answers may be."""
+
+import pytest
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from tiny_steps import encoded
+
+from dataloader import Example
+from routing_moe.evaluation import Decoding, TaskFile, answer
+
+LONGEST = 6
+
+
+class WordsOfTarget:
+    """A tokenizer that writes the tokens out, all of them."""
+
+    def batch_decode(self, sequences, **kwargs):
+        return [" ".join(map(str, row.tolist())) for row in sequences]
+
+
+@pytest.mark.parametrize("from_bos", [False, True])
+def test_an_answer_may_be_as_long_as_a_target_of_training_and_no_longer(make_model, from_bos):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    model = make_model(num_experts=1)
+    model.final_logits_bias[0, 7] = 100.0  # always the same word, never an end
+    inputs = encoded([[0, 5, 2]], [[0, 7, 2]], [0])
+    file = TaskFile("a", "a_1_13", "dev", "EM", [Example("a", "a_1_13", "x", ("y",))], inputs)
+    decoding = Decoding(num_beams=1, max_output_length=LONGEST, generate_from_bos=from_bos)
+    ((answers,),) = answer(model, WordsOfTarget(), [file], decoding, Accelerator(cpu=True))
+    tokens = answers.texts[0].split()
+    # Training's targets begin with <s>, and the decoder is started by </s>, which is part of none.
+    target = tokens if from_bos else tokens[1:]
+    assert tokens[0] == str(model.config.bos_token_id if from_bos else model.config.decoder_start_token_id)
+    assert len(target) == LONGEST

@@ -1,0 +1,79 @@
+"""The device of a command: what is told of a precision that it does not support, how fp16 begins."""
+
+import pytest
+import tiny_vectors
+import torch
+from accelerate.state import AcceleratorState
+from mistakes import Place
+from tiny_grids import finetune
+from tiny_runs import run
+
+from dataloader.errors import InputError
+from routing_moe.cli import ablate
+from routing_moe.devices import make_accelerator
+
+
+@pytest.fixture(autouse=True)
+def _own_state():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_bf16_on_a_device_without_it_is_told(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")  # any but a CPU, which has it
+    monkeypatch.setattr("accelerate.accelerator.is_bf16_available", lambda *_: False)
+    told = "--mixed_precision is bf16, which this device does not support; give fp16 or no"
+    with pytest.raises(InputError) as error:
+        make_accelerator("bf16")
+    assert error.value.faults == [told]
+
+
+def test_fp16_on_a_cpu_is_told_also_when_accelerate_launch_was_given_it(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(InputError, match=r"is fp16 \(accelerate launch\), which needs a GPU"):
+        make_accelerator()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(InputError, match="--mixed_precision is fp16, which needs a GPU; on a CPU give bf16"):
+        make_accelerator("fp16")
+
+
+def test_other_errors_of_the_library_stay_what_they_are():
+    with pytest.raises(ValueError, match="fp7") as error:
+        make_accelerator("fp7")
+    assert not isinstance(error.value, InputError)
+
+
+def test_loss_scales_begin_where_summed_losses_do_not_overflow():
+    fields = make_accelerator().scaler_handler.to_kwargs()
+    assert torch.amp.GradScaler("cpu", **fields).get_scale() == 2**8
+
+
+class WithoutBf16:
+    """Accelerate's Accelerator on a GPU that has no bf16."""
+
+    def __init__(self, mixed_precision, **_):
+        raise ValueError(
+            f"{mixed_precision} mixed precision requires PyTorch >= 1.10 and a supported device."
+        )
+
+
+COMMANDS = {
+    "train": lambda place: run(place.gym, place.bart, place.folder / "new", mixed_precision="bf16"),
+    "ablate": lambda place: ablate.main([str(place.out), "--mixed_precision", "bf16"]),
+    "finetune": lambda place: finetune(
+        place.gym, place.bart, place.folder / "new", task_dir=place.gym / "plural", mixed_precision="bf16"
+    ),
+    "fisher": lambda place: tiny_vectors.run(
+        "fisher", place.gym, place.bart, place.folder / "new", mixed_precision="bf16"
+    ),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_tells_of_bf16_on_a_device_without_it(command, with_run: Place, monkeypatch, capsys):
+    monkeypatch.setattr("routing_moe.devices.Accelerator", WithoutBf16)
+    assert COMMANDS[command](with_run) == 2
+    told = capsys.readouterr().err
+    assert "error: --mixed_precision is bf16, which this device does not support; give fp16 or no" in told
+    assert "Traceback" not in told

@@ -1,0 +1,181 @@
+"""Running out of memory: every long command ends with one error that names flags it has, and what is kept."""
+
+import pickle
+import re
+
+import pytest
+import tiny_vectors
+import torch
+from accelerate.state import AcceleratorState
+from mistakes import Place
+from tiny_grids import QUICK, finetune
+from tiny_runs import run, typed
+
+from routing_moe.analysis.ablation import Bench
+from routing_moe.cli import ablate, ablate_arguments, arguments, finetune_arguments, merge
+from routing_moe.evaluation import Decoding
+from routing_moe.finetuning.workbench import Workbench
+from routing_moe.memory import OutOfMemory, is_lack_of_memory, naming_what_helps
+from routing_moe.stepping import Stepper
+from task.task_emb import fisher, text
+
+GPU = torch.OutOfMemoryError(
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which "
+    "1.20 GiB is free. Including non-PyTorch memory, this process has 77.90 GiB memory in use."
+)
+CPU = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+    "allocate 4096 bytes. Error code 12 (Cannot allocate memory)"
+)
+
+
+def raises(error: Exception):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+# ---- what a lack of memory is
+
+
+@pytest.mark.parametrize("error", [GPU, CPU, MemoryError(), RuntimeError("CUDA error: out of memory")])
+def test_a_lack_of_memory_is_known_also_when_it_comes_from_a_worker(error):
+    assert is_lack_of_memory(error)
+    assert is_lack_of_memory(pickle.loads(pickle.dumps(error)))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA error: device-side assert triggered"), OSError("memory")]
+)
+def test_other_errors_pass(error):
+    assert not is_lack_of_memory(error)
+    with pytest.raises(type(error), match=re.escape(str(error))), naming_what_helps(Decoding()):
+        raise error
+
+
+def test_flags_that_cannot_be_lowered_are_not_named():
+    told = "out of memory: no flag makes this command need less"
+    with pytest.raises(OutOfMemory, match=told), naming_what_helps(Decoding(num_beams=1)):
+        raise MemoryError
+
+
+# ---- the commands
+
+
+def train(place: Place, **changed) -> int:
+    return run(place.gym, place.bart, place.folder / "new", **changed)
+
+
+def tune(place: Place, **changed) -> int:
+    return finetune(
+        place.gym, place.bart, place.folder / "new", task_dir=place.gym / "plural", **QUICK, **changed
+    )
+
+
+def merged(place: Place) -> int:
+    return merge.main(typed(dict(routes_from=place.out, model=place.bart, output_dir=place.folder / "new")))
+
+
+def vectors(method: str):
+    return lambda place: tiny_vectors.run(method, place.gym, place.bart, place.folder / "new")
+
+
+PREDICT = dict(do_train=None, initialize_from_vanilla=None, do_predict=True)
+OF_TRAINING = "--max_tokens_per_micro_batch (now 16384)"
+OF_EVALUATION = "--predict_batch_size (now 64)"
+BEAMS, BF16 = "--num_beams (now 2)", "--mixed_precision bf16"
+COMMANDS = {
+    # name: (command, what fails, its parser, what is told beside)
+    "train": (
+        train,
+        (Stepper, "_backward"),
+        arguments.build_parser(""),
+        f"give a smaller {OF_TRAINING} or {OF_EVALUATION}; with other results: {BEAMS} or {BF16}; "
+        "no checkpoint had been written yet",
+    ),
+    "predict": (
+        lambda place: run(place.gym, place.bart, place.out, **PREDICT),
+        ("routing_moe.prediction.answer",),
+        arguments.build_parser(""),
+        f"give a smaller {OF_EVALUATION}; with other results: {BEAMS} or {BF16}; last good "
+        "checkpoint: <out>/last",
+    ),
+    "ablate": (
+        lambda place: ablate.main([str(place.out)]),
+        (Bench, "scores"),
+        ablate_arguments.build_parser(),
+        f"give a smaller {OF_EVALUATION}; with other results: {BEAMS} or {BF16}; what is finished "
+        "is kept in <out>/analysis/ablation/sets",
+    ),
+    "merge": (
+        merged,
+        (merge, "merge"),
+        merge.build_parser(),
+        "no flag makes this command need less; nothing",
+    ),
+    "finetune": (
+        tune,
+        (Workbench, "run"),
+        finetune_arguments.build_parser(),
+        f"give a smaller {OF_TRAINING} or --predict_batch_size (now 32); with other results: {BF16}",
+    ),
+    "text": (vectors("text"), (text.TextBench, "vector_of"), text.build_parser(), f"smaller {OF_TRAINING}"),
+    "fisher": (
+        vectors("fisher"),
+        (Stepper, "_backward"),
+        fisher.build_parser(),
+        f"give a smaller --max_tokens_per_micro_batch (now 4096); with other results: {BF16}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_names_flags_that_it_has_and_what_is_kept(name, with_run: Place, monkeypatch, capsys):
+    command, place_of_failure, parser, expected = COMMANDS[name]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(*place_of_failure, raises(GPU))
+    assert command(with_run) == 1
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    last = told.splitlines()[-1]
+    assert "out of memory" in last
+    assert with_run.filled_in(expected) in last
+    named = set(re.findall(r"--\w+", last))
+    assert named <= {flag for action in parser._actions for flag in action.option_strings}
+
+
+@pytest.mark.parametrize(("error", "size"), [(GPU, "2.50 GiB"), (CPU, "4096 bytes")])
+def test_training_tells_how_much_was_wanted_and_its_last_checkpoint(
+    error, size, with_run: Place, monkeypatch, capsys
+):
+    step = Stepper.step
+    monkeypatch.setattr(
+        Stepper, "step", lambda self, number: step(self, number) if number < 1 else raises(error)()
+    )
+    assert train(with_run, total_steps=3, eval_period=1, max_tokens_per_micro_batch=0) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"stopped: out of memory ({size} asked for): " in told
+    assert "--max_tokens_per_micro_batch (now 0: no bound)" in told
+    assert told.endswith(f"last good checkpoint: {with_run.folder / 'new/last'}")
+    assert (with_run.folder / "new/last/training_state.pt").is_file()
+
+
+def test_in_the_process_that_collects_outcomes_it_ends_the_command_too(with_run: Place, monkeypatch, capsys):
+    monkeypatch.setattr("routing_moe.finetuning.grid.Grid.keep", raises(MemoryError()))
+    assert tune(with_run, num_workers=1) == 1
+    monkeypatch.setattr("task.task_emb.job.VectorJob.keep", raises(MemoryError()))
+    assert tiny_vectors.run("text", with_run.gym, with_run.bart, with_run.folder / "text") == 1
+    grid, text_vectors = (line for line in capsys.readouterr().err.splitlines() if "stopped: " in line)
+    assert "stopped: out of memory: give a smaller --max_tokens" in grid
+    assert grid.endswith("0 of 2 configurations are finished; the same command goes on")
+    assert text_vectors.endswith("0 of 4 tasks are finished; the same command goes on")
+
+
+def test_workers_side_by_side_are_named(with_run: Place, monkeypatch, capsys):
+    def at_once(function, arguments, workers):
+        yield from ((key, GPU) for key in arguments)
+
+    monkeypatch.setattr("routing_moe.finetuning.executors.run_in_processes", at_once)
+    assert tune(with_run, num_workers=3) == 1
+    assert "or --num_workers (now 3); with" in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,246 @@
+"""Several processes: what they pass to collectives, how they share an evaluation, how long they wait."""
+
+import dataclasses
+import multiprocessing
+import os
+import re
+import sys
+import traceback
+from collections import Counter
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from strict_collectives import enforce
+from tiny_runs import ROOT
+from tiny_steps import encoded, parameters, ragged
+
+from dataloader import Example
+from dataloader.encoding import EncodedOptions
+from routing_moe import evaluation
+from routing_moe.devices import make_accelerator
+from routing_moe.evaluation import Decoding, TaskFile, answer, answering_cost, loss_per_token, own_share
+from routing_moe.finetuning import executors
+
+FORK = multiprocessing.get_context("fork")  # a process of its own that need not import torch again
+
+
+# ---- collectives
+
+
+def group_of_two(rank: int) -> dict[str, str]:
+    """The environment of one of two processes; without a number of threads accelerate would set it."""
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
+    return {name: str(number) for name, number in numbers.items()} | {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "29500",  # of no use to a group that meets in a file
+    }
+
+
+def as_one_of_two(rank: int, folder: Path, function) -> None:
+    """`function()` as a process of a group of two under NCCL's rules; its result, or traceback, in a file."""
+    os.environ |= group_of_two(rank)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    store = f"file://{folder}/store"
+    torch.distributed.init_process_group(
+        "gloo", store, timeout=timedelta(seconds=60), rank=rank, world_size=2
+    )
+    enforce()
+    try:
+        result = function()
+    except Exception:
+        result = traceback.format_exc()
+    torch.save(result, folder / f"{rank}.pt")
+    os._exit(0)  # without pytest's own ending
+
+
+def in_two_processes(folder: Path, function) -> list:
+    """What `function()` returns, or its traceback, in each of the two."""
+    processes = [FORK.Process(target=as_one_of_two, args=(rank, folder, function)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax", "gumbel_softmax_st"])
+def test_steps_of_two_processes_keep_nccls_rules_and_are_those_of_one(mode, make_stepper, tmp_path):
+    def two_steps():
+        stepper = make_stepper({"train_batch_size": 8}, router_mode=mode)
+        losses = [stepper.step(step)["loss"] for step in range(2)]
+        return {"loss": losses, **parameters(stepper)}
+
+    one, both = two_steps(), in_two_processes(tmp_path, two_steps)
+    for found in both:
+        assert isinstance(found, dict), found
+        assert found.pop("loss") == pytest.approx(one["loss"], rel=1e-9)
+        for name, tensor in found.items():
+            torch.testing.assert_close(tensor, one[name], rtol=0, atol=1e-9)
+
+
+# ---- sharing an evaluation
+
+
+class Words:
+    """As much of a tokenizer as generating needs."""
+
+    def batch_decode(self, sequences, **kwargs):
+        return [" ".join(map(str, row.tolist())) for row in sequences]
+
+
+class OneOfSeveral:
+    """Process `process_index` of several, by itself: notes what it would sum with the others."""
+
+    is_local_main_process, device, autocast = False, "cpu", staticmethod(nullcontext)
+
+    def __init__(self, process_index: int, num_processes: int):
+        self.process_index, self.num_processes, self.summed = process_index, num_processes, []
+
+    def reduce(self, tensor, reduction):
+        self.summed.append(tensor)
+        return tensor
+
+
+def task_file(task: str, n: int, n_options: int = 0) -> TaskFile:
+    """A file of n examples with inputs of 6 and answers of 3 tokens; options of 4 tokens each."""
+    draw = np.random.default_rng(n)
+    sources = [[0, *draw.integers(4, 60, 4), 2] for _ in range(n)]
+    examples = [Example(task, f"{task}_6_13", f"input {i}", ("x",)) for i in range(n)]
+    inputs = encoded(sources, [[0, 4, 2]] * n, [0] * n)
+    if not n_options:
+        return TaskFile(task, f"{task}_6_13", "test", "ACC", examples, inputs)
+    options = EncodedOptions(
+        ragged([[0, 5, 6 + i, 2] for i in range(n_options)]), [np.arange(n_options) for _ in range(n)]
+    )
+    words = [tuple(f"option {i}" for i in range(n_options)) for _ in range(n)]
+    return TaskFile(task, f"{task}_6_13", "test", "ACC", examples, inputs, "field", words, options)
+
+
+# Large and small in turns: dealt out in turn, one of two processes would get all the large ones.
+FILES = [task_file(name, n) for name, n in zip("abcdab", [8, 1, 9, 1, 7, 2], strict=True)]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_scores_and_loss_are_the_same_bits_whatever_the_number_of_processes(make_model, monkeypatch, n):
+    model, decoding = make_model(router_mode="softmax"), Decoding(num_beams=1, max_output_length=5)
+    alone = OneOfSeveral(0, 1)
+    expected = answer(model, Words(), FILES, decoding, alone)
+    loss = loss_per_token(model, FILES, decoding, alone)
+    gathered, summed = [], []
+    monkeypatch.setattr(evaluation, "gather_object", lambda done: gathered.append(done) or done)
+    for rank in range(n):
+        one = OneOfSeveral(rank, n)
+        answer(model, Words(), FILES, decoding, one)
+        loss_per_token(model, FILES, decoding, one)
+        summed += one.summed
+    if n == 1:
+        assert gathered == summed == []
+        return
+    by_index = dict(pair for done in gathered for pair in done)
+    assert [by_index[i] for i in range(len(FILES))] == expected
+    assert sum(map(len, gathered)) == len(FILES)
+    found, tokens = sum(summed).sum(dim=0).tolist()
+    assert found / tokens == loss
+    loads = [sum(len(FILES[i].examples) for i, _ in done) for done in gathered]
+    assert max(loads) <= {2: 15, 3: 10, 8: 9}[n]  # of 28 examples
+
+
+def test_files_are_shared_out_by_what_they_cost():
+    costs = [100, 1, 90, 1, 1, 90, 1, 100]
+    shares = [own_share(costs, OneOfSeveral(rank, 4)) for rank in range(4)]
+    assert sorted(i for share in shares for i in share) == list(range(8))
+    assert sorted(sum(costs[i] for i in share) for share in shares) == [92, 92, 100, 100]
+
+
+def test_a_files_cost_counts_inputs_answers_beams_and_options():
+    decoding, rank = Decoding(num_beams=4), Decoding(num_beams=4, scoring="rank")
+    plain, many = task_file("a", 5), task_file("a", 5, n_options=20)
+    assert answering_cost(plain, decoding) == 5 * (6 + 4 * 3)
+    assert answering_cost(plain, rank) == answering_cost(many, decoding) == answering_cost(plain, decoding)
+    assert answering_cost(many, rank) == 5 * (6 + 20 * (6 + 4))
+
+
+# ---- sharing GPUs
+
+
+class FakeRay:
+    """Runs tasks one after the other as if on a cluster of so many GPUs; keeps what they were to reserve."""
+
+    def __init__(self, gpus: int):
+        self.gpus, self.reserved = gpus, None
+
+    def init(self, **_): ...
+
+    def shutdown(self): ...
+
+    def cluster_resources(self):
+        return {"CPU": 8.0, **({"GPU": float(self.gpus)} if self.gpus else {})}
+
+    def remote(self, **options):
+        self.reserved = options
+        return lambda function: SimpleNamespace(remote=lambda *arguments: arguments[-1])
+
+    def put(self, thing):
+        return thing
+
+    def wait(self, tasks, num_returns):
+        return tasks[:num_returns], tasks[num_returns:]
+
+    def get(self, task):
+        return {"done": task}
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "to_a_gpu"),
+    [(1, 0, None), (1, 1, 1), (2, 1, 2), (3, 2, 2), (4, 2, 2), (6, 2, 3), (2, 4, 1)],
+)
+def test_tasks_on_ray_share_gpus_as_processes_of_a_pool_do(grids, monkeypatch, workers, gpus, to_a_gpu):
+    settings = dataclasses.replace(grids.settings("shared", num_workers=workers), ray="auto")
+    ray = FakeRay(gpus)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    missing = settings.configurations()
+    assert dict(executors.on_ray(settings, None, missing)) == {c: {"done": c} for c in missing}
+    share = ray.reserved["num_gpus"]
+    if not gpus:
+        assert share == 0
+        return
+    in_parts = round(share * 10_000)  # as Ray counts
+    assert share == in_parts / 10_000
+    assert 10_000 // in_parts == to_a_gpu
+    assert gpus * to_a_gpu >= workers  # all run at once
+    pool = Counter(i % gpus for i in range(workers))  # `prepare_worker`
+    assert max(pool.values()) == to_a_gpu
+
+
+# ---- waiting for the others
+
+
+def test_a_process_waits_for_the_others_as_long_as_an_evaluation_may_take(monkeypatch):
+    class Begun(Exception):
+        pass
+
+    def begin(**named):
+        raise Begun(named["timeout"])
+
+    for name, value in group_of_two(0).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "init_process_group", begin)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(Begun) as begun:
+        make_accelerator()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert begun.value.args == (timedelta(days=1),)
+
+
+def test_every_command_makes_its_accelerator_in_one_place():
+    files = [
+        path for folder in ("routing_moe", "task", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    ]
+    made = [path.name for path in files if re.search(r"\bAccelerator\(", path.read_text())]
+    assert made == ["devices.py"]
