@@ -61,10 +61,10 @@ def main(argv: list[str] | None = None) -> None:
             rows += simulated(case, tasks, 1, "little", settings)
             for seeds in settings.seeds:
                 rows += simulated(case, tasks, seeds, "realistic", settings)
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).round(4)
     print(markdown(table), file=sys.stderr)
     if settings.output_file:
-        settings.output_file.write_text(table.to_csv(index=False, float_format="%.4g"))
+        settings.output_file.write_text(table.to_csv(index=False))
     variants: dict = {}
     for row in rows:
         cell = variants.setdefault(f"{row['case']}_{row['tasks']}x{row['seeds']}_{row['spread']}", {})

@@ -64,7 +64,7 @@ LITTLE = {("skewed", 8): 0.89, ("skewed", 24): 0.9, ("few", 8): 0.73, ("few", 24
 @pytest.mark.parametrize("case", coverage.CASES)
 def test_intervals_hold_the_truth_as_often_as_is_said(case, tasks):
     """The percentile bootstrap over tasks that these replace held it in 72% to 93% of such simulations."""
-    n = 4000
+    n = 20_000
     bounds = {(seeds, "realistic"): REALISTIC.get((case, tasks, seeds), 0.93) for seeds in (1, 3, 5)}
     bounds[1, "little"] = LITTLE.get((case, tasks), 0.93)
     for (seeds, spread), least in bounds.items():
@@ -79,7 +79,7 @@ def test_intervals_hold_the_truth_as_often_as_is_said(case, tasks):
 def test_an_effect_that_few_of_eight_tasks_carry_is_out_of_reach_and_docs_say_so():
     """In a tenth of all draws of 8 tasks none carries the effect: no interval can know of it."""
     draw = np.random.default_rng(2)
-    table_NST, truth_N = coverage.drawn_tables("few", (4000, 1, 8), "little", draw)
+    table_NST, truth_N = coverage.drawn_tables("few", (20_000, 1, 8), "little", draw)
     assert coverage.covered(*coverage.two_way(table_NST), truth_N) < 0.85
     assert "no interval can cover" in (RESULTS / "coverage.md").read_text()
 
