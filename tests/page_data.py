@@ -90,8 +90,8 @@ def made_run(number, tasks, layers, n_experts, samples, n_correlations, draw) ->
         "recovery": {
             "note": "Agreement of routes with the ontology; p by shuffling tasks.",
             "rows": [
-                ["category", len(tasks), 0.41, 0.002, 0.33, 0.001],
-                ["subcategory", len(tasks), None, None, 0.28, 0.01],
+                ["category", len(tasks), 0.41, 0.002, 0.0042, 0.33, 0.001, 0.0041],
+                ["subcategory", len(tasks), None, None, None, 0.28, 0.01, 0.021],
             ],
         },
         "ablation": made_ablation(tasks, layers, n_experts, draw),
@@ -147,9 +147,8 @@ def made_correlations(count: int, layers: list[str], n_experts: int, draw: rando
         p = round(10 ** (-8 + 8 * rank / count), 10)
         r = round((0.9 - 0.8 * rank / count) * draw.choice((-1, 1)), 3)
         feature = FEATURES[rank % len(FEATURES)]
-        rows.append(
-            [feature, draw.randrange(len(layers)), draw.randrange(n_experts), r, p, min(1.0, 3 * p), 20]
-        )
+        place = draw.randrange(len(layers)), draw.randrange(n_experts)
+        rows.append([feature, *place, r, p, min(1.0, 3 * p), 20, min(1.0, 9 * p)])
     return {"note": "Pearson's r of having a feature with the weight of an expert, over tasks.", "rows": rows}
 
 
