@@ -103,7 +103,7 @@ def test_a_number_is_matched_among_all_tasks_it_is_known_of():
 
 def test_experts_that_are_used_but_not_specific_do_not_pass_for_specific():
     """What a set costs depends on its weight, and chance, alone. A feature's experts are those that its tasks
-    use more than others do: they cost more than sets drawn whatever their weight, but not than matched ones."""
+    use more than others do: they cost more than sets drawn whatever their weight, not than matched ones."""
     routes, features = random_routes(5, tasks=18, layers=8), features_by_chance(18, 30)
     chance, costs = np.random.default_rng(3), {}
     job = Job(routes, lambda experts: costs.setdefault(experts, chance.normal(1, 0.1)))

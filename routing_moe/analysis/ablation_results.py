@@ -131,14 +131,14 @@ def _features_markdown(table: pd.DataFrame, top: int) -> str:
             cells[row.group] = f"{row.drop:.3f}{random}"
         rows[feature] = cells
     wide = pd.DataFrame.from_dict(rows, orient="index").fillna("-").rename_axis("feature")
-    what = (
-        f"The top {top} experts of a feature together, and their mean weight in the routes of its tasks (of "
-        "a number: all tasks)"
-    )
+    what = f"The top {top} experts of a feature together"
     if compared:
         what += (
-            f"; in brackets the same of {drawn(table)} random sets of {top} other experts that these tasks "
-            f"use as much (mean weight within {TOLERANCE:.0%}), and p: the share of them, itself included, "
-            "that drop as much (many are tested; matched for the tasks with the feature, not for the others)"
+            f" (in brackets the same of {drawn(table)} random sets of {top} other experts that the feature's "
+            f"tasks use as much, mean weight within {TOLERANCE:.0%}, and p: the share of them, itself included, "
+            "that drop as much; many are tested, and the sets match for the tasks with the feature alone)"
         )
-    return f"{what}:\n\n{markdown_table(wide)}"
+    weight = (
+        "Weight: mean weight of the experts in the routes of the feature's tasks (of a number: of all tasks)."
+    )
+    return f"{what}:\n\n{markdown_table(wide)}\n\n{weight}"
