@@ -15,7 +15,8 @@ import pandas as pd
 from scipy.stats import wilcoxon
 
 from dataloader.errors import in_short
-from routing_moe.results import RESAMPLES, bootstrap_interval, markdown_table, mean_and_std
+from routing_moe.results import markdown_table, mean_and_std, shown_p
+from routing_moe.statistics import FEWEST_TASKS, holm, mean_interval
 
 MIN_BASELINE = 0.01
 MARK = "†"  # of tasks that have no relative gain
@@ -76,18 +77,21 @@ def gains_per_task(
 def gains_per_system(per_task: pd.DataFrame) -> pd.DataFrame:
     """One row per system, in the order of `per_task`.
 
-    arg (mean relative gain), low and high (its 95% percentile bootstrap interval over tasks), median (of the
-    relative gains): of the n - excluded tasks that have one. wins, losses, ties (of the differences), p
-    (`signed_rank_p`), baseline and score (means over tasks): of all n tasks.
+    arg (mean relative gain), low and high (its 95% t interval over tasks, `statistics.mean_interval`), median
+    (of the relative gains), interval (what it covers, or why there is none): of the n - excluded tasks that
+    have one. wins, losses, ties (of the differences), p (`signed_rank_p`), p_holm (over the systems),
+    baseline and score (means over tasks): of all n tasks.
+
+    A task's samples are rows of its own, so that their spread is part of that over tasks.
     """
     rows = {}
     for name, group in per_task.groupby("system", sort=False):
         gains, differences = group["relative_gain"].dropna(), group["difference"]
-        low, high = bootstrap_interval(gains)
+        found = mean_interval(gains)
         rows[name] = {
             "arg": gains.mean(),
-            "low": low,
-            "high": high,
+            "low": found.low,
+            "high": found.high,
             "median": gains.median(),
             "wins": int((differences > 0).sum()),
             "losses": int((differences < 0).sum()),
@@ -97,8 +101,10 @@ def gains_per_system(per_task: pd.DataFrame) -> pd.DataFrame:
             "excluded": len(group) - len(gains),
             "baseline": group["baseline"].mean(),
             "score": group["score"].mean(),
+            "interval": found.over,
         }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("system").reset_index()
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("system").reset_index()
+    return table.assign(p_holm=holm(table["p"]))
 
 
 # ---------------------------------------------------------------------------- what is compared
@@ -149,9 +155,10 @@ def explain_gains(per_task: pd.DataFrame, baseline: str, metric: str, min_baseli
     lines = [
         f"Mean {metric} ± sample std over samples ({n}).",
         f"Gain over {baseline}: (system - baseline) / baseline. ARG: mean of the gains, every task alike; in",
-        f"brackets its 95% percentile bootstrap interval over tasks ({RESAMPLES} resamples). A few small",
-        "baselines can dominate it; the median gain tells.",
-        "p: two-sided Wilcoxon signed-rank test of the tasks' differences.",
+        f"brackets its 95% t interval over tasks, none below {FEWEST_TASKS} (too narrow where few tasks",
+        "carry the effect). A few small baselines can dominate it; the median gain tells.",
+        "p: two-sided Wilcoxon signed-rank test of the tasks' differences; p (Holm): corrected for the",
+        "number of systems.",
         f"Rule: where the baseline is at or below {min_baseline:g} (marked {MARK}) the gain is not defined;",
         "the difference is shown, and counts in means, wins, losses and p, but not in ARG and median.",
     ]
@@ -167,18 +174,17 @@ def shown_gain(gain: float) -> str:
 
 
 def shown_arg(row) -> str:
-    """ "+12.3% [+3.4%, +20.1%]" of a row of `per_system`, without the interval where there is none."""
-    interval = "" if np.isnan(row.low) else f" [{shown_gain(row.low)}, {shown_gain(row.high)}]"
-    return shown_gain(row.arg) + interval
+    """ "+12.3% [+3.4%, +20.1%]" of a row of `per_system`, or "+12.3%, too few tasks (3)"."""
+    if np.isnan(row.arg):
+        return shown_gain(row.arg)
+    if np.isnan(row.low):
+        return f"{shown_gain(row.arg)}, {row.interval}"
+    return f"{shown_gain(row.arg)} [{shown_gain(row.low)}, {shown_gain(row.high)}]"
 
 
 def shown_task_gain(row) -> str:
     """The relative gain of a row of `per_task`, or its marked difference."""
     return shown_gain(row.relative_gain) if row.in_arg else f"{row.difference:+.3f} {MARK}"
-
-
-def shown_p(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def tasks_markdown(per_task: pd.DataFrame, baseline: str) -> str:
@@ -205,6 +211,7 @@ def systems_markdown(per_system: pd.DataFrame, baseline: str) -> str:
             "median gain": shown_gain(row.median),
             **{name: str(getattr(row, name)) for name in counts},
             "p": shown_p(row.p),
+            "p (Holm)": shown_p(row.p_holm),
             "tasks": str(row.n),
             "of them not in ARG": str(row.excluded),
         }

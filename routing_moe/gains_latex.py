@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from routing_moe.gains import MARK, shown_arg, shown_gain, shown_p, shown_task_gain
+from routing_moe.gains import MARK, shown_arg, shown_gain, shown_task_gain
+from routing_moe.results import shown_p
 
 LONG = 36  # rows: longer tables, and wider ones, are set smaller
 WIDE = 2  # systems
@@ -83,6 +84,7 @@ def _averages(per_system: pd.DataFrame) -> list[str]:
         "median gain": [shown_gain(row.median) for row in rows],
         "wins / losses / ties": [f"{row.wins} / {row.losses} / {row.ties}" for row in rows],
         "p": [shown_p(row.p) for row in rows],
+        "p (Holm)": [shown_p(row.p_holm) for row in rows],
     }
     lines = [_row(f"mean ({n} tasks)", f"{first['baseline']:.3f}", *means)]
     for name, cells in spanning.items():

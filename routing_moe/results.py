@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
 
 from dataloader.baselines import constant_baseline
 from dataloader.errors import InputError, in_brief
@@ -19,10 +18,10 @@ from dataloader.gym import Gym
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.evaluation import TaskFile
 from routing_moe.run_state import write_text
+from routing_moe.statistics import FEWEST_TASKS, TASKS_ALONE, holm, mean_interval
 
 SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
 CONSTANT = "constant answer"  # the baseline's name among the variants of a comparison
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -189,48 +188,48 @@ def constant_means(scores: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
     return table.assign(variant=CONSTANT)
 
 
-def paired_differences(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """For each other variant and task, score minus the baseline's with the same seed, mean over the seeds
-    that both have. Columns variant, task, difference, pairs (the number of those seeds)."""
+def paired_by_seed(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """A row for each other variant and task, a column for each seed: score minus the baseline's with the same
+    seed, NaN where one of them has no such run."""
     table = scores.pivot(index=["variant", "task"], columns="seed", values="performance")
     others = table.drop(index=baseline, level="variant")
-    differences = others - table.loc[baseline].reindex(others.index.get_level_values("task")).to_numpy()
+    return others - table.loc[baseline].reindex(others.index.get_level_values("task")).to_numpy()
+
+
+def paired_differences(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """`paired_by_seed`, mean over the seeds that both have. Columns variant, task, difference, pairs (the
+    number of those seeds)."""
+    differences = paired_by_seed(scores, baseline)
     columns = {"difference": differences.mean(axis=1), "pairs": differences.count(axis=1)}
     return pd.DataFrame(columns).reset_index()
 
 
-def bootstrap_interval(values, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of values; (NaN, NaN) where there are fewer than two."""
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2 or np.isnan(values).any():
-        return float("nan"), float("nan")
-    drawn = bootstrap(
-        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=confidence, method="percentile",
-        random_state=np.random.default_rng(seed),
-    )  # fmt: skip
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
-
-
 def mean_differences(scores: pd.DataFrame, ontology: Ontology, baseline: str) -> pd.DataFrame:
-    """Mean of `paired_differences` per category, with a 95% bootstrap interval over its tasks.
+    """Mean of `paired_differences` per category, with `statistics.mean_interval` over its seeds and tasks.
 
-    Columns variant, category, difference, low, high, pairs. The interval tells how the mean would vary with
-    other tasks of the kind; how it varies with other seeds it does not tell.
+    Columns variant, category, difference, low, high, pairs, p (two-sided, of the same t test), p_holm (over
+    the variants of a category), interval (what it covers, or why there is none).
     """
     rows = []
+    by_seed = paired_by_seed(scores, baseline)
     tasks = in_categories(paired_differences(scores, baseline), ontology)
     for (variant, category), group in tasks.groupby(["variant", "category"], sort=False, observed=True):
-        values = group["difference"].to_numpy()
-        rows.append(
-            (variant, category, values.mean(), *bootstrap_interval(values), int(group["pairs"].min()))
-        )
-    return pd.DataFrame(rows, columns=["variant", "category", "difference", "low", "high", "pairs"])
+        # Finished runs are of the same tasks, so that a seed has all of them or none.
+        values_TS = by_seed.loc[[(variant, task) for task in group["task"]]].dropna(axis="columns")
+        found = mean_interval(values_TS.to_numpy().T)
+        numbers = (group["difference"].mean(), found.low, found.high, int(group["pairs"].min()), found.p)
+        rows.append((variant, category, *numbers, found.over))
+    columns = ["variant", "category", "difference", "low", "high", "pairs", "p", "interval"]
+    table = pd.DataFrame(rows, columns=columns)
+    corrected = table.groupby("category", observed=True)["p"].transform(holm)
+    table.insert(columns.index("interval"), "p_holm", corrected)
+    return table
 
 
 def comparison_table(scores: pd.DataFrame, ontology: Ontology, baseline: str | None = None) -> pd.DataFrame:
     """One row per variant and category: variant, category, tasks, mean, std, n; the constant answer last.
 
-    With a baseline also difference, low, high and pairs of `mean_differences`, empty for the baseline.
+    With a baseline also the columns of `mean_differences`, empty for the baseline.
     """
     table = means_over_runs(means_per_run(scores, ontology))
     table = pd.concat([table, constant_means(scores, ontology)], ignore_index=True)
@@ -251,7 +250,9 @@ def explain_comparison(what: str, checkpoint: str, baseline: str | None, draws: 
     if baseline is not None:
         lines += [
             f"Minus {baseline}: of runs with the same seed, mean over seeds and tasks; in brackets the 95%",
-            f"percentile bootstrap interval over tasks ({RESAMPLES} resamples).",
+            "two-way t interval over seeds and tasks (of one seed over tasks alone, which says nothing of",
+            f"other seeds), none below {FEWEST_TASKS} tasks. p: the t test of it; p (Holm): corrected",
+            "for the number of variants. Where few of the tasks carry the effect, intervals are too narrow.",
         ]
     lines += [f"Scores of {variant} are means over {n} draws of its routes." for variant, n in draws.items()]
     return "\n".join(lines)
@@ -266,7 +267,8 @@ def comparison_markdown(table: pd.DataFrame, baseline: str | None = None) -> str
         row |= {f"{x.category} ({x.tasks})": mean_and_std(x.mean, x.std) for x in group.itertuples()}
         if baseline is not None:
             last = group.iloc[-1]
-            row[f"all, minus {baseline}"] = _difference(last["difference"], last["low"], last["high"])
+            row[f"all, minus {baseline}"] = _difference(last)
+            row |= {"p": shown_p(last["p"]), "p (Holm)": shown_p(last["p_holm"])}
         rows[variant] = row
     return markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant"))
 
@@ -278,7 +280,16 @@ def mean_and_std(mean: float, std: float) -> str:
     return f"{mean:.3f}" if np.isnan(std) else f"{mean:.3f} ± {std:.3f}"
 
 
-def _difference(difference: float, low: float, high: float) -> str:
-    if np.isnan(difference):
-        return ""
-    return f"{difference:+.3f}" + ("" if np.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
+def shown_p(p: float) -> str:
+    """ "0.012", "<0.001", nothing for NaN."""
+    return "" if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _difference(row: pd.Series) -> str:
+    """ "+0.027 [+0.002, +0.057]", marked where it covers tasks alone, or the reason why there is none."""
+    if np.isnan(row["difference"]):
+        return row["interval"] if isinstance(row["interval"], str) else ""
+    if np.isnan(row["low"]):
+        return f"{row['difference']:+.3f}, {row['interval']}"
+    over = f" ({TASKS_ALONE} alone)" if row["interval"] == TASKS_ALONE else ""
+    return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]{over}"

@@ -90,8 +90,8 @@ def made_run(number, tasks, layers, n_experts, samples, n_correlations, draw) ->
         "recovery": {
             "note": "Agreement of routes with the ontology; p by shuffling tasks.",
             "rows": [
-                ["category", len(tasks), 0.41, 0.002, 0.33, 0.001],
-                ["subcategory", len(tasks), None, None, 0.28, 0.01],
+                ["category", len(tasks), 0.41, 0.002, 0.0042, 0.33, 0.001, 0.0041],
+                ["subcategory", len(tasks), None, None, None, 0.28, 0.01, 0.021],
             ],
         },
         "ablation": made_ablation(tasks, layers, n_experts, draw),
@@ -147,9 +147,8 @@ def made_correlations(count: int, layers: list[str], n_experts: int, draw: rando
         p = round(10 ** (-8 + 8 * rank / count), 10)
         r = round((0.9 - 0.8 * rank / count) * draw.choice((-1, 1)), 3)
         feature = FEATURES[rank % len(FEATURES)]
-        rows.append(
-            [feature, draw.randrange(len(layers)), draw.randrange(n_experts), r, p, min(1.0, 3 * p), 20]
-        )
+        place = draw.randrange(len(layers)), draw.randrange(n_experts)
+        rows.append([feature, *place, r, p, min(1.0, 3 * p), 20, min(1.0, 9 * p)])
     return {"note": "Pearson's r of having a feature with the weight of an expert, over tasks.", "rows": rows}
 
 
@@ -167,16 +166,16 @@ def made_ablation(tasks: list[dict], layers: list[str], n_experts: int, draw: ra
                 "feature": "skill:negation",
                 "experts": [[0, 1], [len(layers) - 1, 0]],
                 "groups": [
-                    ["with feature", 5, 0.061, 0.012, 0.009, 20, 0.05],
-                    ["without feature", 7, 0.004, 0.01, None, 1, None],
-                    ["qa", 3, -0.02, 0.01, 0.002, 20, 0.5],
-                    ["all", 12, 0.03, 0.01, 0.004, 20, 0.1],
+                    ["with feature", 5, 0.061, 0.012, 0.009, 20, 0.05, 0.71, 0.68],
+                    ["without feature", 7, 0.004, 0.01, None, 1, None, 0.4, 0.66],
+                    ["qa", 3, -0.02, 0.01, 0.002, 20, 0.5, 0.5, 0.6],
+                    ["all", 12, 0.03, 0.01, 0.004, 20, 0.1, 0.53, 0.67],
                 ],
             },
             {
                 "feature": "domain:news",
                 "experts": [[1, 1]],
-                "groups": [["with feature", 4, 0.05, 0.01, 0.02, 20, 0.05]],
+                "groups": [["with feature", 4, 0.05, None, None, 0, None, 0.9, None]],
             },
         ],
         "sets": [["enc0.1+dec0.0", 0.043, [[tried[1], 0.5], [tried[0], 0.125]]]],

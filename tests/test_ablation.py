@@ -16,6 +16,7 @@ from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation import Bench, mask_of, routes_without
 from routing_moe.analysis.ablation_job import AblationJob
+from routing_moe.analysis.ablation_matching import matched_sets
 from routing_moe.analysis.ablation_tables import (
     category_drops,
     drops_of,
@@ -189,18 +190,26 @@ def test_tables_show_it(job, originals):
     assert categories.loc[("enc 0", 0, "all"), "others"] == pytest.approx(useful.loc["all", "drop"] / 8)
 
 
-def test_a_features_own_experts_are_no_random_ones(job):
+def test_a_features_experts_stand_beside_those_that_its_tasks_use_as_much(job):
     features = features_of_columns({"kind:a": [1, 0, 0, 1]}, TASKS)
     ontology = Ontology({})
-    sets = [(USEFUL,), ((0, 0),), ((1, 2),)]
-    table = feature_table(job, {"kind:a": (USEFUL,)}, sets, features, ontology).set_index("group")
+    chosen = {"kind:a": (USEFUL,)}
+    # The users give 0.5 to experts 0 and 2 of the encoder's layers, and nothing to any other.
+    assert matched_sets(job, chosen, features, 20, 0) == {"kind:a": []}
+    none = feature_table(job, chosen, {"kind:a": []}, features, ontology).set_index("group")
+    assert none["draws"].tolist() == [0] * len(none)
+    assert none[["random_mean", "random_weight", "p"]].isna().all(axis=None)
+    sets = {"kind:a": [((0, 0),), ((1, 2),)]}
+    table = feature_table(job, chosen, sets, features, ontology).set_index("group")
+    assert table.loc["with feature", ["weight", "random_weight"]].tolist() == pytest.approx([1.0, 0.5])
+    assert table.loc["without feature", ["weight", "random_weight"]].tolist() == pytest.approx([0.0, 0.5])
     assert table.loc["with feature", "draws"] == 2
     assert table.loc["with feature", "random_mean"] == 0
     assert table.loc["with feature", "p"] == 1 / 3
     assert table.loc["without feature", "drop"] == 0
     own = drops_of(job, (USEFUL,))
     assert table.loc["with feature", "drop"] == pytest.approx((own["colour"] + own["plural"]) / 2)
-    by_task = feature_task_table(job, {"kind:a": (USEFUL,)}, sets, ontology).set_index("task")
+    by_task = feature_task_table(job, chosen, sets, ontology).set_index("task")
     assert by_task["drop"].to_dict() == own
     assert (by_task["random_mean"] == 0).all()
 

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import comparing, explaining, finetune_grid, measuring, predict, task_vectors, train_step
+from benchmarks import (
+    comparing,
+    coverage,
+    explaining,
+    finetune_grid,
+    measuring,
+    predict,
+    task_vectors,
+    train_step,
+)
 from routing_moe import RoutingBartForConditionalGeneration
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -43,6 +52,23 @@ def test_explaining_times_every_variant_and_tells_how_large_files_are(capsys):
     assert list(report["variants"]) == explaining.VARIANTS
     assert set(report["ratios"]) == {"answers_by_task_over_answers"}
     assert {"routes.png", "report.html", "routes.gif"} <= set(report["sizes_mb"])
+
+
+def test_coverage_is_simulated_for_every_case_and_interval(capsys, tmp_path):
+    few = ["--simulations", "20", "--resamples", "20", "--tasks", "6", "--seeds", "1", "2"]
+    coverage.main([*few, "--output_file", str(tmp_path / "coverage.csv")])
+    printed = capsys.readouterr()
+    report = parse_report(printed.out)
+    assert report["benchmark"] == "coverage"
+    assert list(report["variants"])[:3] == [
+        "normal_6x1_little",
+        "normal_6x1_realistic",
+        "normal_6x2_realistic",
+    ]
+    assert len(report["variants"]) == 9
+    assert set(report["variants"]["few_6x2_realistic"]) == set(coverage.intervals(20, None))
+    assert "| skewed | 6 | 1, little noise |" in printed.err
+    assert len((tmp_path / "coverage.csv").read_text().splitlines()) == 1 + 3 * (4 + 4 + 6)
 
 
 def test_train_step_times_every_variant_and_relates_them(capsys):

@@ -18,6 +18,7 @@ from routing_moe import results
 from routing_moe.analysis import comparison
 from routing_moe.cli import compare_runs
 from routing_moe.cli.arguments import build_parser
+from routing_moe.statistics import mean_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = {"labels": {"binary": ["yesno"]}, "text": {"copying": ["copy", "spell"]}}
@@ -127,11 +128,52 @@ def test_differences_are_paired_by_task_and_by_the_seeds_that_both_have():
     assert differences["pairs"].tolist() == [2, 2, 2]
     table = results.comparison_table(score_rows(), ONTOLOGY, baseline="a")
     assert cells(table, ("b", "all"))["difference"] == pytest.approx(0.35 / 3)
-    text = cells(table, ("b", "text"))[["difference", "low", "high", "pairs"]].tolist()
-    assert text == pytest.approx([0.1, 0.1, 0.1, 2])  # both tasks differ by 0.1
-    assert pd.isna(cells(table, ("b", "labels"))["low"])  # of one task there is no interval
+    assert cells(table, ("b", "text"))[["difference", "pairs"]].tolist() == pytest.approx([0.1, 2])
+    assert cells(table, ("b", "all"))[["low", "high", "p", "p_holm"]].isna().all()
+    assert cells(table, ("b", "text"))["interval"] == "too few tasks (2)"
     assert pd.isna(cells(table, ("a", "all"))["difference"])
-    assert "| +0.117 [+0.100, +0.150] |" in results.comparison_markdown(table, "a")
+    assert "| +0.117, too few tasks (3) |" in results.comparison_markdown(table, "a")
+
+
+def many_tasks(variants=("b", "c"), seeds=(1, 2, 3), tasks=8):
+    """Scores of a baseline "a" and of variants ever further ahead; noise of tasks, seeds and both."""
+    draw = np.random.default_rng(0)
+    names = [f"task{n}" for n in range(tasks)]
+    base = {seed: draw.uniform(0.3, 0.6, tasks) for seed in seeds}
+    runs = {("a", seed): dict(zip(names, base[seed], strict=True)) for seed in seeds}
+    for ahead, variant in enumerate(variants, start=1):
+        of_tasks = 0.02 * ahead + draw.normal(0, 0.02, tasks)
+        for seed in seeds:
+            scores = base[seed] + of_tasks + draw.normal(0, 0.01) + draw.normal(0, 0.01, tasks)
+            runs[variant, seed] = dict(zip(names, scores, strict=True))
+    return score_rows(runs)
+
+
+def test_intervals_are_over_seeds_and_tasks_and_p_is_corrected_over_variants():
+    rows = many_tasks()
+    table = results.comparison_table(rows, ONTOLOGY, baseline="a")
+    wide = rows.pivot(index="seed", columns=["variant", "task"], values="performance")
+    found = {variant: mean_interval((wide[variant] - wide["a"]).to_numpy()) for variant in ("b", "c")}
+    for variant, own in found.items():
+        row = cells(table, (variant, "all"))
+        assert row[["low", "high", "p"]].tolist() == pytest.approx([own.low, own.high, own.p])
+        assert row["interval"] == "seeds x tasks"
+    assert found["c"].p < found["b"].p
+    assert cells(table, ("c", "all"))["p_holm"] == pytest.approx(2 * found["c"].p)
+    assert cells(table, ("b", "all"))["p_holm"] == pytest.approx(max(found["b"].p, 2 * found["c"].p))
+    line = results.comparison_markdown(table, "a").splitlines()[3]
+    shown = [cell.strip() for cell in line.split("|")[-4:-1]]
+    own = found["b"]
+    assert shown[0].endswith(f"[{own.low:+.3f}, {own.high:+.3f}]")
+    assert shown[1] == f"{own.p:.3f}"
+
+
+def test_a_single_seed_has_an_interval_over_tasks_that_says_so():
+    rows = many_tasks(variants=("b",), seeds=(1,))
+    table = results.comparison_table(rows, ONTOLOGY, baseline="a")
+    assert cells(table, ("b", "all"))["interval"] == "tasks"
+    assert "] (tasks alone) |" in results.comparison_markdown(table, "a")
+    assert "of one seed over tasks alone" in results.explain_comparison("scores", "best", "a", {})
 
 
 def test_without_a_common_seed_there_is_no_difference():
@@ -139,18 +181,7 @@ def test_without_a_common_seed_there_is_no_difference():
     table = results.comparison_table(rows, ONTOLOGY, baseline="a")
     assert pd.isna(cells(table, ("b", "all"))["difference"])
     assert cells(table, ("b", "all"))["pairs"] == 0
-
-
-def test_the_bootstrap_interval_is_that_of_the_mean_and_the_same_each_time():
-    # two values: a resample has mean 0, 0.5 or 1 with probability 1/4, 1/2, 1/4
-    assert results.bootstrap_interval([0.0, 1.0]) == (0.0, 1.0)
-    assert results.bootstrap_interval([0.0, 1.0], confidence=0.4) == (0.5, 0.5)
-    values = np.random.default_rng(0).normal(2.0, 1.0, 400)
-    low, high = results.bootstrap_interval(values)
-    half = 1.96 * values.std() / 20  # the normal approximation
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.01)
-    assert results.bootstrap_interval(values) == (low, high)
-    assert np.isnan(results.bootstrap_interval([0.3])).all()
+    assert "| no common seed |" in results.comparison_markdown(table, "a")
 
 
 # ---------------------------------------------------------------------------- folders

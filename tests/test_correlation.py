@@ -55,6 +55,7 @@ def test_a_planted_feature_is_found_at_its_expert(seed):
     best = table.iloc[0]
     assert (best.layer, best.expert, best.feature) == ("enc 1", 2, "skill:a")
     assert best.q < 0.01
+    assert best.q_by == pytest.approx(min(1, best.q * sum(1 / n for n in range(1, len(table) + 1))))
     assert best.r > 0.8
     top = top_experts(table, 1, ["skill:a"]).iloc[0]
     assert (top.layer, top.expert) == ("enc 1", 2)
@@ -71,12 +72,14 @@ def test_by_chance_hardly_anything_is_found():
 
     routes, features = planted(0)
     draw = np.random.default_rng(1)
-    times = 0
+    times = pd.Series({"q": 0, "q_by": 0})
     for shuffle in range(200):
         shuffled = features.values_NF[draw.permutation(30)]
         mixed = features_of_columns(dict(zip(features.names, shuffled.T, strict=True)))
-        times += (correlate(routes, mixed, permutations=3000, seed=shuffle)["q"] < 0.05).any()
-    assert times <= binom.ppf(0.999, 200, 0.05)
+        table = correlate(routes, mixed, permutations=3000, seed=shuffle)
+        times += (table[["q", "q_by"]] < 0.05).any()
+        assert (table["q_by"] >= table["q"]).all()
+    assert times.max() <= binom.ppf(0.999, 200, 0.05)
 
 
 def test_beside_a_true_feature_few_false_ones_are_found():
@@ -99,11 +102,11 @@ def test_beside_a_true_feature_few_false_ones_are_found():
 def test_without_permutations_there_is_r_alone():
     routes, features = planted(1)
     table = correlate(routes, features, permutations=0)
-    assert table[["p", "q"]].isna().all(axis=None)
+    assert table[["p", "q", "q_by"]].isna().all(axis=None)
     with_p = correlate(routes, features, permutations=20)
     key = ["layer", "expert", "feature"]
     assert table.merge(with_p, on=key).eval("r_x - r_y").abs().max() < 1e-12
-    assert top_experts(table, 2).equals(top_experts(with_p, 2).assign(p=np.nan, q=np.nan))
+    assert top_experts(table, 2).equals(top_experts(with_p, 2).assign(p=np.nan, q=np.nan, q_by=np.nan))
 
 
 def test_what_is_not_known_of_a_task_leaves_that_task_out():

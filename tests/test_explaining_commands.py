@@ -11,6 +11,7 @@ from routing_moe.analysis import explained
 from routing_moe.analysis.route_data import load_history, load_routes, run_name
 from routing_moe.analysis.runs import read_runs
 from routing_moe.cli import correlate_routes, inspect_routes, report
+from routing_moe.statistics import benjamini_yekutieli
 
 PICTURES = ("routes", "similarity", "load", "change")
 
@@ -148,6 +149,10 @@ def test_correlating_one_run(place, capsys):
     recovery = pd.read_csv(folder / "recovery.csv").set_index("kind")
     assert list(recovery.index) == ["category", "subcategory", "skill", "length"]
     assert recovery.loc["length", "tasks"] == 5
+    p = recovery[["ami_p", "mantel_p"]].to_numpy().ravel()
+    assert recovery[["ami_q_by", "mantel_q_by"]].to_numpy().ravel() == pytest.approx(
+        benjamini_yekutieli(p), abs=1e-5, nan_ok=True
+    )
     text = (folder / "features.md").read_text()
     assert text in capsys.readouterr().out
     assert "18 correlations of 3 layers x 3 experts with 2 features" in text
@@ -160,9 +165,11 @@ def test_what_is_not_listed_or_cannot_be_significant_is_told(place, monkeypatch)
     text = (place.folder / "one" / "analysis" / "features.md").read_text()
     assert "Of the features the 1 with the smallest p; correlations.csv has all." in text
     assert "With 200 shufflings a single true one among 18 tests cannot have q < 0.05" in text
+    # 18 * (1 + 1/2 + ... + 1/18) / 0.05 = 1258.2
+    assert "cannot have q (BY) < 0.05: that takes --permutations 1259." in text
     assert "For these tasks 1 of the 2 features repeat, or negate, another." in text
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "360"]) == 0
-    assert "cannot have" not in (place.folder / "one" / "analysis" / "features.md").read_text()
+    assert "cannot have q <" not in (place.folder / "one" / "analysis" / "features.md").read_text()
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -12,7 +12,7 @@ import pytest
 from conftest import assert_apart_and_inside
 from matplotlib.image import imread
 
-from routing_moe import gains, results
+from routing_moe import gains
 from routing_moe.analysis import gains as chart
 from routing_moe.gains_latex import escaped, gains_latex
 
@@ -84,13 +84,35 @@ def test_arg_is_the_mean_of_the_relative_gains_of_tasks_with_a_baseline():
     assert other[["arg", "median"]].tolist() == pytest.approx([2 / 3, 0.5])
 
 
-def test_the_interval_is_the_bootstrap_of_the_gains_and_the_same_each_time():
-    per_task, per_system = tables_of({"base": summary(BASE), "other": summary(OTHER)})
-    interval = per_system[["low", "high"]].values.tolist()[0]
-    assert interval == list(results.bootstrap_interval([0.5, 1.0, 0.5]))
-    # of three draws from 0.5, 1, 0.5 all are 1 with probability 1/27 > 0.025
-    assert interval == pytest.approx([0.5, 1.0])
-    pd.testing.assert_frame_equal(gains.gains_per_system(per_task), per_system)
+def test_the_interval_is_students_over_tasks_and_none_is_of_fewer_than_six():
+    tasks = [f"t{n}" for n in range(7)]
+    base = summary([0.5] * 6 + [0.0], tasks=tasks)
+    ours = summary([0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.1], tasks=tasks)
+    _, per_system = tables_of({"base": base, "ours": ours})
+    # gains 0, 0.1 ... 0.5: mean 0.25, variance 0.035, standard error sqrt(0.035 / 6); t of 5 degrees: 2.5706
+    half = 2.5706 * (0.035 / 6) ** 0.5
+    assert per_system[["low", "high"]].values.tolist()[0] == pytest.approx(
+        [0.25 - half, 0.25 + half], abs=1e-5
+    )
+    assert per_system["interval"].tolist() == ["tasks"]
+    _, few = tables_of({"base": base[1:], "ours": ours[1:]})
+    assert few[["low", "high"]].isna().all(axis=None)
+    assert few["interval"].tolist() == ["too few tasks (5)"]
+    assert "| +30.0%, too few tasks (5) |" in gains.systems_markdown(few, "base")
+
+
+def test_p_is_corrected_for_the_number_of_systems():
+    tasks = [f"t{n}" for n in range(6)]
+    better = {f"system {n}": summary([0.5 + 0.01 * (i + 1) for i in range(6)], tasks=tasks) for n in range(2)}
+    worse = summary([0.4, 0.6, 0.35, 0.65, 0.3, 0.72], tasks=tasks)
+    base = summary([0.5] * 6, tasks=tasks)
+    per_task, per_system = tables_of({"base": base, **better, "mixed": worse})
+    assert per_system["p"].tolist()[:2] == pytest.approx([2 / 64] * 2)
+    assert per_system["p_holm"].tolist() == pytest.approx([6 / 64, 6 / 64, per_system["p"][2]])
+    row = gains.systems_markdown(per_system, "base").splitlines()[3]
+    assert "| 0.031 |    0.094 |" in row
+    latex = gains_latex(per_task, per_system, "base", [])
+    assert r"p (Holm) &  & \multicolumn{2}{c}{0.094}" in latex
 
 
 @pytest.mark.parametrize("baseline", [0.0, 0.01, -0.2])
@@ -162,7 +184,7 @@ def test_markdown_shows_scores_gains_and_marked_differences():
     assert lines[2] == "| boolq | 0.500 ± 0.100 |   0.600 (+20.0%) |"
     assert lines[5] == "| emo   | 0.000 ± 0.100 | 0.100 (+0.100 †) |"
     cells = [cell.strip() for cell in gains.systems_markdown(per_system, "base").splitlines()[3].split("|")]
-    assert cells[1:6] == ["ours", "0.300", "-10.0% [-50.0%, +20.0%]", "+0.0%", "2"]
+    assert cells[1:6] == ["ours", "0.300", "-10.0%, too few tasks (3)", "+0.0%", "2"]
     explained = "\n".join(gains.explain_gains(per_task, "base", "test_performance", 0.01))
     assert "at or below 0.01 (marked †)" in explained
     assert "Of fewer than 6 tasks that differ, p cannot be below 0.05." in explained
@@ -183,7 +205,7 @@ def test_latex_has_the_best_of_each_task_in_bold_and_no_bare_signs():
     assert lines[12].startswith(r"s\textasciitilde{}\textasciicircum{}\{x\}\textbackslash{}\$ & 0.200 {\tiny")
     assert lines[14].startswith("emo & 0.000 ")
     assert r"\textbf{0.100} {\tiny $\pm$ 0.100} & +0.100 $\dagger$ & 0.000 & +0.000 $\dagger$" in lines[14]
-    assert r"ARG (3 tasks) &  & \multicolumn{2}{c}{$-$10.0\% [$-$50.0\%, +20.0\%]} & " in "\n".join(lines)
+    assert r"ARG (3 tasks) &  & \multicolumn{2}{c}{$-$10.0\%, too few tasks (3)} & " in "\n".join(lines)
     assert lines.count(r"\midrule") == 2
     body = [line for line in lines if line.endswith(r"\\")]
     columns = [line.replace(r"\&", "").count("&") + line.count(r"\multicolumn{2}") for line in body]
@@ -266,7 +288,7 @@ def test_bars_are_the_gains_sorted_and_tasks_without_one_are_figures(figures):
     assert bars == pytest.approx({1: 0.2, 3: -0.5})  # the tie is a dot
     assert [text.get_text() for text in ours.texts] == ["+0.100 †"]
     assert [text.get_text() for text in other.texts] == ["+0.000 †"]
-    assert ours.get_title() == "ours\nARG -10.0%\n[-50.0%, +20.0%]"
+    assert ours.get_title() == "ours\nARG -10.0%\ntoo few tasks (3)"
     assert ours.get_xlim() == other.get_xlim()
     below = [text.get_text() for text in figure.texts]
     assert "relative gain over base; ARG: its mean over 3 of 4 tasks" in below
@@ -281,7 +303,7 @@ def test_a_huge_gain_ends_at_the_edge_with_its_value_and_does_not_squash_the_oth
     assert [text.get_text() for text in axes.texts] == ["+4400% ▸"]  # (0.9 - 0.02) / 0.02 = 44
     # the median gain of 0.12 asks for a scale of 0.48; ARG, (44 + 20 * 0.119) / 21 = 2.2, for half more
     assert 0.72 < axes.get_xlim()[1] < 0.78
-    assert [line.get_marker() for line in axes.lines if line.get_marker() in "<>D"] == [">", ">"]
+    assert [line.get_marker() for line in axes.lines if line.get_marker() in "<>D"] == ["<", ">", ">"]
     few = tables_of({"base": summary([0.5, 0.05]), "ours": summary([0.52, 0.06])})
     assert not draw(figures, *few).axes[0].texts  # 4% and 20%: both to scale
 
@@ -316,7 +338,8 @@ def test_the_script_writes_six_files_that_agree(files, capsys):
     assert per_task["relative_gain"].tolist()[:2] == pytest.approx([0.2, 0.5])
     per_system = pd.read_csv(files / "out/gains_summary.csv").set_index("system")
     assert per_system.columns.tolist() == [
-        "arg", "low", "high", "median", "wins", "losses", "ties", "p", "n", "excluded", "baseline", "score"
+        "arg", "low", "high", "median", "wins", "losses", "ties", "p", "n", "excluded", "baseline", "score",
+        "interval", "p_holm",
     ]  # fmt: skip
     assert per_system.loc["ours", "arg"] == pytest.approx(-0.1)
     printed = capsys.readouterr()

@@ -3,8 +3,10 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from planted_routes import features_of_columns, one_hot, random_routes, routes_of
+from scipy.stats import binom
 
 from dataloader.errors import InputError
 from routing_moe.analysis import measures
@@ -99,9 +101,29 @@ def test_planted_kinds_are_recovered_and_others_are_not():
     assert (kind.ami, kind.labels, kind.clusters, kind.tasks) == (pytest.approx(1.0), 3, 3, 12)
     assert kind.mantel_r > 0.9
     assert (kind.ami_p, kind.mantel_p) == (0.001, 0.001)
+    # Five tests, the two smallest p equal: BH's 0.001 * 5 / 2, times 1 + 1/2 + 1/3 + 1/4 + 1/5
+    assert (kind.ami_q_by, kind.mantel_q_by) == pytest.approx((0.0025 * 137 / 60,) * 2)
+    assert np.isnan(table.loc["length", "ami_q_by"])
     assert table.loc["other", "ami"] < 0.05
     assert table.loc[["other", "length"], "mantel_p"].gt(0.05).all()
     assert np.isnan(table.loc["length", "ami"])
+
+
+def test_by_chance_hardly_any_kind_is_recovered():
+    """Kinds drawn 40 times: nothing is true, so any q below 0.05 in more than 5% of the times is too many.
+
+    The bound is that of 40 draws with probability 0.05, passed with probability 0.001. Without correction it
+    would be passed: 6 tests a time.
+    """
+    routes, _ = kinds_routes()
+    draw = np.random.default_rng(3)
+    times = pd.Series({"p": 0, "q": 0})
+    for seed in range(40):
+        columns = {f"kind{kind}:{n}": draw.permutation(12) < 5 for kind in range(3) for n in range(2)}
+        table = recovery_table(routes, features_of_columns(columns), permutations=299, seed=seed)
+        times["p"] += (table[["ami_p", "mantel_p"]] < 0.05).any(axis=None)
+        times["q"] += (table[["ami_q_by", "mantel_q_by"]] < 0.05).any(axis=None)
+    assert times["q"] <= binom.ppf(0.999, 40, 0.05) < times["p"]
 
 
 def test_tasks_of_which_a_kind_is_not_known_and_kinds_that_say_nothing():
@@ -144,7 +166,7 @@ def test_unrelated_routes_agree_as_much_as_chance_and_p_is_even():
         stability(
             random_routes(2 * seed, tasks=10, layers=2), random_routes(2 * seed + 1, tasks=10, layers=2), 99
         )
-        for seed in range(60)
+        for seed in range(40)
     ]
     assert abs(np.mean([own.adjusted for own in found])) < 0.05
     assert 0.35 < np.mean([own.p for own in found]) < 0.65

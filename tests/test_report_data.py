@@ -89,7 +89,8 @@ def test_several_runs_and_what_switching_off_found(place):
     assert ablation["drops"][:3] == [[0.5, 0.5], [0.0, 0.0], [None, None]]
     assert len(ablation["drops"]) == 9
     assert ablation["features"][0]["experts"] == [[0, 1], [2, 2]]
-    assert ablation["features"][0]["groups"] == [["with feature", 3, 0.25, 0.1, None, 1, 0.5]]
+    assert ablation["features"][0]["groups"] == [["with feature", 3, 0.25, 0.1, None, 1, 0.5, None, None]]
+    assert "whatever their weight, by an earlier version" in ablation["note"]
     assert "Scores of checkpoint last before minus after" in ablation["note"]
     assert "8 examples of each" in ablation["note"]
     assert "share of 1 random sets" in ablation["note"]

@@ -164,8 +164,11 @@ def test_experts_of_a_feature_are_filtered_and_categories_shown_when_asked_for(p
     assert page.cells(table, 1) == [*main, "with feature"]
     page.click("#ablation .check input")
     assert page.cells(table, 1) == ["with feature", "without feature", "qa", "all", "with feature"]
+    assert page.cells(table, 3)[0] == "0.710"
+    assert page.cells(table, 4)[0] == "0.680"
     page.fill("#ablation input[type=search]", "NEWS")
     assert page.cells(table, 0) == ["domain:news"]
+    assert page.cells(table, 4) == page.cells(table, 8) == ["–"]  # no set of others matched
 
 
 def test_settings_that_differ_come_first_and_can_be_shown_alone(page):

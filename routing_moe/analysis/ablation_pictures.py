@@ -132,7 +132,7 @@ def plot_feature_drops(
     table: pd.DataFrame, path: str | os.PathLike, top: int, title: str | None = None
 ) -> None:
     """A row per feature: the drop without its top experts on tasks with it and without it, and, as a bar of
-    mean ± sample std, the drop of the tasks with it without as many random experts.
+    mean ± sample std, the drop of the tasks with it without as many others that they use as much, if any.
 
     table: `ablation_tables.feature_table`. PDF or PNG as `path` ends.
     """
@@ -197,8 +197,8 @@ def _key(top: int, draws: str) -> list[Line2D]:
     return [
         Line2D([], [], label=f"its top {top} experts off: tasks with the feature", **_dot(True)),
         Line2D([], [], label="tasks without it", **_dot(False)),
-        Line2D([], [], label=f"{top} random experts off: tasks with it", **_TICK),
-        Line2D([], [], label=f"± std over {draws} draws", **(_BAR | {"linewidth": 3})),
+        Line2D([], [], label=f"{top} others of like weight off: tasks with it", **_TICK),
+        Line2D([], [], label=f"± std over {draws} sets", **(_BAR | {"linewidth": 3})),
     ]
 
 

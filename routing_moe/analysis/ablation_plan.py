@@ -1,19 +1,20 @@
-"""What is to be switched off: flags checked, features turned into their top experts, random sets drawn."""
+"""What is to be switched off: flags checked, features turned into their top experts, and others matched."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
-from dataloader.errors import Faults, InputError, did_you_mean, too_small
+from dataloader.errors import Faults, InputError, did_you_mean, in_short, too_small
 from routing_moe.analysis.ablation import NothingToSwitchOff
 from routing_moe.analysis.ablation_job import AblationJob, ExpertSet, places_of
+from routing_moe.analysis.ablation_matching import TOLERANCE, matched_sets
 from routing_moe.analysis.correlation import correlate, top_experts, worth_testing
 from routing_moe.analysis.features import Features, features_of
 from routing_moe.analysis.route_data import Routes, chosen_experts, layer_names
@@ -25,7 +26,6 @@ from routing_moe.settings import Settings
 log = logging.getLogger("routing_moe")
 
 NO_FEATURE = "none is had, and lacked, by at least three tasks and goes with --top experts"
-MOST_TRIES = 1000  # draws for each random set that is wanted
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class Plan:
 
     named: list[ExpertSet]
     by_feature: dict[str, ExpertSet]
-    random: list[ExpertSet]
+    random: dict[str, list[ExpertSet]]  # by feature: sets that its tasks use as much
     top_experts: pd.DataFrame  # layer, expert, feature, r of those in by_feature
 
     @property
     def sets(self) -> list[ExpertSet]:
-        return list(dict.fromkeys([*self.named, *self.by_feature.values(), *self.random]))
+        return list(dict.fromkeys([*self.named, *self.by_feature.values(), *chain(*self.random.values())]))
 
 
 def check_ablation(settings: AblationSettings) -> AblationInputs:
@@ -156,20 +156,21 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
     if named is None:
         named = list(dict.fromkeys(experts_named(word, config) for word in settings.experts))
     if not settings.features:
-        return Plan(named, {}, [], pd.DataFrame())
+        return Plan(named, {}, {}, pd.DataFrame())
     routes = model_routes(job.bench.model, inputs.tasks, settings.routes)
     top = top_of_features(settings, inputs.features, routes)
     if not top:
         if not named:
             raise NothingToSwitchOff(f"--features all: {NO_FEATURE}")
         log.info("note: --features all: %s; experts alone are switched off", NO_FEATURE)
-        return Plan(named, {}, [], pd.DataFrame())
+        return Plan(named, {}, {}, pd.DataFrame())
     rows = dict(zip(routes.layers, config.routed_rows, strict=True))
     chosen = {
         name: tuple(sorted((rows[row.layer], int(row.expert)) for row in own.itertuples()))
         for name, own in top.items()
     }
-    drawn = random_expert_sets(job, settings.top, settings.random_draws, settings.seed)
+    drawn = matched_sets(job, chosen, inputs.features, settings.random_draws, settings.seed)
+    _tell_of_few(drawn, settings)
     return Plan(named, chosen, drawn, pd.concat(top.values(), ignore_index=True))
 
 
@@ -217,24 +218,13 @@ def strongest(table: pd.DataFrame, feature: str, count: int, per_layer: int) -> 
     return shown[["layer", "expert", "feature", "r", "tasks", "with_feature"]]
 
 
-def random_expert_sets(job: AblationJob, size: int, draws: int, seed: int) -> list[ExpertSet]:
-    """Different sets of so many experts, drawn uniformly from those that leave every layer an expert.
-
-    Fewer than `draws`, which is told, where there are not so many or they are rare.
-    """
-    singles, per_layer = [experts[0] for experts in job.all_experts()], job.size[1]
-    generator = np.random.default_rng(seed)
-    found: dict[ExpertSet, None] = {}
-    for _ in range(MOST_TRIES * draws):
-        if len(found) == draws:
-            break
-        picked = generator.choice(len(singles), size=size, replace=False)
-        experts = tuple(sorted(singles[i] for i in picked))
-        if leaves_every_layer(experts, per_layer):
-            found[experts] = None
-    if len(found) < draws:
-        log.info("note: only %d random sets of %d experts were found to compare with", len(found), size)
-    return list(found)
+def _tell_of_few(drawn: dict[str, list[ExpertSet]], settings: AblationSettings) -> None:
+    few = [f"{name} ({len(own)})" for name, own in drawn.items() if len(own) < settings.random_draws]
+    if few:
+        log.info(
+            "note: fewer than %d sets of %d other experts are used as much, within %g%% of the weight, by "
+            "the tasks with %s", settings.random_draws, settings.top, 100 * TOLERANCE, in_short(few),
+        )  # fmt: skip
 
 
 def leaves_every_layer(experts: Sequence[tuple[int, int]], per_layer: int) -> bool:

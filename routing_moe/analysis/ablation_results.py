@@ -10,6 +10,7 @@ import pandas as pd
 
 from dataloader.ontology import Ontology
 from routing_moe.analysis.ablation_job import AblationJob, ExpertSet
+from routing_moe.analysis.ablation_matching import TOLERANCE
 from routing_moe.analysis.ablation_pictures import plot_category_drops, plot_feature_drops, plot_task_drops
 from routing_moe.analysis.ablation_plan import AblationInputs, AblationSettings, Plan
 from routing_moe.analysis.ablation_tables import (
@@ -117,18 +118,27 @@ def _sets_markdown(table: pd.DataFrame) -> str:
 
 def _features_markdown(table: pd.DataFrame, top: int) -> str:
     shown = table[table["group"].isin(["with feature", "without feature", "all"])]
-    rows = {}
+    rows, compared = {}, bool(table["draws"].any())
     for (feature, experts), own in shown.groupby(["feature", "experts"], sort=False):
-        cells = {"experts": experts}
+        matched = own.iloc[0]
+        cells = {"experts": experts, "weight": f"{matched.weight:.3f}"}
+        if np.isfinite(matched.random_weight):
+            cells["weight"] += f" ({matched.random_weight:.3f})"
+        elif compared:
+            cells["weight"] += " (none matches)"
         for row in own.itertuples():
             random = "" if np.isnan(row.random_mean) else f" ({row.random_mean:.3f}, p {row.p:.2g})"
             cells[row.group] = f"{row.drop:.3f}{random}"
         rows[feature] = cells
     wide = pd.DataFrame.from_dict(rows, orient="index").fillna("-").rename_axis("feature")
     what = f"The top {top} experts of a feature together"
-    if table["draws"].any():
+    if compared:
         what += (
-            f" (in brackets the mean drop of {drawn(table)} sets of {top} random experts, and p: the share "
-            "of them, itself included, that drop as much; many are tested)"
+            f" (in brackets the same of {drawn(table)} random sets of {top} other experts that the feature's "
+            f"tasks use as much, mean weight within {TOLERANCE:.0%}, and p: the share of them, itself included, "
+            "that drop as much; many are tested, and the sets match for the tasks with the feature alone)"
         )
-    return f"{what}:\n\n{markdown_table(wide)}"
+    weight = (
+        "Weight: mean weight of the experts in the routes of the feature's tasks (of a number: of all tasks)."
+    )
+    return f"{what}:\n\n{markdown_table(wide)}\n\n{weight}"

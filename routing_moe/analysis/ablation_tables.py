@@ -1,17 +1,19 @@
-"""What switching experts off came to, by task and category; a feature's experts beside random ones.
+"""What switching experts off came to, by task and category; a feature's experts beside others.
 
 A drop is the score before minus the score after: positive where the expert was useful.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
 
 from dataloader.ontology import Ontology
 from routing_moe.analysis.ablation_job import BASE, AblationJob, ExpertSet
+from routing_moe.analysis.ablation_matching import mean_weights
 from routing_moe.analysis.features import Features
 from routing_moe.results import in_categories
 
@@ -72,48 +74,63 @@ def category_drops(tasks: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
 def feature_table(
     job: AblationJob,
     chosen: dict[str, ExpertSet],
-    random_sets: Sequence[ExpertSet],
+    random_sets: Mapping[str, Sequence[ExpertSet]],
     features: Features,
     ontology: Ontology,
 ) -> pd.DataFrame:
-    """A row per feature and group of tasks: drop without the feature's experts, and without random ones.
+    """A row per feature and group of tasks: drop without the feature's experts, and without matched ones.
 
-    Groups: "with feature", "without feature" (tasks that have and lack it), categories, "all". random_mean,
-    random_std (sample std over draws), draws (without the feature's own set, if it was drawn); p: (1 + draws
-    that drop as much or more) / (1 + draws).
+    Groups: "with feature", "without feature" (tasks that have and lack it), categories, "all". random_sets:
+    those of `matched_sets`. random_mean, random_std (sample std over the sets), draws (their number); p: (1 +
+    sets that drop as much or more) / (1 + draws), NaN where there is no set. weight, random_weight: mean
+    weight of the feature's experts, and of the sets', in the routes of the group's tasks.
     """
-    random_drops = {experts: drops_of(job, experts) for experts in random_sets}
-    rows = []
+    rows, routes = [], job.bench.routes()
+    dropped = cache(lambda experts: drops_of(job, experts))  # features share sets
     for feature, experts in chosen.items():
-        drops = drops_of(job, experts)
-        others = [own for drawn, own in random_drops.items() if drawn != experts]
+        drops = dropped(experts)
+        sets = random_sets[feature]
+        others = [dropped(own) for own in sets]
         for group, tasks in groups_of(job.bench.tasks, feature, features, ontology).items():
             drop = float(np.mean([drops[task] for task in tasks]))
             drawn = np.array([np.mean([own[task] for task in tasks]) for own in others])
             spread = float(drawn.std(ddof=1)) if len(drawn) > 1 else np.nan
             p = (1 + int((drawn >= drop - 1e-9).sum())) / (1 + len(drawn)) if len(drawn) else np.nan
             mean = float(drawn.mean()) if len(drawn) else np.nan
-            rows.append((feature, job.name(experts), group, len(tasks), drop, mean, spread, len(drawn), p))
-    columns = ["feature", "experts", "group", "tasks", "drop", "random_mean", "random_std", "draws", "p"]
-    return pd.DataFrame(rows, columns=columns)
+            weights_LE = mean_weights(routes, tasks)
+            weight, *weights = (_weight(weights_LE, own) for own in (experts, *sets))
+            random_weight = float(np.mean(weights)) if weights else np.nan
+            numbers = (len(tasks), drop, mean, spread, len(drawn), p, weight, random_weight)
+            rows.append((feature, job.name(experts), group, *numbers))
+    columns = ["tasks", "drop", "random_mean", "random_std", "draws", "p", "weight", "random_weight"]
+    return pd.DataFrame(rows, columns=["feature", "experts", "group", *columns])
+
+
+def _weight(weights_LE: np.ndarray, experts: ExpertSet) -> float:
+    return float(np.mean([weights_LE[expert] for expert in experts]))
 
 
 def drawn(features: pd.DataFrame) -> str:
-    """How many random sets a feature of `feature_table` is compared with: "20", or "19 or 20"."""
-    return " or ".join(str(draws) for draws in sorted(set(features["draws"])))
+    """How many sets a feature of `feature_table` is compared with: "20", or "7 to 20"."""
+    least, most = int(features["draws"].min()), int(features["draws"].max())
+    return str(most) if least == most else f"{least} to {most}"
 
 
 def feature_task_table(
-    job: AblationJob, chosen: dict[str, ExpertSet], random_sets: Sequence[ExpertSet], ontology: Ontology
+    job: AblationJob,
+    chosen: dict[str, ExpertSet],
+    random_sets: Mapping[str, Sequence[ExpertSet]],
+    ontology: Ontology,
 ) -> pd.DataFrame:
     """A row per feature and task: drop without the feature's experts, random_mean and random_std without the
-    sets of random ones."""
-    random_drops = {experts: drops_of(job, experts) for experts in random_sets}
+    sets that are matched to them."""
     rows = []
+    dropped = cache(lambda experts: drops_of(job, experts))
     for feature, experts in chosen.items():
-        drops = drops_of(job, experts)
+        drops = dropped(experts)
+        others = [dropped(own) for own in random_sets[feature]]
         for task in ontology.order(job.bench.tasks):
-            drawn = pd.Series([own[task] for other, own in random_drops.items() if other != experts])
+            drawn = pd.Series([own[task] for own in others], dtype=float)
             category = ontology.category(task)[0]
             rows.append((feature, task, category, drops[task], drawn.mean(), drawn.std()))
     columns = ["feature", "task", "category", "drop", "random_mean", "random_std"]
@@ -121,12 +138,12 @@ def feature_task_table(
 
 
 def groups_of(tasks: Sequence[str], feature: str, features: Features, ontology: Ontology) -> dict[str, list]:
-    """{group: its tasks}, without empty ones."""
+    """{group: its tasks}, without empty ones; no task has or lacks a number."""
     value = dict(zip(features.tasks, features.column(feature), strict=True))
-    groups = {
-        "with feature": [task for task in tasks if value.get(task) == 1],
-        "without feature": [task for task in tasks if value.get(task) == 0],
-    }
+    groups = {}
+    if features.is_binary(feature):
+        groups["with feature"] = [task for task in tasks if value.get(task) == 1]
+        groups["without feature"] = [task for task in tasks if value.get(task) == 0]
     for task in ontology.order(tasks):
         groups.setdefault(ontology.category(task)[0], []).append(task)
     groups["all"] = list(tasks)

@@ -4,8 +4,8 @@
     top_experts(table, 3)
 
 Pearson's r of an expert's weight with a feature, which for a 0/1 feature is the point-biserial correlation. p
-by shuffling the tasks, two-sided; q by Benjamini and Hochberg (1995) over all rows. N tasks, C columns (layer
-by layer its experts), F features, P permutations.
+by shuffling the tasks, two-sided; q by Benjamini and Hochberg (1995) over all rows, q_by by Benjamini and
+Yekutieli (2001). N tasks, C columns (layer by layer its experts), F features, P permutations.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from scipy.stats import false_discovery_control
 
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.route_data import Routes
+from routing_moe.statistics import benjamini_yekutieli
 
 PERMUTATIONS = 100_000  # so that the smallest p passes among thousands of tests
 FEWEST = 3  # tasks that have, and that lack, a feature which is looked at
 AT_ONCE = 8_000_000  # numbers of shuffled routes in memory
 ROUNDING = 1e-9  # that an equally strong correlation may be off
-COLUMNS = ["layer", "expert", "feature", "r", "p", "q", "tasks", "with_feature"]
+COLUMNS = ["layer", "expert", "feature", "r", "p", "q", "tasks", "with_feature", "q_by"]
 
 
 def correlate(
@@ -32,10 +33,11 @@ def correlate(
     """A row for each (layer, expert) and feature, those of the smallest p first.
 
     tasks: how many the feature is known of; with_feature: of how many of them it is 1 (empty for numbers).
-    permutations: 0 for r alone; p and q are NaN then.
+    permutations: 0 for r alone; p, q and q_by are NaN then.
     Left out: features that fewer than `fewest` tasks have or lack, numbers that are the same for all, and
     experts of which all tasks make the same use. Shuffling the tasks keeps what experts share, and what
-    features share; q holds under such dependence, when it is positive. Raises ValueError if tasks differ.
+    features share. q holds when that dependence is positive, but the weights of a layer sum to 1; q_by, which
+    is larger, holds under any. Raises ValueError if tasks differ.
     """
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
@@ -54,6 +56,7 @@ def correlate(
         return pd.DataFrame(columns=COLUMNS)
     table = pd.concat(tables, ignore_index=True).dropna(subset=["r"])
     table["q"] = false_discovery_control(table["p"]) if permutations and len(table) else np.nan
+    table["q_by"] = benjamini_yekutieli(table["p"])
     strength = table["r"].abs()
     order = table.assign(strength=-strength).sort_values(["p", "strength", "feature", "layer", "expert"])
     return order[COLUMNS].reset_index(drop=True)

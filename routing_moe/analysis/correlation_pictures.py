@@ -1,5 +1,7 @@
 """The map of correlations: a row per feature, a column per expert of every layer, a dot where q is small.
 
+The dot is large where q_by is small, too.
+
 plot_correlations(table, routes, features, "correlations.pdf")
 """
 
@@ -53,7 +55,7 @@ def plot_correlations(
     path = Path(path)
     check_picture_name(path)
     names = [name for name in features.names if name in set(table["feature"])]
-    r_FC, is_found_FC = _grids(table, routes, names)
+    r_FC, found_FC = _grids(table, routes, names)
     columns = r_FC.shape[1]
     column = max(0.42 / routes.experts, 0.2 if columns <= 60 else 0.09)
     font = row_font(ROW)
@@ -65,8 +67,8 @@ def plot_correlations(
     figure = Figure(figsize=(width, under + 0.55))
     FigureCanvasAgg(figure)
     axes = axes_at(figure, left, top, column * columns, ROW * max(1, len(names)))
-    scale = HeatScale(f"correlation r; dots: q < {SIGNIFICANT}")
-    _draw_map(axes, r_FC, is_found_FC, mappable_of(scale))
+    scale = HeatScale(f"correlation r; dots: q < {SIGNIFICANT}, large: q (BY), too")
+    _draw_map(axes, r_FC, found_FC, mappable_of(scale))
     _name(axes, names, routes, column, font)
     draw_scale(figure, left, under, scale)
     if wrapped:
@@ -75,17 +77,18 @@ def plot_correlations(
 
 
 def _grids(table: pd.DataFrame, routes: Routes, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(r, whether q is small), each (features, columns)."""
+    """(r; 1 where q is small, 2 where q_by is), each (features, columns)."""
     shape = (len(names), len(routes.layers) * routes.experts)
-    r_FC, is_found_FC = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    r_FC, found_FC = np.full(shape, np.nan), np.zeros(shape, dtype=int)
     row_of, layer_of = {n: i for i, n in enumerate(names)}, {n: i for i, n in enumerate(routes.layers)}
     for row in table.itertuples():
         place = row_of[row.feature], layer_of[row.layer] * routes.experts + row.expert
-        r_FC[place], is_found_FC[place] = row.r, row.q < SIGNIFICANT
-    return r_FC, is_found_FC
+        r_FC[place] = row.r
+        found_FC[place] = (row.q < SIGNIFICANT) + (row.q_by < SIGNIFICANT)
+    return r_FC, found_FC
 
 
-def _draw_map(axes, r_FC: np.ndarray, is_found_FC: np.ndarray, scale: ScalarMappable) -> None:
+def _draw_map(axes, r_FC: np.ndarray, found_FC: np.ndarray, scale: ScalarMappable) -> None:
     rows, columns = r_FC.shape
     axes.set_facecolor("0.85")
     if rows:
@@ -95,8 +98,9 @@ def _draw_map(axes, r_FC: np.ndarray, is_found_FC: np.ndarray, scale: ScalarMapp
         )  # fmt: skip
     for shade in ("black", "white"):  # a dot that is seen on any colour
         is_dark = np.abs(r_FC) > 0.6
-        places = np.argwhere(is_found_FC & (is_dark if shade == "white" else ~is_dark))
-        axes.plot(places[:, 1] + 0.5, places[:, 0] + 0.5, ".", color=shade, markersize=3.5)
+        for found, size in ((1, 2.5), (2, 5.0)):
+            places = np.argwhere((found_FC == found) & (is_dark if shade == "white" else ~is_dark))
+            axes.plot(places[:, 1] + 0.5, places[:, 0] + 0.5, ".", color=shade, markersize=size)
     axes.set(xlim=(0, columns), ylim=(max(1, rows), 0))
 
 

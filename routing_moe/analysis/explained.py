@@ -24,11 +24,12 @@ def features_markdown(
     """How many correlations are significant; the top experts of the features that go most with routes."""
     if table.empty:
         return f"{run.name}: no feature is had, and lacked, by enough tasks, or all routes are the same."
-    significant = table[table["q"] < SIGNIFICANT]
+    significant, strictly = table[table["q"] < SIGNIFICANT], int((table["q_by"] < SIGNIFICANT).sum())
     said = (
         f"{run.routes.titled}: {len(significant)} of {len(table)} correlations of {len(run.routes.layers)} "
         f"layers x {run.routes.experts} experts with {table['feature'].nunique()} features have "
-        f"q < {SIGNIFICANT} ({significant['feature'].nunique()} features)."
+        f"q < {SIGNIFICANT} ({significant['feature'].nunique()} features), {strictly} of them also q (BY) < "
+        f"{SIGNIFICANT}, which holds under any dependence."
         f"{cautions(table, run.features, permutations)}"
     )
     ranked = list(dict.fromkeys(table["feature"]))  # by their smallest p, then their largest |r|
@@ -38,7 +39,7 @@ def features_markdown(
     rows = {
         feature: {
             "tasks": int(own["with_feature"].iloc[0]) if own["with_feature"].notna().all() else "-",
-            "top experts: r (q)": ", ".join(map(_expert, own.itertuples())),
+            "top experts: r (q), * q, ** q (BY) < 0.05": ", ".join(map(_expert, own.itertuples())),
         }
         for feature in order
         if len(own := top[top["feature"] == feature])
@@ -48,18 +49,21 @@ def features_markdown(
 
 
 def _expert(row) -> str:
-    star = "*" if row.q < SIGNIFICANT else ""
+    star = "**" if row.q_by < SIGNIFICANT else "*" if row.q < SIGNIFICANT else ""
     return f"{row.layer.replace(' ', '')}.{row.expert} {row.r:.2f} ({row.q:.2g}){star}"
 
 
 def cautions(table: pd.DataFrame, features: Features, permutations: int) -> str:
     """What to know of q: too few shufflings for a single true one, features that repeat others."""
     said, names = "", list(dict.fromkeys(table["feature"]))
-    if len(table) / (1 + permutations) >= SIGNIFICANT:
-        said += (
-            f" With {permutations} shufflings a single true one among {len(table)} tests cannot have "
-            f"q < {SIGNIFICANT}: that takes --permutations {math.ceil(len(table) / SIGNIFICANT)}."
-        )
+    tests = len(table)
+    yekutieli = tests * sum(1 / number for number in range(1, tests + 1))
+    for q, least in (("q", tests), ("q (BY)", yekutieli)):  # of a single true one, times 1 + permutations
+        if least / (1 + permutations) >= SIGNIFICANT:
+            said += (
+                f" With {permutations} shufflings a single true one among {tests} tests cannot have "
+                f"{q} < {SIGNIFICANT}: that takes --permutations {math.ceil(least / SIGNIFICANT)}."
+            )
     if repeated := len(names) - len({_but_for_sign(features.column(name)) for name in names}):
         said += f" For these tasks {repeated} of the {len(names)} features repeat, or negate, another."
     return said
@@ -81,14 +85,16 @@ def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> s
         first = own.iloc[0]
         cells = {"tasks": int(first["tasks"]), "labels": _whole(first["labels"])}
         for what, value in (("AMI", "ami"), ("Mantel r", "mantel_r")):
-            tested = zip(own[value], own[value.removesuffix("_r") + "_p"], strict=True)
+            test = value.removesuffix("_r")
+            tested = zip(own[value], own[f"{test}_p"], own[f"{test}_q_by"], strict=True)
             if len(names) > 1:
                 cells[f"{what}, mean"] = _mean(own[value])
-            cells[f"{what} (p)"] = ", ".join(_with_p(*pair) for pair in tested)
+            cells[f"{what} (p; q)"] = ", ".join(_with_p(*found) for found in tested)
         rows[kind] = cells
     what = (
         "Do alike routes go with alike features? AMI: adjusted mutual information of clusters of routes and "
-        "labels (0 by chance, 1 at best); Mantel: correlation of tasks' distances by routes and by features."
+        "labels (0 by chance, 1 at best); Mantel: correlation of tasks' distances by routes and by features. "
+        "q: by Benjamini and Yekutieli over all p of a run, which holds under any dependence."
     )
     if len(names) > 1:
         what += f" Mean ± sample std over {len(names)} runs, then each: {', '.join(names)}."
@@ -116,8 +122,8 @@ def stability_markdown(pairs: Sequence[tuple[str, str, Stability]]) -> str:
     return f"{what}\n\n{markdown_table(pd.DataFrame.from_dict(rows, orient='index').rename_axis('runs'))}"
 
 
-def _with_p(value: float, p: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f} ({p:.2g})"
+def _with_p(value: float, p: float, q: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f} ({p:.2g}; {q:.2g})"
 
 
 def _mean(values: pd.Series) -> str:

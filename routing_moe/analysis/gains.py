@@ -98,6 +98,8 @@ def _heading(system) -> str:
     lines.append(f"ARG {shown_gain(system.arg)}")
     if not np.isnan(system.low):
         lines.append(f"[{shown_gain(system.low)}, {shown_gain(system.high)}]")
+    elif not np.isnan(system.arg):
+        lines.append(system.interval)
     return "\n".join(lines)
 
 
@@ -327,7 +329,7 @@ def _draw_legend(figure: Figure, place: _Layout, below: list[str]) -> None:
         Patch(color=LOSS_COLOUR, linewidth=0),
         Line2D([], [], color=DARK, marker="D", markersize=3.5, linewidth=1.0),
     ]
-    names = ["gain", "loss", "ARG, 95% bootstrap interval over tasks"]
+    names = ["gain", "loss", "ARG, 95% t interval over tasks"]
     bottom = (MARGIN + LINE * len(below)) / place.height
     figure.legend(
         handles, names, loc="lower center", bbox_to_anchor=(0.5, bottom), ncols=3, fontsize=SMALL,

@@ -19,12 +19,14 @@ from sklearn.metrics import adjusted_mutual_info_score
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.measures import linkage_of, overlap
 from routing_moe.analysis.route_data import Routes
+from routing_moe.statistics import benjamini_yekutieli
 
 PERMUTATIONS = 10_000
 FEWEST_TASKS = 4  # three have six orders in all
 AT_ONCE = 4_000_000  # numbers of shuffled distances in memory
 ROUNDING = 1e-9
 COLUMNS = ["kind", "tasks", "labels", "clusters", "ami", "ami_p", "mantel_r", "mantel_p"]
+CORRECTED = {"ami_p": "ami_q_by", "mantel_p": "mantel_q_by"}
 
 
 def recovery_table(
@@ -35,7 +37,8 @@ def recovery_table(
     Tasks count of which all features of the kind are known. Their label is the set of features that are 1; as
     many clusters of routes are made (average linkage of 1 - overlap) as there are labels. The distance of
     features is Jaccard's, of a number the absolute difference. NaN where all tasks are alike, or each has a
-    label of its own (ami). Raises ValueError if tasks differ.
+    label of its own (ami). ami_q_by and mantel_q_by: q by Benjamini and Yekutieli over all p of the
+    table. Raises ValueError if tasks differ.
     """
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
@@ -54,7 +57,9 @@ def recovery_table(
             rows.append(row)
     order = {kind: number for number, kind in enumerate(features.kinds)}
     rows.sort(key=lambda row: order[row["kind"]])
-    return pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    q_by = benjamini_yekutieli(table[list(CORRECTED)].to_numpy(dtype=float).ravel())
+    return table.assign(**dict(zip(CORRECTED.values(), q_by.reshape(-1, len(CORRECTED)).T, strict=True)))
 
 
 def _kinds_by_known(features: Features) -> dict[tuple[int, ...], list[str]]:

@@ -63,9 +63,11 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
             "write them again by python -m routing_moe.cli.ablate"
         ) from None
     if features and (draws := int(tables[FEATURES]["draws"].max())):
+        matched = "weight" in tables[FEATURES]
+        how = "used as much by its tasks" if matched else "drawn whatever their weight, by an earlier version"
         note += (
-            f" Features: p is the share of {drawn(tables[FEATURES])} random sets, itself included, that cost "
-            f"as much: at least {1 / (1 + draws):.3f}, and not corrected for the number of features."
+            f" Features: p is the share of {drawn(tables[FEATURES])} random sets ({how}), itself included, "
+            f"that cost as much: at least {1 / (1 + draws):.3f}, not corrected for the number of features."
         )
     return {"note": note, "part": part, **data, "features": features, "sets": sets}
 
@@ -108,6 +110,7 @@ def _features(table: pd.DataFrame | None, routes: Routes) -> list[dict]:
             [
                 row.group, int(row.tasks), rounded(row.drop), rounded(row.random_mean),
                 rounded(row.random_std), int(row.draws), rounded(row.p),
+                rounded(getattr(row, "weight", None)), rounded(getattr(row, "random_weight", None)),
             ]
             for row in own.itertuples()
         ]  # fmt: skip

@@ -38,6 +38,7 @@ from routing_moe.analysis.stability import stability
 from routing_moe.results import ScoresFile, read_scores
 
 MOST_CORRELATIONS = 2000  # rows of a run's table beside the strongest of each feature
+RECOVERED = ("ami", "ami_p", "ami_q_by", "mantel_r", "mantel_p", "mantel_q_by")
 UNIT = 10_000  # weights are whole numbers of its parts: shorter, and a task's nearest stay in order
 TOP = 3  # experts of each feature that are shown in any case
 LONGEST_TEXT = 600  # characters of an input, answer or prediction
@@ -202,16 +203,18 @@ def _correlations(run: ExplainedRun, options: ReportOptions) -> dict | None:
         [
             row.feature, layer[row.layer], int(row.expert), rounded(row.r, 3), rounded(row.p, 3),
             rounded(row.q, 3), int(row.tasks if pd.isna(row.with_feature) else row.with_feature),
+            rounded(row.q_by, 3),
         ]
         for row in shown.itertuples()
     ]  # fmt: skip
-    found = int((table["q"] < SIGNIFICANT).sum())
+    found, strictly = (int((table[q] < SIGNIFICANT).sum()) for q in ("q", "q_by"))
     most = f" ({MOST_CORRELATIONS} of them)" if len(others) > MOST_CORRELATIONS else ""
     note = (
         f"Pearson's r of an expert's weight with a feature, over {len(run.routes.tasks)} tasks; p by "
         f"{permutations} shufflings, q by Benjamini and Hochberg over {len(table)} tests, of which {found} "
         f"have q < {SIGNIFICANT}. Shown: these{most}, and for each feature the {TOP} largest |r|. "
-        f"n: tasks with the feature.{cautions(table, run.features, permutations)}"
+        f"q (BY): by Benjamini and Yekutieli, which holds under any dependence; {strictly} are below "
+        f"{SIGNIFICANT}. n: tasks with the feature.{cautions(table, run.features, permutations)}"
     )
     return {"note": note, "rows": rows}
 
@@ -222,12 +225,13 @@ def _recovery(run: ExplainedRun, options: ReportOptions) -> dict | None:
     if table.empty:
         return None
     rows = [
-        [row.kind, int(row.tasks), *(rounded(v, 3) for v in (row.ami, row.ami_p, row.mantel_r, row.mantel_p))]
+        [row.kind, int(row.tasks), *(rounded(getattr(row, name), 3) for name in RECOVERED)]
         for row in table.itertuples()
     ]
     note = (
         "AMI: adjusted mutual information of clusters of routes and labels, 0 by chance; Mantel's r: of "
-        f"tasks' distances by routes and by features. p by {permutations} shufflings."
+        f"tasks' distances by routes and by features. p by {permutations} shufflings; q by Benjamini and "
+        "Yekutieli over all of them."
     )
     return {"note": note, "rows": rows}
 

@@ -48,7 +48,7 @@ def build_parser(description: str = "") -> argparse.ArgumentParser:
     add("--experts", nargs="+", default=["all"], metavar="SET", help="all: each (layer, expert) alone; none; or sets such as enc0.1 or enc0.1+dec2.0 (expert 1 of encoder layer 0, and with it expert 0 of decoder layer 2) (default: all)")
     add("--features", nargs="+", default=[], metavar="FEATURE", help="also the top experts of these features, such as skill:negation, all at once; all: of every feature that at least three tasks have and lack (default: none)")
     add("--top", type=int, default=3, help="how many experts of a feature: those whose weight goes most with it (default: 3)")
-    add("--random_draws", type=int, default=20, help="sets of as many random experts that a feature's are compared with (default: 20)")
+    add("--random_draws", type=int, default=20, help="random sets of as many other experts, used as much by the feature's tasks, that its own are compared with (default: 20)")
     add("--feature_file", type=Path, default=None, help="CSV file of features: task, kind:value, ... (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")
     add("--routes", choices=("soft", "chosen"), default="soft", help="which weights are correlated with features: the softmax, or one-hot the heaviest expert of each layer (default: soft)")
 

@@ -31,8 +31,8 @@ function ablationParts(run) {
 
 const EXPERTS_LEAD = "Load: mean weight of the expert over all tasks. n: tasks tried.";
 const FEATURES_LEAD =
-  "The experts that go with a feature, all switched off at once, against as many experts drawn at random " +
-  "(mean ± standard deviation over the draws). n: tasks.";
+  "The experts that go with a feature, all switched off at once, against random sets of as many others " +
+  "(mean ± standard deviation over the sets). Weight: mean weight in the routes of the tasks. n: tasks.";
 const SETS_LEAD = "Experts that were named by hand and switched off at once.";
 
 // The mean over those of the tasks that were tried, null if none was.

@@ -90,9 +90,11 @@ function featureColumns(run) {
     {label: "feature", value: (row) => row.feature},
     {label: "tasks", value: at(0), shape: "tight"},
     number("n", 1, String),
+    number("weight, its experts", 7, fixed),
+    number("weight, others", 8, fixed),
     number("drop, its experts", 2, signed),
-    {...number("drop, random experts", 3, signed), show: random},
-    number("draws", 5, String),
+    {...number("drop, others", 3, signed), show: random},
+    number("sets", 5, String),
     number("p", 6, probability),
     {label: "experts", value: (row) => row.experts.length, show: experts, shape: "wide"},
   ];

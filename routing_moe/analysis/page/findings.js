@@ -39,6 +39,7 @@ function correlationColumns(view) {
     {label: "r", value: value(3), show: r, number: true},
     {label: "p", value: value(4), show: (row) => probability(row[4]), number: true},
     {label: "q", value: value(5), show: (row) => probability(row[5]), number: true},
+    {label: "q (BY)", value: value(7), show: (row) => probability(row[7]), number: true},
     {label: "n", value: value(6), number: true},
   ];
 }
@@ -48,10 +49,12 @@ function recoverySection() {
   if (!runs.length) return;
   const grid = make("div", {class: "charts"});
   section("recovery", "Recovery of kinds", grid);
-  const heads = [["what"], ["tasks", true], ["AMI", true], ["p", true], ["Mantel r", true], ["p", true]];
+  const tested = (name) => [name, "p", "q (BY)"].map((head) => [head, true]);
+  const heads = [["what"], ["tasks", true], ...tested("AMI"), ...tested("Mantel r")];
   for (const run of runs) {
-    const rows = run.recovery.rows.map(([what, tasks, ami, amiP, mantel, mantelP]) => {
-      return [what, String(tasks), fixed(ami), probability(amiP), fixed(mantel), probability(mantelP)];
+    const cells = ([value, p, q]) => [fixed(value), probability(p), probability(q)];
+    const rows = run.recovery.rows.map(([what, tasks, ...found]) => {
+      return [what, String(tasks), ...cells(found.slice(0, 3)), ...cells(found.slice(3))];
     });
     const caption = `Recovery of kinds of task, ${run.name}`;
     const heading = runs.length > 1 ? make("h3", {}, run.name) : null;

@@ -1,0 +1,213 @@
+"""How often 95% intervals of a mean over seeds and tasks hold the truth, by simulation.
+
+    python benchmarks/coverage.py                                      under a minute; a table to stderr
+    python benchmarks/coverage.py --simulations 100 --resamples 100    does it run?
+    python benchmarks/coverage.py --output_file coverage.csv           the numbers as a table, too
+
+A cell of a seeds x tasks table of paired differences is task + seed + interaction. Tasks have mean 0 and std
+1 and are normal, skewed (exponential), or few carry the effect (a quarter of them, of exponential sizes; the
+others have none). Prints one JSON line; README.md says how to read it.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap, t
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import measuring
+from routing_moe.statistics import mean_squares, two_way_t
+
+CONFIDENCE = 0.95
+CARRIERS = 0.25  # share of the tasks that carry the effect, of exponential sizes
+AT_ONCE = 100  # simulations whose bootstraps share their resamples
+CASES: dict[str, Callable] = {
+    "normal": lambda draw, size: draw.normal(0.0, 1.0, size),
+    "skewed": lambda draw, size: draw.exponential(1.0, size) - 1.0,
+    "few": lambda draw, size: (
+        ((draw.random(size) < CARRIERS) * draw.exponential(1.0, size) - CARRIERS)
+        / np.sqrt(2 * CARRIERS - CARRIERS**2)
+    ),
+}
+# Shares of a task's std: of a seed's effect on all tasks, of what it does to each task.
+SPREADS = {"little": (0.0, 0.2), "realistic": (0.3, 0.7)}
+Ends = tuple[np.ndarray, np.ndarray]  # low and high, one for each simulation
+
+
+@dataclass(frozen=True)
+class Settings:
+    simulations: int
+    resamples: int
+    tasks: list[int]
+    seeds: list[int]
+    seed: int
+    output_file: Path | None
+    device: str = "cpu"
+
+
+def main(argv: list[str] | None = None) -> None:
+    settings = parse_settings(argv)
+    load = os.getloadavg()[0]
+    rows = []
+    for case in CASES:
+        for tasks in settings.tasks:
+            rows += simulated(case, tasks, 1, "little", settings)
+            for seeds in settings.seeds:
+                rows += simulated(case, tasks, seeds, "realistic", settings)
+    table = pd.DataFrame(rows).round(4)
+    print(markdown(table), file=sys.stderr)
+    if settings.output_file:
+        settings.output_file.write_text(table.to_csv(index=False))
+    variants: dict = {}
+    for row in rows:
+        cell = variants.setdefault(f"{row['case']}_{row['tasks']}x{row['seeds']}_{row['spread']}", {})
+        cell[row["interval"]] = {"coverage": row["coverage"], "mean_width": row["mean_width"]}
+    ratios = {name: cell["two_way_t"]["mean_width"] / cell["percentile"]["mean_width"]
+              for name, cell in variants.items()}  # fmt: skip
+    fields = vars(settings) | {"output_file": str(settings.output_file or "")}
+    measuring.print_report("coverage", Settings(**fields), load, variants=variants, ratios=ratios)
+
+
+# ---------------------------------------------------------------------------- simulation
+
+
+def drawn_tables(case: str, size: tuple[int, int, int], spread: str, draw: np.random.Generator) -> Ends:
+    """(tables (N, S, T), truths (N,)). The truth is 0, the mean over all tasks and seeds; with one seed the
+    mean of that seed over all tasks, since no interval can know how another seed would do."""
+    n, seeds, tasks = size
+    of_seed, of_both = SPREADS[spread]
+    seed_NS1 = draw.normal(0.0, of_seed, (n, seeds, 1))
+    table_NST = CASES[case](draw, (n, 1, tasks)) + seed_NS1 + draw.normal(0.0, of_both, size)
+    return table_NST, seed_NS1[:, 0, 0] if seeds == 1 else np.zeros(n)
+
+
+def simulated(case: str, tasks: int, seeds: int, spread: str, settings: Settings) -> list[dict]:
+    """A row for each kind of interval: coverage with its standard error (binomial), mean width."""
+    cell = [settings.seed, list(CASES).index(case), tasks, seeds, list(SPREADS).index(spread)]
+    draw = np.random.default_rng(cell)
+    table_NST, truth_N = drawn_tables(case, (settings.simulations, seeds, tasks), spread, draw)
+    where = dict(case=case, tasks=tasks, seeds=seeds, spread=spread)
+    rows = []
+    for name, ends_of in intervals(settings.resamples, draw).items():
+        if seeds > 1 or name not in OF_SEVERAL_SEEDS:
+            low_N, high_N = ends_of(table_NST)
+            coverage = covered(low_N, high_N, truth_N)
+            error = np.sqrt(coverage * (1 - coverage) / len(truth_N))
+            numbers = dict(coverage=coverage, std_error=error, mean_width=(high_N - low_N).mean())
+            rows.append(where | {"interval": name} | numbers | {"simulations": len(truth_N)})
+    return rows
+
+
+def covered(low_N: np.ndarray, high_N: np.ndarray, truth_N: np.ndarray) -> float:
+    return float(((low_N <= truth_N) & (truth_N <= high_N)).mean())
+
+
+# ---------------------------------------------------------------------------- intervals
+
+OF_SEVERAL_SEEDS = ("two_way_t_unbiased", "hierarchical")
+
+
+def intervals(resamples: int, draw: np.random.Generator) -> dict[str, Callable[[np.ndarray], Ends]]:
+    """{name: low and high of tables (N, S, T)}. The first three know means over seeds alone."""
+    return {
+        "percentile": lambda table: over_tasks(table, "percentile", resamples, draw),
+        "bca": lambda table: over_tasks(table, "BCa", resamples, draw),
+        "t": lambda table: two_way(table.mean(axis=1, keepdims=True)),
+        "two_way_t": two_way,
+        "two_way_t_unbiased": two_way_unbiased,
+        "hierarchical": lambda table: hierarchical(table, resamples, draw),
+    }
+
+
+def two_way(table_NST: np.ndarray) -> Ends:
+    """The interval of `routing_moe.statistics.mean_interval`, of many tables at once."""
+    return t_ends(*two_way_t(table_NST))
+
+
+def t_ends(mean_N: np.ndarray, error_N: np.ndarray, df_N: np.ndarray) -> Ends:
+    half_N = error_N * t.ppf((1 + CONFIDENCE) / 2, df_N)
+    return mean_N - half_N, mean_N + half_N
+
+
+def two_way_unbiased(table_NST: np.ndarray) -> Ends:
+    """The same with the unbiased variance (MS_tasks + MS_seeds - MS_interaction) / (S T), at least that of
+    the tasks alone; Satterthwaite's degrees of freedom, at least 1."""
+    _, seeds, tasks = table_NST.shape
+    of_tasks, of_seeds = mean_squares(table_NST)
+    means_N11 = table_NST.mean(axis=(1, 2), keepdims=True)
+    left_NST = table_NST - table_NST.mean(axis=1, keepdims=True) - table_NST.mean(axis=2, keepdims=True)
+    of_both = ((left_NST + means_N11) ** 2).sum(axis=(1, 2)) / ((seeds - 1) * (tasks - 1))
+    more = of_seeds > of_both
+    total = of_tasks + np.where(more, of_seeds - of_both, 0.0)
+    weighed = of_seeds**2 / (seeds - 1) + of_both**2 / ((seeds - 1) * (tasks - 1))
+    df = total**2 / (of_tasks**2 / (tasks - 1) + np.where(more, weighed, 0.0))
+    return t_ends(means_N11[:, 0, 0], np.sqrt(total / (seeds * tasks)), np.maximum(1.0, df))
+
+
+def over_tasks(table_NST: np.ndarray, method: str, resamples: int, draw: np.random.Generator) -> Ends:
+    """scipy's bootstrap of the tasks' means over seeds."""
+    found = []
+    for values_nT in in_parts(table_NST.mean(axis=1)):
+        chances = dict(n_resamples=resamples, confidence_level=CONFIDENCE, method=method, rng=draw)
+        ends = bootstrap((values_nT,), np.mean, axis=1, **chances).confidence_interval
+        found.append((ends.low, ends.high))
+    return tuple(np.concatenate(ends) for ends in zip(*found, strict=True))
+
+
+def hierarchical(table_NST: np.ndarray, resamples: int, draw: np.random.Generator) -> Ends:
+    """Percentile bootstrap of seeds and of tasks, each drawn with replacement (Owen 2007, the pigeonhole
+    bootstrap)."""
+    _, seeds, tasks = table_NST.shape
+    found = []
+    for values_nST in in_parts(table_NST):
+        seeds_BS = draw.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
+        tasks_BT = draw.multinomial(tasks, np.full(tasks, 1 / tasks), resamples) / tasks
+        means_nB = ((seeds_BS @ values_nST) * tasks_BT).sum(axis=-1)
+        found.append(np.quantile(means_nB, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1))
+    return tuple(np.concatenate(found, axis=1))
+
+
+def in_parts(array: np.ndarray) -> list[np.ndarray]:
+    return [array[start : start + AT_ONCE] for start in range(0, len(array), AT_ONCE)]
+
+
+# ---------------------------------------------------------------------------- tables
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A row per case, number of tasks and of seeds; a cell: coverage (mean width)."""
+    names = list(dict.fromkeys(table["interval"]))
+    lines = ["| case | tasks | seeds | " + " | ".join(names) + " |", "|---|--:|--:|" + "--:|" * len(names)]
+    keys = ["case", "tasks", "seeds", "spread"]
+    for (case, tasks, seeds, spread), own in table.groupby(keys, sort=False):
+        found = {row.interval: f"{row.coverage:.3f} ({row.mean_width:.2f})" for row in own.itertuples()}
+        shown = f"{seeds}, little noise" if spread == "little" else str(seeds)
+        cells = [case, str(tasks), shown, *(found.get(name, "-") for name in names)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def parse_settings(argv: list[str] | None) -> Settings:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("--simulations", type=int, default=4000, help="tables of each cell (default 4000)")
+    add("--resamples", type=int, default=1000, help="of each bootstrap (default 1000)")
+    add("--tasks", type=int, nargs="+", default=[8, 24], help="default 8 24")
+    add("--seeds", type=int, nargs="+", default=[1, 3, 5], help="default 1 3 5")
+    add("--seed", type=int, default=0, help="of the simulation (default 0)")
+    add("--output_file", type=Path, help="CSV file for the table (default: none)")
+    args = parser.parse_args(argv)
+    if min(args.simulations, args.resamples, *args.seeds) < 1 or min(args.tasks) < 2:
+        parser.error("--simulations, --resamples and --seeds must be at least 1, --tasks at least 2")
+    return Settings(**vars(args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Intervals and p-values for means over tasks and seeds; corrections for many tests. Pure functions.
+
+    found = mean_interval(differences_ST)     # seeds x tasks, paired differences
+    found.low, found.high, found.p, found.over
+
+S seeds (runs), T tasks, M tests. `benchmarks/coverage.py` measures how often the intervals cover the truth;
+docs/results/coverage.md has the numbers and says why this interval was chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import false_discovery_control, t
+
+FEWEST_TASKS = 6
+SEEDS_AND_TASKS, TASKS_ALONE = "seeds x tasks", "tasks"
+ROUNDING = 1e-12  # a standard error below this share of the values is rounding
+NONE = float("nan")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Ends of an interval of a mean and the two-sided p of a mean of 0; all NaN where there is none.
+
+    over: what the interval covers, SEEDS_AND_TASKS or TASKS_ALONE, or the reason why there is none.
+    """
+
+    low: float
+    high: float
+    p: float
+    over: str
+
+
+def mean_interval(values_ST, confidence: float = 0.95) -> Interval:
+    """Two-way t interval of the mean of a seeds x tasks table; with one seed, t interval over tasks alone.
+
+    values_ST: numbers without NaN, (S, T), or (T,) for one seed. No interval below FEWEST_TASKS tasks.
+    p is that of the t test that the interval belongs to: below 1 - confidence where 0 is outside.
+    """
+    values_ST = np.atleast_2d(np.asarray(values_ST, dtype=float))
+    seeds, tasks = values_ST.shape
+    if not seeds or tasks < FEWEST_TASKS:
+        return Interval(NONE, NONE, NONE, f"too few tasks ({tasks})" if seeds else "no common seed")
+    mean, error, df = map(float, two_way_t(values_ST))
+    half = error * float(t.ppf((1 + confidence) / 2, df))
+    p = 2 * float(t.sf(abs(mean) / error, df)) if error else float(mean == 0)
+    return Interval(mean - half, mean + half, p, SEEDS_AND_TASKS if seeds > 1 else TASKS_ALONE)
+
+
+def two_way_t(values_ST) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean, standard error, degrees of freedom) of tables (..., S, T) of crossed random effects.
+
+    A cell is mean + seed + task + interaction. With the mean squares of the two-way analysis of variance
+    (Searle, Casella & McCulloch 1992, Variance Components, section 4.3) the squared error is estimated by
+    (MS_tasks + MS_seeds) / (S T). Its expectation exceeds the truth by the interaction's variance / (S T):
+    the unbiased estimate subtracts MS_interaction, which can leave nothing or less, and covers less often.
+    Degrees of freedom by Satterthwaite (1946): at least those of the smaller side, min(S, T) - 1. With one
+    seed MS_seeds is 0, and this is Student's t over tasks with T - 1 degrees of freedom.
+    """
+    values_ST = np.asarray(values_ST, dtype=float)
+    seeds, tasks = values_ST.shape[-2:]
+    mean = values_ST.mean(axis=(-2, -1))
+    of_tasks, of_seeds = mean_squares(values_ST)
+    total = of_tasks + of_seeds
+    error = np.sqrt(total / (seeds * tasks))
+    error = np.where(error > ROUNDING * np.abs(values_ST).max(axis=(-2, -1)), error, 0.0)
+    weighed = of_tasks**2 / (tasks - 1) + of_seeds**2 / max(1, seeds - 1)
+    df = np.divide(total**2, weighed, out=np.full(np.shape(total), tasks - 1.0), where=weighed > 0)
+    return mean, error, df
+
+
+def mean_squares(values_ST: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(MS_tasks, MS_seeds) of tables (..., S, T); MS_seeds is 0 for one seed. T must be 2 or more."""
+    seeds, tasks = values_ST.shape[-2:]
+    of_tasks = seeds * values_ST.mean(axis=-2).var(axis=-1, ddof=1)
+    if seeds == 1:
+        return of_tasks, np.zeros_like(of_tasks)
+    return of_tasks, tasks * values_ST.mean(axis=-1).var(axis=-1, ddof=1)
+
+
+# ---------------------------------------------------------------------------- many tests
+
+
+def holm(p_M) -> np.ndarray:
+    """p-values (M,) corrected by Holm (1979): at most `alpha` chance of any false one below `alpha`, whatever
+    the dependence. NaN stays NaN and is no test."""
+    p_M = np.asarray(p_M, dtype=float)
+    corrected_M = np.full(p_M.shape, np.nan)
+    tested = np.flatnonzero(~np.isnan(p_M))
+    order = tested[np.argsort(p_M[tested], kind="stable")]
+    steps = p_M[order] * np.arange(len(order), 0, -1)
+    corrected_M[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return corrected_M
+
+
+def benjamini_yekutieli(p_M) -> np.ndarray:
+    """q-values (M,) by Benjamini & Yekutieli (2001): BH's times 1 + 1/2 + ... + 1/M.
+
+    Bounds the share of false discoveries under any dependence, also the negative one of weights that sum to 1
+    in a layer, of which BH says nothing. NaN stays NaN and is no test.
+    """
+    p_M = np.asarray(p_M, dtype=float)
+    q_M, tested = np.full(p_M.shape, np.nan), ~np.isnan(p_M)
+    if tested.any():
+        q_M[tested] = false_discovery_control(p_M[tested], method="by")
+    return q_M

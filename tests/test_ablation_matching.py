@@ -1,0 +1,125 @@
+"""Sets of experts that a feature's tasks use as much as its own: which they are, and that they are a fair
+comparison where experts are used but not specific."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from planted_routes import features_of_columns, random_routes
+
+from dataloader.ontology import Ontology
+from routing_moe.analysis.ablation_job import Scores
+from routing_moe.analysis.ablation_matching import (
+    TOLERANCE,
+    candidate_sets,
+    is_matched,
+    matched_sets,
+    mean_weights,
+    tasks_of,
+)
+from routing_moe.analysis.ablation_plan import leaves_every_layer, strongest
+from routing_moe.analysis.ablation_tables import feature_table
+from routing_moe.analysis.correlation import correlate
+
+SINGLES = [(row, expert) for row in range(4) for expert in range(3)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_candidates_are_all_sets_that_leave_every_layer_an_expert(size):
+    from itertools import combinations
+
+    found = candidate_sets(SINGLES, size, 3, seed=0)
+    sets = {tuple(SINGLES[place] for place in row) for row in found}
+    assert sets == {own for own in combinations(SINGLES, size) if leaves_every_layer(own, 3)}
+    assert len(found) == len(sets)
+    assert (found == candidate_sets(SINGLES, size, 3, seed=0)).all()
+
+
+def test_of_very_many_sets_some_are_drawn():
+    singles = [(row, expert) for row in range(24) for expert in range(2)]
+    found = candidate_sets(singles, 6, 2, seed=0)
+    assert 10_000 < len(found) == len(np.unique(found, axis=0))
+    assert all(leaves_every_layer([singles[place] for place in row], 2) for row in found[:200])
+    assert (np.diff(found) > 0).all()
+
+
+def test_a_match_has_the_weight_of_the_own_experts_and_none_of_them():
+    weights_C = np.array([0.5, 0.4, 0.46, 0.44, 0.3, 0.6])
+    sets = np.array([[1, 2], [2, 3], [4, 5], [2, 5], [0, 2], [1, 4]])
+    # The own mean is 0.45: 0.405 to 0.495 match. 0.43 has expert 1, an own one; 0.53 is too much.
+    assert is_matched(weights_C, [0, 1], sets).tolist() == [False, True, True, False, False, False]
+
+
+class Job:
+    """A job without a model: routes are given, and a set of experts costs its mean weight times `cost`."""
+
+    def __init__(self, routes, cost):
+        self.size, self.cost = routes.values_NLE.shape[1:], cost
+        self.own = dict(zip(routes.tasks, torch.from_numpy(routes.values_NLE), strict=True))
+        files = [SimpleNamespace(task=task, sample=task) for task in routes.tasks]
+        self.bench = SimpleNamespace(tasks=list(routes.tasks), routes=lambda: self.own, files=files)
+
+    def all_experts(self):
+        return [((row, expert),) for row in range(self.size[0]) for expert in range(self.size[1])]
+
+    def name(self, experts):
+        return "+".join(f"enc{row}.{expert}" for row, expert in experts)
+
+    def finished(self, experts):
+        lost = {task: np.mean([route[own] for own in experts] or 0.0) for task, route in self.own.items()}
+        return Scores({task: -self.cost(experts) * value for task, value in lost.items()}, 0.0, 0)
+
+
+def features_by_chance(tasks: int, count: int):
+    draw = np.random.default_rng(5)
+    return features_of_columns({f"f:{n}": draw.permutation(tasks) < tasks // 3 for n in range(count)})
+
+
+def test_matched_sets_are_shared_by_like_features_and_the_same_each_time():
+    routes, features = random_routes(0, tasks=12, layers=6), features_by_chance(12, 4)
+    job = Job(routes, lambda experts: 1.0)
+    chosen = dict.fromkeys(features.names, ((0, 0), (3, 1)))
+    found = matched_sets(job, chosen, features, 20, 0)
+    assert found == matched_sets(job, chosen, features, 20, 0)
+    assert found != matched_sets(job, chosen, features, 20, 1)
+    for name, sets in found.items():
+        weights_LE = mean_weights(job.bench.routes(), tasks_of(name, features, job.bench.tasks))
+        own, *others = (np.mean([weights_LE[e] for e in experts]) for experts in (chosen[name], *sets))
+        assert len(set(sets)) == len(sets) == 20
+        assert others == pytest.approx([own] * 20, rel=TOLERANCE + 1e-6)
+        assert not {(0, 0), (3, 1)} & {expert for experts in sets for expert in experts}
+    assert len({experts for sets in found.values() for experts in sets}) < 4 * 20
+    few = matched_sets(job, chosen, features, 0, 0)
+    assert few == {name: [] for name in features.names}
+
+
+def test_a_number_is_matched_among_all_tasks_it_is_known_of():
+    features = features_of_columns({"length": [1, 3, np.nan, 2], "f:a": [1, 0, np.nan, 1]})
+    tasks = [f"task{n}" for n in range(4)]
+    assert tasks_of("length", features, tasks) == ["task0", "task1", "task3"]
+    assert tasks_of("f:a", features, tasks) == ["task0", "task3"]
+
+
+def test_experts_that_are_used_but_not_specific_do_not_pass_for_specific():
+    """What a set costs depends on its weight, and chance, alone. A feature's experts are those that its tasks
+    use more than others do: they cost more than sets drawn whatever their weight, not than matched ones."""
+    routes, features = random_routes(5, tasks=18, layers=8), features_by_chance(18, 30)
+    chance, costs = np.random.default_rng(3), {}
+    job = Job(routes, lambda experts: costs.setdefault(experts, chance.normal(1, 0.1)))
+    table = correlate(routes, features, permutations=0)
+    chosen = {}
+    for name in features.names:
+        top = strongest(table, name, 3, 3).itertuples()
+        chosen[name] = tuple(sorted((routes.layers.index(row.layer), int(row.expert)) for row in top))
+    matched = matched_sets(job, chosen, features, 20, 0)
+    everything = candidate_sets([experts[0] for experts in job.all_experts()], 3, 3, seed=0)[:20]
+    singles = [experts[0] for experts in job.all_experts()]
+    uniform = [tuple(singles[place] for place in row) for row in everything]
+    p = {}
+    for kind, sets in (("matched", matched), ("uniform", dict.fromkeys(chosen, uniform))):
+        found = feature_table(job, chosen, sets, features, Ontology({})).set_index("group")
+        p[kind] = found.loc["with feature", "p"]
+    assert (p["uniform"] < 0.05).mean() > 0.25
+    assert (p["matched"] < 0.05).mean() < 0.15
+    assert p["uniform"].mean() < 0.25 < 0.35 < p["matched"].mean()
