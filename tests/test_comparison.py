@@ -161,7 +161,7 @@ def test_the_files_are_a_pure_function_of_the_folders(folder, tmp_path, capsys):
         assert compare_runs.main([str(folder), "--baseline", "a", "--output_dir", str(tmp_path / name)]) == 0
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     endings = ("csv", "md", "pdf", "png")
-    assert names == [*(f"comparison.{end}" for end in endings), "comparison_runs.csv"]
+    assert names == [*(f"comparison.{end}" for end in endings), "comparison_cost.csv", "comparison_runs.csv"]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     table = pd.read_csv(tmp_path / "one/comparison.csv")
