@@ -16,7 +16,7 @@ import pandas as pd
 from dataloader.errors import InputError, in_brief, in_short
 from routing_moe.comparable_runs import Run
 from routing_moe.results import markdown_table
-from routing_moe.run_cost import COST_FILE, HOW_TO_GET_IT, in_units, read_cost
+from routing_moe.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT, in_units, read_cost
 
 BUDGETS = {"steps": "training steps", "flops": "training FLOPs"}
 TOLERANCE = 0.01  # runs that differ in seed alone have batches, hence FLOPs, that differ a little
@@ -111,7 +111,7 @@ def read_dev_results(path: Path) -> pd.DataFrame:
 # ---- the table
 
 
-COST_COLUMNS = ("active_parameters", "total_parameters", "flops_per_example", "steps", "total_flops")
+COST_COLUMNS = (*EXAMPLE_COST, "steps", "total_flops")
 
 
 def cost_table(compared: Compared) -> pd.DataFrame:
@@ -122,7 +122,7 @@ def cost_table(compared: Compared) -> pd.DataFrame:
     """
     rows = []
     for each in compared.finished:
-        row = {name: (each.cost or {}).get(name, math.nan) for name in COST_COLUMNS[:3]}
+        row = {name: (each.cost or {}).get(name, math.nan) for name in EXAMPLE_COST}
         row |= {"steps": each.total("steps"), "total_flops": each.total("flops")}
         if compared.budget:
             step = compared.steps[str(each.run)]

@@ -25,6 +25,7 @@ from routing_moe.stepping import Stepper, resting_parts
 
 COST_FILE = "cost.json"
 SAMPLED_STEPS = 1000
+EXAMPLE_COST = ("active_parameters", "total_parameters", "flops_per_example")  # what tables show
 NUMBERS = (
     "total_parameters", "active_parameters", "flops_per_example", "examples_per_step", "steps", "total_flops"
 )  # fmt: skip
