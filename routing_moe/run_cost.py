@@ -105,6 +105,26 @@ def _known_before(path: Path) -> list[dict] | None:
     return None
 
 
+def equal_steps(stepper: Stepper, total_steps: int, settings: Settings) -> int:
+    """How many steps cost, with what they start from, at most the FLOPs of the run `--equal_flops`, all its
+    stages included; a step costs the mean of total_steps. Raises InputError where there is no such number."""
+    flag = f"--equal_flops {settings.equal_flops}"
+    reference, own = read_cost(settings.equal_flops), training_cost(stepper, total_steps)
+    if reference is None:
+        raise InputError(f"{flag}: no {COST_FILE} there; {HOW_TO_GET_IT}")
+    start = with_start(own, earlier_runs(settings))
+    if unknown := reference["start_unknown"] or start["start_unknown"]:
+        raise InputError(f"{flag}: total FLOPs are not known: {unknown}")
+    before = start["total_flops_with_start"] - own["total_flops"]
+    budget = reference["total_flops_with_start"] - before
+    if (steps := int(budget * total_steps // own["total_flops"])) < 1:
+        spent = f" after the {in_units(before)}FLOPs of what it starts from" if before else ""
+        raise InputError(
+            f"{flag}: its {in_units(budget + before)}FLOPs leave no step of this training{spent}"
+        )
+    return steps
+
+
 def described_cost(cost: dict) -> str:
     """A line for the log."""
     total, start = cost["total_flops"], ""

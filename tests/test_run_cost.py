@@ -15,6 +15,7 @@ from routing_moe.merging import MERGE_FILE
 from routing_moe.run_cost import (
     described_cost,
     earlier_runs,
+    equal_steps,
     flops_of_steps,
     read_cost,
     training_cost,
@@ -70,6 +71,40 @@ def test_a_finished_run_has_its_cost_and_one_without_gets_the_same_when_resumed(
     (copy / "cost.json").unlink()
     world.run("without_cost", save_period=2, resume=True)
     assert (copy / "cost.json").read_bytes() == expected
+
+
+# ---- as many steps as another run's FLOPs
+
+
+def test_as_many_steps_as_cost_what_another_run_did(world, finished, tmp_path, capsys):
+    plain = dict(num_experts=1, router_lr=None, task_model_lr=None, taskvecs_dim=None, router_hidden_dim=None)
+    plain |= dict(init_eps=None)
+    total = 3 * read_cost(finished)["total_flops"]
+    (tmp_path / "cost.json").write_text(json.dumps(read_cost(finished) | {"total_flops_with_start": total}))
+    capsys.readouterr()
+    asked = world.run("asked", equal_flops=tmp_path, **plain)
+    steps = int(capsys.readouterr().out)
+    assert not asked.exists()
+    cost = read_cost(world.run("as_many", total_steps=steps, eval_period=100, **plain))["total_flops"]
+    assert 0.93 * total < cost < 1.02 * total  # a step is 5%
+
+
+def test_as_many_steps_as_leave_room_for_the_start_s_own_flops(stages, make_stepper):
+    stage_1, run = stages
+    before, stepper = read_cost(stage_1)["total_flops"], make_stepper()
+    own = training_cost(stepper, 20)["total_flops"] / 20
+    reference = run.parent / "reference"
+    reference.mkdir()
+    cost = read_cost(stage_1) | {"total_flops_with_start": before + round(3.5 * own)}
+    (reference / "cost.json").write_text(json.dumps(cost))
+    settings = dataclasses.replace(stage_2(run), equal_flops=str(reference))
+    assert equal_steps(stepper, 20, settings) == 3
+    for path, message in ((stage_1, "leave no step of this training after the"), (run, "no cost.json there")):
+        with pytest.raises(InputError, match=message):
+            equal_steps(stepper, 20, dataclasses.replace(settings, equal_flops=str(path)))
+    (stage_1 / "cost.json").unlink()
+    with pytest.raises(InputError, match="total FLOPs are not known"):
+        equal_steps(stepper, 20, settings)
 
 
 # ---- what a run started from

@@ -164,6 +164,7 @@ def add_running(group) -> None:
     add("--do_train", action="store_true", help="train")
     add("--do_predict", action="store_true", help="score dev and test files with the best checkpoint (after training) or --checkpoint_name")
     add("--resume", action="store_true", help="continue the run in --output_dir, or begin it if nothing was saved yet")
+    add("--equal_flops", metavar="RUN", default=None, help="train nothing; print how many steps of this training cost as many FLOPs as RUN did")
     add("--eval_period", type=int, default=150, help="steps between evaluations (default: 150)")
     add("--no_eval_until", type=int, default=0, help="no evaluation before this step (default: 0)")
     add("--checkpoint_period", type=int, default=0, help="steps between writes of last/, from which --resume continues (default: 0, at every evaluation)")
