@@ -375,7 +375,10 @@ EQUAL_FLOPS = """
 source example_scripts/equal_flops.sh
 script_of() { echo train_routing_bart.sh --router_mode softmax; }
 finished() { false; }
-bash() { echo "$OUTPUT_DIR: $TOTAL_STEPS $*" >>calls; case $* in *merged*) echo 4 ;; *flops*) echo 7 ;; esac; }
+bash() {
+    echo "$OUTPUT_DIR: $TOTAL_STEPS $*" >>calls
+    case $* in *merged*) echo 4 ;; *flops*) echo 7 ;; esac
+}
 OUTPUT_DIR=runs MATCH_TO=straight_through TOTAL_STEPS=1 MIXTURE_FLAGS="--num_experts 4"
 for variant in straight_through softmax two_stage; do
     (equal_flops $variant 3 --debug >/dev/null && echo $variant $TOTAL_STEPS $OWN_STAGE1 $STAGE2_STEPS)
