@@ -5,7 +5,8 @@
         --custom_tasks_splits dataloader/splits/random.json --section test
 
 Reads LOGS_DIR/singletask-<task>/results.csv (or <task>/results.csv; result.csv as published runs call it).
-Writes columns task, entry, dev_performance, test_performance, n, for compute_arg.py; prints a Markdown table.
+Writes columns task, entry, dev_performance, test_performance, n, for compute_arg.py, and where the results
+have them active_parameters, total_parameters, flops_per_example (of training); prints a Markdown table.
 Exits with 0; with 1 if something is missing (listed on stderr); with 2 if there is nothing to collect.
 """
 

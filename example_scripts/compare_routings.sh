@@ -9,6 +9,9 @@
 #   MIXTURE_FLAGS  flags for every variant with several experts ("--num_experts 4")
 #   INIT_EPS       standard deviation of the noise on each expert's weights (1e-2). Near-equal copies get near-equal
 #                  gradients and stay copies, unless the BART has dropout: the comparison prints how far they diverged
+#   MATCH          "steps": TOTAL_STEPS for all (two_stage: in each stage); "flops": as many steps of each as cost
+#                  the training FLOPs of the run of MATCH_TO (straight_through) with the same seed; in a folder of
+#                  its own, models/compare_routings_equal_flops
 # Further flags of `python -m routing_moe.cli.train` go to every run. Called again, it leaves finished runs as
 # they are and continues the others.
 set -euo pipefail
@@ -16,7 +19,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 ALL="multitask multitask_no_names average random task_random softmax gumbel straight_through top_k merged_parameters two_stage"
 VARIANTS=${VARIANTS:-$ALL} SEEDS=${SEEDS:-42 43 44} JOBS=${JOBS:-1}
-export OUTPUT_DIR=${OUTPUT_DIR:-models/compare_routings} MIXTURE_FLAGS=${MIXTURE_FLAGS:-} INIT_EPS=${INIT_EPS:-1e-2}
+export INIT_EPS=${INIT_EPS:-1e-2} MATCH=${MATCH:-steps} MATCH_TO=${MATCH_TO:-straight_through} MIXTURE_FLAGS=${MIXTURE_FLAGS:-}
+case $MATCH in flops) default=models/compare_routings_equal_flops ;; *) default=models/compare_routings ;; esac
+export OUTPUT_DIR=${OUTPUT_DIR:-$default}
+source example_scripts/equal_flops.sh
 
 # The script that trains a variant, and its flags.
 script_of() {
@@ -51,14 +57,18 @@ train_one() {
         two_stage) ;;  # as many as stage 1 has; INIT_EPS reaches its merge
         *) set -- --init_eps "$INIT_EPS" $MIXTURE_FLAGS "$@" ;;
     esac
+    # It must not be the passes over a small gym that end a run before its FLOPs are spent.
+    if [ "$MATCH" = flops ]; then set -- --num_train_epochs 1000000 "$@"; fi
     mkdir -p "$OUTPUT_DIR/$variant"
     start=$SECONDS
     # Ctrl-C reaches the training too, which says in the log what it keeps.
     trap 'echo "$variant,seed$seed,$((SECONDS - start)),interrupted" >>"$OUTPUT_DIR/times.csv"; exit 255' INT TERM
     echo "started  $run"
-    if [ "$variant" = two_stage ] && ! finished "straight_through/seed$seed"; then
+    if [ "$MATCH" = flops ] && ! equal_flops "$variant" "$seed" "$@" >>"$folder.log" 2>&1; then
+        echo "error: the number of steps that cost what $MATCH_TO/seed$seed costs is not known" >>"$folder.log"
+    elif [ "$MATCH" = steps ] && [ "$variant" = two_stage ] && ! finished "straight_through/seed$seed"; then
         echo "error: its first stage, straight_through/seed$seed, is not finished" >>"$folder.log"
-    elif STAGE1=$OUTPUT_DIR/straight_through/seed$seed OUTPUT_DIR=$folder \
+    elif STAGE1=${OWN_STAGE1:-$OUTPUT_DIR/straight_through/seed$seed} OUTPUT_DIR=$folder \
         bash example_scripts/$(script_of "$variant") --seed "$seed" --resume "$@" >>"$folder.log" 2>&1; then
         ended=finished
     fi
@@ -105,6 +115,10 @@ done
 if [ -n "${BASELINE:-}" ] && [[ " $VARIANTS " != *" $BASELINE "* ]] && [ ! -d "$OUTPUT_DIR/$BASELINE" ]; then
     faults+=("BASELINE: $BASELINE is neither among VARIANTS nor in $OUTPUT_DIR")
 fi
+[[ $MATCH =~ ^(steps|flops)$ ]] || faults+=("MATCH: $MATCH is neither steps nor flops")
+if [[ " $ALL " != *" $MATCH_TO "* ]] || [ "$MATCH_TO" = two_stage ]; then
+    faults+=("MATCH_TO: $MATCH_TO is not a variant of one stage (there are: ${ALL% two_stage})")
+fi
 [[ $JOBS =~ ^[1-9][0-9]*$ ]] || faults+=("JOBS: $JOBS is not a whole number from 1")
 for flag in "$@"; do
     case ${flag%%=*} in
@@ -119,10 +133,15 @@ if [ ${#faults[@]} -gt 0 ]; then
     exit 2
 fi
 
-first=() second=()
+reference=() first=() second=()
+if [ "$MATCH" = flops ]; then
+    for seed in $SEEDS; do reference+=("$MATCH_TO/seed$seed"); done
+fi
 for variant in $VARIANTS; do
     for seed in $SEEDS; do
-        if [ "$variant" = two_stage ]; then
+        if [ "$MATCH" = flops ]; then
+            if [ "$variant" != "$MATCH_TO" ]; then first+=("$variant/seed$seed"); fi
+        elif [ "$variant" = two_stage ]; then
             second+=("two_stage/seed$seed")
             # Stage 1 must be there.
             [[ " $VARIANTS " == *" straight_through "* ]] || first+=("straight_through/seed$seed")
@@ -136,13 +155,14 @@ mkdir -p "$OUTPUT_DIR"
 [ -f "$OUTPUT_DIR/times.csv" ] || echo "variant,run,seconds,ended" >"$OUTPUT_DIR/times.csv"
 (source example_scripts/recipe.sh) # writes the embedded gym, once for all
 trap stop_all INT TERM HUP
+train_all "$@" -- ${reference[@]+"${reference[@]}"}
 train_all "$@" -- ${first[@]+"${first[@]}"}
 train_all "$@" -- ${second[@]+"${second[@]}"}
 trap - INT TERM HUP
 
 echo
 status=0
-for run in ${first[@]+"${first[@]}"} ${second[@]+"${second[@]}"}; do
+for run in ${reference[@]+"${reference[@]}"} ${first[@]+"${first[@]}"} ${second[@]+"${second[@]}"}; do
     if ! finished "$run"; then
         status=1
         echo "not finished: $run; the end of $OUTPUT_DIR/$run.log:" >&2

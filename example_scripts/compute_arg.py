@@ -22,7 +22,9 @@ from routing_moe import gains, summaries
 from routing_moe.analysis.gains import plot_gains
 from routing_moe.cli.console import parse_or_guess, tell
 from routing_moe.gains_latex import gains_latex
+from routing_moe.run_cost import EXAMPLE_COST
 from routing_moe.run_state import unwritable, write_text
+from routing_moe.summary_costs import costs_markdown, summary_cost
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,11 +98,16 @@ def read_summaries(args) -> dict:
 
 def write(args, read: dict, tasks: list[str], lacking: list[str]) -> None:
     """Writes the six files and prints the Markdown. Nothing in them hangs on when or where that is done."""
-    baseline = next(iter(read))
+    baseline, paths = next(iter(read)), [args.summary1, *args.summary2]
     per_task = gains.gains_per_task(read, tasks, args.min_baseline)
     per_system = gains.gains_per_system(per_task)
     explained = gains.explain_gains(per_task, baseline, args.metric, args.min_baseline)
     tables = [gains.tasks_markdown(per_task, baseline), gains.systems_markdown(per_system, baseline)]
+    costs = dict(zip(read, [summary_cost(path, tasks) for path in paths], strict=True))
+    if any(value == value for cost in costs.values() for value in cost.values()):  # not all are NaN
+        for name in EXAMPLE_COST:
+            per_system[name] = [costs[system][name] for system in per_system["system"]]
+        tables.append(costs_markdown(costs))
     notes = [*lacking, *gains.uneven_samples(per_task)]
     markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"
     args.output_file.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ STARTING_ONLY = ("model", "init_eps", "vanilla_checkpoint")
 TRAINING_ONLY = (
     "initialize_from_vanilla",
     "resume",
+    "equal_flops",
     "initial_tau",
     "minimum_tau",
     "anneal_rate",

@@ -1,6 +1,6 @@
 """Run folders: atomic files and checkpoints, the training state, what is needed to resume.
 
-    run.json  log.txt  losses.csv  curves.csv  best/  last/  <step>-steps/
+    run.json  cost.json  log.txt  losses.csv  curves.csv  best/  last/  <step>-steps/
 
 A checkpoint is written beside its place and renamed, so that a process killed at any moment leaves the last
 good one. Files named *.partial and *.previous are traces of such a kill; `find_checkpoint` knows them.

@@ -48,6 +48,7 @@ FREE_ON_RESUME = {
     "text_vectors",
     "prefix",
     "resume",
+    "equal_flops",
     "log_with",
     "save_period",
     "checkpoint_period",
@@ -69,6 +70,7 @@ class Settings:
     do_train: bool
     do_predict: bool
     resume: bool
+    equal_flops: str | None
     custom_tasks_splits: str | None
     taskvecs: str | None
     taskvecs_dim: int | None

@@ -18,6 +18,7 @@ import pandas as pd
 from dataloader.errors import InputError, did_you_mean, in_brief, in_short
 from routing_moe.results import markdown_table, mean_and_std
 from routing_moe.run_state import load_run_settings
+from routing_moe.summary_costs import sample_costs, with_costs
 
 RESULT_FILES = ("results.csv", "result.csv")  # the first that is there counts
 FOLDER_PREFIX = "singletask-"
@@ -31,13 +32,14 @@ MOST_NAMES = 8  # samples named in one message
 @dataclass(frozen=True)
 class TaskResults:
     """best: a row of SCORES per finished sample, NaN where not scored. samples: all that are known of.
-    hopeless: those with rows but no dev score in any."""
+    hopeless: those with rows but no dev score in any. costs: `summary_costs.sample_costs` of `best`."""
 
     task: str
     path: Path
     best: pd.DataFrame
     samples: tuple[str, ...]
     hopeless: frozenset[str] = frozenset()
+    costs: pd.DataFrame | None = None
 
 
 # ---------------------------------------------------------------------------- folders
@@ -126,7 +128,8 @@ def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
     expected = [sample for sample in named if isinstance(sample, str)] if isinstance(named, list) else []
     scored = scores[SCORES[0]].notna().groupby(others).any()
     hopeless = frozenset(scored.index[~scored])
-    return TaskResults(task, path, best, tuple(dict.fromkeys([*others, *expected])), hopeless)
+    costs = sample_costs(rows[counts]).set_index(best.index)
+    return TaskResults(task, path, best, tuple(dict.fromkeys([*others, *expected])), hopeless, costs)
 
 
 def partial_tasks(read: list[TaskResults]) -> list[str]:
@@ -164,7 +167,7 @@ def counted(scores: pd.DataFrame) -> pd.DataFrame:
 def summary_table(read: list[TaskResults]) -> pd.DataFrame:
     """SUMMARY_COLUMNS: each task's samples (n = 1), then their mean and sample std (of n; NaN for n = 1).
 
-    A task none of whose samples has a score is left out.
+    A task none of whose samples has a score is left out. `summary_costs.with_costs` adds what is known.
     """
     rows = []
     for results in read:
@@ -174,7 +177,8 @@ def summary_table(read: list[TaskResults]) -> pd.DataFrame:
         rows += [(results.task, sample, *values, 1) for sample, *values in results.best.itertuples()]
         rows.append((results.task, "mean", *scores.mean(), len(scores)))
         rows.append((results.task, "std", *scores.std(ddof=1), len(scores)))
-    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+    table = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+    return with_costs(table, {results.task: results.costs for results in read})
 
 
 def summary_markdown(table: pd.DataFrame) -> str:

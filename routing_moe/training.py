@@ -24,6 +24,7 @@ from routing_moe.evaluation import (
     mean_score,
     predict,
 )
+from routing_moe.run_cost import described_cost, write_cost
 from routing_moe.run_state import (
     load_training_state,
     save_checkpoint,
@@ -272,6 +273,8 @@ class Training:
             tasks = sorted({file.task for file in self.dev_files})
             for line in schedule_report(self.stepper, tasks, self.total_steps):
                 log.info(line)
+        if self.accelerator.is_main_process:
+            log.info(described_cost(write_cost(self.stepper, self.total_steps, settings)))
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
 

@@ -192,7 +192,7 @@ def test_the_files_are_a_pure_function_of_the_folders(folder, tmp_path, capsys):
         assert compare_runs.main([str(folder), "--baseline", "a", "--output_dir", str(tmp_path / name)]) == 0
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     endings = ("csv", "md", "pdf", "png")
-    assert names == [*(f"comparison.{end}" for end in endings), "comparison_runs.csv"]
+    assert names == [*(f"comparison.{end}" for end in endings), "comparison_cost.csv", "comparison_runs.csv"]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     table = pd.read_csv(tmp_path / "one/comparison.csv")
@@ -394,3 +394,42 @@ def test_the_script_trains_what_is_missing_compares_and_tells_what_failed(tmp_pa
     assert refused.returncode == 2
     assert "there is no softmx" in refused.stderr
     assert "--seed: is not for all runs" in refused.stderr
+
+    environment |= dict(MATCH="flop", MATCH_TO="two_stage")
+    refused = call("softmax")
+    assert refused.returncode == 2
+    assert "MATCH: flop is neither steps nor flops" in refused.stderr
+    assert "MATCH_TO: two_stage is not a variant of one stage" in refused.stderr
+
+
+EQUAL_FLOPS = """
+source example_scripts/equal_flops.sh
+script_of() { echo train_routing_bart.sh --router_mode softmax; }
+finished() { false; }
+bash() {
+    echo "$OUTPUT_DIR: $TOTAL_STEPS $*" >>calls
+    case $* in *merged*) echo 4 ;; *flops*) echo 7 ;; esac
+}
+OUTPUT_DIR=runs MATCH_TO=straight_through TOTAL_STEPS=1 MIXTURE_FLAGS="--num_experts 4"
+for variant in straight_through softmax two_stage; do
+    (equal_flops $variant 3 --debug >/dev/null && echo $variant $TOTAL_STEPS $OWN_STAGE1 $STAGE2_STEPS)
+done
+"""
+
+
+def test_at_equal_flops_every_variant_asks_for_its_steps_and_two_stages_share_them(tmp_path):
+    (tmp_path / "example_scripts").symlink_to(ROOT / "example_scripts")
+    (tmp_path / "runs").mkdir()
+    for _ in range(2):  # the second time nothing is asked again
+        done = subprocess.run(
+            ["bash", "-c", EQUAL_FLOPS], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        lines = ["straight_through 1", "softmax 7", "two_stage 1 runs/two_stage/seed3/stage1 4"]
+        assert done.stdout.splitlines() == lines
+    calls = (tmp_path / "calls").read_text().splitlines()
+    asked = [call for call in calls if call.endswith("--equal_flops runs/straight_through/seed3")]
+    assert [call.split(": 1 example_scripts/")[0] for call in asked] == [
+        "runs/softmax/seed3", "runs/two_stage/seed3/stage1", "runs/two_stage/seed3"
+    ]  # fmt: skip
+    stage_1 = "4 example_scripts/train_routing_bart.sh --num_experts 4 --seed 3 --debug --resume"
+    assert f"runs/two_stage/seed3/stage1: {stage_1}" in calls

@@ -53,7 +53,8 @@ def file_of(grids, sample: str, part: str):
 def test_the_table_has_a_row_for_each_configuration_and_one_for_the_best_of_each_sample(finished_grid):
     table = results(finished_grid)
     assert list(table.columns) == [
-        "prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"
+        "prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route",
+        "active_parameters", "total_parameters", "flops_per_example",
     ]  # fmt: skip
     expected = [(name, lr) for sample in SAMPLES for name, lr in ((sample, 0.03), (sample, 0.1))]
     own = table[~table["prefix"].str.endswith("_best")]
@@ -65,6 +66,8 @@ def test_the_table_has_a_row_for_each_configuration_and_one_for_the_best_of_each
         assert best.equals(rows.loc[rows["dev_performance"].idxmax()])
     assert table["dev_performance"].nunique() > 1  # else these tests could not tell one from another
     assert set(table["route"]) == {"none"}
+    assert table["active_parameters"].equals(table["total_parameters"])  # a plain BART
+    assert (table["flops_per_example"] > table["total_parameters"]).all()
 
 
 def test_the_folder_holds_what_is_promised(finished_grid):

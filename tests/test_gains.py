@@ -409,3 +409,23 @@ def test_the_script_runs_from_another_folder_without_being_installed(files):
     done = subprocess.run(command, cwd=files, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list((files / "new").iterdir())) == 6
+
+
+# ---------------------------------------------------------------------------- cost
+
+
+def test_systems_of_known_cost_have_it_in_a_table_and_the_summary(files, capsys):
+    assert call(files, "ours", "other") == 0
+    assert "Cost of fine-tuning" not in capsys.readouterr().out
+    ours = pd.read_csv(files / "ours.csv", index_col=0)
+    flops = [2e6, None, 4e6, None, 2e6, None, 4e6, None]  # of rows mean, std of each task
+    ours.assign(active_parameters=1e3, total_parameters=3e3, flops_per_example=flops).to_csv(
+        files / "ours.csv"
+    )
+    assert call(files, "ours", "other") == 0
+    shown = (files / "out/gains.md").read_text().split("Cost of fine-tuning")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if "|" in line]
+    assert rows[2:] == [["base", "-", "-", "-"], ["ours", "1 k", "3 k", "3 M"], ["other", "-", "-", "-"]]
+    per_system = pd.read_csv(files / "out/gains_summary.csv").set_index("system")
+    assert per_system.loc["ours", "flops_per_example"] == 3e6
+    assert pd.isna(per_system.loc["other", "total_parameters"])

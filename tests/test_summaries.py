@@ -317,3 +317,21 @@ def test_the_script_runs_from_another_folder_without_being_installed(logs):
     assert done.returncode == 0, done.stderr
     assert (logs.parent / "new/out.csv").is_file()
     assert [path.name for path in (logs.parent / "new").iterdir()] == ["out.csv"]
+
+
+# ---------------------------------------------------------------------------- cost
+
+
+def test_what_models_cost_stands_beside_their_scores_where_results_say_so(logs):
+    _, table = call(logs)
+    assert "flops_per_example" not in table
+    costs = dict(active_parameters=1000, total_parameters=3000)
+    write_results(logs / "copa", BOOLQ, flops_per_example=[5, 6, 6, 5, 6, 6, 5, 6, 9], **costs)
+    code, table = call(logs)
+    assert code == 0
+    of_copa = table[table["task"] == "copa"].set_index("entry")
+    assert of_copa.loc["boolq_16_21", "flops_per_example"] == 9  # of the row that counts
+    columns = ["active_parameters", "total_parameters", "flops_per_example"]
+    assert of_copa.loc["mean", columns].tolist() == [1000, 3000, 7]
+    assert table[table["task"] == "sick"]["flops_per_example"].isna().all()
+    assert table[table["entry"] == "std"]["total_parameters"].isna().all()

@@ -166,6 +166,7 @@ def add_running(group) -> None:
     add("--do_train", action="store_true", help="train")
     add("--do_predict", action="store_true", help="score dev and test files with the best checkpoint (after training) or --checkpoint_name")
     add("--resume", action="store_true", help="continue the run in --output_dir, or begin it if nothing was saved yet")
+    add("--equal_flops", metavar="RUN", default=None, help="train nothing; print how many steps of this training cost as many FLOPs as RUN did")
     add("--eval_period", type=int, default=150, help="steps between evaluations (default: 150)")
     add("--no_eval_until", type=int, default=0, help="no evaluation before this step (default: 0)")
     add("--select_best", choices=SELECTIONS, default=None, help="which evaluations may become the best checkpoint: those at the temperature that the run ends at, or all (default: final_temperature with --router_lr 0, as in the second stage, else all)")

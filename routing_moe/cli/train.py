@@ -28,6 +28,7 @@ from routing_moe.devices import make_accelerator
 from routing_moe.idle_flags import notes
 from routing_moe.memory import OutOfMemory, naming_what_helps
 from routing_moe.prediction import run_prediction, task_files
+from routing_moe.run_cost import equal_steps
 from routing_moe.run_state import describe_run, find_checkpoint, write_text
 from routing_moe.settings import Settings
 from routing_moe.starting import checkpoint_to_resume, load_start
@@ -54,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
             command = None if argv is None else ["python", "-m", "routing_moe.cli.train", *argv]
             with naming_what_helps(settings):
                 run_training(settings, inputs, accelerator, command)
+            if settings.equal_flops:  # asked for and printed
+                return 0
             # The best checkpoint predicts, and nothing of the start matters any more.
             settings = dataclasses.replace(
                 settings,
@@ -98,6 +101,9 @@ def run_training(settings: Settings, inputs: Inputs, accelerator: Accelerator, c
     training = Training(
         model.to(accelerator.device), tokenizer, examples, dev_files, inputs.ontology, settings, accelerator
     )
+    if settings.equal_flops:
+        print(equal_steps(training.stepper, training.total_steps, settings))
+        return
     if checkpoint := checkpoint_to_resume(settings):
         training.load_state(checkpoint)
     accelerator.wait_for_everyone()

@@ -27,6 +27,7 @@ from dataloader.options import find_options
 from routing_moe.finetuning.executors import executor, model_folder
 from routing_moe.finetuning.settings import Configuration, FinetuneSettings
 from routing_moe.finetuning.starts import SavedBart
+from routing_moe.run_cost import EXAMPLE_COST
 from routing_moe.run_state import write_text
 from routing_moe.saved_mixtures import SavedMixture, sha256
 from routing_moe.summaries import BEST, RESULT_FILES
@@ -37,6 +38,7 @@ from routing_moe.workers import write_failure
 RESULTS_FILE = RESULT_FILES[0]
 COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"]
 OUTCOME_KEYS = {*COLUMNS, "data"}
+TABLE_COLUMNS = [*COLUMNS, *EXAMPLE_COST]  # older outcomes lack the cost
 
 log = logging.getLogger(__name__)
 
@@ -138,10 +140,10 @@ class Grid:
             rows += [self.row(c) for c in self.of(sample) if c in self.outcomes]
             if best := self.best_of(sample):
                 rows.append(self.row(best) | {"prefix": sample + BEST})
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return pd.DataFrame(rows, columns=TABLE_COLUMNS)
 
     def row(self, configuration: Configuration) -> dict:
-        return {name: self.outcomes[configuration].get(name) for name in COLUMNS}
+        return {name: self.outcomes[configuration].get(name) for name in TABLE_COLUMNS}
 
     def write_results(self) -> None:
         write_text(self.folder / RESULTS_FILE, self.table().to_csv())

@@ -24,9 +24,12 @@ from routing_moe.evaluation import (
 from routing_moe.finetuning.settings import Configuration, FinetuneSettings
 from routing_moe.finetuning.starts import Starts
 from routing_moe.results import prediction_lines
+from routing_moe.run_cost import EXAMPLE_COST, training_cost
 from routing_moe.run_state import save_checkpoint
 from routing_moe.stepping import Stepper, TrainingDiverged
 from routing_moe.unseen_tasks import VectorChoice
+
+COST_STEPS = 50  # of a configuration, from which its FLOPs per example are computed
 
 
 class Weights:
@@ -116,6 +119,7 @@ class Workbench:
             "steps": trial.steps_done,
             "route": route,
             "diverged": trial.diverged,
+            **trial.cost,
             "curve": trial.curve,
             "predictions": {},
         }
@@ -143,6 +147,7 @@ class Trial:
         self.configuration, self.model, self.accelerator = configuration, model, accelerator
         self.best_score = self.best_step = self.diverged = None
         self.curve, self.steps_done = [], 0
+        self.cost = dict.fromkeys(EXAMPLE_COST)  # of training
 
     def train(self) -> None:
         """Train to the end, to --wait_step evaluations without a better score, or until it diverges."""
@@ -152,6 +157,8 @@ class Trial:
         stepper = Stepper(self.model, examples, recipe, self.accelerator)
         epochs = math.ceil(settings.num_train_epochs * len(examples) / recipe.step_size)
         total_steps, loss, tokens = min(settings.total_steps, epochs), 0.0, 0
+        cost = training_cost(stepper, total_steps, COST_STEPS)
+        self.cost = {name: cost[name] for name in EXAMPLE_COST}
         with tqdm(
             total=total_steps, desc=str(configuration), unit="step", leave=False, disable=settings.quiet
         ) as bar:

@@ -1,0 +1,44 @@
+# Sourced by compare_routings.sh: with MATCH=flops, as many steps of a variant as cost what a run of MATCH_TO costs.
+#
+# equal_flops VARIANT SEED FLAGS: exports TOTAL_STEPS for a variant's script. For two_stage it trains stage 1, of
+# half the FLOPs, in the run folder, merges it, and exports OWN_STAGE1 and STAGE2_STEPS. Annealing is per step and
+# does not follow the number of steps, but for stage 2.
+
+# steps_for_flops MEMO FOLDER SCRIPT FLAGS: prints the number of steps; computed once, before the run begins.
+steps_for_flops() {
+    local memo=$1 folder=$2 script=$3 steps
+    shift 3
+    if [ ! -s "$memo" ]; then
+        steps=$(OUTPUT_DIR=$folder bash "example_scripts/$script" "$@" --equal_flops "$REFERENCE" | tail -n 1)
+        [[ $steps =~ ^[1-9][0-9]*$ ]] || return 1
+        mkdir -p "$(dirname "$memo")"
+        echo "$steps" >"$memo"
+    fi
+    cat "$memo"
+}
+
+equal_flops() {
+    local variant=$1 seed=$2 folder=$OUTPUT_DIR/$1/seed$2 steps
+    shift 2
+    REFERENCE=$OUTPUT_DIR/$MATCH_TO/seed$seed
+    if [ "$variant" = "$MATCH_TO" ]; then return 0; fi
+    set -- --seed "$seed" "$@"
+    if [ "$variant" != two_stage ]; then
+        # shellcheck disable=SC2046 # a script and its flags
+        TOTAL_STEPS=$(steps_for_flops "$folder.steps" "$folder" $(script_of "$variant") "$@") || return 1
+        export TOTAL_STEPS
+        return 0
+    fi
+    export OWN_STAGE1=$folder/stage1
+    # shellcheck disable=SC2086 # several flags
+    steps=$(steps_for_flops "$folder.steps" "$OWN_STAGE1" train_routing_bart.sh $MIXTURE_FLAGS "$@") || return 1
+    if ! finished "$variant/seed$seed/stage1"; then
+        # shellcheck disable=SC2086
+        TOTAL_STEPS=$(((steps + 1) / 2)) OUTPUT_DIR=$OWN_STAGE1 \
+            bash example_scripts/train_routing_bart.sh $MIXTURE_FLAGS "$@" --resume || return 1
+    fi
+    STAGE1=$OWN_STAGE1 OUTPUT_DIR=$folder bash example_scripts/build_a_checkpoint2.sh || return 1
+    STAGE2_STEPS=$(steps_for_flops "$folder.stage2_steps" "$folder" run_merged_fisher128freeze_1e-5.sh "$@") || return 1
+    export STAGE2_STEPS
+}
+export -f steps_for_flops equal_flops

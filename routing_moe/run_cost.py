@@ -1,0 +1,216 @@
+"""What a training run costs: parameters, FLOPs per example, steps, total FLOPs; `cost.json` in its folder.
+
+The batches of a run are a pure function of (seed, step), so the cost follows from the lengths of the
+examples, when the run starts. `flops.py` says what is counted. Of a run with more than SAMPLED_STEPS steps
+that many, evenly spread, are computed; the total is the mean per step times the number of steps.
+"""
+
+import contextlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from dataloader.errors import InputError
+from dataloader.jsonfile import load_json_object
+from routing_moe import flops
+from routing_moe.flops import Work
+from routing_moe.merging import MERGE_FILE
+from routing_moe.run_state import write_text
+from routing_moe.settings import Settings
+from routing_moe.stepping import Stepper, resting_parts
+
+COST_FILE = "cost.json"
+SAMPLED_STEPS = 1000
+EXAMPLE_COST = ("active_parameters", "total_parameters", "flops_per_example")  # what tables show
+NUMBERS = (
+    "total_parameters", "active_parameters", "flops_per_example", "examples_per_step", "steps", "total_flops"
+)  # fmt: skip
+WITH_START = (*NUMBERS, "steps_with_start", "total_flops_with_start")
+HOW_TO_GET_IT = f"the command that trained a run, given again with --resume, writes its {COST_FILE}"
+COUNTED = "forward and backward of training: matrix products, 2 per multiplication and addition; see flops.py"
+
+
+def flops_of_steps(stepper: Stepper, steps: Iterable[int], work: Work) -> tuple[float, float]:
+    """(as padded, without padding) FLOPs of these steps: all processes' micro-batches, routing, merging."""
+    config, examples = stepper.model.config, stepper.examples
+    lengths, routings, merged = [], 0, 0  # rows: source, target, both as padded
+    for step in steps:
+        indices, choices, groups = stepper.cut(step)
+        bare = np.stack([examples.source_lengths_N[indices], examples.target_lengths(indices, choices)])
+        padded = bare.copy()
+        for group in groups:
+            padded[:, group] = bare[:, group].max(axis=1, keepdims=True)
+        lengths.append(np.concatenate([bare, padded]))
+        tasks_b = examples.task_ids_N[indices]
+        routings += len(indices) if config.expert_mixing == "outputs" else len(np.unique(tasks_b))
+        # Average routes are all alike and merged once; others belong to a task.
+        merged += sum(1 if config.route_source == "average" else len(np.unique(tasks_b[g])) for g in groups)
+    S, T, padded_S, padded_T = np.concatenate(lengths, axis=1).astype(float)
+    rest = routings * flops.router_flops(config, work) + merged * flops.merging_flops(config, work)
+    sizes = ((padded_S, padded_T), (S, T))
+    return tuple(float(flops.example_flops(config, work, *size, T).sum()) + rest for size in sizes)
+
+
+def training_cost(stepper: Stepper, total_steps: int, most_sampled: int = SAMPLED_STEPS) -> dict:
+    """What `cost.json` holds of the training itself, for a run of so many steps."""
+    config, alternate_every = stepper.model.config, stepper.settings.alternate_every
+    work = Work.of(stepper.model)
+    sampled = np.unique(np.linspace(0, total_steps - 1, min(total_steps, most_sampled)).round().astype(int))
+    kinds = Counter(frozenset(resting_parts(step, alternate_every)) for step in range(total_steps))
+    # Every sampled step is looked at as each kind that there is, so that steps of one kind are not missed.
+    padded, bare = sum(
+        np.array(flops_of_steps(stepper, sampled, work.without(resting))) * count / total_steps / len(sampled)
+        for resting, count in kinds.items()
+    )
+    size = stepper.settings.step_size
+    return {
+        "total_parameters": flops.total_parameters(config),
+        "active_parameters": flops.active_parameters(config, work.used),
+        "trained_parameters": sum(p.numel() for p in stepper.model.parameters() if p.requires_grad),
+        "flops_per_example": round(padded / size),
+        "flops_per_example_unpadded": round(bare / size),
+        "examples_per_step": size,
+        "steps": total_steps,
+        "total_flops": round(padded * total_steps),
+        "sampled_steps": len(sampled),
+        "counted": COUNTED,
+    }
+
+
+def write_cost(stepper: Stepper, total_steps: int, settings: Settings) -> dict:
+    """Write a run's `cost.json`, with the runs that it started from; returns its content."""
+    path = Path(settings.output_dir) / COST_FILE
+    own = training_cost(stepper, total_steps)
+    cost = own | with_start(own, earlier_runs(settings))
+    if cost["start_unknown"] and (
+        before := _known_before(path)
+    ):  # what it started from may be deleted by now
+        cost = own | with_start(own, before)
+    write_text(path, json.dumps(cost, indent=1))
+    return cost
+
+
+def _known_before(path: Path) -> list[dict] | None:
+    """The earlier runs in a `cost.json`, if it has them with their costs."""
+    with contextlib.suppress(InputError):
+        runs = load_json_object(path, "the cost of a run").get("earlier_runs") if path.is_file() else None
+        if isinstance(runs, list) and all(isinstance(run, dict) for run in runs):
+            counts = [run.get(name) for run in runs for name in ("steps", "total_flops")]
+            if all(map(_is_count, counts)) and all(run.get("unknown") is None for run in runs):
+                return [{"unknown": None} | run for run in runs]
+    return None
+
+
+def equal_steps(stepper: Stepper, total_steps: int, settings: Settings) -> int:
+    """How many steps cost, with what they start from, at most the FLOPs of the run `--equal_flops`, all its
+    stages included; a step costs the mean of total_steps. Raises InputError where there is no such number."""
+    flag = f"--equal_flops {settings.equal_flops}"
+    reference, own = read_cost(settings.equal_flops), training_cost(stepper, total_steps)
+    if reference is None:
+        raise InputError(f"{flag}: no {COST_FILE} there; {HOW_TO_GET_IT}")
+    start = with_start(own, earlier_runs(settings))
+    if unknown := reference["start_unknown"] or start["start_unknown"]:
+        raise InputError(f"{flag}: total FLOPs are not known: {unknown}")
+    before = start["total_flops_with_start"] - own["total_flops"]
+    budget = reference["total_flops_with_start"] - before
+    if (steps := int(budget * total_steps // own["total_flops"])) < 1:
+        spent = f" after the {in_units(before)}FLOPs of what it starts from" if before else ""
+        raise InputError(
+            f"{flag}: its {in_units(budget + before)}FLOPs leave no step of this training{spent}"
+        )
+    return steps
+
+
+def described_cost(cost: dict) -> str:
+    """A line for the log."""
+    total, start = cost["total_flops"], ""
+    if cost["start_unknown"]:
+        start = f", and what it started from (not known: {cost['start_unknown']})"
+    elif cost["total_flops_with_start"] != total:
+        start = f", {in_units(cost['total_flops_with_start'])} with what it started from"
+    return (
+        f"parameters: {in_units(cost['active_parameters'])} active of {in_units(cost['total_parameters'])}; "
+        f"{in_units(cost['flops_per_example'])}FLOPs an example; {in_units(total)}FLOPs in all{start}"
+    )
+
+
+def in_units(number: float) -> str:
+    """ "12.3 M": three digits, and k, M, G, T, P or E."""
+    for unit in ("", "k", "M", "G", "T", "P"):
+        if abs(number) < 999.5:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} E"
+
+
+# ---- what a run started from
+
+
+def with_start(own: dict, earlier: list[dict]) -> dict:
+    """The fields of `cost.json` about the runs before; null totals and the reason where one is not known."""
+    unknown = next((run["unknown"] for run in earlier if run["unknown"]), None)
+    totals = {
+        f"{name}_with_start": None if unknown else own[name] + sum(run[name] for run in earlier)
+        for name in ("steps", "total_flops")
+    }
+    return {"earlier_runs": earlier, **totals, "start_unknown": unknown}
+
+
+def earlier_runs(settings: Settings) -> list[dict]:
+    """folder, steps, total_flops (both with what came before it; null if not known) and why they are unknown.
+
+    Of the run whose checkpoint was trained on, or of those a merge took routes and weights from.
+    """
+    return [_earlier_run(place, settings) for place in _start_places(settings)]
+
+
+def _start_places(settings: Settings) -> list[str]:
+    if settings.initialize_from_vanilla:
+        return [settings.vanilla_checkpoint] if settings.vanilla_checkpoint else []
+    checkpoint = Path(settings.checkpoint or Path(settings.output_dir) / settings.checkpoint_name)
+    if not (checkpoint / MERGE_FILE).is_file():
+        return [str(checkpoint)]
+    merge = load_json_object(checkpoint / MERGE_FILE, "what a merge was made of").get("settings")
+    named = (
+        [merge.get(name) for name in ("routes_from", "vanilla_checkpoint")] if isinstance(merge, dict) else []
+    )
+    return [place for place in named if isinstance(place, str)] or [str(checkpoint)]
+
+
+def _earlier_run(place: str, settings: Settings) -> dict:
+    """place: a run, or a checkpoint or file of weights in one."""
+    path, own = Path(place), Path(settings.output_dir).resolve()
+    folders = [f for f in (path, *list(path.parents)[:2]) if (f / COST_FILE).is_file() and f.resolve() != own]
+    known = {"folder": place, "steps": None, "total_flops": None, "unknown": None}
+    if not path.exists():
+        return known | {"unknown": f"{place} is not there any more"}
+    if not folders:
+        return known | {"unknown": f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"}
+    cost = read_cost(folders[0])
+    if cost["start_unknown"]:
+        return known | {"unknown": cost["start_unknown"]}
+    return known | {"steps": cost["steps_with_start"], "total_flops": cost["total_flops_with_start"]}
+
+
+# ---- reading
+
+
+def read_cost(run: str | Path) -> dict | None:
+    """A run's `cost.json`; None without one. Raises InputError if it is damaged."""
+    path = Path(run) / COST_FILE
+    if not path.is_file():
+        return None
+    cost = load_json_object(path, "the cost of a run")
+    unknown = cost.get("start_unknown")
+    wanted = WITH_START if unknown is None else NUMBERS
+    if bad := [name for name in wanted if not _is_count(cost.get(name))]:
+        raise InputError(f"{path}: {bad[0]} is {cost.get(bad[0])!r}, expected a number; {HOW_TO_GET_IT}")
+    return cost | {"start_unknown": unknown}
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value > 0

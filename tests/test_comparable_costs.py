@@ -1,0 +1,218 @@
+"""What compared runs cost, and their scores at equal steps and equal FLOPs: hand-made runs, by hand."""
+
+import json
+
+import pandas as pd
+import pytest
+from conftest import assert_apart_and_inside
+from test_comparison import TREE, refusal, write_run
+
+from routing_moe.analysis import comparison_curves
+from routing_moe.cli import compare_runs
+
+TASKS = ("copy", "spell", "yesno")
+
+
+def write_cost_and_evaluations(place, flops_a_step, steps, scores, before=(0, 0)):
+    """scores: {step: score of every task}; before: steps and FLOPs of earlier runs."""
+    total = flops_a_step * steps
+    cost = dict(
+        total_parameters=3_000_000, active_parameters=1_000_000, flops_per_example=flops_a_step // 8,
+        examples_per_step=8, steps=steps, total_flops=total, start_unknown=None,
+        steps_with_start=steps + before[0], total_flops_with_start=total + before[1],
+    )  # fmt: skip
+    (place / "cost.json").write_text(json.dumps(cost))
+    for step, score in scores.items():
+        (place / f"{step}-steps").mkdir()
+        rows = [(task, f"{task}_32_100", "ACC", score, 20) for task in TASKS]
+        table = pd.DataFrame(rows, columns=["task_prefix", "sample", "metric", "performance", "n"])
+        table.to_csv(place / f"{step}-steps/dev_results.csv")
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(monkeypatch):
+    monkeypatch.setattr(compare_runs, "plot_comparison", lambda *arguments: arguments[2].touch())
+    monkeypatch.setattr(compare_runs, "plot_curves", lambda curves, path: path.touch())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """cheap: 8 MFLOPs a step; dear: 16; late: as cheap, after 100 steps and 800 MFLOPs of another run."""
+    (tmp_path / "gym").mkdir()
+    (tmp_path / "gym/ontology.json").write_text(json.dumps(TREE))
+    test_scores = dict.fromkeys(TASKS, 0.5)
+    for seed in (1, 2):
+        # A seed's batches differ a little.
+        for variant, flops in (("cheap", 8_000_000 + 10_000 * seed), ("dear", 16_000_000)):
+            place = write_run(tmp_path / "runs", variant, seed, test_scores)
+            scores = {100: 0.1 * seed, 200: 0.2 * seed, 300: 0.3 * seed, 400: 0.4 * seed}
+            write_cost_and_evaluations(place, flops, 400, scores)
+    return tmp_path / "runs"
+
+
+def compared(folder, *flags):
+    """(scores by variant, costs by variant) of the comparison's tables."""
+    assert compare_runs.main([str(folder), *flags]) == 0
+    stem = f"comparison_at_equal_{flags[flags.index('--match') + 1]}" if "--match" in flags else "comparison"
+    scores = pd.read_csv(folder / f"{stem}.csv")
+    costs = pd.read_csv(folder / f"{stem}_cost.csv").set_index("variant")
+    return scores[scores["category"] == "all"].set_index("variant")["mean"], costs
+
+
+def row_of(variant, printed):
+    """Its cells in the table of costs, the last one printed."""
+    (*_, line) = [line for line in printed.splitlines() if line.startswith(f"| {variant} ")]
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+# ---- as trained
+
+
+def test_costs_are_means_over_seeds_beside_the_scores(folder, capsys):
+    scores, costs = compared(folder)
+    assert scores[["cheap", "dear"]].tolist() == [0.5, 0.5]
+    assert costs.loc["cheap", "n"] == 2
+    assert costs.loc["cheap", "total_flops"] == 400 * 8_015_000
+    assert costs.loc["dear", ["active_parameters", "total_parameters", "steps"]].tolist() == [1e6, 3e6, 400]
+    shown = row_of("dear", capsys.readouterr().out)
+    assert shown == ["dear", "2", "1 M", "3 M", "2 M", "400", "6.4 G"]
+    assert "| dear    |" in (folder / "comparison.md").read_text().split("FLOPs an example")[1]
+
+
+def test_runs_before_a_run_count(folder):
+    place = write_run(folder, "late", 1, dict.fromkeys(TASKS, 0.5))
+    write_cost_and_evaluations(place, 8_000_000, 400, {400: 0.5}, before=(100, 800_000_000))
+    _, costs = compared(folder)
+    assert costs.loc["late", ["steps", "total_flops"]].tolist() == [500, 4_000_000_000]
+    curves = pd.read_csv(folder / "comparison_curves.csv")
+    assert curves[curves["variant"] == "late"][["step", "flops"]].values.tolist() == [[500, 4_000_000_000]]
+
+
+def test_without_a_cost_there_is_a_dash_and_how_to_get_it(folder, capsys):
+    (folder / "dear/seed2/cost.json").unlink()
+    _, costs = compared(folder)
+    assert costs.loc["dear", ["total_parameters", "steps", "total_flops"]].isna().all()
+    told = capsys.readouterr().out
+    assert row_of("dear", told) == ["dear", "2", "-", "-", "-", "-", "-"]
+    assert "- cost not known of dear/seed2: no cost.json; the command that trained a run, given again" in told
+
+
+def test_a_start_of_unknown_cost_leaves_the_run_s_own(folder, capsys):
+    path = folder / "dear/seed2/cost.json"
+    unknown = {"steps_with_start": None, "total_flops_with_start": None, "start_unknown": "stage1 is gone"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | unknown))
+    _, costs = compared(folder)
+    assert costs.loc["dear", "flops_per_example"] == 2_000_000
+    assert costs.loc["dear", ["steps", "total_flops"]].isna().all()
+    assert "- cost not known of dear/seed2: stage1 is gone" in capsys.readouterr().out
+
+
+def test_a_damaged_cost_is_one_error(folder, capsys):
+    (folder / "dear/seed2/cost.json").write_text("{")
+    assert "dear/seed2/cost.json: is not valid JSON" in refusal(capsys, folder)
+
+
+# ---- at an equal budget
+
+
+def test_at_equal_flops_the_last_evaluation_within_the_smallest_total_counts(folder, capsys):
+    scores, costs = compared(folder, "--match", "flops")
+    # The budget is cheap's 3.206 G; dear has spent 3.2 G after 200 steps.
+    assert scores[["cheap", "dear"]].tolist() == pytest.approx([0.4 * 1.5, 0.2 * 1.5])
+    assert costs["compared_at_step"].tolist() == [400, 200]
+    assert costs["compared_at_flops"].tolist() == [400 * 8_015_000, 200 * 16_000_000]
+    told = capsys.readouterr().out
+    assert "Compared at equal training FLOPs: 3.21 G" in told
+    assert "dev scores of intermediate checkpoints" in told
+    assert "compared at step" in told
+    assert "on the dev files" in told
+
+
+def test_at_equal_steps_runs_of_equal_length_count_to_their_end(folder):
+    place = write_run(folder, "short", 1, dict.fromkeys(TASKS, 0.5))
+    write_cost_and_evaluations(place, 80, 250, {200: 0.9, 250: 0.8})
+    scores, costs = compared(folder, "--match", "steps")
+    assert scores[["cheap", "dear", "short"]].tolist() == pytest.approx([0.3, 0.3, 0.8])
+    assert costs["compared_at_step"].tolist() == [200, 200, 250]
+    scores, _ = compared(folder, "--match", "steps", "--leave_out", "short")
+    assert scores[["cheap", "dear"]].tolist() == pytest.approx([0.6, 0.6])
+
+
+def test_tables_of_a_budget_lie_beside_those_as_trained(folder):
+    compared(folder)
+    before = (folder / "comparison.csv").read_bytes()
+    compared(folder, "--match", "flops")
+    assert (folder / "comparison.csv").read_bytes() == before
+    names = {path.name for path in folder.glob("comparison_at_equal_flops*")}
+    ends = {
+        ".md",
+        ".csv",
+        ".png",
+        ".pdf",
+        "_runs.csv",
+        "_cost.csv",
+        "_curves.csv",
+        "_curves.png",
+        "_curves.pdf",
+    }
+    assert names == {f"comparison_at_equal_flops{end}" for end in ends}
+
+
+def test_what_cannot_be_matched_is_refused_all_at_once(folder, capsys):
+    told = refusal(capsys, folder, "--match", "flops", "--part", "test", "--predict_split", "test")
+    assert "--part test: with --match flops only dev files have scores" in told
+    assert "--predict_split has no effect with --match" in told
+    place = write_run(folder, "late", 1, dict.fromkeys(TASKS, 0.5))
+    write_cost_and_evaluations(place, 8_000_000, 400, {400: 0.5}, before=(100, 800_000_000))
+    told = refusal(capsys, folder, "--match", "flops")
+    assert told.startswith("error: --match flops: late/seed1 has no evaluation within 3.21 G training FLOPs")
+    assert "the total of cheap (its first: 4 G)" in told
+    assert "--leave_out late" in told
+    (folder / "cheap/seed1/cost.json").unlink()
+    assert "--match steps: cheap/seed1: no cost.json" in refusal(capsys, folder, "--match", "steps")
+    assert "--leave_out lat: no such variant" in refusal(capsys, folder, "--leave_out", "lat")
+
+
+def test_a_run_that_is_not_trained_to_its_end_is_not_finished(folder, capsys):
+    (folder / "dear/seed2/400-steps/dev_results.csv").unlink()
+    assert compare_runs.main([str(folder), "--match", "flops"]) == 1
+    assert capsys.readouterr().err == "not finished: dear/seed2 (no evaluation of its last step)\n"
+    assert pd.read_csv(folder / "comparison_at_equal_flops_cost.csv")["n"].tolist() == [2, 1]
+
+
+def test_broken_dev_scores_are_named(folder, capsys):
+    (folder / "dear/seed2/200-steps/dev_results.csv").write_text("a,b\n1,2\n")
+    assert "dear/seed2/200-steps/dev_results.csv: cannot be read as dev scores" in refusal(capsys, folder)
+
+
+# ---- curves
+
+
+def test_curves_have_a_row_per_evaluation(folder):
+    compared(folder)
+    curves = pd.read_csv(folder / "comparison_curves.csv")
+    assert list(curves.columns) == ["variant", "run", "seed", "step", "flops", "dev_score"]
+    assert len(curves) == 4 * 4
+    second = curves[(curves["variant"] == "dear") & (curves["seed"] == 2)].iloc[1]
+    assert second[["step", "flops", "dev_score"]].tolist() == pytest.approx([200, 3.2e9, 0.4])
+
+
+def test_the_picture_has_a_line_per_run_and_one_for_the_mean_against_both(monkeypatch):
+    kept = []
+    monkeypatch.setattr(comparison_curves, "write_figure", lambda figure, path: kept.append(figure))
+    rows = [
+        (variant, f"seed{seed}", seed, step, factor * step, 0.1 * seed)
+        for factor, variant in enumerate(["a", "a long name " * 3, "$b_{"], start=1)
+        for seed in (1, 2)
+        for step in (10, 20)
+    ]
+    table = pd.DataFrame(rows, columns=["variant", "run", "seed", "step", "flops", "dev_score"])
+    comparison_curves.plot_curves(table, "x.png")
+    (figure,) = kept
+    steps, flops = figure.axes
+    assert [line.get_xdata().tolist() for line in steps.lines] == [[10, 20]] * 9
+    assert [line.get_xdata().tolist() for line in flops.lines[6:]] == [[30, 60]] * 3
+    assert flops.lines[-1].get_ydata() == pytest.approx([0.15, 0.15])
+    assert_apart_and_inside(
+        figure, [axes.get_tightbbox() for axes in figure.axes[:1]] + [figure.legends[0].get_window_extent()]
+    )

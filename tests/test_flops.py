@@ -1,0 +1,148 @@
+"""Parameters and FLOPs from the configuration, against real models and torch's counter."""
+
+import pytest
+from conftest import tiny_bart_config
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BartForConditionalGeneration
+
+from routing_moe.flops import (
+    Work,
+    active_parameters,
+    example_flops,
+    experts_used,
+    merging_flops,
+    router_flops,
+    total_parameters,
+)
+from routing_moe.routers import ROUTERS
+from routing_moe.routes import random_task_routes
+from routing_moe.run_cost import flops_of_steps
+from routing_moe.stepping import Stepper, resting_parts
+
+ROUTINGS = {
+    "plain": dict(num_experts=1),
+    "softmax": dict(router_mode="softmax"),
+    "gumbel": dict(router_mode="gumbel_softmax"),
+    "straight_through": dict(),
+    "top_k": dict(router_mode="top_k", router_top_k=2),
+    "average": dict(route_source="average"),
+    "random": dict(route_source="random"),
+    "task_random": dict(route_source="fixed"),
+    "merged": dict(router_mode="softmax", expert_mixing="parameters"),
+    "vanilla_layers": dict(encoder_vanilla_layers=[0], decoder_vanilla_layers=[1], num_experts=4),
+}
+
+
+def counted(stepper, step=0) -> int:
+    """What torch's counter sees of a step; it does not know the CPU's fused attention, hence eager."""
+    stepper.model.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter:
+        stepper.step(step)
+    return counter.get_total_flops()
+
+
+def prepared(make_stepper, fields, settings=None, frozen=()):
+    """A stepper of several micro-batches, some parameters frozen by their names' beginning."""
+    stepper = make_stepper({"max_tokens_per_micro_batch": 60} | (settings or {}), **fields)
+    if fields.get("route_source") == "fixed":
+        stepper.model.use_routes("fixed", random_task_routes(4, 4, 3, n=2, seed=0).double())
+    for name, p in stepper.model.named_parameters():
+        p.requires_grad_(not name.startswith(frozen))
+    return Stepper(stepper.model, stepper.examples, stepper.settings, stepper.accelerator)
+
+
+@pytest.fixture
+def matrix_products_only(monkeypatch):
+    """The counter leaves out merging, which is elementwise."""
+    monkeypatch.setattr("routing_moe.flops.merging_flops", lambda config, work: 0)
+
+
+@pytest.mark.parametrize("routing", ROUTINGS)
+def test_a_step_has_the_flops_that_torch_counts(make_stepper, matrix_products_only, routing):
+    stepper = prepared(make_stepper, ROUTINGS[routing])
+    assert len(stepper.cut(0)[2]) > 1
+    assert flops_of_steps(stepper, [0], Work.of(stepper.model))[0] == counted(stepper)
+
+
+ROUTER, VECTORS, EMBEDDINGS = (
+    "router.",
+    "task_vectors.",
+    ("model.shared", "model.encoder.embed", "model.decoder.embed"),
+)
+
+
+@pytest.mark.parametrize(
+    ("routing", "frozen"),
+    [
+        ("straight_through", (ROUTER, VECTORS)),  # runs only what is chosen
+        ("straight_through", (ROUTER,)),
+        ("straight_through", (VECTORS,)),
+        ("softmax", (ROUTER, VECTORS)),
+        ("merged", (ROUTER, VECTORS)),
+        ("plain", EMBEDDINGS),
+        ("softmax", (*EMBEDDINGS, "model.encoder.layernorm", "model.decoder.layernorm")),
+    ],
+)
+def test_what_is_frozen_costs_what_torch_counts(make_stepper, matrix_products_only, routing, frozen):
+    stepper = prepared(make_stepper, ROUTINGS[routing], frozen=frozen)
+    assert flops_of_steps(stepper, [0], Work.of(stepper.model))[0] == counted(stepper)
+
+
+@pytest.mark.parametrize("routing", ["straight_through", "merged"])
+def test_alternating_updates_cost_what_torch_counts(make_stepper, matrix_products_only, routing):
+    stepper = prepared(make_stepper, ROUTINGS[routing], {"alternate_every": 1})
+    work = Work.of(stepper.model)
+    costs = [flops_of_steps(stepper, [step], work.without(resting_parts(step, 1)))[0] for step in (0, 1)]
+    assert costs == [counted(stepper, step) for step in (0, 1)]
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_every_router_costs_what_torch_counts(make_model, router):
+    model = make_model(router_nn_type=router).train()
+    with FlopCounterMode(display=False) as counter:
+        model.router_logits(model.task_ids(["a", "b"])).sum().backward()
+    assert 2 * router_flops(model.config, Work.of(model)) == counter.get_total_flops()
+
+
+def test_explored_rows_run_one_expert_and_the_others_for_the_routes_gradient(make_stepper):
+    stepper = prepared(make_stepper, dict(router_mode="softmax", exploration_epsilon=1.0))
+    assert flops_of_steps(stepper, [0], Work.of(stepper.model))[0] == counted(stepper)
+
+
+def test_straight_through_is_the_share_of_plain_bart_that_experts_without_a_graph_cost(make_model):
+    """(E + 2) / 3 in the layers: one expert forward and backward, E - 1 forward."""
+    models = {E: make_model(num_experts=E) for E in (1, 4)}
+    plain, mixture = (example_flops(m.config, Work.of(m), 9, 5, 0) for m in models.values())
+    assert mixture / plain == pytest.approx((4 + 2) / 3)
+
+
+def test_parameters_of_a_plain_layer_and_of_merging_by_hand(make_model):
+    D, F, V, P = 16, 24, 60, 42
+    attention, ffn = 4 * (D * D + D), 2 * D * F + D + F
+    layer = {"encoder": attention + ffn + 4 * D, "decoder": 2 * attention + ffn + 6 * D}
+    layers = 2 * (layer["encoder"] + layer["decoder"])
+    config = make_model(router_mode="softmax", expert_mixing="parameters").config
+    assert active_parameters(config, 1) == D * (V + 2 * P + 4) + layers
+    assert active_parameters(config, 3) == D * (V + 2 * P + 4) + 3 * layers
+    # forward 2 * 3, experts' gradients 3, weights' gradients 2 * 3 per parameter
+    assert merging_flops(config, Work()) == 15 * layers
+
+
+@pytest.mark.parametrize("routing", ROUTINGS)
+def test_parameters_are_those_of_the_model(make_model, routing):
+    model = make_model(**ROUTINGS[routing])
+    assert total_parameters(model.config) == sum(p.numel() for p in model.parameters())
+
+
+def test_a_plain_bart_s_configuration_will_do():
+    bart = BartForConditionalGeneration(tiny_bart_config())
+    assert total_parameters(bart.config) == active_parameters(bart.config, 1) == bart.num_parameters()
+    assert example_flops(bart.config, Work(), 9, 5, 5) > 0
+
+
+def test_experts_of_a_route_by_its_source(make_model):
+    used = {name: experts_used(make_model(**fields).config, 2) for name, fields in ROUTINGS.items()}
+    assert used == dict(plain=1, softmax=3, gumbel=3, straight_through=1, top_k=2, average=3, random=1,
+                        task_random=2, merged=1, vanilla_layers=1)  # fmt: skip
+    with pytest.raises(ValueError, match="does not say"):
+        experts_used(make_model(route_source="fixed").config)

@@ -1,0 +1,185 @@
+"""cost.json: what training a run costs, with what it started from."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_steps import settings_with
+
+from dataloader.errors import InputError
+from routing_moe import run_cost
+from routing_moe.flops import Work, active_parameters, total_parameters
+from routing_moe.merging import MERGE_FILE
+from routing_moe.run_cost import (
+    described_cost,
+    earlier_runs,
+    equal_steps,
+    flops_of_steps,
+    read_cost,
+    training_cost,
+    write_cost,
+)
+from routing_moe.stepping import resting_parts
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
+
+def test_a_run_costs_the_sum_of_its_steps(make_stepper):
+    stepper = make_stepper({"max_tokens_per_micro_batch": 60})
+    steps = [flops_of_steps(stepper, [step], Work.of(stepper.model)) for step in range(7)]
+    cost = training_cost(stepper, 7)
+    assert cost["total_flops"] == sum(padded for padded, _ in steps)
+    assert cost["flops_per_example"] == round(sum(padded for padded, _ in steps) / (7 * 6))
+    assert cost["flops_per_example_unpadded"] == round(sum(bare for _, bare in steps) / (7 * 6))
+    assert cost["flops_per_example_unpadded"] < cost["flops_per_example"]
+    assert (cost["steps"], cost["examples_per_step"], cost["sampled_steps"]) == (7, 6, 7)
+    config = stepper.model.config
+    assert cost["total_parameters"] == total_parameters(config) == cost["trained_parameters"]
+    assert cost["active_parameters"] == active_parameters(config, 1) < cost["total_parameters"]
+
+
+def test_of_a_long_run_some_steps_are_looked_at(make_stepper):
+    stepper = make_stepper()
+    whole, sample = training_cost(stepper, 200), training_cost(stepper, 200, most_sampled=40)
+    assert (whole["sampled_steps"], sample["sampled_steps"]) == (200, 40)
+    assert sample["total_flops"] == pytest.approx(whole["total_flops"], rel=0.03)
+
+
+def test_steps_in_which_parts_rest_cost_less_and_none_are_missed_by_sampling(make_stepper):
+    stepper = make_stepper({"alternate_every": 2, "train_batch_size": 14})  # all examples in each step
+    work = Work.of(stepper.model)
+    cost = training_cost(stepper, 10, most_sampled=10)
+    exact = sum(
+        flops_of_steps(stepper, [step], work.without(resting_parts(step, 2)))[0] for step in range(10)
+    )
+    assert cost["total_flops"] == pytest.approx(exact, rel=0.05)
+    assert (
+        cost["total_flops"] < 0.95 * training_cost(make_stepper({"train_batch_size": 14}), 10)["total_flops"]
+    )
+    assert training_cost(stepper, 10, most_sampled=1)["total_flops"] == pytest.approx(exact, rel=0.1)
+
+
+def test_a_finished_run_has_its_cost_and_one_without_gets_the_same_when_resumed(world, finished):
+    expected = (finished / "cost.json").read_bytes()
+    cost = json.loads(expected)
+    assert cost["total_flops_with_start"] == cost["total_flops"] > 0
+    assert cost["earlier_runs"] == []
+    assert f"{described_cost(cost)}\n" in (finished / "log.txt").read_text()
+    copy = world.copy(finished, "without_cost")
+    (copy / "cost.json").unlink()
+    world.run("without_cost", save_period=2, resume=True)
+    assert (copy / "cost.json").read_bytes() == expected
+
+
+# ---- as many steps as another run's FLOPs
+
+
+def test_as_many_steps_as_cost_what_another_run_did(world, finished, tmp_path, capsys):
+    plain = dict(num_experts=1, router_lr=None, task_model_lr=None, taskvecs_dim=None, router_hidden_dim=None)
+    plain |= dict(init_eps=None)
+    total = 3 * read_cost(finished)["total_flops"]
+    (tmp_path / "cost.json").write_text(json.dumps(read_cost(finished) | {"total_flops_with_start": total}))
+    capsys.readouterr()
+    asked = world.run("asked", equal_flops=tmp_path, **plain)
+    steps = int(capsys.readouterr().out)
+    assert not asked.exists()
+    cost = read_cost(world.run("as_many", total_steps=steps, eval_period=100, **plain))["total_flops"]
+    assert 0.93 * total < cost < 1.02 * total  # a step is 5%
+
+
+def test_as_many_steps_as_leave_room_for_the_start_s_own_flops(stages, make_stepper):
+    stage_1, run = stages
+    before, stepper = read_cost(stage_1)["total_flops"], make_stepper()
+    own = training_cost(stepper, 20)["total_flops"] / 20
+    reference = run.parent / "reference"
+    reference.mkdir()
+    cost = read_cost(stage_1) | {"total_flops_with_start": before + round(3.5 * own)}
+    (reference / "cost.json").write_text(json.dumps(cost))
+    settings = dataclasses.replace(stage_2(run), equal_flops=str(reference))
+    assert equal_steps(stepper, 20, settings) == 3
+    for path, message in ((stage_1, "leave no step of this training after the"), (run, "no cost.json there")):
+        with pytest.raises(InputError, match=message):
+            equal_steps(stepper, 20, dataclasses.replace(settings, equal_flops=str(path)))
+    (stage_1 / "cost.json").unlink()
+    with pytest.raises(InputError, match="total FLOPs are not known"):
+        equal_steps(stepper, 20, settings)
+
+
+# ---- what a run started from
+
+
+@pytest.fixture
+def stages(tmp_path, finished):
+    """Stage 1, its merge, and the folder of stage 2, which starts from it."""
+    stage_1, run = tmp_path / "stage1", tmp_path / "run"
+    (stage_1 / "best").mkdir(parents=True)
+    shutil.copy(finished / "cost.json", stage_1)
+    (run / "init").mkdir(parents=True)
+    merged = {"settings": {"routes_from": str(stage_1), "vanilla_checkpoint": None}}
+    (run / "init" / MERGE_FILE).write_text(json.dumps(merged))
+    return stage_1, run
+
+
+def stage_2(run: Path, **changed):
+    return settings_with(**(dict(output_dir=run, checkpoint_name="init") | changed))
+
+
+def test_stage_2_counts_stage_1(stages, make_stepper):
+    stage_1, run = stages
+    before = read_cost(stage_1)
+    cost = write_cost(make_stepper(), 5, stage_2(run))
+    assert cost == json.loads((run / "cost.json").read_text())
+    assert cost["steps_with_start"] == 5 + before["steps"]
+    assert cost["total_flops_with_start"] == cost["total_flops"] + before["total_flops"]
+    assert "with what it started from" in described_cost(cost)
+    (next_stage := run.parent / "next").mkdir()  # a third, from stage 2's best
+    third = write_cost(make_stepper(), 5, stage_2(next_stage, checkpoint=run / "init"))
+    assert third["steps_with_start"] == cost["steps_with_start"]
+    (run / "best").mkdir()
+    third = write_cost(make_stepper(), 5, stage_2(next_stage, checkpoint=run / "best"))
+    assert third["steps_with_start"] == 5 + cost["steps_with_start"]
+
+
+def test_a_stage_1_without_cost_is_null_with_the_reason_and_is_passed_on(stages, make_stepper):
+    stage_1, run = stages
+    (stage_1 / "cost.json").unlink()
+    cost = write_cost(make_stepper(), 5, stage_2(run))
+    assert cost["total_flops_with_start"] is None
+    assert cost["steps_with_start"] is None
+    assert f"no cost.json with {stage_1}" in cost["start_unknown"]
+    assert "not known: no cost.json" in described_cost(cost)
+    (run / "best").mkdir()
+    (later,) = earlier_runs(stage_2(run.parent / "next", checkpoint=run / "best"))
+    assert later["unknown"] == cost["start_unknown"]
+
+
+def test_what_was_known_of_a_stage_1_that_is_gone_stays_known(stages, make_stepper):
+    stage_1, run = stages
+    cost = write_cost(make_stepper(), 5, stage_2(run))
+    shutil.rmtree(stage_1)
+    assert write_cost(make_stepper(), 5, stage_2(run)) == cost
+    (run / "cost.json").write_text('{"earlier_runs": [3]}')
+    assert write_cost(make_stepper(), 5, stage_2(run))["start_unknown"] == f"{stage_1} is not there any more"
+
+
+def test_a_plain_bart_that_was_trained_before_counts_and_the_hub_s_does_not(stages):
+    stage_1, run = stages
+    settings = dataclasses.replace(stage_2(run), initialize_from_vanilla=True)
+    assert earlier_runs(settings) == []
+    trained = dataclasses.replace(settings, vanilla_checkpoint=str(stage_1 / "best"))
+    assert [before["steps"] for before in earlier_runs(trained)] == [6]
+
+
+@pytest.mark.parametrize("damage", ['{"steps": 1}', "{", "[]", '{"start_unknown": null}'])
+def test_a_damaged_file_is_named_with_the_way_to_mend_it(tmp_path, damage):
+    (tmp_path / "cost.json").write_text(damage)
+    with pytest.raises(InputError, match=r"cost\.json"):
+        read_cost(tmp_path)
+    assert read_cost(tmp_path / "elsewhere") is None
+
+
+def test_numbers_are_told_with_three_digits():
+    told = {number: run_cost.in_units(number) for number in (7, 1234, 1.1e6, 999.9e9, 3.21e18, 5e21)}
+    assert list(told.values()) == ["7 ", "1.23 k", "1.1 M", "1 T", "3.21 E", "5e+03 E"]
