@@ -13,6 +13,7 @@ import json
 import logging
 import shutil
 import zlib
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
@@ -30,13 +31,14 @@ from routing_moe.finetuning.starts import SavedBart
 from routing_moe.run_state import write_text
 from routing_moe.saved_mixtures import SavedMixture, sha256
 from routing_moe.summaries import BEST, RESULT_FILES
-from routing_moe.task_vectors import NAMES_FILE, VECTORS_FILE
+from routing_moe.task_vectors import NAMES_FILE, UNKNOWN, VECTORS_FILE
 from routing_moe.unseen_tasks import VectorChoice
 from routing_moe.workers import write_failure
 
 RESULTS_FILE = RESULT_FILES[0]
-COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"]
-OUTCOME_KEYS = {*COLUMNS, "data"}
+OLD_COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"]
+COLUMNS = [*OLD_COLUMNS, "vector_seen"]
+OUTCOME_KEYS = {*OLD_COLUMNS, "data"}
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +143,7 @@ class Grid:
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def row(self, configuration: Configuration) -> dict:
-        return {name: self.outcomes[configuration].get(name) for name in COLUMNS}
+        return {name: self.outcomes[configuration].get(name, UNKNOWN) for name in COLUMNS}
 
     def write_results(self) -> None:
         write_text(self.folder / RESULTS_FILE, self.table().to_csv())
@@ -210,7 +212,7 @@ def data_checksum(gym: Gym, settings: FinetuneSettings, sample: str) -> int:
 # ---- running
 
 
-def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None) -> list[str]:
+def run_grid(settings: FinetuneSettings, grid: Grid, choice: Mapping[str, VectorChoice] | None) -> list[str]:
     """Run what is missing. Returns a line for each configuration that failed; raises InputError."""
     for name in ("configurations", "predictions"):
         (grid.folder / name).mkdir(parents=True, exist_ok=True)
@@ -230,7 +232,9 @@ def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None
                     grid.keep(configuration, outcome)
                     log.info("%s: %s", configuration, told(outcome))
                     if (route := outcome["route"]) not in routes:
-                        log.info("route of %s: %s", configuration.prefix, route)
+                        seen = outcome["vector_seen"]
+                        seen = f"; has seen of the task: {seen}" if seen else ""
+                        log.info("route of %s: %s%s", configuration.prefix, route, seen)
                     routes.add(route)
     grid.write_results()
     for sample in grid.samples:
