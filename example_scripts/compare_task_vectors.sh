@@ -61,12 +61,13 @@ for seed in $SEEDS; do
 done
 # What the vectors of a kind have seen of an unseen task, by their meta.json.
 seen_by() {
-    local meta=$OUT/vectors/$1/meta.json
+    local seen=
     if [ "$1" = trained ]; then
-        echo "unlabelled inputs of one sample"
-    elif [ -f "$meta" ]; then
-        grep -q '"seen"' "$meta" && sed -n 's/^ "seen": "\(.*\)",*$/\1/p' "$meta" || echo unknown
+        seen="unlabelled inputs of one sample"
+    elif [ -f "$OUT/vectors/$1/meta.json" ]; then
+        seen=$(sed -n 's/^ "seen": "\([^"]*\)",*$/\1/p' "$OUT/vectors/$1/meta.json")
     fi
+    echo "${seen:-unknown}"
 }
 
 for kind in $KINDS; do echo "$kind: its vector has seen of an unseen task: $(seen_by "$kind")"; done

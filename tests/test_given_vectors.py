@@ -34,9 +34,11 @@ def test_an_unseen_task_is_scored_along_the_route_of_its_given_vector(finished, 
     # As another task's vector: the scores are those of that task's route.
     vector = before["task_vectors.weight"][model.config.task_names.index("count")]
     vectors = given(["plural", "count"], np.stack([vector, vector * 0 + 5]))
+    (vectors / "meta.json").write_text('{"seen": "labelled rows of all samples"}')
     assert run(world.gym, world.bart, folder, **ONLY, taskvecs=vectors) == 0
     scores = pd.read_csv(folder / SCORES, index_col=0)
     assert list(scores["route"]) == ["given vector"]
+    assert list(scores["vector_seen"]) == ["labelled rows of all samples"]
     assert "plural: given vector" in (folder / "eval_log.txt").read_text()
     assert_equal(weights(folder / "best"), before)  # the checkpoint itself is as it was
 
@@ -95,6 +97,7 @@ def test_training_from_given_frozen_vectors_leaves_them_as_they_are_and_predicts
     vectors = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
     names = [*TRAIN_TASKS, "plural"]
     kept = dict(taskvecs=given(names, vectors), taskvecs_dim=None, freeze_task_model=True, total_steps=2)
+    (kept["taskvecs"] / "meta.json").write_text('{"seen": "labelled rows of one sample"}')
     folder = world.run("frozen_given", **kept, do_predict=True, predict_split="test")
     model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
     assert model.config.task_names == names
@@ -102,7 +105,7 @@ def test_training_from_given_frozen_vectors_leaves_them_as_they_are_and_predicts
     assert np.array_equal(model.task_vectors.weight.detach().numpy(), vectors)
     scores = pd.read_csv(folder / SCORES, index_col=0)
     assert list(scores["route"]) == ["stored vector"]
-    assert list(scores["vector_seen"]) == ["unknown"]  # the folder has no meta.json
+    assert list(scores["vector_seen"]) == ["labelled rows of one sample"]
     moved = world.run("trained_given", **kept | dict(freeze_task_model=None))
     model = RoutingBartForConditionalGeneration.from_pretrained(moved / "best")
     ratios = model.task_vectors.weight.detach().numpy() / vectors

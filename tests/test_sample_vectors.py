@@ -76,6 +76,18 @@ def test_tasks_are_added_to_the_samples_that_are_there(each, world, tmp_path):
     assert meta(folder)["tasks"] == 2
 
 
+def test_the_first_sample_is_that_of_the_gym(world, tmp_path):
+    gym = write_gym(tmp_path / "gym")
+    for path in list((gym / "count").iterdir()):
+        path.rename(path.with_name(path.name.replace("_13_", "_1_").replace("_100_", "_10_")))
+    path = gym / "count/count_12_10_train.tsv"  # "_10_" is before "_1_t"
+    path.write_text(path.read_text().replace("and", "times"))
+    first = vectors(made(world, tmp_path / "first", gym=gym))["count"]
+    found = vectors(made(world, tmp_path / "each", gym=gym, samples="each"))
+    assert np.array_equal(found["count"], first)
+    assert not np.array_equal(found["count_12_1"], first)
+
+
 def test_samples_of_one_name_cannot_be_told_apart(world, tmp_path, capsys):
     gym = write_gym(tmp_path / "gym")
     for path in list((gym / "colour").glob("colour_12_13_*")):

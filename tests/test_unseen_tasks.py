@@ -260,6 +260,7 @@ def test_a_task_that_the_checkpoint_does_not_know_is_scored_by_given_text_vector
     asked = ONLY | dict(custom_tasks_splits=tmp_path / "split.json", text_vectors=tmp_path / "texts")
     assert run(tmp_path / "gym", world.bart, folder, **asked) == 0
     scores = pd.read_csv(folder / SCORES, index_col=0).set_index("task_prefix")
+    assert set(scores["vector_seen"]) == {"unknown"}  # the folder of text vectors does not say
     assert scores["route"].to_dict() == {
         "newcomer": "vector of opposite (nearest by text, cosine 1.00)",
         "colour2": "vector of colour (nearest by text, cosine 1.00)",

@@ -228,8 +228,8 @@ class VectorJob:
         meta |= {k: v for k, v in self.described(command).items() if k not in meta}
         meta |= {"model_files": self.model, "data": data}
         rows = {task: self.finished[task].vector_D for task in tasks}
-        for sample, task in sample_of.items():  # sorted, as the gym sorts a task's samples: the first one's
-            rows.setdefault(task, rows[sample])
+        for sample in sorted(sample_of, key=lambda name: f"{name}_"):  # as the gym does: by names of files
+            rows.setdefault(sample_of[sample], rows[sample])
         rows = dict(sorted(rows.items()))
         save_task_vectors(self.folder, list(rows), np.stack(list(rows.values())))
         write_text(self.folder / META_FILE, json.dumps(meta, indent=1))
