@@ -35,7 +35,7 @@ from routing_moe.task_vectors import (
 )
 from routing_moe.tracking import start_logging
 from task.task_emb.arguments import reduce_parser
-from task.task_emb.job import FREE_WHEN_CONTINUED, OF_MODEL
+from task.task_emb.job import ADDED_LATER, FREE_WHEN_CONTINUED, OF_MODEL
 from task.task_emb.reduction import REDUCTION_FILE, Reduction
 from task.task_emb.sources import chosen_tasks
 
@@ -167,7 +167,7 @@ def fitted_before(settings: ReduceSettings) -> list[str]:
     if before and now:
         where = f"the vectors that {like} was fitted on"
         settings_now, settings_then = (made.get("settings") or {} for made in (now, before))
-        other = differences(settings_now, settings_then, FREE_TO_APPLY, where)
+        other = differences(settings_now, ADDED_LATER | settings_then, FREE_TO_APPLY, where)
         if before.get("method") != now.get("method"):
             other = [f"the method is {now.get('method')}, but of {where} it is {before.get('method')}"]
         elif before.get("model_files") != now.get("model_files"):
