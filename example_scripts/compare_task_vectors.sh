@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # What kind of task vectors helps the router? Both stages with each kind, several seeds, then tables of the train
-# tasks' scores, and of the unseen tasks' without any training on them.
+# tasks' scores, and of the unseen tasks' without training the model on them. That is not zero-shot where a vector
+# has read labels. Of an unseen task the kinds have seen: random and descriptions nothing; text unlabelled inputs;
+# finetuned_text and fisher labelled rows, as task_vectors.sh computes them on the embedded gym of all samples, else
+# of one; trained, whose routes are those of the nearest train task by text, unlabelled inputs of one sample. A
+# line before the tables says it of the vectors at hand; the column vector_seen of every run's scores does so too.
 #   bash example_scripts/compare_task_vectors.sh
 #   SEEDS="1 2 3 4 5" KINDS="random fisher" bash example_scripts/compare_task_vectors.sh
 # Environment, besides that of recipe.sh:
@@ -55,6 +59,18 @@ for seed in $SEEDS; do
             "$PYTHON" -m routing_moe.cli.train --do_predict --predict_split test --output_dir "$run" >>"$run.log" 2>&1
     done
 done
+# What the vectors of a kind have seen of an unseen task, by their meta.json.
+seen_by() {
+    local seen=
+    if [ "$1" = trained ]; then
+        seen="unlabelled inputs of one sample"
+    elif [ -f "$OUT/vectors/$1/meta.json" ]; then
+        seen=$(sed -n 's/^ "seen": "\([^"]*\)",*$/\1/p' "$OUT/vectors/$1/meta.json")
+    fi
+    echo "${seen:-unknown}"
+}
+
+for kind in $KINDS; do echo "$kind: its vector has seen of an unseen task: $(seen_by "$kind")"; done
 for section in train test; do
     "$PYTHON" -m routing_moe.cli.compare_runs "$OUT/runs" --predict_split "$section" --order $KINDS \
         --baseline "${KINDS%% *}" --output_dir "$OUT/$section"

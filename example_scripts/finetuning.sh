@@ -12,7 +12,9 @@
 #   DATA_DIR    gym folder                          SPLIT     task split JSON of TASKS' sections (its split.json)
 #   NUM_WORKERS configurations side by side (1)
 # and LEARNING_RATE_LIST, BSZ_LIST, TOTAL_STEPS, EVAL_PERIOD, WARMUP_STEPS to change the grid.
-# Run it again to continue; what is finished is not done again.
+# Run it again to continue; what is finished is not done again. A router reads, for each sample, a vector that has
+# seen this sample's own rows alone: by default that of the train task nearest to its unlabelled train inputs.
+# results.csv has a column vector_seen.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 TASKS=${1:-test} CHECKPOINT=${2:-$default_checkpoint} IDENTIFIER=${3:-$default_identifier}

@@ -29,6 +29,8 @@ class RoutingBartConfig(BartConfig):
     random_vectors: those of them whose vector is a random draw that no training has touched; it says nothing
         of the task.
     trained_tasks: the tasks trained on so far, as far as that is known.
+    vectors_seen: what the other vectors, which a folder gave, have seen of their tasks, one of
+        `routing_moe.task_vectors.SEEN`; None: not known, as of checkpoints of earlier versions.
     """
 
     model_type = "routing_bart"
@@ -49,6 +51,7 @@ class RoutingBartConfig(BartConfig):
     task_names: list[str] | None = None
     random_vectors: list[str] | None = None
     trained_tasks: list[str] | None = None
+    vectors_seen: str | None = None
 
     def __post_init__(self, **kwargs):
         self.encoder_vanilla_layers = sorted(set(self.encoder_vanilla_layers or []))

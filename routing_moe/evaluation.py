@@ -30,7 +30,12 @@ from routing_moe.ranking import best, option_scores
 from routing_moe.selection import random_one_hot
 from routing_moe.settings import Settings
 
-SOURCE_WORDS = {"field": "options fields", "input": "lists in the input", "labels": "label sets"}
+SOURCE_WORDS = {
+    "field": "options fields",
+    "input": "lists in the input",
+    "labels": "label sets of all samples' train files",
+}
+COLUMN_WORDS = {"labels": "labels of all samples"}  # where the source's name does not say what it has seen
 
 
 @dataclass(frozen=True)
@@ -203,7 +208,8 @@ def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], dec
 
     With random routes the performance is a mean over draws, and performance_std (sample standard deviation;
     empty for a single draw), draws (their number) and each draw's score, draw_1 and so on, follow. With
-    scoring "rank" the column scoring says how the answers came about: "rank (labels)", "generate".
+    scoring "rank" the column scoring says how the answers came about: "rank (labels of all
+    samples)", "generate".
     """
     rows = []
     for file, draws in zip(files, answers, strict=True):
@@ -219,7 +225,8 @@ def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], dec
             row |= {"performance_std": values.std(), "draws": len(draws)}
             row |= {f"draw_{i}": value for i, value in enumerate(values, start=1)}
         if decoding.scoring == "rank":
-            row["scoring"] = f"rank ({file.option_source})" if file.option_source else "generate"
+            source = COLUMN_WORDS.get(file.option_source, file.option_source)
+            row["scoring"] = f"rank ({source})" if source else "generate"
         rows.append(row)
     return pd.DataFrame(rows)
 

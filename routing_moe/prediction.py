@@ -24,7 +24,7 @@ from routing_moe.run_state import describe_run, load_progress, write_text
 from routing_moe.settings import Settings
 from routing_moe.start_checks import trained_on
 from routing_moe.starting import checkpoint_to_start_from, load_start
-from routing_moe.task_vectors import load_task_vectors
+from routing_moe.task_vectors import UNKNOWN, load_meta, load_task_vectors, seen_by
 from routing_moe.tracking import log_to_file
 from routing_moe.unseen_tasks import choose_vectors, with_vectors
 
@@ -43,7 +43,7 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
     selected = {k: v for k, v in load_progress(checkpoint).items() if k in ("step", "temperature")}
     if selected:
         log.info("%s was saved at %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
-    routes = give_vectors(settings, inputs, tasks, model, tokenizer, accelerator)
+    choices = give_vectors(settings, inputs, tasks, model, tokenizer, accelerator)
     # The scores of another run's checkpoint are this run's: that folder is not ours to write into.
     run = Path(settings.output_dir)
     parts = {part: task_files(settings, inputs, tasks, part, model, tokenizer) for part in ("dev", "test")}
@@ -54,8 +54,9 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
         if accelerator.is_main_process:
             scores = scores_table(model, files, answers, decoding_of(settings))
             scores["constant"] = constant_scores(files, inputs.train_gym, inputs.predict_gym)
-            if routes:
-                scores["route"] = scores["task_prefix"].map(routes)
+            if choices:
+                scores["route"] = scores["task_prefix"].map(lambda task: choices[task].described())
+                scores["vector_seen"] = scores["task_prefix"].map(lambda task: choices[task].seen)
             scores = scores.assign(**selected)
             written = ScoresFile(part, settings.predict_split, checkpoint.name, settings.prefix)
             predicted = run / checkpoint.name / "predictions"
@@ -72,31 +73,36 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
 
 
 def give_vectors(settings: Settings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator) -> dict:
-    """Give tasks that need it a vector of --taskvecs, or that of their nearest task, and tell which.
+    """Give tasks that need it a vector of --taskvecs, or that of their nearest task, and log which.
 
-    Returns {task: what its route is read from} for all tasks; {} if each has its own vector.
+    Returns {task: VectorChoice} for all tasks; {} without a router, and if all were trained on and read their
+    own vector.
     """
     if not model.config.has_router:
         return {}
     source, trained, is_main = settings.task_vector, inputs.split.train, accelerator.is_main_process
-    given = given_vectors(settings, tasks, trained_on(model.config.to_dict(), inputs.split))
+    trained_before = trained_on(model.config.to_dict(), inputs.split)
+    given = given_vectors(settings, tasks, trained_before)
+    given_seen = seen_by(load_meta(settings.taskvecs)) if given else UNKNOWN
     if settings.taskvecs and is_main and (own := [task for task in tasks if task not in given]):
         log.info("note: --taskvecs gives no vector to %s, trained on or not in it", in_short(own))
-    choices = choose_vectors(model, tokenizer, tasks, source, trained, inputs.texts, not is_main, given)
+    choices = choose_vectors(
+        model, tokenizer, tasks, source, trained, inputs.texts, not is_main, given, given_seen
+    )
     found = [choice for choice in choices if choice.source != "stored"]
     left_random = set(tasks) & set(model.config.random_vectors) - {choice.task for choice in found}
-    for choice in found if is_main else ():
-        log.info("%s: %s", choice.task, choice.described())
+    told = [choice for choice in choices if choice in found or choice.task not in trained_before]
+    for choice in told if is_main else ():
+        log.info("%s: %s; has seen of the task: %s", choice.task, choice.described(), choice.seen)
     if left_random and is_main:
         log.info(
             "note: the task vectors of %s are random draws, which say nothing of them; "
             "--task_vector nearest gives them that of the nearest task",
             in_short(sorted(left_random)),
         )
-    if not found:
-        return {}
-    with_vectors(model, {choice.task: choice.vector_D for choice in found})
-    return {choice.task: choice.described() for choice in choices}
+    if found:
+        with_vectors(model, {choice.task: choice.vector_D for choice in found})
+    return {choice.task: choice for choice in choices} if told else {}
 
 
 def given_vectors(settings: Settings, tasks: list[str], trained: set[str]) -> dict:

@@ -11,7 +11,7 @@ from routing_moe.modeling import RoutingBartForConditionalGeneration
 from routing_moe.routes import random_task_routes
 from routing_moe.run_state import find_checkpoint
 from routing_moe.settings import Settings
-from routing_moe.task_vectors import load_task_vectors
+from routing_moe.task_vectors import load_meta, load_task_vectors, seen_by
 from routing_moe.upcycling import (
     load_bart,
     load_plain_weights,
@@ -142,6 +142,7 @@ def model_from_bart(settings: Settings, tasks: list[str]) -> RoutingBartForCondi
         load_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps)
     if vectors is not None:
         model.task_vectors.weight.data.copy_(torch.from_numpy(vectors))
+        model.config.vectors_seen = seen_by(load_meta(settings.taskvecs))
     elif model.config.has_router:
         model.config.random_vectors = list(names)  # all, until it is known which are trained on
     if model.config.route_source == "fixed":

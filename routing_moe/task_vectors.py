@@ -2,11 +2,15 @@
 
 `id2task.json` maps row numbers (as strings) to task names, `{"0": "boolq", ...}`; `task_vecs.npy` is an
 (N, D) float array. The published code writes and reads the same two files. The commands of `task/task_emb`
-add `meta.json`, which says how the vectors were made and is not needed to use them.
+add `meta.json`, which says how the vectors were made and is not needed to use them. Of it, other code reads:
+
+    seen       what a vector has seen of its own task, one of SEEN; a file without it: "unknown"
+    sample_of  {row: task} of the rows that are of one sample, and named after it: {"boolq_32_100": "boolq"}
 """
 
 import io
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,26 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.run_state import write_bytes, write_text
 
 NAMES_FILE, VECTORS_FILE, META_FILE = "id2task.json", "task_vecs.npy", "meta.json"
+
+# What a vector has seen of its task. Whatever has seen labels of an unseen task is not zero-shot.
+NOTHING = "nothing"
+INPUTS_OF_ONE = "unlabelled inputs of one sample"
+INPUTS_OF_ALL = "unlabelled inputs of all samples"
+ROWS_OF_ONE = "labelled rows of one sample"
+ROWS_OF_ALL = "labelled rows of all samples"
+UNKNOWN = "unknown"
+SEEN = (NOTHING, INPUTS_OF_ONE, INPUTS_OF_ALL, ROWS_OF_ONE, ROWS_OF_ALL, UNKNOWN)
+
+
+def what_is_seen(samples: str, answers: bool) -> str:
+    """One of SEEN. samples: as of `Gym.pool`, or "each"; answers: whether they are read beside the inputs."""
+    of_one, of_all = (ROWS_OF_ONE, ROWS_OF_ALL) if answers else (INPUTS_OF_ONE, INPUTS_OF_ALL)
+    return of_all if samples == "all" else of_one
+
+
+def of_sample(seen: str, sample: str) -> str:
+    """`seen`, naming the sample: "labelled rows of one sample: boolq_32_100"."""
+    return f"{seen}: {sample}" if seen in (INPUTS_OF_ONE, ROWS_OF_ONE) else seen
 
 
 def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
@@ -45,6 +69,28 @@ def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
         row = int(np.argwhere(~np.isfinite(vectors_ND))[0, 0])
         raise InputError(f"{vectors_path}: row {row} ({names[row]}) holds a value that is not finite")
     return names, vectors_ND.astype(np.float32)
+
+
+def load_meta(folder: str | Path) -> dict:
+    """The meta.json of a folder of vectors; {} without. Raises InputError for a broken one."""
+    path = Path(folder) / META_FILE
+    return load_json_object(path, "how the vectors were made") if path.is_file() else {}
+
+
+def seen_by(meta: dict) -> str:
+    """What the vectors of a meta.json have seen, one of SEEN."""
+    return meta["seen"] if meta.get("seen") in SEEN else UNKNOWN
+
+
+def samples_in(meta: dict) -> dict[str, str]:
+    """{row: task} of the rows that are of one sample; {} for a folder without."""
+    rows = meta.get("sample_of")
+    return dict(rows) if isinstance(rows, dict) else {}
+
+
+def row_of(names: Collection[str], task: str, sample: str) -> str:
+    """The row that a sample of a task reads: its own, else the task's."""
+    return sample if sample in names else task
 
 
 def save_task_vectors(folder: str | Path, names: list[str], vectors_ND: np.ndarray | None) -> None:

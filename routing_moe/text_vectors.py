@@ -1,9 +1,9 @@
 """Text vectors of tasks: what a task's inputs look like to an encoder, before anything is trained on them.
 
 A task's vector is the mean, over its training inputs, of each input's mean encoder state (or of its state at
-`<s>`). Only inputs are read, never answers, and without the task's name in front, so that names give nothing
-away. In a mean, padding and the tokens put around every text (`<s>`, `</s>`) do not count: they are the same
-for all tasks.
+`<s>`). Only inputs are read, never answers, and without the task's name in front unless that is asked for, so
+that names give nothing away. In a mean, padding and the tokens put around every text (`<s>`, `</s>`) do not
+count: they are the same for all tasks.
 """
 
 import dataclasses
@@ -51,16 +51,19 @@ def text_vectors(
     batch_tokens: int = 16384,
     quiet: bool = False,
     pooling: str = "mean",
+    task_names: bool = False,
 ) -> np.ndarray:
     """Text vectors (N, D) as float32, in the order of the mapping.
 
     states_of: `encoder_states` of a model, or any such function. text_format: of training, whose limit and
     case the inputs are read with. batch_tokens: padded tokens encoded at once; 0: no bound. pooling: one of
-    POOLINGS. Every input counts the same, whatever its length. Raises InputError for a task without inputs.
+    POOLINGS. task_names: put the task's name in front of each input, as in training. Every input counts the
+    same, whatever its length. Raises InputError for a task without inputs.
     """
     empty = [task for task, inputs in inputs_by_task.items() if not inputs]
     if empty:
         raise InputError(f"task '{task}' has no inputs to take a text vector of" for task in empty)
+    text_format = text_format if task_names else bare_inputs(text_format)
     encoded = _encode_inputs(tokenizer, inputs_by_task, text_format)
     around = torch.tensor([tokenizer.bos_token_id, tokenizer.eos_token_id])
     is_short = len(encoded) < PROGRESS_FROM
@@ -122,9 +125,11 @@ def gym_with_inputs(gyms: Iterable[Gym], task: str) -> Gym | None:
     return next((gym for gym in gyms if gym.has_part(task, "train")), None)
 
 
-def train_inputs(gym: Gym, task: str, limit: int | None = None, most: int = INPUTS_PER_TASK) -> list[str]:
-    """Inputs of `train_examples` of the task's first sample."""
-    return [example.input for example in train_examples(gym, task, "first", limit, most)]
+def train_inputs(
+    gym: Gym, task: str, limit: int | None = None, most: int = INPUTS_PER_TASK, sample: str = "first"
+) -> list[str]:
+    """Inputs of `train_examples` of one of the task's samples."""
+    return [example.input for example in train_examples(gym, task, sample, limit, most)]
 
 
 def train_examples(
@@ -147,7 +152,7 @@ def _encode_inputs(tokenizer, inputs_by_task, text_format: TextFormat) -> Encode
         Example(task, task, text, ("",)) for task, inputs in inputs_by_task.items() for text in inputs
     ]
     rows = {task: row for row, task in enumerate(inputs_by_task)}
-    return encode(examples, tokenizer, bare_inputs(text_format), rows)
+    return encode(examples, tokenizer, text_format, rows)
 
 
 def _batches(lengths_N: np.ndarray, batch_tokens: int) -> Iterable[np.ndarray]:

@@ -27,7 +27,19 @@ from routing_moe.devices import make_accelerator
 from routing_moe.modeling import TaskVectors
 from routing_moe.settings import Recipe
 from routing_moe.stepping import Stepper
-from routing_moe.task_vectors import load_task_vectors
+from routing_moe.task_vectors import (
+    INPUTS_OF_ONE,
+    NOTHING,
+    ROWS_OF_ALL,
+    ROWS_OF_ONE,
+    UNKNOWN,
+    load_meta,
+    load_task_vectors,
+    of_sample,
+    row_of,
+    samples_in,
+    seen_by,
+)
 from routing_moe.text_vectors import encoder_states, gym_with_inputs, text_vectors, train_inputs
 
 VECTOR_SOURCES = ("auto", "stored", "nearest", "learned")
@@ -39,11 +51,15 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, eq=False)
 class VectorChoice:
     """The vector (D,) float32 of a task, and where it is from: "stored", "random" (stored, but a mere
-    draw), "nearest", "learned" or "given"."""
+    draw), "nearest", "learned" or "given".
+
+    seen: what the choice has seen of the task itself, one of `task_vectors.SEEN`, with the sample's name.
+    """
 
     task: str
     source: str
     vector_D: np.ndarray
+    seen: str = UNKNOWN
     neighbour: str | None = None  # nearest: whose vector it is
     similarity: float | None = None  # nearest: cosine, -1 to 1
     n_examples: int | None = None  # learned: from how many
@@ -102,6 +118,14 @@ class TextSource:
     folder: str | None = None  # --text_vectors
     limit: int | None = None  # examples read of a file; None: all
 
+    def seen_of(self, task: str, sample: str | None = None) -> str:
+        """What a choice by text has seen of a task: whatever the folder's vectors have, else inputs of a
+        sample (None: of its first)."""
+        if self.folder:
+            meta = load_meta(self.folder)
+            return of_sample(seen_by(meta), sample) if sample in samples_in(meta) else seen_by(meta)
+        return of_sample(INPUTS_OF_ONE, sample or gym_with_inputs(self.gyms, task).samples(task)[0])
+
     def covered(self, tasks: Iterable[str]) -> list[str]:
         """Those of the tasks that have a text, sorted. Raises InputError for a folder that is not one."""
         tasks = sorted(set(tasks))
@@ -157,6 +181,17 @@ class TextSource:
         vectors_ND = text_vectors(encoder_states(model), tokenizer, inputs, self.text_format, quiet=quiet)
         return dict(zip(tasks, vectors_ND, strict=True))
 
+    def vector_of_sample(self, task: str, sample: str, gym: Gym, model, tokenizer) -> np.ndarray:
+        """The text vector (D,) of a sample's own train inputs; of a folder its row, else its task's.
+
+        gym: that of the sample. Whatever other samples hold, the bits are the same.
+        """
+        if self.folder:
+            names, vectors_ND = load_task_vectors(self.folder)
+            return vectors_ND[names.index(row_of(names, task, sample))]
+        inputs = {task: train_inputs(gym, task, self.limit, sample=sample)}
+        return text_vectors(encoder_states(model), tokenizer, inputs, self.text_format, quiet=True)[0]
+
 
 # ---- stored or nearest
 
@@ -170,11 +205,12 @@ def choose_vectors(
     texts: TextSource,
     quiet=False,
     given: Mapping[str, np.ndarray] | None = None,
+    given_seen: str = UNKNOWN,
 ) -> list[VectorChoice]:
     """For each of the tasks its vector by the rule of `source`: "auto", "stored" or "nearest".
 
-    trained: the train tasks of the split. given: {task: vector (D,)}, which come first. Leaves the model as
-    it is; `with_vectors` applies the choices.
+    trained: the train tasks of the split. given: {task: vector (D,)}, which come first; given_seen: what
+    these have seen. Leaves the model as it is; `with_vectors` applies the choices.
     Raises KeyError for a task without a row where that is asked for, and ValueError where no neighbour is to
     be found (`TextSource.faults` tells beforehand).
     """
@@ -187,15 +223,31 @@ def choose_vectors(
     choices = []
     for task in tasks:
         if task in given:
-            choices.append(VectorChoice(task, "given", given[task]))
+            choices.append(VectorChoice(task, "given", given[task], given_seen))
             continue
         if task not in in_need:
-            choices.append(VectorChoice(task, "stored", stored_vector(model, task)))
+            seen = seen_when_stored(model.config, task)
+            choices.append(VectorChoice(task, "stored", stored_vector(model, task), seen))
             continue
-        neighbour, similarity = nearest_task(text_of[task], candidates)
-        vector_D = stored_vector(model, neighbour)
-        choices.append(VectorChoice(task, "nearest", vector_D, neighbour, similarity))
+        choices.append(choose_nearest(model, task, text_of[task], candidates, texts.seen_of(task)))
     return choices
+
+
+def choose_nearest(
+    model, task: str, text_D: np.ndarray, candidates: Mapping[str, np.ndarray], seen: str
+) -> VectorChoice:
+    """The stored vector of the most similar of the candidates {task: text vector (D,)}."""
+    neighbour, similarity = nearest_task(text_D, candidates)
+    return VectorChoice(task, "nearest", stored_vector(model, neighbour), seen, neighbour, similarity)
+
+
+def seen_when_stored(config, task: str) -> str:
+    """What a checkpoint's own vector of a task has seen of it; config: a RoutingBartConfig."""
+    if task in config.trained_tasks:  # in training all samples are pooled
+        return ROWS_OF_ALL
+    if task in config.random_vectors:
+        return NOTHING
+    return config.vectors_seen or UNKNOWN
 
 
 def nearest_task(text_D: np.ndarray, candidates: Mapping[str, np.ndarray]) -> tuple[str, float]:
@@ -260,8 +312,9 @@ def learn_vector(
 
     Steps are those of training: the loss of the routes that the router draws in its mode, here at the
     checkpoint's own temperature and without exploration or weight decay; the rate falls linearly to 0. The
-    task of `examples` is not looked at. A function of its arguments alone (on a CPU, bit for bit). Raises
-    ValueError if the model has no router or its mode gives the vector no gradient, and TrainingDiverged.
+    task of `examples` is not looked at; they are taken to be of one sample. A function of its arguments alone
+    (on a CPU, bit for bit). Raises ValueError if the model has no router or its mode gives the vector no
+    gradient, and TrainingDiverged.
     """
     if not model.config.has_router:
         raise ValueError("the model has no router to read a task vector")
@@ -284,7 +337,7 @@ def learn_vector(
             done = stepper.step(step)
             log.debug("vector of %s: loss per token %.4f", task, done["loss"] / done["tokens"])
         learned_D = vector_1D.detach()[0].float().cpu().numpy().copy()
-    return VectorChoice(task, "learned", learned_D, n_examples=len(examples))
+    return VectorChoice(task, "learned", learned_D, ROWS_OF_ONE, n_examples=len(examples))
 
 
 @contextmanager

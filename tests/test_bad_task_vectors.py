@@ -117,7 +117,7 @@ MISTAKES = {
         "text",
         None,
         dict(samples="99"),
-        "--samples is '99': no such sample of colour, count, opposite, plural; give all, first, or a seed",
+        "--samples is '99': no such sample of colour, count, opposite, plural; give each, all, first, or",
     ),
     "no model": (
         "text",

@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerFast
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.finetuning.settings import Configuration
 from routing_moe.finetuning.starts import Starts, along_route
+from routing_moe.finetuning.vectors import own_vector
 from routing_moe.finetuning.workbench import Workbench
 from routing_moe.task_vectors import load_task_vectors, save_task_vectors
 from routing_moe.upcycling import load_routing_bart
@@ -56,7 +57,7 @@ def start_of(grids, mixture_of):
         AcceleratorState._reset_state(reset_partial_state=True)
         init_dir = mixture_of(kind)
         settings = grids.settings("unused", moe_init=True, init_dir=init_dir, **changed)
-        model, words = Starts(settings, None, torch.device("cpu")).of(SAMPLES[0], None)
+        model, words, _ = Starts(settings, None, torch.device("cpu")).of(settings.samples[0], None)
         return model, words, load_routing_bart(RoutingBartForConditionalGeneration, init_dir / "best")
 
     return begin
@@ -198,11 +199,13 @@ def test_an_unseen_task_gets_the_vector_of_its_nearest_neighbour_once_a_grid(gri
     folder = along(grids, mixture_of, "nearest", "one-hot", **texts)
     words = "vector of count (nearest by text, cosine 1.00)"
     assert routes(folder) == {f"{words}; plain BART"}
-    assert f"naming: {words}" in log_of(folder)
+    assert f"{SAMPLES[0]}: {words}" in log_of(folder)
     names, vectors_ND = load_task_vectors(mixture_of("one-hot") / "best")
-    kept = json.loads((folder / "task_vector.json").read_text())
+    kept = json.loads((folder / "task_vector.json").read_text())[SAMPLES[0]]
     assert kept.pop("vector_D") == vectors_ND[names.index("count")].tolist()
-    assert kept == dict(task=TASK, source="nearest", neighbour="count", similarity=pytest.approx(1))
+    assert isinstance(kept.pop("data"), int)
+    chosen = dict(task=TASK, source="nearest", neighbour="count", similarity=pytest.approx(1))
+    assert kept == chosen | dict(seen="unknown")  # the folder does not say what its vectors have seen
     # What continues a grid does not look again.
     (folder / "task_vector.json").write_text(
         (folder / "task_vector.json").read_text().replace("count", "old")
@@ -358,7 +361,7 @@ def test_routes_that_are_trained_are_not_explored(grids, mixture_of):
     settings = grids.settings("unused", route_training="vector", **flags)
     mixture = load_routing_bart(RoutingBartForConditionalGeneration, mixture_of("soft") / "best")
     mixture.config.exploration_epsilon = 0.5
-    model, _ = along_route(mixture, settings, None)
+    model, _ = along_route(mixture, settings, own_vector(mixture, settings, settings.samples[0]))
     assert model.config.has_router
     assert model.config.exploration_epsilon == 0
 

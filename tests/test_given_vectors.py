@@ -34,9 +34,11 @@ def test_an_unseen_task_is_scored_along_the_route_of_its_given_vector(finished, 
     # As another task's vector: the scores are those of that task's route.
     vector = before["task_vectors.weight"][model.config.task_names.index("count")]
     vectors = given(["plural", "count"], np.stack([vector, vector * 0 + 5]))
+    (vectors / "meta.json").write_text('{"seen": "labelled rows of all samples"}')
     assert run(world.gym, world.bart, folder, **ONLY, taskvecs=vectors) == 0
     scores = pd.read_csv(folder / SCORES, index_col=0)
     assert list(scores["route"]) == ["given vector"]
+    assert list(scores["vector_seen"]) == ["labelled rows of all samples"]
     assert "plural: given vector" in (folder / "eval_log.txt").read_text()
     assert_equal(weights(folder / "best"), before)  # the checkpoint itself is as it was
 
@@ -45,7 +47,8 @@ def test_an_unseen_task_is_scored_along_the_route_of_its_given_vector(finished, 
     model.save_pretrained(by_hand / "best")
     assert run(world.gym, world.bart, by_hand, **ONLY, task_vector="stored") == 0
     expected = pd.read_csv(by_hand / SCORES, index_col=0)
-    pd.testing.assert_frame_equal(expected, scores.drop(columns="route"))
+    says = ["route", "vector_seen"]
+    pd.testing.assert_frame_equal(expected.drop(columns=says), scores.drop(columns=says))
     for part in ("dev", "test"):
         name = f"best/predictions/plural_12_100_{part}.jsonl"
         assert (folder / name).read_bytes() == (by_hand / name).read_bytes()
@@ -94,12 +97,15 @@ def test_training_from_given_frozen_vectors_leaves_them_as_they_are_and_predicts
     vectors = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
     names = [*TRAIN_TASKS, "plural"]
     kept = dict(taskvecs=given(names, vectors), taskvecs_dim=None, freeze_task_model=True, total_steps=2)
+    (kept["taskvecs"] / "meta.json").write_text('{"seen": "labelled rows of one sample"}')
     folder = world.run("frozen_given", **kept, do_predict=True, predict_split="test")
     model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
     assert model.config.task_names == names
     assert model.config.router_input_dim == 8
     assert np.array_equal(model.task_vectors.weight.detach().numpy(), vectors)
-    assert "route" not in pd.read_csv(folder / SCORES)  # its own, stored
+    scores = pd.read_csv(folder / SCORES, index_col=0)
+    assert list(scores["route"]) == ["stored vector"]
+    assert list(scores["vector_seen"]) == ["labelled rows of one sample"]
     moved = world.run("trained_given", **kept | dict(freeze_task_model=None))
     model = RoutingBartForConditionalGeneration.from_pretrained(moved / "best")
     ratios = model.task_vectors.weight.detach().numpy() / vectors

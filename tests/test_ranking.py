@@ -274,13 +274,13 @@ def test_a_run_ranks_what_it_can_and_says_so(ranked):
     scores = read_scores(ranked.out / "best/eval-test_tasks-test-performance.csv")
     assert scores["scoring"].tolist() == ["rank (field)", "rank (input)", "generate"]
     dev = pd.read_csv(ranked.out / "1-steps/dev_results.csv")
-    assert dev["scoring"].tolist() == ["generate", "rank (labels)"]
+    assert dev["scoring"].tolist() == ["generate", "rank (labels of all samples)"]
     log = (ranked.out / "log.txt").read_text()
     assert (
         "test section: tasks whose options are ranked: 2 (options fields 1, lists in the input 1); "
         "generated: 1 (plural); examples without options in ranked tasks, generated: 1"
     ) in log
-    assert "dev scores: tasks whose options are ranked: 1 (label sets 1); generated: 1 (colour)" in log
+    assert "dev scores: tasks whose options are ranked: 1 (label sets of all samples' train files 1)" in log
 
 
 def test_predictions_are_the_likeliest_options_with_all_scores_beside(ranked):

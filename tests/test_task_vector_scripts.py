@@ -1,9 +1,12 @@
 """The scripts around task vectors: what they call with which flags, and that they run as they are."""
 
+import json
+
 import pytest
 from tiny_runs import ROWS, TRAIN_TASKS
 from tiny_vectors import meta, vectors
 
+SEEN = "unlabelled inputs of all samples"
 EMBEDDED = dict(MODEL="", DATA_DIR="")
 
 
@@ -118,8 +121,11 @@ def test_kinds_of_vectors_are_compared_over_seeds(scripts):
     for kind in ("trained", "random", "text"):
         for seed in (1, 2):
             merged(scripts, f"models/kinds/runs/{kind}/seed{seed}")
+    (scripts.folder / "models/kinds/vectors/text").mkdir(parents=True)  # as if it had been computed
+    (scripts.folder / "models/kinds/vectors/text/meta.json").write_text(json.dumps({"seen": SEEN}, indent=1))
     code, calls, told = scripts.run("compare_task_vectors.sh", **variables)
     assert code == 0, told
+    assert f"text: its vector has seen of an unseen task: {SEEN}" in told
     made = [call for call in calls if "task_emb" in call]
     assert [call.split()[1] for call in made] == [f"task.task_emb.{m}" for m in ("random", "text", "reduce")]
     assert "--taskvecs_dim 7" in made[0]

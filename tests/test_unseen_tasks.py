@@ -197,12 +197,14 @@ def test_an_unseen_task_is_scored_along_the_route_of_its_nearest(finished, world
     before = weights(folder / "best")
     assert run(world.gym, world.bart, folder, **ONLY) == 0
     scores = pd.read_csv(folder / SCORES, index_col=0)
-    assert list(scores.columns)[-2:] == ["constant", "route"]
+    assert list(scores.columns)[-3:] == ["constant", "route", "vector_seen"]
     described = scores["route"][0]
     assert described.startswith("vector of ")
     assert "(nearest by text, cosine " in described
     assert described.split()[2] in TRAIN_TASKS
-    assert f"plural: {described}" in (folder / "eval_log.txt").read_text()
+    seen = "unlabelled inputs of one sample: plural_12_100"  # of the first, by which its nearest is found
+    assert list(scores["vector_seen"]) == [seen]
+    assert f"plural: {described}; has seen of the task: {seen}" in (folder / "eval_log.txt").read_text()
     settings = json.loads((folder / "best/eval-test_tasks-settings.json").read_text())["settings"]
     assert settings["task_vector"] == "auto"
     assert_equal(weights(folder / "best"), before)  # the checkpoint itself is as it was
@@ -218,7 +220,8 @@ def test_an_unseen_task_is_scored_along_the_route_of_its_nearest(finished, world
     model.save_pretrained(stored / "best")
     assert run(world.gym, world.bart, stored, **ONLY, task_vector="stored") == 0
     by_hand = pd.read_csv(stored / SCORES, index_col=0)
-    pd.testing.assert_frame_equal(by_hand, scores.drop(columns="route"))
+    says = ["route", "vector_seen"]
+    pd.testing.assert_frame_equal(by_hand.drop(columns=says), scores.drop(columns=says))
     for name in ("plural_12_100_dev.jsonl", "plural_12_100_test.jsonl"):
         paths = (place / "best/predictions" / name for place in (folder, stored))
         assert len({path.read_bytes() for path in paths}) == 1
@@ -232,8 +235,12 @@ def test_stored_is_the_draw_itself_bit_for_bit_and_says_so(finished, world):
     assert run(world.gym, world.bart, given, **ONLY) == 0  # auto: what is not random is kept
     ours, theirs = contents(folder / "best"), contents(given / "best")
     own = {"config.json", "eval-settings.json", "eval-test_tasks-settings.json"}
+    own |= {SCORES.removeprefix("best/"), SCORES.removeprefix("best/").replace("test-perf", "dev-perf")}
     assert {name for name in ours | theirs if ours.get(name) != theirs.get(name)} <= own
-    assert "route" not in pd.read_csv(folder / SCORES)
+    drawn, kept = (pd.read_csv(place / SCORES, index_col=0) for place in (folder, given))
+    pd.testing.assert_frame_equal(drawn.drop(columns="vector_seen"), kept.drop(columns="vector_seen"))
+    assert (list(drawn["route"]), list(drawn["vector_seen"])) == (["stored vector"], ["nothing"])
+    assert list(kept["vector_seen"]) == ["unknown"]  # an old checkpoint does not say what it was given
     assert "note: the task vectors of plural are random draws" in (folder / "eval_log.txt").read_text()
     assert "random draws" not in (given / "eval_log.txt").read_text()
 
@@ -253,6 +260,7 @@ def test_a_task_that_the_checkpoint_does_not_know_is_scored_by_given_text_vector
     asked = ONLY | dict(custom_tasks_splits=tmp_path / "split.json", text_vectors=tmp_path / "texts")
     assert run(tmp_path / "gym", world.bart, folder, **asked) == 0
     scores = pd.read_csv(folder / SCORES, index_col=0).set_index("task_prefix")
+    assert set(scores["vector_seen"]) == {"unknown"}  # the folder of text vectors does not say
     assert scores["route"].to_dict() == {
         "newcomer": "vector of opposite (nearest by text, cosine 1.00)",
         "colour2": "vector of colour (nearest by text, cosine 1.00)",

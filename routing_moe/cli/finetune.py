@@ -5,7 +5,7 @@
     python -m routing_moe.cli.finetune --do_train --do_predict --task_dir data/gym/boolq \\
         --moe_init --init_dir models/two_stage --num_workers 4 --output_dir models/moe/singletask-boolq
     python -m routing_moe.cli.finetune --do_predict --task_dir data/gym/boolq \\
-        --moe_init --init_dir models/two_stage --output_dir models/moe_zero_shot/singletask-boolq
+        --moe_init --init_dir models/two_stage --output_dir models/moe_as_it_is/singletask-boolq
 
 The same command goes on where it was interrupted; with more samples, rates or batch sizes it adds them.
 """
@@ -23,7 +23,7 @@ from routing_moe.cli.finetune_arguments import build_parser, parse_settings
 from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, learns_routes
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
 from routing_moe.finetuning.idle_flags import notes
-from routing_moe.finetuning.vectors import VECTOR_FILE, find_neighbour, needs_neighbour
+from routing_moe.finetuning.vectors import VECTOR_FILE, find_neighbours, leak_note, needs_neighbour
 from routing_moe.memory import OutOfMemory, is_lack_of_memory, naming_what_helps, what_helps
 from routing_moe.run_state import alone_in, describe_run, write_text
 from routing_moe.tracking import log_to_file, start_logging
@@ -81,16 +81,19 @@ def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> dict[s
     saved = settings.to_dict() | {"samples": grid.samples}
     description = describe_run(saved, command) | grid.described()
     write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
-    choice = None
-    if grid.missing and routes_by_neighbour(inputs):
-        choice = find_neighbour(settings, inputs.start, inputs.gyms)
-        log.info("%s: %s", settings.task, choice.described())
-    return run_grid(settings, grid, choice)
+    choices = None
+    if grid.missing and reads_vector(inputs):
+        if note := leak_note(settings, inputs.start):
+            log.info("note: %s", note)
+        if needs_neighbour(settings, inputs.start):
+            choices = find_neighbours(settings, inputs.start, inputs.gyms, grid.data)
+            for sample, choice in choices.items():
+                log.info("%s: %s; has seen of the task: %s", sample, choice.described(), choice.seen)
+    return run_grid(settings, grid, choices)
 
 
-def routes_by_neighbour(inputs: FinetuneInputs) -> bool:
-    settings, start = inputs.settings, inputs.start
-    return settings.moe_init and learns_routes(settings, start) and needs_neighbour(settings, start)
+def reads_vector(inputs: FinetuneInputs) -> bool:
+    return inputs.settings.moe_init and learns_routes(inputs.settings, inputs.start)
 
 
 def what_is_kept(grid: Grid | None) -> str:

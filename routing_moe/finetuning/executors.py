@@ -9,7 +9,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dataloader.errors import InputError, in_brief
@@ -34,9 +34,9 @@ _benches: dict[str, Workbench] = {}  # at most one: what this process has loaded
 
 
 def run_configuration(
-    settings: FinetuneSettings, choice: VectorChoice | None, configuration: Configuration
+    settings: FinetuneSettings, choice: Mapping[str, VectorChoice] | None, configuration: Configuration
 ) -> dict:
-    """Run one configuration on the workbench that this process has for the grid.
+    """Run one configuration on the workbench that this process has for the grid; choice: as of `Workbench`.
 
     Adds its time in seconds, and the most memory in GB that the process had taken by then.
     """

@@ -13,6 +13,7 @@ import json
 import logging
 import shutil
 import zlib
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
@@ -31,14 +32,14 @@ from routing_moe.run_cost import EXAMPLE_COST
 from routing_moe.run_state import write_text
 from routing_moe.saved_mixtures import SavedMixture, sha256
 from routing_moe.summaries import BEST, RESULT_FILES
-from routing_moe.task_vectors import NAMES_FILE, VECTORS_FILE
+from routing_moe.task_vectors import NAMES_FILE, UNKNOWN, VECTORS_FILE
 from routing_moe.unseen_tasks import VectorChoice
 from routing_moe.workers import write_failure
 
 RESULTS_FILE = RESULT_FILES[0]
-COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"]
-OUTCOME_KEYS = {*COLUMNS, "data"}
-TABLE_COLUMNS = [*COLUMNS, *EXAMPLE_COST]  # older outcomes lack the cost
+OLD_COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"]
+COLUMNS = [*OLD_COLUMNS, "vector_seen", *EXAMPLE_COST]
+OUTCOME_KEYS = {*OLD_COLUMNS, "data"}
 
 log = logging.getLogger(__name__)
 
@@ -140,10 +141,11 @@ class Grid:
             rows += [self.row(c) for c in self.of(sample) if c in self.outcomes]
             if best := self.best_of(sample):
                 rows.append(self.row(best) | {"prefix": sample + BEST})
-        return pd.DataFrame(rows, columns=TABLE_COLUMNS)
+        return pd.DataFrame(rows, columns=COLUMNS)
 
     def row(self, configuration: Configuration) -> dict:
-        return {name: self.outcomes[configuration].get(name) for name in TABLE_COLUMNS}
+        outcome = {"vector_seen": UNKNOWN} | self.outcomes[configuration]  # older ones lack it, and the cost
+        return {name: outcome.get(name) for name in COLUMNS}
 
     def write_results(self) -> None:
         write_text(self.folder / RESULTS_FILE, self.table().to_csv())
@@ -212,7 +214,9 @@ def data_checksum(gym: Gym, settings: FinetuneSettings, sample: str) -> int:
 # ---- running
 
 
-def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None) -> dict[str, Exception]:
+def run_grid(
+    settings: FinetuneSettings, grid: Grid, choice: Mapping[str, VectorChoice] | None
+) -> dict[str, Exception]:
     """Run what is missing. Returns {line: error} of the configurations that failed; raises InputError."""
     for name in ("configurations", "predictions"):
         (grid.folder / name).mkdir(parents=True, exist_ok=True)
@@ -233,7 +237,9 @@ def run_grid(settings: FinetuneSettings, grid: Grid, choice: VectorChoice | None
                     grid.keep(configuration, outcome)
                     log.info("%s: %s", configuration, told(outcome))
                     if (route := outcome["route"]) not in routes:
-                        log.info("route of %s: %s", configuration.prefix, route)
+                        seen = outcome["vector_seen"]
+                        seen = f"; has seen of the task: {seen}" if seen else ""
+                        log.info("route of %s: %s%s", configuration.prefix, route, seen)
                     routes.add(route)
     grid.write_results()
     for sample in grid.samples:

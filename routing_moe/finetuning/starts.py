@@ -5,8 +5,9 @@ plain BART costs, and the mixture is gone. Other routes keep the experts.
 """
 
 import copy
+import dataclasses
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +19,13 @@ from dataloader.errors import InputError, told_with
 from dataloader.jsonfile import load_json_object
 from routing_moe.configuration import RoutingBartConfig
 from routing_moe.finetuning.settings import FinetuneSettings
-from routing_moe.finetuning.vectors import given_vector
+from routing_moe.finetuning.vectors import own_vector, starts_alike
 from routing_moe.modeling import RoutingBartForConditionalGeneration, TaskVectors
 from routing_moe.routes import random_task_routes
 from routing_moe.saved_mixtures import SavedMixture, checksums, find_mixture, weight_files
 from routing_moe.starting import load_start_tokenizer, load_vanilla_weights
-from routing_moe.unseen_tasks import VectorChoice, learn_vector, stored_vector
+from routing_moe.task_vectors import of_sample
+from routing_moe.unseen_tasks import VectorChoice, learn_vector
 from routing_moe.upcycling import is_hub_name, load_bart
 
 TRAINED = {"fixed": "fixed", "vector": "vector trained", "router": "router and vector trained"}
@@ -111,47 +113,65 @@ def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | Save
 class Starts:
     """Loads the start once; gives the model that the configurations of a sample begin with.
 
-    choice: the vector of a neighbour, where the task gets one.
+    choices: {sample: the vector of its neighbour}, where the task gets one.
     """
 
-    def __init__(self, settings: FinetuneSettings, choice: VectorChoice | None, device: torch.device):
-        self.settings, self.choice = settings, choice
+    def __init__(
+        self, settings: FinetuneSettings, choices: Mapping[str, VectorChoice] | None, device: torch.device
+    ):
+        self.settings, self.choices = settings, choices or {}
         start = find_start(settings)
         self.device, self.loaded = device, start.load()
         place = start.checkpoint if isinstance(start, SavedMixture) else start.source
         self.tokenizer = load_start_tokenizer(place, settings.model, self.loaded.config.vocab_size)
         self._sample = self._model = None
+        self._alike = self._samples_start_alike()
 
     def of(self, sample: str, examples: Callable[[], EncodedExamples]):
-        """(model, its route in words); the same object for sample after sample where all start alike.
+        """(model, its route in words, what its vector has seen of the task or None without one); the same
+        model for sample after sample where all start alike.
 
         examples: gives the sample's train examples, if a vector is to be learned from them.
         """
-        learns = self.settings.moe_init and self.settings.task_vector == "learned"
-        if self._model is None or (learns and sample != self._sample):
-            model, route = self._adapted(examples() if learns else None)
+        if self._model is None or (not self._alike and sample != self._sample):
+            model, route, seen = self._adapted(sample, examples)
             model.to(self.device).config.task_names = [self.settings.task]
             train_what_is_asked(model, self.settings)
-            self._model, self._route, self._sample = model, route, sample
-            if not learns:  # else the next sample needs the mixture as it is
+            self._model, self._route, self._seen, self._sample = model, route, seen, sample
+            if self._alike:  # else the next sample needs the mixture as it is
                 self.loaded = None
-        return self._model, self._route
+        return self._model, self._route, self._seen
 
-    def _adapted(self, examples: EncodedExamples | None):
+    def _samples_start_alike(self) -> bool:
+        settings = self.settings
+        if len(settings.samples) == 1 or not self._reads_vector:
+            return True
+        return settings.task_vector != "learned" and not self.choices and starts_alike(settings, self.loaded)
+
+    @property
+    def _reads_vector(self) -> bool:
+        config = self.loaded.config
+        return config.num_experts > 1 and (self.settings.route_source or config.route_source) == "learned"
+
+    def _adapted(self, sample: str, examples: Callable[[], EncodedExamples]):
         settings = self.settings
         if self.loaded.config.num_experts == 1:
-            return self.loaded, "none"
-        if examples is None:
-            return along_route(self.loaded, settings, self.choice)
-        mixture = copy.deepcopy(self.loaded).to(self.device)
-        choice = learn_vector(
-            mixture, settings.task, examples, settings.vector_steps, settings.task_model_lr, settings.seed
-        )
-        return along_route(mixture, settings, choice)
+            return self.loaded, "none", None
+        mixture = self.loaded if self._alike else copy.deepcopy(self.loaded).to(self.device)
+        if not self._reads_vector:
+            return *along_route(mixture, settings, None), None
+        choice = self.choices.get(sample)
+        if choice is None and settings.task_vector == "learned" and not settings.taskvecs:
+            training = settings.vector_steps, settings.task_model_lr, settings.seed
+            choice = learn_vector(mixture.to(self.device), settings.task, examples(), *training)
+            choice = dataclasses.replace(choice, seen=of_sample(choice.seen, sample))
+        choice = choice or own_vector(mixture, settings, sample)
+        return *along_route(mixture, settings, choice), choice.seen
 
 
 def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | None):
-    """(model, route in words) for the task, from a mixture that may be changed or shared."""
+    """(model, route in words) for the task, from a mixture that may be changed or shared; choice: the vector
+    of a mixture whose router reads one."""
     source = settings.route_source or mixture.config.route_source
     mixture.config.exploration_epsilon = 0.0  # that of training on many tasks
     if source in WITHOUT_VECTOR:
@@ -160,7 +180,6 @@ def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | None
     elif source == "fixed":
         route_LE, described = task_route(mixture, settings)
     else:
-        choice = choice or own_vector(mixture, settings)
         only_task(mixture, settings.task, choice.vector_D)
         route_LE, described = mixture.routes_for([settings.task])[0].detach(), choice.described()
     training = settings.route_training or default_training(mixture, route_LE)
@@ -174,14 +193,6 @@ def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | None
     if training == "fixed":
         mixture.use_routes("fixed", route_LE[None])
     return mixture, f"{described}; {TRAINED[training]}"
-
-
-def own_vector(mixture, settings: FinetuneSettings) -> VectorChoice:
-    """The task's vector in `--taskvecs`, else in the mixture."""
-    if settings.taskvecs:
-        return given_vector(settings)
-    source = "random" if settings.task in mixture.config.random_vectors else "stored"
-    return VectorChoice(settings.task, source, stored_vector(mixture, settings.task))
 
 
 def default_training(mixture, route_LE: Tensor | None) -> str:

@@ -1,7 +1,12 @@
-"""The vector that a mixture's router reads the task's route from; a neighbour's is found once a grid."""
+"""The vectors that a mixture's router reads a task's routes from: each sample has its own.
+
+A vector is made of the train rows of the sample that is fine-tuned, so that no sample learns from the rows of
+another; where that cannot be, the log says so. A neighbour is found for every sample, once a grid.
+"""
 
 import json
 import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +22,15 @@ from routing_moe.run_state import write_text
 from routing_moe.saved_mixtures import SavedMixture
 from routing_moe.start_checks import other_width
 from routing_moe.starting import load_start_tokenizer
-from routing_moe.task_vectors import load_task_vectors
-from routing_moe.unseen_tasks import TextSource, VectorChoice, VectorTable, choose_vectors
+from routing_moe.task_vectors import NOTHING, load_meta, load_task_vectors, of_sample, row_of, seen_by
+from routing_moe.unseen_tasks import (
+    TextSource,
+    VectorChoice,
+    VectorTable,
+    choose_nearest,
+    seen_when_stored,
+    stored_vector,
+)
 
 VECTOR_FILE = "task_vector.json"
 
@@ -39,20 +51,41 @@ def vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gy
         if loaded := faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs"):
             names, vectors_ND = loaded
             D, wanted = vectors_ND.shape[1], start.config.router_input_dim
-            if task not in names:
-                faults.append(
-                    f"--taskvecs {settings.taskvecs} has no vector for {task}, only for {in_short(names)}"
-                )
+            faults += row_faults(settings, names, gyms, f"--taskvecs {settings.taskvecs}")
             if wanted != D:
                 faults.append(other_width(settings.taskvecs, D, start.checkpoint, wanted))
-    elif settings.task_vector == "stored" and task not in start.config.task_names:
+    elif settings.task_vector == "stored" and not rows_of_samples(settings, start.config.task_names):
         faults.append(
             f"--task_vector is stored, but {start.checkpoint} has no vector for {task}; give it by "
             "--taskvecs, or another --task_vector: nearest, learned"
         )
     elif needs_neighbour(settings, start):
         faults += text_source(settings, gyms).faults([task], vector_table(settings, start).seen)
-    return list(faults)
+        if settings.text_vectors and (loaded := faults.of(load_task_vectors, settings.text_vectors)):
+            faults += row_faults(settings, loaded[0], gyms, f"--text_vectors {settings.text_vectors}")
+    elif settings.task_vector != "learned":
+        faults += row_faults(settings, readable_rows(settings, start.config), gyms, str(start.checkpoint))
+    return list(dict.fromkeys(faults))
+
+
+def row_faults(settings: FinetuneSettings, names: Collection[str], gyms: list[Gym], where: str) -> list[str]:
+    """Samples without a row, though others of the task have one; a task without any."""
+    own_gym, task = gyms[-1], settings.task
+    lacking = [sample for sample in settings.samples if sample not in names]
+    if lacking and any(sample in names for sample in own_gym.samples(task)):
+        return [
+            f"{where} has vectors of other samples of {task}, but none of {in_short(lacking)}; compute them "
+            "by --samples each, or leave these samples out"
+        ]
+    if lacking and task not in names:
+        return [f"{where} has no vector for {task}, only for {in_short(names)}"]
+    return []
+
+
+def rows_of_samples(settings: FinetuneSettings, names: Collection[str]) -> dict[str, str]:
+    """{sample: the row it reads} of those of the samples that have one: of their own, else their task's."""
+    rows = {sample: row_of(names, settings.task, sample) for sample in settings.samples}
+    return {sample: row for sample, row in rows.items() if row in names}
 
 
 def vector_table(settings: FinetuneSettings, start: SavedMixture) -> VectorTable:
@@ -70,39 +103,115 @@ def text_source(settings: FinetuneSettings, gyms: list[Gym]) -> TextSource:
     return TextSource(tuple(gyms), lengths, settings.text_vectors, settings.examples_per_file)
 
 
-def find_neighbour(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> VectorChoice:
-    """The nearest task's vector, kept in the output folder: what continues a grid finds the same."""
+# ---- a neighbour's
+
+
+def find_neighbours(
+    settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym], data: Mapping[str, int]
+) -> dict[str, VectorChoice]:
+    """{sample: the vector of the task nearest to its own train inputs}, of all the settings' samples.
+
+    They are kept in the output folder: what continues a grid finds the same. data: checksums of the samples'
+    files; a choice that was made by other data is made again.
+    """
     path = Path(settings.output_dir) / VECTOR_FILE
-    if path.is_file():
-        return read_choice(path)
+    kept = read_choices(path, data) if path.is_file() else {}
+    wanted = [sample for sample in settings.samples if sample not in kept]
+    if wanted:
+        kept |= look_for_neighbours(settings, start, gyms, wanted)
+        described = {s: to_json(choice) | {"data": data[s]} for s, choice in sorted(kept.items())}
+        write_text(path, json.dumps(described, indent=1))
+    return {sample: kept[sample] for sample in settings.samples}
+
+
+def look_for_neighbours(settings, start: SavedMixture, gyms: list[Gym], samples) -> dict[str, VectorChoice]:
     model = start.load().eval().to(PartialState().device)
     tokenizer = load_start_tokenizer(start.checkpoint, settings.model, model.config.vocab_size)
-    texts = text_source(settings, gyms)
-    (choice,) = choose_vectors(
-        model,
-        tokenizer,
-        [settings.task],
-        settings.task_vector,
-        neighbours(settings, start),
-        texts,
-        settings.quiet,
-    )
+    texts, task, own_gym = text_source(settings, gyms), settings.task, gyms[-1]
+    candidates = texts.vectors(vector_table(settings, start).seen, model, tokenizer, settings.quiet)
+    found = {}
+    for sample in samples:
+        text_D = texts.vector_of_sample(task, sample, own_gym, model, tokenizer)
+        found[sample] = choose_nearest(model, task, text_D, candidates, texts.seen_of(task, sample))
     del model
     if torch.cuda.is_available():  # what runs the configurations needs the room
         torch.cuda.empty_cache()
-    described = {name: value for name, value in vars(choice).items() if value is not None}
-    write_text(path, json.dumps(described | {"vector_D": choice.vector_D.tolist()}, indent=1))
-    return choice
+    return found
 
 
-def read_choice(path: Path) -> VectorChoice:
-    fields = load_json_object(path, "the vector of a task")
+def to_json(choice: VectorChoice) -> dict:
+    fields = {name: value for name, value in vars(choice).items() if value is not None}
+    return fields | {"vector_D": choice.vector_D.tolist()}
+
+
+def read_choices(path: Path, data: Mapping[str, int]) -> dict[str, VectorChoice]:
+    """{sample: choice} of those made by these data. A file of an earlier version holds a single choice, by
+    the first sample's inputs: a grid that was begun with it is continued with it, for all samples."""
+    choices, found = load_json_object(path, "the vectors of a task's samples"), {}
+    if "vector_D" in choices:
+        choices = {sample: choices | {"data": checksum} for sample, checksum in data.items()}
+        log.info(
+            "note: %s is of an earlier version, which took one vector for all samples, and so does what "
+            "continues this grid; with another --output_dir each sample has its own",
+            path,
+        )
     try:
-        return VectorChoice(**fields | {"vector_D": np.array(fields["vector_D"], dtype=np.float32)})
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: not the vector of a task; delete it to choose anew") from None
+        for sample, fields in choices.items():
+            made_by = fields.pop("data")
+            fields["vector_D"] = np.array(fields["vector_D"], dtype=np.float32)
+            if made_by == data.get(sample):
+                found[sample] = VectorChoice(**fields)
+        return found
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: not the vectors of a task's samples; delete it to choose anew") from None
 
 
-def given_vector(settings: FinetuneSettings) -> VectorChoice:
-    names, vectors_ND = load_task_vectors(settings.taskvecs)
-    return VectorChoice(settings.task, "given", vectors_ND[names.index(settings.task)])
+# ---- given or stored
+
+
+def own_vector(mixture, settings: FinetuneSettings, sample: str) -> VectorChoice:
+    """A sample's vector in `--taskvecs`, else in the mixture: its own row, else its task's."""
+    config = mixture.config
+    row = row_of(readable_rows(settings, config), settings.task, sample)
+    if not settings.taskvecs:
+        source = "random" if row in config.random_vectors else "stored"
+        seen, vector_D = seen_when_stored(config, row), stored_vector(mixture, row)
+    else:
+        names, vectors_ND = load_task_vectors(settings.taskvecs)
+        source, seen, vector_D = "given", seen_by(load_meta(settings.taskvecs)), vectors_ND[names.index(row)]
+    seen = of_sample(seen, sample) if row == sample else seen
+    return VectorChoice(settings.task, source, vector_D, seen)
+
+
+def readable_rows(settings: FinetuneSettings, config) -> list[str]:
+    """Names of the rows of `--taskvecs`, else of the mixture; the one of a task that was trained on is its
+    own, which the router has read."""
+    if settings.taskvecs:
+        return load_task_vectors(settings.taskvecs)[0]
+    return [settings.task] if settings.task in config.trained_tasks else config.task_names
+
+
+def starts_alike(settings: FinetuneSettings, mixture) -> bool:
+    """Whether all samples read the same given or stored row."""
+    names = readable_rows(settings, mixture.config)
+    return len(set(rows_of_samples(settings, names).values())) <= 1
+
+
+def leak_note(settings: FinetuneSettings, start: SavedMixture) -> str | None:
+    """What to log where the vector of a task that was not trained on may have seen other samples' rows."""
+    if settings.task_vector == "learned" or settings.task in start.config.trained_tasks:
+        return None
+    if settings.taskvecs:
+        names, seen = readable_rows(settings, start.config), seen_by(load_meta(settings.taskvecs))
+    elif needs_neighbour(settings, start):
+        if not settings.text_vectors:
+            return None
+        names, seen = load_task_vectors(settings.text_vectors)[0], seen_by(load_meta(settings.text_vectors))
+    else:
+        names, seen = readable_rows(settings, start.config), seen_when_stored(start.config, settings.task)
+    if seen == NOTHING or set(rows_of_samples(settings, names)) <= set(names):
+        return None
+    return (
+        f"all samples of {settings.task} read one vector, which has seen of the task: {seen}; so rows of one "
+        "sample may reach another. --samples each of task.task_emb gives each its own vector"
+    )

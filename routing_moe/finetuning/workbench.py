@@ -5,6 +5,7 @@ step and every score follows from the seed. So it does not matter which process 
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from accelerate import Accelerator
@@ -58,14 +59,14 @@ class Weights:
 class Workbench:
     """The start and the tokenized files of a task; runs any configuration of its grid.
 
-    choice: the vector of a neighbour, where the task gets one.
+    choices: {sample: the vector of its neighbour}, where the task gets one.
     Raises InputError when the start cannot be loaded.
     """
 
-    def __init__(self, settings: FinetuneSettings, choice: VectorChoice | None):
+    def __init__(self, settings: FinetuneSettings, choices: Mapping[str, VectorChoice] | None):
         self.settings = settings
         accelerator = make_accelerator(settings.mixed_precision)
-        self.starts = Starts(settings, choice, accelerator.device)
+        self.starts = Starts(settings, choices, accelerator.device)
         self.gym = Gym(settings.gym_dir, settings.skip_malformed)
         self.text_format = TextFormat(
             settings.max_input_length,
@@ -102,7 +103,7 @@ class Workbench:
         # A new one each time: its loss scaler and its list of optimizers must not outlive a configuration.
         accelerator = make_accelerator(self.settings.mixed_precision)
         sample = configuration.prefix
-        model, route = self.starts.of(sample, lambda: self.file(sample, "train").encoded)
+        model, route, seen = self.starts.of(sample, lambda: self.file(sample, "train").encoded)
         if model is not self._model:
             self._model, self._at_start, self.best = model, Weights(model), Weights(model)
         self._at_start.put_back()
@@ -118,6 +119,7 @@ class Workbench:
             "best_step": trial.best_step,
             "steps": trial.steps_done,
             "route": route,
+            "vector_seen": seen,
             "diverged": trial.diverged,
             **trial.cost,
             "curve": trial.curve,

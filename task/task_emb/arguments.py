@@ -6,6 +6,7 @@ import dataclasses
 from routing_moe.text_vectors import POOLINGS
 from task.task_emb.fisher_information import PARTS
 from task.task_emb.reduction import TRANSFORMS
+from task.task_emb.settings import PUBLISHED
 
 
 def parser_of(program: str, usage: str, description: str) -> argparse.ArgumentParser:
@@ -20,6 +21,14 @@ def parser_of(program: str, usage: str, description: str) -> argparse.ArgumentPa
 
 def defaults_of(settings_class) -> dict:
     return {field.name: field.default for field in dataclasses.fields(settings_class)}
+
+
+def told_recipe(settings_class) -> str:
+    """The flags of --recipe published."""
+    values = dict(settings_class.PUBLISHED_RECIPE)
+    flags = ["--task_names"] if values.pop("task_names") else []
+    flags += ["all examples"] if values.pop("max_examples") else []
+    return ", ".join([*flags, *(f"--{name} {value}" for name, value in values.items())])
 
 
 # fmt: off
@@ -57,12 +66,14 @@ def gym_parser(settings_class, description: str) -> argparse.ArgumentParser:
     """For methods that read train files with a BART."""
     parser = method_parser(settings_class, "--train_dir GYM --output_dir FOLDER", description)
     default = defaults_of(settings_class)
+    answers = "labelled rows" if settings_class.reads_answers else "unlabelled inputs"
     kind = "a run of ours, mixtures too" if settings_class.takes_mixtures else "a run of ours with one expert"
     add = parser.add_argument_group("data and model").add_argument
     add("--train_dir", required=True, help="gym folder; only its train files are opened")
+    add("--recipe", choices=(PUBLISHED,), default=None, help=f"published: the settings of the published code, for the flags that are not given: {told_recipe(settings_class)} (default: those that --help names)")
     add("--model", default=default["model"], help=f"BART: a hub name, a saved folder, or {kind} (default: %(default)s)")
     add("--tokenizer", default=None, help="hub name or folder of the tokenizer (default: that of --model)")
-    add("--samples", default=default["samples"], help="train files that are read: of a task's first sample, of all, or of a seed such as 100 (default: %(default)s)")
+    add("--samples", default=default["samples"], help=f"train files that are read: of a task's first sample, of all, or of a seed such as 100; each: every sample gets a vector of its own rows, under its name such as boolq_32_100, and the task has that of its first, for few-shot use: fine-tuning takes a sample's own. A vector sees {answers} of one sample or, with all, of all samples, which is no longer zero-shot where these are labelled (default: %(default)s)")
     add("--max_examples", type=int, default=default["max_examples"], help="examples of a task at most, evenly spaced over its train files; tasks of equally many compare best (default: %(default)s)")
     add("--skip_malformed", action="store_true", help="leave out malformed lines of task files instead of stopping")
     add = parser.add_argument_group("texts").add_argument
@@ -71,6 +82,7 @@ def gym_parser(settings_class, description: str) -> argparse.ArgumentParser:
         add("--max_output_length", type=int, default=default["max_output_length"], help="tokens of an output, special ones included (default: %(default)s)")
     add("--do_lowercase", action="store_true", help="lowercase texts")
     add("--append_another_bos", action="store_true", help="put a second <s> before texts")
+    add("--task_names", action=argparse.BooleanOptionalAction, default=default["task_names"], help="put the task's name before each input, as in training: ' [task] input' (default: bare inputs)")
     add("--max_tokens_per_micro_batch", type=int, default=default["max_tokens_per_micro_batch"], help="padded tokens that go through the model at once; bounds memory, that of each of --num_workers (default: %(default)s; 0: no bound)")
     return parser
 

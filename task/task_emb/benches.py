@@ -21,9 +21,11 @@ class BartBench:
         self.tokenizer = load_tokenizer(settings.tokenizer_place(found), self.model.config.vocab_size)
 
     def encoded(self, task: str) -> EncodedExamples:
-        """The task's examples, without its name in front, so that a vector tells of the data alone."""
-        text_format = bare_inputs(self.settings.text_format)
-        return encode(self.source.of(task), self.tokenizer, text_format, {task: 0})
+        """The examples of a task (or sample) as the settings say: without the task's name in front, so that a
+        vector tells of the data alone, or with it."""
+        examples, text_format = self.source.of(task), self.settings.text_format
+        text_format = text_format if self.settings.task_names else bare_inputs(text_format)
+        return encode(examples, self.tokenizer, text_format, {examples[0].task: 0})
 
 
 class TrainingBench(BartBench):
@@ -46,7 +48,7 @@ class TrainingBench(BartBench):
         self.model.config.task_names = [task]  # what an error names
         # A new one each time: its loss scaler and its list of optimizers must not outlive a task.
         accelerator = make_accelerator(self.settings.mixed_precision)
-        stepper = Stepper(self.model, examples, self.settings.recipe, accelerator)
+        stepper = Stepper(self.model, examples, self.settings.of_training, accelerator)
         for step in range(self.settings.total_steps):
             stepper.step(step)
         self.model.eval()

@@ -14,7 +14,7 @@ from routing_moe.memory import OutOfMemory, is_lack_of_memory, naming_what_helps
 from routing_moe.run_state import alone_in
 from routing_moe.tracking import log_to_file, start_logging
 from task.task_emb.job import VectorJob
-from task.task_emb.settings import VectorSettings
+from task.task_emb.settings import PUBLISHED, VectorSettings
 from task.task_emb.sources import chosen_tasks
 
 log = logging.getLogger("routing_moe")
@@ -54,7 +54,11 @@ def compute_vectors(settings_class, parser: argparse.ArgumentParser, argv: list[
 
 
 def parse(settings_class, parser: argparse.ArgumentParser, argv: list[str] | None) -> VectorSettings:
+    """The flags as settings; a --recipe gives the defaults of those that are not on the command line."""
     values = vars(parse_or_guess(parser, argv))
+    if values.get("recipe") == PUBLISHED:
+        parser.set_defaults(**settings_class.PUBLISHED_RECIPE)
+        values = vars(parser.parse_args(argv))
     values["tasks"] = tuple(values["tasks"]) if values["tasks"] else None
     return settings_class(**values)
 
@@ -63,13 +67,14 @@ def check(settings: VectorSettings) -> VectorJob:
     """The job, with everything it needs found to be sound. Raises one InputError with all faults."""
     faults = Faults(settings.faults())
     settings = settings.resolved()
-    source, data = faults.of(settings.source), {}
+    source, data, units = faults.of(settings.source), {}, {}
     if source is not None:
         tasks = faults.of(tasks_of, settings, source) or []
         of_files = source.faults(tasks)
         faults += of_files
-        data = {} if of_files else {task: source.checksum(task) for task in tasks}
-    job = VectorJob(settings, data, {} if faults else faults.of(settings.model_files) or {})
+        units = {} if of_files else source.units(tasks)
+        data = {unit: source.checksum(unit) for unit in units}
+    job = VectorJob(settings, data, {} if faults else faults.of(settings.model_files) or {}, units)
     faults += job.faults()
     if not faults:
         faults.of(job.load)
@@ -96,7 +101,7 @@ def told(job: VectorJob) -> str:
     (D,) = {len(found.vector_D) for found in job.finished.values()}
     return (
         f"{len(job.finished)} vectors of {D} dimensions in {job.folder}; {sum(seconds):.1f} s in all, "
-        f"{sum(seconds) / len(seconds):.2f} s a task"
+        f"{sum(seconds) / len(seconds):.2f} s each; a vector has seen of its task: {job.settings.seen}"
     )
 
 

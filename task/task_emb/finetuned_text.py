@@ -16,7 +16,7 @@ import numpy as np
 from task.task_emb.arguments import training_parser, with_pooling
 from task.task_emb.benches import TrainingBench
 from task.task_emb.command import compute_vectors
-from task.task_emb.settings import TrainingSettings
+from task.task_emb.settings import PUBLISHED_TRAINING, TrainingSettings
 from task.task_emb.text import pooled_states
 
 
@@ -25,6 +25,8 @@ class FinetunedTextSettings(TrainingSettings):
     """One field per flag of `python -m task.task_emb.finetuned_text`, which documents them."""
 
     method: ClassVar[str] = "finetuned_text"
+
+    PUBLISHED_RECIPE: ClassVar[dict] = PUBLISHED_TRAINING
 
     pooling: str = "mean"
 
@@ -39,8 +41,7 @@ class FinetunedTextBench(TrainingBench):
 
     def vector_of(self, task: str) -> np.ndarray:
         self.train_on(task, self.encoded(task))
-        inputs = {task: [example.input for example in self.source.of(task)]}
-        return pooled_states(self.model, self.tokenizer, inputs, self.settings)
+        return pooled_states(self.model, self.tokenizer, self.source.of(task), self.settings)
 
 
 def build_parser(description: str = "") -> argparse.ArgumentParser:

@@ -32,7 +32,7 @@ from task.task_emb.fisher_information import (
     fisher_batches,
     fisher_vector,
 )
-from task.task_emb.settings import TrainingSettings
+from task.task_emb.settings import PUBLISHED, PUBLISHED_TRAINING, TrainingSettings
 
 DEFAULTS = {
     "adapters": {"bottleneck": 16, "average_over": "weight", "learning_rate": 1e-3},
@@ -47,6 +47,7 @@ class FisherSettings(TrainingSettings):
 
     method: ClassVar[str] = "fisher"
     WEIGHTS: ClassVar[tuple[str, ...]] = ("adapters", "layers")
+    PUBLISHED_RECIPE: ClassVar[dict] = PUBLISHED_TRAINING | {"bottleneck": 8, "average_over": "weight"}
 
     weights: str = "adapters"
     bottleneck: int | None = None
@@ -57,6 +58,9 @@ class FisherSettings(TrainingSettings):
 
     def faults(self) -> list[str]:
         """Ranges, lengths, the model, and a flag that would do nothing."""
+        if self.recipe == PUBLISHED and self.weights == "layers":
+            told = "--recipe published is one of adapters; leave it or --weights layers out"
+            return [*super().faults(), told]
         idle = self.weights == "layers" and self.bottleneck is not None
         told = ["--bottleneck has no effect with --weights layers: there are no adapters"] if idle else []
         return super().faults() + told

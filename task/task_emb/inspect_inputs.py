@@ -15,7 +15,7 @@ from dataloader.ontology import Ontology
 from dataloader.task_splits import SECTIONS
 from routing_moe.checks import ontology_path
 from routing_moe.run_state import distinct_tails, unwritable
-from routing_moe.task_vectors import load_task_vectors
+from routing_moe.task_vectors import load_meta, load_task_vectors, samples_in
 
 FEWEST_TASKS = 3
 
@@ -68,6 +68,9 @@ def check(settings: Settings) -> Inputs:
     vectors, tasks = {}, None
     if all(folders):
         vectors = {name: dict(zip(*folder, strict=True)) for name, folder in zip(names, folders, strict=True)}
+        for rows, folder in zip(vectors.values(), settings.taskvecs, strict=True):
+            for sample in samples_in(faults.of(load_meta, folder, flag="taskvecs") or {}):
+                rows.pop(sample, None)  # beside the row of its task, which is looked at
         tasks = faults.of(common_tasks, vectors, settings, notes)
     if tasks and settings.neighbours >= len(tasks):
         faults.append(

@@ -4,6 +4,9 @@
     by_task/<task>.npz                      a finished task: vector, checksum of what it was made of, seconds
     id2task.json  task_vecs.npy  meta.json  all of them together, once the last is finished
 
+With --samples each, a sample (boolq_32_100) stands where a task does: it has a file and a row. A task then
+has a row too, that of its first sample, so that the folder holds all that one of --samples first does.
+
 A task is finished when its file is there. It is written at once or not at all, so a job that was killed, or
 is given further tasks, computes only what is missing; the three files of all tasks are a function of these.
 """
@@ -39,9 +42,12 @@ FREE_WHEN_CONTINUED = {
     "custom_tasks_splits",
     "num_workers",
     "quiet",
+    "recipe",  # what it stands for is in the other settings
     "skip_malformed",
     "max_tokens_per_micro_batch",  # moves only the rounding of sums
 }
+# What settings of earlier versions, which did not have these, were.
+ADDED_LATER = {"task_names": False}
 OF_MODEL = {"model", "tokenizer", "encoder"}
 
 log = logging.getLogger("routing_moe")
@@ -50,11 +56,13 @@ _benches: dict = {}  # at most one: what this process has loaded
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A task's vector (D,) float32, the checksum of what it was made of, and the seconds it took."""
+    """A task's vector (D,) float32, the checksum of what it was made of, the seconds it took, and the name of
+    the task; in files of earlier versions, which had no vectors of samples, "" stands for their own name."""
 
     vector_D: np.ndarray
     data: str
     seconds: float
+    task: str = ""
 
 
 def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float]:
@@ -73,11 +81,15 @@ def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float]:
 class VectorJob:
     """The vectors of `tasks` in `settings.output_dir`, and of tasks finished there before.
 
-    data: {task: checksum of what its vector is made of}; model: {file: checksum}.
+    data: {task: checksum of what its vector is made of}; model: {file: checksum}. tasks: {sample: task} where
+    each sample has a vector; in the rest of the class, "task" then means a sample.
     """
 
-    def __init__(self, settings: VectorSettings, data: Mapping[str, str], model: Mapping[str, str]):
+    def __init__(
+        self, settings: VectorSettings, data: Mapping[str, str], model: Mapping[str, str], tasks=None
+    ):
         self.settings, self.data, self.model = settings, dict(data), dict(model)
+        self.tasks = dict(tasks or {task: task for task in data})
         self.folder = Path(settings.output_dir)
         self.finished: dict[str, Finished] = {}
 
@@ -113,7 +125,8 @@ class VectorJob:
         if not saved.get("model"):  # that of the hub: it was not here yet when checksums were taken
             there -= OF_MODEL
         where, free = f"the vectors in {self.folder}", FREE_WHEN_CONTINUED | there
-        faults = differences(self.settings.to_dict(), saved.get("settings", {}), free, where)
+        before = ADDED_LATER | saved.get("settings", {})
+        faults = differences(self.settings.to_dict(), before, free, where)
         if self.model and saved.get("model") not in (self.model, {}, None):
             faults.append(
                 f"--output_dir {self.folder}: its vectors were made with other files than those of the model "
@@ -141,8 +154,8 @@ class VectorJob:
 
     def keep(self, task: str, vector_D: np.ndarray, seconds: float) -> None:
         """Write a task's vector."""
-        self.finished[task] = Finished(vector_D, self.data[task], seconds)
-        write_bytes(self.path(task), npz_bytes(vector_D=vector_D, data=self.data[task], seconds=seconds))
+        self.finished[task] = found = Finished(vector_D, self.data[task], seconds, self.tasks[task])
+        write_bytes(self.path(task), npz_bytes(**vars(found)))
         self.failure(task).unlink(missing_ok=True)
 
     def failure(self, task: str) -> Path:
@@ -197,6 +210,7 @@ class VectorJob:
     def write(self, command: list[str] | None) -> None:
         """The files of all tasks, meta.json last. Raises InputError if vectors differ in dimension."""
         tasks = sorted(self.finished)
+        sample_of = {sample: self.finished[sample].task for sample in tasks if self.settings.of_each_sample}
         widths = {len(self.finished[task].vector_D) for task in tasks}
         if len(widths) > 1:
             raise InputError(f"{self.folder}/by_task holds vectors of {sorted(widths)} dimensions; delete it")
@@ -206,14 +220,19 @@ class VectorJob:
             "method": self.settings.method,
             "model": getattr(self.settings, "model", None),
             "dimension": widths.pop(),
-            "tasks": len(tasks),
+            "tasks": len(set(sample_of.values()) or tasks),
+            "seen": self.settings.seen,
+            **({"sample_of": sample_of} if sample_of else {}),
             "data_hash": sha256_of(part for item in data.items() for part in item),
             "seconds_per_task": {"mean": float(np.mean(seconds)), "max": float(np.max(seconds))},
         }
         meta |= {k: v for k, v in self.described(command).items() if k not in meta}
         meta |= {"model_files": self.model, "data": data}
-        vectors_ND = np.stack([self.finished[task].vector_D for task in tasks])
-        save_task_vectors(self.folder, tasks, vectors_ND)
+        rows = {task: self.finished[task].vector_D for task in tasks}
+        for sample in sorted(sample_of, key=lambda name: f"{name}_"):  # as the gym does: by names of files
+            rows.setdefault(sample_of[sample], rows[sample])
+        rows = dict(sorted(rows.items()))
+        save_task_vectors(self.folder, list(rows), np.stack(list(rows.values())))
         write_text(self.folder / META_FILE, json.dumps(meta, indent=1))
 
 
@@ -224,6 +243,7 @@ def read_finished(path: Path) -> Finished:
             vector_D = file["vector_D"]
             if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):
                 raise ValueError("no vector")
-            return Finished(vector_D, str(file["data"]), float(file["seconds"]))
+            task = str(file["task"]) if "task" in file else ""
+            return Finished(vector_D, str(file["data"]), float(file["seconds"]), task)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         raise InputError(f"{path}: is damaged; delete it to compute that vector again") from None

@@ -23,10 +23,19 @@ from dataloader.task_splits import load_split
 from routing_moe.cli.console import parse_or_guess, tell
 from routing_moe.run_state import describe_run, unwritable, write_text
 from routing_moe.settings import differences
-from routing_moe.task_vectors import META_FILE, VECTORS_FILE, load_task_vectors, save_task_vectors
+from routing_moe.task_vectors import (
+    META_FILE,
+    UNKNOWN,
+    VECTORS_FILE,
+    load_meta,
+    load_task_vectors,
+    samples_in,
+    save_task_vectors,
+    seen_by,
+)
 from routing_moe.tracking import start_logging
 from task.task_emb.arguments import reduce_parser
-from task.task_emb.job import FREE_WHEN_CONTINUED, OF_MODEL
+from task.task_emb.job import ADDED_LATER, FREE_WHEN_CONTINUED, OF_MODEL
 from task.task_emb.reduction import REDUCTION_FILE, Reduction
 from task.task_emb.sources import chosen_tasks
 
@@ -154,11 +163,11 @@ def fitted_before(settings: ReduceSettings) -> list[str]:
     like = settings.like
     with told_with("--like "):
         saved = load_json_object(Path(like) / META_FILE, "the description of a reduction")
-    before, now = saved.get("source") or {}, how_made(settings.taskvecs)
+    before, now = saved.get("source") or {}, load_meta(settings.taskvecs)
     if before and now:
         where = f"the vectors that {like} was fitted on"
         settings_now, settings_then = (made.get("settings") or {} for made in (now, before))
-        other = differences(settings_now, settings_then, FREE_TO_APPLY, where)
+        other = differences(settings_now, ADDED_LATER | settings_then, FREE_TO_APPLY, where)
         if before.get("method") != now.get("method"):
             other = [f"the method is {now.get('method')}, but of {where} it is {before.get('method')}"]
         elif before.get("model_files") != now.get("model_files"):
@@ -168,16 +177,12 @@ def fitted_before(settings: ReduceSettings) -> list[str]:
     return saved.get("fitted_on", [])
 
 
-def how_made(folder: str) -> dict:
-    """The meta.json of a folder of vectors; {} without."""
-    path = Path(folder) / META_FILE
-    return load_json_object(path, "how the vectors were made") if path.is_file() else {}
-
-
 def tasks_to_fit_on(settings: ReduceSettings, names: list[str]) -> list[str]:
     """The split's train tasks, unless others are named; without a split, all, but only if asked for."""
+    of_samples = samples_in(load_meta(settings.taskvecs))  # beside the row of their task, which counts
+    names = [name for name in names if name not in of_samples]
     if settings.custom_tasks_splits is None and settings.fit_on == ["all"]:
-        return list(names)
+        return names
     if settings.custom_tasks_splits is None and settings.fit_on is None:
         raise InputError(
             "which are the train tasks? give --custom_tasks_splits; or --fit_on all, to fit on all"
@@ -193,14 +198,18 @@ def write(settings, names, reduced_Nd, reduction: Reduction, fitted: list[str], 
     """The folder, meta.json last; and a line on what is explained."""
     folder = Path(settings.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    of_source = how_made(settings.taskvecs)
+    of_source = load_meta(settings.taskvecs)
+    samples = {"sample_of": of_samples} if (of_samples := samples_in(of_source)) else {}
     meta = {
         "method": f"{of_source.get('method', 'unknown')}, reduced",
         "model": of_source.get("model"),
         "dimension": reduced_Nd.shape[1],
-        "tasks": len(names),
+        "tasks": len(set(names) - set(of_samples)),
+        "seen": seen_by(of_source),
+        **samples,
         "data_hash": of_source.get("data_hash"),
         "fitted_on": fitted,
+        "fitted_on_seen": fitted_on_seen(settings, of_source),
         "explained_variance": reduction.explained_d.tolist(),
         **describe_run(asdict(settings), command),
         "source": of_source,
@@ -209,7 +218,15 @@ def write(settings, names, reduced_Nd, reduction: Reduction, fitted: list[str], 
     save_task_vectors(folder, names, reduced_Nd)
     write_text(folder / META_FILE, json.dumps(meta, indent=1))
     log.info(explained(reduction, len(fitted)))
-    log.info("%d vectors of %d dimensions in %s", len(names), reduced_Nd.shape[1], folder)
+    log.info("%d vectors of %d dimensions in %s; a vector has seen of its task: %s", len(names),
+             reduced_Nd.shape[1], folder, meta["seen"])  # fmt: skip
+
+
+def fitted_on_seen(settings: ReduceSettings, of_source: dict) -> str:
+    """What the vectors that the reduction was fitted on have seen of their tasks."""
+    if not settings.like:
+        return seen_by(of_source)
+    return load_meta(settings.like).get("fitted_on_seen", UNKNOWN)
 
 
 def explained(reduction: Reduction, n_fitted: int) -> str:

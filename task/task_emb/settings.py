@@ -15,8 +15,23 @@ from routing_moe.saved_mixtures import SavedMixture, checksums
 from routing_moe.settings import Recipe
 from routing_moe.start_checks import position_faults
 from routing_moe.starting import load_tokenizer
+from routing_moe.task_vectors import NOTHING, what_is_seen
 from routing_moe.upcycling import load_bart_config
-from task.task_emb.sources import TrainFiles
+from task.task_emb.sources import EACH, TrainFiles
+
+PUBLISHED = "published"
+# What all published recipes share: " [task] input", and every example of the files that are read.
+PUBLISHED_TEXTS = {"task_names": True, "max_examples": 10**10}
+# Of the files of a task's first sample, as its scripts choose; 150 of the steps warm up.
+PUBLISHED_TRAINING = PUBLISHED_TEXTS | {
+    "samples": "first",
+    "total_steps": 2500,
+    "learning_rate": 3e-5,
+    "warmup_ratio": 0.06,
+    "train_batch_size": 8,
+    "weight_decay": 0.01,
+    "max_grad_norm": 0.1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +48,16 @@ class VectorSettings(ABC):
     custom_tasks_splits: str | None = None
     num_workers: int = 1
     quiet: bool = False
+
+    @property
+    def seen(self) -> str:
+        """What a vector has seen of its task: one of `routing_moe.task_vectors.SEEN`."""
+        return NOTHING
+
+    @property
+    def of_each_sample(self) -> bool:
+        """Whether every sample has a vector of its own."""
+        return False
 
     @abstractmethod
     def source(self):
@@ -65,7 +90,10 @@ class GymSettings(VectorSettings):
     PATHS: ClassVar[tuple[str, ...]] = ("model", "tokenizer")
     reads_answers: ClassVar[bool] = True
     takes_mixtures: ClassVar[bool] = False
+    # What --recipe published gives the flags that are not on the command line.
+    PUBLISHED_RECIPE: ClassVar[dict] = {}
 
+    recipe: str | None = None
     model: str = "facebook/bart-base"
     tokenizer: str | None = None
     samples: str = "first"
@@ -75,7 +103,16 @@ class GymSettings(VectorSettings):
     max_output_length: int = 64
     do_lowercase: bool = False
     append_another_bos: bool = False
+    task_names: bool = False
     max_tokens_per_micro_batch: int = 16384
+
+    @property
+    def seen(self) -> str:
+        return what_is_seen(self.samples, self.reads_answers)
+
+    @property
+    def of_each_sample(self) -> bool:
+        return self.samples == EACH
 
     def source(self) -> TrainFiles:
         gym = Gym(self.train_dir, self.skip_malformed)
@@ -139,7 +176,7 @@ class TrainingSettings(GymSettings):
     seed: int = 42
 
     @property
-    def recipe(self) -> Recipe:
+    def of_training(self) -> Recipe:
         shared = {field.name for field in dataclasses.fields(Recipe)} & {
             field.name for field in dataclasses.fields(self)
         }

@@ -2,7 +2,9 @@
 files."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from dataloader.errors import FEW, InputError, did_you_mean, in_short
@@ -12,6 +14,7 @@ from dataloader.list_tasks import tasks_named
 from dataloader.task_splits import SECTIONS
 from routing_moe.text_vectors import train_examples
 
+EACH = "each"  # of --samples: a vector for every sample, of its own rows alone
 LONGEST_NAME = 200  # bytes; most file systems take 255, endings included
 
 
@@ -21,6 +24,10 @@ class Names:
     def __init__(self, known: list[str] | None):
         self.known = known
 
+    def units(self, tasks: Sequence[str]) -> dict[str, str]:
+        """{what gets a vector of its own: its task}."""
+        return {task: task for task in tasks}
+
     def faults(self, tasks: Sequence[str]) -> list[str]:
         return []
 
@@ -29,8 +36,8 @@ class Names:
 
 
 class TrainFiles:
-    """The train files of a gym's tasks. samples, most, limit: as of `train_examples`; answers: whether they
-    count for the checksum."""
+    """The train files of a gym's tasks. samples, most, limit: as of `train_examples`, or EACH: every sample
+    by itself; answers: whether they count for the checksum."""
 
     def __init__(self, gym: Gym, samples: str, most: int | None, answers: bool):
         self.gym, self.samples, self.most, self.answers = gym, samples, most, answers
@@ -39,28 +46,55 @@ class TrainFiles:
     def known(self) -> list[str]:
         return self.gym.tasks()
 
+    def units(self, tasks: Sequence[str]) -> dict[str, str]:
+        """{what gets a vector of its own, a task or, of EACH, a sample: its task}."""
+        if self.samples != EACH:
+            return {task: task for task in tasks}
+        return {sample: task for task in tasks for sample in self.gym.samples(task)}
+
+    @cached_property
+    def _tasks_of_samples(self) -> dict[str, str]:
+        return self.units(self.known)
+
     def faults(self, tasks: Sequence[str]) -> list[str]:
         """Tasks without the sample asked for, and missing, empty or malformed train files."""
         faults = []
-        if self.samples not in ("all", "first"):
+        if self.samples == EACH:
+            faults += self._name_faults(tasks)
+        elif self.samples not in ("all", "first"):
             lacking = [task for task in tasks if not self.gym.has_sample(task, self.samples)]
             if lacking:
                 there = ", ".join(self.gym.samples(lacking[0]))
                 faults.append(
-                    f"--samples is {self.samples!r}: no such sample of {in_short(lacking)}; give all, first, "
-                    f"or a seed: {lacking[0]} has {there}"
+                    f"--samples is {self.samples!r}: no such sample of {in_short(lacking)}; give each, all, "
+                    f"first, or a seed: {lacking[0]} has {there}"
                 )
             tasks = [task for task in tasks if task not in lacking]
-        return faults + self.gym.check(tasks, ["train"], self.samples, metrics=False)
+        samples = "all" if self.samples == EACH else self.samples
+        return faults + self.gym.check(tasks, ["train"], samples, metrics=False)
 
-    def of(self, task: str) -> list[Example]:
-        return train_examples(self.gym, task, self.samples, most=self.most)
+    def _name_faults(self, tasks: Sequence[str]) -> list[str]:
+        """Samples whose names do not tell them apart, from each other and from tasks."""
+        every = [(sample, task) for task in self.known for sample in self.gym.samples(task)]
+        counts = Counter([sample for sample, _ in every] + self.known)
+        return [
+            f"{self.gym.folder / task}: the sample {sample} has the name of another sample or task, so that "
+            "--samples each cannot tell them apart; rename its files to <task>_<k>_<seed>_<part>"
+            for sample, task in every
+            if task in tasks and counts[sample] > 1
+        ]
 
-    def checksum(self, task: str) -> str:
+    def of(self, unit: str) -> list[Example]:
+        """The examples that the vector of a task (of EACH: of a sample) is made of."""
+        if self.samples == EACH:
+            return train_examples(self.gym, self._tasks_of_samples[unit], unit, most=self.most)
+        return train_examples(self.gym, unit, self.samples, most=self.most)
+
+    def checksum(self, unit: str) -> str:
         """Of the texts that are read; the task's name is not among them."""
         return sha256_of(
             text
-            for example in self.of(task)
+            for example in self.of(unit)
             for text in (example.input, *(example.outputs if self.answers else ()))
         )
 
@@ -86,6 +120,10 @@ class Descriptions:
     @property
     def known(self) -> list[str]:
         return list(self.sentences)
+
+    def units(self, tasks: Sequence[str]) -> dict[str, str]:
+        """{what gets a vector of its own: its task}."""
+        return {task: task for task in tasks}
 
     def faults(self, tasks: Sequence[str]) -> list[str]:
         return []  # all are found when the file is read

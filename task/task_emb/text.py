@@ -6,21 +6,23 @@
 
 The mean is over an input's tokens (without padding, <s> and </s>), then over inputs; or of the states at <s>.
 Of a mixture, states are those along the average of its experts: what --text_vectors of the other commands
-compares tasks by. Names of tasks are not read, nor answers, nor dev and test files.
+compares tasks by. Names of tasks are not read (but with --task_names), nor answers, nor dev and test files.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from dataloader.gym import Example
 from routing_moe.text_vectors import encoder_states, text_vectors
 from task.task_emb.arguments import gym_parser, with_pooling
 from task.task_emb.benches import BartBench
 from task.task_emb.command import compute_vectors
-from task.task_emb.settings import GymSettings
+from task.task_emb.settings import PUBLISHED_TEXTS, GymSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,8 @@ class TextSettings(GymSettings):
     reads_answers: ClassVar[bool] = False
     takes_mixtures: ClassVar[bool] = True
 
+    PUBLISHED_RECIPE: ClassVar[dict] = PUBLISHED_TEXTS | {"samples": "all"}
+
     pooling: str = "mean"
 
     def bench(self) -> "TextBench":
@@ -39,15 +43,21 @@ class TextSettings(GymSettings):
 
 class TextBench(BartBench):
     def vector_of(self, task: str) -> np.ndarray:
-        inputs = {task: [example.input for example in self.source.of(task)]}
-        return pooled_states(self.model, self.tokenizer, inputs, self.settings)
+        return pooled_states(self.model, self.tokenizer, self.source.of(task), self.settings)
 
 
-def pooled_states(model, tokenizer, inputs: dict[str, list[str]], settings) -> np.ndarray:
-    """The text vector (D,) of the one task of `inputs`."""
-    tokens = settings.max_tokens_per_micro_batch
+def pooled_states(model, tokenizer, examples: Sequence[Example], settings) -> np.ndarray:
+    """The text vector (D,) of the one task that the examples are of."""
+    inputs = {examples[0].task: [example.input for example in examples]}
     (vector_D,) = text_vectors(
-        encoder_states(model), tokenizer, inputs, settings.text_format, tokens, True, settings.pooling
+        encoder_states(model),
+        tokenizer,
+        inputs,
+        settings.text_format,
+        settings.max_tokens_per_micro_batch,
+        quiet=True,
+        pooling=settings.pooling,
+        task_names=settings.task_names,
     )
     return vector_D
 

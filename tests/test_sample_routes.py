@@ -1,0 +1,180 @@
+"""Few-shot fine-tuning along a router: each sample has the vector of its own train rows."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from tiny_grids import QUICK, SAMPLES, TASK, log_of, outcomes, results
+from tiny_runs import TRAIN_TASKS
+
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.finetuning.starts import Starts
+from routing_moe.task_vectors import save_task_vectors
+from routing_moe.unseen_tasks import seen_when_stored
+from routing_moe.upcycling import load_routing_bart
+
+FIRST, SECOND = SAMPLES
+SOFT = dict(router_mode="softmax", initial_tau=0.5, total_steps=1)
+SCORED = dict(do_train=None, learning_rate_list=None, bsz_list=None, total_steps=None, warmup_steps=None)
+BOTH = QUICK | SCORED | dict(samples="all")  # without training: the start itself is scored
+
+
+def along(grids, name: str, **changed):
+    start = dict(moe_init=True, init_dir=grids.mixture("mixture_soft", **SOFT))
+    return grids.run(name, **(start | BOTH | changed))
+
+
+def seen_in(folder) -> dict[str, str]:
+    table = results(folder)
+    return dict(zip(table["prefix"], table["vector_seen"], strict=True))
+
+
+def of_both(what: str) -> dict[str, str]:
+    return {name + best: f"{what}: {name}" for name in SAMPLES for best in ("", "_best")}
+
+
+# ---- nearest
+
+
+def gym_with_other_rows(grids, folder, sample: str):
+    """The gym, with other train inputs in one sample of the task: those of `count`."""
+    gym = shutil.copytree(grids.gym, folder)
+    inputs = (gym / "count/count_12_13_train.tsv").read_text().splitlines()
+    path = gym / TASK / f"{sample}_train.tsv"
+    path.write_text("".join(f"{line.split(chr(9))[0]}\tit is green\n" for line in inputs))
+    return gym
+
+
+@pytest.fixture(scope="module")
+def nearest(grids):
+    """A grid of both samples along their nearest tasks. Not to be changed."""
+    return along(grids, "nearest_of_samples")
+
+
+@pytest.mark.parametrize(("changed", "other"), [(FIRST, SECOND), (SECOND, FIRST)])
+def test_the_rows_of_a_sample_reach_its_own_result_alone(nearest, grids, changed, other, tmp_path):
+    gym = gym_with_other_rows(grids, tmp_path / "gym", changed)
+    after = along(grids, f"other_rows_{changed}", gym=gym)
+    chosen, chosen_after = (json.loads((f / "task_vector.json").read_text()) for f in (nearest, after))
+    assert chosen_after[other] == chosen[other]
+    assert outcomes(after)[other] == outcomes(nearest)[other]
+    assert (chosen[changed]["neighbour"], chosen_after[changed]["neighbour"]) == ("colour", "count")
+    assert outcomes(after)[changed]["route"] != outcomes(nearest)[changed]["route"]
+
+
+def test_the_tables_and_the_log_tell_whose_inputs_a_neighbour_was_found_by(nearest):
+    assert seen_in(nearest) == of_both("unlabelled inputs of one sample")
+    for sample in SAMPLES:
+        assert f"has seen of the task: unlabelled inputs of one sample: {sample}" in log_of(nearest)
+
+
+def test_text_vectors_of_samples_find_each_its_own_neighbour(grids, tmp_path):
+    names = [TASK, *SAMPLES, *TRAIN_TASKS]
+    save_task_vectors(tmp_path, names, np.array([[1.0, 1], [1, 0], [0, 1], [1, 0], [0, 1], [-1, -1]]))
+    meta = {"seen": "labelled rows of one sample", "sample_of": dict.fromkeys(SAMPLES, TASK)}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    folder = along(grids, "planted_texts", text_vectors=tmp_path)
+    found = {name: one["route"].split()[2] for name, one in outcomes(folder).items()}
+    assert found == {FIRST: TRAIN_TASKS[0], SECOND: TRAIN_TASKS[1]}
+    assert seen_in(folder) == of_both("labelled rows of one sample")
+
+
+def test_a_choice_by_rows_that_have_changed_is_made_again(nearest, grids, tmp_path):
+    folder = shutil.copytree(nearest, grids / "begun_before")
+    (folder / f"configurations/{SECOND}.json").unlink()  # as if killed before
+    gym = gym_with_other_rows(grids, tmp_path / "gym", SECOND)
+    along(grids, "begun_before", gym=gym)
+    whole = along(grids, "begun_after", gym=gym)
+    assert (folder / "task_vector.json").read_bytes() == (whole / "task_vector.json").read_bytes()
+    assert outcomes(folder) == outcomes(whole)
+
+
+def test_a_grid_of_an_earlier_version_keeps_its_one_vector(nearest, grids):
+    folder = shutil.copytree(nearest, grids / "earlier")
+    (folder / f"configurations/{SECOND}.json").unlink()
+    kept = json.loads((folder / f"configurations/{FIRST}.json").read_text())
+    del kept["vector_seen"]
+    (folder / f"configurations/{FIRST}.json").write_text(json.dumps(kept))
+    choice = json.loads((folder / "task_vector.json").read_text())[FIRST]
+    del choice["seen"], choice["data"]
+    (folder / "task_vector.json").write_text(json.dumps(choice))
+    along(grids, "earlier")
+    routes = {name: one["route"] for name, one in outcomes(folder).items()}
+    assert routes == dict.fromkeys(SAMPLES, kept["route"])
+    assert set(seen_in(folder).values()) == {"unknown"}
+    assert "is of an earlier version, which took one vector for all samples" in log_of(folder)
+
+
+# ---- given, stored, learned
+
+
+@pytest.fixture
+def given(tmp_path):
+    """A folder of vectors: of the task, another one of each of its samples."""
+    names, vectors_ND = [TASK, *SAMPLES], np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    (tmp_path / "given").mkdir()
+    save_task_vectors(tmp_path / "given", names, vectors_ND)
+    meta = {"seen": "labelled rows of one sample", "sample_of": dict.fromkeys(SAMPLES, TASK)}
+    (tmp_path / "given/meta.json").write_text(json.dumps(meta))
+    return tmp_path / "given", dict(zip(names, vectors_ND, strict=True))
+
+
+def test_each_sample_is_routed_by_its_own_given_vector(grids, given):
+    folder, vectors = given
+    init_dir = grids.mixture("mixture_soft", **SOFT)
+    settings = grids.settings("unused", moe_init=True, init_dir=init_dir, taskvecs=folder, **BOTH)
+    starts = Starts(settings, None, torch.device("cpu"))
+    mixture = load_routing_bart(RoutingBartForConditionalGeneration, init_dir / "best")
+    mixture.eval()
+    for sample in (FIRST, SECOND, FIRST):
+        model, words, seen = starts.of(sample, None)
+        mixture.task_vectors.weight.data[0] = torch.from_numpy(vectors[sample])
+        expected = mixture.routes_for(mixture.config.task_names[:1])
+        assert torch.equal(model.routes_for([TASK]), expected)
+        assert (words, seen) == ("given vector; fixed", f"labelled rows of one sample: {sample}")
+
+
+def test_a_vector_of_the_whole_task_is_given_with_a_note(grids, given):
+    folder, vectors = given
+    save_task_vectors(folder, [TASK], vectors[TASK][None])
+    (folder / "meta.json").write_text(json.dumps({"seen": "labelled rows of all samples"}))
+    run = along(grids, "given_of_task", taskvecs=folder)
+    assert set(seen_in(run).values()) == {"labelled rows of all samples"}
+    note = "read one vector, which has seen of the task: labelled rows of all samples; so rows of one sample"
+    assert note in log_of(run)
+
+
+def test_a_sample_does_not_take_the_vector_of_another(grids, given, capsys):
+    folder, vectors = given
+    save_task_vectors(folder, [TASK, FIRST], np.stack([vectors[TASK], vectors[FIRST]]))
+    along(grids, "given_of_one", code=2, taskvecs=folder)
+    told = (
+        f"--taskvecs {folder} has vectors of other samples of {TASK}, but none of {SECOND}; compute them by"
+    )
+    assert told in capsys.readouterr().err
+    own = along(grids, "given_of_one", taskvecs=folder, samples=FIRST)
+    assert set(seen_in(own).values()) == {f"labelled rows of one sample: {FIRST}"}
+    assert "note: all samples" not in log_of(own)
+
+
+def test_a_checkpoint_keeps_the_vectors_of_samples_and_what_they_have_seen(grids, given):
+    folder, vectors = given
+    rows = {name: np.full(8, i, dtype=np.float32) for i, name in enumerate(TRAIN_TASKS)} | vectors
+    save_task_vectors(folder, list(rows), np.stack(list(rows.values())))
+    changed = dict(taskvecs=folder, taskvecs_dim=None, freeze_task_model=True, task_model_lr=None)
+    run = along(grids, "stored_of_samples", init_dir=grids.mixture("mixture_of_given", **SOFT | changed))
+    assert seen_in(run) == of_both("labelled rows of one sample")
+    config = load_routing_bart(
+        RoutingBartForConditionalGeneration, grids.world / "mixture_of_given/best"
+    ).config
+    assert seen_when_stored(config, TASK) == "labelled rows of one sample"
+    assert seen_when_stored(config, TRAIN_TASKS[0]) == "labelled rows of all samples"  # trained on all
+
+
+def test_a_learned_vector_and_a_plain_start_tell_what_they_have_seen(grids):
+    learned = along(grids, "learned_of_samples", task_vector="learned", vector_steps=1)
+    assert seen_in(learned) == of_both("labelled rows of one sample")
+    average = along(grids, "average_of_samples", moe_avg_route=True)
+    assert results(average)["vector_seen"].isna().all()

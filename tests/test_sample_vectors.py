@@ -1,0 +1,215 @@
+"""A vector for every sample of a task: made of its own rows alone, and of nothing that it does not tell."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny_vectors
+from tiny_runs import TRAIN_TASKS, typed, write_gym
+from tiny_vectors import TEXTS, meta, same_vectors, vectors
+
+from dataloader.encoding import TextFormat
+from routing_moe.starting import load_tokenizer
+from routing_moe.task_vectors import UNKNOWN, of_sample, save_task_vectors, seen_by
+from routing_moe.text_vectors import encoder_states, text_vectors
+from routing_moe.upcycling import load_bart
+from task.task_emb import inspect_inputs, reduce
+from task.task_emb.command import parse
+from task.task_emb.descriptions import DescriptionSettings
+from task.task_emb.finetuned_text import FinetunedTextSettings
+from task.task_emb.fisher import FisherSettings
+from task.task_emb.fisher import build_parser as fisher_parser
+from task.task_emb.random import RandomSettings
+from task.task_emb.text import TextSettings
+from task.task_emb.text import build_parser as text_parser
+
+FIRST, SECOND = "count_12_100", "count_12_13"  # in the order of the file names
+
+
+def made(world, folder, method="text", gym=None, code=0, **changed):
+    """The folder of vectors of the task `count` by a command that ended with this exit code."""
+    chosen = dict(tasks=["count"]) | changed
+    assert tiny_vectors.run(method, gym or world.gym, world.bart, folder, **chosen) == code
+    return folder
+
+
+@pytest.fixture(scope="module")
+def each(world):
+    """{method: folder} of `--samples each`. Not to be changed."""
+    places = {method: world / f"each/{method}" for method in ("text", "fisher")}
+    return {method: made(world, place, method, samples="each") for method, place in places.items()}
+
+
+# ---- a row for every sample
+
+
+@pytest.mark.parametrize("method", ["text", "fisher"])
+def test_a_row_is_what_a_command_for_that_sample_alone_gives(method, each, world, tmp_path):
+    found = vectors(each[method])
+    assert list(found) == ["count", FIRST, SECOND]
+    for row, sample in (("count", "first"), (FIRST, "100"), (SECOND, "13")):
+        alone = vectors(made(world, tmp_path / sample, method, samples=sample))
+        assert list(alone) == ["count"]
+        assert np.array_equal(found[row], alone["count"])
+    assert meta(each[method])["sample_of"] == {FIRST: "count", SECOND: "count"}
+    assert meta(each[method])["tasks"] == 1
+
+
+@pytest.mark.parametrize("method", ["text", "fisher"])
+def test_the_rows_of_a_sample_reach_its_own_vector_alone(method, each, world, tmp_path):
+    gym = write_gym(tmp_path / "gym")
+    path = gym / f"count/{FIRST}_train.tsv"
+    path.write_text(path.read_text().replace("and", "times"))
+    assert "times" in path.read_text()
+    before, after = vectors(each[method]), vectors(made(world, tmp_path / "out", method, gym, samples="each"))
+    assert np.array_equal(after[SECOND], before[SECOND])
+    assert not np.array_equal(after[FIRST], before[FIRST])
+
+
+def test_tasks_are_added_to_the_samples_that_are_there(each, world, tmp_path):
+    folder = shutil.copytree(each["text"], tmp_path / "more")
+    made(world, folder, samples="each", tasks=["plural"])
+    assert list(vectors(folder)) == ["count", FIRST, SECOND, "plural", "plural_12_100", "plural_12_13"]
+    assert set(meta(folder)["sample_of"].values()) == {"count", "plural"}
+    assert meta(folder)["tasks"] == 2
+
+
+def test_the_first_sample_is_that_of_the_gym(world, tmp_path):
+    gym = write_gym(tmp_path / "gym")
+    for path in list((gym / "count").iterdir()):
+        path.rename(path.with_name(path.name.replace("_13_", "_1_").replace("_100_", "_10_")))
+    path = gym / "count/count_12_10_train.tsv"  # "_10_" is before "_1_t"
+    path.write_text(path.read_text().replace("and", "times"))
+    first = vectors(made(world, tmp_path / "first", gym=gym))["count"]
+    found = vectors(made(world, tmp_path / "each", gym=gym, samples="each"))
+    assert np.array_equal(found["count"], first)
+    assert not np.array_equal(found["count_12_1"], first)
+
+
+def test_samples_of_one_name_cannot_be_told_apart(world, tmp_path, capsys):
+    gym = write_gym(tmp_path / "gym")
+    for path in list((gym / "colour").glob("colour_12_13_*")):
+        path.rename(path.with_name(path.name.replace("colour", "count")))
+    made(world, tmp_path / "out", gym=gym, code=2, samples="each")
+    assert (
+        f"{gym}/count: the sample {SECOND} has the name of another sample or task" in capsys.readouterr().err
+    )
+
+
+# ---- what it has seen
+
+
+SEEN = {
+    "random": (RandomSettings(output_dir="x"), "nothing"),
+    "descriptions": (DescriptionSettings(output_dir="x", descriptions="y"), "nothing"),
+    "text": (TextSettings(output_dir="x"), "unlabelled inputs of one sample"),
+    "text of all": (TextSettings(output_dir="x", samples="all"), "unlabelled inputs of all samples"),
+    "finetuned_text": (FinetunedTextSettings(output_dir="x", samples="13"), "labelled rows of one sample"),
+    "fisher": (FisherSettings(output_dir="x", samples="all"), "labelled rows of all samples"),
+    "fisher of each": (FisherSettings(output_dir="x", samples="each"), "labelled rows of one sample"),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_a_vector_tells_what_it_has_seen(name):
+    settings, seen = SEEN[name]
+    assert settings.seen == seen
+
+
+def test_the_folder_and_the_log_tell_it_and_old_folders_are_not_known(each):
+    assert meta(each["fisher"])["seen"] == "labelled rows of one sample"
+    log = (each["fisher"] / "log.txt").read_text()
+    assert "a vector has seen of its task: labelled rows of one sample" in log
+    assert seen_by({"method": "fisher"}) == seen_by({"seen": 3}) == UNKNOWN
+    assert of_sample("labelled rows of one sample", FIRST) == f"labelled rows of one sample: {FIRST}"
+    assert of_sample("labelled rows of all samples", FIRST) == "labelled rows of all samples"
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """A folder of vectors of 4 tasks, one of which has those of its samples, and the split."""
+    (tmp_path / "raw").mkdir()
+    names = [*TRAIN_TASKS, "plural", "plural_12_100", "plural_12_13"]
+    save_task_vectors(tmp_path / "raw", names, np.random.default_rng(0).normal(size=(6, 5)))
+    sample_of = dict.fromkeys(names[4:], "plural")
+    text = json.dumps({"method": "fisher", "seen": "labelled rows of one sample", "sample_of": sample_of})
+    (tmp_path / "raw/meta.json").write_text(text)
+    (tmp_path / "split.json").write_text(json.dumps({"train": TRAIN_TASKS, "test": ["plural"]}))
+    return tmp_path
+
+
+def reduced(raw, name, **changed):
+    assert reduce.main(typed(dict(taskvecs=raw / "raw", output_dir=raw / name) | changed)) == 0
+    return meta(raw / name)
+
+
+def test_a_reduction_keeps_what_vectors_and_those_it_was_fitted_on_have_seen(raw):
+    said = reduced(raw, "by_split", dim=2, custom_tasks_splits=raw / "split.json")
+    assert (said["seen"], said["fitted_on_seen"]) == ("labelled rows of one sample",) * 2
+    assert (said["tasks"], said["fitted_on"]) == (4, TRAIN_TASKS)
+    assert list(said["sample_of"]) == ["plural_12_100", "plural_12_13"]
+    assert list(vectors(raw / "by_split")) == list(vectors(raw / "raw"))
+    assert reduced(raw, "by_all", dim=2, fit_on=["all"])["fitted_on"] == [*TRAIN_TASKS, "plural"]
+    (raw / "raw/meta.json").write_text(json.dumps({"method": "fisher"}))
+    later = reduced(raw, "later", like=raw / "by_split")
+    assert (later["seen"], later["fitted_on_seen"]) == ("unknown", "labelled rows of one sample")
+
+
+def test_samples_are_not_inspected_beside_their_tasks(raw):
+    nothing = dict.fromkeys(field.name for field in dataclasses.fields(inspect_inputs.Settings))
+    asked = dict(taskvecs=(str(raw / "raw"),), output_dir=raw / "out", neighbours=1, permutations=9, seed=0)
+    found = inspect_inputs.check(inspect_inputs.Settings(**nothing | asked))
+    assert sorted(found.tasks) == sorted([*TRAIN_TASKS, "plural"])
+
+
+# ---- the published recipes
+
+
+def parsed(settings_class, parser, **changed):
+    return parse(settings_class, parser, typed(dict(train_dir="gym", output_dir="out") | changed)).resolved()
+
+
+def test_the_published_recipe_is_of_the_flags_that_are_not_given():
+    fisher = parsed(FisherSettings, fisher_parser(), recipe="published")
+    assert (fisher.total_steps, fisher.learning_rate, fisher.of_training.warmup_steps) == (2500, 3e-5, 150)
+    assert (fisher.bottleneck, fisher.samples, fisher.task_names) == (8, "first", True)
+    assert (fisher.train_batch_size, fisher.average_over) == (8, "weight")
+    text = parsed(TextSettings, text_parser(), recipe="published")
+    assert (text.samples, text.task_names) == ("all", True)
+    given = {"total_steps": 7, "samples": "all", "no-task_names": True}
+    own = parsed(FisherSettings, fisher_parser(), recipe="published", **given)
+    assert (own.total_steps, own.samples, own.task_names) == (7, "all", False)
+    assert (own.bottleneck, own.learning_rate) == (8, 3e-5)
+    without = parsed(FisherSettings, fisher_parser())
+    assert (without.total_steps, without.bottleneck, without.task_names) == (200, 16, False)
+
+
+def test_the_published_recipe_has_no_layers(world, tmp_path, capsys):
+    flags = dict(recipe="published", weights="layers", bottleneck=None, code=2)
+    made(world, tmp_path / "out", "fisher", **flags)
+    assert "--recipe published is one of adapters; leave it or --weights" in capsys.readouterr().err
+
+
+def test_names_of_tasks_are_read_where_that_is_asked_for(each, world, tmp_path):
+    found = vectors(made(world, tmp_path / "named", samples="13", task_names=True))["count"]
+    rows = (world.gym / f"count/{SECOND}_train.tsv").read_text().splitlines()
+    bart = load_bart(world.bart).eval()
+    tokenizer = load_tokenizer(world.bart, bart.config.vocab_size)
+    inputs = {"colour": [f"[count] {row.split(chr(9))[0]}" for row in rows]}
+    expected = text_vectors(encoder_states(bart), tokenizer, inputs, TextFormat(TEXTS["max_input_length"]))
+    np.testing.assert_allclose(found, expected[0], atol=1e-6)
+    assert np.abs(found - vectors(each["text"])[SECOND]).max() > 1e-3
+
+
+def test_a_folder_of_bare_inputs_is_not_continued_with_names(each, world, tmp_path, capsys):
+    folder = shutil.copytree(each["text"], tmp_path / "old")
+    saved = json.loads((folder / "run.json").read_text())
+    del saved["settings"]["task_names"], saved["settings"]["recipe"]  # as an earlier version wrote it
+    (folder / "run.json").write_text(json.dumps(saved))
+    made(world, folder, samples="each")
+    assert same_vectors(folder, each["text"])
+    (folder / "run.json").write_text(json.dumps(saved))
+    made(world, folder, samples="each", task_names=True, code=2)
+    assert "--task_names is given, but in the vectors in" in capsys.readouterr().err
