@@ -3,11 +3,15 @@
     run.json  log.txt  losses.csv  curves.csv  best/  last/  <step>-steps/
 
 A checkpoint is written beside its place and renamed, so that a process killed at any moment leaves the last
-good one. Files named *.partial and *.previous are traces of such a kill; `find_checkpoint` knows them.
+good one. Files named *.partial and *.previous are traces of such a kill; `find_checkpoint` knows them. What is
+renamed is on the disk before, and its new name after, so that a power failure does no more harm than a kill.
 """
 
 import contextlib
+import errno
+import fcntl
 import io
+import logging
 import os
 import platform
 import shlex
@@ -22,13 +26,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 
 STATE_FILE = "training_state.pt"
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
+LOCK_FILE = "lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system that has none
+
+log = logging.getLogger(__name__)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -41,13 +48,47 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
+    replace_file(partial, path)
+
+
+def replace_file(partial: str | Path, path: str | Path) -> None:
+    """Give a finished file the name `path`, in the same folder; both outlast a power failure."""
+    flush(partial)
     os.replace(partial, path)
+    flush(Path(path).parent)
+
+
+def flush(path: str | Path) -> None:
+    """Have the system write a file's content, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a network file system that cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree(folder: str | Path) -> None:
+    """`flush` every file under a folder, and every folder after what is in it."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            flush(Path(place) / name)
+        flush(place)
 
 
 def npz_bytes(**arrays) -> bytes:
     """What `np.savez` would write."""
     file = io.BytesIO()
     np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """What `np.save` would write."""
+    file = io.BytesIO()
+    np.save(file, array)
     return file.getvalue()
 
 
@@ -63,26 +104,75 @@ def replacing_directory(path: str | Path):
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)  # a full disk must not stay full of halves
         raise
-    if path.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        os.rename(path, previous)
-    os.rename(partial, path)
+    flush_tree(partial)
+    while True:
+        if path.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            os.rename(path, previous)
+        try:
+            os.rename(partial, path)
+            break
+        except OSError as error:
+            # A reader found nothing there between the two renames, and put the previous one back.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    flush(path.parent)
     shutil.rmtree(previous, ignore_errors=True)
 
 
+# ---- one command at a time
+
+
 @contextmanager
-def alone_in(folder: str | Path):
-    """Keeps a second command out of an output folder, which is made, while the block runs. InputError if one
-    is there."""
+def alone_in(folder: str | Path, named: str = "--output_dir"):
+    """Keep a second command out of a folder, which is made, while the block runs.
+
+    The system drops the lock when the process dies. The lock's file, and a folder that was made and stayed
+    empty, are removed at the end. named: what the folder is called in errors. Raises InputError if another
+    command is at work there.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    descriptor = _take_lock(folder)
+    if descriptor is None:
+        raise InputError(f"{named} {folder}: another command is at work there; wait for it or end it")
     try:
-        with FileLock(folder / "lock", timeout=0):  # the system drops it when the process dies
-            yield
-    except Timeout:
-        raise InputError(
-            f"--output_dir {folder}: another command is at work there; wait for it or end it"
-        ) from None
+        yield
+    finally:
+        (folder / LOCK_FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty
+            for place in made:
+                place.rmdir()
+        os.close(descriptor)
+
+
+def _take_lock(folder: Path) -> int | None:
+    """The descriptor of the folder's locked file, or None if another process has locked it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # the folder was removed at the end of another command
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(folder / LOCK_FILE)):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                log.info("note: %s: the file system has no locks; start no second command there", folder)
+                return descriptor
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # of a file that the command which had it has removed; there may be a new one
+
+
+# ---- looking for what is there
 
 
 def unwritable(folder: str | Path) -> str | None:

@@ -5,7 +5,6 @@
 add `meta.json`, which says how the vectors were made and is not needed to use them.
 """
 
-import io
 import json
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.run_state import write_bytes, write_text
+from routing_moe.run_state import npy_bytes, write_bytes, write_text
 
 NAMES_FILE, VECTORS_FILE, META_FILE = "id2task.json", "task_vecs.npy", "meta.json"
 
@@ -51,9 +50,7 @@ def save_task_vectors(folder: str | Path, names: list[str], vectors_ND: np.ndarr
     """Write both files into an existing folder, each at once; without vectors only that of the names."""
     folder = Path(folder)
     if vectors_ND is not None:
-        content = io.BytesIO()
-        np.save(content, np.asarray(vectors_ND, dtype=np.float32))
-        write_bytes(folder / VECTORS_FILE, content.getbuffer())
+        write_bytes(folder / VECTORS_FILE, npy_bytes(np.asarray(vectors_ND, dtype=np.float32)))
     numbered = {str(row): name for row, name in enumerate(names)}
     write_text(folder / NAMES_FILE, json.dumps(numbered))
 

@@ -69,12 +69,12 @@ def no_pictures(monkeypatch):
 
 
 def without_seconds(folder):
-    """The files, pictures and lock aside, without how long each set took."""
+    """The files, pictures aside, without how long each set took."""
     files = {}
     for name, content in contents(folder).items():
         if name.startswith("sets/"):
             files[name] = {k: v for k, v in json.loads(content).items() if k != "seconds"}
-        elif not name.endswith((".png", ".pdf", "lock")):
+        elif not name.endswith((".png", ".pdf")):
             files[name] = content
     return files
 
@@ -87,7 +87,7 @@ def test_every_expert_and_the_files_that_come_of_it(place, capsys):
     assert "| layer / expert |" in told.out
     names = {path.name for path in folder.iterdir()}
     expected = {"categories.csv", "categories.png", "categories.pdf", "tasks.csv", "tasks.png", "tasks.pdf"}
-    assert names - {"sets", "lock"} == expected | {"ablation.md", "job.json"}
+    assert names - {"sets"} == expected | {"ablation.md", "job.json"}
     tasks = pd.read_csv(folder / "tasks.csv")
     assert len(tasks) == 9 * 6
     assert tasks["weight"].between(0, 1).all()

@@ -14,7 +14,6 @@ import dataclasses
 import logging
 import sys
 import zlib
-from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from safetensors import SafetensorError
 
 from dataloader.errors import InputError, in_brief
 from routing_moe.analysis.ablation import Bench, NothingToSwitchOff
-from routing_moe.analysis.ablation_job import AblationJob, on_main
+from routing_moe.analysis.ablation_job import AblationJob
 from routing_moe.analysis.ablation_plan import (
     AblationInputs,
     AblationSettings,
@@ -36,8 +35,8 @@ from routing_moe.analysis.ablation_results import write_results
 from routing_moe.cli.ablate_arguments import parse_ablation
 from routing_moe.cli.console import tell
 from routing_moe.evaluation import decoding_of
+from routing_moe.main_process import on_main, run_alone_in
 from routing_moe.prediction import give_vectors, task_files
-from routing_moe.run_state import alone_in
 from routing_moe.saved_mixtures import find_mixture
 from routing_moe.starting import load_start
 from routing_moe.tracking import start_logging
@@ -59,8 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         bench = load_bench(settings, inputs, accelerator)
         job = AblationJob(bench, settings.output_dir, described(settings, bench))
         plan = make_plan(settings, inputs, job)
-        with ExitStack() as held:
-            on_main(accelerator, lambda: held.enter_context(alone_in(settings.output_dir)))
+        with run_alone_in(accelerator, settings.output_dir):
             folder = settings.output_dir
             run(settings, inputs, job, plan)
     except NothingToSwitchOff as error:

@@ -21,10 +21,11 @@ from safetensors import SafetensorError
 
 from dataloader.encoding import encode
 from dataloader.errors import InputError, in_brief
-from routing_moe.checks import Inputs, check_inputs
+from routing_moe.checks import Inputs, check_inputs, run_folder_faults
 from routing_moe.cli.arguments import build_parser, parse_settings
 from routing_moe.cli.console import flags_given, tell
 from routing_moe.idle_flags import notes
+from routing_moe.main_process import run_alone_in
 from routing_moe.prediction import run_prediction, task_files
 from routing_moe.run_state import describe_run, find_checkpoint, write_text
 from routing_moe.settings import Settings
@@ -48,20 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     for note in notes(settings, given):
         log.info("note: %s", note)
     try:
-        if settings.do_train:
-            command = None if argv is None else ["python", "-m", "routing_moe.cli.train", *argv]
-            run_training(settings, inputs, accelerator, command)
-            # The best checkpoint predicts, and nothing of the start matters any more.
-            settings = dataclasses.replace(
-                settings,
-                do_train=False,
-                initialize_from_vanilla=False,
-                checkpoint=None,
-                checkpoint_name="best",
-                taskvecs=None,
-            )
-        if settings.do_predict:
-            run_prediction(settings, inputs, accelerator)
+        with run_alone_in(accelerator, settings.output_dir, lambda: run_folder_faults(settings)):
+            train_and_predict(settings, inputs, accelerator, argv)
     except InputError as error:
         return tell(error)
     except TrainingDiverged as error:
@@ -76,6 +65,23 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         accelerator.end_training()
     return 0
+
+
+def train_and_predict(settings: Settings, inputs: Inputs, accelerator: Accelerator, argv) -> None:
+    if settings.do_train:
+        command = None if argv is None else ["python", "-m", "routing_moe.cli.train", *argv]
+        run_training(settings, inputs, accelerator, command)
+        # The best checkpoint predicts, and nothing of the start matters any more.
+        settings = dataclasses.replace(
+            settings,
+            do_train=False,
+            initialize_from_vanilla=False,
+            checkpoint=None,
+            checkpoint_name="best",
+            taskvecs=None,
+        )
+    if settings.do_predict:
+        run_prediction(settings, inputs, accelerator)
 
 
 def what_is_kept(settings: Settings) -> str:
