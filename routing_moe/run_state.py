@@ -3,8 +3,8 @@
     run.json  log.txt  losses.csv  curves.csv  best/  last/  <step>-steps/
 
 A checkpoint is written beside its place and renamed, so that a process killed at any moment leaves the last
-good one. Files named *.partial and *.previous are traces of such a kill; `find_checkpoint` knows them. What is
-renamed is on the disk before, and its new name after, so that a power failure does no more harm than a kill.
+good one. Files named *.partial and *.previous are traces of such a kill; `find_checkpoint` knows them. The
+content is on the disk before a rename, the new name after it: a power failure does no more harm than a kill.
 """
 
 import contextlib

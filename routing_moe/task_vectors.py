@@ -12,6 +12,7 @@ import numpy as np
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
+from routing_moe.arrays import load_array
 from routing_moe.run_state import npy_bytes, write_bytes, write_text
 
 NAMES_FILE, VECTORS_FILE, META_FILE = "id2task.json", "task_vecs.npy", "meta.json"
@@ -25,12 +26,7 @@ def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
     if missing:
         raise InputError(f"{folder} is no task-vector folder: it lacks {' and '.join(missing)}")
     names = _read_names(names_path)
-    try:
-        vectors_ND = np.load(vectors_path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{vectors_path}: not a NumPy array file ({error})") from None
-    if not isinstance(vectors_ND, np.ndarray):
-        raise InputError(f"{vectors_path}: holds several arrays; it must be one, as np.save writes it")
+    vectors_ND = load_array(vectors_path)
     if vectors_ND.ndim != 2 or not np.issubdtype(vectors_ND.dtype, np.floating):
         raise InputError(
             f"{vectors_path}: holds {vectors_ND.dtype} of shape {vectors_ND.shape}; "

@@ -1,4 +1,4 @@
-"""What is written outlasts a power failure: on the disk before it is renamed, and its name on the disk after."""
+"""Files survive a power failure: their content is on the disk before the rename, their name after it."""
 
 import os
 from pathlib import Path

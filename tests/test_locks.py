@@ -99,9 +99,13 @@ def test_nothing_is_left_of_a_lock(tmp_path):
 
 
 def test_a_folder_is_let_go_after_an_error_and_kept_if_something_was_written(tmp_path):
-    with pytest.raises(KeyboardInterrupt), alone_in(tmp_path / "a"):
-        (tmp_path / "a/file").touch()
-        raise KeyboardInterrupt
+    def interrupted():
+        with alone_in(tmp_path / "a"):
+            (tmp_path / "a/file").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert contents(tmp_path).keys() == {"a/file"}
     with alone_in(tmp_path / "a"):
         pass

@@ -10,6 +10,7 @@ import pandas as pd
 from dataloader.errors import InputError, in_brief
 from routing_moe.analysis.dynamics import ALL, dynamics_table
 from routing_moe.analysis.route_data import evaluated_steps, load_history
+from routing_moe.tables import read_table
 from routing_moe.tracking import CURVES_FILE
 
 MOST_POINTS = 250  # of a curve
@@ -47,9 +48,10 @@ def curves_data(run: Path, kind: str = "soft") -> list[dict]:
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file() or not path.stat().st_size:
         return pd.DataFrame()
+    table = read_table(path)
     try:
-        return pd.read_csv(path).astype(float)
-    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+        return table.astype(float)
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot be read ({in_brief(error)})") from None
 
 

@@ -9,7 +9,6 @@ tests/page_data.py has the shape of the data. Numbers are rounded, what is not k
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from dataloader.errors import InputError, in_brief
 from dataloader.gym import PARTS, evenly_spread
-from dataloader.jsonfile import load_json_object
+from dataloader.jsonfile import load_json_object, parse_json
 from dataloader.metrics import evaluate
 from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
@@ -250,7 +249,7 @@ def _some_predictions(path: Path, count: int) -> list[dict]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         for line in evenly_spread([line for line in lines if line], count):
-            row = json.loads(line)
+            row = parse_json(line)
             prediction, answers = str(row["prediction"]), list(map(str, row["answers"]))
             shown.append(
                 {

@@ -12,7 +12,6 @@ import dataclasses
 import json
 import logging
 import time
-import zipfile
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
+from routing_moe.arrays import load_arrays
 from routing_moe.run_state import describe_run, npz_bytes, unwritable, write_bytes, write_text
 from routing_moe.settings import differences
 from routing_moe.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors
@@ -219,10 +219,10 @@ class VectorJob:
 def read_finished(path: Path) -> Finished:
     """Raises InputError for a damaged file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            vector_D = file["vector_D"]
-            if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):
-                raise ValueError("no vector")
-            return Finished(vector_D, str(file["data"]), float(file["seconds"]))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        found = load_arrays(path, ("vector_D", "data", "seconds"))
+        vector_D = found["vector_D"]
+        if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):
+            raise ValueError("no vector")
+        return Finished(vector_D, str(found["data"]), float(found["seconds"]))
+    except (ValueError, TypeError):  # an InputError is a ValueError
         raise InputError(f"{path}: is damaged; delete it to compute that vector again") from None

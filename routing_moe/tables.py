@@ -1,0 +1,17 @@
+"""Reading CSV files of results, with errors that name the file."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from dataloader.errors import InputError, in_brief
+
+
+def read_table(path: str | Path, **how) -> pd.DataFrame:
+    """`pandas.read_csv(path, **how)`. Raises InputError for a file that is missing or broken."""
+    try:
+        return pd.read_csv(path, **how)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # pandas has many ways to fail; all are the same to the user
+        raise InputError(f"{path}: cannot be read ({in_brief(error)})") from None
