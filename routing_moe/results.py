@@ -19,7 +19,7 @@ from dataloader.gym import Gym
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.evaluation import TaskFile
 from routing_moe.run_state import write_text
-from routing_moe.tables import read_table
+from routing_moe.tables import check_numbers, read_table
 
 SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
 CONSTANT = "constant answer"  # the baseline's name among the variants of a comparison
@@ -102,7 +102,8 @@ def read_scores(path: Path) -> pd.DataFrame:
     lacking = [name for name in SCORE_COLUMNS if name not in scores]
     if lacking:
         raise InputError(f"{path}: was not written by --do_predict (no column {', '.join(lacking)})")
-    if scores.empty or scores["performance"].isna().any():
+    check_numbers(scores, ("performance", "n", "constant"), path)
+    if scores.empty or not np.isfinite(scores[["performance", "n"]]).all(axis=None):
         raise InputError(f"{path}: holds " + ("no scores" if scores.empty else "a task without a score"))
     return scores
 

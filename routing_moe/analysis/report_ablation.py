@@ -58,7 +58,7 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
         data = _singles(tables[TASKS], routes, number)
         features = _features(tables[FEATURES], routes)
         sets = _sets(tables[SETS], number)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{folder}: its tables are not those of this run ({in_brief(error)}); "
             "write them again by python -m routing_moe.cli.ablate"

@@ -9,6 +9,7 @@ tests/page_data.py has the shape of the data. Numbers are rounded, what is not k
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,8 +146,8 @@ def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: Repor
         "step": routes.step,
         "command": described.get("command"),
         "git": described.get("git"),
-        "versions": described.get("versions") or {},
-        "settings": run.settings,
+        "versions": _without_infinity(described.get("versions") or {}),
+        "settings": _without_infinity(run.settings),
         "curves": curves_data(run.place, routes.kind),
         "layers": list(routes.layers),
         "experts": routes.experts,
@@ -158,6 +159,11 @@ def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: Repor
         "ablation": ablation_data(run.place, routes, number),
         "predictions": _predictions(run.place, scores, number, options.samples),
     }
+
+
+def _without_infinity(values: dict) -> dict:
+    """The same values, as text where the page's JSON has no word for them (--max_grad_norm inf)."""
+    return json.loads(json.dumps(values), parse_constant=str)
 
 
 def _described(place: Path) -> dict:

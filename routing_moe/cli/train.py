@@ -103,12 +103,12 @@ def run_training(settings: Settings, inputs: Inputs, accelerator: Accelerator, c
     if checkpoint := checkpoint_to_resume(settings):
         training.load_state(checkpoint)
     accelerator.wait_for_everyone()
+    start_trackers(settings, accelerator, first_step=training.state["step"])
     log_to_file(settings.output_dir, "log.txt", accelerator.is_main_process)
     note_skipped(inputs)
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict(), command), indent=1)
         write_text(Path(settings.output_dir) / "run.json", description)
-    start_trackers(settings, accelerator, first_step=training.state["step"])
     training.run()
 
 
