@@ -57,7 +57,7 @@ def too_small(flags, least: Mapping[str, float]) -> list[str]:
 def in_short(names: list[str], most: int = FEW) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(_cut, names[:most])) + more
 
 
 def in_brief(error: BaseException) -> str:
@@ -65,7 +65,10 @@ def in_brief(error: BaseException) -> str:
     if isinstance(error, pickle.UnpicklingError):  # torch's message advises to unpickle the file all the same
         return "it is not a file of tensors alone"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(lines[:2]) or type(error).__name__
+    return _cut(" ".join(lines[:2]) or type(error).__name__)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_BRIEF else text[:LONGEST_BRIEF] + "..."
 
 

@@ -1,4 +1,4 @@
-"""Reading a JSON object from a file, with errors that name the file and the place in it."""
+"""Reading JSON, with errors that name the file and the place in it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,33 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 
+MOST_DIGITS = 18  # of a whole number; more may not fit into 64 bits
+
+
+class NotJson(ValueError):
+    """A text is not JSON, or not JSON that can be read; line and column are None where they are not known."""
+
+    def __init__(self, reason: str, line: int | None = None, column: int | None = None):
+        super().__init__(reason)
+        self.reason, self.line, self.column = reason, line, column
+
+
+def parse_json(text: str):
+    """The value of a JSON text. Raises NotJson, also for numbers that are too long and too many brackets."""
+    try:
+        return json.loads(text, parse_int=_whole_number)
+    except json.JSONDecodeError as error:
+        raise NotJson(error.msg, error.lineno, error.colno) from None
+    except RecursionError:
+        raise NotJson("its brackets are nested too deeply") from None
+
+
+def _whole_number(text: str) -> int:
+    digits = len(text.lstrip("-"))
+    if digits > MOST_DIGITS:
+        raise NotJson(f"it holds a whole number of {digits} digits")
+    return int(text)
+
 
 def load_json_object(path: str | os.PathLike, what: str) -> dict:
     """Returns the JSON object in `path`; `what` names the kind of file in errors ("a split file").
@@ -16,16 +43,18 @@ def load_json_object(path: str | os.PathLike, what: str) -> dict:
     """
     path = Path(path)
     try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
+        value = parse_json(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file (expected {what})") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder, expected {what}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text (byte {error.start}), expected {what}") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{path}: is not valid JSON: {error.msg} ({where}), expected {what}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected {what}") from None
+    except NotJson as error:
+        where = f" (line {error.line}, column {error.column})" if error.line else ""
+        raise InputError(f"{path}: is not valid JSON: {error.reason}{where}, expected {what}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds {kind_of(value)}, expected {what}, a JSON object")
     return value

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataloader.errors import InputError
-from dataloader.jsonfile import kind_of
+from dataloader.jsonfile import NotJson, kind_of, parse_json
 
 FAULTS_SHOWN = 5
 FILES_SHOWN = 3
@@ -141,11 +141,10 @@ def _parse_fields(text: str) -> Row | str:
 
 def _parse_json(text: str) -> RowWithOptions | str:
     try:
-        line = json.loads(text)
-    except json.JSONDecodeError as error:
-        return f"not valid JSON: {error.msg} (column {error.colno})"
-    except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
-        return "not JSON that can be read"
+        line = parse_json(text)
+    except NotJson as error:
+        where = f" (column {error.column})" if error.column else ""
+        return f"not valid JSON: {error.reason}{where}"
     if not isinstance(line, dict):
         return f"holds {kind_of(line)}, expected a JSON object with input and outputs"
     source, outputs, options = line.get("input"), line.get("outputs"), line.get("options")

@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from dataloader.baselines import constant_baseline
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.evaluation import TaskFile
 from routing_moe.run_state import write_text
 from routing_moe.statistics import FEWEST_TASKS, TASKS_ALONE, holm, mean_interval
+from routing_moe.tables import check_numbers, read_table
 
 SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
 CONSTANT = "constant answer"  # the baseline's name among the variants of a comparison
@@ -96,14 +97,12 @@ def _constant_score(file: TaskFile, gyms: tuple[Gym, ...]) -> float | None:
 
 def read_scores(path: Path) -> pd.DataFrame:
     """The scores that `--do_predict` wrote: task_prefix, sample, metric, performance, n, constant."""
-    try:
-        scores = pd.read_csv(path, index_col=0, dtype={"task_prefix": str, "sample": str, "metric": str})
-    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
-        raise InputError(f"{path}: cannot be read ({in_brief(error)})") from None
+    scores = read_table(path, index_col=0, dtype={"task_prefix": str, "sample": str, "metric": str})
     lacking = [name for name in SCORE_COLUMNS if name not in scores]
     if lacking:
         raise InputError(f"{path}: was not written by --do_predict (no column {', '.join(lacking)})")
-    if scores.empty or scores["performance"].isna().any():
+    check_numbers(scores, ("performance", "n", "constant"), path)
+    if scores.empty or not np.isfinite(scores[["performance", "n"]]).all(axis=None):
         raise InputError(f"{path}: holds " + ("no scores" if scores.empty else "a task without a score"))
     return scores
 

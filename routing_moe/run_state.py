@@ -3,10 +3,12 @@
     run.json  cost.json  log.txt  losses.csv  curves.csv  best/  last/  <step>-steps/
 
 A checkpoint is written beside its place and renamed, so that a process killed at any moment leaves the last
-good one. Files named *.partial and *.previous are traces of such a kill; `find_checkpoint` knows them.
+good one. Files named *.partial and *.previous are traces of such a kill; `find_checkpoint` knows them. The
+content is on the disk before a rename, the new name after it: a power failure does no more harm than a kill.
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -31,6 +33,7 @@ from dataloader.jsonfile import load_json_object
 STATE_FILE = "training_state.pt"
 PROGRESS_FILE = "checkpoint.json"  # where in its run a checkpoint was saved: step, temperature, dev score
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
+LOCK_FILE = "lock"
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -43,13 +46,47 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
+    replace_file(partial, path)
+
+
+def replace_file(partial: str | Path, path: str | Path) -> None:
+    """Give a finished file the name `path`, in the same folder; both outlast a power failure."""
+    flush(partial)
     os.replace(partial, path)
+    flush(Path(path).parent)
+
+
+def flush(path: str | Path) -> None:
+    """Have the system write a file's content, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a network file system that cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree(folder: str | Path) -> None:
+    """`flush` every file under a folder, and every folder after what is in it."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            flush(Path(place) / name)
+        flush(place)
 
 
 def npz_bytes(**arrays) -> bytes:
     """What `np.savez` would write."""
     file = io.BytesIO()
     np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """What `np.save` would write."""
+    file = io.BytesIO()
+    np.save(file, array)
     return file.getvalue()
 
 
@@ -65,26 +102,48 @@ def replacing_directory(path: str | Path):
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)  # a full disk must not stay full of halves
         raise
-    if path.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        os.rename(path, previous)
-    os.rename(partial, path)
+    flush_tree(partial)
+    while True:
+        if path.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            os.rename(path, previous)
+        try:
+            os.rename(partial, path)
+            break
+        except OSError as error:
+            # A reader found nothing there between the two renames, and put the previous one back.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    flush(path.parent)
     shutil.rmtree(previous, ignore_errors=True)
 
 
+# ---- one command at a time
+
+
 @contextmanager
-def alone_in(folder: str | Path):
-    """Keeps a second command out of an output folder, which is made, while the block runs. InputError if one
-    is there."""
+def alone_in(folder: str | Path, named: str = "--output_dir"):
+    """Keep a second command out of a folder, which is made, while the block runs.
+
+    The system drops the lock when the process dies; its file stays. named: what the folder is called in
+    errors. Raises InputError if another command is at work there.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:
-        with FileLock(folder / "lock", timeout=0):  # the system drops it when the process dies
-            yield
+        lock.acquire()
     except Timeout:
         raise InputError(
-            f"--output_dir {folder}: another command is at work there; wait for it or end it"
+            f"{named} {folder}: another command is at work there; wait for it or end it"
         ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# ---- looking for what is there
 
 
 def unwritable(folder: str | Path) -> str | None:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import InputError, did_you_mean, in_brief, in_short
+from dataloader.errors import InputError, did_you_mean, in_short
 from routing_moe.results import markdown_table, mean_and_std
 from routing_moe.run_state import load_run_settings
 from routing_moe.summary_costs import sample_costs, with_costs
+from routing_moe.tables import read_table
 
 RESULT_FILES = ("results.csv", "result.csv")  # the first that is there counts
 FOLDER_PREFIX = "singletask-"
@@ -236,12 +237,7 @@ def _task_summary(rows: pd.DataFrame, metric: str) -> tuple[float, float, float]
 
 def _read_table(path: Path, columns: tuple[str, ...], what: str) -> pd.DataFrame:
     """The file's cells as text (a task may be called "nan"); `what`: the kind of file, for errors."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
-        raise InputError(f"{path}: cannot be read ({in_brief(error)})") from None
+    table = read_table(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
     lacking = [name for name in columns if name not in table]
     if lacking:
         there = in_short([str(name) for name in table if not str(name).startswith("Unnamed")], MOST_NAMES)

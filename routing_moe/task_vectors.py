@@ -8,7 +8,6 @@ add `meta.json`, which says how the vectors were made and is not needed to use t
     sample_of  {row: task} of the rows that are of one sample, and named after it: {"boolq_32_100": "boolq"}
 """
 
-import io
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -17,7 +16,8 @@ import numpy as np
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.run_state import write_bytes, write_text
+from routing_moe.arrays import load_array
+from routing_moe.run_state import npy_bytes, write_bytes, write_text
 
 NAMES_FILE, VECTORS_FILE, META_FILE = "id2task.json", "task_vecs.npy", "meta.json"
 
@@ -50,12 +50,7 @@ def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
     if missing:
         raise InputError(f"{folder} is no task-vector folder: it lacks {' and '.join(missing)}")
     names = _read_names(names_path)
-    try:
-        vectors_ND = np.load(vectors_path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{vectors_path}: not a NumPy array file ({error})") from None
-    if not isinstance(vectors_ND, np.ndarray):
-        raise InputError(f"{vectors_path}: holds several arrays; it must be one, as np.save writes it")
+    vectors_ND = load_array(vectors_path)
     if vectors_ND.ndim != 2 or not np.issubdtype(vectors_ND.dtype, np.floating):
         raise InputError(
             f"{vectors_path}: holds {vectors_ND.dtype} of shape {vectors_ND.shape}; "
@@ -97,9 +92,7 @@ def save_task_vectors(folder: str | Path, names: list[str], vectors_ND: np.ndarr
     """Write both files into an existing folder, each at once; without vectors only that of the names."""
     folder = Path(folder)
     if vectors_ND is not None:
-        content = io.BytesIO()
-        np.save(content, np.asarray(vectors_ND, dtype=np.float32))
-        write_bytes(folder / VECTORS_FILE, content.getbuffer())
+        write_bytes(folder / VECTORS_FILE, npy_bytes(np.asarray(vectors_ND, dtype=np.float32)))
     numbered = {str(row): name for row, name in enumerate(names)}
     write_text(folder / NAMES_FILE, json.dumps(numbered))
 

@@ -12,6 +12,7 @@ from accelerate.tracking import GeneralTracker, filter_trackers, on_main_process
 from tqdm import tqdm
 from transformers.utils import logging as library_logging
 
+from dataloader.errors import InputError, in_brief
 from routing_moe.run_state import write_text
 from routing_moe.settings import Settings
 
@@ -39,11 +40,20 @@ class CsvTracker(GeneralTracker):
         """Settings are in run.json already; this is where a run begins, so old rows go."""
         kept: list[str] = []
         if self.first_step and self.path.is_file():
+            kept = self._rows_before()
+        write_text(self.path, "".join(kept))
+
+    def _rows_before(self) -> list[str]:
+        """The header and the rows up to the first step, as they are."""
+        try:
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             # A line without its end was being written when the process died.
             lines = [line for line in lines if line.endswith("\n")]
-            kept = lines[:1] + [row for row in lines[1:] if int(row.split(",")[0]) <= self.first_step]
-        write_text(self.path, "".join(kept))
+            return lines[:1] + [row for row in lines[1:] if int(row.split(",")[0]) <= self.first_step]
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.path}: cannot be continued ({in_brief(error)}); delete it to resume without its rows"
+            ) from None
 
     @on_main_process
     def log(self, values: dict, step: int | None = None, **kwargs) -> None:

@@ -6,7 +6,6 @@ import signal
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
@@ -26,13 +25,16 @@ from routing_moe.evaluation import (
 )
 from routing_moe.run_cost import described_cost, write_cost
 from routing_moe.run_state import (
+    flush,
     load_training_state,
+    npy_bytes,
     save_checkpoint,
+    write_bytes,
     write_text,
 )
 from routing_moe.settings import Settings
 from routing_moe.stepping import Stepper, padding_report, schedule_report
-from routing_moe.tracking import peak_memory_gb
+from routing_moe.tracking import CURVES_FILE, peak_memory_gb
 
 LOG_EVERY = 10  # steps between rows of the curves
 
@@ -196,7 +198,7 @@ class Training:
             temperatures = {"route": None}
         for name, tau in temperatures.items():
             routes_NLE = self.model.expected_routes(tasks, tau).float().cpu().numpy()
-            np.save(folder / f"{name}.npy", routes_NLE)
+            write_bytes(folder / f"{name}.npy", npy_bytes(routes_NLE))
             plot_routes(
                 routes_NLE,
                 tasks,
@@ -213,6 +215,7 @@ class Training:
             state = self.state | {"optimizer": self.stepper.optimizer.state_dict()}
             if self.accelerator.scaler is not None:
                 state["scaler"] = self.accelerator.scaler.state_dict()
+            flush(self.folder / CURVES_FILE)  # a resumed run writes only the rows after this step again
             save_checkpoint(self.model, self.tokenizer, self.folder / "last", state, self._progress())
         self.accelerator.wait_for_everyone()
 

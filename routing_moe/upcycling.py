@@ -1,6 +1,8 @@
 """Plain BART to experts and back: upcycling, assembling the BART of a route, the published checkpoints."""
 
+import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, BartConfig, BartForConditionalGeneration
 from transformers import initialization as init
 
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError, in_brief, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.configuration import RoutingBartConfig
 from routing_moe.routed_layer import RoutedLayer
@@ -32,13 +34,13 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
 
     A single expert is an exact copy: the noise is there to tell experts apart.
 
-    bart: a name or path for `BartForConditionalGeneration.from_pretrained`, or such a model (left as it
-    is). config_fields: fields of `RoutingBartConfig`. The noise is drawn from torch's global generator in
-    the published order (encoder layers, experts, parameters; then decoder). Note that at 1e-8 it is below
-    float32 resolution for weights near 1, such as layer norms: those start equal.
+    bart: a name or path for `load_bart`, or a `BartForConditionalGeneration` (left as it is). config_fields:
+    fields of `RoutingBartConfig`. The noise is drawn from torch's global generator in the published order
+    (encoder layers, experts, parameters; then decoder). Note that at 1e-8 it is below float32 resolution for
+    weights near 1, such as layer norms: those start equal.
     """
     if not isinstance(bart, nn.Module):
-        bart = BartForConditionalGeneration.from_pretrained(bart, dtype=torch.float32)
+        bart = load_bart(bart)
     config = RoutingBartConfig(**{**bart_fields(bart.config), "num_experts": num_experts, **config_fields})
     model = cls(config)
     model.generation_config = bart.generation_config
@@ -100,7 +102,32 @@ def load_bart(source: str | Path) -> BartForConditionalGeneration:
     # What the files lack, the library fills with random numbers.
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{source}: not a plain BART; it lacks {len(missing)} weights, such as {missing[0]}")
+    check_finite(own_tensors(bart), source)
     return bart
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Raises InputError, naming the file and the tensors, if there are values that are not finite.
+
+    source: the file that the tensors were read from, or a folder or hub name; if the folder has one file of
+    weights, that is named.
+    """
+    floats = {name: t.detach() for name, t in tensors.items() if t.is_floating_point() and t.numel()}
+    # Both extremes of a tensor with a NaN are NaN. isfinite() takes 16 times as long on a CPU, and memory.
+    broken = {n: t for n, t in floats.items() if not all(math.isfinite(end) for end in t.aminmax())}
+    if not broken:
+        return
+    files = sorted(Path(source).glob("*.safetensors")) or sorted(Path(source).glob("*.bin"))
+    named = [f"{name} ({(~t.isfinite()).sum()} of {t.numel()} values)" for name, t in broken.items()]
+    raise InputError(
+        f"{files[0] if len(files) == 1 else source}: has weights that are not finite: {in_short(named)}; the "
+        "model has diverged, or the file is damaged: name another checkpoint"
+    )
+
+
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name; of tied ones the first name."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
 def is_hub_name(model: str) -> bool:
@@ -142,10 +169,11 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise TypeError("it holds no dictionary of tensors")
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-        # Saved without the language-model head, as the hub's BARTs are, names lack "model.".
-        return {re.sub(r"^(?=(shared|encoder|decoder)\.)", "model.", name): t for name, t in state.items()}
     except Exception as error:  # each format has its own ways to be broken; all are the same to the user
         raise InputError(f"{path}: not a checkpoint of a plain BART ({in_brief(error)})") from None
+    check_finite(state, path)
+    # Saved without the language-model head, as the hub's BARTs are, names lack "model.".
+    return {re.sub(r"^(?=(shared|encoder|decoder)\.)", "model.", name): t for name, t in state.items()}
 
 
 # ---- experts -> plain BART
@@ -243,6 +271,7 @@ def load_routing_bart(cls, checkpoint: str | Path):
     # What the files lack, the library fills with random numbers.
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{checkpoint}: its files lack {len(missing)} weights, such as {missing[0]}")
+    check_finite(own_tensors(model), checkpoint)
     # Tensors of a safetensors file lie wherever it has them, and matrix products may round otherwise where
     # memory is not aligned: a resumed run would not go on bit for bit.
     for tensor in (*model.parameters(), *model.buffers()):
@@ -299,6 +328,7 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
         raise
     except Exception as error:  # a broken file has many ways to fail; all are the same to the user
         raise InputError(f"{weights_path}: not the weights of a run ({in_brief(error)})") from None
+    check_finite(state, weights_path)
     if model.config.has_router:
         renamed["task_vectors.weight"] = torch.from_numpy(vectors_ND)
     try:

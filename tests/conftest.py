@@ -21,6 +21,14 @@ def _seeded():
     np.random.seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _without_waiting_for_the_disk():
+    """Runs of milliseconds write hundreds of small files; test_durability.py watches what is written out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """Folder of numbers computed by the published code; tests that need it skip where it is absent."""

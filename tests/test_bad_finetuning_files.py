@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 from finetuning_mistakes import MIX, complaint
 from mistakes import Place, assert_told, refused
 from tiny_grids import finetune
 from tiny_runs import contents, run, weights
 
+from routing_moe.run_state import alone_in
 from routing_moe.task_vectors import save_task_vectors
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
@@ -166,7 +166,7 @@ def test_a_cluster_that_is_not_there(fresh, capsys, monkeypatch):
     )
     assert "Traceback" not in told
     assert "configurations/" not in str(contents(fresh.out).keys())
-    with FileLock(fresh.out / "lock", timeout=0):
+    with alone_in(fresh.out):
         pass  # the folder is let go
 
 

@@ -1,7 +1,6 @@
 """What a user is told about a merge that cannot be: of routes, of a BART, of the place for them."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 
@@ -31,12 +30,6 @@ def half(name):
 def without_a_weight(place):
     state = weights(place.out / "best")
     state.pop("router.units.0.hidden.bias")
-    save_file(state, place.out / "best/model.safetensors", {"format": "pt"})
-
-
-def not_finite(place):
-    state = weights(place.out / "best")
-    state["router.units.0.hidden.bias"][0] = math.nan
     save_file(state, place.out / "best/model.safetensors", {"format": "pt"})
 
 
@@ -133,11 +126,6 @@ MISTAKES = {
         without_a_weight,
         {},
         "--routes_from <out>/best: its files lack 1 weights, such as router.units.0.hidden.bias",
-    ),
-    "a router of a run that diverged": (
-        not_finite,
-        {},
-        "--routes_from <out>/best: its router has values that are not finite",
     ),
     "a published run without the checkpoint": (
         published(),

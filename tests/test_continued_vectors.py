@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_vectors
-from filelock import FileLock
 from mistakes import assert_told
 from tiny_runs import contents, write_bart
 from tiny_vectors import METHODS
 from vector_mistakes import told_of
+
+from routing_moe.run_state import alone_in
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_what_does_not_change_a_vector_may_change(begun, capsys):
 
 def test_two_commands_do_not_work_in_one_folder(begun, capsys):
     before = contents(begun.folder / "text")
-    with FileLock(begun.folder / "text/lock"):
+    with alone_in(begun.folder / "text"):
         assert tiny_vectors.run("text", begun.gym, begun.bart, begun.folder / "text") == 2
     assert "another command is at work there; wait for it or end it" in capsys.readouterr().err
     assert contents(begun.folder / "text") == before

@@ -269,7 +269,10 @@ def test_mistakes_are_told(place, capsys, command, words, fragments):
             lambda run: (run / "losses.csv").write_text(",steps,dev_performance\n0,20,high\n"),
             ["losses.csv", "cannot be read as dev scores"],
         ),
-        (lambda run: (run / "curves.csv").write_text("step,grad_norm\n1,big\n"), ["curves.csv", "cannot be"]),
+        (
+            lambda run: (run / "curves.csv").write_text("step,grad_norm\n1,big\n"),
+            ["curves.csv", "column grad_norm holds"],
+        ),
         (
             lambda run: (run / "best/config.json").write_text(
                 '{"encoder_layers": 1, "decoder_layers": 2, "encoder_vanilla_layers": 7}'

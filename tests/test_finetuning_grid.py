@@ -15,7 +15,6 @@ import psutil
 import pytest
 import tiny_grids
 import torch
-from filelock import FileLock
 from tiny_grids import LEARNING_RATES, QUICK, SAMPLES, TASK, finetune, log_of, outcomes, predictions, results
 from tiny_runs import assert_equal, weights, write_bart
 
@@ -346,7 +345,7 @@ def test_a_second_command_in_the_same_folder_is_refused(quick_grid, capsys):
     out = quick_grid[2]
 
     def hold(held, over):
-        with FileLock(out / "lock"):
+        with alone_in(out):
             held.set()
             over.wait(60)
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe.cli.train import main
+from routing_moe.run_state import LOCK_FILE
 from task.skill_gym import TINY_BART
 
 os.environ["ACCELERATE_USE_CPU"] = "true"  # the same bits, also where there is a GPU
@@ -117,8 +118,9 @@ def run(gym: Path, bart: Path, output_dir: Path, **changed) -> int:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file under a folder, by its path from there."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """Every file under a folder, by its path from there, but for the files of locks."""
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != LOCK_FILE]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 class World:

@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dataloader.encoding import TextFormat, encode, encode_options
-from dataloader.errors import InputError, in_short
+from dataloader.errors import InputError
 from routing_moe.evaluation import Decoding, TaskFile, answers_along, score
 from routing_moe.selection import noise_free_routes
 
@@ -67,8 +67,7 @@ def routes_without(model, tasks: Sequence[str], off_LE: np.ndarray | None) -> Te
 class Bench:
     """A model with the task files it is scored on, which go through it together, in batches across tasks.
 
-    Raises NothingToSwitchOff for a model without an expert that could be switched off for a task, InputError
-    for one whose weights are not finite.
+    Raises NothingToSwitchOff for a model without an expert that could be switched off for a task.
     """
 
     def __init__(
@@ -84,9 +83,6 @@ class Bench:
         if config.num_experts == 1 or config.route_source == "random":
             what = "one expert a layer" if config.num_experts == 1 else "routes drawn for each example"
             raise NothingToSwitchOff(f"a model with {what} has no expert to switch off for a task")
-        broken = [name for name, tensor in model.named_parameters() if not tensor.isfinite().all()]
-        if broken:
-            raise InputError(f"the model has weights that are not finite: {in_short(broken)}")
         self.model, self.tokenizer, self.files = model.eval(), tokenizer, list(files)
         self.decoding, self.accelerator = decoding, accelerator
         self.tasks = list(dict.fromkeys(file.task for file in files))

@@ -14,19 +14,18 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.ablation import Bench, Expert, mask_of
 from routing_moe.analysis.route_data import layer_names
+from routing_moe.main_process import on_main
 from routing_moe.run_state import write_text
 
 ExpertSet = tuple[Expert, ...]  # sorted
@@ -157,20 +156,6 @@ class AblationJob:
         found = Scores(scores, time.perf_counter() - began, self.bench.examples_of(tasks))
         write_text(self.path(experts), json.dumps(vars(found)))
         return found
-
-
-def on_main(accelerator: Accelerator, act: Callable[[], object]):
-    """What `act` gives in the main process, in all of them; its InputError too, so that none waits."""
-    result, faults = None, None
-    try:
-        if accelerator.is_main_process:
-            result = act()
-    except InputError as error:
-        faults = error.faults
-    result, faults = broadcast_object_list([result, faults])
-    if faults:
-        raise InputError(faults)
-    return result
 
 
 def places_of(name: str) -> list[tuple[str, int]]:

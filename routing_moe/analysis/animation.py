@@ -26,6 +26,7 @@ from dataloader.ontology import Ontology
 from routing_moe.analysis import measures
 from routing_moe.analysis.pictures import HEAT_COLOURS, RouteMap, draw_routes
 from routing_moe.analysis.route_data import History, encoder_part
+from routing_moe.run_state import replace_file
 
 SECONDS_PER_FRAME = 0.5
 LAST_FRAME = 3.0  # seconds that the last one stays, at least
@@ -77,7 +78,7 @@ def write_animation(
             for number, (routes_NLE, caption) in enumerate(film, start=1):
                 times = math.ceil(LAST_FRAME * writer.fps) if number == total else 1
                 writer.add(frames.draw(routes_NLE, heading + caption), times)
-        os.replace(unfinished, path)
+        replace_file(unfinished, path)
     except subprocess.CalledProcessError as error:
         raise OSError(f"{path}: ffmpeg failed ({in_brief(ValueError(error.stderr))})") from None
     finally:

@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
+from routing_moe.run_state import replace_file
+
 # Seaborn's "colorblind" palette: told apart under the common kinds of colour blindness.
 CATEGORY_COLOURS = (
     "#0173b2", "#de8f05", "#029e73", "#cc78bc", "#d55e00", "#56b4e9", "#ece133", "#ca9161", "#fbafe4",
@@ -123,6 +125,6 @@ def write_figure(figure: Figure, path: Path) -> None:
     try:
         with rc_context(LETTERS):
             figure.savefig(unfinished, format=kind, dpi=dots, metadata=metadata)
-        os.replace(unfinished, path)
+        replace_file(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from routing_moe.analysis.ablation_tables import drawn
 from routing_moe.analysis.report_curves import rounded
 from routing_moe.analysis.route_data import Routes, run_name
 from routing_moe.saved_mixtures import sha256
+from routing_moe.tables import read_table
 
 FOLDER = Path("analysis") / "ablation"  # in the run folder
 TEXTS = ("layer", "task", "category", "feature", "experts", "group")  # columns; "NA" is a name, too
@@ -57,7 +58,7 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
         data = _singles(tables[TASKS], routes, number)
         features = _features(tables[FEATURES], routes)
         sets = _sets(tables[SETS], number)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{folder}: its tables are not those of this run ({in_brief(error)}); "
             "write them again by python -m routing_moe.cli.ablate"
@@ -80,10 +81,7 @@ def _job(run: Path) -> dict:
 def _read(path: Path) -> pd.DataFrame | None:
     if not path.is_file():
         return None
-    try:
-        return pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
-    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
-        raise InputError(f"{path}: cannot be read ({in_brief(error)})") from None
+    return read_table(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
 
 
 def _singles(table: pd.DataFrame | None, routes: Routes, number: Mapping[str, int]) -> dict:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError, in_short
 from routing_moe.analysis.dynamics import ALL, dynamics_table
 from routing_moe.analysis.route_data import evaluated_steps, load_history
+from routing_moe.tables import check_numbers, read_table
 from routing_moe.tracking import CURVES_FILE
 
 MOST_POINTS = 250  # of a curve
@@ -37,27 +38,27 @@ def curves_data(run: Path, kind: str = "soft") -> list[dict]:
 
     Raises InputError for a broken file.
     """
-    curves = _curves(_read(run / "losses.csv"), "steps", LOSSES)
+    curves = _curves(_read(run / "losses.csv", "steps"), "steps", LOSSES)
     if len(evaluated_steps(run)) > 1:
         table = dynamics_table(load_history(run, kind))
         curves += _curves(table[table["layer"] == ALL], "step", DYNAMICS)
-    return curves + _curves(_read(run / CURVES_FILE), "step", STEPPED)
+    return curves + _curves(_read(run / CURVES_FILE, "step"), "step", STEPPED)
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, steps: str) -> pd.DataFrame:
+    """The numbers by step; nothing where there is no file, or training has written nothing to it yet."""
     if not path.is_file() or not path.stat().st_size:
-        return pd.DataFrame()
-    try:
-        return pd.read_csv(path).astype(float)
-    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
-        raise InputError(f"{path}: cannot be read ({in_brief(error)})") from None
+        return pd.DataFrame({steps: []})
+    table = read_table(path)
+    if steps not in table:
+        raise InputError(f"{path}: has no column {steps} (it has {in_short(list(map(str, table)))})")
+    check_numbers(table, table, path)
+    return table.astype(float)
 
 
 def _curves(table: pd.DataFrame, steps: str, columns: dict[str, tuple[str, str]]) -> list[dict]:
     """The columns that are there, thinned out evenly if there are very many steps."""
-    if steps not in table:
-        return []
-    table = table.dropna(subset=[steps])
+    table = table[np.isfinite(table[steps])]
     if table.empty:
         return []
     kept = np.unique(np.linspace(0, len(table) - 1, min(MOST_POINTS, len(table))).round().astype(int))

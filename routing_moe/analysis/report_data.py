@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from dataloader.errors import InputError, in_brief
 from dataloader.gym import PARTS, evenly_spread
-from dataloader.jsonfile import load_json_object
+from dataloader.jsonfile import load_json_object, parse_json
 from dataloader.metrics import evaluate
 from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
@@ -147,8 +147,8 @@ def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: Repor
         "step": routes.step,
         "command": described.get("command"),
         "git": described.get("git"),
-        "versions": described.get("versions") or {},
-        "settings": run.settings,
+        "versions": _without_infinity(described.get("versions") or {}),
+        "settings": _without_infinity(run.settings),
         "curves": curves_data(run.place, routes.kind),
         "layers": list(routes.layers),
         "experts": routes.experts,
@@ -160,6 +160,11 @@ def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: Repor
         "ablation": ablation_data(run.place, routes, number),
         "predictions": _predictions(run.place, scores, number, options.samples),
     }
+
+
+def _without_infinity(values: dict) -> dict:
+    """The same values, as text where the page's JSON has no word for them (--max_grad_norm inf)."""
+    return json.loads(json.dumps(values), parse_constant=str)
 
 
 def _described(place: Path) -> dict:
@@ -254,7 +259,7 @@ def _some_predictions(path: Path, count: int) -> list[dict]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         for line in evenly_spread([line for line in lines if line], count):
-            row = json.loads(line)
+            row = parse_json(line)
             prediction, answers = str(row["prediction"]), list(map(str, row["answers"]))
             shown.append(
                 {

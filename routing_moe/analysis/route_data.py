@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from dataloader.errors import InputError, did_you_mean, in_brief, in_short
 from dataloader.jsonfile import load_json_object
+from routing_moe.arrays import load_array
 from routing_moe.run_state import load_progress
+from routing_moe.tables import read_table
 
 # "soft": the softmax at the temperature of the step; "soft_t1": at temperature 1; "chosen": one-hot, the
 # heaviest expert of each layer, along which straight-through runs are evaluated.
@@ -132,11 +133,11 @@ def best_step(run: Path, steps: Sequence[int]) -> int:
     path = run / "losses.csv"
     if not path.is_file():
         return steps[-1]
+    losses = read_table(path)
     try:
-        losses = pd.read_csv(path)
         losses = losses[losses["steps"].isin(steps)]
         scores = losses["dev_performance"].astype(float)
-    except (OSError, ValueError, KeyError) as error:  # pandas' own errors are ValueErrors
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: cannot be read as dev scores by step ({in_brief(error)})") from None
     return int(losses["steps"][scores.idxmax()]) if scores.notna().any() else steps[-1]
 
@@ -194,12 +195,10 @@ def _read_step(folder: Path, kind: str) -> tuple[tuple[str, ...], np.ndarray]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{names}: cannot be read as a list of tasks ({in_brief(error)})") from None
     try:
-        values_NLE = np.load(path, allow_pickle=False).astype(np.float64)
+        values_NLE = load_array(path).astype(np.float64)
     except FileNotFoundError:
         without = "; a run without a router has soft routes only" if kind == "soft_t1" else ""
         raise InputError(f"{path}: not found{without}") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as an array ({in_brief(error)})") from None
     if values_NLE.ndim != 3 or len(values_NLE) != len(tasks) or 0 in values_NLE.shape:
         raise InputError(
             f"{path}: shape {values_NLE.shape} for {len(tasks)} tasks in route_tasks.txt; expected "

@@ -14,7 +14,6 @@ import dataclasses
 import logging
 import sys
 import zlib
-from contextlib import ExitStack
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -22,7 +21,7 @@ from safetensors import SafetensorError
 
 from dataloader.errors import InputError, in_brief
 from routing_moe.analysis.ablation import Bench, NothingToSwitchOff
-from routing_moe.analysis.ablation_job import AblationJob, on_main
+from routing_moe.analysis.ablation_job import AblationJob
 from routing_moe.analysis.ablation_plan import (
     AblationInputs,
     AblationSettings,
@@ -35,9 +34,9 @@ from routing_moe.cli.ablate_arguments import parse_ablation
 from routing_moe.cli.console import tell
 from routing_moe.devices import make_accelerator
 from routing_moe.evaluation import decoding_of
+from routing_moe.main_process import on_main, run_alone_in
 from routing_moe.memory import OutOfMemory, naming_what_helps
 from routing_moe.prediction import give_vectors, task_files
-from routing_moe.run_state import alone_in
 from routing_moe.saved_mixtures import find_mixture
 from routing_moe.starting import load_start
 from routing_moe.tracking import start_logging
@@ -52,13 +51,13 @@ def main(argv: list[str] | None = None) -> int:
         inputs = check_ablation(settings)
         accelerator = make_accelerator(settings.prediction.mixed_precision)
         start_logging(accelerator.is_main_process)
-        with naming_what_helps(settings.prediction), ExitStack() as held:
+        with naming_what_helps(settings.prediction):
             bench = load_bench(settings, inputs, accelerator)
             job = AblationJob(bench, settings.output_dir, described(settings, bench))
             plan = make_plan(settings, inputs, job)
-            on_main(accelerator, lambda: held.enter_context(alone_in(settings.output_dir)))
-            folder = settings.output_dir
-            run(settings, inputs, job, plan)
+            with run_alone_in(accelerator, settings.output_dir):
+                folder = settings.output_dir
+                run(settings, inputs, job, plan)
     except NothingToSwitchOff as error:
         tell(error)
         return 3

@@ -26,8 +26,11 @@ from routing_moe.merging import (
     differences,
     merge,
     summary,
+    target_faults,
     write_merged,
 )
+from routing_moe.run_state import alone_in
+from routing_moe.saved_mixtures import SavedMixture
 
 BART_BASE = "facebook/bart-base"
 
@@ -38,17 +41,15 @@ def main(argv: list[str] | None = None) -> int:
     library_logging.disable_progress_bar()
     try:
         routes = check_merge(settings)
-        if settings.target.exists():  # and --keep_existing was given
-            if different := differences(settings, routes):
-                raise InputError(
-                    f"--keep_existing: {settings.target} was not made of the same ({', '.join(different)}); "
-                    "delete it and what was trained from it, or give another --output_dir"
-                )
-            print(f"{settings.target} is there already, made of the same")
-            return 0
-        command = None if argv is None else ["python", "-m", "routing_moe.cli.merge", *argv]
-        with naming_what_helps(settings):
-            model, tokenizer = merge(settings, routes)
+        with alone_in(settings.output_dir):
+            if faults := target_faults(settings):  # again, now that no other command is at work
+                raise InputError(faults)
+            if settings.target.exists():  # and --keep_existing was given
+                keep(settings, routes)
+                return 0
+            command = None if argv is None else ["python", "-m", "routing_moe.cli.merge", *argv]
+            with naming_what_helps(settings):
+                model, tokenizer = merge(settings, routes)
             write_merged(settings, routes, model, tokenizer, command)
     except InputError as error:
         return tell(error)
@@ -60,6 +61,16 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     print(summary(settings, routes, model, tokenizer))
     return 0
+
+
+def keep(settings: MergeSettings, routes: SavedMixture) -> None:
+    """Raises InputError if what is there was not made of the same."""
+    if different := differences(settings, routes):
+        raise InputError(
+            f"--keep_existing: {settings.target} was not made of the same ({', '.join(different)}); "
+            "delete it and what was trained from it, or give another --output_dir"
+        )
+    print(f"{settings.target} is there already, made of the same")
 
 
 def parse_settings(argv: list[str] | None) -> MergeSettings:

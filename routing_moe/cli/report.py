@@ -10,6 +10,7 @@ are those of RUN/best.
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from dataloader.errors import Faults, InputError, too_small
@@ -18,7 +19,7 @@ from routing_moe.analysis.report_data import ReportOptions, report_data
 from routing_moe.analysis.runs import read_runs
 from routing_moe.cli.console import run_command
 from routing_moe.cli.routes_arguments import add_features, explaining_parser
-from routing_moe.run_state import unwritable, write_text
+from routing_moe.run_state import alone_in, unwritable, write_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,11 +28,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     path = output_path(args)
-    runs = read_runs(args.runs, args.step, args.routes, args.task_ontology, args.feature_file)
-    options = ReportOptions(args.title, args.samples, args.permutations, args.seed)
-    page = render(report_data(runs, options))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, page)
+    with ExitStack() as held:
+        for folder in run_folders(args.runs):
+            held.enter_context(alone_in(folder, "RUN"))
+        runs = read_runs(args.runs, args.step, args.routes, args.task_ontology, args.feature_file)
+        options = ReportOptions(args.title, args.samples, args.permutations, args.seed)
+        page = render(report_data(runs, options))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, page)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): {path.resolve().as_uri()}")
 
 
@@ -43,6 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--title", help="of the page (default: the runs' names)")
     add("--output_file", type=Path, help="default: RUN/analysis/report.html of a single run")
     return parser
+
+
+def run_folders(places: list[str]) -> list[Path]:
+    """The run folders that the places are or lie in, as far as they can be locked; others are only read."""
+    around = [(Path(place).absolute(), Path(place).absolute().parent) for place in places]
+    found = [next((folder for folder in both if (folder / "run.json").is_file()), None) for both in around]
+    different = {folder.resolve(): folder for folder in found if folder}
+    return [folder for folder in different.values() if not unwritable(folder)]
 
 
 def output_path(args: argparse.Namespace) -> Path:

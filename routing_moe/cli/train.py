@@ -21,11 +21,12 @@ from safetensors import SafetensorError
 
 from dataloader.encoding import encode
 from dataloader.errors import InputError, in_brief
-from routing_moe.checks import Inputs, check_inputs
+from routing_moe.checks import Inputs, check_inputs, run_folder_faults
 from routing_moe.cli.arguments import build_parser, parse_settings
 from routing_moe.cli.console import flags_given, tell
 from routing_moe.devices import make_accelerator
 from routing_moe.idle_flags import notes
+from routing_moe.main_process import run_alone_in
 from routing_moe.memory import OutOfMemory, naming_what_helps
 from routing_moe.prediction import run_prediction, task_files
 from routing_moe.run_cost import equal_steps
@@ -51,24 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     for note in notes(settings, given):
         log.info("note: %s", note)
     try:
-        if settings.do_train:
-            command = None if argv is None else ["python", "-m", "routing_moe.cli.train", *argv]
-            with naming_what_helps(settings):
-                run_training(settings, inputs, accelerator, command)
-            if settings.equal_flops:  # asked for and printed
-                return 0
-            # The best checkpoint predicts, and nothing of the start matters any more.
-            settings = dataclasses.replace(
-                settings,
-                do_train=False,
-                initialize_from_vanilla=False,
-                checkpoint=None,
-                checkpoint_name="best",
-                taskvecs=None,
-            )
-        if settings.do_predict:
-            with naming_what_helps(settings):
-                run_prediction(settings, inputs, accelerator)
+        with run_alone_in(accelerator, settings.output_dir, lambda: run_folder_faults(settings)):
+            train_and_predict(settings, inputs, accelerator, argv)
     except InputError as error:
         return tell(error)
     except TrainingDiverged as error:
@@ -83,6 +68,27 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         accelerator.end_training()
     return 0
+
+
+def train_and_predict(settings: Settings, inputs: Inputs, accelerator: Accelerator, argv) -> None:
+    if settings.do_train:
+        command = None if argv is None else ["python", "-m", "routing_moe.cli.train", *argv]
+        with naming_what_helps(settings):
+            run_training(settings, inputs, accelerator, command)
+        if settings.equal_flops:  # asked for and printed
+            return
+        # The best checkpoint predicts, and nothing of the start matters any more.
+        settings = dataclasses.replace(
+            settings,
+            do_train=False,
+            initialize_from_vanilla=False,
+            checkpoint=None,
+            checkpoint_name="best",
+            taskvecs=None,
+        )
+    if settings.do_predict:
+        with naming_what_helps(settings):
+            run_prediction(settings, inputs, accelerator)
 
 
 def what_is_kept(settings: Settings) -> str:
@@ -107,12 +113,12 @@ def run_training(settings: Settings, inputs: Inputs, accelerator: Accelerator, c
     if checkpoint := checkpoint_to_resume(settings):
         training.load_state(checkpoint)
     accelerator.wait_for_everyone()
+    start_trackers(settings, accelerator, first_step=training.state["step"])
     log_to_file(settings.output_dir, "log.txt", accelerator.is_main_process)
     note_skipped(inputs)
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict(), command), indent=1)
         write_text(Path(settings.output_dir) / "run.json", description)
-    start_trackers(settings, accelerator, first_step=training.state["step"])
     training.run()
 
 

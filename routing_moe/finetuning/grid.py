@@ -29,7 +29,7 @@ from routing_moe.finetuning.executors import executor, model_folder
 from routing_moe.finetuning.settings import Configuration, FinetuneSettings
 from routing_moe.finetuning.starts import SavedBart
 from routing_moe.run_cost import EXAMPLE_COST
-from routing_moe.run_state import write_text
+from routing_moe.run_state import flush, write_text
 from routing_moe.saved_mixtures import SavedMixture, sha256
 from routing_moe.summaries import BEST, RESULT_FILES
 from routing_moe.task_vectors import NAMES_FILE, UNKNOWN, VECTORS_FILE
@@ -159,6 +159,7 @@ class Grid:
             if place(best.name).exists():
                 remove(place(sample + BEST))
                 place(best.name).rename(place(sample + BEST))
+                flush(place(sample + BEST).parent)
             for other in self.of(sample):
                 remove(place(other.name))
 

@@ -15,7 +15,6 @@ import dataclasses
 import json
 import logging
 import time
-import zipfile
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from tqdm import tqdm
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
+from routing_moe.arrays import load_arrays
 from routing_moe.run_state import describe_run, npz_bytes, unwritable, write_bytes, write_text
 from routing_moe.settings import differences
 from routing_moe.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors
@@ -239,11 +239,11 @@ class VectorJob:
 def read_finished(path: Path) -> Finished:
     """Raises InputError for a damaged file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            vector_D = file["vector_D"]
-            if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):
-                raise ValueError("no vector")
-            task = str(file["task"]) if "task" in file else ""
-            return Finished(vector_D, str(file["data"]), float(file["seconds"]), task)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        found = load_arrays(path, ("vector_D", "data", "seconds"), optional=("task",))
+        vector_D = found["vector_D"]
+        if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):
+            raise ValueError("no vector")
+        task = str(found["task"]) if "task" in found else ""
+        return Finished(vector_D, str(found["data"]), float(found["seconds"]), task)
+    except (ValueError, TypeError):  # an InputError is a ValueError
         raise InputError(f"{path}: is damaged; delete it to compute that vector again") from None

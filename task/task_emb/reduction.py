@@ -4,7 +4,6 @@ Fitted on train tasks alone, a reduction has seen nothing of the unseen ones, an
 that comes later. It is kept as plain arrays.
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from dataloader.errors import InputError
+from routing_moe.arrays import load_arrays
 from routing_moe.run_state import npz_bytes, write_bytes
 
 REDUCTION_FILE = "reduction.npz"
@@ -86,16 +86,16 @@ class Reduction:
         """Raises InputError, naming the file."""
         path = Path(folder) / REDUCTION_FILE
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in cls.__dataclass_fields__}
+            arrays = load_arrays(path, cls.__dataclass_fields__)
             d, D = arrays["components_dD"].shape
             if [arrays[name].shape for name in ("mean_D", "scale_D", "factor_d")] != [(D,), (D,), (d,)]:
                 raise ValueError("arrays that do not belong together")
+            arrays |= {"transform": str(arrays["transform"]), "added": float(arrays["added"])}
         except FileNotFoundError:
             raise InputError(f"{path}: no such file; name a folder that task.task_emb.reduce wrote") from None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        except (ValueError, TypeError):  # an InputError is a ValueError
             raise InputError(f"{path}: is damaged; make it anew by task.task_emb.reduce") from None
-        return cls(**arrays | {"transform": str(arrays["transform"]), "added": float(arrays["added"])})
+        return cls(**arrays)
 
 
 def transformed(vectors_ND: np.ndarray, transform: str, added: float) -> np.ndarray:

@@ -1,0 +1,46 @@
+"""Reading NumPy's files, with errors that name the file."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from dataloader.errors import InputError, in_brief
+
+
+def load_array(path: str | Path) -> np.ndarray:
+    """The array of real numbers in a .npy file.
+
+    Raises FileNotFoundError, and InputError for whatever else is wrong with the file; nothing is unpickled.
+    """
+    array = _load(path, lambda found: found if isinstance(found, np.ndarray) else None)
+    if array is None:
+        raise InputError(f"{path}: holds several arrays; it must be one, as np.save writes it")
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{path}: holds {array.dtype} of shape {array.shape}; it must hold real numbers")
+    return array
+
+
+def load_arrays(
+    path: str | Path, names: Iterable[str], optional: Iterable[str] = ()
+) -> dict[str, np.ndarray]:
+    """The arrays of these names in a .npz file, and those of `optional` there. Raises like `load_array`."""
+
+    def take(found) -> dict[str, np.ndarray]:
+        return {name: found[name] for name in (*names, *(name for name in optional if name in found))}
+
+    return _load(path, take)
+
+
+def _load(path: str | Path, take):
+    try:
+        found = np.load(path, allow_pickle=False)
+        try:
+            return take(found)
+        finally:
+            if hasattr(found, "close"):
+                found.close()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # broken headers and archives have many ways to fail
+        raise InputError(f"{path}: not a NumPy array file ({in_brief(error)})") from None

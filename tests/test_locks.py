@@ -1,0 +1,138 @@
+"""Two commands on one run folder: the second is refused, and whatever it was to write stays as it is."""
+
+import multiprocessing
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+from mistakes import assert_told, complaint, refused
+from tiny_runs import contents, flags, run, typed
+
+from dataloader.errors import InputError
+from routing_moe.cli.merge import main as merge
+from routing_moe.cli.report import main as report
+from routing_moe.cli.train import main as train
+from routing_moe.main_process import run_alone_in
+from routing_moe.run_state import alone_in
+
+TAKEN = "another command is at work there; wait for it or end it"
+
+
+@pytest.fixture
+def taken(with_run):
+    """A run that another command is at work on."""
+    with alone_in(with_run.out):
+        yield with_run
+
+
+RESUMED = dict(resume=True, total_steps=1)
+PREDICTS = dict(do_train=None, do_predict=True, initialize_from_vanilla=None)
+
+
+@pytest.mark.parametrize("changed", [RESUMED, PREDICTS], ids=["--resume", "--do_predict"])
+def test_training_and_prediction_are_refused_beside_another_command(taken, capsys, monkeypatch, changed):
+    monkeypatch.setattr("routing_moe.cli.train.load_start", None)  # nothing is loaded before
+    told = complaint(taken, capsys, **changed)
+    assert told[-1] == f"error: --output_dir {taken.out}: {TAKEN}"
+
+
+def test_a_merge_is_refused_beside_another_command(taken, capsys):
+    chosen = dict(routes_from=taken.out, model=taken.bart, output_dir=taken.out)
+    for more in ([], ["--keep_existing"]):
+        told = refused(taken, capsys, lambda more=more: merge([*typed(chosen), *more]))
+        assert told.err == f"error: --output_dir {taken.out}: {TAKEN}\n"
+
+
+@pytest.mark.parametrize("place", ["out", "out/best"])
+def test_a_report_is_refused_beside_another_command(taken, capsys, place):
+    told = refused(taken, capsys, lambda: report([str(taken.folder / place)]))
+    assert told.err == f"error: RUN {taken.out}: {TAKEN}\n"
+    elsewhere = ["--output_file", str(taken.folder / "page.html")]
+    refused(taken, capsys, lambda: report([str(taken.folder / place), *elsewhere]))
+
+
+def test_mistakes_in_flags_are_told_before_the_folder_is_looked_at(taken, capsys):
+    told = complaint(taken, capsys, **RESUMED | dict(total_steps=0))
+    assert_told(told, "--total_steps is 0")
+    assert TAKEN not in "".join(told)
+
+
+def test_a_run_begun_by_another_command_since_the_check_is_not_trained_over(fresh, capsys, monkeypatch):
+    def other(*arguments):  # begins and ends between this command's check and its lock
+        fresh.write(fresh.out / "run.json", {"settings": {}})
+        return run_alone_in(*arguments)
+
+    monkeypatch.setattr("routing_moe.cli.train.run_alone_in", other)
+    assert run(fresh.gym, fresh.bart, fresh.out) == 2
+    assert f"--output_dir {fresh.out} already holds a run" in capsys.readouterr().err
+    assert contents(fresh.out).keys() == {"run.json"}
+
+
+def test_a_checkpoint_merged_since_the_check_is_not_replaced(with_run, capsys, monkeypatch):
+    def other(folder):
+        with_run.write(folder / "init/config.json", {})
+        return alone_in(folder)
+
+    monkeypatch.setattr("routing_moe.cli.merge.alone_in", lambda folder: other(with_run.folder / "new"))
+    chosen = dict(routes_from=with_run.out, model=with_run.bart, output_dir=with_run.folder / "new")
+    assert merge(typed(chosen)) == 2
+    assert f"{with_run.folder}/new/init is there already" in capsys.readouterr().err
+
+
+# ---- the lock
+
+
+def test_a_folder_is_locked_for_others_until_the_command_ends_or_fails(tmp_path):
+    def interrupted():
+        with alone_in(tmp_path / "a"):
+            with pytest.raises(InputError, match=TAKEN), alone_in(tmp_path / "a"):
+                pass
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with alone_in(tmp_path / "a"), alone_in(tmp_path / "b"):
+        pass
+
+
+def test_the_lock_file_of_a_killed_command_is_no_lock(tmp_path):
+    (tmp_path / "lock").touch()
+    with alone_in(tmp_path), pytest.raises(InputError, match=TAKEN), alone_in(tmp_path):
+        pass
+
+
+# ---- several processes
+
+
+FORK = multiprocessing.get_context("fork")  # processes that need not import torch again
+
+
+def process(rank: int, port: int, words: list[str], told: Path) -> None:
+    """One of two processes that `accelerate launch` would start."""
+    sys.stderr = told.open("w", encoding="utf-8")
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+    AcceleratorState._reset_state(reset_partial_state=True)
+    code = train(words)
+    sys.stderr.close()
+    os._exit(code)
+
+
+def test_all_processes_of_a_refused_command_end_with_one_error(fresh):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = [fresh.folder / f"told_{rank}" for rank in range(2)]
+    with alone_in(fresh.out):
+        words = flags(fresh.gym, fresh.bart, fresh.out)
+        started = [FORK.Process(target=process, args=(rank, port, words, told[rank])) for rank in range(2)]
+        for one in started:
+            one.start()
+        for one in started:
+            one.join(120)
+    assert [one.exitcode for one in started] == [2, 2]
+    assert [file.read_text() for file in told] == [f"error: --output_dir {fresh.out}: {TAKEN}\n", ""]
+    assert contents(fresh.out) == {}
