@@ -6,7 +6,6 @@ not seconds. Commands of several processes are started as a user would.
 """
 
 import importlib
-import io
 import json
 import logging
 import os
@@ -26,8 +25,8 @@ import psutil
 import torch
 from accelerate.state import AcceleratorState
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))  # the tests' tiny gyms, models and command lines
+# The tests' tiny gyms, models and command lines.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import tiny_grids
 import tiny_runs
@@ -36,7 +35,7 @@ import tiny_vectors
 MARK = "FAULT_CAMPAIGN"  # a variable of the environment by which all processes of a command are found
 LONGEST = 240  # seconds that a command may take
 SOFT = dict(num_experts=3, init_eps=0.3, total_steps=2, eval_period=1, router_mode="softmax")
-LAUNCH_TWO = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
+LAUNCH_TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 CRASHED = 70  # exit code of a fork that ended with a traceback
 
 
@@ -83,7 +82,7 @@ def clear(folder: Path) -> None:
 class Commands:
     """The gyms, models and trained runs that the commands need, in a folder; each is made when asked for."""
 
-    NAMES = ("train", "train2", "predict", "finetune", "ray", "merge", "vectors", "ablate")
+    NAMES = ("train", "train2", "predict", "grid", "finetune", "ray", "merge", "vectors", "ablate")
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +91,7 @@ class Commands:
         self._trained: Path | None = None
 
     def named(self, name: str) -> Command:
-        kind = {"train2": "train", "ray": "finetune"}.get(name, name)
+        kind = {"train2": "train", "grid": "finetune", "ray": "finetune"}.get(name, name)
         return getattr(self, f"_{kind}")(name, self.folder / name / "run")
 
     @property
@@ -110,7 +109,7 @@ class Commands:
         if name == "train2":  # a step of as many examples
             changed |= dict(gradient_accumulation_steps=1)
         words = tiny_runs.flags(self.world.gym, self.world.bart, folder, **changed)
-        launcher = tuple(LAUNCH_TWO) if name == "train2" else None
+        launcher = LAUNCH_TWO if name == "train2" else None
         return Command(name, "routing_moe.cli.train", words, folder, resume=("--resume",), launcher=launcher)
 
     def _predict(self, name: str, folder: Path) -> Command:
@@ -121,10 +120,11 @@ class Commands:
         gym = self.folder / "few_shot_gym"
         if not gym.exists():
             tiny_grids.write_few_shot_gym(gym, self.world.gym)
-        changed = dict(save_best=True, learning_rate_list=[0.03, 0.05, 0.1], num_workers=2)
-        changed |= dict(ray="local") if name == "ray" else {}
+        changed = dict(save_best=True, learning_rate_list=[0.03, 0.05, 0.1])
+        changed |= dict(grid={}, finetune=dict(num_workers=2), ray=dict(num_workers=2, ray="local"))[name]
         words = tiny_grids.grid_flags(gym, self.world.bart, folder, **changed)
-        return Command(name, "routing_moe.cli.finetune", words, folder, launcher=())
+        launcher = None if name == "grid" else ()
+        return Command(name, "routing_moe.cli.finetune", words, folder, launcher=launcher)
 
     def _merge(self, name: str, folder: Path) -> Command:
         words = dict(routes_from=self.trained, model=self.world.bart, output_dir=folder, init_eps=0.01)
@@ -218,7 +218,7 @@ def launched(words: list[str], log: Path) -> Running:
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, *words],
-            cwd=ROOT,
+            cwd=tiny_runs.ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -242,7 +242,7 @@ def forked(act: Callable[[], int | None], log: Path) -> Running:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         for number in (1, 2):
             os.dup2(descriptor, number)
-        sys.stdout, sys.stderr = (io.TextIOWrapper(open(n, "wb", 0), write_through=True) for n in (1, 2))
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
         logging.getLogger().handlers.clear()  # a test runner's
         torch.set_num_threads(1)
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from benchmarks.fault_commands import LONGEST, Command, Commands, differences, must_end_well
 
 # How many of the kills are a command's: those of several processes start Python several times.
-SHARES = dict(train=3, train2=1, predict=2, finetune=1, ray=1, merge=1, vectors=2, ablate=2)
+SHARES = dict(train=3, train2=1, predict=2, grid=2, finetune=1, ray=1, merge=1, vectors=2, ablate=2)
 TWICE = 0.3  # of the resumed commands are killed a second time
 WHILE_STARTING = 0.2  # of the kills come before the first file
 TRIES = 5  # of a kill that comes after the command's end
@@ -45,7 +45,7 @@ def kill_campaign(commands: Commands, kills: int, names: list[str], seed: int) -
     with tqdm(total=kills if names else 0, desc="kills", unit="kill") as bar:
         for name, share in shares.items():
             bar.set_postfix_str(name)
-            counts[name] = dict(kills=0, resumed=0, equal=0)
+            counts[name] = dict(runs=share, kills=0, resumed=0, equal=0)
             command = commands.named(name)
             moments = undisturbed(command)
             for number in range(share):
@@ -66,7 +66,9 @@ def undisturbed(command: Command) -> Moments:
     began = time.time()
     seconds = must_end_well(command)
     copied = {path.relative_to(command.base) for path in command.base.rglob("*")} if command.base else set()
-    new = (p for p in command.folder.rglob("*") if p.is_file() and p.relative_to(command.folder) not in copied)
+    new = (
+        p for p in command.folder.rglob("*") if p.is_file() and p.relative_to(command.folder) not in copied
+    )
     first_file = min(path.stat().st_mtime for path in new) - began
     command.folder.rename(expected)
     return Moments(first_file=min(max(first_file, 0), seconds), end=seconds)
@@ -118,7 +120,7 @@ def log_of(command: Command) -> Path:
     return command.folder.with_name("log.txt")
 
 
-def kept_folder(command: Command, number: int) -> Path:
+def kept_folder(command: Command, number: int | str) -> Path:
     """Where the folder and log of a failure are kept."""
     kept = command.folder.with_name(f"failed{number}")
     shutil.rmtree(kept, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Files that are damaged in a random way and read: accepted, or refused with one clear error; nothing else.
 
-A mutant is a function of seed, kind and number. Mutants are read in a fork, many in one, whose memory is
-limited and which an alarm kills: what asks for too much, hangs or crashes is found, and the next fork goes on.
+A mutant is a function of seed, kind and number. Mutants are read in a fork, many in one, with limited
+memory, which an alarm kills: what asks for too much, hangs or crashes is found; another fork goes on.
 """
 
 import json
@@ -79,15 +79,18 @@ def outcome_of(read, place: Place, path: Path) -> tuple[str, str]:
         frames = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in frames if "site-packages" not in frame.filename] or frames
         places = (f"{Path(frame.filename).name}:{frame.lineno}" for frame in (ours[-1], frames[-1]))
-        return "traceback", f"{type(error).__name__}: {str(error)[:SHOWN]} ({', '.join(dict.fromkeys(places))})"
+        return (
+            "traceback",
+            f"{type(error).__name__}: {str(error)[:SHOWN]} ({', '.join(dict.fromkeys(places))})",
+        )
     return "accepted", ""
 
 
 def fault_of(error: InputError, path: Path) -> str | None:
     """What is wrong with an error; None if a user can do something with it."""
     told = str(error)
-    if str(path) not in told and str(path.parent) not in told:
-        return "names neither the file nor its folder"
+    if not (told.startswith("--") or path.name in told or path.parent.name in told):
+        return "names neither file nor folder nor flag"
     for fault in error.faults:
         lines = fault.splitlines()
         if any(not line.startswith("  ") for line in lines[1:]):
@@ -187,6 +190,8 @@ def died(place: Place, mutant: Mutant, seed: int, reader: Running) -> dict:
     put_back(place, path)
     last = reader.told().strip().splitlines()[-1:] or [""]
     hung = reader.code == -signal.SIGALRM
-    told = f"no end after {SECONDS} s" if hung else f"the process ended with {reader.code}: {last[0][-SHOWN:]}"
+    told = (
+        f"no end after {SECONDS} s" if hung else f"the process ended with {reader.code}: {last[0][-SHOWN:]}"
+    )
     name = f"{mutant[0]}/{mutant[1]}"
     return dict(mutant=name, outcome="died", mutation=done, told=told, kept=str(kept))

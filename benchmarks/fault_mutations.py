@@ -14,12 +14,12 @@ import torch
 DIGITS, BRACKETS = 5000, 100_000  # more than Python's limits for whole numbers and for nesting
 HUGE = 10**12
 TOKENS = (
-    "NaN", "Infinity", "-1", "0", "1e999", "9" * DIGITS, "[" * BRACKETS, '{"a":' * BRACKETS, "null", "true", "{}",
-    "[]", '""', '"\\ud800"', "\x00", "\ufeff", "\u2028", "\r", "\t", "\n", '"', ",", "../../etc/passwd", str(HUGE),
-    "-0.0", "1e-400", "x" * 70_000,
+    "NaN", "Infinity", "-1", "0", "1e999", "9" * DIGITS, "[" * BRACKETS, '{"a":' * BRACKETS, "null", "true",
+    "{}", "[]", '""', '"\\ud800"', "\x00", "\ufeff", "\u2028", "\r", "\t", "\n", '"', ",", "../../etc/passwd",
+    str(HUGE), "-0.0", "1e-400", "x" * 70_000,
 )  # fmt: skip
 NOT_UTF8 = b"\xff\xfe\xe2\x28"
-# What a value in JSON or in a saved training state becomes; texts in angle brackets are written out as they are.
+# What a value in JSON or in a saved state becomes; texts in angle brackets are written out as they are.
 VALUES = (
     None, True, 0, -1, HUGE, 1.5, "", "x", "NaN", [], {}, [[]], ["x"], {"x": 1}, "\ud800", "\x00",
     "<NaN>", "<-Infinity>", f"<{'9' * DIGITS}>", f"<{'[' * BRACKETS}{']' * BRACKETS}>",
@@ -142,14 +142,16 @@ def changed_value(rng: random.Random, values) -> tuple[object, str]:
 
 def places_in(values, path: tuple = ()):
     """The paths to all values inside nested dictionaries and lists."""
-    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    items = (
+        values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    )
     for key, value in items:
         yield (*path, key)
         yield from places_in(value, (*path, key))
 
 
 def in_state(rng: random.Random, data: bytes) -> tuple[bytes, str]:
-    """For what torch.save wrote: a value changed, or a byte inside the archive with the checksum put right."""
+    """For what torch.save wrote: a value changed, or damage inside the archive, its checksum right."""
     if rng.random() < 0.3:
         return in_zip(rng, data)
     state, told = changed_value(rng, torch.load(io.BytesIO(data), weights_only=True))
@@ -184,19 +186,33 @@ def in_npy(rng: random.Random, data: bytes) -> tuple[bytes, str]:
     """Damage to the header of a .npy file: its length, its version, what it says of type and shape."""
     (length,) = struct.unpack("<H", data[8:10])
     header, rest = data[10 : 10 + length], data[10 + length :]
-    kinds = (b"'|O'", b"'<U9999999'", b"'<f999'", b"'<i8'", b"'<c16'", b"[('a', '<f4')]", b"'>f4'", b"'V0'", b"3")
+    kinds = (
+        b"'|O'",
+        b"'<U9999999'",
+        b"'<f999'",
+        b"'<i8'",
+        b"'<c16'",
+        b"[('a', '<f4')]",
+        b"'>f4'",
+        b"'V0'",
+        b"3",
+    )
     shapes = (b"(1000000000000,)", b"(1000000000000, 0)", b"(-1, 3)", b"(3,)", b"()", b"(True, 2)", b"('a',)")
     texts = (b"(" * 500, b"{", b"'\\x00'", b"\x00", b"9" * DIGITS, b"\xff", b"'''", b"# ")
     act = rng.choice(("type", "shape", "text", "length", "version"))
     if act in ("type", "shape"):
-        pattern, value = (rb"'<f\d'", rng.choice(kinds)) if act == "type" else (rb"\([^)]*\)", rng.choice(shapes))
+        pattern, value = (
+            (rb"'<f\d'", rng.choice(kinds)) if act == "type" else (rb"\([^)]*\)", rng.choice(shapes))
+        )
         header = re.sub(pattern, lambda _: value, header, count=1)
     elif act == "text":
         value, place = rng.choice(texts), rng.randrange(len(header))
         header = header[:place] + value + header[place:]
     else:
         value = rng.choice((b"\x00\x00", b"\xff\xff", b"\x01\x02"))
-        return (data[:8] + value + data[10:] if act == "length" else data[:6] + value + data[8:]), f"{act} {value!r}"
+        return (
+            data[:8] + value + data[10:] if act == "length" else data[:6] + value + data[8:]
+        ), f"{act} {value!r}"
     header = header.rstrip() + b"\n"
     return data[:8] + struct.pack("<H", len(header) & 0xFFFF) + header + rest, f"{act} {value[:20]!r}"
 

@@ -17,7 +17,6 @@ from accelerate import Accelerator
 from benchmarks import fault_mutations as ways
 from benchmarks.fault_commands import SOFT, Command, must_end_well, tiny_grids, tiny_runs, tiny_vectors
 from dataloader.encoding import encode
-from dataloader.errors import InputError
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation_job import AblationJob
@@ -73,7 +72,9 @@ class Place:
         tiny_grids.write_few_shot_gym(self.folder / "few_shot", self.gym)
         path = self.gym / "opposite/opposite_12_100_train.tsv"
         rows = [line.split("\t") for line in path.read_text().splitlines()]
-        lines = [dict(input=source, outputs=outputs, options=[*outputs, "other"]) for source, *outputs in rows]
+        lines = [
+            dict(input=source, outputs=outputs, options=[*outputs, "other"]) for source, *outputs in rows
+        ]
         path.with_suffix(".jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         path.unlink()
         cells = [f"{task},{n % 2},{len(task)},{task[0]}\n" for n, task in enumerate(tiny_runs.ROWS)]
@@ -110,7 +111,9 @@ class Place:
         own = ("router_nn_type", "router_mode", "router_hidden_dim")
         fields = config.to_bart_config().to_dict() | {name: getattr(config, name) for name in own}
         (folder / "config.json").write_text(json.dumps(fields | {"router_block_num": config.num_experts}))
-        torch.save(model.to_bart(model.expected_routes(["colour"], 1.0)[0]).state_dict(), self.folder / "plain.pt")
+        torch.save(
+            model.to_bart(model.expected_routes(["colour"], 1.0)[0]).state_dict(), self.folder / "plain.pt"
+        )
 
     # ---- command lines
 
@@ -145,7 +148,9 @@ class Place:
             inputs.train_gym.pool(inputs.split.train, "train"), tokenizer, inputs.text_format, task_ids
         )
         files = task_files(settings, inputs, inputs.split.train, "dev", model, tokenizer)
-        training = Training(model, tokenizer, examples, files, inputs.ontology, settings, Accelerator(cpu=True))
+        training = Training(
+            model, tokenizer, examples, files, inputs.ontology, settings, Accelerator(cpu=True)
+        )
         if checkpoint := checkpoint_to_resume(settings):
             training.load_state(checkpoint)
             training.stepper.step(0)
@@ -247,8 +252,9 @@ KINDS = {
     "route_tasks": Kind(f"{RUN}/2-steps/route_tasks.txt", Place.read_report),
     "losses": Kind(f"{RUN}/losses.csv", Place.read_report),
     "curves": Kind(f"{RUN}/curves.csv", Place.read_report),
-    "predictions": Kind(f"{RUN}/best/predictions/{SAMPLE}_test.jsonl", Place.read_report, (ways.in_json_lines,)),
+    "predictions": Kind(
+        f"{RUN}/best/predictions/{SAMPLE}_test.jsonl", Place.read_report, (ways.in_json_lines,)
+    ),
     "scores": Kind(f"{RUN}/best/eval-test-performance.csv", Place.read_comparison),
     "eval_settings": Kind(f"{RUN}/best/eval-settings.json", Place.read_comparison, JSON),
 }
-
