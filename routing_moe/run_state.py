@@ -126,7 +126,12 @@ def save_checkpoint(model, tokenizer, path: str | Path, training_state: dict | N
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         if training_state is not None:
-            torch.save(training_state, folder / STATE_FILE)
+            try:
+                torch.save(training_state, folder / STATE_FILE)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise OSError(
+                    f"{STATE_FILE} cannot be written; is the disk full? ({in_brief(error)})"
+                ) from None
 
 
 def load_training_state(path: str | Path) -> dict:
