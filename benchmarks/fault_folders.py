@@ -25,6 +25,7 @@ ON_DISK = ("train", "predict", "grid", "merge", "vectors", "ablate")
 LEAST, MOST = 0.05, 1.3  # of the room that the undisturbed command's files take; renaming takes more
 PAGE = 4096
 ROOMY = "1g"
+FULL = ("No space left on device", "os error 28", "is the disk full")  # what a clear error says
 
 # ---- a full disk
 
@@ -67,9 +68,7 @@ def fill_and_resume(command: Command, counts: dict) -> list[str]:
     if code != 0:
         counts["full"] += 1
         told = running.told()
-        clear = [
-            line for line in told.splitlines() if "No space left on device" in line or "os error 28" in line
-        ]
+        clear = [line for line in told.splitlines() if any(words in line for words in FULL)]
         if code not in (1, 2) or "Traceback" in told or not clear:
             last = told.strip().splitlines()[-1:]
             faults.append(f"full: exit code {code}, {len(clear)} clear errors, traceback: "

@@ -127,8 +127,8 @@ def keep(place: Place, mutant: Mutant, path: Path) -> Path:
 def mutant_campaign(folder: Path, mutants: Sequence[Mutant], seed: int) -> tuple[dict, list[dict]]:
     """({kind: counts of outcomes}, the mutants that failed), whose files are kept in the folder."""
     place = Place(folder / "files")
-    place.make()
     kinds = list(dict.fromkeys(name for name, _ in mutants))
+    place.make(kinds)
     results = folder / "mutants.jsonl"
     results.write_text("")
     counts = {name: Counter(dict.fromkeys(OUTCOMES, 0)) for name in kinds}

@@ -7,7 +7,7 @@ are found.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,14 +58,23 @@ PUBLISHED_NAMES = (
 
 
 class Place:
-    """A folder with files of every kind, written by the commands themselves."""
+    """A folder with files of every kind, those of runs written by the commands themselves."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.gym, self.bart, self.run = (folder / name for name in ("gym", "bart", "runs/moe/seed42"))
         self.originals: dict[Path, bytes] = {}
 
-    def make(self) -> None:
+    def make(self, kinds: Iterable[str]) -> None:
+        """Writes the files that these kinds need, and remembers what is in theirs."""
+        self.write_by_hand()
+        used = [KINDS[name] for name in kinds]
+        if not WITHOUT_RUNS.issuperset(kind.read for kind in used):
+            self.write_by_commands()
+            self.write_published()
+        self.originals = {path: path.read_bytes() for path in {self.folder / kind.path for kind in used}}
+
+    def write_by_hand(self) -> None:
         torch.manual_seed(0)
         tiny_runs.write_gym(self.gym)
         tiny_runs.write_bart(self.bart)
@@ -82,6 +91,9 @@ class Place:
         (self.folder / "descriptions.json").write_text(json.dumps(tiny_vectors.SENTENCES))
         (self.folder / "vectors").mkdir()
         save_task_vectors(self.folder / "vectors", list(tiny_runs.ROWS), torch.randn(4, 8).numpy())
+
+    def write_by_commands(self) -> None:
+        """A run with its ablation, a grid, a folder of task vectors."""
         ran = {
             "routing_moe.cli.train": (self.run, self.training_words()),
             "routing_moe.cli.ablate": (self.run, [str(self.run)]),
@@ -93,8 +105,6 @@ class Place:
             if base:
                 self.run.rename(base)
             must_end_well(Command(f"made_by_{module}", module, words, folder, base=base))
-        self.write_published()
-        self.originals = {path: path.read_bytes() for path in {self.folder / k.path for k in KINDS.values()}}
 
     def write_published(self) -> None:
         """A run folder as the published code writes it, and a plain BART's weights in a .pt file."""
@@ -215,6 +225,7 @@ class Kind:
     inside: tuple[ways.Mutation, ...] = ()
 
 
+WITHOUT_RUNS = {Place.read_gym, Place.read_features, Place.read_descriptions, Place.read_vectors}
 RUN, JSON, NPY = "runs/moe/seed42", (ways.in_json,), (ways.in_npy,)
 KINDS = {
     "tsv": Kind(f"gym/colour/{SAMPLE}_train.tsv", Place.read_gym),

@@ -1,5 +1,6 @@
 """What a run tells while it goes: curves through accelerate's trackers, messages to terminal and file."""
 
+import contextlib
 import csv
 import logging
 import resource
@@ -73,6 +74,10 @@ class LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass  # logging would print a traceback
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class AboveProgressBars(logging.StreamHandler):
