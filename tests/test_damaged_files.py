@@ -4,17 +4,21 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_vectors
 import torch
+from conftest import tiny_bart_config
 from matplotlib.figure import Figure
 from tiny_runs import run
 
 from dataloader.errors import InputError
 from dataloader.gym import Gym
+from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation_job import AblationJob
 from routing_moe.analysis.drawing import write_figure
 from routing_moe.run_state import STATE_FILE, save_checkpoint
+from routing_moe.task_vectors import save_task_vectors
 from routing_moe.tracking import log, log_to_file, start_logging
 
 FULL = Path("/dev/full")  # a file on which every write finds the disk full
@@ -97,12 +101,68 @@ def test_a_damaged_state_of_the_optimizer_is_told(with_run, capsys, damage):
     assert f"{path.parent}: its training state is not that of this run" in capsys.readouterr().err
 
 
-def test_a_configuration_of_other_kinds_of_values_is_told(with_run, capsys):
-    path = with_run.out / "best/config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"route_source": [[]]}))
-    changed = dict(do_train=None, initialize_from_vanilla=None, model=None, do_predict=True)
-    assert run(with_run.gym, with_run.bart, with_run.out, **changed) == 2
-    assert str(path.parent) in capsys.readouterr().err
+PREDICTION = dict(do_train=None, initialize_from_vanilla=None, model=None, do_predict=True)
+# file in the run: a field of it, a value of another kind, what is told
+OTHER_KINDS = {
+    "route_source": ("best/config.json", dict(route_source=[[]]), "not a sound checkpoint of a routing BART"),
+    "task_names": (
+        "best/config.json",
+        dict(task_names=[{}]),
+        "config.json: task_names is not a list of task",
+    ),
+    "eos": (
+        "best/generation_config.json",
+        dict(eos_token_id="x"),
+        "eos_token_id 'x'; it must be a token from",
+    ),
+    "pad": ("best/generation_config.json", dict(pad_token_id=10**9), "pad_token_id 1000000000; it must be a"),
+    "states": (
+        "best/generation_config.json",
+        dict(output_hidden_states=[1]),
+        "[1]; it must be true or false",
+    ),
+    "ontology": (
+        "run.json",
+        dict(settings=dict(task_ontology=1.5)),
+        "run.json: is damaged: task_ontology is 1.5",
+    ),
+    "n-gram": (
+        "run.json",
+        dict(settings=dict(no_repeat_ngram_size=[])),
+        "is damaged: no_repeat_ngram_size is []",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_KINDS)
+def test_a_prediction_tells_of_values_of_other_kinds(with_run, capsys, name):
+    file, changed, told = OTHER_KINDS[name]
+    path = with_run.out / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    assert run(with_run.gym, with_run.bart, with_run.out, **PREDICTION, num_beams=None) == 2
+    error = capsys.readouterr().err
+    assert f"error: {path.parent}" in error
+    assert told in error
+
+
+def test_a_bart_of_no_spread_is_told(fresh, capsys):
+    path = fresh.bart / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"init_std": float("nan")}))
+    assert run(fresh.gym, fresh.bart, fresh.out) == 2
+    assert (
+        f"--model {fresh.bart}: config.json has init_std nan; it must be 0 or greater"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_published_configuration_that_no_model_can_be_made_of_is_told(tmp_path):
+    fields = tiny_bart_config().to_dict() | {"router_block_num": 2, "encoder_ffn_dim": -1}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best/model.pt").touch()
+    save_task_vectors(tmp_path / "best", ["a"], np.zeros((1, 8)))
+    with pytest.raises(InputError, match=r"config.json: no model can be made of it \(.*-1"):
+        RoutingBartForConditionalGeneration.from_upstream(tmp_path)
 
 
 def test_infinitely_many_examples_of_a_set_are_told(tmp_path):
