@@ -104,6 +104,11 @@ def load_bart(source: str | Path) -> BartForConditionalGeneration:
     return bart
 
 
+def is_hub_name(model: str) -> bool:
+    """Whether `model` has the form "name" or "organisation/name"; anything else can only be a path."""
+    return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not model.endswith("/")
+
+
 TOKEN_IDS = [
     f"{name}_token_id" for name in ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")
 ]
@@ -126,11 +131,6 @@ def check_generation(config, vocab_size: int, source: str | Path) -> None:
             raise InputError(
                 f"{source}: generation_config.json has {name} {value!r}; it must be true or false"
             )
-
-
-def is_hub_name(model: str) -> bool:
-    """Whether `model` has the form "name" or "organisation/name"; anything else can only be a path."""
-    return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not model.endswith("/")
 
 
 def load_bart_config(source: str | Path) -> BartConfig:
