@@ -315,6 +315,8 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
         raise InputError(f"{config_path}: no model can be made of it ({in_brief(error)})") from None
     try:
         state = torch.load(weights_path, map_location="cpu", weights_only=True)
+        if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise TypeError("it holds no dictionary of tensors")
         renamed = {upstream_name(name): tensor for name, tensor in state.items()}
         if not model.config.has_router:  # a single expert: there is nothing to route
             renamed = {name: tensor for name, tensor in renamed.items() if not name.startswith("router.")}

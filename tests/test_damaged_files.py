@@ -155,13 +155,20 @@ def test_a_bart_of_no_spread_is_told(fresh, capsys):
     )
 
 
-def test_a_published_configuration_that_no_model_can_be_made_of_is_told(tmp_path):
-    fields = tiny_bart_config().to_dict() | {"router_block_num": 2, "encoder_ffn_dim": -1}
+@pytest.mark.parametrize(
+    ("width", "told"),
+    [
+        (-1, r"config.json: no model can be made of it \(.*-1"),
+        (24, r"model.pt: not the weights of a run \(it holds no dictionary of tensors"),
+    ],
+)
+def test_a_published_run_that_no_model_can_be_made_of_is_told(tmp_path, width, told):
+    fields = tiny_bart_config().to_dict() | {"router_block_num": 2, "encoder_ffn_dim": width}
     (tmp_path / "config.json").write_text(json.dumps(fields))
     (tmp_path / "best").mkdir()
-    (tmp_path / "best/model.pt").touch()
+    torch.save({"model.shared.weight": "x"}, tmp_path / "best/model.pt")
     save_task_vectors(tmp_path / "best", ["a"], np.zeros((1, 8)))
-    with pytest.raises(InputError, match=r"config.json: no model can be made of it \(.*-1"):
+    with pytest.raises(InputError, match=told):
         RoutingBartForConditionalGeneration.from_upstream(tmp_path)
 
 
