@@ -313,9 +313,10 @@ def print_report(benchmark: str, settings, load: float, **measured: dict) -> Non
 
 
 def rounded(values: dict) -> dict:
-    """Nested dictionaries of numbers to four digits; without what is None, which was not measured."""
+    """Nested dictionaries, fractions to four digits; without what is None, which was not measured."""
+    told = {name: rounded(value) if isinstance(value, dict) else value for name, value in values.items()}
     return {
-        name: rounded(value) if isinstance(value, dict) else float(f"{value:.4g}")
-        for name, value in values.items()
+        name: float(f"{value:.4g}") if isinstance(value, float) else value
+        for name, value in told.items()
         if value is not None
     }

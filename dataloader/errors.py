@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import difflib
 import pickle
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 
 LONGEST_BRIEF = 300  # characters of another library's message shown
 FEW = 5  # names shown of a long list
+LONGEST_LINE = 1500  # characters of a fault's line shown
 
 
 class InputError(ValueError):
     """Something in the files or settings given is wrong; the message says what, where, and what to do.
 
-    `faults` holds every fault found, so that a caller can gather several checks and raise once.
+    `faults` holds every fault found, so that a caller can gather several checks and raise once. What a file
+    holds, and a fault quotes, may be long or not printable: see `printable`.
     """
 
     def __init__(self, faults: str | Iterable[str]):
-        self.faults: list[str] = [faults] if isinstance(faults, str) else list(faults)
+        self.faults: list[str] = [printable(f) for f in ([faults] if isinstance(faults, str) else faults)]
         super().__init__("\n".join(self.faults))
+
+
+def printable(fault: str) -> str:
+    """The fault on one line, but for lines that are set in by two spaces, without the middle of long lines.
+
+    Control characters and halves of surrogate pairs are written as escapes.
+    """
+    lines = re.split(r"\n(?=  )", fault)
+    return "\n".join(_printable_line(line) for line in lines)
+
+
+def _printable_line(line: str) -> str:
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 4 :]}"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 @contextmanager

@@ -73,8 +73,7 @@ class Gym:
 
     def tasks(self) -> list[str]:
         """Names of the task folders, sorted."""
-        folders = (entry.name for entry in os.scandir(self.folder) if entry.is_dir())
-        return sorted(name for name in folders if self._find_samples(name))
+        return sorted(name for name in os.listdir(self.folder) if self._find_samples(name))
 
     def samples(self, task: str) -> list[str]:
         """Prefixes such as "boolq_32_100", in the order of the file names; InputError for an unknown task."""
@@ -210,7 +209,8 @@ class Gym:
         """(sample, part) of every file of the task, in the order of the file names."""
         if task not in self._listed:
             folder = self.folder / task
-            files = sorted(os.listdir(folder)) if folder.is_dir() else []
+            # os.path.isdir is also False for what cannot be a name: too long, or a link to itself.
+            files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
             matches = (_FILE_NAME.fullmatch(name) for name in files)
             self._listed[task] = [(match["sample"], match["part"]) for match in matches if match]
         return self._listed[task]
@@ -227,7 +227,7 @@ class Gym:
         return there[0]
 
     def _missing_task(self, task: str) -> str:
-        if (self.folder / task).is_dir():
+        if os.path.isdir(self.folder / task):
             return f"{self.folder / task}: has no {task}_<k>_<seed>_{{train,dev,test}}.tsv or .jsonl file"
         known = self.tasks()
         hint = did_you_mean(task, known)

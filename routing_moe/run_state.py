@@ -202,7 +202,12 @@ def save_checkpoint(
         if progress is not None:
             write_text(folder / PROGRESS_FILE, json.dumps(progress, indent=1))
         if training_state is not None:
-            torch.save(training_state, folder / STATE_FILE)
+            try:
+                torch.save(training_state, folder / STATE_FILE)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise OSError(
+                    f"{STATE_FILE} cannot be written; is the disk full? ({in_brief(error)})"
+                ) from None
 
 
 def load_progress(checkpoint: str | Path) -> dict:

@@ -38,8 +38,10 @@ def routing_fields(settings: Settings) -> dict:
         except InputError:  # told by `checkpoint_faults`
             config = {}
     names = ("num_experts", "route_source", *ROUTING_FLAGS)
+    # A value of another kind is told by `checkpoint_faults`, too.
+    own = {name: config[name] for name in names if isinstance(config.get(name), type(fields[name]))}
     return {
-        name: config[name] if name in config and getattr(settings, name) is None else fields[name]
+        name: own.get(name, fields[name]) if getattr(settings, name) is None else fields[name]
         for name in names
     }
 

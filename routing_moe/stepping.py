@@ -201,6 +201,16 @@ class Stepper:
         if leaf_BLE.requires_grad:
             routes_BLE.backward(leaf_BLE.grad)
 
+    def load_optimizer(self, state: dict) -> None:
+        """Take up the state of an optimizer. ValueError, KeyError, TypeError if it is not this model's."""
+        self.optimizer.load_state_dict(state)
+        for parameter, own in self.optimizer.state.items():
+            for name in ("step", "exp_avg", "exp_avg_sq"):
+                if not torch.is_tensor(own[name]):
+                    raise TypeError(f"the optimizer's {name} is no tensor")
+            if not own["exp_avg"].shape == own["exp_avg_sq"].shape == parameter.shape:
+                raise ValueError("the optimizer's averages have other shapes than the weights")
+
     def _update(self, step: int, indices) -> dict:
         """Clip, check, and step the optimizer at this step's learning rates."""
         norm = self.accelerator.clip_grad_norm_(self.active, self.settings.max_grad_norm)

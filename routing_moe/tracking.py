@@ -1,5 +1,6 @@
 """What a run tells while it goes: curves through accelerate's trackers, messages to terminal and file."""
 
+import contextlib
 import csv
 import logging
 import resource
@@ -78,6 +79,17 @@ def start_trackers(settings: Settings, accelerator: Accelerator, first_step: int
 # ---- messages
 
 
+class LogFile(logging.FileHandler):
+    """A log file that may fall short where the disk is full: the terminal has the messages too."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass  # logging would print a traceback
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 class AboveProgressBars(logging.StreamHandler):
     """Writes messages to standard error without breaking the progress bars that are there."""
 
@@ -103,7 +115,7 @@ def log_to_file(folder: str | Path, name: str, is_main_process: bool = True) -> 
     folder.mkdir(parents=True, exist_ok=True)
     has_file = any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
     if is_main_process and not has_file:
-        _add_handler(logging.FileHandler(folder / name, encoding="utf-8"))
+        _add_handler(LogFile(folder / name, encoding="utf-8"))
 
 
 def _add_handler(handler: logging.Handler) -> None:

@@ -239,7 +239,7 @@ class Training:
                 f"{self.folder} was trained on; give back the old files, or name another --output_dir"
             )
         try:
-            self.stepper.optimizer.load_state_dict(state.pop("optimizer"))
+            self.stepper.load_optimizer(state.pop("optimizer"))
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.state = {name: state[name] for name in self.state}

@@ -99,6 +99,7 @@ def load_bart(source: str | Path) -> BartForConditionalGeneration:
         )
     except Exception as error:  # the library's and the file formats' own ways to fail
         raise InputError(f"{source}: no plain BART can be loaded from there ({in_brief(error)})") from None
+    check_generation(bart.generation_config, bart.config.vocab_size, source)
     # What the files lack, the library fills with random numbers.
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{source}: not a plain BART; it lacks {len(missing)} weights, such as {missing[0]}")
@@ -135,6 +136,30 @@ def is_hub_name(model: str) -> bool:
     return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not model.endswith("/")
 
 
+TOKEN_IDS = [
+    f"{name}_token_id" for name in ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")
+]
+OUTPUT_SWITCHES = ("output_attentions", "output_hidden_states", "output_scores", "output_logits")
+
+
+def check_generation(config, vocab_size: int, source: str | Path) -> None:
+    """Raises InputError for a `GenerationConfig` that loads but lets no model answer; source is named."""
+    for name in TOKEN_IDS:
+        value = getattr(config, name, None)
+        ids = value if isinstance(value, list) else [value]
+        if not all(i is None or (type(i) is int and 0 <= i < vocab_size) for i in ids):
+            raise InputError(
+                f"{source}: generation_config.json has {name} {value!r}; it must be a token from 0 to "
+                f"{vocab_size - 1}"
+            )
+    for name in OUTPUT_SWITCHES:
+        value = getattr(config, name, None)
+        if not isinstance(value, bool | None):
+            raise InputError(
+                f"{source}: generation_config.json has {name} {value!r}; it must be true or false"
+            )
+
+
 def load_bart_config(source: str | Path) -> BartConfig:
     """The configuration of the plain BART in a folder or of a hub name. Raises InputError, naming it."""
     is_folder = Path(source).is_dir()
@@ -147,6 +172,8 @@ def load_bart_config(source: str | Path) -> BartConfig:
         raise InputError(f"{source}: no model can be loaded from {place} ({in_brief(error)})") from None
     if not isinstance(config, BartConfig) or isinstance(config, RoutingBartConfig):
         raise InputError(f"{source} is a {config.model_type!r} model; the experts are made from a 'bart'")
+    if not isinstance(config.init_std, int | float) or not 0 <= config.init_std < float("inf"):
+        raise InputError(f"{source}: config.json has init_std {config.init_std!r}; it must be 0 or greater")
     return config
 
 
@@ -255,9 +282,14 @@ def with_fresh_experts(model, bart, init_eps: float):
 
 def load_routing_config(checkpoint: str | Path) -> dict:
     """The fields in the config.json of a saved routing BART. Raises InputError, naming it."""
-    config = load_json_object(Path(checkpoint) / "config.json", "a model's configuration")
+    checkpoint = Path(checkpoint)
+    config = load_json_object(checkpoint / "config.json", "a model's configuration")
     if config.get("model_type") != RoutingBartConfig.model_type:
         raise InputError(f"{checkpoint} holds a {config.get('model_type')!r} model, not a routing BART")
+    for field in ("task_names", "random_vectors", "trained_tasks"):
+        names = config.get(field) or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{checkpoint / 'config.json'}: {field} is not a list of task names")
     return config
 
 
@@ -268,6 +300,7 @@ def load_routing_bart(cls, checkpoint: str | Path):
     except Exception as error:  # the library's and the file formats' own ways to fail
         reason = in_brief(error)
         raise InputError(f"{checkpoint}: not a sound checkpoint of a routing BART ({reason})") from None
+    check_generation(model.generation_config, model.config.vocab_size, checkpoint)
     # What the files lack, the library fills with random numbers.
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{checkpoint}: its files lack {len(missing)} weights, such as {missing[0]}")
@@ -317,9 +350,14 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
     published = load_json_object(config_path, "the configuration of a run of the published code")
     if "router_block_num" not in published:
         raise InputError(f"{config_path}: lacks router_block_num; a run of the published code has it")
-    model = cls(upstream_config(published, names, vectors_ND.shape[1]))
+    try:
+        model = cls(upstream_config(published, names, vectors_ND.shape[1]))
+    except Exception as error:  # the library's own ways to fail
+        raise InputError(f"{config_path}: no model can be made of it ({in_brief(error)})") from None
     try:
         state = torch.load(weights_path, map_location="cpu", weights_only=True)
+        if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise TypeError("it holds no dictionary of tensors")
         renamed = {upstream_name(name): tensor for name, tensor in state.items()}
         if not model.config.has_router:  # a single expert: there is nothing to route
             renamed = {name: tensor for name, tensor in renamed.items() if not name.startswith("router.")}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,17 @@ from benchmarks import (
     comparing,
     coverage,
     explaining,
+    fault_commands,
+    fault_kills,
+    fault_mutants,
+    faults,
     finetune_grid,
     measuring,
     predict,
     task_vectors,
     train_step,
 )
+from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -140,6 +146,55 @@ def test_task_vectors_are_timed_in_batches_against_one_by_one(capsys):
         "fisher_one_by_one_over_fisher",
         "fisher_layers_one_by_one_over_fisher_layers",
     }
+
+
+TINY_CAMPAIGN = ["--kills", "1", "--commands", "vectors", "--mutants", "60", "--no_folders", "--seed", "2"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the campaign forks")
+def test_a_command_is_killed_and_damaged_files_are_read_without_a_loss(tmp_path, capsys):
+    kinds = ["tsv", "jsonl", "split", "features", "descriptions", "npy"]  # those that need no run
+    code = faults.main([*TINY_CAMPAIGN, "--work_dir", str(tmp_path), "--kinds", *kinds])
+    (line,) = capsys.readouterr().out.splitlines()
+    report = json.loads(line)
+    assert (code, report["failed"], report["failures"]) == (0, 0, [])
+    killed = report["kills"]["vectors"]
+    assert killed["kills"] >= killed["resumed"] == killed["equal"] == killed["runs"] == 1
+    assert list(report["mutants"]) == kinds
+    for counts in report["mutants"].values():
+        assert counts["mutants"] == counts["accepted"] + counts["refused"] == 10
+
+
+def test_a_loss_a_traceback_and_a_left_over_are_found(tmp_path, monkeypatch):
+    folder, expected = tmp_path / "run", tmp_path / "expected"
+    for place in (folder, expected):
+        place.mkdir()
+        (place / "one.json").write_text('{"seconds": 1, "score": 2}')
+        torch.save({"step": 1, "m": torch.ones(2)}, place / "state.pt")
+    (folder / "one.json").write_text('{"score": 2, "seconds": 3}')
+    assert fault_commands.differences(folder, expected) == []
+    (folder / "one.json").write_text('{"seconds": 1, "score": 3}')
+    torch.save({"step": 1, "m": torch.zeros(2)}, folder / "state.pt")
+    (folder / "last.partial").write_text("")
+    (expected / "lost.csv").write_text("")
+    found = ["lacks lost.csv", "has last.partial besides", "one.json differs", "state.pt differs"]
+    assert fault_commands.differences(folder, expected) == found
+
+    def outcome(error):
+        def read(_):
+            raise error
+
+        return fault_mutants.outcome_of(read, None, tmp_path / "x.json")[0]
+
+    assert outcome(InputError(f"{tmp_path / 'x.json'}: is damaged")) == "refused"
+    assert outcome(InputError("is damaged")) == "unclear"
+    assert outcome(ValueError("x")) == outcome(MemoryError()) == "traceback"
+
+
+def test_kills_are_dealt_by_share_and_every_command_has_its_turn():
+    names = list(fault_commands.Commands.NAMES)
+    assert fault_kills.shared_out(len(names), names) == dict.fromkeys(names, 1)
+    assert fault_kills.shared_out(15, ["train", "merge"]) == {"train": 11, "merge": 4}
 
 
 @pytest.mark.parametrize(

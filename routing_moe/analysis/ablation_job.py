@@ -103,7 +103,7 @@ class AblationJob:
         saved = load_json_object(path, "scores without some experts")
         try:
             return Scores(dict(saved["scores"]), float(saved["seconds"]), int(saved["examples"]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{path}: is damaged; delete it to score these again") from None
 
     def start(self) -> Scores:

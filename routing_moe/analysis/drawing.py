@@ -5,7 +5,7 @@ Pictures are laid out in inches before anything is drawn, so that names fit and 
 
 from __future__ import annotations
 
-import os
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
-from routing_moe.run_state import replace_file
+from routing_moe.run_state import write_bytes
 
 # Seaborn's "colorblind" palette: told apart under the common kinds of colour blindness.
 CATEGORY_COLOURS = (
@@ -120,11 +120,8 @@ def write_figure(figure: Figure, path: Path) -> None:
     # The same routes give the same bytes: PDF would note the time of writing.
     metadata = {"CreationDate": None} if kind == "pdf" else None
     dots = min(DOTS_PER_INCH, WIDEST_FIGURE_DOTS / max(figure.get_size_inches()))
+    drawn = io.BytesIO()  # the PDF writer breaks in its own way where a disk is full
+    with rc_context(LETTERS):
+        figure.savefig(drawn, format=kind, dpi=dots, metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with rc_context(LETTERS):
-            figure.savefig(unfinished, format=kind, dpi=dots, metadata=metadata)
-        replace_file(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_bytes(path, drawn.getbuffer())

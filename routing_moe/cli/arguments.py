@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from dataloader.errors import InputError
 from dataloader.gym import PARTS
 from routing_moe.cli.console import flags_given, parse_or_guess
 from routing_moe.ranking import SCORINGS
@@ -50,10 +51,20 @@ def parse_settings(argv: list[str] | None, description: str) -> Settings:
         trained = load_run_settings(run) or {}
         if "train_dir" in flags_given(build_parser(""), argv) and known.train_dir != trained.get("train_dir"):
             trained.pop("predict_dir", None)  # another gym is named, with dev and test files of its own
-        parser.set_defaults(**{name: trained[name] for name in AS_TRAINED if name in trained})
+        parser.set_defaults(**trained_defaults(trained, Path(run) / "run.json"))
         known = parser.parse_args(argv)
     settings = Settings(**vars(known))
     return dataclasses.replace(settings, predict_dir=settings.predict_dir or settings.train_dir)
+
+
+def trained_defaults(trained: dict, path: Path) -> dict:
+    """The settings of a run that a prediction takes over. InputError for a value of the wrong kind."""
+    kinds = {field.name: field.type for field in dataclasses.fields(Settings)}
+    found = {name: trained[name] for name in AS_TRAINED if name in trained}
+    wrong = [name for name, value in found.items() if not isinstance(value, kinds[name])]
+    if wrong:
+        raise InputError(f"{path}: is damaged: {name} is {found[name]!r}; give --{name}" for name in wrong)
+    return found
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:

@@ -1,0 +1,129 @@
+"""Commands that are killed at random moments, resumed, and compared with the undisturbed run."""
+
+import random
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks.fault_commands import LONGEST, Command, Commands, differences, must_end_well
+
+# How many of the kills are a command's: those of several processes start Python several times.
+SHARES = dict(train=3, train2=1, predict=2, grid=2, finetune=1, ray=1, merge=1, vectors=2, ablate=2)
+TWICE = 0.3  # of the resumed commands are killed a second time
+WHILE_STARTING = 0.2  # of the kills come before the first file
+TRIES = 5  # of a kill that comes after the command's end
+
+
+@dataclass(frozen=True)
+class Moments:
+    """When the undisturbed command wrote its first file and when it ended, seconds after its start."""
+
+    first_file: float
+    end: float
+
+    def draw(self, rng: random.Random) -> float:
+        start, end = (0, self.first_file) if rng.random() < WHILE_STARTING else (self.first_file, self.end)
+        return rng.uniform(start, end)
+
+
+def shared_out(kills: int, names: list[str]) -> dict[str, int]:
+    """So many kills dealt to the commands by their shares, every command's first kill first."""
+    largest = max(SHARES[name] for name in names)
+    rounds = [name for n in range(largest) for name in names if SHARES[name] > n]
+    return dict(Counter(islice(cycle(rounds), kills)))
+
+
+def kill_campaign(commands: Commands, kills: int, names: list[str], seed: int) -> tuple[dict, list[dict]]:
+    """({command: counts}, failures). Folders that differ stay beside the undisturbed one."""
+    counts, failures = {}, []
+    shares = shared_out(kills, names) if names else {}
+    with tqdm(total=kills if names else 0, desc="kills", unit="kill") as bar:
+        for name, share in shares.items():
+            bar.set_postfix_str(name)
+            counts[name] = dict(runs=share, kills=0, resumed=0, equal=0)
+            command = commands.named(name)
+            moments = undisturbed(command)
+            for number in range(share):
+                rng = random.Random(f"{seed}/{name}/{number}")
+                faults = kill_and_resume(command, moments, rng, counts[name])
+                if faults:
+                    kept = kept_folder(command, number)
+                    failures.append(dict(kill=f"{name}/{number}", what=faults[:5], kept=str(kept)))
+                bar.update()
+            counts[name] |= dict(undisturbed_s=moments.end)
+    return counts, failures
+
+
+def undisturbed(command: Command) -> Moments:
+    """Runs the command, and moves what it wrote to `expected`, beside its folder."""
+    expected = command.folder.with_name("expected")
+    shutil.rmtree(expected, ignore_errors=True)
+    began = time.time()
+    seconds = must_end_well(command)
+    copied = {path.relative_to(command.base) for path in command.base.rglob("*")} if command.base else set()
+    new = (
+        p for p in command.folder.rglob("*") if p.is_file() and p.relative_to(command.folder) not in copied
+    )
+    first_file = min(path.stat().st_mtime for path in new) - began
+    command.folder.rename(expected)
+    return Moments(first_file=min(max(first_file, 0), seconds), end=seconds)
+
+
+def kill_and_resume(command: Command, moments: Moments, rng: random.Random, counts: dict) -> list[str]:
+    """Kills the command once or twice, lets it go on to its end; what is not as it should be."""
+    for _ in range(TRIES):  # until a kill comes before the end
+        command.prepare()
+        faults = killed_at(command, moments.draw(rng), resume=False)
+        if faults is not None:
+            break
+    else:
+        return ["it ended before it could be killed"]
+    counts["kills"] += 1
+    if rng.random() < TWICE:
+        again = killed_at(command, moments.draw(rng), resume=True)
+        counts["kills"] += again is not None
+        faults += again or []
+    ended = ended_well(command, resume=True)
+    counts["resumed"] += not ended
+    unequal = [] if ended else differences(command.folder, command.folder.with_name("expected"))
+    counts["equal"] += not ended and not unequal
+    return faults + ended + unequal
+
+
+def killed_at(command: Command, moment: float, resume: bool) -> list[str] | None:
+    """Starts the command and kills it so many seconds later; None if it ended before."""
+    running = command.start(log_of(command), resume)
+    if running.wait(moment) is not None:
+        return None
+    running.kill()
+    return [f"left over after a kill at {moment:.3f} s: {name}" for name in running.left_over()]
+
+
+def ended_well(command: Command, resume: bool) -> list[str]:
+    """Runs the command to its end; [] or what it said instead."""
+    running = command.start(log_of(command), resume)
+    code = running.wait(LONGEST)
+    running.kill()
+    told = running.told()
+    if code == 0 and "Traceback" not in told:
+        return [f"left over: {name}" for name in running.left_over()]
+    last = told.strip().splitlines()[-1:] or ["nothing"]
+    return [f"{'still running' if code is None else f'exit code {code}'}: {last[0][-500:]}"]
+
+
+def log_of(command: Command) -> Path:
+    return command.folder.with_name("log.txt")
+
+
+def kept_folder(command: Command, number: int | str) -> Path:
+    """Where the folder and log of a failure are kept."""
+    kept = command.folder.with_name(f"failed{number}")
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(command.folder, kept) if command.folder.exists() else kept.mkdir()
+    shutil.copy(log_of(command), kept.with_name(f"failed{number}.log"))
+    return kept

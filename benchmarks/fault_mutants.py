@@ -1,0 +1,197 @@
+"""Files that are damaged in a random way and read: accepted, or refused with one clear error; nothing else.
+
+A mutant is a function of seed, kind and number. Mutants are read in a fork, many in one, with limited
+memory, which an alarm kills: what asks for too much, hangs or crashes is found; another fork goes on.
+"""
+
+import json
+import random
+import resource
+import shutil
+import signal
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+from accelerate.state import AcceleratorState
+from tqdm import tqdm
+from transformers.utils import logging as library_logging
+
+from benchmarks import fault_mutations as ways
+from benchmarks.fault_commands import Running, forked
+from benchmarks.fault_readers import KINDS, Place
+from dataloader.errors import InputError
+
+MEMORY = 3 * 2**30  # bytes that a reader may take beside what this process has
+SECONDS = 60  # that reading a mutant may take
+OUTCOMES = ("accepted", "refused", "unclear", "traceback", "died")
+INSIDE, IN_PLACE = 0.4, 0.06  # shares of the mutants that know the format, and that put something else there
+LONGEST_LINE = 2000  # characters of a clear error
+SHOWN = 500  # characters of an error that are reported
+
+Mutant = tuple[str, int]  # kind, number
+
+
+def dealt(count: int, kinds: Sequence[str]) -> list[Mutant]:
+    """So many mutants, the kinds taking turns."""
+    return [(kinds[n % len(kinds)], n // len(kinds)) for n in range(count)]
+
+
+def mutate(place: Place, mutant: Mutant, seed: int) -> str:
+    """Damages the mutant's file; what was done to it."""
+    name, number = mutant
+    rng, kind = random.Random(f"{seed}/{name}/{number}"), KINDS[name]
+    path, draw = place.folder / kind.path, rng.random()
+    if draw < IN_PLACE:
+        others = sorted(place.originals.keys() - {path})
+        return ways.put_in_place(rng, path, {other.name: place.originals[other] for other in others})
+    inside = kind.inside and draw < IN_PLACE + INSIDE
+    content, done = rng.choice(kind.inside if inside else ways.ANY)(rng, place.originals[path])
+    path.write_bytes(content)
+    return done
+
+
+def read_mutant(place: Place, mutant: Mutant, seed: int) -> dict:
+    """What came of a mutant; its file is put back, and kept if it failed."""
+    kind = KINDS[mutant[0]]
+    path = place.folder / kind.path
+    done = mutate(place, mutant, seed)
+    outcome, told = outcome_of(kind.read, place, path)
+    result = dict(mutant=f"{mutant[0]}/{mutant[1]}", outcome=outcome, mutation=done, told=told)
+    if outcome not in ("accepted", "refused"):
+        result["kept"] = str(keep(place, mutant, path))
+    put_back(place, path)
+    return result
+
+
+def outcome_of(read, place: Place, path: Path) -> tuple[str, str]:
+    """(one of OUTCOMES, the error)."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        read(place)
+    except InputError as error:
+        unclear = fault_of(error, path)
+        told = str(error)[:SHOWN]
+        return ("unclear", f"{unclear}: {told}") if unclear else ("refused", told)
+    except BaseException as error:  # SystemExit, and what else a library may raise
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+        places = (f"{Path(frame.filename).name}:{frame.lineno}" for frame in (ours[-1], frames[-1]))
+        return (
+            "traceback",
+            f"{type(error).__name__}: {str(error)[:SHOWN]} ({', '.join(dict.fromkeys(places))})",
+        )
+    return "accepted", ""
+
+
+def fault_of(error: InputError, path: Path) -> str | None:
+    """What is wrong with an error; None if a user can do something with it."""
+    told = str(error)
+    if not (told.startswith("--") or path.name in told or path.parent.name in told):
+        return "names neither file nor folder nor flag"
+    for fault in error.faults:
+        lines = fault.splitlines()
+        if any(not line.startswith("  ") for line in lines[1:]):
+            return "a fault of several lines"
+        if max(map(len, lines)) > LONGEST_LINE:
+            return f"a line of {max(map(len, lines))} characters"
+    return None
+
+
+def put_back(place: Place, path: Path) -> None:
+    remove(path)
+    path.write_bytes(place.originals[path])
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def keep(place: Place, mutant: Mutant, path: Path) -> Path:
+    """Copies a damaged file to mutants/<kind>-<number>/, if it is a file; that path."""
+    kept = place.folder.with_name("mutants") / f"{mutant[0]}-{mutant[1]}" / path.name
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        shutil.copy(path, kept)
+    return kept
+
+
+# ---- the campaign
+
+
+def mutant_campaign(folder: Path, mutants: Sequence[Mutant], seed: int) -> tuple[dict, list[dict]]:
+    """({kind: counts of outcomes}, the mutants that failed), whose files are kept in the folder."""
+    place = Place(folder / "files")
+    kinds = list(dict.fromkeys(name for name, _ in mutants))
+    place.make(kinds)
+    results = folder / "mutants.jsonl"
+    results.write_text("")
+    counts = {name: Counter(dict.fromkeys(OUTCOMES, 0)) for name in kinds}
+    failures, done = [], 0
+    check_undamaged(place, kinds, results.with_suffix(".log"))
+    with tqdm(total=len(mutants), desc="mutants", unit="file", smoothing=0.05) as bar:
+        while done < len(mutants):
+            reader = start_reader(place, mutants[done:], seed, results)
+            while reader.wait(1) is None:
+                bar.update(results.read_bytes().count(b"\n") - bar.n)
+            lines = results.read_text().splitlines()
+            if len(lines) < len(mutants):  # the next one took the process along
+                lines.append(json.dumps(died(place, mutants[len(lines)], seed, reader)))
+                results.write_text("".join(f"{line}\n" for line in lines))
+            found, done = [json.loads(line) for line in lines[done:]], len(lines)
+            for result in found:
+                counts[result["mutant"].split("/")[0]][result["outcome"]] += 1
+            failures += [result for result in found if result["outcome"] not in ("accepted", "refused")]
+            bar.update(done - bar.n)
+    return {name: dict(mutants=own.total(), **own) for name, own in counts.items()}, failures
+
+
+def check_undamaged(place: Place, kinds: Sequence[str], log: Path) -> None:
+    """RuntimeError unless the undamaged files are accepted."""
+
+    def read() -> None:
+        for reader in dict.fromkeys(KINDS[name].read for name in kinds):
+            AcceleratorState._reset_state(reset_partial_state=True)
+            reader(place)
+
+    reader = forked(read, log)
+    if reader.wait(10 * SECONDS) != 0:
+        reader.kill()
+        raise RuntimeError(f"undamaged files are not accepted:\n{reader.told()[-3000:]}")
+
+
+def start_reader(place: Place, mutants: Sequence[Mutant], seed: int, results: Path) -> Running:
+    def read() -> None:
+        library_logging.set_verbosity_error()
+        library_logging.disable_progress_bar()
+        limit = psutil.Process().memory_info().vms + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        with results.open("a") as file:
+            for mutant in mutants:
+                signal.alarm(SECONDS)  # kills
+                line = json.dumps(read_mutant(place, mutant, seed))
+                file.write(f"{line}\n")
+                file.flush()
+
+    return forked(read, results.with_suffix(".log"))
+
+
+def died(place: Place, mutant: Mutant, seed: int, reader: Running) -> dict:
+    """What is to be said of a mutant that killed its reader, whose file is put back."""
+    path = place.folder / KINDS[mutant[0]].path
+    put_back(place, path)
+    done = mutate(place, mutant, seed)
+    kept = keep(place, mutant, path)
+    put_back(place, path)
+    last = reader.told().strip().splitlines()[-1:] or [""]
+    hung = reader.code == -signal.SIGALRM
+    told = (
+        f"no end after {SECONDS} s" if hung else f"the process ended with {reader.code}: {last[0][-SHOWN:]}"
+    )
+    name = f"{mutant[0]}/{mutant[1]}"
+    return dict(mutant=name, outcome="died", mutation=done, told=told, kept=str(kept))

@@ -1,0 +1,120 @@
+"""Commands killed, files damaged, disks full, two commands at once: whatever happens, nothing may be lost.
+
+    python benchmarks/faults.py                                    everything, within 15 minutes on two cores
+    python benchmarks/faults.py --kills 50 --mutants 10000
+    python benchmarks/faults.py --commands train --mutants 0 --no_folders
+    python benchmarks/faults.py --kills 0 --no_folders --only config/17       read one damaged file again
+
+Exit code 1 if anything was lost or unequal, or ended in another way than with one clear error. The JSON line
+has counts of each command and kind of file, and the first failures; their logs and files stay in the folder
+that is printed. Needs what the tests need.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # forks and two processes on two cores; the same bits in each
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tqdm import tqdm
+
+from benchmarks import measuring
+from benchmarks.fault_commands import Commands
+from benchmarks.fault_folders import disk_campaign, together_campaign
+from benchmarks.fault_kills import kill_campaign
+from benchmarks.fault_mutants import dealt, mutant_campaign
+from benchmarks.fault_readers import KINDS
+
+FAILURES_SHOWN = 20
+# What a fork should not have to import.
+IMPORTED = ("matplotlib.pyplot", "routing_moe.cli.report", "task.task_emb.fisher")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One field per flag."""
+
+    device: ClassVar[str] = "cpu"
+
+    kills: int
+    mutants: int
+    disks: int
+    commands: list[str]
+    kinds: list[str]
+    only: list[str]
+    no_folders: bool
+    seed: int
+    work_dir: str | None
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = parse_settings(argv)
+    load = os.getloadavg()[0]
+    tqdm.monitor_interval = 0  # no thread beside: this process forks
+    for name in IMPORTED:
+        importlib.import_module(name)
+    folder = Path(settings.work_dir or tempfile.mkdtemp(prefix="faults_"))
+    print(f"logs and files of failures: {folder}", file=sys.stderr)
+    measured, failures = run(settings, folder)
+    measuring.print_report(
+        "faults", settings, load, **measured, failed=len(failures), failures=failures[:FAILURES_SHOWN]
+    )
+    return 1 if failures else 0
+
+
+def run(settings: Settings, folder: Path) -> tuple[dict, list[dict]]:
+    """({part: what was counted}, all failures)."""
+    commands = Commands(folder / "commands")
+    mutants = [(name, int(n)) for name, n in (word.split("/") for word in settings.only)]
+    mutants = mutants or dealt(settings.mutants, settings.kinds)
+    parts = {}
+    if settings.kills:
+        parts["kills"] = lambda: kill_campaign(commands, settings.kills, settings.commands, settings.seed)
+    if mutants:
+        parts["mutants"] = lambda: mutant_campaign(folder, mutants, settings.seed)
+    if not settings.no_folders:
+        parts["disks"] = lambda: disk_campaign(commands, settings.commands, settings.disks, settings.seed)
+        parts["together"] = lambda: together_campaign(commands, settings.commands)
+    measured, failures, seconds = {}, [], {}
+    for name, part in parts.items():
+        began = time.perf_counter()
+        measured[name], failed = part()
+        failures += failed
+        seconds[name] = time.perf_counter() - began
+    return measured | {"seconds": seconds}, failures
+
+
+def parse_settings(argv: list[str] | None) -> Settings:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--kills", type=int, default=36, help="runs that are killed, over all commands (default 36)")
+    add("--mutants", type=int, default=2000, help="damaged files, over all kinds (default 2000)")
+    add("--disks", type=int, default=4, help="small disks for each command (default 4)")
+    add("--commands", nargs="+", choices=Commands.NAMES, default=list(Commands.NAMES), help="default: all")
+    add("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND", help="default: all")
+    add("--only", nargs="+", default=[], metavar="KIND/N", help="these damaged files in place of --mutants")
+    add("--no_folders", action="store_true", help="no full disks, no two commands at once")
+    add("--seed", type=int, default=0)
+    add("--work_dir", help="where to work (default: a new folder, which stays)")
+    args = parser.parse_args(argv)
+    for name in ("kills", "mutants", "disks"):
+        if getattr(args, name) < 0:
+            parser.error(f"--{name} {getattr(args, name)}: must be at least 0")
+    for word in args.only:
+        name, _, number = word.partition("/")
+        if name not in KINDS or not number.isdecimal():
+            parser.error(f"--only {word}: write a kind and a number, such as {next(iter(KINDS))}/17")
+    return Settings(**vars(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

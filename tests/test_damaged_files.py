@@ -1,0 +1,190 @@
+"""What the fault campaign (benchmarks/faults.py) found, each fault as small as it gets."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_vectors
+import torch
+from conftest import tiny_bart_config
+from matplotlib.figure import Figure
+from tiny_runs import run
+
+from dataloader.errors import InputError
+from dataloader.gym import Gym
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.analysis.ablation_job import AblationJob
+from routing_moe.analysis.drawing import write_figure
+from routing_moe.run_state import STATE_FILE, save_checkpoint
+from routing_moe.task_vectors import save_task_vectors
+from routing_moe.tracking import log, log_to_file, start_logging
+
+FULL = Path("/dev/full")  # a file on which every write finds the disk full
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
+
+
+def test_what_a_fault_quotes_is_short_and_printable():
+    (told,) = InputError(f"x.json: no 'a\u2028b\nc\x00\ud800' {'9' * 5000} here:\n  set in").faults
+    first, *others = told.split("\n")
+    assert first.startswith("x.json: no 'a\\u2028b\\nc\\x00\\ud800' 9999")
+    assert first.endswith("999 here:")
+    assert len(first) < 1500
+    assert others == ["  set in"]
+    assert str(InputError(["é 猫", "b"])) == "é 猫\nb"
+
+
+def test_a_task_that_no_folder_can_be_called_is_told(originals):
+    with pytest.raises(InputError, match="no task '999"):
+        Gym(originals.gym).samples("9" * 5000)
+
+
+def test_a_link_to_itself_is_no_task(tmp_path):
+    (tmp_path / "metrics.json").symlink_to("metrics.json")
+    assert Gym(tmp_path).tasks() == []
+
+
+# ---- a full disk
+
+
+@needs_full
+def test_a_picture_on_a_full_disk_is_an_os_error_and_what_a_kill_leaves_is_written_over(tmp_path):
+    partial = tmp_path / "a.pdf.partial"
+    partial.symlink_to(FULL)
+    with pytest.raises(OSError, match="No space left"):
+        write_figure(Figure(), tmp_path / "a.pdf")
+    partial.unlink()
+    partial.write_bytes(b"of a process that was killed")
+    write_figure(Figure(), tmp_path / "a.pdf")
+    assert os.listdir(tmp_path) == ["a.pdf"]
+
+
+@needs_full
+def test_a_log_that_cannot_be_written_is_no_traceback(tmp_path, capsys):
+    (tmp_path / "log.txt").symlink_to(FULL)
+    start_logging()
+    log_to_file(tmp_path, "log.txt")
+    log.info("still told")
+    start_logging()
+    assert capsys.readouterr().err.strip().endswith("still told")
+
+
+def test_a_training_state_on_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
+    class Saved:
+        def save_pretrained(self, folder):
+            pass
+
+    def full(*_):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=f"{STATE_FILE} cannot be written; is the disk full"):
+        save_checkpoint(Saved(), Saved(), tmp_path / "last", {"step": 1})
+    assert not list(tmp_path.iterdir())
+
+
+# ---- damaged files
+
+
+@pytest.mark.parametrize("damage", ["removed", "text", "shape"])
+def test_a_damaged_state_of_the_optimizer_is_told(with_run, capsys, damage):
+    path = with_run.out / "last" / STATE_FILE
+    state = torch.load(path, weights_only=True)
+    own = next(iter(state["optimizer"]["state"].values()))
+    if damage == "removed":
+        del own["exp_avg"]
+    else:
+        own["exp_avg_sq"] = "x" if damage == "text" else torch.zeros(3)
+    torch.save(state, path)
+    assert run(with_run.gym, with_run.bart, with_run.out, total_steps=1, resume=True) == 2
+    assert f"{path.parent}: its training state is not that of this run" in capsys.readouterr().err
+
+
+PREDICTION = dict(do_train=None, initialize_from_vanilla=None, model=None, do_predict=True)
+# file in the run: a field of it, a value of another kind, what is told
+OTHER_KINDS = {
+    "route_source": ("best/config.json", dict(route_source=[[]]), "not a sound checkpoint of a routing BART"),
+    "task_names": (
+        "best/config.json",
+        dict(task_names=[{}]),
+        "config.json: task_names is not a list of task",
+    ),
+    "eos": (
+        "best/generation_config.json",
+        dict(eos_token_id="x"),
+        "eos_token_id 'x'; it must be a token from",
+    ),
+    "pad": ("best/generation_config.json", dict(pad_token_id=10**9), "pad_token_id 1000000000; it must be a"),
+    "states": (
+        "best/generation_config.json",
+        dict(output_hidden_states=[1]),
+        "[1]; it must be true or false",
+    ),
+    "ontology": (
+        "run.json",
+        dict(settings=dict(task_ontology=1.5)),
+        "run.json: is damaged: task_ontology is 1.5",
+    ),
+    "n-gram": (
+        "run.json",
+        dict(settings=dict(no_repeat_ngram_size=[])),
+        "is damaged: no_repeat_ngram_size is []",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_KINDS)
+def test_a_prediction_tells_of_values_of_other_kinds(with_run, capsys, name):
+    file, changed, told = OTHER_KINDS[name]
+    path = with_run.out / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    assert run(with_run.gym, with_run.bart, with_run.out, **PREDICTION, num_beams=None) == 2
+    error = capsys.readouterr().err
+    assert f"error: {path.parent}" in error
+    assert told in error
+
+
+def test_a_bart_of_no_spread_is_told(fresh, capsys):
+    path = fresh.bart / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"init_std": float("nan")}))
+    assert run(fresh.gym, fresh.bart, fresh.out) == 2
+    assert (
+        f"--model {fresh.bart}: config.json has init_std nan; it must be 0 or greater"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "told"),
+    [
+        (-1, r"config.json: no model can be made of it \(.*-1"),
+        (24, r"model.pt: not the weights of a run \(it holds no dictionary of tensors"),
+    ],
+)
+def test_a_published_run_that_no_model_can_be_made_of_is_told(tmp_path, width, told):
+    fields = tiny_bart_config().to_dict() | {"router_block_num": 2, "encoder_ffn_dim": width}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    (tmp_path / "best").mkdir()
+    torch.save({"model.shared.weight": "x"}, tmp_path / "best/model.pt")
+    save_task_vectors(tmp_path / "best", ["a"], np.zeros((1, 8)))
+    with pytest.raises(InputError, match=told):
+        RoutingBartForConditionalGeneration.from_upstream(tmp_path)
+
+
+def test_infinitely_many_examples_of_a_set_are_told(tmp_path):
+    job = AblationJob.__new__(AblationJob)
+    job.folder = tmp_path
+    job.path(()).parent.mkdir()
+    job.path(()).write_text('{"scores": {}, "seconds": 1, "examples": Infinity}')
+    with pytest.raises(InputError, match="is damaged; delete it"):
+        job.finished(())
+
+
+def test_a_folder_of_vectors_whose_settings_are_no_settings_is_told(fresh, capsys):
+    folder = fresh.folder / "random"
+    assert tiny_vectors.run("random", fresh.gym, fresh.bart, folder) == 0
+    saved = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(saved | {"settings": True}))
+    assert tiny_vectors.run("random", fresh.gym, fresh.bart, folder) == 2
+    assert f"{folder / 'run.json'}: is damaged" in capsys.readouterr().err
