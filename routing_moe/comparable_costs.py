@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import InputError, in_brief, in_short
+from dataloader.errors import InputError, in_short
 from routing_moe.comparable_runs import Run
 from routing_moe.results import markdown_table
 from routing_moe.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT, in_units, read_cost
+from routing_moe.run_state import load_progress
+from routing_moe.tables import check_numbers, read_table
 
 BUDGETS = {"steps": "training steps", "flops": "training FLOPs"}
 TOLERANCE = 0.01  # runs that differ in seed alone have batches, hence FLOPs, that differ a little
@@ -27,11 +29,15 @@ NAMED = 4  # runs in one note
 
 @dataclass(frozen=True)
 class RunCost:
-    """A run with its `cost.json` (None: it has none) and the files of its evaluations by its own steps."""
+    """A run with its `cost.json` (None: it has none) and the files of its evaluations by its own steps.
+
+    progress: where in the run the scored checkpoint was saved, as far as it is known (`load_progress`).
+    """
 
     run: Run
     cost: dict | None
     evaluations: dict[int, Path]
+    progress: dict = field(default_factory=dict)
 
     @property
     def unknown(self) -> str | None:
@@ -75,13 +81,17 @@ class Compared:
         return [each for each in self.costs if each.run.scores is not None]
 
 
-def find_costs(folder: str | Path, runs: list[Run]) -> list[RunCost]:
-    """The costs of runs in a comparison's folder. Raises InputError with all damaged files."""
+def find_costs(folder: str | Path, runs: list[Run], checkpoint_name: str = "best") -> list[RunCost]:
+    """The costs of runs in a comparison's folder, and where the checkpoint of that name comes from.
+
+    Raises InputError with all damaged files.
+    """
     found, faults = [], []
     for run in runs:
         place = Path(folder) / run.variant / run.name
         try:
-            found.append(RunCost(run, read_cost(place), _evaluations(place)))
+            progress = load_progress(place / checkpoint_name)
+            found.append(RunCost(run, read_cost(place), _evaluations(place), progress))
         except InputError as error:
             faults += error.faults
     if faults:
@@ -98,14 +108,11 @@ def _evaluations(place: Path) -> dict[int, Path]:
 
 def read_dev_results(path: Path) -> pd.DataFrame:
     """The scores of an evaluation in training, without constant answers. Raises InputError."""
-    try:
-        scores = pd.read_csv(path, index_col=0, dtype={"task_prefix": str, "sample": str, "metric": str})
-        lacking = [name for name in DEV_COLUMNS if name not in scores]
-        if lacking:
-            raise ValueError(f"no column {', '.join(lacking)}")
-        return scores.astype({"performance": float}).assign(constant=math.nan)
-    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
-        raise InputError(f"{path}: cannot be read as dev scores ({in_brief(error)})") from None
+    scores = read_table(path, index_col=0, dtype={"task_prefix": str, "sample": str, "metric": str})
+    if lacking := [name for name in DEV_COLUMNS if name not in scores]:
+        raise InputError(f"{path}: cannot be read as dev scores (no column {', '.join(lacking)})")
+    check_numbers(scores, ["performance"], path)
+    return scores.astype({"performance": float}).assign(constant=math.nan)
 
 
 # ---- the table
@@ -118,7 +125,8 @@ def cost_table(compared: Compared) -> pd.DataFrame:
     """Means over the finished runs of each variant, in their order; NaN where one of them is not known.
 
     Columns variant, n, COST_COLUMNS; steps and total_flops with earlier runs, the others of the run itself.
-    At an equal budget also compared_at_step and compared_at_flops.
+    At an equal budget also compared_at_step and compared_at_flops; else, of the scored checkpoint, its step in
+    the run itself and expert_distance (`RoutingBartForConditionalGeneration.relative_expert_distance`).
     """
     rows = []
     for each in compared.finished:
@@ -127,6 +135,9 @@ def cost_table(compared: Compared) -> pd.DataFrame:
         if compared.budget:
             step = compared.steps[str(each.run)]
             row |= {"compared_at_step": each.by(step, "steps"), "compared_at_flops": each.by(step, "flops")}
+        else:
+            row["selected_step"] = each.progress.get("step", math.nan)
+            row["expert_distance"] = each.progress.get("expert_distance", math.nan)
         rows.append({"variant": each.run.variant} | row)
     grouped = pd.DataFrame(rows).groupby("variant", sort=False)
     means = grouped.agg(lambda values: values.mean(skipna=False))
@@ -141,6 +152,11 @@ def cost_markdown(compared: Compared, table: pd.DataFrame) -> str:
         "routing_moe/flops.py). FLOPs: forward and backward, matrix products. Steps and FLOPs in all include",
         "the runs that a run started from.",
     ]
+    if not compared.budget:
+        lines += [
+            "Selected: the step of the scored checkpoint in its own run. Distance of experts there: 0 where all",
+            "experts of a layer are equal, about 1.4 for unrelated weights.",
+        ]
     rows = {}
     for row in table.to_dict("records"):
         cells = {
@@ -154,6 +170,10 @@ def cost_markdown(compared: Compared, table: pd.DataFrame) -> str:
         if "compared_at_step" in row:
             cells["compared at step"] = _whole(row["compared_at_step"])
             cells["FLOPs by then"] = _shown(row["compared_at_flops"])
+        else:
+            cells["selected"] = _whole(row["selected_step"])
+            distance = row["expert_distance"]
+            cells["distance of experts"] = "-" if math.isnan(distance) else f"{distance:.2g}"
         rows[row["variant"]] = cells
     shown = markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant"))
     return "\n".join([*lines, "", shown, *(f"\n- {note}" for note in _unknown_notes(compared.finished))])

@@ -37,10 +37,7 @@ def with_costs(table: pd.DataFrame, costs_of: dict[str, pd.DataFrame]) -> pd.Dat
 
 def summary_cost(path: Path, tasks: list[str]) -> dict[str, float]:
     """EXAMPLE_COST of a summary, mean over these tasks; NaN where one of them has none. Raises InputError."""
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
-        raise InputError(f"{path}: cannot be read ({in_brief(error)})") from None
+    rows = read_table(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     means = rows[(rows["entry"].str.strip() == "mean") & rows["task"].str.strip().isin(tasks)]
     return sample_costs(means).mean(skipna=False).to_dict()
 

@@ -75,8 +75,18 @@ def test_costs_are_means_over_seeds_beside_the_scores(folder, capsys):
     assert costs.loc["cheap", "total_flops"] == 400 * 8_015_000
     assert costs.loc["dear", ["active_parameters", "total_parameters", "steps"]].tolist() == [1e6, 3e6, 400]
     shown = row_of("dear", capsys.readouterr().out)
-    assert shown == ["dear", "2", "1 M", "3 M", "2 M", "400", "6.4 G"]
+    assert shown == ["dear", "2", "1 M", "3 M", "2 M", "400", "6.4 G", "-", "-"]
     assert "| dear    |" in (folder / "comparison.md").read_text().split("FLOPs an example")[1]
+
+
+def test_step_and_diverged_experts_of_the_scored_checkpoint_stand_beside_its_cost(folder, capsys):
+    for seed, step, distance in ((1, 200, 0.1), (2, 400, 0.3)):
+        progress = {"step": step, "temperature": 1.0, "expert_distance": distance}
+        (folder / f"dear/seed{seed}/best/checkpoint.json").write_text(json.dumps(progress))
+    _, costs = compared(folder)
+    assert costs.loc["dear", ["selected_step", "expert_distance"]].tolist() == [300, pytest.approx(0.2)]
+    assert costs.loc["cheap", ["selected_step", "expert_distance"]].isna().all()
+    assert row_of("dear", capsys.readouterr().out)[-2:] == ["300", "0.2"]
 
 
 def test_runs_before_a_run_count(folder):
@@ -93,7 +103,7 @@ def test_without_a_cost_there_is_a_dash_and_how_to_get_it(folder, capsys):
     _, costs = compared(folder)
     assert costs.loc["dear", ["total_parameters", "steps", "total_flops"]].isna().all()
     told = capsys.readouterr().out
-    assert row_of("dear", told) == ["dear", "2", "-", "-", "-", "-", "-"]
+    assert row_of("dear", told) == ["dear", "2", *["-"] * 7]
     assert "- cost not known of dear/seed2: no cost.json; the command that trained a run, given again" in told
 
 

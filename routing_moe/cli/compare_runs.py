@@ -98,7 +98,7 @@ def find_compared(args, scores_file: ScoresFile) -> Compared:
     if faults := comparable_runs.unknown_variants("--leave_out", args.leave_out, runs):
         raise InputError(faults)
     runs = [run for run in runs if run.variant not in args.leave_out]
-    costs = comparable_costs.find_costs(args.folder, runs)
+    costs = comparable_costs.find_costs(args.folder, runs, args.checkpoint_name)
     return comparable_costs.at_budget(costs, args.match) if args.match else Compared(costs)
 
 

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import logging
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -52,7 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     for note in notes(settings, given):
         log.info("note: %s", note)
     try:
-        with run_alone_in(accelerator, settings.output_dir, lambda: run_folder_faults(settings)):
+        only_counts = nullcontext() if settings.equal_flops else None  # and writes nothing
+        with only_counts or run_alone_in(
+            accelerator, settings.output_dir, lambda: run_folder_faults(settings)
+        ):
             train_and_predict(settings, inputs, accelerator, argv)
     except InputError as error:
         return tell(error)
