@@ -131,7 +131,7 @@ def described_cost(cost: dict) -> str:
     if cost["start_unknown"]:
         start = f", and what it started from (not known: {cost['start_unknown']})"
     elif cost["total_flops_with_start"] != total:
-        start = f", {in_units(cost['total_flops_with_start'])} with what it started from"
+        start = f", {in_units(cost['total_flops_with_start'])}FLOPs with what it started from"
     return (
         f"parameters: {in_units(cost['active_parameters'])} active of {in_units(cost['total_parameters'])}; "
         f"{in_units(cost['flops_per_example'])}FLOPs an example; {in_units(total)}FLOPs in all{start}"

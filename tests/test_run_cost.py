@@ -133,7 +133,7 @@ def test_stage_2_counts_stage_1(stages, make_stepper):
     assert cost == json.loads((run / "cost.json").read_text())
     assert cost["steps_with_start"] == 5 + before["steps"]
     assert cost["total_flops_with_start"] == cost["total_flops"] + before["total_flops"]
-    assert "with what it started from" in described_cost(cost)
+    assert "FLOPs with what it started from" in described_cost(cost)
     (next_stage := run.parent / "next").mkdir()  # a third, from stage 2's best
     third = write_cost(make_stepper(), 5, stage_2(next_stage, checkpoint=run / "init"))
     assert third["steps_with_start"] == cost["steps_with_start"]
