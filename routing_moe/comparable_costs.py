@@ -125,8 +125,8 @@ def cost_table(compared: Compared) -> pd.DataFrame:
     """Means over the finished runs of each variant, in their order; NaN where one of them is not known.
 
     Columns variant, n, COST_COLUMNS; steps and total_flops with earlier runs, the others of the run itself.
-    At an equal budget also compared_at_step and compared_at_flops; else, of the scored checkpoint, its step in
-    the run itself and expert_distance (`RoutingBartForConditionalGeneration.relative_expert_distance`).
+    At an equal budget also compared_at_step and compared_at_flops; else selected_step, that of the scored
+    checkpoint in the run itself, and its expert_distance (the model's `relative_expert_distance`).
     """
     rows = []
     for each in compared.finished:
@@ -154,8 +154,8 @@ def cost_markdown(compared: Compared, table: pd.DataFrame) -> str:
     ]
     if not compared.budget:
         lines += [
-            "Selected: the step of the scored checkpoint in its own run. Distance of experts there: 0 where all",
-            "experts of a layer are equal, about 1.4 for unrelated weights.",
+            "Selected: the step of the scored checkpoint in its own run. Distance of experts there: 0 where",
+            "all experts of a layer are equal, about 1.4 for unrelated weights.",
         ]
     rows = {}
     for row in table.to_dict("records"):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import InputError, in_brief
 from routing_moe.results import markdown_table
 from routing_moe.run_cost import EXAMPLE_COST, in_units
+from routing_moe.tables import read_table
 
 
 def sample_costs(rows: pd.DataFrame) -> pd.DataFrame:

@@ -53,10 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     for note in notes(settings, given):
         log.info("note: %s", note)
     try:
-        only_counts = nullcontext() if settings.equal_flops else None  # and writes nothing
-        with only_counts or run_alone_in(
-            accelerator, settings.output_dir, lambda: run_folder_faults(settings)
-        ):
+        with alone(settings, accelerator):
             train_and_predict(settings, inputs, accelerator, argv)
     except InputError as error:
         return tell(error)
@@ -72,6 +69,13 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         accelerator.end_training()
     return 0
+
+
+def alone(settings: Settings, accelerator: Accelerator):
+    """Keeps other commands out of the run folder; --equal_flops writes nothing there and needs no lock."""
+    if settings.equal_flops:
+        return nullcontext()
+    return run_alone_in(accelerator, settings.output_dir, lambda: run_folder_faults(settings))
 
 
 def train_and_predict(settings: Settings, inputs: Inputs, accelerator: Accelerator, argv) -> None:
