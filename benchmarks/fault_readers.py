@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from benchmarks import fault_mutations as ways
 from benchmarks.fault_commands import SOFT, Command, must_end_well, tiny_grids, tiny_runs, tiny_vectors
@@ -31,6 +30,7 @@ from routing_moe.cli.ablate_arguments import parse_ablation
 from routing_moe.cli.arguments import parse_settings
 from routing_moe.cli.finetune_arguments import parse_settings as parse_finetuning
 from routing_moe.comparable_runs import find_runs
+from routing_moe.devices import make_accelerator
 from routing_moe.evaluation import decoding_of, predict
 from routing_moe.finetuning.checks import check_finetuning
 from routing_moe.finetuning.grid import Grid, start_checksums
@@ -158,9 +158,7 @@ class Place:
             inputs.train_gym.pool(inputs.split.train, "train"), tokenizer, inputs.text_format, task_ids
         )
         files = task_files(settings, inputs, inputs.split.train, "dev", model, tokenizer)
-        training = Training(
-            model, tokenizer, examples, files, inputs.ontology, settings, Accelerator(cpu=True)
-        )
+        training = Training(model, tokenizer, examples, files, inputs.ontology, settings, make_accelerator())
         if checkpoint := checkpoint_to_resume(settings):
             training.load_state(checkpoint)
             training.stepper.step(0)
@@ -170,7 +168,7 @@ class Place:
         inputs = check_inputs(settings, set())
         model, tokenizer = load_start(settings, inputs.split)
         files = task_files(settings, inputs, ["colour"], "dev", model, tokenizer)
-        predict(model, tokenizer, files, decoding_of(settings), Accelerator(cpu=True))
+        predict(model, tokenizer, files, decoding_of(settings), make_accelerator())
 
     def read_merge(self) -> None:
         words = dict(routes_from=self.run, model=self.bart, output_dir=self.folder / "new")
@@ -205,7 +203,7 @@ class Place:
     def read_ablation(self) -> None:
         settings = parse_ablation([str(self.run)], "")
         inputs = check_ablation(settings)
-        bench = load_bench(settings, inputs, Accelerator(cpu=True))
+        bench = load_bench(settings, inputs, make_accelerator())
         job = AblationJob(bench, settings.output_dir, described(settings, bench))
         job.missing(job.all_experts())
 

@@ -86,7 +86,7 @@ def test_every_expert_and_the_files_that_come_of_it(place, capsys):
     assert "| layer / expert |" in told.out
     names = {path.name for path in folder.iterdir()}
     expected = {"categories.csv", "categories.png", "categories.pdf", "tasks.csv", "tasks.png", "tasks.pdf"}
-    assert names - {"sets"} == expected | {"ablation.md", "job.json"}
+    assert names - {"sets", "lock"} == expected | {"ablation.md", "job.json"}
     tasks = pd.read_csv(folder / "tasks.csv")
     assert len(tasks) == 9 * 6
     assert tasks["weight"].between(0, 1).all()

@@ -21,7 +21,7 @@ from routing_moe.analysis.report_curves import curves_data
 from routing_moe.analysis.report_data import _some_predictions
 from routing_moe.analysis.route_data import best_step, layers_with_experts, load_routes
 from routing_moe.cli.report import main as report
-from routing_moe.finetuning.vectors import read_choice
+from routing_moe.finetuning.vectors import read_choices
 from routing_moe.results import read_scores
 from routing_moe.run_state import load_run_settings, load_training_state, npy_bytes, npz_bytes
 from routing_moe.saved_mixtures import find_mixture
@@ -110,7 +110,7 @@ READERS = {
     f"vectors/{META_FILE}": [lambda path: how_made(path.parent)],
     "by_task.npz": [read_finished],
     "reduction.npz": [lambda path: Reduction.load(path.parent)],
-    "task_vector.json": [read_choice],
+    "task_vector.json": [lambda path: read_choices(path, {})],
     "out/run.json": [lambda path: load_run_settings(path.parent)],
     "out/losses.csv": [lambda path: best_step(path.parent, [1]), lambda path: curves_data(path.parent)],
     "out/curves.csv": [lambda path: curves_data(path.parent)],

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 def test_a_run_folder_holds_what_is_promised(finished):
     steps = {f"{step}-steps" for step in (2, 3, 4, 6)}
-    files = {"run.json", "cost.json", "log.txt", "losses.csv", "curves.csv"}
+    files = {"run.json", "cost.json", "log.txt", "losses.csv", "curves.csv", "lock"}
     assert {path.name for path in finished.iterdir()} == files | steps | {"best", "last"}
     description = json.loads((finished / "run.json").read_text())
     assert description["settings"]["num_experts"] == 2
