@@ -135,8 +135,8 @@ def _features_markdown(table: pd.DataFrame, top: int) -> str:
     if compared:
         what += (
             f" (in brackets the same of {drawn(table)} random sets of {top} other experts that the feature's "
-            f"tasks use as much, mean weight within {TOLERANCE:.0%}, and p: the share of them, itself included, "
-            "that drop as much; many are tested, and the sets match for the tasks with the feature alone)"
+            f"tasks use as much, mean weight within {TOLERANCE:.0%}, and p: the share of them, itself "
+            "included, that drop as much; many are tested, and the sets match for the tasks with it alone)"
         )
     weight = (
         "Weight: mean weight of the experts in the routes of the feature's tasks (of a number: of all tasks)."
