@@ -296,7 +296,8 @@ def readable(path: Path):
         return {k: v for k, v in values.items() if k not in MEASURED} if isinstance(values, dict) else None
     if path.suffix == ".npz":
         with np.load(path) as file:
-            return {name: torch.tensor(file[name]) for name in file if name not in (*MEASURED, "data")}
+            kept = [name for name in file if name not in (*MEASURED, "data")]
+            return {name: (str(file[name].dtype), file[name].tobytes()) for name in kept}
     return torch.load(path, weights_only=True) if path.suffix == ".pt" else None
 
 

@@ -27,10 +27,9 @@ from routing_moe.run_state import load_run_settings, load_training_state, npy_by
 from routing_moe.saved_mixtures import find_mixture
 from routing_moe.starting import load_tokenizer
 from routing_moe.summaries import read_summary
-from routing_moe.task_vectors import META_FILE, load_task_vectors
+from routing_moe.task_vectors import META_FILE, load_meta, load_task_vectors
 from routing_moe.upcycling import load_bart, load_bart_config, load_routing_bart, load_vanilla_checkpoint
 from task.task_emb.job import read_finished
-from task.task_emb.reduce import how_made
 from task.task_emb.reduction import Reduction
 from task.task_emb.sources import Descriptions
 
@@ -107,7 +106,7 @@ READERS = {
     "descriptions.json": [Descriptions],
     "vectors/id2task.json": [lambda path: load_task_vectors(path.parent)],
     "vectors/task_vecs.npy": [lambda path: load_task_vectors(path.parent)],
-    f"vectors/{META_FILE}": [lambda path: how_made(path.parent)],
+    f"vectors/{META_FILE}": [lambda path: load_meta(path.parent)],
     "by_task.npz": [read_finished],
     "reduction.npz": [lambda path: Reduction.load(path.parent)],
     "task_vector.json": [lambda path: read_choices(path, {})],
