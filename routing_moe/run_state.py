@@ -216,7 +216,11 @@ def load_progress(checkpoint: str | Path) -> dict:
     {} for one that was saved outside of training, or by an earlier version. Raises InputError.
     """
     path = Path(checkpoint) / PROGRESS_FILE
-    return load_json_object(path, "the progress of a checkpoint") if path.is_file() else {}
+    progress = load_json_object(path, "the progress of a checkpoint") if path.is_file() else {}
+    for name, value in progress.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"{path}: {name} is {value!r}, must be a number; delete the file to do without")
+    return progress
 
 
 def load_training_state(path: str | Path) -> dict:

@@ -23,7 +23,13 @@ from routing_moe.analysis.route_data import best_step, layers_with_experts, load
 from routing_moe.cli.report import main as report
 from routing_moe.finetuning.vectors import read_choices
 from routing_moe.results import read_scores
-from routing_moe.run_state import load_run_settings, load_training_state, npy_bytes, npz_bytes
+from routing_moe.run_state import (
+    load_progress,
+    load_run_settings,
+    load_training_state,
+    npy_bytes,
+    npz_bytes,
+)
 from routing_moe.saved_mixtures import find_mixture
 from routing_moe.starting import load_tokenizer
 from routing_moe.summaries import read_summary
@@ -111,7 +117,8 @@ READERS = {
     "reduction.npz": [lambda path: Reduction.load(path.parent)],
     "task_vector.json": [lambda path: read_choices(path, {})],
     "out/run.json": [lambda path: load_run_settings(path.parent)],
-    "out/losses.csv": [lambda path: best_step(path.parent, [1]), lambda path: curves_data(path.parent)],
+    "out/losses.csv": [lambda path: best_step(path.parent, [5]), lambda path: curves_data(path.parent)],
+    "out/best/checkpoint.json": [lambda path: load_progress(path.parent)],
     "out/curves.csv": [lambda path: curves_data(path.parent)],
     "out/1-steps/route.npy": [lambda path: load_routes(path.parents[1])],
     "out/best/config.json": [mixture, lambda path: layers_with_experts(path.parents[1], 3)],
