@@ -33,7 +33,7 @@ import tiny_runs
 import tiny_vectors
 
 MARK = "FAULT_CAMPAIGN"  # a variable of the environment by which all processes of a command are found
-LONGEST = 240  # seconds that a command may take
+LONGEST = 600  # seconds that a command may take
 SOFT = dict(num_experts=3, init_eps=0.3, total_steps=2, eval_period=1, router_mode="softmax")
 LAUNCH_TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 CRASHED = 70  # exit code of a fork that ended with a traceback

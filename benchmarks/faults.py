@@ -96,9 +96,9 @@ def parse_settings(argv: list[str] | None) -> Settings:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--kills", type=int, default=36, help="runs that are killed, over all commands (default 36)")
+    add("--kills", type=int, default=24, help="runs that are killed, over all commands (default 24)")
     add("--mutants", type=int, default=2000, help="damaged files, over all kinds (default 2000)")
-    add("--disks", type=int, default=4, help="small disks for each command (default 4)")
+    add("--disks", type=int, default=3, help="small disks for each command (default 3)")
     add("--commands", nargs="+", choices=Commands.NAMES, default=list(Commands.NAMES), help="default: all")
     add("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND", help="default: all")
     add("--only", nargs="+", default=[], metavar="KIND/N", help="these damaged files in place of --mutants")

@@ -45,7 +45,11 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     """Write a file at once or not at all."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
+    try:
+        partial.write_bytes(content)
+    except OSError:
+        partial.unlink(missing_ok=True)  # a full disk must not stay full of halves
+        raise
     replace_file(partial, path)
 
 
@@ -92,15 +96,20 @@ def npy_bytes(array: np.ndarray) -> bytes:
 
 @contextmanager
 def replacing_directory(path: str | Path):
-    """Yield an empty folder that takes the place of `path` when the block ends without an error."""
+    """Yield an empty folder that takes the place of `path` when the block ends without an error.
+
+    The block only writes: what torch and tokenizers raise there for a full disk comes out as an OSError.
+    """
     path = Path(path)
     partial, previous = (path.with_name(path.name + end) for end in (".partial", ".previous"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)  # a full disk must not stay full of halves
+        if type(error) in (Exception, RuntimeError):
+            raise OSError(f"{path} cannot be written; is the disk full? ({in_brief(error)})") from None
         raise
     flush_tree(partial)
     while True:
@@ -202,12 +211,7 @@ def save_checkpoint(
         if progress is not None:
             write_text(folder / PROGRESS_FILE, json.dumps(progress, indent=1))
         if training_state is not None:
-            try:
-                torch.save(training_state, folder / STATE_FILE)
-            except RuntimeError as error:  # what torch makes of a full disk
-                raise OSError(
-                    f"{STATE_FILE} cannot be written; is the disk full? ({in_brief(error)})"
-                ) from None
+            torch.save(training_state, folder / STATE_FILE)
 
 
 def load_progress(checkpoint: str | Path) -> dict:

@@ -17,7 +17,7 @@ from dataloader.gym import Gym
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation_job import AblationJob
 from routing_moe.analysis.drawing import write_figure
-from routing_moe.run_state import STATE_FILE, save_checkpoint
+from routing_moe.run_state import STATE_FILE, replacing_directory, write_text
 from routing_moe.task_vectors import save_task_vectors
 from routing_moe.tracking import log, log_to_file, start_logging
 
@@ -54,7 +54,6 @@ def test_a_picture_on_a_full_disk_is_an_os_error_and_what_a_kill_leaves_is_writt
     partial.symlink_to(FULL)
     with pytest.raises(OSError, match="No space left"):
         write_figure(Figure(), tmp_path / "a.pdf")
-    partial.unlink()
     partial.write_bytes(b"of a process that was killed")
     write_figure(Figure(), tmp_path / "a.pdf")
     assert os.listdir(tmp_path) == ["a.pdf"]
@@ -70,18 +69,23 @@ def test_a_log_that_cannot_be_written_is_no_traceback(tmp_path, capsys):
     assert capsys.readouterr().err.strip().endswith("still told")
 
 
-def test_a_training_state_on_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
-    class Saved:
-        def save_pretrained(self, folder):
-            pass
+@needs_full
+def test_half_a_file_on_a_full_disk_is_cleared_away(tmp_path):
+    (tmp_path / "a.json.partial").symlink_to(FULL)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(tmp_path / "a.json", "{}")
+    assert not os.listdir(tmp_path)
 
-    def full(*_):
-        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match=f"{STATE_FILE} cannot be written; is the disk full"):
-        save_checkpoint(Saved(), Saved(), tmp_path / "last", {"step": 1})
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("kind", [RuntimeError, Exception])  # torch's, tokenizers'
+def test_a_library_that_finds_the_disk_full_in_its_own_way_is_an_os_error(tmp_path, kind):
+    def write():
+        with replacing_directory(tmp_path / "last"):
+            raise kind("unexpected pos 64 vs 0")
+
+    with pytest.raises(OSError, match=r"last cannot be written; is the disk full\? \(unexpected pos 64 vs 0"):
+        write()
+    assert not os.listdir(tmp_path)
 
 
 # ---- damaged files
