@@ -16,7 +16,7 @@ import pandas as pd
 from dataloader.errors import InputError, in_short
 from routing_moe.comparable_runs import Run
 from routing_moe.results import markdown_table
-from routing_moe.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT, in_units, read_cost
+from routing_moe.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT, read_cost, shown_cost
 from routing_moe.run_state import load_progress
 from routing_moe.tables import check_numbers, read_table
 
@@ -161,15 +161,15 @@ def cost_markdown(compared: Compared, table: pd.DataFrame) -> str:
     for row in table.to_dict("records"):
         cells = {
             "n": str(row["n"]),
-            "active parameters": _shown(row["active_parameters"]),
-            "total parameters": _shown(row["total_parameters"]),
-            "FLOPs an example": _shown(row["flops_per_example"]),
+            "active parameters": shown_cost(row["active_parameters"]),
+            "total parameters": shown_cost(row["total_parameters"]),
+            "FLOPs an example": shown_cost(row["flops_per_example"]),
             "steps in all": _whole(row["steps"]),
-            "FLOPs in all": _shown(row["total_flops"]),
+            "FLOPs in all": shown_cost(row["total_flops"]),
         }
         if "compared_at_step" in row:
             cells["compared at step"] = _whole(row["compared_at_step"])
-            cells["FLOPs by then"] = _shown(row["compared_at_flops"])
+            cells["FLOPs by then"] = shown_cost(row["compared_at_flops"])
         else:
             cells["selected"] = _whole(row["selected_step"])
             distance = row["expert_distance"]
@@ -186,10 +186,6 @@ def _unknown_notes(costs: list[RunCost]) -> list[str]:
         if each.unknown:
             runs_of.setdefault(each.unknown, []).append(str(each.run))
     return [f"cost not known of {in_short(names, NAMED)}: {reason}" for reason, names in runs_of.items()]
-
-
-def _shown(number: float) -> str:
-    return "-" if math.isnan(number) else in_units(number).strip()
 
 
 def _whole(number: float) -> str:
@@ -248,7 +244,7 @@ def _scored_at(each: RunCost, step: int | None) -> RunCost:
 
 
 def _nothing_within(each: RunCost, budget: str, limit: float, smallest: str) -> str:
-    show = _whole if budget == "steps" else _shown
+    show = _whole if budget == "steps" else shown_cost
     first = show(each.by(min(each.evaluations), budget)) if each.evaluations else "none"
     return (
         f"--match {budget}: {each.run} has no evaluation within {show(limit)} {BUDGETS[budget]}, the "
@@ -260,7 +256,7 @@ def _nothing_within(each: RunCost, budget: str, limit: float, smallest: str) -> 
 def explain_budget(compared: Compared) -> str:
     """Explains a comparison at an equal budget and its limits."""
     budget, limit = compared.budget, compared.limit
-    show = _whole(limit) if budget == "steps" else f"{_shown(limit)} (within {TOLERANCE:.0%})"
+    show = _whole(limit) if budget == "steps" else f"{shown_cost(limit)} (within {TOLERANCE:.0%})"
     return "\n".join(
         [
             f"Compared at equal {BUDGETS[budget]}: {show}, the smallest total of these variants,",

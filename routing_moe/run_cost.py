@@ -147,6 +147,11 @@ def in_units(number: float) -> str:
     return f"{number:.3g} E"
 
 
+def shown_cost(number: float) -> str:
+    """ "12.3 M", "-" for NaN."""
+    return "-" if math.isnan(number) else in_units(number).strip()
+
+
 # ---- what a run started from
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from routing_moe.results import markdown_table
-from routing_moe.run_cost import EXAMPLE_COST, in_units
+from routing_moe.run_cost import EXAMPLE_COST, shown_cost
 from routing_moe.tables import read_table
 
 
@@ -46,12 +46,8 @@ def costs_markdown(cost_of: dict[str, dict[str, float]]) -> str:
     """A row per system. cost_of: {system: `summary_cost`}."""
     names = ("active parameters", "total parameters", "training FLOPs an example")
     rows = {
-        system: {shown: _shown(cost[name]) for shown, name in zip(names, EXAMPLE_COST, strict=True)}
+        system: {shown: shown_cost(cost[name]) for shown, name in zip(names, EXAMPLE_COST, strict=True)}
         for system, cost in cost_of.items()
     }
     table = markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("system"))
     return f"Cost of fine-tuning, mean over tasks (-: the summary does not say).\n\n{table}"
-
-
-def _shown(number: float) -> str:
-    return "-" if math.isnan(number) else in_units(number).strip()
