@@ -1,8 +1,8 @@
-"""How often 95% intervals of a mean over seeds and tasks hold the truth, by simulation.
+"""Coverage of 95% intervals of a mean over seeds and tasks, by simulation.
 
     python benchmarks/coverage.py                                      under a minute; a table to stderr
-    python benchmarks/coverage.py --simulations 100 --resamples 100    does it run?
-    python benchmarks/coverage.py --output_file coverage.csv           the numbers as a table, too
+    python benchmarks/coverage.py --simulations 100 --resamples 100    a quick check
+    python benchmarks/coverage.py --output_file coverage.csv           also writes the table
 
 A cell of a seeds x tasks table of paired differences is task + seed + interaction. Tasks have mean 0 and std
 1 and are normal, skewed (exponential), or few carry the effect (a quarter of them, of exponential sizes; the
@@ -27,7 +27,7 @@ from routing_moe.statistics import mean_squares, two_way_t
 
 CONFIDENCE = 0.95
 CARRIERS = 0.25  # share of the tasks that carry the effect, of exponential sizes
-AT_ONCE = 100  # simulations whose bootstraps share their resamples
+AT_ONCE = 100  # simulations per batch; they share their resamples
 CASES: dict[str, Callable] = {
     "normal": lambda draw, size: draw.normal(0.0, 1.0, size),
     "skewed": lambda draw, size: draw.exponential(1.0, size) - 1.0,
@@ -36,7 +36,7 @@ CASES: dict[str, Callable] = {
         / np.sqrt(2 * CARRIERS - CARRIERS**2)
     ),
 }
-# Shares of a task's std: of a seed's effect on all tasks, of what it does to each task.
+# Standard deviations of the seed's effect and of the interaction, relative to the tasks'.
 SPREADS = {"little": (0.0, 0.2), "realistic": (0.3, 0.7)}
 Ends = tuple[np.ndarray, np.ndarray]  # low and high, one for each simulation
 
@@ -79,8 +79,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def drawn_tables(case: str, size: tuple[int, int, int], spread: str, draw: np.random.Generator) -> Ends:
-    """(tables (N, S, T), truths (N,)). The truth is 0, the mean over all tasks and seeds; with one seed the
-    mean of that seed over all tasks, since no interval can know how another seed would do."""
+    """(tables (N, S, T), truths (N,)). The truth is 0, the mean over all tasks and seeds; with one seed it is
+    the mean of that seed over all tasks, because one seed carries no information about another."""
     n, seeds, tasks = size
     of_seed, of_both = SPREADS[spread]
     seed_NS1 = draw.normal(0.0, of_seed, (n, seeds, 1))
@@ -115,7 +115,7 @@ OF_SEVERAL_SEEDS = ("two_way_t_unbiased", "hierarchical")
 
 
 def intervals(resamples: int, draw: np.random.Generator) -> dict[str, Callable[[np.ndarray], Ends]]:
-    """{name: low and high of tables (N, S, T)}. The first three know means over seeds alone."""
+    """{name: function of tables (N, S, T) to low and high}. The first three use only means over seeds."""
     return {
         "percentile": lambda table: over_tasks(table, "percentile", resamples, draw),
         "bca": lambda table: over_tasks(table, "BCa", resamples, draw),
@@ -127,7 +127,7 @@ def intervals(resamples: int, draw: np.random.Generator) -> dict[str, Callable[[
 
 
 def two_way(table_NST: np.ndarray) -> Ends:
-    """The interval of `routing_moe.statistics.mean_interval`, of many tables at once."""
+    """The interval of `routing_moe.statistics.mean_interval` for many tables at once."""
     return t_ends(*two_way_t(table_NST))
 
 

@@ -1,8 +1,8 @@
-"""The commands that the fault campaign disturbs, how they are started and killed, and what must be equal.
+"""The commands that the fault campaign disturbs: how they start, are killed, and are compared.
 
-Each command writes into one folder, always under the same path, so that what it writes holds the same paths.
-A command of one process is a fork of this one, which has imported everything: a start takes milliseconds and
-not seconds. Commands of several processes are started as a user would.
+Each command writes into one folder, always under the same path, because results contain paths. A command of
+one process is a fork of this process, which has imported everything: it starts in milliseconds instead of
+seconds. Commands of several processes start as a user would start them.
 """
 
 import importlib
@@ -32,8 +32,8 @@ import tiny_grids
 import tiny_runs
 import tiny_vectors
 
-MARK = "FAULT_CAMPAIGN"  # a variable of the environment by which all processes of a command are found
-LONGEST = 600  # seconds that a command may take
+MARK = "FAULT_CAMPAIGN"  # environment variable that identifies all processes of a command
+LONGEST = 600  # seconds until a command counts as hung
 SOFT = dict(num_experts=3, init_eps=0.3, total_steps=2, eval_period=1, router_mode="softmax")
 LAUNCH_TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 CRASHED = 70  # exit code of a fork that ended with a traceback
@@ -43,8 +43,8 @@ CRASHED = 70  # exit code of a fork that ended with a traceback
 class Command:
     """A command line that writes into `folder`.
 
-    base: a folder copied to `folder` before. resume: flags added when it goes on. launcher: words between
-    `python` and the module in a process of its own; None: a fork.
+    base: a folder that is copied to `folder` before the start. resume: flags added to resume the command.
+    launcher: words between `python` and `-m` that start new processes; None: a fork.
     """
 
     name: str
@@ -56,15 +56,13 @@ class Command:
     launcher: tuple[str, ...] | None = None
 
     def prepare(self) -> None:
-        """Makes the folder what it is before the command: a copy of the base, or not there."""
+        """Restores the folder to its state before the command: a copy of the base, or missing."""
         if self.folder.is_mount():
             clear(self.folder)
-            if self.base:
-                shutil.copytree(self.base, self.folder, dirs_exist_ok=True)
-            return
-        shutil.rmtree(self.folder, ignore_errors=True)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
         if self.base:
-            shutil.copytree(self.base, self.folder)
+            shutil.copytree(self.base, self.folder, dirs_exist_ok=True)
 
     def start(self, log: Path, resume: bool = False) -> "Running":
         words = [*self.words, *(self.resume if resume else ())]
@@ -80,7 +78,7 @@ def clear(folder: Path) -> None:
 
 
 class Commands:
-    """The gyms, models and trained runs that the commands need, in a folder; each is made when asked for."""
+    """The gyms, models and trained runs that the commands need, in a folder; each is created on first use."""
 
     NAMES = ("train", "train2", "predict", "grid", "finetune", "ray", "merge", "vectors", "ablate")
 
@@ -90,23 +88,24 @@ class Commands:
         self.world = tiny_runs.World(folder)
         self._trained: Path | None = None
 
-    def named(self, name: str) -> Command:
+    def named(self, name: str, folder: Path | None = None) -> Command:
+        """The command, which writes into `folder` (default: one of its own)."""
         kind = {"train2": "train", "grid": "finetune", "ray": "finetune"}.get(name, name)
-        return getattr(self, f"_{kind}")(name, self.folder / name / "run")
+        return getattr(self, f"_{kind}")(name, folder or self.folder / name / "run")
 
     @property
     def trained(self) -> Path:
-        """A run of two steps with soft routes of three experts; not to be changed."""
+        """A run of two steps with soft routes of three experts; read-only."""
         if self._trained is None:
             folder = self.folder / "trained"
             words = tiny_runs.flags(self.world.gym, self.world.bart, folder, **SOFT)
-            must_end_well(Command("trained", "routing_moe.cli.train", words, folder))
+            must_succeed(Command("trained", "routing_moe.cli.train", words, folder))
             self._trained = folder
         return self._trained
 
     def _train(self, name: str, folder: Path) -> Command:
         changed = dict(do_predict=True, save_period=4, total_steps=12, eval_period=4, checkpoint_period=1)
-        if name == "train2":  # a step of as many examples
+        if name == "train2":  # two processes: the same examples per step
             changed |= dict(gradient_accumulation_steps=1)
         words = tiny_runs.flags(self.world.gym, self.world.bart, folder, **changed)
         launcher = LAUNCH_TWO if name == "train2" else None
@@ -139,15 +138,15 @@ class Commands:
         return Command(name, "routing_moe.cli.ablate", [str(folder)], folder, base=self.trained)
 
 
-def must_end_well(command: Command) -> float:
-    """Runs a command undisturbed; its seconds. RuntimeError with what it wrote if it fails."""
+def must_succeed(command: Command) -> float:
+    """Runs a command undisturbed and returns its seconds. RuntimeError with its log if it fails."""
     command.folder.parent.mkdir(parents=True, exist_ok=True)
     command.prepare()
     began = time.monotonic()
     running = command.start(command.folder.with_name(f"{command.name}.log"))
     if running.wait(LONGEST) != 0:
         running.kill()
-        raise RuntimeError(f"{command.name} failed undisturbed:\n{running.told()[-3000:]}")
+        raise RuntimeError(f"{command.name} failed undisturbed:\n{running.output()[-3000:]}")
     return time.monotonic() - began
 
 
@@ -156,7 +155,7 @@ def must_end_well(command: Command) -> float:
 
 @dataclass
 class Running:
-    """A started command: the leader of a process group, and everything that carries its mark."""
+    """A started command: a process group, and all processes whose environment has its mark."""
 
     pid: int
     log: Path
@@ -164,7 +163,7 @@ class Running:
     code: int | None = field(default=None, init=False)
 
     def wait(self, seconds: float) -> int | None:
-        """The exit code (of a signal: its negative), or None if it is still running after so long."""
+        """The exit code (a signal's is negative), or None if it still runs after this many seconds."""
         end = time.monotonic() + seconds
         while self.code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -186,7 +185,7 @@ class Running:
         os.killpg(self.pid, number)
 
     def left_over(self, seconds: float = 30) -> list[str]:
-        """What processes of the command are still there after so long; they are killed."""
+        """Names of the command's processes that still run after this many seconds; they are killed."""
         end = time.monotonic() + seconds
         while left := self._marked():
             if time.monotonic() > end:
@@ -199,7 +198,7 @@ class Running:
     def _marked(self) -> list[psutil.Process]:
         return [process for process in psutil.process_iter() if self.mark and has_mark(process, self.mark)]
 
-    def told(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
 
@@ -212,7 +211,7 @@ def has_mark(process: psutil.Process, mark: str) -> bool:
 
 
 def launched(words: list[str], log: Path) -> Running:
-    """`python <words>` in a session of its own, what it prints in `log`."""
+    """Starts `python <words>` in a new session, with its output in `log`."""
     mark = uuid.uuid4().hex
     environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", MARK: mark}
     with log.open("wb") as file:
@@ -225,12 +224,12 @@ def launched(words: list[str], log: Path) -> Running:
             stderr=file,
             start_new_session=True,
         )
-    process.returncode = 0  # it is waited for by its number; the object has nothing to do any more
+    process.returncode = 0  # Running waits for the pid; this keeps Popen from warning
     return Running(process.pid, log, mark)
 
 
 def forked(act: Callable[[], int | None], log: Path) -> Running:
-    """A fork of this process in a session of its own, which runs `act`; what it prints in `log`."""
+    """Runs `act` in a fork of this process, in a new session, with its output in `log`."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -243,7 +242,7 @@ def forked(act: Callable[[], int | None], log: Path) -> Running:
         for number in (1, 2):
             os.dup2(descriptor, number)
         sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
-        logging.getLogger().handlers.clear()  # a test runner's
+        logging.getLogger().handlers.clear()  # those of a test runner
         torch.set_num_threads(1)
         AcceleratorState._reset_state(reset_partial_state=True)
         code = act() or 0
@@ -257,26 +256,26 @@ def forked(act: Callable[[], int | None], log: Path) -> Running:
         os._exit(code)
 
 
-# ---- what must be equal
+# ---- comparing results
 
-# Not compared: what tells of the process or the moment. Pictures, and the log.
+# Not compared: logs, pictures, and files that describe the process or contain the time.
 OWN_FILES = ("run.json", "log.txt", "eval_log.txt", "eval-settings.json", "merge.json", "meta.json", "lock")
 OWN_ENDINGS = (".png", ".pdf", ".failed.txt")
 MEASURED = ("seconds", "peak_memory_gb")
 
 
 def differences(folder: Path, expected: Path) -> list[str]:
-    """How a folder differs from what the undisturbed command wrote: files too many, too few, unequal.
+    """The files that a folder lacks, has in addition, or has with other content than the undisturbed run's.
 
-    Bit for bit, but for times, what tells of the process, and the training state, which is compared by value:
-    the bytes of equal values differ with how often a string is written out.
+    Files are compared bit for bit, except measured seconds and memory, the files above, and the training
+    state. Its values are compared, because pickle can write equal values as different bytes.
     """
     ours, theirs = (
         {str(p.relative_to(f)): p for p in f.rglob("*") if p.is_file() and compared(p.name)}
         for f in (folder, expected)
     )
     found = [f"lacks {name}" for name in sorted(theirs.keys() - ours.keys())]
-    found += [f"has {name} besides" for name in sorted(ours.keys() - theirs.keys())]
+    found += [f"has in addition {name}" for name in sorted(ours.keys() - theirs.keys())]
     for name in sorted(ours.keys() & theirs.keys()):
         if ours[name].read_bytes() != theirs[name].read_bytes():
             one, other = readable(ours[name]), readable(theirs[name])

@@ -1,37 +1,33 @@
-"""A disk that is full, and two commands in one folder: refused with one clear error, and nothing is lost."""
+"""A full disk, and two commands in one folder: both must give one clear error and lose nothing."""
 
 import random
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.fault_commands import (
-    LONGEST,
-    Command,
-    Commands,
-    Running,
-    differences,
-    tiny_grids,
-    tiny_runs,
-    tiny_vectors,
-)
-from benchmarks.fault_kills import ended_well, kept_folder, log_of, undisturbed
+from benchmarks.fault_commands import LONGEST, Command, Commands, Running, differences, tiny_runs
+from benchmarks.fault_kills import kept_folder, log_of, resume_faults, undisturbed
 
 ON_DISK = ("train", "predict", "grid", "merge", "vectors", "ablate")
-LEAST, MOST = 0.05, 1.3  # of the room that the undisturbed command's files take; renaming takes more
+LEAST, MOST = (
+    0.05,
+    1.3,
+)  # disk size relative to the undisturbed command's files; temporary files need more than 1
 PAGE = 4096
 ROOMY = "1g"
-FULL = ("No space left on device", "os error 28", "is the disk full")  # what a clear error says
+FULL = ("No space left on device", "os error 28", "is the disk full")  # a clear error contains one of these
 
 # ---- a full disk
 
 
 def disk_campaign(commands: Commands, names: list[str], tries: int, seed: int) -> tuple[dict, list[dict]]:
-    """({command: counts} or why it is skipped, failures)."""
+    """({command: counts}, or the reason for skipping it; failures)."""
     if reason := why_not_mounted(commands.folder / "mounted"):
         return dict(skipped=reason), []
     counts, failures = {}, []
@@ -49,16 +45,15 @@ def disk_campaign(commands: Commands, names: list[str], tries: int, seed: int) -
                 with mounted(command.folder, size):
                     faults = fill_and_resume(command, counts[name])
                     if faults:
-                        kept = kept_folder(command, f"_disk{number}")
-                        what = dict(disk=f"{name}/{number}", bytes=size, what=faults[:5], kept=str(kept))
-                        failures.append(what)
+                        kept = str(kept_folder(command, f"_disk{number}"))
+                        failures.append(dict(disk=f"{name}/{number}", bytes=size, what=faults[:5], kept=kept))
                 command.folder.rmdir()
                 bar.update()
     return counts, failures
 
 
 def fill_and_resume(command: Command, counts: dict) -> list[str]:
-    """Runs the command on the small disk, then with room; what is not as it should be."""
+    """Runs the command on the small disk, then resumes it on a large one. Returns what is wrong."""
     counts["disks"] += 1
     command.prepare()
     running = command.start(log_of(command))
@@ -67,28 +62,22 @@ def fill_and_resume(command: Command, counts: dict) -> list[str]:
     faults = []
     if code != 0:
         counts["full"] += 1
-        told = running.told()
-        clear = [line for line in told.splitlines() if any(words in line for words in FULL)]
-        if code not in (1, 2) or "Traceback" in told or not clear:
-            last = told.strip().splitlines()[-1:]
-            faults.append(f"full: exit code {code}, {len(clear)} clear errors, traceback: "
-                          f"{'Traceback' in told}: {''.join(last)[-300:]}")  # fmt: skip
+        output = running.output()
+        is_clear = any(words in output for words in FULL)
+        if code not in (1, 2) or "Traceback" in output or not is_clear:
+            faults.append(f"full: exit code {code}: {''.join(output.strip().splitlines()[-1:])[-300:]}")
     mount("-o", f"remount,size={ROOMY}", str(command.folder))
-    ended = ended_well(command, resume=True)
-    counts["resumed"] += not ended
-    unequal = [] if ended else differences(command.folder, command.folder.with_name("expected"))
-    counts["equal"] += not ended and not unequal
-    return faults + ended + unequal
+    return faults + resume_faults(command, counts)
 
 
 def disk_size(command: Command, rng: random.Random) -> int:
-    """Bytes: the base's, and a part of what the command writes."""
-    base = room(command.base) if command.base else 0
-    own = room(command.folder.with_name("expected")) - base
+    """Bytes of the base plus a random part of what the command writes."""
+    base = bytes_on_disk(command.base) if command.base else 0
+    own = bytes_on_disk(command.folder.with_name("expected")) - base
     return base + max(PAGE, int(rng.uniform(LEAST, MOST) * own)) // PAGE * PAGE
 
 
-def room(folder: Path) -> int:
+def bytes_on_disk(folder: Path) -> int:
     return sum(-(-path.stat().st_size // PAGE) * PAGE for path in folder.rglob("*") if path.is_file())
 
 
@@ -97,8 +86,8 @@ def mount(*words: str) -> None:
 
 
 @contextmanager
-def mounted(folder: Path, size: int):
-    """A tmpfs of so many bytes in the folder."""
+def mounted(folder: Path, size: int) -> Iterator[None]:
+    """Mounts a tmpfs of `size` bytes at the folder."""
     mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
     try:
         yield
@@ -118,8 +107,8 @@ def why_not_mounted(folder: Path) -> str | None:
 
 # ---- two commands at once
 
-# When the first command is stopped, so that it is there, and its folder as it is, while others try: once it
-# has written such a file.
+# The first command is stopped (SIGSTOP) once it has written a file of this pattern: it holds its lock and
+# writes no more while others try.
 STOPPED_AT = {
     "train": "last/training_state.pt",
     "predict": "best/predictions/*.jsonl",
@@ -129,29 +118,14 @@ STOPPED_AT = {
 }
 
 
-def second_commands(commands: Commands, first: Command) -> dict[str, tuple[str, list[str]]]:
-    """{what it is: (module, words)} of commands that must not run beside the first in its folder."""
-    gym, bart, folder = commands.world.gym, commands.world.bart, first.folder
-    same = {first.name: (first.module, [*first.words, *first.resume])}
+def second_commands(commands: Commands, first: Command) -> list[Command]:
+    """The commands that must not run in the first one's folder at the same time."""
+    seconds = [replace(first, words=[*first.words, *first.resume])]
     if first.name in ("train", "predict"):
-        train, predict, merge = (commands.named(name) for name in ("train", "predict", "merge"))
-        words = {
-            "train": (train, "routing_moe.cli.train"),
-            "predict": (predict, "routing_moe.cli.train"),
-            "merge": (merge, "routing_moe.cli.merge"),
-        }
-        same |= {
-            name: (module, [str(folder) if word == str(command.folder) else word for word in command.words])
-            for name, (command, module) in words.items()
-            if name not in same
-        }
-        same["finetune"] = (
-            "routing_moe.cli.finetune",
-            tiny_grids.grid_flags(gym, bart, folder, task_dir=gym / "colour"),
-        )
-        same["vectors"] = ("task.task_emb.fisher", tiny_vectors.flags("fisher", gym, bart, folder))
-        same["report"] = ("routing_moe.cli.report", [str(folder)])
-    return same
+        names = ("train", "predict", "merge", "grid", "vectors")
+        seconds += [commands.named(name, first.folder) for name in names if name != first.name]
+        seconds.append(Command("report", "routing_moe.cli.report", [str(first.folder)], first.folder))
+    return seconds
 
 
 def together_campaign(commands: Commands, names: list[str]) -> tuple[dict, list[dict]]:
@@ -162,25 +136,24 @@ def together_campaign(commands: Commands, names: list[str]) -> tuple[dict, list[
         undisturbed(first)
         counts[name] = dict(seconds=0, refused=0, first_undisturbed=0)
         running = stopped(first, STOPPED_AT[name])
-        for other, (module, words) in second_commands(commands, first).items():
+        for second in second_commands(commands, first):
             counts[name]["seconds"] += 1
-            wrong = fault_of_second(first, Command(other, module, words, first.folder))
+            wrong = faults_of_second(second)
             counts[name]["refused"] += not wrong
-            failures += [dict(together=f"{name}, then {other}", what=wrong)] if wrong else []
+            failures += [dict(together=f"{name}, then {second.name}", what=wrong)] if wrong else []
         if running.code is None:
             running.signal(signal.SIGCONT)
         code = running.wait(LONGEST)
         running.kill()
-        wrong = (
-            [f"exit code {code}"] if code else differences(first.folder, first.folder.with_name("expected"))
-        )
+        unequal = differences(first.folder, first.folder.with_name("expected"))
+        wrong = unequal if code == 0 else [f"exit code {code}"]
         counts[name]["first_undisturbed"] += not wrong
         failures += [dict(together=f"{name}, disturbed", what=wrong[:5])] if wrong else []
     return counts, failures
 
 
 def stopped(command: Command, pattern: str) -> Running:
-    """The command, started and stopped (not ended) once a file of this pattern is there."""
+    """Starts the command and stops it (SIGSTOP) once a file of this pattern exists."""
     command.prepare()
     running = command.start(log_of(command))
     while running.wait(0) is None and not any(command.folder.glob(pattern)):
@@ -190,17 +163,18 @@ def stopped(command: Command, pattern: str) -> Running:
     return running
 
 
-def fault_of_second(first: Command, second: Command) -> list[str]:
-    """What is wrong with a second command's end: it must be refused, and leave the folder as it is."""
-    before = tiny_runs.contents(first.folder)
-    running = second.start(first.folder.with_name("second.log"))
+def faults_of_second(second: Command) -> list[str]:
+    """Runs a second command, which must be refused and must change no file. Returns what is wrong."""
+    before = tiny_runs.contents(second.folder)
+    running = second.start(second.folder.with_name("second.log"))
     code = running.wait(LONGEST)
     running.kill()
-    told = running.told()
-    errors = [line for line in told.splitlines() if line.startswith("error:")]
-    wrong = (
-        [] if code == 2 and len(errors) == 1 else [f"exit code {code}, {len(errors)} errors: {told[-300:]}"]
-    )
-    after = tiny_runs.contents(first.folder)
-    changed = sorted(name for name in before | after if before.get(name) != after.get(name))
-    return wrong + ([f"changed {', '.join(changed[:5])}"] if changed else [])
+    output = running.output()
+    errors = [line for line in output.splitlines() if line.startswith("error:")]
+    wrong = []
+    if code != 2 or len(errors) != 1:
+        wrong.append(f"exit code {code}, {len(errors)} errors: {output[-300:]}")
+    after = tiny_runs.contents(second.folder)
+    if changed := sorted(name for name in before | after if before.get(name) != after.get(name)):
+        wrong.append(f"changed {', '.join(changed[:5])}")
+    return wrong

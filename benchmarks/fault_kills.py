@@ -10,13 +10,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.fault_commands import LONGEST, Command, Commands, differences, must_end_well
+from benchmarks.fault_commands import LONGEST, Command, Commands, differences, must_succeed
 
-# How many of the kills are a command's: those of several processes start Python several times.
+# Relative number of kills per command; commands of several processes get fewer, because they start slowly.
 SHARES = dict(train=3, train2=1, predict=2, grid=2, finetune=1, ray=1, merge=1, vectors=2, ablate=2)
-TWICE = 0.3  # of the resumed commands are killed a second time
-WHILE_STARTING = 0.2  # of the kills come before the first file
-TRIES = 5  # of a kill that comes after the command's end
+TWICE = 0.3  # share of the resumed commands that are killed a second time
+WHILE_STARTING = 0.2  # share of the kills before the first file is written
+TRIES = 5  # attempts to kill a command before it ends
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Moments:
 
 
 def shared_out(kills: int, names: list[str]) -> dict[str, int]:
-    """So many kills dealt to the commands by their shares, every command's first kill first."""
+    """{command: its number of kills}, by SHARES; every command gets one before any gets a second."""
     largest = max(SHARES[name] for name in names)
     rounds = [name for n in range(largest) for name in names if SHARES[name] > n]
     return dict(Counter(islice(cycle(rounds), kills)))
 
 
 def kill_campaign(commands: Commands, kills: int, names: list[str], seed: int) -> tuple[dict, list[dict]]:
-    """({command: counts}, failures). Folders that differ stay beside the undisturbed one."""
+    """({command: counts}, failures). Folders that differ are kept next to the undisturbed one."""
     counts, failures = {}, []
     shares = shared_out(kills, names) if names else {}
     with tqdm(total=kills if names else 0, desc="kills", unit="kill") as bar:
@@ -60,11 +60,11 @@ def kill_campaign(commands: Commands, kills: int, names: list[str], seed: int) -
 
 
 def undisturbed(command: Command) -> Moments:
-    """Runs the command, and moves what it wrote to `expected`, beside its folder."""
+    """Runs the command without a kill and renames its folder to `expected`."""
     expected = command.folder.with_name("expected")
     shutil.rmtree(expected, ignore_errors=True)
     began = time.time()
-    seconds = must_end_well(command)
+    seconds = must_succeed(command)
     copied = {path.relative_to(command.base) for path in command.base.rglob("*")} if command.base else set()
     new = (
         p for p in command.folder.rglob("*") if p.is_file() and p.relative_to(command.folder) not in copied
@@ -75,8 +75,8 @@ def undisturbed(command: Command) -> Moments:
 
 
 def kill_and_resume(command: Command, moments: Moments, rng: random.Random, counts: dict) -> list[str]:
-    """Kills the command once or twice, lets it go on to its end; what is not as it should be."""
-    for _ in range(TRIES):  # until a kill comes before the end
+    """Kills the command once or twice and resumes it to its end. Returns what is wrong."""
+    for _ in range(TRIES):
         command.prepare()
         faults = killed_at(command, moments.draw(rng), resume=False)
         if faults is not None:
@@ -88,15 +88,11 @@ def kill_and_resume(command: Command, moments: Moments, rng: random.Random, coun
         again = killed_at(command, moments.draw(rng), resume=True)
         counts["kills"] += again is not None
         faults += again or []
-    ended = ended_well(command, resume=True)
-    counts["resumed"] += not ended
-    unequal = [] if ended else differences(command.folder, command.folder.with_name("expected"))
-    counts["equal"] += not ended and not unequal
-    return faults + ended + unequal
+    return faults + resume_faults(command, counts)
 
 
 def killed_at(command: Command, moment: float, resume: bool) -> list[str] | None:
-    """Starts the command and kills it so many seconds later; None if it ended before."""
+    """Starts the command and kills it after `moment` seconds; None if it had ended by then."""
     running = command.start(log_of(command), resume)
     if running.wait(moment) is not None:
         return None
@@ -104,16 +100,21 @@ def killed_at(command: Command, moment: float, resume: bool) -> list[str] | None
     return [f"left over after a kill at {moment:.3f} s: {name}" for name in running.left_over()]
 
 
-def ended_well(command: Command, resume: bool) -> list[str]:
-    """Runs the command to its end; [] or what it said instead."""
-    running = command.start(log_of(command), resume)
+def resume_faults(command: Command, counts: dict) -> list[str]:
+    """Resumes the command to its end and compares its results. Returns what is wrong."""
+    running = command.start(log_of(command), resume=True)
     code = running.wait(LONGEST)
     running.kill()
-    told = running.told()
-    if code == 0 and "Traceback" not in told:
-        return [f"left over: {name}" for name in running.left_over()]
-    last = told.strip().splitlines()[-1:] or ["nothing"]
-    return [f"{'still running' if code is None else f'exit code {code}'}: {last[0][-500:]}"]
+    output = running.output()
+    if code != 0 or "Traceback" in output:
+        ended = "still running" if code is None else f"exit code {code}"
+        return [f"{ended}: {''.join(output.strip().splitlines()[-1:])[-500:]}"]
+    if left := running.left_over():
+        return [f"left over: {name}" for name in left]
+    counts["resumed"] += 1
+    unequal = differences(command.folder, command.folder.with_name("expected"))
+    counts["equal"] += not unequal
+    return unequal
 
 
 def log_of(command: Command) -> Path:
@@ -121,7 +122,7 @@ def log_of(command: Command) -> Path:
 
 
 def kept_folder(command: Command, number: int | str) -> Path:
-    """Where the folder and log of a failure are kept."""
+    """Copies folder and log of a failure. Returns the folder's copy."""
     kept = command.folder.with_name(f"failed{number}")
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(command.folder, kept) if command.folder.exists() else kept.mkdir()

@@ -1,7 +1,7 @@
-"""Files that are damaged in a random way and read: accepted, or refused with one clear error; nothing else.
+"""Reads randomly damaged files: a reader must accept them or refuse them with one clear error.
 
-A mutant is a function of seed, kind and number. Mutants are read in a fork, many in one, with limited
-memory, which an alarm kills: what asks for too much, hangs or crashes is found; another fork goes on.
+A mutant is a function of seed, kind and number. A fork reads many of them, with limited memory and an alarm
+that kills it. If a mutant crashes it, hangs or needs too much memory, another fork reads the rest.
 """
 
 import json
@@ -24,23 +24,23 @@ from benchmarks.fault_commands import Running, forked
 from benchmarks.fault_readers import KINDS, Place
 from dataloader.errors import InputError
 
-MEMORY = 3 * 2**30  # bytes that a reader may take beside what this process has
-SECONDS = 60  # that reading a mutant may take
+MEMORY = 3 * 2**30  # bytes that a reader may use in addition to this process's
+SECONDS = 60  # limit for reading one mutant
 OUTCOMES = ("accepted", "refused", "unclear", "traceback", "died")
-INSIDE, IN_PLACE = 0.4, 0.06  # shares of the mutants that know the format, and that put something else there
-LONGEST_LINE = 2000  # characters of a clear error
-SHOWN = 500  # characters of an error that are reported
+INSIDE, IN_PLACE = 0.4, 0.06  # shares of the mutants that use the file's format, and that replace the file
+LONGEST_LINE = 2000  # characters that a clear error may have
+SHOWN = 500  # characters of an error in the report
 
 Mutant = tuple[str, int]  # kind, number
 
 
 def dealt(count: int, kinds: Sequence[str]) -> list[Mutant]:
-    """So many mutants, the kinds taking turns."""
+    """`count` mutants, dealt to the kinds in turn."""
     return [(kinds[n % len(kinds)], n // len(kinds)) for n in range(count)]
 
 
 def mutate(place: Place, mutant: Mutant, seed: int) -> str:
-    """Damages the mutant's file; what was done to it."""
+    """Damages the mutant's file. Returns what was done to it."""
     name, number = mutant
     rng, kind = random.Random(f"{seed}/{name}/{number}"), KINDS[name]
     path, draw = place.folder / kind.path, rng.random()
@@ -54,15 +54,15 @@ def mutate(place: Place, mutant: Mutant, seed: int) -> str:
 
 
 def read_mutant(place: Place, mutant: Mutant, seed: int) -> dict:
-    """What came of a mutant; its file is put back, and kept if it failed."""
+    """Reads a mutant and restores its file. Returns the outcome; the file of a failure is kept."""
     kind = KINDS[mutant[0]]
     path = place.folder / kind.path
     done = mutate(place, mutant, seed)
-    outcome, told = outcome_of(kind.read, place, path)
-    result = dict(mutant=f"{mutant[0]}/{mutant[1]}", outcome=outcome, mutation=done, told=told)
+    outcome, error = outcome_of(kind.read, place, path)
+    result = dict(mutant=f"{mutant[0]}/{mutant[1]}", outcome=outcome, mutation=done, error=error)
     if outcome not in ("accepted", "refused"):
         result["kept"] = str(keep(place, mutant, path))
-    put_back(place, path)
+    restore(place, path)
     return result
 
 
@@ -72,24 +72,21 @@ def outcome_of(read, place: Place, path: Path) -> tuple[str, str]:
     try:
         read(place)
     except InputError as error:
-        unclear = fault_of(error, path)
-        told = str(error)[:SHOWN]
-        return ("unclear", f"{unclear}: {told}") if unclear else ("refused", told)
-    except BaseException as error:  # SystemExit, and what else a library may raise
+        unclear, shown = fault_of(error, path), str(error)[:SHOWN]
+        return ("unclear", f"{unclear}: {shown}") if unclear else ("refused", shown)
+    except BaseException as error:  # also SystemExit, which a library may raise
         frames = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in frames if "site-packages" not in frame.filename] or frames
         places = (f"{Path(frame.filename).name}:{frame.lineno}" for frame in (ours[-1], frames[-1]))
-        return (
-            "traceback",
-            f"{type(error).__name__}: {str(error)[:SHOWN]} ({', '.join(dict.fromkeys(places))})",
-        )
+        where = ", ".join(dict.fromkeys(places))
+        return "traceback", f"{type(error).__name__}: {str(error)[:SHOWN]} ({where})"
     return "accepted", ""
 
 
 def fault_of(error: InputError, path: Path) -> str | None:
-    """What is wrong with an error; None if a user can do something with it."""
-    told = str(error)
-    if not (told.startswith("--") or path.name in told or path.parent.name in told):
+    """Why an error does not help the user, or None if it does."""
+    text = str(error)
+    if not (text.startswith("--") or path.name in text or path.parent.name in text):
         return "names neither file nor folder nor flag"
     for fault in error.faults:
         lines = fault.splitlines()
@@ -100,20 +97,17 @@ def fault_of(error: InputError, path: Path) -> str | None:
     return None
 
 
-def put_back(place: Place, path: Path) -> None:
-    remove(path)
-    path.write_bytes(place.originals[path])
-
-
-def remove(path: Path) -> None:
+def restore(place: Place, path: Path) -> None:
+    """Writes the original content, whatever is at the path now."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+    path.write_bytes(place.originals[path])
 
 
 def keep(place: Place, mutant: Mutant, path: Path) -> Path:
-    """Copies a damaged file to mutants/<kind>-<number>/, if it is a file; that path."""
+    """Copies a damaged file, if it is one, to mutants/<kind>-<number>/. Returns that path."""
     kept = place.folder.with_name("mutants") / f"{mutant[0]}-{mutant[1]}" / path.name
     kept.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file():
@@ -125,7 +119,7 @@ def keep(place: Place, mutant: Mutant, path: Path) -> Path:
 
 
 def mutant_campaign(folder: Path, mutants: Sequence[Mutant], seed: int) -> tuple[dict, list[dict]]:
-    """({kind: counts of outcomes}, the mutants that failed), whose files are kept in the folder."""
+    """({kind: counts of outcomes}, the mutants that failed, whose files are kept in the folder)."""
     place = Place(folder / "files")
     kinds = list(dict.fromkeys(name for name, _ in mutants))
     place.make(kinds)
@@ -140,7 +134,7 @@ def mutant_campaign(folder: Path, mutants: Sequence[Mutant], seed: int) -> tuple
             while reader.wait(1) is None:
                 bar.update(results.read_bytes().count(b"\n") - bar.n)
             lines = results.read_text().splitlines()
-            if len(lines) < len(mutants):  # the next one took the process along
+            if len(lines) < len(mutants):  # the next mutant ended the process
                 lines.append(json.dumps(died(place, mutants[len(lines)], seed, reader)))
                 results.write_text("".join(f"{line}\n" for line in lines))
             found, done = [json.loads(line) for line in lines[done:]], len(lines)
@@ -162,10 +156,12 @@ def check_undamaged(place: Place, kinds: Sequence[str], log: Path) -> None:
     reader = forked(read, log)
     if reader.wait(10 * SECONDS) != 0:
         reader.kill()
-        raise RuntimeError(f"undamaged files are not accepted:\n{reader.told()[-3000:]}")
+        raise RuntimeError(f"undamaged files are not accepted:\n{reader.output()[-3000:]}")
 
 
 def start_reader(place: Place, mutants: Sequence[Mutant], seed: int, results: Path) -> Running:
+    """Starts a fork that reads the mutants and appends a line for each to `results`."""
+
     def read() -> None:
         library_logging.set_verbosity_error()
         library_logging.disable_progress_bar()
@@ -173,7 +169,7 @@ def start_reader(place: Place, mutants: Sequence[Mutant], seed: int, results: Pa
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         with results.open("a") as file:
             for mutant in mutants:
-                signal.alarm(SECONDS)  # kills
+                signal.alarm(SECONDS)  # its default action ends the process
                 line = json.dumps(read_mutant(place, mutant, seed))
                 file.write(f"{line}\n")
                 file.flush()
@@ -182,16 +178,15 @@ def start_reader(place: Place, mutants: Sequence[Mutant], seed: int, results: Pa
 
 
 def died(place: Place, mutant: Mutant, seed: int, reader: Running) -> dict:
-    """What is to be said of a mutant that killed its reader, whose file is put back."""
+    """The result of a mutant that ended its reader. Keeps the damaged file and restores the original."""
     path = place.folder / KINDS[mutant[0]].path
-    put_back(place, path)
+    restore(place, path)
     done = mutate(place, mutant, seed)
     kept = keep(place, mutant, path)
-    put_back(place, path)
-    last = reader.told().strip().splitlines()[-1:] or [""]
-    hung = reader.code == -signal.SIGALRM
-    told = (
-        f"no end after {SECONDS} s" if hung else f"the process ended with {reader.code}: {last[0][-SHOWN:]}"
-    )
+    restore(place, path)
+    error = f"no end after {SECONDS} s"
+    if reader.code != -signal.SIGALRM:
+        last = "".join(reader.output().strip().splitlines()[-1:])
+        error = f"the process ended with {reader.code}: {last[-SHOWN:]}"
     name = f"{mutant[0]}/{mutant[1]}"
-    return dict(mutant=name, outcome="died", mutation=done, told=told, kept=str(kept))
+    return dict(mutant=name, outcome="died", mutation=done, error=error, kept=str(kept))

@@ -1,4 +1,4 @@
-"""Ways to damage a file: of any bytes, and of what is inside JSON, NumPy, safetensors and zip files."""
+"""Ways to damage a file: its bytes, or values inside JSON, NumPy, safetensors and zip files."""
 
 import io
 import json
@@ -19,18 +19,27 @@ TOKENS = (
     str(HUGE), "-0.0", "1e-400", "x" * 70_000,
 )  # fmt: skip
 NOT_UTF8 = b"\xff\xfe\xe2\x28"
-# What a value in JSON or in a saved state becomes; texts in angle brackets are written out as they are.
+# Replacements for a value in JSON or in a saved state; JSON gets texts in angle brackets without quotes.
 VALUES = (
     None, True, 0, -1, HUGE, 1.5, "", "x", "NaN", [], {}, [[]], ["x"], {"x": 1}, "\ud800", "\x00",
     "<NaN>", "<-Infinity>", f"<{'9' * DIGITS}>", f"<{'[' * BRACKETS}{']' * BRACKETS}>",
 )  # fmt: skip
 NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
+# In the header of a .npy file.
+NPY_TYPES = (
+    b"'|O'", b"'<U9999999'", b"'<f999'", b"'<i8'", b"'<c16'", b"[('a', '<f4')]", b"'>f4'", b"'V0'", b"3",
+)  # fmt: skip
+NPY_SHAPES = (
+    b"(1000000000000,)", b"(1000000000000, 0)", b"(-1, 3)", b"(3,)", b"()", b"(True, 2)", b"('a',)",
+)  # fmt: skip
+NPY_TEXTS = (b"(" * 500, b"{", b"'\\x00'", b"\x00", b"9" * DIGITS, b"\xff", b"'''", b"# ")
+NPY_NUMBERS = (b"\x00\x00", b"\xff\xff", b"\x01\x02")
 
 Mutation = Callable[[random.Random, bytes], tuple[bytes, str]]  # bytes -> (bytes, what was done)
 
 
 def span(rng: random.Random, data: bytes) -> tuple[int, int]:
-    """A random part, mostly a short one: (start, end)."""
+    """(start, end) of a random part, mostly a short one."""
     start = rng.randrange(len(data) + 1)
     longest = max(1, len(data) // rng.choice((1, 4, 20, 100)))
     return start, min(len(data), start + rng.randint(1, longest))
@@ -66,7 +75,9 @@ def insert(rng: random.Random, data: bytes) -> tuple[bytes, str]:
     token = rng.choice((*TOKENS, None))
     content = NOT_UTF8 if token is None else token.encode()
     place = rng.randrange(len(data) + 1)
-    return data[:place] + content + data[place:], f"{content[:20]!r} ({len(content)} bytes) put in at {place}"
+    return data[:place] + content + data[
+        place:
+    ], f"{content[:20]!r} ({len(content)} bytes) inserted at {place}"
 
 
 def replace_number(rng: random.Random, data: bytes) -> tuple[bytes, str]:
@@ -105,20 +116,19 @@ ANY: tuple[Mutation, ...] = (flip, truncate, delete, duplicate, insert, replace_
 
 
 def in_json(rng: random.Random, data: bytes) -> tuple[bytes, str]:
-    values, told = changed_value(rng, json.loads(data))
-    text = json.dumps(values)
-    return re.sub(r'"<([^">]+)>"', r"\1", text).encode(), told
+    values, done = changed_value(rng, json.loads(data))
+    return re.sub(r'"<([^">]+)>"', r"\1", json.dumps(values)).encode(), done
 
 
 def in_json_lines(rng: random.Random, data: bytes) -> tuple[bytes, str]:
     lines = data.splitlines()
     row = rng.randrange(len(lines))
-    lines[row], told = in_json(rng, lines[row])
-    return b"\n".join(lines) + b"\n", f"line {row + 1}: {told}"
+    lines[row], done = in_json(rng, lines[row])
+    return b"\n".join(lines) + b"\n", f"line {row + 1}: {done}"
 
 
 def changed_value(rng: random.Random, values) -> tuple[object, str]:
-    """The nested values with one at random removed, renamed or replaced."""
+    """The nested values with a random one removed, renamed or replaced, and what was done."""
     places = list(places_in(values))
     if not places:
         return rng.choice(VALUES), "another value"
@@ -142,22 +152,21 @@ def changed_value(rng: random.Random, values) -> tuple[object, str]:
 
 def places_in(values, path: tuple = ()):
     """The paths to all values inside nested dictionaries and lists."""
-    items = (
-        values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
-    )
-    for key, value in items:
+    if not isinstance(values, dict | list):
+        return
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
         yield (*path, key)
         yield from places_in(value, (*path, key))
 
 
 def in_state(rng: random.Random, data: bytes) -> tuple[bytes, str]:
-    """For what torch.save wrote: a value changed, or damage inside the archive, its checksum right."""
+    """For what torch.save wrote: a changed value, or damage inside the archive with a correct checksum."""
     if rng.random() < 0.3:
         return in_zip(rng, data)
-    state, told = changed_value(rng, torch.load(io.BytesIO(data), weights_only=True))
+    state, done = changed_value(rng, torch.load(io.BytesIO(data), weights_only=True))
     file = io.BytesIO()
     torch.save(state, file)
-    return file.getvalue(), told
+    return file.getvalue(), done
 
 
 # ---- formats
@@ -178,41 +187,25 @@ def in_zip(rng: random.Random, data: bytes) -> tuple[bytes, str]:
     if rng.random() < 0.2:
         del files[name]
         return zip_of(files), f"without {name}"
-    files[name], told = rng.choice((*ANY, in_npy) if name.endswith(".npy") else ANY)(rng, files[name])
-    return zip_of(files), f"{name}: {told}"
+    files[name], done = rng.choice((*ANY, in_npy) if name.endswith(".npy") else ANY)(rng, files[name])
+    return zip_of(files), f"{name}: {done}"
 
 
 def in_npy(rng: random.Random, data: bytes) -> tuple[bytes, str]:
-    """Damage to the header of a .npy file: its length, its version, what it says of type and shape."""
+    """Damage to the header of a .npy file: its length, version, type or shape, or a text inserted in it."""
     (length,) = struct.unpack("<H", data[8:10])
     header, rest = data[10 : 10 + length], data[10 + length :]
-    kinds = (
-        b"'|O'",
-        b"'<U9999999'",
-        b"'<f999'",
-        b"'<i8'",
-        b"'<c16'",
-        b"[('a', '<f4')]",
-        b"'>f4'",
-        b"'V0'",
-        b"3",
-    )
-    shapes = (b"(1000000000000,)", b"(1000000000000, 0)", b"(-1, 3)", b"(3,)", b"()", b"(True, 2)", b"('a',)")
-    texts = (b"(" * 500, b"{", b"'\\x00'", b"\x00", b"9" * DIGITS, b"\xff", b"'''", b"# ")
     act = rng.choice(("type", "shape", "text", "length", "version"))
-    if act in ("type", "shape"):
-        pattern, value = (
-            (rb"'<f\d'", rng.choice(kinds)) if act == "type" else (rb"\([^)]*\)", rng.choice(shapes))
-        )
-        header = re.sub(pattern, lambda _: value, header, count=1)
-    elif act == "text":
-        value, place = rng.choice(texts), rng.randrange(len(header))
+    if act in ("length", "version"):
+        value, start = rng.choice(NPY_NUMBERS), 8 if act == "length" else 6
+        return data[:start] + value + data[start + 2 :], f"{act} {value!r}"
+    if act == "text":
+        value, place = rng.choice(NPY_TEXTS), rng.randrange(len(header))
         header = header[:place] + value + header[place:]
     else:
-        value = rng.choice((b"\x00\x00", b"\xff\xff", b"\x01\x02"))
-        return (
-            data[:8] + value + data[10:] if act == "length" else data[:6] + value + data[8:]
-        ), f"{act} {value!r}"
+        pattern, values = (rb"'<f\d'", NPY_TYPES) if act == "type" else (rb"\([^)]*\)", NPY_SHAPES)
+        value = rng.choice(values)
+        header = re.sub(pattern, lambda _: value, header, count=1)
     header = header.rstrip() + b"\n"
     return data[:8] + struct.pack("<H", len(header) & 0xFFFF) + header + rest, f"{act} {value[:20]!r}"
 
@@ -223,15 +216,15 @@ def in_safetensors(rng: random.Random, data: bytes) -> tuple[bytes, str]:
     if rng.random() < 0.2:
         wrong = rng.choice((0, 1, length - 1, length + 8, HUGE, 2**63, 2**64 - 1))
         return struct.pack("<Q", wrong) + data[8:], f"header of {wrong} bytes"
-    header, told = in_json(rng, data[8 : 8 + length])
-    return struct.pack("<Q", len(header)) + header + data[8 + length :], told
+    header, done = in_json(rng, data[8 : 8 + length])
+    return struct.pack("<Q", len(header)) + header + data[8 + length :], done
 
 
-# ---- things in a file's place
+# ---- another thing in a file's place
 
 
 def put_in_place(rng: random.Random, path: Path, others: dict[str, bytes]) -> str:
-    """Puts something else where the file is: nothing, a folder, a link to itself, one of the other files."""
+    """Replaces the file by nothing, a folder, a link to itself or another file. Returns what was done."""
     path.unlink()
     act = rng.choice(("nothing", "folder", "loop", "swapped", "swapped"))
     if act == "folder":

@@ -1,8 +1,8 @@
-"""Every kind of file that the commands read: an example of each, and the code of the command that reads it.
+"""An example of every kind of file that the commands read, with the code that reads it.
 
-A reader returns if the files are accepted and raises InputError if they are refused. It goes as far as the
-command does before its first result: models answer an example, so that settings that load but cannot be used
-are found.
+A reader returns if it accepts the files and raises InputError if it refuses them. It runs as much of its
+command as comes before the first result; models answer an example, which finds settings that load but do not
+work.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import fault_mutations as ways
-from benchmarks.fault_commands import SOFT, Command, must_end_well, tiny_grids, tiny_runs, tiny_vectors
+from benchmarks.fault_commands import SOFT, Command, must_succeed, tiny_grids, tiny_runs, tiny_vectors
 from dataloader.encoding import encode
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
@@ -58,7 +58,7 @@ PUBLISHED_NAMES = (
 
 
 class Place:
-    """A folder with files of every kind, those of runs written by the commands themselves."""
+    """A folder with files of every kind; the commands themselves write those of runs."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -66,7 +66,7 @@ class Place:
         self.originals: dict[Path, bytes] = {}
 
     def make(self, kinds: Iterable[str]) -> None:
-        """Writes the files that these kinds need, and remembers what is in theirs."""
+        """Writes the files that these kinds need, and reads the originals into memory."""
         self.write_by_hand()
         used = [KINDS[name] for name in kinds]
         if not WITHOUT_RUNS.issuperset(kind.read for kind in used):
@@ -104,7 +104,7 @@ class Place:
             base = self.folder / "trained" if module.endswith("ablate") else None
             if base:
                 self.run.rename(base)
-            must_end_well(Command(f"made_by_{module}", module, words, folder, base=base))
+            must_succeed(Command(f"made_by_{module}", module, words, folder, base=base))
 
     def write_published(self) -> None:
         """A run folder as the published code writes it, and a plain BART's weights in a .pt file."""
@@ -216,7 +216,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Kind:
-    """A file of the place, its reader, and the ways to damage what is inside it."""
+    """A file in the place, its reader, and the mutations that use its format."""
 
     path: str
     read: Callable[[Place], None]

@@ -1,13 +1,13 @@
-"""Commands killed, files damaged, disks full, two commands at once: whatever happens, nothing may be lost.
+"""The fault campaign: kills commands, damages files, fills disks, runs two commands at once.
 
     python benchmarks/faults.py                                    everything, within 15 minutes on two cores
     python benchmarks/faults.py --kills 50 --mutants 10000
     python benchmarks/faults.py --commands train --mutants 0 --no_folders
     python benchmarks/faults.py --kills 0 --no_folders --only config/17       read one damaged file again
 
-Exit code 1 if anything was lost or unequal, or ended in another way than with one clear error. The JSON line
-has counts of each command and kind of file, and the first failures; their logs and files stay in the folder
-that is printed. Needs what the tests need.
+The exit code is 1 if anything was lost or differs, or if anything but one clear error was raised. The JSON
+line has counts per command and kind of file, and the first failures, whose logs and files stay in the folder
+that is printed. Needs the packages that the tests need.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # forks and two processes on two cores; the same bits in each
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # every process rounds alike
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
@@ -33,7 +33,7 @@ from benchmarks.fault_mutants import dealt, mutant_campaign
 from benchmarks.fault_readers import KINDS
 
 FAILURES_SHOWN = 20
-# What a fork should not have to import.
+# Imported once, so that no fork has to.
 IMPORTED = ("matplotlib.pyplot", "routing_moe.cli.report", "task.task_emb.fisher")
 
 
@@ -57,7 +57,7 @@ class Settings:
 def main(argv: list[str] | None = None) -> int:
     settings = parse_settings(argv)
     load = os.getloadavg()[0]
-    tqdm.monitor_interval = 0  # no thread beside: this process forks
+    tqdm.monitor_interval = 0  # no monitor thread, because this process forks
     for name in IMPORTED:
         importlib.import_module(name)
     folder = Path(settings.work_dir or tempfile.mkdtemp(prefix="faults_"))

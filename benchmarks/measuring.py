@@ -313,10 +313,10 @@ def print_report(benchmark: str, settings, load: float, **measured: dict) -> Non
 
 
 def rounded(values: dict) -> dict:
-    """Nested dictionaries, fractions to four digits; without what is None, which was not measured."""
-    told = {name: rounded(value) if isinstance(value, dict) else value for name, value in values.items()}
+    """Nested dictionaries with fractions to four digits, without values of None, which were not measured."""
+    nested = {name: rounded(value) if isinstance(value, dict) else value for name, value in values.items()}
     return {
         name: float(f"{value:.4g}") if isinstance(value, float) else value
-        for name, value in told.items()
+        for name, value in nested.items()
         if value is not None
     }

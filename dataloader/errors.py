@@ -10,14 +10,14 @@ from contextlib import contextmanager
 
 LONGEST_BRIEF = 300  # characters of another library's message shown
 FEW = 5  # names shown of a long list
-LONGEST_LINE = 1500  # characters of a fault's line shown
+LONGEST_LINE = 1500  # characters shown of a line of a fault
 
 
 class InputError(ValueError):
     """Something in the files or settings given is wrong; the message says what, where, and what to do.
 
-    `faults` holds every fault found, so that a caller can gather several checks and raise once. What a file
-    holds, and a fault quotes, may be long or not printable: see `printable`.
+    `faults` holds every fault found, so that a caller can gather several checks and raise once. Faults quote
+    files, which may be long or not printable: see `printable`.
     """
 
     def __init__(self, faults: str | Iterable[str]):
@@ -26,9 +26,9 @@ class InputError(ValueError):
 
 
 def printable(fault: str) -> str:
-    """The fault on one line, but for lines that are set in by two spaces, without the middle of long lines.
+    """The fault on one line, plus its lines that are indented by two spaces; long lines lose their middle.
 
-    Control characters and halves of surrogate pairs are written as escapes.
+    Control characters and single surrogates become escape sequences.
     """
     lines = re.split(r"\n(?=  )", fault)
     return "\n".join(_printable_line(line) for line in lines)

@@ -209,7 +209,7 @@ class Gym:
         """(sample, part) of every file of the task, in the order of the file names."""
         if task not in self._listed:
             folder = self.folder / task
-            # os.path.isdir is also False for what cannot be a name: too long, or a link to itself.
+            # os.path.isdir is also False for names that are too long and for links to themselves.
             files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
             matches = (_FILE_NAME.fullmatch(name) for name in files)
             self._listed[task] = [(match["sample"], match["part"]) for match in matches if match]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 
-MOST_DIGITS = 18  # of a whole number; more may not fit into 64 bits
+MOST_DIGITS = 18  # of a whole number; more may not fit in 64 bits
 
 
 class NotJson(ValueError):
-    """A text is not JSON, or not JSON that can be read; line and column are None where they are not known."""
+    """A text is not JSON, or is JSON that cannot be read; line and column are None if unknown."""
 
     def __init__(self, reason: str, line: int | None = None, column: int | None = None):
         super().__init__(reason)
@@ -20,7 +20,7 @@ class NotJson(ValueError):
 
 
 def parse_json(text: str):
-    """The value of a JSON text. Raises NotJson, also for numbers that are too long and too many brackets."""
+    """The value of a JSON text. Raises NotJson, also for too long numbers and too deeply nested brackets."""
     try:
         return json.loads(text, parse_int=_whole_number)
     except json.JSONDecodeError as error:

@@ -7,11 +7,11 @@
 #   VARIANTS       which (all, below)            SEEDS  of each ("42 43 44")
 #   JOBS           runs side by side (1)         BASELINE  of the differences (multitask, where it is there)
 #   MIXTURE_FLAGS  flags for every variant with several experts ("--num_experts 4")
-#   INIT_EPS       standard deviation of the noise on each expert's weights (1e-2). Near-equal copies get near-equal
-#                  gradients and stay copies, unless the BART has dropout: the comparison prints how far they diverged
-#   MATCH          "steps": TOTAL_STEPS for all (two_stage: in each stage); "flops": as many steps of each as cost
-#                  the training FLOPs of the run of MATCH_TO (straight_through) with the same seed; in a folder of
-#                  its own, models/compare_routings_equal_flops
+#   INIT_EPS       standard deviation of the noise on each expert's weights (1e-2). Without dropout, almost equal
+#                  experts get almost equal gradients and do not diverge; the comparison prints their final distance
+#   MATCH          "steps": TOTAL_STEPS for all (two_stage: in each stage); "flops": as many steps as cost the
+#                  training FLOPs of the run of MATCH_TO (straight_through) with the same seed, in the folder
+#                  models/compare_routings_equal_flops
 # Further flags of `python -m routing_moe.cli.train` go to every run. Called again, it leaves finished runs as
 # they are and continues the others.
 set -euo pipefail
@@ -57,7 +57,7 @@ train_one() {
         two_stage) ;;  # as many as stage 1 has; INIT_EPS reaches its merge
         *) set -- --init_eps "$INIT_EPS" $MIXTURE_FLAGS "$@" ;;
     esac
-    # It must not be the passes over a small gym that end a run before its FLOPs are spent.
+    # The limit on epochs must not end a run before its FLOPs are spent.
     if [ "$MATCH" = flops ]; then set -- --num_train_epochs 1000000 "$@"; fi
     mkdir -p "$OUTPUT_DIR/$variant"
     start=$SECONDS

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # What kind of task vectors helps the router? Both stages with each kind, several seeds, then tables of the train
-# tasks' scores, and of the unseen tasks' without training the model on them. That is not zero-shot where a vector
-# has read labels. Of an unseen task the kinds have seen: random and descriptions nothing; text unlabelled inputs;
-# finetuned_text and fisher labelled rows, as task_vectors.sh computes them on the embedded gym of all samples, else
-# of one; trained, whose routes are those of the nearest train task by text, unlabelled inputs of one sample. A
-# line before the tables says it of the vectors at hand; the column vector_seen of every run's scores does so too.
+# tasks' scores, and of the unseen tasks' without training the model on them. This is not zero-shot if a vector
+# has read labels. The kinds have seen of an unseen task: random and descriptions nothing; text unlabelled inputs;
+# finetuned_text and fisher labelled rows (task_vectors.sh: of all samples on the embedded gym, else of one);
+# trained, which takes the routes of the nearest train task by text, unlabelled inputs of one sample. A line per
+# kind before the tables says what its vectors have seen, and so does the column vector_seen of all scores.
 #   bash example_scripts/compare_task_vectors.sh
 #   SEEDS="1 2 3 4 5" KINDS="random fisher" bash example_scripts/compare_task_vectors.sh
 # Environment, besides that of recipe.sh:

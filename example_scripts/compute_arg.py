@@ -104,7 +104,7 @@ def write(args, read: dict, tasks: list[str], lacking: list[str]) -> None:
     explained = gains.explain_gains(per_task, baseline, args.metric, args.min_baseline)
     tables = [gains.tasks_markdown(per_task, baseline), gains.systems_markdown(per_system, baseline)]
     costs = dict(zip(read, [summary_cost(path, tasks) for path in paths], strict=True))
-    if any(value == value for cost in costs.values() for value in cost.values()):  # not all are NaN
+    if not all(math.isnan(value) for cost in costs.values() for value in cost.values()):
         for name in EXAMPLE_COST:
             per_system[name] = [costs[system][name] for system in per_system["system"]]
         tables.append(costs_markdown(costs))

@@ -1,10 +1,10 @@
-# Sourced by compare_routings.sh: with MATCH=flops, as many steps of a variant as cost what a run of MATCH_TO costs.
+# Sourced by compare_routings.sh. With MATCH=flops it sets the steps of a variant to the FLOPs of a run of MATCH_TO.
 #
-# equal_flops VARIANT SEED FLAGS: exports TOTAL_STEPS for a variant's script. For two_stage it trains stage 1, of
-# half the FLOPs, in the run folder, merges it, and exports OWN_STAGE1 and STAGE2_STEPS. Annealing is per step and
-# does not follow the number of steps, but for stage 2.
+# equal_flops VARIANT SEED FLAGS: exports TOTAL_STEPS for a variant's script. For two_stage it trains stage 1 with
+# half the FLOPs in the run folder, merges it, and exports OWN_STAGE1 and STAGE2_STEPS. The rate of annealing per
+# step does not depend on the number of steps, except in stage 2.
 
-# steps_for_flops MEMO FOLDER SCRIPT FLAGS: prints the number of steps; computed once, before the run begins.
+# steps_for_flops MEMO FOLDER SCRIPT FLAGS: prints the number of steps, which the file MEMO keeps.
 steps_for_flops() {
     local memo=$1 folder=$2 script=$3 steps
     shift 3

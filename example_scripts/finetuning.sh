@@ -12,8 +12,8 @@
 #   DATA_DIR    gym folder                          SPLIT     task split JSON of TASKS' sections (its split.json)
 #   NUM_WORKERS configurations side by side (1)
 # and LEARNING_RATE_LIST, BSZ_LIST, TOTAL_STEPS, EVAL_PERIOD, WARMUP_STEPS to change the grid.
-# Run it again to continue; what is finished is not done again. A router reads, for each sample, a vector that has
-# seen this sample's own rows alone: by default that of the train task nearest to its unlabelled train inputs.
+# Run it again to continue; what is finished is not done again. For each sample, a router reads a vector that has
+# seen the rows of this sample only: by default that of the train task nearest to its unlabelled train inputs.
 # results.csv has a column vector_seen.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 

@@ -6,8 +6,8 @@
 #       bash example_scripts/run_fisher_two_stage.sh
 #   VECTORS  folder of the Fisher vectors, and, with DIM behind its name, of the reduced  (OUTPUT_DIR/fisher)
 #   DIM      their dimension                                        (64; on the embedded gym 16)
-# A vector has read labelled rows of its task, unseen ones too (meta.json: "seen"), so scores of these are not
-# zero-shot; for few-shot use compute their vectors by --samples each (task_vectors.sh) and reduce them --like this.
+# A vector has read labelled rows of its task, also of unseen tasks (meta.json: "seen"), whose scores are therefore
+# not zero-shot. For few-shot use compute their vectors by --samples each (task_vectors.sh) and reduce them --like this.
 # All variables of run_two_stage.sh count too. Flags after the script's name go to stage 2. Run it again to continue.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Compute task vectors, which TASKVECS of the training scripts takes.
 #   bash example_scripts/task_vectors.sh METHOD [FLAGS]
-#   METHOD  random, text, finetuned_text, fisher, or descriptions. Of a task, unseen ones too, random and
-#           descriptions see nothing, text unlabelled inputs, finetuned_text and fisher labelled rows
+#   METHOD  random, text, finetuned_text, fisher, or descriptions. Of a task, also of unseen ones, random
+#           and descriptions see nothing, text unlabelled inputs, finetuned_text and fisher labelled rows
 #   FLAGS   further flags of `python -m task.task_emb.METHOD`
 # For few-shot use, --samples each computes a vector of every sample from its own rows; --recipe published takes the
-# settings of the published code. As it is: on the embedded gym, by the embedded tiny BART, of all samples of a task
-# (meta.json: labelled rows of all samples). For the real thing set, in the environment:
+# settings of the published code. The defaults use the embedded gym and tiny BART and all samples of a task
+# (meta.json: labelled rows of all samples). For real use set, in the environment:
 #   MODEL         plain BART, a hub name or a folder      (facebook/bart-base)
 #   DATA_DIR      gym folder                              SPLIT  task split JSON (its split.json, if there)
 #   DESCRIPTIONS  of METHOD descriptions: JSON file       (dataloader/descriptions.json, of the 160 tasks)
@@ -28,8 +28,8 @@ if [ "$METHOD" = descriptions ] && [ "$PYTHON" = .venv/bin/python ]; then make_e
 if [ -z "${MODEL:-}" ]; then
     MODEL=task/skill_gym/tiny_bart
     texts=(--max_input_length 128)
-    # Equally many examples of every task, also of the unseen ones, whose five samples have 160 in all: vectors
-    # to compare tasks by. An unseen task's has read labels of all its samples then.
+    # The same number of examples of every task, so that vectors are comparable; an unseen task's five samples
+    # have 160 in all. The vector of an unseen task has then read labels of all its samples.
     examples=(--samples all --max_examples 160)
     answers=(--max_output_length 32)
     training=(--total_steps 100)

@@ -11,7 +11,7 @@ from dataloader.errors import InputError, in_brief
 def load_array(path: str | Path) -> np.ndarray:
     """The array of real numbers in a .npy file.
 
-    Raises FileNotFoundError, and InputError for whatever else is wrong with the file; nothing is unpickled.
+    Raises FileNotFoundError, and InputError for any other problem. Never unpickles.
     """
     array = _load(path, lambda found: found if isinstance(found, np.ndarray) else None)
     if array is None:
@@ -24,7 +24,7 @@ def load_array(path: str | Path) -> np.ndarray:
 def load_arrays(
     path: str | Path, names: Iterable[str], optional: Iterable[str] = ()
 ) -> dict[str, np.ndarray]:
-    """The arrays of these names in a .npz file, and those of `optional` there. Raises like `load_array`."""
+    """The named arrays of a .npz file, and those of `optional` that it has. Raises like `load_array`."""
 
     def take(found) -> dict[str, np.ndarray]:
         return {name: found[name] for name in (*names, *(name for name in optional if name in found))}
@@ -42,5 +42,5 @@ def _load(path: str | Path, take):
                 found.close()
     except FileNotFoundError:
         raise
-    except Exception as error:  # broken headers and archives have many ways to fail
+    except Exception as error:  # broken headers and archives raise many types of errors
         raise InputError(f"{path}: not a NumPy array file ({in_brief(error)})") from None

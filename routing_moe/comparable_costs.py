@@ -1,7 +1,7 @@
-"""What the runs of a comparison cost, their dev scores along training, and scores at an equal budget.
+"""Costs of the runs of a comparison, their dev scores during training, and scores at an equal budget.
 
 Steps and FLOPs of a run include the runs that it started from (`cost.json`, see `run_cost.py`). Its dev
-scores are those of the evaluations while it trained, `<step>-steps/dev_results.csv`.
+scores come from the evaluations during training, `<step>-steps/dev_results.csv`.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import pandas as pd
 from dataloader.errors import InputError, in_short
 from routing_moe.comparable_runs import Run
 from routing_moe.results import markdown_table
-from routing_moe.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT, in_units, read_cost
+from routing_moe.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT, read_cost, shown_cost
 from routing_moe.run_state import load_progress
 from routing_moe.tables import check_numbers, read_table
 
 BUDGETS = {"steps": "training steps", "flops": "training FLOPs"}
-TOLERANCE = 0.01  # runs that differ in seed alone have batches, hence FLOPs, that differ a little
+TOLERANCE = 0.01  # FLOPs of runs that differ only in their seed differ slightly, because their batches do
 DEV_FILE = "dev_results.csv"
 DEV_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n")
-NAMED = 4  # runs in one note
+NAMED = 4  # most runs named in a note
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """A run with its `cost.json` (None: it has none) and the files of its evaluations by its own steps.
+    """A run with its `cost.json` (None if missing) and its evaluation files by its own steps.
 
-    progress: where in the run the scored checkpoint was saved, as far as it is known (`load_progress`).
+    progress: `load_progress` of the scored checkpoint; {} if not known.
     """
 
     run: Run
@@ -41,23 +41,23 @@ class RunCost:
 
     @property
     def unknown(self) -> str | None:
-        """Why the run's totals are not known."""
+        """Why the run's totals are unknown, or None."""
         if self.cost is None:
             return f"no {COST_FILE}; {HOW_TO_GET_IT}"
         return self.cost["start_unknown"]
 
     @property
     def is_complete(self) -> bool:
-        """Whether it was trained to its end, as far as that is known."""
+        """Whether the run was trained to its end; True if unknown."""
         return self.cost is None or self.cost["steps"] in self.evaluations
 
     def total(self, budget: str) -> float:
-        """Steps or FLOPs of the whole run; NaN where not known."""
+        """Steps or FLOPs of the whole run, earlier runs included; NaN if unknown."""
         name = {"steps": "steps", "flops": "total_flops"}[budget]
         return math.nan if self.unknown else self.cost[f"{name}_with_start"]
 
     def by(self, step: int, budget: str) -> float:
-        """Steps or FLOPs by the run's own step, earlier runs included; NaN where not known."""
+        """Steps or FLOPs up to the run's own step, earlier runs included; NaN if unknown."""
         if self.unknown:
             return math.nan
         own = self.cost["steps" if budget == "steps" else "total_flops"]
@@ -68,7 +68,7 @@ class RunCost:
 class Compared:
     """Runs with the scores that are compared (None: not finished).
 
-    At an equal budget, one of BUDGETS: its size, and of each finished run its own step then.
+    budget: one of BUDGETS, or None. limit: its size. steps: {finished run: its own step within the budget}.
     """
 
     costs: list[RunCost]
@@ -82,7 +82,7 @@ class Compared:
 
 
 def find_costs(folder: str | Path, runs: list[Run], checkpoint_name: str = "best") -> list[RunCost]:
-    """The costs of runs in a comparison's folder, and where the checkpoint of that name comes from.
+    """The costs of runs in a comparison's folder, with the progress of the checkpoint `checkpoint_name`.
 
     Raises InputError with all damaged files.
     """
@@ -107,7 +107,7 @@ def _evaluations(place: Path) -> dict[int, Path]:
 
 
 def read_dev_results(path: Path) -> pd.DataFrame:
-    """The scores of an evaluation in training, without constant answers. Raises InputError."""
+    """The scores of an evaluation during training. Raises InputError."""
     scores = read_table(path, index_col=0, dtype={"task_prefix": str, "sample": str, "metric": str})
     if lacking := [name for name in DEV_COLUMNS if name not in scores]:
         raise InputError(f"{path}: cannot be read as dev scores (no column {', '.join(lacking)})")
@@ -122,11 +122,11 @@ COST_COLUMNS = (*EXAMPLE_COST, "steps", "total_flops")
 
 
 def cost_table(compared: Compared) -> pd.DataFrame:
-    """Means over the finished runs of each variant, in their order; NaN where one of them is not known.
+    """Means over the finished runs of each variant, in order; NaN if a run's value is unknown.
 
-    Columns variant, n, COST_COLUMNS; steps and total_flops with earlier runs, the others of the run itself.
-    At an equal budget also compared_at_step and compared_at_flops; else selected_step, that of the scored
-    checkpoint in the run itself, and its expert_distance (the model's `relative_expert_distance`).
+    Columns variant, n, COST_COLUMNS; steps and total_flops include earlier runs, the others do not. At an
+    equal budget also compared_at_step and compared_at_flops; else selected_step, the scored checkpoint's step
+    in its own run, and its expert_distance (the model's `relative_expert_distance`).
     """
     rows = []
     for each in compared.finished:
@@ -146,7 +146,7 @@ def cost_table(compared: Compared) -> pd.DataFrame:
 
 
 def cost_markdown(compared: Compared, table: pd.DataFrame) -> str:
-    """`cost_table` as Markdown, explained, with a note for what is not known."""
+    """`cost_table` as Markdown, with an explanation and notes on unknown costs."""
     lines = [
         "Cost of training: means over the n runs. Active parameters: what one example passes through (see",
         "routing_moe/flops.py). FLOPs: forward and backward, matrix products. Steps and FLOPs in all include",
@@ -161,15 +161,15 @@ def cost_markdown(compared: Compared, table: pd.DataFrame) -> str:
     for row in table.to_dict("records"):
         cells = {
             "n": str(row["n"]),
-            "active parameters": _shown(row["active_parameters"]),
-            "total parameters": _shown(row["total_parameters"]),
-            "FLOPs an example": _shown(row["flops_per_example"]),
+            "active parameters": shown_cost(row["active_parameters"]),
+            "total parameters": shown_cost(row["total_parameters"]),
+            "FLOPs an example": shown_cost(row["flops_per_example"]),
             "steps in all": _whole(row["steps"]),
-            "FLOPs in all": _shown(row["total_flops"]),
+            "FLOPs in all": shown_cost(row["total_flops"]),
         }
         if "compared_at_step" in row:
             cells["compared at step"] = _whole(row["compared_at_step"])
-            cells["FLOPs by then"] = _shown(row["compared_at_flops"])
+            cells["FLOPs by then"] = shown_cost(row["compared_at_flops"])
         else:
             cells["selected"] = _whole(row["selected_step"])
             distance = row["expert_distance"]
@@ -180,7 +180,7 @@ def cost_markdown(compared: Compared, table: pd.DataFrame) -> str:
 
 
 def _unknown_notes(costs: list[RunCost]) -> list[str]:
-    """A line for each reason for which costs are not known, with the runs."""
+    """A line per reason for unknown costs, with its runs."""
     runs_of: dict[str, list[str]] = {}
     for each in costs:
         if each.unknown:
@@ -188,21 +188,17 @@ def _unknown_notes(costs: list[RunCost]) -> list[str]:
     return [f"cost not known of {in_short(names, NAMED)}: {reason}" for reason, names in runs_of.items()]
 
 
-def _shown(number: float) -> str:
-    return "-" if math.isnan(number) else in_units(number).strip()
-
-
 def _whole(number: float) -> str:
     return "-" if math.isnan(number) else f"{number:.0f}"
 
 
-# ---- along training
+# ---- during training
 
 
 def curves(costs: list[RunCost]) -> pd.DataFrame:
     """A row per evaluation: variant, run, seed, step, flops, dev_score (mean over tasks).
 
-    step counts those of earlier runs, where they are known; flops are empty where they are not.
+    step includes the steps of earlier runs if they are known; flops are empty if they are not.
     """
     rows = []
     for each in costs:
@@ -221,8 +217,8 @@ def curves(costs: list[RunCost]) -> pd.DataFrame:
 def at_budget(costs: list[RunCost], budget: str) -> Compared:
     """The runs with the dev scores of their last evaluation within a budget, None for unfinished runs.
 
-    The budget is the smallest total of a variant, mean over its runs; of FLOPs, runs may exceed it by
-    TOLERANCE. Raises InputError with all reasons: unknown costs, no evaluation within the budget.
+    The budget is the smallest of the variants' mean totals; runs may exceed one of FLOPs by TOLERANCE.
+    Raises InputError with all runs of unknown cost or without an evaluation within the budget.
     """
     complete = [each for each in costs if each.is_complete]
     if faults := [f"--match {budget}: {each.run}: {each.unknown}" for each in complete if each.unknown]:
@@ -248,7 +244,7 @@ def _scored_at(each: RunCost, step: int | None) -> RunCost:
 
 
 def _nothing_within(each: RunCost, budget: str, limit: float, smallest: str) -> str:
-    show = _whole if budget == "steps" else _shown
+    show = _whole if budget == "steps" else shown_cost
     first = show(each.by(min(each.evaluations), budget)) if each.evaluations else "none"
     return (
         f"--match {budget}: {each.run} has no evaluation within {show(limit)} {BUDGETS[budget]}, the "
@@ -258,9 +254,9 @@ def _nothing_within(each: RunCost, budget: str, limit: float, smallest: str) -> 
 
 
 def explain_budget(compared: Compared) -> str:
-    """What a comparison at an equal budget is, and what it is not."""
+    """Explains a comparison at an equal budget and its limits."""
     budget, limit = compared.budget, compared.limit
-    show = _whole(limit) if budget == "steps" else f"{_shown(limit)} (within {TOLERANCE:.0%})"
+    show = _whole(limit) if budget == "steps" else f"{shown_cost(limit)} (within {TOLERANCE:.0%})"
     return "\n".join(
         [
             f"Compared at equal {BUDGETS[budget]}: {show}, the smallest total of these variants,",

@@ -29,8 +29,8 @@ class RoutingBartConfig(BartConfig):
     random_vectors: those of them whose vector is a random draw that no training has touched; it says nothing
         of the task.
     trained_tasks: the tasks trained on so far, as far as that is known.
-    vectors_seen: what the other vectors, which a folder gave, have seen of their tasks, one of
-        `routing_moe.task_vectors.SEEN`; None: not known, as of checkpoints of earlier versions.
+    vectors_seen: what the other vectors, which came from a folder, have seen of their tasks, one of
+        `routing_moe.task_vectors.SEEN`; None: unknown, as in checkpoints of earlier versions.
     """
 
     model_type = "routing_bart"

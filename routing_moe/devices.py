@@ -1,4 +1,4 @@
-"""The device that a command computes on, and the processes that share its work: one `Accelerator` for all."""
+"""Makes the `Accelerator` of a command: its device, its precision, and the processes that share its work."""
 
 import os
 from datetime import timedelta
@@ -8,16 +8,16 @@ from accelerate.utils import GradScalerKwargs, InitProcessGroupKwargs
 
 from dataloader.errors import InputError
 
-# How long a process waits for the others in a collective: as long as an evaluation or a checkpoint may take,
-# which torch's 10 minutes are not.
+# Timeout of collectives. It must exceed the longest evaluation or checkpoint, which torch's default of 10
+# minutes does not.
 LONGEST_WAIT = timedelta(days=1)
-# Losses are sums over hundreds of tokens. From torch's 2**16 the first steps of fp16 overflow and are skipped
-# until the scale has come down; it grows again by itself where that is possible.
+# Initial loss scale of fp16. Losses are sums over hundreds of tokens: at torch's default of 2**16 the first
+# steps overflow and are skipped until the scale is small enough. The scaler increases it again when it can.
 LOSS_SCALE = 2.0**8
 
 
 def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
-    """Returns the Accelerator of a command. mixed_precision: None for what `accelerate launch` was given.
+    """Returns the Accelerator of a command. mixed_precision: None for the value of `accelerate launch`.
 
     Raises InputError for a precision that the device does not support.
     """
@@ -37,5 +37,5 @@ def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
 
 
 def asked_precision(mixed_precision: str | None) -> str:
-    """The value of --mixed_precision: as given, else of `accelerate launch`, else "no"."""
+    """The value of --mixed_precision, else that of `accelerate launch`, else "no"."""
     return mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")

@@ -35,7 +35,7 @@ SOURCE_WORDS = {
     "input": "lists in the input",
     "labels": "label sets of all samples' train files",
 }
-COLUMN_WORDS = {"labels": "labels of all samples"}  # where the source's name does not say what it has seen
+COLUMN_WORDS = {"labels": "labels of all samples"}  # shown instead of the source's name
 
 
 @dataclass(frozen=True)
@@ -208,8 +208,8 @@ def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], dec
 
     With random routes the performance is a mean over draws, and performance_std (sample standard deviation;
     empty for a single draw), draws (their number) and each draw's score, draw_1 and so on, follow. With
-    scoring "rank" the column scoring says how the answers came about: "rank (labels of all
-    samples)", "generate".
+    scoring "rank" the column scoring says how the answers were made: "rank (labels of all
+    samples)" or "generate".
     """
     rows = []
     for file, draws in zip(files, answers, strict=True):
@@ -360,7 +360,7 @@ def loss_per_token(model, files: list[TaskFile], decoding: Decoding, accelerator
     model.eval()
     lengths = [file.encoded.source_lengths_N.sum() + file.encoded.target_lengths_N.sum() for file in files]
     own = own_share(lengths, accelerator)
-    # A row of loss and tokens for each file, so that sums do not depend on which process has which file.
+    # One row of loss and tokens per file, so that sums do not depend on which process has which file.
     totals_F2 = torch.zeros(len(files), 2, dtype=torch.float64)
     quiet = not accelerator.is_local_main_process
     for i in tqdm(own, desc="dev loss", unit="task", leave=False, disable=quiet):
@@ -376,19 +376,19 @@ def loss_per_token(model, files: list[TaskFile], decoding: Decoding, accelerator
     return float(loss / tokens)
 
 
-# ---- which process has which files
+# ---- sharing files among processes
 
 
 def own_share(costs: list[int], accelerator: Accelerator) -> list[int]:
-    """Indices of this process's files, ascending: every process has about the same sum of costs."""
+    """Ascending indices of this process's files. All processes get about the same total cost."""
     return assign_to_ranks(costs, accelerator.num_processes)[accelerator.process_index]
 
 
 def answering_cost(file: TaskFile, decoding: Decoding) -> int:
-    """About how many tokens go through the model for a file's answers.
+    """Approximate number of tokens that the model processes to answer a file.
 
-    An answer that is generated is taken to be as long as the first accepted one, in every beam; an option is
-    decoded beside its input.
+    Assumes that a generated answer is as long as the first accepted one, in every beam. An option costs
+    its own tokens and those of its input.
     """
     sources_N, targets_N = file.encoded.source_lengths_N, file.encoded.target_lengths_N
     ranked = file.ranked if decoding.scoring == "rank" else file.ranked[:0]

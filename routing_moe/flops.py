@@ -4,19 +4,19 @@ FLOPs are those of the matrix products, 2 * m * n * k for (m, k) times (k, n), a
 counts them: projections, attention (scores and weighted sum, masked positions included), feed-forward
 layers, the vocabulary projection of the real target positions, the router. The backward pass of a product
 costs one product of the same size for each of its two factors that needs a gradient. Merging parameters is
-counted too (a multiplication and an addition per parameter and expert); torch's counter leaves it out, as
-all elementwise work.
+also counted (a multiplication and an addition per parameter and expert), although torch's counter omits it
+like all elementwise operations.
 
-Not counted: other elementwise work (norms, activations, weighting of outputs, dropout), the loss, expert
-regularisation, the optimizer, evaluations, what flash attention computes again in its backward pass, and
-what came before: pre-training and task vectors. An expert whose soft weight rounds to 0 counts as run.
+Not counted: other elementwise operations (norms, activations, weighting of outputs, dropout), the loss,
+expert regularisation, the optimizer, evaluations, recomputation in the backward pass of flash attention,
+pre-training and task vectors. An expert whose soft weight rounds to 0 counts as run.
 
 Parameters: tied token embeddings count once; all rows of tokens and positions count. Active parameters are
-the BART that an example passes through: embeddings, vanilla layers, and of every routed layer the experts
+the BART that an example passes through: embeddings, vanilla layers, and in every routed layer the experts
 with a weight above 0 in a route. These are 1 for straight-through, random and merged parameters (E are
 merged into 1), k for top-k, n for n of E drawn once per task, E for softmax, Gumbel-softmax and average.
-Router and task vectors are not active: a task's route is computed once, not for each example. What training
-runs beyond that (the unchosen experts of straight-through routes) is in the FLOPs.
+Router and task vectors are not active, because a task's route is computed once, not for each example. The
+FLOPs include experts that run in training only (the unchosen experts of straight-through routes).
 
 Lengths may be numbers or arrays: S source and T target tokens, padding included, and K real target tokens.
 All results are for one example. D is the model width, E the experts of a layer.
@@ -38,9 +38,9 @@ Product = tuple
 
 @dataclass(frozen=True)
 class Work:
-    """What a training step trains, which decides what its backward pass computes.
+    """The parts of a model that a training step trains, which determine the cost of its backward pass.
 
-    used: experts with a weight above 0 in a route (of one layer). inputs: the embeddings or their norm.
+    used: experts of a layer with a weight above 0 in a route. inputs: the embeddings or their norm.
     projection: the vocabulary projection, which is the token embedding.
     """
 
@@ -53,7 +53,7 @@ class Work:
 
     @classmethod
     def of(cls, model) -> Work:
-        """That of a `RoutingBartForConditionalGeneration`, whose `requires_grad` says what is trained."""
+        """The work of a `RoutingBartForConditionalGeneration`, by the `requires_grad` of its parameters."""
         bart, has_router = model.model, model.config.has_router
         before = (bart.shared, bart.encoder.embed_positions, bart.encoder.layernorm_embedding)
         drawn = None
@@ -69,7 +69,7 @@ class Work:
         )
 
     def without(self, resting: frozenset[str] | set[str]) -> Work:
-        """While some of `stepping.part_of`'s parts rest."""
+        """The work of a step in which some parts (`stepping.part_of`) rest."""
         bart = dict(layers=False, inputs=False, projection=False) if "bart" in resting else {}
         return replace(self, **bart, **{part: False for part in ("router", "vectors") if part in resting})
 
@@ -84,7 +84,7 @@ def _trains(*modules) -> bool:
 
 
 def experts_used(config, drawn: float | None = None) -> float:
-    """Experts of a layer with a weight above 0 in a route; drawn: that number where routes are fixed."""
+    """Experts of a layer with a weight above 0 in a route. drawn: this number for fixed routes."""
     E = getattr(config, "num_experts", 1)
     if E == 1 or config.expert_mixing == "parameters" or config.route_source == "random":
         return 1
@@ -115,19 +115,19 @@ def total_parameters(config) -> int:
 
 
 def active_parameters(config, used: float) -> int:
-    """Those that an example passes through (see above)."""
+    """The parameters that an example passes through (see above)."""
     layers = sum(size * (used if is_routed else 1) for size, is_routed in _layers(config))
     return round(_embedding_parameters(config) + layers)
 
 
 def _embedding_parameters(config) -> int:
-    """Tokens, positions (BART has two more than it uses) and the norm, of both sides."""
+    """Tokens, positions (BART has two more than it uses) and norms, of encoder and decoder."""
     positions = config.max_position_embeddings + 2
     return (config.vocab_size + 2 * positions + 2 * 2) * config.d_model
 
 
 def _layers(config) -> list[tuple[int, bool]]:
-    """(parameters, whether there are E of it) of each layer, encoder first."""
+    """(parameters, whether it is routed, hence there are E of it) of each layer, encoder first."""
     D, routed = config.d_model, set(getattr(config, "routed_rows", ()))
     attention, norm = 4 * (D * D + D), 2 * D
     encoder = attention + norm * 2 + _ffn_parameters(D, config.encoder_ffn_dim)
@@ -144,7 +144,7 @@ def _ffn_parameters(D: int, F: int) -> int:
 
 
 def example_flops(config, work: Work, S, T, K):
-    """Forward and backward of an example through the model, without routing and merging."""
+    """FLOPs of an example, forward and backward, without routing and merging."""
     runs, rests = experts_run(config, work)
     merges = getattr(config, "expert_mixing", "outputs") == "parameters"
     total, states = 0, work.inputs  # whether hidden states need a gradient
@@ -172,10 +172,11 @@ def example_flops(config, work: Work, S, T, K):
 
 
 def experts_run(config, work: Work) -> tuple[float, float]:
-    """Experts of a routed layer that run forward and backward, and those that run forward without a graph.
+    """(experts of a routed layer that run forward and backward, experts that run forward only).
 
-    Mean over examples: exploration replaces a share of the routes' rows by one expert. Experts of weight 0
-    run for the gradient of the routes, unless it is not needed or zeros stay (`routed_layer.RoutePlan`).
+    Means over examples, because exploration replaces some of the routes' rows by a single expert. Experts of
+    weight 0 run forward for the gradient of the routes, if it is needed; those outside the top k do not run
+    (`routed_layer.RoutePlan`).
     """
     E = getattr(config, "num_experts", 1)
     if E == 1 or config.expert_mixing == "parameters":
@@ -186,7 +187,7 @@ def experts_run(config, work: Work) -> tuple[float, float]:
 
 
 def merging_flops(config, work: Work) -> int:
-    """Merging the parameters of all routed layers for one task of a micro-batch; 0 where outputs are mixed.
+    """FLOPs of merging the parameters of all routed layers, per task of a micro-batch; 0 for mixed outputs.
 
     Forward 2 per parameter and expert; backward 1 for the expert's gradient, 2 for that of its weight.
     """
@@ -197,7 +198,7 @@ def merging_flops(config, work: Work) -> int:
 
 
 def router_flops(config, work: Work) -> int:
-    """One route from one task vector, forward and backward; 0 without a router."""
+    """FLOPs of one route from one task vector, forward and backward; 0 without a router."""
     if not getattr(config, "has_router", False):
         return 0
     D, H, L, E = config.router_input_dim, config.router_hidden_dim, config.num_layers, config.num_experts
@@ -223,7 +224,7 @@ def router_flops(config, work: Work) -> int:
 
 
 def _attention(D: int, queries, keys, trained: bool, query_states: bool, key_states: bool) -> list[Product]:
-    """Products of multi-head attention; the last arguments: whether its inputs need a gradient."""
+    """Products of multi-head attention. query_states, key_states: whether these inputs need a gradient."""
     q, k = trained or query_states, trained or key_states
     return [
         (2 * queries * D * D, trained, query_states),

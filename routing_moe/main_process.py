@@ -1,4 +1,4 @@
-"""What the main process of several does for all of them."""
+"""Work of the main process on behalf of all processes."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
@@ -12,7 +12,7 @@ from routing_moe.run_state import alone_in
 
 
 def on_main(accelerator: Accelerator, act: Callable[[], object]):
-    """What `act` gives in the main process, in all of them; its InputError too, so that none waits."""
+    """Calls `act` in the main process; all processes return its result or raise its InputError."""
     result, faults = None, None
     try:
         if accelerator.is_main_process:
@@ -27,10 +27,10 @@ def on_main(accelerator: Accelerator, act: Callable[[], object]):
 
 @contextmanager
 def run_alone_in(accelerator: Accelerator, folder: str | Path, check: Callable[[], list[str]] = list):
-    """`alone_in` for a command of several processes: the main one holds the lock.
+    """`alone_in` for a command of several processes; the main process holds the lock.
 
-    check: gives the faults of the folder now that no other command is at work there. Raises InputError in all
-    processes if the folder is taken, or has faults.
+    check: returns the faults of the locked folder. Raises InputError in all processes if another command has
+    the lock, or if there are faults.
     """
     with ExitStack() as held:
 

@@ -1,4 +1,4 @@
-"""Running out of memory: one error, which names the flags of the command that would make it need less."""
+"""Turns out-of-memory errors into one error that names the command's flags that reduce memory."""
 
 import re
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ import torch
 
 from routing_moe.devices import asked_precision
 
-# In the messages of torch's RuntimeErrors: of the CPU's allocator, of CUDA outside torch's own, of cuBLAS.
+# In the messages of RuntimeErrors from torch's CPU allocator, from CUDA, and from cuBLAS.
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 WANTED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)|Unable to allocate ([\d.]+ \w+)")
 SAME_RESULTS = ("max_tokens_per_micro_batch", "predict_batch_size", "num_workers")
 OTHER_RESULTS = ("num_beams",)
-OF_TRAINING = {"max_tokens_per_micro_batch"}  # no effect in a command that has --do_train without it
+OF_TRAINING = {"max_tokens_per_micro_batch"}  # without effect if a command has --do_train and it is not given
 
 
 class OutOfMemory(RuntimeError):
@@ -20,7 +20,7 @@ class OutOfMemory(RuntimeError):
 
 
 def is_lack_of_memory(error: BaseException) -> bool:
-    """Whether an error, of a GPU or of the CPU, says that memory ran out."""
+    """Whether an error says that GPU or CPU memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError | OutOfMemory):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
@@ -28,7 +28,7 @@ def is_lack_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def naming_what_helps(settings):
-    """Turns a lack of memory inside into OutOfMemory. settings: the command's, a field per flag."""
+    """Turns out-of-memory errors in the block into OutOfMemory. settings: the command's, a field per flag."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -40,7 +40,7 @@ def naming_what_helps(settings):
 
 
 def what_helps(settings) -> str:
-    """The flags of the settings that lower memory, with their values; only those that can still do so."""
+    """The flags that reduce memory, with their current values; without those already at their minimum."""
     chosen = dict(vars(settings))
     if not chosen.get("do_train", True):
         chosen = {name: value for name, value in chosen.items() if name not in OF_TRAINING}

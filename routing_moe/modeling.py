@@ -70,7 +70,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         super()._init_weights(module)
         if isinstance(module, TaskVectors):
             init.normal_(module.weight, mean=0.0, std=1.0)
-        elif isinstance(module, nn.RNNBase):  # as torch does; the library has rules of its own for LSTMs
+        elif isinstance(module, nn.RNNBase):  # as torch does; transformers has other rules for LSTMs
             bound = module.hidden_size**-0.5
             for parameter in module.parameters():
                 init.uniform_(parameter, -bound, bound)
@@ -337,8 +337,8 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
     def relative_expert_distance(self) -> float | None:
         """How far the experts have diverged: `RoutedLayer.relative_expert_distance`, mean over routed layers.
 
-        0: all experts of a layer are equal; about 1.4: as far apart as independent random weights. None
-        without a layer of several experts.
+        0 if all experts of a layer are equal, about 1.4 for independent random weights; None if no layer has
+        several experts.
         """
         found = [layer.relative_expert_distance() for layer in self.routed_layers() if len(layer.experts) > 1]
         return sum(found) / len(found) if found else None

@@ -75,8 +75,8 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
 def give_vectors(settings: Settings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator) -> dict:
     """Give tasks that need it a vector of --taskvecs, or that of their nearest task, and log which.
 
-    Returns {task: VectorChoice} for all tasks; {} without a router, and if all were trained on and read their
-    own vector.
+    Returns {task: VectorChoice} for all tasks; {} without a router, or if the model was trained on all tasks
+    and they read their own vectors.
     """
     if not model.config.has_router:
         return {}
@@ -91,8 +91,8 @@ def give_vectors(settings: Settings, inputs: Inputs, tasks: list[str], model, to
     )
     found = [choice for choice in choices if choice.source != "stored"]
     left_random = set(tasks) & set(model.config.random_vectors) - {choice.task for choice in found}
-    told = [choice for choice in choices if choice in found or choice.task not in trained_before]
-    for choice in told if is_main else ():
+    notable = [choice for choice in choices if choice in found or choice.task not in trained_before]
+    for choice in notable if is_main else ():
         log.info("%s: %s; has seen of the task: %s", choice.task, choice.described(), choice.seen)
     if left_random and is_main:
         log.info(
@@ -102,7 +102,7 @@ def give_vectors(settings: Settings, inputs: Inputs, tasks: list[str], model, to
         )
     if found:
         with_vectors(model, {choice.task: choice.vector_D for choice in found})
-    return {choice.task: choice for choice in choices} if told else {}
+    return {choice.task: choice for choice in choices} if notable else {}
 
 
 def given_vectors(settings: Settings, tasks: list[str], trained: set[str]) -> dict:

@@ -103,7 +103,7 @@ def _score(bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE) -> Tenso
             )
         ]
     )
-    # Not by index_add, which adds in no fixed order on a GPU.
+    # Not index_add, whose order of addition varies on a GPU.
     log_p_PT = log_p_K.new_zeros(labels_PT.shape).masked_scatter(is_real_PT, log_p_K)
     return log_p_PT.sum(dim=1) / is_real_PT.sum(dim=1)
 

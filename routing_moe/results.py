@@ -188,16 +188,16 @@ def constant_means(scores: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
 
 
 def paired_by_seed(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """A row for each other variant and task, a column for each seed: score minus the baseline's with the same
-    seed, NaN where one of them has no such run."""
+    """Score minus the baseline's with the same seed: a row per other variant and task, a column per seed; NaN
+    if one of the two has no run of that seed."""
     table = scores.pivot(index=["variant", "task"], columns="seed", values="performance")
     others = table.drop(index=baseline, level="variant")
     return others - table.loc[baseline].reindex(others.index.get_level_values("task")).to_numpy()
 
 
 def paired_differences(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """`paired_by_seed`, mean over the seeds that both have. Columns variant, task, difference, pairs (the
-    number of those seeds)."""
+    """`paired_by_seed`, mean over the seeds that both have. Columns variant, task, difference, pairs (number
+    of seeds)."""
     differences = paired_by_seed(scores, baseline)
     columns = {"difference": differences.mean(axis=1), "pairs": differences.count(axis=1)}
     return pd.DataFrame(columns).reset_index()
@@ -213,7 +213,7 @@ def mean_differences(scores: pd.DataFrame, ontology: Ontology, baseline: str) ->
     by_seed = paired_by_seed(scores, baseline)
     tasks = in_categories(paired_differences(scores, baseline), ontology)
     for (variant, category), group in tasks.groupby(["variant", "category"], sort=False, observed=True):
-        # Finished runs are of the same tasks, so that a seed has all of them or none.
+        # Finished runs have the same tasks, so a seed has all of them or none.
         values_TS = by_seed.loc[[(variant, task) for task in group["task"]]].dropna(axis="columns")
         found = mean_interval(values_TS.to_numpy().T)
         numbers = (group["difference"].mean(), found.low, found.high, int(group["pairs"].min()), found.p)
@@ -285,7 +285,7 @@ def shown_p(p: float) -> str:
 
 
 def _difference(row: pd.Series) -> str:
-    """ "+0.027 [+0.002, +0.057]", marked where it covers tasks alone, or the reason why there is none."""
+    """ "+0.027 [+0.002, +0.057]", marked if it covers tasks alone, or the reason why there is no interval."""
     if np.isnan(row["difference"]):
         return row["interval"] if isinstance(row["interval"], str) else ""
     if np.isnan(row["low"]):

@@ -1,8 +1,8 @@
-"""What a training run costs: parameters, FLOPs per example, steps, total FLOPs; `cost.json` in its folder.
+"""The cost of a training run: parameters, FLOPs per example, steps, total FLOPs; `cost.json` in its folder.
 
-The batches of a run are a pure function of (seed, step), so the cost follows from the lengths of the
-examples, when the run starts. `flops.py` says what is counted. Of a run with more than SAMPLED_STEPS steps
-that many, evenly spread, are computed; the total is the mean per step times the number of steps.
+The batches of a run are a pure function of (seed, step), so its cost can be computed from the lengths of the
+examples before it starts. `flops.py` says what is counted. For a run of more than SAMPLED_STEPS steps, the
+mean over that many evenly spread steps is multiplied by the number of steps.
 """
 
 import contextlib
@@ -35,7 +35,8 @@ COUNTED = "forward and backward of training: matrix products, 2 per multiplicati
 
 
 def flops_of_steps(stepper: Stepper, steps: Iterable[int], work: Work) -> tuple[float, float]:
-    """(as padded, without padding) FLOPs of these steps: all processes' micro-batches, routing, merging."""
+    """(FLOPs as padded, FLOPs without padding) of these steps: micro-batches of all processes, routing and
+    merging."""
     config, examples = stepper.model.config, stepper.examples
     lengths, routings, merged = [], 0, 0  # rows: source, target, both as padded
     for step in steps:
@@ -47,7 +48,7 @@ def flops_of_steps(stepper: Stepper, steps: Iterable[int], work: Work) -> tuple[
         lengths.append(np.concatenate([bare, padded]))
         tasks_b = examples.task_ids_N[indices]
         routings += len(indices) if config.expert_mixing == "outputs" else len(np.unique(tasks_b))
-        # Average routes are all alike and merged once; others belong to a task.
+        # Average routes are the same for all tasks and merged once; other routes are merged per task.
         merged += sum(1 if config.route_source == "average" else len(np.unique(tasks_b[g])) for g in groups)
     S, T, padded_S, padded_T = np.concatenate(lengths, axis=1).astype(float)
     rest = routings * flops.router_flops(config, work) + merged * flops.merging_flops(config, work)
@@ -56,12 +57,12 @@ def flops_of_steps(stepper: Stepper, steps: Iterable[int], work: Work) -> tuple[
 
 
 def training_cost(stepper: Stepper, total_steps: int, most_sampled: int = SAMPLED_STEPS) -> dict:
-    """What `cost.json` holds of the training itself, for a run of so many steps."""
+    """The fields of `cost.json` about the training itself, for a run of `total_steps` steps."""
     config, alternate_every = stepper.model.config, stepper.settings.alternate_every
     work = Work.of(stepper.model)
     sampled = np.unique(np.linspace(0, total_steps - 1, min(total_steps, most_sampled)).round().astype(int))
     kinds = Counter(frozenset(resting_parts(step, alternate_every)) for step in range(total_steps))
-    # Every sampled step is looked at as each kind that there is, so that steps of one kind are not missed.
+    # Every sampled step is computed as every kind of step, so that sampling cannot miss a kind.
     padded, bare = sum(
         np.array(flops_of_steps(stepper, sampled, work.without(resting))) * count / total_steps / len(sampled)
         for resting, count in kinds.items()
@@ -82,20 +83,19 @@ def training_cost(stepper: Stepper, total_steps: int, most_sampled: int = SAMPLE
 
 
 def write_cost(stepper: Stepper, total_steps: int, settings: Settings) -> dict:
-    """Write a run's `cost.json`, with the runs that it started from; returns its content."""
+    """Write a run's `cost.json`, which includes the runs that it started from. Returns its content."""
     path = Path(settings.output_dir) / COST_FILE
     own = training_cost(stepper, total_steps)
     cost = own | with_start(own, earlier_runs(settings))
-    if cost["start_unknown"] and (
-        before := _known_before(path)
-    ):  # what it started from may be deleted by now
+    # The run that it started from may have been deleted since the file was first written.
+    if cost["start_unknown"] and (before := _known_before(path)):
         cost = own | with_start(own, before)
     write_text(path, json.dumps(cost, indent=1))
     return cost
 
 
 def _known_before(path: Path) -> list[dict] | None:
-    """The earlier runs in a `cost.json`, if it has them with their costs."""
+    """The earlier runs in a `cost.json`, if it has their costs, else None."""
     with contextlib.suppress(InputError):
         runs = load_json_object(path, "the cost of a run").get("earlier_runs") if path.is_file() else None
         if isinstance(runs, list) and all(isinstance(run, dict) for run in runs):
@@ -106,8 +106,8 @@ def _known_before(path: Path) -> list[dict] | None:
 
 
 def equal_steps(stepper: Stepper, total_steps: int, settings: Settings) -> int:
-    """How many steps cost, with what they start from, at most the FLOPs of the run `--equal_flops`, all its
-    stages included; a step costs the mean of total_steps. Raises InputError where there is no such number."""
+    """The largest number of steps that cost at most the FLOPs of the run `--equal_flops`, earlier runs
+    included. A step costs the mean over total_steps. Raises InputError if there is no such number."""
     flag = f"--equal_flops {settings.equal_flops}"
     reference, own = read_cost(settings.equal_flops), training_cost(stepper, total_steps)
     if reference is None:
@@ -126,7 +126,7 @@ def equal_steps(stepper: Stepper, total_steps: int, settings: Settings) -> int:
 
 
 def described_cost(cost: dict) -> str:
-    """A line for the log."""
+    """The cost as a line for the log."""
     total, start = cost["total_flops"], ""
     if cost["start_unknown"]:
         start = f", and what it started from (not known: {cost['start_unknown']})"
@@ -147,11 +147,16 @@ def in_units(number: float) -> str:
     return f"{number:.3g} E"
 
 
+def shown_cost(number: float) -> str:
+    """ "12.3 M", "-" for NaN."""
+    return "-" if math.isnan(number) else in_units(number).strip()
+
+
 # ---- what a run started from
 
 
 def with_start(own: dict, earlier: list[dict]) -> dict:
-    """The fields of `cost.json` about the runs before; null totals and the reason where one is not known."""
+    """The fields of `cost.json` about earlier runs; null totals and the reason if one is unknown."""
     unknown = next((run["unknown"] for run in earlier if run["unknown"]), None)
     totals = {
         f"{name}_with_start": None if unknown else own[name] + sum(run[name] for run in earlier)
@@ -161,9 +166,9 @@ def with_start(own: dict, earlier: list[dict]) -> dict:
 
 
 def earlier_runs(settings: Settings) -> list[dict]:
-    """folder, steps, total_flops (both with what came before it; null if not known) and why they are unknown.
+    """folder, steps, total_flops (earlier runs included; null if unknown) and why they are unknown.
 
-    Of the run whose checkpoint was trained on, or of those a merge took routes and weights from.
+    Of the run that the training started from, or of the runs that a merge took routes and weights from.
     """
     return [_earlier_run(place, settings) for place in _start_places(settings)]
 
@@ -175,14 +180,13 @@ def _start_places(settings: Settings) -> list[str]:
     if not (checkpoint / MERGE_FILE).is_file():
         return [str(checkpoint)]
     merge = load_json_object(checkpoint / MERGE_FILE, "what a merge was made of").get("settings")
-    named = (
-        [merge.get(name) for name in ("routes_from", "vanilla_checkpoint")] if isinstance(merge, dict) else []
-    )
+    merge = merge if isinstance(merge, dict) else {}
+    named = [merge.get(name) for name in ("routes_from", "vanilla_checkpoint")]
     return [place for place in named if isinstance(place, str)] or [str(checkpoint)]
 
 
 def _earlier_run(place: str, settings: Settings) -> dict:
-    """place: a run, or a checkpoint or file of weights in one."""
+    """The entry of `earlier_runs` for a run, or for a checkpoint or a file of weights in one."""
     path, own = Path(place), Path(settings.output_dir).resolve()
     folders = [f for f in (path, *list(path.parents)[:2]) if (f / COST_FILE).is_file() and f.resolve() != own]
     known = {"folder": place, "steps": None, "total_flops": None, "unknown": None}
@@ -200,7 +204,7 @@ def _earlier_run(place: str, settings: Settings) -> dict:
 
 
 def read_cost(run: str | Path) -> dict | None:
-    """A run's `cost.json`; None without one. Raises InputError if it is damaged."""
+    """A run's `cost.json`, or None if it has none. Raises InputError if it is damaged."""
     path = Path(run) / COST_FILE
     if not path.is_file():
         return None

@@ -31,7 +31,7 @@ from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 
 STATE_FILE = "training_state.pt"
-PROGRESS_FILE = "checkpoint.json"  # where in its run a checkpoint was saved: step, temperature, dev score
+PROGRESS_FILE = "checkpoint.json"  # step, temperature, dev score of a checkpoint
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
 LOCK_FILE = "lock"
 
@@ -54,19 +54,19 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
 
 
 def replace_file(partial: str | Path, path: str | Path) -> None:
-    """Give a finished file the name `path`, in the same folder; both outlast a power failure."""
+    """Rename a finished file to `path`, in the same folder. Content and name survive a power failure."""
     flush(partial)
     os.replace(partial, path)
     flush(Path(path).parent)
 
 
 def flush(path: str | Path) -> None:
-    """Have the system write a file's content, or the names in a folder, to the disk."""
+    """Write a file's content, or the names in a folder, from the system's buffers to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a network file system that cannot do it for folders
+        if error.errno != errno.EINVAL:  # some network file systems cannot do this for folders
             raise
     finally:
         os.close(descriptor)
@@ -132,10 +132,10 @@ def replacing_directory(path: str | Path):
 
 @contextmanager
 def alone_in(folder: str | Path, named: str = "--output_dir"):
-    """Keep a second command out of a folder, which is made, while the block runs.
+    """Lock a folder against other commands while the block runs; creates the folder.
 
-    The system drops the lock when the process dies; its file stays. named: what the folder is called in
-    errors. Raises InputError if another command is at work there.
+    The system releases the lock when the process ends; the lock file stays. named: the folder's name in
+    errors. Raises InputError if another command holds the lock.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,8 +200,8 @@ def save_checkpoint(
 ) -> None:
     """Write weights, config, tokenizer and task vectors.
 
-    training_state: what resuming needs. progress: where in its run the checkpoint is, for `load_progress`.
-    keep: {name: content} of further files of the folder.
+    training_state: what resuming needs. progress: for `load_progress`. keep: {name: content} of further files
+    in the folder.
     """
     with replacing_directory(path) as folder:
         for name, content in (keep or {}).items():
@@ -215,9 +215,9 @@ def save_checkpoint(
 
 
 def load_progress(checkpoint: str | Path) -> dict:
-    """{step, temperature, dev_performance} of a checkpoint, those that are known.
+    """{step, temperature, dev_performance, expert_distance} of a checkpoint, as far as they are known.
 
-    {} for one that was saved outside of training, or by an earlier version. Raises InputError.
+    {} for one that was saved outside training, or by an earlier version. Raises InputError.
     """
     path = Path(checkpoint) / PROGRESS_FILE
     progress = load_json_object(path, "the progress of a checkpoint") if path.is_file() else {}

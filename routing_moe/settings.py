@@ -160,10 +160,10 @@ class Settings:
 
     @property
     def selects_at_final_temperature(self) -> bool:
-        """Whether only evaluations at the temperature that the run ends at may become the best checkpoint.
+        """Whether only evaluations at the run's final temperature may become the best checkpoint.
 
-        With a frozen router (the second stage) an early temperature gives near-average routes: other routes
-        than those that the run is trained for.
+        With a frozen router (the second stage) routes at an early temperature are almost average routes, not
+        those that the run trains for.
         """
         if self.select_best is not None:
             return self.select_best == "final_temperature"

@@ -38,7 +38,7 @@ def routing_fields(settings: Settings) -> dict:
         except InputError:  # told by `checkpoint_faults`
             config = {}
     names = ("num_experts", "route_source", *ROUTING_FLAGS)
-    # A value of another kind is told by `checkpoint_faults`, too.
+    # `checkpoint_faults` reports values of another type.
     own = {name: config[name] for name in names if isinstance(config.get(name), type(fields[name]))}
     return {
         name: own.get(name, fields[name]) if getattr(settings, name) is None else fields[name]

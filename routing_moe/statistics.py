@@ -16,15 +16,15 @@ from scipy.stats import false_discovery_control, t
 
 FEWEST_TASKS = 6
 SEEDS_AND_TASKS, TASKS_ALONE = "seeds x tasks", "tasks"
-ROUNDING = 1e-12  # a standard error below this share of the values is rounding
+ROUNDING = 1e-12  # a standard error below this share of the values is rounding error
 NONE = float("nan")
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Ends of an interval of a mean and the two-sided p of a mean of 0; all NaN where there is none.
+    """Ends of an interval of a mean and the two-sided p of a mean of 0; all NaN without an interval.
 
-    over: what the interval covers, SEEDS_AND_TASKS or TASKS_ALONE, or the reason why there is none.
+    over: what the interval covers, SEEDS_AND_TASKS or TASKS_ALONE, or why there is no interval.
     """
 
     low: float
@@ -37,7 +37,7 @@ def mean_interval(values_ST, confidence: float = 0.95) -> Interval:
     """Two-way t interval of the mean of a seeds x tasks table; with one seed, t interval over tasks alone.
 
     values_ST: numbers without NaN, (S, T), or (T,) for one seed. No interval below FEWEST_TASKS tasks.
-    p is that of the t test that the interval belongs to: below 1 - confidence where 0 is outside.
+    p is that of the corresponding t test: below 1 - confidence if the interval excludes 0.
     """
     values_ST = np.atleast_2d(np.asarray(values_ST, dtype=float))
     seeds, tasks = values_ST.shape
@@ -55,7 +55,7 @@ def two_way_t(values_ST) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     A cell is mean + seed + task + interaction. With the mean squares of the two-way analysis of variance
     (Searle, Casella & McCulloch 1992, Variance Components, section 4.3) the squared error is estimated by
     (MS_tasks + MS_seeds) / (S T). Its expectation exceeds the truth by the interaction's variance / (S T):
-    the unbiased estimate subtracts MS_interaction, which can leave nothing or less, and covers less often.
+    the unbiased estimate subtracts MS_interaction, which can give 0 or less, and covers less often.
     Degrees of freedom by Satterthwaite (1946): at least those of the smaller side, min(S, T) - 1. With one
     seed MS_seeds is 0, and this is Student's t over tasks with T - 1 degrees of freedom.
     """
@@ -84,8 +84,8 @@ def mean_squares(values_ST: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def holm(p_M) -> np.ndarray:
-    """p-values (M,) corrected by Holm (1979): at most `alpha` chance of any false one below `alpha`, whatever
-    the dependence. NaN stays NaN and is no test."""
+    """p-values (M,) corrected by Holm (1979): at level `alpha`, the probability of any false positive is at
+    most `alpha`, under any dependence. NaN stays NaN and does not count as a test."""
     p_M = np.asarray(p_M, dtype=float)
     corrected_M = np.full(p_M.shape, np.nan)
     tested = np.flatnonzero(~np.isnan(p_M))
@@ -98,8 +98,8 @@ def holm(p_M) -> np.ndarray:
 def benjamini_yekutieli(p_M) -> np.ndarray:
     """q-values (M,) by Benjamini & Yekutieli (2001): BH's times 1 + 1/2 + ... + 1/M.
 
-    Bounds the share of false discoveries under any dependence, also the negative one of weights that sum to 1
-    in a layer, of which BH says nothing. NaN stays NaN and is no test.
+    Bounds the false discovery rate under any dependence. BH does not cover the negative dependence of weights
+    that sum to 1 in a layer. NaN stays NaN and does not count as a test.
     """
     p_M = np.asarray(p_M, dtype=float)
     q_M, tested = np.full(p_M.shape, np.nan), ~np.isnan(p_M)

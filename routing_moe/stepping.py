@@ -119,10 +119,10 @@ class Stepper:
         }
 
     def _of_main_process(self, routes_BLE: Tensor) -> Tensor:
-        """The main process's routes, on every process."""
+        """The main process's routes, in every process."""
         if self.accelerator.num_processes == 1:
             return routes_BLE
-        # NCCL takes only contiguous tensors, and a broadcast writes into what it is given.
+        # NCCL accepts only contiguous tensors, and a broadcast writes into its argument.
         return broadcast(routes_BLE.clone(memory_format=torch.contiguous_format))
 
     def _take_turns(self, step: int) -> None:
@@ -193,7 +193,7 @@ class Stepper:
         for p in trained:  # a process without a share of the step has no gradient at all
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-        if (scaler := self.accelerator.scaler) is not None:  # it learns its scale from the first loss
+        if (scaler := self.accelerator.scaler) is not None:  # it creates its scale at the first loss
             scaler.scale(torch.zeros((), device=leaf_BLE.device))
         if self.accelerator.num_processes > 1:
             sum_over_processes([p.grad for p in trained], self.accelerator)
@@ -202,7 +202,7 @@ class Stepper:
             routes_BLE.backward(leaf_BLE.grad)
 
     def load_optimizer(self, state: dict) -> None:
-        """Take up the state of an optimizer. ValueError, KeyError, TypeError if it is not this model's."""
+        """Restore the state of the optimizer. ValueError, KeyError, TypeError if it is not this model's."""
         self.optimizer.load_state_dict(state)
         for parameter, own in self.optimizer.state.items():
             for name in ("step", "exp_avg", "exp_avg_sq"):

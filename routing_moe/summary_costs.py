@@ -1,7 +1,7 @@
-"""What fine-tuned models cost, beside their scores: from results files to summaries to tables.
+"""Costs of fine-tuned models, from results files to summaries to tables.
 
-A results file of ours has EXAMPLE_COST in every row: parameters of the model that was fine-tuned, and
-training FLOPs per example (`flops.py`). Older ones, and the published code's, lack it; then it is unknown.
+Our results files have EXAMPLE_COST in every row: parameters of the fine-tuned model and training FLOPs per
+example (`flops.py`). Older files and those of the published code lack it; their costs are unknown.
 """
 
 import math
@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from routing_moe.results import markdown_table
-from routing_moe.run_cost import EXAMPLE_COST, in_units
+from routing_moe.run_cost import EXAMPLE_COST, shown_cost
 from routing_moe.tables import read_table
 
 
 def sample_costs(rows: pd.DataFrame) -> pd.DataFrame:
-    """EXAMPLE_COST as numbers, for each row of a results file that has read as text; NaN where not known."""
+    """EXAMPLE_COST as numbers for each row of a results file that was read as text; NaN if unknown."""
     numbers = {name: rows.get(name, pd.Series(math.nan, rows.index)) for name in EXAMPLE_COST}
     return pd.DataFrame(numbers, index=rows.index).apply(pd.to_numeric, errors="coerce")
 
@@ -23,7 +23,7 @@ def sample_costs(rows: pd.DataFrame) -> pd.DataFrame:
 def with_costs(table: pd.DataFrame, costs_of: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """A summary with EXAMPLE_COST, if any is known: each sample's, and their mean in the rows "mean".
 
-    costs_of: of each task `sample_costs` by sample.
+    costs_of: {task: `sample_costs` by sample}.
     """
     if all(costs.isna().all(axis=None) for costs in costs_of.values()):
         return table
@@ -36,22 +36,18 @@ def with_costs(table: pd.DataFrame, costs_of: dict[str, pd.DataFrame]) -> pd.Dat
 
 
 def summary_cost(path: Path, tasks: list[str]) -> dict[str, float]:
-    """EXAMPLE_COST of a summary, mean over these tasks; NaN where one of them has none. Raises InputError."""
+    """EXAMPLE_COST of a summary, mean over these tasks; NaN if one of them has none. Raises InputError."""
     rows = read_table(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     means = rows[(rows["entry"].str.strip() == "mean") & rows["task"].str.strip().isin(tasks)]
     return sample_costs(means).mean(skipna=False).to_dict()
 
 
 def costs_markdown(cost_of: dict[str, dict[str, float]]) -> str:
-    """A row per system; the costs as `summary_cost` gives them."""
+    """A row per system. cost_of: {system: `summary_cost`}."""
     names = ("active parameters", "total parameters", "training FLOPs an example")
     rows = {
-        system: {shown: _shown(cost[name]) for shown, name in zip(names, EXAMPLE_COST, strict=True)}
+        system: {shown: shown_cost(cost[name]) for shown, name in zip(names, EXAMPLE_COST, strict=True)}
         for system, cost in cost_of.items()
     }
     table = markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("system"))
     return f"Cost of fine-tuning, mean over tasks (-: the summary does not say).\n\n{table}"
-
-
-def _shown(number: float) -> str:
-    return "-" if math.isnan(number) else in_units(number).strip()

@@ -14,12 +14,12 @@ def read_table(path: str | Path, **how) -> pd.DataFrame:
         return pd.read_csv(path, **how)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # pandas has many ways to fail; all are the same to the user
+    except Exception as error:  # pandas raises many types of errors; the user needs the same message
         raise InputError(f"{path}: cannot be read ({in_brief(error)})") from None
 
 
 def check_numbers(table: pd.DataFrame, columns: Iterable[str], path: str | Path) -> None:
-    """Raises InputError for a column with a cell that is no number, or one of too many digits."""
+    """Raises InputError for a column with a cell that is not a number or has too many digits."""
     for name in columns:
         if len(table) and table[name].dtype.kind not in "fiu":
             raise InputError(f"{path}: column {name} holds something else than numbers")

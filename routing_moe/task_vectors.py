@@ -2,10 +2,10 @@
 
 `id2task.json` maps row numbers (as strings) to task names, `{"0": "boolq", ...}`; `task_vecs.npy` is an
 (N, D) float array. The published code writes and reads the same two files. The commands of `task/task_emb`
-add `meta.json`, which says how the vectors were made and is not needed to use them. Of it, other code reads:
+add `meta.json`, which says how the vectors were made and is not needed to use them. Other code reads from it:
 
-    seen       what a vector has seen of its own task, one of SEEN; a file without it: "unknown"
-    sample_of  {row: task} of the rows that are of one sample, and named after it: {"boolq_32_100": "boolq"}
+    seen       what a vector has seen of its own task, one of SEEN; "unknown" if missing
+    sample_of  {row: task} of the rows that belong to one sample and have its name: {"boolq_32_100": "boolq"}
 """
 
 import json
@@ -21,7 +21,7 @@ from routing_moe.run_state import npy_bytes, write_bytes, write_text
 
 NAMES_FILE, VECTORS_FILE, META_FILE = "id2task.json", "task_vecs.npy", "meta.json"
 
-# What a vector has seen of its task. Whatever has seen labels of an unseen task is not zero-shot.
+# What a vector has seen of its task. A vector that has seen labels of an unseen task is not zero-shot.
 NOTHING = "nothing"
 INPUTS_OF_ONE = "unlabelled inputs of one sample"
 INPUTS_OF_ALL = "unlabelled inputs of all samples"
@@ -32,13 +32,13 @@ SEEN = (NOTHING, INPUTS_OF_ONE, INPUTS_OF_ALL, ROWS_OF_ONE, ROWS_OF_ALL, UNKNOWN
 
 
 def what_is_seen(samples: str, answers: bool) -> str:
-    """One of SEEN. samples: as of `Gym.pool`, or "each"; answers: whether they are read beside the inputs."""
+    """One of SEEN. samples: as for `Gym.pool`, or "each". answers: whether they are read, not only inputs."""
     of_one, of_all = (ROWS_OF_ONE, ROWS_OF_ALL) if answers else (INPUTS_OF_ONE, INPUTS_OF_ALL)
     return of_all if samples == "all" else of_one
 
 
 def of_sample(seen: str, sample: str) -> str:
-    """`seen`, naming the sample: "labelled rows of one sample: boolq_32_100"."""
+    """`seen` with the name of the sample: "labelled rows of one sample: boolq_32_100"."""
     return f"{seen}: {sample}" if seen in (INPUTS_OF_ONE, ROWS_OF_ONE) else seen
 
 
@@ -67,7 +67,7 @@ def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
 
 
 def load_meta(folder: str | Path) -> dict:
-    """The meta.json of a folder of vectors; {} without. Raises InputError for a broken one."""
+    """The meta.json of a folder of vectors, {} if missing. Raises InputError if it is damaged."""
     path = Path(folder) / META_FILE
     return load_json_object(path, "how the vectors were made") if path.is_file() else {}
 
@@ -78,13 +78,13 @@ def seen_by(meta: dict) -> str:
 
 
 def samples_in(meta: dict) -> dict[str, str]:
-    """{row: task} of the rows that are of one sample; {} for a folder without."""
+    """{row: task} of the rows that belong to one sample; {} if there are none."""
     rows = meta.get("sample_of")
     return dict(rows) if isinstance(rows, dict) else {}
 
 
 def row_of(names: Collection[str], task: str, sample: str) -> str:
-    """The row that a sample of a task reads: its own, else the task's."""
+    """The name of the row that a sample of a task reads: its own, else the task's."""
     return sample if sample in names else task
 
 

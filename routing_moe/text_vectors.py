@@ -57,8 +57,8 @@ def text_vectors(
 
     states_of: `encoder_states` of a model, or any such function. text_format: of training, whose limit and
     case the inputs are read with. batch_tokens: padded tokens encoded at once; 0: no bound. pooling: one of
-    POOLINGS. task_names: put the task's name in front of each input, as in training. Every input counts the
-    same, whatever its length. Raises InputError for a task without inputs.
+    POOLINGS. task_names: put the task's name in front of each input, as in training. All inputs have equal
+    weight, whatever their length. Raises InputError for a task without inputs.
     """
     empty = [task for task, inputs in inputs_by_task.items() if not inputs]
     if empty:

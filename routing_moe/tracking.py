@@ -45,7 +45,7 @@ class CsvTracker(GeneralTracker):
         write_text(self.path, "".join(kept))
 
     def _rows_before(self) -> list[str]:
-        """The header and the rows up to the first step, as they are."""
+        """The lines of the header and of the rows up to the first step."""
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             # A line without its end was being written when the process died.
@@ -80,7 +80,7 @@ def start_trackers(settings: Settings, accelerator: Accelerator, first_step: int
 
 
 class LogFile(logging.FileHandler):
-    """A log file that may fall short where the disk is full: the terminal has the messages too."""
+    """A log file that ignores write errors such as a full disk; the terminal shows the messages too."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass  # logging would print a traceback

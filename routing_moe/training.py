@@ -174,7 +174,7 @@ class Training:
         return self.stepper.temperature(now) == self.stepper.temperature(end)
 
     def _progress(self, dev_performance: float | None = None) -> dict:
-        """Step, temperature (with a router), dev score (if evaluated) and distance of the experts by now."""
+        """Step, temperature (with a router), dev score (if evaluated) and current distance of the experts."""
         progress = {"step": self.state["step"]}
         if self.model.config.has_router:
             progress["temperature"] = self.model.config.router_temperature

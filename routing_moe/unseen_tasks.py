@@ -119,8 +119,8 @@ class TextSource:
     limit: int | None = None  # examples read of a file; None: all
 
     def seen_of(self, task: str, sample: str | None = None) -> str:
-        """What a choice by text has seen of a task: whatever the folder's vectors have, else inputs of a
-        sample (None: of its first)."""
+        """What a choice by text has seen of a task: the same as the folder's vectors, else the inputs of a
+        sample (None: the task's first)."""
         if self.folder:
             meta = load_meta(self.folder)
             return of_sample(seen_by(meta), sample) if sample in samples_in(meta) else seen_by(meta)
@@ -182,9 +182,9 @@ class TextSource:
         return dict(zip(tasks, vectors_ND, strict=True))
 
     def vector_of_sample(self, task: str, sample: str, gym: Gym, model, tokenizer) -> np.ndarray:
-        """The text vector (D,) of a sample's own train inputs; of a folder its row, else its task's.
+        """The text vector (D,) of a sample's own train inputs; with a folder, its row, else its task's.
 
-        gym: that of the sample. Whatever other samples hold, the bits are the same.
+        gym: that of the sample. Other samples do not affect the result, bit for bit.
         """
         if self.folder:
             names, vectors_ND = load_task_vectors(self.folder)
@@ -209,8 +209,8 @@ def choose_vectors(
 ) -> list[VectorChoice]:
     """For each of the tasks its vector by the rule of `source`: "auto", "stored" or "nearest".
 
-    trained: the train tasks of the split. given: {task: vector (D,)}, which come first; given_seen: what
-    these have seen. Leaves the model as it is; `with_vectors` applies the choices.
+    trained: the train tasks of the split. given: {task: vector (D,)}, which take precedence. given_seen: what
+    these have seen. Does not change the model; `with_vectors` applies the choices.
     Raises KeyError for a task without a row where that is asked for, and ValueError where no neighbour is to
     be found (`TextSource.faults` tells beforehand).
     """
@@ -236,13 +236,13 @@ def choose_vectors(
 def choose_nearest(
     model, task: str, text_D: np.ndarray, candidates: Mapping[str, np.ndarray], seen: str
 ) -> VectorChoice:
-    """The stored vector of the most similar of the candidates {task: text vector (D,)}."""
+    """The stored vector of the candidate task with the most similar text vector (D,)."""
     neighbour, similarity = nearest_task(text_D, candidates)
     return VectorChoice(task, "nearest", stored_vector(model, neighbour), seen, neighbour, similarity)
 
 
 def seen_when_stored(config, task: str) -> str:
-    """What a checkpoint's own vector of a task has seen of it; config: a RoutingBartConfig."""
+    """What a checkpoint's own vector of a task has seen of it. config: a RoutingBartConfig."""
     if task in config.trained_tasks:  # in training all samples are pooled
         return ROWS_OF_ALL
     if task in config.random_vectors:

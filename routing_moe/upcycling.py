@@ -108,13 +108,13 @@ def load_bart(source: str | Path) -> BartForConditionalGeneration:
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raises InputError, naming the file and the tensors, if there are values that are not finite.
+    """Raises InputError, which names the file and the tensors, if there are values that are not finite.
 
-    source: the file that the tensors were read from, or a folder or hub name; if the folder has one file of
-    weights, that is named.
+    source: the file that the tensors come from, or a folder or hub name. If a folder has one file of weights,
+    the error names that file.
     """
     floats = {name: t.detach() for name, t in tensors.items() if t.is_floating_point() and t.numel()}
-    # Both extremes of a tensor with a NaN are NaN. isfinite() takes 16 times as long on a CPU, and memory.
+    # Both extremes of a tensor with a NaN are NaN. isfinite() is 16 times slower on a CPU and needs memory.
     broken = {n: t for n, t in floats.items() if not all(math.isfinite(end) for end in t.aminmax())}
     if not broken:
         return
@@ -127,7 +127,7 @@ def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name; of tied ones the first name."""
+    """{name: parameter or buffer}; tied ones under their first name."""
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
@@ -143,7 +143,7 @@ OUTPUT_SWITCHES = ("output_attentions", "output_hidden_states", "output_scores",
 
 
 def check_generation(config, vocab_size: int, source: str | Path) -> None:
-    """Raises InputError for a `GenerationConfig` that loads but lets no model answer; source is named."""
+    """Raises InputError for a `GenerationConfig` that loads but fails in generation. source: named in it."""
     for name in TOKEN_IDS:
         value = getattr(config, name, None)
         ids = value if isinstance(value, list) else [value]
@@ -235,10 +235,10 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
 
 
 def share_tensors(meta_model, state: dict[str, Tensor]) -> None:
-    """Fill a model that was built on the meta device with the tensors of `state` themselves, not copies.
+    """Fill a model that was built on the meta device with the tensors of `state`, without copying them.
 
-    The tensors keep their `requires_grad`: torch would put the meta model's on them, and so on the model that
-    they are shared with.
+    The tensors keep their `requires_grad`. torch alone would set the meta model's on them, and thereby change
+    the model that they are shared with.
     """
     trained = {name: tensor.requires_grad for name, tensor in state.items()}
     meta_model.load_state_dict(state, assign=True)

@@ -16,7 +16,7 @@ CHECKED = ("broadcast", "all_reduce", "reduce", "all_gather", "all_gather_into_t
 
 
 def enforce() -> None:
-    """From here on, collectives raise ValueError for tensors that NCCL rejects."""
+    """Makes collectives raise ValueError for tensors that NCCL rejects."""
     for name in CHECKED:
         setattr(distributed, name, strict(name, getattr(distributed, name)))
 

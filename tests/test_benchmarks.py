@@ -177,7 +177,7 @@ def test_a_loss_a_traceback_and_a_left_over_are_found(tmp_path, monkeypatch):
     torch.save({"step": 1, "m": torch.zeros(2)}, folder / "state.pt")
     (folder / "last.partial").write_text("")
     (expected / "lost.csv").write_text("")
-    found = ["lacks lost.csv", "has last.partial besides", "one.json differs", "state.pt differs"]
+    found = ["lacks lost.csv", "has in addition last.partial", "one.json differs", "state.pt differs"]
     assert fault_commands.differences(folder, expected) == found
 
     def outcome(error):

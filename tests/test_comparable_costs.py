@@ -1,4 +1,4 @@
-"""What compared runs cost, and their scores at equal steps and equal FLOPs: hand-made runs, by hand."""
+"""Costs of compared runs, and their scores at equal steps and FLOPs, computed by hand for hand-made runs."""
 
 import json
 
@@ -37,13 +37,13 @@ def quick_pictures(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """cheap: 8 MFLOPs a step; dear: 16; late: as cheap, after 100 steps and 800 MFLOPs of another run."""
+    """cheap: 8 MFLOPs a step; costly: 16; late: as cheap, after 100 steps and 800 MFLOPs of another run."""
     (tmp_path / "gym").mkdir()
     (tmp_path / "gym/ontology.json").write_text(json.dumps(TREE))
     test_scores = dict.fromkeys(TASKS, 0.5)
     for seed in (1, 2):
         # A seed's batches differ a little.
-        for variant, flops in (("cheap", 8_000_000 + 10_000 * seed), ("dear", 16_000_000)):
+        for variant, flops in (("cheap", 8_000_000 + 10_000 * seed), ("costly", 16_000_000)):
             place = write_run(tmp_path / "runs", variant, seed, test_scores)
             scores = {100: 0.1 * seed, 200: 0.2 * seed, 300: 0.3 * seed, 400: 0.4 * seed}
             write_cost_and_evaluations(place, flops, 400, scores)
@@ -70,23 +70,23 @@ def row_of(variant, printed):
 
 def test_costs_are_means_over_seeds_beside_the_scores(folder, capsys):
     scores, costs = compared(folder)
-    assert scores[["cheap", "dear"]].tolist() == [0.5, 0.5]
+    assert scores[["cheap", "costly"]].tolist() == [0.5, 0.5]
     assert costs.loc["cheap", "n"] == 2
     assert costs.loc["cheap", "total_flops"] == 400 * 8_015_000
-    assert costs.loc["dear", ["active_parameters", "total_parameters", "steps"]].tolist() == [1e6, 3e6, 400]
-    shown = row_of("dear", capsys.readouterr().out)
-    assert shown == ["dear", "2", "1 M", "3 M", "2 M", "400", "6.4 G", "-", "-"]
-    assert "| dear    |" in (folder / "comparison.md").read_text().split("FLOPs an example")[1]
+    assert costs.loc["costly", ["active_parameters", "total_parameters", "steps"]].tolist() == [1e6, 3e6, 400]
+    shown = row_of("costly", capsys.readouterr().out)
+    assert shown == ["costly", "2", "1 M", "3 M", "2 M", "400", "6.4 G", "-", "-"]
+    assert "| costly  |" in (folder / "comparison.md").read_text().split("FLOPs an example")[1]
 
 
 def test_step_and_diverged_experts_of_the_scored_checkpoint_stand_beside_its_cost(folder, capsys):
     for seed, step, distance in ((1, 200, 0.1), (2, 400, 0.3)):
         progress = {"step": step, "temperature": 1.0, "expert_distance": distance}
-        (folder / f"dear/seed{seed}/best/checkpoint.json").write_text(json.dumps(progress))
+        (folder / f"costly/seed{seed}/best/checkpoint.json").write_text(json.dumps(progress))
     _, costs = compared(folder)
-    assert costs.loc["dear", ["selected_step", "expert_distance"]].tolist() == [300, pytest.approx(0.2)]
+    assert costs.loc["costly", ["selected_step", "expert_distance"]].tolist() == [300, pytest.approx(0.2)]
     assert costs.loc["cheap", ["selected_step", "expert_distance"]].isna().all()
-    assert row_of("dear", capsys.readouterr().out)[-2:] == ["300", "0.2"]
+    assert row_of("costly", capsys.readouterr().out)[-2:] == ["300", "0.2"]
 
 
 def test_runs_before_a_run_count(folder):
@@ -99,27 +99,29 @@ def test_runs_before_a_run_count(folder):
 
 
 def test_without_a_cost_there_is_a_dash_and_how_to_get_it(folder, capsys):
-    (folder / "dear/seed2/cost.json").unlink()
+    (folder / "costly/seed2/cost.json").unlink()
     _, costs = compared(folder)
-    assert costs.loc["dear", ["total_parameters", "steps", "total_flops"]].isna().all()
-    told = capsys.readouterr().out
-    assert row_of("dear", told) == ["dear", "2", *["-"] * 7]
-    assert "- cost not known of dear/seed2: no cost.json; the command that trained a run, given again" in told
+    assert costs.loc["costly", ["total_parameters", "steps", "total_flops"]].isna().all()
+    out = capsys.readouterr().out
+    assert row_of("costly", out) == ["costly", "2", *["-"] * 7]
+    assert (
+        "- cost not known of costly/seed2: no cost.json; the command that trained a run, given again" in out
+    )
 
 
 def test_a_start_of_unknown_cost_leaves_the_run_s_own(folder, capsys):
-    path = folder / "dear/seed2/cost.json"
+    path = folder / "costly/seed2/cost.json"
     unknown = {"steps_with_start": None, "total_flops_with_start": None, "start_unknown": "stage1 is gone"}
     path.write_text(json.dumps(json.loads(path.read_text()) | unknown))
     _, costs = compared(folder)
-    assert costs.loc["dear", "flops_per_example"] == 2_000_000
-    assert costs.loc["dear", ["steps", "total_flops"]].isna().all()
-    assert "- cost not known of dear/seed2: stage1 is gone" in capsys.readouterr().out
+    assert costs.loc["costly", "flops_per_example"] == 2_000_000
+    assert costs.loc["costly", ["steps", "total_flops"]].isna().all()
+    assert "- cost not known of costly/seed2: stage1 is gone" in capsys.readouterr().out
 
 
 def test_a_damaged_cost_is_one_error(folder, capsys):
-    (folder / "dear/seed2/cost.json").write_text("{")
-    assert "dear/seed2/cost.json: is not valid JSON" in refusal(capsys, folder)
+    (folder / "costly/seed2/cost.json").write_text("{")
+    assert "costly/seed2/cost.json: is not valid JSON" in refusal(capsys, folder)
 
 
 # ---- at an equal budget
@@ -127,25 +129,25 @@ def test_a_damaged_cost_is_one_error(folder, capsys):
 
 def test_at_equal_flops_the_last_evaluation_within_the_smallest_total_counts(folder, capsys):
     scores, costs = compared(folder, "--match", "flops")
-    # The budget is cheap's 3.206 G; dear has spent 3.2 G after 200 steps.
-    assert scores[["cheap", "dear"]].tolist() == pytest.approx([0.4 * 1.5, 0.2 * 1.5])
+    # The budget is cheap's 3.206 G; costly has spent 3.2 G after 200 steps.
+    assert scores[["cheap", "costly"]].tolist() == pytest.approx([0.4 * 1.5, 0.2 * 1.5])
     assert costs["compared_at_step"].tolist() == [400, 200]
     assert costs["compared_at_flops"].tolist() == [400 * 8_015_000, 200 * 16_000_000]
-    told = capsys.readouterr().out
-    assert "Compared at equal training FLOPs: 3.21 G" in told
-    assert "dev scores of intermediate checkpoints" in told
-    assert "compared at step" in told
-    assert "on the dev files" in told
+    out = capsys.readouterr().out
+    assert "Compared at equal training FLOPs: 3.21 G" in out
+    assert "dev scores of intermediate checkpoints" in out
+    assert "compared at step" in out
+    assert "on the dev files" in out
 
 
 def test_at_equal_steps_runs_of_equal_length_count_to_their_end(folder):
     place = write_run(folder, "short", 1, dict.fromkeys(TASKS, 0.5))
     write_cost_and_evaluations(place, 80, 250, {200: 0.9, 250: 0.8})
     scores, costs = compared(folder, "--match", "steps")
-    assert scores[["cheap", "dear", "short"]].tolist() == pytest.approx([0.3, 0.3, 0.8])
+    assert scores[["cheap", "costly", "short"]].tolist() == pytest.approx([0.3, 0.3, 0.8])
     assert costs["compared_at_step"].tolist() == [200, 200, 250]
     scores, _ = compared(folder, "--match", "steps", "--leave_out", "short")
-    assert scores[["cheap", "dear"]].tolist() == pytest.approx([0.6, 0.6])
+    assert scores[["cheap", "costly"]].tolist() == pytest.approx([0.6, 0.6])
 
 
 def test_tables_of_a_budget_lie_beside_those_as_trained(folder):
@@ -169,30 +171,30 @@ def test_tables_of_a_budget_lie_beside_those_as_trained(folder):
 
 
 def test_what_cannot_be_matched_is_refused_all_at_once(folder, capsys):
-    told = refusal(capsys, folder, "--match", "flops", "--part", "test", "--predict_split", "test")
-    assert "--part test: with --match flops only dev files have scores" in told
-    assert "--predict_split has no effect with --match" in told
+    out = refusal(capsys, folder, "--match", "flops", "--part", "test", "--predict_split", "test")
+    assert "--part test: with --match flops only dev files have scores" in out
+    assert "--predict_split has no effect with --match" in out
     place = write_run(folder, "late", 1, dict.fromkeys(TASKS, 0.5))
     write_cost_and_evaluations(place, 8_000_000, 400, {400: 0.5}, before=(100, 800_000_000))
-    told = refusal(capsys, folder, "--match", "flops")
-    assert told.startswith("error: --match flops: late/seed1 has no evaluation within 3.21 G training FLOPs")
-    assert "the total of cheap (its first: 4 G)" in told
-    assert "--leave_out late" in told
+    out = refusal(capsys, folder, "--match", "flops")
+    assert out.startswith("error: --match flops: late/seed1 has no evaluation within 3.21 G training FLOPs")
+    assert "the total of cheap (its first: 4 G)" in out
+    assert "--leave_out late" in out
     (folder / "cheap/seed1/cost.json").unlink()
     assert "--match steps: cheap/seed1: no cost.json" in refusal(capsys, folder, "--match", "steps")
     assert "--leave_out lat: no such variant" in refusal(capsys, folder, "--leave_out", "lat")
 
 
 def test_a_run_that_is_not_trained_to_its_end_is_not_finished(folder, capsys):
-    (folder / "dear/seed2/400-steps/dev_results.csv").unlink()
+    (folder / "costly/seed2/400-steps/dev_results.csv").unlink()
     assert compare_runs.main([str(folder), "--match", "flops"]) == 1
-    assert capsys.readouterr().err == "not finished: dear/seed2 (no evaluation of its last step)\n"
+    assert capsys.readouterr().err == "not finished: costly/seed2 (no evaluation of its last step)\n"
     assert pd.read_csv(folder / "comparison_at_equal_flops_cost.csv")["n"].tolist() == [2, 1]
 
 
 def test_broken_dev_scores_are_named(folder, capsys):
-    (folder / "dear/seed2/200-steps/dev_results.csv").write_text("a,b\n1,2\n")
-    assert "dear/seed2/200-steps/dev_results.csv: cannot be read as dev scores" in refusal(capsys, folder)
+    (folder / "costly/seed2/200-steps/dev_results.csv").write_text("a,b\n1,2\n")
+    assert "costly/seed2/200-steps/dev_results.csv: cannot be read as dev scores" in refusal(capsys, folder)
 
 
 # ---- curves
@@ -203,7 +205,7 @@ def test_curves_have_a_row_per_evaluation(folder):
     curves = pd.read_csv(folder / "comparison_curves.csv")
     assert list(curves.columns) == ["variant", "run", "seed", "step", "flops", "dev_score"]
     assert len(curves) == 4 * 4
-    second = curves[(curves["variant"] == "dear") & (curves["seed"] == 2)].iloc[1]
+    second = curves[(curves["variant"] == "costly") & (curves["seed"] == 2)].iloc[1]
     assert second[["step", "flops", "dev_score"]].tolist() == pytest.approx([200, 3.2e9, 0.4])
 
 

@@ -1,4 +1,4 @@
-"""Files that are not what they should be: every reader raises one InputError that names the file."""
+"""Corrupt files: every reader raises one InputError that names the file."""
 
 import json
 import shutil
@@ -80,7 +80,7 @@ NASTY = {
 
 @pytest.fixture(scope="module")
 def folder(originals, tmp_path_factory):
-    """Copies of all that is read; a reader's file is put back after each content."""
+    """Copies of all files that are read; a reader's file is restored after each content."""
     folder = tmp_path_factory.mktemp("corrupt")
     for name in ("gym", "bart", "out"):
         shutil.copytree(originals.folder / name, folder / name)
@@ -143,7 +143,7 @@ OF_A_LIBRARY = ("nothing", "zeros", "brackets", "half a zip")  # enough for file
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_corrupt_file_is_one_clear_error(name, folder):
-    path, told, accepted = folder / name, [], set()
+    path, faults, accepted = folder / name, [], set()
     path.parent.mkdir(parents=True, exist_ok=True)
     original = path.read_bytes() if path.exists() else None
     for kind in OF_A_LIBRARY if path.suffix == ".safetensors" else NASTY:
@@ -153,16 +153,16 @@ def test_a_corrupt_file_is_one_clear_error(name, folder):
                 read(path)
                 accepted.add(kind)
             except InputError as error:
-                told += error.faults
+                faults += error.faults
     path.unlink()
     if original is not None:
         path.write_bytes(original)
     # What a library reads from a folder is named by the folder.
-    assert [fault for fault in told if str(path.parent) not in fault or len(fault) > 3000] == []
+    assert [fault for fault in faults if str(path.parent) not in fault or len(fault) > 3000] == []
     assert accepted == ({"nothing"} if name in NOT_WRITTEN_YET else set())
 
 
-# ---- other values than numbers in tables
+# ---- tables with values that are not numbers
 
 
 def changed(path: Path, column: str, value) -> None:
@@ -198,9 +198,9 @@ def test_curves_that_are_no_numbers(with_run, file):
 @pytest.mark.parametrize("rows", [b"step,loss\n\xff,1\n", b"step,loss\nx,1\n", b"a\n%s\n" % (b"9" * 5000)])
 def test_curves_that_cannot_be_continued(with_run, capsys, rows):
     (with_run.out / "curves.csv").write_bytes(rows)
-    told = complaint(with_run, capsys, resume=True, total_steps=1)
+    errors = complaint(with_run, capsys, resume=True, total_steps=1)
     assert_told(
-        told, f"{with_run.out}/curves.csv: cannot be continued", "delete it to resume without its rows"
+        errors, f"{with_run.out}/curves.csv: cannot be continued", "delete it to resume without its rows"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the fault campaign (benchmarks/faults.py) found, each fault as small as it gets."""
+"""Minimal examples of the faults that the fault campaign (benchmarks/faults.py) found."""
 
 import json
 import os
@@ -26,8 +26,8 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full
 
 
 def test_what_a_fault_quotes_is_short_and_printable():
-    (told,) = InputError(f"x.json: no 'a\u2028b\nc\x00\ud800' {'9' * 5000} here:\n  set in").faults
-    first, *others = told.split("\n")
+    (message,) = InputError(f"x.json: no 'a\u2028b\nc\x00\ud800' {'9' * 5000} here:\n  set in").faults
+    first, *others = message.split("\n")
     assert first.startswith("x.json: no 'a\\u2028b\\nc\\x00\\ud800' 9999")
     assert first.endswith("999 here:")
     assert len(first) < 1500
@@ -35,7 +35,7 @@ def test_what_a_fault_quotes_is_short_and_printable():
     assert str(InputError(["é 猫", "b"])) == "é 猫\nb"
 
 
-def test_a_task_that_no_folder_can_be_called_is_told(originals):
+def test_a_task_that_no_folder_can_be_called_is_reported(originals):
     with pytest.raises(InputError, match="no task '999"):
         Gym(originals.gym).samples("9" * 5000)
 
@@ -64,9 +64,9 @@ def test_a_log_that_cannot_be_written_is_no_traceback(tmp_path, capsys):
     (tmp_path / "log.txt").symlink_to(FULL)
     start_logging()
     log_to_file(tmp_path, "log.txt")
-    log.info("still told")
+    log.info("still shown")
     start_logging()
-    assert capsys.readouterr().err.strip().endswith("still told")
+    assert capsys.readouterr().err.strip().endswith("still shown")
 
 
 @needs_full
@@ -92,7 +92,7 @@ def test_a_library_that_finds_the_disk_full_in_its_own_way_is_an_os_error(tmp_pa
 
 
 @pytest.mark.parametrize("damage", ["removed", "text", "shape"])
-def test_a_damaged_state_of_the_optimizer_is_told(with_run, capsys, damage):
+def test_a_damaged_state_of_the_optimizer_is_reported(with_run, capsys, damage):
     path = with_run.out / "last" / STATE_FILE
     state = torch.load(path, weights_only=True)
     own = next(iter(state["optimizer"]["state"].values()))
@@ -106,7 +106,7 @@ def test_a_damaged_state_of_the_optimizer_is_told(with_run, capsys, damage):
 
 
 PREDICTION = dict(do_train=None, initialize_from_vanilla=None, model=None, do_predict=True)
-# file in the run: a field of it, a value of another kind, what is told
+# file in the run: a field of it, a value of another type, a part of the error
 OTHER_KINDS = {
     "route_source": ("best/config.json", dict(route_source=[[]]), "not a sound checkpoint of a routing BART"),
     "task_names": (
@@ -139,17 +139,17 @@ OTHER_KINDS = {
 
 
 @pytest.mark.parametrize("name", OTHER_KINDS)
-def test_a_prediction_tells_of_values_of_other_kinds(with_run, capsys, name):
-    file, changed, told = OTHER_KINDS[name]
+def test_a_prediction_reports_values_of_other_types(with_run, capsys, name):
+    file, changed, message = OTHER_KINDS[name]
     path = with_run.out / file
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     assert run(with_run.gym, with_run.bart, with_run.out, **PREDICTION, num_beams=None) == 2
     error = capsys.readouterr().err
     assert f"error: {path.parent}" in error
-    assert told in error
+    assert message in error
 
 
-def test_a_bart_of_no_spread_is_told(fresh, capsys):
+def test_a_bart_of_no_spread_is_reported(fresh, capsys):
     path = fresh.bart / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"init_std": float("nan")}))
     assert run(fresh.gym, fresh.bart, fresh.out) == 2
@@ -160,23 +160,23 @@ def test_a_bart_of_no_spread_is_told(fresh, capsys):
 
 
 @pytest.mark.parametrize(
-    ("width", "told"),
+    ("width", "message"),
     [
         (-1, r"config.json: no model can be made of it \(.*-1"),
         (24, r"model.pt: not the weights of a run \(it holds no dictionary of tensors"),
     ],
 )
-def test_a_published_run_that_no_model_can_be_made_of_is_told(tmp_path, width, told):
+def test_a_published_run_that_no_model_can_be_made_of_is_reported(tmp_path, width, message):
     fields = tiny_bart_config().to_dict() | {"router_block_num": 2, "encoder_ffn_dim": width}
     (tmp_path / "config.json").write_text(json.dumps(fields))
     (tmp_path / "best").mkdir()
     torch.save({"model.shared.weight": "x"}, tmp_path / "best/model.pt")
     save_task_vectors(tmp_path / "best", ["a"], np.zeros((1, 8)))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         RoutingBartForConditionalGeneration.from_upstream(tmp_path)
 
 
-def test_infinitely_many_examples_of_a_set_are_told(tmp_path):
+def test_infinitely_many_examples_of_a_set_are_reported(tmp_path):
     job = AblationJob.__new__(AblationJob)
     job.folder = tmp_path
     job.path(()).parent.mkdir()
@@ -185,7 +185,7 @@ def test_infinitely_many_examples_of_a_set_are_told(tmp_path):
         job.finished(())
 
 
-def test_a_folder_of_vectors_whose_settings_are_no_settings_is_told(fresh, capsys):
+def test_a_folder_of_vectors_whose_settings_are_no_settings_is_reported(fresh, capsys):
     folder = fresh.folder / "random"
     assert tiny_vectors.run("random", fresh.gym, fresh.bart, folder) == 0
     saved = json.loads((folder / "run.json").read_text())

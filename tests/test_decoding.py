@@ -1,4 +1,4 @@
-"""Generation: how long answers may be."""
+"""The maximum length of generated answers."""
 
 import pytest
 from accelerate import Accelerator
@@ -28,7 +28,7 @@ def test_an_answer_may_be_as_long_as_a_target_of_training_and_no_longer(make_mod
     decoding = Decoding(num_beams=1, max_output_length=LONGEST, generate_from_bos=from_bos)
     ((answers,),) = answer(model, WordsOfTarget(), [file], decoding, Accelerator(cpu=True))
     tokens = answers.texts[0].split()
-    # Training's targets begin with <s>, and the decoder is started by </s>, which is part of none.
+    # Training targets begin with <s>; the decoder starts from </s>, which is not part of a target.
     target = tokens if from_bos else tokens[1:]
     assert tokens[0] == str(model.config.bos_token_id if from_bos else model.config.decoder_start_token_id)
     assert len(target) == LONGEST

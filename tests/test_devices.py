@@ -1,4 +1,4 @@
-"""The device of a command: what is told of a precision that it does not support, how fp16 begins."""
+"""Devices: errors about a precision that the device does not support, the initial loss scale of fp16."""
 
 import pytest
 import tiny_vectors
@@ -20,13 +20,13 @@ def _own_state():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_bf16_on_a_device_without_it_is_told(monkeypatch):
+def test_bf16_on_a_device_without_it_is_reported(monkeypatch):
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")  # any but a CPU, which has it
     monkeypatch.setattr("accelerate.accelerator.is_bf16_available", lambda *_: False)
-    told = "--mixed_precision is bf16, which this device does not support; give fp16 or no"
+    fault = "--mixed_precision is bf16, which this device does not support; give fp16 or no"
     with pytest.raises(InputError) as error:
         make_accelerator("bf16")
-    assert error.value.faults == [told]
+    assert error.value.faults == [fault]
 
 
 def test_fp16_on_a_cpu_is_told_also_when_accelerate_launch_was_given_it(monkeypatch):
@@ -71,9 +71,9 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_tells_of_bf16_on_a_device_without_it(command, with_run: Place, monkeypatch, capsys):
+def test_every_command_reports_bf16_on_a_device_without_it(command, with_run: Place, monkeypatch, capsys):
     monkeypatch.setattr("routing_moe.devices.Accelerator", WithoutBf16)
     assert COMMANDS[command](with_run) == 2
-    told = capsys.readouterr().err
-    assert "error: --mixed_precision is bf16, which this device does not support; give fp16 or no" in told
-    assert "Traceback" not in told
+    output = capsys.readouterr().err
+    assert "error: --mixed_precision is bf16, which this device does not support; give fp16 or no" in output
+    assert "Traceback" not in output

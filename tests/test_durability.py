@@ -1,4 +1,4 @@
-"""Files survive a power failure: their content is on the disk before the rename, their name after it."""
+"""Files survive a power failure: content is flushed before the rename, the folder after it."""
 
 import os
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_a_file_system_that_cannot_write_out_a_folder_is_worked_on(tmp_path, mon
     assert contents(tmp_path) == {"a": b"b"}
 
 
-def test_a_disk_that_fails_is_told(tmp_path, monkeypatch):
+def test_a_disk_that_fails_is_reported(tmp_path, monkeypatch):
     def fails(descriptor):
         raise OSError(5, "Input/output error")
 

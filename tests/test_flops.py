@@ -1,4 +1,4 @@
-"""Parameters and FLOPs from the configuration, against real models and torch's counter."""
+"""Parameters and FLOPs from the configuration, compared with real models and torch's counter."""
 
 import pytest
 from conftest import tiny_bart_config
@@ -34,7 +34,7 @@ ROUTINGS = {
 
 
 def counted(stepper, step=0) -> int:
-    """What torch's counter sees of a step; it does not know the CPU's fused attention, hence eager."""
+    """FLOPs of a step by torch's counter. Attention is eager, because it omits the CPU's fused one."""
     stepper.model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter:
         stepper.step(step)
@@ -53,7 +53,7 @@ def prepared(make_stepper, fields, settings=None, frozen=()):
 
 @pytest.fixture
 def matrix_products_only(monkeypatch):
-    """The counter leaves out merging, which is elementwise."""
+    """Sets merging to 0 FLOPs: the counter omits it, because it is elementwise."""
     monkeypatch.setattr("routing_moe.flops.merging_flops", lambda config, work: 0)
 
 

@@ -1,4 +1,4 @@
-"""Two commands on one run folder: the second is refused, and whatever it was to write stays as it is."""
+"""Two commands on one run folder: the second is refused and changes no file."""
 
 import multiprocessing
 import os
@@ -35,29 +35,29 @@ PREDICTS = dict(do_train=None, do_predict=True, initialize_from_vanilla=None)
 @pytest.mark.parametrize("changed", [RESUMED, PREDICTS], ids=["--resume", "--do_predict"])
 def test_training_and_prediction_are_refused_beside_another_command(taken, capsys, monkeypatch, changed):
     monkeypatch.setattr("routing_moe.cli.train.load_start", None)  # nothing is loaded before
-    told = complaint(taken, capsys, **changed)
-    assert told[-1] == f"error: --output_dir {taken.out}: {TAKEN}"
+    errors = complaint(taken, capsys, **changed)
+    assert errors[-1] == f"error: --output_dir {taken.out}: {TAKEN}"
 
 
 def test_a_merge_is_refused_beside_another_command(taken, capsys):
     chosen = dict(routes_from=taken.out, model=taken.bart, output_dir=taken.out)
     for more in ([], ["--keep_existing"]):
-        told = refused(taken, capsys, lambda more=more: merge([*typed(chosen), *more]))
-        assert told.err == f"error: --output_dir {taken.out}: {TAKEN}\n"
+        output = refused(taken, capsys, lambda more=more: merge([*typed(chosen), *more]))
+        assert output.err == f"error: --output_dir {taken.out}: {TAKEN}\n"
 
 
 @pytest.mark.parametrize("place", ["out", "out/best"])
 def test_a_report_is_refused_beside_another_command(taken, capsys, place):
-    told = refused(taken, capsys, lambda: report([str(taken.folder / place)]))
-    assert told.err == f"error: RUN {taken.out}: {TAKEN}\n"
+    output = refused(taken, capsys, lambda: report([str(taken.folder / place)]))
+    assert output.err == f"error: RUN {taken.out}: {TAKEN}\n"
     elsewhere = ["--output_file", str(taken.folder / "page.html")]
     refused(taken, capsys, lambda: report([str(taken.folder / place), *elsewhere]))
 
 
-def test_mistakes_in_flags_are_told_before_the_folder_is_looked_at(taken, capsys):
-    told = complaint(taken, capsys, **RESUMED | dict(total_steps=0))
-    assert_told(told, "--total_steps is 0")
-    assert TAKEN not in "".join(told)
+def test_mistakes_in_flags_are_reported_before_the_folder_is_checked(taken, capsys):
+    errors = complaint(taken, capsys, **RESUMED | dict(total_steps=0))
+    assert_told(errors, "--total_steps is 0")
+    assert TAKEN not in "".join(errors)
 
 
 def test_a_run_begun_by_another_command_since_the_check_is_not_trained_over(fresh, capsys, monkeypatch):
@@ -110,9 +110,9 @@ def test_the_lock_file_of_a_killed_command_is_no_lock(tmp_path):
 FORK = multiprocessing.get_context("fork")  # processes that need not import torch again
 
 
-def process(rank: int, port: int, words: list[str], told: Path) -> None:
+def process(rank: int, port: int, words: list[str], stderr: Path) -> None:
     """One of two processes that `accelerate launch` would start."""
-    sys.stderr = told.open("w", encoding="utf-8")
+    sys.stderr = stderr.open("w", encoding="utf-8")
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -125,14 +125,14 @@ def test_all_processes_of_a_refused_command_end_with_one_error(fresh):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    told = [fresh.folder / f"told_{rank}" for rank in range(2)]
+    stderr = [fresh.folder / f"stderr_{rank}" for rank in range(2)]
     with alone_in(fresh.out):
         words = flags(fresh.gym, fresh.bart, fresh.out)
-        started = [FORK.Process(target=process, args=(rank, port, words, told[rank])) for rank in range(2)]
+        started = [FORK.Process(target=process, args=(rank, port, words, stderr[rank])) for rank in range(2)]
         for one in started:
             one.start()
         for one in started:
             one.join(120)
     assert [one.exitcode for one in started] == [2, 2]
-    assert [file.read_text() for file in told] == [f"error: --output_dir {fresh.out}: {TAKEN}\n", ""]
+    assert [file.read_text() for file in stderr] == [f"error: --output_dir {fresh.out}: {TAKEN}\n", ""]
     assert contents(fresh.out) == {}

@@ -1,4 +1,4 @@
-"""Running out of memory: every long command ends with one error that names flags it has, and what is kept."""
+"""Out of memory: every long command ends with one error that names its own flags and what is kept."""
 
 import pickle
 import re
@@ -36,7 +36,7 @@ def raises(error: Exception):
     return fail
 
 
-# ---- what a lack of memory is
+# ---- out-of-memory errors
 
 
 @pytest.mark.parametrize("error", [GPU, CPU, MemoryError(), RuntimeError("CUDA error: out of memory")])
@@ -55,8 +55,8 @@ def test_other_errors_pass(error):
 
 
 def test_flags_that_cannot_be_lowered_are_not_named():
-    told = "out of memory: no flag makes this command need less"
-    with pytest.raises(OutOfMemory, match=told), naming_what_helps(Decoding(num_beams=1)):
+    message = "out of memory: no flag makes this command need less"
+    with pytest.raises(OutOfMemory, match=message), naming_what_helps(Decoding(num_beams=1)):
         raise MemoryError
 
 
@@ -86,7 +86,7 @@ OF_TRAINING = "--max_tokens_per_micro_batch (now 16384)"
 OF_EVALUATION = "--predict_batch_size (now 64)"
 BEAMS, BF16 = "--num_beams (now 2)", "--mixed_precision bf16"
 COMMANDS = {
-    # name: (command, what fails, its parser, what is told beside)
+    # name: (command, what fails, its parser, another part of the message)
     "train": (
         train,
         (Stepper, "_backward"),
@@ -136,9 +136,9 @@ def test_every_command_names_flags_that_it_has_and_what_is_kept(name, with_run: 
     AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setattr(*place_of_failure, raises(GPU))
     assert command(with_run) == 1
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    last = told.splitlines()[-1]
+    output = capsys.readouterr().err
+    assert "Traceback" not in output
+    last = output.splitlines()[-1]
     assert "out of memory" in last
     assert with_run.filled_in(expected) in last
     named = set(re.findall(r"--\w+", last))
@@ -146,7 +146,7 @@ def test_every_command_names_flags_that_it_has_and_what_is_kept(name, with_run: 
 
 
 @pytest.mark.parametrize(("error", "size"), [(GPU, "2.50 GiB"), (CPU, "4096 bytes")])
-def test_training_tells_how_much_was_wanted_and_its_last_checkpoint(
+def test_training_reports_how_much_was_requested_and_its_last_checkpoint(
     error, size, with_run: Place, monkeypatch, capsys
 ):
     step = Stepper.step
@@ -154,10 +154,10 @@ def test_training_tells_how_much_was_wanted_and_its_last_checkpoint(
         Stepper, "step", lambda self, number: step(self, number) if number < 1 else raises(error)()
     )
     assert train(with_run, total_steps=3, eval_period=1, max_tokens_per_micro_batch=0) == 1
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert f"stopped: out of memory ({size} asked for): " in told
-    assert "--max_tokens_per_micro_batch (now 0: no bound)" in told
-    assert told.endswith(f"last good checkpoint: {with_run.folder / 'new/last'}")
+    output = capsys.readouterr().err.splitlines()[-1]
+    assert f"stopped: out of memory ({size} asked for): " in output
+    assert "--max_tokens_per_micro_batch (now 0: no bound)" in output
+    assert output.endswith(f"last good checkpoint: {with_run.folder / 'new/last'}")
     assert (with_run.folder / "new/last/training_state.pt").is_file()
 
 

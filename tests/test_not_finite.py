@@ -32,7 +32,7 @@ def spoil(file, name, value=math.nan):
 
 @pytest.fixture
 def place(with_run):
-    """A run whose best and last checkpoint are spoilt, and in <here>/bart a BART that is."""
+    """A run whose best and last checkpoints have weights that are not finite, and such a BART in bart/."""
     write_bart(with_run.folder / "bart")
     for name in ("best", "last"):
         spoil(with_run.out / name / "model.safetensors", OF_AN_EXPERT)
@@ -101,11 +101,11 @@ def test_a_command_refuses_weights_that_are_not_finite(name, place, originals, c
     before = contents(place.out)
     AcceleratorState._reset_state(reset_partial_state=True)
     assert command(place) == 2
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     tensor = OF_A_BART if "bart" in file else OF_AN_EXPERT
     fault = f"{place.filled_in(file)}: has weights that are not finite: {tensor} (2 of "
-    assert_told(told.splitlines(), fault)
-    assert "Traceback" not in told
+    assert_told(output.splitlines(), fault)
+    assert "Traceback" not in output
     assert contents(place.out) == before
 
 

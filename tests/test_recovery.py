@@ -109,7 +109,7 @@ def test_planted_kinds_are_recovered_and_others_are_not():
     assert np.isnan(table.loc["length", "ami"])
 
 
-def test_by_chance_hardly_any_kind_is_recovered():
+def test_by_chance_few_kinds_are_recovered():
     """Kinds drawn 40 times: nothing is true, so any q below 0.05 in more than 5% of the times is too many.
 
     The bound is that of 40 draws with probability 0.05, passed with probability 0.001. Without correction it

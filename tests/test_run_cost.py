@@ -1,4 +1,4 @@
-"""cost.json: what training a run costs, with what it started from."""
+"""cost.json: the cost of training a run, with the runs that it started from."""
 
 import dataclasses
 import json
@@ -180,6 +180,6 @@ def test_a_damaged_file_is_named_with_the_way_to_mend_it(tmp_path, damage):
     assert read_cost(tmp_path / "elsewhere") is None
 
 
-def test_numbers_are_told_with_three_digits():
-    told = {number: run_cost.in_units(number) for number in (7, 1234, 1.1e6, 999.9e9, 3.21e18, 5e21)}
-    assert list(told.values()) == ["7 ", "1.23 k", "1.1 M", "1 T", "3.21 E", "5e+03 E"]
+def test_numbers_are_shown_with_three_digits():
+    shown = {number: run_cost.in_units(number) for number in (7, 1234, 1.1e6, 999.9e9, 3.21e18, 5e21)}
+    assert list(shown.values()) == ["7 ", "1.23 k", "1.1 M", "1 T", "3.21 E", "5e+03 E"]

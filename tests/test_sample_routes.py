@@ -64,7 +64,7 @@ def test_the_rows_of_a_sample_reach_its_own_result_alone(nearest, grids, changed
     assert outcomes(after)[changed]["route"] != outcomes(nearest)[changed]["route"]
 
 
-def test_the_tables_and_the_log_tell_whose_inputs_a_neighbour_was_found_by(nearest):
+def test_the_tables_and_the_log_show_whose_inputs_a_neighbour_was_found_by(nearest):
     assert seen_in(nearest) == of_both("unlabelled inputs of one sample")
     for sample in SAMPLES:
         assert f"has seen of the task: unlabelled inputs of one sample: {sample}" in log_of(nearest)
@@ -150,10 +150,10 @@ def test_a_sample_does_not_take_the_vector_of_another(grids, given, capsys):
     folder, vectors = given
     save_task_vectors(folder, [TASK, FIRST], np.stack([vectors[TASK], vectors[FIRST]]))
     along(grids, "given_of_one", code=2, taskvecs=folder)
-    told = (
+    error = (
         f"--taskvecs {folder} has vectors of other samples of {TASK}, but none of {SECOND}; compute them by"
     )
-    assert told in capsys.readouterr().err
+    assert error in capsys.readouterr().err
     own = along(grids, "given_of_one", taskvecs=folder, samples=FIRST)
     assert set(seen_in(own).values()) == {f"labelled rows of one sample: {FIRST}"}
     assert "note: all samples" not in log_of(own)
@@ -173,7 +173,7 @@ def test_a_checkpoint_keeps_the_vectors_of_samples_and_what_they_have_seen(grids
     assert seen_when_stored(config, TRAIN_TASKS[0]) == "labelled rows of all samples"  # trained on all
 
 
-def test_a_learned_vector_and_a_plain_start_tell_what_they_have_seen(grids):
+def test_a_learned_vector_and_a_plain_start_state_what_they_have_seen(grids):
     learned = along(grids, "learned_of_samples", task_vector="learned", vector_steps=1)
     assert seen_in(learned) == of_both("labelled rows of one sample")
     average = along(grids, "average_of_samples", moe_avg_route=True)

@@ -1,4 +1,4 @@
-"""A vector for every sample of a task: made of its own rows alone, and of nothing that it does not tell."""
+"""A vector for every sample of a task, made from its own rows alone, and what it has seen."""
 
 import dataclasses
 import json
@@ -88,7 +88,7 @@ def test_the_first_sample_is_that_of_the_gym(world, tmp_path):
     assert not np.array_equal(found["count_12_1"], first)
 
 
-def test_samples_of_one_name_cannot_be_told_apart(world, tmp_path, capsys):
+def test_samples_of_one_name_are_refused(world, tmp_path, capsys):
     gym = write_gym(tmp_path / "gym")
     for path in list((gym / "colour").glob("colour_12_13_*")):
         path.rename(path.with_name(path.name.replace("colour", "count")))
@@ -113,12 +113,12 @@ SEEN = {
 
 
 @pytest.mark.parametrize("name", SEEN)
-def test_a_vector_tells_what_it_has_seen(name):
+def test_a_vector_states_what_it_has_seen(name):
     settings, seen = SEEN[name]
     assert settings.seen == seen
 
 
-def test_the_folder_and_the_log_tell_it_and_old_folders_are_not_known(each):
+def test_the_folder_and_the_log_state_it_and_old_folders_are_unknown(each):
     assert meta(each["fisher"])["seen"] == "labelled rows of one sample"
     log = (each["fisher"] / "log.txt").read_text()
     assert "a vector has seen of its task: labelled rows of one sample" in log

@@ -1,4 +1,4 @@
-"""Several processes: what they pass to collectives, how they share an evaluation, how long they wait."""
+"""Several processes: tensors in collectives, sharing of an evaluation, sharing of GPUs, timeouts."""
 
 import dataclasses
 import multiprocessing

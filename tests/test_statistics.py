@@ -1,4 +1,4 @@
-"""Intervals of means and corrections for many tests: by hand, and how often intervals hold the truth."""
+"""Intervals of means and corrections for many tests: computed by hand, and the intervals' coverage."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def test_values_that_are_all_the_same_have_no_width():
 
 # ---------------------------------------------------------------------------- coverage
 #
-# A nominal 95%, less 2 points, but for what is known to be out of reach: docs/results/coverage.md says why.
+# The nominal 95% less 2 points, except in known cases, which docs/results/coverage.md explains.
 
 REALISTIC = {("skewed", 8, 1): 0.92, ("few", 8, 1): 0.91, ("few", 24, 1): 0.92, ("few", 8, 5): 0.90}
 LITTLE = {("skewed", 8): 0.89, ("skewed", 24): 0.9, ("few", 8): 0.73, ("few", 24): 0.83}
@@ -63,7 +63,7 @@ LITTLE = {("skewed", 8): 0.89, ("skewed", 24): 0.9, ("few", 8): 0.73, ("few", 24
 @pytest.mark.parametrize("tasks", [8, 24])
 @pytest.mark.parametrize("case", coverage.CASES)
 def test_intervals_hold_the_truth_as_often_as_is_said(case, tasks):
-    """The percentile bootstrap over tasks that these replace held it in 72% to 93% of such simulations."""
+    """The percentile bootstrap over tasks, which was used before, covers 72% to 93% of such simulations."""
     n = 20_000
     bounds = {(seeds, "realistic"): REALISTIC.get((case, tasks, seeds), 0.93) for seeds in (1, 3, 5)}
     bounds[1, "little"] = LITTLE.get((case, tasks), 0.93)
@@ -77,7 +77,7 @@ def test_intervals_hold_the_truth_as_often_as_is_said(case, tasks):
 
 
 def test_an_effect_that_few_of_eight_tasks_carry_is_out_of_reach_and_docs_say_so():
-    """In a tenth of all draws of 8 tasks none carries the effect: no interval can know of it."""
+    """In 10% of all draws of 8 tasks none carries the effect, so that no interval can detect it."""
     draw = np.random.default_rng(2)
     table_NST, truth_N = coverage.drawn_tables("few", (20_000, 1, 8), "little", draw)
     assert coverage.covered(*coverage.two_way(table_NST), truth_N) < 0.85

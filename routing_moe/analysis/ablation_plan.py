@@ -1,4 +1,4 @@
-"""What is to be switched off: flags checked, features turned into their top experts, and others matched."""
+"""Plans an ablation: checks flags, finds the top experts of features, and matches other experts to them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Plan:
 
     named: list[ExpertSet]
     by_feature: dict[str, ExpertSet]
-    random: dict[str, list[ExpertSet]]  # by feature: sets that its tasks use as much
+    random: dict[str, list[ExpertSet]]  # {feature: matched sets}
     top_experts: pd.DataFrame  # layer, expert, feature, r of those in by_feature
 
     @property
@@ -170,7 +170,7 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
         for name, own in top.items()
     }
     drawn = matched_sets(job, chosen, inputs.features, settings.random_draws, settings.seed)
-    _tell_of_few(drawn, settings)
+    _log_few_matches(drawn, settings)
     return Plan(named, chosen, drawn, pd.concat(top.values(), ignore_index=True))
 
 
@@ -218,7 +218,7 @@ def strongest(table: pd.DataFrame, feature: str, count: int, per_layer: int) -> 
     return shown[["layer", "expert", "feature", "r", "tasks", "with_feature"]]
 
 
-def _tell_of_few(drawn: dict[str, list[ExpertSet]], settings: AblationSettings) -> None:
+def _log_few_matches(drawn: dict[str, list[ExpertSet]], settings: AblationSettings) -> None:
     few = [f"{name} ({len(own)})" for name, own in drawn.items() if len(own) < settings.random_draws]
     if few:
         log.info(

@@ -1,4 +1,4 @@
-"""What switching experts off came to, by task and category; a feature's experts beside others.
+"""Score drops of ablated experts, by task and category, and of a feature's experts next to matched ones.
 
 A drop is the score before minus the score after: positive where the expert was useful.
 """
@@ -78,7 +78,7 @@ def feature_table(
     features: Features,
     ontology: Ontology,
 ) -> pd.DataFrame:
-    """A row per feature and group of tasks: drop without the feature's experts, and without matched ones.
+    """A row per feature and group of tasks: drops without the feature's experts and without matched sets.
 
     Groups: "with feature", "without feature" (tasks that have and lack it), categories, "all". random_sets:
     those of `matched_sets`. random_mean, random_std (sample std over the sets), draws (their number); p: (1 +
@@ -111,7 +111,7 @@ def _weight(weights_LE: np.ndarray, experts: ExpertSet) -> float:
 
 
 def drawn(features: pd.DataFrame) -> str:
-    """How many sets a feature of `feature_table` is compared with: "20", or "7 to 20"."""
+    """The number of sets that features of `feature_table` are compared with: "20" or "7 to 20"."""
     least, most = int(features["draws"].min()), int(features["draws"].max())
     return str(most) if least == most else f"{least} to {most}"
 
@@ -138,7 +138,7 @@ def feature_task_table(
 
 
 def groups_of(tasks: Sequence[str], feature: str, features: Features, ontology: Ontology) -> dict[str, list]:
-    """{group: its tasks}, without empty ones; no task has or lacks a number."""
+    """{group: its tasks}, without empty groups. A numeric feature has only "all" and categories."""
     value = dict(zip(features.tasks, features.column(feature), strict=True))
     groups = {}
     if features.is_binary(feature):

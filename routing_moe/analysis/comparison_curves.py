@@ -1,4 +1,4 @@
-"""Dev scores along training against steps and against FLOPs: thin lines for runs, a bold one for their mean.
+"""Plots dev scores during training against steps and FLOPs: a thin line per run, a bold one per mean.
 
 plot_curves(comparable_costs.curves(costs), "comparison_curves.pdf")
 """
@@ -22,9 +22,9 @@ AXES = {"step": "training steps", "flops": "training FLOPs"}
 
 
 def plot_curves(curves: pd.DataFrame, path: str | os.PathLike) -> None:
-    """Writes the picture (PNG or PDF). curves: variant, run, step, flops, dev_score, a row per evaluation.
+    """Writes the picture (PNG or PDF). curves: `comparable_costs.curves`, a row per evaluation.
 
-    Runs of unknown FLOPs are missing in the second panel. The mean is over the runs evaluated at a step.
+    The second panel lacks runs of unknown FLOPs. A mean is over the runs that were evaluated at that step.
     """
     variants = list(curves["variant"].unique())
     names = [shown_name(variant) for variant in variants]

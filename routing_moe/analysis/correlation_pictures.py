@@ -1,6 +1,6 @@
 """The map of correlations: a row per feature, a column per expert of every layer, a dot where q is small.
 
-The dot is large where q_by is small, too.
+The dot is larger where q_by is small too.
 
 plot_correlations(table, routes, features, "correlations.pdf")
 """

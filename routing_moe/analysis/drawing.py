@@ -120,7 +120,7 @@ def write_figure(figure: Figure, path: Path) -> None:
     # The same routes give the same bytes: PDF would note the time of writing.
     metadata = {"CreationDate": None} if kind == "pdf" else None
     dots = min(DOTS_PER_INCH, WIDEST_FIGURE_DOTS / max(figure.get_size_inches()))
-    drawn = io.BytesIO()  # the PDF writer breaks in its own way where a disk is full
+    drawn = io.BytesIO()  # on a full disk the PDF writer raises errors other than OSError
     with rc_context(LETTERS):
         figure.savefig(drawn, format=kind, dpi=dots, metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)

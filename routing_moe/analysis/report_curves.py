@@ -46,7 +46,7 @@ def curves_data(run: Path, kind: str = "soft") -> list[dict]:
 
 
 def _read(path: Path, steps: str) -> pd.DataFrame:
-    """The numbers by step; nothing where there is no file, or training has written nothing to it yet."""
+    """The numbers by step; empty if the file is missing or still empty."""
     if not path.is_file() or not path.stat().st_size:
         return pd.DataFrame({steps: []})
     table = read_table(path)

@@ -163,7 +163,7 @@ def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: Repor
 
 
 def _without_infinity(values: dict) -> dict:
-    """The same values, as text where the page's JSON has no word for them (--max_grad_norm inf)."""
+    """The values with infinite numbers and NaN as text, because JSON has none (--max_grad_norm inf)."""
     return json.loads(json.dumps(values), parse_constant=str)
 
 

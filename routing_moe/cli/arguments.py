@@ -58,7 +58,7 @@ def parse_settings(argv: list[str] | None, description: str) -> Settings:
 
 
 def trained_defaults(trained: dict, path: Path) -> dict:
-    """The settings of a run that a prediction takes over. InputError for a value of the wrong kind."""
+    """The settings that a prediction takes from its run. InputError for a value of the wrong type."""
     kinds = {field.name: field.type for field in dataclasses.fields(Settings)}
     found = {name: trained[name] for name in AS_TRAINED if name in trained}
     wrong = [name for name, value in found.items() if not isinstance(value, kinds[name])]
@@ -145,7 +145,7 @@ def add_texts(group) -> None:
     add("--max_output_length", type=int, default=64, help="tokens of an output, special ones included (default: 64)")
     add("--do_lowercase", action="store_true", help="lowercase inputs and outputs, gold answers included")
     add("--append_another_bos", action="store_true", help="put a second <s> before inputs and outputs")
-    add("--hide_task_names", action="store_true", help="begin every input with [task] in place of the task's name: only the route, if there is one, identifies the task")
+    add("--hide_task_names", action="store_true", help="begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task")
     add("--scoring", choices=SCORINGS, default="generate", help="how dev and test answers are made. rank: the likeliest of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated (default: generate)")
     add("--num_beams", type=int, default=4, help="beams of generation (default: 4)")
     add("--no_repeat_ngram_size", type=int, default=None, help="generate no n-gram of this size twice; 0: no such rule (default: as the model's generation settings say; facebook/bart-base's say 3)")
@@ -177,10 +177,10 @@ def add_running(group) -> None:
     add("--do_train", action="store_true", help="train")
     add("--do_predict", action="store_true", help="score dev and test files with the best checkpoint (after training) or --checkpoint_name")
     add("--resume", action="store_true", help="continue the run in --output_dir, or begin it if nothing was saved yet")
-    add("--equal_flops", metavar="RUN", default=None, help="train nothing; print how many steps of this training cost as many FLOPs as RUN did")
+    add("--equal_flops", metavar="RUN", default=None, help="do not train; print how many steps of this training cost the training FLOPs of RUN")
     add("--eval_period", type=int, default=150, help="steps between evaluations (default: 150)")
     add("--no_eval_until", type=int, default=0, help="no evaluation before this step (default: 0)")
-    add("--select_best", choices=SELECTIONS, default=None, help="which evaluations may become the best checkpoint: those at the temperature that the run ends at, or all (default: final_temperature with --router_lr 0, as in the second stage, else all)")
+    add("--select_best", choices=SELECTIONS, default=None, help="evaluations that may become the best checkpoint: only those at the run's final temperature, or all (default: final_temperature with --router_lr 0, as in the second stage, else all)")
     add("--checkpoint_period", type=int, default=0, help="steps between writes of last/, from which --resume continues (default: 0, at every evaluation)")
     add("--save_period", type=int, default=10_000_000_000, help="steps between checkpoints that are kept as <step>-steps/ (default: never)")
     add("--log_with", choices=("csv", "tensorboard", "wandb"), default="csv", help="curves: always curves.csv, plus one of accelerate's trackers (default: csv)")
@@ -188,7 +188,7 @@ def add_running(group) -> None:
     add("--predict_split", choices=PARTS, default="train", help="which tasks of the split --do_predict scores (default: train)")
     add("--predict_samples", default="first", help="which samples of a task are scored: first, all, or a seed such as 100 (default: first)")
     add("--predict_temperature", type=float, default=None, help="temperature of soft routes in --do_predict (default: that of the checkpoint)")
-    add("--task_vector", choices=FOUND_BY_RULE, default=FOUND_BY_RULE[0], help="which vector the router reads for the tasks that --do_predict scores. nearest: train tasks of the split their own, any other a copy of that of the train task whose texts are most alike; stored: all their own, be it random; auto: their own unless it is random or missing, else the nearest. The column vector_seen of the scores says what each has seen of its task: nearest unlabelled inputs of its first sample, stored what the vectors that training was given had, random ones nothing (default: auto)")
+    add("--task_vector", choices=FOUND_BY_RULE, default=FOUND_BY_RULE[0], help="which vector the router reads for the tasks that --do_predict scores. nearest: train tasks of the split their own, any other a copy of that of the train task whose texts are most alike; stored: all their own, be it random; auto: their own unless it is random or missing, else the nearest. The column vector_seen of the scores says what each vector has seen of its task: nearest: unlabelled inputs of its first sample; stored: what the vectors given to training had seen; random: nothing (default: auto)")
     add("--text_vectors", default=None, help="folder with id2task.json and task_vecs.npy by which the nearest task is found, made of the tasks' texts by any method (default: from the train files of --train_dir or --predict_dir, by the model's own encoder along the average of its experts)")
     add("--prefix", default="", help="put before the names of the files that --do_predict writes")
 # fmt: on

@@ -8,8 +8,8 @@
 Reads what `--do_predict` wrote in FOLDER/<variant>/<run>/ and writes comparison.md (a row per variant),
 comparison.csv (per variant and category), comparison_runs.csv (per run and category), comparison.png, .pdf;
 comparison_cost.csv (parameters, steps, FLOPs); comparison_curves.csv, .png, .pdf (dev scores along training).
-With --match it compares the dev scores of the last evaluations within an equal budget of training, and the
-names begin with comparison_at_equal_steps or comparison_at_equal_flops.
+With --match it compares the dev scores of the last evaluations within an equal training budget. File names
+then begin with comparison_at_equal_steps or comparison_at_equal_flops.
 Exits with 0; with 1 if a run is not finished (the tables are of the others); with 2 if there is no table.
 """
 
@@ -93,7 +93,7 @@ def check_match(args) -> None:
 
 
 def find_compared(args, scores_file: ScoresFile) -> Compared:
-    """The folder's runs in their order, with what they cost, and the scores that are to be compared."""
+    """The folder's runs in order, with their costs and the scores to compare."""
     runs = comparable_runs.in_order(comparable_runs.find_runs(args.folder, scores_file), args.order)
     if faults := comparable_runs.unknown_variants("--leave_out", args.leave_out, runs):
         raise InputError(faults)
@@ -127,7 +127,7 @@ def ontology_of(args, runs: list[Run], notes: list[str]) -> Ontology:
 
 
 def write_comparison(args, compared: Compared, runs: list[Run], ontology: Ontology, notes) -> None:
-    """Writes the files and prints the tables. Nothing in them hangs on when or where that is done."""
+    """Writes the files and prints the tables. The contents do not depend on time or machine."""
     scores = comparable_runs.scores_per_task(runs)
     per_run = results.means_per_run(scores, ontology)
     table = results.comparison_table(scores, ontology, args.baseline)

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         routes = check_merge(settings)
         with alone_in(settings.output_dir):
-            if faults := target_faults(settings):  # again, now that no other command is at work
+            if faults := target_faults(settings):  # again, now that the folder is locked
                 raise InputError(faults)
             if settings.target.exists():  # and --keep_existing was given
                 keep(settings, routes)
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def keep(settings: MergeSettings, routes: SavedMixture) -> None:
-    """Raises InputError if what is there was not made of the same."""
+    """Keeps the existing checkpoint. Raises InputError if it was merged from other sources."""
     if different := differences(settings, routes):
         raise InputError(
             f"--keep_existing: {settings.target} was not made of the same ({', '.join(different)}); "

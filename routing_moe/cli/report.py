@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_folders(places: list[str]) -> list[Path]:
-    """The run folders that the places are or lie in, as far as they can be locked; others are only read."""
+    """The run folders of the places (a run or a folder in one) that are writable, hence can be locked."""
     around = [(Path(place).absolute(), Path(place).absolute().parent) for place in places]
     found = [next((folder for folder in both if (folder / "run.json").is_file()), None) for both in around]
     different = {folder.resolve(): folder for folder in found if folder}

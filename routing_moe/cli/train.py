@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def alone(settings: Settings, accelerator: Accelerator):
-    """Keeps other commands out of the run folder; --equal_flops writes nothing there and needs no lock."""
+    """Locks the run folder, unless --equal_flops is given, which writes nothing."""
     if settings.equal_flops:
         return nullcontext()
     return run_alone_in(accelerator, settings.output_dir, lambda: run_folder_faults(settings))
@@ -83,7 +83,7 @@ def train_and_predict(settings: Settings, inputs: Inputs, accelerator: Accelerat
         command = None if argv is None else ["python", "-m", "routing_moe.cli.train", *argv]
         with naming_what_helps(settings):
             run_training(settings, inputs, accelerator, command)
-        if settings.equal_flops:  # asked for and printed
+        if settings.equal_flops:  # the number is printed; there is no checkpoint
             return
         # The best checkpoint predicts, and nothing of the start matters any more.
         settings = dataclasses.replace(

@@ -26,7 +26,7 @@ from routing_moe.workers import (
     worker_environment,
 )
 
-RAY_PARTS = 10_000  # Ray counts in these parts of a resource
+RAY_PARTS = 10_000  # Ray rounds resources to 1 / RAY_PARTS
 RAY_RETRIES = 3  # of a configuration whose process or machine died
 
 Outcomes = Iterator[tuple[Configuration, dict | Exception]]
@@ -36,7 +36,7 @@ _benches: dict[str, Workbench] = {}  # at most one: what this process has loaded
 def run_configuration(
     settings: FinetuneSettings, choice: Mapping[str, VectorChoice] | None, configuration: Configuration
 ) -> dict:
-    """Run one configuration on the workbench that this process has for the grid; choice: as of `Workbench`.
+    """Run one configuration on this process's workbench for the grid; choice: see `Workbench`.
 
     Adds its time in seconds, and the most memory in GB that the process had taken by then.
     """
@@ -112,8 +112,8 @@ def on_ray(settings: FinetuneSettings, choice, missing: list[Configuration]) -> 
 
 
 def gpu_share(workers: int, gpus: float) -> float:
-    """The part of a GPU that each of so many tasks needs to run side by side, as the processes of a pool do:
-    as few to a GPU as possible. 0 without GPUs."""
+    """The share of a GPU that each task reserves so that `workers` tasks run at the same time, spread evenly
+    over the GPUs, as the processes of a pool are. 0 without GPUs."""
     if not gpus:
         return 0
     per_gpu = math.ceil(workers / gpus)

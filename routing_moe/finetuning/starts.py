@@ -128,8 +128,8 @@ class Starts:
         self._alike = self._samples_start_alike()
 
     def of(self, sample: str, examples: Callable[[], EncodedExamples]):
-        """(model, its route in words, what its vector has seen of the task or None without one); the same
-        model for sample after sample where all start alike.
+        """(model, its route in words, what its vector has seen of the task, None without a vector). Samples
+        that start from the same weights get the same model.
 
         examples: gives the sample's train examples, if a vector is to be learned from them.
         """
@@ -170,8 +170,8 @@ class Starts:
 
 
 def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | None):
-    """(model, route in words) for the task, from a mixture that may be changed or shared; choice: the vector
-    of a mixture whose router reads one."""
+    """(model, route in words) for the task, from a mixture that may be changed or shared. choice: the task's
+    vector if the router reads one, else None."""
     source = settings.route_source or mixture.config.route_source
     mixture.config.exploration_epsilon = 0.0  # that of training on many tasks
     if source in WITHOUT_VECTOR:

@@ -1,7 +1,8 @@
-"""The vectors that a mixture's router reads a task's routes from: each sample has its own.
+"""The task vectors that a mixture's router reads in fine-tuning: each sample has its own.
 
-A vector is made of the train rows of the sample that is fine-tuned, so that no sample learns from the rows of
-another; where that cannot be, the log says so. A neighbour is found for every sample, once a grid.
+A vector is computed from the train rows of the sample that is fine-tuned, so that no sample learns from the
+rows of another; where this is impossible, the log says so. The nearest task of every sample is found once per
+grid.
 """
 
 import json
@@ -69,7 +70,7 @@ def vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gy
 
 
 def row_faults(settings: FinetuneSettings, names: Collection[str], gyms: list[Gym], where: str) -> list[str]:
-    """Samples without a row, though others of the task have one; a task without any."""
+    """Faults: samples without a row although other samples of the task have one; a task without any row."""
     own_gym, task = gyms[-1], settings.task
     lacking = [sample for sample in settings.samples if sample not in names]
     if lacking and any(sample in names for sample in own_gym.samples(task)):
@@ -83,7 +84,7 @@ def row_faults(settings: FinetuneSettings, names: Collection[str], gyms: list[Gy
 
 
 def rows_of_samples(settings: FinetuneSettings, names: Collection[str]) -> dict[str, str]:
-    """{sample: the row it reads} of those of the samples that have one: of their own, else their task's."""
+    """{sample: the row it reads, its own or else its task's}, without samples that have neither."""
     rows = {sample: row_of(names, settings.task, sample) for sample in settings.samples}
     return {sample: row for sample, row in rows.items() if row in names}
 
@@ -103,16 +104,16 @@ def text_source(settings: FinetuneSettings, gyms: list[Gym]) -> TextSource:
     return TextSource(tuple(gyms), lengths, settings.text_vectors, settings.examples_per_file)
 
 
-# ---- a neighbour's
+# ---- of the nearest task
 
 
 def find_neighbours(
     settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym], data: Mapping[str, int]
 ) -> dict[str, VectorChoice]:
-    """{sample: the vector of the task nearest to its own train inputs}, of all the settings' samples.
+    """{sample: the vector of the task nearest to its own train inputs}, for all the settings' samples.
 
-    They are kept in the output folder: what continues a grid finds the same. data: checksums of the samples'
-    files; a choice that was made by other data is made again.
+    The choices are saved in the output folder, so that a continued grid uses the same. data: checksums of the
+    samples' files; if a sample's files have changed, its choice is made again.
     """
     path = Path(settings.output_dir) / VECTOR_FILE
     kept = read_choices(path, data) if path.is_file() else {}
@@ -145,14 +146,14 @@ def to_json(choice: VectorChoice) -> dict:
 
 
 def read_choices(path: Path, data: Mapping[str, int]) -> dict[str, VectorChoice]:
-    """{sample: choice} of those made by these data. A file of an earlier version holds a single choice, by
-    the first sample's inputs: a grid that was begun with it is continued with it, for all samples."""
+    """{sample: choice} of the choices that were made from these data. A file of an earlier version has one
+    choice, by the first sample's inputs; a grid that began with it continues with it for all samples."""
     choices, found = load_json_object(path, "the vectors of a task's samples"), {}
     if "vector_D" in choices:
         choices = {sample: choices | {"data": checksum} for sample, checksum in data.items()}
         log.info(
-            "note: %s is of an earlier version, which took one vector for all samples, and so does what "
-            "continues this grid; with another --output_dir each sample has its own",
+            "note: %s is of an earlier version, which took one vector for all samples; this grid continues "
+            "with it. With another --output_dir each sample has its own",
             path,
         )
     try:
@@ -163,14 +164,14 @@ def read_choices(path: Path, data: Mapping[str, int]) -> dict[str, VectorChoice]
                 found[sample] = VectorChoice(**fields)
         return found
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: not the vectors of a task's samples; delete it to choose anew") from None
+        raise InputError(f"{path}: not the vectors of a task's samples; delete it to choose again") from None
 
 
 # ---- given or stored
 
 
 def own_vector(mixture, settings: FinetuneSettings, sample: str) -> VectorChoice:
-    """A sample's vector in `--taskvecs`, else in the mixture: its own row, else its task's."""
+    """A sample's vector from `--taskvecs`, else from the mixture: its own row, else its task's."""
     config = mixture.config
     row = row_of(readable_rows(settings, config), settings.task, sample)
     if not settings.taskvecs:
@@ -184,8 +185,8 @@ def own_vector(mixture, settings: FinetuneSettings, sample: str) -> VectorChoice
 
 
 def readable_rows(settings: FinetuneSettings, config) -> list[str]:
-    """Names of the rows of `--taskvecs`, else of the mixture; the one of a task that was trained on is its
-    own, which the router has read."""
+    """Names of the rows of `--taskvecs`, else of the mixture. A task that the mixture was trained on has only
+    its own row, which the router was trained with."""
     if settings.taskvecs:
         return load_task_vectors(settings.taskvecs)[0]
     return [settings.task] if settings.task in config.trained_tasks else config.task_names
@@ -198,7 +199,7 @@ def starts_alike(settings: FinetuneSettings, mixture) -> bool:
 
 
 def leak_note(settings: FinetuneSettings, start: SavedMixture) -> str | None:
-    """What to log where the vector of a task that was not trained on may have seen other samples' rows."""
+    """A note to log if the vector of an unseen task may have seen rows of other samples, else None."""
     if settings.task_vector == "learned" or settings.task in start.config.trained_tasks:
         return None
     if settings.taskvecs:

@@ -30,7 +30,7 @@ from routing_moe.run_state import save_checkpoint
 from routing_moe.stepping import Stepper, TrainingDiverged
 from routing_moe.unseen_tasks import VectorChoice
 
-COST_STEPS = 50  # of a configuration, from which its FLOPs per example are computed
+COST_STEPS = 50  # steps of a configuration that its FLOPs per example are computed from
 
 
 class Weights:

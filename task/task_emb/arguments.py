@@ -23,7 +23,7 @@ def defaults_of(settings_class) -> dict:
     return {field.name: field.default for field in dataclasses.fields(settings_class)}
 
 
-def told_recipe(settings_class) -> str:
+def recipe_flags(settings_class) -> str:
     """The flags of --recipe published."""
     values = dict(settings_class.PUBLISHED_RECIPE)
     flags = ["--task_names"] if values.pop("task_names") else []
@@ -70,10 +70,10 @@ def gym_parser(settings_class, description: str) -> argparse.ArgumentParser:
     kind = "a run of ours, mixtures too" if settings_class.takes_mixtures else "a run of ours with one expert"
     add = parser.add_argument_group("data and model").add_argument
     add("--train_dir", required=True, help="gym folder; only its train files are opened")
-    add("--recipe", choices=(PUBLISHED,), default=None, help=f"published: the settings of the published code, for the flags that are not given: {told_recipe(settings_class)} (default: those that --help names)")
+    add("--recipe", choices=(PUBLISHED,), default=None, help=f"published: the settings of the published code, for the flags that are not given: {recipe_flags(settings_class)} (default: those that --help names)")
     add("--model", default=default["model"], help=f"BART: a hub name, a saved folder, or {kind} (default: %(default)s)")
     add("--tokenizer", default=None, help="hub name or folder of the tokenizer (default: that of --model)")
-    add("--samples", default=default["samples"], help=f"train files that are read: of a task's first sample, of all, or of a seed such as 100; each: every sample gets a vector of its own rows, under its name such as boolq_32_100, and the task has that of its first, for few-shot use: fine-tuning takes a sample's own. A vector sees {answers} of one sample or, with all, of all samples, which is no longer zero-shot where these are labelled (default: %(default)s)")
+    add("--samples", default=default["samples"], help=f"train files to read: those of a task's first sample, of all samples, or of a seed such as 100. each: every sample gets a vector of its own rows, named after it, such as boolq_32_100, and the task gets that of its first sample; for few-shot use, because fine-tuning reads a sample's own vector. A vector sees {answers} of one sample or, with all, of all samples; if they are labelled, unseen tasks are no longer zero-shot (default: %(default)s)")
     add("--max_examples", type=int, default=default["max_examples"], help="examples of a task at most, evenly spaced over its train files; tasks of equally many compare best (default: %(default)s)")
     add("--skip_malformed", action="store_true", help="leave out malformed lines of task files instead of stopping")
     add = parser.add_argument_group("texts").add_argument

@@ -21,8 +21,8 @@ class BartBench:
         self.tokenizer = load_tokenizer(settings.tokenizer_place(found), self.model.config.vocab_size)
 
     def encoded(self, task: str) -> EncodedExamples:
-        """The examples of a task (or sample) as the settings say: without the task's name in front, so that a
-        vector tells of the data alone, or with it."""
+        """The encoded examples of a task (or sample): with the task's name in front if the settings say so,
+        else without it, so that a vector describes the data alone."""
         examples, text_format = self.source.of(task), self.settings.text_format
         text_format = text_format if self.settings.task_names else bare_inputs(text_format)
         return encode(examples, self.tokenizer, text_format, {examples[0].task: 0})

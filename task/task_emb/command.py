@@ -54,7 +54,7 @@ def compute_vectors(settings_class, parser: argparse.ArgumentParser, argv: list[
 
 
 def parse(settings_class, parser: argparse.ArgumentParser, argv: list[str] | None) -> VectorSettings:
-    """The flags as settings; a --recipe gives the defaults of those that are not on the command line."""
+    """The flags as settings. A --recipe sets the defaults of flags that are not on the command line."""
     values = vars(parse_or_guess(parser, argv))
     if values.get("recipe") == PUBLISHED:
         parser.set_defaults(**settings_class.PUBLISHED_RECIPE)

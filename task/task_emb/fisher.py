@@ -59,8 +59,8 @@ class FisherSettings(TrainingSettings):
     def faults(self) -> list[str]:
         """Ranges, lengths, the model, and a flag that would do nothing."""
         if self.recipe == PUBLISHED and self.weights == "layers":
-            told = "--recipe published is one of adapters; leave it or --weights layers out"
-            return [*super().faults(), told]
+            fault = "--recipe published is one of adapters; leave it or --weights layers out"
+            return [*super().faults(), fault]
         idle = self.weights == "layers" and self.bottleneck is not None
         told = ["--bottleneck has no effect with --weights layers: there are no adapters"] if idle else []
         return super().faults() + told

@@ -70,7 +70,7 @@ def check(settings: Settings) -> Inputs:
         vectors = {name: dict(zip(*folder, strict=True)) for name, folder in zip(names, folders, strict=True)}
         for rows, folder in zip(vectors.values(), settings.taskvecs, strict=True):
             for sample in samples_in(faults.of(load_meta, folder, flag="taskvecs") or {}):
-                rows.pop(sample, None)  # beside the row of its task, which is looked at
+                rows.pop(sample, None)  # its task has a row as well
         tasks = faults.of(common_tasks, vectors, settings, notes)
     if tasks and settings.neighbours >= len(tasks):
         faults.append(

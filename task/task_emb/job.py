@@ -4,8 +4,8 @@
     by_task/<task>.npz                      a finished task: vector, checksum of what it was made of, seconds
     id2task.json  task_vecs.npy  meta.json  all of them together, once the last is finished
 
-With --samples each, a sample (boolq_32_100) stands where a task does: it has a file and a row. A task then
-has a row too, that of its first sample, so that the folder holds all that one of --samples first does.
+With --samples each, a sample (boolq_32_100) takes the place of a task: it has a file and a row. A task then
+also has a row, that of its first sample, so that the folder has all rows that --samples first writes.
 
 A task is finished when its file is there. It is written at once or not at all, so a job that was killed, or
 is given further tasks, computes only what is missing; the three files of all tasks are a function of these.
@@ -42,11 +42,11 @@ FREE_WHEN_CONTINUED = {
     "custom_tasks_splits",
     "num_workers",
     "quiet",
-    "recipe",  # what it stands for is in the other settings
+    "recipe",  # the other settings have its values
     "skip_malformed",
     "max_tokens_per_micro_batch",  # moves only the rounding of sums
 }
-# What settings of earlier versions, which did not have these, were.
+# Values of settings that earlier versions did not have.
 ADDED_LATER = {"task_names": False}
 OF_MODEL = {"model", "tokenizer", "encoder"}
 
@@ -56,8 +56,8 @@ _benches: dict = {}  # at most one: what this process has loaded
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A task's vector (D,) float32, the checksum of what it was made of, the seconds it took, and the name of
-    the task; in files of earlier versions, which had no vectors of samples, "" stands for their own name."""
+    """A task's vector (D,) float32, the checksum of its data, the seconds it took, and the task's name ("" in
+    files of earlier versions, which had no vectors of samples)."""
 
     vector_D: np.ndarray
     data: str
@@ -231,7 +231,7 @@ class VectorJob:
         meta |= {k: v for k, v in self.described(command).items() if k not in meta}
         meta |= {"model_files": self.model, "data": data}
         rows = {task: self.finished[task].vector_D for task in tasks}
-        for sample in sorted(sample_of, key=lambda name: f"{name}_"):  # as the gym does: by names of files
+        for sample in sorted(sample_of, key=lambda name: f"{name}_"):  # in the gym's order, by file names
             rows.setdefault(sample_of[sample], rows[sample])
         rows = dict(sorted(rows.items()))
         save_task_vectors(self.folder, list(rows), np.stack(list(rows.values())))

@@ -179,7 +179,7 @@ def fitted_before(settings: ReduceSettings) -> list[str]:
 
 def tasks_to_fit_on(settings: ReduceSettings, names: list[str]) -> list[str]:
     """The split's train tasks, unless others are named; without a split, all, but only if asked for."""
-    of_samples = samples_in(load_meta(settings.taskvecs))  # beside the row of their task, which counts
+    of_samples = samples_in(load_meta(settings.taskvecs))  # their tasks have rows as well
     names = [name for name in names if name not in of_samples]
     if settings.custom_tasks_splits is None and settings.fit_on == ["all"]:
         return names
@@ -223,7 +223,7 @@ def write(settings, names, reduced_Nd, reduction: Reduction, fitted: list[str], 
 
 
 def fitted_on_seen(settings: ReduceSettings, of_source: dict) -> str:
-    """What the vectors that the reduction was fitted on have seen of their tasks."""
+    """What the vectors that the reduction was fitted to have seen of their tasks."""
     if not settings.like:
         return seen_by(of_source)
     return load_meta(settings.like).get("fitted_on_seen", UNKNOWN)

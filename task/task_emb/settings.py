@@ -20,9 +20,9 @@ from routing_moe.upcycling import load_bart_config
 from task.task_emb.sources import EACH, TrainFiles
 
 PUBLISHED = "published"
-# What all published recipes share: " [task] input", and every example of the files that are read.
+# Shared by all published recipes: " [task] input", and all examples of the files that are read.
 PUBLISHED_TEXTS = {"task_names": True, "max_examples": 10**10}
-# Of the files of a task's first sample, as its scripts choose; 150 of the steps warm up.
+# The published scripts read a task's first sample and warm up for 150 steps.
 PUBLISHED_TRAINING = PUBLISHED_TEXTS | {
     "samples": "first",
     "total_steps": 2500,
@@ -51,7 +51,7 @@ class VectorSettings(ABC):
 
     @property
     def seen(self) -> str:
-        """What a vector has seen of its task: one of `routing_moe.task_vectors.SEEN`."""
+        """What a vector has seen of its task, one of `routing_moe.task_vectors.SEEN`."""
         return NOTHING
 
     @property
@@ -90,7 +90,7 @@ class GymSettings(VectorSettings):
     PATHS: ClassVar[tuple[str, ...]] = ("model", "tokenizer")
     reads_answers: ClassVar[bool] = True
     takes_mixtures: ClassVar[bool] = False
-    # What --recipe published gives the flags that are not on the command line.
+    # Defaults of flags under --recipe published.
     PUBLISHED_RECIPE: ClassVar[dict] = {}
 
     recipe: str | None = None

@@ -14,7 +14,7 @@ from dataloader.list_tasks import tasks_named
 from dataloader.task_splits import SECTIONS
 from routing_moe.text_vectors import train_examples
 
-EACH = "each"  # of --samples: a vector for every sample, of its own rows alone
+EACH = "each"  # --samples each: a vector per sample, from its own rows alone
 LONGEST_NAME = 200  # bytes; most file systems take 255, endings included
 
 
@@ -47,7 +47,7 @@ class TrainFiles:
         return self.gym.tasks()
 
     def units(self, tasks: Sequence[str]) -> dict[str, str]:
-        """{what gets a vector of its own, a task or, of EACH, a sample: its task}."""
+        """{unit: its task}. A unit has a vector of its own: a task or, with EACH, a sample."""
         if self.samples != EACH:
             return {task: task for task in tasks}
         return {sample: task for task in tasks for sample in self.gym.samples(task)}
@@ -74,18 +74,18 @@ class TrainFiles:
         return faults + self.gym.check(tasks, ["train"], samples, metrics=False)
 
     def _name_faults(self, tasks: Sequence[str]) -> list[str]:
-        """Samples whose names do not tell them apart, from each other and from tasks."""
+        """Faults: samples that have the name of another sample or task."""
         every = [(sample, task) for task in self.known for sample in self.gym.samples(task)]
         counts = Counter([sample for sample, _ in every] + self.known)
         return [
             f"{self.gym.folder / task}: the sample {sample} has the name of another sample or task, so that "
-            "--samples each cannot tell them apart; rename its files to <task>_<k>_<seed>_<part>"
+            "--samples each cannot distinguish them; rename its files to <task>_<k>_<seed>_<part>"
             for sample, task in every
             if task in tasks and counts[sample] > 1
         ]
 
     def of(self, unit: str) -> list[Example]:
-        """The examples that the vector of a task (of EACH: of a sample) is made of."""
+        """The examples that the vector of a task (with EACH: of a sample) is made of."""
         if self.samples == EACH:
             return train_examples(self.gym, self._tasks_of_samples[unit], unit, most=self.most)
         return train_examples(self.gym, unit, self.samples, most=self.most)

@@ -6,7 +6,7 @@
 
 The mean is over an input's tokens (without padding, <s> and </s>), then over inputs; or of the states at <s>.
 Of a mixture, states are those along the average of its experts: what --text_vectors of the other commands
-compares tasks by. Names of tasks are not read (but with --task_names), nor answers, nor dev and test files.
+compares tasks by. Names of tasks (except with --task_names), answers, and dev and test files are not read.
 """
 
 import argparse
