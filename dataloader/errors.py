@@ -24,6 +24,9 @@ class InputError(ValueError):
         self.faults: list[str] = [printable(f) for f in ([faults] if isinstance(faults, str) else faults)]
         super().__init__("\n".join(self.faults))
 
+    def __reduce__(self):
+        return type(self), (self.faults,)  # as another process gets it
+
 
 def printable(fault: str) -> str:
     """The fault on one line, plus its lines that are indented by two spaces; long lines lose their middle.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from dataloader.errors import InputError
 
-MOST_DIGITS = 18  # of a whole number; more may not fit in 64 bits
+MOST_DIGITS = 18  # of a whole number in a file of settings or results; more may not fit in 64 bits
 
 
 class NotJson(ValueError):
@@ -19,21 +20,24 @@ class NotJson(ValueError):
         self.reason, self.line, self.column = reason, line, column
 
 
-def parse_json(text: str):
-    """The value of a JSON text. Raises NotJson, also for too long numbers and too deeply nested brackets."""
+def parse_json(text: str, most_digits: int | None = None):
+    """The value of a JSON text. Raises NotJson, also for too long numbers and too deeply nested brackets.
+
+    most_digits: of a whole number; None: as many as Python converts (4,300).
+    """
+
+    def whole_number(number: str) -> int:
+        digits, most = len(number.lstrip("-")), most_digits or sys.get_int_max_str_digits()
+        if most and digits > most:
+            raise NotJson(f"it holds a whole number of {digits} digits, more than {most}")
+        return int(number)
+
     try:
-        return json.loads(text, parse_int=_whole_number)
+        return json.loads(text, parse_int=whole_number)
     except json.JSONDecodeError as error:
         raise NotJson(error.msg, error.lineno, error.colno) from None
     except RecursionError:
         raise NotJson("its brackets are nested too deeply") from None
-
-
-def _whole_number(text: str) -> int:
-    digits = len(text.lstrip("-"))
-    if digits > MOST_DIGITS:
-        raise NotJson(f"it holds a whole number of {digits} digits")
-    return int(text)
 
 
 def load_json_object(path: str | os.PathLike, what: str) -> dict:
@@ -43,7 +47,7 @@ def load_json_object(path: str | os.PathLike, what: str) -> dict:
     """
     path = Path(path)
     try:
-        value = parse_json(path.read_bytes().decode("utf-8-sig"))
+        value = parse_json(path.read_bytes().decode("utf-8-sig"), MOST_DIGITS)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file (expected {what})") from None
     except IsADirectoryError:

@@ -22,7 +22,7 @@ from routing_moe import gains, summaries
 from routing_moe.analysis.gains import plot_gains
 from routing_moe.cli.console import parse_or_guess, tell
 from routing_moe.gains_latex import gains_latex
-from routing_moe.run_cost import EXAMPLE_COST
+from routing_moe.run_cost import TRAINING_COST
 from routing_moe.run_state import unwritable, write_text
 from routing_moe.summary_costs import costs_markdown, summary_cost
 
@@ -105,7 +105,7 @@ def write(args, read: dict, tasks: list[str], lacking: list[str]) -> None:
     tables = [gains.tasks_markdown(per_task, baseline), gains.systems_markdown(per_system, baseline)]
     costs = dict(zip(read, [summary_cost(path, tasks) for path in paths], strict=True))
     if not all(math.isnan(value) for cost in costs.values() for value in cost.values()):
-        for name in EXAMPLE_COST:
+        for name in TRAINING_COST:
             per_system[name] = [costs[system][name] for system in per_system["system"]]
         tables.append(costs_markdown(costs))
     notes = [*lacking, *gains.uneven_samples(per_task)]

@@ -25,20 +25,20 @@ equal_flops() {
     set -- --seed "$seed" "$@"
     if [ "$variant" != two_stage ]; then
         # shellcheck disable=SC2046 # a script and its flags
-        TOTAL_STEPS=$(steps_for_flops "$folder.steps" "$folder" $(script_of "$variant") "$@") || return 1
+        TOTAL_STEPS=$(steps_for_flops "$folder.steps_of_$MATCH_TO" "$folder" $(script_of "$variant") "$@") || return 1
         export TOTAL_STEPS
         return 0
     fi
     export OWN_STAGE1=$folder/stage1
     # shellcheck disable=SC2086 # several flags
-    steps=$(steps_for_flops "$folder.steps" "$OWN_STAGE1" train_routing_bart.sh $MIXTURE_FLAGS "$@") || return 1
+    steps=$(steps_for_flops "$folder.steps_of_$MATCH_TO" "$OWN_STAGE1" train_routing_bart.sh --init_eps "$INIT_EPS" $MIXTURE_FLAGS "$@") || return 1
     if ! finished "$variant/seed$seed/stage1"; then
         # shellcheck disable=SC2086
         TOTAL_STEPS=$(((steps + 1) / 2)) OUTPUT_DIR=$OWN_STAGE1 \
-            bash example_scripts/train_routing_bart.sh $MIXTURE_FLAGS "$@" --resume || return 1
+            bash example_scripts/train_routing_bart.sh --init_eps "$INIT_EPS" $MIXTURE_FLAGS "$@" --resume || return 1
     fi
     STAGE1=$OWN_STAGE1 OUTPUT_DIR=$folder bash example_scripts/build_a_checkpoint2.sh || return 1
-    STAGE2_STEPS=$(steps_for_flops "$folder.stage2_steps" "$folder" run_merged_fisher128freeze_1e-5.sh "$@") || return 1
+    STAGE2_STEPS=$(steps_for_flops "$folder.stage2_steps_of_$MATCH_TO" "$folder" run_merged_fisher128freeze_1e-5.sh "$@") || return 1
     export STAGE2_STEPS
 }
 export -f steps_for_flops equal_flops

@@ -27,7 +27,10 @@ def load_arrays(
     """The named arrays of a .npz file, and those of `optional` that it has. Raises like `load_array`."""
 
     def take(found) -> dict[str, np.ndarray]:
-        return {name: found[name] for name in (*names, *(name for name in optional if name in found))}
+        arrays = {name: found[name] for name in (*names, *(name for name in optional if name in found))}
+        if any(not isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("a member is no array")
+        return arrays
 
     return _load(path, take)
 

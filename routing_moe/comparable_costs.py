@@ -31,7 +31,7 @@ NAMED = 4  # most runs named in a note
 class RunCost:
     """A run with its `cost.json` (None if missing) and its evaluation files by its own steps.
 
-    progress: `load_progress` of the scored checkpoint; {} if not known.
+    progress: `load_progress` of the scored checkpoint, with the expert_distance of the last one; {} if unknown.
     """
 
     run: Run
@@ -49,7 +49,7 @@ class RunCost:
     @property
     def is_complete(self) -> bool:
         """Whether the run was trained to its end; True if unknown."""
-        return self.cost is None or self.cost["steps"] in self.evaluations
+        return self.cost is None or self.cost["planned_steps"] in self.evaluations
 
     def total(self, budget: str) -> float:
         """Steps or FLOPs of the whole run, earlier runs included; NaN if unknown."""
@@ -91,6 +91,7 @@ def find_costs(folder: str | Path, runs: list[Run], checkpoint_name: str = "best
         place = Path(folder) / run.variant / run.name
         try:
             progress = load_progress(place / checkpoint_name)
+            progress |= {"expert_distance": load_progress(place / "last").get("expert_distance", math.nan)}
             found.append(RunCost(run, read_cost(place), _evaluations(place), progress))
         except InputError as error:
             faults += error.faults
@@ -118,13 +119,10 @@ def read_dev_results(path: Path) -> pd.DataFrame:
 # ---- the table
 
 
-COST_COLUMNS = (*EXAMPLE_COST, "steps", "total_flops")
-
-
 def cost_table(compared: Compared) -> pd.DataFrame:
     """Means over the finished runs of each variant, in order; NaN if a run's value is unknown.
 
-    Columns variant, n, COST_COLUMNS; steps and total_flops include earlier runs, the others do not. At an
+    Columns variant, n, TRAINING_COST; steps and total_flops include earlier runs, the others do not. At an
     equal budget also compared_at_step and compared_at_flops; else selected_step, the scored checkpoint's step
     in its own run, and its expert_distance (the model's `relative_expert_distance`).
     """
@@ -154,8 +152,8 @@ def cost_markdown(compared: Compared, table: pd.DataFrame) -> str:
     ]
     if not compared.budget:
         lines += [
-            "Selected: the step of the scored checkpoint in its own run. Distance of experts there: 0 where",
-            "all experts of a layer are equal, about 1.4 for unrelated weights.",
+            "Selected: the step of the scored checkpoint in its own run. Distance of experts at the end of",
+            "the run: 0 where all experts of a layer are equal, about 1.4 for unrelated weights.",
         ]
     rows = {}
     for row in table.to_dict("records"):

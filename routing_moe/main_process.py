@@ -12,16 +12,16 @@ from routing_moe.run_state import alone_in
 
 
 def on_main(accelerator: Accelerator, act: Callable[[], object]):
-    """Calls `act` in the main process; all processes return its result or raise its InputError."""
-    result, faults = None, None
+    """Calls `act` in the main process; all processes return its result or raise its InputError or OSError."""
+    result, failure = None, None
     try:
         if accelerator.is_main_process:
             result = act()
-    except InputError as error:
-        faults = error.faults
-    result, faults = broadcast_object_list([result, faults])
-    if faults:
-        raise InputError(faults)
+    except (InputError, OSError) as error:
+        failure = error
+    result, failure = broadcast_object_list([result, failure])
+    if failure:
+        raise failure
     return result
 
 

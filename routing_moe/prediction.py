@@ -41,8 +41,10 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
         model.config.router_temperature = settings.predict_temperature
     checkpoint = checkpoint_to_start_from(settings)
     selected = {k: v for k, v in load_progress(checkpoint).items() if k in ("step", "temperature")}
+    if settings.predict_temperature is not None:
+        selected["temperature"] = settings.predict_temperature
     if selected:
-        log.info("%s was saved at %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
+        log.info("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
     choices = give_vectors(settings, inputs, tasks, model, tokenizer, accelerator)
     # The scores of another run's checkpoint are this run's: that folder is not ours to write into.
     run = Path(settings.output_dir)

@@ -19,13 +19,14 @@ from dataloader.jsonfile import load_json_object
 from routing_moe import flops
 from routing_moe.flops import Work
 from routing_moe.merging import MERGE_FILE
-from routing_moe.run_state import write_text
+from routing_moe.run_state import load_progress, write_text
 from routing_moe.settings import Settings
 from routing_moe.stepping import Stepper, resting_parts
 
 COST_FILE = "cost.json"
 SAMPLED_STEPS = 1000
 EXAMPLE_COST = ("active_parameters", "total_parameters", "flops_per_example")  # what tables show
+TRAINING_COST = (*EXAMPLE_COST, "steps", "total_flops")
 NUMBERS = (
     "total_parameters", "active_parameters", "flops_per_example", "examples_per_step", "steps", "total_flops"
 )  # fmt: skip
@@ -210,11 +211,26 @@ def read_cost(run: str | Path) -> dict | None:
         return None
     cost = load_json_object(path, "the cost of a run")
     unknown = cost.get("start_unknown")
+    if unknown is not None and not (isinstance(unknown, str) and unknown):
+        raise InputError(f"{path}: start_unknown is {unknown!r}, expected a text or null; {HOW_TO_GET_IT}")
     wanted = WITH_START if unknown is None else NUMBERS
     if bad := [name for name in wanted if not _is_count(cost.get(name))]:
         raise InputError(f"{path}: {bad[0]} is {cost.get(bad[0])!r}, expected a number; {HOW_TO_GET_IT}")
-    return cost | {"start_unknown": unknown}
+    return _as_far_as_trained(cost | {"start_unknown": unknown, "planned_steps": cost["steps"]}, Path(run))
+
+
+def _as_far_as_trained(cost: dict, run: Path) -> dict:
+    """The cost of the steps that were taken: fewer than planned if the run stopped before its end."""
+    done = load_progress(run / "last").get("step", cost["steps"])
+    for name in ("steps", "total_flops") if done < cost["steps"] else ():
+        spent = done if name == "steps" else round(cost[name] * done / cost["planned_steps"])
+        if cost["start_unknown"] is None:
+            cost[f"{name}_with_start"] -= cost[name] - spent
+        cost[name] = spent
+    return cost
 
 
 def _is_count(value) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value > 0
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    )

@@ -1,7 +1,7 @@
 """Costs of fine-tuned models, from results files to summaries to tables.
 
-Our results files have EXAMPLE_COST in every row: parameters of the fine-tuned model and training FLOPs per
-example (`flops.py`). Older files and those of the published code lack it; their costs are unknown.
+Our results files have TRAINING_COST in every row: parameters of the fine-tuned model, training FLOPs per
+example (`flops.py`), steps and total FLOPs of the configuration. Older files and those of the published code lack it; their costs are unknown.
 """
 
 import math
@@ -10,18 +10,18 @@ from pathlib import Path
 import pandas as pd
 
 from routing_moe.results import markdown_table
-from routing_moe.run_cost import EXAMPLE_COST, shown_cost
+from routing_moe.run_cost import TRAINING_COST, shown_cost
 from routing_moe.tables import read_table
 
 
 def sample_costs(rows: pd.DataFrame) -> pd.DataFrame:
-    """EXAMPLE_COST as numbers for each row of a results file that was read as text; NaN if unknown."""
-    numbers = {name: rows.get(name, pd.Series(math.nan, rows.index)) for name in EXAMPLE_COST}
+    """TRAINING_COST as numbers for each row of a results file that was read as text; NaN if unknown."""
+    numbers = {name: rows.get(name, pd.Series(math.nan, rows.index)) for name in TRAINING_COST}
     return pd.DataFrame(numbers, index=rows.index).apply(pd.to_numeric, errors="coerce")
 
 
 def with_costs(table: pd.DataFrame, costs_of: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """A summary with EXAMPLE_COST, if any is known: each sample's, and their mean in the rows "mean".
+    """A summary with TRAINING_COST, if any is known: each sample's, and their mean in the rows "mean".
 
     costs_of: {task: `sample_costs` by sample}.
     """
@@ -32,11 +32,11 @@ def with_costs(table: pd.DataFrame, costs_of: dict[str, pd.DataFrame]) -> pd.Dat
         costs = costs_of[row.task]
         one = costs.mean(skipna=False) if row.entry == "mean" else costs.reindex([row.entry]).iloc[0]
         rows.append(one)
-    return table.assign(**{name: [row[name] for row in rows] for name in EXAMPLE_COST})
+    return table.assign(**{name: [row[name] for row in rows] for name in TRAINING_COST})
 
 
 def summary_cost(path: Path, tasks: list[str]) -> dict[str, float]:
-    """EXAMPLE_COST of a summary, mean over these tasks; NaN if one of them has none. Raises InputError."""
+    """TRAINING_COST of a summary, mean over these tasks; NaN if one of them has none. Raises InputError."""
     rows = read_table(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     means = rows[(rows["entry"].str.strip() == "mean") & rows["task"].str.strip().isin(tasks)]
     return sample_costs(means).mean(skipna=False).to_dict()
@@ -44,10 +44,10 @@ def summary_cost(path: Path, tasks: list[str]) -> dict[str, float]:
 
 def costs_markdown(cost_of: dict[str, dict[str, float]]) -> str:
     """A row per system. cost_of: {system: `summary_cost`}."""
-    names = ("active parameters", "total parameters", "training FLOPs an example")
+    names = ("active parameters", "total parameters", "FLOPs an example", "steps", "FLOPs in all")
     rows = {
-        system: {shown: shown_cost(cost[name]) for shown, name in zip(names, EXAMPLE_COST, strict=True)}
+        system: {shown: shown_cost(cost[name]) for shown, name in zip(names, TRAINING_COST, strict=True)}
         for system, cost in cost_of.items()
     }
     table = markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("system"))
-    return f"Cost of fine-tuning, mean over tasks (-: the summary does not say).\n\n{table}"
+    return f"Cost of fine-tuning the best configurations, mean over samples and tasks (-: the summary does not say).\n\n{table}"

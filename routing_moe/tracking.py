@@ -14,6 +14,7 @@ from tqdm import tqdm
 from transformers.utils import logging as library_logging
 
 from dataloader.errors import InputError, in_brief
+from routing_moe.main_process import on_main
 from routing_moe.run_state import write_text
 from routing_moe.settings import Settings
 
@@ -36,9 +37,11 @@ class CsvTracker(GeneralTracker):
     def tracker(self) -> Path:
         return self.path
 
-    @on_main_process
     def store_init_configuration(self, values: dict) -> None:
-        """Settings are in run.json already; this is where a run begins, so old rows go."""
+        """Nothing: settings are in run.json already."""
+
+    def take_up(self) -> None:
+        """Drop the rows of steps that come again, or all of a run that begins. Raises InputError."""
         kept: list[str] = []
         if self.first_step and self.path.is_file():
             kept = self._rows_before()
@@ -73,6 +76,8 @@ def start_trackers(settings: Settings, accelerator: Accelerator, first_step: int
     accelerator.project_configuration.set_directories(settings.output_dir)
     accelerator.log_with = filter_trackers(trackers, settings.output_dir)
     flat = {k: v for k, v in settings.to_dict().items() if isinstance(v, str | int | float | bool)}
+    # The tracker's main process alone reads the old curves: a damaged file must end all processes.
+    on_main(accelerator, trackers[0].take_up)
     accelerator.init_trackers("routing_moe", config=flat)
 
 

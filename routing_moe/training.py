@@ -23,6 +23,7 @@ from routing_moe.evaluation import (
     mean_score,
     predict,
 )
+from routing_moe.main_process import on_main
 from routing_moe.run_cost import described_cost, write_cost
 from routing_moe.run_state import (
     flush,
@@ -57,6 +58,7 @@ class Training:
         self.model, self.tokenizer, self.dev_files, self.ontology = model, tokenizer, dev_files, ontology
         self.settings, self.accelerator = settings, accelerator
         self.stepper = Stepper(model, train_examples, settings, accelerator)
+        self._selects_at_final = model.config.has_router and settings.selects_at_final_temperature
         self.folder = Path(settings.output_dir)
         # since_eval: loss (nats) and target tokens since the last evaluation
         self.state = {
@@ -65,6 +67,7 @@ class Training:
             "history": [],
             "since_eval": [0.0, 0],
             "data": train_examples.fingerprint(),
+            "selects_at_final": self._selects_at_final,
         }
         epochs = math.ceil(settings.num_train_epochs * len(train_examples) / settings.step_size)
         self.total_steps = min(settings.total_steps, epochs)
@@ -168,7 +171,7 @@ class Training:
 
     def _may_be_best(self) -> bool:
         """Whether the current step's evaluation may become `best/`."""
-        if not (self.model.config.has_router and self.settings.selects_at_final_temperature):
+        if not self._selects_at_final:
             return True
         now, end = self.state["step"], self.total_steps
         return self.stepper.temperature(now) == self.stepper.temperature(end)
@@ -242,12 +245,21 @@ class Training:
             self.stepper.load_optimizer(state.pop("optimizer"))
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
+            self._forget_other_selection(state)
             self.state = {name: state[name] for name in self.state}
         except (KeyError, ValueError, AttributeError, TypeError) as error:
             raise InputError(
                 f"{checkpoint}: its training state is not that of this run ({in_brief(error)}); "
                 f"to start anew, delete {checkpoint}"
             ) from None
+
+    def _forget_other_selection(self, state: dict) -> None:
+        """Select `best/` again if an earlier version's best score may come from another temperature."""
+        if self._selects_at_final and not state.setdefault("selects_at_final", False):
+            if state["step"] < self.total_steps:
+                log.info("best/ was selected among all temperatures; it is selected again from here")
+                state["best_score"] = -math.inf
+            state["selects_at_final"] = True
 
     # ---- the log
 
@@ -276,10 +288,12 @@ class Training:
             tasks = sorted({file.task for file in self.dev_files})
             for line in schedule_report(self.stepper, tasks, self.total_steps):
                 log.info(line)
-        if self.accelerator.is_main_process:
-            log.info(described_cost(write_cost(self.stepper, self.total_steps, settings)))
+        log.info(described_cost(on_main(self.accelerator, self._write_cost)))
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
+
+    def _write_cost(self) -> dict:
+        return write_cost(self.stepper, self.total_steps, self.settings)
 
     def _summarise(self, seconds: float, steps: int) -> None:
         if (distance := self.model.relative_expert_distance()) is not None:

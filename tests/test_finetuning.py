@@ -54,7 +54,7 @@ def test_the_table_has_a_row_for_each_configuration_and_one_for_the_best_of_each
     table = results(finished_grid)
     assert list(table.columns) == [
         "prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route", "vector_seen",
-        "active_parameters", "total_parameters", "flops_per_example",
+        "active_parameters", "total_parameters", "flops_per_example", "steps", "total_flops",
     ]  # fmt: skip
     expected = [(name, lr) for sample in SAMPLES for name, lr in ((sample, 0.03), (sample, 0.1))]
     own = table[~table["prefix"].str.endswith("_best")]

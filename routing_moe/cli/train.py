@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def alone(settings: Settings, accelerator: Accelerator):
     """Locks the run folder, unless --equal_flops is given, which writes nothing."""
-    if settings.equal_flops:
+    if settings.do_train and settings.equal_flops:
         return nullcontext()
     return run_alone_in(accelerator, settings.output_dir, lambda: run_folder_faults(settings))
 

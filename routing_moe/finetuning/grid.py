@@ -28,7 +28,7 @@ from dataloader.options import find_options
 from routing_moe.finetuning.executors import executor, model_folder
 from routing_moe.finetuning.settings import Configuration, FinetuneSettings
 from routing_moe.finetuning.starts import SavedBart
-from routing_moe.run_cost import EXAMPLE_COST
+from routing_moe.run_cost import TRAINING_COST
 from routing_moe.run_state import flush, write_text
 from routing_moe.saved_mixtures import SavedMixture, sha256
 from routing_moe.summaries import BEST, RESULT_FILES
@@ -38,7 +38,7 @@ from routing_moe.workers import write_failure
 
 RESULTS_FILE = RESULT_FILES[0]
 OLD_COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"]
-COLUMNS = [*OLD_COLUMNS, "vector_seen", *EXAMPLE_COST]
+COLUMNS = [*OLD_COLUMNS, "vector_seen", *TRAINING_COST]
 OUTCOME_KEYS = {*OLD_COLUMNS, "data"}
 
 log = logging.getLogger(__name__)

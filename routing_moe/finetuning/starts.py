@@ -180,7 +180,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | None
     elif source == "fixed":
         route_LE, described = task_route(mixture, settings)
     else:
-        only_task(mixture, settings.task, choice.vector_D)
+        only_task(mixture, settings.task, choice.vector_D, choice.seen)
         route_LE, described = mixture.routes_for([settings.task])[0].detach(), choice.described()
     training = settings.route_training or default_training(mixture, route_LE)
     if training == "plain":
@@ -217,12 +217,13 @@ def task_route(mixture, settings: FinetuneSettings) -> tuple[Tensor, str]:
     return drawn.to(mixture.device), "random for the task"
 
 
-def only_task(mixture, task: str, vector_D: Tensor) -> None:
-    """Leave the mixture one task, with this vector."""
+def only_task(mixture, task: str, vector_D: Tensor, seen: str) -> None:
+    """Leave the mixture one task, with this vector; seen: what the vector has seen of the task."""
     mixture.task_vectors = TaskVectors(1, mixture.config.router_input_dim).to(mixture.device)
     with torch.no_grad():
         mixture.task_vectors.weight.copy_(torch.as_tensor(vector_D))
     mixture.config.task_names, mixture.config.random_vectors = [task], []
+    mixture.config.vectors_seen = seen
 
 
 def as_one_expert(bart, **fields) -> RoutingBartForConditionalGeneration:

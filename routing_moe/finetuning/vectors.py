@@ -160,6 +160,8 @@ def read_choices(path: Path, data: Mapping[str, int]) -> dict[str, VectorChoice]
         for sample, fields in choices.items():
             made_by = fields.pop("data")
             fields["vector_D"] = np.array(fields["vector_D"], dtype=np.float32)
+            if fields["vector_D"].ndim != 1 or not np.isfinite(fields["vector_D"]).all():
+                raise ValueError("no vector")
             if made_by == data.get(sample):
                 found[sample] = VectorChoice(**fields)
         return found

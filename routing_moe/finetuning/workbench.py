@@ -25,7 +25,7 @@ from routing_moe.evaluation import (
 from routing_moe.finetuning.settings import Configuration, FinetuneSettings
 from routing_moe.finetuning.starts import Starts
 from routing_moe.results import prediction_lines
-from routing_moe.run_cost import EXAMPLE_COST, training_cost
+from routing_moe.run_cost import TRAINING_COST, training_cost
 from routing_moe.run_state import save_checkpoint
 from routing_moe.stepping import Stepper, TrainingDiverged
 from routing_moe.unseen_tasks import VectorChoice
@@ -117,7 +117,6 @@ class Workbench:
             "dev_performance": trial.best_score,
             "test_performance": None,
             "best_step": trial.best_step,
-            "steps": trial.steps_done,
             "route": route,
             "vector_seen": seen,
             "diverged": trial.diverged,
@@ -149,7 +148,16 @@ class Trial:
         self.configuration, self.model, self.accelerator = configuration, model, accelerator
         self.best_score = self.best_step = self.diverged = None
         self.curve, self.steps_done = [], 0
-        self.cost = dict.fromkeys(EXAMPLE_COST)  # of training
+        self.planned_cost = None
+
+    @property
+    def cost(self) -> dict:
+        """TRAINING_COST of the steps that were taken; without training None but for their number, 0."""
+        planned = self.planned_cost or dict.fromkeys(TRAINING_COST)
+        cost = {name: planned[name] for name in TRAINING_COST} | {"steps": self.steps_done}
+        if self.planned_cost:
+            cost["total_flops"] = round(planned["total_flops"] * self.steps_done / planned["steps"])
+        return cost
 
     def train(self) -> None:
         """Train to the end, to --wait_step evaluations without a better score, or until it diverges."""
@@ -159,8 +167,7 @@ class Trial:
         stepper = Stepper(self.model, examples, recipe, self.accelerator)
         epochs = math.ceil(settings.num_train_epochs * len(examples) / recipe.step_size)
         total_steps, loss, tokens = min(settings.total_steps, epochs), 0.0, 0
-        cost = training_cost(stepper, total_steps, COST_STEPS)
-        self.cost = {name: cost[name] for name in EXAMPLE_COST}
+        self.planned_cost = training_cost(stepper, total_steps, COST_STEPS)
         with tqdm(
             total=total_steps, desc=str(configuration), unit="step", leave=False, disable=settings.quiet
         ) as bar:
