@@ -5,6 +5,7 @@ A command of one process is a fork of this one, which has imported everything: a
 not seconds. Commands of several processes are started as a user would.
 """
 
+import contextlib
 import importlib
 import json
 import logging
@@ -177,9 +178,13 @@ class Running:
         return self.code
 
     def kill(self) -> None:
-        """SIGKILL to the whole group."""
+        """SIGKILL to the whole group, and to the processes that the command gave groups of their own."""
         if self.code is None:
+            others = self._marked()
             os.killpg(self.pid, signal.SIGKILL)
+            for process in (*others, *self._marked()):  # torch's launcher starts a session for each
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             self.wait(10)
 
     def signal(self, number: int) -> None:
