@@ -5,6 +5,7 @@ one process is a fork of this process, which has imported everything: it starts 
 seconds. Commands of several processes start as a user would start them.
 """
 
+import contextlib
 import importlib
 import json
 import logging
@@ -176,9 +177,13 @@ class Running:
         return self.code
 
     def kill(self) -> None:
-        """SIGKILL to the whole group."""
+        """SIGKILL to the whole group, and to the processes that the command gave groups of their own."""
         if self.code is None:
+            others = self._marked()
             os.killpg(self.pid, signal.SIGKILL)
+            for process in (*others, *self._marked()):  # torch's launcher starts a session for each
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             self.wait(10)
 
     def signal(self, number: int) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,23 @@ def test_a_loss_a_traceback_and_a_left_over_are_found(tmp_path, monkeypatch):
     assert outcome(InputError(f"{tmp_path / 'x.json'}: is damaged")) == "refused"
     assert outcome(InputError("is damaged")) == "unclear"
     assert outcome(ValueError("x")) == outcome(MemoryError()) == "traceback"
+
+
+STARTS_ANOTHER = """
+import pathlib, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+pathlib.Path(sys.argv[1]).touch()
+time.sleep(600)
+"""
+
+
+def test_a_kill_takes_processes_in_sessions_of_their_own_along(tmp_path):
+    running = fault_commands.launched(["-c", STARTS_ANOTHER, str(tmp_path / "started")], tmp_path / "log.txt")
+    while running.wait(0.01) is None and not (tmp_path / "started").exists():
+        pass
+    running.kill()
+    assert running.code == -signal.SIGKILL
+    assert running.left_over(seconds=10) == []
 
 
 def test_kills_are_dealt_by_share_and_every_command_has_its_turn():
