@@ -50,4 +50,5 @@ def costs_markdown(cost_of: dict[str, dict[str, float]]) -> str:
         for system, cost in cost_of.items()
     }
     table = markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("system"))
-    return f"Cost of fine-tuning the best configurations, mean over samples and tasks (-: the summary does not say).\n\n{table}"
+    what = "Cost of fine-tuning the best configurations, mean over samples and tasks (-: not in the summary)."
+    return f"{what}\n\n{table}"
