@@ -31,7 +31,7 @@ NAMED = 4  # most runs named in a note
 class RunCost:
     """A run with its `cost.json` (None if missing) and its evaluation files by its own steps.
 
-    progress: `load_progress` of the scored checkpoint, with the expert_distance of the last one; {} if unknown.
+    progress: `load_progress` of the scored checkpoint, with the expert_distance of the last one.
     """
 
     run: Run

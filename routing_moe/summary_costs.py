@@ -1,7 +1,8 @@
 """Costs of fine-tuned models, from results files to summaries to tables.
 
 Our results files have TRAINING_COST in every row: parameters of the fine-tuned model, training FLOPs per
-example (`flops.py`), steps and total FLOPs of the configuration. Older files and those of the published code lack it; their costs are unknown.
+example (`flops.py`), steps and total FLOPs of the configuration. Older files and those of the published code
+lack it; their costs are unknown.
 """
 
 import math
