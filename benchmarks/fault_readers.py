@@ -29,6 +29,7 @@ from routing_moe.cli.ablate import described, load_bench
 from routing_moe.cli.ablate_arguments import parse_ablation
 from routing_moe.cli.arguments import parse_settings
 from routing_moe.cli.finetune_arguments import parse_settings as parse_finetuning
+from routing_moe.comparable_costs import Compared, cost_markdown, cost_table, curves, find_costs
 from routing_moe.comparable_runs import find_runs
 from routing_moe.devices import make_accelerator
 from routing_moe.evaluation import decoding_of, predict
@@ -211,7 +212,9 @@ class Place:
         report_data(read_runs([self.run]), ReportOptions(permutations=1))
 
     def read_comparison(self) -> None:
-        find_runs(self.folder / "runs", ScoresFile())
+        compared = Compared(find_costs(self.folder / "runs", find_runs(self.folder / "runs", ScoresFile())))
+        cost_markdown(compared, cost_table(compared))
+        curves(compared.costs)
 
 
 @dataclass(frozen=True)
@@ -265,5 +268,8 @@ KINDS = {
         f"{RUN}/best/predictions/{SAMPLE}_test.jsonl", Place.read_report, (ways.in_json_lines,)
     ),
     "scores": Kind(f"{RUN}/best/eval-test-performance.csv", Place.read_comparison),
+    "cost": Kind(f"{RUN}/cost.json", Place.read_comparison, JSON),
+    "progress": Kind(f"{RUN}/best/checkpoint.json", Place.read_comparison, JSON),
+    "dev_results": Kind(f"{RUN}/2-steps/dev_results.csv", Place.read_comparison),
     "eval_settings": Kind(f"{RUN}/best/eval-settings.json", Place.read_comparison, JSON),
 }
