@@ -138,8 +138,9 @@ def agreement_text(inputs: Inputs, table: pd.DataFrame, settings: Settings) -> s
         f"Do similar vectors mean similar tasks? {n} tasks; a cell is accuracy (p) / silhouette. Accuracy: "
         f"the share of tasks whose label is {voters}, by {distance} of the vectors{less}; over the tasks "
         "whose label another one has too, their number is in brackets. p: how often shuffled labels do as "
-        f"well or better, of {settings.permutations} shufflings, not corrected for the number of tests; chance: "
-        "mean accuracy of these. Silhouette, of the same tasks: near 1 where those of a label are among themselves, 0 where labels are mixed. -: "
+        f"well or better, of {settings.permutations} shufflings, not corrected for the number of tests; "
+        "chance: mean accuracy of these. Silhouette, of the same tasks: near 1 where those of a label are "
+        "among themselves, 0 where labels are mixed. -: "
         "cannot be said (a single label, none that occurs twice, no more than k tasks with one, or all tasks "
         "equally far apart)."
     )
