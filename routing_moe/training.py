@@ -255,11 +255,11 @@ class Training:
 
     def _forget_other_selection(self, state: dict) -> None:
         """Select `best/` again if an earlier version's best score may come from another temperature."""
-        if self._selects_at_final and not state.setdefault("selects_at_final", False):
-            if state["step"] < self.total_steps:
-                log.info("best/ was selected among all temperatures; it is selected again from here")
-                state["best_score"] = -math.inf
-            state["selects_at_final"] = True
+        selected_so = state.get("selects_at_final", False)
+        if self._selects_at_final and not selected_so and state["step"] < self.total_steps:
+            log.info("best/ was selected among all temperatures; it is selected again from here")
+            state["best_score"] = -math.inf
+        state["selects_at_final"] = self._selects_at_final
 
     # ---- the log
 

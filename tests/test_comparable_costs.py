@@ -79,14 +79,18 @@ def test_costs_are_means_over_seeds_beside_the_scores(folder, capsys):
     assert "| costly  |" in (folder / "comparison.md").read_text().split("FLOPs an example")[1]
 
 
-def test_step_and_diverged_experts_of_the_scored_checkpoint_stand_beside_its_cost(folder, capsys):
+def test_the_scored_step_and_the_final_distance_of_experts_stand_beside_the_cost(folder, capsys):
     for seed, step, distance in ((1, 200, 0.1), (2, 400, 0.3)):
         progress = {"step": step, "temperature": 1.0, "expert_distance": distance}
-        (folder / f"costly/seed{seed}/best/checkpoint.json").write_text(json.dumps(progress))
+        for name in ("best", "last"):
+            place = folder / f"costly/seed{seed}" / name
+            place.mkdir(exist_ok=True)
+            own = progress if name == "best" else {"step": 400, "expert_distance": 2 * distance}
+            (place / "checkpoint.json").write_text(json.dumps(own))
     _, costs = compared(folder)
-    assert costs.loc["costly", ["selected_step", "expert_distance"]].tolist() == [300, pytest.approx(0.2)]
+    assert costs.loc["costly", ["selected_step", "expert_distance"]].tolist() == [300, pytest.approx(0.4)]
     assert costs.loc["cheap", ["selected_step", "expert_distance"]].isna().all()
-    assert row_of("costly", capsys.readouterr().out)[-2:] == ["300", "0.2"]
+    assert row_of("costly", capsys.readouterr().out)[-2:] == ["300", "0.4"]
 
 
 def test_runs_before_a_run_count(folder):

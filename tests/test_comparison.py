@@ -410,7 +410,7 @@ bash() {
     echo "$OUTPUT_DIR: $TOTAL_STEPS $*" >>calls
     case $* in *merged*) echo 4 ;; *flops*) echo 7 ;; esac
 }
-OUTPUT_DIR=runs MATCH_TO=straight_through TOTAL_STEPS=1 MIXTURE_FLAGS="--num_experts 4"
+OUTPUT_DIR=runs MATCH_TO=straight_through TOTAL_STEPS=1 MIXTURE_FLAGS="--num_experts 4" INIT_EPS=1e-2
 for variant in straight_through softmax two_stage; do
     (equal_flops $variant 3 --debug >/dev/null && echo $variant $TOTAL_STEPS $OWN_STAGE1 $STAGE2_STEPS)
 done
@@ -431,5 +431,7 @@ def test_at_equal_flops_every_variant_asks_for_its_steps_and_two_stages_share_th
     assert [call.split(": 1 example_scripts/")[0] for call in asked] == [
         "runs/softmax/seed3", "runs/two_stage/seed3/stage1", "runs/two_stage/seed3"
     ]  # fmt: skip
-    stage_1 = "4 example_scripts/train_routing_bart.sh --num_experts 4 --seed 3 --debug --resume"
+    stage_1 = (
+        "4 example_scripts/train_routing_bart.sh --init_eps 1e-2 --num_experts 4 --seed 3 --debug --resume"
+    )
     assert f"runs/two_stage/seed3/stage1: {stage_1}" in calls

@@ -77,7 +77,7 @@ def test_a_wrong_line_is_told_with_file_and_number(write, wrong, fault):
 
 
 def test_keys_of_other_programs_are_no_slips_of_the_pen(write):
-    row = line(id=1, input_id=2, label=0, explanation="x", task="t", idx=3)
+    row = line(id=12345678901234567890, input_id=2, label=0, explanation="x", task="t", idx=3)
     assert read_jsonl(write("t.jsonl", [row]))[0] == [("q", ("yes",), ())]
 
 

@@ -419,13 +419,13 @@ def test_systems_of_known_cost_have_it_in_a_table_and_the_summary(files, capsys)
     assert "Cost of fine-tuning" not in capsys.readouterr().out
     ours = pd.read_csv(files / "ours.csv", index_col=0)
     flops = [2e6, None, 4e6, None, 2e6, None, 4e6, None]  # of rows mean, std of each task
-    ours.assign(active_parameters=1e3, total_parameters=3e3, flops_per_example=flops).to_csv(
-        files / "ours.csv"
-    )
+    known = dict(active_parameters=1e3, total_parameters=3e3, steps=100, total_flops=2e9)
+    ours.assign(flops_per_example=flops, **known).to_csv(files / "ours.csv")
     assert call(files, "ours", "other") == 0
     shown = (files / "out/gains.md").read_text().split("Cost of fine-tuning")[1]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if "|" in line]
-    assert rows[2:] == [["base", "-", "-", "-"], ["ours", "1 k", "3 k", "3 M"], ["other", "-", "-", "-"]]
+    unknown = ["-"] * 5
+    assert rows[2:] == [["base", *unknown], ["ours", "1 k", "3 k", "3 M", "100", "2 G"], ["other", *unknown]]
     per_system = pd.read_csv(files / "out/gains_summary.csv").set_index("system")
     assert per_system.loc["ours", "flops_per_example"] == 3e6
     assert pd.isna(per_system.loc["other", "total_parameters"])

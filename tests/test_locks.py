@@ -32,7 +32,11 @@ RESUMED = dict(resume=True, total_steps=1)
 PREDICTS = dict(do_train=None, do_predict=True, initialize_from_vanilla=None)
 
 
-@pytest.mark.parametrize("changed", [RESUMED, PREDICTS], ids=["--resume", "--do_predict"])
+@pytest.mark.parametrize(
+    "changed",
+    [RESUMED, PREDICTS, PREDICTS | dict(equal_flops="<out>")],
+    ids=["--resume", "--do_predict", "--do_predict --equal_flops"],
+)
 def test_training_and_prediction_are_refused_beside_another_command(taken, capsys, monkeypatch, changed):
     monkeypatch.setattr("routing_moe.cli.train.load_start", None)  # nothing is loaded before
     errors = complaint(taken, capsys, **changed)

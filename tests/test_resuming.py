@@ -72,6 +72,15 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(world, stopped, f
     assert "resuming after" not in (stopped / "log.txt").read_text()
 
 
+def test_a_run_of_a_version_without_rules_of_selection_goes_on(world, stopped, finished):
+    path = stopped / "last/training_state.pt"
+    state = torch.load(path, weights_only=True)
+    del state["selects_at_final"]
+    torch.save(state, path)
+    (stopped / "last/checkpoint.json").unlink()
+    assert_same_run(go_on(world, stopped), finished)
+
+
 def test_resuming_a_complete_run_trains_nothing(world, finished):
     folder = world.copy(finished, "complete")
     go_on(world, folder)

@@ -269,7 +269,12 @@ def test_soft_routes_train_and_predict_with_their_temperature(world):
     assert ((routes_NLE > 0) & (routes_NLE < 1)).all()
     config = json.loads((folder / "best/config.json").read_text())
     assert config["router_temperature"] == temperature_at(2, 3.0, 0.1, 3e-4)
-    assert (folder / "best/eval-test-performance.csv").is_file()
+    scores = pd.read_csv(folder / "best/eval-test-performance.csv")
+    assert scores["temperature"].tolist() == [config["router_temperature"]] * len(scores)
+    predict(world, folder, predict_temperature=300, prefix="hot_")
+    hot = pd.read_csv(folder / "best/hot_eval-test-performance.csv")
+    assert set(hot["step"]) == set(scores["step"])
+    assert set(hot["temperature"]) == {300.0}
 
 
 def test_bfloat16_changes_the_products_and_keeps_weights_in_float32(world, finished):

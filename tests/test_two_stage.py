@@ -20,6 +20,7 @@ from routing_moe.analysis.route_data import best_step
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.train import main as train
 from routing_moe.run_state import load_run_settings
+from routing_moe.training import Training
 
 STAGE_2 = dict(
     initialize_from_vanilla=None,
@@ -96,6 +97,15 @@ def test_stage_2_selects_its_checkpoint_at_the_final_temperature(two_stages, ori
     assert "step 1: " in log
     assert log.count("(not at the final temperature)") == 2
     assert "best mean dev score 0.7000" in log
+
+
+@pytest.mark.parametrize(("step", "best"), [(2, -math.inf), (4, 0.9)])
+def test_a_best_score_of_an_earlier_version_counts_no_more_unless_the_run_is_complete(step, best):
+    training = Training.__new__(Training)
+    training._selects_at_final, training.total_steps = True, 4
+    state = {"step": step, "best_score": 0.9}
+    training._forget_other_selection(state)
+    assert state == {"step": step, "best_score": best, "selects_at_final": True}
 
 
 def test_all_evaluations_of_stage_2_count_if_asked_for(two_stages, originals, monkeypatch):
