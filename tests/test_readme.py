@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from example_scripts import collect_results, compute_arg, create_gif
@@ -16,6 +17,8 @@ from routing_moe.cli import (
     report,
 )
 from routing_moe.cli.arguments import build_parser
+from routing_moe.comparable_costs import Compared, cost_markdown
+from routing_moe.results import comparison_markdown
 from task.task_emb import descriptions, finetuned_text, fisher, inspect, random, text
 from task.task_emb.arguments import reduce_parser
 
@@ -111,3 +114,10 @@ def test_scripts_are_well_formed(path):
     import subprocess
 
     subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+def test_the_comparison_of_routings_is_that_of_its_files():
+    scores, costs = (pd.read_csv(ROOT / f"docs/results/compare_routings{end}.csv") for end in ("", "_cost"))
+    assert comparison_markdown(scores.astype({"n": "Int64"}), "multitask") in README
+    table = cost_markdown(Compared([]), costs).split("\n\n")[1]
+    assert table in README
