@@ -8,6 +8,8 @@ from routing_moe.routers import ROUTERS, TRANSFORMER_HEADS
 from routing_moe.routes import ROUTE_SOURCES
 from routing_moe.selection import ROUTER_MODES
 
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop")
+
 
 @strict
 class RoutingBartConfig(BartConfig):
@@ -84,6 +86,9 @@ class RoutingBartConfig(BartConfig):
             found.append(f"router_top_k is {self.router_top_k}; there are {self.num_experts} experts")
         if not 0.0 <= self.exploration_epsilon <= 1.0:
             found.append(f"exploration_epsilon is {self.exploration_epsilon}; it is a probability, 0 to 1")
+        for name in DROPOUTS:
+            if not 0.0 <= getattr(self, name) <= 1.0:  # a NaN fails, too
+                found.append(f"{name} is {getattr(self, name)}; it is a probability, 0 to 1")
         for side, depth in (("encoder", self.encoder_layers), ("decoder", self.decoder_layers)):
             outside = [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]
             if outside:

@@ -49,7 +49,7 @@ def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
     missing = [path.name for path in (names_path, vectors_path) if not path.is_file()]
     if missing:
         raise InputError(f"{folder} is no task-vector folder: it lacks {' and '.join(missing)}")
-    names = _read_names(names_path)
+    names = read_names(names_path)
     vectors_ND = load_array(vectors_path)
     if vectors_ND.ndim != 2 or not np.issubdtype(vectors_ND.dtype, np.floating):
         raise InputError(
@@ -97,7 +97,8 @@ def save_task_vectors(folder: str | Path, names: list[str], vectors_ND: np.ndarr
     write_text(folder / NAMES_FILE, json.dumps(numbered))
 
 
-def _read_names(path: Path) -> list[str]:
+def read_names(path: Path) -> list[str]:
+    """The task names in an id2task.json, by row. Raises InputError."""
     id2task = load_json_object(path, '{"0": task, "1": task, ...}')
     are_names = all(isinstance(name, str) for name in id2task.values())
     if not are_names or set(id2task) != {str(row) for row in range(len(id2task))}:

@@ -14,7 +14,7 @@ from dataloader.errors import InputError, in_brief, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.configuration import RoutingBartConfig
 from routing_moe.routed_layer import RoutedLayer
-from routing_moe.task_vectors import load_task_vectors
+from routing_moe.task_vectors import NAMES_FILE, load_task_vectors, read_names
 
 # ---- plain BART -> experts
 
@@ -290,6 +290,9 @@ def load_routing_config(checkpoint: str | Path) -> dict:
         names = config.get(field) or []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InputError(f"{checkpoint / 'config.json'}: {field} is not a list of task names")
+    names_file = checkpoint / NAMES_FILE
+    if names_file.is_file() and read_names(names_file) != (config.get("task_names") or []):
+        raise InputError(f"{checkpoint / 'config.json'}: task_names are not those of {NAMES_FILE} beside it")
     return config
 
 

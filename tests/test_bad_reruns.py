@@ -128,7 +128,9 @@ def test_changed_training_data_is_not_resumed(with_run, capsys, originals, tmp_p
 def test_a_checkpoint_without_a_vector_for_a_task(with_run, capsys, originals, tmp_path):
     split = tmp_path / "split.json"
     with_run.write(split, {"train": ["colour"], "test": ["count", "plural"]})
-    with_run.write(with_run.out / "best/config.json", without_plural(with_run.out / "best/config.json"))
+    config = without_plural(with_run.out / "best/config.json")
+    with_run.write(with_run.out / "best/config.json", config)
+    with_run.write(with_run.out / "best/id2task.json", dict(enumerate(config["task_names"])))
     told = complaint(
         with_run, capsys, **PREDICT, custom_tasks_splits=split, predict_split="test", task_vector="stored"
     )

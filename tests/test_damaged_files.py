@@ -91,13 +91,15 @@ def test_a_library_that_finds_the_disk_full_in_its_own_way_is_an_os_error(tmp_pa
 # ---- damaged files
 
 
-@pytest.mark.parametrize("damage", ["removed", "text", "shape"])
+@pytest.mark.parametrize("damage", ["removed", "text", "shape", "groups"])
 def test_a_damaged_state_of_the_optimizer_is_reported(with_run, capsys, damage):
     path = with_run.out / "last" / STATE_FILE
     state = torch.load(path, weights_only=True)
     own = next(iter(state["optimizer"]["state"].values()))
     if damage == "removed":
         del own["exp_avg"]
+    elif damage == "groups":
+        state["optimizer"]["param_groups"][0]["params"] = []
     else:
         own["exp_avg_sq"] = "x" if damage == "text" else torch.zeros(3)
     torch.save(state, path)
@@ -114,6 +116,8 @@ OTHER_KINDS = {
         dict(task_names=[{}]),
         "config.json: task_names is not a list of task",
     ),
+    "other names": ("best/config.json", dict(task_names=["x"]), "task_names are not those of id2task.json"),
+    "dropout": ("best/config.json", dict(dropout=float("nan")), "dropout is nan; it is a probability"),
     "eos": (
         "best/generation_config.json",
         dict(eos_token_id="x"),
