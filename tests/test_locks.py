@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from routing_moe.cli.train import main as train
 from routing_moe.main_process import run_alone_in
 from routing_moe.run_state import alone_in
 
+FORK = multiprocessing.get_context("fork")  # processes that need not import torch again
 TAKEN = "another command is at work there; wait for it or end it"
 
 
@@ -102,16 +104,26 @@ def test_a_folder_is_locked_for_others_until_the_command_ends_or_fails(tmp_path)
         pass
 
 
-def test_the_lock_file_of_a_killed_command_is_no_lock(tmp_path):
-    (tmp_path / "lock").touch()
-    with alone_in(tmp_path), pytest.raises(InputError, match=TAKEN), alone_in(tmp_path):
+def test_a_killed_command_holds_its_lock_no_longer(tmp_path):
+    def hold(holds) -> None:
+        with alone_in(tmp_path):
+            holds.set()
+            time.sleep(60)
+
+    holds = FORK.Event()
+    holder = FORK.Process(target=hold, args=(holds,))
+    holder.start()
+    assert holds.wait(30)
+    with pytest.raises(InputError, match=TAKEN), alone_in(tmp_path):
+        pass
+    holder.kill()
+    holder.join()
+    assert (tmp_path / "lock").exists()
+    with alone_in(tmp_path):
         pass
 
 
 # ---- several processes
-
-
-FORK = multiprocessing.get_context("fork")  # processes that need not import torch again
 
 
 def process(rank: int, port: int, words: list[str], stderr: Path) -> None:
