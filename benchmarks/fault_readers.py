@@ -213,7 +213,8 @@ class Place:
 
     def read_comparison(self) -> None:
         compared = Compared(find_costs(self.folder / "runs", find_runs(self.folder / "runs", ScoresFile())))
-        cost_markdown(compared, cost_table(compared))
+        if compared.finished:  # else the command says that no run is finished
+            cost_markdown(compared, cost_table(compared))
         curves(compared.costs)
 
 

@@ -11,6 +11,16 @@ from routing_moe.selection import ROUTER_MODES
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop")
 
 
+def dropout_faults(config: BartConfig) -> list[str]:
+    """A sentence for each dropout probability of a BART's configuration that is none."""
+    rates = {name: getattr(config, name) for name in DROPOUTS}
+    return [
+        f"{name} is {rate}; it is a probability, 0 to 1"
+        for name, rate in rates.items()
+        if not 0.0 <= rate <= 1.0  # a NaN fails, too
+    ]
+
+
 @strict
 class RoutingBartConfig(BartConfig):
     """`BartConfig` plus the fields of the mixture.
@@ -86,9 +96,7 @@ class RoutingBartConfig(BartConfig):
             found.append(f"router_top_k is {self.router_top_k}; there are {self.num_experts} experts")
         if not 0.0 <= self.exploration_epsilon <= 1.0:
             found.append(f"exploration_epsilon is {self.exploration_epsilon}; it is a probability, 0 to 1")
-        for name in DROPOUTS:
-            if not 0.0 <= getattr(self, name) <= 1.0:  # a NaN fails, too
-                found.append(f"{name} is {getattr(self, name)}; it is a probability, 0 to 1")
+        found += dropout_faults(self)
         for side, depth in (("encoder", self.encoder_layers), ("decoder", self.decoder_layers)):
             outside = [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]
             if outside:

@@ -12,7 +12,7 @@ from transformers import initialization as init
 
 from dataloader.errors import InputError, in_brief, in_short
 from dataloader.jsonfile import load_json_object
-from routing_moe.configuration import RoutingBartConfig
+from routing_moe.configuration import RoutingBartConfig, dropout_faults
 from routing_moe.routed_layer import RoutedLayer
 from routing_moe.task_vectors import NAMES_FILE, load_task_vectors, read_names
 
@@ -174,6 +174,8 @@ def load_bart_config(source: str | Path) -> BartConfig:
         raise InputError(f"{source} is a {config.model_type!r} model; the experts are made from a 'bart'")
     if not isinstance(config.init_std, int | float) or not 0 <= config.init_std < float("inf"):
         raise InputError(f"{source}: config.json has init_std {config.init_std!r}; it must be 0 or greater")
+    if faults := dropout_faults(config):
+        raise InputError(f"{source}: config.json: {faults[0]}")
     return config
 
 

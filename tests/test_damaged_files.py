@@ -20,6 +20,7 @@ from routing_moe.analysis.drawing import write_figure
 from routing_moe.run_state import STATE_FILE, replacing_directory, write_text
 from routing_moe.task_vectors import save_task_vectors
 from routing_moe.tracking import log, log_to_file, start_logging
+from routing_moe.upcycling import load_bart_config
 
 FULL = Path("/dev/full")  # a file on which every write finds the disk full
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
@@ -89,6 +90,15 @@ def test_a_library_that_finds_the_disk_full_in_its_own_way_is_an_os_error(tmp_pa
 
 
 # ---- damaged files
+
+
+def test_a_dropout_of_a_plain_bart_that_is_no_probability_is_reported(fresh):
+    path = fresh.bart / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"activation_dropout": float("nan")}))
+    with pytest.raises(
+        InputError, match=r"bart: config.json: activation_dropout is nan; it is a probability"
+    ):
+        load_bart_config(fresh.bart)
 
 
 @pytest.mark.parametrize("damage", ["removed", "text", "shape", "groups"])
