@@ -180,7 +180,7 @@ class Running:
         """SIGKILL to the whole group, and to the processes that the command gave groups of their own."""
         if self.code is None:
             others = self._marked()
-            with contextlib.suppress(ProcessLookupError):  # it ended by itself just now
+            with contextlib.suppress(ProcessLookupError):  # the process has exited meanwhile
                 os.killpg(self.pid, signal.SIGKILL)
             for process in (*others, *self._marked()):  # torch's launcher starts a session for each
                 with contextlib.suppress(psutil.NoSuchProcess):

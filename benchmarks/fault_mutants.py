@@ -98,7 +98,7 @@ def fault_of(error: InputError, path: Path) -> str | None:
 
 
 def restore(place: Place, path: Path) -> None:
-    """Writes the original content, whatever is at the path now."""
+    """Replaces whatever is at the path with the original content."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

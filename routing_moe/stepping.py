@@ -204,10 +204,10 @@ class Stepper:
     def load_optimizer(self, state: dict) -> None:
         """Restore the state of the optimizer. ValueError, KeyError, TypeError if it is not this model's."""
         # Rates, decay and the like follow from the settings; only what was accumulated comes from the file.
-        own = self.optimizer.state_dict()["param_groups"]
-        if [group["params"] for group in state["param_groups"]] != [group["params"] for group in own]:
+        groups = self.optimizer.state_dict()["param_groups"]
+        if [group["params"] for group in state["param_groups"]] != [group["params"] for group in groups]:
             raise ValueError("the optimizer has other groups of parameters")
-        self.optimizer.load_state_dict({"state": state["state"], "param_groups": own})
+        self.optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
         for parameter, own in self.optimizer.state.items():
             for name in ("step", "exp_avg", "exp_avg_sq"):
                 if not torch.is_tensor(own[name]):

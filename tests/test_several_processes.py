@@ -95,7 +95,7 @@ class Words:
 
 
 class OneOfSeveral:
-    """Process `process_index` of several, by itself: notes what it would sum with the others."""
+    """A fake accelerator of one process of several; records the tensors that it would sum with the others."""
 
     is_local_main_process, device, autocast = False, "cpu", staticmethod(nullcontext)
 

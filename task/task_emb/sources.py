@@ -18,15 +18,19 @@ EACH = "each"  # --samples each: a vector per sample, from its own rows alone
 LONGEST_NAME = 200  # bytes; most file systems take 255, endings included
 
 
-class Names:
+class Source:
+    """What task vectors are computed from."""
+
+    def units(self, tasks: Sequence[str]) -> dict[str, str]:
+        """{unit: its task}. A unit has a vector of its own; here it is the task itself."""
+        return {task: task for task in tasks}
+
+
+class Names(Source):
     """Nothing but the names of tasks. known: those there are; None: any name is as good as another."""
 
     def __init__(self, known: list[str] | None):
         self.known = known
-
-    def units(self, tasks: Sequence[str]) -> dict[str, str]:
-        """{what gets a vector of its own: its task}."""
-        return {task: task for task in tasks}
 
     def faults(self, tasks: Sequence[str]) -> list[str]:
         return []
@@ -35,9 +39,9 @@ class Names:
         return sha256_of([task])
 
 
-class TrainFiles:
+class TrainFiles(Source):
     """The train files of a gym's tasks. samples, most, limit: as of `train_examples`, or EACH: every sample
-    by itself; answers: whether they count for the checksum."""
+    separately; answers: whether they count for the checksum."""
 
     def __init__(self, gym: Gym, samples: str, most: int | None, answers: bool):
         self.gym, self.samples, self.most, self.answers = gym, samples, most, answers
@@ -47,9 +51,9 @@ class TrainFiles:
         return self.gym.tasks()
 
     def units(self, tasks: Sequence[str]) -> dict[str, str]:
-        """{unit: its task}. A unit has a vector of its own: a task or, with EACH, a sample."""
+        """{unit: its task}. With EACH a unit is a sample."""
         if self.samples != EACH:
-            return {task: task for task in tasks}
+            return super().units(tasks)
         return {sample: task for task in tasks for sample in self.gym.samples(task)}
 
     @cached_property
@@ -99,7 +103,7 @@ class TrainFiles:
         )
 
 
-class Descriptions:
+class Descriptions(Source):
     """A JSON file {task: sentence, or list of sentences}. Raises InputError, naming the file and the task."""
 
     def __init__(self, path: str | Path):
@@ -120,10 +124,6 @@ class Descriptions:
     @property
     def known(self) -> list[str]:
         return list(self.sentences)
-
-    def units(self, tasks: Sequence[str]) -> dict[str, str]:
-        """{what gets a vector of its own: its task}."""
-        return {task: task for task in tasks}
 
     def faults(self, tasks: Sequence[str]) -> list[str]:
         return []  # all are found when the file is read
