@@ -20,7 +20,7 @@ setup(
     packages=find_packages(include=["routing_moe*", "dataloader*", "task*"]),
     package_data={
         "dataloader": ["*.json", "*.csv", "splits/*.json"],
-        "routing_moe.analysis.page": ["*.html", "*.css", "*.js"],
+        "routing_moe.report.page": ["*.html", "*.css", "*.js"],
         "task.skill_gym": ["tiny_bart/*"],
     },
     install_requires=REQUIREMENTS,

@@ -23,7 +23,7 @@ from scipy.stats import bootstrap, t
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
-from routing_moe.statistics import mean_squares, two_way_t
+from routing_moe.results.statistics import mean_squares, two_way_t
 
 CONFIDENCE = 0.95
 CARRIERS = 0.25  # share of the tasks that carry the effect, of exponential sizes
@@ -127,7 +127,7 @@ def intervals(resamples: int, draw: np.random.Generator) -> dict[str, Callable[[
 
 
 def two_way(table_NST: np.ndarray) -> Ends:
-    """The interval of `routing_moe.statistics.mean_interval` for many tables at once."""
+    """The interval of `routing_moe.results.statistics.mean_interval` for many tables at once."""
     return t_ends(*two_way_t(table_NST))
 
 

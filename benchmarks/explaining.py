@@ -30,26 +30,27 @@ from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.analysis.ablation import Bench
-from routing_moe.analysis.animation import write_animation
-from routing_moe.analysis.change import plot_change
+from routing_moe.analysis.ablation.model import Bench
 from routing_moe.analysis.correlation import correlate
-from routing_moe.analysis.correlation_pictures import plot_correlations
-from routing_moe.analysis.dendrogram import plot_clustered
-from routing_moe.analysis.drawing import HeatScale
-from routing_moe.analysis.dynamics import dynamics_table, plot_dynamics
+from routing_moe.analysis.dynamics import dynamics_table
 from routing_moe.analysis.features import features_of
-from routing_moe.analysis.load_pictures import plot_load
-from routing_moe.analysis.measures import overlap
-from routing_moe.analysis.page import render
-from routing_moe.analysis.pictures import plot_routes
 from routing_moe.analysis.recovery import recovery_table
-from routing_moe.analysis.report_data import ReportOptions, report_data
-from routing_moe.analysis.route_data import History, layer_names
+from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.runs import ExplainedRun
+from routing_moe.analysis.saved_routes import History, layer_names
 from routing_moe.analysis.stability import stability
-from routing_moe.devices import make_accelerator
-from routing_moe.evaluation import Decoding, load_task_files, predict
+from routing_moe.evaluation.task_files import Decoding, load_task_files, predict
+from routing_moe.io.accelerator import make_accelerator
+from routing_moe.plots.animation import write_animation
+from routing_moe.plots.clustermap import plot_clustered
+from routing_moe.plots.correlations import plot_correlations
+from routing_moe.plots.dynamics import plot_dynamics
+from routing_moe.plots.expert_load import plot_load
+from routing_moe.plots.route_change import plot_change
+from routing_moe.plots.route_map import plot_routes
+from routing_moe.plots.style import HeatScale
+from routing_moe.report.data import ReportOptions, report_data
+from routing_moe.report.page import render
 from task.skill_gym import TINY_BART
 from task.skill_gym.tasks import metric_table
 

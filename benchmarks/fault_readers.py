@@ -18,32 +18,32 @@ from benchmarks.fault_commands import SOFT, Command, must_succeed, tiny_grids, t
 from dataloader.encoding import encode
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.analysis.ablation_job import AblationJob
-from routing_moe.analysis.ablation_plan import check_ablation
+from routing_moe.analysis.ablation.job import AblationJob
+from routing_moe.analysis.ablation.plan import check_ablation
 from routing_moe.analysis.features import features_of
-from routing_moe.analysis.report_data import ReportOptions, report_data
 from routing_moe.analysis.runs import read_runs
-from routing_moe.checks import check_inputs
+from routing_moe.checkpoints.find import find_mixture
+from routing_moe.checkpoints.merge_stages import check_merge, merge
+from routing_moe.checkpoints.start import checkpoint_to_resume, load_start
 from routing_moe.cli import merge as merge_command
 from routing_moe.cli.ablate import described, load_bench
 from routing_moe.cli.ablate_arguments import parse_ablation
 from routing_moe.cli.arguments import parse_settings
 from routing_moe.cli.finetune_arguments import parse_settings as parse_finetuning
-from routing_moe.comparable_costs import Compared, cost_markdown, cost_table, curves, find_costs
-from routing_moe.comparable_runs import find_runs
-from routing_moe.devices import make_accelerator
-from routing_moe.evaluation import decoding_of, predict
+from routing_moe.evaluation.task_files import decoding_of, predict
 from routing_moe.finetuning.checks import check_finetuning
 from routing_moe.finetuning.grid import Grid, start_checksums
-from routing_moe.merging import check_merge, merge
-from routing_moe.prediction import task_files
-from routing_moe.results import ScoresFile
-from routing_moe.saved_mixtures import find_mixture
-from routing_moe.starting import checkpoint_to_resume, load_start
-from routing_moe.summaries import read_results
-from routing_moe.task_vectors import load_task_vectors, save_task_vectors
-from routing_moe.training import Training
-from routing_moe.upcycling import load_routing_bart
+from routing_moe.io.accelerator import make_accelerator
+from routing_moe.model.loading import load_routing_bart
+from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
+from routing_moe.report.data import ReportOptions, report_data
+from routing_moe.results.compared_costs import Compared, cost_markdown, cost_table, curves, find_costs
+from routing_moe.results.compared_runs import find_runs
+from routing_moe.results.few_shot import read_results
+from routing_moe.results.scores import ScoresFile
+from routing_moe.training.checks import check_inputs
+from routing_moe.training.prediction import task_files
+from routing_moe.training.trainer import Training
 from task.task_emb import command as vector_command
 from task.task_emb import fisher
 from task.task_emb.sources import Descriptions
@@ -159,7 +159,9 @@ class Place:
             inputs.train_gym.pool(inputs.split.train, "train"), tokenizer, inputs.text_format, task_ids
         )
         files = task_files(settings, inputs, inputs.split.train, "dev", model, tokenizer)
-        training = Training(model, tokenizer, examples, files, inputs.ontology, settings, make_accelerator())
+        training = Training(
+            model, tokenizer, examples, files, inputs.ontology, settings, make_accelerator(), None
+        )
         if checkpoint := checkpoint_to_resume(settings):
             training.load_state(checkpoint)
             training.stepper.step(0)

@@ -24,9 +24,9 @@ from transformers import initialization as init
 from transformers.utils import logging as library_logging
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
-from routing_moe.run_state import describe_run
-from routing_moe.selection import random_one_hot
-from routing_moe.upcycling import share_tensors
+from routing_moe.io.run_folder import describe_run
+from routing_moe.model.conversion import share_tensors
+from routing_moe.model.selection import random_one_hot
 from task.skill_gym import TINY_BART
 
 # Those of facebook/bart-base and facebook/bart-large. "half": 16 experts train in 8 GB and what activations

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import comparing, measuring
-from routing_moe.routes import random_task_routes
+from routing_moe.model.route_sources import random_task_routes
 
 # What each kind of route is, in fields of the model's configuration (beside LEARNED), as in training.
 LEARNED = dict(route_source="learned", router_mode="gumbel_softmax_st", expert_mixing="outputs")

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataloader.errors import Faults, InputError, in_brief
 from dataloader.task_splits import SECTIONS, load_split
-from routing_moe import summaries
 from routing_moe.cli.console import parse_or_guess, tell
-from routing_moe.run_state import unwritable, write_text
+from routing_moe.io.files import unwritable, write_text
+from routing_moe.results import few_shot
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:  # an unwritable folder, a full disk
         print(f"error: {in_brief(error)}", file=sys.stderr)
         return 2
-    print(f"{summaries.summary_markdown(table)}\n\n{args.output_file}")
+    print(f"{few_shot.summary_markdown(table)}\n\n{args.output_file}")
     for line in lacking:
         print(line, file=sys.stderr)
     return 1 if lacking else 0
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--logs_dir", type=Path, required=True, help="folder of the tasks' folders")
     add("--output_file", type=Path, required=True, help="CSV file to write")
-    add("--postfix", default=summaries.BEST, help="ending of the rows that count (default: %(default)s)")
+    add("--postfix", default=few_shot.BEST, help="ending of the rows that count (default: %(default)s)")
     which = parser.add_mutually_exclusive_group()
     add = which.add_argument
     add("--tasks", nargs="+", metavar="TASK", help="these tasks only (default: all that have a folder)")
@@ -63,12 +63,12 @@ def expected_tasks(args) -> list[str] | None:
     """The tasks that the flags name, None for no choice. InputError with all that is wrong with the flags."""
     faults = Faults()
     if not args.postfix:
-        faults.append(f"--postfix is empty: rows of single configurations would count; try {summaries.BEST}")
+        faults.append(f"--postfix is empty: rows of single configurations would count; try {few_shot.BEST}")
     fault = unwritable(args.output_file.parent)
     faults += [f"--output_file {fault}"] if fault else []
     if args.output_file.is_dir():
         faults.append(f"--output_file {args.output_file}: is a folder; name a CSV file")
-    elif args.output_file.name in summaries.RESULT_FILES and args.output_file.exists():
+    elif args.output_file.name in few_shot.RESULT_FILES and args.output_file.exists():
         faults.append(f"--output_file {args.output_file}: would replace results of a task; name another file")
     tasks = args.tasks
     if args.custom_tasks_splits:
@@ -85,10 +85,10 @@ def expected_tasks(args) -> list[str] | None:
 
 def collect(args, expected: list[str] | None) -> tuple[pd.DataFrame, list[str]]:
     """The summary, and a line for each task of which something is missing."""
-    found = summaries.find_results(args.logs_dir, expected)
-    read = summaries.read_all(found, args.postfix)
-    lacking = [*summaries.missing_tasks(args.logs_dir, found), *summaries.partial_tasks(read)]
-    table = summaries.summary_table(read)
+    found = few_shot.find_results(args.logs_dir, expected)
+    read = few_shot.read_all(found, args.postfix)
+    lacking = [*few_shot.missing_tasks(args.logs_dir, found), *few_shot.partial_tasks(read)]
+    table = few_shot.summary_table(read)
     if table.empty:
         raise InputError([*lacking, f"{args.logs_dir}: no row of a finished sample (<sample>{args.postfix})"])
     return table, lacking

@@ -18,13 +18,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataloader.errors import Faults, InputError, in_brief
-from routing_moe import gains, summaries
-from routing_moe.analysis.gains import plot_gains
 from routing_moe.cli.console import parse_or_guess, tell
-from routing_moe.gains_latex import gains_latex
-from routing_moe.run_cost import TRAINING_COST
-from routing_moe.run_state import unwritable, write_text
-from routing_moe.summary_costs import costs_markdown, summary_cost
+from routing_moe.io.files import unwritable, write_text
+from routing_moe.plots.gains import plot_gains
+from routing_moe.results import few_shot, gains
+from routing_moe.results.few_shot_costs import costs_markdown, summary_cost
+from routing_moe.results.gains_latex import gains_latex
+from routing_moe.results.run_cost import TRAINING_COST
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--summary2", type=Path, required=True, nargs="+", metavar="CSV", help="summaries of the systems")
     add("--output_file", type=Path, required=True, metavar="CSV", help="the other files lie beside it")
     add("--names", nargs="+", default=None, help="of the baseline and each system (default: of the files)")
-    add("--metric", choices=summaries.SCORES[::-1], default=summaries.SCORES[1], help="default: %(default)s")
+    add("--metric", choices=few_shot.SCORES[::-1], default=few_shot.SCORES[1], help="default: %(default)s")
     add("--min_baseline", type=float, default=gains.MIN_BASELINE, metavar="SCORE",
         help="no relative gain where the baseline is at or below it (default: %(default)s)")  # fmt: skip
     return parser
@@ -90,7 +90,7 @@ def beside(args, end: str) -> Path:
 def read_summaries(args) -> dict:
     """{name: summary}, the baseline first; InputError with the faults of all files at once."""
     paths, faults = [args.summary1, *args.summary2], Faults()
-    read = [faults.of(summaries.read_summary, path, args.metric) for path in paths]
+    read = [faults.of(few_shot.read_summary, path, args.metric) for path in paths]
     if faults:
         raise InputError(faults)
     return dict(zip(args.names or gains.system_names(paths), read, strict=True))

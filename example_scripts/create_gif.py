@@ -18,12 +18,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataloader.errors import Faults, InputError
 from dataloader.ontology import UNCATEGORISED, Ontology
-from routing_moe.analysis.animation import SECONDS_PER_FRAME, can_write_mp4, check_seconds, write_animation
-from routing_moe.analysis.dynamics import dynamics_table, plot_dynamics
-from routing_moe.analysis.route_data import KINDS, History, load_history
+from routing_moe.analysis.dynamics import dynamics_table
 from routing_moe.analysis.runs import ontology_of
+from routing_moe.analysis.saved_routes import KINDS, History, load_history
 from routing_moe.cli.console import run_command
-from routing_moe.run_state import load_run_settings, unwritable, write_text
+from routing_moe.io.files import unwritable, write_text
+from routing_moe.io.run_folder import load_run_settings
+from routing_moe.plots.animation import SECONDS_PER_FRAME, can_write_mp4, check_seconds, write_animation
+from routing_moe.plots.dynamics import plot_dynamics
 
 WHAT = {"soft": "Routes", "soft_t1": "Routes at temperature 1", "chosen": "Heaviest experts"}
 

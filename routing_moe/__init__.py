@@ -6,9 +6,9 @@ Importing this package registers the model with transformers, so that `AutoConfi
 
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-from routing_moe.configuration import RoutingBartConfig
-from routing_moe.modeling import RoutingBartForConditionalGeneration
-from routing_moe.selection import select_routes
+from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+from routing_moe.model.selection import select_routes
 
 AutoConfig.register(RoutingBartConfig.model_type, RoutingBartConfig, exist_ok=True)
 AutoModelForSeq2SeqLM.register(RoutingBartConfig, RoutingBartForConditionalGeneration, exist_ok=True)

@@ -134,7 +134,7 @@ def make_stepper(make_model, examples):
     from accelerate.state import AcceleratorState
     from tiny_steps import settings_with
 
-    from routing_moe.stepping import Stepper
+    from routing_moe.optim.step import Stepper
 
     def make(settings=None, examples=examples, **fields):
         torch.manual_seed(0)
@@ -164,7 +164,7 @@ def finished(world):
 @pytest.fixture
 def quick_pictures(monkeypatch, finished):
     """Pictures take longer than these runs; `finished`, which is made before, has real ones."""
-    monkeypatch.setattr("routing_moe.training.plot_routes", lambda *args, **kwargs: Path(args[3]).touch())
+    monkeypatch.setattr("routing_moe.cli.train.plot_routes", lambda *args, **kwargs: Path(args[3]).touch())
 
 
 @pytest.fixture(scope="session")

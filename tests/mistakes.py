@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tiny_runs import ROWS, contents, run
 
-from routing_moe.task_vectors import save_task_vectors
+from routing_moe.model.task_vectors import save_task_vectors
 
 
 class Place:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from routing_moe.analysis.page import render
+from routing_moe.report.page import render
 
 pytest.importorskip("selenium", reason="selenium, which drives the browser, is not installed")
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -1,4 +1,4 @@
-"""Made-up data for the report page, of the shape that `routing_moe.analysis.page.render` takes.
+"""Made-up data for the report page, of the shape that `routing_moe.report.page.render` takes.
 
     page_data(n_tasks=12, encoder_layers=2, decoder_layers=1, n_experts=3, n_runs=2)
 

@@ -6,7 +6,7 @@ import numpy as np
 from mistakes import Place
 
 from routing_moe.analysis.features import Features
-from routing_moe.analysis.route_data import Routes
+from routing_moe.analysis.saved_routes import Routes
 
 TREE = {"words": {"meaning": ["hot", "big"], "form": ["cats", "mice"]}, "numbers": {"all": ["one", "two"]}}
 NAMES = ("hot", "big", "cats", "mice", "one", "two")

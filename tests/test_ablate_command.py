@@ -15,9 +15,9 @@ from accelerate.state import AcceleratorState
 from mistakes import Place, assert_told, refused
 from tiny_runs import ROOT, TWICE, contents, run
 
-from routing_moe.analysis.ablation_job import AblationJob
-from routing_moe.analysis.ablation_matching import TOLERANCE
-from routing_moe.analysis.route_data import best_step
+from routing_moe.analysis.ablation.job import AblationJob
+from routing_moe.analysis.ablation.matching import TOLERANCE
+from routing_moe.analysis.saved_routes import best_step
 from routing_moe.cli.ablate import main
 
 
@@ -64,7 +64,7 @@ def ablate(place, *words):
 @pytest.fixture
 def no_pictures(monkeypatch):
     for name in ("plot_category_drops", "plot_feature_drops", "plot_task_drops"):
-        monkeypatch.setattr(f"routing_moe.analysis.ablation_results.{name}", lambda *args, **kwargs: None)
+        monkeypatch.setattr(f"routing_moe.report.ablation_files.{name}", lambda *args, **kwargs: None)
 
 
 def without_seconds(folder):

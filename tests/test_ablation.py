@@ -14,17 +14,17 @@ from dataloader.encoding import TextFormat, encode_options
 from dataloader.gym import Gym, evenly_spread
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.analysis.ablation import Bench, mask_of, routes_without
-from routing_moe.analysis.ablation_job import AblationJob
-from routing_moe.analysis.ablation_matching import matched_sets
-from routing_moe.analysis.ablation_tables import (
+from routing_moe.analysis.ablation.job import AblationJob
+from routing_moe.analysis.ablation.matching import matched_sets
+from routing_moe.analysis.ablation.model import Bench, mask_of, routes_without
+from routing_moe.analysis.ablation.tables import (
     category_drops,
     drops_of,
     feature_table,
     feature_task_table,
     task_table,
 )
-from routing_moe.evaluation import Decoding, load_task_files, predict
+from routing_moe.evaluation.task_files import Decoding, load_task_files, predict
 
 TASKS = list(ROWS)
 FORMAT = TextFormat(max_input_length=24, max_output_length=6)

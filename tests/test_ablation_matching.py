@@ -9,8 +9,8 @@ import torch
 from planted_routes import features_of_columns, random_routes
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.ablation_job import Scores
-from routing_moe.analysis.ablation_matching import (
+from routing_moe.analysis.ablation.job import Scores
+from routing_moe.analysis.ablation.matching import (
     TOLERANCE,
     candidate_sets,
     is_matched,
@@ -18,8 +18,8 @@ from routing_moe.analysis.ablation_matching import (
     mean_weights,
     tasks_of,
 )
-from routing_moe.analysis.ablation_plan import leaves_every_layer, strongest
-from routing_moe.analysis.ablation_tables import feature_table
+from routing_moe.analysis.ablation.plan import leaves_every_layer, strongest
+from routing_moe.analysis.ablation.tables import feature_table
 from routing_moe.analysis.correlation import correlate
 
 SINGLES = [(row, expert) for row in range(4) for expert in range(3)]

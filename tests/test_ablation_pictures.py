@@ -7,10 +7,11 @@ from conftest import assert_apart_and_inside
 from planted_routes import features_of_columns, random_routes
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis import ablation_pictures, correlation_pictures
-from routing_moe.analysis.ablation_pictures import plot_category_drops, plot_feature_drops, plot_task_drops
 from routing_moe.analysis.correlation import correlate
-from routing_moe.analysis.correlation_pictures import plot_correlations
+from routing_moe.plots import ablation as ablation_pictures
+from routing_moe.plots import correlations as correlation_pictures
+from routing_moe.plots.ablation import plot_category_drops, plot_feature_drops, plot_task_drops
+from routing_moe.plots.correlations import plot_correlations
 
 LONG = "compare_task_vectors_of_a_rather_long_name/seed42: drop of the score, dev files"
 ONTOLOGY = Ontology.load()

@@ -11,8 +11,8 @@ from mistakes import Place, assert_told, refused
 from tiny_grids import finetune
 from tiny_runs import contents, run, weights
 
-from routing_moe.run_state import alone_in
-from routing_moe.task_vectors import save_task_vectors
+from routing_moe.io.files import alone_in
+from routing_moe.model.task_vectors import save_task_vectors
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
 

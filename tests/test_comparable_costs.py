@@ -7,8 +7,8 @@ import pytest
 from conftest import assert_apart_and_inside
 from test_comparison import TREE, refusal, write_run
 
-from routing_moe.analysis import comparison_curves
 from routing_moe.cli import compare_runs
+from routing_moe.plots import variant_curves as comparison_curves
 
 TASKS = ("copy", "spell", "yesno")
 

@@ -14,11 +14,11 @@ from conftest import assert_apart_and_inside
 from tiny_runs import write_gym
 
 from dataloader.ontology import Ontology
-from routing_moe import results
-from routing_moe.analysis import comparison
 from routing_moe.cli import compare_runs
 from routing_moe.cli.arguments import build_parser
-from routing_moe.statistics import mean_interval
+from routing_moe.plots import variants as comparison
+from routing_moe.results import scores as results
+from routing_moe.results.statistics import mean_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = {"labels": {"binary": ["yesno"]}, "text": {"copying": ["copy", "spell"]}}

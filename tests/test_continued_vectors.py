@@ -12,7 +12,7 @@ from tiny_runs import contents, write_bart
 from tiny_vectors import METHODS
 from vector_mistakes import told_of
 
-from routing_moe.run_state import alone_in
+from routing_moe.io.files import alone_in
 
 
 @pytest.fixture

@@ -16,25 +16,21 @@ from dataloader.ontology import Ontology
 from dataloader.task_files import read_jsonl, read_tsv
 from dataloader.task_splits import load_split
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.analysis.report_ablation import ablation_data
-from routing_moe.analysis.report_curves import curves_data
-from routing_moe.analysis.report_data import _some_predictions
-from routing_moe.analysis.route_data import best_step, layers_with_experts, load_routes
+from routing_moe.analysis.saved_routes import best_step, layers_with_experts, load_routes
+from routing_moe.checkpoints.find import find_mixture
+from routing_moe.checkpoints.folder import load_progress, load_training_state
+from routing_moe.checkpoints.start import load_tokenizer
 from routing_moe.cli.report import main as report
 from routing_moe.finetuning.vectors import read_choices
-from routing_moe.results import read_scores
-from routing_moe.run_state import (
-    load_progress,
-    load_run_settings,
-    load_training_state,
-    npy_bytes,
-    npz_bytes,
-)
-from routing_moe.saved_mixtures import find_mixture
-from routing_moe.starting import load_tokenizer
-from routing_moe.summaries import read_summary
-from routing_moe.task_vectors import META_FILE, load_meta, load_task_vectors
-from routing_moe.upcycling import load_bart, load_bart_config, load_routing_bart, load_vanilla_checkpoint
+from routing_moe.io.files import npy_bytes, npz_bytes
+from routing_moe.io.run_folder import load_run_settings
+from routing_moe.model.loading import load_bart, load_bart_config, load_routing_bart, load_vanilla_checkpoint
+from routing_moe.model.task_vectors import META_FILE, load_meta, load_task_vectors
+from routing_moe.report.ablation import ablation_data
+from routing_moe.report.curves import curves_data
+from routing_moe.report.data import _some_predictions
+from routing_moe.results.few_shot import read_summary
+from routing_moe.results.scores import read_scores
 from task.task_emb.job import read_finished
 from task.task_emb.reduction import Reduction
 from task.task_emb.sources import Descriptions

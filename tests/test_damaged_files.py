@@ -15,12 +15,13 @@ from tiny_runs import run
 from dataloader.errors import InputError
 from dataloader.gym import Gym
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.analysis.ablation_job import AblationJob
-from routing_moe.analysis.drawing import write_figure
-from routing_moe.run_state import STATE_FILE, replacing_directory, write_text
-from routing_moe.task_vectors import save_task_vectors
-from routing_moe.tracking import log, log_to_file, start_logging
-from routing_moe.upcycling import load_bart_config
+from routing_moe.analysis.ablation.job import AblationJob
+from routing_moe.checkpoints.folder import STATE_FILE
+from routing_moe.io.files import replacing_directory, write_text
+from routing_moe.io.logs import log, log_to_file, start_logging
+from routing_moe.model.loading import load_bart_config
+from routing_moe.model.task_vectors import save_task_vectors
+from routing_moe.plots.style import write_figure
 
 FULL = Path("/dev/full")  # a file on which every write finds the disk full
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")

@@ -10,7 +10,7 @@ from tiny_runs import run
 
 from dataloader.errors import InputError
 from routing_moe.cli import ablate
-from routing_moe.devices import make_accelerator
+from routing_moe.io.accelerator import make_accelerator
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_reports_bf16_on_a_device_without_it(command, with_run: Place, monkeypatch, capsys):
-    monkeypatch.setattr("routing_moe.devices.Accelerator", WithoutBf16)
+    monkeypatch.setattr("routing_moe.io.accelerator.Accelerator", WithoutBf16)
     assert COMMANDS[command](with_run) == 2
     output = capsys.readouterr().err
     assert "error: --mixed_precision is bf16, which this device does not support; give fp16 or no" in output

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from tiny_runs import contents, run
 
-from routing_moe.analysis.drawing import Figure, write_figure
-from routing_moe.run_state import find_checkpoint, flush, replacing_directory, write_text
+from routing_moe.checkpoints.folder import find_checkpoint
+from routing_moe.io.files import flush, replacing_directory, write_text
+from routing_moe.plots.style import Figure, write_figure
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from mistakes import assert_told, refused
 from planted_routes import NAMES, one_hot, write_place, write_run
 from tiny_runs import contents
 
-from routing_moe.analysis import explained
-from routing_moe.analysis.route_data import load_history, load_routes, run_name
+from routing_moe.analysis import markdown
 from routing_moe.analysis.runs import read_runs
+from routing_moe.analysis.saved_routes import load_history, load_routes, run_name
 from routing_moe.cli import correlate_routes, inspect_routes, report
-from routing_moe.statistics import benjamini_yekutieli
+from routing_moe.results.statistics import benjamini_yekutieli
 
 PICTURES = ("routes", "similarity", "load", "change")
 
@@ -160,7 +160,7 @@ def test_correlating_one_run(place, capsys):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_what_is_not_listed_or_cannot_be_significant_is_told(place, monkeypatch):
-    monkeypatch.setattr(explained, "MOST_FEATURES", 1)
+    monkeypatch.setattr(markdown, "MOST_FEATURES", 1)
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "200"]) == 0
     text = (place.folder / "one" / "analysis" / "features.md").read_text()
     assert "Of the features the 1 with the smallest p; correlations.csv has all." in text

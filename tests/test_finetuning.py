@@ -29,12 +29,12 @@ from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from dataloader.metrics import evaluate
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.evaluation import Decoding, load_task_files, predict
+from routing_moe.config.settings import Recipe
+from routing_moe.evaluation.task_files import Decoding, load_task_files, predict
 from routing_moe.finetuning.grid import Grid
 from routing_moe.finetuning.settings import Configuration
-from routing_moe.finetuning.workbench import Workbench
-from routing_moe.settings import Recipe
-from routing_moe.stepping import Stepper
+from routing_moe.finetuning.trial import Workbench
+from routing_moe.optim.step import Stepper
 
 
 def name_of(sample: str, lr: float, bsz: int = 6) -> str:
@@ -229,7 +229,7 @@ def scripted(monkeypatch):
 
     def script(*scores):
         coming = iter(scores)
-        monkeypatch.setattr("routing_moe.finetuning.workbench.Trial.score", lambda *_: (next(coming), ""))
+        monkeypatch.setattr("routing_moe.finetuning.trial.Trial.score", lambda *_: (next(coming), ""))
 
     return script
 

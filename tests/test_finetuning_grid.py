@@ -18,12 +18,12 @@ import torch
 from tiny_grids import LEARNING_RATES, QUICK, SAMPLES, TASK, finetune, log_of, outcomes, predictions, results
 from tiny_runs import assert_equal, weights, write_bart
 
-from routing_moe import workers
 from routing_moe.finetuning import executors
 from routing_moe.finetuning.grid import Grid
-from routing_moe.finetuning.workbench import Workbench
-from routing_moe.run_state import alone_in
-from routing_moe.stepping import Stepper
+from routing_moe.finetuning.trial import Workbench
+from routing_moe.io import process_pool as workers
+from routing_moe.io.files import alone_in
+from routing_moe.optim.step import Stepper
 
 FORK = multiprocessing.get_context("fork")  # a process of its own that need not import torch again
 

@@ -26,11 +26,11 @@ from transformers import PreTrainedTokenizerFast
 
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.finetuning.settings import Configuration
-from routing_moe.finetuning.starts import Starts, along_route
+from routing_moe.finetuning.starting_model import Starts, along_route
+from routing_moe.finetuning.trial import Workbench
 from routing_moe.finetuning.vectors import own_vector
-from routing_moe.finetuning.workbench import Workbench
-from routing_moe.task_vectors import load_task_vectors, save_task_vectors
-from routing_moe.upcycling import load_routing_bart
+from routing_moe.model.loading import load_routing_bart
+from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
 
 SOFT = dict(router_mode="softmax", initial_tau=0.5, total_steps=1)
 MIXTURES = {

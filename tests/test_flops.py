@@ -5,7 +5,7 @@ from conftest import tiny_bart_config
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BartForConditionalGeneration
 
-from routing_moe.flops import (
+from routing_moe.model.flops import (
     Work,
     active_parameters,
     example_flops,
@@ -14,10 +14,10 @@ from routing_moe.flops import (
     router_flops,
     total_parameters,
 )
-from routing_moe.routers import ROUTERS
-from routing_moe.routes import random_task_routes
-from routing_moe.run_cost import flops_of_steps
-from routing_moe.stepping import Stepper, resting_parts
+from routing_moe.model.route_sources import random_task_routes
+from routing_moe.model.routers import ROUTERS
+from routing_moe.optim.step import Stepper, resting_parts
+from routing_moe.results.run_cost import flops_of_steps
 
 ROUTINGS = {
     "plain": dict(num_experts=1),
@@ -54,7 +54,7 @@ def prepared(make_stepper, fields, settings=None, frozen=()):
 @pytest.fixture
 def matrix_products_only(monkeypatch):
     """Sets merging to 0 FLOPs: the counter omits it, because it is elementwise."""
-    monkeypatch.setattr("routing_moe.flops.merging_flops", lambda config, work: 0)
+    monkeypatch.setattr("routing_moe.model.flops.merging_flops", lambda config, work: 0)
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)

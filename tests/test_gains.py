@@ -12,9 +12,9 @@ import pytest
 from conftest import assert_apart_and_inside
 from matplotlib.image import imread
 
-from routing_moe import gains
-from routing_moe.analysis import gains as chart
-from routing_moe.gains_latex import escaped, gains_latex
+from routing_moe.plots import gains as chart
+from routing_moe.results import gains
+from routing_moe.results.gains_latex import escaped, gains_latex
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "example_scripts/compute_arg.py"

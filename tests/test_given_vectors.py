@@ -10,7 +10,7 @@ from test_unseen_tasks import ONLY, SCORES
 from tiny_runs import TRAIN_TASKS, assert_equal, run, weights
 
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.task_vectors import save_task_vectors
+from routing_moe.model.task_vectors import save_task_vectors
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 

@@ -13,7 +13,7 @@ from mistakes import Place, assert_told, refused
 from tiny_runs import contents
 
 from dataloader.labels import read_labels
-from routing_moe.task_vectors import save_task_vectors
+from routing_moe.model.task_vectors import save_task_vectors
 from task.skill_gym.tasks import TASKS
 from task.task_emb import inspect
 from task.task_emb.inspect_inputs import names_of_folders

@@ -16,8 +16,8 @@ from dataloader.errors import InputError
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.report import main as report
 from routing_moe.cli.train import main as train
-from routing_moe.main_process import run_alone_in
-from routing_moe.run_state import alone_in
+from routing_moe.io.files import alone_in
+from routing_moe.io.main_process import run_alone_in
 
 FORK = multiprocessing.get_context("fork")  # processes that need not import torch again
 TAKEN = "another command is at work there; wait for it or end it"

@@ -11,12 +11,12 @@ from mistakes import Place
 from tiny_grids import QUICK, finetune
 from tiny_runs import run, typed
 
-from routing_moe.analysis.ablation import Bench
+from routing_moe.analysis.ablation.model import Bench
 from routing_moe.cli import ablate, ablate_arguments, arguments, finetune_arguments, merge
-from routing_moe.evaluation import Decoding
-from routing_moe.finetuning.workbench import Workbench
-from routing_moe.memory import OutOfMemory, is_lack_of_memory, naming_what_helps
-from routing_moe.stepping import Stepper
+from routing_moe.evaluation.task_files import Decoding
+from routing_moe.finetuning.trial import Workbench
+from routing_moe.io.memory import OutOfMemory, is_lack_of_memory, naming_what_helps
+from routing_moe.optim.step import Stepper
 from task.task_emb import fisher, text
 
 GPU = torch.OutOfMemoryError(
@@ -96,7 +96,7 @@ COMMANDS = {
     ),
     "predict": (
         lambda place: run(place.gym, place.bart, place.out, **PREDICT),
-        ("routing_moe.prediction.answer",),
+        ("routing_moe.training.prediction.answer",),
         arguments.build_parser(""),
         f"give a smaller {OF_EVALUATION}; with other results: {BEAMS} or {BF16}; last good "
         "checkpoint: <out>/last",

@@ -13,10 +13,10 @@ from tiny_runs import assert_equal, contents, weights, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
+from routing_moe.checkpoints.find import weight_files
 from routing_moe.cli.merge import main
-from routing_moe.routers import ROUTERS
-from routing_moe.saved_mixtures import weight_files
-from routing_moe.upcycling import with_fresh_experts
+from routing_moe.model.conversion import with_fresh_experts
+from routing_moe.model.routers import ROUTERS
 
 ROUTES = ("router.", "task_vectors.")
 
@@ -227,7 +227,9 @@ def test_what_a_checkpoint_was_made_of_is_kept_with_it(merge, with_run):
 
 def test_the_weights_of_a_hub_name_are_found_in_the_cache(monkeypatch, with_run):
     cached = {"facebook/bart-base": str(with_run.bart / "config.json")}
-    monkeypatch.setattr("routing_moe.saved_mixtures.try_to_load_from_cache", lambda name, _: cached.get(name))
+    monkeypatch.setattr(
+        "routing_moe.checkpoints.find.try_to_load_from_cache", lambda name, _: cached.get(name)
+    )
     assert weight_files("facebook/bart-base") == [with_run.bart / "model.safetensors"]
     assert weight_files("facebook/bart-large") == []
 

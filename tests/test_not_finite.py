@@ -17,7 +17,7 @@ from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.ablate import main as ablate
 from routing_moe.cli.inspect_routes import main as inspect_routes
 from routing_moe.cli.merge import main as merge
-from routing_moe.upcycling import check_finite
+from routing_moe.model.loading import check_finite
 
 OF_AN_EXPERT = "model.decoder.layers.0.experts.1.fc1.weight"
 OF_A_BART = "model.encoder.layers.1.fc2.bias"

@@ -9,8 +9,8 @@ from importlib.resources import files
 import pytest
 from page_data import page_data
 
-from routing_moe.analysis import page
-from routing_moe.analysis.page import render
+from routing_moe.report import page
+from routing_moe.report.page import render
 
 
 def test_numbers_that_json_cannot_hold_are_refused():

@@ -7,8 +7,8 @@ from conftest import assert_apart_and_inside
 from matplotlib.image import imread
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis import pictures
-from routing_moe.analysis.pictures import plot_routes
+from routing_moe.plots import route_map as pictures
+from routing_moe.plots.route_map import plot_routes
 
 ONTOLOGY = Ontology.load()
 

@@ -10,9 +10,10 @@ from transformers import BartForConditionalGeneration
 
 from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration, select_routes
-from routing_moe.routers import ROUTERS
-from routing_moe.selection import temperature_at
-from routing_moe.upcycling import load_plain_weights, upstream_config, upstream_name
+from routing_moe.model.conversion import load_plain_weights
+from routing_moe.model.published import upstream_config, upstream_name
+from routing_moe.model.routers import ROUTERS
+from routing_moe.model.selection import temperature_at
 
 
 def tensor(array):

@@ -16,8 +16,8 @@ from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader import Example, Gym, TextFormat
 from dataloader.encoding import EncodedOptions, encode_options
-from routing_moe import ranking
-from routing_moe.evaluation import (
+from routing_moe.evaluation import option_ranking as ranking
+from routing_moe.evaluation.task_files import (
     Decoding,
     TaskFile,
     answer,
@@ -27,7 +27,7 @@ from routing_moe.evaluation import (
     predict,
     routes_of_file,
 )
-from routing_moe.results import read_scores
+from routing_moe.results.scores import read_scores
 from task.skill_gym import TINY_BART
 
 OPTIONS = [("x", "y", "z"), ("y", "w"), ("z", "x"), ("w", "x", "y", "z"), ("v", "x"), ("y", "z")]

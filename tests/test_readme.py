@@ -17,8 +17,8 @@ from routing_moe.cli import (
     report,
 )
 from routing_moe.cli.arguments import build_parser
-from routing_moe.comparable_costs import Compared, cost_markdown
-from routing_moe.results import comparison_markdown
+from routing_moe.results.compared_costs import Compared, cost_markdown
+from routing_moe.results.scores import comparison_markdown
 from task.task_emb import descriptions, finetuned_text, fisher, inspect, random, text
 from task.task_emb.arguments import reduce_parser
 

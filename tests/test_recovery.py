@@ -9,8 +9,8 @@ from planted_routes import features_of_columns, one_hot, random_routes, routes_o
 from scipy.stats import binom
 
 from dataloader.errors import InputError
-from routing_moe.analysis import measures
-from routing_moe.analysis.explained import stability_markdown
+from routing_moe.analysis import route_metrics
+from routing_moe.analysis.markdown import stability_markdown
 from routing_moe.analysis.recovery import (
     clusters,
     mantel,
@@ -23,19 +23,19 @@ from routing_moe.analysis.stability import match, stability
 
 def test_measures_by_hand():
     values_NLE = np.array([[[1.0, 0.0]], [[0.5, 0.5]]])
-    assert measures.overlap(values_NLE) == pytest.approx(np.array([[1.0, 0.5], [0.5, 1.0]]))
-    assert measures.entropy(values_NLE) == pytest.approx(np.array([[0.0], [1.0]]))
-    assert measures.load(values_NLE) == pytest.approx(np.array([[0.75, 0.25]]))
+    assert route_metrics.overlap(values_NLE) == pytest.approx(np.array([[1.0, 0.5], [0.5, 1.0]]))
+    assert route_metrics.entropy(values_NLE) == pytest.approx(np.array([[0.0], [1.0]]))
+    assert route_metrics.load(values_NLE) == pytest.approx(np.array([[0.75, 0.25]]))
     load_entropy = -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25))
-    assert measures.load_entropy(values_NLE) == pytest.approx([load_entropy])
-    assert measures.information(values_NLE) == pytest.approx([load_entropy - 0.5])
-    assert measures.shift(values_NLE[:1], values_NLE[1:]) == pytest.approx(np.array([[0.5]]))
-    assert measures.entropy(np.ones((2, 3, 1))).tolist() == [[0.0] * 3] * 2
+    assert route_metrics.load_entropy(values_NLE) == pytest.approx([load_entropy])
+    assert route_metrics.information(values_NLE) == pytest.approx([load_entropy - 0.5])
+    assert route_metrics.shift(values_NLE[:1], values_NLE[1:]) == pytest.approx(np.array([[0.5]]))
+    assert route_metrics.entropy(np.ones((2, 3, 1))).tolist() == [[0.0] * 3] * 2
 
 
 def test_overlap_of_one_hot_routes_is_the_share_of_layers_in_common():
     values_NLE = one_hot([[0, 1, 2, 0], [0, 1, 1, 1]])
-    assert measures.overlap(values_NLE)[0, 1] == 0.5
+    assert route_metrics.overlap(values_NLE)[0, 1] == 0.5
 
 
 def test_mantel_by_hand_and_by_all_shufflings():

@@ -9,7 +9,7 @@ from tiny_runs import typed
 from tiny_vectors import meta, vectors
 
 from dataloader.errors import InputError
-from routing_moe.task_vectors import save_task_vectors
+from routing_moe.model.task_vectors import save_task_vectors
 from task.task_emb import reduce
 from task.task_emb.reduction import Reduction
 

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from planted_routes import write_place
 
-from routing_moe.analysis import report_data as report_data_module
 from routing_moe.analysis.correlation import correlate
-from routing_moe.analysis.page import render
-from routing_moe.analysis.report_data import ReportOptions, report_data
-from routing_moe.analysis.route_data import load_routes
 from routing_moe.analysis.runs import read_runs
+from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.cli import report
+from routing_moe.report import data as report_data_module
+from routing_moe.report.data import ReportOptions, report_data
+from routing_moe.report.page import render
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from dataloader.baselines import constant_answer, constant_baseline
 from dataloader.gym import Example, Gym
 from dataloader.ontology import Ontology
-from routing_moe.evaluation import TaskFile, mean_score
-from routing_moe.results import category_table, constant_scores, markdown_table
+from routing_moe.evaluation.task_files import TaskFile, mean_score
+from routing_moe.results.scores import category_table, constant_scores, markdown_table
 
 
 def examples(*answers):

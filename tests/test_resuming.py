@@ -9,8 +9,8 @@ import torch
 from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, run, weights
 
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.stepping import Stepper
-from routing_moe.upcycling import load_routing_bart
+from routing_moe.model.loading import load_routing_bart
+from routing_moe.optim.step import Stepper
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -98,7 +98,7 @@ def test_resume_begins_a_run_of_its_own_even_from_the_last_checkpoint_of_another
 DIES = """
 import os, signal, sys
 from routing_moe.cli.train import main
-from routing_moe.training import Training
+from routing_moe.training.trainer import Training
 save = Training._save_last
 def save_and_die(self):
     save(self)
@@ -112,8 +112,8 @@ INTERRUPTED = """
 import os, signal, sys
 from routing_moe.cli.train import main
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.stepping import Stepper
-from routing_moe.upcycling import load_routing_bart
+from routing_moe.optim.step import Stepper
+from routing_moe.model.loading import load_routing_bart
 step = Stepper.step
 def interrupted_step(self, number):
     if number == 1:

@@ -9,14 +9,17 @@ from matplotlib.colors import to_hex
 from scipy.cluster import hierarchy
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis import change, dendrogram, load_pictures, pictures
-from routing_moe.analysis.change import plot_change
-from routing_moe.analysis.dendrogram import plot_clustered
-from routing_moe.analysis.drawing import HeatScale
-from routing_moe.analysis.load_pictures import plot_load
-from routing_moe.analysis.measures import entropy, linkage_of, overlap
-from routing_moe.analysis.pictures import plot_routes
-from routing_moe.analysis.route_data import Routes, layer_names
+from routing_moe.analysis.route_metrics import entropy, linkage_of, overlap
+from routing_moe.analysis.saved_routes import Routes, layer_names
+from routing_moe.plots import clustermap as dendrogram
+from routing_moe.plots import expert_load as load_pictures
+from routing_moe.plots import route_change as change
+from routing_moe.plots import route_map as pictures
+from routing_moe.plots.clustermap import plot_clustered
+from routing_moe.plots.expert_load import plot_load
+from routing_moe.plots.route_change import plot_change
+from routing_moe.plots.route_map import plot_routes
+from routing_moe.plots.style import HeatScale
 
 ONTOLOGY = Ontology.load()
 SCALE = HeatScale("overlap of routes", "Blues", 0.0, 1.0)

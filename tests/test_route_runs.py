@@ -11,7 +11,7 @@ from tiny_runs import TRAIN_TASKS, assert_equal, assert_same_run, run, weights
 
 from dataloader.metrics import evaluate
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.selection import temperature_at
+from routing_moe.model.selection import temperature_at
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -43,7 +43,7 @@ def trained(world, quick):
 @pytest.fixture(scope="module")
 def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("routing_moe.training.plot_routes", lambda *args, **kwargs: args[3].touch())
+        patch.setattr("routing_moe.cli.train.plot_routes", lambda *args, **kwargs: args[3].touch())
         yield
 
 
@@ -77,7 +77,7 @@ def test_every_source_trains_and_writes_the_same_files(name, trained, finished):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_source_resumes_bit_for_bit(name, trained, world, monkeypatch):
-    from routing_moe.stepping import Stepper
+    from routing_moe.optim.step import Stepper
 
     step = Stepper.step
 

@@ -6,8 +6,8 @@ from conftest import one_hot_routes, tiny_bart_config
 from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
-from routing_moe.modeling import CACHE_ARGUMENT
-from routing_moe.routers import ROUTERS
+from routing_moe.model.modeling import CACHE_ARGUMENT
+from routing_moe.model.routers import ROUTERS
 
 CHOICES_BL = torch.tensor([[0, 1, 2, 0], [2, 1, 0, 1], [1, 1, 1, 1], [0, 2, 2, 2]])
 

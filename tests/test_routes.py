@@ -9,8 +9,8 @@ from tiny_steps import parameters
 from transformers import BartForConditionalGeneration
 
 from routing_moe import RoutingBartForConditionalGeneration, select_routes
-from routing_moe.routes import random_task_routes
-from routing_moe.stepping import mean_entropy
+from routing_moe.model.route_sources import random_task_routes
+from routing_moe.optim.step import mean_entropy
 
 TASKS = ["a", "b", "c", "d"]
 TASK_IDS = torch.tensor([0, 3, 1, 0])

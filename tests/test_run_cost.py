@@ -9,10 +9,11 @@ import pytest
 from tiny_steps import settings_with
 
 from dataloader.errors import InputError
-from routing_moe import run_cost
-from routing_moe.flops import Work, active_parameters, total_parameters
-from routing_moe.merging import MERGE_FILE
-from routing_moe.run_cost import (
+from routing_moe.checkpoints.merge_stages import MERGE_FILE
+from routing_moe.model.flops import Work, active_parameters, total_parameters
+from routing_moe.optim.step import resting_parts
+from routing_moe.results import run_cost
+from routing_moe.results.run_cost import (
     described_cost,
     earlier_runs,
     equal_steps,
@@ -21,7 +22,6 @@ from routing_moe.run_cost import (
     training_cost,
     write_cost,
 )
-from routing_moe.stepping import resting_parts
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 

@@ -11,10 +11,10 @@ from tiny_runs import TRAIN_TASKS, typed, write_gym
 from tiny_vectors import TEXTS, meta, same_vectors, vectors
 
 from dataloader.encoding import TextFormat
-from routing_moe.starting import load_tokenizer
-from routing_moe.task_vectors import UNKNOWN, of_sample, save_task_vectors, seen_by
-from routing_moe.text_vectors import encoder_states, text_vectors
-from routing_moe.upcycling import load_bart
+from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
+from routing_moe.model.loading import load_bart
+from routing_moe.model.task_vectors import UNKNOWN, of_sample, save_task_vectors, seen_by
 from task.task_emb import inspect_inputs, reduce
 from task.task_emb.command import parse
 from task.task_emb.descriptions import DescriptionSettings

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from routing_moe.selection import explore, noise_free_routes, select_routes, temperature_at
+from routing_moe.model.selection import explore, noise_free_routes, select_routes, temperature_at
 
 LOGITS = torch.tensor([[[1.0, 0.0, -1.0]]]).expand(10_000, 1, 3)
 

@@ -22,10 +22,17 @@ from tiny_steps import encoded, parameters, ragged
 
 from dataloader import Example
 from dataloader.encoding import EncodedOptions
-from routing_moe import evaluation
-from routing_moe.devices import make_accelerator
-from routing_moe.evaluation import Decoding, TaskFile, answer, answering_cost, loss_per_token, own_share
+from routing_moe.evaluation import task_files as evaluation
+from routing_moe.evaluation.task_files import (
+    Decoding,
+    TaskFile,
+    answer,
+    answering_cost,
+    loss_per_token,
+    own_share,
+)
 from routing_moe.finetuning import executors
+from routing_moe.io.accelerator import make_accelerator
 
 FORK = multiprocessing.get_context("fork")  # a process of its own that need not import torch again
 

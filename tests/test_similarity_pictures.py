@@ -6,9 +6,9 @@ import pytest
 from conftest import assert_apart_and_inside
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis import similarity
-from routing_moe.analysis.drawing import HeatScale
-from routing_moe.analysis.similarity import Panel, plot_agreement, plot_similarities
+from routing_moe.plots import similarity
+from routing_moe.plots.similarity import Panel, plot_agreement, plot_similarities
+from routing_moe.plots.style import HeatScale
 
 ONTOLOGY = Ontology.load()
 

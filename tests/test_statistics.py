@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom, ttest_1samp
 
 from benchmarks import coverage
-from routing_moe.statistics import benjamini_yekutieli, holm, mean_interval, two_way_t
+from routing_moe.results.statistics import benjamini_yekutieli, holm, mean_interval, two_way_t
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 

@@ -14,7 +14,8 @@ from tiny_steps import encoded, parameters, settings_with
 from torch.nn import functional as F
 
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.stepping import (
+from routing_moe.model.published import upstream_name
+from routing_moe.optim.step import (
     Stepper,
     TrainingDiverged,
     build_optimizer,
@@ -22,7 +23,6 @@ from routing_moe.stepping import (
     part_of,
     resting_parts,
 )
-from routing_moe.upcycling import upstream_name
 
 
 def moments(stepper, part: str) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dataloader.errors import InputError
-from routing_moe import summaries
+from routing_moe.results import few_shot
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "example_scripts/collect_results.py"
@@ -258,10 +258,10 @@ def test_flags_that_make_no_sense_are_told_all_at_once(logs, capsys):
 
 def test_a_summary_is_read_as_it_was_written(logs):
     call(logs)
-    summary = summaries.read_summary(logs.parent / "tables/out.csv")
+    summary = few_shot.read_summary(logs.parent / "tables/out.csv")
     assert summary.index.tolist() == ["boolq", "sick"]
     assert summary.loc["boolq"].tolist() == pytest.approx([0.6, 0.2, 3])
-    dev = summaries.read_summary(logs.parent / "tables/out.csv", "dev_performance")
+    dev = few_shot.read_summary(logs.parent / "tables/out.csv", "dev_performance")
     assert dev.loc["sick"].tolist() == pytest.approx([0.2, 0.1, 3])
 
 
@@ -280,7 +280,7 @@ PUBLISHED = """,task,entry,dev_performance,test_performance
 
 def test_a_published_summary_is_read_with_the_sample_std(tmp_path):
     (tmp_path / "s.csv").write_text(PUBLISHED)
-    summary = summaries.read_summary(tmp_path / "s.csv")
+    summary = few_shot.read_summary(tmp_path / "s.csv")
     assert summary.index.tolist() == ["boolq", "nan"]
     # of 0.4 and 0.8: squared distances 0.04 + 0.04 over n - 1 = 1; the file's 0.2 is over n = 2
     assert summary.loc["boolq"].tolist() == pytest.approx([0.6, 0.08**0.5, 2])
@@ -293,7 +293,7 @@ def test_files_that_are_no_summaries_are_refused_with_the_reason(tmp_path):
     def refused(text):
         path.write_text(text)
         with pytest.raises(InputError) as error:
-            summaries.read_summary(path)
+            few_shot.read_summary(path)
         return str(error.value)
 
     assert "holds no summary as collect_results.py writes it: no column task, entry" in refused(
@@ -308,7 +308,7 @@ def test_files_that_are_no_summaries_are_refused_with_the_reason(tmp_path):
     assert "cannot be read" in refused(PUBLISHED + "9,boolq,std,1,2,3,4,5\n")
     path.unlink()
     with pytest.raises(InputError, match=r"s\.csv: no such file"):
-        summaries.read_summary(path)
+        few_shot.read_summary(path)
 
 
 def test_the_script_runs_from_another_folder_without_being_installed(logs):

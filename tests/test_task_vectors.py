@@ -19,11 +19,12 @@ from tiny_runs import ROOT, ROWS, TRAIN_TASKS, contents, write_gym
 from tiny_vectors import METHODS, SENTENCES, WITH_A_BART, meta, same_vectors, vectors
 
 from dataloader.encoding import TextFormat
-from routing_moe import RoutingBartForConditionalGeneration, task_vectors
-from routing_moe.starting import load_tokenizer
-from routing_moe.stepping import TrainingDiverged
-from routing_moe.text_vectors import encoder_states, text_vectors
-from routing_moe.upcycling import load_bart
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
+from routing_moe.model import task_vectors
+from routing_moe.model.loading import load_bart
+from routing_moe.optim.step import TrainingDiverged
 from task.task_emb import job
 from task.task_emb.benches import TrainingBench
 from task.task_emb.command import parse

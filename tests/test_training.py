@@ -25,9 +25,9 @@ from dataloader import Example
 from dataloader.batching import step_examples
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.train import main
-from routing_moe.evaluation import TaskFile, score
-from routing_moe.selection import temperature_at
-from routing_moe.task_vectors import load_task_vectors, save_task_vectors
+from routing_moe.evaluation.task_files import TaskFile, score
+from routing_moe.model.selection import temperature_at
+from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -107,7 +107,7 @@ def test_experts_router_and_vectors_of_mixed_tasks_learn_with_one_hot_routes(fin
 
 def test_the_best_checkpoint_is_that_of_the_best_score_and_the_first_of_equals(world, monkeypatch):
     scores = iter([0.2, 0.5, 0.5, 0.3])
-    monkeypatch.setattr("routing_moe.training.mean_score", lambda _: next(scores))
+    monkeypatch.setattr("routing_moe.training.trainer.mean_score", lambda _: next(scores))
     folder = world.run("best", eval_period=1, total_steps=4, save_period=1)
     assert_equal(weights(folder / "best"), weights(folder / "2-steps"))
     assert torch.load(folder / "last/training_state.pt")["best_score"] == 0.5

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import save_file
 from tiny_runs import ROOT, assert_equal, flags, weights
 
-from routing_moe.analysis.route_data import best_step
+from routing_moe.analysis.saved_routes import best_step
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.train import main as train
-from routing_moe.run_state import load_run_settings
-from routing_moe.training import Training
+from routing_moe.io.run_folder import load_run_settings
+from routing_moe.training.trainer import Training
 
 STAGE_2 = dict(
     initialize_from_vanilla=None,
@@ -54,8 +54,8 @@ def two_stages(originals, tmp_path_factory):
     out = folder / "run"
     assert merge([f"--routes_from={stage_1}", f"--model={originals.bart}", f"--output_dir={out}"]) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("routing_moe.training.LOG_EVERY", 1)
-        patch.setattr("routing_moe.training.plot_routes", lambda *args, **kwargs: Path(args[3]).touch())
+        patch.setattr("routing_moe.training.trainer.LOG_EVERY", 1)
+        patch.setattr("routing_moe.cli.train.plot_routes", lambda *args, **kwargs: Path(args[3]).touch())
         chosen = STAGE_2 | dict(total_steps=20, anneal_rate=6 / 20, eval_period=20)
         assert train(flags(originals.gym, originals.bart, out, **chosen)) == 0
     return folder
@@ -78,8 +78,8 @@ def test_stage_2_keeps_the_routes_bit_for_bit_and_moves_the_experts(two_stages):
 def scripted_stage_2(two_stages, originals, name: str, monkeypatch, **changed) -> Path:
     """Stage 2 of four steps with an evaluation at each; scores fall, the last two are at temperature 1."""
     scores = iter([0.9, 0.8, 0.7, 0.6])
-    monkeypatch.setattr("routing_moe.training.mean_score", lambda _: next(scores))
-    monkeypatch.setattr("routing_moe.training.plot_routes", lambda *args, **kwargs: Path(args[3]).touch())
+    monkeypatch.setattr("routing_moe.training.trainer.mean_score", lambda _: next(scores))
+    monkeypatch.setattr("routing_moe.cli.train.plot_routes", lambda *args, **kwargs: Path(args[3]).touch())
     out = two_stages / name
     shutil.copytree(two_stages / "run/init", out / "init")
     chosen = STAGE_2 | dict(total_steps=4, anneal_rate=2, eval_period=1) | changed

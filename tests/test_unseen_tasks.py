@@ -14,8 +14,7 @@ from tiny_runs import TRAIN_TASKS, assert_equal, contents, run, weights
 
 from dataloader.encoding import TextFormat
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.task_vectors import save_task_vectors
-from routing_moe.unseen_tasks import (
+from routing_moe.evaluation.unseen_tasks import (
     TextSource,
     VectorTable,
     choose_vectors,
@@ -23,6 +22,7 @@ from routing_moe.unseen_tasks import (
     nearest_task,
     with_vectors,
 )
+from routing_moe.model.task_vectors import save_task_vectors
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 

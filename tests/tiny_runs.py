@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe.cli.train import main
-from routing_moe.run_state import LOCK_FILE
+from routing_moe.io.files import LOCK_FILE
 from task.skill_gym import TINY_BART
 
 os.environ["ACCELERATE_USE_CPU"] = "true"  # the same bits, also where there is a GPU

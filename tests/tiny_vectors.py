@@ -7,7 +7,7 @@ from pathlib import Path
 from accelerate.state import AcceleratorState
 from tiny_runs import typed
 
-from routing_moe.task_vectors import load_task_vectors
+from routing_moe.model.task_vectors import load_task_vectors
 
 TEXTS = dict(max_input_length=24)
 ANSWERS = TEXTS | dict(max_output_length=6)

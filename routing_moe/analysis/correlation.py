@@ -17,8 +17,8 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from routing_moe.analysis.features import Features
-from routing_moe.analysis.route_data import Routes
-from routing_moe.statistics import benjamini_yekutieli
+from routing_moe.analysis.saved_routes import Routes
+from routing_moe.results.statistics import benjamini_yekutieli
 
 PERMUTATIONS = 100_000  # so that the smallest p passes among thousands of tests
 FEWEST = 3  # tasks that have, and that lack, a feature which is looked at

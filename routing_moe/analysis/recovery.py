@@ -17,9 +17,9 @@ from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import adjusted_mutual_info_score
 
 from routing_moe.analysis.features import Features
-from routing_moe.analysis.measures import linkage_of, overlap
-from routing_moe.analysis.route_data import Routes
-from routing_moe.statistics import benjamini_yekutieli
+from routing_moe.analysis.route_metrics import linkage_of, overlap
+from routing_moe.analysis.saved_routes import Routes
+from routing_moe.results.statistics import benjamini_yekutieli
 
 PERMUTATIONS = 10_000
 FEWEST_TASKS = 4  # three have six orders in all

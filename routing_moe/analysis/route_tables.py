@@ -9,8 +9,8 @@ import pandas as pd
 
 from dataloader.errors import InputError
 from dataloader.ontology import UNCATEGORISED, Ontology
-from routing_moe.analysis import measures
-from routing_moe.analysis.route_data import Routes
+from routing_moe.analysis import route_metrics
+from routing_moe.analysis.saved_routes import Routes
 from routing_moe.analysis.stability import Stability
 
 
@@ -19,13 +19,13 @@ def layer_table(routes: Routes) -> pd.DataFrame:
 
     Entropies and information are shares of log E.
     """
-    loads_LE = measures.load(routes.values_NLE)
+    loads_LE = route_metrics.load(routes.values_NLE)
     table = pd.DataFrame(
         dict(
             layer=routes.layers,
-            entropy=measures.entropy(routes.values_NLE).mean(axis=0),
-            load_entropy=measures.load_entropy(routes.values_NLE),
-            information=measures.information(routes.values_NLE),
+            entropy=route_metrics.entropy(routes.values_NLE).mean(axis=0),
+            load_entropy=route_metrics.load_entropy(routes.values_NLE),
+            information=route_metrics.information(routes.values_NLE),
             largest_load=loads_LE.max(axis=1),
         )
     )
@@ -64,7 +64,7 @@ def common_routes(after: Routes, before: Routes) -> tuple[Routes, Routes]:
 
 def change_table(before: Routes, after: Routes) -> pd.DataFrame:
     """A row per task and layer: shift (weight moved to other experts), heaviest_before, heaviest_after."""
-    shift_NL = measures.shift(before.values_NLE, after.values_NLE)
+    shift_NL = route_metrics.shift(before.values_NLE, after.values_NLE)
     was_NL, is_NL = (routes.values_NLE.argmax(axis=2) for routes in (before, after))
     rows = [
         (task, layer, shift_NL[n, row], was_NL[n, row], is_NL[n, row])

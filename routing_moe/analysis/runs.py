@@ -13,9 +13,10 @@ import numpy as np
 from dataloader.errors import Faults, InputError, in_short
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.analysis.features import Features, features_of
-from routing_moe.analysis.route_data import Routes, load_routes
-from routing_moe.checks import ontology_path
-from routing_moe.run_state import distinct_tails, load_run_settings
+from routing_moe.analysis.saved_routes import Routes, load_routes
+from routing_moe.io.files import distinct_tails
+from routing_moe.io.run_folder import load_run_settings
+from routing_moe.training.checks import ontology_path
 
 
 @dataclass(frozen=True, eq=False)

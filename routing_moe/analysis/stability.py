@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 from dataloader.errors import InputError, in_short
-from routing_moe.analysis.route_data import Routes
+from routing_moe.analysis.saved_routes import Routes
 
 PERMUTATIONS = 1000
 FEWEST_TASKS = 3

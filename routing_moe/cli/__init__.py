@@ -1,0 +1,4 @@
+"""The commands: parse flags, check, run, write.
+
+May import: everything in this package.
+"""

@@ -20,26 +20,26 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from dataloader.errors import InputError, in_brief
-from routing_moe.analysis.ablation import Bench, NothingToSwitchOff
-from routing_moe.analysis.ablation_job import AblationJob
-from routing_moe.analysis.ablation_plan import (
+from routing_moe.analysis.ablation.job import AblationJob
+from routing_moe.analysis.ablation.model import Bench, NothingToSwitchOff
+from routing_moe.analysis.ablation.plan import (
     AblationInputs,
     AblationSettings,
     Plan,
     check_ablation,
     make_plan,
 )
-from routing_moe.analysis.ablation_results import write_results
+from routing_moe.checkpoints.find import find_mixture
+from routing_moe.checkpoints.start import load_start
 from routing_moe.cli.ablate_arguments import parse_ablation
 from routing_moe.cli.console import tell
-from routing_moe.devices import make_accelerator
-from routing_moe.evaluation import decoding_of
-from routing_moe.main_process import on_main, run_alone_in
-from routing_moe.memory import OutOfMemory, naming_what_helps
-from routing_moe.prediction import give_vectors, task_files
-from routing_moe.saved_mixtures import find_mixture
-from routing_moe.starting import load_start
-from routing_moe.tracking import start_logging
+from routing_moe.evaluation.task_files import decoding_of
+from routing_moe.io.accelerator import make_accelerator
+from routing_moe.io.logs import start_logging
+from routing_moe.io.main_process import on_main, run_alone_in
+from routing_moe.io.memory import OutOfMemory, naming_what_helps
+from routing_moe.report.ablation_files import write_results
+from routing_moe.training.prediction import give_vectors, task_files
 
 log = logging.getLogger("routing_moe")
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.gym import PARTS
-from routing_moe.analysis.ablation_plan import AblationSettings
+from routing_moe.analysis.ablation.plan import AblationSettings
 from routing_moe.cli.arguments import parse_settings
 from routing_moe.cli.console import parse_or_guess
-from routing_moe.ranking import SCORINGS
-from routing_moe.run_state import load_run_settings
-from routing_moe.unseen_tasks import FOUND_BY_RULE
+from routing_moe.evaluation.option_ranking import SCORINGS
+from routing_moe.evaluation.unseen_tasks import FOUND_BY_RULE
+from routing_moe.io.run_folder import load_run_settings
 
 # Flags that mean the same in `routing_moe.cli.train --do_predict`, and are checked as there.
 OF_PREDICTION = (

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.gym import PARTS
+from routing_moe.checkpoints.start import ARCHITECTURE_DEFAULTS as ARCHITECTURE
 from routing_moe.cli.console import flags_given, parse_or_guess
-from routing_moe.ranking import SCORINGS
-from routing_moe.routed_layer import EXPERT_MIXINGS
-from routing_moe.routers import ROUTERS
-from routing_moe.run_state import load_run_settings
-from routing_moe.selection import ROUTER_MODES
-from routing_moe.settings import SELECTIONS, Settings
-from routing_moe.starting import ARCHITECTURE_DEFAULTS as ARCHITECTURE
-from routing_moe.unseen_tasks import FOUND_BY_RULE
+from routing_moe.config.settings import SELECTIONS, Settings
+from routing_moe.evaluation.option_ranking import SCORINGS
+from routing_moe.evaluation.unseen_tasks import FOUND_BY_RULE
+from routing_moe.io.run_folder import load_run_settings
+from routing_moe.model.routed_layer import EXPERT_MIXINGS
+from routing_moe.model.routers import ROUTERS
+from routing_moe.model.selection import ROUTER_MODES
 
 # What a prediction takes from the training run unless it is given.
 AS_TRAINED = (

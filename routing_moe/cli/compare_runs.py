@@ -20,15 +20,16 @@ from pathlib import Path
 from dataloader.errors import InputError, in_brief
 from dataloader.gym import PARTS
 from dataloader.ontology import UNCATEGORISED, Ontology
-from routing_moe import comparable_costs, comparable_runs, results
-from routing_moe.analysis.comparison import plot_comparison
-from routing_moe.analysis.comparison_curves import plot_curves
-from routing_moe.checks import ontology_path
 from routing_moe.cli.console import tell
-from routing_moe.comparable_costs import Compared
-from routing_moe.comparable_runs import Run
-from routing_moe.results import ScoresFile
-from routing_moe.run_state import write_text
+from routing_moe.io.files import write_text
+from routing_moe.plots.variant_curves import plot_curves
+from routing_moe.plots.variants import plot_comparison
+from routing_moe.results import compared_costs, compared_runs
+from routing_moe.results import scores as results
+from routing_moe.results.compared_costs import Compared
+from routing_moe.results.compared_runs import Run
+from routing_moe.results.scores import ScoresFile
+from routing_moe.training.checks import ontology_path
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         lacking = "evaluation of its last step" if args.match else scores_file.path
         unfinished = [f"not finished: {run} (no {lacking})" for run in runs if run.scores is None]
         check(args, runs, finished, unfinished)
-        notes = [*unfinished, *(f"warning: {line}" for line in comparable_runs.comparison_warnings(finished))]
+        notes = [*unfinished, *(f"warning: {line}" for line in compared_runs.comparison_warnings(finished))]
         ontology = ontology_of(args, finished, notes)
         write_comparison(args, compared, finished, ontology, notes)
     except InputError as error:
@@ -67,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--prefix", default="", help="the --prefix that the scores were written with")
     add("--order", nargs="+", default=[], metavar="VARIANT", help="these first, others by name after them")
     add("--baseline", metavar="VARIANT", help="also the difference to this variant, paired by seed and task")
-    add("--match", choices=comparable_costs.BUDGETS, help="at equal steps or FLOPs (default: as trained)")
+    add("--match", choices=compared_costs.BUDGETS, help="at equal steps or FLOPs (default: as trained)")
     add("--leave_out", nargs="+", default=[], metavar="VARIANT", help="compare without these")
     add("--task_ontology", type=Path, help="ontology file (default: that of the runs)")
     add("--output_dir", type=Path, help="where to write (default: FOLDER)")
@@ -94,23 +95,23 @@ def check_match(args) -> None:
 
 def find_compared(args, scores_file: ScoresFile) -> Compared:
     """The folder's runs in order, with their costs and the scores to compare."""
-    runs = comparable_runs.in_order(comparable_runs.find_runs(args.folder, scores_file), args.order)
-    if faults := comparable_runs.unknown_variants("--leave_out", args.leave_out, runs):
+    runs = compared_runs.in_order(compared_runs.find_runs(args.folder, scores_file), args.order)
+    if faults := compared_runs.unknown_variants("--leave_out", args.leave_out, runs):
         raise InputError(faults)
     runs = [run for run in runs if run.variant not in args.leave_out]
-    costs = comparable_costs.find_costs(args.folder, runs, args.checkpoint_name)
-    return comparable_costs.at_budget(costs, args.match) if args.match else Compared(costs)
+    costs = compared_costs.find_costs(args.folder, runs, args.checkpoint_name)
+    return compared_costs.at_budget(costs, args.match) if args.match else Compared(costs)
 
 
 def check(args, runs: list[Run], finished: list[Run], unfinished: list[str]) -> None:
     """Raises InputError with every reason for which there can be no table."""
-    faults = comparable_runs.comparison_faults(runs)
-    faults += comparable_runs.unknown_variants("--order", args.order, runs)
+    faults = compared_runs.comparison_faults(runs)
+    faults += compared_runs.unknown_variants("--order", args.order, runs)
     if not finished:
         hint = f"scores are written with --do_predict --predict_split {args.predict_split}"
         faults += [*unfinished, f"{args.folder}: no run is finished; {hint}"]
     elif args.baseline:
-        faults += comparable_runs.unknown_variants("--baseline", [args.baseline], finished)
+        faults += compared_runs.unknown_variants("--baseline", [args.baseline], finished)
     if faults:
         raise InputError(faults)
 
@@ -128,18 +129,18 @@ def ontology_of(args, runs: list[Run], notes: list[str]) -> Ontology:
 
 def write_comparison(args, compared: Compared, runs: list[Run], ontology: Ontology, notes) -> None:
     """Writes the files and prints the tables. The contents do not depend on time or machine."""
-    scores = comparable_runs.scores_per_task(runs)
+    scores = compared_runs.scores_per_task(runs)
     per_run = results.means_per_run(scores, ontology)
     table = results.comparison_table(scores, ontology, args.baseline)
-    costs = comparable_costs.cost_table(compared)
+    costs = compared_costs.cost_table(compared)
     what = f"mean score on the {args.part} files of the {args.predict_split} tasks"
     draws = {run.variant: run.draws for run in runs if run.draws > 1}
     checkpoint = "of the last evaluation within the budget" if args.match else args.checkpoint_name
     parts = [
-        *([comparable_costs.explain_budget(compared)] if args.match else []),
+        *([compared_costs.explain_budget(compared)] if args.match else []),
         results.explain_comparison(what, checkpoint, args.baseline, draws),
         results.comparison_markdown(table, args.baseline),
-        comparable_costs.cost_markdown(compared, costs),
+        compared_costs.cost_markdown(compared, costs),
     ]
     markdown = "\n\n".join(parts) + "\n"
     place = (args.output_dir or args.folder) / (
@@ -150,7 +151,7 @@ def write_comparison(args, compared: Compared, runs: list[Run], ontology: Ontolo
     write_text(beside(place, "_runs.csv"), per_run.to_csv(index=False))
     write_text(beside(place, "_cost.csv"), costs.to_csv(index=False))
     write_text(beside(place, ".md"), "\n".join([markdown, *(f"- {note}\n" for note in notes)]))
-    curves = comparable_costs.curves(compared.costs)
+    curves = compared_costs.curves(compared.costs)
     if len(curves):
         write_text(beside(place, "_curves.csv"), curves.to_csv(index=False))
     for kind in (".png", ".pdf"):

@@ -18,14 +18,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
-from routing_moe.analysis.correlation_pictures import plot_correlations
-from routing_moe.analysis.explained import features_markdown, recovery_markdown
+from routing_moe.analysis.markdown import features_markdown, recovery_markdown
 from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
 from routing_moe.analysis.recovery import recovery_table
 from routing_moe.analysis.runs import ExplainedRun, notes_of, read_runs, safe_name
 from routing_moe.cli.console import run_command
 from routing_moe.cli.routes_arguments import add_features, add_writing, checked_output_dir, explaining_parser
-from routing_moe.run_state import write_text
+from routing_moe.io.files import write_text
+from routing_moe.plots.correlations import plot_correlations
 
 DIGITS = "%.6g"
 

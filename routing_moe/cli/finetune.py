@@ -22,11 +22,12 @@ from routing_moe.cli.console import flags_given, tell
 from routing_moe.cli.finetune_arguments import build_parser, parse_settings
 from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, learns_routes
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
-from routing_moe.finetuning.idle_flags import notes
+from routing_moe.finetuning.unused_flags import notes
 from routing_moe.finetuning.vectors import VECTOR_FILE, find_neighbours, leak_note, needs_neighbour
-from routing_moe.memory import OutOfMemory, is_lack_of_memory, naming_what_helps, what_helps
-from routing_moe.run_state import alone_in, describe_run, write_text
-from routing_moe.tracking import log_to_file, start_logging
+from routing_moe.io.files import alone_in, write_text
+from routing_moe.io.logs import log_to_file, start_logging
+from routing_moe.io.memory import OutOfMemory, is_lack_of_memory, naming_what_helps, what_helps
+from routing_moe.io.run_folder import describe_run
 
 log = logging.getLogger("routing_moe")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from routing_moe.cli.arguments import add_texts
 from routing_moe.cli.console import parse_or_guess
+from routing_moe.evaluation.unseen_tasks import VECTOR_SOURCES
 from routing_moe.finetuning.settings import ROUTE_TRAININGS, FinetuneSettings
-from routing_moe.unseen_tasks import VECTOR_SOURCES
 
 NO_CHECKPOINT = ("None", "")  # as the published scripts pass it on where none is named
 

@@ -16,14 +16,8 @@ import sys
 from pathlib import Path
 
 from dataloader.errors import InputError
-from routing_moe.analysis.change import plot_change
-from routing_moe.analysis.dendrogram import plot_clustered
-from routing_moe.analysis.drawing import HeatScale
-from routing_moe.analysis.explained import stability_markdown
-from routing_moe.analysis.load_pictures import plot_load
-from routing_moe.analysis.measures import overlap
-from routing_moe.analysis.pictures import plot_routes
-from routing_moe.analysis.route_data import Routes, encoder_part, load_routes
+from routing_moe.analysis.markdown import stability_markdown
+from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.route_tables import (
     change_table,
     common_routes,
@@ -33,11 +27,17 @@ from routing_moe.analysis.route_tables import (
     summary,
 )
 from routing_moe.analysis.runs import ExplainedRun, notes_of, read_runs, safe_name
+from routing_moe.analysis.saved_routes import Routes, encoder_part, load_routes
 from routing_moe.analysis.stability import stability
 from routing_moe.cli.console import run_command
 from routing_moe.cli.routes_arguments import add_writing, checked_output_dir, explaining_parser
-from routing_moe.results import markdown_table
-from routing_moe.run_state import write_text
+from routing_moe.io.files import write_text
+from routing_moe.plots.clustermap import plot_clustered
+from routing_moe.plots.expert_load import plot_load
+from routing_moe.plots.route_change import plot_change
+from routing_moe.plots.route_map import plot_routes
+from routing_moe.plots.style import HeatScale
+from routing_moe.results.scores import markdown_table
 
 KINDS = ("png", "pdf")
 DIGITS = "%.6g"

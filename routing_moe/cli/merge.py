@@ -18,9 +18,8 @@ from safetensors import SafetensorError
 from transformers.utils import logging as library_logging
 
 from dataloader.errors import InputError, in_brief
-from routing_moe.cli.console import parse_or_guess, tell
-from routing_moe.memory import OutOfMemory, naming_what_helps
-from routing_moe.merging import (
+from routing_moe.checkpoints.find import SavedMixture
+from routing_moe.checkpoints.merge_stages import (
     MergeSettings,
     check_merge,
     differences,
@@ -29,8 +28,9 @@ from routing_moe.merging import (
     target_faults,
     write_merged,
 )
-from routing_moe.run_state import alone_in
-from routing_moe.saved_mixtures import SavedMixture
+from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.io.files import alone_in
+from routing_moe.io.memory import OutOfMemory, naming_what_helps
 
 BART_BASE = "facebook/bart-base"
 

@@ -14,12 +14,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from dataloader.errors import Faults, InputError, too_small
-from routing_moe.analysis.page import render
-from routing_moe.analysis.report_data import ReportOptions, report_data
 from routing_moe.analysis.runs import read_runs
 from routing_moe.cli.console import run_command
 from routing_moe.cli.routes_arguments import add_features, explaining_parser
-from routing_moe.run_state import alone_in, unwritable, write_text
+from routing_moe.io.files import alone_in, unwritable, write_text
+from routing_moe.report.data import ReportOptions, report_data
+from routing_moe.report.page import render
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 from dataloader.errors import InputError, too_small
 from routing_moe.analysis.correlation import PERMUTATIONS
 from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
-from routing_moe.analysis.route_data import KINDS
-from routing_moe.run_state import unwritable
+from routing_moe.analysis.saved_routes import KINDS
+from routing_moe.io.files import unwritable
 
 
 def explaining_parser(command: str, description: str) -> argparse.ArgumentParser:

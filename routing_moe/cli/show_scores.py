@@ -15,10 +15,11 @@ import pandas as pd
 from dataloader.errors import InputError
 from dataloader.gym import PARTS
 from dataloader.ontology import Ontology
-from routing_moe.checks import ontology_path
 from routing_moe.cli.console import tell
-from routing_moe.results import ScoresFile, category_table, markdown_table, read_scores
-from routing_moe.run_state import load_run_settings, write_text
+from routing_moe.io.files import write_text
+from routing_moe.io.run_folder import load_run_settings
+from routing_moe.results.scores import ScoresFile, category_table, markdown_table, read_scores
+from routing_moe.training.checks import ontology_path
 
 
 def main(argv: list[str] | None = None) -> int:

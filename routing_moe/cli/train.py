@@ -22,21 +22,24 @@ from safetensors import SafetensorError
 
 from dataloader.encoding import encode
 from dataloader.errors import InputError, in_brief
-from routing_moe.checks import Inputs, check_inputs, run_folder_faults
+from routing_moe.checkpoints.folder import find_checkpoint
+from routing_moe.checkpoints.start import checkpoint_to_resume, load_start
 from routing_moe.cli.arguments import build_parser, parse_settings
 from routing_moe.cli.console import flags_given, tell
-from routing_moe.devices import make_accelerator
-from routing_moe.idle_flags import notes
-from routing_moe.main_process import run_alone_in
-from routing_moe.memory import OutOfMemory, naming_what_helps
-from routing_moe.prediction import run_prediction, task_files
-from routing_moe.run_cost import equal_steps
-from routing_moe.run_state import describe_run, find_checkpoint, write_text
-from routing_moe.settings import Settings
-from routing_moe.starting import checkpoint_to_resume, load_start
-from routing_moe.stepping import TrainingDiverged
-from routing_moe.tracking import log_to_file, start_logging, start_trackers
-from routing_moe.training import Training
+from routing_moe.config.settings import Settings
+from routing_moe.config.unused_flags import notes
+from routing_moe.io.accelerator import make_accelerator
+from routing_moe.io.files import write_text
+from routing_moe.io.logs import log_to_file, start_logging, start_trackers
+from routing_moe.io.main_process import run_alone_in
+from routing_moe.io.memory import OutOfMemory, naming_what_helps
+from routing_moe.io.run_folder import describe_run
+from routing_moe.optim.step import TrainingDiverged
+from routing_moe.plots.route_map import plot_routes
+from routing_moe.results.run_cost import equal_steps
+from routing_moe.training.checks import Inputs, check_inputs, run_folder_faults
+from routing_moe.training.prediction import run_prediction, task_files
+from routing_moe.training.trainer import Training
 
 log = logging.getLogger("routing_moe")
 
@@ -112,9 +115,9 @@ def run_training(settings: Settings, inputs: Inputs, accelerator: Accelerator, c
     pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
     examples = encode(pool, tokenizer, inputs.text_format, task_ids)
     dev_files = task_files(settings, inputs, inputs.split.train, "dev", model, tokenizer)
-    training = Training(
-        model.to(accelerator.device), tokenizer, examples, dev_files, inputs.ontology, settings, accelerator
-    )
+    model = model.to(accelerator.device)
+    parts = (model, tokenizer, examples, dev_files, inputs.ontology)
+    training = Training(*parts, settings, accelerator, plot_routes)
     if settings.equal_flops:
         print(equal_steps(training.stepper, training.total_steps, settings))
         return

@@ -1,7 +1,9 @@
-"""Few-shot fine-tuning on one task: every sample x learning rate x batch size, chosen by dev, told on test.
+"""Few-shot fine-tuning on one task: a grid of samples x learning rates x batch sizes, chosen by dev scores.
 
-settings.py   flags and configurations     checks.py, idle_flags.py  what can be wrong, found before any work
-vectors.py    the task's vector            starts.py                 the model that all begin with
-workbench.py  one configuration, run       executors.py              here, in processes, on Ray
-grid.py       what is missing, files, results.csv
+May import: training and below, dataloader.
+
+settings.py        flags and configurations       checks.py, unused_flags.py  faults, found before any work
+vectors.py         the task's vector              starting_model.py           the model of the start
+trial.py           one configuration, run         executors.py                here, in processes, on Ray
+grid.py            what is missing, files, results.csv
 """

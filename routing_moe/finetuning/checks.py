@@ -15,20 +15,22 @@ from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError, did_you_mean
 from dataloader.gym import Gym
 from dataloader.options import find_options
-from routing_moe.checks import range_faults
-from routing_moe.configuration import RoutingBartConfig
-from routing_moe.finetuning.idle_flags import idle_flags
+from routing_moe.checkpoints.find import SavedMixture
+from routing_moe.checkpoints.start import load_start_tokenizer, load_vanilla_weights
+from routing_moe.config.ranges import range_faults
+from routing_moe.config.settings import differences
+from routing_moe.config.unused_flags import SOURCE_NAMES
 from routing_moe.finetuning.settings import FREE_WHEN_CONTINUED, PATHS, FinetuneSettings
-from routing_moe.finetuning.starts import SavedBart, find_start
+from routing_moe.finetuning.starting_model import SavedBart, find_start
+from routing_moe.finetuning.unused_flags import idle_flags
 from routing_moe.finetuning.vectors import vector_faults
-from routing_moe.idle_flags import SOURCE_NAMES
-from routing_moe.modeling import RoutingBartForConditionalGeneration
-from routing_moe.run_state import load_run_settings, unwritable
-from routing_moe.saved_mixtures import SavedMixture
-from routing_moe.settings import differences
-from routing_moe.start_checks import position_faults
-from routing_moe.starting import load_start_tokenizer, load_vanilla_weights
-from routing_moe.upcycling import bart_fields, load_bart_config
+from routing_moe.io.accelerator import precision_faults
+from routing_moe.io.files import unwritable
+from routing_moe.io.run_folder import load_run_settings
+from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.model.loading import bart_fields, load_bart_config
+from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+from routing_moe.training.start_checks import position_faults
 
 PUBLISHED_GRID = {"learning_rate_list": [1e-5, 2e-5, 5e-5], "bsz_list": [2, 4, 8]}
 SINGLE = {"learning_rate_list": "learning_rate", "bsz_list": "train_batch_size"}
@@ -49,7 +51,7 @@ def check_finetuning(settings: FinetuneSettings, given: set[str]) -> FinetuneInp
 
     given: the flags that stand on the command line. Raises one InputError with all faults.
     """
-    faults = Faults(range_faults(settings) + list_faults(settings))
+    faults = Faults(range_faults(settings) + precision_faults(settings) + list_faults(settings))
     settings = with_lists(settings)
     if not settings.do_train and not settings.do_predict:
         faults.append("nothing to do: give --do_train, --do_predict or both")

@@ -13,18 +13,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dataloader.errors import InputError, in_brief
+from routing_moe.evaluation.unseen_tasks import VectorChoice
 from routing_moe.finetuning.settings import PATHS, Configuration, FinetuneSettings
-from routing_moe.finetuning.workbench import Workbench
-from routing_moe.tracking import peak_memory_gb
-from routing_moe.unseen_tasks import VectorChoice
-from routing_moe.upcycling import is_hub_name
-from routing_moe.workers import (
+from routing_moe.finetuning.trial import Workbench
+from routing_moe.io.logs import peak_memory_gb
+from routing_moe.io.process_pool import (
     result_or_error,
     run_here,
     run_in_processes,
     traceback_noted,
     worker_environment,
 )
+from routing_moe.model.loading import is_hub_name
 
 RAY_PARTS = 10_000  # Ray rounds resources to 1 / RAY_PARTS
 RAY_RETRIES = 3  # of a configuration whose process or machine died

@@ -25,16 +25,16 @@ from dataloader.errors import InputError, told_with
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
+from routing_moe.checkpoints.find import SavedMixture, sha256
+from routing_moe.evaluation.unseen_tasks import VectorChoice
 from routing_moe.finetuning.executors import executor, model_folder
 from routing_moe.finetuning.settings import Configuration, FinetuneSettings
-from routing_moe.finetuning.starts import SavedBart
-from routing_moe.run_cost import TRAINING_COST
-from routing_moe.run_state import flush, write_text
-from routing_moe.saved_mixtures import SavedMixture, sha256
-from routing_moe.summaries import BEST, RESULT_FILES
-from routing_moe.task_vectors import NAMES_FILE, UNKNOWN, VECTORS_FILE
-from routing_moe.unseen_tasks import VectorChoice
-from routing_moe.workers import write_failure
+from routing_moe.finetuning.starting_model import SavedBart
+from routing_moe.io.files import flush, write_text
+from routing_moe.io.process_pool import write_failure
+from routing_moe.model.task_vectors import NAMES_FILE, UNKNOWN, VECTORS_FILE
+from routing_moe.results.few_shot import BEST, RESULT_FILES
+from routing_moe.results.run_cost import TRAINING_COST
 
 RESULTS_FILE = RESULT_FILES[0]
 OLD_COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from routing_moe.settings import Recipe
+from routing_moe.config.settings import Recipe
 
 # What may differ when a grid is continued or extended: none of it changes a configuration's result.
 FREE_WHEN_CONTINUED = {

@@ -18,13 +18,9 @@ from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError, in_short
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
-from routing_moe.finetuning.settings import FinetuneSettings
-from routing_moe.run_state import write_text
-from routing_moe.saved_mixtures import SavedMixture
-from routing_moe.start_checks import other_width
-from routing_moe.starting import load_start_tokenizer
-from routing_moe.task_vectors import NOTHING, load_meta, load_task_vectors, of_sample, row_of, seen_by
-from routing_moe.unseen_tasks import (
+from routing_moe.checkpoints.find import SavedMixture
+from routing_moe.checkpoints.start import load_start_tokenizer
+from routing_moe.evaluation.unseen_tasks import (
     TextSource,
     VectorChoice,
     VectorTable,
@@ -32,6 +28,10 @@ from routing_moe.unseen_tasks import (
     seen_when_stored,
     stored_vector,
 )
+from routing_moe.finetuning.settings import FinetuneSettings
+from routing_moe.io.files import write_text
+from routing_moe.model.task_vectors import NOTHING, load_meta, load_task_vectors, of_sample, row_of, seen_by
+from routing_moe.training.start_checks import other_width
 
 VECTOR_FILE = "task_vector.json"
 

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 
-from routing_moe.text_vectors import POOLINGS
+from routing_moe.evaluation.text_vectors import POOLINGS
 from task.task_emb.fisher_information import PARTS
 from task.task_emb.reduction import TRANSFORMS
 from task.task_emb.settings import PUBLISHED

@@ -3,11 +3,11 @@
 from accelerate import PartialState
 
 from dataloader.encoding import EncodedExamples, encode
-from routing_moe.devices import make_accelerator
-from routing_moe.finetuning.workbench import Weights
-from routing_moe.starting import load_tokenizer
-from routing_moe.stepping import Stepper
-from routing_moe.text_vectors import bare_inputs
+from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.evaluation.text_vectors import bare_inputs
+from routing_moe.finetuning.trial import Weights
+from routing_moe.io.accelerator import make_accelerator
+from routing_moe.optim.step import Stepper
 from task.task_emb.settings import GymSettings, TrainingSettings
 
 

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from dataloader.errors import Faults, InputError, in_brief, told_with
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import parse_or_guess, tell
-from routing_moe.memory import OutOfMemory, is_lack_of_memory, naming_what_helps, what_helps
-from routing_moe.run_state import alone_in
-from routing_moe.tracking import log_to_file, start_logging
+from routing_moe.io.files import alone_in
+from routing_moe.io.logs import log_to_file, start_logging
+from routing_moe.io.memory import OutOfMemory, is_lack_of_memory, naming_what_helps, what_helps
 from task.task_emb.job import VectorJob
 from task.task_emb.settings import PUBLISHED, VectorSettings
 from task.task_emb.sources import chosen_tasks

@@ -24,11 +24,11 @@ import pandas as pd
 
 from dataloader.errors import InputError, in_brief
 from dataloader.ontology import UNCATEGORISED, Ontology
-from routing_moe.analysis.drawing import HeatScale
-from routing_moe.analysis.similarity import Panel, plot_agreement, plot_similarities
 from routing_moe.cli.console import parse_or_guess, tell
-from routing_moe.results import markdown_table
-from routing_moe.run_state import write_text
+from routing_moe.io.files import write_text
+from routing_moe.plots.similarity import Panel, plot_agreement, plot_similarities
+from routing_moe.plots.style import HeatScale
+from routing_moe.results.scores import markdown_table
 from task.task_emb.agreement import DISTANCES, agreement, all_alike, centred, nearest, similarity
 from task.task_emb.inspect_inputs import Inputs, Settings, check
 

@@ -13,9 +13,9 @@ from dataloader.labels import Labelling, ontology_labels, read_labels
 from dataloader.list_tasks import tasks_named
 from dataloader.ontology import Ontology
 from dataloader.task_splits import SECTIONS
-from routing_moe.checks import ontology_path
-from routing_moe.run_state import distinct_tails, unwritable
-from routing_moe.task_vectors import load_meta, load_task_vectors, samples_in
+from routing_moe.io.files import distinct_tails, unwritable
+from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
+from routing_moe.training.checks import ontology_path
 
 FEWEST_TASKS = 3
 

@@ -25,11 +25,12 @@ from tqdm import tqdm
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.arrays import load_arrays
-from routing_moe.run_state import describe_run, npz_bytes, unwritable, write_bytes, write_text
-from routing_moe.settings import differences
-from routing_moe.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors
-from routing_moe.workers import run_here, run_in_processes, traceback_noted, write_failure
+from routing_moe.config.settings import differences
+from routing_moe.io.arrays import load_arrays
+from routing_moe.io.files import npz_bytes, unwritable, write_bytes, write_text
+from routing_moe.io.process_pool import run_here, run_in_processes, traceback_noted, write_failure
+from routing_moe.io.run_folder import describe_run
+from routing_moe.model.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors
 from task.task_emb.settings import VectorSettings
 from task.task_emb.sources import sha256_of
 

@@ -21,9 +21,11 @@ from dataloader.errors import Faults, InputError, in_brief, told_with
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import parse_or_guess, tell
-from routing_moe.run_state import describe_run, unwritable, write_text
-from routing_moe.settings import differences
-from routing_moe.task_vectors import (
+from routing_moe.config.settings import differences
+from routing_moe.io.files import unwritable, write_text
+from routing_moe.io.logs import start_logging
+from routing_moe.io.run_folder import describe_run
+from routing_moe.model.task_vectors import (
     META_FILE,
     UNKNOWN,
     VECTORS_FILE,
@@ -33,7 +35,6 @@ from routing_moe.task_vectors import (
     save_task_vectors,
     seen_by,
 )
-from routing_moe.tracking import start_logging
 from task.task_emb.arguments import reduce_parser
 from task.task_emb.job import ADDED_LATER, FREE_WHEN_CONTINUED, OF_MODEL
 from task.task_emb.reduction import REDUCTION_FILE, Reduction

@@ -12,8 +12,8 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from dataloader.errors import InputError
-from routing_moe.arrays import load_arrays
-from routing_moe.run_state import npz_bytes, write_bytes
+from routing_moe.io.arrays import load_arrays
+from routing_moe.io.files import npz_bytes, write_bytes
 
 REDUCTION_FILE = "reduction.npz"
 TRANSFORMS = ("none", "unit", "log")

@@ -9,14 +9,15 @@ from typing import ClassVar
 from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError
 from dataloader.gym import Gym
-from routing_moe.checks import range_faults
-from routing_moe.finetuning.starts import SavedBart, find_saved
-from routing_moe.saved_mixtures import SavedMixture, checksums
-from routing_moe.settings import Recipe
-from routing_moe.start_checks import position_faults
-from routing_moe.starting import load_tokenizer
-from routing_moe.task_vectors import NOTHING, what_is_seen
-from routing_moe.upcycling import load_bart_config
+from routing_moe.checkpoints.find import SavedMixture, checksums
+from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.config.ranges import range_faults
+from routing_moe.config.settings import Recipe
+from routing_moe.finetuning.starting_model import SavedBart, find_saved
+from routing_moe.io.accelerator import precision_faults
+from routing_moe.model.loading import load_bart_config
+from routing_moe.model.task_vectors import NOTHING, what_is_seen
+from routing_moe.training.start_checks import position_faults
 from task.task_emb.sources import EACH, TrainFiles
 
 PUBLISHED = "published"
@@ -51,7 +52,7 @@ class VectorSettings(ABC):
 
     @property
     def seen(self) -> str:
-        """What a vector has seen of its task, one of `routing_moe.task_vectors.SEEN`."""
+        """What a vector has seen of its task, one of `routing_moe.model.task_vectors.SEEN`."""
         return NOTHING
 
     @property
@@ -174,6 +175,9 @@ class TrainingSettings(GymSettings):
     max_grad_norm: float = 0.1
     mixed_precision: str = "no"
     seed: int = 42
+
+    def faults(self) -> list[str]:
+        return super().faults() + precision_faults(self)
 
     @property
     def of_training(self) -> Recipe:

@@ -12,7 +12,7 @@ from dataloader.gym import Example, Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.list_tasks import tasks_named
 from dataloader.task_splits import SECTIONS
-from routing_moe.text_vectors import train_examples
+from routing_moe.evaluation.text_vectors import train_examples
 
 EACH = "each"  # --samples each: a vector per sample, from its own rows alone
 LONGEST_NAME = 200  # bytes; most file systems take 255, endings included

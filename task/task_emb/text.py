@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from dataloader.gym import Example
-from routing_moe.text_vectors import encoder_states, text_vectors
+from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from task.task_emb.arguments import gym_parser, with_pooling
 from task.task_emb.benches import BartBench
 from task.task_emb.command import compute_vectors

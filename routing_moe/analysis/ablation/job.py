@@ -1,0 +1,177 @@
+"""Switching off many experts, one set after the other: a folder that is filled set by set.
+
+    job.json              what the scores are of: checkpoint, files, decoding
+    sets/base.json        scores with all experts, and how long an example took
+    sets/enc0.1.json      scores without expert 1 of encoder layer 0; sets/enc0.1+dec2.0.json: without both
+
+A set is finished when its file is there, which is written at once or not at all; so a job that was killed, or
+is given more sets, scores only what is missing. Several processes (accelerate launch) share the sets out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from dataloader.errors import InputError
+from dataloader.jsonfile import load_json_object
+from routing_moe.analysis.ablation.model import Bench, Expert, mask_of
+from routing_moe.analysis.saved_routes import layer_names
+from routing_moe.io.files import write_text
+from routing_moe.io.main_process import on_main
+
+ExpertSet = tuple[Expert, ...]  # sorted
+BASE: ExpertSet = ()
+JOB_FILE = "job.json"
+LONGEST = 150  # characters of a set's name that are its file's
+PLACE = re.compile(r"(enc|dec)(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores {sample: score} without some experts, of the files whose task's route is another without them;
+    with all experts: of all files."""
+
+    scores: dict[str, float]
+    seconds: float
+    examples: int
+
+
+class AblationJob:
+    """The sets of experts that are scored in `folder`.
+
+    described: what the scores are of (JSON values), which must be the same when the folder is continued.
+    Raises InputError for a folder of something else.
+    """
+
+    def __init__(self, bench: Bench, folder: Path, described: dict):
+        self.bench, self.folder, self.described = bench, Path(folder), described
+        self._changed: dict[ExpertSet, list[str]] = {}
+        self.size = (bench.model.config.num_layers, bench.model.config.num_experts)
+        job = self.folder / JOB_FILE
+        if job.is_file() and any(self.folder.glob("sets/*.json")):
+            saved = load_json_object(job, "what the scores in the folder are of")
+            others = [name for name, value in described.items() if saved.get(name) != value]
+            if others:
+                name = others[0]
+                raise InputError(
+                    f"--output_dir {self.folder} holds scores with {name} {_brief(saved.get(name))}, not "
+                    f"{_brief(described[name])}; name another folder, or delete that one"
+                )
+
+    def path(self, experts: ExpertSet) -> Path:
+        name = self.name(experts)
+        if len(name) > LONGEST:
+            name = f"{len(experts)}_experts_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        return self.folder / "sets" / f"{name}.json"
+
+    def name(self, experts: ExpertSet) -> str:
+        """`enc0.1+dec2.0`: layer and expert of each; `base` for none."""
+        places = (f"{self.layer(row)}.{expert}".replace(" ", "") for row, expert in experts)
+        return "+".join(places) or "base"
+
+    def layer(self, row: int) -> str:
+        """The name of a row of the routes, such as "enc 0"."""
+        return layer_names(self.bench.model.config.encoder_layers, [row])[0]
+
+    def all_experts(self) -> list[ExpertSet]:
+        """Each expert of each layer that has several, alone."""
+        rows = self.bench.model.config.routed_rows
+        return [((row, expert),) for row in rows for expert in range(self.size[1])]
+
+    def mean_score(self) -> float:
+        """With all experts: mean over tasks of the mean over a task's files."""
+        scores = self.finished(BASE).scores
+        by_task = pd.DataFrame([(file.task, scores[file.sample]) for file in self.bench.files])
+        return float(by_task.groupby(0)[1].mean().mean())
+
+    # ---- scoring
+
+    def finished(self, experts: ExpertSet) -> Scores | None:
+        """Raises InputError for a damaged file."""
+        path = self.path(experts)
+        if not path.is_file():
+            return None
+        saved = load_json_object(path, "scores without some experts")
+        try:
+            return Scores(dict(saved["scores"]), float(saved["seconds"]), int(saved["examples"]))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise InputError(f"{path}: is damaged; delete it to score these again") from None
+
+    def start(self) -> Scores:
+        """The scores with all experts, which tell how long the rest will take; computed unless there."""
+        self.path(BASE).parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / JOB_FILE, json.dumps(self.described, indent=1))
+        return self.finished(BASE) or self._score(BASE, self.bench.tasks)
+
+    def missing(self, sets: Iterable[ExpertSet]) -> dict[ExpertSet, list[str]]:
+        """{set that is not finished: tasks whose route it changes}."""
+        todo = dict.fromkeys(experts for experts in sets if self.finished(experts) is None)
+        for experts in todo:
+            if experts not in self._changed:
+                self._changed[experts] = self.bench.changed(mask_of(experts, *self.size))
+        return {experts: self._changed[experts] for experts in todo}
+
+    def estimate(self, sets: Sequence[ExpertSet]) -> str:
+        """What is left to do, and for how long, by the time that the base scores took."""
+        base, todo = self.start(), self.missing(sets)
+        examples = sum(self.bench.examples_of(tasks) for tasks in todo.values())
+        processes = self.bench.accelerator.num_processes
+        seconds = examples * base.seconds / max(1, base.examples) / processes
+        done = len(set(sets)) - len(todo)
+        shared = f" in {processes} processes" if processes > 1 else ""
+        return (
+            f"{len(set(sets))} sets of experts to switch off, {done} finished; left: {examples} answers "
+            f"along changed routes, about {_duration(seconds)}{shared} "
+            f"({base.examples} took {base.seconds:.1f} s)"
+        )
+
+    def run(self, sets: Sequence[ExpertSet]) -> None:
+        """Scores what is missing of the main process's sets, and returns when every process has."""
+        accelerator = self.bench.accelerator
+        # The main process alone reads what is finished: the others' files may come meanwhile.
+        todo = on_main(accelerator, lambda: self.missing(sets))
+        own = list(todo.items())[accelerator.process_index :: accelerator.num_processes]
+        total = sum(self.bench.examples_of(tasks) for _, tasks in own)
+        quiet = not accelerator.is_main_process
+        with tqdm(total=total, desc="switching off", unit="answer", disable=quiet) as bar:
+            for experts, tasks in own:
+                bar.set_postfix_str(self.name(experts)[:30], refresh=False)
+                self._score(experts, tasks)
+                bar.update(self.bench.examples_of(tasks))
+        accelerator.wait_for_everyone()
+
+    def _score(self, experts: ExpertSet, tasks: Sequence[str]) -> Scores:
+        began = time.perf_counter()
+        off_LE = mask_of(experts, *self.size) if experts else None
+        scores = self.bench.scores(self.bench.routes(off_LE), tasks)
+        found = Scores(scores, time.perf_counter() - began, self.bench.examples_of(tasks))
+        write_text(self.path(experts), json.dumps(vars(found)))
+        return found
+
+
+def places_of(name: str) -> list[tuple[str, int]]:
+    """[("enc 0", 1), ...], layer and expert, of a set's name. Raises ValueError if it is none."""
+    places = [PLACE.fullmatch(part) for part in name.split("+")]
+    if not all(places):
+        raise ValueError(f"'{name}' names no experts; write enc0.1 for expert 1 of encoder layer 0")
+    return [(f"{place[1]} {place[2]}", int(place[3])) for place in places]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _brief(value) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,165 @@
+"""What becomes of the tasks when experts are switched off.
+
+    bench = Bench(model, tokenizer, files, text_format, decoding, accelerator)
+    bench.scores(bench.routes())                         # {sample: score} of the model as it is
+    bench.scores(bench.routes(off_LE))                   # without the experts that are True in off_LE
+
+A router's logits of a switched-off expert become -inf, so that it chooses among the others: a soft route is
+renormalised, a one-hot one goes to the next best expert. Fixed and average routes are renormalised; where
+nothing is left they become uniform over the other experts. N tasks, L layers, E experts.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from dataloader.encoding import TextFormat, encode, encode_options
+from dataloader.errors import InputError
+from routing_moe.evaluation.task_files import Decoding, TaskFile, answers_along, score
+from routing_moe.model.selection import noise_free_routes
+
+
+class NothingToSwitchOff(InputError):
+    """The flags and files are right, but there is no expert whose loss would be looked at."""
+
+
+Expert = tuple[int, int]  # row of the route (encoder layers first), expert
+
+
+def mask_of(off: Iterable[Expert], num_layers: int, num_experts: int) -> np.ndarray:
+    """(L, E), True where an expert is off. Raises ValueError if a layer would have none left."""
+    off_LE = np.zeros((num_layers, num_experts), dtype=bool)
+    for row, expert in off:
+        off_LE[row, expert] = True
+    if off_LE.all(axis=1).any():
+        raise ValueError(f"row {int(off_LE.all(axis=1).argmax())} of the routes would have no expert left")
+    return off_LE
+
+
+@torch.no_grad()
+def routes_without(model, tasks: Sequence[str], off_LE: np.ndarray | None) -> Tensor:
+    """Noise-free routes (N, L, E) of tasks, without the experts that are True in off_LE (None: with all)."""
+    if off_LE is None:
+        return model.routes_for(list(tasks))
+    off = torch.from_numpy(off_LE).to(model.device)
+    config = model.config
+    if config.has_router:
+        logits_NLE = model.router_logits(model.task_ids(list(tasks))).masked_fill(off, -torch.inf)
+        return noise_free_routes(
+            logits_NLE, config.router_mode, config.router_temperature, config.router_top_k
+        )
+    left_NLE = model.routes_for(list(tasks)).masked_fill(off, 0.0)
+    sums_NL1 = left_NLE.sum(-1, keepdim=True)
+    uniform_LE = (~off).to(left_NLE.dtype)
+    uniform_LE = uniform_LE / uniform_LE.sum(-1, keepdim=True)
+    return torch.where(
+        sums_NL1 > 0, left_NLE / sums_NL1.clamp_min(torch.finfo(sums_NL1.dtype).tiny), uniform_LE
+    )
+
+
+class Bench:
+    """A model with the task files it is scored on, which go through it together, in batches across tasks.
+
+    Raises NothingToSwitchOff for a model without an expert that could be switched off for a task.
+    """
+
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        files: Sequence[TaskFile],
+        text_format: TextFormat,
+        decoding: Decoding,
+        accelerator: Accelerator,
+    ):
+        config = model.config
+        if config.num_experts == 1 or config.route_source == "random":
+            what = "one expert a layer" if config.num_experts == 1 else "routes drawn for each example"
+            raise NothingToSwitchOff(f"a model with {what} has no expert to switch off for a task")
+        self.model, self.tokenizer, self.files = model.eval(), tokenizer, list(files)
+        self.decoding, self.accelerator = decoding, accelerator
+        self.tasks = list(dict.fromkeys(file.task for file in files))
+        self.pool = pooled(self.files, tokenizer, text_format, config.task_names)
+        self._own = {task: self._read(route_LE) for task, route_LE in self.routes().items()}
+        ends = np.cumsum([len(file.examples) for file in files])
+        self._members = [np.arange(end - len(f.examples), end) for f, end in zip(files, ends, strict=True)]
+
+    def routes(self, off_LE: np.ndarray | None = None) -> dict[str, Tensor]:
+        """{task: route (L, E)}."""
+        return dict(zip(self.tasks, routes_without(self.model, self.tasks, off_LE), strict=True))
+
+    def changed(self, off_LE: np.ndarray) -> list[str]:
+        """Tasks whose route is another without these experts; the others' scores cannot change."""
+        without = self.routes(off_LE)
+        return [task for task in self.tasks if self._own[task] != self._read(without[task])]
+
+    def fingerprint(self) -> int:
+        """A checksum of all tasks' routes."""
+        return zlib.crc32(b"".join(self._own.values()))
+
+    def examples_of(self, tasks: Sequence[str]) -> int:
+        """How many examples the tasks' files have."""
+        wanted = set(tasks)
+        return sum(len(file.examples) for file in self.files if file.task in wanted)
+
+    def scores(self, routes: dict[str, Tensor], tasks: Sequence[str] | None = None) -> dict[str, float]:
+        """{sample: score} of the files of the tasks (None: all), each along its task's route."""
+        wanted = set(self.tasks if tasks is None else tasks)
+        rows = [row for row, file in enumerate(self.files) if file.task in wanted]
+        texts = [""] * len(self.pool.examples)
+        for group in self._together(rows, routes):
+            members = np.concatenate([self._members[row] for row in group])
+            along = self._along([routes[self.files[row].task] for row in group], group)
+            found = answers_along(
+                self.model, self.tokenizer, self.pool, along, self.decoding, self.accelerator, members
+            )
+            for index in members:
+                texts[index] = found.texts[index]
+        return {
+            self.files[row].sample: score(
+                self.files[row], [texts[index] for index in self._members[row]], self.decoding.do_lowercase
+            )
+            for row in rows
+        }
+
+    def _together(self, rows: list[int], routes: dict[str, Tensor]) -> list[list[int]]:
+        """Files that go through the model at once: all; or, where routes amount to plain BARTs, those of
+        equal routes: each BART runs at its own cost, but a mix of many routes at that of all experts."""
+        along = {row: routes[self.files[row].task] for row in rows}
+        if not rows or not self.model.amounts_to_bart(torch.stack(list(along.values()))):
+            return [rows] if rows else []
+        groups: dict[bytes, list[int]] = {}
+        for row, route_LE in along.items():
+            groups.setdefault(self._read(route_LE), []).append(row)
+        return list(groups.values())
+
+    def _along(self, routes: list[Tensor], group: list[int]) -> Tensor:
+        """One route (1, L, E) if all are the same, else those of all examples of the pool (n, L, E)."""
+        if len({self._read(route_LE) for route_LE in routes}) == 1:
+            return routes[0][None]
+        along = routes[0].new_zeros(len(self.pool.examples), *routes[0].shape)
+        for row, route_LE in zip(group, routes, strict=True):
+            along[torch.from_numpy(self._members[row])] = route_LE
+        return along
+
+    def _read(self, route_LE: Tensor) -> bytes:
+        """The rows of a route that a layer reads."""
+        return route_LE[self.model.config.routed_rows].float().cpu().numpy().tobytes()
+
+
+def pooled(files: Sequence[TaskFile], tokenizer, text_format: TextFormat, task_names) -> TaskFile:
+    """Files of many tasks as one, which has no score of its own."""
+    examples = [example for file in files for example in file.examples]
+    encoded = encode(examples, tokenizer, text_format, {name: row for row, name in enumerate(task_names)})
+    pool = TaskFile("", "", files[0].part, "", examples, encoded)
+    if not any(file.options for file in files):
+        return pool
+    options = [own for file in files for own in file.options or [()] * len(file.examples)]
+    return replace(pool, options=options, encoded_options=encode_options(options, tokenizer, text_format))

@@ -1,0 +1,135 @@
+"""What statistics of routes say, as Markdown: features and their experts, recovery over runs, stability."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from routing_moe.analysis.correlation import PERMUTATIONS
+from routing_moe.analysis.features import Features
+from routing_moe.analysis.runs import ExplainedRun
+from routing_moe.analysis.stability import Stability
+from routing_moe.results.scores import markdown_table
+
+SIGNIFICANT = 0.05  # share of false discoveries among those called so
+MOST_FEATURES = 30
+
+
+def features_markdown(
+    run: ExplainedRun, table: pd.DataFrame, top: pd.DataFrame, permutations: int = PERMUTATIONS
+) -> str:
+    """How many correlations are significant; the top experts of the features that go most with routes."""
+    if table.empty:
+        return f"{run.name}: no feature is had, and lacked, by enough tasks, or all routes are the same."
+    significant, strictly = table[table["q"] < SIGNIFICANT], int((table["q_by"] < SIGNIFICANT).sum())
+    said = (
+        f"{run.routes.titled}: {len(significant)} of {len(table)} correlations of {len(run.routes.layers)} "
+        f"layers x {run.routes.experts} experts with {table['feature'].nunique()} features have "
+        f"q < {SIGNIFICANT} ({significant['feature'].nunique()} features), {strictly} of them also q (BY) < "
+        f"{SIGNIFICANT}, which holds under any dependence."
+        f"{cautions(table, run.features, permutations)}"
+    )
+    ranked = list(dict.fromkeys(table["feature"]))  # by their smallest p, then their largest |r|
+    order = ranked[:MOST_FEATURES]
+    if len(ranked) > MOST_FEATURES:
+        said += f" Of the features the {MOST_FEATURES} with the smallest p; correlations.csv has all."
+    rows = {
+        feature: {
+            "tasks": int(own["with_feature"].iloc[0]) if own["with_feature"].notna().all() else "-",
+            "top experts: r (q), * q, ** q (BY) < 0.05": ", ".join(map(_expert, own.itertuples())),
+        }
+        for feature in order
+        if len(own := top[top["feature"] == feature])
+    }
+    listed = markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("feature"))
+    return f"{said}\n\n{listed}"
+
+
+def _expert(row) -> str:
+    star = "**" if row.q_by < SIGNIFICANT else "*" if row.q < SIGNIFICANT else ""
+    return f"{row.layer.replace(' ', '')}.{row.expert} {row.r:.2f} ({row.q:.2g}){star}"
+
+
+def cautions(table: pd.DataFrame, features: Features, permutations: int) -> str:
+    """What to know of q: too few shufflings for a single true one, features that repeat others."""
+    said, names = "", list(dict.fromkeys(table["feature"]))
+    tests = len(table)
+    yekutieli = tests * sum(1 / number for number in range(1, tests + 1))
+    for q, least in (("q", tests), ("q (BY)", yekutieli)):  # of a single true one, times 1 + permutations
+        if least / (1 + permutations) >= SIGNIFICANT:
+            said += (
+                f" With {permutations} shufflings a single true one among {tests} tests cannot have "
+                f"{q} < {SIGNIFICANT}: that takes --permutations {math.ceil(least / SIGNIFICANT)}."
+            )
+    if repeated := len(names) - len({_but_for_sign(features.column(name)) for name in names}):
+        said += f" For these tasks {repeated} of the {len(names)} features repeat, or negate, another."
+    return said
+
+
+def _but_for_sign(column: np.ndarray) -> bytes:
+    known = column[np.isfinite(column)]
+    turned = known.min() + known.max() - column  # of 0 and 1: 1 - column
+    return min((column + 0.0).tobytes(), (turned + 0.0).tobytes())
+
+
+def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> str:
+    """A row per kind of features; of several runs also mean ± sample std over them."""
+    joint = pd.concat([t.assign(run=n) for n, t in zip(names, tables, strict=True)], ignore_index=True)
+    if joint.empty:
+        return "No kind of features is known of enough tasks to say whether alike routes go with it."
+    rows = {}
+    for kind, own in joint.groupby("kind", sort=False):
+        first = own.iloc[0]
+        cells = {"tasks": int(first["tasks"]), "labels": _whole(first["labels"])}
+        for what, value in (("AMI", "ami"), ("Mantel r", "mantel_r")):
+            test = value.removesuffix("_r")
+            tested = zip(own[value], own[f"{test}_p"], own[f"{test}_q_by"], strict=True)
+            if len(names) > 1:
+                cells[f"{what}, mean"] = _mean(own[value])
+            cells[f"{what} (p; q)"] = ", ".join(_with_p(*found) for found in tested)
+        rows[kind] = cells
+    what = (
+        "Do alike routes go with alike features? AMI: adjusted mutual information of clusters of routes and "
+        "labels (0 by chance, 1 at best); Mantel: correlation of tasks' distances by routes and by features. "
+        "q: by Benjamini and Yekutieli over all p of a run, which holds under any dependence."
+    )
+    if len(names) > 1:
+        what += f" Mean ± sample std over {len(names)} runs, then each: {', '.join(names)}."
+    return f"{what}\n\n{markdown_table(pd.DataFrame.from_dict(rows, orient='index').rename_axis('kind'))}"
+
+
+def stability_markdown(pairs: Sequence[tuple[str, str, Stability]]) -> str:
+    """A row per pair of runs."""
+    rows = {
+        f"{one}, {other}": {
+            "tasks": found.tasks,
+            "overlap": found.overlap,
+            "chance": found.chance,
+            "adjusted": "-" if np.isnan(found.adjusted) else f"{found.adjusted:.3f}",
+            "p": f"{found.p:.2g}",
+        }
+        for one, other, found in pairs
+    }
+    permutations = pairs[0][2].permutations
+    what = (
+        "Agreement of two runs' routes, experts matched layer by layer. Overlap: share of a task's route "
+        "that both have in common; chance: with one run's tasks shuffled; adjusted: 0 at chance, 1 if equal; "
+        f"p: of {permutations} shufflings, so at least {1 / (1 + permutations):.2g}."
+    )
+    return f"{what}\n\n{markdown_table(pd.DataFrame.from_dict(rows, orient='index').rename_axis('runs'))}"
+
+
+def _with_p(value: float, p: float, q: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f} ({p:.2g}; {q:.2g})"
+
+
+def _mean(values: pd.Series) -> str:
+    known = values.dropna()
+    return "-" if known.empty else f"{known.mean():.3f} ± {known.std():.3f}"
+
+
+def _whole(value: float) -> str:
+    return "-" if np.isnan(value) else str(int(value))

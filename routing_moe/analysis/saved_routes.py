@@ -1,0 +1,242 @@
+"""The routes that a run has learned, read from what training left on disk.
+
+    routes = load_routes("models/moe")               # at the step of the best dev score
+    history = load_history("models/moe")             # at every evaluation
+
+Only layers with experts are kept: `Routes.layers` names them ("enc 0", "dec 2"), so a row of a vanilla layer,
+which no model reads, is in no picture and no statistic. N tasks, L layers with experts, E experts, S steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dataloader.errors import InputError, did_you_mean, in_brief, in_short
+from dataloader.jsonfile import load_json_object
+from routing_moe.checkpoints.folder import load_progress
+from routing_moe.io.arrays import load_array
+from routing_moe.io.csv_files import read_table
+
+# "soft": the softmax at the temperature of the step; "soft_t1": at temperature 1; "chosen": one-hot, the
+# heaviest expert of each layer, along which straight-through runs are evaluated.
+KINDS = {"soft": "route.npy", "soft_t1": "route_t1.npy", "chosen": "route.npy"}
+ROUNDING = 1e-3  # that rows may be off 1: bfloat16 rounds
+
+
+@dataclass(frozen=True, eq=False)
+class Routes:
+    """Routes of some tasks: `values_NLE[n, l]` are the weights of tasks[n] for the experts of layers[l]."""
+
+    name: str  # of the run, for titles and tables
+    tasks: tuple[str, ...]
+    layers: tuple[str, ...]
+    values_NLE: np.ndarray
+    step: int | None = None
+    kind: str = "soft"  # one of KINDS
+
+    @property
+    def experts(self) -> int:
+        return self.values_NLE.shape[2]
+
+    @property
+    def titled(self) -> str:
+        """The name, with the step where it is known."""
+        return self.name if self.step is None else f"{self.name}, step {self.step}"
+
+    def of(self, tasks: Sequence[str]) -> Routes:
+        """The routes of these tasks, in this order. KeyError for one that is not there."""
+        row = {task: n for n, task in enumerate(self.tasks)}
+        return replace(self, tasks=tuple(tasks), values_NLE=self.values_NLE[[row[task] for task in tasks]])
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """Routes over training: `values_SNLE[s]` are those at step `steps[s]`."""
+
+    name: str
+    tasks: tuple[str, ...]
+    layers: tuple[str, ...]
+    steps: tuple[int, ...]
+    values_SNLE: np.ndarray
+
+    def at(self, index: int) -> Routes:
+        return Routes(self.name, self.tasks, self.layers, self.values_SNLE[index], self.steps[index])
+
+
+def load_routes(
+    place: str | Path, step: int | str = "best", kind: str = "soft", flag: str = "step"
+) -> Routes:
+    """Routes of the train tasks of a run, or of the tasks a checkpoint knows, as one of KINDS.
+
+    place: a run folder with `<step>-steps/route.npy`; or any other folder with a checkpoint, ours or of the
+    published code, which is loaded. step: of a run: a number, "last", or "best", that of the best dev score;
+    flag: which gave it. Raises InputError: nothing of this kind there, files that do not fit together.
+    """
+    place = Path(place)
+    if not place.is_dir():
+        raise InputError(f"{place}: no such folder; name that of a run or of a checkpoint")
+    steps = evaluated_steps(place)
+    if not steps:
+        if step not in ("best", "last"):
+            raise InputError(
+                f"--{flag} {step}: {place} holds no routes by step ({place}/<step>-steps/route.npy)"
+            )
+        return _routes_of_checkpoint(place, kind)
+    wanted = _step_of(place, steps, step, flag)
+    tasks, values_NLE = _read_step(place / f"{wanted}-steps", kind)
+    rows, layers = layers_with_experts(place, values_NLE.shape[1])
+    return Routes(run_name(place), tasks, layers, values_NLE[:, rows], wanted, kind)
+
+
+def load_history(run: str | Path, kind: str = "soft") -> History:
+    """The routes at every evaluation of a run. Raises InputError if there are none, or tasks come and go."""
+    run = Path(run)
+    steps = evaluated_steps(run) if run.is_dir() else []
+    if not steps:
+        raise InputError(
+            f"{run}: " + ("holds no <step>-steps/route.npy" if run.is_dir() else "no such folder")
+        )
+    read = [_read_step(run / f"{step}-steps", kind) for step in steps]
+    tasks, first = read[0]
+    for step, (others, values) in zip(steps, read, strict=True):
+        if others != tasks or values.shape != first.shape:
+            raise InputError(f"{run}: {step}-steps has other tasks or layers than {steps[0]}-steps")
+    rows, layers = layers_with_experts(run, first.shape[1])
+    values_SNLE = np.stack([values[:, rows] for _, values in read])
+    return History(run_name(run), tasks, layers, tuple(steps), values_SNLE)
+
+
+def run_name(place: str | Path) -> str:
+    """The folder's name; with the one above where the name says little, as `stage1`, `seed42` or `best`."""
+    place = Path(place).resolve()
+    says_little = place.name in ("best", "last", "init") or place.name.rstrip("0123456789") in (
+        "stage",
+        "seed",
+    )
+    return f"{place.parent.name}/{place.name}" if says_little else place.name
+
+
+def evaluated_steps(run: Path) -> list[int]:
+    """The steps at which a run left routes, in order."""
+    names = (path.parent.name.removesuffix("-steps") for path in run.glob("*-steps/route_tasks.txt"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def best_step(run: Path, steps: Sequence[int]) -> int:
+    """The step of `best/`, else that of the best dev score (the first of equals), else the last one."""
+    if (saved := load_progress(run / "best").get("step")) in steps:
+        return saved
+    path = run / "losses.csv"
+    if not path.is_file():
+        return steps[-1]
+    losses = read_table(path)
+    try:
+        losses = losses[losses["steps"].isin(steps)]
+        scores = losses["dev_performance"].astype(float)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: cannot be read as dev scores by step ({in_brief(error)})") from None
+    return int(losses["steps"][scores.idxmax()]) if scores.notna().any() else steps[-1]
+
+
+def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str, ...]]:
+    """(rows of a route that a layer reads, their names), by the configuration of a checkpoint of the run."""
+    found = [path for name in ("best", "last", "init", ".") if (path := run / name / "config.json").is_file()]
+    if not found:
+        raise InputError(
+            f"{run}: holds no checkpoint (best/config.json), which says which layers are the encoder's"
+        )
+    config = load_json_object(found[0], "a model's configuration")
+    depth = (config.get("encoder_layers"), config.get("decoder_layers"))
+    if not all(isinstance(n, int) for n in depth) or sum(depth) != n_layers:
+        raise InputError(f"{found[0]}: has {depth[0]} + {depth[1]} layers, the routes of the run {n_layers}")
+    vanilla = [config.get(f"{side}_vanilla_layers") or [] for side in ("encoder", "decoder")]
+    if not all(isinstance(own, list) and all(isinstance(i, int) for i in own) for own in vanilla):
+        raise InputError(f"{found[0]}: its vanilla layers are no lists of whole numbers")
+    left_out = {*vanilla[0], *(depth[0] + i for i in vanilla[1])}
+    rows = [row for row in range(n_layers) if row not in left_out]
+    if not rows:
+        raise InputError(f"{found[0]}: says that no layer has experts")
+    return rows, layer_names(depth[0], rows)
+
+
+def layer_names(encoder_layers: int, rows: Sequence[int]) -> tuple[str, ...]:
+    """("enc 0", "enc 1", "dec 0", ...) for these rows of a route."""
+    return tuple(f"enc {row}" if row < encoder_layers else f"dec {row - encoder_layers}" for row in rows)
+
+
+def encoder_part(layers: Sequence[str]) -> int:
+    """How many of the named layers are the encoder's."""
+    return sum(name.startswith("enc") for name in layers)
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+def _step_of(run: Path, steps: list[int], step: int | str, flag: str) -> int:
+    if step == "best":
+        return best_step(run, steps)
+    if step == "last":
+        return steps[-1]
+    if str(step).isdecimal() and int(step) in steps:
+        return int(step)
+    guess = did_you_mean(str(step), ["best", "last"])
+    raise InputError(f"--{flag} {step}: {run} has best, last, {in_short([str(s) for s in steps], 8)}{guess}")
+
+
+def _read_step(folder: Path, kind: str) -> tuple[tuple[str, ...], np.ndarray]:
+    path = folder / KINDS[kind]
+    names = folder / "route_tasks.txt"
+    try:
+        tasks = tuple(names.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{names}: cannot be read as a list of tasks ({in_brief(error)})") from None
+    try:
+        values_NLE = load_array(path).astype(np.float64)
+    except FileNotFoundError:
+        without = "; a run without a router has soft routes only" if kind == "soft_t1" else ""
+        raise InputError(f"{path}: not found{without}") from None
+    if values_NLE.ndim != 3 or len(values_NLE) != len(tasks) or 0 in values_NLE.shape:
+        raise InputError(
+            f"{path}: shape {values_NLE.shape} for {len(tasks)} tasks in route_tasks.txt; expected "
+            f"({len(tasks)}, layers, experts)"
+        )
+    if not (np.abs(values_NLE.sum(axis=2) - 1) < ROUNDING).all():  # false for NaN, too
+        raise InputError(f"{path}: weights of a layer's experts do not sum to 1")
+    return tasks, chosen_experts(values_NLE) if kind == "chosen" else values_NLE
+
+
+def chosen_experts(values_NLE: np.ndarray) -> np.ndarray:
+    """One-hot: the heaviest expert of each layer."""
+    return np.eye(values_NLE.shape[2])[values_NLE.argmax(axis=2)]
+
+
+def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
+    """Those of the tasks it was trained on, if that is known, else of all whose vector is no random draw."""
+    import torch  # here: most commands read arrays only, and need not wait for it
+
+    from routing_moe.checkpoints.find import find_mixture
+
+    mixture = find_mixture(place, None, "checkpoint_name")
+    config = mixture.config
+    if config.num_experts == 1 or not config.routes_by_task:
+        raise InputError(
+            f"{place}: {config.num_experts} expert(s), routes: {config.route_source}; no task has its own"
+        )
+    model = mixture.load()
+    unknown = set(config.random_vectors)
+    tasks = [t for t in config.task_names if t in config.trained_tasks] or [
+        t for t in config.task_names if t not in unknown
+    ]
+    if not tasks:
+        raise InputError(f"{place}: no task in it was trained on")
+    with torch.no_grad():
+        temperature = 1.0 if kind == "soft_t1" else config.router_temperature
+        values_NLE = model.expected_routes(tasks, temperature).double().numpy()
+    rows = config.routed_rows
+    values_NLE = chosen_experts(values_NLE) if kind == "chosen" else values_NLE
+    layers = layer_names(config.encoder_layers, rows)
+    return Routes(run_name(mixture.checkpoint), tuple(tasks), layers, values_NLE[:, rows], kind=kind)

@@ -1,0 +1,76 @@
+"""Saves and loads checkpoint folders of a run: weights, progress, and the training state to resume from."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from dataloader.errors import InputError, in_brief
+from dataloader.jsonfile import load_json_object
+from routing_moe.io.files import replacing_directory, write_text
+
+STATE_FILE = "training_state.pt"
+PROGRESS_FILE = "checkpoint.json"  # step, temperature, dev score of a checkpoint
+
+
+def find_checkpoint(path: str | Path) -> Path | None:
+    """The folder `path` if it holds a checkpoint, else None.
+
+    Puts back what a process was about to replace when it died between the two renames.
+    """
+    path = Path(path)
+    previous = path.with_name(path.name + ".previous")
+    if not path.exists() and (previous / "config.json").is_file():
+        with contextlib.suppress(OSError):  # another process of the same run did it just now
+            os.rename(previous, path)
+    return path if (path / "config.json").is_file() else None
+
+
+def save_checkpoint(
+    model,
+    tokenizer,
+    path: str | Path,
+    training_state: dict | None = None,
+    progress: dict | None = None,
+    keep: dict[str, bytes] | None = None,
+) -> None:
+    """Write weights, config, tokenizer and task vectors.
+
+    training_state: what resuming needs. progress: for `load_progress`. keep: {name: content} of further files
+    in the folder.
+    """
+    with replacing_directory(path) as folder:
+        for name, content in (keep or {}).items():
+            (folder / name).write_bytes(content)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        if progress is not None:
+            write_text(folder / PROGRESS_FILE, json.dumps(progress, indent=1))
+        if training_state is not None:
+            torch.save(training_state, folder / STATE_FILE)
+
+
+def load_progress(checkpoint: str | Path) -> dict:
+    """{step, temperature, dev_performance, expert_distance} of a checkpoint, as far as they are known.
+
+    {} for one that was saved outside training, or by an earlier version. Raises InputError.
+    """
+    path = Path(checkpoint) / PROGRESS_FILE
+    progress = load_json_object(path, "the progress of a checkpoint") if path.is_file() else {}
+    for name, value in progress.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"{path}: {name} is {value!r}, must be a number; delete the file to do without")
+    return progress
+
+
+def load_training_state(path: str | Path) -> dict:
+    """The state saved with a checkpoint, tensors on the CPU."""
+    file = Path(path) / STATE_FILE
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # truncated, foreign or unreadable: all the same to the user
+        raise InputError(
+            f"{file}: cannot be read ({in_brief(error)}); to start anew, delete {file.parent}"
+        ) from None

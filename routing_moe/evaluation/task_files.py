@@ -1,0 +1,400 @@
+"""Generate or rank, score, measure the loss: what is done with a model on the dev and test files of tasks.
+
+Routes are noise-free, so scores are a function of the checkpoint alone (unless sampled routes are asked
+for). Random routing has nothing noise-free: its score is the mean over several draws of a route for each
+example, seeded by the file's name, so that it too is the same at every call. With several processes each
+takes a share of the task files; every process gets all results.
+"""
+
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from tqdm import tqdm
+
+from dataloader.batching import assign_to_ranks
+from dataloader.encoding import EncodedExamples, EncodedOptions, TextFormat, encode, encode_options
+from dataloader.errors import in_short
+from dataloader.gym import Example, Gym, evenly_spread
+from dataloader.metrics import evaluate
+from dataloader.options import SOURCES, OptionSource, find_options
+from routing_moe.config.settings import Settings
+from routing_moe.evaluation.option_ranking import best, option_scores
+from routing_moe.model.selection import random_one_hot
+
+SOURCE_WORDS = {
+    "field": "options fields",
+    "input": "lists in the input",
+    "labels": "label sets of all samples' train files",
+}
+COLUMN_WORDS = {"labels": "labels of all samples"}  # shown instead of the source's name
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """One part of one sample of a task, with its metric.
+
+    Where options are to be ranked and the task has some: option_source, one of `dataloader.options.SOURCES`;
+    options, those of each example, () for one without, whose answer is generated; and their tokens.
+    """
+
+    task: str
+    sample: str
+    part: str
+    metric: str
+    examples: list[Example]
+    encoded: EncodedExamples
+    option_source: str | None = None
+    options: list[tuple[str, ...]] | None = None
+    encoded_options: EncodedOptions | None = None
+
+    @property
+    def ranked(self) -> np.ndarray:
+        """Indices of the examples whose options are ranked."""
+        return np.array([i for i, options in enumerate(self.options or []) if options], dtype=np.int64)
+
+    @property
+    def generated(self) -> np.ndarray:
+        """Indices of the other examples."""
+        return np.setdiff1d(np.arange(len(self.examples)), self.ranked)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers to the N examples of a file, along one draw of routes.
+
+    option_scores: for each example {option: `ranking`'s score}, or None if the answer was generated.
+    """
+
+    texts: list[str]
+    option_scores: list[dict[str, float] | None]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How predictions are made. max_output_length counts `<s>` and `</s>`, as in training targets.
+
+    scoring: "generate", or "rank" for the likeliest of an example's options, where it has any.
+    """
+
+    num_beams: int = 4
+    max_output_length: int = 64
+    batch_size: int = 64
+    do_lowercase: bool = False
+    generate_from_bos: bool = False
+    sampled_routes: bool = False
+    no_repeat_ngram_size: int | None = None  # None: as the model's generation settings say
+    random_draws: int = 5  # of all routes, where they are random for each example
+    seed: int = 42  # of these draws
+    scoring: str = "generate"
+
+
+def decoding_of(settings: Settings) -> Decoding:
+    """How the run's settings say to make predictions."""
+    return Decoding(
+        num_beams=settings.num_beams,
+        max_output_length=settings.max_output_length,
+        batch_size=settings.predict_batch_size,
+        do_lowercase=settings.do_lowercase,
+        generate_from_bos=settings.generate_from_bos,
+        sampled_routes=settings.eval_sampled_routes,
+        no_repeat_ngram_size=settings.no_repeat_ngram_size,
+        random_draws=settings.random_eval_draws,
+        seed=settings.seed,
+        scoring=settings.scoring,
+    )
+
+
+def load_task_files(
+    gym: Gym,
+    tasks,
+    part: str,
+    samples: str,
+    tokenizer,
+    text_format: TextFormat,
+    task_ids,
+    limit=None,
+    scoring="generate",
+    train_gyms: tuple[Gym, ...] = (),
+) -> list[TaskFile]:
+    """The part's files of the chosen samples of every task, tokenized; `limit` caps the examples of each,
+    which are then evenly spread over the file.
+
+    scoring: "rank" adds the answer options of the tasks that have some. train_gyms: where the train files
+    that decide on them are looked for, in this order; (): in `gym`.
+    """
+    files = []
+    for task in sorted(tasks):
+        by_sample: dict[str, list[Example]] = {}
+        for example in gym.examples(task, part, samples):
+            by_sample.setdefault(example.sample, []).append(example)
+        source = None
+        if scoring == "rank":
+            every = [example for examples in by_sample.values() for example in examples]
+            source = find_options(task, gym.metric(task), train_gyms or (gym,), every)
+        for sample, examples in by_sample.items():
+            examples = evenly_spread(examples, limit)
+            encoded = encode(examples, tokenizer, text_format, task_ids)
+            file = TaskFile(task, sample, part, gym.metric(task), examples, encoded)
+            if source and source.name:
+                file = _with_options(file, source, tokenizer, text_format)
+            files.append(file)
+    return files
+
+
+def _with_options(file: TaskFile, source: OptionSource, tokenizer, text_format: TextFormat) -> TaskFile:
+    options = [source.options(example) for example in file.examples]
+    if text_format.do_lowercase:
+        options = [tuple(dict.fromkeys(option.lower() for option in own)) for own in options]
+    encoded = encode_options(options, tokenizer, text_format)
+    return replace(file, option_source=source.name, options=options, encoded_options=encoded)
+
+
+def described_scoring(files: list[TaskFile]) -> str:
+    """How many tasks have their options ranked, from which source, and which ones are generated."""
+    source_of = {file.task: file.option_source for file in files}
+    counts = Counter(source for source in source_of.values() if source)
+    sources = ", ".join(f"{SOURCE_WORDS[source]} {counts[source]}" for source in SOURCES if counts[source])
+    generated = [task for task, source in source_of.items() if source is None]
+    names = f" ({in_short(generated)})" if generated else ""
+    line = f"tasks whose options are ranked: {counts.total()} ({sources}); generated: {len(generated)}{names}"
+    without = sum(len(file.generated) for file in files if file.option_source)
+    return line + (f"; examples without options in ranked tasks, generated: {without}" if without else "")
+
+
+def predict(model, tokenizer, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator):
+    """Predict and score every file. Returns (scores, predictions).
+
+    scores: as `scores_table` says. predictions: for each file a list of draws (mostly one), each a list of
+    strings in the order of the file's examples.
+    """
+    answers = answer(model, tokenizer, files, decoding, accelerator)
+    return scores_table(model, files, answers, decoding), texts_and_scores(answers)[0]
+
+
+def texts_and_scores(answers: list[list[Answers]]) -> tuple[list, list]:
+    """For each file the texts of each draw, and the option scores of the first, as they are written out."""
+    return [[draw.texts for draw in draws] for draws in answers], [
+        draws[0].option_scores for draws in answers
+    ]
+
+
+def answer(
+    model, tokenizer, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator
+) -> list[list[Answers]]:
+    """For each file the answers along each draw of routes, which are mostly one."""
+    if decoding.scoring == "rank" and not any(file.options for file in files):
+        raise ValueError('no file has options to rank; load_task_files adds them with scoring="rank"')
+    model.eval()
+    own = own_share([answering_cost(file, decoding) for file in files], accelerator)
+    quiet = not accelerator.is_local_main_process or len(own) == 1
+    progress = tqdm(own, desc="predicting", unit="task", leave=False, disable=quiet)
+    done = [(i, predict_file(model, tokenizer, files[i], decoding, accelerator)) for i in progress]
+    if accelerator.num_processes > 1:
+        done = gather_object(done)
+    return [draws for _, draws in sorted(done, key=lambda pair: pair[0])]
+
+
+def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], decoding: Decoding):
+    """DataFrame with task_prefix (the task's name), sample, metric, performance, n of every file.
+
+    With random routes the performance is a mean over draws, and performance_std (sample standard deviation;
+    empty for a single draw), draws (their number) and each draw's score, draw_1 and so on, follow. With
+    scoring "rank" the column scoring says how the answers were made: "rank (labels of all
+    samples)" or "generate".
+    """
+    rows = []
+    for file, draws in zip(files, answers, strict=True):
+        values = pd.Series([score(file, draw.texts, decoding.do_lowercase) for draw in draws])
+        row = {
+            "task_prefix": file.task,
+            "sample": file.sample,
+            "metric": file.metric,
+            "performance": values.mean(),
+            "n": len(file.examples),
+        }
+        if model.config.route_source == "random":
+            row |= {"performance_std": values.std(), "draws": len(draws)}
+            row |= {f"draw_{i}": value for i, value in enumerate(values, start=1)}
+        if decoding.scoring == "rank":
+            source = COLUMN_WORDS.get(file.option_source, file.option_source)
+            row["scoring"] = f"rank ({source})" if source else "generate"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def mean_score(scores: pd.DataFrame, column: str = "performance") -> float:
+    """Mean over tasks of the mean over a task's samples."""
+    return float(scores.groupby("task_prefix")[column].mean().mean())
+
+
+def spread_over_draws(scores: pd.DataFrame) -> float:
+    """Sample standard deviation of `mean_score` over the draws of random routes; NaN for a single draw."""
+    columns = [name for name in scores if name.startswith("draw_")]
+    return float(pd.Series([mean_score(scores, name) for name in columns]).std())
+
+
+def score(file: TaskFile, predictions: list[str], do_lowercase: bool = False) -> float:
+    """The file's metric. A model trained on lowercased text is scored against lowercased answers."""
+    answers = [
+        [answer.lower() if do_lowercase else answer for answer in example.outputs]
+        for example in file.examples
+    ]
+    return evaluate(predictions, answers, file.metric)
+
+
+def routes_of_file(model, file: TaskFile, decoding: Decoding) -> Iterator[Tensor]:
+    """What a file is evaluated along: the task's route (1, L, E), or several draws of routes (n, L, E)."""
+    config = model.config
+    if config.route_source != "random" or config.num_experts == 1:
+        yield model.routes_for([file.task], noise=decoding.sampled_routes)
+        return
+    size = (len(file.examples), config.num_layers)
+    seed = decoding.seed + zlib.crc32(f"{file.sample} {file.part}".encode())
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(decoding.random_draws):
+        routes_nLE = random_one_hot(size, config.num_experts, generator=generator)
+        yield routes_nLE.to(model.device, model.dtype)
+
+
+def batches_of_file(
+    model, file: TaskFile, batch_size: int, members: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, dict]]:
+    """(indices, inputs on the model's device), longest first, so that a lack of memory shows at once.
+
+    members: indices of the examples to go through; None: all.
+    """
+    members = np.arange(len(file.examples)) if members is None else members
+    order = members[np.argsort(-file.encoded.source_lengths_N[members], kind="stable")]
+    for chosen in np.array_split(order, math.ceil(len(order) / batch_size)) if len(order) else ():
+        batch = file.encoded.collate(chosen, pad_token_id=model.config.pad_token_id)
+        yield chosen, {name: t.to(model.device) for name, t in batch.items() if name != "task_ids"}
+
+
+def of_examples(routes: Tensor, chosen: np.ndarray) -> Tensor:
+    """The routes of a batch: the task's one for all, or each example's own."""
+    return routes.expand(len(chosen), -1, -1) if len(routes) == 1 else routes[torch.from_numpy(chosen)]
+
+
+def predict_file(model, tokenizer, file: TaskFile, decoding: Decoding, accelerator) -> list[Answers]:
+    """For each draw of routes, the answers to one file."""
+    return [
+        answers_along(model, tokenizer, file, routes, decoding, accelerator)
+        for routes in routes_of_file(model, file, decoding)
+    ]
+
+
+@torch.no_grad()
+def answers_along(
+    model, tokenizer, file: TaskFile, routes, decoding: Decoding, accelerator, members=None
+) -> Answers:
+    """The answers to a file along one route (1, L, E), or along its examples' own (n, L, E).
+
+    members: indices of the examples to answer; None: all. The others' texts stay empty.
+    """
+    # The plain BART that a task's route may amount to is assembled once for all batches.
+    whole_file = len(routes) == 1 and model.amounts_to_bart(routes)
+    bart = model.to_bart(routes[0]) if whole_file else model
+    routes = None if whole_file else routes
+    answers = Answers([""] * len(file.examples), [None] * len(file.examples))
+    members = np.arange(len(file.examples)) if members is None else members
+    ranked = members[:0] if decoding.scoring != "rank" else np.intersect1d(members, file.ranked)
+    generated = np.setdiff1d(members, ranked)
+    _generate(bart, tokenizer, file, generated, routes, decoding, accelerator, answers)
+    _rank(bart, file, ranked, routes, decoding, accelerator, answers)
+    return answers
+
+
+def _generate(bart, tokenizer, file, members, routes, decoding, accelerator, answers: Answers) -> None:
+    """Fill in the answers of the file's `members` by generating them. routes: None for a plain BART."""
+    limits = generation_limits(bart.config, decoding)
+    for chosen, batch in batches_of_file(bart, file, decoding.batch_size, members):
+        del batch["labels"]
+        along = {} if routes is None else {"routes": of_examples(routes, chosen)}
+        with accelerator.autocast():
+            sequences = bart.generate(**batch, **along, **limits)
+        texts = tokenizer.batch_decode(
+            sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        for index, text in zip(chosen.tolist(), texts, strict=True):
+            answers.texts[index] = text.strip()
+
+
+def _rank(bart, file, members, routes, decoding, accelerator, answers: Answers) -> None:
+    """Fill in the answers of the file's `members` by ranking their options. routes: None for a plain BART."""
+    for chosen, batch in batches_of_file(bart, file, decoding.batch_size, members):
+        del batch["labels"]
+        rows = [file.encoded_options.rows[i] for i in chosen]
+        along = None if routes is None else of_examples(routes, chosen)
+        scored = option_scores(bart, batch, rows, file.encoded_options.tokens, along, accelerator.autocast)
+        for index, scores in zip(chosen.tolist(), scored, strict=True):
+            options = file.options[index]
+            answers.texts[index] = best(options, scores)
+            answers.option_scores[index] = dict(zip(options, scores, strict=True))
+
+
+def generation_limits(config, decoding: Decoding) -> dict:
+    """Arguments of `generate`."""
+    # The sequence begins with </s>, which is not part of a target, so it may be one token longer.
+    start = dict(
+        decoder_start_token_id=config.decoder_start_token_id, max_length=decoding.max_output_length + 1
+    )
+    if decoding.generate_from_bos:
+        start = dict(decoder_start_token_id=config.bos_token_id, max_length=decoding.max_output_length)
+    if decoding.no_repeat_ngram_size is not None:
+        start["no_repeat_ngram_size"] = decoding.no_repeat_ngram_size
+    return dict(num_beams=decoding.num_beams, do_sample=False, early_stopping=False) | start
+
+
+@torch.no_grad()
+def loss_per_token(model, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator) -> float:
+    """Mean label-smoothed loss (nats per target token) over the files' examples, and over draws of routes."""
+    model.eval()
+    lengths = [file.encoded.source_lengths_N.sum() + file.encoded.target_lengths_N.sum() for file in files]
+    own = own_share(lengths, accelerator)
+    # One row of loss and tokens per file, so that sums do not depend on which process has which file.
+    totals_F2 = torch.zeros(len(files), 2, dtype=torch.float64)
+    quiet = not accelerator.is_local_main_process
+    for i in tqdm(own, desc="dev loss", unit="task", leave=False, disable=quiet):
+        for routes in routes_of_file(model, files[i], decoding):
+            for chosen, batch in batches_of_file(model, files[i], decoding.batch_size):
+                tokens = int((batch["labels"] != -100).sum())
+                with accelerator.autocast():
+                    loss = model(**batch, routes=of_examples(routes, chosen), loss_only=True).loss
+                totals_F2[i] += torch.tensor([float(loss), tokens], dtype=torch.float64)
+    if accelerator.num_processes > 1:
+        totals_F2 = accelerator.reduce(totals_F2.to(accelerator.device), reduction="sum").cpu()
+    loss, tokens = totals_F2.sum(dim=0)
+    return float(loss / tokens)
+
+
+# ---- sharing files among processes
+
+
+def own_share(costs: list[int], accelerator: Accelerator) -> list[int]:
+    """Ascending indices of this process's files. All processes get about the same total cost."""
+    return assign_to_ranks(costs, accelerator.num_processes)[accelerator.process_index]
+
+
+def answering_cost(file: TaskFile, decoding: Decoding) -> int:
+    """Approximate number of tokens that the model processes to answer a file.
+
+    Assumes that a generated answer is as long as the first accepted one, in every beam. An option costs
+    its own tokens and those of its input.
+    """
+    sources_N, targets_N = file.encoded.source_lengths_N, file.encoded.target_lengths_N
+    ranked = file.ranked if decoding.scoring == "rank" else file.ranked[:0]
+    generated = np.setdiff1d(np.arange(len(file.examples)), ranked)
+    cost = sources_N.sum() + decoding.num_beams * targets_N[generated].sum()
+    for i in ranked:
+        rows = np.unique(file.encoded_options.rows[i])
+        cost += len(rows) * sources_N[i] + file.encoded_options.tokens.lengths[rows].sum()
+    return int(cost)

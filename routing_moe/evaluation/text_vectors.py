@@ -1,0 +1,164 @@
+"""Text vectors of tasks: what a task's inputs look like to an encoder, before anything is trained on them.
+
+A task's vector is the mean, over its training inputs, of each input's mean encoder state (or of its state at
+`<s>`). Only inputs are read, never answers, and without the task's name in front unless that is asked for, so
+that names give nothing away. In a mean, padding and the tokens put around every text (`<s>`, `</s>`) do not
+count: they are the same for all tasks.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dataloader.batching import micro_batches
+from dataloader.encoding import EncodedExamples, TextFormat, encode
+from dataloader.errors import InputError
+from dataloader.gym import Example, Gym, evenly_spread
+from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+from routing_moe.model.route_sources import average
+
+StatesOf = Callable[[Tensor, Tensor], Tensor]  # (input_ids (B, S), attention_mask (B, S)) -> states (B, S, D)
+INPUTS_PER_TASK = 256  # the mean of more is hardly another
+POOLINGS = ("mean", "bos")  # over the tokens of a text; its state at <s>, which has attended to all of them
+CUT_AT_ONCE = 1024  # texts among which batches are cut; bounds the time that the best cut takes
+PROGRESS_FROM = 2000  # texts; fewer are done before a progress bar could be read
+
+
+@dataclass(frozen=True)
+class BareInputs(TextFormat):
+    """Inputs as they stand in the file: the format of training without " [task]"."""
+
+    def source(self, example: Example) -> str:
+        text = f" {example.input}"
+        return text.lower() if self.do_lowercase else text
+
+
+def bare_inputs(text_format: TextFormat) -> BareInputs:
+    """The format of training without task names."""
+    return BareInputs(**dataclasses.asdict(text_format))
+
+
+def text_vectors(
+    states_of: StatesOf,
+    tokenizer,
+    inputs_by_task: Mapping[str, Sequence[str]],
+    text_format: TextFormat,
+    batch_tokens: int = 16384,
+    quiet: bool = False,
+    pooling: str = "mean",
+    task_names: bool = False,
+) -> np.ndarray:
+    """Text vectors (N, D) as float32, in the order of the mapping.
+
+    states_of: `encoder_states` of a model, or any such function. text_format: of training, whose limit and
+    case the inputs are read with. batch_tokens: padded tokens encoded at once; 0: no bound. pooling: one of
+    POOLINGS. task_names: put the task's name in front of each input, as in training. All inputs have equal
+    weight, whatever their length. Raises InputError for a task without inputs.
+    """
+    empty = [task for task, inputs in inputs_by_task.items() if not inputs]
+    if empty:
+        raise InputError(f"task '{task}' has no inputs to take a text vector of" for task in empty)
+    text_format = text_format if task_names else bare_inputs(text_format)
+    encoded = _encode_inputs(tokenizer, inputs_by_task, text_format)
+    around = torch.tensor([tokenizer.bos_token_id, tokenizer.eos_token_id])
+    is_short = len(encoded) < PROGRESS_FROM
+    progress = tqdm(
+        total=len(encoded), desc="encoding texts", unit="text", leave=False, disable=quiet or is_short
+    )
+    chosen, means = [], []
+    for batch_B in _batches(encoded.source_lengths_N, batch_tokens):
+        batch = encoded.collate(batch_B, pad_token_id=tokenizer.pad_token_id)
+        states_BSD = states_of(batch["input_ids"], batch["attention_mask"])
+        counts_BS = (batch["attention_mask"] == 1) & ~torch.isin(batch["input_ids"], around)
+        if pooling == "bos":
+            counts_BS = torch.arange(states_BSD.shape[1]).expand(len(batch_B), -1) == 0
+        means.append(mean_states(states_BSD, counts_BS).cpu().numpy())
+        chosen.append(encoded.task_ids_N[batch_B])
+        progress.update(len(batch_B))
+    progress.close()
+    means_BD, rows_B = np.concatenate(means).astype(np.float64), np.concatenate(chosen)
+    vectors = [means_BD[rows_B == row].mean(axis=0) for row in range(len(inputs_by_task))]
+    return np.stack(vectors).astype(np.float32)
+
+
+def mean_states(states_BSD: Tensor, counts_BS: Tensor) -> Tensor:
+    """Mean (B, D) over the positions that count; zeros where none does."""
+    weights_BS = counts_BS.to(states_BSD.device, torch.float32)
+    sums_BD = torch.einsum("bsd,bs->bd", states_BSD.float(), weights_BS)
+    return sums_BD / weights_BS.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def encoder_states(model) -> StatesOf:
+    """The encoder of a plain BART, or of a mixture along the average of its experts; without dropout.
+
+    The average is the one route that no task is nearer to than another.
+    """
+
+    @torch.no_grad()
+    def states_of(input_ids_BS: Tensor, attention_mask_BS: Tensor) -> Tensor:
+        along = {}
+        if isinstance(model, RoutingBartForConditionalGeneration):
+            along["routes"] = average(model, input_ids_BS)
+        was_training = model.training
+        model.eval()
+        states_BSD = model.model.encoder(
+            input_ids=input_ids_BS.to(model.device),
+            attention_mask=attention_mask_BS.to(model.device),
+            **along,
+        )[0]
+        model.train(was_training)
+        return states_BSD
+
+    return states_of
+
+
+# ---- the inputs of a gym's tasks
+
+
+def gym_with_inputs(gyms: Iterable[Gym], task: str) -> Gym | None:
+    """The first gym that has a train file of the task."""
+    return next((gym for gym in gyms if gym.has_part(task, "train")), None)
+
+
+def train_inputs(
+    gym: Gym, task: str, limit: int | None = None, most: int = INPUTS_PER_TASK, sample: str = "first"
+) -> list[str]:
+    """Inputs of `train_examples` of one of the task's samples."""
+    return [example.input for example in train_examples(gym, task, sample, limit, most)]
+
+
+def train_examples(
+    gym: Gym, task: str, samples: str, limit: int | None = None, most: int | None = INPUTS_PER_TASK
+) -> list[Example]:
+    """Examples in the train files of a task's samples: at most so many, evenly spaced over the files.
+
+    samples: "all", "first", or one by its seed or prefix. limit: read the first so many lines of a file only.
+    None for either: all. No dev or test file is opened. Raises InputError for malformed lines.
+    """
+    return evenly_spread(gym.pool([task], "train", samples, limit), most)
+
+
+# ---- parts
+
+
+def _encode_inputs(tokenizer, inputs_by_task, text_format: TextFormat) -> EncodedExamples:
+    """Every input of every task as an example, with an empty answer; task ids are the mapping's order."""
+    examples = [
+        Example(task, task, text, ("",)) for task, inputs in inputs_by_task.items() for text in inputs
+    ]
+    rows = {task: row for row, task in enumerate(inputs_by_task)}
+    return encode(examples, tokenizer, text_format, rows)
+
+
+def _batches(lengths_N: np.ndarray, batch_tokens: int) -> Iterable[np.ndarray]:
+    """Texts of similar length together, longest first, so that a lack of memory shows at once."""
+    order = np.argsort(-lengths_N, kind="stable")
+    for start in range(0, len(order), CUT_AT_ONCE):
+        part = order[start : start + CUT_AT_ONCE]
+        groups = micro_batches(lengths_N[part], np.zeros(len(part)), max_tokens=batch_tokens or None)
+        yield from (part[group] for group in reversed(groups))

@@ -1,0 +1,207 @@
+"""One configuration after the other on a model that is loaded once: train, keep the best weights, test.
+
+A configuration is a function of its settings alone: weights are put back to where they started, and every
+step and every score follows from the seed. So it does not matter which process runs it, nor what ran before.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from dataloader.encoding import TextFormat
+from dataloader.gym import Gym
+from routing_moe.checkpoints.folder import save_checkpoint
+from routing_moe.evaluation.task_files import (
+    TaskFile,
+    answer,
+    decoding_of,
+    load_task_files,
+    scores_table,
+    texts_and_scores,
+)
+from routing_moe.evaluation.unseen_tasks import VectorChoice
+from routing_moe.finetuning.settings import Configuration, FinetuneSettings
+from routing_moe.finetuning.starting_model import Starts
+from routing_moe.io.accelerator import make_accelerator
+from routing_moe.optim.step import Stepper, TrainingDiverged
+from routing_moe.results.run_cost import TRAINING_COST, training_cost
+from routing_moe.results.scores import prediction_lines
+
+COST_STEPS = 50  # steps of a configuration that its FLOPs per example are computed from
+
+
+class Weights:
+    """The trained weights of a model at some moment, kept on the CPU."""
+
+    def __init__(self, model):
+        self.model = model
+        self.kept = {
+            name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad
+        }
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Keep the weights as they are now."""
+        for name, p in self.model.named_parameters():
+            if name in self.kept:
+                self.kept[name].copy_(p)
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        for name, p in self.model.named_parameters():
+            if name in self.kept:
+                p.copy_(self.kept[name])
+
+
+class Workbench:
+    """The start and the tokenized files of a task; runs any configuration of its grid.
+
+    choices: {sample: the vector of its neighbour}, where the task gets one.
+    Raises InputError when the start cannot be loaded.
+    """
+
+    def __init__(self, settings: FinetuneSettings, choices: Mapping[str, VectorChoice] | None):
+        self.settings = settings
+        accelerator = make_accelerator(settings.mixed_precision)
+        self.starts = Starts(settings, choices, accelerator.device)
+        self.gym = Gym(settings.gym_dir, settings.skip_malformed)
+        self.text_format = TextFormat(
+            settings.max_input_length,
+            settings.max_output_length,
+            settings.do_lowercase,
+            settings.append_another_bos,
+            settings.hide_task_names,
+        )
+        self._files: dict[tuple[str, str], TaskFile] = {}
+        self._model = self._at_start = None
+
+    def file(self, sample: str, part: str) -> TaskFile:
+        """A sample's train, dev or test file, tokenized when first asked for."""
+        if (sample, part) not in self._files:
+            (self._files[sample, part],) = load_task_files(
+                self.gym,
+                [self.settings.task],
+                part,
+                sample,
+                self.starts.tokenizer,
+                self.text_format,
+                {self.settings.task: 0},
+                limit=self.settings.examples_per_file,
+                scoring=self.settings.scoring if part != "train" else "generate",
+            )
+        return self._files[sample, part]
+
+    def run(self, configuration: Configuration) -> dict:
+        """What became of a configuration: scores, the step of the best dev score, the curve, predictions.
+
+        dev_performance is None if training diverged before the first evaluation, test_performance if test is
+        not asked for.
+        """
+        # A new one each time: its loss scaler and its list of optimizers must not outlive a configuration.
+        accelerator = make_accelerator(self.settings.mixed_precision)
+        sample = configuration.prefix
+        model, route, seen = self.starts.of(sample, lambda: self.file(sample, "train").encoded)
+        if model is not self._model:
+            self._model, self._at_start, self.best = model, Weights(model), Weights(model)
+        self._at_start.put_back()
+        model.zero_grad(set_to_none=True)  # one that failed may have left some
+        trial = Trial(self, configuration, model, accelerator)
+        trial.train() if self.settings.do_train else trial.evaluate(0)
+        outcome = {
+            "prefix": sample,
+            "lr": configuration.lr,
+            "bsz": configuration.bsz,
+            "dev_performance": trial.best_score,
+            "test_performance": None,
+            "best_step": trial.best_step,
+            "route": route,
+            "vector_seen": seen,
+            "diverged": trial.diverged,
+            **trial.cost,
+            "curve": trial.curve,
+            "predictions": {},
+        }
+        if trial.best_score is not None:
+            self.best.put_back()
+        if self.settings.do_predict and trial.best_score is not None:
+            file = self.file(sample, "test")
+            outcome["test_performance"], lines = trial.score(file)
+            outcome["predictions"] = {"test": lines}
+        return outcome
+
+    def save(self, folder) -> None:
+        """Write the model as the last configuration left it: its best weights."""
+        model = self._model
+        if model.config.num_experts == 1:
+            model = model.to_bart(torch.ones(model.config.num_layers, 1, device=model.device))
+        save_checkpoint(model, self.starts.tokenizer, folder)
+
+
+class Trial:
+    """The training of one configuration."""
+
+    def __init__(self, bench: Workbench, configuration: Configuration, model, accelerator: Accelerator):
+        self.bench, self.settings = bench, bench.settings
+        self.configuration, self.model, self.accelerator = configuration, model, accelerator
+        self.best_score = self.best_step = self.diverged = None
+        self.curve, self.steps_done = [], 0
+        self.planned_cost = None
+
+    @property
+    def cost(self) -> dict:
+        """TRAINING_COST of the steps that were taken; without training None but for their number, 0."""
+        planned = self.planned_cost or dict.fromkeys(TRAINING_COST)
+        cost = {name: planned[name] for name in TRAINING_COST} | {"steps": self.steps_done}
+        if self.planned_cost:
+            cost["total_flops"] = round(planned["total_flops"] * self.steps_done / planned["steps"])
+        return cost
+
+    def train(self) -> None:
+        """Train to the end, to --wait_step evaluations without a better score, or until it diverges."""
+        settings, configuration = self.settings, self.configuration
+        examples = self.bench.file(configuration.prefix, "train").encoded
+        recipe = settings.recipe(configuration, self.model.config.router_temperature)
+        stepper = Stepper(self.model, examples, recipe, self.accelerator)
+        epochs = math.ceil(settings.num_train_epochs * len(examples) / recipe.step_size)
+        total_steps, loss, tokens = min(settings.total_steps, epochs), 0.0, 0
+        self.planned_cost = training_cost(stepper, total_steps, COST_STEPS)
+        with tqdm(
+            total=total_steps, desc=str(configuration), unit="step", leave=False, disable=settings.quiet
+        ) as bar:
+            while self.steps_done < total_steps:
+                try:
+                    report = stepper.step(self.steps_done)
+                except TrainingDiverged as error:
+                    self.diverged = str(error)
+                    return
+                self.steps_done += 1
+                bar.update()
+                loss, tokens = loss + report["loss"], tokens + report["tokens"]
+                if self.steps_done % settings.eval_period == 0 or self.steps_done == total_steps:
+                    self.evaluate(self.steps_done, loss / tokens)
+                    loss, tokens = 0.0, 0
+                    if self._waited_enough():
+                        return
+
+    def evaluate(self, step: int, train_loss: float | None = None) -> None:
+        """Score the dev file; keep the weights if they are the best so far."""
+        score, _ = self.score(self.bench.file(self.configuration.prefix, "dev"))
+        self.curve.append([step, train_loss, score])
+        if self.best_score is None or score > self.best_score:
+            self.best_score, self.best_step = score, step
+            self.bench.best.take()
+
+    def score(self, file: TaskFile) -> tuple[float, str]:
+        """(the file's metric, its predictions as they are written out)."""
+        decoding = decoding_of(self.settings)
+        answers = answer(self.model, self.bench.starts.tokenizer, [file], decoding, self.accelerator)
+        scores = scores_table(self.model, [file], answers, decoding)
+        (draws,), (option_scores,) = texts_and_scores(answers)
+        return float(scores["performance"][0]), prediction_lines(file, draws, option_scores)
+
+    def _waited_enough(self) -> bool:
+        since_best = sum(step > self.best_step for step, *_ in self.curve)
+        return since_best >= self.settings.wait_step

@@ -1,0 +1,43 @@
+"""Work of the main process on behalf of all processes."""
+
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from dataloader.errors import InputError
+from routing_moe.io.files import alone_in
+
+
+def on_main(accelerator: Accelerator, act: Callable[[], object]):
+    """Calls `act` in the main process; all processes return its result or raise its InputError or OSError."""
+    result, failure = None, None
+    try:
+        if accelerator.is_main_process:
+            result = act()
+    except (InputError, OSError) as error:
+        failure = error
+    result, failure = broadcast_object_list([result, failure])
+    if failure:
+        raise failure
+    return result
+
+
+@contextmanager
+def run_alone_in(accelerator: Accelerator, folder: str | Path, check: Callable[[], list[str]] = list):
+    """`alone_in` for a command of several processes; the main process holds the lock.
+
+    check: returns the faults of the locked folder. Raises InputError in all processes if another command has
+    the lock, or if there are faults.
+    """
+    with ExitStack() as held:
+
+        def enter() -> None:
+            held.enter_context(alone_in(folder))
+            if faults := check():
+                raise InputError(faults)
+
+        on_main(accelerator, enter)
+        yield

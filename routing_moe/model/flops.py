@@ -1,0 +1,247 @@
+"""Parameters and training FLOPs of a (routing) BART, from its configuration and the lengths of an example.
+
+FLOPs are those of the matrix products, 2 * m * n * k for (m, k) times (k, n), as torch's `FlopCounterMode`
+counts them: projections, attention (scores and weighted sum, masked positions included), feed-forward
+layers, the vocabulary projection of the real target positions, the router. The backward pass of a product
+costs one product of the same size for each of its two factors that needs a gradient. Merging parameters is
+also counted (a multiplication and an addition per parameter and expert), although torch's counter omits it
+like all elementwise operations.
+
+Not counted: other elementwise operations (norms, activations, weighting of outputs, dropout), the loss,
+expert regularisation, the optimizer, evaluations, recomputation in the backward pass of flash attention,
+pre-training and task vectors. An expert whose soft weight rounds to 0 counts as run.
+
+Parameters: tied token embeddings count once; all rows of tokens and positions count. Active parameters are
+the BART that an example passes through: embeddings, vanilla layers, and in every routed layer the experts
+with a weight above 0 in a route. These are 1 for straight-through, random and merged parameters (E are
+merged into 1), k for top-k, n for n of E drawn once per task, E for softmax, Gumbel-softmax and average.
+Router and task vectors are not active, because a task's route is computed once, not for each example. The
+FLOPs include experts that run in training only (the unchosen experts of straight-through routes).
+
+Lengths may be numbers or arrays: S source and T target tokens, padding included, and K real target tokens.
+All results are for one example. D is the model width, E the experts of a layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from routing_moe.model.routers import ROUTERS, TRANSFORMER_FFN_DIM
+
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+
+# A product is (FLOPs, whether the first factor needs a gradient, whether the second does).
+Product = tuple
+
+
+@dataclass(frozen=True)
+class Work:
+    """The parts of a model that a training step trains, which determine the cost of its backward pass.
+
+    used: experts of a layer with a weight above 0 in a route. inputs: the embeddings or their norm.
+    projection: the vocabulary projection, which is the token embedding.
+    """
+
+    used: float = 1
+    layers: bool = True
+    inputs: bool = True
+    projection: bool = True
+    router: bool = True
+    vectors: bool = True
+
+    @classmethod
+    def of(cls, model) -> Work:
+        """The work of a `RoutingBartForConditionalGeneration`, by the `requires_grad` of its parameters."""
+        bart, has_router = model.model, model.config.has_router
+        before = (bart.shared, bart.encoder.embed_positions, bart.encoder.layernorm_embedding)
+        drawn = None
+        if model.config.route_source == "fixed":
+            drawn = float((model.task_routes[:, model.config.routed_rows] > 0).sum(-1).float().mean())
+        return cls(
+            used=experts_used(model.config, drawn),
+            layers=_trains(*bart.encoder.layers, *bart.decoder.layers),
+            inputs=_trains(*before),
+            projection=model.lm_head.weight.requires_grad,
+            router=has_router and _trains(model.router),
+            vectors=has_router and _trains(model.task_vectors),
+        )
+
+    def without(self, resting: frozenset[str] | set[str]) -> Work:
+        """The work of a step in which some parts (`stepping.part_of`) rest."""
+        bart = dict(layers=False, inputs=False, projection=False) if "bart" in resting else {}
+        return replace(self, **bart, **{part: False for part in ("router", "vectors") if part in resting})
+
+    @property
+    def routes(self) -> bool:
+        """Whether routes need a gradient."""
+        return self.router or self.vectors
+
+
+def _trains(*modules) -> bool:
+    return any(p.requires_grad for module in modules for p in module.parameters())
+
+
+def experts_used(config, drawn: float | None = None) -> float:
+    """Experts of a layer with a weight above 0 in a route. drawn: this number for fixed routes."""
+    E = getattr(config, "num_experts", 1)
+    if E == 1 or config.expert_mixing == "parameters" or config.route_source == "random":
+        return 1
+    if config.route_source == "fixed":
+        if drawn is None:
+            raise ValueError("the configuration does not say how many experts fixed routes have")
+        return drawn
+    if config.route_source == "learned" and config.router_mode == "gumbel_softmax_st":
+        return 1
+    return config.router_top_k if config.route_source == "learned" and config.router_mode == "top_k" else E
+
+
+# ---- parameters
+
+
+def total_parameters(config) -> int:
+    """All parameters, with router and task vectors."""
+    E = getattr(config, "num_experts", 1)
+    count = _embedding_parameters(config)
+    for size, is_routed in _layers(config):
+        count += size * (E if is_routed else 1)
+    if getattr(config, "has_router", False):
+        with torch.device("meta"):
+            router = ROUTERS[config.router_nn_type](config)
+        count += sum(p.numel() for p in router.parameters())
+        count += len(config.task_names) * config.router_input_dim
+    return count
+
+
+def active_parameters(config, used: float) -> int:
+    """The parameters that an example passes through (see above)."""
+    layers = sum(size * (used if is_routed else 1) for size, is_routed in _layers(config))
+    return round(_embedding_parameters(config) + layers)
+
+
+def _embedding_parameters(config) -> int:
+    """Tokens, positions (BART has two more than it uses) and norms, of encoder and decoder."""
+    positions = config.max_position_embeddings + 2
+    return (config.vocab_size + 2 * positions + 2 * 2) * config.d_model
+
+
+def _layers(config) -> list[tuple[int, bool]]:
+    """(parameters, whether it is routed, hence there are E of it) of each layer, encoder first."""
+    D, routed = config.d_model, set(getattr(config, "routed_rows", ()))
+    attention, norm = 4 * (D * D + D), 2 * D
+    encoder = attention + norm * 2 + _ffn_parameters(D, config.encoder_ffn_dim)
+    decoder = 2 * attention + norm * 3 + _ffn_parameters(D, config.decoder_ffn_dim)
+    sizes = [encoder] * config.encoder_layers + [decoder] * config.decoder_layers
+    return [(size, row in routed) for row, size in enumerate(sizes)]
+
+
+def _ffn_parameters(D: int, F: int) -> int:
+    return 2 * D * F + F + D
+
+
+# ---- FLOPs
+
+
+def example_flops(config, work: Work, S, T, K):
+    """FLOPs of an example, forward and backward, without routing and merging."""
+    runs, rests = experts_run(config, work)
+    merges = getattr(config, "expert_mixing", "outputs") == "parameters"
+    total, states = 0, work.inputs  # whether hidden states need a gradient
+    encoder_states = None
+    for row, (_, is_routed) in enumerate(_layers(config)):
+        if row == config.encoder_layers:
+            encoder_states, states = states, work.inputs
+        trained = work.layers or (is_routed and merges and work.routes)
+        if row < config.encoder_layers:
+            products = _attention(config.d_model, S, S, trained, states, states)
+            states = states or trained
+            products += _feed_forward(config.d_model, config.encoder_ffn_dim, S, trained, states)
+        else:
+            products = _attention(config.d_model, T, T, trained, states, states)
+            states = states or trained
+            products += _attention(config.d_model, T, S, trained, states, encoder_states)
+            states = states or encoder_states
+            products += _feed_forward(config.d_model, config.decoder_ffn_dim, T, trained, states)
+        if is_routed:
+            total = total + runs * _both(products) + rests * _forward(products)
+            states = states or work.routes
+        else:
+            total = total + _both(products)
+    return total + _both([(2 * K * config.d_model * config.vocab_size, work.projection, states)])
+
+
+def experts_run(config, work: Work) -> tuple[float, float]:
+    """(experts of a routed layer that run forward and backward, experts that run forward only).
+
+    Means over examples, because exploration replaces some of the routes' rows by a single expert. Experts of
+    weight 0 run forward for the gradient of the routes, if it is needed; those outside the top k do not run
+    (`routed_layer.RoutePlan`).
+    """
+    E = getattr(config, "num_experts", 1)
+    if E == 1 or config.expert_mixing == "parameters":
+        return 1, 0
+    explored = config.exploration_epsilon if config.route_source == "learned" else 0
+    runs = (1 - explored) * work.used + explored
+    return runs, E - runs if work.routes and config.router_mode != "top_k" else 0
+
+
+def merging_flops(config, work: Work) -> int:
+    """FLOPs of merging the parameters of all routed layers, per task of a micro-batch; 0 for mixed outputs.
+
+    Forward 2 per parameter and expert; backward 1 for the expert's gradient, 2 for that of its weight.
+    """
+    if getattr(config, "num_experts", 1) == 1 or config.expert_mixing != "parameters":
+        return 0
+    per_parameter = 2 + work.layers + 2 * work.routes
+    return sum(size for size, is_routed in _layers(config) if is_routed) * config.num_experts * per_parameter
+
+
+def router_flops(config, work: Work) -> int:
+    """FLOPs of one route from one task vector, forward and backward; 0 without a router."""
+    if not getattr(config, "has_router", False):
+        return 0
+    D, H, L, E = config.router_input_dim, config.router_hidden_dim, config.num_layers, config.num_experts
+    router, vectors, inner = work.router, work.vectors, work.routes
+    name = config.router_nn_type
+    if name == "linear":
+        return _both([(2 * D * H, router, vectors), (2 * H * L * E, router, inner)])
+    if name == "linear_layer_specific":
+        return _both([(2 * L * D * H, router, vectors), (2 * L * H * E, router, inner)])
+    is_specific = name.endswith("_layer_specific")
+    products = [(2 * L * D * H, router, vectors)] if is_specific else []
+    width, kind = H if is_specific else D, name.removesuffix("_layer_specific")
+    if kind == "transformer":
+        products += _attention(width, L, L, router, inner, inner)
+        products += _feed_forward(width, TRANSFORMER_FFN_DIM, L, router, inner)
+        mixed = width
+    else:
+        per_position = 2 * 2 * GATES[kind] * H  # both directions; the first state is a constant
+        products += [(per_position * L * width, router, inner), (per_position * H, router, False)]
+        products.append((per_position * (L - 1) * H, router, inner))
+        mixed = 2 * H
+    return _both([*products, (2 * L * mixed * E, router, inner)])
+
+
+def _attention(D: int, queries, keys, trained: bool, query_states: bool, key_states: bool) -> list[Product]:
+    """Products of multi-head attention. query_states, key_states: whether these inputs need a gradient."""
+    q, k = trained or query_states, trained or key_states
+    return [
+        (2 * queries * D * D, trained, query_states),
+        (2 * 2 * keys * D * D, trained, key_states),  # keys and values
+        (2 * queries * keys * D, q, k),
+        (2 * queries * keys * D, q or k, k),
+        (2 * queries * D * D, trained, q or k),
+    ]
+
+
+def _feed_forward(D: int, F: int, tokens, trained: bool, states: bool) -> list[Product]:
+    return [(2 * tokens * D * F, trained, states), (2 * tokens * D * F, trained, states)]
+
+
+def _forward(products: list[Product]):
+    return sum(flops for flops, _, _ in products)
+
+
+def _both(products: list[Product]):
+    return sum(flops * (1 + one + other) for flops, one, other in products)

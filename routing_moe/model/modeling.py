@@ -1,0 +1,371 @@
+"""RoutingBartForConditionalGeneration: BART with experts, task vectors and a router.
+
+The library's forward pass is used as it is: stock layers hand extra keyword tensors down, so a
+`RoutedLayer` put in a stock layer's place receives the routes. The model consumes routes (B, L, E) and
+nothing else; `task_ids` is the short way to the routes that its own router gives.
+"""
+
+import inspect
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BartForConditionalGeneration, DynamicCache, EncoderDecoderCache
+from transformers import initialization as init
+from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
+
+from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.model.route_sources import ROUTE_SOURCES
+from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
+from routing_moe.model.routers import ROUTERS
+from routing_moe.model.selection import noise_free_routes, select_routes
+from routing_moe.model.task_vectors import save_task_vectors
+
+# The library renamed its cache argument once; this is what the installed version calls it.
+_FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
+CACHE_ARGUMENT = "cache" if "cache" in _FORWARD_ARGUMENTS else "past_key_values"
+
+
+class TaskVectors(nn.Embedding):
+    """One vector per task (N, D); a class of its own because it starts from N(0, 1), not from N(0, 0.02)."""
+
+
+class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
+    """A BART whose layers are experts, with the router that picks them.
+
+    forward(input_ids, attention_mask, labels=..., routes=routes_BLE | task_ids=ids_B) gives a loss that is
+    the *sum* over label tokens, label-smoothed. In training mode only the real target positions are
+    projected to the vocabulary and `logits` is None; in eval mode `logits` is there as usual.
+    """
+
+    config_class = RoutingBartConfig
+    _supports_flex_attn = False  # its block masks cannot be cut to an expert's examples
+
+    def __init__(self, config: RoutingBartConfig):
+        super().__init__(config)
+        E = config.num_experts
+        for i, stock in enumerate(self.model.encoder.layers):
+            if i not in config.encoder_vanilla_layers:
+                experts = [stock] + [BartEncoderLayer(config, layer_idx=i) for _ in range(E - 1)]
+                self.model.encoder.layers[i] = RoutedLayer(config, experts, row=i, keeps_cache=False)
+        for i in range(config.decoder_layers):
+            # Every expert has a cache slot of its own, i * E + e; a vanilla layer takes the first of its E.
+            copies = [BartDecoderLayer(config, layer_idx=i * E + e) for e in range(E)]
+            is_vanilla = i in config.decoder_vanilla_layers
+            row = config.encoder_layers + i
+            layer = copies[0] if is_vanilla else RoutedLayer(config, copies, row, keeps_cache=True)
+            self.model.decoder.layers[i] = layer
+        self.router = self.task_vectors = None
+        if config.has_router:
+            self.router = ROUTERS[config.router_nn_type](config)
+            self.task_vectors = TaskVectors(len(config.task_names), config.router_input_dim)
+        if config.route_source == "fixed":
+            size = (len(config.task_names), config.num_layers, E)
+            self.register_buffer("task_routes", torch.full(size, 1 / E))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, TaskVectors):
+            init.normal_(module.weight, mean=0.0, std=1.0)
+        elif isinstance(module, nn.RNNBase):  # as torch does; transformers has other rules for LSTMs
+            bound = module.hidden_size**-0.5
+            for parameter in module.parameters():
+                init.uniform_(parameter, -bound, bound)
+
+    # ---- routes
+
+    def router_logits(self, task_ids_N: Tensor) -> Tensor:
+        """(N, L, E) logits for rows of `task_vectors`."""
+        return self.router(self.task_vectors(task_ids_N))
+
+    def draw_routes(self, task_ids_B: Tensor) -> Tensor:
+        """Routes (B, L, E) from the model's source: as trained with in training mode, else as evaluated.
+
+        To mix parameters they are drawn once per task, so that a batch merges once per distinct task.
+        """
+        source = ROUTE_SOURCES[self.config.route_source]
+        if self.config.num_experts == 1:
+            source = ROUTE_SOURCES["average"]
+        if self.config.expert_mixing == "outputs":
+            return source(self, task_ids_B)
+        tasks_N, which_B = task_ids_B.unique(return_inverse=True)
+        return source(self, tasks_N)[which_B]
+
+    def use_routes(self, source: str, task_routes_NLE: Tensor | None = None) -> None:
+        """Take routes from another source from now on: "average", "random", or "fixed" ones per task.
+
+        task_routes_NLE: for "fixed", in the order of `config.task_names`. Router and task vectors go.
+        """
+        size = (len(self.config.task_names), self.config.num_layers, self.config.num_experts)
+        if source == "learned" or source not in ROUTE_SOURCES:
+            raise ValueError(f"source is {source!r}; choose from average, random, fixed")
+        if (source == "fixed") != (task_routes_NLE is not None and task_routes_NLE.shape == size):
+            raise ValueError(f"fixed routes, and no others, need task_routes of shape (N, L, E) = {size}")
+        self.config.route_source = source
+        if source == "random":  # one-hot routes have nothing to mix
+            self.config.expert_mixing = "outputs"
+        self.router = self.task_vectors = None
+        if source == "fixed":
+            self.register_buffer("task_routes", task_routes_NLE.to(self.device, self.dtype))
+        elif hasattr(self, "task_routes"):
+            del self.task_routes
+
+    def task_ids(self, task_names: list[str]) -> Tensor:
+        """Rows of `config.task_names`, on the model's device. KeyError for an unknown task."""
+        rows = {name: row for row, name in enumerate(self.config.task_names)}
+        unknown = [name for name in task_names if name not in rows]
+        if unknown:
+            raise KeyError(f"no task vector for {', '.join(unknown)}; the model knows {len(rows)} tasks")
+        return torch.tensor([rows[name] for name in task_names], dtype=torch.long, device=self.device)
+
+    def routes_for(
+        self, task_names: list[str], mode: str | None = None, temperature: float | None = None, noise=False
+    ) -> Tensor:
+        """Routes (N, L, E) of named tasks, noise-free unless asked; mode and temperature as configured.
+
+        Random routes have nothing noise-free: of those, each call is a new draw.
+        """
+        task_ids_N = self.task_ids(task_names)
+        if not self.config.has_router:
+            return self.draw_routes(task_ids_N)
+        mode, top_k = mode or self.config.router_mode, self.config.router_top_k
+        temperature = self.config.router_temperature if temperature is None else temperature
+        logits_NLE = self.router_logits(task_ids_N)
+        if noise:
+            return select_routes(logits_NLE, mode, temperature, self.config.encoder_layers, top_k)
+        return noise_free_routes(logits_NLE, mode, temperature, top_k)
+
+    def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:
+        """What the routes (N, L, E) of named tasks are on average, as far as that is known.
+
+        For a router the softmax of its logits (top-k: over the k largest) at a temperature, which the sampled
+        modes draw around; 1/E where routes are random for each example.
+        """
+        if self.config.route_source == "random":
+            return ROUTE_SOURCES["average"](self, self.task_ids(task_names))
+        mode = "top_k" if self.config.router_mode == "top_k" else "softmax"
+        return self.routes_for(task_names, mode, temperature)
+
+    def _resolve_routes(self, routes: Tensor | None, task_ids: Tensor | None, batch_size: int) -> Tensor:
+        if routes is None and task_ids is not None:
+            routes = self.draw_routes(task_ids)
+        if routes is None and self.config.num_experts == 1:
+            routes = torch.ones(batch_size, self.config.num_layers, 1, device=self.device)
+        if routes is None:
+            raise ValueError("a model with several experts needs routes (B, L, E) or task_ids (B,)")
+        expected = (batch_size, self.config.num_layers, self.config.num_experts)
+        if tuple(routes.shape) != expected:
+            raise ValueError(f"routes have shape {tuple(routes.shape)}, expected (B, L, E) = {expected}")
+        return routes
+
+    def is_one_hot(self, routes_BLE: Tensor) -> bool:
+        """Whether every row that a layer reads is zeros and ones."""
+        read = routes_BLE[:, self.config.routed_rows]
+        return bool(((read == 0) | (read == 1)).all())
+
+    def amounts_to_bart(self, routes_BLE: Tensor) -> bool:
+        """Whether each of the routes is the same as some plain BART: `to_bart` gives it."""
+        return self.config.expert_mixing == "parameters" or self.is_one_hot(routes_BLE)
+
+    # ---- forward
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs=None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        routes: Tensor | None = None,
+        task_ids: Tensor | None = None,
+        sparse: bool = True,
+        loss_only: bool | None = None,
+        route_groups: Tensor | None = None,
+        zeros_stay: bool = False,
+        **kwargs,
+    ) -> Seq2SeqLMOutput:
+        """BART's forward pass through the routed layers.
+
+        routes: (B, L, E), or task_ids: (B,) rows of `config.task_names`. labels: (B, T) with -100 or the
+        padding token where there is none. sparse=False runs every expert on every example (the slow, plain
+        path; the results are the same). loss_only: leave out the logits; None means in training mode.
+        route_groups: to mix parameters, numbers (B,) that are equal where routes are and share a gradient.
+        zeros_stay: with given routes, do not work out the gradient of weights that are zero.
+        """
+        if labels is not None:
+            labels = labels.masked_fill(labels == self.config.pad_token_id, -100)
+            if decoder_input_ids is None and kwargs.get("decoder_inputs_embeds") is None:
+                start = self.config.decoder_start_token_id
+                decoder_input_ids = shift_tokens_right(labels, self.config.pad_token_id, start)
+        kwargs.pop("return_dict", None)  # an output object is returned always
+        use_cache = bool(use_cache) and labels is None
+        if use_cache and kwargs.get(CACHE_ARGUMENT) is None:
+            kwargs[CACHE_ARGUMENT] = growing_cache()
+        given = (input_ids, kwargs.get("inputs_embeds"), encoder_outputs and encoder_outputs[0])
+        batch_size = next(len(tensor) for tensor in given if tensor is not None)
+        if routes is None and task_ids is not None:
+            route_groups, zeros_stay = task_ids, self.config.router_mode == "top_k"
+        routes = self._resolve_routes(routes, task_ids, batch_size)
+        inputs = dict(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            use_cache=use_cache,
+            route_plan=self.plan_routes(routes, sparse, use_cache, route_groups, zeros_stay),
+            **kwargs,
+        )
+        if labels is not None and (self.training if loss_only is None else loss_only):
+            return self._loss_output(inputs, labels)
+        outputs = super().forward(**inputs)
+        if labels is not None:
+            outputs.loss = self._smoothed_loss(outputs.logits[labels != -100], labels[labels != -100])
+        return outputs
+
+    def plan_routes(
+        self, routes_BLE: Tensor, sparse=True, use_cache=False, route_groups=None, zeros_stay=False
+    ) -> RoutePlan | None:
+        """How the layers run along these routes; the arguments are as in `forward`."""
+        if self.config.num_experts == 1:
+            return None
+        if self.config.expert_mixing == "parameters":
+            plan = RoutePlan.merging(routes_BLE, route_groups)
+            if use_cache and len(plan.merged) > 1:  # a cache cannot be cut by example
+                raise ValueError("with a cache, merged parameters need the same route for the whole batch")
+            return plan
+        # An expert that skipped a token has no cache entry for it: with a cache everything runs.
+        if sparse and not use_cache:
+            return RoutePlan.sparse(routes_BLE, zeros_stay)
+        return RoutePlan.dense(routes_BLE)
+
+    def _loss_output(self, inputs: dict, labels_BT: Tensor) -> Seq2SeqLMOutput:
+        """The loss alone: the vocabulary projection, the widest product, skips padded positions."""
+        outputs = self.model(**inputs)
+        is_real_BT = labels_BT != -100
+        logits_KV = self.lm_head(outputs[0][is_real_BT]) + self.final_logits_bias
+        loss = self._smoothed_loss(logits_KV, labels_BT[is_real_BT])
+        return Seq2SeqLMOutput(loss=loss, encoder_last_hidden_state=outputs.encoder_last_hidden_state)
+
+    def _smoothed_loss(self, logits_KV: Tensor, targets_K: Tensor) -> Tensor:
+        """Label-smoothed cross-entropy in nats, summed over K target tokens (always in float32 or better)."""
+        if logits_KV.dtype in (torch.float16, torch.bfloat16):
+            logits_KV = logits_KV.float()
+        return F.cross_entropy(
+            logits_KV, targets_K, reduction="sum", label_smoothing=self.config.label_smoothing
+        )
+
+    # ---- generation
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, routes=None, task_ids=None, **kwargs):
+        """Generate as BART does, along `routes` (B, L, E) or the routes of `task_ids` (B,).
+
+        One-hot routes and merged parameters are decoded by the plain BART that each distinct route amounts
+        to, at its cost; soft routes keep one cache per expert, and so does a batch of more different one-hot
+        routes than twice the experts, where decoding all at once, at the cost of E decoders, is faster than
+        one after the other. Any mix of tasks in a batch. A batch with several routes that asks for more than
+        token ids (`return_dict_in_generate`) takes the soft path, if parameters are merged without a cache.
+        """
+        inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
+        batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
+        routes = self._resolve_routes(routes, task_ids, batch_size)
+        if self.amounts_to_bart(routes):
+            rows = self.config.routed_rows or [0]
+            which_B = routes[:, rows].flatten(1).unique(dim=0, return_inverse=True)[1]
+            distinct = int(which_B.max()) + 1
+            if distinct == 1 and "encoder_outputs" not in kwargs:
+                return self.to_bart(routes[0]).generate(inputs, **kwargs)
+            merges = self.config.expert_mixing == "parameters"
+            can_split = inputs is not None and not kwargs.get("return_dict_in_generate")
+            if can_split and (merges or distinct <= 2 * self.config.num_experts):
+                return self._generate_by_route(inputs, routes, which_B, kwargs)
+            if merges and distinct > 1:
+                kwargs["use_cache"] = False
+        return super().generate(inputs, routes=routes, **kwargs)
+
+    def _generate_by_route(self, inputs: Tensor, routes: Tensor, which_B: Tensor, kwargs: dict) -> Tensor:
+        """Plain-BART generation for each group of examples with the same one-hot route."""
+        sequences: list[Tensor | None] = [None] * len(inputs)
+        for route in which_B.unique():
+            members = (which_B == route).nonzero()[:, 0]
+            own = {
+                name: value[members]
+                if isinstance(value, Tensor) and value.dim() and len(value) == len(inputs)
+                else value
+                for name, value in kwargs.items()
+            }
+            generated = self.to_bart(routes[members[0]]).generate(inputs[members], **own)
+            for i, rows in zip(
+                members.tolist(), generated.split(len(generated) // len(members)), strict=True
+            ):
+                sequences[i] = rows
+        flat = [row for rows in sequences for row in rows]
+        return nn.utils.rnn.pad_sequence(flat, batch_first=True, padding_value=self.config.pad_token_id)
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        # The library's cache has one slot per layer; ours needs one per expert and grows as they come.
+        if isinstance(model_kwargs.get(CACHE_ARGUMENT), EncoderDecoderCache):
+            model_kwargs[CACHE_ARGUMENT] = growing_cache()
+
+    def to_bart(self, routes_LE: Tensor) -> BartForConditionalGeneration:
+        """The plain BART of a route: the argmax expert of each layer, whose tensors it shares.
+
+        Where parameters are mixed: the merged layers, which are new tensors, outside the graph.
+        """
+        from routing_moe.model.conversion import assemble_bart
+
+        return assemble_bart(self, routes_LE)
+
+    # ---- experts, saving, loading
+
+    def routed_layers(self) -> list[RoutedLayer]:
+        layers = [*self.model.encoder.layers, *self.model.decoder.layers]
+        return [layer for layer in layers if isinstance(layer, RoutedLayer)]
+
+    def expert_distance(self) -> Tensor:
+        """The expert regularisation term: `RoutedLayer.expert_distance` summed over routed layers."""
+        return sum(layer.expert_distance() for layer in self.routed_layers())
+
+    @torch.no_grad()
+    def relative_expert_distance(self) -> float | None:
+        """How far the experts have diverged: `RoutedLayer.relative_expert_distance`, mean over routed layers.
+
+        0 if all experts of a layer are equal, about 1.4 for independent random weights; None if no layer has
+        several experts.
+        """
+        found = [layer.relative_expert_distance() for layer in self.routed_layers() if len(layer.experts) > 1]
+        return sum(found) / len(found) if found else None
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
+        """As transformers does, plus task names and vectors, if it has any, in the interchange format."""
+        super().save_pretrained(save_directory, **kwargs)
+        vectors_ND = None
+        if self.task_vectors is not None:
+            vectors_ND = self.task_vectors.weight.detach().float().cpu().numpy()
+        save_task_vectors(save_directory, self.config.task_names, vectors_ND)
+
+    @classmethod
+    def from_bart(cls, bart, num_experts: int = 3, init_eps: float = 1e-8, **config_fields):
+        """Every expert a copy of the BART's layer plus N(0, init_eps) noise; see `upcycling.from_bart`."""
+        from routing_moe.model.conversion import from_bart
+
+        return from_bart(cls, bart, num_experts, init_eps, **config_fields)
+
+    @classmethod
+    def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
+        """A run folder of the published code; see `upcycling.from_upstream`."""
+        from routing_moe.model.published import from_upstream
+
+        return from_upstream(cls, run_dir, checkpoint_name)
+
+
+def growing_cache() -> EncoderDecoderCache:
+    """A cache that adds slots as layers ask for them."""
+    return EncoderDecoderCache(DynamicCache(), DynamicCache())

@@ -1,0 +1,101 @@
+"""Loads checkpoints of the published code (INK-USC/CrossTaskMoE)."""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dataloader.errors import InputError, in_brief
+from dataloader.jsonfile import load_json_object
+from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.model.loading import check_finite
+from routing_moe.model.task_vectors import load_task_vectors
+
+# What the published code calls the parts of a router (after "router.model."), and what we call them.
+UPSTREAM_ROUTER_NAMES = (
+    (r"^router_units\.(\d+)\.linear1\.", r"units.\1.hidden."),
+    (r"^router_units\.(\d+)\.linear2\.", r"units.\1.output."),
+    (r"^linear1\.", "hidden."),
+    (r"^linear2\.", "output."),
+    (r"^pos_embed\.", "layer_embedding."),
+    (r"^layer_specific_proj\.", "layer_projection."),
+    (r"^(rnn|transformer)\.", "mixer."),
+    (r"^proj\.", "output."),
+)
+GENERATION_RULES = (
+    "no_repeat_ngram_size",
+    "min_length",
+    "length_penalty",
+    "repetition_penalty",
+    "forced_bos_token_id",
+)
+
+
+def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
+    """Load `run_dir/config.json` and `run_dir/<checkpoint_name>/{model.pt,id2task.json,task_vecs.npy}`.
+
+    Raises InputError naming the file that is missing or does not fit.
+    """
+    run_dir = Path(run_dir)
+    config_path, weights_path = run_dir / "config.json", run_dir / checkpoint_name / "model.pt"
+    for path in (config_path, weights_path):
+        if not path.is_file():
+            raise InputError(f"{path}: not found; a run of the published code has it")
+    names, vectors_ND = load_task_vectors(weights_path.parent)
+    published = load_json_object(config_path, "the configuration of a run of the published code")
+    if "router_block_num" not in published:
+        raise InputError(f"{config_path}: lacks router_block_num; a run of the published code has it")
+    try:
+        model = cls(upstream_config(published, names, vectors_ND.shape[1]))
+    except Exception as error:  # the library's own ways to fail
+        raise InputError(f"{config_path}: no model can be made of it ({in_brief(error)})") from None
+    try:
+        state = torch.load(weights_path, map_location="cpu", weights_only=True)
+        if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise TypeError("it holds no dictionary of tensors")
+        renamed = {upstream_name(name): tensor for name, tensor in state.items()}
+        if not model.config.has_router:  # a single expert: there is nothing to route
+            renamed = {name: tensor for name, tensor in renamed.items() if not name.startswith("router.")}
+        renamed["lm_head.weight"] = renamed["model.shared.weight"]
+    except InputError:
+        raise
+    except Exception as error:  # a broken file has many ways to fail; all are the same to the user
+        raise InputError(f"{weights_path}: not the weights of a run ({in_brief(error)})") from None
+    check_finite(state, weights_path)
+    if model.config.has_router:
+        renamed["task_vectors.weight"] = torch.from_numpy(vectors_ND)
+    try:
+        model.load_state_dict(renamed)
+    except RuntimeError as error:
+        raise InputError(f"{weights_path}: does not fit {config_path}: {in_brief(error)}") from None
+    # A BART's own rules of generation (bart-base: no 3-gram twice) stand in its config.json.
+    model.generation_config.update(**{k: v for k, v in published.items() if k in GENERATION_RULES})
+    return model.eval()
+
+
+def upstream_config(published: dict, task_names: list[str], vector_dim: int) -> RoutingBartConfig:
+    """The published config.json as a RoutingBartConfig (vanilla layers are comma-separated strings there)."""
+    ours = {k: v for k, v in published.items() if not k.startswith("router_") and k != "model_type"}
+    for side in ("encoder", "decoder"):
+        layers = published.get(f"{side}_vanilla_layers") or ""
+        ours[f"{side}_vanilla_layers"] = (
+            [int(i) for i in layers.split(",") if i.strip()] if isinstance(layers, str) else layers
+        )
+    ours |= {
+        k: published[k] for k in ("router_nn_type", "router_mode", "router_hidden_dim") if k in published
+    }
+    ours |= {"num_experts": published["router_block_num"], "router_input_dim": vector_dim}
+    return RoutingBartConfig(**ours, task_names=task_names)
+
+
+def upstream_name(name: str) -> str:
+    """Our name for one of the published code's parameters."""
+    if not name.startswith("router."):
+        return name.replace(".blocks.", ".experts.")
+    part = name.removeprefix("router.model.")
+    for published, ours in UPSTREAM_ROUTER_NAMES:
+        renamed, n = re.subn(published, ours, part)
+        if n:
+            return "router." + renamed
+    raise InputError(f"{name} is not a parameter of the published code's routers")

@@ -1,0 +1,311 @@
+"""One optimizer step: the same for the method, every routing and every baseline.
+
+A step is a pure function of (parameters, optimizer state, seed, step): its examples, the routes drawn and
+the dropout masks all follow from the seed and the step's number. So there is no random state to save, and a
+run that stops and resumes goes on bit for bit.
+
+Routes are drawn once for all examples of a step, before it is cut into micro-batches; their gradient is
+collected and sent through the router once. With several processes each takes a share of the micro-batches,
+and gradients are added up: the same step, whatever the number of processes.
+"""
+
+import math
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import Tensor
+
+from dataloader.batching import answer_choices, assign_to_ranks, micro_batches, padding_factor, step_examples
+from dataloader.encoding import EncodedExamples
+from routing_moe.config.settings import Recipe, Settings
+from routing_moe.model.selection import temperature_at
+
+REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of this many numbers
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or the gradient stopped being a number."""
+
+
+# ---- schedules and optimizer
+
+
+def linear_warmup_decay(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Learning-rate factor of a step (counted from 0): 0 to 1 over the warm-up, then linearly to 0."""
+    if step < warmup_steps:
+        return step / warmup_steps
+    return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
+
+
+def build_optimizer(model, settings: Settings | Recipe) -> torch.optim.AdamW:
+    """AdamW with a learning rate each for BART, router and task vectors; norms and biases do not decay."""
+    rates = {"bart": settings.learning_rate, "router": settings.router_lr, "vectors": settings.task_model_lr}
+    groups = []
+    for part, rate in rates.items():
+        for decays in (True, False):
+            parameters = [
+                p
+                for name, p in model.named_parameters()
+                if part == part_of(name) and (p.ndim > 1) == decays and p.requires_grad
+            ]
+            if parameters:
+                decay = settings.weight_decay if decays else 0.0
+                groups.append(
+                    {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay, "part": part}
+                )
+    return torch.optim.AdamW(groups, eps=settings.adam_epsilon, fused=True)
+
+
+def part_of(parameter_name: str) -> str:
+    """ "router", "vectors" or "bart": which learning rate a parameter has."""
+    return {"router": "router", "task_vectors": "vectors"}.get(parameter_name.split(".")[0], "bart")
+
+
+def resting_parts(step: int, alternate_every: int) -> set[str]:
+    """The parts that rest in a step (counted from 0) of alternating updates: BART first, then the others."""
+    if not alternate_every:
+        return set()
+    return {"router", "vectors"} if ((step + 1) // alternate_every) % 2 else {"bart"}
+
+
+# ---- one step
+
+
+class Stepper:
+    """Runs optimizer steps of a model on encoded examples."""
+
+    def __init__(
+        self, model, examples: EncodedExamples, settings: Settings | Recipe, accelerator: Accelerator
+    ):
+        self.model, self.examples, self.settings, self.accelerator = model, examples, settings, accelerator
+        self.optimizer = accelerator.prepare_optimizer(build_optimizer(model, settings))
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def temperature(self, step: int) -> float:
+        return temperature_at(
+            step, self.settings.initial_tau, self.settings.minimum_tau, self.settings.anneal_rate
+        )
+
+    def step(self, step: int) -> dict:
+        """Run step number `step` (from 0). Returns loss (summed, nats), tokens, gradient norm, entropy.
+
+        Raises TrainingDiverged, leaving the parameters as they were before the step.
+        """
+        indices, choices, groups = self.cut(step)
+        self._take_turns(step)
+        self.model.train()
+        self.model.config.router_temperature = self.temperature(step)
+        task_ids_B = torch.from_numpy(self.examples.task_ids_N[indices]).to(self.model.device)
+        torch.manual_seed(step_seed(self.settings.seed, step))  # the same routes on every process
+        routes_BLE = self.model.draw_routes(task_ids_B)
+        # One process's draw counts: a last bit of difference in the logits could turn a choice elsewhere.
+        drawn_BLE = self._of_main_process(routes_BLE.detach())
+        leaf_BLE = drawn_BLE.detach().requires_grad_(routes_BLE.requires_grad)
+        torch.manual_seed(step_seed(self.settings.seed, step, 1 + self.accelerator.process_index))
+        own = self.own(indices, choices, groups)
+        parts = [self._backward(indices[group], choices[group], leaf_BLE, group) for group in own]
+        totals = torch.tensor(
+            [sum(float(loss) for loss, _ in parts), sum(n for _, n in parts)], dtype=torch.float64
+        )
+        self._regularise()
+        self._collect_gradients(routes_BLE, leaf_BLE, totals)
+        self._check(totals[0], "loss", step, indices)
+        return self._update(step, indices) | {
+            "loss": float(totals[0]),
+            "tokens": int(totals[1]),
+            "route_entropy": mean_entropy(leaf_BLE.detach()[:, self.model.config.routed_rows]),
+        }
+
+    def _of_main_process(self, routes_BLE: Tensor) -> Tensor:
+        """The main process's routes, in every process."""
+        if self.accelerator.num_processes == 1:
+            return routes_BLE
+        # NCCL accepts only contiguous tensors, and a broadcast writes into its argument.
+        return broadcast(routes_BLE.clone(memory_format=torch.contiguous_format))
+
+    def _take_turns(self, step: int) -> None:
+        """Alternating updates: what rests in this step needs no gradient, so none of it is worked out."""
+        if self.settings.alternate_every:
+            resting = resting_parts(step, self.settings.alternate_every)
+            for group in self.optimizer.param_groups:
+                for p in group["params"]:
+                    p.requires_grad_(group["part"] not in resting)
+
+    @property
+    def active(self) -> list[torch.nn.Parameter]:
+        """The trained parameters that do not rest in the current step."""
+        return [p for p in self.parameters if p.requires_grad]
+
+    def cut(self, step: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """The step's examples, the answer chosen for each, and the micro-batches of all processes."""
+        settings = self.settings
+        indices = step_examples(len(self.examples), settings.step_size, settings.seed, step)
+        choices = answer_choices(self.examples.n_outputs_N[indices], settings.seed, step)
+        groups = micro_batches(
+            self.examples.source_lengths_N[indices],
+            self.examples.target_lengths(indices, choices),
+            max_tokens=settings.max_tokens_per_micro_batch or None,
+            max_examples=math.ceil(len(indices) / self.accelerator.num_processes),
+        )
+        return indices, choices, groups
+
+    def own(self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray]) -> list[np.ndarray]:
+        """This process's share of a step's micro-batches."""
+        sources = self.examples.source_lengths_N[indices]
+        targets = self.examples.target_lengths(indices, choices)
+        costs = [len(g) * (sources[g].max() + targets[g].max()) for g in groups]
+        shares = assign_to_ranks(costs, self.accelerator.num_processes)
+        return [groups[i] for i in shares[self.accelerator.process_index]]
+
+    def _backward(self, indices, choices, leaf_BLE: Tensor, group) -> tuple[Tensor, int]:
+        """Forward and backward of one micro-batch; its summed loss and number of target tokens."""
+        batch = self.examples.collate(indices, choices, pad_token_id=self.model.config.pad_token_id)
+        tokens = int((batch["labels"] != -100).sum())
+        inputs = {k: v.to(self.model.device) for k, v in batch.items() if k != "task_ids"}
+        with self.accelerator.autocast():
+            loss = self.model(
+                **inputs,
+                routes=leaf_BLE[torch.from_numpy(group).to(leaf_BLE.device)],
+                # Where routes are drawn per task, a task's examples share one, and its gradient.
+                route_groups=batch["task_ids"],
+                zeros_stay=self.model.config.router_mode == "top_k",
+            ).loss
+        self.accelerator.backward(loss)
+        return loss.detach(), tokens
+
+    def _regularise(self) -> None:
+        """Expert regularisation, once per published batch: gradient_accumulation_steps times a step."""
+        if self.settings.expert_regularization > 0 and self.accelerator.is_main_process:
+            weight = self.settings.expert_regularization * self.settings.gradient_accumulation_steps
+            distance = self.model.expert_distance()
+            if distance.requires_grad:  # not when it is the turn of the others
+                self.accelerator.backward(weight * distance)
+
+    def _collect_gradients(self, routes_BLE: Tensor, leaf_BLE: Tensor, totals: Tensor) -> None:
+        """Sum gradients over processes, send the routes' through the router, fill gaps with zeros.
+
+        An expert that no example chose has no gradient; the optimizer must see zeros there, so that it
+        takes the same step as if every expert had run.
+        """
+        trained = self.active + ([leaf_BLE] if leaf_BLE.requires_grad else [])
+        for p in trained:  # a process without a share of the step has no gradient at all
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        if (scaler := self.accelerator.scaler) is not None:  # it creates its scale at the first loss
+            scaler.scale(torch.zeros((), device=leaf_BLE.device))
+        if self.accelerator.num_processes > 1:
+            sum_over_processes([p.grad for p in trained], self.accelerator)
+            totals.copy_(self.accelerator.reduce(totals.to(leaf_BLE.device), reduction="sum").cpu())
+        if leaf_BLE.requires_grad:
+            routes_BLE.backward(leaf_BLE.grad)
+
+    def load_optimizer(self, state: dict) -> None:
+        """Restore the state of the optimizer. ValueError, KeyError, TypeError if it is not this model's."""
+        # Rates, decay and the like follow from the settings; only what was accumulated comes from the file.
+        groups = self.optimizer.state_dict()["param_groups"]
+        if [group["params"] for group in state["param_groups"]] != [group["params"] for group in groups]:
+            raise ValueError("the optimizer has other groups of parameters")
+        self.optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+        for parameter, own in self.optimizer.state.items():
+            for name in ("step", "exp_avg", "exp_avg_sq"):
+                if not torch.is_tensor(own[name]):
+                    raise TypeError(f"the optimizer's {name} is no tensor")
+            if not own["exp_avg"].shape == own["exp_avg_sq"].shape == parameter.shape:
+                raise ValueError("the optimizer's averages have other shapes than the weights")
+
+    def _update(self, step: int, indices) -> dict:
+        """Clip, check, and step the optimizer at this step's learning rates."""
+        norm = self.accelerator.clip_grad_norm_(self.active, self.settings.max_grad_norm)
+        if self.accelerator.scaler is None:  # with a loss scaler, an overflow only skips the step
+            self._check(norm, "gradient norm", step, indices)
+        factor = linear_warmup_decay(step, self.settings.warmup_steps, self.settings.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        self.optimizer.step()  # without a gradient, what rests has no decay and no momentum either
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"grad_norm": float(norm), "lr_factor": factor}
+
+    def _check(self, value, what: str, step: int, indices) -> None:
+        if math.isfinite(float(value)):
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        names = self.model.config.task_names
+        tasks = sorted({names[i] for i in self.examples.task_ids_N[indices]})
+        raise TrainingDiverged(
+            f"the {what} is {float(value)} at step {step + 1}; tasks in the batch: {', '.join(tasks)}"
+        )
+
+
+def step_seed(*numbers: int) -> int:
+    """A seed for torch from (seed, step, ...), well mixed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def sum_over_processes(tensors: list[Tensor], accelerator: Accelerator) -> None:
+    """Add up tensors of all processes in place, a bucket at a time.
+
+    Done once a step by hand rather than by DistributedDataParallel: experts come and go with the tasks of a
+    step, and here a parameter without a gradient on some process needs no special case.
+    """
+    bucket: list[Tensor] = []
+    for i, tensor in enumerate(tensors):
+        bucket.append(tensor)
+        if i + 1 == len(tensors) or sum(t.numel() for t in bucket) >= REDUCE_ELEMENTS:
+            flat = accelerator.reduce(torch.cat([t.flatten() for t in bucket]), reduction="sum")
+            for t, summed in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
+                t.copy_(summed.view_as(t))
+            bucket = []
+
+
+def mean_entropy(routes_BLE: Tensor) -> float:
+    """Mean entropy of the routes' rows in nats: 0 for one-hot, ln E for the average."""
+    return float(torch.special.entr(routes_BLE).sum(-1).mean())
+
+
+def padding_report(stepper: Stepper, steps: int = 50) -> str:
+    """How much padding the cut into micro-batches saves, over the first steps of the run."""
+    settings, examples = stepper.settings, stepper.examples
+    sources, targets, plain, grouped, offset = [], [], [], [], 0
+    for step in range(min(steps, settings.total_steps)):
+        indices, choices, groups = stepper.cut(step)
+        sources.append(examples.source_lengths_N[indices])
+        targets.append(examples.target_lengths(indices, choices))
+        grouped += [group + offset for group in groups]
+        plain += [
+            np.arange(i, min(i + settings.train_batch_size, len(indices))) + offset
+            for i in range(0, len(indices), settings.train_batch_size)
+        ]
+        offset += len(indices)
+    parts = []
+    for side, lengths in (("source", np.concatenate(sources)), ("target", np.concatenate(targets))):
+        before, after = (padding_factor(lengths, groups) for groups in (plain, grouped))
+        parts.append(f"{side} {before:.2f}x -> {after:.2f}x")
+    before, after = settings.train_batch_size, offset / len(grouped)
+    return f"padding, random batches of {before} -> length-sorted of {after:.1f}: {', '.join(parts)}"
+
+
+@torch.no_grad()
+def schedule_report(stepper: Stepper, tasks: list[str], total_steps: int) -> list[str]:
+    """The temperature, and the mean entropy (nats) of softmax(logits / temperature), along the training.
+
+    With the logits as they are now: for a frozen router what will be, for one in training its start. A second
+    line warns of an annealing that total_steps cut short.
+    """
+    settings, config, points = stepper.settings, stepper.model.config, []
+    for percent in (0, 25, 50, 75, 100):
+        temperature = stepper.temperature(percent * total_steps // 100)
+        routes_NLE = stepper.model.expected_routes(tasks, temperature)[:, config.routed_rows]
+        points.append(f"{percent}% {temperature:.4g} / {mean_entropy(routes_NLE):.4f}")
+    largest = math.log(config.router_top_k if config.router_mode == "top_k" else config.num_experts)
+    sampled = config.router_mode.startswith("gumbel")
+    whose = "entropy of the softmax that routes are drawn around" if sampled else "route entropy"
+    lines = [f"temperature / mean {whose} in nats (at most {largest:.4f}): {', '.join(points)}"]
+    if temperature > settings.minimum_tau and settings.anneal_rate > 0:
+        steps = math.ceil(math.log(settings.initial_tau / settings.minimum_tau) / settings.anneal_rate)
+        lines.append(
+            f"note: the temperature ends at {temperature:.4g}, above --minimum_tau {settings.minimum_tau:g}, "
+            f"which --anneal_rate {settings.anneal_rate:g} reaches after {steps} steps"
+        )
+    return lines

@@ -1,0 +1,4 @@
+"""Everything that draws, with matplotlib: route maps, clustermaps, curves, dot plots, animations.
+
+May import: analysis and below.
+"""

@@ -1,0 +1,4 @@
+"""The HTML report page, and the result files of an ablation.
+
+May import: plots and below.
+"""

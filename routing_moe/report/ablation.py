@@ -1,0 +1,129 @@
+"""What `routing_moe.cli.ablate` found out about a run, for the report page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from dataloader.errors import InputError, in_brief
+from dataloader.jsonfile import load_json_object
+from routing_moe.analysis.ablation.job import JOB_FILE, places_of
+from routing_moe.analysis.ablation.tables import drawn
+from routing_moe.analysis.saved_routes import Routes, run_name
+from routing_moe.checkpoints.find import sha256
+from routing_moe.io.csv_files import read_table
+from routing_moe.report.ablation_files import FEATURES, SETS, TASKS
+from routing_moe.report.curves import rounded
+
+FOLDER = Path("analysis") / "ablation"  # in the run folder
+TEXTS = ("layer", "task", "category", "feature", "experts", "group")  # columns; "NA" is a name, too
+WORST = 3  # tasks told of a set
+
+
+def other_checkpoint(run: Path) -> str | None:
+    """Why what is there of switching off is left out: it is of other weights than the run's checkpoint."""
+    job = _job(run)
+    if not job or not isinstance(job.get("checkpoint"), dict):
+        return None
+    checkpoint = run / str(job.get("checkpoint_name", "best"))
+    known = {name: checkpoint / name for name in job["checkpoint"]}
+    now = {name: sha256(path) for name, path in known.items() if path.is_file()}
+    if not now or now == {name: job["checkpoint"][name] for name in now}:
+        return None
+    return (
+        f"{run_name(run)}: {run / FOLDER} is of another checkpoint than {checkpoint.name}/ is now and left "
+        "out; delete it and call python -m routing_moe.cli.ablate again"
+    )
+
+
+def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict | None:
+    """None if no expert was switched off; number: {task: its place among all tasks of the page}.
+
+    Raises InputError for a file that cannot be read.
+    """
+    folder = run / FOLDER
+    tables = {name: _read(folder / name) for name in (TASKS, FEATURES, SETS)}
+    if all(table is None for table in tables.values()):
+        return None
+    job = _job(run)
+    part, limit = str(job.get("part")), job.get("max_examples")
+    examples = f", {limit} examples of each" if limit else ""
+    note = (
+        f"Scores of checkpoint {job.get('checkpoint_name')} before minus after, {part} files of the "
+        f"{job.get('predict_split')} tasks{examples}."
+    )
+    try:
+        data = _singles(tables[TASKS], routes, number)
+        features = _features(tables[FEATURES], routes)
+        sets = _sets(tables[SETS], number)
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"{folder}: its tables are not those of this run ({in_brief(error)}); "
+            "write them again by python -m routing_moe.cli.ablate"
+        ) from None
+    if features and (draws := int(tables[FEATURES]["draws"].max())):
+        matched = "weight" in tables[FEATURES]
+        how = "used as much by its tasks" if matched else "drawn whatever their weight, by an earlier version"
+        note += (
+            f" Features: p is the share of {drawn(tables[FEATURES])} random sets ({how}), itself included, "
+            f"that cost as much: at least {1 / (1 + draws):.3f}, not corrected for the number of features."
+        )
+    return {"note": note, "part": part, **data, "features": features, "sets": sets}
+
+
+def _job(run: Path) -> dict:
+    path = run / FOLDER / JOB_FILE
+    return load_json_object(path, "what the scores in the folder are of") if path.is_file() else {}
+
+
+def _read(path: Path) -> pd.DataFrame | None:
+    if not path.is_file():
+        return None
+    return read_table(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
+
+
+def _singles(table: pd.DataFrame | None, routes: Routes, number: Mapping[str, int]) -> dict:
+    """Drops by column, an expert of a layer, and task; None for experts that were not switched off."""
+    if table is None:
+        return {"tasks": [], "drops": []}
+    tasks = [task for task in dict.fromkeys(table["task"]) if task in number]
+    wide = table.set_index(["layer", "expert", "task"])["drop"]
+    drops = [
+        [rounded(wide.get((layer, expert, task))) for task in tasks]
+        for layer in routes.layers
+        for expert in range(routes.experts)
+    ]
+    return {"tasks": [number[task] for task in tasks], "drops": drops}
+
+
+def _features(table: pd.DataFrame | None, routes: Routes) -> list[dict]:
+    """Each feature's experts, and what groups of tasks lose without them and without random ones."""
+    if table is None:
+        return []
+    found = []
+    for (feature, experts), own in table.groupby(["feature", "experts"], sort=False):
+        groups = [
+            [
+                row.group, int(row.tasks), rounded(row.drop), rounded(row.random_mean),
+                rounded(row.random_std), int(row.draws), rounded(row.p),
+                rounded(getattr(row, "weight", None)), rounded(getattr(row, "random_weight", None)),
+            ]
+            for row in own.itertuples()
+        ]  # fmt: skip
+        places = [[routes.layers.index(layer), expert] for layer, expert in places_of(experts)]
+        found.append({"feature": feature, "experts": places, "groups": groups})
+    return found
+
+
+def _sets(table: pd.DataFrame | None, number: Mapping[str, int]) -> list[list]:
+    """[[name, mean drop, [[task, drop], ...] worst first], ...] of the sets that were named by hand."""
+    if table is None:
+        return []
+    found = []
+    for name, own in table[table["task"].isin(number)].groupby("experts", sort=False):
+        worst = own.nlargest(WORST, "drop")
+        tasks = [[number[row.task], rounded(row.drop)] for row in worst.itertuples()]
+        found.append([name, rounded(own["drop"].mean()), tasks])
+    return found

@@ -1,0 +1,80 @@
+"""The curves of a run for the report page: losses and scores, and what routes were like over training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dataloader.errors import InputError, in_short
+from routing_moe.analysis.dynamics import ALL, dynamics_table
+from routing_moe.analysis.saved_routes import evaluated_steps, load_history
+from routing_moe.io.csv_files import check_numbers, read_table
+from routing_moe.io.logs import CURVES_FILE
+
+MOST_POINTS = 250  # of a curve
+# column: (name, chart); curves of a chart share its axes
+LOSSES = {
+    "train_loss": ("train loss", "loss"),
+    "dev_loss": ("dev loss", "loss"),
+    "dev_performance": ("mean dev score", "score"),
+}
+DYNAMICS = {
+    "entropy": ("route entropy", "route"),
+    "load_entropy": ("load entropy", "route"),
+    "information": ("information", "route"),
+    "distance_to_final": ("distance to last", "route"),
+}
+STEPPED = {
+    "temperature": ("temperature", "optimizer"),
+    "learning_rate": ("learning rate", "optimizer"),
+    "grad_norm": ("gradient norm", "optimizer"),
+}
+
+
+def curves_data(run: Path, kind: str = "soft") -> list[dict]:
+    """[{name, group, steps, values}, ...] of what the run folder has; kind: of routes.
+
+    Raises InputError for a broken file.
+    """
+    curves = _curves(_read(run / "losses.csv", "steps"), "steps", LOSSES)
+    if len(evaluated_steps(run)) > 1:
+        table = dynamics_table(load_history(run, kind))
+        curves += _curves(table[table["layer"] == ALL], "step", DYNAMICS)
+    return curves + _curves(_read(run / CURVES_FILE, "step"), "step", STEPPED)
+
+
+def _read(path: Path, steps: str) -> pd.DataFrame:
+    """The numbers by step; empty if the file is missing or still empty."""
+    if not path.is_file() or not path.stat().st_size:
+        return pd.DataFrame({steps: []})
+    table = read_table(path)
+    if steps not in table:
+        raise InputError(f"{path}: has no column {steps} (it has {in_short(list(map(str, table)))})")
+    check_numbers(table, table, path)
+    return table.astype(float)
+
+
+def _curves(table: pd.DataFrame, steps: str, columns: dict[str, tuple[str, str]]) -> list[dict]:
+    """The columns that are there, thinned out evenly if there are very many steps."""
+    table = table[np.isfinite(table[steps])]
+    if table.empty:
+        return []
+    kept = np.unique(np.linspace(0, len(table) - 1, min(MOST_POINTS, len(table))).round().astype(int))
+    table = table.iloc[kept]
+    return [
+        {
+            "name": name,
+            "group": group,
+            "steps": [int(step) for step in table[steps]],
+            "values": [rounded(value, 5) for value in table[column]],
+        }
+        for column, (name, group) in columns.items()
+        if column in table
+    ]
+
+
+def rounded(value, digits: int = 4) -> float | None:
+    """So many significant digits; None for what is not a finite number."""
+    return float(f"{value:.{digits}g}") if pd.notna(value) and np.isfinite(value) else None

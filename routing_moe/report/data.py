@@ -1,0 +1,302 @@
+"""All that the report page shows of some runs, as JSON values; a function of their folders.
+
+    data = report_data(read_runs(["models/moe"]), ReportOptions())
+    Path("report.html").write_text(render(data))           # routing_moe.report.page
+
+tests/page_data.py has the shape of the data. Numbers are rounded, what is not known is None.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_hex
+from tqdm import tqdm
+
+from dataloader.errors import InputError, in_brief
+from dataloader.gym import PARTS, evenly_spread
+from dataloader.jsonfile import load_json_object, parse_json
+from dataloader.metrics import evaluate
+from dataloader.ontology import Ontology
+from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
+from routing_moe.analysis.markdown import SIGNIFICANT, cautions
+from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
+from routing_moe.analysis.recovery import recovery_table
+from routing_moe.analysis.runs import ExplainedRun, notes_of
+from routing_moe.analysis.saved_routes import best_step, evaluated_steps
+from routing_moe.analysis.stability import PERMUTATIONS as STABILITY_PERMUTATIONS
+from routing_moe.analysis.stability import stability
+from routing_moe.plots.task_categories import kind_colours
+from routing_moe.report.ablation import ablation_data, other_checkpoint
+from routing_moe.report.curves import curves_data, rounded
+from routing_moe.results.scores import ScoresFile, read_scores
+
+MOST_CORRELATIONS = 2000  # rows of a run's table beside the strongest of each feature
+RECOVERED = ("ami", "ami_p", "ami_q_by", "mantel_r", "mantel_p", "mantel_q_by")
+UNIT = 10_000  # weights are whole numbers of its parts: shorter, and a task's nearest stay in order
+TOP = 3  # experts of each feature that are shown in any case
+LONGEST_TEXT = 600  # characters of an input, answer or prediction
+MOST_ANSWERS = 4
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    title: str | None = None
+    samples: int = 5  # predictions shown of each task
+    permutations: int | None = None  # None: each test's own default
+    seed: int = 0
+
+
+def report_data(runs: Sequence[ExplainedRun], options: ReportOptions) -> dict:
+    """What `page.render` takes. Raises InputError for a file of a run that cannot be read."""
+    scores = [scores_of(run) for run in runs]
+    tasks = all_tasks(runs, scores)
+    number = {task: n for n, task in enumerate(tasks)}
+    ontology = runs[0].ontology
+    pairs, unmatched = _stability(runs, options)
+    stale = {run.name: note for run in runs if (note := other_checkpoint(run.place))}
+    with tqdm(zip(runs, scores, strict=True), "explaining", len(runs), leave=False, unit="run") as bar:
+        explained = [_run(run, own, number, options) for run, own in bar]
+    for run in explained:
+        run["ablation"] = None if run["name"] in stale else run["ablation"]
+    return {
+        "title": options.title or "Routes of " + ", ".join(run.name for run in runs),
+        "notes": [*notes_of(runs), *_route_notes(runs), *stale.values(), *_ontology_notes(runs), *unmatched],
+        "categories": _categories(ontology, tasks),
+        "tasks": [_task(task, runs, ontology) for task in tasks],
+        "runs": explained,
+        "stability": pairs,
+    }
+
+
+# ---------------------------------------------------------------------------- tasks
+
+
+def all_tasks(runs: Sequence[ExplainedRun], scores: Sequence[dict[str, pd.DataFrame]]) -> list[str]:
+    """Every task with a route or a score, in the order of the first run's ontology."""
+    tasks = {task for run in runs for task in run.routes.tasks}
+    tasks |= {task for tables in scores for table in tables.values() for task in table["task_prefix"]}
+    return runs[0].ontology.order(tasks)
+
+
+def _task(task: str, runs: Sequence[ExplainedRun], ontology: Ontology) -> dict:
+    """Its kind, and the features that a file says it has; category and subcategory are told anyway."""
+    category, sub = ontology.category(task)
+    features: list[str] = []
+    for run in runs:
+        if task in run.features.tasks:
+            row = run.features.values_NF[run.features.tasks.index(task)]
+            held = [name for name, value in zip(run.features.names, row, strict=True) if value == 1]
+            features += [n for n in held if not n.startswith(("category:", "subcategory:"))]
+    return {"name": task, "category": category, "subcategory": sub, "features": list(dict.fromkeys(features))}
+
+
+def _categories(ontology: Ontology, tasks: Sequence[str]) -> list[dict]:
+    """The kinds that occur, in the ontology's order, with the colours that they have in pictures."""
+    colours = kind_colours(ontology)
+    present = dict.fromkeys(ontology.category(task) for task in tasks)
+    found = []
+    for category in dict.fromkeys(kind[0] for kind in present):
+        subs = [kind for kind in present if kind[0] == category]
+        shades = [{"name": sub, "colour": to_hex(colours[category, sub])} for _, sub in subs]
+        found.append({"name": category, "colour": to_hex(colours[category, ""]), "subcategories": shades})
+    return found
+
+
+def _route_notes(runs: Sequence[ExplainedRun]) -> list[str]:
+    """Where routes are not those that the scores, which are of the best checkpoint, were made along."""
+    notes = []
+    for run in runs:
+        steps = evaluated_steps(run.place)
+        best = best_step(run.place, steps) if steps else run.routes.step
+        if run.routes.step != best:
+            notes.append(
+                f"{run.name}: routes are those of step {run.routes.step}, but scores, predictions and, "
+                f"unless it says otherwise, ablation are of the best checkpoint, of step {best}"
+            )
+        if run.routes.kind != "soft":
+            what = {"chosen": "each layer's heaviest expert", "soft_t1": "softmax at temperature 1"}
+            notes.append(f"{run.name}: routes are shown as {what[run.routes.kind]} (--routes)")
+    return notes
+
+
+def _ontology_notes(runs: Sequence[ExplainedRun]) -> list[str]:
+    first = runs[0]
+    return [
+        f"{run.name}: its ontology is another than that of {first.name}, whose categories are shown"
+        for run in runs[1:]
+        if any(first.ontology.category(task) != run.ontology.category(task) for task in run.routes.tasks)
+    ]
+
+
+# ---------------------------------------------------------------------------- runs
+
+
+def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: ReportOptions) -> dict:
+    routes = run.routes
+    described = _described(run.place)
+    return {
+        "name": run.name,
+        "folder": str(run.place),
+        "step": routes.step,
+        "command": described.get("command"),
+        "git": described.get("git"),
+        "versions": _without_infinity(described.get("versions") or {}),
+        "settings": _without_infinity(run.settings),
+        "curves": curves_data(run.place, routes.kind),
+        "layers": list(routes.layers),
+        "experts": routes.experts,
+        "tasks": [number[task] for task in routes.tasks],
+        "routes": np.rint(UNIT * routes.values_NLE.reshape(len(routes.tasks), -1)).astype(int).tolist(),
+        "scores": [_scores(*key, table, number) for key, table in scores.items()],
+        "correlations": _correlations(run, options),
+        "recovery": _recovery(run, options),
+        "ablation": ablation_data(run.place, routes, number),
+        "predictions": _predictions(run.place, scores, number, options.samples),
+    }
+
+
+def _without_infinity(values: dict) -> dict:
+    """The values with infinite numbers and NaN as text, because JSON has none (--max_grad_norm inf)."""
+    return json.loads(json.dumps(values), parse_constant=str)
+
+
+def _described(place: Path) -> dict:
+    path = place / "run.json"
+    return load_json_object(path, "the description of a run") if path.is_file() else {}
+
+
+def scores_of(run: ExplainedRun) -> dict[tuple[str, str], pd.DataFrame]:
+    """{(part, section): scores} of the best checkpoint, as far as they were written."""
+    files = {(part, section): ScoresFile(part, section) for section in PARTS for part in ("test", "dev")}
+    return {
+        key: read_scores(run.place / file.path)
+        for key, file in files.items()
+        if (run.place / file.path).is_file()
+    }
+
+
+def _scores(part: str, section: str, table: pd.DataFrame, number: dict[str, int]) -> dict:
+    rows = [
+        [
+            number[row.task_prefix], row.sample, row.metric, rounded(row.performance), int(row.n),
+            rounded(row.constant),
+        ]
+        for row in table.itertuples()
+    ]  # fmt: skip
+    return {"part": part, "section": section, "rows": rows}
+
+
+def _correlations(run: ExplainedRun, options: ReportOptions) -> dict | None:
+    """Those that may be no chance, and the strongest of each feature."""
+    permutations = options.permutations or PERMUTATIONS
+    table = correlate(run.routes, run.features, permutations, options.seed)
+    if table.empty:
+        return None
+    strong = top_experts(table, TOP, either_sign=True).set_index(["layer", "expert", "feature"]).index
+    in_top = table.set_index(["layer", "expert", "feature"]).index.isin(strong)
+    others = table.index[(table["q"] < SIGNIFICANT) & ~in_top]  # the smallest p first
+    shown = table[in_top | table.index.isin(others[:MOST_CORRELATIONS])]
+    layer = {name: place for place, name in enumerate(run.routes.layers)}
+    rows = [
+        [
+            row.feature, layer[row.layer], int(row.expert), rounded(row.r, 3), rounded(row.p, 3),
+            rounded(row.q, 3), int(row.tasks if pd.isna(row.with_feature) else row.with_feature),
+            rounded(row.q_by, 3),
+        ]
+        for row in shown.itertuples()
+    ]  # fmt: skip
+    found, strictly = (int((table[q] < SIGNIFICANT).sum()) for q in ("q", "q_by"))
+    most = f" ({MOST_CORRELATIONS} of them)" if len(others) > MOST_CORRELATIONS else ""
+    note = (
+        f"Pearson's r of an expert's weight with a feature, over {len(run.routes.tasks)} tasks; p by "
+        f"{permutations} shufflings, q by Benjamini and Hochberg over {len(table)} tests, of which {found} "
+        f"have q < {SIGNIFICANT}. Shown: these{most}, and for each feature the {TOP} largest |r|. "
+        f"q (BY): by Benjamini and Yekutieli, which holds under any dependence; {strictly} are below "
+        f"{SIGNIFICANT}. n: tasks with the feature.{cautions(table, run.features, permutations)}"
+    )
+    return {"note": note, "rows": rows}
+
+
+def _recovery(run: ExplainedRun, options: ReportOptions) -> dict | None:
+    permutations = options.permutations or RECOVERY_PERMUTATIONS
+    table = recovery_table(run.routes, run.features, permutations, options.seed)
+    if table.empty:
+        return None
+    rows = [
+        [row.kind, int(row.tasks), *(rounded(getattr(row, name), 3) for name in RECOVERED)]
+        for row in table.itertuples()
+    ]
+    note = (
+        "AMI: adjusted mutual information of clusters of routes and labels, 0 by chance; Mantel's r: of "
+        f"tasks' distances by routes and by features. p by {permutations} shufflings; q by Benjamini and "
+        "Yekutieli over all of them."
+    )
+    return {"note": note, "rows": rows}
+
+
+def _predictions(place: Path, scores: dict, number: dict[str, int], samples: int) -> list[dict]:
+    """Some predictions for each task that was scored, spread over its file: test rather than dev files."""
+    found: dict[str, dict] = {}
+    for (part, section), table in scores.items():
+        folder = place / Path(ScoresFile(part, section).path).parent / "predictions"
+        for row in table.drop_duplicates("task_prefix").itertuples():
+            path = folder / f"{row.sample}_{part}.jsonl"
+            if row.task_prefix not in found and samples and path.is_file():
+                lines = _some_predictions(path, samples)
+                found[row.task_prefix] = {"task": number[row.task_prefix], "part": part, "samples": lines}
+    return [found[task] for task in sorted(found, key=number.__getitem__)]
+
+
+def _some_predictions(path: Path, count: int) -> list[dict]:
+    shown = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for line in evenly_spread([line for line in lines if line], count):
+            row = parse_json(line)
+            prediction, answers = str(row["prediction"]), list(map(str, row["answers"]))
+            shown.append(
+                {
+                    "input": _cut(str(row["input"])),
+                    "answers": list(map(_cut, answers[:MOST_ANSWERS])),
+                    "more_answers": max(0, len(answers) - MOST_ANSWERS),
+                    "prediction": _cut(prediction),
+                    "exact": evaluate([prediction], [answers], "EM") == 1,
+                }
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is no file of predictions ({in_brief(error)})") from None
+    return shown
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+# ---------------------------------------------------------------------------- between runs
+
+
+def _stability(runs: Sequence[ExplainedRun], options: ReportOptions) -> tuple[list[dict], list[str]]:
+    """(agreement of each two runs, why some cannot be compared)."""
+    pairs, notes = [], []
+    for (a, one), (b, other) in itertools.combinations(enumerate(runs), 2):
+        try:
+            shuffled = options.permutations or STABILITY_PERMUTATIONS
+            found = stability(one.routes, other.routes, shuffled, options.seed)
+        except InputError as error:
+            notes += error.faults
+            continue
+        layers = [[r.layer, rounded(r.overlap, 3), r.matching] for r in found.table.itertuples()]
+        pairs.append(
+            {
+                "a": a, "b": b, "overlap": rounded(found.overlap, 3), "chance": rounded(found.chance, 3),
+                "p": rounded(found.p, 3), "permutations": found.permutations, "layers": layers,
+            }
+        )  # fmt: skip
+    return pairs, notes

@@ -1,0 +1,230 @@
+"""The runs of a comparison, <folder>/<variant>/<run>/: found, read, refused where means cannot be compared.
+
+A run folder holds run.json; it is finished when its scores are there. The runs of a variant differ in seed.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from dataloader.errors import InputError, did_you_mean, in_short
+from dataloader.jsonfile import load_json_object
+from routing_moe.config.settings import FREE_ON_RESUME
+from routing_moe.io.run_folder import load_run_settings
+from routing_moe.results.scores import ScoresFile, read_scores
+
+# Settings in which the runs of a variant may differ without a word.
+FREE_IN_A_VARIANT = (FREE_ON_RESUME | {"seed"}) - {"predict_temperature"}
+# Settings that change the scores of one and the same model: to be alike in all runs.
+SCORING = (
+    "max_input_length", "max_output_length", "do_lowercase", "append_another_bos", "scoring", "num_beams",
+    "no_repeat_ngram_size", "generate_from_bos", "eval_sampled_routes", "predict_temperature", "task_vector",
+)  # fmt: skip
+# How much a variant was trained, and how large it is: to be alike for a fair comparison.
+BUDGET = (
+    "total_steps", "train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "warmup_ratio", "max_grad_norm", "weight_decay", "debug", "model", "num_experts",
+)  # fmt: skip
+MOST_NAMES = 6  # tasks named in one message
+
+
+@dataclass(frozen=True)
+class Run:
+    variant: str
+    name: str
+    settings: dict
+    scores: pd.DataFrame | None  # None: not finished
+    scored_with: dict  # the settings of the command that wrote the scores, as far as they are known
+
+    def __str__(self) -> str:
+        return f"{self.variant}/{self.name}"
+
+    @property
+    def seed(self):
+        return self.settings.get("seed")
+
+    @property
+    def draws(self) -> int:
+        """Of how many draws of random routes its scores are means; 1 where routes are not random."""
+        return int(self.scores["draws"].max()) if "draws" in self.scores else 1
+
+
+def find_runs(folder: str | Path, scores_file: ScoresFile) -> list[Run]:
+    """Every run of the folder, finished or not, by variant and name.
+
+    Raises InputError: no such folder, no run in it, a run without a seed, scores that cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: " + ("is no folder" if folder.exists() else "no such folder"))
+    runs, faults = [], []
+    for place in sorted(path.parent for path in folder.glob("*/*/run.json")):
+        try:
+            runs.append(_read_run(place, scores_file))
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(faults)
+    if not runs:
+        deeper = (folder / "run.json").is_file() or next(folder.glob("*/run.json"), None)
+        hint = (
+            "; it holds runs of one variant, or is a run: name the folder of the variants" if deeper else ""
+        )
+        raise InputError(f"{folder}: holds no runs (expected <variant>/<run>/run.json){hint}")
+    return runs
+
+
+def _read_run(place: Path, scores_file: ScoresFile) -> Run:
+    settings = load_run_settings(place)
+    if settings.get("seed") is None:
+        raise InputError(f"{place / 'run.json'}: names no seed")
+    path, beside = place / scores_file.path, place / scores_file.settings_path
+    return Run(
+        variant=place.parent.name,
+        name=place.name,
+        settings=settings,
+        scores=read_scores(path) if path.is_file() else None,
+        scored_with=load_json_object(beside, "settings").get("settings", {}) if beside.is_file() else {},
+    )
+
+
+def in_order(runs: list[Run], order: list[str]) -> list[Run]:
+    """Runs of the named variants first, then the others by name."""
+    rank = {variant: number for number, variant in enumerate(order)}
+    return sorted(runs, key=lambda run: (rank.get(run.variant, len(order)), run.variant, run.name))
+
+
+def scores_per_task(runs: list[Run]) -> pd.DataFrame:
+    """A row per run and task, a task's samples averaged: variant, run, seed, task, performance, constant."""
+    tables = []
+    for run in runs:
+        tasks = run.scores.groupby("task_prefix")[["performance", "constant"]].mean()
+        who = {"variant": run.variant, "run": run.name, "seed": run.seed}
+        tables.append(tasks.rename_axis("task").reset_index().assign(**who))
+    table = pd.concat(tables, ignore_index=True)
+    return table[["variant", "run", "seed", "task", "performance", "constant"]]
+
+
+# ---------------------------------------------------------------------------- may they be compared
+
+
+def comparison_faults(runs: list[Run]) -> list[str]:
+    """Why the means of these runs (those that are finished) cannot stand in one table."""
+    return [*_seed_faults(runs), *_task_faults([run for run in runs if run.scores is not None])]
+
+
+def unknown_variants(flag: str, names: list[str], runs: list[Run]) -> list[str]:
+    """One fault for each of the names, given with the flag, of which there is no run."""
+    known = sorted({run.variant for run in runs})
+    return [
+        f"{flag} {name}: no such variant{did_you_mean(name, known)} (there are {', '.join(known)})"
+        for name in names
+        if name not in known
+    ]
+
+
+def _seed_faults(runs: list[Run]) -> list[str]:
+    first, faults = {}, []
+    for run in runs:
+        same = first.setdefault((run.variant, run.seed), run)
+        if same is not run:
+            faults.append(
+                f"{same} and {run} have the same seed, {run.seed}; the runs of a variant must differ in it"
+            )
+    return faults
+
+
+def _task_faults(runs: list[Run]) -> list[str]:
+    """One fault for each run that was scored on other tasks, or other rows of them, than most runs were."""
+    rows_of = {str(run): _rows_scored(run.scores) for run in runs}
+    if not rows_of:
+        return []
+    usual = Counter(rows_of.values()).most_common(1)[0][0]
+    example = next(name for name, rows in rows_of.items() if rows == usual)
+    faults = []
+    for name, rows in rows_of.items():
+        tasks, usual_tasks = {row[0] for row in rows}, {row[0] for row in usual}
+        if tasks != usual_tasks:
+            words = [f"without {_names(usual_tasks - tasks)}"] if usual_tasks - tasks else []
+            words += [f"with {_names(tasks - usual_tasks)}"] if tasks - usual_tasks else []
+            faults.append(f"{name} has other tasks than {example}: {' and '.join(words)}")
+        elif rows != usual:
+            changed = _names({row[0] for row in set(rows) ^ set(usual)})
+            what = "other samples, metrics, numbers of examples or constant scores"
+            faults.append(f"{name} was scored on another gym than {example}: {what} for {changed}")
+    return faults
+
+
+def _rows_scored(scores: pd.DataFrame) -> tuple:
+    """What tells one gym's files from another's: task, sample, metric, examples, constant score of each."""
+    rounded = scores.assign(constant=scores["constant"].astype(float).round(6).fillna(-1.0))
+    columns = ["task_prefix", "sample", "metric", "n", "constant"]
+    return tuple(sorted(rounded[columns].itertuples(index=False, name=None)))
+
+
+def _names(tasks: set[str]) -> str:
+    return in_short(sorted(tasks), MOST_NAMES)
+
+
+# ---------------------------------------------------------------------------- what a reader should know
+
+
+def comparison_warnings(runs: list[Run]) -> list[str]:
+    """What may make finished runs less comparable than they look, one line each."""
+    by_variant: dict[str, list[Run]] = {}
+    for run in runs:
+        by_variant.setdefault(run.variant, []).append(run)
+    warnings = []
+    for variant, members in by_variant.items():
+        trained = {str(run): _settings_but_for_seed(run) for run in members}
+        warnings += [
+            f"{variant}: other settings than the seed differ: {line}" for line in _differing(trained)
+        ]
+    scored = {str(run): {k: v for k, v in run.scored_with.items() if k in SCORING} for run in runs}
+    warnings += [f"not all runs were scored alike: {line}" for line in _differing(scored)]
+    budgets = {str(run): {k: v for k, v in run.settings.items() if k in BUDGET} for run in runs}
+    for run in runs:
+        if run.settings.get("num_experts") == 1:  # a plain BART among mixtures
+            del budgets[str(run)]["num_experts"]
+        if not run.settings.get("initialize_from_vanilla", True):  # a checkpoint brings these
+            budgets[str(run)].pop("model", None), budgets[str(run)].pop("num_experts", None)
+    warnings += [f"not all runs were trained alike: {line}" for line in _differing(budgets)]
+    gyms = {str(run): {k: _real(run.settings.get(k)) for k in ("train_dir", "predict_dir")} for run in runs}
+    copies = "the scores name the same tasks and rows, so these are taken for copies of one gym"
+    return warnings + [f"{line}; {copies}" for line in _differing(gyms)]
+
+
+def _settings_but_for_seed(run: Run) -> dict:
+    """A path that names another run of the same name (stage 1 of this seed) counts as the same in each."""
+    own_name = re.compile(rf"(?<![^/]){re.escape(run.name)}(?![^/])")
+    return {
+        key: own_name.sub("*", value) if isinstance(value, str) else value
+        for key, value in run.settings.items()
+        if key not in FREE_IN_A_VARIANT
+    }
+
+
+def _differing(settings_of: dict[str, dict]) -> list[str]:
+    """For each setting that is not the same everywhere: its values, and who has them."""
+    lines = []
+    for key in dict.fromkeys(key for settings in settings_of.values() for key in settings):
+        holders: dict[str, list[str]] = {}
+        for name, settings in settings_of.items():
+            if key in settings:  # else written by a version without it
+                holders.setdefault(str(settings[key]), []).append(name)
+        if len(holders) > 1:
+            lines.append(
+                f"{key} is " + ", ".join(f"{value} ({_few(names)})" for value, names in holders.items())
+            )
+    return lines
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _real(path: str | None) -> str | None:
+    return path and str(Path(path).resolve())

@@ -1,0 +1,218 @@
+"""Gains of fine-tuned systems over a baseline, task by task and on average.
+
+The relative gain of a task is (system - baseline) / baseline, of the mean scores over its samples; their mean
+over tasks is the average relative gain, ARG (Ye, Lin and Ren, CrossFit, 2021). Where the baseline is near
+zero, or negative as a correlation can be, that quotient says nothing; such a task is left out of it.
+
+Below, `summaries` is {name: `summaries.read_summary`}, the baseline first; `per_task` has a row per task and
+system, `per_system` a row per system.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import wilcoxon
+
+from dataloader.errors import in_short
+from routing_moe.results.scores import markdown_table, mean_and_std, shown_p
+from routing_moe.results.statistics import FEWEST_TASKS, holm, mean_interval
+
+MIN_BASELINE = 0.01
+MARK = "†"  # of tasks that have no relative gain
+DECIMALS = 12  # of differences: what is smaller is rounding, and would make losses of ties
+FEWEST_FOR_P = 6  # of fewer differences, even if all have one sign, p is at least 2 / 2^5 = 0.0625
+
+
+# ---------------------------------------------------------------------------- statistics
+
+
+def differences_of(system, baseline) -> np.ndarray:
+    """system - baseline, rounded to DECIMALS: equal means of other orders of addition make no difference."""
+    return np.round(np.asarray(system, dtype=float) - np.asarray(baseline, dtype=float), DECIMALS)
+
+
+def relative_gains(system, baseline, min_baseline: float = MIN_BASELINE) -> np.ndarray:
+    """(system - baseline) / baseline for each task; NaN where the baseline is not above min_baseline."""
+    baseline = np.asarray(baseline, dtype=float)
+    defined = baseline > min_baseline
+    return np.where(defined, differences_of(system, baseline) / np.where(defined, baseline, 1.0), np.nan)
+
+
+def signed_rank_p(differences) -> float:
+    """Two-sided p of the Wilcoxon signed-rank test of paired differences; zeros are dropped first.
+
+    scipy's default way: the exact distribution of up to 50 differences without ties in size, all sign flips
+    of up to 13 with ties, else the normal approximation. 1.0 where all differences are zero.
+    """
+    nonzero = np.asarray(differences, dtype=float)
+    nonzero = nonzero[nonzero != 0]
+    return float(wilcoxon(nonzero).pvalue) if len(nonzero) else 1.0
+
+
+def gains_per_task(
+    summaries: dict[str, pd.DataFrame], tasks: list[str], min_baseline: float = MIN_BASELINE
+) -> pd.DataFrame:
+    """One row per task and system, tasks in the order given, with the differences to the first summary.
+
+    Columns task, system, baseline, baseline_std, baseline_n, score, std, n, difference, relative_gain (NaN
+    where it is not defined) and in_arg (whether it is).
+    """
+    (_, baseline), *systems = summaries.items()
+    base = baseline.loc[tasks].add_prefix("baseline_").rename(columns={"baseline_mean": "baseline"})
+    tables = []
+    for name, summary in systems:
+        own = summary.loc[tasks].rename(columns={"mean": "score"})
+        table = pd.concat([base, own], axis=1).rename_axis("task").reset_index()
+        table.insert(1, "system", name)
+        table["difference"] = differences_of(table["score"], table["baseline"])
+        table["relative_gain"] = relative_gains(table["score"], table["baseline"], min_baseline)
+        tables.append(table.assign(in_arg=table["relative_gain"].notna()))
+    rank = {task: number for number, task in enumerate(tasks)}
+    joined = pd.concat(tables, ignore_index=True)
+    joined = joined.sort_values("task", key=lambda names: names.map(rank), kind="stable", ignore_index=True)
+    return joined.astype({"baseline_n": "Int64", "n": "Int64"})
+
+
+def gains_per_system(per_task: pd.DataFrame) -> pd.DataFrame:
+    """One row per system, in the order of `per_task`.
+
+    arg (mean relative gain), low and high (its 95% t interval over tasks, `statistics.mean_interval`), median
+    (of the relative gains), interval (what it covers, or why there is none): of the n - excluded tasks that
+    have one. wins, losses, ties (of the differences), p (`signed_rank_p`), p_holm (over the systems),
+    baseline and score (means over tasks): of all n tasks.
+
+    A task's samples are rows of its own, so that their spread is part of that over tasks.
+    """
+    rows = {}
+    for name, group in per_task.groupby("system", sort=False):
+        gains, differences = group["relative_gain"].dropna(), group["difference"]
+        found = mean_interval(gains)
+        rows[name] = {
+            "arg": gains.mean(),
+            "low": found.low,
+            "high": found.high,
+            "median": gains.median(),
+            "wins": int((differences > 0).sum()),
+            "losses": int((differences < 0).sum()),
+            "ties": int((differences == 0).sum()),
+            "p": signed_rank_p(differences),
+            "n": len(group),
+            "excluded": len(group) - len(gains),
+            "baseline": group["baseline"].mean(),
+            "score": group["score"].mean(),
+            "interval": found.over,
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("system").reset_index()
+    return table.assign(p_holm=holm(table["p"]))
+
+
+# ---------------------------------------------------------------------------- what is compared
+
+
+def system_names(paths: list[Path]) -> list[str]:
+    """The files' names without ending; as many folders before each as tell it from the others."""
+    absolute = [path.resolve() for path in paths]
+    return [_shortest_name(path, [other for other in absolute if other != path]) for path in absolute]
+
+
+def _shortest_name(path: Path, others: list[Path]) -> str:
+    for depth in range(1, len(path.parts)):
+        if path.with_suffix("").parts[-depth:] not in [o.with_suffix("").parts[-depth:] for o in others]:
+            return "/".join(path.with_suffix("").parts[-depth:])
+    return str(path)  # x.csv and x.txt
+
+
+def common_tasks(summaries: dict[str, pd.DataFrame], metric: str) -> tuple[list[str], list[str]]:
+    """The tasks with a mean in every summary, in the baseline's order; a line for each lack of one."""
+    every = list(dict.fromkeys(task for summary in summaries.values() for task in summary.index))
+    common = list(every)
+    lines = []
+    for name, summary in summaries.items():
+        absent = [task for task in every if task not in summary.index]
+        unscored = list(summary.index[summary["mean"].isna()])
+        lines += [f"{name}: lacks {', '.join(absent)}"] if absent else []
+        lines += [f"{name}: no mean {metric} of {', '.join(unscored)}"] if unscored else []
+        common = [task for task in common if task not in {*absent, *unscored}]
+    return common, lines
+
+
+def uneven_samples(per_task: pd.DataFrame) -> list[str]:
+    """A warning that names the tasks whose means are of unequal numbers of samples, if there are any."""
+    uneven = per_task[(per_task["n"] != per_task["baseline_n"]).fillna(False)]
+    where = [f"{r.task} ({r.system} {r.n}, baseline {r.baseline_n})" for r in uneven.itertuples()]
+    return [f"warning: means are of unequal numbers of samples: {in_short(where)}"] if where else []
+
+
+# ---------------------------------------------------------------------------- Markdown
+
+
+def explain_gains(per_task: pd.DataFrame, baseline: str, metric: str, min_baseline: float) -> list[str]:
+    """Lines that say what the numbers of the tables are, and which tasks ARG leaves out."""
+    counts = pd.concat([per_task["baseline_n"], per_task["n"]]).dropna()
+    n = "n not known" if counts.empty else f"n = {counts.min()}"
+    n += f" to {counts.max()}" if not counts.empty and counts.min() < counts.max() else ""
+    lines = [
+        f"Mean {metric} ± sample std over samples ({n}).",
+        f"Gain over {baseline}: (system - baseline) / baseline. ARG: mean of the gains, every task alike; in",
+        f"brackets its 95% t interval over tasks, none below {FEWEST_TASKS} (too narrow where few tasks",
+        "carry the effect). A few small baselines can dominate it; the median gain tells.",
+        "p: two-sided Wilcoxon signed-rank test of the tasks' differences; p (Holm): corrected for the",
+        "number of systems.",
+        f"Rule: where the baseline is at or below {min_baseline:g} (marked {MARK}) the gain is not defined;",
+        "the difference is shown, and counts in means, wins, losses and p, but not in ARG and median.",
+    ]
+    nonzero = (per_task["difference"] != 0).groupby(per_task["system"]).sum().max()
+    if nonzero < FEWEST_FOR_P:
+        lines.append(f"Of fewer than {FEWEST_FOR_P} tasks that differ, p cannot be below 0.05.")
+    return lines
+
+
+def shown_gain(gain: float) -> str:
+    """ "+12.3%", "-" where there is none."""
+    return "-" if np.isnan(gain) else f"{100 * gain:+.1f}%"
+
+
+def shown_arg(row) -> str:
+    """ "+12.3% [+3.4%, +20.1%]" of a row of `per_system`, or "+12.3%, too few tasks (3)"."""
+    if np.isnan(row.arg):
+        return shown_gain(row.arg)
+    if np.isnan(row.low):
+        return f"{shown_gain(row.arg)}, {row.interval}"
+    return f"{shown_gain(row.arg)} [{shown_gain(row.low)}, {shown_gain(row.high)}]"
+
+
+def shown_task_gain(row) -> str:
+    """The relative gain of a row of `per_task`, or its marked difference."""
+    return shown_gain(row.relative_gain) if row.in_arg else f"{row.difference:+.3f} {MARK}"
+
+
+def tasks_markdown(per_task: pd.DataFrame, baseline: str) -> str:
+    """A row per task: the baseline's score, then score and gain of each system."""
+    rows = {}
+    for task, group in per_task.groupby("task", sort=False):
+        first = group.iloc[0]
+        cells = {baseline: mean_and_std(first["baseline"], first["baseline_std"])}
+        for row in group.itertuples():
+            cells[row.system] = f"{mean_and_std(row.score, row.std)} ({shown_task_gain(row)})"
+        rows[task] = cells
+    return markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("task"))
+
+
+def systems_markdown(per_system: pd.DataFrame, baseline: str) -> str:
+    """A row per system: mean score, ARG, median gain, wins and losses, p, numbers of tasks."""
+    first = per_system.iloc[0]
+    counts = ("wins", "losses", "ties")
+    rows = {baseline: {"mean": f"{first['baseline']:.3f}"}}
+    for row in per_system.itertuples():
+        rows[row.system] = {
+            "mean": f"{row.score:.3f}",
+            "ARG": shown_arg(row),
+            "median gain": shown_gain(row.median),
+            **{name: str(getattr(row, name)) for name in counts},
+            "p": shown_p(row.p),
+            "p (Holm)": shown_p(row.p_holm),
+            "tasks": str(row.n),
+            "of them not in ARG": str(row.excluded),
+        }
+    return markdown_table(pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis("system"))

@@ -1,0 +1,92 @@
+"""The table of gains for a paper: a LaTeX table that needs the package booktabs and no other."""
+
+import pandas as pd
+
+from routing_moe.results.gains import MARK, shown_arg, shown_gain, shown_task_gain
+from routing_moe.results.scores import shown_p
+
+LONG = 36  # rows: longer tables, and wider ones, are set smaller
+WIDE = 2  # systems
+ESCAPES = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", MARK: r"$\dagger$",
+}  # fmt: skip
+
+
+def escaped(text: str) -> str:
+    """The text with every character that LaTeX reads as something else written out."""
+    return "".join(ESCAPES.get(character, character) for character in text)
+
+
+def gains_latex(per_task: pd.DataFrame, per_system: pd.DataFrame, baseline: str, explained: list[str]) -> str:
+    """A table environment: `gains.gains_per_task` row by row, the best of each task in bold, then the
+    averages of `gains.gains_per_system`; `explained` is the caption."""
+    systems = list(per_system["system"])
+    body = [_task_row(task, group) for task, group in per_task.groupby("task", sort=False)]
+    size = r"\scriptsize" if len(body) > LONG or len(systems) > WIDE else r"\small"
+    spans = "".join(rf"\cmidrule(lr){{{3 + 2 * i}-{4 + 2 * i}}}" for i in range(len(systems)))
+    heads = [rf"\multicolumn{{2}}{{c}}{{{escaped(name)}}}" for name in systems]
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        size,
+        rf"\caption{{{escaped(' '.join(explained))}}}",
+        rf"\begin{{tabular}}{{lr{'rr' * len(systems)}}}",
+        r"\toprule",
+        _row("", escaped(baseline), *heads),
+        spans,
+        _row("task", "score", *["score", "gain"] * len(systems)),
+        r"\midrule",
+        *body,
+        r"\midrule",
+        *_averages(per_system),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(*cells: str) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _task_row(task: str, group: pd.DataFrame) -> str:
+    first = group.iloc[0]
+    best = max(first["baseline"], group["score"].max())
+    cells = [_score(first["baseline"], first["baseline_std"], best)]
+    for row in group.itertuples():
+        cells += [_score(row.score, row.std, best), _signed(shown_task_gain(row))]
+    return _row(escaped(str(task)), *cells)
+
+
+def _score(mean: float, std: float, best: float) -> str:
+    shown = f"{mean:.3f}"
+    shown = rf"\textbf{{{shown}}}" if round(best - mean, 12) == 0 else shown
+    return shown if pd.isna(std) else rf"{shown} {{\tiny $\pm$ {std:.3f}}}"
+
+
+def _signed(text: str) -> str:
+    """Figures, with minus signs for hyphens."""
+    return escaped(text).replace("-", "$-$")
+
+
+def _averages(per_system: pd.DataFrame) -> list[str]:
+    """Rows below the tasks: mean of the scores; what is one number per system spans its two columns."""
+    rows = list(per_system.itertuples())
+    n = rows[0].n
+    first = per_system.iloc[0]
+    means = [cell for row in rows for cell in (f"{row.score:.3f}", "")]
+    spanning = {
+        f"ARG ({n - first['excluded']} tasks)": [shown_arg(row) for row in rows],
+        "median gain": [shown_gain(row.median) for row in rows],
+        "wins / losses / ties": [f"{row.wins} / {row.losses} / {row.ties}" for row in rows],
+        "p": [shown_p(row.p) for row in rows],
+        "p (Holm)": [shown_p(row.p_holm) for row in rows],
+    }
+    lines = [_row(f"mean ({n} tasks)", f"{first['baseline']:.3f}", *means)]
+    for name, cells in spanning.items():
+        lines.append(_row(name, "", *(rf"\multicolumn{{2}}{{c}}{{{_signed(cell)}}}" for cell in cells)))
+    return lines

@@ -1,0 +1,223 @@
+"""Everything that can be wrong with flags and data, found before a model is loaded, told at once.
+
+Numbers, data and the run's folder are checked here, the model's start in `start_checks.py`, flags that would
+do nothing in `idle_flags.py`.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataloader.encoding import TextFormat
+from dataloader.errors import Faults, InputError, did_you_mean, in_short
+from dataloader.gym import Gym
+from dataloader.ontology import Ontology
+from dataloader.options import find_options
+from dataloader.task_splits import Split, load_split
+from routing_moe.config.ranges import range_faults
+from routing_moe.config.settings import Settings
+from routing_moe.config.unused_flags import idle_flags
+from routing_moe.evaluation.unseen_tasks import TextSource
+from routing_moe.io.accelerator import precision_faults
+from routing_moe.io.files import unwritable
+from routing_moe.io.run_folder import load_run_settings
+from routing_moe.model.routers import ROUTERS
+from routing_moe.model.selection import ROUTER_MODES
+from routing_moe.training.start_checks import routing_fields, start_faults
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The data of a run, found to be sound."""
+
+    train_gym: Gym
+    predict_gym: Gym
+    split: Split
+    ontology: Ontology
+    text_format: TextFormat
+    texts: TextSource  # of tasks without a vector of their own
+
+
+def check_inputs(settings: Settings, given: set[str] = frozenset()) -> Inputs:
+    """Open and check everything the settings name. Raises one InputError with all faults.
+
+    given: the flags that stand on the command line; one that would have no effect is a fault.
+    """
+    fields = routing_fields(settings)
+    faults = Faults(number_faults(settings) + source_faults(settings, fields))
+    faults += idle_flags(settings, given, fields)
+    text_format = faults.of(
+        TextFormat,
+        settings.max_input_length,
+        settings.max_output_length,
+        settings.do_lowercase,
+        settings.append_another_bos,
+        settings.hide_task_names,
+    )
+    train_gym = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
+    predict_gym = train_gym
+    if settings.predict_dir != settings.train_dir:
+        predict_gym = faults.of(Gym, settings.predict_dir, settings.skip_malformed, flag="predict_dir")
+    split = None
+    if train_gym and not settings.custom_tasks_splits and not split_path(settings).is_file():
+        faults.append(
+            f"--train_dir {settings.train_dir} has no split.json; name one by --custom_tasks_splits"
+        )
+    elif train_gym or settings.custom_tasks_splits:
+        flag = "custom_tasks_splits" if settings.custom_tasks_splits else None
+        split = faults.of(load_split, split_path(settings), flag=flag)
+    flag = "task_ontology" if settings.task_ontology else None
+    ontology = faults.of(Ontology.load, ontology_path(settings.train_dir, settings.task_ontology), flag=flag)
+    if split and train_gym and predict_gym:
+        faults += data_faults(settings, train_gym, predict_gym, split)
+    faults += run_folder_faults(settings)
+    texts = None
+    if train_gym and predict_gym and text_format:
+        gyms = (train_gym, predict_gym)
+        texts = TextSource(gyms, text_format, settings.text_vectors, settings.examples_per_file)
+    faults += start_faults(settings, split, fields, texts)
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+    return Inputs(train_gym, predict_gym, split, ontology, text_format, texts)
+
+
+def split_path(settings: Settings) -> Path:
+    """`--custom_tasks_splits`, or the gym's own `split.json`."""
+    return Path(settings.custom_tasks_splits or Path(settings.train_dir) / "split.json")
+
+
+def ontology_path(train_dir: str, task_ontology: str | None) -> Path | None:
+    """`--task_ontology`, or the gym's own `ontology.json`, or None for the 160 CrossFit tasks'."""
+    own = Path(train_dir) / "ontology.json"
+    return Path(task_ontology) if task_ontology else own if own.is_file() else None
+
+
+def number_faults(settings: Settings) -> list[str]:
+    """Numbers out of range and choices that do not exist, named as typed."""
+    faults = range_faults(settings) + precision_faults(settings)
+    for name, choices in (("router_mode", ROUTER_MODES), ("router_nn_type", tuple(ROUTERS))):
+        value = getattr(settings, name)
+        if value is not None and value not in choices:
+            guess = did_you_mean(value, choices)
+            faults.append(f"--{name} is {value!r}; choose from {', '.join(choices)}{guess}")
+    if settings.router_top_k is not None and settings.router_top_k < 1:
+        faults.append(f"--router_top_k is {settings.router_top_k}; it must be at least 1")
+    if settings.minimum_tau > settings.initial_tau:
+        faults.append(
+            f"--minimum_tau is {settings.minimum_tau}, above --initial_tau {settings.initial_tau}; "
+            "the temperature falls from the initial to the minimum"
+        )
+    if not settings.do_train and not settings.do_predict:
+        faults.append("nothing to do: give --do_train, --do_predict or both")
+    for module, name in (("tensorboard", "tensorboard"), ("wandb", "wandb")):
+        if settings.log_with == name and importlib.util.find_spec(module) is None:
+            faults.append(f"--log_with is {name!r}, which needs: pip install {module}")
+    return faults
+
+
+def source_faults(settings: Settings, fields: dict) -> list[str]:
+    """Route sources that exclude each other, and more experts a row than there are."""
+    asked = ("avg_routing", "random_routing", "task_level_random_routing")
+    given = [f"--{name}" for name in asked if getattr(settings, name)]
+    faults = []
+    if len(given) > 1:
+        faults.append(f"{' and '.join(given)} each say where routes come from; give one of them")
+    counts = {
+        "task_level_random_n": settings.task_level_random_routing,
+        "router_top_k": fields["router_mode"] == "top_k",
+    }
+    for name, counts_experts in counts.items():
+        n, E = getattr(settings, name), fields["num_experts"]
+        if counts_experts and n is not None and n > E >= 1:
+            faults.append(f"--{name} is {n}, but a layer has {E} experts")
+    trains = settings.trains_router or settings.trains_task_vectors
+    if settings.do_train and trains and counts["router_top_k"] and fields["router_top_k"] == 1:
+        faults.append(
+            "--router_top_k is 1, which trains no router: whatever the logits, its only weight is 1; give 2 "
+            "or more, or --router_mode gumbel_softmax_st to learn the choice of one expert"
+        )
+    return faults
+
+
+def data_faults(settings: Settings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
+    """Missing or malformed files and unknown metrics of the tasks that the run will read."""
+    faults = []
+    if settings.do_train:
+        if not split.train:
+            faults.append(f"{split.path}: the train section is empty; there is nothing to train on")
+        faults += task_faults(split, split.train, train_gym, ["train"], "all")
+        faults += task_faults(split, split.train, predict_gym, ["dev"], settings.predict_samples)
+    if settings.do_predict:
+        tasks = split.section(settings.predict_split)
+        if not tasks:
+            faults.append(
+                f"--predict_split is {settings.predict_split!r}, a section that {split.path} leaves empty"
+            )
+        faults += task_faults(split, tasks, predict_gym, ["dev", "test"], settings.predict_samples)
+    if settings.scoring == "rank" and not faults:
+        faults += option_faults(settings, train_gym, predict_gym, split)
+    return list(dict.fromkeys(faults))
+
+
+def option_faults(settings: Settings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
+    """For --scoring rank: train files that cannot be read, and a section none of whose tasks has options."""
+    parts = {"train": ["dev"]} if settings.do_train else {}
+    if settings.do_predict:
+        parts[settings.predict_split] = ["dev", "test"]
+    faults = Faults()
+    for section, of_section in parts.items():
+        found = [
+            faults.of(
+                find_options,
+                task,
+                predict_gym.metric(task),
+                (train_gym, predict_gym),
+                predict_gym.examples(task, part, settings.predict_samples),
+            )
+            for task in split.section(section)
+            for part in of_section
+        ]
+        if not any(source is None or source.name for source in found):
+            faults.append(
+                f"--scoring is rank, but no task of the {section} section of {split.path} has answer "
+                "options: an options field in .jsonl files, a list (A) ... (B) ... in the inputs, or a few "
+                "labels that recur in the train files; give generate"
+            )
+    return faults
+
+
+def task_faults(split: Split, tasks, gym: Gym, parts: list[str], samples: str) -> list[str]:
+    """Faults of some of a split's tasks in a gym: those it does not have, then those of its files."""
+    known = set(gym.tasks())
+    unknown = [task for task in tasks if task not in known]
+    faults = [f"{split.path}: {fault}" for fault in gym.check(unknown, parts, metrics=False)]
+    tasks = [task for task in tasks if task in known]
+    if samples not in ("all", "first"):
+        lacking = [task for task in tasks if not gym.has_sample(task, samples)]
+        if lacking:
+            faults.append(
+                f"--predict_samples is {samples!r}: no such sample of {in_short(lacking)}; give all, first, "
+                f"or a seed such as {gym.samples(lacking[0])[0].rsplit('_', 1)[-1]}"
+            )
+        tasks = [task for task in tasks if task not in lacking]
+    return faults + gym.check(tasks, parts, samples)
+
+
+def run_folder_faults(settings: Settings) -> list[str]:
+    """An output folder that holds another run must not be overwritten, nor resumed with other settings."""
+    folder = Path(settings.output_dir)
+    if reason := unwritable(folder):
+        return [f"--output_dir {reason}"]
+    faults = Faults()
+    saved = faults.of(load_run_settings, folder)
+    if faults or not settings.do_train:
+        return faults
+    if saved is None:
+        foreign = [name for name in ("config.json", "best", "last") if (folder / name).exists()]
+        there = f"--output_dir {folder} holds {' and '.join(foreign)} of something else; name another folder"
+        return [there] if foreign else []
+    if not settings.resume:
+        return [
+            f"--output_dir {folder} already holds a run; give --resume to continue it, or name another folder"
+        ]
+    return settings.differences(saved)

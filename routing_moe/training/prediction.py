@@ -1,0 +1,141 @@
+"""`--do_predict`: score the dev and test files of a section of the split with a checkpoint."""
+
+import json
+import logging
+from pathlib import Path
+
+import pandas as pd
+from accelerate import Accelerator
+
+from dataloader.errors import in_short
+from routing_moe.checkpoints.folder import load_progress
+from routing_moe.checkpoints.start import checkpoint_to_start_from, load_start
+from routing_moe.config.settings import Settings
+from routing_moe.evaluation.task_files import (
+    answer,
+    decoding_of,
+    described_scoring,
+    load_task_files,
+    mean_score,
+    scores_table,
+    spread_over_draws,
+    texts_and_scores,
+)
+from routing_moe.evaluation.unseen_tasks import choose_vectors, with_vectors
+from routing_moe.io.files import write_text
+from routing_moe.io.logs import log_to_file
+from routing_moe.io.run_folder import describe_run
+from routing_moe.model.task_vectors import UNKNOWN, load_meta, load_task_vectors, seen_by
+from routing_moe.results.scores import ScoresFile, constant_scores, write_predictions
+from routing_moe.training.checks import Inputs
+from routing_moe.training.start_checks import trained_on
+
+log = logging.getLogger(__name__)
+
+
+def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator) -> None:
+    """Score the dev and test files of a section of the split; write scores and predictions."""
+    tasks = list(inputs.split.section(settings.predict_split))
+    model, tokenizer = load_start(settings, inputs.split)
+    model.to(accelerator.device)
+    log_to_file(settings.output_dir, "eval_log.txt", accelerator.is_main_process)
+    if settings.predict_temperature is not None:
+        model.config.router_temperature = settings.predict_temperature
+    checkpoint = checkpoint_to_start_from(settings)
+    selected = {k: v for k, v in load_progress(checkpoint).items() if k in ("step", "temperature")}
+    if settings.predict_temperature is not None:
+        selected["temperature"] = settings.predict_temperature
+    if selected:
+        log.info("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
+    choices = give_vectors(settings, inputs, tasks, model, tokenizer, accelerator)
+    # The scores of another run's checkpoint are this run's: that folder is not ours to write into.
+    run = Path(settings.output_dir)
+    parts = {part: task_files(settings, inputs, tasks, part, model, tokenizer) for part in ("dev", "test")}
+    if settings.scoring == "rank":
+        log.info("%s section: %s", settings.predict_split, described_scoring(parts["dev"] + parts["test"]))
+    for part, files in parts.items():
+        answers = answer(model, tokenizer, files, decoding_of(settings), accelerator)
+        if accelerator.is_main_process:
+            scores = scores_table(model, files, answers, decoding_of(settings))
+            scores["constant"] = constant_scores(files, inputs.train_gym, inputs.predict_gym)
+            if choices:
+                scores["route"] = scores["task_prefix"].map(lambda task: choices[task].described())
+                scores["vector_seen"] = scores["task_prefix"].map(lambda task: choices[task].seen)
+            scores = scores.assign(**selected)
+            written = ScoresFile(part, settings.predict_split, checkpoint.name, settings.prefix)
+            predicted = run / checkpoint.name / "predictions"
+            write_predictions(predicted, settings.prefix, files, *texts_and_scores(answers))
+            write_text(run / written.path, scores.to_csv())
+            log.info(
+                "%s tasks, %s files: mean score %.4f over %d files%s, in %s",
+                settings.predict_split, part, mean_score(scores), len(files), of_draws(scores),
+                run / written.path,
+            )  # fmt: skip
+    if accelerator.is_main_process:
+        description = json.dumps(describe_run(settings.to_dict()), indent=1)
+        write_text(run / written.settings_path, description)
+
+
+def give_vectors(settings: Settings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator) -> dict:
+    """Give tasks that need it a vector of --taskvecs, or that of their nearest task, and log which.
+
+    Returns {task: VectorChoice} for all tasks; {} without a router, or if the model was trained on all tasks
+    and they read their own vectors.
+    """
+    if not model.config.has_router:
+        return {}
+    source, trained, is_main = settings.task_vector, inputs.split.train, accelerator.is_main_process
+    trained_before = trained_on(model.config.to_dict(), inputs.split)
+    given = given_vectors(settings, tasks, trained_before)
+    given_seen = seen_by(load_meta(settings.taskvecs)) if given else UNKNOWN
+    if settings.taskvecs and is_main and (own := [task for task in tasks if task not in given]):
+        log.info("note: --taskvecs gives no vector to %s, trained on or not in it", in_short(own))
+    choices = choose_vectors(
+        model, tokenizer, tasks, source, trained, inputs.texts, not is_main, given, given_seen
+    )
+    found = [choice for choice in choices if choice.source != "stored"]
+    left_random = set(tasks) & set(model.config.random_vectors) - {choice.task for choice in found}
+    notable = [choice for choice in choices if choice in found or choice.task not in trained_before]
+    for choice in notable if is_main else ():
+        log.info("%s: %s; has seen of the task: %s", choice.task, choice.described(), choice.seen)
+    if left_random and is_main:
+        log.info(
+            "note: the task vectors of %s are random draws, which say nothing of them; "
+            "--task_vector nearest gives them that of the nearest task",
+            in_short(sorted(left_random)),
+        )
+    if found:
+        with_vectors(model, {choice.task: choice.vector_D for choice in found})
+    return {choice.task: choice for choice in choices} if notable else {}
+
+
+def given_vectors(settings: Settings, tasks: list[str], trained: set[str]) -> dict:
+    """{task: vector (D,)} of `--taskvecs` for those of the tasks that were not trained on."""
+    if not settings.taskvecs or trained.issuperset(tasks):
+        return {}
+    names, vectors_ND = load_task_vectors(settings.taskvecs)
+    vectors = dict(zip(names, vectors_ND, strict=True))
+    return {task: vectors[task] for task in tasks if task in vectors and task not in trained}
+
+
+def of_draws(scores: pd.DataFrame) -> str:
+    """What a score along random routes is."""
+    if "draws" not in scores:
+        return ""
+    return f" (mean of {scores['draws'][0]} draws of all routes, std {spread_over_draws(scores):.4f})"
+
+
+def task_files(settings: Settings, inputs: Inputs, tasks, part: str, model, tokenizer, limit=None):
+    """The part's files of the tasks, as the settings say they are scored; limit: examples of each."""
+    return load_task_files(
+        inputs.predict_gym,
+        tasks,
+        part,
+        settings.predict_samples,
+        tokenizer,
+        inputs.text_format,
+        {name: row for row, name in enumerate(model.config.task_names)},
+        limit=limit or settings.examples_per_file,
+        scoring=settings.scoring,
+        train_gyms=(inputs.train_gym, inputs.predict_gym),
+    )

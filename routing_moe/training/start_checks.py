@@ -1,0 +1,249 @@
+"""What can be wrong with a run's start: the plain BART or checkpoint, task vectors, the source of routes."""
+
+from pathlib import Path
+
+from dataloader.errors import Faults, InputError, in_short, told_with
+from dataloader.jsonfile import load_json_object
+from dataloader.task_splits import Split
+from routing_moe.checkpoints.start import ROUTING_FLAGS, architecture, checkpoint_to_start_from
+from routing_moe.config.settings import Settings
+from routing_moe.config.unused_flags import SOURCE_NAMES
+from routing_moe.evaluation.unseen_tasks import TextSource, VectorTable
+from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.model.loading import bart_fields, load_bart_config, load_routing_config
+from routing_moe.model.routers import ROUTERS
+from routing_moe.model.selection import ROUTER_MODES
+from routing_moe.model.task_vectors import load_task_vectors
+
+ARCHITECTURE_FIELDS = {  # flags that a checkpoint has answers of its own to, and where it keeps them
+    "num_experts": "num_experts",
+    "router_nn_type": "router_nn_type",
+    "router_hidden_dim": "router_hidden_dim",
+    "taskvecs_dim": "router_input_dim",
+    "encoder_vanilla_layers": "encoder_vanilla_layers",
+    "decoder_vanilla_layers": "decoder_vanilla_layers",
+}
+STORED_HINT = "; without --task_vector stored, others get that of the nearest task"
+
+
+def routing_fields(settings: Settings) -> dict:
+    """How the run will route: num_experts, route_source, expert_mixing, router_mode and router_top_k.
+
+    From the flags, else the checkpoint that the run starts from, else the defaults.
+    """
+    fields, config = architecture(settings), {}
+    if checkpoint := checkpoint_to_start_from(settings):
+        try:
+            config = load_json_object(checkpoint / "config.json", "a model's configuration")
+        except InputError:  # told by `checkpoint_faults`
+            config = {}
+    names = ("num_experts", "route_source", *ROUTING_FLAGS)
+    # `checkpoint_faults` reports values of another type.
+    own = {name: config[name] for name in names if isinstance(config.get(name), type(fields[name]))}
+    return {
+        name: own.get(name, fields[name]) if getattr(settings, name) is None else fields[name]
+        for name in names
+    }
+
+
+def start_faults(
+    settings: Settings, split: Split | None, fields: dict, texts: TextSource | None
+) -> list[str]:
+    """A start that is missing or contradicts itself; tasks of the split without a vector, nor a way to one.
+
+    fields: those of `routing_fields`. texts: of the gyms and flags; None if these have faults.
+    """
+    checkpoint = checkpoint_to_start_from(settings)
+    faults = []
+    if settings.initialize_from_vanilla and settings.checkpoint:
+        faults.append("--initialize_from_vanilla and --checkpoint both name a start; give one of them")
+    if settings.vanilla_checkpoint and not Path(settings.vanilla_checkpoint).exists():
+        faults.append(f"--vanilla_checkpoint {settings.vanilla_checkpoint}: not found")
+    if not settings.do_train and not settings.do_predict:
+        return faults
+    if checkpoint is not None:
+        return faults + checkpoint_faults(settings, checkpoint, split, fields, texts)
+    if settings.do_train and settings.initialize_from_vanilla:
+        return faults + vanilla_faults(settings, split, fields, texts)
+    wanted = f"--checkpoint {settings.checkpoint}"
+    if not settings.checkpoint:
+        wanted = f"--output_dir {settings.output_dir} --checkpoint_name {settings.checkpoint_name}"
+    hint = "; to train from a plain BART give --initialize_from_vanilla" if settings.do_train else ""
+    return [*faults, f"{wanted}: no checkpoint there (a folder with a config.json){hint}"]
+
+
+def vanilla_faults(
+    settings: Settings, split: Split | None, routing: dict, texts: TextSource | None
+) -> list[str]:
+    """The plain BART's config against the flags, and the task vectors against the split."""
+    faults = Faults()
+    fields = architecture(settings)
+    names = random = split.all if split and not settings.taskvecs else ()
+    if settings.taskvecs:
+        loaded = faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs")
+        if loaded:
+            names, vectors_ND = loaded
+            faults += vector_faults(settings, names, vectors_ND.shape[1], split)
+            fields["router_input_dim"] = vectors_ND.shape[1]
+    if names:  # else --taskvecs or the split has faults
+        faults += unseen_faults(settings, split, routing, texts, names, random)
+    bart = faults.of(load_bart_config, settings.model, flag="model")
+    if bart is None:
+        return faults
+    known = bart_fields(bart)
+    try:
+        told_already = ["exploration_epsilon"]
+        for name, choices in (("router_nn_type", ROUTERS), ("router_mode", ROUTER_MODES)):
+            if fields[name] not in choices:
+                told_already.append(name)
+        RoutingBartConfig(**known | {k: v for k, v in fields.items() if k not in told_already})
+    except Exception as error:  # the library wraps the configuration's own message in errors of its own
+        named = str(error.__cause__ or error).replace("router_input_dim is", "taskvecs_dim is")
+        faults += [f"--{fault}" for fault in named.splitlines()]
+    return faults + position_faults(settings, bart.max_position_embeddings, settings.model)
+
+
+def vector_faults(settings: Settings, names: list[str], dim: int, split: Split | None) -> list[str]:
+    faults = []
+    if settings.taskvecs_dim not in (None, dim):
+        faults.append(
+            f"--taskvecs_dim is {settings.taskvecs_dim}, but the vectors of {settings.taskvecs} have {dim} "
+            "dimensions; leave the flag out to use the file's"
+        )
+    lacking = sorted(set(split.train if split else ()) - set(names))
+    if settings.do_predict and split and settings.task_vector == "stored":
+        lacking = sorted({*lacking, *split.section(settings.predict_split)} - set(names))
+    if lacking:
+        faults.append(f"--taskvecs {settings.taskvecs} has no vector for {in_short(lacking)}")
+    return faults
+
+
+def checkpoint_faults(
+    settings: Settings, checkpoint: Path, split: Split | None, fields: dict, texts: TextSource | None
+) -> list[str]:
+    """The checkpoint's own config against the flags and the tasks of the split."""
+    faults = Faults()
+    config = faults.of(load_routing_config, checkpoint)
+    if config is None:
+        return faults
+    wanted = set(split.train) if split and settings.do_train else set()
+    found_by_text = fields["route_source"] == "learned" and settings.task_vector != "stored"
+    if split and settings.do_predict and not found_by_text:
+        wanted |= set(split.section(settings.predict_split))
+    needed = {"learned": "task vector", "fixed": "route"}.get(fields["route_source"])
+    hint = "" if found_by_text or settings.do_train or needed != "task vector" else STORED_HINT
+    names, random = (config.get(field) or () for field in ("task_names", "random_vectors"))
+    lacking = sorted(wanted - set(names))
+    if lacking and needed and fields["num_experts"] > 1:
+        faults.append(
+            f"{checkpoint} has no {needed} for {in_short(lacking)}; it knows the tasks of the split that it "
+            f"was trained with{hint}"
+        )
+    predicts = split and settings.do_predict and not settings.do_train and settings.task_vector == "auto"
+    if settings.taskvecs and predicts and needed == "task vector" and fields["num_experts"] > 1:
+        given = faults.of(tasks_given, settings, checkpoint, config, split) or set()
+        names, random = {*names, *given}, set(random) - given
+    faults += unseen_faults(settings, split, fields, texts, names, random)
+    if not settings.do_train and not settings.prefix:
+        faults += overwriting_faults(settings, checkpoint, config)
+    faults += [
+        f"--{flag} is {getattr(settings, flag)}, but {checkpoint} was trained with {config.get(field)}; "
+        "leave the flag out to use the checkpoint's"
+        for flag, field in ARCHITECTURE_FIELDS.items()
+        if getattr(settings, flag) is not None and getattr(settings, flag) != config.get(field)
+    ]
+    return faults + position_faults(settings, config.get("max_position_embeddings", 1024), checkpoint)
+
+
+def tasks_given(settings: Settings, checkpoint: Path, config: dict, split: Split) -> set[str]:
+    """The tasks to be scored that take their vector from `--taskvecs`: of those that were not trained on.
+
+    Raises InputError if the router cannot read the vectors, none is of these tasks, or other stored ones give
+    way to them without a --prefix for the scores.
+    """
+    trained = trained_on(config, split)
+    untrained = [task for task in split.section(settings.predict_split) if task not in trained]
+    if not untrained:
+        return set()
+    with told_with("--taskvecs "):
+        names, vectors_ND = load_task_vectors(settings.taskvecs)
+    D, wanted = vectors_ND.shape[1], config.get("router_input_dim")
+    if wanted != D:
+        raise InputError(other_width(settings.taskvecs, D, checkpoint, wanted))
+    given = set(untrained) & set(names)
+    if not given:
+        raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(untrained)}")
+    stored = dict(zip(*load_task_vectors(checkpoint), strict=True))
+    random, rows = config.get("random_vectors") or (), dict(zip(names, vectors_ND, strict=True))
+    replaced = [
+        task for task in sorted(given & set(stored) - set(random)) if (stored[task] != rows[task]).any()
+    ]
+    if replaced and not settings.prefix:
+        raise InputError(
+            f"{checkpoint} has other task vectors of {in_short(replaced)}; to score them along those of "
+            f"--taskvecs {settings.taskvecs} give --prefix, so that its own scores are not overwritten"
+        )
+    return given
+
+
+def trained_on(config: dict, split: Split) -> set[str]:
+    """The tasks that a checkpoint was trained on; where it does not say, the split's train tasks."""
+    return set(config.get("trained_tasks") or split.train)
+
+
+def other_width(folder: str, D: int, checkpoint: Path, wanted: int) -> str:
+    return (
+        f"--taskvecs {folder} has vectors of {D} dimensions, but the router of {checkpoint} reads {wanted}; "
+        "give vectors made as those it was trained with"
+    )
+
+
+def unseen_faults(
+    settings: Settings, split: Split | None, fields: dict, texts: TextSource | None, names, random
+) -> list[str]:
+    """Tasks to be scored that need the vector of their nearest task, where none can be found.
+
+    names: the tasks that the start has vectors of; random: those whose vector is a random draw.
+    """
+    has_router = fields["route_source"] == "learned" and fields["num_experts"] > 1
+    if not (settings.do_predict and has_router and split and texts):
+        return []
+    if settings.do_train:
+        random = set(random) - set(split.train)
+    table = VectorTable.of(names, random, split.train)
+    in_need = table.in_need(split.section(settings.predict_split), settings.task_vector)
+    if in_need:
+        return texts.faults(in_need, table.seen)
+    if settings.text_vectors and settings.task_vector != "stored":
+        return [
+            f"--text_vectors has no effect on the {settings.predict_split} tasks of {split.path}: each has a "
+            "task vector of its own"
+        ]
+    return []
+
+
+def overwriting_faults(settings: Settings, checkpoint: Path, config: dict) -> list[str]:
+    """A prediction along other routes than the checkpoint's own would take the place of its own scores."""
+    own = {"route_source": config.get("route_source", "learned")}
+    own |= {flag: config.get(flag) for flag in ROUTING_FLAGS}
+    other = [
+        f"{SOURCE_NAMES.get(own[name])} routes" if name == "route_source" else f"--{name} {own[name]}"
+        for name in own
+        if getattr(settings, name) not in (None, own[name])
+    ]
+    if not other:
+        return []
+    return [
+        f"{checkpoint} was trained with {' and '.join(other)}; to score it along other routes give --prefix, "
+        "so that its own scores are not overwritten"
+    ]
+
+
+def position_faults(
+    settings: Settings, positions: int, where, lengths=("max_input_length", "max_output_length")
+) -> list[str]:
+    return [
+        f"--{name} is {getattr(settings, name)}, but {where} has {positions} positions"
+        for name in lengths
+        if getattr(settings, name) > positions
+    ]

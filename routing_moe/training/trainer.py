@@ -1,0 +1,349 @@
+"""A training run: steps, evaluations, checkpoints, resuming. All loop state is in one dict."""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from dataloader.encoding import EncodedExamples
+from dataloader.errors import InputError, in_brief
+from dataloader.ontology import Ontology
+from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
+from routing_moe.config.settings import Settings
+from routing_moe.evaluation.task_files import (
+    TaskFile,
+    decoding_of,
+    described_scoring,
+    loss_per_token,
+    mean_score,
+    predict,
+)
+from routing_moe.io.files import flush, npy_bytes, write_bytes, write_text
+from routing_moe.io.logs import CURVES_FILE, peak_memory_gb
+from routing_moe.io.main_process import on_main
+from routing_moe.optim.step import Stepper, padding_report, schedule_report
+from routing_moe.results.run_cost import described_cost, write_cost
+
+LOG_EVERY = 10  # steps between rows of the curves
+
+log = logging.getLogger(__name__)
+
+
+class Training:
+    """Trains `model` in `settings.output_dir`. Call `load_state` first to resume from a checkpoint.
+
+    draw_routes: draws a route map, with the arguments of `routing_moe.plots.route_map.plot_routes`.
+    """
+
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        train_examples: EncodedExamples,
+        dev_files: list[TaskFile],
+        ontology: Ontology,
+        settings: Settings,
+        accelerator: Accelerator,
+        draw_routes: Callable,
+    ):
+        self.model, self.tokenizer, self.dev_files, self.ontology = model, tokenizer, dev_files, ontology
+        self.settings, self.accelerator = settings, accelerator
+        self.draw_routes = draw_routes
+        self.stepper = Stepper(model, train_examples, settings, accelerator)
+        self._selects_at_final = model.config.has_router and settings.selects_at_final_temperature
+        self.folder = Path(settings.output_dir)
+        # since_eval: loss (nats) and target tokens since the last evaluation
+        self.state = {
+            "step": 0,
+            "best_score": -math.inf,
+            "history": [],
+            "since_eval": [0.0, 0],
+            "data": train_examples.fingerprint(),
+            "selects_at_final": self._selects_at_final,
+        }
+        epochs = math.ceil(settings.num_train_epochs * len(train_examples) / settings.step_size)
+        self.total_steps = min(settings.total_steps, epochs)
+        self.stop_asked = False
+
+    # ---- the loop
+
+    def run(self) -> None:
+        """Train to the end, evaluating on the way and once more at the last step."""
+        self._announce()
+        started, first = time.perf_counter(), self.state["step"]
+        spent_evaluating = 0.0
+        quiet = not self.accelerator.is_local_main_process
+        with (
+            FinishStepOnInterrupt(self),
+            tqdm(total=self.total_steps, initial=first, desc="training", unit="step", disable=quiet) as bar,
+        ):
+            while self.state["step"] < self.total_steps:
+                self._step(bar)
+                began = time.perf_counter()
+                self._write_what_is_due()
+                spent_evaluating += time.perf_counter() - began
+                if self.stop_asked:
+                    self._save_last()
+                    raise SystemExit(f"stopped after step {self.state['step']}; --resume goes on from there")
+        self._summarise(time.perf_counter() - started - spent_evaluating, self.state["step"] - first)
+
+    def _step(self, bar: tqdm) -> None:
+        report = self.stepper.step(self.state["step"])
+        self.state["step"] += 1
+        step = self.state["step"]
+        self.model.config.router_temperature = self.stepper.temperature(step)
+        self.state["since_eval"][0] += report["loss"]
+        self.state["since_eval"][1] += report["tokens"]
+        loss = report["loss"] / report["tokens"]
+        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        bar.update()
+        if step % LOG_EVERY == 0 or step == self.total_steps:
+            has_router = self.model.config.has_router  # without one there is no temperature
+            curves = {
+                "train_loss": loss,
+                "learning_rate": self.settings.learning_rate * report["lr_factor"],
+                **({"temperature": self.model.config.router_temperature} if has_router else {}),
+                "grad_norm": report["grad_norm"],
+                "route_entropy": report["route_entropy"],
+            }
+            self.accelerator.log(curves, step=step)
+
+    def _write_what_is_due(self) -> None:
+        settings, step = self.settings, self.state["step"]
+        is_last = step == self.total_steps
+        evaluates = step % settings.eval_period == 0 and step >= settings.no_eval_until
+        if evaluates or is_last:
+            self.evaluate()
+        if step % settings.save_period == 0:
+            self._keep_checkpoint()
+        if evaluates or is_last or step % (settings.checkpoint_period or settings.eval_period) == 0:
+            self._save_last()
+
+    # ---- evaluation
+
+    def evaluate(self) -> None:
+        """Dev scores, dev loss and routes into `<step>-steps/`; a new best score saves `best/`."""
+        settings, step = self.settings, self.state["step"]
+        scores, _ = predict(
+            self.model, self.tokenizer, self.dev_files, decoding_of(settings), self.accelerator
+        )
+        dev_loss = loss_per_token(
+            self.model,
+            self.dev_files,
+            decoding_of(settings),
+            self.accelerator,
+        )
+        score = mean_score(scores)
+        loss, tokens = self.state["since_eval"]
+        self.state["history"].append([step, loss / max(tokens, 1), dev_loss, score])
+        self.state["since_eval"] = [0.0, 0]
+        may_be_best = self._may_be_best()
+        is_best = may_be_best and score > self.state["best_score"]
+        if is_best:
+            self.state["best_score"] = score
+        if self.accelerator.is_main_process:
+            folder = self.folder / f"{step}-steps"
+            folder.mkdir(exist_ok=True)
+            write_text(folder / "dev_results.csv", scores.to_csv())
+            self._write_routes(folder)
+            if is_best:
+                save_checkpoint(
+                    self.model, self.tokenizer, self.folder / "best", progress=self._progress(score)
+                )
+            columns = ["steps", "train_loss", "dev_loss", "dev_performance"]
+            history = pd.DataFrame(self.state["history"], columns=columns)
+            write_text(self.folder / "losses.csv", history.to_csv())
+        train_loss = self.state["history"][-1][1]
+        log.info(
+            "step %d: train loss %.4f, dev loss %.4f, mean dev score %.4f%s",
+            step, train_loss, dev_loss, score,
+            " (best so far, saved)" if is_best else "" if may_be_best else " (not at the final temperature)",
+        )  # fmt: skip
+        self.accelerator.wait_for_everyone()
+
+    def _may_be_best(self) -> bool:
+        """Whether the current step's evaluation may become `best/`."""
+        if not self._selects_at_final:
+            return True
+        now, end = self.state["step"], self.total_steps
+        return self.stepper.temperature(now) == self.stepper.temperature(end)
+
+    def _progress(self, dev_performance: float | None = None) -> dict:
+        """Step, temperature (with a router), dev score (if evaluated) and current distance of the experts."""
+        progress = {"step": self.state["step"]}
+        if self.model.config.has_router:
+            progress["temperature"] = self.model.config.router_temperature
+        if dev_performance is not None:
+            progress["dev_performance"] = dev_performance
+        if (distance := self.model.relative_expert_distance()) is not None:
+            progress["expert_distance"] = distance
+        return progress
+
+    @torch.no_grad()
+    def _write_routes(self, folder: Path) -> None:
+        """Routes of the train tasks as (tasks, layers, experts) arrays and heatmaps, in the ontology's order.
+
+        `route`: `expected_routes` at the current temperature; `route_t1`: at temperature 1.
+        """
+        tasks = self.ontology.order({file.task for file in self.dev_files})
+        write_text(folder / "route_tasks.txt", "".join(f"{task}\n" for task in tasks))
+        temperature = self.model.config.router_temperature
+        temperatures = {"route": temperature, "route_t1": 1.0}
+        if not self.model.config.has_router:
+            temperatures = {"route": None}
+        for name, tau in temperatures.items():
+            routes_NLE = self.model.expected_routes(tasks, tau).float().cpu().numpy()
+            write_bytes(folder / f"{name}.npy", npy_bytes(routes_NLE))
+            self.draw_routes(
+                routes_NLE,
+                tasks,
+                self.ontology,
+                folder / f"{name}.png",
+                encoder_layers=self.model.config.encoder_layers,
+                title=f"Routes at step {self.state['step']}" + (f", temperature {tau:.3g}" if tau else ""),
+            )
+
+    # ---- checkpoints
+
+    def _save_last(self) -> None:
+        if self.accelerator.is_main_process:
+            state = self.state | {"optimizer": self.stepper.optimizer.state_dict()}
+            if self.accelerator.scaler is not None:
+                state["scaler"] = self.accelerator.scaler.state_dict()
+            flush(self.folder / CURVES_FILE)  # a resumed run writes only the rows after this step again
+            save_checkpoint(self.model, self.tokenizer, self.folder / "last", state, self._progress())
+        self.accelerator.wait_for_everyone()
+
+    def _keep_checkpoint(self) -> None:
+        """A checkpoint that stays, in the step's folder, beside its dev results if there are any."""
+        if self.accelerator.is_main_process:
+            place = self.folder / f"{self.state['step']}-steps"
+            results = {path.name: path.read_bytes() for path in place.glob("*") if path.is_file()}
+            save_checkpoint(self.model, self.tokenizer, place, progress=self._progress(), keep=results)
+        self.accelerator.wait_for_everyone()
+
+    def load_state(self, checkpoint: Path) -> None:
+        """Take up optimizer and loop state where `checkpoint` (the model's own) left them.
+
+        Raises InputError when they cannot be read or are not this model's.
+        """
+        state = load_training_state(checkpoint)
+        if state.get("data", self.state["data"]) != self.state["data"]:
+            raise InputError(
+                f"--train_dir {self.settings.train_dir}: the training data is not what the run in "
+                f"{self.folder} was trained on; give back the old files, or name another --output_dir"
+            )
+        try:
+            self.stepper.load_optimizer(state.pop("optimizer"))
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self._forget_other_selection(state)
+            self.state = {name: state[name] for name in self.state}
+        except (KeyError, ValueError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"{checkpoint}: its training state is not that of this run ({in_brief(error)}); "
+                f"to start anew, delete {checkpoint}"
+            ) from None
+
+    def _forget_other_selection(self, state: dict) -> None:
+        """Select `best/` again if an earlier version's best score may come from another temperature."""
+        selected_so = state.get("selects_at_final", False)
+        if self._selects_at_final and not selected_so and state["step"] < self.total_steps:
+            log.info("best/ was selected among all temperatures; it is selected again from here")
+            state["best_score"] = -math.inf
+        state["selects_at_final"] = self._selects_at_final
+
+    # ---- the log
+
+    def _announce(self) -> None:
+        settings = self.settings
+        counts = {"trainable": 0, "frozen": 0}
+        for p in self.model.parameters():
+            counts["trainable" if p.requires_grad else "frozen"] += p.numel()
+        log.info(
+            "%d train examples, %d dev files; %d steps of %d examples, %d of them warm-up; "
+            "%.2f M trainable parameters, %.2f M frozen; %d process(es) on %s",
+            len(self.stepper.examples), len(self.dev_files), self.total_steps, settings.step_size,
+            settings.warmup_steps, counts["trainable"] / 1e6, counts["frozen"] / 1e6,
+            self.accelerator.num_processes, self.accelerator.device,
+        )  # fmt: skip
+        if self.total_steps < settings.total_steps:
+            log.info(
+                "--num_train_epochs %g ends the run at step %d of --total_steps %d",
+                settings.num_train_epochs, self.total_steps, settings.total_steps,
+            )  # fmt: skip
+        log.info("routes: %s", described_routes(self.model, settings))
+        if settings.scoring == "rank":
+            log.info("dev scores: %s", described_scoring(self.dev_files))
+        log.info(padding_report(self.stepper))
+        if self.model.config.has_router:
+            tasks = sorted({file.task for file in self.dev_files})
+            for line in schedule_report(self.stepper, tasks, self.total_steps):
+                log.info(line)
+        log.info(described_cost(on_main(self.accelerator, self._write_cost)))
+        if self.state["step"]:
+            log.info("resuming after step %d", self.state["step"])
+
+    def _write_cost(self) -> dict:
+        return write_cost(self.stepper, self.total_steps, self.settings)
+
+    def _summarise(self, seconds: float, steps: int) -> None:
+        if (distance := self.model.relative_expert_distance()) is not None:
+            log.info("relative distance of the experts at the end: %.3g", distance)
+        if steps:
+            log.info(
+                "trained %d steps in %.1f s (%.3f s per step, evaluations not counted); peak memory %.2f GB; "
+                "best mean dev score %.4f",
+                steps, seconds, seconds / steps, peak_memory_gb(), self.state["best_score"],
+            )  # fmt: skip
+        else:
+            log.info("the run was complete already, after step %d", self.state["step"])
+
+
+class FinishStepOnInterrupt:
+    """While active, Ctrl-C or SIGTERM lets the current step end and be saved; a second one stops at once.
+
+    With several processes the signals keep their meaning: they would not all stop after the same step.
+    """
+
+    def __init__(self, training: Training):
+        self.training, self.previous = training, {}
+
+    def __enter__(self) -> None:
+        if self.training.accelerator.num_processes == 1:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self._asked)
+
+    def __exit__(self, *_) -> None:
+        self._restore()
+
+    def _asked(self, number, frame) -> None:
+        self.training.stop_asked = True
+        self._restore()
+        log.info("stopping after this step (and its evaluation, if one is due); again to stop at once")
+
+    def _restore(self) -> None:
+        while self.previous:
+            signal.signal(*self.previous.popitem())
+
+
+def described_routes(model, settings: Settings) -> str:
+    """Where the routes come from and what they mix, in words."""
+    config = model.config
+    if config.num_experts == 1:
+        return "none; one expert is a plain BART"
+    frozen = config.has_router and not next(model.router.parameters()).requires_grad
+    source = {
+        "learned": f"{'frozen' if frozen else 'learned'} ({config.router_nn_type}), {config.router_mode}",
+        "average": "average",
+        "random": f"random for each example; scores are means of {settings.random_eval_draws} draws",
+        "fixed": "random for each task, drawn once",
+    }[config.route_source]
+    return f"{source}; {config.num_experts} experts a layer, mixing {config.expert_mixing}"
