@@ -14,10 +14,9 @@ from conftest import assert_apart_and_inside
 from PIL import Image
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis import dynamics
 from routing_moe.analysis.dynamics import dynamics_table
 from routing_moe.analysis.saved_routes import History, layer_names
-from routing_moe.plots import animation
+from routing_moe.plots import animation, dynamics
 from routing_moe.plots.animation import can_write_mp4, write_animation
 from routing_moe.plots.dynamics import plot_dynamics
 from routing_moe.plots.route_map import HEAT_COLOURS, draw_routes
