@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from conftest import assert_apart_and_inside
 from matplotlib.colors import to_hex
-from scipy.cluster import hierarchy
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.route_metrics import entropy, linkage_of, overlap
+from routing_moe.analysis.route_metrics import entropy, overlap
 from routing_moe.analysis.saved_routes import Routes, layer_names
 from routing_moe.plots import clustermap as dendrogram
 from routing_moe.plots import expert_load as load_pictures
@@ -116,34 +115,6 @@ def test_layers_that_are_left_out_of_a_model_keep_their_names(figures):
 
 
 # ---------------------------------------------------------------------------- clusters
-
-
-def test_the_linkage_is_the_average_one_worked_out_by_hand():
-    # Pairs (0, 2) at 0.1 and (1, 3) at 0.2; between the pairs 0.5, 0.6, 0.7, 0.8: on average 0.65.
-    distance_NN = np.array([[0, 0.5, 0.1, 0.6], [0.5, 0, 0.7, 0.2], [0.1, 0.7, 0, 0.8], [0.6, 0.2, 0.8, 0]])
-    linkage = linkage_of(1 - distance_NN)
-    assert linkage[:, 2:].tolist() == [
-        pytest.approx([0.1, 2]),
-        pytest.approx([0.2, 2]),
-        pytest.approx([0.65, 4]),
-    ]
-    # Best order: 0 and 1, the nearest of the two pairs, side by side.
-    assert hierarchy.leaves_list(linkage).tolist() in ([2, 0, 1, 3], [3, 1, 0, 2])
-
-
-@pytest.mark.parametrize(
-    ("similarity", "message"),
-    [
-        (np.ones((1, 1)), "of two tasks or more"),
-        (np.ones((2, 3)), "expected \\(tasks, tasks\\)"),
-        (np.array([[1, 0.5], [0.4, 1]]), "not symmetric"),
-        (np.array([[1, np.nan], [np.nan, 1]]), "not finite"),
-        (np.array([[1, 3.0], [3.0, 1]]), "a similarity is 3, above 1"),
-    ],
-)
-def test_similarities_that_cannot_be_clustered_are_refused(similarity, message):
-    with pytest.raises(ValueError, match=message):
-        linkage_of(similarity)
 
 
 def test_rows_stand_in_the_tree_s_order_and_branches_of_one_category_have_its_colour(figures):

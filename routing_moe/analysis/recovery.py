@@ -16,8 +16,9 @@ from scipy.cluster.hierarchy import fcluster
 from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import adjusted_mutual_info_score
 
+from routing_moe.analysis.clustering import average_linkage
 from routing_moe.analysis.features import Features
-from routing_moe.analysis.route_metrics import linkage_of, overlap
+from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.saved_routes import Routes
 from routing_moe.results.statistics import benjamini_yekutieli
 
@@ -136,7 +137,7 @@ def _standardised(distances: np.ndarray) -> np.ndarray | None:
 
 def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
     """Numbers (N,) of at most `count` clusters by average linkage; fewer where distances tie."""
-    return fcluster(linkage_of(1 - apart_NN), count, "maxclust")
+    return fcluster(average_linkage(1 - apart_NN), count, "maxclust")
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,7 @@ Routes are arrays (N, L, E) whose rows sum to 1. N tasks, L layers, E experts.
 from __future__ import annotations
 
 import numpy as np
-from scipy.cluster.hierarchy import linkage
-from scipy.spatial.distance import squareform
 from scipy.special import entr
-
-ROUNDING = 1e-6  # by which similarities may be off symmetric, or above 1
 
 
 def overlap(values_NLE: np.ndarray, others_MLE: np.ndarray | None = None) -> np.ndarray:
@@ -56,24 +52,3 @@ def information(values_NLE: np.ndarray) -> np.ndarray:
     The entropy of the load less the mean entropy of the routes; 0 if all tasks have the same route.
     """
     return load_entropy(values_NLE) - entropy(values_NLE).mean(axis=0)
-
-
-def linkage_of(similarity_NN: np.ndarray) -> np.ndarray:
-    """The tree of average linkage on 1 - similarity, as scipy's (N - 1, 4) array, its leaves in best order.
-
-    Best order: the sum of distances of neighbours is the least the tree allows (Bar-Joseph et al., 2001).
-    Raises ValueError for less than two tasks, and values that are not finite, not symmetric or above 1.
-    """
-    similarity_NN = np.asarray(similarity_NN, dtype=np.float64)
-    shape = similarity_NN.shape
-    if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 2:
-        raise ValueError(f"similarities have shape {shape}, expected (tasks, tasks) of two tasks or more")
-    if not np.isfinite(similarity_NN).all():
-        raise ValueError("similarities hold values that are not finite")
-    if not np.allclose(similarity_NN, similarity_NN.T, rtol=0, atol=ROUNDING):
-        raise ValueError("similarities are not symmetric")
-    if similarity_NN.max() > 1 + ROUNDING:
-        raise ValueError(f"a similarity is {similarity_NN.max():g}, above 1")
-    distance_NN = np.maximum(0.0, 1 - (similarity_NN + similarity_NN.T) / 2)
-    np.fill_diagonal(distance_NN, 0.0)
-    return linkage(squareform(distance_NN), method="average", optimal_ordering=True)

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from scipy.cluster import hierarchy
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.route_metrics import linkage_of
+from routing_moe.analysis.clustering import average_linkage
 from routing_moe.plots.similarity import BETWEEN, GAP, NARROWEST, UNIT
 from routing_moe.plots.style import (
     BAR_ROOM,
@@ -66,8 +66,8 @@ def plot_clustered(
     """Writes the heat map and its tree: PDF if `path` ends in .pdf, PNG if in .png.
 
     Hangs neither on the order in which tasks are given nor on chance: the same values give the same bytes.
-    Raises ValueError as `linkage_of`, and if values do not fit the tasks, a task is listed twice or the file
-    name ends differently.
+    Raises ValueError as `average_linkage`, and if values do not fit the tasks, a task is listed twice or the
+    file name ends differently.
     """
     path = Path(path)
     similarity_NN = np.asarray(similarity_NN, dtype=np.float64)
@@ -77,7 +77,7 @@ def plot_clustered(
     rows = [row_of[task] for task in by_kind]
     similarity_NN = similarity_NN[np.ix_(rows, rows)]
     kinds, colour_of = [ontology.category(task) for task in by_kind], kind_colours(ontology)
-    linkage = linkage_of(similarity_NN)
+    linkage = average_linkage(similarity_NN)
     colours = _branch_colours(linkage, kinds, colour_of)
     tree = hierarchy.dendrogram(linkage, no_plot=True, link_color_func=colours.__getitem__)
     leaves = tree["leaves"]

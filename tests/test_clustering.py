@@ -1,0 +1,66 @@
+"""Clusters of tasks: average linkage by hand, optimal leaf order, no dependence on the order of tasks."""
+
+import numpy as np
+import pytest
+from scipy.cluster.hierarchy import leaves_list
+
+from dataloader.ontology import Ontology
+from routing_moe.analysis.clustering import average_linkage, cluster_order, cluster_tasks
+
+ONTOLOGY = Ontology.load()
+# Pairs (0, 2) at 0.1 and (1, 3) at 0.2; between the pairs 0.5, 0.6, 0.7, 0.8: on average 0.65.
+DISTANCE_NN = np.array([[0, 0.5, 0.1, 0.6], [0.5, 0, 0.7, 0.2], [0.1, 0.7, 0, 0.8], [0.6, 0.2, 0.8, 0]])
+
+
+def test_average_linkage_equals_the_one_computed_by_hand():
+    linkage = average_linkage(1 - DISTANCE_NN)
+    assert linkage[:, 2:] == pytest.approx(np.array([[0.1, 2], [0.2, 2], [0.65, 4]]))
+
+
+def test_the_order_puts_the_nearest_ends_of_two_clusters_side_by_side():
+    tasks = ONTOLOGY.tasks[:4]
+    assert cluster_order(1 - DISTANCE_NN, tasks, ONTOLOGY) in ([2, 0, 1, 3], [3, 1, 0, 2])
+
+
+def test_the_order_of_the_given_tasks_does_not_matter_even_with_ties():
+    tasks = [*ONTOLOGY.tasks[:11], "unknown"]
+    groups = np.arange(12) % 3
+    similarity_NN = np.where(groups[:, None] == groups, 1.0, 0.25)  # nearly everything ties
+    expected = [tasks[row] for row in cluster_order(similarity_NN, tasks, ONTOLOGY)]
+    draw = np.random.default_rng(0)
+    for _ in range(5):
+        rows = draw.permutation(12)
+        shuffled = [tasks[row] for row in rows]
+        given_NN = similarity_NN[np.ix_(rows, rows)]
+        order = cluster_order(given_NN, shuffled, ONTOLOGY)
+        assert [shuffled[row] for row in order] == expected
+        assert leaves_list(cluster_tasks(given_NN, shuffled, ONTOLOGY)).tolist() == order
+
+
+@pytest.mark.parametrize("tasks", [[], ["boolq"]])
+def test_fewer_than_two_tasks_keep_their_order(tasks):
+    assert cluster_order(np.ones((len(tasks), len(tasks))), tasks, ONTOLOGY) == list(range(len(tasks)))
+
+
+@pytest.mark.parametrize(
+    ("similarity", "message"),
+    [
+        (np.ones((1, 1)), "of two tasks or more"),
+        (np.ones((2, 3)), "expected \\(tasks, tasks\\)"),
+        (np.array([[1, 0.5], [0.4, 1]]), "not symmetric"),
+        (np.array([[1, np.nan], [np.nan, 1]]), "not finite"),
+        (np.array([[1, 3.0], [3.0, 1]]), "a similarity is 3, above 1"),
+    ],
+)
+def test_similarities_that_cannot_be_clustered_are_an_error(similarity, message):
+    with pytest.raises(ValueError, match=message):
+        average_linkage(similarity)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [(["boolq"], "shape \\(2, 2\\) for 1 tasks"), (["boolq", "boolq"], "a task is listed twice")],
+)
+def test_tasks_that_do_not_fit_the_similarities_are_an_error(tasks, message):
+    with pytest.raises(ValueError, match=message):
+        cluster_tasks(np.ones((2, 2)), tasks, ONTOLOGY)
