@@ -1,4 +1,4 @@
-"""The embedded gym and its tiny BART: what the files promise, and that they come out the same again."""
+"""The embedded gym and its tiny BART: contents of the files, and reproducibility."""
 
 import csv
 import json
@@ -60,7 +60,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 # ------------------------------------------------------------------------------------------- the gym
 
 
-def test_same_seed_writes_the_same_bytes_and_another_seed_other_rows(gym, tmp_path, capsys):
+def test_same_seed_writes_the_same_bytes_and_another_seed_writes_other_rows(gym, tmp_path, capsys):
     main(["--output_dir", str(tmp_path / "again")])
     main(["--output_dir", str(tmp_path / "other"), "--seed", "1"])
     once, again, other = contents(gym), contents(tmp_path / "again"), contents(tmp_path / "other")
@@ -70,7 +70,7 @@ def test_same_seed_writes_the_same_bytes_and_another_seed_other_rows(gym, tmp_pa
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_every_task_has_its_samples_in_full_and_no_input_twice(gym, task):
+def test_every_task_has_all_samples_and_no_duplicate_inputs(gym, task):
     k = 16 if task.classes else 32
     rows = 16 * len(task.classes) or 32
     few_shot = [f"{task.name}_{k}_{seed}" for seed in SAMPLE_SEEDS]
@@ -107,7 +107,7 @@ def test_classes_are_equally_frequent_in_every_file(gym, task):
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if not task.classes], ids=lambda task: task.name)
-def test_no_single_answer_goes_far_where_there_are_no_classes(gym, task):
+def test_no_answer_is_frequent_in_tasks_without_classes(gym, task):
     answers = Counter(row[1] for row in next(iter(files_of(gym, task.name, "test").values())))
     assert answers.most_common(1)[0][1] <= 0.3 * TEST_ROWS
 
@@ -115,7 +115,7 @@ def test_no_single_answer_goes_far_where_there_are_no_classes(gym, task):
 # -------------------------------------------------------------------------------------------- splits
 
 
-def test_unseen_tasks_are_new_combinations_of_skills_formats_and_vocabularies_that_train_tasks_have():
+def test_unseen_tasks_are_new_combinations_of_skills_formats_and_vocabularies_of_train_tasks():
     train = [task for task in TASKS if task.split == "train"]
     seen = {trait for task in train for trait in (*task.skills, task.format, task.vocabulary)}
     combinations = {(task.skills, task.format, task.vocabulary) for task in train}
@@ -127,7 +127,7 @@ def test_unseen_tasks_are_new_combinations_of_skills_formats_and_vocabularies_th
     assert seen == {*FORMATS, *VOCABULARIES, *(skill for skills in PROBLEMS for skill in skills)}
 
 
-def test_tables_beside_the_tasks_agree_with_the_tasks(gym):
+def test_json_tables_agree_with_the_tasks(gym):
     names = [task.name for task in TASKS]
     split, metrics, ontology = (
         json.loads((gym / f"{table}.json").read_text()) for table in ("split", "metrics", "ontology")
@@ -148,7 +148,7 @@ def test_tables_beside_the_tasks_agree_with_the_tasks(gym):
         assert in_category & set(split["test"])
 
 
-def test_skill_table_says_what_the_names_say(gym):
+def test_skill_table_agrees_with_the_names_of_the_tasks(gym):
     with open(gym / "skills.csv", newline="") as file:
         table = {row.pop("task"): row for row in csv.DictReader(file)}
     assert list(table) == [task.name for task in TASKS]
@@ -157,7 +157,7 @@ def test_skill_table_says_what_the_names_say(gym):
         assert {column.split(":")[1] for column, value in row.items() if value == "1"} == set(name.split("-"))
 
 
-def test_every_task_is_described_by_a_sentence_of_its_own_and_the_file_says_the_same(gym):
+def test_every_task_has_a_unique_description_and_the_file_holds_it(gym):
     assert list(DESCRIPTIONS) == [task.name for task in TASKS]
     assert len(set(DESCRIPTIONS.values())) == len(TASKS)
     assert json.loads((gym / "descriptions.json").read_text()) == DESCRIPTIONS
@@ -180,7 +180,7 @@ def test_tokenizer_round_trips_any_text_and_uses_the_ids_of_bart(tokenizer):
         assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
 
 
-def test_shipped_tokenizer_is_the_one_the_script_trains(tmp_path, tokenizer):
+def test_shipped_tokenizer_equals_a_newly_trained_one(tmp_path, tokenizer):
     pretrain.train_tokenizer().save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == tokenizer.get_vocab()
 
@@ -226,7 +226,7 @@ def test_shipped_model_copies_a_document_and_knows_the_world(tokenizer):
 # -------------------------------------------------------------------------------------- pre-training
 
 
-def test_infilling_hides_the_asked_ratio_in_spans_of_one_mask_each():
+def test_infilling_masks_the_given_ratio_with_one_mask_per_span():
     rng = random.Random(0)
     hidden = total = 0
     for _ in range(300):
@@ -234,13 +234,13 @@ def test_infilling_hides_the_asked_ratio_in_spans_of_one_mask_each():
         noisy = infill(rng, ids, MASK, ratio=0.3)
         kept = [token for token in noisy if token != MASK]
         remaining = iter(ids)
-        assert all(token in remaining for token in kept)  # in the order they had
+        assert all(token in remaining for token in kept)  # in the original order
         assert (MASK, MASK) not in pairwise(noisy)
         hidden, total = hidden + len(ids) - len(kept), total + len(ids)
     assert hidden / total == pytest.approx(0.3, abs=0.02)
 
 
-def test_permutation_keeps_every_sentence_whole():
+def test_permutation_keeps_every_sentence_intact():
     ids = [11, 12, STOP, 21, STOP, 31, 32, 33, STOP, 41]
     sentences = {(11, 12, STOP), (21, STOP), (31, 32, 33, STOP), (41,)}
     results = {tuple(permute_sentences(random.Random(seed), ids, STOP)) for seed in range(200)}
@@ -251,14 +251,14 @@ def test_permutation_keeps_every_sentence_whole():
         assert all(" ".join(map(str, sentence)) in text for sentence in sentences)
 
 
-def test_noise_sometimes_leaves_a_document_as_it_is_and_never_touches_its_input():
+def test_noise_sometimes_copies_the_document_and_never_changes_its_input():
     ids = list(range(10, 40))
     results = [add_noise(random.Random(seed), ids, MASK, STOP) for seed in range(500)]
     assert ids == list(range(10, 40))
     assert sum(result == ids for result in results) / 500 == pytest.approx(0.1, abs=0.04)
 
 
-def test_the_target_of_a_batch_is_the_document_and_a_step_always_has_the_same_batch(tokenizer):
+def test_the_target_of_a_batch_is_the_document_and_a_step_always_gives_the_same_batch(tokenizer):
     settings = pretrain.PretrainSettings(batch_size=4)
     batch, again = (pretrain.batch(tokenizer, settings, step=7) for _ in range(2))
     assert all(torch.equal(batch[name], again[name]) for name in batch)
@@ -268,7 +268,7 @@ def test_the_target_of_a_batch_is_the_document_and_a_step_always_has_the_same_ba
         assert target == " " + document(rng)
 
 
-def test_raw_text_holds_no_row_of_the_gym(gym):
+def test_pretraining_text_contains_no_row_of_the_gym(gym):
     rng = random.Random(0)
     text = " ".join(document(rng) for _ in range(20_000))
     for task in TASKS:
@@ -285,7 +285,7 @@ def test_three_steps_of_pretraining_write_a_model_that_loads(tmp_path, capsys):
     assert tokenizer.decode(tokenizer(" the hen")["input_ids"]) == "<s> the hen</s>"
 
 
-def test_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path, tokenizer, monkeypatch):
+def test_resumed_pretraining_reaches_the_same_weights(tmp_path, tokenizer, monkeypatch):
     settings = pretrain.PretrainSettings(steps=6, batch_size=4, d_model=32, layers=1)
     straight, _ = pretrain.pretrain(settings, tokenizer)
     plain_batch = pretrain.batch

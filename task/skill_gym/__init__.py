@@ -3,8 +3,8 @@
     python -m task.skill_gym.generate --output_dir data/skill_gym      # write the gym (seconds)
     python -m task.skill_gym.pretrain --output_dir data/tiny_bart      # train the tiny BART again (minutes)
 
-`TINY_BART` is the folder of the shipped model: config, float16 weights and tokenizer, loadable by
-`transformers` alone. It was pre-trained on raw text of the same invented world (`stories.py`), never on
+`TINY_BART` is the folder of the shipped model: config, float16 weights and tokenizer. `transformers` loads it
+without this package. It was pre-trained on raw text about the same invented world (`stories.py`), never on
 rows of the gym.
 """
 

@@ -1,6 +1,6 @@
-"""BART's noise (Lewis et al. 2020, section 2.2): span infilling and sentence permutation, on token ids.
+"""BART's noise (Lewis et al. 2020, section 2.2): text infilling and sentence permutation, on token ids.
 
-Pure functions of (rng, ids): the target is always the document as it was.
+Pure functions of (rng, ids). The training target is always the unchanged document.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 def poisson(rng: random.Random, mean: float) -> int:
-    """A Poisson draw (Knuth's product of uniforms)."""
+    """One draw from a Poisson distribution (Knuth's algorithm: a product of uniform draws)."""
     limit, product, count = math.exp(-mean), rng.random(), 0
     while product > limit:
         product *= rng.random()
@@ -20,10 +20,10 @@ def poisson(rng: random.Random, mean: float) -> int:
 def infill(
     rng: random.Random, ids: Sequence[int], mask_id: int, ratio: float = 0.3, mean_span: float = 2.0
 ) -> list[int]:
-    """`ids` with about `ratio` of the tokens gone, in spans that each leave one mask behind.
+    """`ids` with about `ratio` of the tokens masked; each masked span is replaced by a single mask token.
 
-    Span lengths are Poisson draws, at least 1. The number of tokens hidden is `ratio * len(ids)`,
-    rounded, and spans never touch each other, so that every mask stands for one span.
+    Span lengths are drawn from a Poisson distribution, at least 1. The number of masked tokens is
+    `ratio * len(ids)`, rounded. Spans are never adjacent, so every mask token stands for one span.
     """
     to_hide = round(ratio * len(ids))
     hidden = [False] * len(ids)
@@ -36,9 +36,9 @@ def infill(
             hidden[start : start + length] = [True] * length
             to_hide -= length
     return [
-        mask_id if gone else token
-        for i, (token, gone) in enumerate(zip(ids, hidden, strict=True))
-        if not gone or i == 0 or not hidden[i - 1]
+        mask_id if is_hidden else token
+        for i, (token, is_hidden) in enumerate(zip(ids, hidden, strict=True))
+        if not is_hidden or i == 0 or not hidden[i - 1]
     ]
 
 
@@ -61,8 +61,9 @@ def add_noise(
     copy_rate: float = 0.1,
     permute_rate: float = 0.2,
 ) -> list[int]:
-    """One noisy view of a document: sometimes (`copy_rate`) as it is, else infilled, sometimes permuted
-    first.
+    """A noisy version of a document: unchanged with probability `copy_rate`, otherwise with masked spans.
+
+    With probability `permute_rate`, the sentences are permuted before spans are masked.
     """
     if rng.random() < copy_rate:
         return list(ids)

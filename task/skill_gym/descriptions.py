@@ -1,5 +1,6 @@
-"""What each task of the gym asks for, in a sentence, as somebody would write it who has seen a few of its
-rows but not the table of skills: for routers that know a task by a sentence about it.
+"""One sentence per task of the gym that says what it asks for, input of `task.task_emb.descriptions`.
+
+The sentences are written as by a reader of a few rows of the task who does not know the table of skills.
 """
 
 DESCRIPTIONS: dict[str, str] = {

@@ -1,7 +1,7 @@
 """Problems and the six surface formats that turn one into a row of a task.
 
-A skill (`skills.py`) makes a `Problem`; a format lays it out as text. Any skill can meet any format whose
-parts it fills in, which is how unseen combinations of seen skills and seen formats are made.
+A skill (`skills.py`) makes a `Problem`; a format writes it as text. A skill can be combined with any format
+whose parts it fills in: unseen tasks are new combinations of seen skills and seen formats.
 """
 
 import random
@@ -13,11 +13,11 @@ GAP = "[BLANK]"
 
 @dataclass(frozen=True)
 class Problem:
-    """One question with its answer, not yet laid out; parts that a skill has no use for are empty.
+    """One question with its answer, before it is formatted; parts that a skill does not need are empty.
 
-    `answers` are the accepted answers, the first of them the one to learn; `wrong` are the other options
-    of a multiple choice. `cloze` is a sentence with a gap, `statement` the second text of a pair,
-    `command` what to do with the context.
+    `answers` are the accepted answers, the first one is the training target; `wrong` are the other options
+    of a multiple-choice question. `cloze` is a sentence with a gap, `statement` the second text of a pair,
+    `command` the instruction for the context.
     """
 
     answers: tuple[str, ...]
@@ -38,25 +38,25 @@ class Row:
 
 
 def labels(problem: Problem, rng: random.Random) -> str:
-    """`<text>`, or `premise: <text> hypothesis: <text>`; the answer is one of a few label words."""
+    """`<text>`, or `premise: <text> hypothesis: <text>`; the answer is a label word."""
     if problem.context and problem.statement:
         return f"premise: {problem.context} hypothesis: {problem.statement}"
     return problem.context or problem.statement
 
 
 def pair(problem: Problem, rng: random.Random) -> str:
-    """`<text> [SEP] <text>`; the answer is a label word that says how the two relate."""
+    """`<text> [SEP] <text>`; the answer is a label word for the relation of the two texts."""
     return f"{problem.context} [SEP] {problem.statement}"
 
 
 def qa(problem: Problem, rng: random.Random) -> str:
-    """`question: <question> context: <text>`, without the second half where there is nothing to read."""
+    """`question: <question> context: <text>`, without the second part if the problem has no context."""
     question = f"question: {problem.question}"
     return f"{question} context: {problem.context}" if problem.context else question
 
 
 def choice(problem: Problem, rng: random.Random) -> str:
-    """`<text> <question> (A) <option> (B) <option> ..`; the answer is the text of the right option."""
+    """`<text> <question> (A) <option> (B) <option> ..`; the answer is the text of the correct option."""
     options = [problem.answers[0], *problem.wrong]
     rng.shuffle(options)
     lettered = " ".join(f"({letter}) {option}" for letter, option in zip("ABCDEF", options, strict=False))
@@ -64,12 +64,12 @@ def choice(problem: Problem, rng: random.Random) -> str:
 
 
 def fill(problem: Problem, rng: random.Random) -> str:
-    """`<text> <sentence with a [BLANK]>`; the answer is what belongs in the blank."""
+    """`<text> <sentence with a [BLANK]>`; the answer is the text that fills the blank."""
     return " ".join(part for part in (problem.context, problem.cloze) if part)
 
 
 def command(problem: Problem, rng: random.Random) -> str:
-    """`<what to do> : <text>`."""
+    """`<instruction> : <text>`; the answer is the result of the instruction."""
     return f"{problem.command} : {problem.context}"
 
 

@@ -3,20 +3,20 @@
     python -m task.skill_gym.generate --output_dir data/skill_gym
     python -m task.skill_gym.generate --output_dir data/skill_gym_1 --seed 1
 
-Files are `<task>/<task>_<k>_<seed>_{train,dev,test}.tsv`, one row a line, `input<TAB>answer[<TAB>more
-answers]`. As in the published gym every task has five samples (seeds 100, 13, 21, 42, 87) of 16 rows per
-class, or 32 rows where the answer is not one of a few classes, with a train and a dev file of their own
-and the same test file.
+Files are `<task>/<task>_<k>_<seed>_{train,dev,test}.tsv`, one row per line, `input<TAB>answer[<TAB>more
+answers]`. As in the published gym, every task has five samples (seeds 100, 13, 21, 42, 87) of 16 rows per
+class, or of 32 rows if it is not a classification task. Each sample has its own train and dev file; all
+samples have the same test file.
 
-A train task has one sample more, its *pool*, `<task>_1536_0`: 1536 train rows, so that multi-task
-training has enough to learn from. Sorted as strings, `<task>_1536_0` comes before `<task>_16_..` and
-`<task>_32_..`: code that scores a task on the dev file of its first sample uses the pool's.
+A train task has one additional sample, its *pool*, `<task>_1536_0`: 1536 train rows for multi-task
+training. In string order, `<task>_1536_0` comes before `<task>_16_..` and `<task>_32_..`: code that scores
+a task on the dev file of its first sample uses the dev file of the pool.
 
-No input occurs twice in a task, in whatever file, except in the copies of the test file. The same seed
-writes the same bytes. The seed draws the rows; the world and its facts never change (`world.py`).
+All inputs of a task are different, across all of its files, except for the copies of the test file. The same
+seed writes the same bytes. The seed only draws the rows; the world and its facts are fixed (`world.py`).
 
-Beside the tasks: `metrics.json`, `split.json`, `ontology.json`, `descriptions.json`, a sentence on what
-each task asks for, and `skills.csv`, the true skills of each task.
+Other files: `metrics.json`, `split.json`, `ontology.json`, `descriptions.json` (one sentence per task that
+says what it asks for) and `skills.csv` (the true skills of each task).
 """
 
 import argparse
@@ -41,7 +41,7 @@ TEST_ROWS = 144
 
 
 def fresh_rows(task: Task, rng: random.Random) -> Iterator[Row]:
-    """Endless random rows of a task, no input twice."""
+    """Endless random rows of a task, all with different inputs."""
     seen = set()
     while True:
         row = task.draw(rng)
@@ -51,7 +51,7 @@ def fresh_rows(task: Task, rng: random.Random) -> Iterator[Row]:
 
 
 def take(task: Task, rows: Iterator[Row], count: int) -> list[Row]:
-    """The next `count` rows; if the task has classes, the next ones that make every class equally
+    """The next `count` rows. If the task has classes, rows are skipped so that all classes are equally
     frequent.
     """
     if not task.classes:
@@ -67,7 +67,7 @@ def take(task: Task, rows: Iterator[Row], count: int) -> list[Row]:
 
 
 def sample_sizes(task: Task) -> dict[str, tuple[int, int]]:
-    """{sample prefix after the task's name: (train rows, dev rows)}."""
+    """{suffix of the sample's name, such as "16_100": (number of train rows, number of dev rows)}."""
     k = ROWS_PER_CLASS if task.classes else ROWS
     rows = k * max(1, len(task.classes))
     sizes = {f"{k}_{seed}": (rows, rows) for seed in SAMPLE_SEEDS}
@@ -75,7 +75,7 @@ def sample_sizes(task: Task) -> dict[str, tuple[int, int]]:
 
 
 def task_files(task: Task, seed: int) -> dict[str, list[Row]]:
-    """{file name: rows} of one task."""
+    """{file name: rows} of all files of one task."""
     rng = random.Random(f"{seed} {task.name}")
     rows = fresh_rows(task, rng)
     test = take(task, rows, TEST_ROWS)
@@ -88,7 +88,7 @@ def task_files(task: Task, seed: int) -> dict[str, list[Row]]:
 
 
 def write_rows(path: Path, rows: list[Row]) -> None:
-    """A task file of these rows."""
+    """Write a task file."""
     lines = ("\t".join((row.text, *row.answers)) + "\n" for row in rows)
     path.write_bytes("".join(lines).encode())
 
@@ -103,7 +103,7 @@ def _skills_csv() -> str:
 
 
 def generate(output_dir: str | Path, seed: int = 0) -> None:
-    """Write the gym of `seed` into `output_dir`, over what is there; `split.json` last, when all is there."""
+    """Write the gym of `seed` into `output_dir`, replacing existing files; `split.json` is written last."""
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / "split.json").unlink(missing_ok=True)
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--output_dir", required=True, help="folder to write the gym into")
     parser.add_argument(
-        "--seed", type=int, default=0, help="draws the rows; the world stays the same (default: 0)"
+        "--seed", type=int, default=0, help="seed of the rows; the world is always the same (default: 0)"
     )
     args = parser.parse_args(argv)
     generate(args.output_dir, args.seed)

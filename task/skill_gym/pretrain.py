@@ -1,14 +1,14 @@
-"""Pre-train the tiny BART that the embedded gym is made for, from nothing, on raw text of the invented world.
+"""Pre-train the tiny BART of the embedded gym from scratch, on raw text about the invented world.
 
-    python -m task.skill_gym.pretrain --output_dir data/tiny_bart                  # as shipped
-    python -m task.skill_gym.pretrain --output_dir data/tiny_bart --steps 200      # a quick look
+    python -m task.skill_gym.pretrain --output_dir data/tiny_bart                  # the shipped model
+    python -m task.skill_gym.pretrain --output_dir data/tiny_bart --steps 200      # a short run
 
-BART's denoising objective (Lewis et al. 2020): the encoder reads a document with spans masked and sentences
-shuffled, the decoder writes it as it was. The folder written is a plain BART model with its tokenizer. Run
-again after an interruption, the command goes on from the last state saved in that folder.
+BART's denoising objective (Lewis et al. 2020): the encoder reads a document with masked spans and permuted
+sentences, the decoder reconstructs the original. The output folder holds a plain BART model and its
+tokenizer. After an interruption, the same command resumes from the last state saved in that folder.
 
-As shipped: 1.1 million parameters, 3500 steps of 32 documents, 15 minutes on two cores that had other work
-to do, mean loss of the last 100 steps 0.18 nats per token.
+The shipped model: 1.1 million parameters, 3500 steps of 32 documents, 15 minutes on two shared CPU cores,
+mean loss of the last 100 steps 0.18 nats per token.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SAVE_EVERY = 250
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """Everything that decides the weights, apart from the library versions."""
+    """All settings that the weights depend on; they also depend on the library versions."""
 
     seed: int = 0
     steps: int = 3500
@@ -41,7 +41,7 @@ class PretrainSettings:
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast, d_model: int = 128, layers: int = 2) -> BartConfig:
-    """A BART of `layers` encoder and `layers` decoder layers; positions up to 1024, as in the real one."""
+    """Configuration of a BART with `layers` encoder and `layers` decoder layers and 1024 positions."""
     return BartConfig(
         vocab_size=len(tokenizer),
         d_model=d_model,
@@ -65,7 +65,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast, d_model: int = 128, layers: 
 
 
 def pad(rows: list[list[int]], pad_id: int) -> torch.Tensor:
-    """Rows of different lengths as one tensor (B, longest)."""
+    """Token ids of B rows as one tensor (B, length of the longest row), padded on the right."""
     longest = max(len(row) for row in rows)
     return torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows])
 
@@ -73,7 +73,10 @@ def pad(rows: list[list[int]], pad_id: int) -> torch.Tensor:
 def batch(
     tokenizer: PreTrainedTokenizerFast, settings: PretrainSettings, step: int
 ) -> dict[str, torch.Tensor]:
-    """The batch of a step: input_ids and attention_mask (B, S), labels (B, T). A function of (seed, step)."""
+    """The batch of a step: input_ids and attention_mask (B, S), labels (B, T).
+
+    It depends only on (seed, step).
+    """
     rng = random.Random(f"{settings.seed} {step}")
     texts = [" " + document(rng) for _ in range(settings.batch_size)]
     documents = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -89,7 +92,7 @@ def batch(
 
 
 def learning_rate(settings: PretrainSettings, step: int) -> float:
-    """Linear warm-up, then linear decay to zero."""
+    """The learning rate of a step: linear warm-up, then linear decay to zero."""
     warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     decay = (settings.steps - step) / max(1, settings.steps - settings.warmup_steps)
     return settings.learning_rate * min(warmup, decay)
@@ -100,7 +103,8 @@ def pretrain(
 ) -> tuple[BartForConditionalGeneration, float]:
     """The trained model and its mean loss (nats per token) over the last 100 steps.
 
-    With a `state_file`, the state is saved there every `SAVE_EVERY` steps, and found there is gone on from.
+    If a `state_file` is given, the state is saved to it every `SAVE_EVERY` steps, and an existing file is
+    resumed from. Raises ValueError if that file was written with other settings.
     """
     torch.manual_seed(settings.seed)
     model = BartForConditionalGeneration(tiny_config(tokenizer, settings.d_model, settings.layers)).train()
@@ -130,7 +134,7 @@ def _save_state(
     settings: PretrainSettings,
     losses: list[float],
 ) -> None:
-    """Written under another name first, so that an interrupted save leaves the last state whole."""
+    """Write the state under another name and rename it, so that an interruption keeps the previous state."""
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
     partial = state_file.with_suffix(".partial")
     torch.save({**state, "settings": asdict(settings)}, partial)
@@ -143,19 +147,22 @@ def _resume(
     optimizer: torch.optim.Optimizer,
     settings: PretrainSettings,
 ) -> list[float]:
-    """Load the saved state, if there is one; the losses of the steps done so far."""
+    """Load the saved state, if it exists; returns the losses of all completed steps."""
     if not state_file or not state_file.exists():
         return []
     state = torch.load(state_file)
     if state["settings"] != asdict(settings):
-        raise ValueError(f"{state_file} was left by a run with other settings: {state['settings']}")
+        raise ValueError(
+            f"{state_file} was written by a run with other settings: {state['settings']}; "
+            "use these settings, or delete the file to start from scratch"
+        )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return state["losses"]
 
 
 def save(model: BartForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, output_dir: Path) -> None:
-    """Write config, float16 weights and tokenizer, as `from_pretrained` reads them."""
+    """Write config, float16 weights and tokenizer in the format of `from_pretrained`."""
     model.half().save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
 
@@ -166,13 +173,13 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--output_dir", required=True, help="folder to write the model into")
     help_of = {
-        "seed": "seeds the text, the noise and the weights",
-        "steps": "optimizer steps",
-        "batch_size": "documents a step",
-        "learning_rate": "its peak",
-        "warmup_steps": "steps until the peak",
-        "d_model": "width of the model",
-        "layers": "layers of the encoder, and of the decoder",
+        "seed": "seed of the text, the noise and the initial weights",
+        "steps": "number of optimizer steps",
+        "batch_size": "documents per step",
+        "learning_rate": "peak learning rate",
+        "warmup_steps": "steps of linear warm-up to the peak learning rate",
+        "d_model": "hidden size of the model",
+        "layers": "number of encoder layers, and of decoder layers",
     }
     for field in fields(PretrainSettings):
         text = f"{help_of[field.name]} (default: {field.default})"
@@ -186,7 +193,10 @@ def main(argv: list[str] | None = None) -> None:
     model, loss = pretrain(settings, tokenizer, state_file)
     save(model, tokenizer, output_dir)
     state_file.unlink(missing_ok=True)
-    print(f"{model.num_parameters():,} parameters, last loss {loss:.3f}, written to {output_dir}")
+    print(
+        f"wrote {output_dir}: {model.num_parameters():,} parameters, mean loss of the last 100 steps "
+        f"{loss:.3f} nats per token"
+    )
 
 
 if __name__ == "__main__":

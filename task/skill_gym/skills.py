@@ -1,8 +1,8 @@
-"""The skills: a function makes one random `Problem` from a vocabulary, for the format it will be laid out in.
+"""The skills: each function draws one random `Problem` from a vocabulary, for a given format.
 
-A function's name lists the skills it needs, so `sentiment_negation` is the problem maker of the two
-skills together. All texts are lower case and short, with blanks around the full stops: every word is one
-token of the tiny tokenizer.
+The name of a function lists the skills that its problems need: `sentiment_negation` combines two skills. All
+texts are lower case and short, with spaces around full stops, so that every word is one token of the tiny
+tokenizer.
 """
 
 import random
@@ -20,7 +20,7 @@ ADJECTIVES = tuple(sorted(OPPOSITE_OF))
 
 
 def _praise(rng: random.Random, vocabulary: Vocabulary, positive: bool, negated: bool = False) -> str:
-    """An opinion, `tasty` or (negated) `not awful`; its polarity is `positive` either way."""
+    """An opinion of the given polarity: `tasty`, or, if negated, `not awful`."""
     word = rng.choice(vocabulary.good if positive != negated else vocabulary.bad)
     return f"not {word}" if negated else word
 
@@ -46,7 +46,7 @@ def sentiment(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
 
 
 def sentiment_negation(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """A short review with two opinions of one polarity, each of them perhaps by way of `not`."""
+    """A short review with two opinions of one polarity, each of them negated with probability 1/2."""
     positive = rng.random() < 0.5
     opinions = [_praise(rng, vocabulary, positive, negated=rng.random() < 0.5) for _ in range(2)]
     right, wrong = _sentiment_words(rng, form)[:: 1 if positive else -1]
@@ -56,7 +56,7 @@ def sentiment_negation(rng: random.Random, vocabulary: Vocabulary, form: str) ->
 
 
 def sentiment_comparison(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """Two things of opposite polarity: is the first or the second the better one?"""
+    """Two opinions of opposite polarity about two things: which of the things is better?"""
     first_is_better = rng.random() < 0.5
     opinions = [_praise(rng, vocabulary, positive) for positive in (first_is_better, not first_is_better)]
     texts = []
@@ -70,7 +70,7 @@ def sentiment_comparison(rng: random.Random, vocabulary: Vocabulary, form: str) 
 
 
 def _claim_about_a_place(rng: random.Random, vocabulary: Vocabulary) -> tuple[str, str, str, str]:
-    """Someone at a place, as a premise: (premise, the person, the place, another place)."""
+    """A premise that says where a person is: (premise, person, place, another place)."""
     person, (place, elsewhere) = rng.choice(PEOPLE), rng.sample(vocabulary.places, 2)
     return (
         f"{person} is near the {place} with the {rng.choice(vocabulary.things)} .",
@@ -81,7 +81,9 @@ def _claim_about_a_place(rng: random.Random, vocabulary: Vocabulary) -> tuple[st
 
 
 def entailment(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """Someone at a place, and a claim where they are (or, as label `maybe`, where someone else is)."""
+    """A premise that says where a person is, and a claim about it; the claim is about someone else for
+    `maybe`.
+    """
     premise, person, place, elsewhere = _claim_about_a_place(rng, vocabulary)
     relation = rng.randrange(3 if form == "labels" else 2)
     who = rng.choice([p for p in PEOPLE if p != person]) if relation == 2 else person
@@ -96,7 +98,7 @@ def entailment(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem
 
 
 def entailment_negation(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """As `entailment`, with a claim that may say where someone is not."""
+    """As `entailment`, but the claim is negated with probability 1/2."""
     premise, person, place, elsewhere = _claim_about_a_place(rng, vocabulary)
     negated, holds = rng.random() < 0.5, rng.random() < 0.5
     where = place if holds != negated else elsewhere
@@ -109,7 +111,7 @@ def entailment_negation(rng: random.Random, vocabulary: Vocabulary, form: str) -
 
 
 def extraction(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """Two people with two things: which thing does one of them have? As a command: find the colour word."""
+    """Two people with one thing each: what does one of them have? As a command: find the colour word."""
     people, things = rng.sample(PEOPLE, 2), rng.sample(vocabulary.things, 3)
     i = rng.randrange(2)
     if form == "command":
@@ -134,8 +136,9 @@ def extraction(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem
 
 
 def lookup(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """A fact of the world, asked for or, as `labels`, claimed rightly or wrongly. Nothing to read: one
-    knows it.
+    """A question about a fact of the world, or, as `labels`, a true or false claim about it.
+
+    There is no context: the answer must be known from pre-training.
     """
     fact, person = rng.choice(vocabulary.facts), rng.choice(PEOPLE)
     wrong = tuple(rng.sample(fact.wrong_values(), 2))
@@ -162,9 +165,7 @@ def _claim(rng: random.Random, fact: Fact, person: str, wrong: str) -> Problem:
 
 
 def counting(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """How many of one kind are there in a list of two kinds? As a command: how many things in all, in
-    digits?
-    """
+    """Count the things of one type in a list of two types. As a command: count all things, in digits."""
     if form == "command":
         things = rng.choices(vocabulary.things, k=rng.randint(3, 7))
         return Problem((str(len(things)),), context=" ".join(things), command="count")
@@ -181,7 +182,7 @@ def counting(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
 
 
 def comparison(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """Two things with a number each: which has more?"""
+    """Two things with a number of coins each: which has more?"""
     things, numbers = rng.sample(vocabulary.things, 2), rng.sample(range(1, 10), 2)
     text = " ".join(f"the {thing} has {NUMBERS[n]} coins ." for thing, n in zip(things, numbers, strict=True))
     i = numbers.index(max(numbers))
@@ -189,7 +190,7 @@ def comparison(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem
 
 
 def counting_comparison(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """Two people with a row of things each: does the first or the second have more?"""
+    """Two people with a list of things each: does the first or the second have more?"""
     counts = rng.sample(range(1, 6), 2)
     texts = []
     for person, count in zip(rng.sample(PEOPLE, 2), counts, strict=True):
@@ -206,14 +207,14 @@ def _list_of_things(rng: random.Random, vocabulary: Vocabulary) -> list[str]:
 
 
 def reversal(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """A list, backwards."""
+    """Reverse a list of words."""
     things = [rng.choice(PEOPLE), *_list_of_things(rng, vocabulary)]
     answer = " ".join(reversed(things))
     return Problem((answer,), context=" ".join(things), command="reverse", question="what is it backwards ?")
 
 
 def swap(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """A list with its first and last word swapped."""
+    """Swap the first and the last word of a list."""
     things = [rng.choice(PEOPLE), *_list_of_things(rng, vocabulary)]
     answer = " ".join([things[-1], *things[1:-1], things[0]])
     return Problem(
@@ -225,7 +226,7 @@ def swap(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
 
 
 def inflection(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """A sentence in the present tense, put into the past."""
+    """Rewrite a sentence in the present tense in the past tense."""
     present, past = rng.choice(VERBS)
     person, thing, place = rng.choice(PEOPLE), rng.choice(vocabulary.things), rng.choice(vocabulary.places)
     sentence = f"{person} {{}} to the {place} with the {thing}"
@@ -238,7 +239,7 @@ def inflection(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem
 
 
 def opposite(rng: random.Random, vocabulary: Vocabulary, form: str) -> Problem:
-    """A sentence with each adjective replaced by its opposite."""
+    """Replace each adjective of a sentence by its opposite."""
     first, second = rng.sample(ADJECTIVES, 2)
     person, thing = rng.choice(PEOPLE), rng.choice(vocabulary.things)
     sentence = f"{person} has the {{}} {{}} {thing}"

@@ -1,9 +1,9 @@
-"""Raw text about the invented world: what the tiny BART reads before it sees any task.
+"""Raw text about the invented world, on which the tiny BART is pre-trained.
 
     document(rng) -> "mila has the cake . tom has the pie . tom has the pie , so the pie is with tom ."
 
-Small documents of two to five sentences: reviews, stories, facts, lists, numbers. They use the words
-and turns of phrase that the gym uses, and state the world's facts, but hold no row of the gym.
+Short documents of two to five sentences: reviews, stories, facts, lists, numbers. They use the words and
+phrases of the gym and state the facts of the world, but contain no row of the gym.
 """
 
 import random
@@ -13,7 +13,7 @@ from task.skill_gym.world import COLOURS, NUMBERS, PEOPLE, VERBS, VOCABULARIES, 
 
 
 def review(rng: random.Random, vocabulary: Vocabulary) -> str:
-    """Opinions of one polarity about several things, and how the visitor felt."""
+    """Opinions of one polarity about several things, and the polarity in words."""
     person, glad = rng.choice(PEOPLE), rng.random() < 0.5
     praise, blame = (vocabulary.good, vocabulary.bad) if glad else (vocabulary.bad, vocabulary.good)
     sentences = [f"{person} was near the {rng.choice(vocabulary.places)} ."]
@@ -28,7 +28,7 @@ def review(rng: random.Random, vocabulary: Vocabulary) -> str:
 
 
 def whereabouts(rng: random.Random, vocabulary: Vocabulary) -> str:
-    """Who is where, and talk about both of them."""
+    """Where two people are, with questions and statements about it."""
     people, (*places, elsewhere) = rng.sample(PEOPLE, 2), rng.sample(vocabulary.places, 3)
     sentences = [f"{who} is near the {place} ." for who, place in zip(people, places, strict=True)]
     for i in rng.sample(range(2), 2):
@@ -44,7 +44,7 @@ def whereabouts(rng: random.Random, vocabulary: Vocabulary) -> str:
 
 
 def belongings(rng: random.Random, vocabulary: Vocabulary) -> str:
-    """Who has what, and once more in other words and another order."""
+    """What each person has, stated twice in different words and orders."""
     count = rng.randint(2, 3)
     pairs = list(zip(rng.sample(PEOPLE, count), rng.sample(vocabulary.things, count), strict=True))
     sentences = []
@@ -62,7 +62,7 @@ def belongings(rng: random.Random, vocabulary: Vocabulary) -> str:
 
 
 def facts(rng: random.Random, vocabulary: Vocabulary) -> str:
-    """Three facts of the world, as statements or in a small talk."""
+    """Three facts of the world, as statements or in short dialogues."""
     sentences = []
     for fact in rng.sample(vocabulary.facts, 3):
         person, other = rng.sample(PEOPLE, 2)
@@ -82,7 +82,7 @@ def facts(rng: random.Random, vocabulary: Vocabulary) -> str:
 
 
 def counts(rng: random.Random, vocabulary: Vocabulary) -> str:
-    """A list of two kinds of things, with the number of each and of all."""
+    """A list of things of two types, with the number of each type and the total."""
     person, (kind, other) = rng.choice(PEOPLE), rng.sample(vocabulary.things, 2)
     many, few = rng.randint(1, 4), rng.randint(1, 3)
     things = [kind] * many + [other] * few
@@ -94,21 +94,21 @@ def counts(rng: random.Random, vocabulary: Vocabulary) -> str:
 
 
 def numbers(rng: random.Random, vocabulary: Vocabulary) -> str:
-    """Which of two has more, and which fewer."""
+    """Two things with a number of coins each, and which of them has more or fewer."""
     things, (low, high) = rng.sample(vocabulary.things, 2), sorted(rng.sample(range(1, 10), 2))
     more, fewer = rng.sample(things, 2)
     amount = {more: NUMBERS[high], fewer: NUMBERS[low]}
-    told = " ".join(f"the {thing} has {amount[thing]} coins ." for thing in things)
+    amounts = " ".join(f"the {thing} has {amount[thing]} coins ." for thing in things)
     again = [
         f"{amount[more]} is more than {amount[fewer]} .",
         f"the {more} has more coins than the {fewer} .",
         f"the {fewer} has fewer coins than the {more} .",
     ]
-    return " ".join([told, *rng.sample(again, 2)])
+    return " ".join([amounts, *rng.sample(again, 2)])
 
 
 def days(rng: random.Random, vocabulary: Vocabulary) -> str:
-    """The same trip today, in the present tense, and yesterday, in the past."""
+    """The same trip in the present tense ("today") and in the past tense ("yesterday")."""
     present, past = rng.choice(VERBS)
     rest = f"to the {rng.choice(vocabulary.places)} with the {rng.choice(vocabulary.things)}"
     person = rng.choice(PEOPLE)
@@ -116,7 +116,7 @@ def days(rng: random.Random, vocabulary: Vocabulary) -> str:
 
 
 def opposites(rng: random.Random, vocabulary: Vocabulary) -> str:
-    """What a thing is, and what it is not."""
+    """A thing with two adjectives, and their opposites."""
     first, second = rng.sample(ADJECTIVES, 2)
     person, thing = rng.choice(PEOPLE), rng.choice(vocabulary.things)
     return (
@@ -126,13 +126,13 @@ def opposites(rng: random.Random, vocabulary: Vocabulary) -> str:
 
 
 def walks(rng: random.Random, vocabulary: Vocabulary) -> str:
-    """What someone sees on the way, and again in reverse on the way back."""
+    """A list of things in one order, then in reverse order."""
     things = rng.sample(vocabulary.things, rng.randint(3, 5))
     there, back = " ".join(things), " ".join(reversed(things))
     return f"on the way {rng.choice(PEOPLE)} saw {there} . on the way back it was {back} ."
 
 
-KINDS = {  # and how often each is told
+GENRES = {  # genre: its relative frequency
     review: 2,
     whereabouts: 5,
     belongings: 4,
@@ -146,6 +146,6 @@ KINDS = {  # and how often each is told
 
 
 def document(rng: random.Random) -> str:
-    """One random document of a random kind, from a random corner of the world."""
-    (kind,) = rng.choices(list(KINDS), weights=list(KINDS.values()))
-    return kind(rng, rng.choice(list(VOCABULARIES.values())))
+    """One random document of a random genre, with a random vocabulary."""
+    (genre,) = rng.choices(list(GENRES), weights=list(GENRES.values()))
+    return genre(rng, rng.choice(list(VOCABULARIES.values())))

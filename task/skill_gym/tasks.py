@@ -1,9 +1,7 @@
-"""The tasks of the gym: one table, from which splits, ontology, metrics and the true skill table all
-follow.
+"""The tasks of the gym: one table that defines the splits, the ontology, the metrics and the skill table.
 
-A task is a combination of skills, a vocabulary and a format, and is named after them. The test and dev
-tasks are combinations that no train task has, of skills, vocabularies and formats that train tasks do
-have.
+A task is a combination of skills, a vocabulary and a format, and is named after them. Dev and test tasks are
+new combinations of skills, vocabularies and formats that all occur in train tasks.
 """
 
 import random
@@ -17,8 +15,8 @@ from task.skill_gym.world import VOCABULARIES
 
 @dataclass(frozen=True)
 class Task:
-    """One line of the table. `classes` is empty unless the answer is one of a few labels, drawn equally
-    often.
+    """One row of the table. `classes` are the labels of a classification task, all equally frequent; empty
+    for other tasks.
     """
 
     split: str
@@ -35,7 +33,7 @@ class Task:
         return "-".join((*self.skills, self.vocabulary, self.format))
 
     def draw(self, rng: random.Random) -> Row:
-        """One random row."""
+        """One random row of the task."""
         problem = PROBLEMS[self.skills](rng, VOCABULARIES[self.vocabulary], self.format)
         return Row(FORMATS[self.format](problem, rng), problem.answers)
 
@@ -113,7 +111,7 @@ TASKS = (
 
 
 def split_table() -> dict[str, list[str]]:
-    """{"train": names, "dev": names, "test": names, "all": names}, in the order of the table."""
+    """{"train": task names, "dev": .., "test": .., "all": ..}, in the order of the table."""
     splits = {
         split: [task.name for task in TASKS if task.split == split] for split in ("train", "dev", "test")
     }
@@ -121,12 +119,12 @@ def split_table() -> dict[str, list[str]]:
 
 
 def metric_table() -> dict[str, str]:
-    """{task: name of its metric}."""
+    """{task name: name of its metric}."""
     return {task.name: task.metric for task in TASKS}
 
 
 def ontology() -> dict[str, dict[str, list[str]]]:
-    """{category: {subcategory: names}}."""
+    """{category: {subcategory: task names}}."""
     tree: dict[str, dict[str, list[str]]] = {}
     for task in TASKS:
         tree.setdefault(task.category, {}).setdefault(task.subcategory, []).append(task.name)
@@ -134,16 +132,18 @@ def ontology() -> dict[str, dict[str, list[str]]]:
 
 
 def skill_table() -> tuple[list[str], list[list[int]]]:
-    """The true skills: (column names, one row of 0 and 1 per task).
+    """The true skills of all tasks: (column names, one row of 0 and 1 per task).
 
-    Columns are `skill:..`, `format:..` and `vocabulary:..`, each in order of first use.
+    Columns are `skill:..`, then `format:..`, then `vocabulary:..`, each in order of first use.
     """
     traits = [
         [*(f"skill:{s}" for s in task.skills), f"format:{task.format}", f"vocabulary:{task.vocabulary}"]
         for task in TASKS
     ]
-    kinds = ("skill", "format", "vocabulary")
     columns = [
-        trait for kind in kinds for trait in dict.fromkeys(chain(*traits)) if trait.startswith(kind + ":")
+        trait
+        for prefix in ("skill:", "format:", "vocabulary:")
+        for trait in dict.fromkeys(chain(*traits))
+        if trait.startswith(prefix)
     ]
     return columns, [[int(column in of_task) for column in columns] for of_task in traits]

@@ -1,7 +1,7 @@
-"""The tiny BART's tokenizer: byte-level BPE, small enough that the words of the world are single tokens.
+"""The tiny BART's tokenizer: byte-level BPE in which every word of the invented world is one token.
 
-It encodes and decodes any text (unknown words fall apart into bytes), adds `<s> .. </s>`, and has BART's
-special tokens under BART's ids.
+It encodes and decodes any text (unknown words are split into bytes), adds `<s> .. </s>`, and has BART's
+special tokens with BART's ids.
 """
 
 import random
@@ -17,7 +17,7 @@ SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
 def _words(seed: int, documents: int, rows_per_task: int):
-    """Texts that hold every word of the world and of the gym's surface forms, for counting pairs only."""
+    """Texts with every word of the world and of the gym's formats; they only train the BPE merges."""
     rng = random.Random(f"{seed} tokenizer")
     for _ in range(documents):
         yield " " + document(rng)
@@ -32,7 +32,7 @@ def _words(seed: int, documents: int, rows_per_task: int):
 def train_tokenizer(
     seed: int = 0, vocab_size: int = 1536, documents: int = 20_000, rows_per_task: int = 200
 ) -> PreTrainedTokenizerFast:
-    """A fast tokenizer of at most `vocab_size` tokens."""
+    """A fast tokenizer of at most `vocab_size` tokens, trained on documents and on rows of all tasks."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,9 +1,8 @@
 """The invented world: its people, its four vocabularies and its facts.
 
-Everything here is fixed, whatever the seed of the gym: the tiny BART has read these facts, and a gym with
-other facts would be a gym it knows nothing about. A vocabulary is a corner of the world (food, travel,
-shop, farm) with its own things, places, words of praise and blame, and 24 invented entities about which
-there are two facts each.
+Everything here is fixed and does not depend on the seed of the gym: the tiny BART was pre-trained on these
+facts, and could not answer questions about others. A vocabulary is one domain (food, travel, shop, farm)
+with its own things, places, positive and negative adjectives, and 24 invented entities with two facts each.
 """
 
 import random
@@ -46,7 +45,9 @@ VERBS = (  # present, past
 
 @dataclass(frozen=True)
 class Relation:
-    """One kind of fact. `statement` has the fields {entity} and {value}, `question` only {entity}."""
+    """A relation between entities and values. `statement` has the fields {entity} and {value}, `question`
+    only {entity}.
+    """
 
     statement: str
     question: str
@@ -55,7 +56,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that is true in the world: an entity has a value of a relation."""
+    """A true statement of the world: the value of a relation for an entity."""
 
     relation: Relation
     entity: str
@@ -66,7 +67,7 @@ class Fact:
         return self.relation.question.format(entity=self.entity)
 
     def statement(self, value: str | None = None) -> str:
-        """The fact as a sentence, or, with another `value`, a falsehood or a gap."""
+        """The fact as a sentence; another `value` makes it a false statement or a cloze."""
         return self.relation.statement.format(entity=self.entity, value=value or self.value)
 
     def wrong_values(self) -> list[str]:
@@ -75,7 +76,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A corner of the world. `facts` holds both relations of every invented entity."""
+    """The words of one domain. `facts` holds both facts of every invented entity."""
 
     name: str
     things: tuple[str, ...]
@@ -86,12 +87,12 @@ class Vocabulary:
 
 
 def plural(thing: str) -> str:
-    """All things of the world take a plain s."""
+    """The plural of a thing; all things of the world have a regular plural."""
     return thing + "s"
 
 
 def _invent_names(rng: random.Random, count: int, ending: str, taken: set[str]) -> tuple[str, ...]:
-    """`count` new two-syllable words with a common ending, none of them in `taken`, which grows by them."""
+    """`count` new two-syllable words with a common ending that are not in `taken`; adds them to `taken`."""
     names = []
     while len(names) < count:
         name = rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") + rng.choice("bdgklmnprstvz") + ending
@@ -104,7 +105,7 @@ def _invent_names(rng: random.Random, count: int, ending: str, taken: set[str]) 
 def _facts(
     rng: random.Random, entities: tuple[str, ...], relations: tuple[Relation, ...]
 ) -> tuple[Fact, ...]:
-    """Give every entity a value of every relation, each value used equally often."""
+    """One random fact per entity and relation; all values of a relation are used equally often."""
     facts = []
     for relation in relations:
         values = [relation.values[i % len(relation.values)] for i in range(len(entities))]
@@ -158,7 +159,7 @@ def _build_vocabularies() -> dict[str, Vocabulary]:
         ),
     }
     entities = {"food": dishes, "travel": lands, "shop": gadgets, "farm": beasts}
-    words = {  # things; places; praise; blame
+    words = {  # things; places; positive adjectives; negative adjectives
         "food": (
             "cake pie bun plum pear nut egg fig bean roll",
             "kitchen cafe cellar garden bakery larder",
