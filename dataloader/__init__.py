@@ -1,10 +1,12 @@
-"""Files of a few-shot gym in, numbers and batches out. Knows no model.
+"""Reads a few-shot gym, evaluates predictions and builds batches. Does not depend on the model.
 
 gym.py          a folder of tasks in the CrossFit format      task_splits.py  train/dev/test partitions
-task_files.py   one file of a task: TSV or JSON lines         options.py      answers to choose from
-metrics.py      the seven metrics, and each task's            ontology.py     what kind a task is
-encoding.py     examples to token ids                         batching.py     which examples, in which groups
-errors.py       InputError: what is wrong in the files given, and where
+task_files.py   one task file: TSV or JSON lines              options.py      answer options of a task
+metrics.py      the seven metrics and each task's metric      ontology.py     category of each task
+encoding.py     examples to token ids                         batching.py     batches and micro-batches
+labels.py       labels of tasks from a CSV file               baselines.py    constant-answer baseline
+jsonfile.py     JSON with clear errors                        list_tasks.py   lists tasks for shell scripts
+errors.py       InputError: what is wrong in the files or flags given, and where
 """
 
 from dataloader.batching import (

@@ -1,7 +1,7 @@
-"""Which examples make up an optimizer step, and how a step is cut into micro-batches.
+"""Selects the examples of each optimizer step and splits them into micro-batches.
 
-Everything here is a pure function: the batch of step 1000 is known without running steps 0 to 999, so a
-run that stops and resumes sees the same batches, and every rank can compute them for itself.
+All functions are pure: the batch of step 1000 can be computed without steps 0 to 999. So a resumed run sees
+the same batches, and every rank can compute them independently.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from functools import lru_cache
 
 import numpy as np
 
-# What a micro-batch costs beside its tokens (kernel launches, adding up gradients), in padded tokens. Low:
-# many tight groups, little padding, much fixed time; high: few groups, much padding. On 105 few-shot tasks a
-# step of 32 is cut into 7, 4 or 2 groups by 64, 256 or 1024. Raise it where tokens are cheap: a fast GPU.
+# Fixed cost of a micro-batch (kernel launches, gradient accumulation), in padded tokens. A low value gives
+# many groups with little padding, a high value few groups with much padding. On 105 few-shot tasks the values
+# 64, 256 and 1024 split a step of 32 into 7, 4 and 2 groups. Raise it on a fast GPU, where tokens are cheap.
 OVERHEAD_TOKENS = 256
 
-# Keeps the draws of answers apart from the shuffles. Not 0: numpy takes [seed, step] and [seed, step, 0]
-# for the same seed.
+# Makes the draws of answers independent of the permutations. Not 0, because numpy treats [seed, step] and
+# [seed, step, 0] as the same seed.
 _ANSWER_STREAM = 1
 
 _ROWS_AT_ONCE = 512  # bounds the memory of the cost table for steps of many thousand examples
@@ -29,8 +29,8 @@ _ROWS_AT_ONCE = 512  # bounds the memory of the cost table for steps of many tho
 def step_examples(n_examples: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     """Returns the example indices of a step (counted from 0), an int64 array (batch_size,).
 
-    Epoch e is a permutation drawn from [seed, e]; the epochs, one after the other, are cut into steps. So
-    every example occurs once an epoch, and a batch may hold the end of one epoch and the start of the next,
+    Epoch e is a permutation drawn from [seed, e]; the concatenated epochs are divided into steps. So every
+    example occurs once per epoch, and a batch may contain the end of one epoch and the start of the next,
     or several epochs if batch_size > n_examples. Raises ValueError if a size is not positive.
     """
     if n_examples < 1 or batch_size < 1 or step < 0:
@@ -53,7 +53,10 @@ def _epoch_order(n_examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def answer_choices(n_outputs_b: Sequence[int], seed: int, step: int) -> np.ndarray:
-    """For each example of a step, which of its accepted outputs is the target: uniform, int64 (b,)."""
+    """Returns the index of each example's target among its accepted outputs, int64 (b,), drawn uniformly.
+
+    n_outputs_b: number of accepted outputs of each example of the step.
+    """
     return np.random.default_rng([seed, step, _ANSWER_STREAM]).integers(0, np.asarray(n_outputs_b))
 
 
@@ -67,12 +70,12 @@ def micro_batches(
     max_examples: int | None = None,
     overhead_tokens: int = OVERHEAD_TOKENS,
 ) -> list[np.ndarray]:
-    """Cuts a step into groups of examples of similar length, at the least cost.
+    """Splits a step into micro-batches of examples of similar length, at minimum cost.
 
-    Examples are sorted by source + target length, and that order is cut into contiguous groups. A group of
-    b examples padded to S and T costs b*S + b*T + overhead_tokens; the sum over groups is the least of all
-    cuts (exact, by dynamic programming). The loss is a sum over tokens, so the gradients of the groups add
-    up to the step's: cutting changes speed and memory, not the result.
+    Examples are sorted by source + target length, and that order is split into contiguous groups. A group of
+    b examples padded to S and T costs b*S + b*T + overhead_tokens; dynamic programming finds the split with
+    the minimum total cost. The loss is a sum over tokens, so the gradients of the groups add up to the
+    gradient of the step: the split changes speed and memory, but not the result.
 
     `max_tokens` bounds b*S + b*T of a group, `max_examples` bounds b; None: no bound. A single example
     longer than `max_tokens` gets a group of its own. Returns index arrays into the lengths given.
@@ -117,7 +120,10 @@ def _widest_group(lengths: np.ndarray, max_tokens: int | None, max_examples: int
 def _group_costs(
     sources: np.ndarray, targets: np.ndarray, first: int, last: int, widest: int, max_tokens: int | None
 ) -> np.ndarray:
-    """Padded tokens of each group that ends at first..last-1, by size 1..widest; inf: over max_tokens."""
+    """Returns the padded tokens of each group, (last - first, widest): by last example and by size - 1.
+
+    Groups end at examples first..last-1 and have sizes 1..widest; inf where they exceed max_tokens.
+    """
     sizes = np.arange(1, widest + 1)
     padded_lengths = np.zeros((last - first, widest), dtype=np.int64)
     for lengths in (sources, targets):
@@ -131,7 +137,10 @@ def _group_costs(
 
 
 def padding_factor(lengths: Sequence[int], groups: Sequence[Sequence[int]]) -> float:
-    """Padded tokens over real tokens when each group is padded to its longest text; 1.0 is no padding."""
+    """Returns padded over real tokens if each group is padded to its longest text; 1.0: no padding.
+
+    lengths: tokens of each example; groups: example indices of each micro-batch.
+    """
     lengths = np.asarray(lengths)
     padded = sum(len(group) * int(lengths[group].max()) for group in groups if len(group))
     real = sum(int(lengths[group].sum()) for group in groups if len(group))
@@ -139,9 +148,11 @@ def padding_factor(lengths: Sequence[int], groups: Sequence[Sequence[int]]) -> f
 
 
 def assign_to_ranks(groups_costs: Sequence[float], world_size: int) -> list[list[int]]:
-    """Shares groups among ranks so that the busiest has little to do: the dearest group first, each to the
-    rank with the least so far (the lowest of several). Returns each rank's group indices, ascending; a
-    rank has none if there are fewer groups than ranks. Raises ValueError if world_size < 1.
+    """Returns the group indices of each rank, ascending, with the costs balanced between ranks.
+
+    The most expensive group comes first; each goes to the rank with the lowest load so far (of equal loads,
+    the lowest rank). If there are fewer groups than ranks, some ranks get none.
+    Raises ValueError if world_size < 1.
     """
     if world_size < 1:
         raise ValueError(f"world_size is {world_size}, must be at least 1")

@@ -1,4 +1,4 @@
-"""The one error that tells a user what to mend in the files and flags given."""
+"""InputError, the error for wrong files and flags, and helpers that word its messages."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 
-LONGEST_BRIEF = 300  # characters of another library's message shown
+LONGEST_BRIEF = 300  # characters shown of another library's message
 FEW = 5  # names shown of a long list
-LONGEST_LINE = 1500  # characters shown of a line of a fault
+LONGEST_LINE = 1500  # characters shown of one line of a fault
 
 
 class InputError(ValueError):
-    """Something in the files or settings given is wrong; the message says what, where, and what to do.
+    """The files or settings given are wrong; the message says what is wrong, where, and what to do.
 
-    `faults` holds every fault found, so that a caller can gather several checks and raise once. Faults quote
-    files, which may be long or not printable: see `printable`.
+    `faults` lists every fault found, so that a caller can collect the faults of several checks and raise
+    once. Faults may quote file content, so they are cleaned by `printable`.
     """
 
     def __init__(self, faults: str | Iterable[str]):
@@ -25,13 +25,14 @@ class InputError(ValueError):
         super().__init__("\n".join(self.faults))
 
     def __reduce__(self):
-        return type(self), (self.faults,)  # as another process gets it
+        return type(self), (self.faults,)  # lets pickle pass the error to another process
 
 
 def printable(fault: str) -> str:
-    """The fault on one line, plus its lines that are indented by two spaces; long lines lose their middle.
+    """Returns the fault in printable characters on one line, or several if the others are indented.
 
-    Control characters and single surrogates become escape sequences.
+    Line breaks that are followed by two spaces are kept. Other control characters and lone surrogates become
+    escape sequences. Lines longer than LONGEST_LINE are shortened in the middle.
     """
     lines = re.split(r"\n(?=  )", fault)
     return "\n".join(_printable_line(line) for line in lines)
@@ -44,9 +45,11 @@ def _printable_line(line: str) -> str:
 
 
 @contextmanager
-def told_with(prefix: str, suffix: str = ""):
-    """Puts `prefix`, such as a flag as it is typed, before every fault of an InputError raised inside, and
-    `suffix`, such as what to do, after it."""
+def fault_context(prefix: str, suffix: str = ""):
+    """Adds `prefix` and `suffix` to every fault of an InputError raised in the block.
+
+    prefix: for example the flag as typed; suffix: for example what to do.
+    """
     try:
         yield
     except InputError as error:
@@ -57,9 +60,12 @@ class Faults(list):
     """Collects the faults of checks that raise InputError."""
 
     def of(self, check, *arguments, flag: str | None = None):
-        """The check's result, or None with its faults noted, after the flag that gave the path if any."""
+        """Returns check(*arguments), or None if it raised InputError, whose faults are collected.
+
+        flag: name of the flag to put before each fault; None: no prefix.
+        """
         try:
-            with told_with(f"--{flag} " if flag else ""):
+            with fault_context(f"--{flag} " if flag else ""):
                 return check(*arguments)
         except InputError as error:
             self.extend(error.faults)
@@ -67,7 +73,10 @@ class Faults(list):
 
 
 def too_small(flags, least: Mapping[str, float]) -> list[str]:
-    """A fault for each of the flags {name: least value}, attributes of `flags`, that is less; None is not."""
+    """Returns a fault for each flag below its minimum.
+
+    least: {name of an attribute of `flags`: minimum}. A flag that is None has no fault.
+    """
     return [
         f"--{name} {value}: must be at least {minimum}"
         for name, minimum in least.items()
@@ -76,14 +85,17 @@ def too_small(flags, least: Mapping[str, float]) -> list[str]:
 
 
 def in_short(names: list[str], most: int = FEW) -> str:
-    """The first few names, and how many more there are."""
+    """Returns the first `most` names, separated by commas, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(_cut, names[:most])) + more
 
 
 def in_brief(error: BaseException) -> str:
-    """The beginning of an error's message on one line; a library's may run over hundreds."""
-    if isinstance(error, pickle.UnpicklingError):  # torch's message advises to unpickle the file all the same
+    """Returns the first two lines of an error's message as one line of limited length.
+
+    Messages of other libraries can be hundreds of lines long.
+    """
+    if isinstance(error, pickle.UnpicklingError):  # torch's message recommends unsafe unpickling
         return "it is not a file of tensors alone"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return _cut(" ".join(lines[:2]) or type(error).__name__)

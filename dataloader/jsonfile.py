@@ -1,4 +1,4 @@
-"""Reading JSON, with errors that name the file and the place in it."""
+"""Reads JSON with errors that name the file, line and column."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 
-MOST_DIGITS = 18  # of a whole number in a file of settings or results; more may not fit in 64 bits
+MOST_DIGITS = 18  # of an integer in a file of settings or results; longer ones may not fit in 64 bits
 
 
 class NotJson(ValueError):
-    """A text is not JSON, or is JSON that cannot be read; line and column are None if unknown."""
+    """A text is invalid JSON, or JSON that cannot be read. `line` and `column` are None if unknown."""
 
     def __init__(self, reason: str, line: int | None = None, column: int | None = None):
         super().__init__(reason)
@@ -21,15 +21,16 @@ class NotJson(ValueError):
 
 
 def parse_json(text: str, most_digits: int | None = None):
-    """The value of a JSON text. Raises NotJson, also for too long numbers and too deeply nested brackets.
+    """Returns the value of a JSON text.
 
-    most_digits: of a whole number; None: as many as Python converts (4,300).
+    most_digits: maximum length of an integer; None: Python's limit (4,300).
+    Raises NotJson for invalid JSON, an integer that is too long, or brackets nested too deeply.
     """
 
     def whole_number(number: str) -> int:
         digits, most = len(number.lstrip("-")), most_digits or sys.get_int_max_str_digits()
         if most and digits > most:
-            raise NotJson(f"it holds a whole number of {digits} digits, more than {most}")
+            raise NotJson(f"it has an integer of {digits} digits, at most {most} are allowed")
         return int(number)
 
     try:
@@ -41,9 +42,11 @@ def parse_json(text: str, most_digits: int | None = None):
 
 
 def load_json_object(path: str | os.PathLike, what: str) -> dict:
-    """Returns the JSON object in `path`; `what` names the kind of file in errors ("a split file").
+    """Returns the JSON object in `path`.
 
-    Raises InputError if the file is missing, is not JSON (with line and column) or is not an object.
+    what: the kind of file, for errors, such as "a split file".
+    Raises InputError if the file is missing or unreadable, is not JSON (with line and column), or contains
+    another JSON value than an object.
     """
     path = Path(path)
     try:
@@ -65,6 +68,6 @@ def load_json_object(path: str | os.PathLike, what: str) -> dict:
 
 
 def kind_of(value) -> str:
-    """What a JSON value is, in words."""
+    """Returns the type of a JSON value in words, such as "a list"."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")

@@ -1,9 +1,9 @@
-"""The seven metrics of the CrossFit tasks, and which task is measured by which.
+"""The seven metrics of the CrossFit tasks, and the metric of each task.
 
     evaluate(["Paris", "no"], [["Paris", "paris, France"], ["yes"]], "EM")  ->  0.5
 
-Predictions are model output: however strange (empty, only punctuation, not a number), they never raise and
-never give NaN. Answers are data: an answer that cannot be used raises an InputError that names it.
+Predictions are model output: any string (empty, only punctuation, not a number) gets a finite score.
+Answers are data: an answer that cannot be used raises an InputError that names it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataloader.jsonfile import load_json_object
 
 METRICS: dict[str, str] = load_json_object(Path(__file__).parent / "metrics.json", "the metric of each task")
 
-# What a prediction that is no finite number counts as: the middle of the 1 to 5 scale of the rating tasks.
+# Replaces a prediction that is not a finite number: the middle of the 1 to 5 scale of the rating tasks.
 FALLBACK_RATING = 3.0
 
 # Keeps the Rouge F-score finite when precision and recall are 0; part of the published numbers.
@@ -33,14 +33,14 @@ Answers = Sequence[Sequence[str]]
 
 
 def evaluate(predictions: Sequence[str], answers: Answers, metric: str) -> float:
-    """Scores N predictions against N lists of accepted answers.
+    """Returns the score of N predictions against N lists of accepted answers, a finite float.
 
-    Returns a finite float: a mean over examples in 0..1 for EM, ACC, QA-F1 and Rouge-L (the best accepted
-    answer counts; an example without one scores 0), macro F1 in 0..1 for Classification-F1, a correlation
-    in -1..1 for the other two. These three read the first accepted answer only.
+    EM, ACC, QA-F1 and Rouge-L are means over examples in 0..1: each example counts with its best accepted
+    answer, and with 0 if it has none. Classification-F1 is a macro F1 in 0..1, the other two metrics are
+    correlations in -1..1; these three use the first accepted answer only.
 
-    Raises ValueError if N differs, InputError if N is 0 or the metric is unknown, or if an answer cannot
-    be used by the metric.
+    Raises ValueError if the lengths differ, and InputError if N is 0, if the metric is unknown, or if the
+    metric cannot use an answer.
     """
     if metric not in METRIC_FUNCTIONS:
         known = ", ".join(METRIC_FUNCTIONS)
@@ -60,7 +60,7 @@ def evaluate(predictions: Sequence[str], answers: Answers, metric: str) -> float
 
 
 def answer_fault(answer: str, metric: str) -> str | None:
-    """Returns why the metric cannot score against this first answer, None if it can."""
+    """Returns why the metric cannot use this first answer, or None if it can."""
     if metric == "Pearson-Correlation" and _number(answer) is None:
         return f"the answer {answer!r} is not a number, which {metric} needs"
     return None
@@ -70,17 +70,17 @@ def answer_fault(answer: str, metric: str) -> str | None:
 
 
 def exact_match(prediction: str, answer: str) -> float:
-    """1.0 if both are the same after `normalize_answer`, else 0.0."""
+    """Returns 1.0 if both are equal after `normalize_answer`, else 0.0."""
     return float(normalize_answer(prediction) == normalize_answer(answer))
 
 
 def accuracy(prediction: str, answer: str) -> float:
-    """1.0 if both are the same up to letter case, else 0.0; spaces and punctuation count."""
+    """Returns 1.0 if both are equal up to letter case, else 0.0. Spaces and punctuation matter."""
     return float(prediction.lower() == answer.lower())
 
 
 def token_f1(prediction: str, answer: str) -> float:
-    """F1 of the two bags of normalised words; 0.0 if they share none, so also if either has no words."""
+    """Returns the F1 score of the two bags of normalised words (SQuAD); 0.0 if they share no word."""
     predicted, expected = normalize_answer(prediction).split(), normalize_answer(answer).split()
     shared = (Counter(predicted) & Counter(expected)).total()
     if shared == 0:
@@ -90,11 +90,11 @@ def token_f1(prediction: str, answer: str) -> float:
 
 
 def rouge_l(prediction: str, answer: str) -> float:
-    """Rouge-L F1 (summary level, over sets of words) as the PyPI package `rouge` 1.0.1 computes it.
+    """Returns the Rouge-L F1 score (summary level, over sets of words) of the PyPI package `rouge` 1.0.1.
 
     Sentences end at full stops. The overlap is the number of different words in the union of the longest
     common subsequences of each answer sentence with each predicted sentence; precision and recall divide
-    it by the number of different words in the prediction and in the answer. Letter case and commas count.
+    it by the number of different words in the prediction and in the answer. Letter case and commas matter.
 
     Returns 0.0 where that package raises (an answer that is empty or only full stops) and for a prediction
     that is empty or only ASCII punctuation. A perfect score is 0.999999995: see ROUGE_EPSILON.
@@ -115,7 +115,10 @@ def rouge_l(prediction: str, answer: str) -> float:
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, no ASCII punctuation, no articles (a, an, the), single spaces: as in SQuAD."""
+    """Returns the text as SQuAD normalises it.
+
+    Lower case, without ASCII punctuation and articles (a, an, the), with single spaces.
+    """
     text = re.sub(r"\b(?:a|an|the)\b", " ", _without_punctuation(text.lower()))
     return " ".join(text.split())
 
@@ -128,16 +131,16 @@ def _without_punctuation(text: str) -> str:
 
 
 def _sentences(text: str) -> list[list[str]]:
-    # A stretch of spaces between two full stops is a sentence of one empty word: the `rouge` package
-    # counts it as a word too, and the scores must agree.
+    # Spaces between two full stops are a sentence of one empty word: the `rouge` package counts it too,
+    # and the scores must agree.
     return [" ".join(piece.split()).split(" ") for piece in text.split(".") if piece]
 
 
 def _longest_common_subsequence(a: list[str], b: list[str]) -> list[str]:
-    """Words of one longest common subsequence; of several, the one the `rouge` package picks.
+    """Returns the words of a longest common subsequence; among several, the one that `rouge` selects.
 
-    Row i of the table is the best of "skip a[i]" and "match a[i]", then a running maximum for "skip b[j]":
-    one array operation a row, and no recursion, so that texts of thousands of words are fine.
+    Row i of the table is the maximum of "skip a[i]" and "match a[i]", then a running maximum for "skip
+    b[j]". This takes one array operation per row and no recursion, so texts may have thousands of words.
     """
     number = {word: index for index, word in enumerate(dict.fromkeys(b))}
     b_numbers = np.array([number[word] for word in b])
@@ -172,24 +175,24 @@ def _mean_of_best(score: Callable[[str, str], float]) -> Callable[[Sequence[str]
 
 
 def classification_f1(predictions: Sequence[str], answers: Answers) -> float:
-    """Macro F1 over every label that occurs, predicted or expected; the first accepted answer counts.
+    """Returns macro F1 over all labels that occur in the predictions or the first accepted answers.
 
-    A label that only the model produced is a class of F1 0: inventing labels costs. Letter case counts.
+    A label that only the model produced is a class with F1 0 and lowers the score. Letter case matters.
     """
-    from sklearn.metrics import f1_score  # slow to import, and most runs of this package need none of it
+    from sklearn.metrics import f1_score  # imported here because it is slow and rarely needed
 
     expected = _first_answers(answers)
-    with warnings.catch_warnings():  # it warns of many classes and of labels never predicted: both are normal
+    with warnings.catch_warnings():  # many classes and labels that are never predicted are normal here
         warnings.simplefilter("ignore")
         return float(f1_score(expected, list(predictions), average="macro", zero_division=0.0))
 
 
 def matthews_correlation(predictions: Sequence[str], answers: Answers) -> float:
-    """Matthews correlation of predicted and gold labels, spaces around a prediction ignored.
+    """Returns the Matthews correlation of predictions and first accepted answers.
 
-    Where some first answer is "acceptable" (CoLA), that label stands against any other text, as published;
-    else every label counts by itself. Returns 0.0 if all predictions, or all first answers, are of one
-    label: so also for a single example.
+    Spaces around a prediction are ignored. If "acceptable" (CoLA) is among the first answers, there are two
+    classes, "acceptable" and any other text, as published; otherwise each label is a class. Returns 0.0 if
+    all predictions or all first answers are equal, as they are with a single example.
     """
     from sklearn.metrics import matthews_corrcoef
 
@@ -204,7 +207,7 @@ def matthews_correlation(predictions: Sequence[str], answers: Answers) -> float:
 
 
 def pearson_correlation(predictions: Sequence[str], answers: Answers) -> float:
-    """Pearson correlation of the numbers in the texts; the first accepted answer counts.
+    """Returns the Pearson correlation of predictions and first accepted answers, both read as numbers.
 
     A prediction that is not a finite number ("good", "", "nan", "inf") counts as FALLBACK_RATING. Returns
     0.0 where the correlation is undefined: all predictions equal, all answers equal, a single example.

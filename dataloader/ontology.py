@@ -1,6 +1,6 @@
-"""What kind of task is it: a two-level ontology, {category: {subcategory: [task, ...]}}.
+"""Two-level ontology of tasks: {category: {subcategory: [task, ...]}}.
 
-The shipped file places the 160 CrossFit tasks. It decides the order of tasks in pictures and tables.
+The shipped file covers the 160 CrossFit tasks. It determines the order of tasks in figures and tables.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ UNCATEGORISED = ("uncategorised", "uncategorised")
 
 
 class Ontology:
-    """Category and subcategory of every task it knows; other tasks are "uncategorised", never dropped."""
+    """Category and subcategory of each task; a task that is not listed is "uncategorised"."""
 
     def __init__(self, tree: dict[str, dict[str, list[str]]]):
         self._tree = tree
@@ -29,7 +29,11 @@ class Ontology:
 
     @classmethod
     def load(cls, path: str | os.PathLike | None = None) -> Ontology:
-        """Reads an ontology file; None: the shipped one. Raises InputError naming the file and the place."""
+        """Reads an ontology file (None: the shipped one).
+
+        Raises InputError, with the file and category of each fault, if the file is missing, has another
+        structure, or lists a task twice.
+        """
         path = Path(path) if path is not None else SHIPPED_ONTOLOGY
         tree = load_json_object(path, "an ontology like {category: {subcategory: [task, ...]}}")
         faults = _shape_faults(tree)
@@ -39,20 +43,20 @@ class Ontology:
 
     @property
     def categories(self) -> dict[str, tuple[str, ...]]:
-        """{category: its subcategories}, both in the file's order."""
+        """Subcategories of each category, both in the order of the file."""
         return {category: tuple(subcategories) for category, subcategories in self._tree.items()}
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Every task it knows, in the file's order."""
+        """All tasks of the ontology, in the order of the file."""
         return tuple(self._category)
 
     def category(self, task: str) -> tuple[str, str]:
-        """Returns (category, subcategory); ("uncategorised", "uncategorised") for a task it does not know."""
+        """Returns (category, subcategory), or UNCATEGORISED for a task that is not listed."""
         return self._category.get(task, UNCATEGORISED)
 
     def order(self, tasks: Iterable[str]) -> list[str]:
-        """The same tasks by the ontology's order; those it does not know come last, alphabetically."""
+        """Returns the tasks in the order of the ontology, then unlisted tasks in alphabetical order."""
         last = len(self._rank)
         return sorted(tasks, key=lambda task: (self._rank.get(task, last), task))
 
@@ -62,12 +66,12 @@ def _shape_faults(tree: dict) -> list[str]:
     places: dict[str, str] = {}
     for category, subcategories in tree.items():
         if not isinstance(subcategories, dict):
-            faults.append(f'"{category}" should hold {{subcategory: [task, ...]}}')
+            faults.append(f'"{category}" must be an object {{subcategory: [task, ...]}}')
             continue
         for subcategory, tasks in subcategories.items():
             place = f'"{category}" / "{subcategory}"'
             if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
-                faults.append(f"{place} should hold a list of task names")
+                faults.append(f"{place} must be a list of task names")
                 continue
             for task in tasks:
                 if task in places:

@@ -137,7 +137,7 @@ FILES = {
     "a broken ontology": (
         lambda place: place.write(place.gym / "ontology.json", {"words": ["colour"]}),
         {},
-        '<gym>/ontology.json: "words" should hold {subcategory: [task, ...]}',
+        '<gym>/ontology.json: "words" must be an object {subcategory: [task, ...]}',
     ),
     "another family of models": (
         other_family,

@@ -129,8 +129,8 @@ def test_order_follows_the_ontology_and_never_drops_a_task():
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"x": ["t"]}, '"x" should hold'),
-        ({"x": {"s": "t"}}, '"x" / "s" should hold a list'),
+        ({"x": ["t"]}, '"x" must be'),
+        ({"x": {"s": "t"}}, '"x" / "s" must be a list'),
         ({"x": {"s": ["t"]}, "y": {"s": ["t"]}}, 'task \'t\' is in "x" / "s" and again in "y" / "s"'),
     ],
 )

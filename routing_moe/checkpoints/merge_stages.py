@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from dataloader.errors import Faults, InputError, told_with
+from dataloader.errors import Faults, InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture, find_mixture, sha256, weight_files
 from routing_moe.checkpoints.folder import find_checkpoint
@@ -105,9 +105,9 @@ def merge(
     settings: MergeSettings, routes: SavedMixture
 ) -> tuple[RoutingBartForConditionalGeneration, object]:
     """(model, tokenizer) for stage 2. Raises InputError when files are broken or do not fit together."""
-    with told_with("--routes_from "):
+    with fault_context("--routes_from "):
         trained = routes.load()
-    with told_with("--model "):
+    with fault_context("--model "):
         bart = load_bart(settings.model)
         tokenizer = load_tokenizer(settings.model, bart.config.vocab_size)
     torch.manual_seed(settings.seed)

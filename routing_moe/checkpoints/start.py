@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from dataloader.errors import InputError, in_brief, told_with
+from dataloader.errors import InputError, fault_context, in_brief
 from dataloader.task_splits import Split
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.config.settings import Settings
@@ -66,7 +66,7 @@ def load_start(settings: Settings, split: Split):
     checkpoint = checkpoint_to_start_from(settings)
     if checkpoint is None:
         model = model_from_bart(settings, list(split.all))
-        with told_with("--model "):
+        with fault_context("--model "):
             tokenizer = load_tokenizer(settings.model, model.config.vocab_size)
     else:
         model = load_checkpoint(checkpoint, settings)
@@ -111,7 +111,7 @@ def load_start_tokenizer(place: str | Path, model: str, vocab_size: int):
     """The tokenizer of a model in `place`, a folder or hub name; that of `--model` if a folder keeps none."""
     if keeps_tokenizer(place):
         return load_tokenizer(place, vocab_size)
-    with told_with("--model "):
+    with fault_context("--model "):
         return load_tokenizer(model, vocab_size)
 
 
@@ -128,7 +128,7 @@ def model_from_bart(settings: Settings, tasks: list[str]) -> RoutingBartForCondi
         names, vectors = load_task_vectors(settings.taskvecs)
         fields["router_input_dim"] = vectors.shape[1]
     torch.manual_seed(settings.seed)
-    with told_with("--model "):
+    with fault_context("--model "):
         bart = load_bart(settings.model)
     num_experts = fields.pop("num_experts")
     model = RoutingBartForConditionalGeneration.from_bart(
@@ -153,9 +153,9 @@ def task_level_random_routes(config, settings: Settings) -> torch.Tensor:
 
 
 def load_vanilla_weights(model, path: str, init_eps: float, flag: str = "vanilla_checkpoint") -> None:
-    with told_with(f"--{flag} "):
+    with fault_context(f"--{flag} "):
         weights = load_vanilla_checkpoint(path)
-    with told_with(f"--{flag} {path}: "):
+    with fault_context(f"--{flag} {path}: "):
         load_plain_weights(model, weights, init_eps)
 
 

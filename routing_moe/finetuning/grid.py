@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from dataloader.errors import InputError, told_with
+from dataloader.errors import InputError, fault_context
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
@@ -78,7 +78,7 @@ class Grid:
             path = self.path(configuration)
             if not path.is_file():
                 continue
-            with told_with("", "; delete it to run that configuration again"):
+            with fault_context("", "; delete it to run that configuration again"):
                 outcome = load_json_object(path, "the outcome of a configuration")
             if not outcome.keys() >= OUTCOME_KEYS:
                 raise InputError(f"{path}: is damaged; delete it to run that configuration again")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dataloader.encoding import EncodedExamples
-from dataloader.errors import InputError, told_with
+from dataloader.errors import InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture, checksums, find_mixture, weight_files
 from routing_moe.checkpoints.start import load_start_tokenizer, load_vanilla_weights
@@ -60,14 +60,14 @@ class SavedBart:
 def find_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
     """What `--moe_init --init_dir`, `--checkpoint` or `--model` name. Raises InputError."""
     if settings.moe_init:
-        with told_with("--init_dir "):
+        with fault_context("--init_dir "):
             found = find_mixture(settings.init_dir, settings.init_checkpoint_name, "init_checkpoint_name")
             if found.config.num_experts == 1:
                 raise InputError(f"{found.checkpoint} has one expert, a plain BART; give it as --checkpoint")
             return found
     if settings.checkpoint is None:
         return SavedBart(settings.model)
-    with told_with("--checkpoint "):
+    with fault_context("--checkpoint "):
         return find_plain(settings.checkpoint, settings.model)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dataloader.errors import Faults, InputError, in_short, told_with
+from dataloader.errors import Faults, InputError, fault_context, in_short
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import Split
 from routing_moe.checkpoints.start import ROUTING_FLAGS, architecture, checkpoint_to_start_from
@@ -165,7 +165,7 @@ def tasks_given(settings: Settings, checkpoint: Path, config: dict, split: Split
     untrained = [task for task in split.section(settings.predict_split) if task not in trained]
     if not untrained:
         return set()
-    with told_with("--taskvecs "):
+    with fault_context("--taskvecs "):
         names, vectors_ND = load_task_vectors(settings.taskvecs)
     D, wanted = vectors_ND.shape[1], config.get("router_input_dim")
     if wanted != D:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from dataloader.errors import Faults, InputError, in_brief, told_with
+from dataloader.errors import Faults, InputError, fault_context, in_brief
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import parse_or_guess, tell
 from routing_moe.io.files import alone_in
@@ -87,7 +87,7 @@ def tasks_of(settings: VectorSettings, source) -> list[str]:
     """Raises InputError for a broken split and for unknown tasks."""
     split = settings.custom_tasks_splits
     if split is not None:
-        with told_with("--custom_tasks_splits "):
+        with fault_context("--custom_tasks_splits "):
             load_split(split)
     elif settings.train_dir and (own := Path(settings.train_dir) / "split.json").is_file():
         split = own

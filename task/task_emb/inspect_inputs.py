@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import Faults, InputError, did_you_mean, in_short, told_with, too_small
+from dataloader.errors import Faults, InputError, did_you_mean, fault_context, in_short, too_small
 from dataloader.labels import Labelling, ontology_labels, read_labels
 from dataloader.list_tasks import tasks_named
 from dataloader.ontology import Ontology
@@ -112,7 +112,7 @@ def load_ontology(settings: Settings) -> Ontology:
     path = settings.task_ontology
     if settings.train_dir:
         path = ontology_path(settings.train_dir, settings.task_ontology)
-    with told_with("--task_ontology " if settings.task_ontology else ""):
+    with fault_context("--task_ontology " if settings.task_ontology else ""):
         return Ontology.load(path)
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from dataloader.errors import told_with
+from dataloader.errors import fault_context
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
 from task.task_emb.arguments import random_parser
@@ -37,7 +37,7 @@ class RandomSettings(VectorSettings):
         if self.train_dir:
             return Names(Gym(self.train_dir).tasks())
         if self.custom_tasks_splits:
-            with told_with("--custom_tasks_splits "):
+            with fault_context("--custom_tasks_splits "):
                 return Names(list(load_split(self.custom_tasks_splits).all))
         return Names(None)
 

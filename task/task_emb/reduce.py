@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import Faults, InputError, in_brief, told_with
+from dataloader.errors import Faults, InputError, fault_context, in_brief
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import parse_or_guess, tell
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         names, vectors_ND = check(settings)
         reduction, fitted = make_reduction(settings, names, vectors_ND)
-        with told_with(f"--taskvecs {settings.taskvecs}: "):
+        with fault_context(f"--taskvecs {settings.taskvecs}: "):
             reduced_Nd = reduction(vectors_ND)
         command = None if argv is None else [*parser.prog.split(), *argv]
         write(settings, names, reduced_Nd, reduction, fitted, command)
@@ -133,7 +133,7 @@ def fit_faults(settings: ReduceSettings) -> list[str]:
 def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tuple[Reduction, list[str]]:
     """The reduction, and the tasks that it was fitted on. Raises InputError."""
     if settings.like:
-        with told_with("--like "):
+        with fault_context("--like "):
             reduction = Reduction.load(settings.like)
         return reduction, fitted_before(settings)
     tasks = tasks_to_fit_on(settings, names)
@@ -148,7 +148,7 @@ def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tu
     if dim > D:
         raise InputError(f"--dim is {dim}, but the vectors of {settings.taskvecs} have {D} dimensions")
     rows = [names.index(task) for task in tasks]
-    with told_with(f"--taskvecs {settings.taskvecs}: "):
+    with fault_context(f"--taskvecs {settings.taskvecs}: "):
         reduction = Reduction.fit(
             vectors_ND[rows],
             dim,
@@ -162,7 +162,7 @@ def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tu
 def fitted_before(settings: ReduceSettings) -> list[str]:
     """The tasks that --like was fitted on. Raises InputError if its vectors were made in another way."""
     like = settings.like
-    with told_with("--like "):
+    with fault_context("--like "):
         saved = load_json_object(Path(like) / META_FILE, "the description of a reduction")
     before, now = saved.get("source") or {}, load_meta(settings.taskvecs)
     if before and now:
