@@ -1,7 +1,15 @@
 // What switching an expert off costs: by category of task, expert by expert, and for the experts of a
 // feature.
 
-function ablationSection() {
+import {expertDrops, featureDrops, setDrops} from "./ablation_tables.js";
+import {painters, signedColours} from "./colour.js";
+import {make, scrollBox, setStyle} from "./dom.js";
+import {byCategory, expertName, expertOf, meanDrop, RUNS} from "./model.js";
+import {fixed, largest} from "./numbers.js";
+import {lead, runChoice, section} from "./section.js";
+import {expertButton} from "./state.js";
+
+export function ablationSection() {
   const runs = RUNS.filter((run) => run.ablation);
   if (!runs.length) return;
   const view = make("div", {class: "ablation"});
@@ -35,18 +43,6 @@ const FEATURES_LEAD =
   "(mean ± standard deviation over the sets). Weight: mean weight in the routes of the tasks. n: tasks.";
 const SETS_LEAD = "Experts that were named by hand and switched off at once.";
 
-// The mean over those of the tasks that were tried, null if none was.
-function meanDrop(run, column, tasks) {
-  return mean(tasks.map((task) => dropOf(run, column, task)));
-}
-
-function dropOf(run, column, task) {
-  const {ablation} = run;
-  ablation.placeOf ??= new Map(ablation.tasks.map((entry, place) => [entry, place]));
-  const place = ablation.placeOf.get(task);
-  return place === undefined ? null : (ablation.drops[column]?.[place] ?? null);
-}
-
 // ------------------------------------------------------------------ categories by experts
 
 function dropMap(run) {
@@ -68,9 +64,9 @@ function dropMap(run) {
   const head = make("thead", {}, dropLayers(run), dropExperts(run, columns));
   const table = make("table", {class: "data drops"}, make("caption", {class: "unseen"}, caption), head);
   table.append(make("tbody", {}, body));
-  const block_ = scrollBox(caption, table);
-  paintDrops(block_);
-  return make("div", {}, block_, dropLegend(most));
+  const box = scrollBox(caption, table);
+  paintDrops(box);
+  return make("div", {}, box, dropLegend(most));
 }
 
 function dropLayers(run) {

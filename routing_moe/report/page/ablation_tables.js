@@ -1,5 +1,11 @@
 // Tables of the ablation: experts one by one, the experts of a feature, sets of experts.
 
+import {checkBox, labelled, make, numberText, scrollBox, signedBar, textFilter} from "./dom.js";
+import {dropOf, expertOf, loadOf} from "./model.js";
+import {fixed, largest, mean, probability, signed} from "./numbers.js";
+import {expertButton, taskButton} from "./state.js";
+import {plainTable, sortableTable} from "./table.js";
+
 const WORST_SHOWN = 3;
 const MAIN_GROUPS = ["with feature", "without feature", "all"]; // the others are categories of task
 
@@ -18,7 +24,7 @@ function hardestHit(worst) {
 
 // ------------------------------------------------------------------ experts
 
-function expertDrops(run) {
+export function expertDrops(run) {
   const rows = Array.from({length: run.columns}, (_, column) => expertRow(run, column));
   const table = sortableTable({
     caption: "Experts by mean drop",
@@ -59,14 +65,13 @@ function expertColumns(run, most) {
 
 // ------------------------------------------------------------------ features
 
-function featureDrops(run) {
+export function featureDrops(run) {
   const rows = run.ablation.features.flatMap(({feature, experts, groups}) => {
     return groups.map((group) => ({feature, experts, group}));
   });
   const wanted = {text: "", categories: false};
   const isMain = ({group}) => MAIN_GROUPS.includes(group[0]);
-  const keep = (row) =>
-    row.feature.toLowerCase().includes(wanted.text) && (wanted.categories || isMain(row));
+  const keep = (row) => row.feature.toLowerCase().includes(wanted.text) && (wanted.categories || isMain(row));
   const caption = "Drop when a feature's experts are switched off";
   const table = sortableTable({caption, columns: featureColumns(run), rows, keep});
   table.node.id = "feature-drops";
@@ -102,7 +107,7 @@ function featureColumns(run) {
 
 // ------------------------------------------------------------------ sets
 
-function setDrops(run) {
+export function setDrops(run) {
   const rows = run.ablation.sets.map(([name, drop, worst]) => {
     return [name.replaceAll("+", " + "), signed(drop), hardestHit(worst.filter(([, own]) => own > 0))];
   });

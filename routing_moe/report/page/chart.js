@@ -1,6 +1,9 @@
 // A line chart in SVG: axes, lines with their names at the end, and the values at the step under pointer or
 // cursor.
 
+import {announce, draw, make, numberText} from "./dom.js";
+import {brief, shortened} from "./numbers.js";
+
 const CHART_HEIGHT = 230;
 const MARGIN = {top: 10, right: 18, bottom: 32, left: 52};
 const LABELS_FROM = 2; // lines; up to LABELS_TO of them are named at their ends too, more would run together
@@ -12,7 +15,7 @@ const DASHES = ["", "6 3", "2 3", "8 3 2 3", "1 2"];
 
 // lines: [{name, label (at its end), steps, values, hue (index of a colour), dash (index)}, ...], values null
 // where not known.
-function lineChart(title, lines) {
+export function lineChart(title, lines) {
   const chart = {title, lines, steps: allSteps(lines), at: null};
   chart.svg = draw("svg", {
     class: "chart",
@@ -23,7 +26,7 @@ function lineChart(title, lines) {
   chart.readout = make(
     "ul",
     {class: "readout"},
-    lines.map((line) => readoutEntry(chart, line)),
+    lines.map((line) => readoutEntry(line)),
   );
   chart.step = make("p", {class: "readout-step"});
   chart.node = make("figure", {class: "chart-figure"}, make("figcaption", {}, title), chart.svg);
@@ -45,7 +48,7 @@ function allSteps(lines) {
   return [...new Set(lines.flatMap((line) => line.steps))].sort((a, b) => a - b);
 }
 
-function readoutEntry(chart, line) {
+function readoutEntry(line) {
   const swatch = draw("svg", {class: "swatch", width: "26", height: "8", "aria-hidden": "true"});
   swatch.append(draw("line", {x1: "1", x2: "25", y1: "4", y2: "4", ...stroke(line)}));
   line.readout = numberText(brief(lastKnown(line.values)));
@@ -58,7 +61,7 @@ function stroke(line) {
 
 // ------------------------------------------------------------------ drawing
 
-function drawChart(chart, wanted = chart.node.clientWidth) {
+export function drawChart(chart, wanted = chart.node.clientWidth) {
   const width = Math.max(240, wanted);
   const named = chart.lines.length >= LABELS_FROM && chart.lines.length <= LABELS_TO && width > 400;
   const letters = Math.min(LABEL_LETTERS, Math.max(...chart.lines.map((line) => line.label.length)));
@@ -100,7 +103,7 @@ function drawChart(chart, wanted = chart.node.clientWidth) {
   if (chart.at !== null) readAt(chart, chart.at);
 }
 
-function scale(from, to, start, end) {
+export function scale(from, to, start, end) {
   const span = to - from || 1;
   return (value) => start + ((value - from) / span) * (end - start);
 }
@@ -263,7 +266,7 @@ function readAt(chart, index) {
   }
 }
 
-function stopReading(chart) {
+export function stopReading(chart) {
   chart.at = null;
   chart.rule.setAttribute("visibility", "hidden");
   chart.dots.replaceChildren();

@@ -1,7 +1,10 @@
 // Colours of the canvas and of signed cells; all others live in style.css. One hue for weights, blue to
 // orange for signed values: neither needs red told from green.
 
-const HEAT = {
+import {make} from "./dom.js";
+import {WHOLE} from "./model.js";
+
+export const HEAT = {
   light: ["#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b"],
   dark: ["#17202b", "#1b3147", "#1d4466", "#1f5a8a", "#2f77b0", "#5397cf", "#82b7e4", "#b3d5f3", "#e3f1ff"],
 };
@@ -9,23 +12,22 @@ const SIGNED = {
   light: ["#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f7f7f7", "#fee0b6", "#fdb863", "#e08214", "#b35806"],
   dark: ["#8cc6f5", "#4f9bd6", "#2c6ba0", "#1e4364", "#1d232b", "#573a17", "#8f5a16", "#cc8328", "#fbb865"],
 };
-const LINES = {
+export const LINES = {
   light: {grid: "rgba(60, 70, 85, 0.28)", border: "#20242b"},
   dark: {grid: "rgba(190, 200, 215, 0.28)", border: "#e6e9ee"},
 };
-const NO_KIND = "#949494";
 
 let printing = false;
-const painters = [];
+export const painters = [];
 
-function scheme() {
+export function scheme() {
   if (printing) return "light";
   const forced = document.documentElement.dataset.theme;
   return forced || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 }
 
 // Calls `paint` now and whenever the scheme changes.
-function painted(paint) {
+export function painted(paint) {
   painters.push(paint);
   paint();
 }
@@ -34,7 +36,7 @@ function repaint() {
   for (const paint of painters) paint();
 }
 
-function themeButton() {
+export function themeButton() {
   const button = make("button", {type: "button", id: "theme", class: "quiet"});
   button.addEventListener("click", () => {
     document.documentElement.dataset.theme = scheme() === "dark" ? "light" : "dark";
@@ -46,12 +48,12 @@ function themeButton() {
   return button;
 }
 
-function followScheme() {
+export function followScheme() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
 }
 
 // Paper is white, whatever the screen is.
-function paintForPaper(on) {
+export function paintForPaper(on) {
   printing = on;
   repaint();
 }
@@ -75,19 +77,19 @@ function css(rgb) {
 const heatTables = {};
 
 // One colour per weight in thousandths: looked up thousands of times a drawing.
-function heatTable() {
+export function heatTable() {
   const name = scheme();
   heatTables[name] ??= Array.from({length: 1001}, (_, weight) => css(along(HEAT[name], weight / 1000)));
   return heatTables[name];
 }
 
 // Colour of a weight as the routes hold it.
-function heatColour(colours, weight) {
+export function heatColour(colours, weight) {
   return colours[Math.max(0, Math.min(1000, Math.round((1000 * weight) / WHOLE)))];
 }
 
 // Background for a signed value, and ink that can be read on it.
-function signedColours(value, most) {
+export function signedColours(value, most) {
   const rgb = along(SIGNED[scheme()], 0.5 + 0.5 * Math.max(-1, Math.min(1, value / (most || 1))));
   return {"background-color": css(rgb), color: luminance(rgb) > 0.18 ? "#000000" : "#ffffff"};
 }
@@ -101,6 +103,6 @@ function luminance(rgb) {
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
 }
 
-function gradient(stops) {
+export function gradient(stops) {
   return `linear-gradient(to right, ${stops.join(", ")})`;
 }

@@ -1,5 +1,13 @@
 // Curves of training: a chart per group of curves, all runs in it.
 
+import {drawChart, lineChart, stopReading} from "./chart.js";
+import {byId, followWidth, make} from "./dom.js";
+import {COARSE} from "./map.js";
+import {RUNS} from "./model.js";
+import {largest} from "./numbers.js";
+import {onPrint, PAPER_WIDTH} from "./print.js";
+import {lead, section} from "./section.js";
+
 const GROUP_TITLES = {
   loss: "Loss",
   score: "Score",
@@ -11,7 +19,7 @@ const SCALE_APART = 20; // curves whose largest values differ by more would flat
 const POINT_LEAD = "Point at a chart, or focus it and use the arrow keys, to read its values.";
 const TAP_LEAD = "Tap a chart to read its values there; tap elsewhere for the last values again.";
 
-function curvesSection() {
+export function curvesSection() {
   const charts = curveGroups().flatMap(([group, lines]) => {
     return chartsOf(group, lines).map((own) => lineChart(chartTitle(group, own), styledLines(own)));
   });
@@ -64,10 +72,6 @@ function styledLines(lines) {
       dash: run.index,
     };
   });
-}
-
-function largest(values) {
-  return values.reduce((most, value) => Math.max(most, Math.abs(value ?? 0)), 0);
 }
 
 // Lines split where sizes are far apart; runs of one curve stay together. What an optimizer tells has no

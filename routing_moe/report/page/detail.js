@@ -1,10 +1,35 @@
 // The panel at the window's lower edge: all that is known of the selected task or expert.
 
+import {bar, byId, make, numberText, patch, scrollBox} from "./dom.js";
+import {
+  byCategory,
+  columnOf,
+  dropOf,
+  expertName,
+  firstChoices,
+  kindColour,
+  loadOf,
+  meanDrop,
+  nearestTasks,
+  ROUTED,
+  RUNS,
+  runSuffix,
+  sampleName,
+  TASKS,
+  tasksOfExpert,
+  weightAt,
+} from "./model.js";
+import {counted, fixed, mean, percent, probability, signed, UNKNOWN} from "./numbers.js";
+import {joinedSamples, sampleNode} from "./predictions.js";
+import {lead} from "./section.js";
+import {clearSelection, onSelect, taskButton} from "./state.js";
+import {plainTable} from "./table.js";
+
 const SAMPLES_SHOWN = 3;
 const NEAREST_SHOWN = 12;
 const FEATURES_SHOWN = 10;
 
-function detailPanel() {
+export function detailPanel() {
   const title = make("h2", {id: "detail-heading", tabindex: "-1"});
   const close = make("button", {type: "button", class: "quiet", onclick: clearSelection}, "Close");
   const blocks = make("div", {class: "blocks", role: "group", tabindex: "0", "aria-label": "Details"});
@@ -63,10 +88,6 @@ function block(title, ...children) {
   return make("section", {class: "block"}, make("h3", {}, title), ...children);
 }
 
-function runSuffix(run) {
-  return RUNS.length > 1 ? `, ${run.name}` : "";
-}
-
 // ------------------------------------------------------------------ a task
 
 function taskBlocks(task) {
@@ -94,10 +115,6 @@ function nearestBlock(run, task) {
   return block(`Nearest by route${runSuffix(run)}`, list, lead("overlap of routes, 1 is equal"));
 }
 
-function numberText(text) {
-  return make("span", {class: "number"}, text);
-}
-
 function taskScoreTable(task) {
   const found = [];
   for (const run of RUNS) {
@@ -116,13 +133,6 @@ function taskScoreTable(task) {
   if (several) heads.push(["sample"]);
   const caption = `Scores of ${TASKS[task].name}`;
   return [make("h3", {}, "Scores"), scrollBox(caption, plainTable(caption, heads, rows))];
-}
-
-// A sample's name begins with its task's, which is told beside it: "1536_0" of "task_1536_0".
-function sampleName(task, sample) {
-  if (sample === null || sample === undefined) return UNKNOWN;
-  const start = `${TASKS[task].name}_`;
-  return sample.startsWith(start) && sample !== start ? sample.slice(start.length) : sample;
 }
 
 function samplesBlock(task) {

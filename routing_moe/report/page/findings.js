@@ -1,6 +1,13 @@
 // What the analyses found: features that go with experts, kinds recovered from routes, agreement of runs.
 
-function correlationsSection() {
+import {bar, labelled, make, scrollBox, signedBar, textFilter} from "./dom.js";
+import {DATA, RUNS} from "./model.js";
+import {fixed, largest, probability, signed} from "./numbers.js";
+import {lead, runChoice, section} from "./section.js";
+import {expertButton, selectExpert} from "./state.js";
+import {plainTable, sortableTable} from "./table.js";
+
+export function correlationsSection() {
   const runs = RUNS.filter((run) => run.correlations);
   if (!runs.length) return;
   const view = {run: runs[0], text: ""};
@@ -44,7 +51,7 @@ function correlationColumns(view) {
   ];
 }
 
-function recoverySection() {
+export function recoverySection() {
   const runs = RUNS.filter((run) => run.recovery);
   if (!runs.length) return;
   const grid = make("div", {class: "charts"});
@@ -63,7 +70,7 @@ function recoverySection() {
   }
 }
 
-function stabilitySection() {
+export function stabilitySection() {
   if (!DATA.stability.length) return;
   const node = section("stability", "Stability", lead(STABILITY_LEAD));
   for (const pair of DATA.stability) {

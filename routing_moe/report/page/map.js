@@ -3,13 +3,20 @@
 // cursor (thousands of cells would make the page slow, and the one under the cursor is all that can be
 // focused).
 
-const COARSE = matchMedia("(pointer: coarse)").matches;
+import {make, setStyle} from "./dom.js";
+import {drawHeat, isNewKind} from "./map_heat.js";
+import {moveCursor, placeCell} from "./map_input.js";
+import {columnOf, expertName, expertOf, kindColour, nearestTasks, TASKS} from "./model.js";
+import {counted, sharedStart, shortened, shortenedFrom} from "./numbers.js";
+import {PAPER_HEIGHT, PAPER_WIDTH} from "./print.js";
+import {selectExpert, selectTask, taskButton} from "./state.js";
+
+export const COARSE = matchMedia("(pointer: coarse)").matches;
 const STRIPS = 34; // pixels beside a name: two strips of colour and the rank of a neighbour
 const SCROLL_BAR = 16;
-const LARGEST_CANVAS = 8192; // pixels a side; browsers draw nothing on larger ones
 const NEAR_ROWS = 8; // neighbours marked in the map
 
-function routeMap(run) {
+export function routeMap(run) {
   const map = {run, order: run.tasks, byKind: true, cursor: {row: 0, column: 0}, rows: new Map(), near: []};
   map.canvas = make("canvas", {"aria-hidden": "true"});
   map.columnMark = make("div", {class: "column-mark", hidden: true, "aria-hidden": "true"});
@@ -19,7 +26,7 @@ function routeMap(run) {
   map.heads = [];
   map.grid = mapGrid(map);
   map.scroller = make("div", {class: "map-scroll"}, map.grid);
-  run.tasks.forEach((task) => map.rows.set(task, mapRow(map, task)));
+  for (const task of run.tasks) map.rows.set(task, mapRow(map, task));
   map.node = make("figure", {class: "map-figure"}, mapCaption(run), map.scroller);
   return map;
 }
@@ -101,7 +108,7 @@ function mapRow(map, task) {
 
 // Called when the page's width changes too: a map takes the room it finds and scrolls where that is too
 // little.
-function layOut(map) {
+export function layOut(map) {
   const {run} = map;
   const room = (map.strips ? PAPER_WIDTH : map.node.clientWidth) - 2;
   const numberWidth = run.experts > 10 ? 16 : 13;
@@ -155,22 +162,23 @@ function nameRows(map, fontSize) {
   };
   const names = map.run.tasks.map((task) => TASKS[task].name);
   const texts = new Map(names.map((name) => [name, fit(name, shortened)]));
-  const alike = Map.groupBy(texts.keys(), (name) => texts.get(name));
-  for (const family of [...alike.values()].filter((group) => group.length > 1)) {
+  const shownAlike = (text) => [...texts.keys()].filter((name) => texts.get(name) === text);
+  const families = [...new Set(texts.values())].map(shownAlike);
+  for (const family of families.filter((members) => members.length > 1)) {
     const start = sharedStart(family);
     const cuts = [
       (name, kept) => shortened(name, kept, 0.8),
       (name, kept) => shortened(name, kept, 0.2),
       (name, kept) => shortenedFrom(start, name, kept),
     ];
-    const told = cuts.map((cut) => family.map((name) => fit(name, cut)));
-    const apart = told.find((shown) => new Set(shown).size === family.length) ?? told.at(-1);
-    family.forEach((name, place) => texts.set(name, apart[place]));
+    const tried = cuts.map((cut) => family.map((name) => fit(name, cut)));
+    const apart = tried.find((shown) => new Set(shown).size === family.length) ?? tried.at(-1);
+    for (const [place, name] of family.entries()) texts.set(name, apart[place]);
   }
   for (const [task, {button}] of map.rows) button.textContent = texts.get(TASKS[task].name);
 }
 
-function setOrder(map, order, byKind) {
+export function setOrder(map, order, byKind) {
   const task = map.order[map.cursor.row];
   map.order = order.filter((entry) => map.run.rowOf.has(entry));
   map.byKind = byKind;
@@ -179,7 +187,7 @@ function setOrder(map, order, byKind) {
   drawHeat(map);
 }
 
-function placeRows(map) {
+export function placeRows(map) {
   const nodes = map.order.map((task, place) => {
     const {node} = map.rows.get(task);
     node.setAttribute("aria-rowindex", String(place + 3));
@@ -190,54 +198,21 @@ function placeRows(map) {
   moveCursor(map, map.cursor.row, map.cursor.column, false);
 }
 
-function isNewKind(map, place) {
-  return TASKS[map.order[place]].category !== TASKS[map.order[place - 1]].category;
-}
-
-// ------------------------------------------------------------------ drawing
-
-function drawHeat(map) {
-  if (map.strips) return stripsOfHeat(map);
-  const {run, canvas, cellWidth, rowHeight} = map;
-  const [width, height] = [cellWidth * run.columns, rowHeight * map.order.length];
-  const dense = Math.min(window.devicePixelRatio || 1, LARGEST_CANVAS / Math.max(width, height, 1));
-  canvas.width = Math.round(width * dense);
-  canvas.height = Math.round(height * dense);
-  setStyle(canvas, {width: `${width}px`, height: `${height}px`});
-  const pen = canvas.getContext("2d");
-  pen.scale(canvas.width / width, canvas.height / height);
-  map.order.forEach((task, place) => drawRowOfHeat(map, pen, task, place * rowHeight));
-  drawSeams(map, pen, height);
-  pen.fillStyle = LINES[scheme()].grid;
-  map.order.forEach((_, place) => {
-    if (map.byKind && place > 0 && isNewKind(map, place)) pen.fillRect(0, place * rowHeight - 0.5, width, 1);
-  });
-}
-
-function drawRowOfHeat({run, cellWidth, rowHeight}, pen, task, top) {
-  const colours = heatTable();
-  run.routes[run.rowOf.get(task)].forEach((weight, column) => {
-    pen.fillStyle = heatColour(colours, weight);
-    pen.fillRect(column * cellWidth, top, cellWidth, rowHeight);
-  });
-}
-
-// Lines between layers.
-function drawSeams(map, pen, height) {
-  const {run} = map;
-  const {grid, border} = LINES[scheme()];
-  for (let layer = 1; layer < run.layers.length; layer += 1) {
-    // Between encoder and decoder, as in the printed pictures, a line that cannot be overlooked.
-    const isSeam = run.layers[layer].split(" ")[0] !== run.layers[layer - 1].split(" ")[0];
-    pen.fillStyle = isSeam ? border : grid;
-    const thick = isSeam ? 2 : 1;
-    pen.fillRect(layer * run.experts * map.cellWidth - thick / 2, 0, thick, height);
-  }
+// A canvas that goes over a page's end would be shifted against the names beside it, so each row brings its
+// own piece.
+export function fitMapToPaper(map, on) {
+  for (const strip of map.strips?.values() ?? []) strip.remove();
+  map.strips = on ? new Map(map.order.map((task) => [task, make("canvas", {class: "heat-strip"})])) : null;
+  for (const [task, strip] of map.strips ?? []) map.rows.get(task).node.append(strip);
+  layOut(map);
+  map.node.classList.toggle("in-strips", on);
+  map.node.classList.toggle("fits-page", on && map.grid.offsetHeight < PAPER_HEIGHT);
+  map.node.classList.toggle("tiny-cells", on && map.cellWidth < 9);
 }
 
 // ------------------------------------------------------------------ marks of the selection
 
-function markSelection(map, chosen) {
+export function markSelection(map, chosen) {
   map.chosen = chosen;
   const isTask = chosen?.kind === "task" && map.run.rowOf.has(chosen.task);
   map.near = isTask ? nearestTasks(map.run, chosen.task).slice(0, NEAR_ROWS) : [];
@@ -257,7 +232,8 @@ function placeMarks(map) {
   const {run, chosen} = map;
   const here = chosen?.kind === "expert" && chosen.run === run.index;
   const column = here ? columnOf(run, chosen.layer, chosen.expert) : -1;
-  map.heads.forEach((head, index) => head.setAttribute("aria-pressed", String(index === column)));
+  for (const [place, head] of map.heads.entries())
+    head.setAttribute("aria-pressed", String(place === column));
   map.columnMark.hidden = !here;
   if (!here) return;
   const left = map.names + column * map.cellWidth;

@@ -1,6 +1,12 @@
 // Pointer and keyboard on a map. One element of a map is in the tab order (a "roving" tabindex): a cell, the
 // name of a row (column -1) or the head of a column (row -1); arrow keys move it.
 
+import {setStyle} from "./dom.js";
+import {expertOf, TASKS, weightAt} from "./model.js";
+import {fixed} from "./numbers.js";
+import {selectExpert, selectTask} from "./state.js";
+import {hideTip, showTip} from "./tip.js";
+
 const LEAP = 10; // rows that Page Up and Page Down move
 
 function cellText(map, row, column) {
@@ -12,7 +18,7 @@ function cellText(map, row, column) {
 }
 
 // focus: whether the keyboard's focus goes along.
-function moveCursor(map, row, column, focus = true) {
+export function moveCursor(map, row, column, focus = true) {
   const before = cursorNode(map);
   before?.setAttribute("tabindex", "-1");
   map.cursor = {row, column};
@@ -29,7 +35,7 @@ function cursorNode(map) {
   return column < 0 ? map.rows.get(map.order[row])?.button : map.cell;
 }
 
-function placeCell(map, row, column) {
+export function placeCell(map, row, column) {
   map.cell.style.setProperty("left", `${map.names + column * map.cellWidth}px`);
   map.cell.setAttribute("aria-colindex", String(column + 2));
   map.cell.setAttribute("aria-label", cellText(map, row, column).join(", "));
@@ -147,7 +153,7 @@ function onCellClick(map, event) {
   else selectTask(map.order[cell.row]);
 }
 
-function listenTo(map) {
+export function listenTo(map) {
   map.grid.addEventListener("keydown", (event) => onMapKey(map, event));
   map.grid.addEventListener("focusout", () => leave(map));
   map.grid.addEventListener("focusin", (event) => event.target.matches(":focus-visible") && tipAtCursor(map));

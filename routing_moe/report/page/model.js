@@ -1,11 +1,15 @@
 // The report's data and what is computed from it: overlaps, neighbours, orders. No drawing here.
 
-const DATA = JSON.parse(byId("report-data").textContent);
-const TASKS = DATA.tasks;
-const RUNS = DATA.runs;
-const WHOLE = 10000; // routes hold weights in ten-thousandths
-for (const kind of [...DATA.categories, ...DATA.categories.flatMap((kind) => kind.subcategories), ...TASKS])
-  kind.name = named(kind.name);
+import {byId} from "./dom.js";
+import {mean, UNKNOWN} from "./numbers.js";
+
+export const DATA = JSON.parse(byId("report-data").textContent);
+export const TASKS = DATA.tasks;
+export const RUNS = DATA.runs;
+const NO_KIND = "#949494";
+export const WHOLE = 10000; // routes hold weights in ten-thousandths
+const SUBCATEGORIES = DATA.categories.flatMap((category) => category.subcategories);
+for (const entry of [...DATA.categories, ...SUBCATEGORIES, ...TASKS]) entry.name = named(entry.name);
 for (const task of TASKS) {
   task.category = named(task.category);
   task.subcategory = named(task.subcategory);
@@ -19,10 +23,10 @@ RUNS.forEach((run, index) => {
   run.rowOf = new Map(run.tasks.map((task, row) => [task, row]));
 });
 
-const ROUTED = RUNS.filter((run) => run.tasks.length && run.columns);
+export const ROUTED = RUNS.filter((run) => run.tasks.length && run.columns);
 
 // A name of nothing but blanks could be neither read nor pressed.
-function named(name) {
+export function named(name) {
   return name.trim() ? name : "(no name)";
 }
 
@@ -36,7 +40,7 @@ function kindColours() {
   return colours;
 }
 
-function kindColour(category, subcategory = "") {
+export function kindColour(category, subcategory = "") {
   return COLOURS.get(JSON.stringify([category, subcategory])) ?? NO_KIND;
 }
 
@@ -46,34 +50,34 @@ function categoryNames() {
 }
 
 // [[category, [task, ...]], ...] for the categories that some of the tasks belong to.
-function byCategory(tasks) {
+export function byCategory(tasks) {
   const groups = categoryNames().map((name) => [name, tasks.filter((task) => TASKS[task].category === name)]);
   return groups.filter(([, members]) => members.length);
 }
 
-function columnOf(run, layer, expert) {
+export function columnOf(run, layer, expert) {
   return layer * run.experts + expert;
 }
 
-function expertOf(run, column) {
+export function expertOf(run, column) {
   return {run: run.index, layer: Math.floor(column / run.experts), expert: column % run.experts};
 }
 
-function expertName(run, layer, expert) {
+export function expertName(run, layer, expert) {
   return `${run.layers[layer]}, expert ${expert}`;
 }
 
-function weightAt(run, row, column) {
+export function weightAt(run, row, column) {
   return run.routes[row][column] / WHOLE;
 }
 
 // The mean over tasks of an expert's weight.
-function loadOf(run, column) {
+export function loadOf(run, column) {
   return mean(run.routes.map((weights) => weights[column])) / WHOLE;
 }
 
 // The mean over layers of sum_e min(a_e, b_e): 1 for equal routes, 0 where no expert is shared.
-function overlap(run, rowA, rowB) {
+export function overlap(run, rowA, rowB) {
   const [a, b] = [run.routes[rowA], run.routes[rowB]];
   let shared = 0;
   for (let column = 0; column < run.columns; column += 1) shared += Math.min(a[column], b[column]);
@@ -81,7 +85,7 @@ function overlap(run, rowA, rowB) {
 }
 
 // [{task, overlap}, ...]: all other tasks of the run, most alike first, equals in the order of rows.
-function nearestTasks(run, task) {
+export function nearestTasks(run, task) {
   const own = run.rowOf.get(task);
   if (own === undefined) return [];
   return run.tasks
@@ -91,7 +95,7 @@ function nearestTasks(run, task) {
 }
 
 // [{task, weight}, ...]: all tasks of the run, those that lean on the expert most first.
-function tasksOfExpert(run, column) {
+export function tasksOfExpert(run, column) {
   return run.tasks
     .map((task, row) => ({task, weight: weightAt(run, row, column)}))
     .sort((a, b) => b.weight - a.weight);
@@ -99,7 +103,7 @@ function tasksOfExpert(run, column) {
 
 // How many tasks give this expert more weight than any other of its layer; experts that tie are no one's
 // first choice.
-function firstChoices(run, column) {
+export function firstChoices(run, column) {
   const start = column - (column % run.experts);
   const isFirst = (weights) => {
     const layer = weights.slice(start, start + run.experts);
@@ -108,13 +112,36 @@ function firstChoices(run, column) {
   return run.routes.filter(isFirst).length;
 }
 
+export function runSuffix(run) {
+  return RUNS.length > 1 ? `, ${run.name}` : "";
+}
+
+// A sample's name begins with its task's, which is told beside it: "1536_0" of "task_1536_0".
+export function sampleName(task, sample) {
+  if (sample === null || sample === undefined) return UNKNOWN;
+  const start = `${TASKS[task].name}_`;
+  return sample.startsWith(start) && sample !== start ? sample.slice(start.length) : sample;
+}
+
+// The mean over those of the tasks that were tried, null if none was.
+export function meanDrop(run, column, tasks) {
+  return mean(tasks.map((task) => dropOf(run, column, task)));
+}
+
+export function dropOf(run, column, task) {
+  const {ablation} = run;
+  ablation.placeOf ??= new Map(ablation.tasks.map((tried, row) => [tried, row]));
+  const place = ablation.placeOf.get(task);
+  return place === undefined ? null : (ablation.drops[column]?.[place] ?? null);
+}
+
 // ------------------------------------------------------------------ order by similarity
 
 // The tasks of a run so that those with like routes stand together: the leaves of an average-linkage tree,
 // each two branches turned so that the ends that meet are as alike as can be. Merging reciprocal nearest
 // neighbours gives the same tree as merging the closest pair (average linkage never brings a third closer),
 // in n^2 steps instead of n^3.
-function similarityOrder(run) {
+export function similarityOrder(run) {
   const alike = overlapMatrix(run);
   const between = alike.map((row) => Float64Array.from(row));
   const branches = run.tasks.map((_, row) => [row]);

@@ -1,8 +1,14 @@
 // What a model answered: samples of one task, the answers of all runs to an input side by side.
 
+import {announce, choice, labelled, make} from "./dom.js";
+import {byCategory, RUNS, runSuffix, TASKS} from "./model.js";
+import {counted} from "./numbers.js";
+import {lead, section} from "./section.js";
+import {onSelect} from "./state.js";
+
 const LONG_INPUT = 420; // characters shown before the rest is folded away
 
-function predictionsSection() {
+export function predictionsSection() {
   const tasks = [...new Set(RUNS.flatMap((run) => run.predictions.map((entry) => entry.task)))].sort(
     (a, b) => a - b,
   );
@@ -18,30 +24,30 @@ function predictionsSection() {
     show(Number(task));
     announce(count.textContent);
   };
-  const select_ = choice([], change, {id: "prediction-task"});
+  const taskChoice = choice([], change, {id: "prediction-task"});
   for (const [category, members] of byCategory(tasks)) {
     const options = members.map((task) => make("option", {value: String(task)}, TASKS[task].name));
-    select_.append(make("optgroup", {label: category}, options));
+    taskChoice.append(make("optgroup", {label: category}, options));
   }
   section(
     "predictions",
     "Predictions",
     lead("Examples spread evenly over each task's file, and what each run's best checkpoint answered."),
-    make("div", {class: "tools"}, labelled("task", select_)),
+    make("div", {class: "tools"}, labelled("task", taskChoice)),
     count,
     list,
   );
-  show(Number(select_.value));
+  show(Number(taskChoice.value));
   onSelect((chosen) => {
     if (chosen?.kind !== "task" || !tasks.includes(chosen.task)) return;
-    select_.value = String(chosen.task);
+    taskChoice.value = String(chosen.task);
     show(chosen.task);
   });
 }
 
 // [{part, input, answers, more, given: [{run, prediction, exact}]}, ...]: predictions of several runs for one
 // input joined. A run's own inputs are kept apart, though they may have been cut to the same text.
-function joinedSamples(task) {
+export function joinedSamples(task) {
   const found = new Map();
   for (const run of RUNS) {
     for (const {task: own, part, samples} of run.predictions) {
@@ -59,7 +65,7 @@ function joinedSamples(task) {
   return [...found.values()];
 }
 
-function sampleNode({part, input, answers, more, given}) {
+export function sampleNode({part, input, answers, more, given}) {
   const others = more ? make("span", {class: "count"}, `… and ${more} more`) : null;
   const entries = [
     [`${part} input`, foldedText(input)],

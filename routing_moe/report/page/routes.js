@@ -1,6 +1,16 @@
 // The section of the route maps: their order, legends, and the maps side by side.
 
-function routesSection() {
+import {gradient, HEAT, painted, scheme} from "./colour.js";
+import {choice, followWidth, labelled, make, patch, setStyle} from "./dom.js";
+import {fitMapToPaper, layOut, markSelection, placeRows, routeMap, setOrder} from "./map.js";
+import {drawHeat} from "./map_heat.js";
+import {listenTo} from "./map_input.js";
+import {byCategory, kindColour, ROUTED, RUNS, similarityOrder, TASKS} from "./model.js";
+import {onPrint} from "./print.js";
+import {lead, section} from "./section.js";
+import {onSelect, selection} from "./state.js";
+
+export function routesSection() {
   if (!ROUTED.length) return;
   const maps = ROUTED.map(routeMap);
   const several = ROUTED.length > 1 ? " several" : "";
@@ -19,10 +29,14 @@ function routesSection() {
     painted(() => drawHeat(map));
     listenTo(map);
   }
-  onSelect((chosen) => maps.forEach((map) => markSelection(map, chosen)));
+  onSelect((chosen) => {
+    for (const map of maps) markSelection(map, chosen);
+  });
   if (sameTasks()) scrollTogether(maps);
   followWidth(() => maps.forEach(layOut));
-  onPrint((on) => maps.forEach((map) => fitMapToPaper(map, on)));
+  onPrint((on) => {
+    for (const map of maps) fitMapToPaper(map, on);
+  });
 }
 
 const ROUTES_LEAD =
@@ -45,11 +59,13 @@ function mapTools(maps) {
   const reorder = (value) => {
     const run = RUNS[Number(value)];
     const order = value === "kind" ? TASKS.map((_, task) => task) : wholeOrder(run);
-    maps.forEach((map) => setOrder(map, value === "kind" ? map.run.tasks : order, value === "kind"));
-    maps.forEach((map) => markSelection(map, selection));
+    for (const map of maps) {
+      setOrder(map, value === "kind" ? map.run.tasks : order, value === "kind");
+      markSelection(map, selection);
+    }
   };
-  const select_ = choice([["kind", "kind of task"], ...orders], reorder, {id: "map-order"});
-  return make("div", {class: "tools"}, labelled("order of tasks", select_), weightLegend());
+  const orderChoice = choice([["kind", "kind of task"], ...orders], reorder, {id: "map-order"});
+  return make("div", {class: "tools"}, labelled("order of tasks", orderChoice), weightLegend());
 }
 
 // A run's tasks by similarity, then those that only other runs have: rows of several maps stay level.
@@ -84,10 +100,6 @@ function kindLegend() {
   );
 }
 
-function patch(colour) {
-  return make("i", {class: "patch", "aria-hidden": "true", style: {"background-color": colour}});
-}
-
 function sameTasks() {
   return ROUTED.every((run) => run.tasks.length === ROUTED[0].tasks.length);
 }
@@ -107,18 +119,4 @@ function scrollTogether(maps) {
       {passive: true},
     );
   }
-}
-
-// act() when the window's width has changed and come to rest for a frame; a phone's address bar changes
-// heights.
-function followWidth(act) {
-  let [width, waiting] = [window.innerWidth, false];
-  window.addEventListener("resize", () => {
-    if (waiting || window.innerWidth === width) return;
-    waiting = true;
-    requestAnimationFrame(() => {
-      [width, waiting] = [window.innerWidth, false];
-      act();
-    });
-  });
 }

@@ -1,6 +1,13 @@
 // Scores: means by category, then every task. One column per run for each part (dev, test) of a task's data.
 
-function scoresSection() {
+import {checkBox, choice, labelled, make, textFilter} from "./dom.js";
+import {byCategory, RUNS, sampleName, TASKS} from "./model.js";
+import {brief, fixed, mean, signed} from "./numbers.js";
+import {lead, section} from "./section.js";
+import {taskButton} from "./state.js";
+import {sortableTable} from "./table.js";
+
+export function scoresSection() {
   const scored = RUNS.filter((run) => run.scores.some((group) => group.rows.length));
   if (!scored.length) return;
   const rows = scoreRows(scored);
@@ -120,9 +127,8 @@ function taskScores(scored, rows) {
 }
 
 function tasksLead(scored) {
-  const difference =
-    scored.length === 2 ? ` Difference: ${scored[1].name} minus ${scored[0].name}.` : "";
-  return `n: examples.${difference} Choose a head to sort by it.`;
+  const compared = scored.length === 2 ? ` Difference: ${scored[1].name} minus ${scored[0].name}.` : "";
+  return `n: examples.${compared} Choose a head to sort by it.`;
 }
 
 function scoredCategories(rows) {

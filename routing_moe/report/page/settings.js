@@ -1,6 +1,12 @@
 // How the runs were made: settings, versions and command lines; where runs differ, that comes first.
 
-function settingsSection() {
+import {checkBox, labelled, make, textFilter} from "./dom.js";
+import {RUNS} from "./model.js";
+import {UNKNOWN} from "./numbers.js";
+import {section} from "./section.js";
+import {sortableTable} from "./table.js";
+
+export function settingsSection() {
   const rows = settingRows();
   const made = RUNS.filter((run) => run.command || run.git || run.folder);
   if (!rows.length && !made.length) return;

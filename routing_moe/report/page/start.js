@@ -1,5 +1,18 @@
 // The page's head, then every section that has data, in the order of the navigation.
 
+import {ablationSection} from "./ablation.js";
+import {followScheme, themeButton} from "./colour.js";
+import {curvesSection} from "./curves.js";
+import {detailPanel} from "./detail.js";
+import {byId, make} from "./dom.js";
+import {correlationsSection, recoverySection, stabilitySection} from "./findings.js";
+import {DATA, RUNS} from "./model.js";
+import {predictionsSection} from "./predictions.js";
+import {followPrint} from "./print.js";
+import {routesSection} from "./routes.js";
+import {scoresSection} from "./scores.js";
+import {settingsSection} from "./settings.js";
+
 function pageHead() {
   const names = RUNS.map((run) => {
     const step = run.step === null || run.step === undefined ? null : make("span", {}, `step ${run.step}`);
@@ -10,17 +23,22 @@ function pageHead() {
   byId("top").append(top, make("ul", {class: "runs", "aria-label": "Runs"}, names), ...notes);
 }
 
-pageHead();
-followScheme();
-followPrint();
-routesSection();
-detailPanel();
-scoresSection();
-curvesSection();
-correlationsSection();
-recoverySection();
-stabilitySection();
-ablationSection();
-predictionsSection();
-settingsSection();
-requestAnimationFrame(() => performance.mark("drawn"));
+function drawReport() {
+  pageHead();
+  followScheme();
+  followPrint();
+  routesSection();
+  detailPanel();
+  scoresSection();
+  curvesSection();
+  correlationsSection();
+  recoverySection();
+  stabilitySection();
+  ablationSection();
+  predictionsSection();
+  settingsSection();
+  requestAnimationFrame(() => performance.mark("drawn"));
+}
+
+// browser_check.js shows the message.
+if (byId("unsupported").hidden) drawReport();

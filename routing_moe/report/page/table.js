@@ -1,5 +1,8 @@
 // A table whose heads sort it. Thousands of rows are sorted and filtered as data; only the first are drawn.
 
+import {announce, make, scrollBox} from "./dom.js";
+import {counted, UNKNOWN} from "./numbers.js";
+
 const COLLATOR = new Intl.Collator("en", {numeric: true, sensitivity: "base"});
 const ROWS_DRAWN = 200;
 
@@ -7,7 +10,15 @@ const ROWS_DRAWN = 200;
 // is seen, shape is a class ("tight", "wide"). Neighbours of one `group` stand under one head. A row that is
 // `pinned` stays on top however the rest is sorted. keep(row): whether it is shown until the first filter.
 // Returns {node, setRows(rows), filter(keep)}.
-function sortableTable({caption, columns, rows, onRow, drawn = ROWS_DRAWN, pinned, keep = () => true}) {
+export function sortableTable({
+  caption,
+  columns,
+  rows,
+  onRow,
+  drawn = ROWS_DRAWN,
+  pinned,
+  keep = () => true,
+}) {
   const table = {columns, rows, onRow, drawn, pinned, keep, by: null, down: false, limit: drawn};
   table.body = make("tbody");
   table.count = make("p", {class: "count"});
@@ -18,15 +29,15 @@ function sortableTable({caption, columns, rows, onRow, drawn = ROWS_DRAWN, pinne
   });
   table.heads = columns.map((column) => sortHead(table, column));
   const head = make("thead", {}, groupHeads(columns), make("tr", {}, table.heads));
-  const caption_ = make("caption", {class: "unseen"}, caption);
-  const grid = make("table", {class: "data"}, caption_, head, table.body);
+  const captionNode = make("caption", {class: "unseen"}, caption);
+  const grid = make("table", {class: "data"}, captionNode, head, table.body);
   table.node = make("div", {class: "table-block"}, table.count, scrollBox(caption, grid), table.more);
   table.setRows = (next) => {
     table.rows = next;
     refresh(table);
   };
-  table.filter = (keep) => {
-    table.keep = keep;
+  table.filter = (wanted) => {
+    table.keep = wanted;
     table.limit = drawn;
     refresh(table);
     announce(table.count.textContent);
@@ -47,7 +58,7 @@ function sortHead(table, column) {
 function groupHeads(columns) {
   if (!columns.some((column) => column.group)) return null;
   const row = make("tr", {class: "group-heads"});
-  for (let start = 0; start < columns.length;) {
+  for (let start = 0; start < columns.length; ) {
     let end = start + 1;
     while (end < columns.length && columns[end].group === columns[start].group) end += 1;
     const {group} = columns[start];
@@ -111,7 +122,7 @@ function drawRow(table, row) {
 }
 
 // A small table that is read, not sorted: heads [[label, isNumber], ...], rows of nodes or texts.
-function plainTable(caption, heads, rows) {
+export function plainTable(caption, heads, rows) {
   const kind = (index) => (heads[index][1] ? "number" : null);
   const head = heads.map(([label], index) => make("th", {scope: "col", class: kind(index)}, label));
   const body = rows.map((cells) => {
@@ -121,11 +132,11 @@ function plainTable(caption, heads, rows) {
     });
     return make("tr", {}, line);
   });
-  const caption_ = make("caption", {class: "unseen"}, caption);
+  const captionNode = make("caption", {class: "unseen"}, caption);
   return make(
     "table",
     {class: "data"},
-    caption_,
+    captionNode,
     make("thead", {}, make("tr", {}, head)),
     make("tbody", {}, body),
   );
