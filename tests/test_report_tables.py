@@ -6,6 +6,8 @@ import pytest
 from page_browser import mean, numbers
 from page_data import page_data
 
+pytestmark = pytest.mark.browser
+
 TABLE = "#score-table"
 DEV_RUN_1 = 1  # column: after the task
 METRIC = 11  # after both parts' runs, difference, constant and n

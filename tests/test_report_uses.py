@@ -9,6 +9,8 @@ from page_data import page_data
 
 from routing_moe.analysis.features import SHIPPED_FEATURES
 
+pytestmark = pytest.mark.browser
+
 # ---------------------------------------------------------------------------- curves
 
 
