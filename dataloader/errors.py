@@ -20,6 +20,8 @@ class InputError(ValueError):
     once. Faults may quote file content, so they are cleaned by `printable`.
     """
 
+    exit_code = 2  # of a command that it ends
+
     def __init__(self, faults: str | Iterable[str]):
         self.faults: list[str] = [printable(f) for f in ([faults] if isinstance(faults, str) else faults)]
         super().__init__("\n".join(self.faults))

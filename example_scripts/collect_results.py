@@ -18,24 +18,22 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataloader.errors import Faults, InputError, in_brief
+from dataloader.errors import Faults, InputError
 from dataloader.task_splits import SECTIONS, load_split
-from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.cli.console import run_command
 from routing_moe.io.files import unwritable, write_text
 from routing_moe.results import few_shot
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_or_guess(build_parser(), argv)
-    try:
-        table, lacking = collect(args, expected_tasks(args))
-        args.output_file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(args.output_file, table.to_csv())
-    except InputError as error:
-        return tell(error)
-    except OSError as error:  # an unwritable folder, a full disk
-        print(f"error: {in_brief(error)}", file=sys.stderr)
-        return 2
+    return run_command(run, build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """1 if tasks are lacking, which are listed; else 0."""
+    table, lacking = collect(args, expected_tasks(args))
+    args.output_file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(args.output_file, table.to_csv())
     print(f"{few_shot.summary_markdown(table)}\n\n{args.output_file}")
     for line in lacking:
         print(line, file=sys.stderr)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataloader.errors import Faults, InputError, in_brief
-from routing_moe.cli.console import parse_or_guess, tell
+from dataloader.errors import Faults, InputError
+from routing_moe.cli.console import run_command
 from routing_moe.io.files import unwritable, write_text
 from routing_moe.plots.gains import plot_gains
 from routing_moe.results import few_shot, gains
@@ -28,19 +28,17 @@ from routing_moe.results.run_cost import TRAINING_COST
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_or_guess(build_parser(), argv)
-    try:
-        check(args)
-        read = read_summaries(args)
-        tasks, lacking = gains.common_tasks(read, args.metric)
-        if not tasks:
-            raise InputError([*lacking, f"no task has a mean {args.metric} in every summary"])
-        write(args, read, tasks, lacking)
-    except InputError as error:
-        return tell(error)
-    except OSError as error:  # an unwritable folder, a full disk
-        print(f"error: {in_brief(error)}", file=sys.stderr)
-        return 2
+    return run_command(run, build_parser(), argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """1 if tasks are lacking, else 0."""
+    check(args)
+    read = read_summaries(args)
+    tasks, lacking = gains.common_tasks(read, args.metric)
+    if not tasks:
+        raise InputError([*lacking, f"no task has a mean {args.metric} in every summary"])
+    write(args, read, tasks, lacking)
     return 1 if lacking else 0
 
 

@@ -14,14 +14,13 @@ import dataclasses
 import logging
 import sys
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 
 from accelerate import Accelerator
-from safetensors import SafetensorError
 
-from dataloader.errors import InputError, in_brief
 from routing_moe.analysis.ablation.job import AblationJob
-from routing_moe.analysis.ablation.model import Bench, NothingToSwitchOff
+from routing_moe.analysis.ablation.model import Bench
 from routing_moe.analysis.ablation.plan import (
     AblationInputs,
     AblationSettings,
@@ -32,12 +31,12 @@ from routing_moe.analysis.ablation.plan import (
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.checkpoints.start import load_start
 from routing_moe.cli.ablate_arguments import parse_ablation
-from routing_moe.cli.console import tell
+from routing_moe.cli.console import reporting_errors
 from routing_moe.evaluation.task_files import decoding_of
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.logs import start_logging
 from routing_moe.io.main_process import on_main, run_alone_in
-from routing_moe.io.memory import OutOfMemory, naming_what_helps
+from routing_moe.io.memory import naming_what_helps
 from routing_moe.report.ablation_files import write_results
 from routing_moe.training.prediction import give_vectors, task_files
 
@@ -45,11 +44,12 @@ log = logging.getLogger("routing_moe")
 
 
 def main(argv: list[str] | None = None) -> int:
-    folder, accelerator = None, None
-    try:
+    folder = None
+    with ExitStack() as at_exit, reporting_errors(lambda: kept(folder)) as result:
         settings = parse_ablation(argv, __doc__)
         inputs = check_ablation(settings)
         accelerator = make_accelerator(settings.prediction.mixed_precision)
+        at_exit.callback(accelerator.end_training)
         start_logging(accelerator.is_main_process)
         with naming_what_helps(settings.prediction):
             bench = load_bench(settings, inputs, accelerator)
@@ -58,21 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             with run_alone_in(accelerator, settings.output_dir):
                 folder = settings.output_dir
                 run(settings, inputs, job, plan)
-    except NothingToSwitchOff as error:
-        tell(error)
-        return 3
-    except InputError as error:
-        return tell(error)
-    except (OSError, SafetensorError, OutOfMemory) as error:  # a full disk, above all
-        print(f"error: stopped: {in_brief(error)}; {kept(folder)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"interrupted; {kept(folder)}", file=sys.stderr)
-        return 130
-    finally:
-        if accelerator is not None:
-            accelerator.end_training()
-    return 0
+    return result.exit_code
 
 
 def run(settings: AblationSettings, inputs: AblationInputs, job: AblationJob, plan: Plan) -> None:
@@ -122,9 +108,9 @@ def described(settings: AblationSettings, bench: Bench) -> dict:
 
 
 def kept(folder: Path | None) -> str:
-    return (
-        f"what is finished is kept in {folder}/sets; the same command goes on" if folder else "nothing done"
-    )
+    if folder is None:
+        return "nothing was begun"
+    return f"what is finished is kept in {folder}/sets; the same command goes on"
 
 
 if __name__ == "__main__":

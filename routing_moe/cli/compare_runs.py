@@ -17,10 +17,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError
 from dataloader.gym import PARTS
 from dataloader.ontology import UNCATEGORISED, Ontology
-from routing_moe.cli.console import tell
+from routing_moe.cli.console import reporting_errors
 from routing_moe.io.files import write_text
 from routing_moe.plots.variant_curves import plot_curves
 from routing_moe.plots.variants import plot_comparison
@@ -34,7 +34,7 @@ from routing_moe.training.checks import ontology_path
 
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    try:
+    with reporting_errors() as result:
         check_match(args)
         scores_file = ScoresFile(args.part, args.predict_split, args.checkpoint_name, args.prefix)
         compared = find_compared(args, scores_file)
@@ -46,14 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         notes = [*unfinished, *(f"warning: {line}" for line in compared_runs.comparison_warnings(finished))]
         ontology = ontology_of(args, finished, notes)
         write_comparison(args, compared, finished, ontology, notes)
-    except InputError as error:
-        return tell(error)
-    except OSError as error:  # an unwritable folder, a full disk
-        print(f"error: {in_brief(error)}", file=sys.stderr)
-        return 2
-    for note in notes:
-        print(note, file=sys.stderr)
-    return 1 if unfinished else 0
+        for note in notes:
+            print(note, file=sys.stderr)
+        result.exit_code = 1 if unfinished else 0
+    return result.exit_code
 
 
 def build_parser() -> argparse.ArgumentParser:

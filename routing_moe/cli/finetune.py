@@ -15,10 +15,7 @@ import logging
 import sys
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from dataloader.errors import InputError, in_brief
-from routing_moe.cli.console import flags_given, tell
+from routing_moe.cli.console import flags_given, reporting_errors
 from routing_moe.cli.finetune_arguments import build_parser, parse_settings
 from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, learns_routes
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
@@ -26,7 +23,7 @@ from routing_moe.finetuning.unused_flags import notes
 from routing_moe.finetuning.vectors import VECTOR_FILE, find_neighbours, leak_note, needs_neighbour
 from routing_moe.io.files import alone_in, write_text
 from routing_moe.io.logs import log_to_file, start_logging
-from routing_moe.io.memory import OutOfMemory, is_lack_of_memory, naming_what_helps, what_helps
+from routing_moe.io.memory import is_lack_of_memory, naming_what_helps, what_helps
 from routing_moe.io.run_folder import describe_run
 
 log = logging.getLogger("routing_moe")
@@ -34,7 +31,7 @@ log = logging.getLogger("routing_moe")
 
 def main(argv: list[str] | None = None) -> int:
     grid = None
-    try:
+    with reporting_errors(lambda: what_is_kept(grid)) as result:
         settings = parse_settings(argv, __doc__)
         given = flags_given(build_parser(), argv)
         inputs = check_finetuning(settings, given)
@@ -45,15 +42,8 @@ def main(argv: list[str] | None = None) -> int:
             log.info("note: %s", note)
         command = None if argv is None else ["python", "-m", "routing_moe.cli.finetune", *argv]
         with naming_what_helps(inputs.settings):
-            return finetune(inputs, grid, command)
-    except InputError as error:
-        return tell(error)
-    except (OSError, SafetensorError, OutOfMemory) as error:  # a full disk, above all
-        log.error("stopped: %s; %s", in_brief(error), what_is_kept(grid))
-        return 1
-    except KeyboardInterrupt:
-        print(f"interrupted; {what_is_kept(grid)}", file=sys.stderr)
-        return 130
+            result.exit_code = finetune(inputs, grid, command)
+    return result.exit_code
 
 
 def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> int:

@@ -14,10 +14,7 @@ while the routes go from the average of the experts to the choice that the route
 import argparse
 import sys
 
-from safetensors import SafetensorError
-from transformers.utils import logging as library_logging
-
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.merge_stages import (
     MergeSettings,
@@ -28,39 +25,34 @@ from routing_moe.checkpoints.merge_stages import (
     target_faults,
     write_merged,
 )
-from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.cli.console import parse_or_guess, reporting_errors
 from routing_moe.io.files import alone_in
-from routing_moe.io.memory import OutOfMemory, naming_what_helps
+from routing_moe.io.logs import start_logging
+from routing_moe.io.memory import naming_what_helps
 
 BART_BASE = "facebook/bart-base"
 
 
 def main(argv: list[str] | None = None) -> int:
     settings = parse_settings(argv)
-    library_logging.set_verbosity_error()
-    library_logging.disable_progress_bar()
-    try:
+    start_logging()
+    with reporting_errors(lambda: "nothing was written") as result:
         routes = check_merge(settings)
         with alone_in(settings.output_dir):
-            if faults := target_faults(settings):  # again, now that the folder is locked
-                raise InputError(faults)
-            if settings.target.exists():  # and --keep_existing was given
-                keep(settings, routes)
-                return 0
-            command = None if argv is None else ["python", "-m", "routing_moe.cli.merge", *argv]
-            with naming_what_helps(settings):
-                model, tokenizer = merge(settings, routes)
-            write_merged(settings, routes, model, tokenizer, command)
-    except InputError as error:
-        return tell(error)
-    except (OSError, SafetensorError, OutOfMemory) as error:  # a full disk, above all
-        print(f"stopped: {in_brief(error)}; nothing was written", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
+            merge_or_keep(settings, routes, argv)
+    return result.exit_code
+
+
+def merge_or_keep(settings: MergeSettings, routes: SavedMixture, argv: list[str] | None) -> None:
+    if faults := target_faults(settings):  # again, now that the folder is locked
+        raise InputError(faults)
+    if settings.target.exists():  # and --keep_existing was given
+        return keep(settings, routes)
+    command = None if argv is None else ["python", "-m", "routing_moe.cli.merge", *argv]
+    with naming_what_helps(settings):
+        model, tokenizer = merge(settings, routes)
+    write_merged(settings, routes, model, tokenizer, command)
     print(summary(settings, routes, model, tokenizer))
-    return 0
 
 
 def keep(settings: MergeSettings, routes: SavedMixture) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 from dataloader.errors import InputError
 from dataloader.gym import PARTS
 from dataloader.ontology import Ontology
-from routing_moe.cli.console import tell
+from routing_moe.cli.console import reporting_errors
 from routing_moe.io.files import write_text
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.scores import ScoresFile, category_table, markdown_table, read_scores
@@ -34,14 +34,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--prefix", default="", help="the --prefix that the scores were written with")
     parser.add_argument("--output", default=None, help="also write the table to this CSV file")
     args = parser.parse_args(argv)
-    try:
+    with reporting_errors() as result:
         table = table_of_run(args.run, args.checkpoint_name, args.predict_split, args.prefix)
-    except InputError as error:
-        return tell(error)
-    print(markdown_table(table))
-    if args.output:
-        write_text(args.output, table.to_csv())
-    return 0
+        print(markdown_table(table))
+        if args.output:
+            write_text(args.output, table.to_csv())
+    return result.exit_code
 
 
 def table_of_run(run: Path, checkpoint_name: str, section: str, prefix: str) -> pd.DataFrame:

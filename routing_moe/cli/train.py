@@ -13,26 +13,24 @@ import dataclasses
 import json
 import logging
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors import SafetensorError
 
 from dataloader.encoding import encode
-from dataloader.errors import InputError, in_brief
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.checkpoints.start import checkpoint_to_resume, load_start
 from routing_moe.cli.arguments import build_parser, parse_settings
-from routing_moe.cli.console import flags_given, tell
+from routing_moe.cli.console import flags_given, reporting_errors
 from routing_moe.config.settings import Settings
 from routing_moe.config.unused_flags import notes
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.files import write_text
 from routing_moe.io.logs import log_to_file, start_logging, start_trackers
 from routing_moe.io.main_process import run_alone_in
-from routing_moe.io.memory import OutOfMemory, naming_what_helps
+from routing_moe.io.memory import naming_what_helps
 from routing_moe.io.run_folder import describe_run
 from routing_moe.optim.step import TrainingDiverged
 from routing_moe.plots.route_map import plot_routes
@@ -45,33 +43,23 @@ log = logging.getLogger("routing_moe")
 
 
 def main(argv: list[str] | None = None) -> int:
-    try:
+    settings = None
+    with ExitStack() as at_exit, reporting_errors(lambda: what_is_kept(settings)) as result:
         settings = parse_settings(argv, __doc__)
         given = flags_given(build_parser(""), argv)
         inputs = check_inputs(settings, given)
         accelerator = make_accelerator(settings.mixed_precision)
-    except InputError as error:
-        return tell(error)
-    start_logging(accelerator.is_main_process)
-    for note in notes(settings, given):
-        log.info("note: %s", note)
-    try:
-        with alone(settings, accelerator):
-            train_and_predict(settings, inputs, accelerator, argv)
-    except InputError as error:
-        return tell(error)
-    except TrainingDiverged as error:
-        log.error("training stopped: %s; %s. Try a lower learning rate.", error, what_is_kept(settings))
-        return 1
-    except (OSError, SafetensorError, OutOfMemory) as error:  # a full disk, above all
-        log.error("stopped: %s; %s", in_brief(error), what_is_kept(settings))
-        return 1
-    except KeyboardInterrupt:
-        print(f"interrupted; {what_is_kept(settings)}", file=sys.stderr)
-        return 130
-    finally:
-        accelerator.end_training()
-    return 0
+        at_exit.callback(accelerator.end_training)
+        start_logging(accelerator.is_main_process)
+        for note in notes(settings, given):
+            log.info("note: %s", note)
+        try:
+            with alone(settings, accelerator):
+                train_and_predict(settings, inputs, accelerator, argv)
+        except TrainingDiverged as error:
+            log.error("training stopped: %s; %s. Try a lower learning rate.", error, what_is_kept(settings))
+            result.exit_code = 1
+    return result.exit_code
 
 
 def alone(settings: Settings, accelerator: Accelerator):
@@ -102,7 +90,9 @@ def train_and_predict(settings: Settings, inputs: Inputs, accelerator: Accelerat
             run_prediction(settings, inputs, accelerator)
 
 
-def what_is_kept(settings: Settings) -> str:
+def what_is_kept(settings: Settings | None) -> str:
+    if settings is None:
+        return "nothing was begun"
     kept = find_checkpoint(Path(settings.output_dir) / "last")
     return f"last good checkpoint: {kept}" if kept else "no checkpoint had been written yet"
 

@@ -2,17 +2,14 @@
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from dataloader.errors import Faults, InputError, fault_context, in_brief
+from dataloader.errors import Faults, InputError, fault_context
 from dataloader.task_splits import load_split
-from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.cli.console import parse_or_guess, reporting_errors
 from routing_moe.io.files import alone_in
 from routing_moe.io.logs import log_to_file, start_logging
-from routing_moe.io.memory import OutOfMemory, is_lack_of_memory, naming_what_helps, what_helps
+from routing_moe.io.memory import is_lack_of_memory, naming_what_helps, what_helps
 from task.task_emb.job import VectorJob
 from task.task_emb.settings import PUBLISHED, VectorSettings
 from task.task_emb.sources import chosen_tasks
@@ -23,7 +20,7 @@ log = logging.getLogger("routing_moe")
 def compute_vectors(settings_class, parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Parse, check, compute what is missing, write; 1 if tasks failed, which are listed last."""
     job = None
-    try:
+    with reporting_errors(lambda: what_is_kept(job)) as result:
         settings = parse(settings_class, parser, argv)
         start_logging()
         job = check(settings)
@@ -31,26 +28,24 @@ def compute_vectors(settings_class, parser: argparse.ArgumentParser, argv: list[
         with naming_what_helps(job.settings), alone_in(job.folder):
             log_to_file(job.folder, "log.txt")
             failed = job.run(command)
-    except InputError as error:
-        return tell(error)
-    except (OSError, SafetensorError, OutOfMemory) as error:  # a full disk, above all
-        log.error("stopped: %s; %s", in_brief(error), what_is_kept(job))
-        return 1
-    except KeyboardInterrupt:
-        print(f"interrupted; {what_is_kept(job)}", file=sys.stderr)
-        return 130
-    if failed:
-        log.error(
-            "%s failed, so nothing but by_task/ is written; the same command tries again:",
-            counted(len(failed)),
-        )
-        for line in failed:
-            log.error("  %s", line)
-        if any(map(is_lack_of_memory, failed.values())):
-            log.error("out of memory: %s", what_helps(job.settings))
-        return 1
-    log.info(told(job))
-    return 0
+        if failed:
+            report_failed(job, failed)
+            result.exit_code = 1
+        else:
+            log.info(written(job))
+    return result.exit_code
+
+
+def report_failed(job: VectorJob, failed: dict[str, Exception]) -> None:
+    """Logs the tasks that failed. failed: {line that names the task: its error}."""
+    log.error(
+        "%s failed, so nothing but by_task/ is written; the same command tries again:",
+        counted(len(failed)),
+    )
+    for line in failed:
+        log.error("  %s", line)
+    if any(map(is_lack_of_memory, failed.values())):
+        log.error("out of memory: %s", what_helps(job.settings))
 
 
 def parse(settings_class, parser: argparse.ArgumentParser, argv: list[str] | None) -> VectorSettings:
@@ -95,7 +90,7 @@ def tasks_of(settings: VectorSettings, source) -> list[str]:
     return chosen_tasks(settings.tasks, split, source.known, str(where))
 
 
-def told(job: VectorJob) -> str:
+def written(job: VectorJob) -> str:
     """What was written, in words."""
     seconds = [job.finished[task].seconds for task in job.data]
     (D,) = {len(found.vector_D) for found in job.finished.values()}

@@ -22,9 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dataloader.errors import InputError, in_brief
 from dataloader.ontology import UNCATEGORISED, Ontology
-from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.cli.console import parse_or_guess, reporting_errors
 from routing_moe.io.files import write_text
 from routing_moe.plots.similarity import Panel, plot_agreement, plot_similarities
 from routing_moe.plots.style import HeatScale
@@ -44,24 +43,19 @@ NEIGHBOUR_COLUMNS = (
 
 def main(argv: list[str] | None = None) -> int:
     settings = parse_settings(argv)
-    try:
+    with reporting_errors() as result:
         inputs = check(settings)
         distances = {name: distances_of(vectors_ND, settings) for name, vectors_ND in inputs.vectors.items()}
         inputs.notes.extend(f"{name}: {ALL_ALIKE}" for name in distances if all_alike(distances[name]))
         table = agreement_table(inputs, distances, settings)
         text = agreement_text(inputs, table, settings)
         write(inputs, distances, table, text, settings)
-    except InputError as error:
-        return tell(error)
-    except OSError as error:  # an unwritable folder, a full disk
-        print(f"error: {in_brief(error)}", file=sys.stderr)
-        return 2
-    for note in inputs.notes:
-        print(f"note: {note}", file=sys.stderr)
-    place = settings.output_dir
-    print(f"{text}\n{place / 'agreement'}.md, .csv, .png, .pdf; {place / 'similarity'}.png, .pdf")
-    print(place / "neighbours.csv")
-    return 0
+        for note in inputs.notes:
+            print(f"note: {note}", file=sys.stderr)
+        place = settings.output_dir
+        print(f"{text}\n{place / 'agreement'}.md, .csv, .png, .pdf; {place / 'similarity'}.png, .pdf")
+        print(place / "neighbours.csv")
+    return result.exit_code
 
 
 def parse_settings(argv: list[str] | None) -> Settings:

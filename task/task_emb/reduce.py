@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import Faults, InputError, fault_context, in_brief
+from dataloader.errors import Faults, InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
-from routing_moe.cli.console import parse_or_guess, tell
+from routing_moe.cli.console import parse_or_guess, reporting_errors
 from routing_moe.config.settings import differences
 from routing_moe.io.files import unwritable, write_text
 from routing_moe.io.logs import start_logging
@@ -65,19 +65,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = reduce_parser(__doc__)
     settings = ReduceSettings(**vars(parse_or_guess(parser, argv)))
     start_logging()
-    try:
+    with reporting_errors(lambda: "the same command writes the vectors again") as result:
         names, vectors_ND = check(settings)
         reduction, fitted = make_reduction(settings, names, vectors_ND)
         with fault_context(f"--taskvecs {settings.taskvecs}: "):
             reduced_Nd = reduction(vectors_ND)
         command = None if argv is None else [*parser.prog.split(), *argv]
         write(settings, names, reduced_Nd, reduction, fitted, command)
-    except InputError as error:
-        return tell(error)
-    except OSError as error:  # a full disk, above all
-        log.error("stopped: %s", in_brief(error))
-        return 1
-    return 0
+    return result.exit_code
 
 
 # ---- check

@@ -27,7 +27,9 @@ from routing_moe.model.selection import noise_free_routes
 
 
 class NothingToSwitchOff(InputError):
-    """The flags and files are right, but there is no expert whose loss would be looked at."""
+    """The flags and files are right, but there is no expert to ablate."""
+
+    exit_code = 3
 
 
 Expert = tuple[int, int]  # row of the route (encoder layers first), expert
