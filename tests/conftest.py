@@ -1,4 +1,4 @@
-"""Shared fixtures: tiny random models, and the folder with the published code's reference numbers."""
+"""Shared fixtures: tiny random models, and the numbers of the published code."""
 
 import shutil
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import BartConfig, BartForConditionalGeneration
 
 from routing_moe import RoutingBartForConditionalGeneration
@@ -30,12 +31,21 @@ def _without_waiting_for_the_disk():
 
 
 @pytest.fixture(scope="session")
-def reference() -> Path:
-    """Folder of numbers computed by the published code; tests that need it skip where it is absent."""
-    folder = SHARED / "upstream_reference"
-    if not folder.is_dir():
-        pytest.skip("reference numbers of the published code (../shared/upstream_reference) are not here")
-    return folder
+def published_numbers() -> Path:
+    """Folder of numbers that the published code computes (see its README.md)."""
+    return Path(__file__).resolve().parent / "data/published"
+
+
+@pytest.fixture(scope="session")
+def published_run(published_numbers, tmp_path_factory) -> Path:
+    """A run folder as the published code writes it, with `best/model.pt`. Not to be changed: copy it."""
+    run = Path(shutil.copytree(published_numbers / "run", tmp_path_factory.mktemp("published") / "run"))
+    state = load_file(run / "best/model.safetensors")
+    for name in ("model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head"):
+        state[f"{name}.weight"] = state["model.shared.weight"]
+    torch.save(state, run / "best/model.pt")
+    (run / "best/model.safetensors").unlink()
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -136,8 +136,8 @@ def test_an_unknown_metric_is_an_input_error():
 
 
 @pytest.fixture(scope="module")
-def published(reference):
-    return json.loads((reference / "metrics.json").read_text())
+def published(published_numbers):
+    return json.loads((published_numbers / "metrics.json").read_text())
 
 
 def test_normalisation_is_the_published_one(published):

@@ -315,7 +315,7 @@ def test_a_trained_route_may_be_scored_with_noise_as_the_published_code_does(gri
 
 @pytest.fixture(scope="module")
 def words_only(tmp_path_factory):
-    """A folder with a tokenizer of few tokens, as the reference model has few embeddings."""
+    """A folder with a tokenizer of few tokens, as the published model has few embeddings."""
     words = sorted(set(" ".join(NAMING).split()))
     tokens = ["<s>", "<pad>", "</s>", "<unk>", "naming", ":", *words]
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<unk>"))
@@ -329,11 +329,11 @@ def words_only(tmp_path_factory):
 
 
 def test_a_run_of_the_published_code_is_fine_tuned_with_a_tokenizer_from_elsewhere(
-    grids, reference, words_only, tmp_path
+    grids, published_run, words_only, tmp_path
 ):
-    names, vectors_ND = load_task_vectors(reference / "checkpoint/best")
+    names, vectors_ND = load_task_vectors(published_run / "best")
     save_task_vectors(tmp_path, [*names, TASK], np.concatenate([vectors_ND, vectors_ND[1:2]]))
-    start = dict(bart=words_only, moe_init=True, init_dir=reference / "checkpoint", taskvecs=tmp_path)
+    start = dict(bart=words_only, moe_init=True, init_dir=published_run, taskvecs=tmp_path)
     folder = grids.run("published", **start, **QUICK)
     assert routes(folder) == {"given vector; fixed"}
     losses = [step[1] for one in outcomes(folder).values() for step in one["curve"]]

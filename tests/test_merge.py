@@ -175,10 +175,10 @@ def test_experts_of_other_weights_than_the_models(merge, with_run, tmp_path):
     assert made_of["model"] == hashes(with_run.bart)
 
 
-def test_a_run_of_the_published_code(merge, reference, tmp_path, capsys):
+def test_a_run_of_the_published_code(merge, published_run, tmp_path, capsys):
     bart = write_bart(tmp_path / "deep", decoder_layers=2)
-    merged = merge(routes_from=reference / "checkpoint", model=bart, init_eps=0)
-    published = RoutingBartForConditionalGeneration.from_upstream(reference / "checkpoint")
+    merged = merge(routes_from=published_run, model=bart, init_eps=0)
+    published = RoutingBartForConditionalGeneration.from_upstream(published_run)
     assert_equal(routes_of(weights(merged)), routes_of(published.state_dict()))
     model = RoutingBartForConditionalGeneration.from_pretrained(merged)
     assert_experts_are(model, bart)

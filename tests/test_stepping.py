@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from safetensors.numpy import load_file
 from tiny_steps import encoded, parameters, settings_with
 from torch.nn import functional as F
 
@@ -54,8 +55,8 @@ def assert_same(ours: dict, theirs: dict, tolerance: float = 0.0) -> None:
 # ---- schedules and groups
 
 
-def test_learning_rate_factors_are_the_published_ones(reference):
-    factors = json.loads((reference / "schedules.json").read_text())
+def test_learning_rate_factors_are_the_published_ones(published_numbers):
+    factors = json.loads((published_numbers / "schedules.json").read_text())
     for step, expected in factors["linear_warmup_factor(total60000,warmup3600)"]:
         assert linear_warmup_decay(step, 3600, 60000) == pytest.approx(expected, rel=1e-12, abs=0)
 
@@ -327,13 +328,14 @@ class DecayAfterwards:
 
 
 @pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax_st"])
-def test_six_steps_go_where_the_published_code_went(mode, reference):
-    numbers, batch = np.load(reference / f"trajectory_{mode}.npz"), np.load(reference / "batch.npz")
-    arguments = json.loads((reference / "manifest.json").read_text())["trajectory_args"]
+def test_six_steps_go_where_the_published_code_went(mode, published_numbers, published_run):
+    numbers = load_file(published_numbers / f"trajectory_{mode}.safetensors")
+    batch = load_file(published_numbers / "batch.safetensors")
+    arguments = json.loads((published_numbers / "trajectory.json").read_text())
     arguments = {k: v for k, v in arguments.items() if k != "freeze_task_model"}
     rows = {side: [row[row != 1] for row in batch[f"{side}_ids"]] for side in ("input", "decoder_input")}
     AcceleratorState._reset_state(reset_partial_state=True)
-    model = RoutingBartForConditionalGeneration.from_upstream(reference / "checkpoint")
+    model = RoutingBartForConditionalGeneration.from_upstream(published_run)
     model.config.router_mode = mode
     stepper = Stepper(
         model,
@@ -354,13 +356,12 @@ def test_six_steps_go_where_the_published_code_went(mode, reference):
         assert stepper.temperature(step) == pytest.approx(numbers["tau"][step], rel=1e-7)
     state = model.state_dict()
     recorded_parameters = {
-        upstream_name(name.removeprefix("param/")): numbers[name]
-        for name in numbers.files
-        if "param/" in name
+        upstream_name(name.removeprefix("param/")): numbers[name] for name in numbers if "param/" in name
     }
     assert len(recorded_parameters) == 7
     for name, expected in (recorded_parameters | {"task_vectors.weight": numbers["task_vecs"]}).items():
-        torch.testing.assert_close(state[name], torch.from_numpy(expected), rtol=0, atol=1e-5)
+        rows = slice(None, None, 4 if name == "model.shared.weight" else 1)  # every fourth is kept of those
+        torch.testing.assert_close(state[name][rows], torch.from_numpy(expected), rtol=0, atol=1e-5)
         assert (state[name] - before[name]).abs().max() > 1e-4, name
 
 
