@@ -175,6 +175,7 @@ def test_what_is_finished_is_not_scored_again_and_the_end_is_the_same(place, tra
     assert without_seconds(folder) == kept
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on(place, trained, tmp_path):
     folder = place.out / "analysis" / "ablation"
     command = [sys.executable, "-m", "routing_moe.cli.ablate", str(place.out), "--max_examples", "2"]
@@ -220,6 +221,7 @@ def test_without_random_experts_nothing_is_said_of_them(place, capsys):
     assert "none matches" not in told
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_sets_and_write_what_one_does(place, trained, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     words = ("--max_examples", "2")

@@ -51,6 +51,7 @@ def numbers_in(values) -> list[float]:
 # ---- whole scripts
 
 
+@pytest.mark.slow
 def test_explaining_times_every_variant_and_tells_how_large_files_are(capsys):
     few = ["--tasks", "12", "--layers", "4", "--evaluations", "2", "--permutations", "20"]
     explaining.main([*few, "--samples", "first", "--rounds", "1"])
@@ -127,6 +128,7 @@ def test_predict_times_every_variant_and_relates_them(capsys):
     }
 
 
+@pytest.mark.slow
 def test_a_grid_is_timed_against_a_process_per_configuration_with_the_same_results(capsys):
     one = ["--samples", "1", "--learning_rate_list", "1e-3", "--bsz_list", "8", "--total_steps", "1"]
     finetune_grid.main([*one, "--rounds", "1", "--variants", "grid", "processes"])
@@ -215,6 +217,7 @@ def test_kills_are_dealt_by_share_and_every_command_has_its_turn():
     assert fault_kills.shared_out(15, ["train", "merge"]) == {"train": 11, "merge": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "flags"),
     [(train_step, [*TRAIN, "--variants", "plain"]), (predict, [*PREDICT, "--variants", "one_hot"])],

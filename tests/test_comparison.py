@@ -365,6 +365,7 @@ def test_every_variant_of_the_script_is_a_script_and_flags_that_exist():
         build_parser("").parse_args(["--output_dir", "x", *flags])
 
 
+@pytest.mark.slow
 def test_the_script_trains_what_is_missing_compares_and_tells_what_failed(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k not in ("MODEL", "SPLIT", "TASKVECS")}
     environment |= dict(PYTHON=sys.executable, OUTPUT_DIR=str(tmp_path / "runs"), TOTAL_STEPS="2", JOBS="2")

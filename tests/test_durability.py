@@ -108,6 +108,7 @@ def test_a_reader_between_the_two_renames_of_a_checkpoint_loses_nothing(tmp_path
     assert contents(tmp_path) == {"best/config.json": b"new"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_pictures")
 def test_all_that_resuming_needs_is_on_the_disk_before_the_state_is(fresh, calls):
     assert run(fresh.gym, fresh.bart, fresh.out, total_steps=2, eval_period=1) == 0

@@ -67,6 +67,7 @@ def kill_after(grids, name: str, n_finished: int, **changed) -> list[psutil.Proc
     return children
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_a_grid_killed_at_random_moments_goes_on_as_if_nothing_had_happened(grids, finished_grid):
     changed = dict(save_best=True)
@@ -210,6 +211,7 @@ def test_a_start_that_cannot_be_loaded_does_not_claim_the_folder(grids, tmp_path
 # ---- several processes
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does_and_one_that_is_killed_takes_only_its_own_along(
     grids, finished_grid, monkeypatch, capsys
 ):
@@ -225,6 +227,7 @@ def test_two_processes_do_what_one_does_and_one_that_is_killed_takes_only_its_ow
     assert_same_grid(folder, finished_grid)
 
 
+@pytest.mark.slow
 def test_a_ray_cluster_does_what_one_process_does(grids, finished_grid, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_worker_niceness", "0")  # else other work on the machine would come first

@@ -49,6 +49,7 @@ TINY = dict(LEARNING_RATE_LIST="1e-3", BSZ_LIST="8", TOTAL_STEPS="2", EVAL_PERIO
 SHORT = ["--samples", "first", "--debug", "--max_input_length", "24", "--max_output_length", "8", "--quiet"]
 
 
+@pytest.mark.slow
 def test_a_list_is_fine_tuned_on_and_a_task_that_fails_does_not_stop_the_others(scripts, originals):
     script, arguments = (
         "finetune_a_list_of_tasks_moe.sh",

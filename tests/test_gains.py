@@ -403,6 +403,7 @@ def test_flags_that_make_no_sense_are_told_all_at_once(files, capsys):
     assert "must end in .csv" in refusal(capsys, files, flags=["--output_file", ""])
 
 
+@pytest.mark.slow
 def test_the_script_runs_from_another_folder_without_being_installed(files):
     command = [sys.executable, str(SCRIPT), "--summary1", "base.csv", "--summary2", "ours.csv"]
     command += ["--output_file", "new/gains.csv"]

@@ -230,6 +230,7 @@ def test_labels_are_read_as_they_stand_and_joined_where_they_are_0_and_1(tmp_pat
     }
 
 
+@pytest.mark.slow
 def test_the_script_takes_the_embedded_gym_and_its_skills(tmp_path):
     names = [task.name for task in TASKS]
     draw = np.random.default_rng(0)

@@ -124,6 +124,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_a_process_killed_after_step_3_goes_on_bit_for_bit(world, finished):
     killed = world.process(["-c", DIES], "killed", do_predict=True, save_period=2)
@@ -133,6 +134,7 @@ def test_a_process_killed_after_step_3_goes_on_bit_for_bit(world, finished):
     assert_same_run(go_on(world, world / "killed"), finished)
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(world, finished):
     stopped = world.process(["-c", INTERRUPTED], "interrupted", do_predict=True, save_period=2)
     assert stopped.returncode == 1

@@ -11,6 +11,7 @@ import pytest
 
 from routing_moe.cli import show_scores
 
+pytestmark = pytest.mark.slow  # a whole script
 ROOT = Path(__file__).resolve().parents[1]
 
 

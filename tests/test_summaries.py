@@ -311,6 +311,7 @@ def test_files_that_are_no_summaries_are_refused_with_the_reason(tmp_path):
         few_shot.read_summary(path)
 
 
+@pytest.mark.slow
 def test_the_script_runs_from_another_folder_without_being_installed(logs):
     command = [sys.executable, str(SCRIPT), "--logs_dir", logs.name, "--output_file", "new/out.csv"]
     done = subprocess.run(command, cwd=logs.parent, capture_output=True, text=True, check=False)

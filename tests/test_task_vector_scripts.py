@@ -16,6 +16,7 @@ def merged(scripts, run: str) -> None:
     (scripts.folder / run / "init/config.json").write_text("{}")
 
 
+@pytest.mark.slow
 def test_fisher_vectors_are_computed_and_reduced(scripts):
     small = [
         "--max_examples",

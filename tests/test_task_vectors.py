@@ -350,6 +350,7 @@ def test_a_task_that_fails_is_listed_last_and_tried_again(made, world, monkeypat
     assert not (folder / "by_task/count.failed.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_command_run_as_a_module_with_tasks_side_by_side_gives_the_same_bits(made, world):
     typed = tiny_vectors.flags("fisher", world.gym, world.bart, world / "vectors/as_a_module", num_workers=2)
     done = subprocess.run(

@@ -295,6 +295,7 @@ def test_the_old_ways_are_a_flag_away(world):
 # ---- several processes
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(world):
     bart = write_bart(world / "no_dropout", dropout=0.0)
     # The step's sensitivity to rounding is bounded by epsilon: some gradients are zero but for rounding.

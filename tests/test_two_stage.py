@@ -311,6 +311,7 @@ def test_routes_of_a_named_run_are_not_trained_by_the_way(scripts):
 # ---- the real thing
 
 
+@pytest.mark.slow
 def test_the_two_stages_run_as_they_are_on_the_embedded_gym(tmp_path):
     short = "--debug --max_output_length 8"
     environment = {name: value for name, value in os.environ.items() if name not in REAL} | {

@@ -2,6 +2,7 @@
 
 import shutil
 
+import pytest
 from planted_routes import write_place
 
 EXPLAINING = ["inspect_routes", "create_gif.py", "correlate_routes", "ablate", "report"]
@@ -33,6 +34,7 @@ def test_one_run_is_explained_with_its_first_stage(scripts):
     assert calls[4].endswith("report models/moe")
 
 
+@pytest.mark.slow
 def test_a_wrong_flag_stops_it(scripts):
     place = write_place(scripts.folder / "made", runs=("run",))
     (place.folder / "run/best/model.safetensors").write_text("")
@@ -68,6 +70,7 @@ def test_without_a_run_the_two_stages_are_trained_first(scripts):
     assert calls[-2].endswith("ablate models/two_stage --max_examples 4")
 
 
+@pytest.mark.slow
 def test_it_runs_and_what_cannot_be_done_with_a_run_does_not_stop_the_rest(scripts):
     """The run was evaluated once, so there is no film, and has no weights, so nothing can be switched off."""
     place = write_place(scripts.folder / "made", runs=("run",))
