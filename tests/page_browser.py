@@ -162,21 +162,13 @@ class Page:
 WHOLE = 10_000  # routes hold weights in ten-thousandths
 
 
-def overlap(a, b, n_layers):
-    return sum(map(min, a, b)) / WHOLE / n_layers
-
-
 def nearest(data, task, run=0):
-    """[(name, overlap with three digits), ...], most alike first."""
+    """[(name, overlap with three digits), ...], most similar first."""
     run = data["runs"][run]
-    routes = dict(zip(run["tasks"], run["routes"], strict=True))
-    near = [
-        (overlap(routes[task], routes[other], len(run["layers"])), other)
-        for other in run["tasks"]
-        if other != task
+    return [
+        (data["tasks"][other]["name"], f"{value:.3f}")
+        for other, value in run["nearest"][run["tasks"].index(task)]
     ]
-    near.sort(key=lambda pair: -pair[0])
-    return [(data["tasks"][other]["name"], f"{value:.3f}") for value, other in near]
 
 
 def by_weight(data, column, run=0):

@@ -4,7 +4,7 @@
 
 Every number is rounded, and None where it is not known. Indices: a task is its place in "tasks", a run its
 place in "runs", and expert e of layer l is column l * E + e of the routes and of the ablation's drops. Routes
-are whole numbers, weights in ten-thousandths.
+are whole numbers, weights in ten-thousandths. Row n of "nearest" is about task "tasks"[n] of the run.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def made_tasks(n_tasks: int, draw: random.Random) -> list[dict]:
 
 def made_run(number, tasks, layers, n_experts, samples, n_correlations, draw) -> dict:
     rows = list(range(len(tasks)))
+    routes = [made_route(task, tasks, len(layers), n_experts, draw) for task in rows]
     return {
         "name": f"run {number + 1}",
         "folder": f"runs/{number + 1}",
@@ -84,7 +85,9 @@ def made_run(number, tasks, layers, n_experts, samples, n_correlations, draw) ->
         "layers": layers,
         "experts": n_experts,
         "tasks": rows,
-        "routes": [made_route(task, tasks, len(layers), n_experts, draw) for task in rows],
+        "routes": routes,
+        "order": rows[::2] + rows[1::2],
+        "nearest": [made_nearest(row, routes, len(layers)) for row in rows],
         "scores": made_scores(tasks, samples, draw),
         "correlations": made_correlations(n_correlations, layers, n_experts, draw),
         "recovery": {
@@ -107,6 +110,13 @@ def made_route(task: int, tasks: list[dict], n_layers: int, n_experts: int, draw
         raw = [draw.random() ** 2 + (2.0 if expert == liked else 0.0) for expert in range(n_experts)]
         weights += [round(10_000 * value / sum(raw)) for value in raw]
     return weights
+
+
+def made_nearest(row: int, routes: list[list[int]], n_layers: int) -> list[list]:
+    """[[row, overlap], ...] of the twelve nearest."""
+    overlaps = [sum(map(min, routes[row], other)) / 10_000 / n_layers for other in routes]
+    others = sorted((n for n in range(len(routes)) if n != row), key=lambda n: -overlaps[n])
+    return [[n, round(overlaps[n], 4)] for n in others[:12]]
 
 
 def made_curves(draw: random.Random) -> list[dict]:

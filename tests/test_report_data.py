@@ -8,12 +8,14 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from planted_routes import write_place
 
 from routing_moe.analysis.correlation import correlate
 from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import load_routes
-from routing_moe.cli import report
+from routing_moe.cli import inspect_routes, report
 from routing_moe.report import data as report_data_module
 from routing_moe.report.data import ReportOptions, report_data
 from routing_moe.report.page import render
@@ -148,6 +150,37 @@ def test_routes_of_another_step_than_the_scores_are_told(place):
     assert "routes are those of step 30, but scores" in notes[0]
     assert "of step 20" in notes[0]
     assert "each layer's heaviest expert" in notes[1]
+
+
+@pytest.mark.parametrize("kind", ["soft", "chosen", "soft_t1"])
+def test_order_and_nearest_tasks_are_those_of_the_similarity_picture(place, monkeypatch, kind):
+    run, drawn = place.folder / "one", []
+    draw = np.random.default_rng(3)
+    for step in (10, 20, 30):  # temperature changes which tasks are similar
+        weights_NLE = draw.dirichlet(np.full(3, 0.5), (6, 3)).astype(np.float32)
+        np.save(run / f"{step}-steps" / "route_t1.npy", weights_NLE)
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: drawn.append(figure))
+    words = [str(run), "--routes", kind, "--neighbours", "12", "--output_dir", str(place.folder / "tables")]
+    assert inspect_routes.main(words) == 0
+    data = report_data(read_runs([run], kind=kind), ReportOptions(permutations=20))
+    names, (shown,) = [task["name"] for task in data["tasks"]], data["runs"]
+    order = [names[task] for task in shown["order"]]
+    assert [rows_from_the_top(figure, names) for figure in similarity_pictures(drawn)] == [order, order]
+    table = pd.read_csv(place.folder / "tables" / "neighbours.csv")
+    for task, nearest in zip(shown["tasks"], shown["nearest"], strict=True):
+        own = table[table["task"] == names[task]]
+        assert [names[other] for other, _ in nearest] == own["neighbour"].tolist()
+        assert [value for _, value in nearest] == pytest.approx(own["overlap"].tolist(), abs=1e-3)
+
+
+def similarity_pictures(figures):
+    return [f for f in figures if any("overlap" in text.get_text() for text in f.findobj(Text))]
+
+
+def rows_from_the_top(figure, names):
+    figure.canvas.draw()
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text() in names]
+    return [text.get_text() for text in sorted(texts, key=lambda text: -text.get_window_extent().y0)]
 
 
 def test_the_page_is_the_same_twice(place):

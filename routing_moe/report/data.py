@@ -24,10 +24,13 @@ from dataloader.gym import PARTS, evenly_spread
 from dataloader.jsonfile import load_json_object, parse_json
 from dataloader.metrics import evaluate
 from dataloader.ontology import Ontology
+from routing_moe.analysis.clustering import cluster_order
 from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
 from routing_moe.analysis.markdown import SIGNIFICANT, cautions
 from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
 from routing_moe.analysis.recovery import recovery_table
+from routing_moe.analysis.route_metrics import overlap
+from routing_moe.analysis.route_tables import neighbour_table
 from routing_moe.analysis.runs import ExplainedRun, notes_of
 from routing_moe.analysis.saved_routes import best_step, evaluated_steps
 from routing_moe.analysis.stability import PERMUTATIONS as STABILITY_PERMUTATIONS
@@ -40,6 +43,7 @@ from routing_moe.results.scores import ScoresFile, read_scores
 MOST_CORRELATIONS = 2000  # rows of a run's table beside the strongest of each feature
 RECOVERED = ("ami", "ami_p", "ami_q_by", "mantel_r", "mantel_p", "mantel_q_by")
 UNIT = 10_000  # weights are whole numbers of its parts: shorter, and a task's nearest stay in order
+NEAREST = 12  # tasks shown beside each, by overlap of routes
 TOP = 3  # experts of each feature that are shown in any case
 LONGEST_TEXT = 600  # characters of an input, answer or prediction
 MOST_ANSWERS = 4
@@ -140,6 +144,7 @@ def _ontology_notes(runs: Sequence[ExplainedRun]) -> list[str]:
 
 def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: ReportOptions) -> dict:
     routes = run.routes
+    alike_NN = overlap(routes.values_NLE)
     described = _described(run.place)
     return {
         "name": run.name,
@@ -154,12 +159,22 @@ def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: Repor
         "experts": routes.experts,
         "tasks": [number[task] for task in routes.tasks],
         "routes": np.rint(UNIT * routes.values_NLE.reshape(len(routes.tasks), -1)).astype(int).tolist(),
+        "order": [number[routes.tasks[row]] for row in cluster_order(alike_NN, routes.tasks, run.ontology)],
+        "nearest": _nearest(run, alike_NN, number),
         "scores": [_scores(*key, table, number) for key, table in scores.items()],
         "correlations": _correlations(run, options),
         "recovery": _recovery(run, options),
         "ablation": ablation_data(run.place, routes, number),
         "predictions": _predictions(run.place, scores, number, options.samples),
     }
+
+
+def _nearest(run: ExplainedRun, alike_NN: np.ndarray, number: dict[str, int]) -> list[list]:
+    """[[task, overlap], ...] of the tasks nearest to each task of the run, the most similar first."""
+    nearest = {task: [] for task in run.routes.tasks}
+    for row in neighbour_table(run.routes, alike_NN, run.ontology, NEAREST).itertuples():
+        nearest[row.task].append([number[row.neighbour], rounded(row.overlap)])
+    return list(nearest.values())
 
 
 def _without_infinity(values: dict) -> dict:

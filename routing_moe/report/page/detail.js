@@ -26,7 +26,6 @@ import {clearSelection, onSelect, taskButton} from "./state.js";
 import {plainTable} from "./table.js";
 
 const SAMPLES_SHOWN = 3;
-const NEAREST_SHOWN = 12;
 const FEATURES_SHOWN = 10;
 
 export function detailPanel() {
@@ -106,10 +105,9 @@ function aboutBlock(task) {
 }
 
 function nearestBlock(run, task) {
-  const all = nearestTasks(run, task).slice(0, NEAREST_SHOWN);
-  const items = all.map((near) => {
-    const colour = patch(kindColour(TASKS[near.task].category, TASKS[near.task].subcategory));
-    return make("li", {}, colour, taskButton(near.task), bar(near.overlap), numberText(fixed(near.overlap)));
+  const items = nearestTasks(run, task).map(([near, overlap]) => {
+    const colour = patch(kindColour(TASKS[near].category, TASKS[near].subcategory));
+    return make("li", {}, colour, taskButton(near), bar(overlap), numberText(fixed(overlap)));
   });
   const list = make("ol", {class: "ranked", "data-run": run.index}, items);
   return block(`Nearest by route${runSuffix(run)}`, list, lead("overlap of routes, 1 is equal"));

@@ -216,7 +216,7 @@ export function markSelection(map, chosen) {
   map.chosen = chosen;
   const isTask = chosen?.kind === "task" && map.run.rowOf.has(chosen.task);
   map.near = isTask ? nearestTasks(map.run, chosen.task).slice(0, NEAR_ROWS) : [];
-  const ranks = new Map(map.near.map((near, index) => [near.task, index + 1]));
+  const ranks = new Map(map.near.map(([task], index) => [task, index + 1]));
   for (const [task, row] of map.rows) {
     const own = isTask && task === chosen.task;
     row.node.classList.toggle("is-selected", own);

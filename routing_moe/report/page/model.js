@@ -1,4 +1,4 @@
-// The report's data and what is computed from it: overlaps, neighbours, orders. No drawing here.
+// The report's data, and means and lookups of it. No drawing here.
 
 import {byId} from "./dom.js";
 import {mean, UNKNOWN} from "./numbers.js";
@@ -76,22 +76,9 @@ export function loadOf(run, column) {
   return mean(run.routes.map((weights) => weights[column])) / WHOLE;
 }
 
-// The mean over layers of sum_e min(a_e, b_e): 1 for equal routes, 0 where no expert is shared.
-export function overlap(run, rowA, rowB) {
-  const [a, b] = [run.routes[rowA], run.routes[rowB]];
-  let shared = 0;
-  for (let column = 0; column < run.columns; column += 1) shared += Math.min(a[column], b[column]);
-  return shared / WHOLE / run.layers.length;
-}
-
-// [{task, overlap}, ...]: all other tasks of the run, most alike first, equals in the order of rows.
+// [[task, overlap], ...]: the tasks whose routes are nearest, the most similar first.
 export function nearestTasks(run, task) {
-  const own = run.rowOf.get(task);
-  if (own === undefined) return [];
-  return run.tasks
-    .map((other, row) => ({task: other, overlap: overlap(run, own, row)}))
-    .filter((near) => near.task !== task)
-    .sort((a, b) => b.overlap - a.overlap);
+  return run.nearest[run.rowOf.get(task)] ?? [];
 }
 
 // [{task, weight}, ...]: all tasks of the run, those that lean on the expert most first.
@@ -133,72 +120,4 @@ export function dropOf(run, column, task) {
   ablation.placeOf ??= new Map(ablation.tasks.map((tried, row) => [tried, row]));
   const place = ablation.placeOf.get(task);
   return place === undefined ? null : (ablation.drops[column]?.[place] ?? null);
-}
-
-// ------------------------------------------------------------------ order by similarity
-
-// The tasks of a run so that those with like routes stand together: the leaves of an average-linkage tree,
-// each two branches turned so that the ends that meet are as alike as can be. Merging reciprocal nearest
-// neighbours gives the same tree as merging the closest pair (average linkage never brings a third closer),
-// in n^2 steps instead of n^3.
-export function similarityOrder(run) {
-  const alike = overlapMatrix(run);
-  const between = alike.map((row) => Float64Array.from(row));
-  const branches = run.tasks.map((_, row) => [row]);
-  const alive = new Set(branches.keys());
-  let chain = [];
-  while (alive.size > 1) {
-    if (!chain.length) chain = [alive.values().next().value];
-    const last = chain[chain.length - 1];
-    const before = chain[chain.length - 2];
-    const nearest = nearestBranch(between, alive, last, before);
-    if (nearest !== before) {
-      chain.push(nearest);
-      continue;
-    }
-    chain.length -= 2;
-    mergeInto(before, last, branches, between, alive, alike);
-  }
-  const [root] = alive;
-  return branches[root].map((row) => run.tasks[row]);
-}
-
-function overlapMatrix(run) {
-  const matrix = run.tasks.map(() => new Float64Array(run.tasks.length));
-  for (let a = 0; a < matrix.length; a += 1) {
-    for (let b = a + 1; b < matrix.length; b += 1) matrix[a][b] = matrix[b][a] = overlap(run, a, b);
-  }
-  return matrix;
-}
-
-// `preferred` wins a tie: without it, equal overlaps could send the chain round in circles.
-function nearestBranch(between, alive, from, preferred) {
-  let best = preferred;
-  for (const other of alive) {
-    if (other === from) continue;
-    if (best === undefined || between[from][other] > between[from][best]) best = other;
-  }
-  return best;
-}
-
-function mergeInto(kept, gone, branches, between, alive, alike) {
-  const [sizeKept, sizeGone] = [branches[kept].length, branches[gone].length];
-  alive.delete(gone);
-  for (const other of alive) {
-    const sum = between[kept][other] * sizeKept + between[gone][other] * sizeGone;
-    between[kept][other] = between[other][kept] = sum / (sizeKept + sizeGone);
-  }
-  branches[kept] = joinedBestWay(branches[kept], branches[gone], alike);
-  branches[gone] = [];
-}
-
-function joinedBestWay(left, right, alike) {
-  let best = null;
-  for (const first of [left, [...left].reverse()]) {
-    for (const second of [right, [...right].reverse()]) {
-      const meeting = alike[first[first.length - 1]][second[0]];
-      if (!best || meeting > best.meeting) best = {meeting, rows: [...first, ...second]};
-    }
-  }
-  return best.rows;
 }

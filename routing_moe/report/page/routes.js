@@ -5,7 +5,7 @@ import {choice, followWidth, labelled, make, patch, setStyle} from "./dom.js";
 import {fitMapToPaper, layOut, markSelection, placeRows, routeMap, setOrder} from "./map.js";
 import {drawHeat} from "./map_heat.js";
 import {listenTo} from "./map_input.js";
-import {byCategory, kindColour, ROUTED, RUNS, similarityOrder, TASKS} from "./model.js";
+import {byCategory, kindColour, ROUTED, RUNS, TASKS} from "./model.js";
 import {onPrint} from "./print.js";
 import {lead, section} from "./section.js";
 import {onSelect, selection} from "./state.js";
@@ -70,9 +70,7 @@ function mapTools(maps) {
 
 // A run's tasks by similarity, then those that only other runs have: rows of several maps stay level.
 function wholeOrder(run) {
-  const order = similarityOrder(run);
-  const has = new Set(order);
-  return [...order, ...TASKS.keys()].filter((task, place) => place < order.length || !has.has(task));
+  return [...run.order, ...[...TASKS.keys()].filter((task) => !run.rowOf.has(task))];
 }
 
 function weightLegend() {
