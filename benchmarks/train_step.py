@@ -206,8 +206,8 @@ def routed_forward(model, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Cal
     """The loss, and what sends the routes' gradient to the router: they are drawn once, as in `stepping`."""
     routes_BLE = model.draw_routes(task_ids_B)
     leaf_BLE = routes_BLE.detach().requires_grad_(routes_BLE.requires_grad)
-    zeros_stay = model.config.router_mode == "top_k"
-    loss = model(**inputs, routes=leaf_BLE, route_groups=task_ids_B, zeros_stay=zeros_stay).loss
+    constant_zeros = model.config.router_mode == "top_k"
+    loss = model(**inputs, routes=leaf_BLE, route_groups=task_ids_B, constant_zeros=constant_zeros).loss
 
     def send_back() -> None:
         if leaf_BLE.requires_grad:

@@ -23,7 +23,7 @@ _ANSWER_STREAM = 1
 _ROWS_AT_ONCE = 512  # bounds the memory of the cost table for steps of many thousand examples
 
 
-# ---------------------------------------------------------------------------- what a step trains on
+# ---------------------------------------------------------------------------- examples of a step
 
 
 def step_examples(n_examples: int, batch_size: int, seed: int, step: int) -> np.ndarray:
@@ -60,7 +60,7 @@ def answer_choices(n_outputs_b: Sequence[int], seed: int, step: int) -> np.ndarr
     return np.random.default_rng([seed, step, _ANSWER_STREAM]).integers(0, np.asarray(n_outputs_b))
 
 
-# ---------------------------------------------------------------------------- cutting a step
+# ---------------------------------------------------------------------------- micro-batches
 
 
 def micro_batches(
@@ -77,8 +77,9 @@ def micro_batches(
     the minimum total cost. The loss is a sum over tokens, so the gradients of the groups add up to the
     gradient of the step: the split changes speed and memory, but not the result.
 
-    `max_tokens` bounds b*S + b*T of a group, `max_examples` bounds b; None: no bound. A single example
-    longer than `max_tokens` gets a group of its own. Returns index arrays into the lengths given.
+    source_lengths, target_lengths: tokens of each example. max_tokens: upper bound of b*S + b*T of a group,
+    max_examples: of b; None: no bound. An example longer than max_tokens forms a group by itself.
+    Returns one array of example indices per group. Raises ValueError if max_examples < 1.
     """
     if max_examples is not None and max_examples < 1:
         raise ValueError(f"max_examples is {max_examples}, must be at least 1, or None for no bound")
@@ -88,7 +89,7 @@ def micro_batches(
     sources, targets = sources[order], targets[order]
     n = len(order)
     widest = _widest_group(sources + targets, max_tokens, max_examples)
-    # least_cost[widest + j] is that of the first j examples; the padding before it is never chosen.
+    # least_cost[widest + j] is the minimum cost of the first j examples; the entries before are never chosen.
     least_cost = np.full(widest + n + 1, np.inf)
     least_cost[widest] = 0.0
     sizes = np.zeros(n, dtype=np.int64)
@@ -96,7 +97,7 @@ def micro_batches(
         last = min(first + _ROWS_AT_ONCE, n)
         costs = _group_costs(sources, targets, first, last, widest, max_tokens) + overhead_tokens
         for end, cost_by_size in enumerate(costs, start=first):
-            # Reversed, so that entry s - 1 is the cost before a group of s examples that ends here.
+            # Reversed, so that entry s - 1 is the cost before a group of s examples that ends at `end`.
             total = cost_by_size + least_cost[end + 1 : end + widest + 1][::-1]
             best = total.argmin()
             sizes[end], least_cost[widest + end + 1] = best + 1, total[best]

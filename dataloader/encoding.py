@@ -1,7 +1,7 @@
-"""Examples to token ids: " [task_name] input" for the encoder, " answer" for the decoder.
+"""Converts examples to token ids: " [task_name] input" for the encoder, " answer" for the decoder.
 
-Token ids are kept ragged, one flat int32 array and the offsets into it: a gym of 100 000 examples of 100
-tokens takes 40 MB. Padding is added per batch, to the longest text of that batch.
+Token ids are stored as one flat int32 array with offsets: a gym of 100 000 examples of 100 tokens takes
+40 MB. Padding is added per batch, to the longest text of that batch.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ from tqdm import tqdm
 from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Example
 
-IGNORED_LABEL = -100  # the label value that torch's and transformers' losses leave out
+IGNORED_LABEL = -100  # the label value that the losses of torch and transformers ignore
 TEXTS_PER_CALL = 4096  # bounds the Python lists that the tokenizer returns
-HIDDEN_NAME = "task"  # stands for every task's name where names are hidden
-PROGRESS_FROM = 20_000  # texts; fewer are done before a progress bar could be read
+HIDDEN_NAME = "task"  # replaces every task name with hide_task_names
+PROGRESS_FROM = 20_000  # texts; fewer are tokenized too quickly for a progress bar
 
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How texts become token ids. Lengths are in tokens and include the special tokens at both ends."""
+    """How texts become token ids. Lengths are in tokens and include the special tokens at both ends.
+
+    append_another_bos: adds "<s>" before the text; hide_task_names: replaces task names by HIDDEN_NAME.
+    Raises InputError for lengths with no room for a token of the text.
+    """
 
     max_input_length: int = 512
     max_output_length: int = 64
@@ -44,16 +48,16 @@ class TextFormat:
             raise InputError(faults)
 
     def source(self, example: Example) -> str:
-        """The encoder's text; the leading space is part of the format."""
+        """Returns the encoder's text. The leading space is part of the format."""
         text = f" [{HIDDEN_NAME if self.hide_task_names else example.task}] {example.input}"
         return text.lower() if self.do_lowercase else text
 
     def targets(self, example: Example) -> list[str]:
-        """The decoder's text for each accepted output."""
+        """Returns the decoder's text for each accepted output."""
         return [self.target(output) for output in example.outputs]
 
     def target(self, output: str) -> str:
-        """The decoder's text for one answer."""
+        """Returns the decoder's text for one answer."""
         return f" {output}".lower() if self.do_lowercase else f" {output}"
 
 
@@ -78,7 +82,7 @@ class Ragged:
         return np.diff(self.offsets)
 
     def padded(self, indices: np.ndarray, fill: int) -> np.ndarray:
-        """The rows asked for as one (len(indices), longest) int64 array, filled up on the right."""
+        """Returns the given rows as int64 (len(indices), longest), padded with `fill` on the right."""
         lengths = self.lengths[indices]
         block = np.full((len(indices), lengths.max(initial=0)), fill, dtype=np.int64)
         for row, index, length in zip(block, indices, lengths, strict=True):
@@ -88,7 +92,10 @@ class Ragged:
 
 @dataclass(frozen=True, eq=False)
 class EncodedExamples:
-    """N tokenized examples. Example i accepts the outputs `first_output[i]` up to `first_output[i + 1]`."""
+    """N tokenized examples. The accepted outputs of example i are `first_output[i]` to `first_output[i + 1]`.
+
+    sources, outputs: token ids of all inputs and of all accepted outputs; task_ids_N: int64.
+    """
 
     sources: Ragged
     outputs: Ragged
@@ -100,25 +107,28 @@ class EncodedExamples:
 
     @property
     def source_lengths_N(self) -> np.ndarray:
-        """Tokens of each input, special tokens included."""
+        """Number of tokens of each input, special tokens included."""
         return self.sources.lengths
 
     @property
     def target_lengths_N(self) -> np.ndarray:
-        """Tokens of each example's first accepted output; `target_lengths` has those of other choices."""
+        """Number of tokens of each example's first accepted output.
+
+        For other outputs, see `target_lengths`.
+        """
         return self.outputs.lengths[self.first_output[:-1]]
 
     @property
     def n_outputs_N(self) -> np.ndarray:
-        """How many outputs each example accepts, at least 1."""
+        """Number of accepted outputs of each example, at least 1."""
         return np.diff(self.first_output)
 
     def target_lengths(self, indices, answer_choice=None) -> np.ndarray:
-        """Tokens of the chosen output of each example; see `collate` for `answer_choice`."""
+        """Returns the number of tokens of each example's chosen output; `answer_choice` as for `collate`."""
         return self.outputs.lengths[self._chosen(np.asarray(indices), answer_choice)]
 
     def fingerprint(self) -> int:
-        """A checksum of every token, answer and task: equal for equal data, different for changed data."""
+        """Returns a checksum of all tokens, answers and tasks, to detect changed data."""
         arrays = (self.sources.flat, self.sources.offsets, self.outputs.flat, self.outputs.offsets)
         checksum = 0
         for array in (*arrays, self.first_output, self.task_ids_N):
@@ -126,13 +136,13 @@ class EncodedExamples:
         return checksum
 
     def collate(self, indices, answer_choice=None, *, pad_token_id: int) -> dict:
-        """Returns one batch of torch LongTensors, padded to its own longest input and output.
+        """Returns one batch of torch LongTensors, padded to its longest input and output.
 
         input_ids and attention_mask (b, S), labels (b, T) with IGNORED_LABEL as padding, task_ids (b,).
-        `answer_choice`: for each index, which accepted output is the target (0 is the first); None: the
-        first. Raises IndexError for a choice that an example does not have.
+        answer_choice: the index of each example's target among its accepted outputs; None: the first output.
+        Raises IndexError if an example has no output with this index.
         """
-        import torch  # here, so that the checks of files and flags need not wait for torch
+        import torch  # imported here, so that checks of files and flags do not wait for it
 
         indices = np.asarray(indices, dtype=np.int64)
         input_ids = self.sources.padded(indices, pad_token_id)
@@ -163,25 +173,25 @@ class EncodedExamples:
 
 @dataclass(frozen=True, eq=False)
 class EncodedOptions:
-    """Tokenized answer options of N examples: those of example i are the rows `rows[i]` of `tokens`.
+    """Tokenized answer options of N examples: the options of example i are the rows `rows[i]` of `tokens`.
 
-    Options of the same tokens are the same row, so that each is there once, whoever it belongs to.
+    Options with the same tokens share a row, also between examples.
     """
 
     tokens: Ragged
     rows: list[np.ndarray]
 
 
-# ---------------------------------------------------------------------------- from texts
+# ---------------------------------------------------------------------------- tokenization
 
 
 def encode(
     examples: Sequence[Example], tokenizer, text_format: TextFormat, task_ids: Mapping[str, int]
 ) -> EncodedExamples:
-    """Tokenizes examples with a fast Hugging Face tokenizer; `task_ids` numbers the tasks.
+    """Returns the examples tokenized with a fast Hugging Face tokenizer.
 
-    Text that looks like a special token ("</s>" in a web page) is encoded as text. Raises InputError for a
-    task that `task_ids` does not hold, all of them at once, and for an example without outputs.
+    task_ids: {task name: id}. Text that looks like a special token ("</s>" in a web page) is encoded as text.
+    Raises InputError for all tasks that `task_ids` lacks, and for an example without outputs.
     """
     unknown = dict.fromkeys(example.task for example in examples if example.task not in task_ids)
     if unknown:
@@ -202,7 +212,7 @@ def encode(
 
 
 def encode_options(options: Sequence[Sequence[str]], tokenizer, text_format: TextFormat) -> EncodedOptions:
-    """Tokenizes the answer options of N examples as `encode` does their outputs."""
+    """Returns the tokenized answer options of N examples, in the format of outputs in `encode`."""
     texts = list(dict.fromkeys(option for own in options for option in own))
     tokens = _tokenize(
         [text_format.target(text) for text in texts],
@@ -219,7 +229,11 @@ def encode_options(options: Sequence[Sequence[str]], tokenizer, text_format: Tex
 
 
 def _tokenize(texts: list[str], tokenizer, max_length: int, extra_bos: bool, what: str) -> Ragged:
-    """`extra_bos` gives the ids of "<s> " + text, whose "<s>" must be a token where texts' own are not."""
+    """Returns the token ids of the texts, with progress shown as "tokenizing <what>".
+
+    extra_bos: put "<s> " before each text. It is added as a token id, because the tokenizer treats "<s>" in a
+    text as plain text.
+    """
     pieces: list[np.ndarray] = []
     lengths: list[int] = []
     progress = tqdm(
@@ -241,7 +255,7 @@ def _tokenize(texts: list[str], tokenizer, max_length: int, extra_bos: bool, wha
         pieces.append(np.fromiter((token for row in rows for token in row), dtype=np.int32))
         progress.update(len(chunk))
     progress.close()
-    tokenizer.backend_tokenizer.no_truncation()  # else the length would be saved with every checkpoint
+    tokenizer.backend_tokenizer.no_truncation()  # otherwise every checkpoint would save the maximum length
     flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
     return Ragged(flat, _offsets(lengths))
 

@@ -1,11 +1,11 @@
 """A folder of few-shot tasks in the CrossFit format.
 
     <gym>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv     a line: input TAB answer [TAB another answer ...]
-    <gym>/<task>/<task>_<k>_<seed>_{train,dev,test}.jsonl   or JSON lines, which may have answer options
-    <gym>/metrics.json                                      optional: {task: metric}, for tasks of your own
+    <gym>/<task>/<task>_<k>_<seed>_{train,dev,test}.jsonl   JSON lines, which may have answer options
+    <gym>/metrics.json                                      optional: {task: metric}, for new tasks
 
-"boolq_32_100" is a *sample* of the task boolq: its train, dev and test file were drawn with seed 100. Each
-of the three may have either ending; `task_files.py` says what stands in them.
+"boolq_32_100" is a *sample* of the task boolq: its train, dev and test files were drawn with seed 100. Each
+of the three may have either extension; `task_files.py` describes their content.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ _FILE_NAME = re.compile(r"(?P<sample>.+)_(?P<part>train|dev|test)\.(?:tsv|jsonl)
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One line of a task file; `sample` is the file's prefix, `outputs` are the accepted answers.
+    """One line of a task file.
 
-    options: the answers to choose from, where the file has them; () where it does not.
+    sample: prefix of the file name; outputs: the accepted answers; options: the answers to choose from, () if
+    the file has none.
     """
 
     task: str
@@ -47,16 +48,18 @@ class Example:
 
 
 def evenly_spread(examples: list, most: int | None) -> list:
-    """At most so many of the examples (None: all), in their order: few-shot files are sorted by label, their
-    first ones have but one."""
+    """Returns at most `most` of the examples, evenly spaced and in their order; None: all of them.
+
+    Few-shot files are sorted by label, so the first examples of a file all have the same label.
+    """
     n = len(examples) if most is None else min(len(examples), most)
     return [examples[index] for index in np.linspace(0, len(examples) - 1, n).round().astype(int)]
 
 
 class Gym:
-    """The tasks of a gym folder. A file is read when first asked for, once.
+    """The tasks of a gym folder. Each file is read once, when it is first needed.
 
-    `n_skipped` counts the malformed lines left out so far, always 0 without `skip_malformed`.
+    `n_skipped` counts the malformed lines skipped so far; it is always 0 without `skip_malformed`.
     Raises InputError if the folder does not exist.
     """
 
@@ -72,23 +75,27 @@ class Gym:
             )
 
     def tasks(self) -> list[str]:
-        """Names of the task folders, sorted."""
+        """Returns the names of the task folders, sorted."""
         return sorted(name for name in os.listdir(self.folder) if self._find_samples(name))
 
     def samples(self, task: str) -> list[str]:
-        """Prefixes such as "boolq_32_100", in the order of the file names; InputError for an unknown task."""
+        """Returns prefixes such as "boolq_32_100", in the order of the file names.
+
+        Raises InputError for an unknown task.
+        """
         found = self._find_samples(task)
         if not found:
             raise InputError(self._missing_task(task))
         return list(found)
 
     def has_sample(self, task: str, sample: str) -> bool:
-        """Whether a task has a sample of this seed ("100") or whole prefix ("boolq_32_100")."""
+        """Returns whether a task has a sample with this seed ("100") or prefix ("boolq_32_100")."""
         return sample not in ("all", "first") and bool(self.named_samples(task, sample))
 
     def named_samples(self, task: str, samples: str) -> list[str]:
-        """Prefixes of a task's samples: "all", "first", or of a seed or whole prefix; [] if none has it.
+        """Returns the prefixes of a task's samples that `samples` names; [] if there are none.
 
+        samples: "all", "first", a seed ("100") or a prefix ("boolq_32_100").
         Raises InputError for an unknown task.
         """
         known = self.samples(task)
@@ -97,24 +104,24 @@ class Gym:
         return [name for name in known if samples in (name, name.rsplit("_", 1)[-1])]
 
     def has_part(self, task: str, part: str) -> bool:
-        """Whether there is a file of this part for some sample of the task; False for an unknown task."""
+        """Returns whether any sample of the task has a file of this part; False for an unknown task."""
         return any(part == there for _, there in self._list(task))
 
     def examples(self, task: str, part: str, samples: str = "all") -> list[Example]:
-        """Examples of one task, part "train", "dev" or "test", sample after sample.
+        """Returns the examples of one task, in the order of its samples.
 
-        `samples`: "all", "first", or one sample by its seed ("100") or its whole prefix ("boolq_32_100").
-        Raises InputError with every fault: unknown task, part or sample, missing file, malformed lines.
+        part: "train", "dev" or "test". samples: "all", "first", a seed ("100") or a prefix ("boolq_32_100").
+        Raises InputError with all faults: unknown task, part or sample, missing file, malformed lines.
         """
         return self.pool([task], part, samples)
 
     def pool(
         self, tasks: Iterable[str], part: str, samples: str = "all", limit: int | None = None
     ) -> list[Example]:
-        """Examples of many tasks in one list, sorted by task: what multi-task training draws from.
+        """Returns the examples of several tasks in one list, sorted by task, for multi-task training.
 
-        `limit` keeps the first so many examples of each file; None: all. Raises like `examples`, with the
-        faults of all tasks together.
+        part, samples: as for `examples`. limit: number of examples kept from the start of each file; None:
+        all. Raises InputError like `examples`, with the faults of all tasks.
         """
         faults: list[str] = []
         pooled: list[Example] = []
@@ -129,9 +136,9 @@ class Gym:
         return pooled
 
     def metric(self, task: str) -> str:
-        """Name of the metric a task is scored by: from the gym's metrics.json, else from METRICS.
+        """Returns the name of a task's metric, from the gym's metrics.json or else from METRICS.
 
-        Raises InputError if neither knows the task, or if metrics.json names a metric that does not exist.
+        Raises InputError if neither lists the task, or if metrics.json names an unknown metric.
         """
         name = self._own_metrics.get(task, METRICS.get(task))
         known = f"(one of {', '.join(METRIC_FUNCTIONS)})"
@@ -148,10 +155,10 @@ class Gym:
     def check(
         self, tasks: Iterable[str], parts: Iterable[str] = PARTS, samples: str = "all", metrics: bool = True
     ) -> list[str]:
-        """Returns every fault that reading and scoring these tasks would meet, without raising; [] if none.
+        """Returns the faults that reading and scoring these tasks would raise; [] if there are none.
 
-        Reads (and keeps) all files concerned. `metrics`: False leaves out whether each task has a metric
-        and whether this can score against the answers of the dev and test parts.
+        Reads (and keeps) all files concerned. metrics: whether to check that each task has a metric, and that
+        this metric can use the answers of the dev and test parts.
         """
         faults: list[str] = []
         malformed: dict[Path, MalformedLines] = {}
@@ -166,7 +173,7 @@ class Gym:
                     faults += error.faults
         if malformed:
             faults.append(describe(list(malformed.values())))
-        return list(dict.fromkeys(faults))  # a missing task is missing once, not once a part
+        return list(dict.fromkeys(faults))  # a missing task is reported once, not once per part
 
     @cached_property
     def _own_metrics(self) -> dict[str, str]:
@@ -174,7 +181,7 @@ class Gym:
         return load_json_object(path, "a file like {task: metric}") if path.exists() else {}
 
     def _part_faults(self, task, part, samples, scored: bool, malformed: dict) -> list[str]:
-        """Faults of a part's files, those of malformed lines aside, which go into `malformed`."""
+        """Returns the faults of a part's files. Malformed lines are added to `malformed` instead."""
         faults: list[str] = []
         for sample in self._chosen_samples(task, part, samples):
             try:
@@ -193,7 +200,10 @@ class Gym:
         return faults
 
     def _chosen_samples(self, task: str, part: str, samples: str) -> list[str]:
-        """Prefixes of the samples chosen; InputError for an unknown part, task or sample."""
+        """Returns the prefixes of the chosen samples.
+
+        Raises InputError for an unknown part, task or sample.
+        """
         if part not in PARTS:
             raise InputError(f"unknown part '{part}'{did_you_mean(part, PARTS)} (known: {', '.join(PARTS)})")
         chosen = self.named_samples(task, samples)
@@ -206,24 +216,24 @@ class Gym:
         return tuple(dict.fromkeys(sample for sample, _ in self._list(task)))
 
     def _list(self, task: str) -> list[tuple[str, str]]:
-        """(sample, part) of every file of the task, in the order of the file names."""
+        """Returns (sample, part) of every file of the task, in the order of the file names."""
         if task not in self._listed:
             folder = self.folder / task
-            # os.path.isdir is also False for names that are too long and for links to themselves.
+            # os.path.isdir is also False for names that are too long and for links that point to themselves.
             files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
             matches = (_FILE_NAME.fullmatch(name) for name in files)
             self._listed[task] = [(match["sample"], match["part"]) for match in matches if match]
         return self._listed[task]
 
     def _path(self, task: str, sample: str, part: str) -> Path:
-        """The part's file. Raises InputError if there is none, or one of either ending."""
+        """Returns the part's file. Raises InputError if no file exists, or one of each extension."""
         stem = self.folder / task / f"{sample}_{part}"
         paths = [stem.with_name(f"{stem.name}{ending}") for ending in ENDINGS]
         there = [path for path in paths if path.exists()]
         if len(there) > 1:
-            raise InputError(f"{there[0]} and {there[1].name} are both there; keep the one that counts")
+            raise InputError(f"{there[0]} and {there[1].name} both exist; keep only one of them")
         if not there:
-            raise InputError(f"{paths[0]}: no such file, nor {paths[1].name}")
+            raise InputError(f"{paths[0]}: no such file, and no {paths[1].name}")
         return there[0]
 
     def _missing_task(self, task: str) -> str:

@@ -1,11 +1,12 @@
-"""What kind each task is: the ontology's category and subcategory, and kinds of one's own from a CSV file.
+"""Labels of tasks: category and subcategory from the ontology, and further labels from a CSV file.
 
     task,format,skill:negation,skill:entailment
     rte-negated,pair,1,1
 
-A column `kind:value` holds 0 or 1; those of a kind make one label, the values that are 1, such as
-"negation+entailment". Any other column is a kind, its cells are the labels. A task with an empty cell, or
-with a 0 in all columns of a kind, has no label of that kind.
+A column without colon, such as "format", is a kind of label, and its cells are the labels. Columns named
+`kind:value` contain 0 or 1 and together give one label per task: the values that are 1, such as
+"negation+entailment". A task has no label of a kind if the cell is empty, or if all columns of the kind
+are 0.
 """
 
 from __future__ import annotations
@@ -20,26 +21,27 @@ from dataloader.ontology import UNCATEGORISED, Ontology
 ONTOLOGY_KINDS = ("category", "subcategory")
 ZERO_OR_ONE = {"0": False, "1": True, "0.0": False, "1.0": True}  # pandas writes 1.0 where a cell is empty
 
-Labelling = dict[str, str]  # {task: label}; tasks without one are not in it
-Row = tuple[int, list[str]]  # line in the file, cells
+Labelling = dict[str, str]  # {task: label}; tasks without a label are missing
+Row = tuple[int, list[str]]  # (line number, cells)
 
 
 def ontology_labels(tasks: Iterable[str], ontology: Ontology) -> dict[str, Labelling]:
-    """{"category": labelling, "subcategory": labelling}; tasks that the ontology does not know have none."""
+    """Returns {"category": labelling, "subcategory": labelling}; tasks outside the ontology have no label."""
     kinds = {task: ontology.category(task) for task in tasks}
     known = {task: kind for task, kind in kinds.items() if kind != UNCATEGORISED}
     return {
         "category": {task: category for task, (category, _) in known.items()},
-        # Two categories may each have an "other".
+        # The category is part of the label, because several categories may have a subcategory "other".
         "subcategory": {task: f"{category}/{sub}" for task, (category, sub) in known.items()},
     }
 
 
 def read_labels(path: str | Path) -> dict[str, Labelling]:
-    """{kind: labelling} of a CSV file, kinds in the order of its columns.
+    """Returns {kind: labelling} of a CSV file, with kinds in the order of the columns.
 
-    Raises InputError, naming file, line and column, with every fault: no column `task` or no other, a column
-    or a task twice, a task without a name, a line too long or too short, a `kind:value` cell other than 0, 1.
+    Raises InputError with file, line and column of every fault: no column `task` or no other column, a column
+    or task twice, a task without a name, a line with too few or too many cells, a `kind:value` cell that is
+    not 0 or 1.
     """
     header, rows = read_task_table(path)
     return {
@@ -53,7 +55,7 @@ def read_labels(path: str | Path) -> dict[str, Labelling]:
 
 
 def read_task_table(path: str | Path) -> tuple[list[str], dict[str, list[str]]]:
-    """(names of the columns, {task: cells}) of a CSV file, its faults told as `read_labels` says."""
+    """Returns (column names, {task: cells}) of a CSV file. Raises InputError as `read_labels` does."""
     path = Path(path)
     header, rows = _read_rows(path)
     if faults := [f"{path}: {fault}" for fault in _header_faults(header)]:
@@ -67,7 +69,7 @@ def read_task_table(path: str | Path) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
-    """The names of the columns, and the lines that are not empty."""
+    """Returns the column names and the lines that are not empty."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
@@ -80,7 +82,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
 
 
 def kinds_of(header: Sequence[str]) -> dict[str, dict[str, int]]:
-    """{kind: {value: number of the column}}; the value is "" for a column that holds labels."""
+    """Returns {kind: {value: column index}}; the value is "" for a column that contains labels."""
     kinds: dict[str, dict[str, int]] = {}
     for column, name in enumerate(header):
         if name != "task":
@@ -90,7 +92,7 @@ def kinds_of(header: Sequence[str]) -> dict[str, dict[str, int]]:
 
 
 def _label(cells: dict[str, str]) -> str:
-    """The label that the cells {value: cell} of a kind stand for; "" for none."""
+    """Returns the label that the cells {value: cell} of a kind give; "" for none."""
     if "" in cells:
         return cells[""]
     if not all(cells.values()):
@@ -102,7 +104,7 @@ def _header_faults(header: Sequence[str]) -> list[str]:
     if "task" not in header:
         guess = did_you_mean("task", header)
         return [f"has no column task{guess} (its columns: {in_short(list(header)) or 'none'})"]
-    faults = [f"column {name} is there twice" for name in dict.fromkeys(header) if header.count(name) > 1]
+    faults = [f"column {name} occurs twice" for name in dict.fromkeys(header) if header.count(name) > 1]
     faults += [
         f"column {number} is '{name}'; it must be a name, or kind:value"
         for number, name in enumerate(header, start=1)
@@ -113,14 +115,14 @@ def _header_faults(header: Sequence[str]) -> list[str]:
         faults.append("has no column besides task")
     for kind, columns in kinds.items():
         if "" in columns and len(columns) > 1:
-            faults.append(f"has a column {kind} and columns {kind}:value; name one of the two differently")
+            faults.append(f"has a column {kind} and columns {kind}:value; rename one of them")
         if kind in ONTOLOGY_KINDS:
-            faults.append(f"column {kind}: that is what the ontology says; name it differently")
+            faults.append(f"column {kind}: this name is used by the ontology; rename the column")
     return faults
 
 
 def _row_faults(header: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, str]]:
-    """(line, fault) of lines of another length, of tasks without a name and of tasks that come twice."""
+    """Returns (line, fault) of lines of different length, without a task name, or with a repeated task."""
     faults = []
     lines: dict[str, int] = {}
     for line, cells in rows:
@@ -131,13 +133,13 @@ def _row_faults(header: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, s
         if not task:
             faults.append((line, "column task is empty"))
         elif task in lines:
-            faults.append((line, f"task {task} is there already, in line {lines[task]}"))
+            faults.append((line, f"task {task} occurs already in line {lines[task]}"))
         lines.setdefault(task, line)
     return faults
 
 
 def _cell_faults(header: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """For each kind:value column the first cell that is not 0, 1 or empty, and how many more there are."""
+    """Returns one fault per kind:value column: its first cell that is not 0, 1 or empty."""
     faults = []
     for column, name in enumerate(header):
         wrong = [(line, cells[column]) for line, cells in rows if cells[column] not in (*ZERO_OR_ONE, "")]

@@ -1,4 +1,4 @@
-"""Print the tasks that names of tasks and of a split's sections stand for, a line each: for shell scripts.
+"""Print the tasks of a split's sections and the named tasks, one per line, for use in shell scripts.
 
 python -m dataloader.list_tasks --split data/gym/split.json test
 python -m dataloader.list_tasks --split data/gym/split.json boolq other_split.json:dev
@@ -15,10 +15,10 @@ from dataloader.task_splits import SECTIONS, load_split
 
 
 def tasks_named(words: Sequence[str], split: str | os.PathLike) -> list[str]:
-    """Task names from names of tasks and of sections: `test` of `split`, or `file.json:test` of another.
+    """Returns the tasks that the words name, each once and in order.
 
-    Each task once, in order. Raises InputError for an unknown or an empty section. Whether a task exists is
-    not looked at.
+    words: task names, sections of `split` (`test`), or sections of other split files (`file.json:test`).
+    Raises InputError for an unknown or empty section. Does not check whether a task exists.
     """
     tasks: list[str] = []
     for word in words:
@@ -34,7 +34,7 @@ def tasks_named(words: Sequence[str], split: str | os.PathLike) -> list[str]:
 
 
 def check_tasks(tasks: Sequence[str], folder: str) -> None:
-    """Raises InputError for tasks without a folder in a gym; also told is what a mistyped section may be."""
+    """Raises InputError for tasks without a folder in the gym; hints include similar section names."""
     gym = Gym(folder)
     known = gym.tasks()
     unknown = [task for task in tasks if task not in known]
@@ -47,9 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--split", required=True, help="split file of sections that name none")
-    parser.add_argument("--gym", help="gym folder that must have a folder for each of the tasks")
-    parser.add_argument("words", nargs="+", help="a task, train, dev, test or all, or file.json:section")
+    parser.add_argument("--split", required=True, help="split file for sections without a file name")
+    parser.add_argument("--gym", help="gym folder, to check that it has a folder for each task")
+    parser.add_argument("words", nargs="+", help="a task; train, dev, test or all; or file.json:section")
     args = parser.parse_args(argv)
     try:
         tasks = tasks_named(args.words, args.split)

@@ -1,11 +1,11 @@
-"""The answers that a task lets choose from, if it does: what ranking options needs.
+"""Answer options of each task, for predictions by ranking options.
 
-    "field"    the examples' own `options`, which a JSON-lines file gives
+    "field"    the `options` of each example, from a JSON-lines file
     "input"    a list in the input: "(A) first (B) second ..." or "(a) first (b) second ..."
-    "labels"   a classification task's labels, the same for every example
-    None       nothing to choose from: such a task's answers are generated
+    "labels"   the labels of a classification task, the same for every example
+    None       no options: answers must be generated
 
-Which one holds is decided from train files alone: an answer of a dev or test file is never looked at.
+The source is determined from train files only, never from answers in dev or test files.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from dataloader.gym import Example, Gym
 
 SOURCES = ("field", "input", "labels")
 
-# Lists in the input count if they hold an accepted answer of so many train examples. In the CrossFit tasks
-# with such lists it is all of them or, where the answer is something else (an explanation, several of the
-# options), less than a third.
+# Minimum share of train examples whose list in the input contains an accepted answer. In the CrossFit tasks
+# with such lists it is 1 or, if the answer is something else (an explanation, several options), below 1/3.
 LEAST_LISTED = 0.95
 
-# First answers are labels if metric and counts say so. Of other tasks with these metrics, every label has
-# less than 2 train examples on average, and two fifths of the examples or more have an answer of their own.
+# First answers are labels if the metric is one of these and the two limits below hold. Other CrossFit tasks
+# with these metrics have fewer than 2 train examples per answer, and at least 40% of their examples have an
+# answer that occurs once.
 LABEL_METRICS = ("ACC", "EM", "Classification-F1", "Matthew-Correlation")
 LEAST_PER_LABEL = 5  # different train examples, on average
-MOST_UNSEEN = 0.02  # estimated share of new examples whose answer is none of the labels
+MOST_UNSEEN = 0.02  # estimated share of new examples whose answer is not among the labels
 
 _LETTER = re.compile(r"\(([A-Za-z])\)")
-# A line break may be written out as backslash and n, as in UnifiedQA's files; but not "\neq".
+# UnifiedQA's files write a line break as backslash and n; "\neq" is not a line break.
 _END = re.compile(r"\[SEP\]|\n|\\n(?![A-Za-z])|\bcontext:")
 
 
 @dataclass(frozen=True)
 class OptionSource:
-    """Where a task's options come from. name: one of SOURCES or None; labels: those of a "labels" task."""
+    """Source of a task's options. name: one of SOURCES or None; labels: the labels, if name is "labels"."""
 
     name: str | None = None
     labels: tuple[str, ...] = ()
 
     def options(self, example: Example) -> tuple[str, ...]:
-        """At least two different answers to choose from, in their own order (labels: in the alphabet's).
+        """Returns an example's options (at least two, in the order of their list; labels: sorted), or ().
 
-        () where there are none: with source None, and for an example that lacks what the others of the
-        task have, an `options` field or a list that can be read. Its answer is to be generated.
+        () means that the answer must be generated: the source is None, or this example has no `options` field
+        or readable list although other examples of the task have one.
         """
         if self.name == "field":
             return example.options
@@ -54,10 +54,10 @@ class OptionSource:
 
 
 def find_options(task: str, metric: str, gyms: Sequence[Gym], scored: Sequence[Example] = ()) -> OptionSource:
-    """The source of a task's options, from the train files of the first gym that has some.
+    """Returns the source of a task's options, from the train files of the first gym that has any.
 
-    A task without train files has options if all its `scored` examples carry them. Raises InputError for
-    train files that are malformed or missing for some samples only.
+    scored: examples to predict; if no gym has train files and all of these have options, the source is
+    "field". Raises InputError if train files are malformed, or missing for some samples only.
     """
     for gym in gyms:
         if gym.has_part(task, "train"):
@@ -66,7 +66,7 @@ def find_options(task: str, metric: str, gyms: Sequence[Gym], scored: Sequence[E
 
 
 def option_source(train: Sequence[Example], metric: str) -> OptionSource:
-    """The source that fits the train examples of a task, which is scored by `metric`."""
+    """Returns the source of options that fits the train examples of a task with this metric."""
     if not train:
         return OptionSource()
     if all(example.options for example in train):
@@ -79,11 +79,12 @@ def option_source(train: Sequence[Example], metric: str) -> OptionSource:
 
 
 def listed_options(text: str) -> tuple[str, ...]:
-    """The different options of the longest list "(A) ... (B) ..." in a text (of equals the last), or ().
+    """Returns the different options of the longest list "(A) ... (B) ..." in a text, or ().
 
-    A list starts at A or a and goes on letter by letter; other letters in brackets belong to the text. An
-    option ends at the next letter, at [SEP], at a line break, at "context:" or with the text. A list with
-    an empty option, or with less than two different ones, is none.
+    Of lists of equal length the last one counts. A list starts at (A) or (a) and continues letter by letter;
+    other letters in brackets are part of the text. An option ends at the next letter, at [SEP], at a line
+    break, at "context:" or at the end of the text. A list with an empty option, or with fewer than two
+    different options, is ignored.
     """
     longest: list[re.Match] = []
     run: list[re.Match] = []
@@ -101,10 +102,10 @@ def listed_options(text: str) -> tuple[str, ...]:
 
 
 def label_set(train: Sequence[Example]) -> tuple[str, ...]:
-    """The different first answers in the alphabet's order if they are few enough to be labels, else ().
+    """Returns the different first answers, sorted, if they are few enough to be labels, else ().
 
-    A row that several samples drew counts once. The share of new examples that would have an unseen answer
-    is estimated by the share of examples whose answer occurs once (Good 1953, Biometrika 40, section 2).
+    Rows that occur in several samples count once. The share of new examples with an unseen answer is
+    estimated by the share of examples whose answer occurs once (Good 1953, Biometrika 40, section 2).
     """
     rows = {(example.input, example.outputs[0]) for example in train}
     counts = Counter(answer for _, answer in rows)

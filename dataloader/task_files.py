@@ -1,9 +1,9 @@
-"""One task file: rows of an input, its accepted answers and, in JSON lines, the options to choose from.
+"""Reads one task file: each row has an input, accepted answers and, in JSON lines, optional answer options.
 
     x_train.tsv      a line: input TAB answer [TAB another answer ...]
     x_train.jsonl    a line: {"input": "...", "outputs": ["answer", ...], "options": ["answer", "other", ...]}
 
-Both are UTF-8 without byte order mark. A text in JSON may hold tabs and line breaks, which a TSV cannot.
+Both are UTF-8 without byte order mark. JSON texts may contain tabs and line breaks, TSV texts may not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataloader.jsonfile import NotJson, kind_of, parse_json
 FAULTS_SHOWN = 5
 FILES_SHOWN = 3
 KEYS = ("input", "outputs", "options")
-ALMOST = 0.8  # how alike a key must be to be a slip of the pen: "option" is, "input_id" is not
+TYPO_SIMILARITY = 0.8  # of an unknown key and a known one: "option" counts as a typo, "input_id" does not
 
 _BOM = b"\xef\xbb\xbf"
 _BOM_FAULT = "starts with a byte order mark; save it as UTF-8 without BOM"
@@ -30,7 +30,7 @@ RowWithOptions = tuple[str, tuple[str, ...], tuple[str, ...]]  # ... and options
 
 
 class MalformedLines(InputError):
-    """The malformed lines of one file; `describe` tells those of several files as one fault."""
+    """The malformed lines of one file. `describe` combines those of several files into one fault."""
 
     def __init__(self, path: Path, lines: list[tuple[int, str]]):
         self.path, self.lines = path, lines
@@ -38,7 +38,7 @@ class MalformedLines(InputError):
 
 
 def describe(files: list[MalformedLines]) -> str:
-    """One message: how many lines of which files are malformed, and the first few of them."""
+    """Returns one message with the number of malformed lines, their files and the first few lines."""
     every = [f"{file.path}:{number}: {fault}" for file in files for number, fault in file.lines]
     where = ", ".join(str(file.path) for file in files[:FILES_SHOWN])
     where += f" and {len(files) - FILES_SHOWN} more files" if len(files) > FILES_SHOWN else ""
@@ -51,31 +51,34 @@ def describe(files: list[MalformedLines]) -> str:
 def read_task_file(
     path: str | os.PathLike, skip_malformed: bool = False
 ) -> tuple[list[Row | RowWithOptions], int]:
-    """The rows of a .jsonl or .tsv file, and the number of lines skipped."""
+    """Returns the rows of a .jsonl or .tsv file and the number of skipped lines.
+
+    Arguments and errors are those of `read_tsv` and `read_jsonl`.
+    """
     read = read_jsonl if Path(path).suffix == ".jsonl" else read_tsv
     return read(path, skip_malformed)
 
 
 def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[Row], int]:
-    """Reads one TSV file: ([(input, (answer, ...)), ...], number of lines skipped).
+    """Reads a TSV file; returns ([(input, (answer, ...)), ...], number of skipped lines).
 
-    Lines end at "\\n" or "\\r\\n" and nowhere else: texts do hold other line separators. Spaces around a
-    field and empty answers beside a real one are dropped. Malformed is a line that is blank, has no tab, an
-    empty input or only empty answers, a carriage return inside, or bytes that are not UTF-8; and a byte
-    order mark at the file's start.
+    Lines end only at "\\n" or "\\r\\n", because texts may contain other line separators. Spaces around fields
+    and empty answers next to non-empty ones are removed. A line is malformed if it is blank, has no tab, an
+    empty input, only empty answers, a carriage return inside, or bytes that are not UTF-8. A byte order mark
+    at the start of the file is a fault, too.
 
-    Raises one InputError for all malformed lines of the file. With `skip_malformed` these are left out and
-    counted (a byte order mark is dropped and its line kept). A file without any usable line is an error.
+    Raises one InputError for all malformed lines of the file. With `skip_malformed`, they are skipped and
+    counted (a byte order mark is removed and its line kept). A file without a usable line is an error.
     """
     return _read_lines(path, _parse_fields, "input TAB answer", skip_malformed)
 
 
 def read_jsonl(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[RowWithOptions], int]:
-    """Reads one JSON-lines file: ([(input, (answer, ...), (option, ...)), ...], number of lines skipped).
+    """Reads a JSON-lines file; returns ([(input, (answer, ...), (option, ...)), ...], skipped lines).
 
-    Spaces around a text are dropped, tabs and line breaks inside it are kept. "options" may be left out or
-    null; if given, an accepted answer is among them. Other keys ("id") are ignored unless they look like a
-    mistyped one of the three. What is malformed, and what comes of it, is as in `read_tsv`.
+    Spaces around a text are removed; tabs and line breaks inside it are kept. "options" may be missing or
+    null; otherwise they must include an accepted answer. Other keys ("id") are ignored, unless they look like
+    a typo of one of the three. Malformed lines are handled as in `read_tsv`.
     """
     return _read_lines(path, _parse_json, '{"input": text, "outputs": [text, ...]}', skip_malformed)
 
@@ -83,7 +86,10 @@ def read_jsonl(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[l
 def _read_lines(
     path: str | os.PathLike, parse: Callable[[str], tuple | str], line_format: str, skip_malformed: bool
 ) -> tuple[list[tuple], int]:
-    """parse: a line's text to its row, or to what is wrong with it."""
+    """Returns the rows and the number of skipped lines.
+
+    parse: returns a line's row, or a string that says what is wrong with it.
+    """
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -126,7 +132,7 @@ def _parse_line(line: bytes, parse: Callable[[str], tuple | str]) -> tuple | str
 def _parse_fields(text: str) -> Row | str:
     if "\r" in text:
         return "carriage return inside the line"
-    # Split before stripping: a strip of the whole line would move the answer into an empty input.
+    # Split before stripping: stripping the whole line would make the answer the input if the input is empty.
     source, *answers = (field.strip() for field in text.split("\t"))
     if not answers:
         return "no answer (no tab in the line)"
@@ -157,9 +163,9 @@ def _parse_json(text: str) -> RowWithOptions | str:
 
 
 def _key_fault(line: dict) -> str | None:
-    """A key that is missing, or that looks like a mistyped one."""
+    """Returns a fault if a key is missing or looks like a typo, else None."""
     for key in line:
-        close = difflib.get_close_matches(key.lower(), KEYS, n=1, cutoff=ALMOST)
+        close = difflib.get_close_matches(key.lower(), KEYS, n=1, cutoff=TYPO_SIMILARITY)
         if key not in KEYS and close:
             return f'unknown key "{key}"; did you mean "{close[0]}"?'
     missing = [key for key in ("input", "outputs") if key not in line]
@@ -183,7 +189,7 @@ def _text_fault(value, name: str) -> str | None:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        return f'"{name}" holds half of a surrogate pair, which is no character'
+        return f'"{name}" holds half of a surrogate pair, which is not a character'
     return None if value.strip() else f'"{name}" is empty'
 
 
@@ -193,7 +199,7 @@ def _options_fault(outputs: list[str], options: list[str]) -> str | None:
     if repeated:
         return f'"options" holds {repeated[0]!r} twice'
     if len(offered) < 2:
-        return f'"options" holds {offered[0]!r} alone, expected at least two to choose from'
+        return f'"options" holds only {offered[0]!r}, expected at least two options'
     if not set(accepted) & set(offered):
         return f'"options" holds none of the outputs ({accepted[0]!r} is not among them)'
     return None

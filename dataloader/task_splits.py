@@ -1,8 +1,8 @@
-"""Which tasks a model is trained on, tuned on and tested on.
+"""Splits of tasks into training, development and test tasks.
 
-A split is a JSON file {"train": [...], "dev": [...], "test": [...], "all": [...]} of task names; all but
-"train" may be missing or empty. The eight published partitions of the 160 CrossFit tasks are in
-`PUBLISHED_SPLITS`.
+A split is a JSON file {"train": [...], "dev": [...], "test": [...], "all": [...]} of task names; all keys
+but "train" are optional and may be empty. `PUBLISHED_SPLITS` has the eight published partitions of the 160
+CrossFit tasks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from dataloader.jsonfile import load_json_object
 PUBLISHED_SPLITS = Path(__file__).parent / "splits"
 SECTIONS = ("train", "dev", "test")
 
-# The published no-NLI partition trains on this task and lists it among its unseen ones, under "dev". It loads
-# with a warning, so that published runs can be repeated; any other overlap is an error.
+# The published no-NLI partition lists this task under both "train" and "dev". It loads with a warning, so
+# that published runs can be repeated; any other overlap is an error.
 PUBLISHED_LEAKS = frozenset({"sick"})
 
 
 @dataclass(frozen=True)
 class Split:
-    """The tasks of one split file. `listed` is what the file's own "all" key lists, if it has one."""
+    """The tasks of one split file. `listed` has the tasks of the file's "all" key, if it has one."""
 
     path: Path
     train: tuple[str, ...]
@@ -36,12 +36,15 @@ class Split:
 
     @property
     def leaked(self) -> tuple[str, ...]:
-        """Dev tasks that are trained on too (see PUBLISHED_LEAKS): their dev scores are not unseen."""
+        """Dev tasks that are also training tasks (see PUBLISHED_LEAKS).
+
+        Their dev scores are not zero-shot.
+        """
         return tuple(task for task in self.dev if task in self.train)
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every task once: train, dev, test, then whatever else the file's own "all" lists."""
+        """All tasks, each once: train, dev, test, then other tasks under the file's "all" key."""
         return tuple(dict.fromkeys(self.train + self.dev + self.test + self.listed))
 
     def section(self, name: str) -> tuple[str, ...]:
@@ -55,9 +58,9 @@ class Split:
 def load_split(path: str | os.PathLike) -> Split:
     """Reads a split file.
 
-    Raises InputError naming the file, with all faults of its content at once: no "train" key, a section
-    that is not a list of task names, a task twice in a section, a train task that is also in dev or test
-    (but see PUBLISHED_LEAKS: these only warn).
+    Raises InputError that names the file and all its faults: no "train" key, a section that is not a list of
+    task names, a task twice in a section, or a train task that is also in dev or test. Overlaps in
+    PUBLISHED_LEAKS only give a warning.
     """
     path = Path(path)
     content = load_json_object(path, 'a split file like {"train": [...], "dev": [...], "test": [...]}')
@@ -74,16 +77,16 @@ def load_split(path: str | os.PathLike) -> Split:
     split = Split(path, *(tuple(tasks) for tasks in sections.values()))
     if split.leaked:
         names = ", ".join(split.leaked)
-        warnings.warn(f'{path}: trains on {names}, also under "dev": no unseen task', stacklevel=2)
+        warnings.warn(f'{path}: trains on {names}, which is also under "dev" and so not unseen', stacklevel=2)
     return split
 
 
 def _section_faults(name: str, tasks) -> list[str]:
     if not isinstance(tasks, list):
         return [f'"{name}" is not a list of task names']
-    strange = [task for task in tasks if not isinstance(task, str) or not task.strip()]
-    if strange:
-        return [f'"{name}" holds {strange[0]!r}, which is not a task name']
+    invalid = [task for task in tasks if not isinstance(task, str) or not task.strip()]
+    if invalid:
+        return [f'"{name}" holds {invalid[0]!r}, which is not a task name']
     twice = [task for task, count in Counter(tasks).items() if count > 1]
     return [f'"{name}" lists {", ".join(twice)} more than once'] if twice else []
 
@@ -93,5 +96,5 @@ def _overlap_faults(sections: dict[str, list[str]]) -> list[str]:
     for name in ("dev", "test"):
         both = [task for task in sections[name] if task in set(sections["train"])]
         if both and not (name == "dev" and PUBLISHED_LEAKS.issuperset(both)):
-            faults.append(f'in "train" and in "{name}": {", ".join(both)}; such scores would not be unseen')
+            faults.append(f'in "train" and in "{name}": {", ".join(both)}; these tasks would not be unseen')
     return faults

@@ -54,9 +54,7 @@ def test_weights_of_more_layers(fresh, capsys, originals):
         name.replace("layers.0", "layers.2"): t for name, t in state.items() if "encoder.layers.0" in name
     }
     torch.save(state | layer, fresh.folder / "deep.pt")
-    assert_told(
-        complaint(fresh, capsys, checkpoint="<here>/deep.pt"), "deep.pt", "they have besides model.encoder"
-    )
+    assert_told(complaint(fresh, capsys, checkpoint="<here>/deep.pt"), "deep.pt", "unexpected: model.encoder")
 
 
 class Evil:
@@ -95,7 +93,7 @@ def test_vectors_without_the_task(fresh, capsys, starts):
 
 def test_a_folder_without_vectors(fresh, capsys, starts):
     told = complaint(fresh, capsys, starts, **MIX, taskvecs="<gym>")
-    assert_told(told, f"--taskvecs {fresh.gym} is no task-vector folder: it lacks id2task.json")
+    assert_told(told, f"--taskvecs {fresh.gym} is not a task-vector folder: it lacks id2task.json")
 
 
 def new_task(place: Place) -> None:

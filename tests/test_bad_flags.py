@@ -112,7 +112,7 @@ FLAGS = {
     ),
     "nothing but vanilla layers": (
         dict(encoder_vanilla_layers="0,1", decoder_vanilla_layers="0"),
-        "--encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain BART num_experts",
+        "--encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain BART, set",
     ),
     "a router that does not exist": (
         dict(router_nn_type="liner"),
@@ -130,7 +130,7 @@ FLAGS = {
     "no experts": (dict(num_experts=0), "--num_experts is 0; a layer needs at least 1 expert"),
     "a width that heads cannot share": (
         dict(router_nn_type="transformer", taskvecs_dim=6),
-        "--taskvecs_dim is 6; a transformer router splits it into 4 heads",
+        "--taskvecs_dim is 6; it must be a multiple of 4",
     ),
     "inputs longer than the positions": (
         dict(max_input_length=2000),
@@ -176,7 +176,7 @@ FLAGS = {
     "no ontology": (dict(task_ontology="<here>/no.json"), "--task_ontology <here>/no.json: no such file"),
     "no task vectors": (
         dict(taskvecs="<gym>"),
-        "--taskvecs <gym> is no task-vector folder: it lacks id2task.json",
+        "--taskvecs <gym> is not a task-vector folder: it lacks id2task.json",
     ),
     "no vanilla checkpoint": (
         dict(vanilla_checkpoint="<here>/x.pt"),

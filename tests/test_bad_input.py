@@ -142,7 +142,7 @@ FILES = {
     "another family of models": (
         other_family,
         {},
-        "--model <bart> is a 't5' model; the experts are made from a 'bart'",
+        "--model <bart> is a 't5' model; experts can only be made from a 'bart' model",
     ),
     "a broken config.json": (
         lambda place: place.write(place.bart / "config.json", "{"),
@@ -217,7 +217,7 @@ FILES = {
     "task vectors that are not finite": (
         lambda place: place.vectors(vectors_ND=np.full((4, 8), np.nan)),
         dict(taskvecs="<here>/vectors"),
-        "<here>/vectors/task_vecs.npy: row 0 (colour) holds a value that is not finite",
+        "<here>/vectors/task_vecs.npy: row 0 (colour) has a value that is not finite",
     ),
     "task vectors of another width than the flag": (
         lambda place: place.vectors(),
@@ -248,7 +248,7 @@ FILES = {
         lambda place: write_bart(place.folder / "deep", decoder_layers=2),
         dict(vanilla_checkpoint="<here>/deep"),
         "--vanilla_checkpoint <here>/deep: these are not the weights of a plain BART with 2+1 layers",
-        "they have besides model.decoder.layers.1.",
+        "unexpected: model.decoder.layers.1.",
     ),
     "a vanilla checkpoint that lacks a part": (
         lambda place: torch.save(
@@ -263,7 +263,7 @@ FILES = {
         ),
         dict(vanilla_checkpoint="<here>/x.pt"),
         "--vanilla_checkpoint <here>/x.pt: these are not the weights",
-        "they lack model.encoder.layernorm_embedding.weight",
+        "missing: model.encoder.layernorm_embedding.weight",
     ),
 }
 
@@ -294,7 +294,7 @@ def test_all_faults_are_told_at_once(fresh, capsys):
         "count_12_13_train.tsv:2: no answer",
         "--predict_samples is '999'",
         f"--model {fresh.folder}/x: no such folder",
-        f"--taskvecs {fresh.folder}/y is no task-vector folder",
+        f"--taskvecs {fresh.folder}/y is not a task-vector folder",
     ):
         assert_told(lines, fragment)
     assert sum(line.startswith("error: ") for line in lines) == 7

@@ -115,12 +115,12 @@ MISTAKES = {
     "broken weights of the run": (
         half("out/best/model.safetensors"),
         {},
-        "--routes_from <out>/best: not a sound checkpoint of a routing BART",
+        "--routes_from <out>/best: not a valid checkpoint of a routing BART",
     ),
     "no weights of the run": (
         lambda place: (place.out / "best/model.safetensors").unlink(),
         {},
-        "--routes_from <out>/best: not a sound checkpoint of a routing BART",
+        "--routes_from <out>/best: not a valid checkpoint of a routing BART",
     ),
     "a router that lacks a weight": (
         without_a_weight,
@@ -165,7 +165,7 @@ MISTAKES = {
     "a routing checkpoint as the BART": (
         None,
         dict(model="<out>/best"),
-        "--model <out>/best is a 'routing_bart' model; the experts are made from a 'bart'",
+        "--model <out>/best is a 'routing_bart' model; experts can only be made from a 'bart' model",
     ),
     "another family as the BART": (
         lambda place: T5Config().save_pretrained(place.folder / "t5"),

@@ -55,7 +55,7 @@ RUNS = {
     "going on with broken weights": (
         garbage_in("last/model.safetensors"),
         ONE_STEP | dict(resume=True),
-        "<out>/last: not a sound checkpoint of a routing BART",
+        "<out>/last: not a valid checkpoint of a routing BART",
     ),
     "a run.json of garbage": (
         garbage_in("run.json"),
@@ -95,7 +95,7 @@ RUNS = {
     "a routing BART as the plain one": (
         None,
         dict(model="<out>/best", output_dir="<here>/new"),
-        "--model <out>/best is a 'routing_bart' model; the experts are made from a 'bart'",
+        "--model <out>/best is a 'routing_bart' model; experts can only be made from a 'bart' model",
     ),
     "a routing BART as the plain weights": (
         None,

@@ -97,7 +97,7 @@ def test_a_dropout_of_a_plain_bart_that_is_no_probability_is_reported(fresh):
     path = fresh.bart / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"activation_dropout": float("nan")}))
     with pytest.raises(
-        InputError, match=r"bart: config.json: activation_dropout is nan; it is a probability"
+        InputError, match=r"bart: config.json: activation_dropout is nan; it must be a probability"
     ):
         load_bart_config(fresh.bart)
 
@@ -121,18 +121,22 @@ def test_a_damaged_state_of_the_optimizer_is_reported(with_run, capsys, damage):
 PREDICTION = dict(do_train=None, initialize_from_vanilla=None, model=None, do_predict=True)
 # file in the run: a field of it, a value of another type, a part of the error
 OTHER_KINDS = {
-    "route_source": ("best/config.json", dict(route_source=[[]]), "not a sound checkpoint of a routing BART"),
+    "route_source": ("best/config.json", dict(route_source=[[]]), "not a valid checkpoint of a routing BART"),
     "task_names": (
         "best/config.json",
         dict(task_names=[{}]),
         "config.json: task_names is not a list of task",
     ),
-    "other names": ("best/config.json", dict(task_names=["x"]), "task_names are not those of id2task.json"),
-    "dropout": ("best/config.json", dict(dropout=float("nan")), "dropout is nan; it is a probability"),
+    "other names": (
+        "best/config.json",
+        dict(task_names=["x"]),
+        "task_names differ from those in id2task.json",
+    ),
+    "dropout": ("best/config.json", dict(dropout=float("nan")), "dropout is nan; it must be a probability"),
     "eos": (
         "best/generation_config.json",
         dict(eos_token_id="x"),
-        "eos_token_id 'x'; it must be a token from",
+        "eos_token_id 'x'; it must be a token id from",
     ),
     "pad": ("best/generation_config.json", dict(pad_token_id=10**9), "pad_token_id 1000000000; it must be a"),
     "states": (
@@ -177,8 +181,8 @@ def test_a_bart_of_no_spread_is_reported(fresh, capsys):
 @pytest.mark.parametrize(
     ("width", "message"),
     [
-        (-1, r"config.json: no model can be made of it \(.*-1"),
-        (24, r"model.pt: not the weights of a run \(it holds no dictionary of tensors"),
+        (-1, r"config.json: not the configuration of a model \(.*-1"),
+        (24, r"model.pt: not the weights of a run \(it is not a dictionary of tensors"),
     ],
 )
 def test_a_published_run_that_no_model_can_be_made_of_is_reported(tmp_path, width, message):

@@ -55,7 +55,7 @@ WRONG = [
     (line(Outputs=["no"]), 'unknown key "Outputs"; did you mean "outputs"?'),
     (line(options="yes"), '"options" is a string, expected a list: ["yes"]'),
     (line(options=[]), '"options" is an empty list'),
-    (line(options=["yes"]), "\"options\" holds 'yes' alone, expected at least two to choose from"),
+    (line(options=["yes"]), "\"options\" holds only 'yes', expected at least two options"),
     (line(options=["no", "yes", " no"]), "\"options\" holds 'no' twice"),
     (line(options=["no", "maybe"]), "\"options\" holds none of the outputs ('yes' is not among them)"),
     ("", "blank line"),
@@ -125,7 +125,7 @@ def test_a_part_with_both_endings_is_a_fault_that_names_both(write, tmp_path):
     for ending, content in (("tsv", ["a\tyes"]), ("jsonl", [line()])):
         write(f"t/t_2_13_dev.{ending}", content)
     path = tmp_path / "t" / "t_2_13_dev"
-    fault = f"{path}.tsv and t_2_13_dev.jsonl are both there; keep the one that counts"
+    fault = f"{path}.tsv and t_2_13_dev.jsonl both exist; keep only one of them"
     assert Gym(tmp_path).check(["t"], ["dev"], metrics=False) == [fault]
     with pytest.raises(InputError) as caught:
         Gym(tmp_path).examples("t", "dev")
@@ -134,7 +134,7 @@ def test_a_part_with_both_endings_is_a_fault_that_names_both(write, tmp_path):
 
 def test_a_missing_part_is_told_with_both_names(write, tmp_path):
     write("t/t_2_13_train.jsonl", [line()])
-    fault = f"{tmp_path / 't' / 't_2_13_dev.tsv'}: no such file, nor t_2_13_dev.jsonl"
+    fault = f"{tmp_path / 't' / 't_2_13_dev.tsv'}: no such file, and no t_2_13_dev.jsonl"
     assert Gym(tmp_path).check(["t"], ["dev"], metrics=False) == [fault]
 
 

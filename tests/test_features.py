@@ -62,7 +62,7 @@ def test_a_gyms_own_features_are_taken_before_the_shipped_ones(tmp_path):
         ("tusk,skill:a\nhot,1\n", "has no column task; did you mean 'tusk'"),
         ("task,length\nhot,1\nbig,2\ncats,n/a\n", "column length: 'n/a' (task cats) among numbers"),
         ("task,length\nhot,1\nbig,2\ncats,inf\n", "column length: 'inf' (task cats) among numbers"),
-        ("task,category\nhot,1\n", "column category: that is what the ontology says"),
+        ("task,category\nhot,1\n", "column category: this name is used by the ontology"),
     ],
 )
 def test_a_bad_file_is_told_with_its_place(tmp_path, text, told):

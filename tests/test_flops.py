@@ -144,5 +144,5 @@ def test_experts_of_a_route_by_its_source(make_model):
     used = {name: experts_used(make_model(**fields).config, 2) for name, fields in ROUTINGS.items()}
     assert used == dict(plain=1, softmax=3, gumbel=3, straight_through=1, top_k=2, average=3, random=1,
                         task_random=2, merged=1, vanilla_layers=1)  # fmt: skip
-    with pytest.raises(ValueError, match="does not say"):
+    with pytest.raises(ValueError, match="not part of the configuration"):
         experts_used(make_model(route_source="fixed").config)

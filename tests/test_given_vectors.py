@@ -130,7 +130,7 @@ MISTAKES = {
         {},
         "--taskvecs <here>/vectors has no vector for plural",
     ),
-    "vectors that are not there": (None, {}, "--taskvecs <here>/vectors is no task-vector folder"),
+    "vectors that are not there": (None, {}, "--taskvecs <here>/vectors is not a task-vector folder"),
     "vectors that are not to be used": (
         lambda place: place.vectors(),
         dict(task_vector="nearest"),

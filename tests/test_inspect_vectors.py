@@ -301,11 +301,11 @@ def test_sections_need_a_split(place, capsys):
         ("Task,a\nhot,b\n", ["no column task", "did you mean 'Task'?"]),
         ("", ["no column task", "none"]),
         ("task\nhot\n", ["no column besides task"]),
-        ("task,a,a\nhot,b,c\n", ["column a is there twice"]),
+        ("task,a,a\nhot,b,c\n", ["column a occurs twice"]),
         ("task,a,\nhot,b,c\n", ["column 3 is ''"]),
         ("task,a:\nhot,1\n", ["column 2 is 'a:'"]),
         ("task,a,a:b\nhot,b,1\n", ["a column a and columns a:value"]),
-        ("task,category\nhot,b\n", ["column category", "name it differently"]),
+        ("task,category\nhot,b\n", ["column category", "rename the column"]),
         ("task,a\nhot,b\nbig,c\nhot,d\n", ["line 4", "task hot", "in line 2"]),
         ("task,a\nhot,b\nbig\n", ["line 3", "has 1 columns", "first line has 2"]),
         ("task,a\n,b\n", ["line 2", "column task is empty"]),
@@ -329,7 +329,7 @@ def test_all_faults_are_told_together(place, capsys):
     assert len(lines) == 6
     assert_told(lines, "--taskvecs", "broken", "lacks task_vecs.npy")
     assert_told(lines, "--taskvecs", "missing", "lacks id2task.json and task_vecs.npy")
-    assert_told(lines, "line 3", "task hot is there already")
+    assert_told(lines, "line 3", "task hot occurs already")
     assert_told(lines, "line 2, column a:b", "'3'")
 
 

@@ -209,7 +209,7 @@ MISTAKES = {
         dict(fit_on=["tain"]),
         "no task 'tain' in --taskvecs <here>/raw; did you mean 'train'?",
     ),
-    "no vectors": (None, dict(taskvecs="<here>/none"), "--taskvecs <here>/none is no task-vector folder"),
+    "no vectors": (None, dict(taskvecs="<here>/none"), "--taskvecs <here>/none is not a task-vector folder"),
     "equal vectors": (constant, dict(taskvecs="<here>/same"), "--taskvecs <here>/same: the 6 tasks span 0"),
     "the log of negative numbers": (
         partly_negative,

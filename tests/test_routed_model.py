@@ -291,7 +291,7 @@ def test_task_vectors_start_as_standard_normal_and_routes_almost_uniform():
             {"encoder_vanilla_layers": [2]},
             "encoder_vanilla_layers names \\[2\\]; the encoder has layers 0 to 1",
         ),
-        ({"exploration_epsilon": 1.5}, "it is a probability"),
+        ({"exploration_epsilon": 1.5}, "it must be a probability"),
         ({"router_nn_type": "transformer", "router_input_dim": 10}, "must be a multiple of 4"),
     ],
 )

@@ -314,7 +314,7 @@ MISTAKES = {
     "text vectors that are not there": (
         None,
         TEXTS,
-        "--text_vectors <here>/vectors is no task-vector folder",
+        "--text_vectors <here>/vectors is not a task-vector folder",
     ),
     "text vectors without the unseen task": (
         lambda place: place.vectors(["colour", "count"]),

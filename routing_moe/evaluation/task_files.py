@@ -301,7 +301,7 @@ def answers_along(
     members: indices of the examples to answer; None: all. The others' texts stay empty.
     """
     # The plain BART that a task's route may amount to is assembled once for all batches.
-    whole_file = len(routes) == 1 and model.amounts_to_bart(routes)
+    whole_file = len(routes) == 1 and model.has_plain_equivalent(routes)
     bart = model.to_bart(routes[0]) if whole_file else model
     routes = None if whole_file else routes
     answers = Answers([""] * len(file.examples), [None] * len(file.examples))

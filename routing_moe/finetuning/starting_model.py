@@ -197,7 +197,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | None
 
 def default_training(mixture, route_LE: Tensor | None) -> str:
     """ "plain" for a route that amounts to a plain BART, else "fixed"."""
-    return "plain" if route_LE is not None and mixture.amounts_to_bart(route_LE[None]) else "fixed"
+    return "plain" if route_LE is not None and mixture.has_plain_equivalent(route_LE[None]) else "fixed"
 
 
 def average_route(mixture) -> Tensor:

@@ -1,4 +1,4 @@
-"""The configuration of a routing BART: a BART's, and what its experts and its router look like."""
+"""The configuration of a routing BART: the fields of a BART, and those of its experts and its router."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import BartConfig
@@ -12,36 +12,35 @@ DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layer
 
 
 def dropout_faults(config: BartConfig) -> list[str]:
-    """A sentence for each dropout probability of a BART's configuration that is none."""
+    """Returns one sentence for each dropout of a BART's configuration that is not a probability."""
     rates = {name: getattr(config, name) for name in DROPOUTS}
     return [
-        f"{name} is {rate}; it is a probability, 0 to 1"
+        f"{name} is {rate}; it must be a probability, 0 to 1"
         for name, rate in rates.items()
-        if not 0.0 <= rate <= 1.0  # a NaN fails, too
+        if not 0.0 <= rate <= 1.0  # this form rejects NaN, too
     ]
 
 
 @strict
 class RoutingBartConfig(BartConfig):
-    """`BartConfig` plus the fields of the mixture.
+    """`BartConfig` plus the fields of the mixture of experts. Raises ValueError for an invalid configuration.
 
     num_experts: experts per routed layer (E); 1 is a plain BART.
     route_source: where routes come from, one of `routing_moe.model.route_sources.ROUTE_SOURCES`.
     expert_mixing: what a route mixes, the experts' "outputs" or their "parameters" (`routed_layer.py`).
     router_nn_type: one of `routing_moe.model.routers.ROUTERS`.
     router_mode: how logits become routes, one of `routing_moe.model.selection.ROUTER_MODES`.
-    router_top_k: experts with a weight above 0 in mode "top_k".
-    router_input_dim, router_hidden_dim: width of a task vector (D) and of the router's hidden layer.
-    encoder_vanilla_layers, decoder_vanilla_layers: 0-based layers that keep one plain BART layer.
-    exploration_epsilon: probability that a choice, drawn for an example (to mix parameters: for a task) and
-        layer, is replaced by a random expert in training.
-    label_smoothing: of the training loss (the published code fixes 0.1).
-    router_temperature: the temperature the routes are read at; training anneals and stores it.
+    router_top_k: number of experts with a weight above 0 in mode "top_k".
+    router_input_dim, router_hidden_dim: width of a task vector (D) and of the router's hidden layer (H).
+    encoder_vanilla_layers, decoder_vanilla_layers: 0-based layers that stay plain BART layers.
+    exploration_epsilon: probability that a random expert replaces the selected route of a layer in training,
+        drawn per example (if parameters are mixed: per task).
+    label_smoothing: of the training loss (the published code uses 0.1).
+    router_temperature: current temperature of the selection; training anneals and stores it.
     task_names: the tasks, in the order of the rows of `model.task_vectors` (or `model.task_routes`).
-    random_vectors: those of them whose vector is a random draw that no training has touched; it says nothing
-        of the task.
-    trained_tasks: the tasks trained on so far, as far as that is known.
-    vectors_seen: what the other vectors, which came from a folder, have seen of their tasks, one of
+    random_vectors: the tasks whose vector is random and untrained, so it has no information about the task.
+    trained_tasks: the tasks of all training so far, if known.
+    vectors_seen: the data of their tasks that vectors loaded from a folder are based on, one of
         `routing_moe.model.task_vectors.SEEN`; None: unknown, as in checkpoints of earlier versions.
     """
 
@@ -77,7 +76,7 @@ class RoutingBartConfig(BartConfig):
             raise ValueError("\n".join(faults))
 
     def faults(self) -> list[str]:
-        """What contradicts itself in this configuration, one sentence each; empty when all is well."""
+        """Returns one sentence for each invalid value or contradiction in the configuration; [] if none."""
         found = []
         if self.num_experts < 1:
             found.append(f"num_experts is {self.num_experts}; a layer needs at least 1 expert")
@@ -95,7 +94,9 @@ class RoutingBartConfig(BartConfig):
         if self.router_mode == "top_k" and not 1 <= self.router_top_k <= self.num_experts:
             found.append(f"router_top_k is {self.router_top_k}; there are {self.num_experts} experts")
         if not 0.0 <= self.exploration_epsilon <= 1.0:
-            found.append(f"exploration_epsilon is {self.exploration_epsilon}; it is a probability, 0 to 1")
+            found.append(
+                f"exploration_epsilon is {self.exploration_epsilon}; it must be a probability, 0 to 1"
+            )
         found += dropout_faults(self)
         for side, depth in (("encoder", self.encoder_layers), ("decoder", self.decoder_layers)):
             outside = [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]
@@ -103,46 +104,52 @@ class RoutingBartConfig(BartConfig):
                 found.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")
         if self.expert_mixing == "parameters" and self.route_source == "random":
             found.append(
-                "expert_mixing is 'parameters' with random routes: one-hot, they have nothing to mix"
+                "expert_mixing is 'parameters' with random routes, which are one-hot and do not mix experts"
             )
         if self.num_experts > 1 and not self.routed_rows:
             found.append(
-                "encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain BART "
-                "num_experts is 1"
+                "encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain BART, set "
+                "num_experts to 1"
             )
-        attended = {"transformer": "router_input_dim", "transformer_layer_specific": "router_hidden_dim"}
-        width = attended.get(self.router_nn_type)
+        attention_width = {
+            "transformer": "router_input_dim",
+            "transformer_layer_specific": "router_hidden_dim",
+        }
+        width = attention_width.get(self.router_nn_type)
         if width and getattr(self, width) % TRANSFORMER_HEADS:
             found.append(
-                f"{width} is {getattr(self, width)}; a {self.router_nn_type} router splits it into "
-                f"{TRANSFORMER_HEADS} heads, so it must be a multiple of {TRANSFORMER_HEADS}"
+                f"{width} is {getattr(self, width)}; it must be a multiple of {TRANSFORMER_HEADS}, the "
+                f"number of attention heads of a {self.router_nn_type} router"
             )
         return found
 
     @property
     def num_layers(self) -> int:
-        """L: encoder layers, then decoder layers, vanilla ones included."""
+        """L: number of encoder layers plus decoder layers, vanilla layers included."""
         return self.encoder_layers + self.decoder_layers
 
     @property
     def has_router(self) -> bool:
-        """Whether routes are learned; with one expert, or with routes from elsewhere, no router is made."""
+        """Whether routes are learned.
+
+        A model with one expert, or with routes from another source, has no router.
+        """
         return self.route_source == "learned" and self.num_experts > 1
 
     @property
     def routes_by_task(self) -> bool:
-        """Whether a task must be among `task_names` to have a route: not with average or random routes."""
+        """Whether only tasks in `task_names` have routes; False for average and random routes."""
         return self.num_experts > 1 and self.route_source in ("learned", "fixed")
 
     @property
     def routed_rows(self) -> list[int]:
-        """The rows of a route (0 to L-1) that a layer reads: all but the vanilla layers'."""
+        """The rows of a route (0 to L-1) that a layer uses: all except those of vanilla layers."""
         vanilla = set(self.encoder_vanilla_layers)
         vanilla |= {self.encoder_layers + i for i in self.decoder_vanilla_layers}
         return [row for row in range(self.num_layers) if row not in vanilla]
 
     def to_bart_config(self) -> BartConfig:
-        """The plain BART of the same size."""
+        """Returns the configuration of a plain BART of the same size."""
         mixture_fields = set(RoutingBartConfig.__annotations__) | {"model_type", "architectures"}
         fields = {k: v for k, v in self.to_dict().items() if k not in mixture_fields}
         return BartConfig(**fields, architectures=["BartForConditionalGeneration"])

@@ -1,4 +1,4 @@
-"""Plain BART to experts and back: upcycling, assembling the BART of a route, the published checkpoints."""
+"""Converts a plain BART to experts (upcycling) and a route of experts to its equivalent plain BART."""
 
 import re
 
@@ -14,21 +14,22 @@ from routing_moe.model.routed_layer import RoutedLayer
 
 # ---- plain BART -> experts
 
-# Names that a plain BART's state dict may lack: what it has not, and what is tied to the shared embedding.
-NOT_OF_A_BART = re.compile(
+# Names that the state dict of a plain BART may lack: parts of the mixture, and tensors tied to the embedding.
+OPTIONAL_NAMES = re.compile(
     r"^router\.|^task_vectors\.|^task_routes|\.layers\.|\.embed_tokens\.|^lm_head\.|final_logits_bias"
 )
 
 
 def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
-    """A routing BART whose E experts per layer are copies of a BART's layer plus N(0, init_eps) noise.
+    """Returns a routing BART whose experts are copies of a BART's layers plus N(0, init_eps) noise.
 
-    A single expert is an exact copy: the noise is there to tell experts apart.
+    bart: a name or path for `load_bart`, or a `BartForConditionalGeneration`, which is not changed.
+    config_fields: fields of `RoutingBartConfig`. init_eps: standard deviation of the noise.
 
-    bart: a name or path for `load_bart`, or a `BartForConditionalGeneration` (left as it is). config_fields:
-    fields of `RoutingBartConfig`. The noise is drawn from torch's global generator in the published order
-    (encoder layers, experts, parameters; then decoder). Note that at 1e-8 it is below float32 resolution for
-    weights near 1, such as layer norms: those start equal.
+    A single expert is an exact copy, because noise is only needed to make experts differ. The noise is drawn
+    from torch's global generator in the published order (encoder layers, experts, parameters; then decoder).
+    At 1e-8 it is below the resolution of float32 for weights near 1, so experts have equal layer norms at
+    first.
     """
     if not isinstance(bart, nn.Module):
         bart = load_bart(bart)
@@ -41,19 +42,20 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
 
 @torch.no_grad()
 def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None:
-    """Copy a plain BART's weights into every expert, with noise; embeddings and vanilla layers without.
+    """Copies the weights of a plain BART into experts (with noise), vanilla layers and embeddings.
 
-    Raises InputError when the names or shapes are not those of a BART of this size.
+    plain: the BART's state dict. init_eps: standard deviation of the experts' noise.
+    Raises InputError if names or shapes are not those of a BART of this size.
     """
     try:
         shared = {name: tensor for name, tensor in plain.items() if ".layers." not in name}
         missing, unexpected = model.load_state_dict(shared, strict=False)
-        missing = [name for name in missing if not NOT_OF_A_BART.search(name)]
+        missing = [name for name in missing if not OPTIONAL_NAMES.search(name)]
         unexpected += _layers_beyond(model.config, plain)
         if missing:
-            raise RuntimeError(f"they lack {', '.join(missing[:3])}")
+            raise RuntimeError(f"missing: {', '.join(missing[:3])}")
         if unexpected:
-            raise RuntimeError(f"they have besides {', '.join(unexpected[:3])}")
+            raise RuntimeError(f"unexpected: {', '.join(unexpected[:3])}")
         for side in ("encoder", "decoder"):
             for i, layer in enumerate(getattr(model.model, side).layers):
                 prefix = f"model.{side}.layers.{i}."
@@ -72,7 +74,7 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
 
 
 def _layers_beyond(config, plain: dict[str, Tensor]) -> list[str]:
-    """Names of weights of layers that a BART of this configuration does not have."""
+    """Returns the names of weights of layers that a BART of this configuration does not have."""
     depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
     found = ((name, re.match(r"model\.(encoder|decoder)\.layers\.(\d+)\.", name)) for name in plain)
     return [
@@ -87,11 +89,12 @@ def _layers_beyond(config, plain: dict[str, Tensor]) -> list[str]:
 
 @torch.no_grad()
 def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
-    """The plain BART that a route amounts to.
+    """Returns the equivalent plain BART of a route.
 
-    routes_LE: (L, E); rows of vanilla layers are ignored. Where outputs are mixed, each layer's argmax
-    expert counts and all parameters are shared, not copied; where parameters are, layers are merged anew.
-    Built on the meta device, so that sharing costs no memory and some milliseconds.
+    routes_LE: (L, E); rows of vanilla layers are ignored. If outputs are mixed, each layer is its argmax
+    expert, and all parameters are shared with `model`, not copied. If parameters are mixed, each layer is
+    merged by its row and has new tensors. The BART is created on the meta device, so sharing takes no memory
+    and milliseconds.
     """
     choices = routes_LE.argmax(dim=-1).tolist()
     with torch.device("meta"), init.no_init_weights():
@@ -114,15 +117,15 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
 
 
 def share_tensors(meta_model, state: dict[str, Tensor]) -> None:
-    """Fill a model that was built on the meta device with the tensors of `state`, without copying them.
+    """Fills a model on the meta device with the tensors of `state`, without copying them.
 
-    The tensors keep their `requires_grad`. torch alone would set the meta model's on them, and thereby change
-    the model that they are shared with.
+    The tensors keep their `requires_grad`: torch would set it to the meta model's, and so change the model
+    that owns the tensors.
     """
-    trained = {name: tensor.requires_grad for name, tensor in state.items()}
+    requires_grad = {name: tensor.requires_grad for name, tensor in state.items()}
     meta_model.load_state_dict(state, assign=True)
     for name, tensor in state.items():
-        tensor.requires_grad_(trained[name])
+        tensor.requires_grad_(requires_grad[name])
     meta_model.tie_weights()
 
 
@@ -136,16 +139,17 @@ def _side_and_index(config, row: int) -> tuple[str, int]:
     return ("encoder", row) if row < config.encoder_layers else ("decoder", row - config.encoder_layers)
 
 
-# ---- the routes of one model, the experts of a plain BART
+# ---- the routes of one model with the experts of another BART
 
 
 def with_fresh_experts(model, bart, init_eps: float):
-    """A new model with the router and task vectors of `model`, its experts made of a BART as in `from_bart`.
+    """Returns a new model with the router and task vectors of `model` and new experts from `bart`.
 
-    This is what lies between the two stages of training: the second learns the experts anew, under routes
-    that are known from the start. bart: a `BartForConditionalGeneration` with as many layers; its width may
-    differ, for the router reads task vectors and knows layers by their number only. All fields of the mixture
-    are the model's. Raises ValueError if it has no router or the depths differ.
+    This prepares the second stage of two-stage training, which trains new experts with the learned routes.
+    The experts are made as in `from_bart`. bart: a `BartForConditionalGeneration` with the same number of
+    layers; its width may differ, because the router depends on task vectors and layer numbers only. All
+    fields of the mixture are those of `model`. Raises ValueError if `model` has no router or the numbers of
+    layers differ.
     """
     if not model.config.has_router:
         raise ValueError("the model has no router; its routes come from elsewhere")

@@ -12,14 +12,15 @@ expert regularisation, the optimizer, evaluations, recomputation in the backward
 pre-training and task vectors. An expert whose soft weight rounds to 0 counts as run.
 
 Parameters: tied token embeddings count once; all rows of tokens and positions count. Active parameters are
-the BART that an example passes through: embeddings, vanilla layers, and in every routed layer the experts
-with a weight above 0 in a route. These are 1 for straight-through, random and merged parameters (E are
-merged into 1), k for top-k, n for n of E drawn once per task, E for softmax, Gumbel-softmax and average.
-Router and task vectors are not active, because a task's route is computed once, not for each example. The
-FLOPs include experts that run in training only (the unchosen experts of straight-through routes).
+those that process an example: embeddings, vanilla layers, and in every routed layer the experts with a weight
+above 0 in a route. Their number per layer is 1 for straight-through and random routes and for merged
+parameters (E are merged into 1), k for top-k, n for task-level random routes with n of E experts, and E for
+softmax, Gumbel-softmax and average. Router and task vectors are not active, because a task's route is
+computed once, not for each example. The FLOPs include experts that run in training only (the unselected
+experts of straight-through routes).
 
 Lengths may be numbers or arrays: S source and T target tokens, padding included, and K real target tokens.
-All results are for one example. D is the model width, E the experts of a layer.
+All results are for one example. D is the model width, E the number of experts of a layer.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ Product = tuple
 
 @dataclass(frozen=True)
 class Work:
-    """The parts of a model that a training step trains, which determine the cost of its backward pass.
+    """The trained parts of a model, which determine the cost of the backward pass of a step.
 
-    used: experts of a layer with a weight above 0 in a route. inputs: the embeddings or their norm.
-    projection: the vocabulary projection, which is the token embedding.
+    used: experts of a layer with a weight above 0 in a route. inputs: whether the embeddings or their norm
+    are trained. projection: whether the vocabulary projection, which is the token embedding, is.
     """
 
     used: float = 1
@@ -53,7 +54,7 @@ class Work:
 
     @classmethod
     def of(cls, model) -> Work:
-        """The work of a `RoutingBartForConditionalGeneration`, by the `requires_grad` of its parameters."""
+        """Returns the Work of a routing BART, from the `requires_grad` of its parameters."""
         bart, has_router = model.model, model.config.has_router
         before = (bart.shared, bart.encoder.embed_positions, bart.encoder.layernorm_embedding)
         drawn = None
@@ -68,10 +69,10 @@ class Work:
             vectors=has_router and _trains(model.task_vectors),
         )
 
-    def without(self, resting: frozenset[str] | set[str]) -> Work:
-        """The work of a step in which some parts (`stepping.part_of`) rest."""
-        bart = dict(layers=False, inputs=False, projection=False) if "bart" in resting else {}
-        return replace(self, **bart, **{part: False for part in ("router", "vectors") if part in resting})
+    def without(self, frozen: frozenset[str] | set[str]) -> Work:
+        """Returns the Work of a step in which some parts (`step.part_of`) are frozen."""
+        bart = dict(layers=False, inputs=False, projection=False) if "bart" in frozen else {}
+        return replace(self, **bart, **{part: False for part in ("router", "vectors") if part in frozen})
 
     @property
     def routes(self) -> bool:
@@ -84,13 +85,16 @@ def _trains(*modules) -> bool:
 
 
 def experts_used(config, drawn: float | None = None) -> float:
-    """Experts of a layer with a weight above 0 in a route. drawn: this number for fixed routes."""
+    """Returns the number of experts of a layer with a weight above 0 in a route.
+
+    drawn: this number for fixed routes; without it, ValueError is raised for them.
+    """
     E = getattr(config, "num_experts", 1)
     if E == 1 or config.expert_mixing == "parameters" or config.route_source == "random":
         return 1
     if config.route_source == "fixed":
         if drawn is None:
-            raise ValueError("the configuration does not say how many experts fixed routes have")
+            raise ValueError("the number of experts of fixed routes is not part of the configuration")
         return drawn
     if config.route_source == "learned" and config.router_mode == "gumbel_softmax_st":
         return 1
@@ -101,7 +105,7 @@ def experts_used(config, drawn: float | None = None) -> float:
 
 
 def total_parameters(config) -> int:
-    """All parameters, with router and task vectors."""
+    """Returns the number of all parameters, including router and task vectors."""
     E = getattr(config, "num_experts", 1)
     count = _embedding_parameters(config)
     for size, is_routed in _layers(config):
@@ -115,19 +119,22 @@ def total_parameters(config) -> int:
 
 
 def active_parameters(config, used: float) -> int:
-    """The parameters that an example passes through (see above)."""
+    """Returns the number of parameters that process an example (see above). used: as in `Work`."""
     layers = sum(size * (used if is_routed else 1) for size, is_routed in _layers(config))
     return round(_embedding_parameters(config) + layers)
 
 
 def _embedding_parameters(config) -> int:
-    """Tokens, positions (BART has two more than it uses) and norms, of encoder and decoder."""
+    """Returns the number of parameters of the embeddings and their norms, of encoder and decoder.
+
+    BART has embeddings of two positions that it does not use.
+    """
     positions = config.max_position_embeddings + 2
     return (config.vocab_size + 2 * positions + 2 * 2) * config.d_model
 
 
 def _layers(config) -> list[tuple[int, bool]]:
-    """(parameters, whether it is routed, hence there are E of it) of each layer, encoder first."""
+    """Returns (parameters, whether the layer is routed and exists E times) of each layer, encoder first."""
     D, routed = config.d_model, set(getattr(config, "routed_rows", ()))
     attention, norm = 4 * (D * D + D), 2 * D
     encoder = attention + norm * 2 + _ffn_parameters(D, config.encoder_ffn_dim)
@@ -144,8 +151,8 @@ def _ffn_parameters(D: int, F: int) -> int:
 
 
 def example_flops(config, work: Work, S, T, K):
-    """FLOPs of an example, forward and backward, without routing and merging."""
-    runs, rests = experts_run(config, work)
+    """Returns the FLOPs of an example, forward and backward, without routing and merging."""
+    runs, forward_only = experts_run(config, work)
     merges = getattr(config, "expert_mixing", "outputs") == "parameters"
     total, states = 0, work.inputs  # whether hidden states need a gradient
     encoder_states = None
@@ -164,7 +171,7 @@ def example_flops(config, work: Work, S, T, K):
             states = states or encoder_states
             products += _feed_forward(config.d_model, config.decoder_ffn_dim, T, trained, states)
         if is_routed:
-            total = total + runs * _both(products) + rests * _forward(products)
+            total = total + runs * _both(products) + forward_only * _forward(products)
             states = states or work.routes
         else:
             total = total + _both(products)
@@ -172,10 +179,10 @@ def example_flops(config, work: Work, S, T, K):
 
 
 def experts_run(config, work: Work) -> tuple[float, float]:
-    """(experts of a routed layer that run forward and backward, experts that run forward only).
+    """Returns (experts of a routed layer that run forward and backward, experts that run forward only).
 
     Means over examples, because exploration replaces some of the routes' rows by a single expert. Experts of
-    weight 0 run forward for the gradient of the routes, if it is needed; those outside the top k do not run
+    weight 0 run forward if the gradient of the routes is needed; those outside the top k do not run
     (`routed_layer.RoutePlan`).
     """
     E = getattr(config, "num_experts", 1)
@@ -187,7 +194,7 @@ def experts_run(config, work: Work) -> tuple[float, float]:
 
 
 def merging_flops(config, work: Work) -> int:
-    """FLOPs of merging the parameters of all routed layers, per task of a micro-batch; 0 for mixed outputs.
+    """Returns the FLOPs of merging all routed layers, per task of a micro-batch; 0 if outputs are mixed.
 
     Forward 2 per parameter and expert; backward 1 for the expert's gradient, 2 for that of its weight.
     """
@@ -198,7 +205,7 @@ def merging_flops(config, work: Work) -> int:
 
 
 def router_flops(config, work: Work) -> int:
-    """FLOPs of one route from one task vector, forward and backward; 0 without a router."""
+    """Returns the FLOPs of one route from one task vector, forward and backward; 0 without a router."""
     if not getattr(config, "has_router", False):
         return 0
     D, H, L, E = config.router_input_dim, config.router_hidden_dim, config.num_layers, config.num_experts
@@ -224,7 +231,10 @@ def router_flops(config, work: Work) -> int:
 
 
 def _attention(D: int, queries, keys, trained: bool, query_states: bool, key_states: bool) -> list[Product]:
-    """Products of multi-head attention. query_states, key_states: whether these inputs need a gradient."""
+    """Returns the products of multi-head attention.
+
+    query_states, key_states: whether these need a gradient.
+    """
     q, k = trained or query_states, trained or key_states
     return [
         (2 * queries * D * D, trained, query_states),

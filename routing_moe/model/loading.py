@@ -1,4 +1,4 @@
-"""Loads plain BARTs and routing BARTs from folders, files and hub names, with errors that name the place."""
+"""Loads plain BARTs and routing BARTs from folders, files and hub names, with errors that name the source."""
 
 import math
 import re
@@ -16,12 +16,15 @@ from routing_moe.model.task_vectors import NAMES_FILE, read_names
 
 
 def bart_fields(config: BartConfig) -> dict:
-    """The fields of a plain BART's configuration that a `RoutingBartConfig` takes over."""
+    """Returns the fields of a plain BART's configuration that a `RoutingBartConfig` takes over."""
     return {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
 
 
 def load_bart(source: str | Path) -> BartForConditionalGeneration:
-    """The plain BART in a folder or of a hub name, in float32. Raises InputError, naming it."""
+    """Returns the plain BART from a folder or hub name, in float32.
+
+    Raises InputError that names the source.
+    """
     try:
         bart, report = BartForConditionalGeneration.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True
@@ -37,13 +40,14 @@ def load_bart(source: str | Path) -> BartForConditionalGeneration:
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raises InputError, which names the file and the tensors, if there are values that are not finite.
+    """Raises InputError that names the file and the tensors if values are not finite.
 
     source: the file that the tensors come from, or a folder or hub name. If a folder has one file of weights,
     the error names that file.
     """
     floats = {name: t.detach() for name, t in tensors.items() if t.is_floating_point() and t.numel()}
-    # Both extremes of a tensor with a NaN are NaN. isfinite() is 16 times slower on a CPU and needs memory.
+    # Minimum and maximum of a tensor with a NaN are NaN. isfinite() is 16 times slower on a CPU and uses more
+    # memory.
     broken = {n: t for n, t in floats.items() if not all(math.isfinite(end) for end in t.aminmax())}
     if not broken:
         return
@@ -56,12 +60,15 @@ def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """{name: parameter or buffer}; tied ones under their first name."""
+    """Returns {name: parameter or buffer}; tied tensors occur once, under their first name."""
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
 def is_hub_name(model: str) -> bool:
-    """Whether `model` has the form "name" or "organisation/name"; anything else can only be a path."""
+    """Returns whether `model` has the form "name" or "organisation/name".
+
+    Anything else can only be a path.
+    """
     return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not model.endswith("/")
 
 
@@ -72,13 +79,16 @@ OUTPUT_SWITCHES = ("output_attentions", "output_hidden_states", "output_scores",
 
 
 def check_generation(config, vocab_size: int, source: str | Path) -> None:
-    """Raises InputError for a `GenerationConfig` that loads but fails in generation. source: named in it."""
+    """Raises InputError for a `GenerationConfig` that loads but would fail in generation.
+
+    source: named in the error. vocab_size: number of token embeddings.
+    """
     for name in TOKEN_IDS:
         value = getattr(config, name, None)
         ids = value if isinstance(value, list) else [value]
         if not all(i is None or (type(i) is int and 0 <= i < vocab_size) for i in ids):
             raise InputError(
-                f"{source}: generation_config.json has {name} {value!r}; it must be a token from 0 to "
+                f"{source}: generation_config.json has {name} {value!r}; it must be a token id from 0 to "
                 f"{vocab_size - 1}"
             )
     for name in OUTPUT_SWITCHES:
@@ -90,7 +100,10 @@ def check_generation(config, vocab_size: int, source: str | Path) -> None:
 
 
 def load_bart_config(source: str | Path) -> BartConfig:
-    """The configuration of the plain BART in a folder or of a hub name. Raises InputError, naming it."""
+    """Returns the configuration of the plain BART from a folder or hub name.
+
+    Raises InputError that names the source.
+    """
     is_folder = Path(source).is_dir()
     if not is_folder and not is_hub_name(str(source)):
         raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
@@ -100,7 +113,9 @@ def load_bart_config(source: str | Path) -> BartConfig:
         place = "there" if is_folder else "the hub, and there is no such folder"
         raise InputError(f"{source}: no model can be loaded from {place} ({in_brief(error)})") from None
     if not isinstance(config, BartConfig) or isinstance(config, RoutingBartConfig):
-        raise InputError(f"{source} is a {config.model_type!r} model; the experts are made from a 'bart'")
+        raise InputError(
+            f"{source} is a {config.model_type!r} model; experts can only be made from a 'bart' model"
+        )
     if not isinstance(config.init_std, int | float) or not 0 <= config.init_std < float("inf"):
         raise InputError(f"{source}: config.json has init_std {config.init_std!r}; it must be 0 or greater")
     if faults := dropout_faults(config):
@@ -109,10 +124,10 @@ def load_bart_config(source: str | Path) -> BartConfig:
 
 
 def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a plain BART's .pt/.bin/.safetensors file or saved directory. Raises InputError.
+    """Returns the state dict from a plain BART's .pt/.bin/.safetensors file or saved folder.
 
-    Files are never unpickled as objects (`weights_only=True`). A `module.` prefix, left by data-parallel
-    training, is dropped; names without the `model.` prefix, as in the hub's files, get it.
+    Never unpickles objects (`weights_only=True`). Removes the prefix `module.` of data-parallel training, and
+    adds `model.` to names without it, as in the files of the hub. Raises InputError that names the source.
     """
     path = Path(path)
     if path.is_dir():
@@ -125,17 +140,17 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise TypeError("it holds no dictionary of tensors")
+            raise TypeError("it is not a dictionary of tensors")
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    except Exception as error:  # each format has its own ways to be broken; all are the same to the user
+    except Exception as error:  # each format raises its own types of errors
         raise InputError(f"{path}: not a checkpoint of a plain BART ({in_brief(error)})") from None
     check_finite(state, path)
-    # Saved without the language-model head, as the hub's BARTs are, names lack "model.".
+    # BARTs saved without a language-model head, as on the hub, have names without "model.".
     return {re.sub(r"^(?=(shared|encoder|decoder)\.)", "model.", name): t for name, t in state.items()}
 
 
 def load_routing_config(checkpoint: str | Path) -> dict:
-    """The fields in the config.json of a saved routing BART. Raises InputError, naming it."""
+    """Returns the fields in the config.json of a saved routing BART. Raises InputError that names it."""
     checkpoint = Path(checkpoint)
     config = load_json_object(checkpoint / "config.json", "a model's configuration")
     if config.get("model_type") != RoutingBartConfig.model_type:
@@ -146,24 +161,26 @@ def load_routing_config(checkpoint: str | Path) -> dict:
             raise InputError(f"{checkpoint / 'config.json'}: {field} is not a list of task names")
     names_file = checkpoint / NAMES_FILE
     if names_file.is_file() and read_names(names_file) != (config.get("task_names") or []):
-        raise InputError(f"{checkpoint / 'config.json'}: task_names are not those of {NAMES_FILE} beside it")
+        raise InputError(
+            f"{checkpoint / 'config.json'}: task_names differ from those in {NAMES_FILE} of the same folder"
+        )
     return config
 
 
 def load_routing_bart(cls, checkpoint: str | Path):
-    """The routing BART saved in a folder, in float32. Raises InputError, naming it."""
+    """Returns the routing BART saved in a folder, in float32. Raises InputError that names the folder."""
     try:
         model, report = cls.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # the library's and the file formats' own ways to fail
         reason = in_brief(error)
-        raise InputError(f"{checkpoint}: not a sound checkpoint of a routing BART ({reason})") from None
+        raise InputError(f"{checkpoint}: not a valid checkpoint of a routing BART ({reason})") from None
     check_generation(model.generation_config, model.config.vocab_size, checkpoint)
     # What the files lack, the library fills with random numbers.
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{checkpoint}: its files lack {len(missing)} weights, such as {missing[0]}")
     check_finite(own_tensors(model), checkpoint)
-    # Tensors of a safetensors file lie wherever it has them, and matrix products may round otherwise where
-    # memory is not aligned: a resumed run would not go on bit for bit.
+    # Tensors from a safetensors file may not be aligned in memory, and matrix products may then round
+    # differently: without the copy, a resumed run would not be bit-identical.
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
     return model

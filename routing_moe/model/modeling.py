@@ -1,8 +1,8 @@
 """RoutingBartForConditionalGeneration: BART with experts, task vectors and a router.
 
-The library's forward pass is used as it is: stock layers hand extra keyword tensors down, so a
-`RoutedLayer` put in a stock layer's place receives the routes. The model consumes routes (B, L, E) and
-nothing else; `task_ids` is the short way to the routes that its own router gives.
+The forward pass of transformers is not copied: its layers pass extra keyword tensors on, so a `RoutedLayer`
+in the place of a BART layer receives the routes. The model itself needs only routes (B, L, E); with
+`task_ids`, it computes them by its router.
 """
 
 import inspect
@@ -23,25 +23,28 @@ from routing_moe.model.routers import ROUTERS
 from routing_moe.model.selection import noise_free_routes, select_routes
 from routing_moe.model.task_vectors import save_task_vectors
 
-# The library renamed its cache argument once; this is what the installed version calls it.
+# transformers renamed its cache argument once; this is the name in the installed version.
 _FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
 CACHE_ARGUMENT = "cache" if "cache" in _FORWARD_ARGUMENTS else "past_key_values"
 
 
 class TaskVectors(nn.Embedding):
-    """One vector per task (N, D); a class of its own because it starts from N(0, 1), not from N(0, 0.02)."""
+    """One vector per task (N, D).
+
+    A separate class, because it is initialised from N(0, 1), not N(0, 0.02).
+    """
 
 
 class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
-    """A BART whose layers are experts, with the router that picks them.
+    """A BART whose layers consist of experts, with the router that selects them.
 
-    forward(input_ids, attention_mask, labels=..., routes=routes_BLE | task_ids=ids_B) gives a loss that is
-    the *sum* over label tokens, label-smoothed. In training mode only the real target positions are
-    projected to the vocabulary and `logits` is None; in eval mode `logits` is there as usual.
+    forward(input_ids, attention_mask, labels=..., routes=routes_BLE | task_ids=ids_B) returns a
+    label-smoothed loss *summed* over label tokens. In training mode only real target positions are projected
+    to the vocabulary, and `logits` is None; in eval mode `logits` is returned as usual.
     """
 
     config_class = RoutingBartConfig
-    _supports_flex_attn = False  # its block masks cannot be cut to an expert's examples
+    _supports_flex_attn = False  # its block masks cannot be indexed by an expert's examples
 
     def __init__(self, config: RoutingBartConfig):
         super().__init__(config)
@@ -51,7 +54,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
                 experts = [stock] + [BartEncoderLayer(config, layer_idx=i) for _ in range(E - 1)]
                 self.model.encoder.layers[i] = RoutedLayer(config, experts, row=i, keeps_cache=False)
         for i in range(config.decoder_layers):
-            # Every expert has a cache slot of its own, i * E + e; a vanilla layer takes the first of its E.
+            # Expert e of layer i has cache slot i * E + e; a vanilla layer uses the first of its E slots.
             copies = [BartDecoderLayer(config, layer_idx=i * E + e) for e in range(E)]
             is_vanilla = i in config.decoder_vanilla_layers
             row = config.encoder_layers + i
@@ -70,7 +73,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         super()._init_weights(module)
         if isinstance(module, TaskVectors):
             init.normal_(module.weight, mean=0.0, std=1.0)
-        elif isinstance(module, nn.RNNBase):  # as torch does; transformers has other rules for LSTMs
+        elif isinstance(module, nn.RNNBase):  # torch's initialisation; transformers uses another for LSTMs
             bound = module.hidden_size**-0.5
             for parameter in module.parameters():
                 init.uniform_(parameter, -bound, bound)
@@ -78,13 +81,14 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
     # ---- routes
 
     def router_logits(self, task_ids_N: Tensor) -> Tensor:
-        """(N, L, E) logits for rows of `task_vectors`."""
+        """Returns the logits (N, L, E) of rows of `task_vectors`."""
         return self.router(self.task_vectors(task_ids_N))
 
     def draw_routes(self, task_ids_B: Tensor) -> Tensor:
-        """Routes (B, L, E) from the model's source: as trained with in training mode, else as evaluated.
+        """Returns routes (B, L, E) from the model's route source.
 
-        To mix parameters they are drawn once per task, so that a batch merges once per distinct task.
+        In training mode they are those of training (sampled and explored), otherwise those of evaluation.
+        If parameters are mixed, routes are drawn once per task, so a batch merges once per different task.
         """
         source = ROUTE_SOURCES[self.config.route_source]
         if self.config.num_experts == 1:
@@ -95,17 +99,18 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         return source(self, tasks_N)[which_B]
 
     def use_routes(self, source: str, task_routes_NLE: Tensor | None = None) -> None:
-        """Take routes from another source from now on: "average", "random", or "fixed" ones per task.
+        """Changes the route source to "average", "random" or "fixed", and removes router and task vectors.
 
-        task_routes_NLE: for "fixed", in the order of `config.task_names`. Router and task vectors go.
+        task_routes_NLE: the fixed routes, in the order of `config.task_names`; only with "fixed".
+        Raises ValueError for another source or for routes of another shape.
         """
         size = (len(self.config.task_names), self.config.num_layers, self.config.num_experts)
         if source == "learned" or source not in ROUTE_SOURCES:
-            raise ValueError(f"source is {source!r}; choose from average, random, fixed")
+            raise ValueError(f"source is {source!r}; it must be one of average, random, fixed")
         if (source == "fixed") != (task_routes_NLE is not None and task_routes_NLE.shape == size):
-            raise ValueError(f"fixed routes, and no others, need task_routes of shape (N, L, E) = {size}")
+            raise ValueError(f"only fixed routes take task_routes, of shape (N, L, E) = {size}")
         self.config.route_source = source
-        if source == "random":  # one-hot routes have nothing to mix
+        if source == "random":  # one-hot routes do not mix experts
             self.config.expert_mixing = "outputs"
         self.router = self.task_vectors = None
         if source == "fixed":
@@ -114,7 +119,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
             del self.task_routes
 
     def task_ids(self, task_names: list[str]) -> Tensor:
-        """Rows of `config.task_names`, on the model's device. KeyError for an unknown task."""
+        """Returns rows of `config.task_names`, on the model's device. Raises KeyError for an unknown task."""
         rows = {name: row for row, name in enumerate(self.config.task_names)}
         unknown = [name for name in task_names if name not in rows]
         if unknown:
@@ -124,9 +129,10 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
     def routes_for(
         self, task_names: list[str], mode: str | None = None, temperature: float | None = None, noise=False
     ) -> Tensor:
-        """Routes (N, L, E) of named tasks, noise-free unless asked; mode and temperature as configured.
+        """Returns the routes (N, L, E) of named tasks, noise-free unless `noise` is set.
 
-        Random routes have nothing noise-free: of those, each call is a new draw.
+        mode, temperature: of the selection; None: those of the configuration. Random routes are drawn again
+        at each call. Raises KeyError for an unknown task.
         """
         task_ids_N = self.task_ids(task_names)
         if not self.config.has_router:
@@ -139,10 +145,11 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         return noise_free_routes(logits_NLE, mode, temperature, top_k)
 
     def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:
-        """What the routes (N, L, E) of named tasks are on average, as far as that is known.
+        """Returns the expected routes (N, L, E) of named tasks.
 
-        For a router the softmax of its logits (top-k: over the k largest) at a temperature, which the sampled
-        modes draw around; 1/E where routes are random for each example.
+        For a router, the softmax of its logits (top-k: over the k largest) at the temperature, which
+        approximates the mean of the sampled modes; for random routes 1/E. Raises KeyError for an unknown
+        task.
         """
         if self.config.route_source == "random":
             return ROUTE_SOURCES["average"](self, self.task_ids(task_names))
@@ -162,12 +169,12 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         return routes
 
     def is_one_hot(self, routes_BLE: Tensor) -> bool:
-        """Whether every row that a layer reads is zeros and ones."""
+        """Returns whether all rows that a layer uses consist of zeros and ones."""
         read = routes_BLE[:, self.config.routed_rows]
         return bool(((read == 0) | (read == 1)).all())
 
-    def amounts_to_bart(self, routes_BLE: Tensor) -> bool:
-        """Whether each of the routes is the same as some plain BART: `to_bart` gives it."""
+    def has_plain_equivalent(self, routes_BLE: Tensor) -> bool:
+        """Returns whether each of the routes has an equivalent plain BART, which `to_bart` returns."""
         return self.config.expert_mixing == "parameters" or self.is_one_hot(routes_BLE)
 
     # ---- forward
@@ -186,30 +193,31 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         sparse: bool = True,
         loss_only: bool | None = None,
         route_groups: Tensor | None = None,
-        zeros_stay: bool = False,
+        constant_zeros: bool = False,
         **kwargs,
     ) -> Seq2SeqLMOutput:
-        """BART's forward pass through the routed layers.
+        """Runs BART's forward pass through the routed layers.
 
         routes: (B, L, E), or task_ids: (B,) rows of `config.task_names`. labels: (B, T) with -100 or the
-        padding token where there is none. sparse=False runs every expert on every example (the slow, plain
-        path; the results are the same). loss_only: leave out the logits; None means in training mode.
-        route_groups: to mix parameters, numbers (B,) that are equal where routes are and share a gradient.
-        zeros_stay: with given routes, do not work out the gradient of weights that are zero.
+        padding token at positions to ignore. sparse: False runs every expert on every example, which is
+        slower and gives the same results. loss_only: whether to omit the logits; None: in training mode only.
+        route_groups: (B,) numbers that are equal for examples with the same route and route gradient, used if
+        parameters are mixed. constant_zeros: with given routes, do not compute the gradient of weights that
+        are zero.
         """
         if labels is not None:
             labels = labels.masked_fill(labels == self.config.pad_token_id, -100)
             if decoder_input_ids is None and kwargs.get("decoder_inputs_embeds") is None:
                 start = self.config.decoder_start_token_id
                 decoder_input_ids = shift_tokens_right(labels, self.config.pad_token_id, start)
-        kwargs.pop("return_dict", None)  # an output object is returned always
+        kwargs.pop("return_dict", None)  # an output object is always returned
         use_cache = bool(use_cache) and labels is None
         if use_cache and kwargs.get(CACHE_ARGUMENT) is None:
             kwargs[CACHE_ARGUMENT] = growing_cache()
         given = (input_ids, kwargs.get("inputs_embeds"), encoder_outputs and encoder_outputs[0])
         batch_size = next(len(tensor) for tensor in given if tensor is not None)
         if routes is None and task_ids is not None:
-            route_groups, zeros_stay = task_ids, self.config.router_mode == "top_k"
+            route_groups, constant_zeros = task_ids, self.config.router_mode == "top_k"
         routes = self._resolve_routes(routes, task_ids, batch_size)
         inputs = dict(
             input_ids=input_ids,
@@ -218,7 +226,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
             use_cache=use_cache,
-            route_plan=self.plan_routes(routes, sparse, use_cache, route_groups, zeros_stay),
+            route_plan=self.plan_routes(routes, sparse, use_cache, route_groups, constant_zeros),
             **kwargs,
         )
         if labels is not None and (self.training if loss_only is None else loss_only):
@@ -229,23 +237,26 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         return outputs
 
     def plan_routes(
-        self, routes_BLE: Tensor, sparse=True, use_cache=False, route_groups=None, zeros_stay=False
+        self, routes_BLE: Tensor, sparse=True, use_cache=False, route_groups=None, constant_zeros=False
     ) -> RoutePlan | None:
-        """How the layers run along these routes; the arguments are as in `forward`."""
+        """Returns how the layers run with these routes, or None with one expert.
+
+        Arguments as for `forward`.
+        """
         if self.config.num_experts == 1:
             return None
         if self.config.expert_mixing == "parameters":
             plan = RoutePlan.merging(routes_BLE, route_groups)
-            if use_cache and len(plan.merged) > 1:  # a cache cannot be cut by example
+            if use_cache and len(plan.merged) > 1:  # a cache cannot be indexed by examples
                 raise ValueError("with a cache, merged parameters need the same route for the whole batch")
             return plan
-        # An expert that skipped a token has no cache entry for it: with a cache everything runs.
+        # An expert that skipped a token has no cache entry for it, so with a cache every expert runs.
         if sparse and not use_cache:
-            return RoutePlan.sparse(routes_BLE, zeros_stay)
+            return RoutePlan.sparse(routes_BLE, constant_zeros)
         return RoutePlan.dense(routes_BLE)
 
     def _loss_output(self, inputs: dict, labels_BT: Tensor) -> Seq2SeqLMOutput:
-        """The loss alone: the vocabulary projection, the widest product, skips padded positions."""
+        """Returns the loss only: the vocabulary projection, the largest product, skips padded positions."""
         outputs = self.model(**inputs)
         is_real_BT = labels_BT != -100
         logits_KV = self.lm_head(outputs[0][is_real_BT]) + self.final_logits_bias
@@ -253,7 +264,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         return Seq2SeqLMOutput(loss=loss, encoder_last_hidden_state=outputs.encoder_last_hidden_state)
 
     def _smoothed_loss(self, logits_KV: Tensor, targets_K: Tensor) -> Tensor:
-        """Label-smoothed cross-entropy in nats, summed over K target tokens (always in float32 or better)."""
+        """Returns label-smoothed cross-entropy in nats, summed over K target tokens, in float32 or better."""
         if logits_KV.dtype in (torch.float16, torch.bfloat16):
             logits_KV = logits_KV.float()
         return F.cross_entropy(
@@ -264,18 +275,19 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, routes=None, task_ids=None, **kwargs):
-        """Generate as BART does, along `routes` (B, L, E) or the routes of `task_ids` (B,).
+        """Generates as BART does, with `routes` (B, L, E) or the routes of `task_ids` (B,).
 
-        One-hot routes and merged parameters are decoded by the plain BART that each distinct route amounts
-        to, at its cost; soft routes keep one cache per expert, and so does a batch of more different one-hot
-        routes than twice the experts, where decoding all at once, at the cost of E decoders, is faster than
-        one after the other. Any mix of tasks in a batch. A batch with several routes that asks for more than
-        token ids (`return_dict_in_generate`) takes the soft path, if parameters are merged without a cache.
+        Routes may differ in a batch. One-hot routes and merged parameters are decoded by the equivalent plain
+        BART of each different route, at the cost of a plain BART. Other routes are decoded together with one
+        cache per expert, at the cost of E decoders; so are one-hot routes if a batch has more than 2 E
+        different ones, because this is then faster than one route after the other. A batch with several
+        routes and `return_dict_in_generate` is decoded together, too (if parameters are merged, without a
+        cache).
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
         routes = self._resolve_routes(routes, task_ids, batch_size)
-        if self.amounts_to_bart(routes):
+        if self.has_plain_equivalent(routes):
             rows = self.config.routed_rows or [0]
             which_B = routes[:, rows].flatten(1).unique(dim=0, return_inverse=True)[1]
             distinct = int(which_B.max()) + 1
@@ -290,7 +302,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         return super().generate(inputs, routes=routes, **kwargs)
 
     def _generate_by_route(self, inputs: Tensor, routes: Tensor, which_B: Tensor, kwargs: dict) -> Tensor:
-        """Plain-BART generation for each group of examples with the same one-hot route."""
+        """Generates with the plain BART of each different route for the examples that have this route."""
         sequences: list[Tensor | None] = [None] * len(inputs)
         for route in which_B.unique():
             members = (which_B == route).nonzero()[:, 0]
@@ -310,14 +322,15 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-        # The library's cache has one slot per layer; ours needs one per expert and grows as they come.
+        # The cache of transformers has one slot per layer; ours needs one per expert and grows on demand.
         if isinstance(model_kwargs.get(CACHE_ARGUMENT), EncoderDecoderCache):
             model_kwargs[CACHE_ARGUMENT] = growing_cache()
 
     def to_bart(self, routes_LE: Tensor) -> BartForConditionalGeneration:
-        """The plain BART of a route: the argmax expert of each layer, whose tensors it shares.
+        """Returns the equivalent plain BART of a route (L, E).
 
-        Where parameters are mixed: the merged layers, which are new tensors, outside the graph.
+        Each layer is its argmax expert, and all tensors are shared with this model.
+        If parameters are mixed: each layer is merged by its row, with new tensors outside the graph.
         """
         from routing_moe.model.conversion import assemble_bart
 
@@ -330,12 +343,12 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         return [layer for layer in layers if isinstance(layer, RoutedLayer)]
 
     def expert_distance(self) -> Tensor:
-        """The expert regularisation term: `RoutedLayer.expert_distance` summed over routed layers."""
+        """Returns the expert regularisation term: `RoutedLayer.expert_distance` summed over routed layers."""
         return sum(layer.expert_distance() for layer in self.routed_layers())
 
     @torch.no_grad()
     def relative_expert_distance(self) -> float | None:
-        """How far the experts have diverged: `RoutedLayer.relative_expert_distance`, mean over routed layers.
+        """Returns the mean of `RoutedLayer.relative_expert_distance` over routed layers.
 
         0 if all experts of a layer are equal, about 1.4 for independent random weights; None if no layer has
         several experts.
@@ -344,7 +357,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
         return sum(found) / len(found) if found else None
 
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
-        """As transformers does, plus task names and vectors, if it has any, in the interchange format."""
+        """Saves as transformers does, plus task names and vectors (if any) in the interchange format."""
         super().save_pretrained(save_directory, **kwargs)
         vectors_ND = None
         if self.task_vectors is not None:
@@ -353,19 +366,22 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
 
     @classmethod
     def from_bart(cls, bart, num_experts: int = 3, init_eps: float = 1e-8, **config_fields):
-        """Every expert a copy of the BART's layer plus N(0, init_eps) noise; see `upcycling.from_bart`."""
+        """Returns a model whose experts are copies of a BART's layers plus N(0, init_eps) noise.
+
+        See `conversion.from_bart`.
+        """
         from routing_moe.model.conversion import from_bart
 
         return from_bart(cls, bart, num_experts, init_eps, **config_fields)
 
     @classmethod
     def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
-        """A run folder of the published code; see `upcycling.from_upstream`."""
+        """Loads a run folder of the published code; see `published.from_upstream`."""
         from routing_moe.model.published import from_upstream
 
         return from_upstream(cls, run_dir, checkpoint_name)
 
 
 def growing_cache() -> EncoderDecoderCache:
-    """A cache that adds slots as layers ask for them."""
+    """Returns a cache that adds slots when layers first use them."""
     return EncoderDecoderCache(DynamicCache(), DynamicCache())

@@ -12,7 +12,7 @@ from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.loading import check_finite
 from routing_moe.model.task_vectors import load_task_vectors
 
-# What the published code calls the parts of a router (after "router.model."), and what we call them.
+# Names of router parameters in the published code (after "router.model.") and in this one.
 UPSTREAM_ROUTER_NAMES = (
     (r"^router_units\.(\d+)\.linear1\.", r"units.\1.hidden."),
     (r"^router_units\.(\d+)\.linear2\.", r"units.\1.output."),
@@ -23,7 +23,7 @@ UPSTREAM_ROUTER_NAMES = (
     (r"^(rnn|transformer)\.", "mixer."),
     (r"^proj\.", "output."),
 )
-GENERATION_RULES = (
+GENERATION_SETTINGS = (
     "no_repeat_ngram_size",
     "min_length",
     "length_penalty",
@@ -33,9 +33,10 @@ GENERATION_RULES = (
 
 
 def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
-    """Load `run_dir/config.json` and `run_dir/<checkpoint_name>/{model.pt,id2task.json,task_vecs.npy}`.
+    """Returns the model of a run of the published code, in eval mode.
 
-    Raises InputError naming the file that is missing or does not fit.
+    Reads `run_dir/config.json` and `run_dir/<checkpoint_name>/{model.pt,id2task.json,task_vecs.npy}`.
+    Raises InputError that names the file that is missing, broken, or does not fit.
     """
     run_dir = Path(run_dir)
     config_path, weights_path = run_dir / "config.json", run_dir / checkpoint_name / "model.pt"
@@ -48,19 +49,19 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
         raise InputError(f"{config_path}: lacks router_block_num; a run of the published code has it")
     try:
         model = cls(upstream_config(published, names, vectors_ND.shape[1]))
-    except Exception as error:  # the library's own ways to fail
-        raise InputError(f"{config_path}: no model can be made of it ({in_brief(error)})") from None
+    except Exception as error:  # transformers raises many types of errors
+        raise InputError(f"{config_path}: not the configuration of a model ({in_brief(error)})") from None
     try:
         state = torch.load(weights_path, map_location="cpu", weights_only=True)
         if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-            raise TypeError("it holds no dictionary of tensors")
+            raise TypeError("it is not a dictionary of tensors")
         renamed = {upstream_name(name): tensor for name, tensor in state.items()}
-        if not model.config.has_router:  # a single expert: there is nothing to route
+        if not model.config.has_router:  # a single expert needs no router
             renamed = {name: tensor for name, tensor in renamed.items() if not name.startswith("router.")}
         renamed["lm_head.weight"] = renamed["model.shared.weight"]
     except InputError:
         raise
-    except Exception as error:  # a broken file has many ways to fail; all are the same to the user
+    except Exception as error:  # torch raises many types of errors for a broken file
         raise InputError(f"{weights_path}: not the weights of a run ({in_brief(error)})") from None
     check_finite(state, weights_path)
     if model.config.has_router:
@@ -69,13 +70,16 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
         model.load_state_dict(renamed)
     except RuntimeError as error:
         raise InputError(f"{weights_path}: does not fit {config_path}: {in_brief(error)}") from None
-    # A BART's own rules of generation (bart-base: no 3-gram twice) stand in its config.json.
-    model.generation_config.update(**{k: v for k, v in published.items() if k in GENERATION_RULES})
+    # config.json includes the generation settings of the BART (bart-base: no repeated 3-grams).
+    model.generation_config.update(**{k: v for k, v in published.items() if k in GENERATION_SETTINGS})
     return model.eval()
 
 
 def upstream_config(published: dict, task_names: list[str], vector_dim: int) -> RoutingBartConfig:
-    """The published config.json as a RoutingBartConfig (vanilla layers are comma-separated strings there)."""
+    """Returns the published config.json as a RoutingBartConfig.
+
+    It lists vanilla layers separated by commas.
+    """
     ours = {k: v for k, v in published.items() if not k.startswith("router_") and k != "model_type"}
     for side in ("encoder", "decoder"):
         layers = published.get(f"{side}_vanilla_layers") or ""
@@ -90,7 +94,10 @@ def upstream_config(published: dict, task_names: list[str], vector_dim: int) -> 
 
 
 def upstream_name(name: str) -> str:
-    """Our name for one of the published code's parameters."""
+    """Returns our name for a parameter of the published code.
+
+    Raises InputError for an unknown router parameter.
+    """
     if not name.startswith("router."):
         return name.replace(".blocks.", ".experts.")
     part = name.removeprefix("router.model.")

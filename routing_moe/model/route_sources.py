@@ -1,8 +1,8 @@
-"""Where routes come from. The method and its baselines differ in nothing else.
+"""Route sources: the learned routes of the method and its baselines, which differ only in their routes.
 
-A source is a function (model, task_ids_B) -> routes (B, L, E), rows summing to 1: in training mode what a
-step uses, else what is evaluated. Shapes: B examples, N tasks, L layers (encoder, then decoder), E experts.
-The baselines are those of Ye, Zha, Ren 2022 (arXiv 2205.12701), section 5.2.
+A source is a function (model, task_ids_B) -> routes (B, L, E) with rows that sum to 1. In training mode it
+returns the routes of a step, otherwise those of evaluation. Shapes: B examples, N tasks, L layers (encoder,
+then decoder), E experts. The baselines are those of Ye, Zha, Ren 2022 (arXiv 2205.12701), section 5.2.
 """
 
 import torch
@@ -12,7 +12,10 @@ from routing_moe.model.selection import explore, noise_free_routes, random_one_h
 
 
 def learned(model, task_ids_B: Tensor) -> Tensor:
-    """Router and selection at the current temperature: sampled and explored in training, noise-free else."""
+    """Returns the router's routes at the current temperature.
+
+    In training they are sampled and explored, otherwise they are noise-free.
+    """
     config, logits_BLE = model.config, model.router_logits(task_ids_B)
     mode, temperature, top_k = config.router_mode, config.router_temperature, config.router_top_k
     if not model.training:
@@ -24,20 +27,20 @@ def learned(model, task_ids_B: Tensor) -> Tensor:
 
 
 def average(model, task_ids_B: Tensor) -> Tensor:
-    """1/E everywhere."""
+    """Returns routes with all weights 1/E."""
     E = model.config.num_experts
     size = (len(task_ids_B), model.config.num_layers, E)
     return torch.full(size, 1 / E, device=model.device, dtype=model.dtype)
 
 
 def random(model, task_ids_B: Tensor) -> Tensor:
-    """A one-hot for every example and layer, drawn anew at each call, in evaluation too."""
+    """Returns a one-hot for every example and layer, drawn again at each call, also in evaluation."""
     size = (len(task_ids_B), model.config.num_layers)
     return random_one_hot(size, model.config.num_experts, model.device).to(model.dtype)
 
 
 def fixed(model, task_ids_B: Tensor) -> Tensor:
-    """The matrix that is stored for each task, `model.task_routes` (N, L, E); never trained."""
+    """Returns the stored matrix of each task, `model.task_routes` (N, L, E), which is never trained."""
     return model.task_routes[task_ids_B]
 
 
@@ -45,13 +48,14 @@ ROUTE_SOURCES = {"learned": learned, "average": average, "random": random, "fixe
 
 
 def random_task_routes(num_tasks: int, num_layers: int, num_experts: int, n: int, seed: int) -> Tensor:
-    """Task-level random routes (N, L, E): n different experts of each row, drawn uniformly, weight 1/n each.
+    """Returns random routes (N, L, E) per task.
 
-    A function of its arguments alone. Raises ValueError for an n that is not from 1 to E.
+    Each row has n different experts, drawn uniformly, with weight 1/n.
+    Depends on its arguments only, not on torch's global generator. Raises ValueError unless 1 <= n <= E.
     """
     if not 1 <= n <= num_experts:
         raise ValueError(f"n is {n}; it must be from 1 to the {num_experts} experts")
     generator = torch.Generator().manual_seed(seed)
-    # The n largest of E independent uniform numbers are a uniform choice of n different experts.
+    # The indices of the n largest of E independent uniform numbers are a uniform choice of n experts.
     chosen_NLn = torch.rand(num_tasks, num_layers, num_experts, generator=generator).topk(n, dim=-1).indices
     return torch.zeros(num_tasks, num_layers, num_experts).scatter(-1, chosen_NLn, 1 / n)

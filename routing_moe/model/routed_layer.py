@@ -1,15 +1,15 @@
-"""A BART layer that is a small set of experts: E complete stock layers, mixed by a task's route.
+"""A BART layer with E experts, each a complete BART layer, mixed by the route of a task.
 
 Mixing outputs (the method): the output of layer l for example b is the sum over experts e of
-route[b, l, e] * expert_e(hidden[b]). What makes it fast is one rule, exact for every kind of route: an
-expert whose weight is zero adds nothing to the output and receives exactly zero gradient, so it need not run.
-Where the weights themselves are trained (straight-through routes), the loss's derivative by a zero weight is
-<gradient, expert's output>: such an expert still runs, but without building a graph. Where a zero is sure to
-stay (top-k routes), not even that. Dense routes have no zeros and run everything.
+route[b, l, e] * expert_e(hidden[b]). The implementation is fast because of one exact rule: an expert with
+weight zero adds nothing to the output and receives zero gradient, so it does not have to run. If the weights
+themselves are trained (straight-through routes), the derivative of the loss by a zero weight is
+<gradient, expert's output>: such an expert runs without building a graph. If zeros are constant (top-k
+routes), it does not run at all. Dense routes have no zeros, so every expert runs.
 
 Mixing parameters (soft merging, SMEAR: Muqeeth, Liu, Raffel 2023, arXiv 2306.03745, section 2.3): one layer
 runs whose parameters are the sum over e of route[b, l, e] * parameters_e. A route belongs to a task, so a
-batch merges once for each of its distinct routes. For one-hot routes it is the same as mixing outputs.
+batch merges once per different route. For one-hot routes, this equals mixing outputs.
 """
 
 import itertools
@@ -25,31 +25,32 @@ EXPERT_MIXINGS = ("outputs", "parameters")
 
 @dataclass(frozen=True)
 class RoutePlan:
-    """Which examples each expert runs on, worked out once per forward pass.
+    """Which examples each expert runs on, computed once per forward pass.
 
-    routes_BLE: the weights. order_LEB: for every layer and expert the examples, those with a weight first;
-    n_active: how many those are, [layer][expert]. Without them every expert runs on every example (the
-    specification that the sparse path is tested against, and the only way to decode with a cache, where an
-    expert must have seen every token). rest_runs: whether an example's experts of weight zero run for the
-    sake of the weights' gradient. merged: to mix parameters, the examples of each distinct route.
+    routes_BLE: the weights. order_LEB: the examples for every layer and expert, those with nonzero weight
+    first; n_active: the number of these, [layer][expert]. If both are None, every expert runs on every
+    example: this is the reference for tests of the sparse path, and the only way to decode with a cache,
+    which needs every token of every expert. runs_inactive: whether experts also run on examples where their
+    weight is zero, for the gradient of the weight. merged: if parameters are mixed, the examples of each
+    different route.
     """
 
     routes_BLE: Tensor
     order_LEB: Tensor | None = None
     n_active: list[list[int]] | None = None
-    rest_runs: bool = False
+    runs_inactive: bool = False
     merged: list[Tensor] | None = None
 
     @classmethod
-    def sparse(cls, routes_BLE: Tensor, zeros_stay: bool = False) -> "RoutePlan":
-        """Skip what has weight zero. Costs one transfer, of L*E numbers, from the device to the CPU.
+    def sparse(cls, routes_BLE: Tensor, constant_zeros: bool = False) -> "RoutePlan":
+        """Returns a plan that skips weights of zero. It transfers L*E numbers from the device to the CPU.
 
-        zeros_stay: no weight of zero depends on anything trained, so that its gradient is of no use.
+        constant_zeros: no zero weight depends on a trained parameter, so its gradient is not needed.
         """
-        rests_LEB = (routes_BLE.detach() == 0).permute(1, 2, 0)
-        order_LEB = rests_LEB.to(torch.uint8).argsort(dim=-1, stable=True)
-        rest_runs = routes_BLE.requires_grad and not zeros_stay
-        return cls(routes_BLE, order_LEB, (~rests_LEB).sum(-1).tolist(), rest_runs)
+        is_zero_LEB = (routes_BLE.detach() == 0).permute(1, 2, 0)
+        order_LEB = is_zero_LEB.to(torch.uint8).argsort(dim=-1, stable=True)
+        runs_inactive = routes_BLE.requires_grad and not constant_zeros
+        return cls(routes_BLE, order_LEB, (~is_zero_LEB).sum(-1).tolist(), runs_inactive)
 
     @classmethod
     def dense(cls, routes_BLE: Tensor) -> "RoutePlan":
@@ -57,11 +58,11 @@ class RoutePlan:
 
     @classmethod
     def merging(cls, routes_BLE: Tensor, groups_B: Tensor | None = None) -> "RoutePlan":
-        """Mix parameters, once for all examples of equal routes.
+        """Returns a plan that mixes parameters, once per group of examples with equal routes.
 
-        A group's gradient is shared out evenly among its examples. So where the routes' gradient is asked
-        for, groups are those given (numbers, equal where routes are and share a gradient), else each
-        example is its own.
+        groups_B: numbers that are equal for examples with the same route and route gradient, (B,). They are
+        used if the routes need a gradient, which is divided evenly among the examples of a group; None: one
+        group per example. Without gradient, examples are grouped by their routes.
         """
         if not (routes_BLE.requires_grad and torch.is_grad_enabled()):
             groups_B = routes_BLE.detach().unique(dim=0, return_inverse=True)[1]
@@ -71,22 +72,22 @@ class RoutePlan:
         return cls(routes_BLE, merged=[(groups_B == g).nonzero()[:, 0] for g in groups_B.unique().tolist()])
 
     def examples(self, row: int, expert: int) -> tuple[Tensor | None, Tensor | None]:
-        """(active, resting) example indices of an expert of layer `row`; None stands for all of them."""
-        nobody = torch.empty(0, dtype=torch.long)
+        """Returns (active, inactive) example indices of an expert of layer `row`; None means all examples."""
+        no_examples = torch.empty(0, dtype=torch.long)
         n_active = None if self.n_active is None else self.n_active[row][expert]
         if n_active in (None, len(self.routes_BLE)):
-            return None, nobody
+            return None, no_examples
         if n_active == 0:
-            return nobody, None
+            return no_examples, None
         return self.order_LEB[row, expert].tensor_split([n_active])
 
 
 class RoutedLayer(nn.Module):
-    """E stock BART layers behind the interface of one.
+    """E BART layers with the interface of one.
 
-    config: the model's. row: which row of the route this layer reads (encoder first). keeps_cache: whether
-    it may have to decode token by token, where every expert must see every token. Whatever else the model
-    hands down (masks, encoder states, the cache under whatever name) is passed on to the experts as it came.
+    config: that of the model. row: the row of the route for this layer (encoder first). keeps_cache: whether
+    the layer may decode token by token, for which every expert must process every token. All other arguments
+    (masks, encoder states, the cache under any name) are passed on to the experts.
     """
 
     def __init__(self, config, experts: list[nn.Module], row: int, keeps_cache: bool):
@@ -102,7 +103,10 @@ class RoutedLayer(nn.Module):
         route_plan: RoutePlan | None = None,
         **kwargs,
     ) -> Tensor:
-        """Mixed hidden states (B, S, D). `routes` (B, L, E) come without a plan when the library decodes."""
+        """Returns mixed hidden states (B, S, D).
+
+        When transformers decodes, `routes` (B, L, E) are given without `route_plan`.
+        """
         if len(self.experts) == 1:  # the only weight is 1
             return self.experts[0](hidden_BSD, *args, **kwargs)
         plan = route_plan or self._plan(routes)
@@ -119,10 +123,10 @@ class RoutedLayer(nn.Module):
         weights_BE = plan.routes_BLE[:, self.row]
         mixed_BSD = None
         for e, expert in enumerate(self.experts):
-            active, resting = plan.examples(self.row, e)
+            active, inactive = plan.examples(self.row, e)
             groups = [(active, True)]
-            if plan.rest_runs and torch.is_grad_enabled():
-                groups.append((resting, False))
+            if plan.runs_inactive and torch.is_grad_enabled():
+                groups.append((inactive, False))
             for examples, with_graph in groups:
                 if examples is None or len(examples):
                     inputs, named = _of_examples(examples, hidden_BSD, args, kwargs)
@@ -134,7 +138,7 @@ class RoutedLayer(nn.Module):
     def _mix_parameters(self, plan: RoutePlan, hidden_BSD: Tensor, args, kwargs) -> Tensor:
         outputs = []
         for examples in plan.merged:
-            # The weights of a group are equal; their mean hands each example its share of the gradient.
+            # The weights of a group are equal; their mean divides the gradient among the examples.
             merged = self.merged_parameters(plan.routes_BLE[examples, self.row].mean(dim=0))
             inputs, named = _of_examples(examples, hidden_BSD, args, kwargs)
             outputs.append(functional_call(self.experts[0], merged, inputs, named))
@@ -142,7 +146,7 @@ class RoutedLayer(nn.Module):
         return torch.cat(outputs)[order_B]
 
     def merged_parameters(self, weights_E: Tensor) -> dict[str, Tensor]:
-        """The weighted sum of the experts' parameters, by their names in an expert."""
+        """Returns the weighted sum of the experts' parameters, {name in an expert: tensor}."""
         named = [dict(expert.named_parameters()) for expert in self.experts]
         return {
             name: sum(weight * parameters[name] for weight, parameters in zip(weights_E, named, strict=True))
@@ -150,7 +154,10 @@ class RoutedLayer(nn.Module):
         }
 
     def expert_distance(self) -> Tensor:
-        """Mean over pairs of experts of the summed L2 distances of their parameters; 0 for one expert."""
+        """Returns the expert distance: the mean over pairs of experts of their distance; 0 for one expert.
+
+        The distance of a pair is the sum of the L2 distances of their parameter tensors.
+        """
         E = len(self.experts)
         pairs = [(a, b) for a in range(E) for b in range(a + 1, E)]
         total = next(self.parameters()).new_zeros(())
@@ -160,7 +167,10 @@ class RoutedLayer(nn.Module):
         return total / max(len(pairs), 1)
 
     def relative_expert_distance(self) -> float:
-        """Mean over pairs of experts of |p - q| / sqrt((|p|^2 + |q|^2) / 2), of their parameters p, q."""
+        """Returns the mean over pairs of experts p, q of |p - q| / sqrt((|p|^2 + |q|^2) / 2).
+
+        p and q are the vectors of all parameters of an expert.
+        """
         vectors = [parameters_to_vector(expert.parameters()) for expert in self.experts]
         pairs = [
             torch.dist(p, q) / ((p.square().sum() + q.square().sum()) / 2).sqrt()
@@ -170,11 +180,11 @@ class RoutedLayer(nn.Module):
 
 
 def _of_examples(examples: Tensor | None, hidden_BSD: Tensor, args, kwargs) -> tuple[tuple, dict]:
-    """What the given examples (None: all of them) hand to an expert: positional and named arguments."""
+    """Returns positional and named arguments of an expert for the given examples (None: all of them)."""
 
     def chosen(value):
-        # Batch-first tensors follow their examples. A one-dimensional tensor is never batch-first here
-        # (it holds positions), even if its length happens to be B.
+        # Select from batch-first tensors. A one-dimensional tensor is never batch-first here (it contains
+        # positions), even if its length happens to be B.
         batch_first = isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == len(hidden_BSD)
         return value.index_select(0, examples) if examples is not None and batch_first else value
 
@@ -183,7 +193,7 @@ def _of_examples(examples: Tensor | None, hidden_BSD: Tensor, args, kwargs) -> t
 
 
 def _accumulate(mixed_BSD, output, weights_B, examples, shape) -> Tensor:
-    """mixed + weights * output, the output standing for the given examples (None: all of them)."""
+    """Returns mixed + weights * output, where `output` is for the given examples (None: all of them)."""
     weights_B = weights_B.to(output.dtype)
     if examples is None:
         weighted = output * weights_B[:, None, None]

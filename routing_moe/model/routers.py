@@ -1,10 +1,11 @@
-"""Routers: a task vector in, one logit per layer and expert out.
+"""Routers: networks that map a task vector to one logit per layer and expert.
 
-Ten published architectures in three classes. Two are perceptrons: one for all layers (`linear`) or one per
-layer (`linear_layer_specific`). The other eight treat the layers as a sequence: each position starts from
-the task vector (plus a position embedding, or through a projection of its own: `*_layer_specific`), the
-positions talk to each other through a bidirectional RNN, LSTM or GRU or a transformer layer, and every
-position is projected to E logits. Shapes: N tasks, D task-vector width, H hidden width, L layers, E experts.
+The ten published architectures (Ye, Zha, Ren 2022, arXiv 2205.12701) are implemented by three classes. Two
+are perceptrons: one for all layers (`linear`) or one per layer (`linear_layer_specific`). The other eight
+treat the layers as a sequence: the input at each position is the task vector plus a position embedding, or a
+projection of the task vector for this position (`*_layer_specific`). A bidirectional RNN, LSTM or GRU or a
+transformer layer processes the sequence, and a linear layer maps every position to E logits. Shapes: N tasks,
+D task-vector width, H hidden width, L layers, E experts.
 """
 
 import torch
@@ -28,7 +29,7 @@ class Perceptron(nn.Module):
 
 
 class LinearRouter(Perceptron):
-    """One perceptron gives the logits of all layers."""
+    """One perceptron for the logits of all layers: vectors (N, D) -> (N, L, E)."""
 
     def __init__(self, config):
         super().__init__(
@@ -41,7 +42,7 @@ class LinearRouter(Perceptron):
 
 
 class LayerwiseRouter(nn.Module):
-    """A perceptron of its own for every layer."""
+    """One perceptron for each layer: vectors (N, D) -> (N, L, E)."""
 
     def __init__(self, config):
         super().__init__()
@@ -55,7 +56,7 @@ class LayerwiseRouter(nn.Module):
 
 
 class SequenceRouter(nn.Module):
-    """The layers as a sequence: embed each position, mix positions, project to logits."""
+    """Treats the layers as a sequence: embeds, mixes and projects positions, vectors (N, D) -> (N, L, E)."""
 
     def __init__(self, config):
         super().__init__()
@@ -83,7 +84,7 @@ class SequenceRouter(nn.Module):
         else:
             positions_NLW = vectors_ND.unsqueeze(1) + self.layer_embedding.weight
         mixed = self.mixer(positions_NLW)
-        if isinstance(mixed, tuple):  # recurrent modules also return their last state
+        if isinstance(mixed, tuple):  # recurrent modules return their last state, too
             mixed = mixed[0]
         return self.output(mixed)
 

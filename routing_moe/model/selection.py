@@ -1,8 +1,8 @@
-"""From a router's logits to routes: the selection modes, the temperature schedule, exploration.
+"""Route selection: the selection modes, the temperature schedule, and exploration.
 
 Shapes: N tasks (or B examples), L layers, E experts. A route is (L, E) with rows that sum to 1.
-Ye, Zha, Ren 2022 (arXiv 2205.12701), section 3.2; Gumbel-softmax: Jang, Gu, Poole 2017; top-k: Shazeer et
-al. 2017 (arXiv 1701.06538), section 2.1.
+Ye, Zha, Ren 2022 (arXiv 2205.12701), section 3.2; Gumbel-softmax: Jang, Gu, Poole 2017 (arXiv 1611.01144);
+top-k: Shazeer et al. 2017 (arXiv 1701.06538), section 2.1.
 """
 
 import math
@@ -17,14 +17,14 @@ ROUTER_MODES = ("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k")
 def select_routes(
     logits_NLE: Tensor, mode: str, temperature: float, encoder_layers: int | None = None, top_k: int = 2
 ) -> Tensor:
-    """Draw routes (N, L, E) from logits.
+    """Returns routes (N, L, E) drawn from logits.
 
     "softmax": softmax(logits / temperature); "gumbel_softmax": the same with Gumbel noise on the logits;
-    "gumbel_softmax_st": one-hot forward, the Gumbel-softmax's gradient backward (straight-through);
+    "gumbel_softmax_st": one-hot forward, the gradient of the Gumbel-softmax backward (straight-through);
     "top_k": the softmax over the `top_k` largest logits, 0 elsewhere (without Shazeer's noise).
-    The noise comes from torch's global generator. With `encoder_layers` it is drawn as one
-    (layers, N, E) block for the encoder, then one for the decoder, which is the order of the published
-    code, so that a seed gives its draw. Raises ValueError for an unknown mode or a temperature <= 0.
+    The noise comes from torch's global generator. With `encoder_layers`, it is drawn as one (layers, N, E)
+    block for the encoder, then one for the decoder, as in the published code, so that equal seeds give equal
+    draws. Raises ValueError for an unknown mode or a temperature <= 0.
     """
     if mode not in ROUTER_MODES:
         raise ValueError(f"router mode {mode!r} is not one of {', '.join(ROUTER_MODES)}")
@@ -47,7 +47,10 @@ def select_routes(
 
 
 def noise_free_routes(logits_NLE: Tensor, mode: str, temperature: float, top_k: int = 2) -> Tensor:
-    """The mode's choice without noise: one-hot of the best expert for straight-through, else the softmax."""
+    """Returns routes (N, L, E) without noise.
+
+    The one-hot of the best expert for straight-through, the top-k softmax for top-k, else the softmax.
+    """
     if mode == "top_k":
         return select_routes(logits_NLE, mode, temperature, top_k=top_k)
     if mode == "gumbel_softmax_st":
@@ -56,9 +59,9 @@ def noise_free_routes(logits_NLE: Tensor, mode: str, temperature: float, top_k: 
 
 
 def explore(routes_BLE: Tensor, epsilon: float) -> Tensor:
-    """Replace each (example, layer) row by a random one-hot with probability `epsilon`, out of place.
+    """Returns routes in which a random one-hot replaces each (example, layer) row with probability `epsilon`.
 
-    Replaced rows carry no gradient to the router; the others keep theirs.
+    Replaced rows pass no gradient to the router; the other rows keep theirs.
     """
     B, L, E = routes_BLE.shape
     replaced_BL1 = torch.rand(B, L, 1, device=routes_BLE.device) < epsilon
@@ -67,10 +70,13 @@ def explore(routes_BLE: Tensor, epsilon: float) -> Tensor:
 
 
 def random_one_hot(size: tuple[int, ...], num_experts: int, device=None, generator=None) -> Tensor:
-    """Integers (*size, E): one expert a row, drawn uniformly from torch's global generator or another."""
+    """Returns integers (*size, E): one-hot rows of uniformly drawn experts.
+
+    generator: the source of random numbers; None: torch's global generator.
+    """
     return F.one_hot(torch.randint(num_experts, size, device=device, generator=generator), num_experts)
 
 
 def temperature_at(step: int, initial_tau: float, minimum_tau: float, anneal_rate: float) -> float:
-    """max(initial_tau * exp(-anneal_rate * step), minimum_tau) after `step` optimizer steps."""
+    """Returns the temperature of a step: max(initial_tau * exp(-anneal_rate * step), minimum_tau)."""
     return max(initial_tau * math.exp(-anneal_rate * step), minimum_tau)

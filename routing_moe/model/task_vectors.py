@@ -2,10 +2,10 @@
 
 `id2task.json` maps row numbers (as strings) to task names, `{"0": "boolq", ...}`; `task_vecs.npy` is an
 (N, D) float array. The published code writes and reads the same two files. The commands of `task/task_emb`
-add `meta.json`, which says how the vectors were made and is not needed to use them. Other code reads from it:
+add `meta.json`, which describes how the vectors were computed; it is optional. Two of its fields are used:
 
-    seen       what a vector has seen of its own task, one of SEEN; "unknown" if missing
-    sample_of  {row: task} of the rows that belong to one sample and have its name: {"boolq_32_100": "boolq"}
+    seen       the data of its task that a vector is based on, one of SEEN; "unknown" if missing
+    sample_of  {row: task} of rows that are for one sample and named after it: {"boolq_32_100": "boolq"}
 """
 
 import json
@@ -21,7 +21,7 @@ from routing_moe.io.files import npy_bytes, write_bytes, write_text
 
 NAMES_FILE, VECTORS_FILE, META_FILE = "id2task.json", "task_vecs.npy", "meta.json"
 
-# What a vector has seen of its task. A vector that has seen labels of an unseen task is not zero-shot.
+# The data of its task that a vector is based on. A vector based on labels of an unseen task is not zero-shot.
 NOTHING = "nothing"
 INPUTS_OF_ONE = "unlabelled inputs of one sample"
 INPUTS_OF_ALL = "unlabelled inputs of all samples"
@@ -32,23 +32,29 @@ SEEN = (NOTHING, INPUTS_OF_ONE, INPUTS_OF_ALL, ROWS_OF_ONE, ROWS_OF_ALL, UNKNOWN
 
 
 def what_is_seen(samples: str, answers: bool) -> str:
-    """One of SEEN. samples: as for `Gym.pool`, or "each". answers: whether they are read, not only inputs."""
+    """Returns one of SEEN.
+
+    samples: as for `Gym.pool`, or "each". answers: whether answers are used, or only inputs.
+    """
     of_one, of_all = (ROWS_OF_ONE, ROWS_OF_ALL) if answers else (INPUTS_OF_ONE, INPUTS_OF_ALL)
     return of_all if samples == "all" else of_one
 
 
 def of_sample(seen: str, sample: str) -> str:
-    """`seen` with the name of the sample: "labelled rows of one sample: boolq_32_100"."""
+    """Returns `seen` with the name of the sample: "labelled rows of one sample: boolq_32_100"."""
     return f"{seen}: {sample}" if seen in (INPUTS_OF_ONE, ROWS_OF_ONE) else seen
 
 
 def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
-    """Task names in row order and their vectors (N, D) as float32. Raises InputError, naming the file."""
+    """Returns the task names in row order and their vectors (N, D) as float32.
+
+    Raises InputError that names the file if one is missing or broken, or if they do not match.
+    """
     folder = Path(folder)
     names_path, vectors_path = folder / NAMES_FILE, folder / VECTORS_FILE
     missing = [path.name for path in (names_path, vectors_path) if not path.is_file()]
     if missing:
-        raise InputError(f"{folder} is no task-vector folder: it lacks {' and '.join(missing)}")
+        raise InputError(f"{folder} is not a task-vector folder: it lacks {' and '.join(missing)}")
     names = read_names(names_path)
     vectors_ND = load_array(vectors_path)
     if vectors_ND.ndim != 2 or not np.issubdtype(vectors_ND.dtype, np.floating):
@@ -62,34 +68,34 @@ def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
         )
     if not np.isfinite(vectors_ND).all():
         row = int(np.argwhere(~np.isfinite(vectors_ND))[0, 0])
-        raise InputError(f"{vectors_path}: row {row} ({names[row]}) holds a value that is not finite")
+        raise InputError(f"{vectors_path}: row {row} ({names[row]}) has a value that is not finite")
     return names, vectors_ND.astype(np.float32)
 
 
 def load_meta(folder: str | Path) -> dict:
-    """The meta.json of a folder of vectors, {} if missing. Raises InputError if it is damaged."""
+    """Returns the meta.json of a folder of vectors, {} if missing. Raises InputError if it is damaged."""
     path = Path(folder) / META_FILE
     return load_json_object(path, "how the vectors were made") if path.is_file() else {}
 
 
 def seen_by(meta: dict) -> str:
-    """What the vectors of a meta.json have seen, one of SEEN."""
+    """Returns the data that the vectors of a meta.json are based on, one of SEEN."""
     return meta["seen"] if meta.get("seen") in SEEN else UNKNOWN
 
 
 def samples_in(meta: dict) -> dict[str, str]:
-    """{row: task} of the rows that belong to one sample; {} if there are none."""
+    """Returns {row: task} of the rows that are for one sample; {} if there are none."""
     rows = meta.get("sample_of")
     return dict(rows) if isinstance(rows, dict) else {}
 
 
 def row_of(names: Collection[str], task: str, sample: str) -> str:
-    """The name of the row that a sample of a task reads: its own, else the task's."""
+    """Returns the name of the row for a sample: the sample's row if there is one, else its task's."""
     return sample if sample in names else task
 
 
 def save_task_vectors(folder: str | Path, names: list[str], vectors_ND: np.ndarray | None) -> None:
-    """Write both files into an existing folder, each at once; without vectors only that of the names."""
+    """Writes both files into an existing folder, each atomically. Without vectors, writes the names only."""
     folder = Path(folder)
     if vectors_ND is not None:
         write_bytes(folder / VECTORS_FILE, npy_bytes(np.asarray(vectors_ND, dtype=np.float32)))
@@ -98,7 +104,7 @@ def save_task_vectors(folder: str | Path, names: list[str], vectors_ND: np.ndarr
 
 
 def read_names(path: Path) -> list[str]:
-    """The task names in an id2task.json, by row. Raises InputError."""
+    """Returns the task names in an id2task.json, by row. Raises InputError if the file is broken."""
     id2task = load_json_object(path, '{"0": task, "1": task, ...}')
     are_names = all(isinstance(name, str) for name in id2task.values())
     if not are_names or set(id2task) != {str(row) for row in range(len(id2task))}:

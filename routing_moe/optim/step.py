@@ -170,7 +170,7 @@ class Stepper:
                 routes=leaf_BLE[torch.from_numpy(group).to(leaf_BLE.device)],
                 # Where routes are drawn per task, a task's examples share one, and its gradient.
                 route_groups=batch["task_ids"],
-                zeros_stay=self.model.config.router_mode == "top_k",
+                constant_zeros=self.model.config.router_mode == "top_k",
             ).loss
         self.accelerator.backward(loss)
         return loss.detach(), tokens

@@ -135,7 +135,7 @@ class Bench:
         """Files that go through the model at once: all; or, where routes amount to plain BARTs, those of
         equal routes: each BART runs at its own cost, but a mix of many routes at that of all experts."""
         along = {row: routes[self.files[row].task] for row in rows}
-        if not rows or not self.model.amounts_to_bart(torch.stack(list(along.values()))):
+        if not rows or not self.model.has_plain_equivalent(torch.stack(list(along.values()))):
             return [rows] if rows else []
         groups: dict[bytes, list[int]] = {}
         for row, route_LE in along.items():
