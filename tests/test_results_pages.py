@@ -1,0 +1,108 @@
+"""The tables of measured numbers in the README and in docs/results/ are those of their CSV files.
+
+A table that no function of the project renders has a comment before it:
+    <!-- table: FILE.csv; label: COLUMN; values: COLUMN ...; where: COLUMN=VALUE -->
+Its first column holds the labels, and the numbers of its other cells, row by row, are the values.
+"""
+
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from routing_moe.results.compared_costs import Compared, cost_markdown
+from routing_moe.results.scores import comparison_markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs/results"
+MARKER = re.compile(r"<!-- table: ([^>]*?) -->\n(?:```\n)?((?:\|.*\n)+)")
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.(\d+))?(?:e[-+]?\d+)?(?!\w)")
+
+
+def marked_tables() -> list:
+    pages = [ROOT / "README.md", *sorted(RESULTS.glob("*.md"))]
+    return [
+        pytest.param(page, *found.groups(), id=f"{page.name}-{number}")
+        for page in pages
+        for number, found in enumerate(MARKER.finditer(page.read_text(encoding="utf-8")))
+    ]
+
+
+def read_table(page: Path, marker: str) -> tuple[pd.DataFrame, str, list[str]]:
+    """The rows of the CSV that a marker names, the column of labels, the columns of values."""
+    file, *parts = (part.strip() for part in marker.split(";"))
+    options = dict(part.split(": ", 1) for part in parts)
+    table = pd.read_csv(page.parent / file, dtype={options["label"]: str})
+    if "where" in options:
+        column, value = options["where"].split("=")
+        table = table[table[column] == value]
+    return table, options["label"], options["values"].split()
+
+
+def differences(lines: list[str], table: pd.DataFrame, label: str, values: list[str]) -> list[str]:
+    """What a Markdown table's body says otherwise than the rows of its CSV."""
+    rows = [[cell.strip().replace("`", "") for cell in line.strip(" |").split("|")] for line in lines]
+    expected_labels = list(dict.fromkeys(table[label]))
+    labels = [row[0] for row in rows]
+    if labels != expected_labels:
+        return [f"labels {labels}, in the file {expected_labels}"]
+    printed = [number for row in rows for cell in row[1:] for number in NUMBER.finditer(cell)]
+    expected = [value for value in table[values].to_numpy().ravel() if not math.isnan(value)]
+    if len(printed) != len(expected):
+        return [f"{len(printed)} numbers, in the file {len(expected)}"]
+    return [
+        f"{number.group()}, in the file {value}"
+        for number, value in zip(printed, expected, strict=True)
+        if not math.isclose(float(number.group()), value, rel_tol=1e-9, abs_tol=half_of_last_digit(number))
+    ]
+
+
+def half_of_last_digit(number: re.Match) -> float:
+    """What rounding may hide: 0.005 of 0.12, 0 of 1e-4."""
+    return 0.0 if "e" in number.group() else 0.501 * 10.0 ** -len(number.group(1) or "")
+
+
+@pytest.mark.parametrize(("page", "marker", "table"), marked_tables())
+def test_a_table_is_that_of_its_file(page, marker, table):
+    assert differences(table.splitlines()[2:], *read_table(page, marker)) == []
+
+
+def test_a_changed_number_or_label_is_found():
+    table = pd.DataFrame({"kind": ["a", "b"], "mean": [0.123, 4.0], "std": [0.1, math.nan]})
+    arguments = (table, "kind", ["mean", "std"])
+    assert differences(["| `a` | 0.12 ± 0.1 |", "| b | 4 |"], *arguments) == []
+    assert differences(["| a | 0.13 ± 0.1 |", "| b | 4 |"], *arguments) == ["0.13, in the file 0.123"]
+    assert differences(["| a | 0.12 ± 0.1 |", "| c | 4 |"], *arguments)
+    assert differences(["| a | 0.12 ± 0.1 |", "| b | - |"], *arguments)
+
+
+@pytest.mark.parametrize("name", ["compare_routings", "compare_routings_equal_flops"])
+def test_a_comparison_of_routings_is_that_of_its_file(name):
+    scores = pd.read_csv(RESULTS / f"{name}.csv").astype({"n": "Int64"})
+    assert comparison_markdown(scores, "multitask") in (RESULTS / "compare_routings.md").read_text()
+
+
+def test_the_costs_of_routings_are_those_of_their_file():
+    costs = pd.read_csv(RESULTS / "compare_routings_cost.csv")
+    table = cost_markdown(Compared([]), costs).split("\n\n")[1]
+    assert table in (RESULTS / "compare_routings.md").read_text()
+
+
+def test_every_page_has_its_provenance_and_every_file_a_page():
+    pages = [page for page in RESULTS.glob("*.md") if page.name != "README.md"]
+    texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    for fact in ("command", "commit", "machine", "n", "CSV"):
+        assert {name for name, text in texts.items() if f"| {fact} |" not in text} == set()
+    for file in RESULTS.glob("*.csv"):
+        assert any(file.name in text for text in texts.values()), file.name
+
+
+def test_tables_of_results_are_marked_or_rendered():
+    """A new table without a marker would be compared with nothing."""
+    rendered = {"compare_routings.md": 3, "coverage.md": 1}  # here, and in test_statistics.py
+    for page in RESULTS.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        numeric = re.findall(r"^\|[-: |]*-:[-: |]*\|$", text, flags=re.MULTILINE)  # a column aligned right
+        assert len(numeric) == len(MARKER.findall(text)) + rendered.get(page.name, 0), page.name
