@@ -100,11 +100,11 @@ FLAGS = {
     ),
     "a checkpoint that the run does not have": (
         MIX | dict(init_checkpoint_name="7-steps"),
-        "--init_dir <run> has no checkpoint '7-steps'; name one by --init_checkpoint_name: best, last",
+        "--init_dir <run> has no checkpoint '7-steps'; choose one with --init_checkpoint_name: best, last",
     ),
     "a checkpoint's checkpoint": (
         dict(moe_init=True, init_dir="<run>/last", init_checkpoint_name="last"),
-        "--init_dir <run>/last is a checkpoint itself; --init_checkpoint_name, which is for runs, has no",
+        "--init_dir <run>/last is a checkpoint; --init_checkpoint_name has an effect with run folders only",
     ),
     # ---- the route
     "two routes": (

@@ -181,7 +181,7 @@ FILES = {
         small_vocabulary,
         {},
         "--model <bart>: its tokenizer has",
-        "more than the 50 embeddings of its model; they do not belong together",
+        "more than the 50 embeddings of its model; they do not match",
     ),
     "task vectors without a task": (
         lambda place: place.vectors(["colour", "count"]),

@@ -78,12 +78,12 @@ MISTAKES = {
     "a checkpoint that the run does not have": (
         None,
         dict(routes_checkpoint_name="bset"),
-        "--routes_from <out> has no checkpoint 'bset'; name one by --routes_checkpoint_name: best, last",
+        "--routes_from <out> has no checkpoint 'bset'; choose one with --routes_checkpoint_name: best, last",
     ),
     "a checkpoint's name for a checkpoint": (
         None,
         dict(routes_from="<out>/best", routes_checkpoint_name="best"),
-        "--routes_from <out>/best is a checkpoint itself; --routes_checkpoint_name",
+        "--routes_from <out>/best is a checkpoint; --routes_checkpoint_name",
     ),
     "a plain BART as the run": (
         None,
@@ -135,7 +135,7 @@ MISTAKES = {
     "a checkpoint folder of a published run": (
         published(),
         dict(routes_from="<here>/published/best"),
-        "<here>/published/best has no config.json; of the published code's runs name the folder above",
+        "<here>/published/best has no config.json; for a run of the published code, give its parent folder",
     ),
     "a published run with broken weights": (
         published(),
@@ -205,9 +205,9 @@ MISTAKES = {
     "a checkpoint there already": (
         None,
         dict(output_dir="<out>", checkpoint_name="init2"),
-        "--output_dir <out>: <out>/init2 is there already; delete it to merge anew",
+        "--output_dir <out>: <out>/init2 exists already; delete it to merge again",
     ),
-    "something else there already": (existing, {}, "<here>/new/init is there already"),
+    "something else there already": (existing, {}, "<here>/new/init exists already"),
     "something else there, to be kept": (
         existing,
         dict(keep_existing=""),
@@ -216,7 +216,7 @@ MISTAKES = {
     "a checkpoint that training writes": (
         None,
         dict(checkpoint_name="best"),
-        "--checkpoint_name is 'best', which training writes itself; give another, such as init",
+        "--checkpoint_name is 'best', which training writes; choose another name, such as init",
     ),
     "a path for a name": (
         None,

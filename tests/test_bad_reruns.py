@@ -44,13 +44,13 @@ RUNS = {
         garbage_in("last/training_state.pt"),
         ONE_STEP | dict(resume=True),
         "<out>/last/training_state.pt: cannot be read",
-        "to start anew, delete <out>/last",
+        "to start again, delete <out>/last",
     ),
     "going on with a foreign training state": (
         foreign_state,
         ONE_STEP | dict(resume=True),
         "<out>/last: its training state is not that of this run",
-        "to start anew, delete <out>/last",
+        "to start again, delete <out>/last",
     ),
     "going on with broken weights": (
         garbage_in("last/model.safetensors"),

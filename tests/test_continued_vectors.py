@@ -141,5 +141,5 @@ def test_two_commands_do_not_work_in_one_folder(begun, capsys):
     before = contents(begun.folder / "text")
     with alone_in(begun.folder / "text"):
         assert tiny_vectors.run("text", begun.gym, begun.bart, begun.folder / "text") == 2
-    assert "another command is at work there; wait for it or end it" in capsys.readouterr().err
+    assert "another command is using it; wait until it ends, or end it" in capsys.readouterr().err
     assert contents(begun.folder / "text") == before

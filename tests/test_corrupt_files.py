@@ -183,7 +183,7 @@ def test_curves_that_are_no_numbers(with_run, file):
     kept = path.read_bytes()
     for value in ("x", "9" * 400):
         changed(path, column, value)
-        with pytest.raises(InputError, match=f"{file}: column {column} holds something else than numbers"):
+        with pytest.raises(InputError, match=f"{file}: column {column} holds values that are not numbers"):
             curves_data(with_run.out)
         path.write_bytes(kept)
     changed(path, column, "inf")

@@ -177,7 +177,7 @@ def test_a_configuration_that_fails_is_listed_last_and_tried_again(grids, finish
         "1 configurations failed; the same command tries them again:",
         f"  prefix={SAMPLES[0]}, lr=0.03, bsz=6: OutOfMemoryError: {error} ({whole})",
         "out of memory: give a smaller --max_tokens_per_micro_batch (now 16384) or --predict_batch_size "
-        "(now 32); with other results: --num_beams (now 2) or --mixed_precision bf16",
+        "(now 32); with different results: --num_beams (now 2) or --mixed_precision bf16",
     ]
     assert "Traceback" in whole.read_text()
     expected = outcomes(finished_grid)
@@ -359,7 +359,7 @@ def test_a_second_command_in_the_same_folder_is_refused(quick_grid, capsys):
     told = refusal(quick_grid, capsys)
     over.set()
     other.join()
-    assert f"error: --output_dir {out}: another command is at work there; wait for it or end it" in told
+    assert f"error: --output_dir {out}: another command is using it; wait until it ends, or end it" in told
 
 
 def test_what_another_command_finished_in_the_meantime_is_not_done_again(quick_grid, monkeypatch):

@@ -16,7 +16,7 @@ from routing_moe.model.flops import (
 )
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.routers import ROUTERS
-from routing_moe.optim.step import Stepper, resting_parts
+from routing_moe.optim.step import Stepper, frozen_parts
 from routing_moe.results.run_cost import flops_of_steps
 
 ROUTINGS = {
@@ -60,7 +60,7 @@ def matrix_products_only(monkeypatch):
 @pytest.mark.parametrize("routing", ROUTINGS)
 def test_a_step_has_the_flops_that_torch_counts(make_stepper, matrix_products_only, routing):
     stepper = prepared(make_stepper, ROUTINGS[routing])
-    assert len(stepper.cut(0)[2]) > 1
+    assert len(stepper.split(0)[2]) > 1
     assert flops_of_steps(stepper, [0], Work.of(stepper.model))[0] == counted(stepper)
 
 
@@ -92,7 +92,7 @@ def test_what_is_frozen_costs_what_torch_counts(make_stepper, matrix_products_on
 def test_alternating_updates_cost_what_torch_counts(make_stepper, matrix_products_only, routing):
     stepper = prepared(make_stepper, ROUTINGS[routing], {"alternate_every": 1})
     work = Work.of(stepper.model)
-    costs = [flops_of_steps(stepper, [step], work.without(resting_parts(step, 1)))[0] for step in (0, 1)]
+    costs = [flops_of_steps(stepper, [step], work.without(frozen_parts(step, 1)))[0] for step in (0, 1)]
     assert costs == [counted(stepper, step) for step in (0, 1)]
 
 

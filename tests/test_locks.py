@@ -20,7 +20,7 @@ from routing_moe.io.files import alone_in
 from routing_moe.io.main_process import run_alone_in
 
 FORK = multiprocessing.get_context("fork")  # processes that need not import torch again
-TAKEN = "another command is at work there; wait for it or end it"
+TAKEN = "another command is using it; wait until it ends, or end it"
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_checkpoint_merged_since_the_check_is_not_replaced(with_run, capsys, m
     monkeypatch.setattr("routing_moe.cli.merge.alone_in", lambda folder: other(with_run.folder / "new"))
     chosen = dict(routes_from=with_run.out, model=with_run.bart, output_dir=with_run.folder / "new")
     assert merge(typed(chosen)) == 2
-    assert f"{with_run.folder}/new/init is there already" in capsys.readouterr().err
+    assert f"{with_run.folder}/new/init exists already" in capsys.readouterr().err
 
 
 # ---- the lock

@@ -55,7 +55,7 @@ def test_other_errors_pass(error):
 
 
 def test_flags_that_cannot_be_lowered_are_not_named():
-    message = "out of memory: no flag makes this command need less"
+    message = "out of memory: no flag of this command reduces memory"
     with pytest.raises(OutOfMemory, match=message), naming_what_helps(Decoding(num_beams=1)):
         raise MemoryError
 
@@ -91,41 +91,41 @@ COMMANDS = {
         train,
         (Stepper, "_backward"),
         arguments.build_parser(""),
-        f"give a smaller {OF_TRAINING} or {OF_EVALUATION}; with other results: {BEAMS} or {BF16}; "
+        f"give a smaller {OF_TRAINING} or {OF_EVALUATION}; with different results: {BEAMS} or {BF16}; "
         "no checkpoint had been written yet",
     ),
     "predict": (
         lambda place: run(place.gym, place.bart, place.out, **PREDICT),
         ("routing_moe.training.prediction.answer",),
         arguments.build_parser(""),
-        f"give a smaller {OF_EVALUATION}; with other results: {BEAMS} or {BF16}; last good "
+        f"give a smaller {OF_EVALUATION}; with different results: {BEAMS} or {BF16}; last good "
         "checkpoint: <out>/last",
     ),
     "ablate": (
         lambda place: ablate.main([str(place.out)]),
         (Bench, "scores"),
         ablate_arguments.build_parser(),
-        f"give a smaller {OF_EVALUATION}; with other results: {BEAMS} or {BF16}; what is finished "
+        f"give a smaller {OF_EVALUATION}; with different results: {BEAMS} or {BF16}; what is finished "
         "is kept in <out>/analysis/ablation/sets",
     ),
     "merge": (
         merged,
         (merge, "merge"),
         merge.build_parser(),
-        "no flag makes this command need less; nothing",
+        "no flag of this command reduces memory; nothing",
     ),
     "finetune": (
         tune,
         (Workbench, "run"),
         finetune_arguments.build_parser(),
-        f"give a smaller {OF_TRAINING} or --predict_batch_size (now 32); with other results: {BF16}",
+        f"give a smaller {OF_TRAINING} or --predict_batch_size (now 32); with different results: {BF16}",
     ),
     "text": (vectors("text"), (text.TextBench, "vector_of"), text.build_parser(), f"smaller {OF_TRAINING}"),
     "fisher": (
         vectors("fisher"),
         (Stepper, "_backward"),
         fisher.build_parser(),
-        f"give a smaller --max_tokens_per_micro_batch (now 4096); with other results: {BF16}",
+        f"give a smaller --max_tokens_per_micro_batch (now 4096); with different results: {BF16}",
     ),
 }
 
@@ -155,7 +155,7 @@ def test_training_reports_how_much_was_requested_and_its_last_checkpoint(
     )
     assert train(with_run, total_steps=3, eval_period=1, max_tokens_per_micro_batch=0) == 1
     output = capsys.readouterr().err.splitlines()[-1]
-    assert f"stopped: out of memory ({size} asked for): " in output
+    assert f"stopped: out of memory ({size} requested): " in output
     assert "--max_tokens_per_micro_batch (now 0: no bound)" in output
     assert output.endswith(f"last good checkpoint: {with_run.folder / 'new/last'}")
     assert (with_run.folder / "new/last/training_state.pt").is_file()

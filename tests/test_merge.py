@@ -163,7 +163,7 @@ def test_the_bart_may_have_another_width_and_other_texts(merge, with_run, tmp_pa
     assert_equal(routes_of(weights(merged)), routes_of(weights(with_run.out / "best")))
     assert len(AutoTokenizer.from_pretrained(merged)) == len(tokenizer)
     told = capsys.readouterr().out
-    assert f"note: {with_run.out}/best has another tokenizer ({len(tokenizer) - 1} tokens)" in told
+    assert f"note: {with_run.out}/best has a different tokenizer ({len(tokenizer) - 1} tokens)" in told
 
 
 def test_experts_of_other_weights_than_the_models(merge, with_run, tmp_path):
@@ -251,7 +251,7 @@ def test_routes_merged_into_a_folder_that_holds_a_run_are_remarked_on(merge, wit
     merged = merge(output_dir=with_run.out)
     told = capsys.readouterr().out.splitlines()
     assert told[-1] == (
-        f"note: {with_run.out} holds a run already; train stage 2 in a folder of its own, with "
+        f"note: {with_run.out} holds a run already; train stage 2 in another folder, with "
         f"--checkpoint {merged}"
     )
 

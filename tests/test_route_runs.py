@@ -204,7 +204,7 @@ def test_routes_that_were_drawn_with_another_n_are_not_taken_for_these(trained, 
     asked = only | dict(do_predict=True, task_level_random_routing=True)
     assert run(world.gym, world.bart, folder, **asked, task_level_random_n=2) == 2
     told = capsys.readouterr().err.splitlines()
-    assert_told(told, "--task_level_random_n is 2, but the routes in", "have 1 experts a layer")
+    assert_told(told, "--task_level_random_n is 2, but the routes in", "have 1 experts per layer")
     assert run(world.gym, world.bart, folder, **asked) == 0
 
 

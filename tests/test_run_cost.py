@@ -11,7 +11,7 @@ from tiny_steps import settings_with
 from dataloader.errors import InputError
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.model.flops import Work, active_parameters, total_parameters
-from routing_moe.optim.step import resting_parts
+from routing_moe.optim.step import frozen_parts
 from routing_moe.results import run_cost
 from routing_moe.results.run_cost import (
     described_cost,
@@ -51,9 +51,7 @@ def test_steps_in_which_parts_rest_cost_less_and_none_are_missed_by_sampling(mak
     stepper = make_stepper({"alternate_every": 2, "train_batch_size": 14})  # all examples in each step
     work = Work.of(stepper.model)
     cost = training_cost(stepper, 10, most_sampled=10)
-    exact = sum(
-        flops_of_steps(stepper, [step], work.without(resting_parts(step, 2)))[0] for step in range(10)
-    )
+    exact = sum(flops_of_steps(stepper, [step], work.without(frozen_parts(step, 2)))[0] for step in range(10))
     assert cost["total_flops"] == pytest.approx(exact, rel=0.05)
     assert (
         cost["total_flops"] < 0.95 * training_cost(make_stepper({"train_batch_size": 14}), 10)["total_flops"]

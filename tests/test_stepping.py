@@ -20,9 +20,9 @@ from routing_moe.optim.step import (
     Stepper,
     TrainingDiverged,
     build_optimizer,
+    frozen_parts,
     linear_warmup_decay,
     part_of,
-    resting_parts,
 )
 
 
@@ -88,9 +88,9 @@ def test_frozen_parameters_are_in_no_group(make_model):
 
 
 def test_alternating_turns_begin_with_the_router_and_change_after_so_many_steps():
-    resting = ["bart" if "bart" in resting_parts(step, 3) else "router" for step in range(8)]
-    assert resting == ["bart"] * 2 + ["router"] * 3 + ["bart"] * 3
-    assert resting_parts(0, 0) == set()
+    frozen = ["bart" if "bart" in frozen_parts(step, 3) else "router" for step in range(8)]
+    assert frozen == ["bart"] * 2 + ["router"] * 3 + ["bart"] * 3
+    assert frozen_parts(0, 0) == set()
 
 
 # ---- what a step depends on
@@ -105,7 +105,7 @@ def test_the_cut_into_micro_batches_changes_no_route_no_loss_and_no_parameter(ma
         stepper.model.draw_routes = lambda ids, draw=draw_routes, kept=routes: (
             kept.append(draw(ids)) or kept[-1]
         )
-        n_groups.append(len(stepper.cut(0)[2]))
+        n_groups.append(len(stepper.split(0)[2]))
         reports = [stepper.step(step) for step in range(3)]
         runs.append((parameters(stepper), reports))
         drawn.append(torch.stack(routes[:1]))
@@ -197,7 +197,7 @@ def test_a_process_without_a_share_of_the_step_sums_the_same_tensors_as_the_othe
     for index in (0, 1):
         stepper = make_stepper({"train_batch_size": 1})
         stepper.accelerator = OneOfTwo(stepper.accelerator, index)
-        assert len(stepper.own(*stepper.cut(0))) == (1 if index == 0 else 0)
+        assert len(stepper.own_groups(*stepper.split(0))) == (1 if index == 0 else 0)
         stepper.step(0)
         summed.append(stepper.accelerator.summed)
     assert summed[0] == summed[1]
@@ -230,8 +230,8 @@ def test_every_step_has_dropout_masks_of_its_own(make_stepper):
 
     def losses(dropout):
         stepper = make_stepper(still, router_mode="softmax", bart_fields={"dropout": dropout})
-        batch = stepper.cut(0)
-        stepper.cut = lambda step: batch  # the same examples at each step
+        batch = stepper.split(0)
+        stepper.split = lambda step: batch  # the same examples at each step
         return [stepper.step(step)["loss"] for step in range(3)]
 
     assert len(set(losses(0.3))) == 3
@@ -263,11 +263,11 @@ def test_the_half_that_rests_keeps_its_bits_and_its_moments(make_stepper, frozen
     for step in range(4):
         before, state = parameters(stepper), {part: moments(stepper, part) for part in parts}
         stepper.step(step)
-        after, resting = parameters(stepper), resting_parts(step, 1)
+        after, frozen = parameters(stepper), frozen_parts(step, 1)
         for part in parts:
             same = [torch.equal(before[name], after[name]) for name in before if part_of(name) == part]
-            assert all(same) if part in resting else not all(same)
-            if part in resting:
+            assert all(same) if part in frozen else not all(same)
+            if part in frozen:
                 assert all(p.grad is None for _, p in stepper.model.named_parameters())
                 assert_same(dict(enumerate(state[part])), dict(enumerate(moments(stepper, part))))
         if frozen_vectors:
@@ -282,7 +282,7 @@ def test_a_loss_that_is_not_a_number_stops_naming_step_and_tasks_and_changes_not
     stepper.model.final_logits_bias[0, 7] = math.nan
     with pytest.raises(TrainingDiverged) as stopped:
         stepper.step(1)
-    task = stepper.model.config.task_names[stepper.examples.task_ids_N[stepper.cut(1)[0][0]]]
+    task = stepper.model.config.task_names[stepper.examples.task_ids_N[stepper.split(1)[0][0]]]
     assert str(stopped.value) == f"the loss is nan at step 2; tasks in the batch: {task}"
     assert_same(parameters(stepper), before)
     assert all(p.grad is None for p in stepper.model.parameters())
@@ -345,7 +345,7 @@ def test_six_steps_go_where_the_published_code_went(mode, published_numbers, pub
     )
     stepper.optimizer = DecayAfterwards(model, stepper.optimizer.param_groups)
     before, everything = parameters(stepper), np.arange(4)
-    stepper.cut = lambda step: (everything, np.zeros(4, dtype=int), [everything])
+    stepper.split = lambda step: (everything, np.zeros(4, dtype=int), [everything])
     for step, expected in enumerate(numbers["loss"]):
         if mode == "gumbel_softmax_st":
             model.draw_routes = functools.partial(routes_with_noise, stepper, step, numbers["noise"][step])
@@ -377,7 +377,7 @@ def routes_with_noise(stepper, step, noise_SLBE, task_ids_B):
 def test_in_its_turn_a_half_steps_as_if_the_other_were_frozen(make_stepper):
     for step, frozen in ((0, ("router", "vectors")), (1, ("bart",))):
         taking_turns = make_stepper({"alternate_every": 1, "max_grad_norm": 0.1})
-        assert resting_parts(step, 1) == set(frozen)
+        assert frozen_parts(step, 1) == set(frozen)
         alone = make_stepper({"max_grad_norm": 0.1})
         for name, p in alone.model.named_parameters():
             p.requires_grad_(part_of(name) not in frozen)

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: find, load, save, start from, and merge between the two stages of training.
+"""Checkpoints: find, load and save them, start a run from them, and merge those of the two training stages.
 
 May import: optim and below.
 """

@@ -1,4 +1,4 @@
-"""Finding a trained model on disk, ours or one of the published code's, before it is loaded."""
+"""Finds and checks a trained model on disk, of this or the published code, without loading it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -19,55 +19,54 @@ from routing_moe.model.task_vectors import VECTORS_FILE, load_task_vectors
 
 @dataclass(frozen=True)
 class SavedMixture:
-    """A checkpoint of a routing BART that was found, not loaded yet."""
+    """A checkpoint of a routing BART that was found but is not loaded yet."""
 
     checkpoint: Path
     config: RoutingBartConfig
     is_published: bool = False
 
     def load(self) -> RoutingBartForConditionalGeneration:
-        """The model. Raises InputError if its files are broken."""
+        """Returns the model. Raises InputError if its files are broken."""
         cls = RoutingBartForConditionalGeneration
         if self.is_published:
             return cls.from_upstream(self.checkpoint.parent, self.checkpoint.name)
         return load_routing_bart(cls, self.checkpoint)
 
     def files(self) -> list[Path]:
-        """The files that the weights are read from."""
+        """Returns the files that contain the weights."""
         if self.is_published:
             return [self.checkpoint / "model.pt", self.checkpoint / VECTORS_FILE]
         return weight_files(self.checkpoint)
 
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of the files that decide what it computes, by name."""
+        """Returns {name: SHA-256} of the files that determine the model's output."""
         return checksums(self.files(), self.checkpoint)
 
 
 def find_mixture(folder: str | Path, checkpoint_name: str | None, name_flag: str) -> SavedMixture:
-    """The checkpoint in a run folder, ours or of the published code, or that is such a folder itself.
+    """Returns the checkpoint in a run folder (of this or the published code), or that is `folder` itself.
 
-    checkpoint_name: which one of a run's, given by the flag `name_flag`; None for best. Raises InputError.
+    checkpoint_name: name of the checkpoint in a run folder, from the flag `name_flag`; None: "best".
+    Raises InputError if there is no valid checkpoint.
     """
     folder, name = Path(folder), checkpoint_name or "best"
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; name that of a run or of a checkpoint")
+        raise InputError(f"{folder}: no such folder, expected a run or a checkpoint")
     if not (folder / "config.json").is_file():
         if checkpoint := find_checkpoint(folder / name):
-            return own_mixture(checkpoint)
+            return routing_mixture(checkpoint)
         raise InputError(no_checkpoint(folder, name, name_flag))
     published = load_json_object(folder / "config.json", "a model's configuration")
     if "router_block_num" in published:
         return published_mixture(folder, name, published)
     if checkpoint_name:
-        raise InputError(
-            f"{folder} is a checkpoint itself; --{name_flag}, which is for runs, has no effect with it"
-        )
-    return own_mixture(folder)
+        raise InputError(f"{folder} is a checkpoint; --{name_flag} has an effect with run folders only")
+    return routing_mixture(folder)
 
 
-def own_mixture(checkpoint: Path) -> SavedMixture:
+def routing_mixture(checkpoint: Path) -> SavedMixture:
     load_routing_config(checkpoint)
-    config = sound_config(checkpoint / "config.json", RoutingBartConfig.from_pretrained, checkpoint)
+    config = checked_config(checkpoint / "config.json", RoutingBartConfig.from_pretrained, checkpoint)
     return SavedMixture(checkpoint, config)
 
 
@@ -76,30 +75,33 @@ def published_mixture(run: Path, name: str, published: dict) -> SavedMixture:
         there = ", ".join(sorted(path.parent.name for path in run.glob("*/model.pt"))) or "none"
         raise InputError(f"{run / name / 'model.pt'}: not found; checkpoints there: {there}")
     names, vectors_ND = load_task_vectors(run / name)
-    config = sound_config(run / "config.json", upstream_config, published, names, vectors_ND.shape[1])
+    config = checked_config(run / "config.json", upstream_config, published, names, vectors_ND.shape[1])
     return SavedMixture(run / name, config, is_published=True)
 
 
-def sound_config(path: Path, make, *arguments) -> RoutingBartConfig:
+def checked_config(path: Path, make, *arguments) -> RoutingBartConfig:
     try:
         return make(*arguments)
-    except Exception as error:  # the library wraps the configuration's own message in errors of its own
+    except Exception as error:  # transformers wraps the error that the configuration raised
         reason = in_brief(error.__cause__ or error)
         raise InputError(f"{path}: not the configuration of a routing BART ({reason})") from None
 
 
 def no_checkpoint(folder: Path, name: str, name_flag: str) -> str:
-    """What to tell of a folder that has no config.json, neither itself nor in its folder `name`."""
+    """Returns the message for a folder without config.json, both in it and in its subfolder `name`."""
     if (folder / "model.pt").is_file():
-        return f"{folder} has no config.json; of the published code's runs name the folder above"
+        return f"{folder} has no config.json; for a run of the published code, give its parent folder"
     there = ", ".join(sorted(path.parent.name for path in folder.glob("*/config.json")))
     if there:
-        return f"{folder} has no checkpoint {name!r}; name one by --{name_flag}: {there}"
+        return f"{folder} has no checkpoint {name!r}; choose one with --{name_flag}: {there}"
     return f"{folder} is neither a run, with {name}/config.json, nor a checkpoint, with config.json"
 
 
 def weight_files(source: str | Path) -> list[Path]:
-    """The files that a model's weights are read from: a file, a folder's, or a hub name's in the cache."""
+    """Returns the files with a model's weights.
+
+    source: a file, a folder, or a hub name (files in the cache).
+    """
     path = Path(source)
     if path.is_file():
         return [path]
@@ -112,7 +114,7 @@ def weight_files(source: str | Path) -> list[Path]:
 
 
 def checksums(weights: list[Path], place: str | Path) -> dict[str, str]:
-    """SHA-256, by name, of files of weights and of the configuration and tokenizer in the folder `place`."""
+    """Returns {name: SHA-256} of weight files, and of the configuration and tokenizer files in `place`."""
     files = {file.name: file for file in weights}
     files |= {name: Path(place) / name for name in ("config.json", *TOKENIZER_FILES)}
     return {name: sha256(file) for name, file in files.items() if file.is_file()}

@@ -16,14 +16,14 @@ PROGRESS_FILE = "checkpoint.json"  # step, temperature, dev score of a checkpoin
 
 
 def find_checkpoint(path: str | Path) -> Path | None:
-    """The folder `path` if it holds a checkpoint, else None.
+    """Returns the folder `path` if it holds a checkpoint, else None.
 
-    Puts back what a process was about to replace when it died between the two renames.
+    Restores the previous checkpoint if a process died between the two renames that replace it.
     """
     path = Path(path)
     previous = path.with_name(path.name + ".previous")
     if not path.exists() and (previous / "config.json").is_file():
-        with contextlib.suppress(OSError):  # another process of the same run did it just now
+        with contextlib.suppress(OSError):  # another process of the same run was faster
             os.rename(previous, path)
     return path if (path / "config.json").is_file() else None
 
@@ -36,10 +36,10 @@ def save_checkpoint(
     progress: dict | None = None,
     keep: dict[str, bytes] | None = None,
 ) -> None:
-    """Write weights, config, tokenizer and task vectors.
+    """Writes weights, configuration, tokenizer and task vectors to a folder, atomically.
 
-    training_state: what resuming needs. progress: for `load_progress`. keep: {name: content} of further files
-    in the folder.
+    training_state: the state to resume from. progress: content for `load_progress`. keep: {name: content} of
+    other files of the folder.
     """
     with replacing_directory(path) as folder:
         for name, content in (keep or {}).items():
@@ -53,24 +53,27 @@ def save_checkpoint(
 
 
 def load_progress(checkpoint: str | Path) -> dict:
-    """{step, temperature, dev_performance, expert_distance} of a checkpoint, as far as they are known.
+    """Returns the known ones of {step, temperature, dev_performance, expert_distance} of a checkpoint.
 
-    {} for one that was saved outside training, or by an earlier version. Raises InputError.
+    {} for a checkpoint saved outside training, or by an earlier version. Raises InputError if it is damaged.
     """
     path = Path(checkpoint) / PROGRESS_FILE
     progress = load_json_object(path, "the progress of a checkpoint") if path.is_file() else {}
     for name, value in progress.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"{path}: {name} is {value!r}, must be a number; delete the file to do without")
+            raise InputError(f"{path}: {name} is {value!r}, must be a number; or delete the file")
     return progress
 
 
 def load_training_state(path: str | Path) -> dict:
-    """The state saved with a checkpoint, tensors on the CPU."""
+    """Returns the state saved with a checkpoint, with tensors on the CPU.
+
+    Raises InputError if it is damaged.
+    """
     file = Path(path) / STATE_FILE
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # truncated, foreign or unreadable: all the same to the user
+    except Exception as error:  # torch raises many types of errors for broken files
         raise InputError(
-            f"{file}: cannot be read ({in_brief(error)}); to start anew, delete {file.parent}"
+            f"{file}: cannot be read ({in_brief(error)}); to start again, delete {file.parent}"
         ) from None

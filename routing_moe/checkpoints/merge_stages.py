@@ -1,6 +1,6 @@
-"""Between the two stages of training: a trained run's routes and a fresh BART's experts in one checkpoint.
+"""Merges the checkpoints of the two training stages: the routes of a trained run and new experts from a BART.
 
-What is merged is found and checked before a model is loaded; what it was made of is kept as `merge.json`.
+Inputs are found and checked before a model is loaded. `merge.json` describes the inputs of the merge.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from routing_moe.model.loading import load_bart, load_bart_config
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
 MERGE_FILE = "merge.json"
-OF_TRAINING = ("best", "last")  # checkpoints that stage 2 writes itself
+OF_TRAINING = ("best", "last")  # checkpoints that stage 2 writes
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class MergeSettings:
 
 
 def check_merge(settings: MergeSettings) -> SavedMixture:
-    """Find the routes and check all that the settings name. Raises one InputError with all faults."""
+    """Returns the checkpoint of the routes, after all checks. Raises one InputError with all faults."""
     faults = Faults(range_faults(settings))
     routes = faults.of(find_routes, settings.routes_from, settings.routes_checkpoint_name, flag="routes_from")
     bart = faults.of(load_bart_config, settings.model, flag="model")
@@ -58,7 +58,7 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
         if depths != routed:
             faults.append(
                 f"--model {settings.model} has {depths[0]}+{depths[1]} layers (encoder+decoder), but the "
-                f"router of {routes.checkpoint} routes {routed[0]}+{routed[1]}; they must be as many"
+                f"router of {routes.checkpoint} routes {routed[0]}+{routed[1]}; the numbers must be equal"
             )
     if settings.vanilla_checkpoint and not Path(settings.vanilla_checkpoint).exists():
         faults.append(f"--vanilla_checkpoint {settings.vanilla_checkpoint}: not found")
@@ -69,7 +69,7 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
 
 
 def find_routes(routes_from: str, checkpoint_name: str | None) -> SavedMixture:
-    """The mixture whose routes are kept. Raises InputError if they come from elsewhere than a router."""
+    """Returns the mixture whose routes are kept. Raises InputError if it has no router."""
     routes = find_mixture(routes_from, checkpoint_name, "routes_checkpoint_name")
     if routes.config.num_experts == 1:
         raise InputError(f"{routes.checkpoint} has 1 expert per layer: there is no router to keep")
@@ -81,18 +81,18 @@ def find_routes(routes_from: str, checkpoint_name: str | None) -> SavedMixture:
 
 
 def target_faults(settings: MergeSettings) -> list[str]:
-    """A place that cannot be written to, or that something has already."""
+    """Returns a fault if the target cannot be written to, or exists already."""
     name, folder = settings.checkpoint_name, Path(settings.output_dir)
     if Path(name).name != name or name in ("", ".."):
         return [f"--checkpoint_name is {name!r}; it must be the name of a folder in --output_dir"]
     if name in OF_TRAINING:
-        return [f"--checkpoint_name is {name!r}, which training writes itself; give another, such as init"]
+        return [f"--checkpoint_name is {name!r}, which training writes; choose another name, such as init"]
     if reason := unwritable(folder):
         return [f"--output_dir {reason}"]
-    find_checkpoint(settings.target)  # puts back what an interrupted write left
+    find_checkpoint(settings.target)  # restores the checkpoint after an interrupted write
     if settings.target.exists() and not settings.keep_existing:
         return [
-            f"--output_dir {folder}: {settings.target} is there already; delete it to merge anew, or give "
+            f"--output_dir {folder}: {settings.target} exists already; delete it to merge again, or choose "
             "another --checkpoint_name"
         ]
     return []
@@ -104,7 +104,7 @@ def target_faults(settings: MergeSettings) -> list[str]:
 def merge(
     settings: MergeSettings, routes: SavedMixture
 ) -> tuple[RoutingBartForConditionalGeneration, object]:
-    """(model, tokenizer) for stage 2. Raises InputError when files are broken or do not fit together."""
+    """Returns (model, tokenizer) for stage 2. Raises InputError if files are broken or do not match."""
     with fault_context("--routes_from "):
         trained = routes.load()
     with fault_context("--model "):
@@ -118,7 +118,7 @@ def merge(
 
 
 def write_merged(settings: MergeSettings, routes: SavedMixture, model, tokenizer, command=None) -> None:
-    """Write the checkpoint and what it was made of, at once or not at all; command as in `describe_run`."""
+    """Writes the checkpoint and `merge.json`, atomically. command: as for `describe_run`."""
     description = describe_run(dataclasses.asdict(settings), command) | {"made_of": made_of(settings, routes)}
     with replacing_directory(settings.target) as folder:
         model.save_pretrained(folder)
@@ -127,7 +127,7 @@ def write_merged(settings: MergeSettings, routes: SavedMixture, model, tokenizer
 
 
 def made_of(settings: MergeSettings, routes: SavedMixture) -> dict:
-    """What decides the merged weights: SHA-256 of the files they are from, and the noise."""
+    """Returns what determines the merged weights: SHA-256 of the input files, and the noise."""
     sources = {"routes": routes.files(), "model": weight_files(settings.model)}
     if settings.vanilla_checkpoint:
         sources["vanilla_checkpoint"] = weight_files(settings.vanilla_checkpoint)
@@ -136,7 +136,7 @@ def made_of(settings: MergeSettings, routes: SavedMixture) -> dict:
 
 
 def differences(settings: MergeSettings, routes: SavedMixture) -> list[str]:
-    """In what the checkpoint that is there already is not made of the same as this merge would be."""
+    """Returns the inputs that differ between the existing checkpoint and this merge; [] if there are none."""
     path, kept = settings.target / MERGE_FILE, None
     if path.is_file():
         kept = load_json_object(path, "what a merge was made of").get("made_of")
@@ -144,11 +144,11 @@ def differences(settings: MergeSettings, routes: SavedMixture) -> list[str]:
     return [name for name in wanted | kept if name not in kept or wanted.get(name) != kept[name]]
 
 
-# ---- what is told
+# ---- summary
 
 
 def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> str:
-    """What came from where, one part a line."""
+    """Returns the source of each part of the merged model, one line each."""
     config = model.config
     router = f"{config.router_nn_type}, {len(model.router.state_dict())} tensors"
     depths = f"{config.encoder_layers}+{config.decoder_layers}"
@@ -166,15 +166,15 @@ def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> 
     ]
     if (Path(settings.output_dir) / "run.json").is_file():
         lines.append(
-            f"note: {settings.output_dir} holds a run already; train stage 2 in a folder of its own, with "
+            f"note: {settings.output_dir} holds a run already; train stage 2 in another folder, with "
             f"--checkpoint {settings.target}"
         )
     return "\n".join(lines)
 
 
 def other_tokenizer(routes: SavedMixture, tokenizer) -> list[str]:
-    """A remark if the run's tokenizer is known and another one."""
-    if routes.is_published:  # such runs keep none
+    """Returns a note if the run has a different tokenizer, else []."""
+    if routes.is_published:  # published runs do not save their tokenizer
         return []
     try:
         of_run = load_tokenizer(routes.checkpoint, routes.config.vocab_size)
@@ -183,6 +183,6 @@ def other_tokenizer(routes: SavedMixture, tokenizer) -> list[str]:
     if of_run.get_vocab() == tokenizer.get_vocab():
         return []
     return [
-        f"note: {routes.checkpoint} has another tokenizer ({len(of_run)} tokens); router and task vectors do "
-        "not depend on it"
+        f"note: {routes.checkpoint} has a different tokenizer ({len(of_run)} tokens), which does not affect "
+        "router and task vectors"
     ]

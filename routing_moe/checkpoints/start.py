@@ -1,4 +1,4 @@
-"""The model a run starts from: a plain BART made into experts, or a checkpoint; and its task vectors."""
+"""Loads the model and tokenizer that a run starts from: a plain BART made into experts, or a checkpoint."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, seen_by
 
-# What the architecture flags mean when they are not given and a model is made from a plain BART.
+# Values of architecture flags that are not given, if a model is made from a plain BART.
 ARCHITECTURE_DEFAULTS = {
     "num_experts": 3,
     "route_source": "learned",
@@ -29,11 +29,11 @@ ARCHITECTURE_DEFAULTS = {
     "decoder_vanilla_layers": [],
 }
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may change from one stage to the next
+ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
 
 
 def architecture(settings: Settings) -> dict:
-    """RoutingBartConfig fields that the flags ask for, defaults filled in."""
+    """Returns the RoutingBartConfig fields of the flags, with defaults."""
     chosen = {
         name: default if getattr(settings, name) is None else getattr(settings, name)
         for name, default in ARCHITECTURE_DEFAULTS.items()
@@ -43,13 +43,16 @@ def architecture(settings: Settings) -> dict:
 
 
 def checkpoint_to_resume(settings: Settings) -> Path | None:
-    """The run's own last checkpoint, if it is to be resumed and has one."""
+    """Returns the run's last checkpoint if the run resumes and has one, else None."""
     resumes = settings.do_train and settings.resume
     return find_checkpoint(Path(settings.output_dir) / "last") if resumes else None
 
 
 def checkpoint_to_start_from(settings: Settings) -> Path | None:
-    """The checkpoint folder that the flags name, or None for a start from a plain BART or a missing one."""
+    """Returns the checkpoint folder that the flags name.
+
+    None if it is missing or the start is a plain BART.
+    """
     if last := checkpoint_to_resume(settings):
         return last
     if settings.do_train and settings.initialize_from_vanilla:
@@ -58,10 +61,11 @@ def checkpoint_to_start_from(settings: Settings) -> Path | None:
 
 
 def load_start(settings: Settings, split: Split):
-    """(model, tokenizer) to start from. A new model gets vectors for every task of the split; a checkpoint
-    has its own (`start_checks.checkpoint_faults` finds what it lacks), or needs none.
+    """Returns (model, tokenizer) to start from.
 
-    Raises InputError when the weights, vectors or tokenizer do not fit together.
+    A new model gets vectors for every task of the split; a checkpoint has its own, if it needs them
+    (`start_checks.checkpoint_faults` reports missing ones).
+    Raises InputError if weights, vectors and tokenizer do not match.
     """
     checkpoint = checkpoint_to_start_from(settings)
     if checkpoint is None:
@@ -82,9 +86,9 @@ def load_start(settings: Settings, split: Split):
 
 
 def freeze(model, settings: Settings) -> None:
-    """Switch off the gradients of router and task vectors where their learning rate is 0 or the flag says so.
+    """Freezes router and task vectors if their learning rate is 0 or the flag says so.
 
-    What is frozen costs nothing: with a frozen router, straight-through routes run only what they choose.
+    Frozen parts save time: with a frozen router, straight-through routes run only the selected experts.
     """
     if model.config.has_router:
         model.router.requires_grad_(settings.trains_router)
@@ -92,23 +96,30 @@ def freeze(model, settings: Settings) -> None:
 
 
 def load_tokenizer(source: str | Path, vocab_size: int):
-    """The tokenizer in a folder or of a hub name, for so many embeddings. Raises InputError, naming it."""
+    """Returns the tokenizer of a folder or hub name.
+
+    vocab_size: number of token embeddings of the model, an upper bound of the number of tokens.
+    Raises InputError that names the source.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except Exception as error:  # the library's and the file formats' own ways to fail
+    except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{source}: no tokenizer can be loaded from there ({in_brief(error)})") from None
-    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # what the library makes of no files at all
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # transformers' result without any files
         raise InputError(f"{source}: has no tokenizer files (tokenizer.json, or vocab.json and merges.txt)")
     if len(tokenizer) > vocab_size:
         raise InputError(
             f"{source}: its tokenizer has {len(tokenizer)} tokens, more than the {vocab_size} embeddings of "
-            "its model; they do not belong together"
+            "its model; they do not match"
         )
     return tokenizer
 
 
 def load_start_tokenizer(place: str | Path, model: str, vocab_size: int):
-    """The tokenizer of a model in `place`, a folder or hub name; that of `--model` if a folder keeps none."""
+    """Returns the tokenizer of a model in `place` (a folder or hub name), or of `model` if there is none.
+
+    Raises InputError that names the source; `model` is the value of --model.
+    """
     if keeps_tokenizer(place):
         return load_tokenizer(place, vocab_size)
     with fault_context("--model "):
@@ -116,13 +127,16 @@ def load_start_tokenizer(place: str | Path, model: str, vocab_size: int):
 
 
 def keeps_tokenizer(place: str | Path) -> bool:
-    """Whether a tokenizer is in the folder; what is no folder is a hub name, and has one."""
+    """Returns whether `place` has a tokenizer: a folder with tokenizer files, or a hub name."""
     is_there = any((Path(place) / name).is_file() for name in TOKENIZER_FILES)
     return is_there or not Path(place).is_dir()
 
 
 def model_from_bart(settings: Settings, tasks: list[str]) -> RoutingBartForConditionalGeneration:
-    """Experts from `--model`'s weights (or `--vanilla_checkpoint`'s), vectors from `--taskvecs` or random."""
+    """Returns a new model: experts from --model or --vanilla_checkpoint, vectors from --taskvecs or random.
+
+    tasks: the tasks to draw random vectors for. Raises InputError that names the flag and the source.
+    """
     fields, names, vectors = architecture(settings), sorted(tasks), None
     if settings.taskvecs:
         names, vectors = load_task_vectors(settings.taskvecs)
@@ -140,14 +154,14 @@ def model_from_bart(settings: Settings, tasks: list[str]) -> RoutingBartForCondi
         model.task_vectors.weight.data.copy_(torch.from_numpy(vectors))
         model.config.vectors_seen = seen_by(load_meta(settings.taskvecs))
     elif model.config.has_router:
-        model.config.random_vectors = list(names)  # all, until it is known which are trained on
+        model.config.random_vectors = list(names)  # `load_start` removes those that are trained
     if model.config.route_source == "fixed":
         model.task_routes.copy_(task_level_random_routes(model.config, settings))
     return model
 
 
 def task_level_random_routes(config, settings: Settings) -> torch.Tensor:
-    """(N, L, E), a function of the flags alone."""
+    """Returns random routes per task (N, L, E), which depend on the flags only."""
     size = (len(config.task_names), config.num_layers, config.num_experts)
     return random_task_routes(*size, n=settings.task_level_random_n, seed=settings.seed)
 
@@ -160,7 +174,10 @@ def load_vanilla_weights(model, path: str, init_eps: float, flag: str = "vanilla
 
 
 def load_checkpoint(checkpoint: Path, settings: Settings) -> RoutingBartForConditionalGeneration:
-    """A saved routing BART, with the flags that may change between stages applied. Raises InputError."""
+    """Returns a saved routing BART with the flags applied that may change between stages.
+
+    Raises InputError.
+    """
     model = load_routing_bart(RoutingBartForConditionalGeneration, checkpoint)
     for field in ROUTING_FLAGS:
         if getattr(settings, field) is not None:
@@ -169,11 +186,11 @@ def load_checkpoint(checkpoint: Path, settings: Settings) -> RoutingBartForCondi
     if settings.route_source not in (None, model.config.route_source):
         drawn = task_level_random_routes(model.config, settings) if settings.route_source == "fixed" else None
         model.use_routes(settings.route_source, drawn)
-    elif settings.route_source == "fixed":  # drawn once: the checkpoint's are kept
+    elif settings.route_source == "fixed":  # routes are drawn once, so those of the checkpoint are kept
         counts = (model.task_routes > 0).sum(-1).unique().tolist()
         if counts != [settings.task_level_random_n]:
             raise InputError(
                 f"--task_level_random_n is {settings.task_level_random_n}, but the routes in {checkpoint} "
-                f"have {' or '.join(map(str, counts))} experts a layer; give what they were drawn with"
+                f"have {' or '.join(map(str, counts))} experts per layer; give the same number"
             )
     return model

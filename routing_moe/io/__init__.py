@@ -1,4 +1,4 @@
 """Files, processes and logs: atomic writes, locks, run descriptions, process pools, accelerators, trackers.
 
-May import: config, dataloader. Knows no model.
+May import: config, dataloader. Does not depend on the model.
 """

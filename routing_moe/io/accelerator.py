@@ -1,4 +1,4 @@
-"""Makes the `Accelerator` of a command: its device, its precision, and the processes that share its work."""
+"""Creates the `Accelerator` of a command: device, precision, and distributed processes."""
 
 import os
 from datetime import timedelta
@@ -18,11 +18,12 @@ LOSS_SCALE = 2.0**8
 
 
 def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
-    """Returns the Accelerator of a command. mixed_precision: None for the value of `accelerate launch`.
+    """Returns the Accelerator of a command.
 
+    mixed_precision: None for the value of `accelerate launch`.
     Raises InputError for a precision that the device does not support.
     """
-    precision = asked_precision(mixed_precision)
+    precision = chosen_precision(mixed_precision)
     flag = f"--mixed_precision is {precision}" + ("" if mixed_precision else " (accelerate launch)")
     handlers = [InitProcessGroupKwargs(timeout=LONGEST_WAIT), GradScalerKwargs(init_scale=LOSS_SCALE)]
     try:
@@ -38,12 +39,12 @@ def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
 
 
 def precision_faults(settings) -> list[str]:
-    """The fault of a `--mixed_precision` that this machine does not support. settings: a field per flag."""
+    """Returns a fault if this machine does not support `settings.mixed_precision`, else []."""
     if settings.mixed_precision == "fp16" and not torch.cuda.is_available():
         return ["--mixed_precision is fp16, which needs a GPU; on a CPU give bf16 or no"]
     return []
 
 
-def asked_precision(mixed_precision: str | None) -> str:
-    """The value of --mixed_precision, else that of `accelerate launch`, else "no"."""
+def chosen_precision(mixed_precision: str | None) -> str:
+    """Returns the value of --mixed_precision, else that of `accelerate launch`, else "no"."""
     return mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")

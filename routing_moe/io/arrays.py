@@ -1,4 +1,4 @@
-"""Reading NumPy's files, with errors that name the file."""
+"""Reads NumPy files with errors that name the file."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,13 +9,13 @@ from dataloader.errors import InputError, in_brief
 
 
 def load_array(path: str | Path) -> np.ndarray:
-    """The array of real numbers in a .npy file.
+    """Returns the array of real numbers in a .npy file.
 
-    Raises FileNotFoundError, and InputError for any other problem. Never unpickles.
+    Raises FileNotFoundError, or InputError for any other problem. Never unpickles.
     """
     array = _load(path, lambda found: found if isinstance(found, np.ndarray) else None)
     if array is None:
-        raise InputError(f"{path}: holds several arrays; it must be one, as np.save writes it")
+        raise InputError(f"{path}: holds several arrays; it must hold one, as written by np.save")
     if array.dtype.kind not in "fiu":
         raise InputError(f"{path}: holds {array.dtype} of shape {array.shape}; it must hold real numbers")
     return array
@@ -24,12 +24,15 @@ def load_array(path: str | Path) -> np.ndarray:
 def load_arrays(
     path: str | Path, names: Iterable[str], optional: Iterable[str] = ()
 ) -> dict[str, np.ndarray]:
-    """The named arrays of a .npz file, and those of `optional` that it has. Raises like `load_array`."""
+    """Returns the named arrays of a .npz file, and those of `optional` that it has.
+
+    Raises FileNotFoundError, or InputError for any other problem. Never unpickles.
+    """
 
     def take(found) -> dict[str, np.ndarray]:
         arrays = {name: found[name] for name in (*names, *(name for name in optional if name in found))}
         if any(not isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("a member is no array")
+            raise ValueError("a member is not an array")
         return arrays
 
     return _load(path, take)

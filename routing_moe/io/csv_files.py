@@ -1,4 +1,4 @@
-"""Reading CSV files of results, with errors that name the file."""
+"""Reads CSV files of results with errors that name the file."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +9,7 @@ from dataloader.errors import InputError, in_brief
 
 
 def read_table(path: str | Path, **how) -> pd.DataFrame:
-    """`pandas.read_csv(path, **how)`. Raises InputError for a file that is missing or broken."""
+    """Returns `pandas.read_csv(path, **how)`. Raises InputError for a file that is missing or broken."""
     try:
         return pd.read_csv(path, **how)
     except FileNotFoundError:
@@ -22,4 +22,4 @@ def check_numbers(table: pd.DataFrame, columns: Iterable[str], path: str | Path)
     """Raises InputError for a column with a cell that is not a number or has too many digits."""
     for name in columns:
         if len(table) and table[name].dtype.kind not in "fiu":
-            raise InputError(f"{path}: column {name} holds something else than numbers")
+            raise InputError(f"{path}: column {name} holds values that are not numbers")

@@ -1,10 +1,9 @@
-"""Run folders: atomic files and checkpoints, the training state, what is needed to resume.
+"""Atomic writes, locks, and checks of folders.
 
-    run.json  cost.json  log.txt  losses.csv  curves.csv  best/  last/  <step>-steps/
-
-A checkpoint is written beside its place and renamed, so that a process killed at any moment leaves the last
-good one. Files named *.partial and *.previous are traces of such a kill; `find_checkpoint` knows them. The
-content is on the disk before a rename, the new name after it: a power failure does no more harm than a kill.
+A file or folder is written under another name and renamed when it is complete, so a process that is killed at
+any moment leaves the previous version. The content is on disk before the rename and the new name after it,
+so a power failure does no more harm. Files named *.partial and *.previous are left by a killed process;
+`find_checkpoint` handles them.
 """
 
 import errno
@@ -25,31 +24,31 @@ LOCK_FILE = "lock"
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a file at once or not at all."""
+    """Writes a file atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
-    """Write a file at once or not at all."""
+    """Writes a file atomically."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_bytes(content)
     except OSError:
-        partial.unlink(missing_ok=True)  # a full disk must not stay full of halves
+        partial.unlink(missing_ok=True)  # partial files would keep a full disk full
         raise
     replace_file(partial, path)
 
 
 def replace_file(partial: str | Path, path: str | Path) -> None:
-    """Rename a finished file to `path`, in the same folder. Content and name survive a power failure."""
+    """Renames a finished file to `path` in the same folder. Content and name survive a power failure."""
     flush(partial)
     os.replace(partial, path)
     flush(Path(path).parent)
 
 
 def flush(path: str | Path) -> None:
-    """Write a file's content, or the names in a folder, from the system's buffers to the disk."""
+    """Writes a file's content, or the names in a folder, from the system's buffers to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -61,7 +60,7 @@ def flush(path: str | Path) -> None:
 
 
 def flush_tree(folder: str | Path) -> None:
-    """`flush` every file under a folder, and every folder after what is in it."""
+    """Applies `flush` to every file under a folder, and to every folder after its content."""
     for place, _, names in os.walk(folder, topdown=False):
         for name in names:
             flush(Path(place) / name)
@@ -69,14 +68,14 @@ def flush_tree(folder: str | Path) -> None:
 
 
 def npz_bytes(**arrays) -> bytes:
-    """What `np.savez` would write."""
+    """Returns the bytes that `np.savez` would write."""
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
-    """What `np.save` would write."""
+    """Returns the bytes that `np.save` would write."""
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
@@ -84,9 +83,9 @@ def npy_bytes(array: np.ndarray) -> bytes:
 
 @contextmanager
 def replacing_directory(path: str | Path):
-    """Yield an empty folder that takes the place of `path` when the block ends without an error.
+    """Yields an empty folder that replaces `path` when the block ends without an error.
 
-    The block only writes: what torch and tokenizers raise there for a full disk comes out as an OSError.
+    The block must only write: errors that torch and tokenizers raise there for a full disk become OSError.
     """
     path = Path(path)
     partial, previous = (path.with_name(path.name + end) for end in (".partial", ".previous"))
@@ -95,7 +94,7 @@ def replacing_directory(path: str | Path):
     try:
         yield partial
     except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)  # a full disk must not stay full of halves
+        shutil.rmtree(partial, ignore_errors=True)  # partial files would keep a full disk full
         if type(error) in (Exception, RuntimeError):
             raise OSError(f"{path} cannot be written; is the disk full? ({in_brief(error)})") from None
         raise
@@ -108,7 +107,7 @@ def replacing_directory(path: str | Path):
             os.rename(partial, path)
             break
         except OSError as error:
-            # A reader found nothing there between the two renames, and put the previous one back.
+            # Between the two renames, a reader found no folder and restored the previous one.
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
     flush(path.parent)
@@ -120,10 +119,10 @@ def replacing_directory(path: str | Path):
 
 @contextmanager
 def alone_in(folder: str | Path, named: str = "--output_dir"):
-    """Lock a folder against other commands while the block runs; creates the folder.
+    """Locks a folder against other commands in the block; creates the folder.
 
-    The system releases the lock when the process ends; the lock file stays. named: the folder's name in
-    errors. Raises InputError if another command holds the lock.
+    The system releases the lock when the process ends; the lock file stays. named: the flag or name of the
+    folder in errors. Raises InputError if another command holds the lock.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +131,7 @@ def alone_in(folder: str | Path, named: str = "--output_dir"):
         lock.acquire()
     except Timeout:
         raise InputError(
-            f"{named} {folder}: another command is at work there; wait for it or end it"
+            f"{named} {folder}: another command is using it; wait until it ends, or end it"
         ) from None
     try:
         yield
@@ -140,11 +139,11 @@ def alone_in(folder: str | Path, named: str = "--output_dir"):
         lock.release()
 
 
-# ---- looking for what is there
+# ---- checks of folders
 
 
 def unwritable(folder: str | Path) -> str | None:
-    """Why no files can be written into a folder, which need not exist yet; None if they can."""
+    """Returns why files cannot be written into a folder, which may not exist yet; None if they can."""
     folder = Path(folder)
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir():
@@ -155,7 +154,7 @@ def unwritable(folder: str | Path) -> str | None:
 
 
 def distinct_tails(paths: Sequence[Path]) -> list[str]:
-    """The last parts of different absolute paths, with as much before them as tells them apart."""
+    """Returns the shortest different tails of absolute paths: the last part of each, or more if necessary."""
     depths = [1] * len(paths)
     while True:
         tails = [str(Path(*path.parts[-depth:])) for path, depth in zip(paths, depths, strict=True)]

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: curves through accelerate's trackers, messages to terminal and file."""
+"""Logging of a run: curves through accelerate's trackers, messages to the terminal and a file."""
 
 import contextlib
 import csv
@@ -24,7 +24,10 @@ log = logging.getLogger("routing_moe")
 
 
 class CsvTracker(GeneralTracker):
-    """Appends one row per logged step to `curves.csv`; a resumed run first drops the rows it will redo."""
+    """Appends one row per logged step to `curves.csv`.
+
+    A resumed run first drops the rows of repeated steps.
+    """
 
     name = "csv"
     requires_logging_directory = True
@@ -38,20 +41,20 @@ class CsvTracker(GeneralTracker):
         return self.path
 
     def store_init_configuration(self, values: dict) -> None:
-        """Nothing: settings are in run.json already."""
+        """Does nothing, because run.json has the settings."""
 
-    def take_up(self) -> None:
-        """Drop the rows of steps that come again, or all of a run that begins. Raises InputError."""
+    def drop_repeated_rows(self) -> None:
+        """Drops the rows after `first_step`. Raises InputError if the file cannot be read."""
         kept: list[str] = []
         if self.first_step and self.path.is_file():
             kept = self._rows_before()
         write_text(self.path, "".join(kept))
 
     def _rows_before(self) -> list[str]:
-        """The lines of the header and of the rows up to the first step."""
+        """Returns the lines of the header and of the rows up to the first step."""
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            # A line without its end was being written when the process died.
+            # A line without line break was incomplete when the process died.
             lines = [line for line in lines if line.endswith("\n")]
             return lines[:1] + [row for row in lines[1:] if int(row.split(",")[0]) <= self.first_step]
         except (OSError, ValueError) as error:
@@ -69,15 +72,15 @@ class CsvTracker(GeneralTracker):
 
 
 def start_trackers(settings: Settings, accelerator: Accelerator, first_step: int) -> None:
-    """The curves' CSV, and the tracker that --log_with names."""
+    """Starts the tracker of `curves.csv` and the one that --log_with names."""
     trackers = [CsvTracker(settings.output_dir, first_step)]
     if settings.log_with != "csv":
         trackers.append(settings.log_with)
     accelerator.project_configuration.set_directories(settings.output_dir)
     accelerator.log_with = filter_trackers(trackers, settings.output_dir)
     flat = {k: v for k, v in settings.to_dict().items() if isinstance(v, str | int | float | bool)}
-    # The tracker's main process alone reads the old curves: a damaged file must end all processes.
-    on_main(accelerator, trackers[0].take_up)
+    # Only the main process reads the old curves; a damaged file must end all processes.
+    on_main(accelerator, trackers[0].drop_repeated_rows)
     accelerator.init_trackers("routing_moe", config=flat)
 
 
@@ -85,7 +88,7 @@ def start_trackers(settings: Settings, accelerator: Accelerator, first_step: int
 
 
 class LogFile(logging.FileHandler):
-    """A log file that ignores write errors such as a full disk; the terminal shows the messages too."""
+    """A log file that ignores write errors such as a full disk; the terminal shows the messages, too."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass  # logging would print a traceback
@@ -96,14 +99,14 @@ class LogFile(logging.FileHandler):
 
 
 class AboveProgressBars(logging.StreamHandler):
-    """Writes messages to standard error without breaking the progress bars that are there."""
+    """Writes messages to standard error without breaking progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
 
 
 def start_logging(is_main_process: bool = True) -> None:
-    """Messages of the main process to the terminal."""
+    """Logs messages of the main process to the terminal."""
     library_logging.set_verbosity_error()
     library_logging.disable_progress_bar()
     log.setLevel(logging.INFO if is_main_process else logging.ERROR)
@@ -115,7 +118,7 @@ def start_logging(is_main_process: bool = True) -> None:
 
 
 def log_to_file(folder: str | Path, name: str, is_main_process: bool = True) -> None:
-    """From here on also to a file of the run folder, which is made if need be; one file is enough."""
+    """Logs messages also to a file of the run folder, which is created if necessary; at most one file."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     has_file = any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
@@ -132,7 +135,7 @@ def _add_handler(handler: logging.Handler) -> None:
 
 
 def peak_memory_gb() -> float:
-    """Peak memory in GB: the GPU's if one was used, else the process's resident set."""
+    """Returns peak memory in GB: of the GPU if one was used, else the process's resident set."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -1,4 +1,4 @@
-"""Work of the main process on behalf of all processes."""
+"""Runs work in the main process on behalf of all processes."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
@@ -12,7 +12,10 @@ from routing_moe.io.files import alone_in
 
 
 def on_main(accelerator: Accelerator, act: Callable[[], object]):
-    """Calls `act` in the main process; all processes return its result or raise its InputError or OSError."""
+    """Calls `act` in the main process only; all processes return its result or raise its error.
+
+    The error is an InputError or OSError; others end the main process.
+    """
     result, failure = None, None
     try:
         if accelerator.is_main_process:
@@ -27,7 +30,7 @@ def on_main(accelerator: Accelerator, act: Callable[[], object]):
 
 @contextmanager
 def run_alone_in(accelerator: Accelerator, folder: str | Path, check: Callable[[], list[str]] = list):
-    """`alone_in` for a command of several processes; the main process holds the lock.
+    """`alone_in` for a command with several processes, of which the main process holds the lock.
 
     check: returns the faults of the locked folder. Raises InputError in all processes if another command has
     the lock, or if there are faults.

@@ -1,26 +1,26 @@
-"""Turns out-of-memory errors into one error that names the command's flags that reduce memory."""
+"""Turns out-of-memory errors into one error that names the flags that reduce memory."""
 
 import re
 from contextlib import contextmanager
 
 import torch
 
-from routing_moe.io.accelerator import asked_precision
+from routing_moe.io.accelerator import chosen_precision
 
 # In the messages of RuntimeErrors from torch's CPU allocator, from CUDA, and from cuBLAS.
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 WANTED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)|Unable to allocate ([\d.]+ \w+)")
 SAME_RESULTS = ("max_tokens_per_micro_batch", "predict_batch_size", "num_workers")
 OTHER_RESULTS = ("num_beams",)
-OF_TRAINING = {"max_tokens_per_micro_batch"}  # without effect if a command has --do_train and it is not given
+OF_TRAINING = {"max_tokens_per_micro_batch"}  # has no effect if a command has --do_train and it is not set
 
 
 class OutOfMemory(RuntimeError):
-    """Memory ran out; the message says which flags help."""
+    """Memory ran out; the message names the flags that help."""
 
 
 def is_lack_of_memory(error: BaseException) -> bool:
-    """Whether an error says that GPU or CPU memory ran out."""
+    """Returns whether an error says that GPU or CPU memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError | OutOfMemory):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
@@ -28,19 +28,19 @@ def is_lack_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def naming_what_helps(settings):
-    """Turns out-of-memory errors in the block into OutOfMemory. settings: the command's, a field per flag."""
+    """Turns out-of-memory errors in the block into OutOfMemory. settings: an attribute for each flag."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, OutOfMemory) or not is_lack_of_memory(error):
             raise
         found = WANTED.search(str(error))
-        size = f" ({next(filter(None, found.groups()))} asked for)" if found else ""
+        size = f" ({next(filter(None, found.groups()))} requested)" if found else ""
         raise OutOfMemory(f"out of memory{size}: {what_helps(settings)}") from None
 
 
 def what_helps(settings) -> str:
-    """The flags that reduce memory, with their current values; without those already at their minimum."""
+    """Returns the flags that reduce memory, with their current values, except those at their minimum."""
     chosen = dict(vars(settings))
     if not chosen.get("do_train", True):
         chosen = {name: value for name, value in chosen.items() if name not in OF_TRAINING}
@@ -48,8 +48,8 @@ def what_helps(settings) -> str:
     if chosen.get("max_tokens_per_micro_batch") == 0:
         smaller.insert(0, "--max_tokens_per_micro_batch (now 0: no bound)")
     others = [f"--{name} (now {chosen[name]})" for name in OTHER_RESULTS if chosen.get(name, 0) > 1]
-    if "mixed_precision" in chosen and asked_precision(chosen["mixed_precision"]) == "no":
+    if "mixed_precision" in chosen and chosen_precision(chosen["mixed_precision"]) == "no":
         others.append("--mixed_precision bf16")
     ways = ["give a smaller " + " or ".join(smaller)] if smaller else []
-    ways += ["with other results: " + " or ".join(others)] if others else []
-    return "; ".join(ways) or "no flag makes this command need less"
+    ways += ["with different results: " + " or ".join(others)] if others else []
+    return "; ".join(ways) or "no flag of this command reduces memory"

@@ -1,7 +1,7 @@
-"""Many calls of one function, in this process or in a pool of processes that share the machine's GPUs.
+"""Calls one function many times, in this process or in a pool of processes that share the GPUs.
 
-Each is a generator of (key, outcome), in the order in which calls end; an outcome is what the function
-returns, or the exception that it died of. An InputError ends the whole: it would meet all.
+Both ways yield (key, outcome) in the order in which the calls end. An outcome is the function's result or the
+exception that it raised. An InputError ends all calls, because it would occur in each of them.
 """
 
 import gc
@@ -28,22 +28,25 @@ Outcomes = Iterator[tuple[Any, Any]]
 
 
 def run_here(function: Callable, arguments: Mapping[Hashable, tuple]) -> Outcomes:
-    """One call after the other. arguments: {key: those of its call}."""
+    """Runs the calls one after the other in this process. arguments: {key: arguments of the call}."""
     for key, own in arguments.items():
         try:
             yield key, function(*own)
         except InputError:
             raise
         except Exception as error:
-            yield key, error.with_traceback(None)  # which would keep tensors alive
+            yield key, error.with_traceback(None)  # the traceback would keep tensors alive
             gc.collect()
-            if torch.cuda.is_available():  # after a lack of memory the next may need less
+            if torch.cuda.is_available():  # after out of memory, the next call may need less
                 torch.cuda.empty_cache()
 
 
 def run_in_processes(function: Callable, arguments: Mapping[Hashable, tuple], workers: int) -> Outcomes:
-    """Processes that stay for the calls that follow, spread over the visible GPUs; one that dies takes only
-    its own call along. function: one that a fresh process finds by its module and name."""
+    """Runs the calls in processes that are spread over the visible GPUs and reused for several calls.
+
+    A process that dies loses only its current call. function: one that a new process can import by module and
+    name.
+    """
     from pebble import ProcessPool
 
     spawning = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
@@ -69,7 +72,7 @@ def run_in_processes(function: Callable, arguments: Mapping[Hashable, tuple], wo
 
 
 def visible_gpus() -> list[str]:
-    """What the GPUs are called that a process started now could use."""
+    """Returns the names of the GPUs that a new process can use."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
@@ -77,7 +80,7 @@ def visible_gpus() -> list[str]:
 
 
 def worker_environment(workers: int) -> dict[str, str]:
-    """Variables that must be set before a worker's imports: its share of the cores, no progress bars."""
+    """Returns variables to set before a worker's imports: its share of the cores, no progress bars."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     asked = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     return asked | {name: os.environ[name] for name in asked if name in os.environ} | {"TQDM_DISABLE": "1"}
@@ -85,7 +88,7 @@ def worker_environment(workers: int) -> dict[str, str]:
 
 @contextmanager
 def environment(variables: dict[str, str]):
-    """Variables of the environment, set for as long as processes are started."""
+    """Sets environment variables in the block, in which processes are started."""
     before = dict(os.environ)
     os.environ.update(variables)
     try:
@@ -97,39 +100,39 @@ def environment(variables: dict[str, str]):
 
 
 def prepare_worker(started, gpus: list[str], parent: int) -> None:
-    """Give the process a GPU of its own in turn, leave Ctrl-C to the parent, and end when that is gone."""
+    """Assigns a GPU to the process, leaves Ctrl-C to the parent, and ends the process with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if gpus:
         with started.get_lock():
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[started.value % len(gpus)]
             started.value += 1
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    # A parent killed by SIGKILL tells nobody; what an orphan computes would be lost and stand in the way.
+def _exit_with(parent: int) -> None:
+    # A parent killed by SIGKILL cannot end its workers, which would go on using the GPU for lost results.
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os._exit(1)
 
 
 def result_or_error(result: Callable) -> Any:
-    """What `result()` returns or raises; an InputError is raised on."""
+    """Returns the result of `result()` or the exception that it raises; an InputError is raised again."""
     try:
         return result()
     except Exception as error:
-        error = getattr(error, "cause", None) or error  # Ray wraps what was raised in an error of its own
+        error = getattr(error, "cause", None) or error  # Ray wraps the original error
         if isinstance(error, InputError):
             raise error from None
         return error
 
 
-# ---- what is left of a call that failed
+# ---- failed calls
 
 
 @contextmanager
 def traceback_noted():
-    """Adds the traceback of an error raised inside as a note, which it takes along to another process."""
+    """Adds the traceback of an error in the block as a note, which is kept when the error is pickled."""
     try:
         yield
     except Exception as error:
@@ -138,9 +141,9 @@ def traceback_noted():
 
 
 def write_failure(error: Exception, path: Path) -> str:
-    """The error in brief; the traceback that was noted goes into the file."""
-    told, notes = f"{type(error).__name__}: {in_brief(error)}", getattr(error, "__notes__", None)
+    """Returns a short description of the error, and writes its noted traceback to `path`."""
+    message, notes = f"{type(error).__name__}: {in_brief(error)}", getattr(error, "__notes__", None)
     if not notes:  # the process died
-        return told
+        return message
     write_text(path, "\n".join(notes))
-    return f"{told} ({path})"
+    return f"{message} ({path})"

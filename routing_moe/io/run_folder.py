@@ -14,7 +14,10 @@ LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
 
 
 def describe_run(settings: dict, command: list[str] | None = None) -> dict:
-    """What `run.json` holds: settings, command (that of the process by default), versions, git commit."""
+    """Returns the content of `run.json`: settings, command, versions, git commit.
+
+    command: the words of the command line; None: those of this process.
+    """
     return {
         "settings": settings,
         "command": shlex.join(command or sys.argv),
@@ -24,18 +27,21 @@ def describe_run(settings: dict, command: list[str] | None = None) -> dict:
 
 
 def git_commit() -> str | None:
-    """The commit of this code, or None if it is no git checkout or there is no git."""
+    """Returns the commit of this code, or None if it is not a git checkout or git is missing."""
     repository = str(Path(__file__).resolve().parents[2])
     command = ["git", "-C", repository, "rev-parse", "HEAD"]
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
         return None
-    return asked.stdout.strip() or None
+    return finished.stdout.strip() or None
 
 
 def load_run_settings(output_dir: str | Path) -> dict | None:
-    """The settings in `run.json`, or None if the folder holds no run."""
+    """Returns the settings in `run.json`, or None if the folder has none.
+
+    Raises InputError if it is damaged.
+    """
     path = Path(output_dir) / "run.json"
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""One optimizer step, the same for every routing and every baseline.
+"""The optimizer step, which is the same for all routings and baselines.
 
 May import: model and below, dataloader.
 """

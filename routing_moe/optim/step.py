@@ -1,12 +1,12 @@
-"""One optimizer step: the same for the method, every routing and every baseline.
+"""Optimizer steps, the same for the method, every routing and every baseline.
 
-A step is a pure function of (parameters, optimizer state, seed, step): its examples, the routes drawn and
-the dropout masks all follow from the seed and the step's number. So there is no random state to save, and a
-run that stops and resumes goes on bit for bit.
+A step is a pure function of (parameters, optimizer state, seed, step): its examples, routes and dropout masks
+depend on the seed and the step number only. So no random state has to be saved, and a resumed run is
+bit-identical to one that was not stopped.
 
-Routes are drawn once for all examples of a step, before it is cut into micro-batches; their gradient is
-collected and sent through the router once. With several processes each takes a share of the micro-batches,
-and gradients are added up: the same step, whatever the number of processes.
+Routes are drawn once for all examples of a step, before it is split into micro-batches. Their gradient is
+summed over the micro-batches and passes through the router once. With several processes, each gets some of
+the micro-batches and gradients are summed: the step is the same for any number of processes.
 """
 
 import math
@@ -26,21 +26,24 @@ REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of thi
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss or the gradient stopped being a number."""
+    """The loss or the gradient is not finite."""
 
 
 # ---- schedules and optimizer
 
 
 def linear_warmup_decay(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Learning-rate factor of a step (counted from 0): 0 to 1 over the warm-up, then linearly to 0."""
+    """Returns the learning-rate factor of a step (from 0): from 0 to 1 in the warm-up, then linearly to 0."""
     if step < warmup_steps:
         return step / warmup_steps
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 
 def build_optimizer(model, settings: Settings | Recipe) -> torch.optim.AdamW:
-    """AdamW with a learning rate each for BART, router and task vectors; norms and biases do not decay."""
+    """Returns AdamW with separate learning rates for BART, router and task vectors.
+
+    Norms and biases have no weight decay.
+    """
     rates = {"bart": settings.learning_rate, "router": settings.router_lr, "vectors": settings.task_model_lr}
     groups = []
     for part, rate in rates.items():
@@ -59,12 +62,12 @@ def build_optimizer(model, settings: Settings | Recipe) -> torch.optim.AdamW:
 
 
 def part_of(parameter_name: str) -> str:
-    """ "router", "vectors" or "bart": which learning rate a parameter has."""
+    """Returns "router", "vectors" or "bart": the part that determines a parameter's learning rate."""
     return {"router": "router", "task_vectors": "vectors"}.get(parameter_name.split(".")[0], "bart")
 
 
-def resting_parts(step: int, alternate_every: int) -> set[str]:
-    """The parts that rest in a step (counted from 0) of alternating updates: BART first, then the others."""
+def frozen_parts(step: int, alternate_every: int) -> set[str]:
+    """Returns the parts that are frozen in a step (from 0) of alternating updates; BART is the first."""
     if not alternate_every:
         return set()
     return {"router", "vectors"} if ((step + 1) // alternate_every) % 2 else {"bart"}
@@ -89,22 +92,23 @@ class Stepper:
         )
 
     def step(self, step: int) -> dict:
-        """Run step number `step` (from 0). Returns loss (summed, nats), tokens, gradient norm, entropy.
+        """Runs one optimizer step (counted from 0).
 
-        Raises TrainingDiverged, leaving the parameters as they were before the step.
+        Returns loss (nats, summed over tokens), tokens, grad_norm, lr_factor and route_entropy (nats).
+        Raises TrainingDiverged before the parameters change.
         """
-        indices, choices, groups = self.cut(step)
-        self._take_turns(step)
+        indices, choices, groups = self.split(step)
+        self._freeze_parts(step)
         self.model.train()
         self.model.config.router_temperature = self.temperature(step)
         task_ids_B = torch.from_numpy(self.examples.task_ids_N[indices]).to(self.model.device)
         torch.manual_seed(step_seed(self.settings.seed, step))  # the same routes on every process
         routes_BLE = self.model.draw_routes(task_ids_B)
-        # One process's draw counts: a last bit of difference in the logits could turn a choice elsewhere.
+        # All processes use the same draw: rounding differences in the logits could change a choice.
         drawn_BLE = self._of_main_process(routes_BLE.detach())
         leaf_BLE = drawn_BLE.detach().requires_grad_(routes_BLE.requires_grad)
         torch.manual_seed(step_seed(self.settings.seed, step, 1 + self.accelerator.process_index))
-        own = self.own(indices, choices, groups)
+        own = self.own_groups(indices, choices, groups)
         parts = [self._backward(indices[group], choices[group], leaf_BLE, group) for group in own]
         totals = torch.tensor(
             [sum(float(loss) for loss, _ in parts), sum(n for _, n in parts)], dtype=torch.float64
@@ -119,27 +123,30 @@ class Stepper:
         }
 
     def _of_main_process(self, routes_BLE: Tensor) -> Tensor:
-        """The main process's routes, in every process."""
+        """Returns the routes of the main process, in every process."""
         if self.accelerator.num_processes == 1:
             return routes_BLE
         # NCCL accepts only contiguous tensors, and a broadcast writes into its argument.
         return broadcast(routes_BLE.clone(memory_format=torch.contiguous_format))
 
-    def _take_turns(self, step: int) -> None:
-        """Alternating updates: what rests in this step needs no gradient, so none of it is worked out."""
+    def _freeze_parts(self, step: int) -> None:
+        """Disables gradients of the parts that are frozen in this step of alternating updates."""
         if self.settings.alternate_every:
-            resting = resting_parts(step, self.settings.alternate_every)
+            frozen = frozen_parts(step, self.settings.alternate_every)
             for group in self.optimizer.param_groups:
                 for p in group["params"]:
-                    p.requires_grad_(group["part"] not in resting)
+                    p.requires_grad_(group["part"] not in frozen)
 
     @property
     def active(self) -> list[torch.nn.Parameter]:
-        """The trained parameters that do not rest in the current step."""
+        """The trained parameters that are not frozen in the current step."""
         return [p for p in self.parameters if p.requires_grad]
 
-    def cut(self, step: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """The step's examples, the answer chosen for each, and the micro-batches of all processes."""
+    def split(self, step: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Returns the examples of a step, the index of each one's answer, and all micro-batches.
+
+        Micro-batches are those of all processes, as positions in the step's examples.
+        """
         settings = self.settings
         indices = step_examples(len(self.examples), settings.step_size, settings.seed, step)
         choices = answer_choices(self.examples.n_outputs_N[indices], settings.seed, step)
@@ -151,8 +158,10 @@ class Stepper:
         )
         return indices, choices, groups
 
-    def own(self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray]) -> list[np.ndarray]:
-        """This process's share of a step's micro-batches."""
+    def own_groups(
+        self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Returns the micro-batches of this process."""
         sources = self.examples.source_lengths_N[indices]
         targets = self.examples.target_lengths(indices, choices)
         costs = [len(g) * (sources[g].max() + targets[g].max()) for g in groups]
@@ -160,7 +169,7 @@ class Stepper:
         return [groups[i] for i in shares[self.accelerator.process_index]]
 
     def _backward(self, indices, choices, leaf_BLE: Tensor, group) -> tuple[Tensor, int]:
-        """Forward and backward of one micro-batch; its summed loss and number of target tokens."""
+        """Runs one micro-batch forward and backward; returns its summed loss and number of target tokens."""
         batch = self.examples.collate(indices, choices, pad_token_id=self.model.config.pad_token_id)
         tokens = int((batch["labels"] != -100).sum())
         inputs = {k: v.to(self.model.device) for k, v in batch.items() if k != "task_ids"}
@@ -168,7 +177,7 @@ class Stepper:
             loss = self.model(
                 **inputs,
                 routes=leaf_BLE[torch.from_numpy(group).to(leaf_BLE.device)],
-                # Where routes are drawn per task, a task's examples share one, and its gradient.
+                # If routes are drawn per task, the examples of a task share a route and its gradient.
                 route_groups=batch["task_ids"],
                 constant_zeros=self.model.config.router_mode == "top_k",
             ).loss
@@ -176,24 +185,27 @@ class Stepper:
         return loss.detach(), tokens
 
     def _regularise(self) -> None:
-        """Expert regularisation, once per published batch: gradient_accumulation_steps times a step."""
+        """Adds the gradient of expert regularisation, weighted by gradient_accumulation_steps.
+
+        A step is gradient_accumulation_steps batches of the published code, which regularises each batch.
+        """
         if self.settings.expert_regularization > 0 and self.accelerator.is_main_process:
             weight = self.settings.expert_regularization * self.settings.gradient_accumulation_steps
             distance = self.model.expert_distance()
-            if distance.requires_grad:  # not when it is the turn of the others
+            if distance.requires_grad:  # not if BART is frozen in this step
                 self.accelerator.backward(weight * distance)
 
     def _collect_gradients(self, routes_BLE: Tensor, leaf_BLE: Tensor, totals: Tensor) -> None:
-        """Sum gradients over processes, send the routes' through the router, fill gaps with zeros.
+        """Sums gradients over processes and passes those of the routes through the router.
 
-        An expert that no example chose has no gradient; the optimizer must see zeros there, so that it
-        takes the same step as if every expert had run.
+        An expert that no example selected has no gradient. It gets zeros, so that the optimizer updates it as
+        if every expert had run.
         """
         trained = self.active + ([leaf_BLE] if leaf_BLE.requires_grad else [])
-        for p in trained:  # a process without a share of the step has no gradient at all
+        for p in trained:  # a process without micro-batches has no gradients
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-        if (scaler := self.accelerator.scaler) is not None:  # it creates its scale at the first loss
+        if (scaler := self.accelerator.scaler) is not None:  # the scaler is initialised by its first loss
             scaler.scale(torch.zeros((), device=leaf_BLE.device))
         if self.accelerator.num_processes > 1:
             sum_over_processes([p.grad for p in trained], self.accelerator)
@@ -202,28 +214,31 @@ class Stepper:
             routes_BLE.backward(leaf_BLE.grad)
 
     def load_optimizer(self, state: dict) -> None:
-        """Restore the state of the optimizer. ValueError, KeyError, TypeError if it is not this model's."""
-        # Rates, decay and the like follow from the settings; only what was accumulated comes from the file.
+        """Restores the optimizer's state.
+
+        Raises ValueError, KeyError or TypeError if the state does not fit the model.
+        """
+        # Learning rates and decay come from the settings, only the accumulated state from the file.
         groups = self.optimizer.state_dict()["param_groups"]
         if [group["params"] for group in state["param_groups"]] != [group["params"] for group in groups]:
-            raise ValueError("the optimizer has other groups of parameters")
+            raise ValueError("the optimizer has different groups of parameters")
         self.optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
         for parameter, own in self.optimizer.state.items():
             for name in ("step", "exp_avg", "exp_avg_sq"):
                 if not torch.is_tensor(own[name]):
-                    raise TypeError(f"the optimizer's {name} is no tensor")
+                    raise TypeError(f"the optimizer's {name} is not a tensor")
             if not own["exp_avg"].shape == own["exp_avg_sq"].shape == parameter.shape:
-                raise ValueError("the optimizer's averages have other shapes than the weights")
+                raise ValueError("the optimizer's averages have different shapes than the weights")
 
     def _update(self, step: int, indices) -> dict:
-        """Clip, check, and step the optimizer at this step's learning rates."""
+        """Clips gradients, checks them, and steps the optimizer with this step's learning rates."""
         norm = self.accelerator.clip_grad_norm_(self.active, self.settings.max_grad_norm)
         if self.accelerator.scaler is None:  # with a loss scaler, an overflow only skips the step
             self._check(norm, "gradient norm", step, indices)
         factor = linear_warmup_decay(step, self.settings.warmup_steps, self.settings.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        self.optimizer.step()  # without a gradient, what rests has no decay and no momentum either
+        self.optimizer.step()  # frozen parts have no gradient, so they have no decay or momentum either
         self.optimizer.zero_grad(set_to_none=True)
         return {"grad_norm": float(norm), "lr_factor": factor}
 
@@ -239,14 +254,14 @@ class Stepper:
 
 
 def step_seed(*numbers: int) -> int:
-    """A seed for torch from (seed, step, ...), well mixed."""
+    """Returns a seed for torch that depends on all the numbers (seed, step, ...)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def sum_over_processes(tensors: list[Tensor], accelerator: Accelerator) -> None:
-    """Add up tensors of all processes in place, a bucket at a time.
+    """Sums tensors over all processes in place, in buckets of REDUCE_ELEMENTS.
 
-    Done once a step by hand rather than by DistributedDataParallel: experts come and go with the tasks of a
+    Once per step, instead of DistributedDataParallel: which experts have gradients depends on the tasks of a
     step, and here a parameter without a gradient on some process needs no special case.
     """
     bucket: list[Tensor] = []
@@ -260,16 +275,16 @@ def sum_over_processes(tensors: list[Tensor], accelerator: Accelerator) -> None:
 
 
 def mean_entropy(routes_BLE: Tensor) -> float:
-    """Mean entropy of the routes' rows in nats: 0 for one-hot, ln E for the average."""
+    """Returns the mean entropy of the routes' rows in nats: 0 for one-hot, ln E for average routes."""
     return float(torch.special.entr(routes_BLE).sum(-1).mean())
 
 
 def padding_report(stepper: Stepper, steps: int = 50) -> str:
-    """How much padding the cut into micro-batches saves, over the first steps of the run."""
+    """Returns a line for the log: the padding of random and length-sorted micro-batches at the start."""
     settings, examples = stepper.settings, stepper.examples
     sources, targets, plain, grouped, offset = [], [], [], [], 0
     for step in range(min(steps, settings.total_steps)):
-        indices, choices, groups = stepper.cut(step)
+        indices, choices, groups = stepper.split(step)
         sources.append(examples.source_lengths_N[indices])
         targets.append(examples.target_lengths(indices, choices))
         grouped += [group + offset for group in groups]
@@ -288,10 +303,10 @@ def padding_report(stepper: Stepper, steps: int = 50) -> str:
 
 @torch.no_grad()
 def schedule_report(stepper: Stepper, tasks: list[str], total_steps: int) -> list[str]:
-    """The temperature, and the mean entropy (nats) of softmax(logits / temperature), along the training.
+    """Returns lines for the log: temperature and mean entropy (nats) of softmax(logits / temperature).
 
-    With the logits as they are now: for a frozen router what will be, for one in training its start. A second
-    line warns of an annealing that total_steps cut short.
+    Both are given along the training, with the current logits: for a frozen router these are final, for a
+    trained router they are the start. A second line warns if total_steps ends before the annealing does.
     """
     settings, config, points = stepper.settings, stepper.model.config, []
     for percent in (0, 25, 50, 75, 100):
@@ -300,7 +315,7 @@ def schedule_report(stepper: Stepper, tasks: list[str], total_steps: int) -> lis
         points.append(f"{percent}% {temperature:.4g} / {mean_entropy(routes_NLE):.4f}")
     largest = math.log(config.router_top_k if config.router_mode == "top_k" else config.num_experts)
     sampled = config.router_mode.startswith("gumbel")
-    whose = "entropy of the softmax that routes are drawn around" if sampled else "route entropy"
+    whose = "entropy of the softmax that routes are sampled from" if sampled else "route entropy"
     lines = [f"temperature / mean {whose} in nats (at most {largest:.4f}): {', '.join(points)}"]
     if temperature > settings.minimum_tau and settings.anneal_rate > 0:
         steps = math.ceil(math.log(settings.initial_tau / settings.minimum_tau) / settings.anneal_rate)

@@ -22,7 +22,7 @@ from routing_moe.config.settings import Settings
 from routing_moe.io.files import write_text
 from routing_moe.model import flops
 from routing_moe.model.flops import Work
-from routing_moe.optim.step import Stepper, resting_parts
+from routing_moe.optim.step import Stepper, frozen_parts
 
 COST_FILE = "cost.json"
 SAMPLED_STEPS = 1000
@@ -42,7 +42,7 @@ def flops_of_steps(stepper: Stepper, steps: Iterable[int], work: Work) -> tuple[
     config, examples = stepper.model.config, stepper.examples
     lengths, routings, merged = [], 0, 0  # rows: source, target, both as padded
     for step in steps:
-        indices, choices, groups = stepper.cut(step)
+        indices, choices, groups = stepper.split(step)
         bare = np.stack([examples.source_lengths_N[indices], examples.target_lengths(indices, choices)])
         padded = bare.copy()
         for group in groups:
@@ -63,11 +63,11 @@ def training_cost(stepper: Stepper, total_steps: int, most_sampled: int = SAMPLE
     config, alternate_every = stepper.model.config, stepper.settings.alternate_every
     work = Work.of(stepper.model)
     sampled = np.unique(np.linspace(0, total_steps - 1, min(total_steps, most_sampled)).round().astype(int))
-    kinds = Counter(frozenset(resting_parts(step, alternate_every)) for step in range(total_steps))
+    kinds = Counter(frozenset(frozen_parts(step, alternate_every)) for step in range(total_steps))
     # Every sampled step is computed as every kind of step, so that sampling cannot miss a kind.
     padded, bare = sum(
-        np.array(flops_of_steps(stepper, sampled, work.without(resting))) * count / total_steps / len(sampled)
-        for resting, count in kinds.items()
+        np.array(flops_of_steps(stepper, sampled, work.without(frozen))) * count / total_steps / len(sampled)
+        for frozen, count in kinds.items()
     )
     size = stepper.settings.step_size
     return {

@@ -249,7 +249,7 @@ class Training:
         except (KeyError, ValueError, AttributeError, TypeError) as error:
             raise InputError(
                 f"{checkpoint}: its training state is not that of this run ({in_brief(error)}); "
-                f"to start anew, delete {checkpoint}"
+                f"to start again, delete {checkpoint}"
             ) from None
 
     def _forget_other_selection(self, state: dict) -> None:
