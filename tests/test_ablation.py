@@ -224,9 +224,9 @@ def test_the_others_of_an_expert_are_what_a_random_one_costs(job, originals):
 
 def test_sets_with_long_names_have_files_too(job):
     long = tuple((row, expert) for row in range(3) for expert in range(2)) * 9
-    assert len(job.path(long).name) < 200
-    assert job.path(long) != job.path(long[1:])
-    assert job.path(((0, 1),)).name == "enc0.1.json"
+    assert len(job.sets.path(long).name) < 200
+    assert job.sets.path(long) != job.sets.path(long[1:])
+    assert job.sets.path(((0, 1),)).name == "enc0.1.json"
 
 
 @pytest.mark.parametrize("scoring", ["generate", "rank"])

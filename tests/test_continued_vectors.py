@@ -38,7 +38,11 @@ def damaged(place):
     place.write(place.folder / "fisher/by_task/count.npz", b"PK\x03\x04 cut off")
 
 
-def no_vector(place):
+def another_shape(place):
+    np.savez(place.folder / "fisher/by_task/count.npz", vector_D=np.ones((2, 2)), data="x", seconds=1.0)
+
+
+def empty(place):
     place.write(place.folder / "fisher/by_task/count.npz", b"")
 
 
@@ -65,6 +69,7 @@ def other_weights(place):
     write_bart(place.bart, seed=6)
 
 
+COUNT = "<here>/fisher/by_task/count.npz"
 CHANGES = {
     "other settings": (
         "fisher",
@@ -109,14 +114,10 @@ CHANGES = {
         {},
         "--model is <bart>, but in the vectors in <here>/text it was facebook/bart-base",
     ),
-    "an array in its place": ("fisher", an_array, {}, "<here>/fisher/by_task/count.npz: is damaged"),
-    "a damaged file": (
-        "fisher",
-        damaged,
-        {},
-        "<here>/fisher/by_task/count.npz: is damaged; delete it to compute that vector again",
-    ),
-    "an empty file": ("fisher", no_vector, {}, "<here>/fisher/by_task/count.npz: is damaged"),
+    "an array in its place": ("fisher", an_array, {}, f"{COUNT}: not a NumPy array file ("),
+    "a damaged file": ("fisher", damaged, {}, "; delete it to compute that vector again"),
+    "an empty file": ("fisher", empty, {}, f"{COUNT}: not a NumPy array file ("),
+    "other arrays": ("fisher", another_shape, {}, f"{COUNT}: is damaged; delete it to compute that vector"),
 }
 
 

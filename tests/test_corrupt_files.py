@@ -23,6 +23,7 @@ from routing_moe.checkpoints.start import load_tokenizer
 from routing_moe.cli.report import main as report
 from routing_moe.finetuning.vectors import read_choices
 from routing_moe.io.files import npy_bytes, npz_bytes
+from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.model.loading import load_bart, load_bart_config, load_routing_bart, load_vanilla_checkpoint
 from routing_moe.model.task_vectors import META_FILE, load_meta, load_task_vectors
@@ -98,6 +99,10 @@ def mixture(path: Path) -> None:
     find_mixture(path.parent, None, "checkpoint_name")
 
 
+def read_piece(path: Path) -> None:
+    JobFolder(path.parent, read_finished, "compute it again", ".npz").finished(path.stem)
+
+
 READERS = {
     "gym/split.json": [load_split],
     "gym/ontology.json": [Ontology.load],
@@ -109,7 +114,7 @@ READERS = {
     "vectors/id2task.json": [lambda path: load_task_vectors(path.parent)],
     "vectors/task_vecs.npy": [lambda path: load_task_vectors(path.parent)],
     f"vectors/{META_FILE}": [lambda path: load_meta(path.parent)],
-    "by_task.npz": [read_finished],
+    "by_task.npz": [read_piece],
     "reduction.npz": [lambda path: Reduction.load(path.parent)],
     "task_vector.json": [lambda path: read_choices(path, {})],
     "out/run.json": [lambda path: load_run_settings(path.parent)],

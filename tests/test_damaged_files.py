@@ -15,9 +15,10 @@ from tiny_runs import run
 from dataloader.errors import InputError
 from dataloader.gym import Gym
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.analysis.ablation.job import AblationJob
+from routing_moe.analysis.ablation.job import read_scores
 from routing_moe.checkpoints.folder import STATE_FILE
 from routing_moe.io.files import replacing_directory, write_text
+from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.logs import log, log_to_file, start_logging
 from routing_moe.model.loading import load_bart_config
 from routing_moe.model.task_vectors import save_task_vectors
@@ -196,12 +197,10 @@ def test_a_published_run_that_no_model_can_be_made_of_is_reported(tmp_path, widt
 
 
 def test_infinitely_many_examples_of_a_set_are_reported(tmp_path):
-    job = AblationJob.__new__(AblationJob)
-    job.folder = tmp_path
-    job.path(()).parent.mkdir()
-    job.path(()).write_text('{"scores": {}, "seconds": 1, "examples": Infinity}')
-    with pytest.raises(InputError, match="is damaged; delete it"):
-        job.finished(())
+    sets = JobFolder(tmp_path, read_scores, "score these again")
+    sets.write("base", b'{"scores": {}, "seconds": 1, "examples": Infinity}')
+    with pytest.raises(InputError, match=r"base\.json: is damaged; delete it to score these again"):
+        sets.finished("base")
 
 
 def test_a_folder_of_vectors_whose_settings_are_no_settings_is_reported(fresh, capsys):

@@ -22,10 +22,10 @@ from dataloader.encoding import TextFormat
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.start import load_tokenizer
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
+from routing_moe.io import job_folder
 from routing_moe.model import task_vectors
 from routing_moe.model.loading import load_bart
 from routing_moe.optim.step import TrainingDiverged
-from task.task_emb import job
 from task.task_emb.benches import TrainingBench
 from task.task_emb.command import parse
 from task.task_emb.fisher import FisherBench, FisherSettings, build_parser
@@ -255,7 +255,7 @@ def dies_in_the_middle_of_a_file() -> None:
         path.with_name(path.name + ".partial").write_bytes(content[:100])
         die()
 
-    job.write_bytes = half
+    job_folder.write_bytes = half
 
 
 def dies_between_the_files_of_all_tasks() -> None:

@@ -5,8 +5,8 @@
     predictions/<sample>_best_test.jsonl               of each sample's best; of others until that is known
     models/<sample>_best/                              with --save_best
 
-A configuration is finished when its file is there. It is written at once or not at all, so a grid that was
-killed, or is extended, runs only what is missing; results.csv is a function of these files.
+See `JobFolder` for how an interrupted or extended grid continues. results.csv is a function of
+configurations/.
 """
 
 import json
@@ -14,14 +14,13 @@ import logging
 import shutil
 import zlib
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
-from dataloader.errors import InputError, fault_context
+from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
@@ -31,7 +30,7 @@ from routing_moe.finetuning.executors import executor, model_folder
 from routing_moe.finetuning.settings import Configuration, FinetuneSettings
 from routing_moe.finetuning.starting_model import SavedBart
 from routing_moe.io.files import flush, write_text
-from routing_moe.io.process_pool import write_failure
+from routing_moe.io.job_folder import JobFolder
 from routing_moe.model.task_vectors import NAMES_FILE, UNKNOWN, VECTORS_FILE
 from routing_moe.results.few_shot import BEST, RESULT_FILES
 from routing_moe.results.run_cost import TRAINING_COST
@@ -51,6 +50,12 @@ class Grid:
         self.settings, self.gym, self.folder = settings, gym, Path(settings.output_dir)
         self.wanted = self.configurations = settings.configurations()
         self.outcomes: dict[Configuration, dict] = {}
+        self.files = JobFolder(
+            self.folder / "configurations",
+            read_outcome,
+            "run that configuration again",
+            name=lambda configuration: configuration.name,
+        )
 
     def load(self, start: dict[str, str]) -> None:
         """Read the files of what is finished; start: checksums of the start's weights.
@@ -64,7 +69,7 @@ class Grid:
             sorted(before)
         except TypeError:
             raise InputError(f"{run}: is damaged; delete {self.folder}, or name another folder") from None
-        finished = {c for c in before if self.path(c).is_file()}
+        finished = {c for c in before if self.files.path(c).is_file()}
         # Weights of the hub are not here before they are first loaded.
         if finished and start and saved.get("start", start) not in (start, {}):
             raise InputError(
@@ -75,17 +80,14 @@ class Grid:
         self.samples = list(dict.fromkeys(c.prefix for c in self.configurations))
         self.data = {sample: data_checksum(self.gym, self.settings, sample) for sample in self.samples}
         for configuration in self.configurations:
-            path = self.path(configuration)
-            if not path.is_file():
+            outcome = self.files.finished(configuration)
+            if outcome is None:
                 continue
-            with fault_context("", "; delete it to run that configuration again"):
-                outcome = load_json_object(path, "the outcome of a configuration")
-            if not outcome.keys() >= OUTCOME_KEYS:
-                raise InputError(f"{path}: is damaged; delete it to run that configuration again")
-            if outcome.get("data") != self.data[configuration.prefix]:
+            if outcome["data"] != self.data[configuration.prefix]:
+                path, sample = self.files.path(configuration), configuration.prefix
                 raise InputError(
-                    f"{path} is of other data than the files of {configuration.prefix} hold now; give back "
-                    "the old files, or name another --output_dir"
+                    f"{path} is of other data than the files of {sample} hold now; give back the old files, "
+                    "or name another --output_dir"
                 )
             self.outcomes[configuration] = outcome
 
@@ -98,22 +100,15 @@ class Grid:
         """What run.json holds of the grid beside the settings."""
         return {"start": self.start, "configurations": [astuple(c) for c in self.configurations]}
 
-    def path(self, configuration: Configuration) -> Path:
-        return self.folder / "configurations" / f"{configuration.name}.json"
-
     def keep(self, configuration: Configuration, outcome: dict) -> None:
-        """Write what a configuration came to, its own file last; then the tables."""
+        """Write a configuration's predictions, then its file, then the tables."""
         for part, lines in outcome.pop("predictions").items():
             write_text(self.predictions(configuration.name, part), lines)
         outcome["data"] = self.data[configuration.prefix]
-        write_text(self.path(configuration), json.dumps(outcome, indent=1))
-        self.failure(configuration).unlink(missing_ok=True)
+        self.files.write(configuration, json.dumps(outcome, indent=1).encode())
         self.outcomes[configuration] = outcome
         self.write_results()
         self.tidy(configuration.prefix)
-
-    def failure(self, configuration: Configuration) -> Path:
-        return self.folder / "configurations" / f"{configuration.name}.failed.txt"
 
     def predictions(self, name: str, part: str = "test") -> Path:
         return self.folder / "predictions" / f"{name}_{part}.jsonl"
@@ -172,6 +167,13 @@ class Grid:
         ]
 
 
+def read_outcome(path: Path) -> dict:
+    outcome = load_json_object(path, "the outcome of a configuration")
+    if not outcome.keys() >= OUTCOME_KEYS:
+        raise ValueError("keys are missing")
+    return outcome
+
+
 def start_folder(settings: FinetuneSettings) -> str:
     """What the flags name as the start."""
     return settings.init_dir if settings.moe_init else settings.checkpoint or settings.model
@@ -219,37 +221,32 @@ def run_grid(
     settings: FinetuneSettings, grid: Grid, choice: Mapping[str, VectorChoice] | None
 ) -> dict[str, Exception]:
     """Run what is missing. Returns {line: error} of the configurations that failed; raises InputError."""
-    for name in ("configurations", "predictions"):
-        (grid.folder / name).mkdir(parents=True, exist_ok=True)
+    (grid.folder / "predictions").mkdir(parents=True, exist_ok=True)
     missing, failed, routes = grid.missing, {}, {"none"}
     total, done = len(grid.wanted), len(grid.wanted) - len(missing)
     log.info("%d configurations of %s, %d of them finished already", total, settings.task, done)
+
+    def keep(configuration: Configuration, outcome: dict) -> None:
+        grid.keep(configuration, outcome)
+        log.info("%s: %s", configuration, in_words(outcome))
+        if (route := outcome["route"]) not in routes:
+            seen = outcome["vector_seen"]
+            seen = f"; has seen of the task: {seen}" if seen else ""
+            log.info("route of %s: %s%s", configuration.prefix, route, seen)
+        routes.add(route)
+
     if missing:
         outcomes = executor(settings)(settings, choice, missing)
         bar = tqdm(total=total, initial=done, desc=settings.task, unit="run", disable=settings.quiet)
-        with bar, closing(outcomes):  # whatever happens here, its processes end
-            for configuration, outcome in outcomes:
-                bar.update()
-                if isinstance(outcome, Exception):
-                    line = f"{configuration}: {write_failure(outcome, grid.failure(configuration))}"
-                    failed[line] = outcome
-                    log.error("failed: %s", line)
-                else:
-                    grid.keep(configuration, outcome)
-                    log.info("%s: %s", configuration, told(outcome))
-                    if (route := outcome["route"]) not in routes:
-                        seen = outcome["vector_seen"]
-                        seen = f"; has seen of the task: {seen}" if seen else ""
-                        log.info("route of %s: %s%s", configuration.prefix, route, seen)
-                    routes.add(route)
+        failed = grid.files.collect(outcomes, keep, bar)
     grid.write_results()
     for sample in grid.samples:
         grid.tidy(sample)
     return failed
 
 
-def told(outcome: dict) -> str:
-    """An outcome in words."""
+def in_words(outcome: dict) -> str:
+    """An outcome in words, for the log."""
     dev, test = outcome["dev_performance"], outcome["test_performance"]
     text = "no dev score" if dev is None else f"dev {dev:.4f} (step {outcome['best_step']})"
     text += "" if test is None else f", test {test:.4f}"

@@ -14,13 +14,11 @@ import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import as_completed
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from dataloader.errors import InputError, in_brief
-from routing_moe.io.files import write_text
+from dataloader.errors import InputError
 
 WATCH_SECONDS = 1.0
 
@@ -127,9 +125,6 @@ def result_or_error(result: Callable) -> Any:
         return error
 
 
-# ---- failed calls
-
-
 @contextmanager
 def traceback_noted():
     """Adds the traceback of an error in the block as a note, which is kept when the error is pickled."""
@@ -138,12 +133,3 @@ def traceback_noted():
     except Exception as error:
         error.add_note(traceback.format_exc())
         raise
-
-
-def write_failure(error: Exception, path: Path) -> str:
-    """Returns a short description of the error, and writes its noted traceback to `path`."""
-    message, notes = f"{type(error).__name__}: {in_brief(error)}", getattr(error, "__notes__", None)
-    if not notes:  # the process died
-        return message
-    write_text(path, "\n".join(notes))
-    return f"{message} ({path})"

@@ -7,8 +7,7 @@
 With --samples each, a sample (boolq_32_100) takes the place of a task: it has a file and a row. A task then
 also has a row, that of its first sample, so that the folder has all rows that --samples first writes.
 
-A task is finished when its file is there. It is written at once or not at all, so a job that was killed, or
-is given further tasks, computes only what is missing; the three files of all tasks are a function of these.
+See `JobFolder` for how an interrupted job continues. The three files of all tasks are a function of by_task/.
 """
 
 import dataclasses
@@ -16,7 +15,6 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +25,9 @@ from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.settings import differences
 from routing_moe.io.arrays import load_arrays
-from routing_moe.io.files import npz_bytes, unwritable, write_bytes, write_text
-from routing_moe.io.process_pool import run_here, run_in_processes, traceback_noted, write_failure
+from routing_moe.io.files import npz_bytes, unwritable, write_text
+from routing_moe.io.job_folder import JobFolder
+from routing_moe.io.process_pool import run_here, run_in_processes, traceback_noted
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors
 from task.task_emb.settings import VectorSettings
@@ -93,9 +92,9 @@ class VectorJob:
         self.tasks = dict(tasks or {task: task for task in data})
         self.folder = Path(settings.output_dir)
         self.finished: dict[str, Finished] = {}
-
-    def path(self, task: str) -> Path:
-        return self.folder / "by_task" / f"{task}.npz"
+        self.by_task = JobFolder(
+            self.folder / "by_task", read_finished, "compute that vector again", ending=".npz"
+        )
 
     def faults(self) -> list[str]:
         """Why the folder cannot be written into, or be continued; other settings matter once a task is
@@ -115,7 +114,7 @@ class VectorJob:
             return [f"{run}: is damaged; delete {self.folder}, or name another folder"]
         if saved.get("method") is None:
             return [f"--output_dir {self.folder} holds a run of another command; name another folder"]
-        if not any(self.folder.glob("by_task/*.npz")) and not (self.folder / VECTORS_FILE).exists():
+        if not self.by_task.names() and not (self.folder / VECTORS_FILE).exists():
             return []
         if saved["method"] != self.settings.method:
             return [
@@ -140,15 +139,14 @@ class VectorJob:
     def load(self) -> None:
         """Read the vectors that are finished. Raises InputError for a broken file, or one of other data."""
         self.finished = {}
-        for task in sorted({*self.data, *(path.stem for path in self.folder.glob("by_task/*.npz"))}):
-            if self.path(task).is_file():
-                found = read_finished(self.path(task))
-                if found.data != self.data.get(task, found.data):
-                    raise InputError(
-                        f"{self.path(task)} is of other data than {task} has now; delete it to compute that "
-                        "vector again, or name another --output_dir"
-                    )
-                self.finished[task] = found
+        for task in self.by_task.names():
+            found = self.by_task.finished(task)
+            if found.data != self.data.get(task, found.data):
+                raise InputError(
+                    f"{self.by_task.path(task)} is of other data than {task} has now; delete it to compute "
+                    "that vector again, or name another --output_dir"
+                )
+            self.finished[task] = found
 
     @property
     def missing(self) -> list[str]:
@@ -158,18 +156,13 @@ class VectorJob:
     def keep(self, task: str, vector_D: np.ndarray, seconds: float) -> None:
         """Write a task's vector."""
         self.finished[task] = found = Finished(vector_D, self.data[task], seconds, self.tasks[task])
-        write_bytes(self.path(task), npz_bytes(**vars(found)))
-        self.failure(task).unlink(missing_ok=True)
-
-    def failure(self, task: str) -> Path:
-        return self.folder / "by_task" / f"{task}.failed.txt"
+        self.by_task.write(task, npz_bytes(**vars(found)))
 
     def run(self, command: list[str] | None) -> dict[str, Exception]:
         """Compute what is missing, then write all vectors. Returns {line: error} of the tasks that failed."""
-        self.path("").parent.mkdir(exist_ok=True)
         self.load()  # again, now that no other command is at work
         write_text(self.folder / RUN_FILE, json.dumps(self.described(command), indent=1))
-        failed, total = {}, len(self.data)
+        total = len(self.data)
         log.info("%s vectors of %d tasks, %d of them finished already", self.settings.method, total,
                  total - len(self.missing))  # fmt: skip
         bar = tqdm(
@@ -179,15 +172,7 @@ class VectorJob:
             unit="task",
             disable=self.settings.quiet,
         )
-        with bar, closing(self.outcomes()) as outcomes:  # whatever happens here, its processes end
-            for task, outcome in outcomes:
-                bar.update()
-                if isinstance(outcome, Exception):
-                    line = f"{task}: {write_failure(outcome, self.failure(task))}"
-                    failed[line] = outcome
-                    log.error("failed: %s", line)
-                else:
-                    self.keep(task, *outcome)
+        failed = self.by_task.collect(self.outcomes(), lambda task, result: self.keep(task, *result), bar)
         if self.finished and not failed:
             self.write(command)
         return failed
@@ -240,13 +225,9 @@ class VectorJob:
 
 
 def read_finished(path: Path) -> Finished:
-    """Raises InputError for a damaged file."""
-    try:
-        found = load_arrays(path, ("vector_D", "data", "seconds"), optional=("task",))
-        vector_D = found["vector_D"]
-        if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):
-            raise ValueError("no vector")
-        task = str(found["task"]) if "task" in found else ""
-        return Finished(vector_D, str(found["data"]), float(found["seconds"]), task)
-    except (ValueError, TypeError):  # an InputError is a ValueError
-        raise InputError(f"{path}: is damaged; delete it to compute that vector again") from None
+    found = load_arrays(path, ("vector_D", "data", "seconds"), optional=("task",))
+    vector_D = found["vector_D"]
+    if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):
+        raise ValueError("no vector")
+    task = str(found["task"]) if "task" in found else ""
+    return Finished(vector_D, str(found["data"]), float(found["seconds"]), task)

@@ -4,8 +4,8 @@
     sets/base.json        scores with all experts, and how long an example took
     sets/enc0.1.json      scores without expert 1 of encoder layer 0; sets/enc0.1+dec2.0.json: without both
 
-A set is finished when its file is there, which is written at once or not at all; so a job that was killed, or
-is given more sets, scores only what is missing. Several processes (accelerate launch) share the sets out.
+See `JobFolder` for how an interrupted job continues. Several processes (accelerate launch) divide the sets
+among themselves.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.ablation.model import Bench, Expert, mask_of
 from routing_moe.analysis.saved_routes import layer_names
 from routing_moe.io.files import write_text
+from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.main_process import on_main
 
 ExpertSet = tuple[Expert, ...]  # sorted
@@ -54,10 +55,11 @@ class AblationJob:
 
     def __init__(self, bench: Bench, folder: Path, described: dict):
         self.bench, self.folder, self.described = bench, Path(folder), described
+        self.sets = JobFolder(self.folder / "sets", read_scores, "score these again", name=self.file_name)
         self._changed: dict[ExpertSet, list[str]] = {}
         self.size = (bench.model.config.num_layers, bench.model.config.num_experts)
         job = self.folder / JOB_FILE
-        if job.is_file() and any(self.folder.glob("sets/*.json")):
+        if job.is_file() and self.sets.names():
             saved = load_json_object(job, "what the scores in the folder are of")
             others = [name for name, value in described.items() if saved.get(name) != value]
             if others:
@@ -67,11 +69,11 @@ class AblationJob:
                     f"{_brief(described[name])}; name another folder, or delete that one"
                 )
 
-    def path(self, experts: ExpertSet) -> Path:
+    def file_name(self, experts: ExpertSet) -> str:
         name = self.name(experts)
-        if len(name) > LONGEST:
-            name = f"{len(experts)}_experts_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-        return self.folder / "sets" / f"{name}.json"
+        if len(name) <= LONGEST:
+            return name
+        return f"{len(experts)}_experts_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
     def name(self, experts: ExpertSet) -> str:
         """`enc0.1+dec2.0`: layer and expert of each; `base` for none."""
@@ -97,18 +99,11 @@ class AblationJob:
 
     def finished(self, experts: ExpertSet) -> Scores | None:
         """Raises InputError for a damaged file."""
-        path = self.path(experts)
-        if not path.is_file():
-            return None
-        saved = load_json_object(path, "scores without some experts")
-        try:
-            return Scores(dict(saved["scores"]), float(saved["seconds"]), int(saved["examples"]))
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise InputError(f"{path}: is damaged; delete it to score these again") from None
+        return self.sets.finished(experts)
 
     def start(self) -> Scores:
         """The scores with all experts, which tell how long the rest will take; computed unless there."""
-        self.path(BASE).parent.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / JOB_FILE, json.dumps(self.described, indent=1))
         return self.finished(BASE) or self._score(BASE, self.bench.tasks)
 
@@ -154,8 +149,13 @@ class AblationJob:
         off_LE = mask_of(experts, *self.size) if experts else None
         scores = self.bench.scores(self.bench.routes(off_LE), tasks)
         found = Scores(scores, time.perf_counter() - began, self.bench.examples_of(tasks))
-        write_text(self.path(experts), json.dumps(vars(found)))
+        self.sets.write(experts, json.dumps(vars(found)).encode())
         return found
+
+
+def read_scores(path: Path) -> Scores:
+    saved = load_json_object(path, "scores without some experts")
+    return Scores(dict(saved["scores"]), float(saved["seconds"]), int(saved["examples"]))
 
 
 def places_of(name: str) -> list[tuple[str, int]]:

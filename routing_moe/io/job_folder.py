@@ -1,0 +1,95 @@
+"""A folder with one file per finished piece of a job, so that an interrupted job can continue.
+
+A piece is finished when its file exists. Files are written at once or not at all, so a job that was killed,
+or that is given more pieces, computes only the missing ones. The traceback of a piece that failed is in
+<piece>.failed.txt until the piece is finished.
+"""
+
+import logging
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dataloader.errors import InputError, fault_context, in_brief
+from routing_moe.io.files import write_bytes, write_text
+
+log = logging.getLogger("routing_moe")
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """The pieces of a job in `folder`.
+
+    read: returns a piece, given its file's path; KeyError, TypeError, ValueError and OverflowError mean that
+    the file is damaged. redo: what a user deletes a damaged file for, such as "score these again".
+    ending: of the files. name: returns the name of a piece's file without the ending.
+    """
+
+    folder: Path
+    read: Callable[[Path], Any]
+    redo: str
+    ending: str = ".json"
+    name: Callable[[Any], str] = str
+
+    def path(self, piece: Hashable) -> Path:
+        return self.folder / f"{self.name(piece)}{self.ending}"
+
+    def failure(self, piece: Hashable) -> Path:
+        """The file for the traceback of a piece that failed."""
+        return self.folder / f"{self.name(piece)}.failed.txt"
+
+    def names(self) -> list[str]:
+        """The names of all finished pieces, sorted."""
+        files = [path for path in self.folder.glob(f"*{self.ending}") if path.is_file()]
+        return sorted(path.name.removesuffix(self.ending) for path in files)
+
+    def finished(self, piece: Hashable) -> Any | None:
+        """The piece as `read` returns it, or None if it is missing. Raises InputError for a damaged file."""
+        path, advice = self.path(piece), f"; delete it to {self.redo}"
+        if not path.is_file():
+            return None
+        try:
+            with fault_context("", advice):
+                return self.read(path)
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise InputError(f"{path}: is damaged{advice}") from None
+
+    def write(self, piece: Hashable, content: bytes) -> None:
+        """Write the piece's file, which makes it finished."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(self.path(piece), content)
+        self.failure(piece).unlink(missing_ok=True)
+
+    def collect(self, outcomes: Iterator, keep: Callable, bar: tqdm) -> dict[str, Exception]:
+        """Calls `keep(piece, result)` for each result; returns {message: error} of the pieces that failed.
+
+        outcomes: a generator of (piece, result or exception). It is closed in the end, whatever happens, and
+        with it the processes that it started.
+        """
+        failed = {}
+        with bar, closing(outcomes):
+            for piece, outcome in outcomes:
+                bar.update()
+                if isinstance(outcome, Exception):
+                    line = f"{piece}: {self._write_failure(piece, outcome)}"
+                    failed[line] = outcome
+                    log.error("failed: %s", line)
+                else:
+                    keep(piece, outcome)
+        return failed
+
+    def _write_failure(self, piece: Hashable, error: Exception) -> str:
+        """Returns a short description of the error, and writes the traceback that `traceback_noted` added."""
+        brief, notes = f"{type(error).__name__}: {in_brief(error)}", getattr(error, "__notes__", None)
+        if not notes:  # the process died
+            return brief
+        path = self.failure(piece)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, "\n".join(notes))
+        return f"{brief} ({path})"
