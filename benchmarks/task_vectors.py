@@ -24,9 +24,9 @@ from benchmarks import measuring
 from benchmarks.comparing import ratio
 from task.skill_gym.generate import task_files, write_rows
 from task.skill_gym.tasks import TASKS
-from task.task_emb.fisher import FisherBench, FisherSettings
+from task.task_emb.fisher import FisherExtractor, FisherSettings
 from task.task_emb.fisher_information import diagonal_fisher, diagonal_fisher_one_by_one
-from task.task_emb.text import TextBench, TextSettings
+from task.task_emb.text import TextExtractor, TextSettings
 
 UNSEEN = [task for task in TASKS if task.split == "test"]  # of every skill, and of many formats
 ONE_BY_ONE = "_one_by_one"
@@ -94,13 +94,13 @@ def make_runs(folder: Path, settings: Settings) -> dict[str, Callable[[str], obj
         max_output_length=32,
         max_tokens_per_micro_batch=settings.max_tokens_per_micro_batch,
     )
-    text = TextBench(TextSettings(**common))
-    alone = TextBench(dataclasses.replace(text.settings, max_tokens_per_micro_batch=1))
+    text = TextExtractor(TextSettings(**common))
+    alone = TextExtractor(dataclasses.replace(text.settings, max_tokens_per_micro_batch=1))
     runs = {"text": text.vector_of, "text_one_by_one": alone.vector_of}
     for name, weights in (("fisher", "adapters"), ("fisher_layers", "layers")):
         if not any(variant.startswith(name) for variant in settings.variants):
             continue
-        bench = FisherBench(FisherSettings(**common, weights=weights, total_steps=settings.total_steps))
+        bench = FisherExtractor(FisherSettings(**common, weights=weights, total_steps=settings.total_steps))
         runs[name] = lambda task, bench=bench: bench.fisher_of(task, diagonal_fisher)
         runs[name + ONE_BY_ONE] = lambda task, bench=bench: bench.fisher_of(task, diagonal_fisher_one_by_one)
         if weights == "adapters":

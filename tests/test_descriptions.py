@@ -1,4 +1,4 @@
-"""The sentences on the 160 tasks of CrossFit: complete, distinct, and of a length that says something."""
+"""The descriptions of the 160 CrossFit tasks: complete, distinct, and of 12 to 30 words."""
 
 import json
 from pathlib import Path
@@ -11,16 +11,16 @@ DESCRIPTIONS = json.loads(
 )
 
 
-def test_exactly_the_tasks_with_a_metric_are_described_in_the_order_of_the_ontology():
+def test_descriptions_cover_all_tasks_with_a_metric_in_the_order_of_the_ontology():
     assert len(DESCRIPTIONS) == 160
     assert set(DESCRIPTIONS) == set(METRICS)
     assert list(DESCRIPTIONS) == list(Ontology.load().tasks)
 
 
-def test_no_two_tasks_share_a_sentence():
+def test_all_descriptions_are_different():
     assert len({sentence.casefold() for sentence in DESCRIPTIONS.values()}) == len(DESCRIPTIONS)
 
 
-def test_every_sentence_has_12_to_30_words():
+def test_every_description_has_12_to_30_words():
     lengths = {task: len(sentence.split()) for task, sentence in DESCRIPTIONS.items()}
     assert {task: words for task, words in lengths.items() if not 12 <= words <= 30} == {}

@@ -1,4 +1,4 @@
-"""Fisher information: where it is known in closed form, batched, one by one, and on a BART by brute force."""
+"""Fisher information: closed forms, batched against one example at a time, and brute force on a BART."""
 
 import copy
 
@@ -32,16 +32,16 @@ def gaussian(parameters, example):
 
 
 @BOTH
-def test_of_linear_regression_it_is_the_mean_square_of_the_input(fisher_of):
-    # Residuals of +1 and -1 have the variance that the model says, so the empirical information is the true
-    # one, E[x x^T] / sigma^2, whose diagonal is the mean of x^2, and 1 for the bias.
+def test_fisher_information_of_linear_regression_is_the_mean_square_of_the_input(fisher_of):
+    # Residuals of +1 and -1 have the variance of the model, so that the empirical Fisher information equals
+    # the true one, E[x x^T] / sigma^2, whose diagonal is the mean of x^2, and 1 for the bias.
     x = torch.tensor([[1.0, -2.0], [3.0, 0.5], [0.0, 4.0], [2.0, 1.0]], dtype=torch.float64)
     parameters = {"w": torch.tensor([0.7, -0.2], dtype=torch.float64), "b": torch.tensor(0.3).double()}
     y = x @ parameters["w"] + parameters["b"] + torch.tensor([1.0, -1.0, -1.0, 1.0]).double()
     batches = [
         {"x": x[:3], "y": y[:3]},
         {"x": x[3:], "y": y[3:]},
-    ]  # of unequal size: every example counts once
+    ]  # of unequal size: every example has the same weight
     found = fisher_of(gaussian, parameters, batches)
     assert found["w"].tolist() == pytest.approx([(1 + 9 + 0 + 4) / 4, (4 + 0.25 + 16 + 1) / 4])
     assert found["b"].item() == pytest.approx(1.0)
@@ -52,8 +52,8 @@ def categorical(parameters, example):
 
 
 @BOTH
-def test_of_a_categorical_it_is_p_times_one_minus_p(fisher_of):
-    # Labels as often as the model says: 1/2, 1/4, 1/8, 1/8.
+def test_fisher_information_of_a_categorical_distribution_is_p_times_one_minus_p(fisher_of):
+    # Labels with the frequencies of the model: 1/2, 1/4, 1/8, 1/8.
     parameters = {"logits": torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.float64).log() + 3}
     batches = [{"label": torch.tensor([0, 0, 0, 0, 1, 1, 2, 3])}]
     found = fisher_of(categorical, parameters, batches)["logits"]
@@ -61,12 +61,12 @@ def test_of_a_categorical_it_is_p_times_one_minus_p(fisher_of):
 
 
 @BOTH
-def test_without_examples_there_is_no_mean(fisher_of):
-    with pytest.raises(ValueError, match="there is none"):
+def test_no_examples_is_an_error(fisher_of):
+    with pytest.raises(ValueError, match="no examples"):
         fisher_of(categorical, {"logits": torch.zeros(2)}, [])
 
 
-# ---- of a BART
+# ---- BART
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def task_examples():
 
 @pytest.fixture
 def one_expert(make_model):
-    """one_expert(): a routing BART of one expert, in float64, that vmap can run."""
+    """one_expert(): a routing BART with one expert, in float64, with attention that vmap supports."""
 
     def make(**bart_fields):
         model = make_model(1, task_names=["a"], bart_fields=bart_fields or None)
@@ -104,7 +104,7 @@ def fisher_on(model, parameters, examples, fisher_of=diagonal_fisher, max_tokens
 
 
 def squared_gradients(model, parameters, examples):
-    """By the library's own forward pass and loss, an example at a time, without padding."""
+    """Fisher information by the library's forward pass, one example at a time, without padding."""
     sums = [torch.zeros_like(p) for p in parameters.values()]
     for i in range(len(examples)):
         batch = examples.collate([i], pad_token_id=1)
@@ -120,13 +120,13 @@ def squared_gradients(model, parameters, examples):
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
-def test_a_batch_gives_what_each_example_alone_does(weights, activation, one_expert, task_examples):
+def test_batches_give_the_result_of_one_example_at_a_time(weights, activation, one_expert, task_examples):
     model = one_expert(activation_function=activation)
     parameters = WEIGHTS[weights](model)
     found = fisher_on(model, parameters, task_examples)
     for other in (
         fisher_on(model, parameters, task_examples, diagonal_fisher_one_by_one),
-        fisher_on(model, parameters, task_examples, max_tokens=1),  # batches of one: nothing is padded
+        fisher_on(model, parameters, task_examples, max_tokens=1),  # batches of one example: no padding
         squared_gradients(model, parameters, task_examples),
     ):
         assert list(found) == list(other)
@@ -136,7 +136,7 @@ def test_a_batch_gives_what_each_example_alone_does(weights, activation, one_exp
     assert sum((value > 0).sum() for value in found.values()) > 0.5 * sum(v.numel() for v in found.values())
 
 
-def test_dropout_and_label_smoothing_have_no_part(one_expert, task_examples):
+def test_dropout_and_label_smoothing_have_no_effect(one_expert, task_examples):
     model = one_expert(dropout=0.5, attention_dropout=0.5)
     parameters = insert_adapters(model, 3, seed=1)
     first, second = (fisher_on(model, parameters, task_examples) for _ in range(2))
@@ -145,8 +145,8 @@ def test_dropout_and_label_smoothing_have_no_part(one_expert, task_examples):
     assert all(torch.equal(first[n], second[n]) and torch.equal(first[n], third[n]) for n in first)
 
 
-def test_a_batch_is_bounded_by_what_its_gradients_take(one_expert, task_examples, monkeypatch):
-    monkeypatch.setattr(fisher_information, "GRADIENT_NUMBERS", 200)
+def test_the_size_of_gradients_limits_the_batch_size(one_expert, task_examples, monkeypatch):
+    monkeypatch.setattr(fisher_information, "MAX_GRADIENT_NUMBERS", 200)
     sizes = [
         len(batch["labels"]) for batch in fisher_batches(task_examples, one_expert(), 0, n_parameters=100)
     ]
@@ -157,10 +157,10 @@ def test_a_batch_is_bounded_by_what_its_gradients_take(one_expert, task_examples
     assert len(list(fisher_batches(task_examples, one_expert(), 0, 1))) == len(micro_batches(*lengths))
 
 
-# ---- to a vector
+# ---- vectors
 
 
-def test_a_number_stands_for_a_weight_a_unit_a_tensor_or_a_layer():
+def test_vectors_average_over_weights_units_tensors_or_layers():
     fisher = {
         "model.encoder.layers.0.fc.weight": torch.tensor([[1.0, 3.0], [5.0, 7.0]]),
         "model.encoder.layers.0.fc.bias": torch.tensor([2.0, 4.0]),
@@ -179,7 +179,7 @@ def test_a_number_stands_for_a_weight_a_unit_a_tensor_or_a_layer():
 # ---- adapters
 
 
-def test_adapters_are_the_same_for_a_seed_start_near_the_identity_and_alone_have_gradients(make_model, batch):
+def test_adapters_depend_on_the_seed_start_near_the_identity_and_only_they_have_gradients(make_model, batch):
     model = make_model(1, task_names=["a"], bart_fields=dict(encoder_layers=2, decoder_layers=1))
     before = model(**batch).logits
     again, other = copy.deepcopy(model), copy.deepcopy(model)
@@ -195,7 +195,7 @@ def test_adapters_are_the_same_for_a_seed_start_near_the_identity_and_alone_have
     assert not all(torch.equal(different[name], parameters[name]) for name in parameters)
 
 
-def test_an_adapter_adds_its_bottleneck_to_the_sub_layers_output():
+def test_an_adapter_is_added_to_the_output_of_its_sublayer():
     sublayer = nn.Linear(2, 3)
     adapter = Adapter(sublayer, 1)
     with torch.no_grad():
@@ -210,7 +210,7 @@ def test_an_adapter_adds_its_bottleneck_to_the_sub_layers_output():
     torch.testing.assert_close(adapter(x)[0], expected)
 
 
-def test_layer_parameters_are_those_of_the_layers_and_no_others(make_model):
+def test_layer_parameters_are_exactly_those_of_the_layers(make_model):
     model = make_model(1, task_names=["a"])
     parameters = layer_parameters(model)
     expected = {name for name, _ in model.named_parameters() if ".layers." in name}

@@ -1,4 +1,4 @@
-"""Prediction along given task vectors: an unseen task is routed from a vector of it."""
+"""Prediction with given task vectors: unseen tasks are routed by their own vectors."""
 
 import json
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 @pytest.fixture
 def given(tmp_path):
-    """given(names, vectors): a folder of task vectors."""
+    """given(names, vectors_ND): a folder of task vectors."""
 
     def write(names, vectors_ND):
         (tmp_path / "given").mkdir()
@@ -27,11 +27,11 @@ def given(tmp_path):
     return write
 
 
-def test_an_unseen_task_is_scored_along_the_route_of_its_given_vector(finished, world, given):
+def test_an_unseen_task_is_scored_with_the_route_of_its_given_vector(finished, world, given):
     folder = world.copy(finished, "by_given")
     before = weights(folder / "best")
     model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
-    # As another task's vector: the scores are those of that task's route.
+    # The vector of another task, so that the scores are those of that task's route.
     vector = before["task_vectors.weight"][model.config.task_names.index("count")]
     vectors = given(["plural", "count"], np.stack([vector, vector * 0 + 5]))
     (vectors / "meta.json").write_text('{"seen": "labelled rows of all samples"}')
@@ -40,21 +40,21 @@ def test_an_unseen_task_is_scored_along_the_route_of_its_given_vector(finished, 
     assert list(scores["route"]) == ["given vector"]
     assert list(scores["vector_seen"]) == ["labelled rows of all samples"]
     assert "plural: given vector" in (folder / "eval_log.txt").read_text()
-    assert_equal(weights(folder / "best"), before)  # the checkpoint itself is as it was
+    assert_equal(weights(folder / "best"), before)  # the checkpoint is unchanged
 
     by_hand = world.copy(finished, "by_given_by_hand")
     model.task_vectors.weight.data[model.config.task_names.index("plural")] = vector
     model.save_pretrained(by_hand / "best")
     assert run(world.gym, world.bart, by_hand, **ONLY, task_vector="stored") == 0
     expected = pd.read_csv(by_hand / SCORES, index_col=0)
-    says = ["route", "vector_seen"]
-    pd.testing.assert_frame_equal(expected.drop(columns=says), scores.drop(columns=says))
+    sources = ["route", "vector_seen"]
+    pd.testing.assert_frame_equal(expected.drop(columns=sources), scores.drop(columns=sources))
     for part in ("dev", "test"):
         name = f"best/predictions/plural_12_100_{part}.jsonl"
         assert (folder / name).read_bytes() == (by_hand / name).read_bytes()
 
 
-def test_tasks_that_were_trained_on_keep_their_own_vectors(finished, world, given):
+def test_train_tasks_keep_their_own_vectors(finished, world, given):
     folder = world.copy(finished, "given_for_trained")
     before = pd.read_csv(folder / "best/eval-test-performance.csv", index_col=0)
     vectors = given(TRAIN_TASKS, np.full((3, 8), 9.0))
@@ -63,7 +63,7 @@ def test_tasks_that_were_trained_on_keep_their_own_vectors(finished, world, give
     pd.testing.assert_frame_equal(after, before)
 
 
-def test_a_new_task_needs_no_train_file_where_its_vector_is_given(finished, world, given, tmp_path):
+def test_a_new_task_with_a_given_vector_needs_no_train_file(finished, world, given, tmp_path):
     gym = tmp_path / "gym"
     (gym / "newcomer").mkdir(parents=True)
     for part in ("dev", "test"):
@@ -76,9 +76,7 @@ def test_a_new_task_needs_no_train_file_where_its_vector_is_given(finished, worl
     assert list(pd.read_csv(folder / SCORES, index_col=0)["route"]) == ["given vector"]
 
 
-def test_a_gym_that_lists_a_new_task_as_its_own_train_task_is_none_that_was_trained_on(
-    finished, world, given, tmp_path
-):
+def test_a_train_task_of_another_gym_is_not_a_task_the_model_was_trained_on(finished, world, given, tmp_path):
     gym = tmp_path / "gym"
     (gym / "newcomer").mkdir(parents=True)
     for part in ("dev", "test"):
@@ -93,7 +91,7 @@ def test_a_gym_that_lists_a_new_task_as_its_own_train_task_is_none_that_was_trai
     ]
 
 
-def test_training_from_given_frozen_vectors_leaves_them_as_they_are_and_predicts_along_them(world, given):
+def test_training_with_frozen_given_vectors_does_not_change_them_and_predicts_with_them(world, given):
     vectors = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
     names = [*TRAIN_TASKS, "plural"]
     kept = dict(taskvecs=given(names, vectors), taskvecs_dim=None, freeze_task_model=True, total_steps=2)
@@ -110,7 +108,7 @@ def test_training_from_given_frozen_vectors_leaves_them_as_they_are_and_predicts
     model = RoutingBartForConditionalGeneration.from_pretrained(moved / "best")
     ratios = model.task_vectors.weight.detach().numpy() / vectors
     assert (ratios.std(axis=1)[:3] > 1e-3).all()
-    assert ratios[3] == pytest.approx(np.full(8, ratios[3, 0]))  # never trained on: weight decay alone
+    assert ratios[3] == pytest.approx(np.full(8, ratios[3, 0]))  # not trained on: only weight decay
     assert 0.999 < ratios[3, 0] < 1
 
 
@@ -130,13 +128,13 @@ MISTAKES = {
         {},
         "--taskvecs <here>/vectors has no vector for plural",
     ),
-    "vectors that are not there": (None, {}, "--taskvecs <here>/vectors is not a task-vector folder"),
-    "vectors that are not to be used": (
+    "vectors that do not exist": (None, {}, "--taskvecs <here>/vectors is not a task-vector folder"),
+    "vectors that are not used": (
         lambda place: place.vectors(),
         dict(task_vector="nearest"),
         "--taskvecs has no effect with --task_vector nearest: no vector is taken from it",
     ),
-    "vectors where none is read": (
+    "vectors with average routes": (
         lambda place: place.vectors(),
         dict(avg_routing=True, prefix="x-"),
         "--taskvecs has no effect with average routes: they come from no router",
@@ -144,7 +142,7 @@ MISTAKES = {
 }
 
 
-def test_scores_along_the_stored_vector_are_not_overwritten_by_those_along_another(world, given, capsys):
+def test_scores_of_the_stored_vector_are_not_overwritten_by_those_of_another_vector(world, given, capsys):
     vectors = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
     names = [*TRAIN_TASKS, "plural"]
     fields = dict(taskvecs=given(names, vectors), taskvecs_dim=None, freeze_task_model=True, total_steps=1)
@@ -153,13 +151,13 @@ def test_scores_along_the_stored_vector_are_not_overwritten_by_those_along_anoth
     assert run(world.gym, world.bart, folder, **same) == 0  # the same vectors, given again
     save_task_vectors(fields["taskvecs"], names, vectors + 1)
     assert run(world.gym, world.bart, folder, **same) == 2
-    told = capsys.readouterr().err
-    assert "has other task vectors of plural; to score them along those of --taskvecs" in told
+    printed = capsys.readouterr().err
+    assert "has other task vectors of plural; to score them along those of --taskvecs" in printed
     assert run(world.gym, world.bart, folder, **same, prefix="other-") == 0
     assert (folder / "best/other-eval-test_tasks-test-performance.csv").is_file()
 
 
-def test_a_prediction_of_trained_tasks_does_not_look_for_the_vectors_of_its_training(finished, world):
+def test_prediction_of_train_tasks_does_not_need_the_vectors_of_training(finished, world):
     folder = world.copy(finished, "vectors_gone")
     asked = ONLY | dict(predict_split="train", taskvecs=world / "gone")
     assert run(world.gym, world.bart, folder, **asked) == 0
@@ -169,7 +167,7 @@ def test_a_prediction_of_trained_tasks_does_not_look_for_the_vectors_of_its_trai
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_told(name, fresh, originals, capsys):
+def test_a_mistake_is_reported(name, fresh, originals, capsys):
     change, changed, *fragments = MISTAKES[name]
     if change:
         change(fresh)

@@ -1,4 +1,4 @@
-"""inspect: what it writes of small folders, and what it refuses and leaves alone."""
+"""inspect: its outputs for small folders, and its error messages."""
 
 import os
 import subprocess
@@ -21,8 +21,8 @@ from task.task_emb.inspect_inputs import names_of_folders
 ROOT = Path(__file__).resolve().parents[1]
 TREE = {"words": {"meaning": ["hot", "big"], "form": ["cats", "mice"]}, "numbers": {"all": ["one", "two"]}}
 NAMES = ["two", "mice", "hot", "one", "cats", "big"]  # not in the ontology's order
-# hot and big, cats and mice, one and two point the same way; words more like each other than like numbers.
-KNOWING = {
+# Vectors of a subcategory have similar directions; those of a category are closer than those of another.
+CLUSTERED = {
     "hot": [1.0, 0.1, 0.0], "big": [1.0, 0.2, 0.0], "cats": [1.0, 2.0, 0.0],
     "mice": [1.0, 2.2, 0.0], "one": [-1.0, -1.0, 3.0], "two": [-1.0, -1.0, 3.1],
 }  # fmt: skip
@@ -38,7 +38,7 @@ unheard,round,0,1
 """
 
 
-def write_folder(folder, names=NAMES, vectors=KNOWING):
+def write_folder(folder, names=NAMES, vectors=CLUSTERED):
     folder.mkdir(parents=True)
     save_task_vectors(folder, list(names), np.array([vectors[name] for name in names]))
     return folder
@@ -46,12 +46,12 @@ def write_folder(folder, names=NAMES, vectors=KNOWING):
 
 @pytest.fixture
 def place(tmp_path):
-    """A gym of an ontology and a split, labels, and two folders of vectors: one that knows, one of noise."""
+    """A gym with an ontology and a split, labels, and two folders of vectors: clustered ones and noise."""
     place = Place(tmp_path, tmp_path / "gym", tmp_path / "none")
     place.write(place.gym / "ontology.json", TREE)
     place.split(train=["hot", "big", "cats", "mice"], dev=[], test=["one", "two"])
     place.write(tmp_path / "labels.csv", LABELS)
-    write_folder(tmp_path / "knowing")
+    write_folder(tmp_path / "clustered")
     draw = np.random.default_rng(0)
     write_folder(
         tmp_path / "noise", [*NAMES, "extra"], {name: draw.normal(size=5) for name in [*NAMES, "extra"]}
@@ -59,7 +59,7 @@ def place(tmp_path):
     return place
 
 
-def argv(place, *more, folders=("knowing", "noise")):
+def argv(place, *more, folders=("clustered", "noise")):
     typed = ["--taskvecs", *(str(place.folder / name) for name in folders), "--output_dir", str(place.out)]
     typed += ["--train_dir", str(place.gym), "--neighbours", "1", "--permutations", "200"]
     return [*typed, *(str(word) for word in more)]
@@ -76,7 +76,7 @@ def no_pictures(monkeypatch):
         monkeypatch.setattr(inspect, name, lambda *args: None)
 
 
-# ---------------------------------------------------------------------------- what is written
+# ---------------------------------------------------------------------------- outputs
 
 
 def test_tables_and_pictures_of_two_folders(place, capsys):
@@ -87,30 +87,30 @@ def test_tables_and_pictures_of_two_folders(place, capsys):
     ]  # fmt: skip
     assert table.index.tolist() == [
         (name, kind)
-        for name in ("knowing", "noise")
+        for name in ("clustered", "noise")
         for kind in ("category", "subcategory", "shape", "skill")
     ]
-    known = table.loc["knowing"]
-    assert known["accuracy"].tolist() == [1.0, 1.0, 0.8, 1.0]  # without one, two is nearest to hot
+    known = table.loc["clustered"]
+    assert known["accuracy"].tolist() == [1.0, 1.0, 0.8, 1.0]  # without "one", "two" is nearest to "hot"
     assert known["tasks"].tolist() == [6, 6, 5, 6]
     assert known["labels"].tolist() == [2, 3, 2, 3]
     assert set(known["dimension"]) == {3}
     assert (known["p"] >= 1 / 201).all()
     assert known.loc["subcategory", "silhouette"] > 0.9
-    assert known.loc["subcategory", "chance"] == pytest.approx(1 / 5, abs=0.05)  # one of five others
-    told = capsys.readouterr()
+    assert known.loc["subcategory", "chance"] == pytest.approx(1 / 5, abs=0.05)  # one of five other tasks
+    printed = capsys.readouterr()
     written = (place.out / "agreement.md").read_text()
-    assert told.out.startswith(written)
+    assert printed.out.startswith(written)
     for path in place.out.iterdir():
-        assert path.suffix in told.out
-    assert "left out, as knowing has no vector of 1: extra" in told.err
-    assert "1 of 6 tasks without a label of shape: one" in told.err
+        assert path.suffix in printed.out
+    assert "1 of 7 tasks left out, without a vector in clustered: extra" in printed.err
+    assert "1 of 6 tasks without a label of shape: one" in printed.err
     assert imread(place.out / "similarity.png").std() > 0
     assert (place.out / "agreement.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_the_table_in_words_has_a_row_per_folder_and_the_chance(place):
+def test_the_markdown_table_has_a_row_per_folder_and_the_chance(place):
     table = inspected(place, "--labels", place.folder / "labels.csv", "--names", "the $ one", "chance")
     lines = (place.out / "agreement.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
@@ -119,15 +119,15 @@ def test_the_table_in_words_has_a_row_per_folder_and_the_chance(place):
     found, other = table.loc["the $ one", "subcategory"], table.loc["chance", "subcategory"]
     assert rows[2][2] == f"1.000 (p {found.p:.2g}) / {found.silhouette:.3f}"
     assert float(rows[4][2]) == pytest.approx((found.chance + other.chance) / 2, abs=0.001)
-    assert "6 tasks; a cell is accuracy (p) / silhouette" in lines[0]
+    assert "6 tasks; cells: accuracy (p) /" in lines[0]
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_neighbours_are_listed_with_what_they_have_in_common(place):
+def test_neighbours_are_listed_with_common_categories(place):
     place.write(place.gym / "ontology.json", TREE | {"numbers": {"all": ["one"]}})
     inspected(place, "--neighbours", "2")
     table = pd.read_csv(place.out / "neighbours.csv", dtype=str, keep_default_na=False)
-    table = table[table["vectors"] == "knowing"].set_index(["task", "rank"])
+    table = table[table["vectors"] == "clustered"].set_index(["task", "rank"])
     assert len(table) == 6 * 2
     assert table.loc[("hot", "1"), ["neighbour", "same_category", "same_subcategory"]].tolist() == [
         "big", "1", "1"
@@ -140,17 +140,17 @@ def test_neighbours_are_listed_with_what_they_have_in_common(place):
         "",
         "",
     ]
-    centred = np.array(list(KNOWING.values())) - np.mean(list(KNOWING.values()), axis=0)
+    centred = np.array(list(CLUSTERED.values())) - np.mean(list(CLUSTERED.values()), axis=0)
     one, two = centred[4], centred[5]
     cosine = one @ two / np.linalg.norm(one) / np.linalg.norm(two)
     assert float(table.loc[("one", "1"), "similarity"]) == pytest.approx(cosine, abs=1e-5)
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_tasks_the_ontology_does_not_know_are_told_and_have_no_category(place, capsys):
+def test_tasks_that_are_not_in_the_ontology_are_reported_and_have_no_category(place, capsys):
     place.write(place.gym / "ontology.json", TREE | {"numbers": {"all": ["one"]}})
     table = inspected(place)
-    assert table.loc[("knowing", "category"), ["tasks", "scored"]].tolist() == [5, 4]
+    assert table.loc[("clustered", "category"), ["tasks", "scored"]].tolist() == [5, 4]
     assert "1 of 6 tasks not in the ontology: two" in capsys.readouterr().err
     place.write(place.gym / "ontology.json", {"a": {"b": ["c"]}})
     assert inspected(place)["accuracy"].isna().all()
@@ -175,7 +175,7 @@ def test_tasks_are_chosen_by_name_and_by_section(place, words, tasks, capsys):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_measures_and_centring_change_what_is_near(place):
+def test_similarities_depend_on_the_measure_and_on_centring(place):
     draw = np.random.default_rng(1)
     shifted = {name: np.array([100.0, 0, 0]) + draw.normal(size=3) for name in NAMES}
     write_folder(place.folder / "shifted", NAMES, shifted)
@@ -189,7 +189,7 @@ def test_measures_and_centring_change_what_is_near(place):
 
 
 @pytest.mark.parametrize("measure", ["cosine", "euclidean"])
-def test_zero_and_identical_vectors_are_no_reason_to_stop(place, measure):
+def test_zero_and_identical_vectors_are_accepted(place, measure):
     write_folder(place.folder / "zero", NAMES, dict.fromkeys(NAMES, [0.0] * 4))
     write_folder(
         place.folder / "pairs", NAMES, {name: [float(name in ("hot", "big")), 1.0] for name in NAMES}
@@ -200,28 +200,28 @@ def test_zero_and_identical_vectors_are_no_reason_to_stop(place, measure):
     assert table.loc[("pairs", "subcategory"), "accuracy"] >= 1 / 3
     row = next(line for line in (place.out / "agreement.md").read_text().splitlines() if "| zero" in line)
     assert [cell.strip() for cell in row.split("|")[2:-1]] == ["-", "-"]
-    assert "zero: all tasks are equally far apart" in (place.out / "agreement.md").read_text()
+    assert "zero: all distances between tasks are equal" in (place.out / "agreement.md").read_text()
     assert set(pd.read_csv(place.out / "neighbours.csv")["vectors"]) == {"pairs"}
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_the_order_of_rows_in_a_folder_does_not_matter_and_the_same_call_writes_the_same(place):
-    write_folder(place.folder / "turned", NAMES[::-1])
-    table = inspected(place, folders=["knowing", "turned"])
+def test_the_order_of_rows_does_not_matter_and_the_same_call_writes_the_same_files(place):
+    write_folder(place.folder / "reversed", NAMES[::-1])
+    table = inspected(place, folders=["clustered", "reversed"])
     before = contents(place.out)
-    assert table.loc["knowing"].equals(table.loc["turned"])
+    assert table.loc["clustered"].equals(table.loc["reversed"])
     (place.out / "agreement.md").write_text("old")
-    inspected(place, folders=["knowing", "turned"])
+    inspected(place, folders=["clustered", "reversed"])
     assert contents(place.out) == before
 
 
-def test_folders_are_called_by_as_much_of_their_path_as_tells_them_apart():
+def test_folders_are_named_by_the_shortest_distinct_ends_of_their_paths():
     assert names_of_folders(["a/x/best", "a/y/best/", "b"], None) == ["x/best", "y/best", "b"]
     assert names_of_folders(["p/x/best", "q/x/best", "q/y/best"], None) == ["p/x/best", "q/x/best", "y/best"]
     assert names_of_folders(["a/b", "."], ["one", "two"]) == ["one", "two"]
 
 
-def test_labels_are_read_as_they_stand_and_joined_where_they_are_0_and_1(tmp_path):
+def test_labels_are_read_verbatim_and_columns_of_0_and_1_are_joined(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("\ufeffskill:b,task,form,skill:a\n1,x,round,1\n\n0,y,,1.0\n0,z,flat,0\n,w,flat,1\n")
     assert read_labels(path) == {
@@ -231,7 +231,7 @@ def test_labels_are_read_as_they_stand_and_joined_where_they_are_0_and_1(tmp_pat
 
 
 @pytest.mark.slow
-def test_the_script_takes_the_embedded_gym_and_its_skills(tmp_path):
+def test_the_script_uses_the_embedded_gym_and_its_skills(tmp_path):
     names = [task.name for task in TASKS]
     draw = np.random.default_rng(0)
     for folder in ("one", "two"):
@@ -254,9 +254,9 @@ def test_the_script_takes_the_embedded_gym_and_its_skills(tmp_path):
 # ---------------------------------------------------------------------------- mistakes
 
 
-def complaint(place, capsys, *more, **changed):
-    told = refused(place, capsys, lambda: inspect.main(argv(place, *more, **changed)))
-    return told.err.splitlines()
+def error_lines(place, capsys, *more, **changed):
+    printed = refused(place, capsys, lambda: inspect.main(argv(place, *more, **changed)))
+    return printed.err.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def complaint(place, capsys, *more, **changed):
         (["--seed", "-1"], ["--seed -1", "at least 0"]),
         (["--tasks", "hott", "big"], ["--tasks hott", "did you mean 'hot'?"]),
         (["--tasks", "tset"], ["--tasks tset", "did you mean 'test'?"]),
-        (["--tasks", "test"], ["--tasks: of 2 tasks", "2 (one, two)", "takes 3"]),
+        (["--tasks", "test"], ["--tasks: of 2 tasks", "2 (one, two)", "at least 3"]),
         (["--tasks", "dev"], ["--tasks", "the dev section is empty"]),
         (
             ["--tasks", "all", "--custom_tasks_splits", "<here>/none.json"],
@@ -284,15 +284,15 @@ def complaint(place, capsys, *more, **changed):
         (["--output_dir", "<gym>/split.json/out"], ["--output_dir", "split.json is a file"]),
     ],
 )
-def test_a_wrong_flag_is_told_as_it_was_typed(place, capsys, flags, fragments):
-    lines = complaint(place, capsys, *map(place.filled_in, flags))
+def test_a_wrong_flag_is_reported_as_it_was_typed(place, capsys, flags, fragments):
+    lines = error_lines(place, capsys, *map(place.filled_in, flags))
     assert_told(lines, *map(place.filled_in, fragments))
 
 
 def test_sections_need_a_split(place, capsys):
     typed = [word for word in argv(place, "--tasks", "train") if word not in ("--train_dir", str(place.gym))]
     lines = refused(place, capsys, lambda: inspect.main(typed)).err.splitlines()
-    assert_told(lines, "--tasks train", "--custom_tasks_splits or --train_dir")
+    assert_told(lines, "--tasks train: a section needs a split", "--custom_tasks_splits or --train_dir")
 
 
 @pytest.mark.parametrize(
@@ -314,18 +314,20 @@ def test_sections_need_a_split(place, capsys):
         (b"task,a\nhot,\xff\n", ["cannot be read"]),
     ],
 )
-def test_a_wrong_table_of_labels_is_told_with_its_place(place, capsys, content, fragments):
+def test_an_error_in_a_table_of_labels_names_its_line(place, capsys, content, fragments):
     place.write(place.folder / "labels.csv", content)
-    lines = complaint(place, capsys, "--labels", place.folder / "labels.csv", "--tasks", "hot", "big", "one")
+    lines = error_lines(
+        place, capsys, "--labels", place.folder / "labels.csv", "--tasks", "hot", "big", "one"
+    )
     assert_told(lines, f"--labels {place.folder / 'labels.csv'}", *fragments)
 
 
-def test_all_faults_are_told_together(place, capsys):
+def test_all_errors_are_reported_together(place, capsys):
     (place.folder / "broken").mkdir()
     place.write(place.folder / "broken/id2task.json", "{}")
     place.write(place.folder / "labels.csv", "task,a:b\nhot,3\nhot,4\n")
     more = ["--labels", place.folder / "labels.csv", "--permutations", "0", "--names", "a", "b"]
-    lines = complaint(place, capsys, *more, folders=["knowing", "broken", "missing"])
+    lines = error_lines(place, capsys, *more, folders=["clustered", "broken", "missing"])
     assert len(lines) == 6
     assert_told(lines, "--taskvecs", "broken", "lacks task_vecs.npy")
     assert_told(lines, "--taskvecs", "missing", "lacks id2task.json and task_vecs.npy")
@@ -333,15 +335,17 @@ def test_all_faults_are_told_together(place, capsys):
     assert_told(lines, "line 2, column a:b", "'3'")
 
 
-def test_folders_without_tasks_in_common_or_given_twice_are_refused(place, capsys):
+def test_folders_without_common_tasks_and_duplicate_folders_are_errors(place, capsys):
     write_folder(place.folder / "others", ["hot", "x", "y"], {"hot": [1.0], "x": [2.0], "y": [3.0]})
-    assert_told(complaint(place, capsys, folders=["knowing", "others"]), "all have a vector of 1 (hot)")
-    assert_told(complaint(place, capsys, folders=["knowing", "noise/../knowing"]), "knowing is given twice")
+    assert_told(error_lines(place, capsys, folders=["clustered", "others"]), "1 (hot) have vectors in all of")
+    assert_told(
+        error_lines(place, capsys, folders=["clustered", "noise/../clustered"]), "clustered is given twice"
+    )
 
 
-def test_an_unwritable_place_is_told_before_anything_is_computed(place, capsys, monkeypatch):
+def test_an_unwritable_output_folder_is_reported_before_anything_is_computed(place, capsys, monkeypatch):
     monkeypatch.setattr(inspect, "agreement", None)
     monkeypatch.setattr(
         "task.task_emb.inspect_inputs.unwritable", lambda folder: f"{folder}: cannot be written to"
     )
-    assert_told(complaint(place, capsys), "--output_dir", "cannot be written to")
+    assert_told(error_lines(place, capsys), "--output_dir", "cannot be written to")

@@ -120,7 +120,12 @@ COMMANDS = {
         finetune_arguments.build_parser(),
         f"give a smaller {OF_TRAINING} or --predict_batch_size (now 32); with different results: {BF16}",
     ),
-    "text": (vectors("text"), (text.TextBench, "vector_of"), text.build_parser(), f"smaller {OF_TRAINING}"),
+    "text": (
+        vectors("text"),
+        (text.TextExtractor, "vector_of"),
+        text.build_parser(),
+        f"smaller {OF_TRAINING}",
+    ),
     "fisher": (
         vectors("fisher"),
         (Stepper, "_backward"),

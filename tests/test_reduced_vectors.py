@@ -1,4 +1,4 @@
-"""Principal components of task vectors: what they are fitted on, hand-computed cases, applying them again."""
+"""Principal components of task vectors: hand-computed cases, the tasks they are fitted on, applying them."""
 
 import json
 
@@ -41,21 +41,21 @@ def run(place, **changed) -> int:
     return reduce.main(typed(chosen))
 
 
-# ---- what it computes
+# ---- numbers
 
 
-def test_a_line_is_found_and_all_its_variance_explained():
-    along = np.array([[3.0, 4.0]]) / 5
-    points = np.array([[-2.0], [0.0], [2.0]]) @ along + np.array([[10.0, 20.0]])
+def test_one_component_explains_all_variance_of_points_on_a_line():
+    direction = np.array([[3.0, 4.0]]) / 5
+    points = np.array([[-2.0], [0.0], [2.0]]) @ direction + np.array([[10.0, 20.0]])
     reduction = Reduction.fit(points, 1, standardise=False)
     # The projections -2, 0, 2 have mean square 8/3; divided by its root they have mean square 1.
     assert np.abs(reduction(points)[:, 0]) == pytest.approx(np.array([2, 0, 2]) / np.sqrt(8 / 3))
     assert reduction.explained_d == pytest.approx([1.0])
-    beside = points[:1] + np.array([[4.0, -3.0]])  # at right angles to the line: no difference
-    assert reduction(beside) == pytest.approx(reduction(points[:1]))
+    shifted = points[:1] + np.array([[4.0, -3.0]])  # orthogonal to the line: the same projection
+    assert reduction(shifted) == pytest.approx(reduction(points[:1]))
 
 
-def test_standardisation_gives_every_dimension_the_same_say():
+def test_standardisation_removes_the_scale_of_every_dimension():
     rng = np.random.default_rng(1)
     vectors_ND = rng.normal(size=(50, 3))
     scaled_ND = vectors_ND * np.array([1.0, 1000.0, 0.001]) + 7
@@ -66,7 +66,7 @@ def test_standardisation_gives_every_dimension_the_same_say():
 
 
 @pytest.mark.parametrize("whiten", [False, True])
-def test_the_scale_is_that_of_a_random_vector(whiten):
+def test_reduced_vectors_have_mean_square_one_as_standard_normal_vectors(whiten):
     vectors_ND = np.random.default_rng(2).normal(size=(30, 8)) * np.arange(1, 9) * 1e-5
     reduced = Reduction.fit(vectors_ND, 4, standardise=False, whiten=whiten)(vectors_ND)
     squares_d = np.square(reduced).mean(axis=0)
@@ -76,7 +76,7 @@ def test_the_scale_is_that_of_a_random_vector(whiten):
         assert list(squares_d) == sorted(squares_d, reverse=True)
 
 
-def test_each_number_or_vector_can_be_transformed_before():
+def test_vectors_are_transformed_by_log_or_to_unit_length():
     fisher = np.array([[1e-8, 1e-2], [1e-7, 1e-2], [1e-6, 2e-2], [1e-5, 1e-2]])
     by_log = Reduction.fit(fisher, 1, "log", standardise=False)
     order = by_log(fisher)[:, 0]
@@ -85,10 +85,10 @@ def test_each_number_or_vector_can_be_transformed_before():
     np.testing.assert_allclose(by_unit(fisher * 5), by_unit(fisher))
 
 
-# ---- no leak
+# ---- no leakage
 
 
-def test_it_is_fitted_without_the_unseen_tasks(place):
+def test_a_reduction_is_fitted_on_train_tasks_only(place):
     assert run(place) == 0
     rng = np.random.default_rng(9)
     raw = vectors(place.folder / "raw")
@@ -101,13 +101,13 @@ def test_it_is_fitted_without_the_unseen_tasks(place):
     assert all(np.array_equal(first[task], second[task]) for task in TRAIN)
     assert not any(np.array_equal(first[task], second[task]) for task in UNSEEN)
     assert meta(place.out)["fitted_on"] == TRAIN
-    # On all tasks, the unseen ones do count.
+    # With --fit_on all, unseen tasks are included.
     assert run(place, output_dir=place.folder / "leaky", fit_on=["all"]) == 0
     assert not np.array_equal(vectors(place.folder / "leaky")["train0"], first["train0"])
     assert meta(place.folder / "leaky")["fitted_on"] == sorted([*TRAIN, *UNSEEN])
 
 
-def test_a_reduction_is_applied_to_tasks_that_come_later(place, capsys):
+def test_a_saved_reduction_is_applied_to_new_tasks(place, capsys):
     assert run(place, transform="log") == 0
     raw = vectors(place.folder / "raw")
     write(place.folder / "new", np.stack([raw["unseen1"], raw["train2"]]), ["newcomer", "train2"])
@@ -119,11 +119,11 @@ def test_a_reduction_is_applied_to_tasks_that_come_later(place, capsys):
     assert meta(place.folder / "later")["fitted_on"] == TRAIN
 
 
-def test_the_explained_variance_is_printed_and_kept(place, capsys):
+def test_the_explained_variance_is_logged_and_saved(place, capsys):
     assert run(place, dim=5) == 0
-    told = capsys.readouterr().err
-    assert "variance of the 6 tasks fitted on that the first components explain: 1: " in told
-    assert "5: 100.0%" in told  # 6 points span 5 dimensions
+    printed = capsys.readouterr().err
+    assert "cumulative explained variance by number of components, fitted on 6 tasks: 1: " in printed
+    assert "5: 100.0%" in printed  # 6 points span 5 dimensions
     explained = meta(place.out)["explained_variance"]
     assert explained == sorted(explained, reverse=True)
     assert sum(explained) == pytest.approx(1)
@@ -185,66 +185,70 @@ MISTAKES = {
     "more dimensions than tasks span": (
         None,
         dict(dim=6),
-        "--dim is 6, but 6 tasks span 5 dimensions at most once their mean is taken off; give 5 or less",
+        "--dim is 6, but 6 mean-centred vectors span at most 5 dimensions; give 5 or less",
     ),
-    "more dimensions than there are": (
+    "more dimensions than the vectors have": (
         None,
         dict(taskvecs="<here>/narrow"),
         "--dim is 3, but the vectors of <here>/narrow have 2 dimensions",
     ),
     "no dimension": (None, dict(dim=0), "--dim is 0; it must be at least 1"),
     "no number": (None, dict(dim=None), "give the number of dimensions as --dim"),
-    "which tasks?": (
+    "no train tasks": (
         None,
         dict(custom_tasks_splits=None),
-        "which are the train tasks? give --custom_tasks_splits; or --fit_on all",
+        "the train tasks are not known: give --custom_tasks_splits, or --fit_on all",
     ),
     "a train task without vector": (
         lambda place: place.split(train=[*TRAIN, "other"]),
         {},
         "no task 'other' in --taskvecs <here>/raw",
     ),
-    "a section mistyped": (
+    "a misspelt section": (
         None,
         dict(fit_on=["tain"]),
         "no task 'tain' in --taskvecs <here>/raw; did you mean 'train'?",
     ),
     "no vectors": (None, dict(taskvecs="<here>/none"), "--taskvecs <here>/none is not a task-vector folder"),
-    "equal vectors": (constant, dict(taskvecs="<here>/same"), "--taskvecs <here>/same: the 6 tasks span 0"),
+    "equal vectors": (
+        constant,
+        dict(taskvecs="<here>/same"),
+        "--taskvecs <here>/same: the vectors of 6 tasks span 0",
+    ),
     "the log of negative numbers": (
         partly_negative,
         dict(taskvecs="<here>/negative", transform="log"),
-        "--transform is log, but the vectors hold negative numbers; give unit or none",
+        "--transform is log, but the vectors have negative numbers; give unit or none",
     ),
-    "the log of nothing": (
+    "the log of zeros": (
         of_zeros,
         dict(taskvecs="<here>/zeros", transform="log"),
-        "no number of the vectors is above zero",
+        "--transform is log, but the vectors have no positive numbers; give none",
     ),
-    "the direction of nothing": (
+    "the direction of zeros": (
         of_zeros,
         dict(taskvecs="<here>/zeros", transform="unit"),
         "--transform is unit, but a vector is all zeros; give none",
     ),
-    "over other vectors": (
+    "the input folder as output": (
         None,
         dict(output_dir="<here>/raw"),
-        "--output_dir <here>/raw is --taskvecs itself; name another folder",
+        "--output_dir <here>/raw is the folder of --taskvecs; name another folder",
     ),
-    "over vectors that are not reduced": (
+    "vectors that are not reduced in the output folder": (
         None,
         dict(output_dir="<here>/narrow"),
-        "--output_dir <here>/narrow holds task_vecs.npy of something else; name another folder",
+        "--output_dir <here>/narrow holds task_vecs.npy, which this command did not write; name another",
     ),
-    "over a reduction that is read": (
+    "the reduction that is applied as output": (
         broken_reduction,
         LIKE | dict(like="<here>/reduced", output_dir="<here>/reduced"),
-        "--output_dir <here>/reduced is --like itself; name another folder",
+        "--output_dir <here>/reduced is the folder of --like; name another folder",
     ),
-    "into a run": (
+    "a run in the output folder": (
         lambda place: place.write(place.folder / "run/run.json", {}),
         dict(output_dir="<here>/run"),
-        "--output_dir <here>/run holds run.json of something else; name another folder",
+        "--output_dir <here>/run holds run.json, which this command did not write; name another folder",
     ),
     "no split": (
         None,
@@ -254,24 +258,24 @@ MISTAKES = {
     "one task": (
         lambda place: place.split(train=TRAIN[:1]),
         {},
-        "one task alone, train0, has no principal components; fit on more (--fit_on)",
+        "--fit_on: principal components need at least 2 tasks, only train0 is given; name more tasks",
     ),
     "an array in place of a reduction": (
         array_for_reduction,
         LIKE | dict(like="<here>/reduced"),
         "--like <here>/reduced/reduction.npz: is damaged",
     ),
-    "no dimensions of a reduction that is there": (
+    "dimensions with a saved reduction": (
         broken_reduction,
         LIKE | dict(like="<here>/reduced", dim=0),
-        "--dim: a reduction that is there, --like, has its own",
+        "--dim cannot be given with --like, whose reduction is applied as it was fitted",
     ),
     "a reduction of vectors made with other settings": (
         other_settings,
         LIKE | dict(like="<here>/reduced", taskvecs="<here>/narrow"),
         "--taskvecs <here>/narrow: --seed is 7, but in the vectors that <here>/reduced was fitted on it was",
     ),
-    "a reduction that is none": (
+    "a folder without a reduction": (
         None,
         LIKE | dict(like="<here>/raw"),
         "--like <here>/raw/reduction.npz: no such file; name a folder that task.task_emb.reduce wrote",
@@ -279,38 +283,37 @@ MISTAKES = {
     "a broken reduction": (
         broken_reduction,
         LIKE | dict(like="<here>/reduced"),
-        "--like <here>/reduced/reduction.npz: is damaged; make it anew",
+        "--like <here>/reduced/reduction.npz: is damaged; write it again",
     ),
     "a reduction of other vectors": (
         other_width,
         LIKE | dict(like="<here>/reduced", taskvecs="<here>/wide"),
-        "--taskvecs <here>/wide: the reduction takes vectors of 9 dimensions, these have 10",
+        "--taskvecs <here>/wide: the reduction needs vectors of 9 dimensions, these have 10",
     ),
-    "a reduction of vectors made in another way": (
+    "a reduction of vectors of another method": (
         other_method,
         LIKE | dict(like="<here>/reduced", taskvecs="<here>/narrow"),
-        "--taskvecs <here>/narrow: the method is finetuned_text, but of the vectors that <here>/reduced was",
-        "fitted on it is text",
+        "--taskvecs <here>/narrow: the method is finetuned_text, but text in the vectors that <here>/reduced",
     ),
     "a reduction and a new one": (
         broken_reduction,
         dict(like="<here>/reduced"),
-        "--dim and --custom_tasks_splits: a reduction that is there, --like, has its own",
+        "--dim and --custom_tasks_splits cannot be given with --like, whose reduction is applied as it was",
     ),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_told(name, place, capsys):
+def test_a_mistake_is_reported(name, place, capsys):
     change, changed, *fragments = MISTAKES[name]
     write(place.folder / "narrow", np.random.default_rng(0).normal(size=(8, 2)))
     if change:
         change(place)
-    told = refused(place, capsys, lambda: run(place, **changed))
-    assert_told(told.err.splitlines(), *map(place.filled_in, fragments))
+    printed = refused(place, capsys, lambda: run(place, **changed))
+    assert_told(printed.err.splitlines(), *map(place.filled_in, fragments))
 
 
-def test_a_vector_of_another_width_is_an_error_of_the_library_too():
+def test_a_vector_with_another_number_of_dimensions_raises_an_input_error():
     reduction = Reduction.fit(np.random.default_rng(0).normal(size=(5, 4)), 2)
-    with pytest.raises(InputError, match="takes vectors of 4 dimensions, these have 3"):
+    with pytest.raises(InputError, match="needs vectors of 4 dimensions, these have 3"):
         reduction(np.ones((1, 3)))

@@ -1,4 +1,4 @@
-"""Few-shot fine-tuning along a router: each sample has the vector of its own train rows."""
+"""Few-shot fine-tuning with a router: each sample has a task vector from its own train rows."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from routing_moe.model.task_vectors import save_task_vectors
 FIRST, SECOND = SAMPLES
 SOFT = dict(router_mode="softmax", initial_tau=0.5, total_steps=1)
 SCORED = dict(do_train=None, learning_rate_list=None, bsz_list=None, total_steps=None, warmup_steps=None)
-BOTH = QUICK | SCORED | dict(samples="all")  # without training: the start itself is scored
+BOTH = QUICK | SCORED | dict(samples="all")  # no training: the initial model is scored
 
 
 def along(grids, name: str, **changed):
@@ -39,7 +39,7 @@ def of_both(what: str) -> dict[str, str]:
 
 
 def gym_with_other_rows(grids, folder, sample: str):
-    """The gym, with other train inputs in one sample of the task: those of `count`."""
+    """A copy of the gym in which one sample of the task has the train inputs of `count`."""
     gym = shutil.copytree(grids.gym, folder)
     inputs = (gym / "count/count_12_13_train.tsv").read_text().splitlines()
     path = gym / TASK / f"{sample}_train.tsv"
@@ -49,12 +49,12 @@ def gym_with_other_rows(grids, folder, sample: str):
 
 @pytest.fixture(scope="module")
 def nearest(grids):
-    """A grid of both samples along their nearest tasks. Not to be changed."""
+    """A grid of both samples, routed by their nearest tasks. Do not change the folder."""
     return along(grids, "nearest_of_samples")
 
 
 @pytest.mark.parametrize(("changed", "other"), [(FIRST, SECOND), (SECOND, FIRST)])
-def test_the_rows_of_a_sample_reach_its_own_result_alone(nearest, grids, changed, other, tmp_path):
+def test_the_rows_of_a_sample_change_only_its_own_result(nearest, grids, changed, other, tmp_path):
     gym = gym_with_other_rows(grids, tmp_path / "gym", changed)
     after = along(grids, f"other_rows_{changed}", gym=gym)
     chosen, chosen_after = (json.loads((f / "task_vector.json").read_text()) for f in (nearest, after))
@@ -64,13 +64,13 @@ def test_the_rows_of_a_sample_reach_its_own_result_alone(nearest, grids, changed
     assert outcomes(after)[changed]["route"] != outcomes(nearest)[changed]["route"]
 
 
-def test_the_tables_and_the_log_show_whose_inputs_a_neighbour_was_found_by(nearest):
+def test_the_tables_and_the_log_show_which_inputs_a_neighbour_was_found_by(nearest):
     assert seen_in(nearest) == of_both("unlabelled inputs of one sample")
     for sample in SAMPLES:
         assert f"has seen of the task: unlabelled inputs of one sample: {sample}" in log_of(nearest)
 
 
-def test_text_vectors_of_samples_find_each_its_own_neighbour(grids, tmp_path):
+def test_each_sample_finds_a_neighbour_by_its_own_text_vector(grids, tmp_path):
     names = [TASK, *SAMPLES, *TRAIN_TASKS]
     save_task_vectors(tmp_path, names, np.array([[1.0, 1], [1, 0], [0, 1], [1, 0], [0, 1], [-1, -1]]))
     meta = {"seen": "labelled rows of one sample", "sample_of": dict.fromkeys(SAMPLES, TASK)}
@@ -81,9 +81,9 @@ def test_text_vectors_of_samples_find_each_its_own_neighbour(grids, tmp_path):
     assert seen_in(folder) == of_both("labelled rows of one sample")
 
 
-def test_a_choice_by_rows_that_have_changed_is_made_again(nearest, grids, tmp_path):
+def test_a_neighbour_is_chosen_again_if_the_rows_have_changed(nearest, grids, tmp_path):
     folder = shutil.copytree(nearest, grids / "begun_before")
-    (folder / f"configurations/{SECOND}.json").unlink()  # as if killed before
+    (folder / f"configurations/{SECOND}.json").unlink()  # as if it had been killed
     gym = gym_with_other_rows(grids, tmp_path / "gym", SECOND)
     along(grids, "begun_before", gym=gym)
     whole = along(grids, "begun_after", gym=gym)
@@ -91,7 +91,7 @@ def test_a_choice_by_rows_that_have_changed_is_made_again(nearest, grids, tmp_pa
     assert outcomes(folder) == outcomes(whole)
 
 
-def test_a_grid_of_an_earlier_version_keeps_its_one_vector(nearest, grids):
+def test_a_grid_of_an_earlier_version_keeps_its_single_vector(nearest, grids):
     folder = shutil.copytree(nearest, grids / "earlier")
     (folder / f"configurations/{SECOND}.json").unlink()
     kept = json.loads((folder / f"configurations/{FIRST}.json").read_text())
@@ -112,7 +112,7 @@ def test_a_grid_of_an_earlier_version_keeps_its_one_vector(nearest, grids):
 
 @pytest.fixture
 def given(tmp_path):
-    """A folder of vectors: of the task, another one of each of its samples."""
+    """A folder with different vectors of the task and of each of its samples."""
     names, vectors_ND = [TASK, *SAMPLES], np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     (tmp_path / "given").mkdir()
     save_task_vectors(tmp_path / "given", names, vectors_ND)
@@ -136,7 +136,7 @@ def test_each_sample_is_routed_by_its_own_given_vector(grids, given):
         assert (words, seen) == ("given vector; fixed", f"labelled rows of one sample: {sample}")
 
 
-def test_a_vector_of_the_whole_task_is_given_with_a_note(grids, given):
+def test_a_given_vector_of_the_whole_task_is_noted_in_the_log(grids, given):
     folder, vectors = given
     save_task_vectors(folder, [TASK], vectors[TASK][None])
     (folder / "meta.json").write_text(json.dumps({"seen": "labelled rows of all samples"}))
@@ -146,7 +146,7 @@ def test_a_vector_of_the_whole_task_is_given_with_a_note(grids, given):
     assert note in log_of(run)
 
 
-def test_a_sample_does_not_take_the_vector_of_another(grids, given, capsys):
+def test_a_sample_does_not_use_the_vector_of_another_sample(grids, given, capsys):
     folder, vectors = given
     save_task_vectors(folder, [TASK, FIRST], np.stack([vectors[TASK], vectors[FIRST]]))
     along(grids, "given_of_one", code=2, taskvecs=folder)
@@ -159,7 +159,7 @@ def test_a_sample_does_not_take_the_vector_of_another(grids, given, capsys):
     assert "note: all samples" not in log_of(own)
 
 
-def test_a_checkpoint_keeps_the_vectors_of_samples_and_what_they_have_seen(grids, given):
+def test_a_checkpoint_stores_the_vectors_of_samples_and_what_they_have_seen(grids, given):
     folder, vectors = given
     rows = {name: np.full(8, i, dtype=np.float32) for i, name in enumerate(TRAIN_TASKS)} | vectors
     save_task_vectors(folder, list(rows), np.stack(list(rows.values())))
@@ -173,7 +173,7 @@ def test_a_checkpoint_keeps_the_vectors_of_samples_and_what_they_have_seen(grids
     assert seen_when_stored(config, TRAIN_TASKS[0]) == "labelled rows of all samples"  # trained on all
 
 
-def test_a_learned_vector_and_a_plain_start_state_what_they_have_seen(grids):
+def test_learned_vectors_state_what_they_have_seen_and_average_routes_have_none(grids):
     learned = along(grids, "learned_of_samples", task_vector="learned", vector_steps=1)
     assert seen_in(learned) == of_both("labelled rows of one sample")
     average = along(grids, "average_of_samples", moe_avg_route=True)

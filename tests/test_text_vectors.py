@@ -1,4 +1,4 @@
-"""What a text vector counts and what it leaves out: padding, special tokens, names, dev and test files."""
+"""Text vectors do not depend on padding, special tokens, task names, or dev and test files."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def mixture_of(bart, init_eps=0.1, **fields):
 
 
 def ids_and_positions(input_ids_BS, attention_mask_BS):
-    """Stands for an encoder: the states (B, S, 2) of a token are its id and its position."""
+    """A fake encoder: the states (B, S, 2) of a token are its id and its position."""
     positions_BS = torch.arange(input_ids_BS.shape[1]).expand_as(input_ids_BS)
     return torch.stack([input_ids_BS, positions_BS], dim=-1).float()
 
@@ -49,7 +49,7 @@ def test_a_vector_is_the_mean_over_inputs_of_the_mean_over_their_tokens(tokenize
         means = []
         for text in inputs:
             ids = tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
-            means.append([np.mean(ids), np.mean(np.arange(1, len(ids) + 1))])  # <s> stands at position 0
+            means.append([np.mean(ids), np.mean(np.arange(1, len(ids) + 1))])  # <s> is at position 0
         assert row == pytest.approx(np.mean(means, axis=0))
     assert (found.dtype, found.shape) == (np.float32, (2, 2))
 
@@ -79,7 +79,7 @@ def test_padding_does_not_change_a_vector(kind, bart, tokenizer):
     np.testing.assert_allclose(text_vectors(padded_more, tokenizer, INPUTS, FORMAT), together, atol=2e-6)
 
 
-def test_the_average_of_equal_experts_reads_as_their_plain_bart_does(bart, tokenizer):
+def test_the_average_of_equal_experts_gives_the_vectors_of_their_plain_bart(bart, tokenizer):
     plain = text_vectors(encoder_states(bart), tokenizer, INPUTS, FORMAT)
     equal = text_vectors(encoder_states(mixture_of(bart, init_eps=0.0)), tokenizer, INPUTS, FORMAT)
     other = text_vectors(encoder_states(mixture_of(bart)), tokenizer, INPUTS, FORMAT)
@@ -87,7 +87,7 @@ def test_the_average_of_equal_experts_reads_as_their_plain_bart_does(bart, token
     assert np.abs(other - plain).max() > 1e-3
 
 
-def test_dropout_has_no_part_in_a_vector_and_the_model_stays_in_training(bart, tokenizer):
+def test_dropout_does_not_change_a_vector_and_the_model_stays_in_training_mode(bart, tokenizer):
     model = mixture_of(bart).train()
     first, second = (text_vectors(encoder_states(model), tokenizer, INPUTS, FORMAT) for _ in range(2))
     assert np.array_equal(first, second)
@@ -110,7 +110,7 @@ def test_texts_are_cut_and_lowercased_as_in_training(tokenizer):
     assert found[0] == pytest.approx([np.mean(ids), 2.0])
     found = text_vectors(ids_and_positions, tokenizer, inputs, TextFormat(**fields, append_another_bos=True))
     ids = tokenizer(f"  {inputs['one'][0].lower()}", add_special_tokens=False)["input_ids"][:2]
-    assert found[0] == pytest.approx([np.mean(ids), 2.5])  # positions 2 and 3: neither <s> counts
+    assert found[0] == pytest.approx([np.mean(ids), 2.5])  # positions 2 and 3: both <s> are left out
 
 
 def test_a_task_without_inputs_is_an_error(tokenizer):
@@ -118,13 +118,13 @@ def test_a_task_without_inputs_is_an_error(tokenizer):
         text_vectors(ids_and_positions, tokenizer, INPUTS | {"none": []}, FORMAT)
 
 
-def test_only_train_files_are_opened_and_of_these_the_first(tmp_path):
+def test_only_the_first_train_file_of_a_task_is_opened(tmp_path):
     folder = write_gym(tmp_path / "gym")
     first = [row.split("\t")[0] for row in ROWS["colour"]]
     (folder / "colour/colour_12_13_train.tsv").unlink()  # of the second sample
     for path in [*folder.glob("*/*_dev.tsv"), *folder.glob("*/*_test.tsv")]:
         path.unlink()
-        path.mkdir()  # to read a folder is an error
+        path.mkdir()  # reading a folder is an error
     gym = Gym(folder)
     assert train_inputs(gym, "colour") == first * 2
     assert train_inputs(gym, "colour", limit=2) == first[:2]
@@ -132,7 +132,7 @@ def test_only_train_files_are_opened_and_of_these_the_first(tmp_path):
     assert train_inputs(gym, "colour", most=1) == first[:1]
 
 
-def test_a_gym_without_a_train_file_is_passed_over(tmp_path):
+def test_a_gym_without_train_files_of_the_task_is_skipped(tmp_path):
     with_all, lacking = Gym(write_gym(tmp_path / "all")), Gym(write_gym(tmp_path / "lacking"))
     for path in lacking.folder.glob("plural/*_train.tsv"):
         path.unlink()

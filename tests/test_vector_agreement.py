@@ -1,4 +1,4 @@
-"""Whether neighbours share labels: hand-computed numbers, and what cannot be said."""
+"""Agreement of nearest neighbours with labels: hand-computed numbers, and undefined cases."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ import pytest
 from task.task_emb import agreement as module
 from task.task_emb.agreement import (
     agreement,
-    all_alike,
-    centred,
+    all_equidistant,
     cosine_distances,
     euclidean_distances,
     majority,
+    mean_centred,
     nearest,
     neighbour_accuracy,
     permutation_test,
@@ -19,13 +19,13 @@ from task.task_emb.agreement import (
 )
 
 
-def on_a_line(*places):
+def on_a_line(*positions):
     """Distances of tasks whose vectors are single numbers."""
-    return euclidean_distances(np.array(places)[:, None])
+    return euclidean_distances(np.array(positions)[:, None])
 
 
 def planted(n_labels, n_each, noise, seed=0, width=16):
-    """Vectors and labels: a direction of its own for each label, and noise."""
+    """Vectors and labels: one direction per label, plus noise."""
     draw = np.random.default_rng(seed)
     labels = [f"label {i}" for i in range(n_labels) for _ in range(n_each)]
     directions = np.repeat(draw.normal(size=(n_labels, width)), n_each, axis=0)
@@ -35,7 +35,7 @@ def planted(n_labels, n_each, noise, seed=0, width=16):
 # ---------------------------------------------------------------------------- distances
 
 
-def test_cosine_distances_by_hand():
+def test_cosine_distances_computed_by_hand():
     distance_NN = cosine_distances([[2.0, 0.0], [0.0, 0.5], [-3.0, 0.0], [1.0, 1.0]])
     half = 1 - 0.5**0.5
     assert distance_NN == pytest.approx(
@@ -49,93 +49,95 @@ def test_the_cosine_of_a_zero_vector_is_zero():
     assert cosine_distances(vectors_ND).tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
 
 
-def test_euclidean_similarity_is_minus_the_distance():
+def test_euclidean_similarity_is_the_negative_distance():
     distance_NN = euclidean_distances([[0.0, 0.0], [3.0, 4.0]])
     assert similarity(distance_NN, "euclidean").tolist() == [[0, -5], [-5, 0]]
 
 
-def test_centring_takes_off_what_all_vectors_share():
+def test_centring_subtracts_the_mean():
     vectors_ND, _ = planted(3, 4, 0.5)
     shifted_ND = vectors_ND + 100.0
-    assert cosine_distances(centred(shifted_ND)) == pytest.approx(cosine_distances(centred(vectors_ND)))
+    assert cosine_distances(mean_centred(shifted_ND)) == pytest.approx(
+        cosine_distances(mean_centred(vectors_ND))
+    )
     assert cosine_distances(shifted_ND).max() < 0.01
-    assert centred([[1.0, 5.0], [3.0, 1.0]]).tolist() == [[-1, 2], [1, -2]]
+    assert mean_centred([[1.0, 5.0], [3.0, 1.0]]).tolist() == [[-1, 2], [1, -2]]
 
 
-def test_a_vector_that_is_the_mean_has_no_direction():
+def test_a_vector_that_equals_the_mean_becomes_zero():
     vectors_ND = np.array([[0.1, 0.7], [0.3, 0.2], [0.2, 0.45]], dtype=np.float32)
     exact_ND = vectors_ND.astype(np.float64)
-    assert (exact_ND - exact_ND.mean(axis=0))[2].any()  # float32 does not hold these numbers exactly
-    assert centred(vectors_ND)[2].tolist() == [0, 0]
+    assert (exact_ND - exact_ND.mean(axis=0))[2].any()  # float32 cannot represent these numbers exactly
+    assert mean_centred(vectors_ND)[2].tolist() == [0, 0]
 
 
 # ---------------------------------------------------------------------------- neighbours
 
 
-def test_the_nearest_come_first_and_a_task_is_none_of_its_own():
+def test_neighbours_are_ordered_by_distance_and_exclude_the_task_itself():
     assert nearest(on_a_line(0, 1, 3, 7), 2).tolist() == [[1, 2], [0, 2], [1, 0], [2, 1]]
 
 
-def test_of_equally_near_tasks_the_first_is_taken_although_sums_are_rounded():
+def test_ties_go_to_the_first_task_despite_rounding_errors():
     assert nearest(on_a_line(0, -1, 1), 1)[0, 0] == 1
-    # 0.1 + 0.2 is a little more than 0.3
+    # 0.1 + 0.2 is slightly more than 0.3
     assert nearest(on_a_line(0, 0.1 + 0.2, -0.3), 1)[0, 0] == 1
 
 
 @pytest.mark.parametrize("k", [0, 3])
-def test_a_number_of_neighbours_that_there_is_not_is_refused(k):
-    with pytest.raises(ValueError, match="1 to 2 neighbours"):
+def test_an_invalid_number_of_neighbours_is_an_error(k):
+    with pytest.raises(ValueError, match="must be from 1 to 2 for 3 tasks"):
         nearest(on_a_line(0, 1, 2), k)
 
 
-def test_the_majority_wins_and_of_equals_that_of_the_nearer():
+def test_the_most_frequent_label_wins_and_ties_go_to_the_nearest():
     votes = [[1, 0, 0], [2, 1, 0], [1, 0, 1], [0, 1, 1]]
     assert majority(np.array(votes)).tolist() == [0, 2, 1, 1]
     assert majority(np.array([[3, 1, 1, 3], [0, 1, 1, 2]])).tolist() == [3, 1]
 
 
-def test_accuracy_by_hand():
+def test_accuracy_computed_by_hand():
     distance_NN, labels = on_a_line(0, 1, 2.5, 6, 7.1, 9), list("aabbbc")
-    # 0 and 1 have each other, 2.5 has 1 (wrong), 6 and 7.1 each other; c, which is alone, does not count
+    # The nearest of 0 is 1, of 1 is 0, of 2.5 is 1 (wrong), of 6 is 7.1, of 7.1 is 6; c is not scored.
     assert neighbour_accuracy(labels, nearest(distance_NN, 1)) == 4 / 5
-    # of three: 0: a b b wrong; 1: a b b wrong; 2.5: a a b wrong; 6: b c b; 7.1: b c b; each of the last right
+    # The nearest 3: of 0 and 1 a b b (wrong), of 2.5 a a b (wrong), of 6 and 7.1 b c b (correct).
     assert nearest(distance_NN, 3)[3].tolist() == [4, 5, 2]
     assert neighbour_accuracy(labels, nearest(distance_NN, 3)) == 2 / 5
 
 
-def test_a_single_label_s_task_is_a_neighbour_all_the_same():
-    # c stands between the two a: their nearest
+def test_a_task_with_a_unique_label_is_a_neighbour_but_is_not_scored():
+    # c is the nearest task of both a
     assert neighbour_accuracy(list("aca"), nearest(on_a_line(0, 1, 2.1), 1)) == 0.0
     assert neighbour_accuracy(list("aac"), nearest(on_a_line(0, 1, 2.1), 1)) == 1.0
     assert np.isnan(neighbour_accuracy(list("abc"), nearest(on_a_line(0, 1, 2.1), 1)))
 
 
-# ---------------------------------------------------------------------------- shuffled labels
+# ---------------------------------------------------------------------------- permuted labels
 
 
 def test_chance_and_p_of_two_pairs_are_a_third():
-    # both pairs alike: 8 of 24 orders of aabb; otherwise no task is right
+    # both pairs have equal labels in 8 of 24 orders of aabb; in the others no task is correct
     chance, p = permutation_test(list("aabb"), nearest(on_a_line(0, 1, 10, 11), 1), 10_000)
     assert chance == pytest.approx(1 / 3, abs=0.02)
     assert p == pytest.approx(1 / 3, abs=0.02)
 
 
 def test_chance_of_one_neighbour_is_the_share_of_pairs_with_the_same_label():
-    # 2 * 1 + 3 * 2 ordered pairs alike, of 5 others each, over the 5 tasks that count
+    # 2 * 1 + 3 * 2 ordered pairs with equal labels, each with probability 1 / 5, over 5 scored tasks
     chance, _ = permutation_test(list("aabbbc"), nearest(on_a_line(0, 1, 2.5, 6, 7.1, 9), 1), 10_000)
     assert chance == pytest.approx(8 / 5 / 5, abs=0.01)
 
 
-def test_a_planted_structure_has_the_least_p_there_is_at_any_number_of_neighbours():
+def test_planted_clusters_have_the_smallest_possible_p_for_any_number_of_neighbours():
     vectors_ND, labels = planted(5, 6, 0.2)
     for k in (1, 3, 5):
-        found = agreement(cosine_distances(centred(vectors_ND)), labels, k, permutations=199)
+        found = agreement(cosine_distances(mean_centred(vectors_ND)), labels, k, permutations=199)
         assert found.accuracy == 1.0
         assert found.p == 1 / 200
         assert found.silhouette > 0.7
 
 
-def test_p_of_labels_that_say_nothing_is_spread_evenly():
+def test_p_of_random_labels_is_uniform():
     vectors_ND, labels = planted(4, 8, noise=50.0, width=64)
     distance_NN = cosine_distances(vectors_ND)
     draw = np.random.default_rng(1)
@@ -145,17 +147,17 @@ def test_p_of_labels_that_say_nothing_is_spread_evenly():
     assert (p <= 0.05).mean() < 0.08
 
 
-def test_shufflings_hang_on_the_seed_alone_not_on_how_many_are_made_at_once(monkeypatch):
+def test_permutations_depend_on_the_seed_but_not_on_the_batch_size(monkeypatch):
     vectors_ND, labels = planted(4, 5, 3.0)
     nearest_NK = nearest(cosine_distances(vectors_ND), 3)
     at_once = permutation_test(labels, nearest_NK, 50, seed=3)
-    monkeypatch.setattr(module, "AT_ONCE", 1)
+    monkeypatch.setattr(module, "MAX_COMPARISONS", 1)
     assert permutation_test(labels, nearest_NK, 50, seed=3) == at_once
     assert permutation_test(labels, nearest_NK, 50, seed=4) != at_once
 
 
 @pytest.mark.parametrize(("labels", "permutations"), [("abc", 10), ("aab", 0)])
-def test_there_is_no_test_without_two_of_a_label_or_without_shufflings(labels, permutations):
+def test_a_permutation_test_needs_a_repeated_label_and_permutations(labels, permutations):
     with pytest.raises(ValueError, match="permutations"):
         permutation_test(list(labels), nearest(on_a_line(0, 1, 3), 1), permutations)
 
@@ -163,7 +165,7 @@ def test_there_is_no_test_without_two_of_a_label_or_without_shufflings(labels, p
 # ---------------------------------------------------------------------------- silhouette
 
 
-def test_silhouette_by_hand_without_the_label_that_occurs_once():
+def test_silhouette_computed_by_hand_ignores_unique_labels():
     # (5 - 1) / 5, (4 - 1) / 4, (3.5 - 2) / 3.5, (5.5 - 2) / 5.5
     expected = np.mean([4 / 5, 3 / 4, 3 / 7, 7 / 11])
     assert silhouette(on_a_line(0, 1, 4, 6), list("aabb")) == pytest.approx(expected)
@@ -171,14 +173,14 @@ def test_silhouette_by_hand_without_the_label_that_occurs_once():
 
 
 @pytest.mark.parametrize("labels", ["aaaa", "abcd", "aabc"])
-def test_there_is_no_silhouette_without_two_labels_that_occur_twice(labels):
+def test_silhouette_is_nan_without_two_repeated_labels(labels):
     assert np.isnan(silhouette(on_a_line(0, 1, 4, 6), list(labels)))
 
 
-# ---------------------------------------------------------------------------- all of it
+# ---------------------------------------------------------------------------- all results
 
 
-def test_tasks_without_a_label_are_left_out_as_neighbours_too():
+def test_tasks_without_a_label_are_not_neighbours():
     found = agreement(on_a_line(0, 1, 1.5, 4, 6), ["a", "a", None, "b", "b"], 1, 10)
     assert (found.tasks, found.labels, found.scored) == (4, 2, 4)
     assert found.accuracy == 1.0
@@ -194,22 +196,22 @@ def test_tasks_without_a_label_are_left_out_as_neighbours_too():
         (["a", "a", "b", None], (3, 2, 2)),  # 3 neighbours of 3 tasks
     ],
 )
-def test_what_cannot_be_said_is_not_a_number(labels, counts):
+def test_undefined_results_are_nan(labels, counts):
     found = agreement(on_a_line(0, 1, 3, 7), labels, 3, 10)
     assert (found.tasks, found.labels, found.scored) == counts
     assert np.isnan([found.accuracy, found.silhouette, found.chance, found.p]).all()
 
 
 @pytest.mark.parametrize("vectors_ND", [np.zeros((4, 3)), np.ones((4, 3)), np.eye(4)])
-def test_tasks_that_are_all_equally_far_apart_have_no_nearest(vectors_ND):
-    for distance_NN in (cosine_distances(centred(vectors_ND)), euclidean_distances(vectors_ND)):
-        assert all_alike(distance_NN)
+def test_results_are_nan_if_all_distances_are_equal(vectors_ND):
+    for distance_NN in (cosine_distances(mean_centred(vectors_ND)), euclidean_distances(vectors_ND)):
+        assert all_equidistant(distance_NN)
         assert np.isnan(agreement(distance_NN, list("aabb"), 1, 10).accuracy)
 
 
-def test_two_identical_vectors_are_each_other_s_nearest():
+def test_identical_vectors_are_nearest_neighbours():
     vectors_ND = np.array([[1.0, 2.0, 0.3], [0.1, 0.7, 5.0], [1.0, 2.0, 0.3], [4.0, 0.2, 0.1]])
-    for distance_NN in (cosine_distances(centred(vectors_ND)), euclidean_distances(vectors_ND)):
+    for distance_NN in (cosine_distances(mean_centred(vectors_ND)), euclidean_distances(vectors_ND)):
         assert nearest(distance_NN, 1)[[0, 2], 0].tolist() == [2, 0]
         assert agreement(distance_NN, list("abac"), 1, 10).accuracy == 1.0
 
@@ -217,8 +219,8 @@ def test_two_identical_vectors_are_each_other_s_nearest():
 def test_the_order_of_the_tasks_does_not_matter():
     vectors_ND, labels = planted(4, 6, noise=1.5)
     order = np.random.default_rng(2).permutation(len(labels))
-    one = agreement(cosine_distances(centred(vectors_ND)), labels, 3, 5000)
-    other = agreement(cosine_distances(centred(vectors_ND[order])), [labels[i] for i in order], 3, 5000)
+    one = agreement(cosine_distances(mean_centred(vectors_ND)), labels, 3, 5000)
+    other = agreement(cosine_distances(mean_centred(vectors_ND[order])), [labels[i] for i in order], 3, 5000)
     assert 0.3 < one.accuracy < 1.0
     assert other.accuracy == one.accuracy
     assert other.silhouette == pytest.approx(one.silhouette)
@@ -226,9 +228,9 @@ def test_the_order_of_the_tasks_does_not_matter():
     assert other.p == pytest.approx(one.p, abs=0.01)
 
 
-def test_ten_thousand_shufflings_of_160_tasks_take_little_memory_at_a_time():
+def test_permutations_are_made_in_batches():
     vectors_ND, labels = planted(40, 4, noise=2.0)
-    pieces = list(module.shufflings(module._codes(labels), 10_000, 2777, seed=0))
-    assert [len(piece) for piece in pieces] == [2777, 2777, 2777, 1669]
-    assert (np.sort(pieces[-1], axis=1) == np.repeat(np.arange(40), 4)).all()
+    batches = list(module.permuted_labels(module._label_ids(labels), 10_000, 2777, seed=0))
+    assert [len(batch) for batch in batches] == [2777, 2777, 2777, 1669]
+    assert (np.sort(batches[-1], axis=1) == np.repeat(np.arange(40), 4)).all()
     assert agreement(cosine_distances(vectors_ND), labels).p < 0.01

@@ -1,13 +1,14 @@
-"""Task vectors: what the router reads. Each command writes a folder with `id2task.json`, `task_vecs.npy` and
-`meta.json`, which `--taskvecs` of `routing_moe.cli.train` takes. Run them with `python -m` only: some are
-named as modules of the standard library.
+"""Task vectors, the input of the router. Each command writes a folder with `id2task.json`, `task_vecs.npy`
+and `meta.json`, for `--taskvecs` of `routing_moe.cli.train`. Run them with `python -m`, not as scripts: some
+have the names of standard-library modules.
 
 random.py         N(0, sigma)                             reduce.py      principal components of a folder
-text.py           encoder states of train inputs          inspect.py     which vectors know a task's kind
-finetuned_text.py the same after fine-tuning on the task
+text.py           encoder states of train inputs          inspect.py     do similar vectors have equal labels?
+finetuned_text.py the same after fine-tuning on the task  agreement.py, inspect_inputs.py: its parts
 fisher.py         Fisher information of adapters          adapters.py, fisher_information.py: its parts
-descriptions.py   a sentence encoder on descriptions      inspect_inputs.py, agreement.py, labels.py: parts
+descriptions.py   sentence embeddings of descriptions
 
-command.py  flags, checks and running that the methods share      job.py  a folder of vectors, task by task
-sources.py  what a task's vector is made of: train files, descriptions
+command.py     the shared `main`: parse, check, compute   job.py  a folder of vectors, filled task by task
+extractors.py  a loaded BART, and fine-tuning on one task
+sources.py     the data that vectors are computed from: train files, descriptions
 """

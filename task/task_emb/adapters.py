@@ -1,8 +1,8 @@
-"""Bottleneck adapters (Houlsby et al. 2019): the few weights of a frozen BART that learn a task.
+"""Bottleneck adapters (Houlsby et al. 2019): small trainable modules inside a frozen BART.
 
-An adapter stands behind each sub-layer of every layer, before its residual connection: two in an encoder
-layer (self-attention, feed-forward), three in a decoder layer (cross-attention too). It starts near the
-identity.
+Every sub-layer is followed by an adapter, before the residual connection: two per encoder layer
+(self-attention, feed-forward), three per decoder layer (cross-attention as well). Adapters are initialised
+near the identity.
 """
 
 import torch
@@ -13,11 +13,14 @@ SUBLAYERS = {
     BartEncoderLayer: ("self_attn.out_proj", "fc2"),
     BartDecoderLayer: ("self_attn.out_proj", "encoder_attn.out_proj", "fc2"),
 }
-INIT_STD = 0.01  # as Houlsby et al.
+INIT_STD = 0.01  # of Houlsby et al.
 
 
 class Adapter(nn.Module):
-    """x + up(gelu(down(x))), x of width D, the bottleneck of width r; behind `sublayer`, which it calls."""
+    """Wraps a `sublayer` with an adapter: h = sublayer(x), then h + up(gelu(down(h))).
+
+    h has width D, the output of `down` has width `bottleneck`.
+    """
 
     def __init__(self, sublayer: nn.Linear, bottleneck: int):
         super().__init__()
@@ -31,9 +34,10 @@ class Adapter(nn.Module):
 
 
 def insert_adapters(model: nn.Module, bottleneck: int, seed: int) -> dict[str, nn.Parameter]:
-    """Puts adapters into every BART layer of a model; their parameters by name, the only ones with gradients.
+    """Inserts adapters into every BART layer of a model; returns their parameters by name.
 
-    The same seed gives the same adapters: Fisher information of different tasks is compared weight by weight.
+    All other parameters are frozen. The same seed gives the same initial adapters, because Fisher information
+    is compared between tasks weight by weight.
     """
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(False)
@@ -50,7 +54,7 @@ def insert_adapters(model: nn.Module, bottleneck: int, seed: int) -> dict[str, n
 
 
 def layer_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """All weights of the encoder's and decoder's layers, by name, the only ones with gradients."""
+    """Parameters of all encoder and decoder layers by name; all other parameters are frozen."""
     model.requires_grad_(False)
     for layer in model.modules():
         if type(layer) in SUBLAYERS:

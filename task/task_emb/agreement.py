@@ -1,10 +1,10 @@
-"""Do tasks with similar vectors have the same label? Nearest neighbours, silhouette, a permutation test.
+"""Agreement of task vectors with labels of tasks: nearest-neighbour accuracy, silhouette, permutation test.
 
-    distance_NN = cosine_distances(centred(vectors_ND))
-    found = agreement(distance_NN, ["nli", "nli", "qa", None, ...], k=3)
-    found.accuracy, found.chance, found.p, found.silhouette
+    distance_NN = cosine_distances(mean_centred(vectors_ND))
+    result = agreement(distance_NN, ["nli", "nli", "qa", None, ...], k=3)
+    result.accuracy, result.chance, result.p, result.silhouette
 
-N tasks, D width of a vector, K neighbours, P shufflings of the labels.
+N tasks, D dimensions of a vector, K neighbours, P permutations of the labels.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ import numpy as np
 from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import silhouette_score
 
-ROUNDING = 1e-9  # share of the largest distance below which a difference is one of rounding
-FLOAT32 = 1e-6  # share of the longest vector that the files, which hold float32, cannot tell from nothing
-AT_ONCE = 4_000_000  # pairs of neighbours whose labels are compared at once; bounds the memory
+ROUNDING = 1e-9  # relative to the largest distance: smaller differences are rounding errors
+FLOAT32 = 1e-6  # relative to the longest vector: shorter ones are zero up to the float32 precision of files
+MAX_COMPARISONS = 4_000_000  # pairs of neighbours whose labels are compared at once; bounds the memory
 
-# ---------------------------------------------------------------------------- how far apart tasks are
+# ---------------------------------------------------------------------------- distances
 
 
-def centred(vectors_ND: np.ndarray) -> np.ndarray:
-    """The vectors (N, D) as float64 without what they have in common: their mean is taken off.
+def mean_centred(vectors_ND: np.ndarray) -> np.ndarray:
+    """The vectors (N, D) minus their mean, in float64.
 
-    One that is as good as the mean becomes exactly 0, not a direction made of rounding errors.
+    A vector that equals the mean up to float32 precision becomes exactly 0, because its direction would
+    consist of rounding errors.
     """
     vectors_ND = np.asarray(vectors_ND, dtype=np.float64)
-    without_ND = vectors_ND - vectors_ND.mean(axis=0)
+    centred_ND = vectors_ND - vectors_ND.mean(axis=0)
     longest = np.linalg.norm(vectors_ND, axis=1).max()
-    without_ND[np.linalg.norm(without_ND, axis=1) <= FLOAT32 * longest] = 0.0
-    return without_ND
+    centred_ND[np.linalg.norm(centred_ND, axis=1) <= FLOAT32 * longest] = 0.0
+    return centred_ND
 
 
 def cosine_distances(vectors_ND: np.ndarray) -> np.ndarray:
-    """1 - cosine of each two vectors (N, N): 0 to 2, and 1 to all others for a vector that is zero."""
+    """Pairwise 1 - cosine (N, N), from 0 to 2; a zero vector has distance 1 to all others."""
     vectors_ND = np.asarray(vectors_ND, dtype=np.float64)
     lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
     units_ND = np.divide(vectors_ND, lengths_N1, out=np.zeros_like(vectors_ND), where=lengths_N1 > 0)
@@ -46,7 +47,7 @@ def cosine_distances(vectors_ND: np.ndarray) -> np.ndarray:
 
 
 def euclidean_distances(vectors_ND: np.ndarray) -> np.ndarray:
-    """Length of the difference of each two vectors (N, N)."""
+    """Pairwise Euclidean distances (N, N)."""
     return squareform(pdist(np.asarray(vectors_ND, dtype=np.float64)))
 
 
@@ -54,7 +55,7 @@ DISTANCES = {"cosine": cosine_distances, "euclidean": euclidean_distances}
 
 
 def similarity(distance_NN: np.ndarray, measure: str) -> np.ndarray:
-    """The cosine itself, or minus the Euclidean distance: the larger, the nearer."""
+    """Pairwise similarities (N, N): the cosine, or the negative Euclidean distance."""
     return 1.0 - distance_NN if measure == "cosine" else -distance_NN
 
 
@@ -62,121 +63,130 @@ def similarity(distance_NN: np.ndarray, measure: str) -> np.ndarray:
 
 
 def nearest(distance_NN: np.ndarray, k: int) -> np.ndarray:
-    """Rows (N, K) of the k tasks nearest to each, itself left out; of equally near ones the first rows.
+    """Indices (N, K) of the k nearest other tasks of each task, nearest first; ties go to the lower index.
 
-    Raises ValueError unless k is from 1 to N - 1.
+    Raises ValueError unless 1 <= k <= N - 1.
     """
     if not 1 <= k < len(distance_NN):
-        raise ValueError(f"k is {k}; {len(distance_NN)} tasks have 1 to {len(distance_NN) - 1} neighbours")
-    ranked_NN = _without_rounding(distance_NN)
+        raise ValueError(
+            f"k is {k}; it must be from 1 to {len(distance_NN) - 1} for {len(distance_NN)} tasks"
+        )
+    ranked_NN = _without_rounding_errors(distance_NN)
     np.fill_diagonal(ranked_NN, np.inf)
     return np.argsort(ranked_NN, axis=1, kind="stable")[:, :k]
 
 
-def all_alike(distance_NN: np.ndarray) -> bool:
-    """Whether every two tasks are equally far apart, so that none has a nearest neighbour."""
-    apart = _without_rounding(distance_NN)[~np.eye(len(distance_NN), dtype=bool)]
-    return bool((apart == apart[0]).all())
+def all_equidistant(distance_NN: np.ndarray) -> bool:
+    """Whether all pairs of tasks have the same distance, so that no task has a nearest neighbour."""
+    distances = _without_rounding_errors(distance_NN)[~np.eye(len(distance_NN), dtype=bool)]
+    return bool((distances == distances[0]).all())
 
 
-def _without_rounding(distance_NN: np.ndarray) -> np.ndarray:
-    """A copy in which distances that differ by rounding only, as those to identical vectors, are equal."""
+def _without_rounding_errors(distance_NN: np.ndarray) -> np.ndarray:
+    """A copy in which distances that differ only by rounding errors are equal."""
     step = ROUNDING * distance_NN.max()
     return np.round(distance_NN / step) if step > 0 else distance_NN.copy()
 
 
 def majority(labels_XK: np.ndarray) -> np.ndarray:
-    """The most frequent of k labels, nearest first, for any number X of such rows: (..., K) to (...).
+    """The most frequent of k labels that are ordered by distance: (..., K) to (...).
 
-    Of several equally frequent ones that of the nearest neighbour.
+    Ties go to the label of the nearest neighbour.
     """
     votes_XK = (labels_XK[..., :, None] == labels_XK[..., None, :]).sum(axis=-1, dtype=np.int32)
-    winner_X1 = votes_XK.argmax(axis=-1)[..., None]  # the first of the largest, hence the nearest
+    winner_X1 = votes_XK.argmax(axis=-1)[..., None]  # argmax returns the first maximum: the nearest
     return np.take_along_axis(labels_XK, winner_X1, axis=-1)[..., 0]
 
 
-def _count_right(codes_PN: np.ndarray, nearest_NK: np.ndarray) -> np.ndarray:
-    """How many tasks have the majority label of their neighbours, under P labellings (P, N) at once: (P,).
+def _count_correct(label_ids_PN: np.ndarray, nearest_NK: np.ndarray) -> np.ndarray:
+    """Number of tasks whose label is the majority label of their neighbours, for P labellings (P, N): (P,).
 
-    Only tasks count whose label occurs twice: no neighbour of another could have its label.
+    Tasks whose label occurs only once are not counted: none of their neighbours can have it.
     """
-    size = np.bincount(codes_PN[0])  # the same in every shuffling
-    is_right_PN = majority(codes_PN[:, nearest_NK]) == codes_PN
-    return (is_right_PN & (size[codes_PN] > 1)).sum(axis=1)
+    frequency = np.bincount(label_ids_PN[0])  # the same for all permutations
+    is_correct_PN = majority(label_ids_PN[:, nearest_NK]) == label_ids_PN
+    return (is_correct_PN & (frequency[label_ids_PN] > 1)).sum(axis=1)
 
 
-def shufflings(codes_N: np.ndarray, permutations: int, at_once: int, seed: int) -> Iterator[np.ndarray]:
-    """The labels shuffled among the tasks, `permutations` times, in pieces (at most `at_once`, N)."""
+def permuted_labels(
+    label_ids_N: np.ndarray, permutations: int, batch_size: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Random permutations of the labels, in batches (at most `batch_size`, N)."""
     generator = np.random.default_rng(seed)
-    for start in range(0, permutations, at_once):
-        count = min(at_once, permutations - start)
-        yield generator.permuted(np.tile(codes_N, (count, 1)), axis=1)
+    for start in range(0, permutations, batch_size):
+        count = min(batch_size, permutations - start)
+        yield generator.permuted(np.tile(label_ids_N, (count, 1)), axis=1)
 
 
 def neighbour_accuracy(labels: Sequence[str], nearest_NK: np.ndarray) -> float:
-    """Leave-one-out accuracy of the nearest neighbours' majority label, 0 to 1.
+    """Leave-one-out accuracy of the majority label of the nearest neighbours, 0 to 1.
 
-    Over the tasks whose label occurs twice; the others are neighbours only. NaN if there are none.
+    Tasks whose label occurs only once are neighbours, but are not scored. NaN if no task is scored.
     """
-    codes_N = _codes(labels)
-    scored = _scored(codes_N)
-    return float(_count_right(codes_N[None], nearest_NK)[0] / scored) if scored else np.nan
+    label_ids_N = _label_ids(labels)
+    scored = _number_scored(label_ids_N)
+    return float(_count_correct(label_ids_N[None], nearest_NK)[0] / scored) if scored else np.nan
 
 
 def permutation_test(
     labels: Sequence[str], nearest_NK: np.ndarray, permutations: int, seed: int = 0
 ) -> tuple[float, float]:
-    """(chance, p) of `neighbour_accuracy`, by shuffling the labels among the tasks.
+    """(chance, p) of `neighbour_accuracy`, by a permutation test of the labels.
 
-    chance: the mean accuracy of the shuffled labels. p: (1 + number of shufflings that do as well or better)
-    / (1 + permutations), as in Phipson & Smyth (2010); it is never 0. Raises ValueError if no label occurs
-    twice or `permutations` is less than 1.
+    chance: the mean accuracy of permuted labels. p: (1 + number of permutations with at least the observed
+    accuracy) / (1 + permutations), as in Phipson & Smyth (2010); it is never 0. Raises ValueError if no label
+    occurs twice or `permutations` is less than 1.
     """
-    codes_N = _codes(labels)
-    scored = _scored(codes_N)
+    label_ids_N = _label_ids(labels)
+    scored = _number_scored(label_ids_N)
     if not scored or permutations < 1:
-        raise ValueError(f"{scored} tasks whose label occurs twice, {permutations} permutations")
-    observed = _count_right(codes_N[None], nearest_NK)[0]
-    at_once = max(1, AT_ONCE // (nearest_NK.size * nearest_NK.shape[1]))
-    counts = [_count_right(codes, nearest_NK) for codes in shufflings(codes_N, permutations, at_once, seed)]
-    counts_P = np.concatenate(counts)
+        raise ValueError(
+            f"{scored} tasks whose label occurs at least twice, {permutations} permutations; both must be at "
+            "least 1"
+        )
+    observed = _count_correct(label_ids_N[None], nearest_NK)[0]
+    batch_size = max(1, MAX_COMPARISONS // (nearest_NK.size * nearest_NK.shape[1]))
+    batches = permuted_labels(label_ids_N, permutations, batch_size, seed)
+    counts_P = np.concatenate([_count_correct(label_ids_PN, nearest_NK) for label_ids_PN in batches])
     p = (1 + np.count_nonzero(counts_P >= observed)) / (1 + permutations)
     return float(counts_P.mean() / scored), float(p)
 
 
-def _codes(labels: Sequence[str]) -> np.ndarray:
-    """Numbers in place of labels (N,); small ones, for speed."""
+def _label_ids(labels: Sequence[str]) -> np.ndarray:
+    """Labels as integers (N,), in int16 for speed."""
     return np.unique(np.asarray(labels), return_inverse=True)[1].astype(np.int16)
 
 
-def _scored(codes_N: np.ndarray) -> int:
-    size = np.bincount(codes_N)
-    return int(size[size > 1].sum())
+def _number_scored(label_ids_N: np.ndarray) -> int:
+    """Number of tasks whose label occurs at least twice."""
+    frequency = np.bincount(label_ids_N)
+    return int(frequency[frequency > 1].sum())
 
 
-# ---------------------------------------------------------------------------- silhouette, and all of it
+# ---------------------------------------------------------------------------- silhouette, and all results
 
 
 def silhouette(distance_NN: np.ndarray, labels: Sequence[str]) -> float:
-    """Mean over tasks of (b - a) / max(a, b), -1 to 1: a is the mean distance to tasks of the same label, b
-    the least mean distance to those of another (Rousseeuw 1987).
+    """Mean silhouette of the tasks, -1 to 1 (Rousseeuw 1987).
 
-    Over tasks whose label occurs twice, without the others. NaN with fewer than two such labels.
+    A task's silhouette is (b - a) / max(a, b), where a is its mean distance to tasks with the same label, and
+    b its smallest mean distance to the tasks of another label. Tasks whose label occurs only once are left
+    out. NaN with fewer than two labels.
     """
-    codes_N = _codes(labels)
-    kept = np.bincount(codes_N)[codes_N] > 1
-    if len(np.unique(codes_N[kept])) < 2:
+    label_ids_N = _label_ids(labels)
+    kept = np.bincount(label_ids_N)[label_ids_N] > 1
+    if len(np.unique(label_ids_N[kept])) < 2:
         return np.nan
-    return float(silhouette_score(distance_NN[np.ix_(kept, kept)], codes_N[kept], metric="precomputed"))
+    return float(silhouette_score(distance_NN[np.ix_(kept, kept)], label_ids_N[kept], metric="precomputed"))
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far neighbours share labels. NaN where that cannot be said: see `agreement`."""
+    """Agreement of vectors with labels. NaN where it is not defined: see `agreement`."""
 
-    tasks: int  # that have a label
-    labels: int  # different ones
-    scored: int  # tasks whose label another one has, too
+    tasks: int  # tasks with a label
+    labels: int  # different labels
+    scored: int  # tasks whose label occurs at least twice
     silhouette: float = np.nan
     accuracy: float = np.nan
     chance: float = np.nan
@@ -190,17 +200,15 @@ def agreement(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> Agreement:
-    """Silhouette and k-nearest-neighbour accuracy of the tasks that have a label, among themselves.
+    """Silhouette, k-nearest-neighbour accuracy and permutation test; tasks without a label are left out.
 
-    NaN, all of it, if they have a single label or none that occurs twice, if they are k or fewer, or if all
-    are equally far apart. The order of the tasks does not matter, but for those that are equally near and
-    for which shufflings are drawn.
+    All are NaN if there is only one label, if no label occurs twice, if there are at most k tasks, or if all
+    distances are equal. The order of the tasks only matters for ties, and for the random permutations.
     """
     rows = [row for row, label in enumerate(labels) if label is not None]
     labels, distance_NN = [labels[row] for row in rows], distance_NN[np.ix_(rows, rows)]
-    codes_N = _codes(labels)
-    counts = dict(tasks=len(rows), labels=len(set(labels)), scored=_scored(codes_N))
-    if counts["labels"] < 2 or not counts["scored"] or len(rows) <= k or all_alike(distance_NN):
+    counts = dict(tasks=len(rows), labels=len(set(labels)), scored=_number_scored(_label_ids(labels)))
+    if counts["labels"] < 2 or not counts["scored"] or len(rows) <= k or all_equidistant(distance_NN):
         return Agreement(**counts)
     nearest_NK = nearest(distance_NN, k)
     chance, p = permutation_test(labels, nearest_NK, permutations, seed)

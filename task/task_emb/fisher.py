@@ -1,4 +1,4 @@
-"""Fisher vectors: how much each adapter weight of a frozen BART matters for the answers of a task.
+"""Fisher vectors: how much the answers of a task depend on each adapter weight in a frozen BART.
 
     python -m task.task_emb.fisher --train_dir data/gym --model facebook/bart-base \\
         --output_dir data/task_vectors/fisher
@@ -7,10 +7,10 @@
     python -m task.task_emb.reduce --taskvecs data/task_vectors/fisher --dim 64 \\
         --custom_tasks_splits split.json --output_dir data/task_vectors/fisher64
 
-Bottleneck adapters in every layer, the same at the start for all tasks, are trained on the task; the vector
-is the diagonal of their empirical Fisher information, the mean over train examples of the squared gradient
-of the answer's log-probability (Achille et al. 2019, Vu et al. 2020). With --weights layers, BART's own
-layers are trained and looked at. Only train files are read.
+Bottleneck adapters in every layer, with the same initial weights for all tasks, are trained on the task. The
+vector is the diagonal of their empirical Fisher information: the mean over train examples of the squared
+gradient of the answer's log-probability (Achille et al. 2019, Vu et al. 2020). With --weights layers, the
+weights of BART's own layers are used instead of adapters. Only train files are read.
 """
 
 import argparse
@@ -24,8 +24,8 @@ import numpy as np
 from dataloader.errors import InputError
 from task.task_emb.adapters import insert_adapters, layer_parameters
 from task.task_emb.arguments import fisher_parser
-from task.task_emb.benches import TrainingBench
 from task.task_emb.command import compute_vectors
+from task.task_emb.extractors import TrainingExtractor
 from task.task_emb.fisher_information import (
     bart_log_likelihood,
     diagonal_fisher,
@@ -38,7 +38,7 @@ DEFAULTS = {
     "adapters": {"bottleneck": 16, "average_over": "weight", "learning_rate": 1e-3},
     "layers": {"average_over": "unit", "learning_rate": 3e-5},
 }
-MOST_DIMENSIONS = 2**25  # of a vector; 128 MB, which the process that collects them holds for every task
+MAX_DIMENSIONS = 2**25  # of a vector, 128 MB; the main process holds the vectors of all tasks in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +54,16 @@ class FisherSettings(TrainingSettings):
     average_over: str | None = None
     learning_rate: float | None = None
     total_steps: int = 200
-    max_tokens_per_micro_batch: int = 4096  # every example has a gradient, and activations, of its own
+    max_tokens_per_micro_batch: int = 4096  # less than for text: one gradient per example is kept
 
     def faults(self) -> list[str]:
-        """Ranges, lengths, the model, and a flag that would do nothing."""
+        """Errors in ranges, lengths and the model, and unused flags."""
+        faults = super().faults()
         if self.recipe == PUBLISHED and self.weights == "layers":
-            fault = "--recipe published is one of adapters; leave it or --weights layers out"
-            return [*super().faults(), fault]
-        idle = self.weights == "layers" and self.bottleneck is not None
-        told = ["--bottleneck has no effect with --weights layers: there are no adapters"] if idle else []
-        return super().faults() + told
+            faults.append("--recipe published is for --weights adapters; omit it, or --weights layers")
+        elif self.weights == "layers" and self.bottleneck is not None:
+            faults.append("--bottleneck has no effect with --weights layers: there are no adapters")
+        return faults
 
     def resolved(self) -> "FisherSettings":
         default = DEFAULTS[self.weights]
@@ -71,39 +71,45 @@ class FisherSettings(TrainingSettings):
         chosen = {name: default[name] if value is None else value for name, value in given.items()}
         return dataclasses.replace(self, **chosen)
 
-    def bench(self) -> "FisherBench":
-        return FisherBench(self)
+    def bench(self) -> "FisherExtractor":
+        return FisherExtractor(self)
 
 
-class FisherBench(TrainingBench):
-    """Raises InputError for a bottleneck wider than the model, and for vectors of too many dimensions."""
+class FisherExtractor(TrainingExtractor):
+    """Trains the weights, then computes their Fisher information.
+
+    Raises InputError if the bottleneck is wider than the model or vectors would have too many dimensions.
+    """
 
     def __init__(self, settings: FisherSettings):
         settings = settings.resolved()
         super().__init__(settings)
-        # vmap has rules for eager attention's operations, but for no fused kernel's.
+        # vmap supports the operations of eager attention, but no fused attention kernel.
         self.model.set_attn_implementation("eager")
         if settings.weights == "adapters":
             width = self.model.config.d_model
             if settings.bottleneck > width:
-                raise InputError(f"--bottleneck is {settings.bottleneck}, wider than the model's {width}")
+                raise InputError(
+                    f"--bottleneck is {settings.bottleneck}; it must be at most {width}, the hidden size of "
+                    f"{settings.model}"
+                )
             self.parameters = insert_adapters(self.model, settings.bottleneck, settings.seed)
         else:
             self.parameters = layer_parameters(self.model)
         dimensions = len(fisher_vector(self.parameters, settings.average_over))
-        if dimensions > MOST_DIMENSIONS:
+        if dimensions > MAX_DIMENSIONS:
             raise InputError(
-                f"--weights {settings.weights} --average_over {settings.average_over}: a vector would have "
-                f"{dimensions} dimensions, more than {MOST_DIMENSIONS}; average over units or tensors"
+                f"--weights {settings.weights} --average_over {settings.average_over}: vectors would have "
+                f"{dimensions} dimensions, more than {MAX_DIMENSIONS}; give --average_over unit or tensor"
             )
-        self.keep_start()
+        self.save_initial_weights()
 
     def vector_of(self, task: str) -> np.ndarray:
         self.train_on(task, self.encoded(task))
         return fisher_vector(self.fisher_of(task), self.settings.average_over).cpu().numpy()
 
     def fisher_of(self, task: str, compute=diagonal_fisher) -> dict:
-        """Fisher information on a task's train examples, of the weights as they are now."""
+        """Fisher information of the current weights on a task's train examples, by parameter name."""
         parameters = {name: p.detach() for name, p in self.parameters.items()}
         n_parameters = sum(p.numel() for p in parameters.values())
         examples, tokens = self.encoded(task), self.settings.max_tokens_per_micro_batch

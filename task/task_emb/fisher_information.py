@@ -1,8 +1,8 @@
 """Diagonal empirical Fisher information: the mean over examples of the squared gradient of log p(y | x).
 
-Task2Vec (Achille et al. 2019, arXiv 1902.03545) and Vu et al. (2020, arXiv 2005.00770) make vectors of tasks
-of it: it is large where a weight matters for the task's answers. The gradient is squared example by example;
-`torch.func` gives those of a whole batch in one backward pass.
+Task2Vec (Achille et al. 2019, arXiv 1902.03545) and Vu et al. (2020, arXiv 2005.00770) use it as a task
+vector: it is large for weights that the task's answers depend on. Gradients are squared per example;
+`torch.func` computes those of a whole batch in one backward pass.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,21 +15,21 @@ from transformers.models.bart.modeling_bart import shift_tokens_right
 from dataloader.batching import micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
 
-PARTS = ("weight", "unit", "tensor", "layer")  # what one number of a vector stands for
-GRADIENT_NUMBERS = 2**28  # of one batch, all its examples' gradients together: 1 GiB in float32
+PARTS = ("weight", "unit", "tensor", "layer")  # what one dimension of a vector is averaged over
+MAX_GRADIENT_NUMBERS = 2**28  # in the gradients of all examples of a batch together: 1 GiB in float32
 
 Parameters = dict[str, Tensor]
-Batch = dict[str, Tensor]  # the first dimension of each counts examples
-LogLikelihood = Callable[[Parameters, Batch], Tensor]  # of one example, without that dimension; in nats
+Batch = dict[str, Tensor]  # the first dimension of every tensor is the batch dimension
+LogLikelihood = Callable[[Parameters, Batch], Tensor]  # of one example, without batch dimension; in nats
 
 
 def diagonal_fisher(
     log_likelihood: LogLikelihood, parameters: Parameters, batches: Iterable[Batch]
 ) -> Parameters:
-    """For each parameter its Fisher information, of the same shape, in float64.
+    """The Fisher information of each parameter, in its shape, in float64.
 
-    The log-likelihood must be made of operations that `torch.func.vmap` knows. Raises ValueError if there is
-    no example.
+    The log-likelihood must consist of operations that `torch.func.vmap` supports. Raises ValueError without
+    examples.
     """
     return _mean_square(vmap(grad(log_likelihood), in_dims=(None, 0)), parameters, batches)
 
@@ -37,7 +37,7 @@ def diagonal_fisher(
 def diagonal_fisher_one_by_one(
     log_likelihood: LogLikelihood, parameters: Parameters, batches: Iterable[Batch]
 ) -> Parameters:
-    """The same by a backward pass for each example: slow and plain, what the fast way is tested against."""
+    """As `diagonal_fisher`, with one backward pass per example: the slow reference implementation."""
 
     def gradients(parameters: Parameters, example: Batch) -> Parameters:
         given = {name: value.detach().requires_grad_() for name, value in parameters.items()}
@@ -53,33 +53,36 @@ def diagonal_fisher_one_by_one(
 
 
 def _mean_square(gradients, parameters: Parameters, batches: Iterable[Batch], is_batch=True) -> Parameters:
-    """gradients(parameters, batch): those of each example, {name: (B, ...)}."""
+    """The mean square over all examples of their gradients.
+
+    gradients(parameters, batch) returns those of every example of the batch, {name: (B, ...)}.
+    """
     sums = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in parameters.items()}
     n = 0
     for batch in batches:
-        for name, of_each in gradients(parameters, batch).items():
-            sums[name] += of_each.square().sum(dim=0, dtype=torch.float64)
+        for name, gradient_B in gradients(parameters, batch).items():
+            sums[name] += gradient_B.square().sum(dim=0, dtype=torch.float64)
         n += len(next(iter(batch.values()))) if is_batch else 1
     if n == 0:
-        raise ValueError("Fisher information is a mean over examples, and there is none")
+        raise ValueError("no examples: Fisher information is a mean over examples")
     return {name: total / n for name, total in sums.items()}
 
 
-# ---- of a BART
+# ---- BART
 
 
 def bart_log_likelihood(model) -> LogLikelihood:
-    """log p(answer | input) of a (routing) BART: over all answer tokens, without label smoothing or dropout.
+    """log p(answer | input) of a (routing) BART, summed over tokens, without label smoothing or dropout.
 
-    parameters: any of the model's, by their names; batch: of `fisher_batches`. The model must be in eval mode
-    with eager attention, whose operations vmap knows.
+    parameters: any parameters of the model, by name; batch: from `fisher_batches`. The model must be in eval
+    mode, with eager attention, whose operations vmap supports.
     """
 
     def log_likelihood(parameters: Parameters, example: Batch) -> Tensor:
         labels_T = example["labels"]
         T = len(labels_T)
-        states_TD = functional_call(
-            _States(model),
+        logits_TV = functional_call(
+            _Logits(model),
             {f"model.{name}": value for name, value in parameters.items()},
             kwargs=dict(
                 input_ids=example["input_ids"][None],
@@ -90,12 +93,12 @@ def bart_log_likelihood(model) -> LogLikelihood:
                 ],
             ),
         )
-        return -nn.functional.cross_entropy(states_TD, labels_T, ignore_index=IGNORED_LABEL, reduction="sum")
+        return -nn.functional.cross_entropy(logits_TV, labels_T, ignore_index=IGNORED_LABEL, reduction="sum")
 
     return log_likelihood
 
 
-class _States(nn.Module):
+class _Logits(nn.Module):
     """Logits (T, V) of one example."""
 
     def __init__(self, model):
@@ -108,9 +111,9 @@ class _States(nn.Module):
 
 
 def blocked(is_blocked: Tensor) -> Tensor:
-    """What is added to attention scores: 0, and a very low number where nothing is to be seen.
+    """The additive attention mask: 0, and the most negative float where attention is blocked.
 
-    Not the usual mask of 0 and 1: the library looks into that to leave it out, which vmap does not allow.
+    A mask of 0 and 1 cannot be used: the library inspects its values to skip it, which vmap does not allow.
     """
     return is_blocked.float() * torch.finfo(torch.float32).min
 
@@ -118,14 +121,15 @@ def blocked(is_blocked: Tensor) -> Tensor:
 def fisher_batches(examples: EncodedExamples, model, max_tokens: int, n_parameters: int) -> Iterator[Batch]:
     """All examples, each with its first accepted answer, in batches of similar length.
 
-    max_tokens: padded tokens of a batch; n_parameters: numbers of one example's gradient, which bound it too.
+    max_tokens: most padded tokens of a batch, 0 for no limit; n_parameters: size of one example's gradient,
+    which limits the number of examples of a batch.
     """
     config = model.config
     groups = micro_batches(
         examples.source_lengths_N,
         examples.target_lengths_N,
         max_tokens=max_tokens or None,
-        max_examples=max(1, GRADIENT_NUMBERS // n_parameters),
+        max_examples=max(1, MAX_GRADIENT_NUMBERS // n_parameters),
     )
     for indices in groups:
         batch = examples.collate(indices, pad_token_id=config.pad_token_id)
@@ -141,14 +145,15 @@ def fisher_batches(examples: EncodedExamples, model, max_tokens: int, n_paramete
         yield {name: tensor.to(model.device) for name, tensor in tensors.items()}
 
 
-# ---- to a vector
+# ---- vectors
 
 
 def fisher_vector(fisher: Parameters, part: str) -> Tensor:
-    """One number per part, (D,) float64, in the order of the parameters.
+    """The task vector (D,), float64: one number per part, in the order of the parameters.
 
-    part: "weight": every weight; "unit": the mean over the inputs of each output unit (Achille et al.'s
-    filter); "tensor": the mean of each weight or bias tensor; "layer": the mean of all weights of each layer.
+    part: "weight": every weight; "unit": the mean over the inputs of each output unit (the filter of Achille
+    et al. 2019); "tensor": the mean of each weight or bias tensor; "layer": the mean of all weights of each
+    layer. Raises ValueError for another part.
     """
     if part == "weight":
         return torch.cat([value.flatten() for value in fisher.values()])

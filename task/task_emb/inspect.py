@@ -1,4 +1,4 @@
-"""Which task vectors know what kind a task is: do tasks with similar vectors have the same label?
+"""Compare task vectors with labels of tasks: do tasks with similar vectors have the same label?
 
     python -m task.task_emb.inspect --taskvecs data/task_vectors/text --output_dir data/inspected
     python -m task.task_emb.inspect --taskvecs data/task_vectors/text data/task_vectors/fisher \\
@@ -6,10 +6,11 @@
     python -m task.task_emb.inspect --taskvecs data/task_vectors/* --train_dir data/skill_gym \\
         --labels data/skill_gym/skills.csv --output_dir data/inspected
 
-Writes agreement.md and agreement.csv (accuracy of the nearest neighbours' majority label, left one out, with
-a permutation test, and silhouette, for each folder and labelling), agreement.png and .pdf (the same as dots),
-neighbours.csv (the nearest tasks of each), similarity.png and .pdf (heat maps, tasks by tasks). Labellings:
-the ontology's category and subcategory, and the columns of --labels. Exits with 2 where nothing is written.
+Writes agreement.md and agreement.csv (for each folder and labelling: leave-one-out accuracy of the majority
+label of the nearest neighbours, its permutation test, and the silhouette), agreement.png and .pdf (a dot plot
+of these), neighbours.csv (the nearest tasks of each task), similarity.png and .pdf (heat maps, tasks by
+tasks). Labellings: category and subcategory of the ontology, and the columns of --labels. Exits with 2 if an
+error prevents the results.
 """
 
 import argparse
@@ -28,10 +29,10 @@ from routing_moe.io.files import write_text
 from routing_moe.plots.similarity import Panel, plot_agreement, plot_similarities
 from routing_moe.plots.style import HeatScale
 from routing_moe.results.scores import markdown_table
-from task.task_emb.agreement import DISTANCES, agreement, all_alike, centred, nearest, similarity
+from task.task_emb.agreement import DISTANCES, agreement, all_equidistant, mean_centred, nearest, similarity
 from task.task_emb.inspect_inputs import Inputs, Settings, check
 
-ALL_ALIKE = "all tasks are equally far apart, none is another's nearest"
+EQUIDISTANT = "all distances between tasks are equal, so that no task has a nearest neighbour"
 AGREEMENT_COLUMNS = (
     "vectors", "dimension", "labelling", "tasks", "labels", "scored",
     "silhouette", "k", "accuracy", "chance", "p",
@@ -46,15 +47,15 @@ def main(argv: list[str] | None = None) -> int:
     with reporting_errors() as result:
         inputs = check(settings)
         distances = {name: distances_of(vectors_ND, settings) for name, vectors_ND in inputs.vectors.items()}
-        inputs.notes.extend(f"{name}: {ALL_ALIKE}" for name in distances if all_alike(distances[name]))
+        inputs.notes.extend(f"{name}: {EQUIDISTANT}" for name, d in distances.items() if all_equidistant(d))
         table = agreement_table(inputs, distances, settings)
         text = agreement_text(inputs, table, settings)
         write(inputs, distances, table, text, settings)
         for note in inputs.notes:
             print(f"note: {note}", file=sys.stderr)
-        place = settings.output_dir
-        print(f"{text}\n{place / 'agreement'}.md, .csv, .png, .pdf; {place / 'similarity'}.png, .pdf")
-        print(place / "neighbours.csv")
+        folder = settings.output_dir
+        print(f"{text}\n{folder / 'agreement'}.md, .csv, .png, .pdf; {folder / 'similarity'}.png, .pdf")
+        print(folder / "neighbours.csv")
     return result.exit_code
 
 
@@ -73,30 +74,34 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
     )
-    add = parser.add_argument_group("what is compared").add_argument
-    add("--taskvecs", nargs="+", required=True, metavar="FOLDER", help="with id2task.json and task_vecs.npy")
-    add("--names", nargs="+", default=None, metavar="NAME", help="of the folders, in tables and pictures")
+    add = parser.add_argument_group("vectors and tasks").add_argument
+    add("--taskvecs", nargs="+", required=True, metavar="FOLDER", help="folders with id2task.json and "
+        "task_vecs.npy")
+    add("--names", nargs="+", default=None, metavar="NAME", help="names of the folders in tables and "
+        "pictures (default: the distinct ends of their paths)")
     add("--tasks", nargs="+", default=None, metavar="WORD", help="tasks, or sections of the split: train, "
-        "dev, test, all, file.json:section (default: the tasks that every folder has)")
+        "dev, test, all, file.json:section (default: the tasks that all folders have)")
     add("--custom_tasks_splits", default=None, metavar="FILE", help="split of the sections in --tasks "
         "(default: split.json in --train_dir)")
     add = parser.add_argument_group("labels of tasks").add_argument
-    add("--train_dir", default=None, metavar="GYM", help="of it only ontology.json and split.json are read")
+    add("--train_dir", default=None, metavar="GYM", help="gym folder; only ontology.json and split.json are "
+        "read")
     add("--task_ontology", default=None, metavar="FILE", help="two-level ontology JSON (default: "
         "ontology.json in --train_dir, else that of the 160 CrossFit tasks)")
-    add("--labels", default=None, metavar="CSV", help="more labellings: a column task, and columns of "
-        "labels, or of 0 and 1 if named kind:value")
-    add = parser.add_argument_group("what is computed").add_argument
-    add("--neighbours", type=int, default=3, metavar="K", help="nearest tasks that vote (default: 3)")
-    add("--similarity", choices=tuple(DISTANCES), default="cosine", help="of vectors (default: cosine)")
-    add("--no_centring", dest="centring", action="store_false", help="cosine of the vectors as they are; "
-        "otherwise their mean over the tasks is taken off")
-    add("--permutations", type=int, default=10_000, metavar="P", help="shufflings of the labels (default: "
-        "10000); no p is less than 1 / (1 + P)")
-    add("--seed", type=int, default=0, help="of the shufflings (default: 0)")
-    add = parser.add_argument_group("what is written").add_argument
-    add("--output_dir", type=Path, required=True, metavar="FOLDER", help="results there are replaced")
-    add("--title", default=None, help="above the pictures (default: none)")
+    add("--labels", default=None, metavar="CSV", help="further labellings: a column task, and columns of "
+        "labels, or columns of 0 and 1 named labelling:value")
+    add = parser.add_argument_group("statistics").add_argument
+    add("--neighbours", type=int, default=3, metavar="K", help="number of nearest neighbours (default: 3)")
+    add("--similarity", choices=tuple(DISTANCES), default="cosine", help="of two vectors (default: cosine)")
+    add("--no_centring", dest="centring", action="store_false", help="cosine without mean-centring (default: "
+        "the mean vector of the tasks is subtracted first)")
+    add("--permutations", type=int, default=10_000, metavar="P", help="permutations of the labels (default: "
+        "10000); the smallest possible p is 1 / (1 + P)")
+    add("--seed", type=int, default=0, help="seed of the permutations (default: 0)")
+    add = parser.add_argument_group("output").add_argument
+    add("--output_dir", type=Path, required=True, metavar="FOLDER", help="output folder; existing results "
+        "are replaced")
+    add("--title", default=None, help="title of the pictures (default: none)")
     return parser
 # fmt: on
 
@@ -105,64 +110,68 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def distances_of(vectors_ND: np.ndarray, settings: Settings) -> np.ndarray:
-    """How far apart each two tasks are (N, N)."""
-    return DISTANCES[settings.similarity](centred(vectors_ND) if settings.is_centred else vectors_ND)
+    """Pairwise distances of the tasks (N, N)."""
+    return DISTANCES[settings.similarity](mean_centred(vectors_ND) if settings.is_centred else vectors_ND)
 
 
 def agreement_table(inputs: Inputs, distances: Mapping[str, np.ndarray], settings: Settings) -> pd.DataFrame:
-    """A row for each folder and labelling: what `agreement` finds."""
+    """One row of results of `agreement` per folder and labelling; columns AGREEMENT_COLUMNS."""
     rows = []
     for name, distance_NN in distances.items():
-        for kind, labelling in inputs.labellings.items():
-            labels = [labelling.get(task) for task in inputs.tasks]
+        for labelling, label_of in inputs.labellings.items():
+            labels = [label_of.get(task) for task in inputs.tasks]
             k, permutations = settings.neighbours, settings.permutations
-            found = agreement(distance_NN, labels, k, permutations, settings.seed)
-            what = dict(vectors=name, dimension=inputs.vectors[name].shape[1], labelling=kind, k=k)
-            rows.append(what | dataclasses.asdict(found))
+            result = agreement(distance_NN, labels, k, permutations, settings.seed)
+            keys = dict(vectors=name, dimension=inputs.vectors[name].shape[1], labelling=labelling, k=k)
+            rows.append(keys | dataclasses.asdict(result))
     return pd.DataFrame(rows)[list(AGREEMENT_COLUMNS)]
 
 
 def agreement_text(inputs: Inputs, table: pd.DataFrame, settings: Settings) -> str:
-    """What agreement.md holds: how to read the table, the table, the notes."""
+    """The content of agreement.md: an explanation, the table, the notes."""
     k, n = settings.neighbours, len(inputs.tasks)
-    voters = "that of the nearest other task" if k == 1 else f"the most frequent of the {k} nearest others"
-    distance = "cosine similarity" if settings.similarity == "cosine" else "Euclidean distance"
-    less = f" less their mean over the {n} tasks" if settings.is_centred else ""
-    explained = (
-        f"Do similar vectors mean similar tasks? {n} tasks; a cell is accuracy (p) / silhouette. Accuracy: "
-        f"the share of tasks whose label is {voters}, by {distance} of the vectors{less}; over the tasks "
-        "whose label another one has too, their number is in brackets. p: how often shuffled labels do as "
-        f"well or better, of {settings.permutations} shufflings, not corrected for the number of tests; "
-        "chance: mean accuracy of these. Silhouette, of the same tasks: near 1 where those of a label are "
-        "among themselves, 0 where labels are mixed. -: "
-        "cannot be said (a single label, none that occurs twice, no more than k tasks with one, or all tasks "
-        "equally far apart)."
+    predicted = (
+        "that of the nearest other task" if k == 1 else f"the majority label of the {k} nearest others"
     )
-    by_folder, by_kind = (table.groupby(what, sort=False) for what in ("vectors", "labelling"))
+    distance = "cosine similarity" if settings.similarity == "cosine" else "Euclidean distance"
+    centring = f" minus their mean over the {n} tasks" if settings.is_centred else ""
+    explanation = (
+        f"Do tasks with similar vectors have the same label? {n} tasks; cells: accuracy (p) / silhouette. "
+        f"Accuracy: the share of tasks whose label is {predicted}, by {distance} of the vectors{centring}. "
+        "Only tasks whose label occurs at least twice are scored; their number is in brackets. p: by "
+        f"{settings.permutations} permutations of the labels, not corrected for multiple tests; chance: mean "
+        "accuracy of permuted labels. Silhouette of the same tasks: near 1 if labels form separate clusters, "
+        "0 if they overlap. -: not defined (a single label, no label that occurs twice, at most k tasks with "
+        "a label, or all distances equal)."
+    )
+    by_folder, by_labelling = (table.groupby(column, sort=False) for column in ("vectors", "labelling"))
     rows = [[_cell(row) for row in rows.itertuples()] for _, rows in by_folder]
-    rows.append([_shown(chance) for chance in by_kind["chance"].mean()])
-    heads = [f"{kind} ({scored})" for kind, scored in by_kind["scored"].first().items()]
+    rows.append([_formatted(chance) for chance in by_labelling["chance"].mean()])
+    heads = [f"{labelling} ({scored})" for labelling, scored in by_labelling["scored"].first().items()]
     index = pd.Index([*inputs.vectors, "chance"], name="vectors")
     body = markdown_table(pd.DataFrame(rows, index=index, columns=heads))
     notes = "".join(f"\n- {note}" for note in inputs.notes)
-    return f"{textwrap.fill(explained, 100)}\n\n{body}\n" + (f"{notes}\n" if notes else "")
+    return f"{textwrap.fill(explanation, 100)}\n\n{body}\n" + (f"{notes}\n" if notes else "")
 
 
 def _cell(row) -> str:
     if np.isnan(row.accuracy):
         return "-"
-    return f"{_shown(row.accuracy)} (p {row.p:.2g}) / {_shown(row.silhouette)}"
+    return f"{_formatted(row.accuracy)} (p {row.p:.2g}) / {_formatted(row.silhouette)}"
 
 
-def _shown(value: float) -> str:
+def _formatted(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def neighbours_table(inputs: Inputs, distances: Mapping[str, np.ndarray], settings: Settings) -> pd.DataFrame:
-    """The k nearest tasks of each. same_category, same_subcategory: 1 or 0, empty where not known of both."""
+    """The k nearest tasks of each task; columns NEIGHBOUR_COLUMNS.
+
+    same_category, same_subcategory: 1 or 0, empty if one of the tasks is not in the ontology.
+    """
     rows = []
     for name, distance_NN in distances.items():
-        if all_alike(distance_NN):
+        if all_equidistant(distance_NN):
             continue
         similarity_NN = similarity(distance_NN, settings.similarity)
         for row, columns in enumerate(nearest(distance_NN, settings.neighbours)):
@@ -170,13 +179,13 @@ def neighbours_table(inputs: Inputs, distances: Mapping[str, np.ndarray], settin
             for rank, column in enumerate(columns, start=1):
                 neighbour = inputs.tasks[column]
                 category = inputs.ontology.category(task)[0]
-                alike = _same_kinds(task, neighbour, inputs.ontology)
+                same = _same_categories(task, neighbour, inputs.ontology)
                 value = round(float(similarity_NN[row, column]), 6)
-                rows.append((name, task, category, rank, neighbour, value, *alike))
+                rows.append((name, task, category, rank, neighbour, value, *same))
     return pd.DataFrame(rows, columns=NEIGHBOUR_COLUMNS)
 
 
-def _same_kinds(task: str, other: str, ontology: Ontology) -> tuple[str, str]:
+def _same_categories(task: str, other: str, ontology: Ontology) -> tuple[str, str]:
     one, two = ontology.category(task), ontology.category(other)
     if UNCATEGORISED in (one, two):
         return "", ""
@@ -184,14 +193,14 @@ def _same_kinds(task: str, other: str, ontology: Ontology) -> tuple[str, str]:
 
 
 def panels_of(distances: Mapping[str, np.ndarray], table: pd.DataFrame, measure: str) -> list[Panel]:
-    """A heat map for each folder: cosines, or distances as a share of the folder's largest."""
+    """One heat map per folder: cosines, or distances divided by the largest distance of the folder."""
     panels = []
     categories = table[table["labelling"] == "category"].set_index("vectors")
     for name, distance_NN in distances.items():
-        found = categories.loc[name]
+        result = categories.loc[name]
         note = "category: accuracy -"
-        if not np.isnan(found.accuracy):
-            note = f"category: accuracy {found.accuracy:.2f}, chance {found.chance:.2f}"
+        if not np.isnan(result.accuracy):
+            note = f"category: accuracy {result.accuracy:.2f}, chance {result.chance:.2f}"
         largest = distance_NN.max() or 1.0
         values_NN = similarity(distance_NN, measure) if measure == "cosine" else distance_NN / largest
         panels.append(Panel(name, note, values_NN))
@@ -199,21 +208,21 @@ def panels_of(distances: Mapping[str, np.ndarray], table: pd.DataFrame, measure:
 
 
 def write(inputs: Inputs, distances: Mapping, table: pd.DataFrame, text: str, settings: Settings) -> None:
-    """Writes the seven files."""
-    place = settings.output_dir
-    place.mkdir(parents=True, exist_ok=True)
+    """Writes all tables and pictures into the output folder."""
+    folder = settings.output_dir
+    folder.mkdir(parents=True, exist_ok=True)
     neighbours = neighbours_table(inputs, distances, settings)
-    write_text(place / "agreement.csv", table.to_csv(index=False, float_format="%.6g"))
-    write_text(place / "neighbours.csv", neighbours.to_csv(index=False))
-    write_text(place / "agreement.md", text)
+    write_text(folder / "agreement.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_text(folder / "neighbours.csv", neighbours.to_csv(index=False))
+    write_text(folder / "agreement.md", text)
     scale = HeatScale("cosine similarity" + ", centred" * settings.is_centred)
     if settings.similarity == "euclidean":
         scale = HeatScale("distance / the largest", "Blues_r", 0.0, 1.0)
     panels = panels_of(distances, table, settings.similarity)
-    for kind in ("png", "pdf"):
-        path = place / f"similarity.{kind}"
+    for file_format in ("png", "pdf"):
+        path = folder / f"similarity.{file_format}"
         plot_similarities(panels, inputs.tasks, inputs.ontology, path, scale, settings.title)
-        plot_agreement(table, place / f"agreement.{kind}", settings.title)
+        plot_agreement(table, folder / f"agreement.{file_format}", settings.title)
 
 
 if __name__ == "__main__":

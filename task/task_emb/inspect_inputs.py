@@ -1,4 +1,4 @@
-"""What inspect is told to compare: flags, folders, tasks and labels, checked before anything is computed."""
+"""The inputs of `inspect`: flags, folders, tasks and labels, checked before anything is computed."""
 
 import os
 from collections import Counter
@@ -17,12 +17,12 @@ from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
 from routing_moe.training.checks import ontology_path
 
-FEWEST_TASKS = 3
+MIN_TASKS = 3
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The command's flags."""
+    """One field per flag of `python -m task.task_emb.inspect`, which documents them."""
 
     taskvecs: tuple[str, ...]
     output_dir: Path
@@ -41,23 +41,23 @@ class Settings:
 
     @property
     def is_centred(self) -> bool:
-        """A Euclidean distance is the same with and without."""
+        """Whether vectors are mean-centred; Euclidean distances do not depend on it."""
         return self.centring and self.similarity == "cosine"
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What the flags name, looked through. Rows of all `vectors` are those of `tasks`."""
+    """Checked vectors and labels. The rows of all `vectors` are in the order of `tasks`."""
 
-    vectors: dict[str, np.ndarray]  # {folder's name: (N, D)}
-    tasks: list[str]  # in the ontology's order
+    vectors: dict[str, np.ndarray]  # {name of the folder: (N, D)}
+    tasks: list[str]  # in the order of the ontology
     ontology: Ontology
     labellings: dict[str, Labelling]
     notes: list[str]
 
 
 def check(settings: Settings) -> Inputs:
-    """Reads all that the flags name. Raises InputError with every fault."""
+    """Reads all input files. Raises one InputError with all errors."""
     faults, notes = Faults(too_small(settings, {"neighbours": 1, "permutations": 1, "seed": 0})), []
     if fault := unwritable(settings.output_dir):
         faults.append(f"--output_dir {fault}")
@@ -70,16 +70,16 @@ def check(settings: Settings) -> Inputs:
         vectors = {name: dict(zip(*folder, strict=True)) for name, folder in zip(names, folders, strict=True)}
         for rows, folder in zip(vectors.values(), settings.taskvecs, strict=True):
             for sample in samples_in(faults.of(load_meta, folder, flag="taskvecs") or {}):
-                rows.pop(sample, None)  # its task has a row as well
+                rows.pop(sample, None)  # the task of the sample has its own row
         tasks = faults.of(common_tasks, vectors, settings, notes)
     if tasks and settings.neighbours >= len(tasks):
         faults.append(
-            f"--neighbours {settings.neighbours}: must be less than {len(tasks)}, the tasks' number"
+            f"--neighbours {settings.neighbours}: must be less than {len(tasks)}, the number of tasks"
         )
     if tasks and read and not any(task in labelling for labelling in read.values() for task in tasks):
         guess = did_you_mean(tasks[0], {task for labelling in read.values() for task in labelling})
         faults.append(
-            f"--labels {settings.labels}: has a label of none of the tasks, such as {tasks[0]}{guess}"
+            f"--labels {settings.labels}: has labels for none of the tasks, such as {tasks[0]}{guess}"
         )
     if faults:
         raise InputError(dict.fromkeys(faults))
@@ -91,7 +91,7 @@ def check(settings: Settings) -> Inputs:
 
 
 def names_of_folders(folders: Sequence[str], names: Sequence[str] | None) -> list[str]:
-    """`names`, or the folders' own with as much of the path before as tells them apart."""
+    """`names`, or else the shortest ends of the folders' paths that are distinct. Raises InputError."""
     paths = [Path(os.path.abspath(folder)) for folder in folders]
     faults = [f"--taskvecs: {path} is given twice" for path, n in Counter(paths).items() if n > 1]
     if names is not None:
@@ -117,28 +117,34 @@ def load_ontology(settings: Settings) -> Ontology:
 
 
 def common_tasks(vectors: Mapping[str, Mapping], settings: Settings, notes: list[str]) -> list[str]:
-    """The tasks of --tasks, or all, of which every folder has a vector; notes which others are left out."""
+    """The tasks (of --tasks, or all) that have a vector in every folder; appends a note on the others.
+
+    Raises InputError if fewer than MIN_TASKS remain.
+    """
     known = list(dict.fromkeys(task for rows in vectors.values() for task in rows))
     chosen = known if settings.tasks is None else chosen_tasks(settings, known)
     if settings.tasks is None and settings.custom_tasks_splits:
         notes.append("--custom_tasks_splits is not used without --tasks")
     for name, rows in vectors.items():
-        if lacking := [task for task in chosen if task not in rows]:
-            notes.append(f"left out, as {name} has no vector of {len(lacking)}: {', '.join(lacking)}")
+        if missing := [task for task in chosen if task not in rows]:
+            notes.append(
+                f"{len(missing)} of {len(chosen)} tasks left out, without a vector in {name}: "
+                + ", ".join(missing)
+            )
     tasks = [task for task in chosen if all(task in rows for rows in vectors.values())]
-    if len(tasks) < FEWEST_TASKS:
-        whose = "--taskvecs" if settings.tasks is None else "--tasks"
-        have = "has a vector of" if len(vectors) == 1 else "all have a vector of"
-        found = f"{len(tasks)} ({in_short(tasks)})" if tasks else "none"
+    if len(tasks) < MIN_TASKS:
+        flag = "--taskvecs" if settings.tasks is None else "--tasks"
+        where = "in" if len(vectors) == 1 else "in all of"
+        count = f"{len(tasks)} ({in_short(tasks)})" if tasks else "none"
         raise InputError(
-            f"{whose}: of {len(chosen)} tasks, {' and '.join(vectors)} {have} {found}; "
-            f"it takes {FEWEST_TASKS} at least"
+            f"{flag}: of {len(chosen)} tasks, {count} have vectors {where} {' and '.join(vectors)}; "
+            f"at least {MIN_TASKS} are needed"
         )
     return tasks
 
 
 def chosen_tasks(settings: Settings, known: Sequence[str]) -> list[str]:
-    """What the words of --tasks stand for. Raises InputError for a task that is in no folder."""
+    """The tasks that --tasks names, by name or section. Raises InputError for a task without a vector."""
     split = settings.custom_tasks_splits
     if split is None and settings.train_dir:
         split = Path(settings.train_dir) / "split.json"
@@ -146,30 +152,32 @@ def chosen_tasks(settings: Settings, known: Sequence[str]) -> list[str]:
     faults, chosen = Faults(), []
     for word in settings.tasks:
         if word in sections and split is None:
-            faults.append(f"--tasks {word}: of which split? give --custom_tasks_splits or --train_dir")
+            faults.append(
+                f"--tasks {word}: a section needs a split; give --custom_tasks_splits or --train_dir"
+            )
         elif word in sections or word.rpartition(":")[0].endswith(".json"):
             chosen += faults.of(tasks_named, [word], split, flag="tasks") or []
         elif word in known:
             chosen.append(word)
         else:
             guess = did_you_mean(word, [*known, *sections])
-            faults.append(f"--tasks {word}: no folder has a vector of such a task{guess}")
+            faults.append(f"--tasks {word}: no folder has a vector of this task{guess}")
     if faults:
         raise InputError(faults)
     return list(dict.fromkeys(chosen))
 
 
 def label_notes(tasks: Sequence[str], labellings: Mapping[str, Labelling]) -> list[str]:
-    """Which tasks have no label of a kind, and so are left out of it."""
-    lacking = {kind: [task for task in tasks if task not in labels] for kind, labels in labellings.items()}
-    lacking.pop("subcategory")  # the same as for category
-    what = {"category": "not in the ontology"}
+    """One note per labelling with tasks that have no label and are left out."""
+    missing = {name: [task for task in tasks if task not in labels] for name, labels in labellings.items()}
+    missing.pop("subcategory")  # the same tasks as for category
+    reason = {"category": "not in the ontology"}
     notes = [
-        f"{len(unknown)} of {len(tasks)} tasks {what.get(kind, f'without a label of {kind}')}: "
-        + (", ".join(unknown) if len(unknown) < len(tasks) else "all")
-        for kind, unknown in lacking.items()
-        if unknown
+        f"{len(unlabelled)} of {len(tasks)} tasks {reason.get(name, f'without a label of {name}')}: "
+        + (", ".join(unlabelled) if len(unlabelled) < len(tasks) else "all")
+        for name, unlabelled in missing.items()
+        if unlabelled
     ]
-    if len(lacking["category"]) == len(tasks):
+    if len(missing["category"]) == len(tasks):
         notes.append("no task has a category; name the ontology by --train_dir or --task_ontology")
     return notes

@@ -1,9 +1,9 @@
-"""Random vectors: N(0, sigma), which say nothing of a task but tell it from the others.
+"""Random vectors, N(0, sigma): they identify a task, but hold no information about it.
 
     python -m task.task_emb.random --train_dir data/gym --taskvecs_dim 128 \\
         --output_dir data/task_vectors/random
 
-A task's vector follows from its name and the seed alone, whatever other tasks there are.
+The vector of a task depends only on its name and the seed, not on the other tasks.
 """
 
 import argparse
@@ -42,16 +42,17 @@ class RandomSettings(VectorSettings):
         return Names(None)
 
     def faults(self) -> list[str]:
-        """Ranges."""
-        dim = self.taskvecs_dim
-        wrong = [] if dim >= 1 else [f"--taskvecs_dim is {dim}; it must be at least 1"]
-        return super().faults() + wrong
+        """Errors in ranges."""
+        faults = super().faults()
+        if self.taskvecs_dim < 1:
+            faults.append(f"--taskvecs_dim is {self.taskvecs_dim}; it must be at least 1")
+        return faults
 
-    def bench(self) -> "RandomBench":
-        return RandomBench(self)
+    def bench(self) -> "RandomExtractor":
+        return RandomExtractor(self)
 
 
-class RandomBench:
+class RandomExtractor:
     def __init__(self, settings: RandomSettings):
         self.settings = settings
 

@@ -5,8 +5,9 @@
     python -m task.task_emb.reduce --taskvecs data/new_tasks/fisher --like data/task_vectors/fisher64 \\
         --output_dir data/new_tasks/fisher64
 
-The first writes vectors of all tasks, and the reduction itself, which has seen the split's train tasks only.
-The second applies it to vectors of other tasks, made in the same way, for a router trained on the first.
+The first command fits a reduction on the train tasks of the split, and writes it and the reduced vectors of
+all tasks. The second applies it to vectors of other tasks, computed with the same method and settings, for a
+router that was trained on vectors of the first.
 """
 
 import json
@@ -40,7 +41,7 @@ from task.task_emb.job import ADDED_LATER, FREE_WHEN_CONTINUED, OF_MODEL
 from task.task_emb.reduction import REDUCTION_FILE, Reduction
 from task.task_emb.sources import chosen_tasks
 
-# What may differ between vectors that a reduction is fitted on and those that it is applied to.
+# Settings that may differ between the vectors a reduction is fitted on and those it is applied to.
 FREE_TO_APPLY = FREE_WHEN_CONTINUED | OF_MODEL | {"descriptions", "samples", "max_examples"}
 
 log = logging.getLogger("routing_moe")
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check(settings: ReduceSettings) -> tuple[list[str], np.ndarray]:
-    """The folder's names and vectors. Raises one InputError with all faults."""
+    """The names and vectors (N, D) of the folder. Raises one InputError with all errors."""
     faults = Faults()
     loaded = faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs")
     faults += like_faults(settings) if settings.like else fit_faults(settings)
@@ -94,16 +95,18 @@ def check(settings: ReduceSettings) -> tuple[list[str], np.ndarray]:
 
 
 def folder_faults(settings: ReduceSettings, folder: Path) -> list[str]:
-    """Only a reduction of before may be replaced, and not one that is read now."""
+    """An error unless the output folder is new, or holds an earlier reduction that is not an input."""
     for flag in ("taskvecs", "like"):
         read = getattr(settings, flag)
         if read and Path(read).resolve() == folder.resolve():
-            return [f"--output_dir {folder} is --{flag} itself; name another folder"]
+            return [f"--output_dir {folder} is the folder of --{flag}; name another folder"]
     foreign = [name for name in ("run.json", "by_task", "config.json") if (folder / name).exists()]
     if (folder / VECTORS_FILE).exists() and not (folder / REDUCTION_FILE).exists():
         foreign.append(VECTORS_FILE)
     if foreign:
-        return [f"--output_dir {folder} holds {foreign[0]} of something else; name another folder"]
+        return [
+            f"--output_dir {folder} holds {foreign[0]}, which this command did not write; name another folder"
+        ]
     return []
 
 
@@ -111,7 +114,9 @@ def like_faults(settings: ReduceSettings) -> list[str]:
     values = ("dim", "fit_on", "custom_tasks_splits", "transform")
     given = [f"--{name}" for name in values if getattr(settings, name) is not None]
     given += [f"--{name}" for name in ("no_standardisation", "whiten") if getattr(settings, name)]
-    return [f"{' and '.join(given)}: a reduction that is there, --like, has its own"] if given else []
+    if not given:
+        return []
+    return [f"{' and '.join(given)} cannot be given with --like, whose reduction is applied as it was fitted"]
 
 
 def fit_faults(settings: ReduceSettings) -> list[str]:
@@ -119,25 +124,27 @@ def fit_faults(settings: ReduceSettings) -> list[str]:
     if settings.custom_tasks_splits:
         faults.of(load_split, settings.custom_tasks_splits, flag="custom_tasks_splits")
     if settings.dim is None:
-        faults.append("give the number of dimensions as --dim, or a reduction that is there as --like")
+        faults.append("give the number of dimensions as --dim, or an existing reduction as --like")
     elif settings.dim < 1:
         faults.append(f"--dim is {settings.dim}; it must be at least 1")
     return list(faults)
 
 
 def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tuple[Reduction, list[str]]:
-    """The reduction, and the tasks that it was fitted on. Raises InputError."""
+    """The reduction, fitted or loaded, and the tasks that it was fitted on. Raises InputError."""
     if settings.like:
         with fault_context("--like "):
             reduction = Reduction.load(settings.like)
-        return reduction, fitted_before(settings)
+        return reduction, tasks_fitted_on(settings)
     tasks = tasks_to_fit_on(settings, names)
     n, D, dim = len(tasks), vectors_ND.shape[1], settings.dim
     if n < 2:
-        raise InputError(f"one task alone, {tasks[0]}, has no principal components; fit on more (--fit_on)")
+        raise InputError(
+            f"--fit_on: principal components need at least 2 tasks, only {tasks[0]} is given; name more tasks"
+        )
     if dim > n - 1:
         raise InputError(
-            f"--dim is {dim}, but {n} tasks span {n - 1} dimensions at most once their mean is taken off; "
+            f"--dim is {dim}, but {n} mean-centred vectors span at most {n - 1} dimensions; "
             f"give {n - 1} or less, or more tasks to fit on (--fit_on)"
         )
     if dim > D:
@@ -154,8 +161,11 @@ def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tu
     return reduction, tasks
 
 
-def fitted_before(settings: ReduceSettings) -> list[str]:
-    """The tasks that --like was fitted on. Raises InputError if its vectors were made in another way."""
+def tasks_fitted_on(settings: ReduceSettings) -> list[str]:
+    """The tasks that --like was fitted on.
+
+    Raises InputError if it was fitted on vectors of another method, model or settings.
+    """
     like = settings.like
     with fault_context("--like "):
         saved = load_json_object(Path(like) / META_FILE, "the description of a reduction")
@@ -165,23 +175,23 @@ def fitted_before(settings: ReduceSettings) -> list[str]:
         settings_now, settings_then = (made.get("settings") or {} for made in (now, before))
         other = differences(settings_now, ADDED_LATER | settings_then, FREE_TO_APPLY, where)
         if before.get("method") != now.get("method"):
-            other = [f"the method is {now.get('method')}, but of {where} it is {before.get('method')}"]
+            other = [f"the method is {now.get('method')}, but {before.get('method')} in {where}"]
         elif before.get("model_files") != now.get("model_files"):
-            other.append(f"the model is another than that of {where}")
+            other.append(f"the files of the model differ from those of {where}")
         if other:
             raise InputError(f"--taskvecs {settings.taskvecs}: {fault}" for fault in other)
     return saved.get("fitted_on", [])
 
 
 def tasks_to_fit_on(settings: ReduceSettings, names: list[str]) -> list[str]:
-    """The split's train tasks, unless others are named; without a split, all, but only if asked for."""
-    of_samples = samples_in(load_meta(settings.taskvecs))  # their tasks have rows as well
-    names = [name for name in names if name not in of_samples]
+    """The tasks of --fit_on, by default the train tasks of the split. Raises InputError."""
+    samples = samples_in(load_meta(settings.taskvecs))  # their tasks have their own rows
+    names = [name for name in names if name not in samples]
     if settings.custom_tasks_splits is None and settings.fit_on == ["all"]:
         return names
     if settings.custom_tasks_splits is None and settings.fit_on is None:
         raise InputError(
-            "which are the train tasks? give --custom_tasks_splits; or --fit_on all, to fit on all"
+            "the train tasks are not known: give --custom_tasks_splits, or --fit_on all to fit on all tasks"
         )
     where = f"--taskvecs {settings.taskvecs}"
     return chosen_tasks(settings.fit_on or ["train"], settings.custom_tasks_splits, names, where)
@@ -191,7 +201,7 @@ def tasks_to_fit_on(settings: ReduceSettings, names: list[str]) -> list[str]:
 
 
 def write(settings, names, reduced_Nd, reduction: Reduction, fitted: list[str], command) -> None:
-    """The folder, meta.json last; and a line on what is explained."""
+    """Writes the output folder, meta.json last, and logs the explained variance."""
     folder = Path(settings.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     of_source = load_meta(settings.taskvecs)
@@ -219,18 +229,18 @@ def write(settings, names, reduced_Nd, reduction: Reduction, fitted: list[str], 
 
 
 def fitted_on_seen(settings: ReduceSettings, of_source: dict) -> str:
-    """What the vectors that the reduction was fitted to have seen of their tasks."""
+    """What the vectors that the reduction was fitted on have seen of their tasks."""
     if not settings.like:
         return seen_by(of_source)
     return load_meta(settings.like).get("fitted_on_seen", UNKNOWN)
 
 
 def explained(reduction: Reduction, n_fitted: int) -> str:
-    """The part of the variance that the first components hold, in percent."""
+    """A line with the cumulative explained variance of the first components, in percent."""
     sums, d = np.cumsum(reduction.explained_d) * 100, len(reduction.explained_d)
     shown = sorted({k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256) if k < d} | {d})
     parts = ", ".join(f"{k}: {sums[k - 1]:.1f}%" for k in shown)
-    return f"variance of the {n_fitted} tasks fitted on that the first components explain: {parts}"
+    return f"cumulative explained variance by number of components, fitted on {n_fitted} tasks: {parts}"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Text vectors: the mean encoder state of a task's train inputs, before anything is trained on them.
+"""Text vectors: the mean encoder state of a task's train inputs, from a model that is not trained on them.
 
     python -m task.task_emb.text --train_dir data/gym --model facebook/bart-base \\
         --output_dir data/task_vectors/text
     python -m task.task_emb.text --train_dir data/gym --model models/moe --output_dir data/texts_of_moe
 
-The mean is over an input's tokens (without padding, <s> and </s>), then over inputs; or of the states at <s>.
-Of a mixture, states are those along the average of its experts: what --text_vectors of the other commands
-compares tasks by. Names of tasks (except with --task_names), answers, and dev and test files are not read.
+States are averaged over the tokens of an input (without padding, <s> and </s>), then over inputs; with
+--pooling bos, the states at <s> are averaged over inputs. A mixture is run with average routes, as for the
+comparison of tasks by --text_vectors of other commands. Task names (except with --task_names), answers, and
+dev and test files are not read.
 """
 
 import argparse
@@ -20,8 +21,8 @@ import numpy as np
 from dataloader.gym import Example
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from task.task_emb.arguments import gym_parser, with_pooling
-from task.task_emb.benches import BartBench
 from task.task_emb.command import compute_vectors
+from task.task_emb.extractors import BartExtractor
 from task.task_emb.settings import PUBLISHED_TEXTS, GymSettings
 
 
@@ -37,17 +38,17 @@ class TextSettings(GymSettings):
 
     pooling: str = "mean"
 
-    def bench(self) -> "TextBench":
-        return TextBench(self)
+    def bench(self) -> "TextExtractor":
+        return TextExtractor(self)
 
 
-class TextBench(BartBench):
+class TextExtractor(BartExtractor):
     def vector_of(self, task: str) -> np.ndarray:
         return pooled_states(self.model, self.tokenizer, self.source.of(task), self.settings)
 
 
 def pooled_states(model, tokenizer, examples: Sequence[Example], settings) -> np.ndarray:
-    """The text vector (D,) of the one task that the examples are of."""
+    """The text vector (D,) of one task, given its examples."""
     inputs = {examples[0].task: [example.input for example in examples]}
     (vector_D,) = text_vectors(
         encoder_states(model),

@@ -1,4 +1,4 @@
-"""What the methods with a BART share: a model loaded once, a task's examples, fine-tuning on them."""
+"""Base classes of extractors of task vectors with a BART, which load it once for all tasks."""
 
 from accelerate import PartialState
 
@@ -11,8 +11,8 @@ from routing_moe.optim.step import Stepper
 from task.task_emb.settings import GymSettings, TrainingSettings
 
 
-class BartBench:
-    """A BART (a routing BART of one expert, or a mixture) and its tokenizer, on the process's device."""
+class BartExtractor:
+    """A BART (plain, or a mixture) and its tokenizer, on the device of the process."""
 
     def __init__(self, settings: GymSettings):
         self.settings, self.source = settings, settings.source()
@@ -21,32 +21,34 @@ class BartBench:
         self.tokenizer = load_tokenizer(settings.tokenizer_place(found), self.model.config.vocab_size)
 
     def encoded(self, task: str) -> EncodedExamples:
-        """The encoded examples of a task (or sample): with the task's name in front if the settings say so,
-        else without it, so that a vector describes the data alone."""
+        """The encoded examples of a task (or sample).
+
+        Inputs start with the task's name only with --task_names: by default, vectors describe the data alone.
+        """
         examples, text_format = self.source.of(task), self.settings.text_format
         text_format = text_format if self.settings.task_names else bare_inputs(text_format)
         return encode(examples, self.tokenizer, text_format, {examples[0].task: 0})
 
 
-class TrainingBench(BartBench):
-    """Fine-tunes on one task after the other, each from where the model started."""
+class TrainingExtractor(BartExtractor):
+    """Fine-tunes the model on one task at a time, each time from the same initial weights."""
 
     settings: TrainingSettings
 
-    def keep_start(self) -> None:
-        """To be called once it is known what is trained."""
-        self.start = Weights(self.model)
+    def save_initial_weights(self) -> None:
+        """Saves the weights that training starts from. Call it after parameters are frozen or added."""
+        self.initial = Weights(self.model)
 
     def train_on(self, task: str, examples: EncodedExamples) -> None:
-        """Optimizer steps of the training loop's recipe; the model is in eval mode then.
+        """Fine-tunes on the examples from the initial weights; leaves the model in eval mode.
 
-        Every step follows from the seed alone, so it does not matter which task came before. Raises
+        The result does not depend on the tasks before: every step is a function of the seed. Raises
         TrainingDiverged.
         """
-        self.start.put_back()
-        self.model.zero_grad(set_to_none=True)  # a task that failed may have left some
-        self.model.config.task_names = [task]  # what an error names
-        # A new one each time: its loss scaler and its list of optimizers must not outlive a task.
+        self.initial.put_back()
+        self.model.zero_grad(set_to_none=True)  # gradients of a task that failed
+        self.model.config.task_names = [task]  # for error messages
+        # A new accelerator per task, because it keeps its loss scaler and its optimizers.
         accelerator = make_accelerator(self.settings.mixed_precision)
         stepper = Stepper(self.model, examples, self.settings.of_training, accelerator)
         for step in range(self.settings.total_steps):
