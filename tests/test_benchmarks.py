@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -401,6 +402,8 @@ def test_quickly_filled_and_merely_counted_models_have_the_parameters_of_a_real_
     assert measuring.count_parameters("tiny", 4) == sum(p.numel() for p in real.parameters())
 
 
-def test_the_memory_of_this_machine_is_known():
-    free, total = measuring.machine_memory_gb("cpu")
-    assert 0 < free <= total
+def test_the_memory_of_this_machine_is_counted_in_pages(monkeypatch):
+    assert measuring.machine_memory_gb("cpu")[1] == pytest.approx(psutil.virtual_memory().total / 1e9)
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 4_000_000, "SC_AVPHYS_PAGES": 1_000_000}
+    monkeypatch.setattr(os, "sysconf", pages.get)
+    assert measuring.machine_memory_gb("cpu") == pytest.approx((4.096, 16.384))

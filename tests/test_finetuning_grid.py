@@ -1,9 +1,9 @@
 """Grids that are killed, extended, spread over processes, or met by failures: what is finished stays."""
 
+import itertools
 import json
 import multiprocessing
 import os
-import random
 import re
 import shutil
 import signal
@@ -54,35 +54,61 @@ def wait_until(condition, seconds: float = 60) -> None:
 # ---- killed
 
 
-def kill_after(grids, name: str, n_finished: int, **changed) -> list[psutil.Process]:
-    """Start the command, kill it at a random moment after so many configurations; the processes it had."""
-    process = FORK.Process(target=finetune, args=(grids.gym, grids.bart, grids / name), kwargs=changed)
+def killed(grids, name: str, when: str, file: str, **changed) -> list[psutil.Process]:
+    """Run the command in a process that is killed `when` ("before", "after") a file takes its place.
+
+    file: the end of its path. Returns the processes that it had started.
+    """
+    receiver, sender = FORK.Pipe(duplex=False)
+
+    def die():
+        sender.send([child.pid for child in psutil.Process().children(recursive=True)])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying_replace(source, target, replace=os.replace):
+        ends_here = str(target).endswith(file)
+        if ends_here and when == "before":
+            die()
+        replace(source, target)
+        if ends_here:
+            die()
+
+    def command():
+        os.replace = dying_replace
+        finetune(grids.gym, grids.bart, grids / name, **changed)
+
+    process = FORK.Process(target=command)
     process.start()
-    there = grids / name / "configurations"
-    wait_until(lambda: len(list(there.glob("*.json"))) >= n_finished or not process.is_alive())
-    time.sleep(random.uniform(0, 0.25))
-    children = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
     process.join()
-    return children
+    assert process.exitcode == -signal.SIGKILL
+    return [psutil.Process(pid) for pid in receiver.recv() if psutil.pid_exists(pid)]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
-def test_a_grid_killed_at_random_moments_goes_on_as_if_nothing_had_happened(grids, finished_grid):
-    changed = dict(save_best=True)
-    kill_after(grids, "killed", 0, **changed)
-    children = kill_after(grids, "killed", 1, num_workers=2, **changed)
-    assert children
+def test_a_grid_killed_between_any_two_of_its_files_continues_as_if_nothing_had_happened(
+    grids, finished_grid
+):
+    first, second, third = (
+        f"{sample}_lr{lr}_bsz6" for sample, lr in list(itertools.product(SAMPLES, LEARNING_RATES))[:3]
+    )
+    killed(grids, "killed", "before", f"configurations/{first}.json", save_best=True)
+    folder = grids / "killed"
+    assert outcomes(folder) == {}
+    killed(grids, "killed", "after", f"configurations/{first}.json", save_best=True)
+    assert list(outcomes(folder)) == [first]
+    assert not (folder / "results.csv").exists()
+    killed(grids, "killed", "before", "results.csv", save_best=True)
+    assert set(outcomes(folder)) == {first, second}
+    children = killed(grids, "killed", "after", f"configurations/{third}.json", save_best=True, num_workers=2)
     wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 20)
-    kill_after(grids, "killed", 2, **changed)
-    folder = grids.run("killed", **changed)
+    assert third in outcomes(folder)
+    grids.run("killed", save_best=True)
     assert_same_grid(folder, finished_grid)
-    logged = finished_lines(folder)
-    assert set(logged.values()) == {1}
-    assert len(logged) >= 4 - 3  # between a configuration's file and its line in the log there is a moment
+    assert set(finished_lines(folder).values()) <= {1}
     run_again = log_of(folder).count("configurations of naming, ")
-    grids.run("killed", **changed)
+    logged = finished_lines(folder)
+    grids.run("killed", save_best=True)
     assert finished_lines(folder) == logged
     assert log_of(folder).count("configurations of naming, ") == run_again + 1
     assert "4 configurations of naming, 4 of them finished already" in log_of(folder)

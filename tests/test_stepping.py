@@ -225,16 +225,17 @@ def scaled(accelerator: Accelerator) -> Accelerator:
     return accelerator
 
 
-def test_every_step_has_dropout_masks_of_its_own(make_stepper):
+def test_every_step_has_dropout_masks_and_routes_of_its_own(make_stepper):
     still = {"learning_rate": 0, "router_lr": 0, "task_model_lr": 0, "anneal_rate": 0}
 
-    def losses(dropout):
-        stepper = make_stepper(still, router_mode="softmax", bart_fields={"dropout": dropout})
+    def losses(dropout, router_mode="softmax"):
+        stepper = make_stepper(still, router_mode=router_mode, bart_fields={"dropout": dropout})
         batch = stepper.split(0)
         stepper.split = lambda step: batch  # the same examples at each step
         return [stepper.step(step)["loss"] for step in range(3)]
 
     assert len(set(losses(0.3))) == 3
+    assert len(set(losses(0.0, "gumbel_softmax"))) == 3
     assert len(set(losses(0.0))) == 1
 
 

@@ -17,6 +17,7 @@ from tiny_runs import (
     TWICE,
     assert_equal,
     contents,
+    run,
     weights,
     write_bart,
 )
@@ -247,12 +248,23 @@ def test_a_kept_checkpoint_can_be_named_to_predict_with(world, finished):
     assert contents(folder / "best") == contents(finished / "best")
 
 
-def test_lowercased_models_are_scored_against_lowercased_answers(world):
+def test_scores_of_lowercased_models_ignore_the_case_of_answers():
     examples = [Example("plural", "plural_12_13", "mouse", ("Mice",))]
     file = TaskFile("plural", "plural_12_13", "dev", "Rouge-L", examples, None)
     assert score(file, ["mice"]) == 0
     assert score(file, ["mice"], do_lowercase=True) == pytest.approx(1)
-    world.run("lowercase", do_lowercase=True, **NO_LEARNING)
+
+
+def test_a_lowercased_run_does_not_see_the_case_of_a_gym(world, tmp_path):
+    upper = Path(shutil.copytree(world.gym, tmp_path / "upper"))
+    for path in upper.rglob("*.tsv"):
+        path.write_text(path.read_text().upper())
+    flags = dict(do_lowercase=True, total_steps=2, do_predict=True)
+    expected = world.run("lowercase", **flags)
+    assert run(upper, world.bart, tmp_path / "run", **flags) == 0
+    assert_equal(weights(tmp_path / "run/last"), weights(expected / "last"))
+    for name in ("2-steps/dev_results.csv", "best/eval-test-performance.csv", "losses.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (expected / name).read_bytes()
 
 
 # ---- other ways to train
@@ -285,11 +297,52 @@ def test_bfloat16_changes_the_products_and_keeps_weights_in_float32(world, finis
     assert {tensor.dtype for tensor in weights(folder / "last").values()} == {torch.float32}
 
 
-def test_the_old_ways_are_a_flag_away(world):
-    old = dict(generate_from_bos=True, append_another_bos=True, eval_sampled_routes=True)
-    more = dict(exploration_epsilon=0.5, expert_regularization=0.1, alternate_every=1, total_steps=2)
-    folder = world.run("old_ways", **old, **more, encoder_vanilla_layers="0", router_nn_type="transformer")
-    assert np.load(folder / "2-steps/route.npy").shape == (3, 3, 2)
+# What each flag changes in a run of one step without dropout. Alternation begins with a turn of the BART.
+EVERYTHING = {"train loss", "bart", "router", "task vectors", "dev loss"}
+OLD_WAYS = {
+    "append_another_bos": (True, EVERYTHING),
+    "generate_from_bos": (True, {"predictions"}),
+    "eval_sampled_routes": (True, {"dev loss", "predictions"}),
+    "exploration_epsilon": (0.9, EVERYTHING),
+    "expert_regularization": (0.5, {"bart", "dev loss"}),
+    "alternate_every": (1, {"router", "task vectors", "dev loss"}),
+}
+ONE_STEP = dict(total_steps=1, eval_period=1, max_grad_norm=1e6, do_predict=True)
+
+
+@pytest.mark.parametrize("flag", OLD_WAYS)
+def test_a_flag_of_the_published_code_changes_what_it_is_for_and_nothing_else(flag, world):
+    value, expected = OLD_WAYS[flag]
+    without = world / "without_old_ways"
+    flags = ONE_STEP | dict(bart=world / "without_dropout")
+    if not without.exists():
+        write_bart(flags["bart"], dropout=0.0)
+        world.run(without.name, **flags)
+    folder = world.run(f"with_{flag}", **flags, **{flag: value})
+    assert differences(folder, without) == expected
+
+
+def differences(folder: Path, other: Path) -> set[str]:
+    """Which results of two runs are not equal to the bit; predictions only of equal weights."""
+    ours, theirs = (weights(f / "last") for f in (folder, other))
+    parts = {"router": "router", "task_vectors": "task vectors"}
+    found = {
+        parts.get(name.split(".")[0], "bart") for name in ours if not torch.equal(ours[name], theirs[name])
+    }
+    if not found and contents(folder / "best/predictions") != contents(other / "best/predictions"):
+        found.add("predictions")
+    losses, others = (pd.read_csv(f / "losses.csv") for f in (folder, other))
+    kinds = [name for name in ("train_loss", "dev_loss") if losses[name].tolist() != others[name].tolist()]
+    return found | {name.replace("_", " ") for name in kinds}
+
+
+def test_vanilla_layers_and_another_router_are_a_flag_away(world):
+    folder = world.run("others", encoder_vanilla_layers="0", router_nn_type="transformer", **NO_LEARNING)
+    assert np.load(folder / "1-steps/route.npy").shape == (3, 3, 2)
+    names = weights(folder / "last").keys()
+    assert "model.encoder.layers.0.fc1.weight" in names
+    assert "model.encoder.layers.1.experts.1.fc1.weight" in names
+    assert "router.mixer.self_attn.in_proj_weight" in names
 
 
 # ---- several processes
