@@ -194,7 +194,7 @@ MISTAKES = {
         "text",
         other_vectors,
         {},
-        "--output_dir <out> holds id2task.json of something else; name another",
+        "--output_dir <out> holds id2task.json, which this command did not write; name another",
     ),
     "a file as output folder": (
         "text",
@@ -301,7 +301,5 @@ def test_a_full_disk_ends_the_command_without_a_traceback(fresh, monkeypatch, ca
     monkeypatch.setattr("task.task_emb.job.VectorJob.keep", full)
     assert tiny_vectors.run("text", fresh.gym, fresh.bart, fresh.out) == 1
     printed = capsys.readouterr().err
-    assert (
-        "stopped: [Errno 28] No space left on device; 0 of 4 tasks are finished; the same command" in printed
-    )
+    assert "stopped: [Errno 28] No space left on device; 0 of 4 tasks are finished; run the same" in printed
     assert "Traceback" not in printed

@@ -174,7 +174,7 @@ def test_in_the_process_that_collects_outcomes_it_ends_the_command_too(with_run:
     grid, text_vectors = (line for line in capsys.readouterr().err.splitlines() if "stopped: " in line)
     assert "stopped: out of memory: give a smaller --max_tokens" in grid
     assert grid.endswith("0 of 2 configurations are finished; the same command goes on")
-    assert text_vectors.endswith("0 of 4 tasks are finished; the same command goes on")
+    assert text_vectors.endswith("0 of 4 tasks are finished; run the same command to continue")
 
 
 def test_workers_side_by_side_are_named(with_run: Place, monkeypatch, capsys):

@@ -121,7 +121,7 @@ def test_a_vector_states_what_it_has_seen(name):
 def test_the_folder_and_the_log_state_what_vectors_have_seen_and_old_folders_are_unknown(each):
     assert meta(each["fisher"])["seen"] == "labelled rows of one sample"
     log = (each["fisher"] / "log.txt").read_text()
-    assert "a vector has seen of its task: labelled rows of one sample" in log
+    assert "data of a task that its vector has seen: labelled rows of one sample" in log
     assert seen_by({"method": "fisher"}) == seen_by({"seen": 3}) == UNKNOWN
     assert of_sample("labelled rows of one sample", FIRST) == f"labelled rows of one sample: {FIRST}"
     assert of_sample("labelled rows of all samples", FIRST) == "labelled rows of all samples"

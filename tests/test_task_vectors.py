@@ -306,7 +306,9 @@ def test_an_interrupted_job_reports_the_number_of_finished_tasks(world, monkeypa
 
     monkeypatch.setattr("task.task_emb.text.TextExtractor.vector_of", interrupted)
     assert tiny_vectors.run("text", world.gym, world.bart, world / "vectors/interrupted") == 130
-    assert "interrupted; 2 of 4 tasks are finished; the same command goes on" in capsys.readouterr().err
+    assert (
+        "interrupted; 2 of 4 tasks are finished; run the same command to continue" in capsys.readouterr().err
+    )
     monkeypatch.setattr("task.task_emb.text.TextExtractor.vector_of", lambda self, task: np.ones(4))
     again(world, "text", "interrupted")
     assert len(vectors(world / "vectors/interrupted")) == 4

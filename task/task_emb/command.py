@@ -1,4 +1,4 @@
-"""What the commands that compute task vectors share: checks, running, messages."""
+"""The main function that the commands that compute task vectors share: parse, check, compute, report."""
 
 import argparse
 import logging
@@ -18,7 +18,10 @@ log = logging.getLogger("routing_moe")
 
 
 def compute_vectors(settings_class, parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
-    """Parse, check, compute what is missing, write; 1 if tasks failed, which are listed last."""
+    """Parses flags, checks them, computes missing vectors and writes the folder; returns the exit code.
+
+    It is 1 if tasks failed; they are listed at the end.
+    """
     job = None
     with reporting_errors(lambda: what_is_kept(job)) as result:
         settings = parse(settings_class, parser, argv)
@@ -39,7 +42,7 @@ def compute_vectors(settings_class, parser: argparse.ArgumentParser, argv: list[
 def report_failed(job: VectorJob, failed: dict[str, Exception]) -> None:
     """Logs the tasks that failed. failed: {line that names the task: its error}."""
     log.error(
-        "%s failed, so nothing but by_task/ is written; the same command tries again:",
+        "%s failed, so that only by_task/ is written; run the same command to try again:",
         counted(len(failed)),
     )
     for line in failed:
@@ -49,7 +52,7 @@ def report_failed(job: VectorJob, failed: dict[str, Exception]) -> None:
 
 
 def parse(settings_class, parser: argparse.ArgumentParser, argv: list[str] | None) -> VectorSettings:
-    """The flags as settings. A --recipe sets the defaults of flags that are not on the command line."""
+    """The flags as settings. --recipe sets the values of flags that are not on the command line."""
     values = vars(parse_or_guess(parser, argv))
     if values.get("recipe") == PUBLISHED:
         parser.set_defaults(**settings_class.PUBLISHED_RECIPE)
@@ -59,15 +62,15 @@ def parse(settings_class, parser: argparse.ArgumentParser, argv: list[str] | Non
 
 
 def check(settings: VectorSettings) -> VectorJob:
-    """The job, with everything it needs found to be sound. Raises one InputError with all faults."""
+    """The checked job, with its finished vectors loaded. Raises one InputError with all errors."""
     faults = Faults(settings.faults())
     settings = settings.resolved()
     source, data, units = faults.of(settings.source), {}, {}
     if source is not None:
         tasks = faults.of(tasks_of, settings, source) or []
-        of_files = source.faults(tasks)
-        faults += of_files
-        units = {} if of_files else source.units(tasks)
+        file_faults = source.faults(tasks)
+        faults += file_faults
+        units = {} if file_faults else source.units(tasks)
         data = {unit: source.checksum(unit) for unit in units}
     job = VectorJob(settings, data, {} if faults else faults.of(settings.model_files) or {}, units)
     faults += job.faults()
@@ -79,7 +82,7 @@ def check(settings: VectorSettings) -> VectorJob:
 
 
 def tasks_of(settings: VectorSettings, source) -> list[str]:
-    """Raises InputError for a broken split and for unknown tasks."""
+    """The tasks that the settings select. Raises InputError for a broken split and for unknown tasks."""
     split = settings.custom_tasks_splits
     if split is not None:
         with fault_context("--custom_tasks_splits "):
@@ -91,12 +94,13 @@ def tasks_of(settings: VectorSettings, source) -> list[str]:
 
 
 def written(job: VectorJob) -> str:
-    """What was written, in words."""
+    """A line for the log: number and dimension of the vectors, seconds, what the vectors have seen."""
     seconds = [job.finished[task].seconds for task in job.data]
     (D,) = {len(found.vector_D) for found in job.finished.values()}
     return (
-        f"{len(job.finished)} vectors of {D} dimensions in {job.folder}; {sum(seconds):.1f} s in all, "
-        f"{sum(seconds) / len(seconds):.2f} s each; a vector has seen of its task: {job.settings.seen}"
+        f"{len(job.finished)} vectors of {D} dimensions in {job.folder}; {sum(seconds):.1f} s in total, "
+        f"{sum(seconds) / len(seconds):.2f} s per vector; data of a task that its vector has seen: "
+        f"{job.settings.seen}"
     )
 
 
@@ -105,7 +109,8 @@ def counted(n: int) -> str:
 
 
 def what_is_kept(job: VectorJob | None) -> str:
+    """What is saved after an interruption, for the last line of the command."""
     if job is None:
-        return "nothing was begun"
+        return "no task was started"
     total = len(job.data)
-    return f"{total - len(job.missing)} of {total} tasks are finished; the same command goes on"
+    return f"{total - len(job.missing)} of {total} tasks are finished; run the same command to continue"

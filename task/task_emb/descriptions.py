@@ -74,7 +74,7 @@ class DescriptionSettings(VectorSettings):
         files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix != ".md"]
         return {str(file.relative_to(folder)): sha256(file) for file in files}
 
-    def bench(self) -> "DescriptionExtractor":
+    def extractor(self) -> "DescriptionExtractor":
         return DescriptionExtractor(self)
 
 

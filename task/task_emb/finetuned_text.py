@@ -30,7 +30,7 @@ class FinetunedTextSettings(TrainingSettings):
 
     pooling: str = "mean"
 
-    def bench(self) -> "FinetunedTextExtractor":
+    def extractor(self) -> "FinetunedTextExtractor":
         return FinetunedTextExtractor(self)
 
 

@@ -71,7 +71,7 @@ class FisherSettings(TrainingSettings):
         chosen = {name: default[name] if value is None else value for name, value in given.items()}
         return dataclasses.replace(self, **chosen)
 
-    def bench(self) -> "FisherExtractor":
+    def extractor(self) -> "FisherExtractor":
         return FisherExtractor(self)
 
 

@@ -1,13 +1,13 @@
 """A folder of task vectors that is filled task by task.
 
     run.json  log.txt                       settings, versions, checksums of the model; what happened
-    by_task/<task>.npz                      a finished task: vector, checksum of what it was made of, seconds
-    id2task.json  task_vecs.npy  meta.json  all of them together, once the last is finished
+    by_task/<task>.npz                      a finished task: vector, checksum of its data, seconds
+    id2task.json  task_vecs.npy  meta.json  the vectors of all tasks, once all are finished
 
-With --samples each, a sample (boolq_32_100) takes the place of a task: it has a file and a row. A task then
-also has a row, that of its first sample, so that the folder has all rows that --samples first writes.
+With --samples each, samples (such as boolq_32_100) take the place of tasks: every sample has a file and a
+row. Every task also has a row, that of its first sample, as with --samples first.
 
-See `JobFolder` for how an interrupted job continues. The three files of all tasks are a function of by_task/.
+See `JobFolder` for how an interrupted job continues. The three files of all tasks only depend on by_task/.
 """
 
 import dataclasses
@@ -34,7 +34,8 @@ from task.task_emb.settings import VectorSettings
 from task.task_emb.sources import sha256_of
 
 RUN_FILE = "run.json"
-# What may differ when a folder is continued: none of it changes a vector, data aside, whose checksum is kept.
+# Settings that may differ when a folder is continued, because vectors do not depend on them (or only through
+# the data, whose checksum is saved).
 FREE_WHEN_CONTINUED = {
     "output_dir",
     "tasks",
@@ -42,22 +43,24 @@ FREE_WHEN_CONTINUED = {
     "custom_tasks_splits",
     "num_workers",
     "quiet",
-    "recipe",  # the other settings have its values
+    "recipe",  # its values are in the other settings
     "skip_malformed",
-    "max_tokens_per_micro_batch",  # moves only the rounding of sums
+    "max_tokens_per_micro_batch",  # only changes the rounding of sums
 }
 # Values of settings that earlier versions did not have.
 ADDED_LATER = {"task_names": False}
-OF_MODEL = {"model", "tokenizer", "encoder"}
+MODEL_SETTINGS = {"model", "tokenizer", "encoder"}
 
 log = logging.getLogger("routing_moe")
-_benches: dict = {}  # at most one: what this process has loaded
+_extractors: dict = {}  # {settings: extractor}, at most one: the model that this process has loaded
 
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A task's vector (D,) float32, the checksum of its data, the seconds it took, and the task's name ("" in
-    files of earlier versions, which had no vectors of samples)."""
+    """A finished vector (D,) float32, the checksum of its data, the seconds it took, and its task.
+
+    The task is "" in files of earlier versions, which had no vectors of samples.
+    """
 
     vector_D: np.ndarray
     data: str
@@ -66,23 +69,26 @@ class Finished:
 
 
 def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float]:
-    """(vector (D,), seconds) of a task, on the bench that this process has for the settings."""
-    if settings not in _benches:
-        _benches.clear()
-        _benches[settings] = settings.bench()
-    began = time.perf_counter()
+    """(vector (D,) float32, seconds) of a task; loads the extractor on the first call with these settings.
+
+    Raises FloatingPointError if the vector is not finite.
+    """
+    if settings not in _extractors:
+        _extractors.clear()
+        _extractors[settings] = settings.extractor()
+    start = time.perf_counter()
     with traceback_noted():
-        vector_D = np.asarray(_benches[settings].vector_of(task), dtype=np.float32)
+        vector_D = np.asarray(_extractors[settings].vector_of(task), dtype=np.float32)
     if not np.isfinite(vector_D).all():
         raise FloatingPointError("the vector has values that are not finite")
-    return vector_D, time.perf_counter() - began
+    return vector_D, time.perf_counter() - start
 
 
 class VectorJob:
-    """The vectors of `tasks` in `settings.output_dir`, and of tasks finished there before.
+    """Computes the vectors of the tasks in `data` into `settings.output_dir`, which may hold finished ones.
 
-    data: {task: checksum of what its vector is made of}; model: {file: checksum}. tasks: {sample: task} where
-    each sample has a vector; in the rest of the class, "task" then means a sample.
+    data: {task: checksum of its data}; model: {file: checksum}. tasks: {sample: its task} if vectors are
+    computed per sample; "task" then means a sample in the rest of the class.
     """
 
     def __init__(
@@ -97,8 +103,10 @@ class VectorJob:
         )
 
     def faults(self) -> list[str]:
-        """Why the folder cannot be written into, or be continued; other settings matter once a task is
-        finished there."""
+        """Reasons why the folder cannot be written or continued.
+
+        Settings may differ from those of an earlier call as long as no task is finished in the folder.
+        """
         if reason := unwritable(self.folder):
             return [f"--output_dir {reason}"]
         run = self.folder / RUN_FILE
@@ -106,7 +114,8 @@ class VectorJob:
             names = (NAMES_FILE, VECTORS_FILE, "config.json", "results.csv")
             foreign = [name for name in names if (self.folder / name).exists()]
             other = (
-                f"--output_dir {self.folder} holds {' and '.join(foreign)} of something else; name another"
+                f"--output_dir {self.folder} holds {' and '.join(foreign)}, which this command did not "
+                "write; name another folder"
             )
             return [other] if foreign else []
         saved = load_json_object(run, "the description of a folder of task vectors")
@@ -121,49 +130,52 @@ class VectorJob:
                 f"--output_dir {self.folder} holds vectors of the method {saved['method']!r}, not "
                 f"{self.settings.method!r}; name another folder"
             ]
-        # What is there by a path may be spelt otherwise, or have moved: its checksum is looked at instead.
+        # Paths of existing files may differ, because the checksums of the files are compared instead.
         given = {name: getattr(self.settings, name) for name in self.settings.PATHS}
-        there = {name for name, path in given.items() if path is None or Path(path).exists()}
-        if not saved.get("model"):  # that of the hub: it was not here yet when checksums were taken
-            there -= OF_MODEL
-        where, free = f"the vectors in {self.folder}", FREE_WHEN_CONTINUED | there
+        existing = {name for name, path in given.items() if path is None or Path(path).exists()}
+        if not saved.get("model"):  # a model of the hub, not yet downloaded when checksums were computed
+            existing -= MODEL_SETTINGS
+        where, free = f"the vectors in {self.folder}", FREE_WHEN_CONTINUED | existing
         before = ADDED_LATER | saved.get("settings", {})
         faults = differences(self.settings.to_dict(), before, free, where)
         if self.model and saved.get("model") not in (self.model, {}, None):
             faults.append(
-                f"--output_dir {self.folder}: its vectors were made with other files than those of the model "
-                "that the flags name now"
+                f"--output_dir {self.folder}: its vectors were computed with a model whose files differ from "
+                "those of the given model"
             )
         return [*faults[:-1], f"{faults[-1]}; name another --output_dir"] if faults else []
 
     def load(self) -> None:
-        """Read the vectors that are finished. Raises InputError for a broken file, or one of other data."""
+        """Reads the finished vectors. Raises InputError for a damaged file, or if the data has changed."""
         self.finished = {}
         for task in self.by_task.names():
             found = self.by_task.finished(task)
             if found.data != self.data.get(task, found.data):
                 raise InputError(
-                    f"{self.by_task.path(task)} is of other data than {task} has now; delete it to compute "
-                    "that vector again, or name another --output_dir"
+                    f"{self.by_task.path(task)}: the data of {task} has changed since; delete the file to "
+                    "compute that vector again, or name another --output_dir"
                 )
             self.finished[task] = found
 
     @property
     def missing(self) -> list[str]:
-        """Tasks asked for and not finished."""
+        """Requested tasks that are not finished."""
         return [task for task in self.data if task not in self.finished]
 
     def keep(self, task: str, vector_D: np.ndarray, seconds: float) -> None:
-        """Write a task's vector."""
+        """Saves the vector of a finished task."""
         self.finished[task] = found = Finished(vector_D, self.data[task], seconds, self.tasks[task])
         self.by_task.write(task, npz_bytes(**vars(found)))
 
     def run(self, command: list[str] | None) -> dict[str, Exception]:
-        """Compute what is missing, then write all vectors. Returns {line: error} of the tasks that failed."""
-        self.load()  # again, now that no other command is at work
+        """Computes the missing vectors, then writes the files of all tasks, unless a task failed.
+
+        Returns {line that names the task: its error} of the tasks that failed.
+        """
+        self.load()  # again, now that this command has locked the folder
         write_text(self.folder / RUN_FILE, json.dumps(self.described(command), indent=1))
         total = len(self.data)
-        log.info("%s vectors of %d tasks, %d of them finished already", self.settings.method, total,
+        log.info("%s vectors of %d tasks, %d already finished", self.settings.method, total,
                  total - len(self.missing))  # fmt: skip
         bar = tqdm(
             total=total,
@@ -178,7 +190,7 @@ class VectorJob:
         return failed
 
     def outcomes(self):
-        """(task, (vector, seconds) or what it died of) of what is missing, as each ends."""
+        """Yields (task, (vector, seconds) or its error) for each missing task, in order of completion."""
         if not self.missing:
             return
         workers = min(self.settings.num_workers, len(self.missing))
@@ -189,19 +201,22 @@ class VectorJob:
         try:
             yield from run_here(compute, {task: (self.settings, task) for task in self.missing})
         finally:
-            _benches.clear()
+            _extractors.clear()
 
     def described(self, command: list[str] | None) -> dict:
         settings = self.settings.to_dict()
         return {"method": self.settings.method, "model": self.model} | describe_run(settings, command)
 
     def write(self, command: list[str] | None) -> None:
-        """The files of all tasks, meta.json last. Raises InputError if vectors differ in dimension."""
+        """Writes the files of all tasks, meta.json last. Raises InputError if vectors differ in dimension."""
         tasks = sorted(self.finished)
         sample_of = {sample: self.finished[sample].task for sample in tasks if self.settings.of_each_sample}
         widths = {len(self.finished[task].vector_D) for task in tasks}
         if len(widths) > 1:
-            raise InputError(f"{self.folder}/by_task holds vectors of {sorted(widths)} dimensions; delete it")
+            raise InputError(
+                f"{self.folder}/by_task has vectors of {' and '.join(map(str, sorted(widths)))} dimensions, "
+                "expected the same for all; delete the folder"
+            )
         data = {task: self.finished[task].data for task in tasks}
         seconds = [self.finished[task].seconds for task in tasks]
         meta = {
@@ -217,7 +232,7 @@ class VectorJob:
         meta |= {k: v for k, v in self.described(command).items() if k not in meta}
         meta |= {"model_files": self.model, "data": data}
         rows = {task: self.finished[task].vector_D for task in tasks}
-        for sample in sorted(sample_of, key=lambda name: f"{name}_"):  # in the gym's order, by file names
+        for sample in sorted(sample_of, key=lambda name: f"{name}_"):  # in the gym's order: by file names
             rows.setdefault(sample_of[sample], rows[sample])
         rows = dict(sorted(rows.items()))
         save_task_vectors(self.folder, list(rows), np.stack(list(rows.values())))
@@ -225,6 +240,7 @@ class VectorJob:
 
 
 def read_finished(path: Path) -> Finished:
+    """The content of a file of by_task/. Raises ValueError if its arrays are not those of a vector."""
     found = load_arrays(path, ("vector_D", "data", "seconds"), optional=("task",))
     vector_D = found["vector_D"]
     if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):

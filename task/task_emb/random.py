@@ -48,7 +48,7 @@ class RandomSettings(VectorSettings):
             faults.append(f"--taskvecs_dim is {self.taskvecs_dim}; it must be at least 1")
         return faults
 
-    def bench(self) -> "RandomExtractor":
+    def extractor(self) -> "RandomExtractor":
         return RandomExtractor(self)
 
 

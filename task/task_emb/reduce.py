@@ -37,12 +37,12 @@ from routing_moe.model.task_vectors import (
     seen_by,
 )
 from task.task_emb.arguments import reduce_parser
-from task.task_emb.job import ADDED_LATER, FREE_WHEN_CONTINUED, OF_MODEL
+from task.task_emb.job import ADDED_LATER, FREE_WHEN_CONTINUED, MODEL_SETTINGS
 from task.task_emb.reduction import REDUCTION_FILE, Reduction
 from task.task_emb.sources import chosen_tasks
 
 # Settings that may differ between the vectors a reduction is fitted on and those it is applied to.
-FREE_TO_APPLY = FREE_WHEN_CONTINUED | OF_MODEL | {"descriptions", "samples", "max_examples"}
+FREE_TO_APPLY = FREE_WHEN_CONTINUED | MODEL_SETTINGS | {"descriptions", "samples", "max_examples"}
 
 log = logging.getLogger("routing_moe")
 
@@ -224,7 +224,7 @@ def write(settings, names, reduced_Nd, reduction: Reduction, fitted: list[str], 
     save_task_vectors(folder, names, reduced_Nd)
     write_text(folder / META_FILE, json.dumps(meta, indent=1))
     log.info(explained(reduction, len(fitted)))
-    log.info("%d vectors of %d dimensions in %s; a vector has seen of its task: %s", len(names),
+    log.info("%d vectors of %d dimensions in %s; data of a task that its vector has seen: %s", len(names),
              reduced_Nd.shape[1], folder, meta["seen"])  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""The settings of a folder of task vectors, frozen and saved with it. Each method adds its own, and says what
-a vector is made of (`source`), by which model (`model_files`), and what computes it (`bench`)."""
+"""The settings of a folder of task vectors, frozen and saved with it. Each method adds its own, and defines
+the data (`source`), the model (`model_files`) and the object that computes vectors (`extractor`)."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -77,8 +77,8 @@ class VectorSettings(ABC):
         return self
 
     @abstractmethod
-    def bench(self):
-        """What computes vectors: an object whose `vector_of(task)` gives an array (D,)."""
+    def extractor(self):
+        """An object that computes vectors: its `vector_of(task)` returns an array (D,)."""
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)

@@ -38,7 +38,7 @@ class TextSettings(GymSettings):
 
     pooling: str = "mean"
 
-    def bench(self) -> "TextExtractor":
+    def extractor(self) -> "TextExtractor":
         return TextExtractor(self)
 
 
