@@ -1,4 +1,4 @@
-"""The data of the report page: those of the runs' files, and notes where they do not fit together."""
+"""The data of the report page equal the runs' files; notes say where they do not fit together."""
 
 import hashlib
 import json
@@ -67,7 +67,7 @@ def test_the_page_of_a_trained_run_shows_its_files(finished, tmp_path, capsys):
     assert run["ablation"] is None
 
 
-def test_several_runs_and_what_switching_off_found(place):
+def test_several_runs_and_the_results_of_an_ablation(place):
     folder = place.folder / "one" / "analysis" / "ablation"
     folder.mkdir(parents=True)
     rows = [
@@ -92,8 +92,8 @@ def test_several_runs_and_what_switching_off_found(place):
     assert len(ablation["drops"]) == 9
     assert ablation["features"][0]["experts"] == [[0, 1], [2, 2]]
     assert ablation["features"][0]["groups"] == [["with feature", 3, 0.25, 0.1, None, 1, 0.5, None, None]]
-    assert "whatever their weight, by an earlier version" in ablation["note"]
-    assert "Scores of checkpoint last before minus after" in ablation["note"]
+    assert "not matched by weight, from an earlier version" in ablation["note"]
+    assert "Scores of checkpoint last before minus after ablation" in ablation["note"]
     assert "8 examples of each" in ablation["note"]
     assert "share of 1 random sets" in ablation["note"]
     assert data["runs"][1]["ablation"] is None
@@ -108,22 +108,22 @@ def test_the_strongest_correlations_of_each_feature_are_shown_whatever_their_sig
     table = correlate(runs[0].routes, runs[0].features, 20)
     monkeypatch.setattr(report_data_module, "SIGNIFICANT", 1.1)
     monkeypatch.setattr(report_data_module, "MOST_CORRELATIONS", 2)
-    told = report_data(runs, ReportOptions(permutations=20))["runs"][0]["correlations"]
+    shown = report_data(runs, ReportOptions(permutations=20))["runs"][0]["correlations"]
     wanted = table.assign(size=table["r"].abs()).sort_values("size", ascending=False).groupby("feature")
     sizes = {feature: own["size"].head(3).round(3).tolist() for feature, own in wanted}
-    assert any(row[3] < 0 for row in told["rows"])
+    assert any(row[3] < 0 for row in shown["rows"])
     for feature, largest in sizes.items():
-        shown = sorted((abs(row[3]) for row in told["rows"] if row[0] == feature), reverse=True)
-        assert shown[:3] == pytest.approx(largest, abs=1e-3)
-    assert len(told["rows"]) == 3 * len(sizes) + 2
-    assert "Shown: these (2 of them), and for each feature the 3 largest |r|" in told["note"]
+        strongest = sorted((abs(row[3]) for row in shown["rows"] if row[0] == feature), reverse=True)
+        assert strongest[:3] == pytest.approx(largest, abs=1e-3)
+    assert len(shown["rows"]) == 3 * len(sizes) + 2
+    assert "Shown: these (2 of them), and for each feature the 3 largest |r|" in shown["note"]
     needed = math.ceil(len(table) / 0.05)
-    assert f"With 20 shufflings a single true one among {len(table)} tests cannot" in told["note"]
-    assert f"that takes --permutations {needed}." in told["note"]
-    assert "For these tasks 1 of the 2 features repeat, or negate, another." in told["note"]
+    assert f"With 20 shufflings a single true one among {len(table)} tests cannot" in shown["note"]
+    assert f"that takes --permutations {needed}." in shown["note"]
+    assert "For these tasks 1 of the 2 features repeat, or negate, another." in shown["note"]
 
 
-def test_what_was_found_on_other_weights_is_left_out_and_told(place):
+def test_an_ablation_of_other_weights_is_left_out_with_a_note(place):
     folder = place.folder / "one" / "analysis" / "ablation"
     folder.mkdir(parents=True)
     sets = [("enc0.1+dec0.0", task, "words", drop) for task, drop in (("hot", 0.1), ("big", 0.3))]
@@ -141,15 +141,15 @@ def test_what_was_found_on_other_weights_is_left_out_and_told(place):
     weights.write_bytes(b"other weights")
     data = report_data(read_runs([place.folder / "one"]), ReportOptions(permutations=20))
     assert data["runs"][0]["ablation"] is None
-    assert "is of another checkpoint than best/ is now" in data["notes"][0]
+    assert "belongs to other weights than those in best/" in data["notes"][0]
 
 
-def test_routes_of_another_step_than_the_scores_are_told(place):
+def test_a_note_says_that_routes_and_scores_are_of_different_steps(place):
     runs = read_runs([place.folder / "one"], step="30", kind="chosen")
     notes = report_data(runs, ReportOptions(permutations=20))["notes"]
-    assert "routes are those of step 30, but scores" in notes[0]
+    assert "routes are of step 30, but scores" in notes[0]
     assert "of step 20" in notes[0]
-    assert "each layer's heaviest expert" in notes[1]
+    assert "each layer's expert of largest weight" in notes[1]
 
 
 @pytest.mark.parametrize("kind", ["soft", "chosen", "soft_t1"])
@@ -183,7 +183,7 @@ def rows_from_the_top(figure, names):
     return [text.get_text() for text in sorted(texts, key=lambda text: -text.get_window_extent().y0)]
 
 
-def test_the_page_is_the_same_twice(place):
+def test_the_page_is_reproducible(place):
     path = place.folder / "one" / "analysis" / "report.html"
     pages = []
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What `routing_moe.cli.ablate` found out about a run, for the report page."""
+"""The results of `routing_moe.cli.ablate` for a run, as data of the report page."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from routing_moe.report.ablation_files import FEATURES, SETS, TASKS
 from routing_moe.report.curves import rounded
 
 FOLDER = Path("analysis") / "ablation"  # in the run folder
-TEXTS = ("layer", "task", "category", "feature", "experts", "group")  # columns; "NA" is a name, too
-WORST = 3  # tasks told of a set
+TEXTS = ("layer", "task", "category", "feature", "experts", "group")  # columns in which "NA" is a name
+WORST = 3  # tasks shown of a set
 
 
 def other_checkpoint(run: Path) -> str | None:
-    """Why what is there of switching off is left out: it is of other weights than the run's checkpoint."""
+    """Why the ablation results are left out: other weights than the run's checkpoint. None if they fit."""
     job = _job(run)
     if not job or not isinstance(job.get("checkpoint"), dict):
         return None
@@ -33,15 +33,15 @@ def other_checkpoint(run: Path) -> str | None:
     if not now or now == {name: job["checkpoint"][name] for name in now}:
         return None
     return (
-        f"{run_name(run)}: {run / FOLDER} is of another checkpoint than {checkpoint.name}/ is now and left "
-        "out; delete it and call python -m routing_moe.cli.ablate again"
+        f"{run_name(run)}: {run / FOLDER} belongs to other weights than those in {checkpoint.name}/ and is "
+        "left out; delete it and run python -m routing_moe.cli.ablate again"
     )
 
 
 def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict | None:
-    """None if no expert was switched off; number: {task: its place among all tasks of the page}.
+    """The ablation of one run, or None if there is none.
 
-    Raises InputError for a file that cannot be read.
+    number: {task: its index among all tasks of the page}. Raises InputError for a file that cannot be read.
     """
     folder = run / FOLDER
     tables = {name: _read(folder / name) for name in (TASKS, FEATURES, SETS)}
@@ -51,7 +51,7 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
     part, limit = str(job.get("part")), job.get("max_examples")
     examples = f", {limit} examples of each" if limit else ""
     note = (
-        f"Scores of checkpoint {job.get('checkpoint_name')} before minus after, {part} files of the "
+        f"Scores of checkpoint {job.get('checkpoint_name')} before minus after ablation, {part} files of the "
         f"{job.get('predict_split')} tasks{examples}."
     )
     try:
@@ -60,22 +60,23 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
         sets = _sets(tables[SETS], number)
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
-            f"{folder}: its tables are not those of this run ({in_brief(error)}); "
-            "write them again by python -m routing_moe.cli.ablate"
+            f"{folder}: its tables do not fit this run ({in_brief(error)}); "
+            "write them again with python -m routing_moe.cli.ablate"
         ) from None
     if features and (draws := int(tables[FEATURES]["draws"].max())):
         matched = "weight" in tables[FEATURES]
-        how = "used as much by its tasks" if matched else "drawn whatever their weight, by an earlier version"
+        how = "of equal weight in its tasks" if matched else "not matched by weight, from an earlier version"
         note += (
-            f" Features: p is the share of {drawn(tables[FEATURES])} random sets ({how}), itself included, "
-            f"that cost as much: at least {1 / (1 + draws):.3f}, not corrected for the number of features."
+            f" Features: p is the share of {drawn(tables[FEATURES])} random sets ({how}), the feature's own "
+            f"included, whose drop is at least as large: {1 / (1 + draws):.3f} or more, not corrected for "
+            "the number of features."
         )
     return {"note": note, "part": part, **data, "features": features, "sets": sets}
 
 
 def _job(run: Path) -> dict:
     path = run / FOLDER / JOB_FILE
-    return load_json_object(path, "what the scores in the folder are of") if path.is_file() else {}
+    return load_json_object(path, "the settings of the ablation") if path.is_file() else {}
 
 
 def _read(path: Path) -> pd.DataFrame | None:
@@ -85,7 +86,7 @@ def _read(path: Path) -> pd.DataFrame | None:
 
 
 def _singles(table: pd.DataFrame | None, routes: Routes, number: Mapping[str, int]) -> dict:
-    """Drops by column, an expert of a layer, and task; None for experts that were not switched off."""
+    """Drops by column (one expert of one layer) and task; None for experts that were not ablated."""
     if table is None:
         return {"tasks": [], "drops": []}
     tasks = [task for task in dict.fromkeys(table["task"]) if task in number]
@@ -99,7 +100,7 @@ def _singles(table: pd.DataFrame | None, routes: Routes, number: Mapping[str, in
 
 
 def _features(table: pd.DataFrame | None, routes: Routes) -> list[dict]:
-    """Each feature's experts, and what groups of tasks lose without them and without random ones."""
+    """Each feature's experts, and the drops of groups of tasks without them and without random experts."""
     if table is None:
         return []
     found = []
@@ -118,7 +119,7 @@ def _features(table: pd.DataFrame | None, routes: Routes) -> list[dict]:
 
 
 def _sets(table: pd.DataFrame | None, number: Mapping[str, int]) -> list[list]:
-    """[[name, mean drop, [[task, drop], ...] worst first], ...] of the sets that were named by hand."""
+    """[[name, mean drop, [[task, drop], ...] worst first], ...] of the sets named by the user."""
     if table is None:
         return []
     found = []

@@ -1,4 +1,4 @@
-"""The files that an ablation ends in: tables as CSV, their gist as Markdown, pictures."""
+"""The result files of an ablation: tables as CSV, a summary in Markdown, pictures."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ DIGITS = "%.6g"
 
 
 def write_results(job: AblationJob, plan: Plan, settings: AblationSettings, inputs: AblationInputs) -> str:
-    """Writes the files of all that the plan names into the job's folder; returns the text of ablation.md."""
+    """Writes all result files into the job's folder; returns the text of ablation.md."""
     folder, ontology = job.folder, inputs.run.ontology
     base = job.mean_score()
     singles = [experts for experts in job.all_experts() if job.finished(experts)]
     examples = f", {settings.max_examples} examples of each" if settings.max_examples else ""
     sections = [
         f"Drop of the score (before - after) on the {settings.part} files of {len(job.bench.tasks)} tasks"
-        f"{examples}, when experts are switched off. Mean score with all: {base:.4f}."
+        f"{examples}, when experts are ablated. Mean score with all experts: {base:.4f}."
     ]
-    if singles:  # those of earlier commands, too
+    if singles:  # also those of earlier commands
         tasks = task_table(job, singles, ontology)
         categories = category_drops(tasks, ontology)
         write_text(folder / TASKS, tasks.to_csv(index=False, float_format=DIGITS))
@@ -86,7 +86,7 @@ def _sets_table(job: AblationJob, sets: Sequence[ExpertSet], ontology: Ontology)
 
 
 def _singles_markdown(categories: pd.DataFrame, tasks: pd.DataFrame) -> str:
-    """The experts whose loss costs most, their drop in each category, and the task they cost most."""
+    """The experts with the largest drops: by category, and on the task with the largest drop."""
     wide = categories.pivot_table(
         index=["layer", "expert"], columns="category", values="drop", sort=False, observed=True
     )
@@ -104,8 +104,8 @@ def _singles_markdown(categories: pd.DataFrame, tasks: pd.DataFrame) -> str:
     shown.index = [f"{layer} / {expert}" for layer, expert in shown.index]
     shown.index.name = "layer / expert"
     what = (
-        f"Each expert alone ({len(wide)}; the {len(shown)} that cost most; users: tasks that give it {USED} "
-        "or more; all, others: mean drop over the other experts)"
+        f"Each expert alone ({len(wide)}; the {len(shown)} with the largest drop; users: tasks that give it "
+        f"{USED} or more; all, others: mean drop over the other experts)"
     )
     return f"{what}:\n\n{markdown_table(shown)}"
 
@@ -134,11 +134,10 @@ def _features_markdown(table: pd.DataFrame, top: int) -> str:
     what = f"The top {top} experts of a feature together"
     if compared:
         what += (
-            f" (in brackets the same of {drawn(table)} random sets of {top} other experts that the feature's "
-            f"tasks use as much, mean weight within {TOLERANCE:.0%}, and p: the share of them, itself "
-            "included, that drop as much; many are tested, and the sets match for the tasks with it alone)"
+            f" (in brackets: the mean of {drawn(table)} random sets of {top} other experts whose weight in "
+            f"the feature's tasks is equal within {TOLERANCE:.0%}, and p: the share of these sets, its own "
+            "included, whose drop is at least as large; p is not corrected for the number of features, and "
+            "weights match only in the tasks with the feature)"
         )
-    weight = (
-        "Weight: mean weight of the experts in the routes of the feature's tasks (of a number: of all tasks)."
-    )
+    weight = "Weight: mean weight of the experts in the feature's tasks (of a numeric feature: in all tasks)."
     return f"{what}:\n\n{markdown_table(wide)}\n\n{weight}"

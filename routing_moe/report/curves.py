@@ -1,4 +1,4 @@
-"""The curves of a run for the report page: losses and scores, and what routes were like over training."""
+"""The curves of a run for the report page: losses, scores, route statistics and optimizer state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from routing_moe.io.csv_files import check_numbers, read_table
 from routing_moe.io.logs import CURVES_FILE
 
 MOST_POINTS = 250  # of a curve
-# column: (name, chart); curves of a chart share its axes
+# column: (name, chart); curves of one chart share its axes
 LOSSES = {
     "train_loss": ("train loss", "loss"),
     "dev_loss": ("dev loss", "loss"),
@@ -34,7 +34,7 @@ STEPPED = {
 
 
 def curves_data(run: Path, kind: str = "soft") -> list[dict]:
-    """[{name, group, steps, values}, ...] of what the run folder has; kind: of routes.
+    """[{name, group, steps, values}, ...] as far as the run folder has them; kind: of routes.
 
     Raises InputError for a broken file.
     """
@@ -57,7 +57,7 @@ def _read(path: Path, steps: str) -> pd.DataFrame:
 
 
 def _curves(table: pd.DataFrame, steps: str, columns: dict[str, tuple[str, str]]) -> list[dict]:
-    """The columns that are there, thinned out evenly if there are very many steps."""
+    """The columns that exist, thinned evenly to MOST_POINTS steps."""
     table = table[np.isfinite(table[steps])]
     if table.empty:
         return []
@@ -76,5 +76,5 @@ def _curves(table: pd.DataFrame, steps: str, columns: dict[str, tuple[str, str]]
 
 
 def rounded(value, digits: int = 4) -> float | None:
-    """So many significant digits; None for what is not a finite number."""
+    """The value with this many significant digits; None if it is not a finite number."""
     return float(f"{value:.{digits}g}") if pd.notna(value) and np.isfinite(value) else None

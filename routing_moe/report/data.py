@@ -1,9 +1,9 @@
-"""All that the report page shows of some runs, as JSON values; a function of their folders.
+"""The data of the report page, as JSON values: a function of the run folders alone.
 
     data = report_data(read_runs(["models/moe"]), ReportOptions())
     Path("report.html").write_text(render(data))           # routing_moe.report.page
 
-tests/page_data.py has the shape of the data. Numbers are rounded, what is not known is None.
+tests/page_data.py documents the shape of the data. Numbers are rounded, unknown values are None.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from routing_moe.report.ablation import ablation_data, other_checkpoint
 from routing_moe.report.curves import curves_data, rounded
 from routing_moe.results.scores import ScoresFile, read_scores
 
-MOST_CORRELATIONS = 2000  # rows of a run's table beside the strongest of each feature
+MOST_CORRELATIONS = 2000  # rows of a run's table, besides the strongest of each feature
 RECOVERED = ("ami", "ami_p", "ami_q_by", "mantel_r", "mantel_p", "mantel_q_by")
-UNIT = 10_000  # weights are whole numbers of its parts: shorter, and a task's nearest stay in order
-NEAREST = 12  # tasks shown beside each, by overlap of routes
-TOP = 3  # experts of each feature that are shown in any case
+UNIT = 10_000  # weights are integers, in parts of 1 / UNIT, which is shorter in JSON
+NEAREST = 12  # tasks with the largest overlap of routes that are shown for each task
+TOP = 3  # experts of each feature that are always shown
 LONGEST_TEXT = 600  # characters of an input, answer or prediction
 MOST_ANSWERS = 4
 
@@ -58,7 +58,7 @@ class ReportOptions:
 
 
 def report_data(runs: Sequence[ExplainedRun], options: ReportOptions) -> dict:
-    """What `page.render` takes. Raises InputError for a file of a run that cannot be read."""
+    """The data that `page.render` takes. Raises InputError for a file of a run that cannot be read."""
     scores = [scores_of(run) for run in runs]
     tasks = all_tasks(runs, scores)
     number = {task: n for n, task in enumerate(tasks)}
@@ -90,7 +90,7 @@ def all_tasks(runs: Sequence[ExplainedRun], scores: Sequence[dict[str, pd.DataFr
 
 
 def _task(task: str, runs: Sequence[ExplainedRun], ontology: Ontology) -> dict:
-    """Its kind, and the features that a file says it has; category and subcategory are told anyway."""
+    """Its name, category and subcategory, and its features of other kinds."""
     category, sub = ontology.category(task)
     features: list[str] = []
     for run in runs:
@@ -102,7 +102,7 @@ def _task(task: str, runs: Sequence[ExplainedRun], ontology: Ontology) -> dict:
 
 
 def _categories(ontology: Ontology, tasks: Sequence[str]) -> list[dict]:
-    """The kinds that occur, in the ontology's order, with the colours that they have in pictures."""
+    """The categories that occur, in the ontology's order, with their colours in pictures."""
     colours = kind_colours(ontology)
     present = dict.fromkeys(ontology.category(task) for task in tasks)
     found = []
@@ -114,18 +114,18 @@ def _categories(ontology: Ontology, tasks: Sequence[str]) -> list[dict]:
 
 
 def _route_notes(runs: Sequence[ExplainedRun]) -> list[str]:
-    """Where routes are not those that the scores, which are of the best checkpoint, were made along."""
+    """Notes on runs whose routes differ from those behind the scores of the best checkpoint."""
     notes = []
     for run in runs:
         steps = evaluated_steps(run.place)
         best = best_step(run.place, steps) if steps else run.routes.step
         if run.routes.step != best:
             notes.append(
-                f"{run.name}: routes are those of step {run.routes.step}, but scores, predictions and, "
-                f"unless it says otherwise, ablation are of the best checkpoint, of step {best}"
+                f"{run.name}: routes are of step {run.routes.step}, but scores, predictions and (unless "
+                f"stated otherwise) the ablation are of the best checkpoint, of step {best}"
             )
         if run.routes.kind != "soft":
-            what = {"chosen": "each layer's heaviest expert", "soft_t1": "softmax at temperature 1"}
+            what = {"chosen": "each layer's expert of largest weight", "soft_t1": "softmax at temperature 1"}
             notes.append(f"{run.name}: routes are shown as {what[run.routes.kind]} (--routes)")
     return notes
 
@@ -133,7 +133,7 @@ def _route_notes(runs: Sequence[ExplainedRun]) -> list[str]:
 def _ontology_notes(runs: Sequence[ExplainedRun]) -> list[str]:
     first = runs[0]
     return [
-        f"{run.name}: its ontology is another than that of {first.name}, whose categories are shown"
+        f"{run.name}: its ontology differs from that of {first.name}, whose categories are shown"
         for run in runs[1:]
         if any(first.ontology.category(task) != run.ontology.category(task) for task in run.routes.tasks)
     ]
@@ -209,7 +209,7 @@ def _scores(part: str, section: str, table: pd.DataFrame, number: dict[str, int]
 
 
 def _correlations(run: ExplainedRun, options: ReportOptions) -> dict | None:
-    """Those that may be no chance, and the strongest of each feature."""
+    """The significant correlations, and the strongest of each feature."""
     permutations = options.permutations or PERMUTATIONS
     table = correlate(run.routes, run.features, permutations, options.seed)
     if table.empty:
@@ -231,9 +231,9 @@ def _correlations(run: ExplainedRun, options: ReportOptions) -> dict | None:
     most = f" ({MOST_CORRELATIONS} of them)" if len(others) > MOST_CORRELATIONS else ""
     note = (
         f"Pearson's r of an expert's weight with a feature, over {len(run.routes.tasks)} tasks; p by "
-        f"{permutations} shufflings, q by Benjamini and Hochberg over {len(table)} tests, of which {found} "
+        f"{permutations} permutations, q by Benjamini and Hochberg over {len(table)} tests, of which {found} "
         f"have q < {SIGNIFICANT}. Shown: these{most}, and for each feature the {TOP} largest |r|. "
-        f"q (BY): by Benjamini and Yekutieli, which holds under any dependence; {strictly} are below "
+        f"q (BY): by Benjamini and Yekutieli, valid under any dependence; {strictly} are below "
         f"{SIGNIFICANT}. n: tasks with the feature.{cautions(table, run.features, permutations)}"
     )
     return {"note": note, "rows": rows}
@@ -249,15 +249,15 @@ def _recovery(run: ExplainedRun, options: ReportOptions) -> dict | None:
         for row in table.itertuples()
     ]
     note = (
-        "AMI: adjusted mutual information of clusters of routes and labels, 0 by chance; Mantel's r: of "
-        f"tasks' distances by routes and by features. p by {permutations} shufflings; q by Benjamini and "
-        "Yekutieli over all of them."
+        "AMI: adjusted mutual information of clusters of routes and labels, 0 by chance; Mantel's r: "
+        "correlation of tasks' distances by routes and by features. p by "
+        f"{permutations} permutations; q by Benjamini and Yekutieli over all tests."
     )
     return {"note": note, "rows": rows}
 
 
 def _predictions(place: Path, scores: dict, number: dict[str, int], samples: int) -> list[dict]:
-    """Some predictions for each task that was scored, spread over its file: test rather than dev files."""
+    """Some predictions for each scored task, evenly spread over its file; test files before dev files."""
     found: dict[str, dict] = {}
     for (part, section), table in scores.items():
         folder = place / Path(ScoresFile(part, section).path).parent / "predictions"
@@ -286,7 +286,7 @@ def _some_predictions(path: Path, count: int) -> list[dict]:
                 }
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no file of predictions ({in_brief(error)})") from None
+        raise InputError(f"{path}: is not a file of predictions ({in_brief(error)})") from None
     return shown
 
 
@@ -298,12 +298,12 @@ def _cut(text: str) -> str:
 
 
 def _stability(runs: Sequence[ExplainedRun], options: ReportOptions) -> tuple[list[dict], list[str]]:
-    """(agreement of each two runs, why some cannot be compared)."""
+    """(agreement of each pair of runs, why some pairs cannot be compared)."""
     pairs, notes = [], []
     for (a, one), (b, other) in itertools.combinations(enumerate(runs), 2):
         try:
-            shuffled = options.permutations or STABILITY_PERMUTATIONS
-            found = stability(one.routes, other.routes, shuffled, options.seed)
+            permutations = options.permutations or STABILITY_PERMUTATIONS
+            found = stability(one.routes, other.routes, permutations, options.seed)
         except InputError as error:
             notes += error.faults
             continue
