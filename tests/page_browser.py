@@ -1,6 +1,6 @@
-"""What the tests of the report page share: a real browser, and what it should show.
+"""Shared by the tests of the report page: a browser, and the expected values.
 
-Debian's chromium is driven by selenium from a file:// address; without either, these tests are skipped.
+Selenium opens the page in chromium from a file:// address; without either, these tests are skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from routing_moe.report.page import render
 pytest.importorskip("selenium", reason="selenium, which drives the browser, is not installed")
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 if not (CHROMIUM and CHROMEDRIVER):
-    pytest.skip("chromium and chromedriver, which show the page, are not here", allow_module_level=True)
+    pytest.skip("chromium and chromedriver, which show the page, are not installed", allow_module_level=True)
 
 from selenium import webdriver  # noqa: E402
 from selenium.common.exceptions import WebDriverException  # noqa: E402
@@ -52,7 +52,7 @@ def started_browser(profile):
 
 
 class Page:
-    """What the tests do with a page, in few words."""
+    """Short methods for what the tests do with a page."""
 
     def __init__(self, driver, folder):
         self.driver, self.folder = driver, folder
@@ -80,7 +80,7 @@ class Page:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def click(self, selector):
-        """As a mouse would, after scrolling there."""
+        """Scrolls to the element and clicks on it."""
         self.driver.find_element(By.CSS_SELECTOR, selector).click()
 
     def texts(self, selector):
@@ -89,7 +89,7 @@ class Page:
         )
 
     def labels(self, selector):
-        """The accessible names, which are whole where a map shortens what it shows."""
+        """The accessible names, which a map does not shorten."""
         script = "return [...document.querySelectorAll(arguments[0])].map(node => node.ariaLabel)"
         return self.js(script, selector)
 
@@ -99,7 +99,7 @@ class Page:
         )
 
     def cells(self, table, column):
-        """The texts of a column of a table's body."""
+        """The texts of one column of a table's body."""
         script = (
             "return [...document.querySelectorAll(`${arguments[0]} tbody tr`)]"
             ".map(row => row.cells[arguments[1]].textContent)"
@@ -130,7 +130,7 @@ class Page:
 
     @contextmanager
     def touch(self):
-        """tap(selector): a finger in the middle of an element."""
+        """Yields tap(selector), a touch in the middle of an element."""
 
         def tap(selector):
             box = self.js(
@@ -156,7 +156,7 @@ class Page:
         return [entry for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
-# ---------------------------------------------------------------------------- what is expected, from the data
+# ---------------------------------------------------------------------------- expected values, from the data
 
 
 WHOLE = 10_000  # routes hold weights in ten-thousandths
@@ -178,7 +178,7 @@ def by_weight(data, column, run=0):
 
 
 def numbers(texts):
-    """As sorted: what is not known is None."""
+    """The texts as numbers; unknown values are None."""
     return [None if text == "–" else float(text.replace("−", "-")) for text in texts]
 
 

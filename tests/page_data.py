@@ -1,10 +1,11 @@
-"""Made-up data for the report page, of the shape that `routing_moe.report.page.render` takes.
+"""Synthetic data for the report page, in the shape that `routing_moe.report.page.render` takes.
 
     page_data(n_tasks=12, encoder_layers=2, decoder_layers=1, n_experts=3, n_runs=2)
 
-Every number is rounded, and None where it is not known. Indices: a task is its place in "tasks", a run its
-place in "runs", and expert e of layer l is column l * E + e of the routes and of the ablation's drops. Routes
-are whole numbers, weights in ten-thousandths. Row n of "nearest" is about task "tasks"[n] of the run.
+Every number is rounded; unknown numbers are None. Tasks and runs are given as indices into "tasks" and
+"runs"; expert e of layer l is column l * E + e of the routes and of the drops of the ablation. Routes are
+integers, weights in ten-thousandths. The "order" of a run is that of similarity.png; row n of its "routes"
+and "nearest" belongs to its n-th task.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def page_data(
     n_correlations: int = 40,
     names: dict[int, str] | None = None,
 ) -> dict:
-    """The same data for the same arguments; names: {place: name} of tasks that get one of their own."""
+    """The same data for the same arguments; names: {place: name} of tasks with a given name."""
     draw = random.Random(0)
     tasks = made_tasks(n_tasks, draw)
     for place, name in (names or {}).items():
@@ -103,7 +104,7 @@ def made_run(number, tasks, layers, n_experts, samples, n_correlations, draw) ->
 
 
 def made_route(task: int, tasks: list[dict], n_layers: int, n_experts: int, draw: random.Random) -> list[int]:
-    """Leans on an expert that hangs on the subcategory and the layer, so that kinds show as blocks."""
+    """A large weight for one expert, which depends on subcategory and layer: categories form blocks."""
     weights = []
     for layer in range(n_layers):
         liked = (len(tasks[task]["subcategory"]) * (layer + 1)) % n_experts

@@ -21,14 +21,14 @@ def module_texts():
     return {file.name: file.read_text(encoding="utf-8") for file in scripts if file.name != BROWSER_CHECK}
 
 
-def test_numbers_that_json_cannot_hold_are_refused():
+def test_nan_in_the_data_is_an_error():
     data = page_data()
     data["runs"][0]["curves"][0]["values"][0] = float("nan")
     with pytest.raises(ValueError):
         render(data)
 
 
-def test_the_data_is_in_the_file_as_it_was_given():
+def test_the_file_contains_the_data_unchanged():
     data = page_data(names={0: "</script><b>", 1: "a\u2028b {{modules}}"})
     text = render(data)
     assert text.count("</script>") == 3
@@ -46,7 +46,7 @@ def test_the_joined_script_defines_each_name_once_and_before_its_importers():
     assert set(place) - {"start.js"} == {other for others in imported.values() for other in others}
 
 
-def test_the_check_of_the_browser_comes_before_the_data_and_the_modules():
+def test_the_browser_check_comes_before_the_data_and_the_modules():
     text = render(page_data())
     assert re.search(r'<p id="unsupported" class="note" hidden>[^<]* needs Chrome or Edge 123', text)
     assert '<noscript><p class="note">This report needs JavaScript' in text

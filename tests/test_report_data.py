@@ -67,7 +67,7 @@ def test_the_page_of_a_trained_run_shows_its_files(finished, tmp_path, capsys):
     assert run["ablation"] is None
 
 
-def test_several_runs_and_the_results_of_an_ablation(place):
+def test_data_of_two_runs_one_with_an_ablation(place):
     folder = place.folder / "one" / "analysis" / "ablation"
     folder.mkdir(parents=True)
     rows = [
@@ -103,7 +103,7 @@ def test_several_runs_and_the_results_of_an_ablation(place):
     assert "skill:spell" in render(data)
 
 
-def test_the_strongest_correlations_of_each_feature_are_shown_whatever_their_sign(place, monkeypatch):
+def test_the_strongest_correlations_of_each_feature_are_shown_with_either_sign(place, monkeypatch):
     runs = read_runs([place.folder / "one"])
     table = correlate(runs[0].routes, runs[0].features, 20)
     monkeypatch.setattr(report_data_module, "SIGNIFICANT", 1.1)
@@ -153,7 +153,7 @@ def test_a_note_says_that_routes_and_scores_are_of_different_steps(place):
 
 
 @pytest.mark.parametrize("kind", ["soft", "chosen", "soft_t1"])
-def test_order_and_nearest_tasks_are_those_of_the_similarity_picture(place, monkeypatch, kind):
+def test_order_equals_similarity_png_and_nearest_tasks_equal_neighbours_csv(place, monkeypatch, kind):
     run, drawn = place.folder / "one", []
     draw = np.random.default_rng(3)
     for step in (10, 20, 30):  # temperature changes which tasks are similar

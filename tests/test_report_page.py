@@ -1,4 +1,4 @@
-"""The report page in a real browser: routes by pointer, touch and keyboard; looks; safety; size."""
+"""The report page in a browser: routes by pointer, touch and keyboard; appearance; security; size."""
 
 from __future__ import annotations
 
@@ -63,20 +63,20 @@ def test_an_expert_shows_exactly_its_tasks_by_weight(page):
     assert numbers(page.cells("#detail", 3))[0] == pytest.approx(mean(drops), abs=5e-4)
 
 
-def test_experts_that_tie_are_no_first_choice(page):
+def test_tied_experts_do_not_count_as_first_choice(page):
     data = page_data(n_tasks=12, n_runs=1)
     for row in data["runs"][0]["routes"]:
         row[:3] = [3333, 3333, 3333]
     data["runs"][0]["routes"][5][:3] = [3333, 3334, 3333]
     page.open(data)
-    told = []
+    choices = []
     for column in range(3):
         page.click(f'[data-column="{column}"]')
-        told += [text.split("; ")[1] for text in page.texts("#detail .load")]
-    assert told == [f"first choice of {n} of 12 tasks." for n in (0, 1, 0)]
+        choices += [text.split("; ")[1] for text in page.texts("#detail .load")]
+    assert choices == [f"first choice of {n} of 12 tasks." for n in (0, 1, 0)]
 
 
-def test_a_task_of_one_run_only_is_looked_up_in_that_run(page):
+def test_a_task_of_one_run_has_neighbours_only_in_that_run(page):
     data = page_data(n_tasks=12)
     short = data["runs"][1]
     for field in ("tasks", "routes", "nearest"):
@@ -89,7 +89,7 @@ def test_a_task_of_one_run_only_is_looked_up_in_that_run(page):
     assert ranked(page, '#detail .ranked[data-run="1"]') == nearest(data, 5, 1)
 
 
-def test_hovering_a_cell_tells_task_layer_expert_and_weight(page):
+def test_hovering_over_a_cell_shows_task_layer_expert_and_weight(page):
     data = page_data(n_tasks=12)
     page.open(data)
     box = page.js(
@@ -108,7 +108,7 @@ def test_hovering_a_cell_tells_task_layer_expert_and_weight(page):
     assert not page.shown("#tip")
 
 
-# Of a copy: the browser warns where a canvas that is drawn on is read.
+# Read from a copy: the browser warns if a canvas is both drawn on and read.
 PIXELS = """
 const {width, height} = document.querySelector("canvas");
 const pen = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
@@ -130,7 +130,7 @@ def test_the_canvas_shows_the_weights(page):
     assert pixels(page, shares) == [[247, 251, 255], [8, 48, 107], [107, 174, 214]]
 
 
-def test_the_map_is_used_by_keyboard_alone(page):
+def test_the_map_can_be_used_with_the_keyboard_only(page):
     data = page_data(n_tasks=12)
     names = [task["name"] for task in data["tasks"]]
     routes = data["runs"][0]["routes"]
@@ -157,11 +157,11 @@ def test_the_map_is_used_by_keyboard_alone(page):
     assert page.texts("#detail h2") == [names[1]]
     page.type(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_UP, Keys.ARROW_UP, Keys.ENTER)
     assert page.texts("#detail h2") == ["enc 0, expert 1, run 1"]
-    # Of all its names, heads and cells, the tab order holds one.
+    # Only one of its names, heads and cells is in the tab order.
     assert page.js("return document.querySelector('.map').querySelectorAll('[tabindex=\"0\"]').length") == 1
 
 
-def test_a_first_tap_tells_and_a_second_selects(page):
+def test_the_first_tap_shows_the_tip_and_the_second_selects(page):
     data = page_data(n_tasks=12)
     page.open(data, PHONE, mobile=True)
     page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
@@ -185,7 +185,7 @@ def test_a_first_tap_tells_and_a_second_selects(page):
         page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
 
 
-def test_tasks_can_be_ordered_by_similarity_of_route(page):
+def test_tasks_can_be_ordered_by_similarity_of_routes(page):
     data = page_data(n_tasks=12)
     data["runs"][1]["order"] = [3, 2, 1, 0, *range(4, 10)]
     data["runs"][1] |= {field: data["runs"][1][field][:10] for field in ("tasks", "routes", "nearest")}
@@ -203,10 +203,10 @@ def test_tasks_can_be_ordered_by_similarity_of_route(page):
     assert page.js(rows) == list(range(12))
 
 
-# ---------------------------------------------------------------------------- looks
+# ---------------------------------------------------------------------------- appearance
 
 
-def test_nothing_but_boxes_of_their_own_scrolls_sideways_on_a_phone(page):
+def test_only_tables_and_maps_scroll_sideways_on_a_phone(page):
     data = page_data(n_tasks=30, encoder_layers=6, decoder_layers=6, names={2: "n" * 300})
     data["title"] = "t" * 200
     data["runs"][0]["command"] = "c" * 400
@@ -249,7 +249,7 @@ def paper(page):
 
 
 def corner(page):
-    """Of the map's first cell."""
+    """Luminance of the map's first cell."""
     return luminance(pixels(page, [(0.01, 0.01)])[0])
 
 
@@ -289,7 +289,7 @@ return [...found.values()];
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_stands_out_from_what_is_behind_it(page, scheme):
+def test_all_text_has_enough_contrast(page, scheme):
     page.open(page_data(n_tasks=30), scheme=scheme)
     pairs = []
     for selector in ('.row-name[data-task="4"]', '[data-column="1"]'):
@@ -304,7 +304,7 @@ def test_all_text_stands_out_from_what_is_behind_it(page, scheme):
     assert poor == []
 
 
-def test_headings_stand_in_order_and_sections_appear_only_with_data(page):
+def test_heading_levels_are_in_order_and_empty_sections_are_omitted(page):
     data = page_data(n_tasks=12)
     page.open(data)
     levels = page.js("return [...document.querySelectorAll('h1, h2, h3, h4')].map(n => +n.tagName[1])")
@@ -328,7 +328,7 @@ def test_headings_stand_in_order_and_sections_appear_only_with_data(page):
     assert page.texts("#detail h2") == ["enc 0, expert 0"]
 
 
-# ---------------------------------------------------------------------------- safety and size
+# ---------------------------------------------------------------------------- security and size
 
 
 def test_markup_in_the_data_is_text(page):
@@ -362,7 +362,7 @@ def test_markup_in_the_data_is_text(page):
 
 
 def test_a_page_of_many_tasks_stays_small(page):
-    """160 tasks, 12 layers, 2 runs: the file, and the elements of the page (a cell of a map is none)."""
+    """160 tasks, 12 layers, 2 runs: size of the file and number of elements (cells of a map are none)."""
     data = page_data(160, 6, 6, 3, 2, samples=("13", "21", "42", "87", "100"), n_correlations=3000)
     assert page.open(data).stat().st_size < 5e6
     for selector in ('.row-name[data-task="80"]', '[data-column="7"]'):
@@ -377,7 +377,7 @@ def test_a_page_of_many_tasks_stays_small(page):
 # ---------------------------------------------------------------------------- old browsers
 
 
-def test_a_browser_without_what_the_page_needs_shows_a_message(page):
+def test_an_unsupported_browser_shows_a_message(page):
     message = "return document.getElementById('unsupported').checkVisibility()"
     path = page.open(page_data())
     assert not page.js(message)

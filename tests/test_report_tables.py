@@ -1,4 +1,4 @@
-"""The report page in a real browser: tables that are sorted and filtered, ablation, predictions."""
+"""The report page in a browser: sorting and filtering of tables, ablation, predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEV_RUN_1 = 1  # column: after the task
 METRIC = 11  # after both parts' runs, difference, constant and n
 
 
-def test_scores_are_sorted_by_a_column_both_ways(page):
+def test_scores_are_sorted_by_a_column_in_both_directions(page):
     data = page_data(n_tasks=30)
     data["runs"][0]["scores"][0]["rows"][3][3] = None
     page.open(data)
@@ -79,7 +79,7 @@ def test_means_by_category_are_means_over_tasks_of_their_mean_over_samples(page)
     assert page.cells(table, 0)[:4] == ["all tasks", *reversed(names)]
 
 
-def test_samples_are_told_apart_without_the_task_s_name_and_only_where_there_are_several(page):
+def test_samples_are_named_without_the_task_and_only_if_there_are_several(page):
     data = page_data(n_tasks=12, samples=("1536_0", "1536_1"))
     for run in data["runs"]:
         for group in run["scores"]:
@@ -142,7 +142,7 @@ def test_drops_are_means_over_the_tasks_of_a_category(page):
     assert data["tasks"][ablation["tasks"][worst]]["name"] in page.cells("#expert-drops", 4)[0]
 
 
-def test_only_what_was_switched_off_is_shown(page):
+def test_only_ablated_experts_and_sets_are_shown(page):
     data = page_data(n_tasks=12, n_runs=1)
     page.open(data)
     heads = ["Mean drop by category", "Experts", "Experts of a feature", "Sets of experts"]
@@ -159,7 +159,7 @@ def test_only_what_was_switched_off_is_shown(page):
     assert page.texts("#detail .block:nth-child(2) thead th") == ["category", "n", "mean weight"]
 
 
-def test_experts_of_a_feature_are_filtered_and_categories_shown_when_asked_for(page):
+def test_experts_of_a_feature_are_filtered_and_categories_shown_on_request(page):
     page.open(page_data(n_tasks=12, n_runs=1))
     table = "#feature-drops"
     main = ["with feature", "without feature", "all"]

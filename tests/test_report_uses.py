@@ -1,4 +1,4 @@
-"""The report page in a real browser: curves; by keyboard, by finger, with a screen reader; on paper."""
+"""The report page in a browser: curves; keyboard, touch, screen reader; print; names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def chart_with(page, title):
     return page.texts("#curves figcaption").index(title) + 1
 
 
-def test_curves_of_an_optimizer_and_lonely_values_are_all_seen(page):
+def test_optimizer_curves_and_isolated_values_are_drawn(page):
     data = page_data()
     optimizer = [curve for curve in data["runs"][0]["curves"] if curve["group"] == "optimizer"]
     optimizer[0] |= {"name": "temperature", "values": optimizer[1]["values"]}  # of the same size
@@ -46,7 +46,7 @@ def test_curves_of_an_optimizer_and_lonely_values_are_all_seen(page):
     assert page.js("return document.querySelectorAll(arguments[0]).length", dots) == 1
 
 
-def test_a_curve_s_name_stands_at_its_own_end_and_keeps_the_run(page):
+def test_a_curve_is_labelled_at_its_own_end_with_its_run(page):
     data = page_data()
     for curve in data["runs"][1]["curves"]:
         half = len(curve["steps"]) // 2
@@ -66,23 +66,23 @@ def test_a_curve_s_name_stands_at_its_own_end_and_keeps_the_run(page):
     assert any("…" in text for text, _ in ends)
 
 
-# ---------------------------------------------------------------------------- a finger
+# ---------------------------------------------------------------------------- touch
 
 
-def test_a_tap_on_a_chart_tells_its_values_until_a_tap_elsewhere(page):
+def test_a_tap_on_a_chart_shows_its_values_until_a_tap_elsewhere(page):
     page.open(page_data(), PHONE, mobile=True)
-    told = "return document.querySelector('.readout-step').textContent"
+    readout = "return document.querySelector('.readout-step').textContent"
     with page.touch() as tap:
         tap("svg.chart")
-        page.wait(told + ".startsWith('at step')")
+        page.wait(readout + ".startsWith('at step')")
         tap("#curves h2")
-        page.wait(told + " === 'last values'")
+        page.wait(readout + " === 'last values'")
         page.js("location.reload()")
         page.wait("return performance.getEntriesByName('drawn').length > 0")
         assert page.texts("#curves .lead")[0].startswith("Tap a chart")
 
 
-def test_rows_keep_their_names_when_a_table_is_scrolled_sideways(page):
+def test_the_first_column_stays_visible_when_a_table_is_scrolled_sideways(page):
     page.open(page_data(), PHONE, mobile=True)
     page.js("document.querySelector('#score-table .scroll').scrollLeft = 200")
     box, name, head = page.js(
@@ -95,7 +95,7 @@ def test_rows_keep_their_names_when_a_table_is_scrolled_sideways(page):
 # ---------------------------------------------------------------------------- the keyboard
 
 
-def test_details_are_reached_from_a_table_and_lead_back_to_it(page):
+def test_focus_moves_from_a_table_to_the_details_and_back(page):
     data = page_data()
     page.open(data)
     for leave in ("Close", Keys.ESCAPE):
@@ -131,7 +131,7 @@ def test_escape_in_a_field_leaves_the_selection_alone(page):
 # ---------------------------------------------------------------------------- a screen reader
 
 
-def test_heads_have_full_names_and_one_voice_tells_what_changed(page):
+def test_heads_have_full_names_and_a_single_live_region_announces_changes(page):
     page.open(page_data())
     assert page.labels("#score-table thead button")[1:3] == ["dev, run 1", "dev, run 2"]
     assert len(page.texts("[role=status], [aria-live]")) == 1
@@ -141,7 +141,7 @@ def test_heads_have_full_names_and_one_voice_tells_what_changed(page):
     assert page.texts("#live") == page.texts("#score-table .count")
 
 
-def test_blank_names_can_be_read_and_pressed(page):
+def test_blank_names_are_replaced_and_can_be_clicked(page):
     data = page_data(names={1: "", 2: "  "})
     data["runs"][1]["name"] = " "
     page.open(data)
@@ -150,7 +150,7 @@ def test_blank_names_can_be_read_and_pressed(page):
     assert page.texts("#detail h2") == ["(no name)"]
 
 
-# ---------------------------------------------------------------------------- paper
+# ---------------------------------------------------------------------------- print
 
 
 STRIPS = """
@@ -165,7 +165,7 @@ return [...document.querySelectorAll(".map-figure:first-child .map-row")].map(ro
 """
 
 
-def test_on_paper_each_row_of_a_map_has_its_own_cells_and_no_table_is_cut(page):
+def test_in_print_each_row_of_a_map_has_its_own_cells_and_no_table_is_cut(page):
     data = page_data(n_tasks=60, n_runs=4)
     for row in data["runs"][0]["routes"]:
         row[:3] = [0, 10_000, 0]
@@ -197,7 +197,7 @@ def test_on_paper_each_row_of_a_map_has_its_own_cells_and_no_table_is_cut(page):
 
 
 @pytest.mark.parametrize(("size", "n_runs"), [(PHONE, 1), (WIDE, 1), (WIDE, 3)])
-def test_no_two_tasks_of_the_gym_look_alike_in_a_map(page, size, n_runs):
+def test_shortened_task_names_of_the_gym_are_unique(page, size, n_runs):
     names = dict(enumerate(pd.read_csv(SHIPPED_FEATURES)["task"]))
     page.open(page_data(len(names), 6, 6, n_runs=n_runs, names=names), size)
     shown = page.texts(".map-figure:first-child .row-name")
@@ -207,7 +207,7 @@ def test_no_two_tasks_of_the_gym_look_alike_in_a_map(page, size, n_runs):
         assert sum("…" in text for text in shown) > 20
 
 
-def test_lists_of_tasks_tell_whole_names(page):
+def test_lists_of_tasks_show_full_names(page):
     names = {place: f"a-name-that-is-long-and-ends-differently_{place}" for place in range(12)}
     page.open(page_data(names=names), PHONE)
     page.click('.row-name[data-task="3"]')

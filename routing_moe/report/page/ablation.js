@@ -1,5 +1,4 @@
-// What switching an expert off costs: by category of task, expert by expert, and for the experts of a
-// feature.
+// The ablation: drops by category and expert, by expert, by feature and by set of experts.
 
 import {expertDrops, featureDrops, setDrops} from "./ablation_tables.js";
 import {painters, signedColours} from "./colour.js";
@@ -22,11 +21,9 @@ export function ablationSection() {
 
 function ablationParts(run) {
   const {note, part, tasks, features, sets} = run.ablation;
-  const unit = lead(
-    `Drop: ${part} score before minus after switching the expert off; above 0 the expert was of use.`,
-  );
+  const unit = lead(`Drop: ${part} score before minus after ablating the expert; above 0 the expert helped.`);
   const parts = [lead(note), unit];
-  // Experts need not have been switched off one by one: features or sets may be all that was tried.
+  // Single experts may not have been ablated: only the experts of features, or sets.
   if (tasks.length) {
     parts.push(make("h3", {}, "Mean drop by category"), dropMap(run));
     parts.push(make("h3", {}, "Experts"), lead(EXPERTS_LEAD), expertDrops(run));
@@ -37,11 +34,11 @@ function ablationParts(run) {
   return parts;
 }
 
-const EXPERTS_LEAD = "Load: mean weight of the expert over all tasks. n: tasks tried.";
+const EXPERTS_LEAD = "Load: mean weight of the expert over all tasks. n: scored tasks.";
 const FEATURES_LEAD =
-  "The experts that go with a feature, all switched off at once, against random sets of as many others " +
-  "(mean ± standard deviation over the sets). Weight: mean weight in the routes of the tasks. n: tasks.";
-const SETS_LEAD = "Experts that were named by hand and switched off at once.";
+  "The experts most correlated with a feature, all ablated at once, against random sets of as many other " +
+  "experts (mean ± standard deviation over sets). Weight: mean weight in the routes of the tasks. n: tasks.";
+const SETS_LEAD = "Sets of experts named by the user, each ablated at once.";
 
 // ------------------------------------------------------------------ categories by experts
 
@@ -93,7 +90,7 @@ function dropExperts(run, columns) {
   );
 }
 
-// Written without the zero before the point, to be narrow: .031, −.004.
+// Without the zero before the decimal point, to save width: .031, −.004.
 function dropCell(run, value, most, column) {
   const text = fixed(value).replace(/^(−?)0\./, "$1.");
   const first = column % run.experts ? "" : " first";

@@ -1,4 +1,4 @@
-// Tables of the ablation: experts one by one, the experts of a feature, sets of experts.
+// Tables of the ablation: single experts, the experts of a feature, sets of experts.
 
 import {checkBox, labelled, make, numberText, scrollBox, signedBar, textFilter} from "./dom.js";
 import {dropOf, expertOf, loadOf} from "./model.js";
@@ -7,7 +7,7 @@ import {expertButton, taskButton} from "./state.js";
 import {plainTable, sortableTable} from "./table.js";
 
 const WORST_SHOWN = 3;
-const MAIN_GROUPS = ["with feature", "without feature", "all"]; // the others are categories of task
+const MAIN_GROUPS = ["with feature", "without feature", "all"]; // the others are categories of tasks
 
 function bulleted(items) {
   return make(
@@ -18,7 +18,7 @@ function bulleted(items) {
 }
 
 // worst: [[task, drop], ...]
-function hardestHit(worst) {
+function largestDrops(worst) {
   return bulleted(worst.map(([task, drop]) => [taskButton(task), " ", numberText(signed(drop))]));
 }
 
@@ -53,13 +53,13 @@ function expertColumns(run, most) {
   const expert = (row) => expertButton(run, row.layer, row.expert);
   const drop = (row) => [signed(row.drop), signedBar(row.drop, most)];
   const load = (row) => fixed(row.load);
-  const hits = (row) => hardestHit(row.worst);
+  const hits = (row) => largestDrops(row.worst);
   return [
     {label: "expert", value: (row) => row.column, show: expert, shape: "tight"},
     {label: "mean drop", value: (row) => row.drop, show: drop, number: true},
     {label: "load", value: (row) => row.load, show: load, number: true},
     {label: "n", value: (row) => row.n, number: true},
-    {label: "hardest hit tasks", value: (row) => row.worst[0]?.[1] ?? null, show: hits, shape: "wide"},
+    {label: "largest drops", value: (row) => row.worst[0]?.[1] ?? null, show: hits, shape: "wide"},
   ];
 }
 
@@ -72,7 +72,7 @@ export function featureDrops(run) {
   const wanted = {text: "", categories: false};
   const isMain = ({group}) => MAIN_GROUPS.includes(group[0]);
   const keep = (row) => row.feature.toLowerCase().includes(wanted.text) && (wanted.categories || isMain(row));
-  const caption = "Drop when a feature's experts are switched off";
+  const caption = "Drop when a feature's experts are ablated";
   const table = sortableTable({caption, columns: featureColumns(run), rows, keep});
   table.node.id = "feature-drops";
   const apply = (name) => (value) => {
@@ -80,7 +80,7 @@ export function featureDrops(run) {
     table.filter(keep);
   };
   const tools = [labelled("filter", textFilter(apply("text"), "feature"))];
-  if (!rows.every(isMain)) tools.push(checkBox("categories of task too", apply("categories")));
+  if (!rows.every(isMain)) tools.push(checkBox("also categories of tasks", apply("categories")));
   return [make("div", {class: "tools"}, tools), table.node];
 }
 
@@ -109,10 +109,10 @@ function featureColumns(run) {
 
 export function setDrops(run) {
   const rows = run.ablation.sets.map(([name, drop, worst]) => {
-    return [name.replaceAll("+", " + "), signed(drop), hardestHit(worst.filter(([, own]) => own > 0))];
+    return [name.replaceAll("+", " + "), signed(drop), largestDrops(worst.filter(([, own]) => own > 0))];
   });
-  const caption = "Drop when a set of experts is switched off";
-  const table = plainTable(caption, [["set"], ["mean drop", true], ["hardest hit tasks"]], rows);
+  const caption = "Drop when a set of experts is ablated";
+  const table = plainTable(caption, [["set"], ["mean drop", true], ["largest drops"]], rows);
   const node = scrollBox(caption, table);
   node.id = "set-drops";
   return node;

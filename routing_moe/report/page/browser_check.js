@@ -1,5 +1,5 @@
-// A classic script, in syntax that browsers of any age can read: it runs before the page's modules and shows
-// a message where they cannot run. Of all that the page uses, CSS light-dark() came last, in 2024.
+// A classic script in syntax that every browser can parse. It runs before the page's modules and shows a
+// message if they cannot run. The newest feature that the page uses is CSS light-dark(), of 2024.
 
 (function () {
   var supported =

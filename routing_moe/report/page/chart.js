@@ -1,20 +1,20 @@
-// A line chart in SVG: axes, lines with their names at the end, and the values at the step under pointer or
-// cursor.
+// A line chart in SVG: axes, lines with their names at the end, and a readout of the values at the step that
+// pointer or arrow keys select.
 
 import {announce, draw, make, numberText} from "./dom.js";
 import {brief, shortened} from "./numbers.js";
 
 const CHART_HEIGHT = 230;
 const MARGIN = {top: 10, right: 18, bottom: 32, left: 52};
-const LABELS_FROM = 2; // lines; up to LABELS_TO of them are named at their ends too, more would run together
+const LABELS_FROM = 2; // lines; up to LABELS_TO of them also have labels at their ends, more would overlap
 const LABELS_TO = 8;
 const LABEL_GAP = 12;
 const LABEL_LETTERS = 24;
 const LETTER_WIDTH = 6.4;
 const DASHES = ["", "6 3", "2 3", "8 3 2 3", "1 2"];
 
-// lines: [{name, label (at its end), steps, values, hue (index of a colour), dash (index)}, ...], values null
-// where not known.
+// lines: [{name, label (at its end), steps, values, hue (index of a colour), dash (index)}, ...], unknown
+// values null.
 export function lineChart(title, lines) {
   const chart = {title, lines, steps: allSteps(lines), at: null};
   chart.svg = draw("svg", {
@@ -159,7 +159,7 @@ function tickY(chart, tick, right) {
 
 function pathOf(chart, {steps, values}) {
   let path = "";
-  let pen = "M"; // lifted over values that are not known
+  let pen = "M"; // lifted over unknown values
   steps.forEach((step, index) => {
     const value = values[index];
     if (value === null || value === undefined) {
@@ -172,7 +172,7 @@ function pathOf(chart, {steps, values}) {
   return path || "M0 0";
 }
 
-// A value with no known one beside it: no line goes there.
+// A value between unknown values, where no line is drawn.
 function lonelyPoints(chart, {steps, values, hue}) {
   const known = (index) => values[index] !== null && values[index] !== undefined;
   const alone = [...steps.keys()].filter((at) => known(at) && !known(at - 1) && !known(at + 1));
@@ -182,8 +182,7 @@ function lonelyPoints(chart, {steps, values, hue}) {
   });
 }
 
-// Names at the ends of their lines; those that would meet are pushed apart from the top down, then back up
-// from the lower edge.
+// Labels at the ends of their lines. Labels that would overlap are moved down, then up from the lower edge.
 function endLabels(chart) {
   const labels = chart.lines
     .filter((line) => lastKnown(line.values) !== null)
@@ -217,7 +216,7 @@ function listenToChart(chart) {
   };
   chart.svg.addEventListener("pointerdown", read);
   chart.svg.addEventListener("pointermove", read);
-  // A finger that is lifted leaves too, but its reader has yet to read; a tap elsewhere ends that.
+  // Lifting a finger also fires pointerleave; the values stay until a tap elsewhere.
   chart.svg.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && stopReading(chart));
   document.addEventListener("pointerdown", (event) => {
     if (chart.at !== null && !chart.svg.contains(event.target)) stopReading(chart);

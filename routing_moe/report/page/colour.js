@@ -1,5 +1,5 @@
 // Colours of the canvas and of signed cells; all others live in style.css. One hue for weights, blue to
-// orange for signed values: neither needs red told from green.
+// orange for signed values: readable with red-green colour blindness.
 
 import {make} from "./dom.js";
 import {WHOLE} from "./model.js";
@@ -52,7 +52,7 @@ export function followScheme() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
 }
 
-// Paper is white, whatever the screen is.
+// Paper is white, even if the screen is dark.
 export function paintForPaper(on) {
   printing = on;
   repaint();
@@ -62,7 +62,7 @@ function channels(hex) {
   return [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
 }
 
-// The colour at `share` (0 to 1) of the way along evenly spaced stops, as [red, green, blue].
+// The colour at `share` (0 to 1) of the way through evenly spaced stops, as [red, green, blue].
 function along(stops, share) {
   const place = Math.max(0, Math.min(1, share)) * (stops.length - 1);
   const lower = Math.min(stops.length - 2, Math.floor(place));
@@ -76,25 +76,25 @@ function css(rgb) {
 
 const heatTables = {};
 
-// One colour per weight in thousandths: looked up thousands of times a drawing.
+// One colour per weight in thousandths: looked up thousands of times per drawing.
 export function heatTable() {
   const name = scheme();
   heatTables[name] ??= Array.from({length: 1001}, (_, weight) => css(along(HEAT[name], weight / 1000)));
   return heatTables[name];
 }
 
-// Colour of a weight as the routes hold it.
+// Colour of a weight in the units of the routes.
 export function heatColour(colours, weight) {
   return colours[Math.max(0, Math.min(1000, Math.round((1000 * weight) / WHOLE)))];
 }
 
-// Background for a signed value, and ink that can be read on it.
+// Background for a signed value, and a text colour that is readable on it.
 export function signedColours(value, most) {
   const rgb = along(SIGNED[scheme()], 0.5 + 0.5 * Math.max(-1, Math.min(1, value / (most || 1))));
   return {"background-color": css(rgb), color: luminance(rgb) > 0.18 ? "#000000" : "#ffffff"};
 }
 
-// Relative luminance, WCAG 2. Black and white stand out alike at 0.18.
+// Relative luminance, WCAG 2. Black and white have equal contrast at 0.18.
 function luminance(rgb) {
   const [red, green, blue] = rgb.map((value) => {
     const share = value / 255;

@@ -1,4 +1,4 @@
-// Curves of training: a chart per group of curves, all runs in it.
+// Training curves: a chart per group of curves, with all runs in it.
 
 import {drawChart, lineChart, stopReading} from "./chart.js";
 import {byId, followWidth, make} from "./dom.js";
@@ -11,13 +11,13 @@ import {lead, section} from "./section.js";
 const GROUP_TITLES = {
   loss: "Loss",
   score: "Score",
-  route: "Routes (entropies, information: shares of log E; distance: share of weight)",
+  route: "Routes (entropies and information: shares of log E; distance: share of weight)",
   optimizer: "Optimizer",
 };
-const SCALE_APART = 20; // curves whose largest values differ by more would flatten one another in one chart
+const SCALE_APART = 20; // largest ratio of maxima in one chart: smaller curves would look flat
 
 const POINT_LEAD = "Point at a chart, or focus it and use the arrow keys, to read its values.";
-const TAP_LEAD = "Tap a chart to read its values there; tap elsewhere for the last values again.";
+const TAP_LEAD = "Tap a chart to read its values at a step; tap elsewhere to see the last values again.";
 
 export function curvesSection() {
   const charts = curveGroups().flatMap(([group, lines]) => {
@@ -41,8 +41,8 @@ export function curvesSection() {
   onPrint((on) => drawAll(on ? PAPER_WIDTH / 2 - 14 : undefined));
 }
 
-// [[group, [line, ...]], ...]. With several runs a run is a dash and a curve's name a hue; in a chart with
-// but one name, the run is told by both.
+// [[group, [line, ...]], ...]. With several runs, the dash shows the run and the hue the curve; in a
+// chart of a single curve, both show the run.
 function curveGroups() {
   const groups = new Map();
   for (const run of RUNS) {
@@ -56,7 +56,7 @@ function curveGroups() {
   });
 }
 
-// What tells a line from the others of its chart: its hue, and its label at the end.
+// Lines with their hue, their dash and the label at their end.
 function styledLines(lines) {
   const names = [...new Set(lines.map((line) => line.name))];
   const oneName = names.length === 1;
@@ -74,8 +74,8 @@ function styledLines(lines) {
   });
 }
 
-// Lines split where sizes are far apart; runs of one curve stay together. What an optimizer tells has no
-// common unit: each of its curves has a chart.
+// Lines split by size; runs of one curve stay together. Curves of the optimizer have no common unit, so each
+// has its own chart.
 function chartsOf(group, lines) {
   const sizes = new Map();
   for (const line of lines) sizes.set(line.name, Math.max(sizes.get(line.name) ?? 0, line.size));

@@ -1,4 +1,4 @@
-// The panel at the window's lower edge: all that is known of the selected task or expert.
+// The panel at the window's lower edge: details of the selected task or expert.
 
 import {bar, byId, make, numberText, patch, scrollBox} from "./dom.js";
 import {
@@ -45,7 +45,7 @@ export function detailPanel() {
   const view = {panel, title, blocks, opener: null};
   onSelect((chosen) => showDetail(view, chosen));
   document.addEventListener("keydown", (event) => {
-    // In a field, Escape is the field's own: it empties a search.
+    // In a field, Escape belongs to the field: it clears a search.
     if (event.key === "Escape" && !event.target.closest?.("input, select")) clearSelection();
   });
 }
@@ -65,14 +65,14 @@ function showDetail(view, chosen) {
   makeRoom(panel.offsetHeight);
   if (!chosen) giveFocusBack(view, within, byKeyboard);
   else if (!within) view.opener = focused === document.body ? null : focused;
-  // From a map the panel is one Tab away; from elsewhere it could not be found.
+  // From a map, the panel is the next Tab stop; from elsewhere it gets the focus.
   if (chosen && byKeyboard && !focused.closest(".map")) title.focus();
-  // The panel may not cover what the reader has just chosen.
+  // The panel must not cover the element that was just selected.
   else if (opens && focused !== document.body) focused.scrollIntoView({block: "nearest"});
 }
 
-// The page can be scrolled so far that the panel covers nothing. Set as plain properties: a custom property
-// of the root would have the style of every element computed anew.
+// Lets the page scroll far enough that the panel covers nothing. These are plain properties because a custom
+// property of the root would make the browser compute the style of every element again.
 function makeRoom(height) {
   document.body.style.paddingBottom = `${height}px`;
   document.documentElement.style.scrollPaddingBottom = `${height + 12}px`;
@@ -100,8 +100,8 @@ function aboutBlock(task) {
   const chips = features.map((feature) => make("li", {}, feature));
   const list = chips.length
     ? make("ul", {class: "chips"}, chips)
-    : make("p", {class: "lead"}, "no features known");
-  return block("Kind and features", kind, list, ...taskScoreTable(task));
+    : make("p", {class: "lead"}, "no known features");
+  return block("Category and features", kind, list, ...taskScoreTable(task));
 }
 
 function nearestBlock(run, task) {
@@ -110,7 +110,7 @@ function nearestBlock(run, task) {
     return make("li", {}, colour, taskButton(near), bar(overlap), numberText(fixed(overlap)));
   });
   const list = make("ol", {class: "ranked", "data-run": run.index}, items);
-  return block(`Nearest by route${runSuffix(run)}`, list, lead("overlap of routes, 1 is equal"));
+  return block(`Nearest by route${runSuffix(run)}`, list, lead("overlap of routes; 1 for equal routes"));
 }
 
 function taskScoreTable(task) {
@@ -161,31 +161,31 @@ function expertTasksBlock(run, column) {
     const weak = weight < even ? "weak" : null;
     return make("li", {class: weak}, colour, taskButton(task), bar(weight), numberText(fixed(weight)));
   });
-  const note = `paler: below an even share, 1/${run.experts}`;
+  const note = `paler: below a uniform weight, 1/${run.experts}`;
   const list = make("ol", {class: "ranked many", "data-column": column}, items);
   const node = block("Tasks by weight", lead(note), list);
   node.classList.add("broad");
   return node;
 }
 
-// Load and, where it was tried, what switching the expert off costs: all and by category.
+// Load and, if the expert was ablated, its drop: over all tasks and by category.
 function loadBlock(run, column) {
-  const tells = run.ablation?.tasks.length > 0;
+  const ablated = run.ablation?.tasks.length > 0;
   const first = `${firstChoices(run, column)} of ${counted(run.tasks.length, "task")}`;
   const text = `${percent(loadOf(run, column))} of all weight in its layer; first choice of ${first}.`;
   const groups = [["all", run.tasks], ...byCategory(run.tasks)];
   const rows = groups.map(([name, tasks]) => {
     const weight = mean(tasks.map((task) => weightAt(run, run.rowOf.get(task), column)));
     const cells = [name, String(tasks.length), fixed(weight)];
-    if (!tells) return cells;
-    const tried = tasks.filter((task) => dropOf(run, column, task) !== null);
-    return [...cells, signed(meanDrop(run, column, tried)), String(tried.length)];
+    if (!ablated) return cells;
+    const scored = tasks.filter((task) => dropOf(run, column, task) !== null);
+    return [...cells, signed(meanDrop(run, column, scored)), String(scored.length)];
   });
   const heads = [["category"], ["n", true], ["mean weight", true]];
-  if (tells) heads.push(["drop when off", true], ["n tried", true]);
-  const off = tells && lead(`drop: mean ${run.ablation.part} score before minus after switching it off`);
+  if (ablated) heads.push(["drop", true], ["n scored", true]);
+  const unit = ablated && lead(`drop: mean ${run.ablation.part} score before minus after ablation`);
   const table = scrollBox("Load by category", plainTable("Load by category", heads, rows));
-  return block("Load", make("p", {class: "load"}, text), table, off);
+  return block("Load", make("p", {class: "load"}, text), table, unit);
 }
 
 function expertFeaturesBlock(run, layer, expert) {

@@ -1,5 +1,5 @@
-// Building blocks. A report holds names and predictions that may hold markup, so text reaches the page only
-// as text nodes and attribute values: nothing here or below sets innerHTML.
+// Elements and controls. Names and predictions may contain markup, so text is added only as text nodes and
+// attribute values: no module sets innerHTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -25,7 +25,7 @@ function fill(node, attributes, children) {
   return node;
 }
 
-// The page's policy forbids style attributes, which markup could smuggle in; properties set here are allowed.
+// The page's security policy forbids style attributes but allows properties that a script sets.
 export function setStyle(node, properties) {
   for (const [name, value] of Object.entries(properties)) node.style.setProperty(name, value);
 }
@@ -58,19 +58,18 @@ export function checkBox(text, act) {
   return make("label", {class: "control check"}, box, make("span", {}, text));
 }
 
-// A box that scrolls sideways by itself, so that the page never does; focusable, to be scrolled by keys.
+// A box that scrolls sideways, so that the page does not; focusable, so that keys can scroll it.
 export function scrollBox(label, ...children) {
   return make("div", {class: "scroll", role: "region", tabindex: "0", "aria-label": label}, ...children);
 }
 
-// A bar whose length says the number beside it once more.
+// A bar whose length shows the number beside it.
 export function bar(share) {
   const width = `${Math.max(0, Math.min(1, share)) * 100}%`;
   return make("span", {class: "bar", "aria-hidden": "true"}, make("span", {style: {width}}));
 }
 
-// Left of the middle for negative values, right for positive ones: the side tells the sign, not the colour
-// alone.
+// Left of the middle for negative values, right for positive ones: the sign does not depend on colour alone.
 export function signedBar(value, most) {
   const width = `${Math.min(1, Math.abs(value ?? 0) / (most || 1)) * 50}%`;
   const piece = make("span", {class: value < 0 ? "minus" : "plus", style: {width}});
@@ -91,8 +90,8 @@ export function announce(text) {
   byId("live").textContent = text;
 }
 
-// act() when the window's width has changed and come to rest for a frame; a phone's address bar changes
-// heights.
+// act() once per frame after the window's width changed. Heights are ignored: a phone's address bar changes
+// them.
 export function followWidth(act) {
   let [width, waiting] = [window.innerWidth, false];
   window.addEventListener("resize", () => {

@@ -1,4 +1,4 @@
-// What the analyses found: features that go with experts, kinds recovered from routes, agreement of runs.
+// Results of the analyses: correlations, recovery of task labels from routes, stability between runs.
 
 import {bar, labelled, make, scrollBox, signedBar, textFilter} from "./dom.js";
 import {DATA, RUNS} from "./model.js";
@@ -55,15 +55,15 @@ export function recoverySection() {
   const runs = RUNS.filter((run) => run.recovery);
   if (!runs.length) return;
   const grid = make("div", {class: "charts"});
-  section("recovery", "Recovery of kinds", grid);
+  section("recovery", "Recovery", grid);
   const tested = (name) => [name, "p", "q (BY)"].map((head) => [head, true]);
-  const heads = [["what"], ["tasks", true], ...tested("AMI"), ...tested("Mantel r")];
+  const heads = [["labels"], ["tasks", true], ...tested("AMI"), ...tested("Mantel r")];
   for (const run of runs) {
     const cells = ([value, p, q]) => [fixed(value), probability(p), probability(q)];
     const rows = run.recovery.rows.map(([what, tasks, ...found]) => {
       return [what, String(tasks), ...cells(found.slice(0, 3)), ...cells(found.slice(3))];
     });
-    const caption = `Recovery of kinds of task, ${run.name}`;
+    const caption = `Recovery of task labels from routes, ${run.name}`;
     const heading = runs.length > 1 ? make("h3", {}, run.name) : null;
     const table = scrollBox(caption, plainTable(caption, heads, rows));
     grid.append(make("div", {}, heading, lead(run.recovery.note), table));
@@ -75,8 +75,8 @@ export function stabilitySection() {
   const node = section("stability", "Stability", lead(STABILITY_LEAD));
   for (const pair of DATA.stability) {
     const names = `${RUNS[pair.a].name} and ${RUNS[pair.b].name}`;
-    const chance = `by chance ${fixed(pair.chance)}, p ${probability(pair.p)} of ${pair.permutations} shufflings`;
-    const numbers = `overlap ${fixed(pair.overlap)}, ${chance}`;
+    const test = `p ${probability(pair.p)} of ${pair.permutations} permutations`;
+    const numbers = `overlap ${fixed(pair.overlap)}, by chance ${fixed(pair.chance)}, ${test}`;
     const heads = [["layer"], ["overlap", true], ["experts matched"]];
     const rows = pair.layers.map(([layer, shared, matched]) => [
       layer,
@@ -90,5 +90,5 @@ export function stabilitySection() {
 }
 
 const STABILITY_LEAD =
-  "How far two runs route alike once their experts are renamed to match as well as they can, and how far " +
-  "unrelated routes would. Open a pair to see its layers.";
+  "Overlap of the routes of two runs after the best matching of their experts, and the overlap expected by " +
+  "chance. Open a pair to see its layers.";

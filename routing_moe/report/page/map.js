@@ -1,7 +1,6 @@
-// The heat map of one run: a canvas for the weights, real elements for all that is named or can be pressed.
-// It is an ARIA grid: rows with a head each, two rows of column heads, and one cell that moves with the
-// cursor (thousands of cells would make the page slow, and the one under the cursor is all that can be
-// focused).
+// The heat map of one run: a canvas for the weights, elements for names and buttons. It is an ARIA grid with
+// row heads, two rows of column heads, and a single cell element that moves with the cursor: thousands of
+// cells would make the page slow, and only the cell under the cursor can have the focus.
 
 import {make, setStyle} from "./dom.js";
 import {drawHeat, isNewKind} from "./map_heat.js";
@@ -12,7 +11,7 @@ import {PAPER_HEIGHT, PAPER_WIDTH} from "./print.js";
 import {selectExpert, selectTask, taskButton} from "./state.js";
 
 export const COARSE = matchMedia("(pointer: coarse)").matches;
-const STRIPS = 34; // pixels beside a name: two strips of colour and the rank of a neighbour
+const STRIPS = 34; // pixels beside a name: two colour strips and the rank of a neighbour
 const SCROLL_BAR = 16;
 const NEAR_ROWS = 8; // neighbours marked in the map
 
@@ -106,20 +105,19 @@ function mapRow(map, task) {
 
 // ------------------------------------------------------------------ sizes
 
-// Called when the page's width changes too: a map takes the room it finds and scrolls where that is too
-// little.
+// Also called when the page's width changes: a map takes the available width and scrolls if it needs more.
 export function layOut(map) {
   const {run} = map;
   const room = (map.strips ? PAPER_WIDTH : map.node.clientWidth) - 2;
   const numberWidth = run.experts > 10 ? 16 : 13;
-  const legible = Math.max(COARSE ? 20 : numberWidth, Math.ceil(38 / run.experts)); // a layer's name needs 38
+  const legible = Math.max(COARSE ? 20 : numberWidth, Math.ceil(38 / run.experts)); // 38: a layer's name
   const fewest = map.strips ? 1 : legible; // paper cannot be scrolled
   map.rowHeight = COARSE ? 26 : run.tasks.length <= 40 ? 20 : 16;
   const fontSize = map.rowHeight <= 16 ? 11 : 12;
   const longest = longestName(map, fontSize) + STRIPS + 8;
   const least = Math.min(longest, Math.max(130, room * 0.22));
   const heat = room - SCROLL_BAR;
-  // Names in full come first, up to a limit; what they leave makes the cells wider.
+  // Full names take precedence up to a limit; the remaining width makes the cells wider.
   map.cellWidth = Math.max(fewest, Math.min(26, Math.floor((heat - Math.min(longest, 230)) / run.columns)));
   map.names = Math.round(Math.max(least, Math.min(longest, heat - map.cellWidth * run.columns)));
   const sizes = {
@@ -147,7 +145,7 @@ function namePen(map, fontSize) {
   return pen;
 }
 
-// Names that do not fit are shortened, those that would look alike in another place.
+// Names that do not fit are shortened in the middle, or elsewhere if two would then look the same.
 function nameRows(map, fontSize) {
   const pen = namePen(map, fontSize);
   const room = map.names - STRIPS - 12;
@@ -198,8 +196,7 @@ export function placeRows(map) {
   moveCursor(map, map.cursor.row, map.cursor.column, false);
 }
 
-// A canvas that goes over a page's end would be shifted against the names beside it, so each row brings its
-// own piece.
+// A canvas that crosses a page break would be shifted against the names beside it, so each row gets its own.
 export function fitMapToPaper(map, on) {
   for (const strip of map.strips?.values() ?? []) strip.remove();
   map.strips = on ? new Map(map.order.map((task) => [task, make("canvas", {class: "heat-strip"})])) : null;
@@ -244,7 +241,7 @@ function placeMarks(map) {
   if (left - scroller.scrollLeft < map.names) scroller.scrollLeft = left - map.names - map.cellWidth;
 }
 
-// Within the map's own box only: the page stays where the reader left it.
+// Scrolls the map's box only, not the page.
 function scrollToRow(map, place) {
   const {scroller, rowHeight} = map;
   const headHeight = map.body.offsetTop;

@@ -54,7 +54,7 @@ function drawSeams(map, pen, height) {
   const {run} = map;
   const {grid, border} = LINES[scheme()];
   for (let layer = 1; layer < run.layers.length; layer += 1) {
-    // Between encoder and decoder, as in the printed pictures, a line that cannot be overlooked.
+    // A thicker line between encoder and decoder, as in the pictures.
     const isSeam = run.layers[layer].split(" ")[0] !== run.layers[layer - 1].split(" ")[0];
     pen.fillStyle = isSeam ? border : grid;
     const thick = isSeam ? 2 : 1;

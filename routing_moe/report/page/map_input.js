@@ -17,7 +17,7 @@ function cellText(map, row, column) {
   return [TASKS[task].name, `${run.layers[layer]}, expert ${expert}`, `weight ${weight}`];
 }
 
-// focus: whether the keyboard's focus goes along.
+// focus: whether to move the keyboard focus too.
 export function moveCursor(map, row, column, focus = true) {
   const before = cursorNode(map);
   before?.setAttribute("tabindex", "-1");
@@ -45,7 +45,7 @@ export function placeCell(map, row, column) {
 
 // ------------------------------------------------------------------ keyboard
 
-// Where a key leads from a place: [row, column], or null if the key moves nothing.
+// The [row, column] that a key moves the cursor to, or null for other keys. whole: with Ctrl.
 function moved(map, key, whole) {
   const {row, column} = map.cursor;
   const [lastRow, lastColumn] = [map.order.length - 1, map.run.columns - 1];
@@ -72,7 +72,7 @@ function onMapKey(map, event) {
   event.preventDefault();
 }
 
-// Enter on a name or a head is the button's own business; on the cell, which is no button, it is done here.
+// The buttons of names and heads handle Enter themselves; the cell is not a button.
 function actAtCursor(map, key, target) {
   const {row, column} = map.cursor;
   if ((key === "Enter" || key === " ") && target === map.cell) {
@@ -141,8 +141,7 @@ function onHover(map, event) {
   else leave(map);
 }
 
-// A mouse has shown the cell before it clicks; a finger has not, so its first tap tells and its second
-// selects.
+// A mouse shows the tip before it clicks; of a finger, the first tap shows it and the second selects.
 function onCellClick(map, event) {
   const cell = cellUnder(map, event);
   if (!cell) return;
@@ -158,7 +157,7 @@ export function listenTo(map) {
   map.grid.addEventListener("focusout", () => leave(map));
   map.grid.addEventListener("focusin", (event) => event.target.matches(":focus-visible") && tipAtCursor(map));
   map.body.addEventListener("pointerdown", (event) => {
-    map.pointer = event.pointerType; // not every browser's click says what clicked
+    map.pointer = event.pointerType; // not every browser's click event has it
   });
   map.body.addEventListener("pointermove", (event) => event.pointerType !== "touch" && onHover(map, event));
   map.body.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && leave(map));

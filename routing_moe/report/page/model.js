@@ -1,4 +1,4 @@
-// The report's data, and means and lookups of it. No drawing here.
+// The report's data, with lookups and means. It draws nothing.
 
 import {byId} from "./dom.js";
 import {mean, UNKNOWN} from "./numbers.js";
@@ -25,7 +25,7 @@ RUNS.forEach((run, index) => {
 
 export const ROUTED = RUNS.filter((run) => run.tasks.length && run.columns);
 
-// A name of nothing but blanks could be neither read nor pressed.
+// A blank name could be neither read nor clicked.
 export function named(name) {
   return name.trim() ? name : "(no name)";
 }
@@ -44,12 +44,12 @@ export function kindColour(category, subcategory = "") {
   return COLOURS.get(JSON.stringify([category, subcategory])) ?? NO_KIND;
 }
 
-// Categories in the ontology's order, then those that only tasks name.
+// Categories in the ontology's order, then those that only tasks have.
 function categoryNames() {
   return [...new Set([...DATA.categories.map((kind) => kind.name), ...TASKS.map((task) => task.category)])];
 }
 
-// [[category, [task, ...]], ...] for the categories that some of the tasks belong to.
+// [[category, [task, ...]], ...] for the categories that have at least one of the tasks.
 export function byCategory(tasks) {
   const groups = categoryNames().map((name) => [name, tasks.filter((task) => TASKS[task].category === name)]);
   return groups.filter(([, members]) => members.length);
@@ -81,15 +81,14 @@ export function nearestTasks(run, task) {
   return run.nearest[run.rowOf.get(task)] ?? [];
 }
 
-// [{task, weight}, ...]: all tasks of the run, those that lean on the expert most first.
+// [{task, weight}, ...]: all tasks of the run, largest weight first.
 export function tasksOfExpert(run, column) {
   return run.tasks
     .map((task, row) => ({task, weight: weightAt(run, row, column)}))
     .sort((a, b) => b.weight - a.weight);
 }
 
-// How many tasks give this expert more weight than any other of its layer; experts that tie are no one's
-// first choice.
+// The number of tasks that give this expert more weight than any other of its layer; ties do not count.
 export function firstChoices(run, column) {
   const start = column - (column % run.experts);
   const isFirst = (weights) => {
@@ -103,14 +102,14 @@ export function runSuffix(run) {
   return RUNS.length > 1 ? `, ${run.name}` : "";
 }
 
-// A sample's name begins with its task's, which is told beside it: "1536_0" of "task_1536_0".
+// Without the task's name, which is shown beside it: "1536_0" of "task_1536_0".
 export function sampleName(task, sample) {
   if (sample === null || sample === undefined) return UNKNOWN;
   const start = `${TASKS[task].name}_`;
   return sample.startsWith(start) && sample !== start ? sample.slice(start.length) : sample;
 }
 
-// The mean over those of the tasks that were tried, null if none was.
+// The mean over the scored ones of the tasks, null if there is none.
 export function meanDrop(run, column, tasks) {
   return mean(tasks.map((task) => dropOf(run, column, task)));
 }

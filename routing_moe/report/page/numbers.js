@@ -8,7 +8,7 @@ export function fixed(value, digits = 3) {
   return value < 0 && Number(text) !== 0 ? `−${text}` : text;
 }
 
-// With a sign, as a difference is read.
+// With a sign, for differences.
 export function signed(value, digits = 3) {
   if (value === null || value === undefined) return UNKNOWN;
   return value > 0 && Number(value.toFixed(digits)) !== 0 ? `+${fixed(value, digits)}` : fixed(value, digits);
@@ -19,7 +19,7 @@ export function probability(value) {
   return value !== 0 && value < 0.001 ? value.toExponential(1).replace("e-", "e−") : value.toFixed(3);
 }
 
-// Three or four digits that count, for values of any size.
+// Three or four significant digits, for values of any size.
 export function brief(value) {
   if (value === null || value === undefined) return UNKNOWN;
   if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) {
@@ -36,8 +36,8 @@ export function counted(number, one, many = `${one}s`) {
   return `${number} ${number === 1 ? one : many}`;
 }
 
-// A name too long for its room loses its middle: names of one family begin alike and differ at the end.
-// share: of the letters kept, those at the beginning.
+// A name cut in the middle to `kept` letters, because similar names differ at the end. share: of the kept
+// letters at the beginning.
 export function shortened(name, kept, share = 0.5) {
   const letters = Array.from(name);
   if (letters.length <= kept) return name;
@@ -45,7 +45,7 @@ export function shortened(name, kept, share = 0.5) {
   return `${letters.slice(0, head).join("")}…${letters.slice(letters.length - kept + head).join("")}`;
 }
 
-// Or its beginning, and what does not fit of its end.
+// A name cut before `start`, and at the end if it is still too long.
 export function shortenedFrom(start, name, kept) {
   const letters = Array.from(name).slice(start);
   return `…${letters.slice(0, kept).join("")}${letters.length > kept ? "…" : ""}`;
@@ -57,7 +57,7 @@ export function sharedStart(names) {
   return end < 0 ? first.length : end;
 }
 
-// The mean of the known values, or null if none is.
+// The mean of the known values, null if none is known.
 export function mean(values) {
   const known = values.filter((value) => value !== null && value !== undefined);
   return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;

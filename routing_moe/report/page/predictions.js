@@ -1,4 +1,4 @@
-// What a model answered: samples of one task, the answers of all runs to an input side by side.
+// Predictions for one task: each input with the predictions of all runs.
 
 import {announce, choice, labelled, make} from "./dom.js";
 import {byCategory, RUNS, runSuffix, TASKS} from "./model.js";
@@ -6,7 +6,7 @@ import {counted} from "./numbers.js";
 import {lead, section} from "./section.js";
 import {onSelect} from "./state.js";
 
-const LONG_INPUT = 420; // characters shown before the rest is folded away
+const LONG_INPUT = 420; // characters shown before the rest is hidden
 
 export function predictionsSection() {
   const tasks = [...new Set(RUNS.flatMap((run) => run.predictions.map((entry) => entry.task)))].sort(
@@ -32,7 +32,7 @@ export function predictionsSection() {
   section(
     "predictions",
     "Predictions",
-    lead("Examples spread evenly over each task's file, and what each run's best checkpoint answered."),
+    lead("Examples evenly spread over each task's file, with the prediction of each run's best checkpoint."),
     make("div", {class: "tools"}, labelled("task", taskChoice)),
     count,
     list,
@@ -45,8 +45,8 @@ export function predictionsSection() {
   });
 }
 
-// [{part, input, answers, more, given: [{run, prediction, exact}]}, ...]: predictions of several runs for one
-// input joined. A run's own inputs are kept apart, though they may have been cut to the same text.
+// [{part, input, answers, more, given: [{run, prediction, exact}]}, ...]: predictions of several runs for
+// one input are joined. Inputs of the same run stay apart, even if they were cut to the same text.
 export function joinedSamples(task) {
   const found = new Map();
   for (const run of RUNS) {
@@ -83,7 +83,7 @@ export function sampleNode({part, input, answers, more, given}) {
   return make("dl", {class: "sample"}, pairs);
 }
 
-// An empty text would look like none at all.
+// An empty text would be invisible.
 function quoted(texts) {
   return make(
     "ul",

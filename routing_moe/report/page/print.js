@@ -1,8 +1,8 @@
-// What changes for paper: colours, and the sizes of all that is as wide as the screen was.
+// Changes for printing: colours, and the sizes of everything that is as wide as the screen.
 
 import {paintForPaper} from "./colour.js";
 
-export const PAPER_WIDTH = 940; // CSS pixels across a sheet of A4 or Letter that lies on its side, less its margins
+export const PAPER_WIDTH = 940; // CSS pixels of A4 or Letter in landscape, without margins
 export const PAPER_HEIGHT = 640;
 
 // act(true) before printing, act(false) after.

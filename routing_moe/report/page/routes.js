@@ -1,4 +1,4 @@
-// The section of the route maps: their order, legends, and the maps side by side.
+// The section of the route maps: order of tasks, legends, and the maps side by side.
 
 import {gradient, HEAT, painted, scheme} from "./colour.js";
 import {choice, followWidth, labelled, make, patch, setStyle} from "./dom.js";
@@ -19,7 +19,7 @@ export function routesSection() {
     {class: `maps${several}`},
     maps.map((map) => map.node),
   );
-  // Small maps stand three side by side on a desktop, large ones two: else they would show too little.
+  // On a desktop, three small maps fit side by side, but only two large ones.
   const small = ROUTED.every((run) => run.layers.length * run.experts <= 24);
   grid.style.setProperty("--least-map", small ? "380px" : "600px");
   section("routes", "Routes", lead(ROUTES_LEAD), mapTools(maps), mapKeys(), kindLegend(), grid);
@@ -40,21 +40,21 @@ export function routesSection() {
 }
 
 const ROUTES_LEAD =
-  "How much each task (row) leans on each expert of each layer (column). Choose a name for a task's " +
-  "nearest neighbours, scores and predictions, or an expert's number for its tasks.";
+  "The weight that each task (row) gives to each expert of each layer (column). Select a task's name for " +
+  "its nearest tasks, scores and predictions, or an expert's number for its tasks.";
 
 function mapKeys() {
   const text =
-    "Arrows move from cell to cell, Home and End to the ends of a row (with Ctrl of the map), Page Up " +
-    "and Page Down by ten rows, Enter selects the task, e the expert, Escape clears.";
-  const summary = make("summary", {}, "Keys on a map");
+    "Arrow keys move by a cell, Home and End to the ends of a row (with Ctrl: of the map), Page Up and " +
+    "Page Down by ten rows. Enter selects the task, e the expert, Escape clears the selection.";
+  const summary = make("summary", {}, "Keys of a map");
   return make("details", {class: "legend keys"}, summary, make("p", {class: "lead", id: "map-keys"}, text));
 }
 
 function mapTools(maps) {
   const orders = ROUTED.map((run) => [
     run.index,
-    `similarity of route${RUNS.length > 1 ? ` in ${run.name}` : ""}`,
+    `similarity of routes${RUNS.length > 1 ? ` in ${run.name}` : ""}`,
   ]);
   const reorder = (value) => {
     const run = RUNS[Number(value)];
@@ -64,11 +64,11 @@ function mapTools(maps) {
       markSelection(map, selection);
     }
   };
-  const orderChoice = choice([["kind", "kind of task"], ...orders], reorder, {id: "map-order"});
+  const orderChoice = choice([["kind", "category"], ...orders], reorder, {id: "map-order"});
   return make("div", {class: "tools"}, labelled("order of tasks", orderChoice), weightLegend());
 }
 
-// A run's tasks by similarity, then those that only other runs have: rows of several maps stay level.
+// A run's tasks by similarity, then those of other runs only, so that rows of several maps stay aligned.
 function wholeOrder(run) {
   return [...run.order, ...[...TASKS.keys()].filter((task) => !run.rowOf.has(task))];
 }
@@ -79,7 +79,7 @@ function weightLegend() {
   return make("p", {class: "weight-legend"}, "weight 0", ramp, "1");
 }
 
-// Kinds of the tasks that are drawn, each colour with its name.
+// Categories and subcategories of the drawn tasks with their colours.
 function kindLegend() {
   const drawn = new Set(ROUTED.flatMap((run) => run.tasks));
   const groups = byCategory([...drawn].sort((a, b) => a - b)).map(([category, tasks]) => {
@@ -90,12 +90,7 @@ function kindLegend() {
   });
   const legend = make("ul", {class: "kinds"}, groups);
   const open = window.innerWidth > 700;
-  return make(
-    "details",
-    {class: "legend", open},
-    make("summary", {}, "Colours of the kinds of task"),
-    legend,
-  );
+  return make("details", {class: "legend", open}, make("summary", {}, "Colours of categories"), legend);
 }
 
 function sameTasks() {
@@ -108,7 +103,7 @@ function scrollTogether(maps) {
       "scroll",
       () => {
         for (const other of maps) {
-          // Setting the same value fires no event, so this comes to rest.
+          // Setting the same value fires no event, so this ends.
           if (other !== map && other.scroller.scrollTop !== map.scroller.scrollTop) {
             other.scroller.scrollTop = map.scroller.scrollTop;
           }

@@ -17,8 +17,8 @@ export function scoresSection() {
 }
 
 const MEANS_LEAD =
-  "Means over tasks, of each task's own metric (a task's samples are averaged first). Constant: what one " +
-  "constant answer to all examples scores. n: tasks with a score.";
+  "Means over tasks of each task's own metric; a task's samples are averaged first. Constant: score of the " +
+  "same answer to all examples. n: tasks with a score.";
 
 // One row per task, sample, metric and section; `parts` holds {scores: [one per run], n, constant} per part.
 function scoreRows(scored) {
@@ -48,7 +48,7 @@ function partsOf(rows) {
   return [...new Set(rows.flatMap((row) => [...row.parts.keys()]))];
 }
 
-// Rows of one task and section made one: the mean over samples (and metrics, where a task has several).
+// The rows of a task, metric and section as one row: the mean over samples.
 function meanOverSamples(rows) {
   const groups = new Map();
   for (const row of rows) {
@@ -128,14 +128,14 @@ function taskScores(scored, rows) {
 
 function tasksLead(scored) {
   const compared = scored.length === 2 ? ` Difference: ${scored[1].name} minus ${scored[0].name}.` : "";
-  return `n: examples.${compared} Choose a head to sort by it.`;
+  return `n: examples.${compared} Select a column head to sort by it.`;
 }
 
 function scoredCategories(rows) {
   return byCategory(distinct(rows, (row) => row.task)).map(([name]) => name);
 }
 
-// Whether some task has more than one: else the column would but say the task's name once more.
+// Whether a task has several samples; otherwise a column of samples would repeat the names of tasks.
 function severalSamples(rows) {
   const first = new Map();
   for (const {task, sample} of rows) {

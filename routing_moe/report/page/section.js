@@ -1,4 +1,4 @@
-// Parts that every section shares.
+// Sections and their common parts.
 
 import {byId, choice, labelled, make} from "./dom.js";
 import {RUNS} from "./model.js";
@@ -21,7 +21,7 @@ export function lead(text) {
   return make("p", {class: "lead"}, text);
 }
 
-// Select for one of several runs; null when there is but one to choose.
+// Select for one of several runs; null if there is only one.
 export function runChoice(runs, act) {
   if (runs.length < 2) return null;
   return labelled(

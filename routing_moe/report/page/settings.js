@@ -1,4 +1,4 @@
-// How the runs were made: settings, versions and command lines; where runs differ, that comes first.
+// Settings, versions and command lines of the runs; differences between runs come first.
 
 import {checkBox, labelled, make, textFilter} from "./dom.js";
 import {RUNS} from "./model.js";
@@ -12,7 +12,7 @@ export function settingsSection() {
   if (!rows.length && !made.length) return;
   const node = section("settings", "Settings");
   if (rows.length) node.append(...settingTable(rows));
-  if (made.length) node.append(make("h3", {}, "Where the runs come from"), ...made.map(origin));
+  if (made.length) node.append(make("h3", {}, "Origin of the runs"), ...made.map(origin));
 }
 
 function settingRows() {

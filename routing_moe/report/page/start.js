@@ -1,4 +1,4 @@
-// The page's head, then every section that has data, in the order of the navigation.
+// Draws the page: its head, then every section that has data, in the order of the navigation.
 
 import {ablationSection} from "./ablation.js";
 import {followScheme, themeButton} from "./colour.js";
@@ -40,5 +40,5 @@ function drawReport() {
   requestAnimationFrame(() => performance.mark("drawn"));
 }
 
-// browser_check.js shows the message.
+// browser_check.js shows the message if the page cannot be drawn.
 if (byId("unsupported").hidden) drawReport();

@@ -1,5 +1,5 @@
-// What is selected: null, {kind: "task", task} or {kind: "expert", run, layer, expert}. Whoever shows it
-// listens.
+// What is selected: null, {kind: "task", task} or {kind: "expert", run, layer, expert}. Views that
+// show it call onSelect.
 
 import {announce, make} from "./dom.js";
 import {expertName, TASKS} from "./model.js";
@@ -18,12 +18,12 @@ function select(next) {
 
 export function selectTask(task) {
   select({kind: "task", task});
-  announce(`Selected the task ${TASKS[task].name}. Details follow the maps of routes.`);
+  announce(`Selected the task ${TASKS[task].name}. Details follow the route maps.`);
 }
 
 export function selectExpert(run, layer, expert) {
   select({kind: "expert", run: run.index, layer, expert});
-  announce(`Selected ${expertName(run, layer, expert)} of ${run.name}. Details follow the maps of routes.`);
+  announce(`Selected ${expertName(run, layer, expert)} of ${run.name}. Details follow the route maps.`);
 }
 
 export function clearSelection() {

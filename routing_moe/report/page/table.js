@@ -1,4 +1,4 @@
-// A table whose heads sort it. Thousands of rows are sorted and filtered as data; only the first are drawn.
+// A table sorted by its column heads. All rows are sorted and filtered as data; only the first are drawn.
 
 import {announce, make, scrollBox} from "./dom.js";
 import {counted, UNKNOWN} from "./numbers.js";
@@ -6,9 +6,9 @@ import {counted, UNKNOWN} from "./numbers.js";
 const COLLATOR = new Intl.Collator("en", {numeric: true, sensitivity: "base"});
 const ROWS_DRAWN = 200;
 
-// columns: [{label, value(row), show(row) | null, number, group, shape}, ...]; value is sorted by, show
-// is seen, shape is a class ("tight", "wide"). Neighbours of one `group` stand under one head. A row that is
-// `pinned` stays on top however the rest is sorted. keep(row): whether it is shown until the first filter.
+// columns: [{label, value(row), show(row) | null, number, group, shape}, ...]; value is for sorting,
+// show for display, shape is a class ("tight", "wide"). Adjacent columns of one `group` share a head. Rows
+// that are pinned stay on top in every order. keep(row): whether a row is shown before the first filter.
 // Returns {node, setRows(rows), filter(keep)}.
 export function sortableTable({
   caption,
@@ -69,8 +69,7 @@ function groupHeads(columns) {
   return row;
 }
 
-// The first click on numbers shows the largest first, on text the first in the alphabet; the next turns it
-// round.
+// The first click sorts numbers in descending and text in ascending order; the next click reverses it.
 function sortBy(table, column) {
   table.down = table.by === column ? !table.down : Boolean(column.number);
   table.by = column;
@@ -103,7 +102,7 @@ function sortedRows({rows: all, keep, by: column, down, pinned = () => false}) {
     .map((row) => ({row, value: column.value(row), onTop: pinned(row)}))
     .sort((a, b) => {
       if (a.onTop !== b.onTop) return a.onTop ? -1 : 1;
-      // What is not known stays at the end, whichever way the rest is turned.
+      // Unknown values stay at the end in both directions.
       if (!known(a.value) || !known(b.value)) return Number(known(b.value)) - Number(known(a.value));
       const order = column.number ? a.value - b.value : COLLATOR.compare(String(a.value), String(b.value));
       return sign * order;
@@ -121,7 +120,7 @@ function drawRow(table, row) {
   return make("tr", {class: table.onRow ? "clickable" : null, onclick: act}, cells);
 }
 
-// A small table that is read, not sorted: heads [[label, isNumber], ...], rows of nodes or texts.
+// A small table without sorting: heads [[label, isNumber], ...], rows of nodes or texts.
 export function plainTable(caption, heads, rows) {
   const kind = (index) => (heads[index][1] ? "number" : null);
   const head = heads.map(([label], index) => make("th", {scope: "col", class: kind(index)}, label));

@@ -1,8 +1,8 @@
-// The small box beside the pointer.
+// The tooltip of a map's cells.
 
 import {byId, make, setStyle} from "./dom.js";
 
-// lines: the first stands out; place: {left, top, right, bottom} of what it explains, in the window.
+// lines: the first is bold; place: {left, top, right, bottom} of the explained cell, in the window.
 export function showTip(lines, place) {
   const tip = byId("tip");
   tip.replaceChildren(...lines.map((line, index) => make(index ? "span" : "strong", {}, line)));
