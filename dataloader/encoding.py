@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -46,6 +46,12 @@ class TextFormat:
         ]
         if faults:
             raise InputError(faults)
+
+    @classmethod
+    def of(cls, settings) -> TextFormat:
+        """The format in a command's settings; fields that the settings lack keep their defaults."""
+        names = [field.name for field in fields(cls) if hasattr(settings, field.name)]
+        return cls(**{name: getattr(settings, name) for name in names})
 
     def source(self, example: Example) -> str:
         """Returns the encoder's text. The leading space is part of the format."""

@@ -361,7 +361,7 @@ def test_routes_that_are_trained_are_not_explored(grids, mixture_of):
     settings = grids.settings("unused", route_training="vector", **flags)
     mixture = load_routing_bart(RoutingBartForConditionalGeneration, mixture_of("soft") / "best")
     mixture.config.exploration_epsilon = 0.5
-    model, _ = along_route(mixture, settings, own_vector(mixture, settings, settings.samples[0]))
+    model, _ = along_route(mixture, settings, own_vector(mixture, settings, settings.samples[0], None))
     assert model.config.has_router
     assert model.config.exploration_epsilon == 0
 

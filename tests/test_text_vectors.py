@@ -10,7 +10,13 @@ from dataloader.encoding import TextFormat
 from dataloader.errors import InputError
 from dataloader.gym import Gym
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.evaluation.text_vectors import encoder_states, gym_with_inputs, text_vectors, train_inputs
+from routing_moe.evaluation.text_vectors import (
+    encoder_states,
+    gym_with_inputs,
+    text_vectors,
+    train_examples,
+    train_inputs,
+)
 from routing_moe.model.loading import load_bart
 from task.skill_gym import TINY_BART
 
@@ -128,8 +134,9 @@ def test_only_the_first_train_file_of_a_task_is_opened(tmp_path):
     gym = Gym(folder)
     assert train_inputs(gym, "colour") == first * 2
     assert train_inputs(gym, "colour", limit=2) == first[:2]
-    assert train_inputs(gym, "colour", most=3) == [(first * 2)[row] for row in (0, 6, 11)]
-    assert train_inputs(gym, "colour", most=1) == first[:1]
+    for most, rows in ((3, (0, 6, 11)), (1, (0,))):
+        spread = [example.input for example in train_examples(gym, "colour", "first", most=most)]
+        assert spread == [(first * 2)[row] for row in rows]
 
 
 def test_a_gym_without_train_files_of_the_task_is_skipped(tmp_path):

@@ -43,10 +43,6 @@ class Features:
             kinds.setdefault(name.partition(":")[0], []).append(column)
         return kinds
 
-    def held_by(self, name: str) -> list[str]:
-        """The tasks of which a 0/1 feature is 1."""
-        return [task for task, value in zip(self.tasks, self.column(name), strict=True) if value == 1]
-
     def column(self, name: str) -> np.ndarray:
         return self.values_NF[:, self.names.index(name)]
 

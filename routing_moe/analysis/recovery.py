@@ -92,19 +92,15 @@ def _clustering(apart_NN: np.ndarray, labels: list[str], permutations: int, seed
 # ---------------------------------------------------------------------------- Mantel
 
 
-def mantel(one_NN: np.ndarray, other_NN: np.ndarray, permutations: int, seed: int = 0) -> tuple[float, float]:
-    """(r, p): Pearson's r of two matrices' distances, p one-sided by shuffling one's tasks (Mantel 1967).
-
-    One-sided: of tasks that are alike in one being alike in the other. p is (1 + number of shufflings with as
-    large an r) / (1 + permutations). (NaN, NaN) where all distances of a matrix are the same.
-    """
-    return mantel_tests(one_NN, [other_NN], permutations, seed)[0]
-
-
 def mantel_tests(
     one_NN: np.ndarray, others: Sequence[np.ndarray], permutations: int, seed: int = 0
 ) -> list[tuple[float, float]]:
-    """`mantel` of one matrix with each of the others (N, N), by the same shufflings."""
+    """(r, p) of a distance matrix with each of the others (N, N), all by the same permutations of its tasks.
+
+    r: Pearson's correlation of the distances. p: one-sided (similar tasks are similar in the other matrix),
+    (1 + permutations with as large an r) / (1 + permutations). Both are NaN where all distances of a matrix
+    are equal. Source: Mantel (1967).
+    """
     upper = np.triu_indices(len(one_NN), 1)
     one, columns = _standardised(one_NN[upper]), [_standardised(other_NN[upper]) for other_NN in others]
     usable = [k for k, column in enumerate(columns) if column is not None]

@@ -9,17 +9,16 @@ import numpy as np
 from scipy.special import entr
 
 
-def overlap(values_NLE: np.ndarray, others_MLE: np.ndarray | None = None) -> np.ndarray:
-    """How much of their route each two tasks share (N, M), 0 to 1: sum_e min(a_e, b_e), averaged over layers.
+def overlap(values_NLE: np.ndarray) -> np.ndarray:
+    """Overlap of each two tasks' routes (N, N), 0 to 1: sum_e min(a_e, b_e), averaged over layers.
 
-    Of one-hot routes it is the share of layers in which both use the same expert; 1 - overlap is the mean
-    total variation distance. others: None for the tasks themselves.
+    For one-hot routes it is the share of layers in which both use the same expert; 1 - overlap is the mean
+    total variation distance.
     """
-    others_MLE = values_NLE if others_MLE is None else others_MLE
-    shared_NM = np.zeros((len(values_NLE), len(others_MLE)))
+    shared_NN = np.zeros((len(values_NLE), len(values_NLE)))
     for layer in range(values_NLE.shape[1]):  # one at a time bounds the memory
-        shared_NM += np.minimum(values_NLE[:, None, layer], others_MLE[None, :, layer]).sum(axis=-1)
-    return np.minimum(shared_NM / values_NLE.shape[1], 1.0)  # rounding may add up to more
+        shared_NN += np.minimum(values_NLE[:, None, layer], values_NLE[None, :, layer]).sum(axis=-1)
+    return np.minimum(shared_NN / values_NLE.shape[1], 1.0)  # rounding may add up to more
 
 
 def shift(before_NLE: np.ndarray, after_NLE: np.ndarray) -> np.ndarray:

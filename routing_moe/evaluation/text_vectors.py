@@ -125,11 +125,9 @@ def gym_with_inputs(gyms: Iterable[Gym], task: str) -> Gym | None:
     return next((gym for gym in gyms if gym.has_part(task, "train")), None)
 
 
-def train_inputs(
-    gym: Gym, task: str, limit: int | None = None, most: int = INPUTS_PER_TASK, sample: str = "first"
-) -> list[str]:
+def train_inputs(gym: Gym, task: str, limit: int | None = None, sample: str = "first") -> list[str]:
     """Inputs of `train_examples` of one of the task's samples."""
-    return [example.input for example in train_examples(gym, task, sample, limit, most)]
+    return [example.input for example in train_examples(gym, task, sample, limit)]
 
 
 def train_examples(

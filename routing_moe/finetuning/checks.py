@@ -55,8 +55,7 @@ def check_finetuning(settings: FinetuneSettings, given: set[str]) -> FinetuneInp
     settings = with_lists(settings)
     if not settings.do_train and not settings.do_predict:
         faults.append("nothing to do: give --do_train, --do_predict or both")
-    lengths = (settings.max_input_length, settings.max_output_length)
-    faults.of(TextFormat, *lengths, settings.do_lowercase, settings.append_another_bos)
+    faults.of(TextFormat.of, settings)
     gym = faults.of(open_gym, settings)
     if gym:
         settings, data = with_samples(settings, gym)

@@ -21,7 +21,7 @@ from routing_moe.checkpoints.find import SavedMixture, checksums, find_mixture, 
 from routing_moe.checkpoints.start import load_start_tokenizer, load_vanilla_weights
 from routing_moe.evaluation.unseen_tasks import VectorChoice, learn_vector
 from routing_moe.finetuning.settings import FinetuneSettings
-from routing_moe.finetuning.vectors import own_vector, starts_alike
+from routing_moe.finetuning.vectors import GivenVectors, own_vector, starts_alike
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.loading import is_hub_name, load_bart
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
@@ -124,6 +124,7 @@ class Starts:
         self.device, self.loaded = device, start.load()
         place = start.checkpoint if isinstance(start, SavedMixture) else start.source
         self.tokenizer = load_start_tokenizer(place, settings.model, self.loaded.config.vocab_size)
+        self._given = GivenVectors.load(settings)
         self._sample = self._model = None
         self._alike = self._samples_start_alike()
 
@@ -146,7 +147,9 @@ class Starts:
         settings = self.settings
         if len(settings.samples) == 1 or not self._reads_vector:
             return True
-        return settings.task_vector != "learned" and not self.choices and starts_alike(settings, self.loaded)
+        if settings.task_vector == "learned" or self.choices:
+            return False
+        return starts_alike(settings, self.loaded, self._given)
 
     @property
     def _reads_vector(self) -> bool:
@@ -165,7 +168,7 @@ class Starts:
             training = settings.vector_steps, settings.task_model_lr, settings.seed
             choice = learn_vector(mixture.to(self.device), settings.task, examples(), *training)
             choice = dataclasses.replace(choice, seen=of_sample(choice.seen, sample))
-        choice = choice or own_vector(mixture, settings, sample)
+        choice = choice or own_vector(mixture, settings, sample, self._given)
         return *along_route(mixture, settings, choice), choice.seen
 
 

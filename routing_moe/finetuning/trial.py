@@ -68,13 +68,7 @@ class Workbench:
         accelerator = make_accelerator(settings.mixed_precision)
         self.starts = Starts(settings, choices, accelerator.device)
         self.gym = Gym(settings.gym_dir, settings.skip_malformed)
-        self.text_format = TextFormat(
-            settings.max_input_length,
-            settings.max_output_length,
-            settings.do_lowercase,
-            settings.append_another_bos,
-            settings.hide_task_names,
-        )
+        self.text_format = TextFormat.of(settings)
         self._files: dict[tuple[str, str], TaskFile] = {}
         self._model = self._at_start = None
 

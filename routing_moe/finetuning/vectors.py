@@ -8,6 +8,7 @@ grid.
 import json
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,21 @@ VECTOR_FILE = "task_vector.json"
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False)
+class GivenVectors:
+    """The vectors (N, D) of `--taskvecs`, the names of their rows, and what they have seen of their tasks."""
+
+    names: list[str]
+    vectors_ND: np.ndarray
+    seen: str
+
+    @classmethod
+    def load(cls, settings: FinetuneSettings) -> "GivenVectors | None":
+        """None without `--taskvecs`. Raises InputError for a folder that cannot be read."""
+        folder = settings.taskvecs
+        return cls(*load_task_vectors(folder), seen_by(load_meta(folder))) if folder else None
+
+
 def needs_neighbour(settings: FinetuneSettings, start: SavedMixture) -> bool:
     """Whether the task's vector is to be a neighbour's; the others are given, stored or learned."""
     if settings.taskvecs or settings.task_vector == "learned":
@@ -65,7 +81,7 @@ def vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gy
         if settings.text_vectors and (loaded := faults.of(load_task_vectors, settings.text_vectors)):
             faults += row_faults(settings, loaded[0], gyms, f"--text_vectors {settings.text_vectors}")
     elif settings.task_vector != "learned":
-        faults += row_faults(settings, readable_rows(settings, start.config), gyms, str(start.checkpoint))
+        faults += row_faults(settings, stored_rows(settings, start.config), gyms, str(start.checkpoint))
     return list(dict.fromkeys(faults))
 
 
@@ -172,31 +188,28 @@ def read_choices(path: Path, data: Mapping[str, int]) -> dict[str, VectorChoice]
 # ---- given or stored
 
 
-def own_vector(mixture, settings: FinetuneSettings, sample: str) -> VectorChoice:
-    """A sample's vector from `--taskvecs`, else from the mixture: its own row, else its task's."""
+def own_vector(mixture, settings: FinetuneSettings, sample: str, given: GivenVectors | None) -> VectorChoice:
+    """A sample's vector, given or else stored in the mixture: the sample's own row, else its task's."""
     config = mixture.config
-    row = row_of(readable_rows(settings, config), settings.task, sample)
-    if not settings.taskvecs:
+    row = row_of(given.names if given else stored_rows(settings, config), settings.task, sample)
+    if given:
+        source, seen, vector_D = "given", given.seen, given.vectors_ND[given.names.index(row)]
+    else:
         source = "random" if row in config.random_vectors else "stored"
         seen, vector_D = seen_when_stored(config, row), stored_vector(mixture, row)
-    else:
-        names, vectors_ND = load_task_vectors(settings.taskvecs)
-        source, seen, vector_D = "given", seen_by(load_meta(settings.taskvecs)), vectors_ND[names.index(row)]
     seen = of_sample(seen, sample) if row == sample else seen
     return VectorChoice(settings.task, source, vector_D, seen)
 
 
-def readable_rows(settings: FinetuneSettings, config) -> list[str]:
-    """Names of the rows of `--taskvecs`, else of the mixture. A task that the mixture was trained on has only
-    its own row, which the router was trained with."""
-    if settings.taskvecs:
-        return load_task_vectors(settings.taskvecs)[0]
+def stored_rows(settings: FinetuneSettings, config) -> list[str]:
+    """Names of the mixture's rows that samples may read. A task that the mixture was trained on has only its
+    own row, which the router was trained with."""
     return [settings.task] if settings.task in config.trained_tasks else config.task_names
 
 
-def starts_alike(settings: FinetuneSettings, mixture) -> bool:
+def starts_alike(settings: FinetuneSettings, mixture, given: GivenVectors | None) -> bool:
     """Whether all samples read the same given or stored row."""
-    names = readable_rows(settings, mixture.config)
+    names = given.names if given else stored_rows(settings, mixture.config)
     return len(set(rows_of_samples(settings, names).values())) <= 1
 
 
@@ -204,14 +217,14 @@ def leak_note(settings: FinetuneSettings, start: SavedMixture) -> str | None:
     """A note to log if the vector of an unseen task may have seen rows of other samples, else None."""
     if settings.task_vector == "learned" or settings.task in start.config.trained_tasks:
         return None
-    if settings.taskvecs:
-        names, seen = readable_rows(settings, start.config), seen_by(load_meta(settings.taskvecs))
+    if given := GivenVectors.load(settings):
+        names, seen = given.names, given.seen
     elif needs_neighbour(settings, start):
         if not settings.text_vectors:
             return None
         names, seen = load_task_vectors(settings.text_vectors)[0], seen_by(load_meta(settings.text_vectors))
     else:
-        names, seen = readable_rows(settings, start.config), seen_when_stored(start.config, settings.task)
+        names, seen = stored_rows(settings, start.config), seen_when_stored(start.config, settings.task)
     if seen == NOTHING or set(rows_of_samples(settings, names)) <= set(names):
         return None
     return (

@@ -46,14 +46,7 @@ def check_inputs(settings: Settings, given: set[str] = frozenset()) -> Inputs:
     fields = routing_fields(settings)
     faults = Faults(number_faults(settings) + source_faults(settings, fields))
     faults += idle_flags(settings, given, fields)
-    text_format = faults.of(
-        TextFormat,
-        settings.max_input_length,
-        settings.max_output_length,
-        settings.do_lowercase,
-        settings.append_another_bos,
-        settings.hide_task_names,
-    )
+    text_format = faults.of(TextFormat.of, settings)
     train_gym = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
     predict_gym = train_gym
     if settings.predict_dir != settings.train_dir:

@@ -157,9 +157,7 @@ class GymSettings(VectorSettings):
     @property
     def text_format(self) -> TextFormat:
         """Raises InputError for a length that no text fits into."""
-        return TextFormat(
-            self.max_input_length, self.max_output_length, self.do_lowercase, self.append_another_bos
-        )
+        return TextFormat.of(self)
 
 
 @dataclass(frozen=True, kw_only=True)
