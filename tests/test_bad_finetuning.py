@@ -201,7 +201,7 @@ def test_a_flag_about_the_neighbour_of_a_task_that_has_a_vector(fresh, capsys, s
     assert_told(told, "--train_dir has no effect with colour, whose vector is in the mixture")
 
 
-def test_all_mistakes_are_told_at_once(fresh, capsys, starts):
+def test_all_mistakes_are_reported_together(fresh, capsys, starts):
     told = complaint(
         fresh, capsys, starts, bsz_list=[0], samples="99", checkpoint="<run>", total_steps=0, max_grad_norm=-1
     )

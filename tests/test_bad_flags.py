@@ -1,4 +1,4 @@
-"""What a user is told about a flag that cannot be right: its name as typed, its value, what would be."""
+"""Errors for wrong flags: the flag as typed, its value, and what would be right."""
 
 import importlib.util
 

@@ -275,7 +275,7 @@ def test_a_wrong_file(name, fresh, capsys):
     assert_told(complaint(fresh, capsys, **changed), *map(fresh.filled_in, fragments))
 
 
-def test_all_faults_are_told_at_once(fresh, capsys):
+def test_all_faults_are_reported_together(fresh, capsys):
     no_answer(fresh)
     fresh.split(train=["colour", "count", "nosuch"], test=[])
     lines = complaint(
@@ -300,7 +300,7 @@ def test_all_faults_are_told_at_once(fresh, capsys):
     assert sum(line.startswith("error: ") for line in lines) == 7
 
 
-def test_malformed_lines_can_be_left_out(fresh):
+def test_malformed_lines_can_be_skipped(fresh):
     no_answer(fresh)
     assert run(fresh.gym, fresh.bart, fresh.out, skip_malformed=True, total_steps=1) == 0
     assert AutoTokenizer.from_pretrained(fresh.out / "best")(" x")["input_ids"]

@@ -1,4 +1,4 @@
-"""What a user is told about a merge that cannot be: of routes, of a BART, of the place for them."""
+"""Errors of the merge command: wrong routes, wrong BART, wrong target."""
 
 import json
 import shutil
@@ -234,7 +234,7 @@ MISTAKES = {
 
 
 def complaint(place: Place, capsys, **changed) -> list[str]:
-    """The lines of what a user of the merge is told."""
+    """Returns the lines of the merge command's errors."""
     chosen = dict(routes_from="<out>", model="<bart>", output_dir="<here>/new") | changed
     flags = [place.filled_in(part) for part in typed(chosen) if part or "keep_existing" not in chosen]
     told = refused(place, capsys, lambda: main(flags))
@@ -243,7 +243,7 @@ def complaint(place: Place, capsys, **changed) -> list[str]:
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_told(name, originals, tmp_path, capsys):
+def test_a_mistake_is_reported(name, originals, tmp_path, capsys):
     change, changed, *fragments = MISTAKES[name]
     place = Place(tmp_path, originals.gym, Path(shutil.copytree(originals.bart, tmp_path / "bart")))
     shutil.copytree(originals.out, place.out)
@@ -255,7 +255,7 @@ def test_a_mistake_is_told(name, originals, tmp_path, capsys):
     assert_told(told, *map(place.filled_in, fragments))
 
 
-def test_all_mistakes_are_told_at_once(with_run, capsys):
+def test_all_mistakes_are_reported_together(with_run, capsys):
     told = complaint(
         with_run,
         capsys,

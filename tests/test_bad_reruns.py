@@ -1,4 +1,4 @@
-"""What a user is told about an output folder that holds a run, and about checkpoints that do not fit."""
+"""Errors for output folders that hold a run, and for checkpoints that do not fit."""
 
 import json
 import shutil
@@ -142,12 +142,12 @@ def without_plural(path: Path) -> dict:
     return config | {"task_names": [name for name in config["task_names"] if name != "plural"]}
 
 
-def test_a_folder_that_holds_something_else_is_not_trained_into(with_run, capsys):
+def test_a_folder_with_other_content_is_not_overwritten(with_run, capsys):
     (with_run.out / "run.json").unlink()
     told = complaint(with_run, capsys, **ONE_STEP)
     assert_told(told, f"--output_dir {with_run.out} holds best and last of something else; name another")
 
 
-def test_scores_along_other_routes_need_a_name_of_their_own(with_run, capsys):
+def test_scores_with_other_routes_need_another_name(with_run, capsys):
     told = complaint(with_run, capsys, **PREDICT | dict(num_experts=None, router_mode="softmax"))
     assert_told(told, "was trained with --router_mode gumbel_softmax_st", "give --prefix")

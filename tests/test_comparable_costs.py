@@ -1,4 +1,4 @@
-"""Costs of compared runs, and their scores at equal steps and FLOPs, computed by hand for hand-made runs."""
+"""Costs of compared runs, and their scores at equal steps and FLOPs: hand-computed for synthetic runs."""
 
 import json
 
@@ -37,7 +37,7 @@ def quick_pictures(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """cheap: 8 MFLOPs a step; costly: 16; late: as cheap, after 100 steps and 800 MFLOPs of another run."""
+    """cheap: 8 MFLOPs per step; costly: 16; late: as cheap, after 100 steps and 800 MFLOPs of another run."""
     (tmp_path / "gym").mkdir()
     (tmp_path / "gym/ontology.json").write_text(json.dumps(TREE))
     test_scores = dict.fromkeys(TASKS, 0.5)
@@ -60,7 +60,7 @@ def compared(folder, *flags):
 
 
 def row_of(variant, printed):
-    """Its cells in the table of costs, the last one printed."""
+    """Returns the variant's cells in the table of costs, which is printed last."""
     (*_, line) = [line for line in printed.splitlines() if line.startswith(f"| {variant} ")]
     return [cell.strip() for cell in line.split("|")[1:-1]]
 
@@ -68,7 +68,7 @@ def row_of(variant, printed):
 # ---- as trained
 
 
-def test_costs_are_means_over_seeds_beside_the_scores(folder, capsys):
+def test_costs_are_means_over_seeds_printed_with_the_scores(folder, capsys):
     scores, costs = compared(folder)
     assert scores[["cheap", "costly"]].tolist() == [0.5, 0.5]
     assert costs.loc["cheap", "n"] == 2
@@ -79,7 +79,7 @@ def test_costs_are_means_over_seeds_beside_the_scores(folder, capsys):
     assert "| costly  |" in (folder / "comparison.md").read_text().split("FLOPs an example")[1]
 
 
-def test_the_scored_step_and_the_final_distance_of_experts_stand_beside_the_cost(folder, capsys):
+def test_the_cost_table_has_the_scored_step_and_the_final_expert_distance(folder, capsys):
     for seed, step, distance in ((1, 200, 0.1), (2, 400, 0.3)):
         progress = {"step": step, "temperature": 1.0, "expert_distance": distance}
         for name in ("best", "last"):
@@ -93,7 +93,7 @@ def test_the_scored_step_and_the_final_distance_of_experts_stand_beside_the_cost
     assert row_of("costly", capsys.readouterr().out)[-2:] == ["300", "0.4"]
 
 
-def test_runs_before_a_run_count(folder):
+def test_earlier_runs_count(folder):
     place = write_run(folder, "late", 1, dict.fromkeys(TASKS, 0.5))
     write_cost_and_evaluations(place, 8_000_000, 400, {400: 0.5}, before=(100, 800_000_000))
     _, costs = compared(folder)
@@ -102,25 +102,25 @@ def test_runs_before_a_run_count(folder):
     assert curves[curves["variant"] == "late"][["step", "flops"]].values.tolist() == [[500, 4_000_000_000]]
 
 
-def test_without_a_cost_there_is_a_dash_and_how_to_get_it(folder, capsys):
+def test_a_missing_cost_is_a_dash_with_a_note(folder, capsys):
     (folder / "costly/seed2/cost.json").unlink()
     _, costs = compared(folder)
     assert costs.loc["costly", ["total_parameters", "steps", "total_flops"]].isna().all()
     out = capsys.readouterr().out
     assert row_of("costly", out) == ["costly", "2", *["-"] * 7]
     assert (
-        "- cost not known of costly/seed2: no cost.json; the command that trained a run, given again" in out
+        "- cost of costly/seed2 is unknown: no cost.json; the command that trained a run, given again" in out
     )
 
 
-def test_a_start_of_unknown_cost_leaves_the_run_s_own(folder, capsys):
+def test_an_earlier_run_of_unknown_cost_does_not_hide_the_run_s_own_cost(folder, capsys):
     path = folder / "costly/seed2/cost.json"
     unknown = {"steps_with_start": None, "total_flops_with_start": None, "start_unknown": "stage1 is gone"}
     path.write_text(json.dumps(json.loads(path.read_text()) | unknown))
     _, costs = compared(folder)
     assert costs.loc["costly", "flops_per_example"] == 2_000_000
     assert costs.loc["costly", ["steps", "total_flops"]].isna().all()
-    assert "- cost not known of costly/seed2: stage1 is gone" in capsys.readouterr().out
+    assert "- cost of costly/seed2 is unknown: stage1 is gone" in capsys.readouterr().out
 
 
 def test_a_damaged_cost_is_one_error(folder, capsys):
@@ -154,7 +154,7 @@ def test_at_equal_steps_runs_of_equal_length_count_to_their_end(folder):
     assert scores[["cheap", "costly"]].tolist() == pytest.approx([0.6, 0.6])
 
 
-def test_tables_of_a_budget_lie_beside_those_as_trained(folder):
+def test_tables_at_a_budget_have_other_names_than_those_as_trained(folder):
     compared(folder)
     before = (folder / "comparison.csv").read_bytes()
     compared(folder, "--match", "flops")
@@ -174,7 +174,7 @@ def test_tables_of_a_budget_lie_beside_those_as_trained(folder):
     assert names == {f"comparison_at_equal_flops{end}" for end in ends}
 
 
-def test_what_cannot_be_matched_is_refused_all_at_once(folder, capsys):
+def test_all_runs_that_cannot_be_matched_are_reported_together(folder, capsys):
     out = refusal(capsys, folder, "--match", "flops", "--part", "test", "--predict_split", "test")
     assert "--part test: with --match flops only dev files have scores" in out
     assert "--predict_split has no effect with --match" in out
@@ -189,7 +189,7 @@ def test_what_cannot_be_matched_is_refused_all_at_once(folder, capsys):
     assert "--leave_out lat: no such variant" in refusal(capsys, folder, "--leave_out", "lat")
 
 
-def test_a_run_that_is_not_trained_to_its_end_is_not_finished(folder, capsys):
+def test_a_run_that_stopped_early_is_not_finished(folder, capsys):
     (folder / "costly/seed2/400-steps/dev_results.csv").unlink()
     assert compare_runs.main([str(folder), "--match", "flops"]) == 1
     assert capsys.readouterr().err == "not finished: costly/seed2 (no evaluation of its last step)\n"

@@ -1,4 +1,4 @@
-"""Variants compared over runs: hand-computed numbers, what is refused, the picture, the script."""
+"""Variants compared over runs: hand-computed numbers, errors, the figure, the script."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def score_rows(runs=SCORES):
 
 
 def write_run(folder, variant, seed, tasks, name=None, n=20, **settings):
-    """A run folder as the training command leaves it; without tasks, an unfinished one."""
+    """Writes a run folder as the training command does; without tasks, an unfinished one."""
     place = folder / variant / (name or f"seed{seed}")
     (place / "best").mkdir(parents=True)
     gym = str(folder.parent / "gym")
@@ -71,7 +71,7 @@ def cells(table, row):
 
 
 def refusal(capsys, *argv):
-    """What the command says when it writes nothing."""
+    """Returns the errors of a command that writes nothing."""
     assert compare_runs.main([str(word) for word in argv]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert all(line.startswith("error: ") for line in lines)
@@ -81,7 +81,7 @@ def refusal(capsys, *argv):
 # ---------------------------------------------------------------------------- numbers
 
 
-def test_a_run_s_mean_weighs_tasks_alike_in_each_category_and_in_all():
+def test_the_mean_of_a_run_has_equal_weights_in_each_category_and_in_all():
     table = results.means_per_run(score_rows(), ONTOLOGY)
     assert table[table["variant"] == "a"][["seed", "category", "tasks"]].values.tolist() == [
         [1, "labels", 1], [1, "text", 2], [1, "all", 3], [2, "labels", 1], [2, "text", 2], [2, "all", 3]
@@ -89,7 +89,7 @@ def test_a_run_s_mean_weighs_tasks_alike_in_each_category_and_in_all():
     assert table[table["variant"] == "a"]["mean"].tolist() == pytest.approx([0.2, 0.5, 0.4, 0.4, 0.7, 0.6])
 
 
-def test_over_runs_the_mean_has_the_sample_std_and_n_beside_it():
+def test_means_over_runs_have_the_sample_std_and_n():
     table = results.comparison_table(score_rows(), ONTOLOGY)
     assert cells(table, ("a", "text"))[["tasks", "mean", "std", "n"]].tolist() == pytest.approx(
         [2, 0.6, 0.02**0.5, 2]
@@ -112,7 +112,7 @@ def test_a_single_run_has_no_std_and_the_constant_answer_no_n():
     ]
 
 
-def test_a_constant_that_some_task_lacks_is_not_a_mean_of_the_others():
+def test_the_constant_mean_is_empty_if_a_task_has_none():
     rows = score_rows().assign(constant=lambda table: table["constant"].where(table["task"] != "spell"))
     table = results.comparison_table(rows, ONTOLOGY)
     assert cells(table, ("constant answer", "labels"))["mean"] == 0.5
@@ -121,7 +121,7 @@ def test_a_constant_that_some_task_lacks_is_not_a_mean_of_the_others():
     assert [cell.strip() for cell in last.split("|")[1:-1]] == ["constant answer", "", "0.500", "-", "-"]
 
 
-def test_differences_are_paired_by_task_and_by_the_seeds_that_both_have():
+def test_differences_are_paired_by_task_and_common_seeds():
     differences = results.paired_differences(score_rows(), "a").set_index("task")
     assert differences["variant"].tolist() == ["b"] * 3
     assert differences["difference"].to_dict() == pytest.approx({"copy": 0.1, "spell": 0.1, "yesno": 0.15})
@@ -136,7 +136,7 @@ def test_differences_are_paired_by_task_and_by_the_seeds_that_both_have():
 
 
 def many_tasks(variants=("b", "c"), seeds=(1, 2, 3), tasks=8):
-    """Scores of a baseline "a" and of variants ever further ahead; noise of tasks, seeds and both."""
+    """Returns scores of a baseline "a" and of increasingly better variants, with task and seed noise."""
     draw = np.random.default_rng(0)
     names = [f"task{n}" for n in range(tasks)]
     base = {seed: draw.uniform(0.3, 0.6, tasks) for seed in seeds}
@@ -168,12 +168,12 @@ def test_intervals_are_over_seeds_and_tasks_and_p_is_corrected_over_variants():
     assert shown[1] == f"{own.p:.3f}"
 
 
-def test_a_single_seed_has_an_interval_over_tasks_that_says_so():
+def test_a_single_seed_has_an_interval_labelled_as_over_tasks():
     rows = many_tasks(variants=("b",), seeds=(1,))
     table = results.comparison_table(rows, ONTOLOGY, baseline="a")
     assert cells(table, ("b", "all"))["interval"] == "tasks"
     assert "] (tasks alone) |" in results.comparison_markdown(table, "a")
-    assert "of one seed over tasks alone" in results.explain_comparison("scores", "best", "a", {})
+    assert "with one seed, over tasks only" in results.explain_comparison("scores", "best", "a", {})
 
 
 def test_without_a_common_seed_there_is_no_difference():
@@ -203,14 +203,14 @@ def test_the_files_are_a_pure_function_of_the_folders(folder, tmp_path, capsys):
     assert printed.err == ""
 
 
-def test_variants_stand_as_ordered_and_the_others_by_name_after_them(folder):
+def test_variants_are_in_the_given_order_then_by_name(folder):
     write_run(folder, "c", 1, SCORES["a", 1])
     assert compare_runs.main([str(folder), "--order", "b"]) == 0
     table = pd.read_csv(folder / "comparison.csv")
     assert table["variant"].unique().tolist() == ["b", "a", "c", "constant answer"]
 
 
-def test_unfinished_runs_are_listed_and_the_others_counted(folder, capsys):
+def test_unfinished_runs_are_listed_and_the_others_compared(folder, capsys):
     write_run(folder, "a", 4, None)
     assert compare_runs.main([str(folder)]) == 1
     line = "not finished: a/seed4 (no best/eval-test-performance.csv)"
@@ -219,26 +219,26 @@ def test_unfinished_runs_are_listed_and_the_others_counted(folder, capsys):
     assert cells(pd.read_csv(folder / "comparison.csv"), ("a", "all"))["n"] == 2
 
 
-def test_where_nothing_is_finished_or_nothing_is_there_it_says_so(folder, tmp_path, capsys):
+def test_missing_or_unfinished_runs_are_reported(folder, tmp_path, capsys):
     assert "no such folder" in refusal(capsys, tmp_path / "nowhere")
-    assert "is no folder" in refusal(capsys, folder / "a/seed1/run.json")
+    assert "is not a folder" in refusal(capsys, folder / "a/seed1/run.json")
     assert "holds no runs" in refusal(capsys, tmp_path / "gym")
-    assert "name the folder of the variants" in refusal(capsys, folder / "a")
+    assert "give the folder of the variants" in refusal(capsys, folder / "a")
     write_run(tmp_path / "new", "a", 1, None)
     assert "not finished: a/seed1" in refusal(capsys, tmp_path / "new")
     assert not (tmp_path / "new/comparison.csv").exists()
 
 
-def test_runs_of_other_tasks_are_named_with_the_tasks(folder, capsys):
+def test_runs_with_different_tasks_are_named_with_the_tasks(folder, capsys):
     write_run(folder, "c", 1, {"copy": 0.5, "yesno": 0.5})
     told = refusal(capsys, folder)
-    assert told == "error: c/seed1 has other tasks than a/seed1: without spell"
+    assert told == "error: c/seed1 has different tasks than a/seed1: without spell"
 
 
 def test_runs_scored_on_another_gym_are_named_with_the_tasks(folder, capsys):
     write_run(folder, "c", 1, SCORES["a", 1], n=100)
     told = refusal(capsys, folder)
-    assert told.startswith("error: c/seed1 was scored on another gym than a/seed1: ")
+    assert told.startswith("error: c/seed1 was scored on a different gym than a/seed1: ")
     assert told.endswith(" for copy, spell, yesno")
 
 
@@ -247,7 +247,7 @@ def test_two_runs_of_a_variant_with_one_seed_are_a_fault(folder, capsys):
     assert "a/again and a/seed1 have the same seed, 1" in refusal(capsys, folder)
 
 
-def test_unknown_variants_and_unreadable_files_are_told_all_at_once(folder, capsys):
+def test_unknown_variants_and_unreadable_files_are_reported_together(folder, capsys):
     told = refusal(capsys, folder, "--order", "aa", "c", "--baseline", "bb")
     assert "--order aa: no such variant; did you mean 'a'? (there are a, b)" in told
     assert "--order c: " in told
@@ -261,27 +261,28 @@ def test_unknown_variants_and_unreadable_files_are_told_all_at_once(folder, caps
     assert "b/seed1/run.json: is not valid JSON" in told
 
 
-def test_settings_that_differ_in_a_variant_are_a_warning_but_for_seed_and_paths_of_the_seed(folder, capsys):
+def test_different_settings_in_a_variant_are_a_warning_except_seed_and_its_paths(folder, capsys):
     write_run(folder, "c", 1, SCORES["a", 1], num_beams=4, checkpoint="runs/a/seed1/best", output_dir="x")
     write_run(folder, "c", 2, SCORES["a", 2], num_beams=1, checkpoint="runs/a/seed2/best", output_dir="y")
     assert compare_runs.main([str(folder)]) == 0
-    line = "warning: c: other settings than the seed differ: num_beams is 4 (c/seed1), 1 (c/seed2)"
+    line = "warning: c: settings other than the seed differ: num_beams is 4 (c/seed1), 1 (c/seed2)"
     assert capsys.readouterr().err.splitlines() == [line]
 
 
-def test_runs_scored_unlike_and_copies_of_a_gym_are_warnings(folder, capsys, tmp_path):
+def test_different_scoring_and_copies_of_a_gym_are_warnings(folder, capsys, tmp_path):
     beside = folder / "b/seed1/best/eval-settings.json"
     beside.write_text(json.dumps({"settings": {"num_beams": 1}}))
     (folder / "a/seed1/best/eval-settings.json").write_text(json.dumps({"settings": {"num_beams": 4}}))
     write_run(folder, "c", 1, SCORES["a", 1], train_dir=str(tmp_path / "copy"))
     assert compare_runs.main([str(folder)]) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "warning: not all runs were scored alike: num_beams is 4 (a/seed1), 1 (b/seed1)"
+    scored = "num_beams is 4 (a/seed1), 1 (b/seed1)"
+    assert lines[0] == f"warning: not all runs were scored in the same way: {scored}"
     assert lines[1].startswith("warning: train_dir is ")
     assert len(lines) == 2
 
 
-def test_an_ontology_that_is_not_there_is_told_and_can_be_named(folder, capsys, tmp_path):
+def test_a_missing_ontology_is_reported_and_can_be_given(folder, capsys, tmp_path):
     (tmp_path / "gym/ontology.json").rename(tmp_path / "moved.json")
     assert compare_runs.main([str(folder)]) == 0
     assert "no task has a category" in capsys.readouterr().err
@@ -289,7 +290,7 @@ def test_an_ontology_that_is_not_there_is_told_and_can_be_named(folder, capsys, 
     assert "text (2)" in capsys.readouterr().out
 
 
-def test_scores_of_random_routes_say_of_how_many_draws_they_are(folder, capsys):
+def test_scores_of_random_routes_state_their_number_of_draws(folder, capsys):
     for seed in (1, 2):
         path = folder / f"a/seed{seed}/best/eval-test-performance.csv"
         pd.read_csv(path, index_col=0).assign(performance_std=0.1, draws=5).to_csv(path)
@@ -297,7 +298,7 @@ def test_scores_of_random_routes_say_of_how_many_draws_they_are(folder, capsys):
     assert "Scores of a are means over 5 draws of its routes." in capsys.readouterr().out
 
 
-# ---------------------------------------------------------------------------- the picture
+# ---------------------------------------------------------------------------- the figure
 
 
 def made_up(variants, n_categories, n_runs):
@@ -327,7 +328,7 @@ def figures(monkeypatch):
     ("variants", "n_categories", "n_runs"),
     [(["a"], 1, 1), ([f"variant {i}" for i in range(10)], 6, 3), (["a long name " * 4, "$b_{"], 12, 5)],
 )
-def test_in_the_picture_nothing_overlaps_and_nothing_is_cut_off(figures, variants, n_categories, n_runs):
+def test_the_figure_has_no_overlaps_and_nothing_is_cut_off(figures, variants, n_categories, n_runs):
     per_run, table = made_up(variants, n_categories, n_runs)
     comparison.plot_comparison(per_run, table, "x.png", "mean score on the test files of the train tasks")
     (figure,) = figures
@@ -353,7 +354,7 @@ def test_the_picture_has_a_dot_per_run_and_says_n(figures):
 SCRIPT = ROOT / "example_scripts/compare_routings.sh"
 
 
-def test_every_variant_of_the_script_is_a_script_and_flags_that_exist():
+def test_every_variant_of_the_script_has_existing_flags():
     functions = SCRIPT.read_text().split("script_of() {")[1].split("\n}\n")[0]
     (names,) = re.findall(r'^ALL="(.*)"', SCRIPT.read_text(), flags=re.MULTILINE)
     command = f"script_of() {{{functions}\n}}; for variant in {names}; do script_of $variant; done"
@@ -366,7 +367,7 @@ def test_every_variant_of_the_script_is_a_script_and_flags_that_exist():
 
 
 @pytest.mark.slow
-def test_the_script_trains_what_is_missing_compares_and_tells_what_failed(tmp_path):
+def test_the_script_trains_missing_runs_compares_and_reports_failures(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k not in ("MODEL", "SPLIT", "TASKVECS")}
     environment |= dict(PYTHON=sys.executable, OUTPUT_DIR=str(tmp_path / "runs"), TOTAL_STEPS="2", JOBS="2")
     environment |= dict(DATA_DIR=str(write_gym(tmp_path / "gym")), SEEDS="1")
@@ -418,7 +419,7 @@ done
 """
 
 
-def test_at_equal_flops_every_variant_asks_for_its_steps_and_two_stages_share_them(tmp_path):
+def test_at_equal_flops_every_variant_computes_its_steps_and_two_stages_share_them(tmp_path):
     (tmp_path / "example_scripts").symlink_to(ROOT / "example_scripts")
     (tmp_path / "runs").mkdir()
     for _ in range(2):  # the second time nothing is asked again

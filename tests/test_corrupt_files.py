@@ -174,7 +174,7 @@ def changed(path: Path, column: str, value) -> None:
 
 @pytest.mark.parametrize("value", ["x", "9" * 400, "True", "1e999"])
 @pytest.mark.parametrize("column", ["performance", "n"])
-def test_scores_that_are_no_numbers(folder, tmp_path, column, value):
+def test_scores_that_are_not_numbers(folder, tmp_path, column, value):
     path = Path(shutil.copy(folder / "scores.csv", tmp_path))
     changed(path, column, value)
     with pytest.raises(InputError, match=r"scores\.csv: (column (performance|n) holds|holds a task without)"):
@@ -182,7 +182,7 @@ def test_scores_that_are_no_numbers(folder, tmp_path, column, value):
 
 
 @pytest.mark.parametrize("file", ["losses.csv", "curves.csv"])
-def test_curves_that_are_no_numbers(with_run, file):
+def test_curves_that_are_not_numbers(with_run, file):
     path = with_run.out / file
     column = "dev_loss" if file == "losses.csv" else "grad_norm"
     kept = path.read_bytes()

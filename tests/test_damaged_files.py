@@ -24,11 +24,11 @@ from routing_moe.model.loading import load_bart_config
 from routing_moe.model.task_vectors import save_task_vectors
 from routing_moe.plots.style import write_figure
 
-FULL = Path("/dev/full")  # a file on which every write finds the disk full
+FULL = Path("/dev/full")  # every write to this file fails with "disk full"
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
 
 
-def test_what_a_fault_quotes_is_short_and_printable():
+def test_quotes_in_a_fault_are_short_and_printable():
     (message,) = InputError(f"x.json: no 'a\u2028b\nc\x00\ud800' {'9' * 5000} here:\n  set in").faults
     first, *others = message.split("\n")
     assert first.startswith("x.json: no 'a\\u2028b\\nc\\x00\\ud800' 9999")
@@ -38,12 +38,12 @@ def test_what_a_fault_quotes_is_short_and_printable():
     assert str(InputError(["é 猫", "b"])) == "é 猫\nb"
 
 
-def test_a_task_that_no_folder_can_be_called_is_reported(originals):
+def test_a_task_name_that_cannot_be_a_folder_is_reported(originals):
     with pytest.raises(InputError, match="no task '999"):
         Gym(originals.gym).samples("9" * 5000)
 
 
-def test_a_link_to_itself_is_no_task(tmp_path):
+def test_a_link_to_itself_is_not_a_task(tmp_path):
     (tmp_path / "metrics.json").symlink_to("metrics.json")
     assert Gym(tmp_path).tasks() == []
 
@@ -73,7 +73,7 @@ def test_a_log_that_cannot_be_written_is_no_traceback(tmp_path, capsys):
 
 
 @needs_full
-def test_half_a_file_on_a_full_disk_is_cleared_away(tmp_path):
+def test_a_partial_file_on_a_full_disk_is_removed(tmp_path):
     (tmp_path / "a.json.partial").symlink_to(FULL)
     with pytest.raises(OSError, match="No space left"):
         write_text(tmp_path / "a.json", "{}")
@@ -81,7 +81,7 @@ def test_half_a_file_on_a_full_disk_is_cleared_away(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, Exception])  # torch's, tokenizers'
-def test_a_library_that_finds_the_disk_full_in_its_own_way_is_an_os_error(tmp_path, kind):
+def test_a_full_disk_reported_by_a_library_is_an_os_error(tmp_path, kind):
     def write():
         with replacing_directory(tmp_path / "last"):
             raise kind("unexpected pos 64 vs 0")
@@ -94,7 +94,7 @@ def test_a_library_that_finds_the_disk_full_in_its_own_way_is_an_os_error(tmp_pa
 # ---- damaged files
 
 
-def test_a_dropout_of_a_plain_bart_that_is_no_probability_is_reported(fresh):
+def test_a_dropout_of_a_plain_bart_outside_0_to_1_is_reported(fresh):
     path = fresh.bart / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"activation_dropout": float("nan")}))
     with pytest.raises(
@@ -169,7 +169,7 @@ def test_a_prediction_reports_values_of_other_types(with_run, capsys, name):
     assert message in error
 
 
-def test_a_bart_of_no_spread_is_reported(fresh, capsys):
+def test_a_bart_with_invalid_init_std_is_reported(fresh, capsys):
     path = fresh.bart / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"init_std": float("nan")}))
     assert run(fresh.gym, fresh.bart, fresh.out) == 2
@@ -186,7 +186,7 @@ def test_a_bart_of_no_spread_is_reported(fresh, capsys):
         (24, r"model.pt: not the weights of a run \(it is not a dictionary of tensors"),
     ],
 )
-def test_a_published_run_that_no_model_can_be_made_of_is_reported(tmp_path, width, message):
+def test_a_published_run_with_an_invalid_model_is_reported(tmp_path, width, message):
     fields = tiny_bart_config().to_dict() | {"router_block_num": 2, "encoder_ffn_dim": width}
     (tmp_path / "config.json").write_text(json.dumps(fields))
     (tmp_path / "best").mkdir()
@@ -196,14 +196,14 @@ def test_a_published_run_that_no_model_can_be_made_of_is_reported(tmp_path, widt
         RoutingBartForConditionalGeneration.from_upstream(tmp_path)
 
 
-def test_infinitely_many_examples_of_a_set_are_reported(tmp_path):
+def test_an_infinite_number_of_examples_is_reported(tmp_path):
     sets = JobFolder(tmp_path, read_scores, "score these again")
     sets.write("base", b'{"scores": {}, "seconds": 1, "examples": Infinity}')
     with pytest.raises(InputError, match=r"base\.json: is damaged; delete it to score these again"):
         sets.finished("base")
 
 
-def test_a_folder_of_vectors_whose_settings_are_no_settings_is_reported(fresh, capsys):
+def test_a_folder_of_vectors_with_invalid_settings_is_reported(fresh, capsys):
     folder = fresh.folder / "random"
     assert tiny_vectors.run("random", fresh.gym, fresh.bart, folder) == 0
     saved = json.loads((folder / "run.json").read_text())

@@ -1,4 +1,4 @@
-"""Batches are a pure function of (seed, step), and a step is cut where that costs least."""
+"""Batches are a pure function of (seed, step), and a step is split at minimum cost."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from dataloader import Gym, answer_choices, assign_to_ranks, micro_batches, padd
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(10, 4), (12, 4), (3, 8), (1, 5)])
-def test_every_epoch_holds_every_example_once(n, batch_size):
+def test_every_epoch_has_every_example_once(n, batch_size):
     epochs = 8
     drawn = np.concatenate(
         [step_examples(n, batch_size, 7, step) for step in range(epochs * n // batch_size)]
@@ -19,7 +19,7 @@ def test_every_epoch_holds_every_example_once(n, batch_size):
     assert drawn.dtype == np.int64
 
 
-def test_a_step_depends_on_seed_and_step_alone():
+def test_a_step_depends_on_seed_and_step_only():
     later = step_examples(100, 16, 3, 41)
     for step in range(41):
         step_examples(100, 16, 3, step)
@@ -28,25 +28,25 @@ def test_a_step_depends_on_seed_and_step_alone():
     assert not (step_examples(100, 16, 4, 41) == later).all()
 
 
-def test_epochs_are_shuffled_differently_and_as_documented():
+def test_epochs_have_different_and_documented_permutations():
     expected = np.random.default_rng([5, 1]).permutation(50)
     assert (step_examples(50, 50, 5, 1) == expected).all()
     assert not (step_examples(50, 50, 5, 0) == expected).all()
 
 
-def test_a_batch_may_straddle_epochs():
+def test_a_batch_may_span_epochs():
     epoch_0, epoch_1 = (np.random.default_rng([0, epoch]).permutation(5) for epoch in (0, 1))
     assert step_examples(5, 3, 0, 1).tolist() == [*epoch_0[3:], *epoch_1[:1]]
 
 
-def test_changing_what_a_step_returned_does_not_change_the_next_call():
+def test_changing_returned_indices_does_not_change_the_next_call():
     first = step_examples(8, 8, 0, 0)
     kept = first.copy()
     first[:] = 0
     assert (step_examples(8, 8, 0, 0) == kept).all()
 
 
-def test_an_impossible_step_is_refused():
+def test_an_invalid_step_is_an_error():
     with pytest.raises(ValueError, match="0 examples"):
         step_examples(0, 4, 0, 0)
 
@@ -61,15 +61,15 @@ def test_answers_are_drawn_uniformly_and_reproducibly():
         assert shares == pytest.approx(np.full(count, 1 / count), abs=0.05)
 
 
-# ---------------------------------------------------------------------------- cutting
+# ---------------------------------------------------------------------------- micro-batches
 
 
 def cost(sources, targets, group, overhead):
     return len(group) * (sources[group].max() + targets[group].max()) + overhead
 
 
-def cheapest_of_all_cuts(sources, targets, max_tokens, max_examples, overhead):
-    """The slow clear way: try every way to cut the sorted order into contiguous groups."""
+def cheapest_of_all_splits(sources, targets, max_tokens, max_examples, overhead):
+    """Brute force: tries every split of the sorted order into contiguous groups."""
     order = np.lexsort((sources, sources + targets))
     best = np.inf
     for cuts in itertools.product([False, True], repeat=len(order) - 1):
@@ -86,32 +86,32 @@ def cheapest_of_all_cuts(sources, targets, max_tokens, max_examples, overhead):
 @pytest.mark.parametrize("max_tokens", [None, 60, 200])
 @pytest.mark.parametrize("max_examples", [None, 1, 3])
 @pytest.mark.parametrize("overhead", [0, 20, 300])
-def test_the_cut_is_the_cheapest_of_all_cuts(max_tokens, max_examples, overhead):
+def test_the_split_is_the_cheapest_of_all_splits(max_tokens, max_examples, overhead):
     generator = np.random.default_rng(1)
     for n in (1, 2, 5, 8, 8):
         sources, targets = generator.integers(1, 80, n), generator.integers(1, 30, n)
         groups = micro_batches(sources, targets, max_tokens, max_examples, overhead)
         assert sorted(np.concatenate(groups)) == list(range(n))
         found = sum(cost(sources, targets, group, overhead) for group in groups)
-        assert found == cheapest_of_all_cuts(sources, targets, max_tokens, max_examples, overhead)
+        assert found == cheapest_of_all_splits(sources, targets, max_tokens, max_examples, overhead)
         for group in groups:
             assert max_examples is None or len(group) <= max_examples
             assert max_tokens is None or len(group) == 1 or cost(sources, targets, group, 0) <= max_tokens
 
 
-def test_a_cut_worked_out_by_hand():
+def test_a_split_equals_a_hand_computed_one():
     # One group: 3 * (10 + 1) + 5 = 38. Split before the long one: 2 * (2 + 1) + 5 + 10 + 1 + 5 = 27.
     groups = micro_batches([2, 10, 2], [1, 1, 1], overhead_tokens=5)
     assert [group.tolist() for group in groups] == [[0, 2], [1]]
     assert len(micro_batches([2, 10, 2], [1, 1, 1], overhead_tokens=50)) == 1
 
 
-def test_an_example_longer_than_max_tokens_gets_its_own_group():
+def test_an_example_longer_than_max_tokens_is_a_group_by_itself():
     groups = micro_batches([500, 3, 4], [20, 2, 2], max_tokens=100)
     assert [group.tolist() for group in groups] == [[1, 2], [0]]
 
 
-def test_the_cut_is_the_same_when_its_table_is_made_in_pieces(monkeypatch):
+def test_the_split_does_not_depend_on_the_block_size_of_its_table(monkeypatch):
     generator = np.random.default_rng(2)
     sources, targets = generator.integers(5, 200, 50), generator.integers(2, 30, 50)
     whole = micro_batches(sources, targets, max_tokens=1500)
@@ -120,7 +120,7 @@ def test_the_cut_is_the_same_when_its_table_is_made_in_pieces(monkeypatch):
     assert [group.tolist() for group in pieces] == [group.tolist() for group in whole]
 
 
-def test_nothing_to_cut_gives_no_groups_and_a_wrong_bound_is_refused():
+def test_no_examples_give_no_groups_and_a_wrong_bound_is_an_error():
     assert micro_batches([], []) == []
     with pytest.raises(ValueError, match="max_examples is 0"):
         micro_batches([1], [1], max_examples=0)
@@ -132,7 +132,7 @@ def test_padding_factor_is_padded_over_real_tokens():
     assert padding_factor([], []) == 1.0
 
 
-def test_on_the_real_gym_cutting_removes_most_of_the_padding(real_gym):
+def test_on_the_real_gym_splitting_removes_most_padding(real_gym):
     gym = Gym(real_gym)
     examples = gym.pool(gym.tasks(), "train", "first")
     sources = np.array([min(512, len(example.input.split()) + 5) for example in examples])
@@ -146,7 +146,7 @@ def test_on_the_real_gym_cutting_removes_most_of_the_padding(real_gym):
     assert padding_factor(sources, cut) < 1.6
 
 
-def test_groups_go_to_the_rank_with_the_least_to_do():
+def test_groups_go_to_the_rank_with_the_lowest_load():
     # 7 -> rank 0, 6 -> 1, 5 -> 1 would make 11, but 2 is empty: 5 -> 2, 4 -> 2 (9), 3 -> 1 (9), 2 -> 0 (9).
     assert assign_to_ranks([4, 7, 2, 6, 3, 5], 3) == [[1, 2], [3, 4], [0, 5]]
     assert assign_to_ranks([1, 1], 4) == [[0], [1], [], []]

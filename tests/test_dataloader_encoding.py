@@ -17,7 +17,7 @@ IDS = {"t": 3, "u": 5}
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """A byte-level BART tokenizer without merges: one token a byte."""
+    """A byte-level BART tokenizer without merges: one token per byte."""
     vocabulary = SPECIAL + sorted(ByteLevel.alphabet())
     return BartTokenizer(vocab={token: number for number, token in enumerate(vocabulary)}, merges=[])
 
@@ -35,27 +35,27 @@ def text_of(tokenizer, ids):
     return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
 
-def test_the_texts_are_task_name_and_input_and_answers_with_leading_spaces(tokenizer):
+def test_texts_are_task_name_input_and_answers_with_leading_spaces(tokenizer):
     encoded = encode([example("Ab c", "Yes", "No", task="u")], tokenizer, TextFormat(), IDS)
     assert text_of(tokenizer, encoded.sources[0]) == "<s> [u] Ab c</s>"
     assert [text_of(tokenizer, encoded.outputs[i]) for i in (0, 1)] == ["<s> Yes</s>", "<s> No</s>"]
     assert encoded.task_ids_N.tolist() == [5]
 
 
-def test_hidden_names_leave_one_constant_word_in_their_place(tokenizer):
+def test_hidden_task_names_are_replaced_by_a_constant_word(tokenizer):
     texts = [example("Ab c", "Yes", task=task) for task in ("t", "u")]
     encoded = encode(texts, tokenizer, TextFormat(hide_task_names=True), IDS)
     assert [text_of(tokenizer, encoded.sources[i]) for i in (0, 1)] == ["<s> [task] Ab c</s>"] * 2
     assert encoded.task_ids_N.tolist() == [3, 5]
 
 
-def test_lowercase_reaches_inputs_and_outputs(tokenizer):
+def test_inputs_and_outputs_are_lowercased(tokenizer):
     encoded = encode([example("Ab C", "YES")], tokenizer, TextFormat(do_lowercase=True), IDS)
     assert text_of(tokenizer, encoded.sources[0]) == "<s> [t] ab c</s>"
     assert text_of(tokenizer, encoded.outputs[0]) == "<s> yes</s>"
 
 
-def test_another_bos_gives_the_ids_of_the_text_with_bos_in_front(tokenizer):
+def test_another_bos_puts_a_bos_token_before_the_text(tokenizer):
     for length in (512, 9):
         form = TextFormat(max_input_length=length, append_another_bos=True)
         encoded = encode([example("ab", "yes")], tokenizer, form, IDS)
@@ -91,7 +91,7 @@ def test_tokens_are_stored_flat_in_int32(tokenizer):
     assert len(encode([], tokenizer, TextFormat(), IDS)) == 0
 
 
-def test_many_texts_are_encoded_like_one_at_a_time(tokenizer, monkeypatch):
+def test_many_texts_are_encoded_as_one_at_a_time(tokenizer, monkeypatch):
     monkeypatch.setattr("dataloader.encoding.TEXTS_PER_CALL", 3)
     examples = [example("x" * n, *["y" * (n + k) for k in range(1 + n % 3)]) for n in range(1, 9)]
     together = encode(examples, tokenizer, TextFormat(), IDS)
@@ -119,7 +119,7 @@ def test_collate_pads_to_the_batch_and_takes_the_chosen_answer(tokenizer):
         encoded.collate([1, 0], answer_choice=[0, 1], pad_token_id=PAD)
 
 
-def test_tasks_without_an_id_are_all_named(tokenizer):
+def test_all_tasks_without_an_id_are_named(tokenizer):
     with pytest.raises(InputError) as caught:
         encode(
             [example("a", "b", task="boolQ"), example("a", "b", task="x")],
@@ -131,7 +131,7 @@ def test_tasks_without_an_id_are_all_named(tokenizer):
     assert "did you mean 'boolq'" in str(caught.value)
 
 
-def test_ids_are_those_of_the_published_tokenizer_class(published_numbers, published_tokenizer):
+def test_ids_equal_those_of_the_published_tokenizer(published_numbers, published_tokenizer):
     golden = json.loads((published_numbers / "tokenizer/tokenizer.json.golden").read_text())["encode"]
     for case in golden:
         ids = published_tokenizer(case["text"], split_special_tokens=True)["input_ids"]

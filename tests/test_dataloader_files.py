@@ -1,4 +1,4 @@
-"""Splits, ontology and gym folders: what is read, and what is said when a file is wrong."""
+"""Splits, ontology and gym folders: reading them, and errors for wrong files."""
 
 import json
 
@@ -10,7 +10,7 @@ from dataloader.metrics import METRICS
 
 @pytest.fixture
 def write(tmp_path):
-    """write("name", content): a file with these bytes, text or JSON, in a fresh folder; returns its path."""
+    """write("name", content): creates a file with these bytes, text or JSON; returns its path."""
 
     def write(name, content):
         path = tmp_path / name
@@ -39,7 +39,7 @@ def small_gym(tmp_path, write):
 # ---------------------------------------------------------------------------- errors
 
 
-def test_an_error_lists_all_faults_one_a_line():
+def test_an_error_lists_each_fault_on_a_line():
     assert str(InputError("one")) == "one"
     error = InputError(["one", "two"])
     assert error.faults == ["one", "two"]
@@ -71,7 +71,7 @@ def test_the_published_leak_loads_with_a_warning():
     assert split.leaked == ("sick",)
 
 
-def test_all_is_the_union_in_order_and_what_the_file_lists_besides(write):
+def test_all_is_the_union_in_order_plus_other_listed_tasks(write):
     split = load_split(write("s.json", {"train": ["b", "a"], "test": ["c"], "all": ["a", "d"]}))
     assert split.all == ("b", "a", "c", "d")
     assert split.section("all") == split.all
@@ -111,7 +111,7 @@ def test_a_missing_split_file_is_named_and_faults_are_gathered(tmp_path, write):
 # ---------------------------------------------------------------------------- ontology
 
 
-def test_the_shipped_ontology_places_exactly_the_tasks_with_a_metric():
+def test_the_shipped_ontology_has_exactly_the_tasks_with_a_metric():
     ontology = Ontology.load()
     assert set(ontology.tasks) == set(METRICS)
     assert len(ontology.tasks) == 160
@@ -140,7 +140,7 @@ def test_a_wrong_ontology_file_is_named_with_the_place(write, tree, message):
     assert "tree.json" in str(caught.value)
 
 
-def test_the_ontology_agrees_with_the_categories_noted_beside_the_real_gym(real_gym):
+def test_the_ontology_agrees_with_the_categories_of_the_real_gym(real_gym):
     lines = (real_gym / "README.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:3]] for line in lines if line.startswith("| ")]
     noted = {task: tuple(kind.split(" / ", 1)) for task, kind in cells if task != "task"}
@@ -157,7 +157,7 @@ def test_a_line_is_an_input_and_its_answers_with_spaces_around_them_dropped(writ
     assert skipped == 0
 
 
-def test_windows_line_ends_are_read_and_other_line_separators_belong_to_the_text(write):
+def test_windows_line_ends_are_read_and_other_line_separators_are_text(write):
     text = "a\u2028b\x0bc\x85d\x0ce\x1cf"
     assert read_tsv(write("t.tsv", f"{text}\tyes\r\nx\tno\r\n"))[0] == [(text, ("yes",)), ("x", ("no",))]
     assert read_tsv(write("t.tsv", "x\ty\r\nz\tw\r"))[0] == [("x", ("y",)), ("z", ("w",))]
@@ -179,7 +179,7 @@ MALFORMED = b"".join(
 )
 
 
-def test_malformed_lines_are_one_error_with_places_reasons_and_count(write):
+def test_malformed_lines_are_one_error_with_lines_reasons_and_count(write):
     path = write("boolq_32_100_train.tsv", MALFORMED)
     with pytest.raises(InputError) as caught:
         read_tsv(path)
@@ -193,7 +193,7 @@ def test_malformed_lines_are_one_error_with_places_reasons_and_count(write):
     assert "tsv:7:" not in fault  # only the first five
 
 
-def test_skipping_leaves_malformed_lines_out_and_counts_them(write):
+def test_malformed_lines_are_skipped_and_counted(write):
     assert read_tsv(write("t.tsv", MALFORMED), skip_malformed=True) == (
         [("good", ("yes",)), ("good too", ("no",))],
         7,
@@ -263,7 +263,7 @@ def test_a_file_is_read_once(small_gym):
     assert gym.examples("boolq", "train") == before
 
 
-def test_unknown_names_say_what_there_is(small_gym):
+def test_errors_of_unknown_names_list_the_known_ones(small_gym):
     gym = Gym(small_gym)
     with pytest.raises(InputError, match=r"no task 'boolQ'.*did you mean 'boolq'.*2 tasks"):
         gym.examples("boolQ", "train")
@@ -294,7 +294,9 @@ def test_check_gathers_every_fault_without_raising(small_gym, write):
     write("mine/mine_16_13_train.tsv", "no answer\n")
     faults = Gym(small_gym).check(["boolqq", "mine", "aeslc"], ["train", "dev"])
     assert len(faults) == 5
-    assert sum("boolqq" in fault for fault in faults) == 2  # no metric; no folder, said once for both parts
+    assert (
+        sum("boolqq" in fault for fault in faults) == 2
+    )  # no metric; no folder, reported once for both parts
     assert any("mine_16_13_train.tsv:1: no answer" in fault for fault in faults)
     assert any("mine_16_13_dev.tsv: no such file" in fault for fault in faults)
     assert any("no metric known for task 'mine'" in fault for fault in faults)

@@ -1,4 +1,4 @@
-"""JSON-lines task files: what is read, what is said of a wrong line, and how they mix with TSV files."""
+"""JSON-lines task files: reading them, errors for malformed lines, and use together with TSV files."""
 
 import json
 
@@ -13,7 +13,7 @@ def line(source="q", outputs=("yes",), **more) -> str:
 
 @pytest.fixture
 def write(tmp_path):
-    """write("name", lines or bytes): a file in a fresh folder; returns its path."""
+    """write("name", lines or bytes): creates a file; returns its path."""
 
     def write(name, content):
         path = tmp_path / name
@@ -63,7 +63,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("wrong", "fault"), WRONG)
-def test_a_wrong_line_is_told_with_file_and_number(write, wrong, fault):
+def test_a_malformed_line_is_reported_with_file_and_number(write, wrong, fault):
     path = write("t_2_13_train.jsonl", [line(), wrong])
     with pytest.raises(InputError) as caught:
         read_jsonl(path)
@@ -76,7 +76,7 @@ def test_a_wrong_line_is_told_with_file_and_number(write, wrong, fault):
     assert read_jsonl(path, skip_malformed=True) == ([("q", ("yes",), ())], 1)
 
 
-def test_keys_of_other_programs_are_no_slips_of_the_pen(write):
+def test_keys_of_other_programs_are_not_typos(write):
     row = line(id=12345678901234567890, input_id=2, label=0, explanation="x", task="t", idx=3)
     assert read_jsonl(write("t.jsonl", [row]))[0] == [("q", ("yes",), ())]
 
@@ -103,7 +103,7 @@ def test_a_byte_order_mark_is_a_fault_and_is_dropped_when_skipping(write):
 # ---------------------------------------------------------------------------- the folder
 
 
-def test_a_sample_may_mix_both_kinds_of_files(write, tmp_path):
+def test_a_sample_may_have_both_kinds_of_files(write, tmp_path):
     write("t/t_2_13_train.tsv", ["a\tyes", "b\tno"])
     write("t/t_2_13_test.jsonl", [line("c", ["yes"], options=["yes", "no"])])
     write("t/t_2_21_train.jsonl", [line("d\te")])
@@ -121,7 +121,7 @@ def test_a_sample_may_mix_both_kinds_of_files(write, tmp_path):
     assert gym.check(["t"], ["train", "test"], metrics=False) == []
 
 
-def test_a_part_with_both_endings_is_a_fault_that_names_both(write, tmp_path):
+def test_a_part_with_both_extensions_is_a_fault_that_names_both(write, tmp_path):
     for ending, content in (("tsv", ["a\tyes"]), ("jsonl", [line()])):
         write(f"t/t_2_13_dev.{ending}", content)
     path = tmp_path / "t" / "t_2_13_dev"
@@ -132,7 +132,7 @@ def test_a_part_with_both_endings_is_a_fault_that_names_both(write, tmp_path):
     assert caught.value.faults == [fault]
 
 
-def test_a_missing_part_is_told_with_both_names(write, tmp_path):
+def test_a_missing_part_is_reported_with_both_file_names(write, tmp_path):
     write("t/t_2_13_train.jsonl", [line()])
     fault = f"{tmp_path / 't' / 't_2_13_dev.tsv'}: no such file, and no t_2_13_dev.jsonl"
     assert Gym(tmp_path).check(["t"], ["dev"], metrics=False) == [fault]

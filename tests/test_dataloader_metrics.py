@@ -1,4 +1,4 @@
-"""Metrics: hand-computed numbers, agreement with the published code, and no input that breaks them."""
+"""Metrics: hand-computed numbers, agreement with the published code, and arbitrary predictions."""
 
 import json
 import math
@@ -43,7 +43,7 @@ def test_every_task_has_one_of_the_seven_metrics():
         ("ACC", ["PARIS", "Paris."], [["paris"], ["paris"]], 0.5),
         # 2 of 3 predicted and 2 of 4 expected words shared: P 2/3, R 1/2, F 4/7. Best of two answers.
         ("QA-F1", ["blue fast car"], [["car blue or red", "bus"]], 4 / 7),
-        # pos: P 1, R 1/2, F 2/3; neg: 1; "maybe" is a class nobody expected: 0.
+        # pos: P 1, R 1/2, F 2/3; neg: 1; "maybe" occurs in predictions only: 0.
         ("Classification-F1", ["pos", "neg", "maybe"], [["pos"], ["neg"], ["pos"]], (2 / 3 + 1 + 0) / 3),
         # TP 1, FP 0, FN 1, TN 2: (1*2 - 0*1) / sqrt(1*2*2*3)
         (
@@ -60,7 +60,7 @@ def test_every_task_has_one_of_the_seven_metrics():
         ("Rouge-L", ["the cat on mat"], [["the cat the sat mat"]], 2 * 0.75 * 0.75 / (1.5 + 1e-8)),
     ],
 )
-def test_a_score_worked_out_by_hand(metric, predictions, answers, expected):
+def test_scores_equal_hand_computed_ones(metric, predictions, answers, expected):
     assert evaluate(predictions, answers, metric) == pytest.approx(expected, abs=1e-12)
 
 
@@ -77,7 +77,7 @@ def test_no_prediction_raises_warns_or_gives_nan(metric):
     assert -1.0 <= score <= 1.0
 
 
-def test_a_correlation_without_spread_is_zero():
+def test_a_correlation_of_constant_values_is_zero():
     for metric, answers in (
         ("Pearson-Correlation", [["1"], ["2"]]),
         ("Matthew-Correlation", [["acceptable"], ["unacceptable"]]),
@@ -87,7 +87,7 @@ def test_a_correlation_without_spread_is_zero():
         assert evaluate([answers[0][0]], answers[:1], metric) == 0.0
 
 
-def test_rouge_gives_zero_for_an_answer_without_words_and_lets_another_answer_count():
+def test_rouge_is_zero_for_an_answer_without_words_unless_another_answer_has_some():
     assert evaluate(["word"], [["."]], "Rouge-L") == 0.0
     assert evaluate(["word"], [[""]], "Rouge-L") == 0.0
     assert evaluate(["word"], [["word", "."]], "Rouge-L") == pytest.approx(1.0, abs=1e-8)
@@ -122,7 +122,7 @@ def test_rouge_scores_texts_of_thousands_of_words():
         (["1"], [[]], "Classification-F1", "example 0 has no accepted answer"),
     ],
 )
-def test_unusable_answers_and_names_are_said_clearly(predictions, answers, metric, message):
+def test_unusable_answers_and_metric_names_have_clear_errors(predictions, answers, metric, message):
     with pytest.raises(ValueError, match=message):
         evaluate(predictions, answers, metric)
 
@@ -140,14 +140,14 @@ def published(published_numbers):
     return json.loads((published_numbers / "metrics.json").read_text())
 
 
-def test_normalisation_is_the_published_one(published):
+def test_normalisation_equals_the_published_one(published):
     assert [normalize_answer(text) for text, _ in published["normalize_answer"]] == [
         expected for _, expected in published["normalize_answer"]
     ]
 
 
 @pytest.mark.parametrize("metric", ["EM", "ACC", "QA-F1", "Rouge-L"])
-def test_text_scores_are_the_published_ones_case_by_case(published, metric):
+def test_text_scores_equal_the_published_ones(published, metric):
     for case, expected in zip(published["text_cases"], published["per_case"][metric], strict=True):
         score = evaluate([case["prediction"]], [case["answers"]], metric)
         if "raises" in expected:
@@ -161,14 +161,14 @@ def test_text_scores_are_the_published_ones_case_by_case(published, metric):
 
 
 @pytest.mark.parametrize("metric", ["Classification-F1", "Matthew-Correlation", "Pearson-Correlation"])
-def test_set_scores_are_the_published_ones_where_those_are_numbers(published, metric):
+def test_set_scores_equal_the_published_ones_if_those_are_finite(published, metric):
     for case in published["sets"][metric]:
         if isinstance(case.get("value"), float):
             score = evaluate(case["predictions"], case["answers"], metric)
             assert score == pytest.approx(case["value"], abs=1e-12), case
 
 
-def test_matthews_correlation_counts_the_labels_of_tasks_other_than_cola():
+def test_matthews_correlation_uses_all_labels_except_for_cola():
     answers = [["positive"], ["negative"], ["positive"], ["negative"]]
     assert evaluate(["positive", " negative", "positive", "negative"], answers, "Matthew-Correlation") == 1.0
     # one of four wrong: tp 1, fn 1, tn 2, fp 0 -> 2 / sqrt(1 * 2 * 2 * 3)

@@ -12,17 +12,17 @@ LONGEST = 6
 
 
 class WordsOfTarget:
-    """A tokenizer that writes the tokens out, all of them."""
+    """A tokenizer that decodes to all token ids."""
 
     def batch_decode(self, sequences, **kwargs):
         return [" ".join(map(str, row.tolist())) for row in sequences]
 
 
 @pytest.mark.parametrize("from_bos", [False, True])
-def test_an_answer_may_be_as_long_as_a_target_of_training_and_no_longer(make_model, from_bos):
+def test_an_answer_may_be_as_long_as_a_training_target_but_not_longer(make_model, from_bos):
     AcceleratorState._reset_state(reset_partial_state=True)
     model = make_model(num_experts=1)
-    model.final_logits_bias[0, 7] = 100.0  # always the same word, never an end
+    model.final_logits_bias[0, 7] = 100.0  # always the same word, never the end token
     inputs = encoded([[0, 5, 2]], [[0, 7, 2]], [0])
     file = TaskFile("a", "a_1_13", "dev", "EM", [Example("a", "a_1_13", "x", ("y",))], inputs)
     decoding = Decoding(num_beams=1, max_output_length=LONGEST, generate_from_bos=from_bos)

@@ -29,7 +29,7 @@ def test_bf16_on_a_device_without_it_is_reported(monkeypatch):
     assert error.value.faults == [fault]
 
 
-def test_fp16_on_a_cpu_is_told_also_when_accelerate_launch_was_given_it(monkeypatch):
+def test_fp16_on_a_cpu_is_reported_also_from_accelerate_launch(monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     with pytest.raises(InputError, match=r"is fp16 \(accelerate launch\), which needs a GPU"):
         make_accelerator()
@@ -38,13 +38,13 @@ def test_fp16_on_a_cpu_is_told_also_when_accelerate_launch_was_given_it(monkeypa
         make_accelerator("fp16")
 
 
-def test_other_errors_of_the_library_stay_what_they_are():
+def test_other_errors_of_accelerate_are_not_changed():
     with pytest.raises(ValueError, match="fp7") as error:
         make_accelerator("fp7")
     assert not isinstance(error.value, InputError)
 
 
-def test_loss_scales_begin_where_summed_losses_do_not_overflow():
+def test_the_initial_loss_scale_does_not_overflow_with_summed_losses():
     fields = make_accelerator().scaler_handler.to_kwargs()
     assert torch.amp.GradScaler("cpu", **fields).get_scale() == 2**8
 

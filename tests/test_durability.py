@@ -13,7 +13,7 @@ from routing_moe.plots.style import Figure, write_figure
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What is written out to the disk, renamed and removed, in order."""
+    """The flushes, renames and removals, in order."""
     noted, opened = [], {}
     real = {name: getattr(os, name) for name in ("open", "fsync", "replace", "rename")}
 
@@ -38,7 +38,7 @@ def calls(monkeypatch):
     return noted
 
 
-def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_folder_after(tmp_path, calls):
+def test_a_file_is_flushed_before_its_rename_and_its_folder_after(tmp_path, calls):
     write_text(tmp_path / "run.json", "{}")
     partial = tmp_path / "run.json.partial"
     assert calls == [("fsync", partial), ("rename", partial, tmp_path / "run.json"), ("fsync", tmp_path)]
@@ -50,7 +50,7 @@ def test_a_picture_is_written_like_any_result(tmp_path, calls):
     assert calls[1][2] == tmp_path / "route.png"
 
 
-def test_a_checkpoint_is_on_the_disk_before_the_previous_one_goes(tmp_path, calls):
+def test_a_checkpoint_is_flushed_before_the_previous_one_is_removed(tmp_path, calls):
     place, partial, previous = (tmp_path / name for name in ("best", "best.partial", "best.previous"))
     place.mkdir()
     with replacing_directory(place) as folder:
@@ -69,7 +69,7 @@ def test_a_checkpoint_is_on_the_disk_before_the_previous_one_goes(tmp_path, call
     ]
 
 
-def test_a_file_system_that_cannot_write_out_a_folder_is_worked_on(tmp_path, monkeypatch):
+def test_a_file_system_that_cannot_flush_folders_is_supported(tmp_path, monkeypatch):
     def cannot(descriptor):
         raise OSError(22, "Invalid argument")
 
@@ -78,7 +78,7 @@ def test_a_file_system_that_cannot_write_out_a_folder_is_worked_on(tmp_path, mon
     assert contents(tmp_path) == {"a": b"b"}
 
 
-def test_a_disk_that_fails_is_reported(tmp_path, monkeypatch):
+def test_a_failing_disk_is_reported(tmp_path, monkeypatch):
     def fails(descriptor):
         raise OSError(5, "Input/output error")
 
@@ -97,7 +97,7 @@ def test_a_reader_between_the_two_renames_of_a_checkpoint_loses_nothing(tmp_path
     def looked_at(old, new):
         if str(old).endswith(".partial"):
             monkeypatch.setattr(os, "rename", rename)
-            assert find_checkpoint(tmp_path / "best")  # which puts the previous one back
+            assert find_checkpoint(tmp_path / "best")  # restores the previous one
         rename(old, new)
 
     for content in ("old", "new"):
@@ -110,7 +110,7 @@ def test_a_reader_between_the_two_renames_of_a_checkpoint_loses_nothing(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_pictures")
-def test_all_that_resuming_needs_is_on_the_disk_before_the_state_is(fresh, calls):
+def test_files_for_resuming_are_flushed_before_the_training_state(fresh, calls):
     assert run(fresh.gym, fresh.bart, fresh.out, total_steps=2, eval_period=1) == 0
     steps = [call[2].name for call in calls if call[0] == "rename"]
     for file in ("losses.csv", "dev_results.csv", "route_tasks.txt", "route.npy", "route_t1.npy"):

@@ -383,7 +383,7 @@ def test_a_mistake_is_told_in_one_line_and_nothing_is_written(run_folder, capsys
     assert sorted(run_folder.parent.rglob("*")) == before
 
 
-def test_all_mistakes_are_told_at_once(run_folder, capsys):
+def test_all_mistakes_are_reported_together(run_folder, capsys):
     assert call("--run", "/nowhere", "--seconds_per_frame", "-1", "--task_ontology", "/nothing.json") == 2
     assert len(capsys.readouterr().err.splitlines()) == 3
 

@@ -34,7 +34,7 @@ ROUTINGS = {
 
 
 def counted(stepper, step=0) -> int:
-    """FLOPs of a step by torch's counter. Attention is eager, because it omits the CPU's fused one."""
+    """Returns the FLOPs of a step by torch's counter, with eager attention, as it omits fused kernels."""
     stepper.model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter:
         stepper.step(step)
@@ -42,7 +42,7 @@ def counted(stepper, step=0) -> int:
 
 
 def prepared(make_stepper, fields, settings=None, frozen=()):
-    """A stepper of several micro-batches, some parameters frozen by their names' beginning."""
+    """Returns a stepper with several micro-batches and frozen parameters (prefixes of their names)."""
     stepper = make_stepper({"max_tokens_per_micro_batch": 60} | (settings or {}), **fields)
     if fields.get("route_source") == "fixed":
         stepper.model.use_routes("fixed", random_task_routes(4, 4, 3, n=2, seed=0).double())
@@ -74,7 +74,7 @@ ROUTER, VECTORS, EMBEDDINGS = (
 @pytest.mark.parametrize(
     ("routing", "frozen"),
     [
-        ("straight_through", (ROUTER, VECTORS)),  # runs only what is chosen
+        ("straight_through", (ROUTER, VECTORS)),  # runs selected experts only
         ("straight_through", (ROUTER,)),
         ("straight_through", (VECTORS,)),
         ("softmax", (ROUTER, VECTORS)),
@@ -83,7 +83,7 @@ ROUTER, VECTORS, EMBEDDINGS = (
         ("softmax", (*EMBEDDINGS, "model.encoder.layernorm", "model.decoder.layernorm")),
     ],
 )
-def test_what_is_frozen_costs_what_torch_counts(make_stepper, matrix_products_only, routing, frozen):
+def test_frozen_parts_cost_what_torch_counts(make_stepper, matrix_products_only, routing, frozen):
     stepper = prepared(make_stepper, ROUTINGS[routing], frozen=frozen)
     assert flops_of_steps(stepper, [0], Work.of(stepper.model))[0] == counted(stepper)
 
@@ -104,19 +104,19 @@ def test_every_router_costs_what_torch_counts(make_model, router):
     assert 2 * router_flops(model.config, Work.of(model)) == counter.get_total_flops()
 
 
-def test_explored_rows_run_one_expert_and_the_others_for_the_routes_gradient(make_stepper):
+def test_explored_rows_run_one_expert_and_the_others_forward_only(make_stepper):
     stepper = prepared(make_stepper, dict(router_mode="softmax", exploration_epsilon=1.0))
     assert flops_of_steps(stepper, [0], Work.of(stepper.model))[0] == counted(stepper)
 
 
-def test_straight_through_is_the_share_of_plain_bart_that_experts_without_a_graph_cost(make_model):
+def test_straight_through_costs_one_expert_and_the_forward_pass_of_the_others(make_model):
     """(E + 2) / 3 in the layers: one expert forward and backward, E - 1 forward."""
     models = {E: make_model(num_experts=E) for E in (1, 4)}
     plain, mixture = (example_flops(m.config, Work.of(m), 9, 5, 0) for m in models.values())
     assert mixture / plain == pytest.approx((4 + 2) / 3)
 
 
-def test_parameters_of_a_plain_layer_and_of_merging_by_hand(make_model):
+def test_parameters_and_merging_of_a_layer_equal_hand_computed_ones(make_model):
     D, F, V, P = 16, 24, 60, 42
     attention, ffn = 4 * (D * D + D), 2 * D * F + D + F
     layer = {"encoder": attention + ffn + 4 * D, "decoder": 2 * attention + ffn + 6 * D}
@@ -134,7 +134,7 @@ def test_parameters_are_those_of_the_model(make_model, routing):
     assert total_parameters(model.config) == sum(p.numel() for p in model.parameters())
 
 
-def test_a_plain_bart_s_configuration_will_do():
+def test_a_plain_bart_configuration_is_accepted():
     bart = BartForConditionalGeneration(tiny_bart_config())
     assert total_parameters(bart.config) == active_parameters(bart.config, 1) == bart.num_parameters()
     assert example_flops(bart.config, Work(), 9, 5, 5) > 0

@@ -41,7 +41,7 @@ def tables_of(summaries, **fields):
 
 
 def write_summary(path, means, stds=0.1, n=5, dev=0.5):
-    """A file as collect_results.py writes it, of means and stds alone."""
+    """Writes a file like collect_results.py does, with means and stds only."""
     rows = []
     for task, mean in means.items():
         rows += [(task, "mean", dev, mean, n), (task, "std", 0.0, stds, n)]
@@ -84,7 +84,7 @@ def test_arg_is_the_mean_of_the_relative_gains_of_tasks_with_a_baseline():
     assert other[["arg", "median"]].tolist() == pytest.approx([2 / 3, 0.5])
 
 
-def test_the_interval_is_students_over_tasks_and_none_is_of_fewer_than_six():
+def test_the_interval_is_students_t_over_at_least_six_tasks():
     tasks = [f"t{n}" for n in range(7)]
     base = summary([0.5] * 6 + [0.0], tasks=tasks)
     ours = summary([0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.1], tasks=tasks)
@@ -124,29 +124,29 @@ def test_a_baseline_at_below_or_near_zero_has_no_relative_gain(baseline):
     assert per_system[["arg", "wins", "n", "excluded"]].values.tolist()[0] == pytest.approx([0.2, 2, 2, 1])
 
 
-def test_the_least_baseline_can_be_chosen():
+def test_the_minimum_baseline_can_be_chosen():
     assert gains.relative_gains([0.02], [0.01], 0.0).tolist() == pytest.approx([1.0])
     assert np.isnan(gains.relative_gains([0.9], [0.3], 0.3)).all()
 
 
-def test_equal_means_that_were_added_in_another_order_are_a_tie():
+def test_means_that_differ_by_rounding_are_a_tie():
     per_task, per_system = tables_of({"base": summary([0.1 + 0.2, 0.5]), "ours": summary([0.3, 0.6])})
     assert per_system[["wins", "losses", "ties"]].values.tolist() == [[1, 0, 1]]
     assert per_task["relative_gain"].tolist()[0] == 0
 
 
-def test_p_is_that_of_the_signed_rank_test_counted_by_hand():
+def test_p_equals_a_hand_counted_signed_rank_test():
     # ranks 1 2 3 and -4: the smaller sum is 4. Of the 16 choices of signs, 7 have a sum of at most 4
     # ({}, 1, 2, 3, 12, 4, 13), and as many at the other end: 14 / 16
     assert gains.signed_rank_p([0.1, 0.2, 0.3, -0.4]) == pytest.approx(14 / 16)
     assert gains.signed_rank_p([0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(2 / 32)
     assert gains.signed_rank_p([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == pytest.approx(2 / 64)
     assert gains.signed_rank_p([0.0, 0.2, 0.3, 0.0, -0.4]) == gains.signed_rank_p([0.2, 0.3, -0.4])
-    # three of one size: ranks 2 2 2, one of them negative. Sums 0, 2, 4, 6 have 1, 3, 3, 1 choices
+    # three of equal size: ranks 2 2 2, one of them negative. Sums 0, 2, 4, 6 have 1, 3, 3, 1 choices
     assert gains.signed_rank_p([0.1, 0.1, -0.1]) == pytest.approx(1.0)
 
 
-def test_no_or_one_difference_says_nothing():
+def test_no_or_one_difference_has_p_of_one():
     assert gains.signed_rank_p([0.0, 0.0]) == 1.0
     assert gains.signed_rank_p([0.3]) == 1.0
     _, per_system = tables_of({"base": summary([0.0]), "ours": summary([0.3])})
@@ -155,7 +155,7 @@ def test_no_or_one_difference_says_nothing():
     assert "|   - |" in gains.systems_markdown(per_system, "base")
 
 
-def test_tasks_that_not_all_have_are_left_out_and_named():
+def test_tasks_missing_in_some_summaries_are_omitted_and_named():
     ours = summary([0.6, np.nan, 0.3], tasks=["boolq", "sick", "new"])
     tasks, lines = gains.common_tasks({"base": summary(BASE), "ours": ours}, "test_performance")
     assert tasks == ["boolq"]
@@ -170,7 +170,7 @@ def test_unequal_numbers_of_samples_are_a_warning():
     assert "(n = 3 to 5)" in gains.explain_gains(uneven, "base", "test_performance", 0.01)[0]
 
 
-def test_names_are_those_of_the_files_with_folders_where_they_are_alike():
+def test_names_are_file_names_with_folders_if_they_are_equal():
     paths = [Path("x/base.csv"), Path("x/a/sum.csv"), Path("x/b/sum.csv"), Path("x/one.csv")]
     assert gains.system_names(paths) == ["base", "a/sum", "b/sum", "one"]
 
@@ -187,10 +187,10 @@ def test_markdown_shows_scores_gains_and_marked_differences():
     assert cells[1:6] == ["ours", "0.300", "-10.0%, too few tasks (3)", "+0.0%", "2"]
     explained = "\n".join(gains.explain_gains(per_task, "base", "test_performance", 0.01))
     assert "at or below 0.01 (marked †)" in explained
-    assert "Of fewer than 6 tasks that differ, p cannot be below 0.05." in explained
+    assert "With fewer than 6 tasks that differ, p cannot be below 0.05." in explained
 
 
-def test_latex_has_the_best_of_each_task_in_bold_and_no_bare_signs():
+def test_latex_has_bold_best_scores_and_escaped_characters():
     names = ["a_b%", "c&d#1"]
     systems = {"base": summary(BASE), names[0]: summary(OURS), names[1]: summary(OTHER, std=np.nan)}
     per_task, per_system = tables_of(systems)
@@ -217,7 +217,7 @@ def test_equally_good_systems_are_all_bold():
     assert gains_latex(per_task, per_system, "base", []).count(r"\textbf{0.500}") == 2
 
 
-def test_signs_of_latex_are_written_out():
+def test_special_characters_of_latex_are_escaped():
     assert escaped("50% of a_b & <$1>") == r"50\% of a\_b \& \textless{}\$1\textgreater{}"
 
 
@@ -225,7 +225,7 @@ def test_signs_of_latex_are_written_out():
 
 
 def made_up(n_tasks, n_systems, seed=0):
-    """Tables of random scores: small and zero baselines among them, huge gains and long names."""
+    """Returns tables of random scores with small and zero baselines, huge gains and long names."""
     random = np.random.default_rng(seed)
     tasks = [f"task_{i}" + "-of-a-long-name" * (i % 4) for i in range(n_tasks)]
     base = random.uniform(0.05, 0.8, n_tasks)
@@ -253,7 +253,7 @@ def draw(figures, per_task, per_system, baseline="base"):
 
 @pytest.mark.parametrize("n_systems", [1, 3, 6])
 @pytest.mark.parametrize("n_tasks", [1, 8, 80])
-def test_in_the_chart_nothing_overlaps_and_nothing_is_cut_off(figures, n_tasks, n_systems):
+def test_the_chart_has_no_overlaps_and_nothing_is_cut_off(figures, n_tasks, n_systems):
     per_task, per_system = made_up(n_tasks, n_systems)
     figure = draw(figures, per_task, per_system, "a baseline of a long name " * 3)
     assert len(figure.axes) == n_systems
@@ -278,7 +278,7 @@ def test_in_the_chart_nothing_overlaps_and_nothing_is_cut_off(figures, n_tasks, 
         assert all(low.y1 <= high.y0 + 1.5 for low, high in pairwise(rows))
 
 
-def test_bars_are_the_gains_sorted_and_tasks_without_one_are_figures(figures):
+def test_bars_are_sorted_gains_and_tasks_without_gain_have_numbers(figures):
     systems = {"base": summary(BASE), "ours": summary(OURS), "other": summary(OTHER)}
     figure = draw(figures, *tables_of(systems))
     ours, other = figure.axes
@@ -295,7 +295,7 @@ def test_bars_are_the_gains_sorted_and_tasks_without_one_are_figures(figures):
     assert any(text.startswith("† baseline at or below 0.01") for text in below)
 
 
-def test_a_huge_gain_ends_at_the_edge_with_its_value_and_does_not_squash_the_others(figures):
+def test_a_huge_gain_is_clipped_with_its_value_and_the_others_stay_readable(figures):
     base, ours = [0.5] * 20 + [0.02], [0.55 + 0.001 * i for i in range(20)] + [0.9]
     tasks = [f"t{i}" for i in range(21)]
     per_task, per_system = tables_of({"base": summary(base, tasks=tasks), "ours": summary(ours, tasks=tasks)})
@@ -308,7 +308,7 @@ def test_a_huge_gain_ends_at_the_edge_with_its_value_and_does_not_squash_the_oth
     assert not draw(figures, *few).axes[0].texts  # 4% and 20%: both to scale
 
 
-def test_charts_are_written_alike_each_time_and_only_as_png_or_pdf(tmp_path):
+def test_charts_are_reproducible_and_only_png_or_pdf(tmp_path):
     per_task, per_system = made_up(4, 2)
     for end in ("png", "pdf"):
         for name in ("one", "two"):
@@ -345,11 +345,11 @@ def test_the_script_writes_six_files_that_agree(files, capsys):
     printed = capsys.readouterr()
     assert printed.err == ""
     assert (files / "out/gains.md").read_text() in printed.out
-    assert "Rule: where the baseline is at or below 0.01" in printed.out
+    assert "If the baseline is at or below 0.01" in printed.out
     assert "at or below 0.01 (marked $\\dagger$)" in (files / "out/gains.tex").read_text()
 
 
-def test_the_metric_the_names_and_the_least_baseline_can_be_chosen(files):
+def test_metric_names_and_minimum_baseline_can_be_chosen(files):
     flags = ["--metric", "dev_performance", "--min_baseline", "0.5", "--names", "B", "S"]
     assert call(files, flags=flags) == 0
     per_task = pd.read_csv(files / "out/gains.csv")
@@ -358,7 +358,7 @@ def test_the_metric_the_names_and_the_least_baseline_can_be_chosen(files):
     assert not per_task["in_arg"].any()
 
 
-def test_tasks_not_in_all_summaries_are_listed_and_the_others_compared(files, capsys):
+def test_tasks_missing_in_some_summaries_are_listed_and_the_others_compared(files, capsys):
     write_summary(files / "less.csv", {"boolq": 0.6, "new": 0.1})
     assert call(files, "less") == 1
     assert capsys.readouterr().err.splitlines() == ["base: lacks new", "less: lacks sick, copa, emo"]
@@ -376,7 +376,7 @@ def test_a_published_summary_is_compared(files):
     assert row[["score", "std", "n", "relative_gain"]].tolist() == pytest.approx([0.6, 0.02**0.5, 2, 0.2])
 
 
-def test_what_cannot_be_compared_is_told(files, capsys):
+def test_summaries_that_cannot_be_compared_are_reported(files, capsys):
     write_summary(files / "else.csv", {"new": 0.6})
     told = refusal(capsys, files, "else")
     assert "else: lacks boolq, sick, copa, emo" in told
@@ -388,7 +388,7 @@ def test_what_cannot_be_compared_is_told(files, capsys):
     assert not (files / "out").exists()
 
 
-def test_flags_that_make_no_sense_are_told_all_at_once(files, capsys):
+def test_invalid_flags_are_reported_together(files, capsys):
     flags = ["--min_baseline", "-1", "--names", "a", "--output_file", files / "base.csv/x"]
     told = refusal(capsys, files, "ours", "ours", flags=flags)
     assert f"--summary2 {files / 'ours.csv'}: is given twice" in told
@@ -415,7 +415,7 @@ def test_the_script_runs_from_another_folder_without_being_installed(files):
 # ---------------------------------------------------------------------------- cost
 
 
-def test_systems_of_known_cost_have_it_in_a_table_and_the_summary(files, capsys):
+def test_known_costs_of_systems_are_in_a_table_and_the_summary(files, capsys):
     assert call(files, "ours", "other") == 0
     assert "Cost of fine-tuning" not in capsys.readouterr().out
     ours = pd.read_csv(files / "ours.csv", index_col=0)

@@ -25,7 +25,7 @@ TAKEN = "another command is using it; wait until it ends, or end it"
 
 @pytest.fixture
 def taken(with_run):
-    """A run that another command is at work on."""
+    """A run folder that another command has locked."""
     with alone_in(with_run.out):
         yield with_run
 
@@ -39,13 +39,13 @@ PREDICTS = dict(do_train=None, do_predict=True, initialize_from_vanilla=None)
     [RESUMED, PREDICTS, PREDICTS | dict(equal_flops="<out>")],
     ids=["--resume", "--do_predict", "--do_predict --equal_flops"],
 )
-def test_training_and_prediction_are_refused_beside_another_command(taken, capsys, monkeypatch, changed):
+def test_training_and_prediction_are_refused_during_another_command(taken, capsys, monkeypatch, changed):
     monkeypatch.setattr("routing_moe.cli.train.load_start", None)  # nothing is loaded before
     errors = complaint(taken, capsys, **changed)
     assert errors[-1] == f"error: --output_dir {taken.out}: {TAKEN}"
 
 
-def test_a_merge_is_refused_beside_another_command(taken, capsys):
+def test_a_merge_is_refused_during_another_command(taken, capsys):
     chosen = dict(routes_from=taken.out, model=taken.bart, output_dir=taken.out)
     for more in ([], ["--keep_existing"]):
         output = refused(taken, capsys, lambda more=more: merge([*typed(chosen), *more]))
@@ -53,7 +53,7 @@ def test_a_merge_is_refused_beside_another_command(taken, capsys):
 
 
 @pytest.mark.parametrize("place", ["out", "out/best"])
-def test_a_report_is_refused_beside_another_command(taken, capsys, place):
+def test_a_report_is_refused_during_another_command(taken, capsys, place):
     output = refused(taken, capsys, lambda: report([str(taken.folder / place)]))
     assert output.err == f"error: RUN {taken.out}: {TAKEN}\n"
     elsewhere = ["--output_file", str(taken.folder / "page.html")]
@@ -66,8 +66,8 @@ def test_mistakes_in_flags_are_reported_before_the_folder_is_checked(taken, caps
     assert TAKEN not in "".join(errors)
 
 
-def test_a_run_begun_by_another_command_since_the_check_is_not_trained_over(fresh, capsys, monkeypatch):
-    def other(*arguments):  # begins and ends between this command's check and its lock
+def test_a_run_started_by_another_command_after_the_check_is_not_overwritten(fresh, capsys, monkeypatch):
+    def other(*arguments):  # starts and ends between this command's check and its lock
         fresh.write(fresh.out / "run.json", {"settings": {}})
         return run_alone_in(*arguments)
 
@@ -77,7 +77,7 @@ def test_a_run_begun_by_another_command_since_the_check_is_not_trained_over(fres
     assert contents(fresh.out).keys() == {"run.json"}
 
 
-def test_a_checkpoint_merged_since_the_check_is_not_replaced(with_run, capsys, monkeypatch):
+def test_a_checkpoint_merged_after_the_check_is_not_replaced(with_run, capsys, monkeypatch):
     def other(folder):
         with_run.write(folder / "init/config.json", {})
         return alone_in(folder)
@@ -104,7 +104,7 @@ def test_a_folder_is_locked_for_others_until_the_command_ends_or_fails(tmp_path)
         pass
 
 
-def test_a_killed_command_holds_its_lock_no_longer(tmp_path):
+def test_a_killed_command_releases_its_lock(tmp_path):
     def hold(holds) -> None:
         with alone_in(tmp_path):
             holds.set()

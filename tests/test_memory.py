@@ -40,7 +40,7 @@ def raises(error: Exception):
 
 
 @pytest.mark.parametrize("error", [GPU, CPU, MemoryError(), RuntimeError("CUDA error: out of memory")])
-def test_a_lack_of_memory_is_known_also_when_it_comes_from_a_worker(error):
+def test_out_of_memory_is_recognised_also_from_a_worker(error):
     assert is_lack_of_memory(error)
     assert is_lack_of_memory(pickle.loads(pickle.dumps(error)))
 
@@ -48,7 +48,7 @@ def test_a_lack_of_memory_is_known_also_when_it_comes_from_a_worker(error):
 @pytest.mark.parametrize(
     "error", [RuntimeError("CUDA error: device-side assert triggered"), OSError("memory")]
 )
-def test_other_errors_pass(error):
+def test_other_errors_are_not_changed(error):
     assert not is_lack_of_memory(error)
     with pytest.raises(type(error), match=re.escape(str(error))), naming_what_helps(Decoding()):
         raise error
@@ -166,7 +166,7 @@ def test_training_reports_how_much_was_requested_and_its_last_checkpoint(
     assert (with_run.folder / "new/last/training_state.pt").is_file()
 
 
-def test_in_the_process_that_collects_outcomes_it_ends_the_command_too(with_run: Place, monkeypatch, capsys):
+def test_out_of_memory_in_the_collecting_process_ends_the_command(with_run: Place, monkeypatch, capsys):
     monkeypatch.setattr("routing_moe.finetuning.grid.Grid.keep", raises(MemoryError()))
     assert tune(with_run, num_workers=1) == 1
     monkeypatch.setattr("task.task_emb.job.VectorJob.keep", raises(MemoryError()))
@@ -177,7 +177,7 @@ def test_in_the_process_that_collects_outcomes_it_ends_the_command_too(with_run:
     assert text_vectors.endswith("0 of 4 tasks are finished; run the same command to continue")
 
 
-def test_workers_side_by_side_are_named(with_run: Place, monkeypatch, capsys):
+def test_parallel_workers_are_named(with_run: Place, monkeypatch, capsys):
     def at_once(function, arguments, workers):
         yield from ((key, GPU) for key in arguments)
 

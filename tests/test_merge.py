@@ -1,4 +1,4 @@
-"""The merge between the stages: routes bit for bit, experts of a plain BART, and each mistake told."""
+"""The merge between the stages: bit-identical routes, experts of a plain BART, notes and errors."""
 
 import hashlib
 import json
@@ -63,7 +63,7 @@ def assert_experts_are(model, bart: Path) -> None:
     assert torch.equal(model.final_logits_bias, plain["final_logits_bias"])
 
 
-# ---- what is merged
+# ---- the merged model
 
 
 @pytest.mark.parametrize("routes", ["", "best", "last"])
@@ -92,7 +92,7 @@ def test_router_and_task_vectors_are_the_runs_bit_for_bit(routes, merge, with_ru
     assert not any(line.startswith("note:") for line in told)
 
 
-def test_another_checkpoint_of_a_run_is_named(merge, with_run):
+def test_another_checkpoint_of_a_run_can_be_chosen(merge, with_run):
     (with_run.out / "best").rename(with_run.out / "5-steps")
     merged = merge(routes_checkpoint_name="5-steps")
     assert_equal(routes_of(weights(merged)), routes_of(weights(with_run.out / "5-steps")))
@@ -111,7 +111,7 @@ def test_any_route_gives_the_plain_barts_output(merge, with_run, batch):
     model = RoutingBartForConditionalGeneration.from_pretrained(merge(init_eps=0)).eval()
     plain = BartForConditionalGeneration.from_pretrained(with_run.bart).eval()
     expected = plain(**batch).logits
-    logits_BLE = 50 * torch.randn(4, 3, 2)  # a router that is very sure
+    logits_BLE = 50 * torch.randn(4, 3, 2)  # a router with almost one-hot routes
     for routes in (
         torch.full((4, 3, 2), 0.5),
         select_routes(logits_BLE, "softmax", 300.0),
@@ -121,7 +121,7 @@ def test_any_route_gives_the_plain_barts_output(merge, with_run, batch):
         torch.testing.assert_close(model(**batch, routes=routes).logits, expected, rtol=0, atol=1e-5)
 
 
-def test_noise_has_the_standard_deviation_asked_for_and_only_experts_have_it(merge, with_run):
+def test_noise_has_the_given_standard_deviation_and_affects_experts_only(merge, with_run):
     model = RoutingBartForConditionalGeneration.from_pretrained(merge(init_eps=0.05))
     plain = BartForConditionalGeneration.from_pretrained(with_run.bart).state_dict()
     noise = torch.cat(
@@ -139,7 +139,7 @@ def test_noise_has_the_standard_deviation_asked_for_and_only_experts_have_it(mer
     assert torch.equal(model.model.shared.weight, plain["model.shared.weight"])
 
 
-def test_the_seed_decides_the_noise(merge, tmp_path):
+def test_the_seed_determines_the_noise(merge, tmp_path):
     one, same, other = (
         weights(merge(init_eps=0.1, seed=seed, output_dir=tmp_path / place))
         for place, seed in (("one", 1), ("same", 1), ("other", 2))
@@ -149,7 +149,7 @@ def test_the_seed_decides_the_noise(merge, tmp_path):
     assert different == {name for name in one if ".experts." in name}
 
 
-def test_the_bart_may_have_another_width_and_other_texts(merge, with_run, tmp_path, capsys):
+def test_the_bart_may_have_another_width_and_tokenizer(merge, with_run, tmp_path, capsys):
     wide = write_bart(tmp_path / "wide", d_model=24, encoder_ffn_dim=40, decoder_attention_heads=3)
     tokenizer = AutoTokenizer.from_pretrained(wide)
     tokenizer.add_tokens(["<one_more>"])
@@ -166,7 +166,7 @@ def test_the_bart_may_have_another_width_and_other_texts(merge, with_run, tmp_pa
     assert f"note: {with_run.out}/best has a different tokenizer ({len(tokenizer) - 1} tokens)" in told
 
 
-def test_experts_of_other_weights_than_the_models(merge, with_run, tmp_path):
+def test_experts_can_come_from_a_vanilla_checkpoint(merge, with_run, tmp_path):
     other = write_bart(tmp_path / "other", seed=9)
     merged = merge(vanilla_checkpoint=other / "model.safetensors", init_eps=0)
     assert_experts_are(RoutingBartForConditionalGeneration.from_pretrained(merged), other)
@@ -175,7 +175,7 @@ def test_experts_of_other_weights_than_the_models(merge, with_run, tmp_path):
     assert made_of["model"] == hashes(with_run.bart)
 
 
-def test_a_run_of_the_published_code(merge, published_run, tmp_path, capsys):
+def test_routes_can_come_from_a_run_of_the_published_code(merge, published_run, tmp_path, capsys):
     bart = write_bart(tmp_path / "deep", decoder_layers=2)
     merged = merge(routes_from=published_run, model=bart, init_eps=0)
     published = RoutingBartForConditionalGeneration.from_upstream(published_run)
@@ -204,7 +204,7 @@ def test_vanilla_layers_stay_vanilla(make_model):
     assert_equal(fresh.model.decoder.layers[0].state_dict(), bart.model.decoder.layers[0].state_dict())
 
 
-# ---- what is kept of it
+# ---- merge.json
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -212,7 +212,7 @@ def hashes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
 
 
-def test_what_a_checkpoint_was_made_of_is_kept_with_it(merge, with_run):
+def test_a_merged_checkpoint_records_its_inputs(merge, with_run):
     kept = json.loads((merge(init_eps=0.5) / "merge.json").read_text())
     assert kept["made_of"] == {
         "routes": hashes(with_run.out / "best"),
@@ -247,7 +247,7 @@ def test_a_full_disk_leaves_nothing_behind(monkeypatch, with_run, tmp_path, caps
     assert contents(tmp_path / "new") == {}
 
 
-def test_routes_merged_into_a_folder_that_holds_a_run_are_remarked_on(merge, with_run, capsys):
+def test_merging_into_a_folder_that_holds_a_run_prints_a_note(merge, with_run, capsys):
     merged = merge(output_dir=with_run.out)
     told = capsys.readouterr().out.splitlines()
     assert told[-1] == (
@@ -259,7 +259,7 @@ def test_routes_merged_into_a_folder_that_holds_a_run_are_remarked_on(merge, wit
 # ---- an existing checkpoint
 
 
-def test_an_existing_checkpoint_is_kept_if_made_of_the_same(merge, tmp_path, capsys):
+def test_an_existing_checkpoint_is_kept_if_its_inputs_are_the_same(merge, tmp_path, capsys):
     merged = merge()
     before = contents(merged.parent)
     capsys.readouterr()

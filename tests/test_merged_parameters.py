@@ -1,4 +1,4 @@
-"""Experts whose parameters are mixed, and generation along many different one-hot routes."""
+"""Mixed parameters, and generation with many different one-hot routes."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ TASK_IDS = torch.tensor([0, 3, 1, 0])
 L, E = 4, 3
 
 
-def merged_slowly(model, route_LE) -> BartForConditionalGeneration:
-    """A plain BART whose every weight is summed by hand; differentiable by the route through its hooks."""
+def merged_by_hand(model, route_LE) -> BartForConditionalGeneration:
+    """Returns a plain BART with weights summed one by one; differentiable by the route through hooks."""
     bart = BartForConditionalGeneration(model.config.to_bart_config()).double().train(model.training)
     state = {n: t for n, t in model.state_dict().items() if ".experts." not in n}
     for row, layer in enumerate(model.routed_layers()):
@@ -34,7 +34,7 @@ def test_merged_parameters_are_those_of_a_bart_merged_by_hand(make_model, batch)
     ours = model(**inputs, decoder_input_ids=target, routes=routes).logits
     for b in range(4):
         alone = {k: v[b : b + 1] for k, v in inputs.items()}
-        for plain in (merged_slowly(model, routes[b]), model.to_bart(routes[b])):
+        for plain in (merged_by_hand(model, routes[b]), model.to_bart(routes[b])):
             theirs = plain(**alone, decoder_input_ids=target[b : b + 1]).logits
             torch.testing.assert_close(ours[b : b + 1], theirs, rtol=1e-11, atol=1e-12)
 
@@ -61,7 +61,7 @@ def test_gradients_of_merged_parameters_are_those_of_finite_differences(make_mod
     assert float(by_weight[3, 4]) == pytest.approx((values[0] - values[1]) / (2 * eps), rel=1e-4, abs=1e-7)
 
 
-def test_merging_along_a_one_hot_route_is_that_expert(make_model, batch):
+def test_merging_with_a_one_hot_route_gives_that_expert(make_model, batch):
     merging = make_model(expert_mixing="parameters")
     torch.manual_seed(0)
     choosing = make_model()
@@ -97,7 +97,7 @@ def test_a_batch_merges_once_for_each_distinct_task(make_model, batch, monkeypat
     assert len(merges) == L
 
 
-def test_router_gradients_are_the_same_merged_by_task_or_example_by_example(make_model, batch):
+def test_router_gradients_are_equal_for_merging_per_task_and_per_example(make_model, batch):
     model, gradients = make_model(expert_mixing="parameters", router_mode="softmax").train(), []
     for groups in (TASK_IDS, None):
         model.zero_grad()
@@ -121,7 +121,7 @@ def test_merged_models_generate_as_the_plain_barts_of_their_routes(num_beams, ma
         for rows in (together, detailed):
             assert torch.equal(rows[b, : alone.shape[1]], alone[0])
             assert (rows[b, alone.shape[1] :] == model.config.pad_token_id).all()
-        # The library calls the encoder by itself, with the routes alone.
+        # transformers calls the encoder separately, with the routes only.
         encoded = model.get_encoder()(**inputs, routes=routes)[0][b, : inputs["attention_mask"][b].sum()]
         plain = model.to_bart(routes[b]).get_encoder()(**{k: v[b : b + 1] for k, v in inputs.items()})[0]
         torch.testing.assert_close(encoded, plain[0, : len(encoded)], rtol=1e-11, atol=1e-12)
@@ -144,6 +144,6 @@ def test_many_different_one_hot_routes_are_decoded_together(make_model, batch, m
         for expert in layer.experts:
             expert.register_forward_hook(lambda _, args, out: examples_run.append(out.shape[0]))
     together = model.generate(**inputs, routes=routes, max_length=9)
-    assert sum(examples_run) == 6 * 2  # the encoder runs one expert a layer; only decoding runs all
+    assert sum(examples_run) == 6 * 2  # the encoder runs one expert per layer; only the decoder runs all
     for rows, alone in zip(together, one_by_one, strict=True):
         assert torch.equal(rows[: alone.shape[1]], alone[0])

@@ -24,7 +24,7 @@ OF_A_BART = "model.encoder.layers.1.fc2.bias"
 
 
 def spoil(file, name, value=math.nan):
-    """Two values of a tensor in a file of weights."""
+    """Makes two values of a tensor in a file of weights not finite."""
     state = load_file(file)
     state[name].view(-1)[[0, 3]] = value
     save_file(state, file, {"format": "pt"})
@@ -109,7 +109,7 @@ def test_a_command_refuses_weights_that_are_not_finite(name, place, originals, c
     assert contents(place.out) == before
 
 
-def test_a_run_of_the_published_code(tmp_path):
+def test_routes_can_come_from_a_run_of_the_published_code(tmp_path):
     place, name = Place(tmp_path, None, None), "model.encoder.layers.0.blocks.1.fc1.bias"
     config = tiny_bart_config(decoder_layers=1).to_dict() | {"router_block_num": 2}
     place.write(tmp_path / "run/config.json", config)
@@ -129,7 +129,7 @@ def test_from_bart_refuses_a_folder(place):
         RoutingBartForConditionalGeneration.from_bart(str(place.folder / "bart"))
 
 
-def test_of_many_tensors_the_first_are_named_and_whole_numbers_and_empty_ones_are_sound():
+def test_the_first_of_many_tensors_are_named_and_integer_or_empty_ones_are_valid():
     check_finite({"whole": torch.ones(2, dtype=torch.int64), "empty": torch.empty(0)}, "a.pt")
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         for value in (math.nan, math.inf, -math.inf):

@@ -1,4 +1,4 @@
-"""Where a task's answer options come from, and what they are."""
+"""Answer options of tasks and their sources."""
 
 import collections
 
@@ -13,7 +13,7 @@ def example(source, *outputs, options=(), task="t") -> Example:
 
 
 def of_labels(*counts, start=0) -> list[Example]:
-    """Examples with different inputs, so many of each answer "a0", "a1", ..."""
+    """Returns examples with different inputs; counts: numbers of examples with answer "a0", "a1", ..."""
     answers = [f"a{start + i}" for i, count in enumerate(counts) for _ in range(count)]
     return [example(f"input {start} {i}", answer) for i, answer in enumerate(answers)]
 
@@ -37,7 +37,7 @@ def of_labels(*counts, start=0) -> list[Example]:
         ("q (A) same (B) same (C) other", ("same", "other")),
     ],
 )
-def test_listed_options_end_where_the_next_begins_or_the_list_ends(text, options):
+def test_listed_options_end_at_the_next_option_or_at_the_end_of_the_list(text, options):
     assert listed_options(text) == options
 
 
@@ -60,14 +60,14 @@ def test_a_text_without_a_list_of_two_has_no_options(text):
 # ---------------------------------------------------------------------------- labels
 
 
-def test_labels_are_few_recurring_answers_in_the_alphabets_order():
+def test_labels_are_few_recurring_answers_sorted():
     assert label_set([example("x1", "no"), example("x2", "yes")] * 20) == ()  # two different rows
     rows = [example(f"x{i}", answer) for answer in ("yes", "no") for i in range(16)]
     assert label_set(rows) == ("no", "yes")
     assert label_set(rows[:16]) == ()  # one answer to everything
 
 
-def test_labels_need_five_examples_each_and_hardly_any_that_is_seen_once():
+def test_labels_need_five_examples_each_and_few_that_occur_once():
     assert label_set(of_labels(5, 5)) == ("a0", "a1")
     assert label_set(of_labels(5, 4)) == ()
     assert label_set(of_labels(30, 19, 1)) == ("a0", "a1", "a2")  # 1 of 50 is 2%
@@ -88,7 +88,7 @@ def test_fields_come_before_lists_and_lists_before_labels():
     assert option_source([], "ACC") == OptionSource()
 
 
-def test_lists_must_hold_an_accepted_answer_of_nearly_all_examples():
+def test_lists_must_have_an_accepted_answer_of_nearly_all_examples():
     def task(misses):
         return [example(f"{i} (A) x{i} (B) y{i}", "z" if i < misses else "no", f"y{i}") for i in range(20)]
 
@@ -99,19 +99,19 @@ def test_lists_must_hold_an_accepted_answer_of_nearly_all_examples():
 
 
 @pytest.mark.parametrize("metric", ["QA-F1", "Rouge-L", "Pearson-Correlation"])
-def test_only_metrics_of_classification_make_answers_labels(metric):
+def test_answers_are_labels_only_with_classification_metrics(metric):
     assert option_source(of_labels(10, 10), metric) == OptionSource()
     assert option_source(of_labels(10, 10), "Matthew-Correlation").name == "labels"
 
 
-def test_an_example_without_what_the_others_have_has_no_options():
+def test_an_example_without_the_field_or_list_of_the_others_has_no_options():
     assert OptionSource("input").options(example("no list", "yes")) == ()
     assert OptionSource("field").options(example("(A) yes (B) no", "yes")) == ()
     assert OptionSource("labels", ("no", "yes")).options(example("q", "maybe")) == ("no", "yes")
     assert OptionSource().options(example("(A) yes (B) no", "yes", options=("yes", "no"))) == ()
 
 
-def test_the_first_gym_with_train_files_decides_and_dev_answers_never(tmp_path):
+def test_the_first_gym_with_train_files_determines_options_and_dev_answers_never_do(tmp_path):
     texts = {
         "one/t/t_2_13_dev.tsv": ["q\tnever read"],
         "two/t/t_2_13_train.tsv": [f"{i}\t{'yes' if i % 2 else 'no'}" for i in range(10)],
@@ -128,14 +128,14 @@ def test_the_first_gym_with_train_files_decides_and_dev_answers_never(tmp_path):
     assert find_options("t", "ACC", (one,)) == OptionSource()
 
 
-def test_a_task_without_train_files_has_options_if_every_scored_example_carries_them():
+def test_a_task_without_train_files_has_options_if_every_scored_example_does():
     carrying = [example("q", "yes", options=("yes", "no"))]
     assert find_options("t", "ACC", (), carrying) == OptionSource("field")
     assert find_options("t", "ACC", (), [*carrying, example("q", "yes")]) == OptionSource()
     assert find_options("t", "ACC", (), []) == OptionSource()
 
 
-def test_the_real_tasks_are_what_they_are_known_to_be(real_gym):
+def test_the_real_tasks_have_their_known_option_sources(real_gym):
     gym = Gym(real_gym)
     sources = {task: option_source(gym.examples(task, "train"), gym.metric(task)) for task in gym.tasks()}
     assert collections.Counter(source.name for source in sources.values()) == {

@@ -88,7 +88,7 @@ def real_logits(model, numbers_of, **routes):
 # ---- checkpoints
 
 
-def test_a_published_run_folder_loads_with_every_weight_in_its_place(model, published_run, vectors_ND):
+def test_a_published_run_folder_loads_with_all_weights(model, published_run, vectors_ND):
     state = model.state_dict()
     published = torch.load(published_run / "best/model.pt", weights_only=True)
     assert len(published) == 279
@@ -99,7 +99,7 @@ def test_a_published_run_folder_loads_with_every_weight_in_its_place(model, publ
     assert len(state) == len(published) + 1
 
 
-def test_a_published_run_keeps_its_rules_of_generation_and_damage_is_reported(published_run, tmp_path):
+def test_a_published_run_keeps_its_generation_settings_and_damage_is_reported(published_run, tmp_path):
     run = shutil.copytree(published_run, tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"no_repeat_ngram_size": 3}))

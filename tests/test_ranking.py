@@ -1,4 +1,4 @@
-"""Ranking answer options: the fast way against brute force, and whole runs with --scoring rank."""
+"""Option ranking: comparison with brute force, and whole runs with --scoring rank."""
 
 import json
 
@@ -41,7 +41,7 @@ TOKENS = {
 
 
 class Words:
-    """As much of a tokenizer as generating needs."""
+    """The part of a tokenizer that generation needs."""
 
     def batch_decode(self, sequences, **kwargs):
         return [" ".join(map(str, row.tolist())) for row in sequences]
@@ -67,7 +67,7 @@ def file():
 
 
 def brute_force(model, file: TaskFile, routes) -> list[list[float]]:
-    """Every (example, option) alone, unpadded, through the whole model, every expert on everything."""
+    """Scores each (example, option) pair alone, unpadded, with every expert on every example."""
     scores = []
     for i, own in enumerate(file.options):
         source = torch.tensor([file.encoded.sources[i].tolist()])
@@ -102,7 +102,7 @@ ROUTES = {
 
 @pytest.mark.parametrize("kind", ROUTES)
 @torch.no_grad()
-def test_ranking_is_brute_force_along_every_kind_of_routes(make_model, file, kind):
+def test_ranking_equals_brute_force_for_every_kind_of_routes(make_model, file, kind):
     model = make_model(bart_fields=dict(init_std=0.4), **ROUTES[kind])
     decoding = Decoding(scoring="rank", random_draws=2, batch_size=4)
     (draws,) = answer(model, Words(), [file], decoding, accelerator())
@@ -118,7 +118,7 @@ def test_ranking_is_brute_force_along_every_kind_of_routes(make_model, file, kin
 
 
 @pytest.mark.parametrize("kind", ["one-hot", "soft"])
-def test_batches_and_pieces_change_nothing(make_model, file, monkeypatch, kind):
+def test_batches_and_groups_do_not_change_scores(make_model, file, monkeypatch, kind):
     model = make_model(**ROUTES[kind])
 
     def scored(batch_size, most_tokens, most_projected):
@@ -135,7 +135,7 @@ def test_batches_and_pieces_change_nothing(make_model, file, monkeypatch, kind):
         assert other_scores == pytest.approx(scores, abs=1e-12)
 
 
-def test_pieces_hold_every_pair_once_and_stay_in_bounds(monkeypatch):
+def test_groups_have_every_pair_once_and_stay_within_limits(monkeypatch):
     monkeypatch.setattr(ranking, "MOST_TOKENS", 50)
     lengths = np.array([3, 90, 5, 3, 20, 4])
     pieces = list(ranking._pieces(lengths, source_length=10))
@@ -152,7 +152,7 @@ def test_each_input_is_encoded_once(make_model, file, monkeypatch):
     assert sum(seen) == len(file.examples)
 
 
-def test_half_precision_scores_are_near_and_sums_are_exact_enough(make_model, file):
+def test_half_precision_scores_are_close_and_sums_are_accurate(make_model, file):
     model = make_model(dtype=torch.float32, router_mode="softmax")
     found = {}
     for precision in ("no", "bf16"):
@@ -164,16 +164,16 @@ def test_half_precision_scores_are_near_and_sums_are_exact_enough(make_model, fi
     assert (found["bf16"] != found["no"]).any()
 
 
-def test_of_equal_options_the_first_is_chosen(make_model, file, monkeypatch):
+def test_the_first_of_equal_options_is_chosen(make_model, file, monkeypatch):
     assert ranking.best(("b", "a", "c"), [-1.0, -0.5, -0.5]) == "a"
     monkeypatch.setattr(ranking, "MOST_TOKENS", 1)
-    file.encoded_options.rows[0] = np.array([0, 0, 0])  # as of options that differ behind --max_output_length
+    file.encoded_options.rows[0] = np.array([0, 0, 0])  # as for options that differ after --max_output_length
     ((answers,),) = answer(make_model(), Words(), [file], Decoding(scoring="rank"), accelerator())
     assert len(set(answers.option_scores[0].values())) == 1
     assert answers.texts[0] == "x"
 
 
-def test_examples_without_options_are_generated_beside_ranked_ones(make_model, file):
+def test_examples_without_options_are_generated_and_others_ranked(make_model, file):
     model, decoding = make_model(), Decoding(max_output_length=5, num_beams=1)
     _, (generated,) = predict(model, Words(), [file], decoding, accelerator())
     file.options[3] = file.options[4] = ()
@@ -188,13 +188,13 @@ def test_examples_without_options_are_generated_beside_ranked_ones(make_model, f
     )
 
 
-def test_ranking_without_any_options_is_an_error_of_the_caller(make_model, file):
+def test_ranking_without_any_options_is_a_value_error(make_model, file):
     plain = TaskFile("b", "b_6_13", "test", "ACC", file.examples, file.encoded)
     with pytest.raises(ValueError, match='scoring="rank"'):
         predict(make_model(), Words(), [plain], Decoding(scoring="rank"), accelerator())
 
 
-# ---------------------------------------------------------------------------- what is ranked
+# ---------------------------------------------------------------------------- options
 
 
 @pytest.mark.parametrize("fields", [{}, dict(do_lowercase=True), dict(append_another_bos=True)])
@@ -217,7 +217,7 @@ def test_options_are_tokenized_as_training_labels_are(tmp_path, fields):
     assert [file.options for file in without] == [None, None]
 
 
-def test_options_of_the_same_tokens_share_a_row():
+def test_options_with_the_same_tokens_share_a_row():
     tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
     long = "the cat and the dog and the cow"
     options = encode_options(
@@ -231,7 +231,7 @@ def test_options_of_the_same_tokens_share_a_row():
 
 
 def write_ranked_gym(folder):
-    """The four tasks of `write_gym` and one with each source of options; plural, a test task, has none."""
+    """Writes the four tasks of `write_gym` and one per source of options; plural, a test task, has none."""
     gym = write_gym(folder)
     offered = ["No", "Yes", "may be"]
     rows = {
@@ -258,7 +258,7 @@ def write_ranked_gym(folder):
 
 @pytest.fixture(scope="module")
 def ranked(world):
-    """A place with a run of one step that ranked its dev and test answers."""
+    """Returns a place with a run of one step that ranked its dev and test answers."""
     gym = write_ranked_gym(world / "ranked" / "gym")
     place = Place(world / "ranked", gym, world.bart)
     flags = dict(scoring="rank", do_predict=True, predict_split="test", **NO_LEARNING)
@@ -270,7 +270,7 @@ def lines_of(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_run_ranks_what_it_can_and_says_so(ranked):
+def test_a_run_ranks_tasks_with_options_and_logs_it(ranked):
     scores = read_scores(ranked.out / "best/eval-test_tasks-test-performance.csv")
     assert scores["scoring"].tolist() == ["rank (field)", "rank (input)", "generate"]
     dev = pd.read_csv(ranked.out / "1-steps/dev_results.csv")
@@ -283,7 +283,7 @@ def test_a_run_ranks_what_it_can_and_says_so(ranked):
     assert "dev scores: tasks whose options are ranked: 1 (label sets of all samples' train files 1)" in log
 
 
-def test_predictions_are_the_likeliest_options_with_all_scores_beside(ranked):
+def test_predictions_are_the_most_likely_options_and_have_all_scores(ranked):
     folder = ranked.out / "best/predictions"
     given = lines_of(folder / "given_6_13_test.jsonl")
     for line in given:
@@ -295,7 +295,7 @@ def test_predictions_are_the_likeliest_options_with_all_scores_beside(ranked):
     assert all("scores" not in line for line in lines_of(folder / "plural_12_100_test.jsonl"))
 
 
-def test_a_prediction_ranks_as_its_run_did_unless_told_otherwise(ranked):
+def test_a_prediction_ranks_as_its_run_did_unless_the_flag_is_given(ranked):
     flags = dict(do_train=False, do_predict=True, predict_split="test", initialize_from_vanilla=None)
     before = read_scores(ranked.out / "best/eval-test_tasks-test-performance.csv")
     assert run(ranked.gym, ranked.bart, ranked.out, **flags, prefix="again-", model=None) == 0
@@ -307,7 +307,7 @@ def test_a_prediction_ranks_as_its_run_did_unless_told_otherwise(ranked):
     assert free["performance"][2] == before["performance"][2]
 
 
-def test_random_routes_are_ranked_along_every_draw(ranked):
+def test_random_routes_are_ranked_for_every_draw(ranked):
     flags = dict(
         random_routing=True, random_eval_draws=2, router_lr=None, task_model_lr=None, taskvecs_dim=None
     )
@@ -322,7 +322,7 @@ def test_random_routes_are_ranked_along_every_draw(ranked):
     assert len(line["other_draws"]) == 1
 
 
-def test_resuming_with_another_scoring_is_refused(ranked, capsys):
+def test_resuming_with_another_scoring_is_an_error(ranked, capsys):
     flags = dict(do_predict=True, predict_split="test", resume=True) | NO_LEARNING
     lines = complaint(ranked, capsys, **flags)
     assert_told(lines, "--scoring is generate, but in the run to resume it was rank")
@@ -339,7 +339,7 @@ def test_a_section_without_options_cannot_be_ranked(fresh, capsys):
         assert_told(lines, f"--scoring is rank, but {where}", "give generate")
 
 
-def test_train_files_that_decide_on_options_must_be_sound(ranked, fresh, capsys):
+def test_train_files_that_determine_options_must_be_valid(ranked, fresh, capsys):
     write_ranked_gym(fresh.folder / "other")
     path = fresh.folder / "other/given/given_6_13_train.jsonl"
     path.write_text('{"input": "q", "output": ["yes"]}\n')
@@ -350,6 +350,6 @@ def test_train_files_that_decide_on_options_must_be_sound(ranked, fresh, capsys)
     assert_told(lines, f'{path}:1: unknown key "output"; did you mean "outputs"?')
 
 
-def test_a_misspelt_scoring_is_told(fresh, capsys):
+def test_a_misspelt_scoring_is_reported(fresh, capsys):
     lines = complaint(fresh, capsys, scoring="ranking")
     assert_told(lines, "argument --scoring: invalid choice: 'ranking'")

@@ -22,12 +22,12 @@ def test_the_constant_answer_is_the_most_frequent_first_answer():
     assert constant_baseline(examples("a"), examples("a", "b"), "Classification-F1") == pytest.approx(1 / 3)
 
 
-def test_the_mean_score_weighs_tasks_alike_whatever_their_number_of_samples():
+def test_the_mean_score_weights_tasks_equally_for_any_number_of_samples():
     scores = pd.DataFrame({"task_prefix": ["a", "a", "b"], "performance": [0.0, 1.0, 1.0]})
     assert mean_score(scores) == 0.75
 
 
-def test_a_category_table_has_means_per_category_then_all_and_weighs_tasks_alike():
+def test_a_category_table_has_means_per_category_then_all_with_equal_weights():
     ontology = Ontology({"labels": {"binary": ["yesno"]}, "text": {"copying": ["copy"]}})
     scores = pd.DataFrame(
         {
@@ -43,7 +43,7 @@ def test_a_category_table_has_means_per_category_then_all_and_weighs_tasks_alike
     assert table["test, constant"].tolist() == pytest.approx([0.1, 0.3, 0.2])
 
 
-def test_the_constant_is_scored_on_the_very_rows_that_are_scored(tmp_path):
+def test_the_constant_is_scored_on_the_same_rows(tmp_path):
     (tmp_path / "yesno").mkdir()
     (tmp_path / "yesno/yesno_3_7_train.tsv").write_text("a\tyes\nb\tyes\nc\tno\n")
     scored = [Example("yesno", "yesno_3_7", "d", ("no",)), Example("yesno", "yesno_3_7", "e", ("yes",))]
@@ -52,7 +52,7 @@ def test_the_constant_is_scored_on_the_very_rows_that_are_scored(tmp_path):
     assert constant_scores([file, unseen], Gym(tmp_path)) == [0.5, None]
 
 
-def test_a_markdown_table_lines_up():
+def test_a_markdown_table_is_aligned():
     table = pd.DataFrame(
         {"tasks": [1, 12], "dev": [0.5, 0.25]}, index=pd.Index(["a", "all"], name="category")
     )

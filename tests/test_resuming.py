@@ -1,4 +1,4 @@
-"""Runs that stop, however they stop, and go on as if nothing had happened."""
+"""Runs that stop in different ways and resume without any difference in results."""
 
 import signal
 from pathlib import Path
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
 def stop_in_step(monkeypatch, stop: int) -> None:
-    """The step after `stop` steps fails, as a power cut would; once."""
+    """Makes the step after `stop` steps fail once, as in a power failure."""
     step = Stepper.step
 
     def failing(self, number):
@@ -42,13 +42,13 @@ def go_on(world, folder: Path) -> Path:
     return world.run(folder.name, do_predict=True, save_period=2, resume=True)
 
 
-def test_three_steps_a_failure_and_a_resumed_rest_are_six_steps_bit_for_bit(world, stopped, finished):
+def test_a_failed_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(world, stopped, finished):
     assert not (stopped / "6-steps").exists()
     assert_same_run(go_on(world, stopped), finished)
     assert "resuming after step 3" in (stopped / "log.txt").read_text()
 
 
-def test_a_run_killed_between_the_two_renames_of_a_checkpoint_goes_on(world, stopped, finished):
+def test_a_run_killed_between_the_two_renames_of_a_checkpoint_resumes(world, stopped, finished):
     (stopped / "last").rename(stopped / "last.previous")
     (stopped / "last.partial").mkdir()
     (stopped / "last.partial/config.json").write_text("{", encoding="utf-8")
@@ -56,9 +56,7 @@ def test_a_run_killed_between_the_two_renames_of_a_checkpoint_goes_on(world, sto
     assert "resuming after step 3" in (stopped / "log.txt").read_text()
 
 
-def test_rows_of_the_curves_that_will_be_written_again_or_were_cut_short_are_dropped(
-    world, stopped, finished
-):
+def test_repeated_or_incomplete_rows_of_the_curves_are_dropped(world, stopped, finished):
     header = (finished / "curves.csv").read_text().splitlines()[0]
     (stopped / "curves.csv").write_text(
         f"{header}\n4,1,1,1,1,1\n1", encoding="utf-8"
@@ -66,13 +64,13 @@ def test_rows_of_the_curves_that_will_be_written_again_or_were_cut_short_are_dro
     assert_same_run(go_on(world, stopped), finished)
 
 
-def test_a_run_stopped_before_its_first_checkpoint_begins_anew(world, stopped, finished):
+def test_a_run_stopped_before_its_first_checkpoint_starts_again(world, stopped, finished):
     (stopped / "last").rename(stopped / "last.partial")
     assert_same_run(go_on(world, stopped), finished)
     assert "resuming after" not in (stopped / "log.txt").read_text()
 
 
-def test_a_run_of_a_version_without_rules_of_selection_goes_on(world, stopped, finished):
+def test_a_run_of_a_version_without_selection_rules_resumes(world, stopped, finished):
     path = stopped / "last/training_state.pt"
     state = torch.load(path, weights_only=True)
     del state["selects_at_final"]
@@ -88,7 +86,7 @@ def test_resuming_a_complete_run_trains_nothing(world, finished):
     assert_same_run(folder, finished)
 
 
-def test_resume_begins_a_run_of_its_own_even_from_the_last_checkpoint_of_another(world, finished):
+def test_resume_starts_a_new_run_even_from_the_last_checkpoint_of_another(world, finished):
     start = dict(initialize_from_vanilla=None, checkpoint=finished / "last", resume=True)
     folder = world.run("from_last", **(NO_LEARNING | start))
     assert pd.read_csv(folder / "losses.csv")["steps"].tolist() == [1]
@@ -126,7 +124,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
-def test_a_process_killed_after_step_3_goes_on_bit_for_bit(world, finished):
+def test_a_process_killed_after_step_3_resumes_bit_for_bit(world, finished):
     killed = world.process(["-c", DIES], "killed", do_predict=True, save_period=2)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     state = torch.load(world / "killed/last/training_state.pt", weights_only=True)
@@ -135,7 +133,7 @@ def test_a_process_killed_after_step_3_goes_on_bit_for_bit(world, finished):
 
 
 @pytest.mark.slow
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(world, finished):
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(world, finished):
     stopped = world.process(["-c", INTERRUPTED], "interrupted", do_predict=True, save_period=2)
     assert stopped.returncode == 1
     assert (
@@ -166,8 +164,8 @@ def test_a_diverged_run_says_where_its_last_checkpoint_is(world, capsys):
     assert "Traceback" not in error
 
 
-def test_a_loaded_checkpoint_lies_in_aligned_memory(finished):
-    # Products of unaligned matrices may round otherwise; a safetensors file is aligned to 8 bytes at best.
+def test_a_loaded_checkpoint_is_aligned_in_memory(finished):
+    # Products of unaligned matrices may round differently; safetensors files are aligned to 8 bytes at most.
     model = load_routing_bart(RoutingBartForConditionalGeneration, finished / "last")
     assert {tensor.data_ptr() % 64 for tensor in (*model.parameters(), *model.buffers())} == {0}
     assert model.lm_head.weight is model.model.shared.weight

@@ -1,4 +1,4 @@
-"""Whole runs along every source of routes: what they train, write, resume and predict."""
+"""Whole runs with every route source: training, files, resuming, prediction."""
 
 import json
 
@@ -52,7 +52,7 @@ def config_of(folder) -> dict:
 
 
 def files_of(folder) -> set[str]:
-    """All files but those of kept checkpoints, which not all of these runs have."""
+    """All files except those of kept checkpoints, which not all of these runs have."""
     paths = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     own = {"dev_results.csv", "route.npy", "route.png", "route_t1.npy", "route_t1.png", "route_tasks.txt"}
     kept = {path for path in paths if path.parts[0].endswith("-steps") and path.name not in own}
@@ -95,7 +95,7 @@ def test_every_source_resumes_bit_for_bit(name, trained, world, monkeypatch):
     assert_same_run(folder, trained(name))
 
 
-def test_task_level_random_routes_are_stored_and_stay(trained, world):
+def test_task_level_random_routes_are_stored_and_constant(trained, world):
     folder = trained("task_random")
     routes = [weights(folder / name)["task_routes"] for name in ("best", "last")]
     assert torch.equal(*routes)
@@ -142,7 +142,7 @@ def test_prediction_by_itself_writes_the_scores_of_training(name, trained, world
     assert written.read_bytes() == before
 
 
-def test_one_expert_learns_what_its_plain_bart_would(trained):
+def test_one_expert_learns_as_a_plain_bart(trained):
     found = weights(trained("one_expert") / "best")
     assert not [name for name in found if ".experts.1." in name]
     log = (trained("one_expert") / "log.txt").read_text()
@@ -151,7 +151,7 @@ def test_one_expert_learns_what_its_plain_bart_would(trained):
     assert "temperature" not in (trained("one_expert") / "curves.csv").read_text()
 
 
-def test_what_is_frozen_keeps_its_bits_and_the_rest_moves(trained, world):
+def test_frozen_parts_do_not_change_and_the_rest_does(trained, world):
     start = world.run("frozen_start", **RUNS["frozen"] | dict(total_steps=1, learning_rate=0))
     after, before = weights(trained("frozen") / "last"), weights(start / "last")
     for name in before:
@@ -160,7 +160,7 @@ def test_what_is_frozen_keeps_its_bits_and_the_rest_moves(trained, world):
     assert any(not torch.equal(after[name], before[name]) for name in before)
 
 
-def test_the_schedule_is_told_at_the_start(trained):
+def test_the_schedule_is_logged_at_the_start(trained):
     log = (trained("merged") / "log.txt").read_text()
     assert "note: the temperature ends at 1.996, above --minimum_tau 0.1, which --anneal_rate 0.0003" in log
     line = next(line for line in log.splitlines() if "temperature / mean route entropy" in line)
@@ -174,7 +174,7 @@ def test_the_schedule_is_told_at_the_start(trained):
 # ---- from one source to another
 
 
-def test_the_experts_of_a_learned_mixture_go_on_with_average_routes(finished, world):
+def test_the_experts_of_a_learned_mixture_can_be_trained_with_average_routes(finished, world):
     start = dict(initialize_from_vanilla=None, model=None, init_eps=None, num_experts=None)
     changed = NO_ROUTER | start | dict(checkpoint=finished / "best", avg_routing=True, total_steps=2)
     folder = world.run("from_learned", **changed)
@@ -182,7 +182,7 @@ def test_the_experts_of_a_learned_mixture_go_on_with_average_routes(finished, wo
     assert not [n for n in weights(folder / "last") if n.startswith("router.")]
 
 
-def test_scoring_along_other_routes_does_not_overwrite_a_runs_own_scores(finished, world, capsys):
+def test_scoring_with_other_routes_does_not_overwrite_the_run_s_scores(finished, world, capsys):
     folder = world.copy(finished, "rerouted")
     before = {p.name: p.read_bytes() for p in (folder / "best").glob("eval-*.csv")}
     only = NO_ROUTER | dict(do_train=None, initialize_from_vanilla=None, init_eps=None, num_experts=None)
@@ -194,11 +194,11 @@ def test_scoring_along_other_routes_does_not_overwrite_a_runs_own_scores(finishe
     assert {p.name: p.read_bytes() for p in (folder / "best").glob("eval-*.csv")} == before
     assert (folder / "best/average-eval-test-performance.csv").is_file()
     model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
-    assert model.config.route_source == "learned"  # the checkpoint itself is as it was
+    assert model.config.route_source == "learned"  # the checkpoint has not changed
     assert_equal(weights(folder / "best"), weights(finished / "best"))
 
 
-def test_routes_that_were_drawn_with_another_n_are_not_taken_for_these(trained, world, capsys):
+def test_stored_routes_with_another_n_are_an_error(trained, world, capsys):
     folder = world.copy(trained("task_random"), "other_n")
     only = NO_ROUTER | dict(do_train=None, initialize_from_vanilla=None, init_eps=None, num_experts=None)
     asked = only | dict(do_predict=True, task_level_random_routing=True)
@@ -209,9 +209,7 @@ def test_routes_that_were_drawn_with_another_n_are_not_taken_for_these(trained, 
 
 
 @pytest.mark.parametrize("name", ["average", "one_expert", "task_random"])
-def test_tasks_that_training_did_not_know_can_be_scored_where_routes_do_not_depend_on_them(
-    name, trained, world, tmp_path, capsys
-):
+def test_new_tasks_can_be_scored_if_routes_do_not_depend_on_the_task(name, trained, world, tmp_path, capsys):
     folder = world.copy(trained(name), f"unknown_{name}")
     (tmp_path / "split.json").write_text(json.dumps({"train": [], "dev": [], "test": ["newcomer"]}))
     for part in ("dev", "test"):

@@ -48,7 +48,7 @@ def test_skipping_zero_weights_changes_neither_loss_nor_gradients(kind, trains_r
     assert (fast["routes"].abs().sum() > 0) == trains_routes
 
 
-def test_straight_through_gradients_reach_router_and_task_vectors_alike_on_both_paths(make_model, batch):
+def test_straight_through_gradients_of_router_and_task_vectors_are_equal_on_both_paths(make_model, batch):
     model = make_model(router_mode="gumbel_softmax_st")
     task_ids, found = torch.tensor([0, 3, 1, 0]), []
     for sparse in (True, False):
@@ -61,7 +61,7 @@ def test_straight_through_gradients_reach_router_and_task_vectors_alike_on_both_
         torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-12)
 
 
-def test_an_unselected_expert_does_no_work_with_fixed_one_hot_routes(make_model, batch):
+def test_an_unselected_expert_does_not_run_with_fixed_one_hot_routes(make_model, batch):
     model = make_model()
     calls = []
     for layer in model.routed_layers():
@@ -71,7 +71,7 @@ def test_an_unselected_expert_does_no_work_with_fixed_one_hot_routes(make_model,
     assert sum(calls) == 4 * 4  # B examples x L layers, one expert each
 
 
-def test_a_sum_of_micro_batches_is_the_whole_batch(make_model, batch):
+def test_gradients_of_micro_batches_add_up_to_the_batch(make_model, batch):
     model = make_model().train()
     routes = routes_of_kind("one-hot")
     whole = model(**batch, routes=routes).loss
@@ -130,7 +130,7 @@ def test_the_soft_decoder_gives_the_same_beams_for_one_hot_routes(make_model, ba
 
 
 @pytest.mark.parametrize("vanilla", [{}, {"decoder_vanilla_layers": [0]}, {"encoder_vanilla_layers": [0, 1]}])
-def test_cached_soft_beams_equal_uncached_ones(vanilla, make_model, batch):
+def test_soft_beams_with_and_without_cache_are_equal(vanilla, make_model, batch):
     model, routes = make_model(**vanilla), routes_of_kind("soft")
     inputs = dict(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], routes=routes)
     settings = dict(num_beams=4, max_length=14, output_scores=True, return_dict_in_generate=True)
@@ -140,7 +140,7 @@ def test_cached_soft_beams_equal_uncached_ones(vanilla, make_model, batch):
     torch.testing.assert_close(cached.sequences_scores, uncached.sequences_scores, rtol=1e-9, atol=1e-9)
 
 
-def test_a_hand_written_decoding_loop_may_use_the_cache(make_model, batch):
+def test_a_custom_decoding_loop_can_use_the_cache(make_model, batch):
     model, routes = make_model(), routes_of_kind("soft")
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
     whole = model(**inputs, decoder_input_ids=torch.tensor([[2, 5, 6]] * 4), routes=routes).logits
@@ -172,7 +172,7 @@ def test_one_expert_is_plain_bart_without_any_routes(batch):
     assert torch.equal(model(**inputs, decoder_input_ids=batch["labels"].clamp(min=1)).logits, logits)
 
 
-def test_encoder_and_decoder_have_their_own_depth_and_vanilla_layers(make_model, batch):
+def test_encoder_and_decoder_may_differ_in_depth_and_vanilla_layers(make_model, batch):
     fields = dict(encoder_vanilla_layers=[1], decoder_vanilla_layers=[0, 3])
     model = make_model(bart_fields=dict(encoder_layers=2, decoder_layers=4), **fields)
     assert model.config.routed_rows == [0, 3, 4]
@@ -200,7 +200,7 @@ def test_an_assembled_bart_shares_its_tensors_and_exports_without_this_package(m
     assert torch.equal(exported.generate(**inputs, num_beams=4), bart.generate(**inputs, num_beams=4))
 
 
-def test_sharing_tensors_with_a_plain_bart_leaves_frozen_ones_frozen(make_model):
+def test_sharing_tensors_with_a_plain_bart_keeps_frozen_ones_frozen(make_model):
     model = make_model()
     model.model.shared.weight.requires_grad_(False)
     before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
@@ -213,7 +213,7 @@ def test_sharing_tensors_with_a_plain_bart_leaves_frozen_ones_frozen(make_model)
 # ---- saving, loading, names
 
 
-def test_a_saved_model_loads_by_itself_with_vectors_and_router(make_model, batch, tmp_path):
+def test_a_saved_model_loads_with_vectors_and_router(make_model, batch, tmp_path):
     model = make_model(
         dtype=torch.float32, router_nn_type="lstm", router_mode="softmax", encoder_vanilla_layers=[0]
     )
@@ -243,9 +243,9 @@ def test_routes_of_tasks_are_noise_free_unless_asked(make_model):
 
 
 @pytest.mark.parametrize("router", ROUTERS)
-def test_routers_start_as_the_published_ones(router):
-    """Linear and embedding weights from N(0, 0.02), biases 0; recurrent weights and biases as torch draws
-    them, uniform within 1 / sqrt(H); attention's in-projection uniform after Glorot."""
+def test_routers_are_initialised_as_the_published_ones(router):
+    """Linear and embedding weights from N(0, 0.02), biases 0; recurrent weights and biases as in torch,
+    uniform within 1 / sqrt(H); in-projection of attention uniform by Glorot's rule."""
     H = 64
     config = RoutingBartConfig(
         **{k: v for k, v in tiny_bart_config().to_dict().items() if k != "model_type"},
@@ -269,7 +269,7 @@ def test_routers_start_as_the_published_ones(router):
                 assert largest == 0.0, name
 
 
-def test_task_vectors_start_as_standard_normal_and_routes_almost_uniform():
+def test_initial_task_vectors_are_standard_normal_and_routes_almost_uniform():
     config = RoutingBartConfig(
         **tiny_bart_config().to_dict() | {"model_type": "routing_bart"},
         task_names=[str(i) for i in range(200)],
@@ -295,13 +295,13 @@ def test_task_vectors_start_as_standard_normal_and_routes_almost_uniform():
         ({"router_nn_type": "transformer", "router_input_dim": 10}, "must be a multiple of 4"),
     ],
 )
-def test_a_configuration_that_cannot_be_says_why(fields, message):
+def test_an_invalid_configuration_says_why(fields, message):
     sizes = {k: v for k, v in tiny_bart_config().to_dict().items() if k != "model_type"}
     with pytest.raises(Exception, match=message):
         RoutingBartConfig(**sizes | fields)
 
 
-def test_missing_or_misshapen_routes_are_refused(make_model, batch):
+def test_missing_routes_or_routes_of_wrong_shape_are_errors(make_model, batch):
     model = make_model()
     with pytest.raises(ValueError, match="needs routes"):
         model(**batch)
@@ -313,7 +313,7 @@ def test_missing_or_misshapen_routes_are_refused(make_model, batch):
         select_routes(torch.zeros(1, 1, 2), "softmax", 0.0)
 
 
-def test_distances_of_experts_are_means_over_pairs_and_one_of_them_trains(make_model):
+def test_expert_distances_are_means_over_pairs_and_have_gradients(make_model):
     model = make_model()
     layer = model.routed_layers()[0]
     a, b, c = ([p.detach() for p in expert.parameters()] for expert in layer.experts)

@@ -1,4 +1,4 @@
-"""Where routes come from: what each source draws, and that all of them train and mix as they should."""
+"""Route sources: their distributions, and training and mixing with each of them."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ L, E = 4, 3
 
 
 def make_source(make_model, source, **fields):
-    """A model with routes from a source; "fixed" ones are 2 of 3 experts, drawn for each task."""
+    """Returns a model with this route source; "fixed" routes are 2 of 3 experts, drawn for each task."""
     model = make_model(route_source=source, **fields)
     if source == "fixed":
         model.task_routes.copy_(random_task_routes(len(TASKS), L, E, n=2, seed=1))
@@ -41,12 +41,12 @@ every_source = pytest.mark.parametrize(
 
 
 def assert_draws_follow(counts, probabilities) -> None:
-    """10,000 seeded draws are what the exact distribution would give (chi-square, p > 0.001)."""
+    """Asserts that 10,000 seeded draws fit the exact distribution (chi-square, p > 0.001)."""
     assert counts.sum() == pytest.approx(10_000)
     assert len(counts) == 1 or chisquare(counts, 10_000 * np.asarray(probabilities)).pvalue > 0.001
 
 
-# ---- what is drawn
+# ---- distributions
 
 
 @every_source
@@ -62,13 +62,13 @@ def test_rows_sum_to_one_and_the_same_seed_gives_the_same_draw(source, fields, m
 
 
 @pytest.mark.parametrize(("source", "fields"), SOURCES[5:] + SOURCES[:1])
-def test_without_noise_a_task_has_one_route(source, fields, make_model):
+def test_noise_free_routes_depend_on_the_task_only(source, fields, make_model):
     routes = make_source(make_model, source, **fields).train().draw_routes(torch.tensor([2] * 5 + [1]))
     constant = all(torch.equal(routes[0], route) for route in routes[:5])
     assert constant == (source != "random")
 
 
-def test_random_routes_are_uniform_one_hots_of_their_own_for_every_example_and_layer(make_model):
+def test_random_routes_are_independent_uniform_one_hots_per_example_and_layer(make_model):
     model = make_source(make_model, "random")
     routes = model.draw_routes(torch.zeros(10_000, dtype=torch.long))
     assert model.is_one_hot(routes)
@@ -116,7 +116,7 @@ def test_sampled_choices_follow_the_softmax_of_the_logits_at_any_temperature(mod
     assert_draws_follow(torch.bincount(routes.argmax(-1), minlength=E).numpy(), expected)
 
 
-def test_exploration_mixes_in_its_share_of_uniform_choices(make_model):
+def test_exploration_replaces_its_share_of_choices_by_uniform_ones(make_model):
     fields = dict(router_mode="gumbel_softmax_st", exploration_epsilon=0.3)
     model = make_source(make_model, "learned", **fields).train()
     with torch.no_grad():
@@ -126,20 +126,20 @@ def test_exploration_mixes_in_its_share_of_uniform_choices(make_model):
     assert_draws_follow(routes.sum(0).numpy(), 0.7 * own + 0.3 / E)
 
 
-# ---- the sources agree where they must
+# ---- cases in which sources agree
 
 
 def test_at_temperature_300_learned_routes_are_the_average(make_model):
     model = make_source(make_model, "learned", router_mode="softmax", router_temperature=300.0)
     with torch.no_grad():
         for p in model.router.parameters():
-            p.normal_(std=0.2)  # it holds for logits up to about 0.5: 300 times less is 1e-3
+            p.normal_(std=0.2)  # holds for logits up to about 0.5, which become about 1e-3
     assert float(model.router_logits(TASK_IDS).detach().abs().max()) > 0.3
     average = make_source(make_model, "average").draw_routes(TASK_IDS)
     assert float((model.draw_routes(TASK_IDS).detach() - average).abs().max()) < 1e-3
 
 
-def test_all_experts_drawn_for_a_task_are_the_average(make_model):
+def test_routes_with_all_experts_are_the_average(make_model):
     average = make_source(make_model, "average").draw_routes(TASK_IDS)
     assert torch.equal(random_task_routes(4, L, E, n=E, seed=1)[TASK_IDS].double(), average.float().double())
 
@@ -163,7 +163,7 @@ def test_top_k_routes_are_the_softmax_over_the_largest_logits_row_by_row(k):
     weights = torch.randn(6, L, E, dtype=torch.float64)
     (gradient,) = torch.autograd.grad((routes * weights).sum(), logits)
     for n in range(6):
-        for layer in range(L):  # the slow way: leave the small ones out, then softmax
+        for layer in range(L):  # reference: remove the small logits, then softmax
             row = logits[n, layer].detach().clone().requires_grad_()
             kept = sorted(range(E), key=lambda e, row=row: -row[e].item())[:k]
             exponentials = {e: torch.exp(row[e] / 0.7) for e in kept}
@@ -176,11 +176,11 @@ def test_top_k_routes_are_the_softmax_over_the_largest_logits_row_by_row(k):
             torch.testing.assert_close(gradient[n, layer], slow)
 
 
-# ---- training along them
+# ---- training
 
 
 @every_source
-def test_a_step_is_the_same_whether_zero_weights_are_skipped_or_not(source, fields, make_model, batch):
+def test_skipping_zero_weights_does_not_change_a_step(source, fields, make_model, batch):
     model = make_source(make_model, source, **fields).train()
     found = []
     for sparse in (True, False):
@@ -212,7 +212,7 @@ def test_a_source_runs_only_the_experts_it_uses(source, fields, expected, make_m
     assert sum(examples_run) == 4 * L * expected
 
 
-def test_sources_without_a_router_have_nothing_of_one(make_model, tmp_path):
+def test_sources_without_a_router_have_no_router_or_vectors(make_model, tmp_path):
     for source in ("average", "random", "fixed"):
         model = make_source(make_model, source)
         assert model.router is None
@@ -236,7 +236,7 @@ def test_fixed_routes_are_never_trained(make_stepper):
     assert any(not torch.equal(before[n], p) for n, p in stepper.model.named_parameters())
 
 
-def test_a_frozen_router_spares_the_experts_that_are_not_chosen(make_stepper):
+def test_a_frozen_router_skips_unselected_experts(make_stepper):
     stepper = make_stepper()
     stepper.model.router.requires_grad_(False)
     stepper.model.task_vectors.requires_grad_(False)
@@ -248,7 +248,7 @@ def test_a_frozen_router_spares_the_experts_that_are_not_chosen(make_stepper):
     assert sum(examples_run) == 6 * L
 
 
-def test_another_source_can_take_over_a_trained_model(make_model, batch):
+def test_a_trained_model_can_change_its_route_source(make_model, batch):
     model = make_model(router_mode="softmax")
     model.use_routes("average")
     average = model(**batch, task_ids=TASK_IDS).loss
@@ -269,7 +269,7 @@ def test_another_source_can_take_over_a_trained_model(make_model, batch):
 # ---- one expert
 
 
-def test_one_expert_has_plain_barts_loss_and_gradients_to_the_bit(batch):
+def test_one_expert_has_plain_barts_loss_and_gradients_bit_for_bit(batch):
     torch.manual_seed(0)
     bart = BartForConditionalGeneration(tiny_bart_config(dropout=0.1)).double()
     model = RoutingBartForConditionalGeneration.from_bart(bart, num_experts=1, init_eps=0.5, task_names=TASKS)
@@ -299,7 +299,7 @@ def test_one_expert_has_plain_barts_loss_and_gradients_to_the_bit(batch):
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-12, atol=1e-14, msg=name)
 
 
-def test_entropy_is_that_of_the_source(make_model):
+def test_entropy_matches_the_route_source(make_model):
     assert mean_entropy(make_source(make_model, "random").draw_routes(TASK_IDS)) == 0
     assert mean_entropy(make_source(make_model, "average").draw_routes(TASK_IDS)) == pytest.approx(np.log(E))
     assert mean_entropy(make_source(make_model, "fixed").draw_routes(TASK_IDS)) == pytest.approx(np.log(2))

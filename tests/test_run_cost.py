@@ -40,14 +40,14 @@ def test_a_run_costs_the_sum_of_its_steps(make_stepper):
     assert cost["active_parameters"] == active_parameters(config, 1) < cost["total_parameters"]
 
 
-def test_of_a_long_run_some_steps_are_looked_at(make_stepper):
+def test_a_long_run_is_estimated_from_sampled_steps(make_stepper):
     stepper = make_stepper()
     whole, sample = training_cost(stepper, 200), training_cost(stepper, 200, most_sampled=40)
     assert (whole["sampled_steps"], sample["sampled_steps"]) == (200, 40)
     assert sample["total_flops"] == pytest.approx(whole["total_flops"], rel=0.03)
 
 
-def test_steps_in_which_parts_rest_cost_less_and_none_are_missed_by_sampling(make_stepper):
+def test_steps_with_frozen_parts_cost_less_and_sampling_misses_none(make_stepper):
     stepper = make_stepper({"alternate_every": 2, "train_batch_size": 14})  # all examples in each step
     work = Work.of(stepper.model)
     cost = training_cost(stepper, 10, most_sampled=10)
@@ -59,7 +59,7 @@ def test_steps_in_which_parts_rest_cost_less_and_none_are_missed_by_sampling(mak
     assert training_cost(stepper, 10, most_sampled=1)["total_flops"] == pytest.approx(exact, rel=0.1)
 
 
-def test_a_finished_run_has_its_cost_and_one_without_gets_the_same_when_resumed(world, finished):
+def test_a_finished_run_has_its_cost_and_resuming_adds_a_missing_one(world, finished):
     expected = (finished / "cost.json").read_bytes()
     cost = json.loads(expected)
     assert cost["total_flops_with_start"] == cost["total_flops"] > 0
@@ -71,10 +71,10 @@ def test_a_finished_run_has_its_cost_and_one_without_gets_the_same_when_resumed(
     assert (copy / "cost.json").read_bytes() == expected
 
 
-# ---- as many steps as another run's FLOPs
+# ---- --equal_flops
 
 
-def test_as_many_steps_as_cost_what_another_run_did(world, finished, tmp_path, capsys):
+def test_equal_flops_gives_as_many_steps_as_another_run_cost(world, finished, tmp_path, capsys):
     plain = dict(num_experts=1, router_lr=None, task_model_lr=None, taskvecs_dim=None, router_hidden_dim=None)
     plain |= dict(init_eps=None)
     total = 3 * read_cost(finished)["total_flops"]
@@ -87,7 +87,7 @@ def test_as_many_steps_as_cost_what_another_run_did(world, finished, tmp_path, c
     assert 0.93 * total < cost < 1.02 * total  # a step is 5%
 
 
-def test_as_many_steps_as_leave_room_for_the_start_s_own_flops(stages, make_stepper):
+def test_equal_flops_subtracts_the_flops_of_earlier_runs(stages, make_stepper):
     stage_1, run = stages
     before, stepper = read_cost(stage_1)["total_flops"], make_stepper()
     own = training_cost(stepper, 20)["total_flops"] / 20
@@ -97,15 +97,15 @@ def test_as_many_steps_as_leave_room_for_the_start_s_own_flops(stages, make_step
     (reference / "cost.json").write_text(json.dumps(cost))
     settings = dataclasses.replace(stage_2(run), equal_flops=str(reference))
     assert equal_steps(stepper, 20, settings) == 3
-    for path, message in ((stage_1, "leave no step of this training after the"), (run, "no cost.json there")):
+    for path, message in ((stage_1, "leave no step of this training after the"), (run, "has no cost.json")):
         with pytest.raises(InputError, match=message):
             equal_steps(stepper, 20, dataclasses.replace(settings, equal_flops=str(path)))
     (stage_1 / "cost.json").unlink()
-    with pytest.raises(InputError, match="total FLOPs are not known"):
+    with pytest.raises(InputError, match="total FLOPs are unknown"):
         equal_steps(stepper, 20, settings)
 
 
-# ---- what a run started from
+# ---- earlier runs
 
 
 @pytest.fixture
@@ -131,8 +131,8 @@ def test_stage_2_counts_stage_1(stages, make_stepper):
     assert cost == json.loads((run / "cost.json").read_text())
     assert cost["steps_with_start"] == 5 + before["steps"]
     assert cost["total_flops_with_start"] == cost["total_flops"] + before["total_flops"]
-    assert "FLOPs with what it started from" in described_cost(cost)
-    (next_stage := run.parent / "next").mkdir()  # a third, from stage 2's best
+    assert "FLOPs including earlier runs" in described_cost(cost)
+    (next_stage := run.parent / "next").mkdir()  # a third run, from stage 2's best
     third = write_cost(make_stepper(), 5, stage_2(next_stage, checkpoint=run / "init"))
     assert third["steps_with_start"] == cost["steps_with_start"]
     (run / "best").mkdir()
@@ -140,20 +140,20 @@ def test_stage_2_counts_stage_1(stages, make_stepper):
     assert third["steps_with_start"] == 5 + cost["steps_with_start"]
 
 
-def test_a_stage_1_without_cost_is_null_with_the_reason_and_is_passed_on(stages, make_stepper):
+def test_an_earlier_run_without_cost_is_null_with_the_reason(stages, make_stepper):
     stage_1, run = stages
     (stage_1 / "cost.json").unlink()
     cost = write_cost(make_stepper(), 5, stage_2(run))
     assert cost["total_flops_with_start"] is None
     assert cost["steps_with_start"] is None
     assert f"no cost.json with {stage_1}" in cost["start_unknown"]
-    assert "not known: no cost.json" in described_cost(cost)
+    assert "unknown: no cost.json" in described_cost(cost)
     (run / "best").mkdir()
     (later,) = earlier_runs(stage_2(run.parent / "next", checkpoint=run / "best"))
     assert later["unknown"] == cost["start_unknown"]
 
 
-def test_what_was_known_of_a_stage_1_that_is_gone_stays_known(stages, make_stepper):
+def test_the_known_cost_of_a_deleted_earlier_run_is_kept(stages, make_stepper):
     stage_1, run = stages
     cost = write_cost(make_stepper(), 5, stage_2(run))
     shutil.rmtree(stage_1)
@@ -162,7 +162,7 @@ def test_what_was_known_of_a_stage_1_that_is_gone_stays_known(stages, make_stepp
     assert write_cost(make_stepper(), 5, stage_2(run))["start_unknown"] == f"{stage_1} is not there any more"
 
 
-def test_a_plain_bart_that_was_trained_before_counts_and_the_hub_s_does_not(stages):
+def test_a_plain_bart_counts_if_a_run_trained_it_but_not_from_the_hub(stages):
     stage_1, run = stages
     settings = dataclasses.replace(stage_2(run), initialize_from_vanilla=True)
     assert earlier_runs(settings) == []
@@ -171,7 +171,7 @@ def test_a_plain_bart_that_was_trained_before_counts_and_the_hub_s_does_not(stag
 
 
 @pytest.mark.parametrize("damage", ['{"steps": 1}', "{", "[]", '{"start_unknown": null}'])
-def test_a_damaged_file_is_named_with_the_way_to_mend_it(tmp_path, damage):
+def test_a_damaged_file_is_named_with_the_way_to_repair_it(tmp_path, damage):
     (tmp_path / "cost.json").write_text(damage)
     with pytest.raises(InputError, match=r"cost\.json"):
         read_cost(tmp_path)

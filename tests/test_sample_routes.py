@@ -121,7 +121,7 @@ def given(tmp_path):
     return tmp_path / "given", dict(zip(names, vectors_ND, strict=True))
 
 
-def test_each_sample_is_routed_by_its_own_given_vector(grids, given):
+def test_each_sample_is_routed_by_its_given_vector(grids, given):
     folder, vectors = given
     init_dir = grids.mixture("mixture_soft", **SOFT)
     settings = grids.settings("unused", moe_init=True, init_dir=init_dir, taskvecs=folder, **BOTH)

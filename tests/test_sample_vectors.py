@@ -113,7 +113,7 @@ SEEN = {
 
 
 @pytest.mark.parametrize("name", SEEN)
-def test_a_vector_states_what_it_has_seen(name):
+def test_a_vector_states_its_data(name):
     settings, seen = SEEN[name]
     assert settings.seen == seen
 

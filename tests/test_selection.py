@@ -26,7 +26,7 @@ def test_straight_through_draws_follow_the_softmax_of_the_logits():
     torch.testing.assert_close(routes.mean(0)[0], LOGITS[0, 0].softmax(-1), atol=0.02, rtol=0)
 
 
-def test_gradients_of_straight_through_are_those_of_the_gumbel_softmax():
+def test_straight_through_has_the_gradients_of_the_gumbel_softmax():
     gradients = []
     for mode in ("gumbel_softmax", "gumbel_softmax_st"):
         logits = torch.tensor([[[0.3, -0.2, 0.1]]], requires_grad=True)
@@ -56,12 +56,12 @@ def test_exploration_replaces_its_share_of_rows_by_uniform_one_hots_and_keeps_th
     chosen = explored[replaced]
     assert (chosen.sum(-1) == 1).all()
     torch.testing.assert_close(chosen.mean(0), torch.full((4,), 0.25), atol=0.03, rtol=0)
-    explored.sum().backward()  # works out of place; replaced rows pass no gradient on
+    explored.sum().backward()  # not in place; replaced rows pass no gradient
     assert torch.equal(soft.grad[..., 0] == 0, replaced)
     assert torch.equal(explore(soft, 0.0), soft)
 
 
-def test_the_temperature_falls_exponentially_to_its_floor():
+def test_the_temperature_decays_exponentially_to_its_minimum():
     assert temperature_at(0, 2.0, 0.1, 3e-4) == 2.0
     assert temperature_at(10, 2.0, 0.1, 3e-4) == pytest.approx(2.0 * 0.997004495)
     assert temperature_at(10**6, 2.0, 0.1, 3e-4) == 0.1

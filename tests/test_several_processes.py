@@ -34,7 +34,7 @@ from routing_moe.evaluation.task_files import (
 from routing_moe.finetuning import executors
 from routing_moe.io.accelerator import make_accelerator
 
-FORK = multiprocessing.get_context("fork")  # a process of its own that need not import torch again
+FORK = multiprocessing.get_context("fork")  # a separate process that does not import torch again
 
 
 # ---- collectives
@@ -45,7 +45,7 @@ def group_of_two(rank: int) -> dict[str, str]:
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
     return {name: str(number) for name, number in numbers.items()} | {
         "MASTER_ADDR": "localhost",
-        "MASTER_PORT": "29500",  # of no use to a group that meets in a file
+        "MASTER_PORT": "29500",  # unused, because the group initialises through a file
     }
 
 
@@ -77,7 +77,7 @@ def in_two_processes(folder: Path, function) -> list:
 
 
 @pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax", "gumbel_softmax_st"])
-def test_steps_of_two_processes_keep_nccls_rules_and_are_those_of_one(mode, make_stepper, tmp_path):
+def test_steps_of_two_processes_follow_nccls_rules_and_equal_those_of_one(mode, make_stepper, tmp_path):
     def two_steps():
         stepper = make_stepper({"train_batch_size": 8}, router_mode=mode)
         losses = [stepper.step(step)["loss"] for step in range(2)]
@@ -95,7 +95,7 @@ def test_steps_of_two_processes_keep_nccls_rules_and_are_those_of_one(mode, make
 
 
 class Words:
-    """As much of a tokenizer as generating needs."""
+    """The part of a tokenizer that generation needs."""
 
     def batch_decode(self, sequences, **kwargs):
         return [" ".join(map(str, row.tolist())) for row in sequences]
@@ -129,12 +129,12 @@ def task_file(task: str, n: int, n_options: int = 0) -> TaskFile:
     return TaskFile(task, f"{task}_6_13", "test", "ACC", examples, inputs, "field", words, options)
 
 
-# Large and small in turns: dealt out in turn, one of two processes would get all the large ones.
+# Large and small files alternate: round-robin assignment would give one of two processes all large ones.
 FILES = [task_file(name, n) for name, n in zip("abcdab", [8, 1, 9, 1, 7, 2], strict=True)]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
-def test_scores_and_loss_are_the_same_bits_whatever_the_number_of_processes(make_model, monkeypatch, n):
+def test_scores_and_loss_are_bit_identical_for_any_number_of_processes(make_model, monkeypatch, n):
     model, decoding = make_model(router_mode="softmax"), Decoding(num_beams=1, max_output_length=5)
     alone = OneOfSeveral(0, 1)
     expected = answer(model, Words(), FILES, decoding, alone)
@@ -158,7 +158,7 @@ def test_scores_and_loss_are_the_same_bits_whatever_the_number_of_processes(make
     assert max(loads) <= {2: 15, 3: 10, 8: 9}[n]  # of 28 examples
 
 
-def test_files_are_shared_out_by_what_they_cost():
+def test_files_are_assigned_by_their_cost():
     costs = [100, 1, 90, 1, 1, 90, 1, 100]
     shares = [own_share(costs, OneOfSeveral(rank, 4)) for rank in range(4)]
     assert sorted(i for share in shares for i in share) == list(range(8))
@@ -177,7 +177,7 @@ def test_a_files_cost_counts_inputs_answers_beams_and_options():
 
 
 class FakeRay:
-    """Runs tasks one after the other as if on a cluster of so many GPUs; keeps what they were to reserve."""
+    """Runs tasks one after the other as if on a cluster of n GPUs; records the GPUs that they reserve."""
 
     def __init__(self, gpus: int):
         self.gpus, self.reserved = gpus, None
@@ -207,7 +207,7 @@ class FakeRay:
     ("workers", "gpus", "to_a_gpu"),
     [(1, 0, None), (1, 1, 1), (2, 1, 2), (3, 2, 2), (4, 2, 2), (6, 2, 3), (2, 4, 1)],
 )
-def test_tasks_on_ray_share_gpus_as_processes_of_a_pool_do(grids, monkeypatch, workers, gpus, to_a_gpu):
+def test_tasks_on_ray_share_gpus_as_pool_processes_do(grids, monkeypatch, workers, gpus, to_a_gpu):
     settings = dataclasses.replace(grids.settings("shared", num_workers=workers), ray="auto")
     ray = FakeRay(gpus)
     monkeypatch.setitem(sys.modules, "ray", ray)
@@ -245,7 +245,7 @@ def test_a_process_waits_for_the_others_as_long_as_an_evaluation_may_take(monkey
     assert begun.value.args == (timedelta(days=1),)
 
 
-def test_every_command_makes_its_accelerator_in_one_place():
+def test_every_command_creates_its_accelerator_with_the_same_function():
     files = [
         path for folder in ("routing_moe", "task", "benchmarks") for path in (ROOT / folder).rglob("*.py")
     ]

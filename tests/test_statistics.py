@@ -1,4 +1,4 @@
-"""Intervals of means and corrections for many tests: computed by hand, and the intervals' coverage."""
+"""Intervals of means and corrections for multiple tests: hand-computed values, and coverage."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from routing_moe.results.statistics import benjamini_yekutieli, holm, mean_inter
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
-def test_the_two_way_interval_by_hand():
+def test_the_two_way_interval_equals_a_hand_computed_one():
     # Means of tasks 1, 3, 5, of seeds 2 and 4, of all 3; MS_tasks = 2 * 8 / 2 = 8, MS_seeds = 3 * 2 / 1 = 6.
     mean, error, df = two_way_t([[0.0, 2.0, 4.0], [2.0, 4.0, 6.0]])
     assert mean == pytest.approx(3.0)
@@ -21,7 +21,7 @@ def test_the_two_way_interval_by_hand():
     assert df == pytest.approx(14**2 / (8**2 / 2 + 6**2 / 1))
 
 
-def test_with_one_seed_it_is_students_t():
+def test_with_one_seed_the_interval_is_students_t():
     values_T = np.random.default_rng(0).normal(0.3, 1.0, 9)
     found, known = mean_interval(values_T), ttest_1samp(values_T, 0.0)
     ends = known.confidence_interval(0.95)
@@ -38,7 +38,7 @@ def test_p_and_interval_agree():
     assert 10 < sum(outside) < 190
 
 
-def test_fewer_than_six_tasks_or_no_seed_have_a_reason_in_place_of_an_interval():
+def test_fewer_than_six_tasks_or_no_seed_give_a_reason_instead_of_an_interval():
     few = mean_interval(np.ones((3, 4)))
     assert np.isnan([few.low, few.high, few.p]).all()
     assert few.over == "too few tasks (4)"
@@ -46,7 +46,7 @@ def test_fewer_than_six_tasks_or_no_seed_have_a_reason_in_place_of_an_interval()
     assert mean_interval(np.arange(6.0)).over == "tasks"
 
 
-def test_values_that_are_all_the_same_have_no_width():
+def test_equal_values_have_an_interval_of_width_zero():
     same = mean_interval(np.full((3, 7), 0.1))
     assert (same.low, same.high, same.p) == pytest.approx((0.1, 0.1, 0.0))
     assert mean_interval(np.zeros((3, 7))).p == 1.0
@@ -62,8 +62,8 @@ LITTLE = {("skewed", 8): 0.89, ("skewed", 24): 0.9, ("few", 8): 0.73, ("few", 24
 
 @pytest.mark.parametrize("tasks", [8, 24])
 @pytest.mark.parametrize("case", coverage.CASES)
-def test_intervals_hold_the_truth_as_often_as_is_said(case, tasks):
-    """The percentile bootstrap over tasks, which was used before, covers 72% to 93% of such simulations."""
+def test_intervals_have_the_documented_coverage(case, tasks):
+    """The percentile bootstrap over tasks, used in earlier versions, covers 72% to 93% here."""
     n = 20_000
     bounds = {(seeds, "realistic"): REALISTIC.get((case, tasks, seeds), 0.93) for seeds in (1, 3, 5)}
     bounds[1, "little"] = LITTLE.get((case, tasks), 0.93)
@@ -71,20 +71,20 @@ def test_intervals_hold_the_truth_as_often_as_is_said(case, tasks):
         draw = np.random.default_rng([1, tasks, seeds])
         table_NST, truth_N = coverage.drawn_tables(case, (n, seeds, tasks), spread, draw)
         ends = coverage.two_way(table_NST)
-        assert least < coverage.covered(*ends, truth_N) < 0.985, (seeds, spread)  # nor absurdly wide
+        assert least < coverage.covered(*ends, truth_N) < 0.985, (seeds, spread)  # and not much too wide
         first = mean_interval(table_NST[0])
         assert (first.low, first.high) == pytest.approx((ends[0][0], ends[1][0]))
 
 
-def test_an_effect_that_few_of_eight_tasks_carry_is_out_of_reach_and_docs_say_so():
-    """In 10% of all draws of 8 tasks none carries the effect, so that no interval can detect it."""
+def test_the_documented_limit_for_an_effect_of_few_of_eight_tasks():
+    """In 10% of all draws of 8 tasks none has the effect, so no interval can detect it."""
     draw = np.random.default_rng(2)
     table_NST, truth_N = coverage.drawn_tables("few", (20_000, 1, 8), "little", draw)
     assert coverage.covered(*coverage.two_way(table_NST), truth_N) < 0.85
     assert "no interval can cover" in (RESULTS / "coverage.md").read_text()
 
 
-def test_the_table_in_the_docs_is_that_of_the_numbers_beside_it():
+def test_the_table_in_the_docs_equals_its_csv_file():
     table = pd.read_csv(RESULTS / "coverage.csv")
     text = (RESULTS / "coverage.md").read_text()
     for line in coverage.markdown(table).splitlines():
@@ -95,10 +95,10 @@ def test_the_table_in_the_docs_is_that_of_the_numbers_beside_it():
     assert set(table["simulations"]) == {4000}
 
 
-# ---------------------------------------------------------------------------- many tests
+# ---------------------------------------------------------------------------- multiple tests
 
 
-def test_holm_by_hand():
+def test_holm_equals_hand_computed_values():
     # 0.01 * 4, then max(0.04, 0.02 * 3), max(0.06, 0.03 * 2), max(0.06, 0.04 * 1)
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.4, 0.6]) == pytest.approx([0.8, 0.8])
@@ -109,7 +109,7 @@ def test_holm_by_hand():
     assert len(holm([])) == 0
 
 
-def test_benjamini_yekutieli_by_hand():
+def test_benjamini_yekutieli_equals_hand_computed_values():
     # 1 + 1/2 + 1/3 = 11/6 times BH's 0.01 * 3, min(0.02 * 3 / 2, 0.04), 0.04
     assert benjamini_yekutieli([0.04, 0.01, 0.02]) == pytest.approx(np.array([0.04, 0.03, 0.03]) * 11 / 6)
     with_none = benjamini_yekutieli([np.nan, 0.01])
@@ -119,7 +119,7 @@ def test_benjamini_yekutieli_by_hand():
 
 
 def test_under_negative_dependence_false_discoveries_are_bounded():
-    """Weights of a layer sum to 1, as the z of each of these families do to 0; nothing is true in any."""
+    """Like weights of a layer, the z values of a family have a fixed sum; all null hypotheses are true."""
     from scipy.stats import norm
 
     draw = np.random.default_rng(0)

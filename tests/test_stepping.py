@@ -1,4 +1,4 @@
-"""One optimizer step: what it depends on, what it leaves alone, and the published code's steps."""
+"""One optimizer step: what it depends on, what it does not change, and the published code's steps."""
 
 import functools
 import json
@@ -33,7 +33,7 @@ def moments(stepper, part: str) -> list[torch.Tensor]:
 
 
 def recorded(stepper, gradients: list) -> Stepper:
-    """The stepper, noting the gradients that its optimizer is given."""
+    """Returns the stepper, which now appends the gradients that its optimizer gets to `gradients`."""
     step = stepper.optimizer.step
 
     def step_and_note():
@@ -66,7 +66,7 @@ def test_without_warm_up_the_first_step_has_the_peak_rate():
 
 
 @pytest.mark.parametrize("router_nn_type", ["linear_layer_specific", "lstm", "transformer"])
-def test_all_that_is_trained_is_in_one_group_and_norms_and_biases_do_not_decay(make_model, router_nn_type):
+def test_each_trained_parameter_is_in_one_group_and_norms_and_biases_do_not_decay(make_model, router_nn_type):
     model = make_model(router_nn_type=router_nn_type, encoder_vanilla_layers=[0])
     optimizer = build_optimizer(model, settings_with(weight_decay=0.1))
     names = {p: name for name, p in model.named_parameters()}
@@ -87,7 +87,7 @@ def test_frozen_parameters_are_in_no_group(make_model):
     assert {group["part"] for group in groups} == {"bart", "router"}
 
 
-def test_alternating_turns_begin_with_the_router_and_change_after_so_many_steps():
+def test_alternating_updates_start_with_the_router_and_change_after_alternate_every_steps():
     frozen = ["bart" if "bart" in frozen_parts(step, 3) else "router" for step in range(8)]
     assert frozen == ["bart"] * 2 + ["router"] * 3 + ["bart"] * 3
     assert frozen_parts(0, 0) == set()
@@ -97,9 +97,9 @@ def test_alternating_turns_begin_with_the_router_and_change_after_so_many_steps(
 
 
 @pytest.mark.parametrize("mode", ["gumbel_softmax_st", "softmax"])
-def test_the_cut_into_micro_batches_changes_no_route_no_loss_and_no_parameter(make_stepper, mode):
+def test_the_split_into_micro_batches_does_not_change_routes_loss_or_parameters(make_stepper, mode):
     runs, n_groups, drawn = [], [], []
-    for max_tokens in (0, 40, 1):  # no bound, a few groups, every example by itself
+    for max_tokens in (0, 40, 1):  # no bound, a few groups, one group per example
         stepper = make_stepper({"max_tokens_per_micro_batch": max_tokens}, router_mode=mode)
         draw_routes, routes = stepper.model.draw_routes, []
         stepper.model.draw_routes = lambda ids, draw=draw_routes, kept=routes: (
@@ -119,7 +119,7 @@ def test_the_cut_into_micro_batches_changes_no_route_no_loss_and_no_parameter(ma
     assert torch.equal(drawn[0], drawn[2])
 
 
-def test_the_same_seed_and_step_give_the_same_bits_whatever_was_drawn_before(make_stepper):
+def test_a_step_is_bit_identical_for_the_same_seed_and_step(make_stepper):
     fields = dict(bart_fields={"dropout": 0.3}, dtype=torch.float32, exploration_epsilon=0.3)
     one, other, third = make_stepper(**fields), make_stepper(**fields), make_stepper({"seed": 2}, **fields)
     for step in range(3):
@@ -132,7 +132,7 @@ def test_the_same_seed_and_step_give_the_same_bits_whatever_was_drawn_before(mak
     assert not torch.equal(one.model.model.shared.weight, third.model.model.shared.weight)
 
 
-def test_an_expert_that_no_example_chose_takes_the_same_step_as_on_the_dense_path(make_stepper):
+def test_an_unselected_expert_takes_the_same_step_as_on_the_dense_path(make_stepper):
     sparse, dense = (make_stepper({"train_batch_size": 1}) for _ in range(2))
     dense.model.forward = functools.partial(dense.model.forward, sparse=False)
     gradients = []
@@ -146,7 +146,7 @@ def test_an_expert_that_no_example_chose_takes_the_same_step_as_on_the_dense_pat
     after = parameters(sparse)
     unchosen = [name for name, g in gradients[-1].items() if ".experts." in name and not g.any()]
     assert unchosen
-    # Momentum of earlier steps moves it all the same.
+    # Momentum of earlier steps still changes it.
     assert any(not torch.equal(before[name], after[name]) for name in unchosen)
 
 
@@ -170,7 +170,7 @@ def test_expert_regularisation_adds_its_hand_computed_gradient_once_per_publishe
         if ".experts.0." in name:
             others = [name.replace(".experts.0.", f".experts.{e}.") for e in (1, 2)]
             differences = [at_start[name] - at_start[other] for other in others]
-            # Of the three pairs' mean, two hold this expert; the derivative of a norm is the unit vector.
+            # Two of the three pairs contain this expert; the derivative of a norm is the unit vector.
             expected = 0.5 * 3 * sum(d / torch.linalg.vector_norm(d) for d in differences) / 3
         elif ".experts." in name:
             continue
@@ -178,7 +178,7 @@ def test_expert_regularisation_adds_its_hand_computed_gradient_once_per_publishe
 
 
 class OneOfTwo:
-    """Process `index` of two, each by itself: notes what it would sum with the other."""
+    """Process `index` of two, without the other: records the tensors that it would sum with it."""
 
     def __init__(self, accelerator, index):
         self.accelerator, self.summed = accelerator, []
@@ -192,7 +192,7 @@ class OneOfTwo:
         return tensor
 
 
-def test_a_process_without_a_share_of_the_step_sums_the_same_tensors_as_the_others(make_stepper):
+def test_a_process_without_micro_batches_sums_the_same_tensors_as_the_others(make_stepper):
     summed = []
     for index in (0, 1):
         stepper = make_stepper({"train_batch_size": 1})
@@ -203,7 +203,7 @@ def test_a_process_without_a_share_of_the_step_sums_the_same_tensors_as_the_othe
     assert summed[0] == summed[1]
 
 
-def test_with_a_loss_scaler_a_process_without_a_share_of_the_first_step_takes_it_too(make_stepper):
+def test_with_a_loss_scaler_a_process_without_micro_batches_takes_the_first_step_too(make_stepper):
     plain = make_stepper({"train_batch_size": 1}, dtype=torch.float32)
     expected = plain.step(0)
     for index in (0, 1):
@@ -218,7 +218,7 @@ def test_with_a_loss_scaler_a_process_without_a_share_of_the_first_step_takes_it
 
 
 def scaled(accelerator: Accelerator) -> Accelerator:
-    """With a loss scaler as for fp16, and the products of float32."""
+    """Returns the accelerator with a loss scaler as for fp16, but with float32 products."""
     accelerator.scaler, accelerator.native_amp = torch.amp.GradScaler("cpu", init_scale=2.0**8), True
     accelerator.state._mixed_precision, accelerator.autocast = "fp16", nullcontext
     accelerator._optimizers.clear()
@@ -239,10 +239,10 @@ def test_every_step_has_dropout_masks_and_routes_of_its_own(make_stepper):
     assert len(set(losses(0.0))) == 1
 
 
-# ---- what a step leaves alone
+# ---- what a step does not change
 
 
-def test_frozen_task_vectors_and_a_router_of_rate_0_keep_their_bits(make_stepper):
+def test_frozen_task_vectors_and_a_router_with_rate_0_do_not_change(make_stepper):
     stepper = make_stepper({"router_lr": 0, "weight_decay": 0.5})
     stepper.model.task_vectors.weight.requires_grad_(False)
     stepper = Stepper(stepper.model, stepper.examples, stepper.settings, stepper.accelerator)
@@ -255,7 +255,7 @@ def test_frozen_task_vectors_and_a_router_of_rate_0_keep_their_bits(make_stepper
 
 
 @pytest.mark.parametrize("frozen_vectors", [False, True])
-def test_the_half_that_rests_keeps_its_bits_and_its_moments(make_stepper, frozen_vectors):
+def test_frozen_parts_keep_their_parameters_and_moments(make_stepper, frozen_vectors):
     stepper = make_stepper({"alternate_every": 1, "weight_decay": 0.5})
     if frozen_vectors:
         stepper.model.task_vectors.weight.requires_grad_(False)
@@ -276,7 +276,7 @@ def test_the_half_that_rests_keeps_its_bits_and_its_moments(make_stepper, frozen
     assert len(moments(stepper, "bart")) > 100
 
 
-def test_a_loss_that_is_not_a_number_stops_naming_step_and_tasks_and_changes_nothing(make_stepper):
+def test_a_loss_that_is_not_finite_stops_before_changes_and_names_step_and_tasks(make_stepper):
     stepper = make_stepper({"train_batch_size": 1})
     stepper.step(0)
     before = parameters(stepper)
@@ -289,7 +289,7 @@ def test_a_loss_that_is_not_a_number_stops_naming_step_and_tasks_and_changes_not
     assert all(p.grad is None for p in stepper.model.parameters())
 
 
-def test_a_gradient_that_is_not_a_number_stops_too(make_stepper):
+def test_a_gradient_that_is_not_finite_stops_training(make_stepper):
     stepper = make_stepper()
     before = parameters(stepper)
     stepper.model.model.shared.weight.register_hook(lambda gradient: gradient * math.inf)
@@ -304,7 +304,7 @@ def test_a_gradient_that_is_not_a_number_stops_too(make_stepper):
 
 
 class DecayAfterwards:
-    """The published code's AdamW: weight decay after the step, on layer norms too, on biases not."""
+    """The published code's AdamW: weight decay after the step, also for layer norms but not for biases."""
 
     def __init__(self, model, groups):
         self.param_groups, self.moments = groups, {}
@@ -329,7 +329,7 @@ class DecayAfterwards:
 
 
 @pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax_st"])
-def test_six_steps_go_where_the_published_code_went(mode, published_numbers, published_run):
+def test_six_steps_equal_those_of_the_published_code(mode, published_numbers, published_run):
     numbers = load_file(published_numbers / f"trajectory_{mode}.safetensors")
     batch = load_file(published_numbers / "batch.safetensors")
     arguments = json.loads((published_numbers / "trajectory.json").read_text())
@@ -361,7 +361,9 @@ def test_six_steps_go_where_the_published_code_went(mode, published_numbers, pub
     }
     assert len(recorded_parameters) == 7
     for name, expected in (recorded_parameters | {"task_vectors.weight": numbers["task_vecs"]}).items():
-        rows = slice(None, None, 4 if name == "model.shared.weight" else 1)  # every fourth is kept of those
+        rows = slice(
+            None, None, 4 if name == "model.shared.weight" else 1
+        )  # the reference has every fourth row of these
         torch.testing.assert_close(state[name][rows], torch.from_numpy(expected), rtol=0, atol=1e-5)
         assert (state[name] - before[name]).abs().max() > 1e-4, name
 
@@ -375,7 +377,7 @@ def routes_with_noise(stepper, step, noise_SLBE, task_ids_B):
     return hard_BLE - soft_BLE.detach() + soft_BLE
 
 
-def test_in_its_turn_a_half_steps_as_if_the_other_were_frozen(make_stepper):
+def test_alternating_steps_equal_steps_with_the_other_part_frozen(make_stepper):
     for step, frozen in ((0, ("router", "vectors")), (1, ("bart",))):
         taking_turns = make_stepper({"alternate_every": 1, "max_grad_norm": 0.1})
         assert frozen_parts(step, 1) == set(frozen)

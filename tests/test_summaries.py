@@ -1,4 +1,4 @@
-"""Results of fine-tuning in one table: what counts, what is missing, what cannot be read, the script."""
+"""Results of fine-tuning in one table: means, missing results, unreadable files, the script."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ SICK = {"sick_16_100": (0.1, -0.2), "sick_16_13": (0.3, 0.0), "sick_16_21": (0.2
 
 
 def write_results(folder, best, name="results.csv", extra=(), samples=None, **columns):
-    """A task folder with two configurations of each sample, and its best row; `extra`: rows more."""
+    """Writes a task folder with two configurations of each sample and its best row; `extra`: more rows."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for sample, (dev, test) in best.items():
@@ -39,7 +39,7 @@ def write_results(folder, best, name="results.csv", extra=(), samples=None, **co
 
 @pytest.fixture
 def logs(tmp_path):
-    """Two complete tasks, and things that are no task folders."""
+    """Two complete tasks, and other files and folders."""
     write_results(tmp_path / "logs/singletask-boolq", BOOLQ, best_step=20, route="fixed")
     write_results(tmp_path / "logs/sick", SICK, samples=list(SICK))
     (tmp_path / "logs/text_vectors").mkdir()
@@ -48,7 +48,7 @@ def logs(tmp_path):
 
 
 def call(logs, *flags):
-    """The exit code, and the table if one was written."""
+    """Returns the exit code, and the table if one was written."""
     output = logs.parent / "tables/out.csv"
     code = collect_results.main(
         ["--logs_dir", str(logs), "--output_file", str(output), *(str(flag) for flag in flags)]
@@ -91,7 +91,7 @@ def test_a_task_has_its_samples_best_then_mean_and_sample_std(logs, capsys):
     ]
 
 
-def test_published_code_finds_the_means_where_it_looks_for_them(logs):
+def test_the_published_code_finds_the_means_in_its_format(logs):
     _, table = call(logs)
     means = table[table["entry"] == "mean"].drop(columns=["dev_performance", "entry"])
     assert means["task"].tolist() == ["boolq", "sick"]
@@ -106,7 +106,7 @@ def test_the_std_of_a_single_sample_is_empty(tmp_path):
     assert table[table["entry"] == "std"].isna().sum(axis=1).tolist() == [2]
 
 
-def test_results_of_the_published_code_are_read_and_ours_first(tmp_path):
+def test_results_of_the_published_code_are_read_if_there_are_none_of_ours(tmp_path):
     write_results(tmp_path / "logs/singletask-boolq", BOOLQ, "result.csv")
     write_results(tmp_path / "logs/singletask-sick", BOOLQ, "result.csv")
     write_results(tmp_path / "logs/singletask-sick", SICK, "results.csv")
@@ -125,7 +125,7 @@ def test_rows_of_another_postfix_can_be_collected(tmp_path):
     assert cells(table, "boolq", "mean") == [0.2, 0.3, 1]
 
 
-def test_an_empty_dev_of_a_diverged_configuration_is_no_fault(tmp_path):
+def test_an_empty_dev_score_of_a_diverged_configuration_is_not_a_fault(tmp_path):
     write_results(tmp_path / "logs/boolq", BOOLQ, extra=[("boolq_16_13", 1.0, 8, None, None)])
     assert call(tmp_path / "logs")[0] == 0
 
@@ -157,7 +157,7 @@ def test_means_are_of_the_samples_with_both_scores(logs, capsys):
     assert cells(table, "copa", "c_2")[0] == 0.9
 
 
-def test_where_no_sample_was_tested_the_dev_scores_remain(tmp_path, capsys):
+def test_dev_scores_are_used_if_no_sample_was_tested(tmp_path, capsys):
     write_results(tmp_path / "logs/boolq", {"b_1": (0.5, None), "b_2": (0.7, None)})
     code, table = call(tmp_path / "logs")
     assert code == 1
@@ -201,9 +201,9 @@ def refusal(capsys, logs, *flags):
     return "\n".join(lines)
 
 
-def test_where_there_is_nothing_to_collect_it_says_so(logs, tmp_path, capsys):
+def test_a_folder_without_results_is_reported(logs, tmp_path, capsys):
     assert "nowhere: no such folder" in refusal(capsys, tmp_path / "nowhere")
-    assert "is no folder" in refusal(capsys, logs / "times.csv")
+    assert "is not a folder" in refusal(capsys, logs / "times.csv")
     assert "holds no task folder (expected singletask-<task>/results.csv" in refusal(
         capsys, logs / "text_vectors"
     )
@@ -215,7 +215,7 @@ def test_where_there_is_nothing_to_collect_it_says_so(logs, tmp_path, capsys):
     assert "no row of a finished sample (<sample>_best)" in told
 
 
-def test_files_that_cannot_be_read_are_told_all_at_once(logs, capsys):
+def test_unreadable_files_are_reported_together(logs, capsys):
     (logs / "singletask-boolq/results.csv").write_text(",prefix,dev_performance\n0,b_best,1\n")
     (logs / "sick/results.csv").write_text("")
     write_results(logs / "copa", {"c_1": (0.5, 0.4)}, extra=[("c_2_best", 0, 8, "high", float("inf"))])
@@ -227,17 +227,17 @@ def test_files_that_cannot_be_read_are_told_all_at_once(logs, capsys):
     assert f"{logs / 'sick/results.csv'}: cannot be read (" in told
     assert "copa/results.csv: row 4 (c_2_best): dev_performance is 'high', expected a number" in told
     assert "copa/results.csv: row 4 (c_2_best): test_performance is 'inf', expected a number" in told
-    assert "emo/results.csv: more than one row of e_1_best; keep the one that counts" in told
+    assert "emo/results.csv: more than one row of e_1_best; keep only one of them" in told
     assert "wic/results.csv: cannot be read (" in told
 
 
 def test_two_folders_of_one_task_are_a_fault(logs, capsys):
     write_results(logs / "boolq", BOOLQ)
     told = refusal(capsys, logs)
-    assert "singletask-boolq/results.csv both hold results of boolq; keep the one that counts" in told
+    assert "singletask-boolq/results.csv both hold results of boolq; keep only one of them" in told
 
 
-def test_flags_that_make_no_sense_are_told_all_at_once(logs, capsys):
+def test_invalid_flags_are_reported_together(logs, capsys):
     told = refusal(capsys, logs, "--postfix", "", "--section", "dev")
     assert "--postfix is empty" in told
     assert "--section dev is of a split: name it with --custom_tasks_splits" in told
@@ -256,7 +256,7 @@ def test_flags_that_make_no_sense_are_told_all_at_once(logs, capsys):
 # ---------------------------------------------------------------------------- summaries read back
 
 
-def test_a_summary_is_read_as_it_was_written(logs):
+def test_a_written_summary_is_read_unchanged(logs):
     call(logs)
     summary = few_shot.read_summary(logs.parent / "tables/out.csv")
     assert summary.index.tolist() == ["boolq", "sick"]
@@ -287,7 +287,7 @@ def test_a_published_summary_is_read_with_the_sample_std(tmp_path):
     assert summary.loc["nan", ["mean", "std"]].isna().all()
 
 
-def test_files_that_are_no_summaries_are_refused_with_the_reason(tmp_path):
+def test_other_files_than_summaries_are_errors_with_the_reason(tmp_path):
     path = tmp_path / "s.csv"
 
     def refused(text):
@@ -323,7 +323,7 @@ def test_the_script_runs_from_another_folder_without_being_installed(logs):
 # ---------------------------------------------------------------------------- cost
 
 
-def test_what_models_cost_stands_beside_their_scores_where_results_say_so(logs):
+def test_costs_of_models_are_in_the_summary_if_results_have_them(logs):
     _, table = call(logs)
     assert "flops_per_example" not in table
     costs = dict(active_parameters=1000, total_parameters=3000)
@@ -331,7 +331,7 @@ def test_what_models_cost_stands_beside_their_scores_where_results_say_so(logs):
     code, table = call(logs)
     assert code == 0
     of_copa = table[table["task"] == "copa"].set_index("entry")
-    assert of_copa.loc["boolq_16_21", "flops_per_example"] == 9  # of the row that counts
+    assert of_copa.loc["boolq_16_21", "flops_per_example"] == 9  # of the best row
     columns = ["active_parameters", "total_parameters", "flops_per_example"]
     assert of_copa.loc["mean", columns].tolist() == [1000, 3000, 7]
     assert table[table["task"] == "sick"]["flops_per_example"].isna().all()

@@ -108,7 +108,7 @@ def test_names_and_their_order_do_not_matter(bart, tokenizer):
     np.testing.assert_allclose(found, expected[::-1], atol=2e-6)
 
 
-def test_texts_are_cut_and_lowercased_as_in_training(tokenizer):
+def test_texts_are_truncated_and_lowercased_as_in_training(tokenizer):
     inputs = {"one": ["GRASS and one two three four five"]}
     fields = dict(max_input_length=5, max_output_length=6, do_lowercase=True)
     found = text_vectors(ids_and_positions, tokenizer, inputs, TextFormat(**fields))

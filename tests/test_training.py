@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("quick_pictures")
 # ---- what a run writes
 
 
-def test_a_run_folder_holds_what_is_promised(finished):
+def test_a_run_folder_has_the_documented_files(finished):
     steps = {f"{step}-steps" for step in (2, 3, 4, 6)}
     files = {"run.json", "cost.json", "log.txt", "losses.csv", "curves.csv", "lock"}
     assert {path.name for path in finished.iterdir()} == files | steps | {"best", "last"}
@@ -66,7 +66,7 @@ def test_losses_and_curves_have_a_row_for_each_evaluation_and_each_logged_step(f
     assert curves["learning_rate"].item() == pytest.approx(0.01 * 1 / 5)  # of steps 1 to 6, the decay's last
 
 
-def test_every_evaluation_leaves_scores_and_routes(finished):
+def test_every_evaluation_writes_scores_and_routes(finished):
     for step in (3, 6):
         folder = finished / f"{step}-steps"
         scores = pd.read_csv(folder / "dev_results.csv", index_col=0)
@@ -83,7 +83,7 @@ def test_every_evaluation_leaves_scores_and_routes(finished):
         assert (np.load(folder / "route.npy") != np.load(folder / "route_t1.npy")).any()
 
 
-def test_checkpoints_load_by_themselves_and_hold_the_task_vectors(finished):
+def test_checkpoints_are_complete_and_have_the_task_vectors(finished):
     for name in ("best", "last", "2-steps"):
         model = RoutingBartForConditionalGeneration.from_pretrained(finished / name)
         names, vectors_ND = load_task_vectors(finished / name)
@@ -137,7 +137,7 @@ def test_a_run_ends_after_its_epochs_if_that_is_sooner(world):
 
 
 @pytest.mark.parametrize("kind", ["pt", "safetensors", "folder", "headless.pt"])
-def test_a_vanilla_checkpoint_takes_the_place_of_the_models_weights(world, kind, tmp_path):
+def test_a_vanilla_checkpoint_replaces_the_models_weights(world, kind, tmp_path):
     other = write_bart(tmp_path / "other", seed=6)
     plain = weights(other)
     if kind == "pt":
@@ -158,7 +158,7 @@ def test_a_vanilla_checkpoint_takes_the_place_of_the_models_weights(world, kind,
             assert torch.equal(ours, plain[f"model.{side}.{name}"])
 
 
-def test_task_vectors_are_read_in_their_order_and_keep_their_bits_when_frozen(world, tmp_path):
+def test_task_vectors_are_read_in_order_and_frozen_ones_do_not_change(world, tmp_path):
     names = ["opposite", "elsewhere", "count", "plural", "colour"]
     vectors_ND = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
     save_task_vectors(tmp_path, names, vectors_ND)
@@ -170,7 +170,7 @@ def test_task_vectors_are_read_in_their_order_and_keep_their_bits_when_frozen(wo
     assert np.array_equal(weights(folder / "last")["task_vectors.weight"].numpy(), vectors_ND)
 
 
-def test_training_goes_on_from_a_kept_checkpoint_of_another_run(world, finished):
+def test_training_starts_from_a_kept_checkpoint_of_another_run(world, finished):
     start = dict(initialize_from_vanilla=None, checkpoint=finished / "4-steps", num_experts=None)
     start |= dict(model=None, init_eps=None)
     folder = world.run("from_checkpoint", router_mode="softmax", **(NO_LEARNING | start))
@@ -185,7 +185,7 @@ def predict(world, folder: Path, **changed) -> None:
     world.run(folder.name, **(dict(do_train=None, initialize_from_vanilla=None, do_predict=True) | changed))
 
 
-def test_prediction_after_training_and_by_itself_write_the_same_files(world, finished):
+def test_prediction_after_training_and_alone_write_the_same_files(world, finished):
     folder = world.copy(finished, "predicted")
     shutil.rmtree(folder / "best/predictions")
     for path in (folder / "best").glob("eval-*"):
@@ -204,7 +204,7 @@ def test_prediction_after_training_and_by_itself_write_the_same_files(world, fin
     assert any(json.loads(line)["prediction"] for line in lines)
 
 
-def test_prediction_reads_texts_and_decodes_as_its_training_run_did_unless_told(world, finished, capsys):
+def test_prediction_inherits_text_and_decoding_settings_unless_given(world, finished, capsys):
     folder = world.copy(finished, "as_trained")
     bare = ["--do_predict", "--output_dir", str(folder)]
     assert main(bare) == 0
@@ -230,7 +230,7 @@ def test_scores_of_another_runs_checkpoint_are_written_into_this_runs_folder(wor
     ("samples", "found"),
     [("first", ["plural_12_100"]), ("all", ["plural_12_100", "plural_12_13"]), ("13", ["plural_12_13"])],
 )
-def test_unseen_tasks_are_scored_on_the_samples_asked_for(world, finished, samples, found):
+def test_unseen_tasks_are_scored_on_the_chosen_samples(world, finished, samples, found):
     folder = world.copy(finished, f"unseen_{samples}")
     predict(world, folder, predict_split="test", predict_samples=samples, prefix="mine-")
     for part in ("dev", "test"):
@@ -241,7 +241,7 @@ def test_unseen_tasks_are_scored_on_the_samples_asked_for(world, finished, sampl
             assert (folder / f"best/predictions/mine-{sample}_{part}.jsonl").is_file()
 
 
-def test_a_kept_checkpoint_can_be_named_to_predict_with(world, finished):
+def test_prediction_can_use_a_kept_checkpoint(world, finished):
     folder = world.copy(finished, "named")
     predict(world, folder, checkpoint_name="2-steps")
     assert (folder / "2-steps/eval-dev-performance.csv").is_file()
@@ -349,7 +349,7 @@ def test_vanilla_layers_and_another_router_are_a_flag_away(world):
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one(world):
+def test_two_processes_take_the_same_steps_as_one(world):
     bart = write_bart(world / "no_dropout", dropout=0.0)
     # The step's sensitivity to rounding is bounded by epsilon: some gradients are zero but for rounding.
     changed = dict(bart=bart, adam_epsilon=1e-3, total_steps=3, expert_regularization=0.01, do_predict=True)

@@ -1,4 +1,4 @@
-"""Stage 2 of training: the routes stay as they were learned, the experts start anew; and its scripts."""
+"""Stage 2 of training: learned routes stay constant and new experts are trained; its scripts."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ STAGE_2 = dict(
 
 @pytest.fixture(scope="module")
 def two_stages(originals, tmp_path_factory):
-    """A folder with stage 1 (routes made decided, as long training makes them), the merge and stage 2."""
+    """A folder with stage 1 (routes made nearly one-hot, as by long training), the merge and stage 2."""
     folder = tmp_path_factory.mktemp("stages")
     stage_1 = Path(shutil.copytree(originals.out, folder / "stage1"))
     state = weights(stage_1 / "best")
@@ -61,7 +61,7 @@ def two_stages(originals, tmp_path_factory):
     return folder
 
 
-def test_stage_2_keeps_the_routes_bit_for_bit_and_moves_the_experts(two_stages):
+def test_stage_2_keeps_the_routes_bit_for_bit_and_trains_the_experts(two_stages):
     learned, start, end = (weights(two_stages / place) for place in ("stage1/best", "run/init", "run/last"))
     for state in (start, end):
         kept = {
@@ -100,7 +100,7 @@ def test_stage_2_selects_its_checkpoint_at_the_final_temperature(two_stages, ori
 
 
 @pytest.mark.parametrize(("step", "best"), [(2, -math.inf), (4, 0.9)])
-def test_a_best_score_of_an_earlier_version_counts_no_more_unless_the_run_is_complete(step, best):
+def test_a_best_score_of_an_earlier_version_counts_only_if_the_run_is_complete(step, best):
     training = Training.__new__(Training)
     training._selects_at_final, training.total_steps = True, 4
     state = {"step": step, "best_score": 0.9}
@@ -108,7 +108,7 @@ def test_a_best_score_of_an_earlier_version_counts_no_more_unless_the_run_is_com
     assert state == {"step": step, "best_score": best, "selects_at_final": True}
 
 
-def test_all_evaluations_of_stage_2_count_if_asked_for(two_stages, originals, monkeypatch):
+def test_all_evaluations_of_stage_2_count_with_the_flag(two_stages, originals, monkeypatch):
     out = scripted_stage_2(two_stages, originals, "all", monkeypatch, select_best="all")
     assert json.loads((out / "best/checkpoint.json").read_text())["step"] == 1
 
@@ -122,7 +122,7 @@ def test_scores_name_step_and_temperature_of_their_checkpoint(two_stages, origin
         assert scores["temperature"].unique().tolist() == [1.0]
 
 
-def test_stage_2_goes_from_the_average_of_experts_to_the_learned_routes(two_stages):
+def test_stage_2_anneals_from_average_to_learned_routes(two_stages):
     with (two_stages / "run/curves.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     temperatures = [float(row["temperature"]) for row in rows]
@@ -132,7 +132,7 @@ def test_stage_2_goes_from_the_average_of_experts_to_the_learned_routes(two_stag
     assert entropies[0] == pytest.approx(math.log(2), abs=1e-3)
     assert entropies[-1] < 0.9 * math.log(2)
     assert entropies[0] > entropies[14] > entropies[-1]
-    # The schedule that was printed at the start is what came, for the mix of tasks of these steps.
+    # The schedule printed at the start agrees with the steps, for the mix of tasks of these steps.
     log = (two_stages / "run/log.txt").read_text()
     told = re.findall(r"(\d+)% ([\d.]+) / ([\d.]+)", log)
     assert [int(percent) for percent, *_ in told] == [0, 25, 50, 75, 100]
@@ -143,7 +143,7 @@ def test_stage_2_goes_from_the_average_of_experts_to_the_learned_routes(two_stag
         assert min(nearby) - 0.03 < float(entropy) < max(nearby) + 0.03
 
 
-# ---- scripts, with a stand-in for Python that notes its arguments and makes the files that tell of an end
+# ---- scripts, with a fake Python that records its arguments and writes the files of a finished run
 
 STAND_IN = """#!/usr/bin/env bash
 echo "$@" >>calls
@@ -159,7 +159,7 @@ touch "$folder/${made:-x}"
 
 @pytest.fixture
 def scripts(tmp_path):
-    """scripts(name, *flags, VARIABLE=value): (exit code, commands given to Python, what was told)."""
+    """scripts(name, *flags, VARIABLE=value): (exit code, commands given to Python, output)."""
     shutil.copytree(ROOT / "example_scripts", tmp_path / "example_scripts")
     (tmp_path / "task/skill_gym").mkdir(parents=True)
     (tmp_path / "task/skill_gym/generate.py").touch()
@@ -224,7 +224,7 @@ def test_the_two_stages_of_a_real_bart_have_the_published_settings(scripts):
     assert not {"--model", "--num_experts", "--taskvecs_dim", "--initialize_from_vanilla"} & set(second)
 
 
-def test_what_is_finished_is_not_done_again(scripts):
+def test_finished_stages_are_not_repeated(scripts):
     assert scripts("run_two_stage.sh", **REAL)[0] == 0
     code, calls, told = scripts("run_two_stage.sh", **REAL)
     assert (code, calls) == (0, [])
@@ -237,7 +237,7 @@ def test_what_is_finished_is_not_done_again(scripts):
     assert values(stage_2)["--output_dir"] == "models/other"
 
 
-def test_a_run_that_is_named_is_never_trained_into(scripts):
+def test_a_given_stage_1_run_is_never_changed(scripts):
     for variables in (REAL, {}):
         code, calls, _ = scripts("run_two_stage.sh", **variables, STAGE1="models/of_the_published_code")
         assert code == 0
@@ -254,14 +254,14 @@ def test_a_run_that_is_named_is_never_trained_into(scripts):
         ([], {"STAGE2_STEPS": "0"}, "error: STAGE2_STEPS is '0'; it must be a whole number from 1"),
     ],
 )
-def test_steps_that_are_no_number_are_told_by_the_name_they_were_given(scripts, flags, variables, told):
+def test_steps_that_are_not_numbers_are_reported_with_their_variable(scripts, flags, variables, told):
     assert scripts("build_a_checkpoint2.sh", **REAL, STAGE1="run")[0] == 0
     code, calls, output = scripts("run_merged_fisher128freeze_1e-5.sh", *flags, **REAL | variables)
     assert (code, calls) == (2, [])
     assert told in output
 
 
-def test_stage_2_alone_asks_for_what_it_starts_from(scripts):
+def test_stage_2_alone_requires_its_start(scripts):
     code, calls, told = scripts("run_merged_fisher128freeze_1e-5.sh", **REAL)
     assert (code, calls) == (2, [])
     assert told == (
@@ -283,7 +283,7 @@ def test_stage_2_alone_asks_for_what_it_starts_from(scripts):
 
 
 @pytest.mark.parametrize("model", [{}, {"MODEL": ""}])
-def test_stage_2_as_it_is_makes_what_it_starts_from(scripts, model):
+def test_stage_2_by_default_creates_its_start(scripts, model):
     code, (stage_1, merged, stage_2), _ = scripts("run_merged_fisher128freeze_1e-5.sh", **model)
     assert code == 0
     first, second = values(stage_1), values(stage_2)
@@ -298,7 +298,7 @@ def test_stage_2_as_it_is_makes_what_it_starts_from(scripts, model):
     )
 
 
-def test_routes_of_a_named_run_are_not_trained_by_the_way(scripts):
+def test_routes_of_a_given_run_are_not_trained(scripts):
     code, (merged,), _ = scripts(
         "build_a_checkpoint2.sh", "--seed", "3", STAGE1="models/typo", INIT_EPS="0.1"
     )
@@ -308,11 +308,11 @@ def test_routes_of_a_named_run_are_not_trained_by_the_way(scripts):
     assert "--routes_checkpoint_name" not in given
 
 
-# ---- the real thing
+# ---- a real run
 
 
 @pytest.mark.slow
-def test_the_two_stages_run_as_they_are_on_the_embedded_gym(tmp_path):
+def test_the_two_stages_run_on_the_embedded_gym(tmp_path):
     short = "--debug --max_output_length 8"
     environment = {name: value for name, value in os.environ.items() if name not in REAL} | {
         "PYTHON": sys.executable,

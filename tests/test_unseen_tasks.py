@@ -1,4 +1,4 @@
-"""Vectors of tasks that training has not seen: stored, of the nearest task, learned."""
+"""Vectors of unseen tasks: stored, nearest, learned."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("quick_pictures")
 # ---- the rule
 
 
-def test_which_tasks_get_their_nearest_tasks_vector():
+def test_rows_decide_which_tasks_get_the_nearest_tasks_vector():
     table = VectorTable.of(["a", "b", "given", "drawn"], random=["drawn"], trained=["a", "b"])
     section = ["a", "given", "drawn", "absent"]
     assert table.in_need(section, "auto") == ["drawn", "absent"]
@@ -40,10 +40,10 @@ def test_which_tasks_get_their_nearest_tasks_vector():
     assert VectorTable.of(["a", "given", "drawn"], ["drawn"], trained=[]).seen == {"a", "given"}
 
 
-def test_the_nearest_is_found_once_what_all_have_in_common_is_taken_off():
+def test_the_nearest_task_is_found_after_centring():
     candidates = {"left": [99, 100], "right": [101, 100], "up": [100, 103]}
     candidates = {name: np.array(vector, dtype=float) for name, vector in candidates.items()}
-    # Their mean is (100, 101). From there: left (-1, -1), right (1, -1), up (0, 2), the text (3, -1).
+    # Their mean is (100, 101). Centred: left (-1, -1), right (1, -1), up (0, 2), the text (3, -1).
     name, cosine = nearest_task(np.array([103.0, 100]), candidates)
     assert name == "right"
     assert cosine == pytest.approx(4 / np.sqrt(2 * 10))
@@ -57,7 +57,7 @@ def texts_in(tmp_path, names, vectors_ND):
     return TextSource((), TextFormat(), folder=str(tmp_path))
 
 
-def test_each_task_gets_its_vector_and_says_where_it_is_from(make_model, tmp_path):
+def test_each_task_gets_its_vector_with_its_source(make_model, tmp_path):
     model = make_model(dtype=torch.float32, random_vectors=["d"])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     # The trained c is planted next to d, and the untrained b even nearer; a is planted next to x.
@@ -103,7 +103,7 @@ def test_vectors_are_added_and_replaced(make_model, tmp_path):
     again = RoutingBartForConditionalGeneration.from_pretrained(tmp_path)
     assert torch.equal(again.routes_for(["e"]), routes_NLE[:1])
     for wrong in (new_D[:4], new_D * np.nan):
-        with pytest.raises(ValueError, match="the vector of e must be 8 finite numbers"):
+        with pytest.raises(ValueError, match="the vector of e must have 8 finite numbers"):
             with_vectors(model, {"e": wrong})
     with pytest.raises(ValueError, match="no router"):
         with_vectors(make_model(route_source="average"), {"e": new_D})
@@ -118,7 +118,7 @@ def learned(model, examples, **changed):
     return learn_vector(model, **asked, accelerator=Accelerator(cpu=True))
 
 
-def loss_along(model, examples, vector_D) -> float:
+def loss_with(model, examples, vector_D) -> float:
     batch = examples.collate(range(len(examples)), pad_token_id=1)
     del batch["task_ids"]
     with torch.no_grad():
@@ -136,7 +136,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_only_the_vector_is_learned_and_a_seed_gives_its_bits(mode, make_model, examples):
+def test_only_the_vector_is_learned_and_a_seed_determines_it(mode, make_model, examples):
     model = make_model(random_vectors=["d"], router_temperature=0.7, **MODES[mode])
     model.router.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -155,11 +155,11 @@ def test_only_the_vector_is_learned_and_a_seed_gives_its_bits(mode, make_model, 
     assert first.described() == "vector learned from 14 examples"
 
 
-def test_the_loss_on_the_examples_falls(make_model, examples):
+def test_learning_reduces_the_loss_on_the_examples(make_model, examples):
     model = make_model(router_mode="softmax")
     start_D = model.task_vectors.weight.detach().mean(0).numpy()
-    losses = [loss_along(model, examples, start_D)]
-    losses += [loss_along(model, examples, learned(model, examples, steps=n).vector_D) for n in (5, 40)]
+    losses = [loss_with(model, examples, start_D)]
+    losses += [loss_with(model, examples, learned(model, examples, steps=n).vector_D) for n in (5, 40)]
     assert losses[0] > losses[1] > losses[2]
 
 
@@ -174,10 +174,10 @@ def test_the_model_is_as_before_after_a_step_that_fails(make_model, examples, mo
     assert model.config.to_dict() == config
 
 
-def test_what_cannot_be_learned(make_model, examples):
+def test_a_vector_without_gradient_is_an_error(make_model, examples):
     with pytest.raises(ValueError, match="no router"):
         learned(make_model(route_source="average"), examples)
-    with pytest.raises(ValueError, match="nothing can be learned"):
+    with pytest.raises(ValueError, match="gives the vector no gradient"):
         learned(make_model(router_mode="top_k", router_top_k=1), examples)
 
 
@@ -192,7 +192,7 @@ ONLY = dict.fromkeys(OF_TRAINING) | dict(do_predict=True, predict_split="test")
 SCORES = "best/eval-test_tasks-test-performance.csv"
 
 
-def test_an_unseen_task_is_scored_along_the_route_of_its_nearest(finished, world):
+def test_an_unseen_task_is_scored_with_the_route_of_its_nearest(finished, world):
     folder = world.copy(finished, "nearest")
     before = weights(folder / "best")
     assert run(world.gym, world.bart, folder, **ONLY) == 0
@@ -202,14 +202,14 @@ def test_an_unseen_task_is_scored_along_the_route_of_its_nearest(finished, world
     assert described.startswith("vector of ")
     assert "(nearest by text, cosine " in described
     assert described.split()[2] in TRAIN_TASKS
-    seen = "unlabelled inputs of one sample: plural_12_100"  # of the first, by which its nearest is found
+    seen = "unlabelled inputs of one sample: plural_12_100"  # the first sample
     assert list(scores["vector_seen"]) == [seen]
     assert f"plural: {described}; has seen of the task: {seen}" in (folder / "eval_log.txt").read_text()
     settings = json.loads((folder / "best/eval-test_tasks-settings.json").read_text())["settings"]
     assert settings["task_vector"] == "auto"
-    assert_equal(weights(folder / "best"), before)  # the checkpoint itself is as it was
+    assert_equal(weights(folder / "best"), before)  # the checkpoint has not changed
 
-    # As if the neighbour's vector had been the task's from the start.
+    # The scores equal those with the neighbour's vector as the task's stored vector.
     model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
     assert model.config.random_vectors == ["plural"]
     stored = world.copy(folder, "nearest_by_hand")
@@ -227,12 +227,12 @@ def test_an_unseen_task_is_scored_along_the_route_of_its_nearest(finished, world
         assert len({path.read_bytes() for path in paths}) == 1
 
 
-def test_stored_is_the_draw_itself_bit_for_bit_and_says_so(finished, world):
+def test_stored_uses_the_random_row_bit_for_bit_and_reports_it(finished, world):
     folder, given = world.copy(finished, "stored"), world.copy(finished, "as_if_given")
     config = json.loads((given / "best/config.json").read_text())
     (given / "best/config.json").write_text(json.dumps(config | {"random_vectors": []}))
     assert run(world.gym, world.bart, folder, **ONLY, task_vector="stored") == 0
-    assert run(world.gym, world.bart, given, **ONLY) == 0  # auto: what is not random is kept
+    assert run(world.gym, world.bart, given, **ONLY) == 0  # auto: vectors that are not random are kept
     ours, theirs = contents(folder / "best"), contents(given / "best")
     own = {"config.json", "eval-settings.json", "eval-test_tasks-settings.json"}
     own |= {SCORES.removeprefix("best/"), SCORES.removeprefix("best/").replace("test-perf", "dev-perf")}
@@ -240,12 +240,12 @@ def test_stored_is_the_draw_itself_bit_for_bit_and_says_so(finished, world):
     drawn, kept = (pd.read_csv(place / SCORES, index_col=0) for place in (folder, given))
     pd.testing.assert_frame_equal(drawn.drop(columns="vector_seen"), kept.drop(columns="vector_seen"))
     assert (list(drawn["route"]), list(drawn["vector_seen"])) == (["stored vector"], ["nothing"])
-    assert list(kept["vector_seen"]) == ["unknown"]  # an old checkpoint does not say what it was given
+    assert list(kept["vector_seen"]) == ["unknown"]  # old checkpoints do not have this information
     assert "note: the task vectors of plural are random draws" in (folder / "eval_log.txt").read_text()
     assert "random draws" not in (given / "eval_log.txt").read_text()
 
 
-def test_a_task_that_the_checkpoint_does_not_know_is_scored_by_given_text_vectors(finished, world, tmp_path):
+def test_a_task_missing_in_the_checkpoint_is_scored_with_given_text_vectors(finished, world, tmp_path):
     (tmp_path / "split.json").write_text(json.dumps({"train": TRAIN_TASKS, "test": ["newcomer", "colour2"]}))
     for task in ("newcomer", "colour2"):
         for part in ("dev", "test"):
@@ -301,7 +301,7 @@ MISTAKES = {
     "an unseen task without text": (
         no_train_file,
         {},
-        "<gym>: no train file of plural to find the nearest task by, and the stored task vector is random or",
+        "<gym>: no train file of plural to find the nearest task, and the stored task vector is random or",
         "missing; give a gym with it as --train_dir, --text_vectors with it, or, for a random vector",
     ),
     "no text of any task that has a vector": (
@@ -319,7 +319,7 @@ MISTAKES = {
     "text vectors without the unseen task": (
         lambda place: place.vectors(["colour", "count"]),
         TEXTS,
-        "--text_vectors <here>/vectors: no vector of plural to find the nearest task by",
+        "--text_vectors <here>/vectors: no vector of plural to find the nearest task",
         "missing; give --text_vectors with it, or, for a random vector",
     ),
     "text vectors of unseen tasks alone": (
@@ -351,7 +351,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_in_prediction_is_told(name, fresh, originals, capsys):
+def test_a_mistake_in_prediction_is_reported(name, fresh, originals, capsys):
     change, changed, *fragments = MISTAKES[name]
     if change:
         change(fresh)
@@ -360,7 +360,7 @@ def test_a_mistake_in_prediction_is_told(name, fresh, originals, capsys):
 
 
 @pytest.mark.parametrize("flags", [dict(task_vector="nearest"), dict(text_vectors="<here>")])
-def test_training_alone_reads_neither_flag(flags, fresh, capsys):
+def test_both_flags_are_unused_in_training_alone(flags, fresh, capsys):
     (name,) = flags
     assert_told(complaint(fresh, capsys, **flags), f"--{name} has no effect without --do_predict")
     if name == "task_vector":
@@ -368,7 +368,7 @@ def test_training_alone_reads_neither_flag(flags, fresh, capsys):
         assert_told(told, "--task_vector has no effect with --predict_split train after --do_train")
 
 
-def test_one_expert_has_no_vectors_to_choose(fresh, capsys):
+def test_vector_flags_are_unused_with_one_expert(fresh, capsys):
     plain = dict(num_experts=1, do_predict=True, task_vector="nearest")
     told = complaint(fresh, capsys, **ONLY | plain | dict(do_train=True, initialize_from_vanilla=True))
     assert_told(told, "--task_vector has no effect with one expert")

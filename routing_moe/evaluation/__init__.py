@@ -1,4 +1,4 @@
-"""Dev and test scores: generation, option ranking, and the task vectors of unseen tasks.
+"""Evaluation: generation, option ranking, dev and test scores, and the task vectors of unseen tasks.
 
 May import: checkpoints and below, dataloader.
 """

@@ -1,13 +1,13 @@
-"""Ranking answer options: the likeliest one is the prediction, in place of text generated freely.
+"""Option ranking: the most likely answer option is the prediction, instead of generated text.
 
-An option's score is its length-normalised log-likelihood (as in GPT-3's evaluation: Brown et al. 2020, arXiv
-2005.14165, section 2.4): with its T label tokens y, the ones that training would have, `<s>` and `</s>` among
-them,
+The score of an option is its length-normalised log-likelihood (as in the evaluation of GPT-3: Brown et al.
+2020, arXiv 2005.14165, section 2.4). For its T label tokens y, which are those of training, including `<s>`
+and `</s>`:
 
     score = 1/T * sum over t of log p(y_t | y_<t, input)
 
-Each input is encoded once. The options of a batch, each a pair with its input, are decoded together in
-pieces of similar length.
+Each input is encoded once. The (example, option) pairs of a batch are decoded together in groups of similar
+length.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,8 +21,8 @@ from transformers.models.bart.modeling_bart import shift_tokens_right
 from dataloader.encoding import IGNORED_LABEL, Ragged
 
 SCORINGS = ("generate", "rank")
-# Both bound memory, not results: padded source and target tokens that are decoded at once, and target
-# positions that are projected to the vocabulary at once (0.4 GB of float32 for BART's 50 265 tokens).
+# Both limit memory and do not change results: padded source and target tokens per decoder call, and target
+# positions per projection to the vocabulary (0.4 GB of float32 for BART's 50 265 tokens).
 MOST_TOKENS = 16384
 MOST_PROJECTED = 2048
 
@@ -36,14 +36,14 @@ def option_scores(
     routes_BLE: Tensor | None = None,
     autocast: Callable = nullcontext,
 ) -> list[list[float]]:
-    """For each of the B examples the scores of its options, mean nats per token, at most 0.
+    """Returns for each of the B examples the scores of its options: mean log-likelihood per token in nats.
 
-    bart: a plain BART, or a routing one together with routes. batch: input_ids and attention_mask (B, S).
-    rows: for each example the rows of `tokens` that are its options.
+    bart: a plain BART, or a routing BART together with routes. batch: input_ids and attention_mask (B, S).
+    rows: for each example, the rows of `tokens` that are its options. routes_BLE: (B, L, E).
     """
     with autocast():
         encoded_BSD = bart.model.encoder(**batch, **_along(bart, routes_BLE))[0]
-    # Options of the same tokens are one pair, so that their scores are equal to the last bit.
+    # Options with the same tokens are one pair, so that their scores are bit-identical.
     place = {pair: i for i, pair in enumerate(dict.fromkeys(_pairs(rows)))}
     pairs = np.array(list(place))
     scores_P = torch.zeros(len(pairs), dtype=torch.float64)
@@ -60,12 +60,12 @@ def option_scores(
 
 
 def best(options: tuple[str, ...], scores: list[float]) -> str:
-    """The option with the largest score; of equals the first."""
+    """Returns the option with the largest score; of equal scores, the first."""
     return options[max(range(len(options)), key=scores.__getitem__)]
 
 
 def _pairs(rows: list[np.ndarray]) -> Iterator[tuple[int, int]]:
-    """(example, row) of every option of every example."""
+    """Yields (example, row) of every option of every example."""
     return ((b, row) for b, own in enumerate(rows) for row in own.tolist())
 
 
@@ -74,7 +74,7 @@ def _along(bart, routes_BLE: Tensor | None) -> dict:
 
 
 def _pieces(lengths_P: np.ndarray, source_length: int) -> Iterator[np.ndarray]:
-    """Indices of pairs, the longest options first, so many at a time that padded tokens stay in bounds."""
+    """Yields groups of pair indices, the longest options first, within MOST_TOKENS padded tokens."""
     order = np.argsort(-lengths_P, kind="stable")
     start = 0
     while start < len(order):
@@ -84,7 +84,7 @@ def _pieces(lengths_P: np.ndarray, source_length: int) -> Iterator[np.ndarray]:
 
 
 def _score(bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE) -> Tensor:
-    """Mean log-probability (P,) of each row's label tokens, in float32 or better."""
+    """Returns the mean log-probability (P,) of each row's label tokens, in float32 or better."""
     config = bart.config
     decoded_PTD = bart.model.decoder(
         input_ids=shift_tokens_right(labels_PT, config.pad_token_id, config.decoder_start_token_id),
@@ -103,13 +103,13 @@ def _score(bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE) -> Tenso
             )
         ]
     )
-    # Not index_add, whose order of addition varies on a GPU.
+    # index_add would add in varying order on a GPU.
     log_p_PT = log_p_K.new_zeros(labels_PT.shape).masked_scatter(is_real_PT, log_p_K)
     return log_p_PT.sum(dim=1) / is_real_PT.sum(dim=1)
 
 
 def _log_likelihood(bart, hidden_KD: Tensor, targets_K: Tensor) -> Tensor:
-    """log p (K,) of each target token."""
+    """Returns log p (K,) of each target token."""
     logits_KV = bart.lm_head(hidden_KD) + bart.final_logits_bias
     if logits_KV.dtype in (torch.float16, torch.bfloat16):
         logits_KV = logits_KV.float()

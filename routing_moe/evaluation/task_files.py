@@ -1,9 +1,9 @@
-"""Generate or rank, score, measure the loss: what is done with a model on the dev and test files of tasks.
+"""Evaluates a model on dev and test files of tasks: generation or ranking, scores, and the loss.
 
-Routes are noise-free, so scores are a function of the checkpoint alone (unless sampled routes are asked
-for). Random routing has nothing noise-free: its score is the mean over several draws of a route for each
-example, seeded by the file's name, so that it too is the same at every call. With several processes each
-takes a share of the task files; every process gets all results.
+Routes are noise-free (unless sampled routes are requested), so scores depend on the checkpoint only. Random
+routes have no noise-free form: their score is the mean over several draws, each with a route per example,
+seeded by the name of the file, so that it is the same at every call. With several processes, each evaluates
+some of the files, and all get the results of all files.
 """
 
 import math
@@ -35,15 +35,16 @@ SOURCE_WORDS = {
     "input": "lists in the input",
     "labels": "label sets of all samples' train files",
 }
-COLUMN_WORDS = {"labels": "labels of all samples"}  # shown instead of the source's name
+COLUMN_WORDS = {"labels": "labels of all samples"}  # replace names of sources in tables
 
 
 @dataclass(frozen=True)
 class TaskFile:
     """One part of one sample of a task, with its metric.
 
-    Where options are to be ranked and the task has some: option_source, one of `dataloader.options.SOURCES`;
-    options, those of each example, () for one without, whose answer is generated; and their tokens.
+    With option ranking, if the task has options: option_source, one of `dataloader.options.SOURCES`; options,
+    those of each example, () for an example without options, whose answer is generated; encoded_options,
+    their tokens.
     """
 
     task: str
@@ -63,15 +64,15 @@ class TaskFile:
 
     @property
     def generated(self) -> np.ndarray:
-        """Indices of the other examples."""
+        """Indices of the examples whose answers are generated."""
         return np.setdiff1d(np.arange(len(self.examples)), self.ranked)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answers to the N examples of a file, along one draw of routes.
+    """A model's answers to the N examples of a file, for one draw of routes.
 
-    option_scores: for each example {option: `ranking`'s score}, or None if the answer was generated.
+    option_scores: for each example {option: score of `option_ranking`}, or None if the answer was generated.
     """
 
     texts: list[str]
@@ -80,9 +81,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How predictions are made. max_output_length counts `<s>` and `</s>`, as in training targets.
+    """How predictions are made. max_output_length includes `<s>` and `</s>`, as in training targets.
 
-    scoring: "generate", or "rank" for the likeliest of an example's options, where it has any.
+    scoring: "generate", or "rank" to select the most likely option of each example that has options.
     """
 
     num_beams: int = 4
@@ -91,14 +92,14 @@ class Decoding:
     do_lowercase: bool = False
     generate_from_bos: bool = False
     sampled_routes: bool = False
-    no_repeat_ngram_size: int | None = None  # None: as the model's generation settings say
-    random_draws: int = 5  # of all routes, where they are random for each example
-    seed: int = 42  # of these draws
+    no_repeat_ngram_size: int | None = None  # None: as in the model's generation settings
+    random_draws: int = 5  # number of draws of routes, with random routes
+    seed: int = 42  # of the draws
     scoring: str = "generate"
 
 
 def decoding_of(settings: Settings) -> Decoding:
-    """How the run's settings say to make predictions."""
+    """Returns the Decoding of a run's settings."""
     return Decoding(
         num_beams=settings.num_beams,
         max_output_length=settings.max_output_length,
@@ -125,11 +126,11 @@ def load_task_files(
     scoring="generate",
     train_gyms: tuple[Gym, ...] = (),
 ) -> list[TaskFile]:
-    """The part's files of the chosen samples of every task, tokenized; `limit` caps the examples of each,
-    which are then evenly spread over the file.
+    """Returns the tokenized files of a part of the chosen samples of all tasks.
 
-    scoring: "rank" adds the answer options of the tasks that have some. train_gyms: where the train files
-    that decide on them are looked for, in this order; (): in `gym`.
+    samples: as for `Gym.pool`. limit: maximum number of examples of each file, evenly spaced; None: all.
+    scoring: "rank" adds answer options. train_gyms: gyms whose train files determine the options, the first
+    with the task's files counts; (): `gym`. Raises InputError if files are missing or malformed.
     """
     files = []
     for task in sorted(tasks):
@@ -159,7 +160,7 @@ def _with_options(file: TaskFile, source: OptionSource, tokenizer, text_format: 
 
 
 def described_scoring(files: list[TaskFile]) -> str:
-    """How many tasks have their options ranked, from which source, and which ones are generated."""
+    """Returns a line for the log: numbers of tasks with ranked options by source, and of generated tasks."""
     source_of = {file.task: file.option_source for file in files}
     counts = Counter(source for source in source_of.values() if source)
     sources = ", ".join(f"{SOURCE_WORDS[source]} {counts[source]}" for source in SOURCES if counts[source])
@@ -171,17 +172,17 @@ def described_scoring(files: list[TaskFile]) -> str:
 
 
 def predict(model, tokenizer, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator):
-    """Predict and score every file. Returns (scores, predictions).
+    """Returns (scores, predictions) of every file.
 
-    scores: as `scores_table` says. predictions: for each file a list of draws (mostly one), each a list of
-    strings in the order of the file's examples.
+    scores: a `scores_table`. predictions: for each file a list of draws (usually one), each a list of strings
+    in the order of the file's examples.
     """
     answers = answer(model, tokenizer, files, decoding, accelerator)
     return scores_table(model, files, answers, decoding), texts_and_scores(answers)[0]
 
 
 def texts_and_scores(answers: list[list[Answers]]) -> tuple[list, list]:
-    """For each file the texts of each draw, and the option scores of the first, as they are written out."""
+    """Returns the texts of each draw, and the option scores of the first draw, for each file."""
     return [[draw.texts for draw in draws] for draws in answers], [
         draws[0].option_scores for draws in answers
     ]
@@ -190,9 +191,12 @@ def texts_and_scores(answers: list[list[Answers]]) -> tuple[list, list]:
 def answer(
     model, tokenizer, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator
 ) -> list[list[Answers]]:
-    """For each file the answers along each draw of routes, which are mostly one."""
+    """Returns the answers to each file for each draw of routes (usually one).
+
+    Raises ValueError if options are to be ranked and no file has any.
+    """
     if decoding.scoring == "rank" and not any(file.options for file in files):
-        raise ValueError('no file has options to rank; load_task_files adds them with scoring="rank"')
+        raise ValueError('no file has options to rank; load the files with scoring="rank"')
     model.eval()
     own = own_share([answering_cost(file, decoding) for file in files], accelerator)
     quiet = not accelerator.is_local_main_process or len(own) == 1
@@ -204,12 +208,12 @@ def answer(
 
 
 def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], decoding: Decoding):
-    """DataFrame with task_prefix (the task's name), sample, metric, performance, n of every file.
+    """Returns a DataFrame with task_prefix (task name), sample, metric, performance, n of every file.
 
-    With random routes the performance is a mean over draws, and performance_std (sample standard deviation;
-    empty for a single draw), draws (their number) and each draw's score, draw_1 and so on, follow. With
-    scoring "rank" the column scoring says how the answers were made: "rank (labels of all
-    samples)" or "generate".
+    With random routes, performance is a mean over draws, and there are more columns: performance_std (sample
+    standard deviation; empty for a single draw), draws (their number) and the score of each draw, draw_1 and
+    so on. With scoring "rank", the column scoring has "generate" or the source of options, such as "rank
+    (labels of all samples)".
     """
     rows = []
     for file, draws in zip(files, answers, strict=True):
@@ -243,7 +247,10 @@ def spread_over_draws(scores: pd.DataFrame) -> float:
 
 
 def score(file: TaskFile, predictions: list[str], do_lowercase: bool = False) -> float:
-    """The file's metric. A model trained on lowercased text is scored against lowercased answers."""
+    """Returns the score of a file by its metric.
+
+    do_lowercase: also lowercase the answers, for a model that is trained on lowercased text.
+    """
     answers = [
         [answer.lower() if do_lowercase else answer for answer in example.outputs]
         for example in file.examples
@@ -252,7 +259,7 @@ def score(file: TaskFile, predictions: list[str], do_lowercase: bool = False) ->
 
 
 def routes_of_file(model, file: TaskFile, decoding: Decoding) -> Iterator[Tensor]:
-    """What a file is evaluated along: the task's route (1, L, E), or several draws of routes (n, L, E)."""
+    """Yields the routes for a file: its task's route (1, L, E), or draws of random routes (n, L, E)."""
     config = model.config
     if config.route_source != "random" or config.num_experts == 1:
         yield model.routes_for([file.task], noise=decoding.sampled_routes)
@@ -268,9 +275,9 @@ def routes_of_file(model, file: TaskFile, decoding: Decoding) -> Iterator[Tensor
 def batches_of_file(
     model, file: TaskFile, batch_size: int, members: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, dict]]:
-    """(indices, inputs on the model's device), longest first, so that a lack of memory shows at once.
+    """Yields (indices, inputs on the model's device), longest first, so that memory runs out early if at all.
 
-    members: indices of the examples to go through; None: all.
+    members: indices of the examples to use; None: all.
     """
     members = np.arange(len(file.examples)) if members is None else members
     order = members[np.argsort(-file.encoded.source_lengths_N[members], kind="stable")]
@@ -280,12 +287,12 @@ def batches_of_file(
 
 
 def of_examples(routes: Tensor, chosen: np.ndarray) -> Tensor:
-    """The routes of a batch: the task's one for all, or each example's own."""
+    """Returns the routes of a batch: the route of the task for all examples, or each example's route."""
     return routes.expand(len(chosen), -1, -1) if len(routes) == 1 else routes[torch.from_numpy(chosen)]
 
 
 def predict_file(model, tokenizer, file: TaskFile, decoding: Decoding, accelerator) -> list[Answers]:
-    """For each draw of routes, the answers to one file."""
+    """Returns the answers to one file for each draw of routes."""
     return [
         answers_along(model, tokenizer, file, routes, decoding, accelerator)
         for routes in routes_of_file(model, file, decoding)
@@ -296,11 +303,11 @@ def predict_file(model, tokenizer, file: TaskFile, decoding: Decoding, accelerat
 def answers_along(
     model, tokenizer, file: TaskFile, routes, decoding: Decoding, accelerator, members=None
 ) -> Answers:
-    """The answers to a file along one route (1, L, E), or along its examples' own (n, L, E).
+    """Returns the answers to a file with one route (1, L, E), or with a route for each example (n, L, E).
 
-    members: indices of the examples to answer; None: all. The others' texts stay empty.
+    members: indices of the examples to answer; None: all. The texts of the others are empty.
     """
-    # The plain BART that a task's route may amount to is assembled once for all batches.
+    # If the task's route has an equivalent plain BART, it is assembled once for all batches.
     whole_file = len(routes) == 1 and model.has_plain_equivalent(routes)
     bart = model.to_bart(routes[0]) if whole_file else model
     routes = None if whole_file else routes
@@ -314,7 +321,7 @@ def answers_along(
 
 
 def _generate(bart, tokenizer, file, members, routes, decoding, accelerator, answers: Answers) -> None:
-    """Fill in the answers of the file's `members` by generating them. routes: None for a plain BART."""
+    """Generates the answers of the file's `members` into `answers`. routes: None for a plain BART."""
     limits = generation_limits(bart.config, decoding)
     for chosen, batch in batches_of_file(bart, file, decoding.batch_size, members):
         del batch["labels"]
@@ -329,7 +336,10 @@ def _generate(bart, tokenizer, file, members, routes, decoding, accelerator, ans
 
 
 def _rank(bart, file, members, routes, decoding, accelerator, answers: Answers) -> None:
-    """Fill in the answers of the file's `members` by ranking their options. routes: None for a plain BART."""
+    """Ranks the options of the file's `members`; the best are their answers.
+
+    routes: None for a plain BART.
+    """
     for chosen, batch in batches_of_file(bart, file, decoding.batch_size, members):
         del batch["labels"]
         rows = [file.encoded_options.rows[i] for i in chosen]
@@ -342,8 +352,8 @@ def _rank(bart, file, members, routes, decoding, accelerator, answers: Answers) 
 
 
 def generation_limits(config, decoding: Decoding) -> dict:
-    """Arguments of `generate`."""
-    # The sequence begins with </s>, which is not part of a target, so it may be one token longer.
+    """Returns arguments of `generate`."""
+    # The sequence starts with </s>, which is not part of a target, so it may be one token longer.
     start = dict(
         decoder_start_token_id=config.decoder_start_token_id, max_length=decoding.max_output_length + 1
     )
@@ -356,11 +366,11 @@ def generation_limits(config, decoding: Decoding) -> dict:
 
 @torch.no_grad()
 def loss_per_token(model, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator) -> float:
-    """Mean label-smoothed loss (nats per target token) over the files' examples, and over draws of routes."""
+    """Returns the mean label-smoothed loss (nats per target token) over examples and draws of routes."""
     model.eval()
     lengths = [file.encoded.source_lengths_N.sum() + file.encoded.target_lengths_N.sum() for file in files]
     own = own_share(lengths, accelerator)
-    # One row of loss and tokens per file, so that sums do not depend on which process has which file.
+    # One row of loss and tokens per file, so that sums do not depend on the assignment of files.
     totals_F2 = torch.zeros(len(files), 2, dtype=torch.float64)
     quiet = not accelerator.is_local_main_process
     for i in tqdm(own, desc="dev loss", unit="task", leave=False, disable=quiet):
@@ -376,19 +386,19 @@ def loss_per_token(model, files: list[TaskFile], decoding: Decoding, accelerator
     return float(loss / tokens)
 
 
-# ---- sharing files among processes
+# ---- assignment of files to processes
 
 
 def own_share(costs: list[int], accelerator: Accelerator) -> list[int]:
-    """Ascending indices of this process's files. All processes get about the same total cost."""
+    """Returns ascending indices of this process's files. All processes get about the same total cost."""
     return assign_to_ranks(costs, accelerator.num_processes)[accelerator.process_index]
 
 
 def answering_cost(file: TaskFile, decoding: Decoding) -> int:
-    """Approximate number of tokens that the model processes to answer a file.
+    """Returns the approximate number of tokens that the model processes to answer a file.
 
-    Assumes that a generated answer is as long as the first accepted one, in every beam. An option costs
-    its own tokens and those of its input.
+    Assumes that a generated answer has the length of the first accepted answer, in every beam. An option
+    costs its tokens and those of its input.
     """
     sources_N, targets_N = file.encoded.source_lengths_N, file.encoded.target_lengths_N
     ranked = file.ranked if decoding.scoring == "rank" else file.ranked[:0]

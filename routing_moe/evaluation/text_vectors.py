@@ -1,9 +1,9 @@
-"""Text vectors of tasks: what a task's inputs look like to an encoder, before anything is trained on them.
+"""Text vectors of tasks: means of encoder states of a task's inputs, without training.
 
-A task's vector is the mean, over its training inputs, of each input's mean encoder state (or of its state at
-`<s>`). Only inputs are read, never answers, and without the task's name in front unless that is asked for, so
-that names give nothing away. In a mean, padding and the tokens put around every text (`<s>`, `</s>`) do not
-count: they are the same for all tasks.
+The vector of a task is the mean, over its training inputs, of each input's mean encoder state (or of its
+state at `<s>`). Only inputs are used, never answers. The task name is not put before the input unless
+requested, so that the vector does not depend on names. Means exclude padding and the tokens around every
+text (`<s>`, `</s>`), which are the same for all tasks.
 """
 
 import dataclasses
@@ -23,15 +23,15 @@ from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.route_sources import average
 
 StatesOf = Callable[[Tensor, Tensor], Tensor]  # (input_ids (B, S), attention_mask (B, S)) -> states (B, S, D)
-INPUTS_PER_TASK = 256  # the mean of more is hardly another
-POOLINGS = ("mean", "bos")  # over the tokens of a text; its state at <s>, which has attended to all of them
-CUT_AT_ONCE = 1024  # texts among which batches are cut; bounds the time that the best cut takes
-PROGRESS_FROM = 2000  # texts; fewer are done before a progress bar could be read
+INPUTS_PER_TASK = 256  # more inputs barely change the mean
+POOLINGS = ("mean", "bos")  # mean over the tokens of a text; state at <s>, which attends to all tokens
+CUT_AT_ONCE = 1024  # texts that are split into batches together; limits the time of the optimal split
+PROGRESS_FROM = 2000  # texts; fewer are encoded too quickly for a progress bar
 
 
 @dataclass(frozen=True)
 class BareInputs(TextFormat):
-    """Inputs as they stand in the file: the format of training without " [task]"."""
+    """The text format of training without " [task]" before the input."""
 
     def source(self, example: Example) -> str:
         text = f" {example.input}"
@@ -39,7 +39,7 @@ class BareInputs(TextFormat):
 
 
 def bare_inputs(text_format: TextFormat) -> BareInputs:
-    """The format of training without task names."""
+    """Returns the text format of training without task names."""
     return BareInputs(**dataclasses.asdict(text_format))
 
 
@@ -53,16 +53,16 @@ def text_vectors(
     pooling: str = "mean",
     task_names: bool = False,
 ) -> np.ndarray:
-    """Text vectors (N, D) as float32, in the order of the mapping.
+    """Returns text vectors (N, D) as float32, in the order of the mapping.
 
-    states_of: `encoder_states` of a model, or any such function. text_format: of training, whose limit and
-    case the inputs are read with. batch_tokens: padded tokens encoded at once; 0: no bound. pooling: one of
-    POOLINGS. task_names: put the task's name in front of each input, as in training. All inputs have equal
-    weight, whatever their length. Raises InputError for a task without inputs.
+    states_of: `encoder_states` of a model, or a similar function. text_format: that of training, for the
+    maximum length and letter case. batch_tokens: maximum of padded tokens per batch; 0: no limit. pooling:
+    one of POOLINGS. task_names: whether to put the task's name before each input, as in training. All inputs
+    have equal weight, independent of their length. Raises InputError for a task without inputs.
     """
     empty = [task for task, inputs in inputs_by_task.items() if not inputs]
     if empty:
-        raise InputError(f"task '{task}' has no inputs to take a text vector of" for task in empty)
+        raise InputError(f"task '{task}' has no inputs to compute a text vector from" for task in empty)
     text_format = text_format if task_names else bare_inputs(text_format)
     encoded = _encode_inputs(tokenizer, inputs_by_task, text_format)
     around = torch.tensor([tokenizer.bos_token_id, tokenizer.eos_token_id])
@@ -87,16 +87,16 @@ def text_vectors(
 
 
 def mean_states(states_BSD: Tensor, counts_BS: Tensor) -> Tensor:
-    """Mean (B, D) over the positions that count; zeros where none does."""
+    """Returns the mean state (B, D) over the positions where `counts_BS` is True; zeros if there are none."""
     weights_BS = counts_BS.to(states_BSD.device, torch.float32)
     sums_BD = torch.einsum("bsd,bs->bd", states_BSD.float(), weights_BS)
     return sums_BD / weights_BS.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def encoder_states(model) -> StatesOf:
-    """The encoder of a plain BART, or of a mixture along the average of its experts; without dropout.
+    """Returns a function that computes states with the encoder of a plain or routing BART, without dropout.
 
-    The average is the one route that no task is nearer to than another.
+    A routing BART uses average routes, because they favour no task.
     """
 
     @torch.no_grad()
@@ -121,22 +121,22 @@ def encoder_states(model) -> StatesOf:
 
 
 def gym_with_inputs(gyms: Iterable[Gym], task: str) -> Gym | None:
-    """The first gym that has a train file of the task."""
+    """Returns the first gym that has a train file of the task, or None."""
     return next((gym for gym in gyms if gym.has_part(task, "train")), None)
 
 
 def train_inputs(gym: Gym, task: str, limit: int | None = None, sample: str = "first") -> list[str]:
-    """Inputs of `train_examples` of one of the task's samples."""
+    """Returns the inputs of `train_examples` of one of the task's samples."""
     return [example.input for example in train_examples(gym, task, sample, limit)]
 
 
 def train_examples(
     gym: Gym, task: str, samples: str, limit: int | None = None, most: int | None = INPUTS_PER_TASK
 ) -> list[Example]:
-    """Examples in the train files of a task's samples: at most so many, evenly spaced over the files.
+    """Returns at most `most` examples from the train files of a task's samples, evenly spaced.
 
-    samples: "all", "first", or one by its seed or prefix. limit: read the first so many lines of a file only.
-    None for either: all. No dev or test file is opened. Raises InputError for malformed lines.
+    samples: "all", "first", or one sample by its seed or prefix. limit: number of lines read from each file.
+    None for either: all. Never opens dev or test files. Raises InputError for malformed lines.
     """
     return evenly_spread(gym.pool([task], "train", samples, limit), most)
 
@@ -145,7 +145,7 @@ def train_examples(
 
 
 def _encode_inputs(tokenizer, inputs_by_task, text_format: TextFormat) -> EncodedExamples:
-    """Every input of every task as an example, with an empty answer; task ids are the mapping's order."""
+    """Returns all inputs as examples with an empty answer; task ids follow the order of the mapping."""
     examples = [
         Example(task, task, text, ("",)) for task, inputs in inputs_by_task.items() for text in inputs
     ]
@@ -154,7 +154,7 @@ def _encode_inputs(tokenizer, inputs_by_task, text_format: TextFormat) -> Encode
 
 
 def _batches(lengths_N: np.ndarray, batch_tokens: int) -> Iterable[np.ndarray]:
-    """Texts of similar length together, longest first, so that a lack of memory shows at once."""
+    """Yields batches of texts of similar length, longest first, so that memory runs out early if at all."""
     order = np.argsort(-lengths_N, kind="stable")
     for start in range(0, len(order), CUT_AT_ONCE):
         part = order[start : start + CUT_AT_ONCE]

@@ -1,13 +1,13 @@
-"""The vector of a task that training has not seen, from which the router reads the task's route.
+"""Task vectors for unseen tasks, for which the router computes routes.
 
-    auto     one that is given; its own row of the checkpoint, unless that is a random draw that says nothing
-             of it; else nearest
-    stored   its own row, whatever it is
-    nearest  a copy of the vector of the seen task whose text is most alike
-    learned  one trained on a few examples of the task, with router and experts as they are
+    auto     a given vector, else the task's row of the checkpoint unless it is random and untrained, else
+             nearest
+    stored   the task's row of the checkpoint
+    nearest  a copy of the vector of the seen task with the most similar text
+    learned  a vector trained on a few examples of the task, with router and experts frozen
 
-Alike is what has the highest cosine similarity of text vectors (`text_vectors.py`), after the mean over the
-seen tasks is taken off: encoder states of all texts have most of their direction in common.
+Similarity is the cosine of text vectors (`text_vectors.py`) after subtraction of the mean over the seen
+tasks, because encoder states of all texts have a large component in common.
 """
 
 import dataclasses
@@ -43,29 +43,29 @@ from routing_moe.model.task_vectors import (
 from routing_moe.optim.step import Stepper
 
 VECTOR_SOURCES = ("auto", "stored", "nearest", "learned")
-FOUND_BY_RULE = VECTOR_SOURCES[:3]  # without training anything
+FOUND_BY_RULE = VECTOR_SOURCES[:3]  # without training
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class VectorChoice:
-    """The vector (D,) float32 of a task, and where it is from: "stored", "random" (stored, but a mere
-    draw), "nearest", "learned" or "given".
+    """The vector (D,) float32 of a task and its source.
 
-    seen: what the choice has seen of the task itself, one of `task_vectors.SEEN`, with the sample's name.
+    source: "stored", "random" (stored but untrained), "nearest", "learned" or "given". seen: the data of the
+    task that the choice is based on, one of `task_vectors.SEEN`, with the name of the sample.
     """
 
     task: str
     source: str
     vector_D: np.ndarray
     seen: str = UNKNOWN
-    neighbour: str | None = None  # nearest: whose vector it is
+    neighbour: str | None = None  # nearest: the task whose vector is copied
     similarity: float | None = None  # nearest: cosine, -1 to 1
-    n_examples: int | None = None  # learned: from how many
+    n_examples: int | None = None  # learned: number of examples
 
     def described(self) -> str:
-        """In a few words, for logs and tables."""
+        """Returns a short description for logs and tables."""
         if self.source == "nearest":
             return f"vector of {self.neighbour} (nearest by text, cosine {self.similarity:.2f})"
         if self.source == "learned":
@@ -74,13 +74,16 @@ class VectorChoice:
         return f"{self.source} vector"
 
 
-# ---- which tasks need a vector, which have one to give
+# ---- tasks that need a vector, tasks whose vector may be copied
 
 
 @dataclass(frozen=True)
 class VectorTable:
-    """What a checkpoint's rows say. names: all that have one; random: those whose row is a mere draw;
-    trained: the train tasks of the split at hand."""
+    """The tasks in a checkpoint.
+
+    names: all tasks with a row; random: those whose row is random and untrained; trained: the train tasks of
+    the current split.
+    """
 
     names: frozenset[str]
     random: frozenset[str]
@@ -92,42 +95,45 @@ class VectorTable:
 
     @property
     def known(self) -> frozenset[str]:
-        """Tasks whose row says something of them."""
+        """Tasks whose row has information about them."""
         return self.names - self.random
 
     @property
     def seen(self) -> frozenset[str]:
-        """Whose vectors may be copied: the known train tasks; of a split without any, all that are known."""
+        """Tasks whose vectors may be copied: the known train tasks, or all known tasks if there are none."""
         return (self.known & self.trained) or self.known
 
     def in_need(self, tasks: Iterable[str], source: str) -> list[str]:
-        """Those of the tasks that get their nearest neighbour's vector, in their order."""
+        """Returns the tasks that get the vector of their nearest neighbour, in the order given."""
         have = {"stored": set(tasks), "auto": self.known, "nearest": self.seen}[source]
         return [task for task in tasks if task not in have]
 
 
-# ---- what the texts of tasks are
+# ---- texts of tasks
 
 
 @dataclass(frozen=True)
 class TextSource:
-    """Text vectors of tasks: those of a folder, else of the first gym that has a train file of the task."""
+    """Source of text vectors of tasks: a folder, or the first gym that has a train file of the task."""
 
     gyms: tuple[Gym, ...]
     text_format: TextFormat
     folder: str | None = None  # --text_vectors
-    limit: int | None = None  # examples read of a file; None: all
+    limit: int | None = None  # examples read from a file; None: all
 
     def seen_of(self, task: str, sample: str | None = None) -> str:
-        """What a choice by text has seen of a task: the same as the folder's vectors, else the inputs of a
-        sample (None: the task's first)."""
+        """Returns the data of a task that a choice by text is based on.
+
+        This is the same as for the folder's vectors, or the inputs of a sample (None: the task's first
+        sample).
+        """
         if self.folder:
             meta = load_meta(self.folder)
             return of_sample(seen_by(meta), sample) if sample in samples_in(meta) else seen_by(meta)
         return of_sample(INPUTS_OF_ONE, sample or gym_with_inputs(self.gyms, task).samples(task)[0])
 
     def covered(self, tasks: Iterable[str]) -> list[str]:
-        """Those of the tasks that have a text, sorted. Raises InputError for a folder that is not one."""
+        """Returns the tasks that have a text, sorted. Raises InputError if the folder has no task vectors."""
         tasks = sorted(set(tasks))
         if self.folder:
             names = set(load_task_vectors(self.folder)[0])
@@ -135,15 +141,15 @@ class TextSource:
         return [task for task in tasks if gym_with_inputs(self.gyms, task)]
 
     def faults(self, in_need: Collection[str], seen: Collection[str]) -> list[str]:
-        """Why no nearest neighbour can be found for some task, and what would be right; reads train files."""
+        """Returns faults for tasks without a nearest neighbour, with advice. Reads train files."""
         faults = Faults()
         needed, candidates = (faults.of(self.covered, tasks, flag=self._flag) for tasks in (in_need, seen))
         if needed is None or candidates is None:
             return list(dict.fromkeys(faults))
-        where, advice = self._told
+        where, advice = self._lacking
         if lacking := sorted(set(in_need) - set(needed)):
             faults.append(
-                f"{where} of {in_short(lacking)} to find the nearest task by, and the stored task vector is "
+                f"{where} of {in_short(lacking)} to find the nearest task, and the stored task vector is "
                 f"random or missing; {advice}"
             )
         if not candidates:
@@ -163,8 +169,8 @@ class TextSource:
         return "text_vectors" if self.folder else None
 
     @property
-    def _told(self) -> tuple[str, str]:
-        """Where texts are lacking, and what to do about it."""
+    def _lacking(self) -> tuple[str, str]:
+        """Where texts are missing, and what to do about it, for messages."""
         others = "--text_vectors with it, or, for a random vector, --task_vector stored"
         if self.folder:
             return f"--text_vectors {self.folder}: no vector", f"give {others}"
@@ -172,7 +178,7 @@ class TextSource:
         return f"{where}: no train file", f"give a gym with it as --train_dir, {others}"
 
     def vectors(self, tasks: Iterable[str], model, tokenizer, quiet: bool = False) -> dict[str, np.ndarray]:
-        """{task: text vector (D,)} of those of the tasks that have a text; by the mixture's own encoder."""
+        """Returns {task: text vector (D,)} of the tasks that have a text, computed by the model's encoder."""
         tasks = self.covered(tasks)
         if self.folder:
             names, vectors_ND = load_task_vectors(self.folder)
@@ -182,9 +188,10 @@ class TextSource:
         return dict(zip(tasks, vectors_ND, strict=True))
 
     def vector_of_sample(self, task: str, sample: str, gym: Gym, model, tokenizer) -> np.ndarray:
-        """The text vector (D,) of a sample's own train inputs; with a folder, its row, else its task's.
+        """Returns the text vector (D,) of a sample's train inputs.
 
-        gym: that of the sample. Other samples do not affect the result, bit for bit.
+        From a folder, the sample's row, else its task's. gym: the gym of the sample. The result does not
+        depend on other samples.
         """
         if self.folder:
             names, vectors_ND = load_task_vectors(self.folder)
@@ -207,12 +214,12 @@ def choose_vectors(
     given: Mapping[str, np.ndarray] | None = None,
     given_seen: str = UNKNOWN,
 ) -> list[VectorChoice]:
-    """For each of the tasks its vector by the rule of `source`: "auto", "stored" or "nearest".
+    """Returns the vector of each task by the rule of `source`: "auto", "stored" or "nearest".
 
-    trained: the train tasks of the split. given: {task: vector (D,)}, which take precedence. given_seen: what
-    these have seen. Does not change the model; `with_vectors` applies the choices.
-    Raises KeyError for a task without a row where that is asked for, and ValueError where no neighbour is to
-    be found (`TextSource.faults` tells beforehand).
+    trained: the train tasks of the split. given: {task: vector (D,)}, which take precedence. given_seen: the
+    data that these are based on. Does not change the model; `with_vectors` applies the choices. Raises
+    KeyError for a task without a row if its row is needed, and ValueError if there is no neighbour
+    (`TextSource.faults` reports this before).
     """
     tasks = list(tasks)
     table = VectorTable.of(model.config.task_names, model.config.random_vectors, trained)
@@ -236,13 +243,13 @@ def choose_vectors(
 def choose_nearest(
     model, task: str, text_D: np.ndarray, candidates: Mapping[str, np.ndarray], seen: str
 ) -> VectorChoice:
-    """The stored vector of the candidate task with the most similar text vector (D,)."""
+    """Returns the stored vector of the candidate task with the most similar text vector (D,)."""
     neighbour, similarity = nearest_task(text_D, candidates)
     return VectorChoice(task, "nearest", stored_vector(model, neighbour), seen, neighbour, similarity)
 
 
 def seen_when_stored(config, task: str) -> str:
-    """What a checkpoint's own vector of a task has seen of it. config: a RoutingBartConfig."""
+    """Returns the data that a checkpoint's vector of a task is based on. config: a RoutingBartConfig."""
     if task in config.trained_tasks:  # in training all samples are pooled
         return ROWS_OF_ALL
     if task in config.random_vectors:
@@ -251,9 +258,10 @@ def seen_when_stored(config, task: str) -> str:
 
 
 def nearest_task(text_D: np.ndarray, candidates: Mapping[str, np.ndarray]) -> tuple[str, float]:
-    """(name, cosine) of the candidate most alike, the first of several; their mean is taken off before.
+    """Returns (name, cosine) of the most similar candidate (of several, the first) after centring.
 
-    Of a single candidate, which is the mean, the cosine is 0. Raises ValueError if there is none.
+    Vectors are centred by subtraction of the candidates' mean; for a single candidate the cosine is 0. Raises
+    ValueError if there is no candidate.
     """
     if not candidates:
         raise ValueError("there is no task with both a vector and a text to be the nearest")
@@ -267,26 +275,26 @@ def nearest_task(text_D: np.ndarray, candidates: Mapping[str, np.ndarray]) -> tu
 
 
 def stored_vector(model, task: str) -> np.ndarray:
-    """A copy of the task's row (D,), float32. Raises KeyError if it has none."""
+    """Returns a copy of the task's row (D,), float32. Raises KeyError if it has none."""
     row = int(model.task_ids([task])[0])
     return model.task_vectors.weight.detach()[row].float().cpu().numpy().copy()
 
 
 def with_vectors(model, vectors: Mapping[str, np.ndarray]):
-    """The same model, whose tasks of these names now have these vectors (D,).
+    """Returns the same model with these vectors (D,) as the rows of the named tasks.
 
-    A new name gets a new row, after the others; none of the names counts as random any more. The rows are a
-    new parameter: make optimizers afterwards. Raises ValueError for a model without a router, and for a
-    vector of another width or with a value that is not finite.
+    A new name gets a new row after the others; none of the names counts as random any more. The rows are a
+    new parameter, so optimizers must be created afterwards. Raises ValueError for a model without a router,
+    and for a vector of another width or with a value that is not finite.
     """
     if not model.config.has_router:
-        raise ValueError("the model has no router to read task vectors")
+        raise ValueError("the model has no router, so it does not use task vectors")
     D, old = model.config.router_input_dim, model.task_vectors.weight
     rows = dict(zip(model.config.task_names, old.detach(), strict=True))
     for task, vector_D in vectors.items():
         new_D = torch.as_tensor(vector_D, dtype=old.dtype, device=old.device)
         if new_D.shape != (D,) or not new_D.isfinite().all():
-            raise ValueError(f"the vector of {task} must be {D} finite numbers")
+            raise ValueError(f"the vector of {task} must have {D} finite numbers")
         rows[task] = new_D
     weight_ND = torch.stack(list(rows.values()))
     model.task_vectors = TaskVectors.from_pretrained(weight_ND, freeze=not old.requires_grad)
@@ -308,18 +316,18 @@ def learn_vector(
     accelerator: Accelerator | None = None,
     batch_size: int = 32,
 ) -> VectorChoice:
-    """A vector trained on examples of the task, from the mean of the known vectors on; nothing else changes.
+    """Returns a vector trained on examples of the task, starting from the mean of the known vectors.
 
-    Steps are those of training: the loss of the routes that the router draws in its mode, here at the
-    checkpoint's own temperature and without exploration or weight decay; the rate falls linearly to 0. The
-    task of `examples` is not looked at; they are taken to be of one sample. A function of its arguments alone
-    (on a CPU, bit for bit). Raises ValueError if the model has no router or its mode gives the vector no
-    gradient, and TrainingDiverged.
+    The rest of the model is frozen. Steps are those of training (the loss with routes drawn in the router's
+    mode), with the checkpoint's temperature, without exploration and weight decay, and with a rate that falls
+    linearly to 0. All examples are assumed to be of the task and of one sample. The result depends on the
+    arguments only (on a CPU, bit for bit). Raises ValueError if the model has no router or its mode gives the
+    vector no gradient, and TrainingDiverged.
     """
     if not model.config.has_router:
-        raise ValueError("the model has no router to read a task vector")
+        raise ValueError("the model has no router, so it does not use task vectors")
     if model.config.router_mode == "top_k" and model.config.router_top_k == 1:
-        raise ValueError("the only weight of a top-1 route is 1 whatever the vector: nothing can be learned")
+        raise ValueError("the weight of a top-1 route is always 1, so it gives the vector no gradient")
     recipe = Recipe(
         learning_rate=0.0,
         task_model_lr=rate,
@@ -342,7 +350,10 @@ def learn_vector(
 
 @contextmanager
 def _only_the_vector(model, task: str):
-    """Inside, the model knows one task, whose vector (1, D) is all that is trained; then it is as it was."""
+    """Restricts the model to one task and trains only its vector (1, D) in the block.
+
+    Then restores the model.
+    """
     config, table, was_training = model.config, model.task_vectors, model.training
     kept = {
         name: getattr(config, name) for name in ("task_names", "router_temperature", "exploration_epsilon")

@@ -1,7 +1,7 @@
 """Costs of the runs of a comparison, their dev scores during training, and scores at an equal budget.
 
-Steps and FLOPs of a run include the runs that it started from (`cost.json`, see `run_cost.py`). Its dev
-scores come from the evaluations during training, `<step>-steps/dev_results.csv`.
+Steps and FLOPs of a run include the runs that it started from (`cost.json`, see `run_cost.py`). Dev scores
+are those of the evaluations during training, `<step>-steps/dev_results.csv`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from routing_moe.results.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT,
 from routing_moe.results.scores import markdown_table
 
 BUDGETS = {"steps": "training steps", "flops": "training FLOPs"}
-TOLERANCE = 0.01  # FLOPs of runs that differ only in their seed differ slightly, because their batches do
+TOLERANCE = 0.01  # FLOPs of runs with different seeds differ slightly, because their batches do
 DEV_FILE = "dev_results.csv"
 DEV_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n")
-NAMED = 4  # most runs named in a note
+NAMED = 4  # runs named in a note
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """A run with its `cost.json` (None if missing) and its evaluation files by its own steps.
+    """A run with its `cost.json` (None if missing) and its evaluation files {step: path}.
 
-    progress: `load_progress` of the scored checkpoint, with the expert_distance of the last one.
+    progress: `load_progress` of the scored checkpoint, with the expert_distance of the last checkpoint.
     """
 
     run: Run
@@ -52,12 +52,12 @@ class RunCost:
         return self.cost is None or self.cost["planned_steps"] in self.evaluations
 
     def total(self, budget: str) -> float:
-        """Steps or FLOPs of the whole run, earlier runs included; NaN if unknown."""
+        """Returns steps or FLOPs of the whole run, earlier runs included; NaN if unknown."""
         name = {"steps": "steps", "flops": "total_flops"}[budget]
         return math.nan if self.unknown else self.cost[f"{name}_with_start"]
 
     def by(self, step: int, budget: str) -> float:
-        """Steps or FLOPs up to the run's own step, earlier runs included; NaN if unknown."""
+        """Returns steps or FLOPs up to a step of the run, earlier runs included; NaN if unknown."""
         if self.unknown:
             return math.nan
         own = self.cost["steps" if budget == "steps" else "total_flops"]
@@ -68,7 +68,7 @@ class RunCost:
 class Compared:
     """Runs with the scores that are compared (None: not finished).
 
-    budget: one of BUDGETS, or None. limit: its size. steps: {finished run: its own step within the budget}.
+    budget: one of BUDGETS, or None. limit: its size. steps: {finished run: its last step within the budget}.
     """
 
     costs: list[RunCost]
@@ -82,7 +82,7 @@ class Compared:
 
 
 def find_costs(folder: str | Path, runs: list[Run], checkpoint_name: str = "best") -> list[RunCost]:
-    """The costs of runs in a comparison's folder, with the progress of the checkpoint `checkpoint_name`.
+    """Returns the costs of runs in a comparison's folder, with the progress of checkpoint `checkpoint_name`.
 
     Raises InputError with all damaged files.
     """
@@ -108,7 +108,7 @@ def _evaluations(place: Path) -> dict[int, Path]:
 
 
 def read_dev_results(path: Path) -> pd.DataFrame:
-    """The scores of an evaluation during training. Raises InputError."""
+    """Returns the scores of an evaluation during training. Raises InputError if the file is broken."""
     scores = read_table(path, index_col=0, dtype={"task_prefix": str, "sample": str, "metric": str})
     if lacking := [name for name in DEV_COLUMNS if name not in scores]:
         raise InputError(f"{path}: cannot be read as dev scores (no column {', '.join(lacking)})")
@@ -120,11 +120,11 @@ def read_dev_results(path: Path) -> pd.DataFrame:
 
 
 def cost_table(compared: Compared) -> pd.DataFrame:
-    """Means over the finished runs of each variant, in order; NaN if a run's value is unknown.
+    """Returns means over the finished runs of each variant, in order; NaN if a run's value is unknown.
 
     Columns variant, n, TRAINING_COST; steps and total_flops include earlier runs, the others do not. At an
-    equal budget also compared_at_step and compared_at_flops; else selected_step, the scored checkpoint's step
-    in its own run, and its expert_distance (the model's `relative_expert_distance`).
+    equal budget also compared_at_step and compared_at_flops; else selected_step, the step of the scored
+    checkpoint in its own run, and its expert_distance (the model's `relative_expert_distance`).
     """
     rows = []
     for each in compared.finished:
@@ -144,16 +144,16 @@ def cost_table(compared: Compared) -> pd.DataFrame:
 
 
 def cost_markdown(compared: Compared, table: pd.DataFrame) -> str:
-    """`cost_table` as Markdown, with an explanation and notes on unknown costs."""
+    """Returns `cost_table` as Markdown, with an explanation and notes on unknown costs."""
     lines = [
-        "Cost of training: means over the n runs. Active parameters: what one example passes through (see",
+        "Cost of training: means over the n runs. Active parameters: those that process one example (see",
         "routing_moe/model/flops.py). FLOPs: forward and backward, matrix products. Steps and FLOPs in all",
         "include the runs that a run started from.",
     ]
     if not compared.budget:
         lines += [
             "Selected: the step of the scored checkpoint in its own run. Distance of experts at the end of",
-            "the run: 0 where all experts of a layer are equal, about 1.4 for unrelated weights.",
+            "the run: 0 if all experts of a layer are equal, about 1.4 for independent weights.",
         ]
     rows = {}
     for row in table.to_dict("records"):
@@ -178,12 +178,12 @@ def cost_markdown(compared: Compared, table: pd.DataFrame) -> str:
 
 
 def _unknown_notes(costs: list[RunCost]) -> list[str]:
-    """A line per reason for unknown costs, with its runs."""
+    """Returns a line per reason for unknown costs, with the runs concerned."""
     runs_of: dict[str, list[str]] = {}
     for each in costs:
         if each.unknown:
             runs_of.setdefault(each.unknown, []).append(str(each.run))
-    return [f"cost not known of {in_short(names, NAMED)}: {reason}" for reason, names in runs_of.items()]
+    return [f"cost of {in_short(names, NAMED)} is unknown: {reason}" for reason, names in runs_of.items()]
 
 
 def _whole(number: float) -> str:
@@ -194,7 +194,7 @@ def _whole(number: float) -> str:
 
 
 def curves(costs: list[RunCost]) -> pd.DataFrame:
-    """A row per evaluation: variant, run, seed, step, flops, dev_score (mean over tasks).
+    """Returns a row per evaluation: variant, run, seed, step, flops, dev_score (mean over tasks).
 
     step includes the steps of earlier runs if they are known; flops are empty if they are not.
     """
@@ -213,10 +213,11 @@ def curves(costs: list[RunCost]) -> pd.DataFrame:
 
 
 def at_budget(costs: list[RunCost], budget: str) -> Compared:
-    """The runs with the dev scores of their last evaluation within a budget, None for unfinished runs.
+    """Returns the runs with dev scores of their last evaluation within a budget (None: unfinished runs).
 
-    The budget is the smallest of the variants' mean totals; runs may exceed one of FLOPs by TOLERANCE.
-    Raises InputError with all runs of unknown cost or without an evaluation within the budget.
+    budget: one of BUDGETS. Its limit is the smallest of the variants' mean totals; runs may exceed one of
+    FLOPs by TOLERANCE. Raises InputError with all runs of unknown cost or without an evaluation within the
+    limit.
     """
     complete = [each for each in costs if each.is_complete]
     if faults := [f"--match {budget}: {each.run}: {each.unknown}" for each in complete if each.unknown]:
@@ -252,14 +253,14 @@ def _nothing_within(each: RunCost, budget: str, limit: float, smallest: str) -> 
 
 
 def explain_budget(compared: Compared) -> str:
-    """Explains a comparison at an equal budget and its limits."""
+    """Returns an explanation of a comparison at an equal budget and its limits."""
     budget, limit = compared.budget, compared.limit
     show = _whole(limit) if budget == "steps" else f"{shown_cost(limit)} (within {TOLERANCE:.0%})"
     return "\n".join(
         [
             f"Compared at equal {BUDGETS[budget]}: {show}, the smallest total of these variants,",
-            "earlier runs included. These are dev scores of intermediate checkpoints: of each run the last",
-            "evaluation within the budget, mostly before its learning rate had decayed. To train every",
-            "variant to the budget is fairer (MATCH=flops of compare_routings.sh).",
+            "earlier runs included. Scores are dev scores of intermediate checkpoints: for each run, of the",
+            "last evaluation within the budget, usually before the end of its learning-rate decay. Training",
+            "every variant to the budget is fairer (MATCH=flops of compare_routings.sh).",
         ]
     )

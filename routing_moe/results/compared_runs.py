@@ -1,6 +1,6 @@
-"""The runs of a comparison, <folder>/<variant>/<run>/: found, read, refused where means cannot be compared.
+"""Finds and reads the runs of a comparison, <folder>/<variant>/<run>/, and checks that they are comparable.
 
-A run folder holds run.json; it is finished when its scores are there. The runs of a variant differ in seed.
+A run folder has run.json; the run is finished if its scores exist. The runs of a variant differ in seed.
 """
 
 import re
@@ -16,14 +16,14 @@ from routing_moe.config.settings import FREE_ON_RESUME
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.scores import ScoresFile, read_scores
 
-# Settings in which the runs of a variant may differ without a word.
+# Settings in which the runs of a variant may differ without a warning.
 FREE_IN_A_VARIANT = (FREE_ON_RESUME | {"seed"}) - {"predict_temperature"}
-# Settings that change the scores of one and the same model: to be alike in all runs.
+# Settings that change the scores of a given model; they should be equal in all runs.
 SCORING = (
     "max_input_length", "max_output_length", "do_lowercase", "append_another_bos", "scoring", "num_beams",
     "no_repeat_ngram_size", "generate_from_bos", "eval_sampled_routes", "predict_temperature", "task_vector",
 )  # fmt: skip
-# How much a variant was trained, and how large it is: to be alike for a fair comparison.
+# Settings of training budget and model size; they should be equal for a fair comparison.
 BUDGET = (
     "total_steps", "train_batch_size", "gradient_accumulation_steps", "learning_rate",
     "warmup_ratio", "max_grad_norm", "weight_decay", "debug", "model", "num_experts",
@@ -37,7 +37,7 @@ class Run:
     name: str
     settings: dict
     scores: pd.DataFrame | None  # None: not finished
-    scored_with: dict  # the settings of the command that wrote the scores, as far as they are known
+    scored_with: dict  # the settings of the command that wrote the scores; {} if unknown
 
     def __str__(self) -> str:
         return f"{self.variant}/{self.name}"
@@ -48,18 +48,18 @@ class Run:
 
     @property
     def draws(self) -> int:
-        """Of how many draws of random routes its scores are means; 1 where routes are not random."""
+        """Number of draws of random routes that the scores are means of; 1 if routes are not random."""
         return int(self.scores["draws"].max()) if "draws" in self.scores else 1
 
 
 def find_runs(folder: str | Path, scores_file: ScoresFile) -> list[Run]:
-    """Every run of the folder, finished or not, by variant and name.
+    """Returns all runs of the folder, finished or not, by variant and name.
 
-    Raises InputError: no such folder, no run in it, a run without a seed, scores that cannot be read.
+    Raises InputError if there is no such folder, no run in it, a run without a seed, or a broken scores file.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: " + ("is no folder" if folder.exists() else "no such folder"))
+        raise InputError(f"{folder}: " + ("is not a folder" if folder.exists() else "no such folder"))
     runs, faults = [], []
     for place in sorted(path.parent for path in folder.glob("*/*/run.json")):
         try:
@@ -71,7 +71,7 @@ def find_runs(folder: str | Path, scores_file: ScoresFile) -> list[Run]:
     if not runs:
         deeper = (folder / "run.json").is_file() or next(folder.glob("*/run.json"), None)
         hint = (
-            "; it holds runs of one variant, or is a run: name the folder of the variants" if deeper else ""
+            "; it holds runs of one variant, or is a run; give the folder of the variants" if deeper else ""
         )
         raise InputError(f"{folder}: holds no runs (expected <variant>/<run>/run.json){hint}")
     return runs
@@ -80,25 +80,27 @@ def find_runs(folder: str | Path, scores_file: ScoresFile) -> list[Run]:
 def _read_run(place: Path, scores_file: ScoresFile) -> Run:
     settings = load_run_settings(place)
     if settings.get("seed") is None:
-        raise InputError(f"{place / 'run.json'}: names no seed")
-    path, beside = place / scores_file.path, place / scores_file.settings_path
+        raise InputError(f"{place / 'run.json'}: has no seed")
+    path, settings_path = place / scores_file.path, place / scores_file.settings_path
     return Run(
         variant=place.parent.name,
         name=place.name,
         settings=settings,
         scores=read_scores(path) if path.is_file() else None,
-        scored_with=load_json_object(beside, "settings").get("settings", {}) if beside.is_file() else {},
+        scored_with=(
+            load_json_object(settings_path, "settings").get("settings", {}) if settings_path.is_file() else {}
+        ),
     )
 
 
 def in_order(runs: list[Run], order: list[str]) -> list[Run]:
-    """Runs of the named variants first, then the others by name."""
+    """Returns runs of the named variants first, then the others by name."""
     rank = {variant: number for number, variant in enumerate(order)}
     return sorted(runs, key=lambda run: (rank.get(run.variant, len(order)), run.variant, run.name))
 
 
 def scores_per_task(runs: list[Run]) -> pd.DataFrame:
-    """A row per run and task, a task's samples averaged: variant, run, seed, task, performance, constant."""
+    """Returns a row per run and task (mean of samples): variant, run, seed, task, performance, constant."""
     tables = []
     for run in runs:
         tasks = run.scores.groupby("task_prefix")[["performance", "constant"]].mean()
@@ -108,16 +110,16 @@ def scores_per_task(runs: list[Run]) -> pd.DataFrame:
     return table[["variant", "run", "seed", "task", "performance", "constant"]]
 
 
-# ---------------------------------------------------------------------------- may they be compared
+# ---------------------------------------------------------------------------- checks of comparability
 
 
 def comparison_faults(runs: list[Run]) -> list[str]:
-    """Why the means of these runs (those that are finished) cannot stand in one table."""
+    """Returns why the finished ones of these runs cannot be compared in one table; [] if they can."""
     return [*_seed_faults(runs), *_task_faults([run for run in runs if run.scores is not None])]
 
 
 def unknown_variants(flag: str, names: list[str], runs: list[Run]) -> list[str]:
-    """One fault for each of the names, given with the flag, of which there is no run."""
+    """Returns one fault for each name, given with the flag, for which there is no run."""
     known = sorted({run.variant for run in runs})
     return [
         f"{flag} {name}: no such variant{did_you_mean(name, known)} (there are {', '.join(known)})"
@@ -138,7 +140,7 @@ def _seed_faults(runs: list[Run]) -> list[str]:
 
 
 def _task_faults(runs: list[Run]) -> list[str]:
-    """One fault for each run that was scored on other tasks, or other rows of them, than most runs were."""
+    """Returns one fault for each run that was scored on different tasks or rows than most runs."""
     rows_of = {str(run): _rows_scored(run.scores) for run in runs}
     if not rows_of:
         return []
@@ -150,16 +152,16 @@ def _task_faults(runs: list[Run]) -> list[str]:
         if tasks != usual_tasks:
             words = [f"without {_names(usual_tasks - tasks)}"] if usual_tasks - tasks else []
             words += [f"with {_names(tasks - usual_tasks)}"] if tasks - usual_tasks else []
-            faults.append(f"{name} has other tasks than {example}: {' and '.join(words)}")
+            faults.append(f"{name} has different tasks than {example}: {' and '.join(words)}")
         elif rows != usual:
             changed = _names({row[0] for row in set(rows) ^ set(usual)})
-            what = "other samples, metrics, numbers of examples or constant scores"
-            faults.append(f"{name} was scored on another gym than {example}: {what} for {changed}")
+            what = "different samples, metrics, numbers of examples or constant scores"
+            faults.append(f"{name} was scored on a different gym than {example}: {what} for {changed}")
     return faults
 
 
 def _rows_scored(scores: pd.DataFrame) -> tuple:
-    """What tells one gym's files from another's: task, sample, metric, examples, constant score of each."""
+    """Returns task, sample, metric, examples and constant score of each row, which identify a gym."""
     rounded = scores.assign(constant=scores["constant"].astype(float).round(6).fillna(-1.0))
     columns = ["task_prefix", "sample", "metric", "n", "constant"]
     return tuple(sorted(rounded[columns].itertuples(index=False, name=None)))
@@ -169,36 +171,39 @@ def _names(tasks: set[str]) -> str:
     return in_short(sorted(tasks), MOST_NAMES)
 
 
-# ---------------------------------------------------------------------------- what a reader should know
+# ---------------------------------------------------------------------------- warnings
 
 
 def comparison_warnings(runs: list[Run]) -> list[str]:
-    """What may make finished runs less comparable than they look, one line each."""
+    """Returns one line for each difference that makes finished runs less comparable."""
     by_variant: dict[str, list[Run]] = {}
     for run in runs:
         by_variant.setdefault(run.variant, []).append(run)
     warnings = []
     for variant, members in by_variant.items():
-        trained = {str(run): _settings_but_for_seed(run) for run in members}
+        trained = {str(run): _settings_without_seed(run) for run in members}
         warnings += [
-            f"{variant}: other settings than the seed differ: {line}" for line in _differing(trained)
+            f"{variant}: settings other than the seed differ: {line}" for line in _differing(trained)
         ]
     scored = {str(run): {k: v for k, v in run.scored_with.items() if k in SCORING} for run in runs}
-    warnings += [f"not all runs were scored alike: {line}" for line in _differing(scored)]
+    warnings += [f"not all runs were scored in the same way: {line}" for line in _differing(scored)]
     budgets = {str(run): {k: v for k, v in run.settings.items() if k in BUDGET} for run in runs}
     for run in runs:
-        if run.settings.get("num_experts") == 1:  # a plain BART among mixtures
+        if run.settings.get("num_experts") == 1:  # a plain BART is compared with mixtures
             del budgets[str(run)]["num_experts"]
-        if not run.settings.get("initialize_from_vanilla", True):  # a checkpoint brings these
+        if not run.settings.get("initialize_from_vanilla", True):  # these come from the checkpoint
             budgets[str(run)].pop("model", None), budgets[str(run)].pop("num_experts", None)
-    warnings += [f"not all runs were trained alike: {line}" for line in _differing(budgets)]
+    warnings += [f"not all runs were trained in the same way: {line}" for line in _differing(budgets)]
     gyms = {str(run): {k: _real(run.settings.get(k)) for k in ("train_dir", "predict_dir")} for run in runs}
-    copies = "the scores name the same tasks and rows, so these are taken for copies of one gym"
+    copies = "the scores have the same tasks and rows, so these are assumed to be copies of one gym"
     return warnings + [f"{line}; {copies}" for line in _differing(gyms)]
 
 
-def _settings_but_for_seed(run: Run) -> dict:
-    """A path that names another run of the same name (stage 1 of this seed) counts as the same in each."""
+def _settings_without_seed(run: Run) -> dict:
+    """Returns the settings that should be equal within a variant.
+
+    A path that names another run of the same name (stage 1 with this seed) counts as equal in all runs.
+    """
     own_name = re.compile(rf"(?<![^/]){re.escape(run.name)}(?![^/])")
     return {
         key: own_name.sub("*", value) if isinstance(value, str) else value
@@ -208,12 +213,12 @@ def _settings_but_for_seed(run: Run) -> dict:
 
 
 def _differing(settings_of: dict[str, dict]) -> list[str]:
-    """For each setting that is not the same everywhere: its values, and who has them."""
+    """Returns a line for each setting that is not equal everywhere, with its values and their runs."""
     lines = []
     for key in dict.fromkeys(key for settings in settings_of.values() for key in settings):
         holders: dict[str, list[str]] = {}
         for name, settings in settings_of.items():
-            if key in settings:  # else written by a version without it
+            if key in settings:  # otherwise written by a version without this setting
                 holders.setdefault(str(settings[key]), []).append(name)
         if len(holders) > 1:
             lines.append(

@@ -1,11 +1,12 @@
-"""Results of few-shot fine-tuning: read from one folder per task, put in one table, read back from there.
+"""Results of few-shot fine-tuning: reads one folder per task, writes and reads a summary table.
 
     <logs_dir>/singletask-<task>/results.csv    or <logs_dir>/<task>/results.csv; published runs: result.csv
-    <logs_dir>/singletask-<task>/run.json       optional: its settings name the samples that there should be
+    <logs_dir>/singletask-<task>/run.json       optional: its settings list the expected samples
 
-A results file has a row per configuration (columns prefix, dev_performance, test_performance, more) and, for
-each sample whose configurations have all ended, one whose prefix is "<sample>_best": the one that dev chose.
-A summary has for each task a row per sample, then "mean" and "std" (columns task, entry, scores, n).
+A results file has a row per configuration (columns prefix, dev_performance, test_performance, and others).
+For each sample whose configurations have all finished it also has the row "<sample>_best", the configuration
+with the best dev score. A summary has for each task a row per sample, then "mean" and "std" (columns task,
+entry, scores, n).
 """
 
 import math
@@ -21,19 +22,22 @@ from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.few_shot_costs import sample_costs, with_costs
 from routing_moe.results.scores import markdown_table, mean_and_std
 
-RESULT_FILES = ("results.csv", "result.csv")  # the first that is there counts
+RESULT_FILES = ("results.csv", "result.csv")  # the first that exists is used
 FOLDER_PREFIX = "singletask-"
-BEST = "_best"  # after a sample's name: the row (and predictions, and model) of its best configuration
+BEST = "_best"  # suffix of the row, predictions and model of a sample's best configuration
 SCORES = ("dev_performance", "test_performance")
 PARTS = dict(zip(("dev", "test"), SCORES, strict=True))
 SUMMARY_COLUMNS = ("task", "entry", *SCORES, "n")
-MOST_NAMES = 8  # samples named in one message
+MOST_NAMES = 8  # samples listed in one message
 
 
 @dataclass(frozen=True)
 class TaskResults:
-    """best: a row of SCORES per finished sample, NaN where not scored. samples: all that are known of.
-    hopeless: those with rows but no dev score in any. costs: `summary_costs.sample_costs` of `best`."""
+    """Results of one task.
+
+    best: SCORES of each finished sample, NaN if missing. samples: all known samples. hopeless: samples with
+    rows but without any dev score. costs: `few_shot_costs.sample_costs` of `best`.
+    """
 
     task: str
     path: Path
@@ -47,15 +51,15 @@ class TaskResults:
 
 
 def find_results(logs_dir: str | Path, expected: list[str] | None = None) -> dict[str, Path | None]:
-    """{task: its results file, or None if it has none}, sorted; of the `expected` tasks alone if given.
+    """Returns {task: its results file, or None if it has none}, sorted; only `expected` tasks if given.
 
-    A folder is a task's if it is named singletask-<task>, holds a results file, or has an expected name;
-    whatever else lies beside them is passed over. Raises InputError: no such folder, no task's folder in it
-    although none is expected, two folders with results of one task.
+    A folder belongs to a task if it is named singletask-<task>, has a results file, or has an expected name;
+    other files and folders are ignored. Raises InputError if the folder does not exist, if it has no task
+    folder although no tasks are expected, or if two folders have results of one task.
     """
     logs_dir = Path(logs_dir)
     if not logs_dir.is_dir():
-        fault = "is no folder" if logs_dir.exists() else "no such folder"
+        fault = "is not a folder" if logs_dir.exists() else "no such folder"
         raise InputError(f"{logs_dir}: {fault}, expected one with a folder per task")
     found: dict[str, Path | None] = {}
     faults = []
@@ -65,7 +69,7 @@ def find_results(logs_dir: str | Path, expected: list[str] | None = None) -> dic
         if not task or (path is None and task == folder.name):
             continue
         if path is not None and found.get(task) is not None:
-            faults.append(f"{found[task]} and {path} both hold results of {task}; keep the one that counts")
+            faults.append(f"{found[task]} and {path} both hold results of {task}; keep only one of them")
         found[task] = path or found.get(task)
     if faults:
         raise InputError(faults)
@@ -78,7 +82,7 @@ def find_results(logs_dir: str | Path, expected: list[str] | None = None) -> dic
 
 
 def missing_tasks(logs_dir: str | Path, found: dict[str, Path | None]) -> list[str]:
-    """A line for each task of `find_results` that has no results file."""
+    """Returns a line for each task of `find_results` that has no results file."""
     there = [place.name.removeprefix(FOLDER_PREFIX) for place in Path(logs_dir).iterdir() if place.is_dir()]
     lines = []
     for task in (task for task, path in found.items() if path is None):
@@ -93,7 +97,10 @@ def missing_tasks(logs_dir: str | Path, found: dict[str, Path | None]) -> list[s
 
 
 def read_all(found: dict[str, Path | None], postfix: str = BEST) -> list[TaskResults]:
-    """`read_results` of every task that has a file; InputError with the faults of all files at once."""
+    """Returns `read_results` of every task that has a file.
+
+    Raises InputError with the faults of all files.
+    """
     read, faults = [], []
     for task, path in found.items():
         try:
@@ -106,10 +113,11 @@ def read_all(found: dict[str, Path | None], postfix: str = BEST) -> list[TaskRes
 
 
 def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
-    """One task's results; `postfix`: what the prefix of the rows that count ends in.
+    """Returns the results of one task.
 
-    Raises InputError: a file that cannot be read, lacks a column, has a value that is no number, or has two
-    such rows for one sample; a run.json that is damaged.
+    postfix: ending of the prefix of the rows of best configurations. Raises InputError for a file that cannot
+    be read, lacks a column, has a value that is not a number, or has two best rows for one sample; also for a
+    damaged run.json.
     """
     rows = _read_table(path, ("prefix", *SCORES), "results of fine-tuning")
     rows = rows[(rows[["prefix", *SCORES]] != "").any(axis=1)]
@@ -122,7 +130,7 @@ def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
     twice = list(best.index[best.index.duplicated()].unique())
     if twice:
         names = in_short([f"{sample}{postfix}" for sample in twice])
-        raise InputError(f"{path}: more than one row of {names}; keep the one that counts")
+        raise InputError(f"{path}: more than one row of {names}; keep only one of them")
     others = rows["prefix"].str.removesuffix(postfix).str.removesuffix(BEST)
     settings = load_run_settings(path.parent) or {}
     named = settings.get("samples")
@@ -134,7 +142,7 @@ def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
 
 
 def partial_tasks(read: list[TaskResults]) -> list[str]:
-    """A line for each task of which something is lacking: samples, or scores of theirs."""
+    """Returns a line for each task with missing samples or scores."""
     counts = Counter(len(results.samples) for results in read)
     usual = max(counts, key=lambda size: (counts[size], size), default=0)
     lines = []
@@ -157,18 +165,18 @@ def partial_tasks(read: list[TaskResults]) -> list[str]:
 
 
 def counted(scores: pd.DataFrame) -> pd.DataFrame:
-    """The rows that means are taken of: those with a dev and a test score; without any such, those with one.
+    """Returns the rows used for means: those with both scores or, if there are none, those with one.
 
-    So the n beside the two means is that of both.
+    So both means have the same n.
     """
     both = scores.dropna()
     return scores.dropna(how="all") if both.empty else both
 
 
 def summary_table(read: list[TaskResults]) -> pd.DataFrame:
-    """SUMMARY_COLUMNS: each task's samples (n = 1), then their mean and sample std (of n; NaN for n = 1).
+    """Returns SUMMARY_COLUMNS: each task's samples (n = 1), then their mean and sample std (NaN for n = 1).
 
-    A task none of whose samples has a score is left out. `summary_costs.with_costs` adds what is known.
+    Tasks without scores are omitted. `few_shot_costs.with_costs` adds known costs.
     """
     rows = []
     for results in read:
@@ -183,7 +191,7 @@ def summary_table(read: list[TaskResults]) -> pd.DataFrame:
 
 
 def summary_markdown(table: pd.DataFrame) -> str:
-    """`summary_table` as Markdown, with what its numbers are: a row per task, then the mean of the tasks."""
+    """Returns `summary_table` as Markdown with an explanation: a row per task, then the mean over tasks."""
     means, stds = (table[table["entry"] == entry].set_index("task") for entry in ("mean", "std"))
     rows = {}
     for task, row in means.iterrows():
@@ -198,12 +206,13 @@ def summary_markdown(table: pd.DataFrame) -> str:
 
 
 def read_summary(path: str | Path, metric: str = "test_performance") -> pd.DataFrame:
-    """A summary's tasks, in the file's order, with mean, std and n of the metric (NaN where it has none).
+    """Returns the tasks of a summary, in the file's order, with mean, std and n of the metric (NaN if none).
 
-    Reads the published summaries too: empty rows between tasks, no n, and the population's std. There n is
-    the number of sample rows, and std is worked out from them anew, as the sample std.
+    Also reads published summaries, which have empty rows between tasks, no n, and the population std. For
+    these, n is the number of sample rows, and the sample std is computed from them.
 
-    Raises InputError: not such a file, a value that is no number, a task with two means, no task at all.
+    Raises InputError for another kind of file, a value that is not a number, a task with two means, or no
+    task.
     """
     path = Path(path)
     rows = _read_table(path, ("task", "entry", metric), "summary as collect_results.py writes it")
@@ -215,7 +224,7 @@ def read_summary(path: str | Path, metric: str = "test_performance") -> pd.DataF
     means = rows[rows["entry"] == "mean"]
     twice = sorted(means.loc[means["task"].duplicated(), "task"].unique())
     if twice:
-        raise InputError(f"{path}: has more than one mean of {in_short(twice)}; keep the one that counts")
+        raise InputError(f"{path}: has more than one mean of {in_short(twice)}; keep only one of them")
     if rows.empty:
         raise InputError(f"{path}: holds no task")
     tasks = {task: _task_summary(group, metric) for task, group in rows.groupby("task", sort=False)}
@@ -223,7 +232,7 @@ def read_summary(path: str | Path, metric: str = "test_performance") -> pd.DataF
 
 
 def _task_summary(rows: pd.DataFrame, metric: str) -> tuple[float, float, float]:
-    """Mean, sample std and n of one task's rows of a summary."""
+    """Returns mean, sample std and n of one task's rows of a summary."""
     of = rows.drop_duplicates("entry").set_index("entry")
     mean = of[metric].get("mean", math.nan)
     if "n" in of:
@@ -236,20 +245,23 @@ def _task_summary(rows: pd.DataFrame, metric: str) -> tuple[float, float, float]
 
 
 def _read_table(path: Path, columns: tuple[str, ...], what: str) -> pd.DataFrame:
-    """The file's cells as text (a task may be called "nan"); `what`: the kind of file, for errors."""
+    """Returns the file's cells as text (a task may be called "nan"). what: the kind of file, for errors."""
     table = read_table(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
     lacking = [name for name in columns if name not in table]
     if lacking:
         there = in_short([str(name) for name in table if not str(name).startswith("Unnamed")], MOST_NAMES)
         lacks = f"no column {', '.join(lacking)} (it has {there or 'none'})"
         raise InputError(f"{path}: holds no {what}: {lacks}")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes a surplus of fields for row names
+    if not isinstance(table.index, pd.RangeIndex):  # pandas uses surplus fields as row names
         raise InputError(f"{path}: its rows have more fields than its header")
     return table.apply(lambda column: column.str.strip())
 
 
 def _numbers(table: pd.DataFrame, columns: tuple[str, ...], names: pd.Series, path: Path) -> pd.DataFrame:
-    """The columns as numbers, NaN where empty. InputError for what is no finite number, with row and name."""
+    """Returns the columns as numbers, NaN for empty cells.
+
+    Raises InputError for other cells, with row and name.
+    """
     faults, numbers = [], {}
     for column in columns:
         numbers[column] = [_number(text) for text in table[column]]
@@ -263,7 +275,7 @@ def _numbers(table: pd.DataFrame, columns: tuple[str, ...], names: pd.Series, pa
 
 
 def _number(text: str) -> float | None:
-    """NaN for an empty cell, None for what is no finite number."""
+    """Returns the number, NaN for an empty cell, None for anything else."""
     if text.lower() in ("", "nan"):
         return math.nan
     try:

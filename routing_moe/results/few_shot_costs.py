@@ -1,8 +1,8 @@
-"""Costs of fine-tuned models, from results files to summaries to tables.
+"""Costs of fine-tuned models, from results files to summaries and tables.
 
-Our results files have TRAINING_COST in every row: parameters of the fine-tuned model, training FLOPs per
-example (`flops.py`), steps and total FLOPs of the configuration. Older files and those of the published code
-lack it; their costs are unknown.
+Results files have TRAINING_COST in every row: parameters of the fine-tuned model, training FLOPs per example
+(`flops.py`), steps and total FLOPs of the configuration. Older files and those of the published code lack
+these columns, so their costs are unknown.
 """
 
 import math
@@ -16,13 +16,16 @@ from routing_moe.results.scores import markdown_table
 
 
 def sample_costs(rows: pd.DataFrame) -> pd.DataFrame:
-    """TRAINING_COST as numbers for each row of a results file that was read as text; NaN if unknown."""
+    """Returns TRAINING_COST as numbers for each row of a results file that was read as text.
+
+    NaN if unknown.
+    """
     numbers = {name: rows.get(name, pd.Series(math.nan, rows.index)) for name in TRAINING_COST}
     return pd.DataFrame(numbers, index=rows.index).apply(pd.to_numeric, errors="coerce")
 
 
 def with_costs(table: pd.DataFrame, costs_of: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """A summary with TRAINING_COST, if any is known: each sample's, and their mean in the rows "mean".
+    """Returns a summary with TRAINING_COST, if any is known: of each sample, and the mean in the rows "mean".
 
     costs_of: {task: `sample_costs` by sample}.
     """
@@ -37,14 +40,17 @@ def with_costs(table: pd.DataFrame, costs_of: dict[str, pd.DataFrame]) -> pd.Dat
 
 
 def summary_cost(path: Path, tasks: list[str]) -> dict[str, float]:
-    """TRAINING_COST of a summary, mean over these tasks; NaN if one of them has none. Raises InputError."""
+    """Returns the mean TRAINING_COST of a summary over these tasks; NaN if one has none.
+
+    Raises InputError.
+    """
     rows = read_table(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     means = rows[(rows["entry"].str.strip() == "mean") & rows["task"].str.strip().isin(tasks)]
     return sample_costs(means).mean(skipna=False).to_dict()
 
 
 def costs_markdown(cost_of: dict[str, dict[str, float]]) -> str:
-    """A row per system. cost_of: {system: `summary_cost`}."""
+    """Returns a Markdown table with a row per system. cost_of: {system: `summary_cost`}."""
     names = ("active parameters", "total parameters", "FLOPs an example", "steps", "FLOPs in all")
     rows = {
         system: {shown: shown_cost(cost[name]) for shown, name in zip(names, TRAINING_COST, strict=True)}

@@ -1,10 +1,10 @@
-"""Gains of fine-tuned systems over a baseline, task by task and on average.
+"""Gains of fine-tuned systems over a baseline, per task and on average.
 
-The relative gain of a task is (system - baseline) / baseline, of the mean scores over its samples; their mean
-over tasks is the average relative gain, ARG (Ye, Lin and Ren, CrossFit, 2021). Where the baseline is near
-zero, or negative as a correlation can be, that quotient says nothing; such a task is left out of it.
+The relative gain of a task is (system - baseline) / baseline, of the mean scores over its samples; the mean
+over tasks is the average relative gain, ARG (Ye, Lin and Ren, CrossFit, 2021). It is not meaningful if the
+baseline is near zero, or negative as a correlation can be; ARG leaves such tasks out.
 
-Below, `summaries` is {name: `summaries.read_summary`}, the baseline first; `per_task` has a row per task and
+Below, `summaries` is {name: `few_shot.read_summary`}, the baseline first; `per_task` has a row per task and
 system, `per_system` a row per system.
 """
 
@@ -19,31 +19,31 @@ from routing_moe.results.scores import markdown_table, mean_and_std, shown_p
 from routing_moe.results.statistics import FEWEST_TASKS, holm, mean_interval
 
 MIN_BASELINE = 0.01
-MARK = "†"  # of tasks that have no relative gain
-DECIMALS = 12  # of differences: what is smaller is rounding, and would make losses of ties
-FEWEST_FOR_P = 6  # of fewer differences, even if all have one sign, p is at least 2 / 2^5 = 0.0625
+MARK = "†"  # marks tasks without a relative gain
+DECIMALS = 12  # of differences: smaller ones are rounding errors and would turn ties into losses
+FEWEST_FOR_P = 6  # with fewer differences, p is at least 2 / 2^5 = 0.0625 even if all have the same sign
 
 
 # ---------------------------------------------------------------------------- statistics
 
 
 def differences_of(system, baseline) -> np.ndarray:
-    """system - baseline, rounded to DECIMALS: equal means of other orders of addition make no difference."""
+    """Returns system - baseline, rounded to DECIMALS so that the order of addition has no effect."""
     return np.round(np.asarray(system, dtype=float) - np.asarray(baseline, dtype=float), DECIMALS)
 
 
 def relative_gains(system, baseline, min_baseline: float = MIN_BASELINE) -> np.ndarray:
-    """(system - baseline) / baseline for each task; NaN where the baseline is not above min_baseline."""
+    """Returns (system - baseline) / baseline per task; NaN where the baseline is not above min_baseline."""
     baseline = np.asarray(baseline, dtype=float)
     defined = baseline > min_baseline
     return np.where(defined, differences_of(system, baseline) / np.where(defined, baseline, 1.0), np.nan)
 
 
 def signed_rank_p(differences) -> float:
-    """Two-sided p of the Wilcoxon signed-rank test of paired differences; zeros are dropped first.
+    """Returns the two-sided p of the Wilcoxon signed-rank test of paired differences, without zeros.
 
-    scipy's default way: the exact distribution of up to 50 differences without ties in size, all sign flips
-    of up to 13 with ties, else the normal approximation. 1.0 where all differences are zero.
+    scipy's default method: the exact distribution for up to 50 differences without ties in size, all sign
+    flips for up to 13 with ties, else the normal approximation. 1.0 if all differences are zero.
     """
     nonzero = np.asarray(differences, dtype=float)
     nonzero = nonzero[nonzero != 0]
@@ -53,10 +53,10 @@ def signed_rank_p(differences) -> float:
 def gains_per_task(
     summaries: dict[str, pd.DataFrame], tasks: list[str], min_baseline: float = MIN_BASELINE
 ) -> pd.DataFrame:
-    """One row per task and system, tasks in the order given, with the differences to the first summary.
+    """Returns one row per task and system, in the order of `tasks`, with differences to the first summary.
 
     Columns task, system, baseline, baseline_std, baseline_n, score, std, n, difference, relative_gain (NaN
-    where it is not defined) and in_arg (whether it is).
+    if it is undefined) and in_arg (whether it is defined).
     """
     (_, baseline), *systems = summaries.items()
     base = baseline.loc[tasks].add_prefix("baseline_").rename(columns={"baseline_mean": "baseline"})
@@ -75,14 +75,14 @@ def gains_per_task(
 
 
 def gains_per_system(per_task: pd.DataFrame) -> pd.DataFrame:
-    """One row per system, in the order of `per_task`.
+    """Returns one row per system, in the order of `per_task`.
 
-    arg (mean relative gain), low and high (its 95% t interval over tasks, `statistics.mean_interval`), median
-    (of the relative gains), interval (what it covers, or why there is none): of the n - excluded tasks that
-    have one. wins, losses, ties (of the differences), p (`signed_rank_p`), p_holm (over the systems),
-    baseline and score (means over tasks): of all n tasks.
+    Of the n - excluded tasks with a relative gain: arg (mean relative gain), low and high (its 95% t interval
+    over tasks, `statistics.mean_interval`), interval (what it covers, or why there is none), median. Of all n
+    tasks: wins, losses, ties (signs of the differences), p (`signed_rank_p`), p_holm (over the systems),
+    baseline and score (means over tasks).
 
-    A task's samples are rows of its own, so that their spread is part of that over tasks.
+    A task's samples are drawn from the same task, so their spread is part of the spread over tasks.
     """
     rows = {}
     for name, group in per_task.groupby("system", sort=False):
@@ -107,11 +107,11 @@ def gains_per_system(per_task: pd.DataFrame) -> pd.DataFrame:
     return table.assign(p_holm=holm(table["p"]))
 
 
-# ---------------------------------------------------------------------------- what is compared
+# ---------------------------------------------------------------------------- systems and tasks
 
 
 def system_names(paths: list[Path]) -> list[str]:
-    """The files' names without ending; as many folders before each as tell it from the others."""
+    """Returns the files' names without extension, each with as many parent folders as needed to be unique."""
     absolute = [path.resolve() for path in paths]
     return [_shortest_name(path, [other for other in absolute if other != path]) for path in absolute]
 
@@ -124,7 +124,7 @@ def _shortest_name(path: Path, others: list[Path]) -> str:
 
 
 def common_tasks(summaries: dict[str, pd.DataFrame], metric: str) -> tuple[list[str], list[str]]:
-    """The tasks with a mean in every summary, in the baseline's order; a line for each lack of one."""
+    """Returns the tasks with a mean in every summary, in the baseline's order, and a line per missing one."""
     every = list(dict.fromkeys(task for summary in summaries.values() for task in summary.index))
     common = list(every)
     lines = []
@@ -138,43 +138,43 @@ def common_tasks(summaries: dict[str, pd.DataFrame], metric: str) -> tuple[list[
 
 
 def uneven_samples(per_task: pd.DataFrame) -> list[str]:
-    """A warning that names the tasks whose means are of unequal numbers of samples, if there are any."""
+    """Returns a warning naming tasks whose means are over different numbers of samples, if any."""
     uneven = per_task[(per_task["n"] != per_task["baseline_n"]).fillna(False)]
     where = [f"{r.task} ({r.system} {r.n}, baseline {r.baseline_n})" for r in uneven.itertuples()]
-    return [f"warning: means are of unequal numbers of samples: {in_short(where)}"] if where else []
+    return [f"warning: means are over unequal numbers of samples: {in_short(where)}"] if where else []
 
 
 # ---------------------------------------------------------------------------- Markdown
 
 
 def explain_gains(per_task: pd.DataFrame, baseline: str, metric: str, min_baseline: float) -> list[str]:
-    """Lines that say what the numbers of the tables are, and which tasks ARG leaves out."""
+    """Returns lines that explain the tables and say which tasks ARG leaves out."""
     counts = pd.concat([per_task["baseline_n"], per_task["n"]]).dropna()
     n = "n not known" if counts.empty else f"n = {counts.min()}"
     n += f" to {counts.max()}" if not counts.empty and counts.min() < counts.max() else ""
     lines = [
         f"Mean {metric} ± sample std over samples ({n}).",
-        f"Gain over {baseline}: (system - baseline) / baseline. ARG: mean of the gains, every task alike; in",
-        f"brackets its 95% t interval over tasks, none below {FEWEST_TASKS} (too narrow where few tasks",
-        "carry the effect). A few small baselines can dominate it; the median gain tells.",
+        f"Gain over {baseline}: (system - baseline) / baseline. ARG: mean of the gains, all tasks with equal",
+        f"weight; in brackets its 95% t interval over tasks, none below {FEWEST_TASKS} tasks (too narrow if",
+        "few tasks account for the effect). A few small baselines can dominate it; compare the median gain.",
         "p: two-sided Wilcoxon signed-rank test of the tasks' differences; p (Holm): corrected for the",
         "number of systems.",
-        f"Rule: where the baseline is at or below {min_baseline:g} (marked {MARK}) the gain is not defined;",
-        "the difference is shown, and counts in means, wins, losses and p, but not in ARG and median.",
+        f"If the baseline is at or below {min_baseline:g} (marked {MARK}), the gain is not defined; the",
+        "difference is shown, and counts in means, wins, losses and p, but not in ARG and median.",
     ]
     nonzero = (per_task["difference"] != 0).groupby(per_task["system"]).sum().max()
     if nonzero < FEWEST_FOR_P:
-        lines.append(f"Of fewer than {FEWEST_FOR_P} tasks that differ, p cannot be below 0.05.")
+        lines.append(f"With fewer than {FEWEST_FOR_P} tasks that differ, p cannot be below 0.05.")
     return lines
 
 
 def shown_gain(gain: float) -> str:
-    """ "+12.3%", "-" where there is none."""
+    """Returns a gain such as "+12.3%", or "-" for NaN."""
     return "-" if np.isnan(gain) else f"{100 * gain:+.1f}%"
 
 
 def shown_arg(row) -> str:
-    """ "+12.3% [+3.4%, +20.1%]" of a row of `per_system`, or "+12.3%, too few tasks (3)"."""
+    """Returns "+12.3% [+3.4%, +20.1%]" for a row of `per_system`, or "+12.3%, too few tasks (3)"."""
     if np.isnan(row.arg):
         return shown_gain(row.arg)
     if np.isnan(row.low):
@@ -183,12 +183,12 @@ def shown_arg(row) -> str:
 
 
 def shown_task_gain(row) -> str:
-    """The relative gain of a row of `per_task`, or its marked difference."""
+    """Returns the relative gain of a row of `per_task`, or its difference with MARK."""
     return shown_gain(row.relative_gain) if row.in_arg else f"{row.difference:+.3f} {MARK}"
 
 
 def tasks_markdown(per_task: pd.DataFrame, baseline: str) -> str:
-    """A row per task: the baseline's score, then score and gain of each system."""
+    """Returns a Markdown table with a row per task: baseline score, then score and gain of each system."""
     rows = {}
     for task, group in per_task.groupby("task", sort=False):
         first = group.iloc[0]
@@ -200,7 +200,7 @@ def tasks_markdown(per_task: pd.DataFrame, baseline: str) -> str:
 
 
 def systems_markdown(per_system: pd.DataFrame, baseline: str) -> str:
-    """A row per system: mean score, ARG, median gain, wins and losses, p, numbers of tasks."""
+    """Returns a Markdown table with a row per system: mean score, ARG, median gain, wins, p, tasks."""
     first = per_system.iloc[0]
     counts = ("wins", "losses", "ties")
     rows = {baseline: {"mean": f"{first['baseline']:.3f}"}}

@@ -1,11 +1,11 @@
-"""The table of gains for a paper: a LaTeX table that needs the package booktabs and no other."""
+"""The table of gains as LaTeX for a paper. It needs the package booktabs only."""
 
 import pandas as pd
 
 from routing_moe.results.gains import MARK, shown_arg, shown_gain, shown_task_gain
 from routing_moe.results.scores import shown_p
 
-LONG = 36  # rows: longer tables, and wider ones, are set smaller
+LONG = 36  # rows: longer tables, and wider ones, have a smaller font
 WIDE = 2  # systems
 ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
@@ -15,13 +15,15 @@ ESCAPES = {
 
 
 def escaped(text: str) -> str:
-    """The text with every character that LaTeX reads as something else written out."""
+    """Returns the text with LaTeX's special characters escaped."""
     return "".join(ESCAPES.get(character, character) for character in text)
 
 
 def gains_latex(per_task: pd.DataFrame, per_system: pd.DataFrame, baseline: str, explained: list[str]) -> str:
-    """A table environment: `gains.gains_per_task` row by row, the best of each task in bold, then the
-    averages of `gains.gains_per_system`; `explained` is the caption."""
+    """Returns a table environment with `gains.gains_per_task` row by row and `gains.gains_per_system` below.
+
+    The best score of each task is bold. explained: the caption.
+    """
     systems = list(per_system["system"])
     body = [_task_row(task, group) for task, group in per_task.groupby("task", sort=False)]
     size = r"\scriptsize" if len(body) > LONG or len(systems) > WIDE else r"\small"
@@ -69,12 +71,12 @@ def _score(mean: float, std: float, best: float) -> str:
 
 
 def _signed(text: str) -> str:
-    """Figures, with minus signs for hyphens."""
+    """Returns escaped numbers with minus signs instead of hyphens."""
     return escaped(text).replace("-", "$-$")
 
 
 def _averages(per_system: pd.DataFrame) -> list[str]:
-    """Rows below the tasks: mean of the scores; what is one number per system spans its two columns."""
+    """Returns the rows below the tasks: mean scores, then values per system that span two columns."""
     rows = list(per_system.itertuples())
     n = rows[0].n
     first = per_system.iloc[0]

@@ -1,8 +1,8 @@
-"""The cost of a training run: parameters, FLOPs per example, steps, total FLOPs; `cost.json` in its folder.
+"""Cost of a training run: parameters, FLOPs per example, steps, total FLOPs; `cost.json` in its folder.
 
 The batches of a run are a pure function of (seed, step), so its cost can be computed from the lengths of the
-examples before it starts. `flops.py` says what is counted. For a run of more than SAMPLED_STEPS steps, the
-mean over that many evenly spread steps is multiplied by the number of steps.
+examples before it starts. `flops.py` defines what is counted. For a run of more than SAMPLED_STEPS steps, the
+mean over that many evenly spaced steps is multiplied by the number of steps.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from routing_moe.optim.step import Stepper, frozen_parts
 
 COST_FILE = "cost.json"
 SAMPLED_STEPS = 1000
-EXAMPLE_COST = ("active_parameters", "total_parameters", "flops_per_example")  # what tables show
+EXAMPLE_COST = ("active_parameters", "total_parameters", "flops_per_example")  # shown in tables
 TRAINING_COST = (*EXAMPLE_COST, "steps", "total_flops")
 NUMBERS = (
     "total_parameters", "active_parameters", "flops_per_example", "examples_per_step", "steps", "total_flops"
@@ -37,8 +37,10 @@ COUNTED = "forward and backward of training: matrix products, 2 per multiplicati
 
 
 def flops_of_steps(stepper: Stepper, steps: Iterable[int], work: Work) -> tuple[float, float]:
-    """(FLOPs as padded, FLOPs without padding) of these steps: micro-batches of all processes, routing and
-    merging."""
+    """Returns (FLOPs with padding, FLOPs without padding) of these steps.
+
+    Both include the micro-batches of all processes, routing and merging.
+    """
     config, examples = stepper.model.config, stepper.examples
     lengths, routings, merged = [], 0, 0  # rows: source, target, both as padded
     for step in steps:
@@ -59,7 +61,7 @@ def flops_of_steps(stepper: Stepper, steps: Iterable[int], work: Work) -> tuple[
 
 
 def training_cost(stepper: Stepper, total_steps: int, most_sampled: int = SAMPLED_STEPS) -> dict:
-    """The fields of `cost.json` about the training itself, for a run of `total_steps` steps."""
+    """Returns the fields of `cost.json` about the training itself, for a run of `total_steps` steps."""
     config, alternate_every = stepper.model.config, stepper.settings.alternate_every
     work = Work.of(stepper.model)
     sampled = np.unique(np.linspace(0, total_steps - 1, min(total_steps, most_sampled)).round().astype(int))
@@ -85,7 +87,7 @@ def training_cost(stepper: Stepper, total_steps: int, most_sampled: int = SAMPLE
 
 
 def write_cost(stepper: Stepper, total_steps: int, settings: Settings) -> dict:
-    """Write a run's `cost.json`, which includes the runs that it started from. Returns its content."""
+    """Writes a run's `cost.json`, which includes the runs that it started from. Returns its content."""
     path = Path(settings.output_dir) / COST_FILE
     own = training_cost(stepper, total_steps)
     cost = own | with_start(own, earlier_runs(settings))
@@ -97,7 +99,7 @@ def write_cost(stepper: Stepper, total_steps: int, settings: Settings) -> dict:
 
 
 def _known_before(path: Path) -> list[dict] | None:
-    """The earlier runs in a `cost.json`, if it has their costs, else None."""
+    """Returns the earlier runs in a `cost.json` if it has their costs, else None."""
     with contextlib.suppress(InputError):
         runs = load_json_object(path, "the cost of a run").get("earlier_runs") if path.is_file() else None
         if isinstance(runs, list) and all(isinstance(run, dict) for run in runs):
@@ -108,19 +110,22 @@ def _known_before(path: Path) -> list[dict] | None:
 
 
 def equal_steps(stepper: Stepper, total_steps: int, settings: Settings) -> int:
-    """The largest number of steps that cost at most the FLOPs of the run `--equal_flops`, earlier runs
-    included. A step costs the mean over total_steps. Raises InputError if there is no such number."""
+    """Returns the largest number of steps that cost at most the FLOPs of the run `--equal_flops`.
+
+    Both include earlier runs. The cost of a step is the mean over total_steps. Raises InputError if there is
+    no such number.
+    """
     flag = f"--equal_flops {settings.equal_flops}"
     reference, own = read_cost(settings.equal_flops), training_cost(stepper, total_steps)
     if reference is None:
-        raise InputError(f"{flag}: no {COST_FILE} there; {HOW_TO_GET_IT}")
+        raise InputError(f"{flag}: has no {COST_FILE}; {HOW_TO_GET_IT}")
     start = with_start(own, earlier_runs(settings))
     if unknown := reference["start_unknown"] or start["start_unknown"]:
-        raise InputError(f"{flag}: total FLOPs are not known: {unknown}")
+        raise InputError(f"{flag}: total FLOPs are unknown: {unknown}")
     before = start["total_flops_with_start"] - own["total_flops"]
     budget = reference["total_flops_with_start"] - before
     if (steps := int(budget * total_steps // own["total_flops"])) < 1:
-        spent = f" after the {in_units(before)}FLOPs of what it starts from" if before else ""
+        spent = f" after the {in_units(before)}FLOPs of earlier runs" if before else ""
         raise InputError(
             f"{flag}: its {in_units(budget + before)}FLOPs leave no step of this training{spent}"
         )
@@ -128,20 +133,20 @@ def equal_steps(stepper: Stepper, total_steps: int, settings: Settings) -> int:
 
 
 def described_cost(cost: dict) -> str:
-    """The cost as a line for the log."""
+    """Returns the cost as a line for the log."""
     total, start = cost["total_flops"], ""
     if cost["start_unknown"]:
-        start = f", and what it started from (not known: {cost['start_unknown']})"
+        start = f", and earlier runs (unknown: {cost['start_unknown']})"
     elif cost["total_flops_with_start"] != total:
-        start = f", {in_units(cost['total_flops_with_start'])}FLOPs with what it started from"
+        start = f", {in_units(cost['total_flops_with_start'])}FLOPs including earlier runs"
     return (
         f"parameters: {in_units(cost['active_parameters'])} active of {in_units(cost['total_parameters'])}; "
-        f"{in_units(cost['flops_per_example'])}FLOPs an example; {in_units(total)}FLOPs in all{start}"
+        f"{in_units(cost['flops_per_example'])}FLOPs per example; {in_units(total)}FLOPs in total{start}"
     )
 
 
 def in_units(number: float) -> str:
-    """ "12.3 M": three digits, and k, M, G, T, P or E."""
+    """Returns a number such as "12.3 M", with three digits and k, M, G, T, P or E."""
     for unit in ("", "k", "M", "G", "T", "P"):
         if abs(number) < 999.5:
             return f"{number:.3g} {unit}"
@@ -150,15 +155,15 @@ def in_units(number: float) -> str:
 
 
 def shown_cost(number: float) -> str:
-    """ "12.3 M", "-" for NaN."""
+    """Returns a number such as "12.3 M", or "-" for NaN."""
     return "-" if math.isnan(number) else in_units(number).strip()
 
 
-# ---- what a run started from
+# ---- earlier runs
 
 
 def with_start(own: dict, earlier: list[dict]) -> dict:
-    """The fields of `cost.json` about earlier runs; null totals and the reason if one is unknown."""
+    """Returns the fields of `cost.json` about earlier runs; if one is unknown, null totals and the reason."""
     unknown = next((run["unknown"] for run in earlier if run["unknown"]), None)
     totals = {
         f"{name}_with_start": None if unknown else own[name] + sum(run[name] for run in earlier)
@@ -168,9 +173,10 @@ def with_start(own: dict, earlier: list[dict]) -> dict:
 
 
 def earlier_runs(settings: Settings) -> list[dict]:
-    """folder, steps, total_flops (earlier runs included; null if unknown) and why they are unknown.
+    """Returns folder, steps, total_flops (null if unknown) and the reason if unknown, of each earlier run.
 
-    Of the run that the training started from, or of the runs that a merge took routes and weights from.
+    Earlier runs are the run that the training started from, or the runs that a merge took routes and weights
+    from. Their numbers include their own earlier runs.
     """
     return [_earlier_run(place, settings) for place in _start_places(settings)]
 
@@ -188,7 +194,7 @@ def _start_places(settings: Settings) -> list[str]:
 
 
 def _earlier_run(place: str, settings: Settings) -> dict:
-    """The entry of `earlier_runs` for a run, or for a checkpoint or a file of weights in one."""
+    """Returns the entry of `earlier_runs` for a run, or for a checkpoint or file of weights in a run."""
     path, own = Path(place), Path(settings.output_dir).resolve()
     folders = [f for f in (path, *list(path.parents)[:2]) if (f / COST_FILE).is_file() and f.resolve() != own]
     known = {"folder": place, "steps": None, "total_flops": None, "unknown": None}
@@ -206,7 +212,7 @@ def _earlier_run(place: str, settings: Settings) -> dict:
 
 
 def read_cost(run: str | Path) -> dict | None:
-    """A run's `cost.json`, or None if it has none. Raises InputError if it is damaged."""
+    """Returns a run's `cost.json`, or None if it has none. Raises InputError if it is damaged."""
     path = Path(run) / COST_FILE
     if not path.is_file():
         return None
@@ -221,7 +227,7 @@ def read_cost(run: str | Path) -> dict | None:
 
 
 def _as_far_as_trained(cost: dict, run: Path) -> dict:
-    """The cost of the steps that were taken: fewer than planned if the run stopped before its end."""
+    """Returns the cost of the steps taken, which are fewer than planned if the run stopped early."""
     done = load_progress(run / "last").get("step", cost["steps"])
     for name in ("steps", "total_flops") if done < cost["steps"] else ():
         spent = done if name == "steps" else round(cost[name] * done / cost["planned_steps"])

@@ -1,6 +1,7 @@
-"""Results as files and tables: predictions per task, scores by category beside a constant baseline.
+"""Predictions and scores of tasks as files and tables, and comparisons of variants over runs.
 
-Also the comparison of variants over runs: mean, sample std, paired differences with intervals.
+Scores are averaged by category and compared with a constant baseline. Comparisons have means, sample standard
+deviations, and paired differences with intervals.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ CONSTANT = "constant answer"  # the baseline's name among the variants of a comp
 
 @dataclass(frozen=True)
 class ScoresFile:
-    """Which scores of a run: of a checkpoint, on the dev or test files of a section of the split."""
+    """Identifies a scores file of a run: checkpoint, part (dev or test files) and section of the split."""
 
     part: str = "test"
     section: str = "train"
@@ -36,12 +37,12 @@ class ScoresFile:
 
     @property
     def path(self) -> str:
-        """From the run folder."""
+        """Path relative to the run folder."""
         return f"{self.checkpoint_name}/{self._start}{self.part}-performance.csv"
 
     @property
     def settings_path(self) -> str:
-        """The settings of the command that wrote the scores."""
+        """Path of the settings of the command that wrote the scores."""
         return f"{self.checkpoint_name}/{self._start}settings.json"
 
     @property
@@ -52,9 +53,9 @@ class ScoresFile:
 def write_predictions(
     folder: Path, prefix: str, files: list[TaskFile], predictions: list, option_scores: list | None = None
 ) -> None:
-    """`<prefix><sample>_<part>.jsonl` for each file, as `prediction_lines` says.
+    """Writes `<prefix><sample>_<part>.jsonl` for each file; see `prediction_lines` for its format.
 
-    predictions: for each file its draws of random routes, or one list. option_scores: those of each file.
+    predictions: for each file a list of draws (usually one). option_scores: for each file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for file, draws, scores in zip(files, predictions, option_scores or [None] * len(files), strict=True):
@@ -63,10 +64,10 @@ def write_predictions(
 
 
 def prediction_lines(file: TaskFile, draws: list, option_scores: list[dict | None] | None = None) -> str:
-    """One JSON object a line with input, prediction, answers; predictions of further draws in other_draws.
+    """Returns JSON lines with input, prediction and answers, and predictions of further draws in other_draws.
 
-    option_scores: for each example what its options scored along the first draw, which goes into scores, or
-    None where the answer was generated.
+    option_scores: for each example the scores of its options in the first draw, written as scores, or None if
+    the answer was generated.
     """
     first, *others = draws
     lines = []
@@ -81,9 +82,9 @@ def prediction_lines(file: TaskFile, draws: list, option_scores: list[dict | Non
 
 
 def constant_scores(files: list[TaskFile], *gyms: Gym) -> list[float | None]:
-    """For each scored file, the metric of always giving the task's most frequent training answer.
+    """Returns for each file the metric of always predicting the task's most frequent training answer.
 
-    The training examples come from the first gym that has the task's; None where none has.
+    The training examples come from the first gym that has the task; None if no gym has it.
     """
     return [_constant_score(file, gyms) for file in files]
 
@@ -96,7 +97,10 @@ def _constant_score(file: TaskFile, gyms: tuple[Gym, ...]) -> float | None:
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """The scores that `--do_predict` wrote: task_prefix, sample, metric, performance, n, constant."""
+    """Returns the scores that `--do_predict` wrote: task_prefix, sample, metric, performance, n, constant.
+
+    Raises InputError that names the file if it is missing, broken or lacks scores.
+    """
     scores = read_table(path, index_col=0, dtype={"task_prefix": str, "sample": str, "metric": str})
     lacking = [name for name in SCORE_COLUMNS if name not in scores]
     if lacking:
@@ -108,7 +112,7 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 
 def category_table(scores: dict[str, pd.DataFrame], ontology: Ontology) -> pd.DataFrame:
-    """Mean dev and test scores per category, beside the constant baseline's. Every task weighs the same.
+    """Returns mean dev and test scores per category, with the constant baseline. All tasks have equal weight.
 
     scores: {"dev": ..., "test": ...}, tables with columns task_prefix, performance and constant. One row
     per category in the ontology's order, then "all"; columns tasks, then score and constant of each part.
@@ -124,9 +128,9 @@ def category_table(scores: dict[str, pd.DataFrame], ontology: Ontology) -> pd.Da
 
 
 def in_categories(table: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
-    """The rows of `table` (which has a column task) by category, and all of them again in category "all".
+    """Returns the rows of `table` (which has a column task) by category, and all of them again as "all".
 
-    The new column category is categorical, in the ontology's order, so that groups come in that order.
+    The new column category is categorical, in the ontology's order, so that groups have that order.
     """
     kinds = [ontology.category(task)[0] for task in table["task"]]
     order = list(dict.fromkeys([*ontology.categories, UNCATEGORISED[0], "all"]))
@@ -135,7 +139,7 @@ def in_categories(table: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
 
 
 def markdown_table(table: pd.DataFrame, digits: int = 3) -> str:
-    """A data frame as a Markdown table whose columns also line up in a terminal."""
+    """Returns a data frame as a Markdown table whose columns are also aligned in a terminal."""
     header = [table.index.name or "", *map(str, table.columns)]
     rows = [[str(name), *(_cell(value, digits) for value in row)] for name, *row in table.itertuples()]
     widths = [max(2, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
@@ -160,7 +164,7 @@ def _cell(value, digits: int) -> str:
 
 
 def means_per_run(scores: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
-    """Mean over the tasks of each category and of all, every task alike, for each run.
+    """Returns the mean over the tasks of each category and of all tasks, with equal weights, for each run.
 
     Columns variant, run, seed, category, tasks (their number), mean; variants in the order of `scores`.
     """
@@ -173,14 +177,17 @@ def means_per_run(scores: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
 
 
 def means_over_runs(per_run: pd.DataFrame) -> pd.DataFrame:
-    """Mean and sample std (NaN for a single run) of `means_per_run`'s means over the n runs of a variant."""
+    """Returns the mean and sample std (NaN for one run) of `means_per_run` over the n runs of a variant."""
     grouped = per_run.groupby(["variant", "category"], sort=False, observed=True)
     columns = dict(tasks=("tasks", "first"), mean=("mean", "mean"), std=("mean", "std"), n=("mean", "size"))
     return grouped.agg(**columns).reset_index()
 
 
 def constant_means(scores: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
-    """Mean constant score of each category and of all; NaN where a task has none. No runs, hence no n."""
+    """Returns the mean constant score of each category and of all tasks; NaN if a task has none.
+
+    Has no n, because the baseline has no runs.
+    """
     tasks = in_categories(scores.drop_duplicates("task"), ontology)
     grouped = tasks.groupby("category", observed=True)["constant"]
     table = grouped.agg(tasks="size", mean=lambda values: values.mean(skipna=False)).reset_index()
@@ -188,32 +195,34 @@ def constant_means(scores: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
 
 
 def paired_by_seed(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Score minus the baseline's with the same seed: a row per other variant and task, a column per seed; NaN
-    if one of the two has no run of that seed."""
+    """Returns score minus baseline score of the same seed: a row per variant and task, a column per seed.
+
+    NaN if one of the two has no run with that seed.
+    """
     table = scores.pivot(index=["variant", "task"], columns="seed", values="performance")
     others = table.drop(index=baseline, level="variant")
     return others - table.loc[baseline].reindex(others.index.get_level_values("task")).to_numpy()
 
 
 def paired_differences(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """`paired_by_seed`, mean over the seeds that both have. Columns variant, task, difference, pairs (number
-    of seeds)."""
+    """Returns the mean of `paired_by_seed` over common seeds. Columns variant, task, difference, pairs."""
     differences = paired_by_seed(scores, baseline)
     columns = {"difference": differences.mean(axis=1), "pairs": differences.count(axis=1)}
     return pd.DataFrame(columns).reset_index()
 
 
 def mean_differences(scores: pd.DataFrame, ontology: Ontology, baseline: str) -> pd.DataFrame:
-    """Mean of `paired_differences` per category, with `statistics.mean_interval` over its seeds and tasks.
+    """Returns the mean of `paired_differences` per category, with its interval and p-value.
 
-    Columns variant, category, difference, low, high, pairs, p (two-sided, of the same t test), p_holm (over
-    the variants of a category), interval (what it covers, or why there is none).
+    Columns variant, category, difference, low, high (`statistics.mean_interval` over seeds and tasks), pairs,
+    p (two-sided, of the corresponding t test), p_holm (over the variants of a category), interval (what it
+    covers, or why there is none).
     """
     rows = []
     by_seed = paired_by_seed(scores, baseline)
     tasks = in_categories(paired_differences(scores, baseline), ontology)
     for (variant, category), group in tasks.groupby(["variant", "category"], sort=False, observed=True):
-        # Finished runs have the same tasks, so a seed has all of them or none.
+        # Finished runs have the same tasks, so a seed has scores of all tasks or of none.
         values_TS = by_seed.loc[[(variant, task) for task in group["task"]]].dropna(axis="columns")
         found = mean_interval(values_TS.to_numpy().T)
         numbers = (group["difference"].mean(), found.low, found.high, int(group["pairs"].min()), found.p)
@@ -226,9 +235,10 @@ def mean_differences(scores: pd.DataFrame, ontology: Ontology, baseline: str) ->
 
 
 def comparison_table(scores: pd.DataFrame, ontology: Ontology, baseline: str | None = None) -> pd.DataFrame:
-    """One row per variant and category: variant, category, tasks, mean, std, n; the constant answer last.
+    """Returns one row per variant and category, then those of the constant answer.
 
-    With a baseline also the columns of `mean_differences`, empty for the baseline.
+    Columns variant, category, tasks, mean, std, n; with a baseline also the columns of `mean_differences`,
+    which are empty for the baseline.
     """
     table = means_over_runs(means_per_run(scores, ontology))
     table = pd.concat([table, constant_means(scores, ontology)], ignore_index=True)
@@ -240,25 +250,29 @@ def comparison_table(scores: pd.DataFrame, ontology: Ontology, baseline: str | N
 
 
 def explain_comparison(what: str, checkpoint: str, baseline: str | None, draws: dict[str, int]) -> str:
-    """What the numbers of `comparison_markdown` are. draws: {variant: scores are means of so many}."""
+    """Returns an explanation of `comparison_markdown`.
+
+    draws: {variant: number of draws of routes that its scores are means of}.
+    """
     lines = [
-        f"{what.capitalize()}, checkpoint {checkpoint}: mean ± sample std over n runs of",
-        "different seeds. Every task weighs the same; the number of tasks is in brackets.",
+        f"{what.capitalize()}, checkpoint {checkpoint}: mean ± sample std over n runs with",
+        "different seeds. All tasks have equal weight; the number of tasks is in brackets.",
         f"{CONSTANT.capitalize()}: each task's most frequent training answer.",
     ]
     if baseline is not None:
         lines += [
-            f"Minus {baseline}: of runs with the same seed, mean over seeds and tasks; in brackets the 95%",
-            "two-way t interval over seeds and tasks (of one seed over tasks alone, which says nothing of",
-            f"other seeds), none below {FEWEST_TASKS} tasks. p: the t test of it; p (Holm): corrected",
-            "for the number of variants. Where few of the tasks carry the effect, intervals are too narrow.",
+            f"Minus {baseline}: differences between runs with the same seed, mean over seeds and tasks; in",
+            "brackets the 95% two-way t interval over seeds and tasks (with one seed, over tasks only, not",
+            f"covering other seeds), none below {FEWEST_TASKS} tasks. p: the corresponding t test; p (Holm):",
+            "corrected for the number of variants. If few tasks account for the effect, intervals are too",
+            "narrow.",
         ]
     lines += [f"Scores of {variant} are means over {n} draws of its routes." for variant, n in draws.items()]
     return "\n".join(lines)
 
 
 def comparison_markdown(table: pd.DataFrame, baseline: str | None = None) -> str:
-    """`comparison_table` as Markdown: a row per variant, a column per category with its number of tasks."""
+    """Returns `comparison_table` as Markdown: a row per variant, a column per category."""
     rows = {}
     for variant, group in table.groupby("variant", sort=False):
         n = group["n"].iloc[0]
@@ -273,19 +287,19 @@ def comparison_markdown(table: pd.DataFrame, baseline: str | None = None) -> str
 
 
 def mean_and_std(mean: float, std: float) -> str:
-    """ "0.123 ± 0.045"; without the std where that is NaN, "-" without a mean."""
+    """Returns "0.123 ± 0.045", "0.123" if the std is NaN, "-" if the mean is NaN."""
     if np.isnan(mean):
         return "-"
     return f"{mean:.3f}" if np.isnan(std) else f"{mean:.3f} ± {std:.3f}"
 
 
 def shown_p(p: float) -> str:
-    """ "0.012", "<0.001", nothing for NaN."""
+    """Returns a p-value such as "0.012", "<0.001", or "" for NaN."""
     return "" if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _difference(row: pd.Series) -> str:
-    """ "+0.027 [+0.002, +0.057]", marked if it covers tasks alone, or the reason why there is no interval."""
+    """Returns "+0.027 [+0.002, +0.057]", marked if it covers tasks only, or the reason for no interval."""
     if np.isnan(row["difference"]):
         return row["interval"] if isinstance(row["interval"], str) else ""
     if np.isnan(row["low"]):

@@ -1,10 +1,10 @@
-"""Intervals and p-values for means over tasks and seeds; corrections for many tests. Pure functions.
+"""Intervals and p-values for means over tasks and seeds; corrections for multiple tests. Pure functions.
 
     found = mean_interval(differences_ST)     # seeds x tasks, paired differences
     found.low, found.high, found.p, found.over
 
-S seeds (runs), T tasks, M tests. `benchmarks/coverage.py` measures how often the intervals cover the truth;
-docs/results/coverage.md has the numbers and says why this interval was chosen.
+S seeds (runs), T tasks, M tests. `benchmarks/coverage.py` measures the coverage of the intervals;
+docs/results/coverage.md has the results and explains the choice of this interval.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NONE = float("nan")
 
 @dataclass(frozen=True)
 class Interval:
-    """Ends of an interval of a mean and the two-sided p of a mean of 0; all NaN without an interval.
+    """Ends of an interval of a mean and the two-sided p-value for a mean of 0; all NaN without interval.
 
     over: what the interval covers, SEEDS_AND_TASKS or TASKS_ALONE, or why there is no interval.
     """
@@ -34,10 +34,11 @@ class Interval:
 
 
 def mean_interval(values_ST, confidence: float = 0.95) -> Interval:
-    """Two-way t interval of the mean of a seeds x tasks table; with one seed, t interval over tasks alone.
+    """Returns the two-way t interval of the mean of a seeds x tasks table.
 
-    values_ST: numbers without NaN, (S, T), or (T,) for one seed. No interval below FEWEST_TASKS tasks.
-    p is that of the corresponding t test: below 1 - confidence if the interval excludes 0.
+    values_ST: numbers without NaN, (S, T), or (T,) for one seed. With one seed, it is the t interval over
+    tasks. No interval for fewer than FEWEST_TASKS tasks. p is that of the corresponding t test: below 1 -
+    confidence if the interval excludes 0.
     """
     values_ST = np.atleast_2d(np.asarray(values_ST, dtype=float))
     seeds, tasks = values_ST.shape
@@ -50,14 +51,14 @@ def mean_interval(values_ST, confidence: float = 0.95) -> Interval:
 
 
 def two_way_t(values_ST) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(mean, standard error, degrees of freedom) of tables (..., S, T) of crossed random effects.
+    """Returns (mean, standard error, degrees of freedom) of tables (..., S, T) of crossed random effects.
 
     A cell is mean + seed + task + interaction. With the mean squares of the two-way analysis of variance
-    (Searle, Casella & McCulloch 1992, Variance Components, section 4.3) the squared error is estimated by
-    (MS_tasks + MS_seeds) / (S T). Its expectation exceeds the truth by the interaction's variance / (S T):
-    the unbiased estimate subtracts MS_interaction, which can give 0 or less, and covers less often.
-    Degrees of freedom by Satterthwaite (1946): at least those of the smaller side, min(S, T) - 1. With one
-    seed MS_seeds is 0, and this is Student's t over tasks with T - 1 degrees of freedom.
+    (Searle, Casella & McCulloch 1992, Variance Components, section 4.3), the squared error is estimated by
+    (MS_tasks + MS_seeds) / (S T). Its expectation exceeds the true value by the interaction's variance / (S
+    T). The unbiased estimate subtracts MS_interaction, which can give 0 or less, and has lower coverage.
+    Degrees of freedom are those of Satterthwaite (1946), at least min(S, T) - 1. With one seed, MS_seeds is 0
+    and this is Student's t over tasks with T - 1 degrees of freedom.
     """
     values_ST = np.asarray(values_ST, dtype=float)
     seeds, tasks = values_ST.shape[-2:]
@@ -72,7 +73,7 @@ def two_way_t(values_ST) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def mean_squares(values_ST: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(MS_tasks, MS_seeds) of tables (..., S, T); MS_seeds is 0 for one seed. T must be 2 or more."""
+    """Returns (MS_tasks, MS_seeds) of tables (..., S, T); MS_seeds is 0 for one seed. T must be 2 or more."""
     seeds, tasks = values_ST.shape[-2:]
     of_tasks = seeds * values_ST.mean(axis=-2).var(axis=-1, ddof=1)
     if seeds == 1:
@@ -80,12 +81,15 @@ def mean_squares(values_ST: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return of_tasks, tasks * values_ST.mean(axis=-1).var(axis=-1, ddof=1)
 
 
-# ---------------------------------------------------------------------------- many tests
+# ---------------------------------------------------------------------------- multiple tests
 
 
 def holm(p_M) -> np.ndarray:
-    """p-values (M,) corrected by Holm (1979): at level `alpha`, the probability of any false positive is at
-    most `alpha`, under any dependence. NaN stays NaN and does not count as a test."""
+    """Returns p-values (M,) corrected by the method of Holm (1979).
+
+    At level `alpha`, the probability of any false positive is at most `alpha`, under any dependence. NaN
+    stays NaN and does not count as a test.
+    """
     p_M = np.asarray(p_M, dtype=float)
     corrected_M = np.full(p_M.shape, np.nan)
     tested = np.flatnonzero(~np.isnan(p_M))
@@ -96,10 +100,10 @@ def holm(p_M) -> np.ndarray:
 
 
 def benjamini_yekutieli(p_M) -> np.ndarray:
-    """q-values (M,) by Benjamini & Yekutieli (2001): BH's times 1 + 1/2 + ... + 1/M.
+    """Returns q-values (M,) of Benjamini & Yekutieli (2001): those of BH times 1 + 1/2 + ... + 1/M.
 
-    Bounds the false discovery rate under any dependence. BH does not cover the negative dependence of weights
-    that sum to 1 in a layer. NaN stays NaN and does not count as a test.
+    They bound the false discovery rate under any dependence. BH does not cover the negative dependence of
+    weights that sum to 1 in a layer. NaN stays NaN and does not count as a test.
     """
     p_M = np.asarray(p_M, dtype=float)
     q_M, tested = np.full(p_M.shape, np.nan), ~np.isnan(p_M)
