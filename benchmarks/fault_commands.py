@@ -19,6 +19,7 @@ import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -87,22 +88,23 @@ class Commands:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.world = tiny_runs.World(folder)
-        self._trained: Path | None = None
 
     def named(self, name: str, folder: Path | None = None) -> Command:
         """The command, which writes into `folder` (default: one of its own)."""
         kind = {"train2": "train", "grid": "finetune", "ray": "finetune"}.get(name, name)
         return getattr(self, f"_{kind}")(name, folder or self.folder / name / "run")
 
-    @property
+    @cached_property
     def trained(self) -> Path:
         """A run of two steps with soft routes of three experts; read-only."""
-        if self._trained is None:
-            folder = self.folder / "trained"
-            words = tiny_runs.flags(self.world.gym, self.world.bart, folder, **SOFT)
-            must_succeed(Command("trained", "routing_moe.cli.train", words, folder))
-            self._trained = folder
-        return self._trained
+        folder = self.folder / "trained"
+        words = tiny_runs.flags(self.world.gym, self.world.bart, folder, **SOFT)
+        must_succeed(Command("trained", "routing_moe.cli.train", words, folder))
+        return folder
+
+    @cached_property
+    def few_shot_gym(self) -> Path:
+        return tiny_grids.write_few_shot_gym(self.folder / "few_shot", self.world.gym)
 
     def _train(self, name: str, folder: Path) -> Command:
         changed = dict(do_predict=True, save_period=4, total_steps=12, eval_period=4, checkpoint_period=1)
@@ -117,12 +119,9 @@ class Commands:
         return Command(name, "routing_moe.cli.train", tiny_runs.typed(words), folder, base=self.trained)
 
     def _finetune(self, name: str, folder: Path) -> Command:
-        gym = self.folder / "few_shot_gym"
-        if not gym.exists():
-            tiny_grids.write_few_shot_gym(gym, self.world.gym)
         changed = dict(save_best=True, learning_rate_list=[0.03, 0.05, 0.1])
         changed |= dict(grid={}, finetune=dict(num_workers=2), ray=dict(num_workers=2, ray="local"))[name]
-        words = tiny_grids.grid_flags(gym, self.world.bart, folder, **changed)
+        words = tiny_grids.grid_flags(self.few_shot_gym, self.world.bart, folder, **changed)
         launcher = None if name == "grid" else ()
         return Command(name, "routing_moe.cli.finetune", words, folder, launcher=launcher)
 

@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,13 +13,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.fault_commands import LONGEST, Command, Commands, Running, differences, tiny_runs
-from benchmarks.fault_kills import kept_folder, log_of, resume_faults, undisturbed
+from benchmarks.fault_kills import disturb, log_of, resume_faults, undisturbed
 
 ON_DISK = ("train", "predict", "grid", "merge", "vectors", "ablate")
-LEAST, MOST = (
-    0.05,
-    1.3,
-)  # disk size relative to the undisturbed command's files; temporary files need more than 1
+# Disk size relative to the undisturbed command's files; temporary files need more than 1.
+LEAST, MOST = 0.05, 1.3
 PAGE = 4096
 ROOMY = "1g"
 FULL = ("No space left on device", "os error 28", "is the disk full")  # a clear error contains one of these
@@ -30,31 +29,12 @@ def disk_campaign(commands: Commands, names: list[str], tries: int, seed: int) -
     """({command: counts}, or the reason for skipping it; failures)."""
     if reason := why_not_mounted(commands.folder / "mounted"):
         return dict(skipped=reason), []
-    counts, failures = {}, []
-    names = [name for name in ON_DISK if name in names]
-    with tqdm(total=tries * len(names), desc="full disks", unit="disk") as bar:
-        for name in names:
-            bar.set_postfix_str(name)
-            counts[name] = dict(disks=0, full=0, resumed=0, equal=0)
-            command = commands.named(name)
-            undisturbed(command)
-            for number in range(tries):
-                rng = random.Random(f"{seed}/disk/{name}/{number}")
-                size = disk_size(command, rng)
-                command.folder.mkdir()
-                with mounted(command.folder, size):
-                    faults = fill_and_resume(command, counts[name])
-                    if faults:
-                        kept = str(kept_folder(command, f"_disk{number}"))
-                        failures.append(dict(disk=f"{name}/{number}", bytes=size, what=faults[:5], kept=kept))
-                command.folder.rmdir()
-                bar.update()
-    return counts, failures
+    runs = {name: tries for name in ON_DISK if name in names}
+    return disturb(commands, runs, "disk", seed, fill_and_resume, small_disk)
 
 
-def fill_and_resume(command: Command, counts: dict) -> list[str]:
+def fill_and_resume(command: Command, _moments, _rng, counts: Counter) -> list[str]:
     """Runs the command on the small disk, then resumes it on a large one. Returns what is wrong."""
-    counts["disks"] += 1
     command.prepare()
     running = command.start(log_of(command))
     code = running.wait(LONGEST)
@@ -68,6 +48,15 @@ def fill_and_resume(command: Command, counts: dict) -> list[str]:
             faults.append(f"full: exit code {code}: {''.join(output.strip().splitlines()[-1:])[-300:]}")
     mount("-o", f"remount,size={ROOMY}", str(command.folder))
     return faults + resume_faults(command, counts)
+
+
+@contextmanager
+def small_disk(command: Command, rng: random.Random) -> Iterator[None]:
+    """The command's folder is a disk of random size."""
+    command.folder.mkdir()
+    with mounted(command.folder, disk_size(command, rng)):
+        yield
+    command.folder.rmdir()
 
 
 def disk_size(command: Command, rng: random.Random) -> int:

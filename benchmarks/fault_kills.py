@@ -4,6 +4,8 @@ import random
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -39,23 +41,39 @@ def shared_out(kills: int, names: list[str]) -> dict[str, int]:
 
 
 def kill_campaign(commands: Commands, kills: int, names: list[str], seed: int) -> tuple[dict, list[dict]]:
-    """({command: counts}, failures). Folders that differ are kept next to the undisturbed one."""
-    counts, failures = {}, []
+    """({command: counts}, failures)."""
     shares = shared_out(kills, names) if names else {}
-    with tqdm(total=kills if names else 0, desc="kills", unit="kill") as bar:
-        for name, share in shares.items():
+    return disturb(commands, shares, "kill", seed, kill_and_resume)
+
+
+def disturb(
+    commands: Commands,
+    runs: dict[str, int],
+    what: str,
+    seed: int,
+    run: Callable[[Command, Moments, random.Random, Counter], list[str]],
+    surroundings: Callable[[Command, random.Random], AbstractContextManager] = lambda *_: nullcontext(),
+) -> tuple[dict, list[dict]]:
+    """({command: counts}, failures) of commands that are disturbed and resumed.
+
+    runs: {command: number of runs}. what: "kill" or "disk". run: disturbs and resumes the command once, and
+    returns what is wrong. surroundings: a context for each run. Folders that differ are kept next to the
+    undisturbed one.
+    """
+    counts, failures = {}, []
+    with tqdm(total=sum(runs.values()), desc=f"{what}s", unit=what) as bar:
+        for name, share in runs.items():
             bar.set_postfix_str(name)
-            counts[name] = dict(runs=share, kills=0, resumed=0, equal=0)
             command = commands.named(name)
             moments = undisturbed(command)
+            counts[name] = Counter(runs=share, undisturbed_s=moments.end)
             for number in range(share):
-                rng = random.Random(f"{seed}/{name}/{number}")
-                faults = kill_and_resume(command, moments, rng, counts[name])
-                if faults:
-                    kept = kept_folder(command, number)
-                    failures.append(dict(kill=f"{name}/{number}", what=faults[:5], kept=str(kept)))
+                rng = random.Random(f"{seed}/{what}/{name}/{number}")
+                with surroundings(command, rng):
+                    if faults := run(command, moments, rng, counts[name]):
+                        kept = str(kept_folder(command, f"_{what}{number}"))
+                        failures.append({what: f"{name}/{number}", "what": faults[:5], "kept": kept})
                 bar.update()
-            counts[name] |= dict(undisturbed_s=moments.end)
     return counts, failures
 
 
@@ -74,7 +92,7 @@ def undisturbed(command: Command) -> Moments:
     return Moments(first_file=min(max(first_file, 0), seconds), end=seconds)
 
 
-def kill_and_resume(command: Command, moments: Moments, rng: random.Random, counts: dict) -> list[str]:
+def kill_and_resume(command: Command, moments: Moments, rng: random.Random, counts: Counter) -> list[str]:
     """Kills the command once or twice and resumes it to its end. Returns what is wrong."""
     for _ in range(TRIES):
         command.prepare()
@@ -100,7 +118,7 @@ def killed_at(command: Command, moment: float, resume: bool) -> list[str] | None
     return [f"left over after a kill at {moment:.3f} s: {name}" for name in running.left_over()]
 
 
-def resume_faults(command: Command, counts: dict) -> list[str]:
+def resume_faults(command: Command, counts: Counter) -> list[str]:
     """Resumes the command to its end and compares its results. Returns what is wrong."""
     running = command.start(log_of(command), resume=True)
     code = running.wait(LONGEST)

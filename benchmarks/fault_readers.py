@@ -14,7 +14,15 @@ from pathlib import Path
 import torch
 
 from benchmarks import fault_mutations as ways
-from benchmarks.fault_commands import SOFT, Command, must_succeed, tiny_grids, tiny_runs, tiny_vectors
+from benchmarks.fault_commands import (
+    SOFT,
+    Command,
+    Commands,
+    must_succeed,
+    tiny_grids,
+    tiny_runs,
+    tiny_vectors,
+)
 from dataloader.encoding import encode
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
@@ -62,8 +70,9 @@ class Place:
     """A folder with files of every kind; the commands themselves write those of runs."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
-        self.gym, self.bart, self.run = (folder / name for name in ("gym", "bart", "runs/moe/seed42"))
+        self.folder, self.run = folder, folder / "runs/moe/seed42"
+        self.commands = Commands(folder)
+        self.gym, self.bart = self.commands.world.gym, self.commands.world.bart
         self.originals: dict[Path, bytes] = {}
 
     def make(self, kinds: Iterable[str]) -> None:
@@ -77,9 +86,6 @@ class Place:
 
     def write_by_hand(self) -> None:
         torch.manual_seed(0)
-        tiny_runs.write_gym(self.gym)
-        tiny_runs.write_bart(self.bart)
-        tiny_grids.write_few_shot_gym(self.folder / "few_shot", self.gym)
         path = self.gym / "opposite/opposite_12_100_train.tsv"
         rows = [line.split("\t") for line in path.read_text().splitlines()]
         lines = [
@@ -133,7 +139,8 @@ class Place:
         return tiny_runs.flags(self.gym, self.bart, folder or self.run, **changed)
 
     def grid_words(self) -> list[str]:
-        return tiny_grids.grid_flags(self.folder / "few_shot", self.bart, self.folder / "grid/naming", **GRID)
+        gym = self.commands.few_shot_gym
+        return tiny_grids.grid_flags(gym, self.bart, self.folder / "grid/naming", **GRID)
 
     def fisher_words(self) -> list[str]:
         return tiny_vectors.flags("fisher", self.gym, self.bart, self.folder / "fisher", **FISHER)

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.numpy import load_file
-from tiny_steps import encoded, parameters, settings_with
+from tiny_steps import OneOfSeveral, encoded, parameters, settings_with
 from torch.nn import functional as F
 
 from routing_moe import RoutingBartForConditionalGeneration
@@ -177,29 +177,14 @@ def test_expert_regularisation_adds_its_hand_computed_gradient_once_per_publishe
         torch.testing.assert_close(gradient - plain[0][name], expected, rtol=1e-7, atol=1e-9)
 
 
-class OneOfTwo:
-    """Process `index` of two, without the other: records the tensors that it would sum with it."""
-
-    def __init__(self, accelerator, index):
-        self.accelerator, self.summed = accelerator, []
-        self.num_processes, self.process_index, self.is_main_process = 2, index, index == 0
-
-    def __getattr__(self, name):
-        return getattr(self.accelerator, name)
-
-    def reduce(self, tensor, reduction):
-        self.summed.append((tuple(tensor.shape), reduction))
-        return tensor
-
-
 def test_a_process_without_micro_batches_sums_the_same_tensors_as_the_others(make_stepper):
     summed = []
     for index in (0, 1):
         stepper = make_stepper({"train_batch_size": 1})
-        stepper.accelerator = OneOfTwo(stepper.accelerator, index)
+        stepper.accelerator = OneOfSeveral(index, 2, stepper.accelerator)
         assert len(stepper.own_groups(*stepper.split(0))) == (1 if index == 0 else 0)
         stepper.step(0)
-        summed.append(stepper.accelerator.summed)
+        summed.append([(tensor.shape, reduction) for tensor, reduction in stepper.accelerator.summed])
     assert summed[0] == summed[1]
 
 
@@ -208,7 +193,7 @@ def test_with_a_loss_scaler_a_process_without_micro_batches_takes_the_first_step
     expected = plain.step(0)
     for index in (0, 1):
         made = make_stepper({"train_batch_size": 1}, dtype=torch.float32)
-        accelerator = OneOfTwo(scaled(made.accelerator), index)
+        accelerator = OneOfSeveral(index, 2, scaled(made.accelerator))
         stepper = Stepper(made.model, made.examples, made.settings, accelerator)
         report = stepper.step(0)
         assert report["grad_norm"] == (pytest.approx(expected["grad_norm"]) if index == 0 else 0.0)

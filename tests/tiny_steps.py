@@ -1,6 +1,8 @@
 """What the tests of single steps share: settings, a few examples, a look at the parameters."""
 
 import itertools
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -38,3 +40,24 @@ def encoded(sources, outputs, task_ids, n_outputs=None) -> EncodedExamples:
 
 def parameters(stepper) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in stepper.model.named_parameters()}
+
+
+class OneOfSeveral:
+    """A fake accelerator of one process of several.
+
+    summed: records (tensor, reduction) of what it would sum with the others. accelerator: does the rest.
+    """
+
+    is_local_main_process = False  # no progress bars
+
+    def __init__(self, process_index: int, num_processes: int, accelerator=None):
+        self.accelerator = accelerator or SimpleNamespace(device="cpu", autocast=nullcontext)
+        self.process_index, self.num_processes, self.summed = process_index, num_processes, []
+        self.is_main_process = process_index == 0
+
+    def __getattr__(self, name):
+        return getattr(self.accelerator, name)
+
+    def reduce(self, tensor, reduction):
+        self.summed.append((tensor, reduction))
+        return tensor
