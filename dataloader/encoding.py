@@ -49,7 +49,7 @@ class TextFormat:
 
     @classmethod
     def of(cls, settings) -> TextFormat:
-        """The format in a command's settings; fields that the settings lack keep their defaults."""
+        """Returns the format in a command's settings; fields that the settings lack keep their defaults."""
         names = [field.name for field in fields(cls) if hasattr(settings, field.name)]
         return cls(**{name: getattr(settings, name) for name in names})
 

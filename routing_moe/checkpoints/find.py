@@ -65,12 +65,17 @@ def find_mixture(folder: str | Path, checkpoint_name: str | None, name_flag: str
 
 
 def routing_mixture(checkpoint: Path) -> SavedMixture:
+    """Returns a checkpoint of this code. Raises InputError if its configuration is broken."""
     load_routing_config(checkpoint)
     config = checked_config(checkpoint / "config.json", RoutingBartConfig.from_pretrained, checkpoint)
     return SavedMixture(checkpoint, config)
 
 
 def published_mixture(run: Path, name: str, published: dict) -> SavedMixture:
+    """Returns the checkpoint `name` in a run of the published code, whose config.json is `published`.
+
+    Raises InputError if it is missing or its configuration is broken.
+    """
     if not (run / name / "model.pt").is_file():
         there = ", ".join(sorted(path.parent.name for path in run.glob("*/model.pt"))) or "none"
         raise InputError(f"{run / name / 'model.pt'}: not found; checkpoints there: {there}")
@@ -80,6 +85,7 @@ def published_mixture(run: Path, name: str, published: dict) -> SavedMixture:
 
 
 def checked_config(path: Path, make, *arguments) -> RoutingBartConfig:
+    """Returns make(*arguments). Raises InputError that names `path` for any error."""
     try:
         return make(*arguments)
     except Exception as error:  # transformers wraps the error that the configuration raised

@@ -167,6 +167,10 @@ def task_level_random_routes(config, settings: Settings) -> torch.Tensor:
 
 
 def load_vanilla_weights(model, path: str, init_eps: float, flag: str = "vanilla_checkpoint") -> None:
+    """Loads the weights of a plain BART into every expert of `model`.
+
+    flag: the flag that names the file. Raises InputError that names flag and file.
+    """
     with fault_context(f"--{flag} "):
         weights = load_vanilla_checkpoint(path)
     with fault_context(f"--{flag} {path}: "):

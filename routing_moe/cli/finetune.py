@@ -57,10 +57,10 @@ def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> i
             log.error("  %s", line)
         if any(map(is_lack_of_memory, failed.values())):
             log.error("out of memory: %s", what_helps(inputs.settings))
-    hopeless = grid.hopeless()
-    for line in hopeless:
+    unscored = grid.unscored_samples()
+    for line in unscored:
         log.error(line)
-    return 1 if failed or hopeless else 0
+    return 1 if failed or unscored else 0
 
 
 def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> dict[str, Exception]:

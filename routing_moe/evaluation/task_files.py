@@ -236,12 +236,12 @@ def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], dec
 
 
 def mean_score(scores: pd.DataFrame, column: str = "performance") -> float:
-    """Mean over tasks of the mean over a task's samples."""
+    """Returns the mean over tasks of the mean over a task's samples."""
     return float(scores.groupby("task_prefix")[column].mean().mean())
 
 
 def spread_over_draws(scores: pd.DataFrame) -> float:
-    """Sample standard deviation of `mean_score` over the draws of random routes; NaN for a single draw."""
+    """Returns the sample standard deviation of `mean_score` over draws of random routes (NaN for one)."""
     columns = [name for name in scores if name.startswith("draw_")]
     return float(pd.Series([mean_score(scores, name) for name in columns]).std())
 

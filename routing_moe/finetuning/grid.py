@@ -158,8 +158,8 @@ class Grid:
             for other in self.of(sample):
                 remove(place(other.name))
 
-    def hopeless(self) -> list[str]:
-        """A line for each sample all of whose configurations ended without a dev score."""
+    def unscored_samples(self) -> list[str]:
+        """Returns a line for each sample whose configurations all ended without a dev score."""
         return [
             f"{sample}: no configuration has a dev score, all diverged before the first; try lower rates"
             for sample in self.samples

@@ -1,8 +1,8 @@
 """A folder with one file per finished piece of a job, so that an interrupted job can continue.
 
-A piece is finished when its file exists. Files are written at once or not at all, so a job that was killed,
-or that is given more pieces, computes only the missing ones. The traceback of a piece that failed is in
-<piece>.failed.txt until the piece is finished.
+A piece is finished when its file exists. Files are written atomically, so a job that was killed, or that is
+given more pieces, computes only the missing ones. The traceback of a failed piece is in <piece>.failed.txt
+until the piece is finished.
 """
 
 import logging
@@ -36,19 +36,23 @@ class JobFolder:
     name: Callable[[Any], str] = str
 
     def path(self, piece: Hashable) -> Path:
+        """Returns the file of a piece."""
         return self.folder / f"{self.name(piece)}{self.ending}"
 
     def failure(self, piece: Hashable) -> Path:
-        """The file for the traceback of a piece that failed."""
+        """Returns the file for the traceback of a failed piece."""
         return self.folder / f"{self.name(piece)}.failed.txt"
 
     def names(self) -> list[str]:
-        """The names of all finished pieces, sorted."""
+        """Returns the names of all finished pieces, sorted."""
         files = [path for path in self.folder.glob(f"*{self.ending}") if path.is_file()]
         return sorted(path.name.removesuffix(self.ending) for path in files)
 
     def finished(self, piece: Hashable) -> Any | None:
-        """The piece as `read` returns it, or None if it is missing. Raises InputError for a damaged file."""
+        """Returns the piece as `read` returns it, or None if it is missing.
+
+        Raises InputError for a damaged file.
+        """
         path, advice = self.path(piece), f"; delete it to {self.redo}"
         if not path.is_file():
             return None
@@ -61,7 +65,7 @@ class JobFolder:
             raise InputError(f"{path}: is damaged{advice}") from None
 
     def write(self, piece: Hashable, content: bytes) -> None:
-        """Write the piece's file, which makes it finished."""
+        """Writes the file of a piece, which is then finished."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(self.path(piece), content)
         self.failure(piece).unlink(missing_ok=True)
@@ -69,7 +73,7 @@ class JobFolder:
     def collect(self, outcomes: Iterator, keep: Callable, bar: tqdm) -> dict[str, Exception]:
         """Calls `keep(piece, result)` for each result; returns {message: error} of the pieces that failed.
 
-        outcomes: a generator of (piece, result or exception). It is closed in the end, whatever happens, and
+        outcomes: a generator of (piece, result or exception). It is always closed at the end, and
         with it the processes that it started.
         """
         failed = {}

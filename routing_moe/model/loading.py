@@ -29,7 +29,7 @@ def load_bart(source: str | Path) -> BartForConditionalGeneration:
         bart, report = BartForConditionalGeneration.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True
         )
-    except Exception as error:  # the library's and the file formats' own ways to fail
+    except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{source}: no plain BART can be loaded from there ({in_brief(error)})") from None
     check_generation(bart.generation_config, bart.config.vocab_size, source)
     # What the files lack, the library fills with random numbers.
@@ -109,7 +109,7 @@ def load_bart_config(source: str | Path) -> BartConfig:
         raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
     try:
         config = AutoConfig.from_pretrained(source)
-    except Exception as error:  # the library's own ways to fail
+    except Exception as error:  # transformers raises many types of errors
         place = "there" if is_folder else "the hub, and there is no such folder"
         raise InputError(f"{source}: no model can be loaded from {place} ({in_brief(error)})") from None
     if not isinstance(config, BartConfig) or isinstance(config, RoutingBartConfig):
@@ -171,7 +171,7 @@ def load_routing_bart(cls, checkpoint: str | Path):
     """Returns the routing BART saved in a folder, in float32. Raises InputError that names the folder."""
     try:
         model, report = cls.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
-    except Exception as error:  # the library's and the file formats' own ways to fail
+    except Exception as error:  # transformers raises many types of errors
         reason = in_brief(error)
         raise InputError(f"{checkpoint}: not a valid checkpoint of a routing BART ({reason})") from None
     check_generation(model.generation_config, model.config.vocab_size, checkpoint)

@@ -339,6 +339,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
     # ---- experts, saving, loading
 
     def routed_layers(self) -> list[RoutedLayer]:
+        """Returns the layers with experts, encoder first."""
         layers = [*self.model.encoder.layers, *self.model.decoder.layers]
         return [layer for layer in layers if isinstance(layer, RoutedLayer)]
 

@@ -54,6 +54,7 @@ class RoutePlan:
 
     @classmethod
     def dense(cls, routes_BLE: Tensor) -> "RoutePlan":
+        """Returns a plan in which every expert runs on every example."""
         return cls(routes_BLE)
 
     @classmethod

@@ -87,6 +87,7 @@ class Stepper:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
     def temperature(self, step: int) -> float:
+        """Returns the temperature of the selection in a step (counted from 0)."""
         return temperature_at(
             step, self.settings.initial_tau, self.settings.minimum_tau, self.settings.anneal_rate
         )

@@ -78,6 +78,7 @@ class Compared:
 
     @property
     def finished(self) -> list[RunCost]:
+        """The finished runs."""
         return [each for each in self.costs if each.run.scores is not None]
 
 

@@ -35,15 +35,15 @@ MOST_NAMES = 8  # samples listed in one message
 class TaskResults:
     """Results of one task.
 
-    best: SCORES of each finished sample, NaN if missing. samples: all known samples. hopeless: samples with
-    rows but without any dev score. costs: `few_shot_costs.sample_costs` of `best`.
+    best: SCORES of each finished sample, NaN if missing. samples: all known samples. never_scored: samples
+    with rows but without any dev score. costs: `few_shot_costs.sample_costs` of `best`.
     """
 
     task: str
     path: Path
     best: pd.DataFrame
     samples: tuple[str, ...]
-    hopeless: frozenset[str] = frozenset()
+    never_scored: frozenset[str] = frozenset()
     costs: pd.DataFrame | None = None
 
 
@@ -136,9 +136,9 @@ def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
     named = settings.get("samples")
     expected = [sample for sample in named if isinstance(sample, str)] if isinstance(named, list) else []
     scored = scores[SCORES[0]].notna().groupby(others).any()
-    hopeless = frozenset(scored.index[~scored])
+    never_scored = frozenset(scored.index[~scored])
     costs = sample_costs(rows[counts]).set_index(best.index)
-    return TaskResults(task, path, best, tuple(dict.fromkeys([*others, *expected])), hopeless, costs)
+    return TaskResults(task, path, best, tuple(dict.fromkeys([*others, *expected])), never_scored, costs)
 
 
 def partial_tasks(read: list[TaskResults]) -> list[str]:
@@ -148,10 +148,10 @@ def partial_tasks(read: list[TaskResults]) -> list[str]:
     lines = []
     for results in read:
         without = [sample for sample in results.samples if sample not in results.best.index]
-        unfinished = [sample for sample in without if sample not in results.hopeless]
+        unfinished = [sample for sample in without if sample not in results.never_scored]
         faults = [f"not finished: {in_short(unfinished, MOST_NAMES)}"] if unfinished else []
-        if hopeless := [sample for sample in without if sample in results.hopeless]:
-            faults.append(f"no configuration has a dev score: {in_short(hopeless, MOST_NAMES)}")
+        if never_scored := [sample for sample in without if sample in results.never_scored]:
+            faults.append(f"no configuration has a dev score: {in_short(never_scored, MOST_NAMES)}")
         for part, column in PARTS.items():
             unscored = list(results.best.index[results.best[column].isna()])
             faults += [f"no {part} score: {in_short(unscored, MOST_NAMES)}"] if unscored else []
