@@ -1,14 +1,14 @@
-"""From seconds to ratios: pure functions of what train_step.py measured.
+"""Ratios of the seconds that train_step.py measured; pure functions.
 
-Everything is related to plain BART in the same rounds, so that a machine which gets slower halfway through
-does not pass for a cost of more experts. Measured fields are seconds: `forward_s`, `forward_backward_s`,
+All times are relative to plain BART in the same rounds, so that a machine that becomes slower during the
+benchmark does not change the ratios. Measured fields are seconds: `forward_s`, `forward_backward_s`,
 `median_s` (of whole steps). E: experts per layer.
 """
 
 import statistics
 
 FIELDS = {"forward_backward": "forward_backward_s", "step": "median_s"}
-# Merging the experts' parameters beside mixing all their outputs, under the same weights.
+# Merged parameters of the experts against mixed outputs, with the same weights.
 MERGED_AND_DENSE = [
     ("merged_average", "average"),
     ("merged_softmax", "softmax"),
@@ -17,24 +17,25 @@ MERGED_AND_DENSE = [
 
 
 def plain_of(name: str) -> str:
-    """The plain variant on the same batch."""
+    """The name of the plain variant with the same batch shape."""
     return "plain_second" if name.endswith("_second") else "plain"
 
 
 def is_routed(name: str) -> bool:
-    """Whether a variant's time can depend on E."""
+    """Whether the time of a variant depends on E."""
     return name not in ("plain", "plain_second", "one_expert")
 
 
 def ratio(variants: dict, over: str, under: str, field: str = "median_s") -> float | None:
-    """variants[over][field] / variants[under][field]; None where one of them was not run."""
+    """variants[over][field] / variants[under][field], None if one of them was not run."""
     if over not in variants or under not in variants:
         return None
     return variants[over][field] / variants[under][field]
 
 
 def ratios_of(variants: dict[str, dict[str, float]]) -> dict[str, float | None]:
-    """Of one E: every variant over plain BART, merged over dense, the slow straight-through over the fast."""
+    """Ratios of the variants at one E: every variant over plain BART, merged parameters over mixed outputs,
+    the slow path of straight-through over its fast path."""
     pairs = [(name, plain_of(name)) for name in variants if name != plain_of(name)] + MERGED_AND_DENSE
     ratios = {
         f"{over}_over_{under}_{name}": ratio(variants, over, under, field)
@@ -46,12 +47,12 @@ def ratios_of(variants: dict[str, dict[str, float]]) -> dict[str, float | None]:
 
 
 def across_experts(measured: dict[int, dict[str, dict[str, float]]]) -> dict[str, float]:
-    """How a variant's cost changes with E; {} for a single E, or without plain BART.
+    """How the time of each variant changes with E; {} for a single E, or without plain BART.
 
-    measured: for every E the variants' seconds. For each variant X:
-    X_flatness: forward and backward, relative to plain BART's, at the largest E over that at the smallest;
-    X_growth: what one more expert adds to forward and backward, in plain forward passes (least squares);
-    X_backward_growth: what of that is backward.
+    measured: {E: {variant: seconds by field}}. For each variant X:
+    X_flatness: forward and backward relative to plain BART's, at the largest E divided by that at the
+    smallest; X_growth: what one more expert adds to forward and backward, in plain forward passes (least
+    squares); X_backward_growth: the part of X_growth in the backward pass.
     """
     if len(measured) < 2:
         return {}
@@ -71,7 +72,7 @@ def across_experts(measured: dict[int, dict[str, dict[str, float]]]) -> dict[str
 
 
 def growth(measured: dict, name: str, seconds_of) -> float:
-    """Slope over E, by least squares, of a variant's seconds in units of one plain forward pass."""
+    """The least-squares slope over E of a variant's seconds, in units of one plain forward pass."""
     passes = [
         seconds_of(variants[name]) / variants[plain_of(name)]["forward_s"] for variants in measured.values()
     ]
@@ -79,9 +80,9 @@ def growth(measured: dict, name: str, seconds_of) -> float:
 
 
 def markdown_table(measured: dict[int, dict[str, dict[str, float]]]) -> str:
-    """Variants by E: relative to plain BART in the same rounds, of which the seconds are given.
+    """A Markdown table of variants by E: ratios to plain BART in the same rounds; its own row has seconds.
 
-    A cell: forward and backward / whole step (of which the optimizer has this share).
+    Cells: forward and backward / whole step (share of the optimizer in the step).
     """
     lines = ["| over plain: forward and backward / step (optimizer's share) |", "|---|"]
     names = list(measured[min(measured)])

@@ -1,12 +1,12 @@
 """Coverage of 95% intervals of a mean over seeds and tasks, by simulation.
 
     python benchmarks/coverage.py                                      under a minute; a table to stderr
-    python benchmarks/coverage.py --simulations 100 --resamples 100    a quick check
+    python benchmarks/coverage.py --simulations 100 --resamples 100    a test run
     python benchmarks/coverage.py --output_file coverage.csv           also writes the table
 
-A cell of a seeds x tasks table of paired differences is task + seed + interaction. Tasks have mean 0 and std
-1 and are normal, skewed (exponential), or few carry the effect (a quarter of them, of exponential sizes; the
-others have none). Prints one JSON line; README.md says how to read it.
+A cell of a seeds x tasks table of paired differences is the sum of a task effect, a seed effect and an
+interaction. Task effects have mean 0 and standard deviation 1, and are normal, skewed (exponential), or
+"few": exponential in a quarter of the tasks and 0 in the others. Prints one JSON line; README.md explains it.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from benchmarks import measuring
 from routing_moe.results.statistics import mean_squares, two_way_t
 
 CONFIDENCE = 0.95
-CARRIERS = 0.25  # share of the tasks that carry the effect, of exponential sizes
-AT_ONCE = 100  # simulations per batch; they share their resamples
+CARRIERS = 0.25  # share of tasks with an effect in the case "few"
+BATCH_SIZE = 100  # simulations per batch; they share their resamples
 CASES: dict[str, Callable] = {
     "normal": lambda draw, size: draw.normal(0.0, 1.0, size),
     "skewed": lambda draw, size: draw.exponential(1.0, size) - 1.0,
@@ -36,9 +36,9 @@ CASES: dict[str, Callable] = {
         / np.sqrt(2 * CARRIERS - CARRIERS**2)
     ),
 }
-# Standard deviations of the seed's effect and of the interaction, relative to the tasks'.
+# Standard deviations of the seed effects and of the interaction, relative to those of the task effects.
 SPREADS = {"little": (0.0, 0.2), "realistic": (0.3, 0.7)}
-Ends = tuple[np.ndarray, np.ndarray]  # low and high, one for each simulation
+Ends = tuple[np.ndarray, np.ndarray]  # low and high ends (N,) of an interval, one per simulation
 
 
 @dataclass(frozen=True)
@@ -79,43 +79,47 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def drawn_tables(case: str, size: tuple[int, int, int], spread: str, draw: np.random.Generator) -> Ends:
-    """(tables (N, S, T), truths (N,)). The truth is 0, the mean over all tasks and seeds; with one seed it is
-    the mean of that seed over all tasks, because one seed carries no information about another."""
+    """Simulated tables (N, S, T) and true means (N,).
+
+    The true mean over all tasks and seeds is 0. With one seed, it is the mean over all tasks for that seed,
+    because one seed has no information about others.
+    """
     n, seeds, tasks = size
-    of_seed, of_both = SPREADS[spread]
-    seed_NS1 = draw.normal(0.0, of_seed, (n, seeds, 1))
-    table_NST = CASES[case](draw, (n, 1, tasks)) + seed_NS1 + draw.normal(0.0, of_both, size)
+    seed_std, interaction_std = SPREADS[spread]
+    seed_NS1 = draw.normal(0.0, seed_std, (n, seeds, 1))
+    table_NST = CASES[case](draw, (n, 1, tasks)) + seed_NS1 + draw.normal(0.0, interaction_std, size)
     return table_NST, seed_NS1[:, 0, 0] if seeds == 1 else np.zeros(n)
 
 
 def simulated(case: str, tasks: int, seeds: int, spread: str, settings: Settings) -> list[dict]:
-    """A row for each kind of interval: coverage with its standard error (binomial), mean width."""
+    """One row per type of interval: coverage with its (binomial) standard error, mean width."""
     cell = [settings.seed, list(CASES).index(case), tasks, seeds, list(SPREADS).index(spread)]
     draw = np.random.default_rng(cell)
     table_NST, truth_N = drawn_tables(case, (settings.simulations, seeds, tasks), spread, draw)
-    where = dict(case=case, tasks=tasks, seeds=seeds, spread=spread)
+    keys = dict(case=case, tasks=tasks, seeds=seeds, spread=spread)
     rows = []
     for name, ends_of in intervals(settings.resamples, draw).items():
-        if seeds > 1 or name not in OF_SEVERAL_SEEDS:
+        if seeds > 1 or name not in NEEDS_SEVERAL_SEEDS:
             low_N, high_N = ends_of(table_NST)
             coverage = covered(low_N, high_N, truth_N)
             error = np.sqrt(coverage * (1 - coverage) / len(truth_N))
             numbers = dict(coverage=coverage, std_error=error, mean_width=(high_N - low_N).mean())
-            rows.append(where | {"interval": name} | numbers | {"simulations": len(truth_N)})
+            rows.append(keys | {"interval": name} | numbers | {"simulations": len(truth_N)})
     return rows
 
 
 def covered(low_N: np.ndarray, high_N: np.ndarray, truth_N: np.ndarray) -> float:
+    """The share of intervals that cover the true mean."""
     return float(((low_N <= truth_N) & (truth_N <= high_N)).mean())
 
 
 # ---------------------------------------------------------------------------- intervals
 
-OF_SEVERAL_SEEDS = ("two_way_t_unbiased", "hierarchical")
+NEEDS_SEVERAL_SEEDS = ("two_way_t_unbiased", "hierarchical")
 
 
 def intervals(resamples: int, draw: np.random.Generator) -> dict[str, Callable[[np.ndarray], Ends]]:
-    """{name: function of tables (N, S, T) to low and high}. The first three use only means over seeds."""
+    """{name: function from tables (N, S, T) to interval ends}. The first three only use means over seeds."""
     return {
         "percentile": lambda table: over_tasks(table, "percentile", resamples, draw),
         "bca": lambda table: over_tasks(table, "BCa", resamples, draw),
@@ -132,31 +136,32 @@ def two_way(table_NST: np.ndarray) -> Ends:
 
 
 def t_ends(mean_N: np.ndarray, error_N: np.ndarray, df_N: np.ndarray) -> Ends:
+    """The t interval for a mean with this standard error and these degrees of freedom."""
     half_N = error_N * t.ppf((1 + CONFIDENCE) / 2, df_N)
     return mean_N - half_N, mean_N + half_N
 
 
 def two_way_unbiased(table_NST: np.ndarray) -> Ends:
-    """The same with the unbiased variance (MS_tasks + MS_seeds - MS_interaction) / (S T), at least that of
-    the tasks alone; Satterthwaite's degrees of freedom, at least 1."""
+    """As `two_way`, with the unbiased variance (MS_tasks + MS_seeds - MS_interaction) / (S T), at least
+    MS_tasks / (S T), and Satterthwaite's degrees of freedom, at least 1."""
     _, seeds, tasks = table_NST.shape
-    of_tasks, of_seeds = mean_squares(table_NST)
+    ms_tasks, ms_seeds = mean_squares(table_NST)
     means_N11 = table_NST.mean(axis=(1, 2), keepdims=True)
-    left_NST = table_NST - table_NST.mean(axis=1, keepdims=True) - table_NST.mean(axis=2, keepdims=True)
-    of_both = ((left_NST + means_N11) ** 2).sum(axis=(1, 2)) / ((seeds - 1) * (tasks - 1))
-    more = of_seeds > of_both
-    total = of_tasks + np.where(more, of_seeds - of_both, 0.0)
-    weighed = of_seeds**2 / (seeds - 1) + of_both**2 / ((seeds - 1) * (tasks - 1))
-    df = total**2 / (of_tasks**2 / (tasks - 1) + np.where(more, weighed, 0.0))
+    rest_NST = table_NST - table_NST.mean(axis=1, keepdims=True) - table_NST.mean(axis=2, keepdims=True)
+    ms_interaction = ((rest_NST + means_N11) ** 2).sum(axis=(1, 2)) / ((seeds - 1) * (tasks - 1))
+    is_larger = ms_seeds > ms_interaction
+    total = ms_tasks + np.where(is_larger, ms_seeds - ms_interaction, 0.0)
+    seed_terms = ms_seeds**2 / (seeds - 1) + ms_interaction**2 / ((seeds - 1) * (tasks - 1))
+    df = total**2 / (ms_tasks**2 / (tasks - 1) + np.where(is_larger, seed_terms, 0.0))
     return t_ends(means_N11[:, 0, 0], np.sqrt(total / (seeds * tasks)), np.maximum(1.0, df))
 
 
 def over_tasks(table_NST: np.ndarray, method: str, resamples: int, draw: np.random.Generator) -> Ends:
-    """scipy's bootstrap of the tasks' means over seeds."""
+    """scipy's bootstrap of tasks, with each task's mean over seeds."""
     found = []
-    for values_nT in in_parts(table_NST.mean(axis=1)):
-        chances = dict(n_resamples=resamples, confidence_level=CONFIDENCE, method=method, rng=draw)
-        ends = bootstrap((values_nT,), np.mean, axis=1, **chances).confidence_interval
+    for values_nT in in_batches(table_NST.mean(axis=1)):
+        options = dict(n_resamples=resamples, confidence_level=CONFIDENCE, method=method, rng=draw)
+        ends = bootstrap((values_nT,), np.mean, axis=1, **options).confidence_interval
         found.append((ends.low, ends.high))
     return tuple(np.concatenate(ends) for ends in zip(*found, strict=True))
 
@@ -166,7 +171,7 @@ def hierarchical(table_NST: np.ndarray, resamples: int, draw: np.random.Generato
     bootstrap)."""
     _, seeds, tasks = table_NST.shape
     found = []
-    for values_nST in in_parts(table_NST):
+    for values_nST in in_batches(table_NST):
         seeds_BS = draw.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
         tasks_BT = draw.multinomial(tasks, np.full(tasks, 1 / tasks), resamples) / tasks
         means_nB = ((seeds_BS @ values_nST) * tasks_BT).sum(axis=-1)
@@ -174,20 +179,20 @@ def hierarchical(table_NST: np.ndarray, resamples: int, draw: np.random.Generato
     return tuple(np.concatenate(found, axis=1))
 
 
-def in_parts(array: np.ndarray) -> list[np.ndarray]:
-    return [array[start : start + AT_ONCE] for start in range(0, len(array), AT_ONCE)]
+def in_batches(array: np.ndarray) -> list[np.ndarray]:
+    return [array[start : start + BATCH_SIZE] for start in range(0, len(array), BATCH_SIZE)]
 
 
 # ---------------------------------------------------------------------------- tables
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A row per case, number of tasks and of seeds; a cell: coverage (mean width)."""
+    """A Markdown table with one row per case, tasks and seeds; cells: coverage (mean width)."""
     names = list(dict.fromkeys(table["interval"]))
     lines = ["| case | tasks | seeds | " + " | ".join(names) + " |", "|---|--:|--:|" + "--:|" * len(names)]
     keys = ["case", "tasks", "seeds", "spread"]
-    for (case, tasks, seeds, spread), own in table.groupby(keys, sort=False):
-        found = {row.interval: f"{row.coverage:.3f} ({row.mean_width:.2f})" for row in own.itertuples()}
+    for (case, tasks, seeds, spread), rows in table.groupby(keys, sort=False):
+        found = {row.interval: f"{row.coverage:.3f} ({row.mean_width:.2f})" for row in rows.itertuples()}
         shown = f"{seeds}, little noise" if spread == "little" else str(seeds)
         cells = [case, str(tasks), shown, *(found.get(name, "-") for name in names)]
         lines.append(f"| {' | '.join(cells)} |")
@@ -197,11 +202,11 @@ def markdown(table: pd.DataFrame) -> str:
 def parse_settings(argv: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
-    add("--simulations", type=int, default=4000, help="tables of each cell (default 4000)")
-    add("--resamples", type=int, default=1000, help="of each bootstrap (default 1000)")
-    add("--tasks", type=int, nargs="+", default=[8, 24], help="default 8 24")
-    add("--seeds", type=int, nargs="+", default=[1, 3, 5], help="default 1 3 5")
-    add("--seed", type=int, default=0, help="of the simulation (default 0)")
+    add("--simulations", type=int, default=4000, help="simulated tables per case and size (default 4000)")
+    add("--resamples", type=int, default=1000, help="resamples of each bootstrap (default 1000)")
+    add("--tasks", type=int, nargs="+", default=[8, 24], help="numbers of tasks (default 8 24)")
+    add("--seeds", type=int, nargs="+", default=[1, 3, 5], help="numbers of seeds (default 1 3 5)")
+    add("--seed", type=int, default=0, help="seed of the simulation (default 0)")
     add("--output_file", type=Path, help="CSV file for the table (default: none)")
     args = parser.parse_args(argv)
     if min(args.simulations, args.resamples, *args.seeds) < 1 or min(args.tasks) < 2:

@@ -1,11 +1,11 @@
-"""Seconds of what explains routes: pictures, statistics, the report page; answers of many tasks together.
+"""Seconds of the analyses of routes: pictures, statistics, the report page, answers for many tasks.
 
     python benchmarks/explaining.py                                  160 tasks, 12 layers, 3 experts
-    python benchmarks/explaining.py --tasks 12 --permutations 100 --samples first --rounds 1     does it run?
+    python benchmarks/explaining.py --tasks 12 --permutations 100 --samples first --rounds 1     a test run
 
-Routes and features are random; `answers` are those of the embedded BART with 3 experts a layer, along soft
-routes of a random router, to the dev files of the embedded gym's unseen tasks. Prints one JSON line, with the
-sizes of the files written; README.md says how to read it.
+Routes and features are random. `answers` are generated for the dev files of the embedded gym's unseen tasks,
+by the embedded BART with 3 experts per layer and soft routes from a random router. Prints one JSON line,
+which includes the sizes of written files; README.md explains it.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def timed(run: Callable[[], object], device: str) -> Callable[[], dict[str, floa
 
 
 def explaining(folder: Path, settings: Settings) -> dict[str, Callable[[], object]]:
-    """Everything that is made of routes alone; pictures are PNG."""
+    """{variant: function} of all analyses that only need routes; pictures are PNG."""
     draw = np.random.default_rng(settings.seed)
     ontology = Ontology.load()
     size = (settings.evaluations, settings.tasks, settings.layers)
@@ -108,9 +108,9 @@ def explaining(folder: Path, settings: Settings) -> dict[str, Callable[[], objec
     history = History("run", ontology.tasks[: settings.tasks], layers, steps, values_SNLE)
     routes, before = history.at(-1), history.at(0)
     features = features_of(routes.tasks, ontology)
-    shuffled = {} if settings.permutations is None else {"permutations": settings.permutations}
-    table = correlate(routes, features, **shuffled)
-    alike_NN, scale = overlap(routes.values_NLE), HeatScale("overlap of routes", "Blues", 0.0, 1.0)
+    permutations = {} if settings.permutations is None else {"permutations": settings.permutations}
+    table = correlate(routes, features, **permutations)
+    overlap_NN, scale = overlap(routes.values_NLE), HeatScale("overlap of routes", "Blues", 0.0, 1.0)
     runs = [ExplainedRun(folder / "none", {}, r, ontology, features) for r in (before, routes)]
     options = ReportOptions(permutations=settings.permutations)
     half = settings.layers // 2
@@ -124,21 +124,21 @@ def explaining(folder: Path, settings: Settings) -> dict[str, Callable[[], objec
         ),
         "change": lambda: plot_change(before, routes, ontology, folder / "change.png"),
         "similarity": lambda: plot_clustered(
-            alike_NN, routes.tasks, ontology, folder / "similarity.png", scale
+            overlap_NN, routes.tasks, ontology, folder / "similarity.png", scale
         ),
         "load": lambda: plot_load([routes], folder / "load.png"),
         "dynamics": lambda: plot_dynamics(dynamics_table(history), folder / "dynamics.png"),
         "correlations": lambda: plot_correlations(table, routes, features, folder / "correlations.png"),
         "animation": lambda: write_animation(history, ontology, folder / "routes.gif", quiet=True),
-        "correlate": lambda: correlate(routes, features, **shuffled),
-        "recovery": lambda: recovery_table(routes, features, **shuffled),
+        "correlate": lambda: correlate(routes, features, **permutations),
+        "recovery": lambda: recovery_table(routes, features, **permutations),
         "stability": lambda: stability(before, routes),
         "page": page,
     }
 
 
 def answering(folder: Path, settings: Settings) -> dict[str, Callable[[], object]]:
-    """The same answers, from files that go through the model together and one after the other."""
+    """{variant: function} that generates the same answers in batches across files, and file by file."""
     tasks = [task.name for task in UNSEEN]
     gym = write_gym(folder / "gym", len(tasks), settings.seed)
     (gym / "metrics.json").write_text(json.dumps(metric_table()))
@@ -166,11 +166,11 @@ def parse_settings(argv: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add("--tasks", type=int, choices=range(6, 161), default=160, metavar="N", help="6 to 160 (default 160)")
-    add("--layers", type=int, default=12, help="half of them the encoder's (default 12)")
-    add("--experts", type=int, default=3, help="of a layer (default 3)")
+    add("--layers", type=int, default=12, help="layers, half of them in the encoder (default 12)")
+    add("--experts", type=int, default=3, help="experts per layer (default 3)")
     add("--evaluations", type=int, default=40, help="frames of the animation (default 40)")
-    add("--permutations", type=int, help="shufflings behind each p (default: each test's own)")
-    add("--samples", choices=("first", "all"), default="all", help="of a task that is answered (default all)")
+    add("--permutations", type=int, help="permutations of each test (default: the default of each test)")
+    add("--samples", choices=("first", "all"), default="all", help="of the tasks of `answers` (default all)")
     args = measuring.parse_turns(parser, argv, VARIANTS, rounds=3)
     return Settings(**vars(args))
 

@@ -1,11 +1,12 @@
-"""Time and memory of a fine-tuning grid: in one process, in several, and as one process per configuration.
+"""Time and memory of a fine-tuning grid: in one process, in several, and in one process per configuration.
 
     python benchmarks/finetune_grid.py                               the embedded tiny BART
     python benchmarks/finetune_grid.py --model_size base --samples 1 --total_steps 5 --rounds 1
 
-`grid`: one command for all configurations, which load the model once. `workers`: the same with --num_workers.
-`processes`: a command for each configuration, one after the other, each loading and tokenizing for itself.
-All end with the same rows in results.csv, which is checked. Times are whole commands, start-up included.
+`grid`: one command for all configurations, which loads the model once. `workers`: the same with
+--num_workers. `processes`: one command per configuration, one after the other; each loads the model and
+tokenizes the data. All must write the same rows to results.csv, which is checked. Times are those of whole
+commands, including their start.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from benchmarks.comparing import ratio
 from task.skill_gym.generate import task_files, write_rows
 from task.skill_gym.tasks import TASKS, metric_table
 
-TASK = "entailment-shop-labels"  # of three labels: 48 train and 48 dev examples a sample, 144 for testing
+TASK = "entailment-shop-labels"  # three labels: 48 train, 48 dev and 144 test examples per sample
 VARIANTS = ("grid", "workers", "processes")
 SAMPLES = ("100", "13", "21", "42", "87")
 SCORES = ["prefix", "lr", "bsz", "dev_performance", "test_performance"]
@@ -60,14 +61,14 @@ def main(argv: list[str] | None = None) -> None:
     measuring.prepare(settings)
     seconds, memory = ({name: [] for name in settings.variants} for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(Path(folder), settings)
+        grids = Grids(Path(folder), settings)
         runs = list(product(range(settings.rounds), settings.variants))
         for n, name in tqdm(runs, desc="grids", unit="grid"):
-            began = time.perf_counter()
-            outputs, peak = place.run(name, n)
-            seconds[name].append(time.perf_counter() - began)
+            start = time.perf_counter()
+            outputs, peak = grids.run(name, n)
+            seconds[name].append(time.perf_counter() - start)
             memory[name].append(peak)
-            place.check_same(outputs)
+            grids.check_same(outputs)
     variants = {
         name: {
             "median_s": statistics.median(seconds[name]),
@@ -81,8 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     measuring.print_report("finetune_grid", settings, load, variants=variants, ratios=ratios)
 
 
-class Place:
-    """A folder with a task, a BART, and the grids that are run."""
+class Grids:
+    """Runs grids in a folder with a task and a BART."""
 
     def __init__(self, folder: Path, settings: Settings):
         self.folder, self.settings = folder, settings
@@ -92,7 +93,7 @@ class Place:
         self.expected = None
 
     def run(self, name: str, number: int) -> tuple[list[Path], float]:
-        """Runs a variant anew. Returns the output folders and the memory of its largest process in GB."""
+        """Runs a variant in new folders; returns them, and the peak memory of its largest process in GB."""
         settings, output = self.settings, self.folder / f"{name}{number}"
         if name == "processes":
             points = list(product(self.samples, settings.learning_rate_list, settings.bsz_list))
@@ -103,12 +104,12 @@ class Place:
             ]
             return outputs, max(peaks)
         workers = settings.num_workers if name == "workers" else 1
-        every = "all" if len(self.samples) > 1 else self.samples[0]
+        samples = "all" if len(self.samples) > 1 else self.samples[0]
         grid = (settings.learning_rate_list, settings.bsz_list)
-        return [output], self.command(output, every, *grid, workers)
+        return [output], self.command(output, samples, *grid, workers)
 
     def command(self, output: Path, sample: str, lrs: list, sizes: list, workers: int) -> float:
-        """Runs the fine-tuning command. Returns the memory of its largest process in GB."""
+        """Runs the fine-tuning command; returns the peak memory of its largest process in GB."""
         settings = self.settings
         command = [
             sys.executable, "-m", "routing_moe.cli.finetune", "--do_train", "--do_predict", "--quiet",
@@ -120,27 +121,28 @@ class Place:
         ]  # fmt: skip
         environment = os.environ | ({"OMP_NUM_THREADS": str(settings.threads)} if settings.threads else {})
         root = Path(__file__).resolve().parents[1]
-        with tempfile.TemporaryFile() as told:
+        with tempfile.TemporaryFile() as printed:
             process = subprocess.Popen(
-                list(map(str, command)), env=environment, cwd=root, stdout=told, stderr=told
+                list(map(str, command)), env=environment, cwd=root, stdout=printed, stderr=printed
             )
             _, status, usage = os.wait4(process.pid, 0)
             if status:
-                told.seek(0)
-                raise RuntimeError(told.read().decode()[-2000:])
+                printed.seek(0)
+                raise RuntimeError(printed.read().decode()[-2000:])
         return usage.ru_maxrss * 1024 / 1e9
 
     def check_same(self, outputs: list[Path]) -> None:
-        """Raises RuntimeError unless the configurations' rows are those of the runs before."""
+        """Raises RuntimeError if the results of the configurations differ from those of earlier runs."""
         tables = [pd.read_csv(output / "results.csv", index_col=0)[SCORES] for output in outputs]
         rows = pd.concat(tables)
         rows = rows[~rows["prefix"].str.endswith("_best")].sort_values(SCORES[:3]).reset_index(drop=True)
         if self.expected is not None and not rows.equals(self.expected):
-            raise RuntimeError(f"not the same results:\n{rows}\n{self.expected}")
+            raise RuntimeError(f"results differ from those of an earlier run:\n{rows}\n{self.expected}")
         self.expected = rows
 
 
 def write_task(folder: Path, samples: tuple[str, ...], seed: int) -> None:
+    """Writes the files of TASK for these samples into the folder, and metrics.json beside it."""
     (task,) = (task for task in TASKS if task.name == TASK)
     folder.mkdir(parents=True)
     (folder.parent / "metrics.json").write_text(json.dumps(metric_table()), encoding="utf-8")
@@ -152,12 +154,12 @@ def write_task(folder: Path, samples: tuple[str, ...], seed: int) -> None:
 def parse_settings(argv: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
-    add("--samples", type=int, choices=range(1, len(SAMPLES) + 1), default=2, help="default 2")
+    add("--samples", type=int, choices=range(1, len(SAMPLES) + 1), default=2, help="number (default 2)")
     add("--learning_rate_list", nargs="+", type=float, default=[3e-4, 1e-3], help="default 3e-4 1e-3")
-    add("--bsz_list", nargs="+", type=int, default=[4, 8], help="default 4 8")
-    add("--total_steps", type=int, default=100, help="of a configuration (default 100)")
-    add("--eval_period", type=int, default=25, help="steps between dev scores (default 25)")
-    add("--num_workers", type=int, default=2, help="of the variant workers (default 2)")
+    add("--bsz_list", nargs="+", type=int, default=[4, 8], help="batch sizes (default 4 8)")
+    add("--total_steps", type=int, default=100, help="steps per configuration (default 100)")
+    add("--eval_period", type=int, default=25, help="steps between evaluations (default 25)")
+    add("--num_workers", type=int, default=2, help="processes of the variant `workers` (default 2)")
     args = measuring.parse_turns(parser, argv, VARIANTS, rounds=3)
     return Settings(**vars(args))
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: model sizes, inputs, interleaved timing, memory, the JSON line.
+"""Shared by the benchmarks: model sizes, inputs, interleaved timing, memory, the JSON line.
 
 Shapes: B examples, S source and T target tokens, L layers (encoder, then decoder), E experts.
 """
@@ -29,16 +29,16 @@ from routing_moe.model.conversion import share_tensors
 from routing_moe.model.selection import random_one_hot
 from task.skill_gym import TINY_BART
 
-# Those of facebook/bart-base and facebook/bart-large. "half": 16 experts train in 8 GB and what activations
-# take; "tiny" shows that a script works.
+# "base" and "large" are the sizes of facebook/bart-base and facebook/bart-large. "half": 16 experts train in
+# 8 GB plus activations. "tiny" is for test runs.
 SIZES = {
     "tiny": dict(layers=2, d_model=32, ffn=64, heads=2, vocab=200, positions=256),
     "half": dict(layers=4, d_model=512, ffn=2048, heads=8, vocab=50265, positions=1024),
     "base": dict(layers=6, d_model=768, ffn=3072, heads=12, vocab=50265, positions=1024),
     "large": dict(layers=12, d_model=1024, ffn=4096, heads=16, vocab=50265, positions=1024),
 }
-SAVED_SIZES = ("embedded", *(name for name in SIZES if name != "tiny"))  # that the embedded tokenizer fits
-N_TASKS = 64  # task vectors of a model; an example's task is its number in the batch, modulo this
+SAVED_SIZES = ("embedded", *(name for name in SIZES if name != "tiny"))  # with a large enough vocabulary
+N_TASKS = 64  # number of task vectors of a model
 
 # ---- models and inputs
 
@@ -67,22 +67,24 @@ def model_config(model_size: str, num_experts: int) -> RoutingBartConfig:
     )
 
 
-def unfilled_model(model_size: str, num_experts: int, device: str) -> RoutingBartForConditionalGeneration:
-    """A routing BART whose parameters hold no numbers yet; on "meta" they never will, and take no memory."""
+def uninitialised_model(
+    model_size: str, num_experts: int, device: str
+) -> RoutingBartForConditionalGeneration:
+    """A routing BART with uninitialised parameters, which take no memory on the device "meta"."""
     with torch.device(device), init.no_init_weights():
         model = RoutingBartForConditionalGeneration(model_config(model_size, num_experts))
-    model.tie_weights()  # the library leaves that out together with the initialisation
+    model.tie_weights()  # the library skips this if it skips the initialisation
     return model
 
 
 @torch.no_grad()
 def build_routing_model(settings, num_experts: int) -> RoutingBartForConditionalGeneration:
-    """A routing BART on the device. The first expert of a layer is drawn at random, the others are copies.
+    """A routing BART with random weights, on the device; the experts of a layer are copies of its first one.
 
-    Time does not depend on what the weights are, and copying is several times as fast as drawing.
+    Times do not depend on the values of weights, and copying is several times faster than drawing.
     """
     torch.manual_seed(settings.seed)
-    model = unfilled_model(settings.model_size, num_experts, settings.device)
+    model = uninitialised_model(settings.model_size, num_experts, settings.device)
     drawn: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         first = drawn.setdefault(re.sub(r"\.experts\.\d+\.", ".experts.0.", name), parameter)
@@ -103,7 +105,7 @@ def build_plain_model(settings) -> BartForConditionalGeneration:
 
 
 def saved_bart(folder: Path, model_size: str, seed: int) -> Path:
-    """A folder with a BART of random weights and the embedded tokenizer; "embedded": the skill gym's BART."""
+    """A folder with a BART of random weights and the embedded tokenizer; for "embedded" the embedded BART."""
     if model_size == "embedded":
         return TINY_BART
     torch.manual_seed(seed)
@@ -113,8 +115,8 @@ def saved_bart(folder: Path, model_size: str, seed: int) -> Path:
 
 
 def with_one_expert(plain: BartForConditionalGeneration, model_size: str):
-    """A routing BART of one expert that shares all tensors of a plain BART of that size."""
-    model = unfilled_model(model_size, 1, "meta")
+    """A routing BART with one expert that shares all tensors of a plain BART of that size."""
+    model = uninitialised_model(model_size, 1, "meta")
     tensors = plain.state_dict(keep_vars=True).items()
     state = {re.sub(r"(\.layers\.\d+)\.", r"\1.experts.0.", name): tensor for name, tensor in tensors}
     share_tensors(model, state)
@@ -122,7 +124,7 @@ def with_one_expert(plain: BartForConditionalGeneration, model_size: str):
 
 
 def random_source(batch_size: int, length: int, vocab_size: int, device: str) -> dict[str, Tensor]:
-    """input_ids and attention_mask (B, S); every other example is 4 tokens shorter, so the mask is real."""
+    """Random input_ids and attention_mask (B, S); every other example has 4 tokens of padding."""
     input_ids = torch.randint(4, vocab_size, (batch_size, length))
     attention_mask = torch.ones_like(input_ids)
     input_ids[1::2, -4:], attention_mask[1::2, -4:] = 1, 0
@@ -130,7 +132,7 @@ def random_source(batch_size: int, length: int, vocab_size: int, device: str) ->
 
 
 def one_hot_routes(model, batch_size: int) -> Tensor:
-    """(B, L, E): an expert drawn at random for every example and layer."""
+    """One-hot routes (B, L, E) with a random expert for every example and layer."""
     size = (batch_size, model.config.num_layers)
     return random_one_hot(size, model.config.num_experts).float().to(model.device)
 
@@ -139,7 +141,7 @@ def one_hot_routes(model, batch_size: int) -> Tensor:
 
 
 def now(device: str) -> float:
-    """Seconds on a running clock, once the device has done all it was asked."""
+    """The time in seconds, after all kernels on the device have finished."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -148,9 +150,10 @@ def now(device: str) -> float:
 def interleave(
     variants: dict[str, Callable[[], dict[str, float]]], rounds: int
 ) -> dict[str, dict[str, list[float]]]:
-    """Run every variant once a round; returns for each name the measurements of all rounds, by field.
+    """Run every variant once per round; returns {name: {field: measurements of all rounds}}.
 
-    Taking turns spreads the machine's moods over all variants alike. One round before them is not counted.
+    Because variants run in turns, changes in the machine's speed affect all of them alike. One warm-up round
+    is not counted.
     """
     found: dict[str, dict[str, list[float]]] = {name: {} for name in variants}
     with tqdm(total=(rounds + 1) * len(variants), file=sys.stderr) as progress:
@@ -165,7 +168,7 @@ def interleave(
 
 
 def summarise(measured: dict[str, list[float]]) -> dict[str, float]:
-    """median_s and min_s of the field "s", the median of every other field."""
+    """median_s and min_s of the field "s", and the median of every other field."""
     others = {field: statistics.median(values) for field, values in measured.items() if field != "s"}
     return {"median_s": statistics.median(measured["s"]), "min_s": min(measured["s"])} | others
 
@@ -173,7 +176,7 @@ def summarise(measured: dict[str, list[float]]) -> dict[str, float]:
 def measure(
     runs: dict[str, Callable[[], dict[str, float]]], rounds: int, memory: dict[str, float]
 ) -> dict[str, dict[str, float]]:
-    """For each name what `summarise` makes of its rounds, and its peak memory where that is known."""
+    """{name: summary of its rounds, and its peak memory if it was measured}; see `summarise`."""
     found = {name: summarise(fields) for name, fields in interleave(runs, rounds).items()}
     for name, value in memory.items():
         found[name]["peak_memory_gb"] = value
@@ -184,16 +187,16 @@ def measure(
 
 
 def memory_in_fresh_processes(script: str, settings) -> dict[str, float]:
-    """Peak memory in GB of each variant, run alone in a process of its own (`script --memory_of NAME`).
+    """Peak memory in GB of each variant, each run in a new process (`script --memory_of NAME`).
 
-    Nothing with --no_memory. To be called before this process builds a model: a child's ru_maxrss starts
-    from its parent's size.
+    {} with --no_memory. Call it before this process builds a model: the ru_maxrss of a child process is at
+    least the size of its parent.
     """
     if settings.no_memory:
         return {}
     fields = dataclasses.asdict(settings)
-    for own in ("memory_of", "no_memory", "variants"):
-        del fields[own]
+    for excluded in ("memory_of", "no_memory", "variants"):
+        del fields[excluded]
     flags = []
     for field, value in fields.items():
         values = value if isinstance(value, list) else [value]
@@ -215,11 +218,11 @@ def own_peak_memory_gb(device: str) -> float:
 
 
 def count_parameters(model_size: str, num_experts: int) -> int:
-    return sum(p.numel() for p in unfilled_model(model_size, num_experts, "meta").parameters())
+    return sum(p.numel() for p in uninitialised_model(model_size, num_experts, "meta").parameters())
 
 
 def machine_memory_gb(device: str) -> tuple[float, float]:
-    """(free now, in all) in GB. On a CPU, what the file cache holds does not count as free."""
+    """(free, total) memory in GB. On a CPU, memory of the file cache is not counted as free."""
     if device == "cuda":
         free, total = torch.cuda.mem_get_info()
         return free / 1e9, total / 1e9
@@ -230,17 +233,17 @@ def machine_memory_gb(device: str) -> tuple[float, float]:
 
 
 def check_memory(parser, args, num_experts: int, bytes_per_parameter: int, what: str) -> None:
-    """The parser's error where a model cannot fit; a warning on stderr where it does not fit just now."""
-    if args.memory_of:  # asked by a process that has looked already
+    """Exits with the parser's error if a model exceeds total memory; warns if it exceeds free memory."""
+    if args.memory_of:  # the parent process has checked
         return
     count = count_parameters(args.model_size, num_experts)
     needed = count * bytes_per_parameter / 1e9
     free, total = machine_memory_gb(args.device)
     flags = f"--model_size {args.model_size} --num_experts {num_experts}"
-    need = f"{flags}: {what} of {count / 1e6:.0f}M parameters take {needed:.1f} GB, activations come on top"
+    need = f"{flags}: {what} of {count / 1e6:.0f}M parameters take {needed:.1f} GB, plus activations"
     if needed > total:
         parser.error(
-            f"{need}; this machine has {total:.1f} GB in all. Ask for a smaller size or fewer experts"
+            f"{need}; this machine has {total:.1f} GB. Give a smaller --model_size or fewer --num_experts"
         )
     if needed > free:
         print(f"warning: {need}; {free:.1f} GB are free now (file cache not counted)", file=sys.stderr)
@@ -250,6 +253,7 @@ def check_memory(parser, args, num_experts: int, bytes_per_parameter: int, what:
 
 
 def prepare(settings) -> None:
+    """Sets the log level of transformers, the number of threads and the seed."""
     library_logging.set_verbosity_error()
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -261,26 +265,26 @@ def add_common_arguments(parser) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 (default): torch's choice")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no_memory", action="store_true", help="leave out the peak memory of each variant")
-    parser.add_argument("--memory_of", default="", help="print the peak GB of one variant, nothing else")
+    parser.add_argument("--no_memory", action="store_true", help="do not measure peak memory")
+    parser.add_argument("--memory_of", default="", help="only print the peak memory of one variant, in GB")
 
 
 def parse_turns(parser, argv: list[str] | None, available: list[str], rounds: int):
-    """The parsed flags of a benchmark that runs its variants in turns, on a GPU if there is one."""
+    """The parsed flags of a benchmark that runs its variants in turns, on a GPU if available."""
     add = parser.add_argument
     add(
         "--model_size",
         choices=SAVED_SIZES,
         default="embedded",
-        help="default embedded; others: random weights",
+        help="default embedded; the others have random weights",
     )
     add(
         "--rounds",
         type=int,
         default=rounds,
-        help=f"times that each variant is run, in turns (default {rounds})",
+        help=f"number of runs of each variant, in turns (default {rounds})",
     )
-    add("--threads", type=int, default=1, help="CPU threads of a process; 0: torch's choice (default 1)")
+    add("--threads", type=int, default=1, help="CPU threads per process; 0: torch's choice (default 1)")
     add("--seed", type=int, default=0)
     add("--variants", nargs="+", help=f"default: all of {' '.join(available)}")
     args = parser.parse_args(argv)
@@ -289,16 +293,16 @@ def parse_turns(parser, argv: list[str] | None, available: list[str], rounds: in
     return args
 
 
-def chosen_variants(parser, asked: list[str] | None, available: list[str]) -> list[str]:
-    """The variants asked for (None: all), or the parser's error for an unknown one."""
-    for name in asked or []:
+def chosen_variants(parser, names: list[str] | None, available: list[str]) -> list[str]:
+    """The named variants (None: all), in order; exits with the parser's error for an unknown name."""
+    for name in names or []:
         if name not in available:
-            parser.error(f"--variants {name}: it must be among {' '.join(available)}")
-    return [name for name in available if asked is None or name in asked]
+            parser.error(f"--variants {name}: must be one of {' '.join(available)}")
+    return [name for name in available if names is None or name in names]
 
 
 def print_report(benchmark: str, settings, load: float, **measured: dict) -> None:
-    """One JSON line on stdout. load: what the machine was doing before this process began to time."""
+    """Print one JSON line. load: the load average of the machine before timing started."""
     is_cuda = settings.device == "cuda"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     report = {
@@ -313,7 +317,7 @@ def print_report(benchmark: str, settings, load: float, **measured: dict) -> Non
 
 
 def rounded(values: dict) -> dict:
-    """Nested dictionaries with fractions to four digits, without values of None, which were not measured."""
+    """Nested dictionaries with floats rounded to four digits, without values of None (not measured)."""
     nested = {name: rounded(value) if isinstance(value, dict) else value for name, value in values.items()}
     return {
         name: float(f"{value:.4g}") if isinstance(value, float) else value

@@ -1,10 +1,10 @@
-"""Time and memory of beam generation, by kind of route, against a plain BART of the same size.
+"""Time and memory of beam generation for all types of routes, compared with a plain BART of the same size.
 
     python benchmarks/predict.py                                          bart-base sizes on this CPU
     python benchmarks/predict.py --device cuda --model_size large --batch_size 32 --steps 20
-    python benchmarks/predict.py --model_size tiny --steps 2              seconds: does it run?
+    python benchmarks/predict.py --model_size tiny --steps 2              a test run of a few seconds
 
-Weights are random, nothing is downloaded. Prints one JSON line; README.md says how to read it.
+Weights are random, nothing is downloaded. Prints one JSON line; README.md explains it.
 """
 
 import argparse
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import measuring
 from benchmarks.comparing import ratio
 
-# one_hot: all examples of one task; one_hot_mixed: each of its own; soft: a cache per expert.
+# one_hot: all examples of one task; one_hot_mixed: each of a different task; soft: one cache per expert.
 VARIANTS = ["one_hot", "one_hot_mixed", "soft", "soft_no_cache", "plain"]
 
 
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     memory = measuring.memory_in_fresh_processes(__file__, settings)
     load = os.getloadavg()[0]
     model = measuring.build_routing_model(settings, settings.num_experts).eval()
-    plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])  # assembled before the clock starts
+    plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])  # built before timing starts
     calls = {name: make_call(name, model, plain, settings) for name in settings.variants}
     variants = measuring.measure(calls, settings.steps, memory)
     ratios = {
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[str, float]]:
-    """A function that generates once and returns the time it took, on inputs made now."""
+    """A function that generates once, on inputs that are drawn here, and returns its seconds."""
     B, device = settings.batch_size, settings.device
     inputs = measuring.random_source(B, settings.source_length, model.config.vocab_size, device)
     inputs |= {"num_beams": settings.num_beams, "min_new_tokens": settings.new_tokens}
@@ -83,14 +83,17 @@ def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[
         sequences = generate(**inputs)
         end = measuring.now(device)
         if sequences.shape != (B, 1 + settings.new_tokens):
-            raise RuntimeError(f"{name}: sequences of shape {tuple(sequences.shape)}; the work was not equal")
+            raise RuntimeError(
+                f"{name}: sequences of shape {tuple(sequences.shape)}, expected "
+                f"{(B, 1 + settings.new_tokens)}; times cannot be compared"
+            )
         return {"s": end - start}
 
     return call
 
 
 def peak_memory_gb(settings: Settings) -> float:
-    """Of this process, which generates once with one variant."""
+    """Peak memory of this process after it has generated once with one variant, in GB."""
     if settings.memory_of == "plain":
         model = measuring.build_plain_model(settings)
     else:
@@ -104,8 +107,8 @@ def parse_settings(argv: list[str] | None) -> Settings:
     measuring.add_common_arguments(parser)
     parser.add_argument("--num_experts", type=int, default=3, help="experts per layer (default 3)")
     parser.add_argument("--batch_size", type=int, default=4, help="examples in a batch (default 4)")
-    parser.add_argument("--source_length", type=int, default=128, help="tokens (default 128)")
-    parser.add_argument("--new_tokens", type=int, default=16, help="tokens generated, exactly (default 16)")
+    parser.add_argument("--source_length", type=int, default=128, help="source tokens (default 128)")
+    parser.add_argument("--new_tokens", type=int, default=16, help="exact number of new tokens (default 16)")
     parser.add_argument("--num_beams", type=int, default=4, help="beams per example (default 4)")
     parser.add_argument("--steps", type=int, default=7, help="rounds; each runs every variant (default 7)")
     parser.add_argument("--variants", nargs="+", help=f"default: all of {' '.join(VARIANTS)}")

@@ -1,11 +1,11 @@
-"""Seconds per task of text and Fisher vectors: examples in batches against one by one.
+"""Seconds per task of text and Fisher vectors: examples in batches compared with one at a time.
 
     python benchmarks/task_vectors.py                                 the embedded tiny BART on this CPU
     python benchmarks/task_vectors.py --model_size base --tasks 2 --examples 16 --rounds 3
-    python benchmarks/task_vectors.py --tasks 1 --examples 4 --total_steps 1 --rounds 1      does it run?
+    python benchmarks/task_vectors.py --tasks 1 --examples 4 --total_steps 1 --rounds 1      a test run
 
-Tasks are those of the embedded gym; other sizes than the embedded BART's have random weights, nothing is
-downloaded. Prints one JSON line; README.md says how to read it.
+Tasks are those of the embedded gym. Models of other sizes than the embedded BART have random weights, nothing
+is downloaded. Prints one JSON line; README.md explains it.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,10 +29,10 @@ from task.task_emb.fisher import FisherExtractor, FisherSettings
 from task.task_emb.fisher_information import diagonal_fisher, diagonal_fisher_one_by_one
 from task.task_emb.text import TextExtractor, TextSettings
 
-UNSEEN = [task for task in TASKS if task.split == "test"]  # of every skill, and of many formats
+UNSEEN = [task for task in TASKS if task.split == "test"]  # of all skills, and of many formats
 ONE_BY_ONE = "_one_by_one"
-# text: a whole vector; fisher_training: the steps before it; fisher, fisher_layers: information of adapters
-# and of all weights of the layers.
+# text: a text vector; fisher_training: training the adapters; fisher, fisher_layers: Fisher information of
+# the adapters, of all weights of the layers.
 VARIANTS = ["text", "text_one_by_one", "fisher_training", "fisher", "fisher_one_by_one", "fisher_layers",
             "fisher_layers_one_by_one"]  # fmt: skip
 
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def of_tasks(run: Callable[[str], object], tasks: list[str], settings: Settings):
-    """A function that runs all tasks; its time is the mean of a task."""
+    """A function that runs all tasks and returns the mean seconds per task."""
 
     def call() -> dict[str, float]:
         seconds = []
@@ -83,7 +84,7 @@ def of_tasks(run: Callable[[str], object], tasks: list[str], settings: Settings)
 
 
 def make_runs(folder: Path, settings: Settings) -> dict[str, Callable[[str], object]]:
-    """For each variant a function of a task, by the benches that the commands use."""
+    """{variant: function of a task}, with the extractors that the commands use."""
     common = dict(
         output_dir=str(folder / "unused"),
         train_dir=str(write_gym(folder / "gym", settings.tasks, settings.seed)),
@@ -100,16 +101,16 @@ def make_runs(folder: Path, settings: Settings) -> dict[str, Callable[[str], obj
     for name, weights in (("fisher", "adapters"), ("fisher_layers", "layers")):
         if not any(variant.startswith(name) for variant in settings.variants):
             continue
-        bench = FisherExtractor(FisherSettings(**common, weights=weights, total_steps=settings.total_steps))
-        runs[name] = lambda task, bench=bench: bench.fisher_of(task, diagonal_fisher)
-        runs[name + ONE_BY_ONE] = lambda task, bench=bench: bench.fisher_of(task, diagonal_fisher_one_by_one)
+        fisher = FisherExtractor(FisherSettings(**common, weights=weights, total_steps=settings.total_steps))
+        runs[name] = partial(fisher.fisher_of, compute=diagonal_fisher)
+        runs[name + ONE_BY_ONE] = partial(fisher.fisher_of, compute=diagonal_fisher_one_by_one)
         if weights == "adapters":
-            runs["fisher_training"] = lambda task, bench=bench: bench.train_on(task, bench.encoded(task))
+            runs["fisher_training"] = lambda task, fisher=fisher: fisher.train_on(task, fisher.encoded(task))
     return {name: runs[name] for name in settings.variants}
 
 
 def write_gym(folder: Path, tasks: int, seed: int) -> Path:
-    """The first so many unseen tasks of the embedded gym."""
+    """A gym folder with the first `tasks` unseen tasks of the embedded gym."""
     for task in UNSEEN[:tasks]:
         (folder / task.name).mkdir(parents=True)
         for name, rows in task_files(task, seed).items():
@@ -120,10 +121,10 @@ def write_gym(folder: Path, tasks: int, seed: int) -> Path:
 def parse_settings(argv: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
-    add("--tasks", type=int, choices=range(1, len(UNSEEN) + 1), default=4, help="default 4")
-    add("--examples", type=int, default=160, help="of a task, at most 160 (default 160)")
-    add("--total_steps", type=int, default=100, help="of fisher_training (default 100)")
-    add("--max_tokens_per_micro_batch", type=int, default=16384, help="bounds a batch (default 16384)")
+    add("--tasks", type=int, choices=range(1, len(UNSEEN) + 1), default=4, help="number of tasks (default 4)")
+    add("--examples", type=int, default=160, help="examples per task, at most 160 (default 160)")
+    add("--total_steps", type=int, default=100, help="steps of fisher_training (default 100)")
+    add("--max_tokens_per_micro_batch", type=int, default=16384, help="padded tokens (default 16384)")
     args = measuring.parse_turns(parser, argv, VARIANTS, rounds=5)
     return Settings(**vars(args))
 

@@ -1,13 +1,13 @@
-"""Time and memory of a training step, by kind of route, against a plain BART of the same size.
+"""Time and memory of a training step for all types of routes, compared with a plain BART of the same size.
 
     python benchmarks/train_step.py                                       bart-base sizes, 3 experts, this CPU
-    python benchmarks/train_step.py --num_experts 2 3 4 8 16 --no_memory  what each further expert costs
+    python benchmarks/train_step.py --num_experts 2 3 4 8 16 --no_memory  the cost of each further expert
     python benchmarks/train_step.py --device cuda --model_size large --batch_size 16 --steps 20
     python benchmarks/train_step.py --variants straight_through straight_through_slow plain --steps 10
-    python benchmarks/train_step.py --model_size tiny --steps 2           seconds: does it run?
+    python benchmarks/train_step.py --model_size tiny --steps 2           a test run of a few seconds
 
-Weights are random, nothing is downloaded. Prints one JSON line, and a table to stderr; README.md says how to
-read them.
+Weights are random, nothing is downloaded. Prints one JSON line, and a table to stderr; README.md explains
+them.
 """
 
 import argparse
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import comparing, measuring
 from routing_moe.model.route_sources import random_task_routes
 
-# What each kind of route is, in fields of the model's configuration (beside LEARNED), as in training.
+# Fields of the model's configuration for each type of routes, in addition to LEARNED, as in training.
 LEARNED = dict(route_source="learned", router_mode="gumbel_softmax_st", expert_mixing="outputs")
 ROUTED = {
     "average": dict(route_source="average"),
@@ -40,16 +40,16 @@ ROUTED = {
     "top_k": dict(router_mode="top_k"),
     "random": dict(route_source="random"),
     "task_random": dict(route_source="fixed"),
-    "one_hot": dict(route_source="fixed"),  # the same for a task per example, whatever --tasks_per_batch says
+    "one_hot": dict(route_source="fixed"),  # as task_random, but always one task per example
     "merged_average": dict(route_source="average", expert_mixing="parameters"),
     "merged_softmax": dict(router_mode="softmax", expert_mixing="parameters"),
     "merged_softmax_one_task": dict(router_mode="softmax", expert_mixing="parameters"),
 }
 # "_slow": the same routes with every expert run on every example (sparse=False).
-# "_second": on --second_shape, where an expert gets more examples at once.
-UNASKED = [*ROUTED, "one_expert", "plain"]
+# "_second": with --second_shape, where an expert runs on more examples at once.
+DEFAULT_VARIANTS = [*ROUTED, "one_expert", "plain"]
 VARIANTS = [
-    *UNASKED,
+    *DEFAULT_VARIANTS,
     *(f"{route}_slow" for route in ("average", "softmax", "straight_through", "one_hot")),
     "one_hot_second",
     "plain_second",
@@ -74,13 +74,13 @@ class Settings:
     memory_of: str
 
     def shape(self, variant: str) -> tuple[int, int, int]:
-        """(B, S, T) of a variant's batch."""
+        """Shape (B, S, T) of a variant's batch."""
         if variant.endswith("_second"):
             return tuple(int(n) for n in self.second_shape.split("x"))
         return self.batch_size, self.source_length, self.target_length
 
     def task_ids(self, variant: str, round: int) -> Tensor:
-        """(B,): the tasks of a variant's examples, taking turns; other ones in every round."""
+        """Task ids (B,) of a variant's examples, in turns; every round has other tasks."""
         B, tasks = self.shape(variant)[0], self.tasks_per_batch or measuring.N_TASKS
         if route_of(variant) == "one_hot":
             tasks = measuring.N_TASKS
@@ -108,12 +108,12 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure_with(num_experts: int, settings: Settings, memory: dict[str, float]) -> dict:
-    """All variants with E experts, taking turns with plain BART."""
-    gc.collect()  # modules and their hooks refer to each other: only now the last E's models are gone
+    """Measurements of all variants with E experts, run in turns: see `measuring.measure`."""
+    gc.collect()  # frees the models of the previous E, whose modules and hooks are reference cycles
     print(f"{num_experts} experts", file=sys.stderr)
     routed = build_routed(settings, num_experts)
-    # All variants share one set of weights and one optimizer. It passes over parameters without a gradient,
-    # so a plain step moves the plain model's parameters only.
+    # All variants share one set of weights and one optimizer. It skips parameters without a gradient, so that
+    # a plain step only updates the parameters of the plain model.
     plain = routed.to_bart(measuring.one_hot_routes(routed, 1)[0])
     models = {"plain": plain, "one_expert": measuring.with_one_expert(plain, settings.model_size)}
     optimizer = build_optimizer(routed)
@@ -124,18 +124,18 @@ def measure_with(num_experts: int, settings: Settings, memory: dict[str, float])
     return measuring.measure(steps, settings.steps, memory)
 
 
-# ---- one variant's step
+# ---- a step of one variant
 
 
 def route_of(variant: str) -> str:
-    """The variant without what does not concern its routes: the path taken and the batch's shape."""
+    """The type of routes of a variant: its name without the suffixes of slow path and batch shape."""
     return variant.removesuffix("_second").removesuffix("_slow")
 
 
 def build_routed(settings: Settings, num_experts: int):
-    """The routing model, with a router and with fixed routes: each variant uses one of them.
+    """A routing model with both a router and fixed routes; each variant uses one of them.
 
-    (`model.use_routes`, by which training takes fixed routes, would drop the router.)
+    (`model.use_routes`, which sets fixed routes in training, would remove the router.)
     """
     model = measuring.build_routing_model(settings, num_experts).train()
     size = (measuring.N_TASKS, model.config.num_layers, num_experts)
@@ -148,10 +148,10 @@ def build_optimizer(model) -> torch.optim.AdamW:
 
 
 def make_step(variant: str, model, optimizer, settings: Settings) -> Callable[[], dict[str, float]]:
-    """A function that runs one step of a variant and returns its times, on inputs made now.
+    """A function that runs one step of a variant, on inputs that are drawn here, and returns its times.
 
-    Seconds: forward_s, with the draw of the routes; forward_backward_s, to the last gradient, the router's;
-    optimizer_s, with zero gradients for experts that had none; s, all of it. And optimizer_s / s.
+    Seconds: forward_s includes drawing the routes; forward_backward_s all gradients, those of the router too;
+    optimizer_s zero gradients for experts without one; s is the whole step. optimizer_share: optimizer_s / s.
     """
     B, S, T = settings.shape(variant)
     vocab_size, device = model.config.vocab_size, settings.device
@@ -169,13 +169,13 @@ def make_step(variant: str, model, optimizer, settings: Settings) -> Callable[[]
         parameters = [p for p in model.parameters() if p.requires_grad]
         torch.manual_seed(settings.seed + i)  # the fast and the slow path draw the same routes
         start = measuring.now(device)
-        loss, send_back = forward(model, inputs, task_ids_B)
+        loss, router_backward = forward(model, inputs, task_ids_B)
         forward_end = measuring.now(device)
         loss.backward()
-        send_back()
+        router_backward()
         backward_end = measuring.now(device)
         for p in parameters:
-            if p.grad is None:  # as in training: AdamW must see zeros where no example came by
+            if p.grad is None:  # as in training: AdamW needs zero gradients for experts without examples
                 p.grad = torch.zeros_like(p)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -192,8 +192,8 @@ def make_step(variant: str, model, optimizer, settings: Settings) -> Callable[[]
 
 
 def take_routes(model, route: str) -> None:
-    """Set the model to a kind of route; its router is trained where, and only where, it has a say."""
-    if route not in ROUTED:  # plain BART, or the routing model with one expert: there is nothing to choose
+    """Set the model to a type of routes. Router and task vectors are trained only if routes are learned."""
+    if route not in ROUTED:  # plain BART, or one expert: there are no routes
         return
     for field, value in (LEARNED | ROUTED[route]).items():
         setattr(model.config, field, value)
@@ -209,15 +209,15 @@ def routed_forward(model, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Cal
     constant_zeros = model.config.router_mode == "top_k"
     loss = model(**inputs, routes=leaf_BLE, route_groups=task_ids_B, constant_zeros=constant_zeros).loss
 
-    def send_back() -> None:
+    def router_backward() -> None:
         if leaf_BLE.requires_grad:
             routes_BLE.backward(leaf_BLE.grad)
 
-    return loss, send_back
+    return loss, router_backward
 
 
 def plain_forward(bart, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Callable[[], None]]:
-    """The same loss from a stock BART, which projects every target position to the vocabulary."""
+    """The same loss from a stock BART, which projects all target positions to the vocabulary."""
     source = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     labels = inputs["labels"]
     decoder_input_ids = bart.prepare_decoder_input_ids_from_labels(labels)
@@ -227,7 +227,7 @@ def plain_forward(bart, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Calla
 
 
 def peak_memory_gb(settings: Settings) -> float:
-    """Of this process, which runs two steps of one variant (the second has the optimizer's state)."""
+    """Peak memory of this process after two steps of one variant, in GB (the first creates AdamW's state)."""
     route = route_of(settings.memory_of)
     if route in ROUTED:
         model = build_routed(settings, settings.num_experts[0])
@@ -255,24 +255,26 @@ def parse_settings(argv: list[str] | None) -> Settings:
         help="experts per layer (default 3); if several, --model_size is half by default",
     )
     parser.add_argument("--batch_size", type=int, default=4, help="examples in a batch (default 4)")
-    parser.add_argument("--source_length", type=int, default=128, help="tokens (default 128)")
-    parser.add_argument("--target_length", type=int, default=16, help="tokens (default 16)")
+    parser.add_argument("--source_length", type=int, default=128, help="source tokens (default 128)")
+    parser.add_argument("--target_length", type=int, default=16, help="target tokens (default 16)")
     parser.add_argument("--second_shape", default="16x64x16", help="of *_second: batch x source x target")
     parser.add_argument(
-        "--tasks_per_batch", type=int, default=0, help="0 (default): every example is of a task of its own"
+        "--tasks_per_batch", type=int, default=0, help="0 (default): every example is of a different task"
     )
     parser.add_argument("--steps", type=int, default=7, help="rounds; each runs every variant (default 7)")
     parser.add_argument(
-        "--variants", nargs="+", help=f"among {' '.join(VARIANTS)}\n(default: all up to plain)"
+        "--variants", nargs="+", help=f"some of {' '.join(VARIANTS)}\n(default: all up to plain)"
     )
     args = parser.parse_args(argv)
-    args.variants = measuring.chosen_variants(parser, args.variants or UNASKED, VARIANTS)
+    args.variants = measuring.chosen_variants(parser, args.variants or DEFAULT_VARIANTS, VARIANTS)
     args.num_experts = sorted(set(args.num_experts))
     args.model_size = args.model_size or ("base" if len(args.num_experts) == 1 else "half")
     if args.num_experts[0] < 2:
-        parser.error(f"--num_experts {args.num_experts[0]}: at least 2; the variant one_expert has one")
+        parser.error(
+            f"--num_experts {args.num_experts[0]}: must be at least 2; use the variant one_expert for one"
+        )
     if not 0 <= args.tasks_per_batch <= measuring.N_TASKS:
-        parser.error(f"--tasks_per_batch {args.tasks_per_batch}: the model has {measuring.N_TASKS} tasks")
+        parser.error(f"--tasks_per_batch {args.tasks_per_batch}: must be from 0 to {measuring.N_TASKS}")
     what = "weights, gradients and AdamW's state"
     measuring.check_memory(parser, args, args.num_experts[-1], 16, what)
     return Settings(**vars(args))

@@ -1,4 +1,4 @@
-"""The benchmarks run and print one JSON line. How fast anything is, is not a test's business."""
+"""The benchmarks run and print one JSON line. No test depends on measured times."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def numbers_in(values) -> list[float]:
 
 
 @pytest.mark.slow
-def test_explaining_times_every_variant_and_tells_how_large_files_are(capsys):
+def test_explaining_reports_times_of_all_variants_and_sizes_of_files(capsys):
     few = ["--tasks", "12", "--layers", "4", "--evaluations", "2", "--permutations", "20"]
     explaining.main([*few, "--samples", "first", "--rounds", "1"])
     report = parse_report(capsys.readouterr().out)
@@ -80,7 +80,7 @@ def test_coverage_is_simulated_for_every_case_and_interval(capsys, tmp_path):
     assert len((tmp_path / "coverage.csv").read_text().splitlines()) == 1 + 3 * (4 + 4 + 6)
 
 
-def test_train_step_times_every_variant_and_relates_them(capsys):
+def test_train_step_reports_times_of_all_variants_and_their_ratios(capsys):
     train_step.main([*TRAIN, "--steps", "1", "--no_memory", "--variants", *train_step.VARIANTS])
     report = parse_report(capsys.readouterr().out)
     assert report["benchmark"] == "train_step"
@@ -103,7 +103,7 @@ def test_train_step_times_every_variant_and_relates_them(capsys):
     assert report["across_experts"] == {}
 
 
-def test_a_sweep_relates_every_number_of_experts_to_plain_and_prints_a_table(capsys):
+def test_several_numbers_of_experts_are_compared_with_plain_bart_in_a_table(capsys):
     names = ["straight_through", "random", "plain"]
     train_step.main([*TRAIN, "--steps", "1", "--no_memory", "--num_experts", "4", "2", "--variants", *names])
     printed = capsys.readouterr()
@@ -115,7 +115,7 @@ def test_a_sweep_relates_every_number_of_experts_to_plain_and_prints_a_table(cap
     assert "| `random` |" in printed.err
 
 
-def test_predict_times_every_variant_and_relates_them(capsys):
+def test_predict_reports_times_of_all_variants_and_their_ratios(capsys):
     predict.main([*PREDICT, "--steps", "1", "--no_memory"])
     report = parse_report(capsys.readouterr().out)
     assert report["benchmark"] == "predict"
@@ -130,7 +130,7 @@ def test_predict_times_every_variant_and_relates_them(capsys):
 
 
 @pytest.mark.slow
-def test_a_grid_is_timed_against_a_process_per_configuration_with_the_same_results(capsys):
+def test_a_grid_is_compared_with_one_process_per_configuration_and_has_the_same_results(capsys):
     one = ["--samples", "1", "--learning_rate_list", "1e-3", "--bsz_list", "8", "--total_steps", "1"]
     finetune_grid.main([*one, "--rounds", "1", "--variants", "grid", "processes"])
     report = parse_report(capsys.readouterr().out)
@@ -139,7 +139,7 @@ def test_a_grid_is_timed_against_a_process_per_configuration_with_the_same_resul
     assert set(report["ratios"]) == {"processes_over_grid"}
 
 
-def test_task_vectors_are_timed_in_batches_against_one_by_one(capsys):
+def test_task_vectors_in_batches_are_compared_with_one_at_a_time(capsys):
     few = ["--tasks", "1", "--examples", "3", "--total_steps", "1", "--rounds", "1"]
     task_vectors.main(few)
     report = parse_report(capsys.readouterr().out)
@@ -156,7 +156,7 @@ TINY_CAMPAIGN = ["--kills", "1", "--commands", "vectors", "--mutants", "60", "--
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the campaign forks")
-def test_a_command_is_killed_and_damaged_files_are_read_without_a_loss(tmp_path, capsys):
+def test_a_killed_command_and_damaged_files_cause_no_failures(tmp_path, capsys):
     kinds = ["tsv", "jsonl", "split", "features", "descriptions", "npy"]  # those that need no run
     code = faults.main([*TINY_CAMPAIGN, "--work_dir", str(tmp_path), "--kinds", *kinds])
     (line,) = capsys.readouterr().out.splitlines()
@@ -169,7 +169,7 @@ def test_a_command_is_killed_and_damaged_files_are_read_without_a_loss(tmp_path,
         assert counts["mutants"] == counts["accepted"] + counts["refused"] == 10
 
 
-def test_a_loss_a_traceback_and_a_left_over_are_found(tmp_path, monkeypatch):
+def test_differing_files_tracebacks_and_unclear_errors_are_detected(tmp_path, monkeypatch):
     folder, expected = tmp_path / "run", tmp_path / "expected"
     for place in (folder, expected):
         place.mkdir()
@@ -203,7 +203,7 @@ time.sleep(600)
 """
 
 
-def test_a_kill_takes_processes_in_sessions_of_their_own_along(tmp_path):
+def test_a_kill_includes_processes_in_other_sessions(tmp_path):
     running = fault_commands.launched(["-c", STARTS_ANOTHER, str(tmp_path / "started")], tmp_path / "log.txt")
     while running.wait(0.01) is None and not (tmp_path / "started").exists():
         pass
@@ -212,7 +212,7 @@ def test_a_kill_takes_processes_in_sessions_of_their_own_along(tmp_path):
     assert running.left_over(seconds=10) == []
 
 
-def test_kills_are_dealt_by_share_and_every_command_has_its_turn():
+def test_kills_are_distributed_by_share_and_every_command_has_at_least_one():
     names = list(fault_commands.Commands.NAMES)
     assert fault_kills.shared_out(len(names), names) == dict.fromkeys(names, 1)
     assert fault_kills.shared_out(15, ["train", "merge"]) == {"train": 11, "merge": 4}
@@ -223,7 +223,7 @@ def test_kills_are_dealt_by_share_and_every_command_has_its_turn():
     ("script", "flags"),
     [(train_step, [*TRAIN, "--variants", "plain"]), (predict, [*PREDICT, "--variants", "one_hot"])],
 )
-def test_memory_is_measured_by_the_script_run_in_a_process_of_its_own(script, flags, capsys, monkeypatch):
+def test_memory_is_measured_in_a_separate_process_of_the_script(script, flags, capsys, monkeypatch):
     monkeypatch.chdir(REPOSITORY.parent)
     script.main([*flags, "--steps", "1"])
     variants = parse_report(capsys.readouterr().out)["variants"]
@@ -231,7 +231,7 @@ def test_memory_is_measured_by_the_script_run_in_a_process_of_its_own(script, fl
     assert values["peak_memory_gb"] > 0.05
 
 
-# ---- what a variant is
+# ---- variants
 
 
 @pytest.fixture
@@ -254,9 +254,9 @@ def tiny_settings():
         ("merged_softmax", 4, True),
     ],
 )
-def test_a_variant_takes_the_routes_it_is_named_for(tiny_settings, route, experts_per_row, is_trained):
+def test_a_variant_uses_the_routes_of_its_name(tiny_settings, route, experts_per_row, is_trained):
     model = train_step.build_routed(tiny_settings, 4)
-    train_step.take_routes(model, "merged_softmax")  # whatever came before
+    train_step.take_routes(model, "merged_softmax")  # a previous variant must have no effect
     train_step.take_routes(model, route)
     routes_BLE = model.draw_routes(tiny_settings.task_ids(route, 0))
     assert ((routes_BLE > 0).sum(-1) == experts_per_row).all()
@@ -265,7 +265,7 @@ def test_a_variant_takes_the_routes_it_is_named_for(tiny_settings, route, expert
 
 
 @pytest.mark.parametrize("route", ["softmax", "straight_through", "top_k", "merged_softmax"])
-def test_a_step_gives_router_and_experts_the_gradients_of_the_whole_graph(tiny_settings, route):
+def test_a_step_computes_the_gradients_of_the_whole_graph_for_router_and_experts(tiny_settings, route):
     model = train_step.build_routed(tiny_settings, 4).double().eval()  # no dropout, no noise
     train_step.take_routes(model, route)
     inputs = measuring.random_source(4, 12, 200, "cpu") | {"labels": torch.randint(4, 200, (4, 5))}
@@ -278,9 +278,9 @@ def test_a_step_gives_router_and_experts_the_gradients_of_the_whole_graph(tiny_s
     for way in ("leaf", "graph"):
         torch.manual_seed(0)
         if way == "leaf":
-            loss, send_back = train_step.routed_forward(model, inputs, task_ids_B)
+            loss, router_backward = train_step.routed_forward(model, inputs, task_ids_B)
             loss.backward()
-            send_back()
+            router_backward()
         else:
             model(**inputs, task_ids=task_ids_B).loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
@@ -297,7 +297,7 @@ def test_tasks_take_turns_in_a_batch_and_change_from_round_to_round(tiny_setting
     assert tiny_settings.task_ids("one_hot_second", 0).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_all_variants_train_one_set_of_weights(tiny_settings):
+def test_all_variants_share_one_set_of_weights(tiny_settings):
     model = train_step.build_routed(tiny_settings, 4)
     plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])
     one_expert = measuring.with_one_expert(plain, "tiny")
@@ -306,7 +306,7 @@ def test_all_variants_train_one_set_of_weights(tiny_settings):
     assert {id(p) for p in one_expert.parameters()} == {id(p) for p in plain.parameters()}
 
 
-# ---- from seconds to ratios
+# ---- ratios
 
 
 def seconds(forward: float, backward: float, optimizer: float) -> dict[str, float]:
@@ -317,7 +317,7 @@ def seconds(forward: float, backward: float, optimizer: float) -> dict[str, floa
 
 @pytest.fixture
 def measured():
-    """Plain BART: forward 1 s, backward 2 s, optimizer 1 s; all twice as slow while E is 4."""
+    """Plain BART: forward 1 s, backward 2 s, optimizer 1 s; all times are doubled for E = 4."""
     return {
         E: {
             "straight_through": seconds(slow * (1 + (E - 1)), slow * 2, slow * E),
@@ -330,7 +330,7 @@ def measured():
     }
 
 
-def test_ratios_relate_variants_of_the_same_rounds(measured):
+def test_ratios_are_between_variants_of_the_same_rounds(measured):
     ratios = comparing.ratios_of(measured[4])
     assert ratios["straight_through_over_plain_forward_backward"] == pytest.approx(12 / 6)
     assert ratios["straight_through_over_plain_step"] == pytest.approx(20 / 8)
@@ -338,7 +338,7 @@ def test_ratios_relate_variants_of_the_same_rounds(measured):
     assert ratios["merged_average_over_average_step"] is None
 
 
-def test_growth_is_counted_in_plain_forward_passes_and_flatness_from_first_to_last(measured):
+def test_growth_is_in_plain_forward_passes_and_flatness_is_from_smallest_to_largest(measured):
     across = comparing.across_experts(measured)
     assert across["straight_through_growth"] == pytest.approx(1)
     assert across["straight_through_backward_growth"] == pytest.approx(0, abs=1e-9)
@@ -357,34 +357,34 @@ def test_the_table_has_a_row_per_variant_and_a_column_per_number_of_experts(meas
     assert rows[-1] == "| `plain`, seconds | 3 / 4 (25%) | 6 / 8 (25%) | 3 / 4 (25%) |"
 
 
-# ---- refusals
+# ---- errors
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--variants", "one_hott"], "--variants one_hott: it must be among average softmax"),
-        (["--num_experts", "1", "2"], "--num_experts 1: at least 2; the variant one_expert has one"),
-        (["--tasks_per_batch", "65"], "--tasks_per_batch 65: the model has 64 tasks"),
+        (["--variants", "one_hott"], "--variants one_hott: must be one of average softmax"),
+        (["--num_experts", "1", "2"], "--num_experts 1: must be at least 2; use the variant one_expert"),
+        (["--tasks_per_batch", "65"], "--tasks_per_batch 65: must be from 0 to 64"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(flags, message, capsys):
+def test_invalid_flags_are_errors(flags, message, capsys):
     with pytest.raises(SystemExit):
         train_step.main([*TINY, *flags])
     assert message in capsys.readouterr().err
 
 
-def test_a_model_that_cannot_fit_is_refused_before_it_is_built(capsys, monkeypatch):
+def test_a_model_that_exceeds_memory_is_an_error_before_it_is_built(capsys, monkeypatch):
     monkeypatch.setattr(measuring, "machine_memory_gb", lambda device: (20.0, 24.0))
     with pytest.raises(SystemExit):
         train_step.main(["--model_size", "base", "--num_experts", "2", "16"])
     assert (
         "--model_size base --num_experts 16: weights, gradients and AdamW's state of 1629M parameters take "
-        "26.1 GB, activations come on top; this machine has 24.0 GB in all" in capsys.readouterr().err
+        "26.1 GB, plus activations; this machine has 24.0 GB." in capsys.readouterr().err
     )
 
 
-def test_a_sweep_has_a_size_of_its_own_that_fits_16_experts_and_warns_when_memory_is_short(
+def test_several_numbers_of_experts_have_a_smaller_default_size_and_warn_about_little_memory(
     capsys, monkeypatch
 ):
     monkeypatch.setattr(measuring, "machine_memory_gb", lambda device: (7.0, 10.0))
@@ -393,7 +393,7 @@ def test_a_sweep_has_a_size_of_its_own_that_fits_16_experts_and_warns_when_memor
     assert train_step.parse_settings(["--num_experts", "2"]).model_size == "base"
 
 
-def test_quickly_filled_and_merely_counted_models_have_the_parameters_of_a_real_one(tiny_settings):
+def test_copied_experts_and_counted_parameters_match_those_of_an_initialised_model(tiny_settings):
     real = RoutingBartForConditionalGeneration(measuring.model_config("tiny", 4))
     filled = measuring.build_routing_model(tiny_settings, 4)
     shapes = {name: p.shape for name, p in real.named_parameters()}

@@ -35,7 +35,7 @@ def test_fisher_vectors_are_computed_and_reduced(scripts):
     split = str(scripts.gym / "split.json")
     code, _, told = scripts.run("reduce_task_vectors.sh", SPLIT=split, DIM="2", really=True)
     assert code == 0, told
-    assert "variance of the 3 tasks fitted on that the first components explain: 1: " in told
+    assert "explained variance by number of components, fitted on 3 tasks: 1: " in told
     reduced = scripts.folder / "data/task_vectors/fisher2"
     assert meta(reduced)["fitted_on"] == TRAIN_TASKS
     assert meta(reduced)["settings"]["transform"] == "log"
