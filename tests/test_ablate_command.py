@@ -253,13 +253,7 @@ def test_two_processes_share_the_sets_and_write_what_one_does(place, trained, tm
         (["--features", "odd:yes", "--top", "8"], ["--top 8: only 3", "go with odd:yes", "give 3 or fewer"]),
         (["--features", "all", "odd:yes"], ["--features all odd:yes", "stands alone"]),
         (["--top", "0"], ["--top 0", "at least 1"]),
-        (["--max_examples", "0"], ["--max_examples 0", "at least 1"]),
         (["--checkpoint_name", "bist"], ["bist", "best, last"]),
-        (["--feature_file", "<here>/none.csv"], ["--feature_file <here>/none.csv", "no such file"]),
-        (["--output_dir", "<out>/run.json"], ["--output_dir <out>/run.json", "is a file"]),
-        (["--num_beams", "0"], ["--num_beams", "at least 1"]),
-        (["--train_dir", "<here>/nowhere"], ["--train_dir <here>/nowhere", "no such folder"]),
-        (["--expert", "all"], ["unrecognized arguments: --expert", "did you mean '--experts'"]),
     ],
 )
 def test_mistakes_are_told(place, capsys, words, fragments):

@@ -25,21 +25,8 @@ FLAGS = {
         dict(learning_rate=0.1, train_batch_size=4),
         "--learning_rate and --learning_rate_list both say what to try; give one of them",
     ),
-    "another list and another value": (
-        dict(learning_rate=0.1, train_batch_size=4),
-        "--train_batch_size and --bsz_list both say what to try",
-    ),
-    "words for numbers": (dict(bsz_list=["many"]), "argument --bsz_list: invalid int value: 'many'"),
     "a number out of range": (dict(wait_step=0), "--wait_step is 0; it must be at least 1"),
-    "warm-up of less than nothing": (dict(warmup_steps=-1), "--warmup_steps is -1; it must be 0 or greater"),
-    "no processes": (dict(num_workers=0), "--num_workers is 0; it must be at least 1"),
-    "an endless epoch": (dict(num_train_epochs="inf"), "--num_train_epochs is infinite; it must be a number"),
-    "half precision without a GPU": (dict(mixed_precision="fp16"), "--mixed_precision is fp16, which needs"),
     "nothing to do": (dict(do_train=None, do_predict=None), "nothing to do: give --do_train, --do_predict"),
-    "a misspelt flag": (
-        dict(learning_rates=0.1),
-        "unrecognized arguments: --learning_rates 0.1; did you mean '--learning_rate'?",
-    ),
     # ---- the data
     "a misspelt task": (
         dict(task_dir="<gym>/plurals"),
@@ -60,16 +47,11 @@ FLAGS = {
         "--scoring is rank, but plural has no answer options",
         "give --scoring generate",
     ),
-    "inputs longer than the positions": (
-        dict(max_input_length=64),
-        "--max_input_length is 64, but <bart> has 32 positions",
-    ),
     "outputs longer than a mixture's positions": (
         MIX | dict(max_output_length=33),
         "--max_output_length is 33, but <run>/best has 32 positions",
     ),
     # ---- the start
-    "no start at all": (dict(model="<here>/nowhere"), "--model <here>/nowhere: no such folder"),
     "a checkpoint that is not there": (
         dict(checkpoint="<here>/weights.pt"),
         "--checkpoint <here>/weights.pt: not found; name a file of weights, a folder or a hub name",
@@ -115,10 +97,6 @@ FLAGS = {
         MIX | dict(moe_avg_route=True, route_training="vector"),
         "--route_training is vector, but average routes come from no router; give plain or fixed",
     ),
-    "training the router of a task's random route": (
-        MIX | dict(moe_random2_route=True, route_training="router"),
-        "--route_training is router, but task-level random routes come from no router",
-    ),
     "one BART of an average of outputs": (
         MIX | dict(moe_avg_route=True, route_training="plain"),
         "--route_training is plain, but the average of experts' outputs is no plain BART; give fixed",
@@ -131,18 +109,10 @@ FLAGS = {
         dict(moe_init=True, init_dir="<top>", task_vector="learned"),
         "<top>/best has top-1 routes, whose only weight is 1 whatever the vector",
     ),
-    "a way to find vectors that does not exist": (
-        MIX | dict(task_vector="guessed"),
-        "argument --task_vector: invalid choice: 'guessed'",
-    ),
     # ---- running
     "Ray where there is none": (
         dict(ray="no_ray"),
         "--ray is 'no_ray', which needs the extra: pip install .[ray]",
-    ),
-    "an output folder inside a file": (
-        dict(output_dir="<gym>/split.json/x"),
-        "--output_dir <gym>/split.json/x: <gym>/split.json is a file; name a folder",
     ),
 }
 

@@ -32,11 +32,6 @@ def test_a_malformed_line(fresh, capsys):
     assert_told(told, f"{fresh.gym}/plural/plural_12_100_train.tsv: 1 malformed line", "--skip_malformed")
 
 
-def test_a_task_without_a_metric(fresh, capsys):
-    fresh.write(fresh.gym / "metrics.json", {"colour": "ACC"})
-    assert_told(complaint(fresh, capsys), "no metric known for task 'plural'", f"{fresh.gym}/metrics.json")
-
-
 def test_weights_of_another_size(fresh, capsys, originals):
     state = weights(originals.bart)
     state["model.encoder.layers.0.fc1.weight"] = torch.zeros(30, 16)
@@ -46,35 +41,6 @@ def test_weights_of_another_size(fresh, capsys, originals):
     assert_told(
         told, f"--checkpoint {path}: these are not the weights of a plain BART with 2+1 layers, width 16"
     )
-
-
-def test_weights_of_more_layers(fresh, capsys, originals):
-    state = weights(originals.bart)
-    layer = {
-        name.replace("layers.0", "layers.2"): t for name, t in state.items() if "encoder.layers.0" in name
-    }
-    torch.save(state | layer, fresh.folder / "deep.pt")
-    assert_told(complaint(fresh, capsys, checkpoint="<here>/deep.pt"), "deep.pt", "unexpected: model.encoder")
-
-
-class Evil:
-    def __reduce__(self):
-        return (print, ("unpickled",))
-
-
-def test_a_pickle_of_anything_is_not_unpickled(fresh, capsys):
-    torch.save({"a": Evil()}, fresh.folder / "evil.pt")
-    told = complaint(fresh, capsys, checkpoint="<here>/evil.pt")
-    path = fresh.folder / "evil.pt"
-    assert_told(
-        told, f"--checkpoint {path}: not a checkpoint of a plain BART (it is not a file of tensors alone)"
-    )
-
-
-def test_a_start_without_a_tokenizer_anywhere(fresh, capsys):
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (fresh.bart / name).unlink(missing_ok=True)
-    assert_told(complaint(fresh, capsys), f"--model {fresh.bart}", "tokenizer")
 
 
 def test_vectors_of_other_dimensions(fresh, capsys, starts):
@@ -89,11 +55,6 @@ def test_vectors_without_the_task(fresh, capsys, starts):
     fresh.vectors(["colour", "count"])
     told = complaint(fresh, capsys, starts, **MIX, taskvecs="<here>/vectors")
     assert_told(told, f"--taskvecs {fresh.folder}/vectors has no vector for plural, only for colour, count")
-
-
-def test_a_folder_without_vectors(fresh, capsys, starts):
-    told = complaint(fresh, capsys, starts, **MIX, taskvecs="<gym>")
-    assert_told(told, f"--taskvecs {fresh.gym} is not a task-vector folder: it lacks id2task.json")
 
 
 def new_task(place: Place) -> None:

@@ -156,11 +156,6 @@ FILES = {
         "--model <bart>: no model can be loaded from there",
         "'d_model'",
     ),
-    "a folder without a config.json": (
-        lambda place: (place.bart / "config.json").unlink(),
-        {},
-        "--model <bart>: no model can be loaded from there",
-    ),
     "half of a weights file": (
         half_the_weights,
         {},

@@ -10,7 +10,7 @@ from mistakes import Place, assert_told, refused
 from safetensors.torch import save_file
 from test_merge import typed
 from tiny_runs import weights, write_bart
-from transformers import BartForConditionalGeneration, T5Config
+from transformers import BartForConditionalGeneration
 
 from routing_moe.cli.merge import main
 
@@ -65,11 +65,6 @@ def existing(place):
 
 MISTAKES = {
     "no such run": (None, dict(routes_from="<here>/none"), "--routes_from <here>/none: no such folder"),
-    "a file for a run": (
-        None,
-        dict(routes_from="<out>/run.json"),
-        "--routes_from <out>/run.json: no such folder",
-    ),
     "a folder that is no run": (
         None,
         dict(routes_from="<gym>"),
@@ -85,11 +80,6 @@ MISTAKES = {
         dict(routes_from="<out>/best", routes_checkpoint_name="best"),
         "--routes_from <out>/best is a checkpoint; --routes_checkpoint_name",
     ),
-    "a plain BART as the run": (
-        None,
-        dict(routes_from="<bart>"),
-        "--routes_from <bart> holds a 'bart' model, not a routing BART",
-    ),
     "a run of one expert": (
         of_run(num_experts=1),
         {},
@@ -100,25 +90,13 @@ MISTAKES = {
         {},
         "--routes_from <out>/best has average routes: there is no router to keep",
     ),
-    "a run with fixed routes": (of_run(route_source="fixed"), {}, "<out>/best has fixed routes"),
-    "a run with random routes": (of_run(route_source="random"), {}, "<out>/best has random routes"),
     "an unknown router": (
         of_run(router_nn_type="linaer"),
         {},
         "<out>/best/config.json: not the configuration of a routing BART (router_nn_type is 'linaer'",
     ),
-    "a broken configuration": (
-        lambda place: place.write(place.out / "best/config.json", "{"),
-        {},
-        "--routes_from <out>/best/config.json: is not valid JSON",
-    ),
     "broken weights of the run": (
         half("out/best/model.safetensors"),
-        {},
-        "--routes_from <out>/best: not a valid checkpoint of a routing BART",
-    ),
-    "no weights of the run": (
-        lambda place: (place.out / "best/model.safetensors").unlink(),
         {},
         "--routes_from <out>/best: not a valid checkpoint of a routing BART",
     ),
@@ -137,26 +115,6 @@ MISTAKES = {
         dict(routes_from="<here>/published/best"),
         "<here>/published/best has no config.json; for a run of the published code, give its parent folder",
     ),
-    "a published run with broken weights": (
-        published(),
-        dict(routes_from="<here>/published"),
-        "--routes_from <here>/published/best/model.pt: not the weights of a run",
-    ),
-    "a published run with broken task vectors": (
-        published("best/task_vecs.npy", "garbage"),
-        dict(routes_from="<here>/published"),
-        "--routes_from <here>/published/best/task_vecs.npy: not a NumPy array file",
-    ),
-    "a published run of one expert": (
-        published(router_block_num=1),
-        dict(routes_from="<here>/published"),
-        "--routes_from <here>/published/best has 1 expert per layer",
-    ),
-    "a published run with a configuration that is none": (
-        published(router_nn_type="linaer"),
-        dict(routes_from="<here>/published"),
-        "--routes_from <here>/published/config.json: not the configuration of a routing BART (router_nn_type",
-    ),
     "a BART of another depth": (
         deeper,
         dict(model="<here>/deep"),
@@ -167,26 +125,10 @@ MISTAKES = {
         dict(model="<out>/best"),
         "--model <out>/best is a 'routing_bart' model; experts can only be made from a 'bart' model",
     ),
-    "another family as the BART": (
-        lambda place: T5Config().save_pretrained(place.folder / "t5"),
-        dict(model="<here>/t5"),
-        "--model <here>/t5 is a 't5' model",
-    ),
-    "no such BART": (None, dict(model="<here>/none"), "--model <here>/none: no such folder"),
-    "a BART without weights": (
-        lambda place: (place.bart / "model.safetensors").unlink(),
-        {},
-        "--model <bart>: no plain BART can be loaded from there",
-    ),
     "a tokenizer too large for the BART": (
         small_vocabulary,
         dict(model="<here>/small"),
         "--model <here>/small: its tokenizer has",
-    ),
-    "no such plain weights": (
-        None,
-        dict(vanilla_checkpoint="<here>/none"),
-        "--vanilla_checkpoint <here>/none: not found",
     ),
     "plain weights of another size": (
         deeper,
@@ -194,14 +136,6 @@ MISTAKES = {
         "--vanilla_checkpoint <here>/deep/model.safetensors: these are not the weights of a plain BART with",
     ),
     "negative noise": (None, dict(init_eps=-0.5), "--init_eps is -0.5; it must be 0 or greater"),
-    "noise that is no number": (None, dict(init_eps="nan"), "--init_eps is nan; it must be 0 or greater"),
-    "infinite noise": (None, dict(init_eps="inf"), "--init_eps is infinite; it must be a number"),
-    "a negative seed": (None, dict(seed=-1), "--seed is -1; it must be 0 or greater"),
-    "a file for the folder": (
-        None,
-        dict(output_dir="<out>/run.json"),
-        "--output_dir <out>/run.json: <out>/run.json is a file; name a folder",
-    ),
     "a checkpoint there already": (
         None,
         dict(output_dir="<out>", checkpoint_name="init2"),
@@ -224,11 +158,6 @@ MISTAKES = {
         "--checkpoint_name is '../init'; it must be the name of a folder in --output_dir",
     ),
     "an empty name": (None, dict(checkpoint_name=""), "--checkpoint_name is ''"),
-    "a misspelt flag": (
-        None,
-        dict(int_eps=0),
-        "unrecognized arguments: --int_eps 0; did you mean '--init_eps'?",
-    ),
     "no run named": (None, dict(routes_from=None), "required: --routes_from"),
 }
 
@@ -265,4 +194,10 @@ def test_all_mistakes_are_reported_together(with_run, capsys):
         vanilla_checkpoint="<here>/none",
     )
     assert len(told) == 4
-    assert all(line.startswith("error: --") for line in told)
+    for fragment in (
+        f"--routes_from {with_run.bart} holds a 'bart' model, not a routing BART",
+        f"--model {with_run.out}/best is a 'routing_bart' model",
+        "--init_eps is nan",
+        f"--vanilla_checkpoint {with_run.folder}/none: not found",
+    ):
+        assert_told(told, fragment)

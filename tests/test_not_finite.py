@@ -64,7 +64,6 @@ NO_START = dict(initialize_from_vanilla=None, model=None, init_eps=None)
 COMMANDS = {
     "train --checkpoint": (lambda p: trained(p, **NO_START, checkpoint=p.out / "best"), RUN),
     "train --resume": (lambda p: trained(p, "out", resume=True), RUN.replace("best", "last")),
-    "train --do_predict": (lambda p: trained(p, "out", **NO_START, do_train=None, do_predict=True), RUN),
     "train --model": (lambda p: trained(p, model=p.folder / "bart"), f"--model {BART}"),
     "train --vanilla_checkpoint, a file": (
         lambda p: trained(p, vanilla_checkpoint=p.folder / "bart.pt"),
@@ -75,15 +74,7 @@ COMMANDS = {
         f"--vanilla_checkpoint {BART}",
     ),
     "merge --routes_from": (merged, f"--routes_from {RUN}"),
-    "merge --vanilla_checkpoint": (
-        lambda p: merged(p, routes_from=p.sound, vanilla_checkpoint=p.folder / "bart"),
-        f"--vanilla_checkpoint {BART}",
-    ),
-    "merge --model": (lambda p: merged(p, routes_from=p.sound, model=p.folder / "bart"), f"--model {BART}"),
-    "finetune --init_dir": (lambda p: tuned(p, moe_init=True, init_dir=p.out), RUN),
     "finetune --model": (lambda p: tuned(p, model=p.folder / "bart"), BART),
-    "finetune --checkpoint, a file": (lambda p: tuned(p, checkpoint=p.folder / "bart.pt"), "<here>/bart.pt"),
-    "finetune --checkpoint, a folder": (lambda p: tuned(p, checkpoint=p.folder / "bart"), BART),
     "task_emb.text --model, a BART": (lambda p: vectors(p, p.folder / "bart"), BART),
     "task_emb.text --model, a run": (lambda p: vectors(p, p.out), RUN),
     "ablate": (lambda p: ablate([str(p.out)]), RUN),

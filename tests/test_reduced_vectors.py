@@ -192,7 +192,6 @@ MISTAKES = {
         dict(taskvecs="<here>/narrow"),
         "--dim is 3, but the vectors of <here>/narrow have 2 dimensions",
     ),
-    "no dimension": (None, dict(dim=0), "--dim is 0; it must be at least 1"),
     "no number": (None, dict(dim=None), "give the number of dimensions as --dim"),
     "no train tasks": (
         None,
@@ -209,7 +208,6 @@ MISTAKES = {
         dict(fit_on=["tain"]),
         "no task 'tain' in --taskvecs <here>/raw; did you mean 'train'?",
     ),
-    "no vectors": (None, dict(taskvecs="<here>/none"), "--taskvecs <here>/none is not a task-vector folder"),
     "equal vectors": (
         constant,
         dict(taskvecs="<here>/same"),
@@ -245,16 +243,6 @@ MISTAKES = {
         LIKE | dict(like="<here>/reduced", output_dir="<here>/reduced"),
         "--output_dir <here>/reduced is the folder of --like; name another folder",
     ),
-    "a run in the output folder": (
-        lambda place: place.write(place.folder / "run/run.json", {}),
-        dict(output_dir="<here>/run"),
-        "--output_dir <here>/run holds run.json, which this command did not write; name another folder",
-    ),
-    "no split": (
-        None,
-        dict(custom_tasks_splits="<here>/none.json"),
-        "--custom_tasks_splits <here>/none.json: no such file",
-    ),
     "one task": (
         lambda place: place.split(train=TRAIN[:1]),
         {},
@@ -279,11 +267,6 @@ MISTAKES = {
         None,
         LIKE | dict(like="<here>/raw"),
         "--like <here>/raw/reduction.npz: no such file; name a folder that task.task_emb.reduce wrote",
-    ),
-    "a broken reduction": (
-        broken_reduction,
-        LIKE | dict(like="<here>/reduced"),
-        "--like <here>/reduced/reduction.npz: is damaged; write it again",
     ),
     "a reduction of other vectors": (
         other_width,

@@ -1,0 +1,69 @@
+"""Mistakes that every command reports in the same way: a misspelt flag, an output folder inside a file.
+
+What is special to a command is in the file of its own tests.
+"""
+
+import importlib
+
+import pytest
+import tiny_runs
+from mistakes import assert_told, refused
+from tiny_grids import grid_flags
+from tiny_vectors import METHODS
+from tiny_vectors import flags as vector_flags
+
+from routing_moe.io import files
+
+CLI, TASK_VECTORS = "routing_moe.cli", "task.task_emb"
+RUN = ["<out>", "--output_dir", "<inside>"]
+TASK_VECTORS_OF_A_RUN = ["--taskvecs", "<out>/best", "--output_dir", "<inside>"]
+# The command line of each command whose flags are fixed here; the others take theirs from the tiny runs.
+WORDS = {
+    f"{CLI}.merge": ["--routes_from", "<out>", "--model", "<bart>", "--output_dir", "<inside>"],
+    f"{CLI}.ablate": RUN,
+    f"{CLI}.inspect_routes": RUN,
+    f"{CLI}.correlate_routes": RUN,
+    f"{CLI}.report": ["<out>", "--output_file", "<inside>/page.html"],
+    f"{TASK_VECTORS}.reduce": [*TASK_VECTORS_OF_A_RUN, "--fit_on", "all", "--dim", "2"],
+    f"{TASK_VECTORS}.inspect": TASK_VECTORS_OF_A_RUN,
+}
+OF_TINY_RUNS = [f"{CLI}.train", f"{CLI}.finetune", *(f"{TASK_VECTORS}.{method}" for method in METHODS)]
+COMMANDS = [*WORDS, *OF_TINY_RUNS]
+
+
+def words_of(command: str, place) -> list[str]:
+    """A command line that is right but for its output folder, <gym>/split.json/inside."""
+    inside, name = place.gym / "split.json" / "inside", command.rsplit(".", 1)[1]
+    if command in WORDS:
+        words = [word.replace("<inside>", str(inside)) for word in WORDS[command]]
+        return [place.filled_in(word) for word in words]
+    if name == "train":
+        return tiny_runs.flags(place.gym, place.bart, inside)
+    if name == "finetune":
+        return grid_flags(place.gym, place.bart, inside, task_dir=place.gym / "plural", max_output_length=6)
+    return vector_flags(name, place.gym, place.bart, inside)
+
+
+def errors_of(command: str, place, capsys, *more: str) -> list[str]:
+    main = importlib.import_module(command).main
+    return refused(place, capsys, lambda: main([*words_of(command, place), *more])).err.splitlines()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_misspelt_flag_is_answered_with_the_nearest_one(command, with_run, capsys):
+    errors = errors_of(command, with_run, capsys, "--hlep")
+    assert_told(errors, "unrecognized arguments: --hlep; did you mean '--help'?")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_output_folder_inside_a_file_is_refused(command, with_run, capsys, no_gpu):
+    assert_told(errors_of(command, with_run, capsys), f"{with_run.gym}/split.json is a file; name a folder")
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+    assert files.unwritable(tmp_path / "new" / "folder") is None
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    assert files.unwritable(tmp_path / "new") == f"{tmp_path / 'new'}: {tmp_path} cannot be written to"
+    file = tmp_path / "file"
+    file.touch()
+    assert files.unwritable(file / "new") == f"{file / 'new'}: {file} is a file; name a folder"
