@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from dataloader import Example
 from dataloader.batching import step_examples
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.train import main
-from routing_moe.evaluation.task_files import TaskFile, score
+from routing_moe.evaluation.task_files import Answers, Decoding, TaskFile, scores_table
 from routing_moe.model.selection import temperature_at
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
 
@@ -251,8 +252,11 @@ def test_prediction_can_use_a_kept_checkpoint(world, finished):
 def test_scores_of_lowercased_models_ignore_the_case_of_answers():
     examples = [Example("plural", "plural_12_13", "mouse", ("Mice",))]
     file = TaskFile("plural", "plural_12_13", "dev", "Rouge-L", examples, None)
-    assert score(file, ["mice"]) == 0
-    assert score(file, ["mice"], do_lowercase=True) == pytest.approx(1)
+    learned = SimpleNamespace(config=SimpleNamespace(route_source="learned"))
+    for lowercases, expected in ((False, 0), (True, 1)):
+        decoding = Decoding(do_lowercase=lowercases)
+        table = scores_table(learned, [file], [[Answers(["mice"], [None])]], decoding)
+        assert table["performance"].item() == pytest.approx(expected)
 
 
 def test_a_lowercased_run_does_not_see_the_case_of_a_gym(world, tmp_path):
