@@ -1,4 +1,4 @@
-"""What the tests of user mistakes share: a place to make them in, and what every complaint must be like."""
+"""Shared by the tests of user mistakes: a folder to make them in, and checks of every error."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ class Place:
             np.save(self.folder / "vectors/task_vecs.npy", vectors_ND, allow_pickle=True)
 
     def filled_in(self, text):
-        """Paths of this place for <out>, <gym>, <bart>, <here> in a flag's value or an expected message."""
+        """Replaces <out>, <gym>, <bart>, <here> in a flag's value or an expected message by paths."""
         if not isinstance(text, str):
             return text
         for name in ("out", "gym", "bart"):
@@ -40,30 +40,30 @@ class Place:
 
 
 def refused(place: Place, capsys, command):
-    """What `command()` prints (out, err), after the checks that every mistake must pass."""
+    """Returns what `command()` prints (out, err), after the checks that every mistake must pass."""
     before, capsys_before = contents(place.folder), capsys.readouterr()
     assert "Traceback" not in capsys_before.err
     try:
         code = command()
     except SystemExit as stopped:  # argparse's own
         code = stopped.code
-    told = capsys.readouterr()
-    assert code == 2, told.err
-    assert "Traceback" not in told.err
+    output = capsys.readouterr()
+    assert code == 2, output.err
+    assert "Traceback" not in output.err
     assert contents(place.folder) == before
-    print(told.err)  # shown when a test fails
-    return told
+    print(output.err)  # shown when a test fails
+    return output
 
 
 def complaint(place: Place, capsys, **changed) -> list[str]:
-    """The lines of what a user of the training command is told."""
+    """Returns the lines of the training command's errors."""
     changed = {name: place.filled_in(value) for name, value in changed.items()}
     output_dir = Path(changed.pop("output_dir", place.out))
-    told = refused(place, capsys, lambda: run(place.gym, place.bart, output_dir, **changed))
-    return [line for line in told.err.splitlines() if not line.startswith("usage:")]
+    output = refused(place, capsys, lambda: run(place.gym, place.bart, output_dir, **changed))
+    return [line for line in output.err.splitlines() if not line.startswith("usage:")]
 
 
-def assert_told(lines: list[str], *fragments: str) -> None:
-    """All fragments are in one fault."""
+def assert_fault(lines: list[str], *fragments: str) -> None:
+    """Asserts that one fault contains all fragments."""
     faults = "\n".join(lines).split("error: ")
     assert any(all(fragment in fault for fragment in fragments) for fault in faults), lines

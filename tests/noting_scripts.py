@@ -25,7 +25,7 @@ class Scripts:
             (folder / package).symlink_to(ROOT / package)
 
     def run(self, script: str, *arguments: str, really: bool | str = False, failing="none", **variables: str):
-        """(exit code, commands given to Python, what was told); really: they are run, but for `failing`; a
+        """(exit code, commands given to Python, output); really: they are run, but for `failing`; a
         text: those with it are."""
         which = really if isinstance(really, str) else ""
         otherwise = f'case "$*" in *{which}*) exec {sys.executable} "$@" ;; esac' if really else ""

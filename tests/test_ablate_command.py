@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from accelerate.state import AcceleratorState
-from mistakes import Place, assert_told, refused
+from mistakes import Place, assert_fault, refused
 from tiny_runs import ROOT, TWICE, contents, run
 
 from routing_moe.analysis.ablation.job import AblationJob
@@ -81,9 +81,9 @@ def without_seconds(folder):
 def test_every_expert_and_the_files_that_come_of_it(place, capsys):
     assert ablate(place, "--experts", "all") == 0
     folder = place.out / "analysis" / "ablation"
-    told = capsys.readouterr()
-    assert "9 sets of experts to switch off, 0 finished; left: 162 answers" in told.err
-    assert "| layer / expert |" in told.out
+    output = capsys.readouterr()
+    assert "9 sets of experts to switch off, 0 finished; left: 162 answers" in output.err
+    assert "| layer / expert |" in output.out
     names = {path.name for path in folder.iterdir()}
     expected = {"categories.csv", "categories.png", "categories.pdf", "tasks.csv", "tasks.png", "tasks.pdf"}
     assert names - {"sets", "lock"} == expected | {"ablation.md", "job.json"}
@@ -215,10 +215,10 @@ def test_all_features_of_which_none_is_fit_leave_the_experts(place, capsys):
 def test_without_random_experts_nothing_is_said_of_them(place, capsys):
     words = ("--experts", "none", "--features", "odd:yes", "--top", 1, "--random_draws", 0)
     assert ablate(place, *words) == 0
-    told = capsys.readouterr().out
-    assert "The top 1 experts of a feature together:" in told
-    assert "random sets" not in told
-    assert "none matches" not in told
+    output = capsys.readouterr().out
+    assert "The top 1 experts of a feature together:" in output
+    assert "random sets" not in output
+    assert "none matches" not in output
 
 
 @pytest.mark.slow
@@ -256,33 +256,33 @@ def test_two_processes_share_the_sets_and_write_what_one_does(place, trained, tm
         (["--checkpoint_name", "bist"], ["bist", "best, last"]),
     ],
 )
-def test_mistakes_are_told(place, capsys, words, fragments):
+def test_mistakes_are_reported(place, capsys, words, fragments):
     words = [place.filled_in(word) for word in words]
-    told = refused(place, capsys, lambda: ablate(place, *words))
-    assert_told(told.err.splitlines(), *map(place.filled_in, fragments))
+    output = refused(place, capsys, lambda: ablate(place, *words))
+    assert_fault(output.err.splitlines(), *map(place.filled_in, fragments))
 
 
-def test_what_is_no_run_is_told(place, capsys):
+def test_what_is_no_run_is_reported(place, capsys):
     for folder, fragment in ((place.folder, "is no run folder"), (place.folder / "none", "is no run folder")):
-        told = refused(place, capsys, lambda folder=folder: main([str(folder)]))
-        assert_told(told.err.splitlines(), str(folder), fragment)
+        output = refused(place, capsys, lambda folder=folder: main([str(folder)]))
+        assert_fault(output.err.splitlines(), str(folder), fragment)
 
 
 @pytest.mark.usefixtures("no_pictures")
 def test_scores_of_something_else_are_not_mixed(place, capsys):
     assert ablate(place, "--experts", "enc0.1") == 0
-    told = refused(place, capsys, lambda: ablate(place, "--part", "test"))
-    assert_told(told.err.splitlines(), "--output_dir", 'holds scores with part "dev", not "test"')
-    told = refused(place, capsys, lambda: ablate(place, "--num_beams", 1))
-    assert_told(told.err.splitlines(), "--output_dir", "holds scores with decoding")
+    output = refused(place, capsys, lambda: ablate(place, "--part", "test"))
+    assert_fault(output.err.splitlines(), "--output_dir", 'holds scores with part "dev", not "test"')
+    output = refused(place, capsys, lambda: ablate(place, "--num_beams", 1))
+    assert_fault(output.err.splitlines(), "--output_dir", "holds scores with decoding")
     path = place.out / "analysis" / "ablation" / "sets" / "base.json"
     path.write_text("{}")
-    told = refused(place, capsys, lambda: ablate(place))
-    assert_told(told.err.splitlines(), str(path), "is damaged; delete it")
+    output = refused(place, capsys, lambda: ablate(place))
+    assert_fault(output.err.splitlines(), str(path), "is damaged; delete it")
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_models_without_experts_to_switch_off_are_told(starts, originals, tmp_path, capsys):
+def test_models_without_experts_to_switch_off_are_reported(starts, originals, tmp_path, capsys):
     for name, fragment in (("one", "one expert a layer"), ("random", "drawn for each example")):
         place = Place(tmp_path / name, originals.gym, originals.bart)
         shutil.copytree(starts[name], place.out)

@@ -1,10 +1,10 @@
-"""What a user of the fine-tuning command is told about wrong flags; nothing is written then."""
+"""Errors of the fine-tuning command for wrong flags; it writes nothing then."""
 
 import importlib.util
 
 import pytest
 from finetuning_mistakes import MIX, complaint, filled_in
-from mistakes import assert_told
+from mistakes import assert_fault
 from tiny_grids import finetune
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
@@ -150,29 +150,31 @@ def test_a_wrong_flag(name, fresh, capsys, starts):
             patch.setattr(
                 importlib.util, "find_spec", lambda name, *a: None if name == "ray" else find_spec(name, *a)
             )
-        told = complaint(fresh, capsys, starts, **changed)
-    assert_told(told, *(filled_in(fresh, fragment, starts) for fragment in fragments))
+        output = complaint(fresh, capsys, starts, **changed)
+    assert_fault(output, *(filled_in(fresh, fragment, starts) for fragment in fragments))
 
 
 @pytest.mark.parametrize("flag", IDLE)
 def test_a_flag_without_effect(flag, fresh, capsys, starts):
     changed, reason = IDLE[flag]
-    assert_told(complaint(fresh, capsys, starts, **changed), f"--{flag} has no effect with{reason}")
+    assert_fault(complaint(fresh, capsys, starts, **changed), f"--{flag} has no effect with{reason}")
 
 
 def test_a_flag_about_random_routes_that_are_one_for_each_example(fresh, capsys, starts):
     start = dict(moe_init=True, init_dir="<random>", route_training="fixed")
-    told = complaint(fresh, capsys, starts, **start)
-    assert_told(told, "--route_training has no effect with random routes: an example has another each time")
+    output = complaint(fresh, capsys, starts, **start)
+    assert_fault(
+        output, "--route_training has no effect with random routes: an example has another each time"
+    )
 
 
 def test_a_flag_about_the_neighbour_of_a_task_that_has_a_vector(fresh, capsys, starts):
-    told = complaint(fresh, capsys, starts, **MIX, task_dir="<gym>/colour", train_dir="<gym>")
-    assert_told(told, "--train_dir has no effect with colour, whose vector is in the mixture")
+    output = complaint(fresh, capsys, starts, **MIX, task_dir="<gym>/colour", train_dir="<gym>")
+    assert_fault(output, "--train_dir has no effect with colour, whose vector is in the mixture")
 
 
 def test_all_mistakes_are_reported_together(fresh, capsys, starts):
-    told = complaint(
+    output = complaint(
         fresh, capsys, starts, bsz_list=[0], samples="99", checkpoint="<run>", total_steps=0, max_grad_norm=-1
     )
     for fragment in (
@@ -181,7 +183,7 @@ def test_all_mistakes_are_reported_together(fresh, capsys, starts):
         "a mixture of 2 experts",
         "--total_steps is 0",
     ):
-        assert_told(told, fragment)
+        assert_fault(output, fragment)
 
 
 def test_flags_of_a_training_are_only_noted_in_a_command_that_scores(fresh, capsys):

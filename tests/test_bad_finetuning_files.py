@@ -1,4 +1,4 @@
-"""What a user of the fine-tuning command is told about wrong files and folders; nothing is written then."""
+"""Errors of the fine-tuning command for wrong files and folders; it writes nothing then."""
 
 import json
 import shutil
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from finetuning_mistakes import MIX, complaint
-from mistakes import Place, assert_told, refused
+from mistakes import Place, assert_fault, refused
 from tiny_grids import finetune
 from tiny_runs import contents, run, weights
 
-from routing_moe.io.files import alone_in
+from routing_moe.io.files import folder_lock
 from routing_moe.model.task_vectors import save_task_vectors
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
@@ -22,39 +22,41 @@ pytestmark = pytest.mark.usefixtures("no_gpu")
 
 def test_a_task_without_dev_files(fresh, capsys):
     (fresh.gym / "plural/plural_12_13_dev.tsv").unlink()
-    told = complaint(fresh, capsys)
-    assert_told(told, f"{fresh.gym}/plural/plural_12_13_dev.tsv: no such file")
+    output = complaint(fresh, capsys)
+    assert_fault(output, f"{fresh.gym}/plural/plural_12_13_dev.tsv: no such file")
 
 
 def test_a_malformed_line(fresh, capsys):
     fresh.write(fresh.gym / "plural/plural_12_100_train.tsv", "cat\tcats\nmouse\n")
-    told = complaint(fresh, capsys)
-    assert_told(told, f"{fresh.gym}/plural/plural_12_100_train.tsv: 1 malformed line", "--skip_malformed")
+    output = complaint(fresh, capsys)
+    assert_fault(output, f"{fresh.gym}/plural/plural_12_100_train.tsv: 1 malformed line", "--skip_malformed")
 
 
 def test_weights_of_another_size(fresh, capsys, originals):
     state = weights(originals.bart)
     state["model.encoder.layers.0.fc1.weight"] = torch.zeros(30, 16)
     torch.save(state, fresh.folder / "wide.pt")
-    told = complaint(fresh, capsys, checkpoint="<here>/wide.pt")
+    output = complaint(fresh, capsys, checkpoint="<here>/wide.pt")
     path = fresh.folder / "wide.pt"
-    assert_told(
-        told, f"--checkpoint {path}: these are not the weights of a plain BART with 2+1 layers, width 16"
+    assert_fault(
+        output, f"--checkpoint {path}: these are not the weights of a plain BART with 2+1 layers, width 16"
     )
 
 
 def test_vectors_of_other_dimensions(fresh, capsys, starts):
     (fresh.folder / "vectors").mkdir()
     save_task_vectors(fresh.folder / "vectors", ["plural"], np.zeros((1, 5)))
-    told = complaint(fresh, capsys, starts, **MIX, taskvecs="<here>/vectors")
+    output = complaint(fresh, capsys, starts, **MIX, taskvecs="<here>/vectors")
     where = fresh.folder / "vectors"
-    assert_told(told, f"--taskvecs {where} has vectors of 5 dimensions", f"{starts['run']}/best reads 8")
+    assert_fault(output, f"--taskvecs {where} has vectors of 5 dimensions", f"{starts['run']}/best reads 8")
 
 
 def test_vectors_without_the_task(fresh, capsys, starts):
     fresh.vectors(["colour", "count"])
-    told = complaint(fresh, capsys, starts, **MIX, taskvecs="<here>/vectors")
-    assert_told(told, f"--taskvecs {fresh.folder}/vectors has no vector for plural, only for colour, count")
+    output = complaint(fresh, capsys, starts, **MIX, taskvecs="<here>/vectors")
+    assert_fault(
+        output, f"--taskvecs {fresh.folder}/vectors has no vector for plural, only for colour, count"
+    )
 
 
 def new_task(place: Place) -> None:
@@ -67,17 +69,17 @@ def new_task(place: Place) -> None:
 
 def test_a_stored_vector_that_is_not_there(fresh, capsys, starts):
     new_task(fresh)
-    told = complaint(fresh, capsys, starts, **MIX, task_dir="<here>/alone/past", task_vector="stored")
-    assert_told(told, f"--task_vector is stored, but {starts['run']}/best has no vector for past")
+    output = complaint(fresh, capsys, starts, **MIX, task_dir="<here>/alone/past", task_vector="stored")
+    assert_fault(output, f"--task_vector is stored, but {starts['run']}/best has no vector for past")
 
 
 def test_a_task_none_of_whose_neighbours_has_texts(fresh, capsys, starts):
     new_task(fresh)
-    told = complaint(fresh, capsys, starts, **MIX, task_dir="<here>/alone/past")
-    assert_told(
-        told, f"{fresh.folder}/alone: no train file of any task with a task vector, such as colour, count"
+    output = complaint(fresh, capsys, starts, **MIX, task_dir="<here>/alone/past")
+    assert_fault(
+        output, f"{fresh.folder}/alone: no train file of any task with a task vector, such as colour, count"
     )
-    assert_told(told, "give a gym with it as --train_dir")
+    assert_fault(output, "give a gym with it as --train_dir")
 
 
 # ---- the output folder
@@ -85,53 +87,54 @@ def test_a_task_none_of_whose_neighbours_has_texts(fresh, capsys, starts):
 
 def test_a_folder_of_something_else(fresh, capsys):
     fresh.write(fresh.out / "results.csv", "mine")
-    told = complaint(fresh, capsys)
-    assert_told(told, f"--output_dir {fresh.out} holds results.csv of something else; name another")
+    output = complaint(fresh, capsys)
+    assert_fault(output, f"--output_dir {fresh.out} holds results.csv of something else; name another")
 
 
 def test_the_folder_of_a_training_run(with_run, capsys):
-    told = complaint(with_run, capsys)
-    assert_told(told, f"--output_dir {with_run.out} holds a run of another command; name another folder")
+    output = complaint(with_run, capsys)
+    assert_fault(output, f"--output_dir {with_run.out} holds a run of another command; name another folder")
 
 
 def test_the_folder_of_a_grid_is_not_trained_into(fresh, capsys):
     fresh.write(fresh.out / "run.json", {"settings": {"task_dir": "x"}})
-    told = refused(fresh, capsys, lambda: run(fresh.gym, fresh.bart, fresh.out)).err
-    assert f"--output_dir {fresh.out}" in told
+    output = refused(fresh, capsys, lambda: run(fresh.gym, fresh.bart, fresh.out)).err
+    assert f"--output_dir {fresh.out}" in output
 
 
 @pytest.mark.parametrize("content", ["garbage", json.dumps({"settings": 3})])
 def test_a_broken_description_of_a_grid(fresh, capsys, content):
     fresh.write(fresh.out / "run.json", content)
-    assert_told(complaint(fresh, capsys), f"{fresh.out}/run.json: ")
+    assert_fault(complaint(fresh, capsys), f"{fresh.out}/run.json: ")
 
 
 def test_a_broken_outcome(fresh, capsys):
     quick = dict(task_dir=fresh.gym / "plural", samples="first", total_steps=1, do_predict=None)
     assert finetune(fresh.gym, fresh.bart, fresh.out, **quick) == 0
     fresh.write(fresh.out / "configurations/plural_12_100_lr0.03_bsz6.json", "{")
-    told = complaint(fresh, capsys, **quick, max_output_length=8)
-    assert_told(told, "plural_12_100_lr0.03_bsz6.json: is not valid JSON")
+    output = complaint(fresh, capsys, **quick, max_output_length=8)
+    assert_fault(output, "plural_12_100_lr0.03_bsz6.json: is not valid JSON")
 
 
 def test_a_cluster_that_is_not_there(fresh, capsys, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     code = finetune(fresh.gym, fresh.bart, fresh.out, task_dir=fresh.gym / "plural", ray="auto")
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert code == 2
     assert (
-        "error: --ray auto: no cluster can be reached there (Could not find any running Ray instance" in told
+        "error: --ray auto: no cluster can be reached there (Could not find any running Ray instance"
+        in output
     )
-    assert "Traceback" not in told
+    assert "Traceback" not in output
     assert "configurations/" not in str(contents(fresh.out).keys())
-    with alone_in(fresh.out):
+    with folder_lock(fresh.out):
         pass  # the folder is let go
 
 
 def test_a_launcher_of_several_processes(fresh, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    told = complaint(fresh, capsys)
-    assert_told(
-        told, "a configuration runs in one process: leave accelerate launch out, and give --num_workers"
+    output = complaint(fresh, capsys)
+    assert_fault(
+        output, "a configuration runs in one process: leave accelerate launch out, and give --num_workers"
     )

@@ -3,7 +3,7 @@
 import importlib.util
 
 import pytest
-from mistakes import assert_told, complaint
+from mistakes import assert_fault, complaint
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
 
@@ -218,7 +218,7 @@ FLAGS = {
 @pytest.mark.parametrize("name", FLAGS)
 def test_a_wrong_flag(name, fresh, capsys):
     changed, *fragments = FLAGS[name]
-    assert_told(complaint(fresh, capsys, **changed), *map(fresh.filled_in, fragments))
+    assert_fault(complaint(fresh, capsys, **changed), *map(fresh.filled_in, fragments))
 
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
@@ -227,5 +227,5 @@ def test_a_tracker_that_is_not_installed(tracker, fresh, capsys, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == tracker else find_spec(name, *a)
     )
-    told = complaint(fresh, capsys, log_with=tracker)
-    assert_told(told, f"--log_with is '{tracker}', which needs: pip install {tracker}")
+    output = complaint(fresh, capsys, log_with=tracker)
+    assert_fault(output, f"--log_with is '{tracker}', which needs: pip install {tracker}")

@@ -1,4 +1,4 @@
-"""What a user is told about each mistake in files: the file and line, and what would be right.
+"""Errors for mistakes in files: they name the file and line, and what would be right.
 
 Every case goes through the command line, must end with exit code 2 and must leave every file as it was.
 """
@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from mistakes import assert_told, complaint
+from mistakes import assert_fault, complaint
 from tiny_runs import ROWS, run, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration, T5Config
 
@@ -267,7 +267,7 @@ FILES = {
 def test_a_wrong_file(name, fresh, capsys):
     change, changed, *fragments = FILES[name]
     change(fresh)
-    assert_told(complaint(fresh, capsys, **changed), *map(fresh.filled_in, fragments))
+    assert_fault(complaint(fresh, capsys, **changed), *map(fresh.filled_in, fragments))
 
 
 def test_all_faults_are_reported_together(fresh, capsys):
@@ -291,7 +291,7 @@ def test_all_faults_are_reported_together(fresh, capsys):
         f"--model {fresh.folder}/x: no such folder",
         f"--taskvecs {fresh.folder}/y is not a task-vector folder",
     ):
-        assert_told(lines, fragment)
+        assert_fault(lines, fragment)
     assert sum(line.startswith("error: ") for line in lines) == 7
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import tiny_bart_config
-from mistakes import Place, assert_told, refused
+from mistakes import Place, assert_fault, refused
 from safetensors.torch import save_file
 from test_merge import typed
 from tiny_runs import weights, write_bart
@@ -166,9 +166,9 @@ def complaint(place: Place, capsys, **changed) -> list[str]:
     """Returns the lines of the merge command's errors."""
     chosen = dict(routes_from="<out>", model="<bart>", output_dir="<here>/new") | changed
     flags = [place.filled_in(part) for part in typed(chosen) if part or "keep_existing" not in chosen]
-    told = refused(place, capsys, lambda: main(flags))
-    assert told.out == ""
-    return told.err.splitlines()
+    output = refused(place, capsys, lambda: main(flags))
+    assert output.out == ""
+    return output.err.splitlines()
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -180,12 +180,12 @@ def test_a_mistake_is_reported(name, originals, tmp_path, capsys):
         shutil.copytree(place.out / "best", place.out / "init2")
     if change:
         change(place)
-    told = complaint(place, capsys, **changed)
-    assert_told(told, *map(place.filled_in, fragments))
+    output = complaint(place, capsys, **changed)
+    assert_fault(output, *map(place.filled_in, fragments))
 
 
 def test_all_mistakes_are_reported_together(with_run, capsys):
-    told = complaint(
+    output = complaint(
         with_run,
         capsys,
         routes_from="<bart>",
@@ -193,11 +193,11 @@ def test_all_mistakes_are_reported_together(with_run, capsys):
         init_eps="nan",
         vanilla_checkpoint="<here>/none",
     )
-    assert len(told) == 4
+    assert len(output) == 4
     for fragment in (
         f"--routes_from {with_run.bart} holds a 'bart' model, not a routing BART",
         f"--model {with_run.out}/best is a 'routing_bart' model",
         "--init_eps is nan",
         f"--vanilla_checkpoint {with_run.folder}/none: not found",
     ):
-        assert_told(told, fragment)
+        assert_fault(output, fragment)

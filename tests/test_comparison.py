@@ -231,15 +231,15 @@ def test_missing_or_unfinished_runs_are_reported(folder, tmp_path, capsys):
 
 def test_runs_with_different_tasks_are_named_with_the_tasks(folder, capsys):
     write_run(folder, "c", 1, {"copy": 0.5, "yesno": 0.5})
-    told = refusal(capsys, folder)
-    assert told == "error: c/seed1 has different tasks than a/seed1: without spell"
+    output = refusal(capsys, folder)
+    assert output == "error: c/seed1 has different tasks than a/seed1: without spell"
 
 
 def test_runs_scored_on_another_gym_are_named_with_the_tasks(folder, capsys):
     write_run(folder, "c", 1, SCORES["a", 1], n=100)
-    told = refusal(capsys, folder)
-    assert told.startswith("error: c/seed1 was scored on a different gym than a/seed1: ")
-    assert told.endswith(" for copy, spell, yesno")
+    output = refusal(capsys, folder)
+    assert output.startswith("error: c/seed1 was scored on a different gym than a/seed1: ")
+    assert output.endswith(" for copy, spell, yesno")
 
 
 def test_two_runs_of_a_variant_with_one_seed_are_a_fault(folder, capsys):
@@ -248,17 +248,17 @@ def test_two_runs_of_a_variant_with_one_seed_are_a_fault(folder, capsys):
 
 
 def test_unknown_variants_and_unreadable_files_are_reported_together(folder, capsys):
-    told = refusal(capsys, folder, "--order", "aa", "c", "--baseline", "bb")
-    assert "--order aa: no such variant; did you mean 'a'? (there are a, b)" in told
-    assert "--order c: " in told
-    assert "--baseline bb: " in told
+    output = refusal(capsys, folder, "--order", "aa", "c", "--baseline", "bb")
+    assert "--order aa: no such variant; did you mean 'a'? (there are a, b)" in output
+    assert "--order c: " in output
+    assert "--baseline bb: " in output
     (folder / "a/seed1/best/eval-test-performance.csv").write_text("x,y\n1,2\n")
     (folder / "a/seed2/best/eval-test-performance.csv").write_text("")
     (folder / "b/seed1/run.json").write_text("{")
-    told = refusal(capsys, folder)
-    assert "was not written by --do_predict" in told
-    assert "a/seed2/best/eval-test-performance.csv: cannot be read" in told
-    assert "b/seed1/run.json: is not valid JSON" in told
+    output = refusal(capsys, folder)
+    assert "was not written by --do_predict" in output
+    assert "a/seed2/best/eval-test-performance.csv: cannot be read" in output
+    assert "b/seed1/run.json: is not valid JSON" in output
 
 
 def test_different_settings_in_a_variant_are_a_warning_except_seed_and_its_paths(folder, capsys):

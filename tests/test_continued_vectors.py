@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_vectors
-from mistakes import assert_told
+from mistakes import assert_fault
 from tiny_runs import contents, write_bart
 from tiny_vectors import METHODS
 from vector_mistakes import error_lines
 
-from routing_moe.io.files import alone_in
+from routing_moe.io.files import folder_lock
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_folder_with_other_inputs_is_not_continued(name, begun, capsys):
     if change:
         change(begun)
     printed = error_lines(begun, capsys, method, **{"output_dir": f"<here>/{method}"} | changed)
-    assert_told(printed, *map(begun.filled_in, fragments))
+    assert_fault(printed, *map(begun.filled_in, fragments))
 
 
 def test_inputs_that_vectors_do_not_depend_on_may_change(begun, capsys):
@@ -145,7 +145,7 @@ def test_inputs_that_vectors_do_not_depend_on_may_change(begun, capsys):
 
 def test_two_commands_do_not_write_into_the_same_folder(begun, capsys):
     before = contents(begun.folder / "text")
-    with alone_in(begun.folder / "text"):
+    with folder_lock(begun.folder / "text"):
         assert tiny_vectors.run("text", begun.gym, begun.bart, begun.folder / "text") == 2
     assert "another command is using it; wait until it ends, or end it" in capsys.readouterr().err
     assert contents(begun.folder / "text") == before

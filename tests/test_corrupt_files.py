@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from mistakes import assert_told, complaint
+from mistakes import assert_fault, complaint
 
 from dataloader.errors import InputError
 from dataloader.gym import Gym
@@ -200,7 +200,7 @@ def test_curves_that_are_not_numbers(with_run, file):
 def test_curves_that_cannot_be_continued(with_run, capsys, rows):
     (with_run.out / "curves.csv").write_bytes(rows)
     errors = complaint(with_run, capsys, resume=True, total_steps=1)
-    assert_told(
+    assert_fault(
         errors, f"{with_run.out}/curves.csv: cannot be continued", "delete it to resume without its rows"
     )
 

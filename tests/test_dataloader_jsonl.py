@@ -67,12 +67,12 @@ def test_a_malformed_line_is_reported_with_file_and_number(write, wrong, fault):
     path = write("t_2_13_train.jsonl", [line(), wrong])
     with pytest.raises(InputError) as caught:
         read_jsonl(path)
-    told = str(caught.value)
-    assert told.startswith(f"{path}: 1 malformed line (--skip_malformed leaves them out):")
+    output = str(caught.value)
+    assert output.startswith(f"{path}: 1 malformed line (--skip_malformed leaves them out):")
     place = f"{path}:2: "
     start, *rest = fault.split(".*")
-    assert place + start in told
-    assert all(part in told for part in rest)
+    assert place + start in output
+    assert all(part in output for part in rest)
     assert read_jsonl(path, skip_malformed=True) == ([("q", ("yes",), ())], 1)
 
 

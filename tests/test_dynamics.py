@@ -163,7 +163,7 @@ def test_frames_have_even_sides_of_whole_pixels_and_not_too_many(n_tasks):
     assert width * height <= animation.MOST_PIXELS
 
 
-def test_pixels_survive_being_told_in_inches():
+def test_pixels_survive_being_reported_in_inches():
     pixels = np.arange(1, 10_000)
     assert all(((pixels / dots) * dots == pixels).all() for dots in animation.DOTS)
 
@@ -256,7 +256,7 @@ def test_an_mp4_is_in_a_format_that_all_players_show(tmp_path):
 
 
 @needs_ffmpeg
-def test_an_ffmpeg_that_fails_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+def test_an_ffmpeg_that_fails_is_reported_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(animation, "MP4_FORMAT", ("-pix_fmt", "no-such-format"))
     with pytest.raises(OSError, match=r"routes.mp4: ffmpeg failed \(.*no-such-format"):
         write_animation(history(), ONTOLOGY, tmp_path / "routes.mp4", quiet=True)
@@ -306,16 +306,16 @@ def test_the_script_writes_films_curves_and_table_beside_the_run(run_folder, cap
     assert call("--run", run_folder, "--seconds_per_frame", "0.3") == 0
     place = run_folder / "analysis"
     assert sorted(file.name for file in place.iterdir()) == FILES
-    told = capsys.readouterr()
-    assert sorted(told.out.split()) == [str(place / name) for name in FILES]
-    assert "warning" not in told.err
+    output = capsys.readouterr()
+    assert sorted(output.out.split()) == [str(place / name) for name in FILES]
+    assert "warning" not in output.err
     table = pd.read_csv(place / "dynamics.csv")
     assert table["layer"].tolist() == ["enc 1", "dec 0", "all"] * 3  # enc 0 has no experts
     _, durations, _ = frames_of(place / "routes.gif")
     assert durations[:2] == [300, 300]
 
 
-def test_without_ffmpeg_the_mp4_is_left_out_and_that_is_told(run_folder, tmp_path, capsys, no_ffmpeg):
+def test_without_ffmpeg_the_mp4_is_left_out_and_that_is_reported(run_folder, tmp_path, capsys, no_ffmpeg):
     out = tmp_path / "films"
     assert call("--run", run_folder, "--output_dir", out, "--routes", "chosen", "--title", "My title") == 0
     assert sorted(file.name for file in out.iterdir()) == FILES[:-1]
@@ -333,7 +333,7 @@ def test_a_run_that_was_evaluated_once_has_curves_and_no_film(run_folder, capsys
     )
 
 
-def test_tasks_without_a_category_are_told(run_folder, capsys, no_ffmpeg):
+def test_tasks_without_a_category_are_reported(run_folder, capsys, no_ffmpeg):
     (run_folder.parent / "gym/ontology.json").write_text('{"kind": {"sub": ["other"]}}')
     assert call("--run", run_folder) == 0
     assert "warning: no task has a category" in capsys.readouterr().err
@@ -346,7 +346,7 @@ def test_a_run_without_run_json_is_drawn_in_the_shipped_ontology(run_folder, cap
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "output"),
     [
         (["--run", "<here>/nowhere"], "error: --run <here>/nowhere: no such folder"),
         (["--run", "<here>"], "error: --run <here>: holds no <step>-steps/route.npy"),
@@ -366,7 +366,9 @@ def test_a_run_without_run_json_is_drawn_in_the_shipped_ontology(run_folder, cap
         (["--titel", "x"], "unrecognized arguments: --titel x; did you mean '--title'?"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_and_nothing_is_written(run_folder, capsys, monkeypatch, flags, told):
+def test_a_mistake_is_reported_in_one_line_and_nothing_is_written(
+    run_folder, capsys, monkeypatch, flags, output
+):
     monkeypatch.setattr("sys.argv", ["create_gif.py"])
 
     def filled(text):
@@ -378,7 +380,7 @@ def test_a_mistake_is_told_in_one_line_and_nothing_is_written(run_folder, capsys
     printed = capsys.readouterr()
     assert "Traceback" not in printed.err
     (line,) = [line for line in printed.err.splitlines() if "error:" in line]
-    assert filled(told) in line
+    assert filled(output) in line
     assert printed.out == ""
     assert sorted(run_folder.parent.rglob("*")) == before
 
@@ -388,7 +390,7 @@ def test_all_mistakes_are_reported_together(run_folder, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 3
 
 
-def test_a_full_disk_is_told_in_one_line(run_folder, capsys, monkeypatch):
+def test_a_full_disk_is_reported_in_one_line(run_folder, capsys, monkeypatch):
     def fail(*_, **__):
         raise OSError("No space left on device")
 

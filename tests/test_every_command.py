@@ -7,7 +7,7 @@ import importlib
 
 import pytest
 import tiny_runs
-from mistakes import assert_told, refused
+from mistakes import assert_fault, refused
 from tiny_grids import grid_flags
 from tiny_vectors import METHODS
 from tiny_vectors import flags as vector_flags
@@ -52,12 +52,12 @@ def errors_of(command: str, place, capsys, *more: str) -> list[str]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_misspelt_flag_is_answered_with_the_nearest_one(command, with_run, capsys):
     errors = errors_of(command, with_run, capsys, "--hlep")
-    assert_told(errors, "unrecognized arguments: --hlep; did you mean '--help'?")
+    assert_fault(errors, "unrecognized arguments: --hlep; did you mean '--help'?")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_output_folder_inside_a_file_is_refused(command, with_run, capsys, no_gpu):
-    assert_told(errors_of(command, with_run, capsys), f"{with_run.gym}/split.json is a file; name a folder")
+    assert_fault(errors_of(command, with_run, capsys), f"{with_run.gym}/split.json is a file; name a folder")
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):

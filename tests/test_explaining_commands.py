@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from mistakes import assert_told, refused
+from mistakes import assert_fault, refused
 from planted_routes import NAMES, one_hot, write_place, write_run
 from tiny_runs import contents
 
@@ -121,8 +121,8 @@ def test_inspecting_several_runs_says_how_far_they_agree(place, capsys):
     write_run(place.folder / "turned", {20: turned}, gym=place.gym)
     runs = [str(place.folder / name) for name in ("one", "turned", "two")]
     assert inspect_routes.main([*runs, "--output_dir", str(place.out)]) == 0
-    told = capsys.readouterr().out
-    row = next(line for line in told.splitlines() if line.startswith("| one, turned"))
+    output = capsys.readouterr().out
+    row = next(line for line in output.splitlines() if line.startswith("| one, turned"))
     assert [cell.strip() for cell in row.split("|")[2:4]] == ["6", "1.000"]
     table = pd.read_csv(place.out / "stability.csv").set_index(["one", "other", "layer"])
     assert table.loc[("one", "turned", "enc 0"), "matching"] == "0→1 1→2 2→0"
@@ -159,7 +159,7 @@ def test_correlating_one_run(place, capsys):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_what_is_not_listed_or_cannot_be_significant_is_told(place, monkeypatch):
+def test_what_is_not_listed_or_cannot_be_significant_is_reported(place, monkeypatch):
     monkeypatch.setattr(markdown, "MOST_FEATURES", 1)
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "200"]) == 0
     text = (place.folder / "one" / "analysis" / "features.md").read_text()
@@ -188,16 +188,16 @@ def test_correlating_several_runs_gives_means_and_the_same_twice(place):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_routes_that_are_the_same_for_all_tasks_are_told(place, capsys):
+def test_routes_that_are_the_same_for_all_tasks_are_reported(place, capsys):
     write_run(place.folder / "average", {5: np.full((6, 3, 3), 1 / 3)}, gym=place.gym)
     assert correlate_routes.main([str(place.folder / "average"), "--permutations", "20"]) == 0
-    told = capsys.readouterr().out
-    assert "average: all tasks have the same route" in told
-    assert "all routes are the same" in told
+    output = capsys.readouterr().out
+    assert "average: all tasks have the same route" in output
+    assert "all routes are the same" in output
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_tasks_without_a_category_are_told(place, capsys):
+def test_tasks_without_a_category_are_reported(place, capsys):
     (place.gym / "ontology.json").unlink()
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "20"]) == 0
     assert "no task has a category" in capsys.readouterr().out
@@ -241,10 +241,10 @@ OF_FEATURES = [
         (report, [ONE, "--samples", "-1"], ["--samples -1", "at least 0"]),
     ],
 )
-def test_mistakes_are_told(place, capsys, command, words, fragments):
+def test_mistakes_are_reported(place, capsys, command, words, fragments):
     words = [place.filled_in(word) for word in words]
-    told = refused(place, capsys, lambda: command.main(words))
-    assert_told(told.err.splitlines(), *map(place.filled_in, fragments))
+    output = refused(place, capsys, lambda: command.main(words))
+    assert_fault(output.err.splitlines(), *map(place.filled_in, fragments))
 
 
 @pytest.mark.parametrize(
@@ -281,10 +281,10 @@ def test_mistakes_are_told(place, capsys, command, words, fragments):
         ),
     ],
 )
-def test_damaged_runs_are_told(place, capsys, damage, fragments):
+def test_damaged_runs_are_reported(place, capsys, damage, fragments):
     damage(place.folder / "one")
-    told = refused(place, capsys, lambda: report.main([str(place.folder / "one"), "--permutations", "20"]))
-    assert_told(told.err.splitlines(), *fragments)
+    output = refused(place, capsys, lambda: report.main([str(place.folder / "one"), "--permutations", "20"]))
+    assert_fault(output.err.splitlines(), *fragments)
 
 
 def test_nothing_is_drawn_of_runs_that_cannot_be_matched(place, capsys):
@@ -293,11 +293,11 @@ def test_nothing_is_drawn_of_runs_that_cannot_be_matched(place, capsys):
     write_run(place.folder / "other", {5: values_NLE}, tasks=names, gym=place.gym)
     (place.gym / "skills.csv").unlink()
     words = [str(place.folder / "one"), str(place.folder / "other"), "--output_dir", str(place.out)]
-    told = refused(place, capsys, lambda: inspect_routes.main(words))
-    assert_told(told.err.splitlines(), "0 tasks in common")
+    output = refused(place, capsys, lambda: inspect_routes.main(words))
+    assert_fault(output.err.splitlines(), "0 tasks in common")
 
 
-def test_tasks_that_the_file_of_features_lacks_are_told(place, capsys, no_pictures):
+def test_tasks_that_the_file_of_features_lacks_are_reported(place, capsys, no_pictures):
     skills = place.gym / "skills.csv"
     skills.write_text(skills.read_text().replace("hot,", "hat,"))
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "20"]) == 0
@@ -313,5 +313,5 @@ def test_routes_of_other_sizes_cannot_be_compared(place, capsys):
     values_NLE = np.random.default_rng(0).dirichlet(np.ones(2), (6, 3))
     write_run(place.folder / "small", {5: values_NLE}, gym=place.gym)
     words = [str(place.folder / "one"), "--before", str(place.folder / "small")]
-    told = refused(place, capsys, lambda: inspect_routes.main(words))
-    assert_told(told.err.splitlines(), "3 layers x 2 experts and 3 layers x 3 experts")
+    output = refused(place, capsys, lambda: inspect_routes.main(words))
+    assert_fault(output.err.splitlines(), "3 layers x 2 experts and 3 layers x 3 experts")

@@ -54,7 +54,7 @@ def test_a_gyms_own_features_are_taken_before_the_shipped_ones(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "output"),
     [
         ("task,skill:a\nhat,1\n", "none of the tasks, such as hot; did you mean 'hat'"),
         ("task,skill:a\nhot,2\n", "line 2, column skill:a: '2' is neither 0 nor 1"),
@@ -64,10 +64,10 @@ def test_a_gyms_own_features_are_taken_before_the_shipped_ones(tmp_path):
         ("task,category\nhot,1\n", "column category: this name is used by the ontology"),
     ],
 )
-def test_a_bad_file_is_told_with_its_place(tmp_path, text, told):
+def test_a_bad_file_is_reported_with_its_place(tmp_path, text, output):
     with pytest.raises(InputError) as caught:
         features_of(TASKS, Ontology(TREE), file=written(tmp_path, text))
-    assert told in str(caught.value)
+    assert output in str(caught.value)
     assert str(tmp_path / "skills.csv") in str(caught.value)
 
 

@@ -81,9 +81,9 @@ def test_the_folder_holds_what_is_promised(finished_grid):
     assert list(described["start"]) == ["model.safetensors", "config.json", "tokenizer.json"]
     log = log_of(finished_grid)
     assert "4 configurations of naming, 0 of them finished already" in log
-    told = results(finished_grid).iloc[1]
-    dev, test = (told[f"{part}_performance"] for part in ("dev", "test"))
-    line = f"prefix={SAMPLES[0]}, lr=0.1, bsz=6: dev {dev:.4f} (step {told['best_step']}), test {test:.4f}; "
+    row = results(finished_grid).iloc[1]
+    dev, test = (row[f"{part}_performance"] for part in ("dev", "test"))
+    line = f"prefix={SAMPLES[0]}, lr=0.1, bsz=6: dev {dev:.4f} (step {row['best_step']}), test {test:.4f}; "
     assert line in log
     best = results(finished_grid).iloc[[2, 5]]
     means = (
@@ -97,8 +97,8 @@ def test_the_folder_holds_what_is_promised(finished_grid):
 def made_up(grid, dev_of: dict[Configuration, float | None]) -> pd.DataFrame:
     (grid.folder / "configurations").mkdir(parents=True)
     for i, (c, dev) in enumerate(dev_of.items()):
-        told = dict(dev_performance=dev, test_performance=float(i), best_step=1, route="none")
-        grid.keep(c, dict(prefix=c.prefix, lr=c.lr, bsz=c.bsz, predictions={}) | told)
+        row = dict(dev_performance=dev, test_performance=float(i), best_step=1, route="none")
+        grid.keep(c, dict(prefix=c.prefix, lr=c.lr, bsz=c.bsz, predictions={}) | row)
     return grid.table().set_index("prefix")
 
 
@@ -188,9 +188,9 @@ def test_the_best_model_of_a_sample_is_a_plain_bart_with_the_score_that_was_told
         answers = tokenizer.batch_decode(
             bart.generate(**inputs, num_beams=2, max_length=9), skip_special_tokens=True
         )
-        told = results(finished_grid).set_index("prefix").loc[f"{sample}_best", "test_performance"]
+        row = results(finished_grid).set_index("prefix").loc[f"{sample}_best", "test_performance"]
         golden = [list(example.outputs) for example in file.examples]
-        assert evaluate([text.strip() for text in answers], golden, "Rouge-L") == told
+        assert evaluate([text.strip() for text in answers], golden, "Rouge-L") == row
 
 
 def test_prediction_alone_scores_the_start(grids):
@@ -253,7 +253,7 @@ def test_epochs_end_a_configuration_and_its_last_step_has_a_score(grids, epochs,
     assert [step for step, *_ in outcome["curve"]] == [steps]
 
 
-def test_a_configuration_that_diverges_is_told_and_does_not_win(grids):
+def test_a_configuration_that_diverges_is_reported_and_does_not_win(grids):
     folder = grids.run("diverged", samples="first", warmup_steps=0, learning_rate_list=[0.1, 1e38])
     table = results(folder).set_index("prefix")
     assert table.loc[SAMPLES[0], "dev_performance"].isna().tolist() == [False, True]
@@ -294,7 +294,7 @@ def test_frozen_embeddings_stay_and_all_else_is_trained(grids):
     assert before.keys() == after.keys()
     same = {name for name in before if torch.equal(before[name], after[name])}
     assert embeddings <= same
-    keys = {name for name in before if "k_proj.bias" in name}  # which reach no output
+    keys = {name for name in before if "k_proj.bias" in name}  # which do not reach the output
     assert same - keys - embeddings == {"final_logits_bias"}
     unfrozen = grids.run("unfrozen", save_best=True, **QUICK | dict(learning_rate_list=[0.1]))
     moved = weights(unfrozen / f"models/{SAMPLES[0]}_best")

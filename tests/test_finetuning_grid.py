@@ -21,7 +21,7 @@ from routing_moe.finetuning import executors
 from routing_moe.finetuning.grid import Grid
 from routing_moe.finetuning.trial import Workbench
 from routing_moe.io import process_pool as workers
-from routing_moe.io.files import alone_in
+from routing_moe.io.files import folder_lock
 from routing_moe.optim.step import Stepper
 
 FORK = multiprocessing.get_context("fork")  # a process of its own that need not import torch again
@@ -145,8 +145,8 @@ def test_an_extension_that_was_given_up_does_not_stand_in_the_way(grids, finishe
     monkeypatch.setattr(Workbench, "run", interrupted_at(2))
     code = finetune(grids.gym, grids.bart, folder, save_best=True, learning_rate_list=[0.03, 0.2, 0.3])
     assert code == 130
-    told = "interrupted; 3 of 6 configurations are finished; the same command goes on"
-    assert capsys.readouterr().err.rstrip().endswith(told)
+    output = "interrupted; 3 of 6 configurations are finished; the same command goes on"
+    assert capsys.readouterr().err.rstrip().endswith(output)
     monkeypatch.undo()
     grids.run("given_up", save_best=True)
     table = results(folder)
@@ -214,8 +214,8 @@ def test_a_full_disk_ends_the_grid_without_a_traceback(grids, monkeypatch, capsy
 
     monkeypatch.setattr("routing_moe.finetuning.grid.Grid.keep", full)
     grids.run("full", code=1, **QUICK)
-    told = capsys.readouterr().err
-    assert "stopped: [Errno 28] No space left on device; 0 of 2 configurations are finished;" in told
+    output = capsys.readouterr().err
+    assert "stopped: [Errno 28] No space left on device; 0 of 2 configurations are finished;" in output
 
 
 def test_a_start_that_cannot_be_loaded_does_not_claim_the_folder(grids, tmp_path, capsys):
@@ -286,15 +286,15 @@ def quick_grid(grids, tmp_path):
 
 
 def refusal(quick_grid, capsys, **changed) -> str:
-    """What is told when the command is given again, in vain."""
+    """Returns the errors of the same command given again, which must fail."""
     gym, bart, out = quick_grid
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     capsys.readouterr()
     assert finetune(gym, bart, out, **(QUICK | changed)) == 2
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    return told
+    output = capsys.readouterr().err
+    assert "Traceback" not in output
+    return output
 
 
 @pytest.mark.parametrize("part", ["train", "dev", "test"])
@@ -302,17 +302,19 @@ def test_other_data_is_refused(quick_grid, capsys, part):
     gym, _, out = quick_grid
     file = gym / TASK / f"{SAMPLES[0]}_{part}.tsv"
     file.write_text(file.read_text().replace("grass", "leaf").replace("coal", "tar"))
-    told = refusal(quick_grid, capsys)
-    assert f"{out}/configurations/{SAMPLES[0]}_lr0.03_bsz6.json is of other data than the files of" in told
-    assert "give back the old files, or name another --output_dir" in told
+    output = refusal(quick_grid, capsys)
+    assert f"{out}/configurations/{SAMPLES[0]}_lr0.03_bsz6.json is of other data than the files of" in output
+    assert "give back the old files, or name another --output_dir" in output
 
 
 def test_other_weights_are_refused(quick_grid, capsys):
     _, bart, out = quick_grid
     write_bart(bart, seed=6)
-    told = refusal(quick_grid, capsys)
-    assert f"--output_dir {out}: its grid started from other files (weights, settings, task vectors)" in told
-    assert f"than {bart} and the flags name now; name another folder" in told
+    output = refusal(quick_grid, capsys)
+    assert (
+        f"--output_dir {out}: its grid started from other files (weights, settings, task vectors)" in output
+    )
+    assert f"than {bart} and the flags name now; name another folder" in output
 
 
 def test_a_path_may_be_spelt_otherwise(quick_grid, monkeypatch):
@@ -330,12 +332,12 @@ def test_a_path_may_be_spelt_otherwise(quick_grid, monkeypatch):
         (f"configurations/{SAMPLES[0]}_lr0.03_bsz6.json", "{", "delete it to run that configuration again"),
     ],
 )
-def test_damaged_files_are_told(quick_grid, capsys, file, content, fault):
+def test_damaged_files_are_reported(quick_grid, capsys, file, content, fault):
     path = quick_grid[2] / file
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    told = refusal(quick_grid, capsys)
-    assert str(path) in told
-    assert fault in told
+    output = refusal(quick_grid, capsys)
+    assert str(path) in output
+    assert fault in output
 
 
 def test_a_samples_models_are_tidied_away_as_soon_as_its_best_is_known(grids, finished_grid, monkeypatch):
@@ -351,13 +353,13 @@ def test_a_samples_models_are_tidied_away_as_soon_as_its_best_is_known(grids, fi
 
 
 def test_other_settings_are_refused_but_for_those_that_change_no_result(quick_grid, capsys):
-    told = refusal(quick_grid, capsys, total_steps=3, weight_decay=0.5, freeze_embeds=True)
+    output = refusal(quick_grid, capsys, total_steps=3, weight_decay=0.5, freeze_embeds=True)
     for fault in (
         "--total_steps is 3, but in the grid in {out} it was 2",
         "--weight_decay is 0.5, but in the grid in {out} it was 0.01",
         "--freeze_embeds is given, but in the grid in {out} it was not given",
     ):
-        assert fault.format(out=quick_grid[2]) in told
+        assert fault.format(out=quick_grid[2]) in output
     gym, bart, out = quick_grid
     free = dict(max_tokens_per_micro_batch=100, predict_batch_size=1, quiet=None)
     assert finetune(gym, bart, out, **QUICK | free) == 0
@@ -367,7 +369,7 @@ def test_a_second_command_in_the_same_folder_is_refused(quick_grid, capsys):
     out = quick_grid[2]
 
     def hold(held, over):
-        with alone_in(out):
+        with folder_lock(out):
             held.set()
             over.wait(60)
 
@@ -375,10 +377,10 @@ def test_a_second_command_in_the_same_folder_is_refused(quick_grid, capsys):
     other = FORK.Process(target=hold, args=(held, over))
     other.start()
     assert held.wait(60)
-    told = refusal(quick_grid, capsys)
+    output = refusal(quick_grid, capsys)
     over.set()
     other.join()
-    assert f"error: --output_dir {out}: another command is using it; wait until it ends, or end it" in told
+    assert f"error: --output_dir {out}: another command is using it; wait until it ends, or end it" in output
 
 
 def test_what_another_command_finished_in_the_meantime_is_not_done_again(quick_grid, monkeypatch):
@@ -389,8 +391,8 @@ def test_what_another_command_finished_in_the_meantime_is_not_done_again(quick_g
 
     def comes_late(folder):
         hidden.write_bytes(content)
-        return alone_in(folder)
+        return folder_lock(folder)
 
-    monkeypatch.setattr("routing_moe.cli.finetune.alone_in", comes_late)
+    monkeypatch.setattr("routing_moe.cli.finetune.folder_lock", comes_late)
     assert finetune(gym, bart, out, **QUICK) == 0
     assert set(finished_lines(out).values()) == {1}

@@ -1,4 +1,4 @@
-"""Fine-tuning from a mixture: along which route, what of it is trained, and how that is told."""
+"""Fine-tuning from a mixture: its route, the parts that are trained, and what is logged."""
 
 import json
 import shutil

@@ -39,8 +39,8 @@ def test_the_command_prints_a_line_for_each_task_or_what_is_wrong(world, capsys)
     assert main(["--split", split, "train", "plural"]) == 0
     assert capsys.readouterr().out == "colour\ncount\nopposite\nplural\n"
     assert main(["--split", split, "dev"]) == 2
-    told = capsys.readouterr()
-    assert (told.out, told.err) == ("", f"error: {split}: the dev section is empty\n")
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", f"error: {split}: the dev section is empty\n")
 
 
 # ---- the scripts
@@ -55,11 +55,11 @@ def test_a_list_is_fine_tuned_on_and_a_task_that_fails_does_not_stop_the_others(
         "finetune_a_list_of_tasks_moe.sh",
         ("count plural", str(originals.out), "mine", *SHORT),
     )
-    code, _, told = scripts.run(script, *arguments, really=True, failing="count", **TINY)
+    code, _, output = scripts.run(script, *arguments, really=True, failing="count", **TINY)
     assert code != 0
-    assert "error: fine-tuning on count ended with exit code 3" in told
-    assert told.splitlines()[-1] == "missing: count: no folder singletask-count or count in models/mine"
-    assert "Traceback" not in told
+    assert "error: fine-tuning on count ended with exit code 3" in output
+    assert output.splitlines()[-1] == "missing: count: no folder singletask-count or count in models/mine"
+    assert "Traceback" not in output
     results = pd.read_csv(scripts.folder / "models/mine/singletask-plural/results.csv", index_col=0)
     assert results["prefix"].tolist() == ["plural_12_100", "plural_12_100_best"]
     assert results["route"].str.endswith("; plain BART").all()
@@ -95,15 +95,15 @@ def test_each_script_gives_every_task_its_start_and_the_published_grid(scripts, 
 
 def test_an_exit_code_tells_of_a_failure_after_all_is_done(scripts):
     script = "finetune_a_list_of_tasks.sh"
-    code, calls, told = scripts.run(script, "test count", "None", "mine", failing="plural")
+    code, calls, output = scripts.run(script, "test count", "None", "mine", failing="plural")
     assert code == 3
-    assert "error: fine-tuning on plural ended with exit code 3" in told
+    assert "error: fine-tuning on plural ended with exit code 3" in output
     assert sum("routing_moe.cli.finetune" in call for call in calls) == 2
     assert "collect_results.py" in calls[-1]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "variables", "told"),
+    ("arguments", "variables", "output"),
     [
         (["dev"], {}, "the dev section is empty"),
         (["test"], dict(SPLIT="no.json"), "no.json: no such file"),
@@ -111,8 +111,8 @@ def test_an_exit_code_tells_of_a_failure_after_all_is_done(scripts):
         (["test"], dict(EVAL_PERIOD="often"), "EVAL_PERIOD is 'often'"),
     ],
 )
-def test_a_wrong_list_or_number_is_told_before_anything_runs(scripts, arguments, variables, told):
+def test_a_wrong_list_or_number_is_reported_before_anything_runs(scripts, arguments, variables, output):
     code, calls, all_told = scripts.run("finetune_a_list_of_tasks.sh", *arguments, **variables)
     assert code == 2
-    assert told in all_told
+    assert output in all_told
     assert not any("finetune" in call for call in calls)

@@ -378,28 +378,28 @@ def test_a_published_summary_is_compared(files):
 
 def test_summaries_that_cannot_be_compared_are_reported(files, capsys):
     write_summary(files / "else.csv", {"new": 0.6})
-    told = refusal(capsys, files, "else")
-    assert "else: lacks boolq, sick, copa, emo" in told
-    assert "no task has a mean test_performance in every summary" in told
+    output = refusal(capsys, files, "else")
+    assert "else: lacks boolq, sick, copa, emo" in output
+    assert "no task has a mean test_performance in every summary" in output
     (files / "bad.csv").write_text("a,b\n1,2\n")
-    told = refusal(capsys, files, "bad", "nowhere")
-    assert "bad.csv: holds no summary as collect_results.py writes it: no column task, entry" in told
-    assert "nowhere.csv: no such file" in told
+    output = refusal(capsys, files, "bad", "nowhere")
+    assert "bad.csv: holds no summary as collect_results.py writes it: no column task, entry" in output
+    assert "nowhere.csv: no such file" in output
     assert not (files / "out").exists()
 
 
 def test_invalid_flags_are_reported_together(files, capsys):
     flags = ["--min_baseline", "-1", "--names", "a", "--output_file", files / "base.csv/x"]
-    told = refusal(capsys, files, "ours", "ours", flags=flags)
-    assert f"--summary2 {files / 'ours.csv'}: is given twice" in told
-    assert "--min_baseline is -1, expected a score of 0 or more" in told
-    assert "--names has 1, expected 3: of the baseline and each system" in told
-    assert "is a file; name a folder" in told
-    assert "x: its name must end in .csv" in told
+    output = refusal(capsys, files, "ours", "ours", flags=flags)
+    assert f"--summary2 {files / 'ours.csv'}: is given twice" in output
+    assert "--min_baseline is -1, expected a score of 0 or more" in output
+    assert "--names has 1, expected 3: of the baseline and each system" in output
+    assert "is a file; name a folder" in output
+    assert "x: its name must end in .csv" in output
     assert "base.csv: is given twice" in refusal(capsys, files, "base")
     assert "every name must be another" in refusal(capsys, files, flags=["--names", "a", "a"])
-    told = refusal(capsys, files, flags=["--output_file", files / "ours.csv"])
-    assert "would replace a summary given; name another file" in told
+    output = refusal(capsys, files, flags=["--output_file", files / "ours.csv"])
+    assert "would replace a summary given; name another file" in output
     assert "must end in .csv" in refusal(capsys, files, flags=["--output_file", ""])
 
 

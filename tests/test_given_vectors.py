@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from mistakes import assert_told, complaint
+from mistakes import assert_fault, complaint
 from test_unseen_tasks import ONLY, SCORES
 from tiny_runs import TRAIN_TASKS, assert_equal, run, weights
 
@@ -172,4 +172,4 @@ def test_a_mistake_is_reported(name, fresh, originals, capsys):
     if change:
         change(fresh)
     asked = ONLY | dict(checkpoint=originals.out / "best", taskvecs="<here>/vectors") | changed
-    assert_told(complaint(fresh, capsys, **asked), *map(fresh.filled_in, fragments))
+    assert_fault(complaint(fresh, capsys, **asked), *map(fresh.filled_in, fragments))

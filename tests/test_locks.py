@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
-from mistakes import assert_told, complaint, refused
+from mistakes import assert_fault, complaint, refused
 from tiny_runs import contents, flags, run, typed
 
 from dataloader.errors import InputError
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.report import main as report
 from routing_moe.cli.train import main as train
-from routing_moe.io.files import alone_in
-from routing_moe.io.main_process import run_alone_in
+from routing_moe.io.files import folder_lock
+from routing_moe.io.main_process import main_process_lock
 
 FORK = multiprocessing.get_context("fork")  # processes that need not import torch again
 TAKEN = "another command is using it; wait until it ends, or end it"
@@ -26,7 +26,7 @@ TAKEN = "another command is using it; wait until it ends, or end it"
 @pytest.fixture
 def taken(with_run):
     """A run folder that another command has locked."""
-    with alone_in(with_run.out):
+    with folder_lock(with_run.out):
         yield with_run
 
 
@@ -62,16 +62,16 @@ def test_a_report_is_refused_during_another_command(taken, capsys, place):
 
 def test_mistakes_in_flags_are_reported_before_the_folder_is_checked(taken, capsys):
     errors = complaint(taken, capsys, **RESUMED | dict(total_steps=0))
-    assert_told(errors, "--total_steps is 0")
+    assert_fault(errors, "--total_steps is 0")
     assert TAKEN not in "".join(errors)
 
 
 def test_a_run_started_by_another_command_after_the_check_is_not_overwritten(fresh, capsys, monkeypatch):
     def other(*arguments):  # starts and ends between this command's check and its lock
         fresh.write(fresh.out / "run.json", {"settings": {}})
-        return run_alone_in(*arguments)
+        return main_process_lock(*arguments)
 
-    monkeypatch.setattr("routing_moe.cli.train.run_alone_in", other)
+    monkeypatch.setattr("routing_moe.cli.train.main_process_lock", other)
     assert run(fresh.gym, fresh.bart, fresh.out) == 2
     assert f"--output_dir {fresh.out} already holds a run" in capsys.readouterr().err
     assert contents(fresh.out).keys() == {"run.json"}
@@ -80,9 +80,9 @@ def test_a_run_started_by_another_command_after_the_check_is_not_overwritten(fre
 def test_a_checkpoint_merged_after_the_check_is_not_replaced(with_run, capsys, monkeypatch):
     def other(folder):
         with_run.write(folder / "init/config.json", {})
-        return alone_in(folder)
+        return folder_lock(folder)
 
-    monkeypatch.setattr("routing_moe.cli.merge.alone_in", lambda folder: other(with_run.folder / "new"))
+    monkeypatch.setattr("routing_moe.cli.merge.folder_lock", lambda folder: other(with_run.folder / "new"))
     chosen = dict(routes_from=with_run.out, model=with_run.bart, output_dir=with_run.folder / "new")
     assert merge(typed(chosen)) == 2
     assert f"{with_run.folder}/new/init exists already" in capsys.readouterr().err
@@ -93,20 +93,20 @@ def test_a_checkpoint_merged_after_the_check_is_not_replaced(with_run, capsys, m
 
 def test_a_folder_is_locked_for_others_until_the_command_ends_or_fails(tmp_path):
     def interrupted():
-        with alone_in(tmp_path / "a"):
-            with pytest.raises(InputError, match=TAKEN), alone_in(tmp_path / "a"):
+        with folder_lock(tmp_path / "a"):
+            with pytest.raises(InputError, match=TAKEN), folder_lock(tmp_path / "a"):
                 pass
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    with alone_in(tmp_path / "a"), alone_in(tmp_path / "b"):
+    with folder_lock(tmp_path / "a"), folder_lock(tmp_path / "b"):
         pass
 
 
 def test_a_killed_command_releases_its_lock(tmp_path):
     def hold(holds) -> None:
-        with alone_in(tmp_path):
+        with folder_lock(tmp_path):
             holds.set()
             time.sleep(60)
 
@@ -114,12 +114,12 @@ def test_a_killed_command_releases_its_lock(tmp_path):
     holder = FORK.Process(target=hold, args=(holds,))
     holder.start()
     assert holds.wait(30)
-    with pytest.raises(InputError, match=TAKEN), alone_in(tmp_path):
+    with pytest.raises(InputError, match=TAKEN), folder_lock(tmp_path):
         pass
     holder.kill()
     holder.join()
     assert (tmp_path / "lock").exists()
-    with alone_in(tmp_path):
+    with folder_lock(tmp_path):
         pass
 
 
@@ -142,7 +142,7 @@ def test_all_processes_of_a_refused_command_end_with_one_error(fresh):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     stderr = [fresh.folder / f"stderr_{rank}" for rank in range(2)]
-    with alone_in(fresh.out):
+    with folder_lock(fresh.out):
         words = flags(fresh.gym, fresh.bart, fresh.out)
         started = [FORK.Process(target=process, args=(rank, port, words, stderr[rank])) for rank in range(2)]
         for one in started:

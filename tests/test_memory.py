@@ -15,7 +15,7 @@ from routing_moe.analysis.ablation.model import Bench
 from routing_moe.cli import ablate, ablate_arguments, arguments, finetune_arguments, merge
 from routing_moe.evaluation.task_files import Decoding
 from routing_moe.finetuning.trial import Workbench
-from routing_moe.io.memory import OutOfMemory, is_lack_of_memory, naming_what_helps
+from routing_moe.io.memory import OutOfMemory, is_out_of_memory, naming_memory_flags
 from routing_moe.optim.step import Stepper
 from task.task_emb import fisher, text
 
@@ -41,22 +41,22 @@ def raises(error: Exception):
 
 @pytest.mark.parametrize("error", [GPU, CPU, MemoryError(), RuntimeError("CUDA error: out of memory")])
 def test_out_of_memory_is_recognised_also_from_a_worker(error):
-    assert is_lack_of_memory(error)
-    assert is_lack_of_memory(pickle.loads(pickle.dumps(error)))
+    assert is_out_of_memory(error)
+    assert is_out_of_memory(pickle.loads(pickle.dumps(error)))
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("CUDA error: device-side assert triggered"), OSError("memory")]
 )
 def test_other_errors_are_not_changed(error):
-    assert not is_lack_of_memory(error)
-    with pytest.raises(type(error), match=re.escape(str(error))), naming_what_helps(Decoding()):
+    assert not is_out_of_memory(error)
+    with pytest.raises(type(error), match=re.escape(str(error))), naming_memory_flags(Decoding()):
         raise error
 
 
 def test_flags_that_cannot_be_lowered_are_not_named():
     message = "out of memory: no flag of this command reduces memory"
-    with pytest.raises(OutOfMemory, match=message), naming_what_helps(Decoding(num_beams=1)):
+    with pytest.raises(OutOfMemory, match=message), naming_memory_flags(Decoding(num_beams=1)):
         raise MemoryError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tiny_bart_config
-from mistakes import assert_told
+from mistakes import assert_fault
 from tiny_runs import assert_equal, contents, weights, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
@@ -80,16 +80,16 @@ def test_router_and_task_vectors_are_the_runs_bit_for_bit(routes, merge, with_ru
     assert {name: getattr(config, name) for name in RoutingBartConfig.__annotations__} == {
         name: getattr(of_run, name) for name in RoutingBartConfig.__annotations__
     }
-    told = capsys.readouterr().out.splitlines()
+    output = capsys.readouterr().out.splitlines()
     tensors = sum(name.startswith("router.") for name in kept)
-    assert told[0] == (
+    assert output[0] == (
         f"router (linear_layer_specific, {tensors} tensors) and 4 task vectors of width 8: from {source}"
     )
-    assert told[1] == (
+    assert output[1] == (
         f"2 experts in each of 2+1 layers, embeddings: from {with_run.bart}, noise 1e-08 (seed 42)"
     )
-    assert told[-1] == f"written to {merged}"
-    assert not any(line.startswith("note:") for line in told)
+    assert output[-1] == f"written to {merged}"
+    assert not any(line.startswith("note:") for line in output)
 
 
 def test_another_checkpoint_of_a_run_can_be_chosen(merge, with_run):
@@ -162,8 +162,8 @@ def test_the_bart_may_have_another_width_and_tokenizer(merge, with_run, tmp_path
     assert_experts_are(model, wide)
     assert_equal(routes_of(weights(merged)), routes_of(weights(with_run.out / "best")))
     assert len(AutoTokenizer.from_pretrained(merged)) == len(tokenizer)
-    told = capsys.readouterr().out
-    assert f"note: {with_run.out}/best has a different tokenizer ({len(tokenizer) - 1} tokens)" in told
+    output = capsys.readouterr().out
+    assert f"note: {with_run.out}/best has a different tokenizer ({len(tokenizer) - 1} tokens)" in output
 
 
 def test_experts_can_come_from_a_vanilla_checkpoint(merge, with_run, tmp_path):
@@ -241,16 +241,16 @@ def test_a_full_disk_leaves_nothing_behind(monkeypatch, with_run, tmp_path, caps
     monkeypatch.setattr(RoutingBartForConditionalGeneration, "save_pretrained", full)
     chosen = dict(routes_from=with_run.out, model=with_run.bart, output_dir=tmp_path / "new")
     assert main(typed(chosen)) == 1
-    told = capsys.readouterr()
-    assert "No space left on device; nothing was written" in told.err
-    assert "written to" not in told.out
+    output = capsys.readouterr()
+    assert "No space left on device; nothing was written" in output.err
+    assert "written to" not in output.out
     assert contents(tmp_path / "new") == {}
 
 
 def test_merging_into_a_folder_that_holds_a_run_prints_a_note(merge, with_run, capsys):
     merged = merge(output_dir=with_run.out)
-    told = capsys.readouterr().out.splitlines()
-    assert told[-1] == (
+    output = capsys.readouterr().out.splitlines()
+    assert output[-1] == (
         f"note: {with_run.out} holds a run already; train stage 2 in another folder, with "
         f"--checkpoint {merged}"
     )
@@ -270,7 +270,7 @@ def test_an_existing_checkpoint_is_kept_if_its_inputs_are_the_same(merge, tmp_pa
     other = write_bart(tmp_path / "other", seed=9)
     for different in (["--model", str(other), "--init_eps", "0"], ["--vanilla_checkpoint", str(other)]):
         assert main([*flags, "--keep_existing", *different]) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert_told(told, f"--keep_existing: {merged} was not made of the same (model, init_eps); delete it")
-    assert_told(told, f"{merged} was not made of the same (vanilla_checkpoint); delete it")
+    output = capsys.readouterr().err.splitlines()
+    assert_fault(output, f"--keep_existing: {merged} was not made of the same (model, init_eps); delete it")
+    assert_fault(output, f"{merged} was not made of the same (vanilla_checkpoint); delete it")
     assert contents(merged.parent) == before

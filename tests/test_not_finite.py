@@ -7,7 +7,7 @@ import tiny_vectors
 import torch
 from accelerate.state import AcceleratorState
 from conftest import tiny_bart_config
-from mistakes import Place, assert_told
+from mistakes import Place, assert_fault
 from safetensors.torch import load_file, save_file
 from tiny_grids import finetune
 from tiny_runs import contents, run, typed, write_bart
@@ -95,7 +95,7 @@ def test_a_command_refuses_weights_that_are_not_finite(name, place, originals, c
     output = capsys.readouterr().err
     tensor = OF_A_BART if "bart" in file else OF_AN_EXPERT
     fault = f"{place.filled_in(file)}: has weights that are not finite: {tensor} (2 of "
-    assert_told(output.splitlines(), fault)
+    assert_fault(output.splitlines(), fault)
     assert "Traceback" not in output
     assert contents(place.out) == before
 

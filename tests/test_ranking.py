@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from mistakes import Place, assert_told, complaint
+from mistakes import Place, assert_fault, complaint
 from tiny_runs import NO_LEARNING, run, write_gym
 from tiny_steps import encoded, ragged
 from transformers import AutoTokenizer
@@ -325,7 +325,7 @@ def test_random_routes_are_ranked_for_every_draw(ranked):
 def test_resuming_with_another_scoring_is_an_error(ranked, capsys):
     flags = dict(do_predict=True, predict_split="test", resume=True) | NO_LEARNING
     lines = complaint(ranked, capsys, **flags)
-    assert_told(lines, "--scoring is generate, but in the run to resume it was rank")
+    assert_fault(lines, "--scoring is generate, but in the run to resume it was rank")
 
 
 def test_a_section_without_options_cannot_be_ranked(fresh, capsys):
@@ -336,7 +336,7 @@ def test_a_section_without_options_cannot_be_ranked(fresh, capsys):
     ):
         lines = complaint(fresh, capsys, scoring="rank", **flags)
         where = f"no task of the {section} section of {fresh.gym / 'split.json'} has answer options"
-        assert_told(lines, f"--scoring is rank, but {where}", "give generate")
+        assert_fault(lines, f"--scoring is rank, but {where}", "give generate")
 
 
 def test_train_files_that_determine_options_must_be_valid(ranked, fresh, capsys):
@@ -347,9 +347,9 @@ def test_train_files_that_determine_options_must_be_valid(ranked, fresh, capsys)
     lines = complaint(
         fresh, capsys, train_dir=fresh.folder / "other", checkpoint=ranked.out / "best", **flags
     )
-    assert_told(lines, f'{path}:1: unknown key "output"; did you mean "outputs"?')
+    assert_fault(lines, f'{path}:1: unknown key "output"; did you mean "outputs"?')
 
 
 def test_a_misspelt_scoring_is_reported(fresh, capsys):
     lines = complaint(fresh, capsys, scoring="ranking")
-    assert_told(lines, "argument --scoring: invalid choice: 'ranking'")
+    assert_fault(lines, "argument --scoring: invalid choice: 'ranking'")

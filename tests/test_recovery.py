@@ -188,14 +188,14 @@ def test_only_tasks_of_both_runs_count_and_their_order_does_not_matter():
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "output"),
     [
         (dict(layers=("enc 0", "dec 0")), "same layers"),
         (dict(tasks=[f"x{n}" for n in range(8)]), "0 tasks in common"),
     ],
 )
-def test_runs_that_cannot_be_compared(fields, told):
+def test_runs_that_cannot_be_compared(fields, output):
     draw = np.random.default_rng(0)
     other = routes_of(draw.dirichlet(np.ones(3), (8, 2)), name="other", **fields)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=output):
         stability(random_routes(0, tasks=8, layers=2), other)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from mistakes import assert_told, refused
+from mistakes import assert_fault, refused
 from tiny_runs import typed
 from tiny_vectors import meta, vectors
 
@@ -293,7 +293,7 @@ def test_a_mistake_is_reported(name, place, capsys):
     if change:
         change(place)
     printed = refused(place, capsys, lambda: run(place, **changed))
-    assert_told(printed.err.splitlines(), *map(place.filled_in, fragments))
+    assert_fault(printed.err.splitlines(), *map(place.filled_in, fragments))
 
 
 def test_a_vector_with_another_number_of_dimensions_raises_an_input_error():

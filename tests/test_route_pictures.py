@@ -59,18 +59,18 @@ def test_a_change_is_after_less_before_whatever_the_order_of_tasks(figures):
 
 
 @pytest.mark.parametrize(
-    ("largest", "end", "told"),
+    ("largest", "end", "output"),
     [(1.0, 1.0, "change of weight"), (0.51, 1.0, "change of weight"), (0.13, 0.2, "change, scale ±0.2"),
      (1e-9, 0.01, "change, scale ±0.01"), (0.0, 0.01, "change, scale ±0.01")],
 )  # fmt: skip
-def test_the_scale_is_symmetric_fits_the_largest_change_and_is_told(figures, largest, end, told):
+def test_the_scale_is_symmetric_fits_the_largest_change_and_is_reported(figures, largest, end, output):
     before = replace(routes(2, 2, 2), values_NLE=np.full((2, 2, 2), [1.0, 0.0]))
     after = replace(before, values_NLE=before.values_NLE.copy())
     after.values_NLE[1, 1] += [-largest, largest]
     plot_change(before, after, ONTOLOGY, "change.png")
     heat, _, bar, _ = figures[0].axes
     assert heat.images[0].get_clim() == (-end, end)
-    assert bar.get_title(loc="left") == told
+    assert bar.get_title(loc="left") == output
     red, _, blue, _ = heat.images[0].cmap(heat.images[0].norm(end))
     assert red > 0.3 > blue
     red, _, blue, _ = heat.images[0].cmap(heat.images[0].norm(-end))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mistakes import assert_told
+from mistakes import assert_fault
 from tiny_runs import TRAIN_TASKS, assert_equal, assert_same_run, run, weights
 
 from dataloader.metrics import evaluate
@@ -165,9 +165,9 @@ def test_the_schedule_is_logged_at_the_start(trained):
     assert "note: the temperature ends at 1.996, above --minimum_tau 0.1, which --anneal_rate 0.0003" in log
     line = next(line for line in log.splitlines() if "temperature / mean route entropy" in line)
     assert "(at most 0.6931): 0% 2 / 0.68" in line
-    told = [part.split() for part in line.split("): ")[1].split(", ")]
-    assert [percent for percent, *_ in told] == ["0%", "25%", "50%", "75%", "100%"]
-    for (_, temperature, *_), step in zip(told, (0, 1, 3, 4, 6), strict=True):
+    output = [part.split() for part in line.split("): ")[1].split(", ")]
+    assert [percent for percent, *_ in output] == ["0%", "25%", "50%", "75%", "100%"]
+    for (_, temperature, *_), step in zip(output, (0, 1, 3, 4, 6), strict=True):
         assert float(temperature) == pytest.approx(temperature_at(step, 2.0, 0.1, 3e-4), rel=1e-3)
 
 
@@ -188,8 +188,8 @@ def test_scoring_with_other_routes_does_not_overwrite_the_run_s_scores(finished,
     only = NO_ROUTER | dict(do_train=None, initialize_from_vanilla=None, init_eps=None, num_experts=None)
     asked = only | dict(do_predict=True, avg_routing=True)
     assert run(world.gym, world.bart, folder, **asked) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert_told(told, f"{folder}/best was trained with learned routes; to score it along other routes")
+    output = capsys.readouterr().err.splitlines()
+    assert_fault(output, f"{folder}/best was trained with learned routes; to score it along other routes")
     assert run(world.gym, world.bart, folder, **asked, prefix="average-") == 0
     assert {p.name: p.read_bytes() for p in (folder / "best").glob("eval-*.csv")} == before
     assert (folder / "best/average-eval-test-performance.csv").is_file()
@@ -203,8 +203,8 @@ def test_stored_routes_with_another_n_are_an_error(trained, world, capsys):
     only = NO_ROUTER | dict(do_train=None, initialize_from_vanilla=None, init_eps=None, num_experts=None)
     asked = only | dict(do_predict=True, task_level_random_routing=True)
     assert run(world.gym, world.bart, folder, **asked, task_level_random_n=2) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert_told(told, "--task_level_random_n is 2, but the routes in", "have 1 experts per layer")
+    output = capsys.readouterr().err.splitlines()
+    assert_fault(output, "--task_level_random_n is 2, but the routes in", "have 1 experts per layer")
     assert run(world.gym, world.bart, folder, **asked) == 0
 
 
@@ -222,7 +222,7 @@ def test_new_tasks_can_be_scored_if_routes_do_not_depend_on_the_task(name, train
     code = run(tmp_path / "gym", world.bart, folder, **asked)
     if name == "task_random":
         assert code == 2
-        assert_told(capsys.readouterr().err.splitlines(), f"{folder}/best has no route for newcomer")
+        assert_fault(capsys.readouterr().err.splitlines(), f"{folder}/best has no route for newcomer")
     else:
         assert code == 0
         scores = pd.read_csv(folder / "best/eval-test_tasks-test-performance.csv", index_col=0)

@@ -207,12 +207,12 @@ def test_a_folder_without_results_is_reported(logs, tmp_path, capsys):
     assert "holds no task folder (expected singletask-<task>/results.csv" in refusal(
         capsys, logs / "text_vectors"
     )
-    told = refusal(capsys, logs, "--tasks", "emo")
-    assert "missing: emo" in told
+    messages = refusal(capsys, logs, "--tasks", "emo")
+    assert "missing: emo" in messages
     write_results(tmp_path / "new/boolq", {}, extra=[("boolq_16_13", 1e-5, 8, 0.4, None)])
-    told = refusal(capsys, tmp_path / "new")
-    assert "partial: boolq: not finished: boolq_16_13" in told
-    assert "no row of a finished sample (<sample>_best)" in told
+    messages = refusal(capsys, tmp_path / "new")
+    assert "partial: boolq: not finished: boolq_16_13" in messages
+    assert "no row of a finished sample (<sample>_best)" in messages
 
 
 def test_unreadable_files_are_reported_together(logs, capsys):
@@ -221,31 +221,31 @@ def test_unreadable_files_are_reported_together(logs, capsys):
     write_results(logs / "copa", {"c_1": (0.5, 0.4)}, extra=[("c_2_best", 0, 8, "high", float("inf"))])
     write_results(logs / "emo", {"e_1": (0.5, 0.4)}, extra=[("e_1_best", 0, 8, 0.1, 0.2)])
     (logs / "wic/results.csv").mkdir(parents=True)
-    told = refusal(capsys, logs)
+    messages = refusal(capsys, logs)
     boolq = f"{logs / 'singletask-boolq/results.csv'}: holds no results of fine-tuning"
-    assert f"{boolq}: no column test_performance (it has prefix, dev_performance)" in told
-    assert f"{logs / 'sick/results.csv'}: cannot be read (" in told
-    assert "copa/results.csv: row 4 (c_2_best): dev_performance is 'high', expected a number" in told
-    assert "copa/results.csv: row 4 (c_2_best): test_performance is 'inf', expected a number" in told
-    assert "emo/results.csv: more than one row of e_1_best; keep only one of them" in told
-    assert "wic/results.csv: cannot be read (" in told
+    assert f"{boolq}: no column test_performance (it has prefix, dev_performance)" in messages
+    assert f"{logs / 'sick/results.csv'}: cannot be read (" in messages
+    assert "copa/results.csv: row 4 (c_2_best): dev_performance is 'high', expected a number" in messages
+    assert "copa/results.csv: row 4 (c_2_best): test_performance is 'inf', expected a number" in messages
+    assert "emo/results.csv: more than one row of e_1_best; keep only one of them" in messages
+    assert "wic/results.csv: cannot be read (" in messages
 
 
 def test_two_folders_of_one_task_are_a_fault(logs, capsys):
     write_results(logs / "boolq", BOOLQ)
-    told = refusal(capsys, logs)
-    assert "singletask-boolq/results.csv both hold results of boolq; keep only one of them" in told
+    messages = refusal(capsys, logs)
+    assert "singletask-boolq/results.csv both hold results of boolq; keep only one of them" in messages
 
 
 def test_invalid_flags_are_reported_together(logs, capsys):
-    told = refusal(capsys, logs, "--postfix", "", "--section", "dev")
-    assert "--postfix is empty" in told
-    assert "--section dev is of a split: name it with --custom_tasks_splits" in told
+    messages = refusal(capsys, logs, "--postfix", "", "--section", "dev")
+    assert "--postfix is empty" in messages
+    assert "--section dev is of a split: name it with --custom_tasks_splits" in messages
     assert "--custom_tasks_splits nowhere.json: no such file" in refusal(
         capsys, logs, "--custom_tasks_splits", "nowhere.json"
     )
-    told = refusal(capsys, logs, "--output_file", logs / "sick/results.csv")
-    assert "would replace results of a task" in told
+    messages = refusal(capsys, logs, "--output_file", logs / "sick/results.csv")
+    assert "would replace results of a task" in messages
     assert "is a folder; name a CSV file" in refusal(capsys, logs, "--output_file", logs)
     assert "is a file; name a folder" in refusal(capsys, logs, "--output_file", logs / "times.csv/x.csv")
     with pytest.raises(SystemExit):

@@ -28,14 +28,14 @@ def test_fisher_vectors_are_computed_and_reduced(scripts):
         "--max_output_length",
         "8",
     ]
-    code, _, told = scripts.run("task_vectors.sh", "fisher", *small, really=True)
-    assert code == 0, told
+    code, _, output = scripts.run("task_vectors.sh", "fisher", *small, really=True)
+    assert code == 0, output
     folder = scripts.folder / "data/task_vectors/fisher"
     assert list(vectors(folder)) == sorted(ROWS)
     split = str(scripts.gym / "split.json")
-    code, _, told = scripts.run("reduce_task_vectors.sh", SPLIT=split, DIM="2", really=True)
-    assert code == 0, told
-    assert "explained variance by number of components, fitted on 3 tasks: 1: " in told
+    code, _, messages = scripts.run("reduce_task_vectors.sh", SPLIT=split, DIM="2", really=True)
+    assert code == 0, messages
+    assert "explained variance by number of components, fitted on 3 tasks: 1: " in messages
     reduced = scripts.folder / "data/task_vectors/fisher2"
     assert meta(reduced)["fitted_on"] == TRAIN_TASKS
     assert meta(reduced)["settings"]["transform"] == "log"
@@ -85,19 +85,19 @@ def test_each_method_runs_on_the_embedded_gym_as_it_is(scripts, method):
 
 
 @pytest.mark.parametrize("method", ["", "inspect", "__init__", "tex"])
-def test_a_method_that_does_not_exist_is_told(scripts, method):
-    code, calls, told = scripts.run("task_vectors.sh", *([method] if method else []))
+def test_a_method_that_does_not_exist_is_reported(scripts, method):
+    code, calls, output = scripts.run("task_vectors.sh", *([method] if method else []))
     assert (code, calls) == (2, [])
     assert (
-        f"error: '{method}' is no method; give random, text, finetuned_text, fisher or descriptions" in told
+        f"error: '{method}' is no method; give random, text, finetuned_text, fisher or descriptions" in output
     )
 
 
 def test_fisher_vectors_go_frozen_through_both_stages(scripts):
     variables = dict(OUTPUT_DIR="models/mine", DIM="7", SPLIT="s.json", STAGE1_FLAGS="--num_experts 4")
     merged(scripts, "models/mine")
-    code, calls, told = scripts.run("run_fisher_two_stage.sh", "--predict_samples", "all", **variables)
-    assert code == 0, told
+    code, calls, output = scripts.run("run_fisher_two_stage.sh", "--predict_samples", "all", **variables)
+    assert code == 0, output
     fisher, reduced, stage1, merge, stage2 = calls
     assert fisher.startswith("-m task.task_emb.fisher --custom_tasks_splits s.json")
     assert "--output_dir models/mine/fisher " in fisher
@@ -124,9 +124,9 @@ def test_kinds_of_vectors_are_compared_over_seeds(scripts):
             merged(scripts, f"models/kinds/runs/{kind}/seed{seed}")
     (scripts.folder / "models/kinds/vectors/text").mkdir(parents=True)  # as if it had been computed
     (scripts.folder / "models/kinds/vectors/text/meta.json").write_text(json.dumps({"seen": SEEN}, indent=1))
-    code, calls, told = scripts.run("compare_task_vectors.sh", **variables)
-    assert code == 0, told
-    assert f"text: its vector has seen of an unseen task: {SEEN}" in told
+    code, calls, output = scripts.run("compare_task_vectors.sh", **variables)
+    assert code == 0, output
+    assert f"text: its vector has seen of an unseen task: {SEEN}" in output
     made = [call for call in calls if "task_emb" in call]
     assert [call.split()[1] for call in made] == [f"task.task_emb.{m}" for m in ("random", "text", "reduce")]
     assert "--taskvecs_dim 7" in made[0]

@@ -134,9 +134,9 @@ def test_stage_2_anneals_from_average_to_learned_routes(two_stages):
     assert entropies[0] > entropies[14] > entropies[-1]
     # The schedule printed at the start agrees with the steps, for the mix of tasks of these steps.
     log = (two_stages / "run/log.txt").read_text()
-    told = re.findall(r"(\d+)% ([\d.]+) / ([\d.]+)", log)
-    assert [int(percent) for percent, *_ in told] == [0, 25, 50, 75, 100]
-    for percent, temperature, entropy in told[1:]:
+    messages = re.findall(r"(\d+)% ([\d.]+) / ([\d.]+)", log)
+    assert [int(percent) for percent, *_ in messages] == [0, 25, 50, 75, 100]
+    for percent, temperature, entropy in messages[1:]:
         step = int(percent) * 20 // 100
         assert float(temperature) == pytest.approx(temperatures[step - 1], rel=1e-3)
         nearby = [entropies[i] for i in (step - 2, step - 1, min(step, 19))]
@@ -226,9 +226,9 @@ def test_the_two_stages_of_a_real_bart_have_the_published_settings(scripts):
 
 def test_finished_stages_are_not_repeated(scripts):
     assert scripts("run_two_stage.sh", **REAL)[0] == 0
-    code, calls, told = scripts("run_two_stage.sh", **REAL)
+    code, calls, messages = scripts("run_two_stage.sh", **REAL)
     assert (code, calls) == (0, [])
-    assert told == "models/moe is finished: scores in models/moe/best/eval-test-performance.csv\n"
+    assert messages == "models/moe is finished: scores in models/moe/best/eval-test-performance.csv\n"
     other = REAL | dict(OUTPUT_DIR="models/other", STAGE1="models/moe/stage1")
     code, (merged, stage_2), _ = scripts("run_two_stage.sh", **other)
     assert code == 0
@@ -246,7 +246,7 @@ def test_a_given_stage_1_run_is_never_changed(scripts):
 
 
 @pytest.mark.parametrize(
-    ("flags", "variables", "told"),
+    ("flags", "variables", "messages"),
     [
         (["--total_steps", "4"], {}, "error: --total_steps: the annealing follows from the number of steps"),
         ([], {"STAGE2_STEPS": "abc"}, "error: STAGE2_STEPS is 'abc'; it must be a whole number from 1"),
@@ -254,17 +254,17 @@ def test_a_given_stage_1_run_is_never_changed(scripts):
         ([], {"STAGE2_STEPS": "0"}, "error: STAGE2_STEPS is '0'; it must be a whole number from 1"),
     ],
 )
-def test_steps_that_are_not_numbers_are_reported_with_their_variable(scripts, flags, variables, told):
+def test_steps_that_are_not_numbers_are_reported_with_their_variable(scripts, flags, variables, messages):
     assert scripts("build_a_checkpoint2.sh", **REAL, STAGE1="run")[0] == 0
     code, calls, output = scripts("run_merged_fisher128freeze_1e-5.sh", *flags, **REAL | variables)
     assert (code, calls) == (2, [])
-    assert told in output
+    assert messages in output
 
 
 def test_stage_2_alone_requires_its_start(scripts):
-    code, calls, told = scripts("run_merged_fisher128freeze_1e-5.sh", **REAL)
+    code, calls, messages = scripts("run_merged_fisher128freeze_1e-5.sh", **REAL)
     assert (code, calls) == (2, [])
-    assert told == (
+    assert messages == (
         "error: models/moe/init: no checkpoint there to start from; make it with build_a_checkpoint2.sh\n"
     )
     assert scripts("build_a_checkpoint2.sh", **REAL, STAGE1="published", STAGE1_CHECKPOINT="last")[0] == 0

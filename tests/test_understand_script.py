@@ -25,8 +25,8 @@ def make_run(folder):
 def test_one_run_is_explained_with_its_first_stage(scripts):
     make_run(scripts.folder / "models/moe")
     (scripts.folder / "models/moe/stage1").mkdir()
-    code, calls, told = scripts.run("understand.sh", "models/moe")
-    assert code == 0, told
+    code, calls, output = scripts.run("understand.sh", "models/moe")
+    assert code == 0, output
     assert commands(calls) == EXPLAINING
     assert calls[0].endswith("inspect_routes models/moe --before models/moe/stage1")
     assert calls[1] == "example_scripts/create_gif.py --run models/moe"
@@ -38,19 +38,19 @@ def test_one_run_is_explained_with_its_first_stage(scripts):
 def test_a_wrong_flag_stops_it(scripts):
     place = write_place(scripts.folder / "made", runs=("run",))
     (place.folder / "run/best/model.safetensors").write_text("")
-    code, calls, told = scripts.run(
+    code, calls, output = scripts.run(
         "understand.sh", str(place.folder / "run"), really="cli.ablate", ABLATE_FLAGS="--featurs all"
     )
     assert code == 2
-    assert "did you mean '--features'" in told
+    assert "did you mean '--features'" in output
     assert commands(calls)[-1] == "ablate"
 
 
 def test_several_runs_are_explained_together_too(scripts):
-    code, calls, told = scripts.run(
+    code, calls, output = scripts.run(
         "understand.sh", "runs/a", "runs/b", ABLATE_FLAGS="none", OUTPUT_DIR="both"
     )
-    assert code == 0, told
+    assert code == 0, output
     one = ["inspect_routes", "create_gif.py", "correlate_routes"]
     assert commands(calls) == [*one, *one, "inspect_routes", "correlate_routes", "report"]
     assert calls[6].endswith("inspect_routes runs/a runs/b --output_dir both")
@@ -63,8 +63,8 @@ def test_without_a_run_the_two_stages_are_trained_first(scripts):
     init = scripts.folder / "models/two_stage/init"  # as if the merge, which is only noted, had been done
     init.mkdir()
     (init / "config.json").write_text("{}")
-    code, calls, told = scripts.run("understand.sh", ABLATE_FLAGS="--max_examples 4")
-    assert code == 0, told
+    code, calls, output = scripts.run("understand.sh", ABLATE_FLAGS="--max_examples 4")
+    assert code == 0, output
     assert any("--do_train" in call for call in calls)
     assert commands(calls)[-5:] == EXPLAINING
     assert calls[-2].endswith("ablate models/two_stage --max_examples 4")
@@ -77,10 +77,10 @@ def test_it_runs_and_what_cannot_be_done_with_a_run_does_not_stop_the_rest(scrip
     run = place.folder / "run"
     for step in ("10", "30"):
         shutil.rmtree(run / f"{step}-steps")
-    code, _, told = scripts.run("understand.sh", str(run), really=True)
-    assert code == 0, told
-    assert "evaluated once, nothing to animate" in told
-    assert "is explained without switching experts off: it has no run.json, or no weights" in told
+    code, _, output = scripts.run("understand.sh", str(run), really=True)
+    assert code == 0, output
+    assert "evaluated once, nothing to animate" in output
+    assert "is explained without switching experts off: it has no run.json, or no weights" in output
     made = {path.name for path in (run / "analysis").iterdir()}
     assert {"routes.png", "similarity.pdf", "load.png", "dynamics.csv"} <= made
     assert {"correlations.csv", "features.md", "report.html"} <= made

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from mistakes import assert_told, complaint
+from mistakes import assert_fault, complaint
 from tiny_runs import TRAIN_TASKS, assert_equal, contents, run, weights
 
 from dataloader.encoding import TextFormat
@@ -356,22 +356,22 @@ def test_a_mistake_in_prediction_is_reported(name, fresh, originals, capsys):
     if change:
         change(fresh)
     asked = ONLY | dict(checkpoint=originals.out / "best") | changed
-    assert_told(complaint(fresh, capsys, **asked), *map(fresh.filled_in, fragments))
+    assert_fault(complaint(fresh, capsys, **asked), *map(fresh.filled_in, fragments))
 
 
 @pytest.mark.parametrize("flags", [dict(task_vector="nearest"), dict(text_vectors="<here>")])
 def test_both_flags_are_unused_in_training_alone(flags, fresh, capsys):
     (name,) = flags
-    assert_told(complaint(fresh, capsys, **flags), f"--{name} has no effect without --do_predict")
+    assert_fault(complaint(fresh, capsys, **flags), f"--{name} has no effect without --do_predict")
     if name == "task_vector":
-        told = complaint(fresh, capsys, **flags, do_predict=True)
-        assert_told(told, "--task_vector has no effect with --predict_split train after --do_train")
+        output = complaint(fresh, capsys, **flags, do_predict=True)
+        assert_fault(output, "--task_vector has no effect with --predict_split train after --do_train")
 
 
 def test_vector_flags_are_unused_with_one_expert(fresh, capsys):
     plain = dict(num_experts=1, do_predict=True, task_vector="nearest")
-    told = complaint(fresh, capsys, **ONLY | plain | dict(do_train=True, initialize_from_vanilla=True))
-    assert_told(told, "--task_vector has no effect with one expert")
+    output = complaint(fresh, capsys, **ONLY | plain | dict(do_train=True, initialize_from_vanilla=True))
+    assert_fault(output, "--task_vector has no effect with one expert")
 
 
 def test_no_file_of_dev_or_test_is_opened_to_find_neighbours(finished, world, tmp_path):

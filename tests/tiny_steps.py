@@ -1,4 +1,4 @@
-"""What the tests of single steps share: settings, a few examples, a look at the parameters."""
+"""Shared by the tests of single steps: settings, a few examples, copies of the parameters."""
 
 import itertools
 from contextlib import nullcontext
@@ -12,7 +12,7 @@ from routing_moe.cli.arguments import parse_settings
 
 
 def settings_with(**flags):
-    """Settings of a short run without clipping; flag=value changes one."""
+    """Returns the settings of a short run without clipping; flag=value changes one."""
     defaults = dict(
         output_dir="unused",
         train_batch_size=6,

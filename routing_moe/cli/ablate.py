@@ -35,8 +35,8 @@ from routing_moe.cli.console import reporting_errors
 from routing_moe.evaluation.task_files import decoding_of
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.logs import start_logging
-from routing_moe.io.main_process import on_main, run_alone_in
-from routing_moe.io.memory import naming_what_helps
+from routing_moe.io.main_process import main_process_lock, on_main
+from routing_moe.io.memory import naming_memory_flags
 from routing_moe.report.ablation_files import write_results
 from routing_moe.training.prediction import give_vectors, task_files
 
@@ -51,11 +51,11 @@ def main(argv: list[str] | None = None) -> int:
         accelerator = make_accelerator(settings.prediction.mixed_precision)
         at_exit.callback(accelerator.end_training)
         start_logging(accelerator.is_main_process)
-        with naming_what_helps(settings.prediction):
+        with naming_memory_flags(settings.prediction):
             bench = load_bench(settings, inputs, accelerator)
             job = AblationJob(bench, settings.output_dir, described(settings, bench))
             plan = make_plan(settings, inputs, job)
-            with run_alone_in(accelerator, settings.output_dir):
+            with main_process_lock(accelerator, settings.output_dir):
                 folder = settings.output_dir
                 run(settings, inputs, job, plan)
     return result.exit_code

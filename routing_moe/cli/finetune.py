@@ -21,9 +21,9 @@ from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, lear
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
 from routing_moe.finetuning.unused_flags import notes
 from routing_moe.finetuning.vectors import VECTOR_FILE, find_neighbours, leak_note, needs_neighbour
-from routing_moe.io.files import alone_in, write_text
+from routing_moe.io.files import folder_lock, write_text
 from routing_moe.io.logs import log_to_file, start_logging
-from routing_moe.io.memory import is_lack_of_memory, naming_what_helps, what_helps
+from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
 from routing_moe.io.run_folder import describe_run
 
 log = logging.getLogger("routing_moe")
@@ -41,22 +41,22 @@ def main(argv: list[str] | None = None) -> int:
         for note in notes(settings, given, inputs.start):
             log.info("note: %s", note)
         command = None if argv is None else ["python", "-m", "routing_moe.cli.finetune", *argv]
-        with naming_what_helps(inputs.settings):
+        with naming_memory_flags(inputs.settings):
             result.exit_code = finetune(inputs, grid, command)
     return result.exit_code
 
 
 def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> int:
     """Run what is missing of the grid; 1 if configurations failed, which are listed last."""
-    with alone_in(grid.folder):
+    with folder_lock(grid.folder):
         failed = run(inputs, grid, command)
     log.info(summary(grid))
     if failed:
         log.error("%d configurations failed; the same command tries them again:", len(failed))
         for line in failed:
             log.error("  %s", line)
-        if any(map(is_lack_of_memory, failed.values())):
-            log.error("out of memory: %s", what_helps(inputs.settings))
+        if any(map(is_out_of_memory, failed.values())):
+            log.error("out of memory: %s", memory_flags(inputs.settings))
     unscored = grid.unscored_samples()
     for line in unscored:
         log.error(line)

@@ -26,9 +26,9 @@ from routing_moe.checkpoints.merge_stages import (
     write_merged,
 )
 from routing_moe.cli.console import parse_or_guess, reporting_errors
-from routing_moe.io.files import alone_in
+from routing_moe.io.files import folder_lock
 from routing_moe.io.logs import start_logging
-from routing_moe.io.memory import naming_what_helps
+from routing_moe.io.memory import naming_memory_flags
 
 BART_BASE = "facebook/bart-base"
 
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     start_logging()
     with reporting_errors(lambda: "nothing was written") as result:
         routes = check_merge(settings)
-        with alone_in(settings.output_dir):
+        with folder_lock(settings.output_dir):
             merge_or_keep(settings, routes, argv)
     return result.exit_code
 
@@ -49,7 +49,7 @@ def merge_or_keep(settings: MergeSettings, routes: SavedMixture, argv: list[str]
     if settings.target.exists():  # and --keep_existing was given
         return keep(settings, routes)
     command = None if argv is None else ["python", "-m", "routing_moe.cli.merge", *argv]
-    with naming_what_helps(settings):
+    with naming_memory_flags(settings):
         model, tokenizer = merge(settings, routes)
     write_merged(settings, routes, model, tokenizer, command)
     print(summary(settings, routes, model, tokenizer))

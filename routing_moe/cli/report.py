@@ -17,7 +17,7 @@ from dataloader.errors import Faults, InputError, too_small
 from routing_moe.analysis.runs import read_runs
 from routing_moe.cli.console import run_command
 from routing_moe.cli.routes_arguments import add_features, explaining_parser
-from routing_moe.io.files import alone_in, unwritable, write_text
+from routing_moe.io.files import folder_lock, unwritable, write_text
 from routing_moe.report.data import ReportOptions, report_data
 from routing_moe.report.page import render
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     path = output_path(args)
     with ExitStack() as held:
         for folder in run_folders(args.runs):
-            held.enter_context(alone_in(folder, "RUN"))
+            held.enter_context(folder_lock(folder, "RUN"))
         runs = read_runs(args.runs, args.step, args.routes, args.task_ontology, args.feature_file)
         options = ReportOptions(args.title, args.samples, args.permutations, args.seed)
         page = render(report_data(runs, options))

@@ -29,8 +29,8 @@ from routing_moe.config.unused_flags import notes
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.files import write_text
 from routing_moe.io.logs import log_to_file, start_logging, start_trackers
-from routing_moe.io.main_process import run_alone_in
-from routing_moe.io.memory import naming_what_helps
+from routing_moe.io.main_process import main_process_lock
+from routing_moe.io.memory import naming_memory_flags
 from routing_moe.io.run_folder import describe_run
 from routing_moe.optim.step import TrainingDiverged
 from routing_moe.plots.route_map import plot_routes
@@ -66,13 +66,13 @@ def alone(settings: Settings, accelerator: Accelerator):
     """Locks the run folder, unless --equal_flops is given, which writes nothing."""
     if settings.do_train and settings.equal_flops:
         return nullcontext()
-    return run_alone_in(accelerator, settings.output_dir, lambda: run_folder_faults(settings))
+    return main_process_lock(accelerator, settings.output_dir, lambda: run_folder_faults(settings))
 
 
 def train_and_predict(settings: Settings, inputs: Inputs, accelerator: Accelerator, argv) -> None:
     if settings.do_train:
         command = None if argv is None else ["python", "-m", "routing_moe.cli.train", *argv]
-        with naming_what_helps(settings):
+        with naming_memory_flags(settings):
             run_training(settings, inputs, accelerator, command)
         if settings.equal_flops:  # the number is printed; there is no checkpoint
             return
@@ -86,7 +86,7 @@ def train_and_predict(settings: Settings, inputs: Inputs, accelerator: Accelerat
             taskvecs=None,
         )
     if settings.do_predict:
-        with naming_what_helps(settings):
+        with naming_memory_flags(settings):
             run_prediction(settings, inputs, accelerator)
 
 

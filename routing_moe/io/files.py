@@ -118,7 +118,7 @@ def replacing_directory(path: str | Path):
 
 
 @contextmanager
-def alone_in(folder: str | Path, named: str = "--output_dir"):
+def folder_lock(folder: str | Path, named: str = "--output_dir"):
     """Locks a folder against other commands in the block; creates the folder.
 
     The system releases the lock when the process ends; the lock file stays. named: the flag or name of the

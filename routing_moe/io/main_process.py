@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from dataloader.errors import InputError
-from routing_moe.io.files import alone_in
+from routing_moe.io.files import folder_lock
 
 
 def on_main(accelerator: Accelerator, act: Callable[[], object]):
@@ -29,8 +29,8 @@ def on_main(accelerator: Accelerator, act: Callable[[], object]):
 
 
 @contextmanager
-def run_alone_in(accelerator: Accelerator, folder: str | Path, check: Callable[[], list[str]] = list):
-    """`alone_in` for a command with several processes, of which the main process holds the lock.
+def main_process_lock(accelerator: Accelerator, folder: str | Path, check: Callable[[], list[str]] = list):
+    """`folder_lock` for a command with several processes, of which the main process holds the lock.
 
     check: returns the faults of the locked folder. Raises InputError in all processes if another command has
     the lock, or if there are faults.
@@ -38,7 +38,7 @@ def run_alone_in(accelerator: Accelerator, folder: str | Path, check: Callable[[
     with ExitStack() as held:
 
         def enter() -> None:
-            held.enter_context(alone_in(folder))
+            held.enter_context(folder_lock(folder))
             if faults := check():
                 raise InputError(faults)
 

@@ -19,7 +19,7 @@ class OutOfMemory(RuntimeError):
     """Memory ran out; the message names the flags that help."""
 
 
-def is_lack_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Returns whether an error says that GPU or CPU memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError | OutOfMemory):
         return True
@@ -27,19 +27,19 @@ def is_lack_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def naming_what_helps(settings):
+def naming_memory_flags(settings):
     """Turns out-of-memory errors in the block into OutOfMemory. settings: an attribute for each flag."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, OutOfMemory) or not is_lack_of_memory(error):
+        if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
             raise
         found = WANTED.search(str(error))
         size = f" ({next(filter(None, found.groups()))} requested)" if found else ""
-        raise OutOfMemory(f"out of memory{size}: {what_helps(settings)}") from None
+        raise OutOfMemory(f"out of memory{size}: {memory_flags(settings)}") from None
 
 
-def what_helps(settings) -> str:
+def memory_flags(settings) -> str:
     """Returns the flags that reduce memory, with their current values, except those at their minimum."""
     chosen = dict(vars(settings))
     if not chosen.get("do_train", True):

@@ -7,9 +7,9 @@ from pathlib import Path
 from dataloader.errors import Faults, InputError, fault_context
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import parse_or_guess, reporting_errors
-from routing_moe.io.files import alone_in
+from routing_moe.io.files import folder_lock
 from routing_moe.io.logs import log_to_file, start_logging
-from routing_moe.io.memory import is_lack_of_memory, naming_what_helps, what_helps
+from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
 from task.task_emb.job import VectorJob
 from task.task_emb.settings import PUBLISHED, VectorSettings
 from task.task_emb.sources import chosen_tasks
@@ -28,7 +28,7 @@ def compute_vectors(settings_class, parser: argparse.ArgumentParser, argv: list[
         start_logging()
         job = check(settings)
         command = None if argv is None else [*parser.prog.split(), *argv]
-        with naming_what_helps(job.settings), alone_in(job.folder):
+        with naming_memory_flags(job.settings), folder_lock(job.folder):
             log_to_file(job.folder, "log.txt")
             failed = job.run(command)
         if failed:
@@ -47,8 +47,8 @@ def report_failed(job: VectorJob, failed: dict[str, Exception]) -> None:
     )
     for line in failed:
         log.error("  %s", line)
-    if any(map(is_lack_of_memory, failed.values())):
-        log.error("out of memory: %s", what_helps(job.settings))
+    if any(map(is_out_of_memory, failed.values())):
+        log.error("out of memory: %s", memory_flags(job.settings))
 
 
 def parse(settings_class, parser: argparse.ArgumentParser, argv: list[str] | None) -> VectorSettings:
