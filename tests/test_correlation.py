@@ -63,7 +63,7 @@ def test_a_planted_feature_is_found_at_its_expert(seed):
     assert table[table["q"] < 0.05].query("feature == 'skill:a' and expert != 2")["r"].lt(0).all()
 
 
-def test_by_chance_hardly_anything_is_found():
+def test_by_chance_almost_nothing_is_found():
     """Features shuffled 200 times: nothing is true, so a discovery in more than 5% of the times is too many.
 
     The bound is that of 200 draws with probability 0.05, passed with probability 0.001.
@@ -127,7 +127,7 @@ def test_what_is_not_known_of_a_task_leaves_that_task_out():
         assert same.p == row.p
 
 
-def test_features_of_hardly_any_task_and_constant_experts_are_left_out():
+def test_rare_features_and_constant_experts_are_left_out():
     routes = random_routes(4, tasks=10, layers=2)
     routes.values_NLE[:, 1] = [0.5, 0.3, 0.2]
     few, numbers, same = np.arange(10) < 2, np.arange(10.0), np.full(10, 3.0)

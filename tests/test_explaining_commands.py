@@ -163,11 +163,11 @@ def test_what_is_not_listed_or_cannot_be_significant_is_reported(place, monkeypa
     monkeypatch.setattr(markdown, "MOST_FEATURES", 1)
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "200"]) == 0
     text = (place.folder / "one" / "analysis" / "features.md").read_text()
-    assert "Of the features the 1 with the smallest p; correlations.csv has all." in text
-    assert "With 200 shufflings a single true one among 18 tests cannot have q < 0.05" in text
+    assert "Shown are the 1 features of smallest p; correlations.csv has all." in text
+    assert "With 200 permutations a single true correlation among 18 tests cannot have q < 0.05" in text
     # 18 * (1 + 1/2 + ... + 1/18) / 0.05 = 1258.2
     assert "cannot have q (BY) < 0.05: that takes --permutations 1259." in text
-    assert "For these tasks 1 of the 2 features repeat, or negate, another." in text
+    assert "For these tasks 1 of the 2 features repeat or negate another." in text
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "360"]) == 0
     assert "cannot have q <" not in (place.folder / "one" / "analysis" / "features.md").read_text()
 

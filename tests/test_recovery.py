@@ -154,7 +154,7 @@ def test_renamed_experts_are_the_same_routes():
     assert found.overlap == pytest.approx(1.0)
     assert found.adjusted == pytest.approx(1.0)
     assert found.p == 1 / 201
-    assert "of 200 shufflings, so at least 0.005" in stability_markdown([("one", "renamed", found)])
+    assert "from 200 permutations, so at least 0.005" in stability_markdown([("one", "renamed", found)])
     for row, order in zip(found.table.itertuples(), orders, strict=True):
         assert row.overlap == pytest.approx(1.0)
         assert row.matching == " ".join(f"{a}→{list(order).index(a)}" for a in range(4))

@@ -118,9 +118,9 @@ def test_the_strongest_correlations_of_each_feature_are_shown_with_either_sign(p
     assert len(shown["rows"]) == 3 * len(sizes) + 2
     assert "Shown: these (2 of them), and for each feature the 3 largest |r|" in shown["note"]
     needed = math.ceil(len(table) / 0.05)
-    assert f"With 20 shufflings a single true one among {len(table)} tests cannot" in shown["note"]
+    assert f"With 20 permutations a single true correlation among {len(table)} tests cannot" in shown["note"]
     assert f"that takes --permutations {needed}." in shown["note"]
-    assert "For these tasks 1 of the 2 features repeat, or negate, another." in shown["note"]
+    assert "For these tasks 1 of the 2 features repeat or negate another." in shown["note"]
 
 
 def test_an_ablation_of_other_weights_is_left_out_with_a_note(place):

@@ -1,11 +1,11 @@
-"""Does a task's use of an expert go with a human feature of the task? Correlations, p- and q-values.
+"""Correlations of tasks' expert weights with human features of the tasks, with p- and q-values.
 
     table = correlate(routes, features)                # a row per layer, expert and feature
     top_experts(table, 3)
 
-Pearson's r of an expert's weight with a feature, which for a 0/1 feature is the point-biserial correlation. p
-by shuffling the tasks, two-sided; q by Benjamini and Hochberg (1995) over all rows, q_by by Benjamini and
-Yekutieli (2001). N tasks, C columns (layer by layer its experts), F features, P permutations.
+r: Pearson's correlation of an expert's weight with a feature (point-biserial for a 0/1 feature).
+p: two-sided, by permuting the tasks. q: Benjamini and Hochberg (1995) over all rows; q_by: Benjamini and
+Yekutieli (2001). N tasks, C columns (the experts, layer by layer), F features, P permutations.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from routing_moe.analysis.saved_routes import Routes
 from routing_moe.results.statistics import benjamini_yekutieli
 
 PERMUTATIONS = 100_000  # so that the smallest p passes among thousands of tests
-FEWEST = 3  # tasks that have, and that lack, a feature which is looked at
-AT_ONCE = 8_000_000  # numbers of shuffled routes in memory
-ROUNDING = 1e-9  # that an equally strong correlation may be off
+FEWEST = 3  # tasks that must have a 0/1 feature, and that must lack it
+AT_ONCE = 8_000_000  # numbers of permuted routes in memory
+ROUNDING = 1e-9  # tolerance for equally strong correlations
 COLUMNS = ["layer", "expert", "feature", "r", "p", "q", "tasks", "with_feature", "q_by"]
 
 
 def correlate(
     routes: Routes, features: Features, permutations: int = PERMUTATIONS, seed: int = 0, fewest: int = FEWEST
 ) -> pd.DataFrame:
-    """A row for each (layer, expert) and feature, those of the smallest p first.
+    """A row for each (layer, expert) and feature, sorted by p.
 
-    tasks: how many the feature is known of; with_feature: of how many of them it is 1 (empty for numbers).
-    permutations: 0 for r alone; p, q and q_by are NaN then.
-    Left out: features that fewer than `fewest` tasks have or lack, numbers that are the same for all, and
-    experts of which all tasks make the same use. Shuffling the tasks keeps what experts share, and what
-    features share. q holds when that dependence is positive, but the weights of a layer sum to 1; q_by, which
-    is larger, holds under any. Raises ValueError if tasks differ.
+    tasks: number of tasks with a known value; with_feature: how many of them have a 1 (empty for numbers).
+    permutations: 0 computes r alone; p, q and q_by are then NaN.
+    Left out: features that fewer than `fewest` tasks have or lack, constant numbers, and experts with the
+    same weight for all tasks. Permuting the tasks preserves the dependence between experts and between
+    features. q is valid under positive dependence, but the weights of a layer sum to 1; q_by is larger and
+    valid under any dependence. Raises ValueError if tasks differ.
     """
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
@@ -74,13 +74,12 @@ def worth_testing(features: Features, name: str, fewest: int = FEWEST) -> bool:
 def top_experts(
     table: pd.DataFrame, count: int, features: Sequence[str] | None = None, either_sign: bool = False
 ) -> pd.DataFrame:
-    """The `count` experts that go most strongly with each feature (r > 0; with either_sign: with it or
-    against it, by |r|), strongest first."""
+    """The `count` experts with the largest r > 0 for each feature, strongest first; either_sign: by |r|."""
     strength = table["r"].abs() if either_sign else table["r"]
     chosen = strength > 0
     if features is not None:
         chosen &= table["feature"].isin(features)
-    # Of equally strong ones the first in the model, so that the choice is the same every time.
+    # Ties are broken by the order in the model, so that the choice is deterministic.
     ranked = (
         table[chosen]
         .assign(strength=-strength[chosen].round(9))
@@ -91,41 +90,41 @@ def top_experts(
 
 
 def pearson(values_NC: np.ndarray, features_NF: np.ndarray) -> np.ndarray:
-    """r of each two columns (C, F); NaN where one of them does not vary."""
+    """r of each two columns (C, F); NaN if one of them is constant."""
     return _standardised(values_NC).T @ _standardised(features_NF)
 
 
 def permutation_p(
     values_NC: np.ndarray, features_NF: np.ndarray, permutations: int, seed: int = 0
 ) -> np.ndarray:
-    """Two-sided p of each r (C, F), by shuffling the rows of one side; NaN where r is.
+    """Two-sided p of each r (C, F), by permuting the rows of one side; NaN where r is.
 
-    (1 + number of shufflings with |r| as large) / (1 + permutations), as in Phipson & Smyth (2010). NaN
-    without permutations.
+    (1 + permutations with as large an |r|) / (1 + permutations), see Phipson & Smyth (2010). NaN without
+    permutations.
     """
     if not permutations:
         return np.full((values_NC.shape[1], features_NF.shape[1]), np.nan)
-    if features_NF.shape[1] < values_NC.shape[1]:  # shuffling the other side is the same, and faster
+    if features_NF.shape[1] < values_NC.shape[1]:  # permuting the other side is equivalent, and faster
         return permutation_p(features_NF, values_NC, permutations, seed).T
     values_NC, features_NF = _standardised(values_NC), _standardised(features_NF)
     observed_CF = np.abs(values_NC.T @ features_NF)
     count_CF = np.zeros(observed_CF.shape, dtype=np.int64)
     generator = np.random.default_rng(seed)
     n = len(values_NC)
-    largest = max(values_NC.size, observed_CF.size)  # of the arrays that a shuffling needs
+    largest = max(values_NC.size, observed_CF.size)  # array that a permutation needs
     at_once = max(1, AT_ONCE // max(1, largest))
     for start in range(0, permutations, at_once):
         count = min(at_once, permutations - start)
         orders_PN = generator.permuted(np.tile(np.arange(n), (count, 1)), axis=1)
-        shuffled_PNC = values_NC[orders_PN]
-        r_PCF = shuffled_PNC.transpose(0, 2, 1).reshape(-1, n) @ features_NF
+        permuted_PNC = values_NC[orders_PN]
+        r_PCF = permuted_PNC.transpose(0, 2, 1).reshape(-1, n) @ features_NF
         r_PCF = np.abs(r_PCF).reshape(count, *observed_CF.shape)
         count_CF += (r_PCF >= observed_CF - ROUNDING).sum(axis=0)
     return np.where(np.isnan(observed_CF), np.nan, (1 + count_CF) / (1 + permutations))
 
 
 def _standardised(values_NX: np.ndarray) -> np.ndarray:
-    """Columns of mean 0 and length 1; NaN for one that does not vary, but for rounding."""
+    """Columns of mean 0 and length 1; NaN for a column that is constant up to rounding."""
     centred_NX = values_NX - values_NX.mean(axis=0)
     length_X = np.linalg.norm(centred_NX, axis=0)
     scale_X = np.abs(values_NX).max(axis=0) * np.sqrt(len(values_NX))
@@ -134,7 +133,7 @@ def _standardised(values_NX: np.ndarray) -> np.ndarray:
 
 
 def _by_known(values_NF: np.ndarray, columns: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """(rows, columns): features that are known of the same tasks, together."""
+    """[(rows, columns)]: the features whose values are known for the same tasks."""
     groups: dict[bytes, tuple[list[int], list[int]]] = {}
     for column in columns:
         known_N = np.isfinite(values_NF[:, column])

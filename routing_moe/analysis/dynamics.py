@@ -1,4 +1,4 @@
-"""How routes came about: what they are like at every evaluation, as a table and as curves.
+"""Routes over training: entropy, load and change at every evaluation, as a table.
 
     table = dynamics_table(load_history("models/moe"))
     plot_dynamics(table, "dynamics.pdf")
@@ -20,9 +20,9 @@ ALL = "all"  # in place of a layer: the mean over layers
 def dynamics_table(history: History) -> pd.DataFrame:
     """A row per evaluation and layer, and for the mean over layers ("all").
 
-    Columns: step, layer; entropy (mean over tasks), load_entropy, largest_load, information: see `measures`;
-    distance_to_final, distance_to_previous: mean over tasks of the share of weight that is on other experts
-    than at the last step or at the evaluation before, which the first one has not (NaN).
+    Columns: step, layer; entropy (mean over tasks), load_entropy, largest_load, information: see
+    `route_metrics`; distance_to_final, distance_to_previous: share of the weight on other experts than at the
+    last step or at the previous evaluation (NaN for the first), mean over tasks.
     """
     values_SNLE = history.values_SNLE
     tables = []

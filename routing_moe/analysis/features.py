@@ -4,7 +4,7 @@
     rte-negated,1,1,1.0
 
 `kind:value` columns hold 0 or 1. A column of numbers is a feature of its own; of any other, each text in it
-becomes a feature `column:text`. An empty cell is not known: that task is left out where the feature is used.
+becomes a feature `column:text`. An empty cell means unknown: the task is left out where the feature is used.
 The file for the 160 CrossFit tasks, dataloader/task_features.csv, was written by hand; Ye, Zha, Ren 2022
 (arXiv 2205.12701), section 6, correlate routes with features of these kinds.
 """
@@ -28,7 +28,7 @@ OWN_FEATURES = "skills.csv"  # of a gym, in its folder
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """`values_NF[n, f]` is feature names[f] of tasks[n]; NaN where it is not known."""
+    """`values_NF[n, f]` is feature names[f] of tasks[n]; NaN where it is unknown."""
 
     tasks: tuple[str, ...]
     names: tuple[str, ...]
@@ -57,11 +57,11 @@ def features_of(
     train_dir: str | Path | None = None,
     file: str | Path | None = None,
 ) -> Features:
-    """Category and subcategory by the ontology, and the columns of a CSV file.
+    """Category and subcategory from the ontology, and the columns of a CSV file.
 
-    That is `file`; or else the gym's own skills.csv, in `train_dir`; or else the one of the 160 CrossFit
-    tasks, if some of the tasks are among them. Raises InputError for a file that is not as said above, or
-    that has none of the tasks.
+    The CSV file is `file`, else the gym's skills.csv in `train_dir`, else that of the 160 CrossFit tasks if
+    some of the tasks are among them. Raises InputError for another format, and for a file without any of the
+    tasks.
     """
     columns = ontology_columns(tasks, ontology)
     own = Path(train_dir) / OWN_FEATURES if train_dir else None
@@ -104,12 +104,12 @@ def file_columns(
 
 
 def _is_of_texts(rows: Mapping[str, Sequence[str]], kind: str, place: int) -> bool:
-    """Whether some cell of a column is no number. Raises InputError if most are, so that it is a mistake."""
+    """Whether a column holds text. Raises InputError for a few texts among numbers, which are a mistake."""
     cells = {task: row[place] for task, row in rows.items() if row[place]}
     texts = [task for task, cell in cells.items() if not np.isfinite(_number(cell))]
     if texts and 2 * len(texts) < len(cells):
         text = f"'{cells[texts[0]]}' (task {texts[0]})"
-        raise InputError(f"column {kind}: {text} among numbers; empty the cell if it is not known")
+        raise InputError(f"column {kind}: {text} among numbers; empty the cell if it is unknown")
     return bool(texts)
 
 

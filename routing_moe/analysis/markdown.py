@@ -1,4 +1,4 @@
-"""What statistics of routes say, as Markdown: features and their experts, recovery over runs, stability."""
+"""Statistics of routes as Markdown: features and their experts, recovery over runs, stability."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from routing_moe.analysis.runs import ExplainedRun
 from routing_moe.analysis.stability import Stability
 from routing_moe.results.scores import markdown_table
 
-SIGNIFICANT = 0.05  # share of false discoveries among those called so
+SIGNIFICANT = 0.05  # false discovery rate
 MOST_FEATURES = 30
 
 
 def features_markdown(
     run: ExplainedRun, table: pd.DataFrame, top: pd.DataFrame, permutations: int = PERMUTATIONS
 ) -> str:
-    """How many correlations are significant; the top experts of the features that go most with routes."""
+    """The number of significant correlations, and the top experts of the most correlated features."""
     if table.empty:
-        return f"{run.name}: no feature is had, and lacked, by enough tasks, or all routes are the same."
+        return f"{run.name}: no feature has enough tasks with and without it, or all routes are the same."
     significant, strictly = table[table["q"] < SIGNIFICANT], int((table["q_by"] < SIGNIFICANT).sum())
-    said = (
+    text = (
         f"{run.routes.titled}: {len(significant)} of {len(table)} correlations of {len(run.routes.layers)} "
         f"layers x {run.routes.experts} experts with {table['feature'].nunique()} features have "
         f"q < {SIGNIFICANT} ({significant['feature'].nunique()} features), {strictly} of them also q (BY) < "
-        f"{SIGNIFICANT}, which holds under any dependence."
+        f"{SIGNIFICANT}, which is valid under any dependence."
         f"{cautions(table, run.features, permutations)}"
     )
     ranked = list(dict.fromkeys(table["feature"]))  # by their smallest p, then their largest |r|
     order = ranked[:MOST_FEATURES]
     if len(ranked) > MOST_FEATURES:
-        said += f" Of the features the {MOST_FEATURES} with the smallest p; correlations.csv has all."
+        text += f" Shown are the {MOST_FEATURES} features of smallest p; correlations.csv has all."
     rows = {
         feature: {
             "tasks": int(own["with_feature"].iloc[0]) if own["with_feature"].notna().all() else "-",
@@ -45,7 +45,7 @@ def features_markdown(
         if len(own := top[top["feature"] == feature])
     }
     listed = markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("feature"))
-    return f"{said}\n\n{listed}"
+    return f"{text}\n\n{listed}"
 
 
 def _expert(row) -> str:
@@ -54,19 +54,19 @@ def _expert(row) -> str:
 
 
 def cautions(table: pd.DataFrame, features: Features, permutations: int) -> str:
-    """What to know of q: too few shufflings for a single true one, features that repeat others."""
-    said, names = "", list(dict.fromkeys(table["feature"]))
+    """Limits of q: too few permutations for a single true correlation, features that repeat others."""
+    text, names = "", list(dict.fromkeys(table["feature"]))
     tests = len(table)
     yekutieli = tests * sum(1 / number for number in range(1, tests + 1))
-    for q, least in (("q", tests), ("q (BY)", yekutieli)):  # of a single true one, times 1 + permutations
+    for q, least in (("q", tests), ("q (BY)", yekutieli)):  # of one true correlation, times 1 + permutations
         if least / (1 + permutations) >= SIGNIFICANT:
-            said += (
-                f" With {permutations} shufflings a single true one among {tests} tests cannot have "
-                f"{q} < {SIGNIFICANT}: that takes --permutations {math.ceil(least / SIGNIFICANT)}."
+            text += (
+                f" With {permutations} permutations a single true correlation among {tests} tests cannot "
+                f"have {q} < {SIGNIFICANT}: that takes --permutations {math.ceil(least / SIGNIFICANT)}."
             )
     if repeated := len(names) - len({_but_for_sign(features.column(name)) for name in names}):
-        said += f" For these tasks {repeated} of the {len(names)} features repeat, or negate, another."
-    return said
+        text += f" For these tasks {repeated} of the {len(names)} features repeat or negate another."
+    return text
 
 
 def _but_for_sign(column: np.ndarray) -> bytes:
@@ -79,7 +79,7 @@ def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> s
     """A row per kind of features; of several runs also mean ± sample std over them."""
     joint = pd.concat([t.assign(run=n) for n, t in zip(names, tables, strict=True)], ignore_index=True)
     if joint.empty:
-        return "No kind of features is known of enough tasks to say whether alike routes go with it."
+        return "No kind of features is known for enough tasks to compare it with routes."
     rows = {}
     for kind, own in joint.groupby("kind", sort=False):
         first = own.iloc[0]
@@ -92,9 +92,9 @@ def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> s
             cells[f"{what} (p; q)"] = ", ".join(_with_p(*found) for found in tested)
         rows[kind] = cells
     what = (
-        "Do alike routes go with alike features? AMI: adjusted mutual information of clusters of routes and "
-        "labels (0 by chance, 1 at best); Mantel: correlation of tasks' distances by routes and by features. "
-        "q: by Benjamini and Yekutieli over all p of a run, which holds under any dependence."
+        "Do tasks with similar routes have similar features? AMI: adjusted mutual information of clusters of "
+        "routes and labels (0 by chance, 1 best); Mantel: correlation of distances by routes and features. "
+        "q: by Benjamini and Yekutieli over all p of a run, valid under any dependence."
     )
     if len(names) > 1:
         what += f" Mean ± sample std over {len(names)} runs, then each: {', '.join(names)}."
@@ -116,8 +116,8 @@ def stability_markdown(pairs: Sequence[tuple[str, str, Stability]]) -> str:
     permutations = pairs[0][2].permutations
     what = (
         "Agreement of two runs' routes, experts matched layer by layer. Overlap: share of a task's route "
-        "that both have in common; chance: with one run's tasks shuffled; adjusted: 0 at chance, 1 if equal; "
-        f"p: of {permutations} shufflings, so at least {1 / (1 + permutations):.2g}."
+        "that both have in common; chance: with one run's tasks permuted; adjusted: 0 at chance, 1 if equal; "
+        f"p: from {permutations} permutations, so at least {1 / (1 + permutations):.2g}."
     )
     return f"{what}\n\n{markdown_table(pd.DataFrame.from_dict(rows, orient='index').rename_axis('runs'))}"
 

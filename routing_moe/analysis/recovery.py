@@ -1,4 +1,4 @@
-"""Do tasks with alike routes have alike features? Mantel's test, and clusters of routes against labels.
+"""Do tasks with similar routes have similar features? Mantel's test, and clusters of routes against labels.
 
     recovery_table(routes, features, permutations=10_000)
 
@@ -24,7 +24,7 @@ from routing_moe.results.statistics import benjamini_yekutieli
 
 PERMUTATIONS = 10_000
 FEWEST_TASKS = 4  # three have six orders in all
-AT_ONCE = 4_000_000  # numbers of shuffled distances in memory
+AT_ONCE = 4_000_000  # numbers of permuted distances in memory
 ROUNDING = 1e-9
 COLUMNS = ["kind", "tasks", "labels", "clusters", "ami", "ami_p", "mantel_r", "mantel_p"]
 CORRECTED = {"ami_p": "ami_q_by", "mantel_p": "mantel_q_by"}
@@ -35,11 +35,11 @@ def recovery_table(
 ) -> pd.DataFrame:
     """A row for each kind of features: labels, adjusted mutual information (ami), Mantel's r, p of both.
 
-    Tasks count of which all features of the kind are known. Their label is the set of features that are 1; as
-    many clusters of routes are made (average linkage of 1 - overlap) as there are labels. The distance of
-    features is Jaccard's, of a number the absolute difference. NaN where all tasks are alike, or each has a
-    label of its own (ami). ami_q_by and mantel_q_by: q by Benjamini and Yekutieli over all p of the
-    table. Raises ValueError if tasks differ.
+    Only tasks with all features of the kind known are used. A task's label is the set of features that are 1;
+    the routes are clustered (average linkage of 1 - overlap) into as many clusters as there are labels.
+    Distances of features are Jaccard's, of a number the absolute difference. NaN if all tasks have the same
+    label, and for ami also if all labels differ. ami_q_by, mantel_q_by: q by Benjamini and Yekutieli over all
+    p of the table. Raises ValueError if tasks differ.
     """
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
@@ -64,7 +64,7 @@ def recovery_table(
 
 
 def _kinds_by_known(features: Features) -> dict[tuple[int, ...], list[str]]:
-    """{rows of the tasks that all features of a kind are known of: such kinds}, of enough tasks."""
+    """{rows of the tasks with all features of a kind known: those kinds}, for at least FEWEST_TASKS tasks."""
     groups: dict[tuple[int, ...], list[str]] = {}
     for kind, columns in features.kinds.items():
         known = tuple(np.flatnonzero(np.isfinite(features.values_NF[:, columns]).all(axis=1)).tolist())
@@ -115,8 +115,8 @@ def mantel_tests(
     for start in range(0, permutations, at_once):
         size = min(at_once, permutations - start)
         orders_PN = generator.permuted(np.tile(np.arange(len(one_NN)), (size, 1)), axis=1)
-        shuffled_PX = full_NN[orders_PN[:, upper[0]], orders_PN[:, upper[1]]]
-        count_K += (shuffled_PX @ others_XK >= observed_K - ROUNDING).sum(axis=0)
+        permuted_PX = full_NN[orders_PN[:, upper[0]], orders_PN[:, upper[1]]]
+        count_K += (permuted_PX @ others_XK >= observed_K - ROUNDING).sum(axis=0)
     for k, r, count in zip(usable, observed_K, count_K, strict=True):
         found[k] = (float(r), float((1 + count) / (1 + permutations)))
     return found
@@ -145,8 +145,8 @@ class Tested:
 def mutual_information_test(labels: Sequence, found: Sequence, permutations: int, seed: int = 0) -> Tested:
     """Adjusted mutual information of labels and clusters (Vinh et al. 2010): 0 by chance, 1 if they agree.
 
-    p by shuffling the labels, one-sided. All shufflings have the same expected mutual information and the
-    same entropies, so the plain mutual information is as large as rarely as the adjusted one.
+    p: one-sided, by permuting the labels. All permutations have the same expected mutual information and the
+    same entropies, so that the plain and the adjusted mutual information have the same p.
     """
     codes, groups = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (labels, found))
     observed = _information(codes, groups)
@@ -158,7 +158,7 @@ def mutual_information_test(labels: Sequence, found: Sequence, permutations: int
 
 
 def _information(codes: np.ndarray, groups: np.ndarray) -> float:
-    """Sum of n log n over the cells of the contingency table: the mutual information but for constants."""
+    """Sum of n log n over the cells of the contingency table: the mutual information up to constants."""
     counts = np.bincount(codes * (groups.max() + 1) + groups)
     counts = counts[counts > 1]
     return float(counts @ np.log(counts))

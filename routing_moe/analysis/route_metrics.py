@@ -1,4 +1,4 @@
-"""What one says of routes in numbers: how alike, how decided, how evenly spread over experts.
+"""Measures of routes: overlap of tasks, entropy, load of experts, information about the task.
 
 Routes are arrays (N, L, E) whose rows sum to 1. N tasks, L layers, E experts.
 """
@@ -22,32 +22,29 @@ def overlap(values_NLE: np.ndarray) -> np.ndarray:
 
 
 def shift(before_NLE: np.ndarray, after_NLE: np.ndarray) -> np.ndarray:
-    """How much of its weight each task moved to other experts in each layer (N, L), 0 to 1."""
+    """Share of the weight that each task moved to other experts in each layer (N, L), 0 to 1."""
     return 0.5 * np.abs(after_NLE - before_NLE).sum(axis=-1)
 
 
 def entropy(values_NLE: np.ndarray) -> np.ndarray:
-    """Entropy of each task's route in each layer (N, L), as a share of the largest, log E: 0 is one expert.
-
-    0 everywhere with a single expert.
-    """
+    """Entropy of each task's route in each layer (N, L) as a share of log E; 0 if one-hot, and if E = 1."""
     experts = values_NLE.shape[-1]
     return entr(values_NLE).sum(axis=-1) / np.log(experts) if experts > 1 else np.zeros(values_NLE.shape[:2])
 
 
 def load(values_NLE: np.ndarray) -> np.ndarray:
-    """Each expert's share of the tasks (L, E): the mean of its weights; 1/E everywhere if evenly spread."""
+    """Load of each expert (L, E): its mean weight over tasks; 1/E everywhere if balanced."""
     return values_NLE.mean(axis=0)
 
 
 def load_entropy(values_NLE: np.ndarray) -> np.ndarray:
-    """Entropy of each layer's load (L,), as a share of log E: 1 is evenly spread, 0 one expert for all."""
+    """Entropy of each layer's load (L,) as a share of log E: 1 is balanced, 0 is one expert for all."""
     return entropy(load(values_NLE)[None])[0]
 
 
 def information(values_NLE: np.ndarray) -> np.ndarray:
-    """How far a layer's route tells tasks apart (L,): mutual information of task and expert, share of log E.
+    """Mutual information of task and expert in each layer (L,), as a share of log E.
 
-    The entropy of the load less the mean entropy of the routes; 0 if all tasks have the same route.
+    It is the entropy of the load minus the mean entropy of the routes; 0 if all tasks have the same route.
     """
     return load_entropy(values_NLE) - entropy(values_NLE).mean(axis=0)

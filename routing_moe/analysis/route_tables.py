@@ -1,4 +1,4 @@
-"""Routes as tables: what layers do, who is nearest to whom, what changed."""
+"""Tables of routes: a row per layer, the nearest tasks, and changes between two routes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def layer_table(routes: Routes) -> pd.DataFrame:
 
 
 def neighbour_table(routes: Routes, alike_NN: np.ndarray, ontology: Ontology, count: int) -> pd.DataFrame:
-    """The `count` tasks nearest to each by route, of equally near ones the first.
+    """The `count` tasks with the most similar routes for each task; ties keep the order of tasks.
 
-    same_category: 1 or 0, empty where not known of both.
+    alike_NN: overlap of each two routes. same_category: 1 or 0, empty if a category is unknown.
     """
     rows = []
     for n, task in enumerate(routes.tasks):
@@ -52,13 +52,13 @@ def neighbour_table(routes: Routes, alike_NN: np.ndarray, ontology: Ontology, co
 
 
 def common_routes(after: Routes, before: Routes) -> tuple[Routes, Routes]:
-    """(before, after) of the tasks that both have. Raises InputError if they are of different models."""
+    """(before, after) for the common tasks. Raises InputError if there are none, or the models differ."""
     tasks = [task for task in after.tasks if task in set(before.tasks)]
     if not tasks:
         raise InputError(f"{before.name} and {after.name} have no task in common")
     if (before.layers, before.experts) != (after.layers, after.experts):
         sizes = " and ".join(f"{len(r.layers)} layers x {r.experts} experts" for r in (before, after))
-        raise InputError(f"{before.name} and {after.name} have {sizes}; what changed cannot be said")
+        raise InputError(f"{before.name} and {after.name} have {sizes} and cannot be compared")
     return before.of(tasks), after.of(tasks)
 
 

@@ -1,4 +1,4 @@
-"""The runs that a command is to explain: their routes, with the ontology and features of their tasks."""
+"""The runs that a command explains: their routes, with the ontology and features of their tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from routing_moe.training.checks import ontology_path
 
 @dataclass(frozen=True, eq=False)
 class ExplainedRun:
-    """A run, or a checkpoint, and what is known of its tasks, which stand in the ontology's order."""
+    """A run or a checkpoint, with the ontology and features of its tasks, which are in ontology order."""
 
     place: Path
     settings: dict  # of run.json; {} where there is none
@@ -42,9 +42,9 @@ def read_runs(
     feature_file: str | Path | None = None,
     with_features: bool = True,
 ) -> list[ExplainedRun]:
-    """The runs, each with a name of its own. Raises InputError with every fault of every run.
+    """The runs, with distinct names. Raises InputError with all faults of all runs.
 
-    with_features: False leaves the file of features alone; the runs have none then.
+    with_features: False reads no file of features; the runs then have none.
     """
     paths = [Path(os.path.abspath(place)) for place in places]
     faults = Faults(f"{path} is given twice" for path, n in Counter(paths).items() if n > 1)
@@ -80,15 +80,15 @@ def ontology_of(place: Path, settings: Mapping, task_ontology: str | Path | None
 
 
 def notes_of(runs: Sequence[ExplainedRun]) -> list[str]:
-    """What a reader should know of the runs, a line each."""
+    """Notes for the reader of a report, a line each: unknown categories and features, constant routes."""
     notes = []
     for run in runs:
         known = [task for task in run.routes.tasks if run.ontology.category(task) != UNCATEGORISED]
         if not known:
             where = run.settings.get("train_dir")
             notes.append(
-                f"{run.name}: no task has a category; its gym {where} is not here, or has no ontology.json: "
-                "name one by --task_ontology"
+                f"{run.name}: no task has a category; its gym {where} is missing or has no ontology.json; "
+                "give one with --task_ontology"
             )
         lacking = [task for task in run.features.tasks if task not in run.features.described]
         if lacking and run.features.described:
@@ -99,5 +99,5 @@ def notes_of(runs: Sequence[ExplainedRun]) -> list[str]:
 
 
 def safe_name(name: str) -> str:
-    """A run's name as that of a folder."""
+    """A run's name as a folder name."""
     return name.replace(os.sep, "_")

@@ -25,11 +25,13 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Stability:
-    """overlap: share of a task's route that both runs have in common after matching, mean over tasks, layers.
+    """Agreement of two runs' routes.
 
-    chance: the same with the tasks of one run shuffled, matched anew each time; p: how rarely that is as
-    large, of so many permutations. adjusted: 0 at chance, 1 for equal routes; NaN where chance is 1. table:
-    layer, overlap, chance, p, matching, such as "0→2 1→0 2→1", of the first run's experts to the second's.
+    overlap: share of a task's route that both runs have in common after matching, mean over tasks and layers.
+    chance: the same with the tasks of one run permuted and matched again, mean over the permutations.
+    p: (1 + permutations with as large an overlap) / (1 + permutations).
+    adjusted: 0 at chance, 1 for equal routes; NaN where chance is 1.
+    table: layer, overlap, chance, p, matching (the first run's experts to the second's: "0→2 1→0 2→1").
     """
 
     tasks: int
@@ -45,7 +47,7 @@ class Stability:
 
 
 def stability(one: Routes, other: Routes, permutations: int = PERMUTATIONS, seed: int = 0) -> Stability:
-    """Agreement of two runs on the tasks that both have. Raises InputError if they cannot be compared."""
+    """Agreement of two runs on their common tasks. Raises InputError if they cannot be compared."""
     if one.layers != other.layers:
         raise InputError(
             f"{one.name} has experts in {in_short(list(one.layers))}, {other.name} in "
@@ -54,7 +56,7 @@ def stability(one: Routes, other: Routes, permutations: int = PERMUTATIONS, seed
     tasks = [task for task in one.tasks if task in set(other.tasks)]
     if len(tasks) < FEWEST_TASKS:
         raise InputError(
-            f"{one.name} and {other.name} have {len(tasks)} tasks in common; it takes {FEWEST_TASKS}"
+            f"{one.name} and {other.name} have {len(tasks)} tasks in common; {FEWEST_TASKS} are needed"
         )
     a_NLE, b_NLE = one.of(tasks).values_NLE, other.of(tasks).values_NLE
     matched = [match(a_NLE[:, layer], b_NLE[:, layer]) for layer in range(len(one.layers))]
@@ -84,9 +86,9 @@ def stability(one: Routes, other: Routes, permutations: int = PERMUTATIONS, seed
 
 
 def match(a_NE: np.ndarray, b_NE: np.ndarray) -> tuple[list[tuple[int, int]], float]:
-    """([(expert of a, expert of b), ...], overlap) of a layer, for the matching that overlaps most.
+    """([(expert of a, expert of b), ...], overlap) of a layer, for the matching with the largest overlap.
 
-    The numbers of experts may differ; those left over count as not in common.
+    The numbers of experts may differ; unmatched experts add nothing to the overlap.
     """
     shared_EE = np.minimum(a_NE[:, :, None], b_NE[:, None, :]).sum(axis=0)
     rows, columns = linear_sum_assignment(shared_EE, maximize=True)

@@ -35,8 +35,8 @@ def add_routes(parser: argparse.ArgumentParser) -> None:
 def add_features(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("features and tests").add_argument
     add("--feature_file", help="CSV file: task, kind:value columns of 0 and 1, columns of numbers or of names (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")
-    add("--permutations", type=int, help=f"shufflings of the tasks behind each p (default: {PERMUTATIONS} for correlations, {RECOVERY_PERMUTATIONS} for the tests of whole kinds)")
-    add("--seed", type=int, default=0, help="of the shufflings (default: 0)")
+    add("--permutations", type=int, help=f"permutations of the tasks for each p (default: {PERMUTATIONS} for correlations, {RECOVERY_PERMUTATIONS} for the tests of whole kinds)")
+    add("--seed", type=int, default=0, help="of the permutations (default: 0)")
 
 
 def add_writing(parser: argparse.ArgumentParser) -> None:
