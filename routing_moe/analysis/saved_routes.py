@@ -1,10 +1,10 @@
-"""The routes that a run has learned, read from what training left on disk.
+"""The routes of a run, read from the files that training wrote.
 
     routes = load_routes("models/moe")               # at the step of the best dev score
     history = load_history("models/moe")             # at every evaluation
 
-Only layers with experts are kept: `Routes.layers` names them ("enc 0", "dec 2"), so a row of a vanilla layer,
-which no model reads, is in no picture and no statistic. N tasks, L layers with experts, E experts, S steps.
+Only layers with experts are kept, named "enc 0" or "dec 2" in `Routes.layers`: the rows of vanilla layers,
+which no model reads, are in no picture and no statistic. N tasks, L layers with experts, E experts, S steps.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from routing_moe.io.arrays import load_array
 from routing_moe.io.csv_files import read_table
 
 # "soft": the softmax at the temperature of the step; "soft_t1": at temperature 1; "chosen": one-hot, the
-# heaviest expert of each layer, along which straight-through runs are evaluated.
+# expert of the largest weight in each layer, as straight-through runs are evaluated.
 KINDS = {"soft": "route.npy", "soft_t1": "route_t1.npy", "chosen": "route.npy"}
-ROUNDING = 1e-3  # that rows may be off 1: bfloat16 rounds
+ROUNDING = 1e-3  # tolerance for sums of weights, because of bfloat16
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +44,11 @@ class Routes:
 
     @property
     def titled(self) -> str:
-        """The name, with the step where it is known."""
+        """The name, with the step if there is one."""
         return self.name if self.step is None else f"{self.name}, step {self.step}"
 
     def of(self, tasks: Sequence[str]) -> Routes:
-        """The routes of these tasks, in this order. KeyError for one that is not there."""
+        """The routes of these tasks, in this order. Raises KeyError for an unknown task."""
         row = {task: n for n, task in enumerate(self.tasks)}
         return replace(self, tasks=tuple(tasks), values_NLE=self.values_NLE[[row[task] for task in tasks]])
 
@@ -70,11 +70,11 @@ class History:
 def load_routes(
     place: str | Path, step: int | str = "best", kind: str = "soft", flag: str = "step"
 ) -> Routes:
-    """Routes of the train tasks of a run, or of the tasks a checkpoint knows, as one of KINDS.
+    """Routes of the train tasks of a run, or of the tasks of a checkpoint, as one of KINDS.
 
     place: a run folder with `<step>-steps/route.npy`; or any other folder with a checkpoint, ours or of the
-    published code, which is loaded. step: of a run: a number, "last", or "best", that of the best dev score;
-    flag: which gave it. Raises InputError: nothing of this kind there, files that do not fit together.
+    published code, which is loaded. step: of a run: a number, "last" or "best" (best dev score); flag: the
+    flag that gave it. Raises InputError if there are no such routes, or files do not match.
     """
     place = Path(place)
     if not place.is_dir():
@@ -93,7 +93,7 @@ def load_routes(
 
 
 def load_history(run: str | Path, kind: str = "soft") -> History:
-    """The routes at every evaluation of a run. Raises InputError if there are none, or tasks come and go."""
+    """The routes at every evaluation of a run. Raises InputError if there are none, or if tasks differ."""
     run = Path(run)
     steps = evaluated_steps(run) if run.is_dir() else []
     if not steps:
@@ -111,23 +111,23 @@ def load_history(run: str | Path, kind: str = "soft") -> History:
 
 
 def run_name(place: str | Path) -> str:
-    """The folder's name; with the one above where the name says little, as `stage1`, `seed42` or `best`."""
+    """The folder's name, with its parent's if the name is generic, such as `stage1`, `seed42` or `best`."""
     place = Path(place).resolve()
-    says_little = place.name in ("best", "last", "init") or place.name.rstrip("0123456789") in (
+    is_generic = place.name in ("best", "last", "init") or place.name.rstrip("0123456789") in (
         "stage",
         "seed",
     )
-    return f"{place.parent.name}/{place.name}" if says_little else place.name
+    return f"{place.parent.name}/{place.name}" if is_generic else place.name
 
 
 def evaluated_steps(run: Path) -> list[int]:
-    """The steps at which a run left routes, in order."""
+    """The steps with saved routes, ascending."""
     names = (path.parent.name.removesuffix("-steps") for path in run.glob("*-steps/route_tasks.txt"))
     return sorted(int(name) for name in names if name.isdecimal())
 
 
 def best_step(run: Path, steps: Sequence[int]) -> int:
-    """The step of `best/`, else that of the best dev score (the first of equals), else the last one."""
+    """The step of `best/`, else that of the best dev score (the first if several), else the last one."""
     if (saved := load_progress(run / "best").get("step")) in steps:
         return saved
     path = run / "losses.csv"
@@ -143,11 +143,11 @@ def best_step(run: Path, steps: Sequence[int]) -> int:
 
 
 def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str, ...]]:
-    """(rows of a route that a layer reads, their names), by the configuration of a checkpoint of the run."""
+    """(rows of a route that a layer reads, their names), from the configuration in a run's checkpoint."""
     found = [path for name in ("best", "last", "init", ".") if (path := run / name / "config.json").is_file()]
     if not found:
         raise InputError(
-            f"{run}: holds no checkpoint (best/config.json), which says which layers are the encoder's"
+            f"{run}: holds no checkpoint (best/config.json), whose numbers of layers are needed"
         )
     config = load_json_object(found[0], "a model's configuration")
     depth = (config.get("encoder_layers"), config.get("decoder_layers"))
@@ -210,13 +210,13 @@ def _read_step(folder: Path, kind: str) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def chosen_experts(values_NLE: np.ndarray) -> np.ndarray:
-    """One-hot: the heaviest expert of each layer."""
+    """One-hot routes (N, L, E): the expert of the largest weight in each layer."""
     return np.eye(values_NLE.shape[2])[values_NLE.argmax(axis=2)]
 
 
 def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
-    """Those of the tasks it was trained on, if that is known, else of all whose vector is no random draw."""
-    import torch  # here: most commands read arrays only, and need not wait for it
+    """Routes of the trained tasks if they are known, else of all tasks whose vector is not random."""
+    import torch  # takes seconds; most commands read arrays only
 
     from routing_moe.checkpoints.find import find_mixture
 
@@ -232,7 +232,7 @@ def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
         t for t in config.task_names if t not in unknown
     ]
     if not tasks:
-        raise InputError(f"{place}: no task in it was trained on")
+        raise InputError(f"{place}: has no task that was trained on")
     with torch.no_grad():
         temperature = 1.0 if kind == "soft_t1" else config.router_temperature
         values_NLE = model.expected_routes(tasks, temperature).double().numpy()
