@@ -146,9 +146,7 @@ def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str,
     """(rows of a route that a layer reads, their names), from the configuration in a run's checkpoint."""
     found = [path for name in ("best", "last", "init", ".") if (path := run / name / "config.json").is_file()]
     if not found:
-        raise InputError(
-            f"{run}: holds no checkpoint (best/config.json), whose numbers of layers are needed"
-        )
+        raise InputError(f"{run}: holds no checkpoint (best/config.json), whose numbers of layers are needed")
     config = load_json_object(found[0], "a model's configuration")
     depth = (config.get("encoder_layers"), config.get("decoder_layers"))
     if not all(isinstance(n, int) for n in depth) or sum(depth) != n_layers:

@@ -38,7 +38,7 @@ SINGLE = {"learning_rate_list": "learning_rate", "bsz_list": "train_batch_size"}
 
 @dataclass(frozen=True)
 class FinetuneInputs:
-    """What a grid needs, found to be sound. gyms: where text vectors of tasks may be taken from."""
+    """The checked inputs of a grid. gyms: their train files are the source of text vectors."""
 
     settings: FinetuneSettings
     gym: Gym
@@ -47,7 +47,7 @@ class FinetuneInputs:
 
 
 def check_finetuning(settings: FinetuneSettings, given: set[str]) -> FinetuneInputs:
-    """Open and check all that the settings name; fill in the grid's lists and the samples.
+    """Opens and checks all that the settings name; fills in the grid's lists and the samples.
 
     given: the flags that stand on the command line. Raises one InputError with all faults.
     """
@@ -96,7 +96,7 @@ def list_faults(settings: FinetuneSettings) -> list[str]:
 
 
 def with_lists(settings: FinetuneSettings) -> FinetuneSettings:
-    """The lists as given, or of the one value that is given, or the published grid."""
+    """The settings with the given lists, else lists of the single given value, else the published grid."""
     lists = {}
     for name, single in SINGLE.items():
         value = getattr(settings, single)
@@ -156,7 +156,7 @@ def find_sound_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
 
 
 def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gyms: list[Gym]) -> list[str]:
-    """A route that the mixture cannot give, a task without a vector, texts longer than the positions."""
+    """Faults: a route that the mixture does not have, a task without a vector, texts that are too long."""
     faults = Faults()
     if isinstance(start, SavedBart):
         flag = "checkpoint" if settings.checkpoint and not start.weights else "model"
@@ -226,7 +226,7 @@ def running_faults(settings: FinetuneSettings) -> list[str]:
 
 
 def folder_faults(settings: FinetuneSettings) -> list[str]:
-    """A folder that holds something else, or a grid of other settings."""
+    """Faults: a folder of something else, or a grid of other settings."""
     folder, faults = Path(settings.output_dir), Faults()
     if reason := unwritable(folder):
         return [f"--output_dir {reason}"]
@@ -242,9 +242,9 @@ def folder_faults(settings: FinetuneSettings) -> list[str]:
         return list(faults)
     if "task_dir" not in saved:
         return [f"--output_dir {folder} holds a run of another command; name another folder"]
-    if not any((folder / "configurations").glob("*.json")):  # what failed to start binds nobody
+    if not any((folder / "configurations").glob("*.json")):  # a grid without results may change
         return []
-    # What is there by a path may be spelt otherwise, or have moved: its checksum is looked at instead.
+    # Paths may be written differently, or files have moved: their checksums are compared instead.
     given = {name: getattr(settings, name) for name in PATHS}
     there = {name for name, path in given.items() if path is None or Path(path).exists()}
     found = differences(settings.to_dict(), saved, FREE_WHEN_CONTINUED | there, f"the grid in {folder}")

@@ -1,7 +1,7 @@
 """Where configurations run: in this process, in a pool of processes, or on a Ray cluster.
 
-Each is a generator of (configuration, outcome) as those of `workers.py`; an outcome is what `Workbench.run`
-returns, or the exception that it died of.
+Each is a generator of (configuration, outcome) as those of `process_pool.py`; an outcome is the result of
+`Workbench.run`, or the exception that it raised.
 A process loads model and data once and keeps them for the configurations that follow.
 """
 
@@ -38,7 +38,7 @@ def run_configuration(
 ) -> dict:
     """Run one configuration on this process's workbench for the grid; choice: see `Workbench`.
 
-    Adds its time in seconds, and the most memory in GB that the process had taken by then.
+    Adds its time in seconds and the peak memory of the process in GB.
     """
     key = repr((settings, choice))
     if key not in _benches:
@@ -67,7 +67,7 @@ def in_this_process(settings: FinetuneSettings, choice, missing: list[Configurat
 
 
 def in_processes(settings: FinetuneSettings, choice, missing: list[Configuration]) -> Outcomes:
-    """`--num_workers` processes, spread over the visible GPUs; one that dies takes only its own along."""
+    """`--num_workers` processes, spread over the visible GPUs; if one dies, only its configuration fails."""
     quiet = dataclasses.replace(settings, quiet=True)
     arguments = {c: (quiet, choice, c) for c in missing}
     yield from run_in_processes(run_configuration, arguments, settings.num_workers)
@@ -77,7 +77,7 @@ def in_processes(settings: FinetuneSettings, choice, missing: list[Configuration
 
 
 def on_ray(settings: FinetuneSettings, choice, missing: list[Configuration]) -> Outcomes:
-    """`--ray ADDRESS`: each configuration a Ray task, tried again if its process or machine dies.
+    """`--ray ADDRESS`: each configuration is a Ray task, repeated if its process or machine dies.
 
     "local" starts a cluster of `--num_workers` CPUs on this machine. The package must be installed on every
     machine of another cluster, and the files there under the same paths.
@@ -92,13 +92,13 @@ def on_ray(settings: FinetuneSettings, choice, missing: list[Configuration]) -> 
         connect |= {"num_cpus": settings.num_workers, "include_dashboard": False}
     try:
         ray.init(**connect, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": variables})
-    except Exception as error:  # each way of connecting has its own ways to fail
+    except Exception as error:  # errors depend on the kind of address
         raise InputError(
             f"--ray {settings.ray}: no cluster can be reached there ({in_brief(error)})"
         ) from None
     try:
         share = gpu_share(settings.num_workers, ray.cluster_resources().get("GPU", 0))
-        # max_calls=0: a process stays for the configurations that follow, also where it has a GPU.
+        # max_calls=0: a process is reused for further configurations, even if it has a GPU.
         options = dict(num_cpus=1, num_gpus=share, max_retries=RAY_RETRIES, max_calls=0)
         task = ray.remote(**options)(run_configuration)
         # Machines of a cluster have working directories of their own.
@@ -131,7 +131,7 @@ def with_absolute_paths(settings: FinetuneSettings) -> FinetuneSettings:
 
 
 def executor(settings: FinetuneSettings):
-    """Which of the three the settings ask for."""
+    """The one of the three that the settings select."""
     if settings.ray:
         return on_ray
     return in_processes if settings.num_workers > 1 else in_this_process

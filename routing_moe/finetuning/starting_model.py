@@ -1,7 +1,7 @@
-"""What fine-tuning starts from: a plain BART, or a mixture along one of its routes.
+"""The model that fine-tuning starts from: a plain BART, or a mixture with one of its routes.
 
-A route that amounts to a plain BART (one-hot, or merged parameters) is made into one: training costs what
-plain BART costs, and the mixture is gone. Other routes keep the experts.
+A route with an equivalent plain BART (one-hot, or merged parameters) is converted into it: training costs the
+same as that of a plain BART. With other routes the experts are kept.
 """
 
 import copy
@@ -32,12 +32,12 @@ TRAINED = {"fixed": "fixed", "vector": "vector trained", "router": "router and v
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
 
 
-# ---- what is found before it is loaded
+# ---- saved models, before they are loaded
 
 
 @dataclass(frozen=True)
 class SavedBart:
-    """A plain BART: a folder or hub name, and a file of weights in place of its own if one was given."""
+    """A plain BART: a folder or hub name, and optionally a file of weights that replaces its own."""
 
     source: str
     weights: str | None = None
@@ -53,12 +53,12 @@ class SavedBart:
         return weight_files(self.weights or self.source)
 
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of the files that decide what it computes, by name."""
+        """{name: SHA-256} of the files that determine its outputs."""
         return checksums(self.files(), self.source)
 
 
 def find_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
-    """What `--moe_init --init_dir`, `--checkpoint` or `--model` name. Raises InputError."""
+    """The model that `--moe_init --init_dir`, `--checkpoint` or `--model` name. Raises InputError."""
     if settings.moe_init:
         with fault_context("--init_dir "):
             found = find_mixture(settings.init_dir, settings.init_checkpoint_name, "init_checkpoint_name")
@@ -107,13 +107,13 @@ def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | Save
     return find_mixture(path, None, name_flag)
 
 
-# ---- along a route
+# ---- the model of a route
 
 
 class Starts:
-    """Loads the start once; gives the model that the configurations of a sample begin with.
+    """Loads the start once; returns the model that the configurations of a sample start from.
 
-    choices: {sample: the vector of its neighbour}, where the task gets one.
+    choices: {sample: the vector of its nearest task}, for samples that read one.
     """
 
     def __init__(
@@ -129,17 +129,17 @@ class Starts:
         self._alike = self._samples_start_alike()
 
     def of(self, sample: str, examples: Callable[[], EncodedExamples]):
-        """(model, its route in words, what its vector has seen of the task, None without a vector). Samples
-        that start from the same weights get the same model.
+        """(model, its route in words, what its vector has seen of the task, None without a vector).
 
-        examples: gives the sample's train examples, if a vector is to be learned from them.
+        Samples that start from the same weights get the same model. examples: returns the sample's train
+        examples, called if a vector is learned from them.
         """
         if self._model is None or (not self._alike and sample != self._sample):
             model, route, seen = self._adapted(sample, examples)
             model.to(self.device).config.task_names = [self.settings.task]
             train_what_is_asked(model, self.settings)
             self._model, self._route, self._seen, self._sample = model, route, seen, sample
-            if self._alike:  # else the next sample needs the mixture as it is
+            if self._alike:  # else the next sample needs the unchanged mixture
                 self.loaded = None
         return self._model, self._route, self._seen
 
@@ -173,8 +173,10 @@ class Starts:
 
 
 def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | None):
-    """(model, route in words) for the task, from a mixture that may be changed or shared. choice: the task's
-    vector if the router reads one, else None."""
+    """(model, route in words) for the task. The mixture may be changed, and shared with the model.
+
+    choice: the task's vector if the router reads one, else None.
+    """
     source = settings.route_source or mixture.config.route_source
     mixture.config.exploration_epsilon = 0.0  # that of training on many tasks
     if source in WITHOUT_VECTOR:
@@ -199,7 +201,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | None
 
 
 def default_training(mixture, route_LE: Tensor | None) -> str:
-    """ "plain" for a route that amounts to a plain BART, else "fixed"."""
+    """ "plain" for a route with an equivalent plain BART, else "fixed"."""
     return "plain" if route_LE is not None and mixture.has_plain_equivalent(route_LE[None]) else "fixed"
 
 
@@ -209,7 +211,7 @@ def average_route(mixture) -> Tensor:
 
 
 def task_route(mixture, settings: FinetuneSettings) -> tuple[Tensor, str]:
-    """The route (L, E) drawn for the task: the mixture's own, if it was trained along such routes."""
+    """The route (L, E) drawn for the task: the mixture's own if it was trained with fixed routes."""
     config = mixture.config
     if config.route_source == "fixed" and settings.task in config.task_names:
         return mixture.task_routes[
@@ -221,7 +223,7 @@ def task_route(mixture, settings: FinetuneSettings) -> tuple[Tensor, str]:
 
 
 def only_task(mixture, task: str, vector_D: Tensor, seen: str) -> None:
-    """Leave the mixture one task, with this vector; seen: what the vector has seen of the task."""
+    """Reduces the mixture to one task with this vector (D,). seen: what the vector has seen of the task."""
     mixture.task_vectors = TaskVectors(1, mixture.config.router_input_dim).to(mixture.device)
     with torch.no_grad():
         mixture.task_vectors.weight.copy_(torch.as_tensor(vector_D))
@@ -235,7 +237,7 @@ def as_one_expert(bart, **fields) -> RoutingBartForConditionalGeneration:
 
 
 def train_what_is_asked(model, settings: FinetuneSettings) -> None:
-    """Switch gradients on and off: embeddings, router and task vector only where the flags say so."""
+    """Sets `requires_grad`: embeddings, router and task vector are trained only if the flags say so."""
     model.requires_grad_(True)
     if settings.freeze_embeds:  # of tokens and positions
         for module in model.model.modules():

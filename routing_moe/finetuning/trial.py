@@ -1,7 +1,7 @@
-"""One configuration after the other on a model that is loaded once: train, keep the best weights, test.
+"""Runs configurations one after the other on a model that is loaded once: train, keep the best weights, test.
 
-A configuration is a function of its settings alone: weights are put back to where they started, and every
-step and every score follows from the seed. So it does not matter which process runs it, nor what ran before.
+The result of a configuration is a function of its settings: weights are restored to the start, and every step
+and score follows from the seed. It depends neither on the process that runs it nor on what ran before.
 """
 
 import math
@@ -30,11 +30,11 @@ from routing_moe.optim.step import Stepper, TrainingDiverged
 from routing_moe.results.run_cost import TRAINING_COST, training_cost
 from routing_moe.results.scores import prediction_lines
 
-COST_STEPS = 50  # steps of a configuration that its FLOPs per example are computed from
+COST_STEPS = 50  # steps from which the FLOPs per example of a configuration are computed
 
 
 class Weights:
-    """The trained weights of a model at some moment, kept on the CPU."""
+    """A copy of a model's trainable weights on the CPU."""
 
     def __init__(self, model):
         self.model = model
@@ -44,7 +44,7 @@ class Weights:
 
     @torch.no_grad()
     def take(self) -> None:
-        """Keep the weights as they are now."""
+        """Copies the current weights."""
         for name, p in self.model.named_parameters():
             if name in self.kept:
                 self.kept[name].copy_(p)
@@ -89,10 +89,10 @@ class Workbench:
         return self._files[sample, part]
 
     def run(self, configuration: Configuration) -> dict:
-        """What became of a configuration: scores, the step of the best dev score, the curve, predictions.
+        """The results of a configuration: scores, the step of the best dev score, the curve, predictions.
 
-        dev_performance is None if training diverged before the first evaluation, test_performance if test is
-        not asked for.
+        dev_performance is None if training diverged before the first evaluation, test_performance without
+        `--do_predict`.
         """
         # A new one each time: its loss scaler and its list of optimizers must not outlive a configuration.
         accelerator = make_accelerator(self.settings.mixed_precision)
@@ -127,7 +127,7 @@ class Workbench:
         return outcome
 
     def save(self, folder) -> None:
-        """Write the model as the last configuration left it: its best weights."""
+        """Writes the model with the best weights of the last configuration."""
         model = self._model
         if model.config.num_experts == 1:
             model = model.to_bart(torch.ones(model.config.num_layers, 1, device=model.device))
@@ -146,7 +146,7 @@ class Trial:
 
     @property
     def cost(self) -> dict:
-        """TRAINING_COST of the steps that were taken; without training None but for their number, 0."""
+        """TRAINING_COST of the steps taken; without training None, and 0 steps."""
         planned = self.planned_cost or dict.fromkeys(TRAINING_COST)
         cost = {name: planned[name] for name in TRAINING_COST} | {"steps": self.steps_done}
         if self.planned_cost:
@@ -154,7 +154,7 @@ class Trial:
         return cost
 
     def train(self) -> None:
-        """Train to the end, to --wait_step evaluations without a better score, or until it diverges."""
+        """Trains until the last step, --wait_step evaluations without a better score, or divergence."""
         settings, configuration = self.settings, self.configuration
         examples = self.bench.file(configuration.prefix, "train").encoded
         recipe = settings.recipe(configuration, self.model.config.router_temperature)
@@ -189,7 +189,7 @@ class Trial:
             self.bench.best.take()
 
     def score(self, file: TaskFile) -> tuple[float, str]:
-        """(the file's metric, its predictions as they are written out)."""
+        """(the file's score, the lines of its predictions file)."""
         decoding = decoding_of(self.settings)
         answers = answer(self.model, self.bench.starts.tokenizer, [file], decoding, self.accelerator)
         scores = scores_table(self.model, [file], answers, decoding)

@@ -55,14 +55,14 @@ class GivenVectors:
 
 
 def needs_neighbour(settings: FinetuneSettings, start: SavedMixture) -> bool:
-    """Whether the task's vector is to be a neighbour's; the others are given, stored or learned."""
+    """Whether the task gets the vector of its nearest task; others are given, stored or learned."""
     if settings.taskvecs or settings.task_vector == "learned":
         return False
     return bool(vector_table(settings, start).in_need([settings.task], settings.task_vector))
 
 
 def vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
-    """Why the task would have no vector, and what would be right."""
+    """Reasons why the task has no vector, each with what to give instead."""
     faults, task = Faults(), settings.task
     if settings.taskvecs:
         if loaded := faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs"):
@@ -111,7 +111,7 @@ def vector_table(settings: FinetuneSettings, start: SavedMixture) -> VectorTable
 
 
 def neighbours(settings: FinetuneSettings, start: SavedMixture) -> set[str]:
-    """Tasks whose vector the task may get: those trained on; where that is not known, all others."""
+    """Tasks whose vector the task may get: the trained tasks; if they are unknown, all other tasks."""
     return set(start.config.trained_tasks) or set(start.config.task_names) - {settings.task}
 
 
@@ -120,7 +120,7 @@ def text_source(settings: FinetuneSettings, gyms: list[Gym]) -> TextSource:
     return TextSource(tuple(gyms), lengths, settings.text_vectors, settings.examples_per_file)
 
 
-# ---- of the nearest task
+# ---- nearest task
 
 
 def find_neighbours(
