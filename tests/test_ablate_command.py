@@ -3,15 +3,14 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
 from accelerate.state import AcceleratorState
+from forks import killed
 from mistakes import Place, assert_fault, refused
 from tiny_runs import ROOT, TWICE, contents, run
 
@@ -175,20 +174,11 @@ def test_what_is_finished_is_not_scored_again_and_the_end_is_the_same(place, tra
     assert without_seconds(folder) == kept
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_killed_job_goes_on(place, trained, tmp_path):
     folder = place.out / "analysis" / "ablation"
-    command = [sys.executable, "-m", "routing_moe.cli.ablate", str(place.out), "--max_examples", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (folder / "sets" / "enc0.0.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    finished = {path.name for path in (folder / "sets").glob("*.json")}
-    assert "enc0.0.json" in finished
-    assert process.returncode == -signal.SIGKILL
+    killed(lambda: ablate(place, "--max_examples", 2), "after", "sets/enc0.0.json")
+    assert {path.stem for path in (folder / "sets").glob("*.json")} == {"base", "enc0.0"}
     assert not (folder / "ablation.md").exists()
     assert ablate(place, "--max_examples", 2) == 0
     other = Place(tmp_path / "other", place.gym, place.bart)

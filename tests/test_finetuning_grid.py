@@ -1,7 +1,6 @@
 """Grids that are killed, extended, spread over processes, or met by failures: what is finished stays."""
 
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -10,10 +9,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 import tiny_grids
 import torch
+from forks import FORK, killed
 from tiny_grids import LEARNING_RATES, QUICK, SAMPLES, TASK, finetune, log_of, outcomes, predictions, results
 from tiny_runs import assert_equal, weights, write_bart
 
@@ -23,8 +22,6 @@ from routing_moe.finetuning.trial import Workbench
 from routing_moe.io import process_pool as workers
 from routing_moe.io.files import folder_lock
 from routing_moe.optim.step import Stepper
-
-FORK = multiprocessing.get_context("fork")  # a process of its own that need not import torch again
 
 
 def assert_same_grid(folder: Path, expected: Path) -> None:
@@ -53,46 +50,20 @@ def wait_until(condition, seconds: float = 60) -> None:
 # ---- killed
 
 
-def killed(grids, name: str, when: str, file: str, **changed) -> list[psutil.Process]:
-    """Run the command in a process that is killed `when` ("before", "after") a file takes its place.
-
-    file: the end of its path. Returns the processes that it had started.
-    """
-    receiver, sender = FORK.Pipe(duplex=False)
-
-    def die():
-        sender.send([child.pid for child in psutil.Process().children(recursive=True)])
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def dying_replace(source, target, replace=os.replace):
-        ends_here = str(target).endswith(file)
-        if ends_here and when == "before":
-            die()
-        replace(source, target)
-        if ends_here:
-            die()
-
-    def command():
-        os.replace = dying_replace
-        finetune(grids.gym, grids.bart, grids / name, **changed)
-
-    process = FORK.Process(target=command)
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    return [psutil.Process(pid) for pid in receiver.recv() if psutil.pid_exists(pid)]
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_a_grid_killed_before_and_after_a_file_continues_as_if_nothing_had_happened(grids, finished_grid):
     best = f"configurations/{SAMPLES[0]}_lr{tiny_grids.best_rates(finished_grid)[SAMPLES[0]]}_bsz6.json"
     folder = grids / "killed"
+
+    def command(**changed):
+        return lambda: finetune(grids.gym, grids.bart, folder, save_best=True, **changed)
+
     for when in ("before", "after"):
-        killed(grids, "killed", when, best, save_best=True)
+        killed(command(), when, best)
         assert (folder / best).exists() == (when == "after")
     third = f"configurations/{SAMPLES[1]}_lr{LEARNING_RATES[0]}_bsz6.json"
-    children = killed(grids, "killed", "after", third, save_best=True, num_workers=2)
+    children = killed(command(num_workers=2), "after", third)
     assert children
     wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 20)
     assert (folder / third).exists()

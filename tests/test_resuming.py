@@ -1,11 +1,13 @@
 """Runs that stop in different ways and resume without any difference in results."""
 
+import os
 import signal
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from forks import forked, killed
 from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, run, weights
 
 from routing_moe import RoutingBartForConditionalGeneration
@@ -93,57 +95,32 @@ def test_resume_starts_a_new_run_even_from_the_last_checkpoint_of_another(world,
     assert_equal(weights(folder / "last"), weights(finished / "last"))
 
 
-DIES = """
-import os, signal, sys
-from routing_moe.cli.train import main
-from routing_moe.training.trainer import Training
-save = Training._save_last
-def save_and_die(self):
-    save(self)
-    if self.state["step"] == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-Training._save_last = save_and_die
-sys.exit(main(sys.argv[1:]))
-"""
-
-INTERRUPTED = """
-import os, signal, sys
-from routing_moe.cli.train import main
-from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.optim.step import Stepper
-from routing_moe.model.loading import load_routing_bart
-step = Stepper.step
-def interrupted_step(self, number):
-    if number == 1:
-        os.kill(os.getpid(), signal.SIGINT)
-    return step(self, number)
-Stepper.step = interrupted_step
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_a_process_killed_after_step_3_resumes_bit_for_bit(world, finished):
-    killed = world.process(["-c", DIES], "killed", do_predict=True, save_period=2)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    state = torch.load(world / "killed/last/training_state.pt", weights_only=True)
-    assert state["step"] == 3
-    assert_same_run(go_on(world, world / "killed"), finished)
+    folder, flags = world / "killed", dict(do_predict=True, save_period=2)
+    killed(lambda: run(world.gym, world.bart, folder, **flags), "after", "/last")
+    assert torch.load(folder / "last/training_state.pt", weights_only=True)["step"] == 3
+    assert_same_run(go_on(world, folder), finished)
 
 
-@pytest.mark.slow
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(world, finished):
-    stopped = world.process(["-c", INTERRUPTED], "interrupted", do_predict=True, save_period=2)
-    assert stopped.returncode == 1
-    assert (
-        "stopping after this step (and its evaluation, if one is due); again to stop at once"
-        in stopped.stderr
-    )
-    assert stopped.stderr.strip().endswith("stopped after step 2; --resume goes on from there")
-    assert "Traceback" not in stopped.stderr
-    assert_equal(weights(world / "interrupted/last"), weights(finished / "2-steps"))
-    assert_same_run(go_on(world, world / "interrupted"), finished)
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(world, finished, capfd):
+    step = Stepper.step
+
+    def interrupted(self, number):
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, number)
+
+    folder, flags = world / "interrupted", dict(do_predict=True, save_period=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stepper, "step", interrupted)
+        assert forked(lambda: run(world.gym, world.bart, folder, **flags)) == 1
+    output = capfd.readouterr().err
+    assert "stopping after this step (and its evaluation, if one is due); again to stop at once" in output
+    assert output.strip().endswith("stopped after step 2; --resume goes on from there")
+    assert "Traceback" not in output
+    assert_equal(weights(folder / "last"), weights(finished / "2-steps"))
+    assert_same_run(go_on(world, folder), finished)
 
 
 def test_ctrl_c_before_the_first_step_ends_without_a_traceback(world, capsys, monkeypatch):
