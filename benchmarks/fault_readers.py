@@ -26,24 +26,25 @@ from benchmarks.fault_commands import (
 from dataloader.encoding import encode
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.analysis.ablation.checks import check_ablation
 from routing_moe.analysis.ablation.job import AblationJob
-from routing_moe.analysis.ablation.plan import check_ablation
 from routing_moe.analysis.features import features_of
 from routing_moe.analysis.runs import read_runs
-from routing_moe.checkpoints.find import find_mixture
+from routing_moe.checkpoints.find import checkpoint_to_resume, find_mixture
 from routing_moe.checkpoints.merge_stages import check_merge, merge
-from routing_moe.checkpoints.start import checkpoint_to_resume, load_start
-from routing_moe.cli import merge as merge_command
-from routing_moe.cli.ablate import described, load_bench
-from routing_moe.cli.ablate_arguments import parse_ablation
-from routing_moe.cli.arguments import parse_settings
-from routing_moe.cli.finetune_arguments import parse_settings as parse_finetuning
+from routing_moe.checkpoints.start import load_start
+from routing_moe.config.ablate import ablation_settings
+from routing_moe.config.finetune import FinetuneSettings, finetune_settings
+from routing_moe.config.flags import parse
+from routing_moe.config.merge import MergeSettings
+from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.evaluation.task_files import decoding_of, predict
 from routing_moe.finetuning.checks import check_finetuning
 from routing_moe.finetuning.grid import Grid, start_checksums
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
+from routing_moe.report.ablation_run import described, load_bench
 from routing_moe.report.data import ReportOptions, report_data
 from routing_moe.results.compared_costs import Compared, cost_markdown, cost_table, curves, find_costs
 from routing_moe.results.compared_runs import find_runs
@@ -158,7 +159,7 @@ class Place:
         self._train_until_the_first_step(self.folder / "new", **given, taskvecs_dim=None)
 
     def _train_until_the_first_step(self, folder: Path, **changed) -> None:
-        settings = parse_settings(self.training_words(folder, **changed), "")
+        settings = train_settings(parse(TrainSettings, self.training_words(folder, **changed)))
         inputs = check_inputs(settings, set())
         model, tokenizer = load_start(settings, inputs.split)
         task_ids = {name: row for row, name in enumerate(model.config.task_names)}
@@ -174,7 +175,7 @@ class Place:
             training.stepper.step(0)
 
     def read_prediction(self) -> None:
-        settings = parse_settings(["--do_predict", "--output_dir", str(self.run)], "")
+        settings = train_settings({"do_predict": True, "output_dir": str(self.run)})
         inputs = check_inputs(settings, set())
         model, tokenizer = load_start(settings, inputs.split)
         files = task_files(settings, inputs, ["colour"], "dev", model, tokenizer)
@@ -182,7 +183,7 @@ class Place:
 
     def read_merge(self) -> None:
         words = dict(routes_from=self.run, model=self.bart, output_dir=self.folder / "new")
-        settings = merge_command.parse_settings(tiny_runs.typed(words))
+        settings = MergeSettings(**parse(MergeSettings, tiny_runs.typed(words)))
         merge(settings, check_merge(settings))
 
     def read_published(self) -> None:
@@ -198,7 +199,7 @@ class Place:
         )
 
     def read_grid(self) -> None:
-        inputs = check_finetuning(parse_finetuning(self.grid_words(), ""), set())
+        inputs = check_finetuning(finetune_settings(parse(FinetuneSettings, self.grid_words())), set())
         Grid(inputs.settings, inputs.gym).load(start_checksums(inputs.settings, inputs.start))
 
     def read_results(self) -> None:
@@ -211,7 +212,7 @@ class Place:
         Descriptions(self.folder / "descriptions.json")
 
     def read_ablation(self) -> None:
-        settings = parse_ablation([str(self.run)], "")
+        settings = ablation_settings({"run": self.run})
         inputs = check_ablation(settings)
         bench = load_bench(settings, inputs, make_accelerator())
         job = AblationJob(bench, settings.output_dir, described(settings, bench))

@@ -1,17 +1,48 @@
 """Task-level mixture-of-experts on BART: a router reads a task vector and picks the experts of each layer.
 
-Importing this package registers the model with transformers, so that `AutoConfig` and
-`AutoModelForSeq2SeqLM` load a saved checkpoint by themselves.
+Importing this package registers the model with transformers, so that `AutoConfig` and `AutoModelForSeq2SeqLM`
+load a saved checkpoint by themselves. Torch and transformers take seconds to import: the names below are
+imported when they are first used, and the model when a checkpoint of it is loaded.
 """
 
-from transformers import AutoConfig, AutoModelForSeq2SeqLM
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.modeling import RoutingBartForConditionalGeneration
-from routing_moe.model.selection import select_routes
+from wrapt import when_imported
 
-AutoConfig.register(RoutingBartConfig.model_type, RoutingBartConfig, exist_ok=True)
-AutoModelForSeq2SeqLM.register(RoutingBartConfig, RoutingBartForConditionalGeneration, exist_ok=True)
+if TYPE_CHECKING:
+    from routing_moe.model.configuration import RoutingBartConfig
+    from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+    from routing_moe.model.selection import select_routes
 
 __version__ = "0.1.0"
 __all__ = ["RoutingBartConfig", "RoutingBartForConditionalGeneration", "select_routes"]
+
+HOMES = {
+    "RoutingBartConfig": "routing_moe.model.modeling",
+    "RoutingBartForConditionalGeneration": "routing_moe.model.modeling",
+    "select_routes": "routing_moe.model.selection",
+}
+
+
+def __getattr__(name: str):
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(HOMES[name]), name)
+
+
+class RoutingBartOnDemand:
+    """Stands for `RoutingBartConfig` in transformers' registry until one is made."""
+
+    def __new__(cls, *args, **kwargs):
+        return __getattr__("RoutingBartConfig")(*args, **kwargs)
+
+    @staticmethod
+    def from_dict(fields: dict, **kwargs):
+        return __getattr__("RoutingBartConfig").from_dict(fields, **kwargs)
+
+
+@when_imported("transformers.models.auto.configuration_auto")
+def register(auto) -> None:
+    # Importing the model here would fail where transformers is in the middle of importing BART.
+    auto.CONFIG_MAPPING.register("routing_bart", RoutingBartOnDemand, exist_ok=True)

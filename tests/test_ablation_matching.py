@@ -9,6 +9,7 @@ import torch
 from planted_routes import features_of_columns, random_routes
 
 from dataloader.ontology import Ontology
+from routing_moe.analysis.ablation.expert_sets import leaves_every_layer
 from routing_moe.analysis.ablation.job import Scores
 from routing_moe.analysis.ablation.matching import (
     TOLERANCE,
@@ -18,7 +19,7 @@ from routing_moe.analysis.ablation.matching import (
     mean_weights,
     tasks_of,
 )
-from routing_moe.analysis.ablation.plan import leaves_every_layer, strongest
+from routing_moe.analysis.ablation.plan import strongest
 from routing_moe.analysis.ablation.tables import feature_table
 from routing_moe.analysis.correlation import correlate
 

@@ -96,7 +96,7 @@ FLAGS = {
     ),
     "a mixing that does not exist": (
         dict(expert_mixing="layers"),
-        "argument --expert_mixing: invalid choice: 'layers'",
+        "--expert_mixing is 'layers'; choose from outputs, parameters",
     ),
     "sampling where nothing is sampled": (
         dict(router_mode="softmax", eval_sampled_routes=True),
@@ -144,7 +144,10 @@ FLAGS = {
         dict(mixed_precision="fp16"),
         "--mixed_precision is fp16, which needs a GPU",
     ),
-    "a seed that is too large": (dict(seed=2**32), "--seed is 4294967296; it must be below 2**32"),
+    "a seed that is too large": (
+        dict(seed=2**32),
+        "--seed is 4294967296; it must be 0 or greater and below 2**32",
+    ),
     "nothing to do": (dict(do_train=None), "nothing to do: give --do_train, --do_predict or both"),
     "two starts": (
         dict(checkpoint="<here>"),

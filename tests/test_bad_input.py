@@ -147,13 +147,12 @@ FILES = {
     "a broken config.json": (
         lambda place: place.write(place.bart / "config.json", "{"),
         {},
-        "--model <bart>: no model can be loaded from there",
-        "not a valid JSON file",
+        "--model <bart>/config.json: is not valid JSON",
     ),
     "a config.json of wrong types": (
         lambda place: place.write(place.bart / "config.json", {"model_type": "bart", "d_model": "wide"}),
         {},
-        "--model <bart>: no model can be loaded from there",
+        "--model <bart>/config.json: not a valid configuration (",
         "'d_model'",
     ),
     "half of a weights file": (

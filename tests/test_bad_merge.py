@@ -93,7 +93,7 @@ MISTAKES = {
     "an unknown router": (
         of_run(router_nn_type="linaer"),
         {},
-        "<out>/best/config.json: not the configuration of a routing BART (router_nn_type is 'linaer'",
+        "<out>/best/config.json: not a valid configuration (router_nn_type is 'linaer'",
     ),
     "broken weights of the run": (
         half("out/best/model.safetensors"),

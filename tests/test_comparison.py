@@ -15,7 +15,8 @@ from tiny_runs import write_gym
 
 from dataloader.ontology import Ontology
 from routing_moe.cli import compare_runs
-from routing_moe.cli.arguments import build_parser
+from routing_moe.config.flags import parse
+from routing_moe.config.train import TrainSettings
 from routing_moe.plots import variants as comparison
 from routing_moe.results import scores as results
 from routing_moe.results.statistics import mean_interval
@@ -363,7 +364,7 @@ def test_every_variant_of_the_script_has_existing_flags():
     assert len(calls) == len(names.split()) == len({tuple(call) for call in calls})
     for script, *flags in calls:
         assert (ROOT / "example_scripts" / script).is_file()
-        build_parser("").parse_args(["--output_dir", "x", *flags])
+        parse(TrainSettings, ["--output_dir", "x", *flags])
 
 
 @pytest.mark.slow

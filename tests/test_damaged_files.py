@@ -20,7 +20,7 @@ from routing_moe.checkpoints.folder import STATE_FILE
 from routing_moe.io.files import replacing_directory, write_text
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.logs import log, log_to_file, start_logging
-from routing_moe.model.loading import load_bart_config
+from routing_moe.model.saved_config import load_bart_config
 from routing_moe.model.task_vectors import save_task_vectors
 from routing_moe.plots.style import write_figure
 
@@ -98,7 +98,8 @@ def test_a_dropout_of_a_plain_bart_outside_0_to_1_is_reported(fresh):
     path = fresh.bart / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"activation_dropout": float("nan")}))
     with pytest.raises(
-        InputError, match=r"bart: config.json: activation_dropout is nan; it must be a probability"
+        InputError,
+        match=r"bart/config.json: not a valid configuration .activation_dropout is nan; it must be a probability",
     ):
         load_bart_config(fresh.bart)
 

@@ -29,10 +29,10 @@ from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from dataloader.metrics import evaluate
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.config.settings import Recipe
+from routing_moe.config.finetune import Configuration
+from routing_moe.config.shared import Recipe
 from routing_moe.evaluation.task_files import Decoding, load_task_files, predict
 from routing_moe.finetuning.grid import Grid
-from routing_moe.finetuning.settings import Configuration
 from routing_moe.finetuning.trial import Workbench
 from routing_moe.optim.step import Stepper
 

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.finetuning.settings import Configuration
+from routing_moe.config.finetune import Configuration
 from routing_moe.finetuning.starting_model import Starts, along_route
 from routing_moe.finetuning.trial import Workbench
 from routing_moe.finetuning.vectors import own_vector

@@ -17,7 +17,7 @@ from routing_moe.model.flops import (
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.routers import ROUTERS
 from routing_moe.optim.step import Stepper, frozen_parts
-from routing_moe.results.run_cost import flops_of_steps
+from routing_moe.training.cost import flops_of_steps
 
 ROUTINGS = {
     "plain": dict(num_experts=1),

@@ -9,8 +9,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # From the bottom to the top. A folder imports from itself and from those before it.
 ORDER = (
     "dataloader",
-    "routing_moe/config",
     "routing_moe/io",
+    "routing_moe/config",
     "routing_moe/model",
     "routing_moe/optim",
     "routing_moe/checkpoints",

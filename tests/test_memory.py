@@ -12,7 +12,12 @@ from tiny_grids import QUICK, finetune
 from tiny_runs import run, typed
 
 from routing_moe.analysis.ablation.model import Bench
-from routing_moe.cli import ablate, ablate_arguments, arguments, finetune_arguments, merge
+from routing_moe.cli import ablate, merge
+from routing_moe.config.ablate import AblationSettings
+from routing_moe.config.finetune import FinetuneSettings
+from routing_moe.config.flags import build_parser
+from routing_moe.config.merge import MergeSettings
+from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.task_files import Decoding
 from routing_moe.finetuning.trial import Workbench
 from routing_moe.io.memory import OutOfMemory, is_out_of_memory, naming_memory_flags
@@ -90,34 +95,34 @@ COMMANDS = {
     "train": (
         train,
         (Stepper, "_backward"),
-        arguments.build_parser(""),
+        build_parser(TrainSettings),
         f"give a smaller {OF_TRAINING} or {OF_EVALUATION}; with different results: {BEAMS} or {BF16}; "
         "no checkpoint had been written yet",
     ),
     "predict": (
         lambda place: run(place.gym, place.bart, place.out, **PREDICT),
         ("routing_moe.training.prediction.answer",),
-        arguments.build_parser(""),
+        build_parser(TrainSettings),
         f"give a smaller {OF_EVALUATION}; with different results: {BEAMS} or {BF16}; last good "
         "checkpoint: <out>/last",
     ),
     "ablate": (
         lambda place: ablate.main([str(place.out)]),
         (Bench, "scores"),
-        ablate_arguments.build_parser(),
+        build_parser(AblationSettings),
         f"give a smaller {OF_EVALUATION}; with different results: {BEAMS} or {BF16}; what is finished "
         "is kept in <out>/analysis/ablation/sets",
     ),
     "merge": (
         merged,
         (merge, "merge"),
-        merge.build_parser(),
+        build_parser(MergeSettings),
         "no flag of this command reduces memory; nothing",
     ),
     "finetune": (
         tune,
         (Workbench, "run"),
-        finetune_arguments.build_parser(),
+        build_parser(FinetuneSettings),
         f"give a smaller {OF_TRAINING} or --predict_batch_size (now 32); with different results: {BF16}",
     ),
     "text": (

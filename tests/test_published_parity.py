@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from transformers import BartForConditionalGeneration
 
 from dataloader.errors import InputError
-from routing_moe import RoutingBartForConditionalGeneration, select_routes
+from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
 from routing_moe.model.conversion import load_plain_weights
-from routing_moe.model.published import upstream_config, upstream_name
+from routing_moe.model.published import upstream_name
 from routing_moe.model.routers import ROUTERS
+from routing_moe.model.saved_config import published_fields
 from routing_moe.model.selection import temperature_at
 
 
@@ -125,7 +126,7 @@ def test_router_logits_and_input_gradients(router_nn_type, numbers_of, published
     }
     published = json.loads((published_run / "config.json").read_text())
     published["router_nn_type"] = router_nn_type
-    router = ROUTERS[router_nn_type](upstream_config(published, [], 16)).eval()
+    router = ROUTERS[router_nn_type](RoutingBartConfig(**published_fields(published, [], 16))).eval()
     weights = {name.removeprefix("param/"): w for name, w in numbers.items() if name.startswith("param/")}
     router.load_state_dict({upstream_name(k).removeprefix("router."): w for k, w in weights.items()})
     given_ND = vectors_ND.clone().requires_grad_()

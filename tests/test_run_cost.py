@@ -13,15 +13,8 @@ from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.model.flops import Work, active_parameters, total_parameters
 from routing_moe.optim.step import frozen_parts
 from routing_moe.results import run_cost
-from routing_moe.results.run_cost import (
-    described_cost,
-    earlier_runs,
-    equal_steps,
-    flops_of_steps,
-    read_cost,
-    training_cost,
-    write_cost,
-)
+from routing_moe.results.run_cost import described_cost, earlier_runs, read_cost
+from routing_moe.training.cost import equal_steps, flops_of_steps, training_cost, write_cost
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 

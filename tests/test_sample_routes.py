@@ -10,7 +10,7 @@ from tiny_grids import QUICK, SAMPLES, TASK, log_of, outcomes, results
 from tiny_runs import TRAIN_TASKS
 
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.evaluation.unseen_tasks import seen_when_stored
+from routing_moe.evaluation.vector_sources import seen_when_stored
 from routing_moe.finetuning.starting_model import Starts
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.task_vectors import save_task_vectors

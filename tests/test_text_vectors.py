@@ -10,13 +10,8 @@ from dataloader.encoding import TextFormat
 from dataloader.errors import InputError
 from dataloader.gym import Gym
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.evaluation.text_vectors import (
-    encoder_states,
-    gym_with_inputs,
-    text_vectors,
-    train_examples,
-    train_inputs,
-)
+from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
+from routing_moe.evaluation.vector_sources import gym_with_inputs, train_examples, train_inputs
 from routing_moe.model.loading import load_bart
 from task.skill_gym import TINY_BART
 

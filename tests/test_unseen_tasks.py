@@ -14,14 +14,8 @@ from tiny_runs import TRAIN_TASKS, assert_equal, contents, run, weights
 
 from dataloader.encoding import TextFormat
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.evaluation.unseen_tasks import (
-    TextSource,
-    VectorTable,
-    choose_vectors,
-    learn_vector,
-    nearest_task,
-    with_vectors,
-)
+from routing_moe.evaluation.unseen_tasks import choose_vectors, learn_vector, nearest_task, with_vectors
+from routing_moe.evaluation.vector_sources import TextSource, VectorTable
 from routing_moe.model.task_vectors import save_task_vectors
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")

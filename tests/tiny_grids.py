@@ -13,10 +13,10 @@ from accelerate.state import AcceleratorState
 from tiny_runs import METRICS, NO_LEARNING, ROOT, World, typed
 
 from routing_moe.cli.finetune import main
-from routing_moe.cli.finetune_arguments import parse_settings
+from routing_moe.config.finetune import FinetuneSettings, finetune_settings
+from routing_moe.config.flags import parse
 from routing_moe.finetuning.checks import check_finetuning
 from routing_moe.finetuning.executors import _benches, run_configuration
-from routing_moe.finetuning.settings import FinetuneSettings
 
 # All answers begin alike, so that a few steps earn some of Rouge-L, and different steps different scores.
 NAMING = ["grass\tgreen", "sky\tblue\tit is Blue", "snow\twhite", "coal\tblack", "blood\tred", "sun\ta star"]
@@ -89,7 +89,7 @@ class Grids:
     def settings(self, name: str, **changed) -> FinetuneSettings:
         """The checked settings of the command."""
         flags = grid_flags(self.gym, self.bart, self / name, **changed)
-        return check_finetuning(parse_settings(flags, ""), set()).settings
+        return check_finetuning(finetune_settings(parse(FinetuneSettings, flags)), set()).settings
 
     def process(self, name: str, *program: str, **changed) -> subprocess.Popen:
         """The command in a process of its own, on a single CPU core; program: what to run in its place."""

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from dataloader.encoding import EncodedExamples, Ragged
-from routing_moe.cli.arguments import parse_settings
+from routing_moe.config.flags import parse
+from routing_moe.config.train import TrainSettings, train_settings
 
 
 def settings_with(**flags):
@@ -26,7 +27,7 @@ def settings_with(**flags):
         seed=1,
     )
     typed = [(f"--{name}", str(value)) for name, value in (defaults | flags).items()]
-    return parse_settings(list(itertools.chain(*typed)), "")
+    return train_settings(parse(TrainSettings, list(itertools.chain(*typed))))
 
 
 def ragged(rows) -> Ragged:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import false_discovery_control
 
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.saved_routes import Routes
@@ -55,6 +54,8 @@ def correlate(
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
     table = pd.concat(tables, ignore_index=True).dropna(subset=["r"])
+    from scipy.stats import false_discovery_control  # takes most of a second to import
+
     table["q"] = false_discovery_control(table["p"]) if permutations and len(table) else np.nan
     table["q_by"] = benjamini_yekutieli(table["p"])
     strength = table["r"].abs()

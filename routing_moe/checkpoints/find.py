@@ -1,20 +1,29 @@
-"""Finds and checks a trained model on disk, of this or the published code, without loading it."""
+"""Finding a trained model on disk, ours or one of the published code's, before it is loaded."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from huggingface_hub import try_to_load_from_cache
 
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import find_checkpoint
-from routing_moe.checkpoints.start import TOKENIZER_FILES
-from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.loading import load_routing_bart, load_routing_config
-from routing_moe.model.modeling import RoutingBartForConditionalGeneration
-from routing_moe.model.published import upstream_config
+from routing_moe.checkpoints.tokenizer_files import TOKENIZER_FILES
+from routing_moe.config.finetune import FinetuneSettings
+from routing_moe.config.train import TrainSettings
+from routing_moe.model.saved_config import (
+    ROUTING_BART,
+    SavedConfig,
+    is_hub_name,
+    load_routing_config,
+    published_fields,
+)
 from routing_moe.model.task_vectors import VECTORS_FILE, load_task_vectors
+
+if TYPE_CHECKING:
+    from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
 
 @dataclass(frozen=True)
@@ -22,11 +31,14 @@ class SavedMixture:
     """A checkpoint of a routing BART that was found but is not loaded yet."""
 
     checkpoint: Path
-    config: RoutingBartConfig
+    config: SavedConfig
     is_published: bool = False
 
-    def load(self) -> RoutingBartForConditionalGeneration:
+    def load(self) -> "RoutingBartForConditionalGeneration":
         """Returns the model. Raises InputError if its files are broken."""
+        from routing_moe.model.loading import load_routing_bart  # imports torch, which takes seconds
+        from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+
         cls = RoutingBartForConditionalGeneration
         if self.is_published:
             return cls.from_upstream(self.checkpoint.parent, self.checkpoint.name)
@@ -67,8 +79,7 @@ def find_mixture(folder: str | Path, checkpoint_name: str | None, name_flag: str
 def routing_mixture(checkpoint: Path) -> SavedMixture:
     """Returns a checkpoint of this code. Raises InputError if its configuration is broken."""
     load_routing_config(checkpoint)
-    config = checked_config(checkpoint / "config.json", RoutingBartConfig.from_pretrained, checkpoint)
-    return SavedMixture(checkpoint, config)
+    return SavedMixture(checkpoint, SavedConfig.load(checkpoint / "config.json"))
 
 
 def published_mixture(run: Path, name: str, published: dict) -> SavedMixture:
@@ -80,17 +91,9 @@ def published_mixture(run: Path, name: str, published: dict) -> SavedMixture:
         there = ", ".join(sorted(path.parent.name for path in run.glob("*/model.pt"))) or "none"
         raise InputError(f"{run / name / 'model.pt'}: not found; checkpoints there: {there}")
     names, vectors_ND = load_task_vectors(run / name)
-    config = checked_config(run / "config.json", upstream_config, published, names, vectors_ND.shape[1])
+    fields = published_fields(published, names, vectors_ND.shape[1])
+    config = SavedConfig.of(fields, run / "config.json")
     return SavedMixture(run / name, config, is_published=True)
-
-
-def checked_config(path: Path, make, *arguments) -> RoutingBartConfig:
-    """Returns make(*arguments). Raises InputError that names `path` for any error."""
-    try:
-        return make(*arguments)
-    except Exception as error:  # transformers wraps the error that the configuration raised
-        reason = in_brief(error.__cause__ or error)
-        raise InputError(f"{path}: not the configuration of a routing BART ({reason})") from None
 
 
 def no_checkpoint(folder: Path, name: str, name_flag: str) -> str:
@@ -129,3 +132,96 @@ def checksums(weights: list[Path], place: str | Path) -> dict[str, str]:
 def sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def checkpoint_to_resume(settings: TrainSettings) -> Path | None:
+    """Returns the run's last checkpoint if the run resumes and has one, else None."""
+    resumes = settings.do_train and settings.resume
+    return find_checkpoint(Path(settings.output_dir) / "last") if resumes else None
+
+
+def checkpoint_to_start_from(settings: TrainSettings) -> Path | None:
+    """Returns the checkpoint folder that the flags name.
+
+    None if it is missing or the start is a plain BART.
+    """
+    if last := checkpoint_to_resume(settings):
+        return last
+    if settings.do_train and settings.initialize_from_vanilla:
+        return None
+    return find_checkpoint(settings.checkpoint or Path(settings.output_dir) / settings.checkpoint_name)
+
+
+@dataclass(frozen=True)
+class SavedBart:
+    """A plain BART: a folder or hub name, and optionally a file of weights that replaces its own."""
+
+    source: str
+    weights: str | None = None
+
+    def load(self) -> "RoutingBartForConditionalGeneration":
+        """As a routing BART of one expert. Raises InputError."""
+        from routing_moe.checkpoints.vanilla import load_vanilla_weights  # imports torch, which takes seconds
+        from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+
+        model = RoutingBartForConditionalGeneration.from_bart(self.source, 1, 0.0)
+        if self.weights:
+            load_vanilla_weights(model, self.weights, init_eps=0.0, flag="checkpoint")
+        return model
+
+    def files(self) -> list[Path]:
+        return weight_files(self.weights or self.source)
+
+    def checksums(self) -> dict[str, str]:
+        """{name: SHA-256} of the files that determine its outputs."""
+        return checksums(self.files(), self.source)
+
+
+def find_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
+    """The model that `--moe_init --init_dir`, `--checkpoint` or `--model` name. Raises InputError."""
+    if settings.moe_init:
+        with fault_context("--init_dir "):
+            found = find_mixture(settings.init_dir, settings.init_checkpoint_name, "init_checkpoint_name")
+            if found.config.num_experts == 1:
+                raise InputError(f"{found.checkpoint} has one expert, a plain BART; give it as --checkpoint")
+            return found
+    if settings.checkpoint is None:
+        return SavedBart(settings.model)
+    with fault_context("--checkpoint "):
+        return find_plain(settings.checkpoint, settings.model)
+
+
+def find_plain(checkpoint: str, model: str) -> SavedMixture | SavedBart:
+    """A file of weights, a saved plain BART, a hub name, or a run of ours with one expert."""
+    path = Path(checkpoint)
+    if path.is_file():
+        beside = path.parent / "config.json"
+        is_ours = beside.is_file() and load_json_object(beside, "a configuration").get("model_type")
+        if is_ours == ROUTING_BART:
+            raise InputError(f"{checkpoint}: a file of a run's checkpoint; name its folder, {path.parent}")
+        return SavedBart(model, weights=checkpoint)
+    if not path.is_dir() and not is_hub_name(checkpoint):
+        raise InputError(f"{checkpoint}: not found; name a file of weights, a folder or a hub name")
+    found = find_saved(checkpoint)
+    if isinstance(found, SavedBart):
+        return found
+    if found.config.num_experts > 1:
+        raise InputError(
+            f"{found.checkpoint} is a mixture of {found.config.num_experts} experts; start from it with "
+            f"--moe_init --init_dir {checkpoint}"
+        )
+    return found
+
+
+def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
+    """A saved plain BART, a hub name, or a run or checkpoint of any number of experts. Raises InputError."""
+    path = Path(place)
+    if not path.is_dir():
+        if is_hub_name(place):
+            return SavedBart(place)
+        raise InputError(f"{place}: not found; name a folder or a hub name")
+    config = path / "config.json"
+    fields = load_json_object(config, "a model's configuration") if config.is_file() else {}
+    if fields.get("model_type") == "bart" and "router_block_num" not in fields:
+        return SavedBart(place)
+    return find_mixture(path, None, name_flag)

@@ -5,8 +5,6 @@ import json
 import os
 from pathlib import Path
 
-import torch
-
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.io.files import replacing_directory, write_text
@@ -41,6 +39,8 @@ def save_checkpoint(
     training_state: the state to resume from. progress: content for `load_progress`. keep: {name: content} of
     other files of the folder.
     """
+    import torch  # takes seconds, which `find_checkpoint` need not wait for
+
     with replacing_directory(path) as folder:
         for name, content in (keep or {}).items():
             (folder / name).write_bytes(content)
@@ -70,6 +70,8 @@ def load_training_state(path: str | Path) -> dict:
 
     Raises InputError if it is damaged.
     """
+    import torch  # takes seconds, which `find_checkpoint` need not wait for
+
     file = Path(path) / STATE_FILE
     try:
         return torch.load(file, map_location="cpu", weights_only=True)

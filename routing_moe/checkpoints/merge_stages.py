@@ -1,48 +1,28 @@
-"""Merges the checkpoints of the two training stages: the routes of a trained run and new experts from a BART.
+"""Between the two stages of training: a trained run's routes and a fresh BART's experts in one checkpoint.
 
-Inputs are found and checked before a model is loaded. `merge.json` describes the inputs of the merge.
+What is merged is found and checked before a model is loaded; what it was made of is kept as `merge.json`.
 """
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from dataloader.errors import Faults, InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture, find_mixture, sha256, weight_files
 from routing_moe.checkpoints.folder import find_checkpoint
-from routing_moe.checkpoints.start import load_tokenizer, load_vanilla_weights
-from routing_moe.config.ranges import range_faults
+from routing_moe.config.flags import value_faults
+from routing_moe.config.merge import MergeSettings
 from routing_moe.io.files import replacing_directory, unwritable, write_text
 from routing_moe.io.run_folder import describe_run
-from routing_moe.model.conversion import with_fresh_experts
-from routing_moe.model.loading import load_bart, load_bart_config
-from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+from routing_moe.model.saved_config import load_bart_config
+
+if TYPE_CHECKING:
+    from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
 MERGE_FILE = "merge.json"
 OF_TRAINING = ("best", "last")  # checkpoints that stage 2 writes
-
-
-@dataclass(frozen=True)
-class MergeSettings:
-    """One field per flag of `python -m routing_moe.cli.merge`, which documents them."""
-
-    routes_from: str
-    routes_checkpoint_name: str | None
-    model: str
-    vanilla_checkpoint: str | None
-    init_eps: float
-    seed: int
-    output_dir: str
-    checkpoint_name: str
-    keep_existing: bool
-
-    @property
-    def target(self) -> Path:
-        return Path(self.output_dir) / self.checkpoint_name
 
 
 # ---- checks
@@ -50,7 +30,7 @@ class MergeSettings:
 
 def check_merge(settings: MergeSettings) -> SavedMixture:
     """Returns the checkpoint of the routes, after all checks. Raises one InputError with all faults."""
-    faults = Faults(range_faults(settings))
+    faults = Faults(value_faults(settings))
     routes = faults.of(find_routes, settings.routes_from, settings.routes_checkpoint_name, flag="routes_from")
     bart = faults.of(load_bart_config, settings.model, flag="model")
     if routes and bart:
@@ -58,7 +38,7 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
         if depths != routed:
             faults.append(
                 f"--model {settings.model} has {depths[0]}+{depths[1]} layers (encoder+decoder), but the "
-                f"router of {routes.checkpoint} routes {routed[0]}+{routed[1]}; the numbers must be equal"
+                f"router of {routes.checkpoint} routes {routed[0]}+{routed[1]}; they must be as many"
             )
     if settings.vanilla_checkpoint and not Path(settings.vanilla_checkpoint).exists():
         faults.append(f"--vanilla_checkpoint {settings.vanilla_checkpoint}: not found")
@@ -103,8 +83,15 @@ def target_faults(settings: MergeSettings) -> list[str]:
 
 def merge(
     settings: MergeSettings, routes: SavedMixture
-) -> tuple[RoutingBartForConditionalGeneration, object]:
+) -> tuple["RoutingBartForConditionalGeneration", object]:
     """Returns (model, tokenizer) for stage 2. Raises InputError if files are broken or do not match."""
+    import torch  # takes seconds
+
+    from routing_moe.checkpoints.start import load_tokenizer
+    from routing_moe.checkpoints.vanilla import load_vanilla_weights
+    from routing_moe.model.conversion import with_fresh_experts
+    from routing_moe.model.loading import load_bart
+
     with fault_context("--routes_from "):
         trained = routes.load()
     with fault_context("--model "):
@@ -144,7 +131,7 @@ def differences(settings: MergeSettings, routes: SavedMixture) -> list[str]:
     return [name for name in wanted | kept if name not in kept or wanted.get(name) != kept[name]]
 
 
-# ---- summary
+# ---- what is told
 
 
 def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> str:
@@ -174,6 +161,8 @@ def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> 
 
 def other_tokenizer(routes: SavedMixture, tokenizer) -> list[str]:
     """Returns a note if the run has a different tokenizer, else []."""
+    from routing_moe.checkpoints.start import load_tokenizer
+
     if routes.is_published:  # published runs do not save their tokenizer
         return []
     try:

@@ -1,4 +1,4 @@
-"""Loads the model and tokenizer that a run starts from: a plain BART made into experts, or a checkpoint."""
+"""The model a run starts from: a plain BART made into experts, or a checkpoint; and its task vectors."""
 
 from pathlib import Path
 
@@ -7,60 +7,17 @@ from transformers import AutoTokenizer
 
 from dataloader.errors import InputError, fault_context, in_brief
 from dataloader.task_splits import Split
-from routing_moe.checkpoints.folder import find_checkpoint
-from routing_moe.config.settings import Settings
-from routing_moe.model.conversion import load_plain_weights
-from routing_moe.model.loading import load_bart, load_routing_bart, load_vanilla_checkpoint
+from routing_moe.checkpoints.find import checkpoint_to_start_from
+from routing_moe.checkpoints.tokenizer_files import NO_FILES, check_size, keeps_tokenizer
+from routing_moe.checkpoints.vanilla import load_vanilla_weights
+from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
+from routing_moe.model.loading import load_bart, load_routing_bart
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, seen_by
 
-# Values of architecture flags that are not given, if a model is made from a plain BART.
-ARCHITECTURE_DEFAULTS = {
-    "num_experts": 3,
-    "route_source": "learned",
-    "expert_mixing": "outputs",
-    "router_nn_type": "linear_layer_specific",
-    "router_hidden_dim": 64,
-    "router_mode": "gumbel_softmax_st",
-    "router_top_k": 2,
-    "taskvecs_dim": 768,
-    "encoder_vanilla_layers": [],
-    "decoder_vanilla_layers": [],
-}
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
 
-
-def architecture(settings: Settings) -> dict:
-    """Returns the RoutingBartConfig fields of the flags, with defaults."""
-    chosen = {
-        name: default if getattr(settings, name) is None else getattr(settings, name)
-        for name, default in ARCHITECTURE_DEFAULTS.items()
-    }
-    chosen["router_input_dim"] = chosen.pop("taskvecs_dim")
-    return chosen | {"exploration_epsilon": settings.exploration_epsilon}
-
-
-def checkpoint_to_resume(settings: Settings) -> Path | None:
-    """Returns the run's last checkpoint if the run resumes and has one, else None."""
-    resumes = settings.do_train and settings.resume
-    return find_checkpoint(Path(settings.output_dir) / "last") if resumes else None
-
-
-def checkpoint_to_start_from(settings: Settings) -> Path | None:
-    """Returns the checkpoint folder that the flags name.
-
-    None if it is missing or the start is a plain BART.
-    """
-    if last := checkpoint_to_resume(settings):
-        return last
-    if settings.do_train and settings.initialize_from_vanilla:
-        return None
-    return find_checkpoint(settings.checkpoint or Path(settings.output_dir) / settings.checkpoint_name)
-
-
-def load_start(settings: Settings, split: Split):
+def load_start(settings: TrainSettings, split: Split):
     """Returns (model, tokenizer) to start from.
 
     A new model gets vectors for every task of the split; a checkpoint has its own, if it needs them
@@ -85,7 +42,7 @@ def load_start(settings: Settings, split: Split):
     return model, tokenizer
 
 
-def freeze(model, settings: Settings) -> None:
+def freeze(model, settings: TrainSettings) -> None:
     """Freezes router and task vectors if their learning rate is 0 or the flag says so.
 
     Frozen parts save time: with a frozen router, straight-through routes run only the selected experts.
@@ -106,12 +63,8 @@ def load_tokenizer(source: str | Path, vocab_size: int):
     except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{source}: no tokenizer can be loaded from there ({in_brief(error)})") from None
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # transformers' result without any files
-        raise InputError(f"{source}: has no tokenizer files (tokenizer.json, or vocab.json and merges.txt)")
-    if len(tokenizer) > vocab_size:
-        raise InputError(
-            f"{source}: its tokenizer has {len(tokenizer)} tokens, more than the {vocab_size} embeddings of "
-            "its model; they do not match"
-        )
+        raise InputError(f"{source}: {NO_FILES}")
+    check_size(source, len(tokenizer), vocab_size)
     return tokenizer
 
 
@@ -126,18 +79,12 @@ def load_start_tokenizer(place: str | Path, model: str, vocab_size: int):
         return load_tokenizer(model, vocab_size)
 
 
-def keeps_tokenizer(place: str | Path) -> bool:
-    """Returns whether `place` has a tokenizer: a folder with tokenizer files, or a hub name."""
-    is_there = any((Path(place) / name).is_file() for name in TOKENIZER_FILES)
-    return is_there or not Path(place).is_dir()
-
-
-def model_from_bart(settings: Settings, tasks: list[str]) -> RoutingBartForConditionalGeneration:
+def model_from_bart(settings: TrainSettings, tasks: list[str]) -> RoutingBartForConditionalGeneration:
     """Returns a new model: experts from --model or --vanilla_checkpoint, vectors from --taskvecs or random.
 
     tasks: the tasks to draw random vectors for. Raises InputError that names the flag and the source.
     """
-    fields, names, vectors = architecture(settings), sorted(tasks), None
+    fields, names, vectors = settings.architecture(), sorted(tasks), None
     if settings.taskvecs:
         names, vectors = load_task_vectors(settings.taskvecs)
         fields["router_input_dim"] = vectors.shape[1]
@@ -160,24 +107,13 @@ def model_from_bart(settings: Settings, tasks: list[str]) -> RoutingBartForCondi
     return model
 
 
-def task_level_random_routes(config, settings: Settings) -> torch.Tensor:
+def task_level_random_routes(config, settings: TrainSettings) -> torch.Tensor:
     """Returns random routes per task (N, L, E), which depend on the flags only."""
     size = (len(config.task_names), config.num_layers, config.num_experts)
     return random_task_routes(*size, n=settings.task_level_random_n, seed=settings.seed)
 
 
-def load_vanilla_weights(model, path: str, init_eps: float, flag: str = "vanilla_checkpoint") -> None:
-    """Loads the weights of a plain BART into every expert of `model`.
-
-    flag: the flag that names the file. Raises InputError that names flag and file.
-    """
-    with fault_context(f"--{flag} "):
-        weights = load_vanilla_checkpoint(path)
-    with fault_context(f"--{flag} {path}: "):
-        load_plain_weights(model, weights, init_eps)
-
-
-def load_checkpoint(checkpoint: Path, settings: Settings) -> RoutingBartForConditionalGeneration:
+def load_checkpoint(checkpoint: Path, settings: TrainSettings) -> RoutingBartForConditionalGeneration:
     """Returns a saved routing BART with the flags applied that may change between stages.
 
     Raises InputError.

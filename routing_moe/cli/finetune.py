@@ -15,11 +15,11 @@ import logging
 import sys
 from pathlib import Path
 
-from routing_moe.cli.console import flags_given, reporting_errors
-from routing_moe.cli.finetune_arguments import build_parser, parse_settings
-from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, learns_routes
+from routing_moe.cli.console import reporting_errors
+from routing_moe.config.finetune import FinetuneSettings, finetune_settings
+from routing_moe.config.flags import parse, unused_note
+from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, learns_routes, uses_model
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
-from routing_moe.finetuning.unused_flags import notes
 from routing_moe.finetuning.vectors import VECTOR_FILE, find_neighbours, leak_note, needs_neighbour
 from routing_moe.io.files import folder_lock, write_text
 from routing_moe.io.logs import log_to_file, start_logging
@@ -30,16 +30,17 @@ log = logging.getLogger("routing_moe")
 
 
 def main(argv: list[str] | None = None) -> int:
-    grid = None
+    given, grid = parse(FinetuneSettings, argv, __doc__), None
     with reporting_errors(lambda: what_is_kept(grid)) as result:
-        settings = parse_settings(argv, __doc__)
-        given = flags_given(build_parser(), argv)
-        inputs = check_finetuning(settings, given)
+        settings = finetune_settings(given)
+        inputs = check_finetuning(settings, set(given))
         grid = Grid(inputs.settings, inputs.gym)
         grid.load(start_checksums(inputs.settings, inputs.start))
         start_logging()
-        for note in notes(settings, given, inputs.start):
+        for note in unused_note(FinetuneSettings, given, settings.do_train):
             log.info("note: %s", note)
+        if "model" in given and not uses_model(settings, inputs.start):
+            log.info("note: --model has no effect: the start has weights and a tokenizer of its own")
         command = None if argv is None else ["python", "-m", "routing_moe.cli.finetune", *argv]
         with naming_memory_flags(inputs.settings):
             result.exit_code = finetune(inputs, grid, command)

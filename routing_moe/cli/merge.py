@@ -11,13 +11,11 @@ The first writes models/two_stage/init, from which the second, stage 2, starts: 
 while the routes go from the average of the experts to the choice that the router learned in stage 1.
 """
 
-import argparse
 import sys
 
 from dataloader.errors import InputError
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.merge_stages import (
-    MergeSettings,
     check_merge,
     differences,
     merge,
@@ -25,19 +23,19 @@ from routing_moe.checkpoints.merge_stages import (
     target_faults,
     write_merged,
 )
-from routing_moe.cli.console import parse_or_guess, reporting_errors
+from routing_moe.cli.console import reporting_errors
+from routing_moe.config.flags import parse
+from routing_moe.config.merge import MergeSettings
 from routing_moe.io.files import folder_lock
 from routing_moe.io.logs import start_logging
 from routing_moe.io.memory import naming_memory_flags
 
-BART_BASE = "facebook/bart-base"
-
 
 def main(argv: list[str] | None = None) -> int:
-    settings = parse_settings(argv)
-    start_logging()
+    settings = MergeSettings(**parse(MergeSettings, argv, __doc__))
     with reporting_errors(lambda: "nothing was written") as result:
         routes = check_merge(settings)
+        start_logging()
         with folder_lock(settings.output_dir):
             merge_or_keep(settings, routes, argv)
     return result.exit_code
@@ -63,35 +61,6 @@ def keep(settings: MergeSettings, routes: SavedMixture) -> None:
             "delete it and what was trained from it, or give another --output_dir"
         )
     print(f"{settings.target} is there already, made of the same")
-
-
-def parse_settings(argv: list[str] | None) -> MergeSettings:
-    return MergeSettings(**vars(parse_or_guess(build_parser(), argv)))
-
-
-# fmt: off
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m routing_moe.cli.merge",
-        usage="%(prog)s --routes_from RUN --output_dir FOLDER [flags, see --help]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
-    )
-    add = parser.add_argument_group("routes").add_argument
-    add("--routes_from", required=True, help="a run (ours or of the published code) or a checkpoint of ours")
-    add("--routes_checkpoint_name", default=None, help="which checkpoint of a run (default: best)")
-    add = parser.add_argument_group("experts").add_argument
-    add("--model", default=BART_BASE, help=f"plain BART: a hub name or a folder (default: {BART_BASE})")
-    add("--vanilla_checkpoint", default=None, help="weights in place of those of --model: a file or folder")
-    add("--init_eps", type=float, default=1e-8, help="noise on each copy, standard deviation (default: 1e-8)")
-    add("--seed", type=int, default=42, help="of the noise (default: 42)")
-    add = parser.add_argument_group("what is written").add_argument
-    add("--output_dir", required=True, help="run folder of stage 2")
-    add("--checkpoint_name", default="init", help="the checkpoint's folder in it (default: init)")
-    add("--keep_existing", action="store_true", help="end well if one is there that is made of the same")
-    return parser
-# fmt: on
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from dataloader.errors import in_short
 from dataloader.gym import Example, Gym, evenly_spread
 from dataloader.metrics import evaluate
 from dataloader.options import SOURCES, OptionSource, find_options
-from routing_moe.config.settings import Settings
+from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.option_ranking import best, option_scores
 from routing_moe.model.selection import random_one_hot
 
@@ -98,7 +98,7 @@ class Decoding:
     scoring: str = "generate"
 
 
-def decoding_of(settings: Settings) -> Decoding:
+def decoding_of(settings: TrainSettings) -> Decoding:
     """Returns the Decoding of a run's settings."""
     return Decoding(
         num_beams=settings.num_beams,
@@ -386,7 +386,7 @@ def loss_per_token(model, files: list[TaskFile], decoding: Decoding, accelerator
     return float(loss / tokens)
 
 
-# ---- assignment of files to processes
+# ---- sharing files among processes
 
 
 def own_share(costs: list[int], accelerator: Accelerator) -> list[int]:

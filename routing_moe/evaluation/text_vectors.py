@@ -18,12 +18,11 @@ from tqdm import tqdm
 from dataloader.batching import micro_batches
 from dataloader.encoding import EncodedExamples, TextFormat, encode
 from dataloader.errors import InputError
-from dataloader.gym import Example, Gym, evenly_spread
+from dataloader.gym import Example
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.route_sources import average
 
 StatesOf = Callable[[Tensor, Tensor], Tensor]  # (input_ids (B, S), attention_mask (B, S)) -> states (B, S, D)
-INPUTS_PER_TASK = 256  # more inputs barely change the mean
 POOLINGS = ("mean", "bos")  # mean over the tokens of a text; state at <s>, which attends to all tokens
 CUT_AT_ONCE = 1024  # texts that are split into batches together; limits the time of the optimal split
 PROGRESS_FROM = 2000  # texts; fewer are encoded too quickly for a progress bar
@@ -118,27 +117,6 @@ def encoder_states(model) -> StatesOf:
 
 
 # ---- the inputs of a gym's tasks
-
-
-def gym_with_inputs(gyms: Iterable[Gym], task: str) -> Gym | None:
-    """Returns the first gym that has a train file of the task, or None."""
-    return next((gym for gym in gyms if gym.has_part(task, "train")), None)
-
-
-def train_inputs(gym: Gym, task: str, limit: int | None = None, sample: str = "first") -> list[str]:
-    """Returns the inputs of `train_examples` of one of the task's samples."""
-    return [example.input for example in train_examples(gym, task, sample, limit)]
-
-
-def train_examples(
-    gym: Gym, task: str, samples: str, limit: int | None = None, most: int | None = INPUTS_PER_TASK
-) -> list[Example]:
-    """Returns at most `most` examples from the train files of a task's samples, evenly spaced.
-
-    samples: "all", "first", or one sample by its seed or prefix. limit: number of lines read from each file.
-    None for either: all. Never opens dev or test files. Raises InputError for malformed lines.
-    """
-    return evenly_spread(gym.pool([task], "train", samples, limit), most)
 
 
 # ---- parts

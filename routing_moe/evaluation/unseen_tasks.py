@@ -12,192 +12,36 @@ tasks, because encoder states of all texts have a large component in common.
 
 import dataclasses
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
-from dataloader.encoding import EncodedExamples, TextFormat
-from dataloader.errors import Faults, in_short
-from dataloader.gym import Gym
-from routing_moe.config.settings import Recipe
-from routing_moe.evaluation.text_vectors import encoder_states, gym_with_inputs, text_vectors, train_inputs
+from dataloader.encoding import EncodedExamples
+from routing_moe.config.shared import Recipe
+from routing_moe.evaluation.vector_sources import (
+    TextSource,
+    VectorChoice,
+    VectorTable,
+    seen_when_stored,
+)
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.modeling import TaskVectors
 from routing_moe.model.task_vectors import (
-    INPUTS_OF_ONE,
-    NOTHING,
-    ROWS_OF_ALL,
     ROWS_OF_ONE,
     UNKNOWN,
-    load_meta,
-    load_task_vectors,
-    of_sample,
-    row_of,
-    samples_in,
-    seen_by,
 )
 from routing_moe.optim.step import Stepper
-
-VECTOR_SOURCES = ("auto", "stored", "nearest", "learned")
-FOUND_BY_RULE = VECTOR_SOURCES[:3]  # without training
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class VectorChoice:
-    """The vector (D,) float32 of a task and its source.
-
-    source: "stored", "random" (stored but untrained), "nearest", "learned" or "given". seen: the data of the
-    task that the choice is based on, one of `task_vectors.SEEN`, with the name of the sample.
-    """
-
-    task: str
-    source: str
-    vector_D: np.ndarray
-    seen: str = UNKNOWN
-    neighbour: str | None = None  # nearest: the task whose vector is copied
-    similarity: float | None = None  # nearest: cosine, -1 to 1
-    n_examples: int | None = None  # learned: number of examples
-
-    def described(self) -> str:
-        """Returns a short description for logs and tables."""
-        if self.source == "nearest":
-            return f"vector of {self.neighbour} (nearest by text, cosine {self.similarity:.2f})"
-        if self.source == "learned":
-            examples = "1 example" if self.n_examples == 1 else f"{self.n_examples} examples"
-            return f"vector learned from {examples}"
-        return f"{self.source} vector"
+# ---- which tasks need a vector, which have one to give
 
 
-# ---- tasks that need a vector, tasks whose vector may be copied
-
-
-@dataclass(frozen=True)
-class VectorTable:
-    """The tasks in a checkpoint.
-
-    names: all tasks with a row; random: those whose row is random and untrained; trained: the train tasks of
-    the current split.
-    """
-
-    names: frozenset[str]
-    random: frozenset[str]
-    trained: frozenset[str]
-
-    @classmethod
-    def of(cls, names: Iterable[str], random: Iterable[str], trained: Iterable[str]) -> "VectorTable":
-        return cls(frozenset(names), frozenset(random), frozenset(trained))
-
-    @property
-    def known(self) -> frozenset[str]:
-        """Tasks whose row has information about them."""
-        return self.names - self.random
-
-    @property
-    def seen(self) -> frozenset[str]:
-        """Tasks whose vectors may be copied: the known train tasks, or all known tasks if there are none."""
-        return (self.known & self.trained) or self.known
-
-    def in_need(self, tasks: Iterable[str], source: str) -> list[str]:
-        """Returns the tasks that get the vector of their nearest neighbour, in the order given."""
-        have = {"stored": set(tasks), "auto": self.known, "nearest": self.seen}[source]
-        return [task for task in tasks if task not in have]
-
-
-# ---- texts of tasks
-
-
-@dataclass(frozen=True)
-class TextSource:
-    """Source of text vectors of tasks: a folder, or the first gym that has a train file of the task."""
-
-    gyms: tuple[Gym, ...]
-    text_format: TextFormat
-    folder: str | None = None  # --text_vectors
-    limit: int | None = None  # examples read from a file; None: all
-
-    def seen_of(self, task: str, sample: str | None = None) -> str:
-        """Returns the data of a task that a choice by text is based on.
-
-        This is the same as for the folder's vectors, or the inputs of a sample (None: the task's first
-        sample).
-        """
-        if self.folder:
-            meta = load_meta(self.folder)
-            return of_sample(seen_by(meta), sample) if sample in samples_in(meta) else seen_by(meta)
-        return of_sample(INPUTS_OF_ONE, sample or gym_with_inputs(self.gyms, task).samples(task)[0])
-
-    def covered(self, tasks: Iterable[str]) -> list[str]:
-        """Returns the tasks that have a text, sorted. Raises InputError if the folder has no task vectors."""
-        tasks = sorted(set(tasks))
-        if self.folder:
-            names = set(load_task_vectors(self.folder)[0])
-            return [task for task in tasks if task in names]
-        return [task for task in tasks if gym_with_inputs(self.gyms, task)]
-
-    def faults(self, in_need: Collection[str], seen: Collection[str]) -> list[str]:
-        """Returns faults for tasks without a nearest neighbour, with advice. Reads train files."""
-        faults = Faults()
-        needed, candidates = (faults.of(self.covered, tasks, flag=self._flag) for tasks in (in_need, seen))
-        if needed is None or candidates is None:
-            return list(dict.fromkeys(faults))
-        where, advice = self._lacking
-        if lacking := sorted(set(in_need) - set(needed)):
-            faults.append(
-                f"{where} of {in_short(lacking)} to find the nearest task, and the stored task vector is "
-                f"random or missing; {advice}"
-            )
-        if not candidates:
-            such = in_short(sorted(seen), 2) or "a train task of the split"
-            faults.append(
-                f"{where} of any task with a task vector, such as {such}: the nearest task of "
-                f"{in_short(sorted(in_need))} cannot be found; {advice}"
-            )
-        if not self.folder:
-            for gym in dict.fromkeys(self.gyms):
-                own = [task for task in {*needed, *candidates} if gym_with_inputs(self.gyms, task) is gym]
-                faults += gym.check(own, ["train"], "first", metrics=False)
-        return list(faults)
-
-    @property
-    def _flag(self) -> str | None:
-        return "text_vectors" if self.folder else None
-
-    @property
-    def _lacking(self) -> tuple[str, str]:
-        """Where texts are missing, and what to do about it, for messages."""
-        others = "--text_vectors with it, or, for a random vector, --task_vector stored"
-        if self.folder:
-            return f"--text_vectors {self.folder}: no vector", f"give {others}"
-        where = " and ".join(dict.fromkeys(str(gym.folder) for gym in self.gyms)) or "--train_dir not given"
-        return f"{where}: no train file", f"give a gym with it as --train_dir, {others}"
-
-    def vectors(self, tasks: Iterable[str], model, tokenizer, quiet: bool = False) -> dict[str, np.ndarray]:
-        """Returns {task: text vector (D,)} of the tasks that have a text, computed by the model's encoder."""
-        tasks = self.covered(tasks)
-        if self.folder:
-            names, vectors_ND = load_task_vectors(self.folder)
-            return {task: vectors_ND[names.index(task)] for task in tasks}
-        inputs = {task: train_inputs(gym_with_inputs(self.gyms, task), task, self.limit) for task in tasks}
-        vectors_ND = text_vectors(encoder_states(model), tokenizer, inputs, self.text_format, quiet=quiet)
-        return dict(zip(tasks, vectors_ND, strict=True))
-
-    def vector_of_sample(self, task: str, sample: str, gym: Gym, model, tokenizer) -> np.ndarray:
-        """Returns the text vector (D,) of a sample's train inputs.
-
-        From a folder, the sample's row, else its task's. gym: the gym of the sample. The result does not
-        depend on other samples.
-        """
-        if self.folder:
-            names, vectors_ND = load_task_vectors(self.folder)
-            return vectors_ND[names.index(row_of(names, task, sample))]
-        inputs = {task: train_inputs(gym, task, self.limit, sample=sample)}
-        return text_vectors(encoder_states(model), tokenizer, inputs, self.text_format, quiet=True)[0]
+# ---- what the texts of tasks are
 
 
 # ---- stored or nearest
@@ -246,15 +90,6 @@ def choose_nearest(
     """Returns the stored vector of the candidate task with the most similar text vector (D,)."""
     neighbour, similarity = nearest_task(text_D, candidates)
     return VectorChoice(task, "nearest", stored_vector(model, neighbour), seen, neighbour, similarity)
-
-
-def seen_when_stored(config, task: str) -> str:
-    """Returns the data that a checkpoint's vector of a task is based on. config: a RoutingBartConfig."""
-    if task in config.trained_tasks:  # in training all samples are pooled
-        return ROWS_OF_ALL
-    if task in config.random_vectors:
-        return NOTHING
-    return config.vectors_seen or UNKNOWN
 
 
 def nearest_task(text_D: np.ndarray, candidates: Mapping[str, np.ndarray]) -> tuple[str, float]:

@@ -1,4 +1,4 @@
-"""All that can be wrong with a grid's flags and files, found before a model is loaded, told at once."""
+"""Checks of a grid's flags and files before torch is imported; all faults are reported at once."""
 
 import dataclasses
 import importlib.util
@@ -7,33 +7,21 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from transformers import BartConfig
-from transformers.initialization import no_init_weights
-
 from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError, did_you_mean
 from dataloader.gym import Gym
 from dataloader.options import find_options
-from routing_moe.checkpoints.find import SavedMixture
-from routing_moe.checkpoints.start import load_start_tokenizer, load_vanilla_weights
-from routing_moe.config.ranges import range_faults
-from routing_moe.config.settings import differences
-from routing_moe.config.unused_flags import SOURCE_NAMES
-from routing_moe.finetuning.settings import FREE_WHEN_CONTINUED, PATHS, FinetuneSettings
-from routing_moe.finetuning.starting_model import SavedBart, find_start
-from routing_moe.finetuning.unused_flags import idle_flags
-from routing_moe.finetuning.vectors import vector_faults
-from routing_moe.io.accelerator import precision_faults
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_start
+from routing_moe.checkpoints.tokenizer_files import check_start_tokenizer, keeps_tokenizer
+from routing_moe.config.choices import ROUTE_SOURCES
+from routing_moe.config.finetune import SINGLE, FinetuneSettings, unmet_needs
+from routing_moe.config.flags import differences, flags_of, unused_flags, value_faults, with_valid_values
+from routing_moe.finetuning.vectors import needs_neighbour, vector_faults
 from routing_moe.io.files import unwritable
+from routing_moe.io.precision import precision_faults
 from routing_moe.io.run_folder import load_run_settings
-from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.loading import bart_fields, load_bart_config
-from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+from routing_moe.model.saved_config import SavedConfig, load_bart_config
 from routing_moe.training.start_checks import position_faults
-
-PUBLISHED_GRID = {"learning_rate_list": [1e-5, 2e-5, 5e-5], "bsz_list": [2, 4, 8]}
-SINGLE = {"learning_rate_list": "learning_rate", "bsz_list": "train_batch_size"}
 
 
 @dataclass(frozen=True)
@@ -51,8 +39,8 @@ def check_finetuning(settings: FinetuneSettings, given: set[str]) -> FinetuneInp
 
     given: the flags that stand on the command line. Raises one InputError with all faults.
     """
-    faults = Faults(range_faults(settings) + precision_faults(settings) + list_faults(settings))
-    settings = with_lists(settings)
+    faults = Faults(value_faults(settings) + precision_faults(settings) + list_faults(settings))
+    settings = with_valid_values(settings).with_lists()
     if not settings.do_train and not settings.do_predict:
         faults.append("nothing to do: give --do_train, --do_predict or both")
     faults.of(TextFormat.of, settings)
@@ -65,7 +53,11 @@ def check_finetuning(settings: FinetuneSettings, given: set[str]) -> FinetuneInp
         other = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
         gyms = [other, *gyms] if other else gyms
     start = faults.of(find_sound_start, settings)
-    faults += idle_flags(settings, given, start)
+    mixture = getattr(start, "config", None)
+    unmet = unmet_needs(
+        settings, mixture, bool(mixture) and settings.moe_init and needs_neighbour(settings, start)
+    )
+    faults += unused_flags(settings, given, unmet)
     if start:
         faults += start_faults(settings, start, gyms)
     faults += running_faults(settings) + folder_faults(settings)
@@ -85,23 +77,9 @@ def list_faults(settings: FinetuneSettings) -> list[str]:
             faults.append(f"--{single} and --{name} both say what to try; give one of them")
         if values == []:
             faults.append(f"--{name} is empty; give at least one value, or leave it out")
-        for value in values or ():
-            if name == "bsz_list" and value < 1:
-                faults.append(f"--{name} holds {value}; a batch has at least 1 example")
-            if name == "learning_rate_list" and not 0 <= value < float("inf"):
-                faults.append(f"--{name} holds {value}; a learning rate is a number, 0 or greater")
         if values and len(set(values)) < len(values):
             faults.append(f"--{name} holds a value twice: {' '.join(map(str, values))}")
     return faults
-
-
-def with_lists(settings: FinetuneSettings) -> FinetuneSettings:
-    """The settings with the given lists, else lists of the single given value, else the published grid."""
-    lists = {}
-    for name, single in SINGLE.items():
-        value = getattr(settings, single)
-        lists[name] = getattr(settings, name) or ([value] if value is not None else PUBLISHED_GRID[name])
-    return dataclasses.replace(settings, **lists)
 
 
 # ---- the data
@@ -165,7 +143,7 @@ def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gy
         config, place = start.config, start.checkpoint
     if config is not None:
         faults += position_faults(settings, config.max_position_embeddings, place)
-        faults.of(load_start_tokenizer, place, settings.model, config.vocab_size)
+        faults.of(check_start_tokenizer, place, settings.model, config.vocab_size)
         if isinstance(start, SavedBart) and start.weights:
             faults.of(fits, start.weights, config)
     if settings.moe_init:
@@ -175,11 +153,20 @@ def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gy
     return list(faults)
 
 
-def fits(weights: str, config: BartConfig) -> None:
+def fits(weights: str, config: SavedConfig) -> None:
     """Raises InputError if a file holds other weights than those of a plain BART of this configuration."""
+    import torch  # takes seconds, hence only where there are weights to look at
+    from transformers.initialization import no_init_weights
+
+    from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
+    from routing_moe.checkpoints.vanilla import load_vanilla_weights
+
+    fields = {
+        name: value for name, value in vars(config).items() if name not in ("model_type", "num_experts")
+    }
     with torch.device("meta"), no_init_weights(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that nothing is copied into such a model
-        model = RoutingBartForConditionalGeneration(RoutingBartConfig(**bart_fields(config), num_experts=1))
+        model = RoutingBartForConditionalGeneration(RoutingBartConfig(**fields, num_experts=1))
         load_vanilla_weights(model, weights, init_eps=0.0, flag="checkpoint")
 
 
@@ -196,7 +183,7 @@ def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
     source, training = settings.route_source or start.config.route_source, settings.route_training
     if training in ("vector", "router") and source != "learned":
         return [
-            f"--route_training is {training}, but {SOURCE_NAMES[source]} routes come from no router; give "
+            f"--route_training is {training}, but {ROUTE_SOURCES[source]} routes come from no router; give "
             "plain or fixed, or leave it out"
         ]
     if training == "plain" and source == "average" and start.config.expert_mixing == "outputs":
@@ -245,7 +232,14 @@ def folder_faults(settings: FinetuneSettings) -> list[str]:
     if not any((folder / "configurations").glob("*.json")):  # a grid without results may change
         return []
     # Paths may be written differently, or files have moved: their checksums are compared instead.
-    given = {name: getattr(settings, name) for name in PATHS}
-    there = {name for name, path in given.items() if path is None or Path(path).exists()}
-    found = differences(settings.to_dict(), saved, FREE_WHEN_CONTINUED | there, f"the grid in {folder}")
+    paths = {name: getattr(settings, name) for name, flag in flags_of(settings).items() if flag.is_path}
+    there = {name for name, path in paths.items() if path is None or Path(path).exists()}
+    found = differences(settings, saved, f"the grid in {folder}", ignored=there)
     return [*found[:-1], f"{found[-1]}; for other settings name another --output_dir"] if found else []
+
+
+def uses_model(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> bool:
+    """Whether weights or tokenizer are `--model`'s: not with a start that brings both."""
+    if isinstance(start, SavedBart):
+        return start.source == settings.model or not keeps_tokenizer(start.source)
+    return not keeps_tokenizer(start.checkpoint)

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dataloader.errors import InputError, in_brief
-from routing_moe.evaluation.unseen_tasks import VectorChoice
-from routing_moe.finetuning.settings import PATHS, Configuration, FinetuneSettings
-from routing_moe.finetuning.trial import Workbench
-from routing_moe.io.logs import peak_memory_gb
+from routing_moe.config.finetune import Configuration, FinetuneSettings
+from routing_moe.config.flags import flags_of
+from routing_moe.evaluation.vector_sources import VectorChoice
+from routing_moe.io.memory import peak_memory_gb
 from routing_moe.io.process_pool import (
     result_or_error,
     run_here,
@@ -24,13 +24,15 @@ from routing_moe.io.process_pool import (
     traceback_noted,
     worker_environment,
 )
-from routing_moe.model.loading import is_hub_name
+from routing_moe.model.saved_config import is_hub_name
 
 RAY_PARTS = 10_000  # Ray rounds resources to 1 / RAY_PARTS
 RAY_RETRIES = 3  # of a configuration whose process or machine died
 
 Outcomes = Iterator[tuple[Configuration, dict | Exception]]
-_benches: dict[str, Workbench] = {}  # at most one: what this process has loaded
+_benches: dict = {}  # at most one: what this process has loaded
+
+PATHS = ["output_dir", *(name for name, flag in flags_of(FinetuneSettings).items() if flag.is_path)]
 
 
 def run_configuration(
@@ -40,6 +42,8 @@ def run_configuration(
 
     Adds its time in seconds and the peak memory of the process in GB.
     """
+    from routing_moe.finetuning.trial import Workbench  # imports torch, which takes seconds
+
     key = repr((settings, choice))
     if key not in _benches:
         _benches.clear()
@@ -121,7 +125,7 @@ def gpu_share(workers: int, gpus: float) -> float:
 
 
 def with_absolute_paths(settings: FinetuneSettings) -> FinetuneSettings:
-    given = {name: getattr(settings, name) for name in (*PATHS, "output_dir")}
+    given = {name: getattr(settings, name) for name in PATHS}
     absolute = {
         name: str(Path(value).absolute())
         for name, value in given.items()

@@ -24,11 +24,10 @@ from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
-from routing_moe.checkpoints.find import SavedMixture, sha256
-from routing_moe.evaluation.unseen_tasks import VectorChoice
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, sha256
+from routing_moe.config.finetune import Configuration, FinetuneSettings
+from routing_moe.evaluation.vector_sources import VectorChoice
 from routing_moe.finetuning.executors import executor, model_folder
-from routing_moe.finetuning.settings import Configuration, FinetuneSettings
-from routing_moe.finetuning.starting_model import SavedBart
 from routing_moe.io.files import flush, write_text
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.model.task_vectors import NAMES_FILE, UNKNOWN, VECTORS_FILE

@@ -8,22 +8,17 @@ import copy
 import dataclasses
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dataloader.encoding import EncodedExamples
-from dataloader.errors import InputError, fault_context
-from dataloader.jsonfile import load_json_object
-from routing_moe.checkpoints.find import SavedMixture, checksums, find_mixture, weight_files
-from routing_moe.checkpoints.start import load_start_tokenizer, load_vanilla_weights
-from routing_moe.evaluation.unseen_tasks import VectorChoice, learn_vector
-from routing_moe.finetuning.settings import FinetuneSettings
+from routing_moe.checkpoints.find import SavedMixture, find_start
+from routing_moe.checkpoints.start import load_start_tokenizer
+from routing_moe.config.finetune import FinetuneSettings
+from routing_moe.evaluation.unseen_tasks import learn_vector
+from routing_moe.evaluation.vector_sources import VectorChoice
 from routing_moe.finetuning.vectors import GivenVectors, own_vector, starts_alike
-from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.loading import is_hub_name, load_bart
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.task_vectors import of_sample
@@ -33,78 +28,6 @@ WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
 
 
 # ---- saved models, before they are loaded
-
-
-@dataclass(frozen=True)
-class SavedBart:
-    """A plain BART: a folder or hub name, and optionally a file of weights that replaces its own."""
-
-    source: str
-    weights: str | None = None
-
-    def load(self) -> RoutingBartForConditionalGeneration:
-        """As a routing BART of one expert. Raises InputError."""
-        model = as_one_expert(load_bart(self.source))
-        if self.weights:
-            load_vanilla_weights(model, self.weights, init_eps=0.0, flag="checkpoint")
-        return model
-
-    def files(self) -> list[Path]:
-        return weight_files(self.weights or self.source)
-
-    def checksums(self) -> dict[str, str]:
-        """{name: SHA-256} of the files that determine its outputs."""
-        return checksums(self.files(), self.source)
-
-
-def find_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
-    """The model that `--moe_init --init_dir`, `--checkpoint` or `--model` name. Raises InputError."""
-    if settings.moe_init:
-        with fault_context("--init_dir "):
-            found = find_mixture(settings.init_dir, settings.init_checkpoint_name, "init_checkpoint_name")
-            if found.config.num_experts == 1:
-                raise InputError(f"{found.checkpoint} has one expert, a plain BART; give it as --checkpoint")
-            return found
-    if settings.checkpoint is None:
-        return SavedBart(settings.model)
-    with fault_context("--checkpoint "):
-        return find_plain(settings.checkpoint, settings.model)
-
-
-def find_plain(checkpoint: str, model: str) -> SavedMixture | SavedBart:
-    """A file of weights, a saved plain BART, a hub name, or a run of ours with one expert."""
-    path = Path(checkpoint)
-    if path.is_file():
-        beside = path.parent / "config.json"
-        is_ours = beside.is_file() and load_json_object(beside, "a configuration").get("model_type")
-        if is_ours == RoutingBartConfig.model_type:
-            raise InputError(f"{checkpoint}: a file of a run's checkpoint; name its folder, {path.parent}")
-        return SavedBart(model, weights=checkpoint)
-    if not path.is_dir() and not is_hub_name(checkpoint):
-        raise InputError(f"{checkpoint}: not found; name a file of weights, a folder or a hub name")
-    found = find_saved(checkpoint)
-    if isinstance(found, SavedBart):
-        return found
-    if found.config.num_experts > 1:
-        raise InputError(
-            f"{found.checkpoint} is a mixture of {found.config.num_experts} experts; start from it with "
-            f"--moe_init --init_dir {checkpoint}"
-        )
-    return found
-
-
-def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
-    """A saved plain BART, a hub name, or a run or checkpoint of any number of experts. Raises InputError."""
-    path = Path(place)
-    if not path.is_dir():
-        if is_hub_name(place):
-            return SavedBart(place)
-        raise InputError(f"{place}: not found; name a folder or a hub name")
-    config = path / "config.json"
-    fields = load_json_object(config, "a model's configuration") if config.is_file() else {}
-    if fields.get("model_type") == "bart" and "router_block_num" not in fields:
-        return SavedBart(place)
-    return find_mixture(path, None, name_flag)
 
 
 # ---- the model of a route

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from routing_moe.checkpoints.folder import save_checkpoint
+from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.evaluation.task_files import (
     TaskFile,
     answer,
@@ -22,13 +23,13 @@ from routing_moe.evaluation.task_files import (
     scores_table,
     texts_and_scores,
 )
-from routing_moe.evaluation.unseen_tasks import VectorChoice
-from routing_moe.finetuning.settings import Configuration, FinetuneSettings
+from routing_moe.evaluation.vector_sources import VectorChoice
 from routing_moe.finetuning.starting_model import Starts
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.optim.step import Stepper, TrainingDiverged
-from routing_moe.results.run_cost import TRAINING_COST, training_cost
+from routing_moe.results.run_cost import TRAINING_COST
 from routing_moe.results.scores import prediction_lines
+from routing_moe.training.cost import training_cost
 
 COST_STEPS = 50  # steps from which the FLOPs per example of a configuration are computed
 

@@ -12,24 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from accelerate import PartialState
 
 from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError, in_short
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture
-from routing_moe.checkpoints.start import load_start_tokenizer
-from routing_moe.evaluation.unseen_tasks import (
-    TextSource,
-    VectorChoice,
-    VectorTable,
-    choose_nearest,
-    seen_when_stored,
-    stored_vector,
-)
-from routing_moe.finetuning.settings import FinetuneSettings
+from routing_moe.config.finetune import FinetuneSettings
+from routing_moe.evaluation.vector_sources import TextSource, VectorChoice, VectorTable, seen_when_stored
 from routing_moe.io.files import write_text
 from routing_moe.model.task_vectors import NOTHING, load_meta, load_task_vectors, of_sample, row_of, seen_by
 from routing_moe.training.start_checks import other_width
@@ -142,6 +132,12 @@ def find_neighbours(
 
 
 def look_for_neighbours(settings, start: SavedMixture, gyms: list[Gym], samples) -> dict[str, VectorChoice]:
+    import torch  # takes seconds, which errors in flags and files need not wait for
+    from accelerate import PartialState
+
+    from routing_moe.checkpoints.start import load_start_tokenizer
+    from routing_moe.evaluation.unseen_tasks import choose_nearest
+
     model = start.load().eval().to(PartialState().device)
     tokenizer = load_start_tokenizer(start.checkpoint, settings.model, model.config.vocab_size)
     texts, task, own_gym = text_source(settings, gyms), settings.task, gyms[-1]
@@ -190,6 +186,8 @@ def read_choices(path: Path, data: Mapping[str, int]) -> dict[str, VectorChoice]
 
 def own_vector(mixture, settings: FinetuneSettings, sample: str, given: GivenVectors | None) -> VectorChoice:
     """A sample's vector, given or else stored in the mixture: the sample's own row, else its task's."""
+    from routing_moe.evaluation.unseen_tasks import stored_vector  # imports torch
+
     config = mixture.config
     row = row_of(given.names if given else stored_rows(settings, config), settings.task, sample)
     if given:

@@ -1,4 +1,4 @@
 """Files, processes and logs: atomic writes, locks, run descriptions, process pools, accelerators, trackers.
 
-May import: config, dataloader. Does not depend on the model.
+May import: dataloader. Knows no flags and no model.
 """

@@ -1,13 +1,12 @@
-"""Creates the `Accelerator` of a command: device, precision, and distributed processes."""
+"""Makes the `Accelerator` of a command: its device, its precision, and the processes that share its work."""
 
-import os
 from datetime import timedelta
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import GradScalerKwargs, InitProcessGroupKwargs
 
 from dataloader.errors import InputError
+from routing_moe.io.precision import chosen_precision
 
 # Timeout of collectives. It must exceed the longest evaluation or checkpoint, which torch's default of 10
 # minutes does not.
@@ -36,15 +35,3 @@ def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise InputError(f"{flag}, which needs a GPU; on a CPU give bf16 or no")  # accelerate ignores it
     return accelerator
-
-
-def precision_faults(settings) -> list[str]:
-    """Returns a fault if this machine does not support `settings.mixed_precision`, else []."""
-    if settings.mixed_precision == "fp16" and not torch.cuda.is_available():
-        return ["--mixed_precision is fp16, which needs a GPU; on a CPU give bf16 or no"]
-    return []
-
-
-def chosen_precision(mixed_precision: str | None) -> str:
-    """Returns the value of --mixed_precision, else that of `accelerate launch`, else "no"."""
-    return mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")

@@ -1,11 +1,10 @@
 """Turns out-of-memory errors into one error that names the flags that reduce memory."""
 
 import re
+import resource
 from contextlib import contextmanager
 
-import torch
-
-from routing_moe.io.accelerator import chosen_precision
+from routing_moe.io.precision import chosen_precision
 
 # In the messages of RuntimeErrors from torch's CPU allocator, from CUDA, and from cuBLAS.
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -21,6 +20,8 @@ class OutOfMemory(RuntimeError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Returns whether an error says that GPU or CPU memory ran out."""
+    import torch  # takes seconds, which `--help` and errors in flags need not wait for
+
     if isinstance(error, MemoryError | torch.OutOfMemoryError | OutOfMemory):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
@@ -53,3 +54,12 @@ def memory_flags(settings) -> str:
     ways = ["give a smaller " + " or ".join(smaller)] if smaller else []
     ways += ["with different results: " + " or ".join(others)] if others else []
     return "; ".join(ways) or "no flag of this command reduces memory"
+
+
+def peak_memory_gb() -> float:
+    """Returns peak memory in GB: of the GPU if one was used, else the process's resident set."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

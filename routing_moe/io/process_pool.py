@@ -16,8 +16,6 @@ from concurrent.futures import as_completed
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from dataloader.errors import InputError
 
 WATCH_SECONDS = 1.0
@@ -35,6 +33,8 @@ def run_here(function: Callable, arguments: Mapping[Hashable, tuple]) -> Outcome
         except Exception as error:
             yield key, error.with_traceback(None)  # the traceback would keep tensors alive
             gc.collect()
+            import torch  # takes seconds, which checks need not wait for
+
             if torch.cuda.is_available():  # after out of memory, the next call may need less
                 torch.cuda.empty_cache()
 
@@ -74,6 +74,8 @@ def visible_gpus() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
+    import torch
+
     return [str(i) for i in range(torch.cuda.device_count())]
 
 

@@ -1,4 +1,4 @@
-"""The model: configuration, experts, routers, route selection, task vectors, conversion from and to BART.
+"""The model: configuration, experts, routers, selection of routes, task vectors, conversion from and to BART.
 
-May import: config, io. Does not read the files of a gym.
+May import: config and below. Does not read the files of a gym.
 """

@@ -1,155 +1,23 @@
-"""The configuration of a routing BART: the fields of a BART, and those of its experts and its router."""
+"""The configuration of a routing BART: BART's, and the fields of its experts and its router."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import BartConfig
 
-from routing_moe.model.route_sources import ROUTE_SOURCES
-from routing_moe.model.routed_layer import EXPERT_MIXINGS
-from routing_moe.model.routers import ROUTERS, TRANSFORMER_HEADS
-from routing_moe.model.selection import ROUTER_MODES
-
-DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop")
-
-
-def dropout_faults(config: BartConfig) -> list[str]:
-    """Returns one sentence for each dropout of a BART's configuration that is not a probability."""
-    rates = {name: getattr(config, name) for name in DROPOUTS}
-    return [
-        f"{name} is {rate}; it must be a probability, 0 to 1"
-        for name, rate in rates.items()
-        if not 0.0 <= rate <= 1.0  # this form rejects NaN, too
-    ]
+from routing_moe.model.mixture_fields import MIXTURE_FIELDS, MixtureFields
+from routing_moe.model.saved_config import ROUTING_BART
 
 
 @strict
-class RoutingBartConfig(BartConfig):
-    """`BartConfig` plus the fields of the mixture of experts. Raises ValueError for an invalid configuration.
+class RoutingBartConfig(MixtureFields, BartConfig):
+    """`BartConfig` plus the fields of the mixture, which `MixtureFields` documents.
 
-    num_experts: experts per routed layer (E); 1 is a plain BART.
-    route_source: where routes come from, one of `routing_moe.model.route_sources.ROUTE_SOURCES`.
-    expert_mixing: what a route mixes, the experts' "outputs" or their "parameters" (`routed_layer.py`).
-    router_nn_type: one of `routing_moe.model.routers.ROUTERS`.
-    router_mode: how logits become routes, one of `routing_moe.model.selection.ROUTER_MODES`.
-    router_top_k: number of experts with a weight above 0 in mode "top_k".
-    router_input_dim, router_hidden_dim: width of a task vector (D) and of the router's hidden layer (H).
-    encoder_vanilla_layers, decoder_vanilla_layers: 0-based layers that stay plain BART layers.
-    exploration_epsilon: probability that a random expert replaces the selected route of a layer in training,
-        drawn per example (if parameters are mixed: per task).
-    label_smoothing: of the training loss (the published code uses 0.1).
-    router_temperature: current temperature of the selection; training anneals and stores it.
-    task_names: the tasks, in the order of the rows of `model.task_vectors` (or `model.task_routes`).
-    random_vectors: the tasks whose vector is random and untrained, so it has no information about the task.
-    trained_tasks: the tasks of all training so far, if known.
-    vectors_seen: the data of their tasks that vectors loaded from a folder are based on, one of
-        `routing_moe.model.task_vectors.SEEN`; None: unknown, as in checkpoints of earlier versions.
+    Raises ValueError, with a line per fault, for values that contradict each other.
     """
 
-    model_type = "routing_bart"
-
-    num_experts: int = 3
-    route_source: str = "learned"
-    expert_mixing: str = "outputs"
-    router_nn_type: str = "linear_layer_specific"
-    router_mode: str = "gumbel_softmax_st"
-    router_top_k: int = 2
-    router_input_dim: int = 768
-    router_hidden_dim: int = 64
-    encoder_vanilla_layers: list[int] | None = None
-    decoder_vanilla_layers: list[int] | None = None
-    exploration_epsilon: float | int = 0.0
-    label_smoothing: float | int = 0.1
-    router_temperature: float | int = 1.0
-    task_names: list[str] | None = None
-    random_vectors: list[str] | None = None
-    trained_tasks: list[str] | None = None
-    vectors_seen: str | None = None
-
-    def __post_init__(self, **kwargs):
-        self.encoder_vanilla_layers = sorted(set(self.encoder_vanilla_layers or []))
-        self.decoder_vanilla_layers = sorted(set(self.decoder_vanilla_layers or []))
-        self.task_names = list(self.task_names or [])
-        self.random_vectors = list(self.random_vectors or [])
-        self.trained_tasks = list(self.trained_tasks or [])
-        super().__post_init__(**kwargs)
-        faults = self.faults()
-        if faults:
-            raise ValueError("\n".join(faults))
-
-    def faults(self) -> list[str]:
-        """Returns one sentence for each invalid value or contradiction in the configuration; [] if none."""
-        found = []
-        if self.num_experts < 1:
-            found.append(f"num_experts is {self.num_experts}; a layer needs at least 1 expert")
-        for width in ("router_input_dim", "router_hidden_dim"):
-            if getattr(self, width) < 1:
-                found.append(f"{width} is {getattr(self, width)}; it must be at least 1")
-        for field, choices in (
-            ("route_source", ROUTE_SOURCES),
-            ("expert_mixing", EXPERT_MIXINGS),
-            ("router_nn_type", ROUTERS),
-            ("router_mode", ROUTER_MODES),
-        ):
-            if getattr(self, field) not in choices:
-                found.append(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(choices)}")
-        if self.router_mode == "top_k" and not 1 <= self.router_top_k <= self.num_experts:
-            found.append(f"router_top_k is {self.router_top_k}; there are {self.num_experts} experts")
-        if not 0.0 <= self.exploration_epsilon <= 1.0:
-            found.append(
-                f"exploration_epsilon is {self.exploration_epsilon}; it must be a probability, 0 to 1"
-            )
-        found += dropout_faults(self)
-        for side, depth in (("encoder", self.encoder_layers), ("decoder", self.decoder_layers)):
-            outside = [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]
-            if outside:
-                found.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")
-        if self.expert_mixing == "parameters" and self.route_source == "random":
-            found.append(
-                "expert_mixing is 'parameters' with random routes, which are one-hot and do not mix experts"
-            )
-        if self.num_experts > 1 and not self.routed_rows:
-            found.append(
-                "encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain BART, set "
-                "num_experts to 1"
-            )
-        attention_width = {
-            "transformer": "router_input_dim",
-            "transformer_layer_specific": "router_hidden_dim",
-        }
-        width = attention_width.get(self.router_nn_type)
-        if width and getattr(self, width) % TRANSFORMER_HEADS:
-            found.append(
-                f"{width} is {getattr(self, width)}; it must be a multiple of {TRANSFORMER_HEADS}, the "
-                f"number of attention heads of a {self.router_nn_type} router"
-            )
-        return found
-
-    @property
-    def num_layers(self) -> int:
-        """L: number of encoder layers plus decoder layers, vanilla layers included."""
-        return self.encoder_layers + self.decoder_layers
-
-    @property
-    def has_router(self) -> bool:
-        """Whether routes are learned.
-
-        A model with one expert, or with routes from another source, has no router.
-        """
-        return self.route_source == "learned" and self.num_experts > 1
-
-    @property
-    def routes_by_task(self) -> bool:
-        """Whether only tasks in `task_names` have routes; False for average and random routes."""
-        return self.num_experts > 1 and self.route_source in ("learned", "fixed")
-
-    @property
-    def routed_rows(self) -> list[int]:
-        """The rows of a route (0 to L-1) that a layer uses: all except those of vanilla layers."""
-        vanilla = set(self.encoder_vanilla_layers)
-        vanilla |= {self.encoder_layers + i for i in self.decoder_vanilla_layers}
-        return [row for row in range(self.num_layers) if row not in vanilla]
+    model_type = ROUTING_BART
 
     def to_bart_config(self) -> BartConfig:
-        """Returns the configuration of a plain BART of the same size."""
-        mixture_fields = set(RoutingBartConfig.__annotations__) | {"model_type", "architectures"}
-        fields = {k: v for k, v in self.to_dict().items() if k not in mixture_fields}
+        """Returns the plain BART's configuration of the same size."""
+        other = MIXTURE_FIELDS | {"model_type", "architectures"}
+        fields = {name: value for name, value in self.to_dict().items() if name not in other}
         return BartConfig(**fields, architectures=["BartForConditionalGeneration"])

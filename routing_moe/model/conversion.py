@@ -10,6 +10,7 @@ from transformers import initialization as init
 from dataloader.errors import InputError, in_brief
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.loading import bart_fields, load_bart
+from routing_moe.model.mixture_fields import MIXTURE_FIELDS
 from routing_moe.model.routed_layer import RoutedLayer
 
 # ---- plain BART -> experts
@@ -156,7 +157,7 @@ def with_fresh_experts(model, bart, init_eps: float):
     depths = (bart.config.encoder_layers, bart.config.decoder_layers)
     if depths != (model.config.encoder_layers, model.config.decoder_layers):
         raise ValueError(f"the BART has {depths} encoder and decoder layers, which the router does not route")
-    mixture = {name: getattr(model.config, name) for name in RoutingBartConfig.__annotations__}
+    mixture = {name: getattr(model.config, name) for name in MIXTURE_FIELDS}
     fresh = from_bart(type(model), bart, init_eps=init_eps, **mixture)
     fresh.router.load_state_dict(model.router.state_dict())
     fresh.task_vectors.load_state_dict(model.task_vectors.state_dict())

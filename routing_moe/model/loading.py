@@ -1,4 +1,4 @@
-"""Loads plain BARTs and routing BARTs from folders, files and hub names, with errors that name the source."""
+"""Loads plain BARTs and routing BARTs from folders, files and hub names, with errors that name the place."""
 
 import math
 import re
@@ -7,12 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, BartConfig, BartForConditionalGeneration
+from transformers import BartConfig, BartForConditionalGeneration
 
 from dataloader.errors import InputError, in_brief, in_short
-from dataloader.jsonfile import load_json_object
-from routing_moe.model.configuration import RoutingBartConfig, dropout_faults
-from routing_moe.model.task_vectors import NAMES_FILE, read_names
 
 
 def bart_fields(config: BartConfig) -> dict:
@@ -64,14 +61,6 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-def is_hub_name(model: str) -> bool:
-    """Returns whether `model` has the form "name" or "organisation/name".
-
-    Anything else can only be a path.
-    """
-    return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not model.endswith("/")
-
-
 TOKEN_IDS = [
     f"{name}_token_id" for name in ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")
 ]
@@ -99,30 +88,6 @@ def check_generation(config, vocab_size: int, source: str | Path) -> None:
             )
 
 
-def load_bart_config(source: str | Path) -> BartConfig:
-    """Returns the configuration of the plain BART from a folder or hub name.
-
-    Raises InputError that names the source.
-    """
-    is_folder = Path(source).is_dir()
-    if not is_folder and not is_hub_name(str(source)):
-        raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except Exception as error:  # transformers raises many types of errors
-        place = "there" if is_folder else "the hub, and there is no such folder"
-        raise InputError(f"{source}: no model can be loaded from {place} ({in_brief(error)})") from None
-    if not isinstance(config, BartConfig) or isinstance(config, RoutingBartConfig):
-        raise InputError(
-            f"{source} is a {config.model_type!r} model; experts can only be made from a 'bart' model"
-        )
-    if not isinstance(config.init_std, int | float) or not 0 <= config.init_std < float("inf"):
-        raise InputError(f"{source}: config.json has init_std {config.init_std!r}; it must be 0 or greater")
-    if faults := dropout_faults(config):
-        raise InputError(f"{source}: config.json: {faults[0]}")
-    return config
-
-
 def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Returns the state dict from a plain BART's .pt/.bin/.safetensors file or saved folder.
 
@@ -147,24 +112,6 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
     check_finite(state, path)
     # BARTs saved without a language-model head, as on the hub, have names without "model.".
     return {re.sub(r"^(?=(shared|encoder|decoder)\.)", "model.", name): t for name, t in state.items()}
-
-
-def load_routing_config(checkpoint: str | Path) -> dict:
-    """Returns the fields in the config.json of a saved routing BART. Raises InputError that names it."""
-    checkpoint = Path(checkpoint)
-    config = load_json_object(checkpoint / "config.json", "a model's configuration")
-    if config.get("model_type") != RoutingBartConfig.model_type:
-        raise InputError(f"{checkpoint} holds a {config.get('model_type')!r} model, not a routing BART")
-    for field in ("task_names", "random_vectors", "trained_tasks"):
-        names = config.get(field) or []
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InputError(f"{checkpoint / 'config.json'}: {field} is not a list of task names")
-    names_file = checkpoint / NAMES_FILE
-    if names_file.is_file() and read_names(names_file) != (config.get("task_names") or []):
-        raise InputError(
-            f"{checkpoint / 'config.json'}: task_names differ from those in {NAMES_FILE} of the same folder"
-        )
-    return config
 
 
 def load_routing_bart(cls, checkpoint: str | Path):

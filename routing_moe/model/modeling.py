@@ -11,7 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BartForConditionalGeneration, DynamicCache, EncoderDecoderCache
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    BartForConditionalGeneration,
+    DynamicCache,
+    EncoderDecoderCache,
+)
 from transformers import initialization as init
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
@@ -386,3 +392,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
 def growing_cache() -> EncoderDecoderCache:
     """Returns a cache that adds slots when layers first use them."""
     return EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+
+AutoConfig.register(RoutingBartConfig.model_type, RoutingBartConfig, exist_ok=True)
+AutoModelForSeq2SeqLM.register(RoutingBartConfig, RoutingBartForConditionalGeneration, exist_ok=True)

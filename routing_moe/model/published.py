@@ -10,9 +10,10 @@ from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.loading import check_finite
+from routing_moe.model.saved_config import published_fields
 from routing_moe.model.task_vectors import load_task_vectors
 
-# Names of router parameters in the published code (after "router.model.") and in this one.
+# What the published code calls the parts of a router (after "router.model."), and what we call them.
 UPSTREAM_ROUTER_NAMES = (
     (r"^router_units\.(\d+)\.linear1\.", r"units.\1.hidden."),
     (r"^router_units\.(\d+)\.linear2\.", r"units.\1.output."),
@@ -48,7 +49,7 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
     if "router_block_num" not in published:
         raise InputError(f"{config_path}: lacks router_block_num; a run of the published code has it")
     try:
-        model = cls(upstream_config(published, names, vectors_ND.shape[1]))
+        model = cls(RoutingBartConfig(**published_fields(published, names, vectors_ND.shape[1])))
     except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{config_path}: not the configuration of a model ({in_brief(error)})") from None
     try:
@@ -73,24 +74,6 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
     # config.json includes the generation settings of the BART (bart-base: no repeated 3-grams).
     model.generation_config.update(**{k: v for k, v in published.items() if k in GENERATION_SETTINGS})
     return model.eval()
-
-
-def upstream_config(published: dict, task_names: list[str], vector_dim: int) -> RoutingBartConfig:
-    """Returns the published config.json as a RoutingBartConfig.
-
-    It lists vanilla layers separated by commas.
-    """
-    ours = {k: v for k, v in published.items() if not k.startswith("router_") and k != "model_type"}
-    for side in ("encoder", "decoder"):
-        layers = published.get(f"{side}_vanilla_layers") or ""
-        ours[f"{side}_vanilla_layers"] = (
-            [int(i) for i in layers.split(",") if i.strip()] if isinstance(layers, str) else layers
-        )
-    ours |= {
-        k: published[k] for k in ("router_nn_type", "router_mode", "router_hidden_dim") if k in published
-    }
-    ours |= {"num_experts": published["router_block_num"], "router_input_dim": vector_dim}
-    return RoutingBartConfig(**ours, task_names=task_names)
 
 
 def upstream_name(name: str) -> str:

@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
 
-EXPERT_MIXINGS = ("outputs", "parameters")
-
 
 @dataclass(frozen=True)
 class RoutePlan:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TRANSFORMER_HEADS = 4
+from routing_moe.model.mixture_fields import TRANSFORMER_HEADS
+
 TRANSFORMER_FFN_DIM = 64
 
 

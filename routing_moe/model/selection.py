@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ROUTER_MODES = ("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k")
+from routing_moe.config.choices import ROUTER_MODES
 
 
 def select_routes(

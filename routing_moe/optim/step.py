@@ -19,7 +19,8 @@ from torch import Tensor
 
 from dataloader.batching import answer_choices, assign_to_ranks, micro_batches, padding_factor, step_examples
 from dataloader.encoding import EncodedExamples
-from routing_moe.config.settings import Recipe, Settings
+from routing_moe.config.shared import Recipe
+from routing_moe.config.train import TrainSettings
 from routing_moe.model.selection import temperature_at
 
 REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of this many numbers
@@ -39,7 +40,7 @@ def linear_warmup_decay(step: int, warmup_steps: int, total_steps: int) -> float
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 
-def build_optimizer(model, settings: Settings | Recipe) -> torch.optim.AdamW:
+def build_optimizer(model, settings: TrainSettings | Recipe) -> torch.optim.AdamW:
     """Returns AdamW with separate learning rates for BART, router and task vectors.
 
     Norms and biases have no weight decay.
@@ -80,7 +81,7 @@ class Stepper:
     """Runs optimizer steps of a model on encoded examples."""
 
     def __init__(
-        self, model, examples: EncodedExamples, settings: Settings | Recipe, accelerator: Accelerator
+        self, model, examples: EncodedExamples, settings: TrainSettings | Recipe, accelerator: Accelerator
     ):
         self.model, self.examples, self.settings, self.accelerator = model, examples, settings, accelerator
         self.optimizer = accelerator.prepare_optimizer(build_optimizer(model, settings))

@@ -9,7 +9,8 @@ import pandas as pd
 
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
-from routing_moe.analysis.ablation.job import JOB_FILE, places_of
+from routing_moe.analysis.ablation.expert_sets import places_of
+from routing_moe.analysis.ablation.job import JOB_FILE
 from routing_moe.analysis.ablation.tables import drawn
 from routing_moe.analysis.saved_routes import Routes, run_name
 from routing_moe.checkpoints.find import sha256

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.ablation.job import AblationJob, ExpertSet
+from routing_moe.analysis.ablation.checks import AblationInputs
+from routing_moe.analysis.ablation.expert_sets import ExpertSet
+from routing_moe.analysis.ablation.job import AblationJob
 from routing_moe.analysis.ablation.matching import TOLERANCE
-from routing_moe.analysis.ablation.plan import AblationInputs, AblationSettings, Plan
+from routing_moe.analysis.ablation.plan import Plan
 from routing_moe.analysis.ablation.tables import (
     USED,
     category_drops,
@@ -22,6 +24,7 @@ from routing_moe.analysis.ablation.tables import (
     task_table,
 )
 from routing_moe.analysis.saved_routes import run_name
+from routing_moe.config.ablate import AblationSettings
 from routing_moe.io.files import write_text
 from routing_moe.plots.ablation import plot_category_drops, plot_feature_drops, plot_task_drops
 from routing_moe.results.scores import markdown_table

@@ -12,22 +12,20 @@ import pandas as pd
 
 from dataloader.errors import InputError, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
-from routing_moe.config.settings import FREE_ON_RESUME
+from routing_moe.config.flags import flags_of
+from routing_moe.config.train import TrainSettings
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.scores import ScoresFile, read_scores
 
-# Settings in which the runs of a variant may differ without a warning.
-FREE_IN_A_VARIANT = (FREE_ON_RESUME | {"seed"}) - {"predict_temperature"}
-# Settings that change the scores of a given model; they should be equal in all runs.
-SCORING = (
-    "max_input_length", "max_output_length", "do_lowercase", "append_another_bos", "scoring", "num_beams",
-    "no_repeat_ngram_size", "generate_from_bos", "eval_sampled_routes", "predict_temperature", "task_vector",
-)  # fmt: skip
-# Settings of training budget and model size; they should be equal for a fair comparison.
-BUDGET = (
-    "total_steps", "train_batch_size", "gradient_accumulation_steps", "learning_rate",
-    "warmup_ratio", "max_grad_norm", "weight_decay", "debug", "model", "num_experts",
-)  # fmt: skip
+# Settings in which the runs of a variant may differ without a word.
+FLAGS = flags_of(TrainSettings)
+FREE_IN_A_VARIANT = {"seed"} | {name for name, flag in FLAGS.items() if flag.on_resume} - {
+    "predict_temperature"
+}
+# Settings that change the scores of the same model: equal in all runs of a comparison.
+SCORING = {name for name, flag in FLAGS.items() if flag.alike == "scoring"}
+# How much a variant is trained, and its size: equal for a fair comparison.
+BUDGET = {name for name, flag in FLAGS.items() if flag.alike == "budget"}
 MOST_NAMES = 6  # tasks named in one message
 
 
@@ -110,7 +108,7 @@ def scores_per_task(runs: list[Run]) -> pd.DataFrame:
     return table[["variant", "run", "seed", "task", "performance", "constant"]]
 
 
-# ---------------------------------------------------------------------------- checks of comparability
+# ---------------------------------------------------------------------------- may they be compared
 
 
 def comparison_faults(runs: list[Run]) -> list[str]:
@@ -171,7 +169,7 @@ def _names(tasks: set[str]) -> str:
     return in_short(sorted(tasks), MOST_NAMES)
 
 
-# ---------------------------------------------------------------------------- warnings
+# ---------------------------------------------------------------------------- what a reader should know
 
 
 def comparison_warnings(runs: list[Run]) -> list[str]:
@@ -200,10 +198,7 @@ def comparison_warnings(runs: list[Run]) -> list[str]:
 
 
 def _settings_without_seed(run: Run) -> dict:
-    """Returns the settings that should be equal within a variant.
-
-    A path that names another run of the same name (stage 1 with this seed) counts as equal in all runs.
-    """
+    """A path that names another run of the same name (stage 1 of this seed) counts as the same in each."""
     own_name = re.compile(rf"(?<![^/]){re.escape(run.name)}(?![^/])")
     return {
         key: own_name.sub("*", value) if isinstance(value, str) else value

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,12 @@ from dataloader.baselines import constant_baseline
 from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.ontology import UNCATEGORISED, Ontology
-from routing_moe.evaluation.task_files import TaskFile
 from routing_moe.io.csv_files import check_numbers, read_table
 from routing_moe.io.files import write_text
 from routing_moe.results.statistics import FEWEST_TASKS, TASKS_ALONE, holm, mean_interval
+
+if TYPE_CHECKING:
+    from routing_moe.evaluation.task_files import TaskFile
 
 SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
 CONSTANT = "constant answer"  # the baseline's name among the variants of a comparison
@@ -51,7 +54,7 @@ class ScoresFile:
 
 
 def write_predictions(
-    folder: Path, prefix: str, files: list[TaskFile], predictions: list, option_scores: list | None = None
+    folder: Path, prefix: str, files: list["TaskFile"], predictions: list, option_scores: list | None = None
 ) -> None:
     """Writes `<prefix><sample>_<part>.jsonl` for each file; see `prediction_lines` for its format.
 
@@ -63,7 +66,7 @@ def write_predictions(
         write_text(folder / f"{prefix}{file.sample}_{file.part}.jsonl", lines)
 
 
-def prediction_lines(file: TaskFile, draws: list, option_scores: list[dict | None] | None = None) -> str:
+def prediction_lines(file: "TaskFile", draws: list, option_scores: list[dict | None] | None = None) -> str:
     """Returns JSON lines with input, prediction and answers, and predictions of further draws in other_draws.
 
     option_scores: for each example the scores of its options in the first draw, written as scores, or None if
@@ -81,7 +84,7 @@ def prediction_lines(file: TaskFile, draws: list, option_scores: list[dict | Non
     return "".join(lines)
 
 
-def constant_scores(files: list[TaskFile], *gyms: Gym) -> list[float | None]:
+def constant_scores(files: list["TaskFile"], *gyms: Gym) -> list[float | None]:
     """Returns for each file the metric of always predicting the task's most frequent training answer.
 
     The training examples come from the first gym that has the task; None if no gym has it.
@@ -89,7 +92,7 @@ def constant_scores(files: list[TaskFile], *gyms: Gym) -> list[float | None]:
     return [_constant_score(file, gyms) for file in files]
 
 
-def _constant_score(file: TaskFile, gyms: tuple[Gym, ...]) -> float | None:
+def _constant_score(file: "TaskFile", gyms: tuple[Gym, ...]) -> float | None:
     for gym in gyms:
         with contextlib.suppress(InputError):
             return constant_baseline(gym.examples(file.task, "train", "all"), file.examples, file.metric)

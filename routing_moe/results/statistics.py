@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import false_discovery_control, t
 
 FEWEST_TASKS = 6
 SEEDS_AND_TASKS, TASKS_ALONE = "seeds x tasks", "tasks"
@@ -45,6 +44,8 @@ def mean_interval(values_ST, confidence: float = 0.95) -> Interval:
     if not seeds or tasks < FEWEST_TASKS:
         return Interval(NONE, NONE, NONE, f"too few tasks ({tasks})" if seeds else "no common seed")
     mean, error, df = map(float, two_way_t(values_ST))
+    from scipy.stats import t  # takes most of a second to import
+
     half = error * float(t.ppf((1 + confidence) / 2, df))
     p = 2 * float(t.sf(abs(mean) / error, df)) if error else float(mean == 0)
     return Interval(mean - half, mean + half, p, SEEDS_AND_TASKS if seeds > 1 else TASKS_ALONE)
@@ -108,5 +109,7 @@ def benjamini_yekutieli(p_M) -> np.ndarray:
     p_M = np.asarray(p_M, dtype=float)
     q_M, tested = np.full(p_M.shape, np.nan), ~np.isnan(p_M)
     if tested.any():
+        from scipy.stats import false_discovery_control
+
         q_M[tested] = false_discovery_control(p_M[tested], method="by")
     return q_M

@@ -1,7 +1,6 @@
-"""Everything that can be wrong with flags and data, found before a model is loaded, told at once.
+"""Checks of flags and data before a model is loaded or torch imported; all faults are reported at once.
 
-Numbers, data and the run's folder are checked here, the model's start in `start_checks.py`, flags that would
-do nothing in `idle_flags.py`.
+Numbers, data and the run's folder are checked here, the model's start in `start_checks.py`.
 """
 
 import importlib.util
@@ -9,20 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import Faults, InputError, did_you_mean, in_short
+from dataloader.errors import Faults, InputError, in_short
 from dataloader.gym import Gym
 from dataloader.ontology import Ontology
 from dataloader.options import find_options
 from dataloader.task_splits import Split, load_split
-from routing_moe.config.ranges import range_faults
-from routing_moe.config.settings import Settings
-from routing_moe.config.unused_flags import idle_flags
-from routing_moe.evaluation.unseen_tasks import TextSource
-from routing_moe.io.accelerator import precision_faults
+from routing_moe.config.flags import differences, unused_flags, value_faults, with_valid_values
+from routing_moe.config.train import TrainSettings, unmet_needs
+from routing_moe.evaluation.vector_sources import TextSource
 from routing_moe.io.files import unwritable
+from routing_moe.io.precision import precision_faults
 from routing_moe.io.run_folder import load_run_settings
-from routing_moe.model.routers import ROUTERS
-from routing_moe.model.selection import ROUTER_MODES
 from routing_moe.training.start_checks import routing_fields, start_faults
 
 
@@ -38,14 +34,18 @@ class Inputs:
     texts: TextSource  # of tasks without a vector of their own
 
 
-def check_inputs(settings: Settings, given: set[str] = frozenset()) -> Inputs:
+def check_inputs(settings: TrainSettings, given: set[str] = frozenset()) -> Inputs:
     """Open and check everything the settings name. Raises one InputError with all faults.
 
     given: the flags that stand on the command line; one that would have no effect is a fault.
     """
+    faults = Faults(number_faults(settings))
+    settings = with_valid_values(settings)
     fields = routing_fields(settings)
-    faults = Faults(number_faults(settings) + source_faults(settings, fields))
-    faults += idle_flags(settings, given, fields)
+    faults += source_faults(settings, fields)
+    faults += unused_flags(settings, given, unmet_needs(settings, fields))
+    if settings.checkpoint and "checkpoint_name" in given:
+        faults.append("--checkpoint and --checkpoint_name both name a checkpoint; give one of them")
     text_format = faults.of(TextFormat.of, settings)
     train_gym = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
     predict_gym = train_gym
@@ -74,7 +74,7 @@ def check_inputs(settings: Settings, given: set[str] = frozenset()) -> Inputs:
     return Inputs(train_gym, predict_gym, split, ontology, text_format, texts)
 
 
-def split_path(settings: Settings) -> Path:
+def split_path(settings: TrainSettings) -> Path:
     """`--custom_tasks_splits`, or the gym's own `split.json`."""
     return Path(settings.custom_tasks_splits or Path(settings.train_dir) / "split.json")
 
@@ -85,16 +85,9 @@ def ontology_path(train_dir: str, task_ontology: str | None) -> Path | None:
     return Path(task_ontology) if task_ontology else own if own.is_file() else None
 
 
-def number_faults(settings: Settings) -> list[str]:
+def number_faults(settings: TrainSettings) -> list[str]:
     """Numbers out of range and choices that do not exist, named as typed."""
-    faults = range_faults(settings) + precision_faults(settings)
-    for name, choices in (("router_mode", ROUTER_MODES), ("router_nn_type", tuple(ROUTERS))):
-        value = getattr(settings, name)
-        if value is not None and value not in choices:
-            guess = did_you_mean(value, choices)
-            faults.append(f"--{name} is {value!r}; choose from {', '.join(choices)}{guess}")
-    if settings.router_top_k is not None and settings.router_top_k < 1:
-        faults.append(f"--router_top_k is {settings.router_top_k}; it must be at least 1")
+    faults = value_faults(settings) + precision_faults(settings)
     if settings.minimum_tau > settings.initial_tau:
         faults.append(
             f"--minimum_tau is {settings.minimum_tau}, above --initial_tau {settings.initial_tau}; "
@@ -108,7 +101,7 @@ def number_faults(settings: Settings) -> list[str]:
     return faults
 
 
-def source_faults(settings: Settings, fields: dict) -> list[str]:
+def source_faults(settings: TrainSettings, fields: dict) -> list[str]:
     """Route sources that exclude each other, and more experts a row than there are."""
     asked = ("avg_routing", "random_routing", "task_level_random_routing")
     given = [f"--{name}" for name in asked if getattr(settings, name)]
@@ -132,7 +125,7 @@ def source_faults(settings: Settings, fields: dict) -> list[str]:
     return faults
 
 
-def data_faults(settings: Settings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
+def data_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
     """Missing or malformed files and unknown metrics of the tasks that the run will read."""
     faults = []
     if settings.do_train:
@@ -152,7 +145,7 @@ def data_faults(settings: Settings, train_gym: Gym, predict_gym: Gym, split: Spl
     return list(dict.fromkeys(faults))
 
 
-def option_faults(settings: Settings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
+def option_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
     """For --scoring rank: train files that cannot be read, and a section none of whose tasks has options."""
     parts = {"train": ["dev"]} if settings.do_train else {}
     if settings.do_predict:
@@ -196,7 +189,7 @@ def task_faults(split: Split, tasks, gym: Gym, parts: list[str], samples: str) -
     return faults + gym.check(tasks, parts, samples)
 
 
-def run_folder_faults(settings: Settings) -> list[str]:
+def run_folder_faults(settings: TrainSettings) -> list[str]:
     """An output folder that holds another run must not be overwritten, nor resumed with other settings."""
     folder = Path(settings.output_dir)
     if reason := unwritable(folder):
@@ -213,4 +206,4 @@ def run_folder_faults(settings: Settings) -> list[str]:
         return [
             f"--output_dir {folder} already holds a run; give --resume to continue it, or name another folder"
         ]
-    return settings.differences(saved)
+    return differences(settings, saved, "the run to resume")

@@ -8,9 +8,10 @@ import pandas as pd
 from accelerate import Accelerator
 
 from dataloader.errors import in_short
+from routing_moe.checkpoints.find import checkpoint_to_start_from
 from routing_moe.checkpoints.folder import load_progress
-from routing_moe.checkpoints.start import checkpoint_to_start_from, load_start
-from routing_moe.config.settings import Settings
+from routing_moe.checkpoints.start import load_start
+from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.task_files import (
     answer,
     decoding_of,
@@ -33,7 +34,7 @@ from routing_moe.training.start_checks import trained_on
 log = logging.getLogger(__name__)
 
 
-def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator) -> None:
+def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Accelerator) -> None:
     """Score the dev and test files of a section of the split; write scores and predictions."""
     tasks = list(inputs.split.section(settings.predict_split))
     model, tokenizer = load_start(settings, inputs.split)
@@ -76,7 +77,9 @@ def run_prediction(settings: Settings, inputs: Inputs, accelerator: Accelerator)
         write_text(run / written.settings_path, description)
 
 
-def give_vectors(settings: Settings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator) -> dict:
+def give_vectors(
+    settings: TrainSettings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator
+) -> dict:
     """Give tasks that need it a vector of --taskvecs, or that of their nearest task, and log which.
 
     Returns {task: VectorChoice} for all tasks; {} without a router, or if the model was trained on all tasks
@@ -109,7 +112,7 @@ def give_vectors(settings: Settings, inputs: Inputs, tasks: list[str], model, to
     return {choice.task: choice for choice in choices} if notable else {}
 
 
-def given_vectors(settings: Settings, tasks: list[str], trained: set[str]) -> dict:
+def given_vectors(settings: TrainSettings, tasks: list[str], trained: set[str]) -> dict:
     """{task: vector (D,)} of `--taskvecs` for those of the tasks that were not trained on."""
     if not settings.taskvecs or trained.issuperset(tasks):
         return {}
@@ -125,7 +128,7 @@ def of_draws(scores: pd.DataFrame) -> str:
     return f" (mean of {scores['draws'][0]} draws of all routes, std {spread_over_draws(scores):.4f})"
 
 
-def task_files(settings: Settings, inputs: Inputs, tasks, part: str, model, tokenizer, limit=None):
+def task_files(settings: TrainSettings, inputs: Inputs, tasks, part: str, model, tokenizer, limit=None):
     """The part's files of the tasks, as the settings say they are scored; limit: examples of each."""
     return load_task_files(
         inputs.predict_gym,

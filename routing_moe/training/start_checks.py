@@ -1,37 +1,27 @@
 """What can be wrong with a run's start: the plain BART or checkpoint, task vectors, the source of routes."""
 
+import dataclasses
 from pathlib import Path
 
 from dataloader.errors import Faults, InputError, fault_context, in_short
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import Split
-from routing_moe.checkpoints.start import ROUTING_FLAGS, architecture, checkpoint_to_start_from
-from routing_moe.config.settings import Settings
-from routing_moe.config.unused_flags import SOURCE_NAMES
-from routing_moe.evaluation.unseen_tasks import TextSource, VectorTable
-from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.loading import bart_fields, load_bart_config, load_routing_config
-from routing_moe.model.routers import ROUTERS
-from routing_moe.model.selection import ROUTER_MODES
+from routing_moe.checkpoints.find import checkpoint_to_start_from
+from routing_moe.config.choices import ROUTE_SOURCES
+from routing_moe.config.train import ARCHITECTURE_FLAGS, ROUTING_FLAGS, TrainSettings
+from routing_moe.evaluation.vector_sources import TextSource, VectorTable
+from routing_moe.model.saved_config import load_bart_config, load_routing_config
 from routing_moe.model.task_vectors import load_task_vectors
 
-ARCHITECTURE_FIELDS = {  # flags that a checkpoint has answers of its own to, and where it keeps them
-    "num_experts": "num_experts",
-    "router_nn_type": "router_nn_type",
-    "router_hidden_dim": "router_hidden_dim",
-    "taskvecs_dim": "router_input_dim",
-    "encoder_vanilla_layers": "encoder_vanilla_layers",
-    "decoder_vanilla_layers": "decoder_vanilla_layers",
-}
 STORED_HINT = "; without --task_vector stored, others get that of the nearest task"
 
 
-def routing_fields(settings: Settings) -> dict:
+def routing_fields(settings: TrainSettings) -> dict:
     """How the run will route: num_experts, route_source, expert_mixing, router_mode and router_top_k.
 
     From the flags, else the checkpoint that the run starts from, else the defaults.
     """
-    fields, config = architecture(settings), {}
+    fields, config = settings.architecture(), {}
     if checkpoint := checkpoint_to_start_from(settings):
         try:
             config = load_json_object(checkpoint / "config.json", "a model's configuration")
@@ -47,7 +37,7 @@ def routing_fields(settings: Settings) -> dict:
 
 
 def start_faults(
-    settings: Settings, split: Split | None, fields: dict, texts: TextSource | None
+    settings: TrainSettings, split: Split | None, fields: dict, texts: TextSource | None
 ) -> list[str]:
     """A start that is missing or contradicts itself; tasks of the split without a vector, nor a way to one.
 
@@ -73,11 +63,11 @@ def start_faults(
 
 
 def vanilla_faults(
-    settings: Settings, split: Split | None, routing: dict, texts: TextSource | None
+    settings: TrainSettings, split: Split | None, routing: dict, texts: TextSource | None
 ) -> list[str]:
     """The plain BART's config against the flags, and the task vectors against the split."""
     faults = Faults()
-    fields = architecture(settings)
+    fields = settings.architecture()
     names = random = split.all if split and not settings.taskvecs else ()
     if settings.taskvecs:
         loaded = faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs")
@@ -90,20 +80,15 @@ def vanilla_faults(
     bart = faults.of(load_bart_config, settings.model, flag="model")
     if bart is None:
         return faults
-    known = bart_fields(bart)
     try:
-        told_already = ["exploration_epsilon"]
-        for name, choices in (("router_nn_type", ROUTERS), ("router_mode", ROUTER_MODES)):
-            if fields[name] not in choices:
-                told_already.append(name)
-        RoutingBartConfig(**known | {k: v for k, v in fields.items() if k not in told_already})
-    except Exception as error:  # the library wraps the configuration's own message in errors of its own
+        dataclasses.replace(bart, **fields)
+    except Exception as error:  # `strict` wraps the message of the configuration in an error of its own
         named = str(error.__cause__ or error).replace("router_input_dim is", "taskvecs_dim is")
         faults += [f"--{fault}" for fault in named.splitlines()]
     return faults + position_faults(settings, bart.max_position_embeddings, settings.model)
 
 
-def vector_faults(settings: Settings, names: list[str], dim: int, split: Split | None) -> list[str]:
+def vector_faults(settings: TrainSettings, names: list[str], dim: int, split: Split | None) -> list[str]:
     faults = []
     if settings.taskvecs_dim not in (None, dim):
         faults.append(
@@ -119,7 +104,7 @@ def vector_faults(settings: Settings, names: list[str], dim: int, split: Split |
 
 
 def checkpoint_faults(
-    settings: Settings, checkpoint: Path, split: Split | None, fields: dict, texts: TextSource | None
+    settings: TrainSettings, checkpoint: Path, split: Split | None, fields: dict, texts: TextSource | None
 ) -> list[str]:
     """The checkpoint's own config against the flags and the tasks of the split."""
     faults = Faults()
@@ -149,13 +134,13 @@ def checkpoint_faults(
     faults += [
         f"--{flag} is {getattr(settings, flag)}, but {checkpoint} was trained with {config.get(field)}; "
         "leave the flag out to use the checkpoint's"
-        for flag, field in ARCHITECTURE_FIELDS.items()
+        for flag, field in ARCHITECTURE_FLAGS.items()
         if getattr(settings, flag) is not None and getattr(settings, flag) != config.get(field)
     ]
     return faults + position_faults(settings, config.get("max_position_embeddings", 1024), checkpoint)
 
 
-def tasks_given(settings: Settings, checkpoint: Path, config: dict, split: Split) -> set[str]:
+def tasks_given(settings: TrainSettings, checkpoint: Path, config: dict, split: Split) -> set[str]:
     """The tasks to be scored that take their vector from `--taskvecs`: of those that were not trained on.
 
     Raises InputError if the router cannot read the vectors, none is of these tasks, or other stored ones give
@@ -199,7 +184,7 @@ def other_width(folder: str, D: int, checkpoint: Path, wanted: int) -> str:
 
 
 def unseen_faults(
-    settings: Settings, split: Split | None, fields: dict, texts: TextSource | None, names, random
+    settings: TrainSettings, split: Split | None, fields: dict, texts: TextSource | None, names, random
 ) -> list[str]:
     """Tasks to be scored that need the vector of their nearest task, where none can be found.
 
@@ -222,12 +207,12 @@ def unseen_faults(
     return []
 
 
-def overwriting_faults(settings: Settings, checkpoint: Path, config: dict) -> list[str]:
+def overwriting_faults(settings: TrainSettings, checkpoint: Path, config: dict) -> list[str]:
     """A prediction along other routes than the checkpoint's own would take the place of its own scores."""
     own = {"route_source": config.get("route_source", "learned")}
     own |= {flag: config.get(flag) for flag in ROUTING_FLAGS}
     other = [
-        f"{SOURCE_NAMES.get(own[name])} routes" if name == "route_source" else f"--{name} {own[name]}"
+        f"{ROUTE_SOURCES.get(own[name])} routes" if name == "route_source" else f"--{name} {own[name]}"
         for name in own
         if getattr(settings, name) not in (None, own[name])
     ]
@@ -240,7 +225,7 @@ def overwriting_faults(settings: Settings, checkpoint: Path, config: dict) -> li
 
 
 def position_faults(
-    settings: Settings, positions: int, where, lengths=("max_input_length", "max_output_length")
+    settings: TrainSettings, positions: int, where, lengths=("max_input_length", "max_output_length")
 ) -> list[str]:
     return [
         f"--{name} is {getattr(settings, name)}, but {where} has {positions} positions"

@@ -16,7 +16,7 @@ from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError, in_brief
 from dataloader.ontology import Ontology
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
-from routing_moe.config.settings import Settings
+from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.task_files import (
     TaskFile,
     decoding_of,
@@ -26,10 +26,12 @@ from routing_moe.evaluation.task_files import (
     predict,
 )
 from routing_moe.io.files import flush, npy_bytes, write_bytes, write_text
-from routing_moe.io.logs import CURVES_FILE, peak_memory_gb
 from routing_moe.io.main_process import on_main
+from routing_moe.io.memory import peak_memory_gb
+from routing_moe.io.trackers import CURVES_FILE
 from routing_moe.optim.step import Stepper, padding_report, schedule_report
-from routing_moe.results.run_cost import described_cost, write_cost
+from routing_moe.results.run_cost import described_cost
+from routing_moe.training.cost import write_cost
 
 LOG_EVERY = 10  # steps between rows of the curves
 
@@ -49,7 +51,7 @@ class Training:
         train_examples: EncodedExamples,
         dev_files: list[TaskFile],
         ontology: Ontology,
-        settings: Settings,
+        settings: TrainSettings,
         accelerator: Accelerator,
         draw_routes: Callable,
     ):
@@ -334,7 +336,7 @@ class FinishStepOnInterrupt:
             signal.signal(*self.previous.popitem())
 
 
-def described_routes(model, settings: Settings) -> str:
+def described_routes(model, settings: TrainSettings) -> str:
     """Where the routes come from and what they mix, in words."""
     config = model.config
     if config.num_experts == 1:

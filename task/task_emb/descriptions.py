@@ -24,7 +24,7 @@ from accelerate import PartialState
 
 from dataloader.errors import InputError, in_brief
 from routing_moe.checkpoints.find import sha256
-from routing_moe.model.loading import is_hub_name
+from routing_moe.model.saved_config import is_hub_name
 from task.task_emb.arguments import descriptions_parser
 from task.task_emb.command import compute_vectors
 from task.task_emb.settings import VectorSettings

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.config.settings import differences
+from routing_moe.config.flags import changed
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes, unwritable, write_text
 from routing_moe.io.job_folder import JobFolder
@@ -137,7 +137,7 @@ class VectorJob:
             existing -= MODEL_SETTINGS
         where, free = f"the vectors in {self.folder}", FREE_WHEN_CONTINUED | existing
         before = ADDED_LATER | saved.get("settings", {})
-        faults = differences(self.settings.to_dict(), before, free, where)
+        faults = changed({k: v for k, v in self.settings.to_dict().items() if k not in free}, before, where)
         if self.model and saved.get("model") not in (self.model, {}, None):
             faults.append(
                 f"--output_dir {self.folder}: its vectors were computed with a model whose files differ from "

@@ -22,7 +22,7 @@ from dataloader.errors import Faults, InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import parse_or_guess, reporting_errors
-from routing_moe.config.settings import differences
+from routing_moe.config.flags import changed
 from routing_moe.io.files import unwritable, write_text
 from routing_moe.io.logs import start_logging
 from routing_moe.io.run_folder import describe_run
@@ -173,7 +173,8 @@ def tasks_fitted_on(settings: ReduceSettings) -> list[str]:
     if before and now:
         where = f"the vectors that {like} was fitted on"
         settings_now, settings_then = (made.get("settings") or {} for made in (now, before))
-        other = differences(settings_now, ADDED_LATER | settings_then, FREE_TO_APPLY, where)
+        fixed = {name: value for name, value in settings_now.items() if name not in FREE_TO_APPLY}
+        other = changed(fixed, ADDED_LATER | settings_then, where)
         if before.get("method") != now.get("method"):
             other = [f"the method is {now.get('method')}, but {before.get('method')} in {where}"]
         elif before.get("model_files") != now.get("model_files"):

@@ -9,13 +9,12 @@ from typing import ClassVar
 from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError
 from dataloader.gym import Gym
-from routing_moe.checkpoints.find import SavedMixture, checksums
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, checksums, find_saved
 from routing_moe.checkpoints.start import load_tokenizer
-from routing_moe.config.ranges import range_faults
-from routing_moe.config.settings import Recipe
-from routing_moe.finetuning.starting_model import SavedBart, find_saved
-from routing_moe.io.accelerator import precision_faults
-from routing_moe.model.loading import load_bart_config
+from routing_moe.config.flags import value_faults
+from routing_moe.config.shared import Recipe
+from routing_moe.io.precision import precision_faults
+from routing_moe.model.saved_config import load_bart_config
 from routing_moe.model.task_vectors import NOTHING, what_is_seen
 from routing_moe.training.start_checks import position_faults
 from task.task_emb.sources import EACH, TrainFiles
@@ -70,7 +69,7 @@ class VectorSettings(ABC):
 
     def faults(self) -> list[str]:
         """Settings that are out of range, or wrong in a way of the method's own."""
-        return range_faults(self)
+        return value_faults(self)
 
     def resolved(self) -> "VectorSettings":
         """With a value for each setting that was left to the method."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,17 +22,15 @@ from tqdm import tqdm
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.analysis.ablation.model import Bench, Expert, mask_of
+from routing_moe.analysis.ablation.expert_sets import BASE, ExpertSet
+from routing_moe.analysis.ablation.model import Bench, mask_of
 from routing_moe.analysis.saved_routes import layer_names
 from routing_moe.io.files import write_text
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.main_process import on_main
 
-ExpertSet = tuple[Expert, ...]  # sorted
-BASE: ExpertSet = ()
 JOB_FILE = "job.json"
 LONGEST = 150  # characters of a set's name that are its file's
-PLACE = re.compile(r"(enc|dec)(\d+)\.(\d+)")
 
 
 @dataclass(frozen=True)
@@ -156,14 +153,6 @@ class AblationJob:
 def read_scores(path: Path) -> Scores:
     saved = load_json_object(path, "scores without some experts")
     return Scores(dict(saved["scores"]), float(saved["seconds"]), int(saved["examples"]))
-
-
-def places_of(name: str) -> list[tuple[str, int]]:
-    """[("enc 0", 1), ...], layer and expert, of a set's name. Raises ValueError if it is none."""
-    places = [PLACE.fullmatch(part) for part in name.split("+")]
-    if not all(places):
-        raise ValueError(f"'{name}' names no experts; write enc0.1 for expert 1 of encoder layer 0")
-    return [(f"{place[1]} {place[2]}", int(place[3])) for place in places]
 
 
 def _duration(seconds: float) -> str:

@@ -14,8 +14,8 @@ from math import comb
 import numpy as np
 from torch import Tensor
 
-from routing_moe.analysis.ablation.job import AblationJob, ExpertSet
-from routing_moe.analysis.ablation.model import Expert
+from routing_moe.analysis.ablation.expert_sets import Expert, ExpertSet
+from routing_moe.analysis.ablation.job import AblationJob
 from routing_moe.analysis.features import Features
 
 TOLERANCE = 0.1  # largest relative difference between the mean weights of a matched set and of the feature's

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dataloader.encoding import TextFormat, encode, encode_options
 from dataloader.errors import InputError
+from routing_moe.analysis.ablation.expert_sets import Expert
 from routing_moe.evaluation.task_files import Decoding, TaskFile, answers_along, score
 from routing_moe.model.selection import noise_free_routes
 
@@ -30,9 +31,6 @@ class NothingToSwitchOff(InputError):
     """The flags and files are right, but there is no expert to ablate."""
 
     exit_code = 3
-
-
-Expert = tuple[int, int]  # row of the route (encoder layers first), expert
 
 
 def mask_of(off: Iterable[Expert], num_layers: int, num_experts: int) -> np.ndarray:

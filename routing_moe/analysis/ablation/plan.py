@@ -6,53 +6,24 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import pandas as pd
 import torch
 
-from dataloader.errors import Faults, InputError, did_you_mean, in_short, too_small
-from routing_moe.analysis.ablation.job import AblationJob, ExpertSet, places_of
+from dataloader.errors import InputError, in_short
+from routing_moe.analysis.ablation.checks import AblationInputs, testable
+from routing_moe.analysis.ablation.expert_sets import ExpertSet, experts_named
+from routing_moe.analysis.ablation.job import AblationJob
 from routing_moe.analysis.ablation.matching import TOLERANCE, matched_sets
 from routing_moe.analysis.ablation.model import NothingToSwitchOff
-from routing_moe.analysis.correlation import correlate, top_experts, worth_testing
-from routing_moe.analysis.features import Features, features_of
+from routing_moe.analysis.correlation import correlate, top_experts
+from routing_moe.analysis.features import Features
 from routing_moe.analysis.saved_routes import Routes, chosen_experts, layer_names
-from routing_moe.checkpoints.find import find_mixture
-from routing_moe.config.settings import Settings
-from routing_moe.io.files import unwritable
-from routing_moe.training.checks import Inputs, check_inputs
+from routing_moe.config.ablate import AblationSettings
 
 log = logging.getLogger("routing_moe")
 
 NO_FEATURE = "none is had, and lacked, by at least three tasks and goes with --top experts"
-
-
-@dataclass(frozen=True)
-class AblationSettings:
-    """The command's flags; `prediction`: what decides scores, as of `train --do_predict`."""
-
-    prediction: Settings
-    output_dir: Path
-    experts: tuple[str, ...]
-    features: tuple[str, ...]
-    top: int
-    random_draws: int
-    feature_file: Path | None
-    routes: str
-    part: str
-    max_examples: int | None
-    dry_run: bool
-    seed: int
-
-
-@dataclass(frozen=True, eq=False)
-class AblationInputs:
-    """What the flags name, found to be sound."""
-
-    run: Inputs
-    tasks: list[str]  # in the ontology's order
-    features: Features
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,83 +38,6 @@ class Plan:
     @property
     def sets(self) -> list[ExpertSet]:
         return list(dict.fromkeys([*self.named, *self.by_feature.values(), *chain(*self.random.values())]))
-
-
-def check_ablation(settings: AblationSettings) -> AblationInputs:
-    """Opens and checks all that the flags name. Raises one InputError with every fault."""
-    prediction = settings.prediction
-    faults = Faults(_number_faults(settings))
-    if fault := unwritable(settings.output_dir):
-        faults.append(f"--output_dir {fault}")
-    mixture = faults.of(find_mixture, prediction.output_dir, prediction.checkpoint_name, "checkpoint_name")
-    inputs = faults.of(check_inputs, prediction) if mixture else None
-    if mixture:
-        for word in settings.experts if set(settings.experts) - {"all", "none"} else ():
-            faults.of(experts_named, word, mixture.config)
-    if not inputs:
-        raise InputError(faults)
-    tasks = inputs.ontology.order(inputs.split.section(prediction.predict_split))
-    flag = "feature_file" if settings.feature_file else None
-    features = faults.of(
-        features_of, tasks, inputs.ontology, prediction.train_dir, settings.feature_file, flag=flag
-    )
-    if features:
-        faults += _feature_faults(settings, features)
-    if faults:
-        raise InputError(dict.fromkeys(faults))
-    return AblationInputs(inputs, tasks, features)
-
-
-def _number_faults(settings: AblationSettings) -> list[str]:
-    faults = too_small(settings, {"top": 1, "random_draws": 0, "max_examples": 1, "seed": 0})
-    if len(settings.experts) > 1 and {"all", "none"} & set(settings.experts):
-        faults.append(f"--experts {' '.join(settings.experts)}: all and none stand alone")
-    if settings.experts == ("none",) and not settings.features:
-        faults.append("--experts none: nothing would be switched off; name some --features")
-    return faults
-
-
-def _feature_faults(settings: AblationSettings, features: Features) -> list[str]:
-    known = testable(features)
-    if settings.features == ("all",):
-        return []
-    faults = []
-    if "all" in settings.features:
-        return [f"--features {' '.join(settings.features)}: all stands alone"]
-    for name in settings.features:
-        if name in features.names and name not in known:
-            binary = features.is_binary(name)
-            why = (
-                "fewer than three tasks have, or lack, it" if binary else "it is a number that hardly varies"
-            )
-            faults.append(f"--features {name}: {why}")
-        elif name not in features.names:
-            guess = did_you_mean(name, [*known, "all"])
-            faults.append(f"--features {name}: no such feature{guess} (there are {', '.join(known)})")
-    return faults
-
-
-def testable(features: Features) -> list[str]:
-    return [name for name in features.names if worth_testing(features, name)]
-
-
-def experts_named(word: str, config) -> ExpertSet:
-    """The set that `enc0.1+dec2.0` stands for. Raises InputError if the model has no such experts."""
-    rows = dict(zip(layer_names(config.encoder_layers, config.routed_rows), config.routed_rows, strict=True))
-    try:
-        places = places_of(word)
-    except ValueError as error:
-        raise InputError(f"--experts {word}: {error}") from None
-    for layer, expert in places:
-        if layer not in rows or expert >= config.num_experts:
-            raise InputError(
-                f"--experts {word}: no expert {expert} of {layer}; there are 0 to {config.num_experts - 1} "
-                f"of {', '.join(rows)}"
-            )
-    experts = sorted({(rows[layer], expert) for layer, expert in places})
-    if not leaves_every_layer(experts, config.num_experts):
-        raise InputError(f"--experts {word}: a layer would have no expert left")
-    return tuple(experts)
 
 
 # ---------------------------------------------------------------------------- the plan
@@ -225,9 +119,3 @@ def _log_few_matches(drawn: dict[str, list[ExpertSet]], settings: AblationSettin
             "note: fewer than %d sets of %d other experts are used as much, within %g%% of the weight, by "
             "the tasks with %s", settings.random_draws, settings.top, 100 * TOLERANCE, in_short(few),
         )  # fmt: skip
-
-
-def leaves_every_layer(experts: Sequence[tuple[int, int]], per_layer: int) -> bool:
-    """Whether each layer keeps an expert."""
-    rows = [row for row, _ in set(experts)]
-    return all(rows.count(row) < per_layer for row in set(rows))

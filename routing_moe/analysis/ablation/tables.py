@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.ablation.job import BASE, AblationJob, ExpertSet
+from routing_moe.analysis.ablation.expert_sets import BASE, ExpertSet
+from routing_moe.analysis.ablation.job import AblationJob
 from routing_moe.analysis.ablation.matching import mean_weights
 from routing_moe.analysis.features import Features
 from routing_moe.results.scores import in_categories

@@ -1,0 +1,82 @@
+"""Checks of an ablation before torch is imported; all faults are reported at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dataloader.errors import Faults, InputError, did_you_mean
+from routing_moe.analysis.ablation.expert_sets import experts_named
+from routing_moe.analysis.correlation import worth_testing
+from routing_moe.analysis.features import Features, features_of
+from routing_moe.checkpoints.find import find_mixture
+from routing_moe.config.ablate import AblationSettings
+from routing_moe.config.flags import value_faults
+from routing_moe.io.files import unwritable
+from routing_moe.training.checks import Inputs, check_inputs
+
+
+@dataclass(frozen=True, eq=False)
+class AblationInputs:
+    """What the flags name, found to be sound."""
+
+    run: Inputs
+    tasks: list[str]  # in the ontology's order
+    features: Features
+
+
+def check_ablation(settings: AblationSettings) -> AblationInputs:
+    """Opens and checks all that the flags name. Raises one InputError with every fault."""
+    prediction = settings.prediction
+    faults = Faults(value_faults(settings) + _number_faults(settings))
+    if fault := unwritable(settings.output_dir):
+        faults.append(f"--output_dir {fault}")
+    mixture = faults.of(find_mixture, prediction.output_dir, prediction.checkpoint_name, "checkpoint_name")
+    inputs = faults.of(check_inputs, prediction) if mixture else None
+    if mixture:
+        for word in settings.experts if set(settings.experts) - {"all", "none"} else ():
+            faults.of(experts_named, word, mixture.config)
+    if not inputs:
+        raise InputError(faults)
+    tasks = inputs.ontology.order(inputs.split.section(prediction.predict_split))
+    flag = "feature_file" if settings.feature_file else None
+    features = faults.of(
+        features_of, tasks, inputs.ontology, prediction.train_dir, settings.feature_file, flag=flag
+    )
+    if features:
+        faults += _feature_faults(settings, features)
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+    return AblationInputs(inputs, tasks, features)
+
+
+def _number_faults(settings: AblationSettings) -> list[str]:
+    faults = []
+    if len(settings.experts) > 1 and {"all", "none"} & set(settings.experts):
+        faults.append(f"--experts {' '.join(settings.experts)}: all and none stand alone")
+    if settings.experts == ("none",) and not settings.features:
+        faults.append("--experts none: nothing would be switched off; name some --features")
+    return faults
+
+
+def _feature_faults(settings: AblationSettings, features: Features) -> list[str]:
+    known = testable(features)
+    if settings.features == ("all",):
+        return []
+    faults = []
+    if "all" in settings.features:
+        return [f"--features {' '.join(settings.features)}: all stands alone"]
+    for name in settings.features:
+        if name in features.names and name not in known:
+            binary = features.is_binary(name)
+            why = (
+                "fewer than three tasks have, or lack, it" if binary else "it is a number that hardly varies"
+            )
+            faults.append(f"--features {name}: {why}")
+        elif name not in features.names:
+            guess = did_you_mean(name, [*known, "all"])
+            faults.append(f"--features {name}: no such feature{guess} (there are {', '.join(known)})")
+    return faults
+
+
+def testable(features: Features) -> list[str]:
+    return [name for name in features.names if worth_testing(features, name)]

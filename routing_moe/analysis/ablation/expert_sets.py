@@ -1,0 +1,47 @@
+"""Sets of experts to ablate, and their names: "enc0.1+dec2.0" for two experts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from dataloader.errors import InputError
+from routing_moe.analysis.saved_routes import layer_names
+
+Expert = tuple[int, int]  # row of the route (encoder layers first), expert
+ExpertSet = tuple[Expert, ...]  # sorted
+BASE: ExpertSet = ()
+PLACE = re.compile(r"(enc|dec)(\d+)\.(\d+)")
+
+
+def experts_named(word: str, config) -> ExpertSet:
+    """The set that `enc0.1+dec2.0` stands for. Raises InputError if the model has no such experts."""
+    rows = dict(zip(layer_names(config.encoder_layers, config.routed_rows), config.routed_rows, strict=True))
+    try:
+        places = places_of(word)
+    except ValueError as error:
+        raise InputError(f"--experts {word}: {error}") from None
+    for layer, expert in places:
+        if layer not in rows or expert >= config.num_experts:
+            raise InputError(
+                f"--experts {word}: no expert {expert} of {layer}; there are 0 to {config.num_experts - 1} "
+                f"of {', '.join(rows)}"
+            )
+    experts = sorted({(rows[layer], expert) for layer, expert in places})
+    if not leaves_every_layer(experts, config.num_experts):
+        raise InputError(f"--experts {word}: a layer would have no expert left")
+    return tuple(experts)
+
+
+def leaves_every_layer(experts: Sequence[tuple[int, int]], per_layer: int) -> bool:
+    """Whether each layer keeps an expert."""
+    rows = [row for row, _ in set(experts)]
+    return all(rows.count(row) < per_layer for row in set(rows))
+
+
+def places_of(name: str) -> list[tuple[str, int]]:
+    """[("enc 0", 1), ...], layer and expert, of a set's name. Raises ValueError if it is none."""
+    places = [PLACE.fullmatch(part) for part in name.split("+")]
+    if not all(places):
+        raise ValueError(f"'{name}' names no experts; write enc0.1 for expert 1 of encoder layer 0")
+    return [(f"{place[1]} {place[2]}", int(place[3])) for place in places]

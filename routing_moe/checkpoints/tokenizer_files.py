@@ -1,0 +1,56 @@
+"""Finds and checks the tokenizer of a model without torch; `start.load_tokenizer` loads it."""
+
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from dataloader.errors import InputError, fault_context, in_brief
+from dataloader.jsonfile import load_json_object
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+NO_FILES = "has no tokenizer files (tokenizer.json, or vocab.json and merges.txt)"
+
+
+def keeps_tokenizer(place: str | Path) -> bool:
+    """Returns whether `place` has a tokenizer: a folder with tokenizer files, or a hub name."""
+    is_there = any((Path(place) / name).is_file() for name in TOKENIZER_FILES)
+    return is_there or not Path(place).is_dir()
+
+
+def check_start_tokenizer(place: str | Path, model: str, vocab_size: int) -> None:
+    """`check_tokenizer` of the model in `place`, or of `--model` if `place` is a folder without one."""
+    if keeps_tokenizer(place):
+        check_tokenizer(place, vocab_size)
+    else:
+        with fault_context("--model "):
+            check_tokenizer(model, vocab_size)
+
+
+def check_tokenizer(source: str | Path, vocab_size: int) -> None:
+    """Raises InputError unless a folder has a tokenizer for this number of embeddings.
+
+    The tokenizer of a hub name is checked when it is loaded.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        return
+    if (file := folder / "tokenizer.json").is_file():
+        try:
+            tokens = Tokenizer.from_file(str(file)).get_vocab_size()
+        except Exception as error:  # of the library, which raises Exception itself
+            reason = f"no tokenizer can be loaded from there ({in_brief(error)})"
+            raise InputError(f"{source}: {reason}") from None
+    elif (file := folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        tokens = len(load_json_object(file, "a tokenizer's vocabulary"))
+    else:
+        raise InputError(f"{source}: {NO_FILES}")
+    check_size(source, tokens, vocab_size)
+
+
+def check_size(source: str | Path, tokens: int, vocab_size: int) -> None:
+    """Raises InputError for more tokens than embeddings."""
+    if tokens > vocab_size:
+        raise InputError(
+            f"{source}: its tokenizer has {tokens} tokens, more than the {vocab_size} embeddings of its "
+            "model; they do not match"
+        )

@@ -1,0 +1,68 @@
+"""The flags of `routing_moe.cli.ablate`. What decides a score is as in the run, unless given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from dataloader.errors import InputError
+from routing_moe.config.choices import FOUND_BY_RULE, PRECISIONS, ROUTE_KINDS, SCORINGS, SECTIONS
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, REQUIRED, Command, flags_of, group
+from routing_moe.config.train import TrainSettings, train_settings
+from routing_moe.io.run_folder import load_run_settings
+
+EXPERTS = group("what is ablated")
+SCORES = group("how tasks are scored")  # the same flags as those of `routing_moe.cli.train --do_predict`
+RUNNING = group("running")
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class AblationSettings(Command):
+    """prediction: what decides scores, as in `train --do_predict`, from the run and the flags that are given."""
+
+    program = "python -m routing_moe.cli.ablate"
+
+    run: Path = EXPERTS(REQUIRED, "run folder", positional=True, metavar="RUN")
+    experts: tuple[str, ...] = EXPERTS(("all",), "all: each (layer, expert) alone; none; or sets such as enc0.1 or enc0.1+dec2.0 (expert 1 of encoder layer 0, and with it expert 0 of decoder layer 2)", metavar="SET")
+    features: tuple[str, ...] = EXPERTS((), "also the top experts of these features, such as skill:negation, all at once; all: of every feature that at least three tasks have and lack (default: none)", metavar="FEATURE")
+    top: int = EXPERTS(3, "number of experts of a feature: those whose weight correlates most with it", range=AT_LEAST_1)
+    random_draws: int = EXPERTS(20, "random sets of as many other experts, used as much by the feature's tasks, to compare its own with", range=NOT_NEGATIVE)
+    feature_file: Path | None = EXPERTS(None, "CSV file of features: task, kind:value, ... (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")
+    routes: str = EXPERTS("soft", "which weights are correlated with features: the softmax, or one-hot the heaviest expert of each layer", choices=ROUTE_KINDS[::2])
+
+    part: str = SCORES("dev", "which files; dev by default, so that nothing is chosen by test files", choices=("dev", "test"))
+    max_examples: int | None = SCORES(None, "examples of each file at most, evenly spaced (default: all)", range=AT_LEAST_1)
+    predict_split: str | None = SCORES(None, "which tasks of the split (default: train)", choices=SECTIONS)
+    predict_samples: str | None = SCORES(None, "which samples of a task: first, all, or a seed such as 100 (default: first)")
+    checkpoint_name: str | None = SCORES(None, "which checkpoint of the run (default: best)")
+    train_dir: str | None = SCORES(None, "gym folder (default: that of the run)")
+    predict_dir: str | None = SCORES(None, "gym folder of dev and test files (default: that of the run)")
+    custom_tasks_splits: str | None = SCORES(None, "split file (default: that of the run)")
+    task_ontology: str | None = SCORES(None, "ontology file (default: that of the run)")
+    scoring: str | None = SCORES(None, "how answers are made (default: as in the run)", choices=SCORINGS)
+    num_beams: int | None = SCORES(None, "beams of generation (default: as in the run)")
+    predict_batch_size: int | None = SCORES(None, "examples answered at once (default: as in the run)")
+    task_vector: str | None = SCORES(None, "which vectors unseen tasks have (default: auto, as in predictions)", choices=FOUND_BY_RULE)
+    text_vectors: str | None = SCORES(None, "vectors by which the nearest task is found (default: computed)")
+    mixed_precision: str | None = SCORES(None, "precision of matrix products (default: no)", choices=PRECISIONS)
+
+    output_dir: Path | None = RUNNING(None, "where scores, tables and pictures go (default: RUN/analysis/ablation)")
+    dry_run: bool = RUNNING(False, "score with all experts, report how long the rest would take, and stop")
+    seed: int = RUNNING(0, "of the random sets of experts", range=NOT_NEGATIVE)
+
+    prediction: TrainSettings | None = None
+# fmt: on
+
+
+def ablation_settings(given: Mapping) -> AblationSettings:
+    """The settings of the flags given. Raises InputError for a run that is not there or cannot be read."""
+    settings = AblationSettings(**given)
+    if load_run_settings(settings.run) is None:
+        raise InputError(f"{settings.run}: is no run folder (expected {settings.run / 'run.json'})")
+    scores = [name for name, flag in flags_of(settings).items() if flag.group == "how tasks are scored"]
+    known = {field.name for field in fields(TrainSettings)}
+    as_typed = {name: given[name] for name in scores if name in given and name in known}
+    prediction = train_settings({"do_predict": True, "output_dir": str(settings.run), **as_typed})
+    output_dir = settings.output_dir or settings.run / "analysis" / "ablation"
+    lists = {name: tuple(getattr(settings, name)) for name in ("experts", "features")}
+    return replace(settings, prediction=prediction, output_dir=output_dir, **lists)

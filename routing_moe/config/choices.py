@@ -1,0 +1,27 @@
+"""Names that flags choose from. A test compares them with the implementations, in the modules named."""
+
+ROUTER_MODES = ("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k")  # model/selection.py
+ROUTER_TYPES = (  # the keys of ROUTERS in model/routers.py
+    "linear",
+    "linear_layer_specific",
+    "rnn",
+    "lstm",
+    "gru",
+    "transformer",
+    "rnn_layer_specific",
+    "lstm_layer_specific",
+    "gru_layer_specific",
+    "transformer_layer_specific",
+)
+# The keys of ROUTE_SOURCES in model/route_sources.py, and what texts call them.
+ROUTE_SOURCES = {"learned": "learned", "average": "average", "random": "random", "fixed": "task-level random"}
+EXPERT_MIXINGS = ("outputs", "parameters")  # model/routed_layer.py
+SCORINGS = ("generate", "rank")  # evaluation/option_ranking.py
+VECTOR_SOURCES = ("auto", "stored", "nearest", "learned")  # evaluation/unseen_tasks.py
+FOUND_BY_RULE = VECTOR_SOURCES[:3]  # those that train nothing
+ROUTE_TRAININGS = ("plain", "fixed", "vector", "router")  # finetuning/starting_model.py
+SELECTIONS = ("final_temperature", "all")  # evaluations that may become the best checkpoint
+ROUTE_KINDS = ("soft", "soft_t1", "chosen")  # analysis/saved_routes.py
+PRECISIONS = ("no", "bf16", "fp16")
+TRACKERS = ("csv", "tensorboard", "wandb")
+SECTIONS = ("train", "dev", "test")  # of a task split

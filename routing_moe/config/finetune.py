@@ -1,0 +1,216 @@
+"""The flags of `routing_moe.cli.finetune`. Names are those of CrossFit's tune_hps_singletask.py."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from routing_moe.config.choices import ROUTE_SOURCES, ROUTE_TRAININGS, VECTOR_SOURCES
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, group
+from routing_moe.config.shared import OPTIMISATION, OptimizerFlags, Recipe, TextFlags
+
+DATA = group("data")
+START = group("where fine-tuning starts")
+ROUTE = group("the task's route through a mixture")
+GRID = group("the grid")
+RUNNING = group("running, evaluating, saving")
+ROUTED = ("experts", "router")  # what flags of the router need
+VECTOR = (*ROUTED, "own_vector")
+SEARCH = (*VECTOR, "vector_search")
+NO_CHECKPOINT = ("None", "")  # as the published scripts pass it on where none is named
+PUBLISHED_GRID = {"learning_rate_list": [1e-5, 2e-5, 5e-5], "bsz_list": [2, 4, 8]}
+SINGLE = {"learning_rate_list": "learning_rate", "bsz_list": "train_batch_size"}
+
+
+@dataclass(frozen=True, order=True)
+class Configuration:
+    """One point of the grid: a sample, a learning rate, a batch size; without rates, the start is scored.
+
+    They are ordered by these: of equally good ones the first is the best.
+    """
+
+    prefix: str
+    lr: float | None
+    bsz: int | None
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        return self.prefix if self.lr is None else f"{self.prefix}_lr{self.lr!r}_bsz{self.bsz}"
+
+    def __str__(self) -> str:
+        return f"prefix={self.prefix}" + ("" if self.lr is None else f", lr={self.lr:g}, bsz={self.bsz}")
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings(TextFlags, OptimizerFlags):
+    """The settings of a grid. After the checks, samples lists prefixes, and the two lists are not empty.
+
+    on_resume here: what may differ when a grid is continued or extended, as it changes no configuration's result.
+    """
+
+    program = "python -m routing_moe.cli.finetune"
+    usage = "--task_dir FOLDER --output_dir FOLDER [--do_train] [--do_predict] [flags, see --help]"
+    groups = ("data", "where fine-tuning starts", "the task's route through a mixture", "texts and decoding", "the grid", "optimisation")
+
+    task_dir: str = DATA(REQUIRED, "the task's folder, with <task>_<k>_<seed>_{train,dev,test}.tsv or .jsonl", is_path=True)
+    dataset: str | None = DATA(None, "the task's name, which must be that of its folder (default: that name)")
+    samples: str | list[str] = DATA("all", "which samples of the task: all, first, or a seed such as 100", on_resume=True)
+    skip_malformed: bool = DATA(False, "leave out malformed lines of task files instead of stopping")
+    debug: bool = DATA(False, "read only 8 examples of every file, evenly spaced")
+
+    model: str = START("facebook/bart-base", "plain BART: a hub name or a folder; the start if no other is given, and the tokenizer of one that keeps none", is_path=True)
+    checkpoint: str | None = START(None, "plain BART to start from: a run with one expert, a saved folder, a hub name, or a file of weights for --model (default: None, which is --model as it is)", is_path=True)
+    moe_init: bool = START(False, "start from the mixture in --init_dir, along a route for the task")
+    init_dir: str | None = START(None, "run (ours or of the published code) or checkpoint of the mixture", needs=("experts",), is_path=True)
+    init_checkpoint_name: str | None = START(None, "which checkpoint of the run (default: best)", needs=("experts",))
+    freeze_embeds: bool = START(False, "do not train the embeddings of tokens and positions", needs=("training",))
+
+    moe_avg_route: bool = ROUTE(False, "every expert with weight 1/E", needs=("experts",))
+    moe_random_route: bool = ROUTE(False, "in every layer an expert drawn at random for each example, again at every step", needs=("experts",))
+    moe_random2_route: bool = ROUTE(False, "in every layer an expert drawn at random for the task, once (that of the run, if it has one for the task)", needs=("experts",))
+    route_training: str | None = ROUTE(None, "plain: the route is made into a plain BART, each layer its expert of largest weight; fixed: the route stays as it is among the experts; vector: the task's vector is trained too; router: vector and router (default: plain if the route is equivalent to a plain BART, as one-hot routes are, else fixed)", choices=ROUTE_TRAININGS, needs=("experts", "one_route"))
+    task_vector: str = ROUTE("auto", "of a router: the vector stored in the run; that of the task nearest by text to the sample's own unlabelled train inputs; one learned from the sample's own labelled train rows. The column vector_seen of the results says what each has seen of the task. auto: stored, unless the run never learned or was given any for the task, then nearest", choices=VECTOR_SOURCES, needs=VECTOR)
+    taskvecs: str | None = ROUTE(None, "folder with id2task.json and task_vecs.npy that holds the task's vector, or one of each of its samples (by --samples each of task.task_emb), made like those the router was trained with", needs=ROUTED, is_path=True)
+    text_vectors: str | None = ROUTE(None, "of --task_vector nearest: task-vector folder to compare texts by, a sample by its own row if it has one (default: states of the mixture's encoder over train inputs)", needs=SEARCH, is_path=True)
+    train_dir: str | None = ROUTE(None, "of --task_vector nearest: gym with the mixture's train tasks (default: the folder that --task_dir is in)", needs=(*SEARCH, "texts"), is_path=True)
+    vector_steps: int = ROUTE(100, "of --task_vector learned: optimizer steps of 32 examples", range=AT_LEAST_1, needs=(*ROUTED, "learned_vector"))
+    task_model_lr: float = ROUTE(1e-2, "peak learning rate of a vector that is learned or trained", range=NOT_NEGATIVE, needs=(*ROUTED, "trained_vector"))
+    router_lr: float = ROUTE(1e-3, "of --route_training router: its peak learning rate", range=NOT_NEGATIVE, needs=("training", *ROUTED, "trained_router"))
+    random_eval_draws: int = ROUTE(5, "of random routes for each example: scores are the mean over this many draws", range=AT_LEAST_1, needs=("experts", "random_routes"))
+
+    learning_rate_list: list[float] | None = GRID(None, "peak learning rates to try (default: 1e-5 2e-5 5e-5, or --learning_rate)", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
+    bsz_list: list[int] | None = GRID(None, "batch sizes to try (default: 2 4 8, or --train_batch_size)", range=AT_LEAST_1, needs=("training",), on_resume=True)
+    learning_rate: float | None = GRID(None, "the one learning rate, in place of a list", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
+    train_batch_size: int | None = GRID(None, "the one batch size, in place of a list", range=AT_LEAST_1, needs=("training",), on_resume=True)
+    gradient_accumulation_steps: int = OPTIMISATION(1, "batches per optimizer step: a step has batch size x this examples", range=AT_LEAST_1, needs=("training",))
+    total_steps: int = OPTIMISATION(1000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1, needs=("training",))
+    num_train_epochs: float = OPTIMISATION(1000.0, "end after this many passes over the data, if before --total_steps", range=POSITIVE, needs=("training",))
+    warmup_steps: int = OPTIMISATION(100, "steps over which the learning rate rises", range=NOT_NEGATIVE, needs=("training",))
+    seed: int = OPTIMISATION(42, "of batches, dropout and drawn routes, the same for every configuration", range=SEED)
+
+    output_dir: str = RUNNING(REQUIRED, "folder of the grid; what is finished there is not done again", on_resume=True)
+    do_train: bool = RUNNING(False, "train every configuration; without it the start itself is scored")
+    do_predict: bool = RUNNING(False, "score the test file with the weights of the best dev score")
+    eval_period: int = RUNNING(100, "steps between dev scores; the last step always has one", range=AT_LEAST_1, needs=("training",))
+    wait_step: int = RUNNING(10_000_000_000, "end a configuration after this many dev scores without a better one; by default never", range=AT_LEAST_1, needs=("training",))
+    predict_batch_size: int = RUNNING(32, "examples generated at once", range=AT_LEAST_1, on_resume=True)  # moves only the rounding of sums
+    save_best: bool = RUNNING(False, "keep the model of each sample's best configuration in models/<sample>_best; until that is known, of all of them", needs=("trained_models",))
+    num_workers: int = RUNNING(1, "configurations that run side by side, each in a process of its own, spread over the GPUs; 1: in this process", range=AT_LEAST_1, needs=("local_workers",), on_resume=True)
+    ray: str | None = RUNNING(None, "run configurations on a Ray cluster: its address, auto, or local to start one of --num_workers CPUs here; --num_workers tasks share its GPUs (needs the extra: pip install .[ray])", metavar="ADDRESS", on_resume=True)
+    quiet: bool = RUNNING(False, "no progress bars", on_resume=True)
+# fmt: on
+
+    @property
+    def task(self) -> str:
+        return self.dataset
+
+    @property
+    def gym_dir(self) -> Path:
+        """The folder that the task's folder is in."""
+        return Path(self.task_dir).absolute().parent
+
+    @property
+    def route_source(self) -> str | None:
+        """The key of `ROUTE_SOURCES` that the flags ask for; None: as the mixture was trained."""
+        asked = {
+            "average": self.moe_avg_route,
+            "random": self.moe_random_route,
+            "fixed": self.moe_random2_route,
+        }
+        return next((source for source, given in asked.items() if given), None)
+
+    @property
+    def examples_per_file(self) -> int | None:
+        """How many examples of each file are read; None for all."""
+        return 8 if self.debug else None
+
+    def configurations(self) -> list[Configuration]:
+        """The grid, in order."""
+        if not self.do_train:
+            return sorted(Configuration(sample, None, None) for sample in self.samples)
+        grid = product(self.samples, self.learning_rate_list, self.bsz_list)
+        return sorted(Configuration(*point) for point in grid)
+
+    def with_lists(self) -> "FinetuneSettings":
+        """The settings with the given lists, else lists of the single given value, else the published grid."""
+        lists = {}
+        for name, single in SINGLE.items():
+            value = getattr(self, single)
+            lists[name] = getattr(self, name) or ([value] if value is not None else PUBLISHED_GRID[name])
+        return replace(self, **lists)
+
+    def recipe(self, configuration: Configuration, temperature: float) -> Recipe:
+        """How a configuration is trained; its routes, if they are trained too, at a constant temperature."""
+        trains_vector = self.route_training in ("vector", "router")
+        return Recipe(
+            learning_rate=configuration.lr,
+            router_lr=self.router_lr if self.route_training == "router" else 0.0,
+            task_model_lr=self.task_model_lr if trains_vector else 0.0,
+            train_batch_size=configuration.bsz,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+            max_tokens_per_micro_batch=self.max_tokens_per_micro_batch,
+            total_steps=self.total_steps,
+            warmup_steps=self.warmup_steps,
+            weight_decay=self.weight_decay,
+            adam_epsilon=self.adam_epsilon,
+            max_grad_norm=self.max_grad_norm,
+            initial_tau=temperature,
+            minimum_tau=temperature,
+            seed=self.seed,
+        )
+
+
+def finetune_settings(given: Mapping) -> FinetuneSettings:
+    """The settings of the flags given, {name: value}."""
+    settings = FinetuneSettings(**given)
+    task_dir = os.path.normpath(settings.task_dir)  # "gym/boolq/" is "gym/boolq"
+    checkpoint = None if settings.checkpoint in NO_CHECKPOINT else settings.checkpoint
+    dataset = settings.dataset or Path(task_dir).absolute().name
+    return replace(settings, task_dir=task_dir, dataset=dataset, checkpoint=checkpoint)
+
+
+def unmet_needs(settings: FinetuneSettings, mixture, needs_neighbour: bool) -> dict[str, str]:
+    """{condition of `Flag.needs` that is not met: the rest of "--flag has no effect with"}.
+
+    mixture: the configuration of the mixture that is the start; None if it is a plain BART or has faults.
+    needs_neighbour: whether the task gets the vector of its nearest task.
+    """
+    conditions = {
+        "training": (settings.do_train, "out --do_train"),
+        "experts": (settings.moe_init, "out --moe_init"),
+        "router": (settings.moe_init, "out --moe_init"),
+        "trained_models": (settings.do_train, "out --do_train"),
+        "local_workers": (
+            settings.ray in (None, "local"), f" --ray {settings.ray}, where the cluster says how many"
+        ),
+    }  # fmt: skip
+    if settings.moe_init and mixture is not None:
+        conditions |= _unmet_routing(settings, mixture, needs_neighbour)
+    return {need: reason for need, (is_met, reason) in conditions.items() if not is_met}
+
+
+def _unmet_routing(settings: FinetuneSettings, mixture, needs_neighbour: bool) -> dict[str, tuple[bool, str]]:
+    source, training = settings.route_source or mixture.route_source, settings.route_training
+    how, mode = settings.task_vector, mixture.router_mode
+    trains_vector, learns = training in ("vector", "router"), how == "learned"
+    unsearched = f" --task_vector {how}: no neighbour is looked for"
+    if how not in ("stored", "learned"):
+        unsearched = f" {settings.task}, whose vector is in the mixture: no neighbour is looked for"
+    not_sampled = " a route that is fixed" if not trains_vector else f" {mode} routes: nothing is sampled"
+    return {
+        "router": (
+            source == "learned", f" {ROUTE_SOURCES.get(source)} routes: they come from no router"
+        ),
+        "random_routes": (source == "random", "out random routes for each example"),
+        "one_route": (source != "random", " random routes: an example has another each time"),
+        "own_vector": (not settings.taskvecs, " --taskvecs, which has the vector"),
+        "vector_search": (source != "learned" or needs_neighbour, unsearched),
+        "texts": (not settings.text_vectors, " --text_vectors, which has the texts"),
+        "learned_vector": (learns, "out --task_vector learned"),
+        "trained_vector": (learns or trains_vector, " a vector that is not trained"),
+        "trained_router": (training == "router", "out --route_training router"),
+        "sampling": (trains_vector and mode not in ("softmax", "top_k"), not_sampled),
+    }  # fmt: skip

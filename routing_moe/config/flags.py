@@ -1,0 +1,264 @@
+"""Flags as data: the fields of one frozen dataclass per command, from which parser and checks derive.
+
+    DATA = group("data")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(Command):
+        program = "python -m routing_moe.cli.train"
+        train_dir: str = DATA("data", "gym folder", inherited=True)
+        seed: int = DATA(42, "seed of all random draws", range=SEED)
+
+A new flag is one such line. The annotation gives its type: bool is a switch, `list[...]` or `tuple[...]` takes
+several values, `X | None` may be left out. `Flag` says what else a field declares.
+"""
+
+import argparse
+import dataclasses
+import math
+import types
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, get_args, get_origin
+
+from dataloader.errors import InputError, did_you_mean
+
+REQUIRED = dataclasses.MISSING  # the default of a flag that must be given
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a flag accepts, each of a list too. NaN is never accepted."""
+
+    holds: Callable[[float], bool]
+    must_be: str
+    infinite: bool = False
+
+
+AT_LEAST_1 = Range(lambda value: value >= 1, "at least 1")
+POSITIVE = Range(lambda value: value > 0, "greater than 0")
+POSITIVE_OR_INFINITE = dataclasses.replace(POSITIVE, infinite=True)
+NOT_NEGATIVE = Range(lambda value: value >= 0, "0 or greater")
+PROBABILITY = Range(lambda value: 0 <= value <= 1, "from 0 to 1")
+SEED = Range(lambda value: 0 <= value < 2**32, "0 or greater and below 2**32")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What a field declares beside its name, type and default.
+
+    help: without the default, unless that is None and needs words. choices: the values that exist. needs: names
+    of conditions without which the flag has no effect. on_resume: whether a resumed run may have another
+    value. inherited: whether a prediction takes the value of its training run. new_model: what None means where
+    a model is made; otherwise the checkpoint says. alike: "scoring" or "budget", of which a comparison of runs
+    reports differences. is_path: whose content a continued job compares, not its spelling. parse: from the text typed to the value. positional: typed
+    without its name.
+    """
+
+    help: str
+    group: str
+    choices: Collection[str] | None = None
+    range: Range | None = None
+    needs: tuple[str, ...] = ()
+    on_resume: bool = False
+    inherited: bool = False
+    new_model: Any = None
+    alike: str | None = None
+    is_path: bool = False
+    parse: Callable[[str], Any] | None = None
+    metavar: str | None = None
+    positional: bool = False
+
+
+def group(title: str) -> Callable[..., Any]:
+    """Returns the function that declares the flags of a group: (default, help, **fields of `Flag`)."""
+    return partial(_declare, title)
+
+
+def _declare(title: str, default: Any, help: str, **fields) -> Any:
+    return dataclasses.field(default=default, metadata={"flag": Flag(help, title, **fields)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Base of the flags of a command. program, usage: for its help; groups: their order there."""
+
+    program: ClassVar[str]
+    usage: ClassVar[str] = ""
+    groups: ClassVar[tuple[str, ...]] = ()
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+def flags_of(command: type | Command) -> dict[str, Flag]:
+    """{name: flag} of a command's fields."""
+    fields = dataclasses.fields(command)
+    return {field.name: field.metadata["flag"] for field in fields if "flag" in field.metadata}
+
+
+# ---- the command line
+
+
+def parse(command: type[Command], argv: list[str] | None, description: str | None = None) -> dict[str, Any]:
+    """{name: value} of the flags on the command line; the other fields of the command keep their defaults.
+
+    Exits as argparse does for --help, and for unknown flags with the most similar one there is.
+    """
+    parser = build_parser(command, description)
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = [f"--{name}" for name in flags_of(command)]
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0], flags)}")
+    return vars(given)
+
+
+def build_parser(command: type[Command], description: str | None = None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=command.program,
+        usage=f"%(prog)s {command.usage}" if command.usage else None,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
+        argument_default=argparse.SUPPRESS,
+    )
+    fields = [field for field in dataclasses.fields(command) if "flag" in field.metadata]
+    titles = dict.fromkeys([*command.groups, *(field.metadata["flag"].group for field in fields)])
+    groups = {title: parser.add_argument_group(title) for title in titles}
+    for field in fields:
+        flag = field.metadata["flag"]
+        name = field.name if flag.positional else f"--{field.name}"
+        groups[flag.group].add_argument(name, **_argument(field, flag))
+    return parser
+
+
+def _argument(field: dataclasses.Field, flag: Flag) -> dict[str, Any]:
+    kind, several = scalar_type(field.type)
+    wanted: dict[str, Any] = {"help": _help(field, flag).replace("%", "%%")}
+    if field.default is REQUIRED and not flag.positional:
+        wanted["required"] = True
+    if kind is bool:
+        negatable = field.default is not False
+        return wanted | {"action": argparse.BooleanOptionalAction if negatable else "store_true"}
+    if several and not flag.parse:
+        wanted["nargs"] = "*" if field.default is None else "+"
+    wanted["type"] = flag.parse or kind
+    if flag.metavar or flag.choices:
+        wanted["metavar"] = flag.metavar or f"{{{','.join(flag.choices)}}}"
+    return wanted
+
+
+def scalar_type(annotation: Any) -> tuple[type, bool]:
+    """(int, False) for `int | None`, (float, True) for `list[float] | None` or `tuple[float, ...]`."""
+    if isinstance(annotation, types.UnionType):
+        annotation = next(part for part in get_args(annotation) if part is not types.NoneType)
+    if get_origin(annotation) in (list, tuple):
+        return get_args(annotation)[0], True
+    return annotation, False
+
+
+def _help(field: dataclasses.Field, flag: Flag) -> str:
+    if flag.new_model:
+        return f"{flag.help} (default: {shown(flag.new_model)}, or the checkpoint's)"
+    if field.default in (None, False, REQUIRED, "", ()):
+        return flag.help
+    return f"{flag.help} (default: {shown(field.default)})"
+
+
+def shown(value: Any) -> str:
+    """A default as a user would type it: 1e-05 as 1e-5."""
+    if isinstance(value, float):
+        return f"{value:g}".replace("e-0", "e-").replace("e+0", "e")
+    if isinstance(value, list | tuple):
+        return " ".join(map(shown, value))
+    return str(value)
+
+
+# ---- checks that follow from the fields
+
+
+def value_faults(settings: Any) -> list[str]:
+    """Values out of their range, and choices that do not exist, named as typed."""
+    return [fault for name in flags_of(settings) for fault in _value_faults(settings, name)]
+
+
+def with_valid_values(settings: Any) -> Any:
+    """The settings with the default of each flag that has a fault of `value_faults`, for further checks."""
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    wrong = [name for name in flags_of(settings) if _value_faults(settings, name)]
+    return dataclasses.replace(settings, **{name: defaults[name] for name in wrong})
+
+
+def _value_faults(settings: Any, name: str) -> list[str]:
+    flag, value = flags_of(settings)[name], getattr(settings, name)
+    several = isinstance(value, list | tuple)
+    reasons = [_reason(flag, each) for each in (value if several else [value]) if each is not None]
+    return [f"--{name} {'holds' if several else 'is'} {reason}" for reason in reasons if reason]
+
+
+def _reason(flag: Flag, value: Any) -> str | None:
+    """Why the flag does not accept a value, or None."""
+    if flag.choices and value not in flag.choices:
+        return f"{value!r}; choose from {', '.join(flag.choices)}{did_you_mean(value, flag.choices)}"
+    if value in (math.inf, -math.inf) and not (flag.range and flag.range.infinite):
+        return "infinite; it must be a number"
+    if flag.range and not flag.range.holds(value):
+        return f"{value}; it must be {flag.range.must_be}"
+    return None
+
+
+def unused_flags(
+    settings: Any, given: Collection[str], unmet: Mapping[str, str], unless: str = "training"
+) -> list[str]:
+    """Faults of the flags that are given but have no effect, as a condition that they need is not met.
+
+    unmet: {condition: why}, such as "out --do_train" or " one expert"; of several the first is reported. Flags
+    that need `unless` are no fault without it: predictions keep the flags of their training command.
+    """
+    faults = []
+    for name, flag in flags_of(settings).items():
+        reasons = [reason for need, reason in unmet.items() if need in flag.needs]
+        if name in given and reasons and not (unless in unmet and unless in flag.needs):
+            faults.append(f"--{name} has no effect with{reasons[0]}")
+    return faults
+
+
+def unused_note(command: type[Command], given: Collection[str], do_train: bool) -> list[str]:
+    """A note on the flags of a training command that a prediction keeps and `unused_flags` does not report."""
+    flags = flags_of(command)
+    names = sorted(f"--{name}" for name in given if not do_train and "training" in flags[name].needs)
+    return [f"without --do_train these flags have no effect: {', '.join(names)}"] if names else []
+
+
+def differences(
+    settings: Any, saved: Mapping[str, Any], where: str, ignored: Collection[str] = ()
+) -> list[str]:
+    """Faults of the settings that had another value in `where`, which saved them, and may not change."""
+    fixed = {name for name, flag in flags_of(settings).items() if not flag.on_resume} - set(ignored)
+    return changed({name: value for name, value in settings.to_dict().items() if name in fixed}, saved, where)
+
+
+def changed(values: Mapping[str, Any], saved: Mapping[str, Any], where: str) -> list[str]:
+    """Faults of the flags, {name: value}, that had another value in `where`, as far as it saved them."""
+    return [
+        f"--{name} is {_as_typed(value)}, but in {where} it was {_as_typed(saved[name])}"
+        for name, value in values.items()
+        if name in saved and saved[name] != value
+    ]
+
+
+def _as_typed(value: Any) -> str:
+    if value is None or value is False:
+        return "not given"
+    return "given" if value is True else str(value)
+
+
+def inherited(command: type[Command], saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The values that a prediction takes from the run.json `path`. InputError for one of the wrong type."""
+    kinds = {field.name: field.type for field in dataclasses.fields(command)}
+    found = {n: saved[n] for n, flag in flags_of(command).items() if flag.inherited and n in saved}
+    wrong = [name for name, value in found.items() if not isinstance(value, kinds[name])]
+    if wrong:
+        raise InputError(f"{path}: is damaged: {name} is {found[name]!r}; give --{name}" for name in wrong)
+    return found

@@ -1,0 +1,69 @@
+"""Flags that several commands share, and the recipe of an optimizer step."""
+
+from dataclasses import dataclass
+
+from routing_moe.config.choices import PRECISIONS, SCORINGS
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, POSITIVE_OR_INFINITE, Command, group
+
+TEXTS = group("texts and decoding")
+OPTIMISATION = group("optimisation")
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class TextFlags(Command):
+    """How texts become tokens, and how answers are made of the model's output."""
+
+    max_input_length: int = TEXTS(512, "tokens of an input, including the special ones", inherited=True, alike="scoring")
+    max_output_length: int = TEXTS(64, "tokens of an output, including the special ones", inherited=True, alike="scoring")
+    do_lowercase: bool = TEXTS(False, "lowercase inputs and outputs, and the gold answers", inherited=True, alike="scoring")
+    append_another_bos: bool = TEXTS(False, "put a second <s> before inputs and outputs", inherited=True, alike="scoring")
+    hide_task_names: bool = TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", inherited=True)
+    scoring: str = TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, alike="scoring")
+    num_beams: int = TEXTS(4, "beams of generation", range=AT_LEAST_1, inherited=True, alike="scoring")
+    no_repeat_ngram_size: int | None = TEXTS(None, "generate no n-gram of this size twice; 0: no such rule (default: as the model's generation settings say; those of facebook/bart-base say 3)", inherited=True, alike="scoring")
+    generate_from_bos: bool = TEXTS(False, "start generation from <s>, as the published code does; training starts from </s>, and so does generation by default", inherited=True, alike="scoring")
+    eval_sampled_routes: bool = TEXTS(False, "score with routes sampled with Gumbel noise, as the published code does; scores are then random", needs=("experts", "router", "sampling"), alike="scoring")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerFlags(Command):
+    """AdamW, clipping, memory and precision."""
+
+    max_tokens_per_micro_batch: int = OPTIMISATION(16384, "padded source and target tokens that go through the model at once; bounds memory, not results; 0: no bound", range=NOT_NEGATIVE, needs=("training",), on_resume=True)  # moves only the rounding of sums
+    weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, needs=("training",), alike="budget")
+    adam_epsilon: float = OPTIMISATION(1e-8, "AdamW's epsilon", range=POSITIVE, needs=("training",))
+    max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, needs=("training",), alike="budget")
+    mixed_precision: str | None = OPTIMISATION(None, "precision of matrix products; weights stay float32 (default: that of accelerate launch, else no)", choices=PRECISIONS)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an optimizer step depends on beside the model and the data; settings of a training have all of it.
+
+    Rates of 0 freeze. The temperature is 1 by default.
+    """
+
+    learning_rate: float = 1e-5
+    router_lr: float = 0.0
+    task_model_lr: float = 0.0
+    train_batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    max_tokens_per_micro_batch: int = 16384
+    total_steps: int = 1000
+    warmup_steps: int = 0
+    weight_decay: float = 0.01
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 0.1
+    initial_tau: float = 1.0
+    minimum_tau: float = 1.0
+    anneal_rate: float = 0.0
+    alternate_every: int = 0
+    expert_regularization: float = 0.0
+    seed: int = 42
+
+    @property
+    def step_size(self) -> int:
+        """Examples in one optimizer step."""
+        return self.train_batch_size * self.gradient_accumulation_steps

@@ -1,0 +1,124 @@
+"""Configurations of saved models, read and checked without torch, which takes seconds to import."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from huggingface_hub.dataclasses import strict
+
+from dataloader.errors import InputError, in_brief
+from dataloader.jsonfile import load_json_object
+from routing_moe.model.mixture_fields import MixtureFields
+from routing_moe.model.task_vectors import NAMES_FILE, read_names
+
+ROUTING_BART = "routing_bart"  # the model_type of a mixture
+
+
+@strict
+@dataclass
+class SavedConfig(MixtureFields):
+    """A config.json of a BART or of a mixture: the fields that commands check before they import torch.
+
+    Defaults are those of `transformers.BartConfig`, whose files hold only other values.
+    """
+
+    model_type: str = ""
+    vocab_size: int = 50265
+    max_position_embeddings: int = 1024
+    d_model: int = 1024
+    encoder_layers: int = 12
+    decoder_layers: int = 12
+    dropout: float | int = 0.1
+    attention_dropout: float | int = 0.0
+    activation_dropout: float | int = 0.0
+    encoder_layerdrop: float | int = 0.0
+    decoder_layerdrop: float | int = 0.0
+    init_std: float | int = 0.02
+
+    @classmethod
+    def of(cls, values: dict, path: str | Path) -> "SavedConfig":
+        """From the values of a config.json, ignoring other fields. Raises InputError, naming the path."""
+        known = {field.name for field in fields(cls)}
+        try:
+            return cls(**{name: value for name, value in values.items() if name in known})
+        except Exception as error:  # `strict` wraps the message of __post_init__ in an error of its own
+            reason = in_brief(error.__cause__ or error)
+            raise InputError(f"{path}: not a valid configuration ({reason})") from None
+
+    @classmethod
+    def load(cls, path: Path) -> "SavedConfig":
+        """From a config.json. Raises InputError, naming it."""
+        return cls.of(load_json_object(path, "a model's configuration"), path)
+
+
+def load_bart_config(source: str | Path) -> SavedConfig:
+    """The configuration of the plain BART in a folder or of a hub name. Raises InputError, which names it."""
+    path = Path(source)
+    if path.is_dir():
+        config = SavedConfig.load(path / "config.json")
+    elif is_hub_name(str(source)):
+        config = config_on_the_hub(str(source))
+    else:
+        raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
+    if config.model_type != "bart":
+        raise InputError(
+            f"{source} is a {config.model_type!r} model; experts can only be made from a 'bart' model"
+        )
+    if not 0 <= config.init_std < float("inf"):
+        raise InputError(f"{source}: config.json has init_std {config.init_std!r}; it must be 0 or greater")
+    return config
+
+
+def config_on_the_hub(name: str) -> SavedConfig:
+    """The configuration of a model on the hub, or in the local cache of the hub. Raises InputError."""
+    from transformers import AutoConfig  # imports torch, which takes seconds
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except Exception as error:  # of the library and of the network
+        reason = f"no model can be loaded from the hub, and there is no such folder ({in_brief(error)})"
+        raise InputError(f"{name}: {reason}") from None
+    return SavedConfig.of(config.to_dict(), name)
+
+
+def load_routing_config(checkpoint: str | Path) -> dict:
+    """Returns the fields in the config.json of a saved routing BART. Raises InputError that names it."""
+    checkpoint = Path(checkpoint)
+    config = load_json_object(checkpoint / "config.json", "a model's configuration")
+    if config.get("model_type") != ROUTING_BART:
+        raise InputError(f"{checkpoint} holds a {config.get('model_type')!r} model, not a routing BART")
+    for field in ("task_names", "random_vectors", "trained_tasks"):
+        names = config.get(field) or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{checkpoint / 'config.json'}: {field} is not a list of task names")
+    names_file = checkpoint / NAMES_FILE
+    if names_file.is_file() and read_names(names_file) != (config.get("task_names") or []):
+        raise InputError(
+            f"{checkpoint / 'config.json'}: task_names differ from those in {NAMES_FILE} of the same folder"
+        )
+    return config
+
+
+def published_fields(published: dict, task_names: list[str], vector_dim: int) -> dict:
+    """The fields of a RoutingBartConfig in a config.json of the published code.
+
+    Vanilla layers are comma-separated strings there.
+    """
+    ours = {k: v for k, v in published.items() if not k.startswith("router_") and k != "model_type"}
+    for side in ("encoder", "decoder"):
+        layers = published.get(f"{side}_vanilla_layers") or ""
+        ours[f"{side}_vanilla_layers"] = (
+            [int(i) for i in layers.split(",") if i.strip()] if isinstance(layers, str) else layers
+        )
+    ours |= {
+        k: published[k] for k in ("router_nn_type", "router_mode", "router_hidden_dim") if k in published
+    }
+    ours |= {"num_experts": published["router_block_num"], "router_input_dim": vector_dim}
+    return ours | {"task_names": task_names}
+
+
+def is_hub_name(model: str) -> bool:
+    """Returns whether `model` has the form "name" or "organisation/name".
+
+    Anything else can only be a path.
+    """
+    return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not model.endswith("/")

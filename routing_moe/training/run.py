@@ -1,0 +1,84 @@
+"""Trains and predicts as the settings of a command say."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from dataloader.encoding import encode
+from routing_moe.checkpoints.find import checkpoint_to_resume
+from routing_moe.checkpoints.start import load_start
+from routing_moe.config.train import TrainSettings
+from routing_moe.io.files import write_text
+from routing_moe.io.logs import log_to_file
+from routing_moe.io.memory import naming_memory_flags
+from routing_moe.io.run_folder import describe_run
+from routing_moe.io.trackers import start_trackers
+from routing_moe.training.checks import Inputs
+from routing_moe.training.cost import equal_steps
+from routing_moe.training.prediction import run_prediction, task_files
+from routing_moe.training.trainer import Training
+
+log = logging.getLogger("routing_moe")
+
+
+def train_and_predict(
+    settings: TrainSettings, inputs: Inputs, accelerator: Accelerator, command, draw_routes: Callable
+) -> None:
+    """Runs --do_train and --do_predict. command: for run.json. draw_routes: as of `Training`."""
+    if settings.do_train:
+        with naming_memory_flags(settings):
+            run_training(settings, inputs, accelerator, command, draw_routes)
+        if settings.equal_flops:  # the number is printed; there is no checkpoint
+            return
+        # The best checkpoint predicts, and nothing of the start matters any more.
+        settings = dataclasses.replace(
+            settings,
+            do_train=False,
+            initialize_from_vanilla=False,
+            checkpoint=None,
+            checkpoint_name="best",
+            taskvecs=None,
+        )
+    if settings.do_predict:
+        with naming_memory_flags(settings):
+            run_prediction(settings, inputs, accelerator)
+
+
+def run_training(
+    settings: TrainSettings, inputs: Inputs, accelerator: Accelerator, command, draw_routes: Callable
+) -> None:
+    """Build the model and the data, train to the end. Writes nothing before all of it is found sound."""
+    set_seed(settings.seed)
+    model, tokenizer = load_start(settings, inputs.split)
+    task_ids = {name: row for row, name in enumerate(model.config.task_names)}
+    pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
+    examples = encode(pool, tokenizer, inputs.text_format, task_ids)
+    dev_files = task_files(settings, inputs, inputs.split.train, "dev", model, tokenizer)
+    model = model.to(accelerator.device)
+    parts = (model, tokenizer, examples, dev_files, inputs.ontology)
+    training = Training(*parts, settings, accelerator, draw_routes)
+    if settings.equal_flops:
+        print(equal_steps(training.stepper, training.total_steps, settings))
+        return
+    if checkpoint := checkpoint_to_resume(settings):
+        training.load_state(checkpoint)
+    accelerator.wait_for_everyone()
+    start_trackers(settings, accelerator, first_step=training.state["step"])
+    log_to_file(settings.output_dir, "log.txt", accelerator.is_main_process)
+    note_skipped(inputs)
+    if accelerator.is_main_process:
+        description = json.dumps(describe_run(settings.to_dict(), command), indent=1)
+        write_text(Path(settings.output_dir) / "run.json", description)
+    training.run()
+
+
+def note_skipped(inputs: Inputs) -> None:
+    """How many malformed lines were left out."""
+    for gym in {id(gym): gym for gym in (inputs.train_gym, inputs.predict_gym)}.values():
+        if gym.n_skipped:
+            log.info("left out %d malformed lines of %s", gym.n_skipped, gym.folder)
