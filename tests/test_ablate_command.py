@@ -81,7 +81,7 @@ def test_every_expert_and_the_files_that_come_of_it(place, capsys):
     assert ablate(place, "--experts", "all") == 0
     folder = place.out / "analysis" / "ablation"
     output = capsys.readouterr()
-    assert "9 sets of experts to switch off, 0 finished; left: 162 answers" in output.err
+    assert "9 sets of experts to ablate, 0 finished; left: 162 answers" in output.err
     assert "| layer / expert |" in output.out
     names = {path.name for path in folder.iterdir()}
     expected = {"categories.csv", "categories.png", "categories.pdf", "tasks.csv", "tasks.png", "tasks.pdf"}
@@ -218,9 +218,9 @@ def test_two_processes_share_the_sets_and_write_what_one_does(place, trained, tm
     command = [sys.executable, *TWICE, "routing_moe.cli.ablate", str(place.out), *words]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stderr.count("9 sets of experts to switch off, 0 finished") == 1
+    assert done.stderr.count("9 sets of experts to ablate, 0 finished") == 1
     assert "in 2 processes" in done.stderr
-    assert done.stderr.count("switching off:   0%") == 1
+    assert done.stderr.count("ablating:   0%") == 1
     other = Place(tmp_path / "other", place.gym, place.bart)
     shutil.copytree(trained, other.out)
     assert ablate(other, *words) == 0

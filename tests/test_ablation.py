@@ -147,7 +147,7 @@ def with_options(file, tokenizer):
 
 @pytest.fixture(scope="module")
 def job(planted, originals, tokenizer, tmp_path_factory):
-    """Every expert switched off."""
+    """Every expert ablated, one at a time."""
     files = with_own_answers(planted, tokenizer, files_of(planted, originals.gym, tokenizer))
     job = AblationJob(
         bench_of(planted, tokenizer, files), tmp_path_factory.mktemp("planted"), {"part": "train"}

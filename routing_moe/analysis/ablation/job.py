@@ -1,4 +1,4 @@
-"""Switching off many experts, one set after the other: a folder that is filled set by set.
+"""Ablation of many sets of experts, in a folder that is filled set by set.
 
     job.json              what the scores are of: checkpoint, files, decoding
     sets/base.json        scores with all experts, and how long an example took
@@ -35,8 +35,8 @@ LONGEST = 150  # characters of a set's name that are its file's
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores {sample: score} without some experts, of the files whose task's route is another without them;
-    with all experts: of all files."""
+    """Scores {sample: score} without some experts, for the files whose task's route changes; for all files if
+    no expert is ablated."""
 
     scores: dict[str, float]
     seconds: float
@@ -82,12 +82,12 @@ class AblationJob:
         return layer_names(self.bench.model.config.encoder_layers, [row])[0]
 
     def all_experts(self) -> list[ExpertSet]:
-        """Each expert of each layer that has several, alone."""
+        """Each expert of each layer with experts, alone."""
         rows = self.bench.model.config.routed_rows
         return [((row, expert),) for row in rows for expert in range(self.size[1])]
 
     def mean_score(self) -> float:
-        """With all experts: mean over tasks of the mean over a task's files."""
+        """The score with all experts: mean over tasks of the mean over a task's files."""
         scores = self.finished(BASE).scores
         by_task = pd.DataFrame([(file.task, scores[file.sample]) for file in self.bench.files])
         return float(by_task.groupby(0)[1].mean().mean())
@@ -99,13 +99,13 @@ class AblationJob:
         return self.sets.finished(experts)
 
     def start(self) -> Scores:
-        """The scores with all experts, which tell how long the rest will take; computed unless there."""
+        """The scores with all experts, computed if they are missing. Their time gives the estimate."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / JOB_FILE, json.dumps(self.described, indent=1))
         return self.finished(BASE) or self._score(BASE, self.bench.tasks)
 
     def missing(self, sets: Iterable[ExpertSet]) -> dict[ExpertSet, list[str]]:
-        """{set that is not finished: tasks whose route it changes}."""
+        """{missing set: tasks whose route it changes}."""
         todo = dict.fromkeys(experts for experts in sets if self.finished(experts) is None)
         for experts in todo:
             if experts not in self._changed:
@@ -113,7 +113,7 @@ class AblationJob:
         return {experts: self._changed[experts] for experts in todo}
 
     def estimate(self, sets: Sequence[ExpertSet]) -> str:
-        """What is left to do, and for how long, by the time that the base scores took."""
+        """How much is left to do, and for how long, from the time of the base scores."""
         base, todo = self.start(), self.missing(sets)
         examples = sum(self.bench.examples_of(tasks) for tasks in todo.values())
         processes = self.bench.accelerator.num_processes
@@ -121,20 +121,20 @@ class AblationJob:
         done = len(set(sets)) - len(todo)
         shared = f" in {processes} processes" if processes > 1 else ""
         return (
-            f"{len(set(sets))} sets of experts to switch off, {done} finished; left: {examples} answers "
+            f"{len(set(sets))} sets of experts to ablate, {done} finished; left: {examples} answers "
             f"along changed routes, about {_duration(seconds)}{shared} "
             f"({base.examples} took {base.seconds:.1f} s)"
         )
 
     def run(self, sets: Sequence[ExpertSet]) -> None:
-        """Scores what is missing of the main process's sets, and returns when every process has."""
+        """Scores the missing sets, divided among the processes; returns when all processes are done."""
         accelerator = self.bench.accelerator
         # The main process alone reads what is finished: the others' files may come meanwhile.
         todo = on_main(accelerator, lambda: self.missing(sets))
         own = list(todo.items())[accelerator.process_index :: accelerator.num_processes]
         total = sum(self.bench.examples_of(tasks) for _, tasks in own)
         quiet = not accelerator.is_main_process
-        with tqdm(total=total, desc="switching off", unit="answer", disable=quiet) as bar:
+        with tqdm(total=total, desc="ablating", unit="answer", disable=quiet) as bar:
             for experts, tasks in own:
                 bar.set_postfix_str(self.name(experts)[:30], refresh=False)
                 self._score(experts, tasks)

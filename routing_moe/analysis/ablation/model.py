@@ -1,12 +1,12 @@
-"""What becomes of the tasks when experts are switched off.
+"""Scores of tasks with ablated experts.
 
     bench = Bench(model, tokenizer, files, text_format, decoding, accelerator)
-    bench.scores(bench.routes())                         # {sample: score} of the model as it is
+    bench.scores(bench.routes())                         # {sample: score} of the whole model
     bench.scores(bench.routes(off_LE))                   # without the experts that are True in off_LE
 
-A router's logits of a switched-off expert become -inf, so that it chooses among the others: a soft route is
-renormalised, a one-hot one goes to the next best expert. Fixed and average routes are renormalised; where
-nothing is left they become uniform over the other experts. N tasks, L layers, E experts.
+A router's logits for an ablated expert become -inf, so that it chooses among the others: a soft route is
+renormalised, a one-hot route uses the next best expert. Fixed and average routes are renormalised; where no
+weight is left they become uniform over the other experts. N tasks, L layers, E experts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class NothingToSwitchOff(InputError):
 
 
 def mask_of(off: Iterable[Expert], num_layers: int, num_experts: int) -> np.ndarray:
-    """(L, E), True where an expert is off. Raises ValueError if a layer would have none left."""
+    """(L, E), True for ablated experts. Raises ValueError if a layer has no expert left."""
     off_LE = np.zeros((num_layers, num_experts), dtype=bool)
     for row, expert in off:
         off_LE[row, expert] = True
@@ -65,9 +65,9 @@ def routes_without(model, tasks: Sequence[str], off_LE: np.ndarray | None) -> Te
 
 
 class Bench:
-    """A model with the task files it is scored on, which go through it together, in batches across tasks.
+    """A model with the task files that it is scored on, in batches across tasks.
 
-    Raises NothingToSwitchOff for a model without an expert that could be switched off for a task.
+    Raises NothingToSwitchOff for a model without an expert that can be ablated for a task.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Bench:
         config = model.config
         if config.num_experts == 1 or config.route_source == "random":
             what = "one expert a layer" if config.num_experts == 1 else "routes drawn for each example"
-            raise NothingToSwitchOff(f"a model with {what} has no expert to switch off for a task")
+            raise NothingToSwitchOff(f"a model with {what} has no expert to ablate for a task")
         self.model, self.tokenizer, self.files = model.eval(), tokenizer, list(files)
         self.decoding, self.accelerator = decoding, accelerator
         self.tasks = list(dict.fromkeys(file.task for file in files))
@@ -96,7 +96,7 @@ class Bench:
         return dict(zip(self.tasks, routes_without(self.model, self.tasks, off_LE), strict=True))
 
     def changed(self, off_LE: np.ndarray) -> list[str]:
-        """Tasks whose route is another without these experts; the others' scores cannot change."""
+        """Tasks whose routes change without these experts; other tasks keep their scores."""
         without = self.routes(off_LE)
         return [task for task in self.tasks if self._own[task] != self._read(without[task])]
 
@@ -110,7 +110,7 @@ class Bench:
         return sum(len(file.examples) for file in self.files if file.task in wanted)
 
     def scores(self, routes: dict[str, Tensor], tasks: Sequence[str] | None = None) -> dict[str, float]:
-        """{sample: score} of the files of the tasks (None: all), each along its task's route."""
+        """{sample: score} of the files of the tasks (None: all), each with its task's route."""
         wanted = set(self.tasks if tasks is None else tasks)
         rows = [row for row, file in enumerate(self.files) if file.task in wanted]
         texts = [""] * len(self.pool.examples)
@@ -130,8 +130,8 @@ class Bench:
         }
 
     def _together(self, rows: list[int], routes: dict[str, Tensor]) -> list[list[int]]:
-        """Files that go through the model at once: all; or, where routes amount to plain BARTs, those of
-        equal routes: each BART runs at its own cost, but a mix of many routes at that of all experts."""
+        """Files that go through the model together: all; or, if routes have equivalent plain BARTs, those of
+        equal routes, because one plain BART is cheaper than all experts."""
         along = {row: routes[self.files[row].task] for row in rows}
         if not rows or not self.model.has_plain_equivalent(torch.stack(list(along.values()))):
             return [rows] if rows else []
