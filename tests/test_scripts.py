@@ -10,33 +10,30 @@ import pandas as pd
 import pytest
 
 from routing_moe.cli import show_scores
+from routing_moe.io.run_folder import load_run_settings
 
 pytestmark = pytest.mark.slow  # a whole script
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    """train_routing_bart.sh on the embedded default, cut short; shared by the tests below."""
-    folder = tmp_path_factory.mktemp("script") / "run"
-    environment = os.environ | {
-        "PYTHON": sys.executable,
-        "OUTPUT_DIR": str(folder),
-        "TOTAL_STEPS": "2",
-        "EVAL_PERIOD": "2",
-    }
-    for name in ("MODEL", "DATA_DIR", "SPLIT", "TASKVECS"):
+def two_stages(tmp_path_factory):
+    """run_two_stage.sh on the embedded gym, cut short: the folder of stage 2, with stage1/ in it."""
+    folder, short = tmp_path_factory.mktemp("script") / "run", "--debug --max_output_length 8"
+    own = dict(TOTAL_STEPS="2", EVAL_PERIOD="2", STAGE1_FLAGS=short)
+    environment = os.environ | dict(PYTHON=sys.executable, OUTPUT_DIR=str(folder)) | own
+    for name in ("MODEL", "DATA_DIR", "SPLIT", "TASKVECS", "STAGE1"):
         environment.pop(name, None)
-    script = ROOT / "example_scripts/train_routing_bart.sh"
-    done = subprocess.run(
-        ["bash", str(script), "--debug", "--max_output_length", "8"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["bash", str(ROOT / "example_scripts/run_two_stage.sh"), *short.split()]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
+
+
+@pytest.fixture
+def run_folder(two_stages):
+    """Stage 1, which train_routing_bart.sh trains."""
+    return two_stages / "stage1"
 
 
 def test_the_training_script_runs_as_it_is(run_folder):
@@ -46,6 +43,13 @@ def test_the_training_script_runs_as_it_is(run_folder):
     assert scores["task_prefix"].nunique() == 24
     assert (scores["n"] == 8).all()
     assert (run_folder / "2-steps/route_t1.png").is_file()
+
+
+def test_the_two_stages_run_as_they_are(two_stages):
+    assert load_run_settings(two_stages)["router_mode"] == "softmax"
+    scores = pd.read_csv(two_stages / "best/eval-test-performance.csv", index_col=0)
+    assert scores["task_prefix"].nunique() == 24
+    assert json.loads((two_stages / "init/merge.json").read_text())["settings"]["init_eps"] == 1e-8
 
 
 def test_scores_are_shown_by_category_beside_a_constant_answer(run_folder, capsys, monkeypatch, tmp_path):

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +18,6 @@ from tiny_runs import ROOT, assert_equal, flags, weights
 from routing_moe.analysis.saved_routes import best_step
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.train import main as train
-from routing_moe.io.run_folder import load_run_settings
 from routing_moe.training.trainer import Training
 
 STAGE_2 = dict(
@@ -306,28 +304,3 @@ def test_routes_of_a_given_run_are_not_trained(scripts):
     assert (code, given["--routes_from"], given["--init_eps"]) == (0, "models/typo", "0.1")
     assert given["--seed"] == "3"
     assert "--routes_checkpoint_name" not in given
-
-
-# ---- a real run
-
-
-@pytest.mark.slow
-def test_the_two_stages_run_on_the_embedded_gym(tmp_path):
-    short = "--debug --max_output_length 8"
-    environment = {name: value for name, value in os.environ.items() if name not in REAL} | {
-        "PYTHON": sys.executable,
-        "OUTPUT_DIR": str(tmp_path / "run"),
-        "TOTAL_STEPS": "2",
-        "EVAL_PERIOD": "2",
-        "STAGE1_FLAGS": short,
-    }
-    script = ROOT / "example_scripts/run_two_stage.sh"
-    done = subprocess.run(
-        ["bash", str(script), *short.split()], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert load_run_settings(tmp_path / "run")["router_mode"] == "softmax"
-    scores = pd.read_csv(tmp_path / "run/best/eval-test-performance.csv", index_col=0)
-    assert scores["task_prefix"].nunique() == 24
-    assert json.loads((tmp_path / "run/init/merge.json").read_text())["settings"]["init_eps"] == 1e-8
-    assert (tmp_path / "run/stage1/best/eval-test-performance.csv").is_file()
