@@ -1,58 +1,55 @@
-"""What switching experts off costs: a map of experts and categories, and dots of features against chance.
+"""What ablated experts cost: a heat map of experts and categories, dots of features against random experts.
 
 plot_category_drops(categories, "categories.png")
 plot_feature_drops(features, "features.pdf", top=3)
+plot_task_drops(tasks, Ontology.load(), "tasks.png")
 """
 
 from __future__ import annotations
 
 import math
 import os
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from dataloader.ontology import Ontology
 from routing_moe.analysis.ablation.tables import drawn
 from routing_moe.analysis.saved_routes import encoder_part
-from routing_moe.plots.route_map import draw_routes
+from routing_moe.plots.dot_panels import dot_panels
+from routing_moe.plots.route_map import route_map
 from routing_moe.plots.style import (
-    BAR_ROOM,
-    BAR_WIDTH,
     CATEGORY_COLOURS,
     DARK,
-    EDGE,
     FONT,
-    MARGIN,
+    PAPER_STYLE,
     SMALL,
-    WIDTH,
+    STYLE,
     HeatScale,
     axes_at,
     check_picture_name,
-    draw_scale,
-    draw_title,
-    mappable_of,
-    shown_name,
-    text_width,
+    draw_colour_bar,
+    draw_heat,
+    fit_figure,
+    map_figure,
     write_figure,
 )
+from routing_moe.plots.task_categories import name_rows
 
-COLOURS = "RdBu_r"  # red: it cost something; told apart by the colour-blind, and every cell has its number
-ROW, COLUMN = 0.165, 0.52
-DOT_ROW = 0.2
-TITLE = 0.7  # of the size in other pictures
+COLOURS = "RdBu_r"  # red: a loss; distinct for the colour-blind, and every cell has its number
+ROW, COLUMN, FEATURE_ROW = 0.165, 0.52, 0.2  # inches
+ZOOM = 0.7  # of title and margin, compared with other heat maps
 
 
+@rc_context(STYLE)
 def plot_category_drops(table: pd.DataFrame, path: str | os.PathLike, title: str | None = None) -> None:
-    """A map with a row per expert, a column per category, and 100 times the mean drop in each cell.
+    """A heat map with a row per expert, a column per category, and 100 times the mean drop in each cell.
 
-    table: `ablation_tables.category_drops`. PDF or PNG as `path` ends; the same table gives the same bytes.
+    table: `ablation.tables.category_drops`. PDF or PNG as `path` ends; the same table gives the same bytes.
     """
     path = Path(path)
     check_picture_name(path)
@@ -60,116 +57,80 @@ def plot_category_drops(table: pd.DataFrame, path: str | os.PathLike, title: str
         index=["layer", "expert"], columns="category", values="drop", sort=False, observed=True
     )
     wide = 100 * wide[["all", *(name for name in wide if name != "all")]]
-    layers = list(dict.fromkeys(wide.index.get_level_values("layer")))
-    left = EDGE + text_width("enc 00", FONT) + 0.25
-    right = 0.71 * text_width(wide.columns[-1], FONT)
-    width = left + max(COLUMN * wide.shape[1] + right, BAR_WIDTH + 0.3) + EDGE
-    wrapped, over = _heading(title, width)
-    top = over + BAR_ROOM + 0.1 + 0.71 * max(text_width(name, FONT) for name in wide)
-    figure = Figure(figsize=(width, top + ROW * len(wide) + EDGE))
-    FigureCanvasAgg(figure)
     end = max(1.0, math.ceil(np.nanmax(np.abs(wide.to_numpy()))))
     scale = HeatScale("mean drop of the score x 100", COLOURS, -end, end)
-    axes = axes_at(figure, left, top, COLUMN * wide.shape[1], ROW * len(wide))
-    _draw_cells(axes, wide, mappable_of(scale))
-    _name_experts(axes, wide, layers)
-    draw_scale(figure, left, over, scale)
-    if wrapped:
-        draw_title(figure, wrapped, TITLE)
+    height, width = ROW * wide.shape[0], COLUMN * wide.shape[1]
+    figure = map_figure()
+    axes = axes_at(figure, 0, 0, width, height)
+    draw_heat(axes, wide.to_numpy(), scale)
+    _write_cells(axes, wide, end)
+    _name_experts(axes, wide)
+    draw_colour_bar(figure, 0, height + 0.1, scale)
+    fit_figure(figure, title, ZOOM)
     write_figure(figure, path)
 
 
-def _heading(title: str | None, width: float) -> tuple[str, float]:
-    """(the title in lines that fit so many inches, inches from the upper edge to what is below it)."""
-    if not title:
-        return "", EDGE
-    letter = text_width("n" * 20, 11 * TITLE) / 20
-    wrapped = textwrap.fill(title, max(20, int((width - 2 * MARGIN * TITLE) / letter)))
-    return wrapped, MARGIN * TITLE + 0.14 * (wrapped.count("\n") + 1) + 0.08
-
-
-def _draw_cells(axes, wide: pd.DataFrame, scale: ScalarMappable) -> None:
-    rows, columns = wide.shape
-    axes.imshow(
-        wide.to_numpy(), cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest",
-        extent=(0, columns, rows, 0),
-    )  # fmt: skip
+def _write_cells(axes: Axes, wide: pd.DataFrame, end: float) -> None:
     for (row, column), drop in np.ndenumerate(wide.to_numpy()):
-        dark = abs(drop) > 0.6 * scale.norm.vmax
         text = f"{drop:.1f}" if round(drop, 1) else "0"
-        axes.text(
-            column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=SMALL,
-            color="white" if dark else DARK,
-        )  # fmt: skip
-    axes.axvline(1, color=DARK, linewidth=1.0)  # "all" stands apart
+        colour = "white" if abs(drop) > 0.6 * end else DARK
+        place = dict(ha="center", va="center", fontsize=SMALL)
+        axes.text(column + 0.5, row + 0.5, text, color=colour, **place)
+    axes.axvline(1, color=DARK, linewidth=1.0)  # separates "all"
 
 
-def _name_experts(axes, wide: pd.DataFrame, layers: list[str]) -> None:
-    rows, columns = wide.shape
-    axes.set_yticks(np.arange(rows) + 0.5, [str(expert) for _, expert in wide.index], fontsize=SMALL)
-    axes.tick_params(axis="both", length=0, pad=2)
-    per_layer = wide.index.get_level_values("layer")
-    for layer in layers:
-        own = np.flatnonzero(per_layer == layer)
+def _name_experts(axes: Axes, wide: pd.DataFrame) -> None:
+    """Experts and layers on the left, categories above."""
+    name_rows(axes, [str(expert) for _, expert in wide.index], SMALL)
+    layer_of_row = wide.index.get_level_values("layer")
+    for layer in dict.fromkeys(layer_of_row):
+        own = np.flatnonzero(layer_of_row == layer)
         axes.annotate(
             layer, (0, own.mean() + 0.5), xytext=(-14, 0), textcoords="offset points", ha="right",
             va="center", fontsize=FONT,
         )  # fmt: skip
-        if own[-1] + 1 < rows:
+        if own[-1] + 1 < len(wide):
             axes.axhline(own[-1] + 1, color="0.45", linewidth=0.6)
-    axes.set_xticks(np.arange(columns) + 0.5, wide.columns, rotation=45, ha="left", fontsize=FONT)
-    axes.xaxis.tick_top()
-    axes.tick_params(axis="x", length=0, pad=1)
-    for label in axes.get_xticklabels():
-        label.set_parse_math(False)
-        label.set_rotation_mode("anchor")
+    axes.set_xticks(
+        np.arange(wide.shape[1]) + 0.5, wide.columns, rotation=45, ha="left", fontsize=FONT,
+        rotation_mode="anchor",
+    )  # fmt: skip
+    axes.tick_params(axis="x", length=0, pad=1, labeltop=True, labelbottom=False)
 
 
 # ---------------------------------------------------------------------------- features
 
 
+@rc_context(PAPER_STYLE)
 def plot_feature_drops(
     table: pd.DataFrame, path: str | os.PathLike, top: int, title: str | None = None
 ) -> None:
     """A row per feature: the drop without its top experts on tasks with it and without it, and, as a bar of
-    mean ± sample std, the drop of the tasks with it without as many others that they use as much, if any.
+    mean ± sample std, the drop of the tasks with it without random experts of similar weight, if any.
 
-    table: `ablation_tables.feature_table`. PDF or PNG as `path` ends.
+    table: `ablation.tables.feature_table`. PDF or PNG as `path` ends.
     """
     path = Path(path)
     check_picture_name(path)
     table = table[table["group"].isin(["with feature", "without feature"])]
     names = list(dict.fromkeys(table["feature"]))
-    left = EDGE + max([text_width(shown_name(name), FONT) for name in names], default=0.0) + 0.1
-    (wrapped, over), under = _heading(title, WIDTH), 0.75
-    height = over + DOT_ROW * (len(names) + 0.4) + under
-    figure = Figure(figsize=(WIDTH, height))
-    FigureCanvasAgg(figure)
-    axes = axes_at(figure, left, over, WIDTH - left - 3 * EDGE, DOT_ROW * (len(names) + 0.4))
+    figure, (axes,) = dot_panels(names, [""], FEATURE_ROW, 1.0, title)
     for number, name in enumerate(names):
-        own = table[table["feature"] == name].set_index("group")
-        _draw_feature(axes, number, own)
-    axes.set(ylim=(len(names) - 0.3, -0.7))
+        _draw_feature(axes, number, table[table["feature"] == name].set_index("group"))
     axes.axvline(0, color=DARK, linewidth=0.7, zorder=1)
-    axes.set_yticks(range(len(names)), [shown_name(name) for name in names], fontsize=FONT)
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
-    axes.tick_params(axis="y", length=0, pad=3)
-    axes.tick_params(axis="x", labelsize=SMALL, length=2.5, width=0.5)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set_xlabel("mean drop of the score", fontsize=FONT, labelpad=2)
-    figure.legend(
-        handles=_key(top, drawn(table)), loc="lower left", ncols=2, fontsize=SMALL, frameon=False,
-        bbox_to_anchor=(0.0, 0.0), handletextpad=0.3, columnspacing=1.2, borderaxespad=0.3,
-    )  # fmt: skip
-    if wrapped:
-        draw_title(figure, wrapped, TITLE)
+    axes.set_xlabel("mean drop of the score")
+    handles = {
+        f"top {top} experts ablated: tasks with the feature": _dot(True),
+        "tasks without it": _dot(False),
+        f"{top} random experts of similar weight ablated: tasks with it": _TICK,
+        f"± std over {drawn(table)} draws": _BAR | {"linewidth": 3},
+    }
+    lines = [Line2D([], [], **style) for style in handles.values()]
+    figure.legend(lines, list(handles), loc="outside lower center", ncols=2)
     write_figure(figure, path)
 
 
-def _draw_feature(axes, number: int, own: pd.DataFrame) -> None:
-    if number % 2:
-        axes.axhspan(number - 0.5, number + 0.5, color="0.955", linewidth=0, zorder=0)
+def _draw_feature(axes: Axes, number: int, own: pd.DataFrame) -> None:
     if "with feature" in own.index:
         row = own.loc["with feature"]
         if np.isfinite(row.random_mean):
@@ -193,24 +154,15 @@ def _dot(filled: bool) -> dict:
     )  # fmt: skip
 
 
-def _key(top: int, draws: str) -> list[Line2D]:
-    return [
-        Line2D([], [], label=f"its top {top} experts off: tasks with the feature", **_dot(True)),
-        Line2D([], [], label="tasks without it", **_dot(False)),
-        Line2D([], [], label=f"{top} others of like weight off: tasks with it", **_TICK),
-        Line2D([], [], label=f"± std over {draws} sets", **(_BAR | {"linewidth": 3})),
-    ]
-
-
 # ---------------------------------------------------------------------------- tasks
 
 
 def plot_task_drops(
     table: pd.DataFrame, ontology: Ontology, path: str | os.PathLike, title: str | None = None
 ) -> None:
-    """The map of routes with, in place of weights, what each task's score loses without the expert.
+    """A route map that shows, instead of weights, the drop of each task's score without the expert.
 
-    table: `ablation_tables.task_table` of every expert of the layers in it. PDF or PNG as `path` ends.
+    table: `ablation.tables.task_table` of every expert of the layers in it. PDF or PNG as `path` ends.
     """
     path = Path(path)
     check_picture_name(path)
@@ -219,8 +171,6 @@ def plot_task_drops(
     grid = table.set_index(["task", "layer", "expert"])["drop"]
     drops_NLE = np.array([[[grid[t, la, e] for e in range(experts)] for la in layers] for t in tasks])
     end = max(0.01, float(np.nanmax(np.abs(drops_NLE))))
-    picture = draw_routes(
-        drops_NLE, tasks, ontology, encoder_part(layers), title, layers,
-        HeatScale("drop of the score", COLOURS, -end, end),
-    )  # fmt: skip
+    scale = HeatScale("drop of the score", COLOURS, -end, end)
+    picture = route_map(drops_NLE, tasks, ontology, encoder_part(layers), title, layers, scale)
     write_figure(picture.figure, path)

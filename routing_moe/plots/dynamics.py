@@ -1,4 +1,4 @@
-"""Plots how routes developed over training: six panels, a curve per layer, the mean over layers in bold.
+"""How routes developed over training: six panels, a curve per layer, the mean over layers in bold.
 
 plot_dynamics(dynamics_table(load_history("models/moe")), "dynamics.pdf")
 """
@@ -6,29 +6,19 @@ plot_dynamics(dynamics_table(load_history("models/moe")), "dynamics.pdf")
 from __future__ import annotations
 
 import os
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from routing_moe.analysis.dynamics import ALL
-from routing_moe.plots.style import (
-    DARK,
-    EDGE,
-    FONT,
-    SMALL,
-    WIDTH,
-    axes_at,
-    check_picture_name,
-    draw_title,
-    write_figure,
-)
+from routing_moe.plots.style import DARK, FONT, PAPER_STYLE, check_picture_name, paper_figure, write_figure
 
 PANELS = {
     "entropy": "route entropy / log E",
@@ -36,22 +26,17 @@ PANELS = {
     "information": "information / log E",
     "largest_load": "largest load",
     "distance_to_final": "distance to last step",
-    "distance_to_previous": "distance to step before",
+    "distance_to_previous": "distance to previous step",
 }
-HUES = {"enc": "Blues", "dec": "Oranges"}  # told apart by the colour-blind
-PALEST, DARKEST = 0.35, 0.95  # of a hue; later layers are darker
-NARROWEST_SCALE = 0.05  # less than that is not blown up to fill a panel
+STACKS = {"enc": ("encoder layer", "Blues"), "dec": ("decoder layer", "Oranges")}  # safe for the colour-blind
+PALEST, DARKEST = 0.35, 0.95  # of a colour map; later layers are darker
+NARROWEST_SCALE = 0.05  # smaller differences do not fill a panel
 DOTS_UP_TO = 12  # evaluations: each is a dot on its curve
 TICKS_UP_TO = 4  # and has a tick of its own
-# Inches.
-COLUMNS = 3
-LEFT, GAP = 0.36, 0.06
-HEADING, PANEL, AXIS = 0.22, 1.05, 0.2
-STEP = 0.14  # the word below the last row
-KEY = 0.42
-PATCH, PATCHES = 0.15, 3.1  # of a layer's colour in the key; of all
+HEIGHT, KEY = 3.35, 0.06  # inches without title; of a panel's height
 
 
+@rc_context(PAPER_STYLE)
 def plot_dynamics(table: pd.DataFrame, path: str | os.PathLike, title: str | None = None) -> None:
     """Writes six panels, a curve per layer, the mean bold: PDF if `path` ends in .pdf, PNG if in .png.
 
@@ -62,37 +47,31 @@ def plot_dynamics(table: pd.DataFrame, path: str | os.PathLike, title: str | Non
     check_picture_name(path)
     layers = [name for name in table["layer"].unique() if name != ALL]
     colour_of = _layer_colours(layers)
-    wrapped = textwrap.fill(title, 80) if title else ""
-    top = 0.12 + 0.165 * (wrapped.count("\n") + 1) if wrapped else EDGE
-    row_height, rows = HEADING + PANEL + AXIS, -(-len(PANELS) // COLUMNS)
-    key_top = top + rows * row_height + STEP
-    width = (WIDTH - 2 * EDGE - (COLUMNS - 1) * GAP) / COLUMNS - LEFT
-    figure = Figure(figsize=(WIDTH, key_top + KEY))
-    FigureCanvasAgg(figure)
-    for number, (column, heading) in enumerate(PANELS.items()):
-        row, place = divmod(number, COLUMNS)
-        left = EDGE + LEFT + place * (width + LEFT + GAP)
-        axes = axes_at(figure, left, top + HEADING + row * row_height, width, PANEL)
+    figure = paper_figure(HEIGHT, title)
+    grid = figure.subplots(3, 3, height_ratios=[1, 1, KEY])
+    for axes, (column, heading) in zip(grid[:2].flat, PANELS.items(), strict=True):
         _draw_curves(axes, table.pivot(index="step", columns="layer", values=column), layers, colour_of)
-        axes.set_title(heading, fontsize=FONT, pad=3, loc="left")
-        if row == rows - 1:
-            axes.set_xlabel("step", fontsize=SMALL, labelpad=1.5)
-    _draw_key(figure, key_top, layers, colour_of)
-    if wrapped:
-        draw_title(figure, wrapped, 0.8)
+        axes.set_title(heading, loc="left")
+    for axes in grid[1]:
+        axes.set_xlabel("step")
+    for axes, stack in zip(grid[2], STACKS, strict=False):
+        _draw_key(axes, stack, {name: colour for name, colour in colour_of.items() if name.startswith(stack)})
+    grid[2, 2].set_axis_off()
+    mean = Line2D([], [], color=DARK, linewidth=1.8)
+    grid[2, 2].legend([mean], ["mean over layers"], loc="center", fontsize=FONT)
     write_figure(figure, path)
 
 
 def _layer_colours(layers: list[str]) -> dict[str, tuple]:
     colours = {}
-    for stack, hue in HUES.items():
+    for stack, (_, hue) in STACKS.items():
         own = [name for name in layers if name.startswith(stack)]
         shades = np.linspace(PALEST, DARKEST, len(own)) if len(own) > 1 else [0.7]
         colours |= dict(zip(own, colormaps[hue](shades), strict=True))
     return colours
 
 
-def _draw_curves(axes, curves: pd.DataFrame, layers: list[str], colour_of: dict) -> None:
+def _draw_curves(axes: Axes, curves: pd.DataFrame, layers: list[str], colour_of: dict) -> None:
     """`curves`: a row per step, a column per layer."""
     dots = dict(marker="o", markersize=2.2) if len(curves) <= DOTS_UP_TO else {}
     for name in layers:
@@ -114,33 +93,21 @@ def _draw_curves(axes, curves: pd.DataFrame, layers: list[str], colour_of: dict)
         FixedLocator(curves.index) if few else MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10], integer=True)
     )
     axes.xaxis.set_major_formatter(FuncFormatter(_in_thousands))
-    axes.tick_params(labelsize=SMALL, length=2, pad=1.5, width=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_linewidth(0.5)
 
 
 def _in_thousands(step: float, position: int | None = None) -> str:
     return f"{step / 1000:g}k" if abs(step) >= 1000 else f"{step:g}"
 
 
-def _draw_key(figure: Figure, top: float, layers: list[str], colour_of: dict) -> None:
-    """A row of patches per stack with the layers' numbers below, and the mean's line."""
-    axes = axes_at(figure, 0, top, WIDTH, KEY)
-    axes.set(xlim=(0, WIDTH), ylim=(KEY, 0))
-    axes.set_axis_off()
-    patch = min(PATCH, PATCHES / len(layers))
-    middle, left = 0.16, EDGE + LEFT
-    for stack, name in (("enc", "encoder layer"), ("dec", "decoder layer")):
-        own = [layer for layer in layers if layer.startswith(stack)]
-        if own:
-            axes.text(left, middle, name, fontsize=SMALL, va="center")
-            left += 0.72
-        for layer in own:
-            place = (left, middle - PATCH / 2)
-            axes.add_patch(Rectangle(place, patch, PATCH, facecolor=colour_of[layer], linewidth=0))
-            below = dict(fontsize=min(SMALL, 44 * patch), ha="center", va="top")
-            axes.text(left + patch / 2, middle + PATCH / 2 + 0.03, layer.split()[-1], **below)
-            left += patch
-        left += 0.25 if own else 0.0
-    axes.plot([left, left + 0.2], [middle, middle], color=DARK, linewidth=1.8)
-    axes.text(left + 0.26, middle, "mean over layers", fontsize=SMALL, va="center")
+def _draw_key(axes: Axes, stack: str, colour_of: dict) -> None:
+    """A colour bar of the layers of a stack, named by their numbers."""
+    if not colour_of:
+        axes.set_axis_off()
+        return
+    count, colours = len(colour_of), ListedColormap(list(colour_of.values()))
+    layers = ScalarMappable(BoundaryNorm(np.arange(count + 1) - 0.5, count), colours)
+    bar = axes.figure.colorbar(layers, axes, orientation="horizontal", ticks=range(count))
+    bar.ax.set_xticklabels([name.split()[-1] for name in colour_of])
+    bar.ax.set_title(STACKS[stack][0], loc="left")
+    bar.ax.tick_params(length=0)
+    bar.minorticks_off()

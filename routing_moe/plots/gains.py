@@ -4,7 +4,7 @@
 
 Takes `gains.gains_per_task` and `gains.gains_per_system`. All panels have one scale, fitted to most of the
 bars: a longer one ends where the scale does, with its value in it. Tasks without a relative gain come
-last and are no bars, but differences in figures.
+last and show the difference of the scores as a number instead of a bar.
 """
 
 from __future__ import annotations
@@ -17,41 +17,45 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from routing_moe.plots.style import CATEGORY_COLOURS, shown_name, text_width, write_figure
+from routing_moe.plots.dot_panels import LINE, dot_panels
+from routing_moe.plots.style import (
+    CATEGORY_COLOURS,
+    DARK,
+    DASHES,
+    FONT,
+    PAPER_STYLE,
+    SMALL,
+    check_picture_name,
+    row_font,
+    shown_name,
+    text_width,
+    wrapped,
+    write_figure,
+)
 from routing_moe.results.gains import MARK, MIN_BASELINE, shown_gain, shown_task_gain
 
 GAIN_COLOUR, LOSS_COLOUR = CATEGORY_COLOURS[0], CATEGORY_COLOURS[4]  # blue, vermilion
-DARK = "0.15"
-DASHES = (0, (3, 2))
-
-# Inches. A chart is at least as wide as the text of a paper, and grows with its systems and tasks.
-WIDTH = 6.75
-MARGIN = 0.06
-ROW, TIGHT_ROW, MANY_ROWS = 0.155, 0.125, 40
-LINE = 0.125  # of the heading and of the text below
-AXIS = 0.2  # the numbers below a panel
-LEGEND = 0.2
-GAP = 0.28  # between panels
-EDGE = 0.05  # between the ends of the scale and the panel's
-NARROWEST_BARS = 1.1
-FONT = 7.5
-SMALL = 6.5
-IN_BAR = 5.5
+ROW, TIGHT_ROW, MANY_ROWS = 0.155, 0.125, 40  # inches, inches, tasks
+NARROWEST_BARS = 1.1  # inches
+IN_BAR = 5.5  # points
 HEADING_CHARACTERS = 24  # in a line of a system's name
 
 # The scale: as far as the longest bar, unless that is FAR times as far as these ask for.
 TYPICAL = 4.0  # times the median gain
 SHARE = 0.9  # of the bars at least are to scale
 FAR = 1.5
-NARROWEST_SCALE = 0.02  # relative gain: less than that is not blown up to fill a panel
+NARROWEST_SCALE = 0.02  # relative gain: smaller ones do not fill a panel
+END = 0.035  # of the scale's length: between its ends and the panel's
 
 
+@rc_context(PAPER_STYLE)
 def plot_gains(
     per_task: pd.DataFrame,
     per_system: pd.DataFrame,
@@ -64,24 +68,25 @@ def plot_gains(
     Tasks are sorted by the gain of the first system. Raises ValueError if the file name ends differently.
     """
     path = Path(path)
-    if path.suffix.lower() not in (".png", ".pdf"):
-        raise ValueError(f"{path}: a picture's name must end in .png or .pdf")
+    check_picture_name(path)
     tasks = _sorted_tasks(per_task)
     systems = list(per_system.itertuples())
     scale = _Scale.fitted(per_task, per_system)
-    place = _Layout.measure(tasks, systems, scale)
-    below = _text_below(per_task, scale, baseline, min_baseline, place.width)
-    place = place.with_lines_below(len(below))
-    figure = Figure(figsize=(place.width, place.height))
-    FigureCanvasAgg(figure)
-    for number, system in enumerate(systems):
-        rows = per_task[per_task["system"] == system.system].set_index("task").loc[list(tasks)]
-        axes = place.panel(figure, number)
-        _set_axes(axes, place, scale, tasks, named=number == 0)
+    names = [shown_name(task) if in_arg else f"{shown_name(task)} {MARK}" for task, in_arg in tasks.items()]
+    row = ROW if len(tasks) <= MANY_ROWS else TIGHT_ROW
+    below = _explained(per_task, scale, baseline, min_baseline)
+    figure, panels = dot_panels(
+        ["ARG", *names], [_heading(system) for system in systems], row, scale.narrowest,
+        legend=0.35 + LINE * (below.count("\n") + 1), side_by_side=True,
+    )  # fmt: skip
+    left = max(text_width(name, row_font(row)) for name in names)
+    _set_scale(panels, scale, (figure.get_figwidth() - left) / len(panels) - 0.3)
+    for axes, system in zip(panels, systems, strict=True):
+        _draw_borders(axes, len(tasks), sum(tasks.values()))
         _draw_average(axes, system, scale, last_row=sum(tasks.values()))
-        _draw_bars(axes, rows, scale, place)
-        axes.set_title(_heading(system), fontsize=FONT, pad=4, linespacing=1.15).set_parse_math(False)
-    _draw_legend(figure, place, below)
+        rows = per_task[per_task["system"] == system.system].set_index("task").loc[list(tasks)]
+        _draw_bars(axes, rows, scale, min(FONT, row_font(row)))
+    _draw_legend(figure, below)
     write_figure(figure, path)
 
 
@@ -120,11 +125,11 @@ def _broken(name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Relative gains: the ends of the longest bars that are drawn. Texts in bars that go on beyond them."""
+    """The ends of the longest bars drawn, as relative gains, and the texts the panels have to fit."""
 
     low: float
     high: float
-    texts_left: tuple[str, ...]
+    texts_left: tuple[str, ...]  # in bars that go on beyond the end
     texts_right: tuple[str, ...]
     differences: tuple[str, ...]  # texts of tasks without a relative gain
     clips: bool  # whether anything goes on beyond an end
@@ -146,11 +151,11 @@ class _Scale:
 
     @property
     def narrowest(self) -> float:
-        """Inches from low to high at which every text has the room it needs on its side of zero."""
+        """Inches of a panel in which every text has the room it needs on its side of zero."""
         needs = [(text, IN_BAR, -self.low) for text in set(self.texts_left)]
         needs += [(text, IN_BAR, self.high) for text in set(self.texts_right)]
         needs += [(text, FONT, max(-self.low, self.high)) for text in set(self.differences)]
-        span = self.high - self.low
+        span = (self.high - self.low) * (1 + 2 * END)
         return max([NARROWEST_BARS, *((text_width(t, font) + 0.08) * span / room for t, font, room in needs)])
 
 
@@ -159,7 +164,7 @@ def _text_in_bar(gain: float) -> str:
 
 
 def _reach(gains: np.ndarray, averages: np.ndarray) -> float:
-    """How far from zero the scale goes at most: a few huge gains must not squash all others."""
+    """The largest distance from zero that is to scale: a few huge gains must not squash all others."""
     sizes = np.abs(gains[gains != 0])
     if not len(sizes):
         return NARROWEST_SCALE
@@ -170,66 +175,15 @@ def _reach(gains: np.ndarray, averages: np.ndarray) -> float:
     return float(sizes.max() if sizes.max() <= FAR * enough else enough)
 
 
-# ---------------------------------------------------------------------------- where things go
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Inches: names of tasks on the left, panels side by side, legend and text below."""
-
-    left: float
-    row: float
-    n_rows: int
-    panel_width: float
-    heading: float
-    width: float
-    lines_below: int = 0
-
-    @classmethod
-    def measure(cls, tasks: dict[str, bool], systems: list, scale: _Scale):
-        row = ROW if len(tasks) <= MANY_ROWS else TIGHT_ROW
-        font = _row_font(row)
-        left = MARGIN + max(text_width(name, font) for name in ("ARG", *_row_names(tasks))) + 0.1
-        headings = [_heading(system).split("\n") for system in systems]
-        widest = max(text_width(line, FONT) for lines in headings for line in lines)
-        panel = max(widest - GAP / 2, scale.narrowest + 2 * EDGE)
-        n = len(systems)
-        width = max(WIDTH, left + n * (panel + GAP) + MARGIN)
-        panel = (width - left - MARGIN) / n - GAP
-        heading = LINE * max(len(lines) for lines in headings) + 0.08
-        return cls(left, row, len(tasks) + 1, panel, heading, width)
-
-    def with_lines_below(self, count: int):
-        return _Layout(**{**vars(self), "lines_below": count})
-
-    @property
-    def panel_height(self) -> float:
-        return self.row * (self.n_rows + 0.5)
-
-    @property
-    def height(self) -> float:
-        return 2 * MARGIN + self.heading + self.panel_height + AXIS + LEGEND + LINE * self.lines_below
-
-    def panel(self, figure: Figure, number: int):
-        left = self.left + number * (self.panel_width + GAP)
-        bottom = self.height - MARGIN - self.heading - self.panel_height
-        return figure.add_axes(
-            (left / self.width, bottom / self.height,
-             self.panel_width / self.width, self.panel_height / self.height)
-        )  # fmt: skip
-
-    def limits(self, scale: _Scale) -> tuple[float, float]:
-        """From, to in relative gain at the edges of a panel."""
-        margin = EDGE * (scale.high - scale.low) / (self.panel_width - 2 * EDGE)
-        return scale.low - margin, scale.high + margin
-
-
-def _row_font(row: float) -> float:
-    return min(FONT, row * 72 * 0.68)
-
-
-def _row_names(tasks: dict[str, bool]) -> list[str]:
-    return [shown_name(task) if in_arg else f"{shown_name(task)} {MARK}" for task, in_arg in tasks.items()]
+def _set_scale(panels: list[Axes], scale: _Scale, width: float) -> None:
+    """Limits and ticks of panels about `width` inches wide; no tick lies beyond the ends of the scale."""
+    span = scale.high - scale.low
+    bins = max(2, min(8, int(width / 0.5)))
+    ticks = MaxNLocator(nbins=bins, steps=[1, 2, 2.5, 5, 10]).tick_values(scale.low, scale.high)
+    ticks = [tick for tick in ticks if scale.low - 1e-9 * span <= tick <= scale.high + 1e-9 * span]
+    for axes in panels:
+        axes.set_xlim(scale.low - END * span, scale.high + END * span)
+        axes.set_xticks(ticks, [f"{100 * tick:.4g}%" for tick in ticks])
 
 
 # ---------------------------------------------------------------------------- one panel
@@ -237,32 +191,18 @@ def _row_names(tasks: dict[str, bool]) -> list[str]:
 # Row 0 is ARG, task number i is row i + 1.
 
 
-def _set_axes(axes, place: _Layout, scale: _Scale, tasks: dict[str, bool], named: bool) -> None:
-    axes.set(xlim=place.limits(scale), ylim=(len(tasks) + 0.75, -0.75))
-    for row in range(2, len(tasks) + 1, 2):
-        axes.axhspan(row - 0.5, row + 0.5, color="0.955", linewidth=0, zorder=0)
+def _draw_borders(axes: Axes, n_tasks: int, n_in_arg: int) -> None:
+    """Lines at zero, below ARG, and between tasks with and without a relative gain."""
     axes.axhline(0.5, color="0.6", linewidth=0.5)
-    if 0 < sum(tasks.values()) < len(tasks):
-        axes.axhline(sum(tasks.values()) + 0.5, color="0.6", linewidth=0.5)
+    if 0 < n_in_arg < n_tasks:
+        axes.axhline(n_in_arg + 0.5, color="0.6", linewidth=0.5)
     axes.axvline(0, color=DARK, linewidth=0.6, zorder=2)
-    axes.set_yticks(range(len(tasks) + 1) if named else [], ["ARG", *_row_names(tasks)] if named else [])
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
-    bins = max(2, min(8, int(place.panel_width / 0.5)))
-    ticks = MaxNLocator(nbins=bins, steps=[1, 2, 2.5, 5, 10]).tick_values(scale.low, scale.high)
-    slack = 1e-9 * (scale.high - scale.low)
-    ticks = [tick for tick in ticks if scale.low - slack <= tick <= scale.high + slack]
-    axes.set_xticks(ticks, [f"{100 * tick:.4g}%" for tick in ticks])
-    axes.tick_params(axis="x", labelsize=SMALL, length=2, pad=1.5, width=0.5)
-    axes.tick_params(axis="y", labelsize=_row_font(place.row), length=0, pad=3)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_linewidth(0.5)
 
 
-def _draw_average(axes, system, scale: _Scale, last_row: int) -> None:
+def _draw_average(axes: Axes, system, scale: _Scale, last_row: int) -> None:
     """ARG as a diamond and a line down to the last task that is part of it.
 
-    It, or an end of its interval, is an arrow at the edge where it is out of scale.
+    Where it, or an end of its interval, is out of scale, there is an arrow at the edge.
     """
     if np.isnan(system.arg):
         return
@@ -279,13 +219,13 @@ def _draw_average(axes, system, scale: _Scale, last_row: int) -> None:
         axes.plot([end], [0], color=DARK, zorder=4, **mark)
 
 
-def _draw_bars(axes, rows: pd.DataFrame, scale: _Scale, place: _Layout) -> None:
+def _draw_bars(axes: Axes, rows: pd.DataFrame, scale: _Scale, font: float) -> None:
     """Bars of the tasks that have a relative gain; in the others' rows their difference."""
     to_right = scale.high >= -scale.low
     for row, task in enumerate(rows.itertuples(), start=1):
         gain = task.relative_gain
         if not task.in_arg:
-            _write(axes, shown_task_gain(task), 0, row, to_right, _row_font(place.row), DARK)
+            _write(axes, shown_task_gain(task), 0, row, to_right, font, DARK)
         elif gain == 0:
             axes.plot([0], [row], color=DARK, marker="o", markersize=2.2, zorder=3)
         else:
@@ -296,7 +236,7 @@ def _draw_bars(axes, rows: pd.DataFrame, scale: _Scale, place: _Layout) -> None:
                 _write(axes, _text_in_bar(gain), drawn, row, gain < 0, IN_BAR, "white")
 
 
-def _write(axes, text: str, start: float, row: int, to_right: bool, font: float, colour: str) -> None:
+def _write(axes: Axes, text: str, start: float, row: int, to_right: bool, font: float, colour: str) -> None:
     """Text from the place `start` of a row to the right or left."""
     axes.annotate(
         text, (start, row), xytext=(2.5 if to_right else -2.5, 0), textcoords="offset points",
@@ -307,9 +247,8 @@ def _write(axes, text: str, start: float, row: int, to_right: bool, font: float,
 # ---------------------------------------------------------------------------- below the panels
 
 
-def _text_below(
-    per_task: pd.DataFrame, scale: _Scale, baseline: str, min_baseline: float, width: float
-) -> list[str]:
+def _explained(per_task: pd.DataFrame, scale: _Scale, baseline: str, min_baseline: float) -> str:
+    """What the bars and marks mean, in lines for the legend."""
     n, kept = per_task["task"].nunique(), per_task.loc[per_task["in_arg"], "task"].nunique()
     counted = f"{kept} of {n} tasks" if kept < n else f"{n} task" + "s" * (n > 1)
     lines = [f"relative gain over {shown_name(baseline)}; ARG: its mean over {counted}"]
@@ -319,22 +258,17 @@ def _text_below(
         lines.append(
             f"{MARK} baseline at or below {min_baseline:g}: difference of the scores, no relative gain"
         )
-    characters = int((width - 2 * MARGIN) / (text_width("n" * 40, SMALL) / 40))
-    return [part for line in lines for part in textwrap.wrap(line, characters)]
+    return wrapped("\n".join(lines), 7.2, SMALL)  # the average letter is narrower than an n
 
 
-def _draw_legend(figure: Figure, place: _Layout, below: list[str]) -> None:
-    handles = [
-        Patch(color=GAIN_COLOUR, linewidth=0),
-        Patch(color=LOSS_COLOUR, linewidth=0),
-        Line2D([], [], color=DARK, marker="D", markersize=3.5, linewidth=1.0),
-    ]
-    names = ["gain", "loss", "ARG, 95% t interval over tasks"]
-    bottom = (MARGIN + LINE * len(below)) / place.height
-    figure.legend(
-        handles, names, loc="lower center", bbox_to_anchor=(0.5, bottom), ncols=3, fontsize=SMALL,
-        frameon=False, borderaxespad=0.0, borderpad=0.2, handlelength=1.6, columnspacing=1.8,
+def _draw_legend(figure: Figure, below: str) -> None:
+    handles = {
+        "gain": Patch(color=GAIN_COLOUR, linewidth=0),
+        "loss": Patch(color=LOSS_COLOUR, linewidth=0),
+        "ARG, 95% t interval over tasks": Line2D([], [], color=DARK, marker="D", markersize=3.5, linewidth=1),
+    }
+    legend = figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=3, title=below,
+        title_fontsize=SMALL, handlelength=1.6,
     )  # fmt: skip
-    for number, line in enumerate(reversed(below)):
-        height = (MARGIN + LINE * (number + 0.5)) / place.height
-        figure.text(0.5, height, line, ha="center", va="center", fontsize=SMALL).set_parse_math(False)
+    legend.get_title().set_horizontalalignment("center")

@@ -1,4 +1,4 @@
-"""What moved between two checkpoints or stages: the route map of the differences, after - before.
+"""The change of routes between two checkpoints or stages: the route map of after - before.
 
 plot_change(load_routes("models/moe", 500), load_routes("models/moe", 30000), Ontology.load(), "change.pdf")
 """
@@ -13,11 +13,11 @@ import numpy as np
 from dataloader.errors import in_short
 from dataloader.ontology import Ontology
 from routing_moe.analysis.saved_routes import Routes, encoder_part
-from routing_moe.plots.route_map import draw_routes
+from routing_moe.plots.route_map import route_map
 from routing_moe.plots.style import HeatScale, check_picture_name, write_figure
 
-COLOURS = "RdBu_r"  # told apart by the colour-blind, white at 0; red is more, as in all signed maps
-ENDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the scale; less than the first is not blown up
+COLOURS = "RdBu_r"  # distinct for the colour-blind, white at 0; red is more, as in all signed maps
+ENDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the scale; smaller changes stay pale
 
 
 def plot_change(
@@ -25,18 +25,18 @@ def plot_change(
 ) -> None:
     """Writes a map of weights gained (red) and lost (blue): PDF if `path` ends in .pdf, PNG if in .png.
 
-    The scale is -1 to 1, or the narrowest of ENDS that the largest change fits, which the colour bar says.
-    The same routes give the same bytes. Raises ValueError if the two are not of the same tasks, in whatever
-    order, layers and number of experts, or the file name ends differently.
+    The scale ends at the smallest of ENDS that holds the largest change; the colour bar names it. The same
+    routes give the same bytes. Raises ValueError if the two differ in tasks (their order does not matter),
+    layers or number of experts, or the file name ends differently.
     """
     path = Path(path)
     check_picture_name(path)
     _check_alike(before, after)
     change_NLE = after.of(before.tasks).values_NLE - before.values_NLE
-    # Rows sum to 1 but for rounding, so that a change may be a little above 1.
+    # Rows sum to 1 up to rounding: a change may be slightly above 1.
     end = next((end for end in ENDS if np.abs(change_NLE).max() <= end), 1.0)
     what = "change of weight" if end == 1 else f"change, scale ±{end:g}"
-    picture = draw_routes(
+    picture = route_map(
         change_NLE, before.tasks, ontology, encoder_part(before.layers), title, before.layers,
         HeatScale(what, COLOURS, -end, end),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Kinds of tasks in pictures: strips of colour beside rows, lines between kinds, and their legend.
+"""Categories of tasks in heat maps: colour strips beside rows, borders between categories, and the legend.
 
 `kinds` holds the category and subcategory of each task, in the order of the picture's rows.
 """
@@ -8,17 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch
 
 from dataloader.ontology import UNCATEGORISED, Ontology
-from routing_moe.plots.style import CATEGORY_COLOURS, UNKNOWN_COLOUR, axes_at, shown_name, text_width
+from routing_moe.plots.style import (
+    BAR_HEIGHT,
+    BAR_ROOM,
+    CATEGORY_COLOURS,
+    UNKNOWN_COLOUR,
+    HeatScale,
+    axes_at,
+    draw_colour_bar,
+    shown_name,
+)
 
 # Inches.
-STRIP_WIDTH = 0.14
+STRIPS = 0.28  # width of the two strips of a heat map
+GAP = 0.06  # from there to the heat map
 LEGEND_ROW = 0.17
-LEGEND_PATCH = 0.11
 
 
 def draw_borders(line: Callable, kinds: Sequence[tuple[str, str]], scale: float = 1.0) -> None:
@@ -29,7 +39,7 @@ def draw_borders(line: Callable, kinds: Sequence[tuple[str, str]], scale: float 
             line(row, color="0.45", linewidth=scale * (0.9 if new_category else 0.35))
 
 
-def draw_strips(axes, kinds: Sequence[tuple[str, str]], colour_of: dict, across: bool = False) -> None:
+def draw_strips(axes: Axes, kinds: Sequence[tuple[str, str]], colour_of: dict, across: bool = False) -> None:
     """Fills axes with two strips of colour, category left of subcategory; across: category above it."""
     strips = np.array([[colour_of[category, ""], colour_of[category, sub]] for category, sub in kinds])
     extent = (0, len(kinds), 2, 0) if across else (0, 2, len(kinds), 0)
@@ -38,22 +48,32 @@ def draw_strips(axes, kinds: Sequence[tuple[str, str]], colour_of: dict, across:
     )
     (axes.axhline if across else axes.axvline)(1, color="white", linewidth=1.5)
     axes.spines[:].set_visible(False)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
 
 
-def name_rows(axes, tasks: Sequence[str], font: float) -> None:
-    """Writes the tasks' names on the left of axes whose row n goes from n to n + 1."""
-    axes.set_yticks(np.arange(len(tasks)) + 0.5, [shown_name(task) for task in tasks], fontsize=font)
+def frame_with_strips(
+    figure: Figure, place: tuple, kinds: Sequence[tuple[str, str]], colour_of: dict, zoom: float
+) -> tuple[Axes, Axes]:
+    """Strips left of and above a square heat map at `place` (left, top, side; inches): (beside, above)."""
+    left, top, side = place
+    away, width = (STRIPS + GAP) * zoom, STRIPS * zoom
+    beside = axes_at(figure, left - away, top, width, side)
+    above = axes_at(figure, left, top - away, side, width)
+    draw_strips(beside, kinds, colour_of)
+    draw_strips(above, kinds, colour_of, across=True)
+    return beside, above
+
+
+def name_rows(axes: Axes, names: Sequence[str], font: float) -> None:
+    """Writes names of tasks or features on the left of axes whose row n goes from n to n + 1."""
+    axes.set_yticks(np.arange(len(names)) + 0.5, [shown_name(name) for name in names], fontsize=font)
     axes.tick_params(axis="y", length=0, pad=3)
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
 
 
 def kind_colours(ontology: Ontology) -> dict[tuple[str, str], tuple[float, float, float]]:
     """A hue per category, under (category, ""), and a shade of it per (category, subcategory).
 
-    They hang on the ontology alone, so that a kind of task has the same colour in every picture.
+    They depend on the ontology alone, so that a kind of task has the same colour in every picture.
     """
     colours = dict.fromkeys((UNCATEGORISED, (UNCATEGORISED[0], "")), to_rgb(UNKNOWN_COLOUR))
     for number, (category, subcategories) in enumerate(ontology.categories.items()):
@@ -73,42 +93,32 @@ def _shades(count: int) -> list[float]:
     return [float(half[index // 2]) for index in range(count) for half in [(pale, dark)[index % 2]]]
 
 
-def legend_size(kinds: Sequence[tuple[str, str]]) -> tuple[float, float]:
-    """Width and height, in inches, of the legend that `draw_legend` draws with scale 1."""
-    rows = _legend_rows(kinds)
-    # A third more for the categories, which are in bold.
-    width = max(text_width(sub or category, 8 if sub else 10.5) + 0.45 for category, sub in rows)
-    return width, LEGEND_ROW * len(rows)
-
-
-def draw_legend(
+def draw_key(
     figure: Figure,
     left: float,
     top: float,
+    scale: HeatScale,
     kinds: Sequence[tuple[str, str]],
     colour_of: dict,
-    scale: float = 1.0,
+    zoom: float = 1.0,
+    room: float = 0.0,
 ) -> None:
-    """The names of the strips' colours, at a place given in inches; scale: of letters and patches."""
+    """The colour bar and, below it, the legend of the strips; places in inches.
+
+    zoom: of fonts and patches, less where the key would be taller than `room` inches, but 1 at least.
+    """
     rows = _legend_rows(kinds)
-    width, height = figure.get_figwidth() - left, LEGEND_ROW * scale * len(rows)
-    axes = axes_at(figure, left, top, width, height)
-    axes.set(xlim=(0, width / scale), ylim=(height / scale, 0))
-    axes.set_axis_off()
-    for number, (category, sub) in enumerate(rows):
-        middle = (number + 0.5) * LEGEND_ROW
-        indent = 0.15 if sub else 0.0
-        axes.add_patch(
-            Rectangle(
-                (indent, middle - LEGEND_PATCH / 2), LEGEND_PATCH, LEGEND_PATCH,
-                facecolor=colour_of[category, sub], edgecolor="0.5", linewidth=0.4,
-            )
-        )  # fmt: skip
-        weight = "normal" if sub else "bold"
-        name = axes.text(
-            indent + 0.18, middle, sub or category, va="center", fontsize=8 * scale, fontweight=weight
-        )
-        name.set_parse_math(False)
+    zoom = max(1.0, min(zoom, room / (LEGEND_ROW * len(rows) + BAR_ROOM)))
+    bar = draw_colour_bar(figure, left, top, scale, zoom)
+    patches = [Patch(facecolor=colour_of[row], edgecolor="0.5", linewidth=0.4 * zoom) for row in rows]
+    names = [f"   {sub}" if sub else category for category, sub in rows]
+    legend = bar.legend(
+        patches, names, loc="upper left", bbox_to_anchor=(0, 1 - (BAR_ROOM - 0.2) / BAR_HEIGHT),
+        fontsize=8 * zoom, frameon=False, borderpad=0, borderaxespad=0, handlelength=1, handleheight=1,
+        handletextpad=0.6, labelspacing=0.45,
+    )  # fmt: skip
+    for (_, sub), text in zip(rows, legend.get_texts(), strict=True):
+        text.set_fontweight("normal" if sub else "bold")
 
 
 def _legend_rows(kinds: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -26,7 +26,8 @@ import pandas as pd
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.cli.console import parse_or_guess, reporting_errors
 from routing_moe.io.files import write_text
-from routing_moe.plots.similarity import Panel, plot_agreement, plot_similarities
+from routing_moe.plots.agreement import plot_agreement
+from routing_moe.plots.similarity import Panel, plot_similarities
 from routing_moe.plots.style import HeatScale
 from routing_moe.results.scores import markdown_table
 from task.task_emb.agreement import DISTANCES, agreement, all_equidistant, mean_centred, nearest, similarity
