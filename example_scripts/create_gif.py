@@ -1,13 +1,13 @@
-"""How the routes of a run came about: an animation of its route maps, curves over training, and their table.
+"""How the routes of a run developed: an animation of its route maps, curves over training, and their table.
 
     python example_scripts/create_gif.py --run models/moe
-    python example_scripts/create_gif.py --run models/moe --routes chosen --output_dir films/moe_chosen
+    python example_scripts/create_gif.py --run models/moe --routes chosen --output_dir animations/moe_chosen
     python example_scripts/create_gif.py --run models/moe --title "Learned routes" --seconds_per_frame 0.25
 
 Writes routes.gif, routes.mp4 (where ffmpeg is installed), dynamics.csv, dynamics.png and dynamics.pdf: a
 frame, or a row per layer, for every evaluation. --routes soft: at the temperature of the step; soft_t1: at
-temperature 1; chosen: the heaviest expert of each layer alone. Of a run that was evaluated only once there is
-nothing to animate, which is told; the table and curves are written all the same.
+temperature 1; chosen: only the heaviest expert of each layer. A run with a single evaluation gets the table
+and the curves, but no animation.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     if len(history.steps) > 1:
         written += write_animations(args, history, ontology, place, title)
     else:
-        note = f"{args.run}: evaluated once, nothing to animate; --eval_period says how often"
+        note = f"{args.run}: evaluated only once, nothing to animate; --eval_period sets how often"
         print(note, file=sys.stderr)
     print("\n".join(map(str, written)))
 
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check(args, place: Path) -> tuple[History, Ontology]:
-    """What is to be drawn. InputError with all that is wrong with the flags."""
+    """The history and the ontology to draw. Raises InputError with all faults of the flags."""
     faults = Faults()
     try:
         check_seconds(args.seconds_per_frame)
@@ -99,7 +99,7 @@ def write_animations(args, history: History, ontology: Ontology, place: Path, ti
         write_animation(history, ontology, path, title, args.seconds_per_frame)
     if "mp4" not in kinds:
         print(
-            "routes.mp4 is left out: it needs ffmpeg with an H.264 encoder, which is not here",
+            "routes.mp4 is not written: it needs ffmpeg with an H.264 encoder, which is not installed",
             file=sys.stderr,
         )
     return paths

@@ -1,5 +1,6 @@
 """Shared fixtures: tiny random models, and the numbers of the published code."""
 
+import importlib
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import BartConfig, BartForConditionalGeneration
 
-from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe import RoutingBartForConditionalGeneration, plots
 
 torch.set_num_threads(1)  # tiny tensors: threads only add time, and one gives the same bits everywhere
 
@@ -101,16 +102,20 @@ def batch():
     return dict(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
 
 
-def assert_apart_and_inside(figure, boxes, *others) -> None:
-    """No two boxes overlap; none of them, nor of the others, is cut off by the figure's edge."""
-    for index, box in enumerate(boxes):
-        assert all(box.x1 <= other.x0 or box.x0 >= other.x1 or box.y0 >= other.y1 or box.y1 <= other.y0
-                   for other in boxes[index + 1 :])  # fmt: skip
-    for box in (*boxes, *others):
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= figure.bbox.x1
-        assert box.y1 <= figure.bbox.y1
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures of pictures that a test draws, laid out as in the file; nothing is written."""
+    kept = []
+
+    def keep(figure, path):
+        figure.draw_without_rendering()
+        kept.append(figure)
+
+    for path in Path(plots.__path__[0]).glob("[!_]*.py"):
+        module = importlib.import_module(f"{plots.__name__}.{path.stem}")
+        if hasattr(module, "write_figure"):
+            monkeypatch.setattr(module, "write_figure", keep)
+    return kept
 
 
 def one_hot_routes(choices_BL, num_experts: int, dtype=torch.float64) -> torch.Tensor:

@@ -1,121 +1,77 @@
-"""Pictures of drops and of correlations: nothing overlaps, names of any length fit, letters stay letters."""
+"""Pictures of drops without experts and of correlations: every value stands at its row and column."""
 
-import numpy as np
-import pandas as pd
 import pytest
-from conftest import assert_apart_and_inside
-from planted_routes import features_of_columns, random_routes
+from sample_pictures import ONTOLOGY, category_drops, correlated, feature_drops, task_drops
 
-from dataloader.ontology import Ontology
-from routing_moe.analysis.correlation import correlate
-from routing_moe.plots import ablation as ablation_pictures
-from routing_moe.plots import correlations as correlation_pictures
 from routing_moe.plots.ablation import plot_category_drops, plot_feature_drops, plot_task_drops
 from routing_moe.plots.correlations import plot_correlations
 
-LONG = "compare_task_vectors_of_a_rather_long_name/seed42: drop of the score, dev files"
-ONTOLOGY = Ontology.load()
+
+def test_category_drops_are_in_hundredths_at_their_expert_and_category(figures):
+    table = category_drops(["enc 0", "dec 0"], 3, ["sentiment", "qa"])
+    plot_category_drops(table, "drops.png")
+    heat = figures[0].axes[0]
+    drops = table.set_index(["layer", "expert", "category"])["drop"]
+    columns = [label.get_text() for label in heat.get_xticklabels()]
+    assert columns == ["all", "sentiment", "qa"]
+    written = iter(heat.texts)
+    for row, (layer, expert) in enumerate((la, e) for la in ("enc 0", "dec 0") for e in range(3)):
+        for column, category in enumerate(columns):
+            expected = 100 * drops[layer, expert, category]
+            assert heat.images[0].get_array()[row, column] == pytest.approx(expected)
+            assert float(next(written).get_text()) == pytest.approx(expected, abs=0.051)
+    assert [text.get_text() for text in written] == ["enc 0", "dec 0"]
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures drawn, kept instead of written."""
-    kept = []
-    for module in (ablation_pictures, correlation_pictures):
-        monkeypatch.setattr(module, "write_figure", lambda figure, path: kept.append(figure))
-    return kept
-
-
-def category_table(layers, experts, categories):
-    draw = np.random.default_rng(0)
-    rows = [
-        (layer, expert, category, draw.normal(0, 0.1))
-        for layer in layers
-        for expert in range(experts)
-        for category in (*categories, "all")
-    ]
-    return pd.DataFrame(rows, columns=["layer", "expert", "category", "drop"])
-
-
-def task_table(n_tasks, layers, experts):
-    draw = np.random.default_rng(0)
-    rows = [
-        (layer, expert, task, draw.normal(0, 0.1))
-        for layer in layers
-        for expert in range(experts)
-        for task in ONTOLOGY.tasks[:n_tasks]
-    ]
-    return pd.DataFrame(rows, columns=["layer", "expert", "task", "drop"])
-
-
-def feature_table(names):
-    rows = [
-        (name, group, 0.1 * number, 0.05, 0.02, 20 - number % 2)
-        for number, name in enumerate(names)
-        for group in ("with feature", "without feature", "all")
-    ]
-    return pd.DataFrame(rows, columns=["feature", "group", "drop", "random_mean", "random_std", "draws"])
-
-
-LAYERS = [*(f"enc {n}" for n in range(6)), *(f"dec {n}" for n in range(6))]
-
-
-@pytest.mark.parametrize("title", [None, "short", LONG])
-@pytest.mark.parametrize(
-    ("layers", "experts", "categories"),
-    [(["enc 0"], 2, ["qa"]), (["enc 0", "dec 0"], 3, ["sentiment", "a category of many words"]),
-     (LAYERS, 16, [f"category {n}" for n in range(9)])],
-)  # fmt: skip
-def test_categories_fit(figures, layers, experts, categories, title):
-    table = category_table(layers, experts, categories)
-    plot_category_drops(table, "drops.png", title)
-    (figure,) = figures
-    heat, bar = figure.axes
-    boxes = [heat.get_tightbbox(), bar.get_tightbbox(), *(text.get_window_extent() for text in figure.texts)]
-    assert_apart_and_inside(figure, boxes)
-    shown = heat.images[0].get_array()
-    first = table[(table["layer"] == layers[0]) & (table["expert"] == 0)].set_index("category")["drop"]
-    assert shown[0, 0] == pytest.approx(100 * first["all"])
-    assert shown[0, 1] == pytest.approx(100 * first[categories[0]])
-
-
-@pytest.mark.parametrize("title", [None, 3 * LONG])
-@pytest.mark.parametrize("names", [["skill:a"], [f"subcategory:words/of a feature {n}" for n in range(40)]])
-def test_features_fit(figures, names, title):
-    plot_feature_drops(feature_table(names), "features.png", 3, title)
-    (figure,) = figures
-    boxes = [figure.axes[0].get_tightbbox(), figure.legends[0].get_window_extent()]
-    assert_apart_and_inside(figure, [*boxes, *(text.get_window_extent() for text in figure.texts)])
+def test_feature_drops_are_dots_beside_the_random_experts_mean_and_std(figures):
+    table = feature_drops(["skill:a", "skill:b"])
+    table.loc[table["group"] == "without feature", "drop"] = -0.2
+    plot_feature_drops(table, "features.png", 3)
+    axes = figures[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["skill:a", "skill:b"]
+    found = {
+        marker: [(float(line.get_xdata()[0]), int(line.get_ydata()[0])) for line in axes.lines
+                 if line.get_marker() == marker]
+        for marker in "oD|"
+    }  # fmt: skip
+    assert found == {
+        "o": [(0.0, 0), (0.1, 1)],
+        "D": [(-0.2, 0), (-0.2, 1)],
+        "|": [(0.05, 0), (0.05, 1)],
+    }
+    bars = [line.get_xdata() for line in axes.lines if line.get_linewidth() == 4]
+    assert [list(bar) for bar in bars] == [pytest.approx([0.03, 0.07])] * 2
+    texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert texts[0] == "top 3 experts ablated: tasks with the feature"
+    assert texts[-1] == "± std over 19 to 20 draws"
 
 
 def test_task_drops_stand_at_their_task_and_expert(figures):
-    table = task_table(5, LAYERS[:2], 3)
-    plot_task_drops(table, ONTOLOGY, "tasks.png", LONG)
+    table = task_drops(5, ["enc 0", "dec 0"], 3)
+    plot_task_drops(table, ONTOLOGY, "tasks.png")
     shown = figures[0].axes[0].images[0].get_array()
     own = table[table["task"] == ONTOLOGY.order(ONTOLOGY.tasks[:5])[1]]["drop"]
     assert list(shown[1]) == pytest.approx(own.tolist())
 
 
-@pytest.mark.parametrize(("layers", "experts", "count"), [(1, 2, 1), (4, 3, 12), (24, 16, 60)])
-def test_correlations_fit(figures, layers, experts, count):
-    routes = random_routes(0, tasks=20, layers=layers, experts=experts)
-    draw = np.random.default_rng(0)
-    features = features_of_columns({f"kind:feature {n}": draw.permutation(20) < 8 for n in range(count)})
-    table = correlate(routes, features, permutations=20)
-    plot_correlations(table, routes, features, "correlations.png", LONG)
-    (figure,) = figures
-    heat, bar = figure.axes
-    boxes = [heat.get_tightbbox(), bar.get_tightbbox(), *(text.get_window_extent() for text in figure.texts)]
-    assert_apart_and_inside(figure, boxes)
-    row = table.iloc[0]
-    column = routes.layers.index(row.layer) * experts + row.expert
-    assert heat.images[0].get_array()[features.names.index(row.feature), column] == pytest.approx(row.r)
-
-
-def test_letters_of_a_pdf_stay_letters_and_the_same_table_gives_the_same_bytes(tmp_path):
-    for name in ("one.pdf", "two.pdf"):
-        plot_category_drops(category_table(["enc 0"], 3, ["qa"]), tmp_path / name, LONG)
-    written = (tmp_path / "one.pdf").read_bytes()
-    assert b"/Type3" not in written
-    assert b"/CIDFontType2" in written
-    assert written == (tmp_path / "two.pdf").read_bytes()
+def test_correlations_stand_at_their_feature_and_expert_with_dots_where_q_is_small(figures):
+    table, routes, features = correlated(4, 3, 12)
+    table["q"], table["q_by"] = 0.5, 0.9
+    table.loc[7, "q"] = 0.01
+    table.loc[9, ["q", "q_by"]] = 0.01
+    plot_correlations(table, routes, features, "correlations.png")
+    heat = figures[0].axes[0]
+    places = [
+        (features.names.index(row.feature), routes.layers.index(row.layer) * 3 + row.expert)
+        for row in table.itertuples()
+    ]
+    drawn = heat.images[0].get_array()
+    assert [drawn[place] for place in places] == pytest.approx(table["r"].tolist())
+    dots = {
+        (float(y), float(x)): line.get_markersize()
+        for line in heat.lines if line.get_marker() == "."
+        for x, y in line.get_xydata()
+    }  # fmt: skip
+    (small, large) = ((places[n][0] + 0.5, places[n][1] + 0.5) for n in (7, 9))
+    assert set(dots) == {small, large}
+    assert dots[large] > dots[small]

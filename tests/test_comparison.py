@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import assert_apart_and_inside
+from sample_pictures import compared
 from tiny_runs import write_gym
 
 from dataloader.ontology import Ontology
 from routing_moe.cli import compare_runs
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
-from routing_moe.plots import variants as comparison
+from routing_moe.plots.variants import plot_comparison
 from routing_moe.results import scores as results
 from routing_moe.results.statistics import mean_interval
 
@@ -302,45 +302,9 @@ def test_scores_of_random_routes_state_their_number_of_draws(folder, capsys):
 # ---------------------------------------------------------------------------- the figure
 
 
-def made_up(variants, n_categories, n_runs):
-    """Tables of random scores; the last variant has one run fewer."""
-    tree = {
-        f"category of long name {i}": {"": [f"task {i} {k}" for k in range(i + 1)]}
-        for i in range(n_categories)
-    }
-    ontology, random = Ontology(tree), np.random.default_rng(0)
-    runs = {
-        (variant, seed): {task: random.uniform(0.2, 0.9) for task in ontology.tasks}
-        for variant in variants
-        for seed in range(n_runs - (variant == variants[-1] and n_runs > 1))
-    }
-    rows = score_rows(runs).assign(constant=0.05)
-    return results.means_per_run(rows, ontology), results.comparison_table(rows, ontology)
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    kept = []
-    monkeypatch.setattr(comparison, "write_figure", lambda figure, path: kept.append(figure))
-    return kept
-
-
-@pytest.mark.parametrize(
-    ("variants", "n_categories", "n_runs"),
-    [(["a"], 1, 1), ([f"variant {i}" for i in range(10)], 6, 3), (["a long name " * 4, "$b_{"], 12, 5)],
-)
-def test_the_figure_has_no_overlaps_and_nothing_is_cut_off(figures, variants, n_categories, n_runs):
-    per_run, table = made_up(variants, n_categories, n_runs)
-    comparison.plot_comparison(per_run, table, "x.png", "mean score on the test files of the train tasks")
-    (figure,) = figures
-    assert len(figure.axes) == n_categories + 1
-    boxes = [axes.get_tightbbox() for axes in figure.axes] + [figure.legends[0].get_window_extent()]
-    assert_apart_and_inside(figure, boxes)
-
-
 def test_the_picture_has_a_dot_per_run_and_says_n(figures):
-    per_run, table = made_up(["a", "b"], 2, 3)
-    comparison.plot_comparison(per_run, table, "x.png")
+    per_run, table = compared(["a", "b"], 2, 3)
+    plot_comparison(per_run, table, "x.png")
     panel = figures[0].axes[0]
     dots = [collection.get_offsets()[:, 0].tolist() for collection in panel.collections]
     everything = per_run[per_run["category"] == "all"]

@@ -60,7 +60,7 @@ def plot_clustered(
     side, font, zoom = map_size(len(tasks))
     figure = map_figure()
     heat = axes_at(figure, 0, 0, side, side)
-    tree = axes_at(figure, side + GAP * zoom, 0, TREE_WIDTH * zoom, side)
+    tree = axes_at(figure, side + 1.5 * GAP * zoom, 0, TREE_WIDTH * zoom, side)
     leaves = _draw_tree(tree, linkage, _branch_colours(linkage, kinds, colour_of), zoom)
     draw_heat(heat, np.asarray(similarity_NN)[np.ix_(leaves, leaves)], scale)
     beside, _ = frame_with_strips(figure, (0, 0, side), [kinds[leaf] for leaf in leaves], colour_of, zoom)

@@ -66,7 +66,7 @@ def _layer_colours(layers: list[str]) -> dict[str, tuple]:
     colours = {}
     for stack, (_, hue) in STACKS.items():
         own = [name for name in layers if name.startswith(stack)]
-        shades = np.linspace(PALEST, DARKEST, len(own)) if len(own) > 1 else [0.7]
+        shades = np.linspace(PALEST, DARKEST, len(own)) if len(own) > 1 else [0.7] * len(own)
         colours |= dict(zip(own, colormaps[hue](shades), strict=True))
     return colours
 

@@ -165,7 +165,7 @@ def draw_colour_bar(figure: Figure, left: float, top: float, scale: HeatScale, z
     axes = axes_at(figure, left, top + 0.2 * zoom, BAR_WIDTH * zoom, BAR_HEIGHT * zoom)
     values = ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
     ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
-    figure.colorbar(values, axes, orientation="horizontal", ticks=ticks, format="%g")
+    figure.colorbar(values, axes, orientation="horizontal", ticks=ticks, format="%.3g")
     axes.tick_params(labelsize=7 * zoom, length=2 * zoom, pad=1.5 * zoom)
     axes.set_title(scale.name, fontsize=8 * zoom, loc="left", pad=3 * zoom)
     return axes
