@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Between the two stages of training: the router and task vectors of a trained run, and experts that are plain
-# BART again, in one checkpoint, OUTPUT_DIR/init, from which run_merged_fisher128freeze_1e-5.sh starts.
-# As it is: on the embedded BART, after training stage 1 on the embedded gym if that is not done. Environment:
-#   STAGE1             run, ours or of the published code, whose routes are kept (OUTPUT_DIR/stage1)
-#   STAGE1_CHECKPOINT  which of its checkpoints (best)
-#   MODEL              plain BART that the experts are made of, a hub name or a folder
-#   INIT_EPS           standard deviation of the noise on each copy (1e-8)
+# The step between the two stages of training: writes a checkpoint OUTPUT_DIR/init with the router and the task
+# vectors of a trained run, and with experts that are copies of plain BART. run_merged_fisher128freeze_1e-5.sh
+# trains it. By default: with the embedded BART, after training stage 1 on the embedded gym if necessary.
+# Environment (default):
+#   STAGE1             run whose routes are kept, of this project or of the published code (OUTPUT_DIR/stage1)
+#   STAGE1_CHECKPOINT  its checkpoint (best)
+#   MODEL              plain BART that the experts are copies of, a hub name or a folder
+#   INIT_EPS           standard deviation of the noise that is added to each copy (1e-8)
 #   OUTPUT_DIR         run folder of stage 2 (models/two_stage)
-# Further flags of `python -m routing_moe.cli.merge` may follow the script's name. A checkpoint that is there
-# and made of the same files is kept.
+# Further arguments are flags of `python -m routing_moe.cli.merge`. An existing checkpoint made from the same files
+# is kept.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 OUTPUT_DIR=${OUTPUT_DIR:-models/two_stage}
-# Before recipe.sh names the embedded BART, which must not reach the script below as a MODEL of the user's.
+# Before recipe.sh sets MODEL to the embedded BART: the script below must not take it for a MODEL of the user.
 if [ -z "${MODEL:-}" ] && [ -z "${STAGE1:-}" ] && [ ! -f "$OUTPUT_DIR/stage1/best/eval-test-performance.csv" ]; then
     # shellcheck disable=SC2086 # several flags, as in run_two_stage.sh
     OUTPUT_DIR=$OUTPUT_DIR/stage1 bash example_scripts/train_routing_bart.sh --resume ${STAGE1_FLAGS:-}

@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
-# Train every way of routing with several seeds, then compare them in one table and picture.
+# Train all types of routing with several seeds, and compare them in a table and a picture.
 #   bash example_scripts/compare_routings.sh
 #   JOBS=4 SEEDS="1 2 3 4 5" VARIANTS="multitask softmax" bash example_scripts/compare_routings.sh
-# Environment, besides that of recipe.sh:
-#   OUTPUT_DIR     gets <variant>/seed<seed>/ and the comparison (models/compare_routings)
-#   VARIANTS       which (all, below)            SEEDS  of each ("42 43 44")
-#   JOBS           runs side by side (1)         BASELINE  of the differences (multitask, where it is there)
-#   MIXTURE_FLAGS  flags for every variant with several experts ("--num_experts 4")
+# Environment (default), in addition to that of recipe.sh:
+#   OUTPUT_DIR     folder of the runs <variant>/seed<seed>/ and the comparison (models/compare_routings)
+#   VARIANTS       variants to train (all, see below)
+#   SEEDS          seeds of each variant ("42 43 44")
+#   JOBS           number of runs at the same time (1)
+#   BASELINE       variant that differences are relative to (multitask, if it is in OUTPUT_DIR)
+#   MIXTURE_FLAGS  flags of all variants with several experts, such as "--num_experts 4" (none)
 #   INIT_EPS       standard deviation of the noise on each expert's weights (1e-2). Without dropout, almost equal
 #                  experts get almost equal gradients and do not diverge; the comparison prints their final distance
-#   MATCH          "steps": TOTAL_STEPS for all (two_stage: in each stage); "flops": as many steps as cost the
-#                  training FLOPs of the run of MATCH_TO (straight_through) with the same seed, in the folder
-#                  models/compare_routings_equal_flops
-# Further flags of `python -m routing_moe.cli.train` go to every run. Called again, it leaves finished runs as
-# they are and continues the others.
+#   MATCH          "steps": TOTAL_STEPS for all runs (two_stage: in each stage); "flops": each run has the number of
+#                  steps with the training FLOPs of the run of MATCH_TO with the same seed; OUTPUT_DIR is then
+#                  models/compare_routings_equal_flops by default (steps)
+#   MATCH_TO       variant whose FLOPs MATCH=flops matches (straight_through)
+# Further arguments are flags of `python -m routing_moe.cli.train` for all runs. A second call keeps finished runs and
+# continues the others.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -43,29 +46,29 @@ script_of() {
 
 finished() { [ -f "$OUTPUT_DIR/$1/best/eval-test-performance.csv" ]; }
 
-# train_one FLAGS VARIANT/seedSEED: trains it unless it is finished, and notes how long that took.
+# train_one FLAGS VARIANT/seedSEED: trains a run unless it is finished, and writes its seconds to times.csv.
 train_one() {
     local run=${!#} variant folder seed start ended=failed
     set -- "${@:1:$#-1}"
     variant=${run%/*} seed=${run##*/seed} folder=$OUTPUT_DIR/$run
     if finished "$run"; then
-        echo "there    $run"
+        echo "exists   $run"
         return
     fi
     case $variant in
         multitask*) ;; # one expert
-        two_stage) ;;  # as many as stage 1 has; INIT_EPS reaches its merge
+        two_stage) ;;  # the number of experts of stage 1; its merge reads INIT_EPS
         *) set -- --init_eps "$INIT_EPS" $MIXTURE_FLAGS "$@" ;;
     esac
-    # The limit on epochs must not end a run before its FLOPs are spent.
+    # The limit on epochs must not end a run before it has reached its FLOPs.
     if [ "$MATCH" = flops ]; then set -- --num_train_epochs 1000000 "$@"; fi
     mkdir -p "$OUTPUT_DIR/$variant"
     start=$SECONDS
-    # Ctrl-C reaches the training too, which says in the log what it keeps.
+    # Ctrl-C also reaches the training process, which logs what it has saved.
     trap 'echo "$variant,seed$seed,$((SECONDS - start)),interrupted" >>"$OUTPUT_DIR/times.csv"; exit 255' INT TERM
     echo "started  $run"
     if [ "$MATCH" = flops ] && ! equal_flops "$variant" "$seed" "$@" >>"$folder.log" 2>&1; then
-        echo "error: the number of steps that cost what $MATCH_TO/seed$seed costs is not known" >>"$folder.log"
+        echo "error: the number of steps with the FLOPs of $MATCH_TO/seed$seed could not be computed" >>"$folder.log"
     elif [ "$MATCH" = steps ] && [ "$variant" = two_stage ] && ! finished "straight_through/seed$seed"; then
         echo "error: its first stage, straight_through/seed$seed, is not finished" >>"$folder.log"
     elif STAGE1=${OWN_STAGE1:-$OUTPUT_DIR/straight_through/seed$seed} OUTPUT_DIR=$folder \
@@ -76,7 +79,7 @@ train_one() {
     printf '%-8s %s\n' "$ended" "$run after $((SECONDS - start)) s"
 }
 
-# train_all FLAGS -- RUN ...: JOBS at a time, in a process group of its own so that all can be stopped at once.
+# train_all FLAGS -- RUN ...: trains runs, JOBS at a time, in a separate process group, so that all can be stopped.
 train_all() {
     local flags=()
     while [ "$1" != -- ]; do flags+=("$1") && shift; done
@@ -85,11 +88,11 @@ train_all() {
     set -m
     xargs -P "$JOBS" -n 1 bash -c 'train_one "$@"' train_one ${flags[@]+"${flags[@]}"} <<<"$*" &
     set +m
-    wait $! || true # what failed is told at the end
+    wait $! || true # failed runs are listed at the end
 }
 export -f train_one script_of finished
 
-# Ctrl-C: every training ends its step and saves; a second one ends them at once.
+# Ctrl-C: every run completes its step and saves a checkpoint; a second Ctrl-C stops them immediately.
 stop_all() {
     trap 'kill -INT -- -$! 2>/dev/null' INT TERM HUP
     kill -INT -- -$! 2>/dev/null
@@ -97,35 +100,35 @@ stop_all() {
         kill -0 -- -$! 2>/dev/null || break
         sleep 0.2
     done
-    echo "interrupted; called again, it continues" >&2
+    echo "interrupted; run the same command to continue" >&2
     exit 130
 }
 
 faults=()
 for variant in $VARIANTS; do
-    [[ " $ALL " == *" $variant "* ]] || faults+=("VARIANTS: there is no $variant (there are: $ALL)")
+    [[ " $ALL " == *" $variant "* ]] || faults+=("VARIANTS: unknown variant $variant (expected: $ALL)")
 done
 for seed in $SEEDS; do
     [[ $seed =~ ^[0-9]+$ ]] || faults+=("SEEDS: $seed is not a whole number")
 done
 for names in "$VARIANTS" "$SEEDS"; do
     twice=$(tr ' ' '\n' <<<"$names" | sed '/^$/d' | sort | uniq -d | tr '\n' ' ')
-    [ -z "$twice" ] || faults+=("VARIANTS, SEEDS: name $twice more than once")
+    [ -z "$twice" ] || faults+=("VARIANTS, SEEDS: $twice is given more than once")
 done
 if [ -n "${BASELINE:-}" ] && [[ " $VARIANTS " != *" $BASELINE "* ]] && [ ! -d "$OUTPUT_DIR/$BASELINE" ]; then
-    faults+=("BASELINE: $BASELINE is neither among VARIANTS nor in $OUTPUT_DIR")
+    faults+=("BASELINE: $BASELINE is neither in VARIANTS nor a folder in $OUTPUT_DIR")
 fi
-[[ $MATCH =~ ^(steps|flops)$ ]] || faults+=("MATCH: $MATCH is neither steps nor flops")
+[[ $MATCH =~ ^(steps|flops)$ ]] || faults+=("MATCH: $MATCH is not one of steps, flops")
 if [[ " $ALL " != *" $MATCH_TO "* ]] || [ "$MATCH_TO" = two_stage ]; then
-    faults+=("MATCH_TO: $MATCH_TO is not a variant of one stage (there are: ${ALL% two_stage})")
+    faults+=("MATCH_TO: $MATCH_TO is not a variant with one stage (expected: ${ALL% two_stage})")
 fi
-[[ $JOBS =~ ^[1-9][0-9]*$ ]] || faults+=("JOBS: $JOBS is not a whole number from 1")
+[[ $JOBS =~ ^[1-9][0-9]*$ ]] || faults+=("JOBS: $JOBS is not a whole number of at least 1")
 for flag in "$@"; do
     case ${flag%%=*} in
-        --total_steps) faults+=("$flag: is not for all runs; set TOTAL_STEPS") ;;
+        --total_steps) faults+=("$flag: cannot be given for all runs; set TOTAL_STEPS instead") ;;
         --avg_routing | --random_routing | --task_level_random_routing | --router_mode | --router_top_k | \
             --expert_mixing | --num_experts | --init_eps | --hide_task_names | --seed | --output_dir | --prefix | --predict_split)
-            faults+=("$flag: is not for all runs; the variants set it themselves (see VARIANTS, SEEDS, MIXTURE_FLAGS, INIT_EPS)") ;;
+            faults+=("$flag: cannot be given for all runs; each variant sets it (see VARIANTS, SEEDS, MIXTURE_FLAGS, INIT_EPS)") ;;
     esac
 done
 if [ ${#faults[@]} -gt 0 ]; then
@@ -143,7 +146,7 @@ for variant in $VARIANTS; do
             if [ "$variant" != "$MATCH_TO" ]; then first+=("$variant/seed$seed"); fi
         elif [ "$variant" = two_stage ]; then
             second+=("two_stage/seed$seed")
-            # Stage 1 must be there.
+            # two_stage needs the run of its stage 1.
             [[ " $VARIANTS " == *" straight_through "* ]] || first+=("straight_through/seed$seed")
         else
             first+=("$variant/seed$seed")
@@ -153,7 +156,7 @@ done
 
 mkdir -p "$OUTPUT_DIR"
 [ -f "$OUTPUT_DIR/times.csv" ] || echo "variant,run,seconds,ended" >"$OUTPUT_DIR/times.csv"
-(source example_scripts/recipe.sh) # writes the embedded gym, once for all
+(source example_scripts/recipe.sh) # writes the embedded gym, once for all runs
 trap stop_all INT TERM HUP
 train_all "$@" -- ${reference[@]+"${reference[@]}"}
 train_all "$@" -- ${first[@]+"${first[@]}"}
@@ -169,17 +172,17 @@ for run in ${reference[@]+"${reference[@]}"} ${first[@]+"${first[@]}"} ${second[
         tail -n 5 "$OUTPUT_DIR/$run.log" 2>/dev/null | sed $'s/.*\r//; s/^/    /' >&2 # no progress bars
     fi
 done
-awk -F, 'NR > 1 { seconds += $3 } END { printf "All runs together, earlier calls included: %.1f minutes\n\n", seconds / 60 }' \
+awk -F, 'NR > 1 { seconds += $3 } END { printf "All runs, including earlier calls: %.1f minutes\n\n", seconds / 60 }' \
     "$OUTPUT_DIR/times.csv"
 
-there() { compgen -G "$OUTPUT_DIR/$1" >/dev/null; }
+exists() { compgen -G "$OUTPUT_DIR/$1" >/dev/null; }
 
-there "*/*/best/eval-test-performance.csv" || exit 1
+exists "*/*/best/eval-test-performance.csv" || exit 1
 order=()
 for variant in $ALL; do
-    if there "$variant/*/run.json"; then order+=("$variant"); fi
+    if exists "$variant/*/run.json"; then order+=("$variant"); fi
 done
-if [ -z "${BASELINE+given}" ] && there "multitask/*/best/eval-test-performance.csv"; then BASELINE=multitask; fi
+if [ -z "${BASELINE+given}" ] && exists "multitask/*/best/eval-test-performance.csv"; then BASELINE=multitask; fi
 "$PYTHON" -m routing_moe.cli.compare_runs "$OUTPUT_DIR" ${order[@]+--order "${order[@]}"} \
     ${BASELINE:+--baseline "$BASELINE"} || status=$?
 exit $status

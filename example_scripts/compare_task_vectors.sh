@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
-# What kind of task vectors helps the router? Both stages with each kind, several seeds, then tables of the train
-# tasks' scores, and of the unseen tasks' without training the model on them. This is not zero-shot if a vector
-# has read labels. The kinds have seen of an unseen task: random and descriptions nothing; text unlabelled inputs;
-# finetuned_text and fisher labelled rows (task_vectors.sh: of all samples on the embedded gym, else of one);
-# trained, which takes the routes of the nearest train task by text, unlabelled inputs of one sample. A line per
-# kind before the tables says what its vectors have seen, and so does the column vector_seen of all scores.
+# Compare methods of computing task vectors: trains both stages with each method and several seeds, and writes tables
+# of scores, of train tasks and of unseen tasks (without training the model on them). Scores of unseen tasks are
+# not zero-shot if their vectors are computed from labels. Data of an unseen task that its vector has seen:
+# random and descriptions none; text unlabelled inputs; finetuned_text and fisher labelled rows (task_vectors.sh: of
+# all samples on the embedded gym, otherwise of one); trained, which uses the routes of the nearest train task by
+# text vectors, unlabelled inputs of one sample. One line per method before the tables, and the column vector_seen of
+# all scores, state it.
 #   bash example_scripts/compare_task_vectors.sh
 #   SEEDS="1 2 3 4 5" KINDS="random fisher" bash example_scripts/compare_task_vectors.sh
-# Environment, besides that of recipe.sh:
-#   OUTPUT_DIR  gets vectors/, runs/<kind>/seed<seed>/, and the comparisons in train/ and test/
+# Environment (default), in addition to that of recipe.sh:
+#   OUTPUT_DIR  folder of vectors/, runs/<method>/seed<seed>/, and of the comparisons in train/ and test/
 #               (models/compare_task_vectors)
-#   KINDS       which: random text finetuned_text fisher descriptions, all frozen, and unseen tasks routed from their
-#               own; and trained, as run_two_stage.sh trains them from random ones of its own width, and unseen tasks
-#               routed from the vector of the nearest train task by text (all)
-#   SEEDS       of each (42 43 44)
-#   DIM         dimension: principal components of all but random ones   (64; on the embedded gym 16)
-# Called again, it leaves finished runs as they are and continues the others.
+#   KINDS       methods (all): random text finetuned_text fisher descriptions, whose vectors are frozen, and trained,
+#               whose vectors run_two_stage.sh initialises at random (with its own dimension) and trains. Unseen tasks
+#               are routed by their own vectors, and with trained by that of the nearest train task by text vectors
+#   SEEDS       seeds of each method (42 43 44)
+#   DIM         dimension of the vectors, all but random ones reduced by principal components (64; on the embedded
+#               gym 16)
+# A second call keeps finished runs and continues the others.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -29,7 +31,7 @@ else
 fi
 whole_numbers DIM
 
-# Vectors of a kind in $OUT/vectors/<kind>: of all tasks, none has seen a dev or test file.
+# Writes $OUT/vectors/<kind> with the vectors of all tasks; no dev or test file is read.
 make_vectors() {
     local folder=$OUT/vectors/$1 transform=none
     case $1 in
@@ -59,7 +61,7 @@ for seed in $SEEDS; do
             "$PYTHON" -m routing_moe.cli.train --do_predict --predict_split test --output_dir "$run" >>"$run.log" 2>&1
     done
 done
-# What the vectors of a kind have seen of an unseen task, by their meta.json.
+# What the vectors of a method have seen of an unseen task, as in their meta.json.
 seen_by() {
     local seen=
     if [ "$1" = trained ]; then
@@ -70,7 +72,7 @@ seen_by() {
     echo "${seen:-unknown}"
 }
 
-for kind in $KINDS; do echo "$kind: its vector has seen of an unseen task: $(seen_by "$kind")"; done
+for kind in $KINDS; do echo "$kind: data of an unseen task that its vector has seen: $(seen_by "$kind")"; done
 for section in train test; do
     "$PYTHON" -m routing_moe.cli.compare_runs "$OUT/runs" --predict_split "$section" --order $KINDS \
         --baseline "${KINDS%% *}" --output_dir "$OUT/$section"

@@ -1,10 +1,11 @@
-# Sourced by compare_routings.sh. With MATCH=flops it sets the steps of a variant to the FLOPs of a run of MATCH_TO.
+# Sourced by compare_routings.sh. With MATCH=flops, computes the number of steps of a variant that has the training
+# FLOPs of a run of MATCH_TO.
 #
-# equal_flops VARIANT SEED FLAGS: exports TOTAL_STEPS for a variant's script. For two_stage it trains stage 1 with
-# half the FLOPs in the run folder, merges it, and exports OWN_STAGE1 and STAGE2_STEPS. The rate of annealing per
+# equal_flops VARIANT SEED FLAGS: exports TOTAL_STEPS for the script of a variant. For two_stage, it trains stage 1 in
+# the run folder with half of the FLOPs, merges it, and exports OWN_STAGE1 and STAGE2_STEPS. The annealing rate per
 # step does not depend on the number of steps, except in stage 2.
 
-# steps_for_flops MEMO FOLDER SCRIPT FLAGS: prints the number of steps, which the file MEMO keeps.
+# steps_for_flops MEMO FOLDER SCRIPT FLAGS: prints the number of steps, and saves it in the file MEMO.
 steps_for_flops() {
     local memo=$1 folder=$2 script=$3 steps
     shift 3

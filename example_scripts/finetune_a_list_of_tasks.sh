@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fine-tune a plain BART on a list of tasks: from a multi-task checkpoint, or from BART itself (direct fine-tuning).
+# Fine-tune a plain BART on a list of tasks, from a multi-task checkpoint or from pre-trained BART (direct
+# fine-tuning).
 #   bash example_scripts/finetune_a_list_of_tasks.sh "boolq piqa" models/multitask_bart multitask
 # Arguments and environment: example_scripts/finetuning.sh.
 set -euo pipefail

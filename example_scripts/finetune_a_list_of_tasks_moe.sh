@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tune a mixture on a list of tasks, along the route that its router gives each task.
+# Fine-tune a mixture on a list of tasks, with the routes of its router.
 #   bash example_scripts/finetune_a_list_of_tasks_moe.sh "boolq piqa" models/two_stage moe
 # Arguments and environment: example_scripts/finetuning.sh.
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tune a mixture on a list of tasks, every expert with weight 1/E.
+# Fine-tune a mixture on a list of tasks, with average routes (every expert has weight 1/E).
 #   bash example_scripts/finetune_a_list_of_tasks_moe_avg.sh "boolq piqa" models/avg_routing moe_avg
 # Arguments and environment: example_scripts/finetuning.sh.
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tune a mixture on a list of tasks, in every layer along an expert drawn anew for each example.
+# Fine-tune a mixture on a list of tasks, with a random expert per layer that is drawn again for each example.
 #   bash example_scripts/finetune_a_list_of_tasks_moe_random.sh "boolq piqa" models/random_routing moe_random
 # Arguments and environment: example_scripts/finetuning.sh.
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tune a mixture on a list of tasks, in every layer along an expert drawn once for the task.
+# Fine-tune a mixture on a list of tasks, with a random expert per layer that is drawn once per task.
 #   bash example_scripts/finetune_a_list_of_tasks_moe_random2.sh "boolq piqa" models/task_random_routing moe_random2
 # Arguments and environment: example_scripts/finetuning.sh.
 set -euo pipefail

@@ -1,20 +1,20 @@
-# Sourced by the finetune_a_list_of_tasks scripts: fine-tune on one task after the other, from one start.
+# Sourced by the finetune_a_list_of_tasks scripts: fine-tunes on each task separately, from the same checkpoint.
 #   bash example_scripts/finetune_a_list_of_tasks_moe.sh TASKS CHECKPOINT IDENTIFIER [FLAGS]
 #   TASKS       names of tasks in one argument, or sections of a split: "boolq piqa", test, "my_split.json:test"
-#   CHECKPOINT  where fine-tuning starts; None: MODEL as it is
-#               (paths count from the top of the repository)
-#   IDENTIFIER  results go to models/IDENTIFIER/singletask-<task>/, the table over tasks to summary.csv there
+#   CHECKPOINT  initial checkpoint, relative to the top folder of the repository; None: MODEL without further training
+#   IDENTIFIER  results are written to models/IDENTIFIER/singletask-<task>/, the table of all tasks to
+#               models/IDENTIFIER/summary.csv
 #   FLAGS       further flags of `python -m routing_moe.cli.finetune`
-# As they are, without arguments: the 8 unseen tasks of the embedded gym, from the embedded tiny BART or from a
-# mixture trained on the embedded gym (trained first if it is not there). For the real thing set, in the
-# environment:
-#   MODEL       plain BART, a hub name or a folder (facebook/bart-base)
-#   DATA_DIR    gym folder                          SPLIT     task split JSON of TASKS' sections (its split.json)
-#   NUM_WORKERS configurations side by side (1)
+# Without arguments: the 8 unseen tasks of the embedded gym, from the embedded tiny BART or from a mixture trained on
+# the embedded gym (which is trained first if necessary). For your own data, set in the environment:
+#   MODEL       plain BART, a hub name or a folder, such as facebook/bart-base
+#   DATA_DIR    gym folder
+#   SPLIT       task split JSON with the sections in TASKS (default: split.json in DATA_DIR)
+#   NUM_WORKERS number of configurations at the same time (default: 1)
 # and LEARNING_RATE_LIST, BSZ_LIST, TOTAL_STEPS, EVAL_PERIOD, WARMUP_STEPS to change the grid.
-# Run it again to continue; what is finished is not done again. For each sample, a router reads a vector that has
-# seen the rows of this sample only: by default that of the train task nearest to its unlabelled train inputs.
-# results.csv has a column vector_seen.
+# Run the same command to continue after an interruption; finished configurations are kept. The task vector of each
+# sample is computed only from the rows of this sample: by default it is that of the train task nearest to its
+# unlabelled train inputs (column vector_seen of results.csv).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 TASKS=${1:-test} CHECKPOINT=${2:-$default_checkpoint} IDENTIFIER=${3:-$default_identifier}
@@ -25,10 +25,10 @@ if [ -z "${MODEL:-}" ]; then
     LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-3e-4 1e-3} BSZ_LIST=${BSZ_LIST:-4 8}
     TOTAL_STEPS=${TOTAL_STEPS:-100} EVAL_PERIOD=${EVAL_PERIOD:-25} WARMUP_STEPS=${WARMUP_STEPS:-10}
     texts=(--max_input_length 128 --max_output_length 32 --num_beams 1)
-    # Matrices this small gain little from a second thread, and lose much when the machine is busy.
+    # With such small matrices, a second thread barely helps, and slows down training on a busy machine.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
     if [ -z "${DATA_DIR:-}" ]; then make_skill_gym; fi
-    # A mixture to start from, where none is named.
+    # Train the mixture that is fine-tuned by default.
     if [ "$CHECKPOINT" = "$default_checkpoint" ] && [ -n "${training_script:-}" ] &&
         [ ! -f "$CHECKPOINT/best/eval-test-performance.csv" ]; then
         env -u DATA_DIR -u SPLIT -u TOTAL_STEPS -u EVAL_PERIOD OUTPUT_DIR="$CHECKPOINT" \
@@ -41,7 +41,7 @@ fi
 DATA_DIR=${DATA_DIR:-data/skill_gym}
 whole_numbers TOTAL_STEPS EVAL_PERIOD
 
-# finetune FLAGS: fine-tune on every task from the start that FLAGS name; a task that fails does not stop the rest.
+# finetune FLAGS: fine-tunes on every task from the checkpoint in FLAGS; continues with the other tasks if one fails.
 finetune() {
     local names task folder status=0
     # shellcheck disable=SC2086 # several tasks
@@ -70,7 +70,7 @@ finetune() {
             --output_dir "$folder" \
             ${texts[@]+"${texts[@]}"} \
             "$@" || { status=$?; echo "error: fine-tuning on $task ended with exit code $status" >&2; }
-        [ "$status" -ne 130 ] || exit 130 # Ctrl-C is meant for all of them
+        [ "$status" -ne 130 ] || exit 130 # Ctrl-C stops all tasks
     done
     # shellcheck disable=SC2086
     "$PYTHON" example_scripts/collect_results.py --logs_dir "models/$IDENTIFIER" --tasks $names \

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Which task vectors know what kind a task is: tables and heat maps of folders of task vectors, side by side.
+# Do tasks with similar vectors have the same label? Tables and heat maps of several folders of task vectors.
 #   bash example_scripts/inspect_task_vectors.sh
 #   TASKVECS_DIRS="models/moe/best vectors/text" bash example_scripts/inspect_task_vectors.sh --names trained text
-# Environment:
-#   TASKVECS_DIRS  folders with id2task.json and task_vecs.npy (all that are in data/task_vectors)
-#   DATA_DIR       gym folder, of its ontology.json and split.json (the embedded gym, with its skills as labels)
-#   SPLIT          task split JSON of the sections in --tasks (the gym's split.json)
-#   OUTPUT_DIR     gets tables and pictures (data/task_vectors_inspected)
-# Further flags of `python -m task.task_emb.inspect` are passed on, such as --tasks train or --neighbours 1.
+# Environment (default):
+#   TASKVECS_DIRS  folders with id2task.json and task_vecs.npy (all folders in data/task_vectors)
+#   DATA_DIR       gym folder with ontology.json and split.json (the embedded gym, with its skills as labels)
+#   SPLIT          task split JSON with the sections in --tasks (split.json of the gym)
+#   OUTPUT_DIR     folder of tables and pictures (data/task_vectors_inspected)
+# Further arguments are flags of `python -m task.task_emb.inspect`, such as --tasks train or --neighbours 1.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -18,7 +18,7 @@ if [ -z "${TASKVECS_DIRS:-}" ]; then
         if [ -f "$file" ]; then TASKVECS_DIRS+=" $(dirname "$file")"; fi
     done
     if [ -z "$TASKVECS_DIRS" ]; then
-        echo "error: no folder in data/task_vectors has a task_vecs.npy; name folders by TASKVECS_DIRS" >&2
+        echo "error: no folder in data/task_vectors has a task_vecs.npy; set TASKVECS_DIRS to folders of vectors" >&2
         exit 2
     fi
 fi

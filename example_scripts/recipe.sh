@@ -1,9 +1,11 @@
-# Sourced by the training scripts: what is trained, on what, and by which recipe. As it is: the embedded tiny
-# BART on the embedded skill gym. For the real thing set, in the environment:
-#   MODEL       plain BART, a hub name or a folder      (facebook/bart-base)
-#   DATA_DIR    gym folder                              SPLIT     task split JSON (its own split.json)
-#   TASKVECS    task-vector folder (random vectors)     OUTPUT_DIR  run folder
-# and LEARNING_RATE, ROUTER_LR, TASK_MODEL_LR, TOTAL_STEPS, EVAL_PERIOD to change the recipe.
+# Sourced by the training scripts: sets model, data and hyperparameters. By default: the embedded tiny BART on the
+# embedded skill gym. For your own data, set in the environment:
+#   MODEL       plain BART, a hub name or a folder, such as facebook/bart-base
+#   DATA_DIR    gym folder
+#   SPLIT       task split JSON (default: split.json in DATA_DIR)
+#   TASKVECS    folder of task vectors (default: random vectors)
+#   OUTPUT_DIR  run folder
+# and LEARNING_RATE, ROUTER_LR, TASK_MODEL_LR, TOTAL_STEPS, EVAL_PERIOD to change the hyperparameters.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 if [ -z "${MODEL:-}" ]; then
@@ -13,7 +15,7 @@ if [ -z "${MODEL:-}" ]; then
     texts=(--max_input_length 128 --max_output_length 32 --num_beams 1)
     annealing=(--anneal_rate 0.003 --minimum_tau 0.3)
     [ -n "${TASKVECS:-}" ] || vector_width=(--taskvecs_dim 64)
-    # Matrices this small gain little from a second thread, and lose much when the machine is busy.
+    # With such small matrices, a second thread barely helps, and slows down training on a busy machine.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 else
     LEARNING_RATE=${LEARNING_RATE:-1e-5} ROUTER_LR=${ROUTER_LR:-1e-3} TASK_MODEL_LR=${TASK_MODEL_LR:-1e-2}
@@ -25,13 +27,13 @@ if [ -z "${DATA_DIR:-}" ]; then
     make_skill_gym
 fi
 
-# Flags of learned routes; routes from elsewhere have no router, no vectors and no temperature.
+# Flags for learned routes; other routes have no router, no task vectors and no temperature.
 learned=(
     --router_lr "$ROUTER_LR" --task_model_lr "$TASK_MODEL_LR"
     ${TASKVECS:+--taskvecs "$TASKVECS"} ${vector_width[@]+"${vector_width[@]}"} ${annealing[@]+"${annealing[@]}"}
 )
 
-# train FLAGS: train in OUTPUT_DIR, then score dev and test files with the best checkpoint.
+# train FLAGS: trains in OUTPUT_DIR, then scores dev and test files with the best checkpoint.
 train() {
     "$PYTHON" -m routing_moe.cli.train \
         --do_train \

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Principal components of task vectors, fitted on the split's train tasks alone. As it is: of the Fisher vectors of
-# the embedded gym, which are computed if they are not there, to 16 dimensions. Environment:
+# Reduce task vectors to principal components, fitted on the train tasks of the split. By default: the Fisher vectors
+# of the embedded gym, which are computed if necessary, to 16 dimensions. Environment (default):
 #   TASKVECS    folder of the vectors          (data/task_vectors/fisher)
-#   SPLIT       task split JSON                (split.json of DATA_DIR, else of the embedded gym)
-#   DIM         components                     (64; on the embedded gym 16)
-#   OUTPUT_DIR  folder of the reduced vectors  (TASKVECS with DIM behind its name)
-# Further flags of `python -m task.task_emb.reduce` may follow the script's name, in place of --transform log, which
-# is made for Fisher information.
+#   SPLIT       task split JSON                (split.json of DATA_DIR, or of the embedded gym)
+#   DIM         number of components           (64; on the embedded gym 16)
+#   OUTPUT_DIR  folder of the reduced vectors  (TASKVECS followed by DIM, such as data/task_vectors/fisher16)
+# Further arguments are flags of `python -m task.task_emb.reduce`; they replace the default --transform log, which
+# is meant for Fisher vectors.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 

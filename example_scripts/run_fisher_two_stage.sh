@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# The method with task vectors that know the tasks: Fisher vectors, their principal components fitted on the train
-# tasks, kept frozen while stage 1 learns the router and its experts; then the merge and stage 2. As it is: on the
-# embedded gym; on yours by the environment variables of recipe.sh:
+# The method with Fisher vectors: computes them, reduces them to principal components fitted on the train tasks, and
+# keeps them frozen while stage 1 trains the router and the experts; then merge and stage 2. By default: on the
+# embedded gym; with other data by the environment variables of recipe.sh:
 #   MODEL=facebook/bart-base DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe \
 #       bash example_scripts/run_fisher_two_stage.sh
-#   VECTORS  folder of the Fisher vectors, and, with DIM behind its name, of the reduced  (OUTPUT_DIR/fisher)
-#   DIM      their dimension                                        (64; on the embedded gym 16)
-# A vector has read labelled rows of its task, also of unseen tasks (meta.json: "seen"), whose scores are therefore
-# not zero-shot. For few-shot use compute their vectors by --samples each (task_vectors.sh) and reduce them --like this.
-# All variables of run_two_stage.sh count too. Flags after the script's name go to stage 2. Run it again to continue.
+# Environment (default), in addition to that of run_two_stage.sh:
+#   VECTORS  folder of the Fisher vectors; the reduced ones are in VECTORS followed by DIM  (OUTPUT_DIR/fisher)
+#   DIM      dimension of the reduced vectors                                (64; on the embedded gym 16)
+# Vectors are computed from labelled rows, also those of unseen tasks (meta.json: "seen"), so that scores of unseen
+# tasks are not zero-shot. For few-shot fine-tuning, compute them with --samples each (task_vectors.sh) and reduce them
+# with --like. Further arguments are flags for stage 2. Run the same command to continue after an interruption.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

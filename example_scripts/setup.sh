@@ -1,7 +1,7 @@
-# Sourced by the other scripts: goes to the repository's top level and makes sure of a Python environment.
+# Sourced by the other scripts: changes to the top folder of the repository and selects the Python interpreter.
 #
-# With .venv there (or made by quickstart.sh and tests/run_tests.sh), that is used; else the python of the
-# shell. `make_environment EXTRAS` makes .venv and installs the project, once per change of requirements.
+# PYTHON is that of .venv if it exists (quickstart.sh and tests/run_tests.sh create it), otherwise the variable PYTHON,
+# otherwise python3. `make_environment EXTRAS` creates .venv and installs the project if requirements have changed.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -33,18 +33,18 @@ make_environment() {
     PYTHON=.venv/bin/python
 }
 
-# whole_numbers NAME ...: stops unless each of these variables is a whole number from 1.
+# whole_numbers NAME ...: exits with an error unless each of these variables is a whole number of at least 1.
 whole_numbers() {
     local name
     for name in "$@"; do
         if ! [[ ${!name} =~ ^[1-9][0-9]*$ ]]; then
-            echo "error: $name is '${!name}'; it must be a whole number from 1" >&2
+            echo "error: $name is '${!name}'; it must be a whole number of at least 1" >&2
             exit 2
         fi
     done
 }
 
-# The embedded gym, written once per version of its generator.
+# Writes the embedded gym to data/skill_gym, once per version of its generator.
 make_skill_gym() {
     local wanted
     wanted=$(cat task/skill_gym/*.py | cksum)

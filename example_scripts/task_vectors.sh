@@ -1,41 +1,43 @@
 #!/usr/bin/env bash
-# Compute task vectors, which TASKVECS of the training scripts takes.
+# Compute task vectors, for TASKVECS of the training scripts.
 #   bash example_scripts/task_vectors.sh METHOD [FLAGS]
-#   METHOD  random, text, finetuned_text, fisher, or descriptions. Of a task, also of unseen ones, random
-#           and descriptions see nothing, text unlabelled inputs, finetuned_text and fisher labelled rows
+#   METHOD  random, text, finetuned_text, fisher, or descriptions. Data of a task, including unseen tasks, that its
+#           vector has seen: random and descriptions none, text unlabelled inputs, finetuned_text and fisher labelled
+#           rows
 #   FLAGS   further flags of `python -m task.task_emb.METHOD`
-# For few-shot use, --samples each computes a vector of every sample from its own rows; --recipe published takes the
-# settings of the published code. The defaults use the embedded gym and tiny BART and all samples of a task
-# (meta.json: labelled rows of all samples). For real use set, in the environment:
-#   MODEL         plain BART, a hub name or a folder      (facebook/bart-base)
-#   DATA_DIR      gym folder                              SPLIT  task split JSON (its split.json, if there)
-#   DESCRIPTIONS  of METHOD descriptions: JSON file       (dataloader/descriptions.json, of the 160 tasks)
-#   OUTPUT_DIR    folder of the vectors                   (data/task_vectors/METHOD)
-#   NUM_WORKERS   tasks computed side by side             (1)
-# Run it again to continue; what is finished is not done again.
+# For few-shot fine-tuning, --samples each computes one vector per sample from its own rows; --recipe published uses
+# the settings of the published code. By default: the embedded gym and tiny BART, with all samples of a task
+# (meta.json: labelled rows of all samples). For your own data, set in the environment:
+#   MODEL         plain BART, a hub name or a folder, such as facebook/bart-base
+#   DATA_DIR      gym folder
+#   SPLIT         task split JSON (default: split.json in DATA_DIR, if it exists)
+#   DESCRIPTIONS  JSON file for METHOD descriptions (default: dataloader/descriptions.json, of the 160 tasks)
+#   OUTPUT_DIR    folder of the vectors (default: data/task_vectors/METHOD)
+#   NUM_WORKERS   number of tasks computed at the same time (default: 1)
+# Run the same command to continue after an interruption; finished vectors are kept.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 METHOD=${1:-}
 if [ ! -f "task/task_emb/$METHOD.py" ] || [[ ! $METHOD =~ ^(random|text|finetuned_text|fisher|descriptions)$ ]]; then
-    echo "error: '$METHOD' is no method; give random, text, finetuned_text, fisher or descriptions" >&2
+    echo "error: unknown METHOD '$METHOD'; give random, text, finetuned_text, fisher or descriptions" >&2
     exit 2
 fi
 shift
-# The sentence encoder is an extra: into the environment that quickstart.sh made, it is installed when needed.
+# The sentence encoder is an optional requirement: it is installed here into the .venv that quickstart.sh creates.
 if [ "$METHOD" = descriptions ] && [ "$PYTHON" = .venv/bin/python ]; then make_environment sentences; fi
 
 if [ -z "${MODEL:-}" ]; then
     MODEL=task/skill_gym/tiny_bart
     texts=(--max_input_length 128)
-    # The same number of examples of every task, so that vectors are comparable; an unseen task's five samples
-    # have 160 in all. The vector of an unseen task has then read labels of all its samples.
+    # All tasks have the same number of examples, so that vectors are comparable; the five samples of an unseen task
+    # have 160 in total. The vector of an unseen task is then computed from labels of all its samples.
     examples=(--samples all --max_examples 160)
     answers=(--max_output_length 32)
     training=(--total_steps 100)
     rate=(--learning_rate 3e-4)
     width=(--taskvecs_dim 64)
-    # Matrices this small gain little from a second thread, and lose much when the machine is busy.
+    # With such small matrices, a second thread barely helps, and slows down training on a busy machine.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 fi
 if [ -z "${DATA_DIR:-}" ]; then

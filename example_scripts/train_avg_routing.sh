@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Baseline: every layer gives the mean of its experts' outputs, for every task.
+# Baseline: average routes; the output of every layer is the mean of its experts' outputs, for all tasks.
 # Environment variables and further flags as for train_routing_bart.sh.
 set -euo pipefail
 

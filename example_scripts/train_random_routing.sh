@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Baseline: in every layer an expert drawn at random for each example, anew each step.
+# Baseline: a random expert per example and layer, drawn again at each step.
 # Environment variables and further flags as for train_routing_bart.sh.
 set -euo pipefail
 

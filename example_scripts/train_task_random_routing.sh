@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Baseline: in every layer an expert drawn at random for each task, once (--task_level_random_n N: N of them).
+# Baseline: a random expert per task and layer, drawn once (--task_level_random_n N: N experts).
 # Environment variables and further flags as for train_routing_bart.sh.
 set -euo pipefail
 

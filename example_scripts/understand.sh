@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# What do a run's experts do? Pictures of routes and their dynamics, experts against features of tasks, experts
-# switched off, and one page to click through, all in RUN/analysis.
+# Analyse the experts of a run: pictures of routes and their dynamics, correlations of experts with features of tasks,
+# ablation of experts, and an interactive report page, all in RUN/analysis.
 #   bash example_scripts/understand.sh models/moe
-#   bash example_scripts/understand.sh runs/seed42 runs/seed43 runs/seed44      also how far the runs agree
-# Without arguments: models/two_stage, which is trained on the embedded gym unless it is there.
-# Environment:
-#   OUTPUT_DIR    of several runs: gets what is of all of them, report.html and tables    (models/understood)
-#   ABLATE_FLAGS  flags of `python -m routing_moe.cli.ablate`; none: no expert is switched off  (--features all)
-# Called again, it makes everything anew but for the scores without experts, which it continues.
+#   bash example_scripts/understand.sh runs/seed42 runs/seed43 runs/seed44      also the agreement of the runs
+# Without arguments: models/two_stage, which is trained on the embedded gym if necessary.
+# Environment (default):
+#   OUTPUT_DIR    with several runs: folder of the results for all of them, report.html and tables (models/understood)
+#   ABLATE_FLAGS  flags of `python -m routing_moe.cli.ablate`; "none": no ablation (--features all)
+# A second call replaces all results, except for finished scores with ablated experts.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 if [ $# -eq 0 ]; then
     bash example_scripts/run_two_stage.sh
     set -- models/two_stage
-    # Matrices this small lose by a second thread, much of it when the machine is busy.
+    # With such small matrices, a second thread slows down training, in particular on a busy machine.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 fi
 ABLATE_FLAGS=${ABLATE_FLAGS---features all}
 
-without_ablation() { echo "note: $run is explained without switching experts off: $1" >&2; }
+without_ablation() { echo "note: $run is analysed without ablation: $1" >&2; }
 
 for run in "$@"; do
     stage1=()
@@ -30,14 +30,14 @@ for run in "$@"; do
     if [ "$ABLATE_FLAGS" = none ]; then
         continue
     elif [ ! -f "$run/run.json" ] || ! compgen -G "$run/best/*.safetensors" >/dev/null; then
-        without_ablation "it has no run.json, or no weights of ours in best/"
+        without_ablation "it has no run.json, or no .safetensors weights in best/"
     else
         status=0
         # shellcheck disable=SC2086 # several flags
         "$PYTHON" -m routing_moe.cli.ablate "$run" $ABLATE_FLAGS || status=$?
         case $status in
             0) ;;
-            3) without_ablation "see above" ;; # one expert a layer, or routes drawn for each example
+            3) without_ablation "see above" ;; # one expert per layer, or routes drawn for each example
             *) exit "$status" ;;
         esac
     fi

@@ -220,8 +220,8 @@ def with_run(originals, tmp_path):
 
 @pytest.fixture
 def scripts(world, tmp_path):
-    """The example scripts, in a copy of the repository whose Python notes its arguments."""
-    from noting_scripts import Scripts
+    """The example scripts, in a copy of the repository with a fake Python that records its arguments."""
+    from recording_scripts import Scripts
 
     return Scripts(tmp_path, world.gym, world.bart)
 

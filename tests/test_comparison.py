@@ -350,7 +350,7 @@ def test_the_script_trains_missing_runs_compares_and_reports_failures(tmp_path):
 
     again = call("softmax straight_through", "--num_beams", "0")
     assert again.returncode == 1
-    assert "there    softmax/seed1" in again.stdout
+    assert "exists   softmax/seed1" in again.stdout
     assert "not finished: straight_through/seed1" in again.stderr
     assert "--num_beams is 0" in again.stderr  # the end of its log
     assert "| softmax         |  1 |" in again.stdout
@@ -359,14 +359,14 @@ def test_the_script_trains_missing_runs_compares_and_reports_failures(tmp_path):
 
     refused = call("softmx", "--seed", "3")
     assert refused.returncode == 2
-    assert "there is no softmx" in refused.stderr
-    assert "--seed: is not for all runs" in refused.stderr
+    assert "unknown variant softmx" in refused.stderr
+    assert "--seed: cannot be given for all runs" in refused.stderr
 
     environment |= dict(MATCH="flop", MATCH_TO="two_stage")
     refused = call("softmax")
     assert refused.returncode == 2
-    assert "MATCH: flop is neither steps nor flops" in refused.stderr
-    assert "MATCH_TO: two_stage is not a variant of one stage" in refused.stderr
+    assert "MATCH: flop is not one of steps, flops" in refused.stderr
+    assert "MATCH_TO: two_stage is not a variant with one stage" in refused.stderr
 
 
 EQUAL_FLOPS = """

@@ -1,4 +1,4 @@
-"""Lists of tasks, and the scripts that fine-tune on one task of a list after the other."""
+"""Lists of tasks, and the scripts that fine-tune on each task of a list."""
 
 import pandas as pd
 import pytest
@@ -9,7 +9,7 @@ from dataloader.list_tasks import main, tasks_named
 # ---- names of tasks
 
 
-def test_sections_and_names_stand_for_tasks_each_once_and_in_order(world, tmp_path):
+def test_sections_and_names_select_tasks_once_and_in_order(world, tmp_path):
     split = world.gym / "split.json"
     other = tmp_path / "other.json"
     other.write_text('{"train": ["a"], "dev": ["b", "colour"]}')
@@ -34,13 +34,13 @@ def test_a_section_that_is_empty_or_does_not_exist_is_an_error(world, tmp_path):
         tasks_named(["test"], tmp_path / "no.json")
 
 
-def test_the_command_prints_a_line_for_each_task_or_what_is_wrong(world, capsys):
+def test_the_command_prints_one_line_per_task_or_an_error(world, capsys):
     split = str(world.gym / "split.json")
     assert main(["--split", split, "train", "plural"]) == 0
     assert capsys.readouterr().out == "colour\ncount\nopposite\nplural\n"
     assert main(["--split", split, "dev"]) == 2
-    output = capsys.readouterr()
-    assert (output.out, output.err) == ("", f"error: {split}: the dev section is empty\n")
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", f"error: {split}: the dev section is empty\n")
 
 
 # ---- the scripts
@@ -50,7 +50,7 @@ SHORT = ["--samples", "first", "--debug", "--max_input_length", "24", "--max_out
 
 
 @pytest.mark.slow
-def test_a_list_is_fine_tuned_on_and_a_task_that_fails_does_not_stop_the_others(scripts, originals):
+def test_a_task_that_fails_does_not_stop_fine_tuning_on_the_others(scripts, originals):
     script, arguments = (
         "finetune_a_list_of_tasks_moe.sh",
         ("count plural", str(originals.out), "mine", *SHORT),
@@ -77,7 +77,7 @@ STARTS = {
 
 
 @pytest.mark.parametrize("script", STARTS)
-def test_each_script_gives_every_task_its_start_and_the_published_grid(scripts, script):
+def test_each_script_fine_tunes_every_task_from_its_checkpoint_with_the_published_grid(scripts, script):
     code, calls, _ = scripts.run(script, "test count", "START", "mine", "--seed", "7", NUM_WORKERS="4")
     assert code == 0
     listed, *tuned, collected = calls
@@ -93,7 +93,7 @@ def test_each_script_gives_every_task_its_start_and_the_published_grid(scripts, 
     )
 
 
-def test_an_exit_code_tells_of_a_failure_after_all_is_done(scripts):
+def test_a_failure_sets_the_exit_code_after_all_tasks_are_done(scripts):
     script = "finetune_a_list_of_tasks.sh"
     code, calls, output = scripts.run(script, "test count", "None", "mine", failing="plural")
     assert code == 3
@@ -103,16 +103,16 @@ def test_an_exit_code_tells_of_a_failure_after_all_is_done(scripts):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "variables", "output"),
+    ("arguments", "variables", "message"),
     [
         (["dev"], {}, "the dev section is empty"),
         (["test"], dict(SPLIT="no.json"), "no.json: no such file"),
-        (["test"], dict(TOTAL_STEPS="0"), "TOTAL_STEPS is '0'; it must be a whole number from 1"),
+        (["test"], dict(TOTAL_STEPS="0"), "TOTAL_STEPS is '0'; it must be a whole number of at least 1"),
         (["test"], dict(EVAL_PERIOD="often"), "EVAL_PERIOD is 'often'"),
     ],
 )
-def test_a_wrong_list_or_number_is_reported_before_anything_runs(scripts, arguments, variables, output):
-    code, calls, all_told = scripts.run("finetune_a_list_of_tasks.sh", *arguments, **variables)
+def test_a_wrong_list_or_number_is_reported_before_anything_runs(scripts, arguments, variables, message):
+    code, calls, output = scripts.run("finetune_a_list_of_tasks.sh", *arguments, **variables)
     assert code == 2
-    assert output in all_told
+    assert message in output
     assert not any("finetune" in call for call in calls)

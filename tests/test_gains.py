@@ -353,14 +353,14 @@ def test_invalid_flags_are_reported_together(files, capsys):
     flags = ["--min_baseline", "-1", "--names", "a", "--output_file", files / "base.csv/x"]
     output = refusal(capsys, files, "ours", "ours", flags=flags)
     assert f"--summary2 {files / 'ours.csv'}: is given twice" in output
-    assert "--min_baseline is -1, expected a score of 0 or more" in output
-    assert "--names has 1, expected 3: of the baseline and each system" in output
+    assert "--min_baseline is -1, expected a score of at least 0" in output
+    assert "--names: 1 names, expected 3, one for the baseline and for each system" in output
     assert "is a file; name a folder" in output
-    assert "x: its name must end in .csv" in output
+    assert "x: the name must end in .csv" in output
     assert "base.csv: is given twice" in refusal(capsys, files, "base")
-    assert "every name must be another" in refusal(capsys, files, flags=["--names", "a", "a"])
+    assert "names must be different and not empty" in refusal(capsys, files, flags=["--names", "a", "a"])
     output = refusal(capsys, files, flags=["--output_file", files / "ours.csv"])
-    assert "would replace a summary given; name another file" in output
+    assert "is one of the summaries; name another file" in output
     assert "must end in .csv" in refusal(capsys, files, flags=["--output_file", ""])
 
 

@@ -1,4 +1,4 @@
-"""The example scripts, run as a user runs them."""
+"""The example scripts, run as whole commands."""
 
 import json
 import os
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def two_stages(tmp_path_factory):
-    """run_two_stage.sh on the embedded gym, cut short: the folder of stage 2, with stage1/ in it."""
+    """The run folder of run_two_stage.sh on the embedded gym with two steps per stage; it has stage1/."""
     folder, short = tmp_path_factory.mktemp("script") / "run", "--debug --max_output_length 8"
     own = dict(TOTAL_STEPS="2", EVAL_PERIOD="2", STAGE1_FLAGS=short)
     environment = os.environ | dict(PYTHON=sys.executable, OUTPUT_DIR=str(folder)) | own
@@ -32,11 +32,11 @@ def two_stages(tmp_path_factory):
 
 @pytest.fixture
 def run_folder(two_stages):
-    """Stage 1, which train_routing_bart.sh trains."""
+    """The run folder of stage 1, trained by train_routing_bart.sh."""
     return two_stages / "stage1"
 
 
-def test_the_training_script_runs_as_it_is(run_folder):
+def test_the_training_script_runs_with_its_defaults(run_folder):
     settings = json.loads((run_folder / "run.json").read_text())["settings"]
     assert settings["model"] == "task/skill_gym/tiny_bart"
     scores = pd.read_csv(run_folder / "best/eval-test-performance.csv", index_col=0)
@@ -52,8 +52,10 @@ def test_the_two_stages_run_as_they_are(two_stages):
     assert json.loads((two_stages / "init/merge.json").read_text())["settings"]["init_eps"] == 1e-8
 
 
-def test_scores_are_shown_by_category_beside_a_constant_answer(run_folder, capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(ROOT)  # run.json holds the data folder as it was typed
+def test_scores_are_shown_by_category_with_those_of_a_constant_answer(
+    run_folder, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(ROOT)  # run.json has the data folder as a relative path
     assert show_scores.main([str(run_folder), "--output", str(tmp_path / "table.csv")]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in printed[0].split("|")[2:-1]] == [
@@ -65,7 +67,7 @@ def test_scores_are_shown_by_category_beside_a_constant_answer(run_folder, capsy
     assert table.drop(index="all")["tasks"].sum() == 24
 
 
-def test_scores_that_were_never_written_are_asked_for(run_folder, capsys, monkeypatch):
+def test_missing_scores_are_an_error_with_the_command_that_writes_them(run_folder, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert show_scores.main([str(run_folder), "--predict_split", "test"]) == 2
     assert "write it with --do_predict --predict_split test" in capsys.readouterr().err

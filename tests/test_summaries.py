@@ -238,14 +238,14 @@ def test_two_folders_of_one_task_are_a_fault(logs, capsys):
 
 
 def test_invalid_flags_are_reported_together(logs, capsys):
-    messages = refusal(capsys, logs, "--postfix", "", "--section", "dev")
-    assert "--postfix is empty" in messages
-    assert "--section dev is of a split: name it with --custom_tasks_splits" in messages
+    output = refusal(capsys, logs, "--postfix", "", "--section", "dev")
+    assert "--postfix is empty" in output
+    assert "--section dev: a section needs a split; give --custom_tasks_splits" in output
     assert "--custom_tasks_splits nowhere.json: no such file" in refusal(
         capsys, logs, "--custom_tasks_splits", "nowhere.json"
     )
-    messages = refusal(capsys, logs, "--output_file", logs / "sick/results.csv")
-    assert "would replace results of a task" in messages
+    output = refusal(capsys, logs, "--output_file", logs / "sick/results.csv")
+    assert "would replace the results of a task" in output
     assert "is a folder; name a CSV file" in refusal(capsys, logs, "--output_file", logs)
     assert "is a file; name a folder" in refusal(capsys, logs, "--output_file", logs / "times.csv/x.csv")
     with pytest.raises(SystemExit):

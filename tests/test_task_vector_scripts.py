@@ -1,4 +1,4 @@
-"""The scripts around task vectors: what they call with which flags, and that they run as they are."""
+"""The scripts for task vectors: their commands and flags, and runs with their defaults."""
 
 import json
 
@@ -11,7 +11,7 @@ EMBEDDED = dict(MODEL="", DATA_DIR="")
 
 
 def merged(scripts, run: str) -> None:
-    """As if the merge, which is only noted, had written its checkpoint."""
+    """Write a checkpoint as the merge, whose command is only recorded, would."""
     (scripts.folder / run / "init").mkdir(parents=True)
     (scripts.folder / run / "init/config.json").write_text("{}")
 
@@ -33,16 +33,16 @@ def test_fisher_vectors_are_computed_and_reduced(scripts):
     folder = scripts.folder / "data/task_vectors/fisher"
     assert list(vectors(folder)) == sorted(ROWS)
     split = str(scripts.gym / "split.json")
-    code, _, messages = scripts.run("reduce_task_vectors.sh", SPLIT=split, DIM="2", really=True)
-    assert code == 0, messages
-    assert "explained variance by number of components, fitted on 3 tasks: 1: " in messages
+    code, _, output = scripts.run("reduce_task_vectors.sh", SPLIT=split, DIM="2", really=True)
+    assert code == 0, output
+    assert "explained variance by number of components, fitted on 3 tasks: 1: " in output
     reduced = scripts.folder / "data/task_vectors/fisher2"
     assert meta(reduced)["fitted_on"] == TRAIN_TASKS
     assert meta(reduced)["settings"]["transform"] == "log"
     assert {len(vector) for vector in vectors(reduced).values()} == {2}
 
 
-def test_a_gym_alone_is_reduced_by_its_own_split(scripts):
+def test_vectors_are_reduced_with_the_split_of_the_gym_by_default(scripts):
     code, calls, _ = scripts.run("reduce_task_vectors.sh", TASKVECS="mine/", DIM="3")
     assert code == 0
     split = f"{scripts.gym}/split.json"
@@ -62,7 +62,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_each_method_gets_the_users_gym_and_model(scripts, method):
+def test_each_method_uses_the_given_gym_and_model(scripts, method):
     code, calls, _ = scripts.run(
         "task_vectors.sh", method, "--tasks", "test", SPLIT="s.json", NUM_WORKERS="3"
     )
@@ -72,7 +72,7 @@ def test_each_method_gets_the_users_gym_and_model(scripts, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_each_method_runs_on_the_embedded_gym_as_it_is(scripts, method):
+def test_each_method_uses_the_embedded_gym_by_default(scripts, method):
     (scripts.folder / "data/skill_gym").mkdir(parents=True)
     code, (generated, called), _ = scripts.run("task_vectors.sh", method, **EMBEDDED)
     assert code == 0
@@ -85,15 +85,16 @@ def test_each_method_runs_on_the_embedded_gym_as_it_is(scripts, method):
 
 
 @pytest.mark.parametrize("method", ["", "inspect", "__init__", "tex"])
-def test_a_method_that_does_not_exist_is_reported(scripts, method):
+def test_an_unknown_method_is_an_error(scripts, method):
     code, calls, output = scripts.run("task_vectors.sh", *([method] if method else []))
     assert (code, calls) == (2, [])
     assert (
-        f"error: '{method}' is no method; give random, text, finetuned_text, fisher or descriptions" in output
+        f"error: unknown METHOD '{method}'; give random, text, finetuned_text, fisher or descriptions"
+        in output
     )
 
 
-def test_fisher_vectors_go_frozen_through_both_stages(scripts):
+def test_fisher_vectors_are_frozen_in_both_stages(scripts):
     variables = dict(OUTPUT_DIR="models/mine", DIM="7", SPLIT="s.json", STAGE1_FLAGS="--num_experts 4")
     merged(scripts, "models/mine")
     code, calls, output = scripts.run("run_fisher_two_stage.sh", "--predict_samples", "all", **variables)
@@ -115,18 +116,18 @@ def test_fisher_vectors_go_frozen_through_both_stages(scripts):
     assert stage2.endswith("--resume --predict_samples all")
 
 
-def test_kinds_of_vectors_are_compared_over_seeds(scripts):
+def test_methods_of_task_vectors_are_compared_over_seeds(scripts):
     variables = dict(
         OUTPUT_DIR="models/kinds", DIM="7", SPLIT="s.json", KINDS="trained random text", SEEDS="1 2"
     )
     for kind in ("trained", "random", "text"):
         for seed in (1, 2):
             merged(scripts, f"models/kinds/runs/{kind}/seed{seed}")
-    (scripts.folder / "models/kinds/vectors/text").mkdir(parents=True)  # as if it had been computed
+    (scripts.folder / "models/kinds/vectors/text").mkdir(parents=True)  # as if vectors had been computed
     (scripts.folder / "models/kinds/vectors/text/meta.json").write_text(json.dumps({"seen": SEEN}, indent=1))
     code, calls, output = scripts.run("compare_task_vectors.sh", **variables)
     assert code == 0, output
-    assert f"text: its vector has seen of an unseen task: {SEEN}" in output
+    assert f"text: data of an unseen task that its vector has seen: {SEEN}" in output
     made = [call for call in calls if "task_emb" in call]
     assert [call.split()[1] for call in made] == [f"task.task_emb.{m}" for m in ("random", "text", "reduce")]
     assert "--taskvecs_dim 7" in made[0]

@@ -1,33 +1,33 @@
-"""understand.sh: what it calls for one run and for several, and that it runs as it is."""
+"""understand.sh: its commands for one and for several runs, and a whole run."""
 
 import shutil
 
 import pytest
 from planted_routes import write_place
 
-EXPLAINING = ["inspect_routes", "create_gif.py", "correlate_routes", "ablate", "report"]
+ANALYSES = ["inspect_routes", "create_gif.py", "correlate_routes", "ablate", "report"]
 
 
 def commands(calls: list[str]) -> list[str]:
-    """The command of each call, without the interpreter's and its own flags."""
+    """The command of each call, without flags."""
     return [
         call.removeprefix("-m routing_moe.cli.").removeprefix("example_scripts/").split()[0] for call in calls
     ]
 
 
 def make_run(folder):
-    """What tells that experts can be switched off."""
+    """Write the files of a run whose experts can be ablated."""
     (folder / "best").mkdir(parents=True)
     for name in ("run.json", "best/model.safetensors"):
         (folder / name).write_text("{}")
 
 
-def test_one_run_is_explained_with_its_first_stage(scripts):
+def test_one_run_is_analysed_with_its_first_stage(scripts):
     make_run(scripts.folder / "models/moe")
     (scripts.folder / "models/moe/stage1").mkdir()
     code, calls, output = scripts.run("understand.sh", "models/moe")
     assert code == 0, output
-    assert commands(calls) == EXPLAINING
+    assert commands(calls) == ANALYSES
     assert calls[0].endswith("inspect_routes models/moe --before models/moe/stage1")
     assert calls[1] == "example_scripts/create_gif.py --run models/moe"
     assert calls[3].endswith("ablate models/moe --features all")
@@ -35,7 +35,7 @@ def test_one_run_is_explained_with_its_first_stage(scripts):
 
 
 @pytest.mark.slow
-def test_a_wrong_flag_stops_it(scripts):
+def test_a_wrong_flag_stops_the_script(scripts):
     place = write_place(scripts.folder / "made", runs=("run",))
     (place.folder / "run/best/model.safetensors").write_text("")
     code, calls, output = scripts.run(
@@ -46,7 +46,7 @@ def test_a_wrong_flag_stops_it(scripts):
     assert commands(calls)[-1] == "ablate"
 
 
-def test_several_runs_are_explained_together_too(scripts):
+def test_several_runs_are_also_analysed_together(scripts):
     code, calls, output = scripts.run(
         "understand.sh", "runs/a", "runs/b", ABLATE_FLAGS="none", OUTPUT_DIR="both"
     )
@@ -58,21 +58,21 @@ def test_several_runs_are_explained_together_too(scripts):
     assert not any("--before" in call for call in calls)
 
 
-def test_without_a_run_the_two_stages_are_trained_first(scripts):
+def test_without_arguments_both_stages_are_trained_first(scripts):
     make_run(scripts.folder / "models/two_stage")
-    init = scripts.folder / "models/two_stage/init"  # as if the merge, which is only noted, had been done
+    init = scripts.folder / "models/two_stage/init"  # the merge, which is only recorded, would write it
     init.mkdir()
     (init / "config.json").write_text("{}")
     code, calls, output = scripts.run("understand.sh", ABLATE_FLAGS="--max_examples 4")
     assert code == 0, output
     assert any("--do_train" in call for call in calls)
-    assert commands(calls)[-5:] == EXPLAINING
+    assert commands(calls)[-5:] == ANALYSES
     assert calls[-2].endswith("ablate models/two_stage --max_examples 4")
 
 
 @pytest.mark.slow
-def test_it_runs_and_what_cannot_be_done_with_a_run_does_not_stop_the_rest(scripts):
-    """The run was evaluated once, so there is no film, and has no weights, so nothing can be switched off."""
+def test_analyses_that_are_not_possible_are_skipped(scripts):
+    """The run has one evaluation, hence no animation, and no weights, hence no ablation."""
     place = write_place(scripts.folder / "made", runs=("run",))
     run = place.folder / "run"
     for step in ("10", "30"):
@@ -80,7 +80,7 @@ def test_it_runs_and_what_cannot_be_done_with_a_run_does_not_stop_the_rest(scrip
     code, _, output = scripts.run("understand.sh", str(run), really=True)
     assert code == 0, output
     assert "evaluated once, nothing to animate" in output
-    assert "is explained without switching experts off: it has no run.json, or no weights" in output
+    assert "is analysed without ablation: it has no run.json, or no .safetensors weights" in output
     made = {path.name for path in (run / "analysis").iterdir()}
     assert {"routes.png", "similarity.pdf", "load.png", "dynamics.csv"} <= made
     assert {"correlations.csv", "features.md", "report.html"} <= made

@@ -1,4 +1,4 @@
-"""Shell scripts run in a copy of the repository whose Python notes its arguments."""
+"""Shell scripts run in a copy of the repository with a fake Python that records its arguments."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tiny_runs import ROOT
 
-NOTING = """#!/usr/bin/env bash
+FAKE_PYTHON = """#!/usr/bin/env bash
 echo "$@" >>{folder}/calls
 case "$*" in *list_tasks*) exec {python} "$@" ;; *"/{failing} --do_train"*) exit 3 ;; esac
 {otherwise}
@@ -16,7 +16,7 @@ case "$*" in *list_tasks*) exec {python} "$@" ;; *"/{failing} --do_train"*) exit
 
 
 class Scripts:
-    """A copy of the scripts, with links to the packages; `models/` is written there."""
+    """A copy of the scripts with links to the packages; outputs are written there."""
 
     def __init__(self, folder: Path, gym: Path, bart: Path):
         self.folder, self.gym, self.bart = folder, gym, bart
@@ -25,12 +25,14 @@ class Scripts:
             (folder / package).symlink_to(ROOT / package)
 
     def run(self, script: str, *arguments: str, really: bool | str = False, failing="none", **variables: str):
-        """(exit code, commands given to Python, output); really: they are run, but for `failing`; a
-        text: those with it are."""
+        """Runs a script: (exit code, recorded Python commands, output).
+
+        really: execute all commands except for `failing`; if it is a text, only commands that contain it.
+        """
         which = really if isinstance(really, str) else ""
         otherwise = f'case "$*" in *{which}*) exec {sys.executable} "$@" ;; esac' if really else ""
         names = dict(folder=self.folder, python=sys.executable, failing=failing, otherwise=otherwise)
-        text = NOTING
+        text = FAKE_PYTHON
         for name, value in names.items():
             text = text.replace(f"{{{name}}}", str(value))
         (self.folder / "python").write_text(text)
