@@ -264,7 +264,7 @@ def test_steps_that_are_not_numbers_are_reported_with_their_variable(scripts, fl
 
 
 def test_stage_2_alone_requires_its_start(scripts):
-    code, calls, messages = scripts("run_merged_fisher128freeze_1e-5.sh", **REAL)
+    code, calls, output = scripts("run_merged_fisher128freeze_1e-5.sh", **REAL)
     assert (code, calls) == (2, [])
     assert output == ("error: models/moe/init: no such checkpoint; write it with build_a_checkpoint2.sh\n")
     assert scripts("build_a_checkpoint2.sh", **REAL, STAGE1="published", STAGE1_CHECKPOINT="last")[0] == 0
