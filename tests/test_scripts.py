@@ -45,7 +45,7 @@ def test_the_training_script_runs_with_its_defaults(run_folder):
     assert (run_folder / "2-steps/route_t1.png").is_file()
 
 
-def test_the_two_stages_run_as_they_are(two_stages):
+def test_the_two_stages_run_with_their_defaults(two_stages):
     assert load_run_settings(two_stages)["router_mode"] == "softmax"
     scores = pd.read_csv(two_stages / "best/eval-test-performance.csv", index_col=0)
     assert scores["task_prefix"].nunique() == 24
