@@ -273,7 +273,7 @@ def test_mistakes_are_reported(place, capsys, command, words, fragments):
             lambda run: (run / "best/config.json").write_text(
                 '{"encoder_layers": 1, "decoder_layers": 2, "encoder_vanilla_layers": 7}'
             ),
-            ["vanilla layers are no lists"],
+            ["best/config.json", "encoder_vanilla_layers"],
         ),
         (
             lambda run: (run / "best/eval-test-performance.csv").write_text("a,b\n1,2\n"),

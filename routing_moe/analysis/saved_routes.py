@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from dataloader.errors import InputError, did_you_mean, in_brief, in_short
-from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.io.arrays import load_array
 from routing_moe.io.csv_files import read_table
+from routing_moe.model.saved_config import SavedConfig
 
 # "soft": the softmax at the temperature of the step; "soft_t1": at temperature 1; "chosen": one-hot, the
 # expert of the largest weight in each layer, as straight-through runs are evaluated.
@@ -147,18 +147,13 @@ def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str,
     found = [path for name in ("best", "last", "init", ".") if (path := run / name / "config.json").is_file()]
     if not found:
         raise InputError(f"{run}: holds no checkpoint (best/config.json), whose numbers of layers are needed")
-    config = load_json_object(found[0], "a model's configuration")
-    depth = (config.get("encoder_layers"), config.get("decoder_layers"))
-    if not all(isinstance(n, int) for n in depth) or sum(depth) != n_layers:
-        raise InputError(f"{found[0]}: has {depth[0]} + {depth[1]} layers, the routes of the run {n_layers}")
-    vanilla = [config.get(f"{side}_vanilla_layers") or [] for side in ("encoder", "decoder")]
-    if not all(isinstance(own, list) and all(isinstance(i, int) for i in own) for own in vanilla):
-        raise InputError(f"{found[0]}: its vanilla layers are no lists of whole numbers")
-    left_out = {*vanilla[0], *(depth[0] + i for i in vanilla[1])}
-    rows = [row for row in range(n_layers) if row not in left_out]
-    if not rows:
+    config = SavedConfig.load(found[0])
+    if config.num_layers != n_layers:
+        depth = f"{config.encoder_layers} + {config.decoder_layers}"
+        raise InputError(f"{found[0]}: has {depth} layers, the routes of the run {n_layers}")
+    if not config.routed_rows:
         raise InputError(f"{found[0]}: says that no layer has experts")
-    return rows, layer_names(depth[0], rows)
+    return config.routed_rows, layer_names(config.encoder_layers, config.routed_rows)
 
 
 def layer_names(encoder_layers: int, rows: Sequence[int]) -> tuple[str, ...]:
