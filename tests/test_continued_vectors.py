@@ -42,15 +42,6 @@ def another_shape(place):
     np.savez(place.folder / "fisher/by_task/count.npz", vector_D=np.ones((2, 2)), data="x", seconds=1.0)
 
 
-def empty(place):
-    place.write(place.folder / "fisher/by_task/count.npz", b"")
-
-
-def an_array(place):
-    np.save(place.folder / "array.npy", np.ones(3))
-    (place.folder / "array.npy").replace(place.folder / "fisher/by_task/count.npz")
-
-
 def other_tokenizer(place):
     path = place.folder / "tokenizer"
     shutil.copytree(place.bart, path)
@@ -119,9 +110,7 @@ CHANGES = {
         {},
         "--model is <bart>, but in the vectors in <here>/text it was facebook/bart-base",
     ),
-    "an array in place of a vector": ("fisher", an_array, {}, f"{COUNT}: not a NumPy array file ("),
     "a damaged file": ("fisher", damaged, {}, "; delete it to compute that vector again"),
-    "an empty file": ("fisher", empty, {}, f"{COUNT}: not a NumPy array file ("),
     "other arrays": ("fisher", another_shape, {}, f"{COUNT}: is damaged; delete it to compute that vector"),
 }
 
