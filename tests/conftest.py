@@ -179,7 +179,9 @@ def finished(world):
 @pytest.fixture
 def quick_pictures(monkeypatch, finished):
     """Pictures take longer than these runs; `finished`, which is made before, has real ones."""
-    monkeypatch.setattr("routing_moe.cli.train.plot_routes", lambda *args, **kwargs: Path(args[3]).touch())
+    monkeypatch.setattr(
+        "routing_moe.plots.route_map.plot_routes", lambda *args, **kwargs: Path(args[3]).touch()
+    )
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def trained(world, quick):
 @pytest.fixture(scope="module")
 def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("routing_moe.cli.train.plot_routes", lambda *args, **kwargs: args[3].touch())
+        patch.setattr("routing_moe.plots.route_map.plot_routes", lambda *args, **kwargs: args[3].touch())
         yield
 
 

@@ -53,7 +53,9 @@ def two_stages(originals, tmp_path_factory):
     assert merge([f"--routes_from={stage_1}", f"--model={originals.bart}", f"--output_dir={out}"]) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("routing_moe.training.trainer.LOG_EVERY", 1)
-        patch.setattr("routing_moe.cli.train.plot_routes", lambda *args, **kwargs: Path(args[3]).touch())
+        patch.setattr(
+            "routing_moe.plots.route_map.plot_routes", lambda *args, **kwargs: Path(args[3]).touch()
+        )
         chosen = STAGE_2 | dict(total_steps=20, anneal_rate=6 / 20, eval_period=20)
         assert train(flags(originals.gym, originals.bart, out, **chosen)) == 0
     return folder
@@ -77,7 +79,9 @@ def scripted_stage_2(two_stages, originals, name: str, monkeypatch, **changed) -
     """Stage 2 of four steps with an evaluation at each; scores fall, the last two are at temperature 1."""
     scores = iter([0.9, 0.8, 0.7, 0.6])
     monkeypatch.setattr("routing_moe.training.trainer.mean_score", lambda _: next(scores))
-    monkeypatch.setattr("routing_moe.cli.train.plot_routes", lambda *args, **kwargs: Path(args[3]).touch())
+    monkeypatch.setattr(
+        "routing_moe.plots.route_map.plot_routes", lambda *args, **kwargs: Path(args[3]).touch()
+    )
     out = two_stages / name
     shutil.copytree(two_stages / "run/init", out / "init")
     chosen = STAGE_2 | dict(total_steps=4, anneal_rate=2, eval_period=1) | changed
