@@ -79,7 +79,7 @@ def check(args, place: Path) -> tuple[History, Ontology]:
         raise InputError(faults)
     if all(ontology.category(task) == UNCATEGORISED for task in history.tasks):
         print("warning: no task has a category; name an ontology with --task_ontology", file=sys.stderr)
-    return history, ontology
+    return history.of(ontology.order(history.tasks)), ontology
 
 
 def write_curves(history: History, place: Path, title: str) -> list[Path]:

@@ -30,12 +30,13 @@ def legend_of(figure) -> list[str]:
     return [text.get_text().strip() for text in legend.get_texts()]
 
 
-def test_rows_are_the_routes_in_the_order_of_the_ontology(figures):
-    values = draw_map((3, 2, 3), ["boolq", "unheard-of", "glue-rte"])
+def test_rows_are_the_routes_in_the_given_order(figures):
+    tasks = ["boolq", "unheard-of", "glue-rte"]
+    values = draw_map((3, 2, 3), tasks)
     heat, strips = figures[0].axes[:2]
-    assert [label.get_text() for label in strips.get_yticklabels()] == ["glue-rte", "boolq", "unheard-of"]
+    assert [label.get_text() for label in strips.get_yticklabels()] == tasks
     drawn = heat.images[0].get_array()
-    assert np.allclose(drawn, values[[2, 0, 1]].reshape(3, 6))
+    assert np.allclose(drawn, values.reshape(3, 6))
     assert heat.images[0].get_clim() == (0.0, 1.0)
     assert strips.get_ylim() == heat.get_ylim() == (3, 0)
     assert strips.get_window_extent().y0 == pytest.approx(heat.get_window_extent().y0)
@@ -83,7 +84,7 @@ def test_a_tensor_with_a_gradient_is_drawn_like_the_array(figures):
     tensor = torch.tensor(routes(2, 2, 2).values_NLE, dtype=torch.bfloat16, requires_grad=True)
     plot_routes(tensor, ["boolq", "imdb"], ONTOLOGY, "map.png", 1)
     drawn = figures[0].axes[0].images[0].get_array()
-    assert np.array_equal(drawn, tensor.detach().float().numpy()[[1, 0]].reshape(2, 4))
+    assert np.array_equal(drawn, tensor.detach().float().numpy().reshape(2, 4))
 
 
 @pytest.mark.parametrize(
@@ -113,8 +114,7 @@ def test_a_change_is_after_minus_before_whatever_the_order_of_tasks(figures):
     shuffled = after.of([after.tasks[row] for row in (2, 0, 3, 1)])
     plot_change(before, shuffled, ONTOLOGY, "change.png")
     heat = figures[0].axes[0]
-    order = [before.tasks.index(task) for task in ONTOLOGY.order(before.tasks)]
-    expected = (after.values_NLE - before.values_NLE)[order].reshape(4, 12)
+    expected = (after.values_NLE - before.values_NLE).reshape(4, 12)
     assert np.allclose(heat.images[0].get_array(), expected)
     assert [text.get_text() for text in heat.texts] == ["enc 0", "enc 1", "dec 0", "dec 1"]
 

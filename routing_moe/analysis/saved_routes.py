@@ -63,6 +63,11 @@ class History:
     steps: tuple[int, ...]
     values_SNLE: np.ndarray
 
+    def of(self, tasks: Sequence[str]) -> History:
+        """The history of these tasks, in this order."""
+        rows = [self.tasks.index(task) for task in tasks]
+        return replace(self, tasks=tuple(tasks), values_SNLE=self.values_SNLE[:, rows])
+
     def at(self, index: int) -> Routes:
         return Routes(self.name, self.tasks, self.layers, self.values_SNLE[index], self.steps[index])
 
@@ -161,9 +166,15 @@ def layer_names(encoder_layers: int, rows: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"enc {row}" if row < encoder_layers else f"dec {row - encoder_layers}" for row in rows)
 
 
+def layer_place(name: str) -> tuple[int, int]:
+    """(stack, number) of a named layer: (0, 3) for "enc 3", (1, 0) for "dec 0". Sorts as in the model."""
+    stack, number = name.split()
+    return ("enc", "dec").index(stack), int(number)
+
+
 def encoder_part(layers: Sequence[str]) -> int:
     """How many of the named layers are the encoder's."""
-    return sum(name.startswith("enc") for name in layers)
+    return sum(layer_place(name)[0] == 0 for name in layers)
 
 
 # ---------------------------------------------------------------------------- reading

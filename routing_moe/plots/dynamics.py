@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from routing_moe.analysis.dynamics import ALL
+from routing_moe.analysis.saved_routes import layer_place
 from routing_moe.plots.style import DARK, FONT, PAPER_STYLE, check_picture_name, paper_figure, write_figure
 
 PANELS = {
@@ -28,7 +29,7 @@ PANELS = {
     "distance_to_final": "distance to last step",
     "distance_to_previous": "distance to previous step",
 }
-STACKS = {"enc": ("encoder layer", "Blues"), "dec": ("decoder layer", "Oranges")}  # safe for the colour-blind
+STACKS = (("encoder layer", "Blues"), ("decoder layer", "Oranges"))  # safe for the colour-blind
 PALEST, DARKEST = 0.35, 0.95  # of a colour map; later layers are darker
 NARROWEST_SCALE = 0.05  # smaller differences do not fill a panel
 DOTS_UP_TO = 12  # evaluations: each is a dot on its curve
@@ -54,8 +55,9 @@ def plot_dynamics(table: pd.DataFrame, path: str | os.PathLike, title: str | Non
         axes.set_title(heading, loc="left")
     for axes in grid[1]:
         axes.set_xlabel("step")
-    for axes, stack in zip(grid[2], STACKS, strict=False):
-        _draw_key(axes, stack, {name: colour for name, colour in colour_of.items() if name.startswith(stack)})
+    for stack, (heading, _) in enumerate(STACKS):
+        own = {name: colour for name, colour in colour_of.items() if layer_place(name)[0] == stack}
+        _draw_key(grid[2, stack], heading, own)
     grid[2, 2].set_axis_off()
     mean = Line2D([], [], color=DARK, linewidth=1.8)
     grid[2, 2].legend([mean], ["mean over layers"], loc="center", fontsize=FONT)
@@ -64,8 +66,8 @@ def plot_dynamics(table: pd.DataFrame, path: str | os.PathLike, title: str | Non
 
 def _layer_colours(layers: list[str]) -> dict[str, tuple]:
     colours = {}
-    for stack, (_, hue) in STACKS.items():
-        own = [name for name in layers if name.startswith(stack)]
+    for stack, (_, hue) in enumerate(STACKS):
+        own = [name for name in layers if layer_place(name)[0] == stack]
         shades = np.linspace(PALEST, DARKEST, len(own)) if len(own) > 1 else [0.7] * len(own)
         colours |= dict(zip(own, colormaps[hue](shades), strict=True))
     return colours
@@ -99,7 +101,7 @@ def _in_thousands(step: float, position: int | None = None) -> str:
     return f"{step / 1000:g}k" if abs(step) >= 1000 else f"{step:g}"
 
 
-def _draw_key(axes: Axes, stack: str, colour_of: dict) -> None:
+def _draw_key(axes: Axes, heading: str, colour_of: dict) -> None:
     """A colour bar of the layers of a stack, named by their numbers."""
     if not colour_of:
         axes.set_axis_off()
@@ -108,6 +110,6 @@ def _draw_key(axes: Axes, stack: str, colour_of: dict) -> None:
     layers = ScalarMappable(BoundaryNorm(np.arange(count + 1) - 0.5, count), colours)
     bar = axes.figure.colorbar(layers, axes, orientation="horizontal", ticks=range(count))
     bar.ax.set_xticklabels([name.split()[-1] for name in colour_of])
-    bar.ax.set_title(STACKS[stack][0], loc="left")
+    bar.ax.set_title(heading, loc="left")
     bar.ax.tick_params(length=0)
     bar.minorticks_off()

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from routing_moe.analysis import route_metrics
-from routing_moe.analysis.saved_routes import Routes
+from routing_moe.analysis.saved_routes import Routes, encoder_part, layer_place
 from routing_moe.plots.style import (
     BAND,
     DARK,
@@ -76,9 +76,8 @@ def plot_load(routes_list: Sequence[Routes], path: str | os.PathLike, title: str
 
 
 def _all_layers(routes_list: Sequence[Routes]) -> list[str]:
-    """Those of any run: the encoder's, then the decoder's, each by number."""
-    names = {name for routes in routes_list for name in routes.layers}
-    return sorted(names, key=lambda name: (not name.startswith("enc"), int(name.split()[-1])))
+    """The layers of all runs, in the order of the model."""
+    return sorted({name for routes in routes_list for name in routes.layers}, key=layer_place)
 
 
 def _labels(routes_list: Sequence[Routes]) -> list[str]:
@@ -166,7 +165,7 @@ def _set_axes(axes: Axes, heading: str, layers: Sequence[str]) -> None:
     axes.tick_params(axis="x", length=0)
     for number in range(1, len(layers), 2):
         axes.axvspan(number - 0.5, number + 0.5, color=BAND, linewidth=0, zorder=0)
-    encoder = sum(name.startswith("enc") for name in layers)
+    encoder = encoder_part(layers)
     for name, first, end in (("encoder", 0, encoder), ("decoder", encoder, len(layers))):
         if end > first:
             axes.annotate(

@@ -2,8 +2,8 @@
 
     plot_routes(model.routes_for(tasks), tasks, Ontology.load(), "routes.png", encoder_layers=6)
 
-Tasks stand in the ontology's order, so that a skill shared by a kind of task shows as a block. Axes are
-placed by hand: rows must be as high as their names, and columns as wide as their labels.
+Give tasks in the order of `Ontology.order`, so that tasks of one category form a block. Axes are placed by
+hand: rows must be as high as their names, and columns as wide as their labels.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def plot_routes(
     """Draws routes as a heat map and writes it to `path`: PDF if it ends in .pdf, PNG if in .png.
 
     `routes_NLE`: array or tensor, row n for `tasks[n]`, encoder layers first; 0 is white and 1 dark blue.
-    `ontology`: a `dataloader.ontology.Ontology`; tasks it does not know are drawn last, in grey. `layers`:
+    `ontology`: gives the tasks' categories; tasks that it does not list are grey. `layers`:
     short names of the layers ("enc 1", "dec 0") where the routes lack some of the model's; None: all of them
     are there. The picture grows with the data. The file is written whole or not at all.
 
@@ -82,11 +82,10 @@ class RouteMap:
     heat: Axes
     image: AxesImage
     title: Text | None
-    order: list[int]  # row n of the picture is row order[n] of the routes
 
     def show(self, routes_NLE, title: str) -> None:
         """Shows other routes of the same tasks, under a title of no more lines."""
-        self.image.set_data(_as_array(routes_NLE)[self.order].reshape(len(self.order), -1))
+        self.image.set_data(_as_array(routes_NLE).reshape(len(routes_NLE), -1))
         if self.title:
             self.title.set_text(wrapped(title, self.figure.get_figwidth() - 2 * MARGIN, 11))
 
@@ -105,25 +104,22 @@ def route_map(
     routes_NLE = _as_array(routes_NLE)
     _check(routes_NLE, tasks, encoder_layers, layers)
     n_tasks, n_layers, n_experts = routes_NLE.shape
-    ordered = ontology.order(tasks)
-    row_of = {task: row for row, task in enumerate(tasks)}
-    order = [row_of[task] for task in ordered]
-    kinds, colour_of = [ontology.category(task) for task in ordered], kind_colours(ontology)
+    kinds, colour_of = [ontology.category(task) for task in tasks], kind_colours(ontology)
     row = 0.2 if n_tasks <= 30 else 0.155 if n_tasks <= 120 else 0.135
     column = column_width(n_layers, n_experts)
     width, height = column * n_layers * n_experts, row * n_tasks
 
     figure = map_figure()
     heat = axes_at(figure, 0, 0, width, height)
-    image = draw_heat(heat, routes_NLE[order].reshape(n_tasks, -1), scale)
+    image = draw_heat(heat, routes_NLE.reshape(n_tasks, -1), scale)
     draw_borders(heat.axhline, kinds)
     layers = layers or layer_names(encoder_layers, range(n_layers))
     name_columns(heat, layers, encoder_layers, n_experts, column, below=n_tasks > LABELLED_BELOW)
     strips = axes_at(figure, -GAP - STRIPS, 0, STRIPS, height)
     draw_strips(strips, kinds, colour_of)
-    name_rows(strips, ordered, row_font(row))
+    name_rows(strips, tasks, row_font(row))
     draw_key(figure, width + 0.24, -0.2, scale, kinds, colour_of)
-    return RouteMap(figure, heat, image, fit_figure(figure, title), order)
+    return RouteMap(figure, heat, image, fit_figure(figure, title))
 
 
 def _as_array(routes) -> np.ndarray:

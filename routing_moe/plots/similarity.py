@@ -2,7 +2,7 @@
 
     plot_similarities([Panel("text", "accuracy 0.83", cosines_NN)], tasks, Ontology.load(), "map.png")
 
-Tasks stand in the ontology's order, so that a kind of task shows as a block on the diagonal. A map is as
+Give tasks in the ontology's order, so that a category of tasks shows as a block on the diagonal. A map is as
 large as its tasks' names need; all else grows with it, and stays legible where a paper shrinks the picture.
 """
 
@@ -78,10 +78,7 @@ def plot_similarities(
     """
     path, scale = Path(path), scale or HeatScale()
     _check(panels, tasks, path)
-    ordered = ontology.order(tasks)
-    row_of = {task: row for row, task in enumerate(tasks)}
-    rows = [row_of[task] for task in ordered]
-    kinds, colour_of = [ontology.category(task) for task in ordered], kind_colours(ontology)
+    kinds, colour_of = [ontology.category(task) for task in tasks], kind_colours(ontology)
     side, font, zoom = map_size(len(tasks))
     columns = math.ceil(len(panels) / math.ceil(len(panels) / MOST_COLUMNS))  # even: 2 and 2, not 3 and 1
     letter = 1.12 * text_width("n" * 20, HEADING_FONT * zoom) / 20  # bold letters are wider
@@ -98,12 +95,12 @@ def plot_similarities(
             side,
         )
         heat = axes_at(figure, *place, side)
-        draw_heat(heat, panel.values_NN[np.ix_(rows, rows)], scale)
+        draw_heat(heat, panel.values_NN, scale)
         for line in (heat.axhline, heat.axvline):
             draw_borders(line, kinds, zoom**0.5)
         beside, above = frame_with_strips(figure, place, kinds, colour_of, zoom)
         if column == 0:
-            name_rows(beside, ordered, font)
+            name_rows(beside, tasks, font)
         _draw_heading(above, "\n".join(name), panel.note, zoom)
     left = columns * (side + (STRIPS + GAP + BETWEEN) * zoom) - (STRIPS + GAP) * zoom
     draw_key(figure, left, -over, scale, kinds, colour_of, zoom, room=over + side)
