@@ -195,9 +195,9 @@ def test_all_features_of_which_none_is_fit_leave_the_experts(place, capsys):
     ontology.write_text(json.dumps({"one": {"kind": split["train"]}}))
     words = ("--features", "all", "--feature_file", place.folder / "few.csv", "--task_ontology", ontology)
     assert ablate(place, "--experts", "none", *words) == 3
-    assert "--features all: none is had, and lacked," in capsys.readouterr().err
+    assert "--features all: no feature has three tasks" in capsys.readouterr().err
     assert ablate(place, "--experts", "enc0.1", *words) == 0
-    assert "experts alone are switched off" in capsys.readouterr().err
+    assert "only single experts and named sets are ablated" in capsys.readouterr().err
     assert (place.out / "analysis" / "ablation" / "sets" / "enc0.1.json").exists()
 
 
@@ -240,7 +240,10 @@ def test_two_processes_share_the_sets_and_write_what_one_does(place, trained, tm
         (["--experts", "none"], ["--experts none", "--features"]),
         (["--features", "skil:spell"], ["--features skil:spell", "no such feature"]),
         (["--features", "all", "--feature_file", "<here>/few.csv"], ["--feature_file <here>/few.csv"]),
-        (["--features", "odd:yes", "--top", "8"], ["--top 8: only 3", "go with odd:yes", "give 3 or fewer"]),
+        (
+            ["--features", "odd:yes", "--top", "8"],
+            ["--top 8: only 3", "correlate with odd:yes", "give 3 or fewer"],
+        ),
         (["--features", "all", "odd:yes"], ["--features all odd:yes", "stands alone"]),
         (["--top", "0"], ["--top 0", "at least 1"]),
         (["--checkpoint_name", "bist"], ["bist", "best, last"]),

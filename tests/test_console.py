@@ -4,7 +4,7 @@ import pytest
 from safetensors import SafetensorError
 
 from dataloader.errors import InputError
-from routing_moe.analysis.ablation.model import NothingToSwitchOff
+from routing_moe.analysis.ablation.model import NothingToAblate
 from routing_moe.cli.console import reporting_errors
 from routing_moe.io.logs import start_logging
 from routing_moe.io.memory import OutOfMemory
@@ -14,7 +14,7 @@ from routing_moe.io.memory import OutOfMemory
     ("error", "with_kept", "without"),
     [
         (InputError(["--lr -1: must be above 0", "--seed x"]), 2, 2),
-        (NothingToSwitchOff("no expert"), 3, 3),
+        (NothingToAblate("no expert"), 3, 3),
         (KeyboardInterrupt(), 130, 130),
         (OSError(28, "No space left on device"), 1, 2),
         (SafetensorError("I/O error: No space left on device"), 1, 2),

@@ -1,4 +1,4 @@
-"""One page about runs: settings, curves, scores, routes to click through, features, experts switched off.
+"""One page about runs: settings, curves, scores, routes to click through, features, ablated experts.
 
     python -m routing_moe.cli.report models/moe
     python -m routing_moe.cli.report runs/seed42 runs/seed43 runs/seed44 --output_file runs/report.html

@@ -27,7 +27,7 @@ def run_job(settings: AblationSettings, inputs: AblationInputs, job: AblationJob
     log.info("%d tasks, %s files; scored with all experts first", len(job.bench.tasks), settings.part)
     on_main(accelerator, lambda: log.info(job.estimate(plan.sets)))
     if settings.dry_run:
-        log.info("--dry_run: nothing is switched off")
+        log.info("--dry_run: nothing is ablated")
         return
     job.run(plan.sets)
     on_main(accelerator, lambda: print(write_results(job, plan, settings, inputs)))

@@ -54,7 +54,7 @@ def _number_faults(settings: AblationSettings) -> list[str]:
     if len(settings.experts) > 1 and {"all", "none"} & set(settings.experts):
         faults.append(f"--experts {' '.join(settings.experts)}: all and none stand alone")
     if settings.experts == ("none",) and not settings.features:
-        faults.append("--experts none: nothing would be switched off; name some --features")
+        faults.append("--experts none: nothing would be ablated; name some --features")
     return faults
 
 

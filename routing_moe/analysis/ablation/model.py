@@ -27,7 +27,7 @@ from routing_moe.evaluation.task_files import Decoding, TaskFile, answers_along,
 from routing_moe.model.selection import noise_free_routes
 
 
-class NothingToSwitchOff(InputError):
+class NothingToAblate(InputError):
     """The flags and files are right, but there is no expert to ablate."""
 
     exit_code = 3
@@ -67,7 +67,7 @@ def routes_without(model, tasks: Sequence[str], off_LE: np.ndarray | None) -> Te
 class Bench:
     """A model with the task files that it is scored on, in batches across tasks.
 
-    Raises NothingToSwitchOff for a model without an expert that can be ablated for a task.
+    Raises NothingToAblate for a model without an expert that can be ablated for a task.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Bench:
         config = model.config
         if config.num_experts == 1 or config.route_source == "random":
             what = "one expert a layer" if config.num_experts == 1 else "routes drawn for each example"
-            raise NothingToSwitchOff(f"a model with {what} has no expert to ablate for a task")
+            raise NothingToAblate(f"a model with {what} has no expert to ablate for a task")
         self.model, self.tokenizer, self.files = model.eval(), tokenizer, list(files)
         self.decoding, self.accelerator = decoding, accelerator
         self.tasks = list(dict.fromkeys(file.task for file in files))

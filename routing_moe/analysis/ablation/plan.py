@@ -15,7 +15,7 @@ from routing_moe.analysis.ablation.checks import AblationInputs, testable
 from routing_moe.analysis.ablation.expert_sets import ExpertSet, experts_named
 from routing_moe.analysis.ablation.job import AblationJob
 from routing_moe.analysis.ablation.matching import TOLERANCE, matched_sets
-from routing_moe.analysis.ablation.model import NothingToSwitchOff
+from routing_moe.analysis.ablation.model import NothingToAblate
 from routing_moe.analysis.correlation import correlate, top_experts
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.saved_routes import Routes, chosen_experts, layer_names
@@ -23,12 +23,12 @@ from routing_moe.config.ablate import AblationSettings
 
 log = logging.getLogger("routing_moe")
 
-NO_FEATURE = "none is had, and lacked, by at least three tasks and goes with --top experts"
+NO_FEATURE = "no feature has three tasks with and without it and --top experts correlated with it"
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Sets of experts to switch off, each once in `sets`."""
+    """Sets of experts to ablate; `sets` has each of them once."""
 
     named: list[ExpertSet]
     by_feature: dict[str, ExpertSet]
@@ -44,7 +44,7 @@ class Plan:
 
 
 def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJob) -> Plan:
-    """The sets that the flags stand for, by the routes of the job's model. Raises InputError."""
+    """The sets that the flags name, from the routes of the job's model. Raises InputError."""
     config = job.bench.model.config
     named = {("all",): job.all_experts(), ("none",): []}.get(settings.experts)
     if named is None:
@@ -55,8 +55,8 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
     top = top_of_features(settings, inputs.features, routes)
     if not top:
         if not named:
-            raise NothingToSwitchOff(f"--features all: {NO_FEATURE}")
-        log.info("note: --features all: %s; experts alone are switched off", NO_FEATURE)
+            raise NothingToAblate(f"--features all: {NO_FEATURE}")
+        log.info("note: --features all: %s; only single experts and named sets are ablated", NO_FEATURE)
         return Plan(named, {}, {}, pd.DataFrame())
     rows = dict(zip(routes.layers, config.routed_rows, strict=True))
     chosen = {
@@ -71,9 +71,9 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
 def top_of_features(
     settings: AblationSettings, features: Features, routes: Routes
 ) -> dict[str, pd.DataFrame]:
-    """{feature: its top experts}; of all features those that have so many.
+    """{feature: its --top experts}. With --features all, features with fewer of them are left out.
 
-    Raises InputError if a named one has fewer than --top of them, or none could have.
+    Raises InputError if a named feature has fewer, or if --top is larger than any feature can have.
     """
     table, most = correlate(routes, features, 0), len(routes.layers) * (routes.experts - 1)
     every = settings.features == ("all",)
@@ -82,17 +82,17 @@ def top_of_features(
     short = [name for name, own in top.items() if len(own) < settings.top]
     if short and (not every or settings.top > most):
         count = len(top[short[0]])
-        few = f"only {count} experts go with {short[0]} and leave each layer one; give {count} or fewer"
-        none = f"no expert's weight goes with {short[0]}; do all tasks have the same route?"
+        few = f"only {count} experts correlate with {short[0]} and leave one per layer; give {count} or fewer"
+        none = f"no expert's weight is correlated with {short[0]}; do all tasks have the same route?"
         raise InputError(f"--top {settings.top}: {few if count else none}")
     if short:
-        log.info("left out, as fewer than %d experts go with them: %s", settings.top, ", ".join(short))
+        log.info("left out, with fewer than %d correlated experts: %s", settings.top, ", ".join(short))
     return {name: own for name, own in top.items() if name not in short}
 
 
 @torch.no_grad()
 def model_routes(model, tasks: Sequence[str], kind: str) -> Routes:
-    """The routes of a model in memory, as `route_data.load_routes` gives those on disk."""
+    """The routes of a model in memory, as `saved_routes.load_routes` returns those on disk."""
     config = model.config
     values_NLE = model.expected_routes(list(tasks), config.router_temperature).double().cpu().numpy()
     values_NLE = values_NLE[:, config.routed_rows]
@@ -102,7 +102,7 @@ def model_routes(model, tasks: Sequence[str], kind: str) -> Routes:
 
 
 def strongest(table: pd.DataFrame, feature: str, count: int, per_layer: int) -> pd.DataFrame:
-    """The `count` experts whose weight goes most with the feature, without any that would empty a layer."""
+    """The `count` experts most correlated with the feature; every layer keeps an expert."""
     kept, layers = [], []
     for row in top_experts(table, len(table), [feature]).itertuples():
         if len(kept) < count and layers.count(row.layer) < per_layer - 1:
