@@ -12,7 +12,9 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from routing_moe import RoutingBartForConditionalGeneration, plots
 
-torch.set_num_threads(1)  # tiny tensors: threads only add time, and one gives the same bits everywhere
+torch.set_num_threads(
+    1
+)  # threads do not speed up tiny tensors, and one gives bit-identical results everywhere
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -25,7 +27,7 @@ def _seeded():
 
 @pytest.fixture(scope="session", autouse=True)
 def _without_waiting_for_the_disk():
-    """Runs of milliseconds write hundreds of small files; test_durability.py watches what is written out."""
+    """Disables flushes, which take longer than these runs; test_durability.py tests them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
         yield
@@ -39,7 +41,7 @@ def published_numbers() -> Path:
 
 @pytest.fixture(scope="session")
 def published_run(published_numbers, tmp_path_factory) -> Path:
-    """A run folder as the published code writes it, with `best/model.pt`. Not to be changed: copy it."""
+    """A run folder of the published code, with `best/model.pt`. Must not be changed: copy it."""
     run = Path(shutil.copytree(published_numbers / "run", tmp_path_factory.mktemp("published") / "run"))
     state = load_file(run / "best/model.safetensors")
     for name in ("model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head"):
@@ -143,7 +145,7 @@ def examples():
 
 @pytest.fixture
 def make_stepper(make_model, examples):
-    """make_stepper(model fields..., settings=dict(...)): a stepper of a fresh model, the same each time."""
+    """make_stepper(model fields..., settings=dict(...)): a stepper of a new model, equal each time."""
 
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -172,7 +174,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(world):
-    """A run of six steps with everything on, never disturbed. Not to be changed: copy it."""
+    """An uninterrupted run of six steps with all outputs. Must not be changed: copy it."""
     return world.run("finished", do_predict=True, save_period=2)
 
 
@@ -186,7 +188,7 @@ def quick_pictures(monkeypatch, finished):
 
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory):
-    """A gym, a BART and a finished one-step run; not to be changed."""
+    """A gym, a BART and a finished one-step run. Must not be changed."""
     from mistakes import Place
     from tiny_runs import run, write_bart, write_gym
 
@@ -240,13 +242,13 @@ def grids(world):
 
 @pytest.fixture(scope="session")
 def finished_grid(grids):
-    """A grid of two samples and two learning rates, never disturbed. Not to be changed: copy it."""
+    """An uninterrupted grid of two samples and two learning rates. Must not be changed: copy it."""
     return grids.run("finished", save_best=True)
 
 
 @pytest.fixture(scope="session")
 def starts(originals):
-    """{name: folder} of runs that fine-tuning could start from, made of the originals; not to be changed."""
+    """{name: folder} of runs that fine-tuning can start from, made of the originals. Must not be changed."""
     from tiny_grids import NO_ROUTER, ONE_EXPERT
     from tiny_runs import NO_LEARNING, run
 
@@ -272,7 +274,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, tmp_path):
-    """A page in the browser, which must have been quiet in the end: no console message, no request."""
+    """A page in the browser. Asserts at the end that it made no console message and no request."""
     from page_browser import Page
 
     page = Page(browser, tmp_path)

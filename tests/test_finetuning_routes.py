@@ -80,7 +80,7 @@ def routes(folder: Path) -> set[str]:
 
 
 def assert_is_the_bart_of(model, mixture, route_LE) -> None:
-    """One expert, with the weights of the plain BART that the mixture's route amounts to."""
+    """Asserts that `model` is the equivalent plain BART of the mixture's route."""
     assert model.config.num_experts == 1
     plain = mixture.to_bart(route_LE).state_dict()
     ours = model.to_bart(torch.ones(model.config.num_layers, 1)).state_dict()

@@ -1,4 +1,4 @@
-"""What the tests of fine-tuning share: a task that ten steps teach a tiny BART, a command line for a grid."""
+"""Shared by the tests of fine-tuning: a task that a tiny BART learns in ten steps, a command line."""
 
 import json
 import os
@@ -18,18 +18,20 @@ from routing_moe.config.flags import parse
 from routing_moe.finetuning.checks import check_finetuning
 from routing_moe.finetuning.executors import _benches, run_configuration
 
-# All answers begin alike, so that a few steps earn some of Rouge-L, and different steps different scores.
+# All answers have the same first words, so that a few steps improve Rouge-L and change scores.
 NAMING = ["grass\tgreen", "sky\tblue\tit is Blue", "snow\twhite", "coal\tblack", "blood\tred", "sun\ta star"]
 NAMING = [line.replace("\t", "\tit is ", 1) for line in NAMING]
 TASK, SAMPLES = "naming", ["naming_12_100", "naming_12_13"]  # in the order of the file names
 LEARNING_RATES = [0.03, 0.1]
 NO_ROUTER = dict(taskvecs_dim=None, router_hidden_dim=None, router_lr=None, task_model_lr=None)
 ONE_EXPERT = NO_LEARNING | NO_ROUTER | dict(num_experts=1, init_eps=None)
-QUICK = dict(total_steps=2, warmup_steps=0, samples="first", num_beams=1)  # where scores do not matter
+QUICK = dict(
+    total_steps=2, warmup_steps=0, samples="first", num_beams=1
+)  # for tests in which scores do not matter
 
 
 def write_few_shot_gym(folder: Path, gym: Path) -> Path:
-    """A copy of a gym with one more task of two samples, each with 12 train, 3 dev and 3 test rows."""
+    """Writes a copy of a gym with another task of two samples with 12 train, 3 dev and 3 test rows each."""
     shutil.copytree(gym, folder)
     (folder / TASK).mkdir()
     for sample, shift in zip(SAMPLES, (0, 1), strict=True):
@@ -41,7 +43,7 @@ def write_few_shot_gym(folder: Path, gym: Path) -> Path:
 
 
 def grid_flags(gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
-    """A command line for a grid of two samples and two rates; flag=value changes it, None leaves one out."""
+    """Returns a command line for a grid of two samples and two rates; flag=value changes it."""
     chosen = {
         "task_dir": gym / TASK,
         "model": bart,
@@ -63,8 +65,8 @@ def grid_flags(gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
 
 
 def finetune(gym: Path, bart: Path, output_dir: Path, **changed) -> int:
-    """`main` with `grid_flags(...)`, as in a process of its own."""
-    AcceleratorState._reset_state(reset_partial_state=True)  # else the first run's precision stays
+    """Returns the exit code of `main` with `grid_flags(...)`, as in a new process."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # otherwise the first run's precision is kept
     code = main(grid_flags(gym, bart, output_dir, **changed))
     assert not _benches, "the model is let go"
     return code
@@ -81,13 +83,13 @@ class Grids:
         return self.folder / name
 
     def run(self, name: str, code: int = 0, **changed) -> Path:
-        """The folder of a grid that ended with this exit code."""
+        """Returns the folder of a grid that finished with this exit code."""
         gym, bart = changed.pop("gym", self.gym), changed.pop("bart", self.bart)
         assert finetune(gym, bart, self / name, **changed) == code
         return self / name
 
     def settings(self, name: str, **changed) -> FinetuneSettings:
-        """The checked settings of the command."""
+        """Returns the checked settings of the command."""
         flags = grid_flags(self.gym, self.bart, self / name, **changed)
         return check_finetuning(finetune_settings(parse(FinetuneSettings, flags)), set()).settings
 
@@ -103,7 +105,7 @@ class Grids:
         )
 
     def mixture(self, name: str, **changed) -> Path:
-        """A run of the world: experts that differ, router and vectors as drawn; made once, shared."""
+        """Returns a run with different experts and untrained router and vectors; made once and shared."""
         if not (self.world / name).exists():
             self.world.run(name, **(NO_LEARNING | dict(init_eps=0.1, eval_period=100) | changed))
         return self.world / name
@@ -117,13 +119,13 @@ def results(folder: Path) -> pd.DataFrame:
 
 
 def outcomes(folder: Path) -> dict[str, dict]:
-    """All that is known of each configuration, times and memory aside: what must be the same bit for bit."""
+    """Returns the results of each configuration that must be bit-identical: all but times and memory."""
     found = {path.stem: json.loads(path.read_text()) for path in (folder / "configurations").glob("*.json")}
     return {name: {k: v for k, v in one.items() if k not in MEASURED} for name, one in found.items()}
 
 
 def learned(folder: Path) -> list[tuple]:
-    """Of each configuration the curve and the scores, whatever its route is called."""
+    """Returns the curve and scores of each configuration, without the description of its route."""
     return [
         (name, one["curve"], one["dev_performance"], one["test_performance"])
         for name, one in sorted(outcomes(folder).items())
@@ -135,7 +137,7 @@ def predictions(folder: Path) -> dict[str, str]:
 
 
 def best_rates(folder: Path) -> dict[str, float]:
-    """The learning rate of the best configuration of each sample."""
+    """Returns the learning rate of the best configuration of each sample."""
     best = results(folder).set_index("prefix")["lr"]
     return {name.removesuffix("_best"): lr for name, lr in best.items() if name.endswith("_best")}
 
@@ -145,7 +147,7 @@ def log_of(folder: Path) -> str:
 
 
 def dies_at_the_last(settings, choice, configuration) -> dict:
-    """`run_configuration` in a process that is killed, as for a lack of memory, at one configuration."""
+    """`run_configuration` in a process that is killed at one configuration, as when out of memory."""
     if (configuration.prefix, configuration.lr) == (SAMPLES[-1], LEARNING_RATES[-1]):
         os.kill(os.getpid(), signal.SIGKILL)
     return run_configuration(settings, choice, configuration)

@@ -1,4 +1,4 @@
-"""What the tests of whole runs share: a gym of four tasks, a tiny BART in a folder, a command line."""
+"""Shared by the tests of whole runs: a gym of four tasks, a tiny BART in a folder, a command line."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from routing_moe.cli.train import main
 from routing_moe.io.files import LOCK_FILE
 from task.skill_gym import TINY_BART
 
-os.environ["ACCELERATE_USE_CPU"] = "true"  # the same bits, also where there is a GPU
+os.environ["ACCELERATE_USE_CPU"] = "true"  # bit-identical results, also on a machine with a GPU
 
 ROWS = {
     "colour": ["grass\tgreen", "sky\tblue\tBlue", "snow\twhite", "coal\tblack", "blood\tred", "sun\tyellow"],
@@ -29,15 +29,15 @@ METRICS = {"colour": "ACC", "count": "Pearson-Correlation", "opposite": "EM", "p
 TRAIN_TASKS = ["colour", "count", "opposite"]
 NO_LEARNING = dict(learning_rate=0, router_lr=0, task_model_lr=0, total_steps=1)
 ROOT = Path(__file__).resolve().parents[1]
-# `python` with these words and a module's name runs it in two processes, held to NCCL's rules. On CPUs
-# `accelerate launch` would start a single process; on GPUs it starts what this starts.
+# `python` with these words and a module's name runs it in two processes under NCCL's rules. On CPUs
+# `accelerate launch` would start a single process; on GPUs it starts the same processes.
 TWICE = [
     "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "tests/strict_collectives.py",
 ]  # fmt: skip
 
 
 def write_gym(folder: Path) -> Path:
-    """Three train tasks and a test task of two samples, each with 12 train, 3 dev and 3 test rows."""
+    """Writes three train tasks and a test task with two samples of 12 train, 3 dev and 3 test rows."""
     for task, rows in ROWS.items():
         (folder / task).mkdir(parents=True)
         for seed, shift in (("13", 1), ("100", 0)):
@@ -60,21 +60,21 @@ def write_gym(folder: Path) -> Path:
 
 
 def write_bart(folder: Path, seed: int = 5, **fields) -> Path:
-    """A random plain BART of 2+1 layers with the embedded gym's tokenizer; it answers at random, in words."""
+    """Writes a random plain BART of 2+1 layers with the tokenizer of the embedded gym."""
     tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
     sizes = dict(
         vocab_size=len(tokenizer), decoder_layers=1, max_position_embeddings=32, dropout=0.1, init_std=0.3
     )
     torch.manual_seed(seed)
     bart = BartForConditionalGeneration(tiny_bart_config(**(sizes | fields)))
-    bart.final_logits_bias[0, tokenizer.eos_token_id] = -4.0  # else most answers are empty
+    bart.final_logits_bias[0, tokenizer.eos_token_id] = -4.0  # otherwise most answers are empty
     bart.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
 def typed(chosen: dict) -> list[str]:
-    """A command line: lists are several words, True is a flag alone, None and False leave one out."""
+    """Returns a command line. Lists are several words, True is a bare flag, None and False omit it."""
     words = []
     for name, value in chosen.items():
         if isinstance(value, list):
@@ -85,7 +85,7 @@ def typed(chosen: dict) -> list[str]:
 
 
 def flags(gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
-    """A command line for a run of six steps; flag=value changes it, None leaves a flag out."""
+    """Returns a command line for a run of six steps; flag=value changes a flag, None omits it."""
     chosen = {
         "do_train": True,
         "initialize_from_vanilla": True,
@@ -112,13 +112,13 @@ def flags(gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
 
 
 def run(gym: Path, bart: Path, output_dir: Path, **changed) -> int:
-    """`main` with `flags(...)`, as in a process of its own."""
-    AcceleratorState._reset_state(reset_partial_state=True)  # else the first run's precision stays
+    """Returns the exit code of `main` with `flags(...)`, as in a new process."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # otherwise the first run's precision is kept
     return main(flags(gym, bart, output_dir, **changed))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file under a folder, by its path from there, but for the files of locks."""
+    """Returns {relative path: content} of all files under a folder except lock files."""
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != LOCK_FILE]
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
@@ -134,7 +134,7 @@ class World:
         return self.folder / name
 
     def run(self, name: str, **changed) -> Path:
-        """The folder of a run that ended well."""
+        """Returns the folder of a run that finished with exit code 0."""
         assert run(self.gym, changed.pop("bart", self.bart), self / name, **changed) == 0
         return self / name
 
@@ -142,7 +142,7 @@ class World:
         return Path(shutil.copytree(run_folder, self / name))
 
     def process(self, command: list[str], name: str, **changed) -> subprocess.CompletedProcess:
-        """`python <command> <flags of a run>`, on a single CPU core."""
+        """Runs `python <command> <flags of a run>` on a single CPU core."""
         bart = changed.pop("bart", self.bart)
         return subprocess.run(
             [sys.executable, *command, *flags(self.gym, bart, self / name, **changed)],
@@ -164,10 +164,10 @@ def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor])
 
 
 def assert_same_run(folder: Path, expected: Path) -> None:
-    """The same files, bit for bit: weights, curves, scores, kept checkpoints, predictions; none left over.
+    """Asserts that two run folders have the same files, bit for bit, and no others.
 
-    Not compared: what tells of the process, and pictures, which some of these runs fake. The training state
-    is compared by value, since the bytes of equal values differ with how often a string is written out.
+    Not compared: descriptions of the process, and figures, which some of these runs fake. The training state
+    is compared by value, because pickled bytes of equal values can differ.
     """
     ours, theirs = contents(folder), contents(expected)
     assert ours.keys() == theirs.keys()
