@@ -12,9 +12,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from routing_moe import RoutingBartForConditionalGeneration, plots
 
-torch.set_num_threads(
-    1
-)  # threads do not speed up tiny tensors, and one gives bit-identical results everywhere
+torch.set_num_threads(1)  # more threads do not speed up tiny tensors, and may change the last bits
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

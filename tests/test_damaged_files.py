@@ -99,7 +99,7 @@ def test_a_dropout_of_a_plain_bart_outside_0_to_1_is_reported(fresh):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"activation_dropout": float("nan")}))
     with pytest.raises(
         InputError,
-        match=r"bart/config.json: not a valid configuration .activation_dropout is nan; it must be a probability",
+        match=r"bart/config.json: not a valid configuration .activation_dropout is nan; it must be",
     ):
         load_bart_config(fresh.bart)
 

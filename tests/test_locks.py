@@ -40,7 +40,7 @@ PREDICTS = dict(do_train=None, do_predict=True, initialize_from_vanilla=None)
     ids=["--resume", "--do_predict", "--do_predict --equal_flops"],
 )
 def test_training_and_prediction_are_refused_during_another_command(taken, capsys, monkeypatch, changed):
-    monkeypatch.setattr("routing_moe.cli.train.load_start", None)  # nothing is loaded before
+    monkeypatch.setattr("routing_moe.training.run.load_start", None)  # nothing is loaded before
     errors = complaint(taken, capsys, **changed)
     assert errors[-1] == f"error: --output_dir {taken.out}: {TAKEN}"
 
@@ -71,7 +71,7 @@ def test_a_run_started_by_another_command_after_the_check_is_not_overwritten(fre
         fresh.write(fresh.out / "run.json", {"settings": {}})
         return main_process_lock(*arguments)
 
-    monkeypatch.setattr("routing_moe.cli.train.main_process_lock", other)
+    monkeypatch.setattr("routing_moe.io.main_process.main_process_lock", other)
     assert run(fresh.gym, fresh.bart, fresh.out) == 2
     assert f"--output_dir {fresh.out} already holds a run" in capsys.readouterr().err
     assert contents(fresh.out).keys() == {"run.json"}

@@ -127,7 +127,7 @@ def test_ctrl_c_before_the_first_step_ends_without_a_traceback(world, capsys, mo
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("routing_moe.cli.train.load_start", interrupted)
+    monkeypatch.setattr("routing_moe.training.run.load_start", interrupted)
     assert run(world.gym, world.bart, world / "early") == 130
     assert "interrupted; no checkpoint had been written yet" in capsys.readouterr().err
 

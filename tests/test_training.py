@@ -215,7 +215,7 @@ def test_prediction_inherits_text_and_decoding_settings_unless_given(world, fini
     settings = json.loads((folder / "best/eval-settings.json").read_text())["settings"]
     assert (settings["max_input_length"], settings["num_beams"]) == (24, 2)
     assert main([*bare, "--num_beams", "1", "--learning_rate", "3"]) == 0
-    assert "without --do_train no effect have: --learning_rate" in capsys.readouterr().err
+    assert "without --do_train these flags have no effect: --learning_rate" in capsys.readouterr().err
     settings = json.loads((folder / "best/eval-settings.json").read_text())["settings"]
     assert settings["num_beams"] == 1
 
