@@ -108,7 +108,6 @@ def test_a_reader_between_the_two_renames_of_a_checkpoint_loses_nothing(tmp_path
     assert contents(tmp_path) == {"best/config.json": b"new"}
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("quick_pictures")
 def test_files_for_resuming_are_flushed_before_the_training_state(fresh, calls):
     assert run(fresh.gym, fresh.bart, fresh.out, total_steps=2, eval_period=1) == 0

@@ -311,7 +311,6 @@ def test_other_files_than_summaries_are_errors_with_the_reason(tmp_path):
         few_shot.read_summary(path)
 
 
-@pytest.mark.slow
 def test_the_script_runs_from_another_folder_without_being_installed(logs):
     command = [sys.executable, str(SCRIPT), "--logs_dir", logs.name, "--output_file", "new/out.csv"]
     done = subprocess.run(command, cwd=logs.parent, capture_output=True, text=True, check=False)

@@ -34,7 +34,6 @@ def test_one_run_is_analysed_with_its_first_stage(scripts):
     assert calls[4].endswith("report models/moe")
 
 
-@pytest.mark.slow
 def test_a_wrong_flag_stops_the_script(scripts):
     place = write_place(scripts.folder / "made", runs=("run",))
     (place.folder / "run/best/model.safetensors").write_text("")
@@ -79,7 +78,7 @@ def test_analyses_that_are_not_possible_are_skipped(scripts):
         shutil.rmtree(run / f"{step}-steps")
     code, _, output = scripts.run("understand.sh", str(run), really=True)
     assert code == 0, output
-    assert "evaluated once, nothing to animate" in output
+    assert "evaluated only once, nothing to animate" in output
     assert "is analysed without ablation: it has no run.json, or no .safetensors weights" in output
     made = {path.name for path in (run / "analysis").iterdir()}
     assert {"routes.png", "similarity.pdf", "load.png", "dynamics.csv"} <= made
