@@ -140,6 +140,7 @@ def test_every_frame_is_the_route_map_of_its_evaluation_with_step_and_entropy(tm
         picture, expected = still(film, number, f"A title\n{step}")
         assert frame.shape == expected.shape
         difference = np.abs(expected - frame).max(axis=2)  # a GIF has 256 colours
+        assert (frame[expected.min(axis=2) == 255] == 255).all()  # white
         assert difference.max() <= 32
         assert (difference > 16).mean() < 0.001
         cells = picture.heat.get_window_extent()

@@ -136,5 +136,8 @@ def _frames(picture: RouteMap, history: History, heading: str) -> Iterator[Image
     shape = history.values_SNLE.shape[1:]
     every_shade_NLE = np.linspace(0, 1, math.prod(shape)).reshape(shape)
     palette = drawn(every_shade_NLE, _caption(history, 0)).quantize(256, Image.Quantize.MAXCOVERAGE)
+    levels = np.array(palette.getpalette()).reshape(-1, 3)
+    levels[levels.min(axis=1) >= 248] = 255  # the paper: not the mean of white and pale colours
+    palette.putpalette(levels.ravel().tolist())
     for index, values_NLE in enumerate(history.values_SNLE):
         yield drawn(values_NLE, _caption(history, index)).quantize(palette=palette, dither=Image.Dither.NONE)
