@@ -230,7 +230,7 @@ PICTURES = {
     "routes, large": partial(_routes, (160, 12, 8)),
     "change, small": partial(_change, 2, 2, 2),
     "change, large": partial(_change, 50, 6, 16),
-    "clustermap, small": partial(_clustermap, 2, None),
+    "clustermap, small": partial(_clustermap, 2, SIGNS),
     "clustermap, typical": partial(_clustermap, 24),
     "clustermap, large": partial(_clustermap, 130),
     "load, one run": partial(_load, 1, 2, SIGNS, None),
