@@ -9,10 +9,6 @@ pytestmark = pytest.mark.usefixtures("no_gpu")
 
 FLAGS = {
     "a learning rate below 0": (dict(learning_rate=-1), "--learning_rate is -1.0; it must be 0 or greater"),
-    "a learning rate that is no number": (dict(learning_rate="nan"), "--learning_rate is nan; it must be 0"),
-    "an infinite learning rate": (dict(learning_rate="inf"), "--learning_rate is infinite"),
-    "a word for a number": (dict(router_lr="high"), "argument --router_lr: invalid float value: 'high'"),
-    "a batch of nothing": (dict(train_batch_size=0), "--train_batch_size is 0; it must be at least 1"),
     "a temperature that would rise": (
         dict(minimum_tau=3, initial_tau=2),
         "--minimum_tau is 3.0, above --initial_tau 2.0; the temperature falls",
@@ -54,10 +50,6 @@ FLAGS = {
         dict(task_level_random_routing=True, task_level_random_n=3),
         "--task_level_random_n is 3, but a layer has 2 experts",
     ),
-    "no random experts": (
-        dict(task_level_random_routing=True, task_level_random_n=0),
-        "--task_level_random_n is 0; it must be at least 1",
-    ),
     "a number of random experts nobody draws": (
         dict(task_level_random_n=2),
         "--task_level_random_n has no effect without --task_level_random_routing",
@@ -65,10 +57,6 @@ FLAGS = {
     "draws of routes that are not random": (
         dict(random_eval_draws=3),
         "--random_eval_draws has no effect without --random_routing",
-    ),
-    "no draws": (
-        dict(random_routing=True, random_eval_draws=0),
-        "--random_eval_draws is 0; it must be at least 1",
     ),
     "more best experts than there are": (
         dict(router_mode="top_k", router_top_k=3),
@@ -82,10 +70,6 @@ FLAGS = {
         dict(do_predict=True, predict_temperature=2),
         "--predict_temperature has no effect with gumbel_softmax_st: the choice is the same at any",
     ),
-    "no best experts": (
-        dict(router_mode="top_k", router_top_k=0),
-        "--router_top_k is 0; it must be at least 1",
-    ),
     "best experts in another mode": (
         dict(router_top_k=1),
         "--router_top_k has no effect without --router_mode top_k",
@@ -93,10 +77,6 @@ FLAGS = {
     "merging one-hot routes": (
         dict(random_routing=True, expert_mixing="parameters"),
         "--expert_mixing has no effect with one-hot routes: there is nothing to mix",
-    ),
-    "a mixing that does not exist": (
-        dict(expert_mixing="layers"),
-        "--expert_mixing is 'layers'; choose from outputs, parameters",
     ),
     "sampling where nothing is sampled": (
         dict(router_mode="softmax", eval_sampled_routes=True),
@@ -140,10 +120,6 @@ FLAGS = {
         dict(max_output_length=2),
         "--max_output_length is 2, must be at least 3 to hold a token of the text",
     ),
-    "half precision without a GPU": (
-        dict(mixed_precision="fp16"),
-        "--mixed_precision is fp16, which needs a GPU",
-    ),
     "a seed that is too large": (
         dict(seed=2**32),
         "--seed is 4294967296; it must be 0 or greater and below 2**32",
@@ -165,8 +141,6 @@ FLAGS = {
         dict(checkpoint_name="last"),
         "--checkpoint_name has no effect with --initialize_from_vanilla",
     ),
-    "a width of nothing": (dict(router_hidden_dim=-1), "--router_hidden_dim is -1; it must be at least 1"),
-    "task vectors of nothing": (dict(taskvecs_dim=0), "--taskvecs_dim is 0; it must be at least 1"),
     "no model folder": (dict(model="<here>/nowhere"), "--model <here>/nowhere: no such folder"),
     "no gym": (
         dict(train_dir="<here>/nowhere"),
@@ -202,14 +176,6 @@ FLAGS = {
     "a part of the split without tasks": (
         dict(do_predict=True, predict_split="dev"),
         "--predict_split is 'dev', a section that <gym>/split.json leaves empty",
-    ),
-    "a file as the output folder": (
-        dict(output_dir="<gym>/split.json"),
-        "<gym>/split.json is a file; name a folder",
-    ),
-    "an output folder inside a file": (
-        dict(output_dir="<gym>/split.json/run"),
-        "--output_dir <gym>/split.json/run: <gym>/split.json is a file; name a folder",
     ),
     "an abbreviated flag": (
         dict(learning="0.1"),
