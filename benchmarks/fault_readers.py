@@ -44,7 +44,7 @@ from routing_moe.finetuning.grid import Grid, start_checksums
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
-from routing_moe.report.ablation_run import described, load_bench
+from routing_moe.report.ablation_run import described, load_evaluator
 from routing_moe.report.data import ReportOptions, report_data
 from routing_moe.results.compared_costs import Compared, cost_markdown, cost_table, curves, find_costs
 from routing_moe.results.compared_runs import find_runs
@@ -214,8 +214,8 @@ class Place:
     def read_ablation(self) -> None:
         settings = ablation_settings({"run": self.run})
         inputs = check_ablation(settings)
-        bench = load_bench(settings, inputs, make_accelerator())
-        job = AblationJob(bench, settings.output_dir, described(settings, bench))
+        evaluator = load_evaluator(settings, inputs, make_accelerator())
+        job = AblationJob(evaluator, settings.output_dir, described(settings, evaluator))
         job.missing(job.all_experts())
 
     def read_report(self) -> None:

@@ -1,4 +1,4 @@
-"""The command that switches experts off: what it writes; killed, continued, misused."""
+"""The command that ablates experts: its outputs, continuing it after a kill, its errors."""
 
 import json
 import os
@@ -77,11 +77,11 @@ def without_seconds(folder):
     return files
 
 
-def test_every_expert_and_the_files_that_come_of_it(place, capsys):
+def test_ablation_of_every_expert_writes_all_files(place, capsys):
     assert ablate(place, "--experts", "all") == 0
     folder = place.out / "analysis" / "ablation"
     output = capsys.readouterr()
-    assert "9 sets of experts to ablate, 0 finished; left: 162 answers" in output.err
+    assert "9 sets of experts to ablate, 0 finished; remaining: 162 answers" in output.err
     assert "| layer / expert |" in output.out
     names = {path.name for path in folder.iterdir()}
     expected = {"categories.csv", "categories.png", "categories.pdf", "tasks.csv", "tasks.png", "tasks.pdf"}
@@ -95,7 +95,7 @@ def test_every_expert_and_the_files_that_come_of_it(place, capsys):
     assert own.to_dict() == pytest.approx(scores.set_index("task_prefix")["performance"].to_dict())
 
 
-def test_features_beside_random_experts(place, capsys):
+def test_the_experts_of_features_are_compared_with_random_experts(place, capsys):
     words = ("--experts", "none", "--features", "odd:yes", "size", "--top", 2, "--random_draws", 4)
     assert ablate(place, *words) == 0
     folder = place.out / "analysis" / "ablation"
@@ -144,7 +144,7 @@ def test_sets_of_experts_by_name(place):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_dry_run_says_how_long_it_would_take_and_scores_nothing_else(place, capsys):
+def test_a_dry_run_estimates_the_time_and_only_scores_all_experts(place, capsys):
     assert ablate(place, "--dry_run") == 0
     assert "about" in capsys.readouterr().err
     folder = place.out / "analysis" / "ablation"
@@ -153,7 +153,7 @@ def test_a_dry_run_says_how_long_it_would_take_and_scores_nothing_else(place, ca
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_what_is_finished_is_not_scored_again_and_the_end_is_the_same(place, trained, tmp_path, monkeypatch):
+def test_finished_sets_are_not_scored_again_and_the_result_is_the_same(place, trained, tmp_path, monkeypatch):
     other = Place(tmp_path / "other", place.gym, place.bart)
     shutil.copytree(trained, other.out)
     assert ablate(other) == 0
@@ -175,7 +175,7 @@ def test_what_is_finished_is_not_scored_again_and_the_end_is_the_same(place, tra
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_a_killed_job_goes_on(place, trained, tmp_path):
+def test_a_killed_job_is_continued(place, trained, tmp_path):
     folder = place.out / "analysis" / "ablation"
     killed(lambda: ablate(place, "--max_examples", 2), "after", "sets/enc0.0.json")
     assert {path.stem for path in (folder / "sets").glob("*.json")} == {"base", "enc0.0"}
@@ -188,21 +188,21 @@ def test_a_killed_job_goes_on(place, trained, tmp_path):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_all_features_of_which_none_is_fit_leave_the_experts(place, capsys):
+def test_without_testable_features_only_the_experts_are_ablated(place, capsys):
     (place.folder / "few.csv").write_text("task,rare:yes\ncount,1\ncolour,0\n")
     split = json.loads((place.gym / "split.json").read_text())
     ontology = place.folder / "ontology.json"
     ontology.write_text(json.dumps({"one": {"kind": split["train"]}}))
     words = ("--features", "all", "--feature_file", place.folder / "few.csv", "--task_ontology", ontology)
     assert ablate(place, "--experts", "none", *words) == 3
-    assert "--features all: no feature has three tasks" in capsys.readouterr().err
+    assert "--features all: no feature holds for at least three tasks" in capsys.readouterr().err
     assert ablate(place, "--experts", "enc0.1", *words) == 0
-    assert "only single experts and named sets are ablated" in capsys.readouterr().err
+    assert "only --experts are ablated" in capsys.readouterr().err
     assert (place.out / "analysis" / "ablation" / "sets" / "enc0.1.json").exists()
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_without_random_experts_nothing_is_said_of_them(place, capsys):
+def test_without_random_draws_they_are_not_mentioned(place, capsys):
     words = ("--experts", "none", "--features", "odd:yes", "--top", 1, "--random_draws", 0)
     assert ablate(place, *words) == 0
     output = capsys.readouterr().out
@@ -212,7 +212,7 @@ def test_without_random_experts_nothing_is_said_of_them(place, capsys):
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_sets_and_write_what_one_does(place, trained, tmp_path):
+def test_two_processes_share_the_sets_and_write_the_files_of_one_process(place, trained, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     words = ("--max_examples", "2")
     command = [sys.executable, *TWICE, "routing_moe.cli.ablate", str(place.out), *words]
@@ -236,16 +236,16 @@ def test_two_processes_share_the_sets_and_write_what_one_does(place, trained, tm
         (["--experts", "enc9.0"], ["--experts enc9.0", "of enc 0, enc 1, dec 0"]),
         (["--experts", "0.1"], ["--experts 0.1", "write enc0.1"]),
         (["--experts", "enc0.0+enc0.1+enc0.2"], ["a layer would have no expert left"]),
-        (["--experts", "all", "enc0.1"], ["--experts all enc0.1", "stand alone"]),
+        (["--experts", "all", "enc0.1"], ["--experts all enc0.1", "give all or none alone"]),
         (["--experts", "none"], ["--experts none", "--features"]),
         (["--features", "skil:spell"], ["--features skil:spell", "no such feature"]),
         (["--features", "all", "--feature_file", "<here>/few.csv"], ["--feature_file <here>/few.csv"]),
         (
             ["--features", "odd:yes", "--top", "8"],
-            ["--top 8: only 3", "correlate with odd:yes", "give 3 or fewer"],
+            ["--top 8: only 3", "correlate with odd:yes", "give 3 or less"],
         ),
-        (["--features", "all", "odd:yes"], ["--features all odd:yes", "stands alone"]),
-        (["--top", "0"], ["--top 0", "at least 1"]),
+        (["--features", "all", "odd:yes"], ["--features all odd:yes", "give all alone"]),
+        (["--top", "0"], ["--top is 0", "at least 1"]),
         (["--checkpoint_name", "bist"], ["bist", "best, last"]),
     ],
 )
@@ -255,14 +255,14 @@ def test_mistakes_are_reported(place, capsys, words, fragments):
     assert_fault(output.err.splitlines(), *map(place.filled_in, fragments))
 
 
-def test_what_is_no_run_is_reported(place, capsys):
+def test_a_folder_without_a_run_is_reported(place, capsys):
     for folder, fragment in ((place.folder, "is no run folder"), (place.folder / "none", "is no run folder")):
         output = refused(place, capsys, lambda folder=folder: main([str(folder)]))
         assert_fault(output.err.splitlines(), str(folder), fragment)
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_scores_of_something_else_are_not_mixed(place, capsys):
+def test_a_folder_with_scores_of_other_settings_is_an_error(place, capsys):
     assert ablate(place, "--experts", "enc0.1") == 0
     output = refused(place, capsys, lambda: ablate(place, "--part", "test"))
     assert_fault(output.err.splitlines(), "--output_dir", 'holds scores with part "dev", not "test"')
@@ -275,8 +275,8 @@ def test_scores_of_something_else_are_not_mixed(place, capsys):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_models_without_experts_to_switch_off_are_reported(starts, originals, tmp_path, capsys):
-    for name, fragment in (("one", "one expert a layer"), ("random", "drawn for each example")):
+def test_models_without_experts_to_ablate_are_reported(starts, originals, tmp_path, capsys):
+    for name, fragment in (("one", "one expert per layer"), ("random", "drawn for each example")):
         place = Place(tmp_path / name, originals.gym, originals.bart)
         shutil.copytree(starts[name], place.out)
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -293,7 +293,7 @@ def test_models_without_experts_to_switch_off_are_reported(starts, originals, tm
         (dict(router_mode="softmax", expert_mixing="parameters"), ["enc 0", "enc 1", "dec 0"]),
     ],
 )
-def test_every_kind_of_route_and_all_samples(gym, originals, tmp_path, fields, layers):
+def test_all_types_of_routes_and_all_samples(gym, originals, tmp_path, fields, layers):
     place = Place(tmp_path, gym, originals.bart)
     trained = dict(num_experts=3, init_eps=0.3, total_steps=1, predict_samples="all")
     assert run(gym, originals.bart, place.out, **trained, **fields) == 0

@@ -1,4 +1,4 @@
-"""Switching experts off: routes without them, and the scores of a planted useful one."""
+"""Ablation of experts: routes without them, and scores with a planted useful expert."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation.job import AblationJob
 from routing_moe.analysis.ablation.matching import matched_sets
-from routing_moe.analysis.ablation.model import Bench, mask_of, routes_without
+from routing_moe.analysis.ablation.model import Evaluator, mask_of, routes_without
 from routing_moe.analysis.ablation.tables import (
     category_drops,
     drops_of,
@@ -49,7 +49,7 @@ def test_a_soft_route_is_renormalised(make_model):
     assert torch.equal(without[:, [0, 2, 3]], own[:, [0, 2, 3]])
 
 
-def test_a_one_hot_route_goes_to_the_next_best_expert(make_model):
+def test_a_one_hot_route_uses_the_next_best_expert(make_model):
     model = make_model(router_mode="gumbel_softmax_st")
     ranked = model.router_logits(model.task_ids(["a"]))[0].argsort(-1, descending=True)
     best, second = ranked[1, 0].item(), ranked[1, 1].item()
@@ -59,7 +59,7 @@ def test_a_one_hot_route_goes_to_the_next_best_expert(make_model):
     assert third == ranked[1, 2].item()
 
 
-def test_top_k_takes_the_best_that_are_left(make_model):
+def test_top_k_uses_the_best_remaining_experts(make_model):
     model = make_model(router_mode="top_k", router_top_k=2)
     best = model.router_logits(model.task_ids(["a"]))[0, 0].argmax().item()
     route_E = routes_without(model, ["a"], off((0, best)))[0, 0]
@@ -95,8 +95,7 @@ def tokenizer(originals):
 
 @pytest.fixture(scope="module")
 def planted(originals, tokenizer):
-    """Experts that are copies of one another, but for the useful one, which only the users' routes take; the
-    right answers are those that the whole model gives."""
+    """A model whose experts are copies of each other, except for the useful one, which only USERS use."""
     torch.manual_seed(0)
     model = RoutingBartForConditionalGeneration.from_bart(
         str(originals.bart), 3, init_eps=0.0, task_names=TASKS, router_input_dim=8
@@ -111,10 +110,10 @@ def planted(originals, tokenizer):
     return model
 
 
-def bench_of(model, tokenizer, files, **decoding):
+def evaluator_of(model, tokenizer, files, **decoding):
     AcceleratorState._reset_state(reset_partial_state=True)
     chosen = Decoding(**(dict(num_beams=1, max_output_length=6) | decoding))
-    return Bench(model, tokenizer, files, FORMAT, chosen, Accelerator(cpu=True))
+    return Evaluator(model, tokenizer, files, FORMAT, chosen, Accelerator(cpu=True))
 
 
 def files_of(model, gym, tokenizer, scoring="generate", part="train"):
@@ -123,9 +122,9 @@ def files_of(model, gym, tokenizer, scoring="generate", part="train"):
 
 
 def with_own_answers(model, tokenizer, files):
-    """The files with what the model answers as the right answers, and exact match as the metric."""
-    bench = bench_of(model, tokenizer, files)
-    _, predictions = predict(model, tokenizer, files, bench.decoding, bench.accelerator)
+    """The files with the model's own answers as correct answers, and exact match as the metric."""
+    evaluator = evaluator_of(model, tokenizer, files)
+    _, predictions = predict(model, tokenizer, files, evaluator.decoding, evaluator.accelerator)
     return [
         replace(
             file,
@@ -150,14 +149,14 @@ def job(planted, originals, tokenizer, tmp_path_factory):
     """Every expert ablated, one at a time."""
     files = with_own_answers(planted, tokenizer, files_of(planted, originals.gym, tokenizer))
     job = AblationJob(
-        bench_of(planted, tokenizer, files), tmp_path_factory.mktemp("planted"), {"part": "train"}
+        evaluator_of(planted, tokenizer, files), tmp_path_factory.mktemp("planted"), {"part": "train"}
     )
     assert set(job.start().scores.values()) == {1.0}
     job.run(job.all_experts())
     return job
 
 
-def test_switching_off_the_useful_expert_hurts_exactly_its_tasks(job):
+def test_ablating_the_useful_expert_lowers_the_scores_of_exactly_its_tasks(job):
     for ((row, expert),) in job.all_experts():
         drops = drops_of(job, ((row, expert),))
         if (row, expert) == USEFUL:
@@ -173,7 +172,7 @@ def test_only_tasks_whose_route_changes_are_scored(job):
     assert job.finished(((0, 0),)).examples == 4 * 12
 
 
-def test_tables_show_it(job, originals):
+def test_tables_show_the_drop_of_the_useful_expert(job, originals):
     ontology = Ontology.load(originals.gym / "ontology.json")
     tasks = task_table(job, job.all_experts(), ontology)
     assert len(tasks) == 9 * 4
@@ -190,11 +189,11 @@ def test_tables_show_it(job, originals):
     assert categories.loc[("enc 0", 0, "all"), "others"] == pytest.approx(useful.loc["all", "drop"] / 8)
 
 
-def test_a_features_experts_stand_beside_those_that_its_tasks_use_as_much(job):
+def test_the_experts_of_a_feature_are_compared_with_matched_sets(job):
     features = features_of_columns({"kind:a": [1, 0, 0, 1]}, TASKS)
     ontology = Ontology({})
     chosen = {"kind:a": (USEFUL,)}
-    # The users give 0.5 to experts 0 and 2 of the encoder's layers, and nothing to any other.
+    # USERS use experts 0 and 2 of the encoder layers with weight 0.5, and no other experts.
     assert matched_sets(job, chosen, features, 20, 0) == {"kind:a": []}
     none = feature_table(job, chosen, {"kind:a": []}, features, ontology).set_index("group")
     assert none["draws"].tolist() == [0] * len(none)
@@ -214,7 +213,7 @@ def test_a_features_experts_stand_beside_those_that_its_tasks_use_as_much(job):
     assert (by_task["random_mean"] == 0).all()
 
 
-def test_the_others_of_an_expert_are_what_a_random_one_costs(job, originals):
+def test_others_is_the_mean_drop_of_all_other_experts(job, originals):
     tasks = task_table(job, job.all_experts(), Ontology.load(originals.gym / "ontology.json"))
     colour = tasks[tasks["task"] == "colour"].set_index(["layer", "expert"]).sort_index()
     drop = colour.loc[("dec 0", 1), "drop"]
@@ -222,7 +221,7 @@ def test_the_others_of_an_expert_are_what_a_random_one_costs(job, originals):
     assert colour.loc[("enc 0", 0), "others"] == pytest.approx(drop / 8)
 
 
-def test_sets_with_long_names_have_files_too(job):
+def test_sets_with_long_names_have_short_file_names(job):
     long = tuple((row, expert) for row in range(3) for expert in range(2)) * 9
     assert len(job.sets.path(long).name) < 200
     assert job.sets.path(long) != job.sets.path(long[1:])
@@ -238,7 +237,7 @@ def test_sets_with_long_names_have_files_too(job):
         dict(router_mode="softmax", expert_mixing="parameters"),
     ],
 )
-def test_files_scored_together_are_scored_as_each_by_itself(originals, tokenizer, fields, scoring):
+def test_files_scored_together_have_the_same_scores_as_separately(originals, tokenizer, fields, scoring):
     torch.manual_seed(1)
     model = RoutingBartForConditionalGeneration.from_bart(
         str(originals.bart), 3, init_eps=0.3, task_names=TASKS, router_input_dim=8, **fields
@@ -246,15 +245,17 @@ def test_files_scored_together_are_scored_as_each_by_itself(originals, tokenizer
     files = files_of(model, originals.gym, tokenizer, part="test")
     if scoring == "rank":
         files[0] = with_options(files[0], tokenizer)
-    bench = bench_of(model, tokenizer, files, scoring=scoring, batch_size=5)
-    expected, predictions = predict(model, tokenizer, files, bench.decoding, bench.accelerator)
+    evaluator = evaluator_of(model, tokenizer, files, scoring=scoring, batch_size=5)
+    expected, predictions = predict(model, tokenizer, files, evaluator.decoding, evaluator.accelerator)
     assert any(text for (texts,) in predictions for text in texts)
-    assert bench.scores(bench.routes()) == dict(zip(expected["sample"], expected["performance"], strict=True))
-    some = bench.scores(bench.routes(), ["count"])
+    assert evaluator.scores(evaluator.routes()) == dict(
+        zip(expected["sample"], expected["performance"], strict=True)
+    )
+    some = evaluator.scores(evaluator.routes(), ["count"])
     assert list(some) == ["count_12_100"]
 
 
-def test_some_examples_of_a_file_are_spread_over_it():
+def test_limited_examples_are_evenly_spread_over_the_file():
     assert evenly_spread(list("aabbccdd"), 4) == ["a", "b", "c", "d"]
     assert evenly_spread(list("abc"), 3) == ["a", "b", "c"]
     assert evenly_spread(list("abc"), None) == ["a", "b", "c"]

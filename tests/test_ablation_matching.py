@@ -1,5 +1,5 @@
-"""Sets of experts that a feature's tasks use as much as its own: which they are, and that they are a fair
-comparison where experts are used but not specific."""
+"""Matched sets: experts that the tasks of a feature use as much as the feature's experts, for a fair
+comparison if experts are used but not specific."""
 
 from types import SimpleNamespace
 
@@ -27,7 +27,7 @@ SINGLES = [(row, expert) for row in range(4) for expert in range(3)]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_candidates_are_all_sets_that_leave_every_layer_an_expert(size):
+def test_candidates_are_all_sets_that_leave_an_expert_in_every_layer(size):
     from itertools import combinations
 
     found = candidate_sets(SINGLES, size, 3, seed=0)
@@ -37,7 +37,7 @@ def test_candidates_are_all_sets_that_leave_every_layer_an_expert(size):
     assert (found == candidate_sets(SINGLES, size, 3, seed=0)).all()
 
 
-def test_of_very_many_sets_some_are_drawn():
+def test_sets_are_drawn_at_random_if_there_are_too_many():
     singles = [(row, expert) for row in range(24) for expert in range(2)]
     found = candidate_sets(singles, 6, 2, seed=0)
     assert 10_000 < len(found) == len(np.unique(found, axis=0))
@@ -45,21 +45,21 @@ def test_of_very_many_sets_some_are_drawn():
     assert (np.diff(found) > 0).all()
 
 
-def test_a_match_has_the_weight_of_the_own_experts_and_none_of_them():
+def test_a_matched_set_has_the_mean_weight_of_the_own_experts_but_none_of_them():
     weights_C = np.array([0.5, 0.4, 0.46, 0.44, 0.3, 0.6])
     sets = np.array([[1, 2], [2, 3], [4, 5], [2, 5], [0, 2], [1, 4]])
-    # The own mean is 0.45: 0.405 to 0.495 match. 0.43 has expert 1, an own one; 0.53 is too much.
+    # The mean of the own experts is 0.45: 0.405 to 0.495 match. 0.43 has the own expert 1; 0.53 is too large.
     assert is_matched(weights_C, [0, 1], sets).tolist() == [False, True, True, False, False, False]
 
 
 class Job:
-    """A job without a model: routes are given, and a set of experts costs its mean weight times `cost`."""
+    """A fake job without a model: routes are given, and the drop of a set is its mean weight times `cost`."""
 
     def __init__(self, routes, cost):
         self.size, self.cost = routes.values_NLE.shape[1:], cost
         self.own = dict(zip(routes.tasks, torch.from_numpy(routes.values_NLE), strict=True))
         files = [SimpleNamespace(task=task, sample=task) for task in routes.tasks]
-        self.bench = SimpleNamespace(tasks=list(routes.tasks), routes=lambda: self.own, files=files)
+        self.evaluator = SimpleNamespace(tasks=list(routes.tasks), routes=lambda: self.own, files=files)
 
     def all_experts(self):
         return [((row, expert),) for row in range(self.size[0]) for expert in range(self.size[1])]
@@ -77,7 +77,7 @@ def features_by_chance(tasks: int, count: int):
     return features_of_columns({f"f:{n}": draw.permutation(tasks) < tasks // 3 for n in range(count)})
 
 
-def test_matched_sets_are_shared_by_like_features_and_the_same_each_time():
+def test_matched_sets_are_shared_by_similar_features_and_reproducible():
     routes, features = random_routes(0, tasks=12, layers=6), features_by_chance(12, 4)
     job = Job(routes, lambda experts: 1.0)
     chosen = dict.fromkeys(features.names, ((0, 0), (3, 1)))
@@ -85,7 +85,7 @@ def test_matched_sets_are_shared_by_like_features_and_the_same_each_time():
     assert found == matched_sets(job, chosen, features, 20, 0)
     assert found != matched_sets(job, chosen, features, 20, 1)
     for name, sets in found.items():
-        weights_LE = mean_weights(job.bench.routes(), tasks_of(name, features, job.bench.tasks))
+        weights_LE = mean_weights(job.evaluator.routes(), tasks_of(name, features, job.evaluator.tasks))
         own, *others = (np.mean([weights_LE[e] for e in experts]) for experts in (chosen[name], *sets))
         assert len(set(sets)) == len(sets) == 20
         assert others == pytest.approx([own] * 20, rel=TOLERANCE + 1e-6)
@@ -95,16 +95,17 @@ def test_matched_sets_are_shared_by_like_features_and_the_same_each_time():
     assert few == {name: [] for name in features.names}
 
 
-def test_a_number_is_matched_among_all_tasks_it_is_known_of():
+def test_a_numeric_feature_is_matched_among_all_tasks_with_a_known_value():
     features = features_of_columns({"length": [1, 3, np.nan, 2], "f:a": [1, 0, np.nan, 1]})
     tasks = [f"task{n}" for n in range(4)]
     assert tasks_of("length", features, tasks) == ["task0", "task1", "task3"]
     assert tasks_of("f:a", features, tasks) == ["task0", "task3"]
 
 
-def test_experts_that_are_used_but_not_specific_do_not_pass_for_specific():
-    """What a set costs depends on its weight, and chance, alone. A feature's experts are those that its tasks
-    use more than others do: they cost more than sets drawn whatever their weight, not than matched ones."""
+def test_experts_that_are_used_but_not_specific_are_not_significant_against_matched_sets():
+    """The drop of a set only depends on its weight and on chance. The experts of a feature are used more by
+    its tasks than by others: their drop is larger than that of uniformly drawn sets, but not of matched
+    sets."""
     routes, features = random_routes(5, tasks=18, layers=8), features_by_chance(18, 30)
     chance, costs = np.random.default_rng(3), {}
     job = Job(routes, lambda experts: costs.setdefault(experts, chance.normal(1, 0.1)))

@@ -33,7 +33,7 @@ from routing_moe.config.finetune import Configuration
 from routing_moe.config.shared import Recipe
 from routing_moe.evaluation.task_files import Decoding, load_task_files, predict
 from routing_moe.finetuning.grid import Grid
-from routing_moe.finetuning.trial import Workbench
+from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.optim.step import Stepper
 
 
@@ -158,9 +158,9 @@ def test_test_is_scored_with_the_weights_of_the_best_dev_score(grids, finished_g
 
 def test_a_configuration_is_the_same_alone_and_after_others_in_any_order(grids, finished_grid):
     settings, expected = grids.settings("order"), outcomes(finished_grid)
-    alone = Workbench(settings, None).run(Configuration(SAMPLES[1], 0.1, 6))
-    bench = Workbench(settings, None)
-    backwards = [bench.run(configuration) for configuration in settings.configurations()[::-1]]
+    alone = TrialRunner(settings, None).run(Configuration(SAMPLES[1], 0.1, 6))
+    runner = TrialRunner(settings, None)
+    backwards = [runner.run(configuration) for configuration in settings.configurations()[::-1]]
     for outcome in (alone, *backwards):
         same = expected[name_of(outcome["prefix"], outcome["lr"])]
         assert {k: v for k, v in same.items() if k != "data"} == {
@@ -171,11 +171,11 @@ def test_a_configuration_is_the_same_alone_and_after_others_in_any_order(grids, 
 def test_frozen_embeddings_leave_no_trace_of_earlier_configurations(grids):
     settings = grids.settings("frozen_order", freeze_embeds=True, **QUICK | dict(samples="all"))
     configurations = settings.configurations()
-    alone = {c: Workbench(settings, None).run(c) for c in configurations}
+    alone = {c: TrialRunner(settings, None).run(c) for c in configurations}
     for order in (configurations, configurations[::-1], configurations * 2):
-        bench = Workbench(settings, None)
+        runner = TrialRunner(settings, None)
         for configuration in order:
-            assert bench.run(configuration) == alone[configuration]
+            assert runner.run(configuration) == alone[configuration]
 
 
 def test_the_best_model_of_a_sample_is_a_plain_bart_with_the_score_that_was_told(grids, finished_grid):
@@ -199,7 +199,7 @@ def test_prediction_alone_scores_the_start(grids):
     assert table["prefix"].tolist() == [name for s in SAMPLES for name in (s, f"{s}_best")]
     assert table[["lr", "bsz"]].isna().all(axis=None)
     assert table["best_step"].tolist() == [0] * 4
-    start = Workbench(grids.settings("unused", learning_rate_list=[0.0], total_steps=1), None)
+    start = TrialRunner(grids.settings("unused", learning_rate_list=[0.0], total_steps=1), None)
     for sample in SAMPLES:
         unmoved = start.run(Configuration(sample, 0.0, 6))
         assert outcomes(folder)[sample]["test_performance"] == unmoved["test_performance"]
@@ -333,8 +333,8 @@ def test_weights_of_a_file_take_the_place_of_the_models(grids, tmp_path):
 
 
 def test_debug_reads_eight_examples_of_each_file(grids):
-    bench = Workbench(grids.settings("debug", debug=True), None)
-    assert [len(bench.file(SAMPLES[0], part).examples) for part in ("train", "dev", "test")] == [8, 3, 3]
+    runner = TrialRunner(grids.settings("debug", debug=True), None)
+    assert [len(runner.file(SAMPLES[0], part).examples) for part in ("train", "dev", "test")] == [8, 3, 3]
 
 
 def test_options_are_ranked_where_the_task_has_some(grids, tmp_path):

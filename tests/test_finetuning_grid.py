@@ -18,7 +18,7 @@ from tiny_runs import assert_equal, weights, write_bart
 
 from routing_moe.finetuning import executors
 from routing_moe.finetuning.grid import Grid
-from routing_moe.finetuning.trial import Workbench
+from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.io import process_pool as workers
 from routing_moe.io.files import folder_lock
 from routing_moe.optim.step import Stepper
@@ -113,7 +113,7 @@ def test_a_call_for_less_takes_nothing_away(grids, finished_grid):
 
 def test_an_extension_that_was_given_up_does_not_stand_in_the_way(grids, finished_grid, monkeypatch, capsys):
     folder = Path(shutil.copytree(finished_grid, grids / "given_up"))
-    monkeypatch.setattr(Workbench, "run", interrupted_at(2))
+    monkeypatch.setattr(TrialRunner, "run", interrupted_at(2))
     code = finetune(grids.gym, grids.bart, folder, save_best=True, learning_rate_list=[0.03, 0.2, 0.3])
     assert code == 130
     output = "interrupted; 3 of 6 configurations are finished; the same command goes on"
@@ -126,8 +126,8 @@ def test_an_extension_that_was_given_up_does_not_stand_in_the_way(grids, finishe
 
 
 def interrupted_at(call: int):
-    """`Workbench.run`, at whose so-manieth call Ctrl-C is pressed."""
-    run, calls = Workbench.run, iter(range(1, 100))
+    """`TrialRunner.run` with Ctrl-C at the given call."""
+    run, calls = TrialRunner.run, iter(range(1, 100))
 
     def pressed(self, configuration):
         if next(calls) == call:
@@ -142,7 +142,7 @@ def interrupted_at(call: int):
 
 def fails_at(monkeypatch, prefix: str, lr: float, error: Exception) -> None:
     """One configuration meets an error in its first step, gradients worked out and all."""
-    run, collect = Workbench.run, Stepper._collect_gradients
+    run, collect = TrialRunner.run, Stepper._collect_gradients
 
     def failing(self, configuration):
         with pytest.MonkeyPatch.context() as patch:
@@ -154,7 +154,7 @@ def fails_at(monkeypatch, prefix: str, lr: float, error: Exception) -> None:
         collect(self, *arguments)
         raise error
 
-    monkeypatch.setattr(Workbench, "run", failing)
+    monkeypatch.setattr(TrialRunner, "run", failing)
 
 
 def test_a_configuration_that_fails_is_listed_last_and_tried_again(grids, finished_grid, monkeypatch, capsys):

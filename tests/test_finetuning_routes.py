@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerFast
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.config.finetune import Configuration
 from routing_moe.finetuning.starting_model import Starts, along_route
-from routing_moe.finetuning.trial import Workbench
+from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.finetuning.vectors import own_vector
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
@@ -244,15 +244,15 @@ def test_a_vector_is_learned_from_each_sample_and_leaves_no_trace_in_the_next(gr
         task_model_lr=0.3, total_steps=2, num_beams=1,
     )  # fmt: skip
     first, second = (Configuration(sample, 0.03, 6) for sample in SAMPLES)
-    bench = Workbench(settings, None)
-    both = [bench.run(first), bench.run(second)]
+    runner = TrialRunner(settings, None)
+    both = [runner.run(first), runner.run(second)]
     assert [one["route"] for one in both] == ["vector learned from 12 examples; fixed"] * 2
-    assert bench.run(first) == both[0]
-    assert Workbench(settings, None).run(second) == both[1]
-    route_1LE = bench.starts.of(SAMPLES[0], lambda: bench.file(SAMPLES[0], "train").encoded)[0].routes_for(
+    assert runner.run(first) == both[0]
+    assert TrialRunner(settings, None).run(second) == both[1]
+    route_1LE = runner.starts.of(SAMPLES[0], lambda: runner.file(SAMPLES[0], "train").encoded)[0].routes_for(
         [TASK]
     )
-    other_1LE = bench.starts.of(SAMPLES[1], lambda: bench.file(SAMPLES[1], "train").encoded)[0].routes_for(
+    other_1LE = runner.starts.of(SAMPLES[1], lambda: runner.file(SAMPLES[1], "train").encoded)[0].routes_for(
         [TASK]
     )
     assert not torch.equal(route_1LE, other_1LE)

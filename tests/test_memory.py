@@ -11,7 +11,7 @@ from mistakes import Place
 from tiny_grids import QUICK, finetune
 from tiny_runs import run, typed
 
-from routing_moe.analysis.ablation.model import Bench
+from routing_moe.analysis.ablation.model import Evaluator
 from routing_moe.cli import ablate, merge
 from routing_moe.config.ablate import AblationSettings
 from routing_moe.config.finetune import FinetuneSettings
@@ -19,7 +19,7 @@ from routing_moe.config.flags import build_parser
 from routing_moe.config.merge import MergeSettings
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.task_files import Decoding
-from routing_moe.finetuning.trial import Workbench
+from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.io.memory import OutOfMemory, is_out_of_memory, naming_memory_flags
 from routing_moe.optim.step import Stepper
 from task.task_emb import fisher, text
@@ -108,7 +108,7 @@ COMMANDS = {
     ),
     "ablate": (
         lambda place: ablate.main([str(place.out)]),
-        (Bench, "scores"),
+        (Evaluator, "scores"),
         build_parser(AblationSettings),
         f"give a smaller {OF_EVALUATION}; with different results: {BEAMS} or {BF16}; what is finished "
         "is kept in <out>/analysis/ablation/sets",
@@ -121,7 +121,7 @@ COMMANDS = {
     ),
     "finetune": (
         tune,
-        (Workbench, "run"),
+        (TrialRunner, "run"),
         build_parser(FinetuneSettings),
         f"give a smaller {OF_TRAINING} or --predict_batch_size (now 32); with different results: {BF16}",
     ),

@@ -16,7 +16,7 @@ from routing_moe.cli.finetune import main
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import parse
 from routing_moe.finetuning.checks import check_finetuning
-from routing_moe.finetuning.executors import _benches, run_configuration
+from routing_moe.finetuning.executors import _runners, run_configuration
 
 # All answers have the same first words, so that a few steps improve Rouge-L and change scores.
 NAMING = ["grass\tgreen", "sky\tblue\tit is Blue", "snow\twhite", "coal\tblack", "blood\tred", "sun\ta star"]
@@ -68,7 +68,7 @@ def finetune(gym: Path, bart: Path, output_dir: Path, **changed) -> int:
     """Returns the exit code of `main` with `grid_flags(...)`, as in a new process."""
     AcceleratorState._reset_state(reset_partial_state=True)  # otherwise the first run's precision is kept
     code = main(grid_flags(gym, bart, output_dir, **changed))
-    assert not _benches, "the model is let go"
+    assert not _runners, "the model is let go"
     return code
 
 

@@ -37,14 +37,14 @@ def run(settings: AblationSettings, inputs: AblationInputs, begun: list[Path]) -
     from routing_moe.io.logs import start_logging
     from routing_moe.io.main_process import main_process_lock
     from routing_moe.io.memory import naming_memory_flags
-    from routing_moe.report.ablation_run import described, load_bench, run_job
+    from routing_moe.report.ablation_run import described, load_evaluator, run_job
 
     accelerator = make_accelerator(settings.prediction.mixed_precision)
     with ExitStack() as at_exit, naming_memory_flags(settings.prediction):
         at_exit.callback(accelerator.end_training)
         start_logging(accelerator.is_main_process)
-        bench = load_bench(settings, inputs, accelerator)
-        job = AblationJob(bench, settings.output_dir, described(settings, bench))
+        evaluator = load_evaluator(settings, inputs, accelerator)
+        job = AblationJob(evaluator, settings.output_dir, described(settings, evaluator))
         plan = make_plan(settings, inputs, job)
         with main_process_lock(accelerator, settings.output_dir):
             begun.append(settings.output_dir)

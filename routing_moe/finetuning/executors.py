@@ -1,7 +1,7 @@
 """Where configurations run: in this process, in a pool of processes, or on a Ray cluster.
 
 Each is a generator of (configuration, outcome) as those of `process_pool.py`; an outcome is the result of
-`Workbench.run`, or the exception that it raised.
+`TrialRunner.run`, or the exception that it raised.
 A process loads model and data once and keeps them for the configurations that follow.
 """
 
@@ -30,7 +30,7 @@ RAY_PARTS = 10_000  # Ray rounds resources to 1 / RAY_PARTS
 RAY_RETRIES = 3  # of a configuration whose process or machine died
 
 Outcomes = Iterator[tuple[Configuration, dict | Exception]]
-_benches: dict = {}  # at most one: what this process has loaded
+_runners: dict = {}  # {settings: TrialRunner}, at most one: the model that this process has loaded
 
 PATHS = ["output_dir", *(name for name, flag in flags_of(FinetuneSettings).items() if flag.is_path)]
 
@@ -38,21 +38,21 @@ PATHS = ["output_dir", *(name for name, flag in flags_of(FinetuneSettings).items
 def run_configuration(
     settings: FinetuneSettings, choice: Mapping[str, VectorChoice] | None, configuration: Configuration
 ) -> dict:
-    """Run one configuration on this process's workbench for the grid; choice: see `Workbench`.
+    """Runs one configuration with the `TrialRunner` of this process, which is loaded on the first call.
 
     Adds its time in seconds and the peak memory of the process in GB.
     """
-    from routing_moe.finetuning.trial import Workbench  # imports torch, which takes seconds
+    from routing_moe.finetuning.trial import TrialRunner  # imports torch, which takes seconds
 
     key = repr((settings, choice))
-    if key not in _benches:
-        _benches.clear()
-        _benches[key] = Workbench(settings, choice)
+    if key not in _runners:
+        _runners.clear()
+        _runners[key] = TrialRunner(settings, choice)
     began = time.perf_counter()
     with traceback_noted():
-        outcome = _benches[key].run(configuration)
+        outcome = _runners[key].run(configuration)
         if settings.save_best and outcome["dev_performance"] is not None:
-            _benches[key].save(model_folder(settings.output_dir, configuration.name))
+            _runners[key].save(model_folder(settings.output_dir, configuration.name))
     return outcome | {"seconds": time.perf_counter() - began, "peak_memory_gb": peak_memory_gb()}
 
 
@@ -67,7 +67,7 @@ def in_this_process(settings: FinetuneSettings, choice, missing: list[Configurat
     try:
         yield from run_here(run_configuration, {c: (settings, choice, c) for c in missing})
     finally:
-        _benches.clear()
+        _runners.clear()
 
 
 def in_processes(settings: FinetuneSettings, choice, missing: list[Configuration]) -> Outcomes:

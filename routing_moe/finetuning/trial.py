@@ -57,11 +57,11 @@ class Weights:
                 p.copy_(self.kept[name])
 
 
-class Workbench:
-    """The start and the tokenized files of a task; runs any configuration of its grid.
+class TrialRunner:
+    """Runs configurations of a task's grid, with the initial model and the tokenized files in memory.
 
-    choices: {sample: the vector of its neighbour}, where the task gets one.
-    Raises InputError when the start cannot be loaded.
+    choices: {sample: the vector of its neighbour}, if neighbours are used.
+    Raises InputError if the initial model cannot be loaded.
     """
 
     def __init__(self, settings: FinetuneSettings, choices: Mapping[str, VectorChoice] | None):
@@ -138,8 +138,8 @@ class Workbench:
 class Trial:
     """The training of one configuration."""
 
-    def __init__(self, bench: Workbench, configuration: Configuration, model, accelerator: Accelerator):
-        self.bench, self.settings = bench, bench.settings
+    def __init__(self, runner: TrialRunner, configuration: Configuration, model, accelerator: Accelerator):
+        self.runner, self.settings = runner, runner.settings
         self.configuration, self.model, self.accelerator = configuration, model, accelerator
         self.best_score = self.best_step = self.diverged = None
         self.curve, self.steps_done = [], 0
@@ -157,7 +157,7 @@ class Trial:
     def train(self) -> None:
         """Trains until the last step, --wait_step evaluations without a better score, or divergence."""
         settings, configuration = self.settings, self.configuration
-        examples = self.bench.file(configuration.prefix, "train").encoded
+        examples = self.runner.file(configuration.prefix, "train").encoded
         recipe = settings.recipe(configuration, self.model.config.router_temperature)
         stepper = Stepper(self.model, examples, recipe, self.accelerator)
         epochs = math.ceil(settings.num_train_epochs * len(examples) / recipe.step_size)
@@ -183,16 +183,16 @@ class Trial:
 
     def evaluate(self, step: int, train_loss: float | None = None) -> None:
         """Score the dev file; keep the weights if they are the best so far."""
-        score, _ = self.score(self.bench.file(self.configuration.prefix, "dev"))
+        score, _ = self.score(self.runner.file(self.configuration.prefix, "dev"))
         self.curve.append([step, train_loss, score])
         if self.best_score is None or score > self.best_score:
             self.best_score, self.best_step = score, step
-            self.bench.best.take()
+            self.runner.best.take()
 
     def score(self, file: TaskFile) -> tuple[float, str]:
         """(the file's score, the lines of its predictions file)."""
         decoding = decoding_of(self.settings)
-        answers = answer(self.model, self.bench.starts.tokenizer, [file], decoding, self.accelerator)
+        answers = answer(self.model, self.runner.starts.tokenizer, [file], decoding, self.accelerator)
         scores = scores_table(self.model, [file], answers, decoding)
         (draws,), (option_scores,) = texts_and_scores(answers)
         return float(scores["performance"][0]), prediction_lines(file, draws, option_scores)

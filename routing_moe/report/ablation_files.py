@@ -41,7 +41,7 @@ def write_results(job: AblationJob, plan: Plan, settings: AblationSettings, inpu
     singles = [experts for experts in job.all_experts() if job.finished(experts)]
     examples = f", {settings.max_examples} examples of each" if settings.max_examples else ""
     sections = [
-        f"Drop of the score (before - after) on the {settings.part} files of {len(job.bench.tasks)} tasks"
+        f"Drop of the score (before - after) on the {settings.part} files of {len(job.evaluator.tasks)} tasks"
         f"{examples}, when experts are ablated. Mean score with all experts: {base:.4f}."
     ]
     if singles:  # also those of earlier commands
@@ -80,7 +80,7 @@ def _sets_table(job: AblationJob, sets: Sequence[ExpertSet], ontology: Ontology)
     rows = []
     for experts in sets:
         drops = drops_of(job, experts)
-        for task in ontology.order(job.bench.tasks):
+        for task in ontology.order(job.evaluator.tasks):
             rows.append((job.name(experts), task, ontology.category(task)[0], drops[task]))
     return pd.DataFrame(rows, columns=["experts", "task", "category", "drop"])
 

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from routing_moe.analysis.ablation.checks import AblationInputs
 from routing_moe.analysis.ablation.job import AblationJob
-from routing_moe.analysis.ablation.model import Bench
+from routing_moe.analysis.ablation.model import Evaluator
 from routing_moe.analysis.ablation.plan import Plan
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.checkpoints.start import load_start
@@ -22,19 +22,19 @@ log = logging.getLogger("routing_moe")
 
 
 def run_job(settings: AblationSettings, inputs: AblationInputs, job: AblationJob, plan: Plan) -> None:
-    """The main process scores with all experts first, and writes the tables when all processes are done."""
-    accelerator = job.bench.accelerator
-    log.info("%d tasks, %s files; scored with all experts first", len(job.bench.tasks), settings.part)
+    """Scores all sets in all processes. The main process scores with all experts first, and writes tables."""
+    accelerator = job.evaluator.accelerator
+    log.info("%d tasks, %s files; scored with all experts first", len(job.evaluator.tasks), settings.part)
     on_main(accelerator, lambda: log.info(job.estimate(plan.sets)))
     if settings.dry_run:
-        log.info("--dry_run: nothing is ablated")
+        log.info("--dry_run: no expert is ablated")
         return
     job.run(plan.sets)
     on_main(accelerator, lambda: print(write_results(job, plan, settings, inputs)))
 
 
-def load_bench(settings: AblationSettings, inputs: AblationInputs, accelerator: Accelerator) -> Bench:
-    """The model of the run's checkpoint, with the files it is scored on."""
+def load_evaluator(settings: AblationSettings, inputs: AblationInputs, accelerator: Accelerator) -> Evaluator:
+    """An evaluator with the model of the run's checkpoint and the files that it is scored on."""
     prediction, run = settings.prediction, inputs.run
     model, tokenizer = load_start(prediction, run.split)
     model.to(accelerator.device)
@@ -42,15 +42,15 @@ def load_bench(settings: AblationSettings, inputs: AblationInputs, accelerator: 
     limit = settings.max_examples
     files = task_files(prediction, run, inputs.tasks, settings.part, model, tokenizer, limit)
     decoding = decoding_of(prediction)
-    return Bench(model, tokenizer, files, run.text_format, decoding, accelerator)
+    return Evaluator(model, tokenizer, files, run.text_format, decoding, accelerator)
 
 
-def described(settings: AblationSettings, bench: Bench) -> dict:
-    """All that the scores of a set hang on, for a folder that is continued."""
+def described(settings: AblationSettings, evaluator: Evaluator) -> dict:
+    """Everything that the scores of a set depend on, which must not change when a folder is continued."""
     prediction = settings.prediction
     mixture = find_mixture(prediction.output_dir, prediction.checkpoint_name, "checkpoint_name")
-    decoding = dataclasses.asdict(bench.decoding)
-    # Only speed hangs on the first; the others are not used without random draws.
+    decoding = dataclasses.asdict(evaluator.decoding)
+    # batch_size only changes the speed; the others are only used with random draws.
     decoding = {k: v for k, v in decoding.items() if k not in ("batch_size", "random_draws", "seed")}
     return {
         "part": settings.part,
@@ -58,10 +58,10 @@ def described(settings: AblationSettings, bench: Bench) -> dict:
         "max_examples": settings.max_examples,
         "decoding": decoding,
         "mixed_precision": prediction.mixed_precision,
-        "files": {file.sample: file.metric for file in bench.files},
-        "data": bench.pool.encoded.fingerprint(),
-        "options": zlib.crc32(repr(bench.pool.options).encode()),
-        "routes": bench.fingerprint(),
+        "files": {file.sample: file.metric for file in evaluator.files},
+        "data": evaluator.pool.encoded.fingerprint(),
+        "options": zlib.crc32(repr(evaluator.pool.options).encode()),
+        "routes": evaluator.fingerprint(),
         "checkpoint_name": prediction.checkpoint_name,
         "checkpoint": mixture.checksums(),
     }

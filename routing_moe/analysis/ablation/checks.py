@@ -1,4 +1,4 @@
-"""Checks of an ablation before torch is imported; all faults are reported at once."""
+"""Checks of an ablation before torch is imported; all errors are reported at once."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from routing_moe.training.checks import Inputs, check_inputs
 
 @dataclass(frozen=True, eq=False)
 class AblationInputs:
-    """What the flags name, found to be sound."""
+    """The checked inputs of an ablation."""
 
     run: Inputs
-    tasks: list[str]  # in the ontology's order
+    tasks: list[str]  # in the order of the ontology
     features: Features
 
 
 def check_ablation(settings: AblationSettings) -> AblationInputs:
-    """Opens and checks all that the flags name. Raises one InputError with every fault."""
+    """Reads and checks all inputs. Raises one InputError with all errors."""
     prediction = settings.prediction
     faults = Faults(value_faults(settings) + _number_faults(settings))
     if fault := unwritable(settings.output_dir):
@@ -52,9 +52,9 @@ def check_ablation(settings: AblationSettings) -> AblationInputs:
 def _number_faults(settings: AblationSettings) -> list[str]:
     faults = []
     if len(settings.experts) > 1 and {"all", "none"} & set(settings.experts):
-        faults.append(f"--experts {' '.join(settings.experts)}: all and none stand alone")
+        faults.append(f"--experts {' '.join(settings.experts)}: give all or none alone")
     if settings.experts == ("none",) and not settings.features:
-        faults.append("--experts none: nothing would be ablated; name some --features")
+        faults.append("--experts none: nothing would be ablated; give --features")
     return faults
 
 
@@ -64,14 +64,16 @@ def _feature_faults(settings: AblationSettings, features: Features) -> list[str]
         return []
     faults = []
     if "all" in settings.features:
-        return [f"--features {' '.join(settings.features)}: all stands alone"]
+        return [f"--features {' '.join(settings.features)}: give all alone"]
     for name in settings.features:
         if name in features.names and name not in known:
             binary = features.is_binary(name)
-            why = (
-                "fewer than three tasks have, or lack, it" if binary else "it is a number that hardly varies"
+            reason = (
+                "must hold for at least three tasks, and not for three others"
+                if binary
+                else "has too few different values"
             )
-            faults.append(f"--features {name}: {why}")
+            faults.append(f"--features {name}: {reason}")
         elif name not in features.names:
             guess = did_you_mean(name, [*known, "all"])
             faults.append(f"--features {name}: no such feature{guess} (there are {', '.join(known)})")

@@ -1,7 +1,7 @@
 """Ablation of many sets of experts, in a folder that is filled set by set.
 
-    job.json              what the scores are of: checkpoint, files, decoding
-    sets/base.json        scores with all experts, and how long an example took
+    job.json              what scores depend on: checkpoint, files, decoding
+    sets/base.json        scores with all experts, and the seconds that they took
     sets/enc0.1.json      scores without expert 1 of encoder layer 0; sets/enc0.1+dec2.0.json: without both
 
 See `JobFolder` for how an interrupted job continues. Several processes (accelerate launch) divide the sets
@@ -23,14 +23,14 @@ from tqdm import tqdm
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.ablation.expert_sets import BASE, ExpertSet
-from routing_moe.analysis.ablation.model import Bench, mask_of
+from routing_moe.analysis.ablation.model import Evaluator, mask_of
 from routing_moe.analysis.saved_routes import layer_names
 from routing_moe.io.files import write_text
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.main_process import on_main
 
 JOB_FILE = "job.json"
-LONGEST = 150  # characters of a set's name that are its file's
+MAX_NAME_LENGTH = 150  # longer names of sets are hashed in file names
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class Scores:
 
 
 class AblationJob:
-    """The sets of experts that are scored in `folder`.
+    """Scores sets of experts, in `folder`.
 
-    described: what the scores are of (JSON values), which must be the same when the folder is continued.
-    Raises InputError for a folder of something else.
+    described: what scores depend on (JSON values). Raises InputError if the folder has scores with other
+    values.
     """
 
-    def __init__(self, bench: Bench, folder: Path, described: dict):
-        self.bench, self.folder, self.described = bench, Path(folder), described
+    def __init__(self, evaluator: Evaluator, folder: Path, described: dict):
+        self.evaluator, self.folder, self.described = evaluator, Path(folder), described
         self.sets = JobFolder(self.folder / "sets", read_scores, "score these again", name=self.file_name)
         self._changed: dict[ExpertSet, list[str]] = {}
-        self.size = (bench.model.config.num_layers, bench.model.config.num_experts)
+        self.size = (evaluator.model.config.num_layers, evaluator.model.config.num_experts)
         job = self.folder / JOB_FILE
         if job.is_file() and self.sets.names():
             saved = load_json_object(job, "what the scores in the folder are of")
@@ -68,7 +68,7 @@ class AblationJob:
 
     def file_name(self, experts: ExpertSet) -> str:
         name = self.name(experts)
-        if len(name) <= LONGEST:
+        if len(name) <= MAX_NAME_LENGTH:
             return name
         return f"{len(experts)}_experts_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
@@ -79,73 +79,73 @@ class AblationJob:
 
     def layer(self, row: int) -> str:
         """The name of a row of the routes, such as "enc 0"."""
-        return layer_names(self.bench.model.config.encoder_layers, [row])[0]
+        return layer_names(self.evaluator.model.config.encoder_layers, [row])[0]
 
     def all_experts(self) -> list[ExpertSet]:
-        """Each expert of each layer with experts, alone."""
-        rows = self.bench.model.config.routed_rows
+        """One set for each expert of each layer with experts."""
+        rows = self.evaluator.model.config.routed_rows
         return [((row, expert),) for row in rows for expert in range(self.size[1])]
 
     def mean_score(self) -> float:
         """The score with all experts: mean over tasks of the mean over a task's files."""
         scores = self.finished(BASE).scores
-        by_task = pd.DataFrame([(file.task, scores[file.sample]) for file in self.bench.files])
+        by_task = pd.DataFrame([(file.task, scores[file.sample]) for file in self.evaluator.files])
         return float(by_task.groupby(0)[1].mean().mean())
 
     # ---- scoring
 
     def finished(self, experts: ExpertSet) -> Scores | None:
-        """Raises InputError for a damaged file."""
+        """The scores of a set, None if it is not finished. Raises InputError for a damaged file."""
         return self.sets.finished(experts)
 
     def start(self) -> Scores:
-        """The scores with all experts, computed if they are missing. Their time gives the estimate."""
+        """The scores with all experts, which are computed if they are missing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / JOB_FILE, json.dumps(self.described, indent=1))
-        return self.finished(BASE) or self._score(BASE, self.bench.tasks)
+        return self.finished(BASE) or self._score(BASE, self.evaluator.tasks)
 
     def missing(self, sets: Iterable[ExpertSet]) -> dict[ExpertSet, list[str]]:
-        """{missing set: tasks whose route it changes}."""
+        """{set that is not finished: tasks whose routes change without it}."""
         todo = dict.fromkeys(experts for experts in sets if self.finished(experts) is None)
         for experts in todo:
             if experts not in self._changed:
-                self._changed[experts] = self.bench.changed(mask_of(experts, *self.size))
+                self._changed[experts] = self.evaluator.changed(mask_of(experts, *self.size))
         return {experts: self._changed[experts] for experts in todo}
 
     def estimate(self, sets: Sequence[ExpertSet]) -> str:
-        """How much is left to do, and for how long, from the time of the base scores."""
+        """A line with the remaining work and its time, estimated from the seconds of the base scores."""
         base, todo = self.start(), self.missing(sets)
-        examples = sum(self.bench.examples_of(tasks) for tasks in todo.values())
-        processes = self.bench.accelerator.num_processes
+        examples = sum(self.evaluator.examples_of(tasks) for tasks in todo.values())
+        processes = self.evaluator.accelerator.num_processes
         seconds = examples * base.seconds / max(1, base.examples) / processes
         done = len(set(sets)) - len(todo)
         shared = f" in {processes} processes" if processes > 1 else ""
         return (
-            f"{len(set(sets))} sets of experts to ablate, {done} finished; left: {examples} answers "
-            f"along changed routes, about {_duration(seconds)}{shared} "
+            f"{len(set(sets))} sets of experts to ablate, {done} finished; remaining: {examples} answers "
+            f"with changed routes, about {_duration(seconds)}{shared} "
             f"({base.examples} took {base.seconds:.1f} s)"
         )
 
     def run(self, sets: Sequence[ExpertSet]) -> None:
         """Scores the missing sets, divided among the processes; returns when all processes are done."""
-        accelerator = self.bench.accelerator
-        # The main process alone reads what is finished: the others' files may come meanwhile.
+        accelerator = self.evaluator.accelerator
+        # Only the main process reads the finished sets, because other processes may be writing files.
         todo = on_main(accelerator, lambda: self.missing(sets))
         own = list(todo.items())[accelerator.process_index :: accelerator.num_processes]
-        total = sum(self.bench.examples_of(tasks) for _, tasks in own)
+        total = sum(self.evaluator.examples_of(tasks) for _, tasks in own)
         quiet = not accelerator.is_main_process
         with tqdm(total=total, desc="ablating", unit="answer", disable=quiet) as bar:
             for experts, tasks in own:
                 bar.set_postfix_str(self.name(experts)[:30], refresh=False)
                 self._score(experts, tasks)
-                bar.update(self.bench.examples_of(tasks))
+                bar.update(self.evaluator.examples_of(tasks))
         accelerator.wait_for_everyone()
 
     def _score(self, experts: ExpertSet, tasks: Sequence[str]) -> Scores:
         began = time.perf_counter()
         off_LE = mask_of(experts, *self.size) if experts else None
-        scores = self.bench.scores(self.bench.routes(off_LE), tasks)
-        found = Scores(scores, time.perf_counter() - began, self.bench.examples_of(tasks))
+        scores = self.evaluator.scores(self.evaluator.routes(off_LE), tasks)
+        found = Scores(scores, time.perf_counter() - began, self.evaluator.examples_of(tasks))
         self.sets.write(experts, json.dumps(vars(found)).encode())
         return found
 

@@ -36,9 +36,9 @@ def matched_sets(
     sizes = {len(own) for own in chosen.values()}
     candidates = {size: candidate_sets(singles, size, job.size[1], seed) for size in sizes if draws}
     found: dict[str, list[ExpertSet]] = {feature: [] for feature in chosen}
-    routes = job.bench.routes()
+    routes = job.evaluator.routes()
     for feature, own in chosen.items() if draws else ():
-        weights_LE = mean_weights(routes, tasks_of(feature, features, job.bench.tasks))
+        weights_LE = mean_weights(routes, tasks_of(feature, features, job.evaluator.tasks))
         weights_C = np.array([weights_LE[expert] for expert in singles])
         own_K = [column[expert] for expert in own]
         candidates_MK = candidates[len(own)]

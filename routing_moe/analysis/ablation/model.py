@@ -1,8 +1,8 @@
 """Scores of tasks with ablated experts.
 
-    bench = Bench(model, tokenizer, files, text_format, decoding, accelerator)
-    bench.scores(bench.routes())                         # {sample: score} of the whole model
-    bench.scores(bench.routes(off_LE))                   # without the experts that are True in off_LE
+    evaluator = Evaluator(model, tokenizer, files, text_format, decoding, accelerator)
+    evaluator.scores(evaluator.routes())             # {sample: score} with all experts
+    evaluator.scores(evaluator.routes(off_LE))       # without the experts that are True in off_LE
 
 A router's logits for an ablated expert become -inf, so that it chooses among the others: a soft route is
 renormalised, a one-hot route uses the next best expert. Fixed and average routes are renormalised; where no
@@ -28,13 +28,13 @@ from routing_moe.model.selection import noise_free_routes
 
 
 class NothingToAblate(InputError):
-    """The flags and files are right, but there is no expert to ablate."""
+    """Flags and files are valid, but there is no expert to ablate."""
 
     exit_code = 3
 
 
 def mask_of(off: Iterable[Expert], num_layers: int, num_experts: int) -> np.ndarray:
-    """(L, E), True for ablated experts. Raises ValueError if a layer has no expert left."""
+    """A mask (L, E), True for ablated experts. Raises ValueError if a layer has no expert left."""
     off_LE = np.zeros((num_layers, num_experts), dtype=bool)
     for row, expert in off:
         off_LE[row, expert] = True
@@ -64,7 +64,7 @@ def routes_without(model, tasks: Sequence[str], off_LE: np.ndarray | None) -> Te
     )
 
 
-class Bench:
+class Evaluator:
     """A model with the task files that it is scored on, in batches across tasks.
 
     Raises NothingToAblate for a model without an expert that can be ablated for a task.
@@ -81,8 +81,8 @@ class Bench:
     ):
         config = model.config
         if config.num_experts == 1 or config.route_source == "random":
-            what = "one expert a layer" if config.num_experts == 1 else "routes drawn for each example"
-            raise NothingToAblate(f"a model with {what} has no expert to ablate for a task")
+            what = "one expert per layer" if config.num_experts == 1 else "routes drawn for each example"
+            raise NothingToAblate(f"a model with {what} has no experts that can be ablated for a task")
         self.model, self.tokenizer, self.files = model.eval(), tokenizer, list(files)
         self.decoding, self.accelerator = decoding, accelerator
         self.tasks = list(dict.fromkeys(file.task for file in files))
@@ -92,7 +92,7 @@ class Bench:
         self._members = [np.arange(end - len(f.examples), end) for f, end in zip(files, ends, strict=True)]
 
     def routes(self, off_LE: np.ndarray | None = None) -> dict[str, Tensor]:
-        """{task: route (L, E)}."""
+        """{task: route (L, E)}, without the experts that are True in off_LE."""
         return dict(zip(self.tasks, routes_without(self.model, self.tasks, off_LE), strict=True))
 
     def changed(self, off_LE: np.ndarray) -> list[str]:
@@ -101,11 +101,11 @@ class Bench:
         return [task for task in self.tasks if self._own[task] != self._read(without[task])]
 
     def fingerprint(self) -> int:
-        """A checksum of all tasks' routes."""
+        """A checksum of the routes of all tasks."""
         return zlib.crc32(b"".join(self._own.values()))
 
     def examples_of(self, tasks: Sequence[str]) -> int:
-        """How many examples the tasks' files have."""
+        """The number of examples in the files of the tasks."""
         wanted = set(tasks)
         return sum(len(file.examples) for file in self.files if file.task in wanted)
 

@@ -1,4 +1,4 @@
-"""Plans an ablation: checks flags, finds the top experts of features, and matches other experts to them."""
+"""Plans an ablation: finds the top experts of features, and matches random sets of other experts to them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from routing_moe.config.ablate import AblationSettings
 
 log = logging.getLogger("routing_moe")
 
-NO_FEATURE = "no feature has three tasks with and without it and --top experts correlated with it"
+NO_FEATURE = (
+    "no feature holds for at least three tasks, does not for three, and correlates with --top experts"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,19 +46,19 @@ class Plan:
 
 
 def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJob) -> Plan:
-    """The sets that the flags name, from the routes of the job's model. Raises InputError."""
-    config = job.bench.model.config
+    """The sets of experts that the flags select, given the routes of the job's model. Raises InputError."""
+    config = job.evaluator.model.config
     named = {("all",): job.all_experts(), ("none",): []}.get(settings.experts)
     if named is None:
         named = list(dict.fromkeys(experts_named(word, config) for word in settings.experts))
     if not settings.features:
         return Plan(named, {}, {}, pd.DataFrame())
-    routes = model_routes(job.bench.model, inputs.tasks, settings.routes)
+    routes = model_routes(job.evaluator.model, inputs.tasks, settings.routes)
     top = top_of_features(settings, inputs.features, routes)
     if not top:
         if not named:
             raise NothingToAblate(f"--features all: {NO_FEATURE}")
-        log.info("note: --features all: %s; only single experts and named sets are ablated", NO_FEATURE)
+        log.info("note: --features all: %s; only --experts are ablated", NO_FEATURE)
         return Plan(named, {}, {}, pd.DataFrame())
     rows = dict(zip(routes.layers, config.routed_rows, strict=True))
     chosen = {
@@ -71,9 +73,9 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
 def top_of_features(
     settings: AblationSettings, features: Features, routes: Routes
 ) -> dict[str, pd.DataFrame]:
-    """{feature: its --top experts}. With --features all, features with fewer of them are left out.
+    """{feature: its --top experts}; with --features all, features with fewer are left out.
 
-    Raises InputError if a named feature has fewer, or if --top is larger than any feature can have.
+    Raises InputError if a named feature has fewer, or if the model has too few experts for any feature.
     """
     table, most = correlate(routes, features, 0), len(routes.layers) * (routes.experts - 1)
     every = settings.features == ("all",)
@@ -82,17 +84,20 @@ def top_of_features(
     short = [name for name, own in top.items() if len(own) < settings.top]
     if short and (not every or settings.top > most):
         count = len(top[short[0]])
-        few = f"only {count} experts correlate with {short[0]} and leave one per layer; give {count} or fewer"
-        none = f"no expert's weight is correlated with {short[0]}; do all tasks have the same route?"
+        few = (
+            f"only {count} experts correlate with {short[0]} and can be ablated without emptying a layer; "
+            f"give {count} or less"
+        )
+        none = f"no expert correlates with {short[0]}; do all tasks have the same route?"
         raise InputError(f"--top {settings.top}: {few if count else none}")
     if short:
-        log.info("left out, with fewer than %d correlated experts: %s", settings.top, ", ".join(short))
+        log.info("left out, fewer than %d experts correlate with: %s", settings.top, ", ".join(short))
     return {name: own for name, own in top.items() if name not in short}
 
 
 @torch.no_grad()
 def model_routes(model, tasks: Sequence[str], kind: str) -> Routes:
-    """The routes of a model in memory, as `saved_routes.load_routes` returns those on disk."""
+    """The routes of a loaded model, as `saved_routes.load_routes` returns those of a run."""
     config = model.config
     values_NLE = model.expected_routes(list(tasks), config.router_temperature).double().cpu().numpy()
     values_NLE = values_NLE[:, config.routed_rows]

@@ -26,7 +26,7 @@ def drops_of(job: AblationJob, experts: ExpertSet) -> Drops:
     """0 for tasks whose route is the same without the experts."""
     base, without = job.finished(BASE).scores, job.finished(experts).scores
     drops: dict[str, list[float]] = {}
-    for file in job.bench.files:
+    for file in job.evaluator.files:
         before = base[file.sample]
         drops.setdefault(file.task, []).append(before - without.get(file.sample, before))
     return {task: float(np.mean(values)) for task, values in drops.items()}
@@ -36,14 +36,14 @@ def task_table(job: AblationJob, singles: Sequence[ExpertSet], ontology: Ontolog
     """A row per expert and task: layer, expert, task, category, weight (of the expert in the task's route),
     before, after, drop, others (mean drop of the task without each of the other experts, one at a time: what
     a random one would cost). Tasks in the ontology's order."""
-    base, own = job.finished(BASE).scores, job.bench.routes()
+    base, own = job.finished(BASE).scores, job.evaluator.routes()
     before: dict[str, list[float]] = {}
-    for file in job.bench.files:
+    for file in job.evaluator.files:
         before.setdefault(file.task, []).append(base[file.sample])
     rows = []
     for ((row, expert),) in singles:
         drops = drops_of(job, ((row, expert),))
-        for task in ontology.order(job.bench.tasks):
+        for task in ontology.order(job.evaluator.tasks):
             score = float(np.mean(before[task]))
             weight = float(own[task][row, expert])
             place = (job.layer(row), expert, task, ontology.category(task)[0])
@@ -86,13 +86,13 @@ def feature_table(
     sets that drop as much or more) / (1 + draws), NaN where there is no set. weight, random_weight: mean
     weight of the feature's experts, and of the sets', in the routes of the group's tasks.
     """
-    rows, routes = [], job.bench.routes()
+    rows, routes = [], job.evaluator.routes()
     dropped = cache(lambda experts: drops_of(job, experts))  # features share sets
     for feature, experts in chosen.items():
         drops = dropped(experts)
         sets = random_sets[feature]
         others = [dropped(own) for own in sets]
-        for group, tasks in groups_of(job.bench.tasks, feature, features, ontology).items():
+        for group, tasks in groups_of(job.evaluator.tasks, feature, features, ontology).items():
             drop = float(np.mean([drops[task] for task in tasks]))
             drawn = np.array([np.mean([own[task] for task in tasks]) for own in others])
             spread = float(drawn.std(ddof=1)) if len(drawn) > 1 else np.nan
@@ -130,7 +130,7 @@ def feature_task_table(
     for feature, experts in chosen.items():
         drops = dropped(experts)
         others = [dropped(own) for own in random_sets[feature]]
-        for task in ontology.order(job.bench.tasks):
+        for task in ontology.order(job.evaluator.tasks):
             drawn = pd.Series([own[task] for own in others], dtype=float)
             category = ontology.category(task)[0]
             rows.append((feature, task, category, drops[task], drawn.mean(), drawn.std()))
