@@ -1,6 +1,6 @@
 """Mistakes that every command reports in the same way: a misspelt flag, an output folder inside a file.
 
-What is special to a command is in the file of its own tests.
+Errors of a single command are in its own tests.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from routing_moe.io import files
 CLI, TASK_VECTORS = "routing_moe.cli", "task.task_emb"
 RUN = ["<out>", "--output_dir", "<inside>"]
 TASK_VECTORS_OF_A_RUN = ["--taskvecs", "<out>/best", "--output_dir", "<inside>"]
-# The command line of each command whose flags are fixed here; the others take theirs from the tiny runs.
+# Command lines of the commands that the tiny runs do not have one for.
 WORDS = {
     f"{CLI}.merge": ["--routes_from", "<out>", "--model", "<bart>", "--output_dir", "<inside>"],
     f"{CLI}.ablate": RUN,
@@ -32,7 +32,7 @@ COMMANDS = [*WORDS, *OF_TINY_RUNS]
 
 
 def words_of(command: str, place) -> list[str]:
-    """A command line that is right but for its output folder, <gym>/split.json/inside."""
+    """A valid command line, except for its output folder, <gym>/split.json/inside."""
     inside, name = place.gym / "split.json" / "inside", command.rsplit(".", 1)[1]
     if command in WORDS:
         words = [word.replace("<inside>", str(inside)) for word in WORDS[command]]
@@ -50,7 +50,7 @@ def errors_of(command: str, place, capsys, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_misspelt_flag_is_answered_with_the_nearest_one(command, with_run, capsys):
+def test_a_misspelt_flag_is_reported_with_the_nearest_one(command, with_run, capsys):
     errors = errors_of(command, with_run, capsys, "--hlep")
     assert_fault(errors, "unrecognized arguments: --hlep; did you mean '--help'?")
 
