@@ -1,0 +1,153 @@
+"""Flags as data: what derives from the fields of a command's dataclass."""
+
+import dataclasses
+import inspect
+from dataclasses import dataclass
+
+import pytest
+
+from dataloader.errors import InputError
+from dataloader.gym import PARTS
+from dataloader.task_splits import SECTIONS
+from routing_moe import RoutingBartConfig
+from routing_moe.analysis.saved_routes import KINDS
+from routing_moe.config import choices, finetune, train
+from routing_moe.config.ablate import AblationSettings
+from routing_moe.config.finetune import FinetuneSettings
+from routing_moe.config.flags import (
+    AT_LEAST_1,
+    POSITIVE_OR_INFINITE,
+    REQUIRED,
+    Command,
+    build_parser,
+    differences,
+    flags_of,
+    group,
+    inherited,
+    parse,
+    unused_flags,
+    unused_note,
+    value_faults,
+    with_valid_values,
+)
+from routing_moe.config.merge import MergeSettings
+from routing_moe.config.train import TrainSettings
+from routing_moe.model.route_sources import ROUTE_SOURCES
+from routing_moe.model.routers import ROUTERS
+from routing_moe.model.selection import select_routes
+
+DATA = group("data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bake(Command):
+    program = "bake"
+
+    oven: str = DATA(REQUIRED, "which oven", positional=True, metavar="OVEN")
+    flour: str = DATA("rye", "kind of flour", choices=("rye", "wheat"), inherited=True)
+    loaves: int = DATA(2, "loaves", range=AT_LEAST_1, needs=("training",), on_resume=True)
+    heat: float | None = DATA(None, "degrees (default: as the oven says)", range=POSITIVE_OR_INFINITE)
+    times: list[float] | None = DATA(None, "100% of the hours", range=AT_LEAST_1)
+    salt: bool = DATA(False, "add salt", needs=("bread", "taste"))
+    steam: bool = DATA(True, "use steam")
+
+
+def test_types_and_defaults_come_from_the_field():
+    given = parse(Bake, ["stove", "--loaves", "3", "--times", "1", "2.5", "--salt", "--no-steam"])
+    assert given == {"oven": "stove", "loaves": 3, "times": [1.0, 2.5], "salt": True, "steam": False}
+    settings = Bake(**given)
+    assert (settings.flour, settings.heat) == ("rye", None)
+
+
+def test_help_names_each_flag_its_choices_and_its_default_once():
+    text = " ".join(build_parser(Bake).format_help().split())
+    for part in ("OVEN", "{rye,wheat}", "(default: rye)", "100% of the hours", "(default: as the oven says)"):
+        assert text.count(part) >= 1, part
+    assert text.count("(default:") == 4  # flour, loaves, heat, steam
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stove", "--loavs", "3"], "unrecognized arguments: --loavs 3; did you mean '--loaves'?"),
+        (["stove", "--loaves", "many"], "argument --loaves: invalid int value: 'many'"),
+        ([], "the following arguments are required: OVEN"),
+    ],
+)
+def test_a_misspelt_flag_is_one_error_with_the_nearest_name(words, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(Bake, words)
+    assert message in capsys.readouterr().err
+
+
+def test_every_wrong_value_is_reported_as_typed_and_has_a_valid_stand_in():
+    settings = Bake(oven="stove", flour="whaet", loaves=0, heat=float("inf"), times=[2.0, float("nan")])
+    assert value_faults(settings) == [
+        "--flour is 'whaet'; choose from rye, wheat; did you mean 'wheat'?",
+        "--loaves is 0; it must be at least 1",
+        "--times holds nan; it must be at least 1",
+    ]
+    assert with_valid_values(settings) == Bake(oven="stove", heat=float("inf"))
+    assert value_faults(Bake(oven="stove", times=[float("inf")])) == [
+        "--times holds infinite; it must be a number"
+    ]
+
+
+def test_a_flag_without_effect_is_reported_with_the_first_reason():
+    settings, given = Bake(oven="stove"), {"salt", "loaves", "flour"}
+    unmet = {"training": "out --do_train", "taste": " no taste", "bread": "out bread"}
+    assert unused_flags(settings, given, unmet) == ["--salt has no effect with no taste"]
+    assert unused_note(Bake, given, do_train=False) == [
+        "without --do_train these flags have no effect: --loaves"
+    ]
+    assert unused_note(Bake, given, do_train=True) == []
+
+
+def test_a_continued_job_may_change_only_the_flags_that_say_so():
+    saved = {"oven": "stove", "flour": "wheat", "loaves": 9, "salt": True, "steam": True}
+    found = differences(Bake(oven="stove"), saved, "the last bread")
+    assert found == [
+        "--flour is rye, but in the last bread it was wheat",
+        "--salt is not given, but in the last bread it was given",
+    ]
+    assert differences(Bake(oven="stove"), saved, "the last bread", ignored={"flour", "salt"}) == []
+
+
+def test_a_prediction_inherits_flags_of_the_right_type(tmp_path):
+    assert inherited(Bake, {"flour": "wheat", "loaves": 9}, tmp_path) == {"flour": "wheat"}
+    with pytest.raises(InputError, match="is damaged: flour is 3; give --flour"):
+        inherited(Bake, {"flour": 3}, tmp_path)
+
+
+# ---- the commands
+
+
+@pytest.mark.parametrize("command", [TrainSettings, FinetuneSettings, AblationSettings, MergeSettings])
+def test_every_default_is_a_valid_value(command):
+    given = {field.name: "x" for field in dataclasses.fields(command) if field.default is REQUIRED}
+    assert value_faults(command(**given)) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "conditions"),
+    [(TrainSettings, train.unmet_needs), (FinetuneSettings, finetune)],
+)
+def test_every_condition_that_a_flag_needs_is_one_that_is_checked(command, conditions):
+    needed = {need for flag in flags_of(command).values() for need in flag.needs}
+    source = inspect.getsource(conditions)
+    assert needed == {need for need in needed if f'"{need}": (' in source}
+
+
+def test_choices_are_the_names_of_the_implementations():
+    assert tuple(ROUTERS) == choices.ROUTER_TYPES
+    assert tuple(ROUTE_SOURCES) == tuple(choices.ROUTE_SOURCES)
+    assert tuple(KINDS) == choices.ROUTE_KINDS
+    assert choices.SECTIONS == SECTIONS == PARTS
+    with pytest.raises(ValueError, match=", ".join(choices.ROUTER_MODES)):
+        select_routes(None, "none", 1.0)
+
+
+def test_a_new_model_has_the_defaults_of_the_configuration():
+    fields = TrainSettings(output_dir="x").architecture()
+    defaults = RoutingBartConfig()
+    assert fields == {name: getattr(defaults, name) for name in fields}
