@@ -8,8 +8,8 @@
         train_dir: str = DATA("data", "gym folder", inherited=True)
         seed: int = DATA(42, "seed of all random draws", range=SEED)
 
-A new flag is one such line. The annotation gives its type: bool is a switch, `list[...]` or `tuple[...]` takes
-several values, `X | None` may be left out. `Flag` says what else a field declares.
+A new flag is one such line. The annotation gives its type: bool is a switch, `list[...]` or `tuple[...]`
+takes several values, `X | None` may be left out. `Flag` says what else a field declares.
 """
 
 import argparse
@@ -48,12 +48,16 @@ SEED = Range(lambda value: 0 <= value < 2**32, "0 or greater and below 2**32")
 class Flag:
     """What a field declares beside its name, type and default.
 
-    help: without the default, unless that is None and needs words. choices: the values that exist. needs: names
-    of conditions without which the flag has no effect. on_resume: whether a resumed run may have another
-    value. inherited: whether a prediction takes the value of its training run. new_model: what None means where
-    a model is made; otherwise the checkpoint says. alike: "scoring" or "budget", of which a comparison of runs
-    reports differences. is_path: whose content a continued job compares, not its spelling. parse: from the text typed to the value. positional: typed
-    without its name.
+    help: without the default, except where None needs words
+    choices: the values that exist
+    needs: conditions without which the flag has no effect, keys of the command's `unmet_needs`
+    on_resume: whether a resumed run may have another value
+    inherited: whether a prediction takes the value from its training run
+    new_model: the value where None is given and a model is made; otherwise the checkpoint decides
+    alike: "scoring" or "budget", kinds of differences that a comparison of runs reports
+    is_path: whether a continued job compares the content, not the spelling
+    parse: from the text typed to the value
+    positional: whether it is typed without its name
     """
 
     help: str
@@ -213,8 +217,8 @@ def unused_flags(
 ) -> list[str]:
     """Faults of the flags that are given but have no effect, as a condition that they need is not met.
 
-    unmet: {condition: why}, such as "out --do_train" or " one expert"; of several the first is reported. Flags
-    that need `unless` are no fault without it: predictions keep the flags of their training command.
+    unmet: {condition: why}, such as "out --do_train" or " one expert"; of several the first is reported.
+    Flags that need `unless` are no fault without it: predictions keep the flags of their training command.
     """
     faults = []
     for name, flag in flags_of(settings).items():
