@@ -1,4 +1,4 @@
-"""Finding a trained model on disk, ours or one of the published code's, before it is loaded."""
+"""Finds and checks a trained model on disk, of this or the published code, without loading it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -160,7 +160,7 @@ class SavedBart:
     weights: str | None = None
 
     def load(self) -> "RoutingBartForConditionalGeneration":
-        """As a routing BART of one expert. Raises InputError."""
+        """Returns the BART as a routing BART with one expert. Raises InputError if its files are broken."""
         from routing_moe.checkpoints.vanilla import load_vanilla_weights  # imports torch, which takes seconds
         from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
@@ -170,15 +170,16 @@ class SavedBart:
         return model
 
     def files(self) -> list[Path]:
+        """Returns the files that contain the weights."""
         return weight_files(self.weights or self.source)
 
     def checksums(self) -> dict[str, str]:
-        """{name: SHA-256} of the files that determine its outputs."""
+        """Returns {name: SHA-256} of the files that determine the model's output."""
         return checksums(self.files(), self.source)
 
 
 def find_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
-    """The model that `--moe_init --init_dir`, `--checkpoint` or `--model` name. Raises InputError."""
+    """Returns the model that --moe_init and --init_dir, --checkpoint or --model name. Raises InputError."""
     if settings.moe_init:
         with fault_context("--init_dir "):
             found = find_mixture(settings.init_dir, settings.init_checkpoint_name, "init_checkpoint_name")
@@ -192,12 +193,15 @@ def find_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
 
 
 def find_plain(checkpoint: str, model: str) -> SavedMixture | SavedBart:
-    """A file of weights, a saved plain BART, a hub name, or a run of ours with one expert."""
+    """Returns a plain BART: a file of weights, a saved BART, a hub name, or a run with one expert.
+
+    model: --model, the BART whose weights a file replaces. Raises InputError for anything else.
+    """
     path = Path(checkpoint)
     if path.is_file():
-        beside = path.parent / "config.json"
-        is_ours = beside.is_file() and load_json_object(beside, "a configuration").get("model_type")
-        if is_ours == ROUTING_BART:
+        config = path.parent / "config.json"
+        model_type = config.is_file() and load_json_object(config, "a configuration").get("model_type")
+        if model_type == ROUTING_BART:
             raise InputError(f"{checkpoint}: a file of a run's checkpoint; name its folder, {path.parent}")
         return SavedBart(model, weights=checkpoint)
     if not path.is_dir() and not is_hub_name(checkpoint):
@@ -214,7 +218,10 @@ def find_plain(checkpoint: str, model: str) -> SavedMixture | SavedBart:
 
 
 def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
-    """A saved plain BART, a hub name, or a run or checkpoint of any number of experts. Raises InputError."""
+    """Returns a saved plain BART, a hub name, or a run or checkpoint with any number of experts.
+
+    name_flag: the flag that names a checkpoint of a run. Raises InputError for anything else.
+    """
     path = Path(place)
     if not path.is_dir():
         if is_hub_name(place):

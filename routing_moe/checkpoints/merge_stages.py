@@ -1,6 +1,6 @@
-"""Between the two stages of training: a trained run's routes and a fresh BART's experts in one checkpoint.
+"""Merges the checkpoints of the two training stages: routes of a trained run, new experts from a BART.
 
-What is merged is found and checked before a model is loaded; what it was made of is kept as `merge.json`.
+Inputs are found and checked before a model is loaded. `merge.json` describes the inputs of the merge.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
         if depths != routed:
             faults.append(
                 f"--model {settings.model} has {depths[0]}+{depths[1]} layers (encoder+decoder), but the "
-                f"router of {routes.checkpoint} routes {routed[0]}+{routed[1]}; they must be as many"
+                f"router of {routes.checkpoint} routes {routed[0]}+{routed[1]}; they must be equal"
             )
     if settings.vanilla_checkpoint and not Path(settings.vanilla_checkpoint).exists():
         faults.append(f"--vanilla_checkpoint {settings.vanilla_checkpoint}: not found")
@@ -131,7 +131,7 @@ def differences(settings: MergeSettings, routes: SavedMixture) -> list[str]:
     return [name for name in wanted | kept if name not in kept or wanted.get(name) != kept[name]]
 
 
-# ---- what is told
+# ---- summary
 
 
 def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> str:

@@ -1,4 +1,4 @@
-"""The model a run starts from: a plain BART made into experts, or a checkpoint; and its task vectors."""
+"""Loads the model and tokenizer that a run starts from: a plain BART made into experts, or a checkpoint."""
 
 from pathlib import Path
 

@@ -18,7 +18,7 @@ def keeps_tokenizer(place: str | Path) -> bool:
 
 
 def check_start_tokenizer(place: str | Path, model: str, vocab_size: int) -> None:
-    """`check_tokenizer` of the model in `place`, or of `--model` if `place` is a folder without one."""
+    """Applies `check_tokenizer` to the model in `place`, or to --model if that is a folder without one."""
     if keeps_tokenizer(place):
         check_tokenizer(place, vocab_size)
     else:
@@ -37,7 +37,7 @@ def check_tokenizer(source: str | Path, vocab_size: int) -> None:
     if (file := folder / "tokenizer.json").is_file():
         try:
             tokens = Tokenizer.from_file(str(file)).get_vocab_size()
-        except Exception as error:  # of the library, which raises Exception itself
+        except Exception as error:  # tokenizers raises the class Exception itself
             reason = f"no tokenizer can be loaded from there ({in_brief(error)})"
             raise InputError(f"{source}: {reason}") from None
     elif (file := folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():

@@ -1,4 +1,4 @@
-"""Loads the weights that a flag names into a model."""
+"""Loads the weights of a plain BART, from the file that a flag names, into a model."""
 
 from dataloader.errors import fault_context
 from routing_moe.model.conversion import load_plain_weights

@@ -20,8 +20,8 @@ from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader.encoding import IGNORED_LABEL, Ragged
 
-# Both bound memory, not results: padded source and target tokens that are decoded at once, and target
-# positions that are projected to the vocabulary at once (0.4 GB of float32 for BART's 50 265 tokens).
+# Both limit memory and do not change results: padded source and target tokens per decoder call, and target
+# positions per projection to the vocabulary (0.4 GB of float32 for BART's 50 265 tokens).
 MOST_TOKENS = 16384
 MOST_PROJECTED = 2048
 

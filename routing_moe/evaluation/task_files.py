@@ -386,7 +386,7 @@ def loss_per_token(model, files: list[TaskFile], decoding: Decoding, accelerator
     return float(loss / tokens)
 
 
-# ---- sharing files among processes
+# ---- assignment of files to processes
 
 
 def own_share(costs: list[int], accelerator: Accelerator) -> list[int]:

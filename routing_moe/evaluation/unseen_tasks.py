@@ -38,12 +38,6 @@ from routing_moe.optim.step import Stepper
 log = logging.getLogger(__name__)
 
 
-# ---- which tasks need a vector, which have one to give
-
-
-# ---- what the texts of tasks are
-
-
 # ---- stored or nearest
 
 

@@ -1,6 +1,6 @@
-"""Where the vector of a task comes from: which tasks need one, and which texts tell the nearest task.
+"""Sources of task vectors: which tasks need the vector of another task, and texts to find the nearest task.
 
-Imports no torch, so that missing vectors are reported at once.
+Does not import torch, so missing vectors are reported quickly.
 """
 
 from collections.abc import Collection, Iterable

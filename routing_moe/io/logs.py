@@ -1,4 +1,4 @@
-"""What a run tells while it goes: curves through accelerate's trackers, messages to terminal and file."""
+"""Logging of a run: messages to the terminal and a file."""
 
 import contextlib
 import logging

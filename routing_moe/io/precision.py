@@ -1,4 +1,4 @@
-"""The precision of matrix products that flags and `accelerate launch` ask for."""
+"""The precision of matrix products, from flags and `accelerate launch`."""
 
 import os
 
@@ -6,7 +6,7 @@ import os
 def precision_faults(settings) -> list[str]:
     """Returns a fault if this machine does not support `settings.mixed_precision`, else []."""
     if settings.mixed_precision == "fp16":
-        import torch  # takes seconds, hence only where it is needed
+        import torch  # imported here because it takes seconds
 
         if not torch.cuda.is_available():
             return ["--mixed_precision is fp16, which needs a GPU; on a CPU give bf16 or no"]

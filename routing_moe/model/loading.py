@@ -1,4 +1,4 @@
-"""Loads plain BARTs and routing BARTs from folders, files and hub names, with errors that name the place."""
+"""Loads plain BARTs and routing BARTs from folders, files and hub names, with errors that name the source."""
 
 import math
 import re

@@ -1,16 +1,16 @@
-"""The fields that a mixture adds to BART's configuration. Imports no torch."""
+"""The fields that a mixture of experts adds to BART's configuration. Does not import torch."""
 
 from dataclasses import dataclass, fields
 
 from routing_moe.config.choices import EXPERT_MIXINGS, ROUTE_SOURCES, ROUTER_MODES, ROUTER_TYPES
 
-TRANSFORMER_HEADS = 4  # of the routers with attention
+TRANSFORMER_HEADS = 4  # attention heads of transformer routers
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop")
 
 
 @dataclass
 class MixtureFields:
-    """The fields of the experts, the router and the tasks, and what follows from them.
+    """The fields of the experts, the router and the tasks. Raises ValueError, with a line per fault.
 
     num_experts: experts per routed layer (E); 1 is a plain BART.
     route_source: where routes come from, one of `routing_moe.model.route_sources.ROUTE_SOURCES`.

@@ -13,7 +13,7 @@ from routing_moe.model.loading import check_finite
 from routing_moe.model.saved_config import published_fields
 from routing_moe.model.task_vectors import load_task_vectors
 
-# What the published code calls the parts of a router (after "router.model."), and what we call them.
+# Names of router parameters in the published code (after "router.model.") and in this one.
 UPSTREAM_ROUTER_NAMES = (
     (r"^router_units\.(\d+)\.linear1\.", r"units.\1.hidden."),
     (r"^router_units\.(\d+)\.linear2\.", r"units.\1.output."),

@@ -1,4 +1,4 @@
-"""Configurations of saved models, read and checked without torch, which takes seconds to import."""
+"""Reads and checks the configurations of saved models without torch, which takes seconds to import."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,9 +16,9 @@ ROUTING_BART = "routing_bart"  # the model_type of a mixture
 @strict
 @dataclass
 class SavedConfig(MixtureFields):
-    """A config.json of a BART or of a mixture: the fields that commands check before they import torch.
+    """A config.json of a BART or a mixture: the fields that commands check before they import torch.
 
-    Defaults are those of `transformers.BartConfig`, whose files hold only other values.
+    Defaults are those of `transformers.BartConfig`, which saves only values that differ from them.
     """
 
     model_type: str = ""
@@ -36,22 +36,28 @@ class SavedConfig(MixtureFields):
 
     @classmethod
     def of(cls, values: dict, path: str | Path) -> "SavedConfig":
-        """From the values of a config.json, ignoring other fields. Raises InputError, naming the path."""
+        """Returns the configuration with the values of a config.json; other fields are ignored.
+
+        Raises InputError that names the path.
+        """
         known = {field.name for field in fields(cls)}
         try:
             return cls(**{name: value for name, value in values.items() if name in known})
-        except Exception as error:  # `strict` wraps the message of __post_init__ in an error of its own
+        except Exception as error:  # `strict` wraps the error that __post_init__ raised
             reason = in_brief(error.__cause__ or error)
             raise InputError(f"{path}: not a valid configuration ({reason})") from None
 
     @classmethod
     def load(cls, path: Path) -> "SavedConfig":
-        """From a config.json. Raises InputError, naming it."""
+        """Returns the configuration in a config.json. Raises InputError that names the file."""
         return cls.of(load_json_object(path, "a model's configuration"), path)
 
 
 def load_bart_config(source: str | Path) -> SavedConfig:
-    """The configuration of the plain BART in a folder or of a hub name. Raises InputError, which names it."""
+    """Returns the configuration of the plain BART from a folder or hub name.
+
+    Raises InputError that names the source.
+    """
     path = Path(source)
     if path.is_dir():
         config = SavedConfig.load(path / "config.json")
@@ -69,12 +75,12 @@ def load_bart_config(source: str | Path) -> SavedConfig:
 
 
 def config_on_the_hub(name: str) -> SavedConfig:
-    """The configuration of a model on the hub, or in the local cache of the hub. Raises InputError."""
+    """Returns the configuration of a model on the hub, or in its local cache. Raises InputError."""
     from transformers import AutoConfig  # imports torch, which takes seconds
 
     try:
         config = AutoConfig.from_pretrained(name)
-    except Exception as error:  # of the library and of the network
+    except Exception as error:  # transformers and the network raise many types of errors
         reason = f"no model can be loaded from the hub, and there is no such folder ({in_brief(error)})"
         raise InputError(f"{name}: {reason}") from None
     return SavedConfig.of(config.to_dict(), name)
@@ -99,9 +105,9 @@ def load_routing_config(checkpoint: str | Path) -> dict:
 
 
 def published_fields(published: dict, task_names: list[str], vector_dim: int) -> dict:
-    """The fields of a RoutingBartConfig in a config.json of the published code.
+    """Returns the fields of a RoutingBartConfig from a config.json of the published code.
 
-    Vanilla layers are comma-separated strings there.
+    The published code writes vanilla layers as text, separated by commas.
     """
     ours = {k: v for k, v in published.items() if not k.startswith("router_") and k != "model_type"}
     for side in ("encoder", "decoder"):

@@ -17,14 +17,14 @@ from routing_moe.config.train import TrainSettings
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.scores import ScoresFile, read_scores
 
-# Settings in which the runs of a variant may differ without a word.
 FLAGS = flags_of(TrainSettings)
+# Settings in which the runs of a variant may differ without a warning.
 FREE_IN_A_VARIANT = {"seed"} | {name for name, flag in FLAGS.items() if flag.on_resume} - {
     "predict_temperature"
 }
-# Settings that change the scores of the same model: equal in all runs of a comparison.
+# Settings that change the scores of a given model; they should be equal in all runs.
 SCORING = {name for name, flag in FLAGS.items() if flag.alike == "scoring"}
-# How much a variant is trained, and its size: equal for a fair comparison.
+# Settings of training budget and model size; they should be equal for a fair comparison.
 BUDGET = {name for name, flag in FLAGS.items() if flag.alike == "budget"}
 MOST_NAMES = 6  # tasks named in one message
 
@@ -108,7 +108,7 @@ def scores_per_task(runs: list[Run]) -> pd.DataFrame:
     return table[["variant", "run", "seed", "task", "performance", "constant"]]
 
 
-# ---------------------------------------------------------------------------- may they be compared
+# ---------------------------------------------------------------------------- checks of comparability
 
 
 def comparison_faults(runs: list[Run]) -> list[str]:
@@ -169,7 +169,7 @@ def _names(tasks: set[str]) -> str:
     return in_short(sorted(tasks), MOST_NAMES)
 
 
-# ---------------------------------------------------------------------------- what a reader should know
+# ---------------------------------------------------------------------------- warnings
 
 
 def comparison_warnings(runs: list[Run]) -> list[str]:
@@ -198,7 +198,10 @@ def comparison_warnings(runs: list[Run]) -> list[str]:
 
 
 def _settings_without_seed(run: Run) -> dict:
-    """A path that names another run of the same name (stage 1 of this seed) counts as the same in each."""
+    """Returns the settings that should be equal within a variant.
+
+    A path that names another run of the same name (stage 1 with this seed) counts as equal in all runs.
+    """
     own_name = re.compile(rf"(?<![^/]){re.escape(run.name)}(?![^/])")
     return {
         key: own_name.sub("*", value) if isinstance(value, str) else value

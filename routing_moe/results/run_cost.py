@@ -1,4 +1,4 @@
-"""Reads the cost of training runs: parameters, FLOPs per example, steps, total FLOPs; `cost.json`.
+"""Reads the cost of a training run from its `cost.json`: parameters, FLOPs per example, steps, total FLOPs.
 
 `routing_moe.training.cost` computes and writes it.
 """
@@ -49,7 +49,7 @@ def shown_cost(number: float) -> str:
     return "-" if math.isnan(number) else in_units(number).strip()
 
 
-# ---- what a run started from
+# ---- earlier runs
 
 
 def with_start(own: dict, earlier: list[dict]) -> dict:
