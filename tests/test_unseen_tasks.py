@@ -289,9 +289,13 @@ MISTAKES = {
     "a source that does not exist": (
         None,
         dict(task_vector="next"),
-        "argument --task_vector: invalid choice: 'next'",
+        "--task_vector is 'next'; choose from auto, stored, nearest",
     ),
-    "learning in a prediction": (None, dict(task_vector="learned"), "argument --task_vector: invalid choice"),
+    "learning in a prediction": (
+        None,
+        dict(task_vector="learned"),
+        "--task_vector is 'learned'; choose from auto, stored, nearest",
+    ),
     "an unseen task without text": (
         no_train_file,
         {},
@@ -324,7 +328,7 @@ MISTAKES = {
     "text vectors that nothing is looked up in": (
         lambda place: place.vectors(),
         TEXTS | dict(task_vector="stored"),
-        "--text_vectors has no effect with --task_vector stored: nothing is looked up",
+        "--text_vectors has no effect with --task_vector stored: no task is looked up",
     ),
     "text vectors where all tasks have their own": (
         lambda place: place.vectors(),
