@@ -1,4 +1,4 @@
-"""A full disk, and two commands in one folder: both must give one clear error and lose nothing."""
+"""Full disks, and two commands in one folder: commands must report one clear error and lose no results."""
 
 import random
 import signal
@@ -26,7 +26,7 @@ FULL = ("No space left on device", "os error 28", "is the disk full")  # a clear
 
 
 def disk_campaign(commands: Commands, names: list[str], tries: int, seed: int) -> tuple[dict, list[dict]]:
-    """({command: counts}, or the reason for skipping it; failures)."""
+    """Runs commands on small disks: ({command: counts}, or the reason for skipping this part; failures)."""
     if reason := why_not_mounted(commands.folder / "mounted"):
         return dict(skipped=reason), []
     runs = {name: tries for name in ON_DISK if name in names}
@@ -52,7 +52,7 @@ def fill_and_resume(command: Command, _moments, _rng, counts: Counter) -> list[s
 
 @contextmanager
 def small_disk(command: Command, rng: random.Random) -> Iterator[None]:
-    """The command's folder is a disk of random size."""
+    """Mounts a disk of random size at the command's folder."""
     command.folder.mkdir()
     with mounted(command.folder, disk_size(command, rng)):
         yield
@@ -60,7 +60,7 @@ def small_disk(command: Command, rng: random.Random) -> Iterator[None]:
 
 
 def disk_size(command: Command, rng: random.Random) -> int:
-    """Bytes of the base plus a random part of what the command writes."""
+    """Bytes of the base folder plus a random share of the bytes that the command writes."""
     base = bytes_on_disk(command.base) if command.base else 0
     own = bytes_on_disk(command.folder.with_name("expected")) - base
     return base + max(PAGE, int(rng.uniform(LEAST, MOST) * own)) // PAGE * PAGE
@@ -85,7 +85,7 @@ def mounted(folder: Path, size: int) -> Iterator[None]:
 
 
 def why_not_mounted(folder: Path) -> str | None:
-    """Why no tmpfs can be mounted here, or None."""
+    """The reason why no tmpfs can be mounted here, or None."""
     folder.mkdir(exist_ok=True)
     try:
         with mounted(folder, PAGE):
@@ -96,8 +96,8 @@ def why_not_mounted(folder: Path) -> str | None:
 
 # ---- two commands at once
 
-# The first command is stopped (SIGSTOP) once it has written a file of this pattern: it holds its lock and
-# writes no more while others try.
+# The first command is stopped (SIGSTOP) once it has written a file of this pattern: it keeps its lock, but
+# writes nothing while other commands start.
 STOPPED_AT = {
     "train": "last/training_state.pt",
     "predict": "best/predictions/*.jsonl",
@@ -118,7 +118,7 @@ def second_commands(commands: Commands, first: Command) -> list[Command]:
 
 
 def together_campaign(commands: Commands, names: list[str]) -> tuple[dict, list[dict]]:
-    """({first command: counts}, failures)."""
+    """Starts second commands in the folder of a stopped one: ({first command: counts}, failures)."""
     counts, failures = {}, []
     for name in tqdm([name for name in STOPPED_AT if name in names], desc="two at once", unit="command"):
         first = commands.named(name)

@@ -23,7 +23,7 @@ TRIES = 5  # attempts to kill a command before it ends
 
 @dataclass(frozen=True)
 class Moments:
-    """When the undisturbed command wrote its first file and when it ended, seconds after its start."""
+    """Times of the undisturbed command in seconds after its start: its first file, its end."""
 
     first_file: float
     end: float
@@ -33,7 +33,7 @@ class Moments:
         return rng.uniform(start, end)
 
 
-def shared_out(kills: int, names: list[str]) -> dict[str, int]:
+def kills_per_command(kills: int, names: list[str]) -> dict[str, int]:
     """{command: its number of kills}, by SHARES; every command gets one before any gets a second."""
     largest = max(SHARES[name] for name in names)
     rounds = [name for n in range(largest) for name in names if SHARES[name] > n]
@@ -41,8 +41,8 @@ def shared_out(kills: int, names: list[str]) -> dict[str, int]:
 
 
 def kill_campaign(commands: Commands, kills: int, names: list[str], seed: int) -> tuple[dict, list[dict]]:
-    """({command: counts}, failures)."""
-    shares = shared_out(kills, names) if names else {}
+    """Kills and resumes the commands: ({command: counts}, failures)."""
+    shares = kills_per_command(kills, names) if names else {}
     return disturb(commands, shares, "kill", seed, kill_and_resume)
 
 
@@ -100,7 +100,7 @@ def kill_and_resume(command: Command, moments: Moments, rng: random.Random, coun
         if faults is not None:
             break
     else:
-        return ["it ended before it could be killed"]
+        return ["the command ended before it could be killed"]
     counts["kills"] += 1
     if rng.random() < TWICE:
         again = killed_at(command, moments.draw(rng), resume=True)
@@ -115,7 +115,7 @@ def killed_at(command: Command, moment: float, resume: bool) -> list[str] | None
     if running.wait(moment) is not None:
         return None
     running.kill()
-    return [f"left over after a kill at {moment:.3f} s: {name}" for name in running.left_over()]
+    return [f"still running after a kill at {moment:.3f} s: {name}" for name in running.left_over()]
 
 
 def resume_faults(command: Command, counts: Counter) -> list[str]:
@@ -128,7 +128,7 @@ def resume_faults(command: Command, counts: Counter) -> list[str]:
         ended = "still running" if code is None else f"exit code {code}"
         return [f"{ended}: {''.join(output.strip().splitlines()[-1:])[-500:]}"]
     if left := running.left_over():
-        return [f"left over: {name}" for name in left]
+        return [f"still running: {name}" for name in left]
     counts["resumed"] += 1
     unequal = differences(command.folder, command.folder.with_name("expected"))
     counts["equal"] += not unequal

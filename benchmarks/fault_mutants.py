@@ -34,8 +34,8 @@ SHOWN = 500  # characters of an error in the report
 Mutant = tuple[str, int]  # kind, number
 
 
-def dealt(count: int, kinds: Sequence[str]) -> list[Mutant]:
-    """`count` mutants, dealt to the kinds in turn."""
+def distribute(count: int, kinds: Sequence[str]) -> list[Mutant]:
+    """`count` mutants, distributed evenly over the kinds of files."""
     return [(kinds[n % len(kinds)], n // len(kinds)) for n in range(count)]
 
 
@@ -67,7 +67,7 @@ def read_mutant(place: Place, mutant: Mutant, seed: int) -> dict:
 
 
 def outcome_of(read, place: Place, path: Path) -> tuple[str, str]:
-    """(one of OUTCOMES, the error)."""
+    """(one of OUTCOMES, the error) of reading a mutant."""
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         read(place)
@@ -84,14 +84,14 @@ def outcome_of(read, place: Place, path: Path) -> tuple[str, str]:
 
 
 def fault_of(error: InputError, path: Path) -> str | None:
-    """Why an error does not help the user, or None if it does."""
+    """Why an error message is unclear, or None if it is clear."""
     text = str(error)
     if not (text.startswith("--") or path.name in text or path.parent.name in text):
-        return "names neither file nor folder nor flag"
+        return "does not name a file, folder or flag"
     for fault in error.faults:
         lines = fault.splitlines()
         if any(not line.startswith("  ") for line in lines[1:]):
-            return "a fault of several lines"
+            return "one error on several lines"
         if max(map(len, lines)) > LONGEST_LINE:
             return f"a line of {max(map(len, lines))} characters"
     return None
@@ -184,7 +184,7 @@ def died(place: Place, mutant: Mutant, seed: int, reader: Running) -> dict:
     done = mutate(place, mutant, seed)
     kept = keep(place, mutant, path)
     restore(place, path)
-    error = f"no end after {SECONDS} s"
+    error = f"still running after {SECONDS} s"
     if reader.code != -signal.SIGALRM:
         last = "".join(reader.output().strip().splitlines()[-1:])
         error = f"the process ended with {reader.code}: {last[-SHOWN:]}"

@@ -5,9 +5,9 @@
     python benchmarks/faults.py --commands train --mutants 0 --no_folders
     python benchmarks/faults.py --kills 0 --no_folders --only config/17       read one damaged file again
 
-The exit code is 1 if anything was lost or differs, or if anything but one clear error was raised. The JSON
-line has counts per command and kind of file, and the first failures, whose logs and files stay in the folder
-that is printed. Needs the packages that the tests need.
+The exit code is 1 if results were lost or differ, or if a command did not report one clear error. The JSON
+line has counts per command and kind of file, and the first failures; their logs and files are kept in the
+folder that is printed. Requires the packages of the tests.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # every process rounds alike
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # rounding depends on the number of threads
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
@@ -29,11 +29,11 @@ from benchmarks import measuring
 from benchmarks.fault_commands import Commands
 from benchmarks.fault_folders import disk_campaign, together_campaign
 from benchmarks.fault_kills import kill_campaign
-from benchmarks.fault_mutants import dealt, mutant_campaign
+from benchmarks.fault_mutants import distribute, mutant_campaign
 from benchmarks.fault_readers import KINDS
 
 FAILURES_SHOWN = 20
-# Imported once, so that no fork has to.
+# Imported here once, so that forks need not import them.
 IMPORTED = ("matplotlib.pyplot", "routing_moe.cli.report", "task.task_emb.fisher")
 
 
@@ -70,10 +70,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: Settings, folder: Path) -> tuple[dict, list[dict]]:
-    """({part: what was counted}, all failures)."""
+    """Runs all parts of the campaign: ({part: counts}, all failures)."""
     commands = Commands(folder / "commands")
     mutants = [(name, int(n)) for name, n in (word.split("/") for word in settings.only)]
-    mutants = mutants or dealt(settings.mutants, settings.kinds)
+    mutants = mutants or distribute(settings.mutants, settings.kinds)
     parts = {}
     if settings.kills:
         parts["kills"] = lambda: kill_campaign(commands, settings.kills, settings.commands, settings.seed)
@@ -96,15 +96,15 @@ def parse_settings(argv: list[str] | None) -> Settings:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--kills", type=int, default=24, help="runs that are killed, over all commands (default 24)")
-    add("--mutants", type=int, default=2000, help="damaged files, over all kinds (default 2000)")
-    add("--disks", type=int, default=3, help="small disks for each command (default 3)")
+    add("--kills", type=int, default=24, help="number of killed runs, of all commands together (default 24)")
+    add("--mutants", type=int, default=2000, help="number of damaged files, of all kinds (default 2000)")
+    add("--disks", type=int, default=3, help="number of runs on small disks per command (default 3)")
     add("--commands", nargs="+", choices=Commands.NAMES, default=list(Commands.NAMES), help="default: all")
     add("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND", help="default: all")
-    add("--only", nargs="+", default=[], metavar="KIND/N", help="these damaged files in place of --mutants")
-    add("--no_folders", action="store_true", help="no full disks, no two commands at once")
+    add("--only", nargs="+", default=[], metavar="KIND/N", help="these damaged files instead of --mutants")
+    add("--no_folders", action="store_true", help="skip the parts disks and together")
     add("--seed", type=int, default=0)
-    add("--work_dir", help="where to work (default: a new folder, which stays)")
+    add("--work_dir", help="working folder (default: a new temporary folder, which is kept)")
     args = parser.parse_args(argv)
     for name in ("kills", "mutants", "disks"):
         if getattr(args, name) < 0:
@@ -112,7 +112,7 @@ def parse_settings(argv: list[str] | None) -> Settings:
     for word in args.only:
         name, _, number = word.partition("/")
         if name not in KINDS or not number.isdecimal():
-            parser.error(f"--only {word}: write a kind and a number, such as {next(iter(KINDS))}/17")
+            parser.error(f"--only {word}: expected a kind and a number, such as {next(iter(KINDS))}/17")
     return Settings(**vars(args))
 
 

@@ -72,5 +72,5 @@ def test_a_kill_includes_processes_in_other_sessions(tmp_path):
 
 def test_kills_are_distributed_by_share_and_every_command_has_at_least_one():
     names = list(fault_commands.Commands.NAMES)
-    assert fault_kills.shared_out(len(names), names) == dict.fromkeys(names, 1)
-    assert fault_kills.shared_out(15, ["train", "merge"]) == {"train": 11, "merge": 4}
+    assert fault_kills.kills_per_command(len(names), names) == dict.fromkeys(names, 1)
+    assert fault_kills.kills_per_command(15, ["train", "merge"]) == {"train": 11, "merge": 4}

@@ -36,10 +36,10 @@ PUBLISHED_TRAINING = PUBLISHED_TEXTS | {
 
 @dataclass(frozen=True, kw_only=True)
 class VectorSettings(ABC):
-    """What all methods have. tasks: names and sections of the split; None: all of it, or of the gym."""
+    """Settings of all methods. tasks: names and sections of the split; None: all of it, or of the gym."""
 
     method: ClassVar[str]
-    # Paths, whose content is checksummed: they may be spelt otherwise when a folder is continued.
+    # Settings that are paths: they may differ when a folder is continued, because checksums are compared.
     PATHS: ClassVar[tuple[str, ...]] = ()
 
     output_dir: str
@@ -56,23 +56,23 @@ class VectorSettings(ABC):
 
     @property
     def of_each_sample(self) -> bool:
-        """Whether every sample has a vector of its own."""
+        """Whether vectors are computed per sample."""
         return False
 
     @abstractmethod
     def source(self):
-        """What has the tasks' texts: one of `sources.py`. Raises InputError."""
+        """The data of the tasks: one of the classes in `sources.py`. Raises InputError."""
 
     def model_files(self) -> dict[str, str]:
-        """SHA-256 of the files of the model, by name; none for a method without. Raises InputError."""
+        """{file: SHA-256} of the model, {} for methods without a model. Raises InputError."""
         return {}
 
     def faults(self) -> list[str]:
-        """Settings that are out of range, or wrong in a way of the method's own."""
+        """Errors: settings out of range, and errors that are specific to the method."""
         return value_faults(self)
 
     def resolved(self) -> "VectorSettings":
-        """With a value for each setting that was left to the method."""
+        """The settings with the method's defaults for those that are None."""
         return self
 
     @abstractmethod
@@ -85,7 +85,7 @@ class VectorSettings(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class GymSettings(VectorSettings):
-    """Methods that read train files with a BART."""
+    """Settings of methods that read train files with a BART."""
 
     PATHS: ClassVar[tuple[str, ...]] = ("model", "tokenizer")
     reads_answers: ClassVar[bool] = True
@@ -135,7 +135,7 @@ class GymSettings(VectorSettings):
         return found
 
     def faults(self) -> list[str]:
-        """Ranges, lengths, and a model or tokenizer that cannot be used."""
+        """Errors in ranges and lengths, and a model or tokenizer that cannot be used."""
         faults = Faults(super().faults())
         faults.of(lambda: self.text_format)
         if found := faults.of(self.found_model, flag="model"):
@@ -149,19 +149,19 @@ class GymSettings(VectorSettings):
         return list(faults)
 
     def tokenizer_place(self, found: SavedBart | SavedMixture) -> str:
-        """Where the tokenizer is: `--tokenizer`, else beside the model."""
-        beside = found.checkpoint if isinstance(found, SavedMixture) else found.source
-        return self.tokenizer or str(beside)
+        """The folder or hub name of the tokenizer: `--tokenizer`, by default that of the model."""
+        of_model = found.checkpoint if isinstance(found, SavedMixture) else found.source
+        return self.tokenizer or str(of_model)
 
     @property
     def text_format(self) -> TextFormat:
-        """Raises InputError for a length that no text fits into."""
+        """How texts are tokenized. Raises InputError for a length that is too short for any text."""
         return TextFormat.of(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(GymSettings):
-    """Methods that train on each task first."""
+    """Settings of methods that train on each task first."""
 
     learning_rate: float = 3e-5
     total_steps: int = 100
