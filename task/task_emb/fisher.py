@@ -22,6 +22,7 @@ from typing import ClassVar
 import numpy as np
 
 from dataloader.errors import InputError
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE
 from task.task_emb.adapters import insert_adapters, layer_parameters
 from task.task_emb.arguments import fisher_parser
 from task.task_emb.command import compute_vectors
@@ -32,7 +33,7 @@ from task.task_emb.fisher_information import (
     fisher_batches,
     fisher_vector,
 )
-from task.task_emb.settings import PUBLISHED, PUBLISHED_TRAINING, TrainingSettings
+from task.task_emb.settings import PUBLISHED, PUBLISHED_TRAINING, TrainingSettings, number
 
 DEFAULTS = {
     "adapters": {"bottleneck": 16, "average_over": "weight", "learning_rate": 1e-3},
@@ -50,11 +51,13 @@ class FisherSettings(TrainingSettings):
     PUBLISHED_RECIPE: ClassVar[dict] = PUBLISHED_TRAINING | {"bottleneck": 8, "average_over": "weight"}
 
     weights: str = "adapters"
-    bottleneck: int | None = None
+    bottleneck: int | None = number(None, AT_LEAST_1)
     average_over: str | None = None
-    learning_rate: float | None = None
-    total_steps: int = 200
-    max_tokens_per_micro_batch: int = 4096  # less than for text: one gradient per example is kept
+    learning_rate: float | None = number(None, NOT_NEGATIVE)
+    total_steps: int = number(200, AT_LEAST_1)
+    max_tokens_per_micro_batch: int = number(
+        4096, NOT_NEGATIVE
+    )  # less than for text: one gradient per example is kept
 
     def faults(self) -> list[str]:
         """Errors in ranges, lengths and the model, and unused flags."""

@@ -17,9 +17,10 @@ import numpy as np
 from dataloader.errors import fault_context
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
+from routing_moe.config.flags import AT_LEAST_1, POSITIVE, SEED
 from task.task_emb.arguments import random_parser
 from task.task_emb.command import compute_vectors
-from task.task_emb.settings import VectorSettings
+from task.task_emb.settings import VectorSettings, number
 from task.task_emb.sources import Names
 
 
@@ -29,9 +30,9 @@ class RandomSettings(VectorSettings):
 
     method: ClassVar[str] = "random"
 
-    taskvecs_dim: int = 768
-    sigma: float = 1.0
-    seed: int = 42
+    taskvecs_dim: int = number(768, AT_LEAST_1)
+    sigma: float = number(1.0, POSITIVE)
+    seed: int = number(42, SEED)
 
     def source(self) -> Names:
         if self.train_dir:
@@ -40,13 +41,6 @@ class RandomSettings(VectorSettings):
             with fault_context("--custom_tasks_splits "):
                 return Names(list(load_split(self.custom_tasks_splits).all))
         return Names(None)
-
-    def faults(self) -> list[str]:
-        """Errors in ranges."""
-        faults = super().faults()
-        if self.taskvecs_dim < 1:
-            faults.append(f"--taskvecs_dim is {self.taskvecs_dim}; it must be at least 1")
-        return faults
 
     def extractor(self) -> "RandomExtractor":
         return RandomExtractor(self)

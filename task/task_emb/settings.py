@@ -4,14 +4,24 @@ the data (`source`), the model (`model_files`) and the object that computes vect
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError
 from dataloader.gym import Gym
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, checksums, find_saved
 from routing_moe.checkpoints.start import load_tokenizer
-from routing_moe.config.flags import value_faults
+from routing_moe.config.flags import (
+    AT_LEAST_1,
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_OR_INFINITE,
+    PROBABILITY,
+    SEED,
+    Flag,
+    Range,
+    value_faults,
+)
 from routing_moe.config.shared import Recipe
 from routing_moe.io.precision import precision_faults
 from routing_moe.model.saved_config import load_bart_config
@@ -34,6 +44,11 @@ PUBLISHED_TRAINING = PUBLISHED_TEXTS | {
 }
 
 
+def number(default: float | None, range: Range) -> Any:
+    """A field for a number with a range, which `value_faults` checks; its flag is in `arguments.py`."""
+    return dataclasses.field(default=default, metadata={"flag": Flag("", "", range=range)})
+
+
 @dataclass(frozen=True, kw_only=True)
 class VectorSettings(ABC):
     """Settings of all methods. tasks: names and sections of the split; None: all of it, or of the gym."""
@@ -46,7 +61,7 @@ class VectorSettings(ABC):
     tasks: tuple[str, ...] | None = None
     train_dir: str | None = None
     custom_tasks_splits: str | None = None
-    num_workers: int = 1
+    num_workers: int = number(1, AT_LEAST_1)
     quiet: bool = False
 
     @property
@@ -97,14 +112,14 @@ class GymSettings(VectorSettings):
     model: str = "facebook/bart-base"
     tokenizer: str | None = None
     samples: str = "first"
-    max_examples: int = 256
+    max_examples: int = number(256, AT_LEAST_1)
     skip_malformed: bool = False
     max_input_length: int = 512
     max_output_length: int = 64
     do_lowercase: bool = False
     append_another_bos: bool = False
     task_names: bool = False
-    max_tokens_per_micro_batch: int = 16384
+    max_tokens_per_micro_batch: int = number(16384, NOT_NEGATIVE)
 
     @property
     def seen(self) -> str:
@@ -163,15 +178,15 @@ class GymSettings(VectorSettings):
 class TrainingSettings(GymSettings):
     """Settings of methods that train on each task first."""
 
-    learning_rate: float = 3e-5
-    total_steps: int = 100
-    train_batch_size: int = 8
-    warmup_ratio: float = 0.06
-    weight_decay: float = 0.01
-    adam_epsilon: float = 1e-8
-    max_grad_norm: float = 0.1
+    learning_rate: float = number(3e-5, NOT_NEGATIVE)
+    total_steps: int = number(100, AT_LEAST_1)
+    train_batch_size: int = number(8, AT_LEAST_1)
+    warmup_ratio: float = number(0.06, PROBABILITY)
+    weight_decay: float = number(0.01, NOT_NEGATIVE)
+    adam_epsilon: float = number(1e-8, POSITIVE)
+    max_grad_norm: float = number(0.1, POSITIVE_OR_INFINITE)
     mixed_precision: str = "no"
-    seed: int = 42
+    seed: int = number(42, SEED)
 
     def faults(self) -> list[str]:
         return super().faults() + precision_faults(self)
