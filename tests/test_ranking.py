@@ -352,4 +352,4 @@ def test_train_files_that_determine_options_must_be_valid(ranked, fresh, capsys)
 
 def test_a_misspelt_scoring_is_reported(fresh, capsys):
     lines = complaint(fresh, capsys, scoring="ranking")
-    assert_fault(lines, "argument --scoring: invalid choice: 'ranking'")
+    assert_fault(lines, "--scoring is 'ranking'; choose from generate, rank; did you mean 'rank'?")
