@@ -1,4 +1,4 @@
-"""Correlations of routes with features: by hand, planted, and by chance."""
+"""Correlations of routes with features: computed by hand, planted, and random."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from planted_routes import features_of_columns, one_hot, random_routes, routes_o
 from routing_moe.analysis.correlation import correlate, pearson, permutation_p, top_experts, worth_testing
 
 
-def test_by_hand():
+def test_r_and_p_computed_by_hand():
     weights_NC = np.array([[1.0, 0.2], [0.5, 0.2], [0.5, 0.2], [0.0, 0.2]])
     feature_NF = np.array([[1.0, 1.0], [1.0, 2.0], [0.0, 3.0], [0.0, 5.0]])
     # Deviations: weights (.5, 0, 0, -.5); the feature (.5, .5, -.5, -.5); lengths sqrt(.5) and 1.
@@ -17,13 +17,13 @@ def test_by_hand():
     # Numbers: deviations (-1.75, -.75, .25, 2.25), length sqrt(8.75).
     assert r_CF[0, 1] == pytest.approx((-0.875 - 1.125) / np.sqrt(0.5 * 8.75))
     assert np.isnan(r_CF[1]).all()
-    # Of the 12 places for .5 and -.5 among four tasks 8 are in different groups, where |r| is as large.
+    # In 8 of the 12 permutations .5 and -.5 are in different groups, so that |r| is as large.
     p_CF = permutation_p(weights_NC, feature_NF, 20_000, seed=0)
     assert p_CF[0, 0] == pytest.approx(8 / 12, abs=0.012)
     assert np.isnan(p_CF[1]).all()
 
 
-def test_point_biserial_of_a_yes_no_feature_is_pearsons_r():
+def test_r_of_a_binary_feature_is_the_point_biserial_correlation():
     from scipy.stats import pointbiserialr
 
     routes, has = random_routes(0), np.arange(30) % 3 == 0
@@ -37,7 +37,7 @@ def test_point_biserial_of_a_yes_no_feature_is_pearsons_r():
 
 
 def planted(seed: int, noise: float = 0.3):
-    """Routes whose layer 1 sends tasks with `skill:a` to expert 2, and nothing else; features of chance."""
+    """Routes whose layer 1 sends exactly the tasks with `skill:a` to expert 2; the other features are random."""
     draw = np.random.default_rng(seed)
     routes = random_routes(seed)
     has_a = draw.permutation(np.arange(30) < 12)
@@ -59,12 +59,13 @@ def test_a_planted_feature_is_found_at_its_expert(seed):
     assert best.r > 0.8
     top = top_experts(table, 1, ["skill:a"]).iloc[0]
     assert (top.layer, top.expert) == ("enc 1", 2)
-    # Of the same layer's other experts the tasks with the feature make less use.
+    # The tasks with the feature use the other experts of the layer less.
     assert table[table["q"] < 0.05].query("feature == 'skill:a' and expert != 2")["r"].lt(0).all()
 
 
-def test_by_chance_almost_nothing_is_found():
-    """Features shuffled 200 times: nothing is true, so a discovery in more than 5% of the times is too many.
+def test_random_features_are_rarely_significant():
+    """Features permuted 200 times: no correlation is true, so that at most 5% of the tables may have a
+    discovery.
 
     The bound is that of 200 draws with probability 0.05, passed with probability 0.001.
     """
@@ -82,9 +83,9 @@ def test_by_chance_almost_nothing_is_found():
     assert times.max() <= binom.ppf(0.999, 200, 0.05)
 
 
-def test_beside_a_true_feature_few_false_ones_are_found():
-    """A planted feature, and eight shuffled anew 100 times: of what is called significant, 5% at most should
-    be false in the mean; twice as much leaves room for chance."""
+def test_few_false_features_are_found_in_addition_to_a_true_one():
+    """A planted feature, and eight others permuted 100 times: at most 5% of the significant correlations
+    should be false on average; the bound is twice as large, for random variation."""
     routes, features = planted(0)
     draw = np.random.default_rng(2)
     shares = []
@@ -99,7 +100,7 @@ def test_beside_a_true_feature_few_false_ones_are_found():
     assert np.mean(shares) < 0.1
 
 
-def test_without_permutations_there_is_r_alone():
+def test_without_permutations_only_r_is_computed():
     routes, features = planted(1)
     table = correlate(routes, features, permutations=0)
     assert table[["p", "q", "q_by"]].isna().all(axis=None)
@@ -109,7 +110,7 @@ def test_without_permutations_there_is_r_alone():
     assert top_experts(table, 2).equals(top_experts(with_p, 2).assign(p=np.nan, q=np.nan, q_by=np.nan))
 
 
-def test_what_is_not_known_of_a_task_leaves_that_task_out():
+def test_tasks_with_unknown_values_are_left_out():
     routes = random_routes(3, tasks=12)
     column = np.array([1, 0] * 6, dtype=float)
     lacking = column.copy()
@@ -139,7 +140,7 @@ def test_rare_features_and_constant_experts_are_left_out():
     assert table[table["feature"] == "length"]["with_feature"].isna().all()
 
 
-def test_nothing_to_test_is_an_empty_table():
+def test_without_testable_features_the_table_is_empty():
     routes = random_routes(5, tasks=5)
     table = correlate(routes, features_of_columns({"f:few": [1, 0, 0, 0, 0]}))
     assert table.empty
@@ -148,7 +149,7 @@ def test_nothing_to_test_is_an_empty_table():
     assert correlate(average, features_of_columns({"f:a": np.arange(8) < 4})).empty
 
 
-def test_the_same_seed_gives_the_same_and_the_order_of_tasks_only_moves_chance():
+def test_results_depend_on_the_seed_and_the_order_of_tasks_only_changes_random_draws():
     routes, features = planted(2)
     one, again = (correlate(routes, features, permutations=500, seed=3) for _ in range(2))
     pd.testing.assert_frame_equal(one, again)
@@ -165,7 +166,7 @@ def test_the_same_seed_gives_the_same_and_the_order_of_tasks_only_moves_chance()
         correlate(routes.of(routes.tasks[::-1]), features)
 
 
-def test_top_experts_are_the_same_however_ties_fall():
+def test_ties_of_top_experts_are_broken_by_their_order_in_the_model():
     routes = routes_of(one_hot([[0, 0]] * 4 + [[1, 1]] * 4, 2))
     table = correlate(routes, features_of_columns({"f:a": [1] * 4 + [0] * 4}), permutations=99)
     top = top_experts(table, 2)
@@ -173,7 +174,7 @@ def test_top_experts_are_the_same_however_ties_fall():
     assert (top["r"] > 0.999).all()
 
 
-def test_experts_that_go_against_a_feature_are_found_by_either_sign():
+def test_negatively_correlated_experts_are_found_with_either_sign():
     routes = routes_of(one_hot([[0, 0]] * 4 + [[1, 1]] * 4, 3))
     table = correlate(routes, features_of_columns({"f:a": [1] * 4 + [0] * 4}), permutations=99)
     either = top_experts(table, 3, either_sign=True)
@@ -182,8 +183,8 @@ def test_experts_that_go_against_a_feature_are_found_by_either_sign():
     assert top_experts(table, 3)["expert"].tolist() == [0, 0]
 
 
-def test_it_is_the_same_which_side_is_shuffled():
-    """Chance is the same with more features than experts and with fewer."""
+def test_p_does_not_depend_on_which_side_is_permuted():
+    """With more features than experts, the experts are permuted, otherwise the features."""
     draw = np.random.default_rng(0)
     wide, narrow = draw.normal(size=(20, 6)), draw.normal(size=(20, 2))
     p_62, p_26 = permutation_p(wide, narrow, 20_000, 1), permutation_p(narrow, wide, 20_000, 2)

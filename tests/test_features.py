@@ -33,7 +33,7 @@ def test_columns_become_numbers(tmp_path):
     assert list(features.kinds) == ["category", "subcategory", "skill", "length", "shape"]
 
 
-def test_a_column_that_is_not_all_numbers_is_one_of_texts(tmp_path):
+def test_a_column_with_texts_becomes_one_feature_per_text(tmp_path):
     path = written(tmp_path, "task,level\nhot,1\nbig,adult\ncats,adult\none,college\n")
     features = features_of(TASKS, Ontology(TREE), file=path)
     known = {name: features.column(name).tolist() for name in features.names if name.startswith("level")}
@@ -45,7 +45,7 @@ def test_a_column_that_is_not_all_numbers_is_one_of_texts(tmp_path):
     }
 
 
-def test_a_gyms_own_features_are_taken_before_the_shipped_ones(tmp_path):
+def test_the_features_of_a_gym_take_precedence_over_the_shipped_ones(tmp_path):
     written(tmp_path, "task,skill:own\nboolq,1\nrace-high,0\n")
     ontology = Ontology.load()
     assert "skill:own" in features_of(["boolq", "race-high"], ontology, tmp_path).names
@@ -64,14 +64,14 @@ def test_a_gyms_own_features_are_taken_before_the_shipped_ones(tmp_path):
         ("task,category\nhot,1\n", "column category: this name is used by the ontology"),
     ],
 )
-def test_a_bad_file_is_reported_with_its_place(tmp_path, text, output):
+def test_an_error_in_a_file_names_its_line_or_column(tmp_path, text, output):
     with pytest.raises(InputError) as caught:
         features_of(TASKS, Ontology(TREE), file=written(tmp_path, text))
     assert output in str(caught.value)
     assert str(tmp_path / "skills.csv") in str(caught.value)
 
 
-def test_every_crossfit_task_has_its_features():
+def test_all_crossfit_tasks_have_features():
     ontology = Ontology.load()
     features = features_of(ontology.tasks, ontology)
     assert np.isfinite(features.values_NF).all()
@@ -89,7 +89,7 @@ def test_every_crossfit_task_has_its_features():
     assert labels["skill"]["glue-wnli"] == "commonsense+coreference+inference"
 
 
-def test_the_embedded_gyms_features_are_its_true_skills(tmp_path):
+def test_the_features_of_the_embedded_gym_are_its_true_skills(tmp_path):
     generate(tmp_path)
     ontology = Ontology.load(tmp_path / "ontology.json")
     features = features_of(ontology.tasks, ontology, tmp_path)

@@ -1,4 +1,4 @@
-"""Mantel's test, clusters of routes against labels, agreement of two runs: by hand, planted, by chance."""
+"""Mantel's test, clusters of routes against labels, agreement of two runs: by hand, planted, random."""
 
 import itertools
 
@@ -20,7 +20,7 @@ from routing_moe.analysis.recovery import (
 from routing_moe.analysis.stability import match, stability
 
 
-def test_measures_by_hand():
+def test_route_metrics_computed_by_hand():
     values_NLE = np.array([[[1.0, 0.0]], [[0.5, 0.5]]])
     assert route_metrics.overlap(values_NLE) == pytest.approx(np.array([[1.0, 0.5], [0.5, 1.0]]))
     assert route_metrics.entropy(values_NLE) == pytest.approx(np.array([[0.0], [1.0]]))
@@ -32,7 +32,7 @@ def test_measures_by_hand():
     assert route_metrics.entropy(np.ones((2, 3, 1))).tolist() == [[0.0] * 3] * 2
 
 
-def test_overlap_of_one_hot_routes_is_the_share_of_layers_in_common():
+def test_overlap_of_one_hot_routes_is_the_share_of_layers_with_the_same_expert():
     values_NLE = one_hot([[0, 1, 2, 0], [0, 1, 1, 1]])
     assert route_metrics.overlap(values_NLE)[0, 1] == 0.5
 
@@ -51,7 +51,7 @@ def test_mantel_by_hand_and_by_all_permutations():
     assert np.isnan(mantel_tests(np.ones((4, 4)) - np.eye(4), [other_NN], 10)).all()
 
 
-def test_several_tests_of_the_same_routes_are_each_by_itself():
+def test_several_mantel_tests_equal_separate_ones():
     draw = np.random.default_rng(0)
     one, *others = (np.abs(x[:, None] - x[None]) for x in draw.normal(size=(4, 9)))
     constant = np.ones((9, 9)) - np.eye(9)
@@ -61,7 +61,7 @@ def test_several_tests_of_the_same_routes_are_each_by_itself():
     assert np.isnan(found[3]).all()
 
 
-def test_mutual_information_is_one_for_the_same_groups_and_nought_by_chance():
+def test_adjusted_mutual_information_is_one_for_equal_groups_and_zero_by_chance():
     labels = ["a"] * 5 + ["b"] * 5 + ["c"] * 5
     same = mutual_information_test(labels, [2] * 5 + [0] * 5 + [7] * 5, 999)
     assert same.ami == pytest.approx(1.0)
@@ -71,7 +71,7 @@ def test_mutual_information_is_one_for_the_same_groups_and_nought_by_chance():
     assert abs(np.mean(amis)) < 0.03
 
 
-def test_the_p_of_clusters_is_even_by_chance():
+def test_p_of_random_clusters_is_uniform():
     draw = np.random.default_rng(0)
     labels = np.repeat(range(3), 8)
     ps = [mutual_information_test(labels, draw.integers(0, 4, 24), 99, seed).p for seed in range(200)]
@@ -80,7 +80,7 @@ def test_the_p_of_clusters_is_even_by_chance():
 
 
 def kinds_routes(seed=0):
-    """Twelve tasks of three kinds; a kind has an expert of its own in each layer, mostly."""
+    """Twelve tasks of three kinds; each kind mostly uses its own expert in each layer."""
     draw = np.random.default_rng(seed)
     kind_N = np.repeat(range(3), 4)
     noise_NLE = draw.dirichlet(np.ones(3), (12, 4))
@@ -108,8 +108,8 @@ def test_planted_kinds_are_recovered_and_others_are_not():
     assert np.isnan(table.loc["length", "ami"])
 
 
-def test_by_chance_few_kinds_are_recovered():
-    """Kinds drawn 40 times: nothing is true, so any q below 0.05 in more than 5% of the times is too many.
+def test_random_kinds_are_rarely_significant():
+    """Kinds drawn 40 times: none is true, so that at most 5% of the tables may have a q below 0.05.
 
     The bound is that of 40 draws with probability 0.05, passed with probability 0.001. Without correction it
     would be passed: 6 tests a time.
@@ -125,7 +125,7 @@ def test_by_chance_few_kinds_are_recovered():
     assert times["q"] <= binom.ppf(0.999, 40, 0.05) < times["p"]
 
 
-def test_tasks_of_which_a_kind_is_not_known_and_kinds_that_say_nothing():
+def test_tasks_with_unknown_kinds_are_left_out_and_uninformative_kinds_are_nan():
     routes, kinds = kinds_routes()
     lacking = {name: np.where(np.arange(12) == 0, np.nan, column) for name, column in kinds.items()}
     own = {f"own:{n}": np.arange(12) == n for n in range(12)}
@@ -138,14 +138,14 @@ def test_tasks_of_which_a_kind_is_not_known_and_kinds_that_say_nothing():
     assert "few" not in table.index
 
 
-def test_equal_routes_make_one_cluster():
+def test_equal_routes_are_one_cluster():
     assert len(set(clusters(np.zeros((5, 5)), 3))) == 1
 
 
 # ---------------------------------------------------------------------------- two runs
 
 
-def test_renamed_experts_are_the_same_routes():
+def test_permuted_experts_are_matched():
     one = random_routes(0, tasks=12, layers=3, experts=4)
     draw = np.random.default_rng(1)
     orders = [draw.permutation(4) for _ in range(3)]
@@ -160,7 +160,7 @@ def test_renamed_experts_are_the_same_routes():
         assert row.matching == " ".join(f"{a}→{list(order).index(a)}" for a in range(4))
 
 
-def test_unrelated_routes_agree_as_much_as_chance_and_p_is_even():
+def test_random_routes_agree_by_chance_and_p_is_uniform():
     found = [
         stability(
             random_routes(2 * seed, tasks=10, layers=2), random_routes(2 * seed + 1, tasks=10, layers=2), 99
@@ -171,7 +171,7 @@ def test_unrelated_routes_agree_as_much_as_chance_and_p_is_even():
     assert 0.35 < np.mean([own.p for own in found]) < 0.65
 
 
-def test_matching_by_hand():
+def test_matching_computed_by_hand():
     a_NE, b_NE = one_hot([0, 0, 1, 2]), one_hot([1, 1, 0, 1])
     pairs, value = match(a_NE, b_NE)
     assert dict(pairs)[0] == 1
@@ -179,7 +179,7 @@ def test_matching_by_hand():
     assert value == 0.75
 
 
-def test_only_tasks_of_both_runs_count_and_their_order_does_not_matter():
+def test_only_common_tasks_are_compared_in_any_order():
     one = random_routes(0, tasks=8, layers=2)
     turned = one.of(one.tasks[:0:-1])
     found = stability(one, turned, permutations=20)
@@ -194,7 +194,7 @@ def test_only_tasks_of_both_runs_count_and_their_order_does_not_matter():
         (dict(tasks=[f"x{n}" for n in range(8)]), "0 tasks in common"),
     ],
 )
-def test_runs_that_cannot_be_compared(fields, output):
+def test_runs_that_cannot_be_compared_are_errors(fields, output):
     draw = np.random.default_rng(0)
     other = routes_of(draw.dirichlet(np.ones(3), (8, 2)), name="other", **fields)
     with pytest.raises(InputError, match=output):

@@ -29,7 +29,7 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def trained(world, quick):
-    """trained(name): the folder of a finished run of RUNS, made once."""
+    """trained(name): the folder of a finished run of RUNS, trained once."""
     folders = {}
 
     def folder_of(name):
@@ -52,7 +52,7 @@ def config_of(folder) -> dict:
 
 
 def files_of(folder) -> set[str]:
-    """All files except those of kept checkpoints, which not all of these runs have."""
+    """All files except those of periodic checkpoints, which only some of these runs have."""
     paths = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     own = {"dev_results.csv", "route.npy", "route.png", "route_t1.npy", "route_t1.png", "route_tasks.txt"}
     kept = {path for path in paths if path.parts[0].endswith("-steps") and path.name not in own}
@@ -100,7 +100,7 @@ def test_task_level_random_routes_are_stored_and_constant(trained, world):
     routes = [weights(folder / name)["task_routes"] for name in ("best", "last")]
     assert torch.equal(*routes)
     assert (routes[0].sum(-1) == 1).all()
-    assert routes[0].shape == (4, 3, 2)  # unseen tasks have theirs too
+    assert routes[0].shape == (4, 3, 2)  # unseen tasks included
     drawn = np.load(folder / "6-steps/route.npy")
     tasks = (folder / "6-steps/route_tasks.txt").read_text().split()
     names = config_of(folder / "best")["task_names"]
@@ -109,7 +109,7 @@ def test_task_level_random_routes_are_stored_and_constant(trained, world):
     assert not torch.equal(weights(other / "last")["task_routes"], routes[0])
 
 
-def test_scores_of_random_routes_are_means_over_draws_with_their_spread(trained):
+def test_scores_of_random_routes_are_means_and_stds_over_draws(trained):
     folder = trained("random")
     scores = pd.read_csv(folder / "best/eval-test-performance.csv", index_col=0).set_index("task_prefix")
     assert (scores["draws"] == 3).all()
@@ -124,7 +124,7 @@ def test_scores_of_random_routes_are_means_over_draws_with_their_spread(trained)
         assert row["performance_std"] == pytest.approx(np.std(values, ddof=1)), task
         assert row[["draw_1", "draw_2", "draw_3"]].tolist() == pytest.approx(values), task
         spread += len({tuple(texts) for texts in draws}) > 1
-    assert spread  # the draws do differ
+    assert spread  # draws differ
     means = [scores[f"draw_{d}"].mean() for d in (1, 2, 3)]
     log = (folder / "log.txt").read_text()
     assert f"(mean of 3 draws of all routes, std {np.std(means, ddof=1):.4f})" in log
@@ -132,7 +132,7 @@ def test_scores_of_random_routes_are_means_over_draws_with_their_spread(trained)
 
 
 @pytest.mark.parametrize("name", ["random", "task_random", "one_expert", "merged"])
-def test_prediction_by_itself_writes_the_scores_of_training(name, trained, world):
+def test_separate_prediction_writes_the_scores_of_training(name, trained, world):
     folder = world.copy(trained(name), f"predicted_{name}")
     written = folder / "best/eval-test-performance.csv"
     before = written.read_bytes()
@@ -142,7 +142,7 @@ def test_prediction_by_itself_writes_the_scores_of_training(name, trained, world
     assert written.read_bytes() == before
 
 
-def test_one_expert_learns_as_a_plain_bart(trained):
+def test_one_expert_is_a_plain_bart(trained):
     found = weights(trained("one_expert") / "best")
     assert not [name for name in found if ".experts.1." in name]
     log = (trained("one_expert") / "log.txt").read_text()
@@ -151,7 +151,7 @@ def test_one_expert_learns_as_a_plain_bart(trained):
     assert "temperature" not in (trained("one_expert") / "curves.csv").read_text()
 
 
-def test_frozen_parts_do_not_change_and_the_rest_does(trained, world):
+def test_only_parameters_that_are_not_frozen_change(trained, world):
     start = world.run("frozen_start", **RUNS["frozen"] | dict(total_steps=1, learning_rate=0))
     after, before = weights(trained("frozen") / "last"), weights(start / "last")
     for name in before:
@@ -171,7 +171,7 @@ def test_the_schedule_is_logged_at_the_start(trained):
         assert float(temperature) == pytest.approx(temperature_at(step, 2.0, 0.1, 3e-4), rel=1e-3)
 
 
-# ---- from one source to another
+# ---- changing the route source
 
 
 def test_the_experts_of_a_learned_mixture_can_be_trained_with_average_routes(finished, world):
