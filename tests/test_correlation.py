@@ -37,7 +37,7 @@ def test_r_of_a_binary_feature_is_the_point_biserial_correlation():
 
 
 def planted(seed: int, noise: float = 0.3):
-    """Routes whose layer 1 sends exactly the tasks with `skill:a` to expert 2; the other features are random."""
+    """Routes whose layer 1 sends exactly the tasks with `skill:a` to expert 2; other features are random."""
     draw = np.random.default_rng(seed)
     routes = random_routes(seed)
     has_a = draw.permutation(np.arange(30) < 12)
