@@ -39,7 +39,7 @@ from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.runs import ExplainedRun
 from routing_moe.analysis.saved_routes import History, layer_names
 from routing_moe.analysis.stability import stability
-from routing_moe.evaluation.task_files import Decoding, load_task_files, predict
+from routing_moe.evaluation.scoring import Decoding, load_task_files, predict
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.plots.animation import write_animation
 from routing_moe.plots.clustermap import plot_clustered

@@ -24,7 +24,7 @@ from routing_moe.analysis.ablation.tables import (
     feature_task_table,
     task_table,
 )
-from routing_moe.evaluation.task_files import Decoding, load_task_files, predict
+from routing_moe.evaluation.scoring import Decoding, load_task_files, predict
 
 TASKS = list(ROWS)
 FORMAT = TextFormat(max_input_length=24, max_output_length=6)

@@ -6,7 +6,7 @@ from accelerate.state import AcceleratorState
 from tiny_steps import encoded
 
 from dataloader import Example
-from routing_moe.evaluation.task_files import Decoding, TaskFile, answer
+from routing_moe.evaluation.scoring import Decoding, TaskFile, answer
 
 LONGEST = 6
 

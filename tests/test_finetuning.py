@@ -31,7 +31,7 @@ from dataloader.metrics import evaluate
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.config.finetune import Configuration
 from routing_moe.config.shared import Recipe
-from routing_moe.evaluation.task_files import Decoding, load_task_files, predict
+from routing_moe.evaluation.scoring import Decoding, load_task_files, predict
 from routing_moe.finetuning.grid import Grid
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.optim.step import Stepper

@@ -17,7 +17,7 @@ from transformers.models.bart.modeling_bart import shift_tokens_right
 from dataloader import Example, Gym, TextFormat
 from dataloader.encoding import EncodedOptions, encode_options
 from routing_moe.evaluation import option_ranking as ranking
-from routing_moe.evaluation.task_files import (
+from routing_moe.evaluation.scoring import (
     Decoding,
     TaskFile,
     answer,

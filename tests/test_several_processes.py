@@ -21,8 +21,8 @@ from tiny_steps import OneOfSeveral, encoded, parameters, ragged
 
 from dataloader import Example
 from dataloader.encoding import EncodedOptions
-from routing_moe.evaluation import task_files as evaluation
-from routing_moe.evaluation.task_files import (
+from routing_moe.evaluation import scoring
+from routing_moe.evaluation.scoring import (
     Decoding,
     TaskFile,
     answer,
@@ -126,7 +126,7 @@ def test_scores_and_loss_are_bit_identical_for_any_number_of_processes(make_mode
     expected = answer(model, Words(), FILES, decoding, alone)
     loss = loss_per_token(model, FILES, decoding, alone)
     gathered, summed = [], []
-    monkeypatch.setattr(evaluation, "gather_object", lambda done: gathered.append(done) or done)
+    monkeypatch.setattr(scoring, "gather_object", lambda done: gathered.append(done) or done)
     for rank in range(n):
         one = OneOfSeveral(rank, n)
         answer(model, Words(), FILES, decoding, one)

@@ -15,7 +15,7 @@ from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.finetune import Configuration, FinetuneSettings
-from routing_moe.evaluation.task_files import (
+from routing_moe.evaluation.scoring import (
     TaskFile,
     answer,
     decoding_of,

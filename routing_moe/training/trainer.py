@@ -17,7 +17,7 @@ from dataloader.errors import InputError, in_brief
 from dataloader.ontology import Ontology
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
 from routing_moe.config.train import TrainSettings
-from routing_moe.evaluation.task_files import (
+from routing_moe.evaluation.scoring import (
     TaskFile,
     decoding_of,
     described_scoring,
