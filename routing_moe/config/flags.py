@@ -113,7 +113,7 @@ def parse(command: type[Command], argv: list[str] | None, description: str | Non
     parser = build_parser(command, description)
     given, unknown = parser.parse_known_args(argv)
     if unknown:
-        flags = [f"--{name}" for name in flags_of(command)]
+        flags = ["--help", *(f"--{name}" for name in flags_of(command))]
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0], flags)}")
     return vars(given)
 
