@@ -129,7 +129,7 @@ MISTAKES = {
         "text",
         None,
         dict(tokenizer="<gym>"),
-        "--tokenizer <gym>: no tokenizer can be loaded from there",
+        "--tokenizer <gym>: has no tokenizer files",
     ),
     "texts longer than the model's positions": (
         "text",
@@ -247,7 +247,7 @@ def test_an_encoder_that_cannot_be_loaded_is_reported(fresh, capsys):
 def test_too_wide_bottlenecks_and_too_large_vectors_are_reported_before_training(fresh, capsys, monkeypatch):
     assert tiny_vectors.run("fisher", fresh.gym, fresh.bart, fresh.out, bottleneck=17) == 2
     assert "--bottleneck is 17; it must be at most 16, the hidden size of" in capsys.readouterr().err
-    monkeypatch.setattr("task.task_emb.fisher.MAX_DIMENSIONS", 500)
+    monkeypatch.setattr("task.task_emb.fisher_extractor.MAX_DIMENSIONS", 500)
     assert tiny_vectors.run("fisher", fresh.gym, fresh.bart, fresh.out) == 2
     printed = capsys.readouterr().err
     assert (

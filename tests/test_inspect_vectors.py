@@ -72,8 +72,8 @@ def inspected(place, *more, **changed):
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    for name in ("plot_similarities", "plot_agreement"):
-        monkeypatch.setattr(inspect, name, lambda *args: None)
+    for name in ("plot_similarities", "plot_agreement"):  # imported when they are called
+        monkeypatch.setattr(f"routing_moe.plots.similarity.{name}", lambda *args: None)
 
 
 # ---------------------------------------------------------------------------- outputs
@@ -265,7 +265,7 @@ def error_lines(place, capsys, *more, **changed):
         (["--names", "a"], ["--names", "1 names for 2 folders"]),
         (["--names", "a", "a"], ["--names", "'a' is given twice"]),
         (["--neighbours", "6"], ["--neighbours 6", "less than 6"]),
-        (["--permutations", "0"], ["--permutations 0", "at least 1"]),
+        (["--permutations", "0"], ["--permutations is 0", "at least 1"]),
         (["--tasks", "hott", "big"], ["--tasks hott", "did you mean 'hot'?"]),
         (["--tasks", "tset"], ["--tasks tset", "did you mean 'test'?"]),
         (["--tasks", "test"], ["--tasks: of 2 tasks", "2 (one, two)", "at least 3"]),

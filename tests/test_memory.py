@@ -23,6 +23,7 @@ from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.io.memory import OutOfMemory, is_out_of_memory, naming_memory_flags
 from routing_moe.optim.step import Stepper
 from task.task_emb import fisher, text
+from task.task_emb.extractors import TextExtractor
 
 GPU = torch.OutOfMemoryError(
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which "
@@ -127,14 +128,14 @@ COMMANDS = {
     ),
     "text": (
         vectors("text"),
-        (text.TextExtractor, "vector_of"),
-        text.build_parser(),
+        (TextExtractor, "vector_of"),
+        build_parser(text.TextSettings),
         f"smaller {OF_TRAINING}",
     ),
     "fisher": (
         vectors("fisher"),
         (Stepper, "_backward"),
-        fisher.build_parser(),
+        build_parser(fisher.FisherSettings),
         f"give a smaller --max_tokens_per_micro_batch (now 4096); with different results: {BF16}",
     ),
 }

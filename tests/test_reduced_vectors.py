@@ -256,7 +256,7 @@ MISTAKES = {
     "dimensions with a saved reduction": (
         broken_reduction,
         LIKE | dict(like="<here>/reduced", dim=0),
-        "--dim cannot be given with --like, whose reduction is applied as it was fitted",
+        "--dim has no effect with --like, whose reduction is applied as it was fitted",
     ),
     "a reduction of vectors made with other settings": (
         other_settings,
@@ -281,7 +281,7 @@ MISTAKES = {
     "a reduction and a new one": (
         broken_reduction,
         dict(like="<here>/reduced"),
-        "--dim and --custom_tasks_splits cannot be given with --like, whose reduction is applied as it was",
+        "--custom_tasks_splits has no effect with --like, whose reduction is applied as it was fitted",
     ),
 }
 

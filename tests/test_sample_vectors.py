@@ -1,6 +1,5 @@
 """One vector per sample of a task, computed from its rows only, and what a vector has seen."""
 
-import dataclasses
 import json
 import shutil
 
@@ -12,18 +11,17 @@ from tiny_vectors import TEXTS, meta, same_vectors, vectors
 
 from dataloader.encoding import TextFormat
 from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.config.flags import parse
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.model.loading import load_bart
 from routing_moe.model.task_vectors import UNKNOWN, of_sample, save_task_vectors, seen_by
 from task.task_emb import inspect_inputs, reduce
-from task.task_emb.command import parse
+from task.task_emb.command import settings_of
 from task.task_emb.descriptions import DescriptionSettings
 from task.task_emb.finetuned_text import FinetunedTextSettings
 from task.task_emb.fisher import FisherSettings
-from task.task_emb.fisher import build_parser as fisher_parser
 from task.task_emb.random import RandomSettings
 from task.task_emb.text import TextSettings
-from task.task_emb.text import build_parser as text_parser
 
 FIRST, SECOND = "count_12_100", "count_12_13"  # in the order of the file names
 
@@ -101,14 +99,15 @@ def test_samples_with_the_same_name_are_an_error(world, tmp_path, capsys):
 # ---- what a vector has seen
 
 
+OF_A_GYM = {"output_dir": "x", "train_dir": "y"}
 SEEN = {
     "random": (RandomSettings(output_dir="x"), "nothing"),
     "descriptions": (DescriptionSettings(output_dir="x", descriptions="y"), "nothing"),
-    "text": (TextSettings(output_dir="x"), "unlabelled inputs of one sample"),
-    "text of all": (TextSettings(output_dir="x", samples="all"), "unlabelled inputs of all samples"),
-    "finetuned_text": (FinetunedTextSettings(output_dir="x", samples="13"), "labelled rows of one sample"),
-    "fisher": (FisherSettings(output_dir="x", samples="all"), "labelled rows of all samples"),
-    "fisher of each": (FisherSettings(output_dir="x", samples="each"), "labelled rows of one sample"),
+    "text": (TextSettings(**OF_A_GYM), "unlabelled inputs of one sample"),
+    "text of all": (TextSettings(**OF_A_GYM, samples="all"), "unlabelled inputs of all samples"),
+    "finetuned_text": (FinetunedTextSettings(**OF_A_GYM, samples="13"), "labelled rows of one sample"),
+    "fisher": (FisherSettings(**OF_A_GYM, samples="all"), "labelled rows of all samples"),
+    "fisher of each": (FisherSettings(**OF_A_GYM, samples="each"), "labelled rows of one sample"),
 }
 
 
@@ -158,31 +157,31 @@ def test_a_reduction_states_what_its_vectors_and_the_fitted_vectors_have_seen(ra
 
 
 def test_only_tasks_are_inspected_not_their_samples(raw):
-    defaults = dict.fromkeys(field.name for field in dataclasses.fields(inspect_inputs.Settings))
-    given = dict(taskvecs=(str(raw / "raw"),), output_dir=raw / "out", neighbours=1, permutations=9, seed=0)
-    found = inspect_inputs.check(inspect_inputs.Settings(**defaults | given))
+    given = dict(taskvecs=(str(raw / "raw"),), output_dir=raw / "out", neighbours=1)
+    found = inspect_inputs.check(inspect_inputs.Settings(**given))
     assert sorted(found.tasks) == sorted([*TRAIN_TASKS, "plural"])
 
 
 # ---- the published recipes
 
 
-def parsed(settings_class, parser, **changed):
-    return parse(settings_class, parser, typed(dict(train_dir="gym", output_dir="out") | changed)).resolved()
+def parsed(settings_class, **changed):
+    words = typed(dict(train_dir="gym", output_dir="out") | changed)
+    return settings_of(settings_class, parse(settings_class, words)).resolved()
 
 
 def test_the_published_recipe_sets_the_flags_that_are_not_given():
-    fisher = parsed(FisherSettings, fisher_parser(), recipe="published")
+    fisher = parsed(FisherSettings, recipe="published")
     assert (fisher.total_steps, fisher.learning_rate, fisher.of_training.warmup_steps) == (2500, 3e-5, 150)
     assert (fisher.bottleneck, fisher.samples, fisher.task_names) == (8, "first", True)
     assert (fisher.train_batch_size, fisher.average_over) == (8, "weight")
-    text = parsed(TextSettings, text_parser(), recipe="published")
+    text = parsed(TextSettings, recipe="published")
     assert (text.samples, text.task_names) == ("all", True)
     given = {"total_steps": 7, "samples": "all", "no-task_names": True}
-    own = parsed(FisherSettings, fisher_parser(), recipe="published", **given)
+    own = parsed(FisherSettings, recipe="published", **given)
     assert (own.total_steps, own.samples, own.task_names) == (7, "all", False)
     assert (own.bottleneck, own.learning_rate) == (8, 3e-5)
-    without = parsed(FisherSettings, fisher_parser())
+    without = parsed(FisherSettings)
     assert (without.total_steps, without.bottleneck, without.task_names) == (200, 16, False)
 
 

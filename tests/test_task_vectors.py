@@ -21,14 +21,16 @@ from tiny_vectors import METHODS, SENTENCES, WITH_A_BART, meta, same_vectors, ve
 from dataloader.encoding import TextFormat
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.config.flags import parse
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.io import job_folder
 from routing_moe.model import task_vectors
 from routing_moe.model.loading import load_bart
 from routing_moe.optim.step import TrainingDiverged
-from task.task_emb.command import parse
+from task.task_emb.command import settings_of
 from task.task_emb.extractors import TrainingExtractor
-from task.task_emb.fisher import FisherExtractor, FisherSettings, build_parser
+from task.task_emb.fisher import FisherSettings
+from task.task_emb.fisher_extractor import FisherExtractor
 from task.task_emb.fisher_information import diagonal_fisher_one_by_one, fisher_vector
 from task.task_emb.job import VectorJob
 
@@ -160,7 +162,7 @@ def test_fine_tuning_starts_from_the_same_weights_for_every_task_and_changes_the
 
 def fisher_extractor(world, **changed) -> FisherExtractor:
     typed = tiny_vectors.flags("fisher", world.gym, world.bart, world / "unused", **changed)
-    return FisherExtractor(parse(FisherSettings, build_parser(), typed))
+    return FisherExtractor(settings_of(FisherSettings, parse(FisherSettings, typed)))
 
 
 @pytest.mark.parametrize("weights", ["adapters", "layers"])
@@ -304,12 +306,12 @@ def test_an_interrupted_job_reports_the_number_of_finished_tasks(world, monkeypa
             raise KeyboardInterrupt
         return np.ones(4)
 
-    monkeypatch.setattr("task.task_emb.text.TextExtractor.vector_of", interrupted)
+    monkeypatch.setattr("task.task_emb.extractors.TextExtractor.vector_of", interrupted)
     assert tiny_vectors.run("text", world.gym, world.bart, world / "vectors/interrupted") == 130
     assert (
         "interrupted; 2 of 4 tasks are finished; run the same command to continue" in capsys.readouterr().err
     )
-    monkeypatch.setattr("task.task_emb.text.TextExtractor.vector_of", lambda self, task: np.ones(4))
+    monkeypatch.setattr("task.task_emb.extractors.TextExtractor.vector_of", lambda self, task: np.ones(4))
     again(world, "text", "interrupted")
     assert len(vectors(world / "vectors/interrupted")) == 4
 

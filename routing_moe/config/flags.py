@@ -15,6 +15,7 @@ takes several values, `X | None` may be left out. `Flag` says what else a field 
 import argparse
 import dataclasses
 import math
+import sys
 import types
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any, ClassVar, get_args, get_origin
 
 from dataloader.errors import InputError, did_you_mean
 
+ENTRY_POINT = "routing-moe"
 REQUIRED = dataclasses.MISSING  # the default of a flag that must be given
 
 
@@ -56,6 +58,7 @@ class Flag:
     new_model: the value where None is given and a model is made; otherwise the checkpoint decides
     alike: "scoring" or "budget", kinds of differences that a comparison of runs reports
     is_path: whether a continued job compares the content, not the spelling
+    negatable: whether a switch has a --no-... beside it
     parse: from the text typed to the value
     positional: whether it is typed without its name
     """
@@ -70,6 +73,7 @@ class Flag:
     new_model: Any = None
     alike: str | None = None
     is_path: bool = False
+    negatable: bool = False
     parse: Callable[[str], Any] | None = None
     metavar: str | None = None
     positional: bool = False
@@ -86,7 +90,10 @@ def _declare(title: str, default: Any, help: str, **fields) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """Base of the flags of a command. program, usage: for its help; groups: their order there."""
+    """Base of the flags of a command. program, usage: for its help; groups: their order there.
+
+    Flags of a `tuple[...]` hold tuples, so that settings are hashable.
+    """
 
     program: ClassVar[str]
     usage: ClassVar[str] = ""
@@ -94,6 +101,10 @@ class Command:
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
+
+    def unmet_needs(self) -> Mapping[str, str]:
+        """{condition of `Flag.needs` that is not met: the rest of "--flag has no effect with"}."""
+        return {}
 
 
 def flags_of(command: type | Command) -> dict[str, Flag]:
@@ -115,12 +126,14 @@ def parse(command: type[Command], argv: list[str] | None, description: str | Non
     if unknown:
         flags = ["--help", *(f"--{name}" for name in flags_of(command))]
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0], flags)}")
-    return vars(given)
+    tuples = {field.name for field in dataclasses.fields(command) if container(field.type) is tuple}
+    return {name: tuple(value) if name in tuples else value for name, value in vars(given).items()}
 
 
 def build_parser(command: type[Command], description: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=command.program,
+        # The entry point, which is `routing-moe <command>`, calls `main` under that name.
+        prog=sys.argv[0] if sys.argv[0].startswith(f"{ENTRY_POINT} ") else command.program,
         usage=f"%(prog)s {command.usage}" if command.usage else None,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -143,7 +156,7 @@ def _argument(field: dataclasses.Field, flag: Flag) -> dict[str, Any]:
     if field.default is REQUIRED and not flag.positional:
         wanted["required"] = True
     if kind is bool:
-        negatable = field.default is not False
+        negatable = flag.negatable or field.default is not False
         return wanted | {"action": argparse.BooleanOptionalAction if negatable else "store_true"}
     if several and not flag.parse:
         wanted["nargs"] = "*" if field.default is None else "+"
@@ -155,11 +168,22 @@ def _argument(field: dataclasses.Field, flag: Flag) -> dict[str, Any]:
 
 def scalar_type(annotation: Any) -> tuple[type, bool]:
     """(int, False) for `int | None`, (float, True) for `list[float] | None` or `tuple[float, ...]`."""
-    if isinstance(annotation, types.UnionType):
-        annotation = next(part for part in get_args(annotation) if part is not types.NoneType)
-    if get_origin(annotation) in (list, tuple):
+    annotation = not_none(annotation)
+    if container(annotation) in (list, tuple):
         return get_args(annotation)[0], True
     return annotation, False
+
+
+def not_none(annotation: Any) -> Any:
+    """int for `int | None`."""
+    if isinstance(annotation, types.UnionType):
+        return next(part for part in get_args(annotation) if part is not types.NoneType)
+    return annotation
+
+
+def container(annotation: Any) -> type | None:
+    """tuple for `tuple[float, ...] | None`; None for a single value."""
+    return get_origin(not_none(annotation))
 
 
 def _help(field: dataclasses.Field, flag: Flag) -> str:
@@ -210,6 +234,12 @@ def _reason(flag: Flag, value: Any) -> str | None:
     if flag.range and not flag.range.holds(value):
         return f"{value}; it must be {flag.range.must_be}"
     return None
+
+
+def flag_faults(settings: Command) -> list[str]:
+    """Values out of range, and flags without effect because of other flags (`Command.unmet_needs`)."""
+    given = {f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != f.default}
+    return value_faults(settings) + unused_flags(settings, given, settings.unmet_needs())
 
 
 def unused_flags(

@@ -23,7 +23,6 @@ from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.route_sources import average
 
 StatesOf = Callable[[Tensor, Tensor], Tensor]  # (input_ids (B, S), attention_mask (B, S)) -> states (B, S, D)
-POOLINGS = ("mean", "bos")  # mean over the tokens of a text; state at <s>, which attends to all tokens
 CUT_AT_ONCE = 1024  # texts that are split into batches together; limits the time of the optimal split
 PROGRESS_FROM = 2000  # texts; fewer are encoded too quickly for a progress bar
 
@@ -56,8 +55,9 @@ def text_vectors(
 
     states_of: `encoder_states` of a model, or a similar function. text_format: that of training, for the
     maximum length and letter case. batch_tokens: maximum of padded tokens per batch; 0: no limit. pooling:
-    one of POOLINGS. task_names: whether to put the task's name before each input, as in training. All inputs
-    have equal weight, independent of their length. Raises InputError for a task without inputs.
+    one of `config.choices.POOLINGS`. task_names: whether to put the task's name before each input, as in
+    training. All inputs have equal weight, independent of their length. Raises InputError for a task without
+    inputs.
     """
     empty = [task for task, inputs in inputs_by_task.items() if not inputs]
     if empty:

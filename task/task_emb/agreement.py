@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import pdist, squareform
-from sklearn.metrics import silhouette_score
 
 ROUNDING = 1e-9  # relative to the largest distance: smaller differences are rounding errors
 FLOAT32 = 1e-6  # relative to the longest vector: shorter ones are zero up to the float32 precision of files
@@ -48,6 +46,8 @@ def cosine_distances(vectors_ND: np.ndarray) -> np.ndarray:
 
 def euclidean_distances(vectors_ND: np.ndarray) -> np.ndarray:
     """Pairwise Euclidean distances (N, N)."""
+    from scipy.spatial.distance import pdist, squareform  # imported late: it takes half a second
+
     return squareform(pdist(np.asarray(vectors_ND, dtype=np.float64)))
 
 
@@ -177,6 +177,8 @@ def silhouette(distance_NN: np.ndarray, labels: Sequence[str]) -> float:
     kept = np.bincount(label_ids_N)[label_ids_N] > 1
     if len(np.unique(label_ids_N[kept])) < 2:
         return np.nan
+    from sklearn.metrics import silhouette_score  # imported late: it takes a second
+
     return float(silhouette_score(distance_NN[np.ix_(kept, kept)], label_ids_N[kept], metric="precomputed"))
 
 

@@ -1,14 +1,18 @@
-"""The main function that the commands that compute task vectors share: parse, check, compute, report."""
+"""The main function that the commands that compute task vectors share: parse, check, compute, report.
 
-import argparse
+Flags and files are checked before torch is imported, which takes seconds.
+"""
+
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dataloader.errors import Faults, InputError, fault_context
 from dataloader.task_splits import load_split
-from routing_moe.cli.console import parse_or_guess, reporting_errors
+from routing_moe.cli.console import reporting_errors
+from routing_moe.config.flags import parse
 from routing_moe.io.files import folder_lock
-from routing_moe.io.logs import log_to_file, start_logging
 from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
 from task.task_emb.job import VectorJob
 from task.task_emb.settings import PUBLISHED, VectorSettings
@@ -17,17 +21,18 @@ from task.task_emb.sources import chosen_tasks
 log = logging.getLogger("routing_moe")
 
 
-def compute_vectors(settings_class, parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
+def compute_vectors(method: type[VectorSettings], argv: list[str] | None, description: str) -> int:
     """Parses flags, checks them, computes missing vectors and writes the folder; returns the exit code.
 
     It is 1 if tasks failed; they are listed at the end.
     """
-    job = None
+    given, job = parse(method, argv, description), None
     with reporting_errors(lambda: what_is_kept(job)) as result:
-        settings = parse(settings_class, parser, argv)
+        job = check(settings_of(method, given))
+        from routing_moe.io.logs import log_to_file, start_logging  # imports transformers
+
         start_logging()
-        job = check(settings)
-        command = None if argv is None else [*parser.prog.split(), *argv]
+        command = None if argv is None else [*method.program.split(), *argv]
         with naming_memory_flags(job.settings), folder_lock(job.folder):
             log_to_file(job.folder, "log.txt")
             failed = job.run(command)
@@ -51,14 +56,10 @@ def report_failed(job: VectorJob, failed: dict[str, Exception]) -> None:
         log.error("out of memory: %s", memory_flags(job.settings))
 
 
-def parse(settings_class, parser: argparse.ArgumentParser, argv: list[str] | None) -> VectorSettings:
-    """The flags as settings. --recipe sets the values of flags that are not on the command line."""
-    values = vars(parse_or_guess(parser, argv))
-    if values.get("recipe") == PUBLISHED:
-        parser.set_defaults(**settings_class.PUBLISHED_RECIPE)
-        values = vars(parser.parse_args(argv))
-    values["tasks"] = tuple(values["tasks"]) if values["tasks"] else None
-    return settings_class(**values)
+def settings_of(method: type[VectorSettings], given: Mapping[str, Any]) -> VectorSettings:
+    """The settings of the flags given. A --recipe sets the defaults of the others."""
+    recipe = method.PUBLISHED_RECIPE if given.get("recipe") == PUBLISHED else {}
+    return method(**{**recipe, **given})
 
 
 def check(settings: VectorSettings) -> VectorJob:

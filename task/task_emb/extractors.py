@@ -1,10 +1,14 @@
-"""Base classes of extractors of task vectors with a BART, which load it once for all tasks."""
+"""Extractors of task vectors with a BART, which load it once for all tasks; their base classes."""
 
+from collections.abc import Sequence
+
+import numpy as np
 from accelerate import PartialState
 
 from dataloader.encoding import EncodedExamples, encode
+from dataloader.gym import Example
 from routing_moe.checkpoints.start import load_tokenizer
-from routing_moe.evaluation.text_vectors import bare_inputs
+from routing_moe.evaluation.text_vectors import bare_inputs, encoder_states, text_vectors
 from routing_moe.finetuning.trial import Weights
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.optim.step import Stepper
@@ -28,6 +32,11 @@ class BartExtractor:
         examples, text_format = self.source.of(task), self.settings.text_format
         text_format = text_format if self.settings.task_names else bare_inputs(text_format)
         return encode(examples, self.tokenizer, text_format, {examples[0].task: 0})
+
+
+class TextExtractor(BartExtractor):
+    def vector_of(self, task: str) -> np.ndarray:
+        return pooled_states(self.model, self.tokenizer, self.source.of(task), self.settings)
 
 
 class TrainingExtractor(BartExtractor):
@@ -54,3 +63,29 @@ class TrainingExtractor(BartExtractor):
         for step in range(self.settings.total_steps):
             stepper.step(step)
         self.model.eval()
+
+
+class FinetunedTextExtractor(TrainingExtractor):
+    def __init__(self, settings: TrainingSettings):
+        super().__init__(settings)
+        self.save_initial_weights()
+
+    def vector_of(self, task: str) -> np.ndarray:
+        self.train_on(task, self.encoded(task))
+        return pooled_states(self.model, self.tokenizer, self.source.of(task), self.settings)
+
+
+def pooled_states(model, tokenizer, examples: Sequence[Example], settings) -> np.ndarray:
+    """The text vector (D,) of one task, given its examples."""
+    inputs = {examples[0].task: [example.input for example in examples]}
+    (vector_D,) = text_vectors(
+        encoder_states(model),
+        tokenizer,
+        inputs,
+        settings.text_format,
+        settings.max_tokens_per_micro_batch,
+        quiet=True,
+        pooling=settings.pooling,
+        task_names=settings.task_names,
+    )
+    return vector_D

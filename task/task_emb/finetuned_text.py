@@ -6,50 +6,32 @@
 Every task starts from the same BART. Only the inputs and answers of the task's train files are read.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
-from typing import ClassVar
 
-import numpy as np
-
-from task.task_emb.arguments import training_parser, with_pooling
 from task.task_emb.command import compute_vectors
-from task.task_emb.extractors import TrainingExtractor
-from task.task_emb.settings import PUBLISHED_TRAINING, TrainingSettings
-from task.task_emb.text import pooled_states
+from task.task_emb.settings import PUBLISHED_TRAINING, TrainingSettings, pooling_flag, recipe_flag
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetunedTextSettings(TrainingSettings):
-    """One field per flag of `python -m task.task_emb.finetuned_text`, which documents them."""
+    """The flags of `python -m task.task_emb.finetuned_text`."""
 
-    method: ClassVar[str] = "finetuned_text"
+    program = "python -m task.task_emb.finetuned_text"
+    method = "finetuned_text"
+    PUBLISHED_RECIPE = PUBLISHED_TRAINING
 
-    PUBLISHED_RECIPE: ClassVar[dict] = PUBLISHED_TRAINING
+    recipe: str | None = recipe_flag(PUBLISHED_RECIPE)
+    pooling: str = pooling_flag()
 
-    pooling: str = "mean"
+    def extractor(self):
+        from task.task_emb.extractors import FinetunedTextExtractor  # imports torch, which takes seconds
 
-    def extractor(self) -> "FinetunedTextExtractor":
         return FinetunedTextExtractor(self)
 
 
-class FinetunedTextExtractor(TrainingExtractor):
-    def __init__(self, settings: FinetunedTextSettings):
-        super().__init__(settings)
-        self.save_initial_weights()
-
-    def vector_of(self, task: str) -> np.ndarray:
-        self.train_on(task, self.encoded(task))
-        return pooled_states(self.model, self.tokenizer, self.source.of(task), self.settings)
-
-
-def build_parser(description: str = "") -> argparse.ArgumentParser:
-    return with_pooling(training_parser(FinetunedTextSettings, description))
-
-
 def main(argv: list[str] | None = None) -> int:
-    return compute_vectors(FinetunedTextSettings, build_parser(__doc__), argv)
+    return compute_vectors(FinetunedTextSettings, argv, __doc__)
 
 
 if __name__ == "__main__":

@@ -13,119 +13,74 @@ gradient of the answer's log-probability (Achille et al. 2019, Vu et al. 2020). 
 weights of BART's own layers are used instead of adapters. Only train files are read.
 """
 
-import argparse
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import ClassVar
 
-import numpy as np
-
-from dataloader.errors import InputError
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE
-from task.task_emb.adapters import insert_adapters, layer_parameters
-from task.task_emb.arguments import fisher_parser
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group
 from task.task_emb.command import compute_vectors
-from task.task_emb.extractors import TrainingExtractor
-from task.task_emb.fisher_information import (
-    bart_log_likelihood,
-    diagonal_fisher,
-    fisher_batches,
-    fisher_vector,
+from task.task_emb.settings import (
+    PARTS,
+    PUBLISHED,
+    PUBLISHED_TRAINING,
+    TEXTS,
+    TRAINING,
+    TrainingSettings,
+    recipe_flag,
 )
-from task.task_emb.settings import PUBLISHED, PUBLISHED_TRAINING, TrainingSettings, number
+
+FISHER = group("Fisher information")
 
 DEFAULTS = {
     "adapters": {"bottleneck": 16, "average_over": "weight", "learning_rate": 1e-3},
     "layers": {"average_over": "unit", "learning_rate": 3e-5},
 }
-MAX_DIMENSIONS = 2**25  # of a vector, 128 MB; the main process holds the vectors of all tasks in memory
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class FisherSettings(TrainingSettings):
-    """One field per flag of `python -m task.task_emb.fisher`, which documents them."""
+    """The flags of `python -m task.task_emb.fisher`."""
 
-    method: ClassVar[str] = "fisher"
-    WEIGHTS: ClassVar[tuple[str, ...]] = ("adapters", "layers")
-    PUBLISHED_RECIPE: ClassVar[dict] = PUBLISHED_TRAINING | {"bottleneck": 8, "average_over": "weight"}
+    program = "python -m task.task_emb.fisher"
+    method = "fisher"
+    PUBLISHED_RECIPE = PUBLISHED_TRAINING | {"bottleneck": 8, "average_over": "weight"}
 
-    weights: str = "adapters"
-    bottleneck: int | None = number(None, AT_LEAST_1)
-    average_over: str | None = None
-    learning_rate: float | None = number(None, NOT_NEGATIVE)
-    total_steps: int = number(200, AT_LEAST_1)
-    max_tokens_per_micro_batch: int = number(
-        4096, NOT_NEGATIVE
-    )  # less than for text: one gradient per example is kept
+    recipe: str | None = recipe_flag(PUBLISHED_RECIPE)
+    weights: str = FISHER("adapters", "weights to train and to compute Fisher information of: adapters in a frozen BART, or all weights of its layers", choices=tuple(DEFAULTS))
+    bottleneck: int | None = FISHER(None, "hidden size of adapters (default: 16)", range=AT_LEAST_1, needs=("adapters",))
+    average_over: str | None = FISHER(None, "dimensions of the vector: each weight, or the mean of each output unit, of each weight or bias tensor, or of each layer (default: weight for adapters, unit for layers)", choices=PARTS)
+    learning_rate: float | None = TRAINING(None, "peak learning rate, which decays to 0; 0: weights do not change (default: 1e-3 for adapters, 3e-5 for layers)", range=NOT_NEGATIVE)
+    total_steps: int = TRAINING(200, "optimizer steps", range=AT_LEAST_1)
+    max_tokens_per_micro_batch: int = TEXTS(4096, "maximum padded tokens per micro-batch; limits the memory of each process of --num_workers; 0: no limit", range=NOT_NEGATIVE, on_resume=True)  # less than for text: one gradient per example is kept
+# fmt: on
+
+    def unmet_needs(self) -> dict[str, str]:
+        if self.weights == "adapters" or self.recipe == PUBLISHED:
+            return {}
+        return {"adapters": " --weights layers: there are no adapters"}
 
     def faults(self) -> list[str]:
         """Errors in ranges, lengths and the model, and unused flags."""
         faults = super().faults()
         if self.recipe == PUBLISHED and self.weights == "layers":
             faults.append("--recipe published is for --weights adapters; omit it, or --weights layers")
-        elif self.weights == "layers" and self.bottleneck is not None:
-            faults.append("--bottleneck has no effect with --weights layers: there are no adapters")
         return faults
 
     def resolved(self) -> "FisherSettings":
-        default = DEFAULTS[self.weights]
+        default = DEFAULTS.get(self.weights, {})  # {}: `faults` reports it
         given = {name: getattr(self, name) for name in default}
         chosen = {name: default[name] if value is None else value for name, value in given.items()}
         return dataclasses.replace(self, **chosen)
 
-    def extractor(self) -> "FisherExtractor":
+    def extractor(self):
+        from task.task_emb.fisher_extractor import FisherExtractor  # imports torch, which takes seconds
+
         return FisherExtractor(self)
 
 
-class FisherExtractor(TrainingExtractor):
-    """Trains the weights, then computes their Fisher information.
-
-    Raises InputError if the bottleneck is wider than the model or vectors would have too many dimensions.
-    """
-
-    def __init__(self, settings: FisherSettings):
-        settings = settings.resolved()
-        super().__init__(settings)
-        # vmap supports the operations of eager attention, but no fused attention kernel.
-        self.model.set_attn_implementation("eager")
-        if settings.weights == "adapters":
-            width = self.model.config.d_model
-            if settings.bottleneck > width:
-                raise InputError(
-                    f"--bottleneck is {settings.bottleneck}; it must be at most {width}, the hidden size of "
-                    f"{settings.model}"
-                )
-            self.parameters = insert_adapters(self.model, settings.bottleneck, settings.seed)
-        else:
-            self.parameters = layer_parameters(self.model)
-        dimensions = len(fisher_vector(self.parameters, settings.average_over))
-        if dimensions > MAX_DIMENSIONS:
-            raise InputError(
-                f"--weights {settings.weights} --average_over {settings.average_over}: vectors would have "
-                f"{dimensions} dimensions, more than {MAX_DIMENSIONS}; give --average_over unit or tensor"
-            )
-        self.save_initial_weights()
-
-    def vector_of(self, task: str) -> np.ndarray:
-        self.train_on(task, self.encoded(task))
-        return fisher_vector(self.fisher_of(task), self.settings.average_over).cpu().numpy()
-
-    def fisher_of(self, task: str, compute=diagonal_fisher) -> dict:
-        """Fisher information of the current weights on a task's train examples, by parameter name."""
-        parameters = {name: p.detach() for name, p in self.parameters.items()}
-        n_parameters = sum(p.numel() for p in parameters.values())
-        examples, tokens = self.encoded(task), self.settings.max_tokens_per_micro_batch
-        batches = fisher_batches(examples, self.model, tokens, n_parameters)
-        return compute(bart_log_likelihood(self.model), parameters, batches)
-
-
-def build_parser(description: str = "") -> argparse.ArgumentParser:
-    return fisher_parser(FisherSettings, description)
-
-
 def main(argv: list[str] | None = None) -> int:
-    return compute_vectors(FisherSettings, build_parser(__doc__), argv)
+    return compute_vectors(FisherSettings, argv, __doc__)
 
 
 if __name__ == "__main__":

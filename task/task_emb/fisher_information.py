@@ -14,8 +14,8 @@ from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader.batching import micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
+from task.task_emb.settings import PARTS
 
-PARTS = ("weight", "unit", "tensor", "layer")  # what one dimension of a vector is averaged over
 MAX_GRADIENT_NUMBERS = 2**28  # in the gradients of all examples of a batch together: 1 GiB in float32
 
 Parameters = dict[str, Tensor]

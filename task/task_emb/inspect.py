@@ -13,22 +13,18 @@ tasks). Labellings: category and subcategory of the ontology, and the columns of
 error prevents the results.
 """
 
-import argparse
 import dataclasses
 import sys
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from dataloader.ontology import UNCATEGORISED, Ontology
-from routing_moe.cli.console import parse_or_guess, reporting_errors
+from routing_moe.cli.console import reporting_errors
+from routing_moe.config.flags import parse
 from routing_moe.io.files import write_text
-from routing_moe.plots.agreement import plot_agreement
-from routing_moe.plots.similarity import Panel, plot_similarities
-from routing_moe.plots.style import HeatScale
 from routing_moe.results.scores import markdown_table
 from task.task_emb.agreement import DISTANCES, agreement, all_equidistant, mean_centred, nearest, similarity
 from task.task_emb.inspect_inputs import Inputs, Settings, check
@@ -44,7 +40,7 @@ NEIGHBOUR_COLUMNS = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = parse_settings(argv)
+    settings = Settings(**parse(Settings, argv, __doc__))
     with reporting_errors() as result:
         inputs = check(settings)
         distances = {name: distances_of(vectors_ND, settings) for name, vectors_ND in inputs.vectors.items()}
@@ -58,53 +54,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{text}\n{folder / 'agreement'}.md, .csv, .png, .pdf; {folder / 'similarity'}.png, .pdf")
         print(folder / "neighbours.csv")
     return result.exit_code
-
-
-def parse_settings(argv: list[str] | None) -> Settings:
-    flags = vars(parse_or_guess(build_parser(), argv))
-    lists = {name: tuple(value) for name, value in flags.items() if isinstance(value, list)}
-    return Settings(**flags | lists)
-
-
-# fmt: off
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m task.task_emb.inspect",
-        usage="%(prog)s --taskvecs FOLDER [FOLDER ...] --output_dir FOLDER [flags, see --help]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
-    )
-    add = parser.add_argument_group("vectors and tasks").add_argument
-    add("--taskvecs", nargs="+", required=True, metavar="FOLDER", help="folders with id2task.json and "
-        "task_vecs.npy")
-    add("--names", nargs="+", default=None, metavar="NAME", help="names of the folders in tables and "
-        "pictures (default: the distinct ends of their paths)")
-    add("--tasks", nargs="+", default=None, metavar="WORD", help="tasks, or sections of the split: train, "
-        "dev, test, all, file.json:section (default: the tasks that all folders have)")
-    add("--custom_tasks_splits", default=None, metavar="FILE", help="split of the sections in --tasks "
-        "(default: split.json in --train_dir)")
-    add = parser.add_argument_group("labels of tasks").add_argument
-    add("--train_dir", default=None, metavar="GYM", help="gym folder; only ontology.json and split.json are "
-        "read")
-    add("--task_ontology", default=None, metavar="FILE", help="two-level ontology JSON (default: "
-        "ontology.json in --train_dir, else that of the 160 CrossFit tasks)")
-    add("--labels", default=None, metavar="CSV", help="further labellings: a column task, and columns of "
-        "labels, or columns of 0 and 1 named labelling:value")
-    add = parser.add_argument_group("statistics").add_argument
-    add("--neighbours", type=int, default=3, metavar="K", help="number of nearest neighbours (default: 3)")
-    add("--similarity", choices=tuple(DISTANCES), default="cosine", help="of two vectors (default: cosine)")
-    add("--no_centring", dest="centring", action="store_false", help="cosine without mean-centring (default: "
-        "the mean vector of the tasks is subtracted first)")
-    add("--permutations", type=int, default=10_000, metavar="P", help="permutations of the labels (default: "
-        "10000); the smallest possible p is 1 / (1 + P)")
-    add("--seed", type=int, default=0, help="seed of the permutations (default: 0)")
-    add = parser.add_argument_group("output").add_argument
-    add("--output_dir", type=Path, required=True, metavar="FOLDER", help="output folder; existing results "
-        "are replaced")
-    add("--title", default=None, help="title of the pictures (default: none)")
-    return parser
-# fmt: on
 
 
 # ---------------------------------------------------------------------------- results
@@ -193,8 +142,10 @@ def _same_categories(task: str, other: str, ontology: Ontology) -> tuple[str, st
     return str(int(one[0] == two[0])), str(int(one == two))
 
 
-def panels_of(distances: Mapping[str, np.ndarray], table: pd.DataFrame, measure: str) -> list[Panel]:
-    """One heat map per folder: cosines, or distances divided by the largest distance of the folder."""
+def panels_of(distances: Mapping[str, np.ndarray], table: pd.DataFrame, measure: str) -> list:
+    """One `Panel` per folder: a heat map of cosines, or of distances divided by the folder's largest."""
+    from routing_moe.plots.similarity import Panel
+
     panels = []
     categories = table[table["labelling"] == "category"].set_index("vectors")
     for name, distance_NN in distances.items():
@@ -210,6 +161,11 @@ def panels_of(distances: Mapping[str, np.ndarray], table: pd.DataFrame, measure:
 
 def write(inputs: Inputs, distances: Mapping, table: pd.DataFrame, text: str, settings: Settings) -> None:
     """Writes all tables and pictures into the output folder."""
+    # Matplotlib is imported here, after the checks: it takes half a second.
+    from routing_moe.plots.agreement import plot_agreement
+    from routing_moe.plots.similarity import plot_similarities
+    from routing_moe.plots.style import HeatScale
+
     folder = settings.output_dir
     folder.mkdir(parents=True, exist_ok=True)
     neighbours = neighbours_table(inputs, distances, settings)

@@ -8,41 +8,52 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import Faults, InputError, did_you_mean, fault_context, in_short, too_small
+from dataloader.errors import Faults, InputError, did_you_mean, fault_context, in_short
 from dataloader.labels import Labelling, ontology_labels, read_labels
 from dataloader.list_tasks import tasks_named
 from dataloader.ontology import Ontology
 from dataloader.task_splits import SECTIONS
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, group, value_faults
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
 from routing_moe.training.checks import ontology_path
+from task.task_emb.agreement import DISTANCES
 
 MIN_TASKS = 3
+VECTORS = group("vectors and tasks")
+LABELS = group("labels of tasks")
+STATISTICS = group("statistics")
+OUTPUT = group("output")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """One field per flag of `python -m task.task_emb.inspect`, which documents them."""
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class Settings(Command):
+    """The flags of `python -m task.task_emb.inspect`."""
 
-    taskvecs: tuple[str, ...]
-    output_dir: Path
-    names: tuple[str, ...] | None
-    title: str | None
-    train_dir: str | None
-    task_ontology: str | None
-    labels: str | None
-    tasks: tuple[str, ...] | None
-    custom_tasks_splits: str | None
-    neighbours: int
-    similarity: str
-    centring: bool
-    permutations: int
-    seed: int
+    program = "python -m task.task_emb.inspect"
+    usage = "--taskvecs FOLDER [FOLDER ...] --output_dir FOLDER [flags, see --help]"
+
+    taskvecs: tuple[str, ...] = VECTORS(REQUIRED, "folders with id2task.json and task_vecs.npy", metavar="FOLDER")
+    names: tuple[str, ...] | None = VECTORS(None, "names of the folders in tables and pictures (default: the distinct ends of their paths)", metavar="NAME")
+    tasks: tuple[str, ...] | None = VECTORS(None, "tasks, or sections of the split: train, dev, test, all, file.json:section (default: the tasks that all folders have)", metavar="WORD")
+    custom_tasks_splits: str | None = VECTORS(None, "split of the sections in --tasks (default: split.json in --train_dir)", metavar="FILE")
+    train_dir: str | None = LABELS(None, "gym folder; only ontology.json and split.json are read", metavar="GYM")
+    task_ontology: str | None = LABELS(None, "two-level ontology JSON (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)", metavar="FILE")
+    labels: str | None = LABELS(None, "further labellings: a column task, and columns of labels, or columns of 0 and 1 named labelling:value", metavar="CSV")
+    neighbours: int = STATISTICS(3, "number of nearest neighbours", metavar="K", range=AT_LEAST_1)
+    similarity: str = STATISTICS("cosine", "of two vectors", choices=tuple(DISTANCES))
+    no_centring: bool = STATISTICS(False, "cosine without mean-centring (default: the mean vector of the tasks is subtracted first)")
+    permutations: int = STATISTICS(10_000, "permutations of the labels; the smallest possible p is 1 / (1 + P)", metavar="P", range=AT_LEAST_1)
+    seed: int = STATISTICS(0, "seed of the permutations", range=SEED)
+    output_dir: Path = OUTPUT(REQUIRED, "output folder; existing results are replaced", metavar="FOLDER")
+    title: str | None = OUTPUT(None, "title of the pictures (default: none)")
+# fmt: on
 
     @property
     def is_centred(self) -> bool:
         """Whether vectors are mean-centred; Euclidean distances do not depend on it."""
-        return self.centring and self.similarity == "cosine"
+        return not self.no_centring and self.similarity == "cosine"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +69,7 @@ class Inputs:
 
 def check(settings: Settings) -> Inputs:
     """Reads all input files. Raises one InputError with all errors."""
-    faults, notes = Faults(too_small(settings, {"neighbours": 1, "permutations": 1, "seed": 0})), []
+    faults, notes = Faults(value_faults(settings)), []
     if fault := unwritable(settings.output_dir):
         faults.append(f"--output_dir {fault}")
     names = faults.of(names_of_folders, settings.taskvecs, settings.names) or settings.taskvecs

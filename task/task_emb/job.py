@@ -23,30 +23,16 @@ from tqdm import tqdm
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.config.flags import changed
+from routing_moe.config.flags import differences, flags_of
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes, unwritable, write_text
 from routing_moe.io.job_folder import JobFolder
-from routing_moe.io.process_pool import run_here, run_in_processes, traceback_noted
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors
 from task.task_emb.settings import VectorSettings
 from task.task_emb.sources import sha256_of
 
 RUN_FILE = "run.json"
-# Settings that may differ when a folder is continued, because vectors do not depend on them (or only through
-# the data, whose checksum is saved).
-FREE_WHEN_CONTINUED = {
-    "output_dir",
-    "tasks",
-    "train_dir",
-    "custom_tasks_splits",
-    "num_workers",
-    "quiet",
-    "recipe",  # its values are in the other settings
-    "skip_malformed",
-    "max_tokens_per_micro_batch",  # only changes the rounding of sums
-}
 # Values of settings that earlier versions did not have.
 ADDED_LATER = {"task_names": False}
 MODEL_SETTINGS = {"model", "tokenizer", "encoder"}
@@ -73,6 +59,8 @@ def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float]:
 
     Raises FloatingPointError if the vector is not finite.
     """
+    from routing_moe.io.process_pool import traceback_noted  # imports torch
+
     if settings not in _extractors:
         _extractors.clear()
         _extractors[settings] = settings.extractor()
@@ -131,13 +119,13 @@ class VectorJob:
                 f"{self.settings.method!r}; name another folder"
             ]
         # Paths of existing files may differ, because the checksums of the files are compared instead.
-        given = {name: getattr(self.settings, name) for name in self.settings.PATHS}
-        existing = {name for name, path in given.items() if path is None or Path(path).exists()}
+        flags = flags_of(self.settings)
+        paths = {name: getattr(self.settings, name) for name, flag in flags.items() if flag.is_path}
+        existing = {name for name, path in paths.items() if path is None or Path(path).exists()}
         if not saved.get("model"):  # a model of the hub, not yet downloaded when checksums were computed
             existing -= MODEL_SETTINGS
-        where, free = f"the vectors in {self.folder}", FREE_WHEN_CONTINUED | existing
         before = ADDED_LATER | saved.get("settings", {})
-        faults = changed({k: v for k, v in self.settings.to_dict().items() if k not in free}, before, where)
+        faults = differences(self.settings, before, f"the vectors in {self.folder}", ignored=existing)
         if self.model and saved.get("model") not in (self.model, {}, None):
             faults.append(
                 f"--output_dir {self.folder}: its vectors were computed with a model whose files differ from "
@@ -193,6 +181,8 @@ class VectorJob:
         """Yields (task, (vector, seconds) or its error) for each missing task, in order of completion."""
         if not self.missing:
             return
+        from routing_moe.io.process_pool import run_here, run_in_processes  # imports torch
+
         workers = min(self.settings.num_workers, len(self.missing))
         if workers > 1:
             quiet = dataclasses.replace(self.settings, quiet=True)

@@ -6,33 +6,37 @@
 The vector of a task depends only on its name and the seed, not on the other tasks.
 """
 
-import argparse
 import sys
 import zlib
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from dataloader.errors import fault_context
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
-from routing_moe.config.flags import AT_LEAST_1, POSITIVE, SEED
-from task.task_emb.arguments import random_parser
+from routing_moe.config.flags import AT_LEAST_1, POSITIVE, SEED, group
 from task.task_emb.command import compute_vectors
-from task.task_emb.settings import VectorSettings, number
+from task.task_emb.settings import VectorSettings
 from task.task_emb.sources import Names
 
+DRAW = group("random vectors")
 
+
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class RandomSettings(VectorSettings):
-    """One field per flag of `python -m task.task_emb.random`, which documents them."""
+    """The flags of `python -m task.task_emb.random`."""
 
-    method: ClassVar[str] = "random"
+    program = "python -m task.task_emb.random"
+    usage = "--output_dir FOLDER [flags, see --help]"
+    method = "random"
 
-    taskvecs_dim: int = number(768, AT_LEAST_1)
-    sigma: float = number(1.0, POSITIVE)
-    seed: int = number(42, SEED)
+    train_dir: str | None = DRAW(None, "gym folder with the tasks (default: the tasks of the split, or of --tasks)", on_resume=True)
+    taskvecs_dim: int = DRAW(768, "dimension", range=AT_LEAST_1)
+    sigma: float = DRAW(1.0, "standard deviation", range=POSITIVE)
+    seed: int = DRAW(42, "random seed", range=SEED)
+# fmt: on
 
     def source(self) -> Names:
         if self.train_dir:
@@ -55,12 +59,8 @@ class RandomExtractor:
         return rng.normal(0.0, self.settings.sigma, self.settings.taskvecs_dim)
 
 
-def build_parser(description: str = "") -> argparse.ArgumentParser:
-    return random_parser(RandomSettings, description)
-
-
 def main(argv: list[str] | None = None) -> int:
-    return compute_vectors(RandomSettings, build_parser(__doc__), argv)
+    return compute_vectors(RandomSettings, argv, __doc__)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,18 @@ import numpy as np
 from dataloader.errors import Faults, InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
-from routing_moe.cli.console import parse_or_guess, reporting_errors
-from routing_moe.config.flags import changed
+from routing_moe.cli.console import reporting_errors
+from routing_moe.config.flags import (
+    AT_LEAST_1,
+    REQUIRED,
+    Command,
+    changed,
+    flag_faults,
+    flags_of,
+    group,
+    parse,
+)
 from routing_moe.io.files import unwritable, write_text
-from routing_moe.io.logs import start_logging
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.task_vectors import (
     META_FILE,
@@ -36,42 +44,59 @@ from routing_moe.model.task_vectors import (
     save_task_vectors,
     seen_by,
 )
-from task.task_emb.arguments import reduce_parser
-from task.task_emb.job import ADDED_LATER, FREE_WHEN_CONTINUED, MODEL_SETTINGS
-from task.task_emb.reduction import REDUCTION_FILE, Reduction
+from task.task_emb.descriptions import DescriptionSettings
+from task.task_emb.job import ADDED_LATER
+from task.task_emb.reduction import REDUCTION_FILE, TRANSFORMS, Reduction
+from task.task_emb.settings import GymSettings
 from task.task_emb.sources import chosen_tasks
 
 # Settings that may differ between the vectors a reduction is fitted on and those it is applied to.
-FREE_TO_APPLY = FREE_WHEN_CONTINUED | MODEL_SETTINGS | {"descriptions", "samples", "max_examples"}
+FREE_TO_APPLY = {"samples", "max_examples"} | {
+    name
+    for method in (GymSettings, DescriptionSettings)
+    for name, flag in flags_of(method).items()
+    if flag.on_resume or flag.is_path
+}
+VECTORS = group("vectors")
+FITTING = group("the reduction")
 
 log = logging.getLogger("routing_moe")
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
-class ReduceSettings:
-    """One field per flag of `python -m task.task_emb.reduce`, which documents them."""
+class ReduceSettings(Command):
+    """The flags of `python -m task.task_emb.reduce`."""
 
-    taskvecs: str
-    output_dir: str
-    dim: int | None
-    like: str | None
-    fit_on: list[str] | None
-    custom_tasks_splits: str | None
-    transform: str | None
-    no_standardisation: bool
-    whiten: bool
+    program = "python -m task.task_emb.reduce"
+    usage = "--taskvecs FOLDER --dim D --output_dir FOLDER [flags, see --help]"
+
+    taskvecs: str = VECTORS(REQUIRED, "folder of the vectors")
+    output_dir: str = VECTORS(REQUIRED, "folder to write")
+    dim: int | None = FITTING(None, "number of components, less than the number of tasks to fit on", range=AT_LEAST_1, needs=("fitting",))
+    like: str | None = FITTING(None, "apply the reduction saved in this folder instead of fitting one", metavar="FOLDER")
+    fit_on: list[str] | None = FITTING(None, "tasks or sections of the split to fit on; all: all tasks of the split, or of the folder (default: train)", metavar="TASK", needs=("fitting",))
+    custom_tasks_splits: str | None = FITTING(None, "JSON with task lists train, dev, test", needs=("fitting",))
+    transform: str | None = FITTING(None, "transform vectors first; unit: to length 1; log: log of each number, for Fisher information, which spans orders of magnitude (default: none)", choices=TRANSFORMS, needs=("fitting",))
+    no_standardisation: bool = FITTING(False, "do not scale the input dimensions (default: scale each to variance 1)", needs=("fitting",))
+    whiten: bool = FITTING(False, "scale each component to mean square 1 (default: one factor for all, so that the mean over components is 1)", needs=("fitting",))
+# fmt: on
+
+    def unmet_needs(self) -> dict[str, str]:
+        return {"fitting": " --like, whose reduction is applied as it was fitted"} if self.like else {}
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = reduce_parser(__doc__)
-    settings = ReduceSettings(**vars(parse_or_guess(parser, argv)))
-    start_logging()
+    settings = ReduceSettings(**parse(ReduceSettings, argv, __doc__))
     with reporting_errors(lambda: "the same command writes the vectors again") as result:
         names, vectors_ND = check(settings)
+        from routing_moe.io.logs import start_logging  # imports transformers
+
+        start_logging()
         reduction, fitted = make_reduction(settings, names, vectors_ND)
         with fault_context(f"--taskvecs {settings.taskvecs}: "):
             reduced_Nd = reduction(vectors_ND)
-        command = None if argv is None else [*parser.prog.split(), *argv]
+        command = None if argv is None else [*settings.program.split(), *argv]
         write(settings, names, reduced_Nd, reduction, fitted, command)
     return result.exit_code
 
@@ -81,9 +106,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def check(settings: ReduceSettings) -> tuple[list[str], np.ndarray]:
     """The names and vectors (N, D) of the folder. Raises one InputError with all errors."""
-    faults = Faults()
+    faults = Faults(flag_faults(settings))
     loaded = faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs")
-    faults += like_faults(settings) if settings.like else fit_faults(settings)
+    if settings.custom_tasks_splits:
+        faults.of(load_split, settings.custom_tasks_splits, flag="custom_tasks_splits")
+    if settings.dim is None and not settings.like:
+        faults.append("give the number of dimensions as --dim, or an existing reduction as --like")
     folder = Path(settings.output_dir)
     if reason := unwritable(folder):
         faults.append(f"--output_dir {reason}")
@@ -108,26 +136,6 @@ def folder_faults(settings: ReduceSettings, folder: Path) -> list[str]:
             f"--output_dir {folder} holds {foreign[0]}, which this command did not write; name another folder"
         ]
     return []
-
-
-def like_faults(settings: ReduceSettings) -> list[str]:
-    values = ("dim", "fit_on", "custom_tasks_splits", "transform")
-    given = [f"--{name}" for name in values if getattr(settings, name) is not None]
-    given += [f"--{name}" for name in ("no_standardisation", "whiten") if getattr(settings, name)]
-    if not given:
-        return []
-    return [f"{' and '.join(given)} cannot be given with --like, whose reduction is applied as it was fitted"]
-
-
-def fit_faults(settings: ReduceSettings) -> list[str]:
-    faults = Faults()
-    if settings.custom_tasks_splits:
-        faults.of(load_split, settings.custom_tasks_splits, flag="custom_tasks_splits")
-    if settings.dim is None:
-        faults.append("give the number of dimensions as --dim, or an existing reduction as --like")
-    elif settings.dim < 1:
-        faults.append(f"--dim is {settings.dim}; it must be at least 1")
-    return list(faults)
 
 
 def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tuple[Reduction, list[str]]:
@@ -195,7 +203,7 @@ def tasks_to_fit_on(settings: ReduceSettings, names: list[str]) -> list[str]:
             "the train tasks are not known: give --custom_tasks_splits, or --fit_on all to fit on all tasks"
         )
     where = f"--taskvecs {settings.taskvecs}"
-    return chosen_tasks(settings.fit_on or ["train"], settings.custom_tasks_splits, names, where)
+    return chosen_tasks(["train"] if settings.fit_on is None else settings.fit_on, settings.custom_tasks_splits, names, where)
 
 
 # ---- write

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
 
 from dataloader.errors import InputError
 from routing_moe.io.arrays import load_arrays
@@ -46,6 +44,9 @@ class Reduction:
         square 1, over all components together, or, with whiten, in each component. Raises InputError if dim
         is larger than the number of dimensions that the rows span, or for the log of negative numbers.
         """
+        from sklearn.decomposition import PCA  # these take a second
+        from sklearn.preprocessing import StandardScaler
+
         added = LOG_OFFSET * median_above_zero(vectors_ND) if transform == "log" else 0.0
         transformed_ND = transformed(vectors_ND, transform, added)
         scaler = StandardScaler(with_std=standardise).fit(transformed_ND)

@@ -1,8 +1,12 @@
-"""The settings of a folder of task vectors, frozen and saved with it. Each method adds its own, and defines
-the data (`source`), the model (`model_files`) and the object that computes vectors (`extractor`)."""
+"""The flags of the commands that compute task vectors, saved with each folder of vectors.
+
+Each method adds its own, and defines the data (`source`), the model (`model_files`) and the object that
+computes vectors (`extractor`, which alone imports torch).
+"""
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,17 +14,19 @@ from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError
 from dataloader.gym import Gym
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, checksums, find_saved
-from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.checkpoints.tokenizer_files import check_tokenizer
+from routing_moe.config.choices import POOLINGS, PRECISIONS
 from routing_moe.config.flags import (
     AT_LEAST_1,
     NOT_NEGATIVE,
     POSITIVE,
     POSITIVE_OR_INFINITE,
     PROBABILITY,
+    REQUIRED,
     SEED,
-    Flag,
-    Range,
-    value_faults,
+    Command,
+    flag_faults,
+    group,
 )
 from routing_moe.config.shared import Recipe
 from routing_moe.io.precision import precision_faults
@@ -29,6 +35,13 @@ from routing_moe.model.task_vectors import NOTHING, what_is_seen
 from routing_moe.training.start_checks import position_faults
 from task.task_emb.sources import EACH, TrainFiles
 
+OUTPUT = group("tasks and output")
+DATA = group("data and model")
+TEXTS = group("texts")
+STATES = group("states")
+TRAINING = group("training on the task")
+
+PARTS = ("weight", "unit", "tensor", "layer")  # what one dimension of a Fisher vector is averaged over
 PUBLISHED = "published"
 # Shared by all published recipes: " [task] input", and all examples of the files that are read.
 PUBLISHED_TEXTS = {"task_names": True, "max_examples": 10**10}
@@ -44,25 +57,37 @@ PUBLISHED_TRAINING = PUBLISHED_TEXTS | {
 }
 
 
-def number(default: float | None, range: Range) -> Any:
-    """A field for a number with a range, which `value_faults` checks; its flag is in `arguments.py`."""
-    return dataclasses.field(default=default, metadata={"flag": Flag("", "", range=range)})
+def recipe_flag(recipe: Mapping[str, Any]) -> Any:
+    """The field --recipe of a method with this published recipe."""
+    values = {name: value for name, value in recipe.items() if name not in PUBLISHED_TEXTS}
+    flags = ", ".join(
+        ["--task_names, all examples", *(f"--{name} {value}" for name, value in values.items())]
+    )
+    return DATA(None, f"published: the settings of the published code, for all flags that are not given: {flags} (default: the defaults in this help)", choices=(PUBLISHED,), on_resume=True)  # fmt: skip
 
 
+def pooling_flag() -> Any:
+    return STATES("mean", "pooling of an input's states: mean over its tokens, or the state at <s>", choices=POOLINGS)
+
+
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
-class VectorSettings(ABC):
-    """Settings of all methods. tasks: names and sections of the split; None: all of it, or of the gym."""
+class VectorSettings(Command, ABC):
+    """The flags of all methods.
+
+    on_resume: what may differ when a folder is continued, as it changes no vector. Data may differ, too: the
+    checksum of what a vector was made of is saved with it.
+    """
 
     method: ClassVar[str]
-    # Settings that are paths: they may differ when a folder is continued, because checksums are compared.
-    PATHS: ClassVar[tuple[str, ...]] = ()
 
-    output_dir: str
-    tasks: tuple[str, ...] | None = None
+    output_dir: str = OUTPUT(REQUIRED, "folder of the vectors; finished vectors are kept", on_resume=True)
+    tasks: tuple[str, ...] | None = OUTPUT(None, "names of tasks, and sections of the split such as train (default: all tasks of the split, or without a split all known tasks)", metavar="TASK", on_resume=True)
     train_dir: str | None = None
-    custom_tasks_splits: str | None = None
-    num_workers: int = number(1, AT_LEAST_1)
-    quiet: bool = False
+    custom_tasks_splits: str | None = OUTPUT(None, "JSON with task lists train, dev, test (default: split.json in --train_dir, if it exists)", on_resume=True)
+    num_workers: int = OUTPUT(1, "number of processes that compute tasks in parallel, distributed over the GPUs; on CPUs results are bit-identical for equal OMP_NUM_THREADS; 1: in this process", range=AT_LEAST_1, on_resume=True)
+    quiet: bool = OUTPUT(False, "no progress bar", on_resume=True)
+# fmt: on
 
     @property
     def seen(self) -> str:
@@ -83,8 +108,8 @@ class VectorSettings(ABC):
         return {}
 
     def faults(self) -> list[str]:
-        """Errors: settings out of range, and errors that are specific to the method."""
-        return value_faults(self)
+        """Errors: settings out of range or without effect, and errors that are specific to the method."""
+        return flag_faults(self)
 
     def resolved(self) -> "VectorSettings":
         """The settings with the method's defaults for those that are None."""
@@ -92,34 +117,35 @@ class VectorSettings(ABC):
 
     @abstractmethod
     def extractor(self):
-        """An object that computes vectors: its `vector_of(task)` returns an array (D,)."""
-
-    def to_dict(self) -> dict:
-        return dataclasses.asdict(self)
+        """An object that computes vectors: its `vector_of(task)` returns an array (D,). Imports torch."""
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class GymSettings(VectorSettings):
     """Settings of methods that read train files with a BART."""
 
-    PATHS: ClassVar[tuple[str, ...]] = ("model", "tokenizer")
+    usage = "--train_dir GYM --output_dir FOLDER [flags, see --help]"
+    groups = ("tasks and output", "data and model")
     reads_answers: ClassVar[bool] = True
     takes_mixtures: ClassVar[bool] = False
     # Defaults of flags under --recipe published.
     PUBLISHED_RECIPE: ClassVar[dict] = {}
 
-    recipe: str | None = None
-    model: str = "facebook/bart-base"
-    tokenizer: str | None = None
-    samples: str = "first"
-    max_examples: int = number(256, AT_LEAST_1)
-    skip_malformed: bool = False
-    max_input_length: int = 512
-    max_output_length: int = 64
-    do_lowercase: bool = False
-    append_another_bos: bool = False
-    task_names: bool = False
-    max_tokens_per_micro_batch: int = number(16384, NOT_NEGATIVE)
+    train_dir: str = DATA(REQUIRED, "gym folder; only train files are read", on_resume=True)
+    recipe: str | None = recipe_flag({})
+    model: str = DATA("facebook/bart-base", "BART: a hub name, a saved folder, or a run with one expert (for text vectors also of a mixture)", is_path=True)
+    tokenizer: str | None = DATA(None, "hub name or folder of the tokenizer (default: that of --model)", is_path=True)
+    samples: str = DATA("first", "train files to read: first (sample), all (samples), or a seed such as 100. each: one vector per sample from its own rows, with the name of the sample such as boolq_32_100; the task gets that of its first sample. It is for few-shot fine-tuning, which reads the vector of each sample. A vector is computed from labelled rows (text vectors: unlabelled inputs) of one sample or, with all, of all samples; scores of unseen tasks are not zero-shot if the rows are labelled")
+    max_examples: int = DATA(256, "maximum number of examples per task, evenly spaced over its train files; vectors are most comparable with equal numbers", range=AT_LEAST_1)
+    skip_malformed: bool = DATA(False, "skip malformed lines of task files instead of stopping", on_resume=True)
+    max_input_length: int = TEXTS(512, "maximum tokens of an input, including special tokens")
+    max_output_length: int = TEXTS(64, "maximum tokens of an output, including special tokens")
+    do_lowercase: bool = TEXTS(False, "lowercase texts")
+    append_another_bos: bool = TEXTS(False, "put a second <s> before texts")
+    task_names: bool = TEXTS(False, "put the task's name before each input, as in training: ' [task] input' (default: inputs without names)", negatable=True)
+    max_tokens_per_micro_batch: int = TEXTS(16384, "maximum padded tokens per micro-batch; limits the memory of each process of --num_workers; 0: no limit", range=NOT_NEGATIVE, on_resume=True)  # only changes the rounding of sums
+# fmt: on
 
     @property
     def seen(self) -> str:
@@ -160,7 +186,7 @@ class GymSettings(VectorSettings):
                 lengths = ("max_input_length", *(["max_output_length"] if self.reads_answers else []))
                 faults += position_faults(self, config.max_position_embeddings, self.model, lengths)
                 flag = "tokenizer" if self.tokenizer else "model"
-                faults.of(load_tokenizer, self.tokenizer_place(found), config.vocab_size, flag=flag)
+                faults.of(check_tokenizer, self.tokenizer_place(found), config.vocab_size, flag=flag)
         return list(faults)
 
     def tokenizer_place(self, found: SavedBart | SavedMixture) -> str:
@@ -174,19 +200,21 @@ class GymSettings(VectorSettings):
         return TextFormat.of(self)
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(GymSettings):
     """Settings of methods that train on each task first."""
 
-    learning_rate: float = number(3e-5, NOT_NEGATIVE)
-    total_steps: int = number(100, AT_LEAST_1)
-    train_batch_size: int = number(8, AT_LEAST_1)
-    warmup_ratio: float = number(0.06, PROBABILITY)
-    weight_decay: float = number(0.01, NOT_NEGATIVE)
-    adam_epsilon: float = number(1e-8, POSITIVE)
-    max_grad_norm: float = number(0.1, POSITIVE_OR_INFINITE)
-    mixed_precision: str = "no"
-    seed: int = number(42, SEED)
+    learning_rate: float = TRAINING(3e-5, "peak learning rate, which decays to 0; 0: weights do not change", range=NOT_NEGATIVE)
+    total_steps: int = TRAINING(100, "optimizer steps", range=AT_LEAST_1)
+    train_batch_size: int = TRAINING(8, "examples per step", range=AT_LEAST_1)
+    warmup_ratio: float = TRAINING(0.06, "fraction of the steps for linear warm-up", range=PROBABILITY)
+    weight_decay: float = TRAINING(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE)
+    adam_epsilon: float = TRAINING(1e-8, "AdamW's epsilon", range=POSITIVE)
+    max_grad_norm: float = TRAINING(0.1, "clip the norm of the gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE)
+    mixed_precision: str = TRAINING("no", "precision of matrix products in training; weights stay float32", choices=PRECISIONS)
+    seed: int = TRAINING(42, "seed of batches, dropout and adapters, the same for all tasks", range=SEED)
+# fmt: on
 
     def faults(self) -> list[str]:
         return super().faults() + precision_faults(self)
