@@ -11,6 +11,7 @@ from routing_moe.analysis import markdown
 from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import load_history, load_routes, run_name
 from routing_moe.cli import correlate_routes, inspect_routes, report
+from routing_moe.report import feature_files, route_files
 from routing_moe.results.statistics import benjamini_yekutieli
 
 PICTURES = ("routes", "similarity", "load", "change")
@@ -24,8 +25,8 @@ def place(tmp_path):
 @pytest.fixture
 def no_pictures(monkeypatch):
     for name in ("plot_routes", "plot_clustered", "plot_load", "plot_change"):
-        monkeypatch.setattr(inspect_routes, name, lambda *args, **kwargs: None)
-    monkeypatch.setattr(correlate_routes, "plot_correlations", lambda *args, **kwargs: None)
+        monkeypatch.setattr(route_files, name, lambda *args, **kwargs: None)
+    monkeypatch.setattr(feature_files, "plot_correlations", lambda *args, **kwargs: None)
 
 
 # ---------------------------------------------------------------------------- routes on disk
@@ -107,7 +108,7 @@ def test_pictures_of_routes_need_no_features_and_the_change_names_its_steps(plac
     place.write(place.gym / "skills.csv", "task,skill:own\nunheard,1\n")
     titles = []
     for name in ("plot_routes", "plot_clustered", "plot_load", "plot_change"):
-        monkeypatch.setattr(inspect_routes, name, lambda *args, own=name: titles.append((own, args[-1])))
+        monkeypatch.setattr(route_files, name, lambda *args, own=name: titles.append((own, args[-1])))
     run = str(place.folder / "one")
     assert inspect_routes.main([run, "--before", run, "--before_step", "10"]) == 0
     assert ("plot_change", "one, step 20 minus one, step 10") in titles
@@ -216,7 +217,7 @@ OF_ROUTES = [
 ]
 OF_FEATURES = [
     ([ONE, "--feature_file", "<here>/no.csv"], ["<here>/no.csv", "no such file"]),
-    ([ONE, "--permutations", "0"], ["--permutations 0", "at least 1"]),
+    ([ONE, "--permutations", "0"], ["--permutations is 0", "at least 1"]),
 ]
 
 
@@ -231,14 +232,14 @@ OF_FEATURES = [
             [ONE, "--before", TWO, "--before_step", "5"],
             ["--before_step 5", "best, last, 10, 20, 30"],
         ),
-        (inspect_routes, [ONE, "--before_step", "10"], ["--before_step 10", "without --before"]),
+        (inspect_routes, [ONE, "--before_step", "10"], ["--before_step", "without --before"]),
         (inspect_routes, [ONE, "--step", "²"], ["--step ²", "best, last"]),
         (inspect_routes, [ONE, TWO, "--before", ONE, "--output_dir", "<out>"], ["--before", "single RUN"]),
         *((correlate_routes, *case) for case in (OF_ROUTES[0], *OF_FEATURES)),
         *((report, *case) for case in (OF_ROUTES[0], OF_FEATURES[0])),
         (report, [ONE, TWO], ["--output_file", "must be given for 2 runs"]),
         (report, [ONE, "--output_file", "<here>/one"], ["--output_file <here>/one", "is a folder"]),
-        (report, [ONE, "--samples", "-1"], ["--samples -1", "at least 0"]),
+        (report, [ONE, "--samples", "-1"], ["--samples is -1", "0 or greater"]),
     ],
 )
 def test_mistakes_are_reported(place, capsys, command, words, fragments):

@@ -1,6 +1,5 @@
-"""What the commands share: flags parsed with a guess at misspelt ones, and errors without a traceback."""
+"""What the commands share: errors are reported without a traceback, and set the exit code."""
 
-import argparse
 import logging
 import os
 import sys
@@ -8,25 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from dataloader.errors import InputError, did_you_mean, in_brief
+from dataloader.errors import InputError, in_brief
+from routing_moe.config.flags import Command, parse
 
 log = logging.getLogger("routing_moe")
-
-
-def parse_or_guess(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """The parsed flags; the parser's error, with the nearest flag there is, for an unknown one."""
-    known, unknown = parser.parse_known_args(argv)
-    if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0], flags)}")
-    return known
-
-
-def flags_given(parser: argparse.ArgumentParser, argv: list[str] | None) -> set[str]:
-    """The names of the parser's flags that stand on the command line. Takes the parser's defaults away."""
-    for action in parser._actions:
-        action.default = argparse.SUPPRESS
-    return set(vars(parser.parse_known_args(argv)[0]))
 
 
 @dataclass
@@ -36,11 +20,13 @@ class CommandResult:
     exit_code: int = 0
 
 
-def run_command(run: Callable, parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
-    """The exit code of `run(parsed flags)`, which returns one other than 0 or nothing; reports errors."""
-    args = parse_or_guess(parser, argv)
+def run_command(
+    run: Callable, command: type[Command], argv: list[str] | None, description: str | None
+) -> int:
+    """The exit code of `run(settings)`, which returns one other than 0 or nothing; reports errors."""
+    given = parse(command, argv, description)
     with reporting_errors() as result:
-        result.exit_code = run(args) or 0
+        result.exit_code = run(command(**given)) or 0
     return result.exit_code
 
 

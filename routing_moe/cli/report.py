@@ -8,45 +8,37 @@ experts off costs is in it if `python -m routing_moe.cli.ablate RUN` was run bef
 are those of RUN/best.
 """
 
-import argparse
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from dataloader.errors import Faults, InputError, too_small
+from dataloader.errors import Faults, InputError
 from routing_moe.analysis.runs import read_runs
 from routing_moe.cli.console import run_command
-from routing_moe.cli.routes_arguments import add_features, explaining_parser
+from routing_moe.config.explain import ReportSettings
+from routing_moe.config.flags import flag_faults
 from routing_moe.io.files import folder_lock, unwritable, write_text
-from routing_moe.report.data import ReportOptions, report_data
-from routing_moe.report.page import render
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(run, build_parser(), argv)
+    return run_command(run, ReportSettings, argv, __doc__)
 
 
-def run(args: argparse.Namespace) -> None:
-    path = output_path(args)
+def run(settings: ReportSettings) -> None:
+    path = output_path(settings)
     with ExitStack() as held:
-        for folder in run_folders(args.runs):
+        for folder in run_folders(settings.runs):
             held.enter_context(folder_lock(folder, "RUN"))
-        runs = read_runs(args.runs, args.step, args.routes, args.task_ontology, args.feature_file)
-        options = ReportOptions(args.title, args.samples, args.permutations, args.seed)
+        how = (settings.step, settings.routes, settings.task_ontology, settings.feature_file)
+        runs = read_runs(settings.runs, *how)
+        from routing_moe.report.data import ReportOptions, report_data  # imports torch, which takes seconds
+        from routing_moe.report.page import render
+
+        options = ReportOptions(settings.title, settings.samples, settings.permutations, settings.seed)
         page = render(report_data(runs, options))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, page)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): {path.resolve().as_uri()}")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = explaining_parser("report", __doc__)
-    add_features(parser)
-    add = parser.add_argument_group("the page").add_argument
-    add("--samples", type=int, default=5, help="predictions shown of each task (default: 5)")
-    add("--title", help="of the page (default: the runs' names)")
-    add("--output_file", type=Path, help="default: RUN/analysis/report.html of a single run")
-    return parser
 
 
 def run_folders(places: list[str]) -> list[Path]:
@@ -57,13 +49,13 @@ def run_folders(places: list[str]) -> list[Path]:
     return [folder for folder in different.values() if not unwritable(folder)]
 
 
-def output_path(args: argparse.Namespace) -> Path:
+def output_path(settings: ReportSettings) -> Path:
     """Raises InputError if it is not said or cannot be written, or a number is too small."""
-    faults = Faults(too_small(args, {"permutations": 1, "seed": 0, "samples": 0}))
-    path = args.output_file
-    if path is None and len(args.runs) > 1:
-        faults.append(f"--output_file: must be given for {len(args.runs)} runs")
-    path = path or Path(args.runs[0]) / "analysis" / "report.html"
+    faults = Faults(flag_faults(settings))
+    path = settings.output_file
+    if path is None and len(settings.runs) > 1:
+        faults.append(f"--output_file: must be given for {len(settings.runs)} runs")
+    path = path or Path(settings.runs[0]) / "analysis" / "report.html"
     if path.is_dir():
         faults.append(f"--output_file {path}: is a folder; name a file, such as {path / 'report.html'}")
     elif fault := unwritable(path.parent):

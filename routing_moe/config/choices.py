@@ -17,10 +17,7 @@ ROUTER_TYPES = (  # the keys of ROUTERS in model/routers.py
 ROUTE_SOURCES = {"learned": "learned", "average": "average", "random": "random", "fixed": "task-level random"}
 EXPERT_MIXINGS = ("outputs", "parameters")  # model/routed_layer.py
 SCORINGS = ("generate", "rank")  # evaluation/option_ranking.py
-POOLINGS = (
-    "mean",
-    "bos",
-)  # of text vectors: over the tokens of a text; its state at <s>, which attends to all
+POOLINGS = ("mean", "bos")  # of text vectors: mean over the tokens of a text; state at <s>
 VECTOR_SOURCES = ("auto", "stored", "nearest", "learned")  # evaluation/unseen_tasks.py
 FOUND_BY_RULE = VECTOR_SOURCES[:3]  # those that train nothing
 ROUTE_TRAININGS = ("plain", "fixed", "vector", "router")  # finetuning/starting_model.py

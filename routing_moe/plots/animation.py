@@ -24,13 +24,12 @@ from dataloader.errors import in_brief
 from dataloader.ontology import Ontology
 from routing_moe.analysis import route_metrics
 from routing_moe.analysis.saved_routes import History, encoder_part
+from routing_moe.config.explain import LONGEST, SHORTEST
 from routing_moe.io.files import replace_file
 from routing_moe.plots.route_map import RouteMap, route_map
 from routing_moe.plots.style import STYLE
 
-SECONDS_PER_FRAME = 0.5
 LAST_FRAME = 3.0  # seconds for which the last one is held, at least
-SHORTEST, LONGEST = 0.02, 60.0  # seconds of a frame; browsers slow down a GIF with shorter ones
 DOTS_PER_INCH = 128
 MOST_PIXELS = 4_000_000  # of a frame; Pillow holds all frames, a byte per pixel, until the GIF is written
 # What all players show: H.264 needs even sides.
@@ -46,7 +45,7 @@ def write_animation(
     ontology: Ontology,
     path: str | os.PathLike,
     title: str | None = None,
-    seconds_per_frame: float = SECONDS_PER_FRAME,
+    seconds_per_frame: float = 0.5,
     quiet: bool = False,
 ) -> None:
     """Writes a frame per evaluation, the last one held longer: GIF if `path` ends in .gif, MP4 if in .mp4.

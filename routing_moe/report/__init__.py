@@ -1,4 +1,4 @@
-"""The HTML report page, and the result files of an ablation.
+"""The HTML report page, and the result files of routes, features and ablations.
 
 May import: plots and below.
 """

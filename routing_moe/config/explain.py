@@ -1,0 +1,108 @@
+"""The flags of the commands that explain routes: inspect_routes, correlate_routes, report and create_gif."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataloader.errors import Faults, InputError
+from routing_moe.config.choices import ROUTE_KINDS
+from routing_moe.config.flags import (
+    AT_LEAST_1,
+    NOT_NEGATIVE,
+    REQUIRED,
+    SEED,
+    Command,
+    Range,
+    flag_faults,
+    group,
+)
+from routing_moe.io.files import unwritable
+
+ROUTES = group("routes")
+COMPARED = group("what is compared")
+FEATURES = group("features and tests")
+TABLES = group("tables")
+PAGE = group("the page")
+WRITING = group("writing")
+SHORTEST, LONGEST = 0.02, 60.0  # seconds of a frame; browsers slow down a GIF with shorter ones
+SECONDS = Range(lambda value: SHORTEST <= value <= LONGEST, f"from {SHORTEST:g} to {LONGEST:g} seconds")
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class RouteFlags(Command):
+    """Which routes are explained."""
+
+    runs: tuple[str, ...] = ROUTES(REQUIRED, "run folder, or a folder with a checkpoint", metavar="RUN", positional=True)
+    step: str = ROUTES("best", "of which evaluation: best (dev score), last, or a step")
+    routes: str = ROUTES("soft", "soft: the softmax at the temperature of that step; soft_t1: at temperature 1; chosen: the heaviest expert of each layer, one-hot", choices=ROUTE_KINDS)
+    task_ontology: str | None = ROUTES(None, "ontology file (default: that of the run)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureFlags(Command):
+    """What routes are correlated with."""
+
+    feature_file: str | None = FEATURES(None, "CSV file: task, kind:value columns of 0 and 1, columns of numbers or of names (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")
+    # The defaults are those of analysis/correlation.py and analysis/recovery.py.
+    permutations: int | None = FEATURES(None, "permutations of the tasks for each p (default: 100000 for correlations, 10000 for the tests of whole kinds)", range=AT_LEAST_1)
+    seed: int = FEATURES(0, "of the permutations", range=SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectSettings(RouteFlags):
+    program = "python -m routing_moe.cli.inspect_routes"
+
+    before: str | None = COMPARED(None, "another step, stage or checkpoint of the same model, for the picture of what changed")
+    before_step: str = COMPARED("best", "of which evaluation of it: best, last, or a step", needs=("before",))
+    neighbours: int = COMPARED(5, "nearest tasks listed for each", range=AT_LEAST_1)
+    title: str | None = WRITING(None, "over the pictures (default: the run's name)")
+    output_dir: Path | None = WRITING(None, "where to write (default: RUN/analysis of a single run)")
+
+    def unmet_needs(self) -> dict[str, str]:
+        return {} if self.before else {"before": "out --before"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrelateSettings(RouteFlags, FeatureFlags):
+    program = "python -m routing_moe.cli.correlate_routes"
+    groups = ("routes", "features and tests")
+
+    top: int = TABLES(3, "experts listed for each feature", range=AT_LEAST_1)
+    title: str | None = WRITING(None, "over the pictures (default: the run's name)")
+    output_dir: Path | None = WRITING(None, "where to write (default: RUN/analysis of a single run)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings(RouteFlags, FeatureFlags):
+    program = "python -m routing_moe.cli.report"
+    groups = ("routes", "features and tests")
+
+    samples: int = PAGE(5, "predictions shown of each task", range=NOT_NEGATIVE)
+    title: str | None = PAGE(None, "of the page (default: the runs' names)")
+    output_file: Path | None = PAGE(None, "HTML file (default: RUN/analysis/report.html of a single run)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GifSettings(Command):
+    program = "python -m routing_moe.cli.create_gif"
+
+    run: Path = ROUTES(REQUIRED, "folder of a run, with <step>-steps/route.npy")
+    routes: str = ROUTES("soft", "which routes", choices=ROUTE_KINDS)
+    task_ontology: Path | None = ROUTES(None, "ontology file (default: that of the run)", metavar="FILE")
+    title: str | None = WRITING(None, "heading of the pictures (default: the run's name)")
+    seconds_per_frame: float = WRITING(0.5, "how long an evaluation is shown", range=SECONDS, metavar="SECONDS")
+    output_dir: Path | None = WRITING(None, "where to write (default: RUN/analysis)")
+# fmt: on
+
+
+def checked_output_dir(settings: InspectSettings | CorrelateSettings) -> Path:
+    """Where to write. Raises InputError if it is missing or unwritable, or for wrong flags."""
+    faults = Faults(flag_faults(settings))
+    folder = settings.output_dir
+    if folder is None and len(settings.runs) > 1:
+        faults.append(f"--output_dir: must be given for {len(settings.runs)} runs")
+    elif fault := unwritable(folder := folder or Path(settings.runs[0]) / "analysis"):
+        faults.append(f"--output_dir {fault}")
+    if faults:
+        raise InputError(faults)
+    return folder
