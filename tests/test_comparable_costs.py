@@ -31,8 +31,8 @@ def write_cost_and_evaluations(place, flops_a_step, steps, scores, before=(0, 0)
 
 @pytest.fixture(autouse=True)
 def quick_pictures(monkeypatch):
-    monkeypatch.setattr(compare_runs, "plot_comparison", lambda *arguments: arguments[2].touch())
-    monkeypatch.setattr(compare_runs, "plot_curves", lambda curves, path: path.touch())
+    monkeypatch.setattr("routing_moe.plots.variants.plot_comparison", lambda *arguments: arguments[2].touch())
+    monkeypatch.setattr("routing_moe.plots.variant_curves.plot_curves", lambda curves, path: path.touch())
 
 
 @pytest.fixture

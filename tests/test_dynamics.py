@@ -4,9 +4,7 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,16 +14,11 @@ from sample_pictures import ONTOLOGY, history
 
 from routing_moe.analysis.dynamics import dynamics_table
 from routing_moe.analysis.saved_routes import History
+from routing_moe.cli import create_gif
 from routing_moe.plots import animation
 from routing_moe.plots.animation import can_write_mp4, write_animation
 from routing_moe.plots.dynamics import plot_dynamics
 from routing_moe.plots.route_map import route_map
-
-SCRIPT = Path(__file__).resolve().parents[1] / "example_scripts/create_gif.py"
-
-_spec = spec_from_file_location("create_gif", SCRIPT)
-create_gif = module_from_spec(_spec)
-_spec.loader.exec_module(create_gif)
 
 needs_ffmpeg = pytest.mark.skipif(not can_write_mp4(), reason="there is no ffmpeg with an H.264 encoder")
 
@@ -259,7 +252,7 @@ def call(*flags) -> int:
 
 @pytest.fixture
 def no_ffmpeg(monkeypatch):
-    monkeypatch.setattr(create_gif, "can_write_mp4", lambda: False)
+    monkeypatch.setattr(animation, "can_write_mp4", lambda: False)
 
 
 FILES = ["dynamics.csv", "dynamics.pdf", "dynamics.png", "routes.gif", "routes.mp4"]
@@ -318,23 +311,22 @@ def test_a_run_without_run_json_is_drawn_in_the_shipped_ontology(run_folder, cap
             ["--routes", "soft_t1"],
             "error: --run <run>/100-steps/route_t1.npy: not found; a run without a router",
         ),
-        (["--seconds_per_frame", "0"], "error: --seconds_per_frame is 0; it must be from 0.02 to 60 seconds"),
+        (
+            ["--seconds_per_frame", "0"],
+            "error: --seconds_per_frame is 0.0; it must be from 0.02 to 60 seconds",
+        ),
         (["--seconds_per_frame", "nan"], "error: --seconds_per_frame is nan; it must be from 0.02"),
         (
             ["--seconds_per_frame", "fast"],
-            "create_gif.py: error: argument --seconds_per_frame: invalid float",
+            "create_gif: error: argument --seconds_per_frame: invalid float",
         ),
         (["--output_dir", "<run>/run.json"], "error: --output_dir <run>/run.json: <run>/run.json is a file"),
         (["--task_ontology", "<here>/no.json"], "error: --task_ontology <here>/no.json: no such file"),
-        (["--routes", "hard"], "create_gif.py: error: argument --routes: invalid choice: 'hard'"),
+        (["--routes", "hard"], "error: --routes is 'hard'; choose from soft, soft_t1, chosen"),
         (["--titel", "x"], "unrecognized arguments: --titel x; did you mean '--title'?"),
     ],
 )
-def test_a_mistake_is_an_error_of_one_line_and_nothing_is_written(
-    run_folder, capsys, monkeypatch, flags, message
-):
-    monkeypatch.setattr("sys.argv", ["create_gif.py"])
-
+def test_a_mistake_is_an_error_of_one_line_and_nothing_is_written(run_folder, capsys, flags, message):
     def filled(text):
         return text.replace("<run>", str(run_folder)).replace("<here>", str(run_folder.parent))
 

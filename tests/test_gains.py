@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,13 @@ import pandas as pd
 import pytest
 from sample_pictures import gain_tables
 
+from routing_moe.cli import compute_arg
 from routing_moe.plots.gains import plot_gains
 from routing_moe.results import gains
 from routing_moe.results.gains_latex import escaped, gains_latex
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "example_scripts/compute_arg.py"
-
-_spec = spec_from_file_location("compute_arg", SCRIPT)
-compute_arg = module_from_spec(_spec)
-_spec.loader.exec_module(compute_arg)
 
 TASKS = ["boolq", "sick", "copa", "emo"]
 BASE = [0.5, 0.2, 0.4, 0.0]
@@ -353,7 +349,7 @@ def test_invalid_flags_are_reported_together(files, capsys):
     flags = ["--min_baseline", "-1", "--names", "a", "--output_file", files / "base.csv/x"]
     output = refusal(capsys, files, "ours", "ours", flags=flags)
     assert f"--summary2 {files / 'ours.csv'}: is given twice" in output
-    assert "--min_baseline is -1, expected a score of at least 0" in output
+    assert "--min_baseline is -1.0; it must be 0 or greater" in output
     assert "--names: 1 names, expected 3, one for the baseline and for each system" in output
     assert "is a file; name a folder" in output
     assert "x: the name must end in .csv" in output

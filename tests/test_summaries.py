@@ -3,21 +3,17 @@
 import json
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from dataloader.errors import InputError
+from routing_moe.cli import collect_results
 from routing_moe.results import few_shot
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "example_scripts/collect_results.py"
-
-_spec = spec_from_file_location("collect_results", SCRIPT)
-collect_results = module_from_spec(_spec)
-_spec.loader.exec_module(collect_results)
 
 COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance"]
 BOOLQ = {"boolq_16_100": (0.5, 0.4), "boolq_16_13": (0.7, 0.8), "boolq_16_21": (0.6, 0.6)}
@@ -240,7 +236,7 @@ def test_two_folders_of_one_task_are_a_fault(logs, capsys):
 def test_invalid_flags_are_reported_together(logs, capsys):
     output = refusal(capsys, logs, "--postfix", "", "--section", "dev")
     assert "--postfix is empty" in output
-    assert "--section dev: a section needs a split; give --custom_tasks_splits" in output
+    assert "--section has no effect without --custom_tasks_splits" in output
     assert "--custom_tasks_splits nowhere.json: no such file" in refusal(
         capsys, logs, "--custom_tasks_splits", "nowhere.json"
     )

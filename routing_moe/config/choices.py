@@ -25,4 +25,5 @@ SELECTIONS = ("final_temperature", "all")  # evaluations that may become the bes
 ROUTE_KINDS = ("soft", "soft_t1", "chosen")  # analysis/saved_routes.py
 PRECISIONS = ("no", "bf16", "fp16")
 TRACKERS = ("csv", "tensorboard", "wandb")
+BUDGETS = ("steps", "flops")  # the keys of BUDGETS in results/compared_costs.py
 SECTIONS = ("train", "dev", "test")  # of a task split

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import wilcoxon
 
 from dataloader.errors import in_short
 from routing_moe.results.scores import markdown_table, mean_and_std, shown_p
@@ -45,6 +44,8 @@ def signed_rank_p(differences) -> float:
     scipy's default method: the exact distribution for up to 50 differences without ties in size, all sign
     flips for up to 13 with ties, else the normal approximation. 1.0 if all differences are zero.
     """
+    from scipy.stats import wilcoxon  # imported late: it takes a second
+
     nonzero = np.asarray(differences, dtype=float)
     nonzero = nonzero[nonzero != 0]
     return float(wilcoxon(nonzero).pvalue) if len(nonzero) else 1.0

@@ -1,0 +1,111 @@
+"""Average relative gain (ARG) of fine-tuned systems over a baseline, as tables and a chart.
+
+    python -m routing_moe.cli.compute_arg --summary1 tables/bart.csv --summary2 tables/moe.csv \\
+        --output_file tables/gains.csv
+    python -m routing_moe.cli.compute_arg --summary1 bart.csv --summary2 moe.csv multitask.csv \\
+        --output_file gains.csv --names BART mixture multi-task
+
+The summaries are files of collect_results.py, of this project or of the published code. Writes gains.csv (per
+task and system), gains_summary.csv (per system), gains.md, .tex, .png and .pdf; prints the Markdown. Exits
+with 0; with 1 if a task is not in all summaries (and left out of the tables); with 2 if no table can be
+written.
+"""
+
+import math
+import sys
+from pathlib import Path
+
+from dataloader.errors import Faults, InputError
+from routing_moe.cli.console import run_command
+from routing_moe.config.flags import flag_faults
+from routing_moe.config.tables import GainSettings
+from routing_moe.io.files import unwritable, write_text
+from routing_moe.results import few_shot, gains
+from routing_moe.results.few_shot_costs import costs_markdown, summary_cost
+from routing_moe.results.gains_latex import gains_latex
+from routing_moe.results.run_cost import TRAINING_COST
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(run, GainSettings, argv, __doc__)
+
+
+def run(settings: GainSettings) -> int:
+    """1 if tasks are missing, else 0."""
+    check(settings)
+    read = read_summaries(settings)
+    tasks, missing = gains.common_tasks(read, settings.metric)
+    if not tasks:
+        raise InputError([*missing, f"no task has a mean {settings.metric} in every summary"])
+    write(settings, read, tasks, missing)
+    return 1 if missing else 0
+
+
+def check(settings: GainSettings) -> None:
+    """Raises InputError with all errors in the flags."""
+    paths = settings.summaries
+    real = [path.resolve() for path in paths]
+    faults = flag_faults(settings)
+    faults += [f"--summary2 {p}: is given twice" for i, p in enumerate(paths) if real[i] in real[:i]]
+    names = settings.names
+    if names and len(names) != len(paths):
+        faults.append(
+            f"--names: {len(names)} names, expected {len(paths)}, one for the baseline and for each system"
+        )
+    elif names and (len(set(names)) < len(names) or not all(name.strip() for name in names)):
+        faults.append(f"--names {' '.join(names)}: names must be different and not empty")
+    fault = unwritable(settings.output_file.parent)
+    faults += [f"--output_file {fault}"] if fault else []
+    if settings.output_file.suffix != ".csv":
+        faults.append(f"--output_file {settings.output_file}: the name must end in .csv")
+    for path in () if faults else (settings.output_file, sibling(settings, "_summary.csv")):
+        if path.resolve() in real or path.is_dir():
+            reason = "is a folder" if path.is_dir() else "is one of the summaries"
+            faults.append(f"--output_file {settings.output_file}: {path} {reason}; name another file")
+    if faults:
+        raise InputError(faults)
+
+
+def sibling(settings: GainSettings, end: str) -> Path:
+    return settings.output_file.with_name(settings.output_file.stem + end)
+
+
+def read_summaries(settings: GainSettings) -> dict:
+    """{name: summary}, the baseline first. Raises one InputError with the errors in all files."""
+    paths, faults = settings.summaries, Faults()
+    read = [faults.of(few_shot.read_summary, path, settings.metric) for path in paths]
+    if faults:
+        raise InputError(faults)
+    return dict(zip(settings.names or gains.system_names(paths), read, strict=True))
+
+
+def write(settings: GainSettings, read: dict, tasks: list[str], missing: list[str]) -> None:
+    """Writes the six files and prints the Markdown. The files do not depend on time or place."""
+    baseline, paths = next(iter(read)), settings.summaries
+    per_task = gains.gains_per_task(read, tasks, settings.min_baseline)
+    per_system = gains.gains_per_system(per_task)
+    explained = gains.explain_gains(per_task, baseline, settings.metric, settings.min_baseline)
+    tables = [gains.tasks_markdown(per_task, baseline), gains.systems_markdown(per_system, baseline)]
+    costs = dict(zip(read, [summary_cost(path, tasks) for path in paths], strict=True))
+    if not all(math.isnan(value) for cost in costs.values() for value in cost.values()):
+        for name in TRAINING_COST:
+            per_system[name] = [costs[system][name] for system in per_system["system"]]
+        tables.append(costs_markdown(costs))
+    notes = [*missing, *gains.uneven_samples(per_task)]
+    markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"
+    settings.output_file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(settings.output_file, per_task.to_csv(index=False))
+    write_text(sibling(settings, "_summary.csv"), per_system.to_csv(index=False))
+    write_text(sibling(settings, ".md"), markdown)
+    write_text(sibling(settings, ".tex"), gains_latex(per_task, per_system, baseline, explained))
+    from routing_moe.plots.gains import plot_gains  # imported late: matplotlib takes half a second
+
+    for end in (".png", ".pdf"):
+        plot_gains(per_task, per_system, sibling(settings, end), baseline, settings.min_baseline)
+    print(f"{markdown}\n{sibling(settings, '')}.csv, _summary.csv, .md, .tex, .png, .pdf")
+    for note in notes:
+        print(note, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""How the routes of a run developed: an animation of its route maps, curves over training, and their table.
+
+    python -m routing_moe.cli.create_gif --run models/moe
+    python -m routing_moe.cli.create_gif --run models/moe --routes chosen --output_dir animations/moe_chosen
+    python -m routing_moe.cli.create_gif --run models/moe --title "Learned routes" --seconds_per_frame 0.25
+
+Writes routes.gif, routes.mp4 (where ffmpeg is installed), dynamics.csv, dynamics.png and dynamics.pdf: a
+frame, or a row per layer, for every evaluation. --routes soft: at the temperature of the step; soft_t1: at
+temperature 1; chosen: only the heaviest expert of each layer. A run with a single evaluation gets the table
+and the curves, but no animation.
+"""
+
+import sys
+from pathlib import Path
+
+from dataloader.errors import Faults, InputError
+from dataloader.ontology import UNCATEGORISED, Ontology
+from routing_moe.analysis.runs import ontology_of
+from routing_moe.analysis.saved_routes import History, load_history
+from routing_moe.cli.console import run_command
+from routing_moe.config.explain import GifSettings
+from routing_moe.config.flags import flag_faults, with_valid_values
+from routing_moe.io.files import unwritable, write_text
+from routing_moe.io.run_folder import load_run_settings
+
+WHAT = {"soft": "Routes", "soft_t1": "Routes at temperature 1", "chosen": "Heaviest experts"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(run, GifSettings, argv, __doc__)
+
+
+def run(settings: GifSettings) -> None:
+    place = settings.output_dir or settings.run / "analysis"
+    history, ontology = check(settings, place)
+    title = settings.title or f"{WHAT[settings.routes]} of {history.name}"
+    written = write_curves(history, place, title)
+    if len(history.steps) > 1:
+        written += write_animations(settings, history, ontology, place, title)
+    else:
+        note = f"{settings.run}: evaluated only once, nothing to animate; --eval_period sets how often"
+        print(note, file=sys.stderr)
+    print("\n".join(map(str, written)))
+
+
+def check(settings: GifSettings, place: Path) -> tuple[History, Ontology]:
+    """The history and the ontology to draw. Raises InputError with all faults of the flags."""
+    faults = Faults(flag_faults(settings))
+    history = faults.of(load_history, settings.run, with_valid_values(settings).routes, flag="run")
+    if history and (fault := unwritable(place)):
+        faults.append(f"--output_dir {fault}")
+    trained = faults.of(load_run_settings, settings.run) or {}
+    flag = "task_ontology" if settings.task_ontology else None
+    ontology = faults.of(ontology_of, settings.run, trained, settings.task_ontology, flag=flag)
+    if faults:
+        raise InputError(faults)
+    if all(ontology.category(task) == UNCATEGORISED for task in history.tasks):
+        print("warning: no task has a category; name an ontology with --task_ontology", file=sys.stderr)
+    return history.of(ontology.order(history.tasks)), ontology
+
+
+def write_curves(history: History, place: Path, title: str) -> list[Path]:
+    # Matplotlib is imported here and below, after the checks: it takes half a second.
+    from routing_moe.analysis.dynamics import dynamics_table
+    from routing_moe.plots.dynamics import plot_dynamics
+
+    table = dynamics_table(history)
+    place.mkdir(parents=True, exist_ok=True)
+    paths = [place / f"dynamics.{kind}" for kind in ("csv", "png", "pdf")]
+    write_text(paths[0], table.to_csv(index=False))
+    for path in paths[1:]:
+        plot_dynamics(table, path, title)
+    return paths
+
+
+def write_animations(
+    settings: GifSettings, history: History, ontology: Ontology, place: Path, title: str
+) -> list[Path]:
+    from routing_moe.plots.animation import can_write_mp4, write_animation
+
+    kinds = ["gif", "mp4"] if can_write_mp4() else ["gif"]
+    paths = [place / f"routes.{kind}" for kind in kinds]
+    for path in paths:
+        write_animation(history, ontology, path, title, settings.seconds_per_frame)
+    if "mp4" not in kinds:
+        print(
+            "routes.mp4 is not written: it needs ffmpeg with an H.264 encoder, which is not installed",
+            file=sys.stderr,
+        )
+    return paths
+
+
+if __name__ == "__main__":
+    sys.exit(main())

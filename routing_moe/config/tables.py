@@ -1,0 +1,82 @@
+"""The flags of the commands that make tables of scores."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from routing_moe.config.choices import BUDGETS, SECTIONS
+from routing_moe.config.flags import NOT_NEGATIVE, REQUIRED, Command, group
+
+SCORES = group("scores")
+VARIANTS = group("variants")
+RESULTS = group("results of fine-tuning")
+GAINS = group("gains")
+WRITING = group("writing")
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class ShowSettings(Command):
+    program = "python -m routing_moe.cli.show_scores"
+
+    run: Path = SCORES(REQUIRED, "run folder", metavar="RUN", positional=True)
+    checkpoint_name: str = SCORES("best", "which checkpoint's scores")
+    predict_split: str = SCORES("train", "section of the split", choices=SECTIONS)
+    prefix: str = SCORES("", "the --prefix that the scores were written with")
+    output: Path | None = WRITING(None, "also write the table to this CSV file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings(Command):
+    program = "python -m routing_moe.cli.compare_runs"
+
+    folder: Path = SCORES(REQUIRED, "holds <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
+    part: str | None = SCORES(None, "which files' scores (default: test; with --match dev)", choices=("dev", "test"))
+    predict_split: str = SCORES("train", "section of the split", choices=SECTIONS, needs=("predictions",))
+    checkpoint_name: str = SCORES("best", "which checkpoint's scores", needs=("predictions",))
+    prefix: str = SCORES("", "the --prefix that the scores were written with", needs=("predictions",))
+    match: str | None = SCORES(None, "at equal steps or FLOPs (default: as trained)", choices=BUDGETS)
+    order: tuple[str, ...] = VARIANTS((), "these first, others by name after them", metavar="VARIANT")
+    baseline: str | None = VARIANTS(None, "also the difference to this variant, paired by seed and task", metavar="VARIANT")
+    leave_out: tuple[str, ...] = VARIANTS((), "compare without these", metavar="VARIANT")
+    task_ontology: Path | None = WRITING(None, "ontology file (default: that of the runs)")
+    output_dir: Path | None = WRITING(None, "where to write (default: FOLDER)")
+
+    @property
+    def scored_part(self) -> str:
+        return self.part or ("dev" if self.match else "test")
+
+    def unmet_needs(self) -> dict[str, str]:
+        return {"predictions": " --match: evaluations in training are of train tasks"} if self.match else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectSettings(Command):
+    program = "python -m routing_moe.cli.collect_results"
+
+    logs_dir: Path = RESULTS(REQUIRED, "folder of the tasks' folders")
+    postfix: str = RESULTS("_best", "suffix of the rows to read")
+    tasks: tuple[str, ...] | None = RESULTS(None, "only these tasks (default: all tasks with a folder)", metavar="TASK")
+    custom_tasks_splits: Path | None = RESULTS(None, "only the tasks of a section of this split", metavar="FILE")
+    section: str | None = RESULTS(None, "section of the split (default: test)", choices=(*SECTIONS, "all"), needs=("split",))
+    output_file: Path = WRITING(REQUIRED, "CSV file to write")
+
+    def unmet_needs(self) -> dict[str, str]:
+        return {} if self.custom_tasks_splits else {"split": "out --custom_tasks_splits, which names the split"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GainSettings(Command):
+    program = "python -m routing_moe.cli.compute_arg"
+
+    summary1: Path = GAINS(REQUIRED, "summary of the baseline", metavar="CSV")
+    summary2: tuple[Path, ...] = GAINS(REQUIRED, "summaries of the systems", metavar="CSV")
+    names: tuple[str, ...] | None = GAINS(None, "of the baseline and each system (default: file names)", metavar="NAME")
+    metric: str = GAINS("test_performance", "column of the summaries", choices=("test_performance", "dev_performance"))
+    min_baseline: float = GAINS(0.01, "no relative gain if the baseline is at most this", range=NOT_NEGATIVE, metavar="SCORE")
+    output_file: Path = WRITING(REQUIRED, "the other files have the same stem", metavar="CSV")
+
+    @property
+    def summaries(self) -> list[Path]:
+        """The baseline's first."""
+        return [self.summary1, *self.summary2]
+# fmt: on
