@@ -38,6 +38,7 @@ setup(
         "routing_moe.report.page": ["*.html", "*.css", "*.js"],
         "task.skill_gym": ["tiny_bart/*"],
     },
+    entry_points={"console_scripts": ["routing-moe = routing_moe.cli.entry:main"]},
     install_requires=REQUIREMENTS,
     extras_require={
         "test": [

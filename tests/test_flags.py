@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from dataclasses import dataclass
+from importlib import import_module
 
 import pytest
 
@@ -10,9 +11,11 @@ from dataloader.errors import InputError
 from dataloader.gym import PARTS
 from dataloader.task_splits import SECTIONS
 from routing_moe import RoutingBartConfig
+from routing_moe.analysis import correlation, recovery
 from routing_moe.analysis.saved_routes import KINDS
+from routing_moe.cli.entry import COMMANDS
 from routing_moe.config import choices, finetune, train
-from routing_moe.config.ablate import AblationSettings
+from routing_moe.config.explain import CorrelateSettings
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.flags import (
     AT_LEAST_1,
@@ -21,6 +24,7 @@ from routing_moe.config.flags import (
     Command,
     build_parser,
     differences,
+    flag_faults,
     flags_of,
     group,
     inherited,
@@ -30,11 +34,12 @@ from routing_moe.config.flags import (
     value_faults,
     with_valid_values,
 )
-from routing_moe.config.merge import MergeSettings
+from routing_moe.config.tables import CollectSettings, GainSettings
 from routing_moe.config.train import TrainSettings
 from routing_moe.model.route_sources import ROUTE_SOURCES
 from routing_moe.model.routers import ROUTERS
 from routing_moe.model.selection import select_routes
+from routing_moe.results import compared_costs, few_shot, gains
 
 DATA = group("data")
 
@@ -50,6 +55,11 @@ class Bake(Command):
     times: list[float] | None = DATA(None, "100% of the hours", range=AT_LEAST_1)
     salt: bool = DATA(False, "add salt", needs=("bread", "taste"))
     steam: bool = DATA(True, "use steam")
+    seeds: tuple[str, ...] = DATA((), "on top", needs=("taste",))
+    organic: bool = DATA(False, "organic flour", negatable=True)
+
+    def unmet_needs(self) -> dict[str, str]:
+        return {} if self.salt else {"taste": "out --salt"}
 
 
 def test_types_and_defaults_come_from_the_field():
@@ -57,6 +67,10 @@ def test_types_and_defaults_come_from_the_field():
     assert given == {"oven": "stove", "loaves": 3, "times": [1.0, 2.5], "salt": True, "steam": False}
     settings = Bake(**given)
     assert (settings.flour, settings.heat) == ("rye", None)
+    more = ["--seeds", "poppy", "sesame", "--no-organic"]
+    assert parse(Bake, ["stove", *more]) == {
+        "oven": "stove", "seeds": ("poppy", "sesame"), "organic": False
+    }  # fmt: skip
 
 
 def test_help_names_each_flag_its_choices_and_its_default_once():
@@ -103,6 +117,14 @@ def test_a_flag_without_effect_is_reported_with_the_first_reason():
     assert unused_note(Bake, given, do_train=True) == []
 
 
+def test_flags_are_checked_against_their_ranges_and_each_other():
+    assert flag_faults(Bake(oven="stove", loaves=0, seeds=("poppy",))) == [
+        "--loaves is 0; it must be at least 1",
+        "--seeds has no effect without --salt",
+    ]
+    assert flag_faults(Bake(oven="stove", salt=True, seeds=("poppy",))) == []
+
+
 def test_a_continued_job_may_change_only_the_flags_that_say_so():
     saved = {"oven": "stove", "flour": "wheat", "loaves": 9, "salt": True, "steam": True}
     found = differences(Bake(oven="stove"), saved, "the last bread")
@@ -122,7 +144,23 @@ def test_a_prediction_inherits_flags_of_the_right_type(tmp_path):
 # ---- the commands
 
 
-@pytest.mark.parametrize("command", [TrainSettings, FinetuneSettings, AblationSettings, MergeSettings])
+def commands() -> list[type[Command]]:
+    """All classes of flags below `Command` that belong to a command."""
+    for module in COMMANDS.values():
+        import_module(module)
+    found, below = [], [Command]
+    while below:
+        below = [each for cls in below for each in cls.__subclasses__()]
+        found += [cls for cls in below if hasattr(cls, "program") and cls is not Bake]
+    return list(dict.fromkeys(found))
+
+
+def test_every_command_has_its_flags_in_one_class():
+    programs = [command.program for command in commands()]
+    assert sorted(programs) == sorted(f"python -m {module}" for module in COMMANDS.values())
+
+
+@pytest.mark.parametrize("command", commands())
 def test_every_default_is_a_valid_value(command):
     given = {field.name: "x" for field in dataclasses.fields(command) if field.default is REQUIRED}
     assert value_faults(command(**given)) == []
@@ -142,9 +180,20 @@ def test_choices_are_the_names_of_the_implementations():
     assert tuple(ROUTERS) == choices.ROUTER_TYPES
     assert tuple(ROUTE_SOURCES) == tuple(choices.ROUTE_SOURCES)
     assert tuple(KINDS) == choices.ROUTE_KINDS
+    assert tuple(compared_costs.BUDGETS) == choices.BUDGETS
     assert choices.SECTIONS == SECTIONS == PARTS
     with pytest.raises(ValueError, match=", ".join(choices.ROUTER_MODES)):
         select_routes(None, "none", 1.0)
+
+
+def test_defaults_are_those_of_the_implementations():
+    flags = flags_of(CorrelateSettings)
+    for default in (correlation.PERMUTATIONS, recovery.PERMUTATIONS):
+        assert f" {default} " in flags["permutations"].help
+    gains_of = GainSettings(summary1="x", summary2=("y",), output_file="z")
+    assert (gains_of.min_baseline, gains_of.metric) == (gains.MIN_BASELINE, few_shot.SCORES[1])
+    assert set(flags_of(GainSettings)["metric"].choices) == set(few_shot.SCORES)
+    assert CollectSettings(logs_dir="x", output_file="y").postfix == few_shot.BEST
 
 
 def test_a_new_model_has_the_defaults_of_the_configuration():

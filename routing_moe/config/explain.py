@@ -51,6 +51,7 @@ class FeatureFlags(Command):
 @dataclass(frozen=True, kw_only=True)
 class InspectSettings(RouteFlags):
     program = "python -m routing_moe.cli.inspect_routes"
+    usage = "RUN [RUN ...] [flags, see --help]"
 
     before: str | None = COMPARED(None, "another step, stage or checkpoint of the same model, for the picture of what changed")
     before_step: str = COMPARED("best", "of which evaluation of it: best, last, or a step", needs=("before",))
@@ -65,6 +66,7 @@ class InspectSettings(RouteFlags):
 @dataclass(frozen=True, kw_only=True)
 class CorrelateSettings(RouteFlags, FeatureFlags):
     program = "python -m routing_moe.cli.correlate_routes"
+    usage = "RUN [RUN ...] [flags, see --help]"
     groups = ("routes", "features and tests")
 
     top: int = TABLES(3, "experts listed for each feature", range=AT_LEAST_1)
@@ -75,6 +77,7 @@ class CorrelateSettings(RouteFlags, FeatureFlags):
 @dataclass(frozen=True, kw_only=True)
 class ReportSettings(RouteFlags, FeatureFlags):
     program = "python -m routing_moe.cli.report"
+    usage = "RUN [RUN ...] [flags, see --help]"
     groups = ("routes", "features and tests")
 
     samples: int = PAGE(5, "predictions shown of each task", range=NOT_NEGATIVE)
@@ -85,6 +88,7 @@ class ReportSettings(RouteFlags, FeatureFlags):
 @dataclass(frozen=True, kw_only=True)
 class GifSettings(Command):
     program = "python -m routing_moe.cli.create_gif"
+    usage = "--run RUN [flags, see --help]"
 
     run: Path = ROUTES(REQUIRED, "folder of a run, with <step>-steps/route.npy")
     routes: str = ROUTES("soft", "which routes", choices=ROUTE_KINDS)

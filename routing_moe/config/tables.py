@@ -17,6 +17,7 @@ WRITING = group("writing")
 @dataclass(frozen=True, kw_only=True)
 class ShowSettings(Command):
     program = "python -m routing_moe.cli.show_scores"
+    usage = "RUN [flags, see --help]"
 
     run: Path = SCORES(REQUIRED, "run folder", metavar="RUN", positional=True)
     checkpoint_name: str = SCORES("best", "which checkpoint's scores")
@@ -28,6 +29,7 @@ class ShowSettings(Command):
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings(Command):
     program = "python -m routing_moe.cli.compare_runs"
+    usage = "FOLDER [flags, see --help]"
 
     folder: Path = SCORES(REQUIRED, "holds <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
     part: str | None = SCORES(None, "which files' scores (default: test; with --match dev)", choices=("dev", "test"))
@@ -52,6 +54,7 @@ class CompareSettings(Command):
 @dataclass(frozen=True, kw_only=True)
 class CollectSettings(Command):
     program = "python -m routing_moe.cli.collect_results"
+    usage = "--logs_dir FOLDER --output_file CSV [flags, see --help]"
 
     logs_dir: Path = RESULTS(REQUIRED, "folder of the tasks' folders")
     postfix: str = RESULTS("_best", "suffix of the rows to read")
@@ -67,6 +70,7 @@ class CollectSettings(Command):
 @dataclass(frozen=True, kw_only=True)
 class GainSettings(Command):
     program = "python -m routing_moe.cli.compute_arg"
+    usage = "--summary1 CSV --summary2 CSV [CSV ...] --output_file CSV [flags, see --help]"
 
     summary1: Path = GAINS(REQUIRED, "summary of the baseline", metavar="CSV")
     summary2: tuple[Path, ...] = GAINS(REQUIRED, "summaries of the systems", metavar="CSV")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from huggingface_hub import hf_hub_download
 from huggingface_hub.dataclasses import strict
 
 from dataloader.errors import InputError, in_brief
@@ -76,14 +77,12 @@ def load_bart_config(source: str | Path) -> SavedConfig:
 
 def config_on_the_hub(name: str) -> SavedConfig:
     """Returns the configuration of a model on the hub, or in its local cache. Raises InputError."""
-    from transformers import AutoConfig  # imports torch, which takes seconds
-
     try:
-        config = AutoConfig.from_pretrained(name)
-    except Exception as error:  # transformers and the network raise many types of errors
+        path = hf_hub_download(name, "config.json")
+    except Exception as error:  # the library and the network raise many types of errors
         reason = f"no model can be loaded from the hub, and there is no such folder ({in_brief(error)})"
         raise InputError(f"{name}: {reason}") from None
-    return SavedConfig.of(config.to_dict(), name)
+    return SavedConfig.of(load_json_object(path, "a model's configuration"), name)
 
 
 def load_routing_config(checkpoint: str | Path) -> dict:
