@@ -54,7 +54,7 @@ from routing_moe.training.checks import check_inputs
 from routing_moe.training.prediction import task_files
 from routing_moe.training.trainer import Training
 from task.task_emb import command as vector_command
-from task.task_emb import fisher
+from task.task_emb.fisher import FisherSettings
 from task.task_emb.sources import Descriptions
 
 SAMPLE = "colour_12_100"  # the mutated sample of a task
@@ -195,7 +195,7 @@ class Place:
 
     def read_fisher(self) -> None:
         vector_command.check(
-            vector_command.parse(fisher.FisherSettings, fisher.build_parser(), self.fisher_words())
+            vector_command.settings_of(FisherSettings, parse(FisherSettings, self.fisher_words()))
         )
 
     def read_grid(self) -> None:

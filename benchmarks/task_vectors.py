@@ -25,9 +25,11 @@ from benchmarks import measuring
 from benchmarks.comparing import ratio
 from task.skill_gym.generate import task_files, write_rows
 from task.skill_gym.tasks import TASKS
-from task.task_emb.fisher import FisherExtractor, FisherSettings
+from task.task_emb.extractors import TextExtractor
+from task.task_emb.fisher import FisherSettings
+from task.task_emb.fisher_extractor import FisherExtractor
 from task.task_emb.fisher_information import diagonal_fisher, diagonal_fisher_one_by_one
-from task.task_emb.text import TextExtractor, TextSettings
+from task.task_emb.text import TextSettings
 
 UNSEEN = [task for task in TASKS if task.split == "test"]  # of all skills, and of many formats
 ONE_BY_ONE = "_one_by_one"

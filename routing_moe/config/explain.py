@@ -23,8 +23,8 @@ FEATURES = group("features and tests")
 TABLES = group("tables")
 PAGE = group("the page")
 WRITING = group("writing")
-SHORTEST, LONGEST = 0.02, 60.0  # seconds of a frame; browsers slow down a GIF with shorter ones
-SECONDS = Range(lambda value: SHORTEST <= value <= LONGEST, f"from {SHORTEST:g} to {LONGEST:g} seconds")
+# Of a frame of an animation; browsers slow down a GIF with shorter ones.
+SECONDS = Range(lambda value: 0.02 <= value <= 60, "from 0.02 to 60 seconds")
 
 
 # fmt: off

@@ -24,7 +24,7 @@ from dataloader.errors import in_brief
 from dataloader.ontology import Ontology
 from routing_moe.analysis import route_metrics
 from routing_moe.analysis.saved_routes import History, encoder_part
-from routing_moe.config.explain import LONGEST, SHORTEST
+from routing_moe.config.explain import SECONDS
 from routing_moe.io.files import replace_file
 from routing_moe.plots.route_map import RouteMap, route_map
 from routing_moe.plots.style import STYLE
@@ -51,11 +51,11 @@ def write_animation(
     """Writes a frame per evaluation, the last one held longer: GIF if `path` ends in .gif, MP4 if in .mp4.
 
     A GIF starts again when it ends. quiet: no progress bar. The file is written whole or not at all. Raises
-    ValueError for another ending and for seconds out of range (check_seconds); OSError if ffmpeg is missing
-    or fails.
+    ValueError for another ending and for seconds out of range; OSError if ffmpeg is missing or fails.
     """
     path = Path(path)
-    check_seconds(seconds_per_frame)
+    if not SECONDS.holds(seconds_per_frame):
+        raise ValueError(f"seconds_per_frame is {seconds_per_frame:g}; it must be {SECONDS.must_be}")
     _check_format(path)
     heading = f"{title}\n" if title else ""
     picture = route_map(
@@ -81,12 +81,6 @@ def write_animation(
     finally:
         gif.unlink(missing_ok=True)
         mp4.unlink(missing_ok=True)
-
-
-def check_seconds(seconds_per_frame: float) -> None:
-    """Raises ValueError unless a frame is shown for SHORTEST to LONGEST seconds."""
-    if not SHORTEST <= seconds_per_frame <= LONGEST:  # false for NaN, too
-        raise ValueError(f"{seconds_per_frame:g}; it must be from {SHORTEST:g} to {LONGEST:g} seconds")
 
 
 def can_write_mp4() -> bool:
