@@ -8,7 +8,7 @@ from sample_pictures import curves as made_up_curves
 from test_comparison import TREE, refusal, write_run
 
 from routing_moe.cli import compare_runs
-from routing_moe.plots import variant_curves as comparison_curves
+from routing_moe.plots.variant_curves import plot_curves
 
 TASKS = ("copy", "spell", "yesno")
 
@@ -214,7 +214,7 @@ def test_curves_have_a_row_per_evaluation(folder):
 
 
 def test_the_picture_has_a_thin_line_per_run_and_one_per_mean_against_steps_and_flops(figures):
-    comparison_curves.plot_curves(made_up_curves(["a", "a long name " * 3, "$b_{"]), "x.png")
+    plot_curves(made_up_curves(["a", "a long name " * 3, "$b_{"]), "x.png")
     (figure,) = figures
     steps, flops = figure.axes
     assert [line.get_xdata().tolist() for line in steps.lines] == [[10, 20]] * 9

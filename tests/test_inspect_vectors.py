@@ -72,8 +72,8 @@ def inspected(place, *more, **changed):
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    for name in ("plot_similarities", "plot_agreement"):  # imported when they are called
-        monkeypatch.setattr(f"routing_moe.plots.similarity.{name}", lambda *args: None)
+    for name in ("similarity.plot_similarities", "agreement.plot_agreement"):  # imported when they are called
+        monkeypatch.setattr(f"routing_moe.plots.{name}", lambda *args: None)
 
 
 # ---------------------------------------------------------------------------- outputs

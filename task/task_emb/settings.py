@@ -67,7 +67,9 @@ def recipe_flag(recipe: Mapping[str, Any]) -> Any:
 
 
 def pooling_flag() -> Any:
-    return STATES("mean", "pooling of an input's states: mean over its tokens, or the state at <s>", choices=POOLINGS)
+    return STATES(
+        "mean", "pooling of an input's states: mean over its tokens, or the state at <s>", choices=POOLINGS
+    )
 
 
 # fmt: off
