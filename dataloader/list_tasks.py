@@ -45,12 +45,18 @@ def check_tasks(tasks: Sequence[str], folder: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m dataloader.list_tasks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
     )
     parser.add_argument("--split", required=True, help="split file for sections without a file name")
     parser.add_argument("--gym", help="gym folder, to check that it has a folder for each task")
     parser.add_argument("words", nargs="+", help="a task; train, dev, test or all; or file.json:section")
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        guess = did_you_mean(unknown[0], ["--split", "--gym", "--help"])
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{guess}")
     try:
         tasks = tasks_named(args.words, args.split)
         if args.gym:

@@ -41,6 +41,9 @@ def test_the_command_prints_one_line_per_task_or_an_error(world, capsys):
     assert main(["--split", split, "dev"]) == 2
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", f"error: {split}: the dev section is empty\n")
+    with pytest.raises(SystemExit, match="2"):
+        main(["--split", split, "--gmy", "gym", "test"])
+    assert "unrecognized arguments: --gmy; did you mean '--gym'?" in capsys.readouterr().err
 
 
 # ---- the scripts

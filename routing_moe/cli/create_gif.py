@@ -56,7 +56,7 @@ def check(settings: GifSettings, place: Path) -> tuple[History, Ontology]:
         raise InputError(faults)
     if all(ontology.category(task) == UNCATEGORISED for task in history.tasks):
         print("warning: no task has a category; name an ontology with --task_ontology", file=sys.stderr)
-    return history.of(ontology.order(history.tasks)), ontology
+    return history, ontology
 
 
 def write_curves(history: History, place: Path, title: str) -> list[Path]:
@@ -78,6 +78,7 @@ def write_animations(
 ) -> list[Path]:
     from routing_moe.plots.animation import can_write_mp4, write_animation
 
+    history = history.of(ontology.order(history.tasks))
     kinds = ["gif", "mp4"] if can_write_mp4() else ["gif"]
     paths = [place / f"routes.{kind}" for kind in kinds]
     for path in paths:
