@@ -20,7 +20,7 @@ from routing_moe.finetuning.vectors import needs_neighbour, vector_faults
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_faults
 from routing_moe.io.run_folder import load_run_settings
-from routing_moe.model.saved_config import SavedConfig, load_bart_config
+from routing_moe.model.saved_config import load_bart_config
 from routing_moe.training.start_checks import position_faults
 
 
@@ -145,7 +145,7 @@ def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gy
         faults += position_faults(settings, config.max_position_embeddings, place)
         faults.of(check_start_tokenizer, place, settings.model, config.vocab_size)
         if isinstance(start, SavedBart) and start.weights:
-            faults.of(fits, start.weights, config)
+            faults.of(fits, start.weights, start.source)
     if settings.moe_init:
         faults += route_faults(settings, start)
         if not faults and gyms and learns_routes(settings, start):
@@ -153,17 +153,17 @@ def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gy
     return list(faults)
 
 
-def fits(weights: str, config: SavedConfig) -> None:
-    """Raises InputError if a file holds other weights than those of a plain BART of this configuration."""
+def fits(weights: str, source: str) -> None:
+    """Raises InputError if a file holds other weights than those of the plain BART `source`."""
     import torch  # takes seconds, hence only where there are weights to look at
+    from transformers import AutoConfig
     from transformers.initialization import no_init_weights
 
     from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
     from routing_moe.checkpoints.vanilla import load_vanilla_weights
+    from routing_moe.model.loading import bart_fields
 
-    fields = {
-        name: value for name, value in vars(config).items() if name not in ("model_type", "num_experts")
-    }
+    fields = bart_fields(AutoConfig.from_pretrained(source))
     with torch.device("meta"), no_init_weights(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that nothing is copied into such a model
         model = RoutingBartForConditionalGeneration(RoutingBartConfig(**fields, num_experts=1))
