@@ -75,7 +75,7 @@ def tiny_bart_config(**fields) -> BartConfig:
 
 @pytest.fixture
 def make_model():
-    """make_model(num_experts=3, dtype=..., **config fields): a routing BART whose experts differ."""
+    """make_model(num_experts=3, dtype=..., **config fields) returns a routing BART whose experts differ."""
 
     def make(num_experts=3, dtype=torch.float64, bart_fields=None, **fields):
         bart = BartForConditionalGeneration(tiny_bart_config(**(bart_fields or {})))
@@ -143,7 +143,7 @@ def examples():
 
 @pytest.fixture
 def make_stepper(make_model, examples):
-    """make_stepper(model fields..., settings=dict(...)): a stepper of a new model, equal each time."""
+    """make_stepper(settings=dict(...), **model fields) returns a stepper of a new model, equal each time."""
 
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -178,7 +178,7 @@ def finished(world):
 
 @pytest.fixture
 def quick_pictures(monkeypatch, finished):
-    """Pictures take longer than these runs; `finished`, which is made before, has real ones."""
+    """Replaces the route map, which takes longer than these runs; `finished`, made before, has real ones."""
     monkeypatch.setattr(
         "routing_moe.plots.route_map.plot_routes", lambda *args, **kwargs: Path(args[3]).touch()
     )
@@ -246,7 +246,7 @@ def finished_grid(grids):
 
 @pytest.fixture(scope="session")
 def starts(originals):
-    """{name: folder} of runs that fine-tuning can start from, made of the originals. Must not be changed."""
+    """{name: folder} of runs to start fine-tuning from, made from the originals. Must not be changed."""
     from tiny_grids import NO_ROUTER, ONE_EXPERT
     from tiny_runs import NO_LEARNING, run
 

@@ -12,7 +12,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def forked(command: Callable[[], int]) -> int:
-    """The exit code of `command()` in a forked process; -N if signal N ended it."""
+    """Returns the exit code of `command()` in a forked process; -N if signal N ended it."""
     process = FORK.Process(target=lambda: sys.exit(command()))
     process.start()
     process.join()

@@ -36,7 +36,7 @@ SCRIPT_END = "</script><script>document.title=2</script>"
 
 
 def started_browser(profile):
-    """A headless chromium with a fresh profile; it ends with the generator."""
+    """Yields a headless chromium with a new profile; it is closed at the end."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("no_proxy", "NO_PROXY"):  # the driver is on this machine
             patch.setenv(name, "localhost,127.0.0.1")
@@ -89,7 +89,7 @@ class Page:
         )
 
     def labels(self, selector):
-        """The accessible names, which a map does not shorten."""
+        """Returns the accessible names, which a map does not shorten."""
         script = "return [...document.querySelectorAll(arguments[0])].map(node => node.ariaLabel)"
         return self.js(script, selector)
 
@@ -99,7 +99,7 @@ class Page:
         )
 
     def cells(self, table, column):
-        """The texts of one column of a table's body."""
+        """Returns the texts of one column of a table's body."""
         script = (
             "return [...document.querySelectorAll(`${arguments[0]} tbody tr`)]"
             ".map(row => row.cells[arguments[1]].textContent)"
@@ -163,7 +163,7 @@ WHOLE = 10_000  # routes hold weights in ten-thousandths
 
 
 def nearest(data, task, run=0):
-    """[(name, overlap with three digits), ...], most similar first."""
+    """Returns [(name, overlap with three digits), ...], most similar first."""
     run = data["runs"][run]
     return [
         (data["tasks"][other]["name"], f"{value:.3f}")
@@ -178,7 +178,7 @@ def by_weight(data, column, run=0):
 
 
 def numbers(texts):
-    """The texts as numbers; unknown values are None."""
+    """Returns the texts as numbers; unknown values are None."""
     return [None if text == "–" else float(text.replace("−", "-")) for text in texts]
 
 

@@ -31,7 +31,7 @@ def page_data(
     n_correlations: int = 40,
     names: dict[int, str] | None = None,
 ) -> dict:
-    """The same data for the same arguments; names: {place: name} of tasks with a given name."""
+    """Returns the same data for the same arguments; names: {place: name} of tasks with a given name."""
     draw = random.Random(0)
     tasks = made_tasks(n_tasks, draw)
     for place, name in (names or {}).items():
@@ -92,7 +92,7 @@ def made_run(number, tasks, layers, n_experts, samples, n_correlations, draw) ->
         "scores": made_scores(tasks, samples, draw),
         "correlations": made_correlations(n_correlations, layers, n_experts, draw),
         "recovery": {
-            "note": "Agreement of routes with the ontology; p by shuffling tasks.",
+            "note": "Agreement of routes with the ontology; p by permutations of the tasks.",
             "rows": [
                 ["category", len(tasks), 0.41, 0.002, 0.0042, 0.33, 0.001, 0.0041],
                 ["subcategory", len(tasks), None, None, None, 0.28, 0.01, 0.021],
@@ -104,7 +104,7 @@ def made_run(number, tasks, layers, n_experts, samples, n_correlations, draw) ->
 
 
 def made_route(task: int, tasks: list[dict], n_layers: int, n_experts: int, draw: random.Random) -> list[int]:
-    """A large weight for one expert, which depends on subcategory and layer: categories form blocks."""
+    """Returns weights; a large one depends on subcategory and layer, so that categories form blocks."""
     weights = []
     for layer in range(n_layers):
         liked = (len(tasks[task]["subcategory"]) * (layer + 1)) % n_experts
@@ -114,7 +114,7 @@ def made_route(task: int, tasks: list[dict], n_layers: int, n_experts: int, draw
 
 
 def made_nearest(row: int, routes: list[list[int]], n_layers: int) -> list[list]:
-    """[[row, overlap], ...] of the twelve nearest."""
+    """Returns [[row, overlap], ...] of the twelve nearest."""
     overlaps = [sum(map(min, routes[row], other)) / 10_000 / n_layers for other in routes]
     others = sorted((n for n in range(len(routes)) if n != row), key=lambda n: -overlaps[n])
     return [[n, round(overlaps[n], 4)] for n in others[:12]]

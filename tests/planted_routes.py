@@ -44,7 +44,7 @@ def one_hot(choices_NL, experts=3) -> np.ndarray:
 
 
 def write_run(folder, history: dict, tasks=NAMES, encoder_layers=1, best=None, gym=None, **config):
-    """A run folder as training writes it, without weights. history: {step: routes (N, L, E)}."""
+    """Writes a run folder like training, without weights. history: {step: routes (N, L, E)}."""
     for step, values_NLE in history.items():
         place = folder / f"{step}-steps"
         place.mkdir(parents=True)
@@ -64,7 +64,7 @@ def write_run(folder, history: dict, tasks=NAMES, encoder_layers=1, best=None, g
 
 
 def write_place(folder, runs=("one", "two")) -> Place:
-    """A gym with six tasks without rows, and runs with three layers, three experts and three evaluations."""
+    """Writes a gym with six tasks without rows, and runs of three layers, experts and evaluations."""
     place = Place(folder, folder / "gym", folder / "none")
     place.write(place.gym / "ontology.json", TREE)
     place.write(place.gym / "skills.csv", SKILLS)

@@ -25,7 +25,7 @@ class Scripts:
             (folder / package).symlink_to(ROOT / package)
 
     def run(self, script: str, *arguments: str, really: bool | str = False, failing="none", **variables: str):
-        """Runs a script: (exit code, recorded Python commands, output).
+        """Runs a script; returns (exit code, recorded Python commands, output).
 
         really: execute all commands except for `failing`; if it is a text, only commands that contain it.
         """

@@ -78,7 +78,7 @@ def feature_drops(names) -> pd.DataFrame:
 
 
 def correlated(n_layers, n_experts, n_features):
-    """(table, routes, features) of 20 tasks."""
+    """Returns (table, routes, features) of 20 tasks."""
     given = random_routes(0, tasks=20, layers=n_layers, experts=n_experts)
     draw = np.random.default_rng(0)
     names = [f"kind:{SIGNS} {n}" + " of a long name" * (n % 3) for n in range(n_features)]
@@ -101,7 +101,7 @@ def agreement(names, kinds) -> pd.DataFrame:
 
 
 def compared(variants, n_categories, n_runs):
-    """(means per run, comparison table) of random scores; the last variant has one run fewer."""
+    """Returns (means per run, comparison table) of random scores; the last variant has a run less."""
     tree = {
         f"category of long name {i}": {"": [f"task {i} {k}" for k in range(i + 1)]}
         for i in range(n_categories)
@@ -129,7 +129,7 @@ def curves(variants) -> pd.DataFrame:
 
 
 def gain_tables(n_tasks, n_systems):
-    """(per task, per system) of random scores: small and zero baselines, huge gains and long names."""
+    """Returns (per task, per system) of random scores: small and zero baselines, huge gains, long names."""
     random = np.random.default_rng(0)
     tasks = [f"task_{i}" + "-of-a-long-name" * (i % 4) for i in range(n_tasks)]
     base = random.uniform(0.05, 0.8, n_tasks)
@@ -222,7 +222,7 @@ def _gains(n_tasks, n_systems, baseline):
 
 SIX, MANY = layer_names(1, range(2)), layer_names(6, range(12))
 
-# {name: function that makes the picture's data and returns what draws it to a path}
+# {name: function that makes the picture's data and returns a function that draws it to a path}
 PICTURES = {
     "routes, 1 layer": partial(_routes, (2, 1, 2)),
     "routes, small": partial(_routes, (3, 4, 2), ("boolq", SIGNS, "imdb"), None),

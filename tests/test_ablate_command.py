@@ -256,9 +256,9 @@ def test_mistakes_are_reported(place, capsys, words, fragments):
 
 
 def test_a_folder_without_a_run_is_reported(place, capsys):
-    for folder, fragment in ((place.folder, "is no run folder"), (place.folder / "none", "is no run folder")):
+    for folder in (place.folder, place.folder / "none"):
         output = refused(place, capsys, lambda folder=folder: main([str(folder)]))
-        assert_fault(output.err.splitlines(), str(folder), fragment)
+        assert_fault(output.err.splitlines(), f"{folder}: is not a run folder")
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -23,7 +23,7 @@ FLAGS = {
     ),
     "a list and a value": (
         dict(learning_rate=0.1, train_batch_size=4),
-        "--learning_rate and --learning_rate_list both say what to try; give one of them",
+        "--learning_rate and --learning_rate_list both set the values to try; give one of them",
     ),
     "a number out of range": (dict(wait_step=0), "--wait_step is 0; it must be at least 1"),
     "nothing to do": (dict(do_train=None, do_predict=None), "nothing to do: give --do_train, --do_predict"),
@@ -91,23 +91,23 @@ FLAGS = {
     # ---- the route
     "two routes": (
         MIX | dict(moe_avg_route=True, moe_random2_route=True),
-        "--moe_avg_route and --moe_random2_route each say where the route comes from; give one of them",
+        "--moe_avg_route and --moe_random2_route each set the source of the route; give one of them",
     ),
     "training the vector of an average": (
         MIX | dict(moe_avg_route=True, route_training="vector"),
-        "--route_training is vector, but average routes come from no router; give plain or fixed",
+        "--route_training is vector, but average routes use no router; give plain or fixed",
     ),
     "one BART of an average of outputs": (
         MIX | dict(moe_avg_route=True, route_training="plain"),
-        "--route_training is plain, but the average of experts' outputs is no plain BART; give fixed",
+        "--route_training is plain, but averaged outputs have no equivalent plain BART; give fixed",
     ),
     "training what has no gradient": (
         dict(moe_init=True, init_dir="<top>", route_training="router"),
-        "<top>/best has top-1 routes, whose only weight is 1 whatever the vector",
+        "<top>/best has top-1 routes, whose weight is always 1, so a vector gets no gradient",
     ),
     "learning what has no gradient": (
         dict(moe_init=True, init_dir="<top>", task_vector="learned"),
-        "<top>/best has top-1 routes, whose only weight is 1 whatever the vector",
+        "<top>/best has top-1 routes, whose weight is always 1, so a vector gets no gradient",
     ),
     # ---- running
     "Ray where there is none": (
@@ -124,15 +124,15 @@ IDLE = {
     "task_vector": (dict(task_vector="stored"), "out --moe_init"),
     "train_dir": (dict(train_dir="<gym>"), "out --moe_init"),
     "save_best": (dict(do_train=None, save_best=True), "out --do_train"),
-    "num_workers": (dict(ray="auto", num_workers=2), " --ray auto, where the cluster says how many"),
+    "num_workers": (dict(ray="auto", num_workers=2), " --ray auto: the cluster sets their number"),
     "taskvecs": (
         MIX | dict(moe_avg_route=True, taskvecs="<gym>"),
-        " average routes: they come from no router",
+        " average routes: they use no router",
     ),
     "random_eval_draws": (MIX | dict(random_eval_draws=3), "out random routes for each example"),
     "text_vectors": (
         MIX | dict(task_vector="stored", text_vectors="<gym>"),
-        " --task_vector stored: no neighbour is looked for",
+        " --task_vector stored: no nearest task is searched for",
     ),
     "vector_steps": (MIX | dict(vector_steps=3), "out --task_vector learned"),
     "task_model_lr": (MIX | dict(task_model_lr=0.1), " a vector that is not trained"),
@@ -164,7 +164,8 @@ def test_a_flag_about_random_routes_that_are_one_for_each_example(fresh, capsys,
     start = dict(moe_init=True, init_dir="<random>", route_training="fixed")
     output = complaint(fresh, capsys, starts, **start)
     assert_fault(
-        output, "--route_training has no effect with random routes: an example has another each time"
+        output,
+        "--route_training has no effect with random routes: examples have different ones",
     )
 
 

@@ -88,7 +88,7 @@ def test_a_task_none_of_whose_neighbours_has_texts(fresh, capsys, starts):
 def test_a_folder_of_something_else(fresh, capsys):
     fresh.write(fresh.out / "results.csv", "mine")
     output = complaint(fresh, capsys)
-    assert_fault(output, f"--output_dir {fresh.out} holds results.csv of something else; name another")
+    assert_fault(output, f"--output_dir {fresh.out} holds results.csv, but no run.json; name another")
 
 
 def test_the_folder_of_a_training_run(with_run, capsys):

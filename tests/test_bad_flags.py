@@ -24,27 +24,27 @@ FLAGS = {
     ),
     "two sources of routes": (
         dict(avg_routing=True, random_routing=True),
-        "--avg_routing and --random_routing each say where routes come from; give one of them",
+        "--avg_routing and --random_routing each set the source of routes; give one of them",
     ),
     "a router's rate without a router": (
         dict(avg_routing=True),
-        "--router_lr has no effect with average routes: they come from no router",
+        "--router_lr has no effect with average routes: they use no router",
     ),
     "task vectors without a router": (
         dict(random_routing=True, taskvecs="<here>/nowhere"),
-        "--taskvecs has no effect with random routes: they come from no router",
+        "--taskvecs has no effect with random routes: they use no router",
     ),
     "exploring around routes that are drawn": (
         dict(task_level_random_routing=True, exploration_epsilon=0.1),
-        "--exploration_epsilon has no effect with task-level random routes: they come from no router",
+        "--exploration_epsilon has no effect with task-level random routes: they use no router",
     ),
     "a source of routes for one expert": (
         dict(num_experts=1, avg_routing=True),
-        "--avg_routing has no effect with one expert: there is nothing to choose or to mix",
+        "--avg_routing has no effect with one expert: there is nothing to select or mix",
     ),
     "noise for one expert": (
         dict(num_experts=1),
-        "--init_eps has no effect with one expert: there is nothing to choose or to mix",
+        "--init_eps has no effect with one expert: there is nothing to select or mix",
     ),
     "more random experts than there are": (
         dict(task_level_random_routing=True, task_level_random_n=3),
@@ -64,7 +64,7 @@ FLAGS = {
     ),
     "one best expert, whose weight is always 1": (
         dict(router_mode="top_k", router_top_k=1),
-        "--router_top_k is 1, which trains no router: whatever the logits, its only weight is 1; give 2",
+        "--router_top_k is 1: the weight of a top-1 route is always 1, so the router gets no gradient;",
     ),
     "a temperature of hard choices": (
         dict(do_predict=True, predict_temperature=2),
@@ -84,7 +84,7 @@ FLAGS = {
     ),
     "turns of a half that is frozen": (
         dict(router_lr=0, freeze_task_model=True, alternate_every=2),
-        "--alternate_every has no effect with a frozen router and frozen task vectors: they have no turn",
+        "--alternate_every has no effect with a frozen router and frozen task vectors: nothing alternates",
     ),
     "freezing twice": (
         dict(task_model_lr=0, freeze_task_model=True),
@@ -175,7 +175,7 @@ FLAGS = {
     ),
     "a part of the split without tasks": (
         dict(do_predict=True, predict_split="dev"),
-        "--predict_split is 'dev', a section that <gym>/split.json leaves empty",
+        "--predict_split is 'dev', but this section of <gym>/split.json is empty",
     ),
     "an abbreviated flag": (
         dict(learning="0.1"),

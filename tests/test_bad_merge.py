@@ -145,7 +145,7 @@ MISTAKES = {
     "something else there, to be kept": (
         existing,
         dict(keep_existing=""),
-        "--keep_existing: <here>/new/init was not made of the same",
+        "--keep_existing: <here>/new/init was made from other sources",
     ),
     "a checkpoint that training writes": (
         None,

@@ -110,7 +110,7 @@ def without_plural(path: Path) -> dict:
 def test_a_folder_with_other_content_is_not_overwritten(with_run, capsys):
     (with_run.out / "run.json").unlink()
     output = complaint(with_run, capsys, **ONE_STEP)
-    assert_fault(output, f"--output_dir {with_run.out} holds best and last of something else; name another")
+    assert_fault(output, f"--output_dir {with_run.out} holds best and last, but no run.json; name another")
 
 
 def test_scores_with_other_routes_need_another_name(with_run, capsys):

@@ -116,7 +116,7 @@ def test_an_extension_that_was_given_up_does_not_stand_in_the_way(grids, finishe
     monkeypatch.setattr(TrialRunner, "run", interrupted_at(2))
     code = finetune(grids.gym, grids.bart, folder, save_best=True, learning_rate_list=[0.03, 0.2, 0.3])
     assert code == 130
-    output = "interrupted; 3 of 6 configurations are finished; the same command goes on"
+    output = "interrupted; 3 of 6 configurations are finished; the same command continues"
     assert capsys.readouterr().err.rstrip().endswith(output)
     monkeypatch.undo()
     grids.run("given_up", save_best=True)
@@ -275,7 +275,7 @@ def test_other_data_is_refused(quick_grid, capsys, part):
     file.write_text(file.read_text().replace("grass", "leaf").replace("coal", "tar"))
     output = refusal(quick_grid, capsys)
     assert f"{out}/configurations/{SAMPLES[0]}_lr0.03_bsz6.json is of other data than the files of" in output
-    assert "give back the old files, or name another --output_dir" in output
+    assert "restore the old files, or name another --output_dir" in output
 
 
 def test_other_weights_are_refused(quick_grid, capsys):
@@ -285,7 +285,7 @@ def test_other_weights_are_refused(quick_grid, capsys):
     assert (
         f"--output_dir {out}: its grid started from other files (weights, settings, task vectors)" in output
     )
-    assert f"than {bart} and the flags name now; name another folder" in output
+    assert f"than those of {bart} and the flags; name another folder" in output
 
 
 def test_a_path_may_be_spelt_otherwise(quick_grid, monkeypatch):

@@ -121,7 +121,7 @@ MISTAKES = {
         wide,
         {},
         "--taskvecs <here>/vectors has vectors of 9 dimensions, but the router of",
-        "/best reads 8; give vectors made as those it was trained with",
+        "/best reads 8; give vectors made like those that it was trained with",
     ),
     "vectors of other tasks": (
         lambda place: place.vectors(["colour", "tasck"]),
@@ -132,12 +132,12 @@ MISTAKES = {
     "vectors that are not used": (
         lambda place: place.vectors(),
         dict(task_vector="nearest"),
-        "--taskvecs has no effect with --task_vector nearest: no vector is taken from it",
+        "--taskvecs has no effect with --task_vector nearest: no given vector is used",
     ),
     "vectors with average routes": (
         lambda place: place.vectors(),
         dict(avg_routing=True, prefix="x-"),
-        "--taskvecs has no effect with average routes: they come from no router",
+        "--taskvecs has no effect with average routes: they use no router",
     ),
 }
 
@@ -152,7 +152,7 @@ def test_scores_of_the_stored_vector_are_not_overwritten_by_those_of_another_vec
     save_task_vectors(fields["taskvecs"], names, vectors + 1)
     assert run(world.gym, world.bart, folder, **same) == 2
     printed = capsys.readouterr().err
-    assert "has other task vectors of plural; to score them along those of --taskvecs" in printed
+    assert "has other task vectors of plural; to score them with those of --taskvecs" in printed
     assert run(world.gym, world.bart, folder, **same, prefix="other-") == 0
     assert (folder / "best/other-eval-test_tasks-test-performance.csv").is_file()
 
@@ -162,7 +162,8 @@ def test_prediction_of_train_tasks_does_not_need_the_vectors_of_training(finishe
     asked = ONLY | dict(predict_split="train", taskvecs=world / "gone")
     assert run(world.gym, world.bart, folder, **asked) == 0
     assert (
-        "note: --taskvecs gives no vector to colour, count, opposite" in (folder / "eval_log.txt").read_text()
+        "note: no vector of --taskvecs is used for colour, count, opposite"
+        in (folder / "eval_log.txt").read_text()
     )
 
 

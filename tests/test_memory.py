@@ -111,8 +111,8 @@ COMMANDS = {
         lambda place: ablate.main([str(place.out)]),
         (Evaluator, "scores"),
         build_parser(AblationSettings),
-        f"give a smaller {OF_EVALUATION}; with different results: {BEAMS} or {BF16}; what is finished "
-        "is kept in <out>/analysis/ablation/sets",
+        f"give a smaller {OF_EVALUATION}; with different results: {BEAMS} or {BF16}; finished scores "
+        "are kept in <out>/analysis/ablation/sets",
     ),
     "merge": (
         merged,
@@ -179,7 +179,7 @@ def test_out_of_memory_in_the_collecting_process_ends_the_command(with_run: Plac
     assert tiny_vectors.run("text", with_run.gym, with_run.bart, with_run.folder / "text") == 1
     grid, text_vectors = (line for line in capsys.readouterr().err.splitlines() if "stopped: " in line)
     assert "stopped: out of memory: give a smaller --max_tokens" in grid
-    assert grid.endswith("0 of 2 configurations are finished; the same command goes on")
+    assert grid.endswith("0 of 2 configurations are finished; the same command continues")
     assert text_vectors.endswith("0 of 4 tasks are finished; run the same command to continue")
 
 

@@ -267,11 +267,11 @@ def test_an_existing_checkpoint_is_kept_if_its_inputs_are_the_same(merge, tmp_pa
     settings = json.loads((merged / "merge.json").read_text())["settings"]
     flags = typed({name: settings[name] for name in ("routes_from", "model", "output_dir")})
     assert main([*flags, "--keep_existing"]) == 0
-    assert f"{merged} is there already, made of the same" in capsys.readouterr().out
+    assert f"{merged} exists already, made from the same sources" in capsys.readouterr().out
     other = write_bart(tmp_path / "other", seed=9)
     for different in (["--model", str(other), "--init_eps", "0"], ["--vanilla_checkpoint", str(other)]):
         assert main([*flags, "--keep_existing", *different]) == 2
     output = capsys.readouterr().err.splitlines()
-    assert_fault(output, f"--keep_existing: {merged} was not made of the same (model, init_eps); delete it")
-    assert_fault(output, f"{merged} was not made of the same (vanilla_checkpoint); delete it")
+    assert_fault(output, f"--keep_existing: {merged} was made from other sources (model, init_eps);")
+    assert_fault(output, f"{merged} was made from other sources (vanilla_checkpoint); delete it")
     assert contents(merged.parent) == before

@@ -116,8 +116,8 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(world, finished, 
         patch.setattr(Stepper, "step", interrupted)
         assert forked(lambda: run(world.gym, world.bart, folder, **flags)) == 1
     output = capfd.readouterr().err
-    assert "stopping after this step (and its evaluation, if one is due); again to stop at once" in output
-    assert output.strip().endswith("stopped after step 2; --resume goes on from there")
+    assert "stopping after this step and its evaluation, if due; interrupt again to stop at once" in output
+    assert output.strip().endswith("stopped after step 2; --resume continues from there")
     assert "Traceback" not in output
     assert_equal(weights(folder / "last"), weights(finished / "2-steps"))
     assert_same_run(go_on(world, folder), finished)

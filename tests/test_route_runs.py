@@ -189,7 +189,7 @@ def test_scoring_with_other_routes_does_not_overwrite_the_run_s_scores(finished,
     asked = only | dict(do_predict=True, avg_routing=True)
     assert run(world.gym, world.bart, folder, **asked) == 2
     output = capsys.readouterr().err.splitlines()
-    assert_fault(output, f"{folder}/best was trained with learned routes; to score it along other routes")
+    assert_fault(output, f"{folder}/best was trained with learned routes; to score it with other routes")
     assert run(world.gym, world.bart, folder, **asked, prefix="average-") == 0
     assert {p.name: p.read_bytes() for p in (folder / "best").glob("eval-*.csv")} == before
     assert (folder / "best/average-eval-test-performance.csv").is_file()

@@ -209,7 +209,7 @@ def test_prediction_inherits_text_and_decoding_settings_unless_given(world, fini
     folder = world.copy(finished, "as_trained")
     bare = ["--do_predict", "--output_dir", str(folder)]
     assert main(bare) == 0
-    assert "no effect have" not in capsys.readouterr().err
+    assert "have no effect" not in capsys.readouterr().err
     for name in ("eval-dev-performance.csv", "predictions/colour_12_100_dev.jsonl"):
         assert (folder / "best" / name).read_bytes() == (finished / "best" / name).read_bytes()
     settings = json.loads((folder / "best/eval-settings.json").read_text())["settings"]

@@ -106,7 +106,7 @@ def test_a_best_score_of_an_earlier_version_counts_only_if_the_run_is_complete(s
     training = Training.__new__(Training)
     training._selects_at_final, training.total_steps = True, 4
     state = {"step": step, "best_score": 0.9}
-    training._forget_other_selection(state)
+    training._reset_best_of_other_selection(state)
     assert state == {"step": step, "best_score": best, "selects_at_final": True}
 
 

@@ -27,9 +27,9 @@ pytestmark = pytest.mark.usefixtures("quick_pictures")
 def test_rows_decide_which_tasks_get_the_nearest_tasks_vector():
     table = VectorTable.of(["a", "b", "given", "drawn"], random=["drawn"], trained=["a", "b"])
     section = ["a", "given", "drawn", "absent"]
-    assert table.in_need(section, "auto") == ["drawn", "absent"]
-    assert table.in_need(section, "nearest") == ["given", "drawn", "absent"]
-    assert table.in_need(section, "stored") == []
+    assert table.needing_nearest(section, "auto") == ["drawn", "absent"]
+    assert table.needing_nearest(section, "nearest") == ["given", "drawn", "absent"]
+    assert table.needing_nearest(section, "stored") == []
     assert table.seen == {"a", "b"}
     assert VectorTable.of(["a", "given", "drawn"], ["drawn"], trained=[]).seen == {"a", "given"}
 
@@ -235,8 +235,9 @@ def test_stored_uses_the_random_row_bit_for_bit_and_reports_it(finished, world):
     pd.testing.assert_frame_equal(drawn.drop(columns="vector_seen"), kept.drop(columns="vector_seen"))
     assert (list(drawn["route"]), list(drawn["vector_seen"])) == (["stored vector"], ["nothing"])
     assert list(kept["vector_seen"]) == ["unknown"]  # old checkpoints do not have this information
-    assert "note: the task vectors of plural are random draws" in (folder / "eval_log.txt").read_text()
-    assert "random draws" not in (given / "eval_log.txt").read_text()
+    note = "note: the task vectors of plural are random, unrelated to the task"
+    assert note in (folder / "eval_log.txt").read_text()
+    assert "unrelated to the task" not in (given / "eval_log.txt").read_text()
 
 
 def test_a_task_missing_in_the_checkpoint_is_scored_with_given_text_vectors(finished, world, tmp_path):
@@ -328,22 +329,22 @@ MISTAKES = {
     "text vectors that nothing is looked up in": (
         lambda place: place.vectors(),
         TEXTS | dict(task_vector="stored"),
-        "--text_vectors has no effect with --task_vector stored: no task is looked up",
+        "--text_vectors has no effect with --task_vector stored: no nearest task is searched for",
     ),
     "text vectors where all tasks have their own": (
         lambda place: place.vectors(),
         TEXTS | dict(predict_split="train"),
-        "--text_vectors has no effect on the train tasks of <gym>/split.json: each has a task vector of its",
+        "--text_vectors has no effect on the train tasks of <gym>/split.json: each has its own task",
     ),
     "a vector where none is read": (
         None,
         dict(avg_routing=True, task_vector="nearest", prefix="x-"),
-        "--task_vector has no effect with average routes: they come from no router",
+        "--task_vector has no effect with average routes: they use no router",
     ),
     "text vectors where none is read": (
         None,
         TEXTS | dict(random_routing=True, prefix="x-"),
-        "--text_vectors has no effect with random routes: they come from no router",
+        "--text_vectors has no effect with random routes: they use no router",
     ),
 }
 

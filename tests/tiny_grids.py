@@ -68,7 +68,7 @@ def finetune(gym: Path, bart: Path, output_dir: Path, **changed) -> int:
     """Returns the exit code of `main` with `grid_flags(...)`, as in a new process."""
     AcceleratorState._reset_state(reset_partial_state=True)  # otherwise the first run's precision is kept
     code = main(grid_flags(gym, bart, output_dir, **changed))
-    assert not _runners, "the model is let go"
+    assert not _runners, "the model is released"
     return code
 
 
@@ -94,7 +94,7 @@ class Grids:
         return check_finetuning(finetune_settings(parse(FinetuneSettings, flags)), set()).settings
 
     def process(self, name: str, *program: str, **changed) -> subprocess.Popen:
-        """The command in a process of its own, on a single CPU core; program: what to run in its place."""
+        """Starts the command in its own process, on a single CPU core; program: to run instead."""
         program = program or ("-m", "routing_moe.cli.finetune")
         return subprocess.Popen(
             [sys.executable, *program, *grid_flags(self.gym, self.bart, self / name, **changed)],
@@ -147,7 +147,7 @@ def log_of(folder: Path) -> str:
 
 
 def dies_at_the_last(settings, choice, configuration) -> dict:
-    """`run_configuration` in a process that is killed at one configuration, as when out of memory."""
+    """`run_configuration`, but the process is killed at one configuration, as if out of memory."""
     if (configuration.prefix, configuration.lr) == (SAMPLES[-1], LEARNING_RATES[-1]):
         os.kill(os.getpid(), signal.SIGKILL)
     return run_configuration(settings, choice, configuration)

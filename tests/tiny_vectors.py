@@ -28,7 +28,7 @@ SENTENCES = {
 
 
 def flags(method: str, gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
-    """A command line; `flag=value` changes a flag, None removes it."""
+    """Returns a command line; `flag=value` changes a flag, None removes it."""
     chosen = {"train_dir": gym, "output_dir": output_dir, "quiet": True}
     if method == "descriptions":
         del chosen["train_dir"]
@@ -37,14 +37,14 @@ def flags(method: str, gym: Path, bart: Path, output_dir: Path, **changed) -> li
 
 
 def run(method: str, gym: Path, bart: Path, output_dir: Path, **changed) -> int:
-    """`python -m task.task_emb.METHOD` with `flags(...)`, as in a new process."""
+    """Returns the exit code of `python -m task.task_emb.METHOD` with `flags(...)`, as in a new process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     main = importlib.import_module(f"task.task_emb.{method}").main
     return main(flags(method, gym, bart, output_dir, **changed))
 
 
 def vectors(folder: Path) -> dict:
-    """{task: vector (D,)}."""
+    """Returns {task: vector (D,)}."""
     names, vectors_ND = load_task_vectors(folder)
     return dict(zip(names, vectors_ND, strict=True))
 
@@ -54,6 +54,6 @@ def meta(folder: Path) -> dict:
 
 
 def same_vectors(folder: Path, expected: Path) -> bool:
-    """Whether both folders have the same tasks and vectors, bit for bit."""
+    """Returns whether both folders have the same tasks and vectors, bit for bit."""
     files = ("id2task.json", "task_vecs.npy")
     return all((folder / name).read_bytes() == (expected / name).read_bytes() for name in files)

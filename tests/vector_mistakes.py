@@ -5,7 +5,7 @@ from mistakes import refused
 
 
 def error_lines(place, capsys, method, **changed) -> list[str]:
-    """The lines that a command prints as errors."""
+    """Returns the lines that a command prints as errors."""
     changed = {
         name: [place.filled_in(v) for v in value] if isinstance(value, list) else place.filled_in(value)
         for name, value in changed.items()

@@ -1,13 +1,13 @@
-"""Switch experts off, each alone or the top experts of a feature together, and see which tasks suffer.
+"""Ablate experts, each alone or the top experts of a feature together; report the drop of every task's score.
 
     python -m routing_moe.cli.ablate models/moe                  every expert, dev files of the train tasks
-    python -m routing_moe.cli.ablate models/moe --dry_run        how long would that take?
+    python -m routing_moe.cli.ablate models/moe --dry_run        report how long that would take
     python -m routing_moe.cli.ablate models/moe --experts none --features skill:negation category:qa --top 3
     accelerate launch --num_processes 4 -m routing_moe.cli.ablate models/moe     the same on several GPUs
 
-Scores go to RUN/analysis/ablation/sets/ as they come; the same command goes on where it was interrupted. Then
-tasks.csv, categories.csv, features.csv, ablation.md and pictures are written of all that the command names.
-Exit code 3: nothing is wrong, but the model has no expert, or no feature is fit, to be looked at.
+Scores are written to RUN/analysis/ablation/sets/ one by one; the same command continues an interrupted one.
+At the end tasks.csv, categories.csv, features.csv, ablation.md and pictures of all named sets are written.
+Exit code 3: there is nothing to ablate: the model has no experts, or no feature can be compared.
 """
 
 import sys
@@ -21,15 +21,15 @@ from routing_moe.config.flags import parse
 
 
 def main(argv: list[str] | None = None) -> int:
-    given, begun = parse(AblationSettings, argv, __doc__), []
-    with reporting_errors(lambda: kept(*begun)) as result:
+    given, started = parse(AblationSettings, argv, __doc__), []
+    with reporting_errors(lambda: kept(*started)) as result:
         settings = ablation_settings(given)
-        run(settings, check_ablation(settings), begun)
+        run(settings, check_ablation(settings), started)
     return result.exit_code
 
 
-def run(settings: AblationSettings, inputs: AblationInputs, begun: list[Path]) -> None:
-    """Ablates experts. begun: gets the output folder once its work begins."""
+def run(settings: AblationSettings, inputs: AblationInputs, started: list[Path]) -> None:
+    """Ablates experts. started: gets the output folder when work in it starts."""
     # Torch is imported here, after the checks: it takes seconds.
     from routing_moe.analysis.ablation.job import AblationJob
     from routing_moe.analysis.ablation.plan import make_plan
@@ -47,14 +47,14 @@ def run(settings: AblationSettings, inputs: AblationInputs, begun: list[Path]) -
         job = AblationJob(evaluator, settings.output_dir, described(settings, evaluator))
         plan = make_plan(settings, inputs, job)
         with main_process_lock(accelerator, settings.output_dir):
-            begun.append(settings.output_dir)
+            started.append(settings.output_dir)
             run_job(settings, inputs, job, plan)
 
 
 def kept(folder: Path | None = None) -> str:
     if folder is None:
-        return "nothing was begun"
-    return f"what is finished is kept in {folder}/sets; the same command goes on"
+        return "nothing was started"
+    return f"finished scores are kept in {folder}/sets; the same command continues"
 
 
 if __name__ == "__main__":

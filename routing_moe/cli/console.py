@@ -1,4 +1,4 @@
-"""What the commands share: errors are reported without a traceback, and set the exit code."""
+"""Shared by the commands: reports errors without a traceback and sets the exit code."""
 
 import logging
 import os
@@ -66,6 +66,6 @@ def _resource_errors() -> tuple[type[Exception], ...]:
 
 
 def report_faults(error: InputError) -> None:
-    """Print the faults; the first process alone does, as all of them find the same."""
+    """Prints the faults, in the first process only: all processes find the same."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Fine-tune on one few-shot task: every sample x learning rate x batch size, chosen by dev, reported on test.
+"""Fine-tune on one few-shot task: every sample x learning rate x batch size, selected by dev score.
 
     python -m routing_moe.cli.finetune --do_train --do_predict --task_dir data/gym/boolq \\
         --checkpoint models/multitask_bart --output_dir models/multitask/singletask-boolq
@@ -7,7 +7,7 @@
     python -m routing_moe.cli.finetune --do_predict --task_dir data/gym/boolq \\
         --moe_init --init_dir models/two_stage --output_dir models/moe_as_it_is/singletask-boolq
 
-The same command goes on where it was interrupted; with more samples, rates or batch sizes it adds them.
+After an interruption the same command continues; given more samples, rates or batch sizes, it adds them.
 """
 
 import json
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         for note in unused_note(FinetuneSettings, given, settings.do_train):
             log.info("note: %s", note)
         if "model" in given and not uses_model(settings, inputs.start):
-            log.info("note: --model has no effect: the start has weights and a tokenizer of its own")
+            log.info("note: --model has no effect: the start has its own weights and tokenizer")
         command = None if argv is None else ["python", "-m", "routing_moe.cli.finetune", *argv]
         with naming_memory_flags(inputs.settings):
             result.exit_code = finetune(inputs, grid, command)
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> int:
-    """Run what is missing of the grid; 1 if configurations failed, which are listed last."""
+    """Runs the missing configurations. Returns 1 if any failed, after listing them, else 0."""
     with folder_lock(grid.folder):
         failed = run(inputs, grid, command)
     log.info(summary(grid))
@@ -67,9 +67,9 @@ def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> i
 def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> dict[str, Exception]:
     settings = inputs.settings
     log_to_file(settings.output_dir, "log.txt")
-    grid.load(grid.start)  # again, now that no other command is at work
+    grid.load(grid.start)  # again, now that the folder is locked
     if not grid.outcomes:
-        (grid.folder / VECTOR_FILE).unlink(missing_ok=True)  # of a start that failed, maybe another
+        (grid.folder / VECTOR_FILE).unlink(missing_ok=True)  # of a failed grid, perhaps with another start
     saved = settings.to_dict() | {"samples": grid.samples}
     description = describe_run(saved, command) | grid.described()
     write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
@@ -90,9 +90,9 @@ def reads_vector(inputs: FinetuneInputs) -> bool:
 
 def what_is_kept(grid: Grid | None) -> str:
     if grid is None:
-        return "nothing was begun"
+        return "nothing was started"
     total = len(grid.wanted)
-    return f"{total - len(grid.missing)} of {total} configurations are finished; the same command goes on"
+    return f"{total - len(grid.missing)} of {total} configurations are finished; the same command continues"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Between the two stages of training: keep a run's router and task vectors, give it a fresh BART's experts.
+"""Between the two stages of training: keep a run's router and task vectors, copy new experts from BART.
 
     python -m routing_moe.cli.merge --routes_from models/stage1 --model facebook/bart-base \\
         --output_dir models/two_stage
@@ -7,8 +7,8 @@
         --router_lr 0 --task_model_lr 0 --total_steps 60000 --train_dir data/gym
     python -m routing_moe.cli.merge --routes_from published_run --output_dir models/from_published
 
-The first writes models/two_stage/init, from which the second, stage 2, starts: its experts are trained anew
-while the routes go from the average of the experts to the choice that the router learned in stage 1.
+The first command writes models/two_stage/init. The second, stage 2, starts from it: experts are trained again
+while the routes change from the average of the experts to the choice that the router learned in stage 1.
 """
 
 import sys
@@ -57,10 +57,10 @@ def keep(settings: MergeSettings, routes: SavedMixture) -> None:
     """Keeps the existing checkpoint. Raises InputError if it was merged from other sources."""
     if different := differences(settings, routes):
         raise InputError(
-            f"--keep_existing: {settings.target} was not made of the same ({', '.join(different)}); "
-            "delete it and what was trained from it, or give another --output_dir"
+            f"--keep_existing: {settings.target} was made from other sources ({', '.join(different)}); "
+            "delete it and what was trained from it, or choose another --output_dir"
         )
-    print(f"{settings.target} is there already, made of the same")
+    print(f"{settings.target} exists already, made from the same sources")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def run(settings: TrainSettings, inputs: Inputs, given: dict, command: list[str]
 
 def what_is_kept(settings: TrainSettings | None) -> str:
     if settings is None:
-        return "nothing was begun"
+        return "nothing was started"
     kept = find_checkpoint(Path(settings.output_dir) / "last")
     return f"last good checkpoint: {kept}" if kept else "no checkpoint had been written yet"
 

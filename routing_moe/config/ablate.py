@@ -1,4 +1,4 @@
-"""The flags of `routing_moe.cli.ablate`. What decides a score is as in the run, unless given."""
+"""The flags of `routing_moe.cli.ablate`. Flags that affect scores default to the values of the run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -18,20 +18,20 @@ RUNNING = group("running")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class AblationSettings(Command):
-    """prediction: what decides scores, as in `train --do_predict`, from the run and the flags that are given."""
+    """prediction: the settings of `train --do_predict` that scores depend on, from the run and these flags."""
 
     program = "python -m routing_moe.cli.ablate"
 
     run: Path = EXPERTS(REQUIRED, "run folder", positional=True, metavar="RUN")
-    experts: tuple[str, ...] = EXPERTS(("all",), "all: each (layer, expert) alone; none; or sets such as enc0.1 or enc0.1+dec2.0 (expert 1 of encoder layer 0, and with it expert 0 of decoder layer 2)", metavar="SET")
-    features: tuple[str, ...] = EXPERTS((), "also the top experts of these features, such as skill:negation, all at once; all: of every feature that at least three tasks have and lack (default: none)", metavar="FEATURE")
-    top: int = EXPERTS(3, "number of experts of a feature: those whose weight correlates most with it", range=AT_LEAST_1)
-    random_draws: int = EXPERTS(20, "random sets of as many other experts, used as much by the feature's tasks, to compare its own with", range=NOT_NEGATIVE)
+    experts: tuple[str, ...] = EXPERTS(("all",), "all: each (layer, expert) alone; none; or sets such as enc0.1 or enc0.1+dec2.0 (expert 1 of encoder layer 0 together with expert 0 of decoder layer 2)", metavar="SET")
+    features: tuple[str, ...] = EXPERTS((), "also ablate the top experts of each of these features, such as skill:negation, together; all: every feature that at least three tasks have and at least three lack (default: none)", metavar="FEATURE")
+    top: int = EXPERTS(3, "number of top experts of a feature: those whose weight correlates most with it", range=AT_LEAST_1)
+    random_draws: int = EXPERTS(20, "random sets of the same number of other experts, with the same weight in the feature's tasks, for comparison", range=NOT_NEGATIVE)
     feature_file: Path | None = EXPERTS(None, "CSV file of features: task, kind:value, ... (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")
-    routes: str = EXPERTS("soft", "which weights are correlated with features: the softmax, or one-hot the heaviest expert of each layer", choices=ROUTE_KINDS[::2])
+    routes: str = EXPERTS("soft", "weights that are correlated with features. soft: the softmax; chosen: one-hot, the expert of largest weight in each layer", choices=ROUTE_KINDS[::2])
 
-    part: str = SCORES("dev", "which files; dev by default, so that nothing is chosen by test files", choices=("dev", "test"))
-    max_examples: int | None = SCORES(None, "examples of each file at most, evenly spaced (default: all)", range=AT_LEAST_1)
+    part: str = SCORES("dev", "which files are scored; dev by default, so that test files affect no choice", choices=("dev", "test"))
+    max_examples: int | None = SCORES(None, "most examples of each file, evenly spaced (default: all)", range=AT_LEAST_1)
     predict_split: str | None = SCORES(None, "which tasks of the split (default: train)", choices=SECTIONS)
     predict_samples: str | None = SCORES(None, "which samples of a task: first, all, or a seed such as 100 (default: first)")
     checkpoint_name: str | None = SCORES(None, "which checkpoint of the run (default: best)")
@@ -41,28 +41,28 @@ class AblationSettings(Command):
     task_ontology: str | None = SCORES(None, "ontology file (default: that of the run)")
     scoring: str | None = SCORES(None, "how answers are made (default: as in the run)", choices=SCORINGS)
     num_beams: int | None = SCORES(None, "beams of generation (default: as in the run)")
-    predict_batch_size: int | None = SCORES(None, "examples answered at once (default: as in the run)")
-    task_vector: str | None = SCORES(None, "which vectors unseen tasks have (default: auto, as in predictions)", choices=FOUND_BY_RULE)
+    predict_batch_size: int | None = SCORES(None, "examples per batch (default: as in the run)")
+    task_vector: str | None = SCORES(None, "which vectors unseen tasks get (default: auto, as in predictions)", choices=FOUND_BY_RULE)
     text_vectors: str | None = SCORES(None, "vectors by which the nearest task is found (default: computed)")
     mixed_precision: str | None = SCORES(None, "precision of matrix products (default: no)", choices=PRECISIONS)
 
-    output_dir: Path | None = RUNNING(None, "where scores, tables and pictures go (default: RUN/analysis/ablation)")
+    output_dir: Path | None = RUNNING(None, "folder of scores, tables and pictures (default: RUN/analysis/ablation)")
     dry_run: bool = RUNNING(False, "score with all experts, report how long the rest would take, and stop")
-    seed: int = RUNNING(0, "of the random sets of experts", range=NOT_NEGATIVE)
+    seed: int = RUNNING(0, "seed of the random sets of experts", range=NOT_NEGATIVE)
 
     prediction: TrainSettings | None = None
 # fmt: on
 
 
 def ablation_settings(given: Mapping) -> AblationSettings:
-    """The settings of the flags given. Raises InputError for a run that is not there or cannot be read."""
+    """Returns the settings of the given flags. Raises InputError if the run is missing or cannot be read."""
     settings = AblationSettings(**given)
     if load_run_settings(settings.run) is None:
-        raise InputError(f"{settings.run}: is no run folder (expected {settings.run / 'run.json'})")
+        raise InputError(f"{settings.run}: is not a run folder (expected {settings.run / 'run.json'})")
     scores = [name for name, flag in flags_of(settings).items() if flag.group == "how tasks are scored"]
     known = {field.name for field in fields(TrainSettings)}
-    as_typed = {name: given[name] for name in scores if name in given and name in known}
-    prediction = train_settings({"do_predict": True, "output_dir": str(settings.run), **as_typed})
+    own = {name: given[name] for name in scores if name in given and name in known}
+    prediction = train_settings({"do_predict": True, "output_dir": str(settings.run), **own})
     output_dir = settings.output_dir or settings.run / "analysis" / "ablation"
     lists = {name: tuple(getattr(settings, name)) for name in ("experts", "features")}
     return replace(settings, prediction=prediction, output_dir=output_dir, **lists)

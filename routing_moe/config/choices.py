@@ -1,4 +1,4 @@
-"""Names that flags choose from. A test compares them with the implementations, in the modules named."""
+"""The values that flags accept. A test compares them with the implementations, in the modules named here."""
 
 ROUTER_MODES = ("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k")  # model/selection.py
 ROUTER_TYPES = (  # the keys of ROUTERS in model/routers.py
@@ -13,13 +13,13 @@ ROUTER_TYPES = (  # the keys of ROUTERS in model/routers.py
     "gru_layer_specific",
     "transformer_layer_specific",
 )
-# The keys of ROUTE_SOURCES in model/route_sources.py, and what texts call them.
+# The keys of ROUTE_SOURCES in model/route_sources.py, and their names in messages.
 ROUTE_SOURCES = {"learned": "learned", "average": "average", "random": "random", "fixed": "task-level random"}
 EXPERT_MIXINGS = ("outputs", "parameters")  # model/routed_layer.py
 SCORINGS = ("generate", "rank")  # evaluation/option_ranking.py
 POOLINGS = ("mean", "bos")  # of text vectors: mean over the tokens of a text; state at <s>
 VECTOR_SOURCES = ("auto", "stored", "nearest", "learned")  # evaluation/unseen_tasks.py
-FOUND_BY_RULE = VECTOR_SOURCES[:3]  # those that train nothing
+FOUND_BY_RULE = VECTOR_SOURCES[:3]  # those without training
 ROUTE_TRAININGS = ("plain", "fixed", "vector", "router")  # finetuning/starting_model.py
 SELECTIONS = ("final_temperature", "all")  # evaluations that may become the best checkpoint
 ROUTE_KINDS = ("soft", "soft_t1", "chosen")  # analysis/saved_routes.py

@@ -18,16 +18,16 @@ RUNNING = group("running, evaluating, saving")
 ROUTED = ("experts", "router")  # what flags of the router need
 VECTOR = (*ROUTED, "own_vector")
 SEARCH = (*VECTOR, "vector_search")
-NO_CHECKPOINT = ("None", "")  # as the published scripts pass it on where none is named
+NO_CHECKPOINT = ("None", "")  # what the published scripts pass if there is none
 PUBLISHED_GRID = {"learning_rate_list": [1e-5, 2e-5, 5e-5], "bsz_list": [2, 4, 8]}
 SINGLE = {"learning_rate_list": "learning_rate", "bsz_list": "train_batch_size"}
 
 
 @dataclass(frozen=True, order=True)
 class Configuration:
-    """One point of the grid: a sample, a learning rate, a batch size; without rates, the start is scored.
+    """A point of the grid: sample, learning rate, batch size; if the last two are None, the start is scored.
 
-    They are ordered by these: of equally good ones the first is the best.
+    Sorted by these fields; of configurations with equal scores the first is the best.
     """
 
     prefix: str
@@ -36,7 +36,7 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """The name of its files."""
+        """The name of the configuration's files."""
         return self.prefix if self.lr is None else f"{self.prefix}_lr{self.lr!r}_bsz{self.bsz}"
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Configuration:
 class FinetuneSettings(TextFlags, OptimizerFlags):
     """The settings of a grid. After the checks, samples lists prefixes, and the two lists are not empty.
 
-    on_resume here: what may differ when a grid is continued or extended, as it changes no configuration's result.
+    on_resume here: may differ when a grid is continued or extended, since no configuration's result changes.
     """
 
     program = "python -m routing_moe.cli.finetune"
@@ -61,44 +61,44 @@ class FinetuneSettings(TextFlags, OptimizerFlags):
     skip_malformed: bool = DATA(False, "leave out malformed lines of task files instead of stopping")
     debug: bool = DATA(False, "read only 8 examples of every file, evenly spaced")
 
-    model: str = START("facebook/bart-base", "plain BART: a hub name or a folder; the start if no other is given, and the tokenizer of one that keeps none", is_path=True)
-    checkpoint: str | None = START(None, "plain BART to start from: a run with one expert, a saved folder, a hub name, or a file of weights for --model (default: None, which is --model as it is)", is_path=True)
-    moe_init: bool = START(False, "start from the mixture in --init_dir, along a route for the task")
+    model: str = START("facebook/bart-base", "plain BART, a hub name or a folder: the start if no other is given, and the tokenizer of a start without one", is_path=True)
+    checkpoint: str | None = START(None, "plain BART to start from: a run with one expert, a saved folder, a hub name, or a file of weights for --model (default: None, --model itself)", is_path=True)
+    moe_init: bool = START(False, "start from the mixture in --init_dir, with a route for the task")
     init_dir: str | None = START(None, "run (ours or of the published code) or checkpoint of the mixture", needs=("experts",), is_path=True)
     init_checkpoint_name: str | None = START(None, "which checkpoint of the run (default: best)", needs=("experts",))
     freeze_embeds: bool = START(False, "do not train the embeddings of tokens and positions", needs=("training",))
 
     moe_avg_route: bool = ROUTE(False, "every expert with weight 1/E", needs=("experts",))
-    moe_random_route: bool = ROUTE(False, "in every layer an expert drawn at random for each example, again at every step", needs=("experts",))
-    moe_random2_route: bool = ROUTE(False, "in every layer an expert drawn at random for the task, once (that of the run, if it has one for the task)", needs=("experts",))
-    route_training: str | None = ROUTE(None, "plain: the route is made into a plain BART, each layer its expert of largest weight; fixed: the route stays as it is among the experts; vector: the task's vector is trained too; router: vector and router (default: plain if the route is equivalent to a plain BART, as one-hot routes are, else fixed)", choices=ROUTE_TRAININGS, needs=("experts", "one_route"))
-    task_vector: str = ROUTE("auto", "of a router: the vector stored in the run; that of the task nearest by text to the sample's own unlabelled train inputs; one learned from the sample's own labelled train rows. The column vector_seen of the results says what each has seen of the task. auto: stored, unless the run never learned or was given any for the task, then nearest", choices=VECTOR_SOURCES, needs=VECTOR)
-    taskvecs: str | None = ROUTE(None, "folder with id2task.json and task_vecs.npy that holds the task's vector, or one of each of its samples (by --samples each of task.task_emb), made like those the router was trained with", needs=ROUTED, is_path=True)
-    text_vectors: str | None = ROUTE(None, "of --task_vector nearest: task-vector folder to compare texts by, a sample by its own row if it has one (default: states of the mixture's encoder over train inputs)", needs=SEARCH, is_path=True)
-    train_dir: str | None = ROUTE(None, "of --task_vector nearest: gym with the mixture's train tasks (default: the folder that --task_dir is in)", needs=(*SEARCH, "texts"), is_path=True)
-    vector_steps: int = ROUTE(100, "of --task_vector learned: optimizer steps of 32 examples", range=AT_LEAST_1, needs=(*ROUTED, "learned_vector"))
+    moe_random_route: bool = ROUTE(False, "in every layer a random expert for each example, drawn again at every step", needs=("experts",))
+    moe_random2_route: bool = ROUTE(False, "in every layer a random expert for the task, drawn once (the route of the run, if it has one for the task)", needs=("experts",))
+    route_training: str | None = ROUTE(None, "plain: convert the route into a plain BART, by the expert of largest weight in each layer; fixed: train the experts and keep the route; vector: also train the task's vector; router: also train vector and router (default: plain if the route is equivalent to a plain BART, as one-hot routes are, else fixed)", choices=ROUTE_TRAININGS, needs=("experts", "one_route"))
+    task_vector: str = ROUTE("auto", "the vector that the router reads. stored: that of the run; nearest: that of the task with the texts most similar to the sample's unlabelled train inputs; learned: one learned from the sample's labelled train rows; auto: stored, or nearest if the run has no learned or given vector of the task. The column vector_seen of the results shows what the vector has seen of the task", choices=VECTOR_SOURCES, needs=VECTOR)
+    taskvecs: str | None = ROUTE(None, "folder with id2task.json and task_vecs.npy with the task's vector, or one of each of its samples (from --samples each of task.task_emb), made like those that the router was trained with", needs=ROUTED, is_path=True)
+    text_vectors: str | None = ROUTE(None, "with --task_vector nearest: folder of text vectors that tasks are compared by, a sample by its own row if it has one (default: states of the mixture's encoder over train inputs)", needs=SEARCH, is_path=True)
+    train_dir: str | None = ROUTE(None, "with --task_vector nearest: gym with the mixture's train tasks (default: the folder that --task_dir is in)", needs=(*SEARCH, "texts"), is_path=True)
+    vector_steps: int = ROUTE(100, "with --task_vector learned: optimizer steps of 32 examples", range=AT_LEAST_1, needs=(*ROUTED, "learned_vector"))
     task_model_lr: float = ROUTE(1e-2, "peak learning rate of a vector that is learned or trained", range=NOT_NEGATIVE, needs=(*ROUTED, "trained_vector"))
-    router_lr: float = ROUTE(1e-3, "of --route_training router: its peak learning rate", range=NOT_NEGATIVE, needs=("training", *ROUTED, "trained_router"))
-    random_eval_draws: int = ROUTE(5, "of random routes for each example: scores are the mean over this many draws", range=AT_LEAST_1, needs=("experts", "random_routes"))
+    router_lr: float = ROUTE(1e-3, "with --route_training router: peak learning rate of the router", range=NOT_NEGATIVE, needs=("training", *ROUTED, "trained_router"))
+    random_eval_draws: int = ROUTE(5, "with random routes for each example: scores are means over this many draws", range=AT_LEAST_1, needs=("experts", "random_routes"))
 
     learning_rate_list: list[float] | None = GRID(None, "peak learning rates to try (default: 1e-5 2e-5 5e-5, or --learning_rate)", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
     bsz_list: list[int] | None = GRID(None, "batch sizes to try (default: 2 4 8, or --train_batch_size)", range=AT_LEAST_1, needs=("training",), on_resume=True)
-    learning_rate: float | None = GRID(None, "the one learning rate, in place of a list", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
-    train_batch_size: int | None = GRID(None, "the one batch size, in place of a list", range=AT_LEAST_1, needs=("training",), on_resume=True)
+    learning_rate: float | None = GRID(None, "a single learning rate, instead of a list", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
+    train_batch_size: int | None = GRID(None, "a single batch size, instead of a list", range=AT_LEAST_1, needs=("training",), on_resume=True)
     gradient_accumulation_steps: int = OPTIMISATION(1, "batches per optimizer step: a step has batch size x this examples", range=AT_LEAST_1, needs=("training",))
     total_steps: int = OPTIMISATION(1000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1, needs=("training",))
     num_train_epochs: float = OPTIMISATION(1000.0, "end after this many passes over the data, if before --total_steps", range=POSITIVE, needs=("training",))
     warmup_steps: int = OPTIMISATION(100, "steps over which the learning rate rises", range=NOT_NEGATIVE, needs=("training",))
-    seed: int = OPTIMISATION(42, "of batches, dropout and drawn routes, the same for every configuration", range=SEED)
+    seed: int = OPTIMISATION(42, "seed of batches, dropout and drawn routes, the same for every configuration", range=SEED)
 
-    output_dir: str = RUNNING(REQUIRED, "folder of the grid; what is finished there is not done again", on_resume=True)
+    output_dir: str = RUNNING(REQUIRED, "folder of the grid; configurations that are finished there are not run again", on_resume=True)
     do_train: bool = RUNNING(False, "train every configuration; without it the start itself is scored")
     do_predict: bool = RUNNING(False, "score the test file with the weights of the best dev score")
     eval_period: int = RUNNING(100, "steps between dev scores; the last step always has one", range=AT_LEAST_1, needs=("training",))
-    wait_step: int = RUNNING(10_000_000_000, "end a configuration after this many dev scores without a better one; by default never", range=AT_LEAST_1, needs=("training",))
-    predict_batch_size: int = RUNNING(32, "examples generated at once", range=AT_LEAST_1, on_resume=True)  # moves only the rounding of sums
-    save_best: bool = RUNNING(False, "keep the model of each sample's best configuration in models/<sample>_best; until that is known, of all of them", needs=("trained_models",))
-    num_workers: int = RUNNING(1, "configurations that run side by side, each in a process of its own, spread over the GPUs; 1: in this process", range=AT_LEAST_1, needs=("local_workers",), on_resume=True)
+    wait_step: int = RUNNING(10_000_000_000, "end a configuration after this many dev scores without improvement; by default never", range=AT_LEAST_1, needs=("training",))
+    predict_batch_size: int = RUNNING(32, "examples generated at once", range=AT_LEAST_1, on_resume=True)  # affects only the rounding of sums
+    save_best: bool = RUNNING(False, "keep the model of each sample's best configuration in models/<sample>_best; until it is known, those of all configurations", needs=("trained_models",))
+    num_workers: int = RUNNING(1, "configurations that run at the same time, each in its own process, distributed over the GPUs; 1: in this process", range=AT_LEAST_1, needs=("local_workers",), on_resume=True)
     ray: str | None = RUNNING(None, "run configurations on a Ray cluster: its address, auto, or local to start one of --num_workers CPUs here; --num_workers tasks share its GPUs (needs the extra: pip install .[ray])", metavar="ADDRESS", on_resume=True)
     quiet: bool = RUNNING(False, "no progress bars", on_resume=True)
 # fmt: on
@@ -114,28 +114,28 @@ class FinetuneSettings(TextFlags, OptimizerFlags):
 
     @property
     def route_source(self) -> str | None:
-        """The key of `ROUTE_SOURCES` that the flags ask for; None: as the mixture was trained."""
-        asked = {
+        """The key of `ROUTE_SOURCES` that the flags select; None: as the mixture was trained."""
+        selected = {
             "average": self.moe_avg_route,
             "random": self.moe_random_route,
             "fixed": self.moe_random2_route,
         }
-        return next((source for source, given in asked.items() if given), None)
+        return next((source for source, given in selected.items() if given), None)
 
     @property
     def examples_per_file(self) -> int | None:
-        """How many examples of each file are read; None for all."""
+        """The number of examples that are read of each file; None: all."""
         return 8 if self.debug else None
 
     def configurations(self) -> list[Configuration]:
-        """The grid, in order."""
+        """Returns the sorted configurations of the grid."""
         if not self.do_train:
             return sorted(Configuration(sample, None, None) for sample in self.samples)
         grid = product(self.samples, self.learning_rate_list, self.bsz_list)
         return sorted(Configuration(*point) for point in grid)
 
     def with_lists(self) -> "FinetuneSettings":
-        """The settings with the given lists, else lists of the single given value, else the published grid."""
+        """Returns the settings with the given lists, else lists of the given value, else the published grid."""
         lists = {}
         for name, single in SINGLE.items():
             value = getattr(self, single)
@@ -143,7 +143,7 @@ class FinetuneSettings(TextFlags, OptimizerFlags):
         return replace(self, **lists)
 
     def recipe(self, configuration: Configuration, temperature: float) -> Recipe:
-        """How a configuration is trained; its routes, if they are trained too, at a constant temperature."""
+        """Returns the recipe of a configuration's steps, at a constant temperature of the routes."""
         trains_vector = self.route_training in ("vector", "router")
         return Recipe(
             learning_rate=configuration.lr,
@@ -164,7 +164,7 @@ class FinetuneSettings(TextFlags, OptimizerFlags):
 
 
 def finetune_settings(given: Mapping) -> FinetuneSettings:
-    """The settings of the flags given, {name: value}."""
+    """Returns the settings of the given flags, {name: value}."""
     settings = FinetuneSettings(**given)
     task_dir = os.path.normpath(settings.task_dir)  # "gym/boolq/" is "gym/boolq"
     checkpoint = None if settings.checkpoint in NO_CHECKPOINT else settings.checkpoint
@@ -173,7 +173,7 @@ def finetune_settings(given: Mapping) -> FinetuneSettings:
 
 
 def unmet_needs(settings: FinetuneSettings, mixture, needs_neighbour: bool) -> dict[str, str]:
-    """{condition of `Flag.needs` that is not met: the rest of "--flag has no effect with"}.
+    """Returns {unmet condition of `Flag.needs`: the rest of "--flag has no effect with"}.
 
     mixture: the configuration of the mixture that is the start; None if it is a plain BART or has faults.
     needs_neighbour: whether the task gets the vector of its nearest task.
@@ -184,7 +184,7 @@ def unmet_needs(settings: FinetuneSettings, mixture, needs_neighbour: bool) -> d
         "router": (settings.moe_init, "out --moe_init"),
         "trained_models": (settings.do_train, "out --do_train"),
         "local_workers": (
-            settings.ray in (None, "local"), f" --ray {settings.ray}, where the cluster says how many"
+            settings.ray in (None, "local"), f" --ray {settings.ray}: the cluster sets their number"
         ),
     }  # fmt: skip
     if settings.moe_init and mixture is not None:
@@ -196,16 +196,16 @@ def _unmet_routing(settings: FinetuneSettings, mixture, needs_neighbour: bool) -
     source, training = settings.route_source or mixture.route_source, settings.route_training
     how, mode = settings.task_vector, mixture.router_mode
     trains_vector, learns = training in ("vector", "router"), how == "learned"
-    unsearched = f" --task_vector {how}: no neighbour is looked for"
+    unsearched = f" --task_vector {how}: no nearest task is searched for"
     if how not in ("stored", "learned"):
-        unsearched = f" {settings.task}, whose vector is in the mixture: no neighbour is looked for"
+        unsearched = f" {settings.task}, whose vector is in the mixture: no nearest task is searched for"
     not_sampled = " a route that is fixed" if not trains_vector else f" {mode} routes: nothing is sampled"
     return {
         "router": (
-            source == "learned", f" {ROUTE_SOURCES.get(source)} routes: they come from no router"
+            source == "learned", f" {ROUTE_SOURCES.get(source)} routes: they use no router"
         ),
         "random_routes": (source == "random", "out random routes for each example"),
-        "one_route": (source != "random", " random routes: an example has another each time"),
+        "one_route": (source != "random", " random routes: examples have different ones at every step"),
         "own_vector": (not settings.taskvecs, " --taskvecs, which has the vector"),
         "vector_search": (source != "learned" or needs_neighbour, unsearched),
         "texts": (not settings.text_vectors, " --text_vectors, which has the texts"),

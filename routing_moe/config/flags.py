@@ -31,7 +31,7 @@ REQUIRED = dataclasses.MISSING  # the default of a flag that must be given
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a flag accepts, each of a list too. NaN is never accepted."""
+    """The numbers that a flag accepts, also each number of a list. NaN is never accepted."""
 
     holds: Callable[[float], bool]
     must_be: str
@@ -48,19 +48,19 @@ SEED = Range(lambda value: 0 <= value < 2**32, "0 or greater and below 2**32")
 
 @dataclass(frozen=True)
 class Flag:
-    """What a field declares beside its name, type and default.
+    """What a field declares besides its name, type and default.
 
-    help: without the default, except where None needs words
-    choices: the values that exist
+    help: without the default, unless that is None and needs an explanation
+    choices: the accepted values
     needs: conditions without which the flag has no effect, keys of the command's `unmet_needs`
     on_resume: whether a resumed run may have another value
     inherited: whether a prediction takes the value from its training run
     new_model: the value where None is given and a model is made; otherwise the checkpoint decides
-    alike: "scoring" or "budget", kinds of differences that a comparison of runs reports
-    is_path: whether a continued job compares the content, not the spelling
-    negatable: whether a switch has a --no-... beside it
-    parse: from the text typed to the value
-    positional: whether it is typed without its name
+    alike: "scoring" or "budget": a comparison of runs reports different values under this name
+    is_path: whether a continued job compares the content of the file instead of its path
+    negatable: whether a switch also has a --no-... flag
+    parse: converts the text of the command line to the value
+    positional: whether the value is given without the flag's name
     """
 
     help: str
@@ -103,12 +103,12 @@ class Command:
         return dataclasses.asdict(self)
 
     def unmet_needs(self) -> Mapping[str, str]:
-        """{condition of `Flag.needs` that is not met: the rest of "--flag has no effect with"}."""
+        """Returns {unmet condition of `Flag.needs`: the rest of "--flag has no effect with"}."""
         return {}
 
 
 def flags_of(command: type | Command) -> dict[str, Flag]:
-    """{name: flag} of a command's fields."""
+    """Returns {name: flag} of a command's fields."""
     fields = dataclasses.fields(command)
     return {field.name: field.metadata["flag"] for field in fields if "flag" in field.metadata}
 
@@ -117,9 +117,9 @@ def flags_of(command: type | Command) -> dict[str, Flag]:
 
 
 def parse(command: type[Command], argv: list[str] | None, description: str | None = None) -> dict[str, Any]:
-    """{name: value} of the flags on the command line; the other fields of the command keep their defaults.
+    """Returns {name: value} of the flags on the command line; other fields of the command are not in it.
 
-    Exits as argparse does for --help, and for unknown flags with the most similar one there is.
+    Exits as argparse does for --help and for unknown flags, for which it suggests the most similar one.
     """
     parser = build_parser(command, description)
     given, unknown = parser.parse_known_args(argv)
@@ -131,6 +131,7 @@ def parse(command: type[Command], argv: list[str] | None, description: str | Non
 
 
 def build_parser(command: type[Command], description: str | None = None) -> argparse.ArgumentParser:
+    """Returns the parser of a command's flags; those that are not given are not in its result."""
     parser = argparse.ArgumentParser(
         # The entry point, which is `routing-moe <command>`, calls `main` under that name.
         prog=sys.argv[0] if sys.argv[0].startswith(f"{ENTRY_POINT} ") else command.program,
@@ -167,7 +168,7 @@ def _argument(field: dataclasses.Field, flag: Flag) -> dict[str, Any]:
 
 
 def scalar_type(annotation: Any) -> tuple[type, bool]:
-    """(int, False) for `int | None`, (float, True) for `list[float] | None` or `tuple[float, ...]`."""
+    """Returns (int, False) for `int | None`, (float, True) for `list[float] | None` or `tuple[float, ...]`."""
     annotation = not_none(annotation)
     if container(annotation) in (list, tuple):
         return get_args(annotation)[0], True
@@ -195,7 +196,7 @@ def _help(field: dataclasses.Field, flag: Flag) -> str:
 
 
 def shown(value: Any) -> str:
-    """A default as a user would type it: 1e-05 as 1e-5."""
+    """Returns a default as a user would write it: 1e-05 as 1e-5."""
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-").replace("e+0", "e")
     if isinstance(value, list | tuple):
@@ -207,12 +208,12 @@ def shown(value: Any) -> str:
 
 
 def value_faults(settings: Any) -> list[str]:
-    """Values out of their range, and choices that do not exist, named as typed."""
+    """Returns faults of values out of range and of unknown choices."""
     return [fault for name in flags_of(settings) for fault in _value_faults(settings, name)]
 
 
 def with_valid_values(settings: Any) -> Any:
-    """The settings with the default of each flag that has a fault of `value_faults`, for further checks."""
+    """Returns the settings with defaults in place of values with `value_faults`, for further checks."""
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}
     wrong = [name for name in flags_of(settings) if _value_faults(settings, name)]
     return dataclasses.replace(settings, **{name: defaults[name] for name in wrong})
@@ -226,7 +227,7 @@ def _value_faults(settings: Any, name: str) -> list[str]:
 
 
 def _reason(flag: Flag, value: Any) -> str | None:
-    """Why the flag does not accept a value, or None."""
+    """Returns why the flag does not accept a value, or None."""
     if flag.choices and value not in flag.choices:
         return f"{value!r}; choose from {', '.join(flag.choices)}{did_you_mean(value, flag.choices)}"
     if value in (math.inf, -math.inf) and not (flag.range and flag.range.infinite):
@@ -245,10 +246,10 @@ def flag_faults(settings: Command) -> list[str]:
 def unused_flags(
     settings: Any, given: Collection[str], unmet: Mapping[str, str], unless: str = "training"
 ) -> list[str]:
-    """Faults of the flags that are given but have no effect, as a condition that they need is not met.
+    """Returns faults of given flags without effect, because a condition that they need is not met.
 
     unmet: {condition: why}, such as "out --do_train" or " one expert"; of several the first is reported.
-    Flags that need `unless` are no fault without it: predictions keep the flags of their training command.
+    Where `unless` is unmet, flags that need it are accepted: predictions keep flags of their training command.
     """
     faults = []
     for name, flag in flags_of(settings).items():
@@ -259,7 +260,7 @@ def unused_flags(
 
 
 def unused_note(command: type[Command], given: Collection[str], do_train: bool) -> list[str]:
-    """A note on the flags of a training command that a prediction keeps and `unused_flags` does not report."""
+    """Returns a note on the flags of a training command that a prediction keeps and `unused_flags` does not report."""
     flags = flags_of(command)
     names = sorted(f"--{name}" for name in given if not do_train and "training" in flags[name].needs)
     return [f"without --do_train these flags have no effect: {', '.join(names)}"] if names else []
@@ -268,13 +269,16 @@ def unused_note(command: type[Command], given: Collection[str], do_train: bool) 
 def differences(
     settings: Any, saved: Mapping[str, Any], where: str, ignored: Collection[str] = ()
 ) -> list[str]:
-    """Faults of the settings that had another value in `where`, which saved them, and may not change."""
+    """Returns faults of settings that must not change but had another value in `where`.
+
+    saved: the values there; ignored: names that may differ.
+    """
     fixed = {name for name, flag in flags_of(settings).items() if not flag.on_resume} - set(ignored)
     return changed({name: value for name, value in settings.to_dict().items() if name in fixed}, saved, where)
 
 
 def changed(values: Mapping[str, Any], saved: Mapping[str, Any], where: str) -> list[str]:
-    """Faults of the flags, {name: value}, that had another value in `where`, as far as it saved them."""
+    """Returns faults of the flags, {name: value}, that had another value in `where`, if it saved one."""
     return [
         f"--{name} is {_as_typed(value)}, but in {where} it was {_as_typed(saved[name])}"
         for name, value in values.items()
@@ -289,7 +293,7 @@ def _as_typed(value: Any) -> str:
 
 
 def inherited(command: type[Command], saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The values that a prediction takes from the run.json `path`. InputError for one of the wrong type."""
+    """Returns values that a prediction takes from the run.json `path`. Raises InputError for wrong types."""
     kinds = {field.name: field.type for field in dataclasses.fields(command)}
     found = {n: saved[n] for n, flag in flags_of(command).items() if flag.inherited and n in saved}
     wrong = [name for name, value in found.items() if not isinstance(value, kinds[name])]

@@ -16,14 +16,14 @@ class MergeSettings(Command):
     program = "python -m routing_moe.cli.merge"
     usage = "--routes_from RUN --output_dir FOLDER [flags, see --help]"
 
-    routes_from: str = ROUTES(REQUIRED, "a run (ours or of the published code) or a checkpoint of ours")
+    routes_from: str = ROUTES(REQUIRED, "a run (of this or the published code), or a checkpoint of this code")
     routes_checkpoint_name: str | None = ROUTES(None, "which checkpoint of a run (default: best)")
     model: str = EXPERTS("facebook/bart-base", "plain BART: a hub name or a folder")
-    vanilla_checkpoint: str | None = EXPERTS(None, "weights in place of those of --model: a file or folder")
-    init_eps: float = EXPERTS(1e-8, "standard deviation of the noise on each copy", range=NOT_NEGATIVE)
-    seed: int = EXPERTS(42, "of the noise", range=SEED)
+    vanilla_checkpoint: str | None = EXPERTS(None, "weights instead of those of --model: a file or folder")
+    init_eps: float = EXPERTS(1e-8, "standard deviation of the noise added to each copy", range=NOT_NEGATIVE)
+    seed: int = EXPERTS(42, "seed of the noise", range=SEED)
     output_dir: str = OUTPUT(REQUIRED, "run folder of stage 2")
-    checkpoint_name: str = OUTPUT("init", "the checkpoint's folder in it")
+    checkpoint_name: str = OUTPUT("init", "name of the checkpoint's folder in --output_dir")
     keep_existing: bool = OUTPUT(False, "succeed without writing if the checkpoint exists and is made from the same files")
 # fmt: on
 

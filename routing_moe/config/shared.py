@@ -12,7 +12,7 @@ OPTIMISATION = group("optimisation")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class TextFlags(Command):
-    """How texts become tokens, and how answers are made of the model's output."""
+    """How texts are tokenized and answers are made."""
 
     max_input_length: int = TEXTS(512, "tokens of an input, including the special ones", inherited=True, alike="scoring")
     max_output_length: int = TEXTS(64, "tokens of an output, including the special ones", inherited=True, alike="scoring")
@@ -21,7 +21,7 @@ class TextFlags(Command):
     hide_task_names: bool = TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", inherited=True)
     scoring: str = TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, alike="scoring")
     num_beams: int = TEXTS(4, "beams of generation", range=AT_LEAST_1, inherited=True, alike="scoring")
-    no_repeat_ngram_size: int | None = TEXTS(None, "generate no n-gram of this size twice; 0: no such rule (default: as the model's generation settings say; those of facebook/bart-base say 3)", inherited=True, alike="scoring")
+    no_repeat_ngram_size: int | None = TEXTS(None, "generate no n-gram of this size twice; 0: no limit (default: that of the model's generation settings; 3 for facebook/bart-base)", inherited=True, alike="scoring")
     generate_from_bos: bool = TEXTS(False, "start generation from <s>, as the published code does; training starts from </s>, and so does generation by default", inherited=True, alike="scoring")
     eval_sampled_routes: bool = TEXTS(False, "score with routes sampled with Gumbel noise, as the published code does; scores are then random", needs=("experts", "router", "sampling"), alike="scoring")
 
@@ -30,7 +30,7 @@ class TextFlags(Command):
 class OptimizerFlags(Command):
     """AdamW, clipping, memory and precision."""
 
-    max_tokens_per_micro_batch: int = OPTIMISATION(16384, "padded source and target tokens that go through the model at once; bounds memory, not results; 0: no bound", range=NOT_NEGATIVE, needs=("training",), on_resume=True)  # moves only the rounding of sums
+    max_tokens_per_micro_batch: int = OPTIMISATION(16384, "most padded source and target tokens in one pass through the model; limits memory, does not change results; 0: no limit", range=NOT_NEGATIVE, needs=("training",), on_resume=True)  # affects only the rounding of sums
     weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, needs=("training",), alike="budget")
     adam_epsilon: float = OPTIMISATION(1e-8, "AdamW's epsilon", range=POSITIVE, needs=("training",))
     max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, needs=("training",), alike="budget")
@@ -40,9 +40,9 @@ class OptimizerFlags(Command):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an optimizer step depends on beside the model and the data; settings of a training have all of it.
+    """What an optimizer step depends on, besides model and data. `TrainSettings` has all of these fields.
 
-    Rates of 0 freeze. The temperature is 1 by default.
+    A learning rate of 0 freezes its part of the model. The temperature is 1 by default.
     """
 
     learning_rate: float = 1e-5

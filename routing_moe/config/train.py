@@ -38,7 +38,7 @@ ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ b
 
 
 def layers(text: str) -> list[int]:
-    """ "0,3,5" -> [0, 3, 5]; "" -> []."""
+    """Parses layer numbers: "0,3,5" is [0, 3, 5], "" is []."""
     try:
         return sorted({int(part) for part in text.split(",") if part.strip()})
     except ValueError:
@@ -58,37 +58,37 @@ class TrainSettings(TextFlags, OptimizerFlags):
     predict_dir: str | None = DATA(None, "gym folder for dev and test scores (default: that of --train_dir)", inherited=True)
     custom_tasks_splits: str | None = DATA(None, "JSON with task lists train, dev, test (default: split.json in --train_dir)", inherited=True)
     task_ontology: str | None = DATA(None, "two-level ontology JSON for pictures and tables (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)", inherited=True)
-    taskvecs: str | None = DATA(None, "folder with id2task.json and task_vecs.npy, such as the commands of task.task_emb write; without --do_train, vectors of tasks that were not trained on (default: random vectors for every task of the split)", needs=("new_model", *ROUTED, "given_vectors"))
+    taskvecs: str | None = DATA(None, "folder with id2task.json and task_vecs.npy, as written by the commands of task.task_emb; without --do_train, vectors of tasks that were not trained on (default: random vectors for every task of the split)", needs=("new_model", *ROUTED, "given_vectors"))
     taskvecs_dim: int | None = DATA(None, "dimension of random task vectors; read from the file with --taskvecs", needs=ROUTED, new_model=768)
     skip_malformed: bool = DATA(False, "leave out malformed lines of task files instead of stopping", inherited=True)
     debug: bool = DATA(False, "read only 8 examples of every task file: the first of train files, evenly spaced ones of dev and test files", alike="budget")
 
     model: str = START("facebook/bart-base", "plain BART: a hub name or a folder", needs=("training", "new_model"), alike="budget")
-    initialize_from_vanilla: bool = START(False, "start with every expert a copy of --model's layer; otherwise from a routing checkpoint", needs=("training",))
-    vanilla_checkpoint: str | None = START(None, "weights to use in place of --model's: .pt, .safetensors or a saved folder", needs=("training", "new_model"))
+    initialize_from_vanilla: bool = START(False, "start from --model, every expert a copy of its layer; without this flag, from a routing checkpoint", needs=("training",))
+    vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors or a saved folder", needs=("training", "new_model"))
     init_eps: float = START(1e-8, "standard deviation of the noise added to each copy; below float32 resolution for weights near 1", range=NOT_NEGATIVE, needs=("training", "new_model", "experts"))
     checkpoint: str | None = START(None, "routing checkpoint folder to start from (default: --output_dir/--checkpoint_name)")
     checkpoint_name: str = START("best", "which checkpoint of --output_dir to start or predict from: best, last, or any folder there with a checkpoint, such as the <step>-steps that --save_period keeps", needs=("checkpoint",), on_resume=True)
 
     num_experts: int | None = ROUTING(None, "experts per layer; 1: multi-task BART, without routes", new_model=3, alike="budget")
     avg_routing: bool = ROUTING(False, "every expert with weight 1/E, for every task", needs=("experts",))
-    random_routing: bool = ROUTING(False, "in every layer an expert drawn at random for each example, again at every step", needs=("experts",))
-    task_level_random_routing: bool = ROUTING(False, "in every layer --task_level_random_n experts drawn at random for each task, once", needs=("experts",))
-    task_level_random_n: int = ROUTING(1, "of --task_level_random_routing: experts per layer, with weight 1/n each", range=AT_LEAST_1, needs=("experts", "task_routes"))
-    random_eval_draws: int = ROUTING(5, "of --random_routing: scores are the mean over this many draws of all routes; each is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, needs=("experts", "random_routes"), inherited=True)
-    expert_mixing: str | None = ROUTING(None, "what soft routes mix; with merged parameters a layer runs once, whatever the number of experts", choices=EXPERT_MIXINGS, needs=("experts", "soft_routes"), new_model="outputs")
+    random_routing: bool = ROUTING(False, "in every layer a random expert for each example, drawn again at every step", needs=("experts",))
+    task_level_random_routing: bool = ROUTING(False, "in every layer --task_level_random_n random experts for each task, drawn once", needs=("experts",))
+    task_level_random_n: int = ROUTING(1, "with --task_level_random_routing: experts per layer, with weight 1/n each", range=AT_LEAST_1, needs=("experts", "task_routes"))
+    random_eval_draws: int = ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, needs=("experts", "random_routes"), inherited=True)
+    expert_mixing: str | None = ROUTING(None, "what soft routes mix; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, needs=("experts", "soft_routes"), new_model="outputs")
     router_nn_type: str | None = ROUTING(None, "architecture of the router", choices=ROUTER_TYPES, needs=ROUTED, new_model="linear_layer_specific")
     router_hidden_dim: int | None = ROUTING(None, "width of the router's hidden layer", needs=ROUTED, new_model=64)
     router_mode: str | None = ROUTING(None, "how the router's logits become routes", choices=ROUTER_MODES, needs=ROUTED, new_model="gumbel_softmax_st")
-    router_top_k: int | None = ROUTING(None, "of --router_mode top_k: experts with a weight above 0", range=AT_LEAST_1, needs=(*ROUTED, "top_k"), new_model=2)
-    encoder_vanilla_layers: list[int] | None = ROUTING(None, "encoder layers, from 0, that stay one plain layer (default: none)", parse=layers, metavar="0,1", needs=("experts",), new_model=[])
-    decoder_vanilla_layers: list[int] | None = ROUTING(None, "decoder layers, from 0, that stay one plain layer (default: none)", parse=layers, metavar="0,1", needs=("experts",), new_model=[])
+    router_top_k: int | None = ROUTING(None, "with --router_mode top_k: experts with a weight above 0", range=AT_LEAST_1, needs=(*ROUTED, "top_k"), new_model=2)
+    encoder_vanilla_layers: list[int] | None = ROUTING(None, "encoder layers without experts, numbered from 0 (default: none)", parse=layers, metavar="0,1", needs=("experts",), new_model=[])
+    decoder_vanilla_layers: list[int] | None = ROUTING(None, "decoder layers without experts, numbered from 0 (default: none)", parse=layers, metavar="0,1", needs=("experts",), new_model=[])
     initial_tau: float = ROUTING(2.0, "temperature of the routes at the start", range=POSITIVE, needs=("training", *ROUTED))
     minimum_tau: float = ROUTING(0.1, "temperature that annealing ends at", range=POSITIVE, needs=("training", *ROUTED))
     anneal_rate: float = ROUTING(3e-4, "temperature = max(initial_tau * exp(-anneal_rate * step), minimum_tau)", range=NOT_NEGATIVE, needs=("training", *ROUTED))
-    exploration_epsilon: float = ROUTING(0.0, "probability that a layer's choice is a random expert in training", range=PROBABILITY, needs=("training", *ROUTED))
+    exploration_epsilon: float = ROUTING(0.0, "probability in training that a layer uses a random expert", range=PROBABILITY, needs=("training", *ROUTED))
     expert_regularization: float = ROUTING(0.0, "weight of the distance between experts in the loss", range=NOT_NEGATIVE, needs=("training", "experts"))
-    alternate_every: int = ROUTING(0, "steps between turns of BART and of the router with the task vectors; 0: both in every step", range=NOT_NEGATIVE, needs=("training", *ROUTED, "trained_routes"))
+    alternate_every: int = ROUTING(0, "steps after which updates alternate between BART and the router with the task vectors; 0: both in every step", range=NOT_NEGATIVE, needs=("training", *ROUTED, "trained_routes"))
     freeze_task_model: bool = ROUTING(False, "do not train the task vectors", needs=("training", *ROUTED, "trained_vectors"))
 
     train_batch_size: int = OPTIMISATION(16, "examples per published batch", range=AT_LEAST_1, needs=("training",), alike="budget")
@@ -99,12 +99,12 @@ class TrainSettings(TextFlags, OptimizerFlags):
     num_train_epochs: float = OPTIMISATION(100.0, "end after this many passes over the data, if before --total_steps", range=POSITIVE, needs=("training",))
     total_steps: int = OPTIMISATION(100000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1, needs=("training",), alike="budget")
     warmup_ratio: float = OPTIMISATION(0.06, "share of --total_steps over which the learning rate rises", range=PROBABILITY, needs=("training",), alike="budget")
-    seed: int = OPTIMISATION(42, "of batches, routes, dropout and new weights", range=SEED, inherited=True)  # of the draws of random routes
+    seed: int = OPTIMISATION(42, "seed of batches, routes, dropout and new weights", range=SEED, inherited=True)  # of the draws of random routes
 
     output_dir: str = RUNNING(REQUIRED, "run folder", on_resume=True)
     do_train: bool = RUNNING(False, "train", on_resume=True)
     do_predict: bool = RUNNING(False, "score dev and test files with the best checkpoint (after training) or --checkpoint_name", on_resume=True)
-    resume: bool = RUNNING(False, "continue the run in --output_dir, or begin it if nothing was saved yet", needs=("training",), on_resume=True)
+    resume: bool = RUNNING(False, "continue the run in --output_dir, or start it if nothing was saved yet", needs=("training",), on_resume=True)
     equal_flops: str | None = RUNNING(None, "do not train; print how many steps of this training cost the training FLOPs of RUN", metavar="RUN", needs=("training",), on_resume=True)
     eval_period: int = RUNNING(150, "steps between evaluations", range=AT_LEAST_1, needs=("training",))
     no_eval_until: int = RUNNING(0, "no evaluation before this step", range=NOT_NEGATIVE, needs=("training",))
@@ -112,24 +112,24 @@ class TrainSettings(TextFlags, OptimizerFlags):
     checkpoint_period: int = RUNNING(0, "steps between writes of last/, from which --resume continues; 0: at every evaluation", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
     save_period: int = RUNNING(10_000_000_000, "steps between checkpoints that are kept as <step>-steps/; by default none is", range=AT_LEAST_1, needs=("training",), on_resume=True)
     log_with: str = RUNNING("csv", "curves: always curves.csv, plus one of accelerate's trackers", choices=TRACKERS, needs=("training",), on_resume=True)
-    predict_batch_size: int = RUNNING(64, "examples generated at once", range=AT_LEAST_1, on_resume=True, inherited=True)  # moves only the rounding of sums
+    predict_batch_size: int = RUNNING(64, "examples generated at once", range=AT_LEAST_1, on_resume=True, inherited=True)  # affects only the rounding of sums
     predict_split: str = RUNNING("train", "which tasks of the split --do_predict scores", choices=SECTIONS, needs=("prediction",), on_resume=True)
     predict_samples: str = RUNNING("first", "which samples of a task are scored: first, all, or a seed such as 100")
     predict_temperature: float | None = RUNNING(None, "temperature of soft routes in --do_predict (default: that of the checkpoint)", range=POSITIVE, needs=("prediction", *ROUTED, "temperature"), on_resume=True, alike="scoring")
-    task_vector: str = RUNNING("auto", "which vector the router reads for the tasks that --do_predict scores. nearest: train tasks of the split their own, any other a copy of that of the train task with the most similar texts; stored: all their own, even if it is random; auto: their own unless it is random or missing, else the nearest. The column vector_seen of the scores says what each vector has seen of its task: nearest: unlabelled inputs of its first sample; stored: what the vectors given to training had seen; random: nothing", choices=FOUND_BY_RULE, needs=("prediction", *ROUTED, "unseen_tasks"), on_resume=True, alike="scoring")
-    text_vectors: str | None = RUNNING(None, "folder with id2task.json and task_vecs.npy by which the nearest task is found, made of the tasks' texts by any method (default: from the train files of --train_dir or --predict_dir, by the model's own encoder along the average of its experts)", needs=("prediction", *ROUTED, "text_search"), on_resume=True)
-    prefix: str = RUNNING("", "put before the names of the files that --do_predict writes", needs=("prediction",), on_resume=True)
+    task_vector: str = RUNNING("auto", "the vector that the router reads for a task that --do_predict scores. nearest: train tasks of the split have their own, any other task gets a copy of that of the train task with the most similar texts; stored: all have their own, even if it is random; auto: their own, or nearest if it is random or missing. The column vector_seen of the scores shows what each vector has seen of its task. nearest: unlabelled inputs of its first sample; stored: what the vectors given to training had seen; random: nothing", choices=FOUND_BY_RULE, needs=("prediction", *ROUTED, "unseen_tasks"), on_resume=True, alike="scoring")
+    text_vectors: str | None = RUNNING(None, "folder with id2task.json and task_vecs.npy, vectors of the tasks' texts by any method, which the nearest task is found by (default: computed from the train files of --train_dir or --predict_dir by the model's encoder with average routes)", needs=("prediction", *ROUTED, "text_search"), on_resume=True)
+    prefix: str = RUNNING("", "prefix of the names of the files that --do_predict writes", needs=("prediction",), on_resume=True)
 # fmt: on
 
     @property
     def route_source(self) -> str | None:
-        """The key of `ROUTE_SOURCES` that the flags ask for; None: the checkpoint's, or learned."""
-        asked = {
+        """The key of `ROUTE_SOURCES` that the flags select; None: the checkpoint's, or learned."""
+        selected = {
             "average": self.avg_routing,
             "random": self.random_routing,
             "fixed": self.task_level_random_routing,
         }
-        return next((source for source, given in asked.items() if given), None)
+        return next((source for source, given in selected.items() if given), None)
 
     @property
     def trains_router(self) -> bool:
@@ -162,11 +162,11 @@ class TrainSettings(TextFlags, OptimizerFlags):
 
     @property
     def examples_per_file(self) -> int | None:
-        """How many examples of each task file are read; None for all."""
+        """The number of examples that are read of each task file; None: all."""
         return 8 if self.debug else None
 
     def architecture(self) -> dict:
-        """The fields of a RoutingBartConfig that the flags ask for, those of a new model filled in."""
+        """Returns the fields of a RoutingBartConfig: of the flags, else those of a new model."""
         chosen = {
             name: flag.new_model if getattr(self, name) is None else getattr(self, name)
             for name, flag in flags_of(self).items()
@@ -179,7 +179,7 @@ class TrainSettings(TextFlags, OptimizerFlags):
         }
 
 
-# The flags that a checkpoint answers for good, and the fields of its config.json.
+# The flags whose values a checkpoint fixes, and the fields of its config.json.
 ARCHITECTURE_FLAGS = {
     name: {"taskvecs_dim": "router_input_dim"}.get(name, name)
     for name, flag in flags_of(TrainSettings).items()
@@ -188,26 +188,26 @@ ARCHITECTURE_FLAGS = {
 
 
 def train_settings(given: Mapping) -> TrainSettings:
-    """The settings of the flags given, {name: value}.
+    """Returns the settings of the given flags, {name: value}.
 
-    Without do_train, what decides a score (data, texts, decoding) is as in the training run whose checkpoint
-    predicts, unless given. Raises InputError if that run's run.json cannot be read.
+    Without do_train, flags that scores depend on (data, texts, decoding) default to the values of the training
+    run whose checkpoint predicts. Raises InputError if its run.json cannot be read.
     """
     trained = {}
     if not given.get("do_train"):
         run = Path(given["checkpoint"]).parent if given.get("checkpoint") else Path(given["output_dir"])
         saved = load_run_settings(run) or {}
         if given.get("train_dir", saved.get("train_dir")) != saved.get("train_dir"):
-            saved = saved | {"predict_dir": None}  # another gym is named, with dev and test files of its own
+            saved = saved | {"predict_dir": None}  # another gym is given, with its own dev and test files
         trained = inherited(TrainSettings, saved, run / "run.json")
     settings = TrainSettings(**{**trained, **given})
     return replace(settings, predict_dir=settings.predict_dir or settings.train_dir)
 
 
 def unmet_needs(settings: TrainSettings, routing: Mapping) -> dict[str, str]:
-    """{condition of `Flag.needs` that is not met: the rest of "--flag has no effect with"}.
+    """Returns {unmet condition of `Flag.needs`: the rest of "--flag has no effect with"}.
 
-    routing: how the run will route, as `routing_moe.training.start_checks.routing_fields` says.
+    routing: the fields of `routing_moe.training.start_checks.routing_fields`.
     """
     source, mode = routing["route_source"], routing["router_mode"]
     from_bart = settings.initialize_from_vanilla and settings.do_train
@@ -220,11 +220,11 @@ def unmet_needs(settings: TrainSettings, routing: Mapping) -> dict[str, str]:
     conditions = {
         "training": (settings.do_train, "out --do_train"),
         "prediction": (settings.do_predict, "out --do_predict"),
-        "new_model": (not from_checkpoint, "out --initialize_from_vanilla: a checkpoint brings its own"),
-        "checkpoint": (not from_bart, " --initialize_from_vanilla: --model is the start, best predicts"),
-        "experts": (routing["num_experts"] > 1, " one expert: there is nothing to choose or to mix"),
+        "new_model": (not from_checkpoint, "out --initialize_from_vanilla: a checkpoint has its own"),
+        "checkpoint": (not from_bart, " --initialize_from_vanilla: training starts from --model, best predicts"),
+        "experts": (routing["num_experts"] > 1, " one expert: there is nothing to select or mix"),
         "router": (
-            source == "learned", f" {ROUTE_SOURCES.get(source)} routes: they come from no router"
+            source == "learned", f" {ROUTE_SOURCES.get(source)} routes: they use no router"
         ),
         "random_routes": (source == "random", "out --random_routing"),
         "task_routes": (draws_for_tasks, "out --task_level_random_routing"),
@@ -233,10 +233,10 @@ def unmet_needs(settings: TrainSettings, routing: Mapping) -> dict[str, str]:
         "sampling": (mode not in ("softmax", "top_k"), f" {mode} routes: nothing is sampled"),
         # The choice is that of the largest logit plus noise at every temperature.
         "temperature": (mode != "gumbel_softmax_st", f" {mode}: the choice is the same at any temperature"),
-        "trained_routes": (not frozen, " a frozen router and frozen task vectors: they have no turn"),
+        "trained_routes": (not frozen, " a frozen router and frozen task vectors: nothing alternates"),
         "trained_vectors": (settings.task_model_lr != 0, " --task_model_lr 0, which freezes them too"),
-        "unseen_tasks": (not keeps_vectors, " --predict_split train after --do_train: its tasks keep their own"),
-        "given_vectors": (searches, f" --task_vector {settings.task_vector}: no vector is taken from it"),
-        "text_search": (settings.task_vector != "stored", " --task_vector stored: no task is looked up"),
+        "unseen_tasks": (not keeps_vectors, " --predict_split train after --do_train: train tasks keep their vectors"),
+        "given_vectors": (searches, f" --task_vector {settings.task_vector}: no given vector is used"),
+        "text_search": (settings.task_vector != "stored", " --task_vector stored: no nearest task is searched for"),
     }  # fmt: skip
     return {need: reason for need, (is_met, reason) in conditions.items() if not is_met}

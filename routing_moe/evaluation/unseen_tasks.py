@@ -62,15 +62,15 @@ def choose_vectors(
     tasks = list(tasks)
     table = VectorTable.of(model.config.task_names, model.config.random_vectors, trained)
     given = given or {}
-    in_need = table.in_need([task for task in tasks if task not in given], source)
-    text_of = texts.vectors({*in_need, *table.seen}, model, tokenizer, quiet) if in_need else {}
+    needing = table.needing_nearest([task for task in tasks if task not in given], source)
+    text_of = texts.vectors({*needing, *table.seen}, model, tokenizer, quiet) if needing else {}
     candidates = {task: text_of[task] for task in sorted(table.seen) if task in text_of}
     choices = []
     for task in tasks:
         if task in given:
             choices.append(VectorChoice(task, "given", given[task], given_seen))
             continue
-        if task not in in_need:
+        if task not in needing:
             seen = seen_when_stored(model.config, task)
             choices.append(VectorChoice(task, "stored", stored_vector(model, task), seen))
             continue

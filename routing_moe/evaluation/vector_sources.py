@@ -79,7 +79,7 @@ class VectorTable:
         """Tasks whose vectors may be copied: the known train tasks, or all known tasks if there are none."""
         return (self.known & self.trained) or self.known
 
-    def in_need(self, tasks: Iterable[str], source: str) -> list[str]:
+    def needing_nearest(self, tasks: Iterable[str], source: str) -> list[str]:
         """Returns the tasks that get the vector of their nearest neighbour, in the order given."""
         have = {"stored": set(tasks), "auto": self.known, "nearest": self.seen}[source]
         return [task for task in tasks if task not in have]
@@ -113,14 +113,14 @@ class TextSource:
             return [task for task in tasks if task in names]
         return [task for task in tasks if gym_with_inputs(self.gyms, task)]
 
-    def faults(self, in_need: Collection[str], seen: Collection[str]) -> list[str]:
+    def faults(self, needing: Collection[str], seen: Collection[str]) -> list[str]:
         """Returns faults for tasks without a nearest neighbour, with advice. Reads train files."""
         faults = Faults()
-        needed, candidates = (faults.of(self.covered, tasks, flag=self._flag) for tasks in (in_need, seen))
+        needed, candidates = (faults.of(self.covered, tasks, flag=self._flag) for tasks in (needing, seen))
         if needed is None or candidates is None:
             return list(dict.fromkeys(faults))
         where, advice = self._lacking
-        if lacking := sorted(set(in_need) - set(needed)):
+        if lacking := sorted(set(needing) - set(needed)):
             faults.append(
                 f"{where} of {in_short(lacking)} to find the nearest task, and the stored task vector is "
                 f"random or missing; {advice}"
@@ -129,7 +129,7 @@ class TextSource:
             such = in_short(sorted(seen), 2) or "a train task of the split"
             faults.append(
                 f"{where} of any task with a task vector, such as {such}: the nearest task of "
-                f"{in_short(sorted(in_need))} cannot be found; {advice}"
+                f"{in_short(sorted(needing))} cannot be found; {advice}"
             )
         if not self.folder:
             for gym in dict.fromkeys(self.gyms):

@@ -2,8 +2,8 @@
 
 May import: training and below, dataloader.
 
-settings.py        flags and configurations       checks.py, unused_flags.py  faults, found before any work
-vectors.py         the task's vector              starting_model.py           the model of the start
-trial.py           one configuration, run         executors.py                here, in processes, on Ray
-grid.py            what is missing, files, results.csv
+checks.py          faults of flags and files      vectors.py                  the task's vector
+starting_model.py  the model to fine-tune         trial.py                    runs one configuration
+executors.py       in this process, in several, on Ray
+grid.py            missing configurations, result files
 """

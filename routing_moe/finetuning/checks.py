@@ -37,7 +37,7 @@ class FinetuneInputs:
 def check_finetuning(settings: FinetuneSettings, given: set[str]) -> FinetuneInputs:
     """Opens and checks all that the settings name; fills in the grid's lists and the samples.
 
-    given: the flags that stand on the command line. Raises one InputError with all faults.
+    given: names of the flags on the command line. Raises one InputError with all faults.
     """
     faults = Faults(value_faults(settings) + precision_faults(settings) + list_faults(settings))
     settings = with_valid_values(settings).with_lists()
@@ -74,7 +74,7 @@ def list_faults(settings: FinetuneSettings) -> list[str]:
     for name, single in SINGLE.items():
         values = getattr(settings, name)
         if values is not None and getattr(settings, single) is not None:
-            faults.append(f"--{single} and --{name} both say what to try; give one of them")
+            faults.append(f"--{single} and --{name} both set the values to try; give one of them")
         if values == []:
             faults.append(f"--{name} is empty; give at least one value, or leave it out")
         if values and len(set(values)) < len(values):
@@ -86,7 +86,7 @@ def list_faults(settings: FinetuneSettings) -> list[str]:
 
 
 def open_gym(settings: FinetuneSettings) -> Gym:
-    """The gym that the task's folder is in. Raises InputError."""
+    """Returns the gym that contains the task's folder. Raises InputError if names or folders are wrong."""
     folder = Path(settings.task_dir)
     if not folder.is_dir():
         there = [path.name for path in folder.absolute().parent.glob("*") if path.is_dir()]
@@ -101,7 +101,7 @@ def open_gym(settings: FinetuneSettings) -> Gym:
 
 
 def with_samples(settings: FinetuneSettings, gym: Gym) -> tuple[FinetuneSettings, list[str]]:
-    """The settings with the prefixes of the samples that `--samples` names, and the faults of their files."""
+    """Returns the settings with the prefixes of the samples of `--samples`, and faults of their files."""
     faults, task = Faults(), settings.task
     chosen = faults.of(gym.named_samples, task, settings.samples, flag="task_dir") or []
     if not chosen and not faults:
@@ -134,7 +134,7 @@ def find_sound_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
 
 
 def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gyms: list[Gym]) -> list[str]:
-    """Faults: a route that the mixture does not have, a task without a vector, texts that are too long."""
+    """Returns faults: a route that the mixture lacks, a task without a vector, texts that are too long."""
     faults = Faults()
     if isinstance(start, SavedBart):
         flag = "checkpoint" if settings.checkpoint and not start.weights else "model"
@@ -155,7 +155,7 @@ def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gy
 
 def fits(weights: str, source: str) -> None:
     """Raises InputError if a file holds other weights than those of the plain BART `source`."""
-    import torch  # takes seconds, hence only where there are weights to look at
+    import torch  # takes seconds, so only if there are weights to check
     from transformers import AutoConfig
     from transformers.initialization import no_init_weights
 
@@ -165,13 +165,13 @@ def fits(weights: str, source: str) -> None:
 
     fields = bart_fields(AutoConfig.from_pretrained(source))
     with torch.device("meta"), no_init_weights(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that nothing is copied into such a model
+        warnings.simplefilter("ignore")  # that copying into such a model has no effect
         model = RoutingBartForConditionalGeneration(RoutingBartConfig(**fields, num_experts=1))
         load_vanilla_weights(model, weights, init_eps=0.0, flag="checkpoint")
 
 
 def learns_routes(settings: FinetuneSettings, start: SavedMixture) -> bool:
-    """Whether the route comes from the mixture's router."""
+    """Returns whether the route comes from the mixture's router."""
     return settings.route_source is None and start.config.has_router
 
 
@@ -179,21 +179,21 @@ def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
     names = ("moe_avg_route", "moe_random_route", "moe_random2_route")
     given = [f"--{name}" for name in names if getattr(settings, name)]
     if len(given) > 1:
-        return [f"{' and '.join(given)} each say where the route comes from; give one of them"]
+        return [f"{' and '.join(given)} each set the source of the route; give one of them"]
     source, training = settings.route_source or start.config.route_source, settings.route_training
     if training in ("vector", "router") and source != "learned":
         return [
-            f"--route_training is {training}, but {ROUTE_SOURCES[source]} routes come from no router; give "
+            f"--route_training is {training}, but {ROUTE_SOURCES[source]} routes use no router; give "
             "plain or fixed, or leave it out"
         ]
     if training == "plain" and source == "average" and start.config.expert_mixing == "outputs":
-        return ["--route_training is plain, but the average of experts' outputs is no plain BART; give fixed"]
+        return ["--route_training is plain, but averaged outputs have no equivalent plain BART; give fixed"]
     top_1 = start.config.router_mode == "top_k" and start.config.router_top_k == 1
     learns = training in ("vector", "router") or settings.task_vector == "learned"
     if source == "learned" and top_1 and learns:
         return [
-            f"{start.checkpoint} has top-1 routes, whose only weight is 1 whatever the vector: none can be "
-            "learned; give --task_vector stored or nearest, and --route_training plain or fixed, if any"
+            f"{start.checkpoint} has top-1 routes, whose weight is always 1, so a vector gets no gradient; "
+            "give --task_vector stored or nearest, and --route_training plain or fixed, or leave them out"
         ]
     return []
 
@@ -213,7 +213,7 @@ def running_faults(settings: FinetuneSettings) -> list[str]:
 
 
 def folder_faults(settings: FinetuneSettings) -> list[str]:
-    """Faults: a folder of something else, or a grid of other settings."""
+    """Returns faults: a folder with other files, a run of another command, a grid of other settings."""
     folder, faults = Path(settings.output_dir), Faults()
     if reason := unwritable(folder):
         return [f"--output_dir {reason}"]
@@ -224,7 +224,7 @@ def folder_faults(settings: FinetuneSettings) -> list[str]:
         ]
         if foreign and not faults:
             faults.append(
-                f"--output_dir {folder} holds {' and '.join(foreign)} of something else; name another"
+                f"--output_dir {folder} holds {' and '.join(foreign)}, but no run.json; name another folder"
             )
         return list(faults)
     if "task_dir" not in saved:
@@ -239,7 +239,7 @@ def folder_faults(settings: FinetuneSettings) -> list[str]:
 
 
 def uses_model(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> bool:
-    """Whether weights or tokenizer are `--model`'s: not with a start that brings both."""
+    """Returns whether weights or tokenizer of `--model` are used: not if the start has both."""
     if isinstance(start, SavedBart):
         return start.source == settings.model or not keeps_tokenizer(start.source)
     return not keeps_tokenizer(start.checkpoint)

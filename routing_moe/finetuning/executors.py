@@ -1,8 +1,8 @@
 """Where configurations run: in this process, in a pool of processes, or on a Ray cluster.
 
-Each is a generator of (configuration, outcome) as those of `process_pool.py`; an outcome is the result of
-`TrialRunner.run`, or the exception that it raised.
-A process loads model and data once and keeps them for the configurations that follow.
+Each executor yields (configuration, outcome), like the generators of `process_pool.py`; an outcome is the
+result of `TrialRunner.run`, or the exception that it raised. A process loads model and data once for all of
+its configurations.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ RAY_PARTS = 10_000  # Ray rounds resources to 1 / RAY_PARTS
 RAY_RETRIES = 3  # of a configuration whose process or machine died
 
 Outcomes = Iterator[tuple[Configuration, dict | Exception]]
-_runners: dict = {}  # {settings: TrialRunner}, at most one: the model that this process has loaded
+_runners: dict = {}  # {settings: TrialRunner}, at most one: that of the model loaded in this process
 
 PATHS = ["output_dir", *(name for name, flag in flags_of(FinetuneSettings).items() if flag.is_path)]
 
@@ -71,7 +71,7 @@ def in_this_process(settings: FinetuneSettings, choice, missing: list[Configurat
 
 
 def in_processes(settings: FinetuneSettings, choice, missing: list[Configuration]) -> Outcomes:
-    """`--num_workers` processes, spread over the visible GPUs; if one dies, only its configuration fails."""
+    """`--num_workers` processes, distributed over the visible GPUs; if one dies, its configuration fails."""
     quiet = dataclasses.replace(settings, quiet=True)
     arguments = {c: (quiet, choice, c) for c in missing}
     yield from run_in_processes(run_configuration, arguments, settings.num_workers)
@@ -83,8 +83,8 @@ def in_processes(settings: FinetuneSettings, choice, missing: list[Configuration
 def on_ray(settings: FinetuneSettings, choice, missing: list[Configuration]) -> Outcomes:
     """`--ray ADDRESS`: each configuration is a Ray task, repeated if its process or machine dies.
 
-    "local" starts a cluster of `--num_workers` CPUs on this machine. The package must be installed on every
-    machine of another cluster, and the files there under the same paths.
+    "local" starts a cluster of `--num_workers` CPUs on this machine. On every machine of
+    another cluster the package must be installed, and the files must have the same paths.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
@@ -116,8 +116,10 @@ def on_ray(settings: FinetuneSettings, choice, missing: list[Configuration]) -> 
 
 
 def gpu_share(workers: int, gpus: float) -> float:
-    """The share of a GPU that each task reserves so that `workers` tasks run at the same time, spread evenly
-    over the GPUs, as the processes of a pool are. 0 without GPUs."""
+    """Returns the share of a GPU that each task reserves so that `workers` tasks run at the same time.
+
+    They are distributed evenly over the GPUs, like the processes of a pool. 0 without GPUs.
+    """
     if not gpus:
         return 0
     per_gpu = math.ceil(workers / gpus)
@@ -135,7 +137,7 @@ def with_absolute_paths(settings: FinetuneSettings) -> FinetuneSettings:
 
 
 def executor(settings: FinetuneSettings):
-    """The one of the three that the settings select."""
+    """Returns the executor that the settings select."""
     if settings.ray:
         return on_ray
     return in_processes if settings.num_workers > 1 else in_this_process

@@ -1,8 +1,8 @@
-"""A grid of configurations in a folder: what is missing is run, tables follow from what is there.
+"""A grid of configurations in a folder: runs the missing ones, tabulates the finished ones.
 
     run.json  log.txt  results.csv  task_vector.json
     configurations/<sample>_lr<lr>_bsz<bsz>.json      a finished configuration: scores, curve
-    predictions/<sample>_best_test.jsonl               of each sample's best; of others until that is known
+    predictions/<sample>_best_test.jsonl               of each sample's best; of others until it is known
     models/<sample>_best/                              with --save_best
 
 See `JobFolder` for how an interrupted or extended grid continues. results.csv is a function of
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class Grid:
-    """The configurations of a task in `settings.output_dir`: asked for now, or finished before."""
+    """The configurations of a task in `settings.output_dir`: wanted now, or finished before."""
 
     def __init__(self, settings: FinetuneSettings, gym: Gym):
         self.settings, self.gym, self.folder = settings, gym, Path(settings.output_dir)
@@ -57,9 +57,9 @@ class Grid:
         )
 
     def load(self, start: dict[str, str]) -> None:
-        """Read the files of what is finished; start: checksums of the start's weights.
+        """Reads the files of finished configurations. start: checksums of the start's weights.
 
-        Raises InputError for a broken file, and where data or start were others.
+        Raises InputError for a broken file, or if the data or the start were different.
         """
         self.start, run = start, self.folder / "run.json"
         saved = load_json_object(run, "the description of a grid") if run.is_file() else {}
@@ -69,11 +69,11 @@ class Grid:
         except TypeError:
             raise InputError(f"{run}: is damaged; delete {self.folder}, or name another folder") from None
         finished = {c for c in before if self.files.path(c).is_file()}
-        # Weights of the hub are not here before they are first loaded.
+        # Weights from the hub have no checksum before they are first loaded.
         if finished and start and saved.get("start", start) not in (start, {}):
             raise InputError(
                 f"--output_dir {self.folder}: its grid started from other files (weights, settings, task "
-                f"vectors) than {start_folder(self.settings)} and the flags name now; name another folder"
+                f"vectors) than those of {start_folder(self.settings)} and the flags; name another folder"
             )
         self.configurations = sorted(finished.union(self.wanted))
         self.samples = list(dict.fromkeys(c.prefix for c in self.configurations))
@@ -85,22 +85,22 @@ class Grid:
             if outcome["data"] != self.data[configuration.prefix]:
                 path, sample = self.files.path(configuration), configuration.prefix
                 raise InputError(
-                    f"{path} is of other data than the files of {sample} hold now; give back the old files, "
+                    f"{path} is of other data than the files of {sample} hold now; restore the old files, "
                     "or name another --output_dir"
                 )
             self.outcomes[configuration] = outcome
 
     @property
     def missing(self) -> list[Configuration]:
-        """What is asked for now and not finished."""
+        """The wanted configurations that are not finished."""
         return [c for c in self.wanted if c not in self.outcomes]
 
     def described(self) -> dict:
-        """What run.json holds of the grid beside the settings."""
+        """Returns what run.json records of the grid besides the settings."""
         return {"start": self.start, "configurations": [astuple(c) for c in self.configurations]}
 
     def keep(self, configuration: Configuration, outcome: dict) -> None:
-        """Write a configuration's predictions, then its file, then the tables."""
+        """Writes a configuration's predictions, then its file, then the tables."""
         for part, lines in outcome.pop("predictions").items():
             write_text(self.predictions(configuration.name, part), lines)
         outcome["data"] = self.data[configuration.prefix]
@@ -115,21 +115,21 @@ class Grid:
     # ---- tables
 
     def of(self, sample: str) -> list[Configuration]:
-        """The sample's configurations."""
+        """Returns the sample's configurations."""
         return [c for c in self.configurations if c.prefix == sample]
 
     def is_complete(self, sample: str) -> bool:
         return all(c in self.outcomes for c in self.of(sample))
 
     def best_of(self, sample: str) -> Configuration | None:
-        """The first configuration of the best dev score, once all of the sample's are finished."""
+        """Returns the first configuration with the best dev score, or None if some are unfinished."""
         if not self.is_complete(sample):
             return None
         scored = [c for c in self.of(sample) if self.outcomes[c]["dev_performance"] is not None]
         return max(scored, key=lambda c: self.outcomes[c]["dev_performance"], default=None)
 
     def table(self) -> pd.DataFrame:
-        """A row per finished configuration, and after a sample's own its best, under `<sample>_best`."""
+        """Returns a row per finished configuration; after a sample's rows its best, as `<sample>_best`."""
         rows = []
         for sample in self.samples:
             rows += [self.row(c) for c in self.of(sample) if c in self.outcomes]
@@ -145,7 +145,7 @@ class Grid:
         write_text(self.folder / RESULTS_FILE, self.table().to_csv())
 
     def tidy(self, sample: str) -> None:
-        """Once a sample's best is known, keep predictions and model of that alone."""
+        """Once a sample's best is known, deletes predictions and models of its other configurations."""
         best = self.best_of(sample)
         if best is None:
             return
@@ -174,12 +174,12 @@ def read_outcome(path: Path) -> dict:
 
 
 def start_folder(settings: FinetuneSettings) -> str:
-    """What the flags name as the start."""
+    """Returns the name of the start in the flags."""
     return settings.init_dir if settings.moe_init else settings.checkpoint or settings.model
 
 
 def start_checksums(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> dict[str, str]:
-    """SHA-256 of the files that decide what is started from: those of the model, and vectors given."""
+    """Returns the SHA-256 of the files that determine the start: those of the model, and given vectors."""
     found = start.checksums()
     for flag in ("taskvecs", "text_vectors"):
         if folder := getattr(settings, flag):
@@ -196,8 +196,10 @@ def remove(path: Path) -> None:
 
 
 def data_checksum(gym: Gym, settings: FinetuneSettings, sample: str) -> int:
-    """A checksum of the sample's texts, in all its parts that are there, of the metric, and of the labels
-    that answers are ranked among, which come from the train files of all samples."""
+    """Returns a checksum of the texts of all the sample's files, the metric and the labels to rank.
+
+    The labels come from the train files of all samples.
+    """
     task = settings.task
     checksum = zlib.crc32(gym.metric(task).encode())
     if settings.scoring == "rank":
@@ -205,7 +207,7 @@ def data_checksum(gym: Gym, settings: FinetuneSettings, sample: str) -> int:
     for part in ("train", "dev", "test"):
         try:
             examples = gym.examples(task, part, sample)
-        except InputError:  # no test file, and none is asked for
+        except InputError:  # no test file, and none is needed
             continue
         for example in examples:
             texts = (part, example.input, example.outputs, example.options)
@@ -219,7 +221,7 @@ def data_checksum(gym: Gym, settings: FinetuneSettings, sample: str) -> int:
 def run_grid(
     settings: FinetuneSettings, grid: Grid, choice: Mapping[str, VectorChoice] | None
 ) -> dict[str, Exception]:
-    """Run what is missing. Returns {line: error} of the configurations that failed; raises InputError."""
+    """Runs the missing configurations. Returns {line: error} of those that failed. Raises InputError."""
     (grid.folder / "predictions").mkdir(parents=True, exist_ok=True)
     missing, failed, routes = grid.missing, {}, {"none"}
     total, done = len(grid.wanted), len(grid.wanted) - len(missing)
@@ -245,7 +247,7 @@ def run_grid(
 
 
 def in_words(outcome: dict) -> str:
-    """An outcome in words, for the log."""
+    """Returns an outcome in words, for the log."""
     dev, test = outcome["dev_performance"], outcome["test_performance"]
     text = "no dev score" if dev is None else f"dev {dev:.4f} (step {outcome['best_step']})"
     text += "" if test is None else f", test {test:.4f}"
@@ -258,7 +260,7 @@ def mean_and_std(scores: pd.Series) -> str:
 
 
 def summary(grid: Grid) -> str:
-    """Mean and sample standard deviation over samples of their best configuration's scores."""
+    """Returns mean and sample standard deviation of the best scores over samples."""
     best = grid.table()
     best = best[best["prefix"].str.endswith(BEST)]
     scores = ", ".join(

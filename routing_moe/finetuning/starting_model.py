@@ -1,7 +1,7 @@
 """The model that fine-tuning starts from: a plain BART, or a mixture with one of its routes.
 
-A route with an equivalent plain BART (one-hot, or merged parameters) is converted into it: training costs the
-same as that of a plain BART. With other routes the experts are kept.
+A route with an equivalent plain BART (one-hot, or merged parameters) is converted into it, and
+training costs the same as that of a plain BART. With other routes the experts are kept.
 """
 
 import copy
@@ -18,19 +18,13 @@ from routing_moe.checkpoints.start import load_start_tokenizer
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.evaluation.unseen_tasks import learn_vector
 from routing_moe.evaluation.vector_sources import VectorChoice
-from routing_moe.finetuning.vectors import GivenVectors, own_vector, starts_alike
+from routing_moe.finetuning.vectors import GivenVectors, own_vector, share_row
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.task_vectors import of_sample
 
 TRAINED = {"fixed": "fixed", "vector": "vector trained", "router": "router and vector trained"}
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
-
-
-# ---- saved models, before they are loaded
-
-
-# ---- the model of a route
 
 
 class Starts:
@@ -49,30 +43,30 @@ class Starts:
         self.tokenizer = load_start_tokenizer(place, settings.model, self.loaded.config.vocab_size)
         self._given = GivenVectors.load(settings)
         self._sample = self._model = None
-        self._alike = self._samples_start_alike()
+        self._shared = self._samples_share_start()
 
     def of(self, sample: str, examples: Callable[[], EncodedExamples]):
-        """(model, its route in words, what its vector has seen of the task, None without a vector).
+        """Returns (model, its route in words, what its vector has seen of the task or None without a vector).
 
         Samples that start from the same weights get the same model. examples: returns the sample's train
-        examples, called if a vector is learned from them.
+        examples; called if a vector is learned from them.
         """
-        if self._model is None or (not self._alike and sample != self._sample):
+        if self._model is None or (not self._shared and sample != self._sample):
             model, route, seen = self._adapted(sample, examples)
             model.to(self.device).config.task_names = [self.settings.task]
-            train_what_is_asked(model, self.settings)
+            set_trained(model, self.settings)
             self._model, self._route, self._seen, self._sample = model, route, seen, sample
-            if self._alike:  # else the next sample needs the unchanged mixture
+            if self._shared:  # else the next sample needs the unchanged mixture
                 self.loaded = None
         return self._model, self._route, self._seen
 
-    def _samples_start_alike(self) -> bool:
+    def _samples_share_start(self) -> bool:
         settings = self.settings
         if len(settings.samples) == 1 or not self._reads_vector:
             return True
         if settings.task_vector == "learned" or self.choices:
             return False
-        return starts_alike(settings, self.loaded, self._given)
+        return share_row(settings, self.loaded, self._given)
 
     @property
     def _reads_vector(self) -> bool:
@@ -83,7 +77,7 @@ class Starts:
         settings = self.settings
         if self.loaded.config.num_experts == 1:
             return self.loaded, "none", None
-        mixture = self.loaded if self._alike else copy.deepcopy(self.loaded).to(self.device)
+        mixture = self.loaded if self._shared else copy.deepcopy(self.loaded).to(self.device)
         if not self._reads_vector:
             return *along_route(mixture, settings, None), None
         choice = self.choices.get(sample)
@@ -96,12 +90,12 @@ class Starts:
 
 
 def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | None):
-    """(model, route in words) for the task. The mixture may be changed, and shared with the model.
+    """Returns (model, route in words) for the task. May change the mixture or return it as the model.
 
     choice: the task's vector if the router reads one, else None.
     """
     source = settings.route_source or mixture.config.route_source
-    mixture.config.exploration_epsilon = 0.0  # that of training on many tasks
+    mixture.config.exploration_epsilon = 0.0  # exploration is for training on many tasks
     if source in WITHOUT_VECTOR:
         route_LE = average_route(mixture) if source == "average" else None
         described = WITHOUT_VECTOR[source]
@@ -124,7 +118,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | None
 
 
 def default_training(mixture, route_LE: Tensor | None) -> str:
-    """ "plain" for a route with an equivalent plain BART, else "fixed"."""
+    """Returns "plain" for a route with an equivalent plain BART, else "fixed"."""
     return "plain" if route_LE is not None and mixture.has_plain_equivalent(route_LE[None]) else "fixed"
 
 
@@ -134,7 +128,7 @@ def average_route(mixture) -> Tensor:
 
 
 def task_route(mixture, settings: FinetuneSettings) -> tuple[Tensor, str]:
-    """The route (L, E) drawn for the task: the mixture's own if it was trained with fixed routes."""
+    """Returns the route (L, E) drawn for the task, in the run if it has fixed routes, and its description."""
     config = mixture.config
     if config.route_source == "fixed" and settings.task in config.task_names:
         return mixture.task_routes[
@@ -155,12 +149,12 @@ def only_task(mixture, task: str, vector_D: Tensor, seen: str) -> None:
 
 
 def as_one_expert(bart, **fields) -> RoutingBartForConditionalGeneration:
-    """A copy of a plain BART as a routing BART of one expert; fields: of its configuration."""
+    """Returns a copy of a plain BART as a routing BART with one expert. fields: of its configuration."""
     return RoutingBartForConditionalGeneration.from_bart(bart, 1, 0.0, **fields)
 
 
-def train_what_is_asked(model, settings: FinetuneSettings) -> None:
-    """Sets `requires_grad`: embeddings, router and task vector are trained only if the flags say so."""
+def set_trained(model, settings: FinetuneSettings) -> None:
+    """Sets `requires_grad` of embeddings, router and task vector as the flags say; the rest is trained."""
     model.requires_grad_(True)
     if settings.freeze_embeds:  # of tokens and positions
         for module in model.model.modules():

@@ -60,7 +60,7 @@ class Weights:
 class TrialRunner:
     """Runs configurations of a task's grid, with the initial model and the tokenized files in memory.
 
-    choices: {sample: the vector of its neighbour}, if neighbours are used.
+    choices: {sample: the vector of its nearest task}, for samples that read one.
     Raises InputError if the initial model cannot be loaded.
     """
 
@@ -74,7 +74,7 @@ class TrialRunner:
         self._model = self._at_start = None
 
     def file(self, sample: str, part: str) -> TaskFile:
-        """A sample's train, dev or test file, tokenized when first asked for."""
+        """Returns a sample's train, dev or test file, tokenized at the first call."""
         if (sample, part) not in self._files:
             (self._files[sample, part],) = load_task_files(
                 self.gym,
@@ -90,7 +90,7 @@ class TrialRunner:
         return self._files[sample, part]
 
     def run(self, configuration: Configuration) -> dict:
-        """The results of a configuration: scores, the step of the best dev score, the curve, predictions.
+        """Returns the results of a configuration: scores, step of the best dev score, curve, predictions.
 
         dev_performance is None if training diverged before the first evaluation, test_performance without
         `--do_predict`.
@@ -102,7 +102,7 @@ class TrialRunner:
         if model is not self._model:
             self._model, self._at_start, self.best = model, Weights(model), Weights(model)
         self._at_start.put_back()
-        model.zero_grad(set_to_none=True)  # one that failed may have left some
+        model.zero_grad(set_to_none=True)  # left by a failed configuration
         trial = Trial(self, configuration, model, accelerator)
         trial.train() if self.settings.do_train else trial.evaluate(0)
         outcome = {
@@ -182,7 +182,7 @@ class Trial:
                         return
 
     def evaluate(self, step: int, train_loss: float | None = None) -> None:
-        """Score the dev file; keep the weights if they are the best so far."""
+        """Scores the dev file; keeps the weights if they are the best so far."""
         score, _ = self.score(self.runner.file(self.configuration.prefix, "dev"))
         self.curve.append([step, train_loss, score])
         if self.best_score is None or score > self.best_score:
@@ -190,7 +190,7 @@ class Trial:
             self.runner.best.take()
 
     def score(self, file: TaskFile) -> tuple[float, str]:
-        """(the file's score, the lines of its predictions file)."""
+        """Returns (the file's score, the lines of its predictions file)."""
         decoding = decoding_of(self.settings)
         answers = answer(self.model, self.runner.starts.tokenizer, [file], decoding, self.accelerator)
         scores = scores_table(self.model, [file], answers, decoding)

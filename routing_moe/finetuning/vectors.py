@@ -1,7 +1,7 @@
 """The task vectors that a mixture's router reads in fine-tuning: each sample has its own.
 
 A vector is computed from the train rows of the sample that is fine-tuned, so that no sample learns from the
-rows of another; where this is impossible, the log says so. The nearest task of every sample is found once per
+rows of another; if this is impossible, a note is logged. The nearest task of every sample is found once per
 grid.
 """
 
@@ -39,20 +39,20 @@ class GivenVectors:
 
     @classmethod
     def load(cls, settings: FinetuneSettings) -> "GivenVectors | None":
-        """None without `--taskvecs`. Raises InputError for a folder that cannot be read."""
+        """Returns None without `--taskvecs`. Raises InputError for a folder that cannot be read."""
         folder = settings.taskvecs
         return cls(*load_task_vectors(folder), seen_by(load_meta(folder))) if folder else None
 
 
 def needs_neighbour(settings: FinetuneSettings, start: SavedMixture) -> bool:
-    """Whether the task gets the vector of its nearest task; others are given, stored or learned."""
+    """Returns whether the task gets the vector of its nearest task, not a given, stored or learned one."""
     if settings.taskvecs or settings.task_vector == "learned":
         return False
-    return bool(vector_table(settings, start).in_need([settings.task], settings.task_vector))
+    return bool(vector_table(settings, start).needing_nearest([settings.task], settings.task_vector))
 
 
 def vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
-    """Reasons why the task has no vector, each with what to give instead."""
+    """Returns why the task has no vector, with what to give instead."""
     faults, task = Faults(), settings.task
     if settings.taskvecs:
         if loaded := faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs"):
@@ -76,7 +76,7 @@ def vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gy
 
 
 def row_faults(settings: FinetuneSettings, names: Collection[str], gyms: list[Gym], where: str) -> list[str]:
-    """Faults: samples without a row although other samples of the task have one; a task without any row."""
+    """Returns faults: samples without a row if other samples of the task have one; a task without a row."""
     own_gym, task = gyms[-1], settings.task
     lacking = [sample for sample in settings.samples if sample not in names]
     if lacking and any(sample in names for sample in own_gym.samples(task)):
@@ -90,7 +90,7 @@ def row_faults(settings: FinetuneSettings, names: Collection[str], gyms: list[Gy
 
 
 def rows_of_samples(settings: FinetuneSettings, names: Collection[str]) -> dict[str, str]:
-    """{sample: the row it reads, its own or else its task's}, without samples that have neither."""
+    """Returns {sample: the row it reads, its own or else its task's}, without samples that have neither."""
     rows = {sample: row_of(names, settings.task, sample) for sample in settings.samples}
     return {sample: row for sample, row in rows.items() if row in names}
 
@@ -101,7 +101,7 @@ def vector_table(settings: FinetuneSettings, start: SavedMixture) -> VectorTable
 
 
 def neighbours(settings: FinetuneSettings, start: SavedMixture) -> set[str]:
-    """Tasks whose vector the task may get: the trained tasks; if they are unknown, all other tasks."""
+    """Returns tasks whose vector the task may get: the trained tasks; if they are unknown, all others."""
     return set(start.config.trained_tasks) or set(start.config.task_names) - {settings.task}
 
 
@@ -116,23 +116,23 @@ def text_source(settings: FinetuneSettings, gyms: list[Gym]) -> TextSource:
 def find_neighbours(
     settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym], data: Mapping[str, int]
 ) -> dict[str, VectorChoice]:
-    """{sample: the vector of the task nearest to its own train inputs}, for all the settings' samples.
+    """Returns {sample: the vector of the task nearest to its train inputs}, for all samples of the settings.
 
     The choices are saved in the output folder, so that a continued grid uses the same. data: checksums of the
-    samples' files; if a sample's files have changed, its choice is made again.
+    samples' files; if a sample's files have changed, its task is searched for again.
     """
     path = Path(settings.output_dir) / VECTOR_FILE
     kept = read_choices(path, data) if path.is_file() else {}
     wanted = [sample for sample in settings.samples if sample not in kept]
     if wanted:
-        kept |= look_for_neighbours(settings, start, gyms, wanted)
+        kept |= search_neighbours(settings, start, gyms, wanted)
         described = {s: to_json(choice) | {"data": data[s]} for s, choice in sorted(kept.items())}
         write_text(path, json.dumps(described, indent=1))
     return {sample: kept[sample] for sample in settings.samples}
 
 
-def look_for_neighbours(settings, start: SavedMixture, gyms: list[Gym], samples) -> dict[str, VectorChoice]:
-    import torch  # takes seconds, which errors in flags and files need not wait for
+def search_neighbours(settings, start: SavedMixture, gyms: list[Gym], samples) -> dict[str, VectorChoice]:
+    import torch  # takes seconds, so errors in flags and files are reported first
     from accelerate import PartialState
 
     from routing_moe.checkpoints.start import load_start_tokenizer
@@ -147,7 +147,7 @@ def look_for_neighbours(settings, start: SavedMixture, gyms: list[Gym], samples)
         text_D = texts.vector_of_sample(task, sample, own_gym, model, tokenizer)
         found[sample] = choose_nearest(model, task, text_D, candidates, texts.seen_of(task, sample))
     del model
-    if torch.cuda.is_available():  # what runs the configurations needs the room
+    if torch.cuda.is_available():  # the configurations need the memory
         torch.cuda.empty_cache()
     return found
 
@@ -158,8 +158,10 @@ def to_json(choice: VectorChoice) -> dict:
 
 
 def read_choices(path: Path, data: Mapping[str, int]) -> dict[str, VectorChoice]:
-    """{sample: choice} of the choices that were made from these data. A file of an earlier version has one
-    choice, by the first sample's inputs; a grid that began with it continues with it for all samples."""
+    """Returns {sample: choice} of the choices that were made from these data.
+
+    A file of an earlier version has one choice, by the first sample's inputs; it is used for all samples.
+    """
     choices, found = load_json_object(path, "the vectors of a task's samples"), {}
     if "vector_D" in choices:
         choices = {sample: choices | {"data": checksum} for sample, checksum in data.items()}
@@ -185,7 +187,7 @@ def read_choices(path: Path, data: Mapping[str, int]) -> dict[str, VectorChoice]
 
 
 def own_vector(mixture, settings: FinetuneSettings, sample: str, given: GivenVectors | None) -> VectorChoice:
-    """A sample's vector, given or else stored in the mixture: the sample's own row, else its task's."""
+    """Returns a sample's given or stored vector: the sample's own row, else its task's."""
     from routing_moe.evaluation.unseen_tasks import stored_vector  # imports torch
 
     config = mixture.config
@@ -200,19 +202,21 @@ def own_vector(mixture, settings: FinetuneSettings, sample: str, given: GivenVec
 
 
 def stored_rows(settings: FinetuneSettings, config) -> list[str]:
-    """Names of the mixture's rows that samples may read. A task that the mixture was trained on has only its
-    own row, which the router was trained with."""
+    """Returns the names of the mixture's rows that samples may read.
+
+    For a task that the mixture was trained on: only its own row, which the router was trained with.
+    """
     return [settings.task] if settings.task in config.trained_tasks else config.task_names
 
 
-def starts_alike(settings: FinetuneSettings, mixture, given: GivenVectors | None) -> bool:
-    """Whether all samples read the same given or stored row."""
+def share_row(settings: FinetuneSettings, mixture, given: GivenVectors | None) -> bool:
+    """Returns whether all samples read the same given or stored row."""
     names = given.names if given else stored_rows(settings, mixture.config)
     return len(set(rows_of_samples(settings, names).values())) <= 1
 
 
 def leak_note(settings: FinetuneSettings, start: SavedMixture) -> str | None:
-    """A note to log if the vector of an unseen task may have seen rows of other samples, else None."""
+    """Returns a note to log if an unseen task's vector may have seen rows of other samples, else None."""
     if settings.task_vector == "learned" or settings.task in start.config.trained_tasks:
         return None
     if given := GivenVectors.load(settings):

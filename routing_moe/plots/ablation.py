@@ -1,4 +1,4 @@
-"""What ablated experts cost: a heat map of experts and categories, dots of features against random experts.
+"""Drops of scores by ablation: a heat map of experts and categories, dots of features and random experts.
 
 plot_category_drops(categories, "categories.png")
 plot_feature_drops(features, "features.pdf", top=3)
@@ -47,7 +47,7 @@ ZOOM = 0.7  # of title and margin, compared with other heat maps
 
 @rc_context(STYLE)
 def plot_category_drops(table: pd.DataFrame, path: str | os.PathLike, title: str | None = None) -> None:
-    """A heat map with a row per expert, a column per category, and 100 times the mean drop in each cell.
+    """Writes a heat map, a row per expert and a column per category; cells show 100 times the mean drop.
 
     table: `ablation.tables.category_drops`. PDF or PNG as `path` ends; the same table gives the same bytes.
     """
@@ -105,9 +105,9 @@ def _name_experts(axes: Axes, wide: pd.DataFrame) -> None:
 def plot_feature_drops(
     table: pd.DataFrame, path: str | os.PathLike, top: int, title: str | None = None
 ) -> None:
-    """A row per feature: the drop without its top experts on tasks with it and without it, and, as a bar of
-    mean ± sample std, the drop of the tasks with it without random experts of similar weight, if any.
+    """Writes dots in a row per feature: drops by ablation of its top experts, on tasks with and without it.
 
+    A bar, mean ± sample std, shows the drop of tasks with the feature by ablation of random experts, if any.
     table: `ablation.tables.feature_table`. PDF or PNG as `path` ends.
     """
     path = Path(path)
@@ -160,7 +160,7 @@ def _dot(filled: bool) -> dict:
 def plot_task_drops(
     table: pd.DataFrame, ontology: Ontology, path: str | os.PathLike, title: str | None = None
 ) -> None:
-    """A route map that shows, instead of weights, the drop of each task's score without the expert.
+    """Writes a route map that shows the drop of each task's score by ablation of the expert, not its weight.
 
     table: `ablation.tables.task_table` of every expert of the layers in it. PDF or PNG as `path` ends.
     """

@@ -1,4 +1,4 @@
-"""How routes developed, as an animation: the route map at every evaluation, for slides and web pages.
+"""An animation of routes over training: the route map at every evaluation, for slides and web pages.
 
     write_animation(load_history("models/moe"), Ontology.load(), "routes.gif", "Routes of moe")
 
@@ -84,7 +84,7 @@ def write_animation(
 
 
 def can_write_mp4() -> bool:
-    """Whether there is an ffmpeg that can write H.264: found by trying, as builds differ."""
+    """Returns whether ffmpeg can write H.264. It is run to find out, because builds differ."""
     if not FFMpegWriter.isAvailable():
         return False
     source = ("-f", "rawvideo", "-pix_fmt", "rgba", "-s", "64x64", "-i", "pipe:")

@@ -50,7 +50,7 @@ def plot_clustered(
 ) -> None:
     """Writes the heat map and its tree: PDF if `path` ends in .pdf, PNG if in .png.
 
-    The same values give the same bytes, in whatever order tasks are given. Raises ValueError as
+    The same values give the same bytes, for any order of the tasks. Raises ValueError as
     `clustering.cluster_tasks`, and if the file name ends differently.
     """
     path = Path(path)
@@ -93,7 +93,7 @@ def _draw_tree(axes: Axes, linkage: np.ndarray, colours: Sequence[str], zoom: fl
 
 
 def _branch_colours(linkage: np.ndarray, kinds: Sequence[tuple[str, str]], colour_of: dict) -> list[str]:
-    """Of each leaf, then of each row of the linkage: a category's if it covers no other, else MIXED."""
+    """Returns the colours of leaves, then of rows of the linkage: of their only category, else MIXED."""
     covered = [{category} for category, _ in kinds]
     for left, right in linkage[:, :2].astype(int):
         covered.append(covered[left] | covered[right])

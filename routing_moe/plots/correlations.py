@@ -44,8 +44,8 @@ def plot_correlations(
 ) -> None:
     """Writes the map of `correlation.correlate`'s table: PDF if `path` ends in .pdf, PNG if in .png.
 
-    Features stand in their own order, those that were not tested are left out; grey where there is no r. A
-    dot is larger where q_by is small as well.
+    Features keep their order, without those that were not tested; a cell without r is grey. A dot is larger
+    where q_by is small, too.
     """
     path = Path(path)
     check_picture_name(path)

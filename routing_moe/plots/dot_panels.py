@@ -25,7 +25,7 @@ def dot_panels(
     legend: float = LEGEND,
     side_by_side: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """(the figure, a panel per heading), for a caller in PAPER_STYLE; row n of a panel is at y = n.
+    """Returns (figure, a panel per heading), for a caller in PAPER_STYLE; row n of a panel is at y = n.
 
     row, narrowest, legend: height of a row, least width of a panel, height of the legend, in inches. As many
     panels stand side by side as fit into a paper's text width; side_by_side: all, and the figure grows.

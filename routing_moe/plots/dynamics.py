@@ -1,4 +1,4 @@
-"""How routes developed over training: six panels, a curve per layer, the mean over layers in bold.
+"""Measures of routes over training: six panels, a curve per layer, the mean over layers in bold.
 
 plot_dynamics(dynamics_table(load_history("models/moe")), "dynamics.pdf")
 """

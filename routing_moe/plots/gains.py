@@ -129,10 +129,10 @@ class _Scale:
 
     low: float
     high: float
-    texts_left: tuple[str, ...]  # in bars that go on beyond the end
+    texts_left: tuple[str, ...]  # in bars that are cut at the end
     texts_right: tuple[str, ...]
     differences: tuple[str, ...]  # texts of tasks without a relative gain
-    clips: bool  # whether anything goes on beyond an end
+    clips: bool  # whether anything is cut at an end
 
     @classmethod
     def fitted(cls, per_task: pd.DataFrame, per_system: pd.DataFrame):
@@ -164,11 +164,11 @@ def _text_in_bar(gain: float) -> str:
 
 
 def _reach(gains: np.ndarray, averages: np.ndarray) -> float:
-    """The largest distance from zero that is to scale: a few huge gains must not squash all others."""
+    """The largest distance from zero that is to scale: a few huge gains must not compress all others."""
     sizes = np.abs(gains[gains != 0])
     if not len(sizes):
         return NARROWEST_SCALE
-    # Of two sizes the lower: the larger one may be what squashes the other.
+    # Of two sizes the lower: the larger one may be the outlier.
     median, share = np.quantile(sizes, [0.5, SHARE], method="lower")
     enough = max(TYPICAL * median, share)
     enough = max(enough, min(FAR * enough, np.abs(averages).max()))

@@ -31,7 +31,7 @@ def plot_change(
     """
     path = Path(path)
     check_picture_name(path)
-    _check_alike(before, after)
+    _check_comparable(before, after)
     change_NLE = after.of(before.tasks).values_NLE - before.values_NLE
     # Rows sum to 1 up to rounding: a change may be slightly above 1.
     end = next((end for end in ENDS if np.abs(change_NLE).max() <= end), 1.0)
@@ -43,7 +43,7 @@ def plot_change(
     write_figure(picture.figure, path)
 
 
-def _check_alike(before: Routes, after: Routes) -> None:
+def _check_comparable(before: Routes, after: Routes) -> None:
     lost = [task for task in before.tasks if task not in set(after.tasks)]
     new = [task for task in after.tasks if task not in set(before.tasks)]
     if lost or new:

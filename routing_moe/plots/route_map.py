@@ -100,7 +100,7 @@ def route_map(
     layers: Sequence[str] | None = None,
     scale: HeatScale = WEIGHTS,
 ) -> RouteMap:
-    """The picture that `plot_routes` writes, see there; scale: of values that are not weights."""
+    """Returns the picture that `plot_routes` writes. scale: of values that are not weights."""
     routes_NLE = _as_array(routes_NLE)
     _check(routes_NLE, tasks, encoder_layers, layers)
     n_tasks, n_layers, n_experts = routes_NLE.shape
@@ -152,7 +152,7 @@ def _check(
 
 
 def column_width(n_layers: int, n_experts: int) -> float:
-    """Inches: a layer is never narrower than its label, "enc 11", and a column is wide enough to be seen."""
+    """Returns inches: a layer is at least as wide as its label, "enc 11", and a column is visible."""
     return max(0.42 / n_experts, 0.2 if n_layers * n_experts <= 60 else 0.09)
 
 

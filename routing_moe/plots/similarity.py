@@ -109,7 +109,7 @@ def plot_similarities(
 
 
 def map_size(n_tasks: int) -> tuple[float, float, float]:
-    """Of a square heat map: (side in inches, font of the rows' names in points, zoom of all else)."""
+    """Returns (side in inches, font of rows' names in points, zoom of all else) of a square heat map."""
     row = 0.16 if n_tasks <= 30 else 0.125 if n_tasks <= 60 else 0.11 if n_tasks <= 120 else 0.1
     row = max(NARROWEST / n_tasks, row)
     return row * n_tasks, row_font(row), max(1.0, row * n_tasks / UNIT)

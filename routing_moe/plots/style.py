@@ -3,7 +3,7 @@
 There are two kinds of figures. `paper_figure` is as wide as the text of a paper, and matplotlib's constrained
 layout makes room for its labels. A heat map has rows of a fixed height instead, so that task names neither
 overlap nor become unreadable; constrained layout cannot do that. Its axes are placed in inches (`axes_at`),
-wherever that is, and `fit_figure` grows the figure around everything drawn.
+inside or outside the figure, and `fit_figure` resizes the figure to hold everything drawn.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ PAPER_STYLE = STYLE | {
 
 
 def row_font(row_height: float) -> float:
-    """The font size, in points, of names in rows so many inches high."""
+    """Returns the font size in points of names in rows of this height in inches."""
     return min(8.0, row_height * 72 * 0.68)
 
 
 def text_width(text: str, font: float) -> float:
-    """Width of a line of text in inches; font in points."""
+    """Returns the width of a line of text in inches; font in points."""
     if not text.strip():
         return 0.0
     outline = TextPath((0, 0), text.replace("$", "S"), size=font).get_extents()
@@ -75,20 +75,20 @@ def text_width(text: str, font: float) -> float:
 
 
 def shown_name(task: str) -> str:
-    """The name on one line, or the beginning and end of one that is longer than LONGEST_NAME."""
+    """Returns the name on one line, or the beginning and end of one that is longer than LONGEST_NAME."""
     task = " ".join(task.split())
     half = LONGEST_NAME // 2
     return task if len(task) <= LONGEST_NAME else f"{task[: half - 1]}…{task[-half:]}"
 
 
 def wrapped(title: str, width: float, font: float) -> str:
-    """The title in lines of at most `width` inches, its own line breaks kept."""
+    """Returns the title in lines of at most `width` inches, its own line breaks kept."""
     characters = max(16, int(width / (text_width("n" * 20, font) / 20)))
     return "\n".join(textwrap.fill(line, characters) for line in title.splitlines())
 
 
 def legend_columns(names: Sequence[str]) -> int:
-    """How many names of a legend fit side by side into the width of a paper's text."""
+    """Returns how many names of a legend fit side by side into the text width of a paper."""
     return max(1, min(len(names), int(WIDTH / (max(text_width(name, SMALL) for name in names) + 0.5))))
 
 
@@ -96,7 +96,7 @@ def legend_columns(names: Sequence[str]) -> int:
 
 
 def paper_figure(height: float, title: str | None = None, width: float = WIDTH) -> Figure:
-    """A figure in constrained layout, for a caller in PAPER_STYLE; height in inches, without the title."""
+    """Returns a figure in constrained layout, for PAPER_STYLE; height in inches, without the title."""
     lines = wrapped(title, width - 2 * MARGIN, 9) if title else ""
     height += 0.165 * (lines.count("\n") + 1) if lines else 0.0
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
@@ -107,14 +107,14 @@ def paper_figure(height: float, title: str | None = None, width: float = WIDTH) 
 
 
 def map_figure() -> Figure:
-    """A figure for `axes_at` and `fit_figure`."""
+    """Returns a figure for `axes_at` and `fit_figure`."""
     figure = Figure(figsize=(1, 1), dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
     return figure
 
 
 def axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """New axes in inches, `top` downwards; negative numbers are left of the figure and above it."""
+    """Returns new axes in inches, `top` downwards; negative numbers are left of or above the figure."""
     return figure.add_axes((left, 1 - top - height, width, height))
 
 
@@ -151,7 +151,7 @@ class HeatScale:
 
 
 def draw_heat(axes: Axes, values_RC: np.ndarray, scale: HeatScale) -> AxesImage:
-    """A cell per value: row r from r to r + 1 downwards, column c from c to c + 1. Without ticks."""
+    """Draws a cell per value: row r from r to r + 1 downwards, column c from c to c + 1. Without ticks."""
     rows, columns = values_RC.shape
     axes.set(xticks=[], yticks=[])
     return axes.imshow(
@@ -161,7 +161,7 @@ def draw_heat(axes: Axes, values_RC: np.ndarray, scale: HeatScale) -> AxesImage:
 
 
 def draw_colour_bar(figure: Figure, left: float, top: float, scale: HeatScale, zoom: float = 1.0) -> Axes:
-    """The colour bar of a scale, BAR_ROOM * zoom inches high with its name; zoom: of letters and bar."""
+    """Draws a scale's colour bar, BAR_ROOM * zoom inches high with its name; zoom: of letters and bar."""
     axes = axes_at(figure, left, top + 0.2 * zoom, BAR_WIDTH * zoom, BAR_HEIGHT * zoom)
     values = ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
     ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]

@@ -32,7 +32,7 @@ LEGEND_ROW = 0.17
 
 
 def draw_borders(line: Callable, kinds: Sequence[tuple[str, str]], scale: float = 1.0) -> None:
-    """A line wherever the kind changes, thinner between subcategories; `line`: axes.axhline or axvline."""
+    """Draws a line where the kind changes, thinner between subcategories; `line`: axes.axhline or axvline."""
     for row in range(1, len(kinds)):
         if kinds[row] != kinds[row - 1]:
             new_category = kinds[row][0] != kinds[row - 1][0]
@@ -54,7 +54,7 @@ def draw_strips(axes: Axes, kinds: Sequence[tuple[str, str]], colour_of: dict, a
 def frame_with_strips(
     figure: Figure, place: tuple, kinds: Sequence[tuple[str, str]], colour_of: dict, zoom: float
 ) -> tuple[Axes, Axes]:
-    """Strips left of and above a square heat map at `place` (left, top, side; inches): (beside, above)."""
+    """Draws strips left of and above a square heat map at `place` (left, top, side; inches); returns both."""
     left, top, side = place
     away, width = (STRIPS + GAP) * zoom, STRIPS * zoom
     beside = axes_at(figure, left - away, top, width, side)
@@ -71,9 +71,9 @@ def name_rows(axes: Axes, names: Sequence[str], font: float) -> None:
 
 
 def kind_colours(ontology: Ontology) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """A hue per category, under (category, ""), and a shade of it per (category, subcategory).
+    """Returns a hue per category, under (category, ""), and a shade of it per (category, subcategory).
 
-    They depend on the ontology alone, so that a kind of task has the same colour in every picture.
+    They depend only on the ontology, so that a kind of task has the same colour in every picture.
     """
     colours = dict.fromkeys((UNCATEGORISED, (UNCATEGORISED[0], "")), to_rgb(UNKNOWN_COLOUR))
     for number, (category, subcategories) in enumerate(ontology.categories.items()):
@@ -103,9 +103,9 @@ def draw_key(
     zoom: float = 1.0,
     room: float = 0.0,
 ) -> None:
-    """The colour bar and, below it, the legend of the strips; places in inches.
+    """Draws the colour bar and, below it, the legend of the strips; places in inches.
 
-    zoom: of fonts and patches, less where the key would be taller than `room` inches, but 1 at least.
+    zoom: of fonts and patches; smaller if the key would be taller than `room` inches, but at least 1.
     """
     rows = _legend_rows(kinds)
     zoom = max(1.0, min(zoom, room / (LEGEND_ROW * len(rows) + BAR_ROOM)))

@@ -24,7 +24,7 @@ WORST = 3  # tasks shown of a set
 
 
 def other_checkpoint(run: Path) -> str | None:
-    """Why the ablation results are left out: other weights than the run's checkpoint. None if they fit."""
+    """Returns why ablation results are left out: they are of other weights than the checkpoint. Else None."""
     job = _job(run)
     if not job or not isinstance(job.get("checkpoint"), dict):
         return None
@@ -40,7 +40,7 @@ def other_checkpoint(run: Path) -> str | None:
 
 
 def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict | None:
-    """The ablation of one run, or None if there is none.
+    """Returns the ablation results of a run, or None if there are none.
 
     number: {task: its index among all tasks of the page}. Raises InputError for a file that cannot be read.
     """

@@ -34,7 +34,7 @@ def run_job(settings: AblationSettings, inputs: AblationInputs, job: AblationJob
 
 
 def load_evaluator(settings: AblationSettings, inputs: AblationInputs, accelerator: Accelerator) -> Evaluator:
-    """An evaluator with the model of the run's checkpoint and the files that it is scored on."""
+    """Returns an evaluator with the model of the run's checkpoint and the files that it is scored on."""
     prediction, run = settings.prediction, inputs.run
     model, tokenizer = load_start(prediction, run.split)
     model.to(accelerator.device)
@@ -46,7 +46,7 @@ def load_evaluator(settings: AblationSettings, inputs: AblationInputs, accelerat
 
 
 def described(settings: AblationSettings, evaluator: Evaluator) -> dict:
-    """Everything that the scores of a set depend on, which must not change when a folder is continued."""
+    """Returns all that the scores of a set depend on, which must not change when a folder is continued."""
     prediction = settings.prediction
     mixture = find_mixture(prediction.output_dir, prediction.checkpoint_name, "checkpoint_name")
     decoding = dataclasses.asdict(evaluator.decoding)

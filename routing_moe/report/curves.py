@@ -34,9 +34,9 @@ STEPPED = {
 
 
 def curves_data(run: Path, kind: str = "soft") -> list[dict]:
-    """[{name, group, steps, values}, ...] as far as the run folder has them; kind: of routes.
+    """Returns [{name, group, steps, values}, ...] of the curves that the run folder has.
 
-    Raises InputError for a broken file.
+    kind: of routes. Raises InputError for a broken file.
     """
     curves = _curves(_read(run / "losses.csv", "steps"), "steps", LOSSES)
     if len(evaluated_steps(run)) > 1:
@@ -76,5 +76,5 @@ def _curves(table: pd.DataFrame, steps: str, columns: dict[str, tuple[str, str]]
 
 
 def rounded(value, digits: int = 4) -> float | None:
-    """The value with this many significant digits; None if it is not a finite number."""
+    """Returns the value with this number of significant digits; None if it is not a finite number."""
     return float(f"{value:.{digits}g}") if pd.notna(value) and np.isfinite(value) else None

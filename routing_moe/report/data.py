@@ -58,7 +58,7 @@ class ReportOptions:
 
 
 def report_data(runs: Sequence[ExplainedRun], options: ReportOptions) -> dict:
-    """The data that `page.render` takes. Raises InputError for a file of a run that cannot be read."""
+    """Returns the data for `page.render`. Raises InputError for a file of a run that cannot be read."""
     scores = [scores_of(run) for run in runs]
     tasks = all_tasks(runs, scores)
     number = {task: n for n, task in enumerate(tasks)}
@@ -83,7 +83,7 @@ def report_data(runs: Sequence[ExplainedRun], options: ReportOptions) -> dict:
 
 
 def all_tasks(runs: Sequence[ExplainedRun], scores: Sequence[dict[str, pd.DataFrame]]) -> list[str]:
-    """Every task with a route or a score, in the order of the first run's ontology."""
+    """Returns every task with a route or a score, in the order of the first run's ontology."""
     tasks = {task for run in runs for task in run.routes.tasks}
     tasks |= {task for tables in scores for table in tables.values() for task in table["task_prefix"]}
     return runs[0].ontology.order(tasks)
@@ -144,7 +144,7 @@ def _ontology_notes(runs: Sequence[ExplainedRun]) -> list[str]:
 
 def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: ReportOptions) -> dict:
     routes = run.routes
-    alike_NN = overlap(routes.values_NLE)
+    overlap_NN = overlap(routes.values_NLE)
     described = _described(run.place)
     return {
         "name": run.name,
@@ -159,8 +159,8 @@ def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: Repor
         "experts": routes.experts,
         "tasks": [number[task] for task in routes.tasks],
         "routes": np.rint(UNIT * routes.values_NLE.reshape(len(routes.tasks), -1)).astype(int).tolist(),
-        "order": [number[routes.tasks[row]] for row in cluster_order(alike_NN, routes.tasks, run.ontology)],
-        "nearest": _nearest(run, alike_NN, number),
+        "order": [number[routes.tasks[row]] for row in cluster_order(overlap_NN, routes.tasks, run.ontology)],
+        "nearest": _nearest(run, overlap_NN, number),
         "scores": [_scores(*key, table, number) for key, table in scores.items()],
         "correlations": _correlations(run, options),
         "recovery": _recovery(run, options),
@@ -169,10 +169,10 @@ def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: Repor
     }
 
 
-def _nearest(run: ExplainedRun, alike_NN: np.ndarray, number: dict[str, int]) -> list[list]:
+def _nearest(run: ExplainedRun, overlap_NN: np.ndarray, number: dict[str, int]) -> list[list]:
     """[[task, overlap], ...] of the tasks nearest to each task of the run, the most similar first."""
     nearest = {task: [] for task in run.routes.tasks}
-    for row in neighbour_table(run.routes, alike_NN, run.ontology, NEAREST).itertuples():
+    for row in neighbour_table(run.routes, overlap_NN, run.ontology, NEAREST).itertuples():
         nearest[row.task].append([number[row.neighbour], rounded(row.overlap)])
     return list(nearest.values())
 
@@ -188,7 +188,7 @@ def _described(place: Path) -> dict:
 
 
 def scores_of(run: ExplainedRun) -> dict[tuple[str, str], pd.DataFrame]:
-    """{(part, section): scores} of the best checkpoint, as far as they were written."""
+    """Returns {(part, section): scores} of the best checkpoint, for score files that exist."""
     files = {(part, section): ScoresFile(part, section) for section in PARTS for part in ("test", "dev")}
     return {
         key: read_scores(run.place / file.path)

@@ -1,4 +1,4 @@
-"""Checks of flags and data before a model is loaded or torch imported; all faults are reported at once.
+"""Checks flags and data before a model is loaded or torch is imported; reports all faults at once.
 
 Numbers, data and the run's folder are checked here, the model's start in `start_checks.py`.
 """
@@ -24,20 +24,20 @@ from routing_moe.training.start_checks import routing_fields, start_faults
 
 @dataclass(frozen=True)
 class Inputs:
-    """The data of a run, found to be sound."""
+    """The checked data of a run."""
 
     train_gym: Gym
     predict_gym: Gym
     split: Split
     ontology: Ontology
     text_format: TextFormat
-    texts: TextSource  # of tasks without a vector of their own
+    texts: TextSource  # for the nearest task of a task without a vector
 
 
 def check_inputs(settings: TrainSettings, given: set[str] = frozenset()) -> Inputs:
-    """Open and check everything the settings name. Raises one InputError with all faults.
+    """Opens and checks everything that the settings name. Raises one InputError with all faults.
 
-    given: the flags that stand on the command line; one that would have no effect is a fault.
+    given: names of the flags on the command line; a flag without effect is a fault.
     """
     faults = Faults(number_faults(settings))
     settings = with_valid_values(settings)
@@ -75,18 +75,18 @@ def check_inputs(settings: TrainSettings, given: set[str] = frozenset()) -> Inpu
 
 
 def split_path(settings: TrainSettings) -> Path:
-    """`--custom_tasks_splits`, or the gym's own `split.json`."""
+    """Returns `--custom_tasks_splits`, else the gym's `split.json`."""
     return Path(settings.custom_tasks_splits or Path(settings.train_dir) / "split.json")
 
 
 def ontology_path(train_dir: str, task_ontology: str | None) -> Path | None:
-    """`--task_ontology`, or the gym's own `ontology.json`, or None for the 160 CrossFit tasks'."""
+    """Returns `--task_ontology`, else the gym's `ontology.json`, else None: the 160 CrossFit tasks'."""
     own = Path(train_dir) / "ontology.json"
     return Path(task_ontology) if task_ontology else own if own.is_file() else None
 
 
 def number_faults(settings: TrainSettings) -> list[str]:
-    """Numbers out of range and choices that do not exist, named as typed."""
+    """Returns faults of numbers out of range, unknown choices and missing packages."""
     faults = value_faults(settings) + precision_faults(settings)
     if settings.minimum_tau > settings.initial_tau:
         faults.append(
@@ -102,12 +102,12 @@ def number_faults(settings: TrainSettings) -> list[str]:
 
 
 def source_faults(settings: TrainSettings, fields: dict) -> list[str]:
-    """Route sources that exclude each other, and more experts a row than there are."""
+    """Returns faults of route sources that exclude each other, and of more experts per route than exist."""
     asked = ("avg_routing", "random_routing", "task_level_random_routing")
     given = [f"--{name}" for name in asked if getattr(settings, name)]
     faults = []
     if len(given) > 1:
-        faults.append(f"{' and '.join(given)} each say where routes come from; give one of them")
+        faults.append(f"{' and '.join(given)} each set the source of routes; give one of them")
     counts = {
         "task_level_random_n": settings.task_level_random_routing,
         "router_top_k": fields["router_mode"] == "top_k",
@@ -119,14 +119,14 @@ def source_faults(settings: TrainSettings, fields: dict) -> list[str]:
     trains = settings.trains_router or settings.trains_task_vectors
     if settings.do_train and trains and counts["router_top_k"] and fields["router_top_k"] == 1:
         faults.append(
-            "--router_top_k is 1, which trains no router: whatever the logits, its only weight is 1; give 2 "
-            "or more, or --router_mode gumbel_softmax_st to learn the choice of one expert"
+            "--router_top_k is 1: the weight of a top-1 route is always 1, so the router gets no gradient; "
+            "give 2 or more, or --router_mode gumbel_softmax_st to learn the choice of one expert"
         )
     return faults
 
 
 def data_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
-    """Missing or malformed files and unknown metrics of the tasks that the run will read."""
+    """Returns faults of missing or malformed files and unknown metrics of the tasks that the run reads."""
     faults = []
     if settings.do_train:
         if not split.train:
@@ -137,7 +137,7 @@ def data_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split
         tasks = split.section(settings.predict_split)
         if not tasks:
             faults.append(
-                f"--predict_split is {settings.predict_split!r}, a section that {split.path} leaves empty"
+                f"--predict_split is {settings.predict_split!r}, but this section of {split.path} is empty"
             )
         faults += task_faults(split, tasks, predict_gym, ["dev", "test"], settings.predict_samples)
     if settings.scoring == "rank" and not faults:
@@ -146,7 +146,7 @@ def data_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split
 
 
 def option_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
-    """For --scoring rank: train files that cannot be read, and a section none of whose tasks has options."""
+    """Returns faults of --scoring rank: unreadable train files, sections in which no task has options."""
     parts = {"train": ["dev"]} if settings.do_train else {}
     if settings.do_predict:
         parts[settings.predict_split] = ["dev", "test"]
@@ -173,7 +173,7 @@ def option_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, spl
 
 
 def task_faults(split: Split, tasks, gym: Gym, parts: list[str], samples: str) -> list[str]:
-    """Faults of some of a split's tasks in a gym: those it does not have, then those of its files."""
+    """Returns faults of tasks of a split: tasks that the gym lacks, then faults of its files."""
     known = set(gym.tasks())
     unknown = [task for task in tasks if task not in known]
     faults = [f"{split.path}: {fault}" for fault in gym.check(unknown, parts, metrics=False)]
@@ -190,7 +190,7 @@ def task_faults(split: Split, tasks, gym: Gym, parts: list[str], samples: str) -
 
 
 def run_folder_faults(settings: TrainSettings) -> list[str]:
-    """An output folder that holds another run must not be overwritten, nor resumed with other settings."""
+    """Returns faults of an output folder that holds another run, or this run with other settings."""
     folder = Path(settings.output_dir)
     if reason := unwritable(folder):
         return [f"--output_dir {reason}"]
@@ -200,7 +200,7 @@ def run_folder_faults(settings: TrainSettings) -> list[str]:
         return faults
     if saved is None:
         foreign = [name for name in ("config.json", "best", "last") if (folder / name).exists()]
-        there = f"--output_dir {folder} holds {' and '.join(foreign)} of something else; name another folder"
+        there = f"--output_dir {folder} holds {' and '.join(foreign)}, but no run.json; name another folder"
         return [there] if foreign else []
     if not settings.resume:
         return [

@@ -1,4 +1,4 @@
-"""`--do_predict`: score the dev and test files of a section of the split with a checkpoint."""
+"""`--do_predict`: scores the dev and test files of a section of the split with a checkpoint."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Accelerator) -> None:
-    """Score the dev and test files of a section of the split; write scores and predictions."""
+    """Scores the dev and test files of a section of the split; writes scores and predictions."""
     tasks = list(inputs.split.section(settings.predict_split))
     model, tokenizer = load_start(settings, inputs.split)
     model.to(accelerator.device)
@@ -49,7 +49,7 @@ def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Acceler
     if selected:
         log.info("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
     choices = give_vectors(settings, inputs, tasks, model, tokenizer, accelerator)
-    # The scores of another run's checkpoint are this run's: that folder is not ours to write into.
+    # Scores of another run's checkpoint go to this run's folder; the other folder is not changed.
     run = Path(settings.output_dir)
     parts = {part: task_files(settings, inputs, tasks, part, model, tokenizer) for part in ("dev", "test")}
     if settings.scoring == "rank":
@@ -80,7 +80,7 @@ def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Acceler
 def give_vectors(
     settings: TrainSettings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator
 ) -> dict:
-    """Give tasks that need it a vector of --taskvecs, or that of their nearest task, and log which.
+    """Gives tasks that need it a vector of --taskvecs, or that of their nearest task; logs each choice.
 
     Returns {task: VectorChoice} for all tasks; {} without a router, or if the model was trained on all tasks
     and they read their own vectors.
@@ -92,7 +92,7 @@ def give_vectors(
     given = given_vectors(settings, tasks, trained_before)
     given_seen = seen_by(load_meta(settings.taskvecs)) if given else UNKNOWN
     if settings.taskvecs and is_main and (own := [task for task in tasks if task not in given]):
-        log.info("note: --taskvecs gives no vector to %s, trained on or not in it", in_short(own))
+        log.info("note: no vector of --taskvecs is used for %s: trained on, or not in it", in_short(own))
     choices = choose_vectors(
         model, tokenizer, tasks, source, trained, inputs.texts, not is_main, given, given_seen
     )
@@ -103,8 +103,8 @@ def give_vectors(
         log.info("%s: %s; has seen of the task: %s", choice.task, choice.described(), choice.seen)
     if left_random and is_main:
         log.info(
-            "note: the task vectors of %s are random draws, which say nothing of them; "
-            "--task_vector nearest gives them that of the nearest task",
+            "note: the task vectors of %s are random, unrelated to the tasks; "
+            "--task_vector nearest uses the vector of the nearest task",
             in_short(sorted(left_random)),
         )
     if found:
@@ -113,7 +113,7 @@ def give_vectors(
 
 
 def given_vectors(settings: TrainSettings, tasks: list[str], trained: set[str]) -> dict:
-    """{task: vector (D,)} of `--taskvecs` for those of the tasks that were not trained on."""
+    """Returns {task: vector (D,)} of `--taskvecs` for the tasks that were not trained on."""
     if not settings.taskvecs or trained.issuperset(tasks):
         return {}
     names, vectors_ND = load_task_vectors(settings.taskvecs)
@@ -122,14 +122,14 @@ def given_vectors(settings: TrainSettings, tasks: list[str], trained: set[str]) 
 
 
 def of_draws(scores: pd.DataFrame) -> str:
-    """What a score along random routes is."""
+    """Returns a note on the draws of random routes behind the scores, "" for other routes."""
     if "draws" not in scores:
         return ""
     return f" (mean of {scores['draws'][0]} draws of all routes, std {spread_over_draws(scores):.4f})"
 
 
 def task_files(settings: TrainSettings, inputs: Inputs, tasks, part: str, model, tokenizer, limit=None):
-    """The part's files of the tasks, as the settings say they are scored; limit: examples of each."""
+    """Returns the tasks' files of a part as the settings score them; limit: most examples of each."""
     return load_task_files(
         inputs.predict_gym,
         tasks,

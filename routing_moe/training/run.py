@@ -35,7 +35,7 @@ def train_and_predict(
             run_training(settings, inputs, accelerator, command, draw_routes)
         if settings.equal_flops:  # the number is printed; there is no checkpoint
             return
-        # The best checkpoint predicts, and nothing of the start matters any more.
+        # The best checkpoint predicts; settings of the start no longer apply.
         settings = dataclasses.replace(
             settings,
             do_train=False,
@@ -52,7 +52,7 @@ def train_and_predict(
 def run_training(
     settings: TrainSettings, inputs: Inputs, accelerator: Accelerator, command, draw_routes: Callable
 ) -> None:
-    """Build the model and the data, train to the end. Writes nothing before all of it is found sound."""
+    """Builds the model and the data, and trains to the end. Writes nothing before both are ready."""
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split)
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
@@ -78,7 +78,7 @@ def run_training(
 
 
 def note_skipped(inputs: Inputs) -> None:
-    """How many malformed lines were left out."""
+    """Logs how many malformed lines were left out."""
     for gym in {id(gym): gym for gym in (inputs.train_gym, inputs.predict_gym)}.values():
         if gym.n_skipped:
             log.info("left out %d malformed lines of %s", gym.n_skipped, gym.folder)

@@ -1,4 +1,4 @@
-"""What can be wrong with a run's start: the plain BART or checkpoint, task vectors, the source of routes."""
+"""Checks the start of a run: the plain BART or checkpoint, task vectors, the source of routes."""
 
 import dataclasses
 from pathlib import Path
@@ -13,19 +13,19 @@ from routing_moe.evaluation.vector_sources import TextSource, VectorTable
 from routing_moe.model.saved_config import load_bart_config, load_routing_config
 from routing_moe.model.task_vectors import load_task_vectors
 
-STORED_HINT = "; without --task_vector stored, others get that of the nearest task"
+STORED_HINT = "; without --task_vector stored, they get the vector of their nearest task"
 
 
 def routing_fields(settings: TrainSettings) -> dict:
-    """How the run will route: num_experts, route_source, expert_mixing, router_mode and router_top_k.
+    """Returns the run's num_experts, route_source, expert_mixing, router_mode and router_top_k.
 
-    From the flags, else the checkpoint that the run starts from, else the defaults.
+    Values are those of the flags, else of the checkpoint that the run starts from, else the defaults.
     """
     fields, config = settings.architecture(), {}
     if checkpoint := checkpoint_to_start_from(settings):
         try:
             config = load_json_object(checkpoint / "config.json", "a model's configuration")
-        except InputError:  # told by `checkpoint_faults`
+        except InputError:  # reported by `checkpoint_faults`
             config = {}
     names = ("num_experts", "route_source", *ROUTING_FLAGS)
     # `checkpoint_faults` reports values of another type.
@@ -39,9 +39,9 @@ def routing_fields(settings: TrainSettings) -> dict:
 def start_faults(
     settings: TrainSettings, split: Split | None, fields: dict, texts: TextSource | None
 ) -> list[str]:
-    """A start that is missing or contradicts itself; tasks of the split without a vector, nor a way to one.
+    """Returns faults of a start that is missing or contradictory, and of tasks that can get no vector.
 
-    fields: those of `routing_fields`. texts: of the gyms and flags; None if these have faults.
+    fields: `routing_fields`. texts: of the gyms and flags; None if these have faults.
     """
     checkpoint = checkpoint_to_start_from(settings)
     faults = []
@@ -65,7 +65,7 @@ def start_faults(
 def vanilla_faults(
     settings: TrainSettings, split: Split | None, routing: dict, texts: TextSource | None
 ) -> list[str]:
-    """The plain BART's config against the flags, and the task vectors against the split."""
+    """Returns faults of the plain BART's configuration with these flags, and of task vectors."""
     faults = Faults()
     fields = settings.architecture()
     names = random = split.all if split and not settings.taskvecs else ()
@@ -106,7 +106,7 @@ def vector_faults(settings: TrainSettings, names: list[str], dim: int, split: Sp
 def checkpoint_faults(
     settings: TrainSettings, checkpoint: Path, split: Split | None, fields: dict, texts: TextSource | None
 ) -> list[str]:
-    """The checkpoint's own config against the flags and the tasks of the split."""
+    """Returns faults of the checkpoint's configuration with these flags and the tasks of the split."""
     faults = Faults()
     config = faults.of(load_routing_config, checkpoint)
     if config is None:
@@ -141,10 +141,10 @@ def checkpoint_faults(
 
 
 def tasks_given(settings: TrainSettings, checkpoint: Path, config: dict, split: Split) -> set[str]:
-    """The tasks to be scored that take their vector from `--taskvecs`: of those that were not trained on.
+    """Returns the scored tasks that take their vector from `--taskvecs`, none of them trained on.
 
-    Raises InputError if the router cannot read the vectors, none is of these tasks, or other stored ones give
-    way to them without a --prefix for the scores.
+    Raises InputError if the router cannot read the vectors, if none is of such a task, or if they replace
+    different stored vectors without a --prefix for the scores.
     """
     trained = trained_on(config, split)
     untrained = [task for task in split.section(settings.predict_split) if task not in trained]
@@ -165,30 +165,30 @@ def tasks_given(settings: TrainSettings, checkpoint: Path, config: dict, split: 
     ]
     if replaced and not settings.prefix:
         raise InputError(
-            f"{checkpoint} has other task vectors of {in_short(replaced)}; to score them along those of "
+            f"{checkpoint} has other task vectors of {in_short(replaced)}; to score them with those of "
             f"--taskvecs {settings.taskvecs} give --prefix, so that its own scores are not overwritten"
         )
     return given
 
 
 def trained_on(config: dict, split: Split) -> set[str]:
-    """The tasks that a checkpoint was trained on; where it does not say, the split's train tasks."""
+    """Returns the tasks that a checkpoint was trained on; if it lists none, the split's train tasks."""
     return set(config.get("trained_tasks") or split.train)
 
 
 def other_width(folder: str, D: int, checkpoint: Path, wanted: int) -> str:
     return (
         f"--taskvecs {folder} has vectors of {D} dimensions, but the router of {checkpoint} reads {wanted}; "
-        "give vectors made as those it was trained with"
+        "give vectors made like those that it was trained with"
     )
 
 
 def unseen_faults(
     settings: TrainSettings, split: Split | None, fields: dict, texts: TextSource | None, names, random
 ) -> list[str]:
-    """Tasks to be scored that need the vector of their nearest task, where none can be found.
+    """Returns faults of scored tasks that need the vector of their nearest task if it cannot be found.
 
-    names: the tasks that the start has vectors of; random: those whose vector is a random draw.
+    names: tasks that the start has vectors of; random: tasks with a random vector.
     """
     has_router = fields["route_source"] == "learned" and fields["num_experts"] > 1
     if not (settings.do_predict and has_router and split and texts):
@@ -196,19 +196,19 @@ def unseen_faults(
     if settings.do_train:
         random = set(random) - set(split.train)
     table = VectorTable.of(names, random, split.train)
-    in_need = table.in_need(split.section(settings.predict_split), settings.task_vector)
-    if in_need:
-        return texts.faults(in_need, table.seen)
+    needing = table.needing_nearest(split.section(settings.predict_split), settings.task_vector)
+    if needing:
+        return texts.faults(needing, table.seen)
     if settings.text_vectors and settings.task_vector != "stored":
         return [
-            f"--text_vectors has no effect on the {settings.predict_split} tasks of {split.path}: each has a "
-            "task vector of its own"
+            f"--text_vectors has no effect on the {settings.predict_split} tasks of {split.path}: each has "
+            "its own task vector"
         ]
     return []
 
 
 def overwriting_faults(settings: TrainSettings, checkpoint: Path, config: dict) -> list[str]:
-    """A prediction along other routes than the checkpoint's own would take the place of its own scores."""
+    """Returns faults of a prediction with other routes than the checkpoint's, which overwrites its scores."""
     own = {"route_source": config.get("route_source", "learned")}
     own |= {flag: config.get(flag) for flag in ROUTING_FLAGS}
     other = [
@@ -219,7 +219,7 @@ def overwriting_faults(settings: TrainSettings, checkpoint: Path, config: dict) 
     if not other:
         return []
     return [
-        f"{checkpoint} was trained with {' and '.join(other)}; to score it along other routes give --prefix, "
+        f"{checkpoint} was trained with {' and '.join(other)}; to score it with other routes give --prefix, "
         "so that its own scores are not overwritten"
     ]
 

@@ -72,12 +72,12 @@ class Training:
         }
         epochs = math.ceil(settings.num_train_epochs * len(train_examples) / settings.step_size)
         self.total_steps = min(settings.total_steps, epochs)
-        self.stop_asked = False
+        self.stop_requested = False
 
     # ---- the loop
 
     def run(self) -> None:
-        """Train to the end, evaluating on the way and once more at the last step."""
+        """Trains to the end, with evaluations every `--eval_period` steps and after the last step."""
         self._announce()
         started, first = time.perf_counter(), self.state["step"]
         spent_evaluating = 0.0
@@ -89,11 +89,12 @@ class Training:
             while self.state["step"] < self.total_steps:
                 self._step(bar)
                 began = time.perf_counter()
-                self._write_what_is_due()
+                self._evaluate_and_save()
                 spent_evaluating += time.perf_counter() - began
-                if self.stop_asked:
+                if self.stop_requested:
                     self._save_last()
-                    raise SystemExit(f"stopped after step {self.state['step']}; --resume goes on from there")
+                    step = self.state["step"]
+                    raise SystemExit(f"stopped after step {step}; --resume continues from there")
         self._summarise(time.perf_counter() - started - spent_evaluating, self.state["step"] - first)
 
     def _step(self, bar: tqdm) -> None:
@@ -117,7 +118,7 @@ class Training:
             }
             self.accelerator.log(curves, step=step)
 
-    def _write_what_is_due(self) -> None:
+    def _evaluate_and_save(self) -> None:
         settings, step = self.settings, self.state["step"]
         is_last = step == self.total_steps
         evaluates = step % settings.eval_period == 0 and step >= settings.no_eval_until
@@ -131,7 +132,7 @@ class Training:
     # ---- evaluation
 
     def evaluate(self) -> None:
-        """Dev scores, dev loss and routes into `<step>-steps/`; a new best score saves `best/`."""
+        """Writes dev scores, dev loss and routes into `<step>-steps/`; a new best score saves `best/`."""
         settings, step = self.settings, self.state["step"]
         scores, _ = predict(
             self.model, self.tokenizer, self.dev_files, decoding_of(settings), self.accelerator
@@ -171,14 +172,14 @@ class Training:
         self.accelerator.wait_for_everyone()
 
     def _may_be_best(self) -> bool:
-        """Whether the current step's evaluation may become `best/`."""
+        """Returns whether the evaluation of the current step may become `best/`."""
         if not self._selects_at_final:
             return True
         now, end = self.state["step"], self.total_steps
         return self.stepper.temperature(now) == self.stepper.temperature(end)
 
     def _progress(self, dev_performance: float | None = None) -> dict:
-        """Step, temperature (with a router), dev score (if evaluated) and current distance of the experts."""
+        """Returns step, temperature (with a router), dev score (if evaluated) and distance of the experts."""
         progress = {"step": self.state["step"]}
         if self.model.config.has_router:
             progress["temperature"] = self.model.config.router_temperature
@@ -190,7 +191,7 @@ class Training:
 
     @torch.no_grad()
     def _write_routes(self, folder: Path) -> None:
-        """Routes of the train tasks as (tasks, layers, experts) arrays and heatmaps, in the ontology's order.
+        """Writes routes of the train tasks, in the ontology's order, as (N, L, E) arrays and as heat maps.
 
         `route`: `expected_routes` at the current temperature; `route_t1`: at temperature 1.
         """
@@ -224,7 +225,7 @@ class Training:
         self.accelerator.wait_for_everyone()
 
     def _keep_checkpoint(self) -> None:
-        """A checkpoint that stays, in the step's folder, beside its dev results if there are any."""
+        """Writes a permanent checkpoint into the step's folder, beside its dev results if there are any."""
         if self.accelerator.is_main_process:
             place = self.folder / f"{self.state['step']}-steps"
             results = {path.name: path.read_bytes() for path in place.glob("*") if path.is_file()}
@@ -232,21 +233,21 @@ class Training:
         self.accelerator.wait_for_everyone()
 
     def load_state(self, checkpoint: Path) -> None:
-        """Take up optimizer and loop state where `checkpoint` (the model's own) left them.
+        """Restores the state of the optimizer and the loop from `checkpoint`, whose weights the model has.
 
-        Raises InputError when they cannot be read or are not this model's.
+        Raises InputError if it cannot be read, or does not belong to this model and data.
         """
         state = load_training_state(checkpoint)
         if state.get("data", self.state["data"]) != self.state["data"]:
             raise InputError(
                 f"--train_dir {self.settings.train_dir}: the training data is not what the run in "
-                f"{self.folder} was trained on; give back the old files, or name another --output_dir"
+                f"{self.folder} was trained on; restore the old files, or name another --output_dir"
             )
         try:
             self.stepper.load_optimizer(state.pop("optimizer"))
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
-            self._forget_other_selection(state)
+            self._reset_best_of_other_selection(state)
             self.state = {name: state[name] for name in self.state}
         except (KeyError, ValueError, AttributeError, TypeError) as error:
             raise InputError(
@@ -254,8 +255,8 @@ class Training:
                 f"to start again, delete {checkpoint}"
             ) from None
 
-    def _forget_other_selection(self, state: dict) -> None:
-        """Select `best/` again if an earlier version's best score may come from another temperature."""
+    def _reset_best_of_other_selection(self, state: dict) -> None:
+        """Resets the best score if an earlier version may have selected it at another temperature."""
         selected_so = state.get("selects_at_final", False)
         if self._selects_at_final and not selected_so and state["step"] < self.total_steps:
             log.info("best/ was selected among all temperatures; it is selected again from here")
@@ -310,9 +311,9 @@ class Training:
 
 
 class FinishStepOnInterrupt:
-    """While active, Ctrl-C or SIGTERM lets the current step end and be saved; a second one stops at once.
+    """In this context, Ctrl-C or SIGTERM ends training after the current step is saved; a second one at once.
 
-    With several processes the signals keep their meaning: they would not all stop after the same step.
+    With several processes it changes nothing: they would not all stop after the same step.
     """
 
     def __init__(self, training: Training):
@@ -321,15 +322,15 @@ class FinishStepOnInterrupt:
     def __enter__(self) -> None:
         if self.training.accelerator.num_processes == 1:
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, self._asked)
+                self.previous[number] = signal.signal(number, self._request_stop)
 
     def __exit__(self, *_) -> None:
         self._restore()
 
-    def _asked(self, number, frame) -> None:
-        self.training.stop_asked = True
+    def _request_stop(self, number, frame) -> None:
+        self.training.stop_requested = True
         self._restore()
-        log.info("stopping after this step (and its evaluation, if one is due); again to stop at once")
+        log.info("stopping after this step and its evaluation, if due; interrupt again to stop at once")
 
     def _restore(self) -> None:
         while self.previous:
@@ -337,7 +338,7 @@ class FinishStepOnInterrupt:
 
 
 def described_routes(model, settings: TrainSettings) -> str:
-    """Where the routes come from and what they mix, in words."""
+    """Returns the source of the routes and what they mix, in words."""
     config = model.config
     if config.num_experts == 1:
         return "none; one expert is a plain BART"
