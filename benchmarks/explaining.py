@@ -39,6 +39,7 @@ from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.runs import ExplainedRun
 from routing_moe.analysis.saved_routes import History, layer_names
 from routing_moe.analysis.stability import stability
+from routing_moe.config.explain import ReportSettings
 from routing_moe.evaluation.scoring import Decoding, load_task_files, predict
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.plots.animation import write_animation
@@ -49,7 +50,7 @@ from routing_moe.plots.expert_load import plot_load
 from routing_moe.plots.route_change import plot_change
 from routing_moe.plots.route_map import plot_routes
 from routing_moe.plots.style import HeatScale
-from routing_moe.report.data import ReportOptions, report_data
+from routing_moe.report.data import report_data
 from routing_moe.report.page import render
 from task.skill_gym import TINY_BART
 from task.skill_gym.tasks import metric_table
@@ -112,7 +113,7 @@ def explaining(folder: Path, settings: Settings) -> dict[str, Callable[[], objec
     table = correlate(routes, features, **permutations)
     overlap_NN, scale = overlap(routes.values_NLE), HeatScale("overlap of routes", "Blues", 0.0, 1.0)
     runs = [ExplainedRun(folder / "none", {}, r, ontology, features) for r in (before, routes)]
-    options = ReportOptions(permutations=settings.permutations)
+    options = ReportSettings(runs=[], permutations=settings.permutations)
     half = settings.layers // 2
 
     def page() -> None:

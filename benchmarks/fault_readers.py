@@ -34,6 +34,7 @@ from routing_moe.checkpoints.find import checkpoint_to_resume, find_mixture
 from routing_moe.checkpoints.merge_stages import check_merge, merge
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.ablate import ablation_settings
+from routing_moe.config.explain import ReportSettings
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import parse
 from routing_moe.config.merge import MergeSettings
@@ -45,7 +46,7 @@ from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
 from routing_moe.report.ablation_run import described, load_evaluator
-from routing_moe.report.data import ReportOptions, report_data
+from routing_moe.report.data import report_data
 from routing_moe.results.compared_costs import Compared, cost_markdown, cost_table, curves, find_costs
 from routing_moe.results.compared_runs import find_runs
 from routing_moe.results.few_shot import read_results
@@ -219,7 +220,7 @@ class Place:
         job.missing(job.all_experts())
 
     def read_report(self) -> None:
-        report_data(read_runs([self.run]), ReportOptions(permutations=1))
+        report_data(read_runs([self.run]), ReportSettings(runs=[], permutations=1))
 
     def read_comparison(self) -> None:
         compared = Compared(find_costs(self.folder / "runs", find_runs(self.folder / "runs", ScoresFile())))

@@ -16,8 +16,9 @@ from routing_moe.analysis.correlation import correlate
 from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.cli import inspect_routes, report
+from routing_moe.config.explain import ReportSettings
 from routing_moe.report import data as report_data_module
-from routing_moe.report.data import ReportOptions, report_data
+from routing_moe.report.data import report_data
 from routing_moe.report.page import render
 
 
@@ -83,7 +84,7 @@ def test_data_of_two_runs_one_with_an_ablation(place):
     job = {"part": "dev", "predict_split": "train", "max_examples": 8, "checkpoint_name": "last"}
     (folder / "job.json").write_text(json.dumps(job))
     data = report_data(
-        read_runs([place.folder / "one", place.folder / "two"]), ReportOptions(permutations=20)
+        read_runs([place.folder / "one", place.folder / "two"]), ReportSettings(runs=[], permutations=20)
     )
     ablation = data["runs"][0]["ablation"]
     hot = [task["name"] for task in data["tasks"]].index("hot")
@@ -108,7 +109,7 @@ def test_the_strongest_correlations_of_each_feature_are_shown_with_either_sign(p
     table = correlate(runs[0].routes, runs[0].features, 20)
     monkeypatch.setattr(report_data_module, "SIGNIFICANT", 1.1)
     monkeypatch.setattr(report_data_module, "MOST_CORRELATIONS", 2)
-    shown = report_data(runs, ReportOptions(permutations=20))["runs"][0]["correlations"]
+    shown = report_data(runs, ReportSettings(runs=[], permutations=20))["runs"][0]["correlations"]
     wanted = table.assign(size=table["r"].abs()).sort_values("size", ascending=False).groupby("feature")
     sizes = {feature: own["size"].head(3).round(3).tolist() for feature, own in wanted}
     assert any(row[3] < 0 for row in shown["rows"])
@@ -133,20 +134,20 @@ def test_an_ablation_of_other_weights_is_left_out_with_a_note(place):
     job = {"part": "dev", "predict_split": "train", "checkpoint_name": "best"}
     job |= {"checkpoint": {"model.safetensors": hashlib.sha256(b"weights").hexdigest()}}
     (folder / "job.json").write_text(json.dumps(job))
-    data = report_data(read_runs([place.folder / "one"]), ReportOptions(permutations=20))
+    data = report_data(read_runs([place.folder / "one"]), ReportSettings(runs=[], permutations=20))
     named = [task["name"] for task in data["tasks"]]
     worst = [[named.index("big"), 0.3], [named.index("hot"), 0.1]]
     assert data["runs"][0]["ablation"]["sets"] == [["enc0.1+dec0.0", 0.2, worst]]
     assert data["notes"] == []
     weights.write_bytes(b"other weights")
-    data = report_data(read_runs([place.folder / "one"]), ReportOptions(permutations=20))
+    data = report_data(read_runs([place.folder / "one"]), ReportSettings(runs=[], permutations=20))
     assert data["runs"][0]["ablation"] is None
     assert "belongs to other weights than those in best/" in data["notes"][0]
 
 
 def test_a_note_says_that_routes_and_scores_are_of_different_steps(place):
     runs = read_runs([place.folder / "one"], step="30", kind="chosen")
-    notes = report_data(runs, ReportOptions(permutations=20))["notes"]
+    notes = report_data(runs, ReportSettings(runs=[], permutations=20))["notes"]
     assert "routes are of step 30, but scores" in notes[0]
     assert "of step 20" in notes[0]
     assert "each layer's expert of largest weight" in notes[1]
@@ -162,7 +163,7 @@ def test_order_equals_similarity_png_and_nearest_tasks_equal_neighbours_csv(plac
     monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: drawn.append(figure))
     words = [str(run), "--routes", kind, "--neighbours", "12", "--output_dir", str(place.folder / "tables")]
     assert inspect_routes.main(words) == 0
-    data = report_data(read_runs([run], kind=kind), ReportOptions(permutations=20))
+    data = report_data(read_runs([run], kind=kind), ReportSettings(runs=[], permutations=20))
     names, (shown,) = [task["name"] for task in data["tasks"]], data["runs"]
     order = [names[task] for task in shown["order"]]
     assert [rows_from_the_top(figure, names) for figure in similarity_pictures(drawn)] == [order, order]

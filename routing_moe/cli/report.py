@@ -31,11 +31,10 @@ def run(settings: ReportSettings) -> None:
             held.enter_context(folder_lock(folder, "RUN"))
         how = (settings.step, settings.routes, settings.task_ontology, settings.feature_file)
         runs = read_runs(settings.runs, *how)
-        from routing_moe.report.data import ReportOptions, report_data  # imports torch, which takes seconds
+        from routing_moe.report.data import report_data  # imports scipy and sklearn, which takes seconds
         from routing_moe.report.page import render
 
-        options = ReportOptions(settings.title, settings.samples, settings.permutations, settings.seed)
-        page = render(report_data(runs, options))
+        page = render(report_data(runs, settings))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, page)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): {path.resolve().as_uri()}")

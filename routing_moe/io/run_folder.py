@@ -10,6 +10,7 @@ from pathlib import Path
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 
+CURVES_FILE = "curves.csv"
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
 
 

@@ -9,8 +9,7 @@ from accelerate.tracking import GeneralTracker, filter_trackers, on_main_process
 from dataloader.errors import InputError, in_brief
 from routing_moe.io.files import write_text
 from routing_moe.io.main_process import on_main
-
-CURVES_FILE = "curves.csv"
+from routing_moe.io.run_folder import CURVES_FILE
 
 
 class CsvTracker(GeneralTracker):

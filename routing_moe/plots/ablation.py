@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.ablation.tables import drawn
+from routing_moe.analysis.ablation.result_files import drawn
 from routing_moe.analysis.saved_routes import encoder_part
 from routing_moe.plots.dot_panels import dot_panels
 from routing_moe.plots.route_map import route_map

@@ -14,10 +14,10 @@ from routing_moe.analysis.ablation.expert_sets import ExpertSet
 from routing_moe.analysis.ablation.job import AblationJob
 from routing_moe.analysis.ablation.matching import TOLERANCE
 from routing_moe.analysis.ablation.plan import Plan
+from routing_moe.analysis.ablation.result_files import CATEGORIES, FEATURES, SETS, TASKS, drawn
 from routing_moe.analysis.ablation.tables import (
     USED,
     category_drops,
-    drawn,
     drops_of,
     feature_table,
     feature_task_table,
@@ -29,7 +29,6 @@ from routing_moe.io.files import write_text
 from routing_moe.plots.ablation import plot_category_drops, plot_feature_drops, plot_task_drops
 from routing_moe.results.scores import markdown_table
 
-TASKS, CATEGORIES, FEATURES, SETS = "tasks.csv", "categories.csv", "features.csv", "sets.csv"
 MOST_ROWS = 12  # of a table in Markdown
 DIGITS = "%.6g"
 

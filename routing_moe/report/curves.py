@@ -11,7 +11,7 @@ from dataloader.errors import InputError, in_short
 from routing_moe.analysis.dynamics import ALL, dynamics_table
 from routing_moe.analysis.saved_routes import evaluated_steps, load_history
 from routing_moe.io.csv_files import check_numbers, read_table
-from routing_moe.io.trackers import CURVES_FILE
+from routing_moe.io.run_folder import CURVES_FILE
 
 MOST_POINTS = 250  # of a curve
 # column: (name, chart); curves of one chart share its axes

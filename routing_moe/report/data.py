@@ -1,6 +1,6 @@
 """The data of the report page, as JSON values: a function of the run folders alone.
 
-    data = report_data(read_runs(["models/moe"]), ReportOptions())
+    data = report_data(read_runs(["models/moe"]), ReportSettings(runs=["models/moe"]))
     Path("report.html").write_text(render(data))           # routing_moe.report.page
 
 tests/page_data.py documents the shape of the data. Numbers are rounded, unknown values are None.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +34,7 @@ from routing_moe.analysis.runs import ExplainedRun, notes_of
 from routing_moe.analysis.saved_routes import best_step, evaluated_steps
 from routing_moe.analysis.stability import PERMUTATIONS as STABILITY_PERMUTATIONS
 from routing_moe.analysis.stability import stability
+from routing_moe.config.explain import ReportSettings
 from routing_moe.plots.task_categories import kind_colours
 from routing_moe.report.ablation import ablation_data, other_checkpoint
 from routing_moe.report.curves import curves_data, rounded
@@ -49,28 +49,20 @@ LONGEST_TEXT = 600  # characters of an input, answer or prediction
 MOST_ANSWERS = 4
 
 
-@dataclass(frozen=True)
-class ReportOptions:
-    title: str | None = None
-    samples: int = 5  # predictions shown of each task
-    permutations: int | None = None  # None: each test's own default
-    seed: int = 0
-
-
-def report_data(runs: Sequence[ExplainedRun], options: ReportOptions) -> dict:
+def report_data(runs: Sequence[ExplainedRun], settings: ReportSettings) -> dict:
     """Returns the data for `page.render`. Raises InputError for a file of a run that cannot be read."""
     scores = [scores_of(run) for run in runs]
     tasks = all_tasks(runs, scores)
     number = {task: n for n, task in enumerate(tasks)}
     ontology = runs[0].ontology
-    pairs, unmatched = _stability(runs, options)
+    pairs, unmatched = _stability(runs, settings)
     stale = {run.name: note for run in runs if (note := other_checkpoint(run.place))}
     with tqdm(zip(runs, scores, strict=True), "explaining", len(runs), leave=False, unit="run") as bar:
-        explained = [_run(run, own, number, options) for run, own in bar]
+        explained = [_run(run, own, number, settings) for run, own in bar]
     for run in explained:
         run["ablation"] = None if run["name"] in stale else run["ablation"]
     return {
-        "title": options.title or "Routes of " + ", ".join(run.name for run in runs),
+        "title": settings.title or "Routes of " + ", ".join(run.name for run in runs),
         "notes": [*notes_of(runs), *_route_notes(runs), *stale.values(), *_ontology_notes(runs), *unmatched],
         "categories": _categories(ontology, tasks),
         "tasks": [_task(task, runs, ontology) for task in tasks],
@@ -142,7 +134,7 @@ def _ontology_notes(runs: Sequence[ExplainedRun]) -> list[str]:
 # ---------------------------------------------------------------------------- runs
 
 
-def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: ReportOptions) -> dict:
+def _run(run: ExplainedRun, scores: dict, number: dict[str, int], settings: ReportSettings) -> dict:
     routes = run.routes
     overlap_NN = overlap(routes.values_NLE)
     described = _described(run.place)
@@ -162,10 +154,10 @@ def _run(run: ExplainedRun, scores: dict, number: dict[str, int], options: Repor
         "order": [number[routes.tasks[row]] for row in cluster_order(overlap_NN, routes.tasks, run.ontology)],
         "nearest": _nearest(run, overlap_NN, number),
         "scores": [_scores(*key, table, number) for key, table in scores.items()],
-        "correlations": _correlations(run, options),
-        "recovery": _recovery(run, options),
+        "correlations": _correlations(run, settings),
+        "recovery": _recovery(run, settings),
         "ablation": ablation_data(run.place, routes, number),
-        "predictions": _predictions(run.place, scores, number, options.samples),
+        "predictions": _predictions(run.place, scores, number, settings.samples),
     }
 
 
@@ -208,10 +200,10 @@ def _scores(part: str, section: str, table: pd.DataFrame, number: dict[str, int]
     return {"part": part, "section": section, "rows": rows}
 
 
-def _correlations(run: ExplainedRun, options: ReportOptions) -> dict | None:
+def _correlations(run: ExplainedRun, settings: ReportSettings) -> dict | None:
     """The significant correlations, and the strongest of each feature."""
-    permutations = options.permutations or PERMUTATIONS
-    table = correlate(run.routes, run.features, permutations, options.seed)
+    permutations = settings.permutations or PERMUTATIONS
+    table = correlate(run.routes, run.features, permutations, settings.seed)
     if table.empty:
         return None
     strong = top_experts(table, TOP, either_sign=True).set_index(["layer", "expert", "feature"]).index
@@ -239,9 +231,9 @@ def _correlations(run: ExplainedRun, options: ReportOptions) -> dict | None:
     return {"note": note, "rows": rows}
 
 
-def _recovery(run: ExplainedRun, options: ReportOptions) -> dict | None:
-    permutations = options.permutations or RECOVERY_PERMUTATIONS
-    table = recovery_table(run.routes, run.features, permutations, options.seed)
+def _recovery(run: ExplainedRun, settings: ReportSettings) -> dict | None:
+    permutations = settings.permutations or RECOVERY_PERMUTATIONS
+    table = recovery_table(run.routes, run.features, permutations, settings.seed)
     if table.empty:
         return None
     rows = [
@@ -297,13 +289,13 @@ def _cut(text: str) -> str:
 # ---------------------------------------------------------------------------- between runs
 
 
-def _stability(runs: Sequence[ExplainedRun], options: ReportOptions) -> tuple[list[dict], list[str]]:
+def _stability(runs: Sequence[ExplainedRun], settings: ReportSettings) -> tuple[list[dict], list[str]]:
     """(agreement of each pair of runs, why some pairs cannot be compared)."""
     pairs, notes = [], []
     for (a, one), (b, other) in itertools.combinations(enumerate(runs), 2):
         try:
-            permutations = options.permutations or STABILITY_PERMUTATIONS
-            found = stability(one.routes, other.routes, permutations, options.seed)
+            permutations = settings.permutations or STABILITY_PERMUTATIONS
+            found = stability(one.routes, other.routes, permutations, settings.seed)
         except InputError as error:
             notes += error.faults
             continue

@@ -28,7 +28,7 @@ from routing_moe.evaluation.scoring import (
 from routing_moe.io.files import flush, npy_bytes, write_bytes, write_text
 from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import peak_memory_gb
-from routing_moe.io.trackers import CURVES_FILE
+from routing_moe.io.run_folder import CURVES_FILE
 from routing_moe.optim.step import Stepper, padding_report, schedule_report
 from routing_moe.results.run_cost import described_cost
 from routing_moe.training.cost import write_cost

@@ -111,12 +111,6 @@ def _weight(weights_LE: np.ndarray, experts: ExpertSet) -> float:
     return float(np.mean([weights_LE[expert] for expert in experts]))
 
 
-def drawn(features: pd.DataFrame) -> str:
-    """The number of sets that features of `feature_table` are compared with: "20" or "7 to 20"."""
-    least, most = int(features["draws"].min()), int(features["draws"].max())
-    return str(most) if least == most else f"{least} to {most}"
-
-
 def feature_task_table(
     job: AblationJob,
     chosen: dict[str, ExpertSet],
