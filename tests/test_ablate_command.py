@@ -1,4 +1,4 @@
-"""The command that ablates experts: its outputs, continuing it after a kill, its errors."""
+"""The command that ablates experts: its outputs, continuation after a kill, errors."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from routing_moe.cli.ablate import main
 
 @pytest.fixture(scope="module")
 def gym(originals, tmp_path_factory):
-    """Six train tasks: each of the three again under another name. Half of them have odd:yes."""
+    """A gym of six train tasks, each of three under two names. Half of them have odd:yes."""
     gym = tmp_path_factory.mktemp("wide") / "gym"
     shutil.copytree(originals.gym, gym)
     metrics, split = (json.loads((gym / f"{name}.json").read_text()) for name in ("metrics", "split"))
@@ -41,7 +41,7 @@ def gym(originals, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(gym, originals, tmp_path_factory):
-    """A run of two steps with soft routes of three experts; not to be changed."""
+    """A run of two steps with soft routes of three experts. Must not be changed."""
     folder = tmp_path_factory.mktemp("ablated") / "run"
     changed = dict(num_experts=3, init_eps=0.3, total_steps=2, eval_period=1, router_mode="softmax")
     assert run(gym, originals.bart, folder, **changed) == 0
@@ -67,7 +67,7 @@ def no_pictures(monkeypatch):
 
 
 def without_seconds(folder):
-    """The files, pictures aside, without how long each set took."""
+    """Returns {name: content} of the files without pictures and without the seconds of each set."""
     files = {}
     for name, content in contents(folder).items():
         if name.startswith("sets/"):
@@ -139,7 +139,7 @@ def test_sets_of_experts_by_name(place):
     assert set(tasks["layer"]) == {"enc 1"}
     assert len(tasks) == 6
     assert tasks["others"].isna().all()  # there is no other yet
-    assert ablate(place, "--experts", "dec0.1") == 0  # what is finished stays in the tables
+    assert ablate(place, "--experts", "dec0.1") == 0  # finished sets stay in the tables
     assert set(pd.read_csv(folder / "tasks.csv")["layer"]) == {"enc 1", "dec 0"}
 
 

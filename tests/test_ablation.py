@@ -35,13 +35,13 @@ USERS = ["colour", "plural"]
 # ---------------------------------------------------------------------------- routes
 
 
-def off(*experts, layers=4, num_experts=3):
+def ablated(*experts, layers=4, num_experts=3):
     return mask_of(experts, layers, num_experts)
 
 
 def test_a_soft_route_is_renormalised(make_model):
     model = make_model(router_mode="softmax")
-    own, without = routes_without(model, ["a", "b"], None), routes_without(model, ["a", "b"], off((1, 2)))
+    own, without = routes_without(model, ["a", "b"], None), routes_without(model, ["a", "b"], ablated((1, 2)))
     expected = own.clone()
     expected[:, 1, 2] = 0
     expected = expected / expected.sum(-1, keepdim=True)
@@ -53,36 +53,36 @@ def test_a_one_hot_route_uses_the_next_best_expert(make_model):
     model = make_model(router_mode="gumbel_softmax_st")
     ranked = model.router_logits(model.task_ids(["a"]))[0].argsort(-1, descending=True)
     best, second = ranked[1, 0].item(), ranked[1, 1].item()
-    assert routes_without(model, ["a"], off((1, best)))[0, 1].argmax() == second
-    assert torch.equal(routes_without(model, ["a"], off((1, second))), routes_without(model, ["a"], None))
-    third = routes_without(model, ["a"], off((1, best), (1, second)))[0, 1].argmax()
+    assert routes_without(model, ["a"], ablated((1, best)))[0, 1].argmax() == second
+    assert torch.equal(routes_without(model, ["a"], ablated((1, second))), routes_without(model, ["a"], None))
+    third = routes_without(model, ["a"], ablated((1, best), (1, second)))[0, 1].argmax()
     assert third == ranked[1, 2].item()
 
 
 def test_top_k_uses_the_best_remaining_experts(make_model):
     model = make_model(router_mode="top_k", router_top_k=2)
     best = model.router_logits(model.task_ids(["a"]))[0, 0].argmax().item()
-    route_E = routes_without(model, ["a"], off((0, best)))[0, 0]
+    route_E = routes_without(model, ["a"], ablated((0, best)))[0, 0]
     assert route_E[best] == 0
     assert (route_E > 0).sum() == 2
-    alone = routes_without(model, ["a"], off(*((0, e) for e in range(3) if e != best)))[0, 0]
+    alone = routes_without(model, ["a"], ablated(*((0, e) for e in range(3) if e != best)))[0, 0]
     assert alone[best] == 1
 
 
 def test_routes_without_a_router_are_renormalised_or_become_uniform(make_model):
     model = make_model()
     model.use_routes("average")
-    assert routes_without(model, ["a"], off((0, 1)))[0, 0].tolist() == [0.5, 0.0, 0.5]
+    assert routes_without(model, ["a"], ablated((0, 1)))[0, 0].tolist() == [0.5, 0.0, 0.5]
     fixed_NLE = torch.zeros(4, 4, 3, dtype=torch.float64)
     fixed_NLE[..., 0] = 1
     model.use_routes("fixed", fixed_NLE)
-    assert routes_without(model, ["a"], off((0, 0)))[0, 0].tolist() == [0.0, 0.5, 0.5]
-    assert routes_without(model, ["a"], off((0, 1)))[0, 0].tolist() == [1.0, 0.0, 0.0]
+    assert routes_without(model, ["a"], ablated((0, 0)))[0, 0].tolist() == [0.0, 0.5, 0.5]
+    assert routes_without(model, ["a"], ablated((0, 1)))[0, 0].tolist() == [1.0, 0.0, 0.0]
 
 
 def test_a_layer_must_keep_an_expert():
     with pytest.raises(ValueError, match=r"row 1 .* no expert left"):
-        off((1, 0), (1, 1), (1, 2))
+        ablated((1, 0), (1, 1), (1, 2))
 
 
 # ---------------------------------------------------------------------------- a planted expert
@@ -122,7 +122,7 @@ def files_of(model, gym, tokenizer, scoring="generate", part="train"):
 
 
 def with_own_answers(model, tokenizer, files):
-    """The files with the model's own answers as correct answers, and exact match as the metric."""
+    """Returns the files with the model's own answers as correct answers, and exact match as the metric."""
     evaluator = evaluator_of(model, tokenizer, files)
     _, predictions = predict(model, tokenizer, files, evaluator.decoding, evaluator.accelerator)
     return [
@@ -138,7 +138,7 @@ def with_own_answers(model, tokenizer, files):
 
 
 def with_options(file, tokenizer):
-    """Two of the three examples have options."""
+    """Returns the file with options for two of its three examples."""
     options = [("blue", "a green one"), (), ("white", "black", "red")]
     encoded = encode_options(options, tokenizer, FORMAT)
     return replace(file, option_source="field", options=options, encoded_options=encoded)

@@ -1,5 +1,4 @@
-"""Matched sets: experts that the tasks of a feature use as much as the feature's experts, for a fair
-comparison if experts are used but not specific."""
+"""Matched sets: other experts that the tasks of a feature use as much as the feature's experts."""
 
 from types import SimpleNamespace
 

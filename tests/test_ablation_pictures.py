@@ -1,4 +1,4 @@
-"""Pictures of drops without experts and of correlations: every value stands at its row and column."""
+"""Pictures of drops by ablation and of correlations: every value is at its row and column."""
 
 import pytest
 from sample_pictures import ONTOLOGY, category_drops, correlated, feature_drops, task_drops
@@ -46,7 +46,7 @@ def test_feature_drops_are_dots_beside_the_random_experts_mean_and_std(figures):
     assert texts[-1] == "± std over 19 to 20 draws"
 
 
-def test_task_drops_stand_at_their_task_and_expert(figures):
+def test_task_drops_are_at_their_task_and_expert(figures):
     table = task_drops(5, ["enc 0", "dec 0"], 3)
     plot_task_drops(table, ONTOLOGY, "tasks.png")
     shown = figures[0].axes[0].images[0].get_array()
@@ -54,7 +54,7 @@ def test_task_drops_stand_at_their_task_and_expert(figures):
     assert list(shown[1]) == pytest.approx(own.tolist())
 
 
-def test_correlations_stand_at_their_feature_and_expert_with_dots_where_q_is_small(figures):
+def test_correlations_are_at_their_feature_and_expert_with_dots_where_q_is_small(figures):
     table, routes, features = correlated(4, 3, 12)
     table["q"], table["q_by"] = 0.5, 0.9
     table.loc[7, "q"] = 0.01

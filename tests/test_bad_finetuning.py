@@ -16,7 +16,7 @@ FLAGS = {
         dict(learning_rate_list=[0.1, 0.03, 1e-1]),
         "--learning_rate_list holds a value twice: 0.1 0.03 0.1",
     ),
-    "a batch of nothing": (dict(bsz_list=[4, 0]), "--bsz_list holds 0; it must be at least 1"),
+    "an empty batch": (dict(bsz_list=[4, 0]), "--bsz_list holds 0; it must be at least 1"),
     "no learning rate": (
         dict(learning_rate_list=["nan", "inf"]),
         "--learning_rate_list holds nan; it must be 0 or greater",
@@ -32,17 +32,17 @@ FLAGS = {
         dict(task_dir="<gym>/plurals"),
         "--task_dir <gym>/plurals: no such folder; did you mean 'plural'?",
     ),
-    "a folder that is no task's": (dict(task_dir="<bart>"), "--task_dir <bart>: has no bart_<k>_<seed>_"),
+    "a folder that is not of a task": (dict(task_dir="<bart>"), "--task_dir <bart>: has no bart_<k>_<seed>_"),
     "another task's name": (
         dict(dataset="colour"),
         "--dataset is 'colour', but --task_dir is the folder of 'plural'",
         "leave --dataset out",
     ),
-    "a sample that is not there": (
+    "a missing sample": (
         dict(samples="99"),
         "--samples is '99': no such sample of plural; give all, first, or one of plural_12_100, plural_12_13",
     ),
-    "options of a task without": (
+    "ranking without options": (
         dict(scoring="rank"),
         "--scoring is rank, but plural has no answer options",
         "give --scoring generate",
@@ -52,7 +52,7 @@ FLAGS = {
         "--max_output_length is 33, but <run>/best has 32 positions",
     ),
     # ---- the start
-    "a checkpoint that is not there": (
+    "a missing checkpoint": (
         dict(checkpoint="<here>/weights.pt"),
         "--checkpoint <here>/weights.pt: not found; name a file of weights, a folder or a hub name",
     ),
@@ -68,7 +68,7 @@ FLAGS = {
         dict(moe_init=True, init_dir="<one>"),
         "--init_dir <one>/best has one expert, a plain BART; give it as --checkpoint",
     ),
-    "a mixture that is not there": (
+    "a missing mixture": (
         dict(moe_init=True, init_dir="<here>/x"),
         "--init_dir <here>/x: no such folder",
     ),
@@ -80,7 +80,7 @@ FLAGS = {
         MIX | dict(checkpoint="<bart>"),
         "--moe_init --init_dir and --checkpoint both name a start; give one of them",
     ),
-    "a checkpoint that the run does not have": (
+    "a missing checkpoint of a run": (
         MIX | dict(init_checkpoint_name="7-steps"),
         "--init_dir <run> has no checkpoint '7-steps'; choose one with --init_checkpoint_name: best, last",
     ),
@@ -101,22 +101,22 @@ FLAGS = {
         MIX | dict(moe_avg_route=True, route_training="plain"),
         "--route_training is plain, but averaged outputs have no equivalent plain BART; give fixed",
     ),
-    "training what has no gradient": (
+    "training a router without gradient": (
         dict(moe_init=True, init_dir="<top>", route_training="router"),
         "<top>/best has top-1 routes, whose weight is always 1, so a vector gets no gradient",
     ),
-    "learning what has no gradient": (
+    "learning a vector without gradient": (
         dict(moe_init=True, init_dir="<top>", task_vector="learned"),
         "<top>/best has top-1 routes, whose weight is always 1, so a vector gets no gradient",
     ),
     # ---- running
-    "Ray where there is none": (
+    "Ray without its package": (
         dict(ray="no_ray"),
         "--ray is 'no_ray', which needs the extra: pip install .[ray]",
     ),
 }
 
-IDLE = {
+UNUSED = {
     "init_dir": (dict(init_dir="<run>"), "out --moe_init"),
     "init_checkpoint_name": (dict(init_checkpoint_name="last"), "out --moe_init"),
     "moe_avg_route": (dict(moe_avg_route=True), "out --moe_init"),
@@ -154,13 +154,13 @@ def test_a_wrong_flag(name, fresh, capsys, starts):
     assert_fault(output, *(filled_in(fresh, fragment, starts) for fragment in fragments))
 
 
-@pytest.mark.parametrize("flag", IDLE)
+@pytest.mark.parametrize("flag", UNUSED)
 def test_a_flag_without_effect(flag, fresh, capsys, starts):
-    changed, reason = IDLE[flag]
+    changed, reason = UNUSED[flag]
     assert_fault(complaint(fresh, capsys, starts, **changed), f"--{flag} has no effect with{reason}")
 
 
-def test_a_flag_about_random_routes_that_are_one_for_each_example(fresh, capsys, starts):
+def test_route_training_of_routes_that_are_drawn_for_each_example(fresh, capsys, starts):
     start = dict(moe_init=True, init_dir="<random>", route_training="fixed")
     output = complaint(fresh, capsys, starts, **start)
     assert_fault(
@@ -169,7 +169,7 @@ def test_a_flag_about_random_routes_that_are_one_for_each_example(fresh, capsys,
     )
 
 
-def test_a_flag_about_the_neighbour_of_a_task_that_has_a_vector(fresh, capsys, starts):
+def test_a_gym_of_neighbours_for_a_task_that_has_a_vector(fresh, capsys, starts):
     output = complaint(fresh, capsys, starts, **MIX, task_dir="<gym>/colour", train_dir="<gym>")
     assert_fault(output, "--train_dir has no effect with colour, whose vector is in the mixture")
 
@@ -187,7 +187,7 @@ def test_all_mistakes_are_reported_together(fresh, capsys, starts):
         assert_fault(output, fragment)
 
 
-def test_flags_of_a_training_are_only_noted_in_a_command_that_scores(fresh, capsys):
+def test_training_flags_of_a_command_that_only_scores_are_a_note(fresh, capsys):
     assert finetune(fresh.gym, fresh.bart, fresh.out, task_dir=fresh.gym / "plural", do_train=None) == 0
     note = "without --do_train these flags have no effect: --bsz_list, --eval_period, --learning_rate_list"
     assert note in capsys.readouterr().err

@@ -60,20 +60,20 @@ def test_vectors_without_the_task(fresh, capsys, starts):
 
 
 def new_task(place: Place) -> None:
-    """The folder of a task that the runs do not know, in a gym without theirs."""
+    """Writes the folder of a task that the runs do not know, in a gym without their tasks."""
     shutil.copytree(place.gym / "plural", place.folder / "alone/past")
     for path in (place.folder / "alone/past").iterdir():
         path.rename(path.with_name(path.name.replace("plural", "past")))
     place.write(place.folder / "alone/metrics.json", {"past": "EM"})
 
 
-def test_a_stored_vector_that_is_not_there(fresh, capsys, starts):
+def test_a_missing_stored_vector(fresh, capsys, starts):
     new_task(fresh)
     output = complaint(fresh, capsys, starts, **MIX, task_dir="<here>/alone/past", task_vector="stored")
     assert_fault(output, f"--task_vector is stored, but {starts['run']}/best has no vector for past")
 
 
-def test_a_task_none_of_whose_neighbours_has_texts(fresh, capsys, starts):
+def test_a_task_whose_neighbours_have_no_texts(fresh, capsys, starts):
     new_task(fresh)
     output = complaint(fresh, capsys, starts, **MIX, task_dir="<here>/alone/past")
     assert_fault(
@@ -85,7 +85,7 @@ def test_a_task_none_of_whose_neighbours_has_texts(fresh, capsys, starts):
 # ---- the output folder
 
 
-def test_a_folder_of_something_else(fresh, capsys):
+def test_a_folder_with_other_files(fresh, capsys):
     fresh.write(fresh.out / "results.csv", "mine")
     output = complaint(fresh, capsys)
     assert_fault(output, f"--output_dir {fresh.out} holds results.csv, but no run.json; name another")
@@ -116,7 +116,7 @@ def test_a_broken_outcome(fresh, capsys):
     assert_fault(output, "plural_12_100_lr0.03_bsz6.json: is not valid JSON")
 
 
-def test_a_cluster_that_is_not_there(fresh, capsys, monkeypatch):
+def test_a_missing_cluster(fresh, capsys, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     code = finetune(fresh.gym, fresh.bart, fresh.out, task_dir=fresh.gym / "plural", ray="auto")
@@ -129,7 +129,7 @@ def test_a_cluster_that_is_not_there(fresh, capsys, monkeypatch):
     assert "Traceback" not in output
     assert "configurations/" not in str(contents(fresh.out).keys())
     with folder_lock(fresh.out):
-        pass  # the folder is let go
+        pass  # the lock is released
 
 
 def test_a_launcher_of_several_processes(fresh, capsys, monkeypatch):

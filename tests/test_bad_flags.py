@@ -1,4 +1,4 @@
-"""Errors for wrong flags: the flag as typed, its value, and what would be right."""
+"""Errors for wrong flags: they name the flag, its value and what is right."""
 
 import importlib.util
 
@@ -34,7 +34,7 @@ FLAGS = {
         dict(random_routing=True, taskvecs="<here>/nowhere"),
         "--taskvecs has no effect with random routes: they use no router",
     ),
-    "exploring around routes that are drawn": (
+    "exploration of drawn routes": (
         dict(task_level_random_routing=True, exploration_epsilon=0.1),
         "--exploration_epsilon has no effect with task-level random routes: they use no router",
     ),
@@ -46,11 +46,11 @@ FLAGS = {
         dict(num_experts=1),
         "--init_eps has no effect with one expert: there is nothing to select or mix",
     ),
-    "more random experts than there are": (
+    "more random experts than exist": (
         dict(task_level_random_routing=True, task_level_random_n=3),
         "--task_level_random_n is 3, but a layer has 2 experts",
     ),
-    "a number of random experts nobody draws": (
+    "a number of random experts without random routes": (
         dict(task_level_random_n=2),
         "--task_level_random_n has no effect without --task_level_random_routing",
     ),
@@ -58,7 +58,7 @@ FLAGS = {
         dict(random_eval_draws=3),
         "--random_eval_draws has no effect without --random_routing",
     ),
-    "more best experts than there are": (
+    "more best experts than exist": (
         dict(router_mode="top_k", router_top_k=3),
         "--router_top_k is 3, but a layer has 2 experts",
     ),
@@ -78,11 +78,11 @@ FLAGS = {
         dict(random_routing=True, expert_mixing="parameters"),
         "--expert_mixing has no effect with one-hot routes: there is nothing to mix",
     ),
-    "sampling where nothing is sampled": (
+    "sampling of routes without noise": (
         dict(router_mode="softmax", eval_sampled_routes=True),
         "--eval_sampled_routes has no effect with softmax routes: nothing is sampled",
     ),
-    "turns of a half that is frozen": (
+    "alternation with a frozen part": (
         dict(router_lr=0, freeze_task_model=True, alternate_every=2),
         "--alternate_every has no effect with a frozen router and frozen task vectors: nothing alternates",
     ),
@@ -90,7 +90,7 @@ FLAGS = {
         dict(task_model_lr=0, freeze_task_model=True),
         "--freeze_task_model has no effect with --task_model_lr 0, which freezes them too",
     ),
-    "nothing but vanilla layers": (
+    "only vanilla layers": (
         dict(encoder_vanilla_layers="0,1", decoder_vanilla_layers="0"),
         "--encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain BART, set",
     ),
@@ -103,7 +103,7 @@ FLAGS = {
         dict(encoder_vanilla_layers="0,5"),
         "--encoder_vanilla_layers names [5]; the encoder has layers 0 to 1",
     ),
-    "vanilla layers that are no numbers": (
+    "vanilla layers that are not numbers": (
         dict(decoder_vanilla_layers="first"),
         "argument --decoder_vanilla_layers: 'first' is not a comma-separated list of layer numbers",
     ),
@@ -129,7 +129,7 @@ FLAGS = {
         dict(checkpoint="<here>"),
         "--initialize_from_vanilla and --checkpoint both name a start; give one of them",
     ),
-    "a start that is not asked for": (
+    "weights of a start that is not used": (
         dict(initialize_from_vanilla=None, vanilla_checkpoint="<bart>"),
         "--vanilla_checkpoint has no effect without --initialize_from_vanilla",
     ),
@@ -137,7 +137,7 @@ FLAGS = {
         dict(predict_split="test", prefix="x-"),
         "--prefix has no effect without --do_predict",
     ),
-    "a checkpoint's name where best will predict": (
+    "a checkpoint's name where best predicts": (
         dict(checkpoint_name="last"),
         "--checkpoint_name has no effect with --initialize_from_vanilla",
     ),

@@ -1,6 +1,6 @@
-"""Errors for mistakes in files: they name the file and line, and what would be right.
+"""Errors for mistakes in files: they name the file, the line and what is right.
 
-Every case goes through the command line, must end with exit code 2 and must leave every file as it was.
+Every case uses the command line, must end with exit code 2 and must change no file.
 """
 
 import pickle
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("no_gpu")
 
 
 class Trap:
-    """Says so loudly if it is ever unpickled."""
+    """Fails the test if it is unpickled."""
 
     def __reduce__(self):
         return (pytest.fail, ("a pickle was loaded",))
@@ -79,12 +79,12 @@ FILES = {
         {},
         '<gym>/split.json: in "train" and in "test": colour',
     ),
-    "a dev file that is not there": (
+    "a missing dev file": (
         lambda place: (place.gym / "count/count_12_100_dev.tsv").unlink(),
         {},
         "<gym>/count/count_12_100_dev.tsv: no such file",
     ),
-    "a folder for a file": (
+    "a folder in place of a file": (
         lambda place: (place.gym / "count/count_12_7_train.tsv").mkdir(),
         {},
         "<gym>/count/count_12_7_train.tsv: cannot be read (Is a directory)",
@@ -190,7 +190,7 @@ FILES = {
         dict(vanilla_checkpoint="<here>/x.pt"),
         "--vanilla_checkpoint <here>/x.pt: not a checkpoint of a plain BART",
     ),
-    "a vanilla checkpoint that is no state dict": (
+    "a vanilla checkpoint that is not a state dict": (
         lambda place: torch.save([1, 2], place.folder / "x.pt"),
         dict(vanilla_checkpoint="<here>/x.pt"),
         "--vanilla_checkpoint <here>/x.pt: not a checkpoint of a plain BART",

@@ -34,7 +34,7 @@ def without_a_weight(place):
 
 
 def published(name="config.json", content=None, **changes):
-    """A copy of a run of the published code in <here>/published, with a change."""
+    """Returns a function that writes a run of the published code into <here>/published, with a change."""
 
     def make(place):
         config = tiny_bart_config(decoder_layers=1).to_dict() | {"router_block_num": 2} | changes
@@ -65,12 +65,12 @@ def existing(place):
 
 MISTAKES = {
     "no such run": (None, dict(routes_from="<here>/none"), "--routes_from <here>/none: no such folder"),
-    "a folder that is no run": (
+    "a folder that is not a run": (
         None,
         dict(routes_from="<gym>"),
         "--routes_from <gym> is neither a run, with best/config.json, nor a checkpoint, with config.json",
     ),
-    "a checkpoint that the run does not have": (
+    "a missing checkpoint of the run": (
         None,
         dict(routes_checkpoint_name="bset"),
         "--routes_from <out> has no checkpoint 'bset'; choose one with --routes_checkpoint_name: best, last",
@@ -136,13 +136,13 @@ MISTAKES = {
         "--vanilla_checkpoint <here>/deep/model.safetensors: these are not the weights of a plain BART with",
     ),
     "negative noise": (None, dict(init_eps=-0.5), "--init_eps is -0.5; it must be 0 or greater"),
-    "a checkpoint there already": (
+    "an existing checkpoint": (
         None,
         dict(output_dir="<out>", checkpoint_name="init2"),
         "--output_dir <out>: <out>/init2 exists already; delete it to merge again",
     ),
-    "something else there already": (existing, {}, "<here>/new/init exists already"),
-    "something else there, to be kept": (
+    "an existing folder": (existing, {}, "<here>/new/init exists already"),
+    "an existing folder to keep": (
         existing,
         dict(keep_existing=""),
         "--keep_existing: <here>/new/init was made from other sources",
@@ -152,13 +152,13 @@ MISTAKES = {
         dict(checkpoint_name="best"),
         "--checkpoint_name is 'best', which training writes; choose another name, such as init",
     ),
-    "a path for a name": (
+    "a path as a name": (
         None,
         dict(checkpoint_name="../init"),
         "--checkpoint_name is '../init'; it must be the name of a folder in --output_dir",
     ),
     "an empty name": (None, dict(checkpoint_name=""), "--checkpoint_name is ''"),
-    "no run named": (None, dict(routes_from=None), "required: --routes_from"),
+    "no run given": (None, dict(routes_from=None), "required: --routes_from"),
 }
 
 

@@ -26,23 +26,23 @@ RUNS = {
         ONE_STEP,
         "--output_dir <out> already holds a run; give --resume to continue it, or name another folder",
     ),
-    "going on with another setting": (
+    "resuming with another setting": (
         None,
         ONE_STEP | dict(resume=True, learning_rate=0.5),
         "--learning_rate is 0.5, but in the run to resume it was 0.01",
     ),
-    "going on with a setting left out": (
+    "resuming without a setting": (
         None,
         ONE_STEP | dict(resume=True, num_experts=None),
         "--num_experts is not given, but in the run to resume it was 2",
     ),
-    "going on with a foreign training state": (
+    "resuming with a foreign training state": (
         foreign_state,
         ONE_STEP | dict(resume=True),
         "<out>/last: its training state is not that of this run",
         "to start again, delete <out>/last",
     ),
-    "a run.json of something else": (
+    "a run.json without settings": (
         lambda place: place.write(place.out / "run.json", {"settings": 3}),
         ONE_STEP | dict(resume=True),
         "<out>/run.json: has no settings of a run",

@@ -144,7 +144,7 @@ MISTAKES = {
         "--max_output_length is 64, but <bart> has 32 positions",
     ),
     "no examples": ("text", None, dict(max_examples=0), "--max_examples is 0; it must be at least 1"),
-    "no spread": ("random", None, dict(sigma=0), "--sigma is 0.0; it must be greater than 0"),
+    "no standard deviation": ("random", None, dict(sigma=0), "--sigma is 0.0; it must be greater than 0"),
     "a bottleneck without adapters": (
         "fisher",
         None,

@@ -64,8 +64,7 @@ def test_a_planted_feature_is_found_at_its_expert(seed):
 
 
 def test_random_features_are_rarely_significant():
-    """Features permuted 200 times: no correlation is true, so that at most 5% of the tables may have a
-    discovery.
+    """In permuted features no correlation is true: at most 5% of 200 tables may have a discovery.
 
     The bound is that of 200 draws with probability 0.05, passed with probability 0.001.
     """
@@ -74,10 +73,10 @@ def test_random_features_are_rarely_significant():
     routes, features = planted(0)
     draw = np.random.default_rng(1)
     times = pd.Series({"q": 0, "q_by": 0})
-    for shuffle in range(200):
-        shuffled = features.values_NF[draw.permutation(30)]
-        mixed = features_of_columns(dict(zip(features.names, shuffled.T, strict=True)))
-        table = correlate(routes, mixed, permutations=3000, seed=shuffle)
+    for seed in range(200):
+        permuted = features.values_NF[draw.permutation(30)]
+        mixed = features_of_columns(dict(zip(features.names, permuted.T, strict=True)))
+        table = correlate(routes, mixed, permutations=3000, seed=seed)
         times += (table[["q", "q_by"]] < 0.05).any()
         assert (table["q_by"] >= table["q"]).all()
     assert times.max() <= binom.ppf(0.999, 200, 0.05)
@@ -89,10 +88,10 @@ def test_few_false_features_are_found_in_addition_to_a_true_one():
     routes, features = planted(0)
     draw = np.random.default_rng(2)
     shares = []
-    for shuffle in range(100):
+    for seed in range(100):
         mixed = np.column_stack([features.values_NF[:, 0], features.values_NF[draw.permutation(30), 1:]])
         table = correlate(
-            routes, features_of_columns(dict(zip(features.names, mixed.T, strict=True))), 3000, shuffle
+            routes, features_of_columns(dict(zip(features.names, mixed.T, strict=True))), 3000, seed
         )
         found = table[table["q"] < 0.05]
         assert "skill:a" in set(found["feature"])
@@ -183,7 +182,7 @@ def test_negatively_correlated_experts_are_found_with_either_sign():
     assert top_experts(table, 3)["expert"].tolist() == [0, 0]
 
 
-def test_p_does_not_depend_on_which_side_is_permuted():
+def test_p_is_the_same_whether_experts_or_features_are_permuted():
     """With more features than experts, the experts are permuted, otherwise the features."""
     draw = np.random.default_rng(0)
     wide, narrow = draw.normal(size=(20, 6)), draw.normal(size=(20, 2))

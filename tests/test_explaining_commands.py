@@ -1,4 +1,4 @@
-"""Inspecting, correlating and reporting runs: what is written, what it says, and what is refused."""
+"""The commands that inspect, correlate and report runs: files, their content, and errors."""
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ def no_pictures(monkeypatch):
 # ---------------------------------------------------------------------------- routes on disk
 
 
-def test_routes_are_those_of_the_best_step_unless_another_is_named(place):
+def test_routes_are_those_of_the_best_step_unless_another_is_given(place):
     best, last = load_routes(place.folder / "one"), load_routes(place.folder / "one", "last")
     assert (best.step, last.step) == (20, 30)
     assert load_routes(place.folder / "one", "10").step == 10
@@ -43,7 +43,7 @@ def test_routes_are_those_of_the_best_step_unless_another_is_named(place):
     assert np.array_equal(history.at(1).values_NLE, best.values_NLE)
 
 
-def test_the_chosen_expert_is_the_heaviest(place):
+def test_the_chosen_expert_has_the_largest_weight(place):
     soft, chosen = (load_routes(place.folder / "one", kind=kind) for kind in ("soft", "chosen"))
     assert np.array_equal(chosen.values_NLE, one_hot(soft.values_NLE.argmax(axis=2)))
 
@@ -64,7 +64,7 @@ def test_a_checkpoint_gives_the_routes_that_the_run_wrote(finished):
     assert (by_step.name, loaded.name) == ("finished", "finished/best")
 
 
-def test_names_tell_runs_apart(place, tmp_path):
+def test_names_distinguish_runs(place, tmp_path):
     assert run_name("runs/trained/seed42") == "trained/seed42"
     assert run_name("runs/moe/stage1") == "moe/stage1"
     assert run_name("runs/moe") == "moe"
@@ -116,7 +116,7 @@ def test_pictures_of_routes_need_no_features_and_the_change_names_its_steps(plac
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_inspecting_several_runs_says_how_far_they_agree(place, capsys):
+def test_inspecting_several_runs_reports_their_agreement(place, capsys):
     order = [2, 0, 1]
     turned = load_routes(place.folder / "one").values_NLE[:, :, order]
     write_run(place.folder / "turned", {20: turned}, gym=place.gym)
@@ -160,7 +160,7 @@ def test_correlating_one_run(place, capsys):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_what_is_not_listed_or_cannot_be_significant_is_reported(place, monkeypatch):
+def test_features_not_listed_and_tests_that_cannot_be_significant_are_reported(place, monkeypatch):
     monkeypatch.setattr(markdown, "MOST_FEATURES", 1)
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "200"]) == 0
     text = (place.folder / "one" / "analysis" / "features.md").read_text()
@@ -174,7 +174,7 @@ def test_what_is_not_listed_or_cannot_be_significant_is_reported(place, monkeypa
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_correlating_several_runs_gives_means_and_the_same_twice(place):
+def test_correlating_several_runs_gives_means_and_is_reproducible(place):
     runs = [str(place.folder / name) for name in ("one", "two")]
     words = [*runs, "--permutations", "50", "--output_dir", str(place.out)]
     assert correlate_routes.main(words) == 0

@@ -1,4 +1,4 @@
-"""Grids of few-shot fine-tuning: the rows, the choice by dev, the scores, and what the flags do."""
+"""Grids of few-shot fine-tuning: result rows, selection by dev score, scores, and effects of flags."""
 
 import json
 
@@ -64,13 +64,13 @@ def test_the_table_has_a_row_for_each_configuration_and_one_for_the_best_of_each
         rows = own[own["prefix"] == sample].drop(columns="prefix")
         best = table[table["prefix"] == f"{sample}_best"].drop(columns="prefix").iloc[0]
         assert best.equals(rows.loc[rows["dev_performance"].idxmax()])
-    assert table["dev_performance"].nunique() > 1  # else these tests could not tell one from another
+    assert table["dev_performance"].nunique() > 1  # otherwise these tests distinguish nothing
     assert set(table["route"]) == {"none"}
     assert table["active_parameters"].equals(table["total_parameters"])  # a plain BART
     assert (table["flops_per_example"] > table["total_parameters"]).all()
 
 
-def test_the_folder_holds_what_is_promised(finished_grid):
+def test_the_folder_has_the_documented_files(finished_grid):
     best = {f"{sample}_best" for sample in SAMPLES}
     assert predictions(finished_grid).keys() == {f"{name}_test.jsonl" for name in best}
     assert {path.name for path in (finished_grid / "models").iterdir()} == best
@@ -102,11 +102,11 @@ def made_up(grid, dev_of: dict[Configuration, float | None]) -> pd.DataFrame:
     return grid.table().set_index("prefix")
 
 
-def test_the_best_is_the_first_of_equals_and_known_when_all_of_a_sample_are_finished(grids):
+def test_the_best_is_the_first_of_equal_scores_once_all_of_a_sample_are_finished(grids):
     settings = grids.settings("made_up", learning_rate_list=[0.2, 0.1], bsz_list=[4, 2])
     grid = Grid(settings, Gym(grids.gym))
     grid.load({})
-    points = [(lr, bsz) for lr in (0.1, 0.2) for bsz in (2, 4)]  # ordered, however they were given
+    points = [(lr, bsz) for lr in (0.1, 0.2) for bsz in (2, 4)]  # sorted, in any given order
     assert grid.configurations == [Configuration(s, *point) for s in SAMPLES for point in points]
     first, second = ([Configuration(s, *point) for point in points] for s in SAMPLES)
     dev = [0.2, 0.5, 0.5, None]
@@ -122,7 +122,7 @@ def test_the_best_is_the_first_of_equals_and_known_when_all_of_a_sample_are_fini
 
 
 def trained_by_hand(grids, sample: str, lr: float) -> tuple[list[float], float, list[str]]:
-    """(dev score of each evaluation, test score and predictions of the best of them), in the plainest way."""
+    """Returns (dev score of each evaluation, test score and predictions of the best), by a simple loop."""
     AcceleratorState._reset_state(reset_partial_state=True)
     model = RoutingBartForConditionalGeneration.from_bart(str(grids.bart), 1, 0.0, task_names=[TASK])
     tokenizer, accelerator = AutoTokenizer.from_pretrained(grids.bart), Accelerator(cpu=True)
@@ -156,7 +156,7 @@ def test_test_is_scored_with_the_weights_of_the_best_dev_score(grids, finished_g
             assert [json.loads(line)["prediction"] for line in lines] == texts
 
 
-def test_a_configuration_is_the_same_alone_and_after_others_in_any_order(grids, finished_grid):
+def test_a_configuration_has_the_same_results_alone_and_after_others_in_any_order(grids, finished_grid):
     settings, expected = grids.settings("order"), outcomes(finished_grid)
     alone = TrialRunner(settings, None).run(Configuration(SAMPLES[1], 0.1, 6))
     runner = TrialRunner(settings, None)
@@ -168,7 +168,7 @@ def test_a_configuration_is_the_same_alone_and_after_others_in_any_order(grids, 
         }
 
 
-def test_frozen_embeddings_leave_no_trace_of_earlier_configurations(grids):
+def test_configurations_with_frozen_embeddings_do_not_depend_on_earlier_ones(grids):
     settings = grids.settings("frozen_order", freeze_embeds=True, **QUICK | dict(samples="all"))
     configurations = settings.configurations()
     alone = {c: TrialRunner(settings, None).run(c) for c in configurations}
@@ -178,7 +178,7 @@ def test_frozen_embeddings_leave_no_trace_of_earlier_configurations(grids):
             assert runner.run(configuration) == alone[configuration]
 
 
-def test_the_best_model_of_a_sample_is_a_plain_bart_with_the_score_that_was_told(grids, finished_grid):
+def test_the_best_model_of_a_sample_is_a_plain_bart_with_the_reported_score(grids, finished_grid):
     for sample in SAMPLES:
         folder = finished_grid / f"models/{sample}_best"
         bart = BartForConditionalGeneration.from_pretrained(folder).eval()
@@ -206,7 +206,7 @@ def test_prediction_alone_scores_the_start(grids):
         assert predictions(folder)[f"{sample}_best_test.jsonl"] == unmoved["predictions"]["test"]
 
 
-def test_training_alone_leaves_test_files_alone(grids, tmp_path):
+def test_training_alone_reads_no_test_files(grids, tmp_path):
     gym = Gym(grids.gym).folder
     for path in contents(gym / TASK):
         if "_test" not in path:
@@ -220,12 +220,12 @@ def test_training_alone_leaves_test_files_alone(grids, tmp_path):
     assert predictions(folder) == {}
 
 
-# ---- how long, how far
+# ---- the end of a configuration
 
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """scripted(scores): the dev and test scores that will be found, one after the other."""
+    """scripted(*scores) sets the dev and test scores, in this order."""
 
     def script(*scores):
         coming = iter(scores)
@@ -237,7 +237,7 @@ def scripted(monkeypatch):
 ONE = dict(samples="first", learning_rate_list=[0.1], eval_period=1)
 
 
-def test_waiting_ends_after_so_many_scores_without_a_better_one(grids, scripted):
+def test_wait_step_ends_a_configuration_after_that_many_scores_without_improvement(grids, scripted):
     scripted(0.1, 0.5, 0.5, 0.4, "test")
     folder = grids.run("waiting", wait_step=2, do_predict=None, **ONE)
     outcome = outcomes(folder)[name_of(SAMPLES[0], 0.1)]
@@ -253,7 +253,7 @@ def test_epochs_end_a_configuration_and_its_last_step_has_a_score(grids, epochs,
     assert [step for step, *_ in outcome["curve"]] == [steps]
 
 
-def test_a_configuration_that_diverges_is_reported_and_does_not_win(grids):
+def test_a_configuration_that_diverges_is_reported_and_is_not_the_best(grids):
     folder = grids.run("diverged", samples="first", warmup_steps=0, learning_rate_list=[0.1, 1e38])
     table = results(folder).set_index("prefix")
     assert table.loc[SAMPLES[0], "dev_performance"].isna().tolist() == [False, True]
@@ -263,7 +263,7 @@ def test_a_configuration_that_diverges_is_reported_and_does_not_win(grids):
     assert (outcome["steps"], outcome["test_performance"]) == (1, None)
 
 
-def test_what_was_best_before_a_divergence_counts(grids, scripted):
+def test_the_best_score_before_a_divergence_counts(grids, scripted):
     scripted(0.5, 0.75)
     folder = grids.run("late", **ONE | dict(warmup_steps=0, learning_rate_list=[1e38]))
     outcome = outcomes(folder)[name_of(SAMPLES[0], 1e38)]
@@ -284,7 +284,7 @@ def test_without_any_score_there_is_no_best(grids):
 # ---- starts and flags
 
 
-def test_frozen_embeddings_stay_and_all_else_is_trained(grids):
+def test_frozen_embeddings_do_not_change_and_everything_else_is_trained(grids):
     folder = grids.run("frozen", freeze_embeds=True, save_best=True, **QUICK | dict(learning_rate_list=[0.1]))
     before, after = weights(grids.bart), weights(folder / f"models/{SAMPLES[0]}_best")
     embeddings = {
@@ -294,7 +294,7 @@ def test_frozen_embeddings_stay_and_all_else_is_trained(grids):
     assert before.keys() == after.keys()
     same = {name for name in before if torch.equal(before[name], after[name])}
     assert embeddings <= same
-    keys = {name for name in before if "k_proj.bias" in name}  # which do not reach the output
+    keys = {name for name in before if "k_proj.bias" in name}  # which do not affect the output
     assert same - keys - embeddings == {"final_logits_bias"}
     unfrozen = grids.run("unfrozen", save_best=True, **QUICK | dict(learning_rate_list=[0.1]))
     moved = weights(unfrozen / f"models/{SAMPLES[0]}_best")
@@ -325,7 +325,7 @@ def test_the_same_start_in_any_form_gives_the_same_grid(grids, tmp_path, kind):
     assert_equal(weights(folder / best), weights(expected / best))
 
 
-def test_weights_of_a_file_take_the_place_of_the_models(grids, tmp_path):
+def test_weights_of_a_file_replace_those_of_the_model(grids, tmp_path):
     moved = {name: tensor * 1.5 for name, tensor in weights(grids.bart).items()}
     torch.save(moved, tmp_path / "weights.pt")
     folder = grids.run("moved", checkpoint=tmp_path / "weights.pt", **QUICK)
@@ -337,7 +337,7 @@ def test_debug_reads_eight_examples_of_each_file(grids):
     assert [len(runner.file(SAMPLES[0], part).examples) for part in ("train", "dev", "test")] == [8, 3, 3]
 
 
-def test_options_are_ranked_where_the_task_has_some(grids, tmp_path):
+def test_options_are_ranked_if_the_task_has_them(grids, tmp_path):
     options = ["it is green", "it is blue", "it is red"]
     (tmp_path / TASK).mkdir()
     for part in ("train", "dev", "test"):

@@ -1,4 +1,4 @@
-"""Grids that are killed, extended, spread over processes, or met by failures: what is finished stays."""
+"""Grids that are killed, extended, run in several processes or fail: finished results are kept."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from routing_moe.optim.step import Stepper
 
 
 def assert_same_grid(folder: Path, expected: Path) -> None:
-    """The same outcomes, table, predictions and models, bit for bit; no other file."""
+    """Asserts the same outcomes, table, predictions and models, bit for bit, and no other file."""
     assert outcomes(folder) == outcomes(expected)
     assert (folder / "results.csv").read_bytes() == (expected / "results.csv").read_bytes()
     assert predictions(folder) == predictions(expected)
@@ -36,14 +36,14 @@ def assert_same_grid(folder: Path, expected: Path) -> None:
 
 
 def finished_lines(folder: Path) -> Counter:
-    """How often each configuration was logged as finished."""
+    """Returns how often each configuration was logged as finished."""
     return Counter(re.findall(r"prefix=(\S+), lr=(\S+), bsz=\d+: (?:dev|no dev)", log_of(folder)))
 
 
 def wait_until(condition, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never came"
+        assert time.monotonic() < end, "the condition was never met"
         time.sleep(0.01)
 
 
@@ -52,7 +52,7 @@ def wait_until(condition, seconds: float = 60) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
-def test_a_grid_killed_before_and_after_a_file_continues_as_if_nothing_had_happened(grids, finished_grid):
+def test_a_grid_killed_before_and_after_a_file_continues_with_the_same_results(grids, finished_grid):
     best = f"configurations/{SAMPLES[0]}_lr{tiny_grids.best_rates(finished_grid)[SAMPLES[0]]}_bsz6.json"
     folder = grids / "killed"
 
@@ -78,7 +78,7 @@ def test_a_grid_killed_before_and_after_a_file_continues_as_if_nothing_had_happe
     assert "4 configurations of naming, 4 of them finished already" in log_of(folder)
 
 
-def test_leavings_of_a_kill_are_cleared_away(grids, finished_grid):
+def test_a_grid_killed_between_renames_is_completed(grids, finished_grid):
     folder = Path(shutil.copytree(finished_grid, grids / "between"))
     best = {"prediction": f"predictions/{SAMPLES[0]}_best_test.jsonl", "model": f"models/{SAMPLES[0]}_best"}
     rate = tiny_grids.best_rates(folder)[SAMPLES[0]]
@@ -88,14 +88,14 @@ def test_leavings_of_a_kill_are_cleared_away(grids, finished_grid):
     (folder / f"models/{SAMPLES[0]}_lr0.5_bsz6.partial").mkdir()
     (folder / "results.csv").unlink()
     grids.run("between", save_best=True)
-    (folder / f"models/{SAMPLES[0]}_lr0.5_bsz6.partial").rmdir()  # of no configuration that is known
+    (folder / f"models/{SAMPLES[0]}_lr0.5_bsz6.partial").rmdir()  # not of a known configuration
     assert_same_grid(folder, finished_grid)
 
 
 # ---- extended
 
 
-def test_more_samples_and_rates_are_added_to_what_is_there(grids, finished_grid):
+def test_more_samples_and_rates_extend_a_grid(grids, finished_grid):
     grids.run("extended", save_best=True, samples="13", learning_rate_list=[0.1])
     grids.run("extended", save_best=True, samples="13")
     folder = grids.run("extended", save_best=True)
@@ -105,13 +105,13 @@ def test_more_samples_and_rates_are_added_to_what_is_there(grids, finished_grid)
         assert f"{total} configurations of naming, {already} of them finished already" in log_of(folder)
 
 
-def test_a_call_for_less_takes_nothing_away(grids, finished_grid):
+def test_a_command_for_a_part_of_the_grid_removes_nothing(grids, finished_grid):
     folder = Path(shutil.copytree(finished_grid, grids / "less"))
     grids.run("less", save_best=True, samples="first", learning_rate_list=[0.03])
     assert_same_grid(folder, finished_grid)
 
 
-def test_an_extension_that_was_given_up_does_not_stand_in_the_way(grids, finished_grid, monkeypatch, capsys):
+def test_an_abandoned_extension_does_not_affect_the_grid(grids, finished_grid, monkeypatch, capsys):
     folder = Path(shutil.copytree(finished_grid, grids / "given_up"))
     monkeypatch.setattr(TrialRunner, "run", interrupted_at(2))
     code = finetune(grids.gym, grids.bart, folder, save_best=True, learning_rate_list=[0.03, 0.2, 0.3])
@@ -126,7 +126,7 @@ def test_an_extension_that_was_given_up_does_not_stand_in_the_way(grids, finishe
 
 
 def interrupted_at(call: int):
-    """`TrialRunner.run` with Ctrl-C at the given call."""
+    """Returns a `TrialRunner.run` that is interrupted by Ctrl-C at the given call."""
     run, calls = TrialRunner.run, iter(range(1, 100))
 
     def pressed(self, configuration):
@@ -141,7 +141,7 @@ def interrupted_at(call: int):
 
 
 def fails_at(monkeypatch, prefix: str, lr: float, error: Exception) -> None:
-    """One configuration meets an error in its first step, gradients worked out and all."""
+    """Makes one configuration fail in its first step, after its gradients are computed."""
     run, collect = TrialRunner.run, Stepper._collect_gradients
 
     def failing(self, configuration):
@@ -172,7 +172,7 @@ def test_a_configuration_that_fails_is_listed_last_and_tried_again(grids, finish
     assert "Traceback" in whole.read_text()
     expected = outcomes(finished_grid)
     del expected[f"{SAMPLES[0]}_lr0.03_bsz6"]
-    assert outcomes(folder) == expected  # what the failed one left in memory did no harm
+    assert outcomes(folder) == expected  # not affected by the failed configuration
     assert f"{SAMPLES[0]}_best" not in set(results(folder)["prefix"])
     monkeypatch.undo()
     grids.run("failing", save_best=True)
@@ -202,7 +202,7 @@ def test_a_start_that_cannot_be_loaded_does_not_claim_the_folder(grids, tmp_path
 
 
 @pytest.mark.slow
-def test_two_processes_do_what_one_does_and_one_that_is_killed_takes_only_its_own_along(
+def test_two_processes_give_the_grid_of_one_and_a_killed_one_loses_only_its_configuration(
     grids, finished_grid, monkeypatch, capsys
 ):
     monkeypatch.setattr(executors, "run_configuration", tiny_grids.dies_at_the_last)
@@ -218,15 +218,15 @@ def test_two_processes_do_what_one_does_and_one_that_is_killed_takes_only_its_ow
 
 
 @pytest.mark.slow
-def test_a_ray_cluster_does_what_one_process_does(grids, finished_grid, monkeypatch):
+def test_a_ray_cluster_gives_the_grid_of_one_process(grids, finished_grid, monkeypatch):
     pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # else other work on the machine would come first
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as here: other numbers of threads round otherwise
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # otherwise other processes have priority
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as here: rounding depends on it
     folder = grids.run("ray", save_best=True, ray="local")
     assert_same_grid(folder, finished_grid)
 
 
-def test_workers_share_the_cores_unless_the_user_says_otherwise(monkeypatch):
+def test_workers_share_the_cores_unless_the_user_sets_threads(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert workers.worker_environment(3)["OMP_NUM_THREADS"] == "2"
@@ -238,19 +238,19 @@ def test_workers_share_the_cores_unless_the_user_says_otherwise(monkeypatch):
     assert dict(os.environ) == before
 
 
-def test_gpus_are_those_that_the_user_left_visible(monkeypatch):
+def test_gpus_are_those_that_are_visible(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5c1a")
     assert workers.visible_gpus() == ["3", "GPU-5c1a"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert workers.visible_gpus() == []
 
 
-# ---- what a grid does not go on with
+# ---- grids that are not continued
 
 
 @pytest.fixture
 def quick_grid(grids, tmp_path):
-    """(a gym of its own, a BART of its own, a finished quick grid of them)."""
+    """(its own gym, its own BART, a finished quick grid of them)."""
     gym, bart = Path(shutil.copytree(grids.gym, tmp_path / "gym")), write_bart(tmp_path / "bart")
     assert finetune(gym, bart, tmp_path / "out", **QUICK) == 0
     return gym, bart, tmp_path / "out"
@@ -288,7 +288,7 @@ def test_other_weights_are_refused(quick_grid, capsys):
     assert f"than those of {bart} and the flags; name another folder" in output
 
 
-def test_a_path_may_be_spelt_otherwise(quick_grid, monkeypatch):
+def test_a_path_may_be_written_differently(quick_grid, monkeypatch):
     gym, bart, out = quick_grid
     monkeypatch.chdir(gym.parent)
     assert finetune(Path(gym.name), f"{bart}/", out, **QUICK) == 0
@@ -311,7 +311,7 @@ def test_damaged_files_are_reported(quick_grid, capsys, file, content, fault):
     assert fault in output
 
 
-def test_a_samples_models_are_tidied_away_as_soon_as_its_best_is_known(grids, finished_grid, monkeypatch):
+def test_models_of_a_sample_are_removed_as_soon_as_its_best_is_known(grids, finished_grid, monkeypatch):
     left = []
 
     def spy(self, configuration, outcome, keep=Grid.keep):
@@ -323,7 +323,7 @@ def test_a_samples_models_are_tidied_away_as_soon_as_its_best_is_known(grids, fi
     assert left[len(LEARNING_RATES) - 1] == [f"{SAMPLES[0]}_best"]
 
 
-def test_other_settings_are_refused_but_for_those_that_change_no_result(quick_grid, capsys):
+def test_other_settings_are_refused_unless_they_change_no_result(quick_grid, capsys):
     output = refusal(quick_grid, capsys, total_steps=3, weight_decay=0.5, freeze_embeds=True)
     for fault in (
         "--total_steps is 3, but in the grid in {out} it was 2",
@@ -354,7 +354,7 @@ def test_a_second_command_in_the_same_folder_is_refused(quick_grid, capsys):
     assert f"error: --output_dir {out}: another command is using it; wait until it ends, or end it" in output
 
 
-def test_what_another_command_finished_in_the_meantime_is_not_done_again(quick_grid, monkeypatch):
+def test_configurations_that_another_command_has_finished_are_not_run_again(quick_grid, monkeypatch):
     gym, bart, out = quick_grid
     hidden = next((out / "configurations").iterdir())
     content = hidden.read_bytes()

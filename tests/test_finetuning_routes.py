@@ -45,26 +45,26 @@ MIXTURES = {
 
 @pytest.fixture
 def mixture_of(grids):
-    """mixture_of(kind): the folder of a run of two experts."""
+    """mixture_of(kind) returns the folder of a run of two experts."""
     return lambda kind: grids.mixture(f"mixture_{kind}", **MIXTURES[kind])
 
 
 @pytest.fixture
 def start_of(grids, mixture_of):
-    """start_of(kind, flags...): (model that fine-tuning begins with, its route in words, the mixture)."""
+    """start_of(kind, **flags) returns (model before fine-tuning, its route in words, the mixture)."""
 
-    def begin(kind: str, **changed):
+    def start(kind: str, **changed):
         AcceleratorState._reset_state(reset_partial_state=True)
         init_dir = mixture_of(kind)
         settings = grids.settings("unused", moe_init=True, init_dir=init_dir, **changed)
         model, words, _ = Starts(settings, None, torch.device("cpu")).of(settings.samples[0], None)
         return model, words, load_routing_bart(RoutingBartForConditionalGeneration, init_dir / "best")
 
-    return begin
+    return start
 
 
 def plural(grids) -> Path:
-    """A task whose vector is in the mixtures."""
+    """Returns the folder of a task whose vector is in the mixtures."""
     return grids.gym / "plural"
 
 
@@ -90,7 +90,7 @@ def assert_is_the_bart_of(model, mixture, route_LE) -> None:
 # ---- which route
 
 
-def test_a_one_hot_route_trains_as_a_plain_bart_what_it_trains_among_its_experts(grids, mixture_of):
+def test_a_one_hot_route_trains_equally_as_a_plain_bart_and_with_its_experts(grids, mixture_of):
     changed = dict(
         max_grad_norm="inf", learning_rate_list=[0.003]
     )  # a norm's sum has more terms with experts
@@ -124,7 +124,7 @@ def test_merged_parameters_become_a_plain_bart_and_fixed_ones_answer_the_same(gr
     assert next(iter(routes(trained))).endswith("; fixed")
 
 
-def test_soft_routes_keep_the_experts_unless_the_largest_are_asked_for(start_of, grids):
+def test_soft_routes_keep_the_experts_unless_a_plain_bart_is_requested(start_of, grids):
     task = dict(task_dir=plural(grids), **STORED)
     model, words, mixture = start_of("soft", **task)
     assert words == "random vector; fixed"
@@ -141,7 +141,7 @@ def test_soft_routes_keep_the_experts_unless_the_largest_are_asked_for(start_of,
     ("kind", "flags"),
     [("soft", dict(moe_avg_route=True)), ("average", {}), ("random", dict(moe_avg_route=True))],
 )
-def test_the_average_is_asked_for_or_what_the_run_was_trained_with(start_of, kind, flags):
+def test_average_routes_are_requested_or_those_of_the_run(start_of, kind, flags):
     model, words, _ = start_of(kind, **flags)
     assert words == "average"
     assert torch.equal(model.routes_for([TASK]), torch.full((1, 3, 2), 0.5))
@@ -187,14 +187,14 @@ def test_task_random_routes_are_drawn_for_each_task_and_kept_from_a_run_that_has
 
 
 def neighbours(folder: Path, nearest: str) -> Path:
-    """Text vectors that plant `naming` beside one of the tasks."""
+    """Writes text vectors in which `naming` is nearest to one of the tasks."""
     folder.mkdir()
     tasks = [TASK, "colour", "count", "opposite"]
     save_task_vectors(folder, tasks, np.array([[task in (TASK, nearest), 1.0] for task in tasks]))
     return folder
 
 
-def test_an_unseen_task_gets_the_vector_of_its_nearest_neighbour_once_a_grid(grids, mixture_of, tmp_path):
+def test_an_unseen_task_gets_the_vector_of_its_nearest_neighbour_once_per_grid(grids, mixture_of, tmp_path):
     texts = dict(text_vectors=neighbours(tmp_path / "texts", "count"))
     folder = along(grids, mixture_of, "nearest", "one-hot", **texts)
     words = "vector of count (nearest by text, cosine 1.00)"
@@ -206,7 +206,7 @@ def test_an_unseen_task_gets_the_vector_of_its_nearest_neighbour_once_a_grid(gri
     assert isinstance(kept.pop("data"), int)
     chosen = dict(task=TASK, source="nearest", neighbour="count", similarity=pytest.approx(1))
     assert kept == chosen | dict(seen="unknown")  # the folder does not say what its vectors have seen
-    # What continues a grid does not look again.
+    # A continued grid does not search again.
     (folder / "task_vector.json").write_text(
         (folder / "task_vector.json").read_text().replace("count", "old")
     )
@@ -220,7 +220,7 @@ def test_an_unseen_task_gets_the_vector_of_its_nearest_neighbour_once_a_grid(gri
     ]
 
 
-def test_texts_of_the_train_tasks_may_be_in_a_gym_of_their_own(grids, mixture_of, tmp_path):
+def test_texts_of_the_train_tasks_may_be_in_another_gym(grids, mixture_of, tmp_path):
     shutil.copytree(grids.gym / TASK, tmp_path / TASK)
     shutil.copy(grids.gym / "metrics.json", tmp_path)
     apart = along(grids, mixture_of, "apart", "one-hot", gym=tmp_path, train_dir=grids.world.gym)
@@ -229,7 +229,7 @@ def test_texts_of_the_train_tasks_may_be_in_a_gym_of_their_own(grids, mixture_of
     assert learned(apart) == learned(together)
 
 
-def test_a_given_vector_takes_the_place_of_all_others(start_of, tmp_path):
+def test_a_given_vector_replaces_all_others(start_of, tmp_path):
     vector_D = np.random.default_rng(0).normal(size=8).astype(np.float32)
     save_task_vectors(tmp_path, ["elsewhere", TASK], np.stack([-vector_D, vector_D]))
     model, words, mixture = start_of("soft", taskvecs=tmp_path)
@@ -238,7 +238,7 @@ def test_a_given_vector_takes_the_place_of_all_others(start_of, tmp_path):
     assert torch.equal(model.routes_for([TASK])[0], mixture.routes_for(mixture.config.task_names[:1])[0])
 
 
-def test_a_vector_is_learned_from_each_sample_and_leaves_no_trace_in_the_next(grids, mixture_of):
+def test_a_vector_is_learned_from_each_sample_and_does_not_affect_the_next(grids, mixture_of):
     settings = grids.settings(
         "learned", moe_init=True, init_dir=mixture_of("soft"), task_vector="learned", vector_steps=3,
         task_model_lr=0.3, total_steps=2, num_beams=1,
@@ -262,7 +262,7 @@ def test_a_vector_is_learned_from_each_sample_and_leaves_no_trace_in_the_next(gr
 
 
 def trained(grids, mixture_of, name: str, kind: str, **changed) -> tuple[dict, dict, Path]:
-    """(weights of the mixture, of the best model of the first sample, its folder)."""
+    """Returns (weights of the mixture, of the best model of the first sample, its folder)."""
     folder = along(grids, mixture_of, name, kind, save_best=True, task_dir=plural(grids), **STORED, **changed)
     best = folder / "models/plural_12_100_best"
     return weights(mixture_of(kind) / "best"), weights(best), best
@@ -276,7 +276,7 @@ def moved(before: dict, after: dict) -> set[str]:
 @pytest.mark.parametrize(
     ("training", "parts"), [("vector", {"task_vectors"}), ("router", {"task_vectors", "router"})]
 )
-def test_router_and_vector_are_trained_only_where_that_is_asked_for(grids, mixture_of, kind, training, parts):
+def test_router_and_vector_are_trained_only_if_requested(grids, mixture_of, kind, training, parts):
     changed = dict(route_training=training, task_model_lr=0.5, num_beams=1)
     for rate in (0.0, 0.03):
         name = f"{kind}_{training}_{rate}"
@@ -292,7 +292,7 @@ def test_router_and_vector_are_trained_only_where_that_is_asked_for(grids, mixtu
     assert routes(grids / name) == {words[training]}
 
 
-def test_a_fixed_route_stays_while_its_experts_are_trained(grids, mixture_of):
+def test_a_fixed_route_does_not_change_while_its_experts_are_trained(grids, mixture_of):
     before, after, best = trained(
         grids, mixture_of, "fixed_soft", "soft", learning_rate_list=[0.03], eval_period=100
     )
@@ -315,7 +315,7 @@ def test_a_trained_route_may_be_scored_with_noise_as_the_published_code_does(gri
 
 @pytest.fixture(scope="module")
 def words_only(tmp_path_factory):
-    """A folder with a tokenizer of few tokens, as the published model has few embeddings."""
+    """A folder with a tokenizer of few tokens, because the published model has few embeddings."""
     words = sorted(set(" ".join(NAMING).split()))
     tokens = ["<s>", "<pad>", "</s>", "<unk>", "naming", ":", *words]
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<unk>"))
@@ -328,7 +328,7 @@ def words_only(tmp_path_factory):
     return folder
 
 
-def test_a_run_of_the_published_code_is_fine_tuned_with_a_tokenizer_from_elsewhere(
+def test_a_run_of_the_published_code_is_fine_tuned_with_another_tokenizer(
     grids, published_run, words_only, tmp_path
 ):
     names, vectors_ND = load_task_vectors(published_run / "best")
@@ -344,7 +344,7 @@ def test_a_run_of_the_published_code_is_fine_tuned_with_a_tokenizer_from_elsewhe
     assert routes(plain) == {"given vector; plain BART"}
 
 
-# ---- what a grid is held to
+# ---- checks of vectors and routes
 
 
 def test_another_vector_under_the_same_name_is_refused(grids, mixture_of, tmp_path, capsys):
@@ -366,7 +366,7 @@ def test_routes_that_are_trained_are_not_explored(grids, mixture_of):
     assert model.config.exploration_epsilon == 0
 
 
-def test_a_checkpoint_says_which_tasks_it_was_trained_on(mixture_of):
+def test_a_checkpoint_lists_the_tasks_that_it_was_trained_on(mixture_of):
     config = json.loads((mixture_of("one-hot") / "best/config.json").read_text())
     assert config["trained_tasks"] == ["colour", "count", "opposite"]
     assert config["random_vectors"] == ["plural"]

@@ -19,7 +19,7 @@ from routing_moe.cli.train import main as train
 from routing_moe.io.files import folder_lock
 from routing_moe.io.main_process import main_process_lock
 
-FORK = multiprocessing.get_context("fork")  # processes that need not import torch again
+FORK = multiprocessing.get_context("fork")  # processes that do not import torch again
 TAKEN = "another command is using it; wait until it ends, or end it"
 
 
@@ -127,7 +127,7 @@ def test_a_killed_command_releases_its_lock(tmp_path):
 
 
 def process(rank: int, port: int, words: list[str], stderr: Path) -> None:
-    """One of two processes that `accelerate launch` would start."""
+    """Runs one of two processes, as `accelerate launch` would start them."""
     sys.stderr = stderr.open("w", encoding="utf-8")
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""Out of memory: every long command ends with one error that names its own flags and what is kept."""
+"""Out of memory: every long command ends with one error that names its flags and what is kept."""
 
 import pickle
 import re

@@ -1,4 +1,4 @@
-"""The data of the report page equal the runs' files; notes say where they do not fit together."""
+"""The data of the report page equal the runs' files; notes report where these do not match."""
 
 import hashlib
 import json
@@ -145,7 +145,7 @@ def test_an_ablation_of_other_weights_is_left_out_with_a_note(place):
     assert "belongs to other weights than those in best/" in data["notes"][0]
 
 
-def test_a_note_says_that_routes_and_scores_are_of_different_steps(place):
+def test_a_note_reports_that_routes_and_scores_are_of_different_steps(place):
     runs = read_runs([place.folder / "one"], step="30", kind="chosen")
     notes = report_data(runs, ReportSettings(runs=[], permutations=20))["notes"]
     assert "routes are of step 30, but scores" in notes[0]

@@ -118,7 +118,7 @@ return arguments[0].map(([x, y]) => [...pen.getImageData(x * width, y * height, 
 
 
 def pixels(page, places):
-    """[red, green, blue] of the first map at places given as shares of its width and height."""
+    """Returns [red, green, blue] of the first map at places given as shares of its width and height."""
     return page.js(PIXELS, places)
 
 
@@ -249,7 +249,7 @@ def paper(page):
 
 
 def corner(page):
-    """Luminance of the map's first cell."""
+    """Returns the luminance of the map's first cell."""
     return luminance(pixels(page, [(0.01, 0.01)])[0])
 
 

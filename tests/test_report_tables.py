@@ -170,7 +170,7 @@ def test_experts_of_a_feature_are_filtered_and_categories_shown_on_request(page)
     assert page.cells(table, 4)[0] == "0.680"
     page.fill("#ablation input[type=search]", "NEWS")
     assert page.cells(table, 0) == ["domain:news"]
-    assert page.cells(table, 4) == page.cells(table, 8) == ["–"]  # no set of others matched
+    assert page.cells(table, 4) == page.cells(table, 8) == ["–"]  # no other set matches
 
 
 def test_settings_that_differ_come_first_and_can_be_shown_alone(page):
@@ -182,10 +182,10 @@ def test_settings_that_differ_come_first_and_can_be_shown_alone(page):
     assert page.cells(settings, 0) == ["seed", "warm"]
 
 
-def test_predictions_say_whether_they_match_an_answer(page):
+def test_predictions_show_whether_they_match_an_answer(page):
     data = page_data(n_tasks=12)
     samples = data["runs"][0]["predictions"][3]["samples"]
-    # By the metric's own measure, over answers that are not all shown.
+    # As the metric decides, over answers that are not all shown.
     samples[0] |= {"prediction": "It follows.", "exact": True, "more_answers": 7}
     samples[1] |= {"prediction": "entailment", "exact": False}
     page.open(data)

@@ -29,7 +29,7 @@ def test_curves_are_read_by_keyboard(page):
 
 
 def chart_with(page, title):
-    """The place of the chart whose title is this."""
+    """Returns the place of the chart with this title, from 1."""
     return page.texts("#curves figcaption").index(title) + 1
 
 
@@ -117,7 +117,7 @@ def test_focus_moves_from_a_table_to_the_details_and_back(page):
         assert page.focused() == name
 
 
-def test_escape_in_a_field_leaves_the_selection_alone(page):
+def test_escape_in_a_field_does_not_change_the_selection(page):
     page.open(page_data())
     page.click('.row-name[data-task="1"]')
     page.js("document.querySelector('#scores input[type=search]').focus()")

@@ -40,13 +40,13 @@ def stopped(world, monkeypatch, tmp_path):
     return world.copy(world / "stopped", tmp_path.name)
 
 
-def go_on(world, folder: Path) -> Path:
+def resume(world, folder: Path) -> Path:
     return world.run(folder.name, do_predict=True, save_period=2, resume=True)
 
 
 def test_a_failed_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(world, stopped, finished):
     assert not (stopped / "6-steps").exists()
-    assert_same_run(go_on(world, stopped), finished)
+    assert_same_run(resume(world, stopped), finished)
     assert "resuming after step 3" in (stopped / "log.txt").read_text()
 
 
@@ -54,7 +54,7 @@ def test_a_run_killed_between_the_two_renames_of_a_checkpoint_resumes(world, sto
     (stopped / "last").rename(stopped / "last.previous")
     (stopped / "last.partial").mkdir()
     (stopped / "last.partial/config.json").write_text("{", encoding="utf-8")
-    assert_same_run(go_on(world, stopped), finished)
+    assert_same_run(resume(world, stopped), finished)
     assert "resuming after step 3" in (stopped / "log.txt").read_text()
 
 
@@ -62,13 +62,13 @@ def test_repeated_or_incomplete_rows_of_the_curves_are_dropped(world, stopped, f
     header = (finished / "curves.csv").read_text().splitlines()[0]
     (stopped / "curves.csv").write_text(
         f"{header}\n4,1,1,1,1,1\n1", encoding="utf-8"
-    )  # "1" was to be "10,..."
-    assert_same_run(go_on(world, stopped), finished)
+    )  # "1" is an incomplete "10,..."
+    assert_same_run(resume(world, stopped), finished)
 
 
 def test_a_run_stopped_before_its_first_checkpoint_starts_again(world, stopped, finished):
     (stopped / "last").rename(stopped / "last.partial")
-    assert_same_run(go_on(world, stopped), finished)
+    assert_same_run(resume(world, stopped), finished)
     assert "resuming after" not in (stopped / "log.txt").read_text()
 
 
@@ -78,12 +78,12 @@ def test_a_run_of_a_version_without_selection_rules_resumes(world, stopped, fini
     del state["selects_at_final"]
     torch.save(state, path)
     (stopped / "last/checkpoint.json").unlink()
-    assert_same_run(go_on(world, stopped), finished)
+    assert_same_run(resume(world, stopped), finished)
 
 
 def test_resuming_a_complete_run_trains_nothing(world, finished):
     folder = world.copy(finished, "complete")
-    go_on(world, folder)
+    resume(world, folder)
     assert "the run was complete already, after step 6" in (folder / "log.txt").read_text()
     assert_same_run(folder, finished)
 
@@ -100,10 +100,10 @@ def test_a_process_killed_after_step_3_resumes_bit_for_bit(world, finished):
     folder, flags = world / "killed", dict(do_predict=True, save_period=2)
     killed(lambda: run(world.gym, world.bart, folder, **flags), "after", "/last")
     assert torch.load(folder / "last/training_state.pt", weights_only=True)["step"] == 3
-    assert_same_run(go_on(world, folder), finished)
+    assert_same_run(resume(world, folder), finished)
 
 
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(world, finished, capfd):
+def test_ctrl_c_finishes_the_step_saves_and_reports_how_to_resume(world, finished, capfd):
     step = Stepper.step
 
     def interrupted(self, number):
@@ -120,7 +120,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(world, finished, 
     assert output.strip().endswith("stopped after step 2; --resume continues from there")
     assert "Traceback" not in output
     assert_equal(weights(folder / "last"), weights(finished / "2-steps"))
-    assert_same_run(go_on(world, folder), finished)
+    assert_same_run(resume(world, folder), finished)
 
 
 def test_ctrl_c_before_the_first_step_ends_without_a_traceback(world, capsys, monkeypatch):
@@ -132,7 +132,7 @@ def test_ctrl_c_before_the_first_step_ends_without_a_traceback(world, capsys, mo
     assert "interrupted; no checkpoint had been written yet" in capsys.readouterr().err
 
 
-def test_a_diverged_run_says_where_its_last_checkpoint_is(world, capsys):
+def test_a_diverged_run_reports_its_last_checkpoint(world, capsys):
     changed = dict(learning_rate=1e38, max_grad_norm="inf", warmup_ratio=0, checkpoint_period=1)
     assert run(world.gym, world.bart, world / "diverged", **changed) == 1
     error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Route maps, changes of routes, clustermaps and expert load: what is drawn where, and bad input."""
+"""Route maps, changes of routes, clustermaps and expert load: places of values, and bad input."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def test_layers_and_experts_are_named_and_a_thick_line_separates_encoder_and_dec
     assert list(thick.get_xdata()) == [6, 6]
 
 
-def test_layers_missing_from_the_routes_keep_the_names_of_the_others(figures):
+def test_other_layers_keep_their_names_if_some_are_missing(figures):
     draw_map((3, 2, 2), layers=("enc 1", "dec 0"))
     heat = figures[0].axes[0]
     assert [text.get_text() for text in heat.texts] == ["enc 1", "dec 0"]
@@ -109,10 +109,10 @@ def test_values_that_are_not_finite_are_an_error():
 # ---------------------------------------------------------------------------- change
 
 
-def test_a_change_is_after_minus_before_whatever_the_order_of_tasks(figures):
+def test_a_change_is_after_minus_before_for_any_order_of_tasks(figures):
     before, after = routes(seed=1), routes(seed=2)
-    shuffled = after.of([after.tasks[row] for row in (2, 0, 3, 1)])
-    plot_change(before, shuffled, ONTOLOGY, "change.png")
+    permuted = after.of([after.tasks[row] for row in (2, 0, 3, 1)])
+    plot_change(before, permuted, ONTOLOGY, "change.png")
     heat = figures[0].axes[0]
     expected = (after.values_NLE - before.values_NLE).reshape(4, 12)
     assert np.allclose(heat.images[0].get_array(), expected)
@@ -191,12 +191,12 @@ def test_rows_are_in_cluster_order_and_branches_of_one_category_have_its_colour(
     assert (boxes[0].y0, boxes[0].y1) == pytest.approx((boxes[1].y0, boxes[1].y1))
 
 
-def test_the_order_in_which_tasks_are_given_changes_no_byte(tmp_path):
+def test_the_given_order_of_tasks_changes_no_byte(tmp_path):
     given = routes(9, 2, 2)
     given = replace(given, values_NLE=np.round(given.values_NLE))  # one-hot: many similarities are equal
-    shuffled = given.of([given.tasks[row] for row in np.random.default_rng(0).permutation(9)])
+    permuted = given.of([given.tasks[row] for row in np.random.default_rng(0).permutation(9)])
     paths = [tmp_path / f"{number}.png" for number in range(2)]
-    for path, one in zip(paths, (given, shuffled), strict=True):
+    for path, one in zip(paths, (given, permuted), strict=True):
         plot_clustered(overlap(one.values_NLE), one.tasks, ONTOLOGY, path, OVERLAP)
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
@@ -218,7 +218,7 @@ def marks(axes):
 
 
 @pytest.mark.parametrize(("n_runs", "n_layers", "columns"), [(1, 2, 2), (3, 12, 2), (6, 24, 1)])
-def test_panels_stand_side_by_side_where_their_layers_fit(figures, n_runs, n_layers, columns):
+def test_panels_are_side_by_side_if_their_layers_fit(figures, n_runs, n_layers, columns):
     plot_load([routes(4, n_layers, 3, seed) for seed in range(n_runs)], "load.png")
     assert len({round(axes.get_position().x0, 6) for axes in figures[0].axes}) == columns
 
@@ -239,7 +239,7 @@ def test_marks_are_the_measures_of_each_layer(figures):
     assert len(even) == 1  # 1/E
 
 
-def test_experts_of_a_single_run_stand_side_by_side(figures):
+def test_experts_of_a_single_run_are_side_by_side(figures):
     plot_load([routes(5, 2, 3)], "load.png")
     loads = figures[0].axes[3]
     assert loads.get_title(loc="left") == "load of experts 0 to 2, from the left (dashed: 1/E)"
@@ -257,7 +257,7 @@ def test_quartiles_are_those_of_the_tasks(figures):
     assert np.allclose(drawn.T, np.quantile(entropy(given.values_NLE), [0.25, 0.75], axis=0))
 
 
-def test_runs_with_different_layers_are_drawn_each_at_its_own(figures):
+def test_runs_with_different_layers_are_drawn_at_their_layers(figures):
     few = replace(routes(3, 2, 2), layers=("enc 2", "dec 10"), name="few")
     plot_load([few, routes(5, 4, 3)], "load.png")
     axes = figures[0].axes[1]

@@ -29,7 +29,7 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def trained(world, quick):
-    """trained(name): the folder of a finished run of RUNS, trained once."""
+    """trained(name) returns the folder of a finished run of RUNS, trained once."""
     folders = {}
 
     def folder_of(name):
@@ -52,7 +52,7 @@ def config_of(folder) -> dict:
 
 
 def files_of(folder) -> set[str]:
-    """All files except those of periodic checkpoints, which only some of these runs have."""
+    """Returns all files except those of periodic checkpoints, which only some of these runs have."""
     paths = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     own = {"dev_results.csv", "route.npy", "route.png", "route_t1.npy", "route_t1.png", "route_tasks.txt"}
     kept = {path for path in paths if path.parts[0].endswith("-steps") and path.name not in own}

@@ -1,4 +1,4 @@
-"""Several processes: tensors in collectives, sharing of an evaluation, sharing of GPUs, timeouts."""
+"""Several processes: tensors in collectives, evaluation, assignment of GPUs, timeouts."""
 
 import dataclasses
 import multiprocessing
@@ -40,7 +40,7 @@ FORK = multiprocessing.get_context("fork")  # a separate process that does not i
 
 
 def group_of_two(rank: int) -> dict[str, str]:
-    """The environment of one of two processes; without a number of threads accelerate would set it."""
+    """Returns the environment of one of two processes, with the number of threads set, as accelerate does."""
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
     return {name: str(number) for name, number in numbers.items()} | {
         "MASTER_ADDR": "localhost",
@@ -49,7 +49,7 @@ def group_of_two(rank: int) -> dict[str, str]:
 
 
 def as_one_of_two(rank: int, folder: Path, function) -> None:
-    """`function()` as a process of a group of two under NCCL's rules; its result, or traceback, in a file."""
+    """Runs `function()` in a group of two under NCCL's rules; saves its result, or traceback, in a file."""
     os.environ |= group_of_two(rank)
     AcceleratorState._reset_state(reset_partial_state=True)
     store = f"file://{folder}/store"
@@ -62,11 +62,11 @@ def as_one_of_two(rank: int, folder: Path, function) -> None:
     except Exception:
         result = traceback.format_exc()
     torch.save(result, folder / f"{rank}.pt")
-    os._exit(0)  # without pytest's own ending
+    os._exit(0)  # without the cleanup of pytest
 
 
 def in_two_processes(folder: Path, function) -> list:
-    """What `function()` returns, or its traceback, in each of the two."""
+    """Returns what `function()` returns, or its traceback, in each of two processes."""
     processes = [FORK.Process(target=as_one_of_two, args=(rank, folder, function)) for rank in (0, 1)]
     for process in processes:
         process.start()
@@ -90,7 +90,7 @@ def test_steps_of_two_processes_follow_nccls_rules_and_equal_those_of_one(mode, 
             torch.testing.assert_close(tensor, one[name], rtol=0, atol=1e-9)
 
 
-# ---- sharing an evaluation
+# ---- evaluation in several processes
 
 
 class Words:
@@ -101,7 +101,7 @@ class Words:
 
 
 def task_file(task: str, n: int, n_options: int = 0) -> TaskFile:
-    """A file of n examples with inputs of 6 and answers of 3 tokens; options of 4 tokens each."""
+    """Returns a file of n examples with inputs of 6 and answers of 3 tokens; options of 4 tokens each."""
     draw = np.random.default_rng(n)
     sources = [[0, *draw.integers(4, 60, 4), 2] for _ in range(n)]
     examples = [Example(task, f"{task}_6_13", f"input {i}", ("x",)) for i in range(n)]
@@ -159,7 +159,7 @@ def test_a_files_cost_counts_inputs_answers_beams_and_options():
     assert answering_cost(many, rank) == 5 * (6 + 20 * (6 + 4))
 
 
-# ---- sharing GPUs
+# ---- assignment of GPUs
 
 
 class FakeRay:
@@ -211,24 +211,24 @@ def test_tasks_on_ray_share_gpus_as_pool_processes_do(grids, monkeypatch, worker
     assert max(pool.values()) == to_a_gpu
 
 
-# ---- waiting for the others
+# ---- timeouts
 
 
 def test_a_process_waits_for_the_others_as_long_as_an_evaluation_may_take(monkeypatch):
-    class Begun(Exception):
+    class Started(Exception):
         pass
 
-    def begin(**named):
-        raise Begun(named["timeout"])
+    def start(**named):
+        raise Started(named["timeout"])
 
     for name, value in group_of_two(0).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(torch.distributed, "init_process_group", begin)
+    monkeypatch.setattr(torch.distributed, "init_process_group", start)
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(Begun) as begun:
+    with pytest.raises(Started) as started:
         make_accelerator()
     AcceleratorState._reset_state(reset_partial_state=True)
-    assert begun.value.args == (timedelta(days=1),)
+    assert started.value.args == (timedelta(days=1),)
 
 
 def test_every_command_creates_its_accelerator_with_the_same_function():

@@ -1,4 +1,4 @@
-"""Whole runs of `routing_moe.cli.train`: what they write, and what the flags do."""
+"""Whole runs of `routing_moe.cli.train`: files and effects of flags."""
 
 import json
 import shutil
@@ -301,9 +301,9 @@ def test_bfloat16_changes_the_products_and_keeps_weights_in_float32(world, finis
     assert {tensor.dtype for tensor in weights(folder / "last").values()} == {torch.float32}
 
 
-# What each flag changes in a run of one step without dropout. Alternation begins with a turn of the BART.
+# What each flag changes in a run of one step without dropout. Alternation starts with BART.
 EVERYTHING = {"train loss", "bart", "router", "task vectors", "dev loss"}
-OLD_WAYS = {
+PUBLISHED_FLAGS = {
     "append_another_bos": (True, EVERYTHING),
     "generate_from_bos": (True, {"predictions"}),
     "eval_sampled_routes": (True, {"dev loss", "predictions"}),
@@ -314,10 +314,10 @@ OLD_WAYS = {
 ONE_STEP = dict(total_steps=1, eval_period=1, max_grad_norm=1e6, do_predict=True)
 
 
-@pytest.mark.parametrize("flag", OLD_WAYS)
-def test_a_flag_of_the_published_code_changes_what_it_is_for_and_nothing_else(flag, world):
-    value, expected = OLD_WAYS[flag]
-    without = world / "without_old_ways"
+@pytest.mark.parametrize("flag", PUBLISHED_FLAGS)
+def test_a_flag_of_the_published_code_changes_only_what_it_is_for(flag, world):
+    value, expected = PUBLISHED_FLAGS[flag]
+    without = world / "without_published_flags"
     flags = ONE_STEP | dict(bart=world / "without_dropout")
     if not without.exists():
         write_bart(flags["bart"], dropout=0.0)
@@ -327,7 +327,7 @@ def test_a_flag_of_the_published_code_changes_what_it_is_for_and_nothing_else(fl
 
 
 def differences(folder: Path, other: Path) -> set[str]:
-    """Which results of two runs are not equal to the bit; predictions only of equal weights."""
+    """Returns which results of two runs are not equal to the bit; predictions only if weights are equal."""
     ours, theirs = (weights(f / "last") for f in (folder, other))
     parts = {"router": "router", "task_vectors": "task vectors"}
     found = {
@@ -340,7 +340,7 @@ def differences(folder: Path, other: Path) -> set[str]:
     return found | {name.replace("_", " ") for name in kinds}
 
 
-def test_vanilla_layers_and_another_router_are_a_flag_away(world):
+def test_flags_select_vanilla_layers_and_another_router(world):
     folder = world.run("others", encoder_vanilla_layers="0", router_nn_type="transformer", **NO_LEARNING)
     assert np.load(folder / "1-steps/route.npy").shape == (3, 3, 2)
     names = weights(folder / "last").keys()
@@ -355,7 +355,7 @@ def test_vanilla_layers_and_another_router_are_a_flag_away(world):
 @pytest.mark.slow
 def test_two_processes_take_the_same_steps_as_one(world):
     bart = write_bart(world / "no_dropout", dropout=0.0)
-    # The step's sensitivity to rounding is bounded by epsilon: some gradients are zero but for rounding.
+    # The step's sensitivity to rounding is bounded by epsilon: some gradients are zero except for rounding.
     changed = dict(bart=bart, adam_epsilon=1e-3, total_steps=3, expert_regularization=0.01, do_predict=True)
     one = world.run("one_process", **changed)
     done = world.process([*TWICE, "routing_moe.cli.train"], "two_processes", **changed)

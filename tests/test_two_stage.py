@@ -41,7 +41,7 @@ STAGE_2 = dict(
 
 @pytest.fixture(scope="module")
 def two_stages(originals, tmp_path_factory):
-    """A folder with stage 1 (routes made nearly one-hot, as by long training), the merge and stage 2."""
+    """A folder with stage 1 (routes changed to nearly one-hot, as after long training), merge and stage 2."""
     folder = tmp_path_factory.mktemp("stages")
     stage_1 = Path(shutil.copytree(originals.out, folder / "stage1"))
     state = weights(stage_1 / "best")
@@ -71,12 +71,12 @@ def test_stage_2_keeps_the_routes_bit_for_bit_and_trains_the_experts(two_stages)
     moved = {name for name in start if not torch.equal(start[name], end[name])}
     experts = {name for name in start if ".experts." in name}
     assert experts
-    # Keys' biases do not reach the output: attention is the same for all of them.
+    # Biases of keys do not affect the output: attention is the same for all of them.
     assert {name for name in experts if "k_proj.bias" not in name} <= moved
 
 
 def scripted_stage_2(two_stages, originals, name: str, monkeypatch, **changed) -> Path:
-    """Stage 2 of four steps with an evaluation at each; scores fall, the last two are at temperature 1."""
+    """Runs stage 2 for four steps, each evaluated; scores fall, the last two are at temperature 1."""
     scores = iter([0.9, 0.8, 0.7, 0.6])
     monkeypatch.setattr("routing_moe.training.trainer.mean_score", lambda _: next(scores))
     monkeypatch.setattr(
@@ -161,7 +161,7 @@ touch "$folder/${made:-x}"
 
 @pytest.fixture
 def scripts(tmp_path):
-    """scripts(name, *flags, VARIABLE=value): (exit code, commands given to Python, output)."""
+    """scripts(name, *flags, VARIABLE=value) returns (exit code, commands given to Python, output)."""
     shutil.copytree(ROOT / "example_scripts", tmp_path / "example_scripts")
     (tmp_path / "task/skill_gym").mkdir(parents=True)
     (tmp_path / "task/skill_gym/generate.py").touch()
@@ -202,7 +202,7 @@ PUBLISHED = {
 
 
 def values(command: str) -> dict[str, str]:
-    """--flag value pairs of a command; a later one counts."""
+    """Returns the --flag value pairs of a command; of several the last counts."""
     words = command.split()
     return {word: value for word, value in zip(words, [*words[1:], ""], strict=True) if word.startswith("--")}
 
