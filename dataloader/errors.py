@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import contextmanager
 
 LONGEST_BRIEF = 300  # characters shown of another library's message
@@ -72,18 +72,6 @@ class Faults(list):
         except InputError as error:
             self.extend(error.faults)
             return None
-
-
-def too_small(flags, least: Mapping[str, float]) -> list[str]:
-    """Returns a fault for each flag below its minimum.
-
-    least: {name of an attribute of `flags`: minimum}. A flag that is None has no fault.
-    """
-    return [
-        f"--{name} {value}: must be at least {minimum}"
-        for name, minimum in least.items()
-        if (value := getattr(flags, name)) is not None and value < minimum
-    ]
 
 
 def in_short(names: list[str], most: int = FEW) -> str:
