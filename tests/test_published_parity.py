@@ -6,6 +6,7 @@ test_dataloader_encoding.py, scores by test_dataloader_metrics.py.
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,7 +118,17 @@ def test_a_published_run_keeps_its_generation_settings_and_damage_is_reported(pu
 # ---- routers and routes
 
 
-@pytest.mark.parametrize("router_nn_type", list(ROUTERS))
+PUBLISHED_ROUTERS = sorted(
+    {name.split("/")[0] for name in load_file(Path(__file__).parent / "data/published/routers.safetensors")}
+)
+
+
+def test_all_published_routers_exist():
+    assert len(PUBLISHED_ROUTERS) == 10
+    assert set(PUBLISHED_ROUTERS) <= set(ROUTERS)
+
+
+@pytest.mark.parametrize("router_nn_type", PUBLISHED_ROUTERS)
 def test_router_logits_and_input_gradients(router_nn_type, numbers_of, published_run, vectors_ND):
     numbers = {
         name.removeprefix(f"{router_nn_type}/"): number
