@@ -72,4 +72,4 @@ def test_missing_scores_are_an_error_with_the_command_that_writes_them(run_folde
     assert show_scores.main([str(run_folder), "--predict_split", "test"]) == 2
     assert "write it with --do_predict --predict_split test" in capsys.readouterr().err
     assert show_scores.main([str(run_folder / "best")]) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err

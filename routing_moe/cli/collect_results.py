@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: CollectSettings) -> int:
-    """1 if tasks are missing, which are listed; else 0."""
+    """Returns 1 if tasks are missing, which are listed, else 0."""
     table, missing = collect(settings, expected_tasks(settings))
     settings.output_file.parent.mkdir(parents=True, exist_ok=True)
     write_text(settings.output_file, table.to_csv())
@@ -41,7 +41,7 @@ def run(settings: CollectSettings) -> int:
 
 
 def expected_tasks(settings: CollectSettings) -> Sequence[str] | None:
-    """The tasks that the flags name, None for all. Raises InputError with all errors in the flags."""
+    """Returns the tasks that the flags name, None for all. Raises InputError with all errors in the flags."""
     faults = Faults(flag_faults(settings))
     if not settings.postfix:
         faults.append(
@@ -70,7 +70,7 @@ def expected_tasks(settings: CollectSettings) -> Sequence[str] | None:
 
 
 def collect(settings: CollectSettings, expected: Sequence[str] | None) -> tuple[pd.DataFrame, list[str]]:
-    """The summary, and one line for each task with missing results. Raises InputError without any results."""
+    """Returns the summary, and one line for each task with missing results. Raises InputError if none."""
     found = few_shot.find_results(settings.logs_dir, expected)
     read = few_shot.read_all(found, settings.postfix)
     missing = [*few_shot.missing_tasks(settings.logs_dir, found), *few_shot.partial_tasks(read)]

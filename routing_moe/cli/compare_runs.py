@@ -5,7 +5,7 @@
     python -m routing_moe.cli.compare_runs models/compare_routings --predict_split test --output_dir unseen
     python -m routing_moe.cli.compare_runs models/compare_routings --match flops --leave_out two_stage
 
-Reads what `--do_predict` wrote in FOLDER/<variant>/<run>/ and writes comparison.md (a row per variant),
+Reads the scores of `--do_predict` in FOLDER/<variant>/<run>/ and writes comparison.md (a row per variant),
 comparison.csv (per variant and category), comparison_runs.csv (per run and category), comparison.png, .pdf;
 comparison_cost.csv (parameters, steps, FLOPs); comparison_curves.csv, .png, .pdf (dev scores along training).
 With --match it compares the dev scores of the last evaluations within an equal training budget. File names
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compare(settings: CompareSettings) -> int:
-    """1 if a run is not finished, else 0."""
+    """Returns 1 if a run is not finished, else 0."""
     check_flags(settings)
     scores_file = ScoresFile(
         settings.scored_part, settings.predict_split, settings.checkpoint_name, settings.prefix
@@ -68,7 +68,7 @@ def check_flags(settings: CompareSettings) -> None:
 
 
 def find_compared(settings: CompareSettings, scores_file: ScoresFile) -> Compared:
-    """The folder's runs in order, with their costs and the scores to compare."""
+    """Returns the folder's runs in order, with their costs and the scores to compare."""
     runs = compared_runs.in_order(compared_runs.find_runs(settings.folder, scores_file), settings.order)
     if faults := compared_runs.unknown_variants("--leave_out", settings.leave_out, runs):
         raise InputError(faults)
@@ -78,7 +78,7 @@ def find_compared(settings: CompareSettings, scores_file: ScoresFile) -> Compare
 
 
 def check(settings: CompareSettings, runs: list[Run], finished: list[Run], unfinished: list[str]) -> None:
-    """Raises InputError with every reason for which there can be no table."""
+    """Raises InputError with all reasons why no table can be made."""
     faults = compared_runs.comparison_faults(runs)
     faults += compared_runs.unknown_variants("--order", settings.order, runs)
     if not finished:
@@ -91,7 +91,7 @@ def check(settings: CompareSettings, runs: list[Run], finished: list[Run], unfin
 
 
 def ontology_of(settings: CompareSettings, runs: list[Run], notes: list[str]) -> Ontology:
-    """--task_ontology, else that of the first run; notes if it knows none of the tasks."""
+    """Returns --task_ontology, else that of the first run; adds a note if no task has a category."""
     trained = runs[0].settings
     path = settings.task_ontology or ontology_path(trained["train_dir"], trained.get("task_ontology"))
     ontology = Ontology.load(path)

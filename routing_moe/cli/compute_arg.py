@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: GainSettings) -> int:
-    """1 if tasks are missing, else 0."""
+    """Returns 1 if tasks are missing, else 0."""
     check(settings)
     read = read_summaries(settings)
     tasks, missing = gains.common_tasks(read, settings.metric)
@@ -71,7 +71,7 @@ def sibling(settings: GainSettings, end: str) -> Path:
 
 
 def read_summaries(settings: GainSettings) -> dict:
-    """{name: summary}, the baseline first. Raises one InputError with the errors in all files."""
+    """Returns {name: summary}, the baseline first. Raises one InputError with the errors in all files."""
     paths, faults = settings.summaries, Faults()
     read = [faults.of(few_shot.read_summary, path, settings.metric) for path in paths]
     if faults:

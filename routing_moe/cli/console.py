@@ -23,7 +23,7 @@ class CommandResult:
 def run_command(
     run: Callable, command: type[Command], argv: list[str] | None, description: str | None
 ) -> int:
-    """The exit code of `run(settings)`, which returns one other than 0 or nothing; reports errors."""
+    """Returns the exit code of `run(settings)`, which returns one or None for 0; reports errors."""
     given = parse(command, argv, description)
     with reporting_errors() as result:
         result.exit_code = run(command(**given)) or 0
@@ -57,7 +57,7 @@ def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[CommandR
 
 
 def _resource_errors() -> tuple[type[Exception], ...]:
-    """Errors of a full disk, an unwritable file, too little memory. Imports torch, hence only when needed."""
+    """Returns the errors of a full disk, an unwritable file, too little memory. Imports torch."""
     from safetensors import SafetensorError
 
     from routing_moe.io.memory import OutOfMemory

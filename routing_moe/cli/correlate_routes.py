@@ -1,4 +1,4 @@
-"""Which experts go with which features of tasks, and how far routes know what kind a task is.
+"""Correlations of experts with features of tasks, and agreement of routes with kinds of tasks.
 
     python -m routing_moe.cli.correlate_routes models/moe
     python -m routing_moe.cli.correlate_routes models/moe --feature_file my_features.csv --top 5

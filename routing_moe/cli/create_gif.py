@@ -1,4 +1,4 @@
-"""How the routes of a run developed: an animation of its route maps, curves over training, and their table.
+"""Routes of a run over training: an animation of its route maps, curves, and their table.
 
     python -m routing_moe.cli.create_gif --run models/moe
     python -m routing_moe.cli.create_gif --run models/moe --routes chosen --output_dir animations/moe_chosen
@@ -6,8 +6,8 @@
 
 Writes routes.gif, routes.mp4 (where ffmpeg is installed), dynamics.csv, dynamics.png and dynamics.pdf: a
 frame, or a row per layer, for every evaluation. --routes soft: at the temperature of the step; soft_t1: at
-temperature 1; chosen: only the heaviest expert of each layer. A run with a single evaluation gets the table
-and the curves, but no animation.
+temperature 1; chosen: only the expert of largest weight in each layer. A run with a single evaluation gets
+the table and the curves, but no animation.
 """
 
 import sys
@@ -44,7 +44,7 @@ def run(settings: GifSettings) -> None:
 
 
 def check(settings: GifSettings, place: Path) -> tuple[History, Ontology]:
-    """The history and the ontology to draw. Raises InputError with all faults of the flags."""
+    """Returns the history and the ontology to draw. Raises InputError with all faults of the flags."""
     faults = Faults(flag_faults(settings))
     history = faults.of(load_history, settings.run, with_valid_values(settings).routes, flag="run")
     if history and (fault := unwritable(place)):

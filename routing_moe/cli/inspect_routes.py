@@ -1,13 +1,13 @@
-"""Pictures of routes: who uses which expert, who is alike, how evenly experts are used, what changed.
+"""Pictures of routes: experts of each task, similar tasks, load of experts, changes.
 
     python -m routing_moe.cli.inspect_routes models/moe
-    python -m routing_moe.cli.inspect_routes models/moe --before models/moe/stage1      what stage 2 changed
-    python -m routing_moe.cli.inspect_routes runs/seed42 runs/seed43 --output_dir runs/both   do they agree?
+    python -m routing_moe.cli.inspect_routes models/moe --before models/moe/stage1      the change by stage 2
+    python -m routing_moe.cli.inspect_routes runs/seed42 runs/seed43 --output_dir runs/both   their agreement
 
 Writes, of each run, routes (map of tasks and experts), similarity (tasks by their routes, with a dendrogram),
 layers.csv (entropy, load) and neighbours.csv (each task's nearest); load, of all runs; of several runs
 stability.csv and .md (agreement up to renaming of experts); with --before, change. Pictures as PNG and PDF.
-Entropies and information are shares of log E, the most there is with E experts.
+Entropies and information are shares of log E, the maximum with E experts.
 """
 
 import sys
@@ -26,12 +26,12 @@ def main(argv: list[str] | None = None) -> int:
 def run(settings: InspectSettings) -> None:
     output_dir = checked_output_dir(settings)
     if settings.before and len(settings.runs) > 1:
-        raise InputError(f"--before {settings.before}: goes with a single RUN, not with {len(settings.runs)}")
+        raise InputError(f"--before {settings.before}: needs a single RUN, not {len(settings.runs)}")
     how = (settings.step, settings.routes, settings.task_ontology)
     runs, before = read_runs(settings.runs, *how, with_features=False), None
     if settings.before:
         before = load_routes(settings.before, settings.before_step, settings.routes, "before_step")
-    # These take a second, hence not before the flags and files are checked.
+    # These take a second, so flags and files are checked before.
     from routing_moe.analysis.route_tables import common_routes
     from routing_moe.report.route_files import write_route_files
 

@@ -1,11 +1,10 @@
-"""One page about runs: settings, curves, scores, routes to click through, features, ablated experts.
+"""One page about runs: settings, curves, scores, interactive routes, features, ablation.
 
     python -m routing_moe.cli.report models/moe
     python -m routing_moe.cli.report runs/seed42 runs/seed43 runs/seed44 --output_file runs/report.html
 
-The page is a single HTML file that needs no network: open it, mail it, put it anywhere. What switching
-experts off costs is in it if `python -m routing_moe.cli.ablate RUN` was run before; scores and predictions
-are those of RUN/best.
+The page is a single HTML file that needs no network. It has the results of the ablation if
+`python -m routing_moe.cli.ablate RUN` was run before; scores and predictions are those of RUN/best.
 """
 
 import sys
@@ -41,7 +40,7 @@ def run(settings: ReportSettings) -> None:
 
 
 def run_folders(places: list[str]) -> list[Path]:
-    """The run folders of the places (a run or a folder in one) that are writable, hence can be locked."""
+    """Returns the writable run folders, which can be locked, of places: a run or a folder in one."""
     around = [(Path(place).absolute(), Path(place).absolute().parent) for place in places]
     found = [next((folder for folder in both if (folder / "run.json").is_file()), None) for both in around]
     different = {folder.resolve(): folder for folder in found if folder}
@@ -49,7 +48,7 @@ def run_folders(places: list[str]) -> list[Path]:
 
 
 def output_path(settings: ReportSettings) -> Path:
-    """Raises InputError if it is not said or cannot be written, or a number is too small."""
+    """Returns the file to write. Raises InputError if it is missing or unwritable, or for wrong flags."""
     faults = Faults(flag_faults(settings))
     path = settings.output_file
     if path is None and len(settings.runs) > 1:

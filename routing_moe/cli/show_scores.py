@@ -1,9 +1,9 @@
-"""Print a run's scores by category, beside what a constant answer would get.
+"""Print a run's scores by category, beside those of a constant answer.
 
     python -m routing_moe.cli.show_scores models/moe
     python -m routing_moe.cli.show_scores models/moe --predict_split test --output scores.csv
 
-Reads what `--do_predict` wrote. The constant answer is each task's most frequent training answer.
+Reads the scores of `--do_predict`. The constant answer is each task's most frequent training answer.
 """
 
 import sys
@@ -33,13 +33,13 @@ def show(settings: ShowSettings) -> None:
 
 
 def table_of_run(settings: ShowSettings) -> pd.DataFrame:
-    """`results.category_table` of a run's dev and test scores."""
+    """Returns `results.category_table` of a run's dev and test scores."""
     if faults := flag_faults(settings):
         raise InputError(faults)
     run, section = settings.run, settings.predict_split
     trained = load_run_settings(run)
     if trained is None:
-        raise InputError(f"{run}: holds no run (no run.json)")
+        raise InputError(f"{run}: is not a run folder (no run.json)")
     scores = {}
     for part in ("dev", "test"):
         path = run / ScoresFile(part, section, settings.checkpoint_name, settings.prefix).path

@@ -33,19 +33,19 @@ class RouteFlags(Command):
     """Which routes are explained."""
 
     runs: tuple[str, ...] = ROUTES(REQUIRED, "run folder, or a folder with a checkpoint", metavar="RUN", positional=True)
-    step: str = ROUTES("best", "of which evaluation: best (dev score), last, or a step")
-    routes: str = ROUTES("soft", "soft: the softmax at the temperature of that step; soft_t1: at temperature 1; chosen: the heaviest expert of each layer, one-hot", choices=ROUTE_KINDS)
+    step: str = ROUTES("best", "evaluation that the routes are of: best (dev score), last, or a step")
+    routes: str = ROUTES("soft", "soft: the softmax at the temperature of that step; soft_t1: at temperature 1; chosen: one-hot, the expert of largest weight in each layer", choices=ROUTE_KINDS)
     task_ontology: str | None = ROUTES(None, "ontology file (default: that of the run)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureFlags(Command):
-    """What routes are correlated with."""
+    """Which features routes are correlated with, and how they are tested."""
 
     feature_file: str | None = FEATURES(None, "CSV file: task, kind:value columns of 0 and 1, columns of numbers or of names (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")
     # The defaults are those of analysis/correlation.py and analysis/recovery.py.
     permutations: int | None = FEATURES(None, "permutations of the tasks for each p (default: 100000 for correlations, 10000 for the tests of whole kinds)", range=AT_LEAST_1)
-    seed: int = FEATURES(0, "of the permutations", range=SEED)
+    seed: int = FEATURES(0, "seed of the permutations", range=SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +53,11 @@ class InspectSettings(RouteFlags):
     program = "python -m routing_moe.cli.inspect_routes"
     usage = "RUN [RUN ...] [flags, see --help]"
 
-    before: str | None = COMPARED(None, "another step, stage or checkpoint of the same model, for the picture of what changed")
-    before_step: str = COMPARED("best", "of which evaluation of it: best, last, or a step", needs=("before",))
-    neighbours: int = COMPARED(5, "nearest tasks listed for each", range=AT_LEAST_1)
-    title: str | None = WRITING(None, "over the pictures (default: the run's name)")
-    output_dir: Path | None = WRITING(None, "where to write (default: RUN/analysis of a single run)")
+    before: str | None = COMPARED(None, "another step, stage or checkpoint of the same model, for the picture of the change")
+    before_step: str = COMPARED("best", "evaluation of --before: best, last, or a step", needs=("before",))
+    neighbours: int = COMPARED(5, "nearest tasks listed for each task", range=AT_LEAST_1)
+    title: str | None = WRITING(None, "title of the pictures (default: the run's name)")
+    output_dir: Path | None = WRITING(None, "folder to write (default: RUN/analysis of a single run)")
 
     def unmet_needs(self) -> dict[str, str]:
         return {} if self.before else {"before": "out --before"}
@@ -70,8 +70,8 @@ class CorrelateSettings(RouteFlags, FeatureFlags):
     groups = ("routes", "features and tests")
 
     top: int = TABLES(3, "experts listed for each feature", range=AT_LEAST_1)
-    title: str | None = WRITING(None, "over the pictures (default: the run's name)")
-    output_dir: Path | None = WRITING(None, "where to write (default: RUN/analysis of a single run)")
+    title: str | None = WRITING(None, "title of the pictures (default: the run's name)")
+    output_dir: Path | None = WRITING(None, "folder to write (default: RUN/analysis of a single run)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class ReportSettings(RouteFlags, FeatureFlags):
     groups = ("routes", "features and tests")
 
     samples: int = PAGE(5, "predictions shown of each task", range=NOT_NEGATIVE)
-    title: str | None = PAGE(None, "of the page (default: the runs' names)")
+    title: str | None = PAGE(None, "title of the page (default: the runs' names)")
     output_file: Path | None = PAGE(None, "HTML file (default: RUN/analysis/report.html of a single run)")
 
 
@@ -93,14 +93,14 @@ class GifSettings(Command):
     run: Path = ROUTES(REQUIRED, "folder of a run, with <step>-steps/route.npy")
     routes: str = ROUTES("soft", "which routes", choices=ROUTE_KINDS)
     task_ontology: Path | None = ROUTES(None, "ontology file (default: that of the run)", metavar="FILE")
-    title: str | None = WRITING(None, "heading of the pictures (default: the run's name)")
-    seconds_per_frame: float = WRITING(0.5, "how long an evaluation is shown", range=SECONDS, metavar="SECONDS")
-    output_dir: Path | None = WRITING(None, "where to write (default: RUN/analysis)")
+    title: str | None = WRITING(None, "title of the pictures (default: the run's name)")
+    seconds_per_frame: float = WRITING(0.5, "seconds for which an evaluation is shown", range=SECONDS, metavar="SECONDS")
+    output_dir: Path | None = WRITING(None, "folder to write (default: RUN/analysis)")
 # fmt: on
 
 
 def checked_output_dir(settings: InspectSettings | CorrelateSettings) -> Path:
-    """Where to write. Raises InputError if it is missing or unwritable, or for wrong flags."""
+    """Returns the folder to write. Raises InputError if it is missing or unwritable, or for wrong flags."""
     faults = Faults(flag_faults(settings))
     folder = settings.output_dir
     if folder is None and len(settings.runs) > 1:

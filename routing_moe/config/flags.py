@@ -176,14 +176,14 @@ def scalar_type(annotation: Any) -> tuple[type, bool]:
 
 
 def not_none(annotation: Any) -> Any:
-    """int for `int | None`."""
+    """Returns int for `int | None`."""
     if isinstance(annotation, types.UnionType):
         return next(part for part in get_args(annotation) if part is not types.NoneType)
     return annotation
 
 
 def container(annotation: Any) -> type | None:
-    """tuple for `tuple[float, ...] | None`; None for a single value."""
+    """Returns tuple for `tuple[float, ...] | None`, None for a single value."""
     return get_origin(not_none(annotation))
 
 
@@ -238,7 +238,7 @@ def _reason(flag: Flag, value: Any) -> str | None:
 
 
 def flag_faults(settings: Command) -> list[str]:
-    """Values out of range, and flags without effect because of other flags (`Command.unmet_needs`)."""
+    """Returns faults of values out of range and of flags without effect by `Command.unmet_needs`."""
     given = {f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != f.default}
     return value_faults(settings) + unused_flags(settings, given, settings.unmet_needs())
 

@@ -20,7 +20,7 @@ class ShowSettings(Command):
     usage = "RUN [flags, see --help]"
 
     run: Path = SCORES(REQUIRED, "run folder", metavar="RUN", positional=True)
-    checkpoint_name: str = SCORES("best", "which checkpoint's scores")
+    checkpoint_name: str = SCORES("best", "checkpoint of the scores")
     predict_split: str = SCORES("train", "section of the split", choices=SECTIONS)
     prefix: str = SCORES("", "the --prefix that the scores were written with")
     output: Path | None = WRITING(None, "also write the table to this CSV file")
@@ -32,16 +32,16 @@ class CompareSettings(Command):
     usage = "FOLDER [flags, see --help]"
 
     folder: Path = SCORES(REQUIRED, "holds <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
-    part: str | None = SCORES(None, "which files' scores (default: test; with --match dev)", choices=("dev", "test"))
+    part: str | None = SCORES(None, "files that are scored (default: test; with --match dev)", choices=("dev", "test"))
     predict_split: str = SCORES("train", "section of the split", choices=SECTIONS, needs=("predictions",))
-    checkpoint_name: str = SCORES("best", "which checkpoint's scores", needs=("predictions",))
+    checkpoint_name: str = SCORES("best", "checkpoint of the scores", needs=("predictions",))
     prefix: str = SCORES("", "the --prefix that the scores were written with", needs=("predictions",))
-    match: str | None = SCORES(None, "at equal steps or FLOPs (default: as trained)", choices=BUDGETS)
-    order: tuple[str, ...] = VARIANTS((), "these first, others by name after them", metavar="VARIANT")
+    match: str | None = SCORES(None, "compare at equal steps or FLOPs (default: as trained)", choices=BUDGETS)
+    order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow by name", metavar="VARIANT")
     baseline: str | None = VARIANTS(None, "also the difference to this variant, paired by seed and task", metavar="VARIANT")
-    leave_out: tuple[str, ...] = VARIANTS((), "compare without these", metavar="VARIANT")
+    leave_out: tuple[str, ...] = VARIANTS((), "variants to leave out", metavar="VARIANT")
     task_ontology: Path | None = WRITING(None, "ontology file (default: that of the runs)")
-    output_dir: Path | None = WRITING(None, "where to write (default: FOLDER)")
+    output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER)")
 
     @property
     def scored_part(self) -> str:
@@ -74,13 +74,13 @@ class GainSettings(Command):
 
     summary1: Path = GAINS(REQUIRED, "summary of the baseline", metavar="CSV")
     summary2: tuple[Path, ...] = GAINS(REQUIRED, "summaries of the systems", metavar="CSV")
-    names: tuple[str, ...] | None = GAINS(None, "of the baseline and each system (default: file names)", metavar="NAME")
+    names: tuple[str, ...] | None = GAINS(None, "names of the baseline and each system (default: file names)", metavar="NAME")
     metric: str = GAINS("test_performance", "column of the summaries", choices=("test_performance", "dev_performance"))
     min_baseline: float = GAINS(0.01, "no relative gain if the baseline is at most this", range=NOT_NEGATIVE, metavar="SCORE")
     output_file: Path = WRITING(REQUIRED, "the other files have the same stem", metavar="CSV")
 
     @property
     def summaries(self) -> list[Path]:
-        """The baseline's first."""
+        """The summary of the baseline, then those of the systems."""
         return [self.summary1, *self.summary2]
 # fmt: on

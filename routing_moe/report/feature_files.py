@@ -1,4 +1,4 @@
-"""Writes the tables and pictures of how routes correlate with features of tasks."""
+"""Writes the tables and pictures of correlations of routes with features of tasks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +44,7 @@ def write_feature_files(settings: CorrelateSettings, runs: Sequence[ExplainedRun
 def explain(
     runs: Sequence[ExplainedRun], permutations: int | None = None, seed: int = 0
 ) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
-    """(correlations, recovery) of each run."""
+    """Returns (correlations, recovery), each a table per run."""
     correlations, recovery = [], []
     for run in tqdm(runs, "correlating", leave=False, unit="run"):
         of_run = (run.routes, run.features)

@@ -1,4 +1,4 @@
-"""Writes the tables and pictures of routes: who uses which expert, who is alike, what changed."""
+"""Writes the tables and pictures of routes: experts of each task, similar tasks, changes."""
 
 import itertools
 from pathlib import Path
@@ -65,10 +65,10 @@ def write_route_files(
 
 
 def write_run(settings: InspectSettings, run: ExplainedRun, place: Path) -> None:
-    """The pictures and tables of one run."""
+    """Writes the pictures and tables of one run."""
     routes, ontology = run.routes, run.ontology
     title = settings.title or f"Routes of {routes.titled}"
-    alike_NN = overlap(routes.values_NLE)
+    overlap_NN = overlap(routes.values_NLE)
     for kind in KINDS:
         plot_routes(
             routes.values_NLE, routes.tasks, ontology, place / f"routes.{kind}", encoder_part(routes.layers),
@@ -76,7 +76,7 @@ def write_run(settings: InspectSettings, run: ExplainedRun, place: Path) -> None
         )  # fmt: skip
         if len(routes.tasks) > 2:
             scale = HeatScale("overlap of routes", "Blues", 0.0, 1.0)
-            plot_clustered(alike_NN, routes.tasks, ontology, place / f"similarity.{kind}", scale, title)
+            plot_clustered(overlap_NN, routes.tasks, ontology, place / f"similarity.{kind}", scale, title)
     write_text(place / "layers.csv", layer_table(routes).to_csv(index=False, float_format=DIGITS))
-    neighbours = neighbour_table(routes, alike_NN, ontology, settings.neighbours)
+    neighbours = neighbour_table(routes, overlap_NN, ontology, settings.neighbours)
     write_text(place / "neighbours.csv", neighbours.to_csv(index=False, float_format=DIGITS))

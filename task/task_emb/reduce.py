@@ -1,4 +1,4 @@
-"""Task vectors of fewer dimensions: principal components, fitted on the train tasks alone.
+"""Task vectors of fewer dimensions: principal components, fitted on the train tasks only.
 
     python -m task.task_emb.reduce --taskvecs data/task_vectors/fisher --dim 64 \\
         --custom_tasks_splits split.json --output_dir data/task_vectors/fisher64
