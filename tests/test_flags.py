@@ -55,6 +55,7 @@ class Bake(Command):
     times: list[float] | None = DATA(None, "100% of the hours", range=AT_LEAST_1)
     salt: bool = DATA(False, "add salt", needs=("bread", "taste"))
     steam: bool = DATA(True, "use steam")
+    minutes: int = DATA(0, "minutes of rest")
     seeds: tuple[str, ...] = DATA((), "on top", needs=("taste",))
     organic: bool = DATA(False, "organic flour", negatable=True)
 
@@ -77,7 +78,7 @@ def test_help_names_each_flag_its_choices_and_its_default_once():
     text = " ".join(build_parser(Bake).format_help().split())
     for part in ("OVEN", "{rye,wheat}", "(default: rye)", "100% of the hours", "(default: as the oven says)"):
         assert text.count(part) >= 1, part
-    assert text.count("(default:") == 4  # flour, loaves, heat, steam
+    assert text.count("(default:") == 5  # flour, loaves, heat, steam, minutes
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def container(annotation: Any) -> type | None:
 def _help(field: dataclasses.Field, flag: Flag) -> str:
     if flag.new_model:
         return f"{flag.help} (default: {shown(flag.new_model)}, or the checkpoint's)"
-    if field.default in (None, False, REQUIRED, "", ()):
+    if field.default is False or field.default in (None, REQUIRED, "", ()):  # 0 equals False
         return flag.help
     return f"{flag.help} (default: {shown(field.default)})"
 
