@@ -20,14 +20,14 @@ ROUNDING = 1e-6  # tolerance for asymmetry and for similarities above 1
 
 
 def cluster_order(similarity_NN: np.ndarray, tasks: Sequence[str], ontology: Ontology) -> list[int]:
-    """Rows in the leaf order of `cluster_tasks`, so that similar tasks stand together; [0] for one task."""
+    """Returns rows in the leaf order of `cluster_tasks`: similar tasks are adjacent; [0] for one task."""
     if len(tasks) < 2:
         return list(range(len(tasks)))
     return leaves_list(cluster_tasks(similarity_NN, tasks, ontology)).tolist()
 
 
 def cluster_tasks(similarity_NN: np.ndarray, tasks: Sequence[str], ontology: Ontology) -> np.ndarray:
-    """`average_linkage` of the tasks, which does not depend on the order in which they are given.
+    """Returns `average_linkage` of the tasks, which does not depend on the order in which they are given.
 
     Ties are broken by the ontology's order. Leaf n is row n of `similarity_NN`. Raises ValueError as
     `average_linkage`, and if the shape does not fit the tasks or a task is listed twice.

@@ -29,7 +29,7 @@ COLUMNS = ["layer", "expert", "feature", "r", "p", "q", "tasks", "with_feature",
 def correlate(
     routes: Routes, features: Features, permutations: int = PERMUTATIONS, seed: int = 0, fewest: int = FEWEST
 ) -> pd.DataFrame:
-    """A row for each (layer, expert) and feature, sorted by p.
+    """Returns a row for each (layer, expert) and feature, sorted by p.
 
     tasks: number of tasks with a known value; with_feature: how many of them have a 1 (empty for numbers).
     permutations: 0 computes r alone; p, q and q_by are then NaN.
@@ -64,7 +64,7 @@ def correlate(
 
 
 def worth_testing(features: Features, name: str, fewest: int = FEWEST) -> bool:
-    """Whether enough tasks have, and lack, a 0/1 feature; whether a number varies."""
+    """Returns whether enough tasks have, and lack, a 0/1 feature; whether a number varies."""
     column = features.column(name)
     known = column[np.isfinite(column)]
     if features.is_binary(name):
@@ -75,7 +75,7 @@ def worth_testing(features: Features, name: str, fewest: int = FEWEST) -> bool:
 def top_experts(
     table: pd.DataFrame, count: int, features: Sequence[str] | None = None, either_sign: bool = False
 ) -> pd.DataFrame:
-    """The `count` experts with the largest r > 0 for each feature, strongest first; either_sign: by |r|."""
+    """Returns the `count` experts with the largest r > 0 of each feature, in order; either_sign: by |r|."""
     strength = table["r"].abs() if either_sign else table["r"]
     chosen = strength > 0
     if features is not None:
@@ -91,14 +91,14 @@ def top_experts(
 
 
 def pearson(values_NC: np.ndarray, features_NF: np.ndarray) -> np.ndarray:
-    """r of each two columns (C, F); NaN if one of them is constant."""
+    """Returns r of each two columns (C, F); NaN if one of them is constant."""
     return _standardised(values_NC).T @ _standardised(features_NF)
 
 
 def permutation_p(
     values_NC: np.ndarray, features_NF: np.ndarray, permutations: int, seed: int = 0
 ) -> np.ndarray:
-    """Two-sided p of each r (C, F), by permuting the rows of one side; NaN where r is.
+    """Returns the two-sided p of each r (C, F), by permuting the rows of one side; NaN where r is.
 
     (1 + permutations with as large an |r|) / (1 + permutations), see Phipson & Smyth (2010). NaN without
     permutations.
@@ -134,7 +134,7 @@ def _standardised(values_NX: np.ndarray) -> np.ndarray:
 
 
 def _by_known(values_NF: np.ndarray, columns: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """[(rows, columns)]: the features whose values are known for the same tasks."""
+    """Returns [(rows, columns)]: the features whose values are known for the same tasks."""
     groups: dict[bytes, tuple[list[int], list[int]]] = {}
     for column in columns:
         known_N = np.isfinite(values_NF[:, column])

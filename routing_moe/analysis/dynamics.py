@@ -18,7 +18,7 @@ ALL = "all"  # in place of a layer: the mean over layers
 
 
 def dynamics_table(history: History) -> pd.DataFrame:
-    """A row per evaluation and layer, and for the mean over layers ("all").
+    """Returns a row per evaluation and layer, and for the mean over layers ("all").
 
     Columns: step, layer; entropy (mean over tasks), load_entropy, largest_load, information: see
     `route_metrics`; distance_to_final, distance_to_previous: share of the weight on other experts than at the

@@ -57,7 +57,7 @@ def features_of(
     train_dir: str | Path | None = None,
     file: str | Path | None = None,
 ) -> Features:
-    """Category and subcategory from the ontology, and the columns of a CSV file.
+    """Returns category and subcategory from the ontology, and the columns of a CSV file.
 
     The CSV file is `file`, else the gym's skills.csv in `train_dir`, else that of the 160 CrossFit tasks if
     some of the tasks are among them. Raises InputError for another format, and for a file without any of the
@@ -78,7 +78,7 @@ def features_of(
 
 
 def ontology_columns(tasks: Sequence[str], ontology: Ontology) -> dict[str, list[float]]:
-    """{"category:qa": a 0 or 1 for each task, ...}; NaN for tasks that the ontology does not know."""
+    """Returns {"category:qa": a 0 or 1 for each task, ...}; NaN for tasks that the ontology does not know."""
     columns = {}
     for kind, labels in ontology_labels(tasks, ontology).items():
         columns |= _one_hot(kind, [labels.get(task) for task in tasks])
@@ -88,7 +88,7 @@ def ontology_columns(tasks: Sequence[str], ontology: Ontology) -> dict[str, list
 def file_columns(
     tasks: Sequence[str], header: Sequence[str], rows: Mapping[str, Sequence[str]]
 ) -> dict[str, list[float]]:
-    """The columns of a table of tasks {task: cells}, as numbers."""
+    """Returns the columns of a table of tasks {task: cells}, as numbers."""
     columns: dict[str, list[float]] = {}
     for kind, places in kinds_of(header).items():
         for value, place in places.items():
@@ -104,7 +104,7 @@ def file_columns(
 
 
 def _is_of_texts(rows: Mapping[str, Sequence[str]], kind: str, place: int) -> bool:
-    """Whether a column holds text. Raises InputError for a few texts among numbers, which are a mistake."""
+    """Returns whether a column holds text. Raises InputError for a few texts among numbers, a mistake."""
     cells = {task: row[place] for task, row in rows.items() if row[place]}
     texts = [task for task, cell in cells.items() if not np.isfinite(_number(cell))]
     if texts and 2 * len(texts) < len(cells):

@@ -21,7 +21,7 @@ MOST_FEATURES = 30
 def features_markdown(
     run: ExplainedRun, table: pd.DataFrame, top: pd.DataFrame, permutations: int = PERMUTATIONS
 ) -> str:
-    """The number of significant correlations, and the top experts of the most correlated features."""
+    """Returns the number of significant correlations, and the top experts of the most correlated features."""
     if table.empty:
         return f"{run.name}: no feature has enough tasks with and without it, or all routes are the same."
     significant, strictly = table[table["q"] < SIGNIFICANT], int((table["q_by"] < SIGNIFICANT).sum())
@@ -76,7 +76,7 @@ def _but_for_sign(column: np.ndarray) -> bytes:
 
 
 def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> str:
-    """A row per kind of features; of several runs also mean ± sample std over them."""
+    """Returns a row per kind of features; of several runs also mean ± sample std over them."""
     joint = pd.concat([t.assign(run=n) for n, t in zip(names, tables, strict=True)], ignore_index=True)
     if joint.empty:
         return "No kind of features is known for enough tasks to compare it with routes."
@@ -102,7 +102,7 @@ def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> s
 
 
 def stability_markdown(pairs: Sequence[tuple[str, str, Stability]]) -> str:
-    """A row per pair of runs."""
+    """Returns a row per pair of runs."""
     rows = {
         f"{one}, {other}": {
             "tasks": found.tasks,

@@ -34,7 +34,7 @@ def layer_table(routes: Routes) -> pd.DataFrame:
 
 
 def neighbour_table(routes: Routes, alike_NN: np.ndarray, ontology: Ontology, count: int) -> pd.DataFrame:
-    """The `count` tasks with the most similar routes for each task; ties keep the order of tasks.
+    """Returns the `count` tasks with the most similar routes for each task; ties keep the order of tasks.
 
     alike_NN: overlap of each two routes. same_category: 1 or 0, empty if a category is unknown.
     """
@@ -52,7 +52,7 @@ def neighbour_table(routes: Routes, alike_NN: np.ndarray, ontology: Ontology, co
 
 
 def common_routes(after: Routes, before: Routes) -> tuple[Routes, Routes]:
-    """(before, after) for the common tasks. Raises InputError if there are none, or the models differ."""
+    """Returns (before, after) for common tasks. Raises InputError if there are none or models differ."""
     tasks = [task for task in after.tasks if task in set(before.tasks)]
     if not tasks:
         raise InputError(f"{before.name} and {after.name} have no task in common")
@@ -75,7 +75,7 @@ def change_table(before: Routes, after: Routes) -> pd.DataFrame:
 
 
 def summary(layers: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
-    """A row per run: means over its layers."""
+    """Returns a row per run: means over its layers."""
     rows = {
         name: {
             "entropy of routes / log E": table["entropy"].mean(),

@@ -42,7 +42,7 @@ def read_runs(
     feature_file: str | Path | None = None,
     with_features: bool = True,
 ) -> list[ExplainedRun]:
-    """The runs, with distinct names. Raises InputError with all faults of all runs.
+    """Returns the runs, with distinct names. Raises InputError with all faults of all runs.
 
     with_features: False reads no file of features; the runs then have none.
     """
@@ -74,7 +74,7 @@ def _read_run(place: Path, step: str, kind: str, task_ontology, feature_file, wi
 
 
 def ontology_of(place: Path, settings: Mapping, task_ontology: str | Path | None) -> Ontology:
-    """The file given, or that of the run's settings, or its gym's own, or the shipped one."""
+    """Returns the file given, or that of the run's settings, or its gym's own, or the shipped one."""
     path, train_dir = task_ontology or settings.get("task_ontology"), settings.get("train_dir")
     return Ontology.load(ontology_path(train_dir or place, path and str(path)))
 
@@ -99,5 +99,5 @@ def notes_of(runs: Sequence[ExplainedRun]) -> list[str]:
 
 
 def safe_name(name: str) -> str:
-    """A run's name as a folder name."""
+    """Returns a run's name as a folder name."""
     return name.replace(os.sep, "_")

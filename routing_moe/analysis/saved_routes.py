@@ -48,7 +48,7 @@ class Routes:
         return self.name if self.step is None else f"{self.name}, step {self.step}"
 
     def of(self, tasks: Sequence[str]) -> Routes:
-        """The routes of these tasks, in this order. Raises KeyError for an unknown task."""
+        """Returns the routes of these tasks, in this order. Raises KeyError for an unknown task."""
         row = {task: n for n, task in enumerate(self.tasks)}
         return replace(self, tasks=tuple(tasks), values_NLE=self.values_NLE[[row[task] for task in tasks]])
 
@@ -64,7 +64,7 @@ class History:
     values_SNLE: np.ndarray
 
     def of(self, tasks: Sequence[str]) -> History:
-        """The history of these tasks, in this order."""
+        """Returns the history of these tasks, in this order."""
         rows = [self.tasks.index(task) for task in tasks]
         return replace(self, tasks=tuple(tasks), values_SNLE=self.values_SNLE[:, rows])
 
@@ -75,7 +75,7 @@ class History:
 def load_routes(
     place: str | Path, step: int | str = "best", kind: str = "soft", flag: str = "step"
 ) -> Routes:
-    """Routes of the train tasks of a run, or of the tasks of a checkpoint, as one of KINDS.
+    """Returns routes of the train tasks of a run, or of the tasks of a checkpoint, as one of KINDS.
 
     place: a run folder with `<step>-steps/route.npy`; or any other folder with a checkpoint, ours or of the
     published code, which is loaded. step: of a run: a number, "last" or "best" (best dev score); flag: the
@@ -98,7 +98,7 @@ def load_routes(
 
 
 def load_history(run: str | Path, kind: str = "soft") -> History:
-    """The routes at every evaluation of a run. Raises InputError if there are none, or if tasks differ."""
+    """Returns routes at every evaluation of a run. Raises InputError if there are none or tasks differ."""
     run = Path(run)
     steps = evaluated_steps(run) if run.is_dir() else []
     if not steps:
@@ -116,7 +116,7 @@ def load_history(run: str | Path, kind: str = "soft") -> History:
 
 
 def run_name(place: str | Path) -> str:
-    """The folder's name, with its parent's if the name is generic, such as `stage1`, `seed42` or `best`."""
+    """Returns the folder's name, with its parent's if it is generic, such as `stage1`, `seed42`, `best`."""
     place = Path(place).resolve()
     is_generic = place.name in ("best", "last", "init") or place.name.rstrip("0123456789") in (
         "stage",
@@ -126,13 +126,13 @@ def run_name(place: str | Path) -> str:
 
 
 def evaluated_steps(run: Path) -> list[int]:
-    """The steps with saved routes, ascending."""
+    """Returns the steps with saved routes, ascending."""
     names = (path.parent.name.removesuffix("-steps") for path in run.glob("*-steps/route_tasks.txt"))
     return sorted(int(name) for name in names if name.isdecimal())
 
 
 def best_step(run: Path, steps: Sequence[int]) -> int:
-    """The step of `best/`, else that of the best dev score (the first if several), else the last one."""
+    """Returns the step of `best/`, else the first with the best dev score, else the last one."""
     if (saved := load_progress(run / "best").get("step")) in steps:
         return saved
     path = run / "losses.csv"
@@ -148,7 +148,7 @@ def best_step(run: Path, steps: Sequence[int]) -> int:
 
 
 def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str, ...]]:
-    """(rows of a route that a layer reads, their names), from the configuration in a run's checkpoint."""
+    """Returns (rows of a route that a layer reads, their names), from the configuration of a checkpoint."""
     found = [path for name in ("best", "last", "init", ".") if (path := run / name / "config.json").is_file()]
     if not found:
         raise InputError(f"{run}: holds no checkpoint (best/config.json), whose numbers of layers are needed")
@@ -162,18 +162,18 @@ def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str,
 
 
 def layer_names(encoder_layers: int, rows: Sequence[int]) -> tuple[str, ...]:
-    """("enc 0", "enc 1", "dec 0", ...) for these rows of a route."""
+    """Returns ("enc 0", "enc 1", "dec 0", ...) for these rows of a route."""
     return tuple(f"enc {row}" if row < encoder_layers else f"dec {row - encoder_layers}" for row in rows)
 
 
 def layer_place(name: str) -> tuple[int, int]:
-    """(stack, number) of a named layer: (0, 3) for "enc 3", (1, 0) for "dec 0". Sorts as in the model."""
+    """Returns (stack, number) of a layer: (0, 3) for "enc 3", (1, 0) for "dec 0"; sorts as in the model."""
     stack, number = name.split()
     return ("enc", "dec").index(stack), int(number)
 
 
 def encoder_part(layers: Sequence[str]) -> int:
-    """How many of the named layers are the encoder's."""
+    """Returns how many of the named layers are the encoder's."""
     return sum(layer_place(name)[0] == 0 for name in layers)
 
 
@@ -214,12 +214,12 @@ def _read_step(folder: Path, kind: str) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def chosen_experts(values_NLE: np.ndarray) -> np.ndarray:
-    """One-hot routes (N, L, E): the expert of the largest weight in each layer."""
+    """Returns one-hot routes (N, L, E): the expert of the largest weight in each layer."""
     return np.eye(values_NLE.shape[2])[values_NLE.argmax(axis=2)]
 
 
 def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
-    """Routes of the trained tasks if they are known, else of all tasks whose vector is not random."""
+    """Returns routes of the trained tasks if they are known, else of all tasks whose vector is not random."""
     import torch  # takes seconds; most commands read arrays only
 
     from routing_moe.checkpoints.find import find_mixture

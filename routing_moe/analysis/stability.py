@@ -47,7 +47,7 @@ class Stability:
 
 
 def stability(one: Routes, other: Routes, permutations: int = PERMUTATIONS, seed: int = 0) -> Stability:
-    """Agreement of two runs on their common tasks. Raises InputError if they cannot be compared."""
+    """Returns agreement of two runs on common tasks. Raises InputError if they cannot be compared."""
     if one.layers != other.layers:
         raise InputError(
             f"{one.name} has experts in {in_short(list(one.layers))}, {other.name} in "

@@ -85,7 +85,7 @@ def _read(path: Path) -> pd.DataFrame | None:
 
 
 def _singles(table: pd.DataFrame | None, routes: Routes, number: Mapping[str, int]) -> dict:
-    """Drops by column (one expert of one layer) and task; None for experts that were not ablated."""
+    """Returns drops by column (one expert of one layer) and task; None for experts that were not ablated."""
     if table is None:
         return {"tasks": [], "drops": []}
     tasks = [task for task in dict.fromkeys(table["task"]) if task in number]
@@ -118,7 +118,7 @@ def _features(table: pd.DataFrame | None, routes: Routes) -> list[dict]:
 
 
 def _sets(table: pd.DataFrame | None, number: Mapping[str, int]) -> list[list]:
-    """[[name, mean drop, [[task, drop], ...] worst first], ...] of the sets named by the user."""
+    """Returns [[name, mean drop, [[task, drop], ...] worst first], ...] of the sets named by the user."""
     if table is None:
         return []
     found = []

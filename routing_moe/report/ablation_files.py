@@ -88,7 +88,7 @@ def _sets_table(job: AblationJob, sets: Sequence[ExpertSet], ontology: Ontology)
 
 
 def _singles_markdown(categories: pd.DataFrame, tasks: pd.DataFrame) -> str:
-    """The experts with the largest drops: by category, and on the task with the largest drop."""
+    """Returns the experts with the largest drops: by category, and on the task with the largest drop."""
     wide = categories.pivot_table(
         index=["layer", "expert"], columns="category", values="drop", sort=False, observed=True
     )

@@ -46,7 +46,7 @@ def curves_data(run: Path, kind: str = "soft") -> list[dict]:
 
 
 def _read(path: Path, steps: str) -> pd.DataFrame:
-    """The numbers by step; empty if the file is missing or still empty."""
+    """Returns the numbers by step; empty if the file is missing or still empty."""
     if not path.is_file() or not path.stat().st_size:
         return pd.DataFrame({steps: []})
     table = read_table(path)
@@ -57,7 +57,7 @@ def _read(path: Path, steps: str) -> pd.DataFrame:
 
 
 def _curves(table: pd.DataFrame, steps: str, columns: dict[str, tuple[str, str]]) -> list[dict]:
-    """The columns that exist, thinned evenly to MOST_POINTS steps."""
+    """Returns the columns that exist, thinned evenly to MOST_POINTS steps."""
     table = table[np.isfinite(table[steps])]
     if table.empty:
         return []

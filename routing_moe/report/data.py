@@ -94,7 +94,7 @@ def _task(task: str, runs: Sequence[ExplainedRun], ontology: Ontology) -> dict:
 
 
 def _categories(ontology: Ontology, tasks: Sequence[str]) -> list[dict]:
-    """The categories that occur, in the ontology's order, with their colours in pictures."""
+    """Returns the categories that occur, in the ontology's order, with their colours in pictures."""
     colours = kind_colours(ontology)
     present = dict.fromkeys(ontology.category(task) for task in tasks)
     found = []
@@ -162,7 +162,7 @@ def _run(run: ExplainedRun, scores: dict, number: dict[str, int], settings: Repo
 
 
 def _nearest(run: ExplainedRun, overlap_NN: np.ndarray, number: dict[str, int]) -> list[list]:
-    """[[task, overlap], ...] of the tasks nearest to each task of the run, the most similar first."""
+    """Returns [[task, overlap], ...] of the tasks nearest to each task of the run, the most similar first."""
     nearest = {task: [] for task in run.routes.tasks}
     for row in neighbour_table(run.routes, overlap_NN, run.ontology, NEAREST).itertuples():
         nearest[row.task].append([number[row.neighbour], rounded(row.overlap)])
@@ -170,7 +170,7 @@ def _nearest(run: ExplainedRun, overlap_NN: np.ndarray, number: dict[str, int]) 
 
 
 def _without_infinity(values: dict) -> dict:
-    """The values with infinite numbers and NaN as text, because JSON has none (--max_grad_norm inf)."""
+    """Returns the values with infinite numbers and NaN as text: JSON has none (--max_grad_norm inf)."""
     return json.loads(json.dumps(values), parse_constant=str)
 
 
@@ -201,7 +201,7 @@ def _scores(part: str, section: str, table: pd.DataFrame, number: dict[str, int]
 
 
 def _correlations(run: ExplainedRun, settings: ReportSettings) -> dict | None:
-    """The significant correlations, and the strongest of each feature."""
+    """Returns the significant correlations, and the strongest of each feature."""
     permutations = settings.permutations or PERMUTATIONS
     table = correlate(run.routes, run.features, permutations, settings.seed)
     if table.empty:
@@ -290,7 +290,7 @@ def _cut(text: str) -> str:
 
 
 def _stability(runs: Sequence[ExplainedRun], settings: ReportSettings) -> tuple[list[dict], list[str]]:
-    """(agreement of each pair of runs, why some pairs cannot be compared)."""
+    """Returns (agreement of each pair of runs, why some pairs cannot be compared)."""
     pairs, notes = [], []
     for (a, one), (b, other) in itertools.combinations(enumerate(runs), 2):
         try:

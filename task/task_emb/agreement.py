@@ -22,7 +22,7 @@ MAX_COMPARISONS = 4_000_000  # pairs of neighbours whose labels are compared at 
 
 
 def mean_centred(vectors_ND: np.ndarray) -> np.ndarray:
-    """The vectors (N, D) minus their mean, in float64.
+    """Returns the vectors (N, D) minus their mean, in float64.
 
     A vector that equals the mean up to float32 precision becomes exactly 0, because its direction would
     consist of rounding errors.
@@ -35,7 +35,7 @@ def mean_centred(vectors_ND: np.ndarray) -> np.ndarray:
 
 
 def cosine_distances(vectors_ND: np.ndarray) -> np.ndarray:
-    """Pairwise 1 - cosine (N, N), from 0 to 2; a zero vector has distance 1 to all others."""
+    """Returns pairwise 1 - cosine (N, N), from 0 to 2; a zero vector has distance 1 to all others."""
     vectors_ND = np.asarray(vectors_ND, dtype=np.float64)
     lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
     units_ND = np.divide(vectors_ND, lengths_N1, out=np.zeros_like(vectors_ND), where=lengths_N1 > 0)
@@ -45,7 +45,7 @@ def cosine_distances(vectors_ND: np.ndarray) -> np.ndarray:
 
 
 def euclidean_distances(vectors_ND: np.ndarray) -> np.ndarray:
-    """Pairwise Euclidean distances (N, N)."""
+    """Returns pairwise Euclidean distances (N, N)."""
     from scipy.spatial.distance import pdist, squareform  # imported late: it takes half a second
 
     return squareform(pdist(np.asarray(vectors_ND, dtype=np.float64)))
@@ -55,7 +55,7 @@ DISTANCES = {"cosine": cosine_distances, "euclidean": euclidean_distances}
 
 
 def similarity(distance_NN: np.ndarray, measure: str) -> np.ndarray:
-    """Pairwise similarities (N, N): the cosine, or the negative Euclidean distance."""
+    """Returns pairwise similarities (N, N): the cosine, or the negative Euclidean distance."""
     return 1.0 - distance_NN if measure == "cosine" else -distance_NN
 
 
@@ -77,19 +77,19 @@ def nearest(distance_NN: np.ndarray, k: int) -> np.ndarray:
 
 
 def all_equidistant(distance_NN: np.ndarray) -> bool:
-    """Whether all pairs of tasks have the same distance, so that no task has a nearest neighbour."""
+    """Returns whether all pairs of tasks have the same distance, so that no task has a nearest neighbour."""
     distances = _without_rounding_errors(distance_NN)[~np.eye(len(distance_NN), dtype=bool)]
     return bool((distances == distances[0]).all())
 
 
 def _without_rounding_errors(distance_NN: np.ndarray) -> np.ndarray:
-    """A copy in which distances that differ only by rounding errors are equal."""
+    """Returns a copy in which distances that differ only by rounding errors are equal."""
     step = ROUNDING * distance_NN.max()
     return np.round(distance_NN / step) if step > 0 else distance_NN.copy()
 
 
 def majority(labels_XK: np.ndarray) -> np.ndarray:
-    """The most frequent of k labels that are ordered by distance: (..., K) to (...).
+    """Returns the most frequent of k labels that are ordered by distance: (..., K) to (...).
 
     Ties go to the label of the nearest neighbour.
     """
@@ -119,7 +119,7 @@ def permuted_labels(
 
 
 def neighbour_accuracy(labels: Sequence[str], nearest_NK: np.ndarray) -> float:
-    """Leave-one-out accuracy of the majority label of the nearest neighbours, 0 to 1.
+    """Returns the leave-one-out accuracy of the majority label of the nearest neighbours, 0 to 1.
 
     Tasks whose label occurs only once are neighbours, but are not scored. NaN if no task is scored.
     """
@@ -131,7 +131,7 @@ def neighbour_accuracy(labels: Sequence[str], nearest_NK: np.ndarray) -> float:
 def permutation_test(
     labels: Sequence[str], nearest_NK: np.ndarray, permutations: int, seed: int = 0
 ) -> tuple[float, float]:
-    """(chance, p) of `neighbour_accuracy`, by a permutation test of the labels.
+    """Returns (chance, p) of `neighbour_accuracy`, by a permutation test of the labels.
 
     chance: the mean accuracy of permuted labels. p: (1 + number of permutations with at least the observed
     accuracy) / (1 + permutations), as in Phipson & Smyth (2010); it is never 0. Raises ValueError if no label
@@ -167,7 +167,7 @@ def _number_scored(label_ids_N: np.ndarray) -> int:
 
 
 def silhouette(distance_NN: np.ndarray, labels: Sequence[str]) -> float:
-    """Mean silhouette of the tasks, -1 to 1 (Rousseeuw 1987).
+    """Returns the mean silhouette of the tasks, -1 to 1 (Rousseeuw 1987).
 
     A task's silhouette is (b - a) / max(a, b), where a is its mean distance to tasks with the same label, and
     b its smallest mean distance to the tasks of another label. Tasks whose label occurs only once are left

@@ -57,13 +57,13 @@ def report_failed(job: VectorJob, failed: dict[str, Exception]) -> None:
 
 
 def settings_of(method: type[VectorSettings], given: Mapping[str, Any]) -> VectorSettings:
-    """The settings of the flags given. A --recipe sets the defaults of the others."""
+    """Returns the settings of the flags given. A --recipe sets the defaults of the others."""
     recipe = method.PUBLISHED_RECIPE if given.get("recipe") == PUBLISHED else {}
     return method(**{**recipe, **given})
 
 
 def check(settings: VectorSettings) -> VectorJob:
-    """The checked job, with its finished vectors loaded. Raises one InputError with all errors."""
+    """Returns the checked job, with its finished vectors loaded. Raises one InputError with all errors."""
     faults = Faults(settings.faults())
     settings = settings.resolved()
     source, data, units = faults.of(settings.source), {}, {}
@@ -83,7 +83,7 @@ def check(settings: VectorSettings) -> VectorJob:
 
 
 def tasks_of(settings: VectorSettings, source) -> list[str]:
-    """The tasks that the settings select. Raises InputError for a broken split and for unknown tasks."""
+    """Returns the selected tasks. Raises InputError for a broken split and for unknown tasks."""
     split = settings.custom_tasks_splits
     if split is not None:
         with fault_context("--custom_tasks_splits "):
@@ -95,7 +95,7 @@ def tasks_of(settings: VectorSettings, source) -> list[str]:
 
 
 def written(job: VectorJob) -> str:
-    """A line for the log: number and dimension of the vectors, seconds, what the vectors have seen."""
+    """Returns a line for the log: number and dimension of vectors, seconds, what vectors have seen."""
     seconds = [job.finished[task].seconds for task in job.data]
     (D,) = {len(found.vector_D) for found in job.finished.values()}
     return (
@@ -110,7 +110,7 @@ def counted(n: int) -> str:
 
 
 def what_is_kept(job: VectorJob | None) -> str:
-    """What is saved after an interruption, for the last line of the command."""
+    """Returns what is saved after an interruption, for the last line of the command."""
     if job is None:
         return "no task was started"
     total = len(job.data)

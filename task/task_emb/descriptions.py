@@ -51,7 +51,7 @@ class DescriptionSettings(VectorSettings):
         return Descriptions(self.descriptions)
 
     def faults(self) -> list[str]:
-        """Errors in ranges, a package that is not installed, an encoder that does not exist."""
+        """Returns errors in ranges, a package that is not installed, an encoder that does not exist."""
         faults = super().faults()
         if importlib.util.find_spec("sentence_transformers") is None:
             faults.append(f"this method needs the package sentence-transformers: {EXTRA}")
@@ -103,7 +103,7 @@ class DescriptionExtractor:
 
 
 def encoder_place(encoder: str) -> str:
-    """The folder or hub name that an encoder is loaded from."""
+    """Returns the folder or hub name that an encoder is loaded from."""
     if encoder != MINILM:
         return encoder
     return str(Path(importlib.util.find_spec(MINILM_PACKAGE).origin).parent / "model")

@@ -25,7 +25,7 @@ class BartExtractor:
         self.tokenizer = load_tokenizer(settings.tokenizer_place(found), self.model.config.vocab_size)
 
     def encoded(self, task: str) -> EncodedExamples:
-        """The encoded examples of a task (or sample).
+        """Returns the encoded examples of a task (or sample).
 
         Inputs start with the task's name only with --task_names: by default, vectors describe the data alone.
         """
@@ -76,7 +76,7 @@ class FinetunedTextExtractor(TrainingExtractor):
 
 
 def pooled_states(model, tokenizer, examples: Sequence[Example], settings) -> np.ndarray:
-    """The text vector (D,) of one task, given its examples."""
+    """Returns the text vector (D,) of one task, given its examples."""
     inputs = {examples[0].task: [example.input for example in examples]}
     (vector_D,) = text_vectors(
         encoder_states(model),

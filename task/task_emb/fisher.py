@@ -61,7 +61,7 @@ class FisherSettings(TrainingSettings):
         return {"adapters": " --weights layers: there are no adapters"}
 
     def faults(self) -> list[str]:
-        """Errors in ranges, lengths and the model, and unused flags."""
+        """Returns errors in ranges, lengths and the model, and unused flags."""
         faults = super().faults()
         if self.recipe == PUBLISHED and self.weights == "layers":
             faults.append("--recipe published is for --weights adapters; omit it, or --weights layers")

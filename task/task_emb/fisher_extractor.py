@@ -50,7 +50,7 @@ class FisherExtractor(TrainingExtractor):
         return fisher_vector(self.fisher_of(task), self.settings.average_over).cpu().numpy()
 
     def fisher_of(self, task: str, compute=diagonal_fisher) -> dict:
-        """Fisher information of the current weights on a task's train examples, by parameter name."""
+        """Returns {parameter: Fisher information} of the current weights on a task's train examples."""
         parameters = {name: p.detach() for name, p in self.parameters.items()}
         n_parameters = sum(p.numel() for p in parameters.values())
         examples, tokens = self.encoded(task), self.settings.max_tokens_per_micro_batch

@@ -26,7 +26,7 @@ LogLikelihood = Callable[[Parameters, Batch], Tensor]  # of one example, without
 def diagonal_fisher(
     log_likelihood: LogLikelihood, parameters: Parameters, batches: Iterable[Batch]
 ) -> Parameters:
-    """The Fisher information of each parameter, in its shape, in float64.
+    """Returns the Fisher information of each parameter, in its shape, in float64.
 
     The log-likelihood must consist of operations that `torch.func.vmap` supports. Raises ValueError without
     examples.
@@ -53,7 +53,7 @@ def diagonal_fisher_one_by_one(
 
 
 def _mean_square(gradients, parameters: Parameters, batches: Iterable[Batch], is_batch=True) -> Parameters:
-    """The mean square over all examples of their gradients.
+    """Returns the mean square over all examples of their gradients.
 
     gradients(parameters, batch) returns those of every example of the batch, {name: (B, ...)}.
     """
@@ -111,7 +111,7 @@ class _Logits(nn.Module):
 
 
 def blocked(is_blocked: Tensor) -> Tensor:
-    """The additive attention mask: 0, and the most negative float where attention is blocked.
+    """Returns the additive attention mask: 0, and the most negative float where attention is blocked.
 
     A mask of 0 and 1 cannot be used: the library inspects its values to skip it, which vmap does not allow.
     """
@@ -149,7 +149,7 @@ def fisher_batches(examples: EncodedExamples, model, max_tokens: int, n_paramete
 
 
 def fisher_vector(fisher: Parameters, part: str) -> Tensor:
-    """The task vector (D,), float64: one number per part, in the order of the parameters.
+    """Returns the task vector (D,), float64: one number per part, in the order of the parameters.
 
     part: "weight": every weight; "unit": the mean over the inputs of each output unit (the filter of Achille
     et al. 2019); "tensor": the mean of each weight or bias tensor; "layer": the mean of all weights of each

@@ -60,12 +60,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def distances_of(vectors_ND: np.ndarray, settings: Settings) -> np.ndarray:
-    """Pairwise distances of the tasks (N, N)."""
+    """Returns pairwise distances of the tasks (N, N)."""
     return DISTANCES[settings.similarity](mean_centred(vectors_ND) if settings.is_centred else vectors_ND)
 
 
 def agreement_table(inputs: Inputs, distances: Mapping[str, np.ndarray], settings: Settings) -> pd.DataFrame:
-    """One row of results of `agreement` per folder and labelling; columns AGREEMENT_COLUMNS."""
+    """Returns one row of results of `agreement` per folder and labelling; columns AGREEMENT_COLUMNS."""
     rows = []
     for name, distance_NN in distances.items():
         for labelling, label_of in inputs.labellings.items():
@@ -78,7 +78,7 @@ def agreement_table(inputs: Inputs, distances: Mapping[str, np.ndarray], setting
 
 
 def agreement_text(inputs: Inputs, table: pd.DataFrame, settings: Settings) -> str:
-    """The content of agreement.md: an explanation, the table, the notes."""
+    """Returns the content of agreement.md: an explanation, the table, the notes."""
     k, n = settings.neighbours, len(inputs.tasks)
     predicted = (
         "that of the nearest other task" if k == 1 else f"the majority label of the {k} nearest others"
@@ -115,7 +115,7 @@ def _formatted(value: float) -> str:
 
 
 def neighbours_table(inputs: Inputs, distances: Mapping[str, np.ndarray], settings: Settings) -> pd.DataFrame:
-    """The k nearest tasks of each task; columns NEIGHBOUR_COLUMNS.
+    """Returns the k nearest tasks of each task; columns NEIGHBOUR_COLUMNS.
 
     same_category, same_subcategory: 1 or 0, empty if one of the tasks is not in the ontology.
     """
@@ -143,7 +143,7 @@ def _same_categories(task: str, other: str, ontology: Ontology) -> tuple[str, st
 
 
 def panels_of(distances: Mapping[str, np.ndarray], table: pd.DataFrame, measure: str) -> list:
-    """One `Panel` per folder: a heat map of cosines, or of distances divided by the folder's largest."""
+    """Returns a `Panel` per folder: a heat map of cosines, or of distances divided by the largest."""
     from routing_moe.plots.similarity import Panel
 
     panels = []

@@ -102,7 +102,7 @@ def check(settings: Settings) -> Inputs:
 
 
 def names_of_folders(folders: Sequence[str], names: Sequence[str] | None) -> list[str]:
-    """`names`, or else the shortest ends of the folders' paths that are distinct. Raises InputError."""
+    """Returns `names`, else the shortest ends of the folders' paths that are distinct. Raises InputError."""
     paths = [Path(os.path.abspath(folder)) for folder in folders]
     faults = [f"--taskvecs: {path} is given twice" for path, n in Counter(paths).items() if n > 1]
     if names is not None:
@@ -155,7 +155,7 @@ def common_tasks(vectors: Mapping[str, Mapping], settings: Settings, notes: list
 
 
 def chosen_tasks(settings: Settings, known: Sequence[str]) -> list[str]:
-    """The tasks that --tasks names, by name or section. Raises InputError for a task without a vector."""
+    """Returns the tasks of --tasks, names or sections. Raises InputError for a task without a vector."""
     split = settings.custom_tasks_splits
     if split is None and settings.train_dir:
         split = Path(settings.train_dir) / "split.json"
@@ -179,7 +179,7 @@ def chosen_tasks(settings: Settings, known: Sequence[str]) -> list[str]:
 
 
 def label_notes(tasks: Sequence[str], labellings: Mapping[str, Labelling]) -> list[str]:
-    """One note per labelling with tasks that have no label and are left out."""
+    """Returns one note per labelling with tasks that have no label and are left out."""
     missing = {name: [task for task in tasks if task not in labels] for name, labels in labellings.items()}
     missing.pop("subcategory")  # the same tasks as for category
     reason = {"category": "not in the ontology"}

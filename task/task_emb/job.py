@@ -230,7 +230,7 @@ class VectorJob:
 
 
 def read_finished(path: Path) -> Finished:
-    """The content of a file of by_task/. Raises ValueError if its arrays are not those of a vector."""
+    """Returns the content of a file of by_task/. Raises ValueError if its arrays are not of a vector."""
     found = load_arrays(path, ("vector_D", "data", "seconds"), optional=("task",))
     vector_D = found["vector_D"]
     if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):

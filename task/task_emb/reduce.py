@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check(settings: ReduceSettings) -> tuple[list[str], np.ndarray]:
-    """The names and vectors (N, D) of the folder. Raises one InputError with all errors."""
+    """Returns the names and vectors (N, D) of the folder. Raises one InputError with all errors."""
     faults = Faults(flag_faults(settings))
     loaded = faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs")
     if settings.custom_tasks_splits:
@@ -123,7 +123,7 @@ def check(settings: ReduceSettings) -> tuple[list[str], np.ndarray]:
 
 
 def folder_faults(settings: ReduceSettings, folder: Path) -> list[str]:
-    """An error unless the output folder is new, or holds an earlier reduction that is not an input."""
+    """Returns an error unless the folder is new, or holds an earlier reduction that is not an input."""
     for flag in ("taskvecs", "like"):
         read = getattr(settings, flag)
         if read and Path(read).resolve() == folder.resolve():
@@ -139,7 +139,7 @@ def folder_faults(settings: ReduceSettings, folder: Path) -> list[str]:
 
 
 def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tuple[Reduction, list[str]]:
-    """The reduction, fitted or loaded, and the tasks that it was fitted on. Raises InputError."""
+    """Returns the reduction, fitted or loaded, and the tasks that it was fitted on. Raises InputError."""
     if settings.like:
         with fault_context("--like "):
             reduction = Reduction.load(settings.like)
@@ -170,7 +170,7 @@ def make_reduction(settings: ReduceSettings, names: list[str], vectors_ND) -> tu
 
 
 def tasks_fitted_on(settings: ReduceSettings) -> list[str]:
-    """The tasks that --like was fitted on.
+    """Returns the tasks that --like was fitted on.
 
     Raises InputError if it was fitted on vectors of another method, model or settings.
     """
@@ -193,7 +193,7 @@ def tasks_fitted_on(settings: ReduceSettings) -> list[str]:
 
 
 def tasks_to_fit_on(settings: ReduceSettings, names: list[str]) -> list[str]:
-    """The tasks of --fit_on, by default the train tasks of the split. Raises InputError."""
+    """Returns the tasks of --fit_on, by default the train tasks of the split. Raises InputError."""
     samples = samples_in(load_meta(settings.taskvecs))  # their tasks have their own rows
     names = [name for name in names if name not in samples]
     if settings.custom_tasks_splits is None and settings.fit_on == ["all"]:
@@ -238,14 +238,14 @@ def write(settings, names, reduced_Nd, reduction: Reduction, fitted: list[str], 
 
 
 def fitted_on_seen(settings: ReduceSettings, of_source: dict) -> str:
-    """What the vectors that the reduction was fitted on have seen of their tasks."""
+    """Returns what the vectors that the reduction was fitted on have seen of their tasks."""
     if not settings.like:
         return seen_by(of_source)
     return load_meta(settings.like).get("fitted_on_seen", UNKNOWN)
 
 
 def explained(reduction: Reduction, n_fitted: int) -> str:
-    """A line with the cumulative explained variance of the first components, in percent."""
+    """Returns a line with the cumulative explained variance of the first components, in percent."""
     sums, d = np.cumsum(reduction.explained_d) * 100, len(reduction.explained_d)
     shown = sorted({k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256) if k < d} | {d})
     parts = ", ".join(f"{k}: {sums[k - 1]:.1f}%" for k in shown)

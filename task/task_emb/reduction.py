@@ -70,7 +70,7 @@ class Reduction:
         )
 
     def __call__(self, vectors_ND: np.ndarray) -> np.ndarray:
-        """The reduced vectors (N, d). Raises InputError if D does not match, and see `transformed`."""
+        """Returns reduced vectors (N, d). Raises InputError if D does not match, and see `transformed`."""
         D = len(self.mean_D)
         if vectors_ND.shape[1] != D:
             raise InputError(
@@ -84,7 +84,7 @@ class Reduction:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Reduction":
-        """The reduction saved in a folder. Raises InputError if the file is missing or damaged."""
+        """Returns the reduction saved in a folder. Raises InputError if the file is missing or damaged."""
         path = Path(folder) / REDUCTION_FILE
         try:
             arrays = load_arrays(path, cls.__dataclass_fields__)
@@ -100,7 +100,7 @@ class Reduction:
 
 
 def transformed(vectors_ND: np.ndarray, transform: str, added: float) -> np.ndarray:
-    """The transformed vectors (N, D), float64.
+    """Returns the transformed vectors (N, D), float64.
 
     Raises InputError for "log" of negative numbers and for "unit" of a zero vector.
     """
@@ -118,7 +118,7 @@ def transformed(vectors_ND: np.ndarray, transform: str, added: float) -> np.ndar
 
 
 def median_above_zero(vectors_ND: np.ndarray) -> float:
-    """The median of all positive numbers. Raises InputError if there are none."""
+    """Returns the median of all positive numbers. Raises InputError if there are none."""
     positive = vectors_ND[vectors_ND > 0]
     if not len(positive):
         raise InputError("--transform is log, but the vectors have no positive numbers; give none")

@@ -58,7 +58,7 @@ PUBLISHED_TRAINING = PUBLISHED_TEXTS | {
 
 
 def recipe_flag(recipe: Mapping[str, Any]) -> Any:
-    """The field --recipe of a method with this published recipe."""
+    """Returns the field --recipe of a method with this published recipe."""
     values = {name: value for name, value in recipe.items() if name not in PUBLISHED_TEXTS}
     flags = ", ".join(
         ["--task_names, all examples", *(f"--{name} {value}" for name, value in values.items())]
@@ -106,15 +106,15 @@ class VectorSettings(Command, ABC):
         """The data of the tasks: one of the classes in `sources.py`. Raises InputError."""
 
     def model_files(self) -> dict[str, str]:
-        """{file: SHA-256} of the model, {} for methods without a model. Raises InputError."""
+        """Returns {file: SHA-256} of the model, {} for methods without a model. Raises InputError."""
         return {}
 
     def faults(self) -> list[str]:
-        """Errors: settings out of range or without effect, and errors that are specific to the method."""
+        """Returns errors: settings out of range or without effect, and errors specific to the method."""
         return flag_faults(self)
 
     def resolved(self) -> "VectorSettings":
-        """The settings with the method's defaults for those that are None."""
+        """Returns the settings with the method's defaults for those that are None."""
         return self
 
     @abstractmethod
@@ -168,7 +168,7 @@ class GymSettings(VectorSettings):
         return files
 
     def found_model(self) -> SavedBart | SavedMixture:
-        """The model, found on disk but not loaded. Raises InputError."""
+        """Returns the model, found on disk but not loaded. Raises InputError."""
         found = find_saved(self.model, name_flag="model")
         if isinstance(found, SavedMixture) and found.config.num_experts > 1 and not self.takes_mixtures:
             raise InputError(
@@ -178,7 +178,7 @@ class GymSettings(VectorSettings):
         return found
 
     def faults(self) -> list[str]:
-        """Errors in ranges and lengths, and a model or tokenizer that cannot be used."""
+        """Returns errors in ranges and lengths, and a model or tokenizer that cannot be used."""
         faults = Faults(super().faults())
         faults.of(lambda: self.text_format)
         if found := faults.of(self.found_model, flag="model"):
@@ -192,7 +192,7 @@ class GymSettings(VectorSettings):
         return list(faults)
 
     def tokenizer_place(self, found: SavedBart | SavedMixture) -> str:
-        """The folder or hub name of the tokenizer: `--tokenizer`, by default that of the model."""
+        """Returns the folder or hub name of the tokenizer: `--tokenizer`, by default that of the model."""
         of_model = found.checkpoint if isinstance(found, SavedMixture) else found.source
         return self.tokenizer or str(of_model)
 

@@ -22,7 +22,7 @@ class Source:
     """What task vectors are computed from."""
 
     def units(self, tasks: Sequence[str]) -> dict[str, str]:
-        """{unit: its task}. One vector is computed per unit; by default, a unit is a task."""
+        """Returns {unit: its task}. One vector is computed per unit; by default, a unit is a task."""
         return {task: task for task in tasks}
 
 
@@ -54,7 +54,7 @@ class TrainFiles(Source):
         return self.gym.tasks()
 
     def units(self, tasks: Sequence[str]) -> dict[str, str]:
-        """{unit: its task}. With EACH, a unit is a sample."""
+        """Returns {unit: its task}. With EACH, a unit is a sample."""
         if self.samples != EACH:
             return super().units(tasks)
         return {sample: task for task in tasks for sample in self.gym.samples(task)}
@@ -64,7 +64,7 @@ class TrainFiles(Source):
         return self.units(self.known)
 
     def faults(self, tasks: Sequence[str]) -> list[str]:
-        """Errors: tasks without the given sample; missing, empty or malformed train files."""
+        """Returns errors: tasks without the given sample; missing, empty or malformed train files."""
         faults = []
         if self.samples == EACH:
             faults += self._name_faults(tasks)
@@ -81,7 +81,7 @@ class TrainFiles(Source):
         return faults + self.gym.check(tasks, ["train"], samples, metrics=False)
 
     def _name_faults(self, tasks: Sequence[str]) -> list[str]:
-        """Errors: samples that have the name of another sample or task."""
+        """Returns errors: samples that have the name of another sample or task."""
         every = [(sample, task) for task in self.known for sample in self.gym.samples(task)]
         counts = Counter([sample for sample, _ in every] + self.known)
         return [
@@ -92,7 +92,7 @@ class TrainFiles(Source):
         ]
 
     def of(self, unit: str) -> list[Example]:
-        """The examples that the vector of a task (with EACH: of a sample) is computed from."""
+        """Returns the examples that the vector of a task (with EACH: of a sample) is computed from."""
         if self.samples == EACH:
             return train_examples(self.gym, self._tasks_of_samples[unit], unit, most=self.most)
         return train_examples(self.gym, unit, self.samples, most=self.most)
@@ -144,7 +144,7 @@ def sha256_of(texts: Iterable[str]) -> str:
 
 
 def is_file_name(task: str) -> bool:
-    """Whether the name of a task can be used as a file name."""
+    """Returns whether the name of a task can be used as a file name."""
     is_short = len(task.encode()) <= MAX_NAME_BYTES
     return task not in ("", ".", "..") and not set(task) & set("/\\\0") and is_short
 

@@ -15,7 +15,7 @@ PLACE = re.compile(r"(enc|dec)(\d+)\.(\d+)")
 
 
 def experts_named(word: str, config) -> ExpertSet:
-    """The set that `enc0.1+dec2.0` stands for. Raises InputError if the model has no such experts."""
+    """Returns the set that `enc0.1+dec2.0` stands for. Raises InputError if the model has no such experts."""
     rows = dict(zip(layer_names(config.encoder_layers, config.routed_rows), config.routed_rows, strict=True))
     try:
         places = places_of(word)
@@ -34,13 +34,13 @@ def experts_named(word: str, config) -> ExpertSet:
 
 
 def leaves_every_layer(experts: Sequence[tuple[int, int]], per_layer: int) -> bool:
-    """Whether each layer keeps an expert."""
+    """Returns whether each layer keeps an expert."""
     rows = [row for row, _ in set(experts)]
     return all(rows.count(row) < per_layer for row in set(rows))
 
 
 def places_of(name: str) -> list[tuple[str, int]]:
-    """[("enc 0", 1), ...], layer and expert, of a set's name. Raises ValueError if it is none."""
+    """Returns [("enc 0", 1), ...], layer and expert, of a set's name. Raises ValueError if it is none."""
     places = [PLACE.fullmatch(part) for part in name.split("+")]
     if not all(places):
         raise ValueError(f"'{name}' names no experts; write enc0.1 for expert 1 of encoder layer 0")

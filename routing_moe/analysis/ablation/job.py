@@ -73,21 +73,21 @@ class AblationJob:
         return f"{len(experts)}_experts_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
     def name(self, experts: ExpertSet) -> str:
-        """`enc0.1+dec2.0`: layer and expert of each; `base` for none."""
+        """Returns the name of a set, such as `enc0.1+dec2.0`, layers and experts; `base` for none."""
         places = (f"{self.layer(row)}.{expert}".replace(" ", "") for row, expert in experts)
         return "+".join(places) or "base"
 
     def layer(self, row: int) -> str:
-        """The name of a row of the routes, such as "enc 0"."""
+        """Returns the name of a row of the routes, such as "enc 0"."""
         return layer_names(self.evaluator.model.config.encoder_layers, [row])[0]
 
     def all_experts(self) -> list[ExpertSet]:
-        """One set for each expert of each layer with experts."""
+        """Returns one set for each expert of each layer with experts."""
         rows = self.evaluator.model.config.routed_rows
         return [((row, expert),) for row in rows for expert in range(self.size[1])]
 
     def mean_score(self) -> float:
-        """The score with all experts: mean over tasks of the mean over a task's files."""
+        """Returns the score with all experts: mean over tasks of the mean over a task's files."""
         scores = self.finished(BASE).scores
         by_task = pd.DataFrame([(file.task, scores[file.sample]) for file in self.evaluator.files])
         return float(by_task.groupby(0)[1].mean().mean())
@@ -95,17 +95,17 @@ class AblationJob:
     # ---- scoring
 
     def finished(self, experts: ExpertSet) -> Scores | None:
-        """The scores of a set, None if it is not finished. Raises InputError for a damaged file."""
+        """Returns the scores of a set, None if it is not finished. Raises InputError for a damaged file."""
         return self.sets.finished(experts)
 
     def start(self) -> Scores:
-        """The scores with all experts, which are computed if they are missing."""
+        """Returns the scores with all experts, which are computed if they are missing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / JOB_FILE, json.dumps(self.described, indent=1))
         return self.finished(BASE) or self._score(BASE, self.evaluator.tasks)
 
     def missing(self, sets: Iterable[ExpertSet]) -> dict[ExpertSet, list[str]]:
-        """{set that is not finished: tasks whose routes change without it}."""
+        """Returns {set that is not finished: tasks whose routes change without it}."""
         todo = dict.fromkeys(experts for experts in sets if self.finished(experts) is None)
         for experts in todo:
             if experts not in self._changed:
@@ -113,7 +113,7 @@ class AblationJob:
         return {experts: self._changed[experts] for experts in todo}
 
     def estimate(self, sets: Sequence[ExpertSet]) -> str:
-        """A line with the remaining work and its time, estimated from the seconds of the base scores."""
+        """Returns a line with the remaining work and its time, estimated from that of the base scores."""
         base, todo = self.start(), self.missing(sets)
         examples = sum(self.evaluator.examples_of(tasks) for tasks in todo.values())
         processes = self.evaluator.accelerator.num_processes
@@ -143,8 +143,8 @@ class AblationJob:
 
     def _score(self, experts: ExpertSet, tasks: Sequence[str]) -> Scores:
         began = time.perf_counter()
-        off_LE = mask_of(experts, *self.size) if experts else None
-        scores = self.evaluator.scores(self.evaluator.routes(off_LE), tasks)
+        ablated_LE = mask_of(experts, *self.size) if experts else None
+        scores = self.evaluator.scores(self.evaluator.routes(ablated_LE), tasks)
         found = Scores(scores, time.perf_counter() - began, self.evaluator.examples_of(tasks))
         self.sets.write(experts, json.dumps(vars(found)).encode())
         return found

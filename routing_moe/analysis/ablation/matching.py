@@ -25,7 +25,7 @@ MOST_CANDIDATES = 100_000  # if there are more sets, this many are drawn at rand
 def matched_sets(
     job: AblationJob, chosen: dict[str, ExpertSet], features: Features, draws: int, seed: int
 ) -> dict[str, list[ExpertSet]]:
-    """{feature: at most `draws` sets of as many experts as its own set has, none of them in its own}.
+    """Returns {feature: at most `draws` sets of as many experts as its own set has, none of them in its own}.
 
     Drawn without replacement from the sets that leave an expert in every layer and whose mean weight in the
     scored routes of the feature's tasks is within TOLERANCE of that of its own set. All features take the
@@ -48,7 +48,7 @@ def matched_sets(
 
 
 def is_matched(weights_C: np.ndarray, own_K: Sequence[int], candidates_MK: np.ndarray) -> np.ndarray:
-    """Whether each set (M,) has none of the feature's own experts and a mean weight within TOLERANCE."""
+    """Returns whether each set (M,) has none of the feature's experts and a mean weight within TOLERANCE."""
     target = weights_C[list(own_K)].mean()
     near_M = np.abs(weights_C[candidates_MK].mean(axis=1) - target) <= TOLERANCE * target + 1e-9
     return near_M & ~np.isin(candidates_MK, own_K).any(axis=1)
@@ -76,7 +76,7 @@ def candidate_sets(singles: Sequence[Expert], size: int, per_layer: int, seed: i
 
 
 def tasks_of(feature: str, features: Features, tasks: Sequence[str]) -> list[str]:
-    """The tasks that have a 0/1 feature; for a numeric feature, the tasks with a known value."""
+    """Returns the tasks that have a 0/1 feature; for a numeric feature, the tasks with a known value."""
     value = dict(zip(features.tasks, features.column(feature), strict=True))
     if features.is_binary(feature):
         return [task for task in tasks if value.get(task) == 1]
@@ -84,7 +84,7 @@ def tasks_of(feature: str, features: Features, tasks: Sequence[str]) -> list[str
 
 
 def mean_weights(routes: Mapping[str, Tensor], tasks: Sequence[str]) -> np.ndarray:
-    """Mean weight (L, E) of each expert in the routes {task: (L, E)} of some tasks.
+    """Returns the mean weight (L, E) of each expert in the routes {task: (L, E)} of some tasks.
 
     For one-hot routes this is the share of the tasks that use the expert. Experts outside the top k of a
     top-k route have weight 0.

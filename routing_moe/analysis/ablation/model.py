@@ -2,7 +2,7 @@
 
     evaluator = Evaluator(model, tokenizer, files, text_format, decoding, accelerator)
     evaluator.scores(evaluator.routes())             # {sample: score} with all experts
-    evaluator.scores(evaluator.routes(off_LE))       # without the experts that are True in off_LE
+    evaluator.scores(evaluator.routes(ablated_LE))   # without the experts that are True in ablated_LE
 
 A router's logits for an ablated expert become -inf, so that it chooses among the others: a soft route is
 renormalised, a one-hot route uses the next best expert. Fixed and average routes are renormalised; where no
@@ -33,31 +33,31 @@ class NothingToAblate(InputError):
     exit_code = 3
 
 
-def mask_of(off: Iterable[Expert], num_layers: int, num_experts: int) -> np.ndarray:
-    """A mask (L, E), True for ablated experts. Raises ValueError if a layer has no expert left."""
-    off_LE = np.zeros((num_layers, num_experts), dtype=bool)
-    for row, expert in off:
-        off_LE[row, expert] = True
-    if off_LE.all(axis=1).any():
-        raise ValueError(f"row {int(off_LE.all(axis=1).argmax())} of the routes would have no expert left")
-    return off_LE
+def mask_of(ablated: Iterable[Expert], num_layers: int, num_experts: int) -> np.ndarray:
+    """Returns a mask (L, E), True for ablated experts. Raises ValueError if a layer has no expert left."""
+    ablated_LE = np.zeros((num_layers, num_experts), dtype=bool)
+    for row, expert in ablated:
+        ablated_LE[row, expert] = True
+    if (empty_L := ablated_LE.all(axis=1)).any():
+        raise ValueError(f"row {int(empty_L.argmax())} of the routes would have no expert left")
+    return ablated_LE
 
 
 @torch.no_grad()
-def routes_without(model, tasks: Sequence[str], off_LE: np.ndarray | None) -> Tensor:
-    """Noise-free routes (N, L, E) of tasks, without the experts that are True in off_LE (None: with all)."""
-    if off_LE is None:
+def routes_without(model, tasks: Sequence[str], ablated_LE: np.ndarray | None) -> Tensor:
+    """Returns noise-free routes (N, L, E) of tasks, without experts that are True in ablated_LE, if given."""
+    if ablated_LE is None:
         return model.routes_for(list(tasks))
-    off = torch.from_numpy(off_LE).to(model.device)
+    mask = torch.from_numpy(ablated_LE).to(model.device)
     config = model.config
     if config.has_router:
-        logits_NLE = model.router_logits(model.task_ids(list(tasks))).masked_fill(off, -torch.inf)
+        logits_NLE = model.router_logits(model.task_ids(list(tasks))).masked_fill(mask, -torch.inf)
         return noise_free_routes(
             logits_NLE, config.router_mode, config.router_temperature, config.router_top_k
         )
-    left_NLE = model.routes_for(list(tasks)).masked_fill(off, 0.0)
+    left_NLE = model.routes_for(list(tasks)).masked_fill(mask, 0.0)
     sums_NL1 = left_NLE.sum(-1, keepdim=True)
-    uniform_LE = (~off).to(left_NLE.dtype)
+    uniform_LE = (~mask).to(left_NLE.dtype)
     uniform_LE = uniform_LE / uniform_LE.sum(-1, keepdim=True)
     return torch.where(
         sums_NL1 > 0, left_NLE / sums_NL1.clamp_min(torch.finfo(sums_NL1.dtype).tiny), uniform_LE
@@ -91,26 +91,26 @@ class Evaluator:
         ends = np.cumsum([len(file.examples) for file in files])
         self._members = [np.arange(end - len(f.examples), end) for f, end in zip(files, ends, strict=True)]
 
-    def routes(self, off_LE: np.ndarray | None = None) -> dict[str, Tensor]:
-        """{task: route (L, E)}, without the experts that are True in off_LE."""
-        return dict(zip(self.tasks, routes_without(self.model, self.tasks, off_LE), strict=True))
+    def routes(self, ablated_LE: np.ndarray | None = None) -> dict[str, Tensor]:
+        """Returns {task: route (L, E)}, without the experts that are True in ablated_LE."""
+        return dict(zip(self.tasks, routes_without(self.model, self.tasks, ablated_LE), strict=True))
 
-    def changed(self, off_LE: np.ndarray) -> list[str]:
+    def changed(self, ablated_LE: np.ndarray) -> list[str]:
         """Tasks whose routes change without these experts; other tasks keep their scores."""
-        without = self.routes(off_LE)
+        without = self.routes(ablated_LE)
         return [task for task in self.tasks if self._own[task] != self._read(without[task])]
 
     def fingerprint(self) -> int:
-        """A checksum of the routes of all tasks."""
+        """Returns a checksum of the routes of all tasks."""
         return zlib.crc32(b"".join(self._own.values()))
 
     def examples_of(self, tasks: Sequence[str]) -> int:
-        """The number of examples in the files of the tasks."""
+        """Returns the number of examples in the files of the tasks."""
         wanted = set(tasks)
         return sum(len(file.examples) for file in self.files if file.task in wanted)
 
     def scores(self, routes: dict[str, Tensor], tasks: Sequence[str] | None = None) -> dict[str, float]:
-        """{sample: score} of the files of the tasks (None: all), each with its task's route."""
+        """Returns {sample: score} of the files of the tasks (None: all), each with its task's route."""
         wanted = set(self.tasks if tasks is None else tasks)
         rows = [row for row, file in enumerate(self.files) if file.task in wanted]
         texts = [""] * len(self.pool.examples)
@@ -141,7 +141,7 @@ class Evaluator:
         return list(groups.values())
 
     def _along(self, routes: list[Tensor], group: list[int]) -> Tensor:
-        """One route (1, L, E) if all are the same, else those of all examples of the pool (n, L, E)."""
+        """Returns one route (1, L, E) if all are the same, else of all the pool's examples (n, L, E)."""
         if len({self._read(route_LE) for route_LE in routes}) == 1:
             return routes[0][None]
         along = routes[0].new_zeros(len(self.pool.examples), *routes[0].shape)
@@ -150,7 +150,7 @@ class Evaluator:
         return along
 
     def _read(self, route_LE: Tensor) -> bytes:
-        """The rows of a route that a layer reads."""
+        """Returns the rows of a route that a layer reads."""
         return route_LE[self.model.config.routed_rows].float().cpu().numpy().tobytes()
 
 

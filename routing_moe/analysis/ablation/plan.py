@@ -46,7 +46,7 @@ class Plan:
 
 
 def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJob) -> Plan:
-    """The sets of experts that the flags select, given the routes of the job's model. Raises InputError."""
+    """Returns the sets of experts that flags select, for the routes of the job's model. Raises InputError."""
     config = job.evaluator.model.config
     named = {("all",): job.all_experts(), ("none",): []}.get(settings.experts)
     if named is None:
@@ -73,7 +73,7 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
 def top_of_features(
     settings: AblationSettings, features: Features, routes: Routes
 ) -> dict[str, pd.DataFrame]:
-    """{feature: its --top experts}; with --features all, features with fewer are left out.
+    """Returns {feature: its --top experts}; with --features all, features with fewer are left out.
 
     Raises InputError if a named feature has fewer, or if the model has too few experts for any feature.
     """
@@ -97,7 +97,7 @@ def top_of_features(
 
 @torch.no_grad()
 def model_routes(model, tasks: Sequence[str], kind: str) -> Routes:
-    """The routes of a loaded model, as `saved_routes.load_routes` returns those of a run."""
+    """Returns the routes of a loaded model, as `saved_routes.load_routes` returns those of a run."""
     config = model.config
     values_NLE = model.expected_routes(list(tasks), config.router_temperature).double().cpu().numpy()
     values_NLE = values_NLE[:, config.routed_rows]
@@ -107,7 +107,7 @@ def model_routes(model, tasks: Sequence[str], kind: str) -> Routes:
 
 
 def strongest(table: pd.DataFrame, feature: str, count: int, per_layer: int) -> pd.DataFrame:
-    """The `count` experts most correlated with the feature; every layer keeps an expert."""
+    """Returns the `count` experts most correlated with the feature; every layer keeps an expert."""
     kept, layers = [], []
     for row in top_experts(table, len(table), [feature]).itertuples():
         if len(kept) < count and layers.count(row.layer) < per_layer - 1:

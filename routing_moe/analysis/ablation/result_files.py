@@ -7,6 +7,6 @@ TASKS, CATEGORIES, FEATURES, SETS = "tasks.csv", "categories.csv", "features.csv
 
 
 def drawn(features: pd.DataFrame) -> str:
-    """The number of sets that features of `feature_table` are compared with: "20" or "7 to 20"."""
+    """Returns the number of sets that features of `feature_table` are compared with: "20" or "7 to 20"."""
     least, most = int(features["draws"].min()), int(features["draws"].max())
     return str(most) if least == most else f"{least} to {most}"

@@ -23,7 +23,7 @@ Drops = dict[str, float]  # {task: mean drop over its files}
 
 
 def drops_of(job: AblationJob, experts: ExpertSet) -> Drops:
-    """0 for tasks whose route is the same without the experts."""
+    """Returns {task: drop without the experts}, 0 for tasks whose route is the same."""
     base, without = job.finished(BASE).scores, job.finished(experts).scores
     drops: dict[str, list[float]] = {}
     for file in job.evaluator.files:
@@ -53,14 +53,14 @@ def task_table(job: AblationJob, singles: Sequence[ExpertSet], ontology: Ontolog
 
 
 def with_others(table: pd.DataFrame, group: str) -> pd.DataFrame:
-    """The table with a column others: the mean drop of all other rows of its group, NaN where it is alone."""
+    """Returns the table with a column others: the mean drop of all other rows of the group, NaN if none."""
     drops = table.groupby(group, observed=True, sort=False)["drop"]
     total, count = drops.transform("sum"), drops.transform("size")
     return table.assign(others=(total - table["drop"]) / (count - 1).where(count > 1))
 
 
 def category_drops(tasks: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
-    """A row per expert and category (then "all"): tasks, users (tasks that give the expert USED or
+    """Returns a row per expert and category (then "all"): tasks, users (tasks that give the expert USED or
     more), drop (mean over the tasks), others (mean drop of the other experts: what a random one costs)."""
     grouped = in_categories(tasks, ontology).groupby(
         ["layer", "expert", "category"], sort=False, observed=True
@@ -133,7 +133,7 @@ def feature_task_table(
 
 
 def groups_of(tasks: Sequence[str], feature: str, features: Features, ontology: Ontology) -> dict[str, list]:
-    """{group: its tasks}, without empty groups. A numeric feature has only "all" and categories."""
+    """Returns {group: its tasks}, without empty groups. A numeric feature has only "all" and categories."""
     value = dict(zip(features.tasks, features.column(feature), strict=True))
     groups = {}
     if features.is_binary(feature):

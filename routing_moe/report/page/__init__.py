@@ -32,7 +32,7 @@ UNSAFE = re.compile("[<\u2028\u2029\ud800-\udfff]")
 
 
 def render(data: dict) -> str:
-    """The page that shows `data`, as text to be written as UTF-8; `tests/page_data.py` makes such data.
+    """Returns the page of `data`, as text to write as UTF-8; `tests/page_data.py` makes such data.
 
     Raises ValueError if a number is NaN or infinite: unknown numbers are None.
     """
@@ -68,7 +68,7 @@ def _json(data: dict) -> str:
 
 
 def _hash(text: str) -> str:
-    """How a policy names the one inline text that it allows."""
+    """Returns how a policy names the one inline text that it allows."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
