@@ -107,8 +107,8 @@ def made_route(task: int, tasks: list[dict], n_layers: int, n_experts: int, draw
     """Returns weights; a large one depends on subcategory and layer, so that categories form blocks."""
     weights = []
     for layer in range(n_layers):
-        liked = (len(tasks[task]["subcategory"]) * (layer + 1)) % n_experts
-        raw = [draw.random() ** 2 + (2.0 if expert == liked else 0.0) for expert in range(n_experts)]
+        preferred = (len(tasks[task]["subcategory"]) * (layer + 1)) % n_experts
+        raw = [draw.random() ** 2 + (2.0 if expert == preferred else 0.0) for expert in range(n_experts)]
         weights += [round(10_000 * value / sum(raw)) for value in raw]
     return weights
 

@@ -293,7 +293,7 @@ def test_scores_of_random_routes_state_their_number_of_draws(folder, capsys):
 # ---------------------------------------------------------------------------- the figure
 
 
-def test_the_picture_has_a_dot_per_run_and_says_n(figures):
+def test_the_picture_has_a_dot_per_run_and_shows_n(figures):
     per_run, table = compared(["a", "b"], 2, 3)
     plot_comparison(per_run, table, "x.png")
     panel = figures[0].axes[0]

@@ -22,7 +22,7 @@ from routing_moe.io.memory import OutOfMemory
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_a_user_can_correct_is_reported_with_its_exit_code(error, with_kept, without, capsys):
+def test_errors_that_a_user_can_correct_are_reported_with_their_exit_code(error, with_kept, without, capsys):
     start_logging()
     with reporting_errors(lambda: "3 of 6 are finished") as result:
         raise error
@@ -44,7 +44,7 @@ def test_other_errors_pass_and_an_end_without_one_is_zero():
     assert result.exit_code == 0
 
 
-def test_the_first_of_several_processes_alone_prints_faults(monkeypatch, capsys):
+def test_only_the_first_of_several_processes_prints_faults(monkeypatch, capsys):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with reporting_errors() as result:
         raise InputError("--lr -1: must be above 0")

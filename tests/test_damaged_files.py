@@ -52,7 +52,7 @@ def test_a_link_to_itself_is_not_a_task(tmp_path):
 
 
 @needs_full
-def test_a_picture_on_a_full_disk_is_an_os_error_and_what_a_kill_leaves_is_written_over(tmp_path):
+def test_a_picture_on_a_full_disk_is_an_os_error_and_files_of_a_killed_command_are_overwritten(tmp_path):
     partial = tmp_path / "a.pdf.partial"
     partial.symlink_to(FULL)
     with pytest.raises(OSError, match="No space left"):
@@ -63,7 +63,7 @@ def test_a_picture_on_a_full_disk_is_an_os_error_and_what_a_kill_leaves_is_writt
 
 
 @needs_full
-def test_a_log_that_cannot_be_written_is_no_traceback(tmp_path, capsys):
+def test_a_log_that_cannot_be_written_causes_no_traceback(tmp_path, capsys):
     (tmp_path / "log.txt").symlink_to(FULL)
     start_logging()
     log_to_file(tmp_path, "log.txt")

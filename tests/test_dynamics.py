@@ -71,7 +71,7 @@ def test_all_panels_share_their_steps_and_the_key_names_every_layer(figures):
     assert [text.get_text() for text in mean.get_legend().get_texts()] == ["mean over layers"]
 
 
-def test_a_run_without_decoder_experts_has_a_key_of_the_encoder_alone(figures):
+def test_a_run_without_decoder_experts_has_a_key_of_the_encoder_only(figures):
     values_SNLE = history(3, 4, 2).values_SNLE
     film = History("run", ONTOLOGY.tasks[:4], ("enc 0", "enc 5"), (1, 2, 3), values_SNLE)
     plot_dynamics(dynamics_table(film), "dynamics.png")
@@ -272,7 +272,7 @@ def test_the_script_writes_animations_curves_and_table_beside_the_run(run_folder
     assert durations[:2] == [300, 300]
 
 
-def test_without_ffmpeg_there_is_no_mp4_and_a_note_says_so(run_folder, tmp_path, capsys, no_ffmpeg):
+def test_without_ffmpeg_a_note_reports_that_no_mp4_is_written(run_folder, tmp_path, capsys, no_ffmpeg):
     out = tmp_path / "animations"
     assert call("--run", run_folder, "--output_dir", out, "--routes", "chosen", "--title", "My title") == 0
     assert sorted(file.name for file in out.iterdir()) == FILES[:-1]

@@ -95,7 +95,7 @@ def test_a_misspelt_flag_is_one_error_with_the_nearest_name(words, message, caps
     assert message in capsys.readouterr().err
 
 
-def test_every_wrong_value_is_reported_as_typed_and_has_a_valid_stand_in():
+def test_every_wrong_value_is_reported_as_typed_and_replaced_by_a_valid_one():
     settings = Bake(oven="stove", flour="whaet", loaves=0, heat=float("inf"), times=[2.0, float("nan")])
     assert value_faults(settings) == [
         "--flour is 'whaet'; choose from rye, wheat; did you mean 'wheat'?",
@@ -126,7 +126,7 @@ def test_flags_are_checked_against_their_ranges_and_each_other():
     assert flag_faults(Bake(oven="stove", salt=True, seeds=("poppy",))) == []
 
 
-def test_a_continued_job_may_change_only_the_flags_that_say_so():
+def test_a_continued_job_may_change_only_flags_with_on_resume():
     saved = {"oven": "stove", "flour": "wheat", "loaves": 9, "salt": True, "steam": True}
     found = differences(Bake(oven="stove"), saved, "the last bread")
     assert found == [

@@ -235,7 +235,7 @@ def test_the_weights_of_a_hub_name_are_found_in_the_cache(monkeypatch, with_run)
     assert weight_files("facebook/bart-large") == []
 
 
-def test_a_full_disk_leaves_nothing_behind(monkeypatch, with_run, tmp_path, capsys):
+def test_a_full_disk_leaves_no_files(monkeypatch, with_run, tmp_path, capsys):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 

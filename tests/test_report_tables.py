@@ -173,7 +173,7 @@ def test_experts_of_a_feature_are_filtered_and_categories_shown_on_request(page)
     assert page.cells(table, 4) == page.cells(table, 8) == ["–"]  # no other set matches
 
 
-def test_settings_that_differ_come_first_and_can_be_shown_alone(page):
+def test_settings_that_differ_are_first_and_can_be_filtered(page):
     page.open(page_data())
     settings = "#setting-table"
     assert page.cells(settings, 0)[:2] == ["seed", "warm"]

@@ -231,7 +231,7 @@ def test_a_saved_model_loads_with_vectors_and_router(make_model, batch, tmp_path
     assert torch.equal(loaded.routes_for(["c"]), model.routes_for(["c"]))
 
 
-def test_routes_of_tasks_are_noise_free_unless_asked(make_model):
+def test_routes_of_tasks_are_noise_free_unless_noise_is_requested(make_model):
     model = make_model(router_mode="gumbel_softmax_st")
     with torch.no_grad():
         assert torch.equal(model.routes_for(["a", "c"]), model.routes_for(["a", "c"]))
@@ -295,7 +295,7 @@ def test_initial_task_vectors_are_standard_normal_and_routes_almost_uniform():
         ({"router_nn_type": "transformer", "router_input_dim": 10}, "must be a multiple of 4"),
     ],
 )
-def test_an_invalid_configuration_says_why(fields, message):
+def test_an_invalid_configuration_reports_why(fields, message):
     sizes = {k: v for k, v in tiny_bart_config().to_dict().items() if k != "model_type"}
     with pytest.raises(Exception, match=message):
         RoutingBartConfig(**sizes | fields)

@@ -10,7 +10,7 @@ from routing_moe.plots.style import HeatScale
 
 
 @pytest.mark.parametrize(("names", "rows"), [([LONG], 1), (["a", LONG, "c", "d"], 2)])
-def test_heat_maps_are_squares_and_at_most_three_stand_side_by_side(figures, names, rows):
+def test_heat_maps_are_squares_and_at_most_three_are_side_by_side(figures, names, rows):
     plot_similarities(panels(5, names), ONTOLOGY.tasks[-5:], ONTOLOGY, "map.png")
     heats = [axes.get_window_extent() for axes in figures[0].axes[: 3 * len(names) : 3]]
     assert all(box.width == pytest.approx(box.height) for box in heats)

@@ -210,7 +210,7 @@ def scaled(accelerator: Accelerator) -> Accelerator:
     return accelerator
 
 
-def test_every_step_has_dropout_masks_and_routes_of_its_own(make_stepper):
+def test_every_step_has_its_own_dropout_masks_and_routes(make_stepper):
     still = {"learning_rate": 0, "router_lr": 0, "task_model_lr": 0, "anneal_rate": 0}
 
     def losses(dropout, router_mode="softmax"):

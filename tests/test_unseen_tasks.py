@@ -326,7 +326,7 @@ MISTAKES = {
         TEXTS,
         "--text_vectors <here>/vectors: no vector of any task with a task vector, such as colour, count and",
     ),
-    "text vectors that nothing is looked up in": (
+    "text vectors that no task needs": (
         lambda place: place.vectors(),
         TEXTS | dict(task_vector="stored"),
         "--text_vectors has no effect with --task_vector stored: no nearest task is searched for",

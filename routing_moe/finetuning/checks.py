@@ -52,7 +52,7 @@ def check_finetuning(settings: FinetuneSettings, given: set[str]) -> FinetuneInp
     if settings.train_dir:
         other = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
         gyms = [other, *gyms] if other else gyms
-    start = faults.of(find_sound_start, settings)
+    start = faults.of(find_valid_start, settings)
     mixture = getattr(start, "config", None)
     unmet = unmet_needs(
         settings, mixture, bool(mixture) and settings.moe_init and needs_neighbour(settings, start)
@@ -125,7 +125,7 @@ def with_samples(settings: FinetuneSettings, gym: Gym) -> tuple[FinetuneSettings
 # ---- the start and the route
 
 
-def find_sound_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
+def find_valid_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
     if settings.moe_init and not settings.init_dir:
         raise InputError("--moe_init starts from a mixture; name its run or checkpoint by --init_dir")
     if settings.moe_init and settings.checkpoint:
