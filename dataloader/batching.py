@@ -78,11 +78,11 @@ def micro_batches(
     gradient of the step: the split changes speed and memory, but not the result.
 
     source_lengths, target_lengths: tokens of each example. max_tokens: upper bound of b*S + b*T of a group,
-    max_examples: of b; None: no bound. An example longer than max_tokens forms a group by itself.
+    max_examples: of b; None: no limit. An example longer than max_tokens forms a group by itself.
     Returns one array of example indices per group. Raises ValueError if max_examples < 1.
     """
     if max_examples is not None and max_examples < 1:
-        raise ValueError(f"max_examples is {max_examples}, must be at least 1, or None for no bound")
+        raise ValueError(f"max_examples is {max_examples}, must be at least 1, or None for no limit")
     sources = np.asarray(source_lengths, dtype=np.int64)
     targets = np.asarray(target_lengths, dtype=np.int64)
     order = np.lexsort((sources, sources + targets))

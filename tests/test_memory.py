@@ -167,7 +167,7 @@ def test_training_reports_how_much_was_requested_and_its_last_checkpoint(
     assert train(with_run, total_steps=3, eval_period=1, max_tokens_per_micro_batch=0) == 1
     output = capsys.readouterr().err.splitlines()[-1]
     assert f"stopped: out of memory ({size} requested): " in output
-    assert "--max_tokens_per_micro_batch (now 0: no bound)" in output
+    assert "--max_tokens_per_micro_batch (now 0: no limit)" in output
     assert output.endswith(f"last good checkpoint: {with_run.folder / 'new/last'}")
     assert (with_run.folder / "new/last/training_state.pt").is_file()
 

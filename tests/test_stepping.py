@@ -99,7 +99,7 @@ def test_alternating_updates_start_with_the_router_and_change_after_alternate_ev
 @pytest.mark.parametrize("mode", ["gumbel_softmax_st", "softmax"])
 def test_the_split_into_micro_batches_does_not_change_routes_loss_or_parameters(make_stepper, mode):
     runs, n_groups, drawn = [], [], []
-    for max_tokens in (0, 40, 1):  # no bound, a few groups, one group per example
+    for max_tokens in (0, 40, 1):  # no limit, a few groups, one group per example
         stepper = make_stepper({"max_tokens_per_micro_batch": max_tokens}, router_mode=mode)
         draw_routes, routes = stepper.model.draw_routes, []
         stepper.model.draw_routes = lambda ids, draw=draw_routes, kept=routes: (

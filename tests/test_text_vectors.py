@@ -69,7 +69,7 @@ def test_padding_does_not_change_a_vector(kind, bart, tokenizer):
         calls.append(len(batch[0]))
         return states_of(*batch)
 
-    text_vectors(counted, tokenizer, INPUTS, FORMAT, batch_tokens=0)  # no bound
+    text_vectors(counted, tokenizer, INPUTS, FORMAT, batch_tokens=0)  # no limit
     assert calls == [6]
     np.testing.assert_allclose(together, alone, atol=2e-6)
 

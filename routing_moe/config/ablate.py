@@ -31,7 +31,7 @@ class AblationSettings(Command):
     routes: str = EXPERTS("soft", "weights that are correlated with features. soft: the softmax; chosen: one-hot, the expert of largest weight in each layer", choices=ROUTE_KINDS[::2])
 
     part: str = SCORES("dev", "which files are scored; dev by default, so that test files affect no choice", choices=("dev", "test"))
-    max_examples: int | None = SCORES(None, "most examples of each file, evenly spaced (default: all)", range=AT_LEAST_1)
+    max_examples: int | None = SCORES(None, "maximum number of examples of each file, evenly spaced (default: all)", range=AT_LEAST_1)
     predict_split: str | None = SCORES(None, "which tasks of the split (default: train)", choices=SECTIONS)
     predict_samples: str | None = SCORES(None, "which samples of a task: first, all, or a seed such as 100 (default: first)")
     checkpoint_name: str | None = SCORES(None, "which checkpoint of the run (default: best)")

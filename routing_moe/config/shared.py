@@ -14,8 +14,8 @@ OPTIMISATION = group("optimisation")
 class TextFlags(Command):
     """How texts are tokenized and answers are made."""
 
-    max_input_length: int = TEXTS(512, "tokens of an input, including the special ones", inherited=True, alike="scoring")
-    max_output_length: int = TEXTS(64, "tokens of an output, including the special ones", inherited=True, alike="scoring")
+    max_input_length: int = TEXTS(512, "maximum tokens of an input, including special tokens", inherited=True, alike="scoring")
+    max_output_length: int = TEXTS(64, "maximum tokens of an output, including special tokens", inherited=True, alike="scoring")
     do_lowercase: bool = TEXTS(False, "lowercase inputs and outputs, and the gold answers", inherited=True, alike="scoring")
     append_another_bos: bool = TEXTS(False, "put a second <s> before inputs and outputs", inherited=True, alike="scoring")
     hide_task_names: bool = TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", inherited=True)
@@ -30,7 +30,7 @@ class TextFlags(Command):
 class OptimizerFlags(Command):
     """AdamW, clipping, memory and precision."""
 
-    max_tokens_per_micro_batch: int = OPTIMISATION(16384, "most padded source and target tokens in one pass through the model; limits memory, does not change results; 0: no limit", range=NOT_NEGATIVE, needs=("training",), on_resume=True)  # affects only the rounding of sums
+    max_tokens_per_micro_batch: int = OPTIMISATION(16384, "maximum padded source and target tokens per micro-batch; limits memory, does not change results; 0: no limit", range=NOT_NEGATIVE, needs=("training",), on_resume=True)  # affects only the rounding of sums
     weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, needs=("training",), alike="budget")
     adam_epsilon: float = OPTIMISATION(1e-8, "AdamW's epsilon", range=POSITIVE, needs=("training",))
     max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, needs=("training",), alike="budget")

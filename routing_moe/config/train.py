@@ -76,7 +76,7 @@ class TrainSettings(TextFlags, OptimizerFlags):
     task_level_random_routing: bool = ROUTING(False, "in every layer --task_level_random_n random experts for each task, drawn once", needs=("experts",))
     task_level_random_n: int = ROUTING(1, "with --task_level_random_routing: experts per layer, with weight 1/n each", range=AT_LEAST_1, needs=("experts", "task_routes"))
     random_eval_draws: int = ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, needs=("experts", "random_routes"), inherited=True)
-    expert_mixing: str | None = ROUTING(None, "what soft routes mix; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, needs=("experts", "soft_routes"), new_model="outputs")
+    expert_mixing: str | None = ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, needs=("experts", "soft_routes"), new_model="outputs")
     router_nn_type: str | None = ROUTING(None, "architecture of the router", choices=ROUTER_TYPES, needs=ROUTED, new_model="linear_layer_specific")
     router_hidden_dim: int | None = ROUTING(None, "width of the router's hidden layer", needs=ROUTED, new_model=64)
     router_mode: str | None = ROUTING(None, "how the router's logits become routes", choices=ROUTER_MODES, needs=ROUTED, new_model="gumbel_softmax_st")

@@ -47,7 +47,7 @@ def memory_flags(settings) -> str:
         chosen = {name: value for name, value in chosen.items() if name not in OF_TRAINING}
     smaller = [f"--{name} (now {chosen[name]})" for name in SAME_RESULTS if chosen.get(name, 0) > 1]
     if chosen.get("max_tokens_per_micro_batch") == 0:
-        smaller.insert(0, "--max_tokens_per_micro_batch (now 0: no bound)")
+        smaller.insert(0, "--max_tokens_per_micro_batch (now 0: no limit)")
     others = [f"--{name} (now {chosen[name]})" for name in OTHER_RESULTS if chosen.get(name, 0) > 1]
     if "mixed_precision" in chosen and chosen_precision(chosen["mixed_precision"]) == "no":
         others.append("--mixed_precision bf16")

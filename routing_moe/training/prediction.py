@@ -129,7 +129,7 @@ def of_draws(scores: pd.DataFrame) -> str:
 
 
 def task_files(settings: TrainSettings, inputs: Inputs, tasks, part: str, model, tokenizer, limit=None):
-    """Returns the tasks' files of a part as the settings score them; limit: most examples of each."""
+    """Returns the tasks' files of a part as the settings score them. limit: maximum examples per file."""
     return load_task_files(
         inputs.predict_gym,
         tasks,
