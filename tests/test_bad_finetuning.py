@@ -124,7 +124,6 @@ UNUSED = {
     "task_vector": (dict(task_vector="stored"), "out --moe_init"),
     "train_dir": (dict(train_dir="<gym>"), "out --moe_init"),
     "save_best": (dict(do_train=None, save_best=True), "out --do_train"),
-    "num_workers": (dict(ray="auto", num_workers=2), " --ray auto: the cluster sets their number"),
     "taskvecs": (
         MIX | dict(moe_avg_route=True, taskvecs="<gym>"),
         " average routes: they use no router",

@@ -98,7 +98,7 @@ class FinetuneSettings(TextFlags, OptimizerFlags):
     wait_step: int = RUNNING(10_000_000_000, "end a configuration after this many dev scores without improvement; by default never", range=AT_LEAST_1, needs=("training",))
     predict_batch_size: int = RUNNING(32, "examples generated at once", range=AT_LEAST_1, on_resume=True)  # affects only the rounding of sums
     save_best: bool = RUNNING(False, "keep the model of each sample's best configuration in models/<sample>_best; until it is known, those of all configurations", needs=("trained_models",))
-    num_workers: int = RUNNING(1, "configurations that run at the same time, each in its own process, distributed over the GPUs; 1: in this process", range=AT_LEAST_1, needs=("local_workers",), on_resume=True)
+    num_workers: int = RUNNING(1, "configurations that run at the same time, each in its own process, distributed over the GPUs; 1: in this process", range=AT_LEAST_1, on_resume=True)
     ray: str | None = RUNNING(None, "run configurations on a Ray cluster: its address, auto, or local to start one of --num_workers CPUs here; --num_workers tasks share its GPUs (needs the extra: pip install .[ray])", metavar="ADDRESS", on_resume=True)
     quiet: bool = RUNNING(False, "no progress bars", on_resume=True)
 # fmt: on
@@ -183,9 +183,6 @@ def unmet_needs(settings: FinetuneSettings, mixture, needs_neighbour: bool) -> d
         "experts": (settings.moe_init, "out --moe_init"),
         "router": (settings.moe_init, "out --moe_init"),
         "trained_models": (settings.do_train, "out --do_train"),
-        "local_workers": (
-            settings.ray in (None, "local"), f" --ray {settings.ray}: the cluster sets their number"
-        ),
     }  # fmt: skip
     if settings.moe_init and mixture is not None:
         conditions |= _unmet_routing(settings, mixture, needs_neighbour)
