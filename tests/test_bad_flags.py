@@ -107,7 +107,7 @@ FLAGS = {
         dict(decoder_vanilla_layers="first"),
         "argument --decoder_vanilla_layers: 'first' is not a comma-separated list of layer numbers",
     ),
-    "no experts": (dict(num_experts=0), "--num_experts is 0; a layer needs at least 1 expert"),
+    "no experts": (dict(num_experts=0), "--num_experts is 0; it must be at least 1"),
     "a width that heads cannot share": (
         dict(router_nn_type="transformer", taskvecs_dim=6),
         "--taskvecs_dim is 6; it must be a multiple of 4",
@@ -198,3 +198,19 @@ def test_a_tracker_that_is_not_installed(tracker, fresh, capsys, monkeypatch):
     )
     output = complaint(fresh, capsys, log_with=tracker)
     assert_fault(output, f"--log_with is '{tracker}', which needs: pip install {tracker}")
+
+
+@pytest.mark.parametrize(("changed", "lookups"), [({}, 1), (dict(total_steps=0), 0)])
+def test_the_hub_is_asked_only_if_no_other_fault_was_found(changed, lookups, fresh, capsys, monkeypatch):
+    asked = []
+
+    def download(name: str, file: str):
+        asked.append((name, file))
+        raise OSError("no network")
+
+    monkeypatch.setattr("routing_moe.model.saved_config.hf_hub_download", download)
+    output = complaint(fresh, capsys, model="someone/bart", **changed)
+    assert asked == [("someone/bart", "config.json")] * lookups
+    fault = "--total_steps is 0" if changed else "--model someone/bart: no model can be loaded from the hub"
+    assert_fault(output, fault)
+    assert len(output) == 1

@@ -32,7 +32,7 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
     """Returns the checkpoint of the routes, after all checks. Raises one InputError with all faults."""
     faults = Faults(value_faults(settings))
     routes = faults.of(find_routes, settings.routes_from, settings.routes_checkpoint_name, flag="routes_from")
-    bart = faults.of(load_bart_config, settings.model, flag="model")
+    bart = faults.of(load_bart_config, settings.model, not faults, flag="model")
     if routes and bart:
         depths, routed = ((c.encoder_layers, c.decoder_layers) for c in (bart, routes.config))
         if depths != routed:

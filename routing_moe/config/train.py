@@ -59,7 +59,7 @@ class TrainSettings(TextFlags, OptimizerFlags):
     custom_tasks_splits: str | None = DATA(None, "JSON with task lists train, dev, test (default: split.json in --train_dir)", inherited=True)
     task_ontology: str | None = DATA(None, "two-level ontology JSON for pictures and tables (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)", inherited=True)
     taskvecs: str | None = DATA(None, "folder with id2task.json and task_vecs.npy, as written by the commands of task.task_emb; without --do_train, vectors of tasks that were not trained on (default: random vectors for every task of the split)", needs=("new_model", *ROUTED, "given_vectors"))
-    taskvecs_dim: int | None = DATA(None, "dimension of random task vectors; read from the file with --taskvecs", needs=ROUTED, new_model=768)
+    taskvecs_dim: int | None = DATA(None, "dimension of random task vectors; read from the file with --taskvecs", range=AT_LEAST_1, needs=ROUTED, new_model=768)
     skip_malformed: bool = DATA(False, "leave out malformed lines of task files instead of stopping", inherited=True)
     debug: bool = DATA(False, "read only 8 examples of every task file: the first of train files, evenly spaced ones of dev and test files", alike="budget")
 
@@ -70,7 +70,7 @@ class TrainSettings(TextFlags, OptimizerFlags):
     checkpoint: str | None = START(None, "routing checkpoint folder to start from (default: --output_dir/--checkpoint_name)")
     checkpoint_name: str = START("best", "which checkpoint of --output_dir to start or predict from: best, last, or any folder there with a checkpoint, such as the <step>-steps that --save_period keeps", needs=("checkpoint",), on_resume=True)
 
-    num_experts: int | None = ROUTING(None, "experts per layer; 1: multi-task BART, without routes", new_model=3, alike="budget")
+    num_experts: int | None = ROUTING(None, "experts per layer; 1: multi-task BART, without routes", range=AT_LEAST_1, new_model=3, alike="budget")
     avg_routing: bool = ROUTING(False, "every expert with weight 1/E, for every task", needs=("experts",))
     random_routing: bool = ROUTING(False, "in every layer a random expert for each example, drawn again at every step", needs=("experts",))
     task_level_random_routing: bool = ROUTING(False, "in every layer --task_level_random_n random experts for each task, drawn once", needs=("experts",))
@@ -78,7 +78,7 @@ class TrainSettings(TextFlags, OptimizerFlags):
     random_eval_draws: int = ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, needs=("experts", "random_routes"), inherited=True)
     expert_mixing: str | None = ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, needs=("experts", "soft_routes"), new_model="outputs")
     router_nn_type: str | None = ROUTING(None, "architecture of the router", choices=ROUTER_TYPES, needs=ROUTED, new_model="linear_layer_specific")
-    router_hidden_dim: int | None = ROUTING(None, "width of the router's hidden layer", needs=ROUTED, new_model=64)
+    router_hidden_dim: int | None = ROUTING(None, "width of the router's hidden layer", range=AT_LEAST_1, needs=ROUTED, new_model=64)
     router_mode: str | None = ROUTING(None, "how the router's logits become routes", choices=ROUTER_MODES, needs=ROUTED, new_model="gumbel_softmax_st")
     router_top_k: int | None = ROUTING(None, "with --router_mode top_k: experts with a weight above 0", range=AT_LEAST_1, needs=(*ROUTED, "top_k"), new_model=2)
     encoder_vanilla_layers: list[int] | None = ROUTING(None, "encoder layers without experts, numbered from 0 (default: none)", parse=layers, metavar="0,1", needs=("experts",), new_model=[])

@@ -59,7 +59,7 @@ def check_finetuning(settings: FinetuneSettings, given: set[str]) -> FinetuneInp
     )
     faults += unused_flags(settings, given, unmet)
     if start:
-        faults += start_faults(settings, start, gyms)
+        faults += start_faults(settings, start, gyms, ask_hub=not faults)
     faults += running_faults(settings) + folder_faults(settings)
     if faults:
         raise InputError(dict.fromkeys(faults))
@@ -133,12 +133,14 @@ def find_valid_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
     return find_start(settings)
 
 
-def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gyms: list[Gym]) -> list[str]:
+def start_faults(
+    settings: FinetuneSettings, start: SavedMixture | SavedBart, gyms: list[Gym], ask_hub: bool
+) -> list[str]:
     """Returns faults: a route that the mixture lacks, a task without a vector, texts that are too long."""
     faults = Faults()
     if isinstance(start, SavedBart):
         flag = "checkpoint" if settings.checkpoint and not start.weights else "model"
-        config, place = faults.of(load_bart_config, start.source, flag=flag), start.source
+        config, place = faults.of(load_bart_config, start.source, ask_hub, flag=flag), start.source
     else:
         config, place = start.config, start.checkpoint
     if config is not None:

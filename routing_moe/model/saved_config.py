@@ -1,9 +1,10 @@
 """Reads and checks the configurations of saved models without torch, which takes seconds to import."""
 
+import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.dataclasses import strict
 
 from dataloader.errors import InputError, in_brief
@@ -54,15 +55,18 @@ class SavedConfig(MixtureFields):
         return cls.of(load_json_object(path, "a model's configuration"), path)
 
 
-def load_bart_config(source: str | Path) -> SavedConfig:
+def load_bart_config(source: str | Path, ask_hub: bool = True) -> SavedConfig | None:
     """Returns the configuration of the plain BART from a folder or hub name.
 
-    Raises InputError that names the source.
+    ask_hub: whether a hub name that is not in the local cache is looked up; otherwise the result is None, so
+    that commands with other errors need not wait for the network. Raises InputError that names the source.
     """
     path = Path(source)
     if path.is_dir():
         config = SavedConfig.load(path / "config.json")
     elif is_hub_name(str(source)):
+        if not ask_hub and not isinstance(try_to_load_from_cache(str(source), "config.json"), str):
+            return None
         config = config_on_the_hub(str(source))
     else:
         raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
@@ -77,11 +81,16 @@ def load_bart_config(source: str | Path) -> SavedConfig:
 
 def config_on_the_hub(name: str) -> SavedConfig:
     """Returns the configuration of a model on the hub, or in its local cache. Raises InputError."""
+    hub_log = logging.getLogger("huggingface_hub")
+    level = hub_log.level
+    hub_log.setLevel(logging.ERROR)  # each of its attempts is a warning
     try:
         path = hf_hub_download(name, "config.json")
     except Exception as error:  # the library and the network raise many types of errors
         reason = f"no model can be loaded from the hub, and there is no such folder ({in_brief(error)})"
         raise InputError(f"{name}: {reason}") from None
+    finally:
+        hub_log.setLevel(level)
     return SavedConfig.of(load_json_object(path, "a model's configuration"), name)
 
 

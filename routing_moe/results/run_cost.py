@@ -116,6 +116,19 @@ def read_cost(run: str | Path) -> dict | None:
     return _as_far_as_trained(cost | {"start_unknown": unknown, "planned_steps": cost["steps"]}, Path(run))
 
 
+def reference_cost(run: str | Path) -> dict:
+    """Returns the cost of the run `--equal_flops`. Raises InputError unless its total FLOPs are known."""
+    flag = f"--equal_flops {run}"
+    if not Path(run).is_dir():
+        raise InputError(f"{flag}: no such folder; give that of a run")
+    cost = read_cost(run)
+    if cost is None:
+        raise InputError(f"{flag} has no {COST_FILE}; {HOW_TO_GET_IT}")
+    if cost["start_unknown"]:
+        raise InputError(f"{flag}: total FLOPs are unknown: {cost['start_unknown']}")
+    return cost
+
+
 def _as_far_as_trained(cost: dict, run: Path) -> dict:
     """Returns the cost of the steps taken, which are fewer than planned if the run stopped early."""
     done = load_progress(run / "last").get("step", cost["steps"])

@@ -19,6 +19,7 @@ from routing_moe.evaluation.vector_sources import TextSource
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_faults
 from routing_moe.io.run_folder import load_run_settings
+from routing_moe.results.run_cost import reference_cost
 from routing_moe.training.start_checks import routing_fields, start_faults
 
 
@@ -64,11 +65,13 @@ def check_inputs(settings: TrainSettings, given: set[str] = frozenset()) -> Inpu
     if split and train_gym and predict_gym:
         faults += data_faults(settings, train_gym, predict_gym, split)
     faults += run_folder_faults(settings)
+    if settings.do_train and settings.equal_flops:
+        faults.of(reference_cost, settings.equal_flops)
     texts = None
     if train_gym and predict_gym and text_format:
         gyms = (train_gym, predict_gym)
         texts = TextSource(gyms, text_format, settings.text_vectors, settings.examples_per_file)
-    faults += start_faults(settings, split, fields, texts)
+    faults += start_faults(settings, split, fields, texts, ask_hub=not faults)
     if faults:
         raise InputError(dict.fromkeys(faults))
     return Inputs(train_gym, predict_gym, split, ontology, text_format, texts)

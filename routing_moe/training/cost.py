@@ -22,11 +22,10 @@ from routing_moe.model.flops import Work
 from routing_moe.optim.step import Stepper, frozen_parts
 from routing_moe.results.run_cost import (
     COST_FILE,
-    HOW_TO_GET_IT,
     earlier_runs,
     in_units,
     is_count,
-    read_cost,
+    reference_cost,
     with_start,
 )
 
@@ -114,11 +113,9 @@ def equal_steps(stepper: Stepper, total_steps: int, settings: TrainSettings) -> 
     no such number.
     """
     flag = f"--equal_flops {settings.equal_flops}"
-    reference, own = read_cost(settings.equal_flops), training_cost(stepper, total_steps)
-    if reference is None:
-        raise InputError(f"{flag}: has no {COST_FILE}; {HOW_TO_GET_IT}")
+    reference, own = reference_cost(settings.equal_flops), training_cost(stepper, total_steps)
     start = with_start(own, earlier_runs(settings))
-    if unknown := reference["start_unknown"] or start["start_unknown"]:
+    if unknown := start["start_unknown"]:
         raise InputError(f"{flag}: total FLOPs are unknown: {unknown}")
     before = start["total_flops_with_start"] - own["total_flops"]
     budget = reference["total_flops_with_start"] - before

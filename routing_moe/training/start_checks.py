@@ -37,11 +37,12 @@ def routing_fields(settings: TrainSettings) -> dict:
 
 
 def start_faults(
-    settings: TrainSettings, split: Split | None, fields: dict, texts: TextSource | None
+    settings: TrainSettings, split: Split | None, fields: dict, texts: TextSource | None, ask_hub: bool
 ) -> list[str]:
     """Returns faults of a start that is missing or contradictory, and of tasks that can get no vector.
 
-    fields: `routing_fields`. texts: of the gyms and flags; None if these have faults.
+    fields: `routing_fields`. texts: of the gyms and flags; None if these have faults. ask_hub: as of
+    `load_bart_config`.
     """
     checkpoint = checkpoint_to_start_from(settings)
     faults = []
@@ -54,7 +55,7 @@ def start_faults(
     if checkpoint is not None:
         return faults + checkpoint_faults(settings, checkpoint, split, fields, texts)
     if settings.do_train and settings.initialize_from_vanilla:
-        return faults + vanilla_faults(settings, split, fields, texts)
+        return faults + vanilla_faults(settings, split, fields, texts, ask_hub)
     wanted = f"--checkpoint {settings.checkpoint}"
     if not settings.checkpoint:
         wanted = f"--output_dir {settings.output_dir} --checkpoint_name {settings.checkpoint_name}"
@@ -63,7 +64,7 @@ def start_faults(
 
 
 def vanilla_faults(
-    settings: TrainSettings, split: Split | None, routing: dict, texts: TextSource | None
+    settings: TrainSettings, split: Split | None, routing: dict, texts: TextSource | None, ask_hub: bool
 ) -> list[str]:
     """Returns faults of the plain BART's configuration with these flags, and of task vectors."""
     faults = Faults()
@@ -77,7 +78,7 @@ def vanilla_faults(
             fields["router_input_dim"] = vectors_ND.shape[1]
     if names:  # else --taskvecs or the split has faults
         faults += unseen_faults(settings, split, routing, texts, names, random)
-    bart = faults.of(load_bart_config, settings.model, flag="model")
+    bart = faults.of(load_bart_config, settings.model, ask_hub and not faults, flag="model")
     if bart is None:
         return faults
     try:

@@ -183,7 +183,7 @@ class GymSettings(VectorSettings):
         faults.of(lambda: self.text_format)
         if found := faults.of(self.found_model, flag="model"):
             config = found.config if isinstance(found, SavedMixture) else None
-            config = config or faults.of(load_bart_config, found.source, flag="model")
+            config = config or faults.of(load_bart_config, found.source, not faults, flag="model")
             if config is not None:
                 lengths = ("max_input_length", *(["max_output_length"] if self.reads_answers else []))
                 faults += position_faults(self, config.max_position_embeddings, self.model, lengths)
