@@ -1,6 +1,7 @@
 """Shared fixtures: tiny random models, and the numbers of the published code."""
 
 import importlib
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from routing_moe import RoutingBartForConditionalGeneration, plots
 
 torch.set_num_threads(1)  # more threads do not speed up tiny tensors, and may change the last bits
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+GYM = Path(os.environ.get("ROUTING_MOE_GYM") or Path(__file__).resolve().parents[2] / "shared/gym")
 
 
 @pytest.fixture(autouse=True)
@@ -51,10 +52,10 @@ def published_run(published_numbers, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def real_gym() -> Path:
-    folder = SHARED / "gym"
-    if not folder.is_dir():
-        pytest.skip("the real few-shot gym (../shared/gym) is not here")
-    return folder
+    """The gym of CrossFit: ROUTING_MOE_GYM, by default ../shared/gym."""
+    if not GYM.is_dir():
+        pytest.skip(f"the CrossFit gym is not here: {GYM} (ROUTING_MOE_GYM)")
+    return GYM
 
 
 def tiny_bart_config(**fields) -> BartConfig:

@@ -7,6 +7,7 @@ Its first column holds the labels, and the numbers of its other cells, row by ro
 
 import math
 import re
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,8 @@ from routing_moe.results.scores import comparison_markdown
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs/results"
 MARKER = re.compile(r"<!-- table: ([^>]*?) -->\n(?:```\n)?((?:\|.*\n)+)")
+COMMIT = re.compile(r"(?<![\w.])[0-9a-f]{7}(?!\w)")  # as git abbreviates them
+FIRST_RELEASE = "274aef8"  # 0.1.0
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.(\d+))?(?:e[-+]?\d+)?(?!\w)")
 
 
@@ -106,3 +109,23 @@ def test_tables_of_results_are_marked_or_rendered():
         text = page.read_text(encoding="utf-8")
         numeric = re.findall(r"^\|[-: |]*-:[-: |]*\|$", text, flags=re.MULTILINE)  # a column aligned right
         assert len(numeric) == len(MARKER.findall(text)) + rendered.get(page.name, 0), page.name
+
+
+def test_the_commits_named_exist():
+    pages = [*RESULTS.glob("*.md"), ROOT / "docs/training.md"]
+    named = {commit for page in pages for commit in COMMIT.findall(page.read_text(encoding="utf-8"))}
+    assert len(named) > 10
+    assert named - history() == set()
+
+
+def history() -> set[str]:
+    """Returns the first seven digits of all commits; skips the test where they are not here."""
+    git = ["git", "-C", str(ROOT), "rev-list", "HEAD"]
+    try:
+        listed = subprocess.run(git, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not in a git repository")
+    commits = {commit[:7] for commit in listed}
+    if FIRST_RELEASE not in commits:
+        pytest.skip("the history is shallow, or not that of the measurements")
+    return commits

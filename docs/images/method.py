@@ -10,7 +10,7 @@ from pathlib import Path
 
 WIDTH, HEIGHT = 960, 430
 EXPERTS = ("a", "b", "c")  # style classes of the three experts
-LAYERS = ("encoder 1", "encoder 2", "decoder 1", "decoder 2")  # from input to output
+LAYERS = ("encoder 0", "encoder 1", "decoder 0", "decoder 1")  # from input to output
 ROUTE_LE = ((0.90, 0.05, 0.05), (0.10, 0.80, 0.10), (0.15, 0.05, 0.80), (0.05, 0.90, 0.05))
 VECTORS = {
     "sentiment": (0.9, 0.2, 0.6, 0.1, 0.8, 0.3, 0.5),
@@ -115,7 +115,7 @@ def mixture() -> list[str]:
     for layer, name in enumerate(LAYERS):
         y = layer_y(layer)
         parts += [box(602, y - 25, 268, 50, "frame"), text(878, y + 5, name, "soft small left")]
-        parts += row_of_experts(layer, 610, 80, ("expert 1", "expert 2", "expert 3"))
+        parts += row_of_experts(layer, 610, 80, ("expert 0", "expert 1", "expert 2"))
         parts.append(arrow(736, y + 43, 736, y + 31))
     return [*parts, text(736, 368, f"[{CHOSEN}] input text"), arrow(736, 73, 736, 60)]
 
