@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("no_gpu")
 
 FLAGS = {
     # ---- the grid
-    "an empty list": (dict(bsz_list=[]), "--bsz_list is empty; give at least one value, or leave it out"),
+    "an empty list": (dict(bsz_list=[]), "argument --bsz_list: expected at least one argument"),
     "a value twice": (
         dict(learning_rate_list=[0.1, 0.03, 1e-1]),
         "--learning_rate_list holds a value twice: 0.1 0.03 0.1",

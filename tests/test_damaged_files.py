@@ -123,7 +123,7 @@ def test_a_damaged_state_of_the_optimizer_is_reported(with_run, capsys, damage):
 PREDICTION = dict(do_train=None, initialize_from_vanilla=None, model=None, do_predict=True)
 # file in the run: a field of it, a value of another type, a part of the error
 OTHER_KINDS = {
-    "route_source": ("best/config.json", dict(route_source=[[]]), "not a valid checkpoint of a routing BART"),
+    "route_source": ("best/config.json", dict(route_source=[[]]), "not a valid configuration"),
     "task_names": (
         "best/config.json",
         dict(task_names=[{}]),

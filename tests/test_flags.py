@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 import pytest
+from transformers import BartConfig
 
 from dataloader.errors import InputError
 from dataloader.gym import PARTS
@@ -38,6 +39,7 @@ from routing_moe.config.tables import CollectSettings, GainSettings
 from routing_moe.config.train import TrainSettings
 from routing_moe.model.route_sources import ROUTE_SOURCES
 from routing_moe.model.routers import ROUTERS
+from routing_moe.model.saved_config import SavedConfig
 from routing_moe.model.selection import select_routes
 from routing_moe.results import compared_costs, few_shot, gains
 
@@ -201,3 +203,13 @@ def test_a_new_model_has_the_defaults_of_the_configuration():
     fields = TrainSettings(output_dir="x").architecture()
     defaults = RoutingBartConfig()
     assert fields == {name: getattr(defaults, name) for name in fields}
+
+
+def test_the_fields_of_a_saved_configuration_are_those_of_transformers():
+    known = {field.name: field for field in dataclasses.fields(SavedConfig)}
+    for field in dataclasses.fields(BartConfig):
+        if field.name in BartConfig.__annotations__:
+            assert known[field.name].default == field.default, field.name
+            kinds = {part.strip() for part in str(field.type).split("|")} - {"None"}
+            own = str(known[field.name].type)
+            assert all(kind.removeprefix("<class '").removesuffix("'>") in own for kind in kinds), field.name

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import try_to_load_from_cache
 
-from dataloader.errors import InputError, fault_context
+from dataloader.errors import InputError, fault_context, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.checkpoints.tokenizer_files import TOKENIZER_FILES
@@ -91,8 +91,12 @@ def published_mixture(run: Path, name: str, published: dict) -> SavedMixture:
         there = ", ".join(sorted(path.parent.name for path in run.glob("*/model.pt"))) or "none"
         raise InputError(f"{run / name / 'model.pt'}: not found; checkpoints there: {there}")
     names, vectors_ND = load_task_vectors(run / name)
-    fields = published_fields(published, names, vectors_ND.shape[1])
-    config = SavedConfig.of(fields, run / "config.json")
+    path = run / "config.json"
+    try:
+        fields = published_fields(published, names, vectors_ND.shape[1])
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a valid configuration ({in_brief(error)})") from None
+    config = SavedConfig.of(fields, path)
     return SavedMixture(run / name, config, is_published=True)
 
 

@@ -8,6 +8,7 @@ from dataloader.errors import InputError, fault_context, in_brief
 from dataloader.jsonfile import load_json_object
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+OTHER_FILES = ("*.model", "vocab.txt")
 NO_FILES = "has no tokenizer files (tokenizer.json, or vocab.json and merges.txt)"
 
 
@@ -41,10 +42,25 @@ def check_tokenizer(source: str | Path, vocab_size: int) -> None:
             reason = f"no tokenizer can be loaded from there ({in_brief(error)})"
             raise InputError(f"{source}: {reason}") from None
     elif (file := folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        tokens = len(load_json_object(file, "a tokenizer's vocabulary"))
+        ids = load_json_object(file, "a tokenizer's vocabulary").values()
+        if not all(isinstance(number, int) for number in ids):
+            raise InputError(f"{file}: must map tokens to numbers")
+        tokens = len(ids)
+    elif any(path for pattern in OTHER_FILES for path in folder.glob(pattern)):
+        return  # of another kind, which only transformers knows
     else:
         raise InputError(f"{source}: {NO_FILES}")
-    check_size(source, tokens, vocab_size)
+    check_size(source, max(tokens, added_tokens(folder / "tokenizer_config.json")), vocab_size)
+
+
+def added_tokens(path: Path) -> int:
+    """Returns the number of tokens up to the last that a tokenizer_config.json adds; 0 if none."""
+    config = load_json_object(path, "a tokenizer's configuration") if path.is_file() else {}
+    added = config.get("added_tokens_decoder") or {}
+    try:
+        return max((int(number) + 1 for number in added), default=0)
+    except (TypeError, ValueError):
+        raise InputError(f"{path}: added_tokens_decoder must map numbers to tokens") from None
 
 
 def check_size(source: str | Path, tokens: int, vocab_size: int) -> None:

@@ -7,6 +7,7 @@ Reads the scores of `--do_predict`. The constant answer is each task's most freq
 """
 
 import sys
+from pathlib import Path
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ from dataloader.ontology import Ontology
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.tables import ShowSettings
-from routing_moe.io.files import write_text
+from routing_moe.io.files import unwritable, write_text
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.scores import ScoresFile, category_table, markdown_table, read_scores
 from routing_moe.training.checks import ontology_path
@@ -29,12 +30,16 @@ def show(settings: ShowSettings) -> None:
     table = table_of_run(settings)
     print(markdown_table(table))
     if settings.output:
+        Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
         write_text(settings.output, table.to_csv())
 
 
 def table_of_run(settings: ShowSettings) -> pd.DataFrame:
     """Returns `results.category_table` of a run's dev and test scores."""
-    if faults := flag_faults(settings):
+    faults = flag_faults(settings)
+    if settings.output and (reason := unwritable(Path(settings.output).parent)):
+        faults.append(f"--output {reason}")
+    if faults:
         raise InputError(faults)
     run, section = settings.run, settings.predict_split
     trained = load_run_settings(run)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from routing_moe.config.choices import FOUND_BY_RULE, PRECISIONS, ROUTE_KINDS, SCORINGS, SECTIONS
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, REQUIRED, Command, flags_of, group
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, REQUIRED, SEED, Command, flags_of, group
 from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.io.run_folder import load_run_settings
 
 EXPERTS = group("what is ablated")
-SCORES = group("how tasks are scored")  # the same flags as those of `routing_moe.cli.train --do_predict`
+HOW_SCORED = "how tasks are scored"
+SCORES = group(HOW_SCORED)  # the same flags as those of `routing_moe.cli.train --do_predict`
 RUNNING = group("running")
 
 
@@ -48,7 +49,7 @@ class AblationSettings(Command):
 
     output_dir: Path | None = RUNNING(None, "folder of scores, tables and pictures (default: RUN/analysis/ablation)")
     dry_run: bool = RUNNING(False, "score with all experts, report how long the rest would take, and stop")
-    seed: int = RUNNING(0, "seed of the random sets of experts", range=NOT_NEGATIVE)
+    seed: int = RUNNING(0, "seed of the random sets of experts", range=SEED)
 
     prediction: TrainSettings | None = None
 # fmt: on
@@ -59,7 +60,7 @@ def ablation_settings(given: Mapping) -> AblationSettings:
     settings = AblationSettings(**given)
     if load_run_settings(settings.run) is None:
         raise InputError(f"{settings.run}: is not a run folder (expected {settings.run / 'run.json'})")
-    scores = [name for name, flag in flags_of(settings).items() if flag.group == "how tasks are scored"]
+    scores = [name for name, flag in flags_of(settings).items() if flag.group == HOW_SCORED]
     known = {field.name for field in fields(TrainSettings)}
     own = {name: given[name] for name in scores if name in given and name in known}
     prediction = train_settings({"do_predict": True, "output_dir": str(settings.run), **own})

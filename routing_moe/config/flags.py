@@ -160,7 +160,7 @@ def _argument(field: dataclasses.Field, flag: Flag) -> dict[str, Any]:
         negatable = flag.negatable or field.default is not False
         return wanted | {"action": argparse.BooleanOptionalAction if negatable else "store_true"}
     if several and not flag.parse:
-        wanted["nargs"] = "*" if field.default is None else "+"
+        wanted["nargs"] = "+"
     wanted["type"] = flag.parse or kind
     if flag.metavar or flag.choices:
         wanted["metavar"] = flag.metavar or f"{{{','.join(flag.choices)}}}"

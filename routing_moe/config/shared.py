@@ -21,7 +21,7 @@ class TextFlags(Command):
     hide_task_names: bool = TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", inherited=True)
     scoring: str = TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, alike="scoring")
     num_beams: int = TEXTS(4, "beams of generation", range=AT_LEAST_1, inherited=True, alike="scoring")
-    no_repeat_ngram_size: int | None = TEXTS(None, "generate no n-gram of this size twice; 0: no limit (default: that of the model's generation settings; 3 for facebook/bart-base)", inherited=True, alike="scoring")
+    no_repeat_ngram_size: int | None = TEXTS(None, "generate no n-gram of this size twice; 0: no limit (default: that of the model's generation settings; 3 for facebook/bart-base)", range=NOT_NEGATIVE, inherited=True, alike="scoring")
     generate_from_bos: bool = TEXTS(False, "start generation from <s>, as the published code does; training starts from </s>, and so does generation by default", inherited=True, alike="scoring")
     eval_sampled_routes: bool = TEXTS(False, "score with routes sampled with Gumbel noise, as the published code does; scores are then random", needs=("experts", "router", "sampling"), alike="scoring")
 

@@ -75,8 +75,6 @@ def list_faults(settings: FinetuneSettings) -> list[str]:
         values = getattr(settings, name)
         if values is not None and getattr(settings, single) is not None:
             faults.append(f"--{single} and --{name} both set the values to try; give one of them")
-        if values == []:
-            faults.append(f"--{name} is empty; give at least one value, or leave it out")
         if values and len(set(values)) < len(values):
             faults.append(f"--{name} holds a value twice: {' '.join(map(str, values))}")
     return faults

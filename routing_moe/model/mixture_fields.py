@@ -93,7 +93,8 @@ class MixtureFields:
             found.append(
                 "expert_mixing is 'parameters' with random routes, which are one-hot and do not mix experts"
             )
-        if self.num_experts > 1 and not self.routed_rows:
+        vanilla = len(self.encoder_vanilla_layers) + len(self.decoder_vanilla_layers)
+        if self.num_experts > 1 and vanilla >= self.num_layers:
             found.append(
                 "encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain BART, set "
                 "num_experts to 1"

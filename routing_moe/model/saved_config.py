@@ -13,6 +13,12 @@ from routing_moe.model.mixture_fields import MixtureFields
 from routing_moe.model.task_vectors import NAMES_FILE, read_names
 
 ROUTING_BART = "routing_bart"  # the model_type of a mixture
+# Names of other models' configurations, which transformers accepts in place of BART's.
+ALIASES = {
+    "num_hidden_layers": "encoder_layers",
+    "hidden_size": "d_model",
+    "num_attention_heads": "encoder_attention_heads",
+}
 
 
 @strict
@@ -20,21 +26,38 @@ ROUTING_BART = "routing_bart"  # the model_type of a mixture
 class SavedConfig(MixtureFields):
     """A config.json of a BART or a mixture: the fields that commands check before they import torch.
 
-    Defaults are those of `transformers.BartConfig`, which saves only values that differ from them.
+    Types and defaults are those of `transformers.BartConfig`, which saves only values that differ from them.
+    None is accepted only where a model can be made of it.
     """
 
     model_type: str = ""
     vocab_size: int = 50265
     max_position_embeddings: int = 1024
-    d_model: int = 1024
     encoder_layers: int = 12
+    encoder_ffn_dim: int = 4096
+    encoder_attention_heads: int = 16
     decoder_layers: int = 12
+    decoder_ffn_dim: int = 4096
+    decoder_attention_heads: int = 16
+    encoder_layerdrop: float = 0.0
+    decoder_layerdrop: float = 0.0
+    activation_function: str = "gelu"
+    d_model: int = 1024
     dropout: float | int = 0.1
     attention_dropout: float | int = 0.0
     activation_dropout: float | int = 0.0
-    encoder_layerdrop: float | int = 0.0
-    decoder_layerdrop: float | int = 0.0
-    init_std: float | int = 0.02
+    init_std: float = 0.02
+    classifier_dropout: float | int | None = 0.0
+    scale_embedding: bool | None = False
+    use_cache: bool = True
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = 2
+    is_encoder_decoder: bool | None = True
+    decoder_start_token_id: int | None = 2
+    forced_eos_token_id: int | list[int] | None = 2
+    is_decoder: bool | None = False
+    tie_word_embeddings: bool = True
 
     @classmethod
     def of(cls, values: dict, path: str | Path) -> "SavedConfig":
@@ -43,8 +66,9 @@ class SavedConfig(MixtureFields):
         Raises InputError that names the path.
         """
         known = {field.name for field in fields(cls)}
+        named = {ALIASES.get(name, name): value for name, value in values.items()}
         try:
-            return cls(**{name: value for name, value in values.items() if name in known})
+            return cls(**{name: value for name, value in named.items() if name in known})
         except Exception as error:  # `strict` wraps the error that __post_init__ raised
             reason = in_brief(error.__cause__ or error)
             raise InputError(f"{path}: not a valid configuration ({reason})") from None
@@ -109,6 +133,7 @@ def load_routing_config(checkpoint: str | Path) -> dict:
         raise InputError(
             f"{checkpoint / 'config.json'}: task_names differ from those in {NAMES_FILE} of the same folder"
         )
+    SavedConfig.of(config, checkpoint / "config.json")
     return config
 
 

@@ -1,7 +1,5 @@
 """Checks of an ablation before torch is imported; all errors are reported at once."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from dataloader.errors import Faults, InputError, did_you_mean
