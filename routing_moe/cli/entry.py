@@ -23,12 +23,6 @@ OF_CLI = (
 OF_TASK_EMB = ("random", "text", "finetuned_text", "fisher", "descriptions", "reduce", "inspect")
 COMMANDS = {name.replace("_", "-"): f"routing_moe.cli.{name}" for name in OF_CLI}
 COMMANDS |= {f"vectors {name.replace('_', '-')}": f"task.task_emb.{name}" for name in OF_TASK_EMB}
-COMMANDS |= {
-    "list-tasks": "dataloader.list_tasks",
-    "skill-gym generate": "task.skill_gym.generate",
-    "skill-gym pretrain": "task.skill_gym.pretrain",
-}
-GROUPS = {name.split()[0] for name in COMMANDS if " " in name}
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,12 +41,12 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     given = parser.parse_args(words or ["--help"])
     name, flags = given.command.replace("_", "-"), given.flags
-    if name in GROUPS and flags and not flags[0].startswith("-"):
-        name, flags = f"{name} {flags[0].replace('_', '-')}", flags[1:]
+    if name == "vectors" and flags and not flags[0].startswith("-"):
+        name, flags = f"vectors {flags[0].replace('_', '-')}", flags[1:]
     if name not in COMMANDS:
         parser.error(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; --help lists all")
     sys.argv[0] = f"{ENTRY_POINT} {name}"  # for the usage in its --help
-    return import_module(COMMANDS[name]).main(flags) or 0
+    return import_module(COMMANDS[name]).main(flags)
 
 
 def first_line(module: str) -> str:
