@@ -108,7 +108,7 @@ def parse_settings(argv: list[str] | None) -> Settings:
     args = parser.parse_args(argv)
     for name in ("kills", "mutants", "disks"):
         if getattr(args, name) < 0:
-            parser.error(f"--{name} {getattr(args, name)}: must be at least 0")
+            parser.error(f"--{name} {getattr(args, name)} must be at least 0")
     for word in args.only:
         name, _, number = word.partition("/")
         if name not in KINDS or not number.isdecimal():

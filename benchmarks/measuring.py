@@ -297,7 +297,7 @@ def chosen_variants(parser, names: list[str] | None, available: list[str]) -> li
     """The named variants (None: all), in order; exits with the parser's error for an unknown name."""
     for name in names or []:
         if name not in available:
-            parser.error(f"--variants {name}: must be one of {' '.join(available)}")
+            parser.error(f"--variants {name} must be one of {' '.join(available)}")
     return [name for name in available if names is None or name in names]
 
 

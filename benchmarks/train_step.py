@@ -271,10 +271,10 @@ def parse_settings(argv: list[str] | None) -> Settings:
     args.model_size = args.model_size or ("base" if len(args.num_experts) == 1 else "half")
     if args.num_experts[0] < 2:
         parser.error(
-            f"--num_experts {args.num_experts[0]}: must be at least 2; use the variant one_expert for one"
+            f"--num_experts {args.num_experts[0]} must be at least 2; use the variant one_expert for one"
         )
     if not 0 <= args.tasks_per_batch <= measuring.N_TASKS:
-        parser.error(f"--tasks_per_batch {args.tasks_per_batch}: must be from 0 to {measuring.N_TASKS}")
+        parser.error(f"--tasks_per_batch {args.tasks_per_batch} must be from 0 to {measuring.N_TASKS}")
     what = "weights, gradients and AdamW's state"
     measuring.check_memory(parser, args, args.num_experts[-1], 16, what)
     return Settings(**vars(args))

@@ -238,7 +238,7 @@ class Gym:
 
     def _missing_task(self, task: str) -> str:
         if os.path.isdir(self.folder / task):
-            return f"{self.folder / task}: has no {task}_<k>_<seed>_{{train,dev,test}}.tsv or .jsonl file"
+            return f"{self.folder / task} has no {task}_<k>_<seed>_{{train,dev,test}}.tsv or .jsonl file"
         known = self.tasks()
         hint = did_you_mean(task, known)
         return f"no task '{task}' in {self.folder}{hint} ({len(known)} tasks there, one folder each)"

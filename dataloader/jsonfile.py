@@ -54,16 +54,16 @@ def load_json_object(path: str | os.PathLike, what: str) -> dict:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file (expected {what})") from None
     except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, expected {what}") from None
+        raise InputError(f"{path} is a folder, expected {what}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text (byte {error.start}), expected {what}") from None
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}), expected {what}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}), expected {what}") from None
     except NotJson as error:
         where = f" (line {error.line}, column {error.column})" if error.line else ""
-        raise InputError(f"{path}: is not valid JSON: {error.reason}{where}, expected {what}") from None
+        raise InputError(f"{path} is not valid JSON: {error.reason}{where}, expected {what}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path}: holds {kind_of(value)}, expected {what}, a JSON object")
+        raise InputError(f"{path} holds {kind_of(value)}, expected {what}, a JSON object")
     return value
 
 

@@ -103,7 +103,7 @@ def _label(cells: dict[str, str]) -> str:
 def _header_faults(header: Sequence[str]) -> list[str]:
     if "task" not in header:
         guess = did_you_mean("task", header)
-        return [f"has no column task{guess} (its columns: {in_short(list(header)) or 'none'})"]
+        return [f"no column task{guess} (its columns: {in_short(list(header)) or 'none'})"]
     faults = [f"column {name} occurs twice" for name in dict.fromkeys(header) if header.count(name) > 1]
     faults += [
         f"column {number} is '{name}'; it must be a name, or kind:value"
@@ -112,10 +112,10 @@ def _header_faults(header: Sequence[str]) -> list[str]:
     ]
     kinds = kinds_of(header)
     if not kinds:
-        faults.append("has no column besides task")
+        faults.append("no column besides task")
     for kind, columns in kinds.items():
         if "" in columns and len(columns) > 1:
-            faults.append(f"has a column {kind} and columns {kind}:value; rename one of them")
+            faults.append(f"both a column {kind} and columns {kind}:value; rename one of them")
         if kind in ONTOLOGY_KINDS:
             faults.append(f"column {kind}: this name is used by the ontology; rename the column")
     return faults
@@ -127,7 +127,7 @@ def _row_faults(header: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, s
     lines: dict[str, int] = {}
     for line, cells in rows:
         if len(cells) != len(header):
-            faults.append((line, f"has {len(cells)} columns, the first line has {len(header)}"))
+            faults.append((line, f"{len(cells)} columns, the first line has {len(header)}"))
             continue
         task = cells[header.index("task")]
         if not task:

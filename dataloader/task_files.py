@@ -39,7 +39,7 @@ class MalformedLines(InputError):
 
 def describe(files: list[MalformedLines]) -> str:
     """Returns one message with the number of malformed lines, their files and the first few lines."""
-    every = [f"{file.path}:{number}: {fault}" for file in files for number, fault in file.lines]
+    every = [f"{file.path.name}:{number}: {fault}" for file in files for number, fault in file.lines]
     where = ", ".join(str(file.path) for file in files[:FILES_SHOWN])
     where += f" and {len(files) - FILES_SHOWN} more files" if len(files) > FILES_SHOWN else ""
     more = f", the first {FAULTS_SHOWN} of them" if len(every) > FAULTS_SHOWN else ""
@@ -103,7 +103,7 @@ def _read_lines(
         if not skip_malformed:
             faults.append((1, _BOM_FAULT))
     if not content:
-        raise InputError(f"{path}: is empty, expected lines of {line_format}")
+        raise InputError(f"{path} is empty, expected lines of {line_format}")
     rows: list[tuple] = []
     for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
         row = _parse_line(line.removesuffix(b"\r"), parse)
@@ -115,7 +115,7 @@ def _read_lines(
         raise MalformedLines(path, faults)
     if not rows:
         raise InputError(
-            f"{path}: has no usable line, all {len(faults)} are malformed, such as: {faults[0][1]}"
+            f"{path} has no usable line, all {len(faults)} are malformed, such as: {faults[0][1]}"
         )
     return rows, len(faults)
 

@@ -66,7 +66,7 @@ def load_split(path: str | os.PathLike) -> Split:
     content = load_json_object(path, 'a split file like {"train": [...], "dev": [...], "test": [...]}')
     faults = []
     if "train" not in content:
-        faults.append(f'{path}: has no "train" key (it has: {", ".join(content) or "none"})')
+        faults.append(f'{path} has no "train" key (it has: {", ".join(content) or "none"})')
     sections = {name: content.get(name, []) for name in (*SECTIONS, "all")}
     for name, tasks in sections.items():
         faults += [f"{path}: {fault}" for fault in _section_faults(name, tasks)]

@@ -232,8 +232,8 @@ def test_two_processes_share_the_sets_and_write_the_files_of_one_process(place, 
 @pytest.mark.parametrize(
     ("words", "fragments"),
     [
-        (["--experts", "enc0.7"], ["--experts enc0.7", "no expert 7 of enc 0", "0 to 2"]),
-        (["--experts", "enc9.0"], ["--experts enc9.0", "of enc 0, enc 1, dec 0"]),
+        (["--experts", "enc0.7"], ["--experts enc0.7: the model has experts 0 to 2 in enc 0, enc 1, dec 0"]),
+        (["--experts", "enc9.0"], ["--experts enc9.0", "in enc 0, enc 1, dec 0"]),
         (["--experts", "0.1"], ["--experts 0.1", "write enc0.1"]),
         (["--experts", "enc0.0+enc0.1+enc0.2"], ["a layer would have no expert left"]),
         (["--experts", "all", "enc0.1"], ["--experts all enc0.1", "give all or none alone"]),
@@ -256,9 +256,27 @@ def test_mistakes_are_reported(place, capsys, words, fragments):
 
 
 def test_a_folder_without_a_run_is_reported(place, capsys):
-    for folder in (place.folder, place.folder / "none"):
+    faults = {
+        place.folder: f"{place.folder} is not a run folder: it has no run.json",
+        place.folder / "none": f"{place.folder}/none: no such folder, expected a run folder",
+    }
+    for folder, fault in faults.items():
         output = refused(place, capsys, lambda folder=folder: main([str(folder)]))
-        assert_fault(output.err.splitlines(), f"{folder}: is not a run folder")
+        assert_fault(output.err.splitlines(), fault)
+
+
+def test_missing_gyms_of_the_run_are_reported_with_the_flags_that_name_others(place, capsys):
+    path = place.out / "run.json"
+    content = json.loads(path.read_text())
+    content["settings"] |= {"train_dir": "no/gym", "predict_dir": "no/other"}
+    path.write_text(json.dumps(content))
+    output = refused(place, capsys, lambda: ablate(place))
+    for gym, flag in (("no/gym", "train_dir"), ("no/other", "predict_dir")):
+        assert_fault(
+            output.err.splitlines(), f"the run's gym folder {gym} does not exist here; give --{flag}"
+        )
+    output = refused(place, capsys, lambda: ablate(place, "--train_dir", "no/third"))
+    assert_fault(output.err.splitlines(), "--train_dir no/third: no such folder")
 
 
 @pytest.mark.usefixtures("no_pictures")

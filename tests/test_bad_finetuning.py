@@ -32,7 +32,7 @@ FLAGS = {
         dict(task_dir="<gym>/plurals"),
         "--task_dir <gym>/plurals: no such folder; did you mean 'plural'?",
     ),
-    "a folder that is not of a task": (dict(task_dir="<bart>"), "--task_dir <bart>: has no bart_<k>_<seed>_"),
+    "a folder that is not of a task": (dict(task_dir="<bart>"), "--task_dir <bart> has no bart_<k>_<seed>_"),
     "another task's name": (
         dict(dataset="colour"),
         "--dataset is 'colour', but --task_dir is the folder of 'plural'",

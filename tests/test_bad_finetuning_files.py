@@ -113,7 +113,7 @@ def test_a_broken_outcome(fresh, capsys):
     assert finetune(fresh.gym, fresh.bart, fresh.out, **quick) == 0
     fresh.write(fresh.out / "configurations/plural_12_100_lr0.03_bsz6.json", "{")
     output = complaint(fresh, capsys, **quick, max_output_length=8)
-    assert_fault(output, "plural_12_100_lr0.03_bsz6.json: is not valid JSON")
+    assert_fault(output, "plural_12_100_lr0.03_bsz6.json is not valid JSON")
 
 
 def test_a_missing_cluster(fresh, capsys, monkeypatch):

@@ -61,7 +61,7 @@ FILES = {
     "a split without train tasks": (
         lambda place: place.split(trian=["colour"]),
         {},
-        '<gym>/split.json: has no "train" key (it has: trian)',
+        '<gym>/split.json has no "train" key (it has: trian)',
     ),
     "an empty train section": (
         lambda place: place.split(train=[]),
@@ -71,7 +71,7 @@ FILES = {
     "a broken split": (
         lambda place: place.write(place.gym / "split.json", '{"train": ["colour",\n]}'),
         {},
-        "<gym>/split.json: is not valid JSON",
+        "<gym>/split.json is not valid JSON",
         "(line 2, column 1)",
     ),
     "a test task that is trained on": (
@@ -92,7 +92,7 @@ FILES = {
     "a line without an answer": (
         no_answer,
         {},
-        "<gym>/count/count_12_13_train.tsv:2: no answer (no tab in the line)",
+        "count_12_13_train.tsv:2: no answer (no tab in the line)",
         "--skip_malformed leaves them out",
     ),
     "a metric that does not exist": (
@@ -136,7 +136,7 @@ FILES = {
     "no tokenizer": (
         lambda place: [path.unlink() for path in place.bart.glob("tokenizer*")],
         {},
-        "<bart>: has no tokenizer files",
+        "<bart> has no tokenizer files",
     ),
     "a tokenizer larger than the vocabulary": (
         small_vocabulary,
@@ -157,7 +157,7 @@ FILES = {
     "task vectors in one row": (
         lambda place: place.vectors(vectors_ND=np.zeros(8)),
         dict(taskvecs="<here>/vectors"),
-        "<here>/vectors/task_vecs.npy: holds float64 of shape (8,)",
+        "<here>/vectors/task_vecs.npy holds float64 of shape (8,)",
         "it must be a (tasks, dimension) array of floats",
     ),
     "task vectors for another number of tasks": (
@@ -168,7 +168,7 @@ FILES = {
     "task vectors of unnumbered tasks": (
         lambda place: (place.vectors(), place.write(place.folder / "vectors/id2task.json", "[1, 2]")),
         dict(taskvecs="<here>/vectors"),
-        "--taskvecs <here>/vectors/id2task.json: holds a list",
+        "--taskvecs <here>/vectors/id2task.json holds a list",
     ),
     "task vectors that hold a pickle": (
         lambda place: place.vectors(vectors_ND=np.array([[Trap()] * 8] * 4)),

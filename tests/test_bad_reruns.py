@@ -45,7 +45,7 @@ RUNS = {
     "a run.json without settings": (
         lambda place: place.write(place.out / "run.json", {"settings": 3}),
         ONE_STEP | dict(resume=True),
-        "<out>/run.json: has no settings of a run",
+        "<out>/run.json has no settings of a run",
     ),
     "predicting with another number of experts": (
         None,

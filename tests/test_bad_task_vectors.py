@@ -73,7 +73,7 @@ MISTAKES = {
         "random",
         lambda place: place.write(place.folder / "split.json", "{"),
         dict(custom_tasks_splits="<here>/split.json"),
-        "--custom_tasks_splits <here>/split.json: is not valid JSON",
+        "--custom_tasks_splits <here>/split.json is not valid JSON",
     ),
     "a task that is not in the split": (
         "random",
@@ -103,7 +103,7 @@ MISTAKES = {
         "text",
         malformed,
         {},
-        "<gym>/count/count_12_100_train.tsv:2: no answer (no tab in the line)",
+        "count_12_100_train.tsv:2: no answer (no tab in the line)",
     ),
     "no train file": ("text", no_train_file, {}, "<gym>/count/count_12_100_train.tsv: no such file"),
     "a sample that does not exist": (
@@ -124,12 +124,12 @@ MISTAKES = {
         {},
         "--model <bart> holds a 'bert' model, not a routing BART",
     ),
-    "a model without tokenizer": ("text", no_tokenizer, {}, "--model <bart>: has no tokenizer files"),
+    "a model without tokenizer": ("text", no_tokenizer, {}, "--model <bart> has no tokenizer files"),
     "a tokenizer of another model": (
         "text",
         None,
         dict(tokenizer="<gym>"),
-        "--tokenizer <gym>: has no tokenizer files",
+        "--tokenizer <gym> has no tokenizer files",
     ),
     "texts longer than the model's positions": (
         "text",
@@ -180,7 +180,7 @@ MISTAKES = {
         "descriptions",
         described,
         SENTENCE_FILE | dict(encoder="<here>/no/encoder"),
-        "--encoder <here>/no/encoder: is neither a folder nor a hub name",
+        "--encoder <here>/no/encoder is neither a folder nor a hub name",
     ),
 }
 

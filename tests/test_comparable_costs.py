@@ -125,7 +125,7 @@ def test_an_earlier_run_of_unknown_cost_does_not_hide_the_run_s_own_cost(folder,
 
 def test_a_damaged_cost_is_one_error(folder, capsys):
     (folder / "costly/seed2/cost.json").write_text("{")
-    assert "costly/seed2/cost.json: is not valid JSON" in refusal(capsys, folder)
+    assert "costly/seed2/cost.json is not valid JSON" in refusal(capsys, folder)
 
 
 # ---- at an equal budget

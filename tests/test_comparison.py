@@ -250,7 +250,7 @@ def test_unknown_variants_and_unreadable_files_are_reported_together(folder, cap
     output = refusal(capsys, folder)
     assert "was not written by --do_predict" in output
     assert "a/seed2/best/eval-test-performance.csv: cannot be read" in output
-    assert "b/seed1/run.json: is not valid JSON" in output
+    assert "b/seed1/run.json is not valid JSON" in output
 
 
 def test_different_settings_in_a_variant_are_a_warning_except_seed_and_its_paths(folder, capsys):

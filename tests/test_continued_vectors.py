@@ -110,7 +110,7 @@ CHANGES = {
         "--model is <bart>, but in the vectors in <here>/text it was facebook/bart-base",
     ),
     "a damaged file": ("fisher", damaged, {}, "; delete it to compute that vector again"),
-    "other arrays": ("fisher", another_shape, {}, f"{COUNT}: is damaged; delete it to compute that vector"),
+    "other arrays": ("fisher", another_shape, {}, f"{COUNT} is damaged; delete it to compute that vector"),
 }
 
 

@@ -149,7 +149,7 @@ OTHER_KINDS = {
     "ontology": (
         "run.json",
         dict(settings=dict(task_ontology=1.5)),
-        "run.json: is damaged: task_ontology is 1.5",
+        "run.json is damaged: task_ontology is 1.5",
     ),
     "n-gram": (
         "run.json",
@@ -200,7 +200,7 @@ def test_a_published_run_with_an_invalid_model_is_reported(tmp_path, width, mess
 def test_an_infinite_number_of_examples_is_reported(tmp_path):
     sets = JobFolder(tmp_path, read_scores, "score these again")
     sets.write("base", b'{"scores": {}, "seconds": 1, "examples": Infinity}')
-    with pytest.raises(InputError, match=r"base\.json: is damaged; delete it to score these again"):
+    with pytest.raises(InputError, match=r"base\.json is damaged; delete it to score these again"):
         sets.finished("base")
 
 
@@ -210,4 +210,4 @@ def test_a_folder_of_vectors_with_invalid_settings_is_reported(fresh, capsys):
     saved = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(saved | {"settings": True}))
     assert tiny_vectors.run("random", fresh.gym, fresh.bart, folder) == 2
-    assert f"{folder / 'run.json'}: is damaged" in capsys.readouterr().err
+    assert f"{folder / 'run.json'} is damaged" in capsys.readouterr().err

@@ -69,7 +69,7 @@ def test_a_malformed_line_is_reported_with_file_and_number(write, wrong, fault):
         read_jsonl(path)
     output = str(caught.value)
     assert output.startswith(f"{path}: 1 malformed line (--skip_malformed leaves them out):")
-    place = f"{path}:2: "
+    place = f"\n  {path.name}:2: "
     start, *rest = fault.split(".*")
     assert place + start in output
     assert all(part in output for part in rest)
@@ -84,8 +84,8 @@ def test_keys_of_other_programs_are_not_typos(write):
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_file_without_any_usable_line_is_an_error(write, skip):
     for content, message in (
-        (b"", r"t\.jsonl: is empty, expected lines of \{"),
-        (b"\xef\xbb\xbf", r"t\.jsonl: is empty"),
+        (b"", r"t\.jsonl is empty, expected lines of \{"),
+        (b"\xef\xbb\xbf", r"t\.jsonl is empty"),
         (b"\n\n", "blank line"),
         (b"caf\xe9\n", "byte 4 of the line is not UTF-8"),
     ):

@@ -306,7 +306,7 @@ def test_a_run_without_run_json_is_drawn_in_the_shipped_ontology(run_folder, cap
     ("flags", "message"),
     [
         (["--run", "<here>/nowhere"], "error: --run <here>/nowhere: no such folder"),
-        (["--run", "<here>"], "error: --run <here>: holds no <step>-steps/route.npy"),
+        (["--run", "<here>"], "error: --run <here> holds no <step>-steps/route.npy"),
         (
             ["--routes", "soft_t1"],
             "error: --run <run>/100-steps/route_t1.npy: not found; a run without a router",

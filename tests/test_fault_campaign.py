@@ -48,7 +48,7 @@ def test_differing_files_tracebacks_and_unclear_errors_are_detected(tmp_path, mo
 
         return fault_mutants.outcome_of(read, None, tmp_path / "x.json")[0]
 
-    assert outcome(InputError(f"{tmp_path / 'x.json'}: is damaged")) == "refused"
+    assert outcome(InputError(f"{tmp_path / 'x.json'} is damaged")) == "refused"
     assert outcome(InputError("is damaged")) == "unclear"
     assert outcome(ValueError("x")) == outcome(MemoryError()) == "traceback"
 

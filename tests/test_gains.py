@@ -340,7 +340,7 @@ def test_summaries_that_cannot_be_compared_are_reported(files, capsys):
     assert "no task has a mean test_performance in every summary" in output
     (files / "bad.csv").write_text("a,b\n1,2\n")
     output = refusal(capsys, files, "bad", "nowhere")
-    assert "bad.csv: holds no summary as collect_results.py writes it: no column task, entry" in output
+    assert "bad.csv holds no summary as collect_results.py writes it: no column task, entry" in output
     assert "nowhere.csv: no such file" in output
     assert not (files / "out").exists()
 
@@ -348,16 +348,19 @@ def test_summaries_that_cannot_be_compared_are_reported(files, capsys):
 def test_invalid_flags_are_reported_together(files, capsys):
     flags = ["--min_baseline", "-1", "--names", "a", "--output_file", files / "base.csv/x"]
     output = refusal(capsys, files, "ours", "ours", flags=flags)
-    assert f"--summary2 {files / 'ours.csv'}: is given twice" in output
+    assert f"--summary2 {files / 'ours.csv'} is given twice" in output
     assert "--min_baseline is -1.0; it must be 0 or greater" in output
     assert "--names: 1 names, expected 3, one for the baseline and for each system" in output
     assert "is a file; name a folder" in output
     assert "x: the name must end in .csv" in output
-    assert "base.csv: is given twice" in refusal(capsys, files, "base")
+    assert "base.csv is given twice" in refusal(capsys, files, "base")
     assert "names must be different and not empty" in refusal(capsys, files, flags=["--names", "a", "a"])
     output = refusal(capsys, files, flags=["--output_file", files / "ours.csv"])
     assert "is one of the summaries; name another file" in output
-    assert "must end in .csv" in refusal(capsys, files, flags=["--output_file", ""])
+    output = refusal(capsys, files, "nowhere", flags=["--output_file", "", "--names", "a"])
+    assert "must end in .csv" in output
+    assert "--names: 1 names, expected 2" in output
+    assert "nowhere.csv: no such file" in output
 
 
 @pytest.mark.slow

@@ -301,7 +301,7 @@ def test_sections_need_a_split(place, capsys):
         ("task,a,a:b\nhot,b,1\n", ["a column a and columns a:value"]),
         ("task,category\nhot,b\n", ["column category", "rename the column"]),
         ("task,a\nhot,b\nbig,c\nhot,d\n", ["line 4", "task hot", "in line 2"]),
-        ("task,a\nhot,b\nbig\n", ["line 3", "has 1 columns", "first line has 2"]),
+        ("task,a\nhot,b\nbig\n", ["line 3", "1 columns", "first line has 2"]),
         ("task,a\n,b\n", ["line 2", "column task is empty"]),
         ("task,a:b\nhot,1\nbig,yes\none,2\n", ["line 3, column a:b", "'yes'", "and 1 more"]),
         ("task,a\nhoot,b\n", ["none of the tasks", "such as", "?"]),

@@ -93,7 +93,7 @@ def test_a_command_refuses_weights_that_are_not_finite(name, place, capsys):
     assert command(place) == 2
     output = capsys.readouterr().err
     tensor = OF_A_BART if "bart" in file else OF_AN_EXPERT
-    fault = f"{place.filled_in(file)}: has weights that are not finite: {tensor} (2 of "
+    fault = f"{place.filled_in(file)} has weights that are not finite: {tensor} (2 of "
     assert_fault(output.splitlines(), fault)
     assert "Traceback" not in output
     assert contents(place.out) == before
@@ -110,7 +110,7 @@ def test_routes_can_come_from_a_run_of_the_published_code(tmp_path):
     with pytest.raises(InputError) as raised:
         RoutingBartForConditionalGeneration.from_upstream(tmp_path / "run")
     assert raised.value.faults[0].startswith(
-        f"{tmp_path}/run/best/model.pt: has weights that are not finite: {name} (1 of 2 values)"
+        f"{tmp_path}/run/best/model.pt has weights that are not finite: {name} (1 of 2 values)"
     )
 
 

@@ -251,7 +251,7 @@ MISTAKES = {
     "an array in place of a reduction": (
         array_for_reduction,
         LIKE | dict(like="<here>/reduced"),
-        "--like <here>/reduced/reduction.npz: is damaged",
+        "--like <here>/reduced/reduction.npz is damaged",
     ),
     "dimensions with a saved reduction": (
         broken_reduction,

@@ -218,7 +218,7 @@ def test_unreadable_files_are_reported_together(logs, capsys):
     write_results(logs / "emo", {"e_1": (0.5, 0.4)}, extra=[("e_1_best", 0, 8, 0.1, 0.2)])
     (logs / "wic/results.csv").mkdir(parents=True)
     messages = refusal(capsys, logs)
-    boolq = f"{logs / 'singletask-boolq/results.csv'}: holds no results of fine-tuning"
+    boolq = f"{logs / 'singletask-boolq/results.csv'} holds no results of fine-tuning"
     assert f"{boolq}: no column test_performance (it has prefix, dev_performance)" in messages
     assert f"{logs / 'sick/results.csv'}: cannot be read (" in messages
     assert "copa/results.csv: row 4 (c_2_best): dev_performance is 'high', expected a number" in messages

@@ -309,7 +309,7 @@ MISTAKES = {
         "<gym>: no train file of any task with a task vector, such as colour, count and 1 more: the nearest",
         "the nearest task of plural cannot be found; give a gym with it as --train_dir, --text_vectors with",
     ),
-    "malformed texts": (malformed, {}, "<gym>/count/count_12_100_train.tsv:2: no answer"),
+    "malformed texts": (malformed, {}, "count_12_100_train.tsv:2: no answer"),
     "text vectors that are not there": (
         None,
         TEXTS,

@@ -72,7 +72,7 @@ def features_of(
             columns |= file_columns(tasks, header, rows)
     elif path is not SHIPPED_FEATURES:
         guess = did_you_mean(tasks[0], rows)
-        raise InputError(f"{path}: has features of none of the tasks, such as {tasks[0]}{guess}")
+        raise InputError(f"{path} has features of none of the tasks, such as {tasks[0]}{guess}")
     values_NF = np.array(list(columns.values())).T.reshape(len(tasks), len(columns))
     return Features(tuple(tasks), tuple(columns), values_NF, frozenset(set(tasks) & set(rows)))
 

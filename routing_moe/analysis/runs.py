@@ -85,11 +85,9 @@ def notes_of(runs: Sequence[ExplainedRun]) -> list[str]:
     for run in runs:
         known = [task for task in run.routes.tasks if run.ontology.category(task) != UNCATEGORISED]
         if not known:
-            where = run.settings.get("train_dir")
-            notes.append(
-                f"{run.name}: no task has a category; its gym {where} is missing or has no ontology.json; "
-                "give one with --task_ontology"
-            )
+            gym = run.settings.get("train_dir")
+            why = f"; the run's gym folder {gym} is missing or has no ontology.json" if gym else ""
+            notes.append(f"{run.name}: no task has a category{why}; give an ontology with --task_ontology")
         lacking = [task for task in run.features.tasks if task not in run.features.described]
         if lacking and run.features.described:
             notes.append(f"{run.name}: the file of features has none of {in_short(lacking)}")

@@ -19,6 +19,7 @@ from dataloader.errors import InputError, did_you_mean, in_brief, in_short
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.io.arrays import load_array
 from routing_moe.io.csv_files import read_table
+from routing_moe.io.files import folder_fault
 from routing_moe.model.saved_config import SavedConfig
 
 # "soft": the softmax at the temperature of the step; "soft_t1": at temperature 1; "chosen": one-hot, the
@@ -82,8 +83,8 @@ def load_routes(
     flag that gave it. Raises InputError if there are no such routes, or files do not match.
     """
     place = Path(place)
-    if not place.is_dir():
-        raise InputError(f"{place}: no such folder; name that of a run or of a checkpoint")
+    if fault := folder_fault(place):
+        raise InputError(f"{fault}; name that of a run or of a checkpoint")
     steps = evaluated_steps(place)
     if not steps:
         if step not in ("best", "last"):
@@ -100,11 +101,11 @@ def load_routes(
 def load_history(run: str | Path, kind: str = "soft") -> History:
     """Returns routes at every evaluation of a run. Raises InputError if there are none or tasks differ."""
     run = Path(run)
-    steps = evaluated_steps(run) if run.is_dir() else []
+    if fault := folder_fault(run):
+        raise InputError(fault)
+    steps = evaluated_steps(run)
     if not steps:
-        raise InputError(
-            f"{run}: " + ("holds no <step>-steps/route.npy" if run.is_dir() else "no such folder")
-        )
+        raise InputError(f"{run} holds no <step>-steps/route.npy")
     read = [_read_step(run / f"{step}-steps", kind) for step in steps]
     tasks, first = read[0]
     for step, (others, values) in zip(steps, read, strict=True):
@@ -151,11 +152,11 @@ def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str,
     """Returns (rows of a route that a layer reads, their names), from the configuration of a checkpoint."""
     found = [path for name in ("best", "last", "init", ".") if (path := run / name / "config.json").is_file()]
     if not found:
-        raise InputError(f"{run}: holds no checkpoint (best/config.json), whose numbers of layers are needed")
+        raise InputError(f"{run} holds no checkpoint (best/config.json), whose numbers of layers are needed")
     config = SavedConfig.load(found[0])
     if config.num_layers != n_layers:
         depth = f"{config.encoder_layers} + {config.decoder_layers}"
-        raise InputError(f"{found[0]}: has {depth} layers, the routes of the run {n_layers}")
+        raise InputError(f"{found[0]} has {depth} layers, the routes of the run {n_layers}")
     if not config.routed_rows:
         raise InputError(f"{found[0]}: says that no layer has experts")
     return config.routed_rows, layer_names(config.encoder_layers, config.routed_rows)
@@ -236,7 +237,7 @@ def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
         t for t in config.task_names if t not in unknown
     ]
     if not tasks:
-        raise InputError(f"{place}: has no task that was trained on")
+        raise InputError(f"{place} has no task that was trained on")
     with torch.no_grad():
         temperature = 1.0 if kind == "soft_t1" else config.router_temperature
         values_NLE = model.expected_routes(tasks, temperature).double().numpy()

@@ -63,7 +63,7 @@ def load_tokenizer(source: str | Path, vocab_size: int):
     except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{source}: no tokenizer can be loaded from there ({in_brief(error)})") from None
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # transformers' result without any files
-        raise InputError(f"{source}: {NO_FILES}")
+        raise InputError(f"{source} {NO_FILES}")
     check_size(source, len(tokenizer), vocab_size)
     return tokenizer
 

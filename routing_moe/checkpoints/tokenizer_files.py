@@ -44,12 +44,12 @@ def check_tokenizer(source: str | Path, vocab_size: int) -> None:
     elif (file := folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         ids = load_json_object(file, "a tokenizer's vocabulary").values()
         if not all(isinstance(number, int) for number in ids):
-            raise InputError(f"{file}: must map tokens to numbers")
+            raise InputError(f"{file} must map tokens to numbers")
         tokens = len(ids)
     elif any(path for pattern in OTHER_FILES for path in folder.glob(pattern)):
         return  # of another kind, which only transformers knows
     else:
-        raise InputError(f"{source}: {NO_FILES}")
+        raise InputError(f"{source} {NO_FILES}")
     check_size(source, max(tokens, added_tokens(folder / "tokenizer_config.json")), vocab_size)
 
 

@@ -50,7 +50,7 @@ def expected_tasks(settings: CollectSettings) -> Sequence[str] | None:
     fault = unwritable(settings.output_file.parent)
     faults += [f"--output_file {fault}"] if fault else []
     if settings.output_file.is_dir():
-        faults.append(f"--output_file {settings.output_file}: is a folder; name a CSV file")
+        faults.append(f"--output_file {settings.output_file} is a folder; name a CSV file")
     elif settings.output_file.name in few_shot.RESULT_FILES and settings.output_file.exists():
         faults.append(
             f"--output_file {settings.output_file}: would replace the results of a task; name another file"
@@ -63,7 +63,7 @@ def expected_tasks(settings: CollectSettings) -> Sequence[str] | None:
         section = with_valid_values(settings).section or "test"
         tasks = list(split.section(section)) if split else None
         if tasks == []:
-            faults.append(f"--section {section}: is empty in {settings.custom_tasks_splits}")
+            faults.append(f"--section {section} is empty in {settings.custom_tasks_splits}")
     if faults:
         raise InputError(faults)
     return tasks

@@ -15,9 +15,11 @@ import math
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from dataloader.errors import Faults, InputError
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import flag_faults
+from routing_moe.config.flags import flag_faults, with_valid_values
 from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import unwritable, write_text
 from routing_moe.results import few_shot, gains
@@ -32,8 +34,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: GainSettings) -> int:
     """Returns 1 if tasks are missing, else 0."""
-    check(settings)
-    read = read_summaries(settings)
+    faults = Faults()
+    faults.of(check, settings)
+    summaries = faults.of(read_summaries, with_valid_values(settings))
+    if faults:
+        raise InputError(faults)
+    read = dict(zip(settings.names or gains.system_names(settings.summaries), summaries, strict=True))
     tasks, missing = gains.common_tasks(read, settings.metric)
     if not tasks:
         raise InputError([*missing, f"no task has a mean {settings.metric} in every summary"])
@@ -46,7 +52,7 @@ def check(settings: GainSettings) -> None:
     paths = settings.summaries
     real = [path.resolve() for path in paths]
     faults = flag_faults(settings)
-    faults += [f"--summary2 {p}: is given twice" for i, p in enumerate(paths) if real[i] in real[:i]]
+    faults += [f"--summary2 {p} is given twice" for i, p in enumerate(paths) if real[i] in real[:i]]
     names = settings.names
     if names and len(names) != len(paths):
         faults.append(
@@ -70,13 +76,13 @@ def sibling(settings: GainSettings, end: str) -> Path:
     return settings.output_file.with_name(settings.output_file.stem + end)
 
 
-def read_summaries(settings: GainSettings) -> dict:
-    """Returns {name: summary}, the baseline first. Raises one InputError with the errors in all files."""
-    paths, faults = settings.summaries, Faults()
-    read = [faults.of(few_shot.read_summary, path, settings.metric) for path in paths]
+def read_summaries(settings: GainSettings) -> list[pd.DataFrame]:
+    """Returns the summaries, the baseline first. Raises one InputError with the errors in all files."""
+    faults = Faults()
+    read = [faults.of(few_shot.read_summary, path, settings.metric) for path in settings.summaries]
     if faults:
-        raise InputError(faults)
-    return dict(zip(settings.names or gains.system_names(paths), read, strict=True))
+        raise InputError(dict.fromkeys(faults))
+    return read
 
 
 def write(settings: GainSettings, read: dict, tasks: list[str], missing: list[str]) -> None:

@@ -55,7 +55,7 @@ def output_path(settings: ReportSettings) -> Path:
         faults.append(f"--output_file: must be given for {len(settings.runs)} runs")
     path = path or Path(settings.runs[0]) / "analysis" / "report.html"
     if path.is_dir():
-        faults.append(f"--output_file {path}: is a folder; name a file, such as {path / 'report.html'}")
+        faults.append(f"--output_file {path} is a folder; name a file, such as {path / 'report.html'}")
     elif fault := unwritable(path.parent):
         faults.append(f"--output_file {fault}")
     if faults:

@@ -17,7 +17,7 @@ from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.tables import ShowSettings
 from routing_moe.io.files import unwritable, write_text
-from routing_moe.io.run_folder import load_run_settings
+from routing_moe.io.run_folder import settings_of_run
 from routing_moe.results.scores import ScoresFile, category_table, markdown_table, read_scores
 from routing_moe.training.checks import ontology_path
 
@@ -42,9 +42,7 @@ def table_of_run(settings: ShowSettings) -> pd.DataFrame:
     if faults:
         raise InputError(faults)
     run, section = settings.run, settings.predict_split
-    trained = load_run_settings(run)
-    if trained is None:
-        raise InputError(f"{run}: is not a run folder (no run.json)")
+    trained = settings_of_run(run)
     scores = {}
     for part in ("dev", "test"):
         path = run / ScoresFile(part, section, settings.checkpoint_name, settings.prefix).path

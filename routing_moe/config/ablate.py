@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from dataloader.errors import InputError
 from routing_moe.config.choices import FOUND_BY_RULE, PRECISIONS, ROUTE_KINDS, SCORINGS, SECTIONS
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, REQUIRED, SEED, Command, flags_of, group
 from routing_moe.config.train import TrainSettings, train_settings
-from routing_moe.io.run_folder import load_run_settings
+from routing_moe.io.run_folder import settings_of_run
 
 EXPERTS = group("what is ablated")
 HOW_SCORED = "how tasks are scored"
@@ -22,6 +21,7 @@ class AblationSettings(Command):
     """prediction: the settings of `train --do_predict` that scores depend on, from the run and these flags."""
 
     program = "python -m routing_moe.cli.ablate"
+    usage = "RUN [flags, see --help]"
 
     run: Path = EXPERTS(REQUIRED, "run folder", positional=True, metavar="RUN")
     experts: tuple[str, ...] = EXPERTS(("all",), "all: each (layer, expert) alone; none; or sets such as enc0.1 or enc0.1+dec2.0 (expert 1 of encoder layer 0 together with expert 0 of decoder layer 2)", metavar="SET")
@@ -58,8 +58,7 @@ class AblationSettings(Command):
 def ablation_settings(given: Mapping) -> AblationSettings:
     """Returns the settings of the given flags. Raises InputError if the run is missing or cannot be read."""
     settings = AblationSettings(**given)
-    if load_run_settings(settings.run) is None:
-        raise InputError(f"{settings.run}: is not a run folder (expected {settings.run / 'run.json'})")
+    settings_of_run(settings.run)
     scores = [name for name, flag in flags_of(settings).items() if flag.group == HOW_SCORED]
     known = {field.name for field in fields(TrainSettings)}
     own = {name: given[name] for name in scores if name in given and name in known}

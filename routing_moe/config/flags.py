@@ -298,5 +298,5 @@ def inherited(command: type[Command], saved: Mapping[str, Any], path: Path) -> d
     found = {n: saved[n] for n, flag in flags_of(command).items() if flag.inherited and n in saved}
     wrong = [name for name, value in found.items() if not isinstance(value, kinds[name])]
     if wrong:
-        raise InputError(f"{path}: is damaged: {name} is {found[name]!r}; give --{name}" for name in wrong)
+        raise InputError(f"{path} is damaged: {name} is {found[name]!r}; give --{name}" for name in wrong)
     return found

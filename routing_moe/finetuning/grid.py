@@ -67,7 +67,7 @@ class Grid:
             before = [Configuration(*point) for point in saved.get("configurations", ())]
             sorted(before)
         except TypeError:
-            raise InputError(f"{run}: is damaged; delete {self.folder}, or name another folder") from None
+            raise InputError(f"{run} is damaged; delete {self.folder}, or name another folder") from None
         finished = {c for c in before if self.files.path(c).is_file()}
         # Weights from the hub have no checksum before they are first loaded.
         if finished and start and saved.get("start", start) not in (start, {}):

@@ -15,9 +15,9 @@ def load_array(path: str | Path) -> np.ndarray:
     """
     array = _load(path, lambda found: found if isinstance(found, np.ndarray) else None)
     if array is None:
-        raise InputError(f"{path}: holds several arrays; it must hold one, as written by np.save")
+        raise InputError(f"{path} holds several arrays; it must hold one, as written by np.save")
     if array.dtype.kind not in "fiu":
-        raise InputError(f"{path}: holds {array.dtype} of shape {array.shape}; it must hold real numbers")
+        raise InputError(f"{path} holds {array.dtype} of shape {array.shape}; it must hold real numbers")
     return array
 
 

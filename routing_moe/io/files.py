@@ -2,8 +2,8 @@
 
 A file or folder is written under another name and renamed when it is complete, so a process that is killed at
 any moment leaves the previous version. The content is on disk before the rename and the new name after it,
-so a power failure does no more harm. Files named *.partial and *.previous are left by a killed process;
-`find_checkpoint` handles them.
+so a power failure has the same effect as a kill. Files named *.partial and *.previous are left by a killed
+process; `find_checkpoint` handles them.
 """
 
 import errno
@@ -140,6 +140,14 @@ def folder_lock(folder: str | Path, named: str = "--output_dir"):
 
 
 # ---- checks of folders
+
+
+def folder_fault(path: str | Path) -> str | None:
+    """Returns the fault of a path that is not a folder, else None."""
+    path = Path(path)
+    if path.is_dir():
+        return None
+    return f"{path} is not a folder" if path.exists() else f"{path}: no such folder"
 
 
 def unwritable(folder: str | Path) -> str | None:

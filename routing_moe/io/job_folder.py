@@ -62,7 +62,7 @@ class JobFolder:
         except InputError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError):
-            raise InputError(f"{path}: is damaged{advice}") from None
+            raise InputError(f"{path} is damaged{advice}") from None
 
     def write(self, piece: Hashable, content: bytes) -> None:
         """Writes the file of a piece, which is then finished."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
+from routing_moe.io.files import folder_fault
 
 CURVES_FILE = "curves.csv"
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
@@ -38,6 +39,16 @@ def git_commit() -> str | None:
     return finished.stdout.strip() or None
 
 
+def settings_of_run(run: Path) -> dict:
+    """Returns the settings in `run.json`. Raises InputError if the folder is not that of a run."""
+    if fault := folder_fault(run):
+        raise InputError(f"{fault}, expected a run folder")
+    settings = load_run_settings(run)
+    if settings is None:
+        raise InputError(f"{run} is not a run folder: it has no run.json")
+    return settings
+
+
 def load_run_settings(output_dir: str | Path) -> dict | None:
     """Returns the settings in `run.json`, or None if the folder has none.
 
@@ -48,5 +59,5 @@ def load_run_settings(output_dir: str | Path) -> dict | None:
         return None
     settings = load_json_object(path, "the description of a run").get("settings")
     if not isinstance(settings, dict):
-        raise InputError(f"{path}: has no settings of a run; name another folder, or delete the file")
+        raise InputError(f"{path} has no settings of a run; name another folder, or delete the file")
     return settings

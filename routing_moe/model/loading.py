@@ -51,7 +51,7 @@ def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
     files = sorted(Path(source).glob("*.safetensors")) or sorted(Path(source).glob("*.bin"))
     named = [f"{name} ({(~t.isfinite()).sum()} of {t.numel()} values)" for name, t in broken.items()]
     raise InputError(
-        f"{files[0] if len(files) == 1 else source}: has weights that are not finite: {in_short(named)}; the "
+        f"{files[0] if len(files) == 1 else source} has weights that are not finite: {in_short(named)}; the "
         "model has diverged, or the file is damaged: name another checkpoint"
     )
 

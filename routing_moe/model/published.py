@@ -70,7 +70,7 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
     try:
         model.load_state_dict(renamed)
     except RuntimeError as error:
-        raise InputError(f"{weights_path}: does not fit {config_path}: {in_brief(error)}") from None
+        raise InputError(f"{weights_path} does not fit {config_path}: {in_brief(error)}") from None
     # config.json includes the generation settings of the BART (bart-base: no repeated 3-grams).
     model.generation_config.update(**{k: v for k, v in published.items() if k in GENERATION_SETTINGS})
     return model.eval()

@@ -59,7 +59,7 @@ def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
     vectors_ND = load_array(vectors_path)
     if vectors_ND.ndim != 2 or not np.issubdtype(vectors_ND.dtype, np.floating):
         raise InputError(
-            f"{vectors_path}: holds {vectors_ND.dtype} of shape {vectors_ND.shape}; "
+            f"{vectors_path} holds {vectors_ND.dtype} of shape {vectors_ND.shape}; "
             "it must be a (tasks, dimension) array of floats"
         )
     if len(names) != len(vectors_ND):
@@ -108,7 +108,7 @@ def read_names(path: Path) -> list[str]:
     id2task = load_json_object(path, '{"0": task, "1": task, ...}')
     are_names = all(isinstance(name, str) for name in id2task.values())
     if not are_names or set(id2task) != {str(row) for row in range(len(id2task))}:
-        raise InputError(f'{path}: must map the row numbers to task names, {{"0": name, "1": name, ...}}')
+        raise InputError(f'{path} must map the row numbers to task names, {{"0": name, "1": name, ...}}')
     names = [id2task[str(row)] for row in range(len(id2task))]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

@@ -124,7 +124,7 @@ def _check(panels: Sequence[Panel], tasks: Sequence[str], path: Path) -> None:
         if panel.values_NN.shape != (len(tasks), len(tasks)):
             raise ValueError(f"{panel.name}: shape {panel.values_NN.shape} for {len(tasks)} tasks")
         if not np.isfinite(panel.values_NN).all():
-            raise ValueError(f"{panel.name}: holds values that are not finite")
+            raise ValueError(f"{panel.name} holds values that are not finite")
     check_picture_name(path)
 
 

@@ -51,7 +51,7 @@ def _read(path: Path, steps: str) -> pd.DataFrame:
         return pd.DataFrame({steps: []})
     table = read_table(path)
     if steps not in table:
-        raise InputError(f"{path}: has no column {steps} (it has {in_short(list(map(str, table)))})")
+        raise InputError(f"{path} has no column {steps} (it has {in_short(list(map(str, table)))})")
     check_numbers(table, table, path)
     return table.astype(float)
 

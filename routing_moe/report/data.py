@@ -278,7 +278,7 @@ def _some_predictions(path: Path, count: int) -> list[dict]:
                 }
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is not a file of predictions ({in_brief(error)})") from None
+        raise InputError(f"{path} is not a file of predictions ({in_brief(error)})") from None
     return shown
 
 

@@ -14,6 +14,7 @@ from dataloader.errors import InputError, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import flags_of
 from routing_moe.config.train import TrainSettings
+from routing_moe.io.files import folder_fault
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.scores import ScoresFile, read_scores
 
@@ -56,8 +57,8 @@ def find_runs(folder: str | Path, scores_file: ScoresFile) -> list[Run]:
     Raises InputError if there is no such folder, no run in it, a run without a seed, or a broken scores file.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: " + ("is not a folder" if folder.exists() else "no such folder"))
+    if fault := folder_fault(folder):
+        raise InputError(fault)
     runs, faults = [], []
     for place in sorted(path.parent for path in folder.glob("*/*/run.json")):
         try:
@@ -71,14 +72,14 @@ def find_runs(folder: str | Path, scores_file: ScoresFile) -> list[Run]:
         hint = (
             "; it holds runs of one variant, or is a run; give the folder of the variants" if deeper else ""
         )
-        raise InputError(f"{folder}: holds no runs (expected <variant>/<run>/run.json){hint}")
+        raise InputError(f"{folder} holds no runs (expected <variant>/<run>/run.json){hint}")
     return runs
 
 
 def _read_run(place: Path, scores_file: ScoresFile) -> Run:
     settings = load_run_settings(place)
     if settings.get("seed") is None:
-        raise InputError(f"{place / 'run.json'}: has no seed")
+        raise InputError(f"{place / 'run.json'} has no seed")
     path, settings_path = place / scores_file.path, place / scores_file.settings_path
     return Run(
         variant=place.parent.name,

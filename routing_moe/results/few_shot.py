@@ -18,6 +18,7 @@ import pandas as pd
 
 from dataloader.errors import InputError, did_you_mean, in_short
 from routing_moe.io.csv_files import read_table
+from routing_moe.io.files import folder_fault
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.few_shot_costs import sample_costs, with_costs
 from routing_moe.results.scores import markdown_table, mean_and_std
@@ -58,9 +59,8 @@ def find_results(logs_dir: str | Path, expected: list[str] | None = None) -> dic
     folder although no tasks are expected, or if two folders have results of one task.
     """
     logs_dir = Path(logs_dir)
-    if not logs_dir.is_dir():
-        fault = "is not a folder" if logs_dir.exists() else "no such folder"
-        raise InputError(f"{logs_dir}: {fault}, expected one with a folder per task")
+    if fault := folder_fault(logs_dir):
+        raise InputError(f"{fault}, expected one with a folder per task")
     found: dict[str, Path | None] = {}
     faults = []
     for folder in sorted(place for place in logs_dir.iterdir() if place.is_dir()):
@@ -75,7 +75,7 @@ def find_results(logs_dir: str | Path, expected: list[str] | None = None) -> dic
         raise InputError(faults)
     if not found and expected is None:
         raise InputError(
-            f"{logs_dir}: holds no task folder (expected {FOLDER_PREFIX}<task>/{RESULT_FILES[0]}"
+            f"{logs_dir} holds no task folder (expected {FOLDER_PREFIX}<task>/{RESULT_FILES[0]}"
             f" or <task>/{RESULT_FILES[0]})"
         )
     return {task: found.get(task) for task in sorted(found if expected is None else set(expected))}
@@ -123,7 +123,7 @@ def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
     rows = rows[(rows[["prefix", *SCORES]] != "").any(axis=1)]
     unnamed = [str(row + 1) for row in rows.index[rows["prefix"] == ""]]
     if unnamed:
-        raise InputError(f"{path}: row {in_short(unnamed)}: has no prefix")
+        raise InputError(f"{path}: row {in_short(unnamed)} has no prefix")
     scores = _numbers(rows, SCORES, rows["prefix"], path)
     counts = rows["prefix"].str.endswith(postfix)
     best = scores[counts].set_index(rows.loc[counts, "prefix"].str.removesuffix(postfix))
@@ -224,9 +224,9 @@ def read_summary(path: str | Path, metric: str = "test_performance") -> pd.DataF
     means = rows[rows["entry"] == "mean"]
     twice = sorted(means.loc[means["task"].duplicated(), "task"].unique())
     if twice:
-        raise InputError(f"{path}: has more than one mean of {in_short(twice)}; keep only one of them")
+        raise InputError(f"{path} has more than one mean of {in_short(twice)}; keep only one of them")
     if rows.empty:
-        raise InputError(f"{path}: holds no task")
+        raise InputError(f"{path} holds no task")
     tasks = {task: _task_summary(group, metric) for task, group in rows.groupby("task", sort=False)}
     return pd.DataFrame.from_dict(tasks, orient="index", columns=["mean", "std", "n"]).rename_axis("task")
 
@@ -251,7 +251,7 @@ def _read_table(path: Path, columns: tuple[str, ...], what: str) -> pd.DataFrame
     if lacking:
         there = in_short([str(name) for name in table if not str(name).startswith("Unnamed")], MOST_NAMES)
         lacks = f"no column {', '.join(lacking)} (it has {there or 'none'})"
-        raise InputError(f"{path}: holds no {what}: {lacks}")
+        raise InputError(f"{path} holds no {what}: {lacks}")
     if not isinstance(table.index, pd.RangeIndex):  # pandas uses surplus fields as row names
         raise InputError(f"{path}: its rows have more fields than its header")
     return table.apply(lambda column: column.str.strip())

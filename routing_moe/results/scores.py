@@ -110,7 +110,7 @@ def read_scores(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: was not written by --do_predict (no column {', '.join(lacking)})")
     check_numbers(scores, ("performance", "n", "constant"), path)
     if scores.empty or not np.isfinite(scores[["performance", "n"]]).all(axis=None):
-        raise InputError(f"{path}: holds " + ("no scores" if scores.empty else "a task without a score"))
+        raise InputError(f"{path} holds " + ("no scores" if scores.empty else "a task without a score"))
     return scores
 
 

@@ -61,7 +61,7 @@ class DescriptionSettings(VectorSettings):
             )
         elif self.encoder != MINILM and not Path(self.encoder).is_dir() and not is_hub_name(self.encoder):
             faults.append(
-                f"--encoder {self.encoder}: is neither a folder nor a hub name such as intfloat/e5-base-v2"
+                f"--encoder {self.encoder} is neither a folder nor a hub name such as intfloat/e5-base-v2"
             )
         return faults
 

@@ -85,12 +85,12 @@ def check(settings: Settings) -> Inputs:
         tasks = faults.of(common_tasks, vectors, settings, notes)
     if tasks and settings.neighbours >= len(tasks):
         faults.append(
-            f"--neighbours {settings.neighbours}: must be less than {len(tasks)}, the number of tasks"
+            f"--neighbours {settings.neighbours} must be less than {len(tasks)}, the number of tasks"
         )
     if tasks and read and not any(task in labelling for labelling in read.values() for task in tasks):
         guess = did_you_mean(tasks[0], {task for labelling in read.values() for task in labelling})
         faults.append(
-            f"--labels {settings.labels}: has labels for none of the tasks, such as {tasks[0]}{guess}"
+            f"--labels {settings.labels} has labels for none of the tasks, such as {tasks[0]}{guess}"
         )
     if faults:
         raise InputError(dict.fromkeys(faults))

@@ -108,7 +108,7 @@ class VectorJob:
             return [other] if foreign else []
         saved = load_json_object(run, "the description of a folder of task vectors")
         if not isinstance(saved.get("settings", {}), dict):
-            return [f"{run}: is damaged; delete {self.folder}, or name another folder"]
+            return [f"{run} is damaged; delete {self.folder}, or name another folder"]
         if saved.get("method") is None:
             return [f"--output_dir {self.folder} holds a run of another command; name another folder"]
         if not self.by_task.names() and not (self.folder / VECTORS_FILE).exists():

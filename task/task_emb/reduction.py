@@ -95,7 +95,7 @@ class Reduction:
         except FileNotFoundError:
             raise InputError(f"{path}: no such file; name a folder that task.task_emb.reduce wrote") from None
         except (ValueError, TypeError):  # an InputError is a ValueError
-            raise InputError(f"{path}: is damaged; write it again with task.task_emb.reduce") from None
+            raise InputError(f"{path} is damaged; write it again with task.task_emb.reduce") from None
         return cls(**arrays)
 
 

@@ -119,7 +119,7 @@ class Descriptions(Source):
                 faults.append(f'{self.path}: "{task}" must be a sentence, or a list of sentences')
             table[task] = sentences
         if not table:
-            faults.append(f'{self.path}: is empty; expected {{"task": "what it asks for"}}')
+            faults.append(f'{self.path} is empty; expected {{"task": "what it asks for"}}')
         if faults:
             raise InputError(faults)
         self.sentences: dict[str, list[str]] = table

@@ -1,6 +1,7 @@
 """Checks of an ablation before torch is imported; all errors are reported at once."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from dataloader.errors import Faults, InputError, did_you_mean
 from routing_moe.analysis.ablation.expert_sets import experts_named
@@ -29,7 +30,8 @@ def check_ablation(settings: AblationSettings) -> AblationInputs:
     if fault := unwritable(settings.output_dir):
         faults.append(f"--output_dir {fault}")
     mixture = faults.of(find_mixture, prediction.output_dir, prediction.checkpoint_name, "checkpoint_name")
-    inputs = faults.of(check_inputs, prediction) if mixture else None
+    faults += (missing := _missing_gyms(settings))
+    inputs = faults.of(check_inputs, prediction) if mixture and not missing else None
     if mixture:
         for word in settings.experts if set(settings.experts) - {"all", "none"} else ():
             faults.of(experts_named, word, mixture.config)
@@ -45,6 +47,19 @@ def check_ablation(settings: AblationSettings) -> AblationInputs:
     if faults:
         raise InputError(dict.fromkeys(faults))
     return AblationInputs(inputs, tasks, features)
+
+
+def _missing_gyms(settings: AblationSettings) -> list[str]:
+    """Returns faults of the run's gyms, which were not given by a flag of this command."""
+    prediction = settings.prediction
+    gyms = {"train_dir": prediction.train_dir}
+    if prediction.predict_dir != prediction.train_dir:
+        gyms["predict_dir"] = prediction.predict_dir
+    return [
+        f"the run's gym folder {gym} does not exist here; give --{name}"
+        for name, gym in gyms.items()
+        if getattr(settings, name) is None and not Path(gym).is_dir()
+    ]
 
 
 def _number_faults(settings: AblationSettings) -> list[str]:
@@ -71,7 +86,7 @@ def _feature_faults(settings: AblationSettings, features: Features) -> list[str]
                 if binary
                 else "has too few different values"
             )
-            faults.append(f"--features {name}: {reason}")
+            faults.append(f"--features {name} {reason}")
         elif name not in features.names:
             guess = did_you_mean(name, [*known, "all"])
             faults.append(f"--features {name}: no such feature{guess} (there are {', '.join(known)})")

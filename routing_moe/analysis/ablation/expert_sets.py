@@ -15,7 +15,7 @@ PLACE = re.compile(r"(enc|dec)(\d+)\.(\d+)")
 
 
 def experts_named(word: str, config) -> ExpertSet:
-    """Returns the set that `enc0.1+dec2.0` stands for. Raises InputError if the model has no such experts."""
+    """Parses a set such as `enc0.1+dec2.0`. Raises InputError if the model has no such experts."""
     rows = dict(zip(layer_names(config.encoder_layers, config.routed_rows), config.routed_rows, strict=True))
     try:
         places = places_of(word)
@@ -24,8 +24,7 @@ def experts_named(word: str, config) -> ExpertSet:
     for layer, expert in places:
         if layer not in rows or expert >= config.num_experts:
             raise InputError(
-                f"--experts {word}: no expert {expert} of {layer}; there are 0 to {config.num_experts - 1} "
-                f"of {', '.join(rows)}"
+                f"--experts {word}: the model has experts 0 to {config.num_experts - 1} in {', '.join(rows)}"
             )
     experts = sorted({(rows[layer], expert) for layer, expert in places})
     if not leaves_every_layer(experts, config.num_experts):
@@ -40,7 +39,7 @@ def leaves_every_layer(experts: Sequence[tuple[int, int]], per_layer: int) -> bo
 
 
 def places_of(name: str) -> list[tuple[str, int]]:
-    """Returns [("enc 0", 1), ...], layer and expert, of a set's name. Raises ValueError if it is none."""
+    """Parses a name to [("enc 0", 1), ...], layer and expert. Raises ValueError if the name is invalid."""
     places = [PLACE.fullmatch(part) for part in name.split("+")]
     if not all(places):
         raise ValueError(f"'{name}' names no experts; write enc0.1 for expert 1 of encoder layer 0")
