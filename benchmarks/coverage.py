@@ -200,7 +200,11 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def parse_settings(argv: list[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.coverage",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     add = parser.add_argument
     add("--simulations", type=int, default=4000, help="simulated tables per case and size (default 4000)")
     add("--resamples", type=int, default=1000, help="resamples of each bootstrap (default 1000)")

@@ -166,7 +166,11 @@ def answering(folder: Path, settings: Settings) -> dict[str, Callable[[], object
 
 
 def parse_settings(argv: list[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.explaining",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     add = parser.add_argument
     add("--tasks", type=int, choices=range(6, 161), default=160, metavar="N", help="6 to 160 (default 160)")
     add("--layers", type=int, default=12, help="layers, half of them in the encoder (default 12)")

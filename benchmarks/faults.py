@@ -93,7 +93,9 @@ def run(settings: Settings, folder: Path) -> tuple[dict, list[dict]]:
 
 def parse_settings(argv: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.faults",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--kills", type=int, default=24, help="number of killed runs, of all commands together (default 24)")

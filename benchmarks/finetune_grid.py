@@ -152,7 +152,11 @@ def write_task(folder: Path, samples: tuple[str, ...], seed: int) -> None:
 
 
 def parse_settings(argv: list[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.finetune_grid",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     add = parser.add_argument
     add("--samples", type=int, choices=range(1, len(SAMPLES) + 1), default=2, help="number (default 2)")
     add("--learning_rate_list", nargs="+", type=float, default=[3e-4, 1e-3], help="default 3e-4 1e-3")

@@ -103,7 +103,11 @@ def peak_memory_gb(settings: Settings) -> float:
 
 
 def parse_settings(argv: list[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.predict",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     measuring.add_common_arguments(parser)
     parser.add_argument("--num_experts", type=int, default=3, help="experts per layer (default 3)")
     parser.add_argument("--batch_size", type=int, default=4, help="examples in a batch (default 4)")

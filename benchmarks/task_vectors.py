@@ -121,7 +121,11 @@ def write_gym(folder: Path, tasks: int, seed: int) -> Path:
 
 
 def parse_settings(argv: list[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.task_vectors",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     add = parser.add_argument
     add("--tasks", type=int, choices=range(1, len(UNSEEN) + 1), default=4, help="number of tasks (default 4)")
     add("--examples", type=int, default=160, help="examples per task, at most 160 (default 160)")

@@ -244,7 +244,11 @@ def peak_memory_gb(settings: Settings) -> float:
 
 
 def parse_settings(argv: list[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.train_step",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     measuring.add_common_arguments(parser)
     parser.set_defaults(model_size=None)
     parser.add_argument(

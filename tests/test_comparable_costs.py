@@ -76,7 +76,7 @@ def test_costs_are_means_over_seeds_printed_with_the_scores(folder, capsys):
     assert costs.loc["costly", ["active_parameters", "total_parameters", "steps"]].tolist() == [1e6, 3e6, 400]
     shown = row_of("costly", capsys.readouterr().out)
     assert shown == ["costly", "2", "1 M", "3 M", "2 M", "400", "6.4 G", "-", "-"]
-    assert "| costly  |" in (folder / "comparison.md").read_text().split("FLOPs an example")[1]
+    assert "| costly  |" in (folder / "comparison.md").read_text().split("FLOPs per example")[1]
 
 
 def test_the_cost_table_has_the_scored_step_and_the_final_expert_distance(folder, capsys):

@@ -20,6 +20,7 @@ from routing_moe.config.explain import CorrelateSettings
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.flags import (
     AT_LEAST_1,
+    NEVER,
     POSITIVE_OR_INFINITE,
     REQUIRED,
     Command,
@@ -58,6 +59,7 @@ class Bake(Command):
     salt: bool = DATA(False, "add salt", needs=("bread", "taste"))
     steam: bool = DATA(True, "use steam")
     minutes: int = DATA(0, "minutes of rest")
+    turn_after: int = DATA(NEVER, "minutes until the loaf is turned")
     seeds: tuple[str, ...] = DATA((), "on top", needs=("taste",))
     organic: bool = DATA(False, "organic flour", negatable=True)
 
@@ -78,9 +80,16 @@ def test_types_and_defaults_come_from_the_field():
 
 def test_help_names_each_flag_its_choices_and_its_default_once():
     text = " ".join(build_parser(Bake).format_help().split())
-    for part in ("OVEN", "{rye,wheat}", "(default: rye)", "100% of the hours", "(default: as the oven says)"):
+    for part in (
+        "OVEN",
+        "{rye,wheat}",
+        "(default: rye)",
+        "100% of the hours",
+        "(default: as the oven says)",
+        "(default: never)",
+    ):
         assert text.count(part) >= 1, part
-    assert text.count("(default:") == 5  # flour, loaves, heat, steam, minutes
+    assert text.count("(default:") == 6  # flour, loaves, heat, steam, minutes, turn_after
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import json
 import random
 from collections import Counter
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -283,6 +284,15 @@ def test_three_steps_of_pretraining_write_a_model_that_loads(tmp_path, capsys):
     assert model.dtype == torch.float16
     assert model.config.vocab_size == len(tokenizer)
     assert tokenizer.decode(tokenizer(" the hen")["input_ids"]) == "<s> the hen</s>"
+
+
+def test_a_state_of_other_settings_is_an_error(tmp_path, capsys):
+    torch.save({"settings": asdict(pretrain.PretrainSettings(steps=6))}, tmp_path / "pretraining.pt")
+    assert pretrain.main(["--output_dir", str(tmp_path), "--steps", "3"]) == 2
+    fault = (
+        f"error: --steps is 3, but in {tmp_path}/pretraining.pt it was 6; give this value, or delete the file"
+    )
+    assert fault in capsys.readouterr().err
 
 
 def test_resumed_pretraining_reaches_the_same_weights(tmp_path, tokenizer, monkeypatch):

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from routing_moe.config.choices import ROUTE_SOURCES, ROUTE_TRAININGS, VECTOR_SOURCES
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, group
+from routing_moe.config.flags import AT_LEAST_1, NEVER, NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, group
 from routing_moe.config.shared import OPTIMISATION, OptimizerFlags, Recipe, TextFlags
 
 DATA = group("data")
@@ -62,7 +62,7 @@ class FinetuneSettings(TextFlags, OptimizerFlags):
     debug: bool = DATA(False, "read only 8 examples of every file, evenly spaced")
 
     model: str = START("facebook/bart-base", "plain BART, a hub name or a folder: the start if no other is given, and the tokenizer of a start without one", is_path=True)
-    checkpoint: str | None = START(None, "plain BART to start from: a run with one expert, a saved folder, a hub name, or a file of weights for --model (default: None, --model itself)", is_path=True)
+    checkpoint: str | None = START(None, "plain BART to start from: a run with one expert, a saved folder, a hub name, or a file of weights for --model (default: --model)", is_path=True)
     moe_init: bool = START(False, "start from the mixture in --init_dir, with a route for the task")
     init_dir: str | None = START(None, "run (ours or of the published code) or checkpoint of the mixture", needs=("experts",), is_path=True)
     init_checkpoint_name: str | None = START(None, "which checkpoint of the run (default: best)", needs=("experts",))
@@ -95,7 +95,7 @@ class FinetuneSettings(TextFlags, OptimizerFlags):
     do_train: bool = RUNNING(False, "train every configuration; without it the start itself is scored")
     do_predict: bool = RUNNING(False, "score the test file with the weights of the best dev score")
     eval_period: int = RUNNING(100, "steps between dev scores; the last step always has one", range=AT_LEAST_1, needs=("training",))
-    wait_step: int = RUNNING(10_000_000_000, "end a configuration after this many dev scores without improvement; by default never", range=AT_LEAST_1, needs=("training",))
+    wait_step: int = RUNNING(NEVER, "end a configuration after this many dev scores without improvement", range=AT_LEAST_1, needs=("training",))
     predict_batch_size: int = RUNNING(32, "examples generated at once", range=AT_LEAST_1, on_resume=True)  # affects only the rounding of sums
     save_best: bool = RUNNING(False, "keep the model of each sample's best configuration in models/<sample>_best; until it is known, those of all configurations", needs=("trained_models",))
     num_workers: int = RUNNING(1, "configurations that run at the same time, each in its own process, distributed over the GPUs; 1: in this process", range=AT_LEAST_1, on_resume=True)

@@ -26,6 +26,7 @@ from typing import Any, ClassVar, get_args, get_origin
 from dataloader.errors import InputError, did_you_mean
 
 ENTRY_POINT = "routing-moe"
+NEVER = 10_000_000_000  # a default that no count of a run reaches, shown as "never" in the help
 REQUIRED = dataclasses.MISSING  # the default of a flag that must be given
 
 
@@ -56,7 +57,7 @@ class Flag:
     on_resume: whether a resumed run may have another value
     inherited: whether a prediction takes the value from its training run
     new_model: the value where None is given and a model is made; otherwise the checkpoint decides
-    alike: "scoring" or "budget": a comparison of runs reports different values under this name
+    compared_as: "scoring" or "budget": a comparison of runs reports different values under this name
     is_path: whether a continued job compares the content of the file instead of its path
     negatable: whether a switch also has a --no-... flag
     parse: converts the text of the command line to the value
@@ -71,7 +72,7 @@ class Flag:
     on_resume: bool = False
     inherited: bool = False
     new_model: Any = None
-    alike: str | None = None
+    compared_as: str | None = None
     is_path: bool = False
     negatable: bool = False
     parse: Callable[[str], Any] | None = None
@@ -196,7 +197,9 @@ def _help(field: dataclasses.Field, flag: Flag) -> str:
 
 
 def shown(value: Any) -> str:
-    """Returns a default as a user would write it: 1e-05 as 1e-5."""
+    """Returns a default for the help: 1e-05 as 1e-5, NEVER as never."""
+    if value == NEVER:
+        return "never"
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-").replace("e+0", "e")
     if isinstance(value, list | tuple):

@@ -14,16 +14,16 @@ OPTIMISATION = group("optimisation")
 class TextFlags(Command):
     """How texts are tokenized and answers are made."""
 
-    max_input_length: int = TEXTS(512, "maximum tokens of an input, including special tokens", inherited=True, alike="scoring")
-    max_output_length: int = TEXTS(64, "maximum tokens of an output, including special tokens", inherited=True, alike="scoring")
-    do_lowercase: bool = TEXTS(False, "lowercase inputs and outputs, and the gold answers", inherited=True, alike="scoring")
-    append_another_bos: bool = TEXTS(False, "put a second <s> before inputs and outputs", inherited=True, alike="scoring")
+    max_input_length: int = TEXTS(512, "maximum tokens of an input, including special tokens", inherited=True, compared_as="scoring")
+    max_output_length: int = TEXTS(64, "maximum tokens of an output, including special tokens", inherited=True, compared_as="scoring")
+    do_lowercase: bool = TEXTS(False, "lowercase inputs and outputs, and the gold answers", inherited=True, compared_as="scoring")
+    append_another_bos: bool = TEXTS(False, "put a second <s> before inputs and outputs", inherited=True, compared_as="scoring")
     hide_task_names: bool = TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", inherited=True)
-    scoring: str = TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, alike="scoring")
-    num_beams: int = TEXTS(4, "beams of generation", range=AT_LEAST_1, inherited=True, alike="scoring")
-    no_repeat_ngram_size: int | None = TEXTS(None, "generate no n-gram of this size twice; 0: no limit (default: that of the model's generation settings; 3 for facebook/bart-base)", range=NOT_NEGATIVE, inherited=True, alike="scoring")
-    generate_from_bos: bool = TEXTS(False, "start generation from <s>, as the published code does; training starts from </s>, and so does generation by default", inherited=True, alike="scoring")
-    eval_sampled_routes: bool = TEXTS(False, "score with routes sampled with Gumbel noise, as the published code does; scores are then random", needs=("experts", "router", "sampling"), alike="scoring")
+    scoring: str = TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, compared_as="scoring")
+    num_beams: int = TEXTS(4, "beams of generation", range=AT_LEAST_1, inherited=True, compared_as="scoring")
+    no_repeat_ngram_size: int | None = TEXTS(None, "generate no n-gram of this size twice; 0: no limit (default: that of the model's generation settings; 3 for facebook/bart-base)", range=NOT_NEGATIVE, inherited=True, compared_as="scoring")
+    generate_from_bos: bool = TEXTS(False, "start generation from <s>, as the published code does; training starts from </s>, and so does generation by default", inherited=True, compared_as="scoring")
+    eval_sampled_routes: bool = TEXTS(False, "score with routes sampled with Gumbel noise, as the published code does; scores are then random", needs=("experts", "router", "sampling"), compared_as="scoring")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,9 @@ class OptimizerFlags(Command):
     """AdamW, clipping, memory and precision."""
 
     max_tokens_per_micro_batch: int = OPTIMISATION(16384, "maximum padded source and target tokens per micro-batch; limits memory, does not change results; 0: no limit", range=NOT_NEGATIVE, needs=("training",), on_resume=True)  # affects only the rounding of sums
-    weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, needs=("training",), alike="budget")
+    weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, needs=("training",), compared_as="budget")
     adam_epsilon: float = OPTIMISATION(1e-8, "AdamW's epsilon", range=POSITIVE, needs=("training",))
-    max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, needs=("training",), alike="budget")
+    max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, needs=("training",), compared_as="budget")
     mixed_precision: str | None = OPTIMISATION(None, "precision of matrix products; weights stay float32 (default: that of accelerate launch, else no)", choices=PRECISIONS)
 # fmt: on
 

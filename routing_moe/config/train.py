@@ -17,6 +17,7 @@ from routing_moe.config.choices import (
 )
 from routing_moe.config.flags import (
     AT_LEAST_1,
+    NEVER,
     NOT_NEGATIVE,
     POSITIVE,
     PROBABILITY,
@@ -61,16 +62,16 @@ class TrainSettings(TextFlags, OptimizerFlags):
     taskvecs: str | None = DATA(None, "folder with id2task.json and task_vecs.npy, as written by the commands of task.task_emb; without --do_train, vectors of tasks that were not trained on (default: random vectors for every task of the split)", needs=("new_model", *ROUTED, "given_vectors"))
     taskvecs_dim: int | None = DATA(None, "dimension of random task vectors; read from the file with --taskvecs", range=AT_LEAST_1, needs=ROUTED, new_model=768)
     skip_malformed: bool = DATA(False, "leave out malformed lines of task files instead of stopping", inherited=True)
-    debug: bool = DATA(False, "read only 8 examples of every task file: the first of train files, evenly spaced ones of dev and test files", alike="budget")
+    debug: bool = DATA(False, "read only 8 examples of every task file: the first of train files, evenly spaced ones of dev and test files", compared_as="budget")
 
-    model: str = START("facebook/bart-base", "plain BART: a hub name or a folder", needs=("training", "new_model"), alike="budget")
+    model: str = START("facebook/bart-base", "plain BART: a hub name or a folder", needs=("training", "new_model"), compared_as="budget")
     initialize_from_vanilla: bool = START(False, "start from --model, every expert a copy of its layer; without this flag, from a routing checkpoint", needs=("training",))
     vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors or a saved folder", needs=("training", "new_model"))
-    init_eps: float = START(1e-8, "standard deviation of the noise added to each copy; below float32 resolution for weights near 1", range=NOT_NEGATIVE, needs=("training", "new_model", "experts"))
+    init_eps: float = START(1e-8, "standard deviation of the noise added to each copy; the default is below float32 resolution for weights near 1", range=NOT_NEGATIVE, needs=("training", "new_model", "experts"))
     checkpoint: str | None = START(None, "routing checkpoint folder to start from (default: --output_dir/--checkpoint_name)")
     checkpoint_name: str = START("best", "which checkpoint of --output_dir to start or predict from: best, last, or any folder there with a checkpoint, such as the <step>-steps that --save_period keeps", needs=("checkpoint",), on_resume=True)
 
-    num_experts: int | None = ROUTING(None, "experts per layer; 1: multi-task BART, without routes", range=AT_LEAST_1, new_model=3, alike="budget")
+    num_experts: int | None = ROUTING(None, "experts per layer; 1: multi-task BART, without routes", range=AT_LEAST_1, new_model=3, compared_as="budget")
     avg_routing: bool = ROUTING(False, "every expert with weight 1/E, for every task", needs=("experts",))
     random_routing: bool = ROUTING(False, "in every layer a random expert for each example, drawn again at every step", needs=("experts",))
     task_level_random_routing: bool = ROUTING(False, "in every layer --task_level_random_n random experts for each task, drawn once", needs=("experts",))
@@ -91,14 +92,14 @@ class TrainSettings(TextFlags, OptimizerFlags):
     alternate_every: int = ROUTING(0, "steps after which updates alternate between BART and the router with the task vectors; 0: both in every step", range=NOT_NEGATIVE, needs=("training", *ROUTED, "trained_routes"))
     freeze_task_model: bool = ROUTING(False, "do not train the task vectors", needs=("training", *ROUTED, "trained_vectors"))
 
-    train_batch_size: int = OPTIMISATION(16, "examples per published batch", range=AT_LEAST_1, needs=("training",), alike="budget")
-    gradient_accumulation_steps: int = OPTIMISATION(2, "published batches per optimizer step: a step has train_batch_size x this examples over all processes", range=AT_LEAST_1, needs=("training",), alike="budget")
-    learning_rate: float = OPTIMISATION(1e-5, "peak learning rate of BART", range=NOT_NEGATIVE, needs=("training",), alike="budget")
+    train_batch_size: int = OPTIMISATION(16, "examples per batch", range=AT_LEAST_1, needs=("training",), compared_as="budget")
+    gradient_accumulation_steps: int = OPTIMISATION(2, "batches per optimizer step: a step has train_batch_size x this examples over all processes", range=AT_LEAST_1, needs=("training",), compared_as="budget")
+    learning_rate: float = OPTIMISATION(1e-5, "peak learning rate of BART", range=NOT_NEGATIVE, needs=("training",), compared_as="budget")
     router_lr: float = OPTIMISATION(1e-3, "peak learning rate of the router; 0: frozen", range=NOT_NEGATIVE, needs=("training", *ROUTED))
     task_model_lr: float = OPTIMISATION(1e-3, "peak learning rate of the task vectors; 0: frozen", range=NOT_NEGATIVE, needs=("training", *ROUTED))
     num_train_epochs: float = OPTIMISATION(100.0, "end after this many passes over the data, if before --total_steps", range=POSITIVE, needs=("training",))
-    total_steps: int = OPTIMISATION(100000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1, needs=("training",), alike="budget")
-    warmup_ratio: float = OPTIMISATION(0.06, "share of --total_steps over which the learning rate rises", range=PROBABILITY, needs=("training",), alike="budget")
+    total_steps: int = OPTIMISATION(100000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1, needs=("training",), compared_as="budget")
+    warmup_ratio: float = OPTIMISATION(0.06, "share of --total_steps over which the learning rate rises", range=PROBABILITY, needs=("training",), compared_as="budget")
     seed: int = OPTIMISATION(42, "seed of batches, routes, dropout and new weights", range=SEED, inherited=True)  # of the draws of random routes
 
     output_dir: str = RUNNING(REQUIRED, "run folder", on_resume=True)
@@ -110,13 +111,13 @@ class TrainSettings(TextFlags, OptimizerFlags):
     no_eval_until: int = RUNNING(0, "no evaluation before this step", range=NOT_NEGATIVE, needs=("training",))
     select_best: str | None = RUNNING(None, "evaluations that may become the best checkpoint: only those at the run's final temperature, or all (default: final_temperature with --router_lr 0, as in the second stage, else all)", choices=SELECTIONS, needs=("training", *ROUTED))
     checkpoint_period: int = RUNNING(0, "steps between writes of last/, from which --resume continues; 0: at every evaluation", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
-    save_period: int = RUNNING(10_000_000_000, "steps between checkpoints that are kept as <step>-steps/; by default none is", range=AT_LEAST_1, needs=("training",), on_resume=True)
+    save_period: int = RUNNING(NEVER, "steps between checkpoints that are kept as <step>-steps/", range=AT_LEAST_1, needs=("training",), on_resume=True)
     log_with: str = RUNNING("csv", "curves: always curves.csv, plus one of accelerate's trackers", choices=TRACKERS, needs=("training",), on_resume=True)
     predict_batch_size: int = RUNNING(64, "examples generated at once", range=AT_LEAST_1, on_resume=True, inherited=True)  # affects only the rounding of sums
     predict_split: str = RUNNING("train", "which tasks of the split --do_predict scores", choices=SECTIONS, needs=("prediction",), on_resume=True)
     predict_samples: str = RUNNING("first", "which samples of a task are scored: first, all, or a seed such as 100")
-    predict_temperature: float | None = RUNNING(None, "temperature of soft routes in --do_predict (default: that of the checkpoint)", range=POSITIVE, needs=("prediction", *ROUTED, "temperature"), on_resume=True, alike="scoring")
-    task_vector: str = RUNNING("auto", "the vector that the router reads for a task that --do_predict scores. nearest: train tasks of the split have their own, any other task gets a copy of that of the train task with the most similar texts; stored: all have their own, even if it is random; auto: their own, or nearest if it is random or missing. The column vector_seen of the scores shows what each vector has seen of its task. nearest: unlabelled inputs of its first sample; stored: what the vectors given to training had seen; random: nothing", choices=FOUND_BY_RULE, needs=("prediction", *ROUTED, "unseen_tasks"), on_resume=True, alike="scoring")
+    predict_temperature: float | None = RUNNING(None, "temperature of soft routes in --do_predict (default: that of the checkpoint)", range=POSITIVE, needs=("prediction", *ROUTED, "temperature"), on_resume=True, compared_as="scoring")
+    task_vector: str = RUNNING("auto", "the vector that the router reads for a task that --do_predict scores. nearest: train tasks of the split have their own, any other task gets a copy of that of the train task with the most similar texts; stored: all have their own, even if it is random; auto: their own, or nearest if it is random or missing. The column vector_seen of the scores shows what each vector has seen of its task. nearest: unlabelled inputs of its first sample; stored: what the vectors given to training had seen; random: nothing", choices=FOUND_BY_RULE, needs=("prediction", *ROUTED, "unseen_tasks"), on_resume=True, compared_as="scoring")
     text_vectors: str | None = RUNNING(None, "folder with id2task.json and task_vecs.npy, vectors of the tasks' texts by any method, which the nearest task is found by (default: computed from the train files of --train_dir or --predict_dir by the model's encoder with average routes)", needs=("prediction", *ROUTED, "text_search"), on_resume=True)
     prefix: str = RUNNING("", "prefix of the names of the files that --do_predict writes", needs=("prediction",), on_resume=True)
 # fmt: on

@@ -148,7 +148,7 @@ def cost_markdown(compared: Compared, table: pd.DataFrame) -> str:
     """Returns `cost_table` as Markdown, with an explanation and notes on unknown costs."""
     lines = [
         "Cost of training: means over the n runs. Active parameters: those that process one example (see",
-        "routing_moe/model/flops.py). FLOPs: forward and backward, matrix products. Steps and FLOPs in all",
+        "routing_moe/model/flops.py). FLOPs: forward and backward, matrix products. Total steps and FLOPs",
         "include the runs that a run started from.",
     ]
     if not compared.budget:
@@ -162,9 +162,9 @@ def cost_markdown(compared: Compared, table: pd.DataFrame) -> str:
             "n": str(row["n"]),
             "active parameters": shown_cost(row["active_parameters"]),
             "total parameters": shown_cost(row["total_parameters"]),
-            "FLOPs an example": shown_cost(row["flops_per_example"]),
-            "steps in all": _whole(row["steps"]),
-            "FLOPs in all": shown_cost(row["total_flops"]),
+            "FLOPs per example": shown_cost(row["flops_per_example"]),
+            "total steps": _whole(row["steps"]),
+            "total FLOPs": shown_cost(row["total_flops"]),
         }
         if "compared_at_step" in row:
             cells["compared at step"] = _whole(row["compared_at_step"])

@@ -24,9 +24,9 @@ FREE_IN_A_VARIANT = {"seed"} | {name for name, flag in FLAGS.items() if flag.on_
     "predict_temperature"
 }
 # Settings that change the scores of a given model; they should be equal in all runs.
-SCORING = {name for name, flag in FLAGS.items() if flag.alike == "scoring"}
+SCORING = {name for name, flag in FLAGS.items() if flag.compared_as == "scoring"}
 # Settings of training budget and model size; they should be equal for a fair comparison.
-BUDGET = {name for name, flag in FLAGS.items() if flag.alike == "budget"}
+BUDGET = {name for name, flag in FLAGS.items() if flag.compared_as == "budget"}
 MOST_NAMES = 6  # tasks named in one message
 
 

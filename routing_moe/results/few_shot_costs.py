@@ -51,7 +51,7 @@ def summary_cost(path: Path, tasks: list[str]) -> dict[str, float]:
 
 def costs_markdown(cost_of: dict[str, dict[str, float]]) -> str:
     """Returns a Markdown table with a row per system. cost_of: {system: `summary_cost`}."""
-    names = ("active parameters", "total parameters", "FLOPs an example", "steps", "FLOPs in all")
+    names = ("active parameters", "total parameters", "FLOPs per example", "steps", "total FLOPs")
     rows = {
         system: {shown: shown_cost(cost[name]) for shown, name in zip(names, TRAINING_COST, strict=True)}
         for system, cost in cost_of.items()

@@ -13,6 +13,7 @@ mean loss of the last 100 steps 0.18 nats per token.
 
 import argparse
 import random
+import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -20,6 +21,9 @@ import torch
 from tqdm import tqdm
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
+from dataloader.errors import InputError
+from routing_moe.cli.console import reporting_errors
+from routing_moe.config.flags import changed
 from task.skill_gym.denoising import add_noise
 from task.skill_gym.stories import document
 from task.skill_gym.tokenizer import train_tokenizer
@@ -104,7 +108,7 @@ def pretrain(
     """The trained model and its mean loss (nats per token) over the last 100 steps.
 
     If a `state_file` is given, the state is saved to it every `SAVE_EVERY` steps, and an existing file is
-    resumed from. Raises ValueError if that file was written with other settings.
+    resumed from. Raises InputError if that file was written with other settings.
     """
     torch.manual_seed(settings.seed)
     model = BartForConditionalGeneration(tiny_config(tokenizer, settings.d_model, settings.layers)).train()
@@ -151,11 +155,8 @@ def _resume(
     if not state_file or not state_file.exists():
         return []
     state = torch.load(state_file)
-    if state["settings"] != asdict(settings):
-        raise ValueError(
-            f"{state_file} was written by a run with other settings: {state['settings']}; "
-            "use these settings, or delete the file to start from scratch"
-        )
+    if faults := changed(asdict(settings), state["settings"], str(state_file)):
+        raise InputError(f"{fault}; give this value, or delete the file to start again" for fault in faults)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return state["losses"]
@@ -167,9 +168,11 @@ def save(model: BartForConditionalGeneration, tokenizer: PreTrainedTokenizerFast
     tokenizer.save_pretrained(output_dir)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m task.skill_gym.pretrain",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output_dir", required=True, help="folder to write the model into")
     help_of = {
@@ -187,17 +190,19 @@ def main(argv: list[str] | None = None) -> None:
     args = vars(parser.parse_args(argv))
     output_dir = Path(args.pop("output_dir"))
     settings = PretrainSettings(**args)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    state_file = output_dir / "pretraining.pt"
-    tokenizer = train_tokenizer(settings.seed)
-    model, loss = pretrain(settings, tokenizer, state_file)
-    save(model, tokenizer, output_dir)
-    state_file.unlink(missing_ok=True)
-    print(
-        f"wrote {output_dir}: {model.num_parameters():,} parameters, mean loss of the last 100 steps "
-        f"{loss:.3f} nats per token"
-    )
+    with reporting_errors() as result:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        state_file = output_dir / "pretraining.pt"
+        tokenizer = train_tokenizer(settings.seed)
+        model, loss = pretrain(settings, tokenizer, state_file)
+        save(model, tokenizer, output_dir)
+        state_file.unlink(missing_ok=True)
+        print(
+            f"wrote {output_dir}: {model.num_parameters():,} parameters, mean loss of the last 100 steps "
+            f"{loss:.3f} nats per token"
+        )
+    return result.exit_code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

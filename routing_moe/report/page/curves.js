@@ -83,8 +83,8 @@ function chartsOf(group, lines) {
   const charts = [];
   for (const name of names) {
     const current = charts.at(-1);
-    const alike = current && sizes.get(current[0]) <= SCALE_APART * sizes.get(name);
-    if (alike && group !== "optimizer") current.push(name);
+    const sameScale = current && sizes.get(current[0]) <= SCALE_APART * sizes.get(name);
+    if (sameScale && group !== "optimizer") current.push(name);
     else charts.push([name]);
   }
   return charts.map((members) => lines.filter((line) => members.includes(line.name)));
