@@ -17,25 +17,28 @@ MERGED_AND_DENSE = [
 
 
 def plain_of(name: str) -> str:
-    """The name of the plain variant with the same batch shape."""
+    """Returns the name of the plain variant with the same batch shape."""
     return "plain_second" if name.endswith("_second") else "plain"
 
 
 def is_routed(name: str) -> bool:
-    """Whether the time of a variant depends on E."""
+    """Returns whether the time of a variant depends on E."""
     return name not in ("plain", "plain_second", "one_expert")
 
 
 def ratio(variants: dict, over: str, under: str, field: str = "median_s") -> float | None:
-    """variants[over][field] / variants[under][field], None if one of them was not run."""
+    """Returns variants[over][field] / variants[under][field], or None if one was not run."""
     if over not in variants or under not in variants:
         return None
     return variants[over][field] / variants[under][field]
 
 
 def ratios_of(variants: dict[str, dict[str, float]]) -> dict[str, float | None]:
-    """Ratios of the variants at one E: every variant over plain BART, merged parameters over mixed outputs,
-    the slow path of straight-through over its fast path."""
+    """Returns ratios of the variants at one E.
+
+    Every variant over plain BART, merged parameters over mixed outputs, the slow path of straight-through
+    over its fast path.
+    """
     pairs = [(name, plain_of(name)) for name in variants if name != plain_of(name)] + MERGED_AND_DENSE
     ratios = {
         f"{over}_over_{under}_{name}": ratio(variants, over, under, field)
@@ -47,7 +50,7 @@ def ratios_of(variants: dict[str, dict[str, float]]) -> dict[str, float | None]:
 
 
 def across_experts(measured: dict[int, dict[str, dict[str, float]]]) -> dict[str, float]:
-    """How the time of each variant changes with E; {} for a single E, or without plain BART.
+    """Returns how the time of each variant changes with E; {} for a single E, or without plain BART.
 
     measured: {E: {variant: seconds by field}}. For each variant X:
     X_flatness: forward and backward relative to plain BART's, at the largest E divided by that at the
@@ -72,7 +75,7 @@ def across_experts(measured: dict[int, dict[str, dict[str, float]]]) -> dict[str
 
 
 def growth(measured: dict, name: str, seconds_of) -> float:
-    """The least-squares slope over E of a variant's seconds, in units of one plain forward pass."""
+    """Returns the least-squares slope over E of a variant's seconds, in units of one plain forward pass."""
     passes = [
         seconds_of(variants[name]) / variants[plain_of(name)]["forward_s"] for variants in measured.values()
     ]
@@ -80,7 +83,7 @@ def growth(measured: dict, name: str, seconds_of) -> float:
 
 
 def markdown_table(measured: dict[int, dict[str, dict[str, float]]]) -> str:
-    """A Markdown table of variants by E: ratios to plain BART in the same rounds; its own row has seconds.
+    """Returns a Markdown table of variants by E: ratios to plain BART; its own row has seconds.
 
     Cells: forward and backward / whole step (share of the optimizer in the step).
     """

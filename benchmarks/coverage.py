@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def drawn_tables(case: str, size: tuple[int, int, int], spread: str, draw: np.random.Generator) -> Ends:
-    """Simulated tables (N, S, T) and true means (N,).
+    """Returns simulated tables (N, S, T) and true means (N,).
 
     The true mean over all tasks and seeds is 0. With one seed, it is the mean over all tasks for that seed,
     because one seed has no information about others.
@@ -92,7 +92,7 @@ def drawn_tables(case: str, size: tuple[int, int, int], spread: str, draw: np.ra
 
 
 def simulated(case: str, tasks: int, seeds: int, spread: str, settings: Settings) -> list[dict]:
-    """One row per type of interval: coverage with its (binomial) standard error, mean width."""
+    """Returns one row per type of interval: coverage with its (binomial) standard error, mean width."""
     cell = [settings.seed, list(CASES).index(case), tasks, seeds, list(SPREADS).index(spread)]
     draw = np.random.default_rng(cell)
     table_NST, truth_N = drawn_tables(case, (settings.simulations, seeds, tasks), spread, draw)
@@ -109,7 +109,7 @@ def simulated(case: str, tasks: int, seeds: int, spread: str, settings: Settings
 
 
 def covered(low_N: np.ndarray, high_N: np.ndarray, truth_N: np.ndarray) -> float:
-    """The share of intervals that cover the true mean."""
+    """Returns the share of intervals that cover the true mean."""
     return float(((low_N <= truth_N) & (truth_N <= high_N)).mean())
 
 
@@ -119,7 +119,10 @@ NEEDS_SEVERAL_SEEDS = ("two_way_t_unbiased", "hierarchical")
 
 
 def intervals(resamples: int, draw: np.random.Generator) -> dict[str, Callable[[np.ndarray], Ends]]:
-    """{name: function from tables (N, S, T) to interval ends}. The first three only use means over seeds."""
+    """Returns {name: function from tables (N, S, T) to interval ends}.
+
+    The first three only use means over seeds.
+    """
     return {
         "percentile": lambda table: over_tasks(table, "percentile", resamples, draw),
         "bca": lambda table: over_tasks(table, "BCa", resamples, draw),
@@ -131,19 +134,22 @@ def intervals(resamples: int, draw: np.random.Generator) -> dict[str, Callable[[
 
 
 def two_way(table_NST: np.ndarray) -> Ends:
-    """The interval of `routing_moe.results.statistics.mean_interval` for many tables at once."""
+    """Returns the interval of `routing_moe.results.statistics.mean_interval` for many tables at once."""
     return t_ends(*two_way_t(table_NST))
 
 
 def t_ends(mean_N: np.ndarray, error_N: np.ndarray, df_N: np.ndarray) -> Ends:
-    """The t interval for a mean with this standard error and these degrees of freedom."""
+    """Returns the t interval for a mean with this standard error and these degrees of freedom."""
     half_N = error_N * t.ppf((1 + CONFIDENCE) / 2, df_N)
     return mean_N - half_N, mean_N + half_N
 
 
 def two_way_unbiased(table_NST: np.ndarray) -> Ends:
-    """As `two_way`, with the unbiased variance (MS_tasks + MS_seeds - MS_interaction) / (S T), at least
-    MS_tasks / (S T), and Satterthwaite's degrees of freedom, at least 1."""
+    """Returns the interval of `two_way` with the unbiased variance.
+
+    That is (MS_tasks + MS_seeds - MS_interaction) / (S T), at least MS_tasks / (S T), with Satterthwaite's
+    degrees of freedom, at least 1.
+    """
     _, seeds, tasks = table_NST.shape
     ms_tasks, ms_seeds = mean_squares(table_NST)
     means_N11 = table_NST.mean(axis=(1, 2), keepdims=True)
@@ -157,7 +163,7 @@ def two_way_unbiased(table_NST: np.ndarray) -> Ends:
 
 
 def over_tasks(table_NST: np.ndarray, method: str, resamples: int, draw: np.random.Generator) -> Ends:
-    """scipy's bootstrap of tasks, with each task's mean over seeds."""
+    """Returns scipy's bootstrap of tasks, with each task's mean over seeds."""
     found = []
     for values_nT in in_batches(table_NST.mean(axis=1)):
         options = dict(n_resamples=resamples, confidence_level=CONFIDENCE, method=method, rng=draw)
@@ -167,8 +173,10 @@ def over_tasks(table_NST: np.ndarray, method: str, resamples: int, draw: np.rand
 
 
 def hierarchical(table_NST: np.ndarray, resamples: int, draw: np.random.Generator) -> Ends:
-    """Percentile bootstrap of seeds and of tasks, each drawn with replacement (Owen 2007, the pigeonhole
-    bootstrap)."""
+    """Returns the percentile bootstrap of seeds and of tasks, each drawn with replacement.
+
+    Owen 2007, the pigeonhole bootstrap.
+    """
     _, seeds, tasks = table_NST.shape
     found = []
     for values_nST in in_batches(table_NST):
@@ -187,7 +195,7 @@ def in_batches(array: np.ndarray) -> list[np.ndarray]:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A Markdown table with one row per case, tasks and seeds; cells: coverage (mean width)."""
+    """Returns a Markdown table with one row per case, tasks and seeds; cells: coverage (mean width)."""
     names = list(dict.fromkeys(table["interval"]))
     lines = ["| case | tasks | seeds | " + " | ".join(names) + " |", "|---|--:|--:|" + "--:|" * len(names)]
     keys = ["case", "tasks", "seeds", "spread"]

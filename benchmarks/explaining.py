@@ -99,7 +99,7 @@ def timed(run: Callable[[], object], device: str) -> Callable[[], dict[str, floa
 
 
 def explaining(folder: Path, settings: Settings) -> dict[str, Callable[[], object]]:
-    """{variant: function} of all analyses that only need routes; pictures are PNG."""
+    """Returns {variant: function} of all analyses that only need routes; pictures are PNG."""
     draw = np.random.default_rng(settings.seed)
     ontology = Ontology.load()
     size = (settings.evaluations, settings.tasks, settings.layers)
@@ -139,7 +139,7 @@ def explaining(folder: Path, settings: Settings) -> dict[str, Callable[[], objec
 
 
 def answering(folder: Path, settings: Settings) -> dict[str, Callable[[], object]]:
-    """{variant: function} that generates the same answers in batches across files, and file by file."""
+    """Returns {variant: function}; all generate the same answers, in batches across files or file by file."""
     tasks = [task.name for task in UNSEEN]
     gym = write_gym(folder / "gym", len(tasks), settings.seed)
     (gym / "metrics.json").write_text(json.dumps(metric_table()))

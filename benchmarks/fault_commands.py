@@ -90,13 +90,13 @@ class Commands:
         self.world = tiny_runs.World(folder)
 
     def named(self, name: str, folder: Path | None = None) -> Command:
-        """The command, which writes into `folder` (default: one of its own)."""
+        """Returns the command, which writes into `folder` (default: a new folder)."""
         kind = {"train2": "train", "grid": "finetune", "ray": "finetune"}.get(name, name)
         return getattr(self, f"_{kind}")(name, folder or self.folder / name / "run")
 
     @cached_property
     def trained(self) -> Path:
-        """A run of two steps with soft routes of three experts; read-only."""
+        """Returns a run of two steps with soft routes of three experts; read-only."""
         folder = self.folder / "trained"
         words = tiny_runs.flags(self.world.gym, self.world.bart, folder, **SOFT)
         must_succeed(Command("trained", "routing_moe.cli.train", words, folder))
@@ -163,7 +163,7 @@ class Running:
     code: int | None = field(default=None, init=False)
 
     def wait(self, seconds: float) -> int | None:
-        """The exit code (a signal's is negative), or None if it still runs after this many seconds."""
+        """Returns the exit code (a signal's is negative), or None if it runs longer than `seconds`."""
         end = time.monotonic() + seconds
         while self.code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -176,7 +176,7 @@ class Running:
         return self.code
 
     def kill(self) -> None:
-        """SIGKILL to the whole group, and to the processes that the command gave groups of their own."""
+        """Sends SIGKILL to the group and to processes in separate groups."""
         if self.code is None:
             others = self._marked()
             with contextlib.suppress(ProcessLookupError):  # the process has exited meanwhile
@@ -190,7 +190,7 @@ class Running:
         os.killpg(self.pid, number)
 
     def left_over(self, seconds: float = 30) -> list[str]:
-        """Names of the command's processes that still run after this many seconds; they are killed."""
+        """Returns names of processes that still run after this many seconds; they are killed."""
         end = time.monotonic() + seconds
         while left := self._marked():
             if time.monotonic() > end:
@@ -294,7 +294,7 @@ def compared(name: str) -> bool:
 
 
 def readable(path: Path):
-    """The values of a file whose bytes may differ, or None for a file whose bytes count."""
+    """Returns the values of a file whose bytes may differ, or None for a file whose bytes count."""
     if path.suffix == ".json":
         values = json.loads(path.read_text())
         return {k: v for k, v in values.items() if k not in MEASURED} if isinstance(values, dict) else None
@@ -306,7 +306,7 @@ def readable(path: Path):
 
 
 def equal(one, other) -> bool:
-    """Whether nested dictionaries, lists and tensors are the same, bit for bit."""
+    """Returns whether nested dictionaries, lists and tensors are the same, bit for bit."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):

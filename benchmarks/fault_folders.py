@@ -26,7 +26,7 @@ FULL = ("No space left on device", "os error 28", "is the disk full")  # a clear
 
 
 def disk_campaign(commands: Commands, names: list[str], tries: int, seed: int) -> tuple[dict, list[dict]]:
-    """Runs commands on small disks: ({command: counts}, or the reason for skipping this part; failures)."""
+    """Runs commands on small disks. Returns ({command: counts} or the reason for skipping it, failures)."""
     if reason := why_not_mounted(commands.folder / "mounted"):
         return dict(skipped=reason), []
     runs = {name: tries for name in ON_DISK if name in names}
@@ -60,7 +60,7 @@ def small_disk(command: Command, rng: random.Random) -> Iterator[None]:
 
 
 def disk_size(command: Command, rng: random.Random) -> int:
-    """Bytes of the base folder plus a random share of the bytes that the command writes."""
+    """Returns bytes of the base folder plus a random share of the bytes that the command writes."""
     base = bytes_on_disk(command.base) if command.base else 0
     own = bytes_on_disk(command.folder.with_name("expected")) - base
     return base + max(PAGE, int(rng.uniform(LEAST, MOST) * own)) // PAGE * PAGE
@@ -85,7 +85,7 @@ def mounted(folder: Path, size: int) -> Iterator[None]:
 
 
 def why_not_mounted(folder: Path) -> str | None:
-    """The reason why no tmpfs can be mounted here, or None."""
+    """Returns the reason why no tmpfs can be mounted here, or None."""
     folder.mkdir(exist_ok=True)
     try:
         with mounted(folder, PAGE):
@@ -108,7 +108,7 @@ STOPPED_AT = {
 
 
 def second_commands(commands: Commands, first: Command) -> list[Command]:
-    """The commands that must not run in the first one's folder at the same time."""
+    """Returns the commands that must not run in the first one's folder at the same time."""
     seconds = [replace(first, words=[*first.words, *first.resume])]
     if first.name in ("train", "predict"):
         names = ("train", "predict", "merge", "grid", "vectors")
@@ -118,7 +118,7 @@ def second_commands(commands: Commands, first: Command) -> list[Command]:
 
 
 def together_campaign(commands: Commands, names: list[str]) -> tuple[dict, list[dict]]:
-    """Starts second commands in the folder of a stopped one: ({first command: counts}, failures)."""
+    """Starts second commands in the folder of a stopped one. Returns ({first: counts}, failures)."""
     counts, failures = {}, []
     for name in tqdm([name for name in STOPPED_AT if name in names], desc="two at once", unit="command"):
         first = commands.named(name)

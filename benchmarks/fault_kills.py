@@ -41,7 +41,7 @@ def kills_per_command(kills: int, names: list[str]) -> dict[str, int]:
 
 
 def kill_campaign(commands: Commands, kills: int, names: list[str], seed: int) -> tuple[dict, list[dict]]:
-    """Kills and resumes the commands: ({command: counts}, failures)."""
+    """Kills and resumes the commands. Returns ({command: counts}, failures)."""
     shares = kills_per_command(kills, names) if names else {}
     return disturb(commands, shares, "kill", seed, kill_and_resume)
 
@@ -54,7 +54,7 @@ def disturb(
     run: Callable[[Command, Moments, random.Random, Counter], list[str]],
     surroundings: Callable[[Command, random.Random], AbstractContextManager] = lambda *_: nullcontext(),
 ) -> tuple[dict, list[dict]]:
-    """({command: counts}, failures) of commands that are disturbed and resumed.
+    """Returns ({command: counts}, failures) of commands that are disturbed and resumed.
 
     runs: {command: number of runs}. what: "kill" or "disk". run: disturbs and resumes the command once, and
     returns what is wrong. surroundings: a context for each run. Folders that differ are kept next to the
@@ -110,7 +110,7 @@ def kill_and_resume(command: Command, moments: Moments, rng: random.Random, coun
 
 
 def killed_at(command: Command, moment: float, resume: bool) -> list[str] | None:
-    """Starts the command and kills it after `moment` seconds; None if it had ended by then."""
+    """Starts the command and kills it after `moment` seconds. Returns None if it had ended by then."""
     running = command.start(log_of(command), resume)
     if running.wait(moment) is not None:
         return None

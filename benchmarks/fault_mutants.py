@@ -35,7 +35,7 @@ Mutant = tuple[str, int]  # kind, number
 
 
 def distribute(count: int, kinds: Sequence[str]) -> list[Mutant]:
-    """`count` mutants, distributed evenly over the kinds of files."""
+    """Returns `count` mutants, distributed evenly over the kinds of files."""
     return [(kinds[n % len(kinds)], n // len(kinds)) for n in range(count)]
 
 
@@ -67,7 +67,7 @@ def read_mutant(place: Place, mutant: Mutant, seed: int) -> dict:
 
 
 def outcome_of(read, place: Place, path: Path) -> tuple[str, str]:
-    """(one of OUTCOMES, the error) of reading a mutant."""
+    """Returns (one of OUTCOMES, the error) of reading a mutant."""
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         read(place)
@@ -84,7 +84,7 @@ def outcome_of(read, place: Place, path: Path) -> tuple[str, str]:
 
 
 def fault_of(error: InputError, path: Path) -> str | None:
-    """Why an error message is unclear, or None if it is clear."""
+    """Returns why an error message is unclear, or None if it is clear."""
     text = str(error)
     if not (text.startswith("--") or path.name in text or path.parent.name in text):
         return "does not name a file, folder or flag"
@@ -98,7 +98,7 @@ def fault_of(error: InputError, path: Path) -> str | None:
 
 
 def restore(place: Place, path: Path) -> None:
-    """Replaces whatever is at the path with the original content."""
+    """Restores the original content of the path."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -119,7 +119,7 @@ def keep(place: Place, mutant: Mutant, path: Path) -> Path:
 
 
 def mutant_campaign(folder: Path, mutants: Sequence[Mutant], seed: int) -> tuple[dict, list[dict]]:
-    """({kind: counts of outcomes}, the mutants that failed, whose files are kept in the folder)."""
+    """Returns ({kind: counts of outcomes}, the mutants that failed, whose files are kept in the folder)."""
     place = Place(folder / "files")
     kinds = list(dict.fromkeys(name for name, _ in mutants))
     place.make(kinds)
@@ -146,7 +146,7 @@ def mutant_campaign(folder: Path, mutants: Sequence[Mutant], seed: int) -> tuple
 
 
 def check_undamaged(place: Place, kinds: Sequence[str], log: Path) -> None:
-    """RuntimeError unless the undamaged files are accepted."""
+    """Raises RuntimeError unless the undamaged files are accepted."""
 
     def read() -> None:
         for reader in dict.fromkeys(KINDS[name].read for name in kinds):
@@ -178,7 +178,7 @@ def start_reader(place: Place, mutants: Sequence[Mutant], seed: int, results: Pa
 
 
 def died(place: Place, mutant: Mutant, seed: int, reader: Running) -> dict:
-    """The result of a mutant that ended its reader. Keeps the damaged file and restores the original."""
+    """Returns the result of a mutant that ended its reader. Keeps its file and restores the original."""
     path = place.folder / KINDS[mutant[0]].path
     restore(place, path)
     done = mutate(place, mutant, seed)

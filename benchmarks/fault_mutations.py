@@ -39,7 +39,7 @@ Mutation = Callable[[random.Random, bytes], tuple[bytes, str]]  # bytes -> (byte
 
 
 def span(rng: random.Random, data: bytes) -> tuple[int, int]:
-    """(start, end) of a random part, mostly a short one."""
+    """Returns (start, end) of a random part, mostly a short one."""
     start = rng.randrange(len(data) + 1)
     longest = max(1, len(data) // rng.choice((1, 4, 20, 100)))
     return start, min(len(data), start + rng.randint(1, longest))
@@ -128,7 +128,7 @@ def in_json_lines(rng: random.Random, data: bytes) -> tuple[bytes, str]:
 
 
 def changed_value(rng: random.Random, values) -> tuple[object, str]:
-    """The nested values with a random one removed, renamed or replaced, and what was done."""
+    """Returns the nested values with a random one removed, renamed or replaced, and what was done."""
     places = list(places_in(values))
     if not places:
         return rng.choice(VALUES), "another value"
@@ -151,7 +151,7 @@ def changed_value(rng: random.Random, values) -> tuple[object, str]:
 
 
 def places_in(values, path: tuple = ()):
-    """The paths to all values inside nested dictionaries and lists."""
+    """Yields the paths to all values inside nested dictionaries and lists."""
     if not isinstance(values, dict | list):
         return
     for key, value in values.items() if isinstance(values, dict) else enumerate(values):
@@ -160,7 +160,7 @@ def places_in(values, path: tuple = ()):
 
 
 def in_state(rng: random.Random, data: bytes) -> tuple[bytes, str]:
-    """For what torch.save wrote: a changed value, or damage inside the archive with a correct checksum."""
+    """Mutations of files from torch.save: a changed value, or damage in the archive with correct checksum."""
     if rng.random() < 0.3:
         return in_zip(rng, data)
     state, done = changed_value(rng, torch.load(io.BytesIO(data), weights_only=True))

@@ -1,8 +1,8 @@
 """An example of every kind of file that the commands read, with the code that reads it.
 
 A reader returns if it accepts the files and raises InputError if it refuses them. It runs as much of its
-command as comes before the first result; models answer an example, which finds settings that load but do not
-work.
+command as comes before the first result. Models also predict one example, to detect settings that load but
+fail.
 """
 
 import json

@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: Settings, folder: Path) -> tuple[dict, list[dict]]:
-    """Runs all parts of the campaign: ({part: counts}, all failures)."""
+    """Runs all parts of the campaign. Returns ({part: counts}, all failures)."""
     commands = Commands(folder / "commands")
     mutants = [(name, int(n)) for name, n in (word.split("/") for word in settings.only)]
     mutants = mutants or distribute(settings.mutants, settings.kinds)

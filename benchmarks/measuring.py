@@ -70,7 +70,7 @@ def model_config(model_size: str, num_experts: int) -> RoutingBartConfig:
 def uninitialised_model(
     model_size: str, num_experts: int, device: str
 ) -> RoutingBartForConditionalGeneration:
-    """A routing BART with uninitialised parameters, which take no memory on the device "meta"."""
+    """Returns a routing BART with uninitialised parameters, which take no memory on the device "meta"."""
     with torch.device(device), init.no_init_weights():
         model = RoutingBartForConditionalGeneration(model_config(model_size, num_experts))
     model.tie_weights()  # the library skips this if it skips the initialisation
@@ -79,7 +79,7 @@ def uninitialised_model(
 
 @torch.no_grad()
 def build_routing_model(settings, num_experts: int) -> RoutingBartForConditionalGeneration:
-    """A routing BART with random weights, on the device; the experts of a layer are copies of its first one.
+    """Returns a routing BART with random weights; the experts of a layer are copies of its first one.
 
     Times do not depend on the values of weights, and copying is several times faster than drawing.
     """
@@ -98,14 +98,14 @@ def build_routing_model(settings, num_experts: int) -> RoutingBartForConditional
 
 
 def build_plain_model(settings) -> BartForConditionalGeneration:
-    """A stock BART of the same size with random weights, on the device."""
+    """Returns a stock BART of the same size with random weights, on the device."""
     torch.manual_seed(settings.seed)
     config = model_config(settings.model_size, 1).to_bart_config()
     return BartForConditionalGeneration(config).to(settings.device)
 
 
 def saved_bart(folder: Path, model_size: str, seed: int) -> Path:
-    """A folder with a BART of random weights and the embedded tokenizer; for "embedded" the embedded BART."""
+    """Returns a folder with a random BART and the embedded tokenizer; for "embedded" the embedded BART."""
     if model_size == "embedded":
         return TINY_BART
     torch.manual_seed(seed)
@@ -115,7 +115,7 @@ def saved_bart(folder: Path, model_size: str, seed: int) -> Path:
 
 
 def with_one_expert(plain: BartForConditionalGeneration, model_size: str):
-    """A routing BART with one expert that shares all tensors of a plain BART of that size."""
+    """Returns a routing BART with one expert that shares all tensors of a plain BART of that size."""
     model = uninitialised_model(model_size, 1, "meta")
     tensors = plain.state_dict(keep_vars=True).items()
     state = {re.sub(r"(\.layers\.\d+)\.", r"\1.experts.0.", name): tensor for name, tensor in tensors}
@@ -124,7 +124,7 @@ def with_one_expert(plain: BartForConditionalGeneration, model_size: str):
 
 
 def random_source(batch_size: int, length: int, vocab_size: int, device: str) -> dict[str, Tensor]:
-    """Random input_ids and attention_mask (B, S); every other example has 4 tokens of padding."""
+    """Returns random input_ids and attention_mask (B, S); every other example has 4 tokens of padding."""
     input_ids = torch.randint(4, vocab_size, (batch_size, length))
     attention_mask = torch.ones_like(input_ids)
     input_ids[1::2, -4:], attention_mask[1::2, -4:] = 1, 0
@@ -132,7 +132,7 @@ def random_source(batch_size: int, length: int, vocab_size: int, device: str) ->
 
 
 def one_hot_routes(model, batch_size: int) -> Tensor:
-    """One-hot routes (B, L, E) with a random expert for every example and layer."""
+    """Returns one-hot routes (B, L, E) with a random expert for every example and layer."""
     size = (batch_size, model.config.num_layers)
     return random_one_hot(size, model.config.num_experts).float().to(model.device)
 
@@ -141,7 +141,7 @@ def one_hot_routes(model, batch_size: int) -> Tensor:
 
 
 def now(device: str) -> float:
-    """The time in seconds, after all kernels on the device have finished."""
+    """Returns the time in seconds, after all kernels on the device have finished."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -150,10 +150,10 @@ def now(device: str) -> float:
 def interleave(
     variants: dict[str, Callable[[], dict[str, float]]], rounds: int
 ) -> dict[str, dict[str, list[float]]]:
-    """Run every variant once per round; returns {name: {field: measurements of all rounds}}.
+    """Returns {name: {field: measurements of all rounds}} of the variants, each run once per round.
 
-    Because variants run in turns, changes in the machine's speed affect all of them alike. One warm-up round
-    is not counted.
+    Because variants run in turns, changes in the machine's speed affect all of them equally. One warm-up
+    round is not counted.
     """
     found: dict[str, dict[str, list[float]]] = {name: {} for name in variants}
     with tqdm(total=(rounds + 1) * len(variants), file=sys.stderr) as progress:
@@ -168,7 +168,7 @@ def interleave(
 
 
 def summarise(measured: dict[str, list[float]]) -> dict[str, float]:
-    """median_s and min_s of the field "s", and the median of every other field."""
+    """Returns median_s and min_s of the field "s", and the median of every other field."""
     others = {field: statistics.median(values) for field, values in measured.items() if field != "s"}
     return {"median_s": statistics.median(measured["s"]), "min_s": min(measured["s"])} | others
 
@@ -176,7 +176,7 @@ def summarise(measured: dict[str, list[float]]) -> dict[str, float]:
 def measure(
     runs: dict[str, Callable[[], dict[str, float]]], rounds: int, memory: dict[str, float]
 ) -> dict[str, dict[str, float]]:
-    """{name: summary of its rounds, and its peak memory if it was measured}; see `summarise`."""
+    """Returns {name: summary of its rounds, and its peak memory if it was measured}; see `summarise`."""
     found = {name: summarise(fields) for name, fields in interleave(runs, rounds).items()}
     for name, value in memory.items():
         found[name]["peak_memory_gb"] = value
@@ -187,7 +187,7 @@ def measure(
 
 
 def memory_in_fresh_processes(script: str, settings) -> dict[str, float]:
-    """Peak memory in GB of each variant, each run in a new process (`script --memory_of NAME`).
+    """Returns peak memory in GB of each variant, each run in a new process (`script --memory_of NAME`).
 
     {} with --no_memory. Call it before this process builds a model: the ru_maxrss of a child process is at
     least the size of its parent.
@@ -210,7 +210,7 @@ def memory_in_fresh_processes(script: str, settings) -> dict[str, float]:
 
 
 def own_peak_memory_gb(device: str) -> float:
-    """Peak memory of this process so far in GB: allocated on the GPU, or resident (interpreter included)."""
+    """Returns peak memory of this process so far in GB: on the GPU, or resident (interpreter included)."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
@@ -222,7 +222,7 @@ def count_parameters(model_size: str, num_experts: int) -> int:
 
 
 def machine_memory_gb(device: str) -> tuple[float, float]:
-    """(free, total) memory in GB. On a CPU, memory of the file cache is not counted as free."""
+    """Returns (free, total) memory in GB. On a CPU, memory of the file cache is not counted as free."""
     if device == "cuda":
         free, total = torch.cuda.mem_get_info()
         return free / 1e9, total / 1e9
@@ -270,7 +270,7 @@ def add_common_arguments(parser) -> None:
 
 
 def parse_turns(parser, argv: list[str] | None, available: list[str], rounds: int):
-    """The parsed flags of a benchmark that runs its variants in turns, on a GPU if available."""
+    """Returns the parsed flags of a benchmark that runs its variants in turns, on a GPU if available."""
     add = parser.add_argument
     add(
         "--model_size",
@@ -294,7 +294,7 @@ def parse_turns(parser, argv: list[str] | None, available: list[str], rounds: in
 
 
 def chosen_variants(parser, names: list[str] | None, available: list[str]) -> list[str]:
-    """The named variants (None: all), in order; exits with the parser's error for an unknown name."""
+    """Returns the named variants (None: all), in order; exits with the parser's error for an unknown name."""
     for name in names or []:
         if name not in available:
             parser.error(f"--variants {name} must be one of {' '.join(available)}")
@@ -302,7 +302,7 @@ def chosen_variants(parser, names: list[str] | None, available: list[str]) -> li
 
 
 def print_report(benchmark: str, settings, load: float, **measured: dict) -> None:
-    """Print one JSON line. load: the load average of the machine before timing started."""
+    """Prints one JSON line. load: the load average of the machine before timing started."""
     is_cuda = settings.device == "cuda"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     report = {
@@ -317,7 +317,7 @@ def print_report(benchmark: str, settings, load: float, **measured: dict) -> Non
 
 
 def rounded(values: dict) -> dict:
-    """Nested dictionaries with floats rounded to four digits, without values of None (not measured)."""
+    """Returns nested dictionaries with floats of four digits, without values of None (not measured)."""
     nested = {name: rounded(value) if isinstance(value, dict) else value for name, value in values.items()}
     return {
         name: float(f"{value:.4g}") if isinstance(value, float) else value

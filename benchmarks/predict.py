@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[str, float]]:
-    """A function that generates once, on inputs that are drawn here, and returns its seconds."""
+    """Returns a function that generates once, on inputs that are drawn here, and returns its seconds."""
     B, device = settings.batch_size, settings.device
     inputs = measuring.random_source(B, settings.source_length, model.config.vocab_size, device)
     inputs |= {"num_beams": settings.num_beams, "min_new_tokens": settings.new_tokens}
@@ -93,7 +93,7 @@ def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[
 
 
 def peak_memory_gb(settings: Settings) -> float:
-    """Peak memory of this process after it has generated once with one variant, in GB."""
+    """Returns peak memory of this process after it has generated once with one variant, in GB."""
     if settings.memory_of == "plain":
         model = measuring.build_plain_model(settings)
     else:

@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def of_tasks(run: Callable[[str], object], tasks: list[str], settings: Settings):
-    """A function that runs all tasks and returns the mean seconds per task."""
+    """Returns a function that runs all tasks and returns the mean seconds per task."""
 
     def call() -> dict[str, float]:
         seconds = []
@@ -86,7 +86,7 @@ def of_tasks(run: Callable[[str], object], tasks: list[str], settings: Settings)
 
 
 def make_runs(folder: Path, settings: Settings) -> dict[str, Callable[[str], object]]:
-    """{variant: function of a task}, with the extractors that the commands use."""
+    """Returns {variant: function of a task}, with the extractors that the commands use."""
     common = dict(
         output_dir=str(folder / "unused"),
         train_dir=str(write_gym(folder / "gym", settings.tasks, settings.seed)),
@@ -112,7 +112,7 @@ def make_runs(folder: Path, settings: Settings) -> dict[str, Callable[[str], obj
 
 
 def write_gym(folder: Path, tasks: int, seed: int) -> Path:
-    """A gym folder with the first `tasks` unseen tasks of the embedded gym."""
+    """Writes a gym folder with the first `tasks` unseen tasks of the embedded gym."""
     for task in UNSEEN[:tasks]:
         (folder / task.name).mkdir(parents=True)
         for name, rows in task_files(task, seed).items():

@@ -74,13 +74,13 @@ class Settings:
     memory_of: str
 
     def shape(self, variant: str) -> tuple[int, int, int]:
-        """Shape (B, S, T) of a variant's batch."""
+        """Returns shape (B, S, T) of a variant's batch."""
         if variant.endswith("_second"):
             return tuple(int(n) for n in self.second_shape.split("x"))
         return self.batch_size, self.source_length, self.target_length
 
     def task_ids(self, variant: str, round: int) -> Tensor:
-        """Task ids (B,) of a variant's examples, in turns; every round has other tasks."""
+        """Returns task ids (B,) of a variant's examples, in turns; every round has other tasks."""
         B, tasks = self.shape(variant)[0], self.tasks_per_batch or measuring.N_TASKS
         if route_of(variant) == "one_hot":
             tasks = measuring.N_TASKS
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure_with(num_experts: int, settings: Settings, memory: dict[str, float]) -> dict:
-    """Measurements of all variants with E experts, run in turns: see `measuring.measure`."""
+    """Returns measurements of all variants with E experts, run in turns: see `measuring.measure`."""
     gc.collect()  # frees the models of the previous E, whose modules and hooks are reference cycles
     print(f"{num_experts} experts", file=sys.stderr)
     routed = build_routed(settings, num_experts)
@@ -128,12 +128,12 @@ def measure_with(num_experts: int, settings: Settings, memory: dict[str, float])
 
 
 def route_of(variant: str) -> str:
-    """The type of routes of a variant: its name without the suffixes of slow path and batch shape."""
+    """Returns the type of routes of a variant: its name without the suffixes of slow path and batch shape."""
     return variant.removesuffix("_second").removesuffix("_slow")
 
 
 def build_routed(settings: Settings, num_experts: int):
-    """A routing model with both a router and fixed routes; each variant uses one of them.
+    """Returns a routing model with both a router and fixed routes; each variant uses one of them.
 
     (`model.use_routes`, which sets fixed routes in training, would remove the router.)
     """
@@ -148,7 +148,7 @@ def build_optimizer(model) -> torch.optim.AdamW:
 
 
 def make_step(variant: str, model, optimizer, settings: Settings) -> Callable[[], dict[str, float]]:
-    """A function that runs one step of a variant, on inputs that are drawn here, and returns its times.
+    """Returns a function that runs one step of a variant and returns its times; inputs are drawn here.
 
     Seconds: forward_s includes drawing the routes; forward_backward_s all gradients, those of the router too;
     optimizer_s zero gradients for experts without one; s is the whole step. optimizer_share: optimizer_s / s.
@@ -192,7 +192,7 @@ def make_step(variant: str, model, optimizer, settings: Settings) -> Callable[[]
 
 
 def take_routes(model, route: str) -> None:
-    """Set the model to a type of routes. Router and task vectors are trained only if routes are learned."""
+    """Sets the model to a type of routes. Router and task vectors are trained only if routes are learned."""
     if route not in ROUTED:  # plain BART, or one expert: there are no routes
         return
     for field, value in (LEARNED | ROUTED[route]).items():
@@ -203,7 +203,7 @@ def take_routes(model, route: str) -> None:
 
 
 def routed_forward(model, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Callable[[], None]]:
-    """The loss, and what sends the routes' gradient to the router: they are drawn once, as in `stepping`."""
+    """Returns the loss and a function for the router's gradient: routes are drawn once, as in `stepping`."""
     routes_BLE = model.draw_routes(task_ids_B)
     leaf_BLE = routes_BLE.detach().requires_grad_(routes_BLE.requires_grad)
     constant_zeros = model.config.router_mode == "top_k"
@@ -217,7 +217,7 @@ def routed_forward(model, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Cal
 
 
 def plain_forward(bart, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Callable[[], None]]:
-    """The same loss from a stock BART, which projects all target positions to the vocabulary."""
+    """Returns the same loss from a stock BART, which projects all target positions to the vocabulary."""
     source = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     labels = inputs["labels"]
     decoder_input_ids = bart.prepare_decoder_input_ids_from_labels(labels)
@@ -227,7 +227,7 @@ def plain_forward(bart, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Calla
 
 
 def peak_memory_gb(settings: Settings) -> float:
-    """Peak memory of this process after two steps of one variant, in GB (the first creates AdamW's state)."""
+    """Returns peak memory in GB after two steps of one variant (the first creates AdamW's state)."""
     route = route_of(settings.memory_of)
     if route in ROUTED:
         model = build_routed(settings, settings.num_experts[0])

@@ -32,7 +32,7 @@ def __getattr__(name: str):
 
 
 class RoutingBartOnDemand:
-    """Stands for `RoutingBartConfig` in transformers' registry until one is made."""
+    """Placeholder for `RoutingBartConfig` in transformers' registry until it is imported."""
 
     def __new__(cls, *args, **kwargs):
         return __getattr__("RoutingBartConfig")(*args, **kwargs)

@@ -20,9 +20,10 @@ def forked(command: Callable[[], int]) -> int:
 
 
 def killed(command: Callable[[], int], when: str, path: str) -> list[psutil.Process]:
-    """Runs `command()` until it is killed `when` ("before", "after") a file or folder takes its place.
+    """Kills `command()` before or after the rename of a file or folder to its final path.
 
-    path: the end of its path; the first time counts. Returns the processes that it had started.
+    when: "before" or "after"; path: the end of that path; the first rename counts. Returns the processes that
+    the command had started.
     """
     receiver, sender = FORK.Pipe(duplex=False)
 

@@ -141,7 +141,7 @@ UNUSED = {
 
 
 @pytest.mark.parametrize("name", FLAGS)
-def test_a_wrong_flag(name, fresh, capsys, starts):
+def test_a_wrong_flag_is_an_error(name, fresh, capsys, starts):
     changed, *fragments = FLAGS[name]
     with pytest.MonkeyPatch.context() as patch:
         if changed.get("ray") == "no_ray":
@@ -154,12 +154,12 @@ def test_a_wrong_flag(name, fresh, capsys, starts):
 
 
 @pytest.mark.parametrize("flag", UNUSED)
-def test_a_flag_without_effect(flag, fresh, capsys, starts):
+def test_a_flag_without_effect_is_an_error(flag, fresh, capsys, starts):
     changed, reason = UNUSED[flag]
     assert_fault(complaint(fresh, capsys, starts, **changed), f"--{flag} has no effect with{reason}")
 
 
-def test_route_training_of_routes_that_are_drawn_for_each_example(fresh, capsys, starts):
+def test_route_training_of_routes_that_are_drawn_for_each_example_is_an_error(fresh, capsys, starts):
     start = dict(moe_init=True, init_dir="<random>", route_training="fixed")
     output = complaint(fresh, capsys, starts, **start)
     assert_fault(
@@ -168,7 +168,7 @@ def test_route_training_of_routes_that_are_drawn_for_each_example(fresh, capsys,
     )
 
 
-def test_a_gym_of_neighbours_for_a_task_that_has_a_vector(fresh, capsys, starts):
+def test_a_gym_of_neighbours_for_a_task_that_has_a_vector_is_an_error(fresh, capsys, starts):
     output = complaint(fresh, capsys, starts, **MIX, task_dir="<gym>/colour", train_dir="<gym>")
     assert_fault(output, "--train_dir has no effect with colour, whose vector is in the mixture")
 

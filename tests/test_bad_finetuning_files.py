@@ -20,19 +20,19 @@ pytestmark = pytest.mark.usefixtures("no_gpu")
 # ---- data
 
 
-def test_a_task_without_dev_files(fresh, capsys):
+def test_a_task_without_dev_files_is_an_error(fresh, capsys):
     (fresh.gym / "plural/plural_12_13_dev.tsv").unlink()
     output = complaint(fresh, capsys)
     assert_fault(output, f"{fresh.gym}/plural/plural_12_13_dev.tsv: no such file")
 
 
-def test_a_malformed_line(fresh, capsys):
+def test_a_malformed_line_is_an_error(fresh, capsys):
     fresh.write(fresh.gym / "plural/plural_12_100_train.tsv", "cat\tcats\nmouse\n")
     output = complaint(fresh, capsys)
     assert_fault(output, f"{fresh.gym}/plural/plural_12_100_train.tsv: 1 malformed line", "--skip_malformed")
 
 
-def test_weights_of_another_size(fresh, capsys, originals):
+def test_weights_of_another_size_are_an_error(fresh, capsys, originals):
     state = weights(originals.bart)
     state["model.encoder.layers.0.fc1.weight"] = torch.zeros(30, 16)
     torch.save(state, fresh.folder / "wide.pt")
@@ -43,7 +43,7 @@ def test_weights_of_another_size(fresh, capsys, originals):
     )
 
 
-def test_vectors_of_other_dimensions(fresh, capsys, starts):
+def test_vectors_of_other_dimensions_are_an_error(fresh, capsys, starts):
     (fresh.folder / "vectors").mkdir()
     save_task_vectors(fresh.folder / "vectors", ["plural"], np.zeros((1, 5)))
     output = complaint(fresh, capsys, starts, **MIX, taskvecs="<here>/vectors")
@@ -51,7 +51,7 @@ def test_vectors_of_other_dimensions(fresh, capsys, starts):
     assert_fault(output, f"--taskvecs {where} has vectors of 5 dimensions", f"{starts['run']}/best reads 8")
 
 
-def test_vectors_without_the_task(fresh, capsys, starts):
+def test_vectors_without_the_task_are_an_error(fresh, capsys, starts):
     fresh.vectors(["colour", "count"])
     output = complaint(fresh, capsys, starts, **MIX, taskvecs="<here>/vectors")
     assert_fault(
@@ -67,13 +67,13 @@ def new_task(place: Place) -> None:
     place.write(place.folder / "alone/metrics.json", {"past": "EM"})
 
 
-def test_a_missing_stored_vector(fresh, capsys, starts):
+def test_a_missing_stored_vector_is_an_error(fresh, capsys, starts):
     new_task(fresh)
     output = complaint(fresh, capsys, starts, **MIX, task_dir="<here>/alone/past", task_vector="stored")
     assert_fault(output, f"--task_vector is stored, but {starts['run']}/best has no vector for past")
 
 
-def test_a_task_whose_neighbours_have_no_texts(fresh, capsys, starts):
+def test_a_task_whose_neighbours_have_no_texts_is_an_error(fresh, capsys, starts):
     new_task(fresh)
     output = complaint(fresh, capsys, starts, **MIX, task_dir="<here>/alone/past")
     assert_fault(
@@ -85,13 +85,13 @@ def test_a_task_whose_neighbours_have_no_texts(fresh, capsys, starts):
 # ---- the output folder
 
 
-def test_a_folder_with_other_files(fresh, capsys):
+def test_a_folder_with_other_files_is_an_error(fresh, capsys):
     fresh.write(fresh.out / "results.csv", "mine")
     output = complaint(fresh, capsys)
     assert_fault(output, f"--output_dir {fresh.out} holds results.csv, but no run.json; name another")
 
 
-def test_the_folder_of_a_training_run(with_run, capsys):
+def test_the_folder_of_a_training_run_is_an_error(with_run, capsys):
     output = complaint(with_run, capsys)
     assert_fault(output, f"--output_dir {with_run.out} holds a run of another command; name another folder")
 
@@ -103,12 +103,12 @@ def test_the_folder_of_a_grid_is_not_trained_into(fresh, capsys):
 
 
 @pytest.mark.parametrize("content", ["garbage", json.dumps({"settings": 3})])
-def test_a_broken_description_of_a_grid(fresh, capsys, content):
+def test_a_broken_description_of_a_grid_is_an_error(fresh, capsys, content):
     fresh.write(fresh.out / "run.json", content)
-    assert_fault(complaint(fresh, capsys), f"{fresh.out}/run.json: ")
+    assert_fault(complaint(fresh, capsys), f"{fresh.out}/run.json ")
 
 
-def test_a_broken_outcome(fresh, capsys):
+def test_a_broken_outcome_is_an_error(fresh, capsys):
     quick = dict(task_dir=fresh.gym / "plural", samples="first", total_steps=1, do_predict=None)
     assert finetune(fresh.gym, fresh.bart, fresh.out, **quick) == 0
     fresh.write(fresh.out / "configurations/plural_12_100_lr0.03_bsz6.json", "{")
@@ -116,7 +116,7 @@ def test_a_broken_outcome(fresh, capsys):
     assert_fault(output, "plural_12_100_lr0.03_bsz6.json is not valid JSON")
 
 
-def test_a_missing_cluster(fresh, capsys, monkeypatch):
+def test_a_missing_cluster_is_an_error(fresh, capsys, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     code = finetune(fresh.gym, fresh.bart, fresh.out, task_dir=fresh.gym / "plural", ray="auto")
@@ -132,7 +132,7 @@ def test_a_missing_cluster(fresh, capsys, monkeypatch):
         pass  # the lock is released
 
 
-def test_a_launcher_of_several_processes(fresh, capsys, monkeypatch):
+def test_a_launcher_of_several_processes_is_an_error(fresh, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     output = complaint(fresh, capsys)
     assert_fault(

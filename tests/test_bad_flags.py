@@ -185,13 +185,13 @@ FLAGS = {
 
 
 @pytest.mark.parametrize("name", FLAGS)
-def test_a_wrong_flag(name, fresh, capsys):
+def test_a_wrong_flag_is_an_error(name, fresh, capsys):
     changed, *fragments = FLAGS[name]
     assert_fault(complaint(fresh, capsys, **changed), *map(fresh.filled_in, fragments))
 
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
-def test_a_tracker_that_is_not_installed(tracker, fresh, capsys, monkeypatch):
+def test_a_tracker_that_is_not_installed_is_an_error(tracker, fresh, capsys, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == tracker else find_spec(name, *a)

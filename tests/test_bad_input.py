@@ -225,7 +225,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_wrong_file(name, fresh, capsys):
+def test_a_wrong_file_is_an_error(name, fresh, capsys):
     change, changed, *fragments = FILES[name]
     change(fresh)
     assert_fault(complaint(fresh, capsys, **changed), *map(fresh.filled_in, fragments))

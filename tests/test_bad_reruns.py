@@ -71,7 +71,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_wrong_use_of_a_run(name, with_run, capsys):
+def test_a_wrong_use_of_a_run_is_an_error(name, with_run, capsys):
     change, changed, *fragments = RUNS[name]
     if change:
         change(with_run)
@@ -90,7 +90,7 @@ def test_changed_training_data_is_not_resumed(with_run, capsys, originals, tmp_p
     assert_fault(output, f"--train_dir {gym}: the training data is not what the run in", "was trained on")
 
 
-def test_a_checkpoint_without_a_vector_for_a_task(with_run, capsys, originals, tmp_path):
+def test_a_checkpoint_without_a_vector_for_a_task_is_an_error(with_run, capsys, originals, tmp_path):
     split = tmp_path / "split.json"
     with_run.write(split, {"train": ["colour"], "test": ["count", "plural"]})
     config = without_plural(with_run.out / "best/config.json")

@@ -179,7 +179,7 @@ def test_every_flag_named_is_a_flag_or_said_to_be_left_out(page, known_flags):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_path_and_link_leads_somewhere(page):
+def test_every_path_and_link_exists(page):
     text = TEXTS[page]
     paths = set(re.findall(rf"(?<![\w/.<>-])(?:{TOP_FOLDERS})/[\w./-]*\w/?", without_links(text)))
     assert sorted(path for path in paths if not there(path)) == []
@@ -240,7 +240,7 @@ def test_the_results_are_listed():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_lines_of_prose_fit(page):
+def test_lines_of_prose_are_within_the_line_limit(page):
     prose = [line for line in without_blocks(TEXTS[page]).splitlines() if not line.startswith("|")]
     assert [line for line in prose if len(line) > 120] == []
 

@@ -73,8 +73,8 @@ def test_all_panels_share_their_steps_and_the_key_names_every_layer(figures):
 
 def test_a_run_without_decoder_experts_has_a_key_of_the_encoder_only(figures):
     values_SNLE = history(3, 4, 2).values_SNLE
-    film = History("run", ONTOLOGY.tasks[:4], ("enc 0", "enc 5"), (1, 2, 3), values_SNLE)
-    plot_dynamics(dynamics_table(film), "dynamics.png")
+    run_history = History("run", ONTOLOGY.tasks[:4], ("enc 0", "enc 5"), (1, 2, 3), values_SNLE)
+    plot_dynamics(dynamics_table(run_history), "dynamics.png")
     encoder, decoder = figures[0].axes[6:8]
     assert [label.get_text() for label in encoder.get_xticklabels()] == ["0", "5"]
     assert not decoder.axison
@@ -84,7 +84,7 @@ def test_a_run_without_decoder_experts_has_a_key_of_the_encoder_only(figures):
 
 
 def frames_of(path):
-    """The frames as RGB arrays, their milliseconds, and how often the animation is shown (0: for ever)."""
+    """The frames as RGB arrays, their milliseconds, how often the animation runs (0: it loops forever)."""
     frames, durations = [], []
     with Image.open(path) as image:
         for number in range(image.n_frames):
@@ -94,10 +94,10 @@ def frames_of(path):
         return frames, durations, image.info["loop"]
 
 
-def still(film, number, caption):
-    """A picture of one evaluation at the resolution of the animation: (route map, RGB array)."""
-    layers, encoder_layers = film.layers, len(film.layers) // 2
-    picture = route_map(film.values_SNLE[number], film.tasks, ONTOLOGY, encoder_layers, caption, layers)
+def expected_frame(history, number, caption):
+    """The frame of one evaluation at the resolution of the animation: (route map, RGB array)."""
+    layers, encoder_layers = history.layers, len(history.layers) // 2
+    picture = route_map(history.values_SNLE[number], history.tasks, ONTOLOGY, encoder_layers, caption, layers)
     picture.figure.set_dpi(animation.DOTS_PER_INCH)
     picture.figure.canvas.draw()
     return picture, np.asarray(picture.figure.canvas.buffer_rgba(), dtype=int)[..., :3]
@@ -123,14 +123,14 @@ def test_a_single_evaluation_is_a_gif_of_one_frame(tmp_path):
 
 @pytest.mark.parametrize("shape", [(3, 1, 2, 2), (3, 5, 4, 3), (2, 40, 12, 3)])
 def test_every_frame_is_the_route_map_of_its_evaluation_with_step_and_entropy(tmp_path, shape):
-    film = history(*shape)
-    write_animation(film, ONTOLOGY, tmp_path / "routes.gif", "A title", quiet=True)
+    run_history = history(*shape)
+    write_animation(run_history, ONTOLOGY, tmp_path / "routes.gif", "A title", quiet=True)
     frames, _, _ = frames_of(tmp_path / "routes.gif")
-    weights = film.values_SNLE
+    weights = run_history.values_SNLE
     entropies = -(weights * np.log(weights)).sum(axis=-1).mean(axis=(1, 2)) / np.log(shape[-1])
     for number, frame in enumerate(frames):
         step = f"step {100 * (number + 1)} of {100 * shape[0]}, mean entropy {entropies[number]:.2f} log E"
-        picture, expected = still(film, number, f"A title\n{step}")
+        picture, expected = expected_frame(run_history, number, f"A title\n{step}")
         assert frame.shape == expected.shape
         difference = np.abs(expected - frame).max(axis=2)  # a GIF has 256 colours
         assert (frame[expected.min(axis=2) == 255] == 255).all()  # white
@@ -156,9 +156,9 @@ def test_a_large_map_is_drawn_with_fewer_dots_per_inch(tmp_path, monkeypatch):
 
 
 def test_equal_frames_keep_their_time(tmp_path):
-    film = replace(history(3), steps=(100, 100, 200))
-    film.values_SNLE[1] = film.values_SNLE[0]
-    write_animation(film, ONTOLOGY, tmp_path / "routes.gif", seconds_per_frame=0.5, quiet=True)
+    run_history = replace(history(3), steps=(100, 100, 200))
+    run_history.values_SNLE[1] = run_history.values_SNLE[0]
+    write_animation(run_history, ONTOLOGY, tmp_path / "routes.gif", seconds_per_frame=0.5, quiet=True)
     frames, durations, _ = frames_of(tmp_path / "routes.gif")
     assert sum(durations[:-1]) == 1000
     assert (frames[0] != frames[-1]).any()
@@ -226,18 +226,18 @@ def test_a_failure_of_ffmpeg_is_an_error_and_leaves_nothing(tmp_path, monkeypatc
 @pytest.fixture
 def run_folder(tmp_path):
     """A run of three evaluations as training leaves it, with a vanilla layer, and its own ontology."""
-    folder, film = tmp_path / "gate", history(3, 4, 3)
-    for step, values_NLE in zip(film.steps, film.values_SNLE, strict=True):
+    folder, run_history = tmp_path / "gate", history(3, 4, 3)
+    for step, values_NLE in zip(run_history.steps, run_history.values_SNLE, strict=True):
         place = folder / f"{step}-steps"
         place.mkdir(parents=True)
         np.save(place / "route.npy", values_NLE.astype(np.float32))
-        (place / "route_tasks.txt").write_text("".join(f"{task}\n" for task in film.tasks))
+        (place / "route_tasks.txt").write_text("".join(f"{task}\n" for task in run_history.tasks))
     (folder / "best").mkdir()
     config = dict(encoder_layers=2, decoder_layers=1, encoder_vanilla_layers=[0])
     (folder / "best/config.json").write_text(json.dumps(config))
     (folder / "losses.csv").write_text(",steps,dev_performance\n0,100,0.5\n")
     (tmp_path / "gym").mkdir()
-    (tmp_path / "gym/ontology.json").write_text(json.dumps({"kind": {"sub": list(film.tasks)}}))
+    (tmp_path / "gym/ontology.json").write_text(json.dumps({"kind": {"sub": list(run_history.tasks)}}))
     settings = dict(train_dir=str(tmp_path / "gym"), task_ontology=None)
     (folder / "run.json").write_text(json.dumps({"settings": settings}))
     return folder

@@ -193,7 +193,7 @@ def test_the_best_model_of_a_sample_is_a_plain_bart_with_the_reported_score(grid
         assert evaluate([text.strip() for text in answers], golden, "Rouge-L") == row
 
 
-def test_prediction_alone_scores_the_start(grids):
+def test_prediction_without_training_scores_the_initial_model(grids):
     folder = grids.run("start", do_train=None, learning_rate_list=None, bsz_list=None)
     table = results(folder)
     assert table["prefix"].tolist() == [name for s in SAMPLES for name in (s, f"{s}_best")]

@@ -154,7 +154,7 @@ def test_router_logits_and_input_gradients(router_nn_type, numbers_of, published
     ["softmax@1", "softmax@300", "softmax@0.1"]
     + [f"{mode}@{tau}" for mode in ("gumbel_softmax", "gumbel_softmax_st") for tau in ("1", "0.3")],
 )
-def test_selection(setting, numbers_of):
+def test_selected_routes_equal_the_published_ones(setting, numbers_of):
     numbers = numbers_of["selection"]
     mode, temperature = setting.split("@")
     logits = to_BLE(numbers["enc_logits"], numbers["dec_logits"])
@@ -176,7 +176,7 @@ def test_routes_of_named_tasks_and_with_an_expert_ablated(model, numbers_of):
     close(select_routes(logits.masked_fill(mask_LE, -1e10), "softmax", 0.7).transpose(0, 1), expected)
 
 
-def test_temperature_factors(published_numbers):
+def test_temperature_factors_equal_the_published_ones(published_numbers):
     schedules = json.loads((published_numbers / "schedules.json").read_text())
     for key, settings in (
         ("gumbel_default(2.0,0.1,3e-4)", (2.0, 0.1, 3e-4)),
@@ -236,7 +236,7 @@ def test_losses_and_the_norm_of_every_gradient(setting, model, numbers_of, gradi
 
 
 @pytest.mark.parametrize("setting", ["avg", "onehot"])
-def test_logits(setting, model, numbers_of):
+def test_logits_equal_the_published_ones(setting, model, numbers_of):
     routes = published_routes(model, numbers_of, setting)
     expected = numbers_of["losses"][f"{setting}/eval_logits"]
     close(real_logits(model, numbers_of, routes=routes), expected, absolute=2e-5)

@@ -76,7 +76,7 @@ def test_intervals_have_the_documented_coverage(case, tasks):
         assert (first.low, first.high) == pytest.approx((ends[0][0], ends[1][0]))
 
 
-def test_the_documented_limit_for_an_effect_of_few_of_eight_tasks():
+def test_coverage_is_as_documented_if_few_of_eight_tasks_have_an_effect():
     """In 10% of all draws of 8 tasks none has the effect, so no interval can detect it."""
     draw = np.random.default_rng(2)
     table_NST, truth_N = coverage.drawn_tables("few", (20_000, 1, 8), "little", draw)

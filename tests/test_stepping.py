@@ -210,11 +210,11 @@ def scaled(accelerator: Accelerator) -> Accelerator:
     return accelerator
 
 
-def test_every_step_has_its_own_dropout_masks_and_routes(make_stepper):
-    still = {"learning_rate": 0, "router_lr": 0, "task_model_lr": 0, "anneal_rate": 0}
+def test_every_step_has_different_dropout_masks_and_routes(make_stepper):
+    unchanging = {"learning_rate": 0, "router_lr": 0, "task_model_lr": 0, "anneal_rate": 0}
 
     def losses(dropout, router_mode="softmax"):
-        stepper = make_stepper(still, router_mode=router_mode, bart_fields={"dropout": dropout})
+        stepper = make_stepper(unchanging, router_mode=router_mode, bart_fields={"dropout": dropout})
         batch = stepper.split(0)
         stepper.split = lambda step: batch  # the same examples at each step
         return [stepper.step(step)["loss"] for step in range(3)]

@@ -315,7 +315,7 @@ ONE_STEP = dict(total_steps=1, eval_period=1, max_grad_norm=1e6, do_predict=True
 
 
 @pytest.mark.parametrize("flag", PUBLISHED_FLAGS)
-def test_a_flag_of_the_published_code_changes_only_what_it_is_for(flag, world):
+def test_a_flag_of_the_published_code_changes_only_its_setting(flag, world):
     value, expected = PUBLISHED_FLAGS[flag]
     without = world / "without_published_flags"
     flags = ONE_STEP | dict(bart=world / "without_dropout")

@@ -88,7 +88,7 @@ def layer_y(layer: int) -> float:
 
 
 def row_of_experts(layer: int, x: float, width: float, names: tuple[str, ...]) -> list[str]:
-    """A box per expert of a layer, as strong as its weight in the route."""
+    """A box per expert of a layer, with opacity equal to its weight in the route."""
     y, parts = layer_y(layer), []
     for style, weight, name in zip(EXPERTS, ROUTE_LE[layer], names, strict=True):
         colour = "strong" if weight > 0.5 else "ink"

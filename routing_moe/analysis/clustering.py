@@ -1,9 +1,9 @@
-"""Clusters of tasks: average linkage of their similarities, and the order in which clustered tasks stand.
+"""Clusters of tasks: average linkage of their similarities, and their leaf order.
 
     order = cluster_order(overlap(routes.values_NLE), routes.tasks, ontology)
     [routes.tasks[row] for row in order]
 
-The clustermap and the report page both take their order from here. N tasks.
+In this order, similar tasks are adjacent; the clustermap and the report page use it. N tasks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROUNDING = 1e-6  # tolerance for asymmetry and for similarities above 1
 
 
 def cluster_order(similarity_NN: np.ndarray, tasks: Sequence[str], ontology: Ontology) -> list[int]:
-    """Returns rows in the leaf order of `cluster_tasks`: similar tasks are adjacent; [0] for one task."""
+    """Returns rows in the leaf order of `cluster_tasks`; [0] for one task."""
     if len(tasks) < 2:
         return list(range(len(tasks)))
     return leaves_list(cluster_tasks(similarity_NN, tasks, ontology)).tolist()

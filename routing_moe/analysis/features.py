@@ -3,8 +3,8 @@
     task,format:pair,skill:negation,answer_length
     rte-negated,1,1,1.0
 
-`kind:value` columns hold 0 or 1. A column of numbers is a feature of its own; of any other, each text in it
-becomes a feature `column:text`. An empty cell means unknown: the task is left out where the feature is used.
+`kind:value` columns hold 0 or 1. A numeric column is one feature; in other columns each distinct text is one,
+`column:text`. An empty cell means unknown: the task is left out where the feature is used.
 The file for the 160 CrossFit tasks, dataloader/task_features.csv, was written by hand; Ye, Zha, Ren 2022
 (arXiv 2205.12701), section 6, correlate routes with features of these kinds.
 """

@@ -275,7 +275,7 @@ def routes_of_file(model, file: TaskFile, decoding: Decoding) -> Iterator[Tensor
 def batches_of_file(
     model, file: TaskFile, batch_size: int, members: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, dict]]:
-    """Yields (indices, inputs on the model's device), longest first, so that memory runs out early if at all.
+    """Yields (indices, inputs on the device), longest first, so that out-of-memory errors occur early.
 
     members: indices of the examples to use; None: all.
     """

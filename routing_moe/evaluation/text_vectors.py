@@ -132,7 +132,7 @@ def _encode_inputs(tokenizer, inputs_by_task, text_format: TextFormat) -> Encode
 
 
 def _batches(lengths_N: np.ndarray, batch_tokens: int) -> Iterable[np.ndarray]:
-    """Yields batches of texts of similar length, longest first, so that memory runs out early if at all."""
+    """Yields batches of texts of similar length, longest first, so that out-of-memory errors occur early."""
     order = np.argsort(-lengths_N, kind="stable")
     for start in range(0, len(order), CUT_AT_ONCE):
         part = order[start : start + CUT_AT_ONCE]

@@ -110,7 +110,7 @@ def prepare_worker(started, gpus: list[str], parent: int) -> None:
 
 
 def _exit_with(parent: int) -> None:
-    # A parent killed by SIGKILL cannot end its workers, which would go on using the GPU for lost results.
+    # A parent killed by SIGKILL cannot end its workers, which would continue to use the GPU for lost results.
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os._exit(1)

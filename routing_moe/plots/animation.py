@@ -50,7 +50,7 @@ def write_animation(
 ) -> None:
     """Writes a frame per evaluation, the last one held longer: GIF if `path` ends in .gif, MP4 if in .mp4.
 
-    A GIF starts again when it ends. quiet: no progress bar. The file is written whole or not at all. Raises
+    A GIF starts again when it ends. quiet: no progress bar. The file is written atomically. Raises
     ValueError for another ending and for seconds out of range; OSError if ffmpeg is missing or fails.
     """
     path = Path(path)

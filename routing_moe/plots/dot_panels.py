@@ -27,8 +27,8 @@ def dot_panels(
 ) -> tuple[Figure, list[Axes]]:
     """Returns (figure, a panel per heading), for a caller in PAPER_STYLE; row n of a panel is at y = n.
 
-    row, narrowest, legend: height of a row, least width of a panel, height of the legend, in inches. As many
-    panels stand side by side as fit into a paper's text width; side_by_side: all, and the figure grows.
+    row, narrowest, legend: height of a row, minimum width of a panel, height of the legend, in inches. As
+    many panels are side by side as fit into a paper's text width; side_by_side: all, and the figure grows.
     """
     names, font = [shown_name(name) for name in names], min(FONT, row_font(row))
     left = 0.15 + max((text_width(name, font) for name in names), default=0.0)

@@ -47,7 +47,7 @@ NARROWEST_BARS = 1.1  # inches
 IN_BAR = 5.5  # points
 HEADING_CHARACTERS = 24  # in a line of a system's name
 
-# The scale: as far as the longest bar, unless that is FAR times as far as these ask for.
+# The scale ends at the longest bar, unless that is FAR times longer than TYPICAL and SHARE require.
 TYPICAL = 4.0  # times the median gain
 SHARE = 0.9  # of the bars at least are to scale
 FAR = 1.5
@@ -202,7 +202,7 @@ def _draw_borders(axes: Axes, n_tasks: int, n_in_arg: int) -> None:
 def _draw_average(axes: Axes, system, scale: _Scale, last_row: int) -> None:
     """ARG as a diamond and a line down to the last task that is part of it.
 
-    Where it, or an end of its interval, is out of scale, there is an arrow at the edge.
+    Where it, or an end of its interval, is outside the scale, there is an arrow at the edge.
     """
     if np.isnan(system.arg):
         return
@@ -253,7 +253,7 @@ def _explained(per_task: pd.DataFrame, scale: _Scale, baseline: str, min_baselin
     counted = f"{kept} of {n} tasks" if kept < n else f"{n} task" + "s" * (n > 1)
     lines = [f"relative gain over {shown_name(baseline)}; ARG: its mean over {counted}"]
     if scale.clips:
-        lines.append("▸ ◂ goes on beyond the scale: value in the bar, that of ARG above")
+        lines.append("▸ ◂ extends beyond the scale: value in the bar, that of ARG above")
     if kept < n:
         lines.append(
             f"{MARK} baseline at or below {min_baseline:g}: difference of the scores, no relative gain"

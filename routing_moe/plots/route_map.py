@@ -64,7 +64,7 @@ def plot_routes(
     `routes_NLE`: array or tensor, row n for `tasks[n]`, encoder layers first; 0 is white and 1 dark blue.
     `ontology`: gives the tasks' categories; tasks that it does not list are grey. `layers`:
     short names of the layers ("enc 1", "dec 0") where the routes lack some of the model's; None: all of them
-    are there. The picture grows with the data. The file is written whole or not at all.
+    are there. The picture grows with the data. The file is written atomically.
 
     Raises ValueError if the shape does not fit the tasks or layers, a task is listed twice, a value is not
     finite, `encoder_layers` is out of range or the file name ends differently.

@@ -3,7 +3,7 @@
     plot_comparison(per_run, table, "comparison.pdf", "mean score on the test files")
 
 Takes `results.means_per_run` and `results.comparison_table`. Each panel has its own scale, fitted to the
-runs; the constant answer is a dashed line if it lies near, else an arrow at the edge with its value.
+runs; the constant answer is a dashed line if it is near the values, else an arrow at the edge with its value.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _draw_panel(axes: Axes, variants: list[str], rows: pd.DataFrame, dots: pd.Da
 
 
 def _scale(values: np.ndarray, constant: float) -> tuple[float, float]:
-    """From, to: the values with a margin, and the constant too if it lies near."""
+    """From, to: the values with a margin, and the constant too if it is near the values."""
     low, high = values.min(), values.max()
     lacking = max(0.0, NARROWEST_SCALE - (high - low)) / 2
     low, high = low - lacking, high + lacking
@@ -94,7 +94,7 @@ def _scale(values: np.ndarray, constant: float) -> tuple[float, float]:
 
 
 def _draw_variant(axes: Axes, row: int, values: np.ndarray, mean: float, std: float) -> None:
-    """A dot per run, each a little below the last so that equal ones show; mean and std over them."""
+    """A dot per run, offset vertically so that equal values stay visible; mean and std over the runs."""
     if not np.isnan(std):
         axes.plot([mean - std, mean + std], [row, row], color=DARK, linewidth=0.8, zorder=2)
     axes.plot([mean, mean], [row - 0.36, row + 0.36], color=DARK, linewidth=1.1, zorder=2)
@@ -107,7 +107,7 @@ def _draw_variant(axes: Axes, row: int, values: np.ndarray, mean: float, std: fl
 
 
 def _draw_constant(axes: Axes, row: int, constant: float) -> None:
-    """A line through the panel and, in a row of its own, the value."""
+    """A line through the panel and, in a separate row, the value."""
     if np.isnan(constant):
         return
     low, high = axes.get_xlim()

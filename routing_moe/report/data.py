@@ -82,7 +82,7 @@ def all_tasks(runs: Sequence[ExplainedRun], scores: Sequence[dict[str, pd.DataFr
 
 
 def _task(task: str, runs: Sequence[ExplainedRun], ontology: Ontology) -> dict:
-    """Its name, category and subcategory, and its features of other kinds."""
+    """Returns the task's name, category and subcategory, and its features of other kinds."""
     category, sub = ontology.category(task)
     features: list[str] = []
     for run in runs:

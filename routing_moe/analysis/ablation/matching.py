@@ -25,7 +25,7 @@ MOST_CANDIDATES = 100_000  # if there are more sets, this many are drawn at rand
 def matched_sets(
     job: AblationJob, chosen: dict[str, ExpertSet], features: Features, draws: int, seed: int
 ) -> dict[str, list[ExpertSet]]:
-    """Returns {feature: at most `draws` sets of as many experts as its own set has, none of them in its own}.
+    """Returns up to `draws` random sets per feature, of equal size and disjoint from its top experts.
 
     Drawn without replacement from the sets that leave an expert in every layer and whose mean weight in the
     scored routes of the feature's tasks is within TOLERANCE of that of its own set. All features take the

@@ -155,7 +155,7 @@ class Evaluator:
 
 
 def pooled(files: Sequence[TaskFile], tokenizer, text_format: TextFormat, task_names) -> TaskFile:
-    """Files of many tasks as one, which has no score of its own."""
+    """Combines files of several tasks for decoding; has no score."""
     examples = [example for file in files for example in file.examples]
     encoded = encode(examples, tokenizer, text_format, {name: row for row, name in enumerate(task_names)})
     pool = TaskFile("", "", files[0].part, "", examples, encoded)
