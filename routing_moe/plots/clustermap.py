@@ -87,7 +87,7 @@ def _draw_tree(axes: Axes, linkage: np.ndarray, colours: Sequence[str], zoom: fl
     axes.tick_params(axis="x", width=0.5 * zoom, labelsize=7 * zoom, length=2 * zoom, pad=1.5 * zoom)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_linewidth(0.5 * zoom)
-    label = "1 − mean similarity\n(branch coloured if all its\ntasks are of one category)"
+    label = "1 − mean similarity\n(branch coloured: all\ntasks of one category)"
     axes.set_xlabel(label, fontsize=7 * zoom, labelpad=1.5 * zoom)
     return leaves
 
