@@ -291,9 +291,9 @@ def test_the_table_has_a_row_per_variant_and_a_column_per_number_of_experts(meas
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--variants", "one_hott"], "--variants one_hott: must be one of average softmax"),
-        (["--num_experts", "1", "2"], "--num_experts 1: must be at least 2; use the variant one_expert"),
-        (["--tasks_per_batch", "65"], "--tasks_per_batch 65: must be from 0 to 64"),
+        (["--variants", "one_hott"], "--variants one_hott must be one of average softmax"),
+        (["--num_experts", "1", "2"], "--num_experts 1 must be at least 2; use the variant one_expert"),
+        (["--tasks_per_batch", "65"], "--tasks_per_batch 65 must be from 0 to 64"),
     ],
 )
 def test_invalid_flags_are_errors(flags, message, capsys):
