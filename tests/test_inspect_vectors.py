@@ -154,7 +154,7 @@ def test_tasks_that_are_not_in_the_ontology_are_reported_and_have_no_category(pl
     assert "1 of 6 tasks not in the ontology: two" in capsys.readouterr().err
     place.write(place.gym / "ontology.json", {"a": {"b": ["c"]}})
     assert inspected(place)["accuracy"].isna().all()
-    assert "name the ontology by --train_dir or --task_ontology" in (place.out / "agreement.md").read_text()
+    assert "name the ontology with --train_dir or --task_ontology" in (place.out / "agreement.md").read_text()
 
 
 @pytest.mark.usefixtures("no_pictures")

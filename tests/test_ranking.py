@@ -347,7 +347,7 @@ def test_train_files_that_determine_options_must_be_valid(ranked, fresh, capsys)
     lines = complaint(
         fresh, capsys, train_dir=fresh.folder / "other", checkpoint=ranked.out / "best", **flags
     )
-    assert_fault(lines, f'{path}:1: unknown key "output"; did you mean "outputs"?')
+    assert_fault(lines, f'{path.name}:1: unknown key "output"; did you mean "outputs"?')
 
 
 def test_a_misspelt_scoring_is_reported(fresh, capsys):

@@ -190,5 +190,5 @@ def label_notes(tasks: Sequence[str], labellings: Mapping[str, Labelling]) -> li
         if unlabelled
     ]
     if len(missing["category"]) == len(tasks):
-        notes.append("no task has a category; name the ontology by --train_dir or --task_ontology")
+        notes.append("no task has a category; name the ontology with --train_dir or --task_ontology")
     return notes
