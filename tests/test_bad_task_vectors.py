@@ -66,7 +66,7 @@ MISTAKES = {
         "text",
         lambda place: place.split(train=["a", "b", "c", "d", "e", "f", "colour"]),
         {},
-        "<gym> does not have a, b, c, d, e and 1 more; name tasks that it has with --tasks, or another split",
+        "<gym> does not have a, b, c, d, e and 1 more; give others with --tasks, or another split",
     ),
     "an empty section": ("text", None, dict(tasks=["dev"]), "the dev section is empty"),
     "a broken split": (

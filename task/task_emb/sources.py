@@ -177,7 +177,7 @@ def chosen_tasks(
     unknown = [task for task in tasks if known is not None and task not in known]
     if len(unknown) > FEW:
         raise InputError(
-            f"{where} does not have {in_short(unknown)}; name tasks that it has with --tasks, or another split"
+            f"{where} does not have {in_short(unknown)}; give others with --tasks, or another split"
         )
     if unknown:
         names = [*known, *SECTIONS, "all"]
