@@ -40,7 +40,8 @@ from routing_moe.analysis.runs import ExplainedRun
 from routing_moe.analysis.saved_routes import History, layer_names
 from routing_moe.analysis.stability import stability
 from routing_moe.config.explain import ReportSettings
-from routing_moe.evaluation.scoring import Decoding, load_task_files, predict
+from routing_moe.evaluation.scored_files import Decoding, load_task_files
+from routing_moe.evaluation.scoring import predict
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.plots.animation import write_animation
 from routing_moe.plots.clustermap import plot_clustered

@@ -39,7 +39,8 @@ from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import parse
 from routing_moe.config.merge import MergeSettings
 from routing_moe.config.train import TrainSettings, train_settings
-from routing_moe.evaluation.scoring import decoding_of, predict
+from routing_moe.evaluation.scored_files import decoding_of
+from routing_moe.evaluation.scoring import predict
 from routing_moe.finetuning.checks import check_finetuning
 from routing_moe.finetuning.grid import Grid, start_checksums
 from routing_moe.io.accelerator import make_accelerator

@@ -24,7 +24,8 @@ from routing_moe.analysis.ablation.tables import (
     feature_task_table,
     task_table,
 )
-from routing_moe.evaluation.scoring import Decoding, load_task_files, predict
+from routing_moe.evaluation.scored_files import Decoding, load_task_files
+from routing_moe.evaluation.scoring import predict
 
 TASKS = list(ROWS)
 FORMAT = TextFormat(max_input_length=24, max_output_length=6)

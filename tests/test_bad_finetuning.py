@@ -74,7 +74,7 @@ FLAGS = {
     ),
     "a mixture without a name": (
         dict(moe_init=True),
-        "--moe_init starts from a mixture; name its run or checkpoint by --init_dir",
+        "--moe_init starts from a mixture; name its run or checkpoint with --init_dir",
     ),
     "two starts": (
         MIX | dict(checkpoint="<bart>"),

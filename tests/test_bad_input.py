@@ -51,7 +51,7 @@ FILES = {
     "a gym without a split": (
         lambda place: (place.gym / "split.json").unlink(),
         {},
-        "--train_dir <gym> has no split.json; name one by --custom_tasks_splits",
+        "--train_dir <gym> has no split.json; name one with --custom_tasks_splits",
     ),
     "a misspelt task": (
         lambda place: place.split(train=["colour", "cuont"]),

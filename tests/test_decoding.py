@@ -6,7 +6,8 @@ from accelerate.state import AcceleratorState
 from tiny_steps import encoded
 
 from dataloader import Example
-from routing_moe.evaluation.scoring import Decoding, TaskFile, answer
+from routing_moe.evaluation.scored_files import Decoding, TaskFile
+from routing_moe.evaluation.scoring import answer
 
 LONGEST = 6
 

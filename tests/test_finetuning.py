@@ -31,7 +31,8 @@ from dataloader.metrics import evaluate
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.config.finetune import Configuration
 from routing_moe.config.shared import Recipe
-from routing_moe.evaluation.scoring import Decoding, load_task_files, predict
+from routing_moe.evaluation.scored_files import Decoding, load_task_files
+from routing_moe.evaluation.scoring import predict
 from routing_moe.finetuning.grid import Grid
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.optim.step import Stepper

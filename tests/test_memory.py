@@ -18,7 +18,7 @@ from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.flags import build_parser
 from routing_moe.config.merge import MergeSettings
 from routing_moe.config.train import TrainSettings
-from routing_moe.evaluation.scoring import Decoding
+from routing_moe.evaluation.scored_files import Decoding
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.io.memory import OutOfMemory, is_out_of_memory, naming_memory_flags
 from routing_moe.optim.step import Stepper

@@ -17,16 +17,8 @@ from transformers.models.bart.modeling_bart import shift_tokens_right
 from dataloader import Example, Gym, TextFormat
 from dataloader.encoding import EncodedOptions, encode_options
 from routing_moe.evaluation import option_ranking as ranking
-from routing_moe.evaluation.scoring import (
-    Decoding,
-    TaskFile,
-    answer,
-    described_scoring,
-    load_task_files,
-    of_examples,
-    predict,
-    routes_of_file,
-)
+from routing_moe.evaluation.scored_files import Decoding, TaskFile, described_scoring, load_task_files
+from routing_moe.evaluation.scoring import answer, of_examples, predict, routes_of_file
 from routing_moe.results.scores import read_scores
 from task.skill_gym import TINY_BART
 

@@ -6,7 +6,8 @@ import pytest
 from dataloader.baselines import constant_answer, constant_baseline
 from dataloader.gym import Example, Gym
 from dataloader.ontology import Ontology
-from routing_moe.evaluation.scoring import TaskFile, mean_score
+from routing_moe.evaluation.scored_files import TaskFile
+from routing_moe.evaluation.scoring import mean_score
 from routing_moe.results.scores import category_table, constant_scores, markdown_table
 
 

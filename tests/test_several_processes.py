@@ -22,14 +22,8 @@ from tiny_steps import OneOfSeveral, encoded, parameters, ragged
 from dataloader import Example
 from dataloader.encoding import EncodedOptions
 from routing_moe.evaluation import scoring
-from routing_moe.evaluation.scoring import (
-    Decoding,
-    TaskFile,
-    answer,
-    answering_cost,
-    loss_per_token,
-    own_share,
-)
+from routing_moe.evaluation.scored_files import Decoding, TaskFile
+from routing_moe.evaluation.scoring import answer, answering_cost, loss_per_token, own_share
 from routing_moe.finetuning import executors
 from routing_moe.io.accelerator import make_accelerator
 

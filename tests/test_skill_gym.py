@@ -4,7 +4,6 @@ import csv
 import json
 import random
 from collections import Counter
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,14 +11,17 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from task.skill_gym import TINY_BART, pretrain
+from task.skill_gym import TINY_BART, pretraining
 from task.skill_gym.denoising import add_noise, infill, permute_sentences
 from task.skill_gym.descriptions import DESCRIPTIONS
 from task.skill_gym.formats import FORMATS
 from task.skill_gym.generate import POOL_ROWS, SAMPLE_SEEDS, TEST_ROWS, generate, main
+from task.skill_gym.pretrain import main as pretrain
+from task.skill_gym.pretrain_settings import PretrainSettings
 from task.skill_gym.skills import PROBLEMS
 from task.skill_gym.stories import document
 from task.skill_gym.tasks import TASKS
+from task.skill_gym.tokenizer import train_tokenizer
 from task.skill_gym.world import VOCABULARIES
 
 METRICS = {
@@ -182,7 +184,7 @@ def test_tokenizer_round_trips_any_text_and_uses_the_ids_of_bart(tokenizer):
 
 
 def test_shipped_tokenizer_equals_a_newly_trained_one(tmp_path, tokenizer):
-    pretrain.train_tokenizer().save_pretrained(tmp_path)
+    train_tokenizer().save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == tokenizer.get_vocab()
 
 
@@ -260,8 +262,8 @@ def test_noise_sometimes_copies_the_document_and_never_changes_its_input():
 
 
 def test_the_target_of_a_batch_is_the_document_and_a_step_always_gives_the_same_batch(tokenizer):
-    settings = pretrain.PretrainSettings(batch_size=4)
-    batch, again = (pretrain.batch(tokenizer, settings, step=7) for _ in range(2))
+    settings = PretrainSettings(output_dir=Path("unused"), batch_size=4)
+    batch, again = (pretraining.batch(tokenizer, settings, step=7) for _ in range(2))
     assert all(torch.equal(batch[name], again[name]) for name in batch)
     rng = random.Random(f"{settings.seed} 7")
     for labels in batch["labels"]:
@@ -278,7 +280,7 @@ def test_pretraining_text_contains_no_row_of_the_gym(gym):
 
 
 def test_three_steps_of_pretraining_write_a_model_that_loads(tmp_path, capsys):
-    pretrain.main(f"--output_dir {tmp_path} --steps 3 --batch_size 4 --d_model 32 --layers 1".split())
+    pretrain(f"--output_dir {tmp_path} --steps 3 --batch_size 4 --d_model 32 --layers 1".split())
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert model.dtype == torch.float16
@@ -287,8 +289,8 @@ def test_three_steps_of_pretraining_write_a_model_that_loads(tmp_path, capsys):
 
 
 def test_a_state_of_other_settings_is_an_error(tmp_path, capsys):
-    torch.save({"settings": asdict(pretrain.PretrainSettings(steps=6))}, tmp_path / "pretraining.pt")
-    assert pretrain.main(["--output_dir", str(tmp_path), "--steps", "3"]) == 2
+    torch.save({"settings": {"steps": 6}}, tmp_path / "pretraining.pt")
+    assert pretrain(["--output_dir", str(tmp_path), "--steps", "3"]) == 2
     fault = (
         f"error: --steps is 3, but in {tmp_path}/pretraining.pt it was 6; give this value, or delete the file"
     )
@@ -296,20 +298,20 @@ def test_a_state_of_other_settings_is_an_error(tmp_path, capsys):
 
 
 def test_resumed_pretraining_reaches_the_same_weights(tmp_path, tokenizer, monkeypatch):
-    settings = pretrain.PretrainSettings(steps=6, batch_size=4, d_model=32, layers=1)
-    straight, _ = pretrain.pretrain(settings, tokenizer)
-    plain_batch = pretrain.batch
+    settings = PretrainSettings(output_dir=tmp_path, steps=6, batch_size=4, d_model=32, layers=1)
+    straight, _ = pretraining.pretrain(settings, tokenizer)
+    plain_batch = pretraining.batch
 
     def batch_until_step_five(tokenizer, settings, step):
         if step == 5:
             raise KeyboardInterrupt
         return plain_batch(tokenizer, settings, step)
 
-    monkeypatch.setattr(pretrain, "SAVE_EVERY", 2)
-    monkeypatch.setattr(pretrain, "batch", batch_until_step_five)
+    monkeypatch.setattr(pretraining, "SAVE_EVERY", 2)
+    monkeypatch.setattr(pretraining, "batch", batch_until_step_five)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.pretrain(settings, tokenizer, tmp_path / "state.pt")
-    monkeypatch.setattr(pretrain, "batch", plain_batch)
-    resumed, _ = pretrain.pretrain(settings, tokenizer, tmp_path / "state.pt")
+        pretraining.pretrain(settings, tokenizer, tmp_path / "state.pt")
+    monkeypatch.setattr(pretraining, "batch", plain_batch)
+    resumed, _ = pretraining.pretrain(settings, tokenizer, tmp_path / "state.pt")
     for one, other in zip(straight.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)

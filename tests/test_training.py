@@ -27,7 +27,8 @@ from dataloader import Example
 from dataloader.batching import step_examples
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.train import main
-from routing_moe.evaluation.scoring import Answers, Decoding, TaskFile, scores_table
+from routing_moe.evaluation.scored_files import Decoding, TaskFile
+from routing_moe.evaluation.scoring import Answers, scores_table
 from routing_moe.model.selection import temperature_at
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
 

@@ -125,7 +125,7 @@ def with_samples(settings: FinetuneSettings, gym: Gym) -> tuple[FinetuneSettings
 
 def find_valid_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
     if settings.moe_init and not settings.init_dir:
-        raise InputError("--moe_init starts from a mixture; name its run or checkpoint by --init_dir")
+        raise InputError("--moe_init starts from a mixture; name its run or checkpoint with --init_dir")
     if settings.moe_init and settings.checkpoint:
         raise InputError("--moe_init --init_dir and --checkpoint both name a start; give one of them")
     return find_start(settings)

@@ -15,14 +15,8 @@ from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.finetune import Configuration, FinetuneSettings
-from routing_moe.evaluation.scoring import (
-    TaskFile,
-    answer,
-    decoding_of,
-    load_task_files,
-    scores_table,
-    texts_and_scores,
-)
+from routing_moe.evaluation.scored_files import TaskFile, decoding_of, load_task_files
+from routing_moe.evaluation.scoring import answer, scores_table, texts_and_scores
 from routing_moe.evaluation.vector_sources import VectorChoice
 from routing_moe.finetuning.starting_model import Starts
 from routing_moe.io.accelerator import make_accelerator

@@ -13,7 +13,7 @@ from routing_moe.analysis.ablation.plan import Plan
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.ablate import AblationSettings
-from routing_moe.evaluation.scoring import decoding_of
+from routing_moe.evaluation.scored_files import decoding_of
 from routing_moe.io.main_process import on_main
 from routing_moe.report.ablation_files import write_results
 from routing_moe.training.prediction import give_vectors, task_files

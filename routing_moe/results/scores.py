@@ -23,7 +23,7 @@ from routing_moe.io.files import write_text
 from routing_moe.results.statistics import FEWEST_TASKS, TASKS_ALONE, holm, mean_interval
 
 if TYPE_CHECKING:
-    from routing_moe.evaluation.scoring import TaskFile
+    from routing_moe.evaluation.scored_files import TaskFile
 
 SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
 CONSTANT = "constant answer"  # the baseline's name among the variants of a comparison

@@ -55,7 +55,7 @@ def check_inputs(settings: TrainSettings, given: set[str] = frozenset()) -> Inpu
     split = None
     if train_gym and not settings.custom_tasks_splits and not split_path(settings).is_file():
         faults.append(
-            f"--train_dir {settings.train_dir} has no split.json; name one by --custom_tasks_splits"
+            f"--train_dir {settings.train_dir} has no split.json; name one with --custom_tasks_splits"
         )
     elif train_gym or settings.custom_tasks_splits:
         flag = "custom_tasks_splits" if settings.custom_tasks_splits else None

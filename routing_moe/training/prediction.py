@@ -12,11 +12,9 @@ from routing_moe.checkpoints.find import checkpoint_to_start_from
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.train import TrainSettings
+from routing_moe.evaluation.scored_files import decoding_of, described_scoring, load_task_files
 from routing_moe.evaluation.scoring import (
     answer,
-    decoding_of,
-    described_scoring,
-    load_task_files,
     mean_score,
     scores_table,
     spread_over_draws,

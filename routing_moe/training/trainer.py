@@ -17,14 +17,8 @@ from dataloader.errors import InputError, in_brief
 from dataloader.ontology import Ontology
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
 from routing_moe.config.train import TrainSettings
-from routing_moe.evaluation.scoring import (
-    TaskFile,
-    decoding_of,
-    described_scoring,
-    loss_per_token,
-    mean_score,
-    predict,
-)
+from routing_moe.evaluation.scored_files import TaskFile, decoding_of, described_scoring
+from routing_moe.evaluation.scoring import loss_per_token, mean_score, predict
 from routing_moe.io.files import flush, npy_bytes, write_bytes, write_text
 from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import peak_memory_gb

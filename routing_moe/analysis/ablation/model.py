@@ -23,7 +23,8 @@ from torch import Tensor
 from dataloader.encoding import TextFormat, encode, encode_options
 from dataloader.errors import InputError
 from routing_moe.analysis.ablation.expert_sets import Expert
-from routing_moe.evaluation.scoring import Decoding, TaskFile, answers_along, score
+from routing_moe.evaluation.scored_files import Decoding, TaskFile
+from routing_moe.evaluation.scoring import answers_along, score
 from routing_moe.model.selection import noise_free_routes
 
 
