@@ -8,7 +8,7 @@ from pathlib import Path
 
 from routing_moe.config.choices import ROUTE_SOURCES, ROUTE_TRAININGS, VECTOR_SOURCES
 from routing_moe.config.flags import AT_LEAST_1, NEVER, NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, group
-from routing_moe.config.shared import OPTIMISATION, OptimizerFlags, Recipe, TextFlags
+from routing_moe.config.shared import OPTIMISATION, OptimizerFlags, Recipe, TextFlags, recipe_of
 
 DATA = group("data")
 START = group("where fine-tuning starts")
@@ -145,21 +145,14 @@ class FinetuneSettings(TextFlags, OptimizerFlags):
     def recipe(self, configuration: Configuration, temperature: float) -> Recipe:
         """Returns the recipe of a configuration's steps, at a constant temperature of the routes."""
         trains_vector = self.route_training in ("vector", "router")
-        return Recipe(
+        return recipe_of(
+            self,
             learning_rate=configuration.lr,
             router_lr=self.router_lr if self.route_training == "router" else 0.0,
             task_model_lr=self.task_model_lr if trains_vector else 0.0,
             train_batch_size=configuration.bsz,
-            gradient_accumulation_steps=self.gradient_accumulation_steps,
-            max_tokens_per_micro_batch=self.max_tokens_per_micro_batch,
-            total_steps=self.total_steps,
-            warmup_steps=self.warmup_steps,
-            weight_decay=self.weight_decay,
-            adam_epsilon=self.adam_epsilon,
-            max_grad_norm=self.max_grad_norm,
             initial_tau=temperature,
             minimum_tau=temperature,
-            seed=self.seed,
         )
 
 

@@ -1,6 +1,6 @@
 """Flags that several commands share, and the recipe of an optimizer step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from routing_moe.config.choices import PRECISIONS, SCORINGS
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, POSITIVE_OR_INFINITE, Command, group
@@ -67,3 +67,9 @@ class Recipe:
     def step_size(self) -> int:
         """Examples in one optimizer step."""
         return self.train_batch_size * self.gradient_accumulation_steps
+
+
+def recipe_of(settings, **others) -> Recipe:
+    """Returns the recipe with the values of the settings' fields of the same names, and with `others`."""
+    names = {field.name for field in fields(Recipe)} & {field.name for field in fields(settings)}
+    return Recipe(**{name: getattr(settings, name) for name in names} | others)

@@ -9,6 +9,7 @@ from dataloader.encoding import EncodedExamples, EncodedOptions, TextFormat, enc
 from dataloader.errors import in_short
 from dataloader.gym import Example, Gym, evenly_spread
 from dataloader.options import SOURCES, OptionSource, find_options
+from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.train import TrainSettings
 
 SOURCE_WORDS = {
@@ -67,8 +68,8 @@ class Decoding:
     scoring: str = "generate"
 
 
-def decoding_of(settings: TrainSettings) -> Decoding:
-    """Returns the Decoding of a run's settings."""
+def decoding_of(settings: TrainSettings | FinetuneSettings) -> Decoding:
+    """Returns the Decoding of the settings of a run or a grid."""
     return Decoding(
         num_beams=settings.num_beams,
         max_output_length=settings.max_output_length,

@@ -4,7 +4,6 @@ Each method adds its own, and defines the data (`source`), the model (`model_fil
 computes vectors (`extractor`, which alone imports torch).
 """
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from routing_moe.config.flags import (
     flag_faults,
     group,
 )
-from routing_moe.config.shared import Recipe
+from routing_moe.config.shared import Recipe, recipe_of
 from routing_moe.io.precision import precision_faults
 from routing_moe.model.saved_config import load_bart_config
 from routing_moe.model.task_vectors import NOTHING, what_is_seen
@@ -223,10 +222,4 @@ class TrainingSettings(GymSettings):
 
     @property
     def of_training(self) -> Recipe:
-        shared = {field.name for field in dataclasses.fields(Recipe)} & {
-            field.name for field in dataclasses.fields(self)
-        }
-        return Recipe(
-            warmup_steps=int(self.total_steps * self.warmup_ratio),
-            **{name: getattr(self, name) for name in shared},
-        )
+        return recipe_of(self, warmup_steps=int(self.total_steps * self.warmup_ratio))
