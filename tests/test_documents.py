@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from routing_moe.cli import entry
+from routing_moe.config.flags import ENTRY_POINT
+
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "benchmarks/README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 
-PROGRAMS = ("python", "bash", "accelerate")
+PROGRAMS = ("python", "bash", "accelerate", ENTRY_POINT)
 INSTALLING = {"example_scripts/quickstart.sh", "tests/run_tests.sh"}  # they make .venv
 # Flags of other programs, and those of CrossFit that docs/differences.md says are left out.
 NOT_OURS = {
@@ -96,6 +99,14 @@ def parse(monkeypatch):
     return parse
 
 
+def as_module(words: list[str]) -> list[str]:
+    """Words of the entry point as those of a module: train as python -m routing_moe.cli.train."""
+    if words == ["--help"]:
+        return ["python", "-m", "routing_moe.cli.entry"]
+    n = next(n for n in (2, 1) if " ".join(words[:n]) in entry.COMMANDS)
+    return ["python", "-m", entry.COMMANDS[" ".join(words[:n])], *words[n:]]
+
+
 def script_main(path: Path):
     return importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts)).main
 
@@ -105,6 +116,8 @@ def test_a_python_command_parses(parse, command):
     _, words = split_command(command)
     if words[0] == "accelerate":
         words = words[words.index("-m") - 1 :]
+    if words[0] == ENTRY_POINT:
+        words = as_module(words[1:])
     _, *words = [word for word in words if word != "--help"]
     if words[:2] == ["-m", "pytest"]:
         assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
