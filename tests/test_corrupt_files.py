@@ -20,6 +20,7 @@ from routing_moe.analysis.saved_routes import best_step, layers_with_experts, lo
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.checkpoints.folder import load_progress, load_training_state
 from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.checkpoints.tokenizer_files import check_tokenizer
 from routing_moe.cli.report import main as report
 from routing_moe.finetuning.vectors import read_choices
 from routing_moe.io.files import npy_bytes, npz_bytes
@@ -213,3 +214,16 @@ def test_a_page_of_a_run_whose_settings_have_no_limit(with_run, capsys):
     path.write_text(json.dumps(description))
     assert report([str(with_run.out), "--permutations", "2"]) == 0
     assert '"max_grad_norm":"Infinity"' in (with_run.out / "analysis/report.html").read_text()
+
+
+def test_a_tokenizer_is_checked_with_the_tokens_that_its_configuration_adds(originals, tmp_path):
+    folder = Path(shutil.copytree(originals.bart, tmp_path / "bart"))
+    config, added = folder / "tokenizer_config.json", {"1400": {"content": "<new>"}}
+    config.write_text(json.dumps({"model_max_length": 10**30, "added_tokens_decoder": added}))
+    check_tokenizer(folder, vocab_size=1401)
+    with pytest.raises(InputError, match="its tokenizer has 1401 tokens, more than the 1400 embeddings"):
+        check_tokenizer(folder, vocab_size=1400)
+    for content in ("{", "[]", '{"added_tokens_decoder": {"x": {}}}'):
+        config.write_text(content)
+        with pytest.raises(InputError, match=r"tokenizer_config\.json: not the configuration of a tokenizer"):
+            check_tokenizer(folder, vocab_size=1401)

@@ -156,9 +156,12 @@ def test_a_prediction_inherits_flags_of_the_right_type(tmp_path):
 # ---- the commands
 
 
+MODULES = [*COMMANDS.values(), "task.skill_gym.pretrain"]
+
+
 def commands() -> list[type[Command]]:
     """All classes of flags below `Command` that belong to a command."""
-    for module in COMMANDS.values():
+    for module in MODULES:
         import_module(module)
     found, below = [], [Command]
     while below:
@@ -169,7 +172,7 @@ def commands() -> list[type[Command]]:
 
 def test_every_command_has_its_flags_in_one_class():
     programs = [command.program for command in commands()]
-    assert sorted(programs) == sorted(f"python -m {module}" for module in COMMANDS.values())
+    assert sorted(programs) == sorted(f"python -m {module}" for module in MODULES)
 
 
 @pytest.mark.parametrize("command", commands())

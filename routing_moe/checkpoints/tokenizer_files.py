@@ -1,5 +1,6 @@
 """Finds and checks the tokenizer of a model without torch; `start.load_tokenizer` loads it."""
 
+import json
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -55,12 +56,13 @@ def check_tokenizer(source: str | Path, vocab_size: int) -> None:
 
 def added_tokens(path: Path) -> int:
     """Returns the number of tokens up to the last that a tokenizer_config.json adds; 0 if none."""
-    config = load_json_object(path, "a tokenizer's configuration") if path.is_file() else {}
-    added = config.get("added_tokens_decoder") or {}
-    try:
+    if not path.is_file():
+        return 0
+    try:  # transformers writes model_max_length as an integer of 31 digits, which `load_json` refuses
+        added = json.loads(path.read_text(encoding="utf-8")).get("added_tokens_decoder") or {}
         return max((int(number) + 1 for number in added), default=0)
-    except (TypeError, ValueError):
-        raise InputError(f"{path}: added_tokens_decoder must map numbers to tokens") from None
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not the configuration of a tokenizer ({in_brief(error)})") from None
 
 
 def check_size(source: str | Path, tokens: int, vocab_size: int) -> None:
