@@ -77,8 +77,8 @@ def micro_batches(
     the minimum total cost. The loss is a sum over tokens, so the gradients of the groups add up to the
     gradient of the step: the split changes speed and memory, but not the result.
 
-    source_lengths, target_lengths: tokens of each example. max_tokens: upper bound of b*S + b*T of a group,
-    max_examples: of b; None: no limit. An example longer than max_tokens forms a group by itself.
+    source_lengths, target_lengths: tokens of each example. max_tokens: upper limit of b*S + b*T in a
+    group. max_examples: upper limit of b. None: no limit. An example longer than max_tokens is its own group.
     Returns one array of example indices per group. Raises ValueError if max_examples < 1.
     """
     if max_examples is not None and max_examples < 1:

@@ -78,8 +78,8 @@ def find_mixture(folder: str | Path, checkpoint_name: str | None, name_flag: str
 
 def routing_mixture(checkpoint: Path) -> SavedMixture:
     """Returns a checkpoint of this code. Raises InputError if its configuration is broken."""
-    load_routing_config(checkpoint)
-    return SavedMixture(checkpoint, SavedConfig.load(checkpoint / "config.json"))
+    config = load_routing_config(checkpoint)
+    return SavedMixture(checkpoint, SavedConfig.of(config, checkpoint / "config.json"))
 
 
 def published_mixture(run: Path, name: str, published: dict) -> SavedMixture:

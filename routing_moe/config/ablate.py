@@ -64,5 +64,4 @@ def ablation_settings(given: Mapping) -> AblationSettings:
     own = {name: given[name] for name in scores if name in given and name in known}
     prediction = train_settings({"do_predict": True, "output_dir": str(settings.run), **own})
     output_dir = settings.output_dir or settings.run / "analysis" / "ablation"
-    lists = {name: tuple(getattr(settings, name)) for name in ("experts", "features")}
-    return replace(settings, prediction=prediction, output_dir=output_dir, **lists)
+    return replace(settings, prediction=prediction, output_dir=output_dir)

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import ClassVar
 
 from routing_moe.config.choices import ROUTE_SOURCES, ROUTE_TRAININGS, VECTOR_SOURCES
 from routing_moe.config.flags import AT_LEAST_1, NEVER, NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, group
-from routing_moe.config.shared import OPTIMISATION, OptimizerFlags, Recipe, TextFlags, recipe_of
+from routing_moe.config.shared import OPTIMISATION, Recipe, RunFlags, recipe_of
 
 DATA = group("data")
 START = group("where fine-tuning starts")
@@ -45,7 +46,7 @@ class Configuration:
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(TextFlags, OptimizerFlags):
+class FinetuneSettings(RunFlags):
     """The settings of a grid. After the checks, samples lists prefixes, and the two lists are not empty.
 
     on_resume here: may differ when a grid is continued or extended, since no configuration's result changes.
@@ -54,6 +55,7 @@ class FinetuneSettings(TextFlags, OptimizerFlags):
     program = "python -m routing_moe.cli.finetune"
     usage = "--task_dir FOLDER --output_dir FOLDER [--do_train] [--do_predict] [flags, see --help]"
     groups = ("data", "where fine-tuning starts", "the task's route through a mixture", "texts and decoding", "the grid", "optimisation")
+    source_flags: ClassVar[Mapping[str, str]] = {"average": "moe_avg_route", "random": "moe_random_route", "fixed": "moe_random2_route"}
 
     task_dir: str = DATA(REQUIRED, "the task's folder, with <task>_<k>_<seed>_{train,dev,test}.tsv or .jsonl", is_path=True)
     dataset: str | None = DATA(None, "the task's name, which must be that of its folder (default: that name)")
@@ -111,21 +113,6 @@ class FinetuneSettings(TextFlags, OptimizerFlags):
     def gym_dir(self) -> Path:
         """The folder that the task's folder is in."""
         return Path(self.task_dir).absolute().parent
-
-    @property
-    def route_source(self) -> str | None:
-        """The key of `ROUTE_SOURCES` that the flags select; None: as the mixture was trained."""
-        selected = {
-            "average": self.moe_avg_route,
-            "random": self.moe_random_route,
-            "fixed": self.moe_random2_route,
-        }
-        return next((source for source, given in selected.items() if given), None)
-
-    @property
-    def examples_per_file(self) -> int | None:
-        """The number of examples that are read of each file; None: all."""
-        return 8 if self.debug else None
 
     def configurations(self) -> list[Configuration]:
         """Returns the sorted configurations of the grid."""

@@ -212,21 +212,26 @@ def shown(value: Any) -> str:
 
 def value_faults(settings: Any) -> list[str]:
     """Returns faults of values out of range and of unknown choices."""
-    return [fault for name in flags_of(settings) for fault in _value_faults(settings, name)]
+    return [fault for faults in _faults_by_flag(settings).values() for fault in faults]
 
 
 def with_valid_values(settings: Any) -> Any:
     """Returns the settings with defaults in place of values with `value_faults`, for further checks."""
-    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
-    wrong = [name for name in flags_of(settings) if _value_faults(settings, name)]
-    return dataclasses.replace(settings, **{name: defaults[name] for name in wrong})
+    wrong = _faults_by_flag(settings)
+    defaults = {field.name: field.default for field in dataclasses.fields(settings) if field.name in wrong}
+    return dataclasses.replace(settings, **defaults)
 
 
-def _value_faults(settings: Any, name: str) -> list[str]:
-    flag, value = flags_of(settings)[name], getattr(settings, name)
-    several = isinstance(value, list | tuple)
-    reasons = [_reason(flag, each) for each in (value if several else [value]) if each is not None]
-    return [f"--{name} {'holds' if several else 'is'} {reason}" for reason in reasons if reason]
+def _faults_by_flag(settings: Any) -> dict[str, list[str]]:
+    """Returns {name: faults} of the flags with a wrong value, in the order of the fields."""
+    found = {}
+    for name, flag in flags_of(settings).items():
+        value = getattr(settings, name)
+        several = isinstance(value, list | tuple)
+        reasons = [_reason(flag, each) for each in (value if several else [value]) if each is not None]
+        faults = [f"--{name} {'holds' if several else 'is'} {reason}" for reason in reasons if reason]
+        found |= {name: faults} if faults else {}
+    return found
 
 
 def _reason(flag: Flag, value: Any) -> str | None:
@@ -263,7 +268,7 @@ def unused_flags(
 
 
 def unused_note(command: type[Command], given: Collection[str], do_train: bool) -> list[str]:
-    """Returns a note on the flags of a training command that a prediction keeps and `unused_flags` does not report."""
+    """Returns a note on training flags that a prediction keeps, which `unused_flags` does not report."""
     flags = flags_of(command)
     names = sorted(f"--{name}" for name in given if not do_train and "training" in flags[name].needs)
     return [f"without --do_train these flags have no effect: {', '.join(names)}"] if names else []

@@ -1,6 +1,8 @@
 """Flags that several commands share, and the recipe of an optimizer step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from routing_moe.config.choices import PRECISIONS, SCORINGS
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, POSITIVE_OR_INFINITE, Command, group
@@ -36,6 +38,28 @@ class OptimizerFlags(Command):
     max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, needs=("training",), compared_as="budget")
     mixed_precision: str | None = OPTIMISATION(None, "precision of matrix products; weights stay float32 (default: that of accelerate launch, else no)", choices=PRECISIONS)
 # fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFlags(TextFlags, OptimizerFlags):
+    """What training and fine-tuning derive from their flags. A subclass has the switch `debug`."""
+
+    source_flags: ClassVar[Mapping[str, str]]  # {key of `ROUTE_SOURCES`: the switch that selects it}
+
+    @property
+    def selected_sources(self) -> list[str]:
+        """The keys of `ROUTE_SOURCES` that the flags select; more than one is a fault."""
+        return [source for source, flag in self.source_flags.items() if getattr(self, flag)]
+
+    @property
+    def route_source(self) -> str | None:
+        """The selected key of `ROUTE_SOURCES`; None: that of the checkpoint, or learned."""
+        return next(iter(self.selected_sources), None)
+
+    @property
+    def examples_per_file(self) -> int | None:
+        """The number of examples that are read of each task file; None: all."""
+        return 8 if self.debug else None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from routing_moe.config.choices import (
     EXPERT_MIXINGS,
@@ -27,7 +28,7 @@ from routing_moe.config.flags import (
     group,
     inherited,
 )
-from routing_moe.config.shared import OPTIMISATION, OptimizerFlags, TextFlags
+from routing_moe.config.shared import OPTIMISATION, RunFlags
 from routing_moe.io.run_folder import load_run_settings
 
 DATA = group("data")
@@ -48,12 +49,13 @@ def layers(text: str) -> list[int]:
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(TextFlags, OptimizerFlags):
+class TrainSettings(RunFlags):
     """The settings of a run, saved as `run.json`."""
 
     program = "python -m routing_moe.cli.train"
     usage = "--output_dir FOLDER [--do_train] [--do_predict] [flags, see --help]"
     groups = ("data", "where the model starts", "experts and router", "texts and decoding", "optimisation")
+    source_flags: ClassVar[Mapping[str, str]] = {"average": "avg_routing", "random": "random_routing", "fixed": "task_level_random_routing"}
 
     train_dir: str = DATA("data", "gym folder: <task>/<task>_<k>_<seed>_{train,dev,test}.tsv or .jsonl", inherited=True)
     predict_dir: str | None = DATA(None, "gym folder for dev and test scores (default: that of --train_dir)", inherited=True)
@@ -123,16 +125,6 @@ class TrainSettings(TextFlags, OptimizerFlags):
 # fmt: on
 
     @property
-    def route_source(self) -> str | None:
-        """The key of `ROUTE_SOURCES` that the flags select; None: the checkpoint's, or learned."""
-        selected = {
-            "average": self.avg_routing,
-            "random": self.random_routing,
-            "fixed": self.task_level_random_routing,
-        }
-        return next((source for source, given in selected.items() if given), None)
-
-    @property
     def trains_router(self) -> bool:
         return self.router_lr != 0
 
@@ -160,11 +152,6 @@ class TrainSettings(TextFlags, OptimizerFlags):
     def warmup_steps(self) -> int:
         """Optimizer steps over which the learning rate rises."""
         return int(self.total_steps * self.warmup_ratio)
-
-    @property
-    def examples_per_file(self) -> int | None:
-        """The number of examples that are read of each task file; None: all."""
-        return 8 if self.debug else None
 
     def architecture(self) -> dict:
         """Returns the fields of a RoutingBartConfig: of the flags, else those of a new model."""

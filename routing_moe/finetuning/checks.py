@@ -19,7 +19,7 @@ from routing_moe.config.flags import differences, flags_of, unused_flags, value_
 from routing_moe.finetuning.vectors import needs_neighbour, vector_faults
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_faults
-from routing_moe.io.run_folder import load_run_settings
+from routing_moe.io.run_folder import foreign_faults, load_run_settings
 from routing_moe.model.saved_config import load_bart_config
 from routing_moe.training.start_checks import position_faults
 
@@ -176,8 +176,7 @@ def learns_routes(settings: FinetuneSettings, start: SavedMixture) -> bool:
 
 
 def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
-    names = ("moe_avg_route", "moe_random_route", "moe_random2_route")
-    given = [f"--{name}" for name in names if getattr(settings, name)]
+    given = [f"--{settings.source_flags[source]}" for source in settings.selected_sources]
     if len(given) > 1:
         return [f"{' and '.join(given)} each set the source of the route; give one of them"]
     source, training = settings.route_source or start.config.route_source, settings.route_training
@@ -219,14 +218,7 @@ def folder_faults(settings: FinetuneSettings) -> list[str]:
         return [f"--output_dir {reason}"]
     saved = faults.of(load_run_settings, folder)
     if saved is None:
-        foreign = [
-            name for name in ("config.json", "best", "last", "results.csv") if (folder / name).exists()
-        ]
-        if foreign and not faults:
-            faults.append(
-                f"--output_dir {folder} holds {' and '.join(foreign)}, but no run.json; name another folder"
-            )
-        return list(faults)
+        return list(faults) or foreign_faults(folder, ("config.json", "best", "last", "results.csv"))
     if "task_dir" not in saved:
         return [f"--output_dir {folder} holds a run of another command; name another folder"]
     if not any((folder / "configurations").glob("*.json")):  # a grid without results may change

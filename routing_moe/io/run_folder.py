@@ -4,6 +4,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def settings_of_run(run: Path) -> dict:
     if settings is None:
         raise InputError(f"{run} is not a run folder: it has no run.json")
     return settings
+
+
+def foreign_faults(output_dir: str | Path, names: Iterable[str]) -> list[str]:
+    """Returns the fault of an --output_dir without run.json in which files or folders `names` exist."""
+    found = [name for name in names if (Path(output_dir) / name).exists()]
+    there = f"--output_dir {output_dir} holds {' and '.join(found)}, but no run.json; name another folder"
+    return [there] if found else []
 
 
 def load_run_settings(output_dir: str | Path) -> dict | None:

@@ -18,7 +18,7 @@ from routing_moe.config.train import TrainSettings, unmet_needs
 from routing_moe.evaluation.vector_sources import TextSource
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_faults
-from routing_moe.io.run_folder import load_run_settings
+from routing_moe.io.run_folder import foreign_faults, load_run_settings
 from routing_moe.results.run_cost import reference_cost
 from routing_moe.training.start_checks import routing_fields, start_faults
 
@@ -106,8 +106,7 @@ def number_faults(settings: TrainSettings) -> list[str]:
 
 def source_faults(settings: TrainSettings, fields: dict) -> list[str]:
     """Returns faults of route sources that exclude each other, and of more experts per route than exist."""
-    asked = ("avg_routing", "random_routing", "task_level_random_routing")
-    given = [f"--{name}" for name in asked if getattr(settings, name)]
+    given = [f"--{settings.source_flags[source]}" for source in settings.selected_sources]
     faults = []
     if len(given) > 1:
         faults.append(f"{' and '.join(given)} each set the source of routes; give one of them")
@@ -202,9 +201,7 @@ def run_folder_faults(settings: TrainSettings) -> list[str]:
     if faults or not settings.do_train:
         return faults
     if saved is None:
-        foreign = [name for name in ("config.json", "best", "last") if (folder / name).exists()]
-        there = f"--output_dir {folder} holds {' and '.join(foreign)}, but no run.json; name another folder"
-        return [there] if foreign else []
+        return foreign_faults(folder, ("config.json", "best", "last"))
     if not settings.resume:
         return [
             f"--output_dir {folder} already holds a run; give --resume to continue it, or name another folder"
