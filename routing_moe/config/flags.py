@@ -285,6 +285,15 @@ def differences(
     return changed({name: value for name, value in settings.to_dict().items() if name in fixed}, saved, where)
 
 
+def existing_paths(settings: Any) -> set[str]:
+    """Returns the names of path flags whose file exists, or that are not given.
+
+    They may differ from those of an earlier call, because checksums of the files are compared instead.
+    """
+    paths = {name: getattr(settings, name) for name, flag in flags_of(settings).items() if flag.is_path}
+    return {name for name, path in paths.items() if path is None or Path(path).exists()}
+
+
 def changed(values: Mapping[str, Any], saved: Mapping[str, Any], where: str) -> list[str]:
     """Returns faults of the flags, {name: value}, that had another value in `where`, if it saved one."""
     return [

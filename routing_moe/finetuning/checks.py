@@ -15,7 +15,13 @@ from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_start
 from routing_moe.checkpoints.tokenizer_files import check_start_tokenizer, keeps_tokenizer
 from routing_moe.config.choices import ROUTE_SOURCES
 from routing_moe.config.finetune import SINGLE, FinetuneSettings, unmet_needs
-from routing_moe.config.flags import differences, flags_of, unused_flags, value_faults, with_valid_values
+from routing_moe.config.flags import (
+    differences,
+    existing_paths,
+    unused_flags,
+    value_faults,
+    with_valid_values,
+)
 from routing_moe.finetuning.vectors import needs_neighbour, vector_faults
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_faults
@@ -223,10 +229,7 @@ def folder_faults(settings: FinetuneSettings) -> list[str]:
         return [f"--output_dir {folder} holds a run of another command; name another folder"]
     if not any((folder / "configurations").glob("*.json")):  # a grid without results may change
         return []
-    # Paths may be written differently, or files have moved: their checksums are compared instead.
-    paths = {name: getattr(settings, name) for name, flag in flags_of(settings).items() if flag.is_path}
-    there = {name for name, path in paths.items() if path is None or Path(path).exists()}
-    found = differences(settings, saved, f"the grid in {folder}", ignored=there)
+    found = differences(settings, saved, f"the grid in {folder}", ignored=existing_paths(settings))
     return [*found[:-1], f"{found[-1]}; for other settings name another --output_dir"] if found else []
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.config.flags import differences, flags_of
+from routing_moe.config.flags import differences, existing_paths
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes, unwritable, write_text
 from routing_moe.io.job_folder import JobFolder
@@ -118,10 +118,7 @@ class VectorJob:
                 f"--output_dir {self.folder} holds vectors of the method {saved['method']!r}, not "
                 f"{self.settings.method!r}; name another folder"
             ]
-        # Paths of existing files may differ, because the checksums of the files are compared instead.
-        flags = flags_of(self.settings)
-        paths = {name: getattr(self.settings, name) for name, flag in flags.items() if flag.is_path}
-        existing = {name for name, path in paths.items() if path is None or Path(path).exists()}
+        existing = existing_paths(self.settings)
         if not saved.get("model"):  # a model of the hub, not yet downloaded when checksums were computed
             existing -= MODEL_SETTINGS
         before = ADDED_LATER | saved.get("settings", {})
