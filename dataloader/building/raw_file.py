@@ -1,0 +1,96 @@
+"""RawFile: a downloaded file, or a member of a downloaded archive, and readers of its formats."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+csv.field_size_limit(sys.maxsize)  # the default of 128 KiB is less than some fields have
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A file on disk, or a member of an archive on disk.
+
+    member: path inside the archive; "": the file itself. content: the member's bytes, if already read.
+    """
+
+    path: Path
+    member: str = ""
+    content: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.member or self.path.as_posix()).name
+
+    def bytes(self) -> bytes:
+        """Returns the content. Raises KeyError if the archive has no such member."""
+        if self.content is not None:
+            return self.content
+        if not self.member:
+            return self.path.read_bytes()
+        for _, content in unpack(self.path, lambda name: name == self.member):
+            return content
+        raise KeyError(self.member)
+
+    def text(self, encoding: str = "utf-8") -> str:
+        """Returns the content with its line ends as they are."""
+        return self.bytes().decode(encoding)
+
+    def lines(self, encoding: str = "utf-8") -> list[str]:
+        """Returns the lines without their ends, which are line feeds, carriage returns, or both."""
+        text = self.text(encoding).replace("\r\n", "\n").replace("\r", "\n")
+        return text.removesuffix("\n").split("\n")
+
+    def json(self):
+        return json.loads(self.bytes())
+
+    def json_lines(self) -> Iterator[dict]:
+        return (json.loads(line) for line in self.bytes().split(b"\n") if line.strip())
+
+    def table(
+        self, delimiter: str = ",", *, quoted: bool = True, encoding: str = "utf-8", **options
+    ) -> Iterator[list[str]]:
+        """Yields the fields of each line of a CSV or TSV file.
+
+        quoted: quotation marks enclose fields. options: further options of `csv.reader`.
+        """
+        quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        text = io.StringIO(self.text(encoding), newline="")
+        return csv.reader(text, delimiter=delimiter, quoting=quoting, **options)
+
+    def records(self, delimiter: str = ",", **options) -> Iterator[dict[str, str]]:
+        """Yields each line of a table as a dictionary; the first line has the keys."""
+        rows = self.table(delimiter, **options)
+        header = next(rows)
+        return (dict(zip(header, row, strict=False)) for row in rows)
+
+    def members(self, start: str = "", end: str = "") -> list[RawFile]:
+        """Returns the files of an archive whose paths start and end so, sorted by path."""
+        found = unpack(self.path, lambda name: name.startswith(start) and name.endswith(end))
+        return sorted((RawFile(self.path, *member) for member in found), key=lambda file: file.member)
+
+
+def unpack(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """Yields (path inside the archive, content) of the wanted files of a ZIP or TAR archive.
+
+    A compressed TAR archive is read once, from start to end, because it has no index.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if not member.is_dir() and wanted(member.filename):
+                    yield member.filename, archive.read(member)
+        return
+    with tarfile.open(path) as archive:
+        for member in archive:
+            name = member.name.removeprefix("./")
+            if member.isfile() and wanted(name):
+                yield name, archive.extractfile(member).read()

@@ -1,0 +1,63 @@
+"""Pieces of templates: cleaning of white space, label words, answer options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from dataloader.building.sources import Row
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def clean(text: str) -> str:
+    """Returns the text on one line: outer white space removed, each run of inner white space one space.
+
+    CrossFit's scripts also replace the two characters "\\\\n" by a space, but the published files of
+    tweet_eval-emotion, the only verified task in which they occur, still contain them.
+    """
+    return re.sub(r"\s+", " ", text.strip())
+
+
+def no_line_feeds(text: str) -> str:
+    """Returns the text with each line feed replaced by a space."""
+    return text.replace("\n", " ")
+
+
+def no_breaks(text: str) -> str:
+    """Returns the text with each line feed, carriage return and tab replaced by a space."""
+    return re.sub(r"[\n\r\t]", " ", text)
+
+
+def word(column: str, *words: str) -> Callable[[Row], str]:
+    """Returns a function that gives the label word of a row; the column holds its index."""
+    return lambda row: words[label_index(row[column], len(words))]
+
+
+def label_index(value: int | bool, n_labels: int) -> int:
+    """Returns a label as an index. Raises ValueError unless it is one of 0 ... n_labels - 1."""
+    index = int(value)
+    if index != value or not 0 <= index < n_labels:
+        raise ValueError(f"the label {value!r} is not one of 0 to {n_labels - 1}")
+    return index
+
+
+def lettered(options: Iterable[str]) -> str:
+    """Returns " (A) first option (B) second option", with a leading space."""
+    return "".join(f" ({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
+
+
+def labelled(choices: dict[str, list[str]]) -> str:
+    """Returns " (1) first option (2) second option" from {"label": ["1", "2"], "text": [...]}."""
+    pairs = zip(choices["label"], choices["text"], strict=True)
+    return "".join(f" ({label}) {option}" for label, option in pairs)
+
+
+def labelled_answer(row: Row) -> str:
+    """Returns the text of the choice whose label is in the column "answerKey"."""
+    return row["choices"]["text"][row["choices"]["label"].index(row["answerKey"])]
+
+
+def tabs(answers: Iterable[str]) -> str:
+    """Returns several accepted answers as they stand in a line."""
+    return "\t".join(answers)

@@ -1,0 +1,113 @@
+"""GLUE (Wang et al. 2018): grammar, paraphrase and inference of sentence pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dataloader.building.raw_file import RawFile
+from dataloader.building.recipe import classification
+from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.text import word
+
+ARCHIVES = "https://dl.fbaipublicfiles.com/glue/data/"
+COPY = "https://raw.githubusercontent.com/F0restL1n/BERT/0d0288be08079531c7b3a85af3d532f9adb0f13a/glue_data/"
+ENTAILMENT = ("entailment", "not_entailment")
+PAIR = "sentence 1: {sentence1} [SEP] sentence 2: {sentence2}"
+
+
+def glue(config: str, read, archive: str, copy: bool = True) -> tuple:
+    """Returns the sources of a task: the hub, the original archive, and a copy on GitHub."""
+    folder = archive.removesuffix("v2")
+    members = {"train": f"{folder}/train.tsv", "validation": f"{folder}/dev.tsv"}
+    return (
+        Hub("nyu-mll/glue", config),
+        Raw(read, **{split: f"{ARCHIVES}{archive}.zip!{member}" for split, member in members.items()}),
+        *([Raw(read, **{split: COPY + member for split, member in members.items()})] if copy else []),
+    )
+
+
+def read_labelled(*labels: str):
+    """Returns the reader of a TSV file whose last column "label" has these words, or their indices."""
+
+    def read(_: str, file: RawFile) -> Iterator[Row]:
+        for row in file.records("\t", quoted=False):
+            label = row["label"]
+            yield row | {"label": labels.index(label) if label in labels else int(label)}
+
+    return read
+
+
+def read_cola(_: str, file: RawFile) -> Iterator[Row]:
+    for row in file.table("\t", quoted=False):
+        yield {"sentence": row[3], "label": int(row[1])}
+
+
+def read_mrpc(split: str, pairs: RawFile, dev_ids: RawFile) -> Iterator[Row]:
+    """Yields the pairs of a split; dev_ids: identifiers of the pairs of the validation split."""
+    validation = {tuple(row) for row in dev_ids.table("\t", quoted=False)}
+    table = RawFile(pairs.path, content=pairs.bytes()[3:])  # without its byte order mark
+    for row in table.records("\t", quoted=False):
+        if ((row["#1 ID"], row["#2 ID"]) in validation) == (split == "validation"):
+            label = int(row["Quality"])
+            yield {"sentence1": row["#1 String"], "sentence2": row["#2 String"], "label": label}
+
+
+MRPC = (
+    Hub("nyu-mll/glue", "mrpc"),
+    Raw(
+        read_mrpc,
+        every=(
+            "https://dl.fbaipublicfiles.com/senteval/senteval_data/msr_paraphrase_train.txt",
+            f"{ARCHIVES}mrpc_dev_ids.tsv",
+        ),
+    ),
+    Raw(read_mrpc, every=(f"{COPY}MRPC/msr_paraphrase_train.txt", f"{COPY}MRPC/dev_ids.tsv")),
+)
+
+RECIPES = [
+    classification(
+        "glue-cola",
+        *glue("cola", read_cola, "CoLA"),
+        input="{sentence}",
+        output=word("label", "unacceptable", "acceptable"),
+    ),
+    classification(
+        "glue-mnli",
+        Hub("nyu-mll/glue", "mnli"),
+        splits=("train", "validation_matched"),
+        input="premise: {premise} [SEP] hypothesis: {hypothesis}",
+        output=word("label", "entailment", "neutral", "contradiction"),
+    ),
+    classification("glue-mrpc", *MRPC, input=PAIR, output=word("label", "not_equivalent", "equivalent")),
+    classification(
+        "glue-qnli",
+        *glue("qnli", read_labelled(*ENTAILMENT), "QNLIv2"),
+        input="question: {question} [SEP] sentence: {sentence}",
+        output=word("label", *ENTAILMENT),
+    ),
+    classification(
+        "glue-qqp",
+        Hub("nyu-mll/glue", "qqp"),
+        input="question 1: {question1} [SEP] question 2: {question2}",
+        output=word("label", "not_duplicate", "duplicate"),
+        terms="Quora's terms of service: non-commercial use; the questions may not be passed on",
+    ),
+    classification(
+        "glue-rte",
+        *glue("rte", read_labelled(*ENTAILMENT), "RTE"),
+        input=PAIR,
+        output=word("label", *ENTAILMENT),
+    ),
+    classification(
+        "glue-sst2",
+        *glue("sst2", read_labelled("negative", "positive"), "SST-2"),
+        input="sentence: {sentence}",
+        output=word("label", "negative", "positive"),
+    ),
+    classification(
+        "glue-wnli",
+        *glue("wnli", read_labelled("not_entailment", "entailment"), "WNLI"),
+        input=PAIR,
+        output=word("label", "not_entailment", "entailment"),
+    ),
+]
