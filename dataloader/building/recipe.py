@@ -42,6 +42,8 @@ class Recipe:
         `whole_splits` for two splits, `eighty_twenty` for one.
     answers_are_a_set: the published run did not fix the order of a row's answers.
     options: the answers to choose from; the task's files are then JSON lines.
+    metric: name of the task's metric; None: that of the published gym.
+    category: (category, subcategory) in the ontology; None: that of the shipped ontology, if any.
     terms: conditions of use to be named when the data is downloaded; "": none are known.
     elsewhere: where else to look for the data if no source has it.
     """
@@ -58,6 +60,8 @@ class Recipe:
     cut: Cut | None = None
     answers_are_a_set: bool = False
     options: Callable[[Row], Sequence[str]] | None = None
+    metric: str | None = None
+    category: tuple[str, str] | None = None
     terms: str = ""
     elsewhere: str = ""
 

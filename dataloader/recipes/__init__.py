@@ -1,11 +1,13 @@
 """Recipes of the 160 tasks of CrossFit's gym, one module per family of data sets.
 
-Each module has a list RECIPES. `dataloader.building` has what a recipe is made of.
+Each module has a list RECIPES; prompts.py adds several prompts for some of the data sets.
+`dataloader.building` has what a recipe is made of.
 """
 
 from dataloader.building.recipe import Recipe
-from dataloader.recipes import blimp, glue, tweet_eval
+from dataloader.recipes import blimp, glue, prompts, tweet_eval
 
 FAMILIES = (blimp, glue, tweet_eval)
 
-RECIPES: dict[str, Recipe] = {recipe.task: recipe for family in FAMILIES for recipe in family.RECIPES}
+PUBLISHED: dict[str, Recipe] = {recipe.task: recipe for family in FAMILIES for recipe in family.RECIPES}
+RECIPES: dict[str, Recipe] = {**PUBLISHED, **prompts.prompt_recipes(PUBLISHED)}

@@ -7,9 +7,6 @@ exception that it raised. An InputError ends all calls, because it would occur i
 import gc
 import multiprocessing
 import os
-import signal
-import threading
-import time
 import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import as_completed
@@ -17,8 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dataloader.errors import InputError
-
-WATCH_SECONDS = 1.0
+from dataloader.processes import leave_signals_to
 
 Outcomes = Iterator[tuple[Any, Any]]
 
@@ -101,19 +97,11 @@ def environment(variables: dict[str, str]):
 
 def prepare_worker(started, gpus: list[str], parent: int) -> None:
     """Assigns a GPU to the process, leaves Ctrl-C to the parent, and ends the process with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to(parent)
     if gpus:
         with started.get_lock():
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[started.value % len(gpus)]
             started.value += 1
-    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
-
-
-def _exit_with(parent: int) -> None:
-    # A parent killed by SIGKILL cannot end its workers, which would continue to use the GPU for lost results.
-    while os.getppid() == parent:
-        time.sleep(WATCH_SECONDS)
-    os._exit(1)
 
 
 def result_or_error(result: Callable) -> Any:

@@ -1,0 +1,138 @@
+"""Build the tasks of CrossFit's few-shot gym from public data sets, and compare them with the published ones.
+
+    python -m dataloader.build_gym --output_dir data/gym
+    python -m dataloader.build_gym --output_dir data/gym --tasks boolq "glue-*"
+    python -m dataloader.build_gym --output_dir data/gym --split my_split.json --mirror downloads
+    python -m dataloader.build_gym --output_dir data/gym --recipes my_recipes.py --tasks my_task
+
+Writes <output_dir>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv, gym_report.csv, metrics.json, ontology.json
+and split.json. A second call builds what is missing. Exits with 0 if all tasks are built; 1 if some could not
+be; 2 for wrong flags.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dataloader.building.build_tasks import BuildSettings, build_tasks
+from dataloader.building.gym_files import write_gym_files
+from dataloader.building.recipe import Recipe
+from dataloader.building.report import UNAVAILABLE, table
+from dataloader.building.sampling import SAMPLES
+from dataloader.errors import Faults, InputError, did_you_mean
+from dataloader.recipes import PUBLISHED
+from dataloader.task_splits import PUBLISHED_SPLITS, load_split
+
+INTERRUPTED = 130
+
+
+def parser() -> argparse.ArgumentParser:
+    usage = argparse.ArgumentParser(
+        prog="python -m dataloader.build_gym",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
+    )
+    add = usage.add_argument
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "routing_moe"
+    add("--output_dir", type=Path, required=True, help="gym folder to write")
+    add("--tasks", nargs="+", help='names or patterns such as "glue-*" (default: the 160 published tasks)')
+    add("--split", type=Path, help="build the tasks of this split file; its sections go to split.json")
+    add("--recipes", type=Path, help="Python file with a list RECIPES of your own")
+    add("--samples", nargs="+", type=int, default=SAMPLES, help="seeds of the samples (all published ones)")
+    add("--mirror", type=Path, help="read all files from this folder, <host>/<path>; nothing is downloaded")
+    add("--cache_dir", type=Path, default=cache, help=f"folder of downloaded raw files ({cache})")
+    add("--accept_changed", action="store_true", help="use raw files that differ from those of 2021")
+    add(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compare with published MD5 sums",
+    )
+    add("--num_workers", type=int, default=min(4, os.cpu_count() or 1), help="tasks built at the same time")
+    return usage
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    usage = parser()
+    args, unknown = usage.parse_known_args(argv)
+    if unknown:
+        flags = [flag for action in usage._actions for flag in action.option_strings]
+        usage.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0], flags)}")
+    flags = vars(args) | {"samples": tuple(args.samples)}
+    tasks, split = flags.pop("tasks"), flags.pop("split")
+    try:
+        return run(BuildSettings(**flags), tasks, split)
+    except InputError as error:
+        print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to continue", file=sys.stderr)
+        return INTERRUPTED
+
+
+def run(settings: BuildSettings, tasks: list[str] | None, split: Path | None) -> int:
+    """Builds the tasks and returns 1 if some could not be built, else 0."""
+    faults = Faults(setting_faults(settings))
+    known = faults.of(settings.known_recipes) or {}
+    recipes = faults.of(chosen_recipes, tasks, split, known)
+    sections = faults.of(load_split, split or PUBLISHED_SPLITS / "random.json")
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+    gym = settings.output_dir
+    try:
+        gym.mkdir(parents=True, exist_ok=True)
+        with FileLock(gym / "lock", timeout=0):
+            lines = build_tasks(recipes, settings)
+            built = [known[line.task] for line in lines if line.outcome != UNAVAILABLE]
+            write_gym_files(gym, built, sections)
+    except Timeout:
+        raise InputError(f"--output_dir {gym}: another command is using it") from None
+    except OSError as error:
+        raise InputError(f"--output_dir {gym}: cannot be written ({error.strerror})") from None
+    print(table(lines))
+    return 1 if len(built) < len(lines) else 0
+
+
+def setting_faults(settings: BuildSettings) -> list[str]:
+    faults, seeds = [], settings.samples
+    if settings.num_workers < 1:
+        faults.append(f"--num_workers {settings.num_workers}: must be at least 1")
+    if any(not 0 <= seed < 2**32 for seed in seeds) or len(set(seeds)) < len(seeds):
+        faults.append(
+            f"--samples {' '.join(map(str, seeds))}: must be different whole numbers from 0 to 2^32 - 1"
+        )
+    if settings.mirror and not settings.mirror.is_dir():
+        faults.append(f"--mirror {settings.mirror}: no such folder")
+    return faults
+
+
+def chosen_recipes(tasks: list[str] | None, split: Path | None, known: dict[str, Recipe]) -> list[Recipe]:
+    """Returns the recipes of the tasks that the flags name. Raises InputError with all faults.
+
+    tasks: names or patterns; split: split file; neither: the published tasks.
+    """
+    if tasks and split:
+        raise InputError("--tasks and --split both name tasks; give one of them")
+    if not tasks:
+        flag, tasks = "--split", list(load_split(split).all if split else PUBLISHED)
+    else:
+        flag = "--tasks"
+    matches = {name: [task for task in known if fnmatchcase(task, name)] for name in tasks}
+    faults = [
+        f"{flag}: no recipe for '{name}'{did_you_mean(name, known)}" for name in tasks if not matches[name]
+    ]
+    if faults:
+        raise InputError(faults)
+    return [known[task] for task in dict.fromkeys(task for found in matches.values() for task in found)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""Raw files by URL and parquet files of the hub: from the network with caches, or from a mirror folder.
+
+Both folders have the layout <host>/<path of the URL>, so the cache of one machine is a mirror for another.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from dataloader.building.parquet_files import CONVERTED, select_parquet
+from dataloader.building.sources import Unavailable
+from dataloader.errors import in_brief
+
+CHECKSUMS = Path(__file__).with_name("downloads.csv")  # of the files that the published gym was made from
+ATTEMPTS = 5  # of one download; the n-th failure is followed by a pause of 2^(n-1) seconds
+TIMEOUT = 30  # seconds without a byte from the server
+PART = ".part"  # end of the name of an unfinished download
+GONE = "it does not exist, or only for users who are logged in"
+MESSAGE_BY_STATUS = {401: GONE, 403: "the server refuses access", 404: GONE, 410: "it no longer exists"}
+
+Result = TypeVar("Result")
+
+
+@cache
+def checksums() -> dict[str, tuple[int, str]]:
+    """Returns the size in bytes and the SHA-256 of each URL for which they are known."""
+    with CHECKSUMS.open(encoding="utf-8", newline="") as file:
+        return {row["url"]: (int(row["bytes"]), row["sha256"]) for row in csv.DictReader(file)}
+
+
+def place_of(url: str, folder: Path) -> Path:
+    """Returns the path of a URL's file in a mirror or cache folder; the query of the URL is left out."""
+    parts = urlsplit(url)
+    return folder / parts.netloc / re.sub("/+", "/", unquote(parts.path)).lstrip("/")
+
+
+def check_content(path: Path, url: str, accept_changed: bool) -> None:
+    """Raises Unavailable if the file is not the one of 2021 that the URL's checksum belongs to."""
+    if url not in checksums() or accept_changed:
+        return
+    size, expected = checksums()[url]
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise Unavailable(
+            f"{path} is damaged, or {url} has changed since 2021: SHA-256 {found[:12]}..., expected "
+            f"{expected[:12]}..., {path.stat().st_size} bytes, expected {size} (delete the file to download "
+            "it again, or accept it with --accept_changed)"
+        )
+
+
+class Mirror:
+    """Files from a folder; nothing is downloaded."""
+
+    offline = True
+
+    def __init__(self, folder: Path, accept_changed: bool = False):
+        self.folder, self.accept_changed = folder, accept_changed
+
+    def raw(self, url: str) -> Path:
+        path = place_of(url, self.folder)
+        if not path.is_file():
+            raise Unavailable(f"{url} is not in {self.folder}")
+        check_content(path, url, self.accept_changed)
+        return path
+
+    def parquet(self, repository: str, config: str, split: str) -> list[Path]:
+        for revision in ("main", CONVERTED):
+            top = self.folder / f"huggingface.co/datasets/{repository}/resolve" / revision
+            names = sorted(path.relative_to(top).as_posix() for path in top.rglob("*.parquet"))
+            if names:
+                return [top / name for name in select_parquet(names, repository, config, split)]
+        raise Unavailable(f"huggingface.co/datasets/{repository} is not in {self.folder}")
+
+
+class Downloads:
+    """Files from the network. Raw files are kept in `folder`, those of the hub in the hub's own cache."""
+
+    offline = False
+
+    def __init__(self, folder: Path, accept_changed: bool = False):
+        self.folder, self.accept_changed = folder, accept_changed
+
+    def raw(self, url: str) -> Path:
+        path = place_of(url, self.folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):  # several tasks are made from the same file
+            if not path.exists():
+                part = path.with_name(path.name + PART)
+                with_retries(lambda: download(url, part), url)
+                os.replace(part, path)
+        check_content(path, url, self.accept_changed)
+        return path
+
+    def parquet(self, repository: str, config: str, split: str) -> list[Path]:
+        from huggingface_hub import HfApi, hf_hub_download
+
+        faults = []
+        for revision in ("main", CONVERTED):
+            of_revision = {"repo_id": repository, "repo_type": "dataset", "revision": revision}
+            url = f"https://huggingface.co/datasets/{repository} at {revision}"
+            names = with_retries(lambda of=of_revision: sorted(HfApi().list_repo_files(**of)), url)
+            try:
+                chosen = select_parquet(names, repository, config, split)
+            except Unavailable as error:
+                faults.append(str(error))
+                continue
+            files = [
+                with_retries(lambda of=of_revision, name=name: hf_hub_download(filename=name, **of), url)
+                for name in chosen
+            ]
+            return [Path(file) for file in files]
+        raise Unavailable(faults[-1])
+
+
+def with_retries(action: Callable[[], Result], url: str) -> Result:
+    """Returns action(), called again after a failed connection. Raises Unavailable when it fails for good."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except (httpx.HTTPStatusError, HfHubHTTPError) as error:
+            status = error.response.status_code
+            if status < 500 and status != 429:
+                reason = MESSAGE_BY_STATUS.get(status, f"the server answers with status {status}")
+                raise Unavailable(f"{url}: {reason}") from None
+            fault = f"the server answers with status {status}"
+        except (httpx.TransportError, httpx.TooManyRedirects, ConnectionError) as error:
+            fault = in_brief(error)
+        if attempt < ATTEMPTS - 1:
+            time.sleep(2**attempt)
+    raise Unavailable(f"{url}: {ATTEMPTS} attempts failed, the last one because {fault}")
+
+
+def download(url: str, part: Path) -> None:
+    """Downloads a URL to `part`. A file whose checksum is known continues where an earlier attempt ended.
+
+    Raises httpx.HTTPError, and Unavailable if a web page comes in place of the file.
+    """
+    import httpx
+
+    start = part.stat().st_size if part.exists() and url in checksums() else 0
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()  # it is longer than the file on the server, or complete and not yet checked
+            return download(url, part)
+        response.raise_for_status()
+        if "text/html" in response.headers.get("content-type", ""):
+            raise Unavailable(f"{url}: the server sends a web page in place of the file")
+        continued = response.status_code == httpx.codes.PARTIAL_CONTENT
+        length = response.headers.get("content-length")
+        bar = tqdm(
+            total=(start if continued else 0) + int(length) if length else None,
+            initial=start if continued else 0,
+            unit="B",
+            unit_scale=True,
+            desc=part.name.removesuffix(PART),
+            leave=False,
+            disable=None,
+        )
+        with part.open("ab" if continued else "wb") as file, bar:
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+                bar.update(len(chunk))
+    return None

@@ -1,0 +1,149 @@
+"""The report of a build: gym_report.csv, a table of outcomes, and the files that describe the whole gym."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from dataloader.building.recipe import Recipe
+from dataloader.building.task_folder import PARTS, PROVENANCE, NotBuilt, content_of, sample_files, write
+from dataloader.building.verification import (
+    DIFFERENT,
+    EQUAL,
+    MOST_ORDERS,
+    REORDERED,
+    UNDECIDED,
+    compare,
+    published_sums,
+)
+from dataloader.task_files import read_task_file
+
+REPORT = "gym_report.csv"
+
+VERIFIED = "verified"
+SAME_ROWS = "same rows, order of answers differs"
+FORMAT_ONLY = "format only"
+UNVERIFIED = "built, nothing to compare with"
+UNAVAILABLE = "unavailable"
+OUTCOMES = (VERIFIED, SAME_ROWS, FORMAT_ONLY, UNVERIFIED, UNAVAILABLE)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the report.
+
+    train, dev, test: number of files that are equal to the published ones, of how many: "5/5".
+    malformed: number of lines that the loader of this project reports, in the first sample's files.
+    """
+
+    task: str
+    outcome: str
+    train: str = ""
+    dev: str = ""
+    test: str = ""
+    malformed: int = 0
+    source: str = ""
+    terms: str = ""
+    note: str = ""
+
+
+def line_of(recipe: Recipe, gym: Path, samples: Sequence[int], verify: bool) -> Line:
+    """Returns the report's line of a task that has been built, from its files."""
+    provenance = json.loads((gym / recipe.task / PROVENANCE).read_text(encoding="utf-8"))
+    first = sample_files(recipe, gym, samples[0])
+    malformed = sum(read_task_file(path, skip_malformed=True)[1] for path in first)
+    line = dict(task=recipe.task, malformed=malformed, **provenance)
+    paths = [path for seed in samples for path in sample_files(recipe, gym, seed)]
+    if not verify or any(path.name not in published_sums() for path in paths):
+        return Line(outcome=UNVERIFIED, **line)
+    results = {path: compare(path.name, path.read_bytes(), recipe.answers_are_a_set) for path in paths}
+    counts = {part: _count(results, part) for part in PARTS}
+    return Line(outcome=_outcome(list(results.values())), note=_note(results), **line, **counts)
+
+
+def _outcome(results: list[str]) -> str:
+    if set(results) == {EQUAL}:
+        return VERIFIED
+    if DIFFERENT in results or set(results) == {UNDECIDED}:
+        return FORMAT_ONLY
+    return SAME_ROWS
+
+
+def _count(results: dict[Path, str], part: str) -> str:
+    of_part = [result for path, result in results.items() if path.stem.endswith(part)]
+    return f"{of_part.count(EQUAL)}/{len(of_part)}"
+
+
+def _note(results: dict[Path, str]) -> str:
+    parts = [
+        part for part in PARTS if any(p.stem.endswith(part) and r == UNDECIDED for p, r in results.items())
+    ]
+    reordered = sum(result == REORDERED for result in results.values())
+    notes = [f"{reordered} files are equal with answers in another order"] if reordered else []
+    if parts:
+        notes.append(f"not compared: {', '.join(parts)} (more than {MOST_ORDERS:,} orders of answers)")
+    return "; ".join(notes)
+
+
+def unavailable(recipe: Recipe, error: NotBuilt, samples: Sequence[int], verify: bool) -> Line:
+    """Returns the line of a task that could not be built; test rows are compared if a source has them."""
+    counts, note = {}, str(error)
+    if error.test is not None and verify and recipe.options is None:
+        names = [path.name for path in (sample_files(recipe, Path(), seed)[2] for seed in samples)]
+        if all(name in published_sums() for name in names):
+            content = content_of(recipe, error.test)
+            results = [compare(name, content, recipe.answers_are_a_set) for name in names]
+            counts = {"test": f"{results.count(EQUAL)}/{len(results)}"}
+    return Line(recipe.task, UNAVAILABLE, terms=recipe.terms, note=note, **counts)
+
+
+def write_report(gym: Path, lines: Sequence[Line]) -> None:
+    """Writes gym_report.csv, sorted by task; lines of other tasks that are in the file remain."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Line)], lineterminator="\n")
+    writer.writeheader()
+    by_task = {**read_report(gym), **{line.task: asdict(line) for line in lines}}
+    writer.writerows(by_task[task] for task in sorted(by_task))
+    replace_text(gym / REPORT, text.getvalue())
+
+
+def read_report(gym: Path) -> dict[str, dict[str, str]]:
+    path = gym / REPORT
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["task"]: row for row in csv.DictReader(file)}
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file atomically."""
+    partial = path.with_name(f"{path.name}.partial")
+    write(partial, text.encode("utf-8"))
+    os.replace(partial, path)
+
+
+def table(lines: Sequence[Line]) -> str:
+    """Returns the outcomes as text: a row per task, notes, terms of use, and how many tasks have which."""
+    ordered = sorted(lines, key=lambda line: line.task)
+    width = max(len(line.task) for line in lines)
+    rows = [f"{'task':{width}}  train   dev  test  outcome"]
+    rows += [
+        f"{line.task:{width}}  {line.train:>5} {line.dev:>5} {line.test:>5}  {line.outcome}"
+        for line in ordered
+    ]
+    notes = [f"{line.task}: {line.note}" for line in ordered if line.note]
+    terms: dict[str, list[str]] = {}
+    for line in ordered:
+        if line.terms and line.outcome != UNAVAILABLE:
+            terms.setdefault(line.terms, []).append(line.task)
+    conditions = [f"terms of {', '.join(tasks)}: {text}" for text, tasks in terms.items()]
+    counts = Counter(line.outcome for line in lines)
+    summary = [f"{counts[outcome]:4} {outcome}" for outcome in OUTCOMES if counts[outcome]]
+    blocks = [rows, notes, conditions, [*summary, f"{len(lines):4} tasks"]]
+    return "\n\n".join("\n".join(block) for block in blocks if block)

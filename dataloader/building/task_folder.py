@@ -1,0 +1,163 @@
+"""Builds the folder of one task from its recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataloader.building.recipe import Recipe
+from dataloader.building.sampling import draw_sample, eighty_twenty, whole_splits
+from dataloader.building.sources import Files, Source, Unavailable
+from dataloader.errors import in_brief
+
+PARTS = ("train", "dev", "test")
+PARTIAL = ".partial"  # folder in the gym with unfinished tasks
+PROVENANCE = "source.json"  # in each task's folder: where its rows come from
+
+Examples = list[tuple]  # (input, output) or (input, output, options)
+
+
+class NotBuilt(Exception):
+    """A task cannot be built.
+
+    reasons: why not, per source. test: the test examples, if some source has them.
+    """
+
+    def __init__(self, reasons: list[str], test: Examples | None = None):
+        super().__init__("; ".join(dict.fromkeys(reasons)))
+        self.test = test
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The examples of a task before sampling, and the source that they come from."""
+
+    pool: Examples
+    test: Examples
+    source: str
+
+
+def build_task(recipe: Recipe, files: Files, gym: Path, samples: Sequence[int]) -> None:
+    """Writes the missing samples of a task. Raises NotBuilt; then nothing is written."""
+    folder = gym / recipe.task
+    missing = [seed for seed in samples if not all(path.exists() for path in sample_files(recipe, gym, seed))]
+    if not missing:
+        return
+    rows = read_rows(recipe, files)
+    partial = gym / PARTIAL / f"{recipe.task}-{os.getpid()}"
+    try:
+        partial.mkdir(parents=True)
+        for seed in missing:
+            train, dev = draw_sample(rows.pool, recipe.k, recipe.by_label, seed)
+            for path, examples in zip(sample_files(recipe, gym, seed), (train, dev, rows.test), strict=True):
+                write(partial / path.name, content_of(recipe, examples))
+        provenance = {"source": rows.source, "terms": recipe.terms}
+        write(partial / PROVENANCE, (json.dumps(provenance, indent=2) + "\n").encode())
+        publish(partial, folder)
+    except OSError as error:
+        raise NotBuilt([f"{folder} cannot be written ({error.strerror})"]) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def publish(partial: Path, folder: Path) -> None:
+    """Moves the finished files of a task to its folder: at once if the task is new, else file by file."""
+    if not folder.exists():
+        os.rename(partial, folder)
+        return
+    for path in partial.iterdir():
+        os.replace(path, folder / path.name)
+
+
+def sample_files(recipe: Recipe, gym: Path, seed: int) -> list[Path]:
+    """Returns the paths of the train, dev and test file of a sample."""
+    ending = "tsv" if recipe.options is None else "jsonl"
+    stem = f"{recipe.task}_{recipe.k}_{seed}"
+    return [gym / recipe.task / f"{stem}_{part}.{ending}" for part in PARTS]
+
+
+def content_of(recipe: Recipe, examples: Examples) -> bytes:
+    """Returns the bytes of a file: TSV lines as published, or JSON lines if the recipe has options."""
+    if recipe.options is None:
+        return "".join(f"{source}\t{output}\n" for source, output in examples).encode()
+    lines = (
+        {"input": source, "outputs": output.split("\t"), "options": list(options)}
+        for source, output, options in examples
+    )
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file whose content is on disk when the function returns."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+# ---------------------------------------------------------------------------- rows to examples
+
+
+def read_rows(recipe: Recipe, files: Files) -> Rows:
+    """Returns the examples of a task from the first source that has all its splits. Raises NotBuilt."""
+    reasons: list[str] = []
+    test: Examples | None = None
+    for source in recipe.sources:
+        splits, faults = read_splits(recipe, source, files)
+        reasons += faults
+        if not faults:
+            pool, *rest = (splits[split] for split in recipe.splits)
+            cut = recipe.cut or (whole_splits if rest else eighty_twenty)
+            pool, test = cut(pool, rest[0] if rest else None)
+            if pool and test:
+                return Rows(pool, test, str(source))
+            reasons.append(f"{source}: no rows")
+        elif len(recipe.splits) == 2 and recipe.splits[1] in splits:
+            test = (recipe.cut or whole_splits)([], splits[recipe.splits[1]])[1]
+    if recipe.elsewhere:
+        reasons.append(recipe.elsewhere)
+    raise NotBuilt(reasons, test)
+
+
+def read_splits(recipe: Recipe, source: Source, files: Files) -> tuple[dict[str, Examples], list[str]]:
+    """Returns the examples of each split that can be read, and why others cannot."""
+    splits: dict[str, Examples] = {}
+    faults: list[str] = []
+    for split in recipe.splits:
+        try:
+            splits[split] = to_examples(recipe, source.rows(split, files), f"{source}, {split}")
+        except Unavailable as error:
+            faults.append(str(error))
+        except OSError as error:  # such as a full disk
+            faults.append(f"{source}: {error.strerror or in_brief(error)} ({error.filename or 'download'})")
+    return splits, faults
+
+
+def to_examples(recipe: Recipe, rows: Iterable[dict], place: str) -> Examples:
+    """Returns the examples of rows. Raises Unavailable if a row is not as the recipe expects."""
+    examples: Examples = []
+    number, latest = 0, None
+
+    def counted() -> Iterator[dict]:
+        nonlocal number, latest
+        for number, latest in enumerate(rows, start=1):  # noqa: B007 (read when a row is wrong)
+            yield latest
+
+    try:
+        for row in recipe.prepared(counted()):
+            examples.append(recipe.example(row))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise Unavailable(f"{place}, row {number}: {explained(error, latest)}") from None
+    return examples
+
+
+def explained(error: Exception, row: dict | None) -> str:
+    """Returns what is wrong with a row, with its columns."""
+    columns = f" (its columns: {', '.join(map(str, row))})" if isinstance(row, dict) else ""
+    if isinstance(error, KeyError):
+        return f"no column {error.args[0]!r}{columns}"
+    return f"unexpected content: {in_brief(error)}{columns}"
