@@ -34,7 +34,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["routing_moe*", "dataloader*", "task*"]),
     package_data={
-        "dataloader": ["*.json", "*.csv", "splits/*.json"],
+        "dataloader": ["*.json", "*.csv", "splits/*.json", "building/*.csv"],
         "routing_moe.report.page": ["*.html", "*.css", "*.js"],
         "task.skill_gym": ["tiny_bart/*"],
     },

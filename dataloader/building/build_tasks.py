@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -52,26 +52,14 @@ def build_tasks(recipes: Sequence[Recipe], settings: BuildSettings) -> list[Line
 
     Another process must not build in the same folder at the same time.
     """
-    lines: list[Line] = []
     remove_unfinished(settings.output_dir)
-    context = get_context("spawn")
-    initial = (settings, context.RLock(), os.getpid())
-    workers = min(settings.num_workers, len(recipes))
-    with ProcessPool(workers, context=context, initializer=start_worker, initargs=initial) as pool:
-        try:
-            futures = {pool.schedule(build, args=(recipe.task,)): recipe for recipe in recipes}
-            for future in tqdm(as_completed(futures), total=len(futures), unit="task", disable=None):
-                try:
-                    line = future.result()
-                except ProcessExpired:
-                    reason = "its process was killed; if memory was short, try fewer --num_workers"
-                    line = unavailable(futures[future], NotBuilt([reason]), settings.samples, settings.verify)
-                lines.append(line)
-                write_report(settings.output_dir, lines)
-                tqdm.write(f"{line.task}: {line.outcome}", file=sys.stderr)
-        except BaseException:
-            pool.stop()
-            raise
+    parallel = settings.num_workers > 1 and len(recipes) > 1
+    results = (build_in_processes if parallel else build_here)(recipes, settings)
+    lines: list[Line] = []
+    for line in tqdm(results, total=len(recipes), unit="task", disable=None):
+        lines.append(line)
+        write_report(settings.output_dir, lines)
+        tqdm.write(f"{line.task}: {line.outcome}", file=sys.stderr)
     remove_unfinished(settings.output_dir)
     return lines
 
@@ -81,9 +69,41 @@ def remove_unfinished(gym: Path) -> None:
     shutil.rmtree(gym / PARTIAL, ignore_errors=True)
 
 
-# ---------------------------------------------------------------------------- in a worker process
+def build(recipe: Recipe, settings: BuildSettings, files: Files) -> Line:
+    """Builds a task and returns its line of the report."""
+    try:
+        build_task(recipe, files, settings.output_dir, settings.samples)
+    except NotBuilt as error:
+        return unavailable(recipe, error, settings.samples, settings.verify)
+    return line_of(recipe, settings.output_dir, settings.samples, settings.verify)
 
-_worker: dict = {}  # settings, files and recipes
+
+def build_here(recipes: Sequence[Recipe], settings: BuildSettings) -> Iterator[Line]:
+    """Builds the tasks one after the other in this process."""
+    files = settings.files()
+    return (build(recipe, settings, files) for recipe in recipes)
+
+
+def build_in_processes(recipes: Sequence[Recipe], settings: BuildSettings) -> Iterator[Line]:
+    """Builds the tasks in a pool of processes; yields the lines in the order in which they are finished."""
+    context = get_context("spawn")
+    initial = (settings, context.RLock(), os.getpid())
+    workers = min(settings.num_workers, len(recipes))
+    with ProcessPool(workers, context=context, initializer=start_worker, initargs=initial) as pool:
+        try:
+            futures = {pool.schedule(build_named, args=(recipe.task,)): recipe for recipe in recipes}
+            for future in as_completed(futures):
+                try:
+                    yield future.result()
+                except ProcessExpired:
+                    reason = "its process was killed; if memory was short, try fewer --num_workers"
+                    yield unavailable(futures[future], NotBuilt([reason]), settings.samples, settings.verify)
+        except BaseException:
+            pool.stop()
+            raise
+
+
+_worker: dict = {}  # settings, files and recipes of a worker process: recipes cannot be sent to it
 
 
 def start_worker(settings: BuildSettings, lock, parent: int) -> None:
@@ -92,11 +112,5 @@ def start_worker(settings: BuildSettings, lock, parent: int) -> None:
     _worker.update(settings=settings, files=settings.files(), recipes=settings.known_recipes())
 
 
-def build(task: str) -> Line:
-    """Builds a task and returns its line of the report."""
-    settings, recipe = _worker["settings"], _worker["recipes"][task]
-    try:
-        build_task(recipe, _worker["files"], settings.output_dir, settings.samples)
-    except NotBuilt as error:
-        return unavailable(recipe, error, settings.samples, settings.verify)
-    return line_of(recipe, settings.output_dir, settings.samples, settings.verify)
+def build_named(task: str) -> Line:
+    return build(_worker["recipes"][task], _worker["settings"], _worker["files"])

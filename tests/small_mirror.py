@@ -1,0 +1,96 @@
+"""A mirror folder of two invented data sets, and the file of recipes that reads them."""
+
+import json
+from pathlib import Path
+
+import pyarrow
+from pyarrow import parquet
+
+HOST = "https://data.example.org"
+RECIPES = """
+from dataloader.building.readers import json_lines
+from dataloader.building.recipe import classification, text_to_text
+from dataloader.building.sources import Hub, Raw
+from dataloader.building.text import word
+
+HOST = "https://data.example.org"
+RECIPES = [
+    classification(
+        "fruits",
+        Raw(json_lines, train=f"{HOST}/fruits/train.jsonl", validation=f"{HOST}/fruits/dev.jsonl"),
+        Hub("example/fruits"),
+        input="fruit: {name}",
+        output=word("label", "sour", "sweet"),
+        metric="ACC",
+        category=("classification", "taste"),
+        k=2,
+    ),
+    text_to_text(
+        "capitals",
+        Hub("example/geography", "capitals"),
+        splits=("train",),
+        input=lambda row: row["country"].strip(),
+        output="{capital}",
+        metric="EM",
+        terms="for tests only",
+        k=3,
+    ),
+    text_to_text(
+        "colours",
+        Raw(json_lines, every=f"{HOST}/colours.jsonl"),
+        splits=("train",),
+        input="{thing}",
+        output=lambda row: "\\t".join(row["colours"]),
+        options=lambda row: ["red", "blue", "green"],
+        metric="ACC",
+        k=2,
+    ),
+]
+"""
+
+
+def fruits(split: str) -> list[dict]:
+    return [{"name": f"{split} fruit {i}", "label": i % 2} for i in range(9)]
+
+
+def capitals() -> list[dict]:
+    return [{"country": f"Land {i} ", "capital": f"City {i}"} for i in range(12)]
+
+
+def colours() -> list[dict]:
+    return [{"thing": f"thing {i}", "colours": ["red", "blue"] if i % 3 else ["green"]} for i in range(10)]
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_parquet(mirror: Path, repository: str, name: str, rows: list[dict], revision="main") -> Path:
+    """Writes a file of a data set on the hub, where a mirror has it."""
+    path = mirror / "huggingface.co/datasets" / repository / "resolve" / revision / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def make_mirror(folder: Path) -> Path:
+    host = folder / "data.example.org"
+    write_lines(host / "fruits/train.jsonl", fruits("train"))
+    write_lines(host / "fruits/dev.jsonl", fruits("dev"))
+    write_lines(host / "colours.jsonl", colours())
+    rows = capitals()
+    for shard, part in enumerate((rows[:7], rows[7:])):
+        write_parquet(
+            folder, "example/geography", f"capitals/train/{shard:04}.parquet", part, "refs/convert/parquet"
+        )
+    return folder
+
+
+def files_of(gym: Path) -> dict[str, bytes]:
+    """Returns the content of every file of a gym but the lock."""
+    return {
+        path.relative_to(gym).as_posix(): path.read_bytes()
+        for path in sorted(gym.rglob("*"))
+        if path.is_file() and path.name != "lock"
+    }

@@ -1,0 +1,294 @@
+"""Building a gym: what is written, what a second call does, and what faults in the sources lead to."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_mirror import (
+    RECIPES,
+    capitals,
+    files_of,
+    fruits,
+    make_mirror,
+    write_lines,
+    write_parquet,
+)
+
+from dataloader import Gym, load_split
+from dataloader.build_gym import main
+from dataloader.building import task_folder
+from dataloader.building.downloads import Mirror
+from dataloader.building.own_recipes import load_recipes
+from dataloader.building.task_folder import NotBuilt, build_task
+
+OWN = ("fruits", "capitals", "colours")
+
+
+@pytest.fixture
+def mirror(tmp_path) -> Path:
+    return make_mirror(tmp_path / "mirror")
+
+
+@pytest.fixture
+def recipes(tmp_path) -> Path:
+    path = tmp_path / "my_recipes.py"
+    path.write_text(RECIPES, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def build(tmp_path, mirror, recipes):
+    """build(tasks, *flags): runs the command on the mirror in one process; returns its exit code."""
+
+    def run(*flags: str, tasks=OWN, gym: Path = tmp_path / "gym") -> int:
+        paths = ["--output_dir", str(gym), "--mirror", str(mirror), "--recipes", str(recipes)]
+        return main([*paths, "--num_workers", "1", "--tasks", *tasks, *flags])
+
+    return run
+
+
+def report(gym: Path) -> dict[str, dict[str, str]]:
+    with (gym / "gym_report.csv").open(encoding="utf-8") as file:
+        return {row["task"]: row for row in csv.DictReader(file)}
+
+
+def test_a_gym_has_the_samples_that_its_loader_reads(build, tmp_path):
+    assert build() == 0
+    gym = Gym(tmp_path / "gym")
+    assert gym.tasks() == sorted(OWN)
+    assert gym.samples("fruits") == [f"fruits_2_{seed}" for seed in (100, 13, 21, 42, 87)]
+    train = gym.examples("fruits", "train", "13")
+    assert sorted(example.outputs for example in train) == [("sour",)] * 2 + [("sweet",)] * 2
+    assert {example.input for example in gym.examples("fruits", "test")} == {
+        f"fruit: dev fruit {i}" for i in range(9)
+    }
+    colours = gym.examples("colours", "test", "first")
+    assert {example.options for example in colours} == {("red", "blue", "green")}
+    assert {example.outputs for example in colours} <= {("red", "blue"), ("green",)}
+
+
+def test_a_sample_is_the_legacy_generators_shuffle_of_the_pool(build, tmp_path):
+    build()
+    pool = [(row["country"].strip(), row["capital"]) for row in capitals()]
+    np.random.RandomState(42).shuffle(pool)
+    pool, test = pool[:9], pool[9:]
+    np.random.RandomState(21).shuffle(pool)
+    gym = tmp_path / "gym/capitals"
+    lines = {
+        name: "".join(f"{a}\t{b}\n" for a, b in rows) for name, rows in (("train", pool[:3]), ("test", test))
+    }
+    for name, text in lines.items():
+        assert (gym / f"capitals_3_21_{name}.tsv").read_text() == text
+
+
+def test_the_gym_is_described_by_its_files(build, tmp_path):
+    build()
+    gym = tmp_path / "gym"
+    assert json.loads((gym / "metrics.json").read_text()) == dict(capitals="EM", colours="ACC", fruits="ACC")
+    assert json.loads((gym / "ontology.json").read_text()) == {"classification": {"taste": ["fruits"]}}
+    assert load_split(gym / "split.json").test == ("capitals", "colours", "fruits")
+    rows = report(gym)
+    assert {row["outcome"] for row in rows.values()} == {"built, nothing to compare with"}
+    assert rows["capitals"]["terms"] == "for tests only"
+    assert rows["fruits"]["source"] == "https://data.example.org/fruits/train.jsonl"
+
+
+def test_the_split_that_was_asked_for_gives_the_sections(build, tmp_path, mirror, recipes):
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ["fruits"], "dev": ["colours"], "test": []}))
+    gym = tmp_path / "gym"
+    flags = [
+        "--output_dir",
+        str(gym),
+        "--mirror",
+        str(mirror),
+        "--recipes",
+        str(recipes),
+        "--split",
+        str(split),
+    ]
+    assert main(flags) == 0
+    assert json.loads((gym / "split.json").read_text()) == {
+        "train": ["fruits"],
+        "dev": ["colours"],
+        "test": [],
+    }
+    assert build() == 0  # the task that the split does not name is added; what was there remains
+    assert json.loads((gym / "split.json").read_text())["test"] == ["capitals"]
+
+
+def test_what_the_user_has_changed_in_the_gyms_files_remains(build, tmp_path):
+    build("--samples", "13", tasks=["fruits"])
+    gym = tmp_path / "gym"
+    (gym / "metrics.json").write_text('{"fruits": "Classification-F1", "mine": "EM"}')
+    (gym / "split.json").write_text('{"train": ["fruits", "mine"]}')
+    build()
+    metrics = json.loads((gym / "metrics.json").read_text())
+    assert metrics == dict(capitals="EM", colours="ACC", fruits="Classification-F1", mine="EM")
+    assert load_split(gym / "split.json").train == ("fruits", "mine")
+
+
+def test_a_second_call_builds_what_is_missing_and_leaves_the_rest(build, tmp_path):
+    gym = tmp_path / "gym"
+    build("--samples", "13", "21", tasks=["fruits"])
+    first = {path: path.stat().st_mtime_ns for path in gym.glob("fruits/*.tsv")}
+    assert len(first) == 6
+    assert build() == 0
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert len(list(gym.glob("fruits/*.tsv"))) == 15
+    build(gym=tmp_path / "at_once")
+    once, twice = files_of(tmp_path / "at_once"), files_of(gym)
+    for files in (once, twice):
+        files["split.json"] = sorted(json.loads(files["split.json"])["test"])
+    assert once == twice
+
+
+def test_parquet_files_of_the_hub_give_the_same_task_as_raw_files(build, tmp_path, mirror):
+    build(tasks=["fruits"])
+    for name in ("train.jsonl", "dev.jsonl"):
+        (mirror / "data.example.org/fruits" / name).unlink()
+    for split, name in (("train", "train"), ("validation", "dev")):
+        write_parquet(mirror, "example/fruits", f"data/{split}-00000-of-00001.parquet", fruits(name))
+    build(tasks=["fruits"], gym=tmp_path / "from_hub")
+    raw, hub = files_of(tmp_path / "gym"), files_of(tmp_path / "from_hub")
+    assert {name: raw[name] for name in raw if name.endswith(".tsv")} == {
+        name: hub[name] for name in hub if name.endswith(".tsv")
+    }
+    assert report(tmp_path / "from_hub")["fruits"]["source"] == "hub data set example/fruits"
+
+
+# ---------------------------------------------------------------------------- faults
+
+
+def rename_column(mirror: Path) -> None:
+    write_lines(mirror / "data.example.org/fruits/train.jsonl", [{"title": "x", "label": 1}])
+
+
+def change_label(mirror: Path) -> None:
+    write_lines(mirror / "data.example.org/fruits/train.jsonl", [{"name": "x", "label": 2}])
+
+
+def truncate(mirror: Path) -> None:
+    path = mirror / "data.example.org/fruits/train.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def remove_split(mirror: Path) -> None:
+    (mirror / "data.example.org/fruits/dev.jsonl").unlink()
+
+
+def empty(mirror: Path) -> None:
+    write_lines(mirror / "data.example.org/fruits/train.jsonl", [])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (rename_column, "fruits/train.jsonl, train, row 1: no column 'name' (its columns: title, label)"),
+        (change_label, "row 1: unexpected content: the label 2 is not one of 0 to 1"),
+        (truncate, "fruits/train.jsonl, train, row 8: unexpected content: "),
+        (remove_split, "https://data.example.org/fruits/dev.jsonl is not in "),
+        (empty, "fruits/train.jsonl: no rows"),
+    ],
+)
+def test_a_faulty_source_is_one_clear_error_and_the_other_tasks_are_built(
+    build, tmp_path, mirror, capsys, spoil, message
+):
+    spoil(mirror)
+    assert build() == 1
+    assert Gym(tmp_path / "gym").tasks() == ["capitals", "colours"]
+    row = report(tmp_path / "gym")["fruits"]
+    assert row["outcome"] == "unavailable"
+    assert message in row["note"]
+    assert message in capsys.readouterr().out
+
+
+def test_a_damaged_parquet_file_is_one_clear_error(build, tmp_path, mirror):
+    path = next(mirror.rglob("0001.parquet"))
+    path.write_bytes(path.read_bytes()[:100])
+    assert build() == 1
+    assert "0001.parquet cannot be read as parquet" in report(tmp_path / "gym")["capitals"]["note"]
+
+
+def test_a_raw_file_that_differs_from_that_of_2021_is_not_used(tmp_path, mirror):
+    gym = tmp_path / "gym"
+    boolq = mirror / "storage.googleapis.com/boolq"
+    rows = [{"question": f"q{i}", "answer": i % 2 == 0, "passage": "p"} for i in range(4)]
+    for name in ("train.jsonl", "dev.jsonl"):
+        write_lines(boolq / name, rows)
+    flags = ["--output_dir", str(gym), "--mirror", str(mirror), "--tasks", "boolq"]
+    assert main(flags) == 1
+    assert "train.jsonl is damaged, or https://storage.googleapis.com/boolq" in report(gym)["boolq"]["note"]
+    assert main([*flags, "--accept_changed"]) == 0
+    assert report(gym)["boolq"]["outcome"] == "format only"
+
+
+def test_a_full_disk_leaves_nothing_of_the_task(tmp_path, mirror, recipes, monkeypatch):
+    gym = tmp_path / "gym"
+    written = []
+
+    def write(path: Path, content: bytes) -> None:
+        if len(written) == 4:
+            raise OSError(28, "No space left on device", str(path))
+        written.append(path)
+        path.write_bytes(content)
+
+    monkeypatch.setattr(task_folder, "write", write)
+    with pytest.raises(NotBuilt, match=r"fruits cannot be written \(No space left on device\)"):
+        build_task(load_recipes(recipes)["fruits"], Mirror(mirror), gym, [13, 21])
+    assert files_of(gym) == {}
+
+
+@pytest.mark.parametrize(
+    ("flags", "messages"),
+    [
+        (["--tasks", "fruitz"], ["--tasks: no recipe for 'fruitz'; did you mean 'fruits'?"]),
+        (["--num_workers", "0", "--samples", "1", "1"], ["--num_workers 0", "--samples 1 1"]),
+        (["--mirror", "nowhere"], ["--mirror nowhere: no such folder"]),
+        (["--split", "none.json"], ["none.json: no such file"]),
+    ],
+)
+def test_wrong_flags_are_reported_together(tmp_path, recipes, capsys, flags, messages):
+    assert main(["--output_dir", str(tmp_path / "gym"), "--recipes", str(recipes), *flags]) == 2
+    err = capsys.readouterr().err
+    assert all(message in err for message in messages)
+    assert not (tmp_path / "gym").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("RECIPES = 3", "has no list RECIPES"),
+        ("import nothing_like_this", "fails:"),
+        (RECIPES.replace('metric="EM"', 'metric="EMM"'), "'capitals' has the unknown metric 'EMM'"),
+        (RECIPES.replace('metric="EM",', ""), "'capitals' has no metric"),
+    ],
+)
+def test_a_faulty_file_of_recipes_is_one_clear_error(tmp_path, capsys, text, message):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    assert main(["--output_dir", str(tmp_path / "gym"), "--recipes", str(path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_build_that_is_killed_several_times_ends_equal(build, tmp_path, mirror, recipes):
+    build()
+    gym = tmp_path / "killed"
+    command = [sys.executable, "-m", "dataloader.build_gym", "--output_dir", str(gym)]
+    command += ["--mirror", str(mirror), "--recipes", str(recipes), "--tasks", *OWN]
+    for delay in (0.4, 0.6, 0.8, 1.0, 1.2):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    while subprocess.run(command, capture_output=True, text=True, env=dict(os.environ)).returncode == 2:
+        time.sleep(0.2)  # a worker may still hold files for a moment
+    assert files_of(gym) == files_of(tmp_path / "gym")
