@@ -1,0 +1,132 @@
+"""Several prompts of one data set: scores grouped over templates, beside the scores per task."""
+
+import json
+
+import pandas as pd
+import pytest
+from mistakes import Place
+from tiny_runs import NO_LEARNING, run, write_gym
+
+from dataloader.ontology import Ontology
+from routing_moe.cli import show_scores
+from routing_moe.results.scores import category_table, markdown_table, read_scores
+from routing_moe.results.templates import ALL, dataset_scores, datasets_markdown
+
+ANSWERS = {"first": ("Yes", "No"), "second": ("True", "False"), "third": ("right", "wrong")}
+
+
+def scores_of(means, metric="ACC", constant=0.25):
+    """Scores of two samples per task, 0.1 below and above its mean."""
+    rows = [
+        (task, f"{task}_16_{seed}", metric, mean + shift, 8, constant)
+        for task, mean in means.items()
+        for seed, shift in ((13, -0.1), (21, 0.1))
+    ]
+    columns = ["task_prefix", "sample", "metric", "performance", "n", "constant"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+MEANS = {"rte__first": 0.5, "rte__second": 0.2, "rte__third": 0.8, "cb__first": 0.4, "cb__second": 0.6}
+
+
+# ---------------------------------------------------------------------------- numbers
+
+
+def test_scores_of_a_data_set_are_statistics_over_its_templates():
+    means = MEANS | {"rte__third": 0.95, "boolq": 0.3}
+    table = dataset_scores(scores_of(means)).set_index("dataset")
+    assert table.index.tolist() == ["rte", "cb", "boolq"]
+    assert table["templates"].tolist() == [3, 2, 1]
+    assert table["mean"].tolist() == pytest.approx([0.55, 0.5, 0.3])  # (0.5 + 0.2 + 0.95) / 3
+    assert table["median"].tolist() == pytest.approx([0.5, 0.5, 0.3])
+    assert table["min"].tolist() == pytest.approx([0.2, 0.4, 0.3])
+    assert table["max"].tolist() == pytest.approx([0.95, 0.6, 0.3])
+    assert table["constant"].tolist() == [0.25] * 3
+    assert table["metric"].tolist() == ["ACC"] * 3
+
+
+def test_a_data_set_names_every_metric_of_its_templates():
+    scores = pd.concat([scores_of({"cb__first": 0.4}), scores_of({"cb__second": 0.6}, metric="EM")])
+    assert dataset_scores(scores)["metric"].tolist() == ["ACC, EM"]
+
+
+def test_the_mean_of_the_data_sets_counts_each_once():
+    lines = datasets_markdown({"dev": scores_of(MEANS), "test": scores_of({**MEANS, "rte__first": 0.65})})
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines.splitlines() if "|" in line]
+    assert rows[2] == ["rte", "3", "0.500", "0.500", "0.250", "0.550", "0.650", "0.250"]
+    assert rows[3] == ["cb", "2", "0.500", "0.500", "0.250", "0.500", "0.500", "0.250"]
+    assert rows[4] == [ALL, "", "0.500", "0.500", "0.250", "0.525", "0.575", "0.250"]
+
+
+# ---------------------------------------------------------------------------- whole runs
+
+
+def write_templates(gym):
+    """Adds the data sets rte and cb to a gym as test tasks, three templates each, with options."""
+    tasks = [f"{name}__{template}" for name in ("rte", "cb") for template in ANSWERS]
+    for task in tasks:
+        options = list(ANSWERS[task.split("__")[1]])
+        rows = [{"input": f"is it {i}", "outputs": [options[i % 2]], "options": options} for i in range(6)]
+        (gym / task).mkdir()
+        for part in ("train", "dev", "test"):
+            text = "".join(f"{json.dumps(row)}\n" for row in rows)
+            (gym / task / f"{task}_3_13_{part}.jsonl").write_text(text)
+    metrics = json.loads((gym / "metrics.json").read_text()) | {"rte": "ACC", "cb": "ACC", "cb__third": "EM"}
+    (gym / "metrics.json").write_text(json.dumps(metrics))
+    (gym / "split.json").write_text(json.dumps({"train": ["colour"], "dev": ["plural"], "test": tasks}))
+    return tasks
+
+
+@pytest.fixture(scope="module")
+def ranked(world):
+    """A place with a run of one step on a plain task that scored another one and ranked templates."""
+    gym = write_gym(world / "templates/gym")
+    write_templates(gym)
+    place = Place(world / "templates", gym, world.bart)
+    assert run(gym, world.bart, place.out, **NO_LEARNING) == 0
+    flags = dict(do_train=False, do_predict=True, initialize_from_vanilla=None, model=None)
+    assert run(gym, world.bart, place.out, **flags, predict_split="dev") == 0
+    assert run(gym, world.bart, place.out, **flags, predict_split="test", scoring="rank") == 0
+    return place
+
+
+def test_a_prediction_of_templates_also_writes_scores_per_data_set(ranked):
+    scores = read_scores(ranked.out / "best/eval-test_tasks-test-performance.csv")
+    assert scores["task_prefix"].tolist() == sorted(scores["task_prefix"])
+    assert scores["metric"].tolist() == ["ACC", "ACC", "EM", "ACC", "ACC", "ACC"]
+    assert set(scores["scoring"]) == {"rank (field)"}
+    for part in ("dev", "test"):
+        scores = read_scores(ranked.out / f"best/eval-test_tasks-{part}-performance.csv")
+        table = pd.read_csv(ranked.out / f"best/eval-test_tasks-{part}-datasets.csv", index_col=0)
+        pd.testing.assert_frame_equal(table, dataset_scores(scores))
+        assert table["templates"].tolist() == [3, 3]
+    mean = table["mean"].mean()
+    assert (
+        f" ({mean:.4f} over 2 data sets, each counted once), in " in (ranked.out / "eval_log.txt").read_text()
+    )
+
+
+def test_without_templates_nothing_more_is_written_or_shown(ranked, capsys):
+    assert len(list(ranked.out.rglob("*-datasets.csv"))) == 2
+    written = sorted(path.name for path in (ranked.out / "best").glob("eval-dev_tasks-*"))
+    ends = ("dev-performance.csv", "settings.json", "test-performance.csv")
+    assert written == [f"eval-dev_tasks-{end}" for end in ends]
+    log = (ranked.out / "eval_log.txt").read_text().splitlines()
+    assert ["data sets" in line for line in log if " dev tasks, " in line] == [False, False]
+    assert show_scores.main([str(ranked.out), "--predict_split", "dev"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("| category ") == 1
+    assert printed.splitlines()[-1].startswith("| all ")
+
+
+def test_scores_per_data_set_are_shown_below_the_same_table_by_category(ranked, capsys, tmp_path):
+    out = tmp_path / "table.csv"
+    assert show_scores.main([str(ranked.out), "--predict_split", "test", "--output", str(out)]) == 0
+    printed = capsys.readouterr().out
+    parts = ("dev", "test")
+    paths = {part: ranked.out / f"best/eval-test_tasks-{part}-performance.csv" for part in parts}
+    scores = {part: read_scores(path) for part, path in paths.items()}
+    table = category_table(scores, Ontology.load(ranked.gym / "ontology.json"))
+    assert printed == f"{markdown_table(table)}\n\n{datasets_markdown(scores)}\n"
+    assert out.read_text() == table.to_csv()
+    assert table.loc["all", "tasks"] == 6
