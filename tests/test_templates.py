@@ -1,4 +1,4 @@
-"""Several prompts of one data set: scores grouped over templates, beside the scores per task."""
+"""Several prompts of one data set: scores and gains grouped over templates, and gains of zero-shot scores."""
 
 import json
 
@@ -8,7 +8,7 @@ from mistakes import Place
 from tiny_runs import NO_LEARNING, run, write_gym
 
 from dataloader.ontology import Ontology
-from routing_moe.cli import show_scores
+from routing_moe.cli import compute_arg, show_scores
 from routing_moe.results.scores import category_table, markdown_table, read_scores
 from routing_moe.results.templates import ALL, dataset_scores, datasets_markdown
 
@@ -26,6 +26,7 @@ def scores_of(means, metric="ACC", constant=0.25):
     return pd.DataFrame(rows, columns=columns)
 
 
+ZERO_SHOT = "eval-test_tasks-test-performance.csv"
 MEANS = {"rte__first": 0.5, "rte__second": 0.2, "rte__third": 0.8, "cb__first": 0.4, "cb__second": 0.6}
 
 
@@ -130,3 +131,137 @@ def test_scores_per_data_set_are_shown_below_the_same_table_by_category(ranked, 
     assert printed == f"{markdown_table(table)}\n\n{datasets_markdown(scores)}\n"
     assert out.read_text() == table.to_csv()
     assert table.loc["all", "tasks"] == 6
+
+
+# ---------------------------------------------------------------------------- gains
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Zero-shot scores of three systems in base, ours and odd, named as --do_predict names them."""
+    ours = {"rte__first": 0.6, "rte__second": 0.1, "rte__third": 0.8, "cb__first": 0.4, "cb__second": 0.9}
+    write_scores(tmp_path, "base", scores_of(MEANS))
+    write_scores(tmp_path, "ours", scores_of(ours))
+    write_scores(tmp_path, "odd", scores_of({"rte__first": 0.6, "cb__second": 0.3}, metric="EM"))
+    return tmp_path
+
+
+def write_scores(folder, name, scores):
+    (folder / name).mkdir()
+    scores.to_csv(folder / name / ZERO_SHOT)
+
+
+def call(files, *systems, flags=(), base=f"base/{ZERO_SHOT}"):
+    words = ["--summary1", files / base, "--output_file", files / "out/gains.csv"]
+    words += ["--summary2", *(files / system for system in systems or [f"ours/{ZERO_SHOT}"]), *flags]
+    return compute_arg.main([str(word) for word in words])
+
+
+def gains_of(files):
+    per_task = pd.read_csv(files / "out/gains.csv").set_index("task")
+    return per_task, pd.read_csv(files / "out/gains_summary.csv").loc[0]
+
+
+def refusal(capsys, *args, **fields):
+    assert call(*args, **fields) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_zero_shot_scores_are_summaries_whose_n_is_the_number_of_samples(files):
+    write_scores(files, "one", scores_of(MEANS).drop_duplicates("task_prefix"))
+    assert call(files, f"ours/{ZERO_SHOT}", f"one/{ZERO_SHOT}", flags=["--names", "b", "ours", "one"]) == 0
+    per_task = pd.read_csv(files / "out/gains.csv").set_index(["task", "system"])
+    assert len(per_task) == 10
+    row = per_task.loc[("rte__first", "ours")]
+    assert row[["baseline", "score", "relative_gain"]].tolist() == pytest.approx([0.5, 0.6, 0.2])
+    # two samples, 0.1 below and above the mean: squared distances 0.01 + 0.01 over n - 1 = 1
+    assert row[["std", "n", "baseline_n"]].tolist() == pytest.approx([0.02**0.5, 2, 2])
+    alone = per_task.loc[("rte__first", "one")]
+    assert alone["n"] == 1
+    assert pd.isna(alone["std"])
+    assert "templates" not in per_task
+
+
+def test_arg_counts_a_data_set_once_with_the_mean_of_its_templates(files, capsys):
+    assert call(files, flags=["--group_templates", "mean", "--names", "base", "ours"]) == 0
+    per_task, system = gains_of(files)
+    assert per_task.index.tolist() == ["rte", "cb"]
+    assert per_task["templates"].tolist() == [3, 2]
+    assert per_task["score"].tolist() == pytest.approx([0.5, 0.65])
+    assert per_task["relative_gain"].tolist() == pytest.approx([0.0, 0.3])  # both baselines are 0.5
+    assert system[["arg", "n"]].tolist() == pytest.approx([0.15, 2])
+    assert per_task[["std", "baseline_std"]].isna().all(axis=None)
+    assert per_task["n"].tolist() == [2, 2]
+    printed = capsys.readouterr().out
+    assert "| rte (3 templates) | 0.500 |  0.500 (+0.0%) |" in printed
+    assert "The templates of a data set are one task, with the mean of their scores and no std." in printed
+    assert "cb (2 templates) & 0.500" in (files / "out/gains.tex").read_text()
+
+
+def test_arg_can_use_the_median_of_the_templates(files):
+    assert call(files, flags=["--group_templates", "median"]) == 0
+    per_task, system = gains_of(files)
+    assert per_task["score"].tolist() == pytest.approx([0.6, 0.65])
+    assert system["arg"] == pytest.approx((0.2 + 0.3) / 2)
+
+
+def test_templates_missing_in_a_summary_count_for_no_system(files, capsys):
+    less = {name: mean for name, mean in MEANS.items() if name != "rte__third"}
+    write_scores(files, "less", scores_of(less))
+    assert call(files, f"less/{ZERO_SHOT}", flags=["--group_templates", "mean", "--names", "b", "less"]) == 1
+    assert capsys.readouterr().err.splitlines() == ["less: lacks rte__third"]
+    per_task, _ = gains_of(files)
+    assert per_task["templates"].tolist() == [2, 2]
+    assert per_task["baseline"].tolist() == pytest.approx([0.35, 0.5])
+
+
+def test_a_task_without_templates_keeps_its_std_when_templates_are_grouped(files):
+    for name in ("plain", "other"):
+        write_scores(files, name, scores_of({"boolq": 0.5, **MEANS}))
+    flags = ["--group_templates", "mean"]
+    assert call(files, f"other/{ZERO_SHOT}", flags=flags, base=f"plain/{ZERO_SHOT}") == 0
+    per_task, _ = gains_of(files)
+    assert per_task["std"].round(6).tolist()[:1] == [round(0.02**0.5, 6)]
+    assert "| boolq " in (files / "out/gains.md").read_text()
+
+
+def write_summary(path, means):
+    rows = [
+        (task, entry, value, value, 5)
+        for task, mean in means.items()
+        for entry, value in (("mean", mean), ("std", 0.1))
+    ]
+    columns = ["task", "entry", "dev_performance", "test_performance", "n"]
+    pd.DataFrame(rows, columns=columns).to_csv(path)
+
+
+def test_zero_shot_and_fine_tuned_scores_are_compared_in_the_same_metric(files, capsys):
+    write_summary(files / "tuned.csv", {"boolq": 0.6, "new__a": 0.5})
+    write_scores(files, "zero", scores_of({"boolq": 0.5, "new__a": 0.4}))
+    flags = ["--names", "zero", "tuned"]
+    assert call(files, "tuned.csv", base=f"zero/{ZERO_SHOT}", flags=flags) == 0
+    assert "unequal numbers of samples: boolq (tuned 5, baseline 2)" in capsys.readouterr().err
+    assert gains_of(files)[1]["arg"] == pytest.approx((0.2 + 0.25) / 2)
+    write_scores(files, "wrong", scores_of({"boolq": 0.5, "new__a": 0.4}, metric="EM"))
+    line = refusal(capsys, files, "tuned.csv", base=f"wrong/{ZERO_SHOT}", flags=flags)
+    assert "in different metrics cannot be compared: boolq (zero EM, tuned ACC); a summary of collect" in line
+
+
+def test_scores_in_different_metrics_or_of_the_wrong_part_are_refused(files, capsys):
+    line = refusal(capsys, files, f"odd/{ZERO_SHOT}", flags=["--names", "base", "odd"])
+    assert "cannot be compared: rte__first (base ACC, odd EM), cb__second (base ACC, odd EM)" in line
+    mixed = pd.concat([scores_of({"cb__first": 0.4}), scores_of({"cb__second": 0.5}, metric="EM")])
+    for name in ("mixed", "same"):
+        write_scores(files, name, mixed)
+    flags = ["--group_templates", "median", "--names", "mixed", "same"]
+    assert call(files, f"same/{ZERO_SHOT}", base=f"mixed/{ZERO_SHOT}", flags=flags) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "--group_templates median: same: templates of cb have several metrics (ACC, EM)" in lines[1]
+    (files / "base" / ZERO_SHOT).rename(files / "base/eval-test_tasks-dev-performance.csv")
+    line = refusal(capsys, files, base="base/eval-test_tasks-dev-performance.csv")
+    assert line.endswith("holds dev scores, but --metric is test_performance")
+    write_scores(files, "twice", pd.concat([scores_of({"a": 0.4})] * 2))
+    line = refusal(capsys, files, base=f"twice/{ZERO_SHOT}")
+    assert "more than one score of a_16_13, a_16_21; keep only one" in line
+    assert not (files / "out").exists()

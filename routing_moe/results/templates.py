@@ -3,9 +3,13 @@
 A template's score is the mean over its samples. A task without templates is a data set with one template.
 """
 
+import math
+
 import pandas as pd
 
+from dataloader.errors import InputError
 from dataloader.templates import dataset_of
+from routing_moe.results.gains import gains_per_task
 from routing_moe.results.scores import markdown_table
 
 ALL = "mean of the data sets"
@@ -45,3 +49,46 @@ def datasets_markdown(scores: dict[str, pd.DataFrame]) -> str:
         "in the table above, each template counts as a task.",
     ]
     return "\n".join([*lines, "", markdown_table(shown.rename_axis("data set"))])
+
+
+def group_summaries(
+    summaries: dict[str, pd.DataFrame], tasks: list[str], how: str
+) -> tuple[dict[str, pd.DataFrame], pd.Series]:
+    """Returns the summaries with a row per data set of `tasks`, and the number of templates of each.
+
+    summaries: {name: `summaries.read_summary`}. how: "mean" or "median", the statistic over the templates'
+    means. n is the smallest of the templates; the std is NaN for several templates. Raises InputError if
+    templates of a data set have different metrics.
+    """
+    grouped, faults = {}, []
+    for name, summary in summaries.items():
+        by_dataset = summary.loc[tasks].groupby(dataset_of, sort=False)
+        metrics = by_dataset["metric"].agg(lambda own: ", ".join(own.dropna().unique()))
+        faults += [
+            f"{name}: templates of {d} have several metrics ({m})" for d, m in metrics.items() if "," in m
+        ]
+        grouped[name] = pd.DataFrame(
+            {
+                "mean": by_dataset["mean"].agg(how),
+                "std": by_dataset["std"].agg(lambda own: own.iloc[0] if len(own) == 1 else math.nan),
+                "n": by_dataset["n"].agg(lambda own: own.min(skipna=False)),
+            }
+        )
+    if faults:
+        raise InputError([f"--group_templates {how}: {fault}" for fault in faults])
+    return grouped, by_dataset.size()
+
+
+def gains_per_dataset(
+    summaries: dict[str, pd.DataFrame], tasks: list[str], how: str, min_baseline: float
+) -> pd.DataFrame:
+    """Returns `gains_per_task` of `group_summaries`, with the column templates (their number)."""
+    grouped, templates = group_summaries(summaries, tasks, how)
+    table = gains_per_task(grouped, list(templates.index), min_baseline)
+    return table.assign(templates=table["task"].map(templates))
+
+
+def with_number_of_templates(per_dataset: pd.DataFrame) -> pd.DataFrame:
+    """Returns `gains_per_dataset` with the number of templates, if there are several, in the names."""
+    counts = [f" ({n} templates)" if n > 1 else "" for n in per_dataset["templates"]]
+    return per_dataset.assign(task=per_dataset["task"] + counts)
