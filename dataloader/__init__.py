@@ -6,6 +6,7 @@ metrics.py      the seven metrics and each task's metric      ontology.py     ca
 encoding.py     examples to token ids                         batching.py     batches and micro-batches
 labels.py       labels of tasks from a CSV file               baselines.py    constant-answer baseline
 jsonfile.py     JSON with clear errors                        list_tasks.py   lists tasks for shell scripts
+templates.py    names of tasks that are prompts of a data set
 errors.py       InputError: what is wrong in the files or flags given, and where
 """
 

@@ -23,6 +23,7 @@ from dataloader.errors import InputError, did_you_mean
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_fault
 from dataloader.task_files import FAULTS_SHOWN, MalformedLines, describe, read_task_file, read_tsv
+from dataloader.templates import dataset_of
 
 __all__ = ["PARTS", "Example", "Gym", "read_tsv"]
 
@@ -138,9 +139,11 @@ class Gym:
     def metric(self, task: str) -> str:
         """Returns the name of a task's metric, from the gym's metrics.json or else from METRICS.
 
-        Raises InputError if neither lists the task, or if metrics.json names an unknown metric.
+        If neither lists a task `<data set>__<template>`, it is the metric of its data set. Raises InputError
+        if that is not listed either, or if metrics.json names an unknown metric.
         """
-        name = self._own_metrics.get(task, METRICS.get(task))
+        metrics = METRICS | self._own_metrics
+        name = metrics.get(task, metrics.get(dataset_of(task)))
         known = f"(one of {', '.join(METRIC_FUNCTIONS)})"
         file = self.folder / "metrics.json"
         if name is None:

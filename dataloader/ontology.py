@@ -11,13 +11,17 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
+from dataloader.templates import dataset_of
 
 SHIPPED_ONTOLOGY = Path(__file__).parent / "ontology.json"
 UNCATEGORISED = ("uncategorised", "uncategorised")
 
 
 class Ontology:
-    """Category and subcategory of each task; a task that is not listed is "uncategorised"."""
+    """Category and subcategory of each task.
+
+    A task `<data set>__<template>` that is not listed has those of its data set, any other "uncategorised".
+    """
 
     def __init__(self, tree: dict[str, dict[str, list[str]]]):
         self._tree = tree
@@ -52,13 +56,20 @@ class Ontology:
         return tuple(self._category)
 
     def category(self, task: str) -> tuple[str, str]:
-        """Returns (category, subcategory), or UNCATEGORISED for a task that is not listed."""
-        return self._category.get(task, UNCATEGORISED)
+        """Returns (category, subcategory) of a task, else of its data set, else UNCATEGORISED."""
+        return self._category.get(task, self._category.get(dataset_of(task), UNCATEGORISED))
 
     def order(self, tasks: Iterable[str]) -> list[str]:
-        """Returns the tasks in the order of the ontology, then unlisted tasks in alphabetical order."""
+        """Returns the tasks in the order of the ontology, then unlisted tasks in alphabetical order.
+
+        The templates of a listed data set have its place.
+        """
         last = len(self._rank)
-        return sorted(tasks, key=lambda task: (self._rank.get(task, last), task))
+
+        def place(task: str) -> tuple[int, str]:
+            return self._rank.get(task, self._rank.get(dataset_of(task), last)), task
+
+        return sorted(tasks, key=place)
 
 
 def _shape_faults(tree: dict) -> list[str]:

@@ -1,4 +1,4 @@
-"""Average relative gain (ARG) of fine-tuned systems over a baseline, as tables and a chart.
+"""Average relative gain (ARG) of systems over a baseline, as tables and a chart.
 
 The same as `python -m routing_moe.cli.compute_arg`; runs without installation, from any folder.
 """

@@ -34,6 +34,7 @@ from routing_moe.report.curves import curves_data
 from routing_moe.report.data import _some_predictions
 from routing_moe.results.few_shot import read_summary
 from routing_moe.results.scores import read_scores
+from routing_moe.results.summaries import read_summary as read_either
 from task.task_emb.job import read_finished
 from task.task_emb.reduction import Reduction
 from task.task_emb.sources import Descriptions
@@ -130,7 +131,7 @@ READERS = {
         load_vanilla_checkpoint,
     ],
     "out/last/training_state.pt": [lambda path: load_training_state(path.parent)],
-    "out/best/eval-dev-performance.csv": [read_scores],
+    "out/best/eval-dev-performance.csv": [read_scores, lambda path: read_either(path, "dev_performance")],
     "out/best/predictions/a_dev.jsonl": [lambda path: _some_predictions(path, 5)],
     "out/analysis/ablation/tasks.csv": [lambda path: ablation_data(path.parents[2], None, {})],
     "results.csv": [read_summary],

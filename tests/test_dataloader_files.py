@@ -6,6 +6,7 @@ import pytest
 
 from dataloader import PUBLISHED_SPLITS, Gym, InputError, Ontology, did_you_mean, load_split, read_tsv
 from dataloader.metrics import METRICS
+from dataloader.templates import dataset_of, has_templates
 
 
 @pytest.fixture
@@ -124,6 +125,23 @@ def test_order_follows_the_ontology_and_never_drops_a_task():
     ontology = Ontology({"x": {"s": ["t3", "t1"]}, "y": {"s": ["t2"]}})
     assert ontology.order(["zz", "t2", "t1", "aa", "t3"]) == ["t3", "t1", "t2", "aa", "zz"]
     assert ontology.category("zz") == ("uncategorised", "uncategorised")
+
+
+def test_templates_have_the_place_and_category_of_their_data_set_unless_they_are_listed():
+    ontology = Ontology({"x": {"s": ["t3", "t1"]}, "y": {"s": ["t2", "t1__own"]}})
+    tasks = ["zz__a", "t2__b", "t1__own", "t3__b", "t1__a", "t3__a", "t1", "t1__a"]
+    ordered = ["t3__a", "t3__b", "t1", "t1__a", "t1__a", "t2__b", "t1__own", "zz__a"]
+    assert ontology.order(tasks) == ordered
+    assert ontology.category("t1__a") == ("x", "s")
+    assert ontology.category("t1__own") == ("y", "s")
+    assert ontology.category("zz__a") == ("uncategorised", "uncategorised")
+
+
+def test_a_template_s_data_set_is_its_name_before_the_first_two_underscores():
+    names = ["boolq__exam", "super_glue-rte__a__b", "boolq", "__exam", "boolq__", "a_b_c"]
+    assert [dataset_of(name) for name in names] == ["boolq", "super_glue-rte", *names[2:]]
+    assert has_templates(names)
+    assert not has_templates(names[2:])
 
 
 @pytest.mark.parametrize(
@@ -285,6 +303,13 @@ def test_the_metric_comes_from_the_gyms_own_file_first(small_gym, write):
     gym = Gym(small_gym)
     assert gym.metric("boolq") == "EM"
     assert gym.metric("mine") == "Rouge-L"
+    assert gym.metric("boolq__exam") == "EM"
+    assert gym.metric("mine__a") == "Rouge-L"
+    assert gym.metric("sick__a") == METRICS["sick"]
+    with pytest.raises(InputError, match="no metric known for task 'new__a'"):
+        gym.metric("new__a")
+    write("metrics.json", {"boolq": "EM", "boolq__exam": "ACC"})
+    assert Gym(small_gym).metric("boolq__exam") == "ACC"
     with pytest.raises(InputError, match="unknown metric 'ROUGE-L' for task 'other'; did you mean 'Rouge-L'"):
         gym.metric("other")
 

@@ -1,14 +1,18 @@
-"""Average relative gain (ARG) of fine-tuned systems over a baseline, as tables and a chart.
+"""Average relative gain (ARG) of systems over a baseline, as tables and a chart.
 
     python -m routing_moe.cli.compute_arg --summary1 tables/bart.csv --summary2 tables/moe.csv \\
         --output_file tables/gains.csv
     python -m routing_moe.cli.compute_arg --summary1 bart.csv --summary2 moe.csv multitask.csv \\
         --output_file gains.csv --names BART mixture multi-task
 
-The summaries are files of collect_results.py, of this project or of the published code. Writes gains.csv (per
-task and system), gains_summary.csv (per system), gains.md, .tex, .png and .pdf; prints the Markdown. Exits
-with 0; with 1 if a task is not in all summaries (and left out of the tables); with 2 if no table can be
-written.
+    python -m routing_moe.cli.compute_arg --summary1 models/avg/best/eval-test_tasks-test-performance.csv \\
+        --summary2 models/moe/best/eval-test_tasks-test-performance.csv --names average mixture \\
+        --group_templates median --output_file gains.csv
+
+The summaries are files of collect_results.py, of this project or of the published code, or scores of tasks
+without fine-tuning, written by --do_predict. Writes gains.csv (per task and system), gains_summary.csv (per
+system), gains.md, .tex, .png and .pdf; prints the Markdown. Exits with 0; with 1 if a task is not in all
+summaries (and left out of the tables); with 2 if no table can be written.
 """
 
 import math
@@ -22,10 +26,12 @@ from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults, with_valid_values
 from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import unwritable, write_text
-from routing_moe.results import few_shot, gains
+from routing_moe.results import gains
 from routing_moe.results.few_shot_costs import costs_markdown, summary_cost
 from routing_moe.results.gains_latex import gains_latex
 from routing_moe.results.run_cost import TRAINING_COST
+from routing_moe.results.summaries import mixed_metrics, read_summary
+from routing_moe.results.templates import gains_per_dataset, with_number_of_templates
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +49,10 @@ def run(settings: GainSettings) -> int:
     tasks, missing = gains.common_tasks(read, settings.metric)
     if not tasks:
         raise InputError([*missing, f"no task has a mean {settings.metric} in every summary"])
-    write(settings, read, tasks, missing)
+    if mixed := mixed_metrics(read, tasks):
+        raise InputError(mixed)
+    costs = dict(zip(read, [summary_cost(path, tasks) for path in settings.summaries], strict=True))
+    write(settings, next(iter(read)), gains_table(settings, read, tasks), costs, missing)
     return 1 if missing else 0
 
 
@@ -79,20 +88,31 @@ def sibling(settings: GainSettings, end: str) -> Path:
 def read_summaries(settings: GainSettings) -> list[pd.DataFrame]:
     """Returns the summaries, the baseline first. Raises one InputError with the errors in all files."""
     faults = Faults()
-    read = [faults.of(few_shot.read_summary, path, settings.metric) for path in settings.summaries]
+    read = [faults.of(read_summary, path, settings.metric) for path in settings.summaries]
     if faults:
         raise InputError(dict.fromkeys(faults))
     return read
 
 
-def write(settings: GainSettings, read: dict, tasks: list[str], missing: list[str]) -> None:
+def gains_table(settings: GainSettings, read: dict, tasks: list[str]) -> pd.DataFrame:
+    """Returns the gains of each task, or of each data set."""
+    if settings.group_templates:
+        return gains_per_dataset(read, tasks, settings.group_templates, settings.min_baseline)
+    return gains.gains_per_task(read, tasks, settings.min_baseline)
+
+
+def write(settings: GainSettings, baseline: str, per_task: pd.DataFrame, costs: dict, missing: list[str]):
     """Writes the six files and prints the Markdown. The files do not depend on time or place."""
-    baseline, paths = next(iter(read)), settings.summaries
-    per_task = gains.gains_per_task(read, tasks, settings.min_baseline)
     per_system = gains.gains_per_system(per_task)
     explained = gains.explain_gains(per_task, baseline, settings.metric, settings.min_baseline)
-    tables = [gains.tasks_markdown(per_task, baseline), gains.systems_markdown(per_system, baseline)]
-    costs = dict(zip(read, [summary_cost(path, tasks) for path in paths], strict=True))
+    shown = per_task
+    if settings.group_templates:
+        shown = with_number_of_templates(per_task)
+        how = settings.group_templates
+        explained.append(
+            f"The templates of a data set are one task, with the {how} of their scores and no std."
+        )
+    tables = [gains.tasks_markdown(shown, baseline), gains.systems_markdown(per_system, baseline)]
     if not all(math.isnan(value) for cost in costs.values() for value in cost.values()):
         for name in TRAINING_COST:
             per_system[name] = [costs[system][name] for system in per_system["system"]]
@@ -103,11 +123,11 @@ def write(settings: GainSettings, read: dict, tasks: list[str], missing: list[st
     write_text(settings.output_file, per_task.to_csv(index=False))
     write_text(sibling(settings, "_summary.csv"), per_system.to_csv(index=False))
     write_text(sibling(settings, ".md"), markdown)
-    write_text(sibling(settings, ".tex"), gains_latex(per_task, per_system, baseline, explained))
+    write_text(sibling(settings, ".tex"), gains_latex(shown, per_system, baseline, explained))
     from routing_moe.plots.gains import plot_gains  # imported late: matplotlib takes half a second
 
     for end in (".png", ".pdf"):
-        plot_gains(per_task, per_system, sibling(settings, end), baseline, settings.min_baseline)
+        plot_gains(shown, per_system, sibling(settings, end), baseline, settings.min_baseline)
     print(f"{markdown}\n{sibling(settings, '')}.csv, _summary.csv, .md, .tex, .png, .pdf")
     for note in notes:
         print(note, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Print a run's scores by category, beside those of a constant answer.
+"""Print a run's scores by category, beside those of a constant answer, and those of data sets with templates.
 
     python -m routing_moe.cli.show_scores models/moe
     python -m routing_moe.cli.show_scores models/moe --predict_split test --output scores.csv
@@ -13,12 +13,14 @@ import pandas as pd
 
 from dataloader.errors import InputError
 from dataloader.ontology import Ontology
+from dataloader.templates import has_templates
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.tables import ShowSettings
 from routing_moe.io.files import unwritable, write_text
 from routing_moe.io.run_folder import settings_of_run
 from routing_moe.results.scores import ScoresFile, category_table, markdown_table, read_scores
+from routing_moe.results.templates import datasets_markdown
 from routing_moe.training.checks import ontology_path
 
 
@@ -27,15 +29,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def show(settings: ShowSettings) -> None:
-    table = table_of_run(settings)
+    scores, ontology = read_run(settings)
+    table = category_table(scores, ontology)
     print(markdown_table(table))
+    if has_templates(scores["test"]["task_prefix"]):
+        print(f"\n{datasets_markdown(scores)}")
     if settings.output:
         Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
         write_text(settings.output, table.to_csv())
 
 
-def table_of_run(settings: ShowSettings) -> pd.DataFrame:
-    """Returns `results.category_table` of a run's dev and test scores."""
+def read_run(settings: ShowSettings) -> tuple[dict[str, pd.DataFrame], Ontology]:
+    """Returns a run's {"dev": scores, "test": scores} and ontology. Raises InputError."""
     faults = flag_faults(settings)
     if settings.output and (reason := unwritable(Path(settings.output).parent)):
         faults.append(f"--output {reason}")
@@ -49,8 +54,7 @@ def table_of_run(settings: ShowSettings) -> pd.DataFrame:
         if not path.is_file():
             raise InputError(f"{path}: not found; write it with --do_predict --predict_split {section}")
         scores[part] = read_scores(path)
-    ontology = Ontology.load(ontology_path(trained["train_dir"], trained.get("task_ontology")))
-    return category_table(scores, ontology)
+    return scores, Ontology.load(ontology_path(trained["train_dir"], trained.get("task_ontology")))
 
 
 if __name__ == "__main__":

@@ -42,9 +42,11 @@ def with_costs(table: pd.DataFrame, costs_of: dict[str, pd.DataFrame]) -> pd.Dat
 def summary_cost(path: Path, tasks: list[str]) -> dict[str, float]:
     """Returns the mean TRAINING_COST of a summary over these tasks; NaN if one has none.
 
-    Raises InputError.
+    Scores without fine-tuning have none. Raises InputError.
     """
     rows = read_table(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    if "entry" not in rows:
+        return dict.fromkeys(TRAINING_COST, math.nan)
     means = rows[(rows["entry"].str.strip() == "mean") & rows["task"].str.strip().isin(tasks)]
     return sample_costs(means).mean(skipna=False).to_dict()
 

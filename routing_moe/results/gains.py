@@ -4,7 +4,7 @@ The relative gain of a task is (system - baseline) / baseline, of the mean score
 over tasks is the average relative gain, ARG (Ye, Lin and Ren, CrossFit, 2021). It is not meaningful if the
 baseline is near zero, or negative as a correlation can be; ARG leaves such tasks out.
 
-Below, `summaries` is {name: `few_shot.read_summary`}, the baseline first; `per_task` has a row per task and
+Below, `summaries` is {name: `summaries.read_summary`}, the baseline first; `per_task` has a row per task and
 system, `per_system` a row per system.
 """
 
@@ -17,6 +17,7 @@ from dataloader.errors import in_short
 from routing_moe.results.scores import markdown_table, mean_and_std, shown_p
 from routing_moe.results.statistics import FEWEST_TASKS, holm, mean_interval
 
+NUMBERS = ["mean", "std", "n"]  # columns of a summary
 MIN_BASELINE = 0.01
 MARK = "†"  # marks tasks without a relative gain
 DECIMALS = 12  # of differences: smaller ones are rounding errors and would turn ties into losses
@@ -60,10 +61,10 @@ def gains_per_task(
     if it is undefined) and in_arg (whether it is defined).
     """
     (_, baseline), *systems = summaries.items()
-    base = baseline.loc[tasks].add_prefix("baseline_").rename(columns={"baseline_mean": "baseline"})
+    base = baseline.loc[tasks, NUMBERS].add_prefix("baseline_").rename(columns={"baseline_mean": "baseline"})
     tables = []
     for name, summary in systems:
-        own = summary.loc[tasks].rename(columns={"mean": "score"})
+        own = summary.loc[tasks, NUMBERS].rename(columns={"mean": "score"})
         table = pd.concat([base, own], axis=1).rename_axis("task").reset_index()
         table.insert(1, "system", name)
         table["difference"] = differences_of(table["score"], table["baseline"])

@@ -44,6 +44,11 @@ class ScoresFile:
         return f"{self.checkpoint_name}/{self._start}{self.part}-performance.csv"
 
     @property
+    def datasets_path(self) -> str:
+        """Path of the scores per data set, if tasks are templates of data sets."""
+        return f"{self.checkpoint_name}/{self._start}{self.part}-datasets.csv"
+
+    @property
     def settings_path(self) -> str:
         """Path of the settings of the command that wrote the scores."""
         return f"{self.checkpoint_name}/{self._start}settings.json"

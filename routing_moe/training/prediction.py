@@ -8,6 +8,7 @@ import pandas as pd
 from accelerate import Accelerator
 
 from dataloader.errors import in_short
+from dataloader.templates import has_templates
 from routing_moe.checkpoints.find import checkpoint_to_start_from
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_start
@@ -26,6 +27,7 @@ from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.task_vectors import UNKNOWN, load_meta, load_task_vectors, seen_by
 from routing_moe.results.scores import ScoresFile, constant_scores, write_predictions
+from routing_moe.results.templates import dataset_scores
 from routing_moe.training.checks import Inputs
 from routing_moe.training.start_checks import trained_on
 
@@ -64,10 +66,11 @@ def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Acceler
             written = ScoresFile(part, settings.predict_split, checkpoint.name, settings.prefix)
             predicted = run / checkpoint.name / "predictions"
             write_predictions(predicted, settings.prefix, files, *texts_and_scores(answers))
+            datasets = write_datasets(run / written.datasets_path, scores) if has_templates(tasks) else ""
             write_text(run / written.path, scores.to_csv())
             log.info(
-                "%s tasks, %s files: mean score %.4f over %d files%s, in %s",
-                settings.predict_split, part, mean_score(scores), len(files), of_draws(scores),
+                "%s tasks, %s files: mean score %.4f over %d files%s%s, in %s",
+                settings.predict_split, part, mean_score(scores), len(files), of_draws(scores), datasets,
                 run / written.path,
             )  # fmt: skip
     if accelerator.is_main_process:
@@ -117,6 +120,13 @@ def given_vectors(settings: TrainSettings, tasks: list[str], trained: set[str]) 
     names, vectors_ND = load_task_vectors(settings.taskvecs)
     vectors = dict(zip(names, vectors_ND, strict=True))
     return {task: vectors[task] for task in tasks if task in vectors and task not in trained}
+
+
+def write_datasets(path: Path, scores: pd.DataFrame) -> str:
+    """Writes the scores per data set over its templates; returns a note on their mean."""
+    datasets = dataset_scores(scores)
+    write_text(path, datasets.to_csv())
+    return f" ({datasets['mean'].mean():.4f} over {len(datasets)} data sets, each counted once)"
 
 
 def of_draws(scores: pd.DataFrame) -> str:

@@ -1,0 +1,94 @@
+"""Scores of data sets over their templates, which are tasks named `<data set>__<template>`.
+
+A template's score is the mean over its samples. A task without templates is a data set with one template.
+"""
+
+import math
+
+import pandas as pd
+
+from dataloader.errors import InputError
+from dataloader.templates import dataset_of
+from routing_moe.results.gains import gains_per_task
+from routing_moe.results.scores import markdown_table
+
+ALL = "mean of the data sets"
+
+
+def dataset_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row per data set, in the order of `scores`, with statistics over its templates.
+
+    scores: columns task_prefix, metric, performance, constant. Columns dataset, metric (several, if templates
+    differ in it), templates (their number), mean, median, min, max, and constant (the mean).
+    """
+    tasks = scores.groupby("task_prefix", sort=False).agg(
+        metric=("metric", "first"), score=("performance", "mean"), constant=("constant", "mean")
+    )
+    grouped = tasks.groupby(dataset_of, sort=False)
+    over = grouped["score"].agg(["mean", "median", "min", "max"])
+    metrics = grouped["metric"].agg(lambda names: ", ".join(names.unique()))
+    table = pd.concat([metrics, grouped.size().rename("templates"), over, grouped["constant"].mean()], axis=1)
+    return table.rename_axis("dataset").reset_index()
+
+
+def datasets_markdown(scores: dict[str, pd.DataFrame]) -> str:
+    """Returns the `dataset_scores` of dev and test as Markdown with an explanation.
+
+    scores: {"dev": ..., "test": ...}. The last row has the means over data sets.
+    """
+    tables = {part: dataset_scores(table).set_index("dataset") for part, table in scores.items()}
+    shown = pd.DataFrame({"templates": next(iter(tables.values()))["templates"]})
+    for part, table in tables.items():
+        for name in ("mean", "median", "constant"):
+            shown[f"{part}, {name}"] = table[name]
+    means = shown.drop(columns="templates").mean()
+    shown = shown.astype({"templates": str})
+    shown.loc[ALL] = {"templates": "", **means}
+    lines = [
+        "Mean and median over the templates of each data set. In the last row, each data set counts once;",
+        "in the table above, each template counts as a task.",
+    ]
+    return "\n".join([*lines, "", markdown_table(shown.rename_axis("data set"))])
+
+
+def group_summaries(
+    summaries: dict[str, pd.DataFrame], tasks: list[str], how: str
+) -> tuple[dict[str, pd.DataFrame], pd.Series]:
+    """Returns the summaries with a row per data set of `tasks`, and the number of templates of each.
+
+    summaries: {name: `summaries.read_summary`}. how: "mean" or "median", the statistic over the templates'
+    means. n is the smallest of the templates; the std is NaN for several templates. Raises InputError if
+    templates of a data set have different metrics.
+    """
+    grouped, faults = {}, []
+    for name, summary in summaries.items():
+        by_dataset = summary.loc[tasks].groupby(dataset_of, sort=False)
+        metrics = by_dataset["metric"].agg(lambda own: ", ".join(own.dropna().unique()))
+        faults += [
+            f"{name}: templates of {d} have several metrics ({m})" for d, m in metrics.items() if "," in m
+        ]
+        grouped[name] = pd.DataFrame(
+            {
+                "mean": by_dataset["mean"].agg(how),
+                "std": by_dataset["std"].agg(lambda own: own.iloc[0] if len(own) == 1 else math.nan),
+                "n": by_dataset["n"].agg(lambda own: own.min(skipna=False)),
+            }
+        )
+    if faults:
+        raise InputError([f"--group_templates {how}: {fault}" for fault in faults])
+    return grouped, by_dataset.size()
+
+
+def gains_per_dataset(
+    summaries: dict[str, pd.DataFrame], tasks: list[str], how: str, min_baseline: float
+) -> pd.DataFrame:
+    """Returns `gains_per_task` of `group_summaries`, with the column templates (their number)."""
+    grouped, templates = group_summaries(summaries, tasks, how)
+    table = gains_per_task(grouped, list(templates.index), min_baseline)
+    return table.assign(templates=table["task"].map(templates))
+
+
+def with_number_of_templates(per_dataset: pd.DataFrame) -> pd.DataFrame:
+    """Returns `gains_per_dataset` with the number of templates, if there are several, in the names."""
+    counts = [f" ({n} templates)" if n > 1 else "" for n in per_dataset["templates"]]
+    return per_dataset.assign(task=per_dataset["task"] + counts)

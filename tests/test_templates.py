@@ -1,0 +1,267 @@
+"""Several prompts of one data set: scores and gains grouped over templates, and gains of zero-shot scores."""
+
+import json
+
+import pandas as pd
+import pytest
+from mistakes import Place
+from tiny_runs import NO_LEARNING, run, write_gym
+
+from dataloader.ontology import Ontology
+from routing_moe.cli import compute_arg, show_scores
+from routing_moe.results.scores import category_table, markdown_table, read_scores
+from routing_moe.results.templates import ALL, dataset_scores, datasets_markdown
+
+ANSWERS = {"first": ("Yes", "No"), "second": ("True", "False"), "third": ("right", "wrong")}
+
+
+def scores_of(means, metric="ACC", constant=0.25):
+    """Scores of two samples per task, 0.1 below and above its mean."""
+    rows = [
+        (task, f"{task}_16_{seed}", metric, mean + shift, 8, constant)
+        for task, mean in means.items()
+        for seed, shift in ((13, -0.1), (21, 0.1))
+    ]
+    columns = ["task_prefix", "sample", "metric", "performance", "n", "constant"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+ZERO_SHOT = "eval-test_tasks-test-performance.csv"
+MEANS = {"rte__first": 0.5, "rte__second": 0.2, "rte__third": 0.8, "cb__first": 0.4, "cb__second": 0.6}
+
+
+# ---------------------------------------------------------------------------- numbers
+
+
+def test_scores_of_a_data_set_are_statistics_over_its_templates():
+    means = MEANS | {"rte__third": 0.95, "boolq": 0.3}
+    table = dataset_scores(scores_of(means)).set_index("dataset")
+    assert table.index.tolist() == ["rte", "cb", "boolq"]
+    assert table["templates"].tolist() == [3, 2, 1]
+    assert table["mean"].tolist() == pytest.approx([0.55, 0.5, 0.3])  # (0.5 + 0.2 + 0.95) / 3
+    assert table["median"].tolist() == pytest.approx([0.5, 0.5, 0.3])
+    assert table["min"].tolist() == pytest.approx([0.2, 0.4, 0.3])
+    assert table["max"].tolist() == pytest.approx([0.95, 0.6, 0.3])
+    assert table["constant"].tolist() == [0.25] * 3
+    assert table["metric"].tolist() == ["ACC"] * 3
+
+
+def test_a_data_set_names_every_metric_of_its_templates():
+    scores = pd.concat([scores_of({"cb__first": 0.4}), scores_of({"cb__second": 0.6}, metric="EM")])
+    assert dataset_scores(scores)["metric"].tolist() == ["ACC, EM"]
+
+
+def test_the_mean_of_the_data_sets_counts_each_once():
+    lines = datasets_markdown({"dev": scores_of(MEANS), "test": scores_of({**MEANS, "rte__first": 0.65})})
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines.splitlines() if "|" in line]
+    assert rows[2] == ["rte", "3", "0.500", "0.500", "0.250", "0.550", "0.650", "0.250"]
+    assert rows[3] == ["cb", "2", "0.500", "0.500", "0.250", "0.500", "0.500", "0.250"]
+    assert rows[4] == [ALL, "", "0.500", "0.500", "0.250", "0.525", "0.575", "0.250"]
+
+
+# ---------------------------------------------------------------------------- whole runs
+
+
+def write_templates(gym):
+    """Adds the data sets rte and cb to a gym as test tasks, three templates each, with options."""
+    tasks = [f"{name}__{template}" for name in ("rte", "cb") for template in ANSWERS]
+    for task in tasks:
+        options = list(ANSWERS[task.split("__")[1]])
+        rows = [{"input": f"is it {i}", "outputs": [options[i % 2]], "options": options} for i in range(6)]
+        (gym / task).mkdir()
+        for part in ("train", "dev", "test"):
+            text = "".join(f"{json.dumps(row)}\n" for row in rows)
+            (gym / task / f"{task}_3_13_{part}.jsonl").write_text(text)
+    metrics = json.loads((gym / "metrics.json").read_text()) | {"rte": "ACC", "cb": "ACC", "cb__third": "EM"}
+    (gym / "metrics.json").write_text(json.dumps(metrics))
+    (gym / "split.json").write_text(json.dumps({"train": ["colour"], "dev": ["plural"], "test": tasks}))
+    return tasks
+
+
+@pytest.fixture(scope="module")
+def ranked(world):
+    """A place with a run of one step on a plain task that scored another one and ranked templates."""
+    gym = write_gym(world / "templates/gym")
+    write_templates(gym)
+    place = Place(world / "templates", gym, world.bart)
+    assert run(gym, world.bart, place.out, **NO_LEARNING) == 0
+    flags = dict(do_train=False, do_predict=True, initialize_from_vanilla=None, model=None)
+    assert run(gym, world.bart, place.out, **flags, predict_split="dev") == 0
+    assert run(gym, world.bart, place.out, **flags, predict_split="test", scoring="rank") == 0
+    return place
+
+
+def test_a_prediction_of_templates_also_writes_scores_per_data_set(ranked):
+    scores = read_scores(ranked.out / "best/eval-test_tasks-test-performance.csv")
+    assert scores["task_prefix"].tolist() == sorted(scores["task_prefix"])
+    assert scores["metric"].tolist() == ["ACC", "ACC", "EM", "ACC", "ACC", "ACC"]
+    assert set(scores["scoring"]) == {"rank (field)"}
+    for part in ("dev", "test"):
+        scores = read_scores(ranked.out / f"best/eval-test_tasks-{part}-performance.csv")
+        table = pd.read_csv(ranked.out / f"best/eval-test_tasks-{part}-datasets.csv", index_col=0)
+        pd.testing.assert_frame_equal(table, dataset_scores(scores))
+        assert table["templates"].tolist() == [3, 3]
+    mean = table["mean"].mean()
+    assert (
+        f" ({mean:.4f} over 2 data sets, each counted once), in " in (ranked.out / "eval_log.txt").read_text()
+    )
+
+
+def test_without_templates_nothing_more_is_written_or_shown(ranked, capsys):
+    assert len(list(ranked.out.rglob("*-datasets.csv"))) == 2
+    written = sorted(path.name for path in (ranked.out / "best").glob("eval-dev_tasks-*"))
+    ends = ("dev-performance.csv", "settings.json", "test-performance.csv")
+    assert written == [f"eval-dev_tasks-{end}" for end in ends]
+    log = (ranked.out / "eval_log.txt").read_text().splitlines()
+    assert ["data sets" in line for line in log if " dev tasks, " in line] == [False, False]
+    assert show_scores.main([str(ranked.out), "--predict_split", "dev"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("| category ") == 1
+    assert printed.splitlines()[-1].startswith("| all ")
+
+
+def test_scores_per_data_set_are_shown_below_the_same_table_by_category(ranked, capsys, tmp_path):
+    out = tmp_path / "table.csv"
+    assert show_scores.main([str(ranked.out), "--predict_split", "test", "--output", str(out)]) == 0
+    printed = capsys.readouterr().out
+    parts = ("dev", "test")
+    paths = {part: ranked.out / f"best/eval-test_tasks-{part}-performance.csv" for part in parts}
+    scores = {part: read_scores(path) for part, path in paths.items()}
+    table = category_table(scores, Ontology.load(ranked.gym / "ontology.json"))
+    assert printed == f"{markdown_table(table)}\n\n{datasets_markdown(scores)}\n"
+    assert out.read_text() == table.to_csv()
+    assert table.loc["all", "tasks"] == 6
+
+
+# ---------------------------------------------------------------------------- gains
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Zero-shot scores of three systems in base, ours and odd, named as --do_predict names them."""
+    ours = {"rte__first": 0.6, "rte__second": 0.1, "rte__third": 0.8, "cb__first": 0.4, "cb__second": 0.9}
+    write_scores(tmp_path, "base", scores_of(MEANS))
+    write_scores(tmp_path, "ours", scores_of(ours))
+    write_scores(tmp_path, "odd", scores_of({"rte__first": 0.6, "cb__second": 0.3}, metric="EM"))
+    return tmp_path
+
+
+def write_scores(folder, name, scores):
+    (folder / name).mkdir()
+    scores.to_csv(folder / name / ZERO_SHOT)
+
+
+def call(files, *systems, flags=(), base=f"base/{ZERO_SHOT}"):
+    words = ["--summary1", files / base, "--output_file", files / "out/gains.csv"]
+    words += ["--summary2", *(files / system for system in systems or [f"ours/{ZERO_SHOT}"]), *flags]
+    return compute_arg.main([str(word) for word in words])
+
+
+def gains_of(files):
+    per_task = pd.read_csv(files / "out/gains.csv").set_index("task")
+    return per_task, pd.read_csv(files / "out/gains_summary.csv").loc[0]
+
+
+def refusal(capsys, *args, **fields):
+    assert call(*args, **fields) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_zero_shot_scores_are_summaries_whose_n_is_the_number_of_samples(files):
+    write_scores(files, "one", scores_of(MEANS).drop_duplicates("task_prefix"))
+    assert call(files, f"ours/{ZERO_SHOT}", f"one/{ZERO_SHOT}", flags=["--names", "b", "ours", "one"]) == 0
+    per_task = pd.read_csv(files / "out/gains.csv").set_index(["task", "system"])
+    assert len(per_task) == 10
+    row = per_task.loc[("rte__first", "ours")]
+    assert row[["baseline", "score", "relative_gain"]].tolist() == pytest.approx([0.5, 0.6, 0.2])
+    # two samples, 0.1 below and above the mean: squared distances 0.01 + 0.01 over n - 1 = 1
+    assert row[["std", "n", "baseline_n"]].tolist() == pytest.approx([0.02**0.5, 2, 2])
+    alone = per_task.loc[("rte__first", "one")]
+    assert alone["n"] == 1
+    assert pd.isna(alone["std"])
+    assert "templates" not in per_task
+
+
+def test_arg_counts_a_data_set_once_with_the_mean_of_its_templates(files, capsys):
+    assert call(files, flags=["--group_templates", "mean", "--names", "base", "ours"]) == 0
+    per_task, system = gains_of(files)
+    assert per_task.index.tolist() == ["rte", "cb"]
+    assert per_task["templates"].tolist() == [3, 2]
+    assert per_task["score"].tolist() == pytest.approx([0.5, 0.65])
+    assert per_task["relative_gain"].tolist() == pytest.approx([0.0, 0.3])  # both baselines are 0.5
+    assert system[["arg", "n"]].tolist() == pytest.approx([0.15, 2])
+    assert per_task[["std", "baseline_std"]].isna().all(axis=None)
+    assert per_task["n"].tolist() == [2, 2]
+    printed = capsys.readouterr().out
+    assert "| rte (3 templates) | 0.500 |  0.500 (+0.0%) |" in printed
+    assert "The templates of a data set are one task, with the mean of their scores and no std." in printed
+    assert "cb (2 templates) & 0.500" in (files / "out/gains.tex").read_text()
+
+
+def test_arg_can_use_the_median_of_the_templates(files):
+    assert call(files, flags=["--group_templates", "median"]) == 0
+    per_task, system = gains_of(files)
+    assert per_task["score"].tolist() == pytest.approx([0.6, 0.65])
+    assert system["arg"] == pytest.approx((0.2 + 0.3) / 2)
+
+
+def test_templates_missing_in_a_summary_count_for_no_system(files, capsys):
+    less = {name: mean for name, mean in MEANS.items() if name != "rte__third"}
+    write_scores(files, "less", scores_of(less))
+    assert call(files, f"less/{ZERO_SHOT}", flags=["--group_templates", "mean", "--names", "b", "less"]) == 1
+    assert capsys.readouterr().err.splitlines() == ["less: lacks rte__third"]
+    per_task, _ = gains_of(files)
+    assert per_task["templates"].tolist() == [2, 2]
+    assert per_task["baseline"].tolist() == pytest.approx([0.35, 0.5])
+
+
+def test_a_task_without_templates_keeps_its_std_when_templates_are_grouped(files):
+    for name in ("plain", "other"):
+        write_scores(files, name, scores_of({"boolq": 0.5, **MEANS}))
+    flags = ["--group_templates", "mean"]
+    assert call(files, f"other/{ZERO_SHOT}", flags=flags, base=f"plain/{ZERO_SHOT}") == 0
+    per_task, _ = gains_of(files)
+    assert per_task["std"].round(6).tolist()[:1] == [round(0.02**0.5, 6)]
+    assert "| boolq " in (files / "out/gains.md").read_text()
+
+
+def write_summary(path, means):
+    rows = [
+        (task, entry, value, value, 5)
+        for task, mean in means.items()
+        for entry, value in (("mean", mean), ("std", 0.1))
+    ]
+    columns = ["task", "entry", "dev_performance", "test_performance", "n"]
+    pd.DataFrame(rows, columns=columns).to_csv(path)
+
+
+def test_zero_shot_and_fine_tuned_scores_are_compared_in_the_same_metric(files, capsys):
+    write_summary(files / "tuned.csv", {"boolq": 0.6, "new__a": 0.5})
+    write_scores(files, "zero", scores_of({"boolq": 0.5, "new__a": 0.4}))
+    flags = ["--names", "zero", "tuned"]
+    assert call(files, "tuned.csv", base=f"zero/{ZERO_SHOT}", flags=flags) == 0
+    assert "unequal numbers of samples: boolq (tuned 5, baseline 2)" in capsys.readouterr().err
+    assert gains_of(files)[1]["arg"] == pytest.approx((0.2 + 0.25) / 2)
+    write_scores(files, "wrong", scores_of({"boolq": 0.5, "new__a": 0.4}, metric="EM"))
+    line = refusal(capsys, files, "tuned.csv", base=f"wrong/{ZERO_SHOT}", flags=flags)
+    assert "in different metrics cannot be compared: boolq (zero EM, tuned ACC); a summary of collect" in line
+
+
+def test_scores_in_different_metrics_or_of_the_wrong_part_are_refused(files, capsys):
+    line = refusal(capsys, files, f"odd/{ZERO_SHOT}", flags=["--names", "base", "odd"])
+    assert "cannot be compared: rte__first (base ACC, odd EM), cb__second (base ACC, odd EM)" in line
+    mixed = pd.concat([scores_of({"cb__first": 0.4}), scores_of({"cb__second": 0.5}, metric="EM")])
+    for name in ("mixed", "same"):
+        write_scores(files, name, mixed)
+    flags = ["--group_templates", "median", "--names", "mixed", "same"]
+    assert call(files, f"same/{ZERO_SHOT}", base=f"mixed/{ZERO_SHOT}", flags=flags) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "--group_templates median: same: templates of cb have several metrics (ACC, EM)" in lines[1]
+    (files / "base" / ZERO_SHOT).rename(files / "base/eval-test_tasks-dev-performance.csv")
+    line = refusal(capsys, files, base="base/eval-test_tasks-dev-performance.csv")
+    assert line.endswith("holds dev scores, but --metric is test_performance")
+    write_scores(files, "twice", pd.concat([scores_of({"a": 0.4})] * 2))
+    line = refusal(capsys, files, base=f"twice/{ZERO_SHOT}")
+    assert "more than one score of a_16_13, a_16_21; keep only one" in line
+    assert not (files / "out").exists()
