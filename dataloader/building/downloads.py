@@ -109,20 +109,19 @@ class Downloads:
 
         faults = []
         for revision in ("main", CONVERTED):
-            of_revision = {"repo_id": repository, "repo_type": "dataset", "revision": revision}
+            where = {"repo_id": repository, "repo_type": "dataset", "revision": revision}
             url = f"https://huggingface.co/datasets/{repository} at {revision}"
-            names = with_retries(lambda of=of_revision: sorted(HfApi().list_repo_files(**of)), url)
             try:
+                names = with_retries(lambda of=where: list(HfApi().list_repo_files(**of)), url)
                 chosen = select_parquet(names, repository, config, split)
             except Unavailable as error:
                 faults.append(str(error))
                 continue
-            files = [
-                with_retries(lambda of=of_revision, name=name: hf_hub_download(filename=name, **of), url)
+            return [
+                Path(with_retries(lambda name=name, of=where: hf_hub_download(filename=name, **of), url))
                 for name in chosen
             ]
-            return [Path(file) for file in files]
-        raise Unavailable(faults[-1])
+        raise Unavailable("; ".join(faults))
 
 
 def with_retries(action: Callable[[], Result], url: str) -> Result:

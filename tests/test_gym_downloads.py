@@ -1,0 +1,278 @@
+"""Downloads from a local server: continued, repeated, refused; and the hub's files through its own client."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from small_mirror import make_mirror, write_parquet
+
+from dataloader.building import downloads
+from dataloader.building.downloads import Downloads, Mirror, place_of
+from dataloader.building.parquet_files import select_parquet
+from dataloader.building.sources import Unavailable
+
+CONTENT = bytes(range(256)) * 400
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT; the path of a request says what goes wrong."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests = []  # (path, Range header)
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{path}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        start = self.headers.get("Range")
+        self.server.requests.append((self.path, start))
+        n_before = Counter(path for path, _ in self.server.requests)[self.path] - 1
+        if "gone" in self.path:
+            return self.answer(404, b"")
+        if "busy" in self.path and n_before < 2:
+            return self.answer(503, b"")
+        if "page" in self.path:
+            return self.answer(200, b"<html>", "text/html; charset=utf-8")
+        if "breaks" in self.path and n_before == 0:
+            return self.answer(200, CONTENT[:1000], length=len(CONTENT))
+        if start and "no_ranges" not in self.path:
+            return self.answer(206, CONTENT[int(start.removeprefix("bytes=").removesuffix("-")) :])
+        return self.answer(200, CONTENT)
+
+    def answer(self, status: int, body: bytes, kind="application/octet-stream", length: int | None = None):
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = length is not None  # a connection that ends before the file does
+
+
+@pytest.fixture
+def server():
+    running = Server()
+    yield running
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _without_pauses(monkeypatch):
+    monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
+
+
+@pytest.fixture
+def know(monkeypatch):
+    """know(url): gives the URL the checksum of CONTENT."""
+
+    def add(url: str, content: bytes = CONTENT) -> str:
+        known = {url: (len(content), hashlib.sha256(content).hexdigest())}
+        monkeypatch.setattr(downloads, "checksums", lambda: known)
+        return url
+
+    return add
+
+
+def test_a_file_is_downloaded_once(server, tmp_path):
+    url = server.url("data/file.bin?version=1")
+    path = Downloads(tmp_path).raw(url)
+    assert path == place_of(url, tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert Downloads(tmp_path).raw(url) == path
+    assert len(server.requests) == 1
+    assert Mirror(tmp_path).raw(url) == path  # the cache is a mirror
+
+
+def test_an_interrupted_download_of_a_known_file_continues(server, tmp_path, know):
+    url = know(server.url("breaks/file.bin"))
+    assert Downloads(tmp_path).raw(url).read_bytes() == CONTENT
+    assert [start for _, start in server.requests] == [None, "bytes=1000-"]
+
+
+def test_an_interrupted_download_of_an_unknown_file_starts_again(server, tmp_path):
+    assert Downloads(tmp_path).raw(server.url("breaks/file.bin")).read_bytes() == CONTENT
+    assert [start for _, start in server.requests] == [None, None]
+
+
+def test_a_server_without_ranges_sends_the_whole_file_again(server, tmp_path, know):
+    url = know(server.url("breaks/no_ranges.bin"))
+    assert Downloads(tmp_path).raw(url).read_bytes() == CONTENT
+
+
+def test_a_busy_server_is_asked_again(server, tmp_path):
+    assert Downloads(tmp_path).raw(server.url("busy.bin")).read_bytes() == CONTENT
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("gone.bin", "it does not exist"), ("page.bin", "sends a web page in place of the file")],
+)
+def test_a_source_that_is_gone_is_asked_once_and_named(server, tmp_path, path, message):
+    with pytest.raises(Unavailable, match=f"{path}: .*{message}"):
+        Downloads(tmp_path).raw(server.url(path))
+    assert len(server.requests) == 1
+    assert not place_of(server.url(path), tmp_path).exists()
+
+
+def test_a_server_that_cannot_be_reached_is_one_clear_error(tmp_path):
+    with pytest.raises(Unavailable, match="/x: 5 attempts failed, the last one because"):
+        Downloads(tmp_path).raw("http://127.0.0.1:9/x")
+
+
+def test_another_file_than_that_of_2021_is_refused_unless_it_is_accepted(server, tmp_path, know):
+    url = know(server.url("file.bin"), CONTENT + b"x")
+    with pytest.raises(
+        Unavailable, match=r"is damaged, or .* has changed since 2021: SHA-256 .*102400 bytes"
+    ):
+        Downloads(tmp_path).raw(url)
+    assert Downloads(tmp_path, accept_changed=True).raw(url).read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+# ---------------------------------------------------------------------------- the hub
+
+
+@pytest.mark.parametrize(
+    ("config", "split", "expected"),
+    [
+        ("cola", "train", ["cola/train-00000-of-00002.parquet", "cola/train-00001-of-00002.parquet"]),
+        ("mnli", "validation_matched", ["mnli/validation_matched-00000-of-00001.parquet"]),
+    ],
+)
+def test_a_repositorys_own_files_are_chosen_by_configuration_and_split(config, split, expected):
+    names = ["README.md", "cola/train-00001-of-00002.parquet", "cola/train-00000-of-00002.parquet"]
+    names += ["cola/test-00000-of-00001.parquet", "mnli/validation_matched-00000-of-00001.parquet"]
+    assert select_parquet(names, "glue", config, split) == expected
+
+
+def test_files_without_a_configuration_and_converted_files_are_chosen():
+    assert select_parquet(["data/train-00000-of-00001-0a1b.parquet"], "x", "", "train") == [
+        "data/train-00000-of-00001-0a1b.parquet"
+    ]
+    converted = ["default/train/0000.parquet", "default/train/0001.parquet", "other/train/0000.parquet"]
+    assert select_parquet(converted, "x", "", "train") == converted[:2]
+    assert select_parquet(converted[:2], "x", "2021-name", "train") == converted[:2]
+
+
+@pytest.mark.parametrize(
+    ("names", "config", "message"),
+    [
+        (["README.md"], "", "x has no parquet files"),
+        (["a/train/0000.parquet", "b/train/0000.parquet"], "c", "no configuration c .it has a, b"),
+        (["a/test/0000.parquet"], "a", "x a has no split train .it has test"),
+        (["a/partial-train/0000.parquet"], "a", "has converted only a part of the split train"),
+    ],
+)
+def test_missing_and_partial_splits_are_named(names, config, message):
+    with pytest.raises(Unavailable, match=message):
+        select_parquet(names, "x", config, "train")
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What the client of the hub asks for, from a mirror folder."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self, body=True):
+        path = Path(self.server.folder, self.path.split("?")[0].replace("%2F", "/").lstrip("/"))
+        if self.path.startswith("/api/datasets/"):
+            repository, _, revision = (
+                self.path.removeprefix("/api/datasets/").split("?")[0].partition("/tree/")
+            )
+            top = Path(self.server.folder, "datasets", repository, "resolve", revision.replace("%2F", "/"))
+            if not top.exists():
+                return self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            files = [
+                file for file in sorted(top.rglob("*")) if file.is_file() and "refs" not in file.parts[-4:-1]
+            ]
+            listing = [
+                {"type": "file", "path": file.relative_to(top).as_posix(), "size": 1, "oid": "0"}
+                for file in files
+            ]
+            return self.answer(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
+        if not path.is_file():
+            return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+        content = path.read_bytes()
+        tags = {"X-Repo-Commit": "0" * 40, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+        return self.answer(200, content, tags, body)
+
+    def do_HEAD(self):
+        self.do_GET(body=False)
+
+    def answer(self, status: int, content: bytes, headers: dict, body=True):
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A server of the data sets in a mirror folder; their rows are also a mirror for comparison."""
+    mirror = make_mirror(tmp_path / "mirror")
+    write_parquet(mirror, "example/own", "data/train-00000-of-00001.parquet", [{"a": 1}])
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    running.folder = mirror / "huggingface.co"
+    threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}", mirror
+    running.shutdown()
+    running.server_close()
+
+
+READ = """
+import sys
+from pathlib import Path
+from dataloader.building.downloads import Downloads, Mirror
+from dataloader.building.sources import Hub, Unavailable
+
+mirror, downloads = Mirror(Path(sys.argv[1])), Downloads(Path("unused"))
+for source in (Hub("example/geography", "capitals"), Hub("example/own")):
+    rows = list(source.rows("train", downloads))
+    assert rows == list(source.rows("train", mirror)), rows
+    print(source, len(rows))
+for source, split in ((Hub("example/own"), "test"), (Hub("example/nothing"), "train")):
+    try:
+        list(source.rows(split, downloads))
+    except Unavailable as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_data_sets_are_read_through_the_client_of_the_hub(hub, tmp_path):
+    endpoint, mirror = hub
+    env = os.environ | {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(mirror)], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    *read, no_split, gone = done.stdout.splitlines()
+    assert read == ["hub data set example/geography, capitals 12", "hub data set example/own 1"]
+    assert "example/own has no split test (it has train)" in no_split
+    assert "example/nothing at main: it does not exist" in gone
