@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import sys
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 csv.field_size_limit(sys.maxsize)  # the default of 128 KiB is less than some fields have
+GZIP = b"\x1f\x8b"  # the first bytes of a compressed file
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,12 @@ class RawFile:
         return PurePosixPath(self.member or self.path.as_posix()).name
 
     def bytes(self) -> bytes:
-        """Returns the content. Raises KeyError if the archive has no such member."""
+        """Returns the content, uncompressed. Raises KeyError if the archive has no such member."""
         if self.content is not None:
             return self.content
         if not self.member:
-            return self.path.read_bytes()
+            content = self.path.read_bytes()
+            return gzip.decompress(content) if content.startswith(GZIP) else content
         for _, content in unpack(self.path, lambda name: name == self.member):
             return content
         raise KeyError(self.member)
