@@ -4,8 +4,38 @@ Each module has a list RECIPES. `dataloader.building` has what a recipe is made 
 """
 
 from dataloader.building.recipe import Recipe
-from dataloader.recipes import blimp, completion, glue, multiple_choice, passage_choice, tweet_eval
+from dataloader.recipes import (
+    blimp,
+    closed_book,
+    completion,
+    dialogue,
+    generation,
+    glue,
+    kilt,
+    lama,
+    multiple_choice,
+    parsing,
+    passage_choice,
+    reading,
+    summarization,
+    tweet_eval,
+)
 
-FAMILIES = (blimp, completion, glue, multiple_choice, passage_choice, tweet_eval)
+FAMILIES = (
+    blimp,
+    closed_book,
+    completion,
+    dialogue,
+    generation,
+    glue,
+    kilt,
+    lama,
+    multiple_choice,
+    parsing,
+    passage_choice,
+    reading,
+    summarization,
+    tweet_eval,
+)
 
 RECIPES: dict[str, Recipe] = {recipe.task: recipe for family in FAMILIES for recipe in family.RECIPES}

@@ -82,7 +82,7 @@ RECIPES = [
         "wino_grande",
         Raw(json_lines, train=f"{WINOGRANDE}train_xl.jsonl", validation=f"{WINOGRANDE}dev.jsonl"),
         Hub("allenai/winogrande", "winogrande_xl"),
-        keep=lambda row: row["answer"] in ("1", "2"),
+        keep=lambda row: str(row["answer"]) in ("1", "2"),
         input="{sentence} (A) {option1} (B) {option2}",
         output=lambda row: row[f"option{row['answer']}"],
     ),

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import json_list, question_with_choices, records
+from dataloader.building.readers import json_list, records
 from dataloader.building.recipe import text_to_text
 from dataloader.building.sources import Hub, Raw, Row
 from dataloader.building.text import (
@@ -108,10 +108,11 @@ def read_social(_: str, questions: RawFile, labels: RawFile) -> Iterator[Row]:
         yield row | {"label": label}
 
 
-def read_wiqa(split: str, file: RawFile) -> Iterator[Row]:
-    for row, item in zip(question_with_choices(split, file), file.json_lines(), strict=True):
-        question = item["question"]
-        yield row | {
+def read_wiqa(_: str, file: RawFile) -> Iterator[Row]:
+    for question in (item["question"] for item in file.json_lines()):
+        yield {
+            "question_stem": question["stem"],
+            "choices": {"text": [choice["text"] for choice in question["choices"]]},
             "question_para_step": question["para_steps"],
             "answer_label_as_choice": question["answer_label_as_choice"],
         }
