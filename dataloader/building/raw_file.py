@@ -70,10 +70,10 @@ class RawFile:
         return csv.reader(text, delimiter=delimiter, quoting=quoting, **options)
 
     def records(self, delimiter: str = ",", **options) -> Iterator[dict[str, str]]:
-        """Yields each line of a table as a dictionary; the first line has the keys."""
+        """Yields each line of a table as a dictionary; the first has the keys, empty ones are skipped."""
         rows = self.table(delimiter, **options)
         header = next(rows)
-        return (dict(zip(header, row, strict=False)) for row in rows)
+        return (dict(zip(header, row, strict=False)) for row in rows if row)
 
     def members(self, start: str = "", end: str = "") -> list[RawFile]:
         """Returns the files of an archive whose paths start and end so, sorted by path."""

@@ -12,6 +12,7 @@ from dataloader.building.sources import Hub, Raw, Row
 from dataloader.building.text import tabs
 
 FREEBASE = "https://raw.githubusercontent.com/kelvin-jiang/FreebaseQA/master/FreebaseQA-"
+QUOTE = "'"
 JEOPARDY = "http://skeeto.s3.amazonaws.com/share/JEOPARDY_QUESTIONS1.json.gz"
 PROTO = "https://raw.githubusercontent.com/iesl/protoqa-data/master/data/train/train.jsonl"
 WEB_QUESTIONS = (
@@ -55,9 +56,7 @@ RECIPES = [
         Raw(json_list, train=JEOPARDY),
         Hub("jeopardy-datasets/jeopardy"),
         splits=("train",),
-        input=lambda row: (
-            "question: " + row["question"].strip("'") + " [SEP] category: {category}".format_map(row)
-        ),
+        input=lambda row: f"question: {row['question'].strip(QUOTE)} [SEP] category: {row['category']}",
         output="{answer}",
     ),
     text_to_text(
@@ -72,6 +71,7 @@ RECIPES = [
         Hub("kyunghyuncho/search_qa", "train_test_val"),
         input="question: {question}category: {category}",  # as published, without a space
         output="{answer}",
+        elsewhere="github.com/nyu-dl/dl4ir-searchQA links to the authors' files",
     ),
     text_to_text(
         "web_questions",

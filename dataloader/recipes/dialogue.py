@@ -12,7 +12,10 @@ from dataloader.building.sampling import test_share
 from dataloader.building.sources import Hub, Raw, Row
 from dataloader.building.text import clean, no_breaks, tabs
 
-EMPATHETIC = "https://dl.fbaipublicfiles.com/parlai/empatheticdialogues/empatheticdialogues.tar.gz!empatheticdialogues/"
+EMPATHETIC = (
+    "https://dl.fbaipublicfiles.com/parlai/empatheticdialogues/"
+    "empatheticdialogues.tar.gz!empatheticdialogues/"
+)
 
 
 def eli5(subreddit: str) -> Recipe:

@@ -1,6 +1,6 @@
-"""Generation of sentences: ASLG-PC12 (Othman & Jemni 2012), CommonGen (Lin et al. 2020), CoS-E (Rajani et al.
-2019), domain names (Zhu et al. 2020), E2E NLG (Dušek et al. 2019), WikiBio (Lebret et al. 2016) and WikiSplit
-(Botha et al. 2018)."""
+"""Generation of sentences: ASLG-PC12 (Othman & Jemni 2012), CommonGen (Lin et al. 2020), CoS-E (Rajani et
+al. 2019), domain names (Zhu et al. 2020), E2E NLG (Dušek et al. 2019), WikiBio (Lebret et al. 2016) and
+WikiSplit (Botha et al. 2018)."""
 
 from __future__ import annotations
 

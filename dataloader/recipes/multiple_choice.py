@@ -48,7 +48,7 @@ def read_openbook_table(_: str, file: RawFile) -> Iterator[Row]:
     for row in file.records("\t", quoted=False):
         rest, texts = row["Choices"], []
         for letter in "DCBA":
-            rest, _, text = rest.rpartition(f"({letter}) ")
+            rest, _letter, text = rest.rpartition(f"({letter}) ")
             texts.insert(0, text.strip())
         yield {
             "question_stem": row["Question Stem"],
