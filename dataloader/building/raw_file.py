@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import sys
@@ -10,9 +11,11 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from errno import ENOENT
 from pathlib import Path, PurePosixPath
 
 csv.field_size_limit(sys.maxsize)  # the default of 128 KiB is less than some fields have
+GZIP = b"\x1f\x8b"  # the first bytes of a compressed file
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,15 @@ class RawFile:
         return PurePosixPath(self.member or self.path.as_posix()).name
 
     def bytes(self) -> bytes:
-        """Returns the content. Raises KeyError if the archive has no such member."""
+        """Returns the content, uncompressed. Raises FileNotFoundError if the archive has no such member."""
         if self.content is not None:
             return self.content
         if not self.member:
-            return self.path.read_bytes()
+            content = self.path.read_bytes()
+            return gzip.decompress(content) if content.startswith(GZIP) else content
         for _, content in unpack(self.path, lambda name: name == self.member):
             return content
-        raise KeyError(self.member)
+        raise FileNotFoundError(ENOENT, "no such file in the archive", f"{self.path}!{self.member}")
 
     def text(self, encoding: str = "utf-8") -> str:
         """Returns the content with its line ends as they are."""
@@ -46,8 +50,7 @@ class RawFile:
 
     def lines(self, encoding: str = "utf-8") -> list[str]:
         """Returns the lines without their ends, which are line feeds, carriage returns, or both."""
-        text = self.text(encoding).replace("\r\n", "\n").replace("\r", "\n")
-        return text.removesuffix("\n").split("\n")
+        return with_line_feeds(self.text(encoding)).removesuffix("\n").split("\n")
 
     def json(self):
         return json.loads(self.bytes())
@@ -63,19 +66,25 @@ class RawFile:
         quoted: quotation marks enclose fields. options: further options of `csv.reader`.
         """
         quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        text = io.StringIO(self.text(encoding), newline="")
+        # Line ends within quoted fields become line feeds, as in a file that is opened as text.
+        text = io.StringIO(with_line_feeds(self.text(encoding)), newline="")
         return csv.reader(text, delimiter=delimiter, quoting=quoting, **options)
 
     def records(self, delimiter: str = ",", **options) -> Iterator[dict[str, str]]:
-        """Yields each line of a table as a dictionary; the first line has the keys."""
+        """Yields each line of a table as a dictionary; the first has the keys, empty ones are skipped."""
         rows = self.table(delimiter, **options)
         header = next(rows)
-        return (dict(zip(header, row, strict=False)) for row in rows)
+        return (dict(zip(header, row, strict=False)) for row in rows if row)
 
     def members(self, start: str = "", end: str = "") -> list[RawFile]:
         """Returns the files of an archive whose paths start and end so, sorted by path."""
         found = unpack(self.path, lambda name: name.startswith(start) and name.endswith(end))
         return sorted((RawFile(self.path, *member) for member in found), key=lambda file: file.member)
+
+
+def with_line_feeds(text: str) -> str:
+    """Returns the text with line feeds as its only line ends."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def unpack(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:

@@ -19,3 +19,26 @@ def json_list(_: str, file: RawFile) -> Iterator[Row]:
 def records(_: str, file: RawFile) -> Iterator[Row]:
     """Yields the lines of a CSV file whose first line has the names of the columns."""
     return file.records()
+
+
+def question_with_choices(_: str, file: RawFile) -> Iterator[Row]:
+    """Yields the JSON lines of AI2's question format as columns.
+
+    "question": {"stem": "...", "choices": [{"label": "A", "text": "..."}, ...]} becomes the columns
+    "question" and "question_stem" with the stem, and "choices" {"label": [...], "text": [...]}.
+    """
+    for item in file.json_lines():
+        question = item["question"]
+        choices = {key: [choice[key] for choice in question["choices"]] for key in ("label", "text")}
+        stem = question["stem"]
+        yield item | {"question": stem, "question_stem": stem, "choices": choices}
+
+
+def squad(_: str, file: RawFile) -> Iterator[Row]:
+    """Yields the questions of a JSON file in SQuAD's format, with the texts of their paragraph."""
+    for article in file.json()["data"]:
+        for paragraph in article["paragraphs"]:
+            texts = {key: value.strip() for key, value in paragraph.items() if isinstance(value, str)}
+            for item in paragraph["qas"]:
+                answers = {"text": [answer["text"].strip() for answer in item["answers"]]}
+                yield texts | {"question": item["question"].strip(), "answers": answers}

@@ -40,32 +40,34 @@ class Hub:
     """A data set on the Hugging Face hub, read from parquet files.
 
     config: name of the configuration; "": the only one, or "default".
+    columns: columns to read, for data sets with large ones that are not needed; (): all.
     adapt: changes a row to the columns that the recipe reads; None: they are the same.
     splits: names of splits on the hub that differ from those of the recipe.
     """
 
     repository: str
     config: str = ""
+    columns: tuple[str, ...] = ()
     adapt: Callable[[Row], Row] | None = None
     splits: tuple[tuple[str, str], ...] = ()
 
     def rows(self, split: str, files: Files) -> Iterator[Row]:
         paths = files.parquet(self.repository, self.config, dict(self.splits).get(split, split))
-        rows = (row for path in paths for row in parquet_rows(path))
+        rows = (row for path in paths for row in parquet_rows(path, self.columns))
         return rows if self.adapt is None else map(self.adapt, rows)
 
     def __str__(self) -> str:
         return f"hub data set {self.repository}" + (f", {self.config}" if self.config else "")
 
 
-def parquet_rows(path: Path) -> Iterator[Row]:
+def parquet_rows(path: Path, columns: tuple[str, ...] = ()) -> Iterator[Row]:
     """Yields the rows of a parquet file. Raises Unavailable if it is not one."""
     import pyarrow  # imported late: half of the commands that import a recipe read no parquet
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
+            for batch in file.iter_batches(batch_size=1024, columns=list(columns) or None):
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
         raise Unavailable(f"{path} cannot be read as parquet ({error})") from None

@@ -150,7 +150,9 @@ def to_examples(recipe: Recipe, rows: Iterable[dict], place: str) -> Examples:
     try:
         for row in recipe.prepared(counted()):
             examples.append(recipe.example(row))
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (Unavailable, OSError):
+        raise
+    except Exception as error:  # of the readers and templates, which expect certain columns and formats
         raise Unavailable(f"{place}, row {number}: {explained(error, latest)}") from None
     return examples
 

@@ -42,6 +42,21 @@ def label_index(value: int | bool, n_labels: int) -> int:
     return index
 
 
+def columns(*names: str) -> Callable[[Row], list[str]]:
+    """Returns a function that gives the values of several columns of a row."""
+    return lambda row: [row[name] for name in names]
+
+
+def choice(options: list[str], index: int | str) -> str:
+    """Returns the option with an index, which may be text. Raises ValueError if there is no such option."""
+    return options[label_index(int(index), len(options))]
+
+
+def choice_by_letter(options: list[str], letter: str) -> str:
+    """Returns the option with the letter A, B, ... Raises ValueError or IndexError if there is none."""
+    return options[LETTERS.index(letter)]
+
+
 def lettered(options: Iterable[str]) -> str:
     """Returns " (A) first option (B) second option", with a leading space."""
     return "".join(f" ({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
@@ -56,6 +71,11 @@ def labelled(choices: dict[str, list[str]]) -> str:
 def labelled_answer(row: Row) -> str:
     """Returns the text of the choice whose label is in the column "answerKey"."""
     return row["choices"]["text"][row["choices"]["label"].index(row["answerKey"])]
+
+
+def distinct(answers: Iterable[str]) -> list[str]:
+    """Returns the answers in order of first appearance, each once."""
+    return list(dict.fromkeys(answers))
 
 
 def tabs(answers: Iterable[str]) -> str:

@@ -5,9 +5,40 @@ Each module has a list RECIPES; prompts.py adds several prompts for some of the 
 """
 
 from dataloader.building.recipe import Recipe
-from dataloader.recipes import blimp, glue, prompts, tweet_eval
+from dataloader.recipes import (
+    blimp,
+    closed_book,
+    completion,
+    dialogue,
+    generation,
+    glue,
+    kilt,
+    lama,
+    multiple_choice,
+    parsing,
+    passage_choice,
+    prompts,
+    reading,
+    summarization,
+    tweet_eval,
+)
 
-FAMILIES = (blimp, glue, tweet_eval)
+FAMILIES = (
+    blimp,
+    closed_book,
+    completion,
+    dialogue,
+    generation,
+    glue,
+    kilt,
+    lama,
+    multiple_choice,
+    parsing,
+    passage_choice,
+    reading,
+    summarization,
+    tweet_eval,
+)
 
 PUBLISHED: dict[str, Recipe] = {recipe.task: recipe for family in FAMILIES for recipe in family.RECIPES}
 RECIPES: dict[str, Recipe] = {**PUBLISHED, **prompts.prompt_recipes(PUBLISHED)}

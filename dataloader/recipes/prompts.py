@@ -48,8 +48,8 @@ def prompted(base: Recipe, label: Callable[[Row], int], prompts: Iterable[Prompt
     return [recipe(prompt) for prompt in prompts]
 
 
-def columns(*names: str) -> Callable[[Row], list[str]]:
-    """Returns a function that gives the texts of these columns."""
+def stripped(*names: str) -> Callable[[Row], list[str]]:
+    """Returns a function that gives the texts of these columns, without outer white space."""
     return lambda row: [row[name].strip() for name in names]
 
 
@@ -81,7 +81,7 @@ def copa(question: Callable[[Row], str]) -> Callable[[Row], str]:
 
 
 COPA = [
-    Prompt(name, copa(question), options=columns("choice1", "choice2"))
+    Prompt(name, copa(question), options=stripped("choice1", "choice2"))
     for name, question in (
         ("why_or_what_next", lambda row: f"{row['premise']} {QUESTION[row['question']]}"),
         ("connect", lambda row: f"{row['premise'].rstrip('.')} {LINK[row['question']]} ..."),
@@ -119,7 +119,7 @@ WSC = [
     ),
 ]
 WINO_GRANDE = [
-    Prompt(name, text, options=columns("option1", "option2"))
+    Prompt(name, text, options=stripped("option1", "option2"))
     for name, text in (
         ("fill_in", "Fill in the blank: {sentence} Is it {option1} or {option2}?"),
         ("stands_for", "{sentence} What does _ stand for, {option1} or {option2}?"),

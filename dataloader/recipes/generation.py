@@ -1,0 +1,141 @@
+"""Generation of sentences: ASLG-PC12 (Othman & Jemni 2012), CommonGen (Lin et al. 2020), CoS-E (Rajani et
+al. 2019), domain names (Zhu et al. 2020), E2E NLG (Dušek et al. 2019), WikiBio (Lebret et al. 2016) and
+WikiSplit (Botha et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from dataloader.building.raw_file import RawFile
+from dataloader.building.recipe import text_to_text
+from dataloader.building.sampling import test_share
+from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.text import clean, lettered, no_line_feeds, tabs
+
+ASLG = "https://www.achrafothman.net/aslsmt/corpus/sample-corpus-asl-en."
+COMMONSENSE = "https://s3.amazonaws.com/commensenseqa/"
+COS_E = "https://raw.githubusercontent.com/salesforce/cos-e/master/data/v1.11/cose_{}_v1.11_processed.jsonl"
+DOMAINS = "https://raw.githubusercontent.com/google-research-datasets/common-crawl-domain-names/master/data/"
+E2E = "https://github.com/tuetschek/e2e-cleaning/raw/master/cleaned-data/"
+WIKI_SPLIT = "https://github.com/google-research-datasets/wiki-split/raw/master/"
+
+
+def read_aslg(_: str, glosses: RawFile, texts: RawFile) -> Iterator[Row]:
+    for gloss, text in zip(glosses.lines(), texts.lines(), strict=False):
+        yield {"gloss": gloss, "text": text}
+
+
+def merge_targets(rows: Iterable[Row], _: np.random.RandomState) -> Iterator[Row]:
+    """Yields a row for each set of concepts, with all its sentences."""
+    groups: dict[int, Row] = {}
+    for row in rows:
+        group = groups.setdefault(row["concept_set_idx"], {"concepts": row["concepts"], "targets": []})
+        group["targets"].append(row["target"])
+    yield from groups.values()
+
+
+def read_cos_e(_: str, explanations: RawFile, questions: RawFile) -> Iterator[Row]:
+    """Yields the questions that have an explanation, in the order of the explanations."""
+    by_id = {item["id"]: item["question"] for item in questions.json_lines()}
+    for item in explanations.json_lines():
+        question = by_id[item["id"]]
+        yield {
+            "question": question["stem"],
+            "choices": [choice["text"] for choice in question["choices"]],
+            "abstractive_explanation": item["explanation"]["open-ended"],
+        }
+
+
+def read_domains(_: str, file: RawFile) -> Iterator[Row]:
+    for line in file.lines():
+        yield {"example": line.rstrip()}
+
+
+def read_e2e(_: str, file: RawFile) -> Iterator[Row]:
+    for row in file.records():
+        yield {"meaning_representation": row["mr"], "human_reference": row["ref"]}
+
+
+def table_rows(table: dict[str, list[str]]) -> str:
+    pairs = zip(table["column_header"], table["content"], strict=True)
+    return "".join(f"{header}: {no_line_feeds(content.strip())} [n] " for header, content in pairs)
+
+
+def read_wiki_split(_: str, file: RawFile) -> Iterator[Row]:
+    for sentence, simple, *_rest in file.table("\t"):
+        first, second = simple.split("<::::>")[:2]
+        yield {"complex_sentence": sentence, "simple_sentence_1": first, "simple_sentence_2": second}
+
+
+def same_length(row: Row) -> bool:
+    table = row["input_text"]["table"]
+    return len(table["column_header"]) == len(table["content"])
+
+
+RECIPES = [
+    text_to_text(
+        "aslg_pc12",
+        Raw(read_aslg, train=(f"{ASLG}asl", f"{ASLG}en")),
+        Hub("achrafothman/aslg_pc12"),
+        splits=("train",),
+        input=lambda row: row["text"].strip(),
+        output=lambda row: row["gloss"].strip(),
+    ),
+    text_to_text(
+        "common_gen",
+        Hub("allenai/common_gen"),  # the original archive does not have the (random) order of the concepts
+        prepare=merge_targets,
+        input=lambda row: ", ".join(row["concepts"]),
+        output=lambda row: tabs(row["targets"]),
+    ),
+    text_to_text(
+        "cos_e",
+        Raw(
+            read_cos_e,
+            train=(COS_E.format("train"), f"{COMMONSENSE}train_rand_split.jsonl"),
+            validation=(COS_E.format("dev"), f"{COMMONSENSE}dev_rand_split.jsonl"),
+        ),
+        Hub("Salesforce/cos_e", "v1.11"),
+        input=lambda row: clean(row["question"]) + lettered(row["choices"]),
+        output="{abstractive_explanation}",
+    ),
+    text_to_text(
+        "crawl_domain",
+        Raw(read_domains, train=f"{DOMAINS}train.txt", validation=f"{DOMAINS}eval.txt"),
+        Hub("community-datasets/crawl_domain"),
+        input=lambda row: row["example"].replace(" ", "").lower(),
+        output="{example}",
+    ),
+    text_to_text(
+        "e2e_nlg_cleaned",
+        Raw(read_e2e, train=f"{E2E}train-fixed.no-ol.csv", validation=f"{E2E}devel-fixed.no-ol.csv"),
+        Hub("tuetschek/e2e_nlg_cleaned"),
+        input="{meaning_representation}",
+        output="{human_reference}",
+    ),
+    text_to_text(
+        "wiki_bio",
+        Hub("michaelauli/wiki_bio"),
+        splits=("train", "val"),
+        keep=same_length,
+        cut=test_share(0.01),
+        input=lambda row: (
+            f"{row['input_text']['context'].strip()} [SEP] {table_rows(row['input_text']['table'])}"
+        ),
+        output=lambda row: no_line_feeds(row["target_text"]),
+        elsewhere="github.com/DavidGrangier/wikipedia-biography-dataset has the authors' files",
+    ),
+    text_to_text(
+        "wiki_split",
+        Raw(
+            read_wiki_split,
+            train=f"{WIKI_SPLIT}train.tsv.zip!train.tsv",
+            validation=f"{WIKI_SPLIT}validation.tsv",
+        ),
+        Hub("google-research-datasets/wiki_split"),
+        input="sentence 1: {simple_sentence_1} [SEP] sentence 2: {simple_sentence_2}",
+        output="{complex_sentence}",
+    ),
+]
