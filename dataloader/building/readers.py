@@ -19,3 +19,9 @@ def json_list(_: str, file: RawFile) -> Iterator[Row]:
 def records(_: str, file: RawFile) -> Iterator[Row]:
     """Yields the lines of a CSV file whose first line has the names of the columns."""
     return file.records()
+
+
+def labelled_json_lines(_: str, file: RawFile, labels: RawFile) -> Iterator[Row]:
+    """Yields JSON lines with the column "label", which is a file of one number a line."""
+    for row, label in zip(file.json_lines(), labels.lines(), strict=True):
+        yield row | {"label": int(label)}
