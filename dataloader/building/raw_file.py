@@ -41,13 +41,12 @@ class RawFile:
         raise KeyError(self.member)
 
     def text(self, encoding: str = "utf-8") -> str:
-        """Returns the content with its line ends as they are."""
-        return self.bytes().decode(encoding)
+        """Returns the content; each line end is a line feed, as in Python's text mode."""
+        return self.bytes().decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
 
     def lines(self, encoding: str = "utf-8") -> list[str]:
-        """Returns the lines without their ends, which are line feeds, carriage returns, or both."""
-        text = self.text(encoding).replace("\r\n", "\n").replace("\r", "\n")
-        return text.removesuffix("\n").split("\n")
+        """Returns the lines without their ends."""
+        return self.text(encoding).removesuffix("\n").split("\n")
 
     def json(self):
         return json.loads(self.bytes())
@@ -63,7 +62,7 @@ class RawFile:
         quoted: quotation marks enclose fields. options: further options of `csv.reader`.
         """
         quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        text = io.StringIO(self.text(encoding), newline="")
+        text = io.StringIO(self.text(encoding))
         return csv.reader(text, delimiter=delimiter, quoting=quoting, **options)
 
     def records(self, delimiter: str = ",", **options) -> Iterator[dict[str, str]]:

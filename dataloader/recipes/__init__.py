@@ -4,8 +4,17 @@ Each module has a list RECIPES. `dataloader.building` has what a recipe is made 
 """
 
 from dataloader.building.recipe import Recipe
-from dataloader.recipes import blimp, glue, hate_speech, sentiment, superglue, tweet_eval
+from dataloader.recipes import (
+    blimp,
+    fact_checking,
+    glue,
+    hate_speech,
+    sentiment,
+    superglue,
+    topics,
+    tweet_eval,
+)
 
-FAMILIES = (blimp, glue, hate_speech, sentiment, superglue, tweet_eval)
+FAMILIES = (blimp, fact_checking, glue, hate_speech, sentiment, superglue, topics, tweet_eval)
 
 RECIPES: dict[str, Recipe] = {recipe.task: recipe for family in FAMILIES for recipe in family.RECIPES}
