@@ -9,12 +9,27 @@ from dataloader.recipes import (
     fact_checking,
     glue,
     hate_speech,
+    inference,
+    questions,
+    sentence_pairs,
     sentiment,
     superglue,
     topics,
     tweet_eval,
 )
 
-FAMILIES = (blimp, fact_checking, glue, hate_speech, sentiment, superglue, topics, tweet_eval)
+FAMILIES = (
+    blimp,
+    fact_checking,
+    glue,
+    hate_speech,
+    inference,
+    questions,
+    sentence_pairs,
+    sentiment,
+    superglue,
+    topics,
+    tweet_eval,
+)
 
 RECIPES: dict[str, Recipe] = {recipe.task: recipe for family in FAMILIES for recipe in family.RECIPES}
