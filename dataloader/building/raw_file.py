@@ -45,12 +45,12 @@ class RawFile:
         raise FileNotFoundError(ENOENT, "no such file in the archive", f"{self.path}!{self.member}")
 
     def text(self, encoding: str = "utf-8") -> str:
-        """Returns the content with its line ends as they are."""
-        return self.bytes().decode(encoding)
+        """Returns the content; each line end is a line feed, as in Python's text mode."""
+        return self.bytes().decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
 
     def lines(self, encoding: str = "utf-8") -> list[str]:
-        """Returns the lines without their ends, which are line feeds, carriage returns, or both."""
-        return with_line_feeds(self.text(encoding)).removesuffix("\n").split("\n")
+        """Returns the lines without their ends."""
+        return self.text(encoding).removesuffix("\n").split("\n")
 
     def json(self):
         return json.loads(self.bytes())
@@ -66,8 +66,7 @@ class RawFile:
         quoted: quotation marks enclose fields. options: further options of `csv.reader`.
         """
         quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        # Line ends within quoted fields become line feeds, as in a file that is opened as text.
-        text = io.StringIO(with_line_feeds(self.text(encoding)), newline="")
+        text = io.StringIO(self.text(encoding))
         return csv.reader(text, delimiter=delimiter, quoting=quoting, **options)
 
     def records(self, delimiter: str = ",", **options) -> Iterator[dict[str, str]]:
@@ -80,11 +79,6 @@ class RawFile:
         """Returns the files of an archive whose paths start and end so, sorted by path."""
         found = unpack(self.path, lambda name: name.startswith(start) and name.endswith(end))
         return sorted((RawFile(self.path, *member) for member in found), key=lambda file: file.member)
-
-
-def with_line_feeds(text: str) -> str:
-    """Returns the text with line feeds as its only line ends."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def unpack(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:

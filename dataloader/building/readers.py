@@ -21,6 +21,12 @@ def records(_: str, file: RawFile) -> Iterator[Row]:
     return file.records()
 
 
+def labelled_json_lines(_: str, file: RawFile, labels: RawFile) -> Iterator[Row]:
+    """Yields JSON lines with the column "label", which is a file of one number a line."""
+    for row, label in zip(file.json_lines(), labels.lines(), strict=True):
+        yield row | {"label": int(label)}
+
+
 def question_with_choices(_: str, file: RawFile) -> Iterator[Row]:
     """Yields the JSON lines of AI2's question format as columns.
 

@@ -24,6 +24,11 @@ def no_line_feeds(text: str) -> str:
     return text.replace("\n", " ")
 
 
+def no_escaped_line_feeds(text: str) -> str:
+    """Returns the text with each escaped line feed, the two characters "\\n", replaced by a space."""
+    return text.replace("\\n", " ")
+
+
 def no_breaks(text: str) -> str:
     """Returns the text with each line feed, carriage return and tab replaced by a space."""
     return re.sub(r"[\n\r\t]", " ", text)

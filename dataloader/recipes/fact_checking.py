@@ -1,0 +1,92 @@
+"""Fact checking: Climate-FEVER (Diggelmann et al. 2020), PUBHEALTH (Kotonya and Toni 2020), LIAR (Wang 2017)
+and TabFact (Chen et al. 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dataloader.building.raw_file import RawFile
+from dataloader.building.recipe import classification
+from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.text import no_breaks, word
+
+CLIMATE = "https://github.com/tdiggelm/climate-fever-dataset/archive/1.0.1.zip"
+CLIMATE_LABELS = ("SUPPORTS", "REFUTES", "NOT_ENOUGH_INFO", "DISPUTED")
+LIAR = "https://www.cs.ucsb.edu/~william/data/liar_dataset.zip!"
+LIAR_COPY = (
+    "https://raw.githubusercontent.com/nishitpatel01/Fake_News_Detection/"
+    "880a2782ab627c10e4f9cf98c3d753d48439a9d1/liar_dataset/"
+)
+LIAR_LABELS = ("false", "half-true", "mostly-true", "true", "barely-true", "pants-fire")
+TABLES_COMMIT = "948b5560e2f7f8c9139bd91c7f093346a2bb56a8"
+TABLES = f"https://github.com/wenhuchen/Table-Fact-Checking/archive/{TABLES_COMMIT}"
+
+
+def read_climate(_: str, file: RawFile) -> Iterator[Row]:
+    for row in file.json_lines():
+        yield row | {"claim_label": CLIMATE_LABELS.index(row["claim_label"])}
+
+
+def read_liar(_: str, file: RawFile) -> Iterator[Row]:
+    for row in file.table("\t", quoted=False):
+        yield {"label": LIAR_LABELS.index(row[1]), "statement": row[2], "speaker": row[4], "context": row[13]}
+
+
+def read_tables(split: str, archive: RawFile) -> Iterator[Row]:
+    """Yields a row for each statement about each table; each table has a file of its own."""
+    folder = f"Table-Fact-Checking-{TABLES_COMMIT}"
+    tables = {file.name: file.text() for file in archive.members(f"{folder}/data/all_csv/")}
+    (examples,) = archive.members(f"{folder}/tokenized_data/{split.removesuffix('idation')}_examples.json")
+    for table, (statements, labels, caption) in examples.json().items():
+        for statement, label in zip(statements, labels, strict=True):
+            yield {
+                "statement": statement,
+                "label": label,
+                "table_caption": caption,
+                "table_text": tables[table],
+            }
+
+
+def statement_about_table(row: Row) -> str:
+    table = row["table_text"].replace("\n", " [n] ")
+    caption = row["table_caption"]
+    return f"statement: {row['statement']} [SEP] table_caption: {caption} [SEP] table_text: {table}"
+
+
+RECIPES = [
+    classification(
+        "climate_fever",
+        Raw(read_climate, test=f"{CLIMATE}!climate-fever-dataset-1.0.1/dataset/climate-fever.jsonl"),
+        Hub("tdiggelm/climate_fever"),
+        splits=("test",),
+        input="{claim}",
+        output=word("claim_label", "Supports", "Refutes", "Not enough info", "Disputed"),
+    ),
+    classification(
+        "health_fact",
+        Hub("ImperialCollegeLondon/health_fact"),
+        keep=lambda row: row["label"] >= 0,
+        input=lambda row: no_breaks(row["claim"].strip()),
+        output=word("label", "false", "mixture", "true", "unproven"),
+        elsewhere="https://github.com/neemakot/Health-Fact-Checking (PUBHEALTH)",
+    ),
+    classification(
+        "liar",
+        Raw(read_liar, train=f"{LIAR}train.tsv", validation=f"{LIAR}valid.tsv"),
+        Hub("ucsbnlp/liar"),
+        Raw(read_liar, train=f"{LIAR_COPY}train.tsv", validation=f"{LIAR_COPY}valid.tsv"),
+        input=lambda row: no_breaks(
+            "statement: {statement} [SEP] speaker: {speaker} [SEP] context: {context}".format_map(row)
+        ),
+        output=word("label", *LIAR_LABELS),
+    ),
+    classification(
+        "tab_fact",
+        Hub("wenhu/tab_fact", "tab_fact"),
+        Raw(read_tables, every=f"{TABLES}.zip"),
+        Raw(read_tables, validation=f"{TABLES}/validation.tar.xz", mirrored=True),
+        input=statement_about_table,
+        output=word("label", "refuted", "entailed"),
+    ),
+]

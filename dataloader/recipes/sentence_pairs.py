@@ -1,0 +1,140 @@
+"""Pairs of texts: paraphrases in PAWS (Zhang et al. 2019) and medical questions (McCreery et al. 2020),
+simplifications in WikiAuto (Jiang et al. 2020), answers in WikiQA (Yang et al. 2015) and MOCHA (Chen et al.
+2020), and connectives in Discovery (Sileo et al. 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from dataloader.building.raw_file import RawFile
+from dataloader.building.recipe import classification
+from dataloader.building.sampling import test_share
+from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.text import word
+
+DISCOVERY = "https://www.dropbox.com/s/aox84z90nyyuikz/discovery.zip?dl=1!discovery/discovery/"
+MEDICAL = "https://raw.githubusercontent.com/curai/medical-question-pair-dataset/master/mqp.csv"
+MOCHA = "https://github.com/anthonywchen/MOCHA/raw/main/data/mocha.tar.gz!mocha/"
+PAWS = "https://storage.googleapis.com/paws/english/paws_wiki_labeled_final.tar.gz!final/"
+WIKI_AUTO = "https://github.com/chaojiang06/wiki-auto/raw/master/wiki-manual/"
+WIKI_QA = (
+    "https://download.microsoft.com/download/E/5/f/E5FCFCEE-7005-4814-853D-DAA7C66507E0/"
+    "WikiQACorpus.zip!WikiQACorpus/"
+)
+# in the order of the label indices; 174 quoted words are harder to read
+CONNECTIVES = """
+[no-conn] absolutely, accordingly actually, additionally admittedly, afterward again, already, also,
+alternately, alternatively although, altogether, amazingly, and anyway, apparently, arguably,
+as_a_result, basically, because_of_that because_of_this besides, but by_comparison, by_contrast,
+by_doing_this, by_then certainly, clearly, coincidentally, collectively, consequently conversely
+curiously, currently, elsewhere, especially, essentially, eventually, evidently, finally, first,
+firstly, for_example for_instance fortunately, frankly, frequently, further, furthermore generally,
+gradually, happily, hence, here, historically, honestly, hopefully, however ideally, immediately,
+importantly, in_contrast, in_fact, in_other_words in_particular, in_short, in_sum, in_the_end,
+in_the_meantime, in_turn, incidentally, increasingly, indeed, inevitably, initially, instead,
+interestingly, ironically, lastly, lately, later, likewise, locally, luckily, maybe, meaning,
+meantime, meanwhile, moreover mostly, namely, nationally, naturally, nevertheless next, nonetheless
+normally, notably, now, obviously, occasionally, oddly, often, on_the_contrary, on_the_other_hand
+once, only, optionally, or, originally, otherwise, overall, particularly, perhaps, personally, plus,
+preferably, presently, presumably, previously, probably, rather, realistically, really, recently,
+regardless, remarkably, sadly, second, secondly, separately, seriously, significantly, similarly,
+simultaneously slowly, so, sometimes, soon, specifically, still, strangely, subsequently, suddenly,
+supposedly, surely, surprisingly, technically, thankfully, then, theoretically, thereafter, thereby,
+therefore third, thirdly, this, though, thus, together, traditionally, truly, truthfully, typically,
+ultimately, undoubtedly, unfortunately, unsurprisingly, usually, well, yet,
+""".split()  # noqa: SIM905
+
+
+def read_discovery(_: str, file: RawFile) -> Iterator[Row]:
+    for row in file.records("\t", quoted=False):
+        label = row["label"]
+        yield row | {"label": CONNECTIVES.index(label) if label in CONNECTIVES else int(label)}
+
+
+def read_medical(_: str, file: RawFile) -> Iterator[Row]:
+    for _, question_1, question_2, label in file.table():
+        yield {"question_1": question_1, "question_2": question_2, "label": int(label)}
+
+
+def read_mocha(_: str, file: RawFile) -> Iterator[Row]:
+    """Yields the candidate answers of all data sets; scores have the precision of float32."""
+    for samples in file.json().values():
+        for row in samples.values():
+            yield row | {"score": float(np.float32(row["score"]))}
+
+
+def read_paws(_: str, file: RawFile) -> Iterator[Row]:
+    for row in file.records("\t"):
+        yield row | {"label": int(row["label"])}
+
+
+def read_wiki_auto(_: str, file: RawFile) -> Iterator[Row]:
+    for line in file.lines():
+        label, _, _, simple, normal = line.strip().split("\t")
+        label = ("notAligned", "aligned").index(label)
+        yield {"alignment_label": label, "normal_sentence": normal, "simple_sentence": simple}
+
+
+def two_alignment_labels(row: Row) -> Row:
+    """Returns a row of the hub with partial alignments (label 2), which 2021 did not have, as alignments."""
+    return row | {"alignment_label": min(row["alignment_label"], 1)}
+
+
+def read_wiki_qa(_: str, file: RawFile) -> Iterator[Row]:
+    for row in file.records("\t", quoted=False):
+        yield {"question": row["Question"], "answer": row["Sentence"], "label": int(row["Label"])}
+
+
+RECIPES = [
+    classification(
+        "discovery",
+        Hub("sileod/discovery", "discovery"),
+        Raw(read_discovery, train=f"{DISCOVERY}train.tsv", validation=f"{DISCOVERY}dev.tsv"),
+        cut=test_share(0.1),
+        input="sentence 1: {sentence1} [SEP] sentence 2: {sentence2}",
+        output=word("label", *CONNECTIVES),
+    ),
+    classification(
+        "medical_questions_pairs",
+        Raw(read_medical, train=MEDICAL),
+        Hub("curaihealth/medical_questions_pairs"),
+        splits=("train",),
+        input="question 1: {question_1} [SEP] question 2: {question_2}",
+        output=word("label", "Similar", "Dissimilar"),  # as published, although 1 means similar
+    ),
+    classification(
+        "mocha",
+        Raw(read_mocha, train=f"{MOCHA}train.json", validation=f"{MOCHA}dev.json"),
+        keep=lambda row: float(row["score"]).is_integer(),
+        input="question: {question} [SEP] context: {context} [SEP] reference: {reference} "
+        "[SEP] candidate{candidate}",
+        output=lambda row: str(int(row["score"])),
+        elsewhere="https://github.com/anthonywchen/MOCHA",
+    ),
+    classification(
+        "paws",
+        Hub("google-research-datasets/paws", "labeled_final"),
+        Raw(read_paws, train=f"{PAWS}train.tsv", validation=f"{PAWS}dev.tsv"),
+        input="sentence 1: {sentence1} [SEP] sentence 2: {sentence2}",
+        output="{label}",
+    ),
+    classification(
+        "wiki_auto",
+        Raw(read_wiki_auto, train=f"{WIKI_AUTO}train.tsv", dev=f"{WIKI_AUTO}dev.tsv"),
+        Hub("chaojiang06/wiki_auto", "manual", adapt=two_alignment_labels),
+        splits=("train", "dev"),
+        input="normal sentence: {normal_sentence} [SEP] simple_sentence: {simple_sentence}",
+        output=word("alignment_label", "notAligned", "aligned"),
+    ),
+    classification(
+        "wiki_qa",
+        Hub("microsoft/wiki_qa"),
+        Raw(read_wiki_qa, train=f"{WIKI_QA}WikiQA-train.tsv", validation=f"{WIKI_QA}WikiQA-dev.tsv"),
+        input="question: {question} [SEP] answer: {answer}",
+        output=word("label", "false", "true"),
+        terms="Microsoft Research data licence: research use; the data may not be passed on",
+    ),
+]

@@ -1,0 +1,183 @@
+"""Sentiment and emotion: reviews (Zhang et al. 2015, Maas et al. 2011, Pang and Lee 2005, Grano et al. 2017),
+dialogues (Chatterjee et al. 2019), tweets (Saravia et al. 2018), poems (Sheng and Uthus 2020) and financial
+news (Malo et al. 2014).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dataloader.building.raw_file import RawFile
+from dataloader.building.recipe import classification
+from dataloader.building.sampling import one_split, test_share
+from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.text import clean, no_escaped_line_feeds, word
+
+GITHUB = "https://raw.githubusercontent.com/"
+EMOTIONS = ("sadness", "joy", "love", "anger", "fear", "surprise")
+POEMS = f"{GITHUB}google-research-datasets/poem-sentiment/master/data//"
+POLARITY = ("negative", "positive")
+ROTTEN_TOMATOES = "https://storage.googleapis.com/seldon-datasets/sentence_polarity_v1/rt-polaritydata.tar.gz"
+ROTTEN_TOMATOES_COPY = (
+    f"{GITHUB}alexander-rakhlin/CNN-for-Sentence-Classification-in-Keras/"
+    "0c7a61f428470d014177ad4a98fef7ad4b86d387/data/rt-polarity"
+)
+PHRASEBANK = (
+    "https://www.researchgate.net/profile/Pekka_Malo/publication/251231364_FinancialPhraseBank-v10/data/"
+    "0c96051eee4fb1d56e000000/FinancialPhraseBank-v10.zip!FinancialPhraseBank-v1.0/"
+)
+PHRASEBANK_COPY = (
+    f"{GITHUB}Alexis-Fauxbaton/Financial-News-Sentiment-Analysis/"
+    "c1b73e2c858aa0975ec0279db15a8ac033173130/FinancialPhraseBank/"
+)
+TONES = ("negative", "neutral", "positive")
+YELP_TERMS = "Yelp's dataset terms of use: academic, non-commercial use; the reviews may not be passed on"
+ZHANG = "the folder linked from https://github.com/zhangxiangxiao/Crepe"
+
+
+def read_app_reviews(_: str, file: RawFile) -> Iterator[Row]:
+    rows = file.table(skipinitialspace=True)
+    next(rows)  # names of the columns: number, package, review, date, stars
+    for row in rows:
+        yield {"review": row[2], "star": int(row[4])}
+
+
+def read_emotion(_: str, file: RawFile) -> Iterator[Row]:
+    for text, label in file.table(";"):
+        yield {"text": text, "label": EMOTIONS.index(label)}
+
+
+def read_phrasebank(_: str, file: RawFile) -> Iterator[Row]:
+    for line in file.lines("iso-8859-1"):
+        sentence, label = line.rsplit("@", 1)
+        yield {"sentence": sentence, "label": TONES.index(label.strip())}
+
+
+def read_imdb(split: str, archive: RawFile) -> Iterator[Row]:
+    """Yields the positive reviews and then the negative ones; each has a file of its own."""
+    for label, folder in ((1, "pos"), (0, "neg")):
+        for file in archive.members(f"aclImdb/{split}/{folder}/"):
+            yield {"text": file.text(), "label": label}
+
+
+def read_poems(_: str, file: RawFile) -> Iterator[Row]:
+    """Yields verses; the file's labels -1, 0, 1, 2 are negative, no impact, positive, mixed."""
+    for _, text, label in file.table("\t", quoted=False):
+        yield {"verse_text": text, "label": {"-1": 0, "0": 2, "1": 1, "2": 3}[label]}
+
+
+def read_rotten_tomatoes(split: str, positive: RawFile, negative: RawFile) -> Iterator[Row]:
+    """Yields the first 80 % of both files for the training split, and the next 10 % for validation."""
+    for label, file in ((1, positive), (0, negative)):
+        lines = file.lines("latin-1")
+        bounds = [int(share * len(lines) + 0.5) for share in (0, 0.8, 0.9)]
+        start = ("train", "validation").index(split)
+        for line in lines[bounds[start] : bounds[start + 1]]:
+            yield {"text": line.strip(), "label": label}
+
+
+def read_yelp_polarity(_: str, file: RawFile) -> Iterator[Row]:
+    """Yields the lines of `"1","text"`; quotation marks in the text stay doubled, as in the hub's rows."""
+    for line in file.lines():
+        yield {"text": line[5:-1].strip(), "label": int(line[1]) - 1}
+
+
+def yelp_polarity(split: str) -> str:
+    archive = "https://s3.amazonaws.com/fast-ai-nlp/yelp_review_polarity_csv.tgz"
+    return f"{archive}!yelp_review_polarity_csv/{split}.csv"
+
+
+RECIPES = [
+    classification(
+        "amazon_polarity",
+        Hub("fancyzhx/amazon_polarity"),
+        splits=("train",),
+        cut=one_split(lambda n: slice(10_000), lambda n: slice(10_000, 11_000)),
+        input="title: {title} [SEP] content: {content}",
+        output=word("label", *POLARITY),
+        elsewhere=f"amazon_review_polarity_csv in {ZHANG}",
+    ),
+    classification(
+        "app_reviews",
+        Hub("sealuzh/app_reviews"),
+        Raw(read_app_reviews, train=f"{GITHUB}sealuzh/user_quality/master/csv_files/reviews.csv"),
+        splits=("train",),
+        input="review: {review}",
+        output="{star}",
+    ),
+    classification(
+        "emo",
+        Hub("SemEvalWorkshop/emo"),
+        splits=("train", "test"),
+        input=lambda row: row["text"].strip(),
+        output=word("label", "others", "happy", "sad", "angry"),
+        elsewhere="SemEval-2019 task 3, EmoContext: https://aclanthology.org/S19-2005/",
+    ),
+    classification(
+        "emotion",
+        Hub("dair-ai/emotion", "split"),
+        Raw(
+            read_emotion,
+            train="https://www.dropbox.com/s/1pzkadrvffbqw6o/train.txt?dl=1",
+            validation="https://www.dropbox.com/s/2mzialpsgf9k5l3/val.txt?dl=1",
+        ),
+        input=lambda row: row["text"].strip(),
+        output=word("label", *EMOTIONS),
+        terms="educational and research use only",
+    ),
+    classification(
+        "financial_phrasebank",
+        Hub("takala/financial_phrasebank", "sentences_allagree"),
+        Raw(read_phrasebank, train=f"{PHRASEBANK}Sentences_AllAgree.txt"),
+        Raw(read_phrasebank, train=f"{PHRASEBANK_COPY}Sentences_AllAgree.txt"),
+        splits=("train",),
+        input="{sentence}",
+        output=word("label", *TONES),
+        terms="CC BY-NC-SA 3.0: non-commercial use",
+    ),
+    classification(
+        "imdb",
+        Raw(read_imdb, every="http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"),
+        Hub("stanfordnlp/imdb"),  # its rows have another order than in 2021
+        splits=("train", "test"),
+        input=lambda row: clean(row["text"]),
+        output=word("label", *POLARITY),
+    ),
+    classification(
+        "poem_sentiment",
+        Raw(read_poems, train=f"{POEMS}train.tsv", validation=f"{POEMS}dev.tsv"),
+        Hub("google-research-datasets/poem_sentiment"),
+        input="{verse_text}",
+        output=word("label", "negative", "positive", "no_impact", "mixed"),
+    ),
+    classification(
+        "rotten_tomatoes",
+        Raw(
+            read_rotten_tomatoes,
+            every=tuple(f"{ROTTEN_TOMATOES}!rt-polaritydata/rt-polarity.{sign}" for sign in ("pos", "neg")),
+        ),
+        Hub("cornell-movie-review-data/rotten_tomatoes"),
+        Raw(read_rotten_tomatoes, every=tuple(f"{ROTTEN_TOMATOES_COPY}.{sign}" for sign in ("pos", "neg"))),
+        input="{text}",
+        output=word("label", *POLARITY),
+    ),
+    classification(
+        "yelp_polarity",
+        Hub("fancyzhx/yelp_polarity"),
+        Raw(read_yelp_polarity, train=yelp_polarity("train"), test=yelp_polarity("test")),
+        splits=("train", "test"),
+        cut=test_share(0.2),
+        input=lambda row: no_escaped_line_feeds(row["text"]),
+        output=word("label", *POLARITY),
+        terms=YELP_TERMS,
+    ),
+    classification(
+        "yelp_review_full",
+        Hub("Yelp/yelp_review_full"),
+        splits=("train", "test"),
+        input=lambda row: no_escaped_line_feeds(row["text"]),
+        output=word("label", "1", "2", "3", "4", "5"),
+        terms=YELP_TERMS,
+        elsewhere=f"yelp_review_full_csv in {ZHANG}",
+    ),
+]
