@@ -22,6 +22,7 @@ from dataloader.building.verification import (
     compare,
     published_sums,
 )
+from dataloader.errors import InputError
 from dataloader.task_files import read_task_file
 
 REPORT = "gym_report.csv"
@@ -56,15 +57,26 @@ class Line:
 def line_of(recipe: Recipe, gym: Path, samples: Sequence[int], verify: bool) -> Line:
     """Returns the report's line of a task that has been built, from its files."""
     provenance = json.loads((gym / recipe.task / PROVENANCE).read_text(encoding="utf-8"))
-    first = sample_files(recipe, gym, samples[0])
-    malformed = sum(read_task_file(path, skip_malformed=True)[1] for path in first)
+    malformed, faults = unusable_lines(sample_files(recipe, gym, samples[0]))
     line = dict(task=recipe.task, malformed=malformed, **provenance)
     paths = [path for seed in samples for path in sample_files(recipe, gym, seed)]
     if not verify or any(path.name not in published_sums() for path in paths):
-        return Line(outcome=UNVERIFIED, **line)
+        return Line(outcome=UNVERIFIED, note="; ".join(faults), **line)
     results = {path: compare(path.name, path.read_bytes(), recipe.answers_are_a_set) for path in paths}
     counts = {part: _count(results, part) for part in PARTS}
-    return Line(outcome=_outcome(list(results.values())), note=_note(results), **line, **counts)
+    notes = [*faults, *_notes(results)]
+    return Line(outcome=_outcome(list(results.values())), note="; ".join(notes), **line, **counts)
+
+
+def unusable_lines(paths: Sequence[Path]) -> tuple[int, list[str]]:
+    """Returns how many lines the loader skips with --skip_malformed, and why whole files cannot be used."""
+    count, faults = 0, []
+    for path in paths:
+        try:
+            count += read_task_file(path, skip_malformed=True)[1]
+        except InputError as error:  # such as an empty file, if a label has fewer rows than a sample needs
+            faults.append(str(error))
+    return count, faults
 
 
 def _outcome(results: list[str]) -> str:
@@ -80,15 +92,14 @@ def _count(results: dict[Path, str], part: str) -> str:
     return f"{of_part.count(EQUAL)}/{len(of_part)}"
 
 
-def _note(results: dict[Path, str]) -> str:
-    parts = [
-        part for part in PARTS if any(p.stem.endswith(part) and r == UNDECIDED for p, r in results.items())
-    ]
+def _notes(results: dict[Path, str]) -> list[str]:
+    undecided = [path.stem for path, result in results.items() if result == UNDECIDED]
+    parts = [part for part in PARTS if any(name.endswith(part) for name in undecided)]
     reordered = sum(result == REORDERED for result in results.values())
     notes = [f"{reordered} files are equal with answers in another order"] if reordered else []
     if parts:
         notes.append(f"not compared: {', '.join(parts)} (more than {MOST_ORDERS:,} orders of answers)")
-    return "; ".join(notes)
+    return notes
 
 
 def unavailable(recipe: Recipe, error: NotBuilt, samples: Sequence[int], verify: bool) -> Line:
