@@ -292,3 +292,21 @@ def test_a_build_that_is_killed_several_times_ends_equal(build, tmp_path, mirror
     while subprocess.run(command, capture_output=True, text=True, env=dict(os.environ)).returncode == 2:
         time.sleep(0.2)  # a worker may still hold files for a moment
     assert files_of(gym) == files_of(tmp_path / "gym")
+
+
+def test_the_recipes_in_the_documentation_build_their_tasks(tmp_path):
+    page = (Path(__file__).resolve().parents[1] / "docs/data.md").read_text(encoding="utf-8")
+    (tmp_path / "my_recipes.py").write_text(page.split("```python\n")[1].split("```")[0])
+    mirror, gym = tmp_path / "mirror", tmp_path / "gym"
+    for split, n in (("train", 80), ("test", 6)):
+        rows = [{"text": f"dish\n{i}", "stars": 1 + i % 5} for i in range(n)]
+        write_parquet(mirror, "my_name/restaurant_reviews", f"data/{split}-00000-of-00001.parquet", rows)
+    facts = [{"question": f"q{i}?", "passage": "p", "answers": ["a", "b"]} for i in range(90)]
+    write_lines(mirror / "example.org/cities/facts.jsonl", facts)
+    flags = ["--mirror", str(mirror), "--recipes", str(tmp_path / "my_recipes.py"), "--num_workers", "1"]
+    assert main(["--output_dir", str(gym), *flags, "--tasks", "restaurant_reviews", "city_facts"]) == 0
+    assert (gym / "restaurant_reviews/restaurant_reviews_16_13_test.tsv").read_text() == (
+        "review: dish 0\tnegative\nreview: dish 1\tnegative\nreview: dish 3\tpositive\nreview: dish 4\tpositive\n"
+        "review: dish 5\tnegative\n"
+    )
+    assert Gym(gym).examples("city_facts", "train", "first")[0].outputs == ("a", "b")

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from dataloader import METRICS
+from dataloader import METRICS, PUBLISHED_SPLITS, load_split
 from dataloader.building.sampling import draw_sample, eighty_twenty, whole_splits
 from dataloader.building.sources import Hub
 from dataloader.building.verification import published_sums
 from dataloader.recipes import PUBLISHED, RECIPES
+from dataloader.templates import dataset_of
 
 DATA = Path(__file__).parent / "data/recipes"
 GOLDEN = {
@@ -71,7 +72,7 @@ def test_every_prompt_has_the_rows_of_its_data_sets_own_task():
     prompts = {task: recipe for task, recipe in RECIPES.items() if task not in PUBLISHED}
     assert len(prompts) == 24
     for task, recipe in prompts.items():
-        base = PUBLISHED[task.split("__")[0]]
+        base = PUBLISHED[dataset_of(task)]
         assert (recipe.sources, recipe.k, recipe.by_label, recipe.splits) == (
             (base.sources, base.k, base.by_label, base.splits)
         )
@@ -105,3 +106,10 @@ def test_the_answers_of_prompts_are_those_of_the_task():
         "maybe",
         "no",
     ]
+
+
+def test_the_split_of_prompts_trains_on_no_task_of_their_data_sets():
+    split = load_split(PUBLISHED_SPLITS / "t0_held_out.json")
+    assert set(split.test) == RECIPES.keys() - PUBLISHED.keys()
+    assert not {dataset_of(task) for task in split.test} & set(split.train)
+    assert set(split.train) < PUBLISHED.keys()

@@ -13,12 +13,14 @@ from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRICS
 from dataloader.ontology import UNCATEGORISED, Ontology
 from dataloader.task_splits import SECTIONS, Split
+from dataloader.templates import dataset_of
 
 
 def write_gym_files(gym: Path, built: Iterable[Recipe], split: Split) -> None:
     """Adds the built tasks to the three files; what is already in them remains.
 
-    split: gives each task's section. Tasks that it does not list become test tasks.
+    split: gives each task's section. A prompt that it does not list has the section of its data set's own task;
+    other tasks that it does not list become test tasks.
     """
     recipes = list(built)
     _write_metrics(gym / "metrics.json", recipes)
@@ -51,8 +53,12 @@ def _write_split(path: Path, tasks: list[str], split: Split) -> None:
     sections = {name: [] for name in SECTIONS} | _existing(path, "a split file")
     there = {task for name in SECTIONS for task in sections[name]}
     for task in sorted(set(tasks) - there):
-        sections[next((name for name in SECTIONS if task in split.section(name)), "test")].append(task)
+        sections[_section(task, split) or _section(dataset_of(task), split) or "test"].append(task)
     _write(path, sections)
+
+
+def _section(task: str, split: Split) -> str | None:
+    return next((name for name in SECTIONS if task in split.section(name)), None)
 
 
 def _write(path: Path, content: dict) -> None:
