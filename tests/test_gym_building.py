@@ -305,8 +305,8 @@ def test_the_recipes_in_the_documentation_build_their_tasks(tmp_path):
     write_lines(mirror / "example.org/cities/facts.jsonl", facts)
     flags = ["--mirror", str(mirror), "--recipes", str(tmp_path / "my_recipes.py"), "--num_workers", "1"]
     assert main(["--output_dir", str(gym), *flags, "--tasks", "restaurant_reviews", "city_facts"]) == 0
-    assert (gym / "restaurant_reviews/restaurant_reviews_16_13_test.tsv").read_text() == (
-        "review: dish 0\tnegative\nreview: dish 1\tnegative\nreview: dish 3\tpositive\nreview: dish 4\tpositive\n"
-        "review: dish 5\tnegative\n"
-    )
+    reviews = Gym(gym).examples("restaurant_reviews", "test", "first")
+    assert [(example.input, *example.outputs) for example in reviews] == [
+        (f"review: dish {i}", "positive" if i == 3 or i == 4 else "negative") for i in (0, 1, 3, 4, 5)
+    ]
     assert Gym(gym).examples("city_facts", "train", "first")[0].outputs == ("a", "b")

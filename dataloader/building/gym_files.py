@@ -19,8 +19,8 @@ from dataloader.templates import dataset_of
 def write_gym_files(gym: Path, built: Iterable[Recipe], split: Split) -> None:
     """Adds the built tasks to the three files; what is already in them remains.
 
-    split: gives each task's section. A prompt that it does not list has the section of its data set's own task;
-    other tasks that it does not list become test tasks.
+    split: gives each task's section. If it does not list a prompt, the section is that of the data set's own
+    task. Other tasks become test tasks.
     """
     recipes = list(built)
     _write_metrics(gym / "metrics.json", recipes)
