@@ -19,7 +19,7 @@ from dataloader.building.own_recipes import load_recipes
 from dataloader.building.recipe import Recipe
 from dataloader.building.report import Line, line_of, unavailable, write_report
 from dataloader.building.sources import Files
-from dataloader.building.task_folder import PARTIAL, NotBuilt, build_task
+from dataloader.building.task_folder import PARTIAL, NotBuilt, build_task, missing_samples
 from dataloader.processes import leave_signals_to
 from dataloader.recipes import RECIPES
 
@@ -53,6 +53,10 @@ def build_tasks(recipes: Sequence[Recipe], settings: BuildSettings) -> list[Line
     Another process must not build in the same folder at the same time.
     """
     remove_unfinished(settings.output_dir)
+    # Tasks that are there already are verified again, after the others are built.
+    recipes = sorted(
+        recipes, key=lambda recipe: not missing_samples(recipe, settings.output_dir, settings.samples)
+    )
     parallel = settings.num_workers > 1 and len(recipes) > 1
     results = (build_in_processes if parallel else build_here)(recipes, settings)
     lines: list[Line] = []

@@ -44,7 +44,7 @@ class Rows:
 def build_task(recipe: Recipe, files: Files, gym: Path, samples: Sequence[int]) -> None:
     """Writes the missing samples of a task. Raises NotBuilt; then nothing is written."""
     folder = gym / recipe.task
-    missing = [seed for seed in samples if not all(path.exists() for path in sample_files(recipe, gym, seed))]
+    missing = missing_samples(recipe, gym, samples)
     if not missing:
         return
     rows = read_rows(recipe, files)
@@ -62,6 +62,10 @@ def build_task(recipe: Recipe, files: Files, gym: Path, samples: Sequence[int]) 
         raise NotBuilt([f"{folder} cannot be written ({error.strerror})"]) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def missing_samples(recipe: Recipe, gym: Path, samples: Sequence[int]) -> list[int]:
+    return [seed for seed in samples if not all(path.exists() for path in sample_files(recipe, gym, seed))]
 
 
 def publish(partial: Path, folder: Path) -> None:

@@ -62,8 +62,8 @@ NLI = ("yes", "maybe", "no")  # entailment, neutral, contradiction
 CB = ("yes", "no", "maybe")  # SuperGLUE's order: entailment, contradiction, neutral
 ENTAILMENT = (
     ("does_it_follow", 'Text: {premise} Does it follow from the text that "{hypothesis}"?'),
-    ("is_it_right", "{premise} Judging from this alone, is the following right? {hypothesis}"),
-    ("conclude", "Premise: {premise} Can we conclude this: {hypothesis}"),
+    ("is_it_right", '{premise} Judging from this alone, is it right to say: "{hypothesis}"?'),
+    ("conclude", 'Premise: {premise} Can we conclude the sentence "{hypothesis}"?'),
 )
 
 
