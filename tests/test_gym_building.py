@@ -150,6 +150,13 @@ def test_a_second_call_builds_what_is_missing_and_leaves_the_rest(build, tmp_pat
     assert once == twice
 
 
+def test_files_from_elsewhere_are_verified_too(build, tmp_path):
+    build(tasks=["fruits"])
+    (tmp_path / "gym/fruits/source.json").unlink()
+    assert build(tasks=["fruits"]) == 0
+    assert report(tmp_path / "gym")["fruits"]["source"] == ""
+
+
 def test_parquet_files_of_the_hub_give_the_same_task_as_raw_files(build, tmp_path, mirror):
     build(tasks=["fruits"])
     for name in ("train.jsonl", "dev.jsonl"):

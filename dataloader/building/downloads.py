@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -61,7 +62,30 @@ def check_content(path: Path, url: str, accept_changed: bool) -> None:
         )
 
 
-class Mirror:
+class HubFiles(ABC):
+    """Finds the parquet files of a split in the revisions of a data set on the hub."""
+
+    def parquet(self, repository: str, config: str, split: str) -> list[Path]:
+        """Returns the files of a split, in order. Raises Unavailable."""
+        faults: list[str] = []
+        for revision in ("main", CONVERTED):
+            try:
+                chosen = select_parquet(self._names(repository, revision), repository, config, split)
+            except Unavailable as error:
+                faults.append(str(error))
+                continue
+            return [self._file(repository, revision, name) for name in chosen]
+        raise Unavailable("; ".join(dict.fromkeys(faults)))
+
+    @abstractmethod
+    def _names(self, repository: str, revision: str) -> list[str]:
+        """Returns the paths of all files of a revision. Raises Unavailable."""
+
+    @abstractmethod
+    def _file(self, repository: str, revision: str, name: str) -> Path: ...
+
+
+class Mirror(HubFiles):
     """Files from a folder; nothing is downloaded."""
 
     offline = True
@@ -76,16 +100,20 @@ class Mirror:
         check_content(path, url, self.accept_changed)
         return path
 
-    def parquet(self, repository: str, config: str, split: str) -> list[Path]:
-        for revision in ("main", CONVERTED):
-            top = self.folder / f"huggingface.co/datasets/{repository}/resolve" / revision
-            names = sorted(path.relative_to(top).as_posix() for path in top.rglob("*.parquet"))
-            if names:
-                return [top / name for name in select_parquet(names, repository, config, split)]
-        raise Unavailable(f"huggingface.co/datasets/{repository} is not in {self.folder}")
+    def _revision(self, repository: str, revision: str) -> Path:
+        return self.folder / f"huggingface.co/datasets/{repository}/resolve" / revision
+
+    def _names(self, repository: str, revision: str) -> list[str]:
+        top = self._revision(repository, revision)
+        if not top.is_dir():
+            raise Unavailable(f"huggingface.co/datasets/{repository} is not in {self.folder}")
+        return [path.relative_to(top).as_posix() for path in top.rglob("*.parquet")]
+
+    def _file(self, repository: str, revision: str, name: str) -> Path:
+        return self._revision(repository, revision) / name
 
 
-class Downloads:
+class Downloads(HubFiles):
     """Files from the network. Raw files are kept in `folder`, those of the hub in the hub's own cache."""
 
     offline = False
@@ -104,24 +132,21 @@ class Downloads:
         check_content(path, url, self.accept_changed)
         return path
 
-    def parquet(self, repository: str, config: str, split: str) -> list[Path]:
-        from huggingface_hub import HfApi, hf_hub_download
+    def _names(self, repository: str, revision: str) -> list[str]:
+        from huggingface_hub import HfApi
 
-        faults = []
-        for revision in ("main", CONVERTED):
-            where = {"repo_id": repository, "repo_type": "dataset", "revision": revision}
-            url = f"https://huggingface.co/datasets/{repository} at {revision}"
-            try:
-                names = with_retries(lambda of=where: list(HfApi().list_repo_files(**of)), url)
-                chosen = select_parquet(names, repository, config, split)
-            except Unavailable as error:
-                faults.append(str(error))
-                continue
-            return [
-                Path(with_retries(lambda name=name, of=where: hf_hub_download(filename=name, **of), url))
-                for name in chosen
-            ]
-        raise Unavailable("; ".join(faults))
+        where = {"repo_id": repository, "repo_type": "dataset", "revision": revision}
+        return with_retries(lambda: list(HfApi().list_repo_files(**where)), _page(repository, revision))
+
+    def _file(self, repository: str, revision: str, name: str) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        where = {"repo_id": repository, "repo_type": "dataset", "revision": revision, "filename": name}
+        return Path(with_retries(lambda: hf_hub_download(**where), _page(repository, revision)))
+
+
+def _page(repository: str, revision: str) -> str:
+    return f"https://huggingface.co/datasets/{repository} at {revision}"
 
 
 def with_retries(action: Callable[[], Result], url: str) -> Result:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from dataloader.building.verification import (
     published_sums,
 )
 from dataloader.errors import InputError
+from dataloader.jsonfile import load_json_object
 from dataloader.task_files import read_task_file
 
 REPORT = "gym_report.csv"
@@ -56,9 +56,10 @@ class Line:
 
 def line_of(recipe: Recipe, gym: Path, samples: Sequence[int], verify: bool) -> Line:
     """Returns the report's line of a task that has been built, from its files."""
-    provenance = json.loads((gym / recipe.task / PROVENANCE).read_text(encoding="utf-8"))
     malformed, faults = unusable_lines(sample_files(recipe, gym, samples[0]))
-    line = dict(task=recipe.task, malformed=malformed, **provenance)
+    line = dict(
+        task=recipe.task, malformed=malformed, terms=recipe.terms, source=source_of(gym / recipe.task)
+    )
     paths = [path for seed in samples for path in sample_files(recipe, gym, seed)]
     if not verify or any(path.name not in published_sums() for path in paths):
         return Line(outcome=UNVERIFIED, note="; ".join(faults), **line)
@@ -66,6 +67,12 @@ def line_of(recipe: Recipe, gym: Path, samples: Sequence[int], verify: bool) -> 
     counts = {part: _count(results, part) for part in PARTS}
     notes = [*faults, *_notes(results)]
     return Line(outcome=_outcome(list(results.values())), note="; ".join(notes), **line, **counts)
+
+
+def source_of(folder: Path) -> str:
+    """Returns the source of a task's rows; "" if the folder was not made by this command."""
+    path = folder / PROVENANCE
+    return str(load_json_object(path, "the source of a task").get("source", "")) if path.exists() else ""
 
 
 def unusable_lines(paths: Sequence[Path]) -> tuple[int, list[str]]:
