@@ -29,6 +29,7 @@ from dataloader.building.sampling import SAMPLES
 from dataloader.errors import Faults, InputError, did_you_mean
 from dataloader.recipes import PUBLISHED
 from dataloader.task_splits import PUBLISHED_SPLITS, load_split
+from dataloader.templates import has_templates
 
 INTERRUPTED = 130
 
@@ -125,13 +126,18 @@ def chosen_recipes(tasks: list[str] | None, split: Path | None, known: dict[str,
         flag, tasks = "--split", list(load_split(split).all if split else PUBLISHED)
     else:
         flag = "--tasks"
-    matches = {name: [task for task in known if fnmatchcase(task, name)] for name in tasks}
+    matches = {name: [task for task in known if matches_pattern(task, name)] for name in tasks}
     faults = [
         f"{flag}: no recipe for '{name}'{did_you_mean(name, known)}" for name in tasks if not matches[name]
     ]
     if faults:
         raise InputError(faults)
     return [known[task] for task in dict.fromkeys(task for found in matches.values() for task in found)]
+
+
+def matches_pattern(task: str, pattern: str) -> bool:
+    """Returns whether a pattern names a task; "glue-*" does not name prompts, "glue-*__*" does."""
+    return fnmatchcase(task, pattern) and has_templates([task]) <= has_templates([pattern])
 
 
 if __name__ == "__main__":

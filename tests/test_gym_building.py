@@ -22,11 +22,12 @@ from small_mirror import (
 )
 
 from dataloader import Gym, load_split
-from dataloader.build_gym import main
+from dataloader.build_gym import chosen_recipes, main
 from dataloader.building import task_folder
 from dataloader.building.downloads import Mirror
 from dataloader.building.own_recipes import load_recipes
 from dataloader.building.task_folder import NotBuilt, build_task
+from dataloader.recipes import RECIPES as RECIPES_OF_GYM
 
 OWN = ("fruits", "capitals", "colours")
 
@@ -169,6 +170,15 @@ def test_parquet_files_of_the_hub_give_the_same_task_as_raw_files(build, tmp_pat
         name: hub[name] for name in hub if name.endswith(".tsv")
     }
     assert report(tmp_path / "from_hub")["fruits"]["source"] == "hub data set example/fruits"
+
+
+def test_patterns_name_prompts_only_if_they_have_their_mark():
+    def tasks(pattern: str) -> list[str]:
+        return [recipe.task for recipe in chosen_recipes([pattern], None, RECIPES_OF_GYM)]
+
+    assert tasks("superglue-r*") == ["superglue-record", "superglue-rte"]
+    assert [task.split("__")[0] for task in tasks("superglue-r*__*")] == ["superglue-rte"] * 3
+    assert tasks("superglue-rte__conclude") == ["superglue-rte__conclude"]
 
 
 # ---------------------------------------------------------------------------- faults
