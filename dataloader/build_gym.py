@@ -15,18 +15,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from dataloader.building.build_tasks import BuildSettings, build_tasks
-from dataloader.building.gym_files import write_gym_files
+from dataloader.building.gym_files import GymFiles
+from dataloader.building.own_recipes import load_recipes
 from dataloader.building.recipe import Recipe
-from dataloader.building.report import UNAVAILABLE, table
+from dataloader.building.report import UNAVAILABLE, Line, table, terms_of_use, write_report
 from dataloader.building.sampling import SAMPLES
-from dataloader.errors import Faults, InputError, did_you_mean
+from dataloader.errors import Faults, InputError, did_you_mean, in_brief
 from dataloader.recipes import PUBLISHED
 from dataloader.task_splits import PUBLISHED_SPLITS, load_split
 from dataloader.templates import has_templates
@@ -44,10 +46,16 @@ def parser() -> argparse.ArgumentParser:
     add = usage.add_argument
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "routing_moe"
     add("--output_dir", type=Path, required=True, help="gym folder to write")
-    add("--tasks", nargs="+", help='names or patterns such as "glue-*" (default: the 160 published tasks)')
+    add("--tasks", nargs="+", help='names or patterns, "glue-*" (those of --recipes, else the 160)')
     add("--split", type=Path, help="build the tasks of this split file; its sections go to split.json")
     add("--recipes", type=Path, help="Python file with a list RECIPES of your own")
-    add("--samples", nargs="+", type=int, default=SAMPLES, help="seeds of the samples (all published ones)")
+    add(
+        "--samples",
+        nargs="+",
+        type=int,
+        default=SAMPLES,
+        help="seeds of the samples (100 13 21 42 87)",
+    )
     add("--mirror", type=Path, help="read all files from this folder, <host>/<path>; nothing is downloaded")
     add("--cache_dir", type=Path, default=cache, help=f"folder of downloaded raw files ({cache})")
     add("--accept_changed", action="store_true", help="use raw files that differ from those of 2021")
@@ -81,25 +89,50 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(settings: BuildSettings, tasks: list[str] | None, split: Path | None) -> int:
     """Builds the tasks and returns 1 if some could not be built, else 0."""
-    faults = Faults(setting_faults(settings))
-    known = faults.of(settings.known_recipes) or {}
-    recipes = faults.of(chosen_recipes, tasks, split, known)
+    faults, gym = Faults(setting_faults(settings)), settings.output_dir
+    known = faults.of(settings.known_recipes)
+    recipes = faults.of(chosen_recipes, tasks, split, settings, known) if known else None
     sections = faults.of(load_split, split or PUBLISHED_SPLITS / "random.json")
+    described = faults.of(GymFiles.read, gym)
     if faults:
         raise InputError(dict.fromkeys(faults))
-    gym = settings.output_dir
-    try:
-        gym.mkdir(parents=True, exist_ok=True)
-        with FileLock(gym / "lock", timeout=0):
-            lines = build_tasks(recipes, settings)
+    print(terms_of_use(recipes), file=sys.stderr)
+    lines: list[Line] = []
+    with exclusive(gym):
+        try:
+            for line in build_tasks(recipes, settings):
+                lines.append(line)
+                with suppress(OSError):  # of a full disk; it is written again at the end
+                    write_report(gym, lines)
+        finally:
+            print(table(lines))
             built = [known[line.task] for line in lines if line.outcome != UNAVAILABLE]
-            write_gym_files(gym, built, sections)
-    except Timeout:
-        raise InputError(f"--output_dir {gym}: another command is using it") from None
+            with no_traceback(gym):
+                described.add(built, sections)
+                write_report(gym, lines)
+    return 1 if len(built) < len(recipes) else 0
+
+
+@contextmanager
+def exclusive(gym: Path) -> Iterator[None]:
+    """Creates the folder and keeps other commands from building in it."""
+    with no_traceback(gym):
+        gym.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(gym / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(f"--output_dir {gym}: another command is using it") from None
+    with lock:
+        yield
+
+
+@contextmanager
+def no_traceback(gym: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise InputError(f"--output_dir {gym}: cannot be written ({error.strerror})") from None
-    print(table(lines))
-    return 1 if len(built) < len(lines) else 0
+        raise InputError(f"--output_dir {gym}: cannot be written ({in_brief(error)})") from None
 
 
 def setting_faults(settings: BuildSettings) -> list[str]:
@@ -115,17 +148,20 @@ def setting_faults(settings: BuildSettings) -> list[str]:
     return faults
 
 
-def chosen_recipes(tasks: list[str] | None, split: Path | None, known: dict[str, Recipe]) -> list[Recipe]:
+def chosen_recipes(
+    tasks: list[str] | None, split: Path | None, settings: BuildSettings, known: dict[str, Recipe]
+) -> list[Recipe]:
     """Returns the recipes of the tasks that the flags name. Raises InputError with all faults.
 
-    tasks: names or patterns; split: split file; neither: the published tasks.
+    tasks: names or patterns; split: split file; neither: the user's own tasks if there are any, else the
+    published ones.
     """
     if tasks and split:
         raise InputError("--tasks and --split both name tasks; give one of them")
-    if not tasks:
-        flag, tasks = "--split", list(load_split(split).all if split else PUBLISHED)
-    else:
-        flag = "--tasks"
+    flag = "--tasks" if tasks else "--split"
+    if not tasks and split:
+        tasks = list(load_split(split).all)
+    tasks = tasks or list(load_recipes(settings.recipes) or PUBLISHED)
     matches = {name: [task for task in known if matches_pattern(task, name)] for name in tasks}
     faults = [
         f"{flag}: no recipe for '{name}'{did_you_mean(name, known)}" for name in tasks if not matches[name]

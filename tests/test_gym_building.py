@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -96,7 +95,7 @@ def test_the_gym_is_described_by_its_files(build, tmp_path):
     assert json.loads((gym / "ontology.json").read_text()) == {"classification": {"taste": ["fruits"]}}
     assert load_split(gym / "split.json").test == ("capitals", "colours", "fruits")
     rows = report(gym)
-    assert {row["outcome"] for row in rows.values()} == {"built, nothing to compare with"}
+    assert {row["outcome"] for row in rows.values()} == {"built, not compared"}
     assert rows["capitals"]["terms"] == "for tests only"
     assert rows["fruits"]["source"] == "https://data.example.org/fruits/train.jsonl"
 
@@ -174,7 +173,7 @@ def test_parquet_files_of_the_hub_give_the_same_task_as_raw_files(build, tmp_pat
 
 def test_patterns_name_prompts_only_if_they_have_their_mark():
     def tasks(pattern: str) -> list[str]:
-        return [recipe.task for recipe in chosen_recipes([pattern], None, RECIPES_OF_GYM)]
+        return [recipe.task for recipe in chosen_recipes([pattern], None, None, RECIPES_OF_GYM)]
 
     assert tasks("superglue-r*") == ["superglue-record", "superglue-rte"]
     assert [task.split("__")[0] for task in tasks("superglue-r*__*")] == ["superglue-rte"] * 3
@@ -237,7 +236,7 @@ def test_a_damaged_parquet_file_is_one_clear_error(build, tmp_path, mirror):
 def test_a_raw_file_that_differs_from_that_of_2021_is_not_used(tmp_path, mirror):
     gym = tmp_path / "gym"
     boolq = mirror / "storage.googleapis.com/boolq"
-    rows = [{"question": f"q{i}", "answer": i % 2 == 0, "passage": "p"} for i in range(4)]
+    rows = [{"question": f"q{i}", "answer": i % 2 == 0, "passage": "p"} for i in range(40)]
     for name in ("train.jsonl", "dev.jsonl"):
         write_lines(boolq / name, rows)
     flags = ["--output_dir", str(gym), "--mirror", str(mirror), "--tasks", "boolq"]
@@ -263,6 +262,77 @@ def test_a_full_disk_leaves_nothing_of_the_task(tmp_path, mirror, recipes, monke
     assert files_of(gym) == {}
 
 
+def test_a_full_disk_is_one_error_and_leaves_the_finished_tasks(build, tmp_path, monkeypatch, capsys):
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("dataloader.building.report.replace_text", full)
+    assert build() == 2
+    assert Gym(tmp_path / "gym").tasks() == sorted(OWN)
+    captured = capsys.readouterr()
+    assert "3 built, not compared" in captured.out
+    assert captured.err.splitlines()[-1] == (
+        f"error: --output_dir {tmp_path}/gym: cannot be written ([Errno 28] No space left on device: "
+        f"'{tmp_path}/gym/gym_report.csv')"
+    )
+
+
+def test_an_error_in_a_recipes_source_does_not_stop_the_other_tasks(build, tmp_path, recipes):
+    text = RECIPES.replace('Raw(json_lines, every=f"{HOST}/colours.jsonl")', "Failing()")
+    failing = (
+        "class Failing:\n    def rows(self, split, files):\n        raise RuntimeError('out of order')\n"
+    )
+    recipes.write_text(failing + text)
+    assert build() == 1
+    assert Gym(tmp_path / "gym").tasks() == ["capitals", "fruits"]
+    assert "unexpected content: out of order" in report(tmp_path / "gym")["colours"]["note"]
+
+
+def test_nulls_of_the_hub_are_empty_texts(build, tmp_path, mirror):
+    rows = [{"country": f"Land {i}", "capital": None if i == 3 else "x"} for i in range(12)]
+    for path in mirror.rglob("*.parquet"):
+        path.unlink()
+    write_parquet(mirror, "example/geography", "capitals/train-00000-of-00001.parquet", rows)
+    build(tasks=["capitals"])
+    lines = [line for path in (tmp_path / "gym").rglob("*.tsv") for line in path.read_text().splitlines()]
+    assert {line for line in lines if line.startswith("Land 3\t")} == {"Land 3\t"}
+    assert int(report(tmp_path / "gym")["capitals"]["malformed"]) >= 1
+
+
+def test_too_few_rows_for_a_sample_are_an_error(build, tmp_path, mirror):
+    write_lines(mirror / "data.example.org/colours.jsonl", [{"thing": "x", "colours": ["red"]}] * 2)
+    assert build(tasks=["colours"]) == 1
+    assert "too few rows (1) for a train and a dev file" in report(tmp_path / "gym")["colours"]["note"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("split.json", '{"train": 3}', '"train" is not a list'),
+        ("split.json", '{"train": ["a"], "test": ["a"]}', 'in "train" and in "test": a'),
+        ("ontology.json", '{"a": ["b"]}', '"a" must be an object'),
+        ("metrics.json", '{"fruits": "AC"}', "unknown metric 'AC' for task 'fruits'; did you mean 'ACC'?"),
+        ("metrics.json", "{", "is not valid JSON"),
+    ],
+)
+def test_faulty_files_of_the_gym_are_named_before_anything_is_built(
+    build, tmp_path, capsys, name, content, message
+):
+    (tmp_path / "gym").mkdir()
+    (tmp_path / "gym" / name).write_text(content)
+    assert build() == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "gym/fruits").exists()
+
+
+def test_a_report_and_a_source_that_cannot_be_read_are_written_again(build, tmp_path):
+    build()
+    (tmp_path / "gym/gym_report.csv").write_bytes(b"\xff\x00")
+    (tmp_path / "gym/fruits/source.json").write_text("[")
+    assert build() == 0
+    assert report(tmp_path / "gym").keys() == set(OWN)
+
+
 @pytest.mark.parametrize(
     ("flags", "messages"),
     [
@@ -284,8 +354,14 @@ def test_wrong_flags_are_reported_together(tmp_path, recipes, capsys, flags, mes
     [
         ("RECIPES = 3", "has no list RECIPES"),
         ("import nothing_like_this", "fails:"),
-        (RECIPES.replace('metric="EM"', 'metric="EMM"'), "'capitals' has the unknown metric 'EMM'"),
-        (RECIPES.replace('metric="EM",', ""), "'capitals' has no metric"),
+        (RECIPES.replace('metric="EM"', 'metric="EMM"'), "recipe 'capitals': unknown metric 'EMM'"),
+        (RECIPES.replace('metric="EM",', ""), "recipe 'capitals': it has no metric"),
+        (RECIPES.replace('"fruits",', '"../fruits",', 1), "recipe '../fruits': the name may have letters"),
+        (RECIPES.replace('"capitals",', '"fruits",', 1), "two recipes of 'fruits'"),
+        (RECIPES.replace('splits=("train",)', 'splits="train"'), "splits is 'train'; it must be a tuple"),
+        (RECIPES.replace("k=2,", "k=0,", 1), "k is 0; it must be a whole number of at least 1"),
+        (RECIPES.replace('("classification", "taste")', '"taste"'), "category is 'taste'"),
+        ("raise SystemExit(0)", "fails:"),
     ],
 )
 def test_a_faulty_file_of_recipes_is_one_clear_error(tmp_path, capsys, text, message):
@@ -295,20 +371,57 @@ def test_a_faulty_file_of_recipes_is_one_clear_error(tmp_path, capsys, text, mes
     assert message in capsys.readouterr().err
 
 
+SLOW = """
+import time
+
+
+def slowly(row):
+    time.sleep(0.02)
+    return True
+
+
+RECIPES = [replace(recipe, task=f"{recipe.task}{i}", keep=slowly) for i in range(4) for recipe in RECIPES]
+"""
+
+
 @pytest.mark.slow
-def test_a_build_that_is_killed_several_times_ends_equal(build, tmp_path, mirror, recipes):
-    build()
+def test_a_build_that_is_killed_ten_times_ends_equal(build, tmp_path, recipes):
+    """It is killed each time when it has finished one more task, and works on the next."""
+    recipes.write_text("from dataclasses import replace\n" + RECIPES + SLOW, encoding="utf-8")
+    build(tasks=[f"{task}{i}" for i in range(4) for task in OWN], gym=tmp_path / "at_once")
     gym = tmp_path / "killed"
-    command = [sys.executable, "-m", "dataloader.build_gym", "--output_dir", str(gym)]
-    command += ["--mirror", str(mirror), "--recipes", str(recipes), "--tasks", *OWN]
-    for delay in (0.4, 0.6, 0.8, 1.0, 1.2):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        time.sleep(delay)
+    command = [sys.executable, "-m", "dataloader.build_gym", "--output_dir", str(gym), "--num_workers", "1"]
+    command += ["--mirror", str(tmp_path / "mirror"), "--recipes", str(recipes)]
+    for n_tasks in range(1, 11):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+            until(lambda n=n_tasks: len(list(gym.glob("*/source.json"))) >= n)
+            process.send_signal(signal.SIGKILL)
+    subprocess.run(command, capture_output=True, check=True)
+    assert files_of(gym) == files_of(tmp_path / "at_once")
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_command_that_was_killed(tmp_path, recipes, mirror):
+    recipes.write_text("from dataclasses import replace\n" + RECIPES + SLOW.replace("0.02", "60"))
+    command = [sys.executable, "-m", "dataloader.build_gym", "--output_dir", str(tmp_path / "gym")]
+    command += ["--mirror", str(mirror), "--recipes", str(recipes), "--num_workers", "2"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if not children.exists():
+            process.kill()
+            pytest.skip("this system does not list the children of a process")
+        until(lambda: len(children.read_text().split()) >= 2)
+        workers = children.read_text().split()
         process.send_signal(signal.SIGKILL)
-        process.wait()
-    while subprocess.run(command, capture_output=True, text=True, env=dict(os.environ)).returncode == 2:
-        time.sleep(0.2)  # a worker may still hold files for a moment
-    assert files_of(gym) == files_of(tmp_path / "gym")
+    until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+
+def until(condition, seconds: float = 60) -> None:
+    """Waits until the condition holds. Fails after so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_the_recipes_in_the_documentation_build_their_tasks(tmp_path):

@@ -1,5 +1,6 @@
 """Downloads from a local server: continued, repeated, refused; and the hub's files through its own client."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -47,6 +48,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(404, b"")
         if "busy" in self.path and n_before < 2:
             return self.answer(503, b"")
+        if "compressing" in self.path and "gzip" in self.headers.get("Accept-Encoding", ""):
+            return self.answer(200, gzip.compress(CONTENT), encoding="gzip")
         if "page" in self.path:
             return self.answer(200, b"<html>", "text/html; charset=utf-8")
         if "breaks" in self.path and n_before == 0:
@@ -55,8 +58,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(206, CONTENT[int(start.removeprefix("bytes=").removesuffix("-")) :])
         return self.answer(200, CONTENT)
 
-    def answer(self, status: int, body: bytes, kind="application/octet-stream", length: int | None = None):
+    def answer(self, status: int, body: bytes, kind="application/octet-stream", length=None, encoding=""):
         self.send_response(status)
+        if encoding:
+            self.send_header("Content-Encoding", encoding)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
@@ -74,6 +79,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def _without_pauses(monkeypatch):
+    monkeypatch.setattr(downloads, "_unreachable", set())
     monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
 
 
@@ -115,6 +121,33 @@ def test_a_server_without_ranges_sends_the_whole_file_again(server, tmp_path, kn
     assert Downloads(tmp_path).raw(url).read_bytes() == CONTENT
 
 
+def test_the_start_of_another_file_is_not_kept(server, tmp_path, know):
+    url = know(server.url("file.bin"))
+    part = place_of(url, tmp_path).with_name("file.bin.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"another file")
+    assert Downloads(tmp_path).raw(url).read_bytes() == CONTENT
+    assert [start for _, start in server.requests] == ["bytes=12-", None]
+
+
+def test_a_server_that_compresses_is_asked_not_to(server, tmp_path):
+    assert Downloads(tmp_path).raw(server.url("compressing.bin")).read_bytes() == CONTENT
+
+
+def test_urls_that_differ_in_their_query_are_different_files(server, tmp_path):
+    files = Downloads(tmp_path)
+    first, second = files.raw(server.url("download?id=1")), files.raw(server.url("download?id=2"))
+    assert first != second
+    assert len(server.requests) == 2
+
+
+def test_a_mirror_may_have_a_file_without_its_query(tmp_path):
+    path = tmp_path / "data.example.org/file.bin"
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    assert Mirror(tmp_path).raw("https://data.example.org/file.bin?download=1") == path
+
+
 def test_a_busy_server_is_asked_again(server, tmp_path):
     assert Downloads(tmp_path).raw(server.url("busy.bin")).read_bytes() == CONTENT
     assert len(server.requests) == 3
@@ -134,6 +167,13 @@ def test_a_source_that_is_gone_is_asked_once_and_named(server, tmp_path, path, m
 def test_a_server_that_cannot_be_reached_is_one_clear_error(tmp_path):
     with pytest.raises(Unavailable, match="/x: 5 attempts failed, the last one because"):
         Downloads(tmp_path).raw("http://127.0.0.1:9/x")
+    with pytest.raises(Unavailable, match=r"/y: 127\.0\.0\.1:9 could not be reached before"):
+        Downloads(tmp_path).raw("http://127.0.0.1:9/y")
+
+
+def test_an_address_that_is_no_url_is_one_clear_error(tmp_path):
+    with pytest.raises(Unavailable, match="ftp://host/x: "):
+        Downloads(tmp_path).raw("ftp://host/x")
 
 
 def test_another_file_than_that_of_2021_is_refused_unless_it_is_accepted(server, tmp_path, know):
@@ -169,6 +209,7 @@ def test_files_without_a_configuration_and_converted_files_are_chosen():
     converted = ["default/train/0000.parquet", "default/train/0001.parquet", "other/train/0000.parquet"]
     assert select_parquet(converted, "x", "", "train") == converted[:2]
     assert select_parquet(converted[:2], "x", "2021-name", "train") == converted[:2]
+    assert select_parquet(["binary/train/0000.parquet"], "x", "", "train") == ["binary/train/0000.parquet"]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +217,7 @@ def test_files_without_a_configuration_and_converted_files_are_chosen():
     [
         (["README.md"], "", "x has no parquet files"),
         (["a/train/0000.parquet", "b/train/0000.parquet"], "c", "no configuration c .it has a, b"),
+        (["binary/train/0000.parquet"], "multilabel", "no configuration multilabel .it has binary"),
         (["a/test/0000.parquet"], "a", "x a has no split train .it has test"),
         (["a/partial-train/0000.parquet"], "a", "has converted only a part of the split train"),
     ],

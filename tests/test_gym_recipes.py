@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from dataloader import METRICS, PUBLISHED_SPLITS, load_split
+from dataloader.building.downloads import checksums
 from dataloader.building.sampling import draw_sample, eighty_twenty, whole_splits
-from dataloader.building.sources import Hub
+from dataloader.building.sources import Hub, Raw
 from dataloader.building.verification import published_sums
 from dataloader.recipes import PUBLISHED, RECIPES
 from dataloader.templates import dataset_of
@@ -113,3 +114,29 @@ def test_the_split_of_prompts_trains_on_no_task_of_their_data_sets():
     assert set(split.test) == RECIPES.keys() - PUBLISHED.keys()
     assert not {dataset_of(task) for task in split.test} & set(split.train)
     assert set(split.train) < PUBLISHED.keys()
+
+
+def test_data_that_may_not_be_passed_on_has_no_source_on_github():
+    closed = [recipe for recipe in PUBLISHED.values() if "may not be passed on" in recipe.terms]
+    assert len(closed) == 6
+    downloaded = [
+        url
+        for recipe in closed
+        for source in recipe.sources
+        if isinstance(source, Raw) and not source.mirrored
+        for split in recipe.splits
+        for url in source.urls(split)
+    ]
+    assert not [url for url in downloaded if "github" in url]
+
+
+def test_checksums_are_of_files_that_recipes_read():
+    read = {
+        url.partition("!")[0]
+        for recipe in PUBLISHED.values()
+        for source in recipe.sources
+        if isinstance(source, Raw)
+        for urls in (source.every, *source.splits.values())
+        for url in urls
+    }
+    assert checksums().keys() <= read

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from dataloader.building import verification
+from dataloader.building.report import FORMAT_ONLY, PARTLY, SAME_ROWS, VERIFIED, outcome_of
 from dataloader.building.verification import DIFFERENT, EQUAL, REORDERED, UNDECIDED, compare
 
 PUBLISHED = b"q1\ta\tb\nq2\tc\nq3\td\te\tf\nq4\tg\n"
@@ -34,5 +35,21 @@ def test_a_file_is_equal_in_some_order_of_answers_only_where_they_are_a_set(cont
 
 
 def test_files_with_too_many_orders_are_not_decided():
-    row = b"q\t" + b"\t".join(b"%d" % i for i in range(9)) + b"\n"  # 9! = 362,880 orders
+    row = b"q\t" + b"\t".join(b"%d" % i for i in range(13)) + b"\n"  # 13! = 6e9 orders
     assert compare("file.tsv", row, True) == UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("results", "outcome"),
+    [
+        ([EQUAL, EQUAL], VERIFIED),
+        ([EQUAL, REORDERED], SAME_ROWS),
+        ([REORDERED], SAME_ROWS),
+        ([EQUAL, REORDERED, UNDECIDED], PARTLY),
+        ([UNDECIDED], FORMAT_ONLY),
+        ([EQUAL, UNDECIDED, DIFFERENT], FORMAT_ONLY),
+        ([DIFFERENT], FORMAT_ONLY),
+    ],
+)
+def test_an_outcome_claims_no_more_than_was_compared(results, outcome):
+    assert outcome_of(results) == outcome

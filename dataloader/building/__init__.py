@@ -1,6 +1,12 @@
 """Builds the tasks of a gym from public data sets.
 
-recipe.py    what a recipe is               sources.py    parquet files on the hub, and raw files by URL
-text.py      pieces of templates            raw_file.py   formats of raw files; readers.py: common readers
-sampling.py  cuts and draws of samples
+recipe.py         what a recipe is             sampling.py      cuts and draws of samples
+text.py           pieces of templates          task_folder.py   the files of one task
+sources.py        parquet files and raw files  build_tasks.py   several tasks in parallel
+raw_file.py       formats of raw files         verification.py  comparison with published MD5 sums
+readers.py        common readers of raw files  report.py        gym_report.csv and the printed table
+downloads.py      downloads, caches, mirrors   gym_files.py     metrics.json, ontology.json, split.json
+parquet_files.py  files of a split on the hub  own_recipes.py   a user's file of recipes
+
+downloads.csv has sizes and checksums of raw files, published_md5sums.csv those of the published gym.
 """

@@ -17,9 +17,10 @@ from tqdm import tqdm
 from dataloader.building.downloads import Downloads, Mirror
 from dataloader.building.own_recipes import load_recipes
 from dataloader.building.recipe import Recipe
-from dataloader.building.report import Line, line_of, unavailable, write_report
+from dataloader.building.report import Line, line_of, unavailable
 from dataloader.building.sources import Files
 from dataloader.building.task_folder import PARTIAL, NotBuilt, build_task, missing_samples
+from dataloader.errors import in_brief
 from dataloader.processes import leave_signals_to
 from dataloader.recipes import RECIPES
 
@@ -47,8 +48,8 @@ class BuildSettings:
         return Downloads(self.cache_dir, self.accept_changed)
 
 
-def build_tasks(recipes: Sequence[Recipe], settings: BuildSettings) -> list[Line]:
-    """Builds the tasks and returns the lines of the report, which is written after each task.
+def build_tasks(recipes: Sequence[Recipe], settings: BuildSettings) -> Iterator[Line]:
+    """Builds the tasks and yields their lines of the report in the order in which they are finished.
 
     Another process must not build in the same folder at the same time.
     """
@@ -59,13 +60,12 @@ def build_tasks(recipes: Sequence[Recipe], settings: BuildSettings) -> list[Line
     )
     parallel = settings.num_workers > 1 and len(recipes) > 1
     results = (build_in_processes if parallel else build_here)(recipes, settings)
-    lines: list[Line] = []
-    for line in tqdm(results, total=len(recipes), unit="task", disable=None):
-        lines.append(line)
-        write_report(settings.output_dir, lines)
-        tqdm.write(f"{line.task}: {line.outcome}", file=sys.stderr)
-    remove_unfinished(settings.output_dir)
-    return lines
+    try:
+        for line in tqdm(results, total=len(recipes), unit="task", disable=None):
+            tqdm.write(f"{line.task}: {line.outcome}", file=sys.stderr)
+            yield line
+    finally:
+        remove_unfinished(settings.output_dir)
 
 
 def remove_unfinished(gym: Path) -> None:
@@ -77,9 +77,12 @@ def build(recipe: Recipe, settings: BuildSettings, files: Files) -> Line:
     """Builds a task and returns its line of the report."""
     try:
         build_task(recipe, files, settings.output_dir, settings.samples)
+        return line_of(recipe, settings.output_dir, settings.samples, settings.verify)
     except NotBuilt as error:
         return unavailable(recipe, error, settings.samples, settings.verify)
-    return line_of(recipe, settings.output_dir, settings.samples, settings.verify)
+    except Exception as error:  # of one source must not stop the other tasks
+        reason = f"unexpected error, {type(error).__name__}: {in_brief(error)}"
+        return unavailable(recipe, NotBuilt([reason]), settings.samples, settings.verify)
 
 
 def build_here(recipes: Sequence[Recipe], settings: BuildSettings) -> Iterator[Line]:

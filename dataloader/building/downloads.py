@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -31,6 +31,8 @@ PART = ".part"  # end of the name of an unfinished download
 GONE = "it does not exist, or only for users who are logged in"
 MESSAGE_BY_STATUS = {401: GONE, 403: "the server refuses access", 404: GONE, 410: "it no longer exists"}
 
+_unreachable: set[str] = set()  # hosts that did not answer this process
+
 Result = TypeVar("Result")
 
 
@@ -42,19 +44,27 @@ def checksums() -> dict[str, tuple[int, str]]:
 
 
 def place_of(url: str, folder: Path) -> Path:
-    """Returns the path of a URL's file in a mirror or cache folder; the query of the URL is left out."""
+    """Returns the path of a URL's file in a cache or mirror folder: <host>/<path>[?<query>]."""
     parts = urlsplit(url)
-    return folder / parts.netloc / re.sub("/+", "/", unquote(parts.path)).lstrip("/")
+    path = folder / parts.netloc / re.sub("/+", "/", unquote(parts.path)).lstrip("/")
+    return path.with_name(f"{path.name}?{quote(parts.query, safe='=&')}") if parts.query else path
+
+
+def is_expected(path: Path, url: str) -> bool:
+    """Returns whether a file has the checksum of its URL, or none is known."""
+    return url not in checksums() or sha256(path) == checksums()[url][1]
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_content(path: Path, url: str, accept_changed: bool) -> None:
     """Raises Unavailable if the file is not the one of 2021 that the URL's checksum belongs to."""
-    if url not in checksums() or accept_changed:
-        return
-    size, expected = checksums()[url]
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+    if not accept_changed and not is_expected(path, url):
+        size, expected = checksums()[url]
+        found = sha256(path)
         raise Unavailable(
             f"{path} is damaged, or {url} has changed since 2021: SHA-256 {found[:12]}..., expected "
             f"{expected[:12]}..., {path.stat().st_size} bytes, expected {size} (delete the file to download "
@@ -95,6 +105,8 @@ class Mirror(HubFiles):
 
     def raw(self, url: str) -> Path:
         path = place_of(url, self.folder)
+        if not path.is_file():  # mirrors made by other tools have no query in their names
+            path = place_of(url.partition("?")[0], self.folder)
         if not path.is_file():
             raise Unavailable(f"{url} is not in {self.folder}")
         check_content(path, url, self.accept_changed)
@@ -127,7 +139,11 @@ class Downloads(HubFiles):
         with FileLock(f"{path}.lock"):  # several tasks are made from the same file
             if not path.exists():
                 part = path.with_name(path.name + PART)
+                was_there = part.exists()
                 with_retries(lambda: download(url, part), url)
+                if was_there and not is_expected(part, url):  # the start was of another file
+                    part.unlink()
+                    with_retries(lambda: download(url, part), url)
                 os.replace(part, path)
         check_content(path, url, self.accept_changed)
         return path
@@ -154,6 +170,9 @@ def with_retries(action: Callable[[], Result], url: str) -> Result:
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
+    host = urlsplit(url).netloc
+    if host in _unreachable:
+        raise Unavailable(f"{url}: {host} could not be reached before")
     for attempt in range(ATTEMPTS):
         try:
             return action()
@@ -162,12 +181,16 @@ def with_retries(action: Callable[[], Result], url: str) -> Result:
             if status < 500 and status != 429:
                 reason = MESSAGE_BY_STATUS.get(status, f"the server answers with status {status}")
                 raise Unavailable(f"{url}: {reason}") from None
-            fault = f"the server answers with status {status}"
-        except (httpx.TransportError, httpx.TooManyRedirects, ConnectionError) as error:
-            fault = in_brief(error)
+            fault = ConnectionError(f"the server answers with status {status}")
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise Unavailable(f"{url}: {in_brief(error)}") from None
+        except (httpx.HTTPError, ConnectionError) as error:
+            fault = error
         if attempt < ATTEMPTS - 1:
             time.sleep(2**attempt)
-    raise Unavailable(f"{url}: {ATTEMPTS} attempts failed, the last one because {fault}")
+    if isinstance(fault, httpx.ConnectError):
+        _unreachable.add(host)
+    raise Unavailable(f"{url}: {ATTEMPTS} attempts failed, the last one because: {in_brief(fault)}")
 
 
 def download(url: str, part: Path) -> None:
@@ -178,7 +201,9 @@ def download(url: str, part: Path) -> None:
     import httpx
 
     start = part.stat().st_size if part.exists() and url in checksums() else 0
-    headers = {"Range": f"bytes={start}-"} if start else {}
+    headers = {"Accept-Encoding": "identity"}  # a range counts the bytes that are sent
+    if start:
+        headers["Range"] = f"bytes={start}-"
     with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()  # it is longer than the file on the server, or complete and not yet checked
@@ -198,7 +223,7 @@ def download(url: str, part: Path) -> None:
             disable=None,
         )
         with part.open("ab" if continued else "wb") as file, bar:
-            for chunk in response.iter_bytes():
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 bar.update(len(chunk))
     return None

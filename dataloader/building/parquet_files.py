@@ -12,7 +12,7 @@ CONVERTED = "refs/convert/parquet"  # revision with the files that the hub made 
 _OWN = re.compile(r"(?:data/)?(?:(?P<config>[^/]+)/)?(?P<split>[\w.]+?)(?:-\d+-of-\d+(?:-\w+)?)?\.parquet")
 # cola/train/0000.parquet, cola/partial-train/0000.parquet
 _CONVERTED = re.compile(r"(?P<config>[^/]+)/(?P<partial>partial-)?(?P<split>[^/]+)/\d{4}\.parquet")
-DEFAULTS = ("default", "plain_text")
+DEFAULTS = ("", "default", "plain_text")  # what the hub calls the configuration of a data set with one
 
 
 def select_parquet(names: list[str], repository: str, config: str, split: str) -> list[str]:
@@ -40,10 +40,10 @@ def select_parquet(names: list[str], repository: str, config: str, split: str) -
 def _configuration(configs: set[str], repository: str, config: str) -> str:
     if config in configs:
         return config
-    if len(configs) == 1:
-        return next(iter(configs))
     default = [name for name in DEFAULTS if name in configs]
-    if not config and default:
+    if default and (not config or len(configs) == 1):
         return default[0]
+    if not config and len(configs) == 1:
+        return next(iter(configs))
     known = ", ".join(sorted(configs))
     raise Unavailable(f"{repository} has no configuration {config or 'by default'} (it has {known})")

@@ -80,7 +80,11 @@ class Recipe:
 
 
 def render(text: TextOf, row: Row) -> str:
-    return text.format_map(row) if isinstance(text, str) else text(row)
+    """Returns the text of a row. Raises TypeError if a function returns something else."""
+    rendered = text.format_map(row) if isinstance(text, str) else text(row)
+    if not isinstance(rendered, str):
+        raise TypeError(f"the recipe returned {rendered!r} in place of a text")
+    return rendered
 
 
 def classification(task: str, *sources: Source, **fields) -> Recipe:

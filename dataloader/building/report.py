@@ -6,40 +6,38 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from dataloader.building.recipe import Recipe
-from dataloader.building.task_folder import PARTS, PROVENANCE, NotBuilt, content_of, sample_files, write
+from dataloader.building.task_folder import PARTS, NotBuilt, content_of, sample_files, sources_of, write
 from dataloader.building.verification import (
-    DIFFERENT,
     EQUAL,
-    MOST_ORDERS,
     REORDERED,
     UNDECIDED,
     compare,
     published_sums,
 )
 from dataloader.errors import InputError
-from dataloader.jsonfile import load_json_object
 from dataloader.task_files import read_task_file
 
 REPORT = "gym_report.csv"
 
 VERIFIED = "verified"
 SAME_ROWS = "same rows, order of answers differs"
+PARTLY = "verified in part, too many orders of answers in the rest"
 FORMAT_ONLY = "format only"
-UNVERIFIED = "built, nothing to compare with"
+UNCOMPARED = "built, not compared"
 UNAVAILABLE = "unavailable"
-OUTCOMES = (VERIFIED, SAME_ROWS, FORMAT_ONLY, UNVERIFIED, UNAVAILABLE)
+OUTCOMES = (VERIFIED, SAME_ROWS, PARTLY, FORMAT_ONLY, UNCOMPARED, UNAVAILABLE)
 
 
 @dataclass(frozen=True)
 class Line:
     """One line of the report.
 
-    train, dev, test: number of files that are equal to the published ones, of how many: "5/5".
+    train, dev, test: number of files that are equal to the published ones, of how many compared: "5/5".
     malformed: number of lines that the loader of this project reports, in the first sample's files.
     """
 
@@ -57,22 +55,17 @@ class Line:
 def line_of(recipe: Recipe, gym: Path, samples: Sequence[int], verify: bool) -> Line:
     """Returns the report's line of a task that has been built, from its files."""
     malformed, faults = unusable_lines(sample_files(recipe, gym, samples[0]))
-    line = dict(
-        task=recipe.task, malformed=malformed, terms=recipe.terms, source=source_of(gym / recipe.task)
-    )
+    sources = sources_of(gym / recipe.task)
+    source = " and ".join(dict.fromkeys(sources[str(seed)] for seed in samples if str(seed) in sources))
+    line = dict(task=recipe.task, malformed=malformed, source=source, terms=recipe.terms)
     paths = [path for seed in samples for path in sample_files(recipe, gym, seed)]
-    if not verify or any(path.name not in published_sums() for path in paths):
-        return Line(outcome=UNVERIFIED, note="; ".join(faults), **line)
-    results = {path: compare(path.name, path.read_bytes(), recipe.answers_are_a_set) for path in paths}
+    published = [path for path in paths if path.name in published_sums()]
+    if not verify or not published:
+        return Line(outcome=UNCOMPARED, note="; ".join(faults), **line)
+    results = {path: compare(path.name, path.read_bytes(), recipe.answers_are_a_set) for path in published}
     counts = {part: _count(results, part) for part in PARTS}
     notes = [*faults, *_notes(results)]
-    return Line(outcome=_outcome(list(results.values())), note="; ".join(notes), **line, **counts)
-
-
-def source_of(folder: Path) -> str:
-    """Returns the source of a task's rows; "" if the folder was not made by this command."""
-    path = folder / PROVENANCE
-    return str(load_json_object(path, "the source of a task").get("source", "")) if path.exists() else ""
+    return Line(outcome=outcome_of(results.values()), note="; ".join(notes), **line, **counts)
 
 
 def unusable_lines(paths: Sequence[Path]) -> tuple[int, list[str]]:
@@ -86,12 +79,14 @@ def unusable_lines(paths: Sequence[Path]) -> tuple[int, list[str]]:
     return count, faults
 
 
-def _outcome(results: list[str]) -> str:
-    if set(results) == {EQUAL}:
+def outcome_of(results: Iterable[str]) -> str:
+    """Returns the outcome of a task from the comparisons of its files."""
+    found = set(results)
+    if found == {EQUAL}:
         return VERIFIED
-    if DIFFERENT in results or set(results) == {UNDECIDED}:
-        return FORMAT_ONLY
-    return SAME_ROWS
+    if found <= {EQUAL, REORDERED}:
+        return SAME_ROWS
+    return PARTLY if found <= {EQUAL, REORDERED, UNDECIDED} and found != {UNDECIDED} else FORMAT_ONLY
 
 
 def _count(results: dict[Path, str], part: str) -> str:
@@ -105,7 +100,7 @@ def _notes(results: dict[Path, str]) -> list[str]:
     reordered = sum(result == REORDERED for result in results.values())
     notes = [f"{reordered} files are equal with answers in another order"] if reordered else []
     if parts:
-        notes.append(f"not compared: {', '.join(parts)} (more than {MOST_ORDERS:,} orders of answers)")
+        notes.append(f"not compared: {', '.join(parts)} (too many orders of answers)")
     return notes
 
 
@@ -132,11 +127,14 @@ def write_report(gym: Path, lines: Sequence[Line]) -> None:
 
 
 def read_report(gym: Path) -> dict[str, dict[str, str]]:
-    path = gym / REPORT
-    if not path.exists():
+    """Returns the lines of the report by task; {} if there is no report that can be read."""
+    names = [field.name for field in fields(Line)]
+    try:
+        with (gym / REPORT).open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            return {row["task"]: row for row in rows} if rows.fieldnames == names else {}
+    except (FileNotFoundError, UnicodeDecodeError, csv.Error):
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        return {row["task"]: row for row in csv.DictReader(file)}
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -147,7 +145,7 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def table(lines: Sequence[Line]) -> str:
-    """Returns the outcomes as text: a row per task, notes, terms of use, and how many tasks have which."""
+    """Returns the outcomes as text: a row per task, how notes begin, and the numbers of tasks."""
     ordered = sorted(lines, key=lambda line: line.task)
     width = max(len(line.task) for line in lines)
     rows = [f"{'task':{width}}  train   dev  test  outcome"]
@@ -155,13 +153,22 @@ def table(lines: Sequence[Line]) -> str:
         f"{line.task:{width}}  {line.train:>5} {line.dev:>5} {line.test:>5}  {line.outcome}"
         for line in ordered
     ]
-    notes = [f"{line.task}: {line.note}" for line in ordered if line.note]
-    terms: dict[str, list[str]] = {}
-    for line in ordered:
-        if line.terms and line.outcome != UNAVAILABLE:
-            terms.setdefault(line.terms, []).append(line.task)
-    conditions = [f"terms of {', '.join(tasks)}: {text}" for text, tasks in terms.items()]
+    notes = [f"{line.task}: {first_part(line.note)}" for line in ordered if line.note]
     counts = Counter(line.outcome for line in lines)
     summary = [f"{counts[outcome]:4} {outcome}" for outcome in OUTCOMES if counts[outcome]]
-    blocks = [rows, notes, conditions, [*summary, f"{len(lines):4} tasks"]]
+    blocks = [rows, notes, [*summary, f"{len(lines):4} tasks"]]
     return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def first_part(note: str) -> str:
+    first, _, more = note.partition("; ")
+    return f"{first}; ..." if more else first
+
+
+def terms_of_use(recipes: Iterable[Recipe]) -> str:
+    """Returns the conditions of use of the data sets, one line for the tasks that share them."""
+    tasks: dict[str, list[str]] = {}
+    for recipe in recipes:
+        if recipe.terms:
+            tasks.setdefault(recipe.terms, []).append(recipe.task)
+    return "\n".join(f"terms of use of {', '.join(names)}: {terms}" for terms, names in tasks.items())

@@ -53,8 +53,11 @@ class Hub:
 
     def rows(self, split: str, files: Files) -> Iterator[Row]:
         paths = files.parquet(self.repository, self.config, dict(self.splits).get(split, split))
-        rows = (row for path in paths for row in parquet_rows(path, self.columns))
-        return rows if self.adapt is None else map(self.adapt, rows)
+        for path in paths:
+            for row in parquet_rows(path, self.columns):
+                # In 2021 data sets had empty texts where some have nulls today.
+                row = {column: "" if value is None else value for column, value in row.items()}
+                yield row if self.adapt is None else self.adapt(row)
 
     def __str__(self) -> str:
         return f"hub data set {self.repository}" + (f", {self.config}" if self.config else "")
@@ -79,7 +82,8 @@ class Raw:
     Raw(read, train=url, validation=url): each split has its own files, one URL or a tuple of them.
     Raw(read, every=url): all splits are read from the same files.
     read(split, file, ...): yields the rows of the split from the split's files.
-    mirrored: the URL exists only in mirror folders, and is never downloaded.
+    mirrored: read only from mirror folders, never downloaded: copies that others than the authors have
+        published, and files without a URL.
 
     A URL with "!" names a member of an archive: "https://host/data.zip!data/train.tsv".
     """
@@ -108,7 +112,7 @@ class Raw:
 
     def _open(self, url: str, files: Files) -> RawFile:
         if self.mirrored and not files.offline:
-            raise Unavailable(f"{url} exists only in mirror folders (--mirror)")
+            raise Unavailable(f"{url} is read only from mirror folders (--mirror)")
         address, _, member = url.partition(ARCHIVE_MEMBER)
         return RawFile(files.raw(address), member)
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dataloader.building.recipe import Recipe
 from dataloader.building.sampling import draw_sample, eighty_twenty, whole_splits
 from dataloader.building.sources import Files, Source, Unavailable
-from dataloader.errors import in_brief
+from dataloader.errors import InputError, in_brief
+from dataloader.jsonfile import load_json_object
 
 PARTS = ("train", "dev", "test")
 PARTIAL = ".partial"  # folder in the gym with unfinished tasks
-PROVENANCE = "source.json"  # in each task's folder: where its rows come from
+PROVENANCE = "source.json"  # in each task's folder: {seed: source that the rows of the sample come from}
 
 Examples = list[tuple]  # (input, output) or (input, output, options)
 
@@ -48,32 +50,44 @@ def build_task(recipe: Recipe, files: Files, gym: Path, samples: Sequence[int]) 
     if not missing:
         return
     rows = read_rows(recipe, files)
-    partial = gym / PARTIAL / f"{recipe.task}-{os.getpid()}"
+    unfinished = gym / PARTIAL / f"{recipe.task}-{os.getpid()}"
     try:
-        partial.mkdir(parents=True)
+        unfinished.mkdir(parents=True)
         for seed in missing:
             train, dev = draw_sample(rows.pool, recipe.k, recipe.by_label, seed)
+            if not train or not dev:
+                raise NotBuilt([f"{rows.source}: too few rows ({len(rows.pool)}) for a train and a dev file"])
             for path, examples in zip(sample_files(recipe, gym, seed), (train, dev, rows.test), strict=True):
-                write(partial / path.name, content_of(recipe, examples))
-        provenance = {"source": rows.source, "terms": recipe.terms}
-        write(partial / PROVENANCE, (json.dumps(provenance, indent=2) + "\n").encode())
-        publish(partial, folder)
+                write(unfinished / path.name, content_of(recipe, examples))
+        sources = sources_of(folder) | {str(seed): rows.source for seed in missing}
+        write(unfinished / PROVENANCE, (json.dumps(dict(sorted(sources.items())), indent=2) + "\n").encode())
+        publish(unfinished, folder)
     except OSError as error:
         raise NotBuilt([f"{folder} cannot be written ({error.strerror})"]) from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def sources_of(folder: Path) -> dict[str, str]:
+    """Returns {seed: source} of a task's samples; {} if the folder was not made by this command."""
+    try:
+        return {
+            seed: str(source) for seed, source in load_json_object(folder / PROVENANCE, "sources").items()
+        }
+    except InputError:
+        return {}
 
 
 def missing_samples(recipe: Recipe, gym: Path, samples: Sequence[int]) -> list[int]:
     return [seed for seed in samples if not all(path.exists() for path in sample_files(recipe, gym, seed))]
 
 
-def publish(partial: Path, folder: Path) -> None:
+def publish(unfinished: Path, folder: Path) -> None:
     """Moves the finished files of a task to its folder: at once if the task is new, else file by file."""
     if not folder.exists():
-        os.rename(partial, folder)
+        os.rename(unfinished, folder)
         return
-    for path in partial.iterdir():
+    for path in unfinished.iterdir():
         os.replace(path, folder / path.name)
 
 
@@ -116,11 +130,11 @@ def read_rows(recipe: Recipe, files: Files) -> Rows:
         if not faults:
             pool, *rest = (splits[split] for split in recipe.splits)
             cut = recipe.cut or (whole_splits if rest else eighty_twenty)
-            pool, test = cut(pool, rest[0] if rest else None)
-            if pool and test:
-                return Rows(pool, test, str(source))
+            rows = Rows(*cut(pool, rest[0] if rest else None), str(source))
+            if rows.pool and rows.test:
+                return rows
             reasons.append(f"{source}: no rows")
-        elif len(recipe.splits) == 2 and recipe.splits[1] in splits:
+        elif test is None and len(recipe.splits) == 2 and recipe.splits[1] in splits:
             test = (recipe.cut or whole_splits)([], splits[recipe.splits[1]])[1]
     if recipe.elsewhere:
         reasons.append(recipe.elsewhere)
@@ -133,22 +147,28 @@ def read_splits(recipe: Recipe, source: Source, files: Files) -> tuple[dict[str,
     faults: list[str] = []
     for split in recipe.splits:
         try:
-            splits[split] = to_examples(recipe, source.rows(split, files), f"{source}, {split}")
+            read = partial(source.rows, split, files)
+            splits[split] = to_examples(recipe, read, f"{source}, {split}")
         except Unavailable as error:
             faults.append(str(error))
         except OSError as error:  # such as a full disk
             faults.append(f"{source}: {error.strerror or in_brief(error)} ({error.filename or 'download'})")
+        if faults and not files.offline:
+            break  # the other split would be downloaded in vain
     return splits, faults
 
 
-def to_examples(recipe: Recipe, rows: Iterable[dict], place: str) -> Examples:
-    """Returns the examples of rows. Raises Unavailable if a row is not as the recipe expects."""
+def to_examples(recipe: Recipe, read: Callable[[], Iterable[dict]], place: str) -> Examples:
+    """Returns the examples of the rows that `read` yields.
+
+    Raises Unavailable if they cannot be read, or if a row is not as the recipe expects.
+    """
     examples: Examples = []
     number, latest = 0, None
 
     def counted() -> Iterator[dict]:
         nonlocal number, latest
-        for number, latest in enumerate(rows, start=1):  # noqa: B007 (read when a row is wrong)
+        for number, latest in enumerate(read(), start=1):  # noqa: B007 (read when a row is wrong)
             yield latest
 
     try:
@@ -157,7 +177,8 @@ def to_examples(recipe: Recipe, rows: Iterable[dict], place: str) -> Examples:
     except (Unavailable, OSError):
         raise
     except Exception as error:  # of the readers and templates, which expect certain columns and formats
-        raise Unavailable(f"{place}, row {number}: {explained(error, latest)}") from None
+        where = f"{place}, row {number}" if number else place
+        raise Unavailable(f"{where}: {explained(error, latest)}") from None
     return examples
 
 

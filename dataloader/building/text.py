@@ -13,7 +13,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 def clean(text: str) -> str:
     """Returns the text on one line: outer white space removed, each run of inner white space one space.
 
-    CrossFit's scripts also replace the two characters "\\\\n" by a space, but the published files of
+    CrossFit's scripts also replace the two characters "\\n" by a space, but the published files of
     tweet_eval-emotion, the only verified task in which they occur, still contain them.
     """
     return re.sub(r"\s+", " ", text.strip())

@@ -4,57 +4,18 @@ Each module has a list RECIPES; prompts.py adds several prompts for some of the 
 `dataloader.building` has what a recipe is made of.
 """
 
+from importlib import import_module
+
 from dataloader.building.recipe import Recipe
-from dataloader.recipes import (
-    blimp,
-    closed_book,
-    completion,
-    dialogue,
-    fact_checking,
-    generation,
-    glue,
-    hate_speech,
-    inference,
-    kilt,
-    lama,
-    multiple_choice,
-    parsing,
-    passage_choice,
-    prompts,
-    questions,
-    reading,
-    sentence_pairs,
-    sentiment,
-    summarization,
-    superglue,
-    topics,
-    tweet_eval,
-)
+from dataloader.recipes import prompts
 
 FAMILIES = (
-    blimp,
-    closed_book,
-    completion,
-    dialogue,
-    fact_checking,
-    generation,
-    glue,
-    hate_speech,
-    inference,
-    kilt,
-    lama,
-    multiple_choice,
-    parsing,
-    passage_choice,
-    questions,
-    reading,
-    sentence_pairs,
-    sentiment,
-    summarization,
-    superglue,
-    topics,
-    tweet_eval,
+    *("blimp", "closed_book", "completion", "dialogue", "fact_checking", "generation", "glue", "hate_speech"),
+    *("inference", "kilt", "lama", "multiple_choice", "parsing", "passage_choice", "questions", "reading"),
+    *("sentence_pairs", "sentiment", "summarization", "superglue", "topics", "tweet_eval"),
 )
 
-PUBLISHED: dict[str, Recipe] = {recipe.task: recipe for family in FAMILIES for recipe in family.RECIPES}
+PUBLISHED: dict[str, Recipe] = {
+    recipe.task: recipe for name in FAMILIES for recipe in import_module(f"{__name__}.{name}").RECIPES
+}
 RECIPES: dict[str, Recipe] = {**PUBLISHED, **prompts.prompt_recipes(PUBLISHED)}

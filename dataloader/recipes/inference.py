@@ -101,7 +101,7 @@ RECIPES = [
         "sick",
         Raw(read_sick, every=SICK),
         Hub("RobZamp/sick"),
-        Raw(read_sick, every=SICK_COPY),
+        Raw(read_sick, every=SICK_COPY, mirrored=True),
         input="sentence 1: {sentence_A} [SEP] sentence 2: {sentence_B}",
         output=word("label", *LABELS),
         terms="CC BY-NC-SA 3.0: non-commercial use",

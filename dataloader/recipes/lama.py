@@ -45,7 +45,7 @@ def lama(config: str, *sources: Raw, text="{masked_sentence}", **fields) -> Reci
         splits=("train",),
         input=text,
         output="{obj_label}",
-        terms="LAMA: CC BY-NC 4.0 (non-commercial)",
+        terms="CC BY-NC 4.0: non-commercial use",
         **fields,
     )
 
@@ -55,13 +55,13 @@ RECIPES = [
     lama(
         "google_re",
         Raw(read, train=tuple(ARCHIVE + member for member in GOOGLE_RE)),
-        Raw(read, train=tuple(COPY + member for member in GOOGLE_RE)),
+        Raw(read, train=tuple(COPY + member for member in GOOGLE_RE), mirrored=True),
         text=filled_template,
     ),
     lama(
         "squad",
         Raw(read, train=f"{ARCHIVE}Squad/test.jsonl"),
-        Raw(read, train=f"{COPY}Squad/test.jsonl"),
+        Raw(read, train=f"{COPY}Squad/test.jsonl", mirrored=True),
     ),
     lama(
         "trex",

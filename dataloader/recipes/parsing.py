@@ -69,7 +69,7 @@ RECIPES = [
         keep=has_one_acronym,
         input=lambda row: f"{' '.join(row['tokens'])} [SEP] acronym: {acronym_span(row, 'short')}",
         output=lambda row: acronym_span(row, "long"),
-        terms="Acronym identification: CC BY-NC-SA 4.0 (non-commercial)",
+        terms="CC BY-NC-SA 4.0: non-commercial use",
     ),
     break_questions("QDMR"),
     break_questions("QDMR-high-level"),

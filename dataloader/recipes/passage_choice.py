@@ -92,7 +92,7 @@ def race(level: str):
         Raw(read, every=RACE_COPY, mirrored=True),
         input=text,
         output=lambda row: no_breaks(choice_by_letter(row["options"], row["answer"])),
-        terms="RACE: non-commercial research only",
+        terms="non-commercial research only",
     )
 
 
@@ -143,7 +143,7 @@ RECIPES = [
             f"{row['question']} [SEP] {' '.join(row['dialogue'])} [SEP] {lettered(row['choice'])}"
         ),
         output="{answer}",
-        terms="DREAM: non-commercial research only",
+        terms="non-commercial research only",
     ),
     text_to_text(
         "quail",
@@ -151,7 +151,7 @@ RECIPES = [
         Hub("textmachinelab/quail"),
         input=quail_input,
         output=lambda row: choice(row["answers"], row["correct_answer_id"]),
-        terms="QuAIL: CC BY-NC-SA 4.0 (non-commercial)",
+        terms="CC BY-NC-SA 4.0: non-commercial use",
     ),
     race("high"),
     race("middle"),
@@ -163,7 +163,7 @@ RECIPES = [
         prepare=shuffle_answers,
         input=lambda row: passage_last(row, "question", row["options"], "support"),
         output="{correct_answer}",
-        terms="SciQ: CC BY-NC 3.0 (non-commercial)",
+        terms="CC BY-NC 3.0: non-commercial use",
     ),
     text_to_text(
         "social_i_qa",

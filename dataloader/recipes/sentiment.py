@@ -76,17 +76,6 @@ def read_rotten_tomatoes(split: str, positive: RawFile, negative: RawFile) -> It
             yield {"text": line.strip(), "label": label}
 
 
-def read_yelp_polarity(_: str, file: RawFile) -> Iterator[Row]:
-    """Yields the lines of `"1","text"`; quotation marks in the text stay doubled, as in the hub's rows."""
-    for line in file.lines():
-        yield {"text": line[5:-1].strip(), "label": int(line[1]) - 1}
-
-
-def yelp_polarity(split: str) -> str:
-    archive = "https://s3.amazonaws.com/fast-ai-nlp/yelp_review_polarity_csv.tgz"
-    return f"{archive}!yelp_review_polarity_csv/{split}.csv"
-
-
 RECIPES = [
     classification(
         "amazon_polarity",
@@ -123,13 +112,13 @@ RECIPES = [
         ),
         input=lambda row: row["text"].strip(),
         output=word("label", *EMOTIONS),
-        terms="educational and research use only",
+        terms="education and research only",
     ),
     classification(
         "financial_phrasebank",
         Hub("takala/financial_phrasebank", "sentences_allagree"),
         Raw(read_phrasebank, train=f"{PHRASEBANK}Sentences_AllAgree.txt"),
-        Raw(read_phrasebank, train=f"{PHRASEBANK_COPY}Sentences_AllAgree.txt"),
+        Raw(read_phrasebank, train=f"{PHRASEBANK_COPY}Sentences_AllAgree.txt", mirrored=True),
         splits=("train",),
         input="{sentence}",
         output=word("label", *TONES),
@@ -157,19 +146,23 @@ RECIPES = [
             every=tuple(f"{ROTTEN_TOMATOES}!rt-polaritydata/rt-polarity.{sign}" for sign in ("pos", "neg")),
         ),
         Hub("cornell-movie-review-data/rotten_tomatoes"),
-        Raw(read_rotten_tomatoes, every=tuple(f"{ROTTEN_TOMATOES_COPY}.{sign}" for sign in ("pos", "neg"))),
+        Raw(
+            read_rotten_tomatoes,
+            every=tuple(f"{ROTTEN_TOMATOES_COPY}.{sign}" for sign in ("pos", "neg")),
+            mirrored=True,
+        ),
         input="{text}",
         output=word("label", *POLARITY),
     ),
     classification(
         "yelp_polarity",
         Hub("fancyzhx/yelp_polarity"),
-        Raw(read_yelp_polarity, train=yelp_polarity("train"), test=yelp_polarity("test")),
         splits=("train", "test"),
         cut=test_share(0.2),
         input=lambda row: no_escaped_line_feeds(row["text"]),
         output=word("label", *POLARITY),
         terms=YELP_TERMS,
+        elsewhere=f"yelp_review_polarity_csv in {ZHANG}",
     ),
     classification(
         "yelp_review_full",

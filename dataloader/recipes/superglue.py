@@ -24,13 +24,13 @@ RESEARCH = "research use only"
 
 
 def superglue(config: str, read, archive: str, train_copy: str = "", validation_copy: str = "") -> tuple:
-    """Returns the sources of a task: the original archive, the hub, and copies on GitHub."""
+    """Returns the sources of a task: the original archive, the hub, and copies in mirrors."""
     folder = f"{ARCHIVES}{archive}.zip!{archive}"
     copies = {"train": f"{train_copy}train.jsonl", "validation": f"{validation_copy}val.jsonl"}
     return (
         Raw(read, train=f"{folder}/train.jsonl", validation=f"{folder}/val.jsonl"),
         Hub("aps/super_glue", config),
-        *([Raw(read, **copies)] if train_copy else []),
+        *([Raw(read, **copies, mirrored=True)] if train_copy else []),
     )
 
 

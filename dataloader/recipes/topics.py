@@ -138,7 +138,7 @@ RECIPES = [
         splits=("train", "test"),
         input="{text}",
         output=word("label", "World", "Sports", "Business", "Sci/Tech"),
-        terms="AG's corpus of news articles: non-commercial use",
+        terms="non-commercial use",
     ),
     classification(
         "dbpedia_14",
@@ -182,7 +182,7 @@ RECIPES = [
             "[SEP] best_answer: {best_answer}".format_map(row)
         ),
         output=word("topic", *YAHOO_TOPICS),
-        terms="Yahoo! Answers corpus: non-commercial research",
+        terms="non-commercial research only",
         elsewhere=f"yahoo_answers_csv in {ZHANG}",
     ),
 ]
