@@ -26,23 +26,8 @@ export INIT_EPS=${INIT_EPS:-1e-2} MATCH=${MATCH:-steps} MATCH_TO=${MATCH_TO:-str
 case $MATCH in flops) default=models/compare_routings_equal_flops ;; *) default=models/compare_routings ;; esac
 export OUTPUT_DIR=${OUTPUT_DIR:-$default}
 source example_scripts/equal_flops.sh
-
-# The script that trains a variant, and its flags.
-script_of() {
-    case $1 in
-        multitask) echo train_multitask_bart.sh ;;
-        multitask_no_names) echo train_multitask_bart.sh --hide_task_names ;;
-        average) echo train_avg_routing.sh ;;
-        random) echo train_random_routing.sh ;;
-        task_random) echo train_task_random_routing.sh ;;
-        softmax) echo train_routing_bart.sh --router_mode softmax ;;
-        gumbel) echo train_routing_bart.sh --router_mode gumbel_softmax ;;
-        straight_through) echo train_routing_bart.sh ;;
-        top_k) echo train_routing_bart.sh --router_mode top_k --router_top_k 2 ;;
-        merged_parameters) echo train_routing_bart.sh --router_mode softmax --expert_mixing parameters ;;
-        two_stage) echo run_two_stage.sh ;;
-    esac
-}
+source example_scripts/jobs.sh
+source example_scripts/variants.sh
 
 finished() { [ -f "$OUTPUT_DIR/$1/best/eval-test-performance.csv" ]; }
 
@@ -79,30 +64,7 @@ train_one() {
     printf '%-8s %s\n' "$ended" "$run after $((SECONDS - start)) s"
 }
 
-# train_all FLAGS -- RUN ...: trains runs, JOBS at a time, in a separate process group, so that all can be stopped.
-train_all() {
-    local flags=()
-    while [ "$1" != -- ]; do flags+=("$1") && shift; done
-    shift
-    [ $# -gt 0 ] || return 0
-    set -m
-    xargs -P "$JOBS" -n 1 bash -c 'train_one "$@"' train_one ${flags[@]+"${flags[@]}"} <<<"$*" &
-    set +m
-    wait $! || true # failed runs are listed at the end
-}
-export -f train_one script_of finished
-
-# Ctrl-C: every run completes its step and saves a checkpoint; a second Ctrl-C stops them immediately.
-stop_all() {
-    trap 'kill -INT -- -$! 2>/dev/null' INT TERM HUP
-    kill -INT -- -$! 2>/dev/null
-    for _ in {1..150}; do
-        kill -0 -- -$! 2>/dev/null || break
-        sleep 0.2
-    done
-    echo "interrupted; run the same command to continue" >&2
-    exit 130
-}
+export -f train_one finished
 
 faults=()
 for variant in $VARIANTS; do
@@ -158,9 +120,9 @@ mkdir -p "$OUTPUT_DIR"
 [ -f "$OUTPUT_DIR/times.csv" ] || echo "variant,run,seconds,ended" >"$OUTPUT_DIR/times.csv"
 (source example_scripts/recipe.sh) # writes the embedded gym, once for all runs
 trap stop_all INT TERM HUP
-train_all "$@" -- ${reference[@]+"${reference[@]}"}
-train_all "$@" -- ${first[@]+"${first[@]}"}
-train_all "$@" -- ${second[@]+"${second[@]}"}
+run_jobs train_one "$@" -- ${reference[@]+"${reference[@]}"}
+run_jobs train_one "$@" -- ${first[@]+"${first[@]}"}
+run_jobs train_one "$@" -- ${second[@]+"${second[@]}"}
 trap - INT TERM HUP
 
 echo
@@ -169,7 +131,7 @@ for run in ${reference[@]+"${reference[@]}"} ${first[@]+"${first[@]}"} ${second[
     if ! finished "$run"; then
         status=1
         echo "not finished: $run; the end of $OUTPUT_DIR/$run.log:" >&2
-        tail -n 5 "$OUTPUT_DIR/$run.log" 2>/dev/null | sed $'s/.*\r//; s/^/    /' >&2 # no progress bars
+        end_of_log "$OUTPUT_DIR/$run.log" >&2
     fi
 done
 awk -F, 'NR > 1 { seconds += $3 } END { printf "All runs, including earlier calls: %.1f minutes\n\n", seconds / 60 }' \

@@ -3,7 +3,7 @@
 #   TASKS       names of tasks in one argument, or sections of a split: "boolq piqa", test, "my_split.json:test"
 #   CHECKPOINT  initial checkpoint, relative to the top folder of the repository; None: MODEL without further training
 #   IDENTIFIER  results are written to models/IDENTIFIER/singletask-<task>/, the table of all tasks to
-#               models/IDENTIFIER/summary.csv
+#               models/IDENTIFIER/summary.csv (RESULTS_DIR in the environment: another folder than models/IDENTIFIER)
 #   FLAGS       further flags of `python -m routing_moe.cli.finetune`
 # Without arguments: the 8 unseen tasks of the embedded gym, from the embedded tiny BART or from a mixture trained on
 # the embedded gym (which is trained first if necessary). For your own data, set in the environment:
@@ -18,6 +18,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 TASKS=${1:-test} CHECKPOINT=${2:-$default_checkpoint} IDENTIFIER=${3:-$default_identifier}
+RESULTS_DIR=${RESULTS_DIR:-models/$IDENTIFIER}
 shift $(($# < 3 ? $# : 3))
 
 if [ -z "${MODEL:-}" ]; then
@@ -49,7 +50,7 @@ finetune() {
         exit 2
     for task in $names; do
         echo "Task: $task, checkpoint: $CHECKPOINT, identifier: $IDENTIFIER"
-        folder=models/$IDENTIFIER/singletask-$task
+        folder=$RESULTS_DIR/singletask-$task
         # shellcheck disable=SC2086 # lists of values
         "$PYTHON" -m routing_moe.cli.finetune \
             --task_dir "$DATA_DIR/$task" \
@@ -73,7 +74,7 @@ finetune() {
         [ "$status" -ne 130 ] || exit 130 # Ctrl-C stops all tasks
     done
     # shellcheck disable=SC2086
-    "$PYTHON" example_scripts/collect_results.py --logs_dir "models/$IDENTIFIER" --tasks $names \
-        --output_file "models/$IDENTIFIER/summary.csv" || status=$?
+    "$PYTHON" example_scripts/collect_results.py --logs_dir "$RESULTS_DIR" --tasks $names \
+        --output_file "$RESULTS_DIR/summary.csv" || status=$?
     exit "$status"
 }

@@ -17,11 +17,10 @@ SCRIPT = ROOT / "example_scripts/compare_routings.sh"
 
 
 def test_every_variant_of_the_script_has_existing_flags():
-    functions = SCRIPT.read_text().split("script_of() {")[1].split("\n}\n")[0]
     (names,) = re.findall(r'^ALL="(.*)"', SCRIPT.read_text(), flags=re.MULTILINE)
-    command = f"script_of() {{{functions}\n}}; for variant in {names}; do script_of $variant; done"
-    lines = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
-    calls = [line.split() for line in lines.splitlines()]
+    command = f"source example_scripts/variants.sh; for variant in {names}; do script_of $variant; done"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    calls = [line.split() for line in done.stdout.splitlines()]
     assert len(calls) == len(names.split()) == len({tuple(call) for call in calls})
     for script, *flags in calls:
         assert (ROOT / "example_scripts" / script).is_file()

@@ -1,0 +1,29 @@
+# Sourced by compare_routings.sh and reproduce_paper.sh: runs jobs side by side, which Ctrl-C stops together.
+
+# run_jobs FUNCTION [ARGUMENTS] -- JOB ...: calls FUNCTION ARGUMENTS JOB for every job, JOBS at a time, in a separate
+# process group, so that all can be stopped. Functions must be exported; names of jobs have no spaces.
+run_jobs() {
+    local call=()
+    while [ "$1" != -- ]; do call+=("$1") && shift; done
+    shift
+    [ $# -gt 0 ] || return 0
+    set -m
+    xargs -P "$JOBS" -n 1 bash -c '"$@"' run_jobs "${call[@]}" <<<"$*" &
+    set +m
+    wait $! || true # failed runs are listed at the end
+}
+
+# Ctrl-C: every run completes its step and saves a checkpoint; a second Ctrl-C stops them immediately.
+stop_all() {
+    trap 'kill -INT -- -$! 2>/dev/null' INT TERM HUP
+    kill -INT -- -$! 2>/dev/null
+    for _ in {1..150}; do
+        kill -0 -- -$! 2>/dev/null || break
+        sleep 0.2
+    done
+    echo "interrupted; run the same command to continue" >&2
+    exit 130
+}
+
+# end_of_log FILE: prints its last lines, without progress bars.
+end_of_log() { tail -n 5 "$1" 2>/dev/null | sed $'s/.*\r//; s/^/    /'; }
