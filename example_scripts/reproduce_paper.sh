@@ -1,0 +1,247 @@
+#!/usr/bin/env bash
+# Reproduce the study: gym, task vectors, every routing and baseline, both stages, zero-shot scores and few-shot grids
+# of all test tasks from every start, tables of gains (ARG), figures. All results are below OUTPUT_DIR.
+#   bash example_scripts/reproduce_paper.sh                                       small, on the embedded gym
+#   MODEL=facebook/bart-base bash example_scripts/reproduce_paper.sh              the published settings, on data/gym
+#   MODEL=facebook/bart-base bash example_scripts/reproduce_paper.sh --dry_run    its runs, and their hours here
+# A run is a folder, finished when its result file exists: the same command continues after Ctrl-C or a failure. A run
+# that fails is listed at the end; the runs that need it are skipped.
+# Environment (default with MODEL; default on the embedded gym):
+#   MODEL          plain BART, a hub name or a folder (the embedded tiny BART)
+#   DATA_DIR       gym folder (data/gym, built by build_gym.sh if tasks of SPLIT are missing; the embedded gym)
+#   SPLIT          task split JSON (split.json of a given DATA_DIR, else dataloader/splits/random.json;
+#                  8 train and 4 test tasks)
+#   OUTPUT_DIR     folder of vectors/, runs/<variant>/seed<seed>/, few_shot/<start>/seed<seed>/, tables/, logs/
+#                  (models/reproduce_paper)
+#   VARIANTS       what to train (all, see ALL below); the first stage of a two-stage variant is added
+#   STARTS         what to fine-tune (direct, which is MODEL itself, and all of VARIANTS)
+#   SEEDS          seeds of each variant and start (42)
+#   JOBS           runs at the same time (1; 2)
+#   NUM_WORKERS    fine-tuning configurations, or tasks for vectors, at the same time in each run (1)
+#   TOTAL_STEPS, EVAL_PERIOD, STAGE2_STEPS    training (30000, 750, 2 * TOTAL_STEPS; 100, 100, TOTAL_STEPS)
+#   LEARNING_RATE_LIST, BSZ_LIST, SAMPLES     few-shot grid ("1e-5 2e-5 5e-5", "2 4 8", all; "1e-3", "8", all)
+#   FEW_SHOT_STEPS, FEW_SHOT_EVAL_PERIOD, WARMUP_STEPS    its training (1000, 100, 100; 40, 20, 4)
+#   DIM            dimension of the reduced Fisher vectors, less than the number of train tasks (64; 4)
+#   VECTOR_STEPS   steps of each task's adapters for Fisher vectors (2500; 20)
+#   INIT_EPS       standard deviation of the noise on each expert's weights (1e-8; 1e-2)
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+source example_scripts/jobs.sh
+source example_scripts/variants.sh
+source example_scripts/reproduce_paper_plan.sh
+
+ALL="multitask average random task_random softmax gumbel straight_through lstm transformer text fisher two_stage fisher_two_stage"
+STEPS="vectors reduction reduction_each training stage2 zero_shot few_shot figures"
+
+# ---- settings
+
+export OUTPUT_DIR=${OUTPUT_DIR:-models/reproduce_paper}
+VARIANTS=${VARIANTS:-$ALL} SEEDS=${SEEDS:-42} builds_gym=
+STARTS=${STARTS:-direct $VARIANTS}
+if [ -n "${MODEL:-}" ]; then
+    TOTAL_STEPS=${TOTAL_STEPS:-30000} EVAL_PERIOD=${EVAL_PERIOD:-750}
+    STAGE2_STEPS=${STAGE2_STEPS:-$((2 * TOTAL_STEPS))}
+    LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-5 2e-5 5e-5} BSZ_LIST=${BSZ_LIST:-2 4 8}
+    FEW_SHOT_STEPS=${FEW_SHOT_STEPS:-1000} FEW_SHOT_EVAL_PERIOD=${FEW_SHOT_EVAL_PERIOD:-100}
+    WARMUP_STEPS=${WARMUP_STEPS:-100} DIM=${DIM:-64} VECTOR_STEPS=${VECTOR_STEPS:-2500} INIT_EPS=${INIT_EPS:-1e-8}
+    JOBS=${JOBS:-1} lengths=(512 64) vectors=(--recipe published)
+    if [ -z "${DATA_DIR:-}" ]; then DATA_DIR=data/gym SPLIT=${SPLIT:-dataloader/splits/random.json} builds_gym=yes; fi
+else
+    TOTAL_STEPS=${TOTAL_STEPS:-100} EVAL_PERIOD=${EVAL_PERIOD:-100} STAGE2_STEPS=${STAGE2_STEPS:-$TOTAL_STEPS}
+    LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-3} BSZ_LIST=${BSZ_LIST:-8}
+    FEW_SHOT_STEPS=${FEW_SHOT_STEPS:-40} FEW_SHOT_EVAL_PERIOD=${FEW_SHOT_EVAL_PERIOD:-20}
+    WARMUP_STEPS=${WARMUP_STEPS:-4} DIM=${DIM:-4} VECTOR_STEPS=${VECTOR_STEPS:-20} INIT_EPS=${INIT_EPS:-1e-2}
+    JOBS=${JOBS:-2} lengths=(128 32) vectors=(--max_examples 32)
+    if [ -z "${DATA_DIR:-}" ]; then SPLIT=${SPLIT:-example_scripts/reproduce_paper.split.json}; fi
+fi
+gym=${DATA_DIR:-data/skill_gym} SPLIT=${SPLIT:-${DATA_DIR:-}/split.json} NUM_WORKERS=${NUM_WORKERS:-1}
+SAMPLES=${SAMPLES:-all}
+unset TASKVECS STAGE1 STAGE1_FLAGS RESULTS_DIR # set by each run
+export MODEL=${MODEL:-} DATA_DIR=${DATA_DIR:-} SPLIT LEARNING_RATE_LIST BSZ_LIST WARMUP_STEPS NUM_WORKERS INIT_EPS DIM
+# What finished runs depend on, besides the files of model and gym.
+KEPT="MODEL DATA_DIR SPLIT TOTAL_STEPS EVAL_PERIOD STAGE2_STEPS LEARNING_RATE_LIST BSZ_LIST SAMPLES FEW_SHOT_STEPS
+FEW_SHOT_EVAL_PERIOD WARMUP_STEPS DIM VECTOR_STEPS INIT_EPS"
+
+has() { [[ " $1 " == *" $2 "* ]]; } # LIST WORD
+
+# tasks_in WORDS: the names of tasks of SPLIT, or errors of the split
+tasks_in() { "$PYTHON" -m dataloader.list_tasks --split "$SPLIT" "$@" 2>&1; }
+
+# ---- checks: all errors together
+
+faults=() dry_run=
+for word in "$@"; do
+    if [ "$word" = --dry_run ]; then dry_run=yes; else faults+=("unknown argument $word (expected: --dry_run)"); fi
+done
+for name in $VARIANTS; do
+    has "$ALL" "$name" || faults+=("VARIANTS: unknown variant $name (expected: $ALL)")
+done
+if has "$VARIANTS" two_stage && ! has "$VARIANTS" straight_through; then VARIANTS+=" straight_through"; fi
+if has "$VARIANTS" fisher_two_stage && ! has "$VARIANTS" fisher; then VARIANTS+=" fisher"; fi
+for name in $STARTS; do
+    has "direct $ALL" "$name" || faults+=("STARTS: unknown start $name (expected: direct $ALL)")
+    if has "$ALL" "$name" && ! has "$VARIANTS" "$name"; then faults+=("STARTS: $name is not one of VARIANTS"); fi
+done
+for name in BSZ_LIST JOBS NUM_WORKERS TOTAL_STEPS EVAL_PERIOD STAGE2_STEPS FEW_SHOT_STEPS FEW_SHOT_EVAL_PERIOD \
+    DIM VECTOR_STEPS; do
+    for value in ${!name}; do
+        [[ $value =~ ^[1-9][0-9]*$ ]] || faults+=("$name: $value is not a whole number of at least 1")
+    done
+done
+for name in JOBS NUM_WORKERS TOTAL_STEPS EVAL_PERIOD STAGE2_STEPS FEW_SHOT_STEPS FEW_SHOT_EVAL_PERIOD DIM \
+    VECTOR_STEPS SAMPLES INIT_EPS; do
+    [[ ${!name} != *[[:space:]]* ]] || faults+=("$name: ${!name} is more than one value")
+done
+for value in $SEEDS "$WARMUP_STEPS"; do
+    [[ $value =~ ^[0-9]+$ ]] || faults+=("SEEDS, WARMUP_STEPS: $value is not a whole number")
+done
+for name in LEARNING_RATE_LIST INIT_EPS; do
+    for value in ${!name}; do
+        [[ $value =~ ^([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$ ]] || faults+=("$name: $value is not a number")
+    done
+done
+for name in VARIANTS STARTS SEEDS LEARNING_RATE_LIST BSZ_LIST; do
+    twice=$(tr ' ' '\n' <<<"${!name}" | sed '/^$/d' | sort | uniq -d | tr '\n' ' ')
+    [ -z "$twice" ] || faults+=("$name: ${twice% } is given more than once")
+    [[ ${!name} == *[![:space:]]* ]] || faults+=("$name: no value is given")
+done
+if [ -n "$DATA_DIR" ] && [ -z "$builds_gym" ] && [ ! -d "$DATA_DIR" ]; then
+    faults+=("DATA_DIR: $DATA_DIR: no such folder")
+elif [ -n "$DATA_DIR" ] && [ -z "$builds_gym" ] && [ -f "$SPLIT" ]; then
+    found=$(tasks_in --gym "$DATA_DIR" all) || faults+=("${found//error: /}")
+fi
+if [ ! -f "$SPLIT" ]; then
+    faults+=("SPLIT: $SPLIT: no such file")
+else
+    found=$(tasks_in test) || faults+=("${found//error: /}")
+    found=$(tasks_in train) || faults+=("${found//error: /}")
+    if has "$VARIANTS" fisher && [[ $DIM =~ ^[0-9]+$ ]] && [ "$DIM" -ge "$(wc -l <<<"$found")" ]; then
+        faults+=("DIM: $DIM; it must be less than the number of train tasks in $SPLIT, $(wc -l <<<"$found")")
+    fi
+fi
+if [ -f "$OUTPUT_DIR/settings" ]; then
+    for name in $KEPT; do
+        kept=$(sed -n "s/^$name=//p" "$OUTPUT_DIR/settings")
+        [ "$kept" = "${!name}" ] ||
+            faults+=("$name is '${!name}', but the runs in $OUTPUT_DIR have '$kept'; set another OUTPUT_DIR")
+    done
+fi
+if [ ${#faults[@]} -gt 0 ]; then
+    printf 'error: %s\n' "${faults[@]}" >&2
+    exit 2
+fi
+
+# ---- the runs
+
+PLAN=$OUTPUT_DIR/plan.tsv
+make_plan
+gym_is_complete() { tasks_in --gym "$gym" all >/dev/null; }
+
+if [ -n "$dry_run" ]; then
+    echo "settings of all runs:"
+    for name in $KEPT NUM_WORKERS; do if [ -n "${!name}" ]; then echo "    $name=${!name}"; fi; done
+    if [ -n "$builds_gym" ] && ! gym_is_complete; then
+        echo "gym: $gym lacks tasks of $SPLIT; first it is built:"
+        echo "    OUTPUT_DIR=$gym bash example_scripts/build_gym.sh --split $SPLIT"
+    fi
+    exec "$PYTHON" -m benchmarks.reproduction "$PLAN" --model "${MODEL:-task/skill_gym/tiny_bart}" --gym "$gym" \
+        --split "$SPLIT" --longest "${lengths[@]}"
+fi
+
+# run_one LINE: runs a line of the plan unless it is finished, and writes its seconds to times.csv.
+run_one() {
+    local step run folder result needs work command start=$SECONDS ended=failed log file
+    IFS=$'\t' read -r step run folder result needs work command < <(sed -n "${1}p" "$PLAN")
+    if [ -f "$folder/$result" ]; then
+        echo "exists   $step $run"
+        return
+    fi
+    for file in ${needs//:/ }; do
+        if [ "$file" != - ] && [ ! -f "$file" ]; then
+            echo "skipped  $step $run, which needs $file"
+            return
+        fi
+    done
+    log=$OUTPUT_DIR/logs/$step-${run//\//-}.log
+    # Ctrl-C also reaches the command, which logs what it has saved.
+    trap 'echo "$step,$run,$((SECONDS - start)),interrupted" >>"$OUTPUT_DIR/times.csv"; exit 255' INT TERM
+    echo "started  $step $run"
+    if bash -c "$command" >>"$log" 2>&1; then
+        ended=finished
+    elif [ -f "$folder/$result" ]; then # a summary of the tasks that did not fail
+        mv "$folder/$result" "$folder/incomplete-$result"
+    fi
+    echo "$step,$run,$((SECONDS - start)),$ended" >>"$OUTPUT_DIR/times.csv"
+    printf '%-8s %s\n' "$ended" "$step $run after $((SECONDS - start)) s"
+}
+export -f run_one
+export PLAN PYTHON
+
+for name in $KEPT; do echo "$name=${!name}"; done >"$OUTPUT_DIR/settings"
+[ -f "$OUTPUT_DIR/times.csv" ] || echo "step,run,seconds,ended" >"$OUTPUT_DIR/times.csv"
+if [ -n "$builds_gym" ] && ! gym_is_complete; then
+    OUTPUT_DIR=$gym bash example_scripts/build_gym.sh --split "$SPLIT" || [ $? -ne 130 ] || exit 130
+    if ! tasks_in --gym "$gym" all >"$OUTPUT_DIR/logs/missing_tasks.log"; then
+        cat "$OUTPUT_DIR/logs/missing_tasks.log" >&2
+        echo "error: build the missing tasks, or set SPLIT to a split without them" >&2
+        exit 1
+    fi
+fi
+# shellcheck source=/dev/null
+(source example_scripts/recipe.sh) # writes the embedded gym, once for all runs
+if [ -z "$MODEL" ]; then export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}; fi
+trap stop_all INT TERM HUP
+for step in $STEPS; do
+    # shellcheck disable=SC2046 # numbers of lines
+    run_jobs run_one -- $(awk -F'\t' -v step="$step" '$1 == step { print NR }' "$PLAN")
+done
+trap - INT TERM HUP
+
+# ---- tables
+
+status=0 tables=$OUTPUT_DIR/tables
+while IFS=$'\t' read -r step run folder result _; do
+    if [ "$step" != step ] && [ ! -f "$folder/$result" ]; then
+        status=1 log=$OUTPUT_DIR/logs/$step-${run//\//-}.log
+        echo "not finished: $step $run; the end of $log:" >&2
+        end_of_log "$log" >&2
+    fi
+done <"$PLAN"
+awk -F, 'NR > 1 { s += $3 } END { printf "All runs, including earlier calls: %.1f minutes\n", s / 60 }' \
+    "$OUTPUT_DIR/times.csv"
+
+exists() { compgen -G "$OUTPUT_DIR/$1" >/dev/null; }
+
+# gains_over BASELINE PATH TABLE: prints and writes gains over BASELINE of all systems with a file PATH, in which SYSTEM
+# stands for the system's name.
+gains_over() {
+    local name names=("$1") files=("${2//SYSTEM/$1}")
+    [ -f "${files[0]}" ] || return 0
+    for name in direct $ALL; do
+        if [ "$name" != "$1" ] && [ -f "${2//SYSTEM/$name}" ]; then names+=("$name") files+=("${2//SYSTEM/$name}"); fi
+    done
+    [ ${#files[@]} -gt 1 ] || return 0
+    "$PYTHON" example_scripts/compute_arg.py --summary1 "${files[0]}" --summary2 "${files[@]:1}" --names "${names[@]}" \
+        --output_file "$3"
+}
+
+mkdir -p "$tables"
+for split in train test; do
+    case $split in train) file=eval-test ;; test) file=eval-test_tasks-test ;; esac
+    exists "runs/*/*/best/$file-performance.csv" || continue
+    flags=(--predict_split $split --output_dir "$tables/${split}_tasks" --order)
+    for name in $ALL; do if exists "runs/$name/*/run.json"; then flags+=("$name"); fi; done
+    if exists "runs/multitask/*/best/$file-performance.csv"; then flags+=(--baseline multitask); fi
+    "$PYTHON" -m routing_moe.cli.compare_runs "$OUTPUT_DIR/runs" "${flags[@]}" >"$tables/${split}_tasks.log" 2>&1 ||
+        { status=1 && cat "$tables/${split}_tasks.log" >&2; }
+done
+for seed in $SEEDS; do
+    gains_over multitask "$OUTPUT_DIR/runs/SYSTEM/seed$seed/best/eval-test_tasks-test-performance.csv" \
+        "$tables/zero_shot_over_multitask-seed$seed.csv" || status=1
+    for baseline in multitask direct; do
+        gains_over $baseline "$OUTPUT_DIR/few_shot/SYSTEM/seed$seed/summary.csv" \
+            "$tables/few_shot_over_$baseline-seed$seed.csv" || status=1
+    done
+done
+echo "Tables: $tables"
+exit $status
