@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoTokenizer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring, train_step
+from dataloader.batching import micro_batches
 from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
@@ -33,9 +34,11 @@ KINDS = {"plain": "plain", "straight_through": "straight_through", "dense": "sof
 PUBLISHED_SIZES = {"facebook/bart-base": "base", "facebook/bart-large": "large"}
 CHARACTERS_PER_TOKEN = 4.5  # of English and BART's tokenizer, if the tokenizer is not on this machine
 # Padded mean lengths of 80 train tasks of CrossFit's gym in tokens, if there is no gym.
-ASSUMED_LENGTHS = (90, 12)
+ASSUMED_LENGTHS = (75, 14)
 EXAMPLES_PER_TASK = 32
-STEP = 32  # examples in a training step, of which those of similar length are padded together
+STEP = 32  # examples in a training step
+MOST_TOKENS = 16384  # in a micro-batch, the default of training
+MEASURED = (4, 16)  # examples in a micro-batch whose time is measured, for small and large steps
 NOT_INCLUDED = (
     "dev and test scores, text vectors, reduction, zero-shot scores, figures, loading models and data"
 )
@@ -55,15 +58,13 @@ def main(argv: list[str] | None = None) -> int:
     work = [parse_work(text) for text in plan["work"]]
     used = {each[0] for each in work if each}
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    micro_batches = (4, 16) if device == "cuda" else (4,)
     load = os.getloadavg()[0]
-    times = {B: measure(size, B, lengths, used, device, args) for B in micro_batches}
+    times = {B: measure(size, B, lengths, used, device, args) for B in MEASURED}
     seconds = step_seconds(times, device)
     plan["hours"] = [hours(each, seconds) for each in work]
     print_runs(plan)
     print_summary(plan)
-    measured = {kind: seconds(kind, STEP) for kind in KINDS if kind in used}
-    print_method(args, lengths, described, measured, load)
+    print_method(args, lengths, described, seconds, [kind for kind in KINDS if kind in used], load)
     path = Path(args.plan).with_suffix(".csv")
     plan.drop(columns=["needs", "work"]).to_csv(path, index=False, float_format="%.4g")
     print(f"The same as a table: {path}")
@@ -176,12 +177,12 @@ def mean_lengths(args) -> tuple[tuple[int, int], str]:
     count, described = token_counter(args.model)
     lengths = np.array([[count(row.input), count(row.outputs[0])] for row in rows])
     lengths = np.minimum(lengths, args.longest)
-    padded = []
+    padded = np.zeros_like(lengths)
     for first in range(0, len(lengths), STEP):
         step = lengths[first : first + STEP]
-        step = step[step[:, 0].argsort()]
-        padded += [step[i : i + 4].max(axis=0) for i in range(0, len(step), 4)]
-    S, T = np.mean(padded, axis=0).round().astype(int)
+        for group in micro_batches(*step.T, max_tokens=MOST_TOKENS, max_examples=STEP):
+            padded[first + group] = step[group].max(axis=0)
+    S, T = padded.mean(axis=0).round()
     return (int(S), int(T)), f"of {len(rows)} train examples of {len(tasks)} tasks in {args.gym}, {described}"
 
 
@@ -213,16 +214,20 @@ def print_summary(plan: pd.DataFrame) -> None:
         print(f"{step:<14} {len(rows):>5} {len(todo):>6} {sums[0]:>9.4g} {sums[1]:>9.4g}")
 
 
-def print_method(args, lengths: tuple[int, int], described: str, measured: dict, load: float) -> None:
-    """Prints what was measured and what the hours include. measured: {kind: seconds of a step of STEP}."""
+def print_method(
+    args, lengths: tuple[int, int], described: str, seconds, kinds: list[str], load: float
+) -> None:
+    """Prints what was measured and what the hours include. seconds: see `step_seconds`."""
     is_cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if is_cuda else f"a CPU with {torch.get_num_threads()} threads"
     print(f"""
 Measured on {device} (load average before: {load:.1f}; other jobs make steps slower): medians of {args.steps}
-steps after a warm-up step, random weights of the sizes of {args.model}, {args.num_experts} experts,
-micro-batches of {lengths[0]} source and {lengths[1]} target tokens per example ({described}).
-Seconds of a step of {STEP} examples: {", ".join(f"{kind} {s:.3g}" for kind, s in measured.items())}.
-Hours are of optimizer steps (forward, backward, update in float32), one run after the other.
+steps after a warm-up step, random weights of the sizes of {args.model}, {args.num_experts} experts.
+Lengths: {lengths[0]} source and {lengths[1]} target tokens with padding, {described}.""")
+    for batch in (STEP, 4):
+        measured = ", ".join(f"{kind} {seconds(kind, batch):.3g}" for kind in kinds)
+        print(f"Seconds of a step of {batch} examples: {measured}.")
+    print(f"""Hours are of optimizer steps (forward, backward, update in float32), one run after the other.
 Not included: {NOT_INCLUDED}.
 Steps of Fisher vectors are counted as steps of the whole model, which overestimates them.""")
 
