@@ -17,7 +17,7 @@
 #   STARTS         what to fine-tune (direct, which is MODEL itself, and all of VARIANTS)
 #   SEEDS          seeds of each variant and start (42)
 #   JOBS           runs at the same time (1; 2)
-#   NUM_WORKERS    fine-tuning configurations, or tasks for vectors, at the same time in each run (1)
+#   NUM_WORKERS    fine-tuning configurations, or tasks of vectors, at the same time in each run (1)
 #   TOTAL_STEPS, EVAL_PERIOD, STAGE2_STEPS    training (30000, 750, 2 * TOTAL_STEPS; 100, 100, TOTAL_STEPS)
 #   LEARNING_RATE_LIST, BSZ_LIST, SAMPLES     few-shot grid ("1e-5 2e-5 5e-5", "2 4 8", all; "1e-3", "8", all)
 #   FEW_SHOT_STEPS, FEW_SHOT_EVAL_PERIOD, WARMUP_STEPS    its training (1000, 100, 100; 40, 20, 4)
@@ -30,7 +30,8 @@ source example_scripts/jobs.sh
 source example_scripts/variants.sh
 source example_scripts/reproduce_paper_plan.sh
 
-ALL="multitask average random task_random softmax gumbel straight_through lstm transformer text fisher two_stage fisher_two_stage"
+ALL="multitask average random task_random softmax gumbel straight_through lstm transformer text fisher"
+ALL+=" two_stage fisher_two_stage"
 STEPS="vectors reduction reduction_each training stage2 zero_shot few_shot figures"
 
 # ---- settings
@@ -54,8 +55,8 @@ else
     JOBS=${JOBS:-2} lengths=(128 32) vectors=(--max_examples 32)
     if [ -z "${DATA_DIR:-}" ]; then SPLIT=${SPLIT:-example_scripts/reproduce_paper.split.json}; fi
 fi
-gym=${DATA_DIR:-data/skill_gym} SPLIT=${SPLIT:-${DATA_DIR:-}/split.json} NUM_WORKERS=${NUM_WORKERS:-1}
-SAMPLES=${SAMPLES:-all}
+gym=${DATA_DIR:-data/skill_gym} SPLIT=${SPLIT:-${DATA_DIR:-}/split.json} SAMPLES=${SAMPLES:-all}
+build_workers=${NUM_WORKERS:-} NUM_WORKERS=${NUM_WORKERS:-1}
 unset TASKVECS STAGE1 STAGE1_FLAGS RESULTS_DIR # set by each run
 export MODEL=${MODEL:-} DATA_DIR=${DATA_DIR:-} SPLIT LEARNING_RATE_LIST BSZ_LIST WARMUP_STEPS NUM_WORKERS INIT_EPS DIM
 # What finished runs depend on, besides the files of model and gym.
@@ -180,7 +181,7 @@ export PLAN PYTHON
 for name in $KEPT; do echo "$name=${!name}"; done >"$OUTPUT_DIR/settings"
 [ -f "$OUTPUT_DIR/times.csv" ] || echo "step,run,seconds,ended" >"$OUTPUT_DIR/times.csv"
 if [ -n "$builds_gym" ] && ! gym_is_complete; then
-    OUTPUT_DIR=$gym bash example_scripts/build_gym.sh --split "$SPLIT" || [ $? -ne 130 ] || exit 130
+    OUTPUT_DIR=$gym NUM_WORKERS=$build_workers bash example_scripts/build_gym.sh --split "$SPLIT" || [ $? -ne 130 ] || exit 130
     if ! tasks_in --gym "$gym" all >"$OUTPUT_DIR/logs/missing_tasks.log"; then
         cat "$OUTPUT_DIR/logs/missing_tasks.log" >&2
         echo "error: build the missing tasks, or set SPLIT to a split without them" >&2

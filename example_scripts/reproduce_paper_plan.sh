@@ -16,7 +16,8 @@ scores=best/eval-test-performance.csv
 vectors_of() { if [ "$1" = text ]; then echo "$OUTPUT_DIR/vectors/text"; else echo "$OUTPUT_DIR/vectors/fisher$DIM"; fi; }
 
 add_vectors() { # text or fisher
-    local folder=$OUTPUT_DIR/vectors/$1 each=$OUTPUT_DIR/vectors/$1_each fisher flags=("${vectors[@]}") work=- work_each=-
+    local folder=$OUTPUT_DIR/vectors/$1 each=$OUTPUT_DIR/vectors/$1_each fisher work=- work_each=-
+    local flags=("${vectors[@]}")
     if [ "$1" = fisher ]; then
         flags+=(--total_steps "$VECTOR_STEPS")
         work=plain:$((n_tasks * VECTOR_STEPS)):8 work_each=plain:$((n_tests * 5 * VECTOR_STEPS)):8
