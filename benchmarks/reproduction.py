@@ -210,8 +210,9 @@ def print_summary(plan: pd.DataFrame) -> None:
     print(f"\n{'step':<14} {'runs':>5} {'to do':>6} {'hours':>9} {'to do':>9}")
     for step, rows in [*plan.groupby("step", sort=False), ("all", plan)]:
         todo = rows[rows["state"] == "to do"]
-        sums = (rows["hours"].sum(), todo["hours"].sum())
-        print(f"{step:<14} {len(rows):>5} {len(todo):>6} {sums[0]:>9.4g} {sums[1]:>9.4g}")
+        sums = [each["hours"].sum(min_count=1) for each in (rows, todo)]
+        shown = " ".join(f"{'-' if math.isnan(total) else f'{total:.4g}':>9}" for total in sums)
+        print(f"{step:<14} {len(rows):>5} {len(todo):>6} {shown}")
 
 
 def print_method(
