@@ -37,7 +37,7 @@ STEPS="vectors reduction reduction_each training stage2 zero_shot few_shot figur
 # ---- settings
 
 export OUTPUT_DIR=${OUTPUT_DIR:-models/reproduce_paper}
-VARIANTS=${VARIANTS:-$ALL} SEEDS=${SEEDS:-42} builds_gym=
+VARIANTS=${VARIANTS:-$ALL} SEEDS=${SEEDS:-42} builds_gym= malformed=()
 STARTS=${STARTS:-direct $VARIANTS}
 if [ -n "${MODEL:-}" ]; then
     TOTAL_STEPS=${TOTAL_STEPS:-30000} EVAL_PERIOD=${EVAL_PERIOD:-750}
@@ -47,6 +47,8 @@ if [ -n "${MODEL:-}" ]; then
     WARMUP_STEPS=${WARMUP_STEPS:-100} DIM=${DIM:-64} VECTOR_STEPS=${VECTOR_STEPS:-2500} INIT_EPS=${INIT_EPS:-1e-8}
     JOBS=${JOBS:-1} lengths=(512 64) vectors=(--recipe published)
     if [ -z "${DATA_DIR:-}" ]; then DATA_DIR=data/gym SPLIT=${SPLIT:-dataloader/splits/random.json} builds_gym=yes; fi
+    # Some published files have lines that are broken by line feeds in their texts.
+    if [ -n "$builds_gym" ]; then malformed=(--skip_malformed); fi
 else
     TOTAL_STEPS=${TOTAL_STEPS:-100} EVAL_PERIOD=${EVAL_PERIOD:-100} STAGE2_STEPS=${STAGE2_STEPS:-$TOTAL_STEPS}
     LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-3} BSZ_LIST=${BSZ_LIST:-8}
@@ -184,7 +186,8 @@ if [ -n "$builds_gym" ] && ! gym_is_complete; then
     OUTPUT_DIR=$gym NUM_WORKERS=$build_workers bash example_scripts/build_gym.sh --split "$SPLIT" || [ $? -ne 130 ] || exit 130
     if ! tasks_in --gym "$gym" all >"$OUTPUT_DIR/logs/missing_tasks.log"; then
         cat "$OUTPUT_DIR/logs/missing_tasks.log" >&2
-        echo "error: build the missing tasks, or set SPLIT to a split without them" >&2
+        echo "error: $gym/gym_report.csv says why these tasks could not be built; to run the study without them, set" \
+            "SPLIT=$gym/split.json, which has those that were built" >&2
         exit 1
     fi
 fi

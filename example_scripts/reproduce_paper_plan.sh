@@ -17,7 +17,7 @@ vectors_of() { if [ "$1" = text ]; then echo "$OUTPUT_DIR/vectors/text"; else ec
 
 add_vectors() { # text or fisher
     local folder=$OUTPUT_DIR/vectors/$1 each=$OUTPUT_DIR/vectors/$1_each fisher work=- work_each=-
-    local flags=("${vectors[@]}")
+    local flags=("${vectors[@]}" ${malformed[@]+"${malformed[@]}"})
     if [ "$1" = fisher ]; then
         flags+=(--total_steps "$VECTOR_STEPS")
         work=plain:$((n_tasks * VECTOR_STEPS)):8 work_each=plain:$((n_tests * 5 * VECTOR_STEPS)):8
@@ -53,7 +53,7 @@ add_training() { # VARIANT SEED
     # shellcheck disable=SC2046 # a script and its flags
     add $step "$1/seed$2" "$folder" $scores "$needs" $kind:$steps:32 ${call[@]+"${call[@]}"} OUTPUT_DIR="$folder" \
         TOTAL_STEPS="$TOTAL_STEPS" EVAL_PERIOD="$EVAL_PERIOD" bash $(printf 'example_scripts/%s' "$(script_of "$1")") \
-        --seed "$2" ${flags[@]+"${flags[@]}"}
+        --seed "$2" ${flags[@]+"${flags[@]}"} ${malformed[@]+"${malformed[@]}"}
 }
 
 add_zero_shot() { # VARIANT SEED
@@ -83,7 +83,7 @@ add_few_shot() { # START SEED
         "$kind:$((n_tests * n_samples * n_rates * FEW_SHOT_STEPS)):${BSZ_LIST// /,}" \
         RESULTS_DIR="$folder" TOTAL_STEPS="$FEW_SHOT_STEPS" EVAL_PERIOD="$FEW_SHOT_EVAL_PERIOD" \
         bash example_scripts/finetune_a_list_of_tasks$end.sh test "$run" "$1" --seed "$2" --samples "$SAMPLES" \
-        ${flags[@]+"${flags[@]}"}
+        ${flags[@]+"${flags[@]}"} ${malformed[@]+"${malformed[@]}"}
 }
 
 # make_plan: writes the list to the file PLAN.

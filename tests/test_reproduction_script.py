@@ -147,11 +147,12 @@ def test_tasks_that_the_gym_lacks_are_built_first(scripts):
     code, calls, output = scripts.run(SCRIPT, finishes=True, **variables)
     assert (code, programs(calls)) == (1, [])
     assert (scripts.folder / "built").read_text() == "data/gym --split split.json\n"
-    assert "build the missing tasks, or set SPLIT to a split without them" in output
+    assert "to run the study without them, set SPLIT=data/gym/split.json" in output
 
     build.write_text(f"mkdir -p data && cp -r {scripts.gym} data/gym\n")
     code, calls, output = scripts.run(SCRIPT, finishes=True, **variables)
     assert code == 0, output
+    assert "--skip_malformed" in calls_with(calls, "--output_dir out/runs/multitask/seed42", "--do_train")
     assert "--train_dir data/gym" in calls_with(calls, "--output_dir out/runs/multitask/seed42", "--do_train")
 
 
