@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,7 +29,7 @@ from dataloader.building.recipe import Recipe
 from dataloader.building.report import UNAVAILABLE, Line, table, terms_of_use, write_report
 from dataloader.building.sampling import SAMPLES
 from dataloader.errors import Faults, InputError, did_you_mean, in_brief
-from dataloader.recipes import PUBLISHED
+from dataloader.recipes import PUBLISHED, RECIPES
 from dataloader.task_splits import PUBLISHED_SPLITS, load_split
 from dataloader.templates import has_templates
 
@@ -90,13 +90,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(settings: BuildSettings, tasks: list[str] | None, split: Path | None) -> int:
     """Builds the tasks and returns 1 if some could not be built, else 0."""
     faults, gym = Faults(setting_faults(settings)), settings.output_dir
-    known = faults.of(settings.known_recipes)
-    recipes = faults.of(chosen_recipes, tasks, split, settings, known) if known else None
+    own = faults.of(load_recipes, settings.recipes)
+    known = {**RECIPES, **(own or {})}
+    # Without the user's recipes, all their names would be unknown.
+    recipes = None if own is None else faults.of(chosen_recipes, tasks, split, own or PUBLISHED, known)
     sections = faults.of(load_split, split or PUBLISHED_SPLITS / "random.json")
     described = faults.of(GymFiles.read, gym)
     if faults:
         raise InputError(dict.fromkeys(faults))
-    print(terms_of_use(recipes), file=sys.stderr)
+    if terms := terms_of_use(recipes):
+        print(terms, file=sys.stderr)
     lines: list[Line] = []
     with exclusive(gym):
         try:
@@ -123,8 +126,10 @@ def exclusive(gym: Path) -> Iterator[None]:
             lock.acquire()
         except Timeout:
             raise InputError(f"--output_dir {gym}: another command is using it") from None
-    with lock:
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -149,19 +154,16 @@ def setting_faults(settings: BuildSettings) -> list[str]:
 
 
 def chosen_recipes(
-    tasks: list[str] | None, split: Path | None, settings: BuildSettings, known: dict[str, Recipe]
+    tasks: list[str] | None, split: Path | None, default: Iterable[str], known: dict[str, Recipe]
 ) -> list[Recipe]:
     """Returns the recipes of the tasks that the flags name. Raises InputError with all faults.
 
-    tasks: names or patterns; split: split file; neither: the user's own tasks if there are any, else the
-    published ones.
+    tasks: names or patterns; split: split file; default: tasks if neither is given.
     """
     if tasks and split:
         raise InputError("--tasks and --split both name tasks; give one of them")
     flag = "--tasks" if tasks else "--split"
-    if not tasks and split:
-        tasks = list(load_split(split).all)
-    tasks = tasks or list(load_recipes(settings.recipes) or PUBLISHED)
+    tasks = tasks or list(load_split(split).all if split else default)
     matches = {name: [task for task in known if matches_pattern(task, name)] for name in tasks}
     faults = [
         f"{flag}: no recipe for '{name}'{did_you_mean(name, known)}" for name in tasks if not matches[name]

@@ -173,7 +173,7 @@ def test_parquet_files_of_the_hub_give_the_same_task_as_raw_files(build, tmp_pat
 
 def test_patterns_name_prompts_only_if_they_have_their_mark():
     def tasks(pattern: str) -> list[str]:
-        return [recipe.task for recipe in chosen_recipes([pattern], None, None, RECIPES_OF_GYM)]
+        return [recipe.task for recipe in chosen_recipes([pattern], None, (), RECIPES_OF_GYM)]
 
     assert tasks("superglue-r*") == ["superglue-record", "superglue-rte"]
     assert [task.split("__")[0] for task in tasks("superglue-r*__*")] == ["superglue-rte"] * 3

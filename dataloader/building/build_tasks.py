@@ -38,10 +38,6 @@ class BuildSettings:
     verify: bool
     num_workers: int
 
-    def known_recipes(self) -> dict[str, Recipe]:
-        """Returns all recipes by task. Raises InputError for faults in the user's file."""
-        return {**RECIPES, **load_recipes(self.recipes)}
-
     def files(self) -> Files:
         if self.mirror is not None:
             return Mirror(self.mirror, self.accept_changed)
@@ -116,7 +112,9 @@ _worker: dict = {}  # settings, files and recipes of a worker process: recipes c
 def start_worker(settings: BuildSettings, lock, parent: int) -> None:
     leave_signals_to(parent)
     tqdm.set_lock(lock)  # of the lines of the terminal
-    _worker.update(settings=settings, files=settings.files(), recipes=settings.known_recipes())
+    _worker.update(
+        settings=settings, files=settings.files(), recipes={**RECIPES, **load_recipes(settings.recipes)}
+    )
 
 
 def build_named(task: str) -> Line:

@@ -223,7 +223,7 @@ def download(url: str, part: Path) -> None:
             disable=None,
         )
         with part.open("ab" if continued else "wb") as file, bar:
-            for chunk in response.iter_raw():
+            for chunk in response.iter_bytes():
                 file.write(chunk)
                 bar.update(len(chunk))
     return None

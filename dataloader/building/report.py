@@ -147,7 +147,7 @@ def replace_text(path: Path, text: str) -> None:
 def table(lines: Sequence[Line]) -> str:
     """Returns the outcomes as text: a row per task, how notes begin, and the numbers of tasks."""
     ordered = sorted(lines, key=lambda line: line.task)
-    width = max(len(line.task) for line in lines)
+    width = max((len(line.task) for line in lines), default=0)
     rows = [f"{'task':{width}}  train   dev  test  outcome"]
     rows += [
         f"{line.task:{width}}  {line.train:>5} {line.dev:>5} {line.test:>5}  {line.outcome}"
