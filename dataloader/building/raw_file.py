@@ -35,11 +35,14 @@ class RawFile:
 
     def bytes(self) -> bytes:
         """Returns the content, uncompressed. Raises FileNotFoundError if the archive has no such member."""
+        content = self._stored_bytes()
+        return gzip.decompress(content) if content.startswith(GZIP) else content
+
+    def _stored_bytes(self) -> bytes:
         if self.content is not None:
             return self.content
         if not self.member:
-            content = self.path.read_bytes()
-            return gzip.decompress(content) if content.startswith(GZIP) else content
+            return self.path.read_bytes()
         for _, content in unpack(self.path, lambda name: name == self.member):
             return content
         raise FileNotFoundError(ENOENT, "no such file in the archive", f"{self.path}!{self.member}")

@@ -46,8 +46,7 @@ def read_cola(_: str, file: RawFile) -> Iterator[Row]:
 def read_mrpc(split: str, pairs: RawFile, dev_ids: RawFile) -> Iterator[Row]:
     """Yields the pairs of a split; dev_ids: identifiers of the pairs of the validation split."""
     validation = {tuple(row) for row in dev_ids.table("\t", quoted=False)}
-    table = RawFile(pairs.path, content=pairs.bytes()[3:])  # without its byte order mark
-    for row in table.records("\t", quoted=False):
+    for row in pairs.records("\t", quoted=False, encoding="utf-8-sig"):  # it has a byte order mark
         if ((row["#1 ID"], row["#2 ID"]) in validation) == (split == "validation"):
             label = int(row["Quality"])
             yield {"sentence1": row["#1 String"], "sentence2": row["#2 String"], "label": label}

@@ -72,9 +72,10 @@ def read_paws(_: str, file: RawFile) -> Iterator[Row]:
 
 
 def read_wiki_auto(_: str, file: RawFile) -> Iterator[Row]:
+    """Yields the pairs; later versions of the file have a sixth column, and "partialAligned" pairs."""
     for line in file.lines():
-        label, _, _, simple, normal = line.strip().split("\t")
-        label = ("notAligned", "aligned").index(label)
+        label, _, _, simple, normal, *_rest = line.strip().split("\t")
+        label = {"notAligned": 0, "aligned": 1, "partialAligned": 1}[label]
         yield {"alignment_label": label, "normal_sentence": normal, "simple_sentence": simple}
 
 
