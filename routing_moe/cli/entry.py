@@ -22,7 +22,6 @@ OF_CLI = (
 )
 OF_TASK_EMB = ("random", "text", "finetuned_text", "fisher", "descriptions", "reduce", "inspect")
 COMMANDS = {name.replace("_", "-"): f"routing_moe.cli.{name}" for name in OF_CLI}
-COMMANDS["build-gym"] = "dataloader.build_gym"
 COMMANDS |= {f"vectors {name.replace('_', '-')}": f"task.task_emb.{name}" for name in OF_TASK_EMB}
 
 
