@@ -8,6 +8,7 @@ labels.py       labels of tasks from a CSV file               baselines.py    co
 jsonfile.py     JSON with clear errors                        list_tasks.py   lists tasks for shell scripts
 templates.py    names of tasks that are prompts of a data set
 errors.py       InputError: what is wrong in the files or flags given, and where
+build_gym.py    builds CrossFit's gym; building/ how, recipes/ from what
 """
 
 from dataloader.batching import (
