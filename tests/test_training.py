@@ -25,6 +25,7 @@ from tiny_runs import (
 
 from dataloader import Example
 from dataloader.batching import step_examples
+from dataloader.gym import evenly_spread
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.train import main
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
@@ -241,6 +242,17 @@ def test_unseen_tasks_are_scored_on_the_chosen_samples(world, finished, samples,
         assert set(scores["task_prefix"]) == {"plural"}
         for sample in found:
             assert (folder / f"best/predictions/mine-{sample}_{part}.jsonl").is_file()
+
+
+def test_a_limit_of_scored_examples_takes_evenly_spaced_rows_of_each_file(world, finished):
+    folder = world.copy(finished, "limited")
+    predict(world, folder, predict_max_examples=2, prefix="few-")
+    limited = sorted((folder / "best/predictions").glob("few-*"))
+    assert len(limited) == 6
+    for few in limited:
+        whole = few.with_name(few.name.removeprefix("few-")).read_text().splitlines()
+        assert len(whole) > 2
+        assert few.read_text().splitlines() == evenly_spread(whole, 2)
 
 
 def test_prediction_can_use_a_kept_checkpoint(world, finished):

@@ -51,7 +51,10 @@ def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Acceler
     choices = give_vectors(settings, inputs, tasks, model, tokenizer, accelerator)
     # Scores of another run's checkpoint go to this run's folder; the other folder is not changed.
     run = Path(settings.output_dir)
-    parts = {part: task_files(settings, inputs, tasks, part, model, tokenizer) for part in ("dev", "test")}
+    most = settings.predict_max_examples
+    parts = {
+        part: task_files(settings, inputs, tasks, part, model, tokenizer, most) for part in ("dev", "test")
+    }
     if settings.scoring == "rank":
         log.info("%s section: %s", settings.predict_split, described_scoring(parts["dev"] + parts["test"]))
     for part, files in parts.items():
