@@ -5,9 +5,9 @@
     python -m dataloader.build_gym --output_dir data/gym --split my_split.json --mirror downloads
     python -m dataloader.build_gym --output_dir data/gym --recipes my_recipes.py --tasks my_task
 
-Writes <output_dir>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv, gym_report.csv, metrics.json, ontology.json
-and split.json. A second call builds what is missing. Exits with 0 if all tasks are built; 1 if some could not
-be; 2 for wrong flags.
+Writes <output_dir>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv (.jsonl with answer options), gym_report.csv,
+metrics.json, ontology.json and split.json. A second call builds what is missing. Exits with 0 if all tasks are
+built; 1 if some could not be; 2 for wrong flags or files, or a folder that cannot be written; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from dataloader.building.own_recipes import load_recipes
 from dataloader.building.recipe import Recipe
 from dataloader.building.report import UNAVAILABLE, Line, table, terms_of_use, write_report
 from dataloader.building.sampling import SAMPLES
+from dataloader.building.task_folder import missing_samples
 from dataloader.errors import Faults, InputError, did_you_mean, in_brief
 from dataloader.recipes import PUBLISHED, RECIPES
 from dataloader.task_splits import PUBLISHED_SPLITS, load_split
@@ -45,27 +46,20 @@ def parser() -> argparse.ArgumentParser:
     )
     add = usage.add_argument
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "routing_moe"
-    add("--output_dir", type=Path, required=True, help="gym folder to write")
-    add("--tasks", nargs="+", help='names or patterns, "glue-*" (those of --recipes, else the 160)')
-    add("--split", type=Path, help="build the tasks of this split file; its sections go to split.json")
-    add("--recipes", type=Path, help="Python file with a list RECIPES of your own")
-    add(
-        "--samples",
-        nargs="+",
-        type=int,
-        default=SAMPLES,
-        help="seeds of the samples (100 13 21 42 87)",
-    )
-    add("--mirror", type=Path, help="read all files from this folder, <host>/<path>; nothing is downloaded")
-    add("--cache_dir", type=Path, default=cache, help=f"folder of downloaded raw files ({cache})")
+    seeds = " ".join(map(str, SAMPLES))
+    workers = min(4, os.cpu_count() or 1)
+    # fmt: off
+    add("--output_dir", type=Path, required=True, metavar="DIR", help="gym folder to write")
+    add("--tasks", nargs="+", metavar="NAME", help='names or patterns such as "glue-*" (default: see --split)')
+    add("--split", type=Path, metavar="FILE", help="split file: builds its tasks; its sections go to split.json (default: the tasks of --recipes, or else the 160 published ones, in the sections of random.json)")
+    add("--recipes", type=Path, metavar="FILE", help="Python file with a list RECIPES of your own (default: none)")
+    add("--samples", nargs="+", type=int, default=SAMPLES, metavar="SEED", help=f"seeds of the samples (default: {seeds})")
+    add("--mirror", type=Path, metavar="DIR", help="read all files from this folder, <host>/<path> of the URL, and download nothing (default: none)")
+    add("--cache_dir", type=Path, default=cache, metavar="DIR", help=f"folder of downloaded raw files (default: {cache})")
     add("--accept_changed", action="store_true", help="use raw files that differ from those of 2021")
-    add(
-        "--verify",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="compare with published MD5 sums",
-    )
-    add("--num_workers", type=int, default=min(4, os.cpu_count() or 1), help="tasks built at the same time")
+    add("--verify", action=argparse.BooleanOptionalAction, default=True, help="compare with the published MD5 sums (default)")
+    add("--num_workers", type=int, default=workers, metavar="N", help=f"tasks built at the same time (default: {workers})")
+    # fmt: on
     return usage
 
 
@@ -92,16 +86,19 @@ def run(settings: BuildSettings, tasks: list[str] | None, split: Path | None) ->
     faults, gym = Faults(setting_faults(settings)), settings.output_dir
     own = faults.of(load_recipes, settings.recipes)
     known = {**RECIPES, **(own or {})}
-    # Without the user's recipes, all their names would be unknown.
-    recipes = None if own is None else faults.of(chosen_recipes, tasks, split, own or PUBLISHED, known)
     sections = faults.of(load_split, split or PUBLISHED_SPLITS / "random.json")
+    if own is not None and sections:  # otherwise their tasks would be unknown
+        default = sections.all if split else own or PUBLISHED
+        recipes = faults.of(chosen_recipes, tasks, split, default, known)
     described = faults.of(GymFiles.read, gym)
     if faults:
-        raise InputError(dict.fromkeys(faults))
-    if terms := terms_of_use(recipes):
-        print(terms, file=sys.stderr)
+        raise InputError(faults)
     lines: list[Line] = []
     with exclusive(gym):
+        if not settings.mirror:
+            downloaded = [recipe for recipe in recipes if missing_samples(recipe, gym, settings.samples)]
+            sys.stderr.writelines(f"{terms}\n" for terms in terms_of_use(downloaded))
+        sys.stderr.writelines(f"{note}\n" for note in described.other_metrics(recipes))
         try:
             for line in build_tasks(recipes, settings):
                 lines.append(line)
@@ -111,7 +108,7 @@ def run(settings: BuildSettings, tasks: list[str] | None, split: Path | None) ->
             print(table(lines))
             built = [known[line.task] for line in lines if line.outcome != UNAVAILABLE]
             with no_traceback(gym):
-                described.add(built, sections)
+                described.add(built, sections, moves=split is not None)
                 write_report(gym, lines)
     return 1 if len(built) < len(recipes) else 0
 
@@ -119,9 +116,11 @@ def run(settings: BuildSettings, tasks: list[str] | None, split: Path | None) ->
 @contextmanager
 def exclusive(gym: Path) -> Iterator[None]:
     """Creates the folder and keeps other commands from building in it."""
+    if gym.exists() and not gym.is_dir():
+        raise InputError(f"--output_dir {gym}: is a file, expected a folder")
     with no_traceback(gym):
         gym.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(gym / "lock", timeout=0)
+        lock = FileLock(gym / ".lock", timeout=0)
         try:
             lock.acquire()
         except Timeout:
@@ -163,7 +162,9 @@ def chosen_recipes(
     if tasks and split:
         raise InputError("--tasks and --split both name tasks; give one of them")
     flag = "--tasks" if tasks else "--split"
-    tasks = tasks or list(load_split(split).all if split else default)
+    tasks = tasks or list(default)
+    if not tasks:
+        raise InputError(f"--split {split} names no tasks")
     matches = {name: [task for task in known if matches_pattern(task, name)] for name in tasks}
     faults = [
         f"{flag}: no recipe for '{name}'{did_you_mean(name, known)}" for name in tasks if not matches[name]

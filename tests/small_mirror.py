@@ -1,12 +1,15 @@
-"""A mirror folder of two invented data sets, and the file of recipes that reads them."""
+"""A mirror folder of invented data sets, recipes that read them, and the command that builds them."""
 
+import csv
 import json
 from pathlib import Path
 
 import pyarrow
 from pyarrow import parquet
 
-HOST = "https://data.example.org"
+from dataloader.build_gym import main
+
+OWN = ("fruits", "capitals", "colours")
 RECIPES = """
 from dataloader.building.readers import json_lines
 from dataloader.building.recipe import classification, text_to_text
@@ -92,5 +95,25 @@ def files_of(gym: Path) -> dict[str, bytes]:
     return {
         path.relative_to(gym).as_posix(): path.read_bytes()
         for path in sorted(gym.rglob("*"))
-        if path.is_file() and path.name != "lock"
+        if path.is_file() and path.name != ".lock"
     }
+
+
+class Build:
+    """Runs the command in this process, on the mirror and the recipes in a folder."""
+
+    def __init__(self, folder: Path):
+        self.gym = folder / "gym"
+        self.mirror = make_mirror(folder / "mirror")
+        self.recipes = folder / "my_recipes.py"
+        self.recipes.write_text(RECIPES, encoding="utf-8")
+
+    def __call__(self, *flags: str, tasks=OWN, gym: Path | None = None) -> int:
+        """Returns the exit code."""
+        paths = ["--output_dir", str(gym or self.gym), "--mirror", str(self.mirror)]
+        return main([*paths, "--recipes", str(self.recipes), "--num_workers", "1", "--tasks", *tasks, *flags])
+
+
+def report(gym: Path) -> dict[str, dict[str, str]]:
+    with (gym / "gym_report.csv").open(encoding="utf-8") as file:
+        return {row["task"]: row for row in csv.DictReader(file)}

@@ -80,6 +80,8 @@ def server():
 @pytest.fixture(autouse=True)
 def _without_pauses(monkeypatch):
     monkeypatch.setattr(downloads, "_unreachable", set())
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
     monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
 
 
@@ -169,6 +171,13 @@ def test_a_server_that_cannot_be_reached_is_one_clear_error(tmp_path):
         Downloads(tmp_path).raw("http://127.0.0.1:9/x")
     with pytest.raises(Unavailable, match=r"/y: 127\.0\.0\.1:9 could not be reached before"):
         Downloads(tmp_path).raw("http://127.0.0.1:9/y")
+
+
+def test_the_offline_mode_of_the_hub_is_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(downloads.time, "sleep", lambda seconds: pytest.fail("it waits"))
+    with pytest.raises(Unavailable, match="HF_HUB_OFFLINE is set; unset it, or use --mirror"):
+        Downloads(tmp_path).parquet("example/own", "", "train")
 
 
 def test_an_address_that_is_no_url_is_one_clear_error(tmp_path):

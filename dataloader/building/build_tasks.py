@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +21,7 @@ from dataloader.building.recipe import Recipe
 from dataloader.building.report import Line, line_of, unavailable
 from dataloader.building.sources import Files
 from dataloader.building.task_folder import PARTIAL, NotBuilt, build_task, missing_samples
-from dataloader.errors import in_brief
+from dataloader.errors import InputError, in_brief
 from dataloader.processes import leave_signals_to
 from dataloader.recipes import RECIPES
 
@@ -76,7 +77,7 @@ def build(recipe: Recipe, settings: BuildSettings, files: Files) -> Line:
         return line_of(recipe, settings.output_dir, settings.samples, settings.verify)
     except NotBuilt as error:
         return unavailable(recipe, error, settings.samples, settings.verify)
-    except Exception as error:  # of one source must not stop the other tasks
+    except (Exception, SystemExit) as error:  # of one source must not stop the other tasks
         reason = f"unexpected error, {type(error).__name__}: {in_brief(error)}"
         return unavailable(recipe, NotBuilt([reason]), settings.samples, settings.verify)
 
@@ -99,8 +100,10 @@ def build_in_processes(recipes: Sequence[Recipe], settings: BuildSettings) -> It
                 try:
                     yield future.result()
                 except ProcessExpired:
-                    reason = "its process was killed; if memory was short, try fewer --num_workers"
+                    reason = "its process was killed (if memory was short, try fewer --num_workers)"
                     yield unavailable(futures[future], NotBuilt([reason]), settings.samples, settings.verify)
+        except BrokenProcessPool:
+            raise InputError("the processes cannot start; --num_workers 1 shows why") from None
         except BaseException:
             pool.stop()
             raise

@@ -1,6 +1,6 @@
 """Raw files by URL and parquet files of the hub: from the network with caches, or from a mirror folder.
 
-Both folders have the layout <host>/<path of the URL>, so the cache of one machine is a mirror for another.
+The cache of raw files and mirrors have the layout <host>/<path of the URL>.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHECKSUMS = Path(__file__).with_name("downloads.csv")  # of the files that the p
 ATTEMPTS = 5  # of one download; the n-th failure is followed by a pause of 2^(n-1) seconds
 TIMEOUT = 30  # seconds without a byte from the server
 PART = ".part"  # end of the name of an unfinished download
-GONE = "it does not exist, or only for users who are logged in"
+GONE = "it does not exist, or only for users who are logged in (hf auth login)"
 MESSAGE_BY_STATUS = {401: GONE, 403: "the server refuses access", 404: GONE, 410: "it no longer exists"}
 
 _unreachable: set[str] = set()  # hosts that did not answer this process
@@ -67,8 +67,8 @@ def check_content(path: Path, url: str, accept_changed: bool) -> None:
         found = sha256(path)
         raise Unavailable(
             f"{path} is damaged, or {url} has changed since 2021: SHA-256 {found[:12]}..., expected "
-            f"{expected[:12]}..., {path.stat().st_size} bytes, expected {size} (delete the file to download "
-            "it again, or accept it with --accept_changed)"
+            f"{expected[:12]}..., {path.stat().st_size} bytes, expected {size} (delete or replace the file, "
+            "or accept it with --accept_changed)"
         )
 
 
@@ -168,7 +168,7 @@ def _page(repository: str, revision: str) -> str:
 def with_retries(action: Callable[[], Result], url: str) -> Result:
     """Returns action(), called again after a failed connection. Raises Unavailable when it fails for good."""
     import httpx
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     host = urlsplit(url).netloc
     if host in _unreachable:
@@ -182,6 +182,8 @@ def with_retries(action: Callable[[], Result], url: str) -> Result:
                 reason = MESSAGE_BY_STATUS.get(status, f"the server answers with status {status}")
                 raise Unavailable(f"{url}: {reason}") from None
             fault = ConnectionError(f"the server answers with status {status}")
+        except OfflineModeIsEnabled:
+            raise Unavailable(f"{url}: HF_HUB_OFFLINE is set; unset it, or use --mirror") from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise Unavailable(f"{url}: {in_brief(error)}") from None
         except (httpx.HTTPError, ConnectionError) as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.building.recipe import Recipe
-from dataloader.building.report import replace_text
+from dataloader.building.task_folder import replace_text
 from dataloader.errors import Faults, InputError, did_you_mean
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS
@@ -37,33 +37,51 @@ class GymFiles:
             raise InputError(faults)
         return cls(folder, metrics, ontology, split)
 
-    def add(self, recipes: Iterable[Recipe], split: Split) -> None:
+    def add(self, recipes: Iterable[Recipe], split: Split, moves: bool) -> None:
         """Adds built tasks and writes the files; what is already in them remains.
 
         split: gives each task's section. If it does not list a prompt, the section is that of the data set's
-        own task. Other tasks become test tasks.
+        own task. Other tasks become test tasks. moves: tasks that it lists go there even if split.json has
+        them in another section.
         """
         recipes = list(recipes)
         own = {recipe.task: recipe.metric or METRICS[recipe.task] for recipe in recipes}
         self._write("metrics.json", dict(sorted((own | self.metrics).items())))
         self._write("ontology.json", self._with_categories(recipes))
-        self._write("split.json", self._with_sections([recipe.task for recipe in recipes], split))
+        self._write("split.json", self._with_sections([recipe.task for recipe in recipes], split, moves))
+
+    def other_metrics(self, recipes: Iterable[Recipe]) -> list[str]:
+        """Returns a note on each recipe with another metric than metrics.json has for its task."""
+        return [
+            f"note: {self.folder}/metrics.json has {self.metrics[recipe.task]} for '{recipe.task}', which "
+            f"counts; its recipe has {recipe.metric}"
+            for recipe in recipes
+            if recipe.metric and self.metrics.get(recipe.task, recipe.metric) != recipe.metric
+        ]
 
     def _with_categories(self, recipes: list[Recipe]) -> dict:
-        shipped, there = Ontology.load(), set(Ontology(self.ontology).tasks)
-        tree = json.loads(json.dumps(self.ontology))
-        places = {recipe.task: recipe.category or shipped.category(recipe.task) for recipe in recipes}
-        for task in shipped.order(places.keys() - there):
+        """Returns the ontology; if tasks are added, all are in the order of the shipped ontology."""
+        shipped, own = Ontology.load(), Ontology(self.ontology)
+        added = {recipe.task: recipe.category or shipped.category(recipe.task) for recipe in recipes}
+        places = added | {task: own.category(task) for task in own.tasks}
+        if places.keys() == set(own.tasks):
+            return self.ontology
+        tree: dict[str, dict[str, list[str]]] = {}
+        for task in shipped.order(places):
             category, subcategory = places[task]
             if (category, subcategory) != UNCATEGORISED:
                 tree.setdefault(category, {}).setdefault(subcategory, []).append(task)
         return tree
 
-    def _with_sections(self, tasks: list[str], split: Split) -> dict:
-        sections = {name: [] for name in SECTIONS} | {key: list(tasks) for key, tasks in self.split.items()}
+    def _with_sections(self, tasks: list[str], split: Split, moves: bool) -> dict:
+        """Returns the split; a section that tasks are added to is in alphabetical order."""
+        moved = {task for task in tasks if moves and _section(task, split)}
+        sections: dict[str, list[str]] = {name: [] for name in SECTIONS}
+        sections |= {key: [task for task in old if task not in moved] for key, old in self.split.items()}
         there = {task for name in SECTIONS for task in sections[name]}
-        for task in sorted(set(tasks) - there):
-            sections[_section(task, split) or _section(dataset_of(task), split) or "test"].append(task)
+        for task in set(tasks) - there:
+            name = _section(task, split) or _section(dataset_of(task), split) or "test"
+            sections[name] = sorted([*sections[name], task])
         return sections
 
     def _write(self, name: str, content: dict) -> None:

@@ -6,13 +6,15 @@ import importlib.util
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from dataloader.building.recipe import Recipe
-from dataloader.errors import InputError
+from dataloader.errors import InputError, in_brief
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS
 
-TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
+MODULE = "_own_recipes"  # the file's name in sys.modules
 
 
 def load_recipes(path: Path | None) -> dict[str, Recipe]:
@@ -26,9 +28,9 @@ def load_recipes(path: Path | None) -> dict[str, Recipe]:
     if not path.is_file() or path.suffix != ".py":
         raise InputError(f"--recipes {path}: {'not a .py file' if path.is_file() else 'no such file'}")
     recipes = getattr(run_file(path), "RECIPES", None)
-    if not isinstance(recipes, list) or not all(isinstance(recipe, Recipe) for recipe in recipes):
+    if not isinstance(recipes, list) or not recipes or not all(isinstance(each, Recipe) for each in recipes):
         raise InputError(f"--recipes {path} has no list RECIPES of recipes (see docs/data.md)")
-    tasks = [recipe.task for recipe in recipes]
+    tasks = [str(recipe.task) for recipe in recipes]
     faults = [f"two recipes of '{task}'" for task in dict.fromkeys(tasks) if tasks.count(task) > 1]
     faults += [f"recipe '{recipe.task}': {fault}" for recipe in recipes for fault in faults_of(recipe)]
     if faults:
@@ -38,38 +40,54 @@ def load_recipes(path: Path | None) -> dict[str, Recipe]:
 
 def run_file(path: Path):
     """Returns the module of a file, which may import modules beside it. Raises InputError if it fails."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(MODULE, path)
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))
+    sys.modules[MODULE] = module  # dataclasses look their module up
+    sys.path.append(str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit):
-        lines = traceback.format_exc().strip().splitlines()
-        raise InputError(f"--recipes {path} fails:\n  " + "\n  ".join(lines[-3:])) from None
-    finally:
-        sys.path.pop(0)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{where(error, path)}: {type(error).__name__}: {in_brief(error)}") from None
     return module
+
+
+def where(error: BaseException, path: Path) -> str:
+    """Returns the file and the line in it that an error comes from."""
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
+    ]
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        lines.append(error.lineno)
+    return f"--recipes {path}" + (f", line {lines[-1]}" if lines else "")
 
 
 def faults_of(recipe: Recipe) -> list[str]:
     """Returns what is wrong with the fields of a recipe."""
-    faults = []
-    if not isinstance(recipe.task, str) or not TASK_NAME.fullmatch(recipe.task):
-        faults.append("the name may have letters, digits and _ . + - only, and starts with one of the former")
-    if not recipe.sources or not all(hasattr(source, "rows") for source in recipe.sources):
-        faults.append("it needs at least one source")
-    if not isinstance(recipe.splits, tuple) or len(recipe.splits) not in (1, 2):
-        faults.append(f"splits is {recipe.splits!r}; it must be a tuple of one or two names")
-    if not isinstance(recipe.k, int) or recipe.k < 1:
-        faults.append(f"k is {recipe.k!r}; it must be a whole number of at least 1")
-    if recipe.category is not None and not is_category(recipe.category):
-        faults.append(f"category is {recipe.category!r}; it must be (category, subcategory)")
-    if recipe.metric is None and recipe.task not in METRICS:
-        faults.append(f"it has no metric (one of {', '.join(METRIC_FUNCTIONS)})")
-    if recipe.metric is not None and recipe.metric not in METRIC_FUNCTIONS:
-        faults.append(f"unknown metric {recipe.metric!r} (one of {', '.join(METRIC_FUNCTIONS)})")
-    return faults
+    metrics = ", ".join(METRIC_FUNCTIONS)
+    known_metric = recipe.metric is None or (is_text(recipe.metric) and recipe.metric in METRIC_FUNCTIONS)
+    checks = [
+        (is_text(recipe.task) and TASK_NAME.fullmatch(recipe.task), "task", "letters, digits and _ + -"),
+        (is_tuple(recipe.sources, lambda source: hasattr(source, "rows"), 1, 99), "sources", "sources"),
+        (is_tuple(recipe.splits, is_text, 1, 2), "splits", "a tuple of one or two names"),
+        (isinstance(recipe.k, int) and recipe.k >= 1, "k", "a whole number of at least 1"),
+        (is_text(recipe.input) or callable(recipe.input), "input", "a text or a function"),
+        (is_text(recipe.output) or callable(recipe.output), "output", "a text or a function"),
+        *(
+            (getattr(recipe, name) is None or callable(getattr(recipe, name)), name, "a function")
+            for name in ("keep", "prepare", "cut", "options")
+        ),
+        (recipe.category is None or is_tuple(recipe.category, is_text, 2, 2), "category", "a pair of names"),
+        (known_metric, "metric", f"one of {metrics}"),
+        (recipe.metric is not None or recipe.task in METRICS, "metric", f"one of {metrics}"),
+    ]
+    return [
+        f"{name} is {getattr(recipe, name)!r}; it must be {what}" for good, name, what in checks if not good
+    ]
 
 
-def is_category(value) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(name, str) for name in value)
+def is_text(value) -> bool:
+    return isinstance(value, str)
+
+
+def is_tuple(value, is_item: Callable, least: int, most: int) -> bool:
+    return isinstance(value, tuple) and least <= len(value) <= most and all(map(is_item, value))

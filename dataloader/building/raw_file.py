@@ -6,9 +6,11 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from errno import ENOENT
@@ -87,14 +89,23 @@ class RawFile:
 def unpack(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     """Yields (path inside the archive, content) of the wanted files of a ZIP or TAR archive.
 
-    A compressed TAR archive is read once, from start to end, because it has no index.
+    A compressed TAR archive is read once, from start to end, because it has no index. Raises ValueError for a
+    file that is not a complete archive.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if not member.is_dir() and wanted(member.filename):
-                    yield member.filename, archive.read(member)
-        return
+    try:
+        yield from (unpack_zip if zipfile.is_zipfile(path) else unpack_tar)(path, wanted)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError):
+        raise ValueError(f"{path} is not a complete ZIP or TAR archive") from None
+
+
+def unpack_zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if not member.is_dir() and wanted(member.filename):
+                yield member.filename, archive.read(member)
+
+
+def unpack_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(path) as archive:
         for member in archive:
             name = member.name.removeprefix("./")

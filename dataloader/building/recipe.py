@@ -73,10 +73,16 @@ class Recipe:
     def example(self, row: Row) -> tuple[str, str] | tuple[str, str, tuple[str, ...]]:
         """Returns (input, output) of a prepared row, and its options if the recipe has them.
 
-        Raises KeyError, TypeError, ValueError or IndexError if the row does not have the expected columns.
+        Raises ValueError if the options are no list of texts with an accepted answer, and other errors if the
+        row does not have the expected columns.
         """
         texts = render(self.input, row), render(self.output, row)
-        return texts if self.options is None else (*texts, tuple(self.options(row)))
+        if self.options is None:
+            return texts
+        options = self.options(row)
+        if isinstance(options, str) or not set(options) & set(texts[1].split("\t")):
+            raise ValueError(f"the options {options!r} are no list with the answer {texts[1]!r}")
+        return (*texts, tuple(options))
 
 
 def render(text: TextOf, row: Row) -> str:

@@ -1,17 +1,23 @@
-"""The report of a build: gym_report.csv, a table of outcomes, and the files that describe the whole gym."""
+"""The report of a build: gym_report.csv, and the printed table of outcomes."""
 
 from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from dataloader.building.recipe import Recipe
-from dataloader.building.task_folder import PARTS, NotBuilt, content_of, sample_files, sources_of, write
+from dataloader.building.task_folder import (
+    PARTS,
+    NotBuilt,
+    content_of,
+    replace_text,
+    sample_files,
+    sources_of,
+)
 from dataloader.building.verification import (
     EQUAL,
     REORDERED,
@@ -23,6 +29,7 @@ from dataloader.errors import InputError
 from dataloader.task_files import read_task_file
 
 REPORT = "gym_report.csv"
+LONGEST_NOTE = 160  # characters that the table shows
 
 VERIFIED = "verified"
 SAME_ROWS = "same rows, order of answers differs"
@@ -137,13 +144,6 @@ def read_report(gym: Path) -> dict[str, dict[str, str]]:
         return {}
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file atomically."""
-    partial = path.with_name(f"{path.name}.partial")
-    write(partial, text.encode("utf-8"))
-    os.replace(partial, path)
-
-
 def table(lines: Sequence[Line]) -> str:
     """Returns the outcomes as text: a row per task, how notes begin, and the numbers of tasks."""
     ordered = sorted(lines, key=lambda line: line.task)
@@ -153,22 +153,22 @@ def table(lines: Sequence[Line]) -> str:
         f"{line.task:{width}}  {line.train:>5} {line.dev:>5} {line.test:>5}  {line.outcome}"
         for line in ordered
     ]
-    notes = [f"{line.task}: {first_part(line.note)}" for line in ordered if line.note]
+    notes = [f"{line.task}: {beginning(line.note)}" for line in ordered if line.note]
     counts = Counter(line.outcome for line in lines)
     summary = [f"{counts[outcome]:4} {outcome}" for outcome in OUTCOMES if counts[outcome]]
     blocks = [rows, notes, [*summary, f"{len(lines):4} tasks"]]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def first_part(note: str) -> str:
-    first, _, more = note.partition("; ")
-    return f"{first}; ..." if more else first
+def beginning(note: str) -> str:
+    """Returns a note, or its first part if it is long."""
+    return note if len(note) <= LONGEST_NOTE else f"{note.split('; ')[0]}; ... (more in {REPORT})"
 
 
-def terms_of_use(recipes: Iterable[Recipe]) -> str:
+def terms_of_use(recipes: Iterable[Recipe]) -> list[str]:
     """Returns the conditions of use of the data sets, one line for the tasks that share them."""
     tasks: dict[str, list[str]] = {}
     for recipe in recipes:
         if recipe.terms:
             tasks.setdefault(recipe.terms, []).append(recipe.task)
-    return "\n".join(f"terms of use of {', '.join(names)}: {terms}" for terms, names in tasks.items())
+    return [f"terms of use of {', '.join(names)}: {terms}" for terms, names in tasks.items()]

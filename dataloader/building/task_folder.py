@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from dataloader.building.recipe import Recipe
-from dataloader.building.sampling import draw_sample, eighty_twenty, whole_splits
+from dataloader.building.sampling import SAMPLES, draw_sample, eighty_twenty, whole_splits
 from dataloader.building.sources import Files, Source, Unavailable
+from dataloader.building.verification import published_sums
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 
@@ -30,7 +31,9 @@ class NotBuilt(Exception):
     """
 
     def __init__(self, reasons: list[str], test: Examples | None = None):
-        super().__init__("; ".join(dict.fromkeys(reasons)))
+        # What is only missing in a mirror comes last.
+        self.reasons = sorted(dict.fromkeys(reasons), key=lambda reason: " is not in " in reason)
+        super().__init__("; ".join(self.reasons))
         self.test = test
 
 
@@ -117,6 +120,13 @@ def write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file atomically."""
+    partial = path.with_name(f"{path.name}.partial")
+    write(partial, text.encode("utf-8"))
+    os.replace(partial, path)
+
+
 # ---------------------------------------------------------------------------- rows to examples
 
 
@@ -173,18 +183,37 @@ def to_examples(recipe: Recipe, read: Callable[[], Iterable[dict]], place: str) 
 
     try:
         for row in recipe.prepared(counted()):
-            examples.append(recipe.example(row))
-    except (Unavailable, OSError):
+            example = recipe.example(row)
+            if not is_published(recipe):
+                check_texts(example)
+            examples.append(example)
+    except (Unavailable, OSError, MemoryError):
         raise
-    except Exception as error:  # of the readers and templates, which expect certain columns and formats
+    except (Exception, SystemExit) as error:  # of readers and templates, which expect columns and formats
         where = f"{place}, row {number}" if number else place
         raise Unavailable(f"{where}: {explained(error, latest)}") from None
     return examples
+
+
+def is_published(recipe: Recipe) -> bool:
+    """Returns whether the published gym has the task; its files are as published, broken lines included."""
+    return sample_files(recipe, Path(), SAMPLES[0])[0].name in published_sums()
+
+
+def check_texts(example: tuple) -> None:
+    """Raises ValueError if a line of a TSV file cannot hold the example (input, output)."""
+    if len(example) > 2:
+        return  # JSON lines hold any text
+    source, output = example
+    if "\t" in source or any(character in source + output for character in "\n\r"):
+        raise ValueError(f"a tab or line break in {source + output!r}; `clean` removes them")
+    if not source.strip() or not all(answer.strip() for answer in output.split("\t")):
+        raise ValueError(f"an empty text in {example!r}")
 
 
 def explained(error: Exception, row: dict | None) -> str:
     """Returns what is wrong with a row, with its columns."""
     columns = f" (its columns: {', '.join(map(str, row))})" if isinstance(row, dict) else ""
     if isinstance(error, KeyError):
-        return f"no column {error.args[0]!r}{columns}"
+        return f"no column or key {error.args[0]!r}{columns}"
     return f"unexpected content: {in_brief(error)}{columns}"

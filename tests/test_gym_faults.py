@@ -1,0 +1,369 @@
+"""Building a gym: faults in sources, recipes, flags and files, and commands that are killed."""
+
+import subprocess
+import sys
+import time
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from small_mirror import OWN, RECIPES, Build, files_of, report, write_lines, write_parquet
+
+from dataloader import Gym
+from dataloader.build_gym import main
+from dataloader.building import task_folder
+from dataloader.building.downloads import Mirror
+from dataloader.building.own_recipes import load_recipes
+from dataloader.building.sources import Hub
+from dataloader.building.task_folder import NotBuilt, build_task
+
+
+@pytest.fixture
+def build(tmp_path) -> Build:
+    return Build(tmp_path)
+
+
+@pytest.fixture
+def mirror(build) -> Path:
+    return build.mirror
+
+
+@pytest.fixture
+def recipes(build) -> Path:
+    return build.recipes
+
+
+def rename_column(mirror: Path) -> None:
+    write_lines(mirror / "data.example.org/fruits/train.jsonl", [{"title": "x", "label": 1}])
+
+
+def change_label(mirror: Path) -> None:
+    write_lines(mirror / "data.example.org/fruits/train.jsonl", [{"name": "x", "label": 2}])
+
+
+def truncate(mirror: Path) -> None:
+    path = mirror / "data.example.org/fruits/train.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def remove_split(mirror: Path) -> None:
+    (mirror / "data.example.org/fruits/dev.jsonl").unlink()
+
+
+def empty(mirror: Path) -> None:
+    write_lines(mirror / "data.example.org/fruits/train.jsonl", [])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            rename_column,
+            "train.jsonl, train, row 1: no column or key 'name' (its columns: title, label)",
+        ),
+        (change_label, "row 1: unexpected content: the label 2 is not one of 0 to 1"),
+        (truncate, "fruits/train.jsonl, train, row 8: unexpected content: "),
+        (remove_split, "https://data.example.org/fruits/dev.jsonl is not in "),
+        (empty, "fruits/train.jsonl: no rows"),
+    ],
+)
+def test_a_faulty_source_is_one_clear_error_and_the_other_tasks_are_built(
+    build, tmp_path, mirror, capsys, spoil, message
+):
+    spoil(mirror)
+    assert build() == 1
+    assert Gym(tmp_path / "gym").tasks() == ["capitals", "colours"]
+    row = report(tmp_path / "gym")["fruits"]
+    assert row["outcome"] == "unavailable"
+    assert message in row["note"]
+    assert message in capsys.readouterr().out
+
+
+def test_a_damaged_parquet_file_is_one_clear_error(build, tmp_path, mirror):
+    path = next(mirror.rglob("0001.parquet"))
+    path.write_bytes(path.read_bytes()[:100])
+    assert build() == 1
+    assert "0001.parquet cannot be read as parquet" in report(tmp_path / "gym")["capitals"]["note"]
+
+
+def test_a_raw_file_that_differs_from_that_of_2021_is_not_used(tmp_path, mirror):
+    gym = tmp_path / "gym"
+    boolq = mirror / "storage.googleapis.com/boolq"
+    rows = [{"question": f"q{i}", "answer": i % 2 == 0, "passage": "p"} for i in range(40)]
+    for name in ("train.jsonl", "dev.jsonl"):
+        write_lines(boolq / name, rows)
+    flags = ["--output_dir", str(gym), "--mirror", str(mirror), "--tasks", "boolq"]
+    assert main(flags) == 1
+    assert "train.jsonl is damaged, or https://storage.googleapis.com/boolq" in report(gym)["boolq"]["note"]
+    assert main([*flags, "--accept_changed"]) == 0
+    assert report(gym)["boolq"]["outcome"] == "format only"
+
+
+def test_a_full_disk_leaves_nothing_of_the_task(tmp_path, mirror, recipes, monkeypatch):
+    gym = tmp_path / "gym"
+    written = []
+
+    def write(path: Path, content: bytes) -> None:
+        if len(written) == 4:
+            raise OSError(28, "No space left on device", str(path))
+        written.append(path)
+        path.write_bytes(content)
+
+    monkeypatch.setattr(task_folder, "write", write)
+    with pytest.raises(NotBuilt, match=r"fruits cannot be written \(No space left on device\)"):
+        build_task(load_recipes(recipes)["fruits"], Mirror(mirror), gym, [13, 21])
+    assert files_of(gym) == {}
+
+
+def test_a_full_disk_is_one_error_and_leaves_the_finished_tasks(build, tmp_path, monkeypatch, capsys):
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("dataloader.building.report.replace_text", full)
+    assert build() == 2
+    assert Gym(tmp_path / "gym").tasks() == sorted(OWN)
+    captured = capsys.readouterr()
+    assert "3 built, not compared" in captured.out
+    assert captured.err.splitlines()[-1] == (
+        f"error: --output_dir {tmp_path}/gym: cannot be written ([Errno 28] No space left on device: "
+        f"'{tmp_path}/gym/gym_report.csv')"
+    )
+
+
+def test_an_error_in_a_recipes_source_does_not_stop_the_other_tasks(build, tmp_path, recipes):
+    text = RECIPES.replace('Raw(json_lines, every=f"{HOST}/colours.jsonl")', "Failing()")
+    failing = (
+        "class Failing:\n    def rows(self, split, files):\n        raise RuntimeError('out of order')\n"
+    )
+    recipes.write_text(failing + text)
+    assert build() == 1
+    assert Gym(tmp_path / "gym").tasks() == ["capitals", "fruits"]
+    assert "unexpected content: out of order" in report(tmp_path / "gym")["colours"]["note"]
+
+
+def test_nulls_of_the_hub_are_empty_texts(tmp_path):
+    rows = [{"country": "Land", "capital": "x"}, {"country": "Land 2", "capital": None}]
+    write_parquet(tmp_path, "example/geography", "capitals/train-00000-of-00001.parquet", rows)
+    found = list(Hub("example/geography", "capitals").rows("train", Mirror(tmp_path)))
+    assert found == [rows[0], {"country": "Land 2", "capital": ""}]
+
+
+@pytest.mark.parametrize(
+    ("country", "capital", "message"),
+    [
+        (
+            "Land\tof",
+            "x",
+            "row 1: unexpected content: a tab or line break in 'Land\\tofx'; `clean`",
+        ),
+        ("Land", "x\ny", "a tab or line break in 'Landx\\ny'"),
+        ("Land", "", "an empty text in ('Land', '')"),
+    ],
+)
+def test_a_line_of_an_own_task_is_never_broken(build, mirror, country, capital, message):
+    for path in mirror.rglob("*.parquet"):
+        path.unlink()
+    rows = [{"country": country, "capital": capital}] * 12
+    write_parquet(mirror, "example/geography", "capitals/train-00000-of-00001.parquet", rows)
+    assert build(tasks=["capitals"]) == 1
+    assert message in report(build.gym)["capitals"]["note"]
+
+
+@pytest.mark.parametrize("options", ['"yes"', '["one", "other"]'])
+def test_options_hold_an_answer(build, recipes, options):
+    recipes.write_text(RECIPES.replace('["red", "blue", "green"]', options))
+    assert build(tasks=["colours"]) == 1
+    assert "are no list with the answer" in report(build.gym)["colours"]["note"]
+
+
+def test_a_recipe_that_exits_does_not_end_the_build(build, recipes):
+    recipes.write_text("import sys\n" + RECIPES.replace('row: row["country"].strip()', "row: sys.exit(3)"))
+    assert build() == 1
+    assert Gym(build.gym).tasks() == ["colours", "fruits"]
+
+
+def test_a_truncated_archive_is_named(build, mirror, recipes):
+    recipes.write_text(RECIPES.replace("/fruits/train.jsonl", "/fruits.zip!train.jsonl"))
+    with zipfile.ZipFile(mirror / "data.example.org/fruits.zip", "w") as archive:
+        archive.writestr("train.jsonl", '{"name": "x", "label": 1}\n' * 9)
+    path = mirror / "data.example.org/fruits.zip"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert build(tasks=["fruits"]) == 1
+    assert f"{path} is not a complete ZIP or TAR archive" in report(build.gym)["fruits"]["note"]
+
+
+def test_recipes_may_import_modules_beside_them_and_define_dataclasses(build, recipes, tmp_path):
+    (tmp_path / "beside.py").write_text("K = 2\n")
+    source = "from __future__ import annotations\nimport dataclasses\nfrom beside import K\n"
+    source += "@dataclasses.dataclass\nclass Own:\n    name: str\n"
+    recipes.write_text(source + RECIPES)
+    assert build(tasks=["fruits"]) == 0
+
+
+def test_too_few_rows_for_a_sample_are_an_error(build, tmp_path, mirror):
+    write_lines(mirror / "data.example.org/colours.jsonl", [{"thing": "x", "colours": ["red"]}] * 2)
+    assert build(tasks=["colours"]) == 1
+    assert "too few rows (1) for a train and a dev file" in report(tmp_path / "gym")["colours"]["note"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("split.json", '{"train": 3}', '"train" is not a list'),
+        ("split.json", '{"train": ["a"], "test": ["a"]}', 'in "train" and in "test": a'),
+        ("ontology.json", '{"a": ["b"]}', '"a" must be an object'),
+        ("metrics.json", '{"fruits": "AC"}', "unknown metric 'AC' for task 'fruits'; did you mean 'ACC'?"),
+        ("metrics.json", "{", "is not valid JSON"),
+    ],
+)
+def test_faulty_files_of_the_gym_are_named_before_anything_is_built(
+    build, tmp_path, capsys, name, content, message
+):
+    (tmp_path / "gym").mkdir()
+    (tmp_path / "gym" / name).write_text(content)
+    assert build() == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "gym/fruits").exists()
+
+
+def test_a_report_and_a_source_that_cannot_be_read_are_written_again(build, tmp_path):
+    build()
+    (tmp_path / "gym/gym_report.csv").write_bytes(b"\xff\x00")
+    (tmp_path / "gym/fruits/source.json").write_text("[")
+    assert build() == 0
+    assert report(tmp_path / "gym").keys() == set(OWN)
+
+
+@pytest.mark.parametrize(
+    ("flags", "messages"),
+    [
+        (["--tasks", "fruitz"], ["--tasks: no recipe for 'fruitz'; did you mean 'fruits'?"]),
+        (["--num_workers", "0", "--samples", "1", "1"], ["--num_workers 0", "--samples 1 1"]),
+        (["--mirror", "nowhere"], ["--mirror nowhere: no such folder"]),
+        (["--split", "none.json"], ["none.json: no such file"]),
+    ],
+)
+def test_wrong_flags_are_reported_together(tmp_path, recipes, capsys, flags, messages):
+    assert main(["--output_dir", str(tmp_path / "gym"), "--recipes", str(recipes), *flags]) == 2
+    err = capsys.readouterr().err
+    assert all(message in err for message in messages)
+    assert not (tmp_path / "gym").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("RECIPES = 3", "has no list RECIPES"),
+        ("\n\nimport nothing_like_this", "mine.py, line 3: ModuleNotFoundError: No module named"),
+        (
+            RECIPES.replace('metric="EM"', 'metric="EMM"'),
+            "'capitals': metric is 'EMM'; it must be one of EM",
+        ),
+        (RECIPES.replace('metric="EM",', ""), "'capitals': metric is None; it must be one of EM"),
+        (
+            RECIPES.replace('"fruits",', '"../fruits",', 1),
+            "task is '../fruits'; it must be letters",
+        ),
+        (RECIPES.replace('"capitals",', '"fruits",', 1), "two recipes of 'fruits'"),
+        (RECIPES.replace('splits=("train",)', 'splits="train"'), "splits is 'train'; it must be a tuple"),
+        (RECIPES.replace("k=2,", "k=0,", 1), "k is 0; it must be a whole number of at least 1"),
+        (RECIPES.replace('("classification", "taste")', '"taste"'), "category is 'taste'"),
+        ("raise SystemExit(0)", "mine.py, line 1: SystemExit: 0"),
+        ("x = (", "mine.py, line 1: SyntaxError: '(' was never closed"),
+        ("RECIPES = []", "has no list RECIPES"),
+        (RECIPES.replace('metric="EM"', 'metric=["EM"]'), "metric is ['EM']"),
+        (
+            RECIPES.replace('output="{capital}"', "output=None"),
+            "output is None; it must be a text",
+        ),
+        (
+            RECIPES.replace('splits=("train",),', 'splits=("train",), keep=3,', 1),
+            "keep is 3; it must be",
+        ),
+    ],
+)
+def test_a_faulty_file_of_recipes_is_one_clear_error(tmp_path, capsys, text, message):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    assert main(["--output_dir", str(tmp_path / "gym"), "--recipes", str(path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+SLOW = """
+import time
+
+
+def slowly(row):
+    time.sleep(0.02)
+    return True
+
+
+RECIPES = [replace(recipe, task=f"{recipe.task}{i}", keep=slowly) for i in range(4) for recipe in RECIPES]
+"""
+
+
+@pytest.mark.slow
+def test_a_build_that_is_killed_ten_times_ends_equal(build, tmp_path, recipes):
+    """It is killed each time when it has finished one more task, and works on the next."""
+    recipes.write_text("from dataclasses import replace\n" + RECIPES + SLOW, encoding="utf-8")
+    build(tasks=[f"{task}{i}" for i in range(4) for task in OWN], gym=tmp_path / "at_once")
+    gym = tmp_path / "killed"
+    command = [sys.executable, "-m", "dataloader.build_gym", "--output_dir", str(gym), "--num_workers", "1"]
+    command += ["--mirror", str(tmp_path / "mirror"), "--recipes", str(recipes)]
+    for n_tasks in range(1, 11):
+        with started(command) as process:
+            until(lambda n=n_tasks: len(list(gym.glob("*/source.json"))) >= n)
+            process.kill()
+    subprocess.run(command, capture_output=True, check=True)
+    assert files_of(gym) == files_of(tmp_path / "at_once")
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_command_that_was_killed(tmp_path, recipes, mirror):
+    recipes.write_text("from dataclasses import replace\n" + RECIPES + SLOW.replace("0.02", "60"))
+    command = [sys.executable, "-m", "dataloader.build_gym", "--output_dir", str(tmp_path / "gym")]
+    command += ["--mirror", str(mirror), "--recipes", str(recipes), "--num_workers", "2"]
+    with started(command) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if not children.exists():
+            pytest.skip("this system does not list the children of a process")
+        until(lambda: len(workers_of(children)) == 2)
+        workers = workers_of(children)
+        process.kill()
+    until(lambda: not any(map(is_running, workers)))
+
+
+def workers_of(children: Path) -> list[str]:
+    """Returns the ids of the child processes that build tasks."""
+    return [
+        child
+        for child in children.read_text().split()
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
+def is_running(process: str) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def started(command: list[str]):
+    """Starts a command, and kills it at the end of the block."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until(condition, seconds: float = 60) -> None:
+    """Waits until the condition holds. Fails after so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
