@@ -10,28 +10,34 @@ add() {
     plan+=("${line% }")
 }
 
-scores=best/eval-test-performance.csv
+# The zero-shot scores, the last file that a training writes. Scores of the train tasks are not needed, and on the
+# 160 tasks these files have about a million rows.
+scores=best/eval-test_tasks-test-performance.csv
 
 # vectors_of VARIANT: prints the folder of the vectors that it is trained with.
 vectors_of() { if [ "$1" = text ]; then echo "$OUTPUT_DIR/vectors/text"; else echo "$OUTPUT_DIR/vectors/fisher$DIM"; fi; }
 
+# reads_vectors START METHOD: whether fine-tuning from START reads vectors of METHOD, text or fisher.
+reads_vectors() { [ "$1" = "$2" ] || [ "$1" = "$2_two_stage" ]; }
+
 add_vectors() { # text or fisher
-    local folder=$OUTPUT_DIR/vectors/$1 each=$OUTPUT_DIR/vectors/$1_each fisher work=- work_each=-
-    local flags=("${vectors[@]}" ${malformed[@]+"${malformed[@]}"})
+    local folder=$OUTPUT_DIR/vectors/$1 each=$OUTPUT_DIR/vectors/$1_each fisher work=- work_each=- start
+    local flags=("${vectors[@]}" ${malformed[@]+"${malformed[@]}"}) has_starts=
+    for start in $STARTS; do if reads_vectors "$start" "$1"; then has_starts=yes; fi; done
     if [ "$1" = fisher ]; then
         flags+=(--total_steps "$VECTOR_STEPS")
-        work=plain:$((n_tasks * VECTOR_STEPS)):8 work_each=plain:$((n_tests * 5 * VECTOR_STEPS)):8
+        work=plain:$(((n_trains + n_tests) * VECTOR_STEPS)):8 work_each=plain:$((n_tests * 5 * VECTOR_STEPS)):8
     fi
     add vectors "$1" "$folder" meta.json - $work OUTPUT_DIR="$folder" \
-        bash example_scripts/task_vectors.sh "$1" "${flags[@]}"
+        bash example_scripts/task_vectors.sh "$1" "${flags[@]}" --tasks train test
     # Few-shot fine-tuning reads the vector of each sample, computed from its own rows.
-    add vectors "$1_each" "$each" meta.json - $work_each OUTPUT_DIR="$each" bash example_scripts/task_vectors.sh "$1" \
-        "${flags[@]}" --tasks test --samples each
+    [ -z "$has_starts" ] || add vectors "$1_each" "$each" meta.json - $work_each OUTPUT_DIR="$each" \
+        bash example_scripts/task_vectors.sh "$1" "${flags[@]}" --tasks test --samples each
     [ "$1" = fisher ] || return 0
     fisher=$(vectors_of fisher)
     add reduction "fisher$DIM" "$fisher" meta.json "$folder/meta.json" - \
         TASKVECS="$folder" OUTPUT_DIR="$fisher" bash example_scripts/reduce_task_vectors.sh
-    add reduction_each "fisher${DIM}_each" "${fisher}_each" meta.json "$each/meta.json:$fisher/meta.json" - \
+    [ -z "$has_starts" ] || add reduction_each "fisher${DIM}_each" "${fisher}_each" meta.json "$each/meta.json:$fisher/meta.json" - \
         "$PYTHON" -m task.task_emb.reduce --taskvecs "$each" --like "$fisher" --output_dir "${fisher}_each"
 }
 
@@ -53,14 +59,7 @@ add_training() { # VARIANT SEED
     # shellcheck disable=SC2046 # a script and its flags
     add $step "$1/seed$2" "$folder" $scores "$needs" $kind:$steps:32 ${call[@]+"${call[@]}"} OUTPUT_DIR="$folder" \
         TOTAL_STEPS="$TOTAL_STEPS" EVAL_PERIOD="$EVAL_PERIOD" bash $(printf 'example_scripts/%s' "$(script_of "$1")") \
-        --seed "$2" ${flags[@]+"${flags[@]}"} ${malformed[@]+"${malformed[@]}"}
-}
-
-add_zero_shot() { # VARIANT SEED
-    local folder=$OUTPUT_DIR/runs/$1/seed$2
-    add zero_shot "$1/seed$2" "$folder" best/eval-test_tasks-test-performance.csv "$folder/$scores" - \
-        "$PYTHON" -m routing_moe.cli.train --do_predict --predict_split test --predict_samples "$SAMPLES" \
-        --output_dir "$folder"
+        --seed "$2" --predict_split test ${flags[@]+"${flags[@]}"} ${malformed[@]+"${malformed[@]}"}
 }
 
 add_few_shot() { # START SEED
@@ -89,14 +88,13 @@ add_few_shot() { # START SEED
 # make_plan: writes the list to the file PLAN.
 make_plan() {
     local name seed run
-    plan=() n_tests=$(tasks_in test | wc -l) n_tasks=$(tasks_in all | wc -l)
+    plan=() n_tests=$(tasks_in test | wc -l) n_trains=$(tasks_in train | wc -l)
     n_rates=$(wc -w <<<"$LEARNING_RATE_LIST")
     if [ "$SAMPLES" = all ]; then n_samples=5; else n_samples=1; fi
     if has "$VARIANTS" text; then add_vectors text; fi
     if has "$VARIANTS" fisher; then add_vectors fisher; fi
     for seed in $SEEDS; do
         for name in $VARIANTS; do add_training "$name" "$seed"; done
-        for name in $VARIANTS; do add_zero_shot "$name" "$seed"; done
         for name in $STARTS; do add_few_shot "$name" "$seed"; done
         run=$OUTPUT_DIR/runs/two_stage/seed$seed
         ! has "$VARIANTS" two_stage || add figures "two_stage/seed$seed" "$run/analysis" report.html "$run/$scores" - \

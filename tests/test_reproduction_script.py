@@ -4,7 +4,9 @@ import argparse
 import json
 import re
 import shlex
+import shutil
 import subprocess
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -50,23 +52,24 @@ def test_runs_come_in_the_order_in_which_they_need_each_other(scripts):
         *("text vectors/text", "text vectors/text_each"),
         *("train runs/multitask/seed42", "train runs/text/seed42", "train runs/straight_through/seed42"),
         *("merge runs/two_stage/seed42", "train runs/two_stage/seed42"),
-        *(f"train runs/{name}/seed42" for name in ("multitask", "text", "two_stage", "straight_through")),
         *few_shot("direct"),
         *few_shot("text"),
         *few_shot("two_stage"),
         *("inspect_routes", "create_gif", "correlate_routes", "report"),
-        *("compare_runs tables/train_tasks", "compare_runs tables/test_tasks"),
+        "compare_runs tables/test_tasks",
         "compute_arg tables/zero_shot_over_multitask-seed42.csv",
         "compute_arg tables/few_shot_over_direct-seed42.csv",
     ]
     assert programs(calls) == expected
     by_program = dict(zip(programs(calls), [c for c in calls if "list_tasks" not in c], strict=True))
-    assert "--taskvecs out/vectors/text " in calls_with(
-        calls, "--output_dir out/runs/text/seed42", "--do_train"
-    )
-    assert "--freeze_task_model" in calls_with(calls, "--output_dir out/runs/text/seed42", "--do_train")
+    trained = by_program["train runs/text/seed42"]
+    assert "--do_train --do_predict " in trained
+    assert "--taskvecs out/vectors/text " in trained
+    assert "--freeze_task_model --seed 42 --predict_split test --resume" in trained
     assert "--routes_from out/runs/straight_through/seed42" in by_program["merge runs/two_stage/seed42"]
-    assert "--total_steps 16 " in calls_with(calls, "--output_dir out/runs/two_stage/seed42", "--do_train")
+    assert "--total_steps 16 " in by_program["train runs/two_stage/seed42"]
+    assert "--predict_split test" in by_program["train runs/two_stage/seed42"]
+    assert "--tasks train test" in by_program["text vectors/text"]
     tuned = by_program["finetune few_shot/text/seed42/singletask-plural"]
     assert "--init_dir out/runs/text/seed42 --seed 42 --samples all --taskvecs out/vectors/text_each" in tuned
     assert "--learning_rate_list 1e-5 2e-5 5e-5 --bsz_list 2 4 8 --total_steps 4 " in tuned
@@ -78,14 +81,25 @@ def few_shot(start: str) -> list[str]:
     return [f"finetune {folder}/singletask-plural", f"collect_results {folder}/summary.csv"]
 
 
-def calls_with(calls: list[str], *parts: str) -> str:
-    (call,) = [call for call in calls if all(f"{part} " in f"{call} " for part in parts)]
+def call_with(calls: list[str], part: str) -> str:
+    (call,) = [call for call in calls if f"{part} " in f"{call} "]
     return call
+
+
+def test_settings_of_other_scripts_do_not_change_the_study(scripts):
+    """And vectors of samples, which only fine-tuning from runs with vectors reads, are not computed."""
+    others = dict(LEARNING_RATE="3", ROUTER_LR="3", STAGE2_LEARNING_RATE="3", STAGE2_NO_EVAL_UNTIL="3")
+    variables = SMALL | dict(VARIANTS="two_stage fisher", STARTS="direct", ABLATE_FLAGS="none") | others
+    code, calls, output = scripts.run(SCRIPT, finishes=True, **variables)
+    assert code == 0, output
+    assert not any(" 3 " in call for call in calls)
+    assert not any("--samples each" in call or "cli.ablate" in call for call in calls)
+    assert "ABLATE_FLAGS=none" in (scripts.folder / "out/settings").read_text()
 
 
 def test_a_second_call_runs_only_what_is_not_finished(scripts):
     assert scripts.run(SCRIPT, finishes=True, **TWO_STAGE)[0] == 0
-    (scripts.folder / "out/runs/text/seed42/best/eval-test-performance.csv").unlink()
+    (scripts.folder / "out/runs/text/seed42/best/eval-test_tasks-test-performance.csv").unlink()
     code, calls, output = scripts.run(SCRIPT, finishes=True, **TWO_STAGE)
     assert code == 0, output
     assert [name for name in programs(calls) if "tables" not in name] == ["train runs/text/seed42"]
@@ -106,17 +120,21 @@ def test_a_failure_skips_what_needs_it_and_the_rest_is_run(scripts):
     assert (scripts.folder / "out/few_shot/direct/seed42/incomplete-summary.csv").is_file()
     assert programs(calls)[-1].startswith("compare_runs")
     times = pd.read_csv(scripts.folder / "out/times.csv")
-    assert times["ended"].tolist() == ["finished"] * 2 + ["failed"] * 2
+    assert times["ended"].tolist() == ["finished"] + ["failed"] * 2
 
     code, calls, output = scripts.run(SCRIPT, **variables | dict(OUTPUT_DIR="other"))
     assert code == 1
-    assert "skipped  zero_shot multitask/seed42, which needs other/runs/multitask/seed42/best/" in output
-    assert not any("--predict_split" in call for call in calls)
+    assert "skipped  few_shot multitask/seed42, which needs other/runs/multitask/seed42/best/" in output
+    unfinished = re.findall(r"^not finished: (\S+ \S+?);? ", output, flags=re.MULTILINE)
+    assert unfinished == ["training multitask/seed42", "few_shot direct/seed42", "few_shot multitask/seed42"]
+    assert "not finished: few_shot multitask/seed42; it was skipped" in output
+    assert "Tables: other/tables" in output
 
 
 def test_wrong_values_are_reported_together_before_anything_runs(scripts):
     wrong = dict(VARIANTS="multitask softmx", STARTS="direct average", SEEDS="1 1 x", JOBS="0", DIM="3")
     wrong |= dict(LEARNING_RATE_LIST="1e-5 fast", BSZ_LIST="", FEW_SHOT_STEPS="1 2", DATA_DIR="no_gym")
+    wrong |= dict(SAMPLES="one", OUTPUT_DIR="out:1")
     code, calls, output = scripts.run(SCRIPT, "--dryrun", **SMALL | wrong)
     assert (code, programs(calls)) == (2, [])
     messages = [
@@ -130,9 +148,11 @@ def test_wrong_values_are_reported_together_before_anything_runs(scripts):
         "LEARNING_RATE_LIST: fast is not a number",
         "DATA_DIR: no_gym: no such folder",
         "SPLIT: no_gym/split.json: no such file",
+        "SAMPLES: one is not all, first or a seed",
+        "OUTPUT_DIR: out:1 has one of the characters",
     ]
     assert [message for message in messages if f"error: {message}" not in output] == []
-    assert not (scripts.folder / "out").exists()
+    assert not (scripts.folder / "out:1").exists()
     code, _, output = scripts.run(SCRIPT, **SMALL | dict(DIM="3", VARIANTS="fisher"))
     assert code == 2
     assert "DIM: 3; it must be less than the number of train tasks" in output
@@ -149,11 +169,47 @@ def test_tasks_that_the_gym_lacks_are_built_first(scripts):
     assert (scripts.folder / "built").read_text() == "data/gym --split split.json\n"
     assert "to run the study without them, set SPLIT=data/gym/split.json" in output
 
-    build.write_text(f"mkdir -p data && cp -r {scripts.gym} data/gym\n")
-    code, calls, output = scripts.run(SCRIPT, finishes=True, **variables)
+    # The advice, in the same OUTPUT_DIR.
+    shutil.copytree(scripts.gym, scripts.folder / "data/gym")
+    code, calls, output = scripts.run(SCRIPT, finishes=True, **variables | dict(SPLIT="data/gym/split.json"))
     assert code == 0, output
-    assert "--skip_malformed" in calls_with(calls, "--output_dir out/runs/multitask/seed42", "--do_train")
-    assert "--train_dir data/gym" in calls_with(calls, "--output_dir out/runs/multitask/seed42", "--do_train")
+    trained = call_with(calls, "--output_dir out/runs/multitask/seed42 --learning_rate 1e-5")
+    assert "--train_dir data/gym --custom_tasks_splits data/gym/split.json" in trained
+    assert "--skip_malformed" in trained
+
+
+def test_a_gym_that_was_built_before_has_malformed_lines_left_out(scripts, tmp_path):
+    built = Path(shutil.copytree(scripts.gym, tmp_path / "gym"))
+    (built / "gym_report.csv").touch()
+    for folder, expected in ((scripts.gym, False), (built, True)):
+        variables = dict(DATA_DIR=str(folder), VARIANTS="multitask", OUTPUT_DIR=f"out{expected}")
+        _, calls, _ = scripts.run(SCRIPT, **SMALL | variables)
+        assert ("--skip_malformed" in call_with(calls, "--num_experts 1")) == expected
+
+
+@pytest.mark.slow
+def test_a_small_study_continues_to_its_tables(scripts):
+    """Recorded commands are executed, in a folder with a space."""
+    small = dict(VARIANTS="multitask", SAMPLES="first", MODEL="", JOBS="1", OUTPUT_DIR="my study")
+    small |= dict(TOTAL_STEPS="2", EVAL_PERIOD="2", FEW_SHOT_STEPS="2", FEW_SHOT_EVAL_PERIOD="2")
+    small |= dict(WARMUP_STEPS="1", BSZ_LIST="2")
+    code, _, output = scripts.run(SCRIPT, really=True, STARTS="direct", **small)
+    assert code == 0, output
+    out = scripts.folder / "my study"
+    assert (out / "tables/test_tasks/comparison.md").is_file()
+    assert not (out / "runs/multitask/seed42/best/eval-test-performance.csv").exists()  # train tasks
+
+    summary = out / "few_shot/direct/seed42/summary.csv"
+    expected = summary.read_text()
+    summary.unlink()
+    (summary.parent / "singletask-plural/results.csv").unlink()
+    code, calls, output = scripts.run(SCRIPT, really="few_shot/", STARTS="direct multitask", **small)
+    assert code == 0, output
+    called = ["finetune", "collect_results"] * 2 + ["compare_runs"] + ["compute_arg"] * 2
+    assert [name.split()[0] for name in programs(calls)] == called
+    assert summary.read_text() == expected
+    for name in ("direct", "multitask"):
+        assert len(pd.read_csv(out / f"tables/few_shot_over_{name}-seed42.csv")) == 1  # task
 
 
 # ---- hours
@@ -175,9 +231,10 @@ def test_a_dry_run_lists_the_runs_and_estimates_their_hours(scripts):
     assert "OUTPUT_DIR=out/runs/text/seed42 TOTAL_STEPS=8 " in output
     assert "medians of 3\nsteps after a warm-up step" in output
     assert "Not included: dev and test scores" in output
-    table = pd.read_csv(scripts.folder / "out/plan.csv")
+    table = pd.read_csv(scripts.folder / "out/plan-dry_run.csv")
     assert table["state"].tolist() == ["finished"] + ["to do"] * (len(table) - 1)
     assert not (scripts.folder / "out/settings").exists()
+    assert not (scripts.folder / "out/plan.tsv").exists()
 
 
 def test_hours_are_steps_times_seconds_of_passes_and_updates():
