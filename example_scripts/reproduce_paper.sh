@@ -48,14 +48,14 @@ if [ -n "${MODEL:-}" ]; then
     LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-5 2e-5 5e-5} BSZ_LIST=${BSZ_LIST:-2 4 8}
     FEW_SHOT_STEPS=${FEW_SHOT_STEPS:-1000} FEW_SHOT_EVAL_PERIOD=${FEW_SHOT_EVAL_PERIOD:-100}
     WARMUP_STEPS=${WARMUP_STEPS:-100} DIM=${DIM:-64} VECTOR_STEPS=${VECTOR_STEPS:-2500} INIT_EPS=${INIT_EPS:-1e-8}
-    JOBS=${JOBS:-1} lengths=(512 64) vectors=(--recipe published)
+    JOBS=${JOBS:-1} lengths=(512 64) beams=4 vectors=(--recipe published)
     if [ -z "${DATA_DIR:-}" ]; then DATA_DIR=data/gym SPLIT=${SPLIT:-dataloader/splits/random.json} builds_gym=yes; fi
 else
     TOTAL_STEPS=${TOTAL_STEPS:-100} EVAL_PERIOD=${EVAL_PERIOD:-100} STAGE2_STEPS=${STAGE2_STEPS:-$TOTAL_STEPS}
     LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-3} BSZ_LIST=${BSZ_LIST:-8}
     FEW_SHOT_STEPS=${FEW_SHOT_STEPS:-40} FEW_SHOT_EVAL_PERIOD=${FEW_SHOT_EVAL_PERIOD:-20}
     WARMUP_STEPS=${WARMUP_STEPS:-4} DIM=${DIM:-4} VECTOR_STEPS=${VECTOR_STEPS:-20} INIT_EPS=${INIT_EPS:-1e-2}
-    JOBS=${JOBS:-2} lengths=(128 32) vectors=(--max_examples 32)
+    JOBS=${JOBS:-2} lengths=(128 32) beams=1 vectors=(--max_examples 32)
     if [ -z "${DATA_DIR:-}" ]; then SPLIT=${SPLIT:-example_scripts/reproduce_paper.split.json}; fi
 fi
 gym=${DATA_DIR:-data/skill_gym} SPLIT=${SPLIT:-${DATA_DIR:-}/split.json} SAMPLES=${SAMPLES:-all}
@@ -164,7 +164,7 @@ if [ -n "$dry_run" ]; then
         echo "    OUTPUT_DIR=$gym bash example_scripts/build_gym.sh --split $SPLIT"
     fi
     exec "$PYTHON" -m benchmarks.reproduction "$PLAN" --model "${MODEL:-task/skill_gym/tiny_bart}" --gym "$gym" \
-        --split "$SPLIT" --longest "${lengths[@]}"
+        --split "$SPLIT" --longest "${lengths[@]}" --num_beams $beams
 fi
 
 # The runs read lines of a copy, which no other call changes.
@@ -175,8 +175,8 @@ export PLAN=$copy PYTHON
 
 # run_one LINE: runs a line of the plan unless it is finished, and writes its seconds to times.csv.
 run_one() {
-    local step run folder result needs work command start=$SECONDS ended=failed log file files
-    IFS=$'\t' read -r step run folder result needs work command < <(sed -n "${1}p" "$PLAN")
+    local step run folder result needs work answers command start=$SECONDS ended=failed log file files
+    IFS=$'\t' read -r step run folder result needs work answers command < <(sed -n "${1}p" "$PLAN")
     if [ -f "$folder/$result" ]; then
         echo "exists   $step $run"
         return

@@ -8,11 +8,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from tiny_runs import ROOT, TRAIN_TASKS
 
 from benchmarks import measuring, reproduction
+from dataloader.errors import InputError
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
 
@@ -224,27 +226,79 @@ def test_a_dry_run_lists_the_runs_and_estimates_their_hours(scripts):
     )
     assert code == 0, output
     assert programs(calls) == ["reproduction"]
-    assert re.search(r"^vectors +text +finished +out/vectors/text$", output, flags=re.MULTILINE)
+    assert re.search(r"^vectors +text +finished +- +- +out/vectors/text$", output, flags=re.MULTILINE)
     assert re.search(
-        r"^training +text/seed42 +to do +\S+ h +out/runs/text/seed42$", output, flags=re.MULTILINE
+        r"^training +text/seed42 +to do +\d\S* +\d\S* +out/runs/text/seed42$", output, flags=re.MULTILINE
     )
     assert "OUTPUT_DIR=out/runs/text/seed42 TOTAL_STEPS=8 " in output
-    assert "medians of 3\nsteps after a warm-up step" in output
-    assert "Not included: dev and test scores" in output
+    assert "medians of 3 runs after a warm-up" in output
+    assert "Not included: text vectors" in output
     table = pd.read_csv(scripts.folder / "out/plan-dry_run.csv")
     assert table["state"].tolist() == ["finished"] + ["to do"] * (len(table) - 1)
     assert not (scripts.folder / "out/settings").exists()
     assert not (scripts.folder / "out/plan.tsv").exists()
 
 
-def test_hours_are_steps_times_seconds_of_passes_and_updates():
-    times = {4: dict(plain=dict(forward_backward_s=2.0, optimizer_s=1.0))}
-    seconds = reproduction.step_seconds(times, "cpu")
-    assert [seconds("plain", batch) for batch in (2, 4, 32)] == [2, 3, 17]
-    assert reproduction.hours(reproduction.parse_work("plain:3600:2,4"), seconds) == 5
-    times[16] = dict(plain=dict(forward_backward_s=3.0, optimizer_s=1.0))
-    seconds = reproduction.step_seconds(times, "cuda")  # a micro-batch that is not full takes as long
-    assert [seconds("plain", batch) for batch in (2, 8, 32)] == [3, 5, 7]
+def test_hours_are_steps_times_seconds_of_passes_and_updates(world):
+    data = reproduction.GymData(world / "none", world.gym / "split.json", "none", (10, 2))
+    data.lengths = {"train": np.full((64, 2), (10, 2))}.get  # 12 tokens each
+    times = reproduction.Times(
+        passes={"plain": {24: 5.0, 96: 8.0}},  # 4 s for a micro-batch, 1 s for 24 tokens
+        updates={"plain": 1.0},
+        row={("plain", "train"): 2.0},
+        load=0,
+    )
+    assert data.step_shape("train", 2) == (24, 1)
+    assert times.step("plain", 24, 1) == 6
+    assert times.step("plain", 48, 3) == 4 * 3 + 2 + 1
+    work = reproduction.parse_work("plain:3600:2,4:train")
+    assert reproduction.training_hours(work, data, times) == 6 + 7
+    rows = {("train", "dev", "first"): 30, ("train", "test", "all"): 90}
+    data.rows = lambda *files: rows[files]
+    answers = reproduction.parse_answers("plain:train/dev/first:40;plain:train/test/all:10")
+    assert reproduction.answering_hours(answers, data, times, 0) * 3600 == 2 * (30 * 40 + 90 * 10)
+    ablation = reproduction.parse_answers("plain:train/dev/first:ablation")
+    assert reproduction.answering_hours(ablation, data, times, 7) * 3600 == 2 * 30 * 7
+
+
+# No time for a micro-batch; no time for a token.
+@pytest.mark.parametrize(("small", "large"), [(1.0, 9.0), (3.0, 2.0)])
+def test_seconds_of_a_pass_are_never_negative(small, large):
+    times = reproduction.Times({"plain": {10: small, 40: large}}, {"plain": 0.0}, {}, 0)
+    assert times.step("plain", 40, 1) == large
+    assert times.step("plain", 0, 1) == pytest.approx(0 if small == 1 else large)
+
+
+def test_a_plan_counts_evaluations_and_the_answers_to_files(scripts):
+    variables = TWO_STAGE | dict(TOTAL_STEPS="100", EVAL_PERIOD="30", FEW_SHOT_EVAL_PERIOD="3", SEEDS="1")
+    variables |= dict(VARIANTS="multitask random two_stage", STARTS="direct random")
+    scripts.run(SCRIPT, finishes=True, **variables)
+    plan = pd.read_csv(scripts.folder / "out/plan.tsv", sep="\t").set_index(["step", "run"])
+    once = "test/dev/first:{0};{1}:test/test/first:{0}"
+    assert plan["work"]["training", "multitask/seed1"] == "plain:100:32:train"
+    assert plan["answers"]["training", "multitask/seed1"] == "plain:train/dev/first:4;plain:" + once.format(
+        1, "plain"
+    )
+    assert plan["answers"]["training", "random/seed1"] == "dense:train/dev/first:20;dense:" + once.format(
+        5, "dense"
+    )
+    # Every 10 of 200 steps, from step 50 on.
+    assert plan["answers"]["stage2", "two_stage/seed1"] == "dense:train/dev/first:16;dense:" + once.format(
+        1, "dense"
+    )
+    # 9 configurations of each sample, each with 2 evaluations and one test file.
+    assert plan["work"]["few_shot", "direct/seed1"] == "plain:60:2,4,8:test"
+    assert plan["answers"]["few_shot", "direct/seed1"] == "plain:test/dev/all:18;plain:test/test/all:9"
+    assert plan["answers"]["few_shot", "random/seed1"] == "dense:test/dev/all:90;dense:test/test/all:45"
+    assert plan["answers"]["figures", "two_stage/seed1"] == "dense:train/dev/first:ablation"
+
+
+def test_a_model_that_exceeds_the_memory_is_refused(monkeypatch):
+    args = argparse.Namespace(model="tiny", num_experts=3)
+    reproduction.check_memory("tiny", args, "cpu")
+    monkeypatch.setattr(reproduction.measuring, "machine_memory_gb", lambda device: (0.001, 0.001))
+    with pytest.raises(InputError, match=r"MODEL tiny with 3 experts: .* this machine has 0\.0 GB"):
+        reproduction.check_memory("tiny", args, "cpu")
 
 
 def test_sizes_of_published_names_need_no_download(monkeypatch, capsys):
@@ -260,13 +314,29 @@ def test_sizes_of_published_names_need_no_download(monkeypatch, capsys):
     )
 
 
-def test_lengths_are_those_of_the_gym_or_assumed(world, tmp_path):
-    args = argparse.Namespace(split=world.gym / "split.json", model="none", longest=[9, 64], gym=world.gym)
-    (S, T), described = reproduction.mean_lengths(args)
-    assert 2 < S <= 9
-    assert 2 < T < 64
-    assert "train examples of 3 tasks" in described
-    args.gym = tmp_path / "none"
-    lengths, described = reproduction.mean_lengths(args)
-    assert lengths == (9, reproduction.ASSUMED_LENGTHS[1])
-    assert described.startswith("assumed")
+def test_lengths_and_rows_are_those_of_the_gym_or_assumed(world, tmp_path):
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps(dict(train=TRAIN_TASKS, test=["plural", "missing"])))
+    data = reproduction.GymData(world.gym, split, "none", (6, 64))
+    assert len(data.lengths("train")) == 3 * 12
+    assert data.lengths("train")[:, 0].max() == 6  # cut
+    # " [plural] mouse" has 15 characters, " mice" has 5
+    assert [6, 4] in data.lengths("test").tolist()
+    assert data.described("train").startswith("from 3 tasks in")
+    assert data.rows("train", "dev", "first") == 3 * 3
+    assert data.rows("train", "test", "all") == 3 * 3 * 2
+    assert data.rows("test", "dev", "100") == 3 + 34
+    assert data.rows("test", "test", "all") == 3 * 2 + 2900 * 5
+    none = reproduction.GymData(tmp_path / "none", split, "none", (512, 64))
+    assert none.described("test").startswith("assumed")
+    assert none.mean_lengths("train") == (65, 6)
+    tokens, micro_batches = none.step_shape("train", 32)
+    assert 32 * 71 < tokens < 32 * 110
+    assert micro_batches > 2
+    assert none.rows("test", "dev", "all") == 2 * 34 * 5
+
+
+def test_ablations_are_of_experts_features_and_random_sets():
+    data = reproduction.GymData("none", ROOT / "dataloader/splits/random.json", "none", (512, 64))
+    assert (reproduction.ablations("tiny", data, 3) - 1 - 4 * 3) % 21 == 0
+    assert reproduction.ablations("tiny", data, 3) > 1 + 4 * 3
