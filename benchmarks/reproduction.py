@@ -3,70 +3,67 @@
     python -m benchmarks.reproduction models/reproduce_paper/plan.tsv --model facebook/bart-base \\
         --gym data/gym --split dataloader/splits/random.json
 
-`reproduce_paper.sh --dry_run` calls it with the plan that it writes. Optimizer steps of a model of its sizes
-with random weights are timed for each kind of routes, and multiplied by the numbers of steps. No weights are
-read; the sizes of facebook/bart-base and -large are known without download. Writes plan.csv beside the plan.
+`reproduce_paper.sh --dry_run` calls it with the plan that it writes. Optimizer steps and the generation of
+answers are timed on a model of its sizes with random weights, for each kind of routes, and multiplied by the
+numbers of steps and of rows. No weights are read; the sizes of facebook/bart-base and -large are known
+without download. Writes a table .csv beside the plan.
 """
 
 import argparse
 import math
 import os
-import random
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import measuring, train_step
-from dataloader.batching import micro_batches
+from benchmarks import measuring, predict, train_step
+from benchmarks.reproduction_data import GymData
 from dataloader.errors import InputError
-from dataloader.gym import Gym
-from dataloader.task_splits import load_split
+from dataloader.ontology import Ontology
+from routing_moe.analysis.ablation.checks import testable
+from routing_moe.analysis.features import features_of
+from routing_moe.config.ablate import AblationSettings
+from routing_moe.training.checks import ontology_path
 
 # The kinds of steps in a plan, and the variants of train_step.py that measure them.
 KINDS = {"plain": "plain", "straight_through": "straight_through", "dense": "softmax", "random": "random"}
+ANSWERED = {"plain": "plain", "dense": "soft"}  # kinds of answering, and the variants of predict.py
 PUBLISHED_SIZES = {"facebook/bart-base": "base", "facebook/bart-large": "large"}
-CHARACTERS_PER_TOKEN = 4.5  # of English and BART's tokenizer, if the tokenizer is not on this machine
-# Padded mean lengths of 80 train tasks of CrossFit's gym in tokens, if there is no gym.
-ASSUMED_LENGTHS = (75, 14)
-EXAMPLES_PER_TASK = 32
 STEP = 32  # examples in a training step
-MOST_TOKENS = 16384  # in a micro-batch, the default of training
-MEASURED = (4, 16)  # examples in a micro-batch whose time is measured, for small and large steps
-NOT_INCLUDED = (
-    "dev and test scores, text vectors, reduction, zero-shot scores, figures, loading models and data"
-)
+MEASURED = {"cpu": (2, 8), "cuda": (4, 32)}  # examples in the micro-batches whose times are measured
+ANSWERED_AT_ONCE = {"cpu": 4, "cuda": 32}  # examples in the batches whose generation is timed
+BYTES_PER_PARAMETER = 16  # weights, gradients and AdamW's state
+NOT_INCLUDED = "text vectors, reduction, drawing of figures, losses on dev files, loading models and data"
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     plan = pd.read_csv(args.plan, sep="\t", dtype=str)
     try:
+        data = GymData(args.gym, args.split, args.model, tuple(args.longest))
         size = add_size(args.model)
-        lengths, described = mean_lengths(args)
+        works = [parse_work(text) for text in plan["work"]]
+        answers = [parse_answers(text) for text in plan["answers"]]
+        times = Times.measure(size, data, works, answers, args)
+        n_ablations = ablations(size, data, args.num_experts)
+        plan["training_h"] = [training_hours(work, data, times) for work in works]
+        plan["answering_h"] = [answering_hours(each, data, times, n_ablations) for each in answers]
     except InputError as error:
         print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
         return 2
     folders = [Path(folder, result) for folder, result in zip(plan["folder"], plan["result"], strict=True)]
     plan["state"] = ["finished" if path.is_file() else "to do" for path in folders]
-    work = [parse_work(text) for text in plan["work"]]
-    used = {each[0] for each in work if each}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    load = os.getloadavg()[0]
-    times = {B: measure(size, B, lengths, used, device, args) for B in MEASURED}
-    seconds = step_seconds(times, device)
-    plan["hours"] = [hours(each, seconds) for each in work]
     print_runs(plan)
     print_summary(plan)
-    print_method(args, lengths, described, seconds, [kind for kind in KINDS if kind in used], load)
+    print_method(args, data, times)
     path = Path(args.plan).with_suffix(".csv")
-    plan.drop(columns=["needs", "work"]).to_csv(path, index=False, float_format="%.4g")
+    plan.drop(columns=["needs", "work", "answers"]).to_csv(path, index=False, float_format="%.4g")
     print(f"The same as a table: {path}")
     return 0
 
@@ -74,41 +71,121 @@ def main(argv: list[str] | None = None) -> int:
 # ---- hours
 
 
-def parse_work(text: str) -> tuple[str, int, list[int]] | None:
-    """Returns (kind of step, steps at each batch size, batch sizes) of "plain:1000:2,4"; None of "-"."""
+@dataclass(frozen=True)
+class Work:
+    """Optimizer steps of a run, as many at each batch size, on rows of a section of the split."""
+
+    kind: str
+    steps: int
+    batches: list[int]
+    section: str
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Files that a run answers. times: how often, or "ablation", once for each set of ablated experts."""
+
+    kind: str
+    section: str
+    part: str
+    samples: str
+    times: str
+
+
+def parse_work(text: str) -> Work | None:
+    """Returns the work of "plain:1000:2,4:test"; None of "-"."""
     if text == "-":
         return None
-    kind, steps, batches = text.split(":")
-    return kind, int(steps), [int(batch) for batch in batches.split(",")]
+    kind, steps, batches, section = text.split(":")
+    return Work(kind, int(steps), [int(batch) for batch in batches.split(",")], section)
 
 
-def hours(work: tuple[str, int, list[int]] | None, seconds: Callable[[str, int], float]) -> float:
+def parse_answers(text: str) -> list[Answering]:
+    """Returns the files of "plain:train/dev/first:40;plain:test/test/all:1"; [] of "-"."""
+    found = []
+    for each in text.split(";") if text != "-" else ():
+        kind, files, times = each.split(":")
+        found.append(Answering(kind, *files.split("/"), times))
+    return found
+
+
+def training_hours(work: Work | None, data: GymData, times: "Times") -> float:
     """Returns the hours of a run's optimizer steps; NaN for a run without such steps."""
     if work is None:
         return math.nan
-    kind, steps, batches = work
-    return sum(steps * seconds(kind, batch) for batch in batches) / 3600
+    shapes = [data.step_shape(work.section, batch) for batch in work.batches]
+    return work.steps * sum(times.step(work.kind, *shape) for shape in shapes) / 3600
 
 
-def step_seconds(times: dict[int, dict], device: str) -> Callable[[str, int], float]:
-    """Returns the function (kind, batch size) -> seconds of an optimizer step.
-
-    times: {examples in a micro-batch: {kind: measurements}}. A step has forward and backward passes of
-    micro-batches of the largest measured size that it fills, and one update. On a CPU the time of a pass is
-    proportional to the examples; on a GPU a micro-batch that is not full takes as long as a full one.
-    """
-
-    def seconds(kind: str, batch: int) -> float:
-        B = max((B for B in times if batch >= B), default=min(times))
-        passes = math.ceil(batch / B) if device == "cuda" else batch / B
-        return passes * times[B][kind]["forward_backward_s"] + times[B][kind]["optimizer_s"]
-
-    return seconds
+def answering_hours(answers: list[Answering], data: GymData, times: "Times", n_ablations: int) -> float:
+    """Returns the hours of a run's answers; NaN for a run without any."""
+    if not answers:
+        return math.nan
+    seconds = 0.0
+    for each in answers:
+        repeated = n_ablations if each.times == "ablation" else int(each.times)
+        rows = data.rows(each.section, each.part, each.samples)
+        seconds += rows * repeated * times.row[each.kind, each.section]
+    return seconds / 3600
 
 
-def measure(size: str, B: int, lengths: tuple[int, int], kinds: set[str], device: str, args) -> dict:
-    """Returns {kind: medians of `train_step`} for micro-batches of B examples."""
-    S, T = lengths
+def ablations(size: str, data: GymData, num_experts: int) -> int:
+    """Returns how often `ablate --features all` scores the model, at most; once with all experts."""
+    tasks = data.split.train
+    features = features_of(tasks, Ontology.load(ontology_path(data.folder, None)), data.folder)
+    draws = AblationSettings(run=Path()).random_draws
+    return 1 + 2 * measuring.SIZES[size]["layers"] * num_experts + len(testable(features)) * (1 + draws)
+
+
+# ---- measured seconds
+
+
+@dataclass(frozen=True)
+class Times:
+    """passes: {kind: {padded tokens: seconds forward and backward}} of two micro-batches; updates: {kind:
+    seconds of an optimizer update}; row: {(kind, section): seconds of the answer to a row}; load: the load
+    average of the machine before."""
+
+    passes: dict[str, dict[int, float]]
+    updates: dict[str, float]
+    row: dict[tuple[str, str], float]
+    load: float
+
+    @classmethod
+    def measure(cls, size: str, data: GymData, works: list, answers: list, args) -> "Times":
+        """Returns the times of all kinds of steps and answers in the plan."""
+        device, load = "cuda" if torch.cuda.is_available() else "cpu", os.getloadavg()[0]
+        check_memory(size, args, device)
+        kinds = [kind for kind in KINDS if any(work and work.kind == kind for work in works)]
+        used = {(each.kind, each.section) for files in answers for each in files}
+        passes, updates = {kind: {} for kind in kinds}, {}
+        S, T = data.mean_lengths("train")
+        for B in MEASURED[device] if kinds else ():
+            measured = time_steps(size, (B, S, T), kinds, device, args)
+            for kind in kinds:
+                passes[kind][B * (S + T)] = measured[kind]["forward_backward_s"]
+                updates[kind] = measured[kind]["optimizer_s"]
+        row = {}
+        for section in ("train", "test"):
+            own = [kind for kind in ANSWERED if (kind, section) in used]
+            if own:
+                row |= time_answers(size, data.mean_lengths(section), section, own, device, args)
+        return cls(passes, updates, row, load)
+
+    def step(self, kind: str, tokens: float, micro_batches: float) -> float:
+        """Returns the seconds of an optimizer step with these padded tokens in so many micro-batches.
+
+        A pass takes seconds per token plus seconds per micro-batch, which fit the two measured ones.
+        """
+        (small, small_s), (large, large_s) = sorted(self.passes[kind].items())
+        per_token = min(max(large_s - small_s, 0) / (large - small), large_s / large)
+        per_pass = large_s - per_token * large
+        return per_token * tokens + per_pass * micro_batches + self.updates[kind]
+
+
+def time_steps(size: str, shape: tuple[int, int, int], kinds: list[str], device: str, args) -> dict:
+    """Returns {kind: medians of `train_step`} for micro-batches of a shape (B, S, T)."""
+    B, S, T = shape
     settings = train_step.Settings(
         model_size=size,
         num_experts=[args.num_experts],
@@ -118,7 +195,7 @@ def measure(size: str, B: int, lengths: tuple[int, int], kinds: set[str], device
         second_shape="",
         tasks_per_batch=0,
         steps=args.steps,
-        variants=[KINDS[kind] for kind in KINDS if kind in kinds],
+        variants=[KINDS[kind] for kind in kinds],
         device=device,
         threads=0,
         seed=0,
@@ -130,7 +207,45 @@ def measure(size: str, B: int, lengths: tuple[int, int], kinds: set[str], device
     return {kind: measured[KINDS[kind]] for kind in kinds}
 
 
-# ---- sizes and lengths
+def time_answers(size: str, lengths: tuple[int, int], section: str, kinds: list[str], device: str, args):
+    """Returns {(kind, section): median seconds of generating the answer to a row of these lengths}."""
+    B = ANSWERED_AT_ONCE[device]
+    settings = predict.Settings(
+        model_size=size,
+        num_experts=args.num_experts,
+        batch_size=B,
+        source_length=lengths[0],
+        new_tokens=lengths[1],
+        num_beams=args.num_beams,
+        steps=args.steps,
+        variants=[ANSWERED[kind] for kind in kinds],
+        device=device,
+        threads=0,
+        seed=0,
+        no_memory=True,
+        memory_of="",
+    )
+    measuring.prepare(settings)
+    model = measuring.build_routing_model(settings, args.num_experts).eval()
+    plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])
+    calls = {name: predict.make_call(name, model, plain, settings) for name in settings.variants}
+    measured = measuring.measure(calls, args.steps, {})
+    return {(kind, section): measured[ANSWERED[kind]]["median_s"] / B for kind in kinds}
+
+
+def check_memory(size: str, args, device: str) -> None:
+    """Raises InputError if the model and its optimizer exceed the memory of the machine."""
+    count = measuring.count_parameters(size, args.num_experts)
+    needed, total = count * BYTES_PER_PARAMETER / 1e9, measuring.machine_memory_gb(device)[1]
+    if needed > total:
+        raise InputError(
+            f"MODEL {args.model} with {args.num_experts} experts: weights, gradients and AdamW's state of "
+            f"{count / 1e6:.0f}M parameters take {needed:.1f} GB, plus activations; this machine has "
+            f"{total:.1f} GB"
+        )
+
+
+# ---- sizes
 
 
 def add_size(model: str) -> str:
@@ -160,77 +275,66 @@ def add_size(model: str) -> str:
     return "given"
 
 
-def mean_lengths(args) -> tuple[tuple[int, int], str]:
-    """Returns (source, target) tokens, means over padded micro-batches, and where they are from."""
-    tasks = load_split(args.split).train
-    known = set(Gym(args.gym).tasks()) if Path(args.gym).is_dir() else set()
-    tasks = [task for task in tasks if task in known]
-    if not tasks:
-        S, T = (min(pair) for pair in zip(ASSUMED_LENGTHS, args.longest, strict=True))
-        return (S, T), f"assumed, because {args.gym} has no train task of {args.split}"
-    rng = random.Random(0)
-    rows = []
-    for task in tasks:
-        examples = Gym(args.gym, skip_malformed=True).examples(task, "train", "first")
-        rows += rng.sample(examples, min(EXAMPLES_PER_TASK, len(examples)))
-    rng.shuffle(rows)
-    count, described = token_counter(args.model)
-    lengths = np.array([[count(row.input), count(row.outputs[0])] for row in rows])
-    lengths = np.minimum(lengths, args.longest)
-    padded = np.zeros_like(lengths)
-    for first in range(0, len(lengths), STEP):
-        step = lengths[first : first + STEP]
-        for group in micro_batches(*step.T, max_tokens=MOST_TOKENS, max_examples=STEP):
-            padded[first + group] = step[group].max(axis=0)
-    S, T = padded.mean(axis=0).round()
-    return (int(S), int(T)), f"of {len(rows)} train examples of {len(tasks)} tasks in {args.gym}, {described}"
-
-
-def token_counter(model: str) -> tuple[Callable[[str], int], str]:
-    """Returns a function that counts the tokens of a text, special ones included, and how it counts."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-    except (OSError, ValueError):
-        return lambda text: math.ceil(len(text) / CHARACTERS_PER_TOKEN) + 2, "from characters, 4.5 per token"
-    return lambda text: len(tokenizer(text)["input_ids"]), "by its tokenizer"
-
-
 # ---- what is printed
 
 
+def hours_of(values: list[float]) -> str:
+    """Returns numbers in columns, with - for those that are not estimated."""
+    shown = ["-" if math.isnan(each) else f"{each:.0f}" if each >= 100 else f"{each:.3g}" for each in values]
+    return " ".join(f"{each:>10}" for each in shown)
+
+
 def print_runs(plan: pd.DataFrame) -> None:
-    print("step, run, state, hours, folder; command")
+    print("step, run, state, hours of training, of answering, folder; command")
     for row in plan.itertuples():
-        shown = "" if math.isnan(row.hours) else f"{row.hours:.3g} h"
-        print(f"{row.step:<14} {row.run:<24} {row.state:<8} {shown:>9}  {row.folder}\n    {row.command}")
+        hours = hours_of([row.training_h, row.answering_h])
+        print(f"{row.step:<14} {row.run:<24} {row.state:<8} {hours}  {row.folder}\n    {row.command}")
 
 
 def print_summary(plan: pd.DataFrame) -> None:
     """Prints the number of runs and the hours of each step."""
-    print(f"\n{'step':<14} {'runs':>5} {'to do':>6} {'hours':>9} {'to do':>9}")
+    columns = ["training_h", "answering_h"]
+    print(
+        f"\n{'step':<14} {'runs':>5} {'to do':>6} {'training':>10} {'answering':>10} {'to do':>10}  (hours)"
+    )
     for step, rows in [*plan.groupby("step", sort=False), ("all", plan)]:
         todo = rows[rows["state"] == "to do"]
-        sums = [each["hours"].sum(min_count=1) for each in (rows, todo)]
-        shown = " ".join(f"{'-' if math.isnan(total) else f'{total:.4g}':>9}" for total in sums)
-        print(f"{step:<14} {len(rows):>5} {len(todo):>6} {shown}")
+        sums = [*rows[columns].sum(min_count=1), todo[columns].sum(min_count=1).sum(min_count=1)]
+        print(f"{step:<14} {len(rows):>5} {len(todo):>6} {hours_of(sums)}")
 
 
-def print_method(
-    args, lengths: tuple[int, int], described: str, seconds, kinds: list[str], load: float
-) -> None:
-    """Prints what was measured and what the hours include. seconds: see `step_seconds`."""
+def print_method(args, data: GymData, times: Times) -> None:
+    """Prints what was measured and what the hours include."""
     is_cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if is_cuda else f"a CPU with {torch.get_num_threads()} threads"
     print(f"""
-Measured on {device} (load average before: {load:.1f}; other jobs make steps slower): medians of {args.steps}
-steps after a warm-up step, random weights of the sizes of {args.model}, {args.num_experts} experts.
-Lengths: {lengths[0]} source and {lengths[1]} target tokens with padding, {described}.""")
-    for batch in (STEP, 4):
-        measured = ", ".join(f"{kind} {seconds(kind, batch):.3g}" for kind in kinds)
-        print(f"Seconds of a step of {batch} examples: {measured}.")
-    print(f"""Hours are of optimizer steps (forward, backward, update in float32), one run after the other.
+Measured on {device} (load average before: {times.load:.1f}; other jobs make steps slower):
+medians of {args.steps} runs after a warm-up, random weights of the sizes of {args.model}, {args.num_experts}
+experts.""")
+    for section in ("train", "test"):
+        S, T = data.mean_lengths(section)
+        tokens, count = data.step_shape(section, STEP)
+        rows = ", ".join(f"{data.rows(section, part, 'first')} {part}" for part in ("dev", "test"))
+        print(f"{section} tasks: {data.described(section)}.")
+        print(f"    {rows} rows of first samples. A row has {S} source and {T} target tokens, with padding")
+        print(f"    {tokens / STEP:.0f} in all; a step of {STEP} rows has {count:.1f} micro-batches.")
+    for section, batch in (("train", STEP), ("test", 4)):
+        shape = data.step_shape(section, batch)
+        seconds = ", ".join(f"{kind} {times.step(kind, *shape):.3g}" for kind in times.passes)
+        print(f"Seconds of a step of {batch} rows of {section} tasks: {seconds}.")
+    for section in ("train", "test"):
+        own = [(kind, value) for (kind, of), value in times.row.items() if of == section]
+        seconds = ", ".join(f"{kind} {value:.3g}" for kind, value in own)
+        print(f"Seconds of an answer with {args.num_beams} beams, {section} tasks: {seconds}.")
+    small, large = MEASURED["cuda" if is_cuda else "cpu"]
+    print(f"""Training: optimizer steps (forward, backward, update in float32), one run after the other. A
+pass takes seconds per padded token and per micro-batch, which fit micro-batches of {small} and {large} rows.
+Answering: dev files at every evaluation, zero-shot and few-shot dev and test files, ablation. Answers are
+as long as the mean target. Random routes are drawn five times, and each of their answers takes as long as
+one of all experts.
 Not included: {NOT_INCLUDED}.
-Steps of Fisher vectors are counted as steps of the whole model, which overestimates them.""")
+Overestimated: steps of Fisher vectors, counted as steps of the whole model; the number of ablations, if
+random sets of experts cannot be matched.""")
 
 
 def parse(argv: list[str] | None):
@@ -252,7 +356,8 @@ def parse(argv: list[str] | None):
         help="most tokens of input, output (default 512 64)",
     )
     add("--num_experts", type=int, default=3, help="experts per layer (default 3)")
-    add("--steps", type=int, default=3, help="measured steps of each kind (default 3)")
+    add("--num_beams", type=int, default=4, help="beams of generation (default 4)")
+    add("--steps", type=int, default=3, help="measured steps and batches of answers of each kind (default 3)")
     return parser.parse_args(argv)
 
 

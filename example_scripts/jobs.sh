@@ -13,17 +13,15 @@ run_jobs() {
     wait $! || true # failed runs are listed at the end
 }
 
-# Ctrl-C: every run completes its step and saves a checkpoint; a second Ctrl-C stops them immediately.
+# Ctrl-C: every run completes its step or evaluation and saves a checkpoint, which may take minutes; a second Ctrl-C
+# stops them immediately.
 stop_all() {
     trap 'kill -INT -- -$! 2>/dev/null' INT TERM HUP
     kill -INT -- -$! 2>/dev/null
-    for _ in {1..150}; do
-        kill -0 -- -$! 2>/dev/null || break
-        sleep 0.2
-    done
+    while kill -0 -- -$! 2>/dev/null; do sleep 0.2; done
     echo "interrupted; run the same command to continue" >&2
     exit 130
 }
 
-# end_of_log FILE: prints its last lines, without progress bars.
-end_of_log() { tail -n 5 "$1" 2>/dev/null | sed $'s/.*\r//; s/^/    /'; }
+# end_of_log FILE: prints its last lines, without progress bars; nothing if there is no such file.
+end_of_log() { [ ! -f "$1" ] || tail -n 5 "$1" | sed $'s/.*\r//; s/^/    /'; }

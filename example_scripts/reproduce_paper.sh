@@ -16,7 +16,8 @@
 #   VARIANTS       what to train (all, see ALL below); the first stage of a two-stage variant is added
 #   STARTS         what to fine-tune (direct, which is MODEL itself, and all of VARIANTS)
 #   SEEDS          seeds of each variant and start (42)
-#   JOBS           runs at the same time (1; 2)
+#   JOBS           runs at the same time (1; 2): on CPUs each has its share of the cores; on GPUs all use the first visible
+#                  GPU
 #   NUM_WORKERS    fine-tuning configurations, or tasks of vectors, at the same time in each run (1)
 #   TOTAL_STEPS, EVAL_PERIOD, STAGE2_STEPS    training (30000, 750, 2 * TOTAL_STEPS; 100, 100, TOTAL_STEPS)
 #   LEARNING_RATE_LIST, BSZ_LIST, SAMPLES     few-shot grid ("1e-5 2e-5 5e-5", "2 4 8", all; "1e-3", "8", all)
@@ -24,6 +25,8 @@
 #   DIM            dimension of the reduced Fisher vectors, less than the number of train tasks (64; 4)
 #   VECTOR_STEPS   steps of each task's adapters for Fisher vectors (2500; 20)
 #   INIT_EPS       standard deviation of the noise on each expert's weights (1e-8; 1e-2)
+#   ABLATE_FLAGS   flags of `python -m routing_moe.cli.ablate` for the figures; none: no ablation (--features all)
+# Learning rates of training are those of recipe.sh; variables for them are ignored.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 source example_scripts/jobs.sh
@@ -32,7 +35,7 @@ source example_scripts/reproduce_paper_plan.sh
 
 ALL="multitask average random task_random softmax gumbel straight_through lstm transformer text fisher"
 ALL+=" two_stage fisher_two_stage"
-STEPS="vectors reduction reduction_each training stage2 zero_shot few_shot figures"
+STEPS="vectors reduction reduction_each training stage2 few_shot figures"
 
 # ---- settings
 
@@ -45,30 +48,40 @@ if [ -n "${MODEL:-}" ]; then
     LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-5 2e-5 5e-5} BSZ_LIST=${BSZ_LIST:-2 4 8}
     FEW_SHOT_STEPS=${FEW_SHOT_STEPS:-1000} FEW_SHOT_EVAL_PERIOD=${FEW_SHOT_EVAL_PERIOD:-100}
     WARMUP_STEPS=${WARMUP_STEPS:-100} DIM=${DIM:-64} VECTOR_STEPS=${VECTOR_STEPS:-2500} INIT_EPS=${INIT_EPS:-1e-8}
-    JOBS=${JOBS:-1} lengths=(512 64) vectors=(--recipe published)
+    JOBS=${JOBS:-1} lengths=(512 64) beams=4 vectors=(--recipe published)
     if [ -z "${DATA_DIR:-}" ]; then DATA_DIR=data/gym SPLIT=${SPLIT:-dataloader/splits/random.json} builds_gym=yes; fi
-    # Some published files have lines that are broken by line feeds in their texts.
-    if [ -n "$builds_gym" ]; then malformed=(--skip_malformed); fi
 else
     TOTAL_STEPS=${TOTAL_STEPS:-100} EVAL_PERIOD=${EVAL_PERIOD:-100} STAGE2_STEPS=${STAGE2_STEPS:-$TOTAL_STEPS}
     LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-3} BSZ_LIST=${BSZ_LIST:-8}
     FEW_SHOT_STEPS=${FEW_SHOT_STEPS:-40} FEW_SHOT_EVAL_PERIOD=${FEW_SHOT_EVAL_PERIOD:-20}
     WARMUP_STEPS=${WARMUP_STEPS:-4} DIM=${DIM:-4} VECTOR_STEPS=${VECTOR_STEPS:-20} INIT_EPS=${INIT_EPS:-1e-2}
-    JOBS=${JOBS:-2} lengths=(128 32) vectors=(--max_examples 32)
+    JOBS=${JOBS:-2} lengths=(128 32) beams=1 vectors=(--max_examples 32)
     if [ -z "${DATA_DIR:-}" ]; then SPLIT=${SPLIT:-example_scripts/reproduce_paper.split.json}; fi
 fi
 gym=${DATA_DIR:-data/skill_gym} SPLIT=${SPLIT:-${DATA_DIR:-}/split.json} SAMPLES=${SAMPLES:-all}
+# Some published files have lines that are broken by line feeds in their texts.
+if [ -n "$builds_gym" ] || [ -f "$gym/gym_report.csv" ]; then malformed=(--skip_malformed); fi
 build_workers=${NUM_WORKERS:-} NUM_WORKERS=${NUM_WORKERS:-1}
 unset TASKVECS STAGE1 STAGE1_FLAGS RESULTS_DIR # set by each run
+# Other scripts read these; their values are not in the settings of the study.
+unset LEARNING_RATE ROUTER_LR TASK_MODEL_LR STAGE1_CHECKPOINT
+unset STAGE2_LEARNING_RATE STAGE2_EVAL_PERIOD STAGE2_NO_EVAL_UNTIL
 export MODEL=${MODEL:-} DATA_DIR=${DATA_DIR:-} SPLIT LEARNING_RATE_LIST BSZ_LIST WARMUP_STEPS NUM_WORKERS INIT_EPS DIM
+export ABLATE_FLAGS=${ABLATE_FLAGS---features all}
 # What finished runs depend on, besides the files of model and gym.
 KEPT="MODEL DATA_DIR SPLIT TOTAL_STEPS EVAL_PERIOD STAGE2_STEPS LEARNING_RATE_LIST BSZ_LIST SAMPLES FEW_SHOT_STEPS
-FEW_SHOT_EVAL_PERIOD WARMUP_STEPS DIM VECTOR_STEPS INIT_EPS"
+FEW_SHOT_EVAL_PERIOD WARMUP_STEPS DIM VECTOR_STEPS INIT_EPS ABLATE_FLAGS"
 
 has() { [[ " $1 " == *" $2 "* ]]; } # LIST WORD
 
-# tasks_in WORDS: the names of tasks of SPLIT, or errors of the split
-tasks_in() { "$PYTHON" -m dataloader.list_tasks --split "$SPLIT" "$@" 2>&1; }
+# tasks_in WORDS: prints the names of tasks of SPLIT
+tasks_in() { "$PYTHON" -m dataloader.list_tasks --split "$SPLIT" "$@"; }
+
+# check_tasks WORDS: adds the errors of tasks_in to the faults
+check_tasks() {
+    local errors
+    errors=$(tasks_in "$@" 2>&1 >/dev/null) || faults+=("${errors//error: /}")
+}
 
 # ---- checks: all errors together
 
@@ -92,9 +105,11 @@ for name in BSZ_LIST JOBS NUM_WORKERS TOTAL_STEPS EVAL_PERIOD STAGE2_STEPS FEW_S
     done
 done
 for name in JOBS NUM_WORKERS TOTAL_STEPS EVAL_PERIOD STAGE2_STEPS FEW_SHOT_STEPS FEW_SHOT_EVAL_PERIOD DIM \
-    VECTOR_STEPS SAMPLES INIT_EPS; do
+    VECTOR_STEPS INIT_EPS; do
     [[ ${!name} != *[[:space:]]* ]] || faults+=("$name: ${!name} is more than one value")
 done
+[[ $OUTPUT_DIR != *[][:*?\\$'\t\n']* ]] || faults+=("OUTPUT_DIR: $OUTPUT_DIR has one of the characters : * ? [ ] \\")
+[[ $SAMPLES =~ ^(all|first|[0-9]+)$ ]] || faults+=("SAMPLES: $SAMPLES is not all, first or a seed such as 100")
 for value in $SEEDS "$WARMUP_STEPS"; do
     [[ $value =~ ^[0-9]+$ ]] || faults+=("SEEDS, WARMUP_STEPS: $value is not a whole number")
 done
@@ -111,15 +126,16 @@ done
 if [ -n "$DATA_DIR" ] && [ -z "$builds_gym" ] && [ ! -d "$DATA_DIR" ]; then
     faults+=("DATA_DIR: $DATA_DIR: no such folder")
 elif [ -n "$DATA_DIR" ] && [ -z "$builds_gym" ] && [ -f "$SPLIT" ]; then
-    found=$(tasks_in --gym "$DATA_DIR" all) || faults+=("${found//error: /}")
+    check_tasks --gym "$DATA_DIR" all
 fi
 if [ ! -f "$SPLIT" ]; then
     faults+=("SPLIT: $SPLIT: no such file")
 else
-    found=$(tasks_in test) || faults+=("${found//error: /}")
-    found=$(tasks_in train) || faults+=("${found//error: /}")
-    if has "$VARIANTS" fisher && [[ $DIM =~ ^[0-9]+$ ]] && [ "$DIM" -ge "$(wc -l <<<"$found")" ]; then
-        faults+=("DIM: $DIM; it must be less than the number of train tasks in $SPLIT, $(wc -l <<<"$found")")
+    check_tasks test
+    check_tasks train
+    n_train=$(tasks_in train 2>/dev/null | wc -l) || true # 0: a fault
+    if has "$VARIANTS" fisher && [[ $DIM =~ ^[0-9]+$ ]] && [ "$n_train" -gt 0 ] && [ "$DIM" -ge "$n_train" ]; then
+        faults+=("DIM: $DIM; it must be less than the number of train tasks in $SPLIT, $((n_train))")
     fi
 fi
 if [ -f "$OUTPUT_DIR/settings" ]; then
@@ -136,9 +152,9 @@ fi
 
 # ---- the runs
 
-PLAN=$OUTPUT_DIR/plan.tsv
+PLAN=$OUTPUT_DIR/plan${dry_run:+-dry_run}.tsv
 make_plan
-gym_is_complete() { tasks_in --gym "$gym" all >/dev/null; }
+gym_is_complete() { tasks_in --gym "$gym" all >/dev/null 2>&1; }
 
 if [ -n "$dry_run" ]; then
     echo "settings of all runs:"
@@ -148,18 +164,25 @@ if [ -n "$dry_run" ]; then
         echo "    OUTPUT_DIR=$gym bash example_scripts/build_gym.sh --split $SPLIT"
     fi
     exec "$PYTHON" -m benchmarks.reproduction "$PLAN" --model "${MODEL:-task/skill_gym/tiny_bart}" --gym "$gym" \
-        --split "$SPLIT" --longest "${lengths[@]}"
+        --split "$SPLIT" --longest "${lengths[@]}" --num_beams $beams
 fi
+
+# The runs read lines of a copy, which no other call changes.
+copy=$(mktemp)
+trap 'rm -f "$copy"' EXIT
+cp "$PLAN" "$copy"
+export PLAN=$copy PYTHON
 
 # run_one LINE: runs a line of the plan unless it is finished, and writes its seconds to times.csv.
 run_one() {
-    local step run folder result needs work command start=$SECONDS ended=failed log file
-    IFS=$'\t' read -r step run folder result needs work command < <(sed -n "${1}p" "$PLAN")
+    local step run folder result needs work answers command start=$SECONDS ended=failed log file files
+    IFS=$'\t' read -r step run folder result needs work answers command < <(sed -n "${1}p" "$PLAN")
     if [ -f "$folder/$result" ]; then
         echo "exists   $step $run"
         return
     fi
-    for file in ${needs//:/ }; do
+    IFS=: read -ra files <<<"$needs"
+    for file in "${files[@]}"; do
         if [ "$file" != - ] && [ ! -f "$file" ]; then
             echo "skipped  $step $run, which needs $file"
             return
@@ -178,22 +201,25 @@ run_one() {
     printf '%-8s %s\n' "$ended" "$step $run after $((SECONDS - start)) s"
 }
 export -f run_one
-export PLAN PYTHON
 
-for name in $KEPT; do echo "$name=${!name}"; done >"$OUTPUT_DIR/settings"
-[ -f "$OUTPUT_DIR/times.csv" ] || echo "step,run,seconds,ended" >"$OUTPUT_DIR/times.csv"
 if [ -n "$builds_gym" ] && ! gym_is_complete; then
     OUTPUT_DIR=$gym NUM_WORKERS=$build_workers bash example_scripts/build_gym.sh --split "$SPLIT" || [ $? -ne 130 ] || exit 130
-    if ! tasks_in --gym "$gym" all >"$OUTPUT_DIR/logs/missing_tasks.log"; then
-        cat "$OUTPUT_DIR/logs/missing_tasks.log" >&2
+    if ! tasks_in --gym "$gym" all >/dev/null; then
         echo "error: $gym/gym_report.csv says why these tasks could not be built; to run the study without them, set" \
             "SPLIT=$gym/split.json, which has those that were built" >&2
         exit 1
     fi
 fi
+for name in $KEPT; do echo "$name=${!name}"; done >"$OUTPUT_DIR/settings"
+[ -f "$OUTPUT_DIR/times.csv" ] || echo "step,run,seconds,ended" >"$OUTPUT_DIR/times.csv"
 # shellcheck source=/dev/null
 (source example_scripts/recipe.sh) # writes the embedded gym, once for all runs
-if [ -z "$MODEL" ]; then export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}; fi
+if [ -z "$MODEL" ]; then
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+elif [ "$JOBS" -gt 1 ] && [ -z "${OMP_NUM_THREADS:-}" ]; then
+    cores=$(getconf _NPROCESSORS_ONLN)
+    export OMP_NUM_THREADS=$((cores > JOBS ? cores / JOBS : 1))
+fi
 trap stop_all INT TERM HUP
 for step in $STEPS; do
     # shellcheck disable=SC2046 # numbers of lines
@@ -207,8 +233,12 @@ status=0 tables=$OUTPUT_DIR/tables
 while IFS=$'\t' read -r step run folder result _; do
     if [ "$step" != step ] && [ ! -f "$folder/$result" ]; then
         status=1 log=$OUTPUT_DIR/logs/$step-${run//\//-}.log
-        echo "not finished: $step $run; the end of $log:" >&2
-        end_of_log "$log" >&2
+        if [ -f "$log" ]; then
+            echo "not finished: $step $run; the end of $log:" >&2
+            end_of_log "$log" >&2
+        else
+            echo "not finished: $step $run; it was skipped" >&2
+        fi
     fi
 done <"$PLAN"
 awk -F, 'NR > 1 { s += $3 } END { printf "All runs, including earlier calls: %.1f minutes\n", s / 60 }' \
@@ -216,34 +246,31 @@ awk -F, 'NR > 1 { s += $3 } END { printf "All runs, including earlier calls: %.1
 
 exists() { compgen -G "$OUTPUT_DIR/$1" >/dev/null; }
 
-# gains_over BASELINE PATH TABLE: prints and writes gains over BASELINE of all systems with a file PATH, in which SYSTEM
-# stands for the system's name.
+# gains_over BASELINE FOLDER FILE TABLE: prints and writes gains over BASELINE of all systems with FOLDER/<system>/FILE.
 gains_over() {
-    local name names=("$1") files=("${2//SYSTEM/$1}")
+    local name names=("$1") files=("$2/$1/$3")
     [ -f "${files[0]}" ] || return 0
     for name in direct $ALL; do
-        if [ "$name" != "$1" ] && [ -f "${2//SYSTEM/$name}" ]; then names+=("$name") files+=("${2//SYSTEM/$name}"); fi
+        if [ "$name" != "$1" ] && [ -f "$2/$name/$3" ]; then names+=("$name") files+=("$2/$name/$3"); fi
     done
     [ ${#files[@]} -gt 1 ] || return 0
     "$PYTHON" example_scripts/compute_arg.py --summary1 "${files[0]}" --summary2 "${files[@]:1}" --names "${names[@]}" \
-        --output_file "$3"
+        --output_file "$4"
 }
 
 mkdir -p "$tables"
-for split in train test; do
-    case $split in train) file=eval-test ;; test) file=eval-test_tasks-test ;; esac
-    exists "runs/*/*/best/$file-performance.csv" || continue
-    flags=(--predict_split $split --output_dir "$tables/${split}_tasks" --order)
+if exists "runs/*/*/$scores"; then
+    flags=(--predict_split test --output_dir "$tables/test_tasks" --order)
     for name in $ALL; do if exists "runs/$name/*/run.json"; then flags+=("$name"); fi; done
-    if exists "runs/multitask/*/best/$file-performance.csv"; then flags+=(--baseline multitask); fi
-    "$PYTHON" -m routing_moe.cli.compare_runs "$OUTPUT_DIR/runs" "${flags[@]}" >"$tables/${split}_tasks.log" 2>&1 ||
-        { status=1 && cat "$tables/${split}_tasks.log" >&2; }
-done
+    if exists "runs/multitask/*/$scores"; then flags+=(--baseline multitask); fi
+    "$PYTHON" -m routing_moe.cli.compare_runs "$OUTPUT_DIR/runs" "${flags[@]}" >"$tables/test_tasks.log" 2>&1 ||
+        { status=1 && cat "$tables/test_tasks.log" >&2; }
+fi
 for seed in $SEEDS; do
-    gains_over multitask "$OUTPUT_DIR/runs/SYSTEM/seed$seed/best/eval-test_tasks-test-performance.csv" \
-        "$tables/zero_shot_over_multitask-seed$seed.csv" || status=1
+    gains_over multitask "$OUTPUT_DIR/runs" "seed$seed/$scores" "$tables/zero_shot_over_multitask-seed$seed.csv" ||
+        status=1
     for baseline in multitask direct; do
-        gains_over $baseline "$OUTPUT_DIR/few_shot/SYSTEM/seed$seed/summary.csv" \
+        gains_over $baseline "$OUTPUT_DIR/few_shot" "seed$seed/summary.csv" \
             "$tables/few_shot_over_$baseline-seed$seed.csv" || status=1
     done
 done

@@ -4,13 +4,17 @@ import argparse
 import json
 import re
 import shlex
+import shutil
 import subprocess
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from tiny_runs import ROOT, TRAIN_TASKS
 
 from benchmarks import measuring, reproduction
+from dataloader.errors import InputError
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
 
@@ -50,23 +54,24 @@ def test_runs_come_in_the_order_in_which_they_need_each_other(scripts):
         *("text vectors/text", "text vectors/text_each"),
         *("train runs/multitask/seed42", "train runs/text/seed42", "train runs/straight_through/seed42"),
         *("merge runs/two_stage/seed42", "train runs/two_stage/seed42"),
-        *(f"train runs/{name}/seed42" for name in ("multitask", "text", "two_stage", "straight_through")),
         *few_shot("direct"),
         *few_shot("text"),
         *few_shot("two_stage"),
         *("inspect_routes", "create_gif", "correlate_routes", "report"),
-        *("compare_runs tables/train_tasks", "compare_runs tables/test_tasks"),
+        "compare_runs tables/test_tasks",
         "compute_arg tables/zero_shot_over_multitask-seed42.csv",
         "compute_arg tables/few_shot_over_direct-seed42.csv",
     ]
     assert programs(calls) == expected
     by_program = dict(zip(programs(calls), [c for c in calls if "list_tasks" not in c], strict=True))
-    assert "--taskvecs out/vectors/text " in calls_with(
-        calls, "--output_dir out/runs/text/seed42", "--do_train"
-    )
-    assert "--freeze_task_model" in calls_with(calls, "--output_dir out/runs/text/seed42", "--do_train")
+    trained = by_program["train runs/text/seed42"]
+    assert "--do_train --do_predict " in trained
+    assert "--taskvecs out/vectors/text " in trained
+    assert "--freeze_task_model --seed 42 --predict_split test --resume" in trained
     assert "--routes_from out/runs/straight_through/seed42" in by_program["merge runs/two_stage/seed42"]
-    assert "--total_steps 16 " in calls_with(calls, "--output_dir out/runs/two_stage/seed42", "--do_train")
+    assert "--total_steps 16 " in by_program["train runs/two_stage/seed42"]
+    assert "--predict_split test" in by_program["train runs/two_stage/seed42"]
+    assert "--tasks train test" in by_program["text vectors/text"]
     tuned = by_program["finetune few_shot/text/seed42/singletask-plural"]
     assert "--init_dir out/runs/text/seed42 --seed 42 --samples all --taskvecs out/vectors/text_each" in tuned
     assert "--learning_rate_list 1e-5 2e-5 5e-5 --bsz_list 2 4 8 --total_steps 4 " in tuned
@@ -78,14 +83,25 @@ def few_shot(start: str) -> list[str]:
     return [f"finetune {folder}/singletask-plural", f"collect_results {folder}/summary.csv"]
 
 
-def calls_with(calls: list[str], *parts: str) -> str:
-    (call,) = [call for call in calls if all(f"{part} " in f"{call} " for part in parts)]
+def call_with(calls: list[str], part: str) -> str:
+    (call,) = [call for call in calls if f"{part} " in f"{call} "]
     return call
+
+
+def test_settings_of_other_scripts_do_not_change_the_study(scripts):
+    """And vectors of samples, which only fine-tuning from runs with vectors reads, are not computed."""
+    others = dict(LEARNING_RATE="3", ROUTER_LR="3", STAGE2_LEARNING_RATE="3", STAGE2_NO_EVAL_UNTIL="3")
+    variables = SMALL | dict(VARIANTS="two_stage fisher", STARTS="direct", ABLATE_FLAGS="none") | others
+    code, calls, output = scripts.run(SCRIPT, finishes=True, **variables)
+    assert code == 0, output
+    assert not any(" 3 " in call for call in calls)
+    assert not any("--samples each" in call or "cli.ablate" in call for call in calls)
+    assert "ABLATE_FLAGS=none" in (scripts.folder / "out/settings").read_text()
 
 
 def test_a_second_call_runs_only_what_is_not_finished(scripts):
     assert scripts.run(SCRIPT, finishes=True, **TWO_STAGE)[0] == 0
-    (scripts.folder / "out/runs/text/seed42/best/eval-test-performance.csv").unlink()
+    (scripts.folder / "out/runs/text/seed42/best/eval-test_tasks-test-performance.csv").unlink()
     code, calls, output = scripts.run(SCRIPT, finishes=True, **TWO_STAGE)
     assert code == 0, output
     assert [name for name in programs(calls) if "tables" not in name] == ["train runs/text/seed42"]
@@ -106,17 +122,21 @@ def test_a_failure_skips_what_needs_it_and_the_rest_is_run(scripts):
     assert (scripts.folder / "out/few_shot/direct/seed42/incomplete-summary.csv").is_file()
     assert programs(calls)[-1].startswith("compare_runs")
     times = pd.read_csv(scripts.folder / "out/times.csv")
-    assert times["ended"].tolist() == ["finished"] * 2 + ["failed"] * 2
+    assert times["ended"].tolist() == ["finished"] + ["failed"] * 2
 
     code, calls, output = scripts.run(SCRIPT, **variables | dict(OUTPUT_DIR="other"))
     assert code == 1
-    assert "skipped  zero_shot multitask/seed42, which needs other/runs/multitask/seed42/best/" in output
-    assert not any("--predict_split" in call for call in calls)
+    assert "skipped  few_shot multitask/seed42, which needs other/runs/multitask/seed42/best/" in output
+    unfinished = re.findall(r"^not finished: (\S+ \S+?);? ", output, flags=re.MULTILINE)
+    assert unfinished == ["training multitask/seed42", "few_shot direct/seed42", "few_shot multitask/seed42"]
+    assert "not finished: few_shot multitask/seed42; it was skipped" in output
+    assert "Tables: other/tables" in output
 
 
 def test_wrong_values_are_reported_together_before_anything_runs(scripts):
     wrong = dict(VARIANTS="multitask softmx", STARTS="direct average", SEEDS="1 1 x", JOBS="0", DIM="3")
     wrong |= dict(LEARNING_RATE_LIST="1e-5 fast", BSZ_LIST="", FEW_SHOT_STEPS="1 2", DATA_DIR="no_gym")
+    wrong |= dict(SAMPLES="one", OUTPUT_DIR="out:1")
     code, calls, output = scripts.run(SCRIPT, "--dryrun", **SMALL | wrong)
     assert (code, programs(calls)) == (2, [])
     messages = [
@@ -130,9 +150,11 @@ def test_wrong_values_are_reported_together_before_anything_runs(scripts):
         "LEARNING_RATE_LIST: fast is not a number",
         "DATA_DIR: no_gym: no such folder",
         "SPLIT: no_gym/split.json: no such file",
+        "SAMPLES: one is not all, first or a seed",
+        "OUTPUT_DIR: out:1 has one of the characters",
     ]
     assert [message for message in messages if f"error: {message}" not in output] == []
-    assert not (scripts.folder / "out").exists()
+    assert not (scripts.folder / "out:1").exists()
     code, _, output = scripts.run(SCRIPT, **SMALL | dict(DIM="3", VARIANTS="fisher"))
     assert code == 2
     assert "DIM: 3; it must be less than the number of train tasks" in output
@@ -149,11 +171,47 @@ def test_tasks_that_the_gym_lacks_are_built_first(scripts):
     assert (scripts.folder / "built").read_text() == "data/gym --split split.json\n"
     assert "to run the study without them, set SPLIT=data/gym/split.json" in output
 
-    build.write_text(f"mkdir -p data && cp -r {scripts.gym} data/gym\n")
-    code, calls, output = scripts.run(SCRIPT, finishes=True, **variables)
+    # The advice, in the same OUTPUT_DIR.
+    shutil.copytree(scripts.gym, scripts.folder / "data/gym")
+    code, calls, output = scripts.run(SCRIPT, finishes=True, **variables | dict(SPLIT="data/gym/split.json"))
     assert code == 0, output
-    assert "--skip_malformed" in calls_with(calls, "--output_dir out/runs/multitask/seed42", "--do_train")
-    assert "--train_dir data/gym" in calls_with(calls, "--output_dir out/runs/multitask/seed42", "--do_train")
+    trained = call_with(calls, "--output_dir out/runs/multitask/seed42 --learning_rate 1e-5")
+    assert "--train_dir data/gym --custom_tasks_splits data/gym/split.json" in trained
+    assert "--skip_malformed" in trained
+
+
+def test_a_gym_that_was_built_before_has_malformed_lines_left_out(scripts, tmp_path):
+    built = Path(shutil.copytree(scripts.gym, tmp_path / "gym"))
+    (built / "gym_report.csv").touch()
+    for folder, expected in ((scripts.gym, False), (built, True)):
+        variables = dict(DATA_DIR=str(folder), VARIANTS="multitask", OUTPUT_DIR=f"out{expected}")
+        _, calls, _ = scripts.run(SCRIPT, **SMALL | variables)
+        assert ("--skip_malformed" in call_with(calls, "--num_experts 1")) == expected
+
+
+@pytest.mark.slow
+def test_a_small_study_continues_to_its_tables(scripts):
+    """Recorded commands are executed, in a folder with a space."""
+    small = dict(VARIANTS="multitask", SAMPLES="first", MODEL="", JOBS="1", OUTPUT_DIR="my study")
+    small |= dict(TOTAL_STEPS="2", EVAL_PERIOD="2", FEW_SHOT_STEPS="2", FEW_SHOT_EVAL_PERIOD="2")
+    small |= dict(WARMUP_STEPS="1", BSZ_LIST="2")
+    code, _, output = scripts.run(SCRIPT, really=True, STARTS="direct", **small)
+    assert code == 0, output
+    out = scripts.folder / "my study"
+    assert (out / "tables/test_tasks/comparison.md").is_file()
+    assert not (out / "runs/multitask/seed42/best/eval-test-performance.csv").exists()  # train tasks
+
+    summary = out / "few_shot/direct/seed42/summary.csv"
+    expected = summary.read_text()
+    summary.unlink()
+    (summary.parent / "singletask-plural/results.csv").unlink()
+    code, calls, output = scripts.run(SCRIPT, really="few_shot/", STARTS="direct multitask", **small)
+    assert code == 0, output
+    called = ["finetune", "collect_results"] * 2 + ["compare_runs"] + ["compute_arg"] * 2
+    assert [name.split()[0] for name in programs(calls)] == called
+    assert summary.read_text() == expected
+    for name in ("direct", "multitask"):
+        assert len(pd.read_csv(out / f"tables/few_shot_over_{name}-seed42.csv")) == 1  # task
 
 
 # ---- hours
@@ -168,26 +226,79 @@ def test_a_dry_run_lists_the_runs_and_estimates_their_hours(scripts):
     )
     assert code == 0, output
     assert programs(calls) == ["reproduction"]
-    assert re.search(r"^vectors +text +finished +out/vectors/text$", output, flags=re.MULTILINE)
+    assert re.search(r"^vectors +text +finished +- +- +out/vectors/text$", output, flags=re.MULTILINE)
     assert re.search(
-        r"^training +text/seed42 +to do +\S+ h +out/runs/text/seed42$", output, flags=re.MULTILINE
+        r"^training +text/seed42 +to do +\d\S* +\d\S* +out/runs/text/seed42$", output, flags=re.MULTILINE
     )
     assert "OUTPUT_DIR=out/runs/text/seed42 TOTAL_STEPS=8 " in output
-    assert "medians of 3\nsteps after a warm-up step" in output
-    assert "Not included: dev and test scores" in output
-    table = pd.read_csv(scripts.folder / "out/plan.csv")
+    assert "medians of 3 runs after a warm-up" in output
+    assert "Not included: text vectors" in output
+    table = pd.read_csv(scripts.folder / "out/plan-dry_run.csv")
     assert table["state"].tolist() == ["finished"] + ["to do"] * (len(table) - 1)
     assert not (scripts.folder / "out/settings").exists()
+    assert not (scripts.folder / "out/plan.tsv").exists()
 
 
-def test_hours_are_steps_times_seconds_of_passes_and_updates():
-    times = {4: dict(plain=dict(forward_backward_s=2.0, optimizer_s=1.0))}
-    seconds = reproduction.step_seconds(times, "cpu")
-    assert [seconds("plain", batch) for batch in (2, 4, 32)] == [2, 3, 17]
-    assert reproduction.hours(reproduction.parse_work("plain:3600:2,4"), seconds) == 5
-    times[16] = dict(plain=dict(forward_backward_s=3.0, optimizer_s=1.0))
-    seconds = reproduction.step_seconds(times, "cuda")  # a micro-batch that is not full takes as long
-    assert [seconds("plain", batch) for batch in (2, 8, 32)] == [3, 5, 7]
+def test_hours_are_steps_times_seconds_of_passes_and_updates(world):
+    data = reproduction.GymData(world / "none", world.gym / "split.json", "none", (10, 2))
+    data.lengths = {"train": np.full((64, 2), (10, 2))}.get  # 12 tokens each
+    times = reproduction.Times(
+        passes={"plain": {24: 5.0, 96: 8.0}},  # 4 s for a micro-batch, 1 s for 24 tokens
+        updates={"plain": 1.0},
+        row={("plain", "train"): 2.0},
+        load=0,
+    )
+    assert data.step_shape("train", 2) == (24, 1)
+    assert times.step("plain", 24, 1) == 6
+    assert times.step("plain", 48, 3) == 4 * 3 + 2 + 1
+    work = reproduction.parse_work("plain:3600:2,4:train")
+    assert reproduction.training_hours(work, data, times) == 6 + 7
+    rows = {("train", "dev", "first"): 30, ("train", "test", "all"): 90}
+    data.rows = lambda *files: rows[files]
+    answers = reproduction.parse_answers("plain:train/dev/first:40;plain:train/test/all:10")
+    assert reproduction.answering_hours(answers, data, times, 0) * 3600 == 2 * (30 * 40 + 90 * 10)
+    ablation = reproduction.parse_answers("plain:train/dev/first:ablation")
+    assert reproduction.answering_hours(ablation, data, times, 7) * 3600 == 2 * 30 * 7
+
+
+# No time for a micro-batch; no time for a token.
+@pytest.mark.parametrize(("small", "large"), [(1.0, 9.0), (3.0, 2.0)])
+def test_seconds_of_a_pass_are_never_negative(small, large):
+    times = reproduction.Times({"plain": {10: small, 40: large}}, {"plain": 0.0}, {}, 0)
+    assert times.step("plain", 40, 1) == large
+    assert times.step("plain", 0, 1) == pytest.approx(0 if small == 1 else large)
+
+
+def test_a_plan_counts_evaluations_and_the_answers_to_files(scripts):
+    variables = TWO_STAGE | dict(TOTAL_STEPS="100", EVAL_PERIOD="30", FEW_SHOT_EVAL_PERIOD="3", SEEDS="1")
+    variables |= dict(VARIANTS="multitask random two_stage", STARTS="direct random")
+    scripts.run(SCRIPT, finishes=True, **variables)
+    plan = pd.read_csv(scripts.folder / "out/plan.tsv", sep="\t").set_index(["step", "run"])
+    once = "test/dev/first:{0};{1}:test/test/first:{0}"
+    assert plan["work"]["training", "multitask/seed1"] == "plain:100:32:train"
+    assert plan["answers"]["training", "multitask/seed1"] == "plain:train/dev/first:4;plain:" + once.format(
+        1, "plain"
+    )
+    assert plan["answers"]["training", "random/seed1"] == "dense:train/dev/first:20;dense:" + once.format(
+        5, "dense"
+    )
+    # Every 10 of 200 steps, from step 50 on.
+    assert plan["answers"]["stage2", "two_stage/seed1"] == "dense:train/dev/first:16;dense:" + once.format(
+        1, "dense"
+    )
+    # 9 configurations of each sample, each with 2 evaluations and one test file.
+    assert plan["work"]["few_shot", "direct/seed1"] == "plain:60:2,4,8:test"
+    assert plan["answers"]["few_shot", "direct/seed1"] == "plain:test/dev/all:18;plain:test/test/all:9"
+    assert plan["answers"]["few_shot", "random/seed1"] == "dense:test/dev/all:90;dense:test/test/all:45"
+    assert plan["answers"]["figures", "two_stage/seed1"] == "dense:train/dev/first:ablation"
+
+
+def test_a_model_that_exceeds_the_memory_is_refused(monkeypatch):
+    args = argparse.Namespace(model="tiny", num_experts=3)
+    reproduction.check_memory("tiny", args, "cpu")
+    monkeypatch.setattr(reproduction.measuring, "machine_memory_gb", lambda device: (0.001, 0.001))
+    with pytest.raises(InputError, match=r"MODEL tiny with 3 experts: .* this machine has 0\.0 GB"):
+        reproduction.check_memory("tiny", args, "cpu")
 
 
 def test_sizes_of_published_names_need_no_download(monkeypatch, capsys):
@@ -203,13 +314,29 @@ def test_sizes_of_published_names_need_no_download(monkeypatch, capsys):
     )
 
 
-def test_lengths_are_those_of_the_gym_or_assumed(world, tmp_path):
-    args = argparse.Namespace(split=world.gym / "split.json", model="none", longest=[9, 64], gym=world.gym)
-    (S, T), described = reproduction.mean_lengths(args)
-    assert 2 < S <= 9
-    assert 2 < T < 64
-    assert "train examples of 3 tasks" in described
-    args.gym = tmp_path / "none"
-    lengths, described = reproduction.mean_lengths(args)
-    assert lengths == (9, reproduction.ASSUMED_LENGTHS[1])
-    assert described.startswith("assumed")
+def test_lengths_and_rows_are_those_of_the_gym_or_assumed(world, tmp_path):
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps(dict(train=TRAIN_TASKS, test=["plural", "missing"])))
+    data = reproduction.GymData(world.gym, split, "none", (6, 64))
+    assert len(data.lengths("train")) == 3 * 12
+    assert data.lengths("train")[:, 0].max() == 6  # cut
+    # " [plural] mouse" has 15 characters, " mice" has 5
+    assert [6, 4] in data.lengths("test").tolist()
+    assert data.described("train").startswith("from 3 tasks in")
+    assert data.rows("train", "dev", "first") == 3 * 3
+    assert data.rows("train", "test", "all") == 3 * 3 * 2
+    assert data.rows("test", "dev", "100") == 3 + 34
+    assert data.rows("test", "test", "all") == 3 * 2 + 2900 * 5
+    none = reproduction.GymData(tmp_path / "none", split, "none", (512, 64))
+    assert none.described("test").startswith("assumed")
+    assert none.mean_lengths("train") == (65, 6)
+    tokens, micro_batches = none.step_shape("train", 32)
+    assert 32 * 71 < tokens < 32 * 110
+    assert micro_batches > 2
+    assert none.rows("test", "dev", "all") == 2 * 34 * 5
+
+
+def test_ablations_are_of_experts_features_and_random_sets():
+    data = reproduction.GymData("none", ROOT / "dataloader/splits/random.json", "none", (512, 64))
+    assert (reproduction.ablations("tiny", data, 3) - 1 - 4 * 3) % 21 == 0
+    assert reproduction.ablations("tiny", data, 3) > 1 + 4 * 3
