@@ -38,6 +38,7 @@ PUBLISHED_SIZES = {"facebook/bart-base": "base", "facebook/bart-large": "large"}
 STEP = 32  # examples in a training step
 MEASURED = {"cpu": (2, 8), "cuda": (4, 32)}  # examples in the micro-batches whose times are measured
 ANSWERED_AT_ONCE = {"cpu": 4, "cuda": 32}  # examples in the batches whose generation is timed
+ANSWER_ROUNDS = 5  # timed batches of answers; they are short
 BYTES_PER_PARAMETER = 16  # weights, gradients and AdamW's state
 NOT_INCLUDED = "text vectors, reduction, drawing of figures, losses on dev files, loading models and data"
 
@@ -217,7 +218,7 @@ def time_answers(size: str, lengths: tuple[int, int], section: str, kinds: list[
         source_length=lengths[0],
         new_tokens=lengths[1],
         num_beams=args.num_beams,
-        steps=args.steps,
+        steps=ANSWER_ROUNDS,
         variants=[ANSWERED[kind] for kind in kinds],
         device=device,
         threads=0,
@@ -229,7 +230,7 @@ def time_answers(size: str, lengths: tuple[int, int], section: str, kinds: list[
     model = measuring.build_routing_model(settings, args.num_experts).eval()
     plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])
     calls = {name: predict.make_call(name, model, plain, settings) for name in settings.variants}
-    measured = measuring.measure(calls, args.steps, {})
+    measured = measuring.measure(calls, ANSWER_ROUNDS, {})
     return {(kind, section): measured[ANSWERED[kind]]["median_s"] / B for kind in kinds}
 
 
@@ -309,12 +310,12 @@ def print_method(args, data: GymData, times: Times) -> None:
     device = torch.cuda.get_device_name() if is_cuda else f"a CPU with {torch.get_num_threads()} threads"
     print(f"""
 Measured on {device} (load average before: {times.load:.1f}; other jobs make steps slower):
-medians of {args.steps} runs after a warm-up, random weights of the sizes of {args.model}, {args.num_experts}
-experts.""")
-    for section in ("train", "test"):
+medians of {args.steps} steps and {ANSWER_ROUNDS} batches of answers after a warm-up, random weights of
+the sizes of {args.model}, {args.num_experts} experts.""")
+    for section, parts in (("train", ["dev"]), ("test", ["dev", "test"])):
         S, T = data.mean_lengths(section)
         tokens, count = data.step_shape(section, STEP)
-        rows = ", ".join(f"{data.rows(section, part, 'first')} {part}" for part in ("dev", "test"))
+        rows = ", ".join(f"{data.rows(section, part, 'first')} {part}" for part in parts)
         print(f"{section} tasks: {data.described(section)}.")
         print(f"    {rows} rows of first samples. A row has {S} source and {T} target tokens, with padding")
         print(f"    {tokens / STEP:.0f} in all; a step of {STEP} rows has {count:.1f} micro-batches.")
@@ -357,7 +358,7 @@ def parse(argv: list[str] | None):
     )
     add("--num_experts", type=int, default=3, help="experts per layer (default 3)")
     add("--num_beams", type=int, default=4, help="beams of generation (default 4)")
-    add("--steps", type=int, default=3, help="measured steps and batches of answers of each kind (default 3)")
+    add("--steps", type=int, default=3, help="measured steps of each kind (default 3)")
     return parser.parse_args(argv)
 
 
