@@ -39,6 +39,7 @@ STEP = 32  # examples in a training step
 MEASURED = {"cpu": (2, 8), "cuda": (4, 32)}  # examples in the micro-batches whose times are measured
 ANSWERED_AT_ONCE = {"cpu": 4, "cuda": 32}  # examples in the batches whose generation is timed
 ANSWER_ROUNDS = 5  # timed batches of answers; they are short
+TIMING_ONLY = {"threads": 0, "seed": 0, "no_memory": True, "memory_of": ""}  # of both benchmarks
 BYTES_PER_PARAMETER = 16  # weights, gradients and AdamW's state
 NOT_INCLUDED = "text vectors, reduction, drawing of figures, losses on dev files, loading models and data"
 
@@ -198,10 +199,7 @@ def time_steps(size: str, shape: tuple[int, int, int], kinds: list[str], device:
         steps=args.steps,
         variants=[KINDS[kind] for kind in kinds],
         device=device,
-        threads=0,
-        seed=0,
-        no_memory=True,
-        memory_of="",
+        **TIMING_ONLY,
     )
     measuring.prepare(settings)
     measured = train_step.measure_with(args.num_experts, settings, {})
@@ -221,10 +219,7 @@ def time_answers(size: str, lengths: tuple[int, int], section: str, kinds: list[
         steps=ANSWER_ROUNDS,
         variants=[ANSWERED[kind] for kind in kinds],
         device=device,
-        threads=0,
-        seed=0,
-        no_memory=True,
-        memory_of="",
+        **TIMING_ONLY,
     )
     measuring.prepare(settings)
     model = measuring.build_routing_model(settings, args.num_experts).eval()

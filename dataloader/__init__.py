@@ -7,6 +7,7 @@ encoding.py     examples to token ids                         batching.py     ba
 labels.py       labels of tasks from a CSV file               baselines.py    constant-answer baseline
 jsonfile.py     JSON with clear errors                        list_tasks.py   lists tasks for shell scripts
 templates.py    names of tasks that are prompts of a data set
+atomic_files.py atomic writes, locks of folders               processes.py    ends workers with their parent
 errors.py       InputError: what is wrong in the files or flags given, and where
 build_gym.py    builds CrossFit's gym; building/ how, recipes/ from what
 """

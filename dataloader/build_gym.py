@@ -16,12 +16,11 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from dataloader.atomic_files import folder_lock
 from dataloader.building.build_tasks import BuildSettings, build_tasks
 from dataloader.building.gym_files import GymFiles
 from dataloader.building.own_recipes import load_recipes
@@ -118,17 +117,10 @@ def exclusive(gym: Path) -> Iterator[None]:
     """Creates the folder and keeps other commands from building in it."""
     if gym.exists() and not gym.is_dir():
         raise InputError(f"--output_dir {gym}: is a file, expected a folder")
-    with no_traceback(gym):
-        gym.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(gym / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise InputError(f"--output_dir {gym}: another command is using it") from None
-    try:
+    with ExitStack() as held:
+        with no_traceback(gym):
+            held.enter_context(folder_lock(gym, lock_file=".lock"))
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager

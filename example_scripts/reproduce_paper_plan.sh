@@ -56,7 +56,7 @@ add_training() { # VARIANT SEED
         two_stage) stage1=$OUTPUT_DIR/runs/straight_through/seed$2 ;;
         fisher_two_stage) stage1=$OUTPUT_DIR/runs/fisher/seed$2 ;;
     esac
-    if [ -n "$stage1" ]; then # the script continues by itself, and its merge reads INIT_EPS
+    if [ -n "$stage1" ]; then # run_two_stage.sh needs no --resume, and reads INIT_EPS from the environment
         step=stage2 needs=$stage1/$scores kind=dense steps=$STAGE2_STEPS flags=()
         # As in run_merged_fisher128freeze_1e-5.sh.
         if [ -n "$MODEL" ]; then period=$((steps < 20 ? 1 : steps / 20)); fi

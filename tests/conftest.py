@@ -281,3 +281,21 @@ def page(browser, tmp_path):
     yield page
     assert page.complaints() == []
     assert page.js("return performance.getEntriesByType('resource').map(entry => entry.name)") == []
+
+
+@pytest.fixture
+def build(tmp_path):
+    """The command build_gym on a small mirror and recipes (small_mirror.py)."""
+    from small_mirror import Build  # imported late: it imports pyarrow
+
+    return Build(tmp_path)
+
+
+@pytest.fixture
+def mirror(build) -> Path:
+    return build.mirror
+
+
+@pytest.fixture
+def recipes(build) -> Path:
+    return build.recipes

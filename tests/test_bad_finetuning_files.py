@@ -11,7 +11,7 @@ from mistakes import Place, assert_fault, refused
 from tiny_grids import finetune
 from tiny_runs import contents, run, weights
 
-from routing_moe.io.files import folder_lock
+from dataloader.atomic_files import folder_lock
 from routing_moe.model.task_vectors import save_task_vectors
 
 pytestmark = pytest.mark.usefixtures("no_gpu")

@@ -11,7 +11,7 @@ from mistakes import assert_fault
 from tiny_runs import contents, write_bart
 from vector_mistakes import error_lines
 
-from routing_moe.io.files import folder_lock
+from dataloader.atomic_files import folder_lock
 
 
 @pytest.fixture

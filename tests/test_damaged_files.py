@@ -12,12 +12,13 @@ from conftest import tiny_bart_config
 from matplotlib.figure import Figure
 from tiny_runs import run
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.gym import Gym
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation.job import read_scores
 from routing_moe.checkpoints.folder import STATE_FILE
-from routing_moe.io.files import replacing_directory, write_text
+from routing_moe.io.files import replacing_directory
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.logs import log, log_to_file, start_logging
 from routing_moe.model.saved_config import load_bart_config

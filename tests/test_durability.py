@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from tiny_runs import contents, run
 
+from dataloader.atomic_files import flush, write_text
 from routing_moe.checkpoints.folder import find_checkpoint
-from routing_moe.io.files import flush, replacing_directory, write_text
+from routing_moe.io.files import replacing_directory
 from routing_moe.plots.style import Figure, write_figure
 
 

@@ -16,11 +16,11 @@ from forks import FORK, killed
 from tiny_grids import LEARNING_RATES, QUICK, SAMPLES, TASK, finetune, log_of, outcomes, predictions, results
 from tiny_runs import assert_equal, weights, write_bart
 
+from dataloader.atomic_files import folder_lock
 from routing_moe.finetuning import executors
 from routing_moe.finetuning.grid import Grid
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.io import process_pool as workers
-from routing_moe.io.files import folder_lock
 from routing_moe.optim.step import Stepper
 
 

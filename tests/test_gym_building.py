@@ -4,27 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
-from small_mirror import OWN, Build, capitals, files_of, fruits, report, write_lines, write_parquet
+from small_mirror import OWN, capitals, files_of, fruits, report, write_lines, write_parquet
 
 from dataloader import Gym, load_split
 from dataloader.build_gym import chosen_recipes, main
 from dataloader.recipes import RECIPES as RECIPES_OF_GYM
-
-
-@pytest.fixture
-def build(tmp_path) -> Build:
-    return Build(tmp_path)
-
-
-@pytest.fixture
-def mirror(build) -> Path:
-    return build.mirror
-
-
-@pytest.fixture
-def recipes(build) -> Path:
-    return build.recipes
 
 
 def test_a_gym_has_the_samples_that_its_loader_reads(build, tmp_path):

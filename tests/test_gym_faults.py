@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from small_mirror import OWN, RECIPES, Build, files_of, report, write_lines, write_parquet
+from small_mirror import OWN, RECIPES, files_of, report, write_lines, write_parquet
 
 from dataloader import Gym
 from dataloader.build_gym import main
@@ -17,21 +17,6 @@ from dataloader.building.downloads import Mirror
 from dataloader.building.own_recipes import load_recipes
 from dataloader.building.sources import Hub
 from dataloader.building.task_folder import NotBuilt, build_task
-
-
-@pytest.fixture
-def build(tmp_path) -> Build:
-    return Build(tmp_path)
-
-
-@pytest.fixture
-def mirror(build) -> Path:
-    return build.mirror
-
-
-@pytest.fixture
-def recipes(build) -> Path:
-    return build.recipes
 
 
 def rename_column(mirror: Path) -> None:
@@ -110,7 +95,7 @@ def test_a_full_disk_leaves_nothing_of_the_task(tmp_path, mirror, recipes, monke
         written.append(path)
         path.write_bytes(content)
 
-    monkeypatch.setattr(task_folder, "write", write)
+    monkeypatch.setattr(task_folder, "write_bytes", write)
     with pytest.raises(NotBuilt, match=r"fruits cannot be written \(No space left on device\)"):
         build_task(load_recipes(recipes)["fruits"], Mirror(mirror), gym, [13, 21])
     assert files_of(gym) == {}
@@ -120,7 +105,7 @@ def test_a_full_disk_is_one_error_and_leaves_the_finished_tasks(build, tmp_path,
     def full(path: Path, text: str) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("dataloader.building.report.replace_text", full)
+    monkeypatch.setattr("dataloader.building.report.write_text", full)
     assert build() == 2
     assert Gym(tmp_path / "gym").tasks() == sorted(OWN)
     captured = capsys.readouterr()

@@ -12,11 +12,11 @@ from accelerate.state import AcceleratorState
 from mistakes import assert_fault, complaint, refused
 from tiny_runs import contents, flags, run, typed
 
+from dataloader.atomic_files import folder_lock
 from dataloader.errors import InputError
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.report import main as report
 from routing_moe.cli.train import main as train
-from routing_moe.io.files import folder_lock
 from routing_moe.io.main_process import main_process_lock
 
 FORK = multiprocessing.get_context("fork")  # processes that do not import torch again

@@ -13,8 +13,8 @@ from conftest import tiny_bart_config
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
+from dataloader.atomic_files import LOCK_FILE
 from routing_moe.cli.train import main
-from routing_moe.io.files import LOCK_FILE
 from task.skill_gym import TINY_BART
 
 os.environ["ACCELERATE_USE_CPU"] = "true"  # bit-identical results, also on a machine with a GPU

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataloader.atomic_files import write_text
 from dataloader.building.recipe import Recipe
-from dataloader.building.task_folder import replace_text
 from dataloader.errors import Faults, InputError, did_you_mean
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS
@@ -85,7 +85,7 @@ class GymFiles:
         return sections
 
     def _write(self, name: str, content: dict) -> None:
-        replace_text(self.folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_text(self.folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _read(path: Path, check=None) -> dict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from dataloader.building.raw_file import RawFile
 from dataloader.building.sources import Row
@@ -25,6 +25,13 @@ def labelled_json_lines(_: str, file: RawFile, labels: RawFile) -> Iterator[Row]
     """Yields JSON lines with the column "label", which is a file of one number a line."""
     for row, label in zip(file.json_lines(), labels.lines(), strict=True):
         yield row | {"label": int(label)}
+
+
+def with_label_indices(rows: Iterable[Row], labels: Sequence[str]) -> Iterator[Row]:
+    """Yields the rows with "label" as an index; it is one of the labels, an index or a truth value."""
+    for row in rows:
+        label = row["label"]
+        yield row | {"label": labels.index(label) if label in labels else int(label)}
 
 
 def question_with_choices(_: str, file: RawFile) -> Iterator[Row]:

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from dataloader.atomic_files import write_text
 from dataloader.building.recipe import Recipe
 from dataloader.building.task_folder import (
     PARTS,
     NotBuilt,
     content_of,
-    replace_text,
     sample_files,
     sources_of,
 )
@@ -130,7 +130,7 @@ def write_report(gym: Path, lines: Sequence[Line]) -> None:
     writer.writeheader()
     by_task = {**read_report(gym), **{line.task: asdict(line) for line in lines}}
     writer.writerows(by_task[task] for task in sorted(by_task))
-    replace_text(gym / REPORT, text.getvalue())
+    write_text(gym / REPORT, text.getvalue())
 
 
 def read_report(gym: Path) -> dict[str, dict[str, str]]:

@@ -16,7 +16,7 @@ SAMPLES = (100, 13, 21, 42, 87)  # the published seeds
 
 def shuffled(rows: list, seed: int) -> list:
     """Returns the rows in another order; `rows` stays as it is."""
-    order = np.arange(len(rows))  # shuffling indices draws the same as shuffling the list, but faster
+    order = np.arange(len(rows))  # indices are shuffled like the list itself, but faster
     np.random.RandomState(seed).shuffle(order)
     return [rows[index] for index in order]
 

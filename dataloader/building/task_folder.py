@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from dataloader.atomic_files import write_bytes, write_text
 from dataloader.building.recipe import Recipe
 from dataloader.building.sampling import SAMPLES, draw_sample, eighty_twenty, whole_splits
 from dataloader.building.sources import Files, Source, Unavailable
@@ -32,8 +33,7 @@ class NotBuilt(Exception):
 
     def __init__(self, reasons: list[str], test: Examples | None = None):
         # What is only missing in a mirror comes last.
-        self.reasons = sorted(dict.fromkeys(reasons), key=lambda reason: " is not in " in reason)
-        super().__init__("; ".join(self.reasons))
+        super().__init__("; ".join(sorted(dict.fromkeys(reasons), key=lambda each: " is not in " in each)))
         self.test = test
 
 
@@ -56,14 +56,16 @@ def build_task(recipe: Recipe, files: Files, gym: Path, samples: Sequence[int]) 
     unfinished = gym / PARTIAL / f"{recipe.task}-{os.getpid()}"
     try:
         unfinished.mkdir(parents=True)
+        test = content_of(recipe, rows.test)  # the same for all samples
         for seed in missing:
             train, dev = draw_sample(rows.pool, recipe.k, recipe.by_label, seed)
             if not train or not dev:
                 raise NotBuilt([f"{rows.source}: too few rows ({len(rows.pool)}) for a train and a dev file"])
-            for path, examples in zip(sample_files(recipe, gym, seed), (train, dev, rows.test), strict=True):
-                write(unfinished / path.name, content_of(recipe, examples))
+            contents = (content_of(recipe, train), content_of(recipe, dev), test)
+            for path, content in zip(sample_files(recipe, gym, seed), contents, strict=True):
+                write_bytes(unfinished / path.name, content)
         sources = sources_of(folder) | {str(seed): rows.source for seed in missing}
-        write(unfinished / PROVENANCE, (json.dumps(dict(sorted(sources.items())), indent=2) + "\n").encode())
+        write_text(unfinished / PROVENANCE, json.dumps(dict(sorted(sources.items())), indent=2) + "\n")
         publish(unfinished, folder)
     except OSError as error:
         raise NotBuilt([f"{folder} cannot be written ({error.strerror})"]) from None
@@ -110,21 +112,6 @@ def content_of(recipe: Recipe, examples: Examples) -> bytes:
         for source, output, options in examples
     )
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-
-
-def write(path: Path, content: bytes) -> None:
-    """Writes a file whose content is on disk when the function returns."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file atomically."""
-    partial = path.with_name(f"{path.name}.partial")
-    write(partial, text.encode("utf-8"))
-    os.replace(partial, path)
 
 
 # ---------------------------------------------------------------------------- rows to examples
@@ -174,6 +161,7 @@ def to_examples(recipe: Recipe, read: Callable[[], Iterable[dict]], place: str) 
     Raises Unavailable if they cannot be read, or if a row is not as the recipe expects.
     """
     examples: Examples = []
+    as_published = is_published(recipe)
     number, latest = 0, None
 
     def counted() -> Iterator[dict]:
@@ -184,7 +172,7 @@ def to_examples(recipe: Recipe, read: Callable[[], Iterable[dict]], place: str) 
     try:
         for row in recipe.prepared(counted()):
             example = recipe.example(row)
-            if not is_published(recipe):
+            if not as_published:
                 check_texts(example)
             examples.append(example)
     except (Unavailable, OSError, MemoryError):

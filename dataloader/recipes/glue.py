@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
+from dataloader.building.readers import with_label_indices
 from dataloader.building.recipe import classification
 from dataloader.building.sources import Hub, Raw, Row
 from dataloader.building.text import word
@@ -31,9 +32,7 @@ def read_labelled(*labels: str):
     """Returns the reader of a TSV file whose last column "label" has these words, or their indices."""
 
     def read(_: str, file: RawFile) -> Iterator[Row]:
-        for row in file.records("\t", quoted=False):
-            label = row["label"]
-            yield row | {"label": labels.index(label) if label in labels else int(label)}
+        return with_label_indices(file.records("\t", quoted=False), labels)
 
     return read
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dataloader.building.raw_file import RawFile
+from dataloader.building.readers import with_label_indices
 from dataloader.building.recipe import classification
 from dataloader.building.sampling import test_share
 from dataloader.building.sources import Hub, Raw, Row
@@ -49,9 +50,7 @@ ultimately, undoubtedly, unfortunately, unsurprisingly, usually, well, yet,
 
 
 def read_discovery(_: str, file: RawFile) -> Iterator[Row]:
-    for row in file.records("\t", quoted=False):
-        label = row["label"]
-        yield row | {"label": CONNECTIVES.index(label) if label in CONNECTIVES else int(label)}
+    return with_label_indices(file.records("\t", quoted=False), CONNECTIVES)
 
 
 def read_medical(_: str, file: RawFile) -> Iterator[Row]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from dataloader.building.raw_file import RawFile
+from dataloader.building.readers import with_label_indices
 from dataloader.building.recipe import classification, text_to_text
 from dataloader.building.sources import Hub, Raw, Row
 from dataloader.building.text import lettered, no_breaks, no_line_feeds, word
@@ -38,9 +39,7 @@ def read_labelled(*labels: str):
     """Returns the reader of JSON lines whose field "label" has these words, a truth value or an index."""
 
     def read(_: str, file: RawFile) -> Iterator[Row]:
-        for row in file.json_lines():
-            label = row["label"]
-            yield row | {"label": labels.index(label) if label in labels else int(label)}
+        return with_label_indices(file.json_lines(), labels)
 
     return read
 

@@ -5,9 +5,10 @@ import json
 import os
 from pathlib import Path
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
-from routing_moe.io.files import replacing_directory, write_text
+from routing_moe.io.files import replacing_directory
 
 STATE_FILE = "training_state.pt"
 PROGRESS_FILE = "checkpoint.json"  # step, temperature, dev score of a checkpoint

@@ -8,13 +8,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture, find_mixture, sha256, weight_files
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.config.flags import value_faults
 from routing_moe.config.merge import MergeSettings
-from routing_moe.io.files import replacing_directory, unwritable, write_text
+from routing_moe.io.files import replacing_directory, unwritable
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.saved_config import load_bart_config
 

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults, with_valid_values
 from routing_moe.config.tables import CollectSettings
-from routing_moe.io.files import unwritable, write_text
+from routing_moe.io.files import unwritable
 from routing_moe.results import few_shot
 
 

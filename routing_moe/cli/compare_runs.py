@@ -16,12 +16,12 @@ Exits with 0; with 1 if a run is not finished (the tables are of the others); wi
 import sys
 from pathlib import Path
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.tables import CompareSettings
-from routing_moe.io.files import write_text
 from routing_moe.results import compared_costs, compared_runs
 from routing_moe.results import scores as results
 from routing_moe.results.compared_costs import Compared

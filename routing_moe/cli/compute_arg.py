@@ -21,11 +21,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults, with_valid_values
 from routing_moe.config.tables import GainSettings
-from routing_moe.io.files import unwritable, write_text
+from routing_moe.io.files import unwritable
 from routing_moe.results import gains
 from routing_moe.results.few_shot_costs import costs_markdown, summary_cost
 from routing_moe.results.gains_latex import gains_latex

@@ -13,6 +13,7 @@ the table and the curves, but no animation.
 import sys
 from pathlib import Path
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.analysis.runs import ontology_of
@@ -20,7 +21,7 @@ from routing_moe.analysis.saved_routes import History, load_history
 from routing_moe.cli.console import run_command
 from routing_moe.config.explain import GifSettings
 from routing_moe.config.flags import flag_faults, with_valid_values
-from routing_moe.io.files import unwritable, write_text
+from routing_moe.io.files import unwritable
 from routing_moe.io.run_folder import load_run_settings
 
 WHAT = {"soft": "Routes", "soft_t1": "Routes at temperature 1", "chosen": "Heaviest experts"}

@@ -15,13 +15,13 @@ import logging
 import sys
 from pathlib import Path
 
+from dataloader.atomic_files import folder_lock, write_text
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import parse, unused_note
 from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, learns_routes, uses_model
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
 from routing_moe.finetuning.vectors import VECTOR_FILE, find_neighbours, leak_note, needs_neighbour
-from routing_moe.io.files import folder_lock, write_text
 from routing_moe.io.logs import log_to_file, start_logging
 from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
 from routing_moe.io.run_folder import describe_run

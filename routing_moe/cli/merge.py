@@ -13,6 +13,7 @@ while the routes change from the average of the experts to the choice that the r
 
 import sys
 
+from dataloader.atomic_files import folder_lock
 from dataloader.errors import InputError
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.merge_stages import (
@@ -26,7 +27,6 @@ from routing_moe.checkpoints.merge_stages import (
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.flags import parse
 from routing_moe.config.merge import MergeSettings
-from routing_moe.io.files import folder_lock
 from routing_moe.io.logs import start_logging
 from routing_moe.io.memory import naming_memory_flags
 

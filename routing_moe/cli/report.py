@@ -11,12 +11,13 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from dataloader.atomic_files import folder_lock, write_text
 from dataloader.errors import Faults, InputError
 from routing_moe.analysis.runs import read_runs
 from routing_moe.cli.console import run_command
 from routing_moe.config.explain import ReportSettings
 from routing_moe.config.flags import flag_faults
-from routing_moe.io.files import folder_lock, unwritable, write_text
+from routing_moe.io.files import unwritable
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.ontology import Ontology
 from dataloader.templates import has_templates
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.tables import ShowSettings
-from routing_moe.io.files import unwritable, write_text
+from routing_moe.io.files import unwritable
 from routing_moe.io.run_folder import settings_of_run
 from routing_moe.results.scores import ScoresFile, category_table, markdown_table, read_scores
 from routing_moe.results.templates import datasets_markdown

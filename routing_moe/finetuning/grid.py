@@ -20,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from dataloader.atomic_files import flush, write_text
 from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
@@ -28,7 +29,6 @@ from routing_moe.checkpoints.find import SavedBart, SavedMixture, sha256
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.evaluation.vector_sources import VectorChoice
 from routing_moe.finetuning.executors import executor, model_folder
-from routing_moe.io.files import flush, write_text
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.model.task_vectors import NAMES_FILE, UNKNOWN, VECTORS_FILE
 from routing_moe.results.few_shot import BEST, RESULT_FILES

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloader.atomic_files import write_text
 from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError, in_short
 from dataloader.gym import Gym
@@ -20,7 +21,6 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.evaluation.vector_sources import TextSource, VectorChoice, VectorTable, seen_when_stored
-from routing_moe.io.files import write_text
 from routing_moe.model.task_vectors import NOTHING, load_meta, load_task_vectors, of_sample, row_of, seen_by
 from routing_moe.training.start_checks import other_width
 

@@ -1,9 +1,7 @@
-"""Atomic writes, locks, and checks of folders.
+"""Atomic replacement of folders, arrays as bytes, and checks of folders.
 
-A file or folder is written under another name and renamed when it is complete, so a process that is killed at
-any moment leaves the previous version. The content is on disk before the rename and the new name after it,
-so a power failure has the same effect as a kill. Files named *.partial and *.previous are left by a killed
-process; `find_checkpoint` handles them.
+A folder is written under another name and renamed when it is complete, as `dataloader.atomic_files` does with
+files. Folders named *.partial and *.previous are left by a killed process; `find_checkpoint` handles them.
 """
 
 import errno
@@ -16,47 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from dataloader.errors import InputError, in_brief
-
-LOCK_FILE = "lock"
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a file atomically."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
-    """Writes a file atomically."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(content)
-    except OSError:
-        partial.unlink(missing_ok=True)  # partial files would keep a full disk full
-        raise
-    replace_file(partial, path)
-
-
-def replace_file(partial: str | Path, path: str | Path) -> None:
-    """Renames a finished file to `path` in the same folder. Content and name survive a power failure."""
-    flush(partial)
-    os.replace(partial, path)
-    flush(Path(path).parent)
-
-
-def flush(path: str | Path) -> None:
-    """Writes a file's content, or the names in a folder, from the system's buffers to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot do this for folders
-            raise
-    finally:
-        os.close(descriptor)
+from dataloader.atomic_files import flush
+from dataloader.errors import in_brief
 
 
 def flush_tree(folder: str | Path) -> None:
@@ -112,31 +72,6 @@ def replacing_directory(path: str | Path):
                 raise
     flush(path.parent)
     shutil.rmtree(previous, ignore_errors=True)
-
-
-# ---- one command at a time
-
-
-@contextmanager
-def folder_lock(folder: str | Path, named: str = "--output_dir"):
-    """Locks a folder against other commands in the block; creates the folder.
-
-    The system releases the lock when the process ends; the lock file stays. named: the flag or name of the
-    folder in errors. Raises InputError if another command holds the lock.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_FILE, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"{named} {folder}: another command is using it; wait until it ends, or end it"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 # ---- checks of folders

@@ -14,8 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dataloader.atomic_files import write_bytes, write_text
 from dataloader.errors import InputError, fault_context, in_brief
-from routing_moe.io.files import write_bytes, write_text
 
 log = logging.getLogger("routing_moe")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from dataloader.atomic_files import folder_lock
 from dataloader.errors import InputError
-from routing_moe.io.files import folder_lock
 
 
 def on_main(accelerator: Accelerator, act: Callable[[], object]):

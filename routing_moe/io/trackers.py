@@ -6,8 +6,8 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, filter_trackers, on_main_process
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_brief
-from routing_moe.io.files import write_text
 from routing_moe.io.main_process import on_main
 from routing_moe.io.run_folder import CURVES_FILE
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloader.atomic_files import write_bytes, write_text
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.io.arrays import load_array
-from routing_moe.io.files import npy_bytes, write_bytes, write_text
+from routing_moe.io.files import npy_bytes
 
 NAMES_FILE, VECTORS_FILE, META_FILE = "id2task.json", "task_vecs.npy", "meta.json"
 

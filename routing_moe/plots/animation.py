@@ -20,12 +20,12 @@ from matplotlib.animation import FFMpegWriter
 from PIL import Image
 from tqdm import tqdm
 
+from dataloader.atomic_files import replace_file
 from dataloader.errors import in_brief
 from dataloader.ontology import Ontology
 from routing_moe.analysis import route_metrics
 from routing_moe.analysis.saved_routes import History, encoder_part
 from routing_moe.config.explain import SECONDS
-from routing_moe.io.files import replace_file
 from routing_moe.plots.route_map import RouteMap, route_map
 from routing_moe.plots.style import STYLE
 

@@ -25,7 +25,7 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
-from routing_moe.io.files import write_bytes
+from dataloader.atomic_files import write_bytes
 
 # Seaborn's "colorblind" palette: distinct under the common kinds of colour blindness.
 CATEGORY_COLOURS = (

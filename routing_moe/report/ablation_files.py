@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dataloader.atomic_files import write_text
 from dataloader.ontology import Ontology
 from routing_moe.analysis.ablation.checks import AblationInputs
 from routing_moe.analysis.ablation.expert_sets import ExpertSet
@@ -25,7 +26,6 @@ from routing_moe.analysis.ablation.tables import (
 )
 from routing_moe.analysis.saved_routes import run_name
 from routing_moe.config.ablate import AblationSettings
-from routing_moe.io.files import write_text
 from routing_moe.plots.ablation import plot_category_drops, plot_feature_drops, plot_task_drops
 from routing_moe.results.scores import markdown_table
 

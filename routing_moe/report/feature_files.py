@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from dataloader.atomic_files import write_text
 from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
 from routing_moe.analysis.markdown import features_markdown, recovery_markdown
 from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
 from routing_moe.analysis.recovery import recovery_table
 from routing_moe.analysis.runs import ExplainedRun, notes_of, safe_name
 from routing_moe.config.explain import CorrelateSettings
-from routing_moe.io.files import write_text
 from routing_moe.plots.correlations import plot_correlations
 
 DIGITS = "%.6g"

@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+from dataloader.atomic_files import write_text
 from routing_moe.analysis.markdown import stability_markdown
 from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.route_tables import (
@@ -16,7 +17,6 @@ from routing_moe.analysis.runs import ExplainedRun, notes_of, safe_name
 from routing_moe.analysis.saved_routes import Routes, encoder_part
 from routing_moe.analysis.stability import stability
 from routing_moe.config.explain import InspectSettings
-from routing_moe.io.files import write_text
 from routing_moe.plots.clustermap import plot_clustered
 from routing_moe.plots.expert_load import plot_load
 from routing_moe.plots.route_change import plot_change

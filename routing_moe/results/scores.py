@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from dataloader.atomic_files import write_text
 from dataloader.baselines import constant_baseline
 from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.io.csv_files import check_numbers, read_table
-from routing_moe.io.files import write_text
 from routing_moe.results.statistics import FEWEST_TASKS, TASKS_ALONE, holm, mean_interval
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.train import TrainSettings
-from routing_moe.io.files import write_text
 from routing_moe.model import flops
 from routing_moe.model.flops import Work
 from routing_moe.optim.step import Stepper, frozen_parts

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from accelerate import Accelerator
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import in_short
 from dataloader.templates import has_templates
 from routing_moe.checkpoints.find import checkpoint_to_start_from
@@ -22,7 +23,6 @@ from routing_moe.evaluation.scoring import (
     texts_and_scores,
 )
 from routing_moe.evaluation.unseen_tasks import choose_vectors, with_vectors
-from routing_moe.io.files import write_text
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.task_vectors import UNKNOWN, load_meta, load_task_vectors, seen_by

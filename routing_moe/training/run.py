@@ -9,11 +9,11 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from dataloader.atomic_files import write_text
 from dataloader.encoding import encode
 from routing_moe.checkpoints.find import checkpoint_to_resume
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.train import TrainSettings
-from routing_moe.io.files import write_text
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.memory import naming_memory_flags
 from routing_moe.io.run_folder import describe_run

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from dataloader.atomic_files import flush, write_bytes, write_text
 from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError, in_brief
 from dataloader.ontology import Ontology
@@ -19,7 +20,7 @@ from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of, described_scoring
 from routing_moe.evaluation.scoring import loss_per_token, mean_score, predict
-from routing_moe.io.files import flush, npy_bytes, write_bytes, write_text
+from routing_moe.io.files import npy_bytes
 from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import peak_memory_gb
 from routing_moe.io.run_folder import CURVES_FILE

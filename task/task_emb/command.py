@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dataloader.atomic_files import folder_lock
 from dataloader.errors import Faults, InputError, fault_context
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.flags import parse
-from routing_moe.io.files import folder_lock
 from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
 from task.task_emb.job import VectorJob
 from task.task_emb.settings import PUBLISHED, VectorSettings

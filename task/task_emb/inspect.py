@@ -21,10 +21,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from dataloader.atomic_files import write_text
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.flags import parse
-from routing_moe.io.files import write_text
 from routing_moe.results.scores import markdown_table
 from task.task_emb.agreement import DISTANCES, agreement, all_equidistant, mean_centred, nearest, similarity
 from task.task_emb.inspect_inputs import Inputs, Settings, check

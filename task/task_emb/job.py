@@ -21,11 +21,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import differences, existing_paths
 from routing_moe.io.arrays import load_arrays
-from routing_moe.io.files import npz_bytes, unwritable, write_text
+from routing_moe.io.files import npz_bytes, unwritable
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
@@ -32,7 +33,7 @@ from routing_moe.config.flags import (
     group,
     parse,
 )
-from routing_moe.io.files import unwritable, write_text
+from routing_moe.io.files import unwritable
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.task_vectors import (
     META_FILE,

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloader.atomic_files import write_bytes
 from dataloader.errors import InputError
 from routing_moe.io.arrays import load_arrays
-from routing_moe.io.files import npz_bytes, write_bytes
+from routing_moe.io.files import npz_bytes
 
 REDUCTION_FILE = "reduction.npz"
 TRANSFORMS = ("none", "unit", "log")

@@ -20,13 +20,13 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.ablation.expert_sets import BASE, ExpertSet
 from routing_moe.analysis.ablation.model import Evaluator, mask_of
 from routing_moe.analysis.ablation.result_files import JOB_FILE
 from routing_moe.analysis.saved_routes import layer_names
-from routing_moe.io.files import write_text
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.main_process import on_main
 
