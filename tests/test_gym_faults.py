@@ -199,6 +199,7 @@ def test_too_few_rows_for_a_sample_are_an_error(build, tmp_path, mirror):
         ("split.json", '{"train": ["a"], "test": ["a"]}', 'in "train" and in "test": a'),
         ("ontology.json", '{"a": ["b"]}', '"a" must be an object'),
         ("metrics.json", '{"fruits": "AC"}', "unknown metric 'AC' for task 'fruits'; did you mean 'ACC'?"),
+        ("metrics.json", '{"fruits": ["ACC"]}', "unknown metric ['ACC'] for task 'fruits'"),
         ("metrics.json", "{", "is not valid JSON"),
     ],
 )

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from dataloader.atomic_files import write_text
 from dataloader.building.recipe import Recipe
-from dataloader.errors import Faults, InputError, did_you_mean
+from dataloader.errors import Faults, InputError
+from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
-from dataloader.metrics import METRIC_FUNCTIONS, METRICS
+from dataloader.metrics import METRICS
 from dataloader.ontology import UNCATEGORISED, Ontology
 from dataloader.task_splits import SECTIONS, Split, load_split
 from dataloader.templates import dataset_of
@@ -98,12 +99,10 @@ def _read(path: Path, check=None) -> dict:
 
 
 def _read_metrics(path: Path) -> dict[str, str]:
-    metrics = _read(path)
-    faults = [
-        f"{path}: unknown metric {name!r} for task '{task}'{did_you_mean(name, METRIC_FUNCTIONS)}"
-        for task, name in metrics.items()
-        if name not in METRIC_FUNCTIONS
-    ]
+    metrics, faults = _read(path), Faults()
+    gym = Gym(path.parent) if metrics else None
+    for task in metrics:
+        faults.of(gym.metric, task)
     if faults:
         raise InputError(faults)
     return metrics
