@@ -1,1 +1,3 @@
-"""Task vectors (`task_emb`) and the embedded gym with known skills (`skill_gym`)."""
+"""Task vectors (`task_emb`), the embedded gym with known skills (`skill_gym`), gyms of skills that contradict
+each other (`conflict_gym`).
+"""

@@ -156,7 +156,12 @@ def test_a_prediction_inherits_flags_of_the_right_type(tmp_path):
 # ---- the commands
 
 
-MODULES = [*COMMANDS.values(), "task.skill_gym.pretrain"]
+MODULES = [
+    *COMMANDS.values(),
+    "task.skill_gym.pretrain",
+    "task.conflict_gym.generate",
+    "task.conflict_gym.bart",
+]
 
 
 def commands() -> list[type[Command]]:

@@ -16,18 +16,24 @@ from task.skill_gym.stories import document
 SAVE_EVERY = 250
 
 
-def tiny_config(tokenizer: PreTrainedTokenizerFast, d_model: int = 128, layers: int = 2) -> BartConfig:
-    """Configuration of a BART with `layers` encoder and `layers` decoder layers and 1024 positions."""
+def tiny_config(
+    tokenizer: PreTrainedTokenizerFast,
+    d_model: int = 128,
+    layers: int = 2,
+    heads: int = 4,
+    positions: int = 1024,
+) -> BartConfig:
+    """Configuration of a BART with `layers` encoder and `layers` decoder layers."""
     return BartConfig(
         vocab_size=len(tokenizer),
         d_model=d_model,
         encoder_layers=layers,
         decoder_layers=layers,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
         encoder_ffn_dim=2 * d_model,
         decoder_ffn_dim=2 * d_model,
-        max_position_embeddings=1024,
+        max_position_embeddings=positions,
         dropout=0.0,
         attention_dropout=0.0,
         activation_dropout=0.0,

@@ -43,6 +43,11 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(_words(seed, documents, rows_per_task), trainer)
+    return as_bart_tokenizer(tokenizer)
+
+
+def as_bart_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """Returns a tokenizer whose vocabulary begins with SPECIAL_TOKENS as one that adds `<s> .. </s>`."""
     ends = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ends

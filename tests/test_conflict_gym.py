@@ -1,0 +1,307 @@
+"""The conflict gym: what its settings promise, measured on the written files and on the drawn skills."""
+
+import csv
+import json
+import random
+from itertools import combinations, permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_runs import contents
+
+from dataloader.gym import Gym
+from dataloader.ontology import Ontology
+from dataloader.task_splits import load_split
+from routing_moe.analysis.features import features_of
+from task.conflict_gym.generate import generate, main
+from task.conflict_gym.settings import GymSettings, faults_of, load_settings
+from task.conflict_gym.skills import draw_skills, latin_rectangle, made_up_words
+from task.conflict_gym.tasks import draw_tasks, task_files
+
+UNUSED = Path("unused")
+
+
+def written(folder: Path, **changed) -> Path:
+    generate(GymSettings(output_dir=folder, **changed))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gym(tmp_path_factory) -> Path:
+    return written(tmp_path_factory.mktemp("conflict") / "gym")
+
+
+def read(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def rows_of(gym: Path, task: str, part: str) -> list[tuple[str, str]]:
+    """All rows of a part, those of several samples one after the other."""
+    return [(example.input, example.outputs[0]) for example in Gym(gym).examples(task, part)]
+
+
+def measured_conflict(gym: Path) -> float:
+    """The share of test inputs that two tasks of different skills answer differently, by the skills drawn."""
+    settings = load_settings(gym)
+    skills = draw_skills(settings)
+    number = {word: index for index, word in enumerate(skills.words)}
+    skill_of = read(gym / "skill_routes.json")
+    different = []
+    for task in load_split(gym / "split.json").train:
+        for text, answer in rows_of(gym, task, "test"):
+            words = tuple(number[word] for word in text.split())
+            own = skills.answer(skill_of[task], words)
+            assert skills.words[own] == answer
+            others = [skill for skill in range(skills.count) if skill != skill_of[task]]
+            different.append(np.mean([skills.answer(skill, words) != own for skill in others]))
+    return float(np.mean(different))
+
+
+# ---- conflict
+
+
+@pytest.mark.parametrize("conflict", [0.0, 0.25, 0.5, 1.0])
+def test_skills_contradict_on_the_share_of_inputs_that_conflict_says(tmp_path, conflict):
+    gym = written(tmp_path / "gym", conflict=conflict)
+    measured, stated = measured_conflict(gym), read(gym / "gym.json")["contradiction"]["mean"]
+    assert measured == pytest.approx(stated, abs=0.01)
+    assert measured == 0 if conflict == 0 else 0.85 * conflict <= measured <= conflict
+
+
+@pytest.mark.parametrize("conflict", [0.0, 0.5, 1.0])
+def test_tasks_contradict_on_equal_inputs_in_their_files(tmp_path, conflict):
+    """Few words, so that many pairs of tasks have inputs in common."""
+    gym = written(tmp_path / "gym", conflict=conflict, words=32)
+    skill_of = read(gym / "skill_routes.json")
+    answers = {task: dict(rows_of(gym, task, "train")) for task in load_split(gym / "split.json").train}
+    equal, other = [], []
+    for one, two in combinations(answers, 2):
+        common = answers[one].keys() & answers[two].keys()
+        group = equal if skill_of[one] == skill_of[two] else other
+        group += [answers[one][text] != answers[two][text] for text in common]
+    assert min(len(equal), len(other)) > 50
+    assert sum(equal) == 0
+    assert np.mean(other) == pytest.approx(conflict, abs=0.05)
+
+
+@pytest.mark.parametrize("sizes", [{"input_words": 1}, {}, {"input_words": 3, "words": 12, "rows": 8}])
+def test_disagreements_are_those_of_all_contested_inputs(sizes):
+    settings = GymSettings(output_dir=UNUSED, conflict=0.5, encoder_parts=3, **sizes)
+    skills = draw_skills(settings)
+    inputs = list(permutations(range(skills.contested), skills.input_words))
+    answers = np.array([[skills.answer(skill, words) for words in inputs] for skill in range(skills.count)])
+    expected = [(answers != own).mean(axis=1) for own in answers]
+    np.testing.assert_allclose(skills.disagreements(), expected, atol=1e-12)
+
+
+def test_parts_differ_on_every_contested_word_and_agree_on_the_others():
+    skills = draw_skills(GymSettings(output_dir=UNUSED, conflict=0.5, encoder_parts=6, decoder_parts=3))
+    for table in (skills.encoder_permutations, skills.decoder_permutations):
+        for row in table:
+            assert sorted(row[: skills.contested]) == list(range(skills.contested))
+            assert sorted(row) == list(range(len(skills.words)))
+        for one, other in combinations(table, 2):
+            assert (one != other).tolist() == [True] * 20 + [False] * 20
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (5, 5), (12, 40), (3, 0)])
+def test_a_latin_rectangle_has_permutations_that_differ_everywhere(rows, columns):
+    table = latin_rectangle(rows, columns, random.Random(1))
+    assert table.shape == (rows, columns)
+    assert all(sorted(row) == list(range(columns)) for row in table)
+    assert all(len(set(column)) == rows for column in table.T)
+
+
+def test_skills_of_few_contested_words_still_differ_on_half_of_their_inputs():
+    for seed in range(10):
+        settings = GymSettings(output_dir=UNUSED, seed=seed, words=5, encoder_parts=3, decoder_parts=3)
+        assert draw_skills(settings).disagreements()[np.triu_indices(9, 1)].min() >= 0.5
+
+
+# ---- overlap and noise
+
+
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+def test_a_second_skill_answers_the_share_of_inputs_that_overlap_says(tmp_path, gym, overlap):
+    mixed = written(tmp_path / "gym", overlap=overlap)
+    skills = draw_skills(load_settings(mixed))
+    number = {word: index for index, word in enumerate(skills.words)}
+    second, shares, second_words = read(mixed / "gym.json")["second_skills"], [], set()
+    for task, skill in read(mixed / "skill_routes.json").items():
+        assert second[task] != skill
+        by_first_word: dict[int, set[bool]] = {}
+        rows = [row for part in ("train", "dev", "test") for row in rows_of(mixed, task, part)]
+        assert [text for text, _ in rows] == [
+            text for part in ("train", "dev", "test") for text, _ in rows_of(gym, task, part)
+        ]
+        for text, answer in rows:
+            words = tuple(number[word] for word in text.split())
+            main_answer, second_answer = (skills.answer(each, words) for each in (skill, second[task]))
+            assert number[answer] in (main_answer, second_answer)
+            if main_answer != second_answer:
+                by_first_word.setdefault(words[0], set()).add(number[answer] == second_answer)
+        assert all(len(skills_used) == 1 for skills_used in by_first_word.values())
+        chosen = frozenset(word for word, skills_used in by_first_word.items() if skills_used == {True})
+        shares.append(len(chosen) / len(by_first_word))
+        second_words.add(chosen)
+    assert np.mean(shares) == pytest.approx(overlap, abs=0.02)
+    assert len(second_words) == 80  # each task has its own
+
+
+def test_label_noise_is_in_the_given_share_of_train_rows_and_nowhere_else(tmp_path, gym):
+    noisy = written(tmp_path / "gym", label_noise=0.25)
+    clean_files, noisy_files = contents(gym), contents(noisy)
+    for name, content in clean_files.items():
+        if not name.endswith("_train.tsv"):
+            assert noisy_files[name] == content or name == "gym.json"
+            continue
+        lines, other = content.decode().splitlines(), noisy_files[name].decode().splitlines()
+        assert [line.split("\t")[0] for line in lines] == [line.split("\t")[0] for line in other]
+        assert sum(a != b for a, b in zip(lines, other, strict=True)) == len(lines) / 4
+
+
+# ---- names, routes and other tables
+
+
+def test_opaque_names_say_nothing_about_the_skills():
+    """Guesses from a task's number are right as often as by chance, 1 in 16, over 40 seeds."""
+    numbers, skills_dealt = [], []
+    for seed in range(40):
+        settings = GymSettings(output_dir=UNUSED, seed=seed)
+        tasks = draw_tasks(settings, draw_skills(settings))
+        assert [task.name for task in tasks] == [f"t{number:03d}" for number in range(80)]
+        numbers += [task.number for task in tasks]
+        skills_dealt += [task.skill for task in tasks]
+        for section, each in ((tasks[:64], 4), (tasks[64:], 1)):
+            assert np.bincount([task.skill for task in section]).tolist() == [each] * 16
+    numbers, skills_dealt = np.array(numbers), np.array(skills_dealt)
+    for guess in (numbers % 16, numbers // 4, 15 - numbers % 16):
+        assert np.mean(guess == skills_dealt) == pytest.approx(1 / 16, abs=0.02)
+    assert np.mean(skills_dealt[1:] == skills_dealt[:-1]) == pytest.approx(3 / 63, abs=0.02)
+
+
+def test_telling_names_spell_out_the_parts_of_the_skill_and_change_nothing_else(tmp_path, gym):
+    telling = written(tmp_path / "gym", names="telling")
+    routes = read(telling / "oracle_routes.json")
+    for (name, parts), (opaque, same) in zip(
+        routes.items(), read(gym / "oracle_routes.json").items(), strict=True
+    ):
+        assert parts == same
+        assert name == f"e{parts['encoder']}-d{parts['decoder']}-{opaque}"
+        assert rows_of(telling, name, "train") == rows_of(gym, opaque, "train")
+
+
+def test_skills_are_dealt_as_evenly_as_the_number_of_tasks_allows():
+    settings = GymSettings(output_dir=UNUSED, tasks=37, unseen_tasks=5)
+    tasks = draw_tasks(settings, draw_skills(settings))
+    assert set(np.bincount([task.skill for task in tasks[:37]], minlength=16)) == {2, 3}
+    assert set(np.bincount([task.skill for task in tasks[37:]], minlength=16)) == {0, 1}
+
+
+@pytest.mark.parametrize("conflict", [0.5, 1.0])
+def test_a_lookup_by_oracle_route_and_counted_word_answers_every_test_row(tmp_path, conflict):
+    """The lookup table is made of train rows, without the functions that wrote them."""
+    gym = written(tmp_path / "gym", rows=256, conflict=conflict)
+    routes, split = read(gym / "oracle_routes.json"), load_split(gym / "split.json")
+    contested = set(draw_skills(load_settings(gym)).words[: round(40 * conflict)])
+
+    def key(task: str, text: str) -> tuple[int, int, str]:
+        a, b, words = *routes[task].values(), text.split()
+        return a, b, words[a % 2 if words[0] in contested else 0]
+
+    table: dict[tuple[int, int, str], set[str]] = {}
+    for task in split.train:
+        for text, answer in rows_of(gym, task, "train"):
+            table.setdefault(key(task, text), set()).add(answer)
+    assert len(table) == 16 * 40
+    for task in split.all:
+        for text, answer in rows_of(gym, task, "test"):
+            assert table[key(task, text)] == {answer}
+
+
+def test_tables_beside_the_tasks_agree_with_the_routes(gym):
+    routes, skill_of = read(gym / "oracle_routes.json"), read(gym / "skill_routes.json")
+    ontology = Ontology.load(gym / "ontology.json")
+    features = features_of(list(routes), ontology, train_dir=gym)
+    with open(gym / "skills.csv", newline="") as file:
+        assert [row["task"] for row in csv.DictReader(file)] == list(routes)
+    for place, (task, parts) in enumerate(routes.items()):
+        a, b = parts["encoder"], parts["decoder"]
+        assert skill_of[task] == 4 * a + b
+        assert ontology.category(task) == (f"e{a}", f"d{b}")
+        ones = {name for name, value in zip(features.names, features.values_NF[place], strict=True) if value}
+        assert ones == {
+            *(f"category:e{a}", f"subcategory:e{a}/d{b}"),
+            *(f"skill:e{a}d{b}", f"encoder:e{a}", f"decoder:d{b}"),
+        }
+
+
+def test_the_loader_accepts_the_gym_and_unseen_tasks_have_five_samples_of_one_test_file(gym):
+    loaded, split = Gym(gym), load_split(gym / "split.json")
+    assert loaded.check(split.all) == []
+    assert loaded.tasks() == sorted(split.all)
+    assert (len(split.train), split.dev, len(split.test)) == (64, (), 16)
+    assert {loaded.metric(task) for task in split.all} == {"EM"}
+    for task in split.train:
+        assert loaded.samples(task) == [f"{task}_48_0"]
+        assert [len(rows_of(gym, task, part)) for part in ("train", "dev", "test")] == [48, 24, 64]
+    for task in split.test:
+        assert loaded.samples(task) == [f"{task}_16_{seed}" for seed in (100, 13, 21, 42, 87)]
+        tests = {(gym / task / f"{sample}_test.tsv").read_bytes() for sample in loaded.samples(task)}
+        assert len(tests) == 1
+        assert [len(rows_of(gym, task, part)) for part in ("train", "dev", "test")] == [80, 80, 5 * 64]
+
+
+@pytest.mark.parametrize("changed", [{}, {"conflict": 0.5}])
+def test_no_input_repeats_within_a_task_or_a_word_within_an_input(changed):
+    settings = GymSettings(output_dir=UNUSED, **changed)
+    skills = draw_skills(settings)
+    for task in draw_tasks(settings, skills):
+        files = task_files(settings, skills, task).items()
+        (test, *_) = [rows for name, rows in files if name.endswith("_test.tsv")]
+        inputs = [text for name, rows in files if not name.endswith("_test.tsv") for text, _ in rows]
+        inputs += [text for text, _ in test]
+        assert len(set(inputs)) == len(inputs)
+        assert all(len(set(text.split())) == 2 for text in inputs)
+
+
+def test_all_inputs_that_there_are_can_be_used():
+    """Four words make twelve inputs, which the files of a task use up."""
+    parts, rows = dict(encoder_parts=2, decoder_parts=2), dict(rows=4, dev_rows=4, test_rows=4)
+    settings = GymSettings(output_dir=UNUSED, words=4, unseen_tasks=0, **parts, **rows)
+    assert faults_of(settings) == []
+    skills = draw_skills(settings)
+    files = task_files(settings, skills, draw_tasks(settings, skills)[0])
+    assert len({text for rows in files.values() for text, _ in rows}) == 12
+
+
+# ---- reproducibility and the output folder
+
+
+def test_same_settings_write_the_same_bytes_and_another_seed_writes_other_rows(gym, tmp_path, capsys):
+    assert main(["--output_dir", str(tmp_path / "again")]) == 0
+    assert "64 train tasks and 16 unseen tasks of 16 skills written to" in capsys.readouterr().out
+    assert main(["--output_dir", str(tmp_path / "other"), "--seed", "1"]) == 0
+    once, again, other = contents(gym), contents(tmp_path / "again"), contents(tmp_path / "other")
+    assert once == again
+    assert once.keys() == other.keys()
+    assert {name for name in once if once[name] == other[name]} == {"metrics.json", "split.json"}
+
+
+def test_words_do_not_depend_on_the_seed_and_more_words_begin_with_the_same():
+    words = made_up_words(1000)
+    assert len(set(words)) == 1000
+    assert made_up_words(40) == words[:40]
+    assert all(word.isascii() and word.isalpha() and word.islower() for word in words)
+
+
+def test_an_interrupted_command_continues_and_a_finished_gym_stays_the_same(tmp_path):
+    gym = written(tmp_path / "gym", tasks=16, unseen_tasks=1)
+    finished = contents(gym)
+    (gym / "split.json").unlink()
+    (gym / "t003/t003_48_0_dev.tsv").unlink()
+    (gym / "t004/t004_48_0_dev.tsv").write_text("half a fi")
+    flags = ["--output_dir", str(gym), "--tasks", "16", "--unseen_tasks", "1"]
+    assert main(flags) == 0
+    assert contents(gym) == finished
