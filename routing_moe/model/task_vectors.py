@@ -2,10 +2,12 @@
 
 `id2task.json` maps row numbers (as strings) to task names, `{"0": "boolq", ...}`; `task_vecs.npy` is an
 (N, D) float array. The published code writes and reads the same two files. The commands of `task/task_emb`
-add `meta.json`, which describes how the vectors were computed; it is optional. Two of its fields are used:
+add `meta.json`, which describes how the vectors were computed; it is optional. Three of its fields are used:
 
     seen       the data of its task that a vector is based on, one of SEEN; "unknown" if missing
     sample_of  {row: task} of rows that are for one sample and named after it: {"boolq_32_100": "boolq"}
+    parts      {part of the model: [start, end]} of the dimensions that belong to it, such as "encoder",
+               "decoder" or, by layer, "encoder.0"; missing if the vectors are of the whole model
 """
 
 import json
@@ -88,6 +90,22 @@ def samples_in(meta: dict) -> dict[str, str]:
     """Returns {row: task} of the rows that are for one sample; {} if there are none."""
     rows = meta.get("sample_of")
     return dict(rows) if isinstance(rows, dict) else {}
+
+
+def parts_in(meta: dict) -> dict[str, tuple[int, int]]:
+    """Returns {part of the model: (start, end)} of the vectors' dimensions; {} if they have no parts.
+
+    Raises InputError for other values.
+    """
+    parts = meta.get("parts") or {}
+    if not isinstance(parts, dict) or not all(map(_is_range, parts.values())):
+        raise InputError(f'{META_FILE}: parts is {parts!r}; it must be like {{"encoder": [0, 64], ...}}')
+    return {name: (start, end) for name, (start, end) in parts.items()}
+
+
+def _is_range(value) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2 and all(type(number) is int for number in value)
+    return is_pair and 0 <= value[0] < value[1]
 
 
 def row_of(names: Collection[str], task: str, sample: str) -> str:
