@@ -14,6 +14,7 @@ from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.loading import load_bart, load_routing_bart
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+from routing_moe.model.route_fit import RouteFit, fit_router
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, seen_by
 
@@ -44,6 +45,21 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
         model.config.trained_tasks = sorted(set(model.config.trained_tasks) | set(split.train))
     freeze(model, settings)
     return model, tokenizer
+
+
+def start_router(model, routes: GivenRoutes, settings: TrainSettings) -> RouteFit:
+    """Fits a new router to the routes at --initial_tau, and task vectors that are random and not frozen.
+
+    Vectors of --taskvecs stay as they are. Fitted vectors do not count as random any more.
+    """
+    config, fits_vectors = model.config, not settings.taskvecs and settings.trains_task_vectors
+    routes_NLE = torch.from_numpy(
+        routes.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)
+    )
+    fit = fit_router(model, routes.tasks, routes_NLE, settings.initial_tau, fits_vectors)
+    if fits_vectors:
+        config.random_vectors = sorted(set(config.random_vectors) - set(routes.tasks))
+    return fit
 
 
 def freeze(model, settings: TrainSettings) -> None:

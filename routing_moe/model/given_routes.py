@@ -3,10 +3,10 @@
     given = GivenRoutes(source="routes.json", by_task=read_routes("routes.json"))
     routes_NLE = given.matrices(encoder_layers=6, decoder_layers=6, num_experts=given.num_experts)
 
-A route in a file is an expert number (in all layers), {"encoder": a, "decoder": b}, a list of L expert numbers,
-or L rows of E weights. A part is a name for some layers: "all", "encoder", "decoder" or a single layer such as
-"encoder.0". N tasks, L layers (encoder, then decoder), E experts, D dimensions of a task vector. Does not import
-torch.
+A route in a file is an expert number (in all layers), {"encoder": a, "decoder": b}, a list of L expert
+numbers, or L rows of E weights. A part is a name for some layers: "all", "encoder", "decoder" or a single
+layer such as "encoder.0". N tasks, L layers (encoder, then decoder), E experts, D dimensions of a task vector.
+Does not import torch.
 """
 
 from collections.abc import Collection, Mapping
@@ -36,9 +36,9 @@ Route = dict[str, int] | np.ndarray
 class GivenRoutes:
     """The given routes of named tasks, for a model of any fitting depth.
 
-    source: in words. vectors: {task: vector (D,)} of all of these tasks, by which other tasks are routed, or {}.
-    parts: {part: (start, end)} of the vectors' dimensions by which the part is routed. seen: the data of their
-    tasks that the vectors are based on. notes: for the log.
+    source: in words. vectors: {task: vector (D,)} of all of these tasks, by which other tasks are routed, or
+    {}. parts: {part: (start, end)} of the vectors' dimensions by which the part is routed. seen: the data of
+    their tasks that the vectors are based on. notes: for the log.
     """
 
     source: str
@@ -65,7 +65,10 @@ class GivenRoutes:
         return np.stack([self.vectors[task] for task in self.tasks]).astype(np.float32)
 
     def matrices(self, encoder_layers: int, decoder_layers: int, num_experts: int) -> np.ndarray:
-        """Returns the routes (N, L, E) float32 in the order of `tasks`. Raises InputError if they do not fit."""
+        """Returns the routes (N, L, E) float32 in the order of `tasks`.
+
+        Raises InputError if they do not fit the layers or experts.
+        """
         if self.num_experts > num_experts:
             raise InputError(f"{self.source} routes {self.num_experts} experts; there are {num_experts}")
         routes = [
@@ -78,9 +81,7 @@ class GivenRoutes:
 # ---- layers
 
 
-def layers_of_parts(
-    parts: Collection[str], encoder_layers: int, decoder_layers: int
-) -> dict[str, list[int]]:
+def layers_of_parts(parts: Collection[str], encoder_layers: int, decoder_layers: int) -> dict[str, list[int]]:
     """Returns {part: rows of a route that it routes}; a layer belongs to the smallest part that names it.
 
     Raises InputError for a part without a layer of its own and for a layer without a part.
@@ -185,7 +186,7 @@ def _normalised(weights: np.ndarray) -> np.ndarray:
 
 
 def read_route_array(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns the tasks and routes (N, L, E) float64 of `route.npy` and `route_tasks.txt`, as runs write them.
+    """Returns the tasks and routes (N, L, E) float64 of `route.npy` and `route_tasks.txt`, files of a run.
 
     Raises FileNotFoundError if there is no array, and InputError for any other problem.
     """

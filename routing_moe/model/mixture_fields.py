@@ -29,8 +29,8 @@ class MixtureFields:
     random_vectors: the tasks whose vector is random and untrained, so it has no information about the task.
     trained_tasks: the tasks of all training so far, if known.
     given_routes: the source of fixed routes that were given, in words; None: they were drawn at random.
-    route_parts: with vectors of the tasks beside given routes (`model.route_vectors`), {part: [start, end]} of
-        the dimensions by which a part of the layers is routed (`given_routes.py`); None: without vectors.
+    route_parts: with vectors of the tasks beside given routes (`model.route_vectors`), {part: [start, end]}
+        of the dimensions by which a part of the layers is routed (`given_routes.py`); None: without vectors.
     vectors_seen: the data of their tasks that vectors loaded from a folder are based on, one of
         `routing_moe.model.task_vectors.SEEN`; None: unknown, as in checkpoints of earlier versions.
     """

@@ -1,11 +1,11 @@
-"""Clusters of task vectors as routes: average linkage on cosines, the number of clusters, the nearest cluster.
+"""Clusters of task vectors: average linkage on cosines, the number of clusters, the nearest cluster.
 
     labels_N = cluster_labels(centred_cosine(vectors_ND), best_count(centred_cosine(vectors_ND)))
     found = nearest_cluster(vector_D, vectors_ND, labels_N)      # of a task that was not clustered
 
 Vectors are centred by the mean of the clustered tasks' vectors, because what all tasks have in common (for
-example the gradient of a model that still learns the language) hides their differences. Pure functions without
-torch or files. N clustered tasks, D dimensions, K clusters.
+example the gradient of a model that still learns the language) hides their differences. Pure functions
+without torch or files. N clustered tasks, D dimensions, K clusters.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ def centred_directions(vectors_ND: np.ndarray, mean_D: np.ndarray) -> np.ndarray
 
 
 def centred_cosine(vectors_ND: np.ndarray) -> np.ndarray:
-    """Returns the cosines (N, N) of the vectors after their mean is subtracted; 0 for a vector of length 0."""
+    """Returns the cosines (N, N) of the vectors minus their mean; 0 for a vector of length 0."""
     directions_ND = centred_directions(vectors_ND, _mean(vectors_ND))
     return np.clip(directions_ND @ directions_ND.T, -1.0, 1.0)
 
@@ -48,8 +48,8 @@ def cluster_labels(cosine_NN: np.ndarray, count: int) -> np.ndarray:
 def best_count(cosine_NN: np.ndarray, most: int = MOST_CLUSTERS) -> tuple[int, float]:
     """Returns (K, silhouette) of the K from 2 to min(N - 1, most) with the largest mean silhouette.
 
-    Of several, the smallest K. Silhouette: Rousseeuw 1987, with the distance 1 - cosine. Raises ValueError for
-    fewer than 3 tasks.
+    Of several, the smallest K. Silhouette: Rousseeuw 1987, with the distance 1 - cosine. Raises ValueError
+    for fewer than 3 tasks.
     """
     from sklearn.metrics import silhouette_score
 
@@ -66,9 +66,9 @@ def best_count(cosine_NN: np.ndarray, most: int = MOST_CLUSTERS) -> tuple[int, f
 
 
 def nearest_cluster(vector_D: np.ndarray, vectors_ND: np.ndarray, labels_N: np.ndarray) -> NearestCluster:
-    """Returns the cluster whose centroid has the largest cosine with a new task's vector.
+    """Returns the cluster whose centroid has the largest cosine with the vector of a new task.
 
-    A centroid is the mean of the centred vectors of length 1 of the cluster's tasks; the new vector is centred
+    A centroid is the mean of the centred, normalised vectors of the cluster's tasks; the new vector is centred
     by the same mean (of vectors_ND). Of several, the smallest label.
     """
     mean_D = _mean(vectors_ND)

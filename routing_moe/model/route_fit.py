@@ -28,16 +28,19 @@ class RouteFit(NamedTuple):
         )
 
 
-def fit_router(model, tasks: list[str], routes_NLE: Tensor, temperature: float, fit_vectors: bool) -> RouteFit:
+def fit_router(
+    model, tasks: list[str], routes_NLE: Tensor, temperature: float, fit_vectors: bool
+) -> RouteFit:
     """Fits the router, and the task vectors if `fit_vectors`, to the routes of the named tasks.
 
-    Minimises the cross-entropy of softmax(logits / temperature) to the routes, over the rows that layers read,
-    without dropout. Needs no random numbers, so it is a function of the model and the routes. `requires_grad`
-    and the training mode are as before. Raises KeyError for a task that the model does not know.
+    Minimises the cross-entropy of softmax(logits / temperature) to the routes, over the rows that layers
+    read, without dropout. Needs no random numbers, so it is a function of the model and the routes.
+    `requires_grad` and the training mode are as before. Raises KeyError for a task that the model does not
+    know.
     """
     rows, task_ids_N = model.config.routed_rows, model.task_ids(tasks)
     targets_NLE = routes_NLE[:, rows].to(model.device, torch.float32)
-    entropy = torch.special.entr(targets_NLE).sum(-1).mean()
+    entropy = torch.special.entr(targets_NLE).sum(-1).mean().item()
     modules = [model.router, *([model.task_vectors] if fit_vectors else [])]
     parameters = [parameter for module in modules for parameter in module.parameters()]
     before, was_training = [p.requires_grad for p in parameters], model.router.training
@@ -49,7 +52,7 @@ def fit_router(model, tasks: list[str], routes_NLE: Tensor, temperature: float, 
         logits_NLE = model.router_logits(task_ids_N)[:, rows].float()
         log_weights_NLE = torch.log_softmax(logits_NLE / temperature, dim=-1)
         loss = -(targets_NLE * log_weights_NLE).sum(-1).mean()
-        fit = RouteFit(_agreement(logits_NLE, targets_NLE), float(loss - entropy), step)
+        fit = RouteFit(_agreement(logits_NLE, targets_NLE), loss.item() - entropy, step)
         if step == STEPS or (fit.agreement == 1 and fit.divergence < CLOSE):
             break
         optimizer.zero_grad()

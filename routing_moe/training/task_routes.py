@@ -1,7 +1,7 @@
 """The routes that `--task_routes` gives: those of a file, of the ontology, or of clusters of task vectors.
 
-Only the split's train tasks are clustered or required to have a route. Another task of the split gets a route if
-the source has one for it; otherwise it has none, and is scored with equal weights. Does not import torch.
+Only the split's train tasks are clustered or required to have a route. Another task of the split gets a route
+if the source has one for it; otherwise it has none, and is scored with equal weights. Does not import torch.
 """
 
 from collections.abc import Collection, Mapping
@@ -60,7 +60,8 @@ def training_routes(settings: TrainSettings, split: Split, ontology: Ontology) -
     lacking = [task for task in routes if settings.taskvecs and task not in vectors]
     if lacking:
         raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(lacking)}")
-    if without := sorted(set(split.all) - set(routes)):
+    without = sorted(set(split.all) - set(routes))
+    if without and not settings.starts_from_routes:
         notes = [*notes, f"no route for {in_short(without)}: when scored, all experts have equal weights"]
     own = {task: vectors[task] for task in routes} if vectors else {}
     return GivenRoutes(described(settings), routes, own, parts if own else {}, seen, tuple(notes))
@@ -163,10 +164,17 @@ def clusters_of(spec: str, vectors_ND: np.ndarray) -> tuple[np.ndarray, str]:
 # ---- other tasks than those of the split
 
 
-def file_routes(path: str, tasks: Collection[str]) -> dict[str, Route]:
+def file_routes(settings: TrainSettings, split: Split) -> GivenRoutes:
+    """Returns the routes that a file gives scored tasks. Raises InputError if it has none of them."""
+    tasks = split.section(settings.predict_split)
+    return GivenRoutes(settings.task_routes, routes_of_tasks(settings.task_routes, tasks))
+
+
+def routes_of_tasks(path: str, tasks: Collection[str]) -> dict[str, Route]:
     """Returns the routes in a file of those of the tasks that it has. Raises InputError if it has none."""
     with fault_context("--task_routes "):
-        routes = {task: route for task, route in read_routes(path).items() if task in set(tasks)}
-        if not routes:
-            raise InputError(f"{path} has no route for {in_short(sorted(tasks))}")
-    return routes
+        routes = read_routes(path)
+        if not (found := {task: routes[task] for task in tasks if task in routes}):
+            hint = did_you_mean(next(iter(tasks), ""), routes)
+            raise InputError(f"{path} has no route for {in_short(sorted(tasks))}{hint}")
+    return found
