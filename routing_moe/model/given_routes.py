@@ -5,7 +5,7 @@
 
 A route in a file is an expert number (in all layers), {"encoder": a, "decoder": b}, a list of L expert
 numbers, or L rows of E weights. A part is a name for some layers: "all", "encoder", "decoder" or a single
-layer such as "encoder.0". N tasks, L layers (encoder, then decoder), E experts, D dimensions of a task vector.
+layer such as "encoder.0". N tasks, L layers (encoder, then decoder), E experts, D dimensions of a vector.
 Does not import torch.
 """
 

@@ -68,8 +68,8 @@ def best_count(cosine_NN: np.ndarray, most: int = MOST_CLUSTERS) -> tuple[int, f
 def nearest_cluster(vector_D: np.ndarray, vectors_ND: np.ndarray, labels_N: np.ndarray) -> NearestCluster:
     """Returns the cluster whose centroid has the largest cosine with the vector of a new task.
 
-    A centroid is the mean of the centred, normalised vectors of the cluster's tasks; the new vector is centred
-    by the same mean (of vectors_ND). Of several, the smallest label.
+    A centroid is the mean of the centred, normalised vectors of the cluster's tasks; the new vector is
+    centred by the same mean (of vectors_ND). Of several, the smallest label.
     """
     mean_D = _mean(vectors_ND)
     directions_ND = centred_directions(vectors_ND, mean_D)

@@ -23,8 +23,8 @@ class RouteFit(NamedTuple):
 
     def described(self) -> str:
         return (
-            f"the router starts with the given routes: its strongest experts agree in {self.agreement:.1%} of "
-            f"layers and tasks, mean divergence {self.divergence:.3g} nats after {self.steps} steps"
+            f"the router starts with the given routes: its strongest experts agree in {self.agreement:.1%} "
+            f"of layers and tasks, mean divergence {self.divergence:.3g} nats after {self.steps} steps"
         )
 
 

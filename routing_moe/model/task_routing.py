@@ -90,7 +90,7 @@ class TaskRouting:
             self.register_buffer("route_vectors", torch.from_numpy(vectors_ND).to(self.device, self.dtype))
 
     def vectors_of_tasks(self) -> np.ndarray | None:
-        """Returns the vectors (N, D) float32 that the router reads or that are beside given routes, or None."""
+        """Returns the vectors (N, D) float32 that the router reads or of given routes, or None."""
         vectors_ND = getattr(self, "route_vectors", None)
         if self.task_vectors is not None:
             vectors_ND = self.task_vectors.weight.detach()
