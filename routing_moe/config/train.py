@@ -217,6 +217,7 @@ def unmet_needs(settings: TrainSettings, routing: Mapping) -> dict[str, str]:
     from_bart = settings.initialize_from_vanilla and settings.do_train
     from_checkpoint = settings.do_train and not from_bart and not settings.resume
     frozen = not (settings.trains_router or settings.trains_task_vectors)
+    takes_routes = bool(settings.task_routes) and settings.do_train
     draws_for_tasks = settings.task_level_random_routing
     one_hot = source == "random" or (draws_for_tasks and settings.task_level_random_n == 1)
     keeps_vectors = settings.do_train and settings.predict_split == "train"
@@ -226,7 +227,7 @@ def unmet_needs(settings: TrainSettings, routing: Mapping) -> dict[str, str]:
         "prediction": (settings.do_predict, "out --do_predict"),
         "new_model": (not from_checkpoint, "out --initialize_from_vanilla: a checkpoint has its own"),
         "new_vectors": (
-            not from_checkpoint or bool(settings.task_routes), "out --initialize_from_vanilla: a checkpoint has its own"
+            not from_checkpoint or takes_routes, "out --initialize_from_vanilla: a checkpoint has its own"
         ),
         "checkpoint": (not from_bart, " --initialize_from_vanilla: training starts from --model, best predicts"),
         "experts": (routing["num_experts"] > 1, " one expert: there is nothing to select or mix"),
@@ -237,8 +238,9 @@ def unmet_needs(settings: TrainSettings, routing: Mapping) -> dict[str, str]:
         "drawn_routes": (draws_for_tasks, "out --task_level_random_routing"),
         "given_routes": (bool(settings.task_routes), "out --task_routes"),
         "read_vectors": (
-            source == "learned" or bool(settings.task_routes) or bool(routing["route_parts"]),
-            f" {ROUTE_SOURCES.get(source)} routes: they use no router",
+            source == "learned" or takes_routes or bool(routing["route_parts"]),
+            " given routes without vectors: train with --taskvecs to route other tasks by theirs"
+            if routing["given_routes"] else f" {ROUTE_SOURCES.get(source)} routes: they use no router",
         ),
         "top_k": (mode == "top_k", "out --router_mode top_k"),
         "soft_routes": (not one_hot, " one-hot routes: there is nothing to mix"),

@@ -13,7 +13,7 @@ from routing_moe.evaluation.vector_sources import TextSource, VectorTable
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.saved_config import SavedConfig, load_bart_config, load_routing_config
 from routing_moe.model.task_vectors import load_task_vectors
-from routing_moe.training.task_routes import described, file_routes, names_file
+from routing_moe.training.task_routes import described, file_routes, names_file, vectors_with_parts
 
 STORED_HINT = "; without --task_vector stored, they get the vector of their nearest task"
 
@@ -241,6 +241,13 @@ def tasks_given(settings: TrainSettings, checkpoint: Path, config: dict, split: 
     D, wanted = vectors_ND.shape[1], config.get("router_input_dim")
     if wanted != D:
         raise InputError(other_width(settings.taskvecs, D, checkpoint, wanted))
+    if parts := config.get("route_parts"):
+        own = {part: list(ends) for part, ends in vectors_with_parts(settings.taskvecs)[1].items()}
+        if own != parts:
+            raise InputError(
+                f"--taskvecs {settings.taskvecs} has other parts ({parts_in_short(own)}) than the vectors "
+                f"that {checkpoint} was trained with ({parts_in_short(parts)}); give vectors made like those"
+            )
     given = set(untrained) & set(names)
     if not given:
         raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(untrained)}")
@@ -255,6 +262,11 @@ def tasks_given(settings: TrainSettings, checkpoint: Path, config: dict, split: 
             f"--taskvecs {settings.taskvecs} give --prefix, so that its own scores are not overwritten"
         )
     return given
+
+
+def parts_in_short(parts: dict) -> str:
+    """Returns parts of vectors like "encoder 0-64, decoder 64-128"."""
+    return in_short([f"{part} {start}-{end}" for part, (start, end) in parts.items()])
 
 
 def trained_on(config: dict, split: Split) -> set[str]:
