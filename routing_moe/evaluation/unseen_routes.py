@@ -69,18 +69,12 @@ class RouteClusters:
         listed = ", ".join(f"{part} {word}" for part, word in words.items())
         return RouteChoice(task, "cluster", route_LE, f"clusters {listed}", seen)
 
-    def choose(self, task: str, vectors: Mapping[str, np.ndarray], seen: str) -> RouteChoice:
-        """Returns the route of a task: by its vector in `vectors`, else its own, else equal weights.
-
-        A trained task keeps its own. seen: the data that the vectors are based on.
-        """
-        is_trained = task in self.config.trained_tasks
-        if task in vectors and not (task in self.own and is_trained):
-            return self.nearest(task, vectors[task], seen)
+    def choose(self, task: str) -> RouteChoice:
+        """Returns the mixture's own route of a task, else equal weights."""
         if task not in self.own:
             return self.average(task)
         seen = seen_when_stored(self.config, task)
-        if task in self.vectors and not is_trained:
+        if task in self.vectors and task not in self.config.trained_tasks:
             words = self.nearest(task, self.vectors[task], seen).words
         else:
             words = "given route" if self.config.given_routes else "random for the task, drawn in the run"
@@ -106,17 +100,20 @@ def choose_routes(
     vectors: Mapping[str, np.ndarray],
     vectors_seen: str = UNKNOWN,
 ) -> list[RouteChoice]:
-    """Returns the route of each task: given ones (L, E) first, then as `RouteClusters.choose`.
+    """Returns the route of each task: a given one (L, E), by its given vector, its own, or equal weights.
 
-    Does not change the model; `with_routes` applies the choices.
+    vectors_seen: the data that the vectors are based on. Does not change the model; `with_routes` applies the
+    choices.
     """
-    clusters = RouteClusters(model)
-    return [
-        RouteChoice(task, "given", given[task], "given route")
-        if task in given
-        else clusters.choose(task, vectors, vectors_seen)
-        for task in tasks
-    ]
+    clusters, choices = RouteClusters(model), []
+    for task in tasks:
+        if task in given:
+            choices.append(RouteChoice(task, "given", given[task], "given route"))
+        elif task in vectors:
+            choices.append(clusters.nearest(task, vectors[task], vectors_seen))
+        else:
+            choices.append(clusters.choose(task))
+    return choices
 
 
 def with_routes(model, choices: Iterable[RouteChoice]):

@@ -241,13 +241,10 @@ def tasks_given(settings: TrainSettings, checkpoint: Path, config: dict, split: 
     D, wanted = vectors_ND.shape[1], config.get("router_input_dim")
     if wanted != D:
         raise InputError(other_width(settings.taskvecs, D, checkpoint, wanted))
-    if parts := config.get("route_parts"):
-        own = {part: list(ends) for part, ends in vectors_with_parts(settings.taskvecs)[1].items()}
-        if own != parts:
-            raise InputError(
-                f"--taskvecs {settings.taskvecs} has other parts ({parts_in_short(own)}) than the vectors "
-                f"that {checkpoint} was trained with ({parts_in_short(parts)}); give vectors made like those"
-            )
+    if (parts := config.get("route_parts")) and (
+        faults := parts_faults(settings.taskvecs, checkpoint, parts)
+    ):
+        raise InputError(faults)
     given = set(untrained) & set(names)
     if not given:
         raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(untrained)}")
@@ -264,9 +261,21 @@ def tasks_given(settings: TrainSettings, checkpoint: Path, config: dict, split: 
     return given
 
 
-def parts_in_short(parts: dict) -> str:
-    """Returns parts of vectors like "encoder 0-64, decoder 64-128"."""
-    return in_short([f"{part} {start}-{end}" for part, (start, end) in parts.items()])
+def parts_faults(folder: str, checkpoint: Path, parts: dict) -> list[str]:
+    """Returns a fault if the vectors of `--taskvecs` have other parts than those of a checkpoint."""
+    faults = Faults()
+    if not (found := faults.of(vectors_with_parts, folder)):
+        return list(faults)
+    own, wanted = ({part: tuple(ends) for part, ends in some.items()} for some in (found[1], parts))
+    if own == wanted:
+        return []
+    shown = [
+        in_short([f"{part} {start}-{end}" for part, (start, end) in some.items()]) for some in (own, wanted)
+    ]
+    return [
+        f"--taskvecs {folder} has vectors with the parts {shown[0]}, but those of {checkpoint} have "
+        f"{shown[1]}; give vectors made like those that it was trained with"
+    ]
 
 
 def trained_on(config: dict, split: Split) -> set[str]:
