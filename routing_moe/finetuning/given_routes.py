@@ -28,7 +28,7 @@ def reads_clusters(settings: FinetuneSettings, config) -> bool:
 
 
 def reads_row(settings: FinetuneSettings, config) -> bool:
-    """Returns whether the route is found by a vector: of `--taskvecs`, or of the mixture for an unseen task."""
+    """Returns whether the route is found by a vector, of `--taskvecs` or of the mixture."""
     follows = follows_given_routes(settings, config) and not settings.task_routes
     return bool(follows and config.route_parts) and not lacks_route(settings, config)
 
@@ -56,7 +56,8 @@ def given_route_faults(settings: FinetuneSettings, start: SavedMixture, gyms: li
     if settings.route_training == "plain" and averages:
         faults.append(
             f"--route_training is plain, but {start.checkpoint} has no route for {settings.task}, and "
-            "averaged outputs have no equivalent plain BART; give fixed, or a route by --task_routes or --taskvecs"
+            "averaged outputs have no equivalent plain BART; give fixed, or a route by --task_routes or "
+            "--taskvecs"
         )
     return list(faults)
 

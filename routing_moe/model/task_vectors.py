@@ -6,8 +6,7 @@ add `meta.json`, which describes how the vectors were computed; it is optional. 
 
     seen       the data of its task that a vector is based on, one of SEEN; "unknown" if missing
     sample_of  {row: task} of rows that are for one sample and named after it: {"boolq_32_100": "boolq"}
-    parts      {part of the model: [start, end]} of the dimensions that belong to it, such as "encoder",
-               "decoder" or, by layer, "encoder.0"; missing if the vectors are of the whole model
+    parts      {part: [start, end]} of vectors that consist of parts: {"encoder": [0, 512], ...}
 """
 
 import json
@@ -93,19 +92,17 @@ def samples_in(meta: dict) -> dict[str, str]:
 
 
 def parts_in(meta: dict) -> dict[str, tuple[int, int]]:
-    """Returns {part of the model: (start, end)} of the vectors' dimensions; {} if they have no parts.
+    """Returns {part: (start, end)}, such as of "encoder" or "encoder.0"; {} if vectors have no parts.
 
-    Raises InputError for other values.
+    Raises InputError if the field is damaged.
     """
-    parts = meta.get("parts") or {}
-    if not isinstance(parts, dict) or not all(map(_is_range, parts.values())):
-        raise InputError(f'{META_FILE}: parts is {parts!r}; it must be like {{"encoder": [0, 64], ...}}')
-    return {name: (start, end) for name, (start, end) in parts.items()}
-
-
-def _is_range(value) -> bool:
-    is_pair = isinstance(value, list) and len(value) == 2 and all(type(number) is int for number in value)
-    return is_pair and 0 <= value[0] < value[1]
+    parts = meta.get("parts", {})
+    pairs = list(parts.values()) if isinstance(parts, dict) else [None]
+    if not all(isinstance(pair, list) and [type(end) for end in pair] == [int, int] for pair in pairs):
+        raise InputError(f'{META_FILE}: "parts" must be {{"part": [start, end], ...}}, not {parts!r}')
+    if not all(0 <= start < end for start, end in pairs):
+        raise InputError(f'{META_FILE}: "parts" must have 0 <= start < end, not {parts!r}')
+    return {part: (start, end) for part, (start, end) in parts.items()}
 
 
 def row_of(names: Collection[str], task: str, sample: str) -> str:
