@@ -74,10 +74,11 @@ class RouteClusters:
         if task not in self.own:
             return self.average(task)
         seen = seen_when_stored(self.config, task)
+        words = "given route" if self.config.given_routes else "random for the task, drawn in the run"
         if task in self.vectors and task not in self.config.trained_tasks:
-            words = self.nearest(task, self.vectors[task], seen).words
-        else:
-            words = "given route" if self.config.given_routes else "random for the task, drawn in the run"
+            found = self.nearest(task, self.vectors[task], seen)
+            if np.array_equal(found.route_LE, self.own[task]):
+                words = found.words
         return RouteChoice(task, "own", self.own[task], words, seen)
 
     def average(self, task: str) -> RouteChoice:
