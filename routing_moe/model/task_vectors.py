@@ -2,10 +2,11 @@
 
 `id2task.json` maps row numbers (as strings) to task names, `{"0": "boolq", ...}`; `task_vecs.npy` is an
 (N, D) float array. The published code writes and reads the same two files. The commands of `task/task_emb`
-add `meta.json`, which describes how the vectors were computed; it is optional. Two of its fields are used:
+add `meta.json`, which describes how the vectors were computed; it is optional. Three of its fields are used:
 
     seen       the data of its task that a vector is based on, one of SEEN; "unknown" if missing
     sample_of  {row: task} of rows that are for one sample and named after it: {"boolq_32_100": "boolq"}
+    parts      {part: [start, end]}, dimensions of the vectors that belong together: {"encoder": [0, 512], ...}
 """
 
 import json
@@ -88,6 +89,20 @@ def samples_in(meta: dict) -> dict[str, str]:
     """Returns {row: task} of the rows that are for one sample; {} if there are none."""
     rows = meta.get("sample_of")
     return dict(rows) if isinstance(rows, dict) else {}
+
+
+def parts_in(meta: dict) -> dict[str, tuple[int, int]]:
+    """Returns {part: (start, end)} of the vectors, such as "encoder" or "encoder.0"; {} if they have no parts.
+
+    Raises InputError if the field is damaged.
+    """
+    parts = meta.get("parts", {})
+    pairs = list(parts.values()) if isinstance(parts, dict) else [None]
+    if not all(isinstance(pair, list) and [type(end) for end in pair] == [int, int] for pair in pairs):
+        raise InputError(f'{META_FILE}: "parts" must be {{"part": [start, end], ...}}, not {parts!r}')
+    if not all(0 <= start < end for start, end in pairs):
+        raise InputError(f'{META_FILE}: "parts" must have 0 <= start < end, not {parts!r}')
+    return {part: (start, end) for part, (start, end) in parts.items()}
 
 
 def row_of(names: Collection[str], task: str, sample: str) -> str:

@@ -1,0 +1,76 @@
+"""Computes gradient vectors with a BART or a mixture, whose weights do not change."""
+
+from itertools import accumulate, pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataloader.errors import InputError
+from routing_moe.model.route_sources import average
+from task.task_emb.extractors import BartExtractor
+from task.task_emb.fisher_extractor import MAX_DIMENSIONS
+from task.task_emb.fisher_information import bart_log_likelihood, fisher_batches
+from task.task_emb.mean_gradient import (
+    chosen_parameters,
+    dimension_of,
+    divided,
+    mean_gradient,
+    projected,
+    summed_over_experts,
+)
+
+
+class GradientExtractor(BartExtractor):
+    """Computes the mean gradient of a task, projected part by part.
+
+    parts: {part: [start, end]} of a vector; {} for --parts whole. Raises InputError if vectors would have too
+    many dimensions.
+    """
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        # vmap supports the operations of eager attention, but no fused attention kernel.
+        self.model.set_attn_implementation("eager")
+        self.model.requires_grad_(False)  # otherwise torch keeps a second graph, of all weights
+        self.parameters = chosen_parameters(self.model, settings.weights)
+        by_part = divided(summed_over_experts(self.parameters), settings.parts)
+        sizes = [sum(tensor.numel() for tensor in tensors) for tensors in by_part.values()]
+        dimensions = [dimension_of(n, settings.projection_dim) for n in sizes]
+        if sum(dimensions) > MAX_DIMENSIONS:
+            raise InputError(
+                f"--weights {settings.weights} --projection_dim {settings.projection_dim}: vectors would have "
+                f"{sum(dimensions)} dimensions, more than {MAX_DIMENSIONS}; give another --projection_dim, "
+                "such as 512"
+            )
+        ends = pairwise(accumulate(dimensions, initial=0))
+        self.parts = {part: list(ends) for part, ends in zip(by_part, ends, strict=True)}
+        if settings.parts == "whole":
+            self.parts = {}
+
+    def vector_of(self, task: str) -> np.ndarray:
+        parts = divided(self.gradient_of(task), self.settings.parts).values()
+        generator = torch.Generator().manual_seed(self.settings.projection_seed)
+        vectors = [projected(tensors, self.settings.projection_dim, generator) for tensors in parts]
+        return torch.cat(vectors).numpy()
+
+    def gradient_of(self, task: str) -> dict[str, Tensor]:
+        """Returns {parameter of a plain BART: mean gradient} of a task's (or sample's) train examples."""
+        clip, tokens = self.settings.clip, self.settings.max_tokens_per_micro_batch
+        one_per_example = clip < float("inf")
+        n_parameters = sum(p.numel() for p in self.parameters.values()) if one_per_example else 1
+        batches = fisher_batches(self.encoded(task), self.model, tokens, n_parameters)
+        plan = self.model.plan_routes(route_of(self.model, self.source.of(task)[0].task))
+        return mean_gradient(bart_log_likelihood(self.model, plan), self.parameters, batches, clip)
+
+
+@torch.no_grad()
+def route_of(model, task: str) -> Tensor:
+    """Returns the task's own route (1, L, E) if the model was trained on it, else the average route.
+
+    A route of any other task may come from a vector that has seen rows outside the sample at hand.
+    """
+    config = model.config
+    if config.routes_by_task and task in config.trained_tasks and task in config.task_names:
+        return model.routes_for([task])
+    return average(model, torch.zeros(1))
