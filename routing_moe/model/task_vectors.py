@@ -6,7 +6,7 @@ add `meta.json`, which describes how the vectors were computed; it is optional. 
 
     seen       the data of its task that a vector is based on, one of SEEN; "unknown" if missing
     sample_of  {row: task} of rows that are for one sample and named after it: {"boolq_32_100": "boolq"}
-    parts      {part: [start, end]}, dimensions of the vectors that belong together: {"encoder": [0, 512], ...}
+    parts      {part: [start, end]} of vectors that consist of parts: {"encoder": [0, 512], ...}
 """
 
 import json
@@ -92,7 +92,7 @@ def samples_in(meta: dict) -> dict[str, str]:
 
 
 def parts_in(meta: dict) -> dict[str, tuple[int, int]]:
-    """Returns {part: (start, end)} of the vectors, such as "encoder" or "encoder.0"; {} if they have no parts.
+    """Returns {part: (start, end)}, such as of "encoder" or "encoder.0"; {} if vectors have no parts.
 
     Raises InputError if the field is damaged.
     """

@@ -14,6 +14,8 @@ from routing_moe.io.accelerator import make_accelerator
 from routing_moe.optim.step import Stepper
 from task.task_emb.settings import GymSettings, TrainingSettings
 
+MAX_DIMENSIONS = 2**25  # of a vector, 128 MB; the main process holds the vectors of all tasks in memory
+
 
 class BartExtractor:
     """A BART (plain, or a mixture) and its tokenizer, on the device of the process."""

@@ -76,8 +76,8 @@ def bart_log_likelihood(model, route_plan: RoutePlan | None = None) -> LogLikeli
     """log p(answer | input) of a (routing) BART, summed over tokens, without label smoothing or dropout.
 
     parameters: any parameters of the model, by name; batch: from `fisher_batches`. The model must be in eval
-    mode, with eager attention, whose operations vmap supports. route_plan: of one route (1, L, E), for a model
-    with several experts.
+    mode, with eager attention, whose operations vmap supports. route_plan: that of one route (1, L, E), for a
+    model with several experts.
     """
 
     def log_likelihood(parameters: Parameters, example: Batch) -> Tensor:

@@ -1,5 +1,6 @@
 """Computes gradient vectors with a BART or a mixture, whose weights do not change."""
 
+import math
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -8,8 +9,7 @@ from torch import Tensor
 
 from dataloader.errors import InputError
 from routing_moe.model.route_sources import average
-from task.task_emb.extractors import BartExtractor
-from task.task_emb.fisher_extractor import MAX_DIMENSIONS
+from task.task_emb.extractors import MAX_DIMENSIONS, BartExtractor
 from task.task_emb.fisher_information import bart_log_likelihood, fisher_batches
 from task.task_emb.mean_gradient import (
     chosen_parameters,
@@ -39,14 +39,12 @@ class GradientExtractor(BartExtractor):
         dimensions = [dimension_of(n, settings.projection_dim) for n in sizes]
         if sum(dimensions) > MAX_DIMENSIONS:
             raise InputError(
-                f"--weights {settings.weights} --projection_dim {settings.projection_dim}: vectors would have "
-                f"{sum(dimensions)} dimensions, more than {MAX_DIMENSIONS}; give another --projection_dim, "
-                "such as 512"
+                f"--weights {settings.weights} --projection_dim {settings.projection_dim}: vectors would "
+                f"have {sum(dimensions)} dimensions, more than {MAX_DIMENSIONS}; give another "
+                "--projection_dim, such as 512"
             )
-        ends = pairwise(accumulate(dimensions, initial=0))
-        self.parts = {part: list(ends) for part, ends in zip(by_part, ends, strict=True)}
-        if settings.parts == "whole":
-            self.parts = {}
+        spans = map(list, pairwise(accumulate(dimensions, initial=0)))
+        self.parts = {} if settings.parts == "whole" else dict(zip(by_part, spans, strict=True))
 
     def vector_of(self, task: str) -> np.ndarray:
         parts = divided(self.gradient_of(task), self.settings.parts).values()
@@ -57,8 +55,9 @@ class GradientExtractor(BartExtractor):
     def gradient_of(self, task: str) -> dict[str, Tensor]:
         """Returns {parameter of a plain BART: mean gradient} of a task's (or sample's) train examples."""
         clip, tokens = self.settings.clip, self.settings.max_tokens_per_micro_batch
-        one_per_example = clip < float("inf")
-        n_parameters = sum(p.numel() for p in self.parameters.values()) if one_per_example else 1
+        n_parameters = 1  # held per example
+        if clip < math.inf:
+            n_parameters = sum(p.numel() for p in self.parameters.values())
         batches = fisher_batches(self.encoded(task), self.model, tokens, n_parameters)
         plan = self.model.plan_routes(route_of(self.model, self.source.of(task)[0].task))
         return mean_gradient(bart_log_likelihood(self.model, plan), self.parameters, batches, clip)

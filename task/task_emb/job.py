@@ -58,8 +58,9 @@ class Finished:
 
 
 def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float, str]:
-    """(vector (D,) float32, seconds, parts) of a task; the first call with these settings loads the extractor.
+    """Returns (vector (D,) float32, seconds, parts) of a task.
 
+    The first call with these settings loads the extractor.
     Raises FloatingPointError if the vector is not finite.
     """
     from routing_moe.io.process_pool import traceback_noted  # imports torch
@@ -179,7 +180,7 @@ class VectorJob:
         return failed
 
     def outcomes(self):
-        """Yields (task, the result of `compute` or its error) for each missing task, in order of completion."""
+        """Yields (task, result of `compute` or its error) for each missing task, in order of completion."""
         if not self.missing:
             return
         from routing_moe.io.process_pool import run_here, run_in_processes  # imports torch
@@ -240,5 +241,6 @@ def read_finished(path: Path) -> Finished:
         raise ValueError("no vector")
     task = str(found["task"]) if "task" in found else ""
     parts = str(found["parts"]) if "parts" in found else "{}"
-    json.loads(parts)
+    if not isinstance(json.loads(parts), dict):
+        raise ValueError("no parts")
     return Finished(vector_D, str(found["data"]), float(found["seconds"]), task, parts)

@@ -91,7 +91,10 @@ def mean_gradient(
 
 
 def sum_of_clipped(gradients_B: Parameters, clip: float) -> Parameters:
-    """Returns the sum over examples of their gradients, {name: (B, ...)}, scaled to norms of at most `clip`."""
+    """Returns the sum over examples of their gradients, scaled down to norms of at most `clip`.
+
+    gradients_B: {name: (B, ...)}.
+    """
     squares_B = sum(gradient_B.flatten(1).square().sum(dim=1) for gradient_B in gradients_B.values())
     factors_B = (clip / squares_B.sqrt()).clamp(max=1.0)  # 1 for a gradient of zeros
     return {name: torch.tensordot(factors_B, found_B, dims=1) for name, found_B in gradients_B.items()}
@@ -116,7 +119,7 @@ def projected(tensors: list[Tensor], projection_dim: int, generator: torch.Gener
     n = sum(tensor.numel() for tensor in tensors)
     D = dimension_of(n, projection_dim)
     blocks = (block.cpu().double() for tensor in tensors for block in tensor.flatten().split(BLOCK))
-    if D == n:
+    if n == D:
         return torch.cat(list(blocks))
     sketch_D = torch.zeros(D, dtype=torch.float64)
     for block in blocks:
