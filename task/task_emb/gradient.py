@@ -1,13 +1,14 @@
 """Gradient vectors: the direction in weight space that makes the answers of a task more probable.
 
-    python -m task.task_emb.gradient --train_dir data/gym --model models/multitask \\
+    python -m task.task_emb.gradient --train_dir data/gym --model models/multitask --task_names \\
         --output_dir data/task_vectors/gradient
-    python -m task.task_emb.gradient --train_dir data/gym --model models/multitask --weights layers \\
-        --parts sides --clip 1 --output_dir data/task_vectors/gradient_sides
+    python -m task.task_emb.gradient --train_dir data/gym --model models/multitask --task_names \\
+        --weights layers --parts sides --clip 1 --output_dir data/task_vectors/gradient_sides
 
 The vector is the mean over train examples of the gradient of the answer's log-probability (summed over its
 tokens, without dropout or label smoothing) by the chosen weights of one model for all tasks, usually one that
-was trained on all of them. Nothing is trained here. Tasks with similar gradients gain from the same steps: so
+was trained on all of them. Such a model read task names, so --task_names gives it the inputs that it knows;
+by default, as for all methods, inputs have no names. Nothing is trained here. Tasks with similar gradients gain from the same steps: so
 task affinity grouping (Fifty et al. 2021, arXiv 2109.04617) groups tasks, and LESS (Xia et al. 2024, arXiv
 2402.04333) selects examples. TASK2VEC (Achille et al. 2019, arXiv 1902.03545) squares the gradients instead,
 which loses their signs (python -m task.task_emb.fisher). As in TRAK (Park et al. 2023, arXiv 2303.14186), a
