@@ -7,10 +7,11 @@
 
 The vector is the mean over train examples of the gradient of the answer's log-probability (summed over its
 tokens, without dropout or label smoothing) by the chosen weights of one model for all tasks, usually one that
-was trained on all of them. Such a model read task names, so --task_names gives it the inputs that it knows;
-by default, as for all methods, inputs have no names. Nothing is trained here. Tasks with similar gradients gain from the same steps: so
-task affinity grouping (Fifty et al. 2021, arXiv 2109.04617) groups tasks, and LESS (Xia et al. 2024, arXiv
-2402.04333) selects examples. TASK2VEC (Achille et al. 2019, arXiv 1902.03545) squares the gradients instead,
+was trained on all of them. Nothing is trained here. Training puts task names in front of inputs, so give such
+a model --task_names; by default, as for all methods, inputs have no names.
+
+Tasks with similar gradients gain from the same steps: so task affinity grouping (Fifty et al. 2021, arXiv
+2109.04617) groups tasks, and LESS (Xia et al. 2024, arXiv 2402.04333) selects examples. TASK2VEC (Achille et al. 2019, arXiv 1902.03545) squares the gradients instead,
 which loses their signs (python -m task.task_emb.fisher). As in TRAK (Park et al. 2023, arXiv 2303.14186), a
 random projection makes them short; it is the same for all tasks.
 
