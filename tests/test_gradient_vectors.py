@@ -250,7 +250,7 @@ def test_each_part_is_projected_and_a_later_command_keeps_the_parts(world, tmp_p
     assert np.array_equal(vectors(folder)["count"], first)
     generator = torch.Generator().manual_seed(42)
     for start, weights in ((0, "encoder"), (10, "decoder")):
-        gradient = extractor(world, weights=weights).gradient_of("count")
+        gradient = extractor(world, weights=weights).gradient_of("count", made.model)
         expected = projected(list(gradient.values()), 10, generator).numpy()
         np.testing.assert_allclose(first[start : start + 10], expected, rtol=1e-3, atol=1e-4)
     assert list(vectors(folder)) == sorted(ROWS)

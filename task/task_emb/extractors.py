@@ -32,7 +32,8 @@ class BartExtractor:
         Inputs start with the task's name only with --task_names: by default, vectors describe the data alone.
         """
         examples, text_format = self.source.of(task), self.settings.text_format
-        text_format = text_format if self.settings.task_names else bare_inputs(text_format)
+        if not (self.settings.task_names or text_format.hide_task_names):
+            text_format = bare_inputs(text_format)
         return encode(examples, self.tokenizer, text_format, {examples[0].task: 0})
 
 

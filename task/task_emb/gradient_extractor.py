@@ -22,45 +22,52 @@ from task.task_emb.mean_gradient import (
 
 
 class GradientExtractor(BartExtractor):
-    """Computes the mean gradient of a task, projected part by part.
+    """Computes the mean gradient of a task at one or more checkpoints, projected part by part.
 
-    parts: {part: [start, end]} of a vector; {} for --parts whole. Raises InputError if vectors would have too
-    many dimensions.
+    A vector is divided into parts, and a part into checkpoints. parts: {part: [start, end]}; {} for --parts
+    whole. Raises InputError if vectors would have too many dimensions.
     """
 
     def __init__(self, settings):
         super().__init__(settings)
-        # vmap supports the operations of eager attention, but no fused attention kernel.
-        self.model.set_attn_implementation("eager")
-        self.model.requires_grad_(False)  # otherwise torch keeps a second graph, of all weights
-        self.parameters = chosen_parameters(self.model, settings.weights)
-        by_part = divided(summed_over_experts(self.parameters), settings.parts)
+        self.models = [self.model]
+        self.models += [found.load().to(self.model.device).eval() for found in settings.found_models()[1:]]
+        for model in self.models:
+            # vmap supports the operations of eager attention, but no fused attention kernel.
+            model.set_attn_implementation("eager")
+            model.requires_grad_(False)  # otherwise torch keeps a second graph, of all weights
+        by_part = divided(
+            summed_over_experts(chosen_parameters(self.model, settings.weights)), settings.parts
+        )
         sizes = [sum(tensor.numel() for tensor in tensors) for tensors in by_part.values()]
-        dimensions = [dimension_of(n, settings.projection_dim) for n in sizes]
+        dimensions = [dimension_of(n, settings.projection_dim) * len(self.models) for n in sizes]
         if sum(dimensions) > MAX_DIMENSIONS:
             raise InputError(
                 f"--weights {settings.weights} --projection_dim {settings.projection_dim}: vectors would "
                 f"have {sum(dimensions)} dimensions, more than {MAX_DIMENSIONS}; give another "
-                "--projection_dim, such as 512"
+                "--projection_dim, such as 4096"
             )
         spans = map(list, pairwise(accumulate(dimensions, initial=0)))
         self.parts = {} if settings.parts == "whole" else dict(zip(by_part, spans, strict=True))
 
     def vector_of(self, task: str) -> np.ndarray:
-        parts = divided(self.gradient_of(task), self.settings.parts).values()
+        found = [divided(self.gradient_of(task, model), self.settings.parts) for model in self.models]
         generator = torch.Generator().manual_seed(self.settings.projection_seed)
-        vectors = [projected(tensors, self.settings.projection_dim, generator) for tensors in parts]
-        return torch.cat(vectors).numpy()
+        of_parts = [tensors for part in found[0] for tensors in (by_part[part] for by_part in found)]
+        return torch.cat(
+            [projected(tensors, self.settings.projection_dim, generator) for tensors in of_parts]
+        ).numpy()
 
-    def gradient_of(self, task: str) -> dict[str, Tensor]:
+    def gradient_of(self, task: str, model) -> dict[str, Tensor]:
         """Returns {parameter of a plain BART: mean gradient} of a task's (or sample's) train examples."""
         clip, tokens = self.settings.clip, self.settings.max_tokens_per_micro_batch
+        parameters = chosen_parameters(model, self.settings.weights)
         n_parameters = 1  # held per example
         if clip < math.inf:
-            n_parameters = sum(p.numel() for p in self.parameters.values())
-        batches = fisher_batches(self.encoded(task), self.model, tokens, n_parameters)
-        plan = self.model.plan_routes(route_of(self.model, self.source.of(task)[0].task))
-        return mean_gradient(bart_log_likelihood(self.model, plan), self.parameters, batches, clip)
+            n_parameters = sum(p.numel() for p in parameters.values())
+        batches = fisher_batches(self.encoded(task), model, tokens, n_parameters)
+        plan = model.plan_routes(route_of(model, self.source.of(task)[0].task))
+        return mean_gradient(bart_log_likelihood(model, plan), parameters, batches, clip)
 
 
 @torch.no_grad()
