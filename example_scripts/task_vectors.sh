@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Compute task vectors, for TASKVECS of the training scripts.
 #   bash example_scripts/task_vectors.sh METHOD [FLAGS]
-#   METHOD  random, text, finetuned_text, fisher, or descriptions. Data of a task, including unseen tasks, that its
-#           vector has seen: random and descriptions none, text unlabelled inputs, finetuned_text and fisher labelled
-#           rows
+#   METHOD  random, text, finetuned_text, fisher, gradient, or descriptions. Data of a task, including unseen tasks,
+#           that its vector has seen: random and descriptions none, text unlabelled inputs, finetuned_text, fisher and
+#           gradient labelled rows
 #   FLAGS   further flags of `python -m task.task_emb.METHOD`
 # For few-shot fine-tuning, --samples each computes one vector per sample from its own rows; --recipe published uses
 # the settings of the published code. By default: the embedded gym and tiny BART, with all samples of a task
 # (meta.json: labelled rows of all samples). For your own data, set in the environment:
-#   MODEL         plain BART, a hub name or a folder, such as facebook/bart-base
+#   MODEL         plain BART, a hub name or a folder, such as facebook/bart-base; for gradient rather a run that was
+#                 trained on the tasks
 #   DATA_DIR      gym folder
 #   SPLIT         task split JSON (default: split.json in DATA_DIR, if it exists)
 #   DESCRIPTIONS  JSON file for METHOD descriptions (default: dataloader/descriptions.json, of the 160 tasks)
@@ -19,8 +20,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 METHOD=${1:-}
-if [ ! -f "task/task_emb/$METHOD.py" ] || [[ ! $METHOD =~ ^(random|text|finetuned_text|fisher|descriptions)$ ]]; then
-    echo "error: unknown METHOD '$METHOD'; give random, text, finetuned_text, fisher or descriptions" >&2
+if [ ! -f "task/task_emb/$METHOD.py" ] || [[ ! $METHOD =~ ^(random|text|finetuned_text|fisher|gradient|descriptions)$ ]]; then
+    echo "error: unknown METHOD '$METHOD'; give random, text, finetuned_text, fisher, gradient or descriptions" >&2
     exit 2
 fi
 shift
@@ -53,6 +54,7 @@ case $METHOD in
 esac
 case $METHOD in
     finetuned_text) set -- ${answers[@]+"${answers[@]}"} ${training[@]+"${training[@]}"} ${rate[@]+"${rate[@]}"} "$@" ;;
+    gradient) set -- ${answers[@]+"${answers[@]}"} "$@" ;;
     fisher) set -- ${answers[@]+"${answers[@]}"} ${training[@]+"${training[@]}"} "$@" ;;
 esac
 "$PYTHON" -m "task.task_emb.$METHOD" \

@@ -151,6 +151,31 @@ MISTAKES = {
         dict(weights="layers"),
         "--bottleneck has no effect with --weights layers: there are no adapters",
     ),
+    "parts of the embeddings": (
+        "gradient",
+        None,
+        dict(parts="sides"),
+        "--parts is sides, which needs --weights layers, but --weights is embeddings",
+    ),
+    "parts that do not exist": (
+        "gradient",
+        None,
+        dict(parts="side"),
+        "--parts is 'side'; choose from whole, sides, layers; did you mean 'sides'?",
+    ),
+    "a seed without a projection": (
+        "gradient",
+        None,
+        dict(projection_dim=0, projection_seed=7),
+        "--projection_seed has no effect with --projection_dim 0",
+    ),
+    "no gradient is left": ("gradient", None, dict(clip=0), "--clip is 0.0; it must be greater than 0"),
+    "a negative dimension": (
+        "gradient",
+        None,
+        dict(projection_dim=-1),
+        "--projection_dim is -1; it must be 0 or greater",
+    ),
     "the folder of a run": (
         "text",
         a_run,
@@ -209,7 +234,7 @@ def test_all_errors_are_reported_at_once(fresh, capsys):
         assert fragment in printed, fragment
 
 
-def test_only_text_vectors_accept_a_mixture(fresh, originals, capsys):
+def test_fisher_and_fine_tuned_text_vectors_do_not_accept_a_mixture(fresh, originals, capsys):
     for method in ("fisher", "finetuned_text"):
         printed = error_lines(fresh, capsys, method, model=originals.out)
         assert_fault(
@@ -254,6 +279,10 @@ def test_too_wide_bottlenecks_and_too_large_vectors_are_reported_before_training
         "--weights adapters --average_over weight: vectors would have 574 dimensions, more than 500"
         in printed
     )
+    monkeypatch.setattr("task.task_emb.gradient_extractor.MAX_DIMENSIONS", 500)
+    assert tiny_vectors.run("gradient", fresh.gym, fresh.bart, fresh.out, projection_dim=501) == 2
+    printed = capsys.readouterr().err
+    assert "--weights embeddings --projection_dim 501: vectors would have 501 dimensions" in printed
     assert not list(fresh.out.glob("by_task/*"))
 
 

@@ -20,6 +20,7 @@ from task.task_emb.command import settings_of
 from task.task_emb.descriptions import DescriptionSettings
 from task.task_emb.finetuned_text import FinetunedTextSettings
 from task.task_emb.fisher import FisherSettings
+from task.task_emb.gradient import GradientSettings
 from task.task_emb.random import RandomSettings
 from task.task_emb.text import TextSettings
 
@@ -36,14 +37,14 @@ def made(world, folder, method="text", gym=None, code=0, **changed):
 @pytest.fixture(scope="module")
 def each(world):
     """{method: folder} of `--samples each`. Do not change the folders."""
-    places = {method: world / f"each/{method}" for method in ("text", "fisher")}
+    places = {method: world / f"each/{method}" for method in ("text", "fisher", "gradient")}
     return {method: made(world, place, method, samples="each") for method, place in places.items()}
 
 
 # ---- one row per sample
 
 
-@pytest.mark.parametrize("method", ["text", "fisher"])
+@pytest.mark.parametrize("method", ["text", "fisher", "gradient"])
 def test_a_row_equals_the_vector_of_a_command_for_that_sample(method, each, world, tmp_path):
     found = vectors(each[method])
     assert list(found) == ["count", FIRST, SECOND]
@@ -55,7 +56,7 @@ def test_a_row_equals_the_vector_of_a_command_for_that_sample(method, each, worl
     assert meta(each[method])["tasks"] == 1
 
 
-@pytest.mark.parametrize("method", ["text", "fisher"])
+@pytest.mark.parametrize("method", ["text", "fisher", "gradient"])
 def test_the_rows_of_a_sample_change_only_its_own_vector(method, each, world, tmp_path):
     gym = write_gym(tmp_path / "gym")
     path = gym / f"count/{FIRST}_train.tsv"
@@ -107,6 +108,7 @@ SEEN = {
     "text of all": (TextSettings(**OF_A_GYM, samples="all"), "unlabelled inputs of all samples"),
     "finetuned_text": (FinetunedTextSettings(**OF_A_GYM, samples="13"), "labelled rows of one sample"),
     "fisher": (FisherSettings(**OF_A_GYM, samples="all"), "labelled rows of all samples"),
+    "gradient": (GradientSettings(**OF_A_GYM), "labelled rows of one sample"),
     "fisher of each": (FisherSettings(**OF_A_GYM, samples="each"), "labelled rows of one sample"),
 }
 

@@ -32,6 +32,7 @@ MISSING_FILE = {
     "vectors text": VECTORS,
     "vectors finetuned-text": VECTORS,
     "vectors fisher": VECTORS,
+    "vectors gradient": VECTORS,
     "vectors descriptions": ["--descriptions", "nowhere.json", "--output_dir", "out"],
     "vectors reduce": ["--taskvecs", "nowhere", "--dim", "2", "--output_dir", "out"],
     "vectors inspect": ["--taskvecs", "nowhere", "--output_dir", "out"],

@@ -57,6 +57,7 @@ METHODS = {
     "text": "--train_dir GYM --model BART",
     "finetuned_text": "--train_dir GYM --model BART",
     "fisher": "--train_dir GYM --model BART",
+    "gradient": "--train_dir GYM --model BART",
     "descriptions": "--descriptions dataloader/descriptions.json",
 }
 
@@ -81,6 +82,7 @@ def test_each_method_uses_the_embedded_gym_by_default(scripts, method):
     assert ("--descriptions data/skill_gym/descriptions.json" in called) == (method == "descriptions")
     assert ("--model task/skill_gym/tiny_bart" in called) == (method not in ("random", "descriptions"))
     assert ("--samples all --max_examples 160" in called) == (method not in ("random", "descriptions"))
+    assert ("--max_output_length 32" in called) == (method in ("fisher", "finetuned_text", "gradient"))
     assert ("--total_steps 100" in called) == (method in ("fisher", "finetuned_text"))
 
 
@@ -88,10 +90,8 @@ def test_each_method_uses_the_embedded_gym_by_default(scripts, method):
 def test_an_unknown_method_is_an_error(scripts, method):
     code, calls, output = scripts.run("task_vectors.sh", *([method] if method else []))
     assert (code, calls) == (2, [])
-    assert (
-        f"error: unknown METHOD '{method}'; give random, text, finetuned_text, fisher or descriptions"
-        in output
-    )
+    methods = "random, text, finetuned_text, fisher, gradient or descriptions"
+    assert f"error: unknown METHOD '{method}'; give {methods}" in output
 
 
 def test_fisher_vectors_are_frozen_in_both_stages(scripts):

@@ -64,7 +64,7 @@ def test_a_folder_has_all_tasks_of_the_split_and_its_meta_data(method, made, wor
     folder = made[method]
     found, described = vectors(folder), meta(folder)
     assert list(found) == sorted(ROWS)
-    dimensions = {"random": 5, "text": 16, "finetuned_text": 16}
+    dimensions = {"random": 5, "text": 16, "finetuned_text": 16, "gradient": 7}
     # 2 encoder layers of 2 adapters, a decoder layer of 3, between widths 16 and 2
     dimensions["fisher"] = 7 * (16 * 2 + 2 + 2 * 16 + 16)
     assert {len(vector) for vector in found.values()} == {dimensions[method]}
@@ -270,12 +270,12 @@ def dies_between_the_files_of_all_tasks() -> None:
     task_vectors.write_text = lambda path, text: die()
 
 
-def killed(where, world, folder: Path) -> None:
+def killed(where, world, method: str, folder: Path) -> None:
     """Run the command in a process that kills itself at the point that `where` defines."""
 
     def command():
         where()
-        tiny_vectors.run("fisher", world.gym, world.bart, folder)
+        tiny_vectors.run(method, world.gym, world.bart, folder)
 
     process = FORK.Process(target=command)
     process.start()
@@ -283,16 +283,17 @@ def killed(where, world, folder: Path) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
-def test_a_job_that_is_killed_three_times_gives_the_same_files_as_an_uninterrupted_one(made, world):
-    folder = world / "vectors/fisher_killed"
-    killed(dies_after_two_tasks, world, folder)
-    killed(dies_in_the_middle_of_a_file, world, folder)
+@pytest.mark.parametrize("method", ["fisher", "gradient"])
+def test_a_job_that_is_killed_three_times_gives_the_same_files_as_an_uninterrupted_one(method, made, world):
+    folder = world / f"vectors/{method}_killed"
+    killed(dies_after_two_tasks, world, method, folder)
+    killed(dies_in_the_middle_of_a_file, world, method, folder)
     kept = {path: path.stat().st_mtime_ns for path in (folder / "by_task").glob("*.npz")}
     assert len(kept) == 2
-    killed(dies_between_the_files_of_all_tasks, world, folder)
+    killed(dies_between_the_files_of_all_tasks, world, method, folder)
     assert not (folder / "meta.json").exists()
-    again(world, "fisher", "fisher_killed")
-    assert same_vectors(folder, made["fisher"])
+    again(world, method, f"{method}_killed")
+    assert same_vectors(folder, made[method])
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert list(folder.rglob("*.partial")) == []
 
@@ -361,10 +362,12 @@ def test_a_task_that_fails_is_listed_last_and_tried_again(made, world, monkeypat
 
 
 @pytest.mark.slow
-def test_a_command_run_as_a_module_with_two_workers_gives_the_same_bits(made, world):
-    typed = tiny_vectors.flags("fisher", world.gym, world.bart, world / "vectors/as_a_module", num_workers=2)
+@pytest.mark.parametrize("method", ["fisher", "gradient"])
+def test_a_command_run_as_a_module_with_two_workers_gives_the_same_bits(method, made, world):
+    folder = world / f"vectors/{method}_as_a_module"
+    typed = tiny_vectors.flags(method, world.gym, world.bart, folder, num_workers=2)
     done = subprocess.run(
-        [sys.executable, "-m", "task.task_emb.fisher", *typed],
+        [sys.executable, "-m", f"task.task_emb.{method}", *typed],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},  # as here: rounding depends on the number of threads
         capture_output=True,
@@ -372,4 +375,4 @@ def test_a_command_run_as_a_module_with_two_workers_gives_the_same_bits(made, wo
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert same_vectors(world / "vectors/as_a_module", made["fisher"])
+    assert same_vectors(folder, made[method])

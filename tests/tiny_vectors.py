@@ -17,8 +17,9 @@ METHODS = {
     "text": TEXTS,
     "finetuned_text": TRAINING | dict(learning_rate=0.01),
     "fisher": TRAINING | dict(learning_rate=0.01, bottleneck=2),
+    "gradient": ANSWERS | dict(projection_dim=7),
 }
-WITH_A_BART = ("text", "finetuned_text", "fisher")
+WITH_A_BART = ("text", "finetuned_text", "fisher", "gradient")
 SENTENCES = {
     "colour": "Name the colour of a thing.",
     "count": ["Add two numbers.", "Give the sum in digits."],

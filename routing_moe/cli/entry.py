@@ -20,7 +20,7 @@ OF_CLI = (
     *("train", "finetune", "merge", "show_scores", "compare_runs", "collect_results", "compute_arg"),
     *("inspect_routes", "correlate_routes", "ablate", "create_gif", "report"),
 )
-OF_TASK_EMB = ("random", "text", "finetuned_text", "fisher", "descriptions", "reduce", "inspect")
+OF_TASK_EMB = ("random", "text", "finetuned_text", "fisher", "gradient", "descriptions", "reduce", "inspect")
 COMMANDS = {name.replace("_", "-"): f"routing_moe.cli.{name}" for name in OF_CLI}
 COMMANDS |= {f"vectors {name.replace('_', '-')}": f"task.task_emb.{name}" for name in OF_TASK_EMB}
 

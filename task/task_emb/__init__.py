@@ -6,6 +6,7 @@ random.py         N(0, sigma)                             reduce.py      princip
 text.py           encoder states of train inputs          inspect.py     do similar vectors have equal labels?
 finetuned_text.py the same after fine-tuning on the task  agreement.py, inspect_inputs.py: its parts
 fisher.py         Fisher information of adapters          adapters.py, fisher_information.py: its parts
+gradient.py       mean gradient of answers, projected     mean_gradient.py: its parts
 descriptions.py   sentence embeddings of descriptions
 
 command.py     the shared `main`: parse, check, compute   job.py  a folder of vectors, filled task by task

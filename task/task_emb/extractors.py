@@ -14,6 +14,8 @@ from routing_moe.io.accelerator import make_accelerator
 from routing_moe.optim.step import Stepper
 from task.task_emb.settings import GymSettings, TrainingSettings
 
+MAX_DIMENSIONS = 2**25  # of a vector, 128 MB; the main process holds the vectors of all tasks in memory
+
 
 class BartExtractor:
     """A BART (plain, or a mixture) and its tokenizer, on the device of the process."""
@@ -30,7 +32,8 @@ class BartExtractor:
         Inputs start with the task's name only with --task_names: by default, vectors describe the data alone.
         """
         examples, text_format = self.source.of(task), self.settings.text_format
-        text_format = text_format if self.settings.task_names else bare_inputs(text_format)
+        if not (self.settings.task_names or text_format.hide_task_names):
+            text_format = bare_inputs(text_format)
         return encode(examples, self.tokenizer, text_format, {examples[0].task: 0})
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from dataloader.errors import InputError
 from task.task_emb.adapters import insert_adapters, layer_parameters
-from task.task_emb.extractors import TrainingExtractor
+from task.task_emb.extractors import MAX_DIMENSIONS, TrainingExtractor
 from task.task_emb.fisher_information import (
     bart_log_likelihood,
     diagonal_fisher,
@@ -12,8 +12,6 @@ from task.task_emb.fisher_information import (
     fisher_vector,
 )
 from task.task_emb.settings import TrainingSettings
-
-MAX_DIMENSIONS = 2**25  # of a vector, 128 MB; the main process holds the vectors of all tasks in memory
 
 
 class FisherExtractor(TrainingExtractor):

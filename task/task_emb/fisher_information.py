@@ -14,6 +14,7 @@ from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader.batching import micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
+from routing_moe.model.routed_layer import RoutePlan
 from task.task_emb.settings import PARTS
 
 MAX_GRADIENT_NUMBERS = 2**28  # in the gradients of all examples of a batch together: 1 GiB in float32
@@ -71,11 +72,12 @@ def _mean_square(gradients, parameters: Parameters, batches: Iterable[Batch], is
 # ---- BART
 
 
-def bart_log_likelihood(model) -> LogLikelihood:
+def bart_log_likelihood(model, route_plan: RoutePlan | None = None) -> LogLikelihood:
     """log p(answer | input) of a (routing) BART, summed over tokens, without label smoothing or dropout.
 
     parameters: any parameters of the model, by name; batch: from `fisher_batches`. The model must be in eval
-    mode, with eager attention, whose operations vmap supports.
+    mode, with eager attention, whose operations vmap supports. route_plan: that of one route (1, L, E), for a
+    model with several experts.
     """
 
     def log_likelihood(parameters: Parameters, example: Batch) -> Tensor:
@@ -91,6 +93,7 @@ def bart_log_likelihood(model) -> LogLikelihood:
                 decoder_attention_mask=blocked(torch.ones(T, T, device=labels_T.device).tril() == 0)[
                     None, None
                 ],
+                route_plan=route_plan,
             ),
         )
         return -nn.functional.cross_entropy(logits_TV, labels_T, ignore_index=IGNORED_LABEL, reduction="sum")

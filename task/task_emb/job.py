@@ -44,20 +44,23 @@ _extractors: dict = {}  # {settings: extractor}, at most one: the model that thi
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A finished vector (D,) float32, the checksum of its data, the seconds it took, and its task.
+    """A finished vector (D,) float32, the checksum of its data, the seconds it took, its task and its parts.
 
-    The task is "" in files of earlier versions, which had no vectors of samples.
+    The task is "" in files of earlier versions, which had no vectors of samples. parts: JSON,
+    {part: [start, end]}; {} for methods without parts.
     """
 
     vector_D: np.ndarray
     data: str
     seconds: float
     task: str = ""
+    parts: str = "{}"
 
 
-def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float]:
-    """(vector (D,) float32, seconds) of a task; loads the extractor on the first call with these settings.
+def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float, str]:
+    """Returns (vector (D,) float32, seconds, parts) of a task.
 
+    The first call with these settings loads the extractor.
     Raises FloatingPointError if the vector is not finite.
     """
     from routing_moe.io.process_pool import traceback_noted  # imports torch
@@ -70,7 +73,8 @@ def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float]:
         vector_D = np.asarray(_extractors[settings].vector_of(task), dtype=np.float32)
     if not np.isfinite(vector_D).all():
         raise FloatingPointError("the vector has values that are not finite")
-    return vector_D, time.perf_counter() - start
+    parts = json.dumps(getattr(_extractors[settings], "parts", {}))
+    return vector_D, time.perf_counter() - start, parts
 
 
 class VectorJob:
@@ -148,9 +152,9 @@ class VectorJob:
         """Requested tasks that are not finished."""
         return [task for task in self.data if task not in self.finished]
 
-    def keep(self, task: str, vector_D: np.ndarray, seconds: float) -> None:
+    def keep(self, task: str, vector_D: np.ndarray, seconds: float, parts: str) -> None:
         """Saves the vector of a finished task."""
-        self.finished[task] = found = Finished(vector_D, self.data[task], seconds, self.tasks[task])
+        self.finished[task] = found = Finished(vector_D, self.data[task], seconds, self.tasks[task], parts)
         self.by_task.write(task, npz_bytes(**vars(found)))
 
     def run(self, command: list[str] | None) -> dict[str, Exception]:
@@ -176,7 +180,7 @@ class VectorJob:
         return failed
 
     def outcomes(self):
-        """Yields (task, (vector, seconds) or its error) for each missing task, in order of completion."""
+        """Yields (task, result of `compute` or its error) for each missing task, in order of completion."""
         if not self.missing:
             return
         from routing_moe.io.process_pool import run_here, run_in_processes  # imports torch
@@ -207,6 +211,7 @@ class VectorJob:
             )
         data = {task: self.finished[task].data for task in tasks}
         seconds = [self.finished[task].seconds for task in tasks]
+        parts = json.loads(self.finished[tasks[0]].parts)  # equal for all, as settings and model are
         meta = {
             "method": self.settings.method,
             "model": getattr(self.settings, "model", None),
@@ -214,6 +219,7 @@ class VectorJob:
             "tasks": len(set(sample_of.values()) or tasks),
             "seen": self.settings.seen,
             **({"sample_of": sample_of} if sample_of else {}),
+            **({"parts": parts} if parts else {}),
             "data_hash": sha256_of(part for item in data.items() for part in item),
             "seconds_per_task": {"mean": float(np.mean(seconds)), "max": float(np.max(seconds))},
         }
@@ -229,9 +235,12 @@ class VectorJob:
 
 def read_finished(path: Path) -> Finished:
     """Returns the content of a file of by_task/. Raises ValueError if its arrays are not of a vector."""
-    found = load_arrays(path, ("vector_D", "data", "seconds"), optional=("task",))
+    found = load_arrays(path, ("vector_D", "data", "seconds"), optional=("task", "parts"))
     vector_D = found["vector_D"]
     if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):
         raise ValueError("no vector")
     task = str(found["task"]) if "task" in found else ""
-    return Finished(vector_D, str(found["data"]), float(found["seconds"]), task)
+    parts = str(found["parts"]) if "parts" in found else "{}"
+    if not isinstance(json.loads(parts), dict):
+        raise ValueError("no parts")
+    return Finished(vector_D, str(found["data"]), float(found["seconds"]), task, parts)

@@ -1,0 +1,128 @@
+"""The mean over examples of the gradient of log p(y | x), and its random projection."""
+
+import math
+import re
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from task.task_emb.fisher_information import Batch, LogLikelihood, Parameters
+
+EXPERT = re.compile(r"\.experts\.\d+\.")
+LAYER = re.compile(r"model\.(encoder|decoder)\.layers\.(\d+)\.")
+WITHOUT_GRADIENT = ("router.", "task_vectors.")  # routes are constants
+BLOCK = 2**20  # coordinates of a gradient that are projected at once
+
+# ---- weights
+
+
+def chosen_parameters(model, weights: str) -> Parameters:
+    """Returns the parameters of a (routing) BART by name, detached. weights: one of `gradient.WEIGHTS`.
+
+    Raises KeyError for another choice.
+    """
+    patterns = {
+        "embeddings": r"model\.shared\.",  # also the weights of the output layer, if it shares them
+        "encoder": r"model\.encoder\.layers\.",
+        "decoder": r"model\.decoder\.layers\.",
+        "layers": r"model\.(encoder|decoder)\.layers\.",
+        "all": "",
+    }
+    is_chosen = re.compile(patterns[weights]).match
+    named = {name: p for name, p in model.named_parameters() if not name.startswith(WITHOUT_GRADIENT)}
+    return {name: p.detach() for name, p in named.items() if is_chosen(name)}
+
+
+def summed_over_experts(tensors: Parameters) -> Parameters:
+    """Returns the tensors under the names of a plain BART, those of a layer's experts summed.
+
+    The sum is the gradient by a shift of all experts together. If they are equal, it is that of one layer.
+    """
+    sums: Parameters = {}
+    for name, tensor in tensors.items():
+        plain = EXPERT.sub(".", name)
+        sums[plain] = sums[plain] + tensor if plain in sums else tensor
+    return sums
+
+
+def divided(tensors: Parameters, division: str) -> dict[str, list[Tensor]]:
+    """Returns {part: its tensors}, in the order of the model.
+
+    division: "whole": one part of this name; "sides": "encoder", "decoder"; "layers": "encoder.0", ...
+    The last two are for tensors of layers, with the names of a plain BART.
+    """
+    parts: dict[str, list[Tensor]] = {}
+    for name, tensor in tensors.items():
+        side_and_layer = LAYER.match(name)
+        n_words = {"whole": 0, "sides": 1, "layers": 2}[division]
+        part = ".".join(side_and_layer.groups()[:n_words]) if n_words else "whole"
+        parts.setdefault(part, []).append(tensor)
+    return parts
+
+
+# ---- gradients
+
+
+def mean_gradient(
+    log_likelihood: LogLikelihood, parameters: Parameters, batches: Iterable[Batch], clip: float = math.inf
+) -> Parameters:
+    """Returns the mean of the gradients of all examples, summed over experts, each clipped to norm `clip`.
+
+    The norm is that of all parameters together. Without a finite `clip`, a batch takes one backward pass of
+    its sum; otherwise one gradient per example is held. Raises ValueError without examples.
+    """
+    likelihoods = vmap(log_likelihood, in_dims=(None, 0))
+    of_batch = grad(lambda parameters, batch: likelihoods(parameters, batch).sum())
+    of_examples = vmap(grad(log_likelihood), in_dims=(None, 0))
+    sums: Parameters = {}
+    n = 0
+    for batch in batches:
+        if clip == math.inf:
+            found = summed_over_experts(of_batch(parameters, batch))
+        else:
+            found = sum_of_clipped(summed_over_experts(of_examples(parameters, batch)), clip)
+        sums = {name: sums[name] + gradient for name, gradient in found.items()} if sums else found
+        n += len(next(iter(batch.values())))
+    if n == 0:
+        raise ValueError("no examples: the vector is a mean over examples")
+    return {name: total / n for name, total in sums.items()}
+
+
+def sum_of_clipped(gradients_B: Parameters, clip: float) -> Parameters:
+    """Returns the sum over examples of their gradients, scaled down to norms of at most `clip`.
+
+    gradients_B: {name: (B, ...)}.
+    """
+    squares_B = sum(gradient_B.flatten(1).square().sum(dim=1) for gradient_B in gradients_B.values())
+    factors_B = (clip / squares_B.sqrt()).clamp(max=1.0)  # 1 for a gradient of zeros
+    return {name: torch.tensordot(factors_B, found_B, dims=1) for name, found_B in gradients_B.items()}
+
+
+# ---- projection
+
+
+def dimension_of(n: int, projection_dim: int) -> int:
+    """Returns the dimension of the projection of n coordinates; projection_dim: 0 for none."""
+    return min(n, projection_dim or n)
+
+
+def projected(tensors: list[Tensor], projection_dim: int, generator: torch.Generator) -> Tensor:
+    """Returns the coordinates of the tensors, projected to at most `projection_dim`, float64 on the CPU.
+
+    The projection is a count-sketch (feature hashing: Weinberger et al. 2009, arXiv 0902.2206): each
+    coordinate is added, with a random sign, to one random coordinate of the result. Inner products are kept
+    in expectation, and the matrix, of one number per coordinate, is drawn block by block. It depends on the
+    generator and on the shapes alone.
+    """
+    n = sum(tensor.numel() for tensor in tensors)
+    D = dimension_of(n, projection_dim)
+    blocks = (block.cpu().double() for tensor in tensors for block in tensor.flatten().split(BLOCK))
+    if n == D:
+        return torch.cat(list(blocks))
+    sketch_D = torch.zeros(D, dtype=torch.float64)
+    for block in blocks:
+        drawn = torch.randint(2 * D, block.shape, generator=generator)
+        sketch_D.index_add_(0, drawn // 2, block * (1 - 2 * (drawn % 2)))
+    return sketch_D

@@ -1,0 +1,326 @@
+"""Gradient vectors: batched and clipped against one example at a time, projection, parts, mixtures."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import tiny_vectors
+import torch
+from tiny_runs import ROWS, TRAIN_TASKS
+from tiny_steps import encoded
+from tiny_vectors import meta, vectors
+
+from dataloader.errors import InputError
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.config.flags import parse
+from routing_moe.model.task_vectors import load_meta, parts_in
+from task.task_emb import fisher_information
+from task.task_emb.command import settings_of
+from task.task_emb.fisher_information import bart_log_likelihood, fisher_batches
+from task.task_emb.gradient import WEIGHTS, GradientSettings
+from task.task_emb.gradient_extractor import GradientExtractor, route_of
+from task.task_emb.mean_gradient import (
+    chosen_parameters,
+    divided,
+    mean_gradient,
+    projected,
+    summed_over_experts,
+)
+
+
+@pytest.fixture
+def task_examples():
+    """Seven examples of different lengths."""
+    draw = np.random.default_rng(5)
+
+    def text(length):
+        return [0, *draw.integers(4, 60, length), 2]
+
+    return encoded(
+        [text(n) for n in (2, 9, 4, 6, 3, 8, 5)], [text(n) for n in (1, 4, 2, 3, 1, 2, 5)], [0] * 7
+    )
+
+
+@pytest.fixture
+def made_model(make_model):
+    """made_model(kind): (model, route (1, L, E))."""
+
+    def make(kind):
+        n_experts = 1 if kind == "dense" else 3
+        mixing = "parameters" if kind == "merged" else "outputs"
+        model = make_model(n_experts, expert_mixing=mixing, encoder_vanilla_layers=[1])
+        model.set_attn_implementation("eager")
+        routes_1LE = torch.rand(1, 4, n_experts).double().softmax(-1)
+        if kind == "one-hot":
+            routes_1LE = (routes_1LE == routes_1LE.amax(-1, keepdim=True)).double()
+        return model, routes_1LE
+
+    return make
+
+
+KINDS = ("dense", "softmax", "one-hot", "merged")
+
+
+def fast(model, routes_1LE, examples, weights="all", clip=math.inf, max_tokens=100):
+    log_likelihood = bart_log_likelihood(model, model.plan_routes(routes_1LE))
+    batches = fisher_batches(examples, model, max_tokens, 1)
+    return mean_gradient(log_likelihood, chosen_parameters(model, weights), batches, clip)
+
+
+def log_p(model, routes_1LE, examples, i):
+    """The log-probability of an example's answer by the library's forward pass, without padding."""
+    batch = examples.collate([i], pad_token_id=1)
+    given = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+    logits_TV = model(**given, routes=routes_1LE, loss_only=False).logits[0]
+    return logits_TV.log_softmax(-1).gather(-1, batch["labels"][0][:, None]).sum()
+
+
+def one_by_one(model, routes_1LE, examples, weights="all", clip=math.inf):
+    """The slow reference: a backward pass per example, then the mean of the clipped gradients."""
+    names = chosen_parameters(model, weights)
+    parameters = [p for name, p in model.named_parameters() if name in names]
+    total = {name: torch.zeros_like(p) for name, p in summed_over_experts(names).items()}
+    for i in range(len(examples)):
+        found = torch.autograd.grad(
+            log_p(model, routes_1LE, examples, i), parameters, materialize_grads=True, allow_unused=True
+        )
+        of_example = summed_over_experts(dict(zip(names, found, strict=True)))
+        length = torch.cat([gradient.flatten() for gradient in of_example.values()]).norm().item()
+        for name, gradient in of_example.items():
+            total[name] += gradient * min(1.0, clip / length) / len(examples)
+    return total
+
+
+def assert_close(found, expected):
+    assert list(found) == list(expected)
+    for name in found:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-8, atol=1e-11)
+
+
+# ---- gradients
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_give_the_mean_of_one_example_at_a_time(kind, weights, made_model, task_examples):
+    model, routes_1LE = made_model(kind)
+    expected = one_by_one(model, routes_1LE, task_examples, weights)
+    for max_tokens in (100, 1):
+        assert_close(fast(model, routes_1LE, task_examples, weights, max_tokens=max_tokens), expected)
+    assert all(gradient.any() for name, gradient in expected.items() if not name.endswith("k_proj.bias"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_example_is_clipped(kind, made_model, task_examples):
+    model, routes_1LE = made_model(kind)
+    lengths = [vector_length(fast(model, routes_1LE, part)) for part in singles(task_examples)]
+    clip = float(np.median(lengths))
+    clipped = fast(model, routes_1LE, task_examples, clip=clip)
+    assert_close(clipped, one_by_one(model, routes_1LE, task_examples, clip=clip))
+    assert vector_length(clipped) < clip
+    assert_close(
+        fast(model, routes_1LE, task_examples, clip=2 * max(lengths)), fast(model, routes_1LE, task_examples)
+    )
+
+
+def singles(examples):
+    """Each example by itself."""
+    for i in range(len(examples)):
+        batch = examples.collate([i], pad_token_id=1)
+        yield encoded([batch["input_ids"][0].numpy()], [batch["labels"][0].numpy()], [0])
+
+
+def vector_length(gradient):
+    return torch.cat([value.flatten() for value in gradient.values()]).norm().item()
+
+
+def test_the_gradient_by_the_embeddings_includes_their_use_in_the_output_layer(made_model, task_examples):
+    model, routes_1LE = made_model("dense")
+    (gradient_VD,) = fast(model, routes_1LE, task_examples, "embeddings").values()
+    assert "lm_head.weight" not in fast(model, routes_1LE, task_examples, "all")
+    step, ends = 1e-6 * gradient_VD, []
+    with torch.no_grad():
+        for sign in (1, -1):
+            moved = copy.deepcopy(model)
+            moved.model.shared.weight += sign * step
+            assert torch.equal(moved.lm_head.weight, moved.model.shared.weight)
+            ends.append(np.mean([log_p(moved, routes_1LE, task_examples, i) for i in range(7)]))
+    assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(gradient_VD.square().sum().item(), rel=1e-6)
+    assert gradient_VD[4:].any(dim=1).all()  # tokens that are in no text have a gradient, too
+
+
+def test_a_mixture_of_equal_experts_has_the_gradient_of_the_dense_model(make_model, task_examples):
+    dense = make_model(1)
+    dense.set_attn_implementation("eager")
+    plain = dense.to_bart(torch.ones(4, 1))
+    expected = fast(dense, torch.ones(1, 4, 1), task_examples)
+    routes_1LE = torch.rand(1, 4, 3).double().softmax(-1)
+    for mixing in ("outputs", "parameters"):
+        model = RoutingBartForConditionalGeneration.from_bart(
+            plain, 3, 0.0, task_names=["a"], router_input_dim=8, expert_mixing=mixing
+        )
+        model.set_attn_implementation("eager")
+        assert_close(fast(model.double().eval(), routes_1LE, task_examples), expected)
+
+
+def test_no_examples_is_an_error(made_model):
+    model, _ = made_model("dense")
+    with pytest.raises(ValueError, match="no examples"):
+        mean_gradient(bart_log_likelihood(model), chosen_parameters(model, "all"), [])
+
+
+# ---- projection
+
+
+def test_a_projection_adds_each_coordinate_with_a_sign_to_one_of_the_result():
+    columns = [projected([row], 4, torch.Generator().manual_seed(3)) for row in torch.eye(200)]
+    matrix_nD = torch.stack(columns)
+    assert ((matrix_nD != 0).sum(dim=1) == 1).all()
+    assert set(matrix_nD[matrix_nD != 0].tolist()) == {-1.0, 1.0}
+    assert ((matrix_nD == 1).sum(dim=0) > 10).all()
+    assert ((matrix_nD == -1).sum(dim=0) > 10).all()
+    x_n = torch.randn(200)
+    for tensors in ([x_n], [x_n[:60].view(6, 10), x_n[60:]]):
+        found = projected(tensors, 4, torch.Generator().manual_seed(3))
+        torch.testing.assert_close(found, x_n.double() @ matrix_nD)
+
+
+def test_a_projection_nearly_keeps_cosines_and_depends_on_the_seed_alone():
+    shared_n, own_Nn = torch.randn(20_000), torch.randn(12, 20_000)
+    vectors_Nn = own_Nn + torch.linspace(0, 3, 12)[:, None] * shared_n
+
+    def projections(seed):
+        return torch.stack([projected([row], 512, torch.Generator().manual_seed(seed)) for row in vectors_Nn])
+
+    def cosines(vectors):
+        unit = torch.nn.functional.normalize(vectors.double())
+        return unit @ unit.T
+
+    first = projections(1)
+    assert first.shape == (12, 512)
+    errors = torch.stack([cosines(projections(seed)) - cosines(vectors_Nn) for seed in range(20)])
+    assert errors.abs().max() < 5 / 512**0.5
+    assert errors.mean(dim=0).abs().max() < 5 / (20 * 512) ** 0.5  # the expectation is exact
+    assert torch.equal(first, projections(1))
+    assert not torch.equal(first, projections(2))
+
+
+@pytest.mark.parametrize("dimension", [0, 6, 7])
+def test_short_vectors_are_not_projected(dimension):
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.arange(4.0).view(2, 2), torch.tensor([7.0, 8.0])]
+    assert projected(tensors, dimension, generator).tolist() == [0, 1, 2, 3, 7, 8]
+
+
+# ---- parts
+
+
+def made(world, folder, code=0, **changed):
+    assert tiny_vectors.run("gradient", world.gym, world.bart, folder, **changed) == code
+    return folder
+
+
+def test_parts_are_the_sides_or_layers_in_the_order_of_the_model(world, tmp_path):
+    def vector(**flags):
+        name = "_".join(map(str, flags.values()))
+        folder = made(world, tmp_path / name, tasks=["count"], projection_dim=0, **flags)
+        return vectors(folder)["count"], parts_in(load_meta(folder))
+
+    whole, no_parts = vector(weights="layers")
+    assert no_parts == {}
+    assert "parts" not in meta(tmp_path / "layers")
+    encoder, _ = vector(weights="encoder")
+    decoder, _ = vector(weights="decoder")
+    n, D = len(encoder), len(whole)
+    np.testing.assert_allclose(whole, np.concatenate([encoder, decoder]), rtol=1e-4, atol=1e-6)
+    sides, ends = vector(weights="layers", parts="sides")
+    assert (sides.tobytes(), ends) == (whole.tobytes(), {"encoder": (0, n), "decoder": (n, D)})
+    layers, ends = vector(weights="layers", parts="layers")
+    assert layers.tobytes() == whole.tobytes()
+    assert ends == {"encoder.0": (0, n // 2), "encoder.1": (n // 2, n), "decoder.0": (n, D)}
+
+
+def test_each_part_is_projected_and_a_later_command_keeps_the_parts(world, tmp_path):
+    flags = dict(weights="layers", parts="sides", projection_dim=10)
+    folder = made(world, tmp_path / "sides", tasks=["count"], **flags)
+    first = vectors(folder)["count"]
+    made(world, folder, **flags)
+    assert meta(folder)["parts"] == {"encoder": [0, 10], "decoder": [10, 20]}
+    assert np.array_equal(vectors(folder)["count"], first)
+    generator = torch.Generator().manual_seed(42)
+    for start, weights in ((0, "encoder"), (10, "decoder")):
+        gradient = extractor(world, weights=weights).gradient_of("count", made.model)
+        expected = projected(list(gradient.values()), 10, generator).numpy()
+        np.testing.assert_allclose(first[start : start + 10], expected, rtol=1e-3, atol=1e-4)
+    assert list(vectors(folder)) == sorted(ROWS)
+
+
+def test_an_encoder_of_layers_only_is_divided_by_name():
+    tensors = {
+        f"model.{side}.layers.{i}.fc.weight": torch.ones(1)
+        for side in ("encoder", "decoder")
+        for i in (0, 10)
+    }
+    assert list(divided(tensors, "sides")) == ["encoder", "decoder"]
+    assert list(divided(tensors, "layers")) == ["encoder.0", "encoder.10", "decoder.0", "decoder.10"]
+    assert [len(found) for found in divided(tensors, "whole").values()] == [4]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[[0, 5]], {"encoder": 3}, {"encoder": [0]}, {"encoder": [5, 5]}, {"encoder": [-1, 5]}, {"a": [0, 1.5]}],
+)
+def test_damaged_parts_are_an_error(parts):
+    with pytest.raises(InputError, match='"parts" must'):
+        parts_in({"parts": parts})
+
+
+# ---- commands
+
+
+def extractor(world, **changed) -> GradientExtractor:
+    typed = tiny_vectors.flags("gradient", world.gym, world.bart, world / "unused", **changed)
+    return GradientExtractor(settings_of(GradientSettings, parse(GradientSettings, typed)))
+
+
+def test_a_command_computes_the_mean_gradient_of_the_train_rows(world, tmp_path):
+    found = vectors(made(world, tmp_path / "all", projection_dim=0, max_tokens_per_micro_batch=40))
+    of_task = extractor(world)
+    examples = of_task.encoded("count")
+    assert len(examples) == 12
+    (expected,) = one_by_one(
+        of_task.model.requires_grad_(True), torch.ones(1, 3, 1), examples, "embeddings"
+    ).values()
+    np.testing.assert_allclose(found["count"], expected.flatten().numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_clipping_limits_the_gradients_that_are_held(world, tmp_path, monkeypatch):
+    unlimited = vectors(made(world, tmp_path / "unlimited", tasks=["count"], clip=0.5))["count"]
+    batches, real = [], fisher_information.micro_batches
+    monkeypatch.setattr(fisher_information, "MAX_GRADIENT_NUMBERS", 1)
+    monkeypatch.setattr(
+        fisher_information, "micro_batches", lambda *a, **b: batches.extend(real(*a, **b)) or batches
+    )
+    one = vectors(made(world, tmp_path / "one", tasks=["count"], clip=0.5))["count"]
+    assert list(map(len, batches)) == [1] * 12
+    np.testing.assert_allclose(one, unlimited, rtol=1e-3, atol=1e-6)
+    assert np.linalg.norm(vectors(made(world, tmp_path / "not", tasks=["count"]))["count"]) > 0.6
+
+
+def test_a_mixture_uses_the_routes_of_the_tasks_it_was_trained_on(finished, world, tmp_path):
+    model = RoutingBartForConditionalGeneration.from_pretrained(finished / "best").eval()
+    assert model.config.trained_tasks == TRAIN_TASKS
+    assert "plural" in model.config.task_names
+    for task in TRAIN_TASKS:
+        assert torch.equal(route_of(model, task), model.routes_for([task]))
+        assert (route_of(model, task) == 1).any()
+    for task in ("plural", "unknown"):
+        assert (route_of(model, task) == 0.5).all()
+    flags = dict(model=finished, weights="layers", parts="layers", projection_dim=0)
+    folder = made(world, tmp_path / "mixture", **flags)
+    dense = made(world, tmp_path / "dense", **flags | {"model": world.bart})
+    assert meta(folder)["parts"] == meta(dense)["parts"]
+    found, of_dense = vectors(folder), vectors(dense)
+    assert all(np.abs(found[task] - of_dense[task]).max() > 1e-3 for task in ROWS)
+    assert meta(folder)["seen"] == "labelled rows of one sample"
