@@ -103,7 +103,7 @@ def interrupted(world, name, monkeypatch, **changed):
 
 def test_routes_of_a_file_are_trained_along_and_kept_bit_for_bit(world, routes_file, monkeypatch):
     asked = FIXED | dict(task_routes=routes_file(), do_predict=True)
-    folder = world.run("file", **asked)
+    folder = world.run("outside/file", **asked)
     model = model_of(folder)
     assert model.config.task_names == list(TASKS)
     eye = torch.eye(3)
@@ -115,17 +115,17 @@ def test_routes_of_a_file_are_trained_along_and_kept_bit_for_bit(world, routes_f
     assert losses["train_loss"].iloc[1] < losses["train_loss"].iloc[0]
     assert f"routes: given ({asked['task_routes']}); 3 experts a layer" in (folder / "log.txt").read_text()
     cost = json.loads((folder / "cost.json").read_text())
-    dense = world.run("file_dense", **FIXED | dict(num_experts=1, init_eps=None, total_steps=1))
+    dense = world.run("outside/file_dense", **FIXED | dict(num_experts=1, init_eps=None, total_steps=1))
     one = json.loads((dense / "cost.json").read_text())["active_parameters"]
     # Of twelve layers of tasks one has two experts (plural's second), the others one.
     expected = one + (cost["total_parameters"] - one) / 2 / 12
     assert cost["active_parameters"] == pytest.approx(expected, rel=1e-3)
-    assert_same_run(interrupted(world, "file_resumed", monkeypatch, **asked), folder)
+    assert_same_run(interrupted(world, "outside/file_resumed", monkeypatch, **asked), folder)
 
 
 def test_a_resumed_run_needs_the_file_no_more_but_the_same_flag(world, routes_file, capsys):
     path = routes_file()
-    folder = world.run("file_gone", **FIXED, task_routes=path, total_steps=2)
+    folder = world.run("outside/file_gone", **FIXED, task_routes=path, total_steps=2)
     path.unlink()
     assert run(world.gym, world.bart, folder, **FIXED, task_routes=path, total_steps=2, resume=True) == 0
     assert (
@@ -135,8 +135,8 @@ def test_a_resumed_run_needs_the_file_no_more_but_the_same_flag(world, routes_fi
 
 
 def test_the_routes_of_a_run_can_be_given_to_another(world, routes_file):
-    first = world.run("of_first", **FIXED, task_routes=routes_file(), total_steps=1)
-    second = world.run("of_second", **FIXED, task_routes=first / "1-steps/route.npy", total_steps=1)
+    first = world.run("outside/of_first", **FIXED, task_routes=routes_file(), total_steps=1)
+    second = world.run("outside/of_second", **FIXED, task_routes=first / "1-steps/route.npy", total_steps=1)
     names = model_of(second).config.task_names
     assert names == TRAIN_TASKS  # a run writes the routes of its train tasks
     expected = weights(first / "best")["task_routes"][:3]
@@ -145,9 +145,9 @@ def test_the_routes_of_a_run_can_be_given_to_another(world, routes_file):
 
 
 def test_categories_of_the_ontology_are_experts(world):
-    folder = world.run("categories", **FIXED, task_routes="ontology", total_steps=1)
+    folder = world.run("outside/categories", **FIXED, task_routes="ontology", total_steps=1)
     assert experts(folder) == {"colour": [0] * 3, "count": [1] * 3, "opposite": [0] * 3, "plural": [0] * 3}
-    folder = world.run("subcategories", **FIXED, task_routes="ontology:fine", total_steps=1)
+    folder = world.run("outside/subcategories", **FIXED, task_routes="ontology:fine", total_steps=1)
     # words/form has no train task, so plural has no route.
     assert experts(folder) == {"colour": [0] * 3, "count": [1] * 3, "opposite": [0] * 3}
     log = (folder / "log.txt").read_text()
@@ -157,7 +157,7 @@ def test_categories_of_the_ontology_are_experts(world):
 
 def test_clusters_of_vectors_are_experts_and_unseen_tasks_get_the_nearest(world, vectors):
     alike = [[1, 0], [0, 1], [1, 0.1], [0.1, 1]]
-    folder = world.run("clusters", **CLUSTERS, taskvecs=vectors(alike), total_steps=1)
+    folder = world.run("outside/clusters", **CLUSTERS, taskvecs=vectors(alike), total_steps=1)
     assert experts(folder) == {"colour": [0] * 3, "count": [1] * 3, "opposite": [0] * 3, "plural": [1] * 3}
     assert "all layers: 2 clusters of 2, 1 tasks" in (folder / "log.txt").read_text()
     names, kept_ND = load_task_vectors(folder / "best")
@@ -168,7 +168,7 @@ def test_clusters_of_vectors_are_experts_and_unseen_tasks_get_the_nearest(world,
 
 
 def test_parts_of_vectors_are_clustered_by_themselves_and_compose(world, vectors):
-    folder = world.run("sides", **CLUSTERS, taskvecs=vectors(parts=SIDES), total_steps=1)
+    folder = world.run("outside/sides", **CLUSTERS, taskvecs=vectors(parts=SIDES), total_steps=1)
     assert experts(folder) == {
         "colour": [0, 0, 0],
         "count": [1, 1, 0],
@@ -200,7 +200,7 @@ def test_the_number_of_clusters_is_found_and_logged(world, vectors, tmp_path):
     (gym / "split.json").write_text(json.dumps({"train": list(tasks)}))
     draw = np.random.default_rng(0)
     vectors_ND = np.eye(3)[list(tasks.values())] + 0.05 * draw.normal(size=(9, 3))
-    folder = world / "auto"
+    folder = world / "outside/auto"
     asked = FIXED | dict(task_routes="clusters:auto", taskvecs=vectors(vectors_ND, tasks), total_steps=1)
     assert run(gym, world.bart, folder, **asked) == 0
     assert experts(folder) == {task: [cluster] * 3 for task, cluster in tasks.items()}
@@ -211,7 +211,7 @@ def test_the_number_of_clusters_is_found_and_logged(world, vectors, tmp_path):
 
 def test_more_experts_than_the_routes_name_can_be_given(world, routes_file):
     asked = FIXED | dict(num_experts=4, task_routes=routes_file({**FORMS, "plural": 1}), total_steps=1)
-    assert model_of(world.run("four", **asked)).task_routes.shape == (4, 3, 4)
+    assert model_of(world.run("outside/four", **asked)).task_routes.shape == (4, 3, 4)
 
 
 # ---- as the start of a router
@@ -222,11 +222,13 @@ def test_a_router_starts_with_the_routes_and_is_trained_on(given, world, vectors
     asked = LEARNED | dict(task_routes=routes_file(), task_routes_as="start", do_predict=True)
     if given:
         asked |= dict(taskvecs=vectors(), taskvecs_dim=None, freeze_task_model=True)
-    folder = world.run(f"start_{given}", **asked)
+    folder = world.run(f"outside/start_{given}", **asked)
     log = (folder / "log.txt").read_text()
     assert "the router starts with the given routes: its strongest experts agree in 100.0%" in log
     assert "routes: learned (linear_layer_specific), gumbel_softmax_st; 3 experts a layer" in log
-    start = world.run(f"start_alone_{given}", **asked | dict(total_steps=1, learning_rate=0, router_lr=0))
+    start = world.run(
+        f"outside/start_alone_{given}", **asked | dict(total_steps=1, learning_rate=0, router_lr=0)
+    )
     model = model_of(start)
     routes_NLE = model.routes_for(TRAIN_TASKS, "gumbel_softmax_st")
     assert routes_NLE.argmax(-1).tolist() == [[0, 0, 0], [1, 1, 2], [2, 1, 0]]
@@ -235,22 +237,22 @@ def test_a_router_starts_with_the_routes_and_is_trained_on(given, world, vectors
     assert not torch.equal(before["router.units.0.output.weight"], after["router.units.0.output.weight"])
     if given:
         assert np.array_equal(after["task_vectors.weight"], load_task_vectors(asked["taskvecs"])[1])
-    assert_same_run(interrupted(world, f"start_resumed_{given}", monkeypatch, **asked), folder)
+    assert_same_run(interrupted(world, f"outside/start_resumed_{given}", monkeypatch, **asked), folder)
 
 
 # ---- both stages
 
 
 def test_a_merge_keeps_given_routes_and_stage_2_trains_along_them(world, vectors, capsys):
-    stage1 = world.run("stage1", **CLUSTERS, taskvecs=vectors(parts=SIDES), total_steps=1)
-    flags = dict(routes_from=stage1, model=world.bart, output_dir=world / "merged")
+    stage1 = world.run("outside/stage1", **CLUSTERS, taskvecs=vectors(parts=SIDES), total_steps=1)
+    flags = dict(routes_from=stage1, model=world.bart, output_dir=world / "outside/merged")
     assert merge(typed(flags)) == 0
     source = f"clusters:2 of {stage1.parent}"
     output = capsys.readouterr().out
     assert "fixed routes of 4 tasks (clusters:2 of " in output, source
     assert "and 4 task vectors of width 4: from" in output
     changed = FIXED | dict(initialize_from_vanilla=None, model=None, init_eps=None, total_steps=2)
-    stage2 = world.run("stage2", **changed, checkpoint=world / "merged/init")
+    stage2 = world.run("outside/stage2", **changed, checkpoint=world / "outside/merged/init")
     kept = [{n: t for n, t in weights(f).items() if "route" in n} for f in (stage1 / "best", stage2 / "last")]
     assert sorted(kept[0]) == ["route_vectors", "task_routes"]
     assert_equal(*kept)
@@ -262,17 +264,24 @@ def test_a_merge_keeps_given_routes_and_stage_2_trains_along_them(world, vectors
 
 
 def test_routes_drawn_for_each_task_can_be_merged(world, capsys):
-    stage1 = world.run("drawn", **FIXED | dict(num_experts=2), task_level_random_routing=True, total_steps=1)
-    assert merge(typed(dict(routes_from=stage1, model=world.bart, output_dir=world / "merged_drawn"))) == 0
+    stage1 = world.run(
+        "outside/drawn", **FIXED | dict(num_experts=2), task_level_random_routing=True, total_steps=1
+    )
+    assert (
+        merge(typed(dict(routes_from=stage1, model=world.bart, output_dir=world / "outside/merged_drawn")))
+        == 0
+    )
     assert "fixed routes of 4 tasks (drawn at random): from" in capsys.readouterr().out
-    kept = (weights(f)["task_routes"] for f in (stage1 / "best", world / "merged_drawn/init"))
+    kept = (weights(f)["task_routes"] for f in (stage1 / "best", world / "outside/merged_drawn/init"))
     assert torch.equal(*kept)
 
 
 def test_a_mixture_is_trained_further_along_given_routes(finished, world, routes_file):
     changed = FIXED | dict(initialize_from_vanilla=None, model=None, init_eps=None, total_steps=1)
     two = {**FORMS, "count": 1, "opposite": [1, 0, 0], "plural": 0}
-    folder = world.run("further", **changed, checkpoint=finished / "best", task_routes=routes_file(two))
+    folder = world.run(
+        "outside/further", **changed, checkpoint=finished / "best", task_routes=routes_file(two)
+    )
     assert experts(folder)["opposite"] == [1, 0, 0]
     assert not [name for name in weights(folder / "best") if name.startswith("router.")]
 
@@ -282,7 +291,9 @@ def test_a_mixture_is_trained_further_along_given_routes(finished, world, routes
 
 def test_an_unseen_task_is_scored_along_its_nearest_cluster(world, vectors, capsys):
     taskvecs = vectors(parts=SIDES)
-    folder = world.run("nearest", **CLUSTERS, taskvecs=taskvecs, do_predict=True, predict_split="test")
+    folder = world.run(
+        "outside/nearest", **CLUSTERS, taskvecs=taskvecs, do_predict=True, predict_split="test"
+    )
     row = scores_of(folder).loc["plural"]
     assert row["route"].startswith("clusters encoder 1 (cosine 1.00), decoder 1 (cosine ")
     assert row["vector_seen"] == "labelled rows of one sample"
@@ -300,7 +311,7 @@ def test_an_unseen_task_is_scored_along_its_nearest_cluster(world, vectors, caps
 
 def test_a_task_that_training_did_not_know_gets_the_route_of_its_vector(world, vectors):
     known = vectors([[1, 0], [0, 1], [1, 0.1]], TRAIN_TASKS)
-    folder = world.run("later", **CLUSTERS, taskvecs=known, total_steps=1)
+    folder = world.run("outside/later", **CLUSTERS, taskvecs=known, total_steps=1)
     assert "plural" not in model_of(folder).config.task_names
     assert run(world.gym, world.bart, folder, **ONLY) == 0
     row = scores_of(folder).loc["plural"]
@@ -312,7 +323,7 @@ def test_a_task_that_training_did_not_know_gets_the_route_of_its_vector(world, v
     row = scores_of(folder).loc["plural"]
     assert (row["route"], row["vector_seen"]) == ("cluster 1 (cosine 1.00)", "unknown")
     # The scores are those of the cluster's route, given by hand.
-    by_hand = world.copy(folder, "later_by_hand")
+    by_hand = world.copy(folder, "outside/later_by_hand")
     (new / "routes.json").write_text('{"plural": 1}')
     assert run(world.gym, world.bart, by_hand, **ONLY, task_routes=new / "routes.json") == 0
     columns = ["route", "vector_seen"]
@@ -328,7 +339,9 @@ def test_a_task_that_training_did_not_know_gets_the_route_of_its_vector(world, v
 def test_vectors_beside_routes_of_a_file_route_other_tasks(world, vectors, routes_file):
     three = {task: FORMS[task] for task in TRAIN_TASKS}
     known = vectors([[1, 0], [0, 1], [-1, 0.1]], TRAIN_TASKS)
-    folder = world.run("oracle", **FIXED, task_routes=routes_file(three), taskvecs=known, total_steps=1)
+    folder = world.run(
+        "outside/oracle", **FIXED, task_routes=routes_file(three), taskvecs=known, total_steps=1
+    )
     new = vectors([[0, 1]], ["plural"], "new")
     assert run(world.gym, world.bart, folder, **ONLY, taskvecs=new) == 0
     assert scores_of(folder).loc["plural", "route"] == "cluster 1 (cosine 1.00)"
@@ -343,10 +356,10 @@ def test_other_routes_need_a_prefix(finished, world, routes_file, capsys):
     path = routes_file({"plural": 1, "colour": 0})
     for name, start, fault in (
         ("learned", finished, "was trained with learned routes; to score it with other routes give --prefix"),
-        ("fixed", world.run("own_route", **FIXED, task_routes=routes_file(FORMS, "own.json"), total_steps=1),
+        ("fixed", world.run("outside/own_route", **FIXED, task_routes=routes_file(FORMS, "own.json"), total_steps=1),
          "has other routes of plural than the checkpoint; to score it with them give --prefix"),
     ):  # fmt: skip
-        folder = world.copy(start, f"prefix_{name}")
+        folder = world.copy(start, f"outside/prefix_{name}")
         assert run(world.gym, world.bart, folder, **ONLY, task_routes=path) == 2
         assert fault in capsys.readouterr().err
         assert run(world.gym, world.bart, folder, **ONLY, task_routes=path, prefix="other-") == 0
@@ -355,7 +368,7 @@ def test_other_routes_need_a_prefix(finished, world, routes_file, capsys):
 
 
 def test_train_tasks_keep_their_routes_and_have_no_column(world, vectors):
-    folder = world.run("trained", **CLUSTERS, taskvecs=vectors(), do_predict=True, total_steps=1)
+    folder = world.run("outside/trained", **CLUSTERS, taskvecs=vectors(), do_predict=True, total_steps=1)
     assert "route" not in pd.read_csv(folder / "best/eval-test-performance.csv")
 
 
@@ -363,7 +376,9 @@ def test_runs_with_given_routes_are_compared_with_others(world, vectors, tmp_pat
     taskvecs = vectors(parts=SIDES)
     for seed in (1, 2):
         for name, changed in (("clusters", CLUSTERS | dict(taskvecs=taskvecs)), ("learned", {})):
-            world.run(f"compared/{name}/seed{seed}", **changed, seed=seed, do_predict=True, total_steps=3)
-    assert compare_runs([str(world / "compared"), "--output_dir", str(tmp_path / "out")]) == 0
+            world.run(
+                f"outside/compared/{name}/seed{seed}", **changed, seed=seed, do_predict=True, total_steps=3
+            )
+    assert compare_runs([str(world / "outside/compared"), "--output_dir", str(tmp_path / "out")]) == 0
     costs = pd.read_csv(tmp_path / "out/comparison_cost.csv")
     assert set(costs["variant"]) == {"clusters", "learned"}

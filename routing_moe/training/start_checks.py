@@ -151,7 +151,8 @@ def checkpoint_faults(
         faults += outside_faults(settings, checkpoint, split, config, fields, routes)
     wanted = set(split.train) if split and settings.do_train and not gives_routes(settings) else set()
     found_by_text = fields["route_source"] == "learned" and settings.task_vector != "stored"
-    is_given = bool(settings.task_routes or fields["given_routes"])  # tasks without a route get equal weights
+    # Among given routes, a task without one gets equal weights.
+    is_given = fields["route_source"] == "fixed" and (settings.task_routes or fields["given_routes"])
     if split and settings.do_predict and not found_by_text and not is_given:
         wanted |= set(split.section(settings.predict_split))
     needed = {"learned": "task vector", "fixed": "route"}.get(fields["route_source"])
