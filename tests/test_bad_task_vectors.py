@@ -176,6 +176,36 @@ MISTAKES = {
         dict(projection_dim=-1),
         "--projection_dim is -1; it must be 0 or greater",
     ),
+    "both kinds of names": (
+        "gradient",
+        None,
+        dict(task_names=True, hide_task_names=True),
+        "--task_names and --hide_task_names exclude each other; give the one that the model was trained with",
+    ),
+    "a checkpoint twice": (
+        "gradient",
+        None,
+        dict(checkpoint_names=["best", "last", "best"]),
+        "--checkpoint_names holds a value twice: best last best",
+    ),
+    "checkpoints of a plain BART": (
+        "gradient",
+        None,
+        dict(checkpoint_names=["best"]),
+        "--model <bart> is a checkpoint; --checkpoint_names has an effect with run folders only",
+    ),
+    "checkpoints of a model of the hub": (
+        "gradient",
+        None,
+        dict(model="facebook/bart-base", checkpoint_names=["best"]),
+        "--model facebook/bart-base: no such folder, expected a run or a checkpoint",
+    ),
+    "checkpoints of a folder without any": (
+        "gradient",
+        None,
+        dict(model="<gym>", checkpoint_names=["best"]),
+        "--model <gym> is neither a run, with best/config.json, nor a checkpoint, with config.json",
+    ),
     "the folder of a run": (
         "text",
         a_run,

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_runs import contents, run
+from tiny_runs import contents, run, typed
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from dataloader.encoding import TextFormat
@@ -65,10 +65,12 @@ def test_gyms_of_other_seeds_have_the_same_tokens(opaque, tmp_path):
     assert (bart / "tokenizer.json").read_bytes() == (opaque[1] / "tokenizer.json").read_bytes()
 
 
-@pytest.mark.parametrize(("width", "layers", "heads"), [(16, 2, 4), (6, 1, 2), (5, 1, 1)])
-def test_the_model_has_the_given_sizes_and_random_weights(opaque, tmp_path, width, layers, heads):
-    flags = ["--gym", str(opaque[0]), "--width", str(width), "--layers", str(layers)]
-    assert main([*flags, "--output_dir", str(tmp_path / "bart")]) == 0
+@pytest.mark.parametrize(
+    ("width", "layers", "heads", "init_std"), [(16, 2, 4, None), (6, 1, 2, 0.02), (5, 1, 1, 0.3)]
+)
+def test_the_model_has_the_given_sizes_and_random_weights(opaque, tmp_path, width, layers, heads, init_std):
+    flags = dict(gym=opaque[0], width=width, layers=layers, init_std=init_std)
+    assert main(typed(flags | dict(output_dir=tmp_path / "bart"))) == 0
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "bart")
     config = model.config
     assert (config.d_model, config.encoder_layers, config.decoder_layers) == (width, layers, layers)
@@ -77,9 +79,9 @@ def test_the_model_has_the_given_sizes_and_random_weights(opaque, tmp_path, widt
         *(2 * width, 2 * width), 64,
     )  # fmt: skip
     assert (config.pad_token_id, config.decoder_start_token_id, config.forced_eos_token_id) == (1, 2, 2)
-    assert (config.dropout, config.attention_dropout, config.init_std) == (0, 0, 0.05)
+    assert (config.dropout, config.attention_dropout, config.init_std) == (0, 0, init_std or 0.1)
     assert config.vocab_size == len(AutoTokenizer.from_pretrained(tmp_path / "bart"))
-    assert model.model.shared.weight.std().item() == pytest.approx(0.05, rel=0.2)
+    assert model.model.shared.weight.std().item() == pytest.approx(init_std or 0.1, rel=0.2)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_weights(opaque, tmp_path):
@@ -109,6 +111,7 @@ def test_the_training_command_trains_a_mixture_on_it_and_scores_every_train_task
     [
         (["--width", "0"], "--width is 0; it must be at least 1"),
         (["--layers", "0"], "--layers is 0; it must be at least 1"),
+        (["--init_std", "0"], "--init_std is 0.0; it must be greater than 0"),
         (["--gym", "{}/none"], "{}/none/gym.json: no such file (expected the settings of a conflict gym)"),
         (["--output_dir", "{}/full"], "--output_dir {}/full is not empty; name a new folder"),
         (

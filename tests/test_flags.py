@@ -147,6 +147,14 @@ def test_a_continued_job_may_change_only_flags_with_on_resume():
     assert differences(Bake(oven="stove"), saved, "the last bread", ignored={"flour", "salt"}) == []
 
 
+def test_several_values_equal_those_in_a_json_file():
+    saved = {"seeds": ["poppy", "sesame"]}
+    assert differences(Bake(oven="stove", seeds=("poppy", "sesame")), saved, "the last bread") == []
+    assert differences(Bake(oven="stove"), saved, "the last bread") == [
+        "--seeds is not given, but in the last bread it was poppy sesame"
+    ]
+
+
 def test_a_prediction_inherits_flags_of_the_right_type(tmp_path):
     assert inherited(Bake, {"flour": "wheat", "loaves": 9}, tmp_path) == {"flour": "wheat"}
     with pytest.raises(InputError, match="is damaged: flour is 3; give --flour"):

@@ -11,6 +11,7 @@ from tiny_runs import ROWS, TRAIN_TASKS
 from tiny_steps import encoded
 from tiny_vectors import meta, vectors
 
+from dataloader.encoding import TextFormat, encode
 from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.config.flags import parse
@@ -250,7 +251,8 @@ def test_each_part_is_projected_and_a_later_command_keeps_the_parts(world, tmp_p
     assert np.array_equal(vectors(folder)["count"], first)
     generator = torch.Generator().manual_seed(42)
     for start, weights in ((0, "encoder"), (10, "decoder")):
-        gradient = extractor(world, weights=weights).gradient_of("count", made.model)
+        of_side = extractor(world, weights=weights)
+        gradient = of_side.gradient_of("count", of_side.model)
         expected = projected(list(gradient.values()), 10, generator).numpy()
         np.testing.assert_allclose(first[start : start + 10], expected, rtol=1e-3, atol=1e-4)
     assert list(vectors(folder)) == sorted(ROWS)
@@ -293,6 +295,24 @@ def test_a_command_computes_the_mean_gradient_of_the_train_rows(world, tmp_path)
         of_task.model.requires_grad_(True), torch.ones(1, 3, 1), examples, "embeddings"
     ).values()
     np.testing.assert_allclose(found["count"], expected.flatten().numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_hidden_names_give_the_gradient_of_the_texts_of_training_without_names(world, tmp_path):
+    of_task = extractor(world, hide_task_names=True)
+    examples = of_task.source.of("count")
+    as_trained = encode(examples, of_task.tokenizer, TextFormat(24, 6, hide_task_names=True), {"count": 0})
+    text = of_task.tokenizer.decode(as_trained.sources[0], skip_special_tokens=True)
+    assert text.strip() == f"[task] {examples[0].input}"
+    model = of_task.model.requires_grad_(True)
+    (expected,) = one_by_one(model, torch.ones(1, 3, 1), as_trained, "embeddings").values()
+    flags = {"hidden": dict(hide_task_names=True), "names": dict(task_names=True), "bare": {}}
+    found = {
+        name: vectors(made(world, tmp_path / name, tasks=["count"], projection_dim=0, **changed))["count"]
+        for name, changed in flags.items()
+    }
+    np.testing.assert_allclose(found["hidden"], expected.flatten().numpy(), rtol=1e-3, atol=1e-4)
+    for name in ("names", "bare"):
+        assert np.abs(found["hidden"] - found[name]).max() > 0.01
 
 
 def test_clipping_limits_the_gradients_that_are_held(world, tmp_path, monkeypatch):

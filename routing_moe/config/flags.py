@@ -295,7 +295,11 @@ def existing_paths(settings: Any) -> set[str]:
 
 
 def changed(values: Mapping[str, Any], saved: Mapping[str, Any], where: str) -> list[str]:
-    """Returns faults of the flags, {name: value}, that had another value in `where`, if it saved one."""
+    """Returns faults of the flags, {name: value}, that had another value in `where`, if it saved one.
+
+    A tuple equals the list that JSON makes of it.
+    """
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     return [
         f"--{name} is {_as_typed(value)}, but in {where} it was {_as_typed(saved[name])}"
         for name, value in values.items()
@@ -304,8 +308,10 @@ def changed(values: Mapping[str, Any], saved: Mapping[str, Any], where: str) -> 
 
 
 def _as_typed(value: Any) -> str:
-    if value is None or value is False:
+    if value is None or value is False or value == []:
         return "not given"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
     return "given" if value is True else str(value)
 
 

@@ -38,7 +38,7 @@ def run(settings: BartSettings) -> None:
     from task.conflict_gym.model import random_bart, word_tokenizer  # imports torch, which takes seconds
 
     tokenizer = word_tokenizer(words, names)
-    model = random_bart(tokenizer, settings.width, settings.layers, settings.seed)
+    model = random_bart(tokenizer, settings.width, settings.layers, settings.init_std, settings.seed)
     with replacing_directory(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)

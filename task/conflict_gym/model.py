@@ -28,9 +28,9 @@ def word_tokenizer(words: Iterable[str], names: Iterable[str]) -> PreTrainedToke
 
 
 def random_bart(
-    tokenizer: PreTrainedTokenizerFast, width: int, layers: int, seed: int
+    tokenizer: PreTrainedTokenizerFast, width: int, layers: int, init_std: float, seed: int
 ) -> BartForConditionalGeneration:
     """Returns a BART with random weights and no dropout; it has 2 heads or 1 if 4 do not divide the width."""
     torch.manual_seed(seed)
-    config = tiny_config(tokenizer, width, layers, heads=math.gcd(width, 4), positions=POSITIONS)
+    config = tiny_config(tokenizer, width, layers, math.gcd(width, 4), POSITIONS, init_std)
     return BartForConditionalGeneration(config).eval()

@@ -10,6 +10,7 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import (
     AT_LEAST_1,
     NOT_NEGATIVE,
+    POSITIVE,
     PROBABILITY,
     REQUIRED,
     SEED,
@@ -82,6 +83,7 @@ class BartSettings(Command):
     output_dir: Path = FILES(REQUIRED, "folder to write the model into, new or empty")
     width: int = MODEL(16, "hidden size", range=AT_LEAST_1)
     layers: int = MODEL(2, "number of encoder layers, and of decoder layers", range=AT_LEAST_1)
+    init_std: float = MODEL(0.1, "standard deviation of the random weights; with much less, the loss of a narrow model stays at its first plateau for longer", range=POSITIVE)
     seed: int = MODEL(0, "seed of the random weights", range=SEED)
 # fmt: on
 

@@ -22,6 +22,7 @@ def tiny_config(
     layers: int = 2,
     heads: int = 4,
     positions: int = 1024,
+    init_std: float = 0.05,
 ) -> BartConfig:
     """Configuration of a BART with `layers` encoder and `layers` decoder layers."""
     return BartConfig(
@@ -37,7 +38,7 @@ def tiny_config(
         dropout=0.0,
         attention_dropout=0.0,
         activation_dropout=0.0,
-        init_std=0.05,
+        init_std=init_std,
         bos_token_id=tokenizer.bos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -29,7 +29,8 @@ class BartExtractor:
     def encoded(self, task: str) -> EncodedExamples:
         """Returns the encoded examples of a task (or sample).
 
-        Inputs start with the task's name only with --task_names: by default, vectors describe the data alone.
+        Inputs start with the task's name only with --task_names, and with [task] only with --hide_task_names:
+        by default, vectors describe the data alone.
         """
         examples, text_format = self.source.of(task), self.settings.text_format
         if not (self.settings.task_names or text_format.hide_task_names):

@@ -3,19 +3,19 @@
     python -m task.task_emb.gradient --train_dir data/gym --model models/multitask --task_names \\
         --output_dir data/task_vectors/gradient
     python -m task.task_emb.gradient --train_dir data/gym --model models/no_names --hide_task_names \\
-        --checkpoint_names 600-steps 800-steps 1000-steps --output_dir data/task_vectors/gradient
+        --checkpoint_names 600-steps 800-steps 1000-steps --output_dir data/task_vectors/gradient_no_names
     python -m task.task_emb.gradient --train_dir data/gym --model models/multitask --task_names \\
         --weights layers --parts sides --clip 1 --output_dir data/task_vectors/gradient_sides
 
 The vector is the mean over train examples of the gradient of the answer's log-probability (summed over its
 tokens, without dropout or label smoothing) by the chosen weights of one model for all tasks, usually one that
-was trained on all of them. Nothing is trained here. Texts must be those that the model was trained on: give
---task_names, or --hide_task_names for a model that was trained with this flag. Such a model cannot memorise
-which answers a task has, so its gradients keep telling tasks apart.
+was trained on all of them. Nothing is trained here. Inputs should be those of the training: give --task_names,
+or --hide_task_names for a model that was trained with this flag. Without names, such a model cannot learn which
+task has which answers, so its gradients still differ between tasks late in training.
 
 Tasks with similar gradients gain from the same steps: so task affinity grouping (Fifty et al. 2021, arXiv
-2109.04617) groups tasks, and LESS (Xia et al. 2024, arXiv 2402.04333) selects examples. As in LESS, gradients
-at several checkpoints of a run can be combined: they are concatenated. TASK2VEC (Achille et al. 2019, arXiv
+2109.04617) groups tasks, and LESS (Xia et al. 2024, arXiv 2402.04333) selects examples. As LESS does, several
+checkpoints of a run can be used; their gradients are concatenated. TASK2VEC (Achille et al. 2019, arXiv
 1902.03545) squares the gradients instead, which loses their signs (python -m task.task_emb.fisher). As in TRAK
 (Park et al. 2023, arXiv 2303.14186), a random projection makes them short; it is the same for all tasks.
 
@@ -28,7 +28,7 @@ import sys
 from dataclasses import dataclass
 
 from dataloader.errors import Faults, InputError
-from routing_moe.checkpoints.find import SavedMixture, find_mixture
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_mixture
 from routing_moe.config.flags import NOT_NEGATIVE, POSITIVE_OR_INFINITE, SEED, group
 from task.task_emb.command import compute_vectors
 from task.task_emb.settings import DATA, TEXTS, GymSettings
@@ -49,8 +49,8 @@ class GradientSettings(GymSettings):
     takes_mixtures = True
 
     recipe: str | None = None  # no flag: the published code has no gradient vectors
-    checkpoint_names: tuple[str, ...] = DATA((), "checkpoints of the run --model, such as 800-steps 1000-steps; the vector consists of the gradients at each (default: the best checkpoint)", metavar="NAME")
-    hide_task_names: bool = TEXTS(False, "begin every input with [task], as in training with this flag")
+    checkpoint_names: tuple[str, ...] = DATA((), "checkpoints of the run --model, such as 800-steps 1000-steps; each part of the vector consists of the gradients at all of them (default: the best checkpoint)", metavar="NAME")
+    hide_task_names: bool = TEXTS(False, "begin every input with [task] instead of the task's name, as in training with this flag")
     weights: str = GRADIENT("embeddings", "weights to differentiate by: the token embeddings, which the output layer shares; the layers of encoder or decoder; the layers of both; or all weights. Of a mixture, the gradient by a layer is summed over its experts", choices=WEIGHTS)
     parts: str = GRADIENT("whole", "parts of the vector: one; one per side, encoder and decoder; or one per layer, in this order. meta.json says where each is, so that tasks can be compared per side or layer", choices=DIVISIONS)
     clip: float = GRADIENT(math.inf, "maximum norm of an example's gradient, over all chosen weights; longer ones are scaled down before the mean; inf: no clipping", range=POSITIVE_OR_INFINITE)
@@ -62,33 +62,41 @@ class GradientSettings(GymSettings):
         return {} if self.projection_dim else {"projection": " --projection_dim 0"}
 
     def faults(self) -> list[str]:
-        """Returns errors in ranges, lengths and the model, and parts that the weights do not have."""
-        faults = Faults(super().faults())
+        """Returns errors in ranges, lengths and the model, and flags that do not fit together."""
+        faults = super().faults()
         if self.task_names and self.hide_task_names:
-            faults.append("--task_names and --hide_task_names exclude each other; give that of the training")
-        if self.checkpoint_names:
-            faults.of(self.found_models, flag="checkpoint_names")
+            faults.append(
+                "--task_names and --hide_task_names exclude each other; give the one that the model was trained with"
+            )
+        if len(set(self.checkpoint_names)) < len(self.checkpoint_names):
+            faults.append(f"--checkpoint_names holds a value twice: {' '.join(self.checkpoint_names)}")
         if self.parts in DIVISIONS[1:] and self.weights in WEIGHTS and self.weights != "layers":
             faults.append(
                 f"--parts is {self.parts}, which needs --weights layers, but --weights is {self.weights}"
             )
-        return list(faults)
+        return faults
 
-    def found_models(self) -> list[SavedMixture]:
-        """Returns the checkpoints of --checkpoint_names, found on disk but not loaded. Raises InputError."""
-        repeated = [name for name in self.checkpoint_names if self.checkpoint_names.count(name) > 1]
-        if repeated:
-            raise InputError(f"{repeated[0]} is given more than once")
-        return [find_mixture(self.model, name, "checkpoint_names") for name in self.checkpoint_names]
+    def found_model(self) -> SavedBart | SavedMixture:
+        """Returns the first of `found_models`. Raises InputError if any cannot be used."""
+        return self.found_models()[0]
 
-    def found_model(self):
-        return self.found_models()[0] if self.checkpoint_names else super().found_model()
+    def found_models(self) -> list[SavedBart | SavedMixture]:
+        """Returns the model at each of --checkpoint_names, found on disk but not loaded. Raises InputError."""
+        if not self.checkpoint_names:
+            return [super().found_model()]
+        faults = Faults()
+        found = [
+            faults.of(find_mixture, self.model, name, "checkpoint_names") for name in self.checkpoint_names
+        ]
+        if faults:
+            raise InputError(dict.fromkeys(faults))
+        return found
 
     def model_files(self) -> dict[str, str]:
-        """Returns {file: SHA-256} of the model, with the checkpoint's name if several are given."""
+        """Returns {file: SHA-256} of the model, for further checkpoints with their names before the files."""
         files = super().model_files()
-        for found in self.found_models():
-            files |= {f"{found.checkpoint.name}/{name}": sha for name, sha in found.checksums().items()}
+        for name, found in zip(self.checkpoint_names[1:], self.found_models()[1:], strict=True):
+            files |= {f"{name}/{file}": sha for file, sha in found.checksums().items()}
         return files
 
     def extractor(self):

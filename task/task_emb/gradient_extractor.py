@@ -24,21 +24,21 @@ from task.task_emb.mean_gradient import (
 class GradientExtractor(BartExtractor):
     """Computes the mean gradient of a task at one or more checkpoints, projected part by part.
 
-    A vector is divided into parts, and a part into checkpoints. parts: {part: [start, end]}; {} for --parts
-    whole. Raises InputError if vectors would have too many dimensions.
+    A vector is divided into parts, and each part into one projected gradient per checkpoint, in the order of
+    --checkpoint_names. parts: {part: [start, end]}; {} for --parts whole. Raises InputError if vectors would
+    have too many dimensions.
     """
 
     def __init__(self, settings):
         super().__init__(settings)
-        self.models = [self.model]
-        self.models += [found.load().to(self.model.device).eval() for found in settings.found_models()[1:]]
+        others = [found.load().to(self.model.device).eval() for found in settings.found_models()[1:]]
+        self.models = [self.model, *others]
         for model in self.models:
             # vmap supports the operations of eager attention, but no fused attention kernel.
             model.set_attn_implementation("eager")
             model.requires_grad_(False)  # otherwise torch keeps a second graph, of all weights
-        by_part = divided(
-            summed_over_experts(chosen_parameters(self.model, settings.weights)), settings.parts
-        )
+        parameters = summed_over_experts(chosen_parameters(self.model, settings.weights))
+        by_part = divided(parameters, settings.parts)
         sizes = [sum(tensor.numel() for tensor in tensors) for tensors in by_part.values()]
         dimensions = [dimension_of(n, settings.projection_dim) * len(self.models) for n in sizes]
         if sum(dimensions) > MAX_DIMENSIONS:
@@ -51,15 +51,20 @@ class GradientExtractor(BartExtractor):
         self.parts = {} if settings.parts == "whole" else dict(zip(by_part, spans, strict=True))
 
     def vector_of(self, task: str) -> np.ndarray:
-        found = [divided(self.gradient_of(task, model), self.settings.parts) for model in self.models]
+        gradients = [divided(self.gradient_of(task, model), self.settings.parts) for model in self.models]
         generator = torch.Generator().manual_seed(self.settings.projection_seed)
-        of_parts = [tensors for part in found[0] for tensors in (by_part[part] for by_part in found)]
-        return torch.cat(
-            [projected(tensors, self.settings.projection_dim, generator) for tensors in of_parts]
-        ).numpy()
+        vectors = [
+            projected(by_part[part], self.settings.projection_dim, generator)
+            for part in gradients[0]
+            for by_part in gradients
+        ]
+        return torch.cat(vectors).numpy()
 
     def gradient_of(self, task: str, model) -> dict[str, Tensor]:
-        """Returns {parameter of a plain BART: mean gradient} of a task's (or sample's) train examples."""
+        """Returns {parameter of a plain BART: mean gradient} of a task's (or sample's) train examples.
+
+        model: one of `models`.
+        """
         clip, tokens = self.settings.clip, self.settings.max_tokens_per_micro_batch
         parameters = chosen_parameters(model, self.settings.weights)
         n_parameters = 1  # held per example
