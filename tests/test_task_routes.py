@@ -179,7 +179,7 @@ def test_parts_of_vectors_are_clustered_by_themselves_and_compose(world, vectors
     layers = {"encoder.0": [0, 1], "encoder.1": [1, 2], "decoder.0": [2, 4]}
     by_layer = [[0, 1, 0, 1], [0, 0, 0.1, 1], [1, 0, 1, 0], [0.9, 1, 1, 0.1]]
     folder = world.run(
-        "layers", **CLUSTERS, taskvecs=vectors(by_layer, name="l", parts=layers), total_steps=1
+        "outside/layers", **CLUSTERS, taskvecs=vectors(by_layer, name="l", parts=layers), total_steps=1
     )
     assert experts(folder) == {
         "colour": [0, 0, 0],
@@ -346,7 +346,7 @@ def test_vectors_beside_routes_of_a_file_route_other_tasks(world, vectors, route
     assert run(world.gym, world.bart, folder, **ONLY, taskvecs=new) == 0
     assert scores_of(folder).loc["plural", "route"] == "cluster 1 (cosine 1.00)"
     folder = world.run(
-        "oracle_all", **FIXED, task_routes=routes_file(), taskvecs=vectors(name="v"), total_steps=1
+        "outside/oracle_all", **FIXED, task_routes=routes_file(), taskvecs=vectors(name="v"), total_steps=1
     )
     assert run(world.gym, world.bart, folder, **ONLY) == 0
     assert scores_of(folder).loc["plural", "route"] == "given route"  # not that of a cluster
@@ -354,12 +354,15 @@ def test_vectors_beside_routes_of_a_file_route_other_tasks(world, vectors, route
 
 def test_other_routes_need_a_prefix(finished, world, routes_file, capsys):
     path = routes_file({"plural": 1, "colour": 0})
-    for name, start, fault in (
-        ("learned", finished, "was trained with learned routes; to score it with other routes give --prefix"),
-        ("fixed", world.run("outside/own_route", **FIXED, task_routes=routes_file(FORMS, "own.json"), total_steps=1),
-         "has other routes of plural than the checkpoint; to score it with them give --prefix"),
-    ):  # fmt: skip
-        folder = world.copy(start, f"outside/prefix_{name}")
+    own = dict(task_routes=routes_file(FORMS, "own.json"), total_steps=1)
+    starts = {
+        "was trained with learned routes; to score it with other routes give --prefix": finished,
+        "has other routes of plural than the checkpoint; to score it with them give --prefix": world.run(
+            "outside/own_route", **FIXED, **own
+        ),
+    }
+    for number, (fault, start) in enumerate(starts.items()):
+        folder = world.copy(start, f"outside/prefix_{number}")
         assert run(world.gym, world.bart, folder, **ONLY, task_routes=path) == 2
         assert fault in capsys.readouterr().err
         assert run(world.gym, world.bart, folder, **ONLY, task_routes=path, prefix="other-") == 0
