@@ -100,6 +100,12 @@ TRAINING = {
         CLUSTERS | dict(task_routes="clusters:many"),
         "--task_routes is clusters:many; K must be auto, or from 2",
     ),
+    "more clusters than routes": (
+        vectors(),
+        CLUSTERS | dict(task_routes="clusters:3", num_experts=2, encoder_vanilla_layers="0,1"),
+        "--task_routes clusters:3 of <here>/vectors: all layers: 3 clusters are too many for --num_experts 2",
+        "there are only 2^1 = 2 words",
+    ),
     "a train task without a vector": (
         vectors(("colour", "count", "plural")),
         CLUSTERS,

@@ -54,7 +54,7 @@ def start_router(model, routes: GivenRoutes, settings: TrainSettings) -> RouteFi
     """
     config, fits_vectors = model.config, not settings.taskvecs and settings.trains_task_vectors
     routes_NLE = torch.from_numpy(
-        routes.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)
+        routes.matrices(config.encoder_layers, config.decoder_layers, config.num_experts, config.routed_rows)
     )
     fit = fit_router(model, routes.tasks, routes_NLE, settings.initial_tau, fits_vectors)
     if fits_vectors:

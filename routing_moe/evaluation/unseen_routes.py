@@ -63,7 +63,8 @@ class RouteClusters:
             found = nearest_cluster(vector_D[start:end], vectors_TD[:, start:end], labels_T)
             member = int(np.flatnonzero(labels_T == found.label)[0])
             route_LE[rows_of[part]] = part_TLE[member]
-            words[part] = f"{cluster_name(part_TLE[member], found.label)} (cosine {found.cosine:.2f})"
+            name = cluster_name(part_TLE, member, found.label)
+            words[part] = f"{name} (cosine {found.cosine:.2f})"
         if len(words) == 1:
             return RouteChoice(task, "cluster", route_LE, f"cluster {next(iter(words.values()))}", seen)
         listed = ", ".join(f"{part} {word}" for part, word in words.items())
@@ -88,10 +89,11 @@ class RouteClusters:
         return RouteChoice(task, "average", route_LE, f"average: {why}", NOTHING)
 
 
-def cluster_name(route_LE: np.ndarray, label: int) -> int:
-    """Returns the expert if it is the same in all layers, else the cluster's number."""
-    experts_L = route_LE.argmax(axis=1)
-    return int(experts_L[0]) if (route_LE.max(axis=1) == 1).all() and len(set(experts_L)) == 1 else label
+def cluster_name(routes_NLE: np.ndarray, task: int, label: int) -> int:
+    """Returns a task's expert if each task has the same expert in all layers, else the cluster's number."""
+    experts_NL = routes_NLE.argmax(axis=2)
+    are_single = (routes_NLE.max(axis=2) == 1).all() and (experts_NL == experts_NL[:, :1]).all()
+    return int(experts_NL[task, 0]) if are_single else label
 
 
 def choose_routes(

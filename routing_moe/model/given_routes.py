@@ -5,19 +5,22 @@
 
 A route in a file is an expert number (in all layers), {"encoder": a, "decoder": b}, a list of L expert
 numbers, or L rows of E weights. A part is a name for some layers: "all", "encoder", "decoder" or a single
-layer such as "encoder.0". N tasks, L layers (encoder, then decoder), E experts, D dimensions of a vector.
+layer such as "encoder.0". N tasks, K clusters, L layers (encoder, then decoder), E experts, D dimensions of a
+vector.
 Does not import torch.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from dataloader.errors import Faults, InputError, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.io.arrays import load_array
+from routing_moe.model.route_codes import codewords, minimum_distance
 from routing_moe.model.task_vectors import UNKNOWN
 
 ROUTE_TASKS_FILE = "route_tasks.txt"  # beside a .npy file, the tasks of its rows
@@ -38,7 +41,8 @@ class GivenRoutes:
 
     source: in words. vectors: {task: vector (D,)} of all of these tasks, by which other tasks are routed, or
     {}. parts: {part: (start, end)} of the vectors' dimensions by which the part is routed. seen: the data of
-    their tasks that the vectors are based on. notes: for the log.
+    their tasks that the vectors are based on. notes: for the log. are_clusters: the experts of `by_task` are
+    clusters; in a part of the layers with more clusters than the model has experts, each has a codeword.
     """
 
     source: str
@@ -47,6 +51,7 @@ class GivenRoutes:
     parts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     seen: str = UNKNOWN
     notes: tuple[str, ...] = ()
+    are_clusters: bool = False
 
     @property
     def tasks(self) -> list[str]:
@@ -55,8 +60,13 @@ class GivenRoutes:
 
     @property
     def num_experts(self) -> int:
-        """The smallest number of experts that the routes fit."""
+        """The number of experts that the routes name."""
         return max(map(experts_of, self.by_task.values()))
+
+    @property
+    def least_experts(self) -> int:
+        """The smallest number of experts of a model that may have the routes."""
+        return 1 if self.are_clusters else self.num_experts
 
     @property
     def vectors_ND(self) -> np.ndarray | None:
@@ -64,18 +74,81 @@ class GivenRoutes:
             return None
         return np.stack([self.vectors[task] for task in self.tasks]).astype(np.float32)
 
-    def matrices(self, encoder_layers: int, decoder_layers: int, num_experts: int) -> np.ndarray:
+    def matrices(
+        self,
+        encoder_layers: int,
+        decoder_layers: int,
+        num_experts: int,
+        routed_rows: Collection[int] | None = None,
+    ) -> np.ndarray:
         """Returns the routes (N, L, E) float32 in the order of `tasks`.
 
-        Raises InputError if they do not fit the layers or experts.
+        routed_rows: of the layers with experts, None: all. Raises InputError if the routes do not fit the
+        layers or experts.
         """
-        if self.num_experts > num_experts:
+        if self.least_experts > num_experts:
             raise InputError(f"{self.source} routes {self.num_experts} experts; there are {num_experts}")
-        routes = [
-            matrix_of(self.by_task[task], task, encoder_layers, decoder_layers, num_experts)
-            for task in self.tasks
-        ]
+        depths, by_task = (encoder_layers, decoder_layers), self.by_task
+        if codes := self.codes(*depths, num_experts, routed_rows):
+            rows_of = layers_of_parts(next(iter(by_task.values())), *depths)
+            by_task = {task: composed(route, rows_of, codes) for task, route in by_task.items()}
+        routes = [matrix_of(by_task[task], task, *depths, num_experts) for task in self.tasks]
         return np.stack(routes).astype(np.float32)
+
+    def codes(
+        self,
+        encoder_layers: int,
+        decoder_layers: int,
+        num_experts: int,
+        routed_rows: Collection[int] | None = None,
+    ) -> dict[str, "PartCode"]:
+        """Returns the codes of the parts with more clusters than experts. Arguments as of `matrices`.
+
+        Raises InputError if a part has fewer possible routes than clusters.
+        """
+        if not self.are_clusters:
+            return {}
+        routes, codes = list(self.by_task.values()), {}
+        for part, rows in layers_of_parts(routes[0], encoder_layers, decoder_layers).items():
+            K = 1 + max(route[part] for route in routes)
+            if num_experts < K:
+                own = [row for row in rows if routed_rows is None or row in routed_rows]
+                try:
+                    words_KL = codewords(K, len(own), num_experts) if own else np.zeros((K, 0), int)
+                except ValueError as error:
+                    raise InputError(
+                        f"{part} layers: {K} clusters are too many for --num_experts {num_experts}: {error}"
+                    ) from None
+                codes[part] = PartCode(own, words_KL, num_experts)
+        return codes
+
+
+class PartCode(NamedTuple):
+    """The experts (K, L) of each cluster in the L layers of a part that have experts, which are `rows`."""
+
+    rows: list[int]
+    words_KL: np.ndarray
+    num_experts: int
+
+    def described(self) -> str:
+        K, L = self.words_KL.shape
+        return (
+            f"{K} clusters composed of {self.num_experts} experts per layer, any two share an expert in at "
+            f"most {L - minimum_distance(self.words_KL)} of {L} layers"
+        )
+
+
+def composed(
+    clusters: Mapping[str, int], rows_of: Mapping[str, list[int]], codes: Mapping[str, PartCode]
+) -> np.ndarray:
+    """Returns the experts by layer (L,) of a task with these clusters; 0 in the other layers of a code."""
+    experts_L = np.zeros(sum(map(len, rows_of.values())), dtype=np.int64)
+    for part, cluster in clusters.items():
+        if part in codes:
+            experts_L[codes[part].rows] = codes[part].words_KL[cluster]
+        else:
+            experts_L[rows_of[part]] = cluster
+    return experts_L
 
 
 # ---- layers

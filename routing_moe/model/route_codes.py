@@ -2,11 +2,11 @@
 
     words_KL = codewords(count=16, length=4, symbols=4)      # minimum_distance(words_KL) == 3
 
-Each of K clusters of tasks gets a word of L symbols, its expert in each of L layers. Words of a large minimum
-Hamming distance differ in many layers, as in error-correcting output codes (Dietterich and Bakiri 1995,
-arXiv cs/9501101), where each class gets a codeword. So a few experts per layer compose into the routes of many
-clusters (compositional routing). Codes are built greedily, as the lexicodes of Conway and Sloane 1986.
-Deterministic, pure functions on numpy arrays.
+Each of K clusters of tasks gets a word of L symbols, its expert in each of L layers. Words of a large
+minimum Hamming distance differ in many layers, as in error-correcting output codes (Dietterich and Bakiri
+1995, arXiv cs/9501101), where each class gets a codeword. So a few experts per layer compose into the routes
+of many clusters (compositional routing). Codes are built greedily, as the lexicodes of Conway and Sloane
+1986. Deterministic, pure functions on numpy arrays.
 """
 
 from functools import lru_cache
@@ -20,10 +20,11 @@ MOST_WORDS = 2**18  # of longer codes, words are chosen from a random sample of 
 def codewords(count: int, length: int, symbols: int) -> np.ndarray:
     """Returns K = `count` different words (K, L) int64 of symbols 0 to `symbols` - 1, read-only.
 
-    The minimum Hamming distance is the largest that a greedy choice reaches. For each distance, the word whose
-    symbols were used least in their layers comes next; if that finds too few words, they come in lexicographic
-    order, unless that leaves an expert without use. (Over 2, 4 or 16 symbols, all words in lexicographic order
-    make a linear code.) Raises ValueError if there are fewer than `count` words or 2 symbols.
+    The minimum Hamming distance is the largest that a greedy choice reaches. For each distance, the word
+    whose symbols were used least in their layers comes next; if that finds too few words, they come in
+    lexicographic order, unless that leaves a symbol unused in a layer. (Over 2, 4 or 16 symbols, all words
+    in lexicographic order make a linear code.) Raises ValueError if there are fewer than `count` words or 2
+    symbols.
     """
     if symbols < 2:
         raise ValueError(f"words need at least 2 symbols, not {symbols}")

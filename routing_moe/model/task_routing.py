@@ -79,7 +79,9 @@ class TaskRouting:
         Raises InputError if they do not fit the model's layers and experts.
         """
         config = self.config
-        routes_NLE = given.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)
+        routes_NLE = given.matrices(
+            config.encoder_layers, config.decoder_layers, config.num_experts, config.routed_rows
+        )
         vectors_ND = given.vectors_ND
         config.task_names = given.tasks
         self.use_routes("fixed", torch.from_numpy(routes_NLE))

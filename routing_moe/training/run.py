@@ -85,7 +85,12 @@ def route_notes(settings: TrainSettings, inputs: Inputs, model) -> list[str]:
     """Returns notes on given routes for the log; with --task_routes_as start, fits the router to them."""
     if inputs.routes is None:
         return []
-    notes = list(inputs.routes.notes)
+    config = model.config
+    codes = inputs.routes.codes(
+        config.encoder_layers, config.decoder_layers, config.num_experts, config.routed_rows
+    )
+    composed = [f"{part} layers: {code.described()}" for part, code in codes.items() if code.rows]
+    notes = [*inputs.routes.notes, *composed]
     return (
         [*notes, start_router(model, inputs.routes, settings).described()]
         if settings.starts_from_routes

@@ -108,7 +108,7 @@ def vanilla_faults(
     if bart is None:
         return faults
     try:
-        dataclasses.replace(bart, **fields)
+        bart = dataclasses.replace(bart, **fields)
     except Exception as error:  # `strict` wraps the message of the configuration in an error of its own
         named = str(error.__cause__ or error).replace("router_input_dim is", "taskvecs_dim is")
         faults += [f"--{fault}" for fault in named.splitlines()]
@@ -215,15 +215,13 @@ def fit_faults(
 ) -> list[str]:
     """Returns faults of given routes that do not fit the model's layers or number of experts (of `what`)."""
     faults = Faults()
-    if routes.num_experts > num_experts:
+    if routes.least_experts > num_experts:
         faults.append(
             f"--task_routes {settings.task_routes} routes {routes.num_experts} experts, but {what} has only "
             f"{num_experts}"
         )
-    depth = config.encoder_layers, config.decoder_layers
-    faults.of(
-        routes.matrices, *depth, max(num_experts, routes.num_experts), flag=f"task_routes {routes.source}:"
-    )
+    sizes = config.encoder_layers, config.decoder_layers, max(num_experts, routes.least_experts)
+    faults.of(routes.matrices, *sizes, config.routed_rows, flag=f"task_routes {routes.source}:")
     return list(faults)
 
 

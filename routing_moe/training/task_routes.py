@@ -64,7 +64,10 @@ def training_routes(settings: TrainSettings, split: Split, ontology: Ontology) -
     if without and not settings.starts_from_routes:
         notes = [*notes, f"no route for {in_short(without)}: when scored, all experts have equal weights"]
     own = {task: vectors[task] for task in routes} if vectors else {}
-    return GivenRoutes(described(settings), routes, own, parts if own else {}, seen, tuple(notes))
+    are_clusters = spec.startswith(f"{CLUSTERS}:")
+    return GivenRoutes(
+        described(settings), routes, own, parts if own else {}, seen, tuple(notes), are_clusters
+    )
 
 
 def vectors_with_parts(
