@@ -135,7 +135,7 @@ def test_layers_without_experts_are_no_part_of_a_word():
 
 def test_more_clusters_than_routes_are_an_error():
     with pytest.raises(
-        InputError, match=r"^all layers: 9 clusters are too many for --num_experts 2: there are"
+        InputError, match=r"^all layers: 9 clusters are too many for 2 experts per layer \(--num"
     ):
         routes_of(["all"], 9).matrices(2, 1, 2)
     with pytest.raises(InputError, match=r"there are only 2\^1 = 2 words"):

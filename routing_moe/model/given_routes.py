@@ -6,8 +6,7 @@
 A route in a file is an expert number (in all layers), {"encoder": a, "decoder": b}, a list of L expert
 numbers, or L rows of E weights. A part is a name for some layers: "all", "encoder", "decoder" or a single
 layer such as "encoder.0". N tasks, K clusters, L layers (encoder, then decoder), E experts, D dimensions of a
-vector.
-Does not import torch.
+vector. Does not import torch.
 """
 
 from collections.abc import Collection, Mapping
@@ -117,7 +116,8 @@ class GivenRoutes:
                     words_KL = codewords(K, len(own), num_experts) if own else np.zeros((K, 0), int)
                 except ValueError as error:
                     raise InputError(
-                        f"{part} layers: {K} clusters are too many for --num_experts {num_experts}: {error}"
+                        f"{part} layers: {K} clusters are too many for {num_experts} experts per layer "
+                        f"(--num_experts): {error}"
                     ) from None
                 codes[part] = PartCode(own, words_KL, num_experts)
         return codes
