@@ -22,7 +22,8 @@
 #   SEEDS            seeds ("11 12 13 14 15")
 #   VARIANTS         variants (all)
 #   RATES            learning rates ("0.004 0.01"). Each variant has the one with the best dev score on the gym of
-#                    TUNE_SEED at the last level of conflict; a single rate is used as it is
+#                    TUNE_SEED at the last level of conflict (or that of a variant of its kind, see tuned_as in
+#                    conflict_variants.sh); a single rate is used as it is
 #   TUNE_SEED        seed of the gym that rates are tuned on, which must not be in SEEDS (101)
 #   TOTAL_STEPS      steps of every variant, including the dense run (1600)
 #   DENSE_STEPS      steps of the dense run (1000), and DENSE_RATE its learning rate (0.006)
@@ -82,7 +83,7 @@ mkdir -p "$OUTPUT_DIR"
 {
     tuned=() place=conflict${CONFLICTS##* }_${SKILLS}skills
     if [[ $RATES == *" "* ]]; then
-        for variant in ${VARIANTS/dense_total_flops/}; do
+        for variant in $(for variant in $VARIANTS; do tuned_as "$variant"; done | sort -u); do
             for rate in $RATES; do tuned+=("$place/$variant/lr$rate"); done
         done
         run_jobs make_gym -- "$place/gym/seed$TUNE_SEED"

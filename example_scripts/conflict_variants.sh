@@ -120,10 +120,21 @@ is_finished() {
     [ -f "$folder/finished" ]
 }
 
+# The variant whose rate a variant has: the same kind of model and routes.
+tuned_as() {
+    case $1 in
+        dense_total_flops) echo dense_total ;;
+        dense_no_names) echo dense ;;
+        two_stage | gradient_inputs) echo softmax ;;
+        task_experts | text_clusters | fisher_clusters) echo clusters ;;
+        *) echo "$1" ;;
+    esac
+}
+
 # Prints the rate of a variant: the one whose tuning run has the best dev score, else the first of RATES.
 rate_of() {
-    local of=${1/total_flops/total} file found
-    for file in "$OUTPUT_DIR/tuning/"*"/$of/lr"*/losses.csv; do
+    local file found
+    for file in "$OUTPUT_DIR/tuning/"*"/$(tuned_as "$1")/lr"*/losses.csv; do
         if [ -f "$file" ]; then
             found=${file%/losses.csv}
             echo "$(tail -n +2 "$file" | cut -d, -f5 | sort -gr | head -n 1) ${found##*/lr}"
@@ -161,4 +172,4 @@ train_variant() {
     fi
     touch "$folder/finished"
 }
-export -f parts_of quietly make_gym train_run dense_run make_vectors flags_of_variant train_two_stages train_job is_finished rate_of train_variant
+export -f parts_of quietly make_gym train_run dense_run make_vectors flags_of_variant train_two_stages train_job is_finished tuned_as rate_of train_variant
