@@ -14,7 +14,7 @@ parts_of() {
     gym=$OUTPUT_DIR/gyms/${place}_seed$seed
 }
 
-quietly() { nice "$PYTHON" -m "$@"; }
+run_module() { "$PYTHON" -m "$@"; }
 
 # Writes the gym of a job and its untrained BARTs.
 make_gym() {
@@ -23,11 +23,11 @@ make_gym() {
     if [ -f "$gym/finished" ]; then return; fi
     side=$(awk "BEGIN { print sqrt($skills) }")
     # shellcheck disable=SC2086 # several flags
-    quietly task.conflict_gym.generate --output_dir "$gym/gym" --conflict "$conflict" --encoder_parts "$side" \
+    run_module task.conflict_gym.generate --output_dir "$gym/gym" --conflict "$conflict" --encoder_parts "$side" \
         --decoder_parts "$side" --tasks $((TASKS_PER_SKILL * skills)) --seed "$seed" $GYM_FLAGS || return 1
     for width in 16 32; do
         rm -rf "$gym/width$width"
-        quietly task.conflict_gym.bart --gym "$gym/gym" --width "$width" --seed "$seed" --output_dir "$gym/width$width" || return 1
+        run_module task.conflict_gym.bart --gym "$gym/gym" --width "$width" --seed "$seed" --output_dir "$gym/width$width" || return 1
     done
     # An expert for each task.
     "$PYTHON" -c 'import json, sys; print(json.dumps({t: i for i, t in enumerate(json.load(open(sys.argv[1]))["train"])}))' \
@@ -39,7 +39,7 @@ make_gym() {
 train_run() {
     local folder=$1 steps=$2 rate=$3 width=$4
     shift 4
-    quietly routing_moe.cli.train --do_train --do_predict --resume --train_dir "$gym/gym" --output_dir "$folder" \
+    run_module routing_moe.cli.train --do_train --do_predict --resume --train_dir "$gym/gym" --output_dir "$folder" \
         --max_input_length 16 --max_output_length 8 --num_beams 1 --train_batch_size 64 --num_train_epochs 1000000 \
         --max_grad_norm 100 --learning_rate "$rate" --total_steps "$steps" --seed "$seed" \
         --eval_period $(((steps + 3) / 4)) "$@" ${width:+--initialize_from_vanilla --model "$gym/width$width"}
@@ -66,7 +66,7 @@ make_vectors() {
         # Of the dense model as it is, without training on the task.
         fisher) flags=(--max_output_length 8 --weights layers --learning_rate 0 --total_steps 1) ;;
     esac
-    quietly "task.task_emb.$kind" --train_dir "$gym/gym" --model "$OUTPUT_DIR/dense_runs/${place}_seed$seed" \
+    run_module "task.task_emb.$kind" --train_dir "$gym/gym" --model "$OUTPUT_DIR/dense_runs/${place}_seed$seed" \
         --max_input_length 16 --output_dir "$taskvecs" --quiet "${flags[@]}"
 }
 
@@ -97,7 +97,7 @@ train_two_stages() {
     flags=$(variant=softmax && flags_of_variant)
     # shellcheck disable=SC2086 # several flags
     [ -f "$folder/stage1/best/eval-test-performance.csv" ] || train_run "$folder/stage1" "$half" "$rate" 16 $flags
-    quietly routing_moe.cli.merge --routes_from "$folder/stage1" --model "$gym/width16" --init_eps 1e-2 \
+    run_module routing_moe.cli.merge --routes_from "$folder/stage1" --model "$gym/width16" --init_eps 1e-2 \
         --output_dir "$folder" --keep_existing
     train_run "$folder" "$half" "$rate" "" --checkpoint_name init --router_mode softmax --router_lr 0 \
         --task_model_lr 0 --initial_tau 300 --minimum_tau 1 --anneal_rate "$(awk "BEGIN { print 6 / $half }")"
@@ -168,8 +168,8 @@ train_variant() {
         train_run "$folder" "$steps" "$rate" "$width" $(flags_of_variant) || return 1
     fi
     if [[ " $UNSEEN " == *" $variant "* && $run == */seed* ]]; then
-        quietly routing_moe.cli.train --do_predict --predict_split test --output_dir "$folder" || return 1
+        run_module routing_moe.cli.train --do_predict --predict_split test --output_dir "$folder" || return 1
     fi
     touch "$folder/finished"
 }
-export -f parts_of quietly make_gym train_run dense_run make_vectors flags_of_variant train_two_stages train_job is_finished tuned_as rate_of train_variant
+export -f parts_of run_module make_gym train_run dense_run make_vectors flags_of_variant train_two_stages train_job is_finished tuned_as rate_of train_variant
