@@ -48,7 +48,7 @@ def test_vectors_of_other_dimensions_are_an_error(fresh, capsys, starts):
     save_task_vectors(fresh.folder / "vectors", ["plural"], np.zeros((1, 5)))
     output = complaint(fresh, capsys, starts, **MIX, taskvecs="<here>/vectors")
     where = fresh.folder / "vectors"
-    assert_fault(output, f"--taskvecs {where} has vectors of 5 dimensions", f"{starts['run']}/best reads 8")
+    assert_fault(output, f"--taskvecs {where} has vectors of 5 dimensions", f"{starts['run']}/best have 8")
 
 
 def test_vectors_without_the_task_are_an_error(fresh, capsys, starts):

@@ -36,7 +36,7 @@ FLAGS = {
     ),
     "exploration of drawn routes": (
         dict(task_level_random_routing=True, exploration_epsilon=0.1),
-        "--exploration_epsilon has no effect with task-level random routes: they use no router",
+        "--exploration_epsilon has no effect with fixed routes: they use no router",
     ),
     "a source of routes for one expert": (
         dict(num_experts=1, avg_routing=True),

@@ -83,12 +83,12 @@ MISTAKES = {
     "a run of one expert": (
         of_run(num_experts=1),
         {},
-        "--routes_from <out>/best has 1 expert per layer: there is no router to keep",
+        "--routes_from <out>/best has 1 expert per layer: there are no routes to keep",
     ),
     "a run with average routes": (
         of_run(route_source="average"),
         {},
-        "--routes_from <out>/best has average routes: there is no router to keep",
+        "--routes_from <out>/best has average routes: tasks have none to keep",
     ),
     "an unknown router": (
         of_run(router_nn_type="linaer"),
@@ -118,7 +118,7 @@ MISTAKES = {
     "a BART of another depth": (
         deeper,
         dict(model="<here>/deep"),
-        "--model <here>/deep has 1+2 layers (encoder+decoder), but the router of <out>/best routes 2+1",
+        "--model <here>/deep has 1+2 layers (encoder+decoder), but the routes of <out>/best are of 2+1",
     ),
     "a routing checkpoint as the BART": (
         None,

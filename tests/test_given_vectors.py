@@ -120,8 +120,8 @@ MISTAKES = {
     "vectors of another width": (
         wide,
         {},
-        "--taskvecs <here>/vectors has vectors of 9 dimensions, but the router of",
-        "/best reads 8; give vectors made like those that it was trained with",
+        "--taskvecs <here>/vectors has vectors of 9 dimensions, but those of",
+        "/best have 8; give vectors made like those that it was trained with",
     ),
     "vectors of other tasks": (
         lambda place: place.vectors(["colour", "tasck"]),

@@ -17,15 +17,14 @@ import numpy as np
 
 from dataloader.errors import InputError, did_you_mean, in_brief, in_short
 from routing_moe.checkpoints.folder import load_progress
-from routing_moe.io.arrays import load_array
 from routing_moe.io.csv_files import read_table
 from routing_moe.io.files import folder_fault
+from routing_moe.model.given_routes import read_route_array
 from routing_moe.model.saved_config import SavedConfig
 
 # "soft": the softmax at the temperature of the step; "soft_t1": at temperature 1; "chosen": one-hot, the
 # expert of the largest weight in each layer, as straight-through runs are evaluated.
 KINDS = {"soft": "route.npy", "soft_t1": "route_t1.npy", "chosen": "route.npy"}
-ROUNDING = 1e-3  # tolerance for sums of weights, because of bfloat16
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,23 +193,11 @@ def _step_of(run: Path, steps: list[int], step: int | str, flag: str) -> int:
 
 def _read_step(folder: Path, kind: str) -> tuple[tuple[str, ...], np.ndarray]:
     path = folder / KINDS[kind]
-    names = folder / "route_tasks.txt"
     try:
-        tasks = tuple(names.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{names}: cannot be read as a list of tasks ({in_brief(error)})") from None
-    try:
-        values_NLE = load_array(path).astype(np.float64)
+        tasks, values_NLE = read_route_array(path)
     except FileNotFoundError:
         without = "; a run without a router has soft routes only" if kind == "soft_t1" else ""
         raise InputError(f"{path}: not found{without}") from None
-    if values_NLE.ndim != 3 or len(values_NLE) != len(tasks) or 0 in values_NLE.shape:
-        raise InputError(
-            f"{path}: shape {values_NLE.shape} for {len(tasks)} tasks in route_tasks.txt; expected "
-            f"({len(tasks)}, layers, experts)"
-        )
-    if not (np.abs(values_NLE.sum(axis=2) - 1) < ROUNDING).all():  # false for NaN, too
-        raise InputError(f"{path}: weights of a layer's experts do not sum to 1")
     return tasks, chosen_experts(values_NLE) if kind == "chosen" else values_NLE
 
 

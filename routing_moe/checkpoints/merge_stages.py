@@ -1,5 +1,7 @@
 """Merges the checkpoints of the two training stages: routes of a trained run, new experts from a BART.
 
+The routes are those of a router, or fixed ones.
+
 Inputs are found and checked before a model is loaded. `merge.json` describes the inputs of the merge.
 """
 
@@ -39,7 +41,7 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
         if depths != routed:
             faults.append(
                 f"--model {settings.model} has {depths[0]}+{depths[1]} layers (encoder+decoder), but the "
-                f"router of {routes.checkpoint} routes {routed[0]}+{routed[1]}; they must be equal"
+                f"routes of {routes.checkpoint} are of {routed[0]}+{routed[1]}; they must be equal"
             )
     if settings.vanilla_checkpoint and not Path(settings.vanilla_checkpoint).exists():
         faults.append(f"--vanilla_checkpoint {settings.vanilla_checkpoint}: not found")
@@ -50,13 +52,13 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
 
 
 def find_routes(routes_from: str, checkpoint_name: str | None) -> SavedMixture:
-    """Returns the mixture whose routes are kept. Raises InputError if it has no router."""
+    """Returns the mixture whose routes are kept. Raises InputError if its tasks have none of their own."""
     routes = find_mixture(routes_from, checkpoint_name, "routes_checkpoint_name")
     if routes.config.num_experts == 1:
-        raise InputError(f"{routes.checkpoint} has 1 expert per layer: there is no router to keep")
-    if not routes.config.has_router:
+        raise InputError(f"{routes.checkpoint} has 1 expert per layer: there are no routes to keep")
+    if not routes.config.routes_by_task:
         raise InputError(
-            f"{routes.checkpoint} has {routes.config.route_source} routes: there is no router to keep"
+            f"{routes.checkpoint} has {routes.config.route_source} routes: tasks have none to keep"
         )
     return routes
 
@@ -138,14 +140,12 @@ def differences(settings: MergeSettings, routes: SavedMixture) -> list[str]:
 def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> str:
     """Returns the source of each part of the merged model, one line each."""
     config = model.config
-    router = f"{config.router_nn_type}, {len(model.router.state_dict())} tensors"
     depths = f"{config.encoder_layers}+{config.decoder_layers}"
     routed = len(config.routed_rows)
     layers = f"each of {depths} layers" if routed == config.num_layers else f"{routed} of {depths} layers"
     noise = f"noise {settings.init_eps:g} (seed {settings.seed})"
     lines = [
-        f"router ({router}) and {len(config.task_names)} task vectors of width {config.router_input_dim}: "
-        f"from {routes.checkpoint}",
+        f"{kept_routes(model)}: from {routes.checkpoint}",
         f"{config.num_experts} experts in {layers}, embeddings: from "
         f"{settings.vanilla_checkpoint or settings.model}, {noise}",
         f"generation settings, tokenizer ({len(tokenizer)} tokens): from {settings.model}",
@@ -158,6 +158,16 @@ def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> 
             f"--checkpoint {settings.target}"
         )
     return "\n".join(lines)
+
+
+def kept_routes(model) -> str:
+    """Returns what a merge keeps of the routes, in words."""
+    config, N = model.config, len(model.config.task_names)
+    vectors = f"{N} task vectors of width {config.router_input_dim}"
+    if config.has_router:
+        return f"router ({config.router_nn_type}, {len(model.router.state_dict())} tensors) and {vectors}"
+    source = config.given_routes or "drawn at random"
+    return f"fixed routes of {N} tasks ({source})" + (f" and {vectors}" if config.route_parts else "")
 
 
 def other_tokenizer(routes: SavedMixture, tokenizer) -> list[str]:
@@ -174,5 +184,5 @@ def other_tokenizer(routes: SavedMixture, tokenizer) -> list[str]:
         return []
     return [
         f"note: {routes.checkpoint} has a different tokenizer ({len(of_run)} tokens), which does not affect "
-        "router and task vectors"
+        "its routes"
     ]

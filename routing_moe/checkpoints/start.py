@@ -11,26 +11,31 @@ from routing_moe.checkpoints.find import checkpoint_to_start_from
 from routing_moe.checkpoints.tokenizer_files import NO_FILES, check_size, keeps_tokenizer
 from routing_moe.checkpoints.vanilla import load_vanilla_weights
 from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
+from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.loading import load_bart, load_routing_bart
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+from routing_moe.model.route_fit import RouteFit, fit_router
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, seen_by
 
 
-def load_start(settings: TrainSettings, split: Split):
+def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None = None):
     """Returns (model, tokenizer) to start from.
 
     A new model gets vectors for every task of the split; a checkpoint has its own, if it needs them
-    (`start_checks.checkpoint_faults` reports missing ones).
+    (`start_checks.checkpoint_faults` reports missing ones). routes: those of --task_routes, which replace the
+    routes of a checkpoint; None: a checkpoint keeps its own.
     Raises InputError if weights, vectors and tokenizer do not match.
     """
     checkpoint = checkpoint_to_start_from(settings)
     if checkpoint is None:
-        model = model_from_bart(settings, list(split.all))
+        model = model_from_bart(settings, list(split.all), routes)
         with fault_context("--model "):
             tokenizer = load_tokenizer(settings.model, model.config.vocab_size)
     else:
         model = load_checkpoint(checkpoint, settings)
+        if routes is not None:
+            model.use_given_routes(routes)
         if not model.config.routes_by_task:
             names = model.config.task_names
             model.config.task_names = names + sorted(set(split.all) - set(names))
@@ -40,6 +45,21 @@ def load_start(settings: TrainSettings, split: Split):
         model.config.trained_tasks = sorted(set(model.config.trained_tasks) | set(split.train))
     freeze(model, settings)
     return model, tokenizer
+
+
+def start_router(model, routes: GivenRoutes, settings: TrainSettings) -> RouteFit:
+    """Fits a new router to the routes at --initial_tau, and task vectors that are random and not frozen.
+
+    Vectors of --taskvecs stay as they are. Fitted vectors do not count as random any more.
+    """
+    config, fits_vectors = model.config, not settings.taskvecs and settings.trains_task_vectors
+    routes_NLE = torch.from_numpy(
+        routes.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)
+    )
+    fit = fit_router(model, routes.tasks, routes_NLE, settings.initial_tau, fits_vectors)
+    if fits_vectors:
+        config.random_vectors = sorted(set(config.random_vectors) - set(routes.tasks))
+    return fit
 
 
 def freeze(model, settings: TrainSettings) -> None:
@@ -79,13 +99,18 @@ def load_start_tokenizer(place: str | Path, model: str, vocab_size: int):
         return load_tokenizer(model, vocab_size)
 
 
-def model_from_bart(settings: TrainSettings, tasks: list[str]) -> RoutingBartForConditionalGeneration:
+def model_from_bart(
+    settings: TrainSettings, tasks: list[str], routes: GivenRoutes | None = None
+) -> RoutingBartForConditionalGeneration:
     """Returns a new model: experts from --model or --vanilla_checkpoint, vectors from --taskvecs or random.
 
-    tasks: the tasks to draw random vectors for. Raises InputError that names the flag and the source.
+    tasks: the tasks to draw random vectors for. routes: those of --task_routes. Raises InputError that names
+    the flag and the source.
     """
     fields, names, vectors = settings.architecture(), sorted(tasks), None
-    if settings.taskvecs:
+    if routes is not None and settings.num_experts is None:
+        fields["num_experts"] = routes.num_experts
+    if settings.taskvecs and settings.route_source != "fixed":
         names, vectors = load_task_vectors(settings.taskvecs)
         fields["router_input_dim"] = vectors.shape[1]
     torch.manual_seed(settings.seed)
@@ -102,8 +127,10 @@ def model_from_bart(settings: TrainSettings, tasks: list[str]) -> RoutingBartFor
         model.config.vectors_seen = seen_by(load_meta(settings.taskvecs))
     elif model.config.has_router:
         model.config.random_vectors = list(names)  # `load_start` removes those that are trained
-    if model.config.route_source == "fixed":
+    if settings.task_level_random_routing:
         model.task_routes.copy_(task_level_random_routes(model.config, settings))
+    elif settings.route_source == "fixed":
+        model.use_given_routes(routes)
     return model
 
 
@@ -123,10 +150,12 @@ def load_checkpoint(checkpoint: Path, settings: TrainSettings) -> RoutingBartFor
         if getattr(settings, field) is not None:
             setattr(model.config, field, getattr(settings, field))
     model.config.exploration_epsilon = settings.exploration_epsilon
-    if settings.route_source not in (None, model.config.route_source):
-        drawn = task_level_random_routes(model.config, settings) if settings.route_source == "fixed" else None
-        model.use_routes(settings.route_source, drawn)
-    elif settings.route_source == "fixed":  # routes are drawn once, so those of the checkpoint are kept
+    draws, is_drawn = settings.task_level_random_routing, model.config.routes_are_drawn
+    if draws and not is_drawn:
+        model.use_routes("fixed", task_level_random_routes(model.config, settings))
+    elif settings.route_source in ("average", "random"):
+        model.use_routes(settings.route_source)
+    elif draws:  # routes are drawn once, so those of the checkpoint are kept
         counts = (model.task_routes > 0).sum(-1).unique().tolist()
         if counts != [settings.task_level_random_n]:
             raise InputError(

@@ -20,6 +20,7 @@ from routing_moe.cli.console import reporting_errors
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import parse, unused_note
 from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, learns_routes, uses_model
+from routing_moe.finetuning.given_routes import reads_row, route_note
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
 from routing_moe.finetuning.vectors import VECTOR_FILE, find_neighbours, leak_note, needs_neighbour
 from routing_moe.io.logs import log_to_file, start_logging
@@ -74,10 +75,12 @@ def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> dict[s
     description = describe_run(saved, command) | grid.described()
     write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
     choices = None
+    if grid.missing and settings.moe_init and (note := route_note(settings, inputs.start.config)):
+        log.info("note: %s", note)
     if grid.missing and reads_vector(inputs):
         if note := leak_note(settings, inputs.start):
             log.info("note: %s", note)
-        if needs_neighbour(settings, inputs.start):
+        if learns_routes(settings, inputs.start) and needs_neighbour(settings, inputs.start):
             choices = find_neighbours(settings, inputs.start, inputs.gyms, grid.data)
             for sample, choice in choices.items():
                 log.info("%s: %s; has seen of the task: %s", sample, choice.described(), choice.seen)
@@ -85,7 +88,8 @@ def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> dict[s
 
 
 def reads_vector(inputs: FinetuneInputs) -> bool:
-    return inputs.settings.moe_init and learns_routes(inputs.settings, inputs.start)
+    settings, start = inputs.settings, inputs.start
+    return settings.moe_init and (learns_routes(settings, start) or reads_row(settings, start.config))
 
 
 def what_is_kept(grid: Grid | None) -> str:

@@ -14,12 +14,13 @@ ROUTER_TYPES = (  # the keys of ROUTERS in model/routers.py
     "transformer_layer_specific",
 )
 # The keys of ROUTE_SOURCES in model/route_sources.py, and their names in messages.
-ROUTE_SOURCES = {"learned": "learned", "average": "average", "random": "random", "fixed": "task-level random"}
+ROUTE_SOURCES = {"learned": "learned", "average": "average", "random": "random", "fixed": "fixed"}
 EXPERT_MIXINGS = ("outputs", "parameters")  # model/routed_layer.py
 SCORINGS = ("generate", "rank")  # evaluation/option_ranking.py
 POOLINGS = ("mean", "bos")  # of text vectors: mean over the tokens of a text; state at <s>
 VECTOR_SOURCES = ("auto", "stored", "nearest", "learned")  # evaluation/unseen_tasks.py
 FOUND_BY_RULE = VECTOR_SOURCES[:3]  # those without training
+ROUTE_USES = ("fixed", "start")  # of --task_routes: routes that stay, or that the router starts with
 ROUTE_TRAININGS = ("plain", "fixed", "vector", "router")  # finetuning/starting_model.py
 SELECTIONS = ("final_temperature", "all")  # evaluations that may become the best checkpoint
 ROUTE_KINDS = ("soft", "soft_t1", "chosen")  # analysis/saved_routes.py

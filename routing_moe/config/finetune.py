@@ -55,7 +55,7 @@ class FinetuneSettings(RunFlags):
     program = "python -m routing_moe.cli.finetune"
     usage = "--task_dir FOLDER --output_dir FOLDER [--do_train] [--do_predict] [flags, see --help]"
     groups = ("data", "where fine-tuning starts", "the task's route through a mixture", "texts and decoding", "the grid", "optimisation")
-    source_flags: ClassVar[Mapping[str, str]] = {"average": "moe_avg_route", "random": "moe_random_route", "fixed": "moe_random2_route"}
+    source_flags: ClassVar[Mapping[str, str]] = {"moe_avg_route": "average", "moe_random_route": "random", "moe_random2_route": "fixed", "task_routes": "fixed"}
 
     task_dir: str = DATA(REQUIRED, "the task's folder, with <task>_<k>_<seed>_{train,dev,test}.tsv or .jsonl", is_path=True)
     dataset: str | None = DATA(None, "the task's name, which must be that of its folder (default: that name)")
@@ -73,9 +73,10 @@ class FinetuneSettings(RunFlags):
     moe_avg_route: bool = ROUTE(False, "every expert with weight 1/E", needs=("experts",))
     moe_random_route: bool = ROUTE(False, "in every layer a random expert for each example, drawn again at every step", needs=("experts",))
     moe_random2_route: bool = ROUTE(False, "in every layer a random expert for the task, drawn once (the route of the run, if it has one for the task)", needs=("experts",))
+    task_routes: str | None = ROUTE(None, "file with the task's route: .json or .npy, as for --task_routes of training", metavar="FILE", needs=("experts",), is_path=True)
     route_training: str | None = ROUTE(None, "plain: convert the route into a plain BART, by the expert of largest weight in each layer; fixed: train the experts and keep the route; vector: also train the task's vector; router: also train vector and router (default: plain if the route is equivalent to a plain BART, as one-hot routes are, else fixed)", choices=ROUTE_TRAININGS, needs=("experts", "one_route"))
     task_vector: str = ROUTE("auto", "the vector that the router reads. stored: that of the run; nearest: that of the task with the texts most similar to the sample's unlabelled train inputs; learned: one learned from the sample's labelled train rows; auto: stored, or nearest if the run has no learned or given vector of the task. The column vector_seen of the results shows what the vector has seen of the task", choices=VECTOR_SOURCES, needs=VECTOR)
-    taskvecs: str | None = ROUTE(None, "folder with id2task.json and task_vecs.npy with the task's vector, or one of each of its samples (from --samples each of task.task_emb), made like those that the router was trained with", needs=ROUTED, is_path=True)
+    taskvecs: str | None = ROUTE(None, "folder with id2task.json and task_vecs.npy with the task's vector, or one of each of its samples (from --samples each of task.task_emb), made like those that the mixture was trained with: read by the router, or for the nearest cluster of given routes", needs=("experts", "read_vectors"), is_path=True)
     text_vectors: str | None = ROUTE(None, "with --task_vector nearest: folder of text vectors that tasks are compared by, a sample by its own row if it has one (default: states of the mixture's encoder over train inputs)", needs=SEARCH, is_path=True)
     train_dir: str | None = ROUTE(None, "with --task_vector nearest: gym with the mixture's train tasks (default: the folder that --task_dir is in)", needs=(*SEARCH, "texts"), is_path=True)
     vector_steps: int = ROUTE(100, "with --task_vector learned: optimizer steps of 32 examples", range=AT_LEAST_1, needs=(*ROUTED, "learned_vector"))
@@ -162,6 +163,7 @@ def unmet_needs(settings: FinetuneSettings, mixture, needs_neighbour: bool) -> d
         "training": (settings.do_train, "out --do_train"),
         "experts": (settings.moe_init, "out --moe_init"),
         "router": (settings.moe_init, "out --moe_init"),
+        "read_vectors": (settings.moe_init, "out --moe_init"),
         "trained_models": (settings.do_train, "out --do_train"),
     }  # fmt: skip
     if settings.moe_init and mixture is not None:
@@ -180,6 +182,12 @@ def _unmet_routing(settings: FinetuneSettings, mixture, needs_neighbour: bool) -
     return {
         "router": (
             source == "learned", f" {ROUTE_SOURCES.get(source)} routes: they use no router"
+        ),
+        "read_vectors": (
+            source == "learned" or (settings.route_source is None and bool(mixture.route_parts)),
+            " given routes without vectors of the run's tasks"
+            if settings.route_source is None and mixture.given_routes
+            else f" {ROUTE_SOURCES.get(source)} routes: they use no router",
         ),
         "random_routes": (source == "random", "out random routes for each example"),
         "one_route": (source != "random", " random routes: examples have different ones at every step"),

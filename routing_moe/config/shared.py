@@ -44,17 +44,17 @@ class OptimizerFlags(Command):
 class RunFlags(TextFlags, OptimizerFlags):
     """What training and fine-tuning derive from their flags. A subclass has the switch `debug`."""
 
-    source_flags: ClassVar[Mapping[str, str]]  # {key of `ROUTE_SOURCES`: the switch that selects it}
+    source_flags: ClassVar[Mapping[str, str]]  # {flag: the key of `ROUTE_SOURCES` that it selects}
 
     @property
-    def selected_sources(self) -> list[str]:
-        """The keys of `ROUTE_SOURCES` that the flags select; more than one is a fault."""
-        return [source for source, flag in self.source_flags.items() if getattr(self, flag)]
+    def selecting_flags(self) -> list[str]:
+        """The given flags that select a key of `ROUTE_SOURCES`; more than one is a fault."""
+        return [flag for flag in self.source_flags if getattr(self, flag)]
 
     @property
     def route_source(self) -> str | None:
         """The selected key of `ROUTE_SOURCES`; None: that of the checkpoint, or learned."""
-        return next(iter(self.selected_sources), None)
+        return next((self.source_flags[flag] for flag in self.selecting_flags), None)
 
     @property
     def examples_per_file(self) -> int | None:

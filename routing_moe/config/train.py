@@ -10,6 +10,7 @@ from routing_moe.config.choices import (
     EXPERT_MIXINGS,
     FOUND_BY_RULE,
     ROUTE_SOURCES,
+    ROUTE_USES,
     ROUTER_MODES,
     ROUTER_TYPES,
     SECTIONS,
@@ -55,13 +56,13 @@ class TrainSettings(RunFlags):
     program = "python -m routing_moe.cli.train"
     usage = "--output_dir FOLDER [--do_train] [--do_predict] [flags, see --help]"
     groups = ("data", "where the model starts", "experts and router", "texts and decoding", "optimisation")
-    source_flags: ClassVar[Mapping[str, str]] = {"average": "avg_routing", "random": "random_routing", "fixed": "task_level_random_routing"}
+    source_flags: ClassVar[Mapping[str, str]] = {"avg_routing": "average", "random_routing": "random", "task_level_random_routing": "fixed", "task_routes": "fixed"}
 
     train_dir: str = DATA("data", "gym folder: <task>/<task>_<k>_<seed>_{train,dev,test}.tsv or .jsonl", inherited=True)
     predict_dir: str | None = DATA(None, "gym folder for dev and test scores (default: that of --train_dir)", inherited=True)
     custom_tasks_splits: str | None = DATA(None, "JSON with task lists train, dev, test (default: split.json in --train_dir)", inherited=True)
     task_ontology: str | None = DATA(None, "two-level ontology JSON for pictures and tables (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)", inherited=True)
-    taskvecs: str | None = DATA(None, "folder with id2task.json and task_vecs.npy, as written by the commands of task.task_emb; without --do_train, vectors of tasks that were not trained on (default: random vectors for every task of the split)", needs=("new_model", *ROUTED, "given_vectors"))
+    taskvecs: str | None = DATA(None, "folder with id2task.json and task_vecs.npy, as written by the commands of task.task_emb; without --do_train, vectors of tasks that were not trained on; with --task_routes: vectors that tasks are clustered and unseen tasks routed by (default: random vectors for every task of the split)", needs=("new_vectors", "experts", "read_vectors", "given_vectors"))
     taskvecs_dim: int | None = DATA(None, "dimension of random task vectors; read from the file with --taskvecs", range=AT_LEAST_1, needs=ROUTED, new_model=768)
     skip_malformed: bool = DATA(False, "leave out malformed lines of task files instead of stopping", inherited=True)
     debug: bool = DATA(False, "read only 8 examples of every task file: the first of train files, evenly spaced ones of dev and test files", compared_as="budget")
@@ -73,11 +74,13 @@ class TrainSettings(RunFlags):
     checkpoint: str | None = START(None, "routing checkpoint folder to start from (default: --output_dir/--checkpoint_name)")
     checkpoint_name: str = START("best", "which checkpoint of --output_dir to start or predict from: best, last, or any folder there with a checkpoint, such as the <step>-steps that --save_period keeps", needs=("checkpoint",), on_resume=True)
 
-    num_experts: int | None = ROUTING(None, "experts per layer; 1: multi-task BART, without routes", range=AT_LEAST_1, new_model=3, compared_as="budget")
+    num_experts: int | None = ROUTING(None, "experts per layer; 1: multi-task BART, without routes; with --task_routes, as many as the routes name", range=AT_LEAST_1, new_model=3, compared_as="budget")
     avg_routing: bool = ROUTING(False, "every expert with weight 1/E, for every task", needs=("experts",))
     random_routing: bool = ROUTING(False, "in every layer a random expert for each example, drawn again at every step", needs=("experts",))
     task_level_random_routing: bool = ROUTING(False, "in every layer --task_level_random_n random experts for each task, drawn once", needs=("experts",))
-    task_level_random_n: int = ROUTING(1, "with --task_level_random_routing: experts per layer, with weight 1/n each", range=AT_LEAST_1, needs=("experts", "task_routes"))
+    task_level_random_n: int = ROUTING(1, "with --task_level_random_routing: experts per layer, with weight 1/n each", range=AT_LEAST_1, needs=("experts", "drawn_routes"))
+    task_routes: str | None = ROUTING(None, "routes from outside. FILE.json: {task: expert number, {\"encoder\": number, \"decoder\": number}, a list of expert numbers by layer, or rows of weights by layer}; FILE.npy with route_tasks.txt, as in the <step>-steps of a run; ontology: an expert for each category, ontology:fine for each subcategory; clusters:K or clusters:auto: an expert for each cluster of the vectors of --taskvecs. Other tasks get the route of the nearest cluster by their vector, or all experts with equal weights. Without --do_train: a file with routes of the scored tasks", metavar="SPEC", needs=("experts",))
+    task_routes_as: str = ROUTING("fixed", "with --task_routes: the routes stay, or are what a learned router starts with", choices=ROUTE_USES, needs=("training", "given_routes"))
     random_eval_draws: int = ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, needs=("experts", "random_routes"), inherited=True)
     expert_mixing: str | None = ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, needs=("experts", "soft_routes"), new_model="outputs")
     router_nn_type: str | None = ROUTING(None, "architecture of the router", choices=ROUTER_TYPES, needs=ROUTED, new_model="linear_layer_specific")
@@ -126,6 +129,18 @@ class TrainSettings(RunFlags):
 # fmt: on
 
     @property
+    def route_source(self) -> str | None:
+        """As for all commands; routes that the router starts with are learned."""
+        if self.selecting_flags[:1] == ["task_routes"] and self.task_routes_as == "start":
+            return "learned" if self.do_train else None
+        return super().route_source
+
+    @property
+    def starts_from_routes(self) -> bool:
+        """Whether a learned router starts with given routes."""
+        return bool(self.task_routes) and self.do_train and self.task_routes_as == "start"
+
+    @property
     def trains_router(self) -> bool:
         return self.router_lr != 0
 
@@ -142,7 +157,7 @@ class TrainSettings(RunFlags):
         """
         if self.select_best is not None:
             return self.select_best == "final_temperature"
-        return self.route_source is None and not self.trains_router
+        return self.route_source in (None, "learned") and not self.trains_router
 
     @property
     def step_size(self) -> int:
@@ -202,6 +217,7 @@ def unmet_needs(settings: TrainSettings, routing: Mapping) -> dict[str, str]:
     from_bart = settings.initialize_from_vanilla and settings.do_train
     from_checkpoint = settings.do_train and not from_bart and not settings.resume
     frozen = not (settings.trains_router or settings.trains_task_vectors)
+    takes_routes = bool(settings.task_routes) and settings.do_train
     draws_for_tasks = settings.task_level_random_routing
     one_hot = source == "random" or (draws_for_tasks and settings.task_level_random_n == 1)
     keeps_vectors = settings.do_train and settings.predict_split == "train"
@@ -210,13 +226,22 @@ def unmet_needs(settings: TrainSettings, routing: Mapping) -> dict[str, str]:
         "training": (settings.do_train, "out --do_train"),
         "prediction": (settings.do_predict, "out --do_predict"),
         "new_model": (not from_checkpoint, "out --initialize_from_vanilla: a checkpoint has its own"),
+        "new_vectors": (
+            not from_checkpoint or takes_routes, "out --initialize_from_vanilla: a checkpoint has its own"
+        ),
         "checkpoint": (not from_bart, " --initialize_from_vanilla: training starts from --model, best predicts"),
         "experts": (routing["num_experts"] > 1, " one expert: there is nothing to select or mix"),
         "router": (
             source == "learned", f" {ROUTE_SOURCES.get(source)} routes: they use no router"
         ),
         "random_routes": (source == "random", "out --random_routing"),
-        "task_routes": (draws_for_tasks, "out --task_level_random_routing"),
+        "drawn_routes": (draws_for_tasks, "out --task_level_random_routing"),
+        "given_routes": (bool(settings.task_routes), "out --task_routes"),
+        "read_vectors": (
+            source == "learned" or takes_routes or bool(routing["route_parts"]),
+            " given routes without vectors: train with --taskvecs to route other tasks by theirs"
+            if routing["given_routes"] else f" {ROUTE_SOURCES.get(source)} routes: they use no router",
+        ),
         "top_k": (mode == "top_k", "out --router_mode top_k"),
         "soft_routes": (not one_hot, " one-hot routes: there is nothing to mix"),
         "sampling": (mode not in ("softmax", "top_k"), f" {mode} routes: nothing is sampled"),

@@ -22,6 +22,7 @@ from routing_moe.config.flags import (
     value_faults,
     with_valid_values,
 )
+from routing_moe.finetuning.given_routes import given_route_faults
 from routing_moe.finetuning.vectors import needs_neighbour, vector_faults
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_faults
@@ -154,6 +155,8 @@ def start_faults(
             faults.of(fits, start.weights, start.source)
     if settings.moe_init:
         faults += route_faults(settings, start)
+        if not faults and gyms:
+            faults += given_route_faults(settings, start, gyms)
         if not faults and gyms and learns_routes(settings, start):
             faults += vector_faults(settings, start, gyms)
     return list(faults)
@@ -182,7 +185,7 @@ def learns_routes(settings: FinetuneSettings, start: SavedMixture) -> bool:
 
 
 def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
-    given = [f"--{settings.source_flags[source]}" for source in settings.selected_sources]
+    given = [f"--{flag}" for flag in settings.selecting_flags]
     if len(given) > 1:
         return [f"{' and '.join(given)} each set the source of the route; give one of them"]
     source, training = settings.route_source or start.config.route_source, settings.route_training

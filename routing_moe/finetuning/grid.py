@@ -30,6 +30,7 @@ from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.evaluation.vector_sources import VectorChoice
 from routing_moe.finetuning.executors import executor, model_folder
 from routing_moe.io.job_folder import JobFolder
+from routing_moe.model.given_routes import ROUTE_TASKS_FILE
 from routing_moe.model.task_vectors import NAMES_FILE, UNKNOWN, VECTORS_FILE
 from routing_moe.results.few_shot import BEST, RESULT_FILES
 from routing_moe.results.run_cost import TRAINING_COST
@@ -179,12 +180,16 @@ def start_folder(settings: FinetuneSettings) -> str:
 
 
 def start_checksums(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> dict[str, str]:
-    """Returns the SHA-256 of the files that determine the start: those of the model, and given vectors."""
+    """Returns the SHA-256 of the files that determine the start: model, given vectors and routes."""
     found = start.checksums()
     for flag in ("taskvecs", "text_vectors"):
         if folder := getattr(settings, flag):
             files = {f"--{flag} {name}": Path(folder) / name for name in (NAMES_FILE, VECTORS_FILE)}
             found |= {name: sha256(file) for name, file in files.items() if file.is_file()}
+    if settings.task_routes:
+        path = Path(settings.task_routes)
+        files = [path, path.with_name(ROUTE_TASKS_FILE)] if path.suffix == ".npy" else [path]
+        found |= {f"--task_routes {number}": sha256(file) for number, file in enumerate(files)}
     return found
 
 

@@ -16,8 +16,10 @@ from dataloader.encoding import EncodedExamples
 from routing_moe.checkpoints.find import SavedMixture, find_start
 from routing_moe.checkpoints.start import load_start_tokenizer
 from routing_moe.config.finetune import FinetuneSettings
+from routing_moe.evaluation.unseen_routes import RouteChoice
 from routing_moe.evaluation.unseen_tasks import learn_vector
 from routing_moe.evaluation.vector_sources import VectorChoice
+from routing_moe.finetuning.given_routes import choose_route, follows_given_routes, reads_clusters
 from routing_moe.finetuning.vectors import GivenVectors, own_vector, share_row
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
 from routing_moe.model.route_sources import random_task_routes
@@ -62,7 +64,7 @@ class Starts:
 
     def _samples_share_start(self) -> bool:
         settings = self.settings
-        if len(settings.samples) == 1 or not self._reads_vector:
+        if len(settings.samples) == 1 or not (self._reads_vector or self._reads_clusters):
             return True
         if settings.task_vector == "learned" or self.choices:
             return False
@@ -73,11 +75,18 @@ class Starts:
         config = self.loaded.config
         return config.num_experts > 1 and (self.settings.route_source or config.route_source) == "learned"
 
+    @property
+    def _reads_clusters(self) -> bool:
+        return reads_clusters(self.settings, self.loaded.config)
+
     def _adapted(self, sample: str, examples: Callable[[], EncodedExamples]):
         settings = self.settings
         if self.loaded.config.num_experts == 1:
             return self.loaded, "none", None
         mixture = self.loaded if self._shared else copy.deepcopy(self.loaded).to(self.device)
+        if follows_given_routes(settings, mixture.config):
+            route = choose_route(mixture, settings, sample, self._given if self._reads_clusters else None)
+            return *along_route(mixture, settings, route), route.seen
         if not self._reads_vector:
             return *along_route(mixture, settings, None), None
         choice = self.choices.get(sample)
@@ -89,16 +98,19 @@ class Starts:
         return *along_route(mixture, settings, choice), choice.seen
 
 
-def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | None):
+def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | RouteChoice | None):
     """Returns (model, route in words) for the task. May change the mixture or return it as the model.
 
-    choice: the task's vector if the router reads one, else None.
+    choice: the task's vector if the router reads one, its route if it is given, else None.
     """
     source = settings.route_source or mixture.config.route_source
     mixture.config.exploration_epsilon = 0.0  # exploration is for training on many tasks
     if source in WITHOUT_VECTOR:
         route_LE = average_route(mixture) if source == "average" else None
         described = WITHOUT_VECTOR[source]
+    elif isinstance(choice, RouteChoice):
+        route_LE = torch.from_numpy(choice.route_LE).to(mixture.device, mixture.dtype)
+        described = choice.described()
     elif source == "fixed":
         route_LE, described = task_route(mixture, settings)
     else:
@@ -128,9 +140,9 @@ def average_route(mixture) -> Tensor:
 
 
 def task_route(mixture, settings: FinetuneSettings) -> tuple[Tensor, str]:
-    """Returns the route (L, E) drawn for the task, in the run if it has fixed routes, and its description."""
+    """Returns the route (L, E) drawn for the task, in the run if that drew some, and its description."""
     config = mixture.config
-    if config.route_source == "fixed" and settings.task in config.task_names:
+    if config.routes_are_drawn and settings.task in config.task_names:
         return mixture.task_routes[
             config.task_names.index(settings.task)
         ], "random for the task, drawn in the run"

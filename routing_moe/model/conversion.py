@@ -16,8 +16,9 @@ from routing_moe.model.routed_layer import RoutedLayer
 # ---- plain BART -> experts
 
 # Names that the state dict of a plain BART may lack: parts of the mixture, and tensors tied to the embedding.
+ROUTING_NAMES = ("router.", "task_vectors.", "task_routes", "route_vectors")  # what they start with
 OPTIONAL_NAMES = re.compile(
-    r"^router\.|^task_vectors\.|^task_routes|\.layers\.|\.embed_tokens\.|^lm_head\.|final_logits_bias"
+    r"^router\.|^task_vectors\.|^task_routes|^route_vectors|\.layers\.|\.embed_tokens\.|^lm_head\.|final_logits_bias"
 )
 
 
@@ -102,7 +103,7 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
         bart = BartForConditionalGeneration(_plain_config(model))
     state = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if name.startswith(("router.", "task_vectors.", "task_routes")) or ".experts." in name:
+        if name.startswith(ROUTING_NAMES) or ".experts." in name:
             continue
         state[name] = tensor
     for layer in model.routed_layers():
@@ -144,23 +145,23 @@ def _side_and_index(config, row: int) -> tuple[str, int]:
 
 
 def with_fresh_experts(model, bart, init_eps: float):
-    """Returns a new model with the router and task vectors of `model` and new experts from `bart`.
+    """Returns a new model with the router and task vectors of `model`, or its fixed routes, and new experts.
 
-    This prepares the second stage of two-stage training, which trains new experts with the learned routes.
+    This prepares the second stage of two-stage training, which trains new experts along the same routes.
     The experts are made as in `from_bart`. bart: a `BartForConditionalGeneration` with the same number of
     layers; its width may differ, because the router depends on task vectors and layer numbers only. All
-    fields of the mixture are those of `model`. Raises ValueError if `model` has no router or the numbers of
-    layers differ.
+    fields of the mixture are those of `model`. Raises ValueError if its tasks have no routes of their own or
+    the numbers of layers differ.
     """
-    if not model.config.has_router:
-        raise ValueError("the model has no router; its routes come from elsewhere")
+    if not model.config.routes_by_task:
+        raise ValueError("the model's tasks have no routes of their own")
     depths = (bart.config.encoder_layers, bart.config.decoder_layers)
     if depths != (model.config.encoder_layers, model.config.decoder_layers):
         raise ValueError(f"the BART has {depths} encoder and decoder layers, which the router does not route")
     mixture = {name: getattr(model.config, name) for name in MIXTURE_FIELDS}
     fresh = from_bart(type(model), bart, init_eps=init_eps, **mixture)
-    fresh.router.load_state_dict(model.router.state_dict())
-    fresh.task_vectors.load_state_dict(model.task_vectors.state_dict())
+    routing = {name: t for name, t in model.state_dict().items() if name.startswith(ROUTING_NAMES)}
+    fresh.load_state_dict(routing, strict=False)
     return fresh
 
 

@@ -18,7 +18,8 @@ class MixtureFields:
     router_nn_type: one of `routing_moe.model.routers.ROUTERS`.
     router_mode: how logits become routes, one of `routing_moe.model.selection.ROUTER_MODES`.
     router_top_k: number of experts with a weight above 0 in mode "top_k".
-    router_input_dim, router_hidden_dim: width of a task vector (D) and of the router's hidden layer (H).
+    router_input_dim, router_hidden_dim: width of a task vector (D), also of those beside given routes, and of
+        the router's hidden layer (H).
     encoder_vanilla_layers, decoder_vanilla_layers: 0-based layers that stay plain BART layers.
     exploration_epsilon: probability that a random expert replaces the selected route of a layer in training,
         drawn per example (if parameters are mixed: per task).
@@ -27,6 +28,9 @@ class MixtureFields:
     task_names: the tasks, in the order of the rows of `model.task_vectors` (or `model.task_routes`).
     random_vectors: the tasks whose vector is random and untrained, so it has no information about the task.
     trained_tasks: the tasks of all training so far, if known.
+    given_routes: the source of fixed routes that were given, in words; None: they were drawn at random.
+    route_parts: with vectors of the tasks beside given routes (`model.route_vectors`), {part: [start, end]}
+        of the dimensions by which a part of the layers is routed (`given_routes.py`); None: without vectors.
     vectors_seen: the data of their tasks that vectors loaded from a folder are based on, one of
         `routing_moe.model.task_vectors.SEEN`; None: unknown, as in checkpoints of earlier versions.
     """
@@ -47,6 +51,8 @@ class MixtureFields:
     task_names: list[str] | None = None
     random_vectors: list[str] | None = None
     trained_tasks: list[str] | None = None
+    given_routes: str | None = None
+    route_parts: dict[str, list[int]] | None = None
     vectors_seen: str | None = None
 
     def __post_init__(self, **kwargs):
@@ -84,7 +90,7 @@ class MixtureFields:
             found.append(
                 f"exploration_epsilon is {self.exploration_epsilon}; it must be a probability, 0 to 1"
             )
-        found += dropout_faults(self)
+        found += dropout_faults(self) + self._part_faults()
         for side, depth in (("encoder", self.encoder_layers), ("decoder", self.decoder_layers)):
             outside = [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]
             if outside:
@@ -111,6 +117,14 @@ class MixtureFields:
             )
         return found
 
+    def _part_faults(self) -> list[str]:
+        D, parts = self.router_input_dim, self.route_parts or {}
+        return [
+            f"route_parts has {part} at {ends}; it must be two of the {D} dimensions"
+            for part, ends in parts.items()
+            if len(ends) != 2 or not 0 <= ends[0] < ends[1] <= D
+        ]
+
     @property
     def num_layers(self) -> int:
         """L: number of encoder layers plus decoder layers, vanilla layers included."""
@@ -128,6 +142,11 @@ class MixtureFields:
     def routes_by_task(self) -> bool:
         """Whether only tasks in `task_names` have routes; False for average and random routes."""
         return self.num_experts > 1 and self.route_source in ("learned", "fixed")
+
+    @property
+    def routes_are_drawn(self) -> bool:
+        """Whether each task has a fixed route that was drawn at random, not given."""
+        return self.route_source == "fixed" and self.given_routes is None
 
     @property
     def routed_rows(self) -> list[int]:

@@ -23,10 +23,8 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
 
 from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.route_sources import ROUTE_SOURCES
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
-from routing_moe.model.routers import ROUTERS
-from routing_moe.model.selection import noise_free_routes, select_routes
+from routing_moe.model.task_routing import TaskRouting, TaskVectors
 from routing_moe.model.task_vectors import save_task_vectors
 
 # transformers renamed its cache argument once; this is the name in the installed version.
@@ -34,14 +32,7 @@ _FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).par
 CACHE_ARGUMENT = "cache" if "cache" in _FORWARD_ARGUMENTS else "past_key_values"
 
 
-class TaskVectors(nn.Embedding):
-    """One vector per task (N, D).
-
-    A separate class, because it is initialised from N(0, 1), not N(0, 0.02).
-    """
-
-
-class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
+class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGeneration):
     """A BART whose layers consist of experts, with the router that selects them.
 
     forward(input_ids, attention_mask, labels=..., routes=routes_BLE | task_ids=ids_B) returns a
@@ -66,13 +57,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
             row = config.encoder_layers + i
             layer = copies[0] if is_vanilla else RoutedLayer(config, copies, row, keeps_cache=True)
             self.model.decoder.layers[i] = layer
-        self.router = self.task_vectors = None
-        if config.has_router:
-            self.router = ROUTERS[config.router_nn_type](config)
-            self.task_vectors = TaskVectors(len(config.task_names), config.router_input_dim)
-        if config.route_source == "fixed":
-            size = (len(config.task_names), config.num_layers, E)
-            self.register_buffer("task_routes", torch.full(size, 1 / E))
+        self.add_routing()
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -83,105 +68,6 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
             bound = module.hidden_size**-0.5
             for parameter in module.parameters():
                 init.uniform_(parameter, -bound, bound)
-
-    # ---- routes
-
-    def router_logits(self, task_ids_N: Tensor) -> Tensor:
-        """Returns the logits (N, L, E) of rows of `task_vectors`."""
-        return self.router(self.task_vectors(task_ids_N))
-
-    def draw_routes(self, task_ids_B: Tensor) -> Tensor:
-        """Returns routes (B, L, E) from the model's route source.
-
-        In training mode they are those of training (sampled and explored), otherwise those of evaluation.
-        If parameters are mixed, routes are drawn once per task, so a batch merges once per different task.
-        """
-        source = ROUTE_SOURCES[self.config.route_source]
-        if self.config.num_experts == 1:
-            source = ROUTE_SOURCES["average"]
-        if self.config.expert_mixing == "outputs":
-            return source(self, task_ids_B)
-        tasks_N, which_B = task_ids_B.unique(return_inverse=True)
-        return source(self, tasks_N)[which_B]
-
-    def use_routes(self, source: str, task_routes_NLE: Tensor | None = None) -> None:
-        """Changes the route source to "average", "random" or "fixed", and removes router and task vectors.
-
-        task_routes_NLE: the fixed routes, in the order of `config.task_names`; only with "fixed".
-        Raises ValueError for another source or for routes of another shape.
-        """
-        size = (len(self.config.task_names), self.config.num_layers, self.config.num_experts)
-        if source == "learned" or source not in ROUTE_SOURCES:
-            raise ValueError(f"source is {source!r}; it must be one of average, random, fixed")
-        if (source == "fixed") != (task_routes_NLE is not None and task_routes_NLE.shape == size):
-            raise ValueError(f"only fixed routes take task_routes, of shape (N, L, E) = {size}")
-        self.config.route_source = source
-        if source == "random":  # one-hot routes do not mix experts
-            self.config.expert_mixing = "outputs"
-        self.router = self.task_vectors = None
-        if source == "fixed":
-            self.register_buffer("task_routes", task_routes_NLE.to(self.device, self.dtype))
-        elif hasattr(self, "task_routes"):
-            del self.task_routes
-
-    def task_ids(self, task_names: list[str]) -> Tensor:
-        """Returns rows of `config.task_names`, on the model's device. Raises KeyError for an unknown task."""
-        rows = {name: row for row, name in enumerate(self.config.task_names)}
-        unknown = [name for name in task_names if name not in rows]
-        if unknown:
-            raise KeyError(f"no task vector for {', '.join(unknown)}; the model knows {len(rows)} tasks")
-        return torch.tensor([rows[name] for name in task_names], dtype=torch.long, device=self.device)
-
-    def routes_for(
-        self, task_names: list[str], mode: str | None = None, temperature: float | None = None, noise=False
-    ) -> Tensor:
-        """Returns the routes (N, L, E) of named tasks, noise-free unless `noise` is set.
-
-        mode, temperature: of the selection; None: those of the configuration. Random routes are drawn again
-        at each call. Raises KeyError for an unknown task.
-        """
-        task_ids_N = self.task_ids(task_names)
-        if not self.config.has_router:
-            return self.draw_routes(task_ids_N)
-        mode, top_k = mode or self.config.router_mode, self.config.router_top_k
-        temperature = self.config.router_temperature if temperature is None else temperature
-        logits_NLE = self.router_logits(task_ids_N)
-        if noise:
-            return select_routes(logits_NLE, mode, temperature, self.config.encoder_layers, top_k)
-        return noise_free_routes(logits_NLE, mode, temperature, top_k)
-
-    def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:
-        """Returns the expected routes (N, L, E) of named tasks.
-
-        For a router, the softmax of its logits (top-k: over the k largest) at the temperature, which
-        approximates the mean of the sampled modes; for random routes 1/E. Raises KeyError for an unknown
-        task.
-        """
-        if self.config.route_source == "random":
-            return ROUTE_SOURCES["average"](self, self.task_ids(task_names))
-        mode = "top_k" if self.config.router_mode == "top_k" else "softmax"
-        return self.routes_for(task_names, mode, temperature)
-
-    def _resolve_routes(self, routes: Tensor | None, task_ids: Tensor | None, batch_size: int) -> Tensor:
-        if routes is None and task_ids is not None:
-            routes = self.draw_routes(task_ids)
-        if routes is None and self.config.num_experts == 1:
-            routes = torch.ones(batch_size, self.config.num_layers, 1, device=self.device)
-        if routes is None:
-            raise ValueError("a model with several experts needs routes (B, L, E) or task_ids (B,)")
-        expected = (batch_size, self.config.num_layers, self.config.num_experts)
-        if tuple(routes.shape) != expected:
-            raise ValueError(f"routes have shape {tuple(routes.shape)}, expected (B, L, E) = {expected}")
-        return routes
-
-    def is_one_hot(self, routes_BLE: Tensor) -> bool:
-        """Returns whether all rows that a layer uses consist of zeros and ones."""
-        read = routes_BLE[:, self.config.routed_rows]
-        return bool(((read == 0) | (read == 1)).all())
-
-    def has_plain_equivalent(self, routes_BLE: Tensor) -> bool:
-        """Returns whether each of the routes has an equivalent plain BART, which `to_bart` returns."""
-        return self.config.expert_mixing == "parameters" or self.is_one_hot(routes_BLE)
 
     # ---- forward
 
@@ -366,10 +252,7 @@ class RoutingBartForConditionalGeneration(BartForConditionalGeneration):
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
         """Saves as transformers does, plus task names and vectors (if any) in the interchange format."""
         super().save_pretrained(save_directory, **kwargs)
-        vectors_ND = None
-        if self.task_vectors is not None:
-            vectors_ND = self.task_vectors.weight.detach().float().cpu().numpy()
-        save_task_vectors(save_directory, self.config.task_names, vectors_ND)
+        save_task_vectors(save_directory, self.config.task_names, self.vectors_of_tasks())
 
     @classmethod
     def from_bart(cls, bart, num_experts: int = 3, init_eps: float = 1e-8, **config_fields):

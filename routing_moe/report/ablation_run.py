@@ -16,7 +16,7 @@ from routing_moe.config.ablate import AblationSettings
 from routing_moe.evaluation.scored_files import decoding_of
 from routing_moe.io.main_process import on_main
 from routing_moe.report.ablation_files import write_results
-from routing_moe.training.prediction import give_vectors, task_files
+from routing_moe.training.prediction import route_tasks, task_files
 
 log = logging.getLogger("routing_moe")
 
@@ -38,7 +38,7 @@ def load_evaluator(settings: AblationSettings, inputs: AblationInputs, accelerat
     prediction, run = settings.prediction, inputs.run
     model, tokenizer = load_start(prediction, run.split)
     model.to(accelerator.device)
-    give_vectors(prediction, run, inputs.tasks, model, tokenizer, accelerator)
+    route_tasks(prediction, run, inputs.tasks, model, tokenizer, accelerator)
     limit = settings.max_examples
     files = task_files(prediction, run, inputs.tasks, settings.part, model, tokenizer, limit)
     decoding = decoding_of(prediction)

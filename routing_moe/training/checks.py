@@ -19,8 +19,10 @@ from routing_moe.evaluation.vector_sources import TextSource
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_faults
 from routing_moe.io.run_folder import foreign_faults, load_run_settings
+from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.results.run_cost import reference_cost
-from routing_moe.training.start_checks import routing_fields, start_faults
+from routing_moe.training.start_checks import gives_routes, routing_fields, start_faults
+from routing_moe.training.task_routes import training_routes
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Inputs:
     ontology: Ontology
     text_format: TextFormat
     texts: TextSource  # for the nearest task of a task without a vector
+    routes: GivenRoutes | None = None  # of --task_routes, for training
 
 
 def check_inputs(settings: TrainSettings, given: set[str] = frozenset()) -> Inputs:
@@ -42,12 +45,35 @@ def check_inputs(settings: TrainSettings, given: set[str] = frozenset()) -> Inpu
     """
     faults = Faults(number_faults(settings))
     settings = with_valid_values(settings)
-    fields = routing_fields(settings)
+    data = Faults()  # reported after those of the flags
+    train_gym, predict_gym, split, ontology = open_data(settings, data)
+    routes = None
+    if gives_routes(settings) and split and split.train and ontology:
+        routes = faults.of(training_routes, settings, split, ontology)
+    fields = routing_fields(settings, routes)
     faults += source_faults(settings, fields)
     faults += unused_flags(settings, given, unmet_needs(settings, fields))
     if settings.checkpoint and "checkpoint_name" in given:
         faults.append("--checkpoint and --checkpoint_name both name a checkpoint; give one of them")
     text_format = faults.of(TextFormat.of, settings)
+    faults += data
+    if split and train_gym and predict_gym:
+        faults += data_faults(settings, train_gym, predict_gym, split)
+    faults += run_folder_faults(settings)
+    if settings.do_train and settings.equal_flops:
+        faults.of(reference_cost, settings.equal_flops)
+    texts = None
+    if train_gym and predict_gym and text_format:
+        gyms = (train_gym, predict_gym)
+        texts = TextSource(gyms, text_format, settings.text_vectors, settings.examples_per_file)
+    faults += start_faults(settings, split, fields, texts, routes, ask_hub=not faults)
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+    return Inputs(train_gym, predict_gym, split, ontology, text_format, texts, routes)
+
+
+def open_data(settings: TrainSettings, faults: Faults):
+    """Returns the gyms of training and prediction, the split and the ontology; None for one with faults."""
     train_gym = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
     predict_gym = train_gym
     if settings.predict_dir != settings.train_dir:
@@ -62,19 +88,7 @@ def check_inputs(settings: TrainSettings, given: set[str] = frozenset()) -> Inpu
         split = faults.of(load_split, split_path(settings), flag=flag)
     flag = "task_ontology" if settings.task_ontology else None
     ontology = faults.of(Ontology.load, ontology_path(settings.train_dir, settings.task_ontology), flag=flag)
-    if split and train_gym and predict_gym:
-        faults += data_faults(settings, train_gym, predict_gym, split)
-    faults += run_folder_faults(settings)
-    if settings.do_train and settings.equal_flops:
-        faults.of(reference_cost, settings.equal_flops)
-    texts = None
-    if train_gym and predict_gym and text_format:
-        gyms = (train_gym, predict_gym)
-        texts = TextSource(gyms, text_format, settings.text_vectors, settings.examples_per_file)
-    faults += start_faults(settings, split, fields, texts, ask_hub=not faults)
-    if faults:
-        raise InputError(dict.fromkeys(faults))
-    return Inputs(train_gym, predict_gym, split, ontology, text_format, texts)
+    return train_gym, predict_gym, split, ontology
 
 
 def split_path(settings: TrainSettings) -> Path:
@@ -106,7 +120,7 @@ def number_faults(settings: TrainSettings) -> list[str]:
 
 def source_faults(settings: TrainSettings, fields: dict) -> list[str]:
     """Returns faults of route sources that exclude each other, and of more experts per route than exist."""
-    given = [f"--{settings.source_flags[source]}" for source in settings.selected_sources]
+    given = [f"--{flag}" for flag in settings.selecting_flags]
     faults = []
     if len(given) > 1:
         faults.append(f"{' and '.join(given)} each set the source of routes; give one of them")

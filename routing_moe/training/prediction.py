@@ -4,11 +4,13 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import in_short
+from dataloader.errors import InputError, in_short
+from dataloader.task_splits import Split
 from dataloader.templates import has_templates
 from routing_moe.checkpoints.find import checkpoint_to_start_from
 from routing_moe.checkpoints.folder import load_progress
@@ -22,6 +24,7 @@ from routing_moe.evaluation.scoring import (
     spread_over_draws,
     texts_and_scores,
 )
+from routing_moe.evaluation.unseen_routes import RouteClusters, choose_routes, with_routes
 from routing_moe.evaluation.unseen_tasks import choose_vectors, with_vectors
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
@@ -30,6 +33,7 @@ from routing_moe.results.scores import ScoresFile, constant_scores, write_predic
 from routing_moe.results.templates import dataset_scores
 from routing_moe.training.checks import Inputs
 from routing_moe.training.start_checks import trained_on
+from routing_moe.training.task_routes import file_routes, names_file
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Acceler
         selected["temperature"] = settings.predict_temperature
     if selected:
         log.info("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
-    choices = give_vectors(settings, inputs, tasks, model, tokenizer, accelerator)
+    choices = route_tasks(settings, inputs, tasks, model, tokenizer, accelerator)
     # Scores of another run's checkpoint go to this run's folder; the other folder is not changed.
     run = Path(settings.output_dir)
     most = settings.predict_max_examples
@@ -79,6 +83,57 @@ def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Acceler
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict()), indent=1)
         write_text(run / written.settings_path, description)
+
+
+def route_tasks(
+    settings: TrainSettings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator
+) -> dict:
+    """Gives every task its route or the vector that its route is computed from; logs each choice.
+
+    Returns {task: choice} with the source of its route in words, and what the choice has seen of the task; {}
+    if all tasks are those of training, or their routes do not depend on them.
+    """
+    from_file = settings.route_source == "fixed" and settings.task_routes and not settings.do_train
+    if from_file or model.config.given_routes:
+        return give_routes(settings, inputs, tasks, model, accelerator.is_main_process)
+    return give_vectors(settings, inputs, tasks, model, tokenizer, accelerator)
+
+
+def give_routes(settings: TrainSettings, inputs: Inputs, tasks: list[str], model, is_main: bool) -> dict:
+    """Gives tasks the routes of --task_routes, their own, that of their nearest cluster, or equal weights.
+
+    Returns {task: RouteChoice}; {} if all are the routes of tasks that the model was trained on. Raises
+    InputError if routes of a file would overwrite scores along other routes.
+    """
+    trained = trained_on(model.config.to_dict(), inputs.split)
+    given = given_matrices(settings, inputs.split, model.config)
+    vectors = given_vectors(settings, tasks, trained)
+    seen = seen_by(load_meta(settings.taskvecs)) if vectors else UNKNOWN
+    choices = choose_routes(model, tasks, given, vectors, seen)
+    own = RouteClusters(model).own
+    replaced = [task for task in given if task in own and not np.allclose(own[task], given[task])]
+    if replaced and not settings.prefix:
+        raise InputError(
+            f"--task_routes {settings.task_routes} has other routes of {in_short(replaced)} than the "
+            "checkpoint; to score it with them give --prefix, so that its own scores are not overwritten"
+        )
+    if all(choice.source == "own" and choice.task in trained for choice in choices):
+        return {}
+    for choice in choices if is_main else ():
+        log.info("%s: %s; has seen of the task: %s", choice.task, choice.described(), choice.seen)
+    if (without := [choice.task for choice in choices if choice.source == "average"]) and is_main:
+        log.info("note: no route and no vector of %s: all experts have equal weights", in_short(without))
+    with_routes(model, choices)
+    return {choice.task: choice for choice in choices}
+
+
+def given_matrices(settings: TrainSettings, split: Split, config) -> dict[str, np.ndarray]:
+    """Returns {task: route (L, E)} of the file `--task_routes`, {} without a file."""
+    if not settings.task_routes or not names_file(settings.task_routes):
+        return {}
+    routes = file_routes(settings, split)
+    matrices = routes.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)
+    return dict(zip(routes.tasks, matrices, strict=True))
 
 
 def give_vectors(

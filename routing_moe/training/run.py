@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 from dataloader.atomic_files import write_text
 from dataloader.encoding import encode
 from routing_moe.checkpoints.find import checkpoint_to_resume
-from routing_moe.checkpoints.start import load_start
+from routing_moe.checkpoints.start import load_start, start_router
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.memory import naming_memory_flags
@@ -43,6 +43,7 @@ def train_and_predict(
             checkpoint=None,
             checkpoint_name="best",
             taskvecs=None,
+            task_routes=None,
         )
     if settings.do_predict:
         with naming_memory_flags(settings):
@@ -54,7 +55,8 @@ def run_training(
 ) -> None:
     """Builds the model and the data, and trains to the end. Writes nothing before both are ready."""
     set_seed(settings.seed)
-    model, tokenizer = load_start(settings, inputs.split)
+    model, tokenizer = load_start(settings, inputs.split, inputs.routes)
+    notes = route_notes(settings, inputs, model)
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
     pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
     examples = encode(pool, tokenizer, inputs.text_format, task_ids)
@@ -71,10 +73,24 @@ def run_training(
     start_trackers(settings, accelerator, first_step=training.state["step"])
     log_to_file(settings.output_dir, "log.txt", accelerator.is_main_process)
     note_skipped(inputs)
+    for note in notes:
+        log.info(note)
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict(), command), indent=1)
         write_text(Path(settings.output_dir) / "run.json", description)
     training.run()
+
+
+def route_notes(settings: TrainSettings, inputs: Inputs, model) -> list[str]:
+    """Returns notes on given routes for the log; with --task_routes_as start, fits the router to them."""
+    if inputs.routes is None:
+        return []
+    notes = list(inputs.routes.notes)
+    return (
+        [*notes, start_router(model, inputs.routes, settings).described()]
+        if settings.starts_from_routes
+        else notes
+    )
 
 
 def note_skipped(inputs: Inputs) -> None:

@@ -6,22 +6,31 @@ from pathlib import Path
 from dataloader.errors import Faults, InputError, fault_context, in_short
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import Split
-from routing_moe.checkpoints.find import checkpoint_to_start_from
+from routing_moe.checkpoints.find import checkpoint_to_resume, checkpoint_to_start_from
 from routing_moe.config.choices import ROUTE_SOURCES
 from routing_moe.config.train import ARCHITECTURE_FLAGS, ROUTING_FLAGS, TrainSettings
 from routing_moe.evaluation.vector_sources import TextSource, VectorTable
-from routing_moe.model.saved_config import load_bart_config, load_routing_config
+from routing_moe.model.given_routes import GivenRoutes
+from routing_moe.model.saved_config import SavedConfig, load_bart_config, load_routing_config
 from routing_moe.model.task_vectors import load_task_vectors
+from routing_moe.training.task_routes import described, file_routes, names_file, vectors_with_parts
 
 STORED_HINT = "; without --task_vector stored, they get the vector of their nearest task"
 
 
-def routing_fields(settings: TrainSettings) -> dict:
+def gives_routes(settings: TrainSettings) -> bool:
+    """Returns whether training starts with the routes of `--task_routes`; a resumed run has them already."""
+    return bool(settings.task_routes) and settings.do_train and checkpoint_to_resume(settings) is None
+
+
+def routing_fields(settings: TrainSettings, routes: GivenRoutes | None = None) -> dict:
     """Returns the run's num_experts, route_source, expert_mixing, router_mode and router_top_k.
 
-    Values are those of the flags, else of the checkpoint that the run starts from, else the defaults.
+    Also given_routes and route_parts, None if there are none. Values are those of the flags, else of the
+    checkpoint that the run starts from, else of the given routes, else the defaults.
     """
     fields, config = settings.architecture(), {}
+    fields["num_experts"] = settings.num_experts or (routes.num_experts if routes else fields["num_experts"])
     if checkpoint := checkpoint_to_start_from(settings):
         try:
             config = load_json_object(checkpoint / "config.json", "a model's configuration")
@@ -30,19 +39,31 @@ def routing_fields(settings: TrainSettings) -> dict:
     names = ("num_experts", "route_source", *ROUTING_FLAGS)
     # `checkpoint_faults` reports values of another type.
     own = {name: config[name] for name in names if isinstance(config.get(name), type(fields[name]))}
-    return {
+    found = {
         name: own.get(name, fields[name]) if getattr(settings, name) is None else fields[name]
         for name in names
     }
+    is_fixed = found["route_source"] == "fixed" and not settings.task_level_random_routing
+    kept = {"given_routes": str, "route_parts": dict} if is_fixed else {}
+    return (
+        dict.fromkeys(("given_routes", "route_parts"))
+        | found
+        | {name: config[name] for name, kind in kept.items() if isinstance(config.get(name), kind)}
+    )
 
 
 def start_faults(
-    settings: TrainSettings, split: Split | None, fields: dict, texts: TextSource | None, ask_hub: bool
+    settings: TrainSettings,
+    split: Split | None,
+    fields: dict,
+    texts: TextSource | None,
+    routes: GivenRoutes | None,
+    ask_hub: bool,
 ) -> list[str]:
     """Returns faults of a start that is missing or contradictory, and of tasks that can get no vector.
 
-    fields: `routing_fields`. texts: of the gyms and flags; None if these have faults. ask_hub: as of
-    `load_bart_config`.
+    fields: `routing_fields`. texts: of the gyms and flags; None if these have faults. routes: of
+    --task_routes. ask_hub: as of `load_bart_config`.
     """
     checkpoint = checkpoint_to_start_from(settings)
     faults = []
@@ -53,9 +74,9 @@ def start_faults(
     if not settings.do_train and not settings.do_predict:
         return faults
     if checkpoint is not None:
-        return faults + checkpoint_faults(settings, checkpoint, split, fields, texts)
+        return faults + checkpoint_faults(settings, checkpoint, split, fields, texts, routes)
     if settings.do_train and settings.initialize_from_vanilla:
-        return faults + vanilla_faults(settings, split, fields, texts, ask_hub)
+        return faults + vanilla_faults(settings, split, fields, texts, routes, ask_hub)
     wanted = f"--checkpoint {settings.checkpoint}"
     if not settings.checkpoint:
         wanted = f"--output_dir {settings.output_dir} --checkpoint_name {settings.checkpoint_name}"
@@ -64,13 +85,18 @@ def start_faults(
 
 
 def vanilla_faults(
-    settings: TrainSettings, split: Split | None, routing: dict, texts: TextSource | None, ask_hub: bool
+    settings: TrainSettings,
+    split: Split | None,
+    routing: dict,
+    texts: TextSource | None,
+    routes: GivenRoutes | None,
+    ask_hub: bool,
 ) -> list[str]:
-    """Returns faults of the plain BART's configuration with these flags, and of task vectors."""
+    """Returns faults of the plain BART's configuration with these flags, of task vectors and given routes."""
     faults = Faults()
-    fields = settings.architecture()
+    fields = settings.architecture() | {"num_experts": routing["num_experts"]}
     names = random = split.all if split and not settings.taskvecs else ()
-    if settings.taskvecs:
+    if settings.taskvecs and routing["route_source"] == "learned":
         loaded = faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs")
         if loaded:
             names, vectors_ND = loaded
@@ -86,6 +112,10 @@ def vanilla_faults(
     except Exception as error:  # `strict` wraps the message of the configuration in an error of its own
         named = str(error.__cause__ or error).replace("router_input_dim is", "taskvecs_dim is")
         faults += [f"--{fault}" for fault in named.splitlines()]
+    if routes:
+        faults += fit_faults(
+            settings, routes, bart, routing["num_experts"], f"--num_experts {settings.num_experts}"
+        )
     return faults + position_faults(settings, bart.max_position_embeddings, settings.model)
 
 
@@ -105,16 +135,25 @@ def vector_faults(settings: TrainSettings, names: list[str], dim: int, split: Sp
 
 
 def checkpoint_faults(
-    settings: TrainSettings, checkpoint: Path, split: Split | None, fields: dict, texts: TextSource | None
+    settings: TrainSettings,
+    checkpoint: Path,
+    split: Split | None,
+    fields: dict,
+    texts: TextSource | None,
+    routes: GivenRoutes | None,
 ) -> list[str]:
     """Returns faults of the checkpoint's configuration with these flags and the tasks of the split."""
     faults = Faults()
     config = faults.of(load_routing_config, checkpoint)
     if config is None:
         return faults
-    wanted = set(split.train) if split and settings.do_train else set()
+    if settings.task_routes:
+        faults += outside_faults(settings, checkpoint, split, config, fields, routes)
+    wanted = set(split.train) if split and settings.do_train and not gives_routes(settings) else set()
     found_by_text = fields["route_source"] == "learned" and settings.task_vector != "stored"
-    if split and settings.do_predict and not found_by_text:
+    # Among given routes, a task without one gets equal weights.
+    is_given = fields["route_source"] == "fixed" and (settings.task_routes or fields["given_routes"])
+    if split and settings.do_predict and not found_by_text and not is_given:
         wanted |= set(split.section(settings.predict_split))
     needed = {"learned": "task vector", "fixed": "route"}.get(fields["route_source"])
     hint = "" if found_by_text or settings.do_train or needed != "task vector" else STORED_HINT
@@ -126,7 +165,8 @@ def checkpoint_faults(
             f"was trained with{hint}"
         )
     predicts = split and settings.do_predict and not settings.do_train and settings.task_vector == "auto"
-    if settings.taskvecs and predicts and needed == "task vector" and fields["num_experts"] > 1:
+    reads_given = needed == "task vector" or fields["route_parts"]
+    if settings.taskvecs and predicts and reads_given and fields["num_experts"] > 1:
         given = faults.of(tasks_given, settings, checkpoint, config, split) or set()
         names, random = {*names, *given}, set(random) - given
     faults += unseen_faults(settings, split, fields, texts, names, random)
@@ -139,6 +179,52 @@ def checkpoint_faults(
         if getattr(settings, flag) is not None and getattr(settings, flag) != config.get(field)
     ]
     return faults + position_faults(settings, config.get("max_position_embeddings", 1024), checkpoint)
+
+
+def outside_faults(
+    settings: TrainSettings,
+    checkpoint: Path,
+    split: Split | None,
+    config: dict,
+    fields: dict,
+    routes: GivenRoutes | None,
+) -> list[str]:
+    """Returns faults of `--task_routes` for a checkpoint: trained further along them, or scored."""
+    faults, saved = Faults(), SavedConfig.of(config, checkpoint / "config.json")
+    if gives_routes(settings):
+        if settings.task_routes_as == "start":
+            faults.append(
+                "--task_routes_as is start, which needs a new router: give --initialize_from_vanilla"
+            )
+        elif routes:
+            faults += fit_faults(settings, routes, saved, saved.num_experts, str(checkpoint))
+    elif not settings.do_train and settings.route_source == "fixed":
+        if names_file(settings.task_routes):
+            if split and (found := faults.of(file_routes, settings, split)):
+                faults += fit_faults(settings, found, saved, saved.num_experts, str(checkpoint))
+        elif described(settings) != fields["given_routes"]:
+            faults.append(
+                f"--task_routes is {settings.task_routes}, which a model is trained with; without --do_train "
+                "give a file (.json or .npy) with the routes of the scored tasks"
+            )
+    return list(faults)
+
+
+def fit_faults(
+    settings: TrainSettings, routes: GivenRoutes, config, num_experts: int, what: str
+) -> list[str]:
+    """Returns faults of given routes that do not fit the model's layers or number of experts (of `what`)."""
+    faults = Faults()
+    if routes.num_experts > num_experts:
+        faults.append(
+            f"--task_routes {settings.task_routes} routes {routes.num_experts} experts, but {what} has only "
+            f"{num_experts}"
+        )
+    depth = config.encoder_layers, config.decoder_layers
+    faults.of(
+        routes.matrices, *depth, max(num_experts, routes.num_experts), flag=f"task_routes {routes.source}:"
+    )
+    return list(faults)
 
 
 def tasks_given(settings: TrainSettings, checkpoint: Path, config: dict, split: Split) -> set[str]:
@@ -156,6 +242,10 @@ def tasks_given(settings: TrainSettings, checkpoint: Path, config: dict, split: 
     D, wanted = vectors_ND.shape[1], config.get("router_input_dim")
     if wanted != D:
         raise InputError(other_width(settings.taskvecs, D, checkpoint, wanted))
+    if (parts := config.get("route_parts")) and (
+        faults := parts_faults(settings.taskvecs, checkpoint, parts)
+    ):
+        raise InputError(faults)
     given = set(untrained) & set(names)
     if not given:
         raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(untrained)}")
@@ -172,6 +262,23 @@ def tasks_given(settings: TrainSettings, checkpoint: Path, config: dict, split: 
     return given
 
 
+def parts_faults(folder: str, checkpoint: Path, parts: dict) -> list[str]:
+    """Returns a fault if the vectors of `--taskvecs` have other parts than those of a checkpoint."""
+    faults = Faults()
+    if not (found := faults.of(vectors_with_parts, folder)):
+        return list(faults)
+    own, wanted = ({part: tuple(ends) for part, ends in some.items()} for some in (found[1], parts))
+    if own == wanted:
+        return []
+    shown = [
+        in_short([f"{part} {start}-{end}" for part, (start, end) in some.items()]) for some in (own, wanted)
+    ]
+    return [
+        f"--taskvecs {folder} has vectors with the parts {shown[0]}, but those of {checkpoint} have "
+        f"{shown[1]}; give vectors made like those that it was trained with"
+    ]
+
+
 def trained_on(config: dict, split: Split) -> set[str]:
     """Returns the tasks that a checkpoint was trained on; if it lists none, the split's train tasks."""
     return set(config.get("trained_tasks") or split.train)
@@ -179,7 +286,7 @@ def trained_on(config: dict, split: Split) -> set[str]:
 
 def other_width(folder: str, D: int, checkpoint: Path, wanted: int) -> str:
     return (
-        f"--taskvecs {folder} has vectors of {D} dimensions, but the router of {checkpoint} reads {wanted}; "
+        f"--taskvecs {folder} has vectors of {D} dimensions, but those of {checkpoint} have {wanted}; "
         "give vectors made like those that it was trained with"
     )
 
@@ -209,14 +316,16 @@ def unseen_faults(
 
 
 def overwriting_faults(settings: TrainSettings, checkpoint: Path, config: dict) -> list[str]:
-    """Returns faults of a prediction with other routes than the checkpoint's, which overwrites its scores."""
-    own = {"route_source": config.get("route_source", "learned")}
-    own |= {flag: config.get(flag) for flag in ROUTING_FLAGS}
+    """Returns faults of a prediction with another source of routes, which overwrites the run's scores."""
+    source, given = config.get("route_source", "learned"), config.get("given_routes")
     other = [
-        f"{ROUTE_SOURCES.get(own[name])} routes" if name == "route_source" else f"--{name} {own[name]}"
-        for name in own
-        if getattr(settings, name) not in (None, own[name])
+        f"--{flag} {config.get(flag)}"
+        for flag in ROUTING_FLAGS
+        if getattr(settings, flag) not in (None, config.get(flag))
     ]
+    redrawn = settings.task_level_random_routing and given
+    if settings.route_source not in (None, source) or redrawn:
+        other.insert(0, f"given routes ({given})" if given else f"{ROUTE_SOURCES.get(source)} routes")
     if not other:
         return []
     return [

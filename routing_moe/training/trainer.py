@@ -342,6 +342,8 @@ def described_routes(model, settings: TrainSettings) -> str:
         "learned": f"{'frozen' if frozen else 'learned'} ({config.router_nn_type}), {config.router_mode}",
         "average": "average",
         "random": f"random for each example; scores are means of {settings.random_eval_draws} draws",
-        "fixed": "random for each task, drawn once",
+        "fixed": f"given ({config.given_routes})"
+        if config.given_routes
+        else "random for each task, drawn once",
     }[config.route_source]
     return f"{source}; {config.num_experts} experts a layer, mixing {config.expert_mixing}"

@@ -1,0 +1,210 @@
+"""Routes that are given from outside: their files, and their matrices (N, L, E).
+
+    given = GivenRoutes(source="routes.json", by_task=read_routes("routes.json"))
+    routes_NLE = given.matrices(encoder_layers=6, decoder_layers=6, num_experts=given.num_experts)
+
+A route in a file is an expert number (in all layers), {"encoder": a, "decoder": b}, a list of L expert
+numbers, or L rows of E weights. A part is a name for some layers: "all", "encoder", "decoder" or a single
+layer such as "encoder.0". N tasks, L layers (encoder, then decoder), E experts, D dimensions of a vector.
+Does not import torch.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from dataloader.errors import Faults, InputError, in_brief
+from dataloader.jsonfile import load_json_object
+from routing_moe.io.arrays import load_array
+from routing_moe.model.task_vectors import UNKNOWN
+
+ROUTE_TASKS_FILE = "route_tasks.txt"  # beside a .npy file, the tasks of its rows
+ROUNDING = 1e-3  # tolerance for sums of weights, because of bfloat16
+ALL = "all"
+FORMS = (
+    'an expert number, {"encoder": number, "decoder": number}, a list of expert numbers by layer, or rows of '
+    "weights by layer"
+)
+
+# {part: expert}, experts by layer (L,) or weights (L, E)
+Route = dict[str, int] | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class GivenRoutes:
+    """The given routes of named tasks, for a model of any fitting depth.
+
+    source: in words. vectors: {task: vector (D,)} of all of these tasks, by which other tasks are routed, or
+    {}. parts: {part: (start, end)} of the vectors' dimensions by which the part is routed. seen: the data of
+    their tasks that the vectors are based on. notes: for the log.
+    """
+
+    source: str
+    by_task: Mapping[str, Route]
+    vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    parts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    seen: str = UNKNOWN
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks in the order of the rows of `matrices` and `vectors_ND`."""
+        return sorted(self.by_task)
+
+    @property
+    def num_experts(self) -> int:
+        """The smallest number of experts that the routes fit."""
+        return max(map(experts_of, self.by_task.values()))
+
+    @property
+    def vectors_ND(self) -> np.ndarray | None:
+        if not self.vectors:
+            return None
+        return np.stack([self.vectors[task] for task in self.tasks]).astype(np.float32)
+
+    def matrices(self, encoder_layers: int, decoder_layers: int, num_experts: int) -> np.ndarray:
+        """Returns the routes (N, L, E) float32 in the order of `tasks`.
+
+        Raises InputError if they do not fit the layers or experts.
+        """
+        if self.num_experts > num_experts:
+            raise InputError(f"{self.source} routes {self.num_experts} experts; there are {num_experts}")
+        routes = [
+            matrix_of(self.by_task[task], task, encoder_layers, decoder_layers, num_experts)
+            for task in self.tasks
+        ]
+        return np.stack(routes).astype(np.float32)
+
+
+# ---- layers
+
+
+def layers_of_parts(parts: Collection[str], encoder_layers: int, decoder_layers: int) -> dict[str, list[int]]:
+    """Returns {part: rows of a route that it routes}; a layer belongs to the smallest part that names it.
+
+    Raises InputError for a part without a layer of its own and for a layer without a part.
+    """
+    names = [f"encoder.{i}" for i in range(encoder_layers)] + [f"decoder.{i}" for i in range(decoder_layers)]
+    rows: dict[str, list[int]] = {part: [] for part in parts}
+    for row, name in enumerate(names):
+        part = next((part for part in (name, name.split(".")[0], ALL) if part in rows), None)
+        if part is None:
+            raise InputError(f"there is no part for {name} among {', '.join(parts)}")
+        rows[part].append(row)
+    if unused := [part for part, own in rows.items() if not own]:
+        raise InputError(
+            f"part {unused[0]} is of no layer of a model of {encoder_layers}+{decoder_layers} layers "
+            "(encoder+decoder); parts are encoder, decoder, or layers such as encoder.0"
+        )
+    return rows
+
+
+def experts_of(route: Route) -> int:
+    """Returns the smallest number of experts that a route fits."""
+    if isinstance(route, dict):
+        return max(route.values()) + 1
+    return route.shape[1] if route.ndim == 2 else int(route.max()) + 1
+
+
+def matrix_of(route: Route, task: str, encoder_layers: int, decoder_layers: int, num_experts: int):
+    """Returns the route (L, E) of a task. Raises InputError if it is of a model of another depth."""
+    L = encoder_layers + decoder_layers
+    if isinstance(route, dict):
+        rows = layers_of_parts(route, encoder_layers, decoder_layers)
+        experts_L = np.zeros(L, dtype=np.int64)
+        for part, expert in route.items():
+            experts_L[rows[part]] = expert
+        return np.eye(num_experts)[experts_L]
+    if len(route) != L:
+        raise InputError(
+            f"the route of {task} has {len(route)} layers; the model has "
+            f"{encoder_layers}+{decoder_layers} (encoder+decoder)"
+        )
+    if route.ndim == 1:
+        return np.eye(num_experts)[route]
+    return np.pad(route, ((0, 0), (0, num_experts - route.shape[1])))
+
+
+# ---- files
+
+
+def read_routes(path: str | Path) -> dict[str, Route]:
+    """Returns {task: route} of a .json or .npy file. Raises InputError that names the file and the task."""
+    path = Path(path)
+    if path.suffix == ".npy":
+        try:
+            tasks, values_NLE = read_route_array(path)
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file (expected routes)") from None
+        return dict(zip(tasks, _normalised(values_NLE), strict=True))
+    content = load_json_object(path, f'routes like {{"task": route, ...}}, where a route is {FORMS}')
+    faults, routes = Faults(), {}
+    for task, value in content.items():
+        try:
+            routes[task] = route_in_json(value)
+        except ValueError as error:
+            faults.append(f"{path}: the route of {task} {error}")
+    if faults:
+        raise InputError(faults)
+    if not routes:
+        raise InputError(f"{path}: has no route")
+    return routes
+
+
+def route_in_json(value) -> Route:
+    """Returns the route of a JSON value. Raises ValueError that says what is wrong with it."""
+    if _is_expert(value):
+        return {ALL: value}
+    if isinstance(value, dict) and set(value) == {"encoder", "decoder"}:
+        if all(map(_is_expert, value.values())):
+            return dict(value)
+    elif isinstance(value, list) and value and all(map(_is_expert, value)):
+        return np.array(value, dtype=np.int64)
+    elif isinstance(value, list) and value and all(isinstance(row, list) and row for row in value):
+        if any(len(row) != len(value[0]) or not all(map(_is_weight, row)) for row in value):
+            raise ValueError("has rows of different lengths or with something else than weights from 0 to 1")
+        return _normalised(np.array(value, dtype=np.float64))
+    raise ValueError(f"is {str(value)[:60]!r}; it must be {FORMS}")
+
+
+def _is_expert(value) -> bool:
+    return type(value) is int and 0 <= value < 10_000
+
+
+def _is_weight(value) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1  # false for NaN, too
+
+
+def _normalised(weights: np.ndarray) -> np.ndarray:
+    """Returns the weights (..., E) with sums of exactly 1. Raises ValueError if they are not close to 1."""
+    sums = weights.sum(axis=-1, keepdims=True)
+    if not (np.abs(sums - 1) < ROUNDING).all():  # false for NaN, too
+        raise ValueError("has weights of a layer's experts that do not sum to 1")
+    return weights / sums
+
+
+def read_route_array(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns the tasks and routes (N, L, E) float64 of `route.npy` and `route_tasks.txt`, files of a run.
+
+    Raises FileNotFoundError if there is no array, and InputError for any other problem.
+    """
+    names = path.with_name(ROUTE_TASKS_FILE)
+    try:
+        tasks = tuple(names.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{names}: cannot be read as a list of tasks ({in_brief(error)})") from None
+    values_NLE = load_array(path).astype(np.float64)
+    if values_NLE.ndim != 3 or len(values_NLE) != len(tasks) or 0 in values_NLE.shape:
+        raise InputError(
+            f"{path}: shape {values_NLE.shape} for {len(tasks)} tasks in {ROUTE_TASKS_FILE}; expected "
+            f"({len(tasks)}, layers, experts)"
+        )
+    if (values_NLE < 0).any():
+        raise InputError(f"{path}: a weight is below 0")
+    try:
+        _normalised(values_NLE)
+    except ValueError:
+        raise InputError(f"{path}: weights of a layer's experts do not sum to 1") from None
+    return tasks, values_NLE

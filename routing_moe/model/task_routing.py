@@ -1,0 +1,156 @@
+"""The part of a routing BART that gives tasks their routes: router, task vectors, fixed routes."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from routing_moe.model.given_routes import GivenRoutes
+from routing_moe.model.route_sources import ROUTE_SOURCES
+from routing_moe.model.routers import ROUTERS
+from routing_moe.model.selection import noise_free_routes, select_routes
+
+
+class TaskVectors(nn.Embedding):
+    """One vector per task (N, D).
+
+    A separate class, because it is initialised from N(0, 1), not N(0, 0.02).
+    """
+
+
+class TaskRouting:
+    """The routes of tasks. A base of `RoutingBartForConditionalGeneration`, whose config it reads."""
+
+    def add_routing(self) -> None:
+        """Adds what the configuration's route source needs: a router with task vectors, or fixed routes."""
+        config = self.config
+        self.router = self.task_vectors = None
+        if config.has_router:
+            self.router = ROUTERS[config.router_nn_type](config)
+            self.task_vectors = TaskVectors(len(config.task_names), config.router_input_dim)
+        if config.route_source == "fixed":
+            size = (len(config.task_names), config.num_layers, config.num_experts)
+            self.register_buffer("task_routes", torch.full(size, 1 / config.num_experts))
+            if config.route_parts:
+                self.register_buffer("route_vectors", torch.zeros(size[0], config.router_input_dim))
+
+    def router_logits(self, task_ids_N: Tensor) -> Tensor:
+        """Returns the logits (N, L, E) of rows of `task_vectors`."""
+        return self.router(self.task_vectors(task_ids_N))
+
+    def draw_routes(self, task_ids_B: Tensor) -> Tensor:
+        """Returns routes (B, L, E) from the model's route source.
+
+        In training mode they are those of training (sampled and explored), otherwise those of evaluation.
+        If parameters are mixed, routes are drawn once per task, so a batch merges once per different task.
+        """
+        source = ROUTE_SOURCES[self.config.route_source]
+        if self.config.num_experts == 1:
+            source = ROUTE_SOURCES["average"]
+        if self.config.expert_mixing == "outputs":
+            return source(self, task_ids_B)
+        tasks_N, which_B = task_ids_B.unique(return_inverse=True)
+        return source(self, tasks_N)[which_B]
+
+    def use_routes(self, source: str, task_routes_NLE: Tensor | None = None) -> None:
+        """Changes the route source to "average", "random" or "fixed", and removes router and task vectors.
+
+        task_routes_NLE: the fixed routes, in the order of `config.task_names`; only with "fixed".
+        Raises ValueError for another source or for routes of another shape.
+        """
+        size = (len(self.config.task_names), self.config.num_layers, self.config.num_experts)
+        if source == "learned" or source not in ROUTE_SOURCES:
+            raise ValueError(f"source is {source!r}; it must be one of average, random, fixed")
+        if (source == "fixed") != (task_routes_NLE is not None and task_routes_NLE.shape == size):
+            raise ValueError(f"only fixed routes take task_routes, of shape (N, L, E) = {size}")
+        self.config.route_source = source
+        self.config.given_routes = self.config.route_parts = None
+        if source == "random":  # one-hot routes do not mix experts
+            self.config.expert_mixing = "outputs"
+        self.router = self.task_vectors = None
+        for name in ("task_routes", "route_vectors"):
+            if hasattr(self, name):
+                delattr(self, name)
+        if source == "fixed":
+            self.register_buffer("task_routes", task_routes_NLE.to(self.device, self.dtype))
+
+    def use_given_routes(self, given: GivenRoutes) -> None:
+        """Changes the tasks and their fixed routes, and the vectors that other tasks are routed by, to these.
+
+        Raises InputError if they do not fit the model's layers and experts.
+        """
+        config = self.config
+        routes_NLE = given.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)
+        vectors_ND = given.vectors_ND
+        config.task_names = given.tasks
+        self.use_routes("fixed", torch.from_numpy(routes_NLE))
+        config.given_routes, config.random_vectors = given.source, []
+        if vectors_ND is not None:
+            config.router_input_dim, config.vectors_seen = vectors_ND.shape[1], given.seen
+            config.route_parts = {part: list(ends) for part, ends in given.parts.items()}
+            self.register_buffer("route_vectors", torch.from_numpy(vectors_ND).to(self.device, self.dtype))
+
+    def vectors_of_tasks(self) -> np.ndarray | None:
+        """Returns the vectors (N, D) float32 that the router reads or of given routes, or None."""
+        vectors_ND = getattr(self, "route_vectors", None)
+        if self.task_vectors is not None:
+            vectors_ND = self.task_vectors.weight.detach()
+        return None if vectors_ND is None else vectors_ND.float().cpu().numpy()
+
+    def task_ids(self, task_names: list[str]) -> Tensor:
+        """Returns rows of `config.task_names`, on the model's device. Raises KeyError for an unknown task."""
+        rows = {name: row for row, name in enumerate(self.config.task_names)}
+        unknown = [name for name in task_names if name not in rows]
+        if unknown:
+            raise KeyError(f"no task vector for {', '.join(unknown)}; the model knows {len(rows)} tasks")
+        return torch.tensor([rows[name] for name in task_names], dtype=torch.long, device=self.device)
+
+    def routes_for(
+        self, task_names: list[str], mode: str | None = None, temperature: float | None = None, noise=False
+    ) -> Tensor:
+        """Returns the routes (N, L, E) of named tasks, noise-free unless `noise` is set.
+
+        mode, temperature: of the selection; None: those of the configuration. Random routes are drawn again
+        at each call. Raises KeyError for an unknown task.
+        """
+        task_ids_N = self.task_ids(task_names)
+        if not self.config.has_router:
+            return self.draw_routes(task_ids_N)
+        mode, top_k = mode or self.config.router_mode, self.config.router_top_k
+        temperature = self.config.router_temperature if temperature is None else temperature
+        logits_NLE = self.router_logits(task_ids_N)
+        if noise:
+            return select_routes(logits_NLE, mode, temperature, self.config.encoder_layers, top_k)
+        return noise_free_routes(logits_NLE, mode, temperature, top_k)
+
+    def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:
+        """Returns the expected routes (N, L, E) of named tasks.
+
+        For a router, the softmax of its logits (top-k: over the k largest) at the temperature, which
+        approximates the mean of the sampled modes; for random routes 1/E. Raises KeyError for an unknown
+        task.
+        """
+        if self.config.route_source == "random":
+            return ROUTE_SOURCES["average"](self, self.task_ids(task_names))
+        mode = "top_k" if self.config.router_mode == "top_k" else "softmax"
+        return self.routes_for(task_names, mode, temperature)
+
+    def _resolve_routes(self, routes: Tensor | None, task_ids: Tensor | None, batch_size: int) -> Tensor:
+        if routes is None and task_ids is not None:
+            routes = self.draw_routes(task_ids)
+        if routes is None and self.config.num_experts == 1:
+            routes = torch.ones(batch_size, self.config.num_layers, 1, device=self.device)
+        if routes is None:
+            raise ValueError("a model with several experts needs routes (B, L, E) or task_ids (B,)")
+        expected = (batch_size, self.config.num_layers, self.config.num_experts)
+        if tuple(routes.shape) != expected:
+            raise ValueError(f"routes have shape {tuple(routes.shape)}, expected (B, L, E) = {expected}")
+        return routes
+
+    def is_one_hot(self, routes_BLE: Tensor) -> bool:
+        """Returns whether all rows that a layer uses consist of zeros and ones."""
+        read = routes_BLE[:, self.config.routed_rows]
+        return bool(((read == 0) | (read == 1)).all())
+
+    def has_plain_equivalent(self, routes_BLE: Tensor) -> bool:
+        """Returns whether each of the routes has an equivalent plain BART, which `to_bart` returns."""
+        return self.config.expert_mixing == "parameters" or self.is_one_hot(routes_BLE)

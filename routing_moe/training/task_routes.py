@@ -1,0 +1,180 @@
+"""The routes that `--task_routes` gives: those of a file, of the ontology, or of clusters of task vectors.
+
+Only the split's train tasks are clustered or required to have a route. Another task of the split gets a route
+if the source has one for it; otherwise it has none, and is scored with equal weights. Does not import torch.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from dataloader.errors import InputError, did_you_mean, fault_context, in_short
+from dataloader.ontology import SHIPPED_ONTOLOGY, UNCATEGORISED, Ontology
+from dataloader.task_splits import Split
+from routing_moe.config.train import TrainSettings
+from routing_moe.model.given_routes import ALL, GivenRoutes, Route, read_routes
+from routing_moe.model.route_clusters import (
+    MOST_CLUSTERS,
+    best_count,
+    centred_cosine,
+    cluster_labels,
+    nearest_cluster,
+)
+from routing_moe.model.task_vectors import UNKNOWN, load_meta, load_task_vectors, parts_in, seen_by
+
+ONTOLOGY_LEVELS = {"ontology": 1, "ontology:fine": 2}
+CLUSTERS = "clusters"
+SPECS = "a file (.json or .npy), ontology, ontology:fine, clusters:K or clusters:auto"
+
+
+def names_file(spec: str) -> bool:
+    """Returns whether a value of `--task_routes` names a file."""
+    return Path(spec).suffix in (".json", ".npy")
+
+
+def described(settings: TrainSettings) -> str:
+    """Returns the source of given routes in words, such as "clusters:16 of data/vectors"."""
+    spec = settings.task_routes
+    return f"{spec} of {settings.taskvecs}" if spec.startswith(f"{CLUSTERS}:") else spec
+
+
+def training_routes(settings: TrainSettings, split: Split, ontology: Ontology) -> GivenRoutes:
+    """Returns the routes of `--task_routes` for training, with the vectors of `--taskvecs` if they are given.
+
+    Raises InputError for another value, an unreadable file, and for train tasks without a route or vector.
+    """
+    spec, vectors, parts, seen, notes = settings.task_routes, {}, {}, UNKNOWN, []
+    if settings.taskvecs:
+        vectors, parts, seen = vectors_with_parts(settings.taskvecs)
+    with fault_context("--task_routes "):
+        if names_file(spec):
+            routes = of_file(spec, split)
+        elif spec in ONTOLOGY_LEVELS:
+            routes, notes = of_ontology(settings, split, ontology)
+        elif spec.startswith(f"{CLUSTERS}:"):
+            routes, notes = of_clusters(settings, split, ontology, vectors, parts)
+        else:
+            known = [*ONTOLOGY_LEVELS, "clusters:auto"]
+            raise InputError(f"is {spec!r}; give {SPECS}{did_you_mean(spec, known)}")
+    lacking = [task for task in routes if settings.taskvecs and task not in vectors]
+    if lacking:
+        raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(lacking)}")
+    without = sorted(set(split.all) - set(routes))
+    if without and not settings.starts_from_routes:
+        notes = [*notes, f"no route for {in_short(without)}: when scored, all experts have equal weights"]
+    own = {task: vectors[task] for task in routes} if vectors else {}
+    return GivenRoutes(described(settings), routes, own, parts if own else {}, seen, tuple(notes))
+
+
+def vectors_with_parts(
+    folder: str | Path,
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, int]], str]:
+    """Returns {row: vector (D,)}, {part: (start, end)} and what the vectors have seen, of `--taskvecs`.
+
+    Vectors without parts have the part "all". Raises InputError.
+    """
+    with fault_context("--taskvecs "):
+        names, vectors_ND = load_task_vectors(folder)
+        meta, D = load_meta(folder), vectors_ND.shape[1]
+        with fault_context(f"{folder}/"):
+            parts = parts_in(meta)
+            if outside := [part for part, (_, end) in parts.items() if end > D]:
+                raise InputError(f"meta.json: part {outside[0]} ends after the {D} dimensions of the vectors")
+    return dict(zip(names, vectors_ND, strict=True)), parts or {ALL: (0, D)}, seen_by(meta)
+
+
+# ---- sources
+
+
+def of_file(path: str, split: Split) -> dict[str, Route]:
+    """Returns the routes of the split's tasks in a file."""
+    routes = read_routes(path)
+    if lacking := sorted(set(split.train) - set(routes)):
+        hint = did_you_mean(lacking[0], sorted(set(routes) - set(split.all)))
+        raise InputError(f"{path} has no route for the train tasks {in_short(lacking)}{hint}")
+    return {task: routes[task] for task in split.all if task in routes}
+
+
+def of_ontology(
+    settings: TrainSettings, split: Split, ontology: Ontology
+) -> tuple[dict[str, Route], list[str]]:
+    """Returns the routes of the tasks of categories with train tasks, and a note with the experts."""
+    level = ONTOLOGY_LEVELS[settings.task_routes]
+    category_of = {task: ontology.category(task)[:level] for task in split.all}
+    lacking = [task for task in split.train if category_of[task] == UNCATEGORISED[:level]]
+    if lacking:
+        where = settings.task_ontology or f"--train_dir's ontology.json (or {SHIPPED_ONTOLOGY})"
+        raise InputError(f"{settings.task_routes}: {where} has no category for {in_short(lacking)}")
+    order = [category_of[task] for task in ontology.order(split.train)]
+    expert = {category: number for number, category in enumerate(dict.fromkeys(order))}
+    note = ", ".join(f"{number} {'/'.join(category)}" for category, number in expert.items())
+    routes = {task: {ALL: expert[c]} for task, c in category_of.items() if c in expert}
+    return routes, [f"experts of the categories: {note}"]
+
+
+def of_clusters(
+    settings: TrainSettings,
+    split: Split,
+    ontology: Ontology,
+    vectors: Mapping[str, np.ndarray],
+    parts: Mapping[str, tuple[int, int]],
+) -> tuple[dict[str, Route], list[str]]:
+    """Returns the routes of all tasks of the split with a vector, and notes on the clusters.
+
+    Each part is clustered by itself; its clusters are numbered by their first task in the ontology's order.
+    """
+    if not settings.taskvecs:
+        raise InputError(f"is {settings.task_routes}, clusters of the vectors of --taskvecs; give them")
+    if lacking := sorted(set(split.train) - set(vectors)):
+        raise InputError(f"{described(settings)}: no vector for the train tasks {in_short(lacking)}")
+    train = ontology.order(split.train)
+    others = [task for task in split.all if task in vectors and task not in split.train]
+    routes: dict[str, Route] = {task: {} for task in (*train, *others)}
+    notes = []
+    for part, (start, end) in parts.items():
+        vectors_ND = np.stack([vectors[task][start:end] for task in train])
+        labels_N, note = clusters_of(settings.task_routes, vectors_ND)
+        notes.append(f"{part} layers: {note}")
+        for task, label in zip(train, labels_N.tolist(), strict=True):
+            routes[task][part] = label
+        for task in others:
+            routes[task][part] = nearest_cluster(vectors[task][start:end], vectors_ND, labels_N).label
+    return routes, notes
+
+
+def clusters_of(spec: str, vectors_ND: np.ndarray) -> tuple[np.ndarray, str]:
+    """Returns the labels (N,) of `clusters:K` or `clusters:auto`, and a note. Raises InputError."""
+    wanted, N = spec.removeprefix(f"{CLUSTERS}:"), len(vectors_ND)
+    if wanted == "auto" and N < 3:
+        raise InputError(f"is {spec}, which needs at least 3 train tasks; there are {N}")
+    if wanted != "auto" and not (wanted.isdecimal() and 2 <= int(wanted) <= N):
+        raise InputError(f"is {spec}; K must be auto, or from 2 to the {N} train tasks")
+    cosine_NN = centred_cosine(vectors_ND)
+    if wanted == "auto":
+        count, silhouette = best_count(cosine_NN)
+        how = f" (mean silhouette {silhouette:.3f}, the largest from 2 to {min(N - 1, MOST_CLUSTERS)})"
+    else:
+        count, how = int(wanted), ""
+    labels_N = cluster_labels(cosine_NN, count)
+    sizes = ", ".join(map(str, np.bincount(labels_N).tolist()))
+    return labels_N, f"{count} clusters{how} of {sizes} tasks"
+
+
+# ---- other tasks than those of the split
+
+
+def file_routes(settings: TrainSettings, split: Split) -> GivenRoutes:
+    """Returns the routes that a file gives scored tasks. Raises InputError if it has none of them."""
+    tasks = split.section(settings.predict_split)
+    return GivenRoutes(settings.task_routes, routes_of_tasks(settings.task_routes, tasks))
+
+
+def routes_of_tasks(path: str, tasks: Collection[str]) -> dict[str, Route]:
+    """Returns the routes in a file of those of the tasks that it has. Raises InputError if it has none."""
+    with fault_context("--task_routes "):
+        routes = read_routes(path)
+        if not (found := {task: routes[task] for task in tasks if task in routes}):
+            hint = did_you_mean(next(iter(tasks), ""), routes)
+            raise InputError(f"{path} has no route for {in_short(sorted(tasks))}{hint}")
+    return found

@@ -1,0 +1,216 @@
+"""Fine-tuning along given routes: a sample's cluster, a file's route, the run's own, equal weights."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_finetuning_routes import assert_is_the_bart_of
+from test_task_routes import BY_SIDE, FIXED, FORMS, SIDES
+from tiny_grids import QUICK, SAMPLES, TASK, log_of, results
+from tiny_runs import ROWS, TRAIN_TASKS
+
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.finetuning.starting_model import Starts
+from routing_moe.model.loading import load_routing_bart
+from routing_moe.model.task_vectors import save_task_vectors
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
+KINDS = {"clusters": dict(task_routes="clusters:2"), "file": {}, "learned": dict(num_experts=2)}
+# The first sample is like colour in both parts, the second like count in the encoder's.
+OF_SAMPLES = dict(zip((TASK, *SAMPLES), [[1, 0, 0, 1], [1, 0, 0, 1], [0, 1, 0, 1]], strict=True))
+
+
+def write_vectors(folder, rows: dict, **meta):
+    folder.mkdir(exist_ok=True)
+    save_task_vectors(folder, list(rows), np.array(list(rows.values())) + 3.0)
+    (folder / "meta.json").write_text(json.dumps({"seen": "labelled rows of one sample"} | meta))
+    return folder
+
+
+@pytest.fixture
+def mixture_of(grids):
+    """mixture_of(kind): the folder of a run with clusters, with routes of a file, or with learned ones."""
+
+    def mixture(kind: str):
+        if kind == "learned":
+            return grids.mixture("given_learned")
+        place = grids.world / "given_inputs"
+        place.mkdir(exist_ok=True)
+        if kind == "clusters":
+            rows = dict(zip(ROWS, BY_SIDE, strict=True))
+            changed = dict(
+                task_routes="clusters:2", taskvecs=write_vectors(place / "vectors", rows, parts=SIDES)
+            )
+        else:
+            (place / "routes.json").write_text(json.dumps(FORMS))
+            changed = dict(task_routes=place / "routes.json")
+        return grids.mixture(f"given_{kind}", **FIXED, **changed, learning_rate=0)
+
+    return mixture
+
+
+@pytest.fixture
+def tune(grids, mixture_of):
+    """tune(name, kind, code=0, **flags): the folder of a grid of both samples from a mixture."""
+
+    def run(name, kind, code=0, **changed):
+        asked = QUICK | dict(samples="all", learning_rate_list=[0.01], moe_init=True) | changed
+        return grids.run(name, code, init_dir=mixture_of(kind), **asked)
+
+    return run
+
+
+def by_sample(folder, column="route") -> dict[str, str]:
+    table = results(folder)
+    return dict(zip(table["prefix"], table[column], strict=True))
+
+
+def test_each_sample_gets_the_cluster_of_its_own_vector(tune, tmp_path):
+    vectors = write_vectors(
+        tmp_path / "each", OF_SAMPLES, parts=SIDES, sample_of=dict.fromkeys(SAMPLES, TASK)
+    )
+    folder = tune("given_each", "clusters", taskvecs=vectors)
+    found = by_sample(folder)
+    assert found[SAMPLES[0]] == "clusters encoder 0 (cosine 1.00), decoder 0 (cosine 1.00); plain BART"
+    assert found[SAMPLES[1]] == "clusters encoder 1 (cosine 1.00), decoder 0 (cosine 1.00); plain BART"
+    for sample, seen in by_sample(folder, "vector_seen").items():
+        assert seen == f"labelled rows of one sample: {sample.removesuffix('_best')}"
+    assert "note: all samples" not in log_of(folder)
+
+
+def test_one_vector_for_all_samples_is_noted(tune, tmp_path):
+    vectors = write_vectors(tmp_path / "one", {TASK: [0, 1, 0, 1]}, parts=SIDES)
+    folder = tune("given_one", "clusters", taskvecs=vectors)
+    assert {route.split(" (")[0] for route in by_sample(folder).values()} == {"clusters encoder 1"}
+    assert (
+        "note: all samples of naming read one vector, which has seen of the task: labelled rows of one"
+        in log_of(folder)
+    )
+
+
+def starting(grids, mixture_of, kind, **changed):
+    """Returns (model before fine-tuning, its route in words, what it has seen, the mixture)."""
+    init_dir = mixture_of(kind)
+    settings = grids.settings("unused", moe_init=True, init_dir=init_dir, **changed)
+    found = Starts(settings, None, torch.device("cpu")).of(settings.samples[0], None)
+    return *found, load_routing_bart(RoutingBartForConditionalGeneration, init_dir / "best")
+
+
+def test_a_sample_starts_as_the_plain_bart_of_its_composed_route(grids, mixture_of, tmp_path):
+    vectors = write_vectors(tmp_path / "new", {TASK: [0, 1, 1, 0]}, parts=SIDES)
+    model, words, _, mixture = starting(grids, mixture_of, "clusters", taskvecs=vectors)
+    assert words.endswith("; plain BART")
+    route_LE = torch.eye(2)[[1, 1, 1]]
+    assert_is_the_bart_of(model, mixture, route_LE)
+    trained = [mixture.config.task_names.index(task) for task in TRAIN_TASKS]
+    assert not any(torch.equal(route_LE, route) for route in mixture.task_routes[trained])
+
+
+def test_a_task_of_the_run_keeps_its_route(grids, mixture_of):
+    task = dict(task_dir=grids.gym / "opposite")
+    model, words, seen, mixture = starting(grids, mixture_of, "clusters", **task)
+    assert (words, seen) == ("given route; plain BART", "labelled rows of all samples")
+    assert_is_the_bart_of(model, mixture, mixture.task_routes[mixture.config.task_names.index("opposite")])
+    words, seen = starting(grids, mixture_of, "clusters", task_dir=grids.gym / "plural")[1:3]
+    assert words.startswith("clusters encoder 1 (cosine ")
+    assert seen == "labelled rows of one sample"
+    model, words, _, mixture = starting(grids, mixture_of, "file", task_dir=grids.gym / "plural")
+    assert words == "given route; fixed"
+    assert torch.equal(model.routes_for(["plural"])[0], torch.tensor(FORMS["plural"]))
+    words = starting(grids, mixture_of, "clusters", **task, moe_random2_route=True)[1]
+    assert words == "random for the task; plain BART"
+
+
+def test_a_task_of_which_nothing_is_known_has_equal_weights(tune):
+    for kind, why, give in (
+        ("clusters", "no vector", "--task_routes or --taskvecs"),
+        ("file", "no route", "--task_routes"),
+    ):
+        folder = tune(f"given_unknown_{kind}", kind)
+        assert set(by_sample(folder).values()) == {f"average: {why}; fixed"}
+        assert set(by_sample(folder, "vector_seen").values()) == {"nothing"}
+        note = f"note: no route of naming is known: all experts have equal weights; {give} gives it one"
+        assert note in log_of(folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_route_can_be_given_for_any_mixture(kind, tune, tmp_path, capsys):
+    path = tmp_path / "route.json"
+    path.write_text(json.dumps({TASK: [0, 1, 1], "other": 3}))
+    folder = tune(f"given_file_{kind}", kind, task_routes=path)
+    assert set(by_sample(folder).values()) == {"given route; plain BART"}
+    path.write_text(json.dumps({TASK: [0, 0, 1]}))  # a grid continues with the same route only
+    capsys.readouterr()
+    tune(f"given_file_{kind}", kind, code=2, task_routes=path)
+    assert "its grid started from other files" in capsys.readouterr().err
+
+
+MISTAKES = {
+    "a file without the task": (
+        "clusters",
+        {"namings": 1},
+        {},
+        "has no route for naming; did you mean 'namings'?",
+    ),
+    "too many experts": ("clusters", {TASK: 2}, {}, "routes 3 experts; there are 2"),
+    "another depth": ("clusters", {TASK: [0]}, {}, "the route of naming has 1 layers; the model has 2+1"),
+    "two routes": (
+        "clusters",
+        {TASK: 0},
+        dict(moe_avg_route=True),
+        "--moe_avg_route and --task_routes each set the source of the route; give one of them",
+    ),
+    "vectors for a given route": (
+        "clusters",
+        {TASK: 0},
+        dict(taskvecs="nowhere"),
+        "--taskvecs has no effect with fixed routes: they use no router",
+    ),
+    "vectors for a run without them": (
+        "file",
+        None,
+        dict(taskvecs="nowhere"),
+        "--taskvecs has no effect with given routes without vectors of the run's tasks",
+    ),
+    "a plain BART of equal weights": (
+        "clusters",
+        None,
+        dict(route_training="plain"),
+        "has no route for naming, and averaged outputs have no equivalent plain BART",
+    ),
+    "a trained router": (
+        "clusters",
+        None,
+        dict(route_training="router"),
+        "--route_training is router, but fixed routes use no router",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_wrong_routes_are_an_error(name, tune, tmp_path, capsys):
+    kind, content, changed, message = MISTAKES[name]
+    if content:
+        (tmp_path / "route.json").write_text(json.dumps(content))
+        changed = changed | dict(task_routes=tmp_path / "route.json")
+    folder = tune(f"given_wrong_{name}", kind, code=2, **changed)
+    assert message in capsys.readouterr().err
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "parts", "message"),
+    [
+        ({TASK: [0, 1]}, SIDES, "vectors of 2 dimensions, but those of"),
+        ({TASK: [0, 1, 0, 1]}, {}, "has vectors with the parts all 0-4, but those of"),
+        ({"colour": [0, 1, 0, 1]}, SIDES, "has no vector for naming, only for colour"),
+        ({SAMPLES[0]: [0, 1, 0, 1]}, SIDES, f"but none of {SAMPLES[1]}"),
+    ],
+)
+def test_wrong_vectors_are_an_error(rows, parts, message, tune, tmp_path, capsys):
+    vectors = write_vectors(tmp_path / "wrong", rows, parts=parts)
+    folder = tune("given_wrong_vectors", "clusters", code=2, taskvecs=vectors)
+    assert message in capsys.readouterr().err
+    assert not folder.exists()

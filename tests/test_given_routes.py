@@ -1,0 +1,164 @@
+"""Routes from outside: each form in a file, parts of layers, and a router that is fitted to them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import one_hot_routes
+
+from dataloader.errors import InputError
+from routing_moe.model.given_routes import GivenRoutes, layers_of_parts, read_routes
+from routing_moe.model.route_fit import fit_router
+from routing_moe.model.routers import ROUTERS
+
+
+@pytest.fixture
+def written(tmp_path):
+    """written(content): a JSON file of routes with this content."""
+
+    def write(content):
+        path = tmp_path / "routes.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return write
+
+
+def matrices(path, *size):
+    return GivenRoutes("x", read_routes(path)).matrices(*size)
+
+
+def test_each_form_of_a_route_is_its_matrix(written):
+    soft = [[0.5, 0.5], [1, 0], [0.25, 0.75]]
+    forms = {"d": 2, "a": {"encoder": 0, "decoder": 3}, "c": [1, 0, 2], "b": soft}
+    given = GivenRoutes("x", read_routes(written(forms)))
+    assert given.tasks == ["a", "b", "c", "d"]
+    assert given.num_experts == 4
+    routes_NLE = given.matrices(2, 1, 5)
+    assert (routes_NLE.shape, routes_NLE.dtype) == ((4, 3, 5), np.float32)
+    eye = np.eye(5)
+    assert np.array_equal(routes_NLE[0], eye[[0, 0, 3]])
+    assert np.array_equal(routes_NLE[1], np.pad(soft, ((0, 0), (0, 3))))
+    assert np.array_equal(routes_NLE[2], eye[[1, 0, 2]])
+    assert np.array_equal(routes_NLE[3], eye[[2, 2, 2]])
+
+
+def test_the_routes_that_a_run_writes_are_read(tmp_path):
+    routes_NLE = np.random.default_rng(0).dirichlet(np.ones(3), size=(2, 4)).astype(np.float32)
+    np.save(tmp_path / "route.npy", routes_NLE)
+    (tmp_path / "route_tasks.txt").write_text("sort\ncopy\n")
+    assert matrices(tmp_path / "route.npy", 2, 2, 3) == pytest.approx(routes_NLE[::-1])  # copy, sort
+
+
+FAULTS = {
+    "text": ({"a": "first"}, "routes.json: the route of a is 'first'; it must be an expert number, {\"enc"),
+    "a negative expert": ({"a": -1}, "the route of a is '-1'; it must be"),
+    "true": ({"a": True}, "the route of a is 'True'; it must be"),
+    "one side": ({"a": {"encoder": 1}}, "the route of a is \"{'encoder': 1}\"; it must be"),
+    "an empty list": ({"a": []}, "the route of a is '[]'; it must be"),
+    "sums": ({"a": [[0.5, 0.6]]}, "the route of a has weights of a layer's experts that do not sum to 1"),
+    "a negative weight": ({"a": [[1.5, -0.5]]}, "the route of a has rows of different lengths or with some"),
+    "ragged rows": ({"a": [[1, 0], [1]]}, "the route of a has rows of different lengths or with something"),
+    "no route": ({}, "routes.json: has no route"),
+    "a list": ([1], "routes.json holds a list, expected routes like {"),
+    "broken": ("{", "routes.json is not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_wrong_route_is_an_error_with_its_task(name, written):
+    content, message = FAULTS[name]
+    with pytest.raises(InputError) as error:
+        read_routes(written(content))
+    assert message in str(error.value)
+
+
+def test_all_wrong_routes_of_a_file_are_reported(written):
+    with pytest.raises(InputError) as error:
+        read_routes(written({"a": "x", "b": 1, "c": -1}))
+    assert len(error.value.faults) == 2
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones((1, 2, 1)), r"shape \(1, 2, 1\) for 2 tasks in route_tasks.txt"),
+        (np.full((2, 2, 2), 0.6), "weights of a layer's experts do not sum to 1"),
+        (np.array([[[1.5, -0.5]]] * 2), "a weight is below 0"),
+    ],
+)
+def test_a_wrong_array_of_routes_is_an_error(array, message, tmp_path):
+    np.save(tmp_path / "route.npy", array)
+    (tmp_path / "route_tasks.txt").write_text("a\nb\n")
+    with pytest.raises(InputError, match=message):
+        read_routes(tmp_path / "route.npy")
+
+
+def test_missing_files_are_errors(tmp_path):
+    with pytest.raises(InputError, match=r"routes.json: no such file"):
+        read_routes(tmp_path / "routes.json")
+    np.save(tmp_path / "route.npy", np.ones((1, 1, 1)))
+    with pytest.raises(InputError, match=r"route_tasks.txt: cannot be read as a list of tasks"):
+        read_routes(tmp_path / "route.npy")
+    (tmp_path / "route_tasks.txt").write_text("a\n")
+    with pytest.raises(InputError, match=r"other.npy: no such file"):
+        read_routes(tmp_path / "other.npy")
+
+
+def test_routes_of_another_model_are_errors(written):
+    with pytest.raises(InputError, match=r"the route of a has 2 layers; the model has 2\+2"):
+        matrices(written({"a": [0, 1]}), 2, 2, 2)
+    with pytest.raises(InputError, match="x routes 4 experts; there are 3"):
+        matrices(written({"a": 3}), 2, 2, 3)
+
+
+def test_a_layer_belongs_to_the_smallest_part_that_names_it():
+    assert layers_of_parts(["all"], 2, 1) == {"all": [0, 1, 2]}
+    assert layers_of_parts(["decoder", "encoder"], 2, 1) == {"decoder": [2], "encoder": [0, 1]}
+    assert layers_of_parts(["encoder", "encoder.1", "decoder.0"], 2, 1) == {
+        "encoder": [0],
+        "encoder.1": [1],
+        "decoder.0": [2],
+    }
+    with pytest.raises(InputError, match=r"there is no part for decoder.0 among encoder"):
+        layers_of_parts(["encoder"], 2, 1)
+    with pytest.raises(InputError, match=r"part encoder.2 is of no layer of a model of 2\+1 layers"):
+        layers_of_parts(["encoder", "decoder", "encoder.2"], 2, 1)
+
+
+# ---- a router that starts with given routes
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("fits_vectors", [True, False])
+def test_every_router_reproduces_the_routes_it_is_fitted_to(router, fits_vectors, make_model):
+    model = make_model(router_nn_type=router, router_hidden_dim=8, dtype=torch.float32)
+    model.requires_grad_(False)
+    before = model.task_vectors.weight.clone()
+    routes_NLE = one_hot_routes([[0, 1, 2, 0], [2, 2, 1, 1], [1, 0, 0, 2]], 3)
+    fit = fit_router(model, ["d", "a", "b"], routes_NLE, 2.0, fits_vectors)
+    assert fit.agreement == 1
+    assert fit.divergence < 0.01
+    assert 0 < fit.steps < 1000
+    assert torch.equal(model.routes_for(["d", "a", "b"], "gumbel_softmax_st"), routes_NLE.float())
+    soft_NLE = model.routes_for(["d", "a", "b"], "softmax", 2.0)
+    assert (soft_NLE - routes_NLE).abs().max() < 0.1
+    moved = (model.task_vectors.weight != before).any(dim=1)
+    assert moved.tolist() == [fits_vectors, fits_vectors, False, fits_vectors]
+    assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
+
+
+def test_the_fit_is_deterministic_and_soft_routes_are_reproduced(make_model):
+    fits = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        model = make_model(dtype=torch.float32).train()
+        routes_NLE = torch.tensor([[[0.7, 0.2, 0.1]] * 4, [[1 / 3] * 3] * 4])
+        fit = fit_router(model, ["a", "b"], routes_NLE, 1.0, True)
+        fits.append((fit, model.state_dict()))
+    assert fits[0][0] == fits[1][0]
+    assert all(torch.equal(tensor, fits[1][1][name]) for name, tensor in fits[0][1].items())
+    assert fits[0][0].agreement == 1  # equal weights agree with any expert
+    assert (model.routes_for(["a"], "softmax", 1.0)[0] - routes_NLE[0]).abs().max() < 0.1
+    assert model.router.training
