@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from planted_routes import features_of_columns, one_hot, random_routes, routes_of
 from scipy.stats import binom
+from sklearn.metrics import adjusted_mutual_info_score
 
 from dataloader.errors import InputError
 from routing_moe.analysis import route_metrics
@@ -69,6 +70,17 @@ def test_adjusted_mutual_information_is_one_for_equal_groups_and_zero_by_chance(
     draw = np.random.default_rng(0)
     amis = [mutual_information_test(labels, draw.integers(0, 3, 15), 1).ami for _ in range(300)]
     assert abs(np.mean(amis)) < 0.03
+
+
+def test_ties_give_more_clusters_and_equal_routes_are_never_divided():
+    apart_NN = 1 - route_metrics.overlap(one_hot([[e] for e in (0, 0, 1, 1, 2, 2, 3, 3)], experts=4))
+    pairs = [0, 0, 1, 1, 2, 2, 3, 3]
+    for count in (2, 4, 6):  # of four routes that are all different
+        assert adjusted_mutual_info_score(pairs, clusters(apart_NN, count)) == 1.0
+    assert len(set(clusters(apart_NN, 1))) == 1
+    assert len(set(clusters(np.zeros((5, 5)), 3))) == 1
+    places = np.array([0.0, 1.0, 10.0, 12.0, 30.0])
+    assert len(set(clusters(np.abs(places[:, None] - places) / 30, 3))) == 3
 
 
 def test_p_of_random_clusters_is_uniform():

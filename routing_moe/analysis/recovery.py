@@ -26,6 +26,7 @@ PERMUTATIONS = 10_000
 FEWEST_TASKS = 4  # three have six orders in all
 AT_ONCE = 4_000_000  # numbers of permuted distances in memory
 ROUNDING = 1e-9
+ROUNDED_DIGITS = 9
 COLUMNS = ["kind", "tasks", "labels", "clusters", "ami", "ami_p", "mantel_r", "mantel_p"]
 CORRECTED = {"ami_p": "ami_q_by", "mantel_p": "mantel_q_by"}
 
@@ -36,7 +37,8 @@ def recovery_table(
     """A row for each kind of features: labels, adjusted mutual information (ami), Mantel's r, p of both.
 
     Only tasks with all features of the kind known are used. A task's label is the set of features that are 1;
-    the routes are clustered (average linkage of 1 - overlap) into as many clusters as there are labels.
+    the routes are clustered (average linkage of 1 - overlap) into as many clusters as there are labels (see
+    `clusters` for ties).
     Distances of features are Jaccard's, of a number the absolute difference. NaN if all tasks have the same
     label, and for ami also if all labels differ. ami_q_by, mantel_q_by: q by Benjamini and Yekutieli over all
     p of the table. Raises ValueError if tasks differ.
@@ -132,8 +134,15 @@ def _standardised(distances: np.ndarray) -> np.ndarray | None:
 
 
 def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
-    """Numbers (N,) of at most `count` clusters by average linkage; fewer where distances tie."""
-    return fcluster(average_linkage(1 - apart_NN), count, "maxclust")
+    """Numbers (N,) of `count` clusters by average linkage.
+
+    Where distances tie, as those of one-hot routes do, of the next larger number that no tie divides: routes
+    that are all at distance 1 are separate clusters, not one. Equal routes are always in one cluster.
+    """
+    tree = average_linkage(1 - apart_NN)
+    heights = tree[:, 2] = np.round(tree[:, 2], ROUNDED_DIGITS)
+    left = len(apart_NN) - np.searchsorted(heights, heights, side="right")  # clusters after the merges there
+    return fcluster(tree, max(heights[left >= count], default=0.0), "distance")
 
 
 @dataclass(frozen=True)

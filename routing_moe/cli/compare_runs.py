@@ -4,10 +4,12 @@
     python -m routing_moe.cli.compare_runs models/compare_routings --order average random --baseline average
     python -m routing_moe.cli.compare_runs models/compare_routings --predict_split test --output_dir unseen
     python -m routing_moe.cli.compare_runs models/compare_routings --match flops --leave_out two_stage
+    python -m routing_moe.cli.compare_runs models/compare_routings --recovery skill category
 
 Reads the scores of `--do_predict` in FOLDER/<variant>/<run>/ and writes comparison.md (a row per variant),
 comparison.csv (per variant and category), comparison_runs.csv (per run and category), comparison.png, .pdf;
-comparison_cost.csv (parameters, steps, FLOPs); comparison_curves.csv, .png, .pdf (dev scores along training).
+comparison_cost.csv (parameters, steps, FLOPs); comparison_curves.csv, .png, .pdf (dev scores along training);
+with --recovery comparison_recovery.csv (per run and kind: agreement of routes with the kinds of tasks).
 With --match it compares the dev scores of the last evaluations within an equal training budget. File names
 then begin with comparison_at_equal_steps or comparison_at_equal_flops.
 Exits with 0; with 1 if a run is not finished (the tables are of the others); with 2 if there is no table.
@@ -15,6 +17,8 @@ Exits with 0; with 1 if a run is not finished (the tables are of the others); wi
 
 import sys
 from pathlib import Path
+
+import pandas as pd
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
@@ -48,7 +52,8 @@ def compare(settings: CompareSettings) -> int:
     check(settings, runs, finished, unfinished)
     notes = [*unfinished, *(f"warning: {line}" for line in compared_runs.comparison_warnings(finished))]
     ontology = ontology_of(settings, finished, notes)
-    write_comparison(settings, compared, finished, ontology, notes)
+    recovery = recovery_of(settings, compared, finished) if settings.recovery else None
+    write_comparison(settings, compared, finished, ontology, notes, recovery)
     for note in notes:
         print(note, file=sys.stderr)
     return 1 if unfinished else 0
@@ -101,11 +106,24 @@ def ontology_of(settings: CompareSettings, runs: list[Run], notes: list[str]) ->
     return ontology
 
 
+def recovery_of(settings: CompareSettings, compared: Compared, runs: list[Run]) -> pd.DataFrame:
+    """Returns the agreement of each run's routes with kinds of tasks, at the step of the compared scores."""
+    from routing_moe.analysis.run_recovery import recovery_of_runs  # imports scipy, which takes a second
+
+    scored_step = settings.checkpoint_name.removesuffix("-steps")
+    steps = compared.steps or {str(run): scored_step for run in runs}
+    return recovery_of_runs(settings.folder, runs, settings.recovery, steps)
+
+
 def write_comparison(
-    settings: CompareSettings, compared: Compared, runs: list[Run], ontology: Ontology, notes
+    settings: CompareSettings, compared: Compared, runs: list[Run], ontology: Ontology, notes, recovery
 ) -> None:
-    """Writes the files and prints the tables. The contents do not depend on time or machine."""
+    """Writes the files and prints the tables. The contents do not depend on time or machine.
+
+    recovery: `recovery_of`, or None.
+    """
     # Matplotlib is imported here, after the checks: it takes half a second.
+    from routing_moe.analysis.run_recovery import mean_recovery, recovery_markdown
     from routing_moe.plots.variant_curves import plot_curves
     from routing_moe.plots.variants import plot_comparison
 
@@ -121,25 +139,25 @@ def write_comparison(
         results.explain_comparison(what, checkpoint, settings.baseline, draws),
         results.comparison_markdown(table, settings.baseline),
         compared_costs.cost_markdown(compared, costs),
+        *([recovery_markdown(mean_recovery(recovery))] if recovery is not None else []),
     ]
     markdown = "\n\n".join(parts) + "\n"
     place = (settings.output_dir or settings.folder) / (
         f"comparison_at_equal_{settings.match}" if settings.match else "comparison"
     )
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_text(beside(place, ".csv"), table.to_csv(index=False))
-    write_text(beside(place, "_runs.csv"), per_run.to_csv(index=False))
-    write_text(beside(place, "_cost.csv"), costs.to_csv(index=False))
-    write_text(beside(place, ".md"), "\n".join([markdown, *(f"- {note}\n" for note in notes)]))
     curves = compared_costs.curves(compared.costs)
-    if len(curves):
-        write_text(beside(place, "_curves.csv"), curves.to_csv(index=False))
+    tables = {"": table, "_runs": per_run, "_cost": costs, "_recovery": recovery, "_curves": curves}
+    tables = {end: rows for end, rows in tables.items() if rows is not None and len(rows)}
+    for end, rows in tables.items():
+        write_text(beside(place, f"{end}.csv"), rows.to_csv(index=False))
+    write_text(beside(place, ".md"), "\n".join([markdown, *(f"- {note}\n" for note in notes)]))
     for kind in (".png", ".pdf"):
         plot_comparison(per_run, table, beside(place, kind), what)
         if len(curves):
             plot_curves(curves, beside(place, f"_curves{kind}"))
-    written = "_runs.csv, _cost.csv" + (", _curves.csv, .png, .pdf" if len(curves) else "")
-    print(f"{markdown}\n{place}.md, .csv, .png, .pdf; {written}")
+    more = ", ".join(f"{end}.csv" for end in tables if end) + (", .png, .pdf" if len(curves) else "")
+    print(f"{markdown}\n{place}.md, .csv, .png, .pdf; {more}")
 
 
 def beside(place: Path, end: str) -> Path:

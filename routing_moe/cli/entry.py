@@ -17,7 +17,8 @@ from dataloader.errors import did_you_mean
 from routing_moe.config.flags import ENTRY_POINT
 
 OF_CLI = (
-    *("train", "finetune", "merge", "show_scores", "compare_runs", "collect_results", "compute_arg"),
+    *("train", "finetune", "merge", "show_scores", "compare_runs", "overview"),
+    *("collect_results", "compute_arg"),
     *("inspect_routes", "correlate_routes", "ablate", "create_gif", "report"),
 )
 OF_TASK_EMB = ("random", "text", "finetuned_text", "fisher", "gradient", "descriptions", "reduce", "inspect")

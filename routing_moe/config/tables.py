@@ -11,6 +11,10 @@ VARIANTS = group("variants")
 RESULTS = group("results of fine-tuning")
 GAINS = group("gains")
 WRITING = group("writing")
+RECOVERY = (
+    "also how well routes agree with these kinds of features of the train tasks: skill for the columns skill:... of "
+    "the gym's skills.csv, or category"
+)
 
 
 # fmt: off
@@ -40,6 +44,7 @@ class CompareSettings(Command):
     order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow by name", metavar="VARIANT")
     baseline: str | None = VARIANTS(None, "also the difference to this variant, paired by seed and task", metavar="VARIANT")
     leave_out: tuple[str, ...] = VARIANTS((), "variants to leave out", metavar="VARIANT")
+    recovery: tuple[str, ...] = VARIANTS((), RECOVERY, metavar="KIND")
     task_ontology: Path | None = WRITING(None, "ontology file (default: that of the runs)")
     output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER)")
 
@@ -49,6 +54,17 @@ class CompareSettings(Command):
 
     def unmet_needs(self) -> dict[str, str]:
         return {"predictions": " --match: evaluations in training are of train tasks"} if self.match else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverviewSettings(Command):
+    program = "python -m routing_moe.cli.overview"
+    usage = "FOLDER [flags, see --help]"
+
+    folder: Path = SCORES(REQUIRED, "holds <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
+    order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow by name", metavar="VARIANT")
+    recovery: tuple[str, ...] = VARIANTS((), RECOVERY, metavar="KIND")
+    output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,170 @@
+"""One table of compared runs, and route recovery beside scores: hand-computed for synthetic runs."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted_routes import NAMES, one_hot, write_place, write_run
+from test_comparable_costs import write_cost_and_evaluations
+
+from routing_moe.cli import compare_runs, overview
+from routing_moe.results.overview import overview_markdown
+
+SPELLING = [0, 0, 0, 1, 1, 1]  # of NAMES: skill:spell or skill:count
+SCORES = {"train": {"dev": 0.4, "test": 0.5}, "test": {"test": 0.25}}  # of seed 1; of seed 2 0.1 more
+
+
+def write_scores(run, seed, scores=SCORES):
+    for section, parts in scores.items():
+        for part, score in parts.items():
+            tasks = NAMES if section == "train" else ("new", "other")
+            rows = [(task, f"{task}_16_100", "EM", score + (seed - 1) / 10, 64, 0.1) for task in tasks]
+            columns = ["task_prefix", "sample", "metric", "performance", "n", "constant"]
+            name = f"eval-{part}" if section == "train" else f"eval-{section}_tasks-{part}"
+            pd.DataFrame(rows, columns=columns).to_csv(run / f"best/{name}-performance.csv")
+
+
+def add_run(folder, gym, variant, seed, experts_N, before=(0, 0), **config):
+    """Writes a run of two evaluations, the second the best; a task's expert is the same in all layers."""
+    routes_NLE = one_hot([[expert] * 3 for expert in experts_N])
+    history = {10: one_hot([[0] * 3] * 6), 20: routes_NLE}
+    run = write_run(folder / variant / f"seed{seed}", history, best=20, **config)
+    settings = {"settings": {"seed": seed, "train_dir": str(gym), "predict_dir": str(gym), "num_beams": 1}}
+    (run / "run.json").write_text(json.dumps(settings))
+    write_cost_and_evaluations(run, 8_000_000_000, 20, {}, before)
+    write_scores(run, seed)
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """found has an expert per skill, dense one expert, both two seeds; all routes of the others are equal."""
+    gym = write_place(tmp_path / "place", runs=()).gym
+    folder = tmp_path / "runs"
+    for seed in (1, 2):
+        add_run(folder, gym, "found", seed, SPELLING, before=(30, 10_000_000_000))
+        add_run(folder, gym, "dense", seed, [0] * 6, num_experts=1)
+    add_run(folder, gym, "average", 1, [0] * 6, route_source="average")
+    add_run(folder, gym, "equal", 1, [2] * 6)
+    return folder
+
+
+def shown(folder, capsys, *flags, code=0):
+    """Returns the rows of overview.csv by variant, and what was printed."""
+    assert overview.main([str(folder), *flags]) == code
+    return pd.read_csv(folder / "overview.csv", index_col=0), capsys.readouterr()
+
+
+def test_a_row_has_costs_scores_and_the_agreement_of_routes(folder, capsys):
+    table, printed = shown(folder, capsys, "--recovery", "skill", "--order", "dense", "found")
+    assert list(table.index) == ["dense", "found", "average", "equal"]
+    found = table.loc["found"]
+    assert found[["n", "total_parameters", "active_parameters", "steps"]].tolist() == [2, 3e6, 1e6, 50]
+    assert found["gflops"] == 160 + 10
+    assert table.loc["dense", ["steps", "gflops"]].tolist() == [20, 160]
+    assert found[["dev", "test", "unseen"]].tolist() == pytest.approx([0.45, 0.55, 0.3])
+    assert found["unseen_std"] == pytest.approx(0.1 / math.sqrt(2))
+    assert math.isnan(table.loc["equal", "test_std"])
+    assert (found["skill_ami"], found["skill_ami_std"]) == (1, 0)
+    assert table.loc[["dense", "average", "equal"], "skill_ami"].isna().all()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.out.splitlines()[:6]]
+    costs = ["variant", "n", "parameters", "active", "steps", "GFLOPs"]
+    assert cells[0] == [*costs, "dev", "test", "unseen", "AMI skill"]
+    assert cells[3] == [
+        *("found", "2", "3000000", "1000000", "50", "170", "0.450 ± 0.071", "0.550 ± 0.071"),
+        *("0.300 ± 0.071", "1.000 ± 0.000"),
+    ]
+    assert cells[2][-1] == cells[5][-1] == "-"
+    assert (folder / "overview.md").read_text() == printed.out.removesuffix("\n")
+    recovery = pd.read_csv(folder / "recovery.csv")
+    own = recovery[recovery["variant"] == "found"]
+    assert own[["seed", "kind", "tasks"]].values.tolist() == [[1, "skill", 6], [2, "skill", 6]]
+    assert own["mantel_r"].tolist() == pytest.approx([1, 1])
+
+
+def test_columns_that_no_run_has_are_left_out(folder, capsys):
+    for path in folder.glob("*/*/best/eval-test_tasks-*"):
+        path.unlink()
+    (folder / "dense/seed2/cost.json").unlink()
+    table, printed = shown(folder, capsys)
+    assert "unseen" not in table
+    assert "unseen" not in printed.out
+    assert not any("ami" in name for name in table)
+    assert math.isnan(table.loc["dense", "steps"])  # of one of two runs
+    assert overview_markdown(pd.read_csv(folder / "overview.csv")) in printed.out
+    assert not (folder / "recovery.csv").exists()
+
+
+def test_missing_scores_of_train_tasks_are_reported(folder, capsys):
+    (folder / "dense/seed2/best/eval-test-performance.csv").unlink()
+    (folder / "found/seed1/best/eval-dev-performance.csv").unlink()
+    table, printed = shown(folder, capsys, code=1)
+    assert printed.err.splitlines() == [
+        "not finished: found/seed1 (no best/eval-dev-performance.csv)",
+        "not finished: dense/seed2 (no best/eval-test-performance.csv)",
+    ]
+    assert (table.loc["dense", "n"], table.loc["dense", "test"]) == (1, 0.5)
+    assert math.isnan(table.loc["found", "dev"])
+    for path in folder.glob("*/*/best/eval-test-performance.csv"):
+        path.unlink()
+    assert overview.main([str(folder)]) == 2
+    assert "no run has scores of train tasks; they are written with --do_predict" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [overview, compare_runs])
+def test_an_unknown_kind_of_features_is_an_error(command, folder, capsys):
+    assert command.main([str(folder), "--recovery", "skil", "--output_dir", str(folder / "out")]) == 2
+    error = "error: --recovery skil: no such kind of features; did you mean 'skill'? (there are category, "
+    assert capsys.readouterr().err.startswith(error)
+    assert not (folder / "out").exists()
+
+
+def test_runs_of_other_tasks_and_unknown_variants_are_errors(folder, capsys):
+    path = folder / "dense/seed1/best/eval-test_tasks-test-performance.csv"
+    pd.read_csv(path, index_col=0).iloc[:1].to_csv(path)
+    assert overview.main([str(folder), "--order", "foun"]) == 2
+    errors = capsys.readouterr().err
+    assert "dense/seed1 has different tasks than" in errors
+    assert "--order foun: no such variant; did you mean 'found'?" in errors
+
+
+# ---- compare_runs
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch):
+    monkeypatch.setattr("routing_moe.plots.variants.plot_comparison", lambda *arguments: arguments[2].touch())
+    monkeypatch.setattr("routing_moe.plots.variant_curves.plot_curves", lambda curves, path: path.touch())
+
+
+def test_a_comparison_has_recovery_beside_its_scores(folder, capsys, quick_pictures):
+    assert compare_runs.main([str(folder), "--recovery", "skill", "category"]) == 0
+    printed = capsys.readouterr().out
+    (found,) = [line for line in printed.splitlines() if line.startswith("| found ") and "1.000 ±" in line]
+    assert [cell.strip() for cell in found.split("|")[2:5]] == ["2", "1.000 ± 0.000", "1.000 ± 0.000"]
+    assert "_cost.csv, _recovery.csv" in printed
+    table = pd.read_csv(folder / "comparison_recovery.csv")
+    assert len(table) == 2 * 6
+    own = table[table["variant"] == "found"].set_index(["seed", "kind"])
+    assert own.loc[(1, "category"), ["labels", "clusters"]].tolist() == [2, 2]
+    assert 0 < own.loc[(1, "category"), "ami"] < 1
+
+
+def test_recovery_is_of_the_checkpoint_that_is_compared(folder, capsys, quick_pictures):
+    run = folder / "found/seed1"
+    (run / "last").mkdir()
+    (run / "best/eval-test-performance.csv").rename(run / "last/eval-test-performance.csv")
+    np.save(run / "20-steps/route.npy", one_hot([[expert] * 3 for expert in (0, 1, 0, 1, 0, 1)]))
+    (run / "losses.csv").write_text(",steps,train_loss,dev_loss,dev_performance\n0,10,1,1,1\n1,20,1,1,0\n")
+    others = ["average", "dense", "equal"]
+    flags = ["--recovery", "skill", "--checkpoint_name", "last", "--leave_out", *others]
+    assert compare_runs.main([str(folder), *flags]) == 1  # seed 2 has no scores of last
+    table = pd.read_csv(folder / "comparison_recovery.csv")
+    assert table["run"].tolist() == ["seed1"]
+    assert table["ami"][0] < 0.5
+    assert (
+        compare_runs.main([str(folder), *flags[:2], "--leave_out", *others]) == 1
+    )  # seed 1 has none of best
+    assert pd.read_csv(folder / "comparison_recovery.csv")["ami"].tolist() == [1]
