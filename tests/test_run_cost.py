@@ -163,6 +163,27 @@ def test_a_plain_bart_counts_if_a_run_trained_it_but_not_from_the_hub(stages):
     assert [before["steps"] for before in earlier_runs(trained)] == [6]
 
 
+def test_the_run_that_task_vectors_were_computed_with_counts_once(stages, make_stepper):
+    stage_1, run = stages
+    (vectors := run.parent / "vectors").mkdir()
+    settings = dataclasses.replace(stage_2(run), initialize_from_vanilla=True, taskvecs=str(vectors))
+    assert earlier_runs(settings) == []
+    for model in (stage_1, stage_1 / "best"):
+        (vectors / "meta.json").write_text(json.dumps({"model": str(model)}))
+        (stage_1 / "run.json").unlink(missing_ok=True)
+        assert earlier_runs(settings) == []  # a BART that no run of ours trained
+        (stage_1 / "run.json").write_text("{}")
+        (before,) = earlier_runs(settings)
+        assert (before["folder"], before["steps"]) == (str(model), 6)
+        both = dataclasses.replace(settings, vanilla_checkpoint=str(stage_1 / "best"))
+        assert [before["steps"] for before in earlier_runs(both)] == [6]
+    own = read_cost(stage_1)
+    assert write_cost(make_stepper(), 5, settings)["total_flops_with_start"] > own["total_flops"]
+    (stage_1 / "cost.json").unlink()
+    (before,) = earlier_runs(settings)
+    assert "no cost.json with" in before["unknown"]
+
+
 @pytest.mark.parametrize("damage", ['{"steps": 1}', "{", "[]", '{"start_unknown": null}'])
 def test_a_damaged_file_is_named_with_the_way_to_repair_it(tmp_path, damage):
     (tmp_path / "cost.json").write_text(damage)

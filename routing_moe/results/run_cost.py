@@ -11,6 +11,7 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.train import TrainSettings
+from routing_moe.model.task_vectors import load_meta
 
 COST_FILE = "cost.json"
 EXAMPLE_COST = ("active_parameters", "total_parameters", "flops_per_example")  # shown in tables
@@ -66,9 +67,13 @@ def earlier_runs(settings: TrainSettings) -> list[dict]:
     """Returns folder, steps, total_flops (null if unknown) and the reason if unknown, of each earlier run.
 
     Earlier runs are the run that the training started from, or the runs that a merge took routes and weights
-    from. Their numbers include their own earlier runs.
+    from, and the run whose model the task vectors were computed with. Their numbers include their own earlier
+    runs.
     """
-    return [_earlier_run(place, settings) for place in _start_places(settings)]
+    places = {}  # one for each run
+    for place in [*_start_places(settings), *_vector_places(settings)]:
+        places.setdefault(_run_folder(place, settings) or place, place)
+    return [_earlier_run(place, settings) for place in places.values()]
 
 
 def _start_places(settings: TrainSettings) -> list[str]:
@@ -83,16 +88,30 @@ def _start_places(settings: TrainSettings) -> list[str]:
     return [place for place in named if isinstance(place, str)] or [str(checkpoint)]
 
 
+def _vector_places(settings: TrainSettings) -> list[str]:
+    """Returns the run whose model the vectors of --taskvecs were computed with, [] for a BART of no run."""
+    model = load_meta(settings.taskvecs).get("model") if settings.taskvecs else None
+    if not isinstance(model, str) or not _run_folder(model, settings, "run.json"):
+        return []
+    return [model]
+
+
+def _run_folder(place: str, settings: TrainSettings, file: str = COST_FILE) -> Path | None:
+    """Returns the folder of another run that holds a place: itself, or a checkpoint or weights in it."""
+    path, own = Path(place), Path(settings.output_dir).resolve()
+    folders = (f.resolve() for f in (path, *list(path.parents)[:2]) if (f / file).is_file())
+    return next((folder for folder in folders if folder != own), None)
+
+
 def _earlier_run(place: str, settings: TrainSettings) -> dict:
     """Returns the entry of `earlier_runs` for a run, or for a checkpoint or file of weights in a run."""
-    path, own = Path(place), Path(settings.output_dir).resolve()
-    folders = [f for f in (path, *list(path.parents)[:2]) if (f / COST_FILE).is_file() and f.resolve() != own]
+    folder = _run_folder(place, settings)
     known = {"folder": place, "steps": None, "total_flops": None, "unknown": None}
-    if not path.exists():
+    if not Path(place).exists():
         return known | {"unknown": f"{place} is not there any more"}
-    if not folders:
+    if folder is None:
         return known | {"unknown": f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"}
-    cost = read_cost(folders[0])
+    cost = read_cost(folder)
     if cost["start_unknown"]:
         return known | {"unknown": cost["start_unknown"]}
     return known | {"steps": cost["steps_with_start"], "total_flops": cost["total_flops_with_start"]}
