@@ -11,10 +11,12 @@
 #                (2000; on other data a third of TOTAL_STEPS)
 #   DENSE_FLAGS  flags of `python -m routing_moe.cli.train` for the BART, such as "--seed 43" (none)
 #   WEIGHTS      weights whose gradients are taken: embeddings, encoder, decoder, layers or all (embeddings)
+#   VECTOR_FLAGS flags of `python -m task.task_emb.gradient` (none). "--parts sides" with WEIGHTS=layers: the encoder and
+#                the decoder have their own clusters
 #   CLUSTERS     number of clusters, or auto: by silhouette (auto)
 # Vectors are computed from labelled rows of the first sample of each task, also of unseen tasks, so that their scores
-# are not zero-shot. Further arguments are flags for the mixture. Run the same command to continue after an
-# interruption; finished stages are kept.
+# are not zero-shot. Further arguments are flags for the mixture. Flags on texts, such as --max_input_length, belong to
+# all three stages. Run the same command to continue after an interruption; finished stages are kept.
 set -euo pipefail
 export OUTPUT_DIR=${OUTPUT_DIR:-models/gradient_routing}
 if [ -z "${MODEL:-}${DATA_DIR:-}" ]; then export EMBEDDED_GYM=${EMBEDDED_GYM:-conflict}; fi
@@ -39,9 +41,10 @@ if [ ! -f "$OUTPUT_DIR/$scores" ]; then
             bash example_scripts/train_multitask_bart.sh --hide_task_names --save_period $period \
             --checkpoint_period $period --resume ${DENSE_FLAGS:-}
     fi
+    # shellcheck disable=SC2086
     MODEL=$OUTPUT_DIR/dense DATA_DIR=$DATA_DIR OUTPUT_DIR=$OUTPUT_DIR/vectors \
         bash example_scripts/task_vectors.sh gradient --hide_task_names --checkpoint_names "${checkpoints[@]}" \
-        --weights "${WEIGHTS:-embeddings}" ${lengths[@]+"${lengths[@]}"}
+        --weights "${WEIGHTS:-embeddings}" ${lengths[@]+"${lengths[@]}"} ${VECTOR_FLAGS:-}
     MODEL=$own_model TASKVECS=$OUTPUT_DIR/vectors \
         bash example_scripts/train_routing_bart.sh --task_routes "clusters:$CLUSTERS" --resume "$@"
 fi

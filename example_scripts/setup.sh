@@ -62,6 +62,7 @@ make_conflict_gym() {
     if [ ! -f data/conflict_gym/split.json ] || [ "$(cat $models/generator 2>/dev/null)" != "$wanted" ]; then
         "$PYTHON" -m task.conflict_gym.generate --output_dir data/conflict_gym
         rm -rf $models
+        mkdir -p $models
         for width in 16 32; do
             "$PYTHON" -m task.conflict_gym.bart --gym data/conflict_gym --width $width --output_dir $models/width$width
         done
