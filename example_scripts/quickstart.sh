@@ -4,15 +4,15 @@
 #   dense             one BART of the mixture's active size
 #   oracle            a mixture with the true routes
 #   bash example_scripts/quickstart.sh
-# An interrupted call is continued in OUTPUT_DIR (models/quickstart). DENSE_STEPS (2000) and TOTAL_STEPS (1000) are those
+# An interrupted call is continued in OUTPUT_DIR (models/quickstart). DENSE_STEPS (1000) and TOTAL_STEPS (600) are those
 # of run_gradient_routing.sh; the other models train for as many steps as both together.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 source example_scripts/jobs.sh
 
 unset MODEL DATA_DIR SPLIT TASKVECS
-export OUTPUT_DIR=${OUTPUT_DIR:-models/quickstart} EMBEDDED_GYM=conflict EVAL_PERIOD=${EVAL_PERIOD:-500}
-export DENSE_STEPS=${DENSE_STEPS:-2000} TOTAL_STEPS=${TOTAL_STEPS:-1000}
+export OUTPUT_DIR=${OUTPUT_DIR:-models/quickstart} EMBEDDED_GYM=conflict EVAL_PERIOD=${EVAL_PERIOD:-200}
+export DENSE_STEPS=${DENSE_STEPS:-1000} TOTAL_STEPS=${TOTAL_STEPS:-600}
 whole_numbers DENSE_STEPS TOTAL_STEPS
 export PYTHON JOBS=2 unseen=best/eval-test_tasks-test-performance.csv
 make_environment

@@ -8,7 +8,7 @@
 # Environment (default), in addition to that of recipe.sh, whose TOTAL_STEPS is that of the mixture:
 #   OUTPUT_DIR   run folder of the mixture, with the final scores; it has dense/ and vectors/ (models/gradient_routing)
 #   DENSE_STEPS  steps of the BART; its gradients are those in the second half of them
-#                (2000; on other data a third of TOTAL_STEPS)
+#                (1000; on other data a third of TOTAL_STEPS)
 #   DENSE_FLAGS  flags of `python -m routing_moe.cli.train` for the BART, such as "--seed 43" (none)
 #   WEIGHTS      weights whose gradients are taken: embeddings, encoder, decoder, layers or all (embeddings)
 #   VECTOR_FLAGS flags of `python -m task.task_emb.gradient` (none). "--parts sides" with WEIGHTS=layers: the encoder and
@@ -23,7 +23,7 @@ if [ -z "${MODEL:-}${DATA_DIR:-}" ]; then export EMBEDDED_GYM=${EMBEDDED_GYM:-co
 own_model=${MODEL:-} # before recipe.sh sets it
 source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
 
-if [ "${EMBEDDED_GYM:-}" = conflict ]; then DENSE_STEPS=${DENSE_STEPS:-2000}; fi
+if [ "${EMBEDDED_GYM:-}" = conflict ]; then DENSE_STEPS=${DENSE_STEPS:-1000}; fi
 DENSE_STEPS=${DENSE_STEPS:-$(((TOTAL_STEPS + 2) / 3))} CLUSTERS=${CLUSTERS:-auto}
 whole_numbers DENSE_STEPS
 [ "$CLUSTERS" = auto ] || whole_numbers CLUSTERS

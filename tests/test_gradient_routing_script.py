@@ -72,7 +72,7 @@ def test_by_default_it_runs_on_the_conflict_gym(scripts: Scripts):
     written = [call.split()[1] for call in calls if "conflict_gym." in call.split()[1]]
     assert written[:3] == ["task.conflict_gym.generate", *["task.conflict_gym.bart"] * 2]
     dense, vectors, mixture, _ = stages(calls)
-    assert (dense["total_steps"], mixture["total_steps"]) == (2000, 1000)
+    assert (dense["total_steps"], mixture["total_steps"]) == (1000, 1000)
     assert vectors["weights"] == "layers"
     assert mixture["task_routes"] == "clusters:auto"
     for each in (dense, vectors, mixture):
