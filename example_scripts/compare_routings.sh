@@ -4,7 +4,7 @@
 #   JOBS=4 SEEDS="1 2 3 4 5" VARIANTS="multitask softmax" bash example_scripts/compare_routings.sh
 # Environment (default), in addition to that of recipe.sh:
 #   OUTPUT_DIR     folder of the runs <variant>/seed<seed>/ and the comparison (models/compare_routings)
-#   VARIANTS       variants to train (all, see below)
+#   VARIANTS       variants to train (all, see below; gradient_routing only with MATCH=steps)
 #   SEEDS          seeds of each variant ("42 43 44")
 #   JOBS           number of runs at the same time (1)
 #   BASELINE       variant that differences are relative to (multitask, if it is in OUTPUT_DIR)
@@ -20,10 +20,13 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-ALL="multitask multitask_no_names average random task_random softmax gumbel straight_through top_k merged_parameters two_stage"
-VARIANTS=${VARIANTS:-$ALL} SEEDS=${SEEDS:-42 43 44} JOBS=${JOBS:-1}
-export INIT_EPS=${INIT_EPS:-1e-2} MATCH=${MATCH:-steps} MATCH_TO=${MATCH_TO:-straight_through} MIXTURE_FLAGS=${MIXTURE_FLAGS:-}
-case $MATCH in flops) default=models/compare_routings_equal_flops ;; *) default=models/compare_routings ;; esac
+ALL="multitask multitask_no_names average random task_random softmax gumbel straight_through top_k merged_parameters gradient_routing two_stage"
+SEEDS=${SEEDS:-42 43 44} JOBS=${JOBS:-1}
+export EMBEDDED_GYM=${EMBEDDED_GYM:-skill} INIT_EPS=${INIT_EPS:-1e-2} MATCH=${MATCH:-steps} MATCH_TO=${MATCH_TO:-straight_through} MIXTURE_FLAGS=${MIXTURE_FLAGS:-}
+case $MATCH in
+    flops) default=models/compare_routings_equal_flops VARIANTS=${VARIANTS:-${ALL/gradient_routing /}} ;;
+    *) default=models/compare_routings VARIANTS=${VARIANTS:-$ALL} ;;
+esac
 export OUTPUT_DIR=${OUTPUT_DIR:-$default}
 source example_scripts/equal_flops.sh
 source example_scripts/jobs.sh
@@ -43,6 +46,10 @@ train_one() {
     case $variant in
         multitask*) ;; # one expert
         two_stage) ;;  # the number of experts of stage 1; its merge reads INIT_EPS
+        gradient_routing) # the number of experts of its clusters
+            export DENSE_FLAGS="--seed $seed $*"
+            set -- --init_eps "$INIT_EPS" "$@"
+            ;;
         *) set -- --init_eps "$INIT_EPS" $MIXTURE_FLAGS "$@" ;;
     esac
     # The limit on epochs must not end a run before it has reached its FLOPs.
@@ -81,8 +88,11 @@ if [ -n "${BASELINE:-}" ] && [[ " $VARIANTS " != *" $BASELINE "* ]] && [ ! -d "$
     faults+=("BASELINE: $BASELINE is neither in VARIANTS nor a folder in $OUTPUT_DIR")
 fi
 [[ $MATCH =~ ^(steps|flops)$ ]] || faults+=("MATCH: $MATCH is not one of steps, flops")
-if [[ " $ALL " != *" $MATCH_TO "* ]] || [ "$MATCH_TO" = two_stage ]; then
-    faults+=("MATCH_TO: $MATCH_TO is not a variant with one stage (expected: ${ALL% two_stage})")
+if [[ " ${ALL%gradient_routing*} " != *" $MATCH_TO "* ]]; then
+    faults+=("MATCH_TO: $MATCH_TO is not a variant with one stage (expected: ${ALL% gradient_routing*})")
+fi
+if [ "$MATCH" = flops ] && [[ " $VARIANTS " == *" gradient_routing "* ]]; then
+    faults+=("VARIANTS: gradient_routing cannot be trained to given FLOPs; leave it out, or set MATCH=steps")
 fi
 [[ $JOBS =~ ^[1-9][0-9]*$ ]] || faults+=("JOBS: $JOBS is not a whole number of at least 1")
 for flag in "$@"; do

@@ -53,3 +53,19 @@ make_skill_gym() {
         echo "$wanted" >data/skill_gym/generator
     fi
 }
+
+# Writes the conflict gym to data/conflict_gym, and untrained BARTs of width 16 and 32 for it to
+# data/conflict_gym_bart/width<W>, once per version of their generator.
+make_conflict_gym() {
+    local wanted width models=data/conflict_gym_bart
+    wanted=$(cat task/conflict_gym/*.py task/skill_gym/{pretraining,tokenizer}.py | cksum)
+    if [ ! -f data/conflict_gym/split.json ] || [ "$(cat $models/generator 2>/dev/null)" != "$wanted" ]; then
+        "$PYTHON" -m task.conflict_gym.generate --output_dir data/conflict_gym
+        rm -rf $models
+        mkdir -p $models
+        for width in 16 32; do
+            "$PYTHON" -m task.conflict_gym.bart --gym data/conflict_gym --width $width --output_dir $models/width$width
+        done
+        echo "$wanted" >$models/generator
+    fi
+}

@@ -279,8 +279,9 @@ def test_the_python_example_runs(make_model, tmp_path, monkeypatch):
     tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
     model = make_model(dtype=torch.float32, bart_fields={"vocab_size": len(tokenizer)})
     monkeypatch.chdir(tmp_path)
-    model.save_pretrained("models/quickstart/best")
-    tokenizer.save_pretrained("models/quickstart/best")
+    checkpoint = "models/quickstart/gradient_routing/seed42/best"
+    model.save_pretrained(checkpoint)
+    tokenizer.save_pretrained(checkpoint)
     (example,) = code_blocks(TEXTS[ROOT / "docs/training.md"], "python")
     exec(compile(example, "training.md", "exec"), {})
     assert (tmp_path / "models/plain_bart_of_one_task/model.safetensors").is_file()

@@ -21,6 +21,7 @@ MISSING_FILE = {
     "merge": ["--routes_from", "nowhere", "--model", "./nowhere", "--output_dir", "out"],
     "show-scores": ["nowhere"],
     "compare-runs": ["nowhere"],
+    "overview": ["nowhere"],
     "collect-results": ["--logs_dir", "nowhere", "--output_file", "out.csv"],
     "compute-arg": ["--summary1", "a.csv", "--summary2", "b.csv", "--output_file", "out.csv"],
     "inspect-routes": RUN,

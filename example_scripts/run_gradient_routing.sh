@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Routes from gradients, without a router: trains one BART without task names, computes a gradient vector of each task
+# at five of its checkpoints, clusters the vectors, and trains a mixture with one expert per cluster, whose routes are
+# fixed. Scores train tasks, and unseen tasks along the route of the cluster nearest to their vectors. By default: on
+# the embedded conflict gym; with other data by the environment variables of recipe.sh:
+#   MODEL=facebook/bart-base DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe \
+#       bash example_scripts/run_gradient_routing.sh
+# Environment (default), in addition to that of recipe.sh, whose TOTAL_STEPS is that of the mixture:
+#   OUTPUT_DIR   run folder of the mixture, with the final scores; it has dense/ and vectors/ (models/gradient_routing)
+#   DENSE_STEPS  steps of the BART; its gradients are those in the second half of them
+#                (1000; on other data a third of TOTAL_STEPS)
+#   DENSE_FLAGS  flags of `python -m routing_moe.cli.train` for the BART, such as "--seed 43" (none)
+#   WEIGHTS      weights whose gradients are taken: embeddings, encoder, decoder, layers or all (embeddings)
+#   VECTOR_FLAGS flags of `python -m task.task_emb.gradient` (none). "--parts sides" with WEIGHTS=layers: the encoder and
+#                the decoder have their own clusters
+#   CLUSTERS     number of clusters, or auto: by silhouette (auto)
+# Vectors are computed from labelled rows of the first sample of each task, also of unseen tasks, so that their scores
+# are not zero-shot. Further arguments are flags for the mixture. Flags on texts, such as --max_input_length, belong to
+# all three stages. Run the same command to continue after an interruption; finished stages are kept.
+set -euo pipefail
+export OUTPUT_DIR=${OUTPUT_DIR:-models/gradient_routing}
+if [ -z "${MODEL:-}${DATA_DIR:-}" ]; then export EMBEDDED_GYM=${EMBEDDED_GYM:-conflict}; fi
+own_model=${MODEL:-} # before recipe.sh sets it
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
+
+if [ "${EMBEDDED_GYM:-}" = conflict ]; then DENSE_STEPS=${DENSE_STEPS:-1000}; fi
+DENSE_STEPS=${DENSE_STEPS:-$(((TOTAL_STEPS + 2) / 3))} CLUSTERS=${CLUSTERS:-auto}
+whole_numbers DENSE_STEPS
+[ "$CLUSTERS" = auto ] || whole_numbers CLUSTERS
+scores=best/eval-test-performance.csv unseen=best/eval-test_tasks-test-performance.csv
+
+period=$((DENSE_STEPS < 10 ? 1 : DENSE_STEPS / 10)) checkpoints=()
+for ((step = period; step <= DENSE_STEPS; step += period)); do
+    if ((2 * step > DENSE_STEPS)); then checkpoints+=("$step-steps"); fi
+done
+
+if [ ! -f "$OUTPUT_DIR/$scores" ]; then
+    if [ ! -f "$OUTPUT_DIR/dense/$scores" ]; then
+        # shellcheck disable=SC2086 # several flags
+        MODEL=$own_model TOTAL_STEPS=$DENSE_STEPS EVAL_PERIOD=$DENSE_STEPS OUTPUT_DIR=$OUTPUT_DIR/dense \
+            bash example_scripts/train_multitask_bart.sh --hide_task_names --save_period $period \
+            --checkpoint_period $period --resume ${DENSE_FLAGS:-}
+    fi
+    # shellcheck disable=SC2086
+    MODEL=$OUTPUT_DIR/dense DATA_DIR=$DATA_DIR OUTPUT_DIR=$OUTPUT_DIR/vectors \
+        bash example_scripts/task_vectors.sh gradient --hide_task_names --checkpoint_names "${checkpoints[@]}" \
+        --weights "${WEIGHTS:-embeddings}" ${lengths[@]+"${lengths[@]}"} ${VECTOR_FLAGS:-}
+    MODEL=$own_model TASKVECS=$OUTPUT_DIR/vectors \
+        bash example_scripts/train_routing_bart.sh --task_routes "clusters:$CLUSTERS" --resume "$@"
+fi
+if [ ! -f "$OUTPUT_DIR/$unseen" ] &&
+    "$PYTHON" -m dataloader.list_tasks --split "${SPLIT:-$DATA_DIR/split.json}" test >/dev/null 2>&1; then
+    "$PYTHON" -m routing_moe.cli.train --do_predict --predict_split test --output_dir "$OUTPUT_DIR"
+fi
+echo "$OUTPUT_DIR is finished: scores in $OUTPUT_DIR/$scores$([ ! -f "$OUTPUT_DIR/$unseen" ] || echo " and $unseen")"

@@ -1,0 +1,182 @@
+"""run_gradient_routing.sh and the quickstart: their commands, and a whole run."""
+
+import json
+import shlex
+import subprocess
+
+import pandas as pd
+import pytest
+from recording_scripts import Scripts
+from tiny_runs import ROOT
+from tiny_vectors import meta
+
+from routing_moe.config.flags import parse
+from routing_moe.config.tables import OverviewSettings
+from routing_moe.config.train import TrainSettings
+from task.task_emb.gradient import GradientSettings
+
+SCRIPT = "run_gradient_routing.sh"
+STEPS = dict(DENSE_STEPS="20", TOTAL_STEPS="6", OUTPUT_DIR="models/mine")
+EMBEDDED = dict(MODEL="", DATA_DIR="")
+CHECKPOINTS = ["12-steps", "14-steps", "16-steps", "18-steps", "20-steps"]
+KINDS = {
+    "routing_moe.cli.train": TrainSettings,
+    "routing_moe.cli.overview": OverviewSettings,
+    "task.task_emb.gradient": GradientSettings,
+}
+
+
+def parsed(call: str):
+    """Returns (module, settings given) of a recorded command, whose flags must exist."""
+    _, module, *flags = shlex.split(call)
+    return module, parse(KINDS[module], flags)
+
+
+def stages(calls: list[str]) -> list[dict]:
+    """Returns the flags of the dense run, the vectors, the mixture and the prediction of unseen tasks."""
+    found = [parsed(call) for call in calls if call.split()[1] in KINDS]
+    names = [module.split(".")[-1] for module, _ in found]
+    assert names == ["train", "gradient", "train", "train"]
+    return [given for _, given in found]
+
+
+def write_split(scripts: Scripts) -> None:
+    """Writes the conflict gym's split, as its generator, which is only recorded, would."""
+    gym = scripts.folder / "data/conflict_gym"
+    gym.mkdir(parents=True)
+    (gym / "split.json").write_text(json.dumps({"train": ["t000"], "dev": [], "test": ["t001"]}))
+
+
+def test_the_stages_follow_from_each_other(scripts: Scripts):
+    code, calls, output = scripts.run(SCRIPT, "--seed", "3", CLUSTERS="7", DENSE_FLAGS="--seed 2", **STEPS)
+    assert code == 0, output
+    dense, vectors, mixture, unseen = stages(calls)
+    assert (dense["num_experts"], dense["hide_task_names"], dense["seed"]) == (1, True, 2)
+    assert (dense["total_steps"], dense["save_period"]) == (20, 2)
+    assert dense["output_dir"] == "models/mine/dense"
+    assert (vectors["model"], list(vectors["checkpoint_names"])) == ("models/mine/dense", CHECKPOINTS)
+    assert vectors["hide_task_names"]
+    assert str(vectors["output_dir"]) == mixture["taskvecs"] == "models/mine/vectors"
+    assert (mixture["task_routes"], mixture["total_steps"], mixture["seed"]) == ("clusters:7", 6, 3)
+    assert "router_lr" not in mixture
+    assert mixture["output_dir"] == unseen["output_dir"] == "models/mine"
+    assert unseen["predict_split"] == "test"
+    assert {each["train_dir"] for each in (dense, vectors, mixture)} == {str(scripts.gym)}
+    assert {each["model"] for each in (dense, mixture)} == {str(scripts.bart)}
+
+
+def test_by_default_it_runs_on_the_conflict_gym(scripts: Scripts):
+    write_split(scripts)
+    code, calls, output = scripts.run(SCRIPT, OUTPUT_DIR="models/mine", WEIGHTS="layers", **EMBEDDED)
+    assert code == 0, output
+    written = [call.split()[1] for call in calls if "conflict_gym." in call.split()[1]]
+    assert written[:3] == ["task.conflict_gym.generate", *["task.conflict_gym.bart"] * 2]
+    dense, vectors, mixture, _ = stages(calls)
+    assert (dense["total_steps"], mixture["total_steps"]) == (1000, 1000)
+    assert vectors["weights"] == "layers"
+    assert mixture["task_routes"] == "clusters:auto"
+    for each in (dense, vectors, mixture):
+        assert str(each["train_dir"]) == "data/conflict_gym"
+        assert each["max_input_length"] == 32
+    for each in (dense, mixture):
+        assert each["model"] == "data/conflict_gym_bart/width16"
+        assert (each["train_batch_size"], each["learning_rate"]) == (128, 3e-3)
+
+
+def test_finished_stages_are_kept(scripts: Scripts):
+    assert scripts.run(SCRIPT, finishes=True, **STEPS)[0] == 0
+    code, calls, output = scripts.run(SCRIPT, **STEPS)
+    assert (code, [call for call in calls if "list_tasks" not in call]) == (0, [])
+    scores = "best/eval-test-performance.csv and best/eval-test_tasks-test-performance.csv"
+    assert output == f"models/mine is finished: scores in models/mine/{scores}\n"
+    (scripts.folder / "models/mine/best/eval-test-performance.csv").unlink()
+    _, calls, _ = scripts.run(SCRIPT, **STEPS)
+    assert [call.split()[1] for call in calls] == ["task.task_emb.gradient", "routing_moe.cli.train"]
+
+
+def test_other_data_has_a_third_of_the_steps_for_the_dense_run(scripts: Scripts):
+    _, calls, _ = scripts.run(SCRIPT, TOTAL_STEPS="7")
+    assert stages(calls)[0]["total_steps"] == 3
+    assert stages(calls)[1]["checkpoint_names"] == ("2-steps", "3-steps")
+    split = scripts.folder / "no_test.json"
+    split.write_text(json.dumps({"train": ["count"], "dev": [], "test": []}))
+    _, calls, output = scripts.run(SCRIPT, SPLIT=str(split))
+    assert "--predict_split test" not in calls[-1]
+    assert output.endswith("/eval-test-performance.csv\n")
+
+
+@pytest.mark.parametrize("wrong", [dict(CLUSTERS="some"), dict(DENSE_STEPS="0"), dict(EMBEDDED_GYM="skil")])
+def test_wrong_variables_are_errors(scripts: Scripts, wrong):
+    code, calls, output = scripts.run(SCRIPT, **wrong)
+    ((name, value),) = wrong.items()
+    assert (code, calls) == (2, [])
+    assert f"error: {name} is '{value}'; it must be " in output
+
+
+@pytest.mark.slow
+def test_a_whole_run_clusters_tasks_and_scores_unseen_ones(scripts: Scripts):
+    own = dict(DENSE_STEPS="4", TOTAL_STEPS="2", EVAL_PERIOD="2", CLUSTERS="2", OUTPUT_DIR="models/mine")
+    short = "--max_input_length 24 --max_output_length 8"
+    own |= dict(DENSE_FLAGS=short, VECTOR_FLAGS=f"{short} --parts sides", WEIGHTS="layers")
+    code, _, output = scripts.run(SCRIPT, *short.split(), really=True, **own)
+    assert code == 0, output
+    run = scripts.folder / "models/mine"
+    assert meta(run / "vectors")["settings"]["checkpoint_names"] == ["3-steps", "4-steps"]
+    assert json.loads((run / "best/config.json").read_text())["num_experts"] == 2
+    cost = json.loads((run / "cost.json").read_text())
+    assert (cost["steps"], cost["steps_with_start"]) == (2, 6)
+    unseen = pd.read_csv(run / "best/eval-test_tasks-test-performance.csv")
+    assert unseen["task_prefix"].tolist() == ["plural"]
+    assert unseen["route"][0].startswith("clusters encoder ")
+
+
+# ---- the quickstart
+
+
+@pytest.fixture
+def quick(scripts: Scripts) -> Scripts:
+    """The scripts with an environment that is installed."""
+    write_split(scripts)
+    (scripts.folder / ".venv/bin").mkdir(parents=True)
+    (scripts.folder / ".venv/bin/python").symlink_to(scripts.folder / "python")
+    for name in ("requirements.txt", "setup.py"):
+        (scripts.folder / name).write_bytes((ROOT / name).read_bytes())
+    stamp = subprocess.run(
+        "cat requirements.txt setup.py | cksum", shell=True, cwd=ROOT, capture_output=True, check=True
+    )
+    (scripts.folder / ".venv/installed").write_bytes(stamp.stdout)
+    return scripts
+
+
+def test_the_quickstart_trains_three_models_for_the_same_total_steps(quick):
+    code, calls, output = quick.run("quickstart.sh", finishes=True, DENSE_STEPS="20", TOTAL_STEPS="10")
+    assert code == 0, output
+    trained = [parsed(call)[1] for call in calls if "--do_train" in call]
+    folder = "models/quickstart"
+    assert {given["output_dir"]: given["total_steps"] for given in trained} == {
+        f"{folder}/gradient_routing/seed42/dense": 20,
+        f"{folder}/gradient_routing/seed42": 10,
+        f"{folder}/dense/seed42": 30,
+        f"{folder}/oracle/seed42": 30,
+    }
+    (oracle,) = [given for given in trained if given["output_dir"].endswith("oracle/seed42")]
+    assert oracle["task_routes"] == "data/conflict_gym/oracle_routes.json"
+    assert {given["model"] for given in trained} == {"data/conflict_gym_bart/width16"}
+    assert len([call for call in calls if "--predict_split test" in call]) == 3
+    module, shown = parsed(calls[-1])
+    assert (module, list(shown["recovery"])) == ("routing_moe.cli.overview", ["skill"])
+    assert list(shown["order"]) == ["gradient_routing", "dense", "oracle"]
+
+
+def test_failed_runs_of_the_quickstart_are_reported_and_finished_ones_kept(quick):
+    _, calls, output = quick.run("quickstart.sh", EVAL_PERIOD="0")
+    for variant in ("gradient_routing", "dense", "oracle"):
+        log = f"models/quickstart/{variant}.log"
+        assert f"error: {variant} failed; the end of its log:" in output
+        assert "EVAL_PERIOD is '0'" in (quick.folder / log).read_text()
+    assert "    error: EVAL_PERIOD is '0'; it must be a whole number of at least 1" in output
+    quick.run("quickstart.sh", finishes=True)
+    (quick.folder / "models/quickstart/dense/seed42/best/eval-test_tasks-test-performance.csv").unlink()
+    _, calls, output = quick.run("quickstart.sh", finishes=True)
+    trained = [parsed(call)[1]["output_dir"] for call in calls if "--do_train" in call]
+    assert trained == ["models/quickstart/dense/seed42"]
