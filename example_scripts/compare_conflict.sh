@@ -32,12 +32,14 @@
 #   GYM_FLAGS        further flags of `python -m task.conflict_gym.generate`, such as "--label_noise 0.1" (none)
 #   UNSEEN           variants that also score the unseen tasks ("dense softmax clusters composed oracle")
 #   JOBS             number of runs at the same time (1)
-# A second call keeps finished runs and continues the others.
+# A second call keeps finished runs and continues the others. Of every level of conflict, overview.md has cost, scores
+# and agreement of routes with skills; comparison.md differences with intervals; comparison_curves.csv curves.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 ALL="dense dense_total dense_total_flops dense_no_names task_experts average task_random straight_through softmax two_stage"
 ALL+=" gradient_inputs text_clusters fisher_clusters clusters composed oracle"
+
 VARIANTS=${VARIANTS:-$ALL} SEEDS=${SEEDS:-11 12 13 14 15} CONFLICTS=${CONFLICTS:-0 0.5 1} SKILLS=${SKILLS:-16}
 export OUTPUT_DIR=${OUTPUT_DIR:-models/compare_conflict} JOBS=${JOBS:-1} PYTHON TUNE_SEED=${TUNE_SEED:-101}
 export TOTAL_STEPS=${TOTAL_STEPS:-1600} DENSE_STEPS=${DENSE_STEPS:-1000} DENSE_RATE=${DENSE_RATE:-0.006}
@@ -107,9 +109,15 @@ done
 echo
 for variant in $VARIANTS; do echo "learning rate of $variant: $(rate_of "$variant")"; done
 for c in $CONFLICTS; do
-    place=conflict${c}_${SKILLS}skills
-    echo
-    "$PYTHON" -m routing_moe.cli.compare_runs "$OUTPUT_DIR/$place" --order $VARIANTS --recovery skill encoder decoder \
-        $([[ " $VARIANTS " != *" dense "* ]] || echo --baseline dense) || status=$?
+    place=$OUTPUT_DIR/conflict${c}_${SKILLS}skills
+    order=() # variants with runs, also of earlier calls
+    for variant in $ALL; do
+        if compgen -G "$place/$variant/*/finished" >/dev/null; then order+=("$variant"); fi
+    done
+    [ ${#order[@]} -gt 0 ] || continue
+    printf '\nConflict %s, %s skills:\n\n' "$c" "$SKILLS"
+    "$PYTHON" -m routing_moe.cli.overview "$place" --order "${order[@]}" --recovery skill encoder decoder || status=$?
+    "$PYTHON" -m routing_moe.cli.compare_runs "$place" --order "${order[@]}" \
+        $([[ " ${order[*]} " != *" dense "* ]] || echo --baseline dense) || status=$?
 done
 exit $status
