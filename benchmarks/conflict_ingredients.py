@@ -3,12 +3,13 @@
     python benchmarks/conflict_ingredients.py models/compare_conflict/dense_runs/conflict1_16skills_seed*
     python benchmarks/conflict_ingredients.py RUN ... --output_file docs/results/conflict_ingredients.csv
 
-A run is a dense run on a conflict gym with kept checkpoints (--save_period), as those of compare_conflict.sh.
-The recipe is: gradients by the token embeddings at the checkpoints of the second half of the run, centred,
-cosines, average linkage. Each row of the table changes one ingredient of it. Columns: ami, adjusted mutual
-information of the clusters and the skills, with the number of skills given; ami_auto and clusters, with the
-number by the silhouette; unseen, share of the unseen tasks whose nearest cluster (of the given number) has
-mostly tasks of their skill. Measures no time. Prints one JSON line; README.md explains it.
+A run is a dense run on a conflict gym with kept checkpoints (--save_period), as those of
+compare_conflict.sh. The recipe is: gradients by the token embeddings at the checkpoints of the second half
+of the run, centred, cosines, average linkage. Each row of the table changes one ingredient of it. Columns:
+ami, adjusted mutual information of the clusters and the skills, with the number of skills given; ami_auto
+and clusters, with the number by the silhouette; unseen, share of the unseen tasks whose nearest cluster
+(of the given number) has mostly tasks of their skill. Measures no time. Prints one JSON line; README.md
+explains it.
 """
 
 import argparse

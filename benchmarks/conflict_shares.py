@@ -3,10 +3,11 @@
     python benchmarks/conflict_shares.py models/compare_conflict/conflict1_16skills
     python benchmarks/conflict_shares.py PLACE ... --output_file docs/results/conflict_shares.csv
 
-A place is a folder of compare_conflict.sh with comparison_runs.csv. The share of a run is (its score - that
-of dense) / (that of oracle - that of dense) with the same seed: 0 is the dense model of the same active size, 1
-the true routes. Scores are means of test scores over the train tasks. low, high: 95% t interval of the mean over
-seeds; every seed has a gym and an untrained model of its own. Measures no time. Prints one JSON line.
+A place is a folder of compare_conflict.sh with comparison_runs.csv. The share of a run is (its score -
+that of dense) / (that of oracle - that of dense) with the same seed: 0 is the dense model of the same
+active size, 1 is the true routes. Scores are means of test scores over the train tasks. low, high: 95% t
+interval of the mean over seeds; each seed has a gym and an untrained model of its own. Measures no time.
+Prints one JSON line.
 """
 
 import argparse

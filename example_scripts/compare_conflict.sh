@@ -21,8 +21,8 @@
 #   SKILLS           number of hidden skills, a square (16)
 #   SEEDS            seeds ("11 12 13 14 15")
 #   VARIANTS         variants (all)
-#   RATES            learning rates ("0.004 0.01"). Each variant has the one with the best dev score on the gym of
-#                    TUNE_SEED at the last level of conflict (or that of a variant of its kind, see tuned_as in
+#   RATES            learning rates ("0.004 0.01"). Each variant has the one with the best dev score on a gym of
+#                    TUNE_SEED at conflict 1 with 16 skills (or that of a variant of its kind, see tuned_as in
 #                    conflict_variants.sh); a single rate is used as it is
 #   TUNE_SEED        seed of the gym that rates are tuned on, which must not be in SEEDS (101)
 #   TOTAL_STEPS      steps of every variant, including the dense run (1600)
@@ -83,7 +83,7 @@ trap stop_all INT TERM HUP
 mkdir -p "$OUTPUT_DIR"
 # shellcheck disable=SC2046 # lists of names
 {
-    tuned=() place=conflict${CONFLICTS##* }_${SKILLS}skills
+    tuned=() place=conflict1_16skills
     if [[ $RATES == *" "* ]]; then
         for variant in $(for variant in $VARIANTS; do tuned_as "$variant"; done | sort -u); do
             for rate in $RATES; do tuned+=("$place/$variant/lr$rate"); done
