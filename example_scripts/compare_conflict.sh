@@ -10,6 +10,7 @@
 #   task_experts             an expert for each task (embeddings are shared)
 #   average, task_random     4 experts: equal weights; a random expert for each task and layer
 #   straight_through, softmax, two_stage    4 experts, learned routes
+#   balanced                 softmax with --load_balance 0.1
 #   gradient_inputs          softmax, the router reads gradient vectors
 #   clusters, composed       routes by clusters of gradient vectors: an expert each; or composed of 4 experts per layer
 #   text_clusters, fisher_clusters          an expert for each cluster of other vectors, the number of clusters given
@@ -37,7 +38,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-ALL="dense dense_total dense_total_flops dense_no_names task_experts average task_random straight_through softmax two_stage"
+ALL="dense dense_total dense_total_flops dense_no_names task_experts average task_random straight_through softmax balanced two_stage"
 ALL+=" gradient_inputs text_clusters fisher_clusters clusters composed oracle"
 
 VARIANTS=${VARIANTS:-$ALL} SEEDS=${SEEDS:-11 12 13 14 15} CONFLICTS=${CONFLICTS:-0 0.5 1} SKILLS=${SKILLS:-16}

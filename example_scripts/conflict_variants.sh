@@ -82,6 +82,7 @@ flags_of_variant() {
         task_random) echo "$mixture --task_level_random_routing" ;;
         straight_through) echo "$mixture $router $random" ;;
         softmax) echo "$mixture $router $random --router_mode softmax" ;;
+        balanced) echo "$mixture $router $random --router_mode softmax --load_balance 0.1" ;;
         gradient_inputs) echo "$mixture $router --router_mode softmax --taskvecs $taskvecs --freeze_task_model" ;;
         clusters) echo "$given clusters:auto --taskvecs $taskvecs" ;;
         composed) echo "$given clusters:auto --taskvecs $taskvecs --num_experts 4" ;;
@@ -125,7 +126,7 @@ tuned_as() {
     case $1 in
         dense_total_flops) echo dense_total ;;
         dense_no_names) echo dense ;;
-        two_stage | gradient_inputs) echo softmax ;;
+        two_stage | gradient_inputs | balanced) echo softmax ;;
         task_experts | text_clusters | fisher_clusters) echo clusters ;;
         *) echo "$1" ;;
     esac
