@@ -56,7 +56,7 @@ Next steps:
     source .venv/bin/activate                                  once in each shell
     python -m routing_moe.cli.train --help                     all flags
     bash example_scripts/understand.sh $run
-                                                               analyse the experts (2 minutes)
+                                                               analyse the experts (a few minutes)
     bash example_scripts/train_routing_bart.sh                 learn routes, on tasks in words (4 minutes)
     bash example_scripts/finetune_a_list_of_tasks_moe.sh       fine-tune that mixture on 8 unseen tasks (10 minutes)
     MODEL=facebook/bart-base DATA_DIR=your_gym SPLIT=your_split.json OUTPUT_DIR=models/moe \\

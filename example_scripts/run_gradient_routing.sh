@@ -7,7 +7,7 @@
 #       bash example_scripts/run_gradient_routing.sh
 # Environment (default), in addition to that of recipe.sh, whose TOTAL_STEPS is that of the mixture:
 #   OUTPUT_DIR   run folder of the mixture, with the final scores; it has dense/ and vectors/ (models/gradient_routing)
-#   DENSE_STEPS  steps of the BART; its gradients are those in the second half of them
+#   DENSE_STEPS  steps of the BART, of which it keeps ten checkpoints; gradients are of those in the second half
 #                (1000; on other data a third of TOTAL_STEPS)
 #   DENSE_FLAGS  flags of `python -m routing_moe.cli.train` for the BART, such as "--seed 43" (none)
 #   WEIGHTS      weights whose gradients are taken: embeddings, encoder, decoder, layers or all (embeddings)
