@@ -75,6 +75,15 @@ def training_flags(settings: Settings) -> list[str]:
     return [*flags, "--total_steps", steps, "--warmup_steps", "10", "--eval_period", period]
 
 
+def mean_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row per variant: n seeds, mean and sample std over seeds of the mean over tasks."""
+    seeds = table.groupby(["variant", "seed"], sort=False)[["zero_shot", "few_shot"]].mean()
+    grouped, columns = seeds.groupby("variant", sort=False), {}
+    for name in seeds:
+        columns |= {name: grouped[name].mean(), f"{name}_std": grouped[name].std()}
+    return pd.DataFrame({"n": grouped.size()} | columns).reset_index()
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -98,12 +107,14 @@ def main(argv: list[str] | None = None) -> None:
                 zero, few = scores(run, variant, task, settings)
                 row = {"variant": variant, "seed": seed, "task": task}
                 rows.append(row | {"zero_shot": zero, "few_shot": few})
-    table = pd.DataFrame(rows).round(4)
+    table = pd.DataFrame(rows)
+    means = mean_table(table)
     if args.output_file:
-        args.output_file.write_text(table.to_csv(index=False))
-    means = table.groupby("variant", sort=False)[["zero_shot", "few_shot"]].mean()
-    print(means.round(3).to_string(), file=sys.stderr)
-    variants = {variant: dict(row) for variant, row in means.to_dict("index").items()}
+        args.output_file.write_text(table.round(4).to_csv(index=False))
+        beside = args.output_file.with_name(f"{args.output_file.stem}_means.csv")
+        beside.write_text(means.round(4).to_csv(index=False))
+    print(means.round(3).to_string(index=False), file=sys.stderr)
+    variants = means.set_index("variant").to_dict("index")
     measuring.print_report("conflict_few_shot", settings, load, variants=variants, ratios={})
 
 

@@ -8,8 +8,8 @@ compare_conflict.sh. The recipe is: gradients by the token embeddings at the che
 of the run, centred, cosines, average linkage. Each row of the table changes one ingredient of it. Columns:
 ami, adjusted mutual information of the clusters and the skills, with the number of skills given; ami_auto
 and clusters, with the number by the silhouette; unseen, share of the unseen tasks whose nearest cluster
-(of the given number) has mostly tasks of their skill. Measures no time. Prints one JSON line; README.md
-explains it.
+(of the given number) has mostly tasks of their skill. The file has a row per run; means over runs
+are beside it (_means.csv). Measures no time. Prints one JSON line; README.md explains it.
 """
 
 import argparse
@@ -180,6 +180,16 @@ def projection(run: DenseRun, D: int) -> np.ndarray:
     return np.concatenate(blocks, axis=1)
 
 
+def mean_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row per names and changed ingredient: n, means over the runs, and the lowest ami."""
+    changed = (table["ingredient"] + ": " + table["value"]).str.removesuffix(": ")
+    grouped = table.assign(changed=changed).groupby(["names", "changed"], sort=False)
+    means = grouped[["ami", "ami_auto", "clusters", "unseen"]].mean()
+    means.insert(0, "n", grouped.size())
+    means.insert(2, "ami_lowest", grouped["ami"].min())
+    return means.reset_index()
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -196,14 +206,14 @@ def main(argv: list[str] | None = None) -> None:
         names = "hidden" if run.hides_names else "shown"
         for (ingredient, value), found in ingredients(run).items():
             rows.append({"names": names, "ingredient": ingredient, "value": value, "seed": run.seed, **found})
-    table = pd.DataFrame(rows).round(4)
+    table = pd.DataFrame(rows)
+    means = mean_table(table)
     if args.output_file:
-        args.output_file.write_text(table.to_csv(index=False))
-    means = table.groupby(["names", "ingredient", "value"], sort=False)
-    print(means[["ami", "ami_auto", "clusters", "unseen"]].mean().round(3).to_string(), file=sys.stderr)
-    variants: dict = {}
-    for (names, ingredient, value), own in means:
-        variants[f"{names}_{ingredient}_{value}"] = {"n": len(own), "ami": own["ami"].mean()}
+        args.output_file.write_text(table.round(4).to_csv(index=False))
+        beside = args.output_file.with_name(f"{args.output_file.stem}_means.csv")
+        beside.write_text(means.round(4).to_csv(index=False))
+    print(means.round(3).to_string(index=False), file=sys.stderr)
+    variants = {f"{row.names}_{row.changed}": {"n": row.n, "ami": row.ami} for row in means.itertuples()}
     settings = Settings([str(folder) for folder in args.runs], str(args.output_file or ""))
     measuring.print_report("conflict_ingredients", settings, load, variants=variants, ratios={})
 
