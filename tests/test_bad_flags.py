@@ -84,7 +84,7 @@ FLAGS = {
     ),
     "alternation with a frozen part": (
         dict(router_lr=0, freeze_task_model=True, alternate_every=2),
-        "--alternate_every has no effect with a frozen router and frozen task vectors: nothing alternates",
+        "--alternate_every has no effect with a frozen router and frozen task vectors: routes are fixed",
     ),
     "freezing twice": (
         dict(task_model_lr=0, freeze_task_model=True),

@@ -316,21 +316,22 @@ def test_bfloat16_changes_the_products_and_keeps_weights_in_float32(world, finis
 
 # What each flag changes in a run of one step without dropout. Alternation starts with BART.
 EVERYTHING = {"train loss", "bart", "router", "task vectors", "dev loss"}
-PUBLISHED_FLAGS = {
+CHANGED_BY_FLAGS = {
     "append_another_bos": (True, EVERYTHING),
     "generate_from_bos": (True, {"predictions"}),
     "eval_sampled_routes": (True, {"dev loss", "predictions"}),
     "exploration_epsilon": (0.9, EVERYTHING),
     "expert_regularization": (0.5, {"bart", "dev loss"}),
+    "load_balance": (1.0, {"router", "task vectors", "dev loss"}),
     "alternate_every": (1, {"router", "task vectors", "dev loss"}),
 }
 ONE_STEP = dict(total_steps=1, eval_period=1, max_grad_norm=1e6, do_predict=True)
 
 
-@pytest.mark.parametrize("flag", PUBLISHED_FLAGS)
-def test_a_flag_of_the_published_code_changes_only_its_setting(flag, world):
-    value, expected = PUBLISHED_FLAGS[flag]
-    without = world / "without_published_flags"
+@pytest.mark.parametrize("flag", CHANGED_BY_FLAGS)
+def test_a_flag_changes_only_its_setting(flag, world):
+    value, expected = CHANGED_BY_FLAGS[flag]
+    without = world / "without_flags"
     flags = ONE_STEP | dict(bart=world / "without_dropout")
     if not without.exists():
         write_bart(flags["bart"], dropout=0.0)
@@ -369,7 +370,14 @@ def test_flags_select_vanilla_layers_and_another_router(world):
 def test_two_processes_take_the_same_steps_as_one(world):
     bart = write_bart(world / "no_dropout", dropout=0.0)
     # The step's sensitivity to rounding is bounded by epsilon: some gradients are zero except for rounding.
-    changed = dict(bart=bart, adam_epsilon=1e-3, total_steps=3, expert_regularization=0.01, do_predict=True)
+    changed = dict(
+        bart=bart,
+        adam_epsilon=1e-3,
+        total_steps=3,
+        expert_regularization=0.01,
+        load_balance=0.1,
+        do_predict=True,
+    )
     one = world.run("one_process", **changed)
     done = world.process([*TWICE, "routing_moe.cli.train"], "two_processes", **changed)
     assert done.returncode == 0, done.stderr[-3000:]

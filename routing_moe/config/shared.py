@@ -85,6 +85,7 @@ class Recipe:
     anneal_rate: float = 0.0
     alternate_every: int = 0
     expert_regularization: float = 0.0
+    load_balance: float = 0.0
     seed: int = 42
 
     @property

@@ -91,6 +91,7 @@ class TrainSettings(RunFlags):
     anneal_rate: float = ROUTING(3e-4, "temperature = max(initial_tau * exp(-anneal_rate * step), minimum_tau)", range=NOT_NEGATIVE, needs=("training", *ROUTED))
     exploration_epsilon: float = ROUTING(0.0, "probability in training that a layer uses a random expert", range=PROBABILITY, needs=("training", *ROUTED))
     expert_regularization: float = ROUTING(0.0, "weight of the distance between experts in the loss", range=NOT_NEGATIVE, needs=("training", "experts"))
+    load_balance: float = ROUTING(0.0, "weight, in units of the loss of an example, of the load-balancing loss of Switch Transformers (Fedus et al. 2022) on the routes of a step; 0: none", range=NOT_NEGATIVE, needs=("training", *ROUTED, "trained_routes"))
     alternate_every: int = ROUTING(0, "steps after which updates alternate between BART and the router with the task vectors; 0: both in every step", range=NOT_NEGATIVE, needs=("training", *ROUTED, "trained_routes"))
     freeze_task_model: bool = ROUTING(False, "do not train the task vectors", needs=("training", *ROUTED, "trained_vectors"))
 
@@ -222,7 +223,7 @@ def unmet_needs(settings: TrainSettings, routing: Mapping) -> dict[str, str]:
         "sampling": (mode not in ("softmax", "top_k"), f" {mode} routes: nothing is sampled"),
         # The choice is that of the largest logit plus noise at every temperature.
         "temperature": (mode != "gumbel_softmax_st", f" {mode}: the choice is the same at any temperature"),
-        "trained_routes": (not frozen, " a frozen router and frozen task vectors: nothing alternates"),
+        "trained_routes": (not frozen, " a frozen router and frozen task vectors: routes are fixed"),
         "trained_vectors": (settings.task_model_lr != 0, " --task_model_lr 0, which freezes them too"),
         "unseen_tasks": (not keeps_vectors, " --predict_split train after --do_train: train tasks keep their vectors"),
         "given_vectors": (searches, f" --task_vector {settings.task_vector}: no given vector is used"),

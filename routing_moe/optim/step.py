@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor
+from torch.nn import functional as F
 
 from dataloader.batching import answer_choices, assign_to_ranks, micro_batches, padding_factor, step_examples
 from dataloader.encoding import EncodedExamples
@@ -115,7 +116,7 @@ class Stepper:
         totals = torch.tensor(
             [sum(float(loss) for loss, _ in parts), sum(n for _, n in parts)], dtype=torch.float64
         )
-        self._regularise()
+        self._regularise(leaf_BLE)
         self._collect_gradients(routes_BLE, leaf_BLE, totals)
         self._check(totals[0], "loss", step, indices)
         return self._update(step, indices) | {
@@ -186,11 +187,15 @@ class Stepper:
         self.accelerator.backward(loss)
         return loss.detach(), tokens
 
-    def _regularise(self) -> None:
-        """Adds the gradient of expert regularisation, weighted by gradient_accumulation_steps.
+    def _regularise(self, leaf_BLE: Tensor) -> None:
+        """Adds the gradients of expert regularisation and of load balance, once over all processes.
 
-        A step is gradient_accumulation_steps batches of the published code, which regularises each batch.
+        A step is gradient_accumulation_steps batches of the published code, which regularises the experts of
+        each batch. Load balance is weighted by the number of examples, over which the loss is a sum.
         """
+        if self.settings.load_balance > 0 and leaf_BLE.requires_grad and self.accelerator.is_main_process:
+            imbalance = load_imbalance(leaf_BLE[:, self.model.config.routed_rows])
+            self.accelerator.backward(self.settings.load_balance * len(leaf_BLE) * imbalance)
         if self.settings.expert_regularization > 0 and self.accelerator.is_main_process:
             weight = self.settings.expert_regularization * self.settings.gradient_accumulation_steps
             distance = self.model.expert_distance()
@@ -274,6 +279,18 @@ def sum_over_processes(tensors: list[Tensor], accelerator: Accelerator) -> None:
             for t, summed in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
                 t.copy_(summed.view_as(t))
             bucket = []
+
+
+def load_imbalance(routes_BLE: Tensor) -> Tensor:
+    """Returns the sum over layers of E * sum_e f_e * P_e: L at equal loads, L * E if all choose one expert.
+
+    f_e is the share of the examples whose largest weight is that of expert e, P_e the mean weight of e. Only
+    P_e has a gradient. Source: Switch Transformers (Fedus, Zoph, Shazeer 2022, arXiv 2101.03961), equations 4
+    to 6, with the routes of examples in place of those of tokens.
+    """
+    E = routes_BLE.shape[-1]
+    share_LE = F.one_hot(routes_BLE.argmax(dim=-1), E).to(routes_BLE.dtype).mean(dim=0)
+    return E * (share_LE * routes_BLE.mean(dim=0)).sum()
 
 
 def mean_entropy(routes_BLE: Tensor) -> float:
