@@ -168,3 +168,27 @@ def test_recovery_is_of_the_checkpoint_that_is_compared(folder, capsys, quick_pi
         compare_runs.main([str(folder), *flags[:2], "--leave_out", *others]) == 1
     )  # seed 1 has none of best
     assert pd.read_csv(folder / "comparison_recovery.csv")["ami"].tolist() == [1]
+
+
+def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys, quick_pictures):
+    """Runs of seed 2 were scored on another gym, with other numbers of examples."""
+    other = write_place(tmp_path / "other", runs=()).gym
+    for path in folder.glob("*/seed2/best/eval-*.csv"):
+        scores = pd.read_csv(path, index_col=0)
+        scores.assign(n=7).to_csv(path)
+    for path in folder.glob("*/seed2/run.json"):
+        settings = json.loads(path.read_text())["settings"]
+        path.write_text(json.dumps({"settings": settings | {"train_dir": str(other)}}))
+    for command in (overview, compare_runs):
+        assert command.main([str(folder)]) == 2
+        assert "was scored on a different gym" in capsys.readouterr().err
+    assert overview.main([str(folder), "--gym_per_seed"]) == 0
+    assert compare_runs.main([str(folder), "--gym_per_seed", "--baseline", "dense"]) == 0
+    printed = capsys.readouterr()
+    assert "train_dir" not in printed.err
+    assert set(pd.read_csv(folder / "comparison_runs.csv")["category"]) == {"all"}
+    # Within a seed, the gyms must still be equal.
+    path = next(folder.glob("found/seed2/best/eval-test-performance.csv"))
+    pd.read_csv(path, index_col=0).assign(n=8).to_csv(path)
+    assert overview.main([str(folder), "--gym_per_seed"]) == 2
+    assert "seed2 was scored on a different gym than" in capsys.readouterr().err

@@ -50,7 +50,8 @@ def compare(settings: CompareSettings) -> int:
     lacking = "evaluation of its last step" if settings.match else scores_file.path
     unfinished = [f"not finished: {run} (no {lacking})" for run in runs if run.scores is None]
     check(settings, runs, finished, unfinished)
-    notes = [*unfinished, *(f"warning: {line}" for line in compared_runs.comparison_warnings(finished))]
+    warnings = compared_runs.comparison_warnings(finished, settings.gym_per_seed)
+    notes = [*unfinished, *(f"warning: {line}" for line in warnings)]
     ontology = ontology_of(settings, finished, notes)
     recovery = recovery_of(settings, compared, finished) if settings.recovery else None
     write_comparison(settings, compared, finished, ontology, notes, recovery)
@@ -84,7 +85,7 @@ def find_compared(settings: CompareSettings, scores_file: ScoresFile) -> Compare
 
 def check(settings: CompareSettings, runs: list[Run], finished: list[Run], unfinished: list[str]) -> None:
     """Raises InputError with all reasons why no table can be made."""
-    faults = compared_runs.comparison_faults(runs)
+    faults = compared_runs.comparison_faults(runs, settings.gym_per_seed)
     faults += compared_runs.unknown_variants("--order", settings.order, runs)
     if not finished:
         hint = f"scores are written with --do_predict --predict_split {settings.predict_split}"
@@ -130,6 +131,8 @@ def write_comparison(
     scores = compared_runs.scores_per_task(runs)
     per_run = results.means_per_run(scores, ontology)
     table = results.comparison_table(scores, ontology, settings.baseline)
+    if settings.gym_per_seed:  # a task of the same name has another category in each gym
+        per_run, table = (rows[rows["category"] == results.ALL] for rows in (per_run, table))
     costs = compared_costs.cost_table(compared)
     what = f"mean score on the {settings.scored_part} files of the {settings.predict_split} tasks"
     draws = {run.variant: run.draws for run in runs if run.draws > 1}

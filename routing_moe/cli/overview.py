@@ -68,7 +68,7 @@ def find_runs(settings: OverviewSettings) -> tuple[dict[str, list[Run]], list[st
     found, faults, unfinished = {}, [], []
     for name, file in SCORED.items():
         runs = compared_runs.in_order(compared_runs.find_runs(settings.folder, file), settings.order)
-        faults += compared_runs.comparison_faults(runs)
+        faults += compared_runs.comparison_faults(runs, settings.gym_per_seed)
         if file.section == "train":
             unfinished += [f"not finished: {run} (no {file.path})" for run in runs if run.scores is None]
         found[name] = runs

@@ -44,6 +44,7 @@ class CompareSettings(Command):
     order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow by name", metavar="VARIANT")
     baseline: str | None = VARIANTS(None, "also the difference to this variant, paired by seed and task", metavar="VARIANT")
     leave_out: tuple[str, ...] = VARIANTS((), "variants to leave out", metavar="VARIANT")
+    gym_per_seed: bool = VARIANTS(False, "each seed has a gym of its own with tasks of the same names, such as conflict gyms: only runs of a seed must have the same gym, and there are no scores by category")
     recovery: tuple[str, ...] = VARIANTS((), RECOVERY, metavar="KIND")
     task_ontology: Path | None = WRITING(None, "ontology file (default: that of the runs)")
     output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER)")
@@ -63,6 +64,7 @@ class OverviewSettings(Command):
 
     folder: Path = SCORES(REQUIRED, "holds <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
     order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow by name", metavar="VARIANT")
+    gym_per_seed: bool = VARIANTS(False, "each seed has a gym of its own with tasks of the same names, such as conflict gyms: only runs of a seed must have the same gym")
     recovery: tuple[str, ...] = VARIANTS((), RECOVERY, metavar="KIND")
     output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER)")
 

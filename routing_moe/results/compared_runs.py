@@ -5,7 +5,7 @@ A run folder has run.json; the run is finished if its scores exist. The runs of 
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +27,8 @@ FREE_IN_A_VARIANT = {"seed"} | {name for name, flag in FLAGS.items() if flag.on_
 SCORING = {name for name, flag in FLAGS.items() if flag.compared_as == "scoring"}
 # Settings of training budget and model size; they should be equal for a fair comparison.
 BUDGET = {name for name, flag in FLAGS.items() if flag.compared_as == "budget"}
+# Settings that name a gym or what is made for one.
+OF_THE_GYM = {"train_dir", "predict_dir", "custom_tasks_splits", "model", "taskvecs", "task_routes"}
 MOST_NAMES = 6  # tasks named in one message
 
 
@@ -112,9 +114,16 @@ def scores_per_task(runs: list[Run]) -> pd.DataFrame:
 # ---------------------------------------------------------------------------- checks of comparability
 
 
-def comparison_faults(runs: list[Run]) -> list[str]:
-    """Returns why the finished ones of these runs cannot be compared in one table; [] if they can."""
-    return [*_seed_faults(runs), *_task_faults([run for run in runs if run.scores is not None])]
+def comparison_faults(runs: list[Run], gym_per_seed: bool = False) -> list[str]:
+    """Returns why the finished ones of these runs cannot be compared in one table; [] if they can.
+
+    gym_per_seed: only runs with the same seed must have been scored on the same gym.
+    """
+    groups: dict[int | None, list[Run]] = {}
+    for run in runs:
+        if run.scores is not None:
+            groups.setdefault(run.seed if gym_per_seed else None, []).append(run)
+    return [*_seed_faults(runs), *(fault for group in groups.values() for fault in _task_faults(group))]
 
 
 def unknown_variants(flag: str, names: list[str], runs: list[Run]) -> list[str]:
@@ -173,8 +182,14 @@ def _names(tasks: set[str]) -> str:
 # ---------------------------------------------------------------------------- warnings
 
 
-def comparison_warnings(runs: list[Run]) -> list[str]:
-    """Returns one line for each difference that makes finished runs less comparable."""
+def comparison_warnings(runs: list[Run], gym_per_seed: bool = False) -> list[str]:
+    """Returns one line for each difference that makes finished runs less comparable.
+
+    gym_per_seed: gyms, and what is made for them, differ between seeds.
+    """
+    if gym_per_seed:
+        kept = [{k: v for k, v in run.settings.items() if k not in OF_THE_GYM} for run in runs]
+        runs = [replace(run, settings=settings) for run, settings in zip(runs, kept, strict=True)]
     by_variant: dict[str, list[Run]] = {}
     for run in runs:
         by_variant.setdefault(run.variant, []).append(run)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
 CONSTANT = "constant answer"  # the baseline's name among the variants of a comparison
+ALL = "all"  # the category that has all tasks
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,8 @@ def in_categories(table: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
     The new column category is categorical, in the ontology's order, so that groups have that order.
     """
     kinds = [ontology.category(task)[0] for task in table["task"]]
-    order = list(dict.fromkeys([*ontology.categories, UNCATEGORISED[0], "all"]))
-    both = pd.concat([table.assign(category=kinds), table.assign(category="all")], ignore_index=True)
+    order = list(dict.fromkeys([*ontology.categories, UNCATEGORISED[0], ALL]))
+    both = pd.concat([table.assign(category=kinds), table.assign(category=ALL)], ignore_index=True)
     return both.assign(category=pd.Categorical(both["category"], categories=order))
 
 
