@@ -5,7 +5,7 @@
 #   JOBS=2 CONFLICTS=1 SEEDS="11 12" VARIANTS="dense clusters oracle" bash example_scripts/compare_conflict.sh
 # Variants; those with task vectors train for TOTAL_STEPS - DENSE_STEPS after the dense run that makes the vectors:
 #   dense, dense_total       one BART of width 16; of width 32, with about the layer parameters of 4 experts
-#   dense_total_flops        dense_total for the number of steps that costs the FLOPs of dense
+#   dense_total_flops        dense_total for the number of steps that costs the FLOPs of dense, which is added
 #   dense_no_names           dense with the task names hidden
 #   task_experts             an expert for each task (embeddings are shared)
 #   average, task_random     4 experts: equal weights; a random expert for each task and layer
@@ -31,9 +31,10 @@
 #   ROUTER_LR        learning rate of routers and trained task vectors (0.01)
 #   TASKS_PER_SKILL  train tasks of a skill (4)
 #   GYM_FLAGS        further flags of `python -m task.conflict_gym.generate`, such as "--label_noise 0.1" (none)
-#   UNSEEN           variants that also score the unseen tasks ("dense softmax clusters composed oracle")
+#   UNSEEN           variants whose runs also score the unseen tasks ("dense softmax clusters composed oracle")
 #   JOBS             number of runs at the same time (1)
-# A second call keeps finished runs and continues the others. Of every level of conflict, overview.md has cost, scores
+# A second call keeps finished runs and continues the others. Runs depend on TOTAL_STEPS, DENSE_STEPS, DENSE_RATE, RATES,
+# TUNE_SEED, ROUTER_LR, TASKS_PER_SKILL and GYM_FLAGS: other values of these need another OUTPUT_DIR. Of every level of conflict, overview.md has cost, scores
 # and agreement of routes with skills; comparison.md differences with intervals; comparison_curves.csv curves.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -49,6 +50,9 @@ export GYM_FLAGS=${GYM_FLAGS:-} UNSEEN=${UNSEEN-dense softmax clusters composed 
 source example_scripts/jobs.sh
 source example_scripts/conflict_variants.sh
 
+# What finished runs depend on, besides the names of their folders.
+KEPT="TOTAL_STEPS DENSE_STEPS DENSE_RATE RATES TUNE_SEED ROUTER_LR TASKS_PER_SKILL GYM_FLAGS"
+
 faults=()
 for variant in $VARIANTS $UNSEEN; do
     [[ " $ALL " == *" $variant "* ]] || faults+=("VARIANTS, UNSEEN: unknown variant $variant (expected: $ALL)")
@@ -56,14 +60,31 @@ done
 for seed in $SEEDS; do
     [[ $seed =~ ^[0-9]+$ && $seed != "$TUNE_SEED" ]] || faults+=("SEEDS: $seed is not a whole number other than TUNE_SEED ($TUNE_SEED)")
 done
+for c in $CONFLICTS; do # in one form only: it is part of the folder
+    [[ $c =~ ^(0|1|0\.[0-9]*[1-9])$ ]] || faults+=("CONFLICTS: $c is not a number from 0 to 1, such as 0, 0.25 or 1")
+done
+for name in RATES DENSE_RATE ROUTER_LR; do
+    for value in ${!name}; do
+        [[ $value =~ ^([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$ ]] || faults+=("$name: $value is not a number")
+    done
+done
+for name in VARIANTS SEEDS CONFLICTS RATES; do
+    twice=$(tr ' ' '\n' <<<"${!name}" | sed '/^$/d' | sort | uniq -d | tr '\n' ' ')
+    [ -z "$twice" ] || faults+=("$name: ${twice% } is given more than once")
+    [[ ${!name} == *[![:space:]]* ]] || faults+=("$name: no value is given")
+done
 [[ $SKILLS =~ ^(4|9|16|25|36|49|64)$ ]] || faults+=("SKILLS: $SKILLS is not one of 4 9 16 25 36 49 64")
 whole_numbers TOTAL_STEPS DENSE_STEPS TASKS_PER_SKILL JOBS
 [ $((DENSE_STEPS % 10)) = 0 ] && [ "$DENSE_STEPS" -lt "$TOTAL_STEPS" ] ||
     faults+=("DENSE_STEPS: $DENSE_STEPS is not a multiple of 10 below TOTAL_STEPS ($TOTAL_STEPS)")
+# shellcheck disable=SC2086 # several names
+settings_faults $KEPT
 if [ ${#faults[@]} -gt 0 ]; then
     printf 'error: %s\n' "${faults[@]}" >&2
     exit 2
 fi
+
+if [[ " $VARIANTS " == *" dense_total_flops "* && " $VARIANTS " != *" dense "* ]]; then VARIANTS="dense $VARIANTS"; fi
 
 # jobs NAMES SUFFIXES: prints PLACE/NAME/SUFFIX for all places.
 jobs_of() {
@@ -82,6 +103,8 @@ done
 
 trap stop_all INT TERM HUP
 mkdir -p "$OUTPUT_DIR"
+# shellcheck disable=SC2086 # several names
+save_settings $KEPT
 # shellcheck disable=SC2046 # lists of names
 {
     tuned=() place=conflict1_16skills
@@ -108,7 +131,7 @@ for job in ${tuned[@]+"${tuned[@]}"} $(jobs_of "$VARIANTS" "$seeds"); do
     fi
 done
 echo
-for variant in $VARIANTS; do echo "learning rate of $variant: $(rate_of "$variant")"; done
+for variant in $VARIANTS; do echo "learning rate of $variant: $(rate_of "$variant" 2>&1)"; done
 for c in $CONFLICTS; do
     place=$OUTPUT_DIR/conflict${c}_${SKILLS}skills
     order=() # variants with runs, also of earlier calls

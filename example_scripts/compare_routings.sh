@@ -8,11 +8,13 @@
 #   SEEDS          seeds of each variant ("42 43 44")
 #   JOBS           number of runs at the same time (1)
 #   BASELINE       variant that differences are relative to (multitask, if it is in OUTPUT_DIR)
-#   MIXTURE_FLAGS  flags of all variants with several experts, such as "--num_experts 4" (none)
+#   MIXTURE_FLAGS  flags of all variants with several experts, such as "--num_experts 4" (none); not of
+#                  gradient_routing, whose clusters give the number of experts
 #   INIT_EPS       standard deviation of the noise on each expert's weights (1e-2). Without dropout, almost equal
 #                  experts get almost equal gradients and do not diverge; the comparison prints their final distance
-#   MATCH          "steps": TOTAL_STEPS for all runs (two_stage: in each stage); "flops": each run has the number of
-#                  steps with the training FLOPs of the run of MATCH_TO with the same seed; OUTPUT_DIR is then
+#   MATCH          "steps": TOTAL_STEPS for all runs (two_stage: in each stage; gradient_routing: after the DENSE_STEPS
+#                  of its dense run, see run_gradient_routing.sh); "flops": each run has the number of steps with the
+#                  training FLOPs of the run of MATCH_TO with the same seed; OUTPUT_DIR is then
 #                  models/compare_routings_equal_flops by default (steps)
 #   MATCH_TO       variant whose FLOPs MATCH=flops matches (straight_through)
 # Further arguments are flags of `python -m routing_moe.cli.train` for all runs. A second call keeps finished runs and

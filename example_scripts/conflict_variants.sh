@@ -45,7 +45,7 @@ train_run() {
         --eval_period $(((steps + 3) / 4)) "$@" ${width:+--initialize_from_vanilla --model "$gym/width$width"}
 }
 
-# The dense run without names, whose gradients at the checkpoints of its second half are the task vectors.
+# The dense run without names, whose gradients at its checkpoints from the middle on are the task vectors.
 dense_run() {
     folder=$OUTPUT_DIR/dense_runs/${place}_seed$seed
     [ -f "$folder/best/eval-test-performance.csv" ] || train_run "$folder" "$DENSE_STEPS" "$DENSE_RATE" 16 \
@@ -97,11 +97,29 @@ train_two_stages() {
     local rate=$1 half=$((TOTAL_STEPS / 2)) flags
     flags=$(variant=softmax && flags_of_variant)
     # shellcheck disable=SC2086 # several flags
-    [ -f "$folder/stage1/best/eval-test-performance.csv" ] || train_run "$folder/stage1" "$half" "$rate" 16 $flags
+    [ -f "$folder/stage1/best/eval-test-performance.csv" ] ||
+        train_run "$folder/stage1" "$half" "$rate" 16 $flags || return 1
     run_module routing_moe.cli.merge --routes_from "$folder/stage1" --model "$gym/width16" --init_eps 1e-2 \
-        --output_dir "$folder" --keep_existing
-    train_run "$folder" "$half" "$rate" "" --checkpoint_name init --router_mode softmax --router_lr 0 \
+        --output_dir "$folder" --keep_existing || return 1
+    train_run "$folder" $((TOTAL_STEPS - half)) "$rate" "" --checkpoint_name init --router_mode softmax --router_lr 0 \
         --task_model_lr 0 --initial_tau 300 --minimum_tau 1 --anneal_rate "$(awk "BEGIN { print 6 / $half }")"
+}
+
+# steps_with_flops_of_dense RATE: prints the number of steps of a dense model of width 32 with the FLOPs of the job's run of dense,
+# and saves it beside the run, whose folder has a run of that number of steps once it is started.
+steps_with_flops_of_dense() {
+    local memo=$folder.steps_of_dense steps
+    if [ ! -s "$memo" ]; then
+        steps=$(train_run "$folder" "$TOTAL_STEPS" "$1" 32 --num_experts 1 \
+            --equal_flops "${folder/dense_total_flops/dense}" | tail -n 1)
+        if ! [[ $steps =~ ^[1-9][0-9]*$ ]]; then
+            echo "error: the number of steps with the FLOPs of dense could not be computed" >&2
+            return 1
+        fi
+        mkdir -p "${memo%/*}"
+        echo "$steps" >"$memo"
+    fi
+    cat "$memo"
 }
 
 # Trains a run, unless it is finished, and writes its log beside it.
@@ -132,26 +150,31 @@ tuned_as() {
     esac
 }
 
-# Prints the rate of a variant: the one whose tuning run has the best dev score, else the first of RATES.
+# Prints the rate of a variant: the one of RATES whose tuning run has the best dev score. Runs that are not finished do
+# not count: at a high rate, training may diverge.
 rate_of() {
-    local file found
-    for file in "$OUTPUT_DIR/tuning/"*"/$(tuned_as "$1")/lr"*/losses.csv; do
-        if [ -f "$file" ]; then
-            found=${file%/losses.csv}
-            echo "$(tail -n +2 "$file" | cut -d, -f5 | sort -gr | head -n 1) ${found##*/lr}"
+    local rate tuning
+    if [[ $RATES != *" "* ]]; then
+        echo "$RATES"
+        return
+    fi
+    for rate in $RATES; do
+        tuning=$OUTPUT_DIR/tuning/conflict1_16skills/$(tuned_as "$1")/lr$rate
+        if [ -f "$tuning/finished" ]; then
+            echo "$(tail -n +2 "$tuning/losses.csv" | cut -d, -f5 | sort -gr | head -n 1) $rate"
         fi
-    done | sort -gr | head -n 1 | cut -d" " -f2 | grep . || echo "${RATES%% *}"
+    done | sort -gr | head -n 1 | cut -d" " -f2 | grep . ||
+        { echo "error: no tuning run of $(tuned_as "$1") is finished" >&2 && return 1; }
 }
 
 train_variant() {
     local steps=$TOTAL_STEPS width=16
-    rate=${rate:-$(rate_of "$variant")}
+    if [ "$variant" = dense_run ]; then
+        dense_run && variant=clusters && make_vectors && touch "$folder/finished"
+        return
+    fi
+    rate=${rate:-$(rate_of "$variant")} || return 1
     case $variant in
-        dense_run)
-            dense_run && variant=clusters && make_vectors || return 1
-            touch "$folder/finished"
-            return
-            ;;
         clusters | composed | gradient_inputs | text_clusters | fisher_clusters)
             make_vectors || return 1
             steps=$((TOTAL_STEPS - DENSE_STEPS))
@@ -159,7 +182,7 @@ train_variant() {
         dense_total) width=32 ;;
         dense_total_flops)
             width=32
-            steps=$(train_run "$folder" "$TOTAL_STEPS" "$rate" 32 --num_experts 1 --equal_flops "${folder/dense_total_flops/dense}" | tail -n 1)
+            steps=$(steps_with_flops_of_dense "$rate") || return 1
             ;;
     esac
     if [ "$variant" = two_stage ]; then
@@ -173,4 +196,5 @@ train_variant() {
     fi
     touch "$folder/finished"
 }
-export -f parts_of run_module make_gym train_run dense_run make_vectors flags_of_variant train_two_stages train_job is_finished tuned_as rate_of train_variant
+export -f parts_of run_module make_gym train_run dense_run make_vectors flags_of_variant train_two_stages steps_with_flops_of_dense
+export -f train_job is_finished tuned_as rate_of train_variant

@@ -23,5 +23,22 @@ stop_all() {
     exit 130
 }
 
+# settings_faults NAME ...: adds to faults the variables that differ from those of the runs in OUTPUT_DIR.
+settings_faults() {
+    local name kept
+    [ -f "$OUTPUT_DIR/settings" ] || return 0
+    for name in "$@"; do
+        kept=$(sed -n "s/^$name=//p" "$OUTPUT_DIR/settings")
+        [ "$kept" = "${!name}" ] ||
+            faults+=("$name is '${!name}', but the runs in $OUTPUT_DIR have '$kept'; set another OUTPUT_DIR")
+    done
+}
+
+# save_settings NAME ...: writes the file that settings_faults reads.
+save_settings() {
+    local name
+    for name in "$@"; do echo "$name=${!name}"; done >"$OUTPUT_DIR/settings"
+}
+
 # end_of_log FILE: prints its last lines, without progress bars; nothing if there is no such file.
 end_of_log() { [ ! -f "$1" ] || tail -n 5 "$1" | sed $'s/.*\r//; s/^/    /'; }

@@ -138,13 +138,8 @@ else
         faults+=("DIM: $DIM; it must be less than the number of train tasks in $SPLIT, $((n_train))")
     fi
 fi
-if [ -f "$OUTPUT_DIR/settings" ]; then
-    for name in $KEPT; do
-        kept=$(sed -n "s/^$name=//p" "$OUTPUT_DIR/settings")
-        [ "$kept" = "${!name}" ] ||
-            faults+=("$name is '${!name}', but the runs in $OUTPUT_DIR have '$kept'; set another OUTPUT_DIR")
-    done
-fi
+# shellcheck disable=SC2086 # several names
+settings_faults $KEPT
 if [ ${#faults[@]} -gt 0 ]; then
     printf 'error: %s\n' "${faults[@]}" >&2
     exit 2
@@ -210,7 +205,8 @@ if [ -n "$builds_gym" ] && ! gym_is_complete; then
         exit 1
     fi
 fi
-for name in $KEPT; do echo "$name=${!name}"; done >"$OUTPUT_DIR/settings"
+# shellcheck disable=SC2086
+save_settings $KEPT
 [ -f "$OUTPUT_DIR/times.csv" ] || echo "step,run,seconds,ended" >"$OUTPUT_DIR/times.csv"
 # shellcheck source=/dev/null
 (source example_scripts/recipe.sh) # writes the embedded gym, once for all runs

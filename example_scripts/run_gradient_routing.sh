@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Routes from gradients, without a router: trains one BART without task names, computes a gradient vector of each task
-# at five of its checkpoints, clusters the vectors, and trains a mixture with one expert per cluster, whose routes are
+# at six of its checkpoints, clusters the vectors, and trains a mixture with one expert per cluster, whose routes are
 # fixed. Scores train tasks, and unseen tasks along the route of the cluster nearest to their vectors. By default: on
 # the embedded conflict gym; with other data by the environment variables of recipe.sh:
 #   MODEL=facebook/bart-base DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe \
 #       bash example_scripts/run_gradient_routing.sh
 # Environment (default), in addition to that of recipe.sh, whose TOTAL_STEPS is that of the mixture:
 #   OUTPUT_DIR   run folder of the mixture, with the final scores; it has dense/ and vectors/ (models/gradient_routing)
-#   DENSE_STEPS  steps of the BART, of which it keeps ten checkpoints; gradients are of those in the second half
+#   DENSE_STEPS  steps of the BART, of which it keeps ten checkpoints; gradients are of those from the middle on
 #                (1000; on other data a third of TOTAL_STEPS)
 #   DENSE_FLAGS  flags of `python -m routing_moe.cli.train` for the BART, such as "--seed 43" (none)
 #   WEIGHTS      weights whose gradients are taken: embeddings, encoder, decoder, layers or all (embeddings)
@@ -31,7 +31,7 @@ scores=best/eval-test-performance.csv unseen=best/eval-test_tasks-test-performan
 
 period=$((DENSE_STEPS < 10 ? 1 : DENSE_STEPS / 10)) checkpoints=()
 for ((step = period; step <= DENSE_STEPS; step += period)); do
-    if ((2 * step > DENSE_STEPS)); then checkpoints+=("$step-steps"); fi
+    if ((2 * step >= DENSE_STEPS)); then checkpoints+=("$step-steps"); fi
 done
 
 if [ ! -f "$OUTPUT_DIR/$scores" ]; then

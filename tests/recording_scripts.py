@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tiny_runs import ROOT
 
-# Commands write the files that show that a run is finished.
+# Commands write the files that show that a run is finished; --equal_flops prints a number of steps.
 FINISH = """
+case "$*" in *--equal_flops*) echo 7 && exit ;; esac
 case "$*" in
     *--predict_split?test*) result=best/eval-test_tasks-test-performance.csv ;;
     *cli.merge*) result=init/config.json ;;
@@ -27,7 +28,7 @@ done
 """
 FAKE_PYTHON = """#!/usr/bin/env bash
 echo "$@" >>{folder}/calls
-case "$*" in *list_tasks*) exec {python} "$@" ;; *"/{failing} --do_train"*) exit 3 ;; esac
+case "$*" in *list_tasks*) exec {python} "$@" ;; *"/{failing} --do_train"* | "-m {failing} "*) exit 3 ;; esac
 {otherwise}
 """
 
@@ -53,6 +54,7 @@ class Scripts:
         """Runs a script; returns (exit code, recorded Python commands, output).
 
         really: execute all commands except for `failing`; if it is a text, only commands that contain it.
+        failing: a module, or the end of the output folder of a training; its commands end with 3.
         finishes: recorded commands write empty files in place of their results.
         """
         which = really if isinstance(really, str) else ""

@@ -18,7 +18,7 @@ from task.task_emb.gradient import GradientSettings
 SCRIPT = "run_gradient_routing.sh"
 STEPS = dict(DENSE_STEPS="20", TOTAL_STEPS="6", OUTPUT_DIR="models/mine")
 EMBEDDED = dict(MODEL="", DATA_DIR="")
-CHECKPOINTS = ["12-steps", "14-steps", "16-steps", "18-steps", "20-steps"]
+CHECKPOINTS = ["10-steps", "12-steps", "14-steps", "16-steps", "18-steps", "20-steps"]
 KINDS = {
     "routing_moe.cli.train": TrainSettings,
     "routing_moe.cli.overview": OverviewSettings,
@@ -121,7 +121,7 @@ def test_a_whole_run_clusters_tasks_and_scores_unseen_ones(scripts: Scripts):
     code, _, output = scripts.run(SCRIPT, *short.split(), really=True, **own)
     assert code == 0, output
     run = scripts.folder / "models/mine"
-    assert meta(run / "vectors")["settings"]["checkpoint_names"] == ["3-steps", "4-steps"]
+    assert meta(run / "vectors")["settings"]["checkpoint_names"] == ["2-steps", "3-steps", "4-steps"]
     assert json.loads((run / "best/config.json").read_text())["num_experts"] == 2
     cost = json.loads((run / "cost.json").read_text())
     assert (cost["steps"], cost["steps_with_start"]) == (2, 6)
