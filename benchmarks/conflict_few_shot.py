@@ -4,11 +4,11 @@
     python benchmarks/conflict_few_shot.py PLACE --output_file docs/results/conflict_few_shot.csv
 
 PLACE is a folder of compare_conflict.sh. Every variant's run starts the fine-tuning of each unseen task on
-one sample: clusters and composed along the route of the cluster nearest to the sample's own gradient
-vector, oracle along the true route, softmax along that of the nearest task by text. The rate is selected
-on the dev rows of the sample. Columns: zero_shot, the mean test score of the start along that route (for
-clusters and composed, the route has seen the labels of the 16 rows); few_shot, after fine-tuning. Measures
-no time. Prints one JSON line.
+its first sample, which the vectors were computed from: clusters and composed along the route of the cluster
+nearest to this vector, oracle along the true route, softmax along that of the nearest task by text. The rate
+is selected on the dev rows of the sample. Columns: zero_shot, the mean test score of the start along that
+route (for clusters and composed, the route has seen the labels of the 16 rows); few_shot, after fine-tuning.
+Measures no time. Prints one JSON line.
 """
 
 import argparse
@@ -36,14 +36,13 @@ class Settings:
     seeds: list[int]
     variants: list[str]
     tasks: int
-    sample: str
     rates: list[float]
     steps: int
     output_file: str
     device: str = "cpu"
 
 
-def start_flags(run: Path, variant: str, task: str) -> list[str]:
+def start_flags(run: Path, variant: str) -> list[str]:
     """Returns the flags of the start and of the task's route."""
     if variant == "dense":
         return ["--checkpoint", str(run)]
@@ -57,15 +56,20 @@ def scores(run: Path, variant: str, task: str, settings: Settings) -> tuple[floa
     """Returns (zero-shot, few-shot) test scores of a task; finished fine-tuning is kept."""
     gym = Path(load_run_settings(run)["train_dir"])
     found = []
-    for name, training in (("as_it_is", []), ("few_shot", training_flags(settings))):
+    for name, training in (("as_it_is", []), (few_shot_folder(settings), training_flags(settings))):
         output = run / name / task
-        flags = ["--task_dir", str(gym / task), "--samples", settings.sample, "--output_dir", str(output)]
+        flags = ["--task_dir", str(gym / task), "--samples", "first", "--output_dir", str(output)]
         flags += ["--max_input_length", "16", "--max_output_length", "8", "--num_beams", "1", "--quiet"]
-        if finetune([*flags, "--do_predict", *training, *start_flags(run, variant, task)]):
+        if finetune([*flags, "--do_predict", *training, *start_flags(run, variant)]):
             raise SystemExit(f"{output} failed")
         results = pd.read_csv(output / "results.csv")
         found.append(float(results.loc[results["dev_performance"].idxmax(), "test_performance"]))
     return found[0], found[1]
+
+
+def few_shot_folder(settings: Settings) -> str:
+    """Returns the name of the folder of results: another one for other steps or rates."""
+    return f"few_shot_{settings.steps}_steps_rates_{'_'.join(f'{rate:g}' for rate in settings.rates)}"
 
 
 def training_flags(settings: Settings) -> list[str]:
@@ -92,7 +96,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[11], help="seeds of the runs (default: 11)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("--tasks", type=int, default=16, help="number of unseen tasks (default: 16)")
-    parser.add_argument("--sample", default="100", help="seed of the sample (default: 100)")
     parser.add_argument("--rates", nargs="+", type=float, default=[0.001, 0.003])
     parser.add_argument("--steps", type=int, default=60, help="steps of 16 rows (default: 60)")
     parser.add_argument("--output_file", type=Path, help="CSV file to write the table to")

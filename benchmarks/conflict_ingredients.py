@@ -8,12 +8,15 @@ compare_conflict.sh. The recipe is: gradients by the token embeddings at the che
 of the run, centred, cosines, average linkage. Each row of the table changes one ingredient of it. Columns:
 ami, adjusted mutual information of the clusters and the skills, with the number of skills given; ami_auto
 and clusters, with the number by the silhouette; unseen, share of the unseen tasks whose nearest cluster
-(of the given number) has mostly tasks of their skill. The file has a row per run; means over runs
-are beside it (_means.csv). Measures no time. Prints one JSON line; README.md explains it.
+(of the given number) has mostly tasks of their skill. Empty: unseen without centring, since the nearest
+cluster is found in centred vectors; ami_auto and clusters of another linkage. The file has a row per run;
+means over runs are beside it (_means.csv). Measures no time. Prints one JSON line; README.md explains it.
 """
 
 import argparse
+import math
 import os
+import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,11 +46,9 @@ from routing_moe.model.route_clusters import (
     nearest_cluster,
 )
 from task.task_emb.fisher_information import bart_log_likelihood, fisher_batches
-from task.task_emb.mean_gradient import chosen_parameters, mean_gradient, projected
+from task.task_emb.mean_gradient import PATTERNS, chosen_parameters, mean_gradient, projected
 
 ROWS = (4, 8, 12, 24)  # numbers of rows that gradients are also computed from
-WEIGHTS = {"embeddings": ("shared",), "encoder": ("encoder.layers",), "decoder": ("decoder.layers",)}
-WEIGHTS |= {"layers": WEIGHTS["encoder"] + WEIGHTS["decoder"], "all": ("",)}
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class DenseRun:
         N, blocks = len(self.train), []
         for step in steps or self.second_half:
             for name, gradients in self.found[step, rows].items():
-                if any(part in name for part in WEIGHTS[weights]):
+                if re.match(PATTERNS[weights], name):
                     blocks.append(np.concatenate([gradients[:N], self.found[step, few][name][N:]]))
         return np.concatenate(blocks, axis=1)
 
@@ -116,22 +117,35 @@ def steps_of(folder: Path) -> int:
 
 
 def agreement(run: DenseRun, vectors_MD: np.ndarray, cluster=cluster_labels, centred=True) -> dict:
-    """Returns ami, ami_auto, clusters and unseen of vectors (N + U, D). cluster: (cosines, K) -> labels."""
+    """Returns ami, ami_auto, clusters and unseen of vectors (N + U, D). cluster: (cosines, K) -> labels.
+
+    NaN: ami_auto and clusters of another `cluster`, since the silhouette is that of average linkage; unseen
+    of vectors that are not centred, since the nearest cluster is found in centred ones.
+    """
     N, K = len(run.train), len(set(run.skill_N))
     own_ND = vectors_MD[:N]
     cosine_NN = centred_cosine(own_ND)
     if not centred:
         directions_ND = centred_directions(own_ND, np.zeros(own_ND.shape[1]))
         cosine_NN = np.clip(directions_ND @ directions_ND.T, -1, 1)
-    labels_N, (auto, _) = cluster(cosine_NN, K), best_count(cosine_NN)
+    labels_N = cluster(cosine_NN, K)
+    found = {"ami": adjusted_mutual_info_score(run.skill_N, labels_N)}
+    found |= dict.fromkeys(("ami_auto", "clusters", "unseen"), math.nan)
+    if cluster is cluster_labels:
+        auto, _ = best_count(cosine_NN)
+        labels_auto_N = cluster_labels(cosine_NN, auto)
+        found |= {"ami_auto": adjusted_mutual_info_score(run.skill_N, labels_auto_N), "clusters": auto}
+    if centred:
+        found["unseen"] = share_of_unseen(run, vectors_MD, labels_N)
+    return found
+
+
+def share_of_unseen(run: DenseRun, vectors_MD: np.ndarray, labels_N: np.ndarray) -> float:
+    """Returns the share of the unseen tasks whose nearest cluster has mostly tasks of their skill."""
+    N = len(labels_N)
     most = {label: np.bincount(run.skill_N[labels_N == label]).argmax() for label in set(labels_N.tolist())}
-    nearest = [most[nearest_cluster(vector_D, own_ND, labels_N).label] for vector_D in vectors_MD[N:]]
-    return {
-        "ami": adjusted_mutual_info_score(run.skill_N, labels_N),
-        "ami_auto": adjusted_mutual_info_score(run.skill_N, cluster(cosine_NN, auto)),
-        "clusters": auto,
-        "unseen": float(np.mean(np.array(nearest) == run.skill_of_unseen)),
-    }
+    nearest = [most[nearest_cluster(vector_D, vectors_MD[:N], labels_N).label] for vector_D in vectors_MD[N:]]
+    return float(np.mean(np.array(nearest) == run.skill_of_unseen))
 
 
 def linkage(kind: str):
@@ -150,11 +164,11 @@ def ingredients(run: DenseRun) -> dict[tuple[str, str], dict]:
     """Returns {(ingredient, value): agreement}; the first is the recipe."""
     last = run.steps[-1]
     rows = {("recipe", ""): agreement(run, run.vectors())}
-    for weights in WEIGHTS:
+    for weights in PATTERNS:
         rows["weights", weights] = agreement(run, run.vectors(weights))
     for step in run.steps:
         rows["one checkpoint, at step", str(step)] = agreement(run, run.vectors(steps=[step]))
-    first = [step for step in run.steps if 2 * step <= last]
+    first = [step for step in run.steps if 2 * step < last]
     rows["checkpoints", "first half"] = agreement(run, run.vectors(steps=first))
     rows["checkpoints", "all"] = agreement(run, run.vectors(steps=run.steps))
     rows["centring", "none"] = agreement(run, run.vectors(), centred=False)

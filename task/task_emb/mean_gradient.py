@@ -14,6 +14,13 @@ EXPERT = re.compile(r"\.experts\.\d+\.")
 LAYER = re.compile(r"model\.(encoder|decoder)\.layers\.(\d+)\.")
 WITHOUT_GRADIENT = ("router.", "task_vectors.")  # routes are constants
 BLOCK = 2**20  # coordinates of a gradient that are projected at once
+PATTERNS = {  # of the names of the parameters, by `gradient.WEIGHTS`
+    "embeddings": r"model\.shared\.",  # also the weights of the output layer, if it shares them
+    "encoder": r"model\.encoder\.layers\.",
+    "decoder": r"model\.decoder\.layers\.",
+    "layers": r"model\.(encoder|decoder)\.layers\.",
+    "all": "",
+}
 
 # ---- weights
 
@@ -23,16 +30,8 @@ def chosen_parameters(model, weights: str) -> Parameters:
 
     Raises KeyError for another choice.
     """
-    patterns = {
-        "embeddings": r"model\.shared\.",  # also the weights of the output layer, if it shares them
-        "encoder": r"model\.encoder\.layers\.",
-        "decoder": r"model\.decoder\.layers\.",
-        "layers": r"model\.(encoder|decoder)\.layers\.",
-        "all": "",
-    }
-    is_chosen = re.compile(patterns[weights]).match
     named = {name: p for name, p in model.named_parameters() if not name.startswith(WITHOUT_GRADIENT)}
-    return {name: p.detach() for name, p in named.items() if is_chosen(name)}
+    return {name: p.detach() for name, p in named.items() if re.match(PATTERNS[weights], name)}
 
 
 def summed_over_experts(tensors: Parameters) -> Parameters:
