@@ -41,6 +41,11 @@ if [ ! -f "$OUTPUT_DIR/$scores" ]; then
             bash example_scripts/train_multitask_bart.sh --hide_task_names --save_period $period \
             --checkpoint_period $period --resume ${DENSE_FLAGS:-}
     fi
+    # Until the BART has begun to learn, clusters of its gradients say nothing about the tasks.
+    awk -F, 'NR > 1 { score += $5; constant += $7 }
+        END { if (score < 1.5 * constant) print "note: the dense run has hardly learned anything: its mean dev score is " \
+            score / (NR - 1) ", that of constant answers " constant / (NR - 1) "; its clusters may mean nothing, raise DENSE_STEPS" }' \
+        "$OUTPUT_DIR/dense/best/eval-dev-performance.csv" >&2
     # shellcheck disable=SC2086
     MODEL=$OUTPUT_DIR/dense DATA_DIR=$DATA_DIR OUTPUT_DIR=$OUTPUT_DIR/vectors \
         bash example_scripts/task_vectors.sh gradient --hide_task_names --checkpoint_names "${checkpoints[@]}" \
