@@ -42,7 +42,7 @@ if [ ! -f "$OUTPUT_DIR/$scores" ]; then
             --checkpoint_period $period --resume ${DENSE_FLAGS:-}
     fi
     # Until the BART has begun to learn, clusters of its gradients say nothing about the tasks.
-    awk -F, 'NR > 1 { score += $5; constant += $7 }
+    [ ! -f "$OUTPUT_DIR/dense/best/eval-dev-performance.csv" ] || awk -F, 'NR > 1 { score += $5; constant += $7 }
         END { if (score < 1.5 * constant) print "note: the dense run has hardly learned anything: its mean dev score is " \
             score / (NR - 1) ", that of constant answers " constant / (NR - 1) "; its clusters may mean nothing, raise DENSE_STEPS" }' \
         "$OUTPUT_DIR/dense/best/eval-dev-performance.csv" >&2

@@ -94,6 +94,18 @@ def test_finished_stages_are_kept(scripts: Scripts):
     assert [call.split()[1] for call in calls] == ["task.task_emb.gradient", "routing_moe.cli.train"]
 
 
+@pytest.mark.parametrize(("score", "noted"), [(0.2, False), (0.14, True)])
+def test_a_dense_run_that_has_hardly_learned_is_noted(scripts: Scripts, score, noted):
+    assert scripts.run(SCRIPT, finishes=True, **STEPS)[0] == 0
+    (scripts.folder / "models/mine/best/eval-test-performance.csv").unlink()
+    row = {"task_prefix": "count", "sample": "count_8_1", "metric": "EM", "performance": score, "n": 5}
+    scores = scripts.folder / "models/mine/dense/best/eval-dev-performance.csv"
+    pd.DataFrame([row | {"constant": 0.1}] * 2).to_csv(scores)
+    _, _, output = scripts.run(SCRIPT, **STEPS)
+    note = f"its mean dev score is {score}, that of constant answers 0.1"
+    assert (note in output) == noted
+
+
 def test_other_data_has_a_third_of_the_steps_for_the_dense_run(scripts: Scripts):
     _, calls, _ = scripts.run(SCRIPT, TOTAL_STEPS="7")
     assert stages(calls)[0]["total_steps"] == 3
