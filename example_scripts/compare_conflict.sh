@@ -33,9 +33,10 @@
 #   GYM_FLAGS        further flags of `python -m task.conflict_gym.generate`, such as "--label_noise 0.1" (none)
 #   UNSEEN           variants whose runs also score the unseen tasks ("dense softmax clusters composed oracle")
 #   JOBS             number of runs at the same time (1)
-# A second call keeps finished runs and continues the others. Runs depend on TOTAL_STEPS, DENSE_STEPS, DENSE_RATE, RATES,
-# TUNE_SEED, ROUTER_LR, TASKS_PER_SKILL and GYM_FLAGS: other values of these need another OUTPUT_DIR. Of every level of conflict, overview.md has cost, scores
-# and agreement of routes with skills; comparison.md differences with intervals; comparison_curves.csv curves.
+# A second call keeps finished runs and continues the others. Runs depend on TOTAL_STEPS, DENSE_STEPS, DENSE_RATE,
+# RATES, TUNE_SEED, ROUTER_LR, TASKS_PER_SKILL and GYM_FLAGS: other values of these need another OUTPUT_DIR. Of every
+# level of conflict, overview.md has cost, scores and agreement of routes with skills; comparison.md differences with
+# intervals; comparison_curves.csv curves.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 

@@ -120,8 +120,8 @@ def test_without_a_finished_tuning_run_a_variant_is_not_trained(scripts: Scripts
 def test_a_second_call_trains_only_what_is_not_finished(scripts: Scripts):
     own = ONE | dict(VARIANTS="dense_total_flops clusters")
     _, calls, _ = scripts.run(SCRIPT, finishes=True, **own)
-    assert {f"{PLACE}/dense/seed11", f"{PLACE}/clusters/seed11"} < trainings(calls).keys()  # the reference is added
-    _, calls, output = scripts.run(SCRIPT, finishes=True, **own)
+    assert f"{PLACE}/dense/seed11" in trainings(calls)  # the reference is added
+    _, calls, _ = scripts.run(SCRIPT, finishes=True, **own)
     assert [shlex.split(call)[1].split(".")[-1] for call in calls] == ["overview", "compare_runs"]
     run = f"{PLACE}/dense_total_flops/seed11"
     (scripts.folder / "out" / run / "finished").unlink()
