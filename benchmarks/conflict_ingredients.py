@@ -105,7 +105,7 @@ class DenseRun:
     def vectors(self, weights="embeddings", steps=None, rows=None, few=None) -> np.ndarray:
         """Returns vectors (N + U, D). rows, few: rows of train and of unseen tasks; None: all."""
         N, blocks = len(self.train), []
-        for step in steps or self.second_half:
+        for step in self.second_half if steps is None else steps:
             for name, gradients in self.found[step, rows].items():
                 if re.match(PATTERNS[weights], name):
                     blocks.append(np.concatenate([gradients[:N], self.found[step, few][name][N:]]))
@@ -169,7 +169,8 @@ def ingredients(run: DenseRun) -> dict[tuple[str, str], dict]:
     for step in run.steps:
         rows["one checkpoint, at step", str(step)] = agreement(run, run.vectors(steps=[step]))
     first = [step for step in run.steps if 2 * step < last]
-    rows["checkpoints", "first half"] = agreement(run, run.vectors(steps=first))
+    if first:
+        rows["checkpoints", "first half"] = agreement(run, run.vectors(steps=first))
     rows["checkpoints", "all"] = agreement(run, run.vectors(steps=run.steps))
     rows["centring", "none"] = agreement(run, run.vectors(), centred=False)
     for kind in ("complete", "single", "k-means"):

@@ -104,7 +104,7 @@ TRAINING = {
         vectors(),
         CLUSTERS | dict(task_routes="clusters:3", num_experts=2, encoder_vanilla_layers="0,1"),
         "--task_routes clusters:3 of <here>/vectors: all layers: 3 clusters are too many for 2 experts",
-        "per layer (--num_experts): there are only 2^1 = 2 words",
+        "per layer (--num_experts): there are only 2^1 = 2 routes",
     ),
     "a train task without a vector": (
         vectors(("colour", "count", "plural")),

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -86,30 +87,92 @@ def test_shares_need_dense_and_oracle(tmp_path, scores, error):
         conflict_shares.main([str(tmp_path)])
 
 
-def test_each_ingredient_is_changed_on_its_own(tmp_path, capsys):
-    gym, bart = made(tmp_path)
-    dense = DENSE | dict(hide_task_names=True, total_steps=4, save_period=1)
+def test_agreement_by_hand():
+    """Three skills along three axes; one unseen task is near its own skill, the other near another one."""
+    rng = np.random.default_rng(0)
+    run = SimpleNamespace(
+        train=list("abcdef"), skill_N=np.array([0, 0, 1, 1, 2, 2]), skill_of_unseen=np.array([0, 2])
+    )
+    axes = np.eye(3)[[0, 0, 1, 1, 2, 2, 0, 1]]
+    vectors = axes + rng.normal(0, 0.01, axes.shape) + [50, 0, 0]
+    agreement, nan = conflict_ingredients.agreement, math.nan
+    expected = {"ami": 1, "ami_auto": 1, "clusters": 3, "unseen": 0.5}
+    assert agreement(run, vectors) == pytest.approx(expected)
+    for kind in ("complete", "single", "k-means"):
+        found = agreement(run, vectors, conflict_ingredients.linkage(kind))
+        assert found == pytest.approx(expected | {"ami_auto": nan, "clusters": nan}, nan_ok=True)
+    run.skill_N = np.array([0, 1, 2, 0, 1, 2])
+    assert agreement(run, vectors)["ami"] < 0.1
+    # Without centring, the common 50 hides all but the skill along its axis.
+    run.skill_N = np.array([0, 0, 1, 1, 1, 1])
+    found = agreement(run, axes + [50, 0, 0] + rng.normal(0, 1e-5, axes.shape), centred=False)
+    assert math.isnan(found["unseen"])
+    assert found["clusters"] >= 2
+
+
+def test_each_ingredient_is_changed_on_its_own(tmp_path, capsys, monkeypatch):
+    gym, bart = made(tmp_path, encoder_parts=2, decoder_parts=1, rows=14)
+    dense = DENSE | dict(hide_task_names=True, total_steps=3, save_period=1)
     assert run(gym, bart, tmp_path / "run", **dense) == 0
     capsys.readouterr()
+    agreement, calls = conflict_ingredients.agreement, []
+
+    def recorded(run, vectors_MD, *args, **changed):
+        calls.append((run, vectors_MD, agreement(run, vectors_MD, *args, **changed)))
+        return calls[-1][2]
+
+    monkeypatch.setattr(conflict_ingredients, "agreement", recorded)
     conflict_ingredients.main([str(tmp_path / "run"), "--output_file", str(tmp_path / "table.csv")])
     assert json.loads(capsys.readouterr().out)["benchmark"] == "conflict_ingredients"
-    table = pd.read_csv(tmp_path / "table.csv", keep_default_na=False)
+    table = pd.read_csv(tmp_path / "table.csv", dtype={"value": str}).fillna({"value": ""})
+    means = pd.read_csv(tmp_path / "table_means.csv")
+    assert list(means) == ["names", "changed", "n", "ami", "ami_lowest", "ami_auto", "clusters", "unseen"]
     assert set(table["names"]) == {"hidden"}
-    assert list(table[table["ingredient"] == "one checkpoint, at step"]["value"]) == ["1", "2", "3", "4"]
-    found = table.set_index(["ingredient", "value"])[["ami", "ami_auto", "clusters", "unseen"]]
-    pd.testing.assert_series_equal(
-        found.loc["recipe", ""], found.loc["weights", "embeddings"], check_names=False
-    )
-    assert found["ami"].between(-1, 1).all()
-    assert found["unseen"].between(0, 1).all()
-    assert (found["clusters"] >= 2).all()
+    numbers = ["ami", "ami_auto", "clusters", "unseen"]
+    expected = pd.DataFrame([found for *_, found in calls])[numbers].astype(float).round(4)
+    pd.testing.assert_frame_equal(table[numbers].astype(float), expected)
+
+    keys = zip(table["ingredient"], table["value"], strict=True)
+    of = dict(zip(keys, [vectors_MD for _, vectors_MD, _ in calls], strict=True))
+    dense_run, N = calls[0][0], 4
+
+    def by_hand(*steps, rows=None, few=None, part="model.shared.weight"):
+        blocks = [
+            np.concatenate([gradients[:N], dense_run.found[step, few][name][N:]])
+            for step in steps
+            for name, gradients in dense_run.found[step, rows].items()
+            if part in name
+        ]
+        return np.concatenate(blocks, axis=1)
+
+    assert dense_run.steps == [1, 2, 3]
+    np.testing.assert_array_equal(of["recipe", ""], by_hand(2, 3))
+    changed = {
+        ("one checkpoint, at step", "3"): by_hand(3),
+        ("checkpoints", "first half"): by_hand(1),
+        ("checkpoints", "all"): by_hand(1, 2, 3),
+        ("weights", "decoder"): by_hand(2, 3, part="model.decoder.layers."),
+        ("weights", "all"): by_hand(2, 3, part=""),
+        ("rows of a train task", "12"): by_hand(2, 3, rows=12),
+        ("rows of an unseen task", "4"): by_hand(2, 3, few=4),
+    }
+    for key, vectors_MD in changed.items():
+        np.testing.assert_array_equal(of[key], vectors_MD)
+        assert not np.array_equal(of[key], of["recipe", ""]), key
+    for key in (("weights", "embeddings"), ("centring", "none"), ("clusters by", "single")):
+        np.testing.assert_array_equal(of[key], of["recipe", ""])
+    assert of["projection of a checkpoint", "64"].shape == (N + 2, 2 * 64)
 
 
 def test_unseen_tasks_are_fine_tuned_from_every_start(tmp_path, capsys):
-    gym, bart = made(tmp_path)
-    oracle = dict.fromkeys(ROUTING) | dict(num_experts=None, task_routes=gym / "oracle_routes.json")
+    small = dict(encoder_parts=2, decoder_parts=1, words=8, unseen_rows=4, test_rows=12)
+    gym, bart = made(tmp_path, **small)
+    given = dict.fromkeys(ROUTING) | dict(num_experts=None)
+    oracle = given | dict(task_routes=gym / "oracle_routes.json")
+    lengths = dict(max_input_length=16, max_output_length=8, num_beams=1)
     for variant, flags in (("dense", DENSE), ("oracle", oracle)):
-        assert run(gym, bart, tmp_path / variant / "seed3", total_steps=4, **flags) == 0
+        folder = tmp_path / variant / "seed3"
+        assert run(gym, bart, folder, total_steps=60, eval_period=60, **lengths, **flags) == 0
     capsys.readouterr()
     flags = ["--seeds", "3", "--variants", "dense", "oracle", "--tasks", "1", "--steps", "4"]
     table = tmp_path / "table.csv"
@@ -118,6 +181,18 @@ def test_unseen_tasks_are_fine_tuned_from_every_start(tmp_path, capsys):
     found = pd.read_csv(table)
     assert list(found["variant"]) == ["dense", "oracle"]
     assert set(found["task"]) == {"t004"}
-    assert found[["zero_shot", "few_shot"]].stack().between(0, 1).all()
-    (route,) = pd.read_csv(tmp_path / "oracle/seed3/few_shot/t004/results.csv")["route"]
-    assert route == "ROUTE"
+    place = tmp_path / "oracle/seed3"
+    results = pd.read_csv(place / "few_shot_4_steps_rates_0.01/t004/results.csv")
+    assert set(results["route"]) == {"given route; plain BART"}
+    assert found.loc[1, "few_shot"] == pytest.approx(results["test_performance"].iloc[-1], abs=1e-4)
+    # zero_shot is the score of a prediction along the true route, by the command for trained models.
+    predict = dict(do_train=None, initialize_from_vanilla=None, init_eps=None, do_predict=True)
+    predict |= given | lengths | dict(predict_split="test")
+    assert run(gym, bart, place, **predict) == 0
+    scores = pd.read_csv(place / "best/eval-test_tasks-test-performance.csv").set_index("task_prefix")
+    score = scores.loc["t004_4_100", "performance"]
+    assert found.loc[1, "zero_shot"] == pytest.approx(score, abs=1e-4)
+    assert score > 0
+    # Other rates have a folder of their own.
+    conflict_few_shot.main([str(tmp_path), *flags, "--rates", "0.02"])
+    assert (place / "few_shot_4_steps_rates_0.02/t004/results.csv").exists()

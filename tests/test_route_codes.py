@@ -89,7 +89,7 @@ def test_a_small_sample_still_gives_enough_words(monkeypatch):
 
 
 def test_too_few_words_or_symbols_are_an_error():
-    with pytest.raises(ValueError, match=r"there are only 2\^3 = 8 words"):
+    with pytest.raises(ValueError, match=r"there are only 2\^3 = 8 routes"):
         codewords(9, 3, 2)
     with pytest.raises(ValueError, match="words need at least 2 symbols, not 1"):
         codewords(1, 3, 1)
@@ -138,5 +138,5 @@ def test_more_clusters_than_routes_are_an_error():
         InputError, match=r"^all layers: 9 clusters are too many for 2 experts per layer \(--num"
     ):
         routes_of(["all"], 9).matrices(2, 1, 2)
-    with pytest.raises(InputError, match=r"there are only 2\^1 = 2 words"):
+    with pytest.raises(InputError, match=r"there are only 2\^1 = 2 routes"):
         routes_of(["all"], 3).matrices(2, 1, 2, [1])

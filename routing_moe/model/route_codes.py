@@ -29,7 +29,7 @@ def codewords(count: int, length: int, symbols: int) -> np.ndarray:
     if symbols < 2:
         raise ValueError(f"words need at least 2 symbols, not {symbols}")
     if symbols**length < count:
-        raise ValueError(f"there are only {symbols}^{length} = {symbols**length} words")
+        raise ValueError(f"there are only {symbols}^{length} = {symbols**length} routes")
     candidates_WL = _candidates(count, length, symbols)
     most = length
     if count > symbols:  # the bound of Plotkin 1960 on the mean distance of two words

@@ -282,10 +282,10 @@ def sum_over_processes(tensors: list[Tensor], accelerator: Accelerator) -> None:
 
 
 def load_imbalance(routes_BLE: Tensor) -> Tensor:
-    """Returns the sum over layers of E * sum_e f_e * P_e: L at equal loads, L * E if all choose one expert.
+    """Returns the sum over layers of E * sum_e f_e * P_e, a measure of unequal loads.
 
     f_e is the share of the examples whose largest weight is that of expert e, P_e the mean weight of e. Only
-    P_e has a gradient. Source: Switch Transformers (Fedus, Zoph, Shazeer 2022, arXiv 2101.03961), equations 4
+    P_e has a gradient. For one-hot routes it is L at equal loads and L * E if all choose one expert. Source: Switch Transformers (Fedus, Zoph, Shazeer 2022, arXiv 2101.03961), equations 4
     to 6, with the routes of examples in place of those of tokens.
     """
     E = routes_BLE.shape[-1]

@@ -46,7 +46,7 @@ class GymSettings(Command):
     names: str = TASKS("opaque", "opaque: t007; telling: e2-d3-t007 for a task of encoder part 2 and decoder part 3", choices=NAMES)
     encoder_parts: int = SKILLS(4, "number of encoder-side parts: which word counts, and its first permutation", range=AT_LEAST_1)
     decoder_parts: int = SKILLS(4, "number of decoder-side parts: the second permutation; every pair of parts is a skill", range=AT_LEAST_1)
-    conflict: float = SKILLS(1.0, "share of the inputs on which skills contradict each other", range=PROBABILITY)
+    conflict: float = SKILLS(1.0, "share of contested inputs; on these, two skills differ on about 98% (gym.json has the figures)", range=PROBABILITY)
     overlap: float = SKILLS(0.0, "share of the inputs of a task that a second skill answers", range=PROBABILITY, needs=("several skills", "conflict"))
     words: int = ROWS(40, "number of words", range=Range(lambda value: 2 <= value <= MOST_WORDS, f"from 2 to {MOST_WORDS}"))
     input_words: int = ROWS(2, "words of an input, all different", range=Range(lambda value: 1 <= value <= 32, "from 1 to 32"))
@@ -83,7 +83,7 @@ class BartSettings(Command):
     output_dir: Path = FILES(REQUIRED, "folder to write the model into, new or empty")
     width: int = MODEL(16, "hidden size", range=AT_LEAST_1)
     layers: int = MODEL(2, "number of encoder layers, and of decoder layers", range=AT_LEAST_1)
-    init_std: float = MODEL(0.1, "standard deviation of the random weights; with much less, the loss of a narrow model stays at its first plateau for longer", range=POSITIVE)
+    init_std: float = MODEL(0.1, "standard deviation of the random weights", range=POSITIVE)
     seed: int = MODEL(0, "seed of the random weights", range=SEED)
 # fmt: on
 

@@ -19,8 +19,8 @@ checkpoints of a run can be used; their gradients are concatenated. TASK2VEC (Ac
 1902.03545) squares the gradients instead, which loses their signs (python -m task.task_emb.fisher). As in TRAK
 (Park et al. 2023, arXiv 2303.14186), a random projection makes them short; it is the same for all tasks.
 
-Vectors are not mean-centred, since the mean would change when tasks are added: whoever compares them
-subtracts the mean of the train tasks. Only train files are read.
+Vectors are not mean-centred, since the mean would change when tasks are added: subtract the
+mean of the train tasks before comparing them. Only train files are read.
 """
 
 import math
