@@ -247,7 +247,8 @@ def test_a_merge_keeps_given_routes_and_stage_2_trains_along_them(world, vectors
     stage1 = world.run("outside/stage1", **CLUSTERS, taskvecs=vectors(parts=SIDES), total_steps=1)
     flags = dict(routes_from=stage1, model=world.bart, output_dir=world / "outside/merged")
     assert merge(typed(flags)) == 0
-    assert "fixed routes of 4 tasks (clusters:2 of " in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "fixed routes of 4 tasks (clusters:2 of " in output
     assert "and 4 task vectors of width 4: from" in output
     changed = FIXED | dict(initialize_from_vanilla=None, model=None, init_eps=None, total_steps=2)
     stage2 = world.run("outside/stage2", **changed, checkpoint=world / "outside/merged/init")
@@ -383,12 +384,9 @@ def test_runs_with_given_routes_are_compared_with_others(world, vectors, tmp_pat
     assert compare_runs([str(world / "outside/compared"), "--output_dir", str(tmp_path / "out")]) == 0
     costs = pd.read_csv(tmp_path / "out/comparison_cost.csv").set_index("variant")
     assert costs["n"].to_dict() == {"clusters": 2, "learned": 2}
-    # Both have two experts. Along given routes one runs, and there is no router and no vector to train.
-    assert (
-        (costs.loc["clusters", ["flops_per_example", "total_parameters"]] < costs.loc["learned"])
-        .loc[["flops_per_example", "total_parameters"]]
-        .all()
-    )
+    # Both have two experts. Along given routes one of them runs, and there is no router to train.
+    for name in ("flops_per_example", "total_parameters"):
+        assert costs.loc["clusters", name] < costs.loc["learned", name]
     runs = pd.read_csv(tmp_path / "out/comparison_runs.csv").query("category == 'all'")
     for row in runs.itertuples():
         folder = world / "outside/compared" / row.variant / row.run

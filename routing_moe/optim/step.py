@@ -285,8 +285,9 @@ def load_imbalance(routes_BLE: Tensor) -> Tensor:
     """Returns the sum over layers of E * sum_e f_e * P_e, a measure of unequal loads.
 
     f_e is the share of the examples whose largest weight is that of expert e, P_e the mean weight of e. Only
-    P_e has a gradient. For one-hot routes it is L at equal loads and L * E if all choose one expert. Source: Switch Transformers (Fedus, Zoph, Shazeer 2022, arXiv 2101.03961), equations 4
-    to 6, with the routes of examples in place of those of tokens.
+    P_e has a gradient. For one-hot routes it is L at equal loads and L * E if all choose one expert. Source:
+    Switch Transformers (Fedus, Zoph, Shazeer 2022, arXiv 2101.03961), equations 4 to 6, with the routes of
+    examples in place of those of tokens.
     """
     E = routes_BLE.shape[-1]
     share_LE = F.one_hot(routes_BLE.argmax(dim=-1), E).to(routes_BLE.dtype).mean(dim=0)
