@@ -87,7 +87,7 @@ fi
 
 if [[ " $VARIANTS " == *" dense_total_flops "* && " $VARIANTS " != *" dense "* ]]; then VARIANTS="dense $VARIANTS"; fi
 
-# jobs NAMES SUFFIXES: prints PLACE/NAME/SUFFIX for all places.
+# jobs_of NAMES SUFFIXES: prints PLACE/NAME/SUFFIX for all places.
 jobs_of() {
     local c name suffix
     for c in $CONFLICTS; do
