@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from routing_moe.results.compared_costs import Compared, cost_markdown
+from routing_moe.results.overview import overview_markdown
 from routing_moe.results.scores import comparison_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +22,7 @@ RESULTS = ROOT / "docs/results"
 MARKER = re.compile(r"<!-- table: ([^>]*?) -->\n(?:```\n)?((?:\|.*\n)+)")
 COMMIT = re.compile(r"(?<![\w.])[0-9a-f]{7}(?!\w)")  # as git abbreviates them
 FIRST_RELEASE = "274aef8"  # 0.1.0
+CONFLICT_OVERVIEWS = sorted(path.name for path in RESULTS.glob("conflict*_overview.csv"))
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.(\d+))?(?:e[-+]?\d+)?(?!\w)")
 
 
@@ -93,6 +95,17 @@ def test_the_costs_of_routings_are_those_of_their_file():
     assert table in (RESULTS / "compare_routings.md").read_text()
 
 
+@pytest.mark.parametrize("file", CONFLICT_OVERVIEWS)
+def test_an_overview_of_conflict_gyms_is_that_of_its_file(file):
+    table = overview_markdown(pd.read_csv(RESULTS / file))
+    assert table.strip() in (RESULTS / "conflict.md").read_text()
+
+
+def test_the_differences_on_conflict_gyms_are_those_of_their_file():
+    scores = pd.read_csv(RESULTS / "conflict1.csv").astype({"n": "Int64"})
+    assert comparison_markdown(scores, "dense").strip() in (RESULTS / "conflict.md").read_text()
+
+
 def test_every_page_has_its_provenance_and_every_file_a_page():
     pages = [page for page in RESULTS.glob("*.md") if page.name != "README.md"]
     texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
@@ -104,7 +117,8 @@ def test_every_page_has_its_provenance_and_every_file_a_page():
 
 def test_tables_of_results_are_marked_or_rendered():
     """A new table without a marker would be compared with nothing."""
-    rendered = {"compare_routings.md": 3, "coverage.md": 1}  # here, and in test_statistics.py
+    # here, and in test_statistics.py
+    rendered = {"compare_routings.md": 3, "coverage.md": 1, "conflict.md": len(CONFLICT_OVERVIEWS) + 1}
     for page in RESULTS.glob("*.md"):
         text = page.read_text(encoding="utf-8")
         numeric = re.findall(r"^\|[-: |]*-:[-: |]*\|$", text, flags=re.MULTILINE)  # a column aligned right
