@@ -141,7 +141,7 @@ for c in $CONFLICTS; do
     done
     [ ${#order[@]} -gt 0 ] || continue
     printf '\nConflict %s, %s skills:\n\n' "$c" "$SKILLS"
-    "$PYTHON" -m routing_moe.cli.overview "$place" --gym_per_seed --order "${order[@]}" --recovery skill encoder decoder || status=$?
+    "$PYTHON" -m routing_moe.cli.overview "$place" --gym_per_seed --order "${order[@]}" --recovery skill || status=$?
     "$PYTHON" -m routing_moe.cli.compare_runs "$place" --gym_per_seed --order "${order[@]}" \
         $([[ " ${order[*]} " != *" dense "* ]] || echo --baseline dense) || status=$?
 done
