@@ -112,11 +112,7 @@ def main(argv: list[str] | None = None) -> None:
                 rows.append(row | {"zero_shot": zero, "few_shot": few})
     table = pd.DataFrame(rows)
     means = mean_table(table)
-    if args.output_file:
-        args.output_file.write_text(table.round(4).to_csv(index=False))
-        beside = args.output_file.with_name(f"{args.output_file.stem}_means.csv")
-        beside.write_text(means.round(4).to_csv(index=False))
-    print(means.round(3).to_string(index=False), file=sys.stderr)
+    measuring.write_tables(table, means, args.output_file)
     variants = means.set_index("variant").to_dict("index")
     measuring.print_report("conflict_few_shot", settings, load, variants=variants, ratios={})
 

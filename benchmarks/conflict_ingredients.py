@@ -223,11 +223,7 @@ def main(argv: list[str] | None = None) -> None:
             rows.append({"names": names, "ingredient": ingredient, "value": value, "seed": run.seed, **found})
     table = pd.DataFrame(rows)
     means = mean_table(table)
-    if args.output_file:
-        args.output_file.write_text(table.round(4).to_csv(index=False))
-        beside = args.output_file.with_name(f"{args.output_file.stem}_means.csv")
-        beside.write_text(means.round(4).to_csv(index=False))
-    print(means.round(3).to_string(index=False), file=sys.stderr)
+    measuring.write_tables(table, means, args.output_file)
     variants = {f"{row.names}_{row.changed}": {"n": row.n, "ami": row.ami} for row in means.itertuples()}
     settings = Settings([str(folder) for folder in args.runs], str(args.output_file or ""))
     measuring.print_report("conflict_ingredients", settings, load, variants=variants, ratios={})

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -299,6 +300,14 @@ def chosen_variants(parser, names: list[str] | None, available: list[str]) -> li
         if name not in available:
             parser.error(f"--variants {name} must be one of {' '.join(available)}")
     return [name for name in available if names is None or name in names]
+
+
+def write_tables(table: pd.DataFrame, means: pd.DataFrame, path: Path | None) -> None:
+    """Prints the means of a table. path: CSV file to write the table to, the means beside it (_means.csv)."""
+    if path:
+        path.write_text(table.round(4).to_csv(index=False))
+        path.with_name(f"{path.stem}_means.csv").write_text(means.round(4).to_csv(index=False))
+    print(means.round(3).to_string(index=False), file=sys.stderr)
 
 
 def print_report(benchmark: str, settings, load: float, **measured: dict) -> None:

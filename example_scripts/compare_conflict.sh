@@ -49,6 +49,7 @@ export TOTAL_STEPS=${TOTAL_STEPS:-1600} DENSE_STEPS=${DENSE_STEPS:-1000} DENSE_R
 export RATES=${RATES:-0.004 0.01} ROUTER_LR=${ROUTER_LR:-0.01} TASKS_PER_SKILL=${TASKS_PER_SKILL:-4}
 export GYM_FLAGS=${GYM_FLAGS:-} UNSEEN=${UNSEEN-dense softmax clusters composed oracle} OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 source example_scripts/jobs.sh
+source example_scripts/equal_flops.sh
 source example_scripts/conflict_variants.sh
 
 # What finished runs depend on, besides the names of their folders.

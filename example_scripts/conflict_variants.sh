@@ -1,4 +1,4 @@
-# Sourced by compare_conflict.sh: the gyms, the dense runs, the task vectors, and how each variant is trained.
+# Sourced by compare_conflict.sh, after equal_flops.sh: the gyms, the dense runs, the task vectors, and how each variant is trained.
 #
 # A job is PLACE/VARIANT/seed<seed>, or PLACE/VARIANT/lr<rate> when rates are tuned; PLACE is conflict<c>_<n>skills.
 
@@ -105,21 +105,13 @@ train_two_stages() {
         --task_model_lr 0 --initial_tau 300 --minimum_tau 1 --anneal_rate "$(awk "BEGIN { print 6 / $half }")"
 }
 
-# steps_with_flops_of_dense RATE: prints the number of steps of a dense model of width 32 with the FLOPs of the job's run of dense,
-# and saves it beside the run, whose folder has a run of that number of steps once it is started.
+# steps_with_flops_of_dense RATE: prints the number of steps of a dense model of width 32 with the FLOPs of the job's
+# run of dense. It is saved beside the run, whose folder has a run of that number of steps once it is started.
 steps_with_flops_of_dense() {
-    local memo=$folder.steps_of_dense steps
-    if [ ! -s "$memo" ]; then
-        steps=$(train_run "$folder" "$TOTAL_STEPS" "$1" 32 --num_experts 1 \
-            --equal_flops "${folder/dense_total_flops/dense}" | tail -n 1)
-        if ! [[ $steps =~ ^[1-9][0-9]*$ ]]; then
-            echo "error: the number of steps with the FLOPs of dense could not be computed" >&2
-            return 1
-        fi
-        mkdir -p "${memo%/*}"
-        echo "$steps" >"$memo"
-    fi
-    cat "$memo"
+    saved_steps "$folder.steps_of_dense" train_run "$folder" "$TOTAL_STEPS" "$1" 32 --num_experts 1 \
+        --equal_flops "${folder/dense_total_flops/dense}" && return
+    echo "error: the number of steps with the FLOPs of dense could not be computed" >&2
+    return 1
 }
 
 # Trains a run, unless it is finished, and writes its log beside it.

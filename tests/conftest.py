@@ -143,6 +143,21 @@ def examples():
 
 
 @pytest.fixture
+def task_examples():
+    """Seven examples of different lengths, of one task."""
+    from tiny_steps import encoded
+
+    draw = np.random.default_rng(5)
+
+    def text(length):
+        return [0, *draw.integers(4, 60, length), 2]
+
+    return encoded(
+        [text(n) for n in (2, 9, 4, 6, 3, 8, 5)], [text(n) for n in (1, 4, 2, 3, 1, 2, 5)], [0] * 7
+    )
+
+
+@pytest.fixture
 def make_stepper(make_model, examples):
     """make_stepper(settings=dict(...), **model fields) returns a stepper of a new model, equal each time."""
 

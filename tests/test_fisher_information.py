@@ -2,10 +2,8 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
-from tiny_steps import encoded
 from torch import nn
 
 from dataloader.batching import micro_batches
@@ -67,19 +65,6 @@ def test_no_examples_is_an_error(fisher_of):
 
 
 # ---- BART
-
-
-@pytest.fixture
-def task_examples():
-    """Seven examples of different lengths."""
-    draw = np.random.default_rng(5)
-
-    def text(length):
-        return [0, *draw.integers(4, 60, length), 2]
-
-    return encoded(
-        [text(n) for n in (2, 9, 4, 6, 3, 8, 5)], [text(n) for n in (1, 4, 2, 3, 1, 2, 5)], [0] * 7
-    )
 
 
 @pytest.fixture

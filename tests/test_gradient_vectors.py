@@ -31,19 +31,6 @@ from task.task_emb.mean_gradient import (
 
 
 @pytest.fixture
-def task_examples():
-    """Seven examples of different lengths."""
-    draw = np.random.default_rng(5)
-
-    def text(length):
-        return [0, *draw.integers(4, 60, length), 2]
-
-    return encoded(
-        [text(n) for n in (2, 9, 4, 6, 3, 8, 5)], [text(n) for n in (1, 4, 2, 3, 1, 2, 5)], [0] * 7
-    )
-
-
-@pytest.fixture
 def made_model(make_model):
     """made_model(kind): (model, route (1, L, E))."""
 
@@ -126,7 +113,7 @@ def test_every_example_is_clipped(kind, made_model, task_examples):
 
 
 def singles(examples):
-    """Each example by itself."""
+    """Returns each example separately."""
     for i in range(len(examples)):
         batch = examples.collate([i], pad_token_id=1)
         yield encoded([batch["input_ids"][0].numpy()], [batch["labels"][0].numpy()], [0])

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.numpy import load_file
-from tiny_steps import OneOfSeveral, encoded, parameters, settings_with
+from tiny_steps import OneOfSeveral, encoded, parameters, recorded, settings_with
 from torch.nn import functional as F
 
 from routing_moe import RoutingBartForConditionalGeneration
@@ -22,7 +22,6 @@ from routing_moe.optim.step import (
     build_optimizer,
     frozen_parts,
     linear_warmup_decay,
-    load_imbalance,
     part_of,
 )
 
@@ -31,18 +30,6 @@ def moments(stepper, part: str) -> list[torch.Tensor]:
     state = stepper.optimizer.state
     named = [p for name, p in stepper.model.named_parameters() if part_of(name) == part and p in state]
     return [value.clone() for p in named for value in state[p].values()]
-
-
-def recorded(stepper, gradients: list) -> Stepper:
-    """Returns the stepper, which now appends the gradients that its optimizer gets to `gradients`."""
-    step = stepper.optimizer.step
-
-    def step_and_note():
-        gradients.append({name: p.grad.clone() for name, p in stepper.model.named_parameters()})
-        step()
-
-    stepper.optimizer.step = step_and_note
-    return stepper
 
 
 def assert_same(ours: dict, theirs: dict, tolerance: float = 0.0) -> None:
@@ -176,60 +163,6 @@ def test_expert_regularisation_adds_its_hand_computed_gradient_once_per_publishe
         elif ".experts." in name:
             continue
         torch.testing.assert_close(gradient - plain[0][name], expected, rtol=1e-7, atol=1e-9)
-
-
-def slow_load_imbalance(routes_BLE: torch.Tensor) -> float:
-    """Equations 4 to 6 of the Switch Transformers paper, number by number, summed over layers."""
-    B, L, E = routes_BLE.shape
-    total = 0.0
-    for layer in range(L):
-        for expert in range(E):
-            rows = [routes_BLE[b, layer].tolist() for b in range(B)]
-            share = sum(row.index(max(row)) == expert for row in rows) / B
-            mean_weight = sum(row[expert] for row in rows) / B
-            total += E * share * mean_weight
-    return total
-
-
-def test_load_imbalance_equals_loops_and_is_least_for_equal_loads():
-    routes_BLE = torch.randn(7, 3, 4, dtype=torch.float64).softmax(-1)
-    assert float(load_imbalance(routes_BLE)) == pytest.approx(slow_load_imbalance(routes_BLE), rel=1e-12)
-    assert float(load_imbalance(torch.eye(4)[:, None].expand(4, 3, 4))) == 3  # each example its own expert
-    assert float(load_imbalance(torch.eye(4)[:1, None].expand(7, 3, 4))) == 3 * 4  # all the same expert
-
-
-@pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax_st"])
-def test_load_balance_adds_the_gradient_of_its_definition_to_router_and_task_vectors(make_stepper, mode):
-    plain, balanced, weight = [], [], 0.3
-    fields = dict(router_mode=mode, encoder_vanilla_layers=[0])
-    recorded(make_stepper(**fields), plain).step(0)
-    recorded(make_stepper({"load_balance": weight}, **fields), balanced).step(0)
-    reference = make_stepper(**fields)
-    routes_BLE = routes_of_step(reference, 0)[:, 1:]  # without the vanilla layer
-    B, L, E = routes_BLE.shape
-    mean_LE = sum(routes_BLE[b] for b in range(B)) / B
-    for layer in range(L):
-        chosen = [int(routes_BLE[b, layer].argmax()) for b in range(B)]
-        for expert in range(E):
-            term = E * (chosen.count(expert) / B) * mean_LE[layer, expert]
-            (weight * B * term).backward(retain_graph=True)
-    changed = set()
-    for name, p in reference.model.named_parameters():
-        expected = torch.zeros_like(p) if p.grad is None else p.grad
-        torch.testing.assert_close(balanced[0][name] - plain[0][name], expected, rtol=1e-7, atol=1e-9)
-        if expected.any():
-            changed.add(part_of(name))
-    assert changed == {"router", "vectors"}
-
-
-def routes_of_step(stepper, step: int) -> torch.Tensor:
-    """Returns the routes that a step draws, with their graph."""
-    drawn = []
-    draw_routes = stepper.model.draw_routes
-    stepper.model.draw_routes = lambda task_ids: drawn.append(draw_routes(task_ids)) or drawn[-1].detach()
-    stepper.optimizer.step = lambda: None
-    stepper.step(step)
-    return drawn[0]
 
 
 def test_a_process_without_micro_batches_sums_the_same_tensors_as_the_others(make_stepper):

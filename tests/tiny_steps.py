@@ -62,3 +62,15 @@ class OneOfSeveral:
     def reduce(self, tensor, reduction):
         self.summed.append((tensor, reduction))
         return tensor
+
+
+def recorded(stepper, gradients: list):
+    """Returns the stepper, which now appends the gradients that its optimizer gets to `gradients`."""
+    step = stepper.optimizer.step
+
+    def step_and_note():
+        gradients.append({name: p.grad.clone() for name, p in stepper.model.named_parameters()})
+        step()
+
+    stepper.optimizer.step = step_and_note
+    return stepper

@@ -11,6 +11,10 @@ VARIANTS = group("variants")
 RESULTS = group("results of fine-tuning")
 GAINS = group("gains")
 WRITING = group("writing")
+GYM_PER_SEED = (
+    "each seed has a gym of its own with tasks of the same names, such as conflict gyms: only runs of a seed must have "
+    "the same gym"
+)
 RECOVERY = (
     "also how well routes agree with these kinds of features of the train tasks: skill for the columns skill:... of "
     "the gym's skills.csv, or category"
@@ -44,7 +48,7 @@ class CompareSettings(Command):
     order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow by name", metavar="VARIANT")
     baseline: str | None = VARIANTS(None, "also the difference to this variant, paired by seed and task", metavar="VARIANT")
     leave_out: tuple[str, ...] = VARIANTS((), "variants to leave out", metavar="VARIANT")
-    gym_per_seed: bool = VARIANTS(False, "each seed has a gym of its own with tasks of the same names, such as conflict gyms: only runs of a seed must have the same gym, and there are no scores by category")
+    gym_per_seed: bool = VARIANTS(False, f"{GYM_PER_SEED}, and there are no scores by category")
     recovery: tuple[str, ...] = VARIANTS((), RECOVERY, metavar="KIND")
     task_ontology: Path | None = WRITING(None, "ontology file (default: that of the runs)")
     output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER)")
@@ -64,7 +68,7 @@ class OverviewSettings(Command):
 
     folder: Path = SCORES(REQUIRED, "holds <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
     order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow by name", metavar="VARIANT")
-    gym_per_seed: bool = VARIANTS(False, "each seed has a gym of its own with tasks of the same names, such as conflict gyms: only runs of a seed must have the same gym")
+    gym_per_seed: bool = VARIANTS(False, GYM_PER_SEED)
     recovery: tuple[str, ...] = VARIANTS((), RECOVERY, metavar="KIND")
     output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER)")
 

@@ -1,7 +1,7 @@
 """Routes of tasks in a mixture with given routes: their own, that of the nearest cluster, or equal weights.
 
-A cluster is a group of trained tasks with equal routes, in each part of the layers by itself. A task without
-a route of its own gets that of the cluster whose centroid is nearest to the task's vector
+The trained tasks with equal routes are a cluster, separately for each part of the layers. A task without a
+route of its own gets that of the cluster whose centroid is nearest to the task's vector
 (`route_clusters.nearest_cluster`), if the mixture keeps the vectors of its tasks.
 """
 
@@ -97,7 +97,7 @@ def cluster_name(routes_NLE: np.ndarray, task: int, label: int) -> int:
 
 
 def choose_routes(
-    model,
+    clusters: RouteClusters,
     tasks: Iterable[str],
     given: Mapping[str, np.ndarray],
     vectors: Mapping[str, np.ndarray],
@@ -105,10 +105,10 @@ def choose_routes(
 ) -> list[RouteChoice]:
     """Returns the route of each task: a given one (L, E), by its given vector, its own, or equal weights.
 
-    vectors_seen: the data that the vectors are based on. Does not change the model; `with_routes` applies the
-    choices.
+    clusters: of the model. vectors_seen: the data that the vectors are based on. Does not change the model;
+    `with_routes` applies the choices.
     """
-    clusters, choices = RouteClusters(model), []
+    choices = []
     for task in tasks:
         if task in given:
             choices.append(RouteChoice(task, "given", given[task], "given route"))

@@ -109,8 +109,9 @@ def give_routes(settings: TrainSettings, inputs: Inputs, tasks: list[str], model
     given = given_matrices(settings, inputs.split, model.config)
     vectors = given_vectors(settings, tasks, trained)
     seen = seen_by(load_meta(settings.taskvecs)) if vectors else UNKNOWN
-    choices = choose_routes(model, tasks, given, vectors, seen)
-    own = RouteClusters(model).own
+    clusters = RouteClusters(model)
+    choices = choose_routes(clusters, tasks, given, vectors, seen)
+    own = clusters.own
     replaced = [task for task in given if task in own and not np.allclose(own[task], given[task])]
     if replaced and not settings.prefix:
         raise InputError(

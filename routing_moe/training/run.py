@@ -91,11 +91,9 @@ def route_notes(settings: TrainSettings, inputs: Inputs, model) -> list[str]:
     )
     composed = [f"{part} layers: {code.described()}" for part, code in codes.items() if code.rows]
     notes = [*inputs.routes.notes, *composed]
-    return (
-        [*notes, start_router(model, inputs.routes, settings).described()]
-        if settings.starts_from_routes
-        else notes
-    )
+    if settings.starts_from_routes:
+        notes.append(start_router(model, inputs.routes, settings).described())
+    return notes
 
 
 def note_skipped(inputs: Inputs) -> None:

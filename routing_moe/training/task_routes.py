@@ -125,7 +125,7 @@ def of_clusters(
 ) -> tuple[dict[str, Route], list[str]]:
     """Returns the routes of all tasks of the split with a vector, and notes on the clusters.
 
-    Each part is clustered by itself; its clusters are numbered by their first task in the ontology's order.
+    Each part is clustered separately; its clusters are numbered by their first task in the ontology's order.
     """
     if not settings.taskvecs:
         raise InputError(f"is {settings.task_routes}, clusters of the vectors of --taskvecs; give them")
