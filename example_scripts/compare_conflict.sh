@@ -22,12 +22,12 @@
 #   SKILLS           number of hidden skills, a square (16)
 #   SEEDS            seeds ("11 12 13 14 15")
 #   VARIANTS         variants (all)
-#   RATES            learning rates ("0.004 0.01"). Each variant has the one with the best dev score on a gym of
+#   RATES            learning rates ("0.003 0.006 0.012"). Each variant has the one with the best dev score on a gym of
 #                    TUNE_SEED at conflict 1 with 16 skills (or that of a variant of its kind, see tuned_as in
 #                    conflict_variants.sh); a single rate is used as it is
 #   TUNE_SEED        seed of the gym that rates are tuned on, which must not be in SEEDS (101)
-#   TOTAL_STEPS      steps of every variant, including the dense run (1600)
-#   DENSE_STEPS      steps of the dense run (1000), and DENSE_RATE its learning rate (0.006)
+#   TOTAL_STEPS      steps of every variant, including the dense run (2400)
+#   DENSE_STEPS      steps of the dense run (1200), and DENSE_RATE its learning rate (0.003)
 #   ROUTER_LR        learning rate of routers and trained task vectors (0.01)
 #   TASKS_PER_SKILL  train tasks of a skill (4)
 #   GYM_FLAGS        further flags of `python -m task.conflict_gym.generate`, such as "--label_noise 0.1" (none)
@@ -45,8 +45,8 @@ ALL+=" gradient_inputs text_clusters fisher_clusters clusters composed oracle"
 
 VARIANTS=${VARIANTS:-$ALL} SEEDS=${SEEDS:-11 12 13 14 15} CONFLICTS=${CONFLICTS:-0 0.5 1} SKILLS=${SKILLS:-16}
 export OUTPUT_DIR=${OUTPUT_DIR:-models/compare_conflict} JOBS=${JOBS:-1} PYTHON TUNE_SEED=${TUNE_SEED:-101}
-export TOTAL_STEPS=${TOTAL_STEPS:-1600} DENSE_STEPS=${DENSE_STEPS:-1000} DENSE_RATE=${DENSE_RATE:-0.006}
-export RATES=${RATES:-0.004 0.01} ROUTER_LR=${ROUTER_LR:-0.01} TASKS_PER_SKILL=${TASKS_PER_SKILL:-4}
+export TOTAL_STEPS=${TOTAL_STEPS:-2400} DENSE_STEPS=${DENSE_STEPS:-1200} DENSE_RATE=${DENSE_RATE:-0.003}
+export RATES=${RATES:-0.003 0.006 0.012} ROUTER_LR=${ROUTER_LR:-0.01} TASKS_PER_SKILL=${TASKS_PER_SKILL:-4}
 export GYM_FLAGS=${GYM_FLAGS:-} UNSEEN=${UNSEEN-dense softmax clusters composed oracle} OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 source example_scripts/jobs.sh
 source example_scripts/equal_flops.sh
