@@ -42,7 +42,7 @@ def load_evaluator(settings: AblationSettings, inputs: AblationInputs, accelerat
     limit = settings.max_examples
     files = task_files(prediction, run, inputs.tasks, settings.part, model, tokenizer, limit)
     decoding = decoding_of(prediction)
-    return Evaluator(model, tokenizer, files, run.text_format, decoding, accelerator)
+    return Evaluator(model, tokenizer, files, decoding, accelerator)
 
 
 def described(settings: AblationSettings, evaluator: Evaluator) -> dict:
