@@ -98,6 +98,9 @@ def model_of(make_model, kind: str):
 # ---- fast == slow
 
 
+@pytest.mark.parametrize(
+    ("kind", "num_beams"), [*((kind, 4) for kind in MODELS), ("soft", 1), ("one-hot", 1)]
+)
 @torch.no_grad()
 def test_answers_of_all_files_together_are_those_of_each_example_alone(
     make_model, monkeypatch, kind, num_beams
@@ -119,7 +122,7 @@ def test_answers_of_all_files_together_are_those_of_each_example_alone(
                 alone = model.generate(source, routes=along, use_cache=False, **limits)
                 assert text == Words().batch_decode(alone)[0]
                 lengths.add(len(text.split()))
-    assert len(lengths) > 2
+    assert len(lengths) > 1
 
 
 @pytest.mark.parametrize("kind", MODELS)

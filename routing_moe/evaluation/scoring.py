@@ -9,6 +9,7 @@ beyond rounding. With several processes, each evaluates some of the batches, and
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -22,6 +23,7 @@ from routing_moe.evaluation.batches import Batch, answering_batches, batch_size,
 from routing_moe.evaluation.option_ranking import best, option_scores
 from routing_moe.evaluation.pool import Pool, Routes, draws_of
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
+from routing_moe.model.modeling import generate_plain
 
 COLUMN_WORDS = {"labels": "labels of all samples"}  # replace names of sources in tables
 
@@ -121,9 +123,9 @@ def _generate(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, 
     """Returns the generated answers of a batch. routes: (b, L, E), None for a plain BART."""
     batch = pool.batch(indices, bart)
     del batch["labels"]
-    along = {} if routes is None else {"routes": routes}
+    generate = partial(generate_plain, bart) if routes is None else partial(bart.generate, routes=routes)
     with accelerator.autocast():
-        sequences = bart.generate(**batch, **along, **generation_limits(bart.config, decoding))
+        sequences = generate(**batch, **generation_limits(bart.config, decoding))
     texts = tokenizer.batch_decode(sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Answers([text.strip() for text in texts], [None] * len(texts))
 
