@@ -25,7 +25,7 @@ ENOUGH_FOR_PLAIN = 8
 
 LONG_EXAMPLE = 512 + 64  # input and output tokens of the examples that --predict_batch_size counts
 SHORT_PER_LONG = 8  # the number of short examples that a batch has instead of a long one
-ON_CPU = 32  # the default of --predict_batch_size on a CPU; larger batches are not faster there
+ON_CPU = 32  # the default of --predict_batch_size on a CPU
 FREE_SHARE = 0.5  # of a GPU's free memory that a batch may need by the estimate
 
 log = logging.getLogger(__name__)
