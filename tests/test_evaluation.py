@@ -1,6 +1,7 @@
 """Evaluation of all files together: answers, option scores and loss of each example alone; its batches."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ from dataloader import Example
 from dataloader.encoding import EncodedExamples, EncodedOptions
 from routing_moe.evaluation import batches
 from routing_moe.evaluation.batches import (
-    ENOUGH_FOR_PLAIN,
+    ENOUGH_ON_CPU,
     LONG_EXAMPLE,
     answering_batches,
     batch_size,
     by_route,
     bytes_of_long_example,
     cut,
+    enough_for_plain,
     examples_that_fit,
     longest_first,
 )
@@ -174,7 +176,9 @@ def groups_of(model, files=FILES) -> list[tuple[bool, list[int]]]:
     """Returns pairs of whether a plain BART answers, and the indices of its examples."""
     pool = Pool(files)
     (routes, *_) = draws_of(model, pool, Decoding(), accelerator())
-    return [(route is not None, own.tolist()) for route, own in by_route(model, routes, pool.all)]
+    return [
+        (route is not None, own.tolist()) for route, own in by_route(model, routes, pool.all, ENOUGH_ON_CPU)
+    ]
 
 
 def test_examples_of_equal_routes_share_a_plain_bart_and_others_the_routing_model(make_model):
@@ -196,13 +200,20 @@ def test_few_examples_on_a_one_hot_route_are_decoded_with_those_of_other_routes(
     for task in range(4):
         routes_NLE[task, :, task % 3] = 1
     model.use_routes("fixed", routes_NLE)
-    few, enough = file_of("a", ENOUGH_FOR_PLAIN - 1), file_of("c", ENOUGH_FOR_PLAIN)
+    few, enough = file_of("a", ENOUGH_ON_CPU - 1), file_of("c", ENOUGH_ON_CPU)
     mixed = groups_of(model, files=[few, enough, file_of("b", 2)])
     assert [(plain, len(own)) for plain, own in mixed] == [
-        (True, ENOUGH_FOR_PLAIN),
+        (True, ENOUGH_ON_CPU),
         (False, len(few.examples) + 2),
     ]
     assert groups_of(model, files=[few]) == [(True, list(range(len(few.examples))))]
+
+
+def test_how_many_examples_are_enough_for_a_plain_bart_depends_on_the_device(make_model):
+    model = make_model()
+    assert enough_for_plain(model, 600) == ENOUGH_ON_CPU
+    on_gpu = SimpleNamespace(device=torch.device("cuda"), config=model.config)
+    assert enough_for_plain(on_gpu, 600) == 100
 
 
 def test_the_plain_bart_of_a_route_is_assembled_once(make_model, monkeypatch):
@@ -299,7 +310,7 @@ def test_the_size_of_batches_is_the_given_one_or_that_of_the_device(make_model, 
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: needed)
     examples_that_fit.cache_clear()
     with caplog.at_level("INFO"):
-        assert examples_that_fit(torch.device("cuda"), needed) == (20 + 5 - 1) // 2
-    assert "answers are decoded 12 long examples at a time (--predict_batch_size)" in caplog.text
+        assert examples_that_fit(torch.device("cuda"), needed) == 16  # 0.7 * (20 + 5 - 1)
+    assert "answers are decoded 16 long examples at a time (--predict_batch_size)" in caplog.text
     assert examples_that_fit(torch.device("cuda"), 1000 * needed) == 1
     examples_that_fit.cache_clear()

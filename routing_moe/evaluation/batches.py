@@ -18,15 +18,13 @@ from routing_moe.evaluation.pool import Pool, Routes
 from routing_moe.evaluation.scored_files import Decoding
 from routing_moe.io.main_process import on_main
 
-# Examples of a one-hot route from which its plain BART decodes them. Fewer are decoded together with those of
-# other routes, because a decoding step of a few examples costs almost as much as one of many.
-ENOUGH_FOR_PLAIN = 8
+ENOUGH_ON_CPU = 8  # see `enough_for_plain`
 
 
 LONG_EXAMPLE = 512 + 64  # input and output tokens of the examples that --predict_batch_size counts
 SHORT_PER_LONG = 8  # the number of short examples that a batch has instead of a long one
 ON_CPU = 32  # the default of --predict_batch_size on a CPU
-FREE_SHARE = 0.5  # of a GPU's free memory that a batch may need by the estimate
+FREE_SHARE = 0.7  # of a GPU's free memory that a batch may need by the estimate
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +49,12 @@ def answering_batches(model, pool: Pool, draws: list[Routes], decoding: Decoding
     rank = decoding.scoring == "rank"
     kinds = [(ranked, pool.members(ranked)) for ranked in (False, True)] if rank else [(False, pool.all)]
     lengths_N = pool.encoded.source_lengths_N + decoding.max_output_length
+    enough = enough_for_plain(model, size * LONG_EXAMPLE / lengths_N.mean())
     return [
         Batch(draw, ranked, route, indices, answering_cost(pool, indices, ranked, decoding.num_beams))
         for draw, routes in enumerate(draws)
         for ranked, members in kinds
-        for route, own in by_route(model, routes, members)
+        for route, own in by_route(model, routes, members, enough)
         for indices in cut(longest_first(pool, own, by_answer=not ranked), lengths_N, size * LONG_EXAMPLE)
     ]
 
@@ -67,16 +66,31 @@ def loss_batches(model, pool: Pool, draws: list[Routes], size: int) -> list[Batc
     return [
         Batch(draw, False, None, indices, int(lengths_N[indices].sum()))
         for draw, routes in enumerate(draws)
-        for _, own in (by_route(model, routes, pool.all) if merges else [(None, pool.all)])
+        for _, own in (by_route(model, routes, pool.all, 1) if merges else [(None, pool.all)])
         for indices in cut(longest_first(pool, own, by_answer=True), lengths_N, size * LONG_EXAMPLE)
     ]
 
 
-def by_route(model, routes: Routes, members: np.ndarray) -> list[tuple[Tensor | None, np.ndarray]]:
+def enough_for_plain(model, together: float) -> float:
+    """Returns the number of examples of a one-hot route from which its plain BART decodes them.
+
+    Fewer are decoded together with those of other routes, at the cost of all experts, because a step of a few
+    examples takes almost as long as one of many: on a CPU up to about ENOUGH_ON_CPU examples. On a GPU it is
+    the rule of `generate`: more than 2 E routes in a batch are decoded together.
+
+    together: the number of examples of a batch.
+    """
+    on_cpu = model.device.type == "cpu"
+    return ENOUGH_ON_CPU if on_cpu else together / (2 * model.config.num_experts)
+
+
+def by_route(
+    model, routes: Routes, members: np.ndarray, enough: float
+) -> list[tuple[Tensor | None, np.ndarray]]:
     """Returns pairs of a route (L, E) and the members that its plain BART answers.
 
     The last pair may have the route None: members that the routing model answers along their own routes,
-    because these have no equivalent plain BART, or too few members are on each of them.
+    because these have no equivalent plain BART, or fewer than `enough` members are on each of them.
     """
     read_KLE = routes.rows_KLE[:, model.config.routed_rows]
     same_K = read_KLE.flatten(1).unique(dim=0, return_inverse=True)[1].cpu().numpy()
@@ -88,7 +102,7 @@ def by_route(model, routes: Routes, members: np.ndarray) -> list[tuple[Tensor | 
     pairs, others = [], []
     for own in groups:
         row = routes.which_N[own[0]]
-        if plain_K[row] and (merges or len(groups) == 1 or len(own) >= ENOUGH_FOR_PLAIN):
+        if plain_K[row] and (merges or len(groups) == 1 or len(own) >= enough):
             pairs.append((routes.rows_KLE[row], own))
         else:
             others.append(own)
