@@ -2,17 +2,18 @@
 
     found = on_device(function, *arguments)  # function(*arguments) in a process whose accelerator is emulated
 
-    def counted(stepper):
+    def counted_step(stepper):
         with counting() as counts:
             stepper.step(1)
         return counts  # .launches and .syncs are Counters; .launches.total() is a number
 
 A tensor on the device "emulated:0" is a wrapper around a tensor on the CPU. Each operation checks where its
-tensors are, fails where CUDA fails if devices are mixed, and computes on the CPU. So results are numbers that can
-be compared with those of the CPU, and the code takes the branches that it takes on a GPU.
+tensors are, fails where CUDA fails if devices are mixed, and computes on the CPU. So results are numbers that
+can be compared with those of the CPU, and the code takes the branches that it takes on a GPU.
 
-Limits: no autocast, one device, nothing in processes that the function starts, a fork (POSIX, and no GPU, whose
-threads do not survive a fork), and an interface of torch that may change; `NEEDS_DEVICE` skips tests without them.
+Limits: no autocast, one device, nothing in processes that the function starts. Needs: a fork (POSIX, and no
+GPU, whose threads do not survive it), an interface of torch that may change. Tests marked NEEDS_DEVICE skip
+without them.
 """
 
 import os
@@ -28,7 +29,8 @@ from pathlib import Path
 import pytest
 import torch
 from forks import FORK
-from torch.utils import backend_registration
+from torch._decomp import decompositions
+from torch.utils import _foreach_utils, backend_registration
 from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
@@ -53,10 +55,11 @@ WITHOUT_KERNEL = {
     aten.empty.memory_format, aten.empty_like.default, aten.empty_strided.default, aten.new_empty.default,
     aten.new_empty_strided.default, aten.detach.default, aten._local_scalar_dense.default,
 }  # fmt: skip
-# Operations that torch calls without a tensor on the device, or where Python's dispatch is off (torch.tensor).
+# Torch calls these without a tensor on the device, or where Python's dispatch is off, as in torch.tensor.
 CALLED_FROM_C = (
-    aten.empty.memory_format, aten.empty_strided.default, aten._copy_from.default, aten.view.default,
-    aten._local_scalar_dense.default, aten.as_strided.default, aten.fill_.Scalar, aten.zero_.default,
+    aten.empty.memory_format, aten.empty_strided.default, aten.arange.default, aten.arange.start,
+    aten.arange.start_step, aten.fill_.Scalar, aten.zero_.default, aten.view.default, aten.as_strided.default,
+    aten._copy_from.default, aten._local_scalar_dense.default,
 )  # fmt: skip
 
 
@@ -82,8 +85,8 @@ NEEDS_DEVICE = pytest.mark.skipif(missing_requirement() is not None, reason=str(
 def on_device(function: Callable, *arguments):
     """Returns function(*arguments), run in a forked process in which commands use the emulated device.
 
-    The result must be picklable; tensors come back on the CPU. An exception is raised here, with its traceback
-    as a note. The device is registered in the forked process only, so that other tests do not see it.
+    The result must be picklable; tensors come back on the CPU. An exception is raised here, its traceback in
+    a note. The device is registered in the forked process only, so that other tests do not see it.
     """
     receiver, sender = FORK.Pipe(duplex=False)
     process = FORK.Process(target=_run_and_send, args=(sender, function, arguments))
@@ -115,11 +118,12 @@ def register() -> None:
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=DeviceModule())
     _kept.append(torch.library.Library("aten", "IMPL"))
     for operation in CALLED_FROM_C:
-        _kept[0].impl(
-            operation.name().removeprefix("aten::"), partial(_called_from_c, operation), "PrivateUse1"
-        )
+        name = operation.name().removeprefix("aten::")
+        _kept[0].impl(name, partial(_called_from_c, operation), "PrivateUse1")
     torch.nn.functional.scaled_dot_product_attention = fused_attention
+    torch._VF.lstm, torch._VF.gru = decompositions.lstm_impl, decompositions.gru_impl  # not the fused ones
     torch.Tensor.pin_memory, torch.Tensor.is_pinned = pinned, is_pinned
+    _foreach_utils._foreach_supported_types.append(EmulatedTensor)  # gradients are clipped together
     # Backward passes run in the calling thread: a fork has no other, and errors then name the line.
     torch.autograd.set_multithreading_enabled(False)
     os.environ["ACCELERATE_TORCH_DEVICE"] = DEVICE
@@ -222,7 +226,10 @@ def run(func, args: tuple, kwargs: dict):
     if stays_on_cpu or target == "cpu" or not (here or target):
         return found
     found = tree_map_only(torch.Tensor, EmulatedTensor, found)
-    return return_and_correct_aliasing(func, args, kwargs, found) if here else found
+    found = return_and_correct_aliasing(func, args, kwargs, found) if here else found
+    if any(tensor.shape != tensor.inner.shape for tensor in here):
+        raise NotImplementedError(f"{func.name()} changes the size of its argument")
+    return found
 
 
 def _inner(value):
@@ -282,9 +289,10 @@ class FusedAttention(torch.autograd.Function):
         return None, None, *map(EmulatedTensor, found)
 
 
-def fused_attention(query, key, value, attn_mask=None, **named):
+def fused_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, **named):
     """Replaces F.scaled_dot_product_attention."""
     tensors = [t for t in (query, key, value, attn_mask) if t is not None]
+    named |= dict(dropout_p=dropout_p, is_causal=is_causal)
     n_here = sum(isinstance(t, EmulatedTensor) for t in tensors)
     if n_here == 0:
         return _real_attention(query, key, value, attn_mask=attn_mask, **named)
@@ -362,21 +370,15 @@ def note(func, args: tuple, kwargs: dict, target: str | None) -> None:
 
 def note_copy(func, args: tuple, kwargs: dict, target: str | None) -> None:
     """Counts the synchronisation of a copy between the CPU and the device."""
-    to, source = {
-        aten.copy_.default: lambda: (args[0], args[1]),
-        aten._copy_from.default: lambda: (args[1], args[0]),
-        aten._to_copy.default: lambda: (None, args[0]),
-    }[func]()
-    from_device = isinstance(source, EmulatedTensor)
-    to_device = (
-        isinstance(to, EmulatedTensor)
-        if to is not None
-        else from_device
-        if target is None
-        else target == NAME
-    )
+    non_blocking = kwargs.get("non_blocking", False)
+    if func is aten._to_copy.default:
+        source, from_device = args[0], isinstance(args[0], EmulatedTensor)
+        to_device = from_device if target is None else target == NAME
+    else:
+        to, source = args[:2] if func is aten.copy_.default else args[1::-1]
+        from_device, to_device = (isinstance(t, EmulatedTensor) for t in (source, to))
+        non_blocking = non_blocking or args[2:3] == (True,)
     if from_device and not to_device:
         note_sync("copy to the CPU")
-    non_blocking = kwargs.get("non_blocking") or (func is not aten._to_copy.default and True in args[2:3])
     if to_device and not from_device and not (non_blocking and is_pinned(source)):
         note_sync("copy to the device")
