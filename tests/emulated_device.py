@@ -11,9 +11,8 @@ A tensor on the device "emulated:0" is a wrapper around a tensor on the CPU. Eac
 tensors are, fails where CUDA fails if devices are mixed, and computes on the CPU. So results are numbers that
 can be compared with those of the CPU, and the code takes the branches that it takes on a GPU.
 
-Limits: no autocast, one device, nothing in processes that the function starts. Needs: a fork (POSIX, and no
-GPU, whose threads do not survive it), an interface of torch that may change. Tests marked NEEDS_DEVICE skip
-without them.
+Limits: no autocast, one device, nothing in processes that the function starts. Needs: a fork (POSIX; no GPU,
+whose threads do not survive it) and underscored names of torch. Tests marked NEEDS_DEVICE skip without them.
 """
 
 import os
@@ -28,6 +27,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from forks import FORK
 from torch._decomp import decompositions
 from torch.utils import _foreach_utils, backend_registration
@@ -55,6 +55,13 @@ WITHOUT_KERNEL = {
     aten.empty.memory_format, aten.empty_like.default, aten.empty_strided.default, aten.new_empty.default,
     aten.new_empty_strided.default, aten.detach.default, aten._local_scalar_dense.default,
 }  # fmt: skip
+UNDERSCORED = (
+    (backend_registration, "_setup_privateuseone_for_python_backend"),
+    (backend_registration, "_DummyBackendModule"),
+    (_foreach_utils, "_foreach_supported_types"),
+    (decompositions, "lstm_impl"),
+    (decompositions, "gru_impl"),
+)
 # Torch calls these without a tensor on the device, or where Python's dispatch is off, as in torch.tensor.
 CALLED_FROM_C = (
     aten.empty.memory_format, aten.empty_strided.default, aten.arange.default, aten.arange.start,
@@ -72,11 +79,12 @@ class WrongDevice(RuntimeError):
 
 def missing_requirement() -> str | None:
     """Returns why the device cannot be emulated here, or None."""
-    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
-        return f"torch {torch.__version__} has no devices written in Python"
+    missing = [name for module, name in UNDERSCORED if not hasattr(module, name)]
+    if missing:
+        return f"torch {torch.__version__} has no {', '.join(missing)}"
     if not hasattr(os, "fork"):
-        return "needs fork"
-    return "a process that used a GPU cannot be forked" if torch.cuda.is_available() else None
+        return "needs a fork"
+    return "a process that uses a GPU cannot be forked" if torch.cuda.is_available() else None
 
 
 NEEDS_DEVICE = pytest.mark.skipif(missing_requirement() is not None, reason=str(missing_requirement()))
@@ -94,6 +102,8 @@ def on_device(function: Callable, *arguments):
     sender.close()
     try:
         found, error = pickle.loads(receiver.recv_bytes())
+    except EOFError:
+        raise RuntimeError("the process with the device ended without a result; see its output") from None
     finally:
         process.join()
     if error is not None:
@@ -128,6 +138,7 @@ def register() -> None:
     torch.autograd.set_multithreading_enabled(False)
     os.environ["ACCELERATE_TORCH_DEVICE"] = DEVICE
     os.environ.pop("ACCELERATE_USE_CPU", None)
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 class DeviceModule(getattr(backend_registration, "_DummyBackendModule", object)):

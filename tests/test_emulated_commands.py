@@ -151,5 +151,5 @@ def test_a_missing_move_to_the_device_is_found(world, mixture, tmp_path, module)
         leave_on_cpu(module)
         return DEFECTS[module](world, mixture, tmp_path)
 
-    with pytest.raises(WrongDevice):
+    with pytest.raises(WrongDevice, match=f"{module.replace('.', '/')}.py"):  # in the traceback
         on_device(defective)
