@@ -1,7 +1,5 @@
 """Kernel launches and synchronisations of a step, counted on the emulated device, stay within bounds."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from emulated_device import NEEDS_DEVICE, Counts, counting, on_device
@@ -40,25 +38,22 @@ def similar_examples():
     return encoded(*map(texts, LENGTHS), [i // 3 % 2 for i in rows])
 
 
-def counted_step(stepper, step: int, n_micro_batches: int) -> Counts:
-    """Runs a step in so many micro-batches; returns its launches and synchronisations."""
+def counted_step(make_stepper, examples, fields: dict, n_micro_batches: int) -> Counts:
+    """Returns the launches and synchronisations of a step in so many micro-batches."""
     limit = STEP_SIZE * sum(LENGTHS) // n_micro_batches
-    stepper.settings = replace(stepper.settings, max_tokens_per_micro_batch=limit)
-    assert len(stepper.split(step)[2]) == n_micro_batches
-    with counting() as counts:
-        stepper.step(step)
-    return counts
-
-
-def counted_steps(make_stepper, examples, fields) -> list[Counts]:
-    stepper = make_stepper(dict(train_batch_size=STEP_SIZE), examples=examples, **fields)
+    settings = dict(train_batch_size=STEP_SIZE, max_tokens_per_micro_batch=limit)
+    stepper = make_stepper(settings, examples=examples, **fields)
     stepper.step(0)  # creates the optimizer's state
-    return [counted_step(stepper, step, n_micro_batches=step) for step in (1, 2)]
+    assert len(stepper.split(1)[2]) == n_micro_batches
+    with counting() as counts:
+        stepper.step(1)
+    return counts
 
 
 @pytest.mark.parametrize("kind", BOUNDS)
 def test_launches_and_synchronisations_are_bounded(make_stepper, similar_examples, kind):
-    one, two = on_device(counted_steps, make_stepper, similar_examples, FIELDS[kind])
+    given = make_stepper, similar_examples, FIELDS[kind]
+    one, two = (on_device(counted_step, *given, n_micro_batches) for n_micro_batches in (1, 2))
     syncs = two.syncs.total() - one.syncs.total()
     found = dict(
         step=one.launches.total(),
