@@ -5,14 +5,14 @@
     python -m task.conflict_gym.relabel --gym data/gym --permute in_place --output_dir data/permuted
 
 Tasks get opaque names (t001, ...), in random order. Half of the classification tasks of each section of the
-split also get a copy: the same rows with permuted labels, where every label becomes another one. Only
-the task's name or route then says which answer is right. With --permute in_place there is no copy, the labels
-of the task itself are permuted: it contradicts the meaning of the words, and other tasks with the same labels.
+split also get a copy: the same rows with permuted labels, where every label becomes another one. Only the
+task's name or route then says which answer is right. With --permute in_place there is no copy, the labels of
+the task itself are permuted: it contradicts the meaning of the words, and other tasks with the same labels.
 
-A classification task has a few labels as its only answers in all files (`labels_of` has the rule). Inputs are not
-changed; lists of options in them, and options in JSON lines, must have all labels. Other files: `split.json`,
-`metrics.json`, `ontology.json`, `skills.csv` (the tasks' features) and `relabelled.csv` (what was done). The
-same settings write the same bytes.
+A classification task has a few labels as its only answers in all files (`labels_of` has the rule). Inputs are
+not changed; lists of options in them, and options in JSON lines, must have all labels. Other files:
+`split.json`, `metrics.json`, `ontology.json`, `skills.csv` (the tasks' features) and `relabelled.csv` (what
+was done). The same settings write the same bytes.
 """
 
 import csv
@@ -63,6 +63,7 @@ class RelabelSettings(Command):
         "copy",
         "copy: the task stays, and a copy of it has permuted labels; in_place: the task itself has them",
         choices=PERMUTE,
+        needs=("permuted labels",),
     )
     seed: int = LABELS(0, "seed of the names, the choice of tasks and the permutations", range=SEED)
 
