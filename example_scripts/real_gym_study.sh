@@ -22,6 +22,7 @@
 #                 for zero-shot, twice as many for few-shot scores
 #   LEARNING_RATE_LIST, BSZ_LIST, SAMPLES    few-shot grid ("1e-4 3e-4", 8, "100 13 21")
 #   FEW_SHOT_STEPS, FEW_SHOT_EVAL_PERIOD     (100, 25)
+#   RECOVERY      kinds of features that routes are compared with ("category format domain skill")
 #   CASED         "yes" if MODEL distinguishes upper and lower case (no)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -47,6 +48,7 @@ export VARIANTS=${VARIANTS:-multitask average task_random straight_through two_s
 export EVAL_PERIOD=${EVAL_PERIOD:-$(((TOTAL_STEPS + 3) / 4))}
 export STAGE1_STEPS=${STAGE1_STEPS:-$half} STAGE2_STEPS=${STAGE2_STEPS:-$((TOTAL_STEPS - half))}
 export STAGE2_EVAL_PERIOD=${STAGE2_EVAL_PERIOD:-$EVAL_PERIOD}
+export RECOVERY=${RECOVERY:-category format domain skill}
 export CLUSTERS=${CLUSTERS:-8} INIT_EPS=${INIT_EPS:-1e-3} ABLATE_FLAGS=${ABLATE_FLAGS-none}
 # 30 steps of adapters are few, but 2500 as published take longer than everything else.
 export VECTOR_STEPS=${VECTOR_STEPS:-30} VECTOR_FLAGS=${VECTOR_FLAGS---task_names --max_examples 64}
