@@ -21,7 +21,7 @@
 #   SCORED        rows of each test file that are scored (100): of a train task, and three times as many of an unseen task
 #                 for zero-shot, twice as many for few-shot scores
 #   LEARNING_RATE_LIST, BSZ_LIST, SAMPLES    few-shot grid ("1e-4 3e-4", 8, "100 13 21")
-#   FEW_SHOT_STEPS, FEW_SHOT_EVAL_PERIOD     (100, 25)
+#   FEW_SHOT_STEPS, FEW_SHOT_EVAL_PERIOD     (50, 25)
 #   RECOVERY      kinds of features that routes are compared with ("category format domain skill")
 #   CASED         "yes" if MODEL distinguishes upper and lower case (no)
 set -euo pipefail
@@ -58,6 +58,6 @@ export TRAIN_FLAGS=${TRAIN_FLAGS---learning_rate ${RATE:-3e-4} --num_beams 1 --p
 export ROUTER_FLAGS=${ROUTER_FLAGS---router_lr 1e-2 --minimum_tau 0.3 --anneal_rate $(awk "BEGIN { print 4.7 / $TOTAL_STEPS }")}
 export ZERO_SHOT_FLAGS=${ZERO_SHOT_FLAGS---scoring rank --predict_max_examples $((3 * rows))}
 export LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-4 3e-4} BSZ_LIST=${BSZ_LIST:-8} SAMPLES=${SAMPLES:-100 13 21}
-export FEW_SHOT_STEPS=${FEW_SHOT_STEPS:-100} FEW_SHOT_EVAL_PERIOD=${FEW_SHOT_EVAL_PERIOD:-25} WARMUP_STEPS=${WARMUP_STEPS:-10}
+export FEW_SHOT_STEPS=${FEW_SHOT_STEPS:-50} FEW_SHOT_EVAL_PERIOD=${FEW_SHOT_EVAL_PERIOD:-25} WARMUP_STEPS=${WARMUP_STEPS:-5}
 export FEW_SHOT_FLAGS=${FEW_SHOT_FLAGS---num_beams 1 --predict_max_examples $((2 * rows))}
 exec bash example_scripts/reproduce_paper.sh "$@"

@@ -40,17 +40,20 @@ def test_with_seeds_the_interval_is_the_two_way_t_interval():
     assert (one.interval, one.seeds) == ("tasks", 1)
 
 
-def test_the_gain_is_relative_to_the_mean_baseline_of_all_seeds():
+def test_the_gain_is_relative_to_the_mean_baseline_of_common_seeds():
     base = {1: summary([0.1, 0.0], tasks=SIX[:2]), 2: summary([0.4, 0.02], tasks=SIX[:2])}
-    ours = {1: summary([0.3, 0.5], tasks=SIX[:2])}
-    per_task, per_system = over_seeds({"base": base, "ours": ours})
-    assert per_task["baseline"].tolist() == pytest.approx([0.25, 0.01])
-    assert per_task["difference"].tolist() == pytest.approx([0.2, 0.5])  # from seed 1 alone
-    assert per_task["relative_gain"][0] == pytest.approx(0.8)
-    assert per_task["in_arg"].tolist() == [True, False]
-    assert per_system["arg"].tolist() == pytest.approx([0.8])
-    with pytest.raises(InputError, match="ours: no seed in common with base"):
-        over_seeds({"base": {2: base[2]}, "ours": ours})
+    both = {1: summary([0.3, 0.5], tasks=SIX[:2]), 2: summary([0.3, 0.02], tasks=SIX[:2])}
+    per_task, per_system = over_seeds({"base": base, "both": both, "one": {1: both[1]}})
+    rows = per_task.set_index(["system", "task"])
+    assert rows["baseline"].tolist() == pytest.approx([0.25, 0.1, 0.01, 0.0])
+    assert rows["relative_gain"]["both", "t0"] == pytest.approx(0.2)  # 0.05 / 0.25
+    assert rows["relative_gain"]["one", "t0"] == pytest.approx(2.0)
+    assert rows["in_arg"].tolist() == [True, True, False, False]
+    assert per_system["arg"].tolist() == pytest.approx([0.2, 2.0])
+    shown = gains.tasks_markdown(per_task[::-1], "base")
+    assert shown.splitlines()[3].split(" | ")[1].strip() == "0.250 ± 0.100"  # of both seeds
+    with pytest.raises(InputError, match="one: no seed in common with base"):
+        over_seeds({"base": {2: base[2]}, "one": {1: both[1]}})
 
 
 def test_summaries_of_seeds_are_read_by_their_paths(tmp_path, capsys):
@@ -60,11 +63,11 @@ def test_summaries_of_seeds_are_read_by_their_paths(tmp_path, capsys):
     words = [*map(str, words), "--names", "a", "b", "--output_file", str(tmp_path / "out/gains.csv")]
     assert compute_arg.main([*words, "--seeds", "1", "2"]) == 0
     written = pd.read_csv(tmp_path / "out/gains.csv").set_index("task")
-    assert written["baseline"]["boolq"] == pytest.approx(0.55)
+    assert written["baseline"]["boolq"] == pytest.approx(0.6)
     assert written["difference_seed2"]["boolq"] == pytest.approx(0.15)
-    assert written["relative_gain"]["boolq"] == pytest.approx(0.15 / 0.55)
+    assert written["relative_gain"]["boolq"] == pytest.approx(0.25)
     shown = capsys.readouterr().out
-    assert "differences those between runs of the same seed" in shown
+    assert "relative to the runs of the baseline with the same seeds" in shown
     assert "| seeds |" in shown
     assert compute_arg.main([*words, "--seeds", "1"]) == 2
     assert "b/seed{seed}/s.csv: no such file with any of --seeds 1" in capsys.readouterr().err

@@ -84,25 +84,24 @@ def gains_over_seeds(
     """Returns `gains_per_task` of means over seeds, with differences to the baseline of the same seed.
 
     by_seed: {name: {seed: summary}}, the baseline first. gains_of(summaries, tasks): the gains of one seed.
-    baseline: the mean over all of its seeds, also where a system has fewer, so that all systems have the same
-    tasks in ARG; the relative gain is the mean difference / this mean. stds are root mean squares over seeds.
-    More columns: seeds (their number) and difference_seed<seed>. Raises InputError for a system without a
-    seed in common with the baseline.
+    Means are over the seeds that system and baseline share, so the baseline of a task may differ between
+    systems. The relative gain is the mean difference / the mean baseline, so that a low score of the baseline
+    with one seed does not weigh more. stds are root mean squares over seeds. More columns: seeds (their
+    number) and difference_seed<seed>. Raises InputError for a system without a common seed.
     """
     (base_name, base), *systems = by_seed.items()
     if apart := [name for name, own in systems if not base.keys() & own.keys()]:
         raise InputError(f"{name}: no seed in common with {base_name}" for name in apart)
-    alone = [gains_of({base_name: summary, "": summary}, tasks) for summary in base.values()]
     tables = []
     for name, own in systems:
         each = {s: gains_of({base_name: base[s], name: own[s]}, tasks) for s in base if s in own}
         table = next(iter(each.values())).assign(seeds=len(each))
-        for found, mean, std in ((alone, "baseline", "baseline_std"), (each.values(), "score", "std")):
-            table[mean] = np.mean([one[mean] for one in found], axis=0)
-            table[std] = np.sqrt(np.mean([one[std] ** 2 for one in found], axis=0))
-        table["difference"] = np.mean([one["difference"] for one in each.values()], axis=0)
-        defined = table["in_arg"] = table["baseline"] > min_baseline
-        table["relative_gain"] = (table["difference"] / table["baseline"]).where(defined)
+        for column in ("baseline", "score", "difference"):
+            table[column] = np.mean([one[column] for one in each.values()], axis=0)
+        for column in ("baseline_std", "std"):
+            table[column] = np.sqrt(np.mean([one[column] ** 2 for one in each.values()], axis=0))
+        table["relative_gain"] = relative_gains(table["score"], table["baseline"], min_baseline)
+        table["in_arg"] = table["relative_gain"].notna()
         for seed, one in each.items():
             table[f"{OF_SEED}{seed}"] = one["difference"]
         tables.append(table)
@@ -118,6 +117,11 @@ def gains_ST(rows: pd.DataFrame) -> np.ndarray:
     if differences.empty:
         return np.atleast_2d(defined["relative_gain"])
     return differences.to_numpy().T / defined["baseline"].to_numpy()
+
+
+def with_most_seeds(rows: pd.DataFrame) -> pd.Series:
+    """Returns the row whose baseline, which tables show, is the mean over the most seeds."""
+    return rows.loc[rows["seeds"].idxmax()] if "seeds" in rows else rows.iloc[0]
 
 
 def gains_per_system(per_task: pd.DataFrame) -> pd.DataFrame:
@@ -194,8 +198,9 @@ def uneven_samples(per_task: pd.DataFrame) -> list[str]:
 # ---------------------------------------------------------------------------- Markdown
 
 OVER_SEEDS = (
-    "Scores are means over seeds, differences those between runs of the same seed. With several seeds the",
-    "interval is the two-way t interval over seeds and tasks; with one it does not cover other seeds.",
+    "Scores are means over seeds. Gains are relative to the runs of the baseline with the same seeds; the",
+    "baseline's scores shown are means over the most seeds of a system. With several seeds the interval is",
+    "the two-way t interval over seeds and tasks; with one it does not cover other seeds.",
 )
 
 
@@ -244,7 +249,7 @@ def tasks_markdown(per_task: pd.DataFrame, baseline: str) -> str:
     """Returns a Markdown table with a row per task: baseline score, then score and gain of each system."""
     rows = {}
     for task, group in per_task.groupby("task", sort=False):
-        first = group.iloc[0]
+        first = with_most_seeds(group)
         cells = {baseline: mean_and_std(first["baseline"], first["baseline_std"])}
         for row in group.itertuples():
             cells[row.system] = f"{mean_and_std(row.score, row.std)} ({shown_task_gain(row)})"
@@ -254,7 +259,7 @@ def tasks_markdown(per_task: pd.DataFrame, baseline: str) -> str:
 
 def systems_markdown(per_system: pd.DataFrame, baseline: str) -> str:
     """Returns a Markdown table with a row per system: mean score, ARG, median gain, wins, p, tasks."""
-    first = per_system.iloc[0]
+    first = with_most_seeds(per_system)
     counts = ("wins", "losses", "ties")
     rows = {baseline: {"mean": f"{first['baseline']:.3f}"}}
     for row in per_system.itertuples():
