@@ -17,7 +17,10 @@ case "$*" in
     *task_emb*) result=meta.json ;;
     *) result=best/eval-test-performance.csv ;;
 esac
-case "$*" in *cli.report*) mkdir -p "$3/analysis" && touch "$3/analysis/report.html" ;; esac
+case "$*" in
+    *--output_file*) ;;
+    *cli.report*) mkdir -p "$3/analysis" && touch "$3/analysis/report.html" ;;
+esac
 while [ $# -gt 0 ]; do
     case $1 in
         --output_dir) mkdir -p "$2/$(dirname $result)" && touch "$2/$result" ;;

@@ -107,13 +107,15 @@ def open_gym(settings: FinetuneSettings) -> Gym:
 
 def with_samples(settings: FinetuneSettings, gym: Gym) -> tuple[FinetuneSettings, list[str]]:
     """Returns the settings with the prefixes of the samples of `--samples`, and faults of their files."""
-    faults, task = Faults(), settings.task
-    chosen = faults.of(gym.named_samples, task, settings.samples, flag="task_dir") or []
-    if not chosen and not faults:
-        faults.append(
-            f"--samples is {settings.samples!r}: no such sample of {task}; give all, first, or one of "
-            f"{', '.join(gym.samples(task))}"
-        )
+    faults, task, chosen = Faults(), settings.task, {}
+    for name in settings.samples:
+        named = faults.of(gym.named_samples, task, name, flag="task_dir")
+        chosen |= dict.fromkeys(named or ())
+        if named == []:
+            faults.append(
+                f"--samples is {name!r}: no such sample of {task}; give all, first, or some of "
+                f"{', '.join(gym.samples(task))}"
+            )
     parts = ["train", "dev", *(["test"] if settings.do_predict else [])]
     for sample in chosen:
         faults += gym.check([task], parts, sample)
@@ -124,7 +126,7 @@ def with_samples(settings: FinetuneSettings, gym: Gym) -> tuple[FinetuneSettings
                 f"--scoring is rank, but {task} has no answer options: an options field in .jsonl files, a "
                 "list (A) ... (B) ... in the inputs, or a few labels; give --scoring generate"
             )
-    return dataclasses.replace(settings, samples=list(chosen)), list(faults)
+    return dataclasses.replace(settings, samples=tuple(chosen)), list(faults)
 
 
 # ---- the start and the route

@@ -69,6 +69,7 @@ class TrialRunner:
 
     def file(self, sample: str, part: str) -> TaskFile:
         """Returns a sample's train, dev or test file, tokenized at the first call."""
+        most = self.settings.predict_max_examples if part == "test" else None
         if (sample, part) not in self._files:
             (self._files[sample, part],) = load_task_files(
                 self.gym,
@@ -78,7 +79,7 @@ class TrialRunner:
                 self.starts.tokenizer,
                 self.text_format,
                 {self.settings.task: 0},
-                limit=self.settings.examples_per_file,
+                limit=most or self.settings.examples_per_file,
                 scoring=self.settings.scoring if part != "train" else "generate",
             )
         return self._files[sample, part]
