@@ -30,7 +30,6 @@ from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.analysis.ablation.model import Evaluator
 from routing_moe.analysis.correlation import correlate
 from routing_moe.analysis.dynamics import dynamics_table
 from routing_moe.analysis.features import features_of
@@ -155,14 +154,15 @@ def answering(folder: Path, settings: Settings) -> dict[str, Callable[[], object
     texts = TextFormat(max_input_length=128, max_output_length=32)
     ids = {name: row for row, name in enumerate(tasks)}
     files = load_task_files(Gym(gym), tasks, "dev", settings.samples, tokenizer, texts, ids)
-    evaluator = Evaluator(
-        model, tokenizer, files, texts, Decoding(num_beams=1, max_output_length=32), make_accelerator()
-    )
+    decoding, accelerator = Decoding(num_beams=1, max_output_length=32), make_accelerator()
+
+    def by_file() -> None:
+        for file in files:
+            predict(model, tokenizer, [file], decoding, accelerator)
+
     return {
-        "answers": lambda: evaluator.scores(evaluator.routes()),
-        "answers_by_task": lambda: predict(
-            model, tokenizer, files, evaluator.decoding, evaluator.accelerator
-        ),
+        "answers": lambda: predict(model, tokenizer, files, decoding, accelerator),
+        "answers_by_task": by_file,
     }
 
 

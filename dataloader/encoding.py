@@ -83,6 +83,12 @@ class Ragged:
     def __getitem__(self, index: int) -> np.ndarray:
         return self.flat[self.offsets[index] : self.offsets[index + 1]]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+        """Returns the rows of all parts, one part after the other."""
+        flat = [part.flat for part in parts] or [np.zeros(0, dtype=np.int32)]
+        return cls(np.concatenate(flat), _joined_offsets([part.offsets for part in parts]))
+
     @cached_property
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
@@ -107,6 +113,16 @@ class EncodedExamples:
     outputs: Ragged
     first_output: np.ndarray
     task_ids_N: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence[EncodedExamples]) -> EncodedExamples:
+        """Returns the examples of all parts, one part after the other; at least one."""
+        return cls(
+            Ragged.joined([part.sources for part in parts]),
+            Ragged.joined([part.outputs for part in parts]),
+            _joined_offsets([part.first_output for part in parts]),
+            np.concatenate([part.task_ids_N for part in parts]),
+        )
 
     def __len__(self) -> int:
         return len(self.task_ids_N)
@@ -266,5 +282,10 @@ def _tokenize(texts: list[str], tokenizer, max_length: int, extra_bos: bool, wha
     return Ragged(flat, _offsets(lengths))
 
 
-def _offsets(lengths: list[int]) -> np.ndarray:
+def _offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def _joined_offsets(parts: Sequence[np.ndarray]) -> np.ndarray:
+    lengths = [np.diff(offsets) for offsets in parts] or [np.zeros(0, dtype=np.int64)]
+    return _offsets(np.concatenate(lengths))

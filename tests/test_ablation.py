@@ -114,7 +114,7 @@ def planted(originals, tokenizer):
 def evaluator_of(model, tokenizer, files, **decoding):
     AcceleratorState._reset_state(reset_partial_state=True)
     chosen = Decoding(**(dict(num_beams=1, max_output_length=6) | decoding))
-    return Evaluator(model, tokenizer, files, FORMAT, chosen, Accelerator(cpu=True))
+    return Evaluator(model, tokenizer, files, chosen, Accelerator(cpu=True))
 
 
 def files_of(model, gym, tokenizer, scoring="generate", part="train"):

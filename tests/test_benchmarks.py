@@ -12,6 +12,7 @@ import torch
 from benchmarks import (
     comparing,
     coverage,
+    evaluation,
     explaining,
     finetune_grid,
     measuring,
@@ -55,6 +56,20 @@ def test_explaining_reports_times_of_all_variants_and_sizes_of_files(capsys):
     assert list(report["variants"]) == explaining.VARIANTS
     assert set(report["ratios"]) == {"answers_by_task_over_answers"}
     assert {"routes.png", "report.html", "routes.gif"} <= set(report["sizes_mb"])
+
+
+def test_evaluation_reports_times_and_decoding_steps(capsys):
+    names = ["soft", "soft_by_file", "soft_by_file_unshared", "one_expert"]
+    few = ["--tasks", "2", "--examples", "2", "--num_beams", "2", "--max_output_length", "6"]
+    evaluation.main([*few, "--rounds", "1", "--variants", *names])
+    report = parse_report(capsys.readouterr().out)
+    assert report["benchmark"] == "evaluation"
+    assert list(report["variants"]) == names
+    for values in report["variants"].values():
+        assert set(values) == {"median_s", "min_s", "cpu_s", "decoding_steps"}
+    steps = {name: values["decoding_steps"] for name, values in report["variants"].items()}
+    assert steps["soft"] == steps["one_expert"] < steps["soft_by_file"] == steps["soft_by_file_unshared"]
+    assert report["ratios"]["soft_by_file_over_soft_decoding_steps"] > 1
 
 
 def test_coverage_is_simulated_for_every_case_and_interval(capsys, tmp_path):

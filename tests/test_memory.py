@@ -90,7 +90,7 @@ def vectors(method: str):
 
 PREDICT = dict(do_train=None, initialize_from_vanilla=None, do_predict=True)
 OF_TRAINING = "--max_tokens_per_micro_batch (now 16384)"
-OF_EVALUATION = "--predict_batch_size (now 64)"
+OF_EVALUATION = "--predict_batch_size (now 32, or more on a GPU)"
 BEAMS, BF16 = "--num_beams (now 2)", "--mixed_precision bf16"
 COMMANDS = {
     # name: (command, what fails, its parser, another part of the message)
@@ -125,7 +125,7 @@ COMMANDS = {
         tune,
         (TrialRunner, "run"),
         build_parser(FinetuneSettings),
-        f"give a smaller {OF_TRAINING} or --predict_batch_size (now 32); with different results: {BF16}",
+        f"give a smaller {OF_TRAINING} or {OF_EVALUATION}; with different results: {BF16}",
     ),
     "text": (
         vectors("text"),

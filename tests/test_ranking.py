@@ -17,8 +17,9 @@ from transformers.models.bart.modeling_bart import shift_tokens_right
 from dataloader import Example, Gym, TextFormat
 from dataloader.encoding import EncodedOptions, encode_options
 from routing_moe.evaluation import option_ranking as ranking
+from routing_moe.evaluation.pool import routes_of_file
 from routing_moe.evaluation.scored_files import Decoding, TaskFile, described_scoring, load_task_files
-from routing_moe.evaluation.scoring import answer, of_examples, predict, routes_of_file
+from routing_moe.evaluation.scoring import answer, predict
 from routing_moe.results.scores import read_scores
 from task.skill_gym import TINY_BART
 
@@ -71,7 +72,7 @@ def brute_force(model, file: TaskFile, routes) -> list[list[float]]:
                 input_ids=source,
                 attention_mask=torch.ones_like(source),
                 decoder_input_ids=start,
-                routes=of_examples(routes, np.array([i])),
+                routes=routes[[i if len(routes) > 1 else 0]],
                 sparse=False,
             ).logits[0]
             total = 0.0

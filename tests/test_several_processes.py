@@ -21,9 +21,11 @@ from tiny_steps import OneOfSeveral, encoded, parameters, ragged
 
 from dataloader import Example
 from dataloader.encoding import EncodedOptions
-from routing_moe.evaluation import scoring
+from routing_moe.evaluation import batches, scoring
+from routing_moe.evaluation.batches import answering_cost, own_share
+from routing_moe.evaluation.pool import Pool, draws_of
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
-from routing_moe.evaluation.scoring import answer, answering_cost, loss_per_token, own_share
+from routing_moe.evaluation.scoring import answer, loss_per_token
 from routing_moe.finetuning import executors
 from routing_moe.io.accelerator import make_accelerator
 
@@ -109,13 +111,14 @@ def task_file(task: str, n: int, n_options: int = 0) -> TaskFile:
     return TaskFile(task, f"{task}_6_13", "test", "ACC", examples, inputs, "field", words, options)
 
 
-# Large and small files alternate: round-robin assignment would give one of two processes all large ones.
 FILES = [task_file(name, n) for name, n in zip("abcdab", [8, 1, 9, 1, 7, 2], strict=True)]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
 def test_scores_and_loss_are_bit_identical_for_any_number_of_processes(make_model, monkeypatch, n):
-    model, decoding = make_model(router_mode="softmax"), Decoding(num_beams=1, max_output_length=5)
+    monkeypatch.setattr(batches, "LONG_EXAMPLE", 6 + 5)  # so that batches have 4 of the 28 examples
+    model = make_model(router_mode="softmax")
+    decoding = Decoding(num_beams=1, max_output_length=5, batch_size=4)
     alone = OneOfSeveral(0, 1)
     expected = answer(model, Words(), FILES, decoding, alone)
     loss = loss_per_token(model, FILES, decoding, alone)
@@ -129,28 +132,45 @@ def test_scores_and_loss_are_bit_identical_for_any_number_of_processes(make_mode
     if n == 1:
         assert gathered == summed == []
         return
-    by_index = dict(pair for done in gathered for pair in done)
-    assert [by_index[i] for i in range(len(FILES))] == expected
-    assert sum(map(len, gathered)) == len(FILES)
+    together = [pair for done in gathered for pair in done]
+    assert sorted(i for i, _ in together) == list(range(7))
+    monkeypatch.setattr(scoring, "gather_object", lambda done: together)
+    assert answer(model, Words(), FILES, decoding, OneOfSeveral(0, n)) == expected
     found, tokens = sum(summed).sum(dim=0).tolist()
     assert found / tokens == loss
-    loads = [sum(len(FILES[i].examples) for i, _ in done) for done in gathered]
-    assert max(loads) <= {2: 15, 3: 10, 8: 9}[n]  # of 28 examples
+    assert max(map(len, gathered)) == {2: 4, 3: 3, 8: 1}[n]  # of 7 batches
 
 
-def test_files_are_assigned_by_their_cost():
+def test_sampled_routes_are_the_same_in_all_processes(make_model, tmp_path):
+    model = make_model()
+    decoding = Decoding(num_beams=1, max_output_length=5, sampled_routes=True)
+
+    def routes_and_answers():
+        torch.manual_seed(int(os.environ["RANK"]))
+        accelerator = make_accelerator()
+        (routes,) = draws_of(model, Pool(FILES), decoding, accelerator)
+        answers = answer(model, Words(), FILES, decoding, accelerator)
+        return routes.rows_KLE, [[draw.texts for draw in draws] for draws in answers]
+
+    one, other = in_two_processes(tmp_path, routes_and_answers)
+    assert isinstance(one, tuple), one
+    assert torch.equal(one[0], other[0])
+    assert one[1] == other[1]
+
+
+def test_batches_are_assigned_by_their_cost():
     costs = [100, 1, 90, 1, 1, 90, 1, 100]
-    shares = [own_share(costs, OneOfSeveral(rank, 4)) for rank in range(4)]
+    planned = [SimpleNamespace(cost=cost) for cost in costs]
+    shares = [own_share(planned, OneOfSeveral(rank, 4)) for rank in range(4)]
     assert sorted(i for share in shares for i in share) == list(range(8))
     assert sorted(sum(costs[i] for i in share) for share in shares) == [92, 92, 100, 100]
 
 
-def test_a_files_cost_counts_inputs_answers_beams_and_options():
-    decoding, rank = Decoding(num_beams=4), Decoding(num_beams=4, scoring="rank")
-    plain, many = task_file("a", 5), task_file("a", 5, n_options=20)
-    assert answering_cost(plain, decoding) == 5 * (6 + 4 * 3)
-    assert answering_cost(plain, rank) == answering_cost(many, decoding) == answering_cost(plain, decoding)
-    assert answering_cost(many, rank) == 5 * (6 + 20 * (6 + 4))
+def test_a_batchs_cost_counts_inputs_answers_beams_and_options():
+    pool = Pool([task_file("a", 5), task_file("b", 5, n_options=20)])
+    some = np.array([0, 1, 7])
+    assert answering_cost(pool, some, False, num_beams=4) == 3 * (6 + 4 * 3)
+    assert answering_cost(pool, np.array([5, 9]), True, num_beams=4) == 2 * (6 + 20 * (6 + 4))
 
 
 # ---- assignment of GPUs

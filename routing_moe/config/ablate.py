@@ -42,7 +42,7 @@ class AblationSettings(Command):
     task_ontology: str | None = SCORES(None, "ontology file (default: that of the run)")
     scoring: str | None = SCORES(None, "how answers are made (default: as in the run)", choices=SCORINGS)
     num_beams: int | None = SCORES(None, "beams of generation (default: as in the run)")
-    predict_batch_size: int | None = SCORES(None, "examples per batch (default: as in the run)")
+    predict_batch_size: int | None = SCORES(None, "examples of 512 input tokens that are answered at once (default: as in the run)")
     task_vector: str | None = SCORES(None, "which vectors unseen tasks get (default: auto, as in predictions)", choices=FOUND_BY_RULE)
     text_vectors: str | None = SCORES(None, "vectors by which the nearest task is found (default: computed)")
     mixed_precision: str | None = SCORES(None, "precision of matrix products (default: no)", choices=PRECISIONS)

@@ -119,7 +119,7 @@ class TrainSettings(RunFlags):
     checkpoint_period: int = RUNNING(0, "steps between writes of last/, from which --resume continues; 0: at every evaluation", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
     save_period: int = RUNNING(NEVER, "steps between checkpoints that are kept as <step>-steps/", range=AT_LEAST_1, needs=("training",), on_resume=True)
     log_with: str = RUNNING("csv", "curves: always curves.csv, plus one of accelerate's trackers", choices=TRACKERS, needs=("training",), on_resume=True)
-    predict_batch_size: int = RUNNING(64, "examples generated at once", range=AT_LEAST_1, on_resume=True, inherited=True)  # affects only the rounding of sums
+    predict_batch_size: int | None = RUNNING(None, "examples of 512 input tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU, from its free memory)", range=AT_LEAST_1, on_resume=True, inherited=True)  # affects only the rounding of sums
     predict_split: str = RUNNING("train", "which tasks of the split --do_predict scores", choices=SECTIONS, needs=("prediction",), on_resume=True)
     predict_samples: str = RUNNING("first", "which samples of a task are scored: first, all, or a seed such as 100")
     predict_max_examples: int | None = RUNNING(None, "examples of each dev and test file that --do_predict scores, evenly spaced (default: all)", range=AT_LEAST_1, needs=("prediction",), on_resume=True, compared_as="scoring")

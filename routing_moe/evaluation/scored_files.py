@@ -53,12 +53,13 @@ class TaskFile:
 class Decoding:
     """How predictions are made. max_output_length includes `<s>` and `</s>`, as in training targets.
 
+    batch_size: as --predict_batch_size; None: what the device can do.
     scoring: "generate", or "rank" to select the most likely option of each example that has options.
     """
 
     num_beams: int = 4
     max_output_length: int = 64
-    batch_size: int = 64
+    batch_size: int | None = None
     do_lowercase: bool = False
     generate_from_bos: bool = False
     sampled_routes: bool = False

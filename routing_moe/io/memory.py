@@ -11,6 +11,7 @@ SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_
 WANTED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)|Unable to allocate ([\d.]+ \w+)")
 SAME_RESULTS = ("max_tokens_per_micro_batch", "predict_batch_size", "num_workers")
 OTHER_RESULTS = ("num_beams",)
+BY_DEVICE = "32, or more on a GPU"  # None as --predict_batch_size
 OF_TRAINING = {"max_tokens_per_micro_batch"}  # has no effect if a command has --do_train and it is not set
 
 
@@ -45,7 +46,11 @@ def memory_flags(settings) -> str:
     chosen = dict(vars(settings))
     if not chosen.get("do_train", True):
         chosen = {name: value for name, value in chosen.items() if name not in OF_TRAINING}
-    smaller = [f"--{name} (now {chosen[name]})" for name in SAME_RESULTS if chosen.get(name, 0) > 1]
+    smaller = [
+        f"--{name} (now {chosen[name] or BY_DEVICE})"
+        for name in SAME_RESULTS
+        if name in chosen and (chosen[name] is None or chosen[name] > 1)
+    ]
     if chosen.get("max_tokens_per_micro_batch") == 0:
         smaller.insert(0, "--max_tokens_per_micro_batch (now 0: no limit)")
     others = [f"--{name} (now {chosen[name]})" for name in OTHER_RESULTS if chosen.get(name, 0) > 1]

@@ -15,13 +15,13 @@ from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
     BartForConditionalGeneration,
-    DynamicCache,
     EncoderDecoderCache,
 )
 from transformers import initialization as init
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
 
+from routing_moe.model.beams import SourceCache, beams_share_sources
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
 from routing_moe.model.task_routing import TaskRouting, TaskVectors
@@ -105,8 +105,13 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         kwargs.pop("return_dict", None)  # an output object is always returned
         use_cache = bool(use_cache) and labels is None
         if use_cache and kwargs.get(CACHE_ARGUMENT) is None:
-            kwargs[CACHE_ARGUMENT] = growing_cache()
-        given = (input_ids, kwargs.get("inputs_embeds"), encoder_outputs and encoder_outputs[0])
+            kwargs[CACHE_ARGUMENT] = SourceCache()
+        given = (
+            input_ids,
+            kwargs.get("inputs_embeds"),
+            decoder_input_ids,
+            encoder_outputs and encoder_outputs[0],
+        )
         batch_size = next(len(tensor) for tensor in given if tensor is not None)
         if routes is None and task_ids is not None:
             route_groups, constant_zeros = task_ids, self.config.router_mode == "top_k"
@@ -184,14 +189,16 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
             which_B = routes[:, rows].flatten(1).unique(dim=0, return_inverse=True)[1]
             distinct = int(which_B.max()) + 1
             if distinct == 1 and "encoder_outputs" not in kwargs:
-                return self.to_bart(routes[0]).generate(inputs, **kwargs)
+                return generate_plain(self.to_bart(routes[0]), inputs, **kwargs)
             merges = self.config.expert_mixing == "parameters"
             can_split = inputs is not None and not kwargs.get("return_dict_in_generate")
             if can_split and (merges or distinct <= 2 * self.config.num_experts):
                 return self._generate_by_route(inputs, routes, which_B, kwargs)
             if merges and distinct > 1:
                 kwargs["use_cache"] = False
-        return super().generate(inputs, routes=routes, **kwargs)
+        plan = {"route_plan": self.plan_routes(routes)}
+        with beams_share_sources(self, inputs, kwargs, CACHE_ARGUMENT, **plan) as shared:
+            return super().generate(inputs, routes=routes, **shared)
 
     def _generate_by_route(self, inputs: Tensor, routes: Tensor, which_B: Tensor, kwargs: dict) -> Tensor:
         """Generates with the plain BART of each different route for the examples that have this route."""
@@ -204,7 +211,7 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
                 else value
                 for name, value in kwargs.items()
             }
-            generated = self.to_bart(routes[members[0]]).generate(inputs[members], **own)
+            generated = generate_plain(self.to_bart(routes[members[0]]), inputs[members], **own)
             for i, rows in zip(
                 members.tolist(), generated.split(len(generated) // len(members)), strict=True
             ):
@@ -216,7 +223,7 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
         # The cache of transformers has one slot per layer; ours needs one per expert and grows on demand.
         if isinstance(model_kwargs.get(CACHE_ARGUMENT), EncoderDecoderCache):
-            model_kwargs[CACHE_ARGUMENT] = growing_cache()
+            model_kwargs[CACHE_ARGUMENT] = SourceCache()
 
     def to_bart(self, routes_LE: Tensor) -> BartForConditionalGeneration:
         """Returns the equivalent plain BART of a route (L, E).
@@ -272,9 +279,12 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         return from_upstream(cls, run_dir, checkpoint_name)
 
 
-def growing_cache() -> EncoderDecoderCache:
-    """Returns a cache that adds slots when layers first use them."""
-    return EncoderDecoderCache(DynamicCache(), DynamicCache())
+@torch.no_grad()
+def generate_plain(bart: BartForConditionalGeneration, inputs: Tensor | None = None, **kwargs):
+    """Returns `bart.generate(inputs, ...)`, whose beams share encoder states."""
+    inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
+    with beams_share_sources(bart, inputs, kwargs, CACHE_ARGUMENT) as shared:
+        return bart.generate(inputs, **shared)
 
 
 AutoConfig.register(RoutingBartConfig.model_type, RoutingBartConfig, exist_ok=True)

@@ -13,6 +13,7 @@ from routing_moe.analysis.ablation.plan import Plan
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.ablate import AblationSettings
+from routing_moe.evaluation.pool import Pool
 from routing_moe.evaluation.scored_files import decoding_of
 from routing_moe.io.main_process import on_main
 from routing_moe.report.ablation_files import write_results
@@ -42,12 +43,12 @@ def load_evaluator(settings: AblationSettings, inputs: AblationInputs, accelerat
     limit = settings.max_examples
     files = task_files(prediction, run, inputs.tasks, settings.part, model, tokenizer, limit)
     decoding = decoding_of(prediction)
-    return Evaluator(model, tokenizer, files, run.text_format, decoding, accelerator)
+    return Evaluator(model, tokenizer, files, decoding, accelerator)
 
 
 def described(settings: AblationSettings, evaluator: Evaluator) -> dict:
     """Returns all that the scores of a set depend on, which must not change when a folder is continued."""
-    prediction = settings.prediction
+    prediction, pool = settings.prediction, Pool(evaluator.files)
     mixture = find_mixture(prediction.output_dir, prediction.checkpoint_name, "checkpoint_name")
     decoding = dataclasses.asdict(evaluator.decoding)
     # batch_size only changes the speed; the others are only used with random draws.
@@ -59,8 +60,8 @@ def described(settings: AblationSettings, evaluator: Evaluator) -> dict:
         "decoding": decoding,
         "mixed_precision": prediction.mixed_precision,
         "files": {file.sample: file.metric for file in evaluator.files},
-        "data": evaluator.pool.encoded.fingerprint(),
-        "options": zlib.crc32(repr(evaluator.pool.options).encode()),
+        "data": pool.encoded.fingerprint(),
+        "options": zlib.crc32(repr(pool.options if any(pool.options) else None).encode()),
         "routes": evaluator.fingerprint(),
         "checkpoint_name": prediction.checkpoint_name,
         "checkpoint": mixture.checksums(),

@@ -1,6 +1,6 @@
 """Scores of tasks with ablated experts.
 
-    evaluator = Evaluator(model, tokenizer, files, text_format, decoding, accelerator)
+    evaluator = Evaluator(model, tokenizer, files, decoding, accelerator)
     evaluator.scores(evaluator.routes())             # {sample: score} with all experts
     evaluator.scores(evaluator.routes(ablated_LE))   # without the experts that are True in ablated_LE
 
@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from dataloader.encoding import TextFormat, encode, encode_options
 from dataloader.errors import InputError
 from routing_moe.analysis.ablation.expert_sets import Expert
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
-from routing_moe.evaluation.scoring import answers_along, score
+from routing_moe.evaluation.scoring import answer, score
 from routing_moe.model.selection import noise_free_routes
 
 
@@ -66,7 +64,7 @@ def routes_without(model, tasks: Sequence[str], ablated_LE: np.ndarray | None) -
 
 
 class Evaluator:
-    """A model with the task files that it is scored on, in batches across tasks.
+    """A model with the task files that it is scored on.
 
     Raises NothingToAblate for a model without an expert that can be ablated for a task.
     """
@@ -76,7 +74,6 @@ class Evaluator:
         model,
         tokenizer,
         files: Sequence[TaskFile],
-        text_format: TextFormat,
         decoding: Decoding,
         accelerator: Accelerator,
     ):
@@ -87,10 +84,7 @@ class Evaluator:
         self.model, self.tokenizer, self.files = model.eval(), tokenizer, list(files)
         self.decoding, self.accelerator = decoding, accelerator
         self.tasks = list(dict.fromkeys(file.task for file in files))
-        self.pool = pooled(self.files, tokenizer, text_format, config.task_names)
         self._own = {task: self._read(route_LE) for task, route_LE in self.routes().items()}
-        ends = np.cumsum([len(file.examples) for file in files])
-        self._members = [np.arange(end - len(f.examples), end) for f, end in zip(files, ends, strict=True)]
 
     def routes(self, ablated_LE: np.ndarray | None = None) -> dict[str, Tensor]:
         """Returns {task: route (L, E)}, without the experts that are True in ablated_LE."""
@@ -113,54 +107,13 @@ class Evaluator:
     def scores(self, routes: dict[str, Tensor], tasks: Sequence[str] | None = None) -> dict[str, float]:
         """Returns {sample: score} of the files of the tasks (None: all), each with its task's route."""
         wanted = set(self.tasks if tasks is None else tasks)
-        rows = [row for row, file in enumerate(self.files) if file.task in wanted]
-        texts = [""] * len(self.pool.examples)
-        for group in self._together(rows, routes):
-            members = np.concatenate([self._members[row] for row in group])
-            along = self._along([routes[self.files[row].task] for row in group], group)
-            found = answers_along(
-                self.model, self.tokenizer, self.pool, along, self.decoding, self.accelerator, members
-            )
-            for index in members:
-                texts[index] = found.texts[index]
+        files = [file for file in self.files if file.task in wanted]
+        answers = answer(self.model, self.tokenizer, files, self.decoding, self.accelerator, routes)
         return {
-            self.files[row].sample: score(
-                self.files[row], [texts[index] for index in self._members[row]], self.decoding.do_lowercase
-            )
-            for row in rows
+            file.sample: score(file, own.texts, self.decoding.do_lowercase)
+            for file, (own,) in zip(files, answers, strict=True)
         }
-
-    def _together(self, rows: list[int], routes: dict[str, Tensor]) -> list[list[int]]:
-        """Files that go through the model together: all; or, if routes have equivalent plain BARTs, those of
-        equal routes, because one plain BART is cheaper than all experts."""
-        along = {row: routes[self.files[row].task] for row in rows}
-        if not rows or not self.model.has_plain_equivalent(torch.stack(list(along.values()))):
-            return [rows] if rows else []
-        groups: dict[bytes, list[int]] = {}
-        for row, route_LE in along.items():
-            groups.setdefault(self._read(route_LE), []).append(row)
-        return list(groups.values())
-
-    def _along(self, routes: list[Tensor], group: list[int]) -> Tensor:
-        """Returns one route (1, L, E) if all are the same, else of all the pool's examples (n, L, E)."""
-        if len({self._read(route_LE) for route_LE in routes}) == 1:
-            return routes[0][None]
-        along = routes[0].new_zeros(len(self.pool.examples), *routes[0].shape)
-        for row, route_LE in zip(group, routes, strict=True):
-            along[torch.from_numpy(self._members[row])] = route_LE
-        return along
 
     def _read(self, route_LE: Tensor) -> bytes:
         """Returns the rows of a route that a layer reads."""
         return route_LE[self.model.config.routed_rows].float().cpu().numpy().tobytes()
-
-
-def pooled(files: Sequence[TaskFile], tokenizer, text_format: TextFormat, task_names) -> TaskFile:
-    """Combines files of several tasks for decoding; has no score."""
-    examples = [example for file in files for example in file.examples]
-    encoded = encode(examples, tokenizer, text_format, {name: row for row, name in enumerate(task_names)})
-    pool = TaskFile("", "", files[0].part, "", examples, encoded)
-    if not any(file.options for file in files):
-        return pool
-    options = [own for file in files for own in file.options or [()] * len(file.examples)]
-    return replace(pool, options=options, encoded_options=encode_options(options, tokenizer, text_format))

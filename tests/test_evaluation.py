@@ -1,0 +1,316 @@
+"""Evaluation of all files together: answers, option scores and loss of each example alone; its batches."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from tiny_steps import encoded, ragged
+
+from dataloader import Example
+from dataloader.encoding import EncodedExamples, EncodedOptions
+from routing_moe.evaluation import batches
+from routing_moe.evaluation.batches import (
+    ENOUGH_ON_CPU,
+    LONG_EXAMPLE,
+    answering_batches,
+    batch_size,
+    by_route,
+    bytes_of_long_example,
+    cut,
+    enough_for_plain,
+    examples_that_fit,
+    longest_first,
+)
+from routing_moe.evaluation.pool import Pool, Routes, draws_of, routes_of_file
+from routing_moe.evaluation.scored_files import Decoding, TaskFile
+from routing_moe.evaluation.scoring import answer, generation_limits, loss_per_token, predict
+
+LONGEST = 9  # tokens of an answer
+
+
+class Words:
+    """A tokenizer whose texts are the ids of the tokens, without special ones."""
+
+    def batch_decode(self, sequences, **kwargs):
+        return [" ".join(str(i) for i in row.tolist() if i > 2) for row in sequences]
+
+
+def file_of(task: str, n: int, n_options: int = 0) -> TaskFile:
+    """Returns a file of n examples with inputs of 3 to 20 and answers of 3 to LONGEST tokens.
+
+    n_options: options of every second example.
+    """
+    draw = np.random.default_rng(n)
+
+    def text(longest: int) -> list[int]:
+        return [0, *draw.integers(4, 60, draw.integers(1, longest - 1)), 2]
+
+    inputs = encoded([text(20) for _ in range(n)], [text(LONGEST) for _ in range(n)], [0] * n)
+    sample = f"{task}_{n}_13"
+    examples = [Example(task, sample, f"input {i}", (f"{i}",)) for i in range(n)]
+    if not n_options:
+        return TaskFile(task, sample, "dev", "EM", examples, inputs)
+    own = [np.arange(n_options) if i % 2 else np.zeros(0, dtype=np.int64) for i in range(n)]
+    words = [tuple(f"option {row}" for row in rows) for rows in own]
+    options = EncodedOptions(ragged([text(LONGEST) for _ in range(n_options)]), own)
+    return TaskFile(task, sample, "dev", "ACC", examples, inputs, "field", words, options)
+
+
+FILES = [file_of("a", 11), file_of("b", 3, n_options=3), file_of("c", 9, n_options=4), file_of("a", 5)]
+
+
+def accelerator() -> Accelerator:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=True)
+
+
+def one_hot_and_soft() -> torch.Tensor:
+    """Returns routes (N, L, E) of four tasks: those of a and c one-hot and equal, b's soft, d's one-hot."""
+    routes_NLE = torch.zeros(4, 4, 3, dtype=torch.float64)
+    routes_NLE[[0, 2], :, 1] = 1
+    routes_NLE[1] = torch.tensor([0.2, 0.3, 0.5])
+    routes_NLE[3, :, 2] = 1
+    return routes_NLE
+
+
+MODELS = {
+    "one expert": dict(num_experts=1),
+    "soft": dict(router_mode="softmax"),
+    "one-hot": dict(router_mode="gumbel_softmax_st"),
+    "one-hot and soft": dict(route_source="fixed"),
+    "average": dict(route_source="average"),
+    "random for each example": dict(route_source="random"),
+    "merged parameters": dict(router_mode="softmax", expert_mixing="parameters"),
+    "a vanilla layer": dict(router_mode="softmax", decoder_vanilla_layers=[0]),
+}
+
+
+def model_of(make_model, kind: str):
+    model = make_model(bart_fields=dict(init_std=0.8), **MODELS[kind])
+    if kind == "one-hot and soft":
+        model.use_routes("fixed", one_hot_and_soft())
+    model.final_logits_bias[0, 2] = 8.0  # so that answers end at different lengths
+    return model
+
+
+# ---- fast == slow
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_beams"), [*((kind, 4) for kind in MODELS), ("soft", 1), ("one-hot", 1)]
+)
+@torch.no_grad()
+def test_answers_of_all_files_together_are_those_of_each_example_alone(
+    make_model, monkeypatch, kind, num_beams
+):
+    monkeypatch.setattr(batches, "LONG_EXAMPLE", 60)
+    model = model_of(make_model, kind)
+    decoding = Decoding(num_beams=num_beams, max_output_length=LONGEST, batch_size=3, random_draws=2)
+    limits = generation_limits(model.config, decoding)
+    found = answer(model, Words(), FILES, decoding, accelerator())
+    lengths = set()
+    for file, draws in zip(FILES, found, strict=True):
+        all_routes = list(routes_of_file(model, file, decoding))
+        assert len(draws) == len(all_routes) == (2 if "random" in kind else 1)
+        for answers, routes in zip(draws, all_routes, strict=True):
+            assert answers.option_scores == [None] * len(file.examples)
+            for i, text in list(enumerate(answers.texts))[::3]:
+                source = torch.tensor(file.encoded.sources[i][None].tolist())
+                along = routes[[i if len(routes) > 1 else 0]]
+                alone = model.generate(source, routes=along, use_cache=False, **limits)
+                assert text == Words().batch_decode(alone)[0]
+                lengths.add(len(text.split()))
+    assert len(lengths) > 1
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_options_of_all_files_together_have_the_scores_of_each_file_alone(make_model, monkeypatch, kind):
+    monkeypatch.setattr(batches, "LONG_EXAMPLE", 60)
+    model = model_of(make_model, kind)
+    decoding = Decoding(num_beams=2, max_output_length=LONGEST, batch_size=3, random_draws=2, scoring="rank")
+    together = answer(model, Words(), FILES[1:3], decoding, accelerator())
+    for file, draws in zip(FILES[1:3], together, strict=True):
+        (alone,) = answer(model, Words(), [file], decoding, accelerator())
+        for found, expected in zip(draws, alone, strict=True):
+            assert found.texts == expected.texts
+            for own, other in zip(found.option_scores, expected.option_scores, strict=True):
+                assert (own is None) == (other is None)
+                assert own is None or own == pytest.approx(other, abs=1e-10)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@torch.no_grad()
+def test_the_loss_of_all_files_together_is_that_of_each_example_alone(make_model, monkeypatch, kind):
+    monkeypatch.setattr(batches, "LONG_EXAMPLE", 60)
+    model, decoding = model_of(make_model, kind), Decoding(batch_size=3, random_draws=2)
+    loss, tokens = 0.0, 0
+    for file in FILES:
+        for routes in routes_of_file(model, file, decoding):
+            for i in range(len(file.examples)):
+                batch = file.encoded.collate([i], pad_token_id=1)
+                inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+                loss += float(model(**inputs, routes=routes[[i if len(routes) > 1 else 0]]).loss)
+                tokens += int((batch["labels"] >= 0).sum())
+    found = loss_per_token(model, FILES, decoding, accelerator())
+    assert found == pytest.approx(loss / tokens, rel=1e-12)
+
+
+def test_predictions_and_scores_are_in_the_order_of_the_files(make_model):
+    model = model_of(make_model, "soft")
+    decoding = Decoding(num_beams=1, max_output_length=LONGEST)
+    scores, predictions = predict(model, Words(), FILES, decoding, accelerator())
+    assert scores["sample"].tolist() == [file.sample for file in FILES]
+    assert scores["n"].tolist() == [11, 3, 9, 5]
+    assert [[len(texts) for texts in draws] for draws in predictions] == [[11], [3], [9], [5]]
+    assert answer(model, Words(), [], decoding, accelerator()) == []
+
+
+# ---- which examples go through which model
+
+
+def groups_of(model, files=FILES) -> list[tuple[bool, list[int]]]:
+    """Returns pairs of whether a plain BART answers, and the indices of its examples."""
+    pool = Pool(files)
+    (routes, *_) = draws_of(model, pool, Decoding(), accelerator())
+    return [
+        (route is not None, own.tolist()) for route, own in by_route(model, routes, pool.all, ENOUGH_ON_CPU)
+    ]
+
+
+def test_examples_of_equal_routes_share_a_plain_bart_and_others_the_routing_model(make_model):
+    everything = list(range(28))
+    assert groups_of(make_model(num_experts=1)) == [(True, everything)]
+    assert groups_of(make_model(router_mode="softmax")) == [(False, everything)]
+    assert groups_of(make_model(route_source="random")) == [(False, everything)]
+    soft = [11, 12, 13]
+    a_and_c = [i for i in everything if i not in soft]
+    assert groups_of(model_of(make_model, "one-hot and soft")) == [(True, a_and_c), (False, soft)]
+    merged = groups_of(model_of(make_model, "merged parameters"))
+    assert [plain for plain, _ in merged] == [True] * 3
+    assert sorted(len(own) for _, own in merged) == [3, 9, 16]
+
+
+def test_few_examples_on_a_one_hot_route_are_decoded_with_those_of_other_routes(make_model):
+    model = make_model()
+    routes_NLE = torch.zeros(4, 4, 3, dtype=torch.float64)
+    for task in range(4):
+        routes_NLE[task, :, task % 3] = 1
+    model.use_routes("fixed", routes_NLE)
+    few, enough = file_of("a", ENOUGH_ON_CPU - 1), file_of("c", ENOUGH_ON_CPU)
+    mixed = groups_of(model, files=[few, enough, file_of("b", 2)])
+    assert [(plain, len(own)) for plain, own in mixed] == [
+        (True, ENOUGH_ON_CPU),
+        (False, len(few.examples) + 2),
+    ]
+    assert groups_of(model, files=[few]) == [(True, list(range(len(few.examples))))]
+
+
+def test_how_many_examples_are_enough_for_a_plain_bart_depends_on_the_device(make_model):
+    model = make_model()
+    assert enough_for_plain(model, 600) == ENOUGH_ON_CPU
+    on_gpu = SimpleNamespace(device=torch.device("cuda"), config=model.config)
+    assert enough_for_plain(on_gpu, 600) == 100
+
+
+def test_the_plain_bart_of_a_route_is_assembled_once(make_model, monkeypatch):
+    monkeypatch.setattr(batches, "LONG_EXAMPLE", 30)
+    model, assembled = model_of(make_model, "merged parameters"), []
+    to_bart = model.to_bart
+    model.to_bart = lambda route: assembled.append(route) or to_bart(route)
+    decoding = Decoding(num_beams=1, max_output_length=LONGEST, batch_size=2)
+    answer(model, Words(), FILES, decoding, accelerator())
+    assert len(assembled) == 3
+
+
+# ---- batches
+
+
+def test_batches_have_every_example_once_and_stay_within_the_tokens():
+    lengths = np.array([9, 2, 3, 8, 30, 2, 2])
+    order = np.argsort(-lengths, kind="stable")
+    found = list(cut(order, lengths, 17))
+    assert [batch.tolist() for batch in found] == [[4], [0], [3, 2], [1, 5, 6]]
+    assert list(cut(order[:0], lengths, 17)) == []
+
+
+def test_long_answers_come_first_and_then_long_inputs():
+    sources = [[0] * n for n in (5, 9, 3, 7, 8)]
+    outputs = [[0] * n for n in (4, 3, 9, 2, 4)]  # 2, 3 and 4, 5 to 8, 9 to 16 tokens belong together
+    examples = [Example("a", "a_5_13", "x", ("y",))] * 5
+    pool = Pool([TaskFile("a", "a_5_13", "dev", "EM", examples, encoded(sources, outputs, [0] * 5))])
+    assert longest_first(pool, pool.all, by_answer=True).tolist() == [2, 1, 4, 0, 3]
+    assert longest_first(pool, pool.all, by_answer=False).tolist() == [1, 4, 3, 0, 2]
+
+
+def test_fewer_decoding_steps_for_all_files_together_than_for_one_after_the_other(make_model):
+    model, steps = model_of(make_model, "soft"), []
+    model.model.decoder.register_forward_hook(lambda *_: steps.append(1))
+    decoding = Decoding(num_beams=1, max_output_length=LONGEST)
+    answer(model, Words(), FILES, decoding, accelerator())
+    together = len(steps)
+    for file in FILES:
+        answer(model, Words(), [file], decoding, accelerator())
+    assert len(steps) - together > 2 * together
+
+
+def test_shorter_examples_are_answered_more_at_a_time_with_the_same_memory(make_model):
+    files = [file_of("a", 40)]
+    pool, model = Pool(files), make_model(num_experts=1)
+    draws = draws_of(model, pool, Decoding(), accelerator())
+    found = answering_batches(model, pool, draws, Decoding(max_output_length=LONGEST), 1)
+    longest = pool.encoded.source_lengths_N.max() + LONGEST
+    assert len(found) == math.ceil(40 / (LONG_EXAMPLE // longest))
+    for batch in found:
+        widest = pool.encoded.source_lengths_N[batch.indices].max() + LONGEST
+        assert len(batch.indices) * widest <= LONG_EXAMPLE
+
+
+def test_joined_examples_are_those_of_all_parts():
+    joined = EncodedExamples.joined([file.encoded for file in FILES])
+    assert len(joined) == 28
+    for first, file in zip((0, 11, 14, 23), FILES, strict=True):
+        ours = joined.collate(np.arange(first, first + len(file.examples)), pad_token_id=1)
+        theirs = file.encoded.collate(np.arange(len(file.examples)), pad_token_id=1)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_joined_options_are_those_of_each_file():
+    pool = Pool(FILES)
+    assert pool.members(True).tolist() == [12, 15, 17, 19, 21]
+    for index, file, own in ((12, FILES[1], 1), (15, FILES[2], 1)):
+        assert pool.options[index] == file.options[own]
+        ours = [pool.option_tokens[row].tolist() for row in pool.option_rows[index]]
+        assert ours == [file.encoded_options.tokens[row].tolist() for row in file.encoded_options.rows[own]]
+
+
+def test_the_routes_of_a_file_are_those_of_its_task_or_of_each_example():
+    rows = [torch.full((n, 1, 1), float(value)) for n, value in ((1, 7), (2, 8), (1, 9))]
+    rows[1][1] = 10
+    routes = Routes.of_files(rows, [3, 2, 1])
+    assert routes.of(np.array([0, 2, 3, 4, 5])).flatten().tolist() == [7, 7, 8, 10, 9]
+
+
+# ---- size
+
+
+def test_the_size_of_batches_is_the_given_one_or_that_of_the_device(make_model, monkeypatch, caplog):
+    model = make_model(dtype=torch.float32)
+    assert batch_size(model, Decoding(batch_size=5)) == 5
+    assert batch_size(model, Decoding()) == 32
+    needed = bytes_of_long_example(model.config, 4, 4)
+    # beams x (input and output tokens) x (keys, values) x width x decoder layers x experts, ...
+    caches, states, scores = 4 * 576 * 2 * 16 * 2 * 3, 576 * (8 * 16 + 2 * 24), 8 * 4 * 60 * 4
+    assert needed == (caches + states + scores) * 4
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * needed, 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 * needed)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: needed)
+    examples_that_fit.cache_clear()
+    with caplog.at_level("INFO"):
+        assert examples_that_fit(torch.device("cuda"), needed) == 16  # 0.7 * (20 + 5 - 1)
+    assert "answers are decoded 16 long examples at a time (--predict_batch_size)" in caplog.text
+    assert examples_that_fit(torch.device("cuda"), 1000 * needed) == 1
+    examples_that_fit.cache_clear()
