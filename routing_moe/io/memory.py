@@ -9,6 +9,7 @@ from routing_moe.io.precision import chosen_precision
 # In the messages of RuntimeErrors from torch's CPU allocator, from CUDA, and from cuBLAS.
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 WANTED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)|Unable to allocate ([\d.]+ \w+)")
+MOST_TOKENS_ON_CPU = 16384  # default of --max_tokens_per_micro_batch
 SAME_RESULTS = ("max_tokens_per_micro_batch", "predict_batch_size", "num_workers")
 OTHER_RESULTS = ("num_beams",)
 OF_TRAINING = {"max_tokens_per_micro_batch"}  # has no effect if a command has --do_train and it is not set
@@ -45,15 +46,33 @@ def memory_flags(settings) -> str:
     chosen = dict(vars(settings))
     if not chosen.get("do_train", True):
         chosen = {name: value for name, value in chosen.items() if name not in OF_TRAINING}
-    smaller = [f"--{name} (now {chosen[name]})" for name in SAME_RESULTS if chosen.get(name, 0) > 1]
-    if chosen.get("max_tokens_per_micro_batch") == 0:
-        smaller.insert(0, "--max_tokens_per_micro_batch (now 0: no limit)")
+    smaller = [f"--{name} (now {chosen[name]})" for name in SAME_RESULTS if (chosen.get(name) or 0) > 1]
+    if not chosen.get("max_tokens_per_micro_batch", 1):
+        now = _without_limit(chosen["max_tokens_per_micro_batch"])
+        smaller.insert(0, f"--max_tokens_per_micro_batch (now {now})")
     others = [f"--{name} (now {chosen[name]})" for name in OTHER_RESULTS if chosen.get(name, 0) > 1]
     if "mixed_precision" in chosen and chosen_precision(chosen["mixed_precision"]) == "no":
         others.append("--mixed_precision bf16")
     ways = ["give a smaller " + " or ".join(smaller)] if smaller else []
     ways += ["with different results: " + " or ".join(others)] if others else []
     return "; ".join(ways) or "no flag of this command reduces memory"
+
+
+def _without_limit(given: int | None) -> str:
+    """Returns the limit of padded tokens in words: given as 0, or not given."""
+    import torch
+
+    if given == 0:
+        return "0: no limit"
+    return "chosen from free memory" if torch.cuda.is_available() else str(MOST_TOKENS_ON_CPU)
+
+
+def free_gpu_memory(device) -> int:
+    """Returns the bytes of a GPU that this process can still allocate."""
+    import torch
+
+    kept_for_reuse = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept_for_reuse
 
 
 def peak_memory_gb() -> float:

@@ -18,11 +18,12 @@ from accelerate.utils import broadcast
 from torch import Tensor
 from torch.nn import functional as F
 
-from dataloader.batching import answer_choices, assign_to_ranks, micro_batches, padding_factor, step_examples
+from dataloader.batching import answer_choices, assign_to_ranks, padding_factor, step_examples
 from dataloader.encoding import EncodedExamples
 from routing_moe.config.shared import Recipe
 from routing_moe.config.train import TrainSettings
 from routing_moe.model.selection import temperature_at
+from routing_moe.optim.micro_batches import Cut
 
 REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of this many numbers
 
@@ -87,6 +88,7 @@ class Stepper:
         self.model, self.examples, self.settings, self.accelerator = model, examples, settings, accelerator
         self.optimizer = accelerator.prepare_optimizer(build_optimizer(model, settings))
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.cut = Cut.on(accelerator.device, model, settings)
 
     def temperature(self, step: int) -> float:
         """Returns the temperature of the selection in a step (counted from 0)."""
@@ -153,12 +155,8 @@ class Stepper:
         settings = self.settings
         indices = step_examples(len(self.examples), settings.step_size, settings.seed, step)
         choices = answer_choices(self.examples.n_outputs_N[indices], settings.seed, step)
-        groups = micro_batches(
-            self.examples.source_lengths_N[indices],
-            self.examples.target_lengths(indices, choices),
-            max_tokens=settings.max_tokens_per_micro_batch or None,
-            max_examples=math.ceil(len(indices) / self.accelerator.num_processes),
-        )
+        lengths = self.examples.source_lengths_N[indices], self.examples.target_lengths(indices, choices)
+        groups = self.cut.groups(*lengths, math.ceil(len(indices) / self.accelerator.num_processes))
         return indices, choices, groups
 
     def own_groups(
@@ -173,7 +171,10 @@ class Stepper:
 
     def _backward(self, indices, choices, leaf_BLE: Tensor, group) -> tuple[Tensor, int]:
         """Runs one micro-batch forward and backward; returns its summed loss and number of target tokens."""
-        batch = self.examples.collate(indices, choices, pad_token_id=self.model.config.pad_token_id)
+        lengths = self.examples.source_lengths_N[indices], self.examples.target_lengths(indices, choices)
+        widths = [int(self.cut.width(own.max())) for own in lengths]
+        pad = self.model.config.pad_token_id
+        batch = self.examples.collate(indices, choices, pad_token_id=pad, widths=widths)
         tokens = int((batch["labels"] != -100).sum())
         inputs = {k: v.to(self.model.device) for k, v in batch.items() if k != "task_ids"}
         with self.accelerator.autocast():
@@ -315,7 +316,8 @@ def padding_report(stepper: Stepper, steps: int = 50) -> str:
         offset += len(indices)
     parts = []
     for side, lengths in (("source", np.concatenate(sources)), ("target", np.concatenate(targets))):
-        before, after = (padding_factor(lengths, groups) for groups in (plain, grouped))
+        before = padding_factor(lengths, plain)
+        after = padding_factor(lengths, grouped, stepper.cut.width)
         parts.append(f"{side} {before:.2f}x -> {after:.2f}x")
     before, after = settings.train_batch_size, offset / len(grouped)
     return f"padding, random batches of {before} -> length-sorted of {after:.1f}: {', '.join(parts)}"

@@ -280,6 +280,7 @@ class Training:
         log.info("routes: %s", described_routes(self.model, settings))
         if settings.scoring == "rank":
             log.info("dev scores: %s", described_scoring(self.dev_files))
+        log.info(self.stepper.cut)
         log.info(padding_report(self.stepper))
         if self.model.config.has_router:
             tasks = sorted({file.task for file in self.dev_files})
