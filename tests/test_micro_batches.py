@@ -1,4 +1,4 @@
-"""How a device cuts a step into micro-batches, and what does not depend on the cut."""
+"""How a device cuts a step into micro-batches, what does not depend on the cut, and what the model gets."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -11,8 +11,9 @@ from tiny_steps import parameters, settings_with
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.io import memory
 from routing_moe.model.flops import Work
+from routing_moe.model.routed_layer import RoutePlan
 from routing_moe.optim import micro_batches
-from routing_moe.optim.micro_batches import Cut, tokens_that_fit
+from routing_moe.optim.micro_batches import Cut, model_inputs, on_device, tokens_that_fit
 from routing_moe.optim.step import padding_report
 from routing_moe.training.cost import flops_of_steps
 
@@ -120,3 +121,69 @@ def test_padding_to_multiples_counts_in_reports(make_stepper):
     assert padded[0] > bare[0]
     assert padded[1] == bare[1]
     assert padding_report(stepper) != before
+
+
+# ---- what the model gets
+
+
+@pytest.mark.parametrize("equal_lengths", [False, True])
+def test_ready_masks_and_positions_give_bit_for_bit_what_the_model_makes_itself(
+    make_model, examples, equal_lengths
+):
+    model = make_model(dtype=torch.float32, bart_fields={"dropout": 0.3, "attention_dropout": 0.3}).train()
+    indices = np.array([3, 3, 3]) if equal_lengths else np.arange(6)
+    choices, found = np.zeros(len(indices), dtype=np.int64), []
+    plain = examples.collate(indices, choices, pad_token_id=1)
+    task_ids = plain.pop("task_ids") * 0
+    ready = model_inputs(examples, indices, choices, model.config, Cut(None))
+    assert ("attention_mask" in ready) != equal_lengths
+    for inputs in (plain, ready):
+        model.zero_grad()
+        torch.manual_seed(5)
+        loss = model(**inputs, task_ids=task_ids).loss
+        loss.backward()
+        found.append([loss.detach()] + [p.grad for p in model.parameters() if p.grad is not None])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_other_attention_gets_masks_that_it_understands(make_model, examples):
+    model = make_model()
+    model.set_attn_implementation("eager")
+    inputs = model_inputs(examples, np.arange(4), np.zeros(4, dtype=int), model.config, Cut(None))
+    assert inputs["attention_mask"].dim() == 2
+    assert "decoder_attention_mask" not in inputs
+
+
+def test_one_copy_brings_all_tensors_of_all_micro_batches(monkeypatch):
+    copies = []
+    monkeypatch.setattr(micro_batches, "sent", lambda tensor, to: copies.append(tensor) or tensor.clone())
+    batches = [
+        {"ids": torch.arange(12).view(3, 4), "mask": torch.tensor([[True], [False], [True]])},
+        {"ids": torch.arange(6).view(2, 3).T, "mask": torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()},
+        {"weights": torch.rand(3), "none": torch.empty(0, dtype=torch.long)},
+    ]
+    moved = on_device(batches, torch.device("meta"))
+    assert len(copies) == 1
+    for batch, other in zip(batches, moved, strict=True):
+        assert list(batch) == list(other)
+        for name, tensor in batch.items():
+            assert (other[name].dtype, other[name].tolist()) == (tensor.dtype, tensor.tolist())
+    assert on_device(batches, CPU) is batches
+
+
+def test_a_plan_from_routes_on_the_cpu_is_that_of_the_routes():
+    routes_BLE = torch.nn.functional.one_hot(torch.randint(3, (6, 4)), 3).double()
+    kept = RoutePlan.sparse(torch.full((6, 4, 3), torch.nan), on_cpu_BLE=routes_BLE)
+    expected = RoutePlan.sparse(routes_BLE)
+    assert torch.equal(kept.order_LEB, expected.order_LEB)
+    assert kept.n_active == expected.n_active
+    merging = RoutePlan.merging(torch.full((6, 4, 3), torch.nan), on_cpu_BLE=routes_BLE[[0, 1, 0, 2, 1, 0]])
+    assert sorted(group.tolist() for group in merging.merged) == [[0, 2, 5], [1, 4], [3]]
+
+
+def test_a_step_after_an_evaluation_has_dropout(make_stepper):
+    fields = dict(bart_fields={"dropout": 0.5})
+    one, other = make_stepper(**fields), make_stepper(**fields)
+    one.model.eval()
+    other.model.train()
+    assert one.step(0) == other.step(0)
