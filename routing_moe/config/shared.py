@@ -37,7 +37,7 @@ class OptimizerFlags(Command):
     weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, needs=("training",), compared_as="budget")
     adam_epsilon: float = OPTIMISATION(1e-8, "AdamW's epsilon", range=POSITIVE, needs=("training",))
     max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, needs=("training",), compared_as="budget")
-    mixed_precision: str | None = OPTIMISATION(None, "precision of matrix products; weights stay float32 (default: that of accelerate launch, else no)", choices=PRECISIONS)
+    mixed_precision: str | None = OPTIMISATION(None, "precision of matrix products; weights stay float32. no: float32, on CUDA with factors rounded to TF32; auto: bf16 on a GPU that supports it, else no (default: that of accelerate launch, else no)", choices=PRECISIONS)
 # fmt: on
 
 
