@@ -38,6 +38,7 @@ class OptimizerFlags(Command):
     adam_epsilon: float = OPTIMISATION(1e-8, "AdamW's epsilon", range=POSITIVE, needs=("training",))
     max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, needs=("training",), compared_as="budget")
     mixed_precision: str | None = OPTIMISATION(None, "precision of matrix products; weights stay float32. no: float32, on CUDA with factors rounded to TF32; auto: bf16 on a GPU that supports it, else no (default: that of accelerate launch, else no)", choices=PRECISIONS)
+    compile: bool = OPTIMISATION(False, "compile every BART layer with torch.compile, once for all shapes: for long trainings on a GPU; evaluations run uncompiled. Changes the rounding and the dropout masks", needs=("training",), on_resume=True)
 # fmt: on
 
 
@@ -82,6 +83,7 @@ class Recipe:
     weight_decay: float = 0.01
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 0.1
+    compile: bool = False
     initial_tau: float = 1.0
     minimum_tau: float = 1.0
     anneal_rate: float = 0.0

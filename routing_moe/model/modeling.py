@@ -248,6 +248,11 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         layers = [*self.model.encoder.layers, *self.model.decoder.layers]
         return [layer for layer in layers if isinstance(layer, RoutedLayer)]
 
+    def single_layers(self) -> list[nn.Module]:
+        """Returns all BART layers, encoder first: the experts of each layer, or the layer itself."""
+        layers = [*self.model.encoder.layers, *self.model.decoder.layers]
+        return [one for layer in layers for one in getattr(layer, "experts", [layer])]
+
     def expert_distance(self) -> Tensor:
         """Returns the expert regularisation term: `RoutedLayer.expert_distance` summed over routed layers."""
         return sum(layer.expert_distance() for layer in self.routed_layers())

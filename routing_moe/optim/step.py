@@ -10,6 +10,7 @@ the micro-batches and gradients are summed: the step is the same for any number 
 """
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from dataloader.encoding import EncodedExamples
 from routing_moe.config.shared import Recipe
 from routing_moe.config.train import TrainSettings
 from routing_moe.model.selection import temperature_at
+from routing_moe.optim.compiling import compile_layers, compiled
 from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
 
 REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of this many numbers
@@ -88,6 +90,8 @@ class Stepper:
         self.model, self.examples, self.settings, self.accelerator = model, examples, settings, accelerator
         self.optimizer = accelerator.prepare_optimizer(build_optimizer(model, settings))
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if settings.compile:
+            compile_layers(model)
         self.cut = Cut.on(accelerator.device, model, settings)
         self.routed_rows = torch.tensor(model.config.routed_rows, dtype=torch.long, device=model.device)
 
@@ -188,7 +192,8 @@ class Stepper:
         task_ids_B = torch.from_numpy(self.examples.task_ids_N[indices])
         losses_G = torch.zeros(len(groups), dtype=self.model.dtype, device=device)
         for g, batch in zip(own, batches, strict=True):
-            with self.accelerator.autocast():
+            layers = compiled() if self.settings.compile else nullcontext()
+            with layers, self.accelerator.autocast():
                 loss = self.model(
                     routes=leaf_BLE[batch.pop("rows")],
                     routes_on_cpu=known_BLE[groups[g]],
