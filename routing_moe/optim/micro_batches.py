@@ -27,7 +27,7 @@ from routing_moe.io.memory import MOST_TOKENS_ON_CPU, free_gpu_memory
 from routing_moe.io.transfer import sent
 from routing_moe.model.flops import Work
 
-CUDA_OVERHEAD_TOKENS = 8192  # a step of 32 examples of 105 few-shot tasks: 2 micro-batches instead of 5
+CUDA_OVERHEAD_TOKENS = 8192  # a step of 32 examples of 105 few-shot tasks: 1.5 micro-batches instead of 4
 CUDA_MULTIPLE = 8  # tensor cores and attention masks want widths that are multiples of 8
 MOST_TOKENS, LEAST_TOKENS = 32768, 1024  # range of the limit that is chosen on CUDA
 SAFE_SHARE = 0.8  # of the memory that is free; the rest is for target tokens' logits and temporary tensors
