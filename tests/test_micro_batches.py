@@ -17,7 +17,9 @@ from routing_moe.optim.micro_batches import Cut, model_inputs, on_device, tokens
 from routing_moe.optim.step import padding_report
 from routing_moe.training.cost import flops_of_steps
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU, CUDA = (
+    SimpleNamespace(device=torch.device(name), num_processes=1) for name in ("cpu", "cuda")
+)  # accelerators
 GB = 10**9
 
 
@@ -48,12 +50,21 @@ def test_on_cuda_the_limit_is_chosen_from_free_memory_and_logged(monkeypatch):
     assert str(cut).endswith("8192 tokens; widths are multiples of 8")
 
 
-@pytest.mark.parametrize("device", [CPU, CUDA])
-def test_flags_decide_on_every_device(device):
+def test_several_processes_agree_on_the_limit_of_the_smallest_free_memory(monkeypatch):
+    monkeypatch.setattr(micro_batches, "free_gpu_memory", lambda device: 78 * GB)
+    monkeypatch.setattr(micro_batches, "gather_object", lambda own: [*own, 20 * GB])
+    both = SimpleNamespace(device=CUDA.device, num_processes=2)
+    assert Cut.on(both, bart_base(), settings_with()).max_tokens == 16384
+
+
+@pytest.mark.parametrize("accelerator", [CPU, CUDA])
+def test_flags_decide_on_every_device(accelerator):
     model = bart_base()
-    cut = Cut.on(device, model, settings_with(max_tokens_per_micro_batch=500, micro_batch_overhead=7))
+    cut = Cut.on(accelerator, model, settings_with(max_tokens_per_micro_batch=500, micro_batch_overhead=7))
     assert (cut.max_tokens, cut.overhead) == (500, 7)
-    unlimited = Cut.on(device, model, settings_with(max_tokens_per_micro_batch=0, micro_batch_overhead=0))
+    unlimited = Cut.on(
+        accelerator, model, settings_with(max_tokens_per_micro_batch=0, micro_batch_overhead=0)
+    )
     assert (unlimited.max_tokens, unlimited.overhead) == (None, 0)
     assert "micro-batches of any size" in str(unlimited)
 
@@ -72,7 +83,7 @@ def test_free_memory_includes_what_torch_keeps_for_reuse(monkeypatch):
     fake = dict(mem_get_info=(5, 9), memory_reserved=4, memory_allocated=3)
     for name, value in fake.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
-    assert memory.free_gpu_memory(CUDA) == 6
+    assert memory.free_gpu_memory(CUDA.device) == 6
 
 
 def test_out_of_memory_on_cuda_says_that_the_limit_was_chosen(monkeypatch):
@@ -168,7 +179,7 @@ def test_one_copy_brings_all_tensors_of_all_micro_batches(monkeypatch):
         assert list(batch) == list(other)
         for name, tensor in batch.items():
             assert (other[name].dtype, other[name].tolist()) == (tensor.dtype, tensor.tolist())
-    assert on_device(batches, CPU) is batches
+    assert on_device(batches, CPU.device) is batches
 
 
 def test_a_plan_from_routes_on_the_cpu_is_that_of_the_routes():

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -55,12 +57,17 @@ class Cut:
     reason: str = ""
 
     @classmethod
-    def on(cls, device: torch.device, model, settings: TrainSettings | Recipe) -> Cut:
-        """Returns the cut of the settings; what they leave open is chosen for the device."""
+    def on(cls, accelerator: Accelerator, model, settings: TrainSettings | Recipe) -> Cut:
+        """Returns the cut of the settings; what they leave open is chosen for the device.
+
+        It is the same in all processes, which share the micro-batches of a step.
+        """
         max_tokens, overhead = settings.max_tokens_per_micro_batch, settings.micro_batch_overhead
-        is_cuda, reason = device.type == "cuda", ""
+        is_cuda, reason = accelerator.device.type == "cuda", ""
         if max_tokens is None and is_cuda:
-            free = free_gpu_memory(device)
+            free = free_gpu_memory(accelerator.device)
+            if accelerator.num_processes > 1:
+                free = min(gather_object([free]))
             max_tokens, reason = tokens_that_fit(free, model), f" for {free / 1e9:.1f} GB of free GPU memory"
         elif max_tokens is None:
             max_tokens = MOST_TOKENS_ON_CPU

@@ -92,7 +92,7 @@ class Stepper:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if settings.compile:
             compile_layers(model)
-        self.cut = Cut.on(accelerator.device, model, settings)
+        self.cut = Cut.on(accelerator, model, settings)
         self.routed_rows = torch.tensor(model.config.routed_rows, dtype=torch.long, device=model.device)
 
     def temperature(self, step: int) -> float:
