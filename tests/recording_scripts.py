@@ -73,6 +73,7 @@ class Scripts:
         done = subprocess.run(
             ["bash", str(self.folder / "example_scripts" / script), *arguments],
             env={"PATH": os.environ["PATH"], "PYTHON": str(self.folder / "python"), "OMP_NUM_THREADS": "1"}
+            | dict(MIXED_PRECISION="no")  # otherwise the flags would depend on the machine
             | dict(MODEL=str(self.bart), DATA_DIR=str(self.gym))
             | variables,
             capture_output=True,

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
 
+from routing_moe.io.transfer import sent
+
 
 @dataclass(frozen=True)
 class RoutePlan:
@@ -40,15 +42,20 @@ class RoutePlan:
     merged: list[Tensor] | None = None
 
     @classmethod
-    def sparse(cls, routes_BLE: Tensor, constant_zeros: bool = False) -> "RoutePlan":
-        """Returns a plan that skips weights of zero. It transfers L*E numbers from the device to the CPU.
+    def sparse(
+        cls, routes_BLE: Tensor, constant_zeros: bool = False, on_cpu_BLE: Tensor | None = None
+    ) -> "RoutePlan":
+        """Returns a plan that skips weights of zero.
 
         constant_zeros: no zero weight depends on a trained parameter, so its gradient is not needed.
+        on_cpu_BLE: the same routes on the CPU; None: they are copied there, for which the CPU must wait.
         """
-        is_zero_LEB = (routes_BLE.detach() == 0).permute(1, 2, 0)
+        known_BLE = routes_BLE.detach().cpu() if on_cpu_BLE is None else on_cpu_BLE
+        is_zero_LEB = (known_BLE == 0).permute(1, 2, 0)
         order_LEB = is_zero_LEB.to(torch.uint8).argsort(dim=-1, stable=True)
+        n_active = (~is_zero_LEB).sum(-1).tolist()
         runs_inactive = routes_BLE.requires_grad and not constant_zeros
-        return cls(routes_BLE, order_LEB, (~is_zero_LEB).sum(-1).tolist(), runs_inactive)
+        return cls(routes_BLE, sent(order_LEB, routes_BLE.device), n_active, runs_inactive)
 
     @classmethod
     def dense(cls, routes_BLE: Tensor) -> "RoutePlan":
@@ -56,19 +63,24 @@ class RoutePlan:
         return cls(routes_BLE)
 
     @classmethod
-    def merging(cls, routes_BLE: Tensor, groups_B: Tensor | None = None) -> "RoutePlan":
+    def merging(
+        cls, routes_BLE: Tensor, groups_B: Tensor | None = None, on_cpu_BLE: Tensor | None = None
+    ) -> "RoutePlan":
         """Returns a plan that mixes parameters, once per group of examples with equal routes.
 
         groups_B: numbers that are equal for examples with the same route and route gradient, (B,). They are
         used if the routes need a gradient, which is divided evenly among the examples of a group; None: one
-        group per example. Without gradient, examples are grouped by their routes.
+        group per example. Without gradient, examples are grouped by their routes. on_cpu_BLE: as in `sparse`.
         """
         if not (routes_BLE.requires_grad and torch.is_grad_enabled()):
-            groups_B = routes_BLE.detach().unique(dim=0, return_inverse=True)[1]
+            known_BLE = routes_BLE.detach().cpu() if on_cpu_BLE is None else on_cpu_BLE
+            groups_B = known_BLE.unique(dim=0, return_inverse=True)[1]
         elif groups_B is None:
             groups_B = torch.arange(len(routes_BLE))
-        groups_B = groups_B.to(routes_BLE.device)
-        return cls(routes_BLE, merged=[(groups_B == g).nonzero()[:, 0] for g in groups_B.unique().tolist()])
+        groups_B = groups_B.cpu()
+        sizes = groups_B.unique(return_counts=True)[1].tolist()
+        order_B = sent(groups_B.argsort(stable=True), routes_BLE.device)
+        return cls(routes_BLE, merged=list(order_B.split(sizes)))
 
     def examples(self, row: int, expert: int) -> tuple[Tensor | None, Tensor | None]:
         """Returns (active, inactive) example indices of an expert of layer `row`; None means all examples."""
