@@ -109,7 +109,7 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
         state[name] = tensor
     for layer in model.routed_layers():
         if model.config.expert_mixing == "parameters":
-            weights = layer.merged_parameters(routes_LE[layer.row])
+            (weights,) = layer.merged_parameters(routes_LE[layer.row, None])
         else:
             weights = layer.experts[choices[layer.row]].state_dict(keep_vars=True)
         side, i = _side_and_index(model.config, layer.row)
