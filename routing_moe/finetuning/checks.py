@@ -154,7 +154,9 @@ def start_faults(
         faults += position_faults(settings, config.max_position_embeddings, place)
         faults.of(check_start_tokenizer, place, settings.model, config.vocab_size)
         if isinstance(start, SavedBart) and start.weights:
-            faults.of(fits, start.weights, start.source)
+            content = faults.of(fits, start.weights, start.source)
+            if settings.runs_here and content is not None:
+                start.kept.append(content)
     if settings.moe_init:
         faults += route_faults(settings, start)
         if not faults and gyms:
@@ -164,8 +166,8 @@ def start_faults(
     return list(faults)
 
 
-def fits(weights: str, source: str) -> None:
-    """Raises InputError if a file holds other weights than those of the plain BART `source`."""
+def fits(weights: str, source: str) -> dict:
+    """Returns the content of a file. Raises InputError for weights of another shape than BART `source`."""
     import torch  # takes seconds, so only if there are weights to check
     from transformers import AutoConfig
     from transformers.initialization import no_init_weights
@@ -178,7 +180,7 @@ def fits(weights: str, source: str) -> None:
     with torch.device("meta"), no_init_weights(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that copying into such a model has no effect
         model = RoutingBartForConditionalGeneration(RoutingBartConfig(**fields, num_experts=1))
-        load_vanilla_weights(model, weights, init_eps=0.0, flag="checkpoint")
+        return load_vanilla_weights(model, weights, init_eps=0.0, flag="checkpoint")
 
 
 def learns_routes(settings: FinetuneSettings, start: SavedMixture) -> bool:

@@ -12,6 +12,7 @@ from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.loading import bart_fields, load_bart
 from routing_moe.model.mixture_fields import MIXTURE_FIELDS
 from routing_moe.model.routed_layer import RoutedLayer
+from routing_moe.model.unfilled import unfilled_model
 
 # ---- plain BART -> experts
 
@@ -36,7 +37,7 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
     if not isinstance(bart, nn.Module):
         bart = load_bart(bart)
     config = RoutingBartConfig(**{**bart_fields(bart.config), "num_experts": num_experts, **config_fields})
-    model = cls(config)
+    model = unfilled_model(cls, config)
     model.generation_config = bart.generation_config
     load_plain_weights(model, bart.state_dict(), init_eps)
     return model
@@ -66,7 +67,7 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
                     expert.load_state_dict(weights)
                     if isinstance(layer, RoutedLayer) and len(layer.experts) > 1:
                         for parameter in expert.parameters():
-                            parameter.add_(torch.randn(parameter.shape).to(parameter) * init_eps)
+                            parameter.add_(torch.randn(parameter.shape).to(parameter).mul_(init_eps))
     except RuntimeError as error:
         depths = f"{model.config.encoder_layers}+{model.config.decoder_layers} layers"
         raise InputError(
@@ -108,7 +109,7 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
         state[name] = tensor
     for layer in model.routed_layers():
         if model.config.expert_mixing == "parameters":
-            weights = layer.merged_parameters(routes_LE[layer.row])
+            (weights,) = layer.merged_parameters(routes_LE[layer.row, None])
         else:
             weights = layer.experts[choices[layer.row]].state_dict(keep_vars=True)
         side, i = _side_and_index(model.config, layer.row)

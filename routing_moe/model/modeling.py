@@ -155,7 +155,7 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
             return None
         if self.config.expert_mixing == "parameters":
             plan = RoutePlan.merging(routes_BLE, route_groups, routes_on_cpu)
-            if use_cache and len(plan.merged) > 1:  # a cache cannot be indexed by examples
+            if use_cache and len(plan.merged.sizes) > 1:  # a cache cannot be indexed by examples
                 raise ValueError("with a cache, merged parameters need the same route for the whole batch")
             return plan
         # An expert that skipped a token has no cache entry for it, so with a cache every expert runs.
