@@ -16,6 +16,7 @@ from benchmarks import (
     finetune_grid,
     measuring,
     predict,
+    stacked_grid,
     task_vectors,
     train_step,
 )
@@ -55,6 +56,14 @@ def test_explaining_reports_times_of_all_variants_and_sizes_of_files(capsys):
     assert list(report["variants"]) == explaining.VARIANTS
     assert set(report["ratios"]) == {"answers_by_task_over_answers"}
     assert {"routes.png", "report.html", "routes.gif"} <= set(report["sizes_mb"])
+
+
+@pytest.mark.slow
+def test_stacked_trainings_have_the_losses_and_answers_of_each_alone(capsys):
+    stacked_grid.main(["--rates", "2", "--bsz_list", "4", "--steps", "3", "--rounds", "1"])
+    report = parse_report(capsys.readouterr().out)
+    assert set(report["ratios"]) == {"bsz4", "dev"}
+    assert report["largest_loss_difference"]["bsz4"] < 1e-5
 
 
 def test_coverage_is_simulated_for_every_case_and_interval(capsys, tmp_path):
