@@ -105,7 +105,7 @@ class StackedPositions(Stacked):
     def forward(self, ids: Tensor, cache_length: int = 0, position_ids: Tensor | None = None) -> Tensor:
         B, T = len(ids) // len(self.weight), ids.shape[1]
         rows = self.weight[:, 2 + cache_length : 2 + cache_length + T]
-        return rows.repeat_interleave(B, dim=0)
+        return rows[:, None].expand(-1, B, -1, -1).reshape(len(ids), T, -1)
 
 
 KINDS = {
@@ -145,7 +145,14 @@ class StackedStepper:
         self.one, self.recipes, config = stepper, recipes, stepper.model.config
         self.bart = stacked(stepper.model.to_bart(torch.ones(config.num_layers, 1)), len(recipes)).train()
         self.parameters = list(self.bart.parameters())
-        self.averages = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
+        # (parameters, AdamW's averages and step counts) of each configuration, with and without weight decay.
+        self.groups = []
+        for decays in (True, False):
+            own = [p for p in self.parameters if (p.ndim > 2) == decays]
+            tensors = [p.detach() for p in own], *([torch.zeros_like(p) for p in own] for _ in range(2))
+            counts = [torch.zeros(()) for _ in own]
+            states = [(*([t[r] for t in ts] for ts in tensors), counts) for r in range(len(recipes))]
+            self.groups.append((decays, own, states))
 
     def step(self, step: int) -> Tensor:
         """Runs one step of every configuration; returns their losses (R,)."""
@@ -171,23 +178,27 @@ class StackedStepper:
         return losses_R.detach()
 
     def _clip(self) -> None:
-        norms = [p.grad.flatten(1).norm(dim=1) for p in self.parameters]
+        norms = [torch.linalg.vector_norm(p.grad.view(len(p), -1), dim=1) for p in self.parameters]
         limits_R = torch.tensor([recipe.max_grad_norm for recipe in self.recipes])
-        factors_R = (limits_R / (torch.stack(norms).norm(dim=0) + 1e-6)).clamp(max=1)
+        factors_R = (limits_R / (torch.linalg.vector_norm(torch.stack(norms), dim=0) + 1e-6)).clamp(max=1)
         for p in self.parameters:
             p.grad.mul_(factors_R.view(-1, *[1] * (p.ndim - 1)))
 
     def _update(self, step: int) -> None:
-        for decays in (True, False):
-            chosen = [n for n, p in enumerate(self.parameters) if (p.ndim > 2) == decays]
-            for r, recipe in enumerate(self.recipes):
+        for decays, own, states in self.groups:
+            gradients = [p.grad.unbind(0) for p in own]
+            torch._foreach_add_(states[0][-1], 1)
+            for r, (recipe, (parameters, first, second, counts)) in enumerate(
+                zip(self.recipes, states, strict=True)
+            ):
                 factor = linear_warmup_decay(step, recipe.warmup_steps, recipe.total_steps)
                 torch._fused_adamw_(
-                    [self.parameters[n].data[r] for n in chosen],
-                    [self.parameters[n].grad[r] for n in chosen],
-                    *([self.averages[n][which][r] for n in chosen] for which in (0, 1)),
+                    parameters,
+                    [gradient[r] for gradient in gradients],
+                    first,
+                    second,
                     max_exp_avg_sqs=[],
-                    state_steps=[torch.tensor(step + 1.0) for _ in chosen],
+                    state_steps=counts,
                     amsgrad=False,
                     lr=recipe.learning_rate * factor,
                     beta1=0.9,
