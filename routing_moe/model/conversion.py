@@ -97,12 +97,23 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
     routes_LE: (L, E); rows of vanilla layers are ignored. If outputs are mixed, each layer is its argmax
     expert, and all parameters are shared with `model`, not copied. If parameters are mixed, each layer is
     merged by its row and has new tensors. The BART is created on the meta device, so sharing takes no memory
-    and milliseconds.
+    and milliseconds. A call with the same tensors as the last one returns the same BART.
     """
-    choices = routes_LE.argmax(dim=-1).tolist()
-    with torch.device("meta"), init.no_init_weights():
-        bart = BartForConditionalGeneration(_plain_config(model))
-    state = {}
+    state = _tensors_along(model, routes_LE)
+    bart, made_of = getattr(model, "last_plain", (None, {}))
+    if state.keys() != made_of.keys() or any(state[name] is not made_of[name] for name in state):
+        with torch.device("meta"), init.no_init_weights():
+            bart = BartForConditionalGeneration(_plain_config(model))
+        share_tensors(bart, state)
+        if model.config.expert_mixing == "outputs":  # merged tensors are new at every call
+            model.last_plain = bart, state  # a tuple, so that torch does not see a part of the model
+    bart.generation_config = model.generation_config
+    return bart.train(model.training)
+
+
+def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
+    """Returns the state dict of the plain BART of a route (L, E)."""
+    choices, state = routes_LE.argmax(dim=-1).tolist(), {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if name.startswith(ROUTING_NAMES) or ".experts." in name:
             continue
@@ -114,9 +125,7 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
             weights = layer.experts[choices[layer.row]].state_dict(keep_vars=True)
         side, i = _side_and_index(model.config, layer.row)
         state |= {f"model.{side}.layers.{i}.{name}": tensor for name, tensor in weights.items()}
-    share_tensors(bart, state)
-    bart.generation_config = model.generation_config
-    return bart.train(model.training)
+    return state
 
 
 def share_tensors(meta_model, state: dict[str, Tensor]) -> None:

@@ -88,7 +88,10 @@ class Stepper:
         self, model, examples: EncodedExamples, settings: TrainSettings | Recipe, accelerator: Accelerator
     ):
         self.model, self.examples, self.settings, self.accelerator = model, examples, settings, accelerator
-        self.optimizer = accelerator.prepare_optimizer(build_optimizer(model, settings))
+        self.optimizer = build_optimizer(model, settings)
+        # accelerate's wrapper is for its loss scaler, and without one it only takes time in every step.
+        if accelerator.scaler is not None:
+            self.optimizer = accelerator.prepare_optimizer(self.optimizer)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if settings.compile:
             compile_layers(model)
@@ -112,12 +115,12 @@ class Stepper:
         if not self.model.training:  # after an evaluation
             self.model.train()
         self.model.config.router_temperature = self.temperature(step)
-        torch.manual_seed(step_seed(self.settings.seed, step))  # the same routes on every process
+        seed_draws(self.model.device, self.settings.seed, step)  # the same routes on every process
         routes_BLE = self.model.draw_routes(torch.from_numpy(self.examples.task_ids_N[indices]))
         # All processes use the same draw: rounding differences in the logits could change a choice.
         drawn_BLE = self._of_main_process(routes_BLE.detach())
         leaf_BLE = drawn_BLE.detach().requires_grad_(routes_BLE.requires_grad)
-        torch.manual_seed(step_seed(self.settings.seed, step, 1 + self.accelerator.process_index))
+        seed_draws(self.model.device, self.settings.seed, step, 1 + self.accelerator.process_index)
         losses_G = self._backward(indices, choices, groups, leaf_BLE)
         self._regularise(leaf_BLE)
         self._collect_gradients(routes_BLE, leaf_BLE, losses_G)
@@ -278,6 +281,14 @@ class Stepper:
 def step_seed(*numbers: int) -> int:
     """Returns a seed for torch that depends on all the numbers (seed, step, ...)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def seed_draws(device: torch.device, *numbers: int) -> None:
+    """Seeds the draws of routes and dropout masks on this device with the `step_seed` of the numbers."""
+    # torch.manual_seed also notes where it was called, for each kind of accelerator that is not in use. In
+    # small models that is a tenth of a step.
+    generator = torch.default_generator if device.type == "cpu" else torch
+    generator.manual_seed(step_seed(*numbers))
 
 
 def sum_over_processes(tensors: list[Tensor], accelerator: Accelerator) -> None:
