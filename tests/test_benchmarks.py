@@ -17,7 +17,6 @@ from benchmarks import (
     finetune_grid,
     measuring,
     predict,
-    stacked_grid,
     start_up,
     task_vectors,
     train_step,
@@ -72,14 +71,6 @@ def test_evaluation_reports_times_and_decoding_steps(capsys):
     steps = {name: values["decoding_steps"] for name, values in report["variants"].items()}
     assert steps["soft"] == steps["one_expert"] < steps["soft_by_file"] == steps["soft_by_file_unshared"]
     assert report["ratios"]["soft_by_file_over_soft_decoding_steps"] > 1
-
-
-@pytest.mark.slow
-def test_stacked_trainings_have_the_losses_and_answers_of_each_alone(capsys):
-    stacked_grid.main(["--rates", "2", "--bsz_list", "4", "--steps", "3", "--rounds", "1"])
-    report = parse_report(capsys.readouterr().out)
-    assert set(report["ratios"]) == {"bsz4", "dev"}
-    assert report["largest_loss_difference"]["bsz4"] < 1e-5
 
 
 def test_coverage_is_simulated_for_every_case_and_interval(capsys, tmp_path):

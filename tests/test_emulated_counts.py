@@ -7,14 +7,14 @@ from tiny_steps import encoded
 
 pytestmark = NEEDS_DEVICE
 
-# Bounds for a BART of 2+2 layers, three experts, two tasks. Lower them when the code needs less.
+# Bounds for a BART of 2+2 layers, three experts, two tasks: of launches about 4% above those with torch 2.13.
 # Launches: of a step in one micro-batch; of another micro-batch, with one per parameter to add its gradient.
 # Synchronisations of host and device: of a micro-batch; of the rest of a step.
 BOUNDS = {
-    "plain": dict(step=329, another=379, syncs=11, step_syncs=5),
-    "softmax": dict(step=940, another=1070, syncs=12, step_syncs=5),
-    "straight-through": dict(step=1427, another=1504, syncs=12, step_syncs=5),
-    "merged": dict(step=3869, another=3987, syncs=16, step_syncs=6),
+    "plain": dict(step=310, another=380, syncs=0, step_syncs=2),
+    "softmax": dict(step=940, another=1090, syncs=0, step_syncs=2),
+    "straight-through": dict(step=1440, another=1540, syncs=0, step_syncs=2),
+    "merged": dict(step=1310, another=1450, syncs=0, step_syncs=2),
 }
 FIELDS = {
     "plain": dict(num_experts=1),
@@ -62,4 +62,4 @@ def test_launches_and_synchronisations_are_bounded(make_stepper, similar_example
         step_syncs=one.syncs.total() - syncs,
     )
     above = {name: n for name, n in found.items() if n > BOUNDS[kind][name]}
-    assert not above, (one.launches.most_common(), one.syncs.most_common())
+    assert not above, (found, one.launches.most_common(), one.syncs.most_common())

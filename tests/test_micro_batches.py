@@ -189,7 +189,8 @@ def test_a_plan_from_routes_on_the_cpu_is_that_of_the_routes():
     assert torch.equal(kept.order_LEB, expected.order_LEB)
     assert kept.n_active == expected.n_active
     merging = RoutePlan.merging(torch.full((6, 4, 3), torch.nan), on_cpu_BLE=routes_BLE[[0, 1, 0, 2, 1, 0]])
-    assert sorted(group.tolist() for group in merging.merged) == [[0, 2, 5], [1, 4], [3]]
+    groups = merging.merged.order_B.split(merging.merged.sizes)
+    assert sorted(group.tolist() for group in groups) == [[0, 2, 5], [1, 4], [3]]
 
 
 def test_a_step_after_an_evaluation_has_dropout(make_stepper):
