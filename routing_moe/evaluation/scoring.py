@@ -7,7 +7,7 @@ the model together, in batches of similar length; what an example is batched wit
 beyond rounding. With several processes, each evaluates some of the batches, and all get all results.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -86,23 +86,31 @@ def answer(
     own = range(len(batches)) if alone else own_share(batches, accelerator)
     quiet = alone or len(files) == 1 or not accelerator.is_local_main_process
     total = sum(len(batches[i].indices) for i in own)
-    done, last, bart = [], None, model
     with tqdm(total=total, desc="predicting", unit="example", leave=False, disable=quiet) as progress:
-        for i in own:
-            batch, routes = batches[i], None
-            if batch.route is None:
-                bart, routes = model, draws[batch.draw].of(batch.indices)
-            elif batch.route is not last:  # a route's plain BART is assembled once for all its batches
-                bart = model.to_bart(batch.route)
-            last = batch.route
-            answer_batch = _rank if batch.ranked else _generate
-            done.append(
-                (i, answer_batch(bart, tokenizer, pool, batch.indices, routes, decoding, accelerator))
-            )
-            progress.update(len(batch.indices))
+        answered = _answer(model, tokenizer, pool, draws, [batches[i] for i in own], decoding, accelerator)
+        done = []
+        for i, answers in zip(own, answered, strict=True):
+            done.append((i, answers))
+            progress.update(len(batches[i].indices))
     if not alone and accelerator.num_processes > 1:
         done = gather_object(done)
-    return _in_files(pool, len(draws), [(batches[i], found) for i, found in done])
+    return _in_files(pool, len(draws), [(batches[i], answers) for i, answers in done])
+
+
+def _answer(
+    model, tokenizer, pool: Pool, draws: list[Routes], batches: list[Batch], decoding: Decoding, accelerator
+) -> Iterator[Answers]:
+    """Yields the answers of each batch."""
+    last, bart = None, model
+    for batch in batches:
+        routes = None
+        if batch.route is None:
+            bart, routes = model, draws[batch.draw].of(batch.indices)
+        elif batch.route is not last:  # a route's plain BART is assembled once for all its batches
+            bart = model.to_bart(batch.route)
+        last = batch.route
+        answer_batch = _rank if batch.ranked else _generate
+        yield answer_batch(bart, tokenizer, pool, batch.indices, routes, decoding, accelerator)
 
 
 def _in_files(pool: Pool, draws: int, done: list[tuple[Batch, Answers]]) -> list[list[Answers]]:
