@@ -44,13 +44,19 @@ N_TASKS = 64  # number of task vectors of a model
 # ---- models and inputs
 
 
+def layers(model_size: str) -> tuple[int, int]:
+    """Returns the number of layers of the encoder and of the decoder."""
+    size = SIZES[model_size]
+    return size["layers"], size.get("decoder_layers", size["layers"])
+
+
 def model_config(model_size: str, num_experts: int) -> RoutingBartConfig:
     size = SIZES[model_size]
     sides = {
         f"{side}_{field}": value
-        for side in ("encoder", "decoder")
+        for side, number in zip(("encoder", "decoder"), layers(model_size), strict=True)
         for field, value in (
-            ("layers", size["layers"]),
+            ("layers", number),
             ("ffn_dim", size["ffn"]),
             ("attention_heads", size["heads"]),
         )

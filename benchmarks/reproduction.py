@@ -85,38 +85,47 @@ class Work:
 
 @dataclass(frozen=True)
 class Answering:
-    """Files that a run answers. times: how often, or "ablation", once for each set of ablated experts."""
+    """Files that a run answers. times: how often, or "ablation", once for each set of ablated experts.
+
+    samples: as for `GymData.rows`. most: rows of each file, None: all.
+    """
 
     kind: str
     section: str
     part: str
     samples: str
+    most: int | None
     times: str
 
 
-def parse_work(text: str) -> Work | None:
-    """Returns the work of "plain:1000:2,4:test"; None of "-"."""
-    if text == "-":
-        return None
-    kind, steps, batches, section = text.split(":")
-    return Work(kind, int(steps), [int(batch) for batch in batches.split(",")], section)
-
-
-def parse_answers(text: str) -> list[Answering]:
-    """Returns the files of "plain:train/dev/first:40;plain:test/test/all:1"; [] of "-"."""
+def parse_work(text: str) -> list[Work]:
+    """Returns the work of "plain:1000:2,4:test;random:500:32:train"; [] of "-"."""
     found = []
     for each in text.split(";") if text != "-" else ():
-        kind, files, times = each.split(":")
-        found.append(Answering(kind, *files.split("/"), times))
+        kind, steps, batches, section = each.split(":")
+        found.append(Work(kind, int(steps), [int(batch) for batch in batches.split(",")], section))
     return found
 
 
-def training_hours(work: Work | None, data: GymData, times: "Times") -> float:
+def parse_answers(text: str) -> list[Answering]:
+    """Returns the files of "plain:train/dev/first:40;plain:train/test/100,13/200:1"; [] of "-"."""
+    found = []
+    for each in text.split(";") if text != "-" else ():
+        kind, files, times = each.split(":")
+        section, part, samples, *most = files.split("/")
+        found.append(Answering(kind, section, part, samples, int(most[0]) if most else None, times))
+    return found
+
+
+def training_hours(work: list[Work], data: GymData, times: "Times") -> float:
     """Returns the hours of a run's optimizer steps; NaN for a run without such steps."""
-    if work is None:
+    if not work:
         return math.nan
-    shapes = [data.step_shape(work.section, batch) for batch in work.batches]
-    return work.steps * sum(times.step(work.kind, *shape) for shape in shapes) / 3600
+    seconds = 0.0
+    for each in work:
+        shapes = [data.step_shape(each.section, batch) for batch in each.batches]
+        seconds += each.steps * sum(times.step(each.kind, *shape) for shape in shapes)
+    return seconds / 3600
 
 
 def answering_hours(answers: list[Answering], data: GymData, times: "Times", n_ablations: int) -> float:
@@ -126,7 +135,7 @@ def answering_hours(answers: list[Answering], data: GymData, times: "Times", n_a
     seconds = 0.0
     for each in answers:
         repeated = n_ablations if each.times == "ablation" else int(each.times)
-        rows = data.rows(each.section, each.part, each.samples)
+        rows = data.rows(each.section, each.part, each.samples, each.most)
         seconds += rows * repeated * times.row[each.kind, each.section]
     return seconds / 3600
 
@@ -136,7 +145,7 @@ def ablations(size: str, data: GymData, num_experts: int) -> int:
     tasks = data.split.train
     features = features_of(tasks, Ontology.load(ontology_path(data.folder, None)), data.folder)
     draws = AblationSettings(run=Path()).random_draws
-    return 1 + 2 * measuring.SIZES[size]["layers"] * num_experts + len(testable(features)) * (1 + draws)
+    return 1 + sum(measuring.layers(size)) * num_experts + len(testable(features)) * (1 + draws)
 
 
 # ---- measured seconds
@@ -158,7 +167,7 @@ class Times:
         """Returns the times of all kinds of steps and answers in the plan."""
         device, load = "cuda" if torch.cuda.is_available() else "cpu", os.getloadavg()[0]
         check_memory(size, args, device)
-        kinds = [kind for kind in KINDS if any(work and work.kind == kind for work in works)]
+        kinds = [kind for kind in KINDS if any(each.kind == kind for work in works for each in work)]
         used = {(each.kind, each.section) for files in answers for each in files}
         passes, updates = {kind: {} for kind in kinds}, {}
         S, T = data.mean_lengths("train")
@@ -258,10 +267,11 @@ def add_size(model: str) -> str:
             raise InputError(f"MODEL {model}: its configuration cannot be read: {error}") from None
         print(f"{model} is not on this machine; its published sizes: {measuring.SIZES[known]}")
         return known
-    if config.encoder_layers != config.decoder_layers or config.encoder_ffn_dim != config.decoder_ffn_dim:
-        raise InputError(f"MODEL {model}: encoder and decoder differ in size, which cannot be timed")
+    if config.encoder_ffn_dim != config.decoder_ffn_dim:
+        raise InputError(f"MODEL {model}: encoder and decoder differ in width, which cannot be timed")
     measuring.SIZES["given"] = dict(
         layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers,
         d_model=config.d_model,
         ffn=config.encoder_ffn_dim,
         heads=config.encoder_attention_heads,

@@ -97,16 +97,21 @@ class GymData:
         tokens, count = np.mean(shapes, axis=0)
         return float(tokens), float(count)
 
-    def _rows(self, section: str, part: str, samples: str) -> int:
-        """Returns the rows of the files of a section, and of tasks that the gym lacks about as many."""
-        tasks = self.tasks(section)
+    def _rows(self, section: str, part: str, samples: str, most: int | None = None) -> int:
+        """Returns the rows of the files of a section, and of tasks that the gym lacks about as many.
+
+        samples: all, first, or seeds such as "100,13". most: rows that are read of each file; None: all.
+        """
+        tasks, names, most = self.tasks(section), samples.split(","), most or math.inf
         counts = [
-            sum(self._lines(task, f"{sample}_{part}") for sample in self.gym.named_samples(task, samples))
+            min(most, self._lines(task, f"{sample}_{part}"))
             for task in tasks
+            for name in names
+            for sample in self.gym.named_samples(task, name)
         ]
         lacking = len(self.split.section(section)) - len(tasks)
-        assumed = ASSUMED_ROWS[section, part] * (SAMPLES if samples == "all" else 1)
-        return sum(counts) + lacking * assumed
+        files = SAMPLES if samples == "all" else len(names)
+        return sum(counts) + lacking * files * min(most, ASSUMED_ROWS[section, part])
 
     def _lines(self, task: str, stem: str) -> int:
         for path in (self.folder / task).glob(f"{stem}.*"):

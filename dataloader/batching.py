@@ -6,14 +6,15 @@ the same batches, and every rank can compute them independently.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 # Fixed cost of a micro-batch (kernel launches, gradient accumulation), in padded tokens. A low value gives
 # many groups with little padding, a high value few groups with much padding. On 105 few-shot tasks the values
-# 64, 256 and 1024 split a step of 32 into 7, 4 and 2 groups. Raise it on a fast GPU, where tokens are cheap.
+# 64, 256 and 1024 split a step of 32 into 7, 4 and 2 groups. This is the value for a CPU; it should be higher
+# on a GPU, where tokens are cheap.
 OVERHEAD_TOKENS = 256
 
 # Makes the draws of answers independent of the permutations. Not 0, because numpy treats [seed, step] and
@@ -137,13 +138,16 @@ def _group_costs(
     return costs
 
 
-def padding_factor(lengths: Sequence[int], groups: Sequence[Sequence[int]]) -> float:
+def padding_factor(
+    lengths: Sequence[int], groups: Sequence[Sequence[int]], width: Callable[[int], int] = int
+) -> float:
     """Returns padded over real tokens if each group is padded to its longest text; 1.0: no padding.
 
-    lengths: tokens of each example; groups: example indices of each micro-batch.
+    lengths: tokens of each example; groups: example indices of each micro-batch; width: returns the padded
+    width of a group from its longest text.
     """
     lengths = np.asarray(lengths)
-    padded = sum(len(group) * int(lengths[group].max()) for group in groups if len(group))
+    padded = sum(len(group) * int(width(lengths[group].max())) for group in groups if len(group))
     real = sum(int(lengths[group].sum()) for group in groups if len(group))
     return padded / real if real else 1.0
 

@@ -93,10 +93,14 @@ class Ragged:
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
 
-    def padded(self, indices: np.ndarray, fill: int) -> np.ndarray:
-        """Returns the given rows as int64 (len(indices), longest), padded with `fill` on the right."""
+    def padded(self, indices: np.ndarray, fill: int, width: int | None = None) -> np.ndarray:
+        """Returns the given rows as int64 (len(indices), width), padded with `fill` on the right.
+
+        width: at least the length of the longest row; None: this length.
+        """
         lengths = self.lengths[indices]
-        block = np.full((len(indices), lengths.max(initial=0)), fill, dtype=np.int64)
+        width = lengths.max(initial=0) if width is None else width
+        block = np.full((len(indices), width), fill, dtype=np.int64)
         for row, index, length in zip(block, indices, lengths, strict=True):
             row[:length] = self[index]
         return block
@@ -157,8 +161,8 @@ class EncodedExamples:
             checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
         return checksum
 
-    def collate(self, indices, answer_choice=None, *, pad_token_id: int) -> dict:
-        """Returns one batch of torch LongTensors, padded to its longest input and output.
+    def collate(self, indices, answer_choice=None, *, pad_token_id: int, widths=(None, None)) -> dict:
+        """Returns one batch of torch LongTensors, padded to its longest input and output, or to `widths`.
 
         input_ids and attention_mask (b, S), labels (b, T) with IGNORED_LABEL as padding, task_ids (b,).
         answer_choice: the index of each example's target among its accepted outputs; None: the first output.
@@ -167,10 +171,10 @@ class EncodedExamples:
         import torch  # imported here, so that checks of files and flags do not wait for it
 
         indices = np.asarray(indices, dtype=np.int64)
-        input_ids = self.sources.padded(indices, pad_token_id)
+        input_ids = self.sources.padded(indices, pad_token_id, widths[0])
         positions = np.arange(input_ids.shape[1])
         attention_mask = (positions < self.sources.lengths[indices][:, None]).astype(np.int64)
-        labels = self.outputs.padded(self._chosen(indices, answer_choice), IGNORED_LABEL)
+        labels = self.outputs.padded(self._chosen(indices, answer_choice), IGNORED_LABEL, widths[1])
         batch = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,

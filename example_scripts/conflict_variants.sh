@@ -142,8 +142,8 @@ tuned_as() {
     esac
 }
 
-# Prints the rate of a variant: the one of RATES whose tuning run has the best dev score. Runs that are not finished do
-# not count: at a high rate, training may diverge.
+# Prints the rate of a variant: the one of RATES whose tuning run has the best dev score, of equal scores the lowest.
+# Runs that are not finished do not count: at a high rate, training may diverge.
 rate_of() {
     local rate tuning
     if [[ $RATES != *" "* ]]; then
@@ -155,7 +155,7 @@ rate_of() {
         if [ -f "$tuning/finished" ]; then
             echo "$(tail -n +2 "$tuning/losses.csv" | cut -d, -f5 | sort -gr | head -n 1) $rate"
         fi
-    done | sort -gr | head -n 1 | cut -d" " -f2 | grep . ||
+    done | sort -k 1,1gr -k 2,2g | head -n 1 | cut -d" " -f2 | grep . ||
         { echo "error: no tuning run of $(tuned_as "$1") is finished" >&2 && return 1; }
 }
 

@@ -11,6 +11,7 @@
 #   DATA_DIR    gym folder
 #   SPLIT       task split JSON with the sections in TASKS (default: split.json in DATA_DIR)
 #   NUM_WORKERS number of configurations at the same time (default: 1)
+#   MIXED_PRECISION  no, bf16 or fp16 (default: bf16 on a GPU that supports it)
 # and LEARNING_RATE_LIST, BSZ_LIST, TOTAL_STEPS, EVAL_PERIOD, WARMUP_STEPS to change the grid.
 # Run the same command to continue after an interruption; finished configurations are kept. The task vector of each
 # sample is computed only from the rows of this sample: by default it is that of the train task nearest to its
@@ -70,6 +71,7 @@ finetune() {
             --num_workers "${NUM_WORKERS:-1}" \
             --output_dir "$folder" \
             ${texts[@]+"${texts[@]}"} \
+            ${precision[@]+"${precision[@]}"} \
             "$@" || { status=$?; echo "error: fine-tuning on $task ended with exit code $status" >&2; }
         [ "$status" -ne 130 ] || exit 130 # Ctrl-C stops all tasks
     done

@@ -5,6 +5,7 @@
 #   SPLIT         task split JSON (default: split.json in DATA_DIR)
 #   TASKVECS      folder of task vectors (default: random vectors)
 #   OUTPUT_DIR    run folder
+#   MIXED_PRECISION  no, bf16 or fp16 (default: bf16 on a GPU that supports it)
 # and LEARNING_RATE, ROUTER_LR, TASK_MODEL_LR, TOTAL_STEPS, EVAL_PERIOD to change the hyperparameters.
 #   EMBEDDED_GYM  "conflict": an untrained BART of width 16 on the embedded conflict gym, and hyperparameters for such
 #                 gyms, also with another MODEL or DATA_DIR (default: skill)
@@ -69,5 +70,6 @@ train() {
         ${lengths[@]+"${lengths[@]}"} \
         ${one_beam[@]+"${one_beam[@]}"} \
         ${batches[@]+"${batches[@]}"} \
+        ${precision[@]+"${precision[@]}"} \
         "$@"
 }

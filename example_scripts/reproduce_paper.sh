@@ -13,18 +13,30 @@
 #                  8 train and 4 test tasks)
 #   OUTPUT_DIR     folder of vectors/, runs/<variant>/seed<seed>/, few_shot/<start>/seed<seed>/, tables/, logs/
 #                  (models/reproduce_paper)
-#   VARIANTS       what to train (all, see ALL below); the first stage of a two-stage variant is added
+#   VARIANTS       what to train (PUBLISHED, see below); the first stage of a two-stage variant is added
 #   STARTS         what to fine-tune (direct, which is MODEL itself, and all of VARIANTS)
 #   SEEDS          seeds of each variant and start (42)
 #   JOBS           runs at the same time (1; 2): on CPUs each has its share of the cores; on GPUs all use the first visible
 #                  GPU
 #   NUM_WORKERS    fine-tuning configurations, or tasks of vectors, at the same time in each run (1)
-#   TOTAL_STEPS, EVAL_PERIOD, STAGE2_STEPS    training (30000, 750, 2 * TOTAL_STEPS; 100, 100, TOTAL_STEPS)
-#   LEARNING_RATE_LIST, BSZ_LIST, SAMPLES     few-shot grid ("1e-5 2e-5 5e-5", "2 4 8", all; "1e-3", "8", all)
+#   TOTAL_STEPS, EVAL_PERIOD    training (30000, 750; 100, 100)
+#   STAGE1_STEPS, STAGE2_STEPS  stages of two-stage variants (TOTAL_STEPS, 2 * TOTAL_STEPS; TOTAL_STEPS, TOTAL_STEPS). With
+#                  TOTAL_STEPS, stage 1 is the run of straight_through or fisher, else one of its own
+#   STAGE2_EVAL_PERIOD    (a twentieth of STAGE2_STEPS; EVAL_PERIOD)
+#   DENSE_STEPS    those of TOTAL_STEPS that gradient_routing spends on the BART whose gradients it takes (a third)
+#   LEARNING_RATE_LIST, BSZ_LIST, SAMPLES     few-shot grid ("1e-5 2e-5 5e-5", "2 4 8", all; "1e-3", "8", all);
+#                  SAMPLES may also be first, or seeds such as "100 13 21"
 #   FEW_SHOT_STEPS, FEW_SHOT_EVAL_PERIOD, WARMUP_STEPS    its training (1000, 100, 100; 40, 20, 4)
 #   DIM            dimension of the reduced Fisher vectors, less than the number of train tasks (64; 4)
 #   VECTOR_STEPS   steps of each task's adapters for Fisher vectors (2500; 20)
+#   CLUSTERS       number of clusters of gradient_routing and fisher_clusters, or auto: by silhouette (auto)
 #   INIT_EPS       standard deviation of the noise on each expert's weights (1e-8; 1e-2)
+#   TEXT_FLAGS     flags on texts for all commands, such as "--do_lowercase --max_input_length 192" (none)
+#   TRAIN_FLAGS, ROUTER_FLAGS, ZERO_SHOT_FLAGS, FEW_SHOT_FLAGS, VECTOR_FLAGS    further flags: of all trainings and their
+#                  scores of train tasks ("--predict_max_examples 100"), of those with a router (none), of the scores of
+#                  unseen tasks (none), of fine-tuning (none), of text and Fisher vectors ("--recipe published";
+#                  "--max_examples 32")
+#   RECOVERY       kinds of features that routes are compared with ("category")
 #   ABLATE_FLAGS   flags of `python -m routing_moe.cli.ablate` for the figures; none: no ablation (--features all)
 # Learning rates of training are those of recipe.sh; variables for them are ignored.
 set -euo pipefail
@@ -33,44 +45,52 @@ source example_scripts/jobs.sh
 source example_scripts/variants.sh
 source example_scripts/reproduce_paper_plan.sh
 
-ALL="multitask average random task_random softmax gumbel straight_through lstm transformer text fisher"
-ALL+=" two_stage fisher_two_stage"
-STEPS="vectors reduction reduction_each training stage2 few_shot figures"
+PUBLISHED="multitask average random task_random softmax gumbel straight_through lstm transformer text fisher"
+PUBLISHED+=" two_stage fisher_two_stage"
+ALL="$PUBLISHED gradient_routing fisher_clusters ontology"
+STEPS="vectors reduction reduction_each training stage2 zero_shot few_shot figures"
 
 # ---- settings
 
 export OUTPUT_DIR=${OUTPUT_DIR:-models/reproduce_paper}
-VARIANTS=${VARIANTS:-$ALL} SEEDS=${SEEDS:-42} builds_gym= malformed=()
+VARIANTS=${VARIANTS:-$PUBLISHED} SEEDS=${SEEDS:-42} builds_gym=
 STARTS=${STARTS:-direct $VARIANTS}
 if [ -n "${MODEL:-}" ]; then
     TOTAL_STEPS=${TOTAL_STEPS:-30000} EVAL_PERIOD=${EVAL_PERIOD:-750}
     STAGE2_STEPS=${STAGE2_STEPS:-$((2 * TOTAL_STEPS))}
+    STAGE2_EVAL_PERIOD=${STAGE2_EVAL_PERIOD:-$((STAGE2_STEPS < 20 ? 1 : STAGE2_STEPS / 20))}
     LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-5 2e-5 5e-5} BSZ_LIST=${BSZ_LIST:-2 4 8}
     FEW_SHOT_STEPS=${FEW_SHOT_STEPS:-1000} FEW_SHOT_EVAL_PERIOD=${FEW_SHOT_EVAL_PERIOD:-100}
     WARMUP_STEPS=${WARMUP_STEPS:-100} DIM=${DIM:-64} VECTOR_STEPS=${VECTOR_STEPS:-2500} INIT_EPS=${INIT_EPS:-1e-8}
-    JOBS=${JOBS:-1} lengths=(512 64) beams=4 vectors=(--recipe published)
+    JOBS=${JOBS:-1} longest=512 longest_answer=64 beams=4 VECTOR_FLAGS=${VECTOR_FLAGS---recipe published}
     if [ -z "${DATA_DIR:-}" ]; then DATA_DIR=data/gym SPLIT=${SPLIT:-dataloader/splits/random.json} builds_gym=yes; fi
 else
     TOTAL_STEPS=${TOTAL_STEPS:-100} EVAL_PERIOD=${EVAL_PERIOD:-100} STAGE2_STEPS=${STAGE2_STEPS:-$TOTAL_STEPS}
+    STAGE2_EVAL_PERIOD=${STAGE2_EVAL_PERIOD:-$EVAL_PERIOD}
     LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-3} BSZ_LIST=${BSZ_LIST:-8}
     FEW_SHOT_STEPS=${FEW_SHOT_STEPS:-40} FEW_SHOT_EVAL_PERIOD=${FEW_SHOT_EVAL_PERIOD:-20}
     WARMUP_STEPS=${WARMUP_STEPS:-4} DIM=${DIM:-4} VECTOR_STEPS=${VECTOR_STEPS:-20} INIT_EPS=${INIT_EPS:-1e-2}
-    JOBS=${JOBS:-2} lengths=(128 32) beams=1 vectors=(--max_examples 32)
+    JOBS=${JOBS:-2} longest=128 longest_answer=32 beams=1 VECTOR_FLAGS=${VECTOR_FLAGS---max_examples 32}
     if [ -z "${DATA_DIR:-}" ]; then SPLIT=${SPLIT:-example_scripts/reproduce_paper.split.json}; fi
 fi
 gym=${DATA_DIR:-data/skill_gym} SPLIT=${SPLIT:-${DATA_DIR:-}/split.json} SAMPLES=${SAMPLES:-all}
+STAGE1_STEPS=${STAGE1_STEPS:-$TOTAL_STEPS} DENSE_STEPS=${DENSE_STEPS:-$(((TOTAL_STEPS + 2) / 3))}
+RECOVERY=${RECOVERY:-category} CLUSTERS=${CLUSTERS:-auto}
+TEXT_FLAGS=${TEXT_FLAGS:-} TRAIN_FLAGS=${TRAIN_FLAGS---predict_max_examples 100} ROUTER_FLAGS=${ROUTER_FLAGS:-}
+FEW_SHOT_FLAGS=${FEW_SHOT_FLAGS:-} texts=$TEXT_FLAGS
 # Some published files have lines that are broken by line feeds in their texts.
-if [ -n "$builds_gym" ] || [ -f "$gym/gym_report.csv" ]; then malformed=(--skip_malformed); fi
+if [ -n "$builds_gym" ] || [ -f "$gym/gym_report.csv" ]; then texts+=" --skip_malformed"; fi
 build_workers=${NUM_WORKERS:-} NUM_WORKERS=${NUM_WORKERS:-1}
-unset TASKVECS STAGE1 STAGE1_FLAGS RESULTS_DIR # set by each run
+unset TASKVECS STAGE1 STAGE1_FLAGS RESULTS_DIR DENSE_FLAGS EACH_SAMPLE # set by each run
 # Other scripts read these; their values are not in the settings of the study.
-unset LEARNING_RATE ROUTER_LR TASK_MODEL_LR STAGE1_CHECKPOINT
-unset STAGE2_LEARNING_RATE STAGE2_EVAL_PERIOD STAGE2_NO_EVAL_UNTIL
+unset LEARNING_RATE ROUTER_LR TASK_MODEL_LR STAGE1_CHECKPOINT STAGE2_LEARNING_RATE STAGE2_NO_EVAL_UNTIL WEIGHTS
+export EMBEDDED_GYM=skill STAGE2_EVAL_PERIOD CLUSTERS ZERO_SHOT_FLAGS=${ZERO_SHOT_FLAGS:-}
 export MODEL=${MODEL:-} DATA_DIR=${DATA_DIR:-} SPLIT LEARNING_RATE_LIST BSZ_LIST WARMUP_STEPS NUM_WORKERS INIT_EPS DIM
 export ABLATE_FLAGS=${ABLATE_FLAGS---features all}
 # What finished runs depend on, besides the files of model and gym.
-KEPT="MODEL DATA_DIR SPLIT TOTAL_STEPS EVAL_PERIOD STAGE2_STEPS LEARNING_RATE_LIST BSZ_LIST SAMPLES FEW_SHOT_STEPS
-FEW_SHOT_EVAL_PERIOD WARMUP_STEPS DIM VECTOR_STEPS INIT_EPS ABLATE_FLAGS"
+KEPT="MODEL DATA_DIR SPLIT TOTAL_STEPS EVAL_PERIOD STAGE1_STEPS STAGE2_STEPS STAGE2_EVAL_PERIOD DENSE_STEPS
+LEARNING_RATE_LIST BSZ_LIST SAMPLES FEW_SHOT_STEPS FEW_SHOT_EVAL_PERIOD WARMUP_STEPS DIM VECTOR_STEPS CLUSTERS
+INIT_EPS ABLATE_FLAGS TEXT_FLAGS TRAIN_FLAGS ROUTER_FLAGS ZERO_SHOT_FLAGS FEW_SHOT_FLAGS VECTOR_FLAGS"
 
 has() { [[ " $1 " == *" $2 "* ]]; } # LIST WORD
 
@@ -92,24 +112,30 @@ done
 for name in $VARIANTS; do
     has "$ALL" "$name" || faults+=("VARIANTS: unknown variant $name (expected: $ALL)")
 done
-if has "$VARIANTS" two_stage && ! has "$VARIANTS" straight_through; then VARIANTS+=" straight_through"; fi
-if has "$VARIANTS" fisher_two_stage && ! has "$VARIANTS" fisher; then VARIANTS+=" fisher"; fi
+if [ "$STAGE1_STEPS" = "$TOTAL_STEPS" ]; then
+    if has "$VARIANTS" two_stage && ! has "$VARIANTS" straight_through; then VARIANTS+=" straight_through"; fi
+    if has "$VARIANTS" fisher_two_stage && ! has "$VARIANTS" fisher; then VARIANTS+=" fisher"; fi
+fi
 for name in $STARTS; do
     has "direct $ALL" "$name" || faults+=("STARTS: unknown start $name (expected: direct $ALL)")
     if has "$ALL" "$name" && ! has "$VARIANTS" "$name"; then faults+=("STARTS: $name is not one of VARIANTS"); fi
 done
-for name in BSZ_LIST JOBS NUM_WORKERS TOTAL_STEPS EVAL_PERIOD STAGE2_STEPS FEW_SHOT_STEPS FEW_SHOT_EVAL_PERIOD \
-    DIM VECTOR_STEPS; do
+counts="JOBS NUM_WORKERS TOTAL_STEPS EVAL_PERIOD STAGE1_STEPS STAGE2_STEPS FEW_SHOT_STEPS FEW_SHOT_EVAL_PERIOD DIM"
+counts+=" STAGE2_EVAL_PERIOD DENSE_STEPS VECTOR_STEPS"
+for name in BSZ_LIST $counts; do
     for value in ${!name}; do
         [[ $value =~ ^[1-9][0-9]*$ ]] || faults+=("$name: $value is not a whole number of at least 1")
     done
 done
-for name in JOBS NUM_WORKERS TOTAL_STEPS EVAL_PERIOD STAGE2_STEPS FEW_SHOT_STEPS FEW_SHOT_EVAL_PERIOD DIM \
-    VECTOR_STEPS INIT_EPS; do
+for name in $counts INIT_EPS; do
     [[ ${!name} != *[[:space:]]* ]] || faults+=("$name: ${!name} is more than one value")
 done
 [[ $OUTPUT_DIR != *[][:*?\\$'\t\n']* ]] || faults+=("OUTPUT_DIR: $OUTPUT_DIR has one of the characters : * ? [ ] \\")
-[[ $SAMPLES =~ ^(all|first|[0-9]+)$ ]] || faults+=("SAMPLES: $SAMPLES is not all, first or a seed such as 100")
+[[ $SAMPLES =~ ^(all|first|[0-9]+( [0-9]+)*)$ ]] || faults+=("SAMPLES: $SAMPLES is not all, first or seeds such as 100 13")
+[[ $CLUSTERS =~ ^(auto|[1-9][0-9]*)$ ]] || faults+=("CLUSTERS: $CLUSTERS is not auto or a whole number of at least 1")
+if has "$VARIANTS" gradient_routing && [[ $TOTAL_STEPS$DENSE_STEPS =~ ^[0-9]+$ ]] && [ "$DENSE_STEPS" -ge "$TOTAL_STEPS" ]; then
+    faults+=("DENSE_STEPS: $DENSE_STEPS is not below TOTAL_STEPS, $TOTAL_STEPS")
+fi
 for value in $SEEDS "$WARMUP_STEPS"; do
     [[ $value =~ ^[0-9]+$ ]] || faults+=("SEEDS, WARMUP_STEPS: $value is not a whole number")
 done
@@ -134,7 +160,7 @@ else
     check_tasks test
     check_tasks train
     n_train=$(tasks_in train 2>/dev/null | wc -l) || true # 0: a fault
-    if has "$VARIANTS" fisher && [[ $DIM =~ ^[0-9]+$ ]] && [ "$n_train" -gt 0 ] && [ "$DIM" -ge "$n_train" ]; then
+    if reads_vectors "$VARIANTS" fisher && [[ $DIM =~ ^[0-9]+$ ]] && [ "$n_train" -gt 0 ] && [ "$DIM" -ge "$n_train" ]; then
         faults+=("DIM: $DIM; it must be less than the number of train tasks in $SPLIT, $((n_train))")
     fi
 fi
@@ -159,7 +185,9 @@ if [ -n "$dry_run" ]; then
         echo "    OUTPUT_DIR=$gym bash example_scripts/build_gym.sh --split $SPLIT"
     fi
     exec "$PYTHON" -m benchmarks.reproduction "$PLAN" --model "${MODEL:-task/skill_gym/tiny_bart}" --gym "$gym" \
-        --split "$SPLIT" --longest "${lengths[@]}" --num_beams $beams
+        --split "$SPLIT" --longest "$(value_in --max_input_length $longest "$TEXT_FLAGS")" \
+        "$(value_in --max_output_length $longest_answer "$TEXT_FLAGS")" \
+        --num_beams "$(value_in --num_beams $beams "$TRAIN_FLAGS")"
 fi
 
 # The runs read lines of a copy, which no other call changes.
@@ -223,9 +251,9 @@ for step in $STEPS; do
 done
 trap - INT TERM HUP
 
-# ---- tables
+# ---- what is not finished, and the tables
 
-status=0 tables=$OUTPUT_DIR/tables
+status=0
 while IFS=$'\t' read -r step run folder result _; do
     if [ "$step" != step ] && [ ! -f "$folder/$result" ]; then
         status=1 log=$OUTPUT_DIR/logs/$step-${run//\//-}.log
@@ -240,35 +268,5 @@ done <"$PLAN"
 awk -F, 'NR > 1 { s += $3 } END { printf "All runs, including earlier calls: %.1f minutes\n", s / 60 }' \
     "$OUTPUT_DIR/times.csv"
 
-exists() { compgen -G "$OUTPUT_DIR/$1" >/dev/null; }
-
-# gains_over BASELINE FOLDER FILE TABLE: prints and writes gains over BASELINE of all systems with FOLDER/<system>/FILE.
-gains_over() {
-    local name names=("$1") files=("$2/$1/$3")
-    [ -f "${files[0]}" ] || return 0
-    for name in direct $ALL; do
-        if [ "$name" != "$1" ] && [ -f "$2/$name/$3" ]; then names+=("$name") files+=("$2/$name/$3"); fi
-    done
-    [ ${#files[@]} -gt 1 ] || return 0
-    "$PYTHON" example_scripts/compute_arg.py --summary1 "${files[0]}" --summary2 "${files[@]:1}" --names "${names[@]}" \
-        --output_file "$4"
-}
-
-mkdir -p "$tables"
-if exists "runs/*/*/$scores"; then
-    flags=(--predict_split test --output_dir "$tables/test_tasks" --order)
-    for name in $ALL; do if exists "runs/$name/*/run.json"; then flags+=("$name"); fi; done
-    if exists "runs/multitask/*/$scores"; then flags+=(--baseline multitask); fi
-    "$PYTHON" -m routing_moe.cli.compare_runs "$OUTPUT_DIR/runs" "${flags[@]}" >"$tables/test_tasks.log" 2>&1 ||
-        { status=1 && cat "$tables/test_tasks.log" >&2; }
-fi
-for seed in $SEEDS; do
-    gains_over multitask "$OUTPUT_DIR/runs" "seed$seed/$scores" "$tables/zero_shot_over_multitask-seed$seed.csv" ||
-        status=1
-    for baseline in multitask direct; do
-        gains_over $baseline "$OUTPUT_DIR/few_shot" "seed$seed/summary.csv" \
-            "$tables/few_shot_over_$baseline-seed$seed.csv" || status=1
-    done
-done
-echo "Tables: $tables"
+source example_scripts/reproduce_paper_tables.sh
 exit $status

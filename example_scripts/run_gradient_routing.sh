@@ -14,6 +14,9 @@
 #   VECTOR_FLAGS flags of `python -m task.task_emb.gradient` (none). "--parts sides" with WEIGHTS=layers: the encoder and
 #                the decoder have their own clusters
 #   CLUSTERS     number of clusters, or auto: by silhouette (auto)
+#   EACH_SAMPLE  "yes": also the vectors of each sample of the unseen tasks, in OUTPUT_DIR/vectors_each, which few-shot
+#                fine-tuning reads (no)
+#   ZERO_SHOT_FLAGS  flags for the scores of unseen tasks, such as "--scoring rank" (none)
 # Vectors are computed from labelled rows of the first sample of each task, also of unseen tasks, so that their scores
 # are not zero-shot. Further arguments are flags for the mixture. Flags on texts, such as --max_input_length, belong to
 # all three stages. Run the same command to continue after an interruption; finished stages are kept.
@@ -34,6 +37,14 @@ for ((step = period; step <= DENSE_STEPS; step += period)); do
     if ((2 * step >= DENSE_STEPS)); then checkpoints+=("$step-steps"); fi
 done
 
+# gradient_vectors FOLDER FLAGS: computes vectors from the checkpoints of the BART in OUTPUT_DIR/FOLDER.
+gradient_vectors() {
+    # shellcheck disable=SC2086 # several flags
+    MODEL=$OUTPUT_DIR/dense DATA_DIR=$DATA_DIR OUTPUT_DIR=$OUTPUT_DIR/$1 \
+        bash example_scripts/task_vectors.sh gradient --hide_task_names --checkpoint_names "${checkpoints[@]}" \
+        --weights "${WEIGHTS:-embeddings}" ${lengths[@]+"${lengths[@]}"} ${VECTOR_FLAGS:-} "${@:2}"
+}
+
 if [ ! -f "$OUTPUT_DIR/$scores" ]; then
     if [ ! -f "$OUTPUT_DIR/dense/$scores" ]; then
         # shellcheck disable=SC2086 # several flags
@@ -46,15 +57,14 @@ if [ ! -f "$OUTPUT_DIR/$scores" ]; then
         END { if (score < 1.5 * constant) print "note: the dense run has hardly learned anything: its mean dev score is " \
             score / (NR - 1) ", that of constant answers " constant / (NR - 1) "; its clusters may mean nothing, raise DENSE_STEPS" }' \
         "$OUTPUT_DIR/dense/best/eval-dev-performance.csv" >&2
-    # shellcheck disable=SC2086
-    MODEL=$OUTPUT_DIR/dense DATA_DIR=$DATA_DIR OUTPUT_DIR=$OUTPUT_DIR/vectors \
-        bash example_scripts/task_vectors.sh gradient --hide_task_names --checkpoint_names "${checkpoints[@]}" \
-        --weights "${WEIGHTS:-embeddings}" ${lengths[@]+"${lengths[@]}"} ${VECTOR_FLAGS:-}
+    gradient_vectors vectors
+    if [ "${EACH_SAMPLE:-no}" = yes ]; then gradient_vectors vectors_each --tasks test --samples each; fi
     MODEL=$own_model TASKVECS=$OUTPUT_DIR/vectors \
         bash example_scripts/train_routing_bart.sh --task_routes "clusters:$CLUSTERS" --resume "$@"
 fi
 if [ ! -f "$OUTPUT_DIR/$unseen" ] &&
     "$PYTHON" -m dataloader.list_tasks --split "${SPLIT:-$DATA_DIR/split.json}" test >/dev/null 2>&1; then
-    "$PYTHON" -m routing_moe.cli.train --do_predict --predict_split test --output_dir "$OUTPUT_DIR"
+    # shellcheck disable=SC2086 # several flags
+    "$PYTHON" -m routing_moe.cli.train --do_predict --predict_split test --output_dir "$OUTPUT_DIR" ${ZERO_SHOT_FLAGS:-}
 fi
 echo "$OUTPUT_DIR is finished: scores in $OUTPUT_DIR/$scores$([ ! -f "$OUTPUT_DIR/$unseen" ] || echo " and $unseen")"

@@ -7,6 +7,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=${PYTHON:-python3}; fi
 
+# Flags of trainings: matrix products in bf16 on a GPU that supports it, otherwise as without flags. MIXED_PRECISION in
+# the environment sets another precision: no (TF32 on a GPU), bf16 or fp16.
+precision=()
+if [ -z "${MIXED_PRECISION:-}" ] && nvidia-smi -L >/dev/null 2>&1; then MIXED_PRECISION=auto; fi
+[ "${MIXED_PRECISION:-no}" = no ] || precision=(--mixed_precision "$MIXED_PRECISION")
+
 find_python() {
     local candidate
     for candidate in ${PYTHON:-} python3.13 python3.12 python3.11 python3 python; do

@@ -15,6 +15,8 @@ script_of() {
         merged_parameters) echo train_routing_bart.sh --router_mode softmax --expert_mixing parameters ;;
         lstm | transformer) echo train_routing_bart.sh --router_nn_type "$1" ;;
         text | fisher) echo train_routing_bart.sh --freeze_task_model ;; # with TASKVECS
+        fisher_clusters) echo train_routing_bart.sh --task_routes "clusters:${CLUSTERS:-auto}" ;; # with TASKVECS
+        ontology) echo train_routing_bart.sh --task_routes ontology ;;
         gradient_routing) echo run_gradient_routing.sh ;;
         two_stage | fisher_two_stage) echo run_two_stage.sh ;;           # with STAGE1
     esac

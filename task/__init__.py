@@ -1,3 +1,3 @@
 """Task vectors (`task_emb`), the embedded gym with known skills (`skill_gym`), gyms of skills that contradict
-each other (`conflict_gym`).
+each other (`conflict_gym`), a BART made from a BERT (`english_bart`).
 """

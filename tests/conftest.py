@@ -170,8 +170,9 @@ def make_stepper(make_model, examples):
     def make(settings=None, examples=examples, **fields):
         torch.manual_seed(0)
         AcceleratorState._reset_state(reset_partial_state=True)
-        model = make_model(**fields)
-        return Stepper(model, examples, settings_with(**(settings or {})), Accelerator(cpu=True))
+        accelerator = Accelerator(cpu="ACCELERATE_TORCH_DEVICE" not in os.environ)
+        model = make_model(**fields).to(accelerator.device)
+        return Stepper(model, examples, settings_with(**(settings or {})), accelerator)
 
     return make
 

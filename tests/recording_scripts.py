@@ -17,7 +17,10 @@ case "$*" in
     *task_emb*) result=meta.json ;;
     *) result=best/eval-test-performance.csv ;;
 esac
-case "$*" in *cli.report*) mkdir -p "$3/analysis" && touch "$3/analysis/report.html" ;; esac
+case "$*" in
+    *--output_file*) ;;
+    *cli.report*) mkdir -p "$3/analysis" && touch "$3/analysis/report.html" ;;
+esac
 while [ $# -gt 0 ]; do
     case $1 in
         --output_dir) mkdir -p "$2/$(dirname $result)" && touch "$2/$result" ;;
@@ -70,6 +73,7 @@ class Scripts:
         done = subprocess.run(
             ["bash", str(self.folder / "example_scripts" / script), *arguments],
             env={"PATH": os.environ["PATH"], "PYTHON": str(self.folder / "python"), "OMP_NUM_THREADS": "1"}
+            | dict(MIXED_PRECISION="no")  # otherwise the flags would depend on the machine
             | dict(MODEL=str(self.bart), DATA_DIR=str(self.gym))
             | variables,
             capture_output=True,

@@ -39,8 +39,8 @@ FLAGS = {
         "leave --dataset out",
     ),
     "a missing sample": (
-        dict(samples="99"),
-        "--samples is '99': no such sample of plural; give all, first, or one of plural_12_100, plural_12_13",
+        dict(samples=["13", "99"]),
+        "--samples is '99': no such sample of plural; give all, first, or some of plural_12_100, ",
     ),
     "ranking without options": (
         dict(scoring="rank"),

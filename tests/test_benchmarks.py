@@ -17,6 +17,7 @@ from benchmarks import (
     finetune_grid,
     measuring,
     predict,
+    start_up,
     task_vectors,
     train_step,
 )
@@ -122,6 +123,15 @@ def test_several_numbers_of_experts_are_compared_with_plain_bart_in_a_table(caps
     assert {"random_flatness", "straight_through_growth"} <= set(report["across_experts"])
     assert "E = 2 | E = 4 |" in printed.err
     assert "| `random` |" in printed.err
+
+
+def test_start_up_reports_times_of_all_variants(capsys):
+    start_up.main(["--rounds", "1"])
+    report = parse_report(capsys.readouterr().out)
+    assert report["benchmark"] == "start_up"
+    assert list(report["variants"]) == start_up.VARIANTS
+    assert all(set(values) == {"median_s", "min_s", "cpu_s"} for values in report["variants"].values())
+    assert list(report["ratios"]) == ["from_bart_drawing_over_from_bart"]
 
 
 def test_predict_reports_times_of_all_variants_and_their_ratios(capsys):

@@ -95,7 +95,7 @@ def test_a_single_rate_is_used_without_tuning(scripts: Scripts):
 
 def test_the_rate_is_the_best_of_rates_among_finished_tuning_runs(scripts: Scripts):
     write_tuning_run(scripts, f"{PLACE}/dense/lr0.004", 0.4)
-    write_tuning_run(scripts, f"{PLACE}/dense/lr0.01", 0.3)
+    write_tuning_run(scripts, f"{PLACE}/dense/lr0.01", 0.4)  # equal: the lower rate
     write_tuning_run(scripts, f"{PLACE}/dense/lr0.02", 0.9, finished=False)  # and fails again
     write_tuning_run(scripts, f"{PLACE}/dense/lr0.5", 1.0)
     write_tuning_run(scripts, "conflict1_36skills/dense/lr0.01", 0.8)

@@ -1,5 +1,8 @@
 """Devices: errors about a precision that the device does not support, the initial loss scale of fp16."""
 
+import os
+from types import SimpleNamespace
+
 import pytest
 import tiny_vectors
 import torch
@@ -11,6 +14,7 @@ from tiny_runs import run
 from dataloader.errors import InputError
 from routing_moe.cli import ablate
 from routing_moe.io.accelerator import make_accelerator
+from routing_moe.io.precision import chosen_precision
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +51,56 @@ def test_other_errors_of_accelerate_are_not_changed():
 def test_the_initial_loss_scale_does_not_overflow_with_summed_losses():
     fields = make_accelerator().scaler_handler.to_kwargs()
     assert torch.amp.GradScaler("cpu", **fields).get_scale() == 2**8
+
+
+@pytest.mark.parametrize(
+    ("gpu", "bf16", "expected"), [(False, True, "no"), (True, False, "no"), (True, True, "bf16")]
+)
+def test_auto_is_bf16_on_a_gpu_that_computes_in_it(gpu, bf16, expected, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")  # the flag decides
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation
+    )
+    assert chosen_precision("auto") == expected
+    assert chosen_precision("bf16") == "bf16"
+    assert chosen_precision(None) == "fp16"
+
+
+def test_auto_on_a_cpu_changes_nothing():
+    accelerator = make_accelerator("auto")
+    assert (accelerator.mixed_precision, accelerator.scaler) == ("no", None)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "expected"),
+    [("cuda", "no", ["high"]), ("cuda", "bf16", []), ("cpu", "no", [])],
+)
+def test_float32_on_cuda_is_multiplied_in_tf32(device, precision, expected, monkeypatch):
+    fake = SimpleNamespace(device=torch.device(device), mixed_precision=precision)
+    chosen = []
+    monkeypatch.setattr("routing_moe.io.accelerator.Accelerator", lambda **_: fake)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", chosen.append)
+    assert make_accelerator(precision) is fake
+    assert chosen == expected
+
+
+NVIDIA_SMI = "#!/bin/sh\n[ $FOUND = yes ] && echo 'GPU 0: a card'\n"
+
+
+@pytest.mark.parametrize(
+    ("found", "chosen", "expected"),
+    [("no", "", None), ("yes", "", "auto"), ("yes", "no", None), ("no", "bf16", "bf16")],
+)
+def test_scripts_choose_bf16_if_there_is_a_gpu(found, chosen, expected, scripts, tmp_path):
+    (tmp_path / "nvidia-smi").write_text(NVIDIA_SMI)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    machine = dict(PATH=f"{tmp_path}:{os.environ['PATH']}", FOUND=found, MIXED_PRECISION=chosen)
+    code, (call,), output = scripts.run("train_routing_bart.sh", **machine)
+    assert code == 0, output
+    words = call.split()
+    assert ("--mixed_precision" in words) == (expected is not None)
+    assert expected is None or words[words.index("--mixed_precision") + 1] == expected
 
 
 class WithoutBf16:

@@ -158,7 +158,7 @@ def test_a_misspelt_flag_is_found(parse):
 # ---------------------------------------------------------------------------- flags, paths, links
 
 FOLDERS_OF_COMMANDS = (
-    *("routing_moe/cli", "task/task_emb", "task/skill_gym", "task/conflict_gym"),
+    *("routing_moe/cli", "task/task_emb", "task/skill_gym", "task/conflict_gym", "task/english_bart"),
     *("dataloader", "benchmarks", "example_scripts"),
 )
 MODULES = [

@@ -98,11 +98,21 @@ def test_a_grid_killed_between_renames_is_completed(grids, finished_grid):
 def test_more_samples_and_rates_extend_a_grid(grids, finished_grid):
     grids.run("extended", save_best=True, samples="13", learning_rate_list=[0.1])
     grids.run("extended", save_best=True, samples="13")
-    folder = grids.run("extended", save_best=True)
+    folder = grids.run("extended", save_best=True, samples=["13", "100"])
     assert set(finished_lines(folder).values()) == {1}
     assert_same_grid(folder, finished_grid)
     for already, total in ((0, 1), (1, 2), (2, 4)):
         assert f"{total} configurations of naming, {already} of them finished already" in log_of(folder)
+
+
+def test_a_limit_of_scored_examples_takes_them_from_the_test_file_alone(grids, finished_grid):
+    folder = grids.run(
+        "limited", save_best=True, samples="13", learning_rate_list=[0.1], predict_max_examples=2
+    )
+    (name, lines), *others = predictions(folder).items()
+    all_lines = predictions(finished_grid)[name].splitlines()
+    assert (lines.splitlines(), others) == ([all_lines[0], all_lines[2]], [])  # evenly spaced
+    assert results(folder)["dev_performance"][0] == results(finished_grid)["dev_performance"][4]
 
 
 def test_a_command_for_a_part_of_the_grid_removes_nothing(grids, finished_grid):

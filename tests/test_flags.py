@@ -169,6 +169,10 @@ MODULES = [
     "task.skill_gym.pretrain",
     "task.conflict_gym.generate",
     "task.conflict_gym.bart",
+    "task.conflict_gym.relabel",
+    "task.english_bart.build",
+    "task.english_bart.denoise",
+    "task.english_bart.export",
 ]
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import tiny_bart_config
+from tiny_steps import merged_one_by_one
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BartForConditionalGeneration
 
@@ -15,6 +16,7 @@ from routing_moe.model.flops import (
     total_parameters,
 )
 from routing_moe.model.route_sources import random_task_routes
+from routing_moe.model.routed_layer import RoutedLayer
 from routing_moe.model.routers import ROUTERS
 from routing_moe.optim.step import Stepper, frozen_parts
 from routing_moe.training.cost import flops_of_steps
@@ -53,8 +55,9 @@ def prepared(make_stepper, fields, settings=None, frozen=()):
 
 @pytest.fixture
 def matrix_products_only(monkeypatch):
-    """Sets merging to 0 FLOPs: the counter omits it, because it is elementwise."""
+    """Sets merging to 0 FLOPs, and makes it elementwise, so that the counter omits it."""
     monkeypatch.setattr("routing_moe.model.flops.merging_flops", lambda config, work: 0)
+    monkeypatch.setattr(RoutedLayer, "merged_parameters", merged_one_by_one)
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)

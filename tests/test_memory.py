@@ -90,7 +90,7 @@ def vectors(method: str):
 
 PREDICT = dict(do_train=None, initialize_from_vanilla=None, do_predict=True)
 OF_TRAINING = "--max_tokens_per_micro_batch (now 16384)"
-OF_EVALUATION = "--predict_batch_size (now 32, or more on a GPU)"
+OF_EVALUATION = "--predict_batch_size (now 32)"
 BEAMS, BF16 = "--num_beams (now 2)", "--mixed_precision bf16"
 COMMANDS = {
     # name: (command, what fails, its parser, another part of the message)

@@ -3,7 +3,10 @@
 import pytest
 import torch
 from conftest import one_hot_routes
+from tiny_steps import merged_one_by_one
 from transformers import BartForConditionalGeneration
+
+from routing_moe.model.routed_layer import RoutedLayer
 
 TASK_IDS = torch.tensor([0, 3, 1, 0])
 L, E = 4, 3
@@ -89,12 +92,54 @@ def test_a_batch_merges_once_for_each_distinct_task(make_model, batch, monkeypat
         merge = layer.merged_parameters
         monkeypatch.setattr(layer, "merged_parameters", lambda w, merge=merge: merges.append(w) or merge(w))
     model(**batch, task_ids=TASK_IDS).loss.backward()
-    assert len(merges) == 3 * L
+    assert [len(weights_GE) for weights_GE in merges] == [3] * L
     assert model.task_vectors.weight.grad[[0, 1, 3]].abs().sum(1).min() > 0
     merges.clear()
     model.use_routes("average")
     model(**batch, task_ids=TASK_IDS)
-    assert len(merges) == L
+    assert [len(weights_GE) for weights_GE in merges] == [1] * L
+
+
+@pytest.mark.parametrize("tasks", [[0, 3, 1, 0], [2, 2, 2, 2], [3, 2, 1, 0]])
+@pytest.mark.parametrize("frozen", [(), ("router.", "task_vectors."), ("model.",)])
+def test_merging_at_once_equals_merging_one_by_one(tasks, frozen, make_model, batch, monkeypatch):
+    model = make_model(expert_mixing="parameters", router_mode="softmax").train()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(tuple(frozen)))
+    found = []
+    for merge in (RoutedLayer.merged_parameters, merged_one_by_one):
+        monkeypatch.setattr(RoutedLayer, "merged_parameters", merge)
+        model.zero_grad()
+        loss = model(**batch, task_ids=torch.tensor(tasks)).loss
+        loss.backward()
+        found.append((loss, {n: p.grad for n, p in model.named_parameters()}))
+    (loss, ours), (expected, theirs) = found
+    torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0)
+    assert ours.keys() == theirs.keys()
+    for name, gradient in theirs.items():
+        if gradient is None:
+            assert ours[name] is None
+        else:
+            torch.testing.assert_close(ours[name], gradient, rtol=1e-11, atol=1e-13, msg=name)
+
+
+def test_parameters_are_merged_in_their_own_precision(make_model, batch):
+    model = make_model(dtype=torch.float32, expert_mixing="parameters", router_mode="softmax").train()
+    layer = model.routed_layers()[0]
+    weights_GE = torch.rand(2, E).softmax(-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        merged = layer.merged_parameters(weights_GE)
+    for ours, theirs in zip(merged, merged_one_by_one(layer, weights_GE), strict=True):
+        for name in theirs:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-7, msg=name)
+
+
+def test_an_exported_merge_is_saved_without_the_mixture(make_model, batch, tmp_path):
+    model = make_model(dtype=torch.float32, expert_mixing="parameters")
+    merged = model.to_bart(torch.rand(L, E).softmax(-1))
+    merged.save_pretrained(tmp_path)
+    saved = BartForConditionalGeneration.from_pretrained(tmp_path).eval()
+    assert torch.equal(saved(**batch).logits, merged(**batch).logits)
 
 
 def test_router_gradients_are_equal_for_merging_per_task_and_per_example(make_model, batch):

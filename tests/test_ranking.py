@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from mistakes import Place, assert_fault, complaint
-from tiny_runs import NO_LEARNING, run, write_gym
+from tiny_runs import NO_LEARNING, run, write_ranked_gym
 from tiny_steps import encoded, ragged
 from transformers import AutoTokenizer
 from transformers.models.bart.modeling_bart import shift_tokens_right
@@ -221,32 +221,6 @@ def test_options_with_the_same_tokens_share_a_row():
 
 
 # ---------------------------------------------------------------------------- whole runs
-
-
-def write_ranked_gym(folder):
-    """Writes the four tasks of `write_gym` and one per source of options; plural, a test task, has none."""
-    gym = write_gym(folder)
-    offered = ["No", "Yes", "may be"]
-    rows = {
-        "given": [
-            {"input": f"is it {i}", "outputs": [offered[i % 2]], "options": offered} for i in range(12)
-        ],
-        "listed": [f"what is {i} ? (A) cat (B) dog (C) cow\t{('cat', 'dog')[i % 2]}" for i in range(12)],
-        "label": [f"how is {i} ?\t{('good', 'bad')[i % 2]}" for i in range(12)],
-    }
-    for task, lines in rows.items():
-        (folder / task).mkdir()
-        ending = "jsonl" if task == "given" else "tsv"
-        lines = [line if isinstance(line, str) else json.dumps(line) for line in lines]
-        for part, chosen in (("train", lines), ("dev", lines[:3]), ("test", lines[3:7])):
-            text = "".join(f"{line}\n" for line in chosen)
-            (folder / task / f"{task}_6_13_{part}.{ending}").write_text(text)
-    (folder / "listed" / "listed_6_13_test.tsv").write_text("what ? (A) cat (B) cow\tcow\nwhat ?\tdog\n")
-    metrics = json.loads((gym / "metrics.json").read_text()) | dict.fromkeys(rows, "ACC")
-    (gym / "metrics.json").write_text(json.dumps(metrics))
-    split = {"train": ["colour", "label"], "dev": [], "test": ["given", "listed", "plural"]}
-    (gym / "split.json").write_text(json.dumps(split))
-    return gym
 
 
 @pytest.fixture(scope="module")

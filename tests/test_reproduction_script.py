@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_runs import ROOT, TRAIN_TASKS
+from tiny_runs import ROOT, TRAIN_TASKS, write_bart
 
 from benchmarks import measuring, reproduction
 from dataloader.errors import InputError
@@ -29,6 +29,8 @@ def programs(calls: list[str]) -> list[str]:
     for call in calls:
         words = call.split()
         name = (words[1] if words[0] == "-m" else words[0]).split("/")[-1].removesuffix(".py").split(".")[-1]
+        if name == "train" and "--do_train" not in words:
+            name = "predict"
         place = re.search(r"--output_(?:dir|file) (?:out/)?(\S+)", call)
         if name != "list_tasks":
             found.append(f"{name} {place[1]}" if place else name)
@@ -37,11 +39,12 @@ def programs(calls: list[str]) -> list[str]:
 
 def test_every_variant_has_existing_flags():
     text = (ROOT / "example_scripts" / SCRIPT).read_text()
-    names = "".join(re.findall(r'^ALL\+?="(.*)"', text, flags=re.MULTILINE))
+    names = "".join(re.findall(r'^(?:PUBLISHED|ALL)\+?="(.*)"', text, flags=re.MULTILINE))
+    names = names.replace("$PUBLISHED", "")
     command = f"source example_scripts/variants.sh; for variant in {names}; do script_of $variant; done"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     calls = [shlex.split(line) for line in done.stdout.splitlines()]
-    assert len(calls) == len(names.split()) == 13
+    assert len(calls) == len(names.split()) == 16
     for script, *flags in calls:
         assert (ROOT / "example_scripts" / script).is_file()
         parse(TrainSettings, ["--output_dir", "x", *flags])
@@ -54,28 +57,36 @@ def test_runs_come_in_the_order_in_which_they_need_each_other(scripts):
         *("text vectors/text", "text vectors/text_each"),
         *("train runs/multitask/seed42", "train runs/text/seed42", "train runs/straight_through/seed42"),
         *("merge runs/two_stage/seed42", "train runs/two_stage/seed42"),
+        *("predict runs/multitask/seed42", "predict runs/text/seed42"),
+        *("predict runs/two_stage/seed42", "predict runs/straight_through/seed42"),
         *few_shot("direct"),
         *few_shot("text"),
         *few_shot("two_stage"),
         *("inspect_routes", "create_gif", "correlate_routes", "report"),
-        "compare_runs tables/test_tasks",
-        "compute_arg tables/zero_shot_over_multitask-seed42.csv",
-        "compute_arg tables/few_shot_over_direct-seed42.csv",
+        *("compare_runs tables/train_tasks", "overview tables", "compare_runs tables/test_tasks"),
+        "compute_arg tables/zero_shot_over_multitask.csv",
+        "compute_arg tables/few_shot_over_direct.csv",
+        "report tables/report.html",
     ]
     assert programs(calls) == expected
     by_program = dict(zip(programs(calls), [c for c in calls if "list_tasks" not in c], strict=True))
     trained = by_program["train runs/text/seed42"]
     assert "--do_train --do_predict " in trained
     assert "--taskvecs out/vectors/text " in trained
-    assert "--freeze_task_model --seed 42 --predict_split test --resume" in trained
+    assert "--freeze_task_model --seed 42 --predict_max_examples 100 --resume" in trained
+    assert by_program["predict runs/text/seed42"].endswith(
+        "--predict_split test --output_dir out/runs/text/seed42"
+    )
     assert "--routes_from out/runs/straight_through/seed42" in by_program["merge runs/two_stage/seed42"]
     assert "--total_steps 16 " in by_program["train runs/two_stage/seed42"]
-    assert "--predict_split test" in by_program["train runs/two_stage/seed42"]
     assert "--tasks train test" in by_program["text vectors/text"]
     tuned = by_program["finetune few_shot/text/seed42/singletask-plural"]
     assert "--init_dir out/runs/text/seed42 --seed 42 --samples all --taskvecs out/vectors/text_each" in tuned
     assert "--learning_rate_list 1e-5 2e-5 5e-5 --bsz_list 2 4 8 --total_steps 4 " in tuned
-    assert "--names direct text two_stage" in calls[-1]
+    assert "--names direct text two_stage --seeds 42 " in calls[-2]
+    assert "--summary2 out/few_shot/text/seed{seed}/summary.csv out/few_shot/two_stage/" in calls[-2]
+    page = (scripts.folder / "out/tables/study.md").read_text()
+    assert page == "# Tables of out\n"  # the commands are only recorded
 
 
 def few_shot(start: str) -> list[str]:
@@ -101,10 +112,15 @@ def test_settings_of_other_scripts_do_not_change_the_study(scripts):
 
 def test_a_second_call_runs_only_what_is_not_finished(scripts):
     assert scripts.run(SCRIPT, finishes=True, **TWO_STAGE)[0] == 0
-    (scripts.folder / "out/runs/text/seed42/best/eval-test_tasks-test-performance.csv").unlink()
+    for scores in (
+        "text/seed42/best/eval-test-performance.csv",
+        "two_stage/seed42/best/eval-test_tasks-test-performance.csv",
+    ):
+        (scripts.folder / "out/runs" / scores).unlink()
     code, calls, output = scripts.run(SCRIPT, finishes=True, **TWO_STAGE)
     assert code == 0, output
-    assert [name for name in programs(calls) if "tables" not in name] == ["train runs/text/seed42"]
+    expected = ["train runs/text/seed42", "predict runs/two_stage/seed42"]
+    assert [name for name in programs(calls) if "tables" not in name] == expected
     assert "exists   vectors text" in output
     code, calls, output = scripts.run(SCRIPT, finishes=True, **TWO_STAGE | dict(TOTAL_STEPS="9", DIM="1"))
     assert (code, programs(calls)) == (2, [])
@@ -120,15 +136,16 @@ def test_a_failure_skips_what_needs_it_and_the_rest_is_run(scripts):
     assert "not finished: few_shot direct/seed42; the end of out/logs/few_shot-direct-seed42.log:" in output
     assert "fine-tuning on plural ended with exit code 3" in output
     assert (scripts.folder / "out/few_shot/direct/seed42/incomplete-summary.csv").is_file()
-    assert programs(calls)[-1].startswith("compare_runs")
+    assert programs(calls)[-1] == "compare_runs tables/test_tasks"
     times = pd.read_csv(scripts.folder / "out/times.csv")
-    assert times["ended"].tolist() == ["finished"] + ["failed"] * 2
+    assert times["ended"].tolist() == ["finished"] * 2 + ["failed"] * 2
 
     code, calls, output = scripts.run(SCRIPT, **variables | dict(OUTPUT_DIR="other"))
     assert code == 1
     assert "skipped  few_shot multitask/seed42, which needs other/runs/multitask/seed42/best/" in output
     unfinished = re.findall(r"^not finished: (\S+ \S+?);? ", output, flags=re.MULTILINE)
-    assert unfinished == ["training multitask/seed42", "few_shot direct/seed42", "few_shot multitask/seed42"]
+    runs = ["training multitask", "zero_shot multitask", "few_shot direct", "few_shot multitask"]
+    assert unfinished == [f"{run}/seed42" for run in runs]
     assert "not finished: few_shot multitask/seed42; it was skipped" in output
     assert "Tables: other/tables" in output
 
@@ -136,7 +153,7 @@ def test_a_failure_skips_what_needs_it_and_the_rest_is_run(scripts):
 def test_wrong_values_are_reported_together_before_anything_runs(scripts):
     wrong = dict(VARIANTS="multitask softmx", STARTS="direct average", SEEDS="1 1 x", JOBS="0", DIM="3")
     wrong |= dict(LEARNING_RATE_LIST="1e-5 fast", BSZ_LIST="", FEW_SHOT_STEPS="1 2", DATA_DIR="no_gym")
-    wrong |= dict(SAMPLES="one", OUTPUT_DIR="out:1")
+    wrong |= dict(SAMPLES="one", OUTPUT_DIR="out:1", CLUSTERS="many", STAGE1_STEPS="half")
     code, calls, output = scripts.run(SCRIPT, "--dryrun", **SMALL | wrong)
     assert (code, programs(calls)) == (2, [])
     messages = [
@@ -150,7 +167,9 @@ def test_wrong_values_are_reported_together_before_anything_runs(scripts):
         "LEARNING_RATE_LIST: fast is not a number",
         "DATA_DIR: no_gym: no such folder",
         "SPLIT: no_gym/split.json: no such file",
-        "SAMPLES: one is not all, first or a seed",
+        "SAMPLES: one is not all, first or seeds",
+        "CLUSTERS: many is not auto or a whole number",
+        "STAGE1_STEPS: half is not a whole number",
         "OUTPUT_DIR: out:1 has one of the characters",
     ]
     assert [message for message in messages if f"error: {message}" not in output] == []
@@ -158,6 +177,8 @@ def test_wrong_values_are_reported_together_before_anything_runs(scripts):
     code, _, output = scripts.run(SCRIPT, **SMALL | dict(DIM="3", VARIANTS="fisher"))
     assert code == 2
     assert "DIM: 3; it must be less than the number of train tasks" in output
+    code, _, output = scripts.run(SCRIPT, **SMALL | dict(VARIANTS="gradient_routing", DENSE_STEPS="8"))
+    assert (code, output) == (2, "error: DENSE_STEPS: 8 is not below TOTAL_STEPS, 8\n")
 
 
 def test_tasks_that_the_gym_lacks_are_built_first(scripts):
@@ -199,7 +220,8 @@ def test_a_small_study_continues_to_its_tables(scripts):
     assert code == 0, output
     out = scripts.folder / "my study"
     assert (out / "tables/test_tasks/comparison.md").is_file()
-    assert not (out / "runs/multitask/seed42/best/eval-test-performance.csv").exists()  # train tasks
+    page = (out / "tables/study.md").read_text()
+    assert page.count("\n## ") == 3  # one start: no gains
 
     summary = out / "few_shot/direct/seed42/summary.csv"
     expected = summary.read_text()
@@ -207,11 +229,12 @@ def test_a_small_study_continues_to_its_tables(scripts):
     (summary.parent / "singletask-plural/results.csv").unlink()
     code, calls, output = scripts.run(SCRIPT, really="few_shot/", STARTS="direct multitask", **small)
     assert code == 0, output
-    called = ["finetune", "collect_results"] * 2 + ["compare_runs"] + ["compute_arg"] * 2
+    called = ["finetune", "collect_results"] * 2 + ["compare_runs", "overview", "compare_runs"]
+    called += ["compute_arg"] * 2
     assert [name.split()[0] for name in programs(calls)] == called
     assert summary.read_text() == expected
     for name in ("direct", "multitask"):
-        assert len(pd.read_csv(out / f"tables/few_shot_over_{name}-seed42.csv")) == 1  # task
+        assert len(pd.read_csv(out / f"tables/few_shot_over_{name}.csv")) == 1  # task
 
 
 # ---- hours
@@ -230,7 +253,7 @@ def test_a_dry_run_lists_the_runs_and_estimates_their_hours(scripts):
     assert re.search(
         r"^training +text/seed42 +to do +\d\S* +\d\S* +out/runs/text/seed42$", output, flags=re.MULTILINE
     )
-    assert "OUTPUT_DIR=out/runs/text/seed42 TOTAL_STEPS=8 " in output
+    assert "OUTPUT_DIR=out/runs/text/seed42 TASKVECS=out/vectors/text TOTAL_STEPS=8 " in output
     assert "medians of 3 steps and 5 batches of answers after a warm-up" in output
     assert "Not included: text vectors" in output
     table = pd.read_csv(scripts.folder / "out/plan-dry_run.csv")
@@ -251,11 +274,11 @@ def test_hours_are_steps_times_seconds_of_passes_and_updates(world):
     assert data.step_shape("train", 2) == (24, 1)
     assert times.step("plain", 24, 1) == 6
     assert times.step("plain", 48, 3) == 4 * 3 + 2 + 1
-    work = reproduction.parse_work("plain:3600:2,4:train")
-    assert reproduction.training_hours(work, data, times) == 6 + 7
-    rows = {("train", "dev", "first"): 30, ("train", "test", "all"): 90}
+    work = reproduction.parse_work("plain:3600:2,4:train;plain:7200:2:train")
+    assert reproduction.training_hours(work, data, times) == 6 + 7 + 2 * 6
+    rows = {("train", "dev", "first", None): 30, ("train", "test", "100,13", 9): 90}
     data.rows = lambda *files: rows[files]
-    answers = reproduction.parse_answers("plain:train/dev/first:40;plain:train/test/all:10")
+    answers = reproduction.parse_answers("plain:train/dev/first:40;plain:train/test/100,13/9:10")
     assert reproduction.answering_hours(answers, data, times, 0) * 3600 == 2 * (30 * 40 + 90 * 10)
     ablation = reproduction.parse_answers("plain:train/dev/first:ablation")
     assert reproduction.answering_hours(ablation, data, times, 7) * 3600 == 2 * 30 * 7
@@ -274,23 +297,26 @@ def test_a_plan_counts_evaluations_and_the_answers_to_files(scripts):
     variables |= dict(VARIANTS="multitask random two_stage", STARTS="direct random")
     scripts.run(SCRIPT, finishes=True, **variables)
     plan = pd.read_csv(scripts.folder / "out/plan.tsv", sep="\t").set_index(["step", "run"])
-    once = "test/dev/first:{0};{1}:test/test/first:{0}"
+    scored = "plain:train/dev/first/100:1;plain:train/test/first/100:1"
     assert plan["work"]["training", "multitask/seed1"] == "plain:100:32:train"
-    assert plan["answers"]["training", "multitask/seed1"] == "plain:train/dev/first:4;plain:" + once.format(
-        1, "plain"
-    )
-    assert plan["answers"]["training", "random/seed1"] == "dense:train/dev/first:20;dense:" + once.format(
-        5, "dense"
-    )
+    assert plan["answers"]["training", "multitask/seed1"] == f"plain:train/dev/first:4;{scored}"
+    assert plan["answers"]["training", "random/seed1"].startswith("dense:train/dev/first:20;")
+    unseen = "test/dev/first:5;dense:test/test/first:5"
+    assert plan["answers"]["zero_shot", "random/seed1"] == f"dense:{unseen}"
     # Every 10 of 200 steps, from step 50 on.
-    assert plan["answers"]["stage2", "two_stage/seed1"] == "dense:train/dev/first:16;dense:" + once.format(
-        1, "dense"
-    )
+    assert plan["answers"]["stage2", "two_stage/seed1"].startswith("dense:train/dev/first:16;dense:train/")
     # 9 configurations of each sample, each with 2 evaluations and one test file.
     assert plan["work"]["few_shot", "direct/seed1"] == "plain:60:2,4,8:test"
     assert plan["answers"]["few_shot", "direct/seed1"] == "plain:test/dev/all:18;plain:test/test/all:9"
     assert plan["answers"]["few_shot", "random/seed1"] == "dense:test/dev/all:90;dense:test/test/all:45"
     assert plan["answers"]["figures", "two_stage/seed1"] == "dense:train/dev/first:ablation"
+
+
+def test_encoder_and_decoder_may_differ_in_layers(tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "SIZES", dict(measuring.SIZES))
+    write_bart(tmp_path)  # 2 + 1 layers
+    config = measuring.model_config(reproduction.add_size(str(tmp_path)), 3)
+    assert (config.encoder_layers, config.decoder_layers) == (2, 1)
 
 
 def test_a_model_that_exceeds_the_memory_is_refused(monkeypatch):
@@ -326,6 +352,7 @@ def test_lengths_and_rows_are_those_of_the_gym_or_assumed(world, tmp_path):
     assert data.rows("train", "dev", "first") == 3 * 3
     assert data.rows("train", "test", "all") == 3 * 3 * 2
     assert data.rows("test", "dev", "100") == 3 + 34
+    assert data.rows("test", "dev", "100,13", 2) == 2 * 2 + 2 * 2
     assert data.rows("test", "test", "all") == 3 * 2 + 2900 * 5
     none = reproduction.GymData(tmp_path / "none", split, "none", (512, 64))
     assert none.described("test").startswith("assumed")

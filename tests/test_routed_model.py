@@ -1,5 +1,7 @@
 """The routing BART: exact fast paths, identity with plain BART, generation, saving and loading."""
 
+import copy
+
 import pytest
 import torch
 from conftest import one_hot_routes, tiny_bart_config
@@ -208,6 +210,20 @@ def test_sharing_tensors_with_a_plain_bart_keeps_frozen_ones_frozen(make_model):
     assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == before
     trained = {name for name, parameter in bart.named_parameters() if parameter.requires_grad}
     assert trained == {name for name, _ in bart.named_parameters()} - {"model.shared.weight"}
+
+
+def test_a_plain_bart_is_assembled_again_only_for_other_tensors(make_model, batch):
+    model, route_LE = make_model(), one_hot_routes(CHOICES_BL[0], 3)
+    bart = model.to_bart(route_LE)
+    with torch.no_grad():
+        model.model.shared.weight.add_(1.0)
+    assert model.to_bart(route_LE) is bart  # weights changed in place are its weights
+    assert model.to_bart(one_hot_routes(CHOICES_BL[1], 3)) is not bart
+    copied = copy.deepcopy(model)
+    own = {id(p) for p in copied.parameters()}
+    assert {id(p) for p in copied.to_bart(route_LE).parameters()} < own
+    model.final_logits_bias = model.final_logits_bias + 1
+    assert torch.equal(model.to_bart(route_LE).final_logits_bias, model.final_logits_bias)
 
 
 # ---- saving, loading, names

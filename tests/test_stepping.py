@@ -23,6 +23,8 @@ from routing_moe.optim.step import (
     frozen_parts,
     linear_warmup_decay,
     part_of,
+    seed_draws,
+    step_seed,
 )
 
 
@@ -361,3 +363,10 @@ def test_alternating_steps_equal_steps_with_the_other_part_frozen(make_stepper):
         reports = [stepper.step(step) for stepper in (taking_turns, alone)]
         assert reports[0] == reports[1]
         assert_same(parameters(taking_turns), parameters(alone))
+
+
+def test_draws_are_those_of_torchs_seed():
+    seed_draws(torch.device("cpu"), 42, 7)
+    drawn = torch.rand(5)
+    torch.manual_seed(step_seed(42, 7))
+    assert torch.equal(drawn, torch.rand(5))

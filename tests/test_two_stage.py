@@ -172,7 +172,8 @@ def scripts(tmp_path):
         (tmp_path / "calls").write_text("")
         done = subprocess.run(
             ["bash", str(tmp_path / "example_scripts" / name), *arguments],
-            env={"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "python")} | variables,
+            env={"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "python"), "MIXED_PRECISION": "no"}
+            | variables,
             capture_output=True,
             text=True,
             check=False,

@@ -59,6 +59,32 @@ def write_gym(folder: Path) -> Path:
     return folder
 
 
+def write_ranked_gym(folder):
+    """Writes the four tasks of `write_gym` and one per source of options; plural, a test task, has none."""
+    gym = write_gym(folder)
+    offered = ["No", "Yes", "may be"]
+    rows = {
+        "given": [
+            {"input": f"is it {i}", "outputs": [offered[i % 2]], "options": offered} for i in range(12)
+        ],
+        "listed": [f"what is {i} ? (A) cat (B) dog (C) cow\t{('cat', 'dog')[i % 2]}" for i in range(12)],
+        "label": [f"how is {i} ?\t{('good', 'bad')[i % 2]}" for i in range(12)],
+    }
+    for task, lines in rows.items():
+        (folder / task).mkdir()
+        ending = "jsonl" if task == "given" else "tsv"
+        lines = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+        for part, chosen in (("train", lines), ("dev", lines[:3]), ("test", lines[3:7])):
+            text = "".join(f"{line}\n" for line in chosen)
+            (folder / task / f"{task}_6_13_{part}.{ending}").write_text(text)
+    (folder / "listed" / "listed_6_13_test.tsv").write_text("what ? (A) cat (B) cow\tcow\nwhat ?\tdog\n")
+    metrics = json.loads((gym / "metrics.json").read_text()) | dict.fromkeys(rows, "ACC")
+    (gym / "metrics.json").write_text(json.dumps(metrics))
+    split = {"train": ["colour", "label"], "dev": [], "test": ["given", "listed", "plural"]}
+    (gym / "split.json").write_text(json.dumps(split))
+    return gym
+
+
 def write_bart(folder: Path, seed: int = 5, **fields) -> Path:
     """Writes a random plain BART of 2+1 layers with the tokenizer of the embedded gym."""
     tokenizer = AutoTokenizer.from_pretrained(TINY_BART)

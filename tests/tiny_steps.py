@@ -74,3 +74,12 @@ def recorded(stepper, gradients: list):
 
     stepper.optimizer.step = step_and_note
     return stepper
+
+
+def merged_one_by_one(layer, weights_GE) -> list[dict[str, torch.Tensor]]:
+    """Returns the merged parameters of a `RoutedLayer`, each sum alone: the specification."""
+    named = [dict(expert.named_parameters()) for expert in layer.experts]
+    return [
+        {name: sum(w * own[name] for w, own in zip(weights_E, named, strict=True)) for name in named[0]}
+        for weights_E in weights_GE
+    ]

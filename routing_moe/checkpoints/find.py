@@ -1,7 +1,7 @@
 """Finds and checks a trained model on disk, of this or the published code, without loading it."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,14 +28,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SavedMixture:
-    """A checkpoint of a routing BART that was found but is not loaded yet."""
+    """A checkpoint of a routing BART that was found but is not loaded yet.
+
+    kept: the model if it was loaded before it is needed; the next `load` returns it.
+    """
 
     checkpoint: Path
     config: SavedConfig
     is_published: bool = False
+    kept: list = field(default_factory=list, compare=False, repr=False)
 
     def load(self) -> "RoutingBartForConditionalGeneration":
         """Returns the model. Raises InputError if its files are broken."""
+        if self.kept:
+            return self.kept.pop()
         from routing_moe.model.loading import load_routing_bart  # imports torch, which takes seconds
         from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
@@ -158,10 +164,14 @@ def checkpoint_to_start_from(settings: TrainSettings) -> Path | None:
 
 @dataclass(frozen=True)
 class SavedBart:
-    """A plain BART: a folder or hub name, and optionally a file of weights that replaces its own."""
+    """A plain BART: a folder or hub name, and optionally a file of weights that replaces its own.
+
+    kept: the content of that file if it was read before it is needed; the next `load` takes it.
+    """
 
     source: str
     weights: str | None = None
+    kept: list = field(default_factory=list, compare=False, repr=False)
 
     def load(self) -> "RoutingBartForConditionalGeneration":
         """Returns the BART as a routing BART with one expert. Raises InputError if its files are broken."""
@@ -170,7 +180,8 @@ class SavedBart:
 
         model = RoutingBartForConditionalGeneration.from_bart(self.source, 1, 0.0)
         if self.weights:
-            load_vanilla_weights(model, self.weights, init_eps=0.0, flag="checkpoint")
+            content = self.kept.pop() if self.kept else None
+            load_vanilla_weights(model, self.weights, 0.0, flag="checkpoint", content=content)
         return model
 
     def files(self) -> list[Path]:

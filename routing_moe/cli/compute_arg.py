@@ -9,6 +9,9 @@
         --summary2 models/moe/best/eval-test_tasks-test-performance.csv --names average mixture \\
         --group_templates median --output_file gains.csv
 
+    python -m routing_moe.cli.compute_arg --seeds 42 43 --names BART mixture --output_file gains.csv \\
+        --summary1 "few_shot/bart/seed{seed}/summary.csv" --summary2 "few_shot/moe/seed{seed}/summary.csv"
+
 The summaries are files of collect_results.py, of this project or of the published code, or scores of tasks
 without fine-tuning, written by --do_predict. Writes gains.csv (per task and system), gains_summary.csv (per
 system), gains.md, .tex, .png and .pdf; prints the Markdown. Exits with 0; with 1 if a task is not in all
@@ -46,15 +49,21 @@ def run(settings: GainSettings) -> int:
     summaries = faults.of(read_summaries, with_valid_values(settings))
     if faults:
         raise InputError(faults)
-    read = dict(zip(settings.names or gains.system_names(settings.summaries), summaries, strict=True))
-    tasks, missing = gains.common_tasks(read, settings.metric)
+    names = settings.names or gains.system_names(settings.summaries)
+    read = dict(zip(names, summaries, strict=True))
+    single = {of_seed(name, seed, settings): own for name in read for seed, own in read[name].items()}
+    tasks, missing = gains.common_tasks(single, settings.metric)
     if not tasks:
         raise InputError([*missing, f"no task has a mean {settings.metric} in every summary"])
-    if mixed := mixed_metrics(read, tasks):
+    if mixed := mixed_metrics(single, tasks):
         raise InputError(mixed)
-    costs = dict(zip(read, [summary_cost(path, tasks) for path in settings.summaries], strict=True))
+    costs = dict(zip(read, [cost_of(settings, path, tasks) for path in settings.summaries], strict=True))
     write(settings, next(iter(read)), gains_table(settings, read, tasks), costs, missing)
     return 1 if missing else 0
+
+
+def of_seed(name: str, seed: int, settings: GainSettings) -> str:
+    return f"{name}, seed {seed}" if settings.seeds else name
 
 
 def check(settings: GainSettings) -> None:
@@ -62,6 +71,8 @@ def check(settings: GainSettings) -> None:
     paths = settings.summaries
     real = [path.resolve() for path in paths]
     faults = flag_faults(settings)
+    if settings.seeds:
+        faults += [f"{path}: --seeds needs {{seed}} in it" for path in paths if "{seed}" not in str(path)]
     faults += [f"--summary2 {p} is given twice" for i, p in enumerate(paths) if real[i] in real[:i]]
     names = settings.names
     if names and len(names) != len(paths):
@@ -75,7 +86,8 @@ def check(settings: GainSettings) -> None:
     if settings.output_file.suffix != ".csv":
         faults.append(f"--output_file {settings.output_file}: the name must end in .csv")
     for path in () if faults else (settings.output_file, sibling(settings, "_summary.csv")):
-        if path.resolve() in real or path.is_dir():
+        read = [file.resolve() for each in paths for file in settings.by_seed(each).values()]
+        if path.resolve() in read or path.is_dir():
             reason = "is a folder" if path.is_dir() else "is one of the summaries"
             faults.append(f"--output_file {settings.output_file}: {path} {reason}; name another file")
     if faults:
@@ -86,20 +98,39 @@ def sibling(settings: GainSettings, end: str) -> Path:
     return settings.output_file.with_name(settings.output_file.stem + end)
 
 
-def read_summaries(settings: GainSettings) -> list[pd.DataFrame]:
-    """Returns the summaries, the baseline first. Raises one InputError with the errors in all files."""
-    faults = Faults()
-    read = [faults.of(read_summary, path, settings.metric) for path in settings.summaries]
+def read_summaries(settings: GainSettings) -> list[dict[int, pd.DataFrame]]:
+    """Returns the summaries, the baseline first: {seed: table}, with the seed 0 without --seeds.
+
+    Raises one InputError with the errors in all files.
+    """
+    faults, read = Faults(), []
+    for summary in settings.summaries:
+        files = settings.by_seed(summary)
+        if not files:
+            faults.append(f"{summary}: no such file with any of --seeds {' '.join(map(str, settings.seeds))}")
+        read.append({seed: faults.of(read_summary, path, settings.metric) for seed, path in files.items()})
     if faults:
         raise InputError(dict.fromkeys(faults))
     return read
 
 
-def gains_table(settings: GainSettings, read: dict, tasks: list[str]) -> pd.DataFrame:
+def cost_of(settings: GainSettings, summary: Path, tasks: list[str]) -> dict[str, float]:
+    """Returns `summary_cost`, the mean over seeds."""
+    each = pd.DataFrame([summary_cost(path, tasks) for path in settings.by_seed(summary).values()])
+    return each.mean(skipna=False).to_dict()
+
+
+def gains_table(settings: GainSettings, read: dict[str, dict], tasks: list[str]) -> pd.DataFrame:
     """Returns the gains of each task, or of each data set."""
-    if settings.group_templates:
-        return gains_per_dataset(read, tasks, settings.group_templates, settings.min_baseline)
-    return gains.gains_per_task(read, tasks, settings.min_baseline)
+
+    def of_one(summaries: dict[str, pd.DataFrame], tasks: list[str]) -> pd.DataFrame:
+        if settings.group_templates:
+            return gains_per_dataset(summaries, tasks, settings.group_templates, settings.min_baseline)
+        return gains.gains_per_task(summaries, tasks, settings.min_baseline)
+
+    if settings.seeds:
+        return gains.gains_over_seeds(read, tasks, of_one, settings.min_baseline)
+    return of_one({name: own[0] for name, own in read.items()}, tasks)
 
 
 def write(settings: GainSettings, baseline: str, per_task: pd.DataFrame, costs: dict, missing: list[str]):

@@ -84,7 +84,7 @@ def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> dict[s
             choices = find_neighbours(settings, inputs.start, inputs.gyms, grid.data)
             for sample, choice in choices.items():
                 log.info("%s: %s; has seen of the task: %s", sample, choice.described(), choice.seen)
-    return run_grid(settings, grid, choices)
+    return run_grid(settings, grid, inputs.start, choices)
 
 
 def reads_vector(inputs: FinetuneInputs) -> bool:

@@ -59,7 +59,7 @@ class FinetuneSettings(RunFlags):
 
     task_dir: str = DATA(REQUIRED, "the task's folder, with <task>_<k>_<seed>_{train,dev,test}.tsv or .jsonl", is_path=True)
     dataset: str | None = DATA(None, "the task's name, which must be that of its folder (default: that name)")
-    samples: str | list[str] = DATA("all", "which samples of the task: all, first, or a seed such as 100", on_resume=True)
+    samples: tuple[str, ...] = DATA(("all",), "which samples of the task: all, first, or seeds such as 100 13", metavar="SAMPLE", on_resume=True)
     skip_malformed: bool = DATA(False, "leave out malformed lines of task files instead of stopping")
     debug: bool = DATA(False, "read only 8 examples of every file, evenly spaced")
 
@@ -99,6 +99,7 @@ class FinetuneSettings(RunFlags):
     do_predict: bool = RUNNING(False, "score the test file with the weights of the best dev score")
     eval_period: int = RUNNING(100, "steps between dev scores; the last step always has one", range=AT_LEAST_1, needs=("training",))
     wait_step: int = RUNNING(NEVER, "end a configuration after this many dev scores without improvement", range=AT_LEAST_1, needs=("training",))
+    predict_max_examples: int | None = RUNNING(None, "examples of the test file that are scored, evenly spaced (default: all)", range=AT_LEAST_1, needs=("prediction",))
     predict_batch_size: int | None = RUNNING(None, "examples of 512 input tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU, from its free memory)", range=AT_LEAST_1, on_resume=True)  # affects only the rounding of sums
     save_best: bool = RUNNING(False, "keep the model of each sample's best configuration in models/<sample>_best; until it is known, those of all configurations", needs=("trained_models",))
     num_workers: int = RUNNING(1, "configurations that run at the same time, each in its own process, distributed over the GPUs; 1: in this process", range=AT_LEAST_1, on_resume=True)
@@ -114,6 +115,11 @@ class FinetuneSettings(RunFlags):
     def gym_dir(self) -> Path:
         """The folder that the task's folder is in."""
         return Path(self.task_dir).absolute().parent
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether configurations run in the process of the command, one after the other."""
+        return not self.ray and self.num_workers == 1
 
     def configurations(self) -> list[Configuration]:
         """Returns the sorted configurations of the grid."""
@@ -161,6 +167,7 @@ def unmet_needs(settings: FinetuneSettings, mixture, needs_neighbour: bool) -> d
     """
     conditions = {
         "training": (settings.do_train, "out --do_train"),
+        "prediction": (settings.do_predict, "out --do_predict"),
         "experts": (settings.moe_init, "out --moe_init"),
         "router": (settings.moe_init, "out --moe_init"),
         "read_vectors": (settings.moe_init, "out --moe_init"),

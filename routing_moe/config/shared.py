@@ -32,11 +32,13 @@ class TextFlags(Command):
 class OptimizerFlags(Command):
     """AdamW, clipping, memory and precision."""
 
-    max_tokens_per_micro_batch: int = OPTIMISATION(16384, "maximum padded source and target tokens per micro-batch; limits memory, does not change results; 0: no limit", range=NOT_NEGATIVE, needs=("training",), on_resume=True)  # affects only the rounding of sums
+    max_tokens_per_micro_batch: int | None = OPTIMISATION(None, "maximum padded source and target tokens per micro-batch; limits memory, does not change results; 0: no limit (default: 16384 on a CPU; on CUDA as many as fit into free memory, at most 32768)", range=NOT_NEGATIVE, needs=("training",), on_resume=True)  # affects only the rounding of sums
+    micro_batch_overhead: int | None = OPTIMISATION(None, "cost of a micro-batch, in padded tokens, when a step is cut into micro-batches at minimum cost: the higher, the fewer micro-batches, with more padding; changes time and memory, not results (default: 256 on a CPU, 8192 on CUDA)", range=NOT_NEGATIVE, needs=("training",), on_resume=True)  # affects only the rounding of sums
     weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, needs=("training",), compared_as="budget")
     adam_epsilon: float = OPTIMISATION(1e-8, "AdamW's epsilon", range=POSITIVE, needs=("training",))
     max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, needs=("training",), compared_as="budget")
-    mixed_precision: str | None = OPTIMISATION(None, "precision of matrix products; weights stay float32 (default: that of accelerate launch, else no)", choices=PRECISIONS)
+    mixed_precision: str | None = OPTIMISATION(None, "precision of matrix products; weights stay float32. no: float32, on CUDA with factors rounded to TF32; auto: bf16 on a GPU that supports it, else no (default: that of accelerate launch, else no)", choices=PRECISIONS)
+    compile: bool = OPTIMISATION(False, "compile every BART layer with torch.compile, once for all shapes: for long trainings on a GPU; evaluations run uncompiled. Changes the rounding and the dropout masks", needs=("training",), on_resume=True)
 # fmt: on
 
 
@@ -74,12 +76,14 @@ class Recipe:
     task_model_lr: float = 0.0
     train_batch_size: int = 16
     gradient_accumulation_steps: int = 1
-    max_tokens_per_micro_batch: int = 16384
+    max_tokens_per_micro_batch: int | None = None
+    micro_batch_overhead: int | None = None
     total_steps: int = 1000
     warmup_steps: int = 0
     weight_decay: float = 0.01
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 0.1
+    compile: bool = False
     initial_tau: float = 1.0
     minimum_tau: float = 1.0
     anneal_rate: float = 0.0

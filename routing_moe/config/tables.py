@@ -96,6 +96,7 @@ class GainSettings(Command):
 
     summary1: Path = GAINS(REQUIRED, "summary of the baseline: a table of collect_results, or scores of --do_predict", metavar="CSV")
     summary2: tuple[Path, ...] = GAINS(REQUIRED, "summaries of the systems, of either kind", metavar="CSV")
+    seeds: tuple[int, ...] = GAINS((), "seeds of several runs: {seed} in the paths of the summaries stands for each of them; a system that lacks some is compared with the runs of the baseline with its seeds", metavar="SEED")
     names: tuple[str, ...] | None = GAINS(None, "names of the baseline and each system (default: file names)", metavar="NAME")
     metric: str = GAINS("test_performance", "column of the summaries; of scores of --do_predict, the part", choices=("test_performance", "dev_performance"))
     group_templates: str | None = GAINS(None, "count each data set once, with this statistic over its templates, the tasks named <data set>__<template> (default: each template counts as a task)", choices=("mean", "median"))
@@ -106,4 +107,9 @@ class GainSettings(Command):
     def summaries(self) -> list[Path]:
         """The summary of the baseline, then those of the systems."""
         return [self.summary1, *self.summary2]
+
+    def by_seed(self, summary: Path) -> dict[int, Path]:
+        """Returns {seed: file} of a summary, the seeds whose file exists; {0: summary} without --seeds."""
+        files = {seed: Path(str(summary).replace("{seed}", str(seed))) for seed in self.seeds}
+        return {seed: path for seed, path in files.items() if path.exists()} if files else {0: summary}
 # fmt: on

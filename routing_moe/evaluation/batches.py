@@ -17,13 +17,11 @@ from dataloader.batching import assign_to_ranks
 from routing_moe.evaluation.pool import Pool, Routes
 from routing_moe.evaluation.scored_files import Decoding
 from routing_moe.io.main_process import on_main
+from routing_moe.io.memory import ON_CPU, free_gpu_memory
 
 ENOUGH_ON_CPU = 8  # see `enough_for_plain`
-
-
 LONG_EXAMPLE = 512 + 64  # input and output tokens of the examples that --predict_batch_size counts
 SHORT_PER_LONG = 8  # the number of short examples that a batch has instead of a long one
-ON_CPU = 32  # the default of --predict_batch_size on a CPU
 FREE_SHARE = 0.7  # of a GPU's free memory that a batch may need by the estimate
 
 log = logging.getLogger(__name__)
@@ -169,7 +167,7 @@ def batch_size(model, decoding: Decoding, accelerator: Accelerator | None = None
     accelerator: of processes that use the same size; None: this process chooses for itself.
     """
     if decoding.batch_size or model.device.type != "cuda":
-        return decoding.batch_size or ON_CPU
+        return decoding.batch_size or ON_CPU["predict_batch_size"]
     needed = bytes_of_long_example(model.config, decoding.num_beams, model.dtype.itemsize)
     if accelerator is None or accelerator.num_processes == 1:
         return examples_that_fit(model.device, needed)
@@ -179,8 +177,7 @@ def batch_size(model, decoding: Decoding, accelerator: Accelerator | None = None
 @functools.cache  # the size stays the same over a run's evaluations
 def examples_that_fit(device: torch.device, needed: int) -> int:
     """Returns how many examples of `needed` bytes fit into FREE_SHARE of a GPU's free memory, at least 1."""
-    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = torch.cuda.mem_get_info(device)[0] + reserved
+    free = free_gpu_memory(device)
     size = max(1, int(FREE_SHARE * free / needed))
     log.info(
         "answers are decoded %d long examples at a time (--predict_batch_size): %.1f GB are free, one needs "

@@ -107,13 +107,15 @@ def open_gym(settings: FinetuneSettings) -> Gym:
 
 def with_samples(settings: FinetuneSettings, gym: Gym) -> tuple[FinetuneSettings, list[str]]:
     """Returns the settings with the prefixes of the samples of `--samples`, and faults of their files."""
-    faults, task = Faults(), settings.task
-    chosen = faults.of(gym.named_samples, task, settings.samples, flag="task_dir") or []
-    if not chosen and not faults:
-        faults.append(
-            f"--samples is {settings.samples!r}: no such sample of {task}; give all, first, or one of "
-            f"{', '.join(gym.samples(task))}"
-        )
+    faults, task, chosen = Faults(), settings.task, {}
+    for name in settings.samples:
+        named = faults.of(gym.named_samples, task, name, flag="task_dir")
+        chosen |= dict.fromkeys(named or ())
+        if named == []:
+            faults.append(
+                f"--samples is {name!r}: no such sample of {task}; give all, first, or some of "
+                f"{', '.join(gym.samples(task))}"
+            )
     parts = ["train", "dev", *(["test"] if settings.do_predict else [])]
     for sample in chosen:
         faults += gym.check([task], parts, sample)
@@ -124,7 +126,7 @@ def with_samples(settings: FinetuneSettings, gym: Gym) -> tuple[FinetuneSettings
                 f"--scoring is rank, but {task} has no answer options: an options field in .jsonl files, a "
                 "list (A) ... (B) ... in the inputs, or a few labels; give --scoring generate"
             )
-    return dataclasses.replace(settings, samples=list(chosen)), list(faults)
+    return dataclasses.replace(settings, samples=tuple(chosen)), list(faults)
 
 
 # ---- the start and the route
@@ -152,7 +154,9 @@ def start_faults(
         faults += position_faults(settings, config.max_position_embeddings, place)
         faults.of(check_start_tokenizer, place, settings.model, config.vocab_size)
         if isinstance(start, SavedBart) and start.weights:
-            faults.of(fits, start.weights, start.source)
+            content = faults.of(fits, start.weights, start.source)
+            if settings.runs_here and content is not None:
+                start.kept.append(content)
     if settings.moe_init:
         faults += route_faults(settings, start)
         if not faults and gyms:
@@ -162,8 +166,8 @@ def start_faults(
     return list(faults)
 
 
-def fits(weights: str, source: str) -> None:
-    """Raises InputError if a file holds other weights than those of the plain BART `source`."""
+def fits(weights: str, source: str) -> dict:
+    """Returns the content of a file. Raises InputError for weights of another shape than BART `source`."""
     import torch  # takes seconds, so only if there are weights to check
     from transformers import AutoConfig
     from transformers.initialization import no_init_weights
@@ -176,7 +180,7 @@ def fits(weights: str, source: str) -> None:
     with torch.device("meta"), no_init_weights(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that copying into such a model has no effect
         model = RoutingBartForConditionalGeneration(RoutingBartConfig(**fields, num_experts=1))
-        load_vanilla_weights(model, weights, init_eps=0.0, flag="checkpoint")
+        return load_vanilla_weights(model, weights, init_eps=0.0, flag="checkpoint")
 
 
 def learns_routes(settings: FinetuneSettings, start: SavedMixture) -> bool:

@@ -10,9 +10,11 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from dataloader.errors import InputError, in_brief
+from routing_moe.checkpoints.find import SavedBart, SavedMixture
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.flags import flags_of
 from routing_moe.evaluation.vector_sources import VectorChoice
@@ -36,18 +38,22 @@ PATHS = ["output_dir", *(name for name, flag in flags_of(FinetuneSettings).items
 
 
 def run_configuration(
-    settings: FinetuneSettings, choice: Mapping[str, VectorChoice] | None, configuration: Configuration
+    settings: FinetuneSettings,
+    choice: Mapping[str, VectorChoice] | None,
+    configuration: Configuration,
+    start: SavedMixture | SavedBart | None = None,
 ) -> dict:
     """Runs one configuration with the `TrialRunner` of this process, which is loaded on the first call.
 
-    Adds its time in seconds and the peak memory of the process in GB.
+    start: None: find the model that the settings name. Adds the configuration's time in seconds and the peak
+    memory of the process in GB.
     """
     from routing_moe.finetuning.trial import TrialRunner  # imports torch, which takes seconds
 
     key = repr((settings, choice))
     if key not in _runners:
         _runners.clear()
-        _runners[key] = TrialRunner(settings, choice)
+        _runners[key] = TrialRunner(settings, choice, start)
     began = time.perf_counter()
     with traceback_noted():
         outcome = _runners[key].run(configuration)
@@ -63,9 +69,9 @@ def model_folder(output_dir: str | Path, name: str) -> Path:
 # ---- on this machine
 
 
-def in_this_process(settings: FinetuneSettings, choice, missing: list[Configuration]) -> Outcomes:
+def in_this_process(settings: FinetuneSettings, choice, missing: list[Configuration], start) -> Outcomes:
     try:
-        yield from run_here(run_configuration, {c: (settings, choice, c) for c in missing})
+        yield from run_here(run_configuration, {c: (settings, choice, c, start) for c in missing})
     finally:
         _runners.clear()
 
@@ -136,8 +142,8 @@ def with_absolute_paths(settings: FinetuneSettings) -> FinetuneSettings:
     return dataclasses.replace(settings, **absolute)
 
 
-def executor(settings: FinetuneSettings):
-    """Returns the executor that the settings select."""
-    if settings.ray:
-        return on_ray
-    return in_processes if settings.num_workers > 1 else in_this_process
+def executor(settings: FinetuneSettings, start: SavedMixture | SavedBart):
+    """Returns the executor that the settings select. start: the model, found on disk."""
+    if settings.runs_here:
+        return partial(in_this_process, start=start)
+    return on_ray if settings.ray else in_processes

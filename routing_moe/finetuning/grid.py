@@ -224,7 +224,10 @@ def data_checksum(gym: Gym, settings: FinetuneSettings, sample: str) -> int:
 
 
 def run_grid(
-    settings: FinetuneSettings, grid: Grid, choice: Mapping[str, VectorChoice] | None
+    settings: FinetuneSettings,
+    grid: Grid,
+    start: SavedMixture | SavedBart,
+    choice: Mapping[str, VectorChoice] | None,
 ) -> dict[str, Exception]:
     """Runs the missing configurations. Returns {line: error} of those that failed. Raises InputError."""
     (grid.folder / "predictions").mkdir(parents=True, exist_ok=True)
@@ -242,7 +245,7 @@ def run_grid(
         routes.add(route)
 
     if missing:
-        outcomes = executor(settings)(settings, choice, missing)
+        outcomes = executor(settings, start)(settings, choice, missing)
         bar = tqdm(total=total, initial=done, desc=settings.task, unit="run", disable=settings.quiet)
         failed = grid.files.collect(outcomes, keep, bar)
     grid.write_results()

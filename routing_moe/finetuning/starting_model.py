@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dataloader.encoding import EncodedExamples
-from routing_moe.checkpoints.find import SavedMixture, find_start
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_start
 from routing_moe.checkpoints.start import load_start_tokenizer
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.evaluation.unseen_routes import RouteChoice
@@ -32,14 +32,19 @@ WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
 class Starts:
     """Loads the start once; returns the model that the configurations of a sample start from.
 
-    choices: {sample: the vector of its nearest task}, for samples that read one.
+    choices: {sample: the vector of its nearest task}, for samples that read one. start: the model, found on
+    disk; None: the one that the settings name.
     """
 
     def __init__(
-        self, settings: FinetuneSettings, choices: Mapping[str, VectorChoice] | None, device: torch.device
+        self,
+        settings: FinetuneSettings,
+        choices: Mapping[str, VectorChoice] | None,
+        device: torch.device,
+        start: SavedMixture | SavedBart | None = None,
     ):
         self.settings, self.choices = settings, choices or {}
-        start = find_start(settings)
+        start = start or find_start(settings)
         self.device, self.loaded = device, start.load()
         place = start.checkpoint if isinstance(start, SavedMixture) else start.source
         self.tokenizer = load_start_tokenizer(place, settings.model, self.loaded.config.vocab_size)

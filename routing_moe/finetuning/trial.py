@@ -54,14 +54,14 @@ class Weights:
 class TrialRunner:
     """Runs configurations of a task's grid, with the initial model and the tokenized files in memory.
 
-    choices: {sample: the vector of its nearest task}, for samples that read one.
+    choices: {sample: the vector of its nearest task}, for samples that read one. start: as of `Starts`.
     Raises InputError if the initial model cannot be loaded.
     """
 
-    def __init__(self, settings: FinetuneSettings, choices: Mapping[str, VectorChoice] | None):
+    def __init__(self, settings: FinetuneSettings, choices: Mapping[str, VectorChoice] | None, start=None):
         self.settings = settings
         accelerator = make_accelerator(settings.mixed_precision)
-        self.starts = Starts(settings, choices, accelerator.device)
+        self.starts = Starts(settings, choices, accelerator.device, start)
         self.gym = Gym(settings.gym_dir, settings.skip_malformed)
         self.text_format = TextFormat.of(settings)
         self._files: dict[tuple[str, str], TaskFile] = {}
@@ -69,6 +69,7 @@ class TrialRunner:
 
     def file(self, sample: str, part: str) -> TaskFile:
         """Returns a sample's train, dev or test file, tokenized at the first call."""
+        most = self.settings.predict_max_examples if part == "test" else None
         if (sample, part) not in self._files:
             (self._files[sample, part],) = load_task_files(
                 self.gym,
@@ -78,7 +79,7 @@ class TrialRunner:
                 self.starts.tokenizer,
                 self.text_format,
                 {self.settings.task: 0},
-                limit=self.settings.examples_per_file,
+                limit=most or self.settings.examples_per_file,
                 scoring=self.settings.scoring if part != "train" else "generate",
             )
         return self._files[sample, part]

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import GradScalerKwargs, InitProcessGroupKwargs
 
@@ -17,16 +18,16 @@ LOSS_SCALE = 2.0**8
 
 
 def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
-    """Returns the Accelerator of a command.
+    """Returns the Accelerator of a command. Products of float32 on CUDA are computed in TF32 from now on.
 
-    mixed_precision: None for the value of `accelerate launch`.
+    mixed_precision: that of the flag; None for the value of `accelerate launch`.
     Raises InputError for a precision that the device does not support.
     """
     precision = chosen_precision(mixed_precision)
     flag = f"--mixed_precision is {precision}" + ("" if mixed_precision else " (accelerate launch)")
     handlers = [InitProcessGroupKwargs(timeout=LONGEST_WAIT), GradScalerKwargs(init_scale=LOSS_SCALE)]
     try:
-        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=handlers)
+        accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=handlers)
     except ValueError as error:
         if not str(error).startswith(f"{precision} mixed precision requires"):
             raise
@@ -34,4 +35,6 @@ def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
         raise InputError(f"{flag}, which this device does not support; give {other} or no") from None
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise InputError(f"{flag}, which needs a GPU; on a CPU give bf16 or no")  # accelerate ignores it
+    if accelerator.mixed_precision == "no" and accelerator.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # allows TF32
     return accelerator

@@ -11,7 +11,8 @@ SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_
 WANTED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)|Unable to allocate ([\d.]+ \w+)")
 SAME_RESULTS = ("max_tokens_per_micro_batch", "predict_batch_size", "num_workers")
 OTHER_RESULTS = ("num_beams",)
-BY_DEVICE = "32, or more on a GPU"  # None as --predict_batch_size
+# Defaults of flags on a CPU; on a GPU they are chosen from its free memory.
+ON_CPU = {"max_tokens_per_micro_batch": 16384, "predict_batch_size": 32}
 OF_TRAINING = {"max_tokens_per_micro_batch"}  # has no effect if a command has --do_train and it is not set
 
 
@@ -47,18 +48,31 @@ def memory_flags(settings) -> str:
     if not chosen.get("do_train", True):
         chosen = {name: value for name, value in chosen.items() if name not in OF_TRAINING}
     smaller = [
-        f"--{name} (now {chosen[name] or BY_DEVICE})"
-        for name in SAME_RESULTS
-        if name in chosen and (chosen[name] is None or chosen[name] > 1)
+        f"--{name} (now {_in_words(name, chosen[name])})" for name in SAME_RESULTS if chosen.get(name, 1) != 1
     ]
-    if chosen.get("max_tokens_per_micro_batch") == 0:
-        smaller.insert(0, "--max_tokens_per_micro_batch (now 0: no limit)")
     others = [f"--{name} (now {chosen[name]})" for name in OTHER_RESULTS if chosen.get(name, 0) > 1]
     if "mixed_precision" in chosen and chosen_precision(chosen["mixed_precision"]) == "no":
         others.append("--mixed_precision bf16")
     ways = ["give a smaller " + " or ".join(smaller)] if smaller else []
     ways += ["with different results: " + " or ".join(others)] if others else []
     return "; ".join(ways) or "no flag of this command reduces memory"
+
+
+def _in_words(name: str, given: int | None) -> str:
+    """Returns the value of a flag in words; None: not given, 0: no limit."""
+    import torch
+
+    if given is None:
+        return "chosen from free memory" if torch.cuda.is_available() else str(ON_CPU[name])
+    return str(given) if given else "0: no limit"
+
+
+def free_gpu_memory(device) -> int:
+    """Returns the bytes of a GPU that this process can still allocate."""
+    import torch
+
+    kept_for_reuse = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept_for_reuse
 
 
 def peak_memory_gb() -> float:

@@ -14,5 +14,11 @@ def precision_faults(settings) -> list[str]:
 
 
 def chosen_precision(mixed_precision: str | None) -> str:
-    """Returns the value of --mixed_precision, else that of `accelerate launch`, else "no"."""
+    """Returns "no", "bf16" or "fp16": by --mixed_precision, else that of `accelerate launch`, else "no"."""
+    if mixed_precision == "auto":
+        import torch
+
+        # An emulated bf16, which older GPUs have, is slower than float32.
+        supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if supported else "no"
     return mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")

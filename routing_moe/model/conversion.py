@@ -12,6 +12,7 @@ from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.loading import bart_fields, load_bart
 from routing_moe.model.mixture_fields import MIXTURE_FIELDS
 from routing_moe.model.routed_layer import RoutedLayer
+from routing_moe.model.unfilled import unfilled_model
 
 # ---- plain BART -> experts
 
@@ -36,7 +37,7 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
     if not isinstance(bart, nn.Module):
         bart = load_bart(bart)
     config = RoutingBartConfig(**{**bart_fields(bart.config), "num_experts": num_experts, **config_fields})
-    model = cls(config)
+    model = unfilled_model(cls, config)
     model.generation_config = bart.generation_config
     load_plain_weights(model, bart.state_dict(), init_eps)
     return model
@@ -66,7 +67,7 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
                     expert.load_state_dict(weights)
                     if isinstance(layer, RoutedLayer) and len(layer.experts) > 1:
                         for parameter in expert.parameters():
-                            parameter.add_(torch.randn(parameter.shape).to(parameter) * init_eps)
+                            parameter.add_(torch.randn(parameter.shape).to(parameter).mul_(init_eps))
     except RuntimeError as error:
         depths = f"{model.config.encoder_layers}+{model.config.decoder_layers} layers"
         raise InputError(
@@ -96,26 +97,35 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
     routes_LE: (L, E); rows of vanilla layers are ignored. If outputs are mixed, each layer is its argmax
     expert, and all parameters are shared with `model`, not copied. If parameters are mixed, each layer is
     merged by its row and has new tensors. The BART is created on the meta device, so sharing takes no memory
-    and milliseconds.
+    and milliseconds. A call with the same tensors as the last one returns the same BART.
     """
-    choices = routes_LE.argmax(dim=-1).tolist()
-    with torch.device("meta"), init.no_init_weights():
-        bart = BartForConditionalGeneration(_plain_config(model))
-    state = {}
+    state = _tensors_along(model, routes_LE)
+    bart, made_of = getattr(model, "last_plain", (None, {}))
+    if state.keys() != made_of.keys() or any(state[name] is not made_of[name] for name in state):
+        with torch.device("meta"), init.no_init_weights():
+            bart = BartForConditionalGeneration(_plain_config(model))
+        share_tensors(bart, state)
+        if model.config.expert_mixing == "outputs":  # merged tensors are new at every call
+            model.last_plain = bart, state  # a tuple, so that torch does not see a part of the model
+    bart.generation_config = model.generation_config
+    return bart.train(model.training)
+
+
+def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
+    """Returns the state dict of the plain BART of a route (L, E)."""
+    choices, state = routes_LE.argmax(dim=-1).tolist(), {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if name.startswith(ROUTING_NAMES) or ".experts." in name:
             continue
         state[name] = tensor
     for layer in model.routed_layers():
         if model.config.expert_mixing == "parameters":
-            weights = layer.merged_parameters(routes_LE[layer.row])
+            (weights,) = layer.merged_parameters(routes_LE[layer.row, None])
         else:
             weights = layer.experts[choices[layer.row]].state_dict(keep_vars=True)
         side, i = _side_and_index(model.config, layer.row)
         state |= {f"model.{side}.layers.{i}.{name}": tensor for name, tensor in weights.items()}
-    share_tensors(bart, state)
-    bart.generation_config = model.generation_config
-    return bart.train(model.training)
+    return state
 
 
 def share_tensors(meta_model, state: dict[str, Tensor]) -> None:

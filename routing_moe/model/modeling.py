@@ -86,6 +86,8 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         loss_only: bool | None = None,
         route_groups: Tensor | None = None,
         constant_zeros: bool = False,
+        routes_on_cpu: Tensor | None = None,
+        label_positions: Tensor | None = None,
         **kwargs,
     ) -> Seq2SeqLMOutput:
         """Runs BART's forward pass through the routed layers.
@@ -95,7 +97,8 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         slower and gives the same results. loss_only: whether to omit the logits; None: in training mode only.
         route_groups: (B,) numbers that are equal for examples with the same route and route gradient, used if
         parameters are mixed. constant_zeros: with given routes, do not compute the gradient of weights that
-        are zero.
+        are zero. On a GPU, a caller that gives the following saves waiting for it. routes_on_cpu: a copy of
+        `routes`. label_positions: (K,) positions in the flattened labels that are not to be ignored.
         """
         if labels is not None:
             labels = labels.masked_fill(labels == self.config.pad_token_id, -100)
@@ -123,18 +126,26 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
             use_cache=use_cache,
-            route_plan=self.plan_routes(routes, sparse, use_cache, route_groups, constant_zeros),
+            route_plan=self.plan_routes(
+                routes, sparse, use_cache, route_groups, constant_zeros, routes_on_cpu
+            ),
             **kwargs,
         )
         if labels is not None and (self.training if loss_only is None else loss_only):
-            return self._loss_output(inputs, labels)
+            return self._loss_output(inputs, labels, label_positions)
         outputs = super().forward(**inputs)
         if labels is not None:
             outputs.loss = self._smoothed_loss(outputs.logits[labels != -100], labels[labels != -100])
         return outputs
 
     def plan_routes(
-        self, routes_BLE: Tensor, sparse=True, use_cache=False, route_groups=None, constant_zeros=False
+        self,
+        routes_BLE: Tensor,
+        sparse=True,
+        use_cache=False,
+        route_groups=None,
+        constant_zeros=False,
+        routes_on_cpu=None,
     ) -> RoutePlan | None:
         """Returns how the layers run with these routes, or None with one expert.
 
@@ -143,21 +154,23 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         if self.config.num_experts == 1:
             return None
         if self.config.expert_mixing == "parameters":
-            plan = RoutePlan.merging(routes_BLE, route_groups)
-            if use_cache and len(plan.merged) > 1:  # a cache cannot be indexed by examples
+            plan = RoutePlan.merging(routes_BLE, route_groups, routes_on_cpu)
+            if use_cache and len(plan.merged.sizes) > 1:  # a cache cannot be indexed by examples
                 raise ValueError("with a cache, merged parameters need the same route for the whole batch")
             return plan
         # An expert that skipped a token has no cache entry for it, so with a cache every expert runs.
         if sparse and not use_cache:
-            return RoutePlan.sparse(routes_BLE, constant_zeros)
+            return RoutePlan.sparse(routes_BLE, constant_zeros, routes_on_cpu)
         return RoutePlan.dense(routes_BLE)
 
-    def _loss_output(self, inputs: dict, labels_BT: Tensor) -> Seq2SeqLMOutput:
+    def _loss_output(self, inputs: dict, labels_BT: Tensor, positions_K: Tensor | None) -> Seq2SeqLMOutput:
         """Returns the loss only: the vocabulary projection, the largest product, skips padded positions."""
         outputs = self.model(**inputs)
-        is_real_BT = labels_BT != -100
-        logits_KV = self.lm_head(outputs[0][is_real_BT]) + self.final_logits_bias
-        loss = self._smoothed_loss(logits_KV, labels_BT[is_real_BT])
+        if positions_K is None:
+            positions_K = (labels_BT != -100).flatten().nonzero()[:, 0]
+        hidden_KD = outputs[0].flatten(0, 1).index_select(0, positions_K)
+        logits_KV = self.lm_head(hidden_KD) + self.final_logits_bias
+        loss = self._smoothed_loss(logits_KV, labels_BT.flatten().index_select(0, positions_K))
         return Seq2SeqLMOutput(loss=loss, encoder_last_hidden_state=outputs.encoder_last_hidden_state)
 
     def _smoothed_loss(self, logits_KV: Tensor, targets_K: Tensor) -> Tensor:
@@ -241,6 +254,11 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         """Returns the layers with experts, encoder first."""
         layers = [*self.model.encoder.layers, *self.model.decoder.layers]
         return [layer for layer in layers if isinstance(layer, RoutedLayer)]
+
+    def single_layers(self) -> list[nn.Module]:
+        """Returns all BART layers, encoder first: the experts of each layer, or the layer itself."""
+        layers = [*self.model.encoder.layers, *self.model.decoder.layers]
+        return [one for layer in layers for one in getattr(layer, "experts", [layer])]
 
     def expert_distance(self) -> Tensor:
         """Returns the expert regularisation term: `RoutedLayer.expert_distance` summed over routed layers."""

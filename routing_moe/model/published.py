@@ -12,6 +12,7 @@ from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.loading import check_finite
 from routing_moe.model.saved_config import published_fields
 from routing_moe.model.task_vectors import load_task_vectors
+from routing_moe.model.unfilled import unfilled_model
 
 # Names of router parameters in the published code (after "router.model.") and in this one.
 UPSTREAM_ROUTER_NAMES = (
@@ -49,7 +50,8 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
     if "router_block_num" not in published:
         raise InputError(f"{config_path}: lacks router_block_num; a run of the published code has it")
     try:
-        model = cls(RoutingBartConfig(**published_fields(published, names, vectors_ND.shape[1])))
+        config = RoutingBartConfig(**published_fields(published, names, vectors_ND.shape[1]))
+        model = unfilled_model(cls, config)
     except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{config_path}: not the configuration of a model ({in_brief(error)})") from None
     try:

@@ -9,7 +9,8 @@ routes), it does not run at all. Dense routes have no zeros, so every expert run
 
 Mixing parameters (soft merging, SMEAR: Muqeeth, Liu, Raffel 2023, arXiv 2306.03745, section 2.3): one layer
 runs whose parameters are the sum over e of route[b, l, e] * parameters_e. A route belongs to a task, so a
-batch merges once per different route. For one-hot routes, this equals mixing outputs.
+batch merges once per different route, all of them in one matrix product. For one-hot routes, this equals
+mixing outputs.
 """
 
 import itertools
@@ -20,6 +21,22 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
 
+from routing_moe.io.transfer import sent
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of a batch's examples with equal routes, for mixing parameters.
+
+    weights_GLE: their routes. sizes: numbers of examples. order_B: the examples, group by group; inverse_B:
+    the permutation back. Both are None for a single group.
+    """
+
+    weights_GLE: Tensor
+    sizes: list[int]
+    order_B: Tensor | None = None
+    inverse_B: Tensor | None = None
+
 
 @dataclass(frozen=True)
 class RoutePlan:
@@ -29,26 +46,30 @@ class RoutePlan:
     first; n_active: the number of these, [layer][expert]. If both are None, every expert runs on every
     example: this is the reference for tests of the sparse path, and the only way to decode with a cache,
     which needs every token of every expert. runs_inactive: whether experts also run on examples where their
-    weight is zero, for the gradient of the weight. merged: if parameters are mixed, the examples of each
-    different route.
+    weight is zero, for the gradient of the weight. merged: if parameters are mixed, the groups of examples.
     """
 
     routes_BLE: Tensor
     order_LEB: Tensor | None = None
     n_active: list[list[int]] | None = None
     runs_inactive: bool = False
-    merged: list[Tensor] | None = None
+    merged: Groups | None = None
 
     @classmethod
-    def sparse(cls, routes_BLE: Tensor, constant_zeros: bool = False) -> "RoutePlan":
-        """Returns a plan that skips weights of zero. It transfers L*E numbers from the device to the CPU.
+    def sparse(
+        cls, routes_BLE: Tensor, constant_zeros: bool = False, on_cpu_BLE: Tensor | None = None
+    ) -> "RoutePlan":
+        """Returns a plan that skips weights of zero.
 
         constant_zeros: no zero weight depends on a trained parameter, so its gradient is not needed.
+        on_cpu_BLE: the same routes on the CPU; None: they are copied there, for which the CPU must wait.
         """
-        is_zero_LEB = (routes_BLE.detach() == 0).permute(1, 2, 0)
+        known_BLE = routes_BLE.detach().cpu() if on_cpu_BLE is None else on_cpu_BLE
+        is_zero_LEB = (known_BLE == 0).permute(1, 2, 0)
         order_LEB = is_zero_LEB.to(torch.uint8).argsort(dim=-1, stable=True)
+        n_active = (~is_zero_LEB).sum(-1).tolist()
         runs_inactive = routes_BLE.requires_grad and not constant_zeros
-        return cls(routes_BLE, order_LEB, (~is_zero_LEB).sum(-1).tolist(), runs_inactive)
+        return cls(routes_BLE, sent(order_LEB, routes_BLE.device), n_active, runs_inactive)
 
     @classmethod
     def dense(cls, routes_BLE: Tensor) -> "RoutePlan":
@@ -56,19 +77,31 @@ class RoutePlan:
         return cls(routes_BLE)
 
     @classmethod
-    def merging(cls, routes_BLE: Tensor, groups_B: Tensor | None = None) -> "RoutePlan":
+    def merging(
+        cls, routes_BLE: Tensor, groups_B: Tensor | None = None, on_cpu_BLE: Tensor | None = None
+    ) -> "RoutePlan":
         """Returns a plan that mixes parameters, once per group of examples with equal routes.
 
         groups_B: numbers that are equal for examples with the same route and route gradient, (B,). They are
         used if the routes need a gradient, which is divided evenly among the examples of a group; None: one
-        group per example. Without gradient, examples are grouped by their routes.
+        group per example. Without gradient, examples are grouped by their routes. on_cpu_BLE: as in `sparse`.
         """
+        device = routes_BLE.device
         if not (routes_BLE.requires_grad and torch.is_grad_enabled()):
-            groups_B = routes_BLE.detach().unique(dim=0, return_inverse=True)[1]
+            known_BLE = routes_BLE.detach().cpu() if on_cpu_BLE is None else on_cpu_BLE
+            which_B = known_BLE.unique(dim=0, return_inverse=True)[1]
         elif groups_B is None:
-            groups_B = torch.arange(len(routes_BLE))
-        groups_B = groups_B.to(routes_BLE.device)
-        return cls(routes_BLE, merged=[(groups_B == g).nonzero()[:, 0] for g in groups_B.unique().tolist()])
+            which_B = torch.arange(len(routes_BLE))
+        else:
+            which_B = groups_B.cpu().unique(return_inverse=True)[1]
+        sizes = which_B.bincount().tolist()
+        if len(sizes) == 1:
+            return cls(routes_BLE, merged=Groups(routes_BLE.mean(dim=0, keepdim=True), sizes))
+        order_B = which_B.argsort(stable=True)
+        inverse_B, order_B = sent(order_B.argsort(), device), sent(order_B, device)
+        # The routes of a group are equal; their mean divides the gradient among the examples.
+        means = [routes.mean(dim=0) for routes in routes_BLE[order_B].split(sizes)]
+        return cls(routes_BLE, merged=Groups(torch.stack(means), sizes, order_B, inverse_B))
 
     def examples(self, row: int, expert: int) -> tuple[Tensor | None, Tensor | None]:
         """Returns (active, inactive) example indices of an expert of layer `row`; None means all examples."""
@@ -135,22 +168,21 @@ class RoutedLayer(nn.Module):
         return mixed_BSD
 
     def _mix_parameters(self, plan: RoutePlan, hidden_BSD: Tensor, args, kwargs) -> Tensor:
-        outputs = []
-        for examples in plan.merged:
-            # The weights of a group are equal; their mean divides the gradient among the examples.
-            merged = self.merged_parameters(plan.routes_BLE[examples, self.row].mean(dim=0))
-            inputs, named = _of_examples(examples, hidden_BSD, args, kwargs)
-            outputs.append(functional_call(self.experts[0], merged, inputs, named))
-        order_B = torch.cat(plan.merged).argsort()
-        return torch.cat(outputs)[order_B]
+        groups, outputs, start = plan.merged, [], 0
+        merged = self.merged_parameters(groups.weights_GLE[:, self.row])
+        inputs, named = _of_examples(groups.order_B, hidden_BSD, args, kwargs)
+        for parameters, size in zip(merged, groups.sizes, strict=True):
+            rows = slice(start, start + size)
+            own, own_named = _of_examples(rows, inputs[0], inputs[1:], named)
+            outputs.append(functional_call(self.experts[0], parameters, own, own_named))
+            start += size
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs).index_select(0, groups.inverse_B)
 
-    def merged_parameters(self, weights_E: Tensor) -> dict[str, Tensor]:
-        """Returns the weighted sum of the experts' parameters, {name in an expert: tensor}."""
+    def merged_parameters(self, weights_GE: Tensor) -> list[dict[str, Tensor]]:
+        """Returns the G weighted sums of the experts' parameters, {name in an expert: tensor}."""
         named = [dict(expert.named_parameters()) for expert in self.experts]
-        return {
-            name: sum(weight * parameters[name] for weight, parameters in zip(weights_E, named, strict=True))
-            for name in named[0]
-        }
+        merged = {name: _Merged.apply(weights_GE, *(own[name] for own in named)) for name in named[0]}
+        return [dict(zip(merged, own, strict=True)) for own in zip(*merged.values(), strict=True)]
 
     def expert_distance(self) -> Tensor:
         """Returns the expert distance: the mean over pairs of experts of their distance; 0 for one expert.
@@ -178,14 +210,70 @@ class RoutedLayer(nn.Module):
         return float(sum(pairs) / len(pairs))
 
 
-def _of_examples(examples: Tensor | None, hidden_BSD: Tensor, args, kwargs) -> tuple[tuple, dict]:
+class _Merged(torch.autograd.Function):
+    """Returns the weighted sums (G, ...) of a parameter of each expert, with weights (G, E).
+
+    Several sums are one matrix product; a single one is faster elementwise on a CPU. The stack of parameters
+    that the product needs is made again for the gradient: kept, it would take the memory of another model.
+    All parameters of a layer in one product would double its time on a CPU, which does not use such large
+    memory again.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weights_GE: Tensor, *parameters: Tensor) -> Tensor:
+        weights_GE = weights_GE.to(parameters[0].dtype)
+        if len(weights_GE) == 1:
+            merged = parameters[0] * weights_GE[0, 0]
+            for e, parameter in enumerate(parameters[1:], 1):
+                merged = merged.addcmul_(parameter, weights_GE[0, e])
+            return merged[None]
+        return _product(weights_GE, _stacked(parameters)).view(-1, *parameters[0].shape)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grads: Tensor):
+        weights_GE, *parameters = ctx.saved_tensors
+        weights_GE, grads_GP = weights_GE.to(grads.dtype), grads.flatten(1)
+        by_weights, by_parameters = None, [None] * len(parameters)
+        if len(weights_GE) == 1:
+            if ctx.needs_input_grad[0]:
+                by_weights = torch.stack([grads_GP[0].dot(p.flatten()) for p in parameters])[None]
+            if any(ctx.needs_input_grad[1:]):
+                by_parameters = [grads[0] * weight for weight in weights_GE[0]]
+        else:
+            if ctx.needs_input_grad[0]:
+                by_weights = _product(grads_GP, _stacked(parameters).T)
+            if any(ctx.needs_input_grad[1:]):
+                by_parameters = _product(weights_GE.T, grads_GP).view(-1, *grads.shape[1:]).unbind()
+        return by_weights, *by_parameters
+
+
+def _stacked(parameters) -> Tensor:
+    """Returns a parameter of all experts (E, P)."""
+    return torch.stack(parameters).flatten(1)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Returns a @ b in their own type: mixed precision is for activations."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
+
+
+def _of_examples(examples: Tensor | slice | None, hidden_BSD: Tensor, args, kwargs) -> tuple[tuple, dict]:
     """Returns positional and named arguments of an expert for the given examples (None: all of them)."""
 
     def chosen(value):
         # Select from batch-first tensors. A one-dimensional tensor is never batch-first here (it contains
         # positions), even if its length happens to be B.
         batch_first = isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == len(hidden_BSD)
-        return value.index_select(0, examples) if examples is not None and batch_first else value
+        if examples is None or not batch_first:
+            return value
+        return value[examples] if isinstance(examples, slice) else value.index_select(0, examples)
 
     inputs = tuple(chosen(value) for value in (hidden_BSD, *args))
     return inputs, {name: chosen(value) for name, value in kwargs.items()}

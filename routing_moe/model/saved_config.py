@@ -91,7 +91,7 @@ def load_bart_config(source: str | Path, ask_hub: bool = True) -> SavedConfig | 
     elif is_hub_name(str(source)):
         if not ask_hub and not isinstance(try_to_load_from_cache(str(source), "config.json"), str):
             return None
-        config = config_on_the_hub(str(source))
+        config = SavedConfig.of(config_on_the_hub(str(source)), source)
     else:
         raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
     if config.model_type != "bart":
@@ -103,8 +103,8 @@ def load_bart_config(source: str | Path, ask_hub: bool = True) -> SavedConfig | 
     return config
 
 
-def config_on_the_hub(name: str) -> SavedConfig:
-    """Returns the configuration of a model on the hub, or in its local cache. Raises InputError."""
+def config_on_the_hub(name: str) -> dict:
+    """Returns the config.json of a model on the hub, or in its local cache. Raises InputError."""
     hub_log = logging.getLogger("huggingface_hub")
     level = hub_log.level
     hub_log.setLevel(logging.ERROR)  # each of its attempts is a warning
@@ -115,7 +115,7 @@ def config_on_the_hub(name: str) -> SavedConfig:
         raise InputError(f"{name}: {reason}") from None
     finally:
         hub_log.setLevel(level)
-    return SavedConfig.of(load_json_object(path, "a model's configuration"), name)
+    return load_json_object(path, "a model's configuration")
 
 
 def load_routing_config(checkpoint: str | Path) -> dict:

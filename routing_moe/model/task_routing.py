@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from routing_moe.io.transfer import sent
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.route_sources import ROUTE_SOURCES
 from routing_moe.model.routers import ROUTERS
@@ -40,6 +41,7 @@ class TaskRouting:
     def draw_routes(self, task_ids_B: Tensor) -> Tensor:
         """Returns routes (B, L, E) from the model's route source.
 
+        task_ids_B: on any device; on the CPU, there is no wait for a GPU.
         In training mode they are those of training (sampled and explored), otherwise those of evaluation.
         If parameters are mixed, routes are drawn once per task, so a batch merges once per different task.
         """
@@ -47,9 +49,9 @@ class TaskRouting:
         if self.config.num_experts == 1:
             source = ROUTE_SOURCES["average"]
         if self.config.expert_mixing == "outputs":
-            return source(self, task_ids_B)
+            return source(self, sent(task_ids_B, self.device))
         tasks_N, which_B = task_ids_B.unique(return_inverse=True)
-        return source(self, tasks_N)[which_B]
+        return source(self, sent(tasks_N, self.device))[sent(which_B, self.device)]
 
     def use_routes(self, source: str, task_routes_NLE: Tensor | None = None) -> None:
         """Changes the route source to "average", "random" or "fixed", and removes router and task vectors.

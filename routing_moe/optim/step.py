@@ -10,6 +10,7 @@ the micro-batches and gradients are summed: the step is the same for any number 
 """
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -18,11 +19,13 @@ from accelerate.utils import broadcast
 from torch import Tensor
 from torch.nn import functional as F
 
-from dataloader.batching import answer_choices, assign_to_ranks, micro_batches, padding_factor, step_examples
+from dataloader.batching import answer_choices, assign_to_ranks, padding_factor, step_examples
 from dataloader.encoding import EncodedExamples
 from routing_moe.config.shared import Recipe
 from routing_moe.config.train import TrainSettings
 from routing_moe.model.selection import temperature_at
+from routing_moe.optim.compiling import compile_layers, compiled
+from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
 
 REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of this many numbers
 
@@ -85,8 +88,15 @@ class Stepper:
         self, model, examples: EncodedExamples, settings: TrainSettings | Recipe, accelerator: Accelerator
     ):
         self.model, self.examples, self.settings, self.accelerator = model, examples, settings, accelerator
-        self.optimizer = accelerator.prepare_optimizer(build_optimizer(model, settings))
+        self.optimizer = build_optimizer(model, settings)
+        # accelerate's wrapper is for its loss scaler, and without one it only takes time in every step.
+        if accelerator.scaler is not None:
+            self.optimizer = accelerator.prepare_optimizer(self.optimizer)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if settings.compile:
+            compile_layers(model)
+        self.cut = Cut.on(accelerator, model, settings)
+        self.routed_rows = torch.tensor(model.config.routed_rows, dtype=torch.long, device=model.device)
 
     def temperature(self, step: int) -> float:
         """Returns the temperature of the selection in a step (counted from 0)."""
@@ -102,28 +112,29 @@ class Stepper:
         """
         indices, choices, groups = self.split(step)
         self._freeze_parts(step)
-        self.model.train()
+        if not self.model.training:  # after an evaluation
+            self.model.train()
         self.model.config.router_temperature = self.temperature(step)
-        task_ids_B = torch.from_numpy(self.examples.task_ids_N[indices]).to(self.model.device)
-        torch.manual_seed(step_seed(self.settings.seed, step))  # the same routes on every process
-        routes_BLE = self.model.draw_routes(task_ids_B)
+        seed_draws(self.model.device, self.settings.seed, step)  # the same routes on every process
+        routes_BLE = self.model.draw_routes(torch.from_numpy(self.examples.task_ids_N[indices]))
         # All processes use the same draw: rounding differences in the logits could change a choice.
         drawn_BLE = self._of_main_process(routes_BLE.detach())
         leaf_BLE = drawn_BLE.detach().requires_grad_(routes_BLE.requires_grad)
-        torch.manual_seed(step_seed(self.settings.seed, step, 1 + self.accelerator.process_index))
-        own = self.own_groups(indices, choices, groups)
-        parts = [self._backward(indices[group], choices[group], leaf_BLE, group) for group in own]
-        totals = torch.tensor(
-            [sum(float(loss) for loss, _ in parts), sum(n for _, n in parts)], dtype=torch.float64
-        )
+        seed_draws(self.model.device, self.settings.seed, step, 1 + self.accelerator.process_index)
+        losses_G = self._backward(indices, choices, groups, leaf_BLE)
         self._regularise(leaf_BLE)
-        self._collect_gradients(routes_BLE, leaf_BLE, totals)
-        self._check(totals[0], "loss", step, indices)
-        return self._update(step, indices) | {
-            "loss": float(totals[0]),
-            "tokens": int(totals[1]),
-            "route_entropy": mean_entropy(leaf_BLE.detach()[:, self.model.config.routed_rows]),
-        }
+        self._collect_gradients(routes_BLE, leaf_BLE, losses_G)
+        norm = self.accelerator.clip_grad_norm_(self.active, self.settings.max_grad_norm)
+        entropy = mean_entropy(leaf_BLE.detach().index_select(1, self.routed_rows))
+        *losses, norm, entropy = torch.cat([losses_G, norm[None], entropy[None]]).tolist()  # waits for a GPU
+        loss = sum(losses)
+        self._check(loss, "loss", step, indices)
+        if self.accelerator.scaler is None:  # with a loss scaler, an overflow only skips the step
+            self._check(norm, "gradient norm", step, indices)
+        factor = self._update(step)
+        tokens = int(self.examples.target_lengths(indices, choices).sum())
+        numbers = {"loss": loss, "tokens": tokens, "grad_norm": norm}
+        return numbers | {"lr_factor": factor, "route_entropy": entropy}
 
     def _of_main_process(self, routes_BLE: Tensor) -> Tensor:
         """Returns the routes of the main process, in every process."""
@@ -153,39 +164,50 @@ class Stepper:
         settings = self.settings
         indices = step_examples(len(self.examples), settings.step_size, settings.seed, step)
         choices = answer_choices(self.examples.n_outputs_N[indices], settings.seed, step)
-        groups = micro_batches(
-            self.examples.source_lengths_N[indices],
-            self.examples.target_lengths(indices, choices),
-            max_tokens=settings.max_tokens_per_micro_batch or None,
-            max_examples=math.ceil(len(indices) / self.accelerator.num_processes),
-        )
+        lengths = self.examples.source_lengths_N[indices], self.examples.target_lengths(indices, choices)
+        groups = self.cut.groups(*lengths, math.ceil(len(indices) / self.accelerator.num_processes))
         return indices, choices, groups
 
-    def own_groups(
-        self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray]
-    ) -> list[np.ndarray]:
-        """Returns the micro-batches of this process."""
+    def own_groups(self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray]) -> list[int]:
+        """Returns which of the micro-batches this process runs."""
         sources = self.examples.source_lengths_N[indices]
         targets = self.examples.target_lengths(indices, choices)
         costs = [len(g) * (sources[g].max() + targets[g].max()) for g in groups]
-        shares = assign_to_ranks(costs, self.accelerator.num_processes)
-        return [groups[i] for i in shares[self.accelerator.process_index]]
+        return assign_to_ranks(costs, self.accelerator.num_processes)[self.accelerator.process_index]
 
-    def _backward(self, indices, choices, leaf_BLE: Tensor, group) -> tuple[Tensor, int]:
-        """Runs one micro-batch forward and backward; returns its summed loss and number of target tokens."""
-        batch = self.examples.collate(indices, choices, pad_token_id=self.model.config.pad_token_id)
-        tokens = int((batch["labels"] != -100).sum())
-        inputs = {k: v.to(self.model.device) for k, v in batch.items() if k != "task_ids"}
-        with self.accelerator.autocast():
-            loss = self.model(
-                **inputs,
-                routes=leaf_BLE[torch.from_numpy(group).to(leaf_BLE.device)],
-                # If routes are drawn per task, the examples of a task share a route and its gradient.
-                route_groups=batch["task_ids"],
-                constant_zeros=self.model.config.router_mode == "top_k",
-            ).loss
-        self.accelerator.backward(loss)
-        return loss.detach(), tokens
+    def _backward(
+        self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray], leaf_BLE: Tensor
+    ) -> Tensor:
+        """Runs the micro-batches of this process forward and backward.
+
+        Returns the summed loss of each micro-batch (G,) on the device; 0 for those of other processes.
+        """
+        config, device = self.model.config, self.model.device
+        own = self.own_groups(indices, choices, groups)
+        batches = [
+            model_inputs(self.examples, indices[groups[g]], choices[groups[g]], config, self.cut)
+            | {"rows": torch.from_numpy(groups[g])}
+            for g in own
+        ]
+        batches = on_device(batches, device)
+        # The CPU reads the routes of all micro-batches here, and the next value of a GPU before the update.
+        known_BLE = leaf_BLE.detach().cpu()
+        task_ids_B = torch.from_numpy(self.examples.task_ids_N[indices])
+        losses_G = torch.zeros(len(groups), dtype=self.model.dtype, device=device)
+        for g, batch in zip(own, batches, strict=True):
+            layers = compiled() if self.settings.compile else nullcontext()
+            with layers, self.accelerator.autocast():
+                loss = self.model(
+                    routes=leaf_BLE[batch.pop("rows")],
+                    routes_on_cpu=known_BLE[groups[g]],
+                    # If routes are drawn per task, the examples of a task share a route and its gradient.
+                    route_groups=task_ids_B[groups[g]],
+                    constant_zeros=config.router_mode == "top_k",
+                    **batch,
+                ).loss
+            self.accelerator.backward(loss)
+            losses_G[g] = loss.detach()
+        return losses_G
 
     def _regularise(self, leaf_BLE: Tensor) -> None:
         """Adds the gradients of expert regularisation and of load balance, once over all processes.
@@ -194,7 +216,7 @@ class Stepper:
         each batch. Load balance is weighted by the number of examples, over which the loss is a sum.
         """
         if self.settings.load_balance > 0 and leaf_BLE.requires_grad and self.accelerator.is_main_process:
-            imbalance = load_imbalance(leaf_BLE[:, self.model.config.routed_rows])
+            imbalance = load_imbalance(leaf_BLE.index_select(1, self.routed_rows))
             self.accelerator.backward(self.settings.load_balance * len(leaf_BLE) * imbalance)
         if self.settings.expert_regularization > 0 and self.accelerator.is_main_process:
             weight = self.settings.expert_regularization * self.settings.gradient_accumulation_steps
@@ -202,8 +224,8 @@ class Stepper:
             if distance.requires_grad:  # not if BART is frozen in this step
                 self.accelerator.backward(weight * distance)
 
-    def _collect_gradients(self, routes_BLE: Tensor, leaf_BLE: Tensor, totals: Tensor) -> None:
-        """Sums gradients over processes and passes those of the routes through the router.
+    def _collect_gradients(self, routes_BLE: Tensor, leaf_BLE: Tensor, losses_G: Tensor) -> None:
+        """Sums gradients and losses over processes and passes the routes' gradient through the router.
 
         An expert that no example selected has no gradient. It gets zeros, so that the optimizer updates it as
         if every expert had run.
@@ -215,8 +237,7 @@ class Stepper:
         if (scaler := self.accelerator.scaler) is not None:  # the scaler is initialised by its first loss
             scaler.scale(torch.zeros((), device=leaf_BLE.device))
         if self.accelerator.num_processes > 1:
-            sum_over_processes([p.grad for p in trained], self.accelerator)
-            totals.copy_(self.accelerator.reduce(totals.to(leaf_BLE.device), reduction="sum").cpu())
+            sum_over_processes([*(p.grad for p in trained), losses_G], self.accelerator)
         if leaf_BLE.requires_grad:
             routes_BLE.backward(leaf_BLE.grad)
 
@@ -237,32 +258,37 @@ class Stepper:
             if not own["exp_avg"].shape == own["exp_avg_sq"].shape == parameter.shape:
                 raise ValueError("the optimizer's averages have different shapes than the weights")
 
-    def _update(self, step: int, indices) -> dict:
-        """Clips gradients, checks them, and steps the optimizer with this step's learning rates."""
-        norm = self.accelerator.clip_grad_norm_(self.active, self.settings.max_grad_norm)
-        if self.accelerator.scaler is None:  # with a loss scaler, an overflow only skips the step
-            self._check(norm, "gradient norm", step, indices)
+    def _update(self, step: int) -> float:
+        """Steps the optimizer with this step's learning rates; returns their factor."""
         factor = linear_warmup_decay(step, self.settings.warmup_steps, self.settings.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         self.optimizer.step()  # frozen parts have no gradient, so they have no decay or momentum either
         self.optimizer.zero_grad(set_to_none=True)
-        return {"grad_norm": float(norm), "lr_factor": factor}
+        return factor
 
-    def _check(self, value, what: str, step: int, indices) -> None:
-        if math.isfinite(float(value)):
+    def _check(self, value: float, what: str, step: int, indices: np.ndarray) -> None:
+        if math.isfinite(value):
             return
         self.optimizer.zero_grad(set_to_none=True)
         names = self.model.config.task_names
         tasks = sorted({names[i] for i in self.examples.task_ids_N[indices]})
         raise TrainingDiverged(
-            f"the {what} is {float(value)} at step {step + 1}; tasks in the batch: {', '.join(tasks)}"
+            f"the {what} is {value} at step {step + 1}; tasks in the batch: {', '.join(tasks)}"
         )
 
 
 def step_seed(*numbers: int) -> int:
     """Returns a seed for torch that depends on all the numbers (seed, step, ...)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def seed_draws(device: torch.device, *numbers: int) -> None:
+    """Seeds the draws of routes and dropout masks on this device with the `step_seed` of the numbers."""
+    # torch.manual_seed also notes where it was called, for each kind of accelerator that is not in use. In
+    # small models that is a tenth of a step.
+    generator = torch.default_generator if device.type == "cpu" else torch
+    generator.manual_seed(step_seed(*numbers))
 
 
 def sum_over_processes(tensors: list[Tensor], accelerator: Accelerator) -> None:
@@ -294,9 +320,9 @@ def load_imbalance(routes_BLE: Tensor) -> Tensor:
     return E * (share_LE * routes_BLE.mean(dim=0)).sum()
 
 
-def mean_entropy(routes_BLE: Tensor) -> float:
+def mean_entropy(routes_BLE: Tensor) -> Tensor:
     """Returns the mean entropy of the routes' rows in nats: 0 for one-hot, ln E for average routes."""
-    return float(torch.special.entr(routes_BLE).sum(-1).mean())
+    return torch.special.entr(routes_BLE).sum(-1).mean()
 
 
 def padding_report(stepper: Stepper, steps: int = 50) -> str:
@@ -315,7 +341,8 @@ def padding_report(stepper: Stepper, steps: int = 50) -> str:
         offset += len(indices)
     parts = []
     for side, lengths in (("source", np.concatenate(sources)), ("target", np.concatenate(targets))):
-        before, after = (padding_factor(lengths, groups) for groups in (plain, grouped))
+        before = padding_factor(lengths, plain)
+        after = padding_factor(lengths, grouped, stepper.cut.width)
         parts.append(f"{side} {before:.2f}x -> {after:.2f}x")
     before, after = settings.train_batch_size, offset / len(grouped)
     return f"padding, random batches of {before} -> length-sorted of {after:.1f}: {', '.join(parts)}"

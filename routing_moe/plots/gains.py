@@ -265,7 +265,7 @@ def _draw_legend(figure: Figure, below: str) -> None:
     handles = {
         "gain": Patch(color=GAIN_COLOUR, linewidth=0),
         "loss": Patch(color=LOSS_COLOUR, linewidth=0),
-        "ARG, 95% t interval over tasks": Line2D([], [], color=DARK, marker="D", markersize=3.5, linewidth=1),
+        "ARG, 95% t interval": Line2D([], [], color=DARK, marker="D", markersize=3.5, linewidth=1),
     }
     legend = figure.legend(
         handles.values(), handles.keys(), loc="outside lower center", ncols=3, title=below,

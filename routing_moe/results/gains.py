@@ -5,15 +5,16 @@ over tasks is the average relative gain, ARG (Ye, Lin and Ren, CrossFit, 2021). 
 baseline is near zero, or negative as a correlation can be; ARG leaves such tasks out.
 
 Below, `summaries` is {name: `summaries.read_summary`}, the baseline first; `per_task` has a row per task and
-system, `per_system` a row per system.
+system, `per_system` a row per system. With several seeds, systems are paired with the baseline by seed.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dataloader.errors import in_short
+from dataloader.errors import InputError, in_short
 from routing_moe.results.scores import markdown_table, mean_and_std, shown_p
 from routing_moe.results.statistics import FEWEST_TASKS, holm, mean_interval
 
@@ -21,6 +22,7 @@ NUMBERS = ["mean", "std", "n"]  # columns of a summary
 MIN_BASELINE = 0.01
 MARK = "†"  # marks tasks without a relative gain
 DECIMALS = 12  # of differences: smaller ones are rounding errors and would turn ties into losses
+OF_SEED = "difference_seed"  # starts the names of columns
 FEWEST_FOR_P = 6  # with fewer differences, p is at least 2 / 2^5 = 0.0625 even if all have the same sign
 
 
@@ -76,20 +78,66 @@ def gains_per_task(
     return joined.astype({"baseline_n": "Int64", "n": "Int64"})
 
 
+def gains_over_seeds(
+    by_seed: dict[str, dict[int, pd.DataFrame]], tasks: list[str], gains_of: Callable, min_baseline: float
+) -> pd.DataFrame:
+    """Returns `gains_per_task` of means over seeds, with differences to the baseline of the same seed.
+
+    by_seed: {name: {seed: summary}}, the baseline first. gains_of(summaries, tasks): the gains of one seed.
+    Means are over the seeds that system and baseline share, so the baseline of a task may differ between
+    systems. The relative gain is the mean difference / the mean baseline, so that a low score of the baseline
+    with one seed does not weigh more. stds are root mean squares over seeds. More columns: seeds (their
+    number) and difference_seed<seed>. Raises InputError for a system without a common seed.
+    """
+    (base_name, base), *systems = by_seed.items()
+    if apart := [name for name, own in systems if not base.keys() & own.keys()]:
+        raise InputError(f"{name}: no seed in common with {base_name}" for name in apart)
+    tables = []
+    for name, own in systems:
+        each = {s: gains_of({base_name: base[s], name: own[s]}, tasks) for s in base if s in own}
+        table = next(iter(each.values())).assign(seeds=len(each))
+        for column in ("baseline", "score", "difference"):
+            table[column] = np.mean([one[column] for one in each.values()], axis=0)
+        for column in ("baseline_std", "std"):
+            table[column] = np.sqrt(np.mean([one[column] ** 2 for one in each.values()], axis=0))
+        table["relative_gain"] = relative_gains(table["score"], table["baseline"], min_baseline)
+        table["in_arg"] = table["relative_gain"].notna()
+        for seed, one in each.items():
+            table[f"{OF_SEED}{seed}"] = one["difference"]
+        tables.append(table)
+    rank = {task: number for number, task in enumerate(tables[0]["task"])}
+    joined = pd.concat(tables, ignore_index=True)
+    return joined.sort_values("task", key=lambda names: names.map(rank), kind="stable", ignore_index=True)
+
+
+def gains_ST(rows: pd.DataFrame) -> np.ndarray:
+    """Returns the relative gains of a system's tasks that have one, seeds x tasks."""
+    defined = rows[rows["in_arg"]]
+    differences = defined.filter(like=OF_SEED).dropna(axis="columns", how="all")
+    if differences.empty:
+        return np.atleast_2d(defined["relative_gain"])
+    return differences.to_numpy().T / defined["baseline"].to_numpy()
+
+
+def with_most_seeds(rows: pd.DataFrame) -> pd.Series:
+    """Returns the row whose baseline, which tables show, is the mean over the most seeds."""
+    return rows.loc[rows["seeds"].idxmax()] if "seeds" in rows else rows.iloc[0]
+
+
 def gains_per_system(per_task: pd.DataFrame) -> pd.DataFrame:
     """Returns one row per system, in the order of `per_task`.
 
     Of the n - excluded tasks with a relative gain: arg (mean relative gain), low and high (its 95% t interval
-    over tasks, `statistics.mean_interval`), interval (what it covers, or why there is none), median. Of all n
-    tasks: wins, losses, ties (signs of the differences), p (`signed_rank_p`), p_holm (over the systems),
-    baseline and score (means over tasks).
+    over tasks, and over seeds if there are several, `statistics.mean_interval`), interval (what it covers, or
+    why there is none), median. Of all n tasks: wins, losses, ties (signs of the differences), p
+    (`signed_rank_p`), p_holm (over the systems), baseline and score (means over tasks), seeds (if known).
 
     A task's samples are drawn from the same task, so their spread is part of the spread over tasks.
     """
     rows = {}
     for name, group in per_task.groupby("system", sort=False):
         gains, differences = group["relative_gain"].dropna(), group["difference"]
-        found = mean_interval(gains)
+        found = mean_interval(gains_ST(group))
         rows[name] = {
             "arg": gains.mean(),
             "low": found.low,
@@ -104,6 +152,7 @@ def gains_per_system(per_task: pd.DataFrame) -> pd.DataFrame:
             "baseline": group["baseline"].mean(),
             "score": group["score"].mean(),
             "interval": found.over,
+            **({"seeds": group["seeds"].iloc[0]} if "seeds" in group else {}),
         }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("system").reset_index()
     return table.assign(p_holm=holm(table["p"]))
@@ -148,6 +197,12 @@ def uneven_samples(per_task: pd.DataFrame) -> list[str]:
 
 # ---------------------------------------------------------------------------- Markdown
 
+OVER_SEEDS = (
+    "Scores are means over seeds. Gains are relative to the runs of the baseline with the same seeds; the",
+    "baseline's scores shown are means over the most seeds of a system. With several seeds the interval is",
+    "the two-way t interval over seeds and tasks; with one it does not cover other seeds.",
+)
+
 
 def explain_gains(per_task: pd.DataFrame, baseline: str, metric: str, min_baseline: float) -> list[str]:
     """Returns lines that explain the tables and say which tasks ARG leaves out."""
@@ -161,6 +216,7 @@ def explain_gains(per_task: pd.DataFrame, baseline: str, metric: str, min_baseli
         "few tasks account for the effect). A few small baselines can dominate it; compare the median gain.",
         "p: two-sided Wilcoxon signed-rank test of the tasks' differences; p (Holm): corrected for the",
         "number of systems.",
+        *(OVER_SEEDS if "seeds" in per_task else ()),
         f"If the baseline is at or below {min_baseline:g} (marked {MARK}), the gain is not defined; the",
         "difference is shown, and counts in means, wins, losses and p, but not in ARG and median.",
     ]
@@ -193,7 +249,7 @@ def tasks_markdown(per_task: pd.DataFrame, baseline: str) -> str:
     """Returns a Markdown table with a row per task: baseline score, then score and gain of each system."""
     rows = {}
     for task, group in per_task.groupby("task", sort=False):
-        first = group.iloc[0]
+        first = with_most_seeds(group)
         cells = {baseline: mean_and_std(first["baseline"], first["baseline_std"])}
         for row in group.itertuples():
             cells[row.system] = f"{mean_and_std(row.score, row.std)} ({shown_task_gain(row)})"
@@ -203,7 +259,7 @@ def tasks_markdown(per_task: pd.DataFrame, baseline: str) -> str:
 
 def systems_markdown(per_system: pd.DataFrame, baseline: str) -> str:
     """Returns a Markdown table with a row per system: mean score, ARG, median gain, wins, p, tasks."""
-    first = per_system.iloc[0]
+    first = with_most_seeds(per_system)
     counts = ("wins", "losses", "ties")
     rows = {baseline: {"mean": f"{first['baseline']:.3f}"}}
     for row in per_system.itertuples():
@@ -216,5 +272,6 @@ def systems_markdown(per_system: pd.DataFrame, baseline: str) -> str:
             "p (Holm)": shown_p(row.p_holm),
             "tasks": str(row.n),
             "of them not in ARG": str(row.excluded),
+            **({"seeds": str(row.seeds)} if "seeds" in per_system else {}),
         }
     return markdown_table(pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis("system"))

@@ -6,7 +6,7 @@ that spans the two columns of a system.
 
 import pandas as pd
 
-from routing_moe.results.gains import MARK, shown_arg, shown_gain, shown_task_gain
+from routing_moe.results.gains import MARK, shown_arg, shown_gain, shown_task_gain, with_most_seeds
 from routing_moe.results.scores import shown_p
 
 LONG = 36  # rows: longer tables, and wider ones, have a smaller font
@@ -60,7 +60,7 @@ def _row(*cells: str) -> str:
 
 
 def _task_row(task: str, group: pd.DataFrame) -> str:
-    first = group.iloc[0]
+    first = with_most_seeds(group)
     best = max(first["baseline"], group["score"].max())
     cells = [_score(first["baseline"], first["baseline_std"], best)]
     for row in group.itertuples():
@@ -83,7 +83,7 @@ def _averages(per_system: pd.DataFrame) -> list[str]:
     """Returns the rows below the tasks: mean scores, then values per system that span two columns."""
     rows = list(per_system.itertuples())
     n = rows[0].n
-    first = per_system.iloc[0]
+    first = with_most_seeds(per_system)
     means = [cell for row in rows for cell in (f"{row.score:.3f}", "")]
     spanning = {
         f"ARG ({n - first['excluded']} tasks)": [shown_arg(row) for row in rows],

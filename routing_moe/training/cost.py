@@ -45,7 +45,7 @@ def flops_of_steps(stepper: Stepper, steps: Iterable[int], work: Work) -> tuple[
         bare = np.stack([examples.source_lengths_N[indices], examples.target_lengths(indices, choices)])
         padded = bare.copy()
         for group in groups:
-            padded[:, group] = bare[:, group].max(axis=1, keepdims=True)
+            padded[:, group] = stepper.cut.width(bare[:, group].max(axis=1, keepdims=True))
         lengths.append(np.concatenate([bare, padded]))
         tasks_b = examples.task_ids_N[indices]
         routings += len(indices) if config.expert_mixing == "outputs" else len(np.unique(tasks_b))

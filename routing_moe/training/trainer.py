@@ -267,10 +267,10 @@ class Training:
             counts["trainable" if p.requires_grad else "frozen"] += p.numel()
         log.info(
             "%d train examples, %d dev files; %d steps of %d examples, %d of them warm-up; "
-            "%.2f M trainable parameters, %.2f M frozen; %d process(es) on %s",
+            "%.2f M trainable parameters, %.2f M frozen; %d process(es) on %s, mixed precision: %s",
             len(self.stepper.examples), len(self.dev_files), self.total_steps, settings.step_size,
             settings.warmup_steps, counts["trainable"] / 1e6, counts["frozen"] / 1e6,
-            self.accelerator.num_processes, self.accelerator.device,
+            self.accelerator.num_processes, self.accelerator.device, self.accelerator.mixed_precision,
         )  # fmt: skip
         if self.total_steps < settings.total_steps:
             log.info(
@@ -280,6 +280,7 @@ class Training:
         log.info("routes: %s", described_routes(self.model, settings))
         if settings.scoring == "rank":
             log.info("dev scores: %s", described_scoring(self.dev_files))
+        log.info(self.stepper.cut)
         log.info(padding_report(self.stepper))
         if self.model.config.has_router:
             tasks = sorted({file.task for file in self.dev_files})

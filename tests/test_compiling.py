@@ -1,0 +1,47 @@
+"""Compiled layers give the steps of those that are not; tested with a backend that runs the traced graphs."""
+
+import dataclasses
+
+import pytest
+import torch
+from tiny_steps import parameters
+
+from routing_moe.optim import step
+from routing_moe.optim.compiling import compile_layers
+
+KINDS = {
+    "straight_through": dict(),
+    "softmax": dict(router_mode="softmax", encoder_vanilla_layers=[0]),
+    "merged": dict(router_mode="softmax", expert_mixing="parameters"),
+}
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Lets `compile_layers` use the backend "eager", which needs no C++ compiler; undoes its effects."""
+    monkeypatch.setattr(step, "compile_layers", lambda model: compile_layers(model, backend="eager"))
+    with torch._dynamo.config.patch(recompile_limit=8):
+        yield
+    torch.compiler.set_stance("default")
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_equal_those_of_uncompiled_layers(kind, make_stepper, traced, batch):
+    plain, other = (make_stepper(**KINDS[kind]) for _ in range(2))
+    settings = dataclasses.replace(other.settings, compile=True)
+    other = step.Stepper(other.model, other.examples, settings, other.accelerator)
+    assert list(other.model.state_dict()) == list(plain.model.state_dict())
+    torch._dynamo.utils.counters.clear()
+    for number in range(2):
+        assert other.step(number) == pytest.approx(plain.step(number), rel=1e-9)
+        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        for stepper in (plain, other):  # an evaluation compiles nothing
+            stepper.model.eval().generate(
+                batch["input_ids"], task_ids=torch.arange(4), max_length=5, num_beams=2
+            )
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs > 0
+    assert not torch._dynamo.utils.counters["graph_break"]
+    for name, p in parameters(other).items():
+        torch.testing.assert_close(p, parameters(plain)[name], rtol=0, atol=1e-9)

@@ -1,0 +1,155 @@
+"""Whole commands on the emulated device: results of the CPU; a tensor that is left on the CPU is an error."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny_vectors
+import torch
+from accelerate.state import AcceleratorState
+from emulated_device import NAME, NEEDS_DEVICE, WrongDevice, counting, on_device
+from tiny_grids import QUICK, learned, predictions
+from tiny_runs import assert_same_run, contents, run, write_ranked_gym
+
+from routing_moe.cli import ablate
+from routing_moe.optim.step import Stepper
+
+pytestmark = NEEDS_DEVICE
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    pictures = ("plots.route_map.plot_routes", "report.ablation_files.plot_task_drops")
+    for name in (*pictures, "report.ablation_files.plot_category_drops"):
+        monkeypatch.setattr(f"routing_moe.{name}", lambda *args, **kwargs: None)
+
+
+@pytest.fixture(scope="module")
+def mixture(world) -> Path:
+    """A run of one step with soft routes of three experts. Must not be changed: copy it."""
+    changed = dict(num_experts=3, init_eps=0.3, router_mode="softmax", total_steps=1, num_beams=1)
+    return world.run("soft_mixture", **changed)
+
+
+def in_both_places(command: Callable[[str], None]) -> None:
+    """Runs command("on_cpu"), and command("on_device") on the device, which must be used."""
+
+    def launches() -> int:
+        with counting() as counts:
+            command("on_device")
+        return counts.launches.total()
+
+    command("on_cpu")
+    assert on_device(launches) > 100
+
+
+# ---- commands
+
+
+def stop_in_second_step(patch) -> None:
+    step = Stepper.step
+
+    def failing(stepper, number):
+        if number == 1:
+            raise RuntimeError("power cut")
+        return step(stepper, number)
+
+    patch.setattr(Stepper, "step", failing)
+
+
+def test_a_run_that_stops_resumes_and_predicts(world):
+    flags = dict(total_steps=2, eval_period=1, num_beams=1, do_predict=True)
+
+    def command(name):
+        if name == "on_device":
+            with pytest.MonkeyPatch.context() as patch:
+                stop_in_second_step(patch)
+                with pytest.raises(RuntimeError, match="power cut"):
+                    world.run(f"emulated/{name}", **flags)
+        world.run(f"emulated/{name}", **flags, resume=name == "on_device")
+
+    in_both_places(command)
+    assert "resuming after step 1" in (world / "emulated/on_device/log.txt").read_text()
+    assert_same_run(world / "emulated/on_device", world / "emulated/on_cpu")
+
+
+def test_a_fine_tuning_grid(grids, mixture):
+    flags = QUICK | dict(moe_init=True, init_dir=mixture, bsz_list=[6])
+    in_both_places(lambda name: grids.run(name, **flags))
+    cpu, device = grids / "on_cpu", grids / "on_device"
+    assert learned(device) == learned(cpu)
+    assert predictions(device) == predictions(cpu)
+
+
+@pytest.mark.parametrize("method", ["fisher", "gradient", "text", "finetuned_text"])
+def test_task_vectors(world, mixture, tmp_path, method):
+    start = dict(model=mixture) if method in ("gradient", "text") else {}
+
+    def command(name):
+        assert tiny_vectors.run(method, world.gym, world.bart, tmp_path / name, **start) == 0
+
+    in_both_places(command)
+    assert tiny_vectors.same_vectors(tmp_path / "on_device", tmp_path / "on_cpu")
+
+
+def run_ablation(mixture: Path, output_dir: Path) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    experts = ("enc0.1", "dec0.0+dec0.2")
+    assert ablate.main([str(mixture), "--experts", *experts, "--output_dir", str(output_dir)]) == 0
+
+
+def test_an_ablation(mixture, tmp_path):
+    in_both_places(lambda name: run_ablation(mixture, tmp_path / name))
+    for table in ("tasks.csv", "sets.csv"):
+        assert (tmp_path / "on_device" / table).read_bytes() == (tmp_path / "on_cpu" / table).read_bytes()
+
+
+def rank_options(mixture: Path, folder: Path) -> None:
+    """Ranks the options of test tasks in a copy of the mixture."""
+    gym = write_ranked_gym(folder / "gym")
+    shutil.copytree(mixture, folder / "run")
+    flags = dict(do_train=False, do_predict=True, predict_split="test", scoring="rank")
+    flags |= dict(initialize_from_vanilla=None, num_experts=None, init_eps=None, num_beams=1)
+    assert run(gym, None, folder / "run", **flags) == 0
+
+
+def test_ranking_of_options(mixture, tmp_path):
+    in_both_places(lambda name: rank_options(mixture, tmp_path / name))
+    cpu, device = (contents(tmp_path / name / "run/best/predictions") for name in ("on_cpu", "on_device"))
+    assert b'"scores"' in cpu["given_6_13_test.jsonl"]
+    assert device == cpu
+
+
+# ---- planted defects
+
+
+def leave_on_cpu(module: str) -> None:
+    """Makes moves to the device do nothing in a module of the project, as if `.to(device)` were missing."""
+    move = torch.Tensor.to
+
+    def moved(tensor, *args, **kwargs):
+        is_of_module = sys._getframe(1).f_globals["__name__"] == module
+        to_device = any(getattr(argument, "type", None) == NAME for argument in args)
+        return tensor if is_of_module and to_device else move(tensor, *args, **kwargs)
+
+    torch.Tensor.to = moved
+
+
+DEFECTS = {
+    "routing_moe.optim.step": lambda world, mixture, folder: world.run(folder.name, total_steps=1),
+    "routing_moe.evaluation.text_vectors": lambda world, mixture, folder: rank_options(mixture, folder),
+    "routing_moe.evaluation.option_ranking": lambda world, mixture, folder: rank_options(mixture, folder),
+    "routing_moe.analysis.ablation.model": lambda world, mixture, folder: run_ablation(mixture, folder),
+}
+
+
+@pytest.mark.parametrize("module", DEFECTS)
+def test_a_missing_move_to_the_device_is_found(world, mixture, tmp_path, module):
+    def defective():
+        leave_on_cpu(module)
+        return DEFECTS[module](world, mixture, tmp_path)
+
+    with pytest.raises(WrongDevice, match=f"{module.replace('.', '/')}.py"):  # in the traceback
+        on_device(defective)

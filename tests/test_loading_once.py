@@ -1,0 +1,90 @@
+"""A command loads each file or folder of weights once."""
+
+import shutil
+from collections import Counter
+
+import pytest
+import safetensors.torch
+import torch
+from accelerate.state import AcceleratorState
+from tiny_grids import QUICK
+from tiny_runs import run
+from tiny_vectors import WITH_A_BART
+from tiny_vectors import run as compute_vectors
+from transformers import PreTrainedModel
+
+from routing_moe.cli import ablate, merge
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """loaded() returns {file or folder of weights: how often it was loaded} since the last call."""
+    places = []
+
+    def recorded(load, position: int):
+        def load_and_record(*args, **kwargs):
+            places.append(str(args[position]))
+            return load(*args, **kwargs)
+
+        return load_and_record
+
+    from_pretrained = recorded(PreTrainedModel.from_pretrained.__func__, 1)
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(from_pretrained))
+    for module, name in ((torch, "load"), (safetensors.torch, "load_file")):
+        monkeypatch.setattr(module, name, recorded(getattr(module, name), 0))
+
+    def since() -> Counter:
+        found = Counter(places)
+        places.clear()
+        return found
+
+    return since
+
+
+def once(*places) -> Counter:
+    return Counter(map(str, places))
+
+
+@pytest.fixture
+def weights(originals, tmp_path):
+    return shutil.copy(originals.bart / "model.safetensors", tmp_path / "weights.safetensors")
+
+
+def test_training_and_prediction(loaded, originals, weights, tmp_path, quick_pictures):
+    out = tmp_path / "run"
+    flags = dict(total_steps=1, num_beams=1, vanilla_checkpoint=weights)
+    loaded()
+    assert run(originals.gym, originals.bart, out, do_predict=True, **flags) == 0
+    assert loaded() == once(originals.bart, weights, out / "best")
+    assert run(originals.gym, originals.bart, out, resume=True, **flags) == 0
+    assert loaded() == once(out / "last", out / "last/training_state.pt")
+
+
+def test_ablation_and_merge(loaded, with_run, capsys):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert ablate.main([str(with_run.out), "--dry_run"]) == 0
+    assert loaded() == once(with_run.out / "best")
+    flags = ["--routes_from", with_run.out, "--model", with_run.bart, "--output_dir", with_run.folder / "new"]
+    assert merge.main(list(map(str, flags))) == 0
+    assert loaded() == once(with_run.out / "best", with_run.bart)
+
+
+@pytest.mark.parametrize("method", WITH_A_BART)
+def test_task_vectors(method, loaded, originals, tmp_path):
+    assert compute_vectors(method, originals.gym, originals.bart, tmp_path / "out", tasks=["colour"]) == 0
+    assert loaded() == once(originals.bart)
+
+
+@pytest.mark.parametrize("start", ["model", "weights", "nearest", "learned"])
+def test_fine_tuning(start, loaded, grids, weights):
+    flags, expected = QUICK | dict(samples="all", learning_rate_list=[0.03]), once(grids.bart)
+    if start == "weights":
+        flags, expected = flags | dict(checkpoint=weights), expected + once(weights)
+    elif start != "model":
+        mixture = grids.mixture("mixture")
+        flags |= dict(moe_init=True, init_dir=mixture, task_vector=start)
+        flags |= dict(vector_steps=2) if start == "learned" else {}
+        expected = once(mixture / "best")
+    loaded()
+    grids.run(f"loading_{start}", **flags)
+    assert loaded() == expected
