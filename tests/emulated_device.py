@@ -357,7 +357,7 @@ def caller() -> str:
     """Returns file and line of the innermost frame of the project; the engine's threads have none."""
     for frame in reversed(traceback.extract_stack()):
         path = Path(frame.filename)
-        if path != Path(__file__) and path.is_relative_to(ROOT):
+        if path != Path(__file__) and path.is_relative_to(ROOT) and "site-packages" not in path.parts:
             return f"{path.relative_to(ROOT)}:{frame.lineno}"
     return "a backward pass"
 

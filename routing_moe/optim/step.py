@@ -359,7 +359,7 @@ def schedule_report(stepper: Stepper, tasks: list[str], total_steps: int) -> lis
     for percent in (0, 25, 50, 75, 100):
         temperature = stepper.temperature(percent * total_steps // 100)
         routes_NLE = stepper.model.expected_routes(tasks, temperature)[:, config.routed_rows]
-        points.append(f"{percent}% {temperature:.4g} / {mean_entropy(routes_NLE):.4f}")
+        points.append(f"{percent}% {temperature:.4g} / {float(mean_entropy(routes_NLE)):.4f}")
     largest = math.log(config.router_top_k if config.router_mode == "top_k" else config.num_experts)
     sampled = config.router_mode.startswith("gumbel")
     whose = "entropy of the softmax that routes are sampled from" if sampled else "route entropy"
