@@ -16,6 +16,7 @@ from routing_moe.evaluation import batches
 from routing_moe.evaluation.batches import (
     ENOUGH_ON_CPU,
     LONG_EXAMPLE,
+    SHORT_PER_LONG,
     answering_batches,
     batch_size,
     by_route,
@@ -232,9 +233,10 @@ def test_the_plain_bart_of_a_route_is_assembled_once(make_model, monkeypatch):
 def test_batches_have_every_example_once_and_stay_within_the_tokens():
     lengths = np.array([9, 2, 3, 8, 30, 2, 2])
     order = np.argsort(-lengths, kind="stable")
-    found = list(cut(order, lengths, 17))
+    found = list(cut(order, lengths, 17, 99))
     assert [batch.tolist() for batch in found] == [[4], [0], [3, 2], [1, 5, 6]]
-    assert list(cut(order[:0], lengths, 17)) == []
+    assert list(cut(order[:0], lengths, 17, 99)) == []
+    assert max(map(len, cut(order, lengths, 10**6, 2))) == 2
 
 
 def test_long_answers_come_first_and_then_long_inputs():
@@ -263,7 +265,7 @@ def test_shorter_examples_are_answered_more_at_a_time_with_the_same_memory(make_
     draws = draws_of(model, pool, Decoding(), accelerator())
     found = answering_batches(model, pool, draws, Decoding(max_output_length=LONGEST), 1)
     longest = pool.encoded.source_lengths_N.max() + LONGEST
-    assert len(found) == math.ceil(40 / (LONG_EXAMPLE // longest))
+    assert len(found) == math.ceil(40 / min(LONG_EXAMPLE // longest, SHORT_PER_LONG))
     for batch in found:
         widest = pool.encoded.source_lengths_N[batch.indices].max() + LONGEST
         assert len(batch.indices) * widest <= LONG_EXAMPLE

@@ -21,7 +21,8 @@ from routing_moe.io.memory import ON_CPU, free_gpu_memory
 
 ENOUGH_ON_CPU = 8  # see `enough_for_plain`
 LONG_EXAMPLE = 512 + 64  # input and output tokens of the examples that --predict_batch_size counts
-SHORT_PER_LONG = 8  # the number of short examples that a batch has instead of a long one
+SHORT_PER_LONG = 8  # the largest number of short examples that a batch has instead of a long one
+MOST_IN_LOSS = 16384  # padded tokens of a batch of the dev loss, all of whose targets are projected at once
 FREE_SHARE = 0.7  # of a GPU's free memory that a batch may need by the estimate
 
 log = logging.getLogger(__name__)
@@ -47,13 +48,16 @@ def answering_batches(model, pool: Pool, draws: list[Routes], decoding: Decoding
     rank = decoding.scoring == "rank"
     kinds = [(ranked, pool.members(ranked)) for ranked in (False, True)] if rank else [(False, pool.all)]
     lengths_N = pool.encoded.source_lengths_N + decoding.max_output_length
+    most = size * SHORT_PER_LONG
     enough = enough_for_plain(model, size * LONG_EXAMPLE / lengths_N.mean())
     return [
         Batch(draw, ranked, route, indices, answering_cost(pool, indices, ranked, decoding.num_beams))
         for draw, routes in enumerate(draws)
         for ranked, members in kinds
         for route, own in by_route(model, routes, members, enough)
-        for indices in cut(longest_first(pool, own, by_answer=not ranked), lengths_N, size * LONG_EXAMPLE)
+        for indices in cut(
+            longest_first(pool, own, by_answer=not ranked), lengths_N, size * LONG_EXAMPLE, most
+        )
     ]
 
 
@@ -61,11 +65,12 @@ def loss_batches(model, pool: Pool, draws: list[Routes], size: int) -> list[Batc
     """Returns the batches to compute the loss of all examples, for each draw of routes."""
     lengths_N = pool.encoded.source_lengths_N + pool.encoded.target_lengths_N
     merges = model.config.expert_mixing == "parameters"  # once per route of a batch
+    most_tokens = min(size * LONG_EXAMPLE, MOST_IN_LOSS)
     return [
         Batch(draw, False, None, indices, int(lengths_N[indices].sum()))
         for draw, routes in enumerate(draws)
         for _, own in (by_route(model, routes, pool.all, 1) if merges else [(None, pool.all)])
-        for indices in cut(longest_first(pool, own, by_answer=True), lengths_N, size * LONG_EXAMPLE)
+        for indices in cut(longest_first(pool, own, by_answer=True), lengths_N, most_tokens, len(pool))
     ]
 
 
@@ -107,7 +112,7 @@ def by_route(
     return pairs + ([(None, np.sort(np.concatenate(others)))] if others else [])
 
 
-def cut(order: np.ndarray, lengths_N: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
+def cut(order: np.ndarray, lengths_N: np.ndarray, max_tokens: int, max_examples: int) -> Iterator[np.ndarray]:
     """Yields the examples of `order` in batches of at most `max_tokens` padded tokens, or of one example.
 
     lengths_N: tokens of each example, of which a batch has the maximum for all of its examples.
@@ -115,7 +120,8 @@ def cut(order: np.ndarray, lengths_N: np.ndarray, max_tokens: int) -> Iterator[n
     start, longest = 0, 0
     for end, index in enumerate(order):
         longest = max(longest, int(lengths_N[index]))
-        if end > start and (end + 1 - start) * longest > max_tokens:
+        size = end + 1 - start
+        if size > 1 and (size * longest > max_tokens or size > max_examples):
             yield order[start:end]
             start, longest = end, int(lengths_N[index])
     if start < len(order):

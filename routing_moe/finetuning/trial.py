@@ -69,7 +69,10 @@ class TrialRunner:
 
     def file(self, sample: str, part: str) -> TaskFile:
         """Returns a sample's train, dev or test file, tokenized at the first call."""
-        most = self.settings.predict_max_examples if part == "test" else None
+        most = (
+            self.settings.predict_max_examples if part == "test" else None,
+            self.settings.examples_per_file,
+        )
         if (sample, part) not in self._files:
             (self._files[sample, part],) = load_task_files(
                 self.gym,
@@ -79,7 +82,7 @@ class TrialRunner:
                 self.starts.tokenizer,
                 self.text_format,
                 {self.settings.task: 0},
-                limit=most or self.settings.examples_per_file,
+                limit=min(filter(None, most), default=None),
                 scoring=self.settings.scoring if part != "train" else "generate",
             )
         return self._files[sample, part]

@@ -6,7 +6,7 @@ most of the time and memory. Here encoder states and cross-attention cache have 
 queries of an input's beams attend to it together.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -65,12 +65,16 @@ AttentionMaskInterface.register(SHARING, mask)
 
 @contextmanager
 def beams_share_sources(
-    bart, inputs: Tensor | None, kwargs: dict, cache_name: str, **along
+    bart,
+    inputs: Tensor | None,
+    kwargs: dict,
+    cache_name: str,
+    along: Callable[[], dict] = dict,
 ) -> Iterator[dict]:
     """Yields `kwargs` of `bart.generate(inputs, ...)` with which beams share encoder states, in the block.
 
-    along: further arguments of the encoder. `kwargs` are not changed if nothing can be shared: without beams
-    or a cache, with given encoder states, or if more than sequences is to be returned.
+    along: returns further arguments of the encoder. `kwargs` are not changed if nothing can be shared:
+    without beams or a cache, with given encoder states, or if more than sequences is to be returned.
     """
     beams = kwargs.get("num_beams", bart.generation_config.num_beams) or 1
     given = {"encoder_outputs", "return_dict_in_generate", "output_attentions", cache_name}
@@ -86,7 +90,7 @@ def beams_share_sources(
         yield kwargs
         return
     with torch.no_grad():
-        states_BSD = bart.model.encoder(inputs, attention_mask=kwargs["attention_mask"], **along)[0]
+        states_BSD = bart.model.encoder(inputs, attention_mask=kwargs["attention_mask"], **along())[0]
     bart.config._attn_implementation = SHARING
     try:
         yield kwargs | {"encoder_outputs": SourceStates(states_BSD), cache_name: SourceCache()}

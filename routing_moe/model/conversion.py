@@ -21,6 +21,7 @@ ROUTING_NAMES = ("router.", "task_vectors.", "task_routes", "route_vectors")  # 
 OPTIONAL_NAMES = re.compile(
     r"^router\.|^task_vectors\.|^task_routes|^route_vectors|\.layers\.|\.embed_tokens\.|^lm_head\.|final_logits_bias"
 )
+TIED_NAMES = re.compile(r"\.embed_tokens\.|^lm_head\.")
 
 
 def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
@@ -53,7 +54,8 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
     try:
         shared = {name: tensor for name, tensor in plain.items() if ".layers." not in name}
         missing, unexpected = model.load_state_dict(shared, strict=False)
-        missing = [name for name in missing if not OPTIONAL_NAMES.search(name)]
+        tied = model.config.tie_word_embeddings
+        missing = [n for n in missing if not OPTIONAL_NAMES.search(n) or (TIED_NAMES.search(n) and not tied)]
         unexpected += _layers_beyond(model.config, plain)
         if missing:
             raise RuntimeError(f"missing: {', '.join(missing[:3])}")

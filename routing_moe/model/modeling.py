@@ -209,8 +209,11 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
                 return self._generate_by_route(inputs, routes, which_B, kwargs)
             if merges and distinct > 1:
                 kwargs["use_cache"] = False
-        plan = {"route_plan": self.plan_routes(routes)}
-        with beams_share_sources(self, inputs, kwargs, CACHE_ARGUMENT, **plan) as shared:
+
+        def along() -> dict:
+            return {"route_plan": self.plan_routes(routes)}
+
+        with beams_share_sources(self, inputs, kwargs, CACHE_ARGUMENT, along) as shared:
             return super().generate(inputs, routes=routes, **shared)
 
     def _generate_by_route(self, inputs: Tensor, routes: Tensor, which_B: Tensor, kwargs: dict) -> Tensor:
