@@ -13,11 +13,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from dataloader.batching import assign_to_ranks
+from dataloader.batching import OVERHEAD_TOKENS, assign_to_ranks, micro_batches
 from routing_moe.evaluation.pool import Pool, Routes
 from routing_moe.evaluation.scored_files import Decoding
 from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import ON_CPU, free_gpu_memory
+from routing_moe.optim.micro_batches import CUDA_OVERHEAD_TOKENS
 
 ENOUGH_ON_CPU = 8  # see `enough_for_plain`
 LONG_EXAMPLE = 512 + 64  # input and output tokens of the examples that --predict_batch_size counts
@@ -62,15 +63,21 @@ def answering_batches(model, pool: Pool, draws: list[Routes], decoding: Decoding
 
 
 def loss_batches(model, pool: Pool, draws: list[Routes], size: int) -> list[Batch]:
-    """Returns the batches to compute the loss of all examples, for each draw of routes."""
-    lengths_N = pool.encoded.source_lengths_N + pool.encoded.target_lengths_N
+    """Returns the batches to compute the loss of all examples, for each draw of routes; the longest first.
+
+    They are those of a training step of all examples: with the least padding on a CPU, few on a GPU.
+    """
+    sources_N, targets_N = pool.encoded.source_lengths_N, pool.encoded.target_lengths_N
+    overhead = OVERHEAD_TOKENS if model.device.type == "cpu" else CUDA_OVERHEAD_TOKENS
     merges = model.config.expert_mixing == "parameters"  # once per route of a batch
     most_tokens = min(size * LONG_EXAMPLE, MOST_IN_LOSS)
     return [
-        Batch(draw, False, None, indices, int(lengths_N[indices].sum()))
+        Batch(draw, False, None, own[group], int((sources_N + targets_N)[own[group]].sum()))
         for draw, routes in enumerate(draws)
         for _, own in (by_route(model, routes, pool.all, 1) if merges else [(None, pool.all)])
-        for indices in cut(longest_first(pool, own, by_answer=True), lengths_N, most_tokens, len(pool))
+        for group in reversed(
+            micro_batches(sources_N[own], targets_N[own], most_tokens, overhead_tokens=overhead)
+        )
     ]
 
 
