@@ -160,7 +160,7 @@ def unshared_beams() -> Iterator[None]:
     """In this context, each beam has its own copy of the encoder's states, as in transformers."""
 
     @contextmanager
-    def unchanged(bart, inputs, kwargs, cache_name, **along):
+    def unchanged(bart, inputs, kwargs, cache_name, along=dict):
         yield kwargs
 
     with mock.patch("routing_moe.model.modeling.beams_share_sources", unchanged):

@@ -147,7 +147,7 @@ def search_neighbours(settings, start: SavedMixture, gyms: list[Gym], samples) -
         text_D = texts.vector_of_sample(task, sample, own_gym, model, tokenizer)
         found[sample] = choose_nearest(model, task, text_D, candidates, texts.seen_of(task, sample))
     if settings.runs_here:
-        start.kept.append(model.cpu())
+        start.kept.append(model)
     del model
     if torch.cuda.is_available():  # the configurations need the memory
         torch.cuda.empty_cache()
