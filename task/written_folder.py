@@ -34,6 +34,11 @@ def is_written(settings: Command) -> bool:
     return True
 
 
+def print_written(settings: Command) -> None:
+    """Prints that there is nothing to do."""
+    print(f"{settings.output_dir} was already written with these settings")
+
+
 @contextmanager
 def written_at_once(settings: Command) -> Iterator[Path]:
     """Yields an empty folder that becomes --output_dir, with the settings, when the block ends."""

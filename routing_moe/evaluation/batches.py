@@ -13,12 +13,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from dataloader.batching import OVERHEAD_TOKENS, assign_to_ranks, micro_batches
+from dataloader.batching import assign_to_ranks, micro_batches
 from routing_moe.evaluation.pool import Pool, Routes
 from routing_moe.evaluation.scored_files import Decoding
 from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import ON_CPU, free_gpu_memory
-from routing_moe.optim.micro_batches import CUDA_OVERHEAD_TOKENS
+from routing_moe.optim.micro_batches import default_overhead
 
 ENOUGH_ON_CPU = 8  # see `enough_for_plain`
 LONG_EXAMPLE = 512 + 64  # input and output tokens of the examples that --predict_batch_size counts
@@ -68,7 +68,7 @@ def loss_batches(model, pool: Pool, draws: list[Routes], size: int) -> list[Batc
     They are those of a training step of all examples: with the least padding on a CPU, few on a GPU.
     """
     sources_N, targets_N = pool.encoded.source_lengths_N, pool.encoded.target_lengths_N
-    overhead = OVERHEAD_TOKENS if model.device.type == "cpu" else CUDA_OVERHEAD_TOKENS
+    overhead = default_overhead(model.device)
     merges = model.config.expert_mixing == "parameters"  # once per route of a batch
     most_tokens = min(size * LONG_EXAMPLE, MOST_IN_LOSS)
     return [

@@ -67,7 +67,7 @@ def answer(
 ) -> list[list[Answers]]:
     """Returns the answers to each file for each draw of routes (usually one).
 
-    routes: {task: route (L, E)} instead of the model's own; then this process answers all files by itself.
+    routes: {task: route (L, E)}, used instead of the model's own. Files are then not divided among processes.
     Raises ValueError if options are to be ranked and no file of the model's own evaluation has any.
     """
     alone = routes is not None

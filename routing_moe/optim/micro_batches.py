@@ -72,7 +72,7 @@ class Cut:
         elif max_tokens is None:
             max_tokens = ON_CPU["max_tokens_per_micro_batch"]
         if overhead is None:
-            overhead = CUDA_OVERHEAD_TOKENS if is_cuda else OVERHEAD_TOKENS
+            overhead = default_overhead(accelerator.device)
         multiple = CUDA_MULTIPLE if is_cuda else 1
         return cls(max_tokens or None, overhead, multiple, model.config.max_position_embeddings, reason)
 
@@ -92,6 +92,11 @@ class Cut:
         limit = f"at most {self.max_tokens} padded tokens{self.reason}" if self.max_tokens else "any size"
         widths = f"; widths are multiples of {self.multiple}" if self.multiple > 1 else ""
         return f"micro-batches of {limit}, each at a cost of {self.overhead} tokens{widths}"
+
+
+def default_overhead(device: torch.device) -> int:
+    """Returns the default of --micro_batch_overhead, in padded tokens."""
+    return CUDA_OVERHEAD_TOKENS if device.type == "cuda" else OVERHEAD_TOKENS
 
 
 def tokens_that_fit(free_bytes: int, model) -> int:

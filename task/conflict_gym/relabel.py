@@ -36,7 +36,7 @@ from dataloader.task_splits import SECTIONS, Split, load_split
 from routing_moe.analysis.features import OWN_FEATURES, SHIPPED_FEATURES
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import PROBABILITY, REQUIRED, SEED, Command, flag_faults, group
-from task.written_folder import is_written, written_at_once
+from task.written_folder import is_written, print_written, written_at_once
 
 FILES = group("files")
 LABELS = group("labels")
@@ -97,8 +97,7 @@ def run(settings: RelabelSettings) -> None:
     if faults:
         raise InputError(faults)
     if written:
-        print(f"{settings.output_dir} was already written with these settings")
-        return
+        return print_written(settings)
     tasks = new_tasks(settings, gym, split)
     with written_at_once(settings) as folder:
         for task in tasks:

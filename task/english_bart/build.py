@@ -19,7 +19,7 @@ from routing_moe.config.flags import flag_faults
 from task.english_bart.settings import BuildSettings
 from task.english_bart.source import chosen_layers, positions_of, source_config
 from task.task_emb.descriptions import encoder_place
-from task.written_folder import is_written, written_at_once
+from task.written_folder import is_written, print_written, written_at_once
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,8 +34,7 @@ def run(settings: BuildSettings) -> None:
     if faults:
         raise InputError(faults)
     if written:
-        print(f"{settings.output_dir} was already written with these settings")
-        return
+        return print_written(settings)
 
     from routing_moe.io.logs import start_logging
     from task.english_bart.convert import bart_from, load_encoder  # these import torch, which takes seconds

@@ -25,7 +25,7 @@ from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from task.english_bart.settings import DenoiseSettings
 from task.skill_gym.denoising import infill
-from task.written_folder import is_written, written_at_once
+from task.written_folder import is_written, print_written, written_at_once
 
 TASK = "denoising"
 MASK = "[MASK]"
@@ -42,8 +42,7 @@ def run(settings: DenoiseSettings) -> None:
     if faults:
         raise InputError(faults)
     if written:
-        print(f"{settings.output_dir} was already written with these settings")
-        return
+        return print_written(settings)
     texts = texts_of(settings)
     if len(texts) <= settings.dev_rows:
         raise InputError(

@@ -10,7 +10,7 @@ from routing_moe.checkpoints.find import find_mixture
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from task.english_bart.settings import ExportSettings
-from task.written_folder import is_written, written_at_once
+from task.written_folder import is_written, print_written, written_at_once
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,8 +29,7 @@ def run(settings: ExportSettings) -> None:
     if faults:
         raise InputError(faults)
     if written:
-        print(f"{settings.output_dir} was already written with these settings")
-        return
+        return print_written(settings)
 
     import torch  # these take seconds
 
