@@ -36,6 +36,8 @@
 #                  scores of train tasks ("--predict_max_examples 100"), of those with a router (none), of the scores of
 #                  unseen tasks (none), of fine-tuning (none), of text and Fisher vectors ("--recipe published";
 #                  "--max_examples 32")
+#   GRADIENT_FLAGS further flags of the gradient vectors of gradient_routing (none)
+#   MIXED_PRECISION    precision of trainings and fine-tuning: no, bf16 or fp16 (bf16 on a GPU that supports it)
 #   RECOVERY       kinds of features that routes are compared with ("category")
 #   ABLATE_FLAGS   flags of `python -m routing_moe.cli.ablate` for the figures; none: no ablation (--features all)
 # Learning rates of training are those of recipe.sh; variables for them are ignored.
@@ -77,7 +79,7 @@ gym=${DATA_DIR:-data/skill_gym} SPLIT=${SPLIT:-${DATA_DIR:-}/split.json} SAMPLES
 STAGE1_STEPS=${STAGE1_STEPS:-$TOTAL_STEPS} DENSE_STEPS=${DENSE_STEPS:-$(((TOTAL_STEPS + 2) / 3))}
 RECOVERY=${RECOVERY:-category} CLUSTERS=${CLUSTERS:-auto}
 TEXT_FLAGS=${TEXT_FLAGS:-} TRAIN_FLAGS=${TRAIN_FLAGS---predict_max_examples 100} ROUTER_FLAGS=${ROUTER_FLAGS:-}
-FEW_SHOT_FLAGS=${FEW_SHOT_FLAGS:-} texts=$TEXT_FLAGS
+FEW_SHOT_FLAGS=${FEW_SHOT_FLAGS:-} GRADIENT_FLAGS=${GRADIENT_FLAGS:-} MIXED_PRECISION=${MIXED_PRECISION:-} texts=$TEXT_FLAGS
 # Some published files have lines that are broken by line feeds in their texts.
 if [ -n "$builds_gym" ] || [ -f "$gym/gym_report.csv" ]; then texts+=" --skip_malformed"; fi
 build_workers=${NUM_WORKERS:-} NUM_WORKERS=${NUM_WORKERS:-1}
@@ -90,7 +92,8 @@ export ABLATE_FLAGS=${ABLATE_FLAGS---features all}
 # What finished runs depend on, besides the files of model and gym.
 KEPT="MODEL DATA_DIR SPLIT TOTAL_STEPS EVAL_PERIOD STAGE1_STEPS STAGE2_STEPS STAGE2_EVAL_PERIOD DENSE_STEPS
 LEARNING_RATE_LIST BSZ_LIST SAMPLES FEW_SHOT_STEPS FEW_SHOT_EVAL_PERIOD WARMUP_STEPS DIM VECTOR_STEPS CLUSTERS
-INIT_EPS ABLATE_FLAGS TEXT_FLAGS TRAIN_FLAGS ROUTER_FLAGS ZERO_SHOT_FLAGS FEW_SHOT_FLAGS VECTOR_FLAGS"
+INIT_EPS ABLATE_FLAGS TEXT_FLAGS TRAIN_FLAGS ROUTER_FLAGS ZERO_SHOT_FLAGS FEW_SHOT_FLAGS VECTOR_FLAGS GRADIENT_FLAGS
+MIXED_PRECISION"
 
 has() { [[ " $1 " == *" $2 "* ]]; } # LIST WORD
 

@@ -76,7 +76,8 @@ add_training() { # VARIANT SEED
             # Gradients at six checkpoints, of about 40 rows of each sample, take as long as steps of 32 rows.
             steps=$((TOTAL_STEPS - DENSE_STEPS))
             work="plain:$((DENSE_STEPS + (n_trains + 6 * n_tests) * 6 * 40 / 32)):32:train;"
-            call=(DENSE_STEPS="$DENSE_STEPS" DENSE_FLAGS="$flags" VECTOR_FLAGS="$texts --tasks train test" EACH_SAMPLE=yes)
+            call=(DENSE_STEPS="$DENSE_STEPS" DENSE_FLAGS="$flags" VECTOR_FLAGS="$texts $GRADIENT_FLAGS --tasks train test"
+                EACH_SAMPLE=yes)
             ;;
         *) kind=straight_through router=$ROUTER_FLAGS ;;
     esac

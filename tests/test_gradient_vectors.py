@@ -315,6 +315,15 @@ def test_clipping_limits_the_gradients_that_are_held(world, tmp_path, monkeypatc
     assert np.linalg.norm(vectors(made(world, tmp_path / "not", tasks=["count"]))["count"]) > 0.6
 
 
+def test_bf16_products_give_nearly_the_same_gradients_in_float32(world):
+    exact, rounded = (
+        extractor(world, mixed_precision=precision).vector_of("count") for precision in ("no", "bf16")
+    )
+    assert rounded.dtype == exact.dtype
+    assert not np.array_equal(exact, rounded)
+    np.testing.assert_allclose(rounded, exact, atol=0.05 * np.abs(exact).max())
+
+
 def test_a_mixture_uses_the_routes_of_the_tasks_it_was_trained_on(finished, world, tmp_path):
     model = RoutingBartForConditionalGeneration.from_pretrained(finished / "best").eval()
     assert model.config.trained_tasks == TRAIN_TASKS

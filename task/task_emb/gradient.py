@@ -37,6 +37,7 @@ GRADIENT = group("gradients")
 
 WEIGHTS = ("embeddings", "encoder", "decoder", "layers", "all")
 DIVISIONS = ("whole", "sides", "layers")
+GRADIENT_PRECISIONS = ("no", "auto", "bf16")  # small gradients are 0 in fp16, and a mean has no loss scaling
 
 
 # fmt: off
@@ -56,6 +57,7 @@ class GradientSettings(GymSettings):
     clip: float = GRADIENT(math.inf, "maximum norm of an example's gradient, over all chosen weights; longer ones are scaled down before the mean; inf: no clipping", range=POSITIVE_OR_INFINITE)
     projection_dim: int = GRADIENT(4096, "dimension of the random projection of each part of a gradient; shorter parts are not projected; 0: no projection", range=NOT_NEGATIVE)
     projection_seed: int = GRADIENT(42, "seed of the projection, the same for all tasks", range=SEED, needs=("projection",))
+    mixed_precision: str = GRADIENT("no", "precision of matrix products; gradients are summed in float32. auto: bf16 on a GPU that supports it, else no", choices=GRADIENT_PRECISIONS)
 # fmt: on
 
     def unmet_needs(self) -> dict[str, str]:

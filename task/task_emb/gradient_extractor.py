@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dataloader.errors import InputError
+from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.route_sources import average
 from task.task_emb.extractors import MAX_DIMENSIONS, BartExtractor
 from task.task_emb.fisher_information import bart_log_likelihood, fisher_batches
@@ -33,6 +34,7 @@ class GradientExtractor(BartExtractor):
         super().__init__(settings)
         others = [found.load().to(self.model.device).eval() for found in settings.found_models()[1:]]
         self.models = [self.model, *others]
+        self.accelerator = make_accelerator(settings.mixed_precision)
         for model in self.models:
             # vmap supports the operations of eager attention, but no fused attention kernel.
             model.set_attn_implementation("eager")
@@ -72,7 +74,8 @@ class GradientExtractor(BartExtractor):
             n_parameters = sum(p.numel() for p in parameters.values())
         batches = fisher_batches(self.encoded(task), model, tokens, n_parameters)
         plan = model.plan_routes(route_of(model, self.source.of(task)[0].task))
-        return mean_gradient(bart_log_likelihood(model, plan), parameters, batches, clip)
+        with self.accelerator.autocast():
+            return mean_gradient(bart_log_likelihood(model, plan), parameters, batches, clip)
 
 
 @torch.no_grad()
