@@ -41,11 +41,13 @@ gains_over() {
 }
 
 mkdir -p "$tables"
+tuned=()
+if exists "few_shot/*/*/summary.csv"; then tuned=(--few_shot "$OUTPUT_DIR/few_shot"); fi
 # shellcheck disable=SC2086,SC2046 # lists of names
 if exists "runs/*/*/$scores"; then
     compare train $scores --recovery $RECOVERY
     "$PYTHON" -m routing_moe.cli.overview "$OUTPUT_DIR/runs" --output_dir "$tables" --order $(named runs/ /$scores) \
-        >"$tables/overview.log" 2>&1 || { status=1 && cat "$tables/overview.log" >&2; }
+        ${tuned[@]+"${tuned[@]}"} >"$tables/overview.log" 2>&1 || { status=1 && cat "$tables/overview.log" >&2; }
 fi
 compare test $zero_shot
 gains_over multitask runs $zero_shot zero_shot_over_multitask

@@ -2,9 +2,10 @@
 
     python -m routing_moe.cli.overview models/quickstart --recovery skill
     python -m routing_moe.cli.overview models/compare_routings --order multitask two_stage --output_dir tables
+    python -m routing_moe.cli.overview models/reproduce_paper/runs --few_shot models/reproduce_paper/few_shot
 
-Reads the scores of `--do_predict`, checkpoint best, in FOLDER/<variant>/<run>/ and writes overview.csv and
-overview.md (a row per variant); with --recovery also recovery.csv (a row per run and kind of features).
+Reads the scores of `--do_predict`, checkpoint best, in FOLDER/<variant>/<run>/ (with --few_shot also the tables
+of collect_results.py) and writes overview.csv and overview.md (a row per variant); with --recovery also recovery.csv (a row per run and kind of features).
 compare_runs has intervals, differences and scores by category.
 Exits with 0; with 1 if scores of train tasks are missing; with 2 if there is no table.
 """
@@ -16,11 +17,17 @@ from dataloader.errors import InputError
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.tables import OverviewSettings
-from routing_moe.io.files import unwritable
+from routing_moe.io.files import folder_fault, unwritable
 from routing_moe.results import compared_runs
 from routing_moe.results.compared_costs import find_costs
 from routing_moe.results.compared_runs import Run
-from routing_moe.results.overview import SCORED, explain_overview, overview, overview_markdown
+from routing_moe.results.overview import (
+    SCORED,
+    explain_overview,
+    few_shot_scores,
+    overview,
+    overview_markdown,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +45,8 @@ def show(settings: OverviewSettings) -> int:
 
         steps = {str(run): "best" for run in runs["test"]}
         recovery = recovery_of_runs(settings.folder, runs["test"], settings.recovery, steps)
-    table = overview(runs, costs, recovery)
+    tuned = few_shot_scores(settings.few_shot, runs["test"]) if settings.few_shot else None
+    table = overview(runs, costs, recovery, tuned)
     markdown = f"{overview_markdown(table)}\n\n{explain_overview(table)}\n"
     place = settings.output_dir or settings.folder
     place.mkdir(parents=True, exist_ok=True)
@@ -55,6 +63,8 @@ def check_flags(settings: OverviewSettings) -> None:
     faults = flag_faults(settings)
     if settings.output_dir and (reason := unwritable(settings.output_dir)):
         faults.append(f"--output_dir {reason}")
+    if settings.few_shot and (fault := folder_fault(settings.few_shot)):
+        faults.append(f"--few_shot {fault}")
     if faults:
         raise InputError(faults)
 

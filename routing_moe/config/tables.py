@@ -70,6 +70,7 @@ class OverviewSettings(Command):
     order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow by name", metavar="VARIANT")
     gym_per_seed: bool = VARIANTS(False, GYM_PER_SEED)
     recovery: tuple[str, ...] = VARIANTS((), RECOVERY, metavar="KIND")
+    few_shot: Path | None = SCORES(None, "holds <variant>/<run>/summary.csv, the few-shot scores of the runs of the same names", metavar="FOLDER")
     output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER)")
 
 

@@ -5,9 +5,11 @@ print(overview_markdown(table))
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
+from routing_moe.results import few_shot
 from routing_moe.results.compared_costs import RunCost
 from routing_moe.results.compared_runs import Run
 from routing_moe.results.scores import ScoresFile, markdown_table, mean_and_std
@@ -18,17 +20,22 @@ COSTS = ("total_parameters", "active_parameters", "steps", "gflops")
 
 
 def overview(
-    runs: Mapping[str, Sequence[Run]], costs: Sequence[RunCost], recovery: pd.DataFrame | None = None
+    runs: Mapping[str, Sequence[Run]],
+    costs: Sequence[RunCost],
+    recovery: pd.DataFrame | None = None,
+    tuned: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Returns a row per variant, in order: variant, n, the means of COSTS, mean and sample std of scores.
 
-    runs: {column of SCORED: all runs, with these scores or None}. A score is the mean over tasks. recovery:
-    `recovery_of_runs`, whose AMI with a kind is in the columns KIND_ami, KIND_ami_std. NaN where a run of the
-    variant has no value; a column that no run has is left out. steps and gflops include earlier runs.
+    runs: {column of SCORED: all runs, with these scores or None}. A score is the mean over tasks. tuned:
+    {run: `few_shot_scores`}, the column few_shot. recovery: `recovery_of_runs`, whose AMI with a kind is in
+    the columns KIND_ami, KIND_ami_std. NaN where a run of the variant has no value; a column that no run has
+    is left out. steps and gflops include earlier runs.
     """
     table = pd.DataFrame([_costs(each) for each in costs])
     for name, scored in runs.items():
         table[name] = [_mean_score(run) for run in scored]
+    table["few_shot"] = [(tuned or {}).get(str(each.run)) for each in costs]
     if recovery is not None:
         for kind, own in recovery.groupby("kind", sort=False):
             table[f"{kind}_ami"] = own["ami"].to_numpy()
@@ -55,6 +62,16 @@ def _mean_score(run: Run) -> float | None:
     return run.scores.groupby("task_prefix")["performance"].mean().mean()
 
 
+def few_shot_scores(folder: Path, runs: Sequence[Run]) -> dict[str, float]:
+    """Returns {run: mean test score after few-shot fine-tuning} of the runs with <variant>/<run>/summary.csv.
+
+    NaN if a task of the file has no score. Raises InputError if such a file of collect_results.py cannot be read.
+    """
+    files = {str(run): folder / run.variant / run.name / "summary.csv" for run in runs}
+    read = {run: few_shot.read_summary(file)["mean"] for run, file in files.items() if file.is_file()}
+    return {run: means.mean(skipna=False) for run, means in read.items()}
+
+
 def overview_markdown(table: pd.DataFrame) -> str:
     """Returns `overview` as Markdown."""
     names = dict(zip(COSTS, ("parameters", "active", "steps", "GFLOPs"), strict=True))
@@ -63,7 +80,7 @@ def overview_markdown(table: pd.DataFrame) -> str:
     for row in table.to_dict("records"):
         cells = {"n": str(row["n"])} | {shown: _whole(row[name]) for name, shown in names.items()}
         for name in scores:
-            shown = f"AMI {name.removesuffix('_ami')}" if name.endswith("_ami") else name
+            shown = f"AMI {name.removesuffix('_ami')}" if name.endswith("_ami") else name.replace("_", "-")
             cells[shown] = mean_and_std(row[name], row[f"{name}_std"])
         rows[row["variant"]] = cells
     return markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant"))
@@ -82,6 +99,8 @@ def explain_overview(table: pd.DataFrame) -> str:
     ]
     if "unseen" in table:
         lines += ["unseen: mean test score of tasks that were not trained on."]
+    if "few_shot" in table:
+        lines += ["few-shot: mean test score of the tasks of --few_shot after fine-tuning on their train rows."]
     if any(name.endswith("_ami") for name in table.columns):
         lines += [
             "AMI: adjusted mutual information of the routes' clusters and the true kinds of the train tasks:",
