@@ -3,18 +3,20 @@
     python benchmarks/permuted_twins.py models/relabelled_study/runs --relabelled data/relabelled \\
         --output_file docs/results/permuted_twins.csv
 
-`runs` is a folder of `<variant>/<run>/`, trained on a gym that `python -m task.conflict_gym.relabel` wrote. A
-pair is a classification task with its labels and its copy with permuted labels, both among the train tasks. One
-row per variant, means over its runs and over pairs:
+`runs` is a folder of `<variant>/<run>/`, trained on a gym of `python -m task.conflict_gym.relabel`. A pair is
+a classification task with its labels and its copy with permuted labels, both among the train tasks. One row
+per variant, means over pairs of means over its n runs:
 
 kept, permuted   test scores of the two. A model that cannot tell them apart gains on one what it loses on the
                  other.
 constant         those of the most frequent train answer, mean of both
+difference       kept - permuted, with its 95% t interval over pairs (columns _low and _high)
 other_route      share of pairs whose routes differ in at least one layer, by the expert of the largest weight
 distance         1 - overlap of their routes: the share of layers with another expert if routes are one-hot
 distance_others  that of all pairs of train tasks that are not such a pair
 
-The last three are empty for models with one expert. Measures no time. Prints one JSON line.
+The last three are of the routes that scores were computed with, and empty if routes are not of tasks: with
+one expert, average or random routes. Measures no time. Prints one JSON line.
 """
 
 import argparse
@@ -29,14 +31,16 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
+from benchmarks.conflict_shares import t_interval
 from dataloader.errors import InputError
 from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.saved_routes import Routes, load_routes
-from routing_moe.results.compared_runs import find_runs, scores_per_task
+from routing_moe.model.saved_config import SavedConfig
+from routing_moe.results.compared_runs import Run, find_runs, scores_per_task
 from routing_moe.results.scores import ScoresFile
 
-SCORES = ["kept", "permuted", "constant"]
-ROUTES = ["other_route", "distance", "distance_others"]
+DIFFERENCE = ("difference", "difference_low", "difference_high")
+ROUTES = ("other_route", "distance", "distance_others")
 
 
 @dataclass(frozen=True)
@@ -46,58 +50,71 @@ class Settings:
     device: str = "cpu"
 
 
-def twins(relabelled: Path) -> pd.DataFrame:
-    """Returns the pairs in relabelled.csv: columns source, kept, permuted (names of tasks).
+def label_pairs(relabelled: Path) -> pd.DataFrame:
+    """Returns the pairs in relabelled.csv: columns kept, permuted (names of tasks).
 
-    SystemExit without the file.
+    SystemExit without the file, or without a pair.
     """
     path = relabelled / "relabelled.csv"
     if not path.is_file():
         raise SystemExit(f"{path} does not exist; python -m task.conflict_gym.relabel writes it")
-    tasks = pd.read_csv(path).pivot(index="source", columns="labels", values="task")
-    return tasks.dropna().reset_index()
+    tasks = pd.read_csv(path, keep_default_na=False).pivot(index="source", columns="labels", values="task")
+    pairs = tasks.reindex(columns=["kept", "permuted"]).dropna()
+    if pairs.empty:
+        raise SystemExit(f"{path} has no task with kept and permuted labels; give --share to relabel")
+    return pairs
 
 
-def of_scores(scores: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, float]:
-    """Returns SCORES and n_pairs. scores: a row per task of one run."""
-    by_task = scores.set_index("task")
-    kept, permuted = by_task.loc[pairs["kept"]], by_task.loc[pairs["permuted"]]
-    constant = pd.concat([kept["constant"], permuted["constant"]]).mean()
-    values = kept["performance"].mean(), permuted["performance"].mean(), constant
-    return {"n_pairs": len(pairs)} | dict(zip(SCORES, values, strict=True))
+def pair_scores(run: Run, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Returns kept, permuted and constant of the pairs that the run was trained on, by source."""
+    scores = scores_per_task([run]).set_index("task")
+    own = pairs[pairs["kept"].isin(scores.index) & pairs["permuted"].isin(scores.index)]
+    if own.empty:
+        raise SystemExit(f"{run}: no pair is among its train tasks")
+    kept, permuted = (scores.loc[own[labels]].set_index(own.index) for labels in ("kept", "permuted"))
+    constant = (kept["constant"] + permuted["constant"]) / 2
+    return pd.DataFrame(
+        {"kept": kept["performance"], "permuted": permuted["performance"], "constant": constant}
+    )
 
 
-def of_routes(routes: Routes, pairs: pd.DataFrame) -> dict[str, float]:
+def routes_of(place: Path) -> Routes | None:
+    """Returns the routes of the train tasks that scores were computed with; None if tasks have none."""
+    config = SavedConfig.load(place / "best" / "config.json")
+    if config.num_experts == 1 or not config.routes_by_task:
+        return None
+    return load_routes(place, kind="chosen" if config.router_mode == "gumbel_softmax_st" else "soft")
+
+
+def route_distances(routes: Routes, pairs: pd.DataFrame) -> dict[str, float]:
     """Returns ROUTES; the distance of other pairs is the mean over all of them."""
-    apart_NN = 1 - overlap(routes.values_NLE)
+    distance_NN = 1 - overlap(routes.values_NLE)
+    is_other_NN = np.triu(np.ones_like(distance_NN, dtype=bool), k=1)
+    kept, permuted = ([routes.tasks.index(task) for task in pairs[name]] for name in ("kept", "permuted"))
+    is_other_NN[kept, permuted] = is_other_NN[permuted, kept] = False
     chosen_NL = routes.values_NLE.argmax(axis=-1)
-    row = {task: n for n, task in enumerate(routes.tasks)}
-    kept, permuted = [row[task] for task in pairs["kept"]], [row[task] for task in pairs["permuted"]]
-    others_NN = np.triu(np.ones_like(apart_NN, dtype=bool), k=1)
-    others_NN[kept, permuted] = others_NN[permuted, kept] = False
     differ = (chosen_NL[kept] != chosen_NL[permuted]).any(axis=-1)
-    values = differ.mean(), apart_NN[kept, permuted].mean(), apart_NN[others_NN].mean()
+    values = differ.mean(), distance_NN[kept, permuted].mean(), distance_NN[is_other_NN].mean()
     return dict(zip(ROUTES, map(float, values), strict=True))
 
 
-def table_of(runs: Path, relabelled: Path) -> pd.DataFrame:
-    """Returns the table of all finished runs. Raises InputError for files that cannot be read."""
-    pairs, rows = twins(relabelled), []
-    for run in find_runs(runs, ScoresFile("test")):
-        if run.scores is None:
-            continue
-        scores, place = scores_per_task([run]), runs / run.variant / run.name
-        trained = set(scores["task"])
-        own = pairs[pairs["kept"].isin(trained) & pairs["permuted"].isin(trained)]
-        row = {"variant": run.variant} | of_scores(scores, own)
-        if (routes := load_routes(place)).experts > 1:
-            row |= of_routes(routes, own)
-        rows.append(row)
-    table = pd.DataFrame(rows, columns=["variant", "n_pairs", *SCORES, *ROUTES])
-    grouped = table.groupby("variant", sort=False)
-    means = grouped.mean().reset_index().astype({"n_pairs": int})
-    means.insert(1, "n", grouped.size().to_numpy())
-    return means
+def row_of(folder: Path, runs: list[Run], pairs: pd.DataFrame) -> dict:
+    """Returns the row of a variant, given its runs."""
+    scores = pd.concat([pair_scores(run, pairs) for run in runs]).groupby(level=0).mean()
+    row = {"n": len(runs), "pairs": len(scores)} | scores.mean().to_dict()
+    row |= zip(DIFFERENCE, t_interval((scores["kept"] - scores["permuted"]).to_numpy()), strict=True)
+    routes = [routes_of(folder / run.variant / run.name) for run in runs]
+    distances = [route_distances(each, pairs.loc[scores.index]) for each in routes if each is not None]
+    return row | (pd.DataFrame(distances).mean().to_dict() if distances else dict.fromkeys(ROUTES, np.nan))
+
+
+def table_of(folder: Path, relabelled: Path) -> pd.DataFrame:
+    """Returns a row per variant with finished runs. Raises InputError for files that cannot be read."""
+    pairs, variants = label_pairs(relabelled), {}
+    for run in find_runs(folder, ScoresFile("test")):
+        if run.scores is not None:
+            variants.setdefault(run.variant, []).append(run)
+    return pd.DataFrame([{"variant": name} | row_of(folder, runs, pairs) for name, runs in variants.items()])
 
 
 def main(argv: list[str] | None = None) -> None:

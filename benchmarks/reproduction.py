@@ -41,7 +41,9 @@ ANSWERED_AT_ONCE = {"cpu": 4, "cuda": 32}  # examples in the batches whose gener
 ANSWER_ROUNDS = 5  # timed batches of answers; they are short
 TIMING_ONLY = {"threads": 0, "seed": 0, "no_memory": True, "memory_of": ""}  # of both benchmarks
 BYTES_PER_PARAMETER = 16  # weights, gradients and AdamW's state
-NOT_INCLUDED = "text vectors, reduction, drawing of figures, losses on dev files, loading models and data"
+NOT_INCLUDED = (
+    "text vectors, reduction, drawing of figures, losses on dev files, loading models and data, making MODEL"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -339,6 +341,7 @@ Answering: dev files at every evaluation, zero-shot and few-shot dev and test fi
 as long as the mean target. Random routes are drawn five times, and each of their answers takes as long as
 one of all experts.
 Not included: {NOT_INCLUDED}.
+Products are timed in float32, whatever the precision of the runs.
 Overestimated: steps of Fisher vectors, counted as steps of the whole model; the number of ablations, if
 random sets of experts cannot be matched.""")
 

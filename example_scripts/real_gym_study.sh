@@ -11,9 +11,9 @@
 # Environment (default), in addition to that of reproduce_paper.sh, whose values all can be changed:
 #   DATA_DIR      gym folder (required)
 #   SPLIT         task split JSON (split.json in DATA_DIR)
-#   MODEL         plain BART (models/english_bart/warm_bart, which english_bart.sh makes)
-#   WARM_UP_STEPS steps of its warm-up on the train inputs of the gym, 0 for none (1600)
-#   MIXED_PRECISION    of all commands: no or bf16, which halves the time on CPUs with AVX512-BF16 or AMX (no)
+#   MODEL         plain BART (made by english_bart.sh, with a warm-up on the train inputs of the gym, in
+#                 OUTPUT_DIR/english_bart)
+#   DENOISING_STEPS    steps of this warm-up, 0 for none (1600)
 #   OUTPUT_DIR    (models/real_gym_study) tables/study.md has the tables, tables/report.html the routes
 #   VARIANTS      (multitask average task_random straight_through two_stage gradient_routing fisher_clusters ontology)
 #   TOTAL_STEPS   steps of each variant, half of them for each stage of two_stage (1200)
@@ -33,21 +33,25 @@ if [ -z "${DATA_DIR:-}" ]; then
     echo "error: DATA_DIR is not set; give a gym folder, such as data/gym of build_gym.sh" >&2
     exit 2
 fi
-if [ -z "${MODEL:-}" ]; then
-    warm=models/english_bart/warm_bart/config.json
-    if [[ " $* " == *" --dry_run "* ]] && [ ! -f $warm ]; then WARM_UP_STEPS=0; fi # a BART of the same size is enough
-    MODEL=models/english_bart/warm_bart
-    if [ "${WARM_UP_STEPS:=1600}" = 0 ]; then MODEL=models/english_bart/bart; fi
-    [ -f "$MODEL/config.json" ] || WARM_UP_STEPS=$WARM_UP_STEPS OUTPUT_DIR=models/english_bart LEARNING_RATE='' \
-        EVAL_PERIOD='' bash example_scripts/english_bart.sh
+export OUTPUT_DIR=${OUTPUT_DIR:-models/real_gym_study} TOTAL_STEPS=${TOTAL_STEPS:-1200}
+DENOISING_STEPS=${DENOISING_STEPS:-1600}
+if [[ ! $DENOISING_STEPS =~ ^(0|[1-9][0-9]*)$ ]]; then
+    echo "error: DENOISING_STEPS is '$DENOISING_STEPS'; it must be a whole number" >&2
+    exit 2
 fi
-export MODEL OUTPUT_DIR=${OUTPUT_DIR:-models/real_gym_study} TOTAL_STEPS=${TOTAL_STEPS:-1200}
+if [ -z "${MODEL:-}" ]; then
+    # reproduce_paper.sh makes it, after its checks.
+    export ENGLISH_BART=$OUTPUT_DIR/english_bart WARM_UP_STEPS=$DENOISING_STEPS
+    MODEL=$ENGLISH_BART/warm_bart
+    if [ "$DENOISING_STEPS" = 0 ]; then MODEL=$ENGLISH_BART/bart; fi
+fi
+export MODEL
 for name in TOTAL_STEPS SCORED; do
     value=${!name:-100}
     [[ $value =~ ^[1-9][0-9]*$ ]] || { echo "error: $name is '$value'; it must be a whole number of at least 1" >&2 && exit 2; }
 done
 half=$(((TOTAL_STEPS + 1) / 2)) rows=${SCORED:-100}
-lower=--do_lowercase half_precision=${MIXED_PRECISION:+" --mixed_precision $MIXED_PRECISION"}
+lower=--do_lowercase
 if [ "${CASED:-no}" = yes ]; then lower=; fi
 
 export VARIANTS=${VARIANTS:-multitask average task_random straight_through two_stage gradient_routing fisher_clusters ontology}
@@ -57,13 +61,12 @@ export STAGE2_EVAL_PERIOD=${STAGE2_EVAL_PERIOD:-$EVAL_PERIOD}
 export RECOVERY=${RECOVERY:-category format domain skill}
 export CLUSTERS=${CLUSTERS:-8} INIT_EPS=${INIT_EPS:-1e-3} ABLATE_FLAGS=${ABLATE_FLAGS-none}
 # 30 steps of adapters are few, but 2500 as published take longer than everything else.
-export VECTOR_STEPS=${VECTOR_STEPS:-30} VECTOR_FLAGS=${VECTOR_FLAGS---task_names --max_examples 64$half_precision}
-export GRADIENT_FLAGS=${GRADIENT_FLAGS-${half_precision# }}
+export VECTOR_STEPS=${VECTOR_STEPS:-30} VECTOR_FLAGS=${VECTOR_FLAGS---task_names --max_examples 64}
 export TEXT_FLAGS=${TEXT_FLAGS-$lower --max_input_length 192}
 export TRAIN_FLAGS=${TRAIN_FLAGS---learning_rate ${RATE:-3e-4} --num_beams 1 --predict_max_examples $rows}
 # Temperatures fall from 2 to 0.3 in 40% of the steps, so in 80% of those of the first stage.
 export ROUTER_FLAGS=${ROUTER_FLAGS---router_lr 1e-2 --minimum_tau 0.3 --anneal_rate $(awk "BEGIN { print 4.7 / $TOTAL_STEPS }")}
-export ZERO_SHOT_FLAGS=${ZERO_SHOT_FLAGS---scoring rank --predict_max_examples $((3 * rows))$half_precision}
+export ZERO_SHOT_FLAGS=${ZERO_SHOT_FLAGS---scoring rank --predict_max_examples $((3 * rows))}
 export LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-4 3e-4} BSZ_LIST=${BSZ_LIST:-8} SAMPLES=${SAMPLES:-100 13 21}
 export FEW_SHOT_STEPS=${FEW_SHOT_STEPS:-50} FEW_SHOT_EVAL_PERIOD=${FEW_SHOT_EVAL_PERIOD:-25} WARMUP_STEPS=${WARMUP_STEPS:-5}
 export FEW_SHOT_FLAGS=${FEW_SHOT_FLAGS---num_beams 1 --predict_max_examples $((2 * rows))}

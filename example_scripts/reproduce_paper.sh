@@ -37,7 +37,9 @@
 #                  unseen tasks (none), of fine-tuning (none), of text and Fisher vectors ("--recipe published";
 #                  "--max_examples 32")
 #   GRADIENT_FLAGS further flags of the gradient vectors of gradient_routing (none)
-#   MIXED_PRECISION    precision of trainings and fine-tuning: no, bf16 or fp16 (bf16 on a GPU that supports it)
+#   MIXED_PRECISION    of all commands that compute gradients or scores: no, bf16 or, without gradient_routing, fp16
+#                  (bf16 on a GPU that supports it). bf16 is also faster on CPUs with AVX512-BF16 or AMX
+#   ENGLISH_BART   folder in which english_bart.sh makes MODEL, with its variable WARM_UP_STEPS (none)
 #   RECOVERY       kinds of features that routes are compared with ("category")
 #   ABLATE_FLAGS   flags of `python -m routing_moe.cli.ablate` for the figures; none: no ablation (--features all)
 # Learning rates of training are those of recipe.sh; variables for them are ignored.
@@ -79,9 +81,10 @@ gym=${DATA_DIR:-data/skill_gym} SPLIT=${SPLIT:-${DATA_DIR:-}/split.json} SAMPLES
 STAGE1_STEPS=${STAGE1_STEPS:-$TOTAL_STEPS} DENSE_STEPS=${DENSE_STEPS:-$(((TOTAL_STEPS + 2) / 3))}
 RECOVERY=${RECOVERY:-category} CLUSTERS=${CLUSTERS:-auto}
 TEXT_FLAGS=${TEXT_FLAGS:-} TRAIN_FLAGS=${TRAIN_FLAGS---predict_max_examples 100} ROUTER_FLAGS=${ROUTER_FLAGS:-}
-FEW_SHOT_FLAGS=${FEW_SHOT_FLAGS:-} GRADIENT_FLAGS=${GRADIENT_FLAGS:-} MIXED_PRECISION=${MIXED_PRECISION:-} texts=$TEXT_FLAGS
+FEW_SHOT_FLAGS=${FEW_SHOT_FLAGS:-} GRADIENT_FLAGS=${GRADIENT_FLAGS:-} texts=$TEXT_FLAGS
 # Some published files have lines that are broken by line feeds in their texts.
 if [ -n "$builds_gym" ] || [ -f "$gym/gym_report.csv" ]; then texts+=" --skip_malformed"; fi
+PRECISION=${precision[1]:-} # empty for "no", or without a GPU
 build_workers=${NUM_WORKERS:-} NUM_WORKERS=${NUM_WORKERS:-1}
 unset TASKVECS STAGE1 STAGE1_FLAGS RESULTS_DIR DENSE_FLAGS EACH_SAMPLE # set by each run
 # Other scripts read these; their values are not in the settings of the study.
@@ -93,7 +96,7 @@ export ABLATE_FLAGS=${ABLATE_FLAGS---features all}
 KEPT="MODEL DATA_DIR SPLIT TOTAL_STEPS EVAL_PERIOD STAGE1_STEPS STAGE2_STEPS STAGE2_EVAL_PERIOD DENSE_STEPS
 LEARNING_RATE_LIST BSZ_LIST SAMPLES FEW_SHOT_STEPS FEW_SHOT_EVAL_PERIOD WARMUP_STEPS DIM VECTOR_STEPS CLUSTERS
 INIT_EPS ABLATE_FLAGS TEXT_FLAGS TRAIN_FLAGS ROUTER_FLAGS ZERO_SHOT_FLAGS FEW_SHOT_FLAGS VECTOR_FLAGS GRADIENT_FLAGS
-MIXED_PRECISION"
+PRECISION"
 
 has() { [[ " $1 " == *" $2 "* ]]; } # LIST WORD
 
@@ -135,6 +138,10 @@ for name in $counts INIT_EPS; do
 done
 [[ $OUTPUT_DIR != *[][:*?\\$'\t\n']* ]] || faults+=("OUTPUT_DIR: $OUTPUT_DIR has one of the characters : * ? [ ] \\")
 [[ $SAMPLES =~ ^(all|first|[0-9]+( [0-9]+)*)$ ]] || faults+=("SAMPLES: $SAMPLES is not all, first or seeds such as 100 13")
+[[ $PRECISION =~ ^(|auto|bf16|fp16)$ ]] || faults+=("MIXED_PRECISION: $PRECISION is not no, auto, bf16 or fp16")
+if [ "$PRECISION" = fp16 ] && has "$VARIANTS" gradient_routing; then
+    faults+=("MIXED_PRECISION: fp16 is too small for the gradients of gradient_routing; set bf16")
+fi
 [[ $CLUSTERS =~ ^(auto|[1-9][0-9]*)$ ]] || faults+=("CLUSTERS: $CLUSTERS is not auto or a whole number of at least 1")
 if has "$VARIANTS" gradient_routing && [[ $TOTAL_STEPS$DENSE_STEPS =~ ^[0-9]+$ ]] && [ "$DENSE_STEPS" -ge "$TOTAL_STEPS" ]; then
     faults+=("DENSE_STEPS: $DENSE_STEPS is not below TOTAL_STEPS, $TOTAL_STEPS")
@@ -180,14 +187,23 @@ PLAN=$OUTPUT_DIR/plan${dry_run:+-dry_run}.tsv
 make_plan
 gym_is_complete() { tasks_in --gym "$gym" all >/dev/null 2>&1; }
 
+# make_model STEPS: makes MODEL, with so many steps of warm-up, if it is in ENGLISH_BART. Finished parts are kept.
+make_model() {
+    [ -z "${ENGLISH_BART:-}" ] ||
+        OUTPUT_DIR=$ENGLISH_BART WARM_UP_STEPS=$1 EVAL_PERIOD='' bash example_scripts/english_bart.sh
+}
+
 if [ -n "$dry_run" ]; then
+    make_model 0 >/dev/null
+    sizes=${MODEL:-task/skill_gym/tiny_bart}
+    if [ -n "${ENGLISH_BART:-}" ]; then sizes=$ENGLISH_BART/bart; fi # MODEL may not be warmed up yet
     echo "settings of all runs:"
     for name in $KEPT NUM_WORKERS; do if [ -n "${!name}" ]; then echo "    $name=${!name}"; fi; done
     if [ -n "$builds_gym" ] && ! gym_is_complete; then
         echo "gym: $gym lacks tasks of $SPLIT; first it is built:"
         echo "    OUTPUT_DIR=$gym bash example_scripts/build_gym.sh --split $SPLIT"
     fi
-    exec "$PYTHON" -m benchmarks.reproduction "$PLAN" --model "${MODEL:-task/skill_gym/tiny_bart}" --gym "$gym" \
+    exec "$PYTHON" -m benchmarks.reproduction "$PLAN" --model "$sizes" --gym "$gym" \
         --split "$SPLIT" --longest "$(value_in --max_input_length $longest "$TEXT_FLAGS")" \
         "$(value_in --max_output_length $longest_answer "$TEXT_FLAGS")" \
         --num_beams "$(value_in --num_beams $beams "$TRAIN_FLAGS")"
@@ -236,6 +252,7 @@ if [ -n "$builds_gym" ] && ! gym_is_complete; then
         exit 1
     fi
 fi
+make_model "${WARM_UP_STEPS:-0}"
 # shellcheck disable=SC2086
 save_settings $KEPT
 [ -f "$OUTPUT_DIR/times.csv" ] || echo "step,run,seconds,ended" >"$OUTPUT_DIR/times.csv"

@@ -33,7 +33,7 @@ add_vectors() { # text or fisher
     local flags=($VECTOR_FLAGS $texts)
     if reads_vectors "$STARTS" "$1"; then has_starts=yes; fi
     if [ "$1" = fisher ]; then
-        flags+=(--total_steps "$VECTOR_STEPS")
+        flags+=(--total_steps "$VECTOR_STEPS" ${precision[@]+"${precision[@]}"})
         work=plain:$(((n_trains + n_tests) * VECTOR_STEPS)):8:train
         work_each=plain:$((n_tests * 5 * VECTOR_STEPS)):8:test
     fi
@@ -60,7 +60,8 @@ add_run() {
     limit=$(limit_in "$ZERO_SHOT_FLAGS")
     # shellcheck disable=SC2086 # several flags
     add zero_shot "$2" "$folder" $zero_shot "$folder/$scores" - "$5:test/dev/first$limit:$6;$5:test/test/first$limit:$6" \
-        "$PYTHON" -m routing_moe.cli.train --do_predict --predict_split test --output_dir "$folder" $ZERO_SHOT_FLAGS
+        "$PYTHON" -m routing_moe.cli.train --do_predict --predict_split test --output_dir "$folder" \
+        ${precision[@]+"${precision[@]}"} $ZERO_SHOT_FLAGS
 }
 
 add_training() { # VARIANT SEED
@@ -76,7 +77,7 @@ add_training() { # VARIANT SEED
             # Gradients at six checkpoints, of about 40 rows of each sample, take as long as steps of 32 rows.
             steps=$((TOTAL_STEPS - DENSE_STEPS))
             work="plain:$((DENSE_STEPS + (n_trains + 6 * n_tests) * 6 * 40 / 32)):32:train;"
-            call=(DENSE_STEPS="$DENSE_STEPS" DENSE_FLAGS="$flags" VECTOR_FLAGS="$texts $GRADIENT_FLAGS --tasks train test"
+            call=(DENSE_STEPS="$DENSE_STEPS" DENSE_FLAGS="$flags" VECTOR_FLAGS="$texts $GRADIENT_FLAGS ${precision[*]-} --tasks train test"
                 EACH_SAMPLE=yes)
             ;;
         *) kind=straight_through router=$ROUTER_FLAGS ;;

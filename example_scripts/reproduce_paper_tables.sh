@@ -42,7 +42,9 @@ gains_over() {
 
 mkdir -p "$tables"
 tuned=()
-if exists "few_shot/*/*/summary.csv"; then tuned=(--few_shot "$OUTPUT_DIR/few_shot"); fi
+for name in $(named few_shot/ /summary.csv); do # direct has no run
+    if [ "$name" != direct ]; then tuned=(--few_shot "$OUTPUT_DIR/few_shot"); fi
+done
 # shellcheck disable=SC2086,SC2046 # lists of names
 if exists "runs/*/*/$scores"; then
     compare train $scores --recovery $RECOVERY

@@ -65,6 +65,7 @@ fi
 if [ ! -f "$OUTPUT_DIR/$unseen" ] &&
     "$PYTHON" -m dataloader.list_tasks --split "${SPLIT:-$DATA_DIR/split.json}" test >/dev/null 2>&1; then
     # shellcheck disable=SC2086 # several flags
-    "$PYTHON" -m routing_moe.cli.train --do_predict --predict_split test --output_dir "$OUTPUT_DIR" ${ZERO_SHOT_FLAGS:-}
+    "$PYTHON" -m routing_moe.cli.train --do_predict --predict_split test --output_dir "$OUTPUT_DIR" \
+        ${precision[@]+"${precision[@]}"} ${ZERO_SHOT_FLAGS:-}
 fi
 echo "$OUTPUT_DIR is finished: scores in $OUTPUT_DIR/$scores$([ ! -f "$OUTPUT_DIR/$unseen" ] || echo " and $unseen")"

@@ -143,8 +143,16 @@ def test_the_script_builds_and_with_steps_warms_up(scripts):
     assert (train["total_steps"], train["eval_period"], train["seed"], train["num_experts"]) == (9, 3, 3, 1)
     assert train["resume"]
     assert train["do_lowercase"]
+    assert (train["gradient_accumulation_steps"], "mixed_precision" in train) == (1, False)
+    assert "skip_malformed" not in denoise
     assert export == dict(run=train["output_dir"], checkpoint_name="last", output_dir="mine/warm_bart")
-    assert "do_lowercase" not in commands(scripts.run("english_bart.sh", CASED="yes", **own)[1])[2][1]
+    (scripts.folder / "built").mkdir()
+    (scripts.folder / "built/gym_report.csv").write_text("task\n")
+    own |= dict(DATA_DIR="built", CASED="yes", MIXED_PRECISION="bf16")
+    _, calls, _ = scripts.run("english_bart.sh", **own)
+    (_, denoise), (_, train) = commands(calls)[1:3]
+    assert "do_lowercase" not in train
+    assert (train["mixed_precision"], denoise["skip_malformed"]) == ("bf16", True)
 
 
 @pytest.mark.parametrize(

@@ -84,17 +84,38 @@ def test_a_row_has_costs_scores_and_the_agreement_of_routes(folder, capsys):
     assert own["mantel_r"].tolist() == pytest.approx([1, 1])
 
 
+def write_summary(folder, **scores):
+    folder.mkdir(parents=True)
+    rows = "".join(f"{task},mean,{score},5\n" for task, score in scores.items())
+    (folder / "summary.csv").write_text(f"task,entry,test_performance,n\n{rows}")
+
+
 def test_few_shot_scores_are_those_of_the_runs_of_the_same_names(folder, tmp_path, capsys):
-    for run, scores in {"found/seed1": (0.2, 0.4), "found/seed2": (0.4, 0.6), "equal/seed1": (0.5, "")}.items():
-        (tmp_path / "tuned" / run).mkdir(parents=True)
-        rows = "".join(f"{task},mean,{score}\n" for task, score in zip(("new", "other"), scores, strict=True))
-        (tmp_path / "tuned" / run / "summary.csv").write_text(f"task,entry,test_performance\n{rows}")
+    for run, scores in {
+        "found/seed1": (0.2, 0.4),
+        "found/seed2": (0.4, 0.6),
+        "equal/seed1": (0.5, ""),
+    }.items():
+        write_summary(tmp_path / "tuned" / run, new=scores[0], other=scores[1])
     table, printed = shown(folder, capsys, "--few_shot", str(tmp_path / "tuned"))
     assert table.loc["found", ["few_shot", "few_shot_std"]].tolist() == pytest.approx([0.4, 0.2 / 2**0.5])
     assert table.loc[["dense", "equal"], "few_shot"].isna().all()
     assert "few-shot |" in printed.out
-    assert overview.main([str(folder), "--few_shot", str(tmp_path / "none")]) == 2
-    assert f"error: --few_shot {tmp_path / 'none'}" in capsys.readouterr().err
+
+
+def test_few_shot_scores_that_cannot_be_compared_are_errors(folder, tmp_path, capsys):
+    def errors():
+        assert overview.main([str(folder), "--few_shot", str(tmp_path / "tuned")]) == 2
+        return capsys.readouterr().err
+
+    assert f"error: --few_shot {tmp_path / 'tuned'}" in errors()
+    (tmp_path / "tuned").mkdir()
+    assert "tuned holds no <variant>/<run>/summary.csv of the compared runs" in errors()
+    write_summary(tmp_path / "tuned/found/seed1", new=0.2, other=0.4)
+    write_summary(tmp_path / "tuned/found/seed2", new=0.2)
+    assert "found/seed2/summary.csv has other tasks or samples than" in errors()
+    (tmp_path / "tuned/found/seed2/summary.csv").write_text("no table")
+    assert "found/seed2/summary.csv" in errors()
 
 
 def test_columns_that_no_run_has_are_left_out(folder, capsys):

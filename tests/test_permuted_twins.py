@@ -14,14 +14,14 @@ a,first,kept,
 a2,first,permuted,x -> y; y -> x
 b,second,kept,
 b2,second,permuted,x -> y; y -> x
-c,third,kept,
+c,third,,
 d,fourth,kept,
 d2,fourth,permuted,x -> y; y -> x
 """
 
 
-def finished_run(folder, routes_NLE, performance):
-    planted_routes.write_run(folder, {10: routes_NLE}, tasks=TASKS, best=10)
+def finished_run(folder, routes_NLE, performance, **config):
+    planted_routes.write_run(folder, {10: routes_NLE}, tasks=TASKS, best=10, **config)
     scores = pd.DataFrame({"task_prefix": TASKS, "sample": "8_1", "metric": "ACC"})
     scores = scores.assign(performance=performance, n=10, constant=[0.5, 0.5, 0.3, 0.5, 0.2])
     scores.to_csv(folder / "best/eval-test-performance.csv")
@@ -33,31 +33,61 @@ def relabelled(tmp_path):
     return tmp_path
 
 
+def table_of(folder, capsys):
+    """Returns the rows of the file by variant, and the numbers printed."""
+    arguments = ["--relabelled", str(folder), "--output_file", str(folder / "table.csv")]
+    permuted_twins.main([str(folder / "runs"), *arguments])
+    table = pd.read_csv(folder / "table.csv").set_index("variant")
+    return table.to_dict("index"), json.loads(capsys.readouterr().out)["variants"]
+
+
 def test_scores_and_routes_of_pairs(relabelled, capsys):
     # Of the first pair, one of two layers differs; the second pair has the same route.
     routes = planted_routes.one_hot([[0, 0], [0, 1], [2, 2], [2, 2], [0, 0]])
     finished_run(relabelled / "runs/moe/seed1", routes, [0.8, 0.6, 0.4, 0.2, 0.0])
     same = planted_routes.one_hot([[0, 0]] * 4 + [[1, 1]])
-    finished_run(relabelled / "runs/moe/seed2", same, [1.0, 0.6, 0.4, 0.2, 0.0])
-    finished_run(relabelled / "runs/one/seed1", routes[:, :, :1] * 0 + 1, [0.9, 0.1, 0.9, 0.1, 0.0])
-    planted_routes.write_run(relabelled / "runs/one/seed2", {10: routes}, tasks=TASKS)  # not finished
-    table = relabelled / "table.csv"
-    arguments = ["--relabelled", str(relabelled), "--output_file", str(table)]
-    permuted_twins.main([str(relabelled / "runs"), *arguments])
-    moe, one = pd.read_csv(table).to_dict("records")
-    assert json.loads(capsys.readouterr().out)["variants"]["one"]["kept"] == 0.9
-    assert (moe["variant"], moe["n"], moe["n_pairs"]) == ("moe", 2, 2)
-    assert (moe["kept"], moe["permuted"], moe["constant"]) == pytest.approx((0.65, 0.4, 0.45))
+    finished_run(relabelled / "runs/moe/seed2", same, [1.0, 0.6, 0.6, 0.2, 0.0])
+    planted_routes.write_run(relabelled / "runs/moe/seed3", {10: routes}, tasks=TASKS)  # not finished
+    table, printed = table_of(relabelled, capsys)
+    moe = table["moe"]
+    assert (moe["n"], moe["pairs"]) == (2, 2)
+    assert (moe["kept"], moe["permuted"], moe["constant"]) == pytest.approx((0.7, 0.4, 0.45))
+    # Differences of the pairs, means over runs: 0.3 and 0.3.
+    assert [moe[name] for name in permuted_twins.DIFFERENCE] == pytest.approx([0.3, 0.3, 0.3])
     assert (moe["other_route"], moe["distance"]) == pytest.approx((0.25, 0.125))
     # Of the eight other pairs, a c has distance 0, a2 c 0.5 and six 1; with equal routes, four of them 1.
     assert moe["distance_others"] == pytest.approx((6.5 / 8 + 4 / 8) / 2, abs=1e-4)
-    assert (one["n"], one["kept"], one["permuted"]) == pytest.approx((1, 0.9, 0.1))
-    assert pd.isna(one["other_route"]) and pd.isna(one["distance_others"])
+    assert printed["moe"]["kept"] == pytest.approx(0.7)
 
 
-def test_a_gym_without_permuted_labels_is_an_error(tmp_path):
-    with pytest.raises(SystemExit, match=r"relabelled.csv does not exist; python -m task.conflict_gym.relabel"):
-        permuted_twins.main([str(tmp_path), "--relabelled", str(tmp_path)])
-    (tmp_path / "relabelled.csv").write_text(RELABELLED)
-    with pytest.raises(SystemExit, match="error: .* holds no runs"):
-        permuted_twins.main([str(tmp_path), "--relabelled", str(tmp_path)])
+def test_the_routes_are_those_that_scores_were_computed_with(relabelled, capsys):
+    scores = [0.9, 0.1, 0.7, 0.1, 0.0]
+    soft = 0.6 * planted_routes.one_hot([[0, 0], [0, 1], [2, 2], [2, 2], [0, 0]]) + 0.4 / 3
+    finished_run(relabelled / "runs/soft/seed1", soft, scores, router_mode="softmax")
+    finished_run(relabelled / "runs/hard/seed1", soft, scores, router_mode="gumbel_softmax_st")
+    finished_run(relabelled / "runs/average/seed1", soft, scores, route_source="average")
+    finished_run(relabelled / "runs/one/seed1", soft[:, :, :1] * 0 + 1, scores, num_experts=1)
+    table, _ = table_of(relabelled, capsys)
+    assert table["soft"]["distance"] == pytest.approx(0.6 * 0.25)
+    assert (table["hard"]["distance"], table["hard"]["other_route"]) == (0.25, 0.5)
+    for name in ("average", "one"):
+        assert table[name]["kept"] == 0.8
+        assert all(pd.isna(table[name][column]) for column in permuted_twins.ROUTES)
+    # 0.8 and 0.6: the t quantile of one degree of freedom is 12.706.
+    assert table["one"]["difference_low"] == pytest.approx(0.7 - 12.706 * 0.1, abs=1e-3)
+
+
+def test_a_gym_without_pairs_is_an_error(tmp_path):
+    def error(match):
+        with pytest.raises(SystemExit, match=match):
+            permuted_twins.main([str(tmp_path / "runs"), "--relabelled", str(tmp_path)])
+
+    error("relabelled.csv does not exist; python -m task.conflict_gym.relabel")
+    gym = tmp_path / "relabelled.csv"
+    gym.write_text("task,source,labels,permutation\na,first,kept,\nc,third,,\n")
+    error("has no task with kept and permuted labels")
+    gym.write_text(RELABELLED)
+    error("error: .*runs")
+    finished_run(tmp_path / "runs/one/seed1", planted_routes.one_hot([[0, 0]] * 5), [0.5] * 5)
+    gym.write_text(RELABELLED.replace("a,first", "f,first").replace("b,second", "g,second"))
+    error("one/seed1: no pair is among its train tasks")

@@ -94,22 +94,51 @@ def test_one_precision_for_all_commands(tmp_path, world):
     scripts = Scripts(tmp_path, world.gym, world.bart)
     code, calls, output = scripts.run(SCRIPT, finishes=True, MIXED_PRECISION="bf16", **SMALL)
     assert code == 0, output
-    for module in KINDS:
-        assert {given["mixed_precision"] for given in parsed(calls, module).values()} == {"bf16"}
+    groups = [parsed(calls, module) for module in KINDS if module != "routing_moe.cli.train"]
+    groups += [parsed(calls, "routing_moe.cli.train", flag) for flag in ("--do_train", "--predict_split")]
+    for group in groups:
+        assert {given["mixed_precision"] for given in group.values()} == {"bf16"}
+    code, _, output = scripts.run(SCRIPT, MIXED_PRECISION="bf61", **SMALL)
+    assert code == 2
+    assert "error: MIXED_PRECISION: bf61 is not no, auto, bf16 or fp16" in output
+    code, _, output = scripts.run(SCRIPT, MIXED_PRECISION="fp16", **SMALL)
+    assert code == 2
+    assert (
+        "error: MIXED_PRECISION: fp16 is too small for the gradients of gradient_routing; set bf16" in output
+    )
 
 
-def test_the_bart_is_made_if_none_is_given(scripts):
-    build = scripts.folder / "example_scripts/english_bart.sh"
-    build.write_text('echo "$OUTPUT_DIR $WARM_UP_STEPS ${DATA_DIR:+gym}" >built\nexit 1\n')
-    for flags, own, made in [
-        ([], {}, "models/english_bart 1600 gym\n"),
-        ([], {"WARM_UP_STEPS": "7"}, "models/english_bart 7 gym\n"),
-        (["--dry_run"], {}, "models/english_bart 0 gym\n"),
+def test_the_bart_is_made_after_the_checks_if_none_is_given(scripts):
+    own = SMALL | dict(MODEL="", EVAL_PERIOD="3", LEARNING_RATE="1")
+    build, built = scripts.folder / "example_scripts/english_bart.sh", scripts.folder / "built"
+    variables = "$OUTPUT_DIR $WARM_UP_STEPS ${DATA_DIR:+gym} $EVAL_PERIOD${LEARNING_RATE:-}"
+    build.write_text(f'echo "{variables}" >built\nexit 1\n')
+    code, _, _ = scripts.run(SCRIPT, **own, SEEDS="one")
+    assert (code, built.exists()) == (2, False)
+    for flags, changed, made in [
+        ([], {}, "out/english_bart 1600 gym \n"),
+        ([], {"DENOISING_STEPS": "7"}, "out/english_bart 7 gym \n"),
+        (["--dry_run"], {}, "out/english_bart 0 gym \n"),
     ]:
-        code, _, _ = scripts.run(SCRIPT, *flags, MODEL="", **SMALL, **own)
-        assert (code, (scripts.folder / "built").read_text()) == (1, made)
+        code, _, _ = scripts.run(SCRIPT, *flags, **own, **changed)
+        assert (code, built.read_text()) == (1, made)
+    build.write_text("")
+    code, _, output = scripts.run(SCRIPT, finishes=True, **own, VARIANTS="multitask", STARTS="direct")
+    assert code == 0, output
+    settings = (scripts.folder / "out/settings").read_text().splitlines()
+    assert "MODEL=out/english_bart/warm_bart" in settings
+    own |= dict(OUTPUT_DIR="other", DENOISING_STEPS="0")
+    code, calls, output = scripts.run(SCRIPT, finishes=True, **own, VARIANTS="multitask", STARTS="direct")
+    assert parsed(calls, "routing_moe.cli.train", "--do_train")["other/runs/multitask/seed42"]["model"] == (
+        "other/english_bart/bart"
+    )
+
+
+def test_wrong_variables_are_errors(scripts):
     code, calls, output = scripts.run(SCRIPT, DATA_DIR="")
     assert (code, calls) == (2, [])
     assert "error: DATA_DIR is not set" in output
     code, _, output = scripts.run(SCRIPT, TOTAL_STEPS="few")
     assert (code, output) == (2, "error: TOTAL_STEPS is 'few'; it must be a whole number of at least 1\n")
+    code, _, output = scripts.run(SCRIPT, DENOISING_STEPS="some")
+    assert (code, output) == (2, "error: DENOISING_STEPS is 'some'; it must be a whole number\n")

@@ -1,19 +1,22 @@
 """The tables of measured numbers in the README and in docs/results/ are those of their CSV files.
 
 A table that no function of the project renders has a comment before it:
-    <!-- table: FILE.csv; label: COLUMN; values: COLUMN ...; where: COLUMN=VALUE -->
+    <!-- table: FILE.csv; label: COLUMN; values: COLUMN ...; where: COLUMN=VALUE; rows: LABEL ... -->
 Its first column holds the labels, and the numbers of its other cells, row by row, are the values.
 """
 
 import math
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from routing_moe.analysis.run_recovery import mean_recovery, recovery_markdown
 from routing_moe.results.compared_costs import Compared, cost_markdown
+from routing_moe.results.gains import systems_markdown
 from routing_moe.results.overview import overview_markdown
 from routing_moe.results.scores import comparison_markdown
 
@@ -22,8 +25,53 @@ RESULTS = ROOT / "docs/results"
 MARKER = re.compile(r"<!-- table: ([^>]*?) -->\n(?:```\n)?((?:\|.*\n)+)")
 COMMIT = re.compile(r"(?<![\w.])[0-9a-f]{7}(?!\w)")  # as git abbreviates them
 FIRST_RELEASE = "274aef8"  # 0.1.0
-CONFLICT_OVERVIEWS = sorted(path.name for path in RESULTS.glob("conflict*_overview.csv"))
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.(\d+))?(?:e[-+]?\d+)?(?!\w)")
+
+
+# ---- tables that functions of the project render
+
+
+def comparison(baseline: str):
+    """Returns a function that renders comparison.csv of compare_runs."""
+    return lambda path: comparison_markdown(pd.read_csv(path).astype({"n": "Int64"}), baseline)
+
+
+def overview(path: Path) -> str:
+    return overview_markdown(pd.read_csv(path))
+
+
+def costs(path: Path) -> str:
+    return cost_markdown(Compared([]), pd.read_csv(path)).split("\n\n")[1]
+
+
+def recovery(path: Path) -> str:
+    return recovery_markdown(mean_recovery(pd.read_csv(path))).split("\n\n")[1]
+
+
+def gains(path: Path) -> str:
+    return systems_markdown(pd.read_csv(path), "multitask")
+
+
+RENDERED = {  # {file: (page, function of the file's path)}
+    "compare_routings.csv": ("compare_routings.md", comparison("multitask")),
+    "compare_routings_equal_flops.csv": ("compare_routings.md", comparison("multitask")),
+    "compare_routings_cost.csv": ("compare_routings.md", costs),
+    "conflict1.csv": ("conflict.md", comparison("dense")),
+    **{path.name: ("conflict.md", overview) for path in sorted(RESULTS.glob("conflict*_overview.csv"))},
+    **{
+        f"{gym}_{table}.csv": ("real_gym.md", render)
+        for gym in ("real_gym", "relabelled_gym")
+        for table, render in (
+            ("overview", overview),
+            ("train", comparison("multitask")),
+            ("recovery", recovery),
+            ("zero_shot", gains),
+            ("few_shot", gains),
+        )
+    },
+}
+
+# ---- tables with a comment
 
 
 def marked_tables() -> list:
@@ -43,6 +91,8 @@ def read_table(page: Path, marker: str) -> tuple[pd.DataFrame, str, list[str]]:
     if "where" in options:
         column, value = options["where"].split("=")
         table = table[table[column] == value]
+    if "rows" in options:  # of these labels only
+        table = table[table[options["label"]].isin(options["rows"].split())]
     return table, options["label"], options["values"].split()
 
 
@@ -83,27 +133,10 @@ def test_a_changed_number_or_label_is_found():
     assert differences(["| a | 0.12 ± 0.1 |", "| b | - |"], *arguments)
 
 
-@pytest.mark.parametrize("name", ["compare_routings", "compare_routings_equal_flops"])
-def test_a_comparison_of_routings_is_that_of_its_file(name):
-    scores = pd.read_csv(RESULTS / f"{name}.csv").astype({"n": "Int64"})
-    assert comparison_markdown(scores, "multitask") in (RESULTS / "compare_routings.md").read_text()
-
-
-def test_the_costs_of_routings_are_those_of_their_file():
-    costs = pd.read_csv(RESULTS / "compare_routings_cost.csv")
-    table = cost_markdown(Compared([]), costs).split("\n\n")[1]
-    assert table in (RESULTS / "compare_routings.md").read_text()
-
-
-@pytest.mark.parametrize("file", CONFLICT_OVERVIEWS)
-def test_an_overview_of_conflict_gyms_is_that_of_its_file(file):
-    table = overview_markdown(pd.read_csv(RESULTS / file))
-    assert table.strip() in (RESULTS / "conflict.md").read_text()
-
-
-def test_the_differences_on_conflict_gyms_are_those_of_their_file():
-    scores = pd.read_csv(RESULTS / "conflict1.csv").astype({"n": "Int64"})
-    assert comparison_markdown(scores, "dense").strip() in (RESULTS / "conflict.md").read_text()
+@pytest.mark.parametrize("file", RENDERED)
+def test_a_rendered_table_is_that_of_its_file(file):
+    page, rendered = RENDERED[file]
+    assert rendered(RESULTS / file).strip() in (RESULTS / page).read_text(encoding="utf-8")
 
 
 def test_every_page_has_its_provenance_and_every_file_a_page():
@@ -117,12 +150,12 @@ def test_every_page_has_its_provenance_and_every_file_a_page():
 
 def test_tables_of_results_are_marked_or_rendered():
     """A new table without a marker would be compared with nothing."""
-    # here, and in test_statistics.py
-    rendered = {"compare_routings.md": 3, "coverage.md": 1, "conflict.md": len(CONFLICT_OVERVIEWS) + 1}
+    rendered = Counter(page for page, _ in RENDERED.values())
+    rendered["coverage.md"] += 1  # in test_statistics.py
     for page in RESULTS.glob("*.md"):
         text = page.read_text(encoding="utf-8")
         numeric = re.findall(r"^\|[-: |]*-:[-: |]*\|$", text, flags=re.MULTILINE)  # a column aligned right
-        assert len(numeric) == len(MARKER.findall(text)) + rendered.get(page.name, 0), page.name
+        assert len(numeric) == len(MARKER.findall(text)) + rendered[page.name], page.name
 
 
 def test_the_commits_named_exist():

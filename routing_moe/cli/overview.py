@@ -4,8 +4,9 @@
     python -m routing_moe.cli.overview models/compare_routings --order multitask two_stage --output_dir tables
     python -m routing_moe.cli.overview models/reproduce_paper/runs --few_shot models/reproduce_paper/few_shot
 
-Reads the scores of `--do_predict`, checkpoint best, in FOLDER/<variant>/<run>/ (with --few_shot also the tables
-of collect_results.py) and writes overview.csv and overview.md (a row per variant); with --recovery also recovery.csv (a row per run and kind of features).
+Reads the scores of `--do_predict`, checkpoint best, in FOLDER/<variant>/<run>/, with --few_shot also tables
+of collect_results.py, and writes overview.csv and overview.md (a row per variant); with --recovery also
+recovery.csv (a row per run and kind of features).
 compare_runs has intervals, differences and scores by category.
 Exits with 0; with 1 if scores of train tasks are missing; with 2 if there is no table.
 """
@@ -45,8 +46,8 @@ def show(settings: OverviewSettings) -> int:
 
         steps = {str(run): "best" for run in runs["test"]}
         recovery = recovery_of_runs(settings.folder, runs["test"], settings.recovery, steps)
-    tuned = few_shot_scores(settings.few_shot, runs["test"]) if settings.few_shot else None
-    table = overview(runs, costs, recovery, tuned)
+    few_shot = few_shot_scores(settings.few_shot, runs["test"]) if settings.few_shot else None
+    table = overview(runs, costs, recovery, few_shot)
     markdown = f"{overview_markdown(table)}\n\n{explain_overview(table)}\n"
     place = settings.output_dir or settings.folder
     place.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from routing_moe.results import few_shot
+from dataloader.errors import Faults, InputError
 from routing_moe.results.compared_costs import RunCost
 from routing_moe.results.compared_runs import Run
+from routing_moe.results.few_shot import read_summary
 from routing_moe.results.scores import ScoresFile, markdown_table, mean_and_std
 
 # {column: the scores in it}: train tasks, and unseen tasks without training on them
@@ -23,19 +24,20 @@ def overview(
     runs: Mapping[str, Sequence[Run]],
     costs: Sequence[RunCost],
     recovery: pd.DataFrame | None = None,
-    tuned: Mapping[str, float] | None = None,
+    few_shot: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Returns a row per variant, in order: variant, n, the means of COSTS, mean and sample std of scores.
 
-    runs: {column of SCORED: all runs, with these scores or None}. A score is the mean over tasks. tuned:
-    {run: `few_shot_scores`}, the column few_shot. recovery: `recovery_of_runs`, whose AMI with a kind is in
+    runs: {column of SCORED: all runs, with these scores or None}. A score is the mean over tasks. few_shot:
+    `few_shot_scores`, the column of this name. recovery: `recovery_of_runs`, whose AMI with a kind is in
     the columns KIND_ami, KIND_ami_std. NaN where a run of the variant has no value; a column that no run has
     is left out. steps and gflops include earlier runs.
     """
     table = pd.DataFrame([_costs(each) for each in costs])
     for name, scored in runs.items():
         table[name] = [_mean_score(run) for run in scored]
-    table["few_shot"] = [(tuned or {}).get(str(each.run)) for each in costs]
+    if few_shot is not None:
+        table["few_shot"] = [few_shot.get(str(each.run)) for each in costs]
     if recovery is not None:
         for kind, own in recovery.groupby("kind", sort=False):
             table[f"{kind}_ami"] = own["ami"].to_numpy()
@@ -65,11 +67,24 @@ def _mean_score(run: Run) -> float | None:
 def few_shot_scores(folder: Path, runs: Sequence[Run]) -> dict[str, float]:
     """Returns {run: mean test score after few-shot fine-tuning} of the runs with <variant>/<run>/summary.csv.
 
-    NaN if a task of the file has no score. Raises InputError if such a file of collect_results.py cannot be read.
+    Raises InputError if there is no such file, one of collect_results.py cannot be read, or they are of
+    different tasks or numbers of samples.
     """
     files = {str(run): folder / run.variant / run.name / "summary.csv" for run in runs}
-    read = {run: few_shot.read_summary(file)["mean"] for run, file in files.items() if file.is_file()}
-    return {run: means.mean(skipna=False) for run, means in read.items()}
+    files = {run: file for run, file in files.items() if file.is_file()}
+    if not files:
+        raise InputError(f"--few_shot {folder} holds no <variant>/<run>/summary.csv of the compared runs")
+    faults = Faults()
+    read = {run: faults.of(read_summary, file) for run, file in files.items()}
+    if faults:
+        raise InputError(list(faults))
+    (first, expected), *others = read.items()
+    for run, table in others:
+        if table["n"].to_dict() != expected["n"].to_dict():
+            faults.append(f"{files[run]} has other tasks or samples than {files[first]}")
+    if faults:
+        raise InputError(list(faults))
+    return {run: table["mean"].mean(skipna=False) for run, table in read.items()}
 
 
 def overview_markdown(table: pd.DataFrame) -> str:
@@ -100,7 +115,9 @@ def explain_overview(table: pd.DataFrame) -> str:
     if "unseen" in table:
         lines += ["unseen: mean test score of tasks that were not trained on."]
     if "few_shot" in table:
-        lines += ["few-shot: mean test score of the tasks of --few_shot after fine-tuning on their train rows."]
+        lines += [
+            "few-shot: mean test score of the tasks of --few_shot after fine-tuning on their train rows."
+        ]
     if any(name.endswith("_ami") for name in table.columns):
         lines += [
             "AMI: adjusted mutual information of the routes' clusters and the true kinds of the train tasks:",

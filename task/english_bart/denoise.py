@@ -3,7 +3,8 @@
     python -m task.english_bart.denoise --gym data/gym --output_dir data/denoising
     python -m routing_moe.cli.train --do_train --initialize_from_vanilla --model data/english_bart \\
         --num_experts 1 --train_dir data/denoising --do_lowercase --max_output_length 96 --num_beams 1 \\
-        --learning_rate 5e-4 --total_steps 2000 --resume --output_dir models/warm_up
+        --learning_rate 5e-4 --gradient_accumulation_steps 1 --max_grad_norm 16 --total_steps 1600 --resume \\
+        --output_dir models/warm_up
     python -m task.english_bart.export --run models/warm_up --checkpoint_name last --output_dir data/warm_bart
 
 BART's text infilling (Lewis et al. 2020) on words: spans of Poisson-distributed length become one [MASK], and

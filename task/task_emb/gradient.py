@@ -37,7 +37,11 @@ GRADIENT = group("gradients")
 
 WEIGHTS = ("embeddings", "encoder", "decoder", "layers", "all")
 DIVISIONS = ("whole", "sides", "layers")
-GRADIENT_PRECISIONS = ("no", "auto", "bf16")  # small gradients are 0 in fp16, and a mean has no loss scaling
+GRADIENT_PRECISIONS = (
+    "no",
+    "auto",
+    "bf16",
+)  # not fp16: small gradients underflow, and nothing scales the loss
 
 
 # fmt: off

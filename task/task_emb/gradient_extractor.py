@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dataloader.errors import InputError
-from routing_moe.io.accelerator import make_accelerator
+from routing_moe.io.precision import chosen_precision
 from routing_moe.model.route_sources import average
 from task.task_emb.extractors import MAX_DIMENSIONS, BartExtractor
 from task.task_emb.fisher_information import bart_log_likelihood, fisher_batches
@@ -34,7 +34,8 @@ class GradientExtractor(BartExtractor):
         super().__init__(settings)
         others = [found.load().to(self.model.device).eval() for found in settings.found_models()[1:]]
         self.models = [self.model, *others]
-        self.accelerator = make_accelerator(settings.mixed_precision)
+        # Not by make_accelerator, which would allow TF32 on a GPU for "no".
+        self.uses_bf16 = chosen_precision(settings.mixed_precision) == "bf16"
         for model in self.models:
             # vmap supports the operations of eager attention, but no fused attention kernel.
             model.set_attn_implementation("eager")
@@ -74,7 +75,7 @@ class GradientExtractor(BartExtractor):
             n_parameters = sum(p.numel() for p in parameters.values())
         batches = fisher_batches(self.encoded(task), model, tokens, n_parameters)
         plan = model.plan_routes(route_of(model, self.source.of(task)[0].task))
-        with self.accelerator.autocast():
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=self.uses_bf16):
             return mean_gradient(bart_log_likelihood(model, plan), parameters, batches, clip)
 
 
