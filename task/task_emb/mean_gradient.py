@@ -122,6 +122,7 @@ def projected(tensors: list[Tensor], projection_dim: int, generator: torch.Gener
         return torch.cat(list(blocks))
     sketch_D = torch.zeros(D, dtype=torch.float64)
     for block in blocks:
-        drawn = torch.randint(2 * D, block.shape, generator=generator)
-        sketch_D.index_add_(0, drawn // 2, block * (1 - 2 * (drawn % 2)))
+        drawn = torch.randint(2 * D, block.shape, generator=generator)  # coordinate and sign
+        sums_DS = torch.bincount(drawn, weights=block, minlength=2 * D).view(D, 2)
+        sketch_D += sums_DS[:, 0] - sums_DS[:, 1]
     return sketch_D
