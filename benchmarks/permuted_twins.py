@@ -81,7 +81,7 @@ def pair_scores(run: Run, pairs: pd.DataFrame) -> pd.DataFrame:
 def routes_of(place: Path) -> Routes | None:
     """Returns the routes of the train tasks that scores were computed with; None if tasks have none."""
     config = SavedConfig.load(place / "best" / "config.json")
-    if config.num_experts == 1 or not config.routes_by_task:
+    if not config.routes_by_task:
         return None
     return load_routes(place, kind="chosen" if config.router_mode == "gumbel_softmax_st" else "soft")
 

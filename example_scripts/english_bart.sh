@@ -30,9 +30,6 @@ if [ "$WARM_UP_STEPS" != 0 ]; then
     whole_numbers WARM_UP_STEPS
     EVAL_PERIOD=${EVAL_PERIOD:-$(((WARM_UP_STEPS + 3) / 4))}
     whole_numbers EVAL_PERIOD
-    malformed=()
-    # Some published files have lines that are broken by line feeds in their texts.
-    if [ -f "${DATA_DIR:-}/gym_report.csv" ]; then malformed=(--skip_malformed); fi
     [ -n "${DATA_DIR:-}" ] || { echo "error: WARM_UP_STEPS needs DATA_DIR, a gym with texts" >&2 && exit 2; }
 fi
 
@@ -43,6 +40,8 @@ fi
     --output_dir "$OUTPUT_DIR/bart"
 
 if [ "$WARM_UP_STEPS" != 0 ]; then
+    malformed=()
+    if may_be_malformed "$DATA_DIR"; then malformed=(--skip_malformed); fi
     "$PYTHON" -m task.english_bart.denoise \
         --gym "$DATA_DIR" \
         ${SPLIT:+--split "$SPLIT"} \

@@ -82,8 +82,7 @@ STAGE1_STEPS=${STAGE1_STEPS:-$TOTAL_STEPS} DENSE_STEPS=${DENSE_STEPS:-$(((TOTAL_
 RECOVERY=${RECOVERY:-category} CLUSTERS=${CLUSTERS:-auto}
 TEXT_FLAGS=${TEXT_FLAGS:-} TRAIN_FLAGS=${TRAIN_FLAGS---predict_max_examples 100} ROUTER_FLAGS=${ROUTER_FLAGS:-}
 FEW_SHOT_FLAGS=${FEW_SHOT_FLAGS:-} GRADIENT_FLAGS=${GRADIENT_FLAGS:-} texts=$TEXT_FLAGS
-# Some published files have lines that are broken by line feeds in their texts.
-if [ -n "$builds_gym" ] || [ -f "$gym/gym_report.csv" ]; then texts+=" --skip_malformed"; fi
+if [ -n "$builds_gym" ] || may_be_malformed "$gym"; then texts+=" --skip_malformed"; fi
 PRECISION=${precision[1]:-} # empty for "no", or without a GPU
 build_workers=${NUM_WORKERS:-} NUM_WORKERS=${NUM_WORKERS:-1}
 unset TASKVECS STAGE1 STAGE1_FLAGS RESULTS_DIR DENSE_FLAGS EACH_SAMPLE # set by each run

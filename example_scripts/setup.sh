@@ -39,6 +39,10 @@ make_environment() {
     PYTHON=.venv/bin/python
 }
 
+# may_be_malformed GYM: whether build_gym.sh built it. Some published files have lines that are broken by line feeds in
+# their texts.
+may_be_malformed() { [ -f "$1/gym_report.csv" ]; }
+
 # whole_numbers NAME ...: exits with an error unless each of these variables is a whole number of at least 1.
 whole_numbers() {
     local name

@@ -43,7 +43,7 @@ def recovery_of_runs(
 
 def _recovery(place: Path, kinds: Sequence[str], step: str) -> list[dict]:
     config = SavedConfig.load(place / "best" / "config.json")
-    if config.num_experts == 1 or not config.routes_by_task:
+    if not config.routes_by_task:
         return [{"kind": kind} for kind in kinds]
     (explained,) = read_runs([place], step)
     table = recovery_table(explained.routes, of_kinds(explained.features, kinds), permutations=0)

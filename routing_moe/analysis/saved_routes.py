@@ -214,7 +214,7 @@ def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
 
     mixture = find_mixture(place, None, "checkpoint_name")
     config = mixture.config
-    if config.num_experts == 1 or not config.routes_by_task:
+    if not config.routes_by_task:
         raise InputError(
             f"{place}: {config.num_experts} expert(s), routes: {config.route_source}; no task has its own"
         )
