@@ -10,8 +10,10 @@ from tiny_grids import QUICK, SAMPLES, TASK, log_of, outcomes, results
 from tiny_runs import TRAIN_TASKS
 
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.evaluation.vector_sources import seen_when_stored
+from routing_moe.evaluation.vector_sources import TEXTS_FILE, seen_when_stored
 from routing_moe.finetuning.starting_model import Starts
+from routing_moe.io.arrays import load_arrays
+from routing_moe.io.files import npz_bytes
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.task_vectors import save_task_vectors
 
@@ -89,6 +91,34 @@ def test_a_neighbour_is_chosen_again_if_the_rows_have_changed(nearest, grids, tm
     whole = along(grids, "begun_after", gym=gym)
     assert (folder / "task_vector.json").read_bytes() == (whole / "task_vector.json").read_bytes()
     assert outcomes(folder) == outcomes(whole)
+
+
+def test_text_vectors_of_train_tasks_are_kept_with_the_checkpoint(nearest, grids, tmp_path):
+    run = shutil.copytree(grids.mixture("mixture_soft", **SOFT), tmp_path / "run")
+    path, chosen = run / "best" / TEXTS_FILE, (nearest / "task_vector.json").read_bytes()
+
+    def chosen_by(name: str, **changed) -> bytes:
+        return (along(grids, name, init_dir=run, **changed) / "task_vector.json").read_bytes()
+
+    kept = path.read_bytes()  # the first grid of this mixture wrote them
+    assert chosen_by("texts_kept") == chosen
+    assert path.read_bytes() == kept
+    # Other vectors in the file change the choice, so it is read.
+    arrays = load_arrays(path, ["made_from", "vectors_ND"])
+    path.write_bytes(npz_bytes(**arrays | {"vectors_ND": -arrays["vectors_ND"]}))
+    assert chosen_by("texts_changed") != chosen
+    path.write_bytes(kept[:100])
+    assert chosen_by("texts_damaged") == chosen
+    assert path.read_bytes() == kept
+    # Other texts, or other weights, are other vectors.
+    chosen_by("texts_shorter", max_input_length=4)
+    assert load_arrays(path, ["made_from"])["made_from"] != arrays["made_from"]
+    path.write_bytes(kept)
+    model = load_routing_bart(RoutingBartForConditionalGeneration, run / "best")
+    model.model.shared.weight.data.neg_()
+    model.save_pretrained(run / "best")
+    chosen_by("texts_of_other_weights")
+    assert load_arrays(path, ["made_from"])["made_from"] != arrays["made_from"]
 
 
 def test_a_grid_of_an_earlier_version_keeps_its_single_vector(nearest, grids):

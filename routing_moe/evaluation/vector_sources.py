@@ -3,14 +3,20 @@
 Does not import torch, so missing vectors are reported quickly.
 """
 
+import contextlib
+import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dataloader.atomic_files import write_bytes
 from dataloader.encoding import TextFormat
-from dataloader.errors import Faults, in_short
+from dataloader.errors import Faults, InputError, in_short
 from dataloader.gym import Example, Gym, evenly_spread
+from routing_moe.io.arrays import load_arrays
+from routing_moe.io.files import npz_bytes
 from routing_moe.model.task_vectors import (
     INPUTS_OF_ONE,
     NOTHING,
@@ -24,6 +30,10 @@ from routing_moe.model.task_vectors import (
     seen_by,
 )
 
+if TYPE_CHECKING:
+    from routing_moe.checkpoints.find import SavedMixture
+
+TEXTS_FILE = "text_vectors.npz"  # in the folder of the checkpoint whose encoder computed them
 INPUTS_PER_TASK = 256  # more inputs barely change the mean
 
 
@@ -158,9 +168,34 @@ class TextSource:
             return {task: vectors_ND[names.index(task)] for task in tasks}
         from routing_moe.evaluation.text_vectors import encoder_states, text_vectors  # imports torch
 
-        inputs = {task: train_inputs(gym_with_inputs(self.gyms, task), task, self.limit) for task in tasks}
+        inputs = self._inputs(tasks)
         vectors_ND = text_vectors(encoder_states(model), tokenizer, inputs, self.text_format, quiet=quiet)
         return dict(zip(tasks, vectors_ND, strict=True))
+
+    def kept_vectors(
+        self, tasks: Iterable[str], start: "SavedMixture", model, tokenizer, quiet: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Returns `vectors` of the unchanged model in `start`, and keeps them in its folder.
+
+        As long as weights and texts are the same, the next call reads them there. A folder that cannot be
+        written to stays as it is.
+        """
+        tasks = self.covered(tasks)
+        if self.folder:
+            return self.vectors(tasks, model, tokenizer, quiet)
+        content = repr((start.checksums(), self.text_format, self._inputs(tasks)))
+        path, made_from = start.checkpoint / TEXTS_FILE, hashlib.sha256(content.encode()).hexdigest()
+        with contextlib.suppress(InputError, OSError):  # missing or damaged
+            kept = load_arrays(path, ["made_from", "vectors_ND"])
+            if kept["made_from"] == made_from:
+                return dict(zip(tasks, kept["vectors_ND"], strict=True))
+        vectors = self.vectors(tasks, model, tokenizer, quiet)
+        with contextlib.suppress(OSError):
+            write_bytes(path, npz_bytes(made_from=made_from, vectors_ND=np.stack(list(vectors.values()))))
+        return vectors
+
+    def _inputs(self, tasks: Iterable[str]) -> dict[str, list[str]]:
+        return {task: train_inputs(gym_with_inputs(self.gyms, task), task, self.limit) for task in tasks}
 
     def vector_of_sample(self, task: str, sample: str, gym: Gym, model, tokenizer) -> np.ndarray:
         """Returns the text vector (D,) of a sample's train inputs.

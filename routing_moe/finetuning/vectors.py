@@ -2,7 +2,7 @@
 
 A vector is computed from the train rows of the sample that is fine-tuned, so that no sample learns from the
 rows of another; if this is impossible, a note is logged. The nearest task of every sample is found once per
-grid.
+grid; the text vectors of the train tasks, with which all unseen tasks are compared, once per checkpoint.
 """
 
 import json
@@ -141,7 +141,8 @@ def search_neighbours(settings, start: SavedMixture, gyms: list[Gym], samples) -
     model = start.load().eval().to(PartialState().device)
     tokenizer = load_start_tokenizer(start.checkpoint, settings.model, model.config.vocab_size)
     texts, task, own_gym = text_source(settings, gyms), settings.task, gyms[-1]
-    candidates = texts.vectors(vector_table(settings, start).seen, model, tokenizer, settings.quiet)
+    seen = vector_table(settings, start).seen
+    candidates = texts.kept_vectors(seen, start, model, tokenizer, settings.quiet)
     found = {}
     for sample in samples:
         text_D = texts.vector_of_sample(task, sample, own_gym, model, tokenizer)
