@@ -40,6 +40,7 @@ SIZES = {
 }
 SAVED_SIZES = ("embedded", *(name for name in SIZES if name != "tiny"))  # with a large enough vocabulary
 N_TASKS = 64  # number of task vectors of a model
+PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # ---- models and inputs
 
@@ -152,6 +153,14 @@ def now(device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def autocast(settings):
+    """Returns the context in which products have the precision of --mixed_precision, as in the commands."""
+    dtype = PRECISIONS[settings.mixed_precision]
+    if settings.device == "cuda" and dtype is None:
+        torch.set_float32_matmul_precision("high")  # TF32
+    return torch.autocast(settings.device, dtype, enabled=dtype is not None)
 
 
 def interleave(
@@ -270,6 +279,12 @@ def prepare(settings) -> None:
 def add_common_arguments(parser) -> None:
     parser.add_argument("--model_size", choices=list(SIZES), default="base", help="default base")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--mixed_precision",
+        choices=list(PRECISIONS),
+        default="no",
+        help="products in this precision, as in training; no (default): float32, TF32 on a GPU",
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 (default): torch's choice")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no_memory", action="store_true", help="do not measure peak memory")

@@ -36,6 +36,7 @@ class Settings:
     steps: int
     variants: list[str] | None
     device: str
+    mixed_precision: str
     threads: int
     seed: int
     no_memory: bool
@@ -80,7 +81,8 @@ def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[
 
     def call() -> dict[str, float]:
         start = measuring.now(device)
-        sequences = generate(**inputs)
+        with measuring.autocast(settings):
+            sequences = generate(**inputs)
         end = measuring.now(device)
         if sequences.shape != (B, 1 + settings.new_tokens):
             raise RuntimeError(

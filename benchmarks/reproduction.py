@@ -29,6 +29,7 @@ from dataloader.ontology import Ontology
 from routing_moe.analysis.ablation.checks import testable
 from routing_moe.analysis.features import features_of
 from routing_moe.config.ablate import AblationSettings
+from routing_moe.io.precision import chosen_precision
 from routing_moe.training.checks import ontology_path
 
 # The kinds of steps in a plan, and the variants of train_step.py that measure them.
@@ -210,6 +211,7 @@ def time_steps(size: str, shape: tuple[int, int, int], kinds: list[str], device:
         steps=args.steps,
         variants=[KINDS[kind] for kind in kinds],
         device=device,
+        mixed_precision=args.precision,
         **TIMING_ONLY,
     )
     measuring.prepare(settings)
@@ -230,6 +232,7 @@ def time_answers(size: str, lengths: tuple[int, int], section: str, kinds: list[
         steps=ANSWER_ROUNDS,
         variants=[ANSWERED[kind] for kind in kinds],
         device=device,
+        mixed_precision=args.precision,
         **TIMING_ONLY,
     )
     measuring.prepare(settings)
@@ -335,13 +338,14 @@ the sizes of {args.model}, {args.num_experts} experts.""")
         seconds = ", ".join(f"{kind} {value:.3g}" for kind, value in own)
         print(f"Seconds of an answer with {args.num_beams} beams, {section} tasks: {seconds}.")
     small, large = MEASURED["cuda" if is_cuda else "cpu"]
-    print(f"""Training: optimizer steps (forward, backward, update in float32), one run after the other. A
-pass takes seconds per padded token and per micro-batch, which fit micro-batches of {small} and {large} rows.
+    precision = {"no": "TF32" if is_cuda else "float32"}.get(args.precision, args.precision)
+    print(f"""Products in {precision}.
+Training: optimizer steps (forward, backward, update), one run after the other. A pass takes seconds per
+padded token and per micro-batch, which fit micro-batches of {small} and {large} rows.
 Answering: dev files at every evaluation, zero-shot and few-shot dev and test files, ablation. Answers are
 as long as the mean target. Random routes are drawn five times, and each of their answers takes as long as
 one of all experts.
 Not included: {NOT_INCLUDED}.
-Products are timed in float32, whatever the precision of the runs.
 Overestimated: steps of Fisher vectors, counted as steps of the whole model; the number of ablations, if
 random sets of experts cannot be matched.""")
 
@@ -367,7 +371,15 @@ def parse(argv: list[str] | None):
     add("--num_experts", type=int, default=3, help="experts per layer (default 3)")
     add("--num_beams", type=int, default=4, help="beams of generation (default 4)")
     add("--steps", type=int, default=3, help="measured steps of each kind (default 3)")
-    return parser.parse_args(argv)
+    add(
+        "--mixed_precision",
+        choices=("auto", *measuring.PRECISIONS),
+        default="no",
+        help="precision of products, as in training (default no)",
+    )
+    args = parser.parse_args(argv)
+    args.precision = chosen_precision(args.mixed_precision)
+    return args
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ class Settings:
     steps: int
     variants: list[str]
     device: str
+    mixed_precision: str
     threads: int
     seed: int
     no_memory: bool
@@ -169,7 +170,8 @@ def make_step(variant: str, model, optimizer, settings: Settings) -> Callable[[]
         parameters = [p for p in model.parameters() if p.requires_grad]
         torch.manual_seed(settings.seed + i)  # the fast and the slow path draw the same routes
         start = measuring.now(device)
-        loss, router_backward = forward(model, inputs, task_ids_B)
+        with measuring.autocast(settings):
+            loss, router_backward = forward(model, inputs, task_ids_B)
         forward_end = measuring.now(device)
         loss.backward()
         router_backward()

@@ -205,7 +205,7 @@ if [ -n "$dry_run" ]; then
     exec "$PYTHON" -m benchmarks.reproduction "$PLAN" --model "$sizes" --gym "$gym" \
         --split "$SPLIT" --longest "$(value_in --max_input_length $longest "$TEXT_FLAGS")" \
         "$(value_in --max_output_length $longest_answer "$TEXT_FLAGS")" \
-        --num_beams "$(value_in --num_beams $beams "$TRAIN_FLAGS")"
+        --num_beams "$(value_in --num_beams $beams "$TRAIN_FLAGS")" ${precision[@]+"${precision[@]}"}
 fi
 
 # The runs read lines of a copy, which no other call changes.

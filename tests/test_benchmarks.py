@@ -113,6 +113,21 @@ def test_train_step_reports_times_of_all_variants_and_their_ratios(capsys):
     assert report["across_experts"] == {}
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
+def test_products_have_the_precision_of_the_flag(precision, dtype, capsys, monkeypatch):
+    products, linear = set(), torch.nn.functional.linear
+    monkeypatch.setattr(
+        torch.nn.functional, "linear", lambda *given: products.add(linear(*given).dtype) or linear(*given)
+    )
+    flags = ["--steps", "1", "--no_memory", "--mixed_precision", precision]
+    for script, own, variant in ((train_step, TRAIN, "straight_through"), (predict, PREDICT, "soft")):
+        products.clear()
+        script.main([*own, *flags, "--variants", variant])
+        assert parse_report(capsys.readouterr().out)["settings"]["mixed_precision"] == precision
+        assert dtype in products
+        assert (torch.bfloat16 in products) == (dtype == torch.bfloat16)
+
+
 def test_several_numbers_of_experts_are_compared_with_plain_bart_in_a_table(capsys):
     names = ["straight_through", "random", "plain"]
     train_step.main([*TRAIN, "--steps", "1", "--no_memory", "--num_experts", "4", "2", "--variants", *names])

@@ -245,7 +245,7 @@ def test_a_dry_run_lists_the_runs_and_estimates_their_hours(scripts):
     (scripts.folder / "out/vectors/text").mkdir(parents=True)
     (scripts.folder / "out/vectors/text/meta.json").write_text("{}")
     code, calls, output = scripts.run(
-        SCRIPT, "--dry_run", really="benchmarks.reproduction", MODEL="", **TWO_STAGE
+        SCRIPT, "--dry_run", really="benchmarks.reproduction", MODEL="", MIXED_PRECISION="bf16", **TWO_STAGE
     )
     assert code == 0, output
     assert programs(calls) == ["reproduction"]
@@ -255,6 +255,7 @@ def test_a_dry_run_lists_the_runs_and_estimates_their_hours(scripts):
     )
     assert "OUTPUT_DIR=out/runs/text/seed42 TASKVECS=out/vectors/text TOTAL_STEPS=8 " in output
     assert "medians of 3 steps and 5 batches of answers after a warm-up" in output
+    assert "Products in bf16." in output
     assert "Not included: text vectors" in output
     table = pd.read_csv(scripts.folder / "out/plan-dry_run.csv")
     assert table["state"].tolist() == ["finished"] + ["to do"] * (len(table) - 1)
