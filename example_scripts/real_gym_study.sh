@@ -15,7 +15,8 @@
 #                 OUTPUT_DIR/english_bart)
 #   DENOISING_STEPS    steps of this warm-up, 0 for none (1600)
 #   OUTPUT_DIR    (models/real_gym_study) tables/study.md has the tables, tables/report.html the routes
-#   VARIANTS      (multitask average task_random straight_through two_stage gradient_routing fisher_clusters ontology)
+#   VARIANTS      (multitask average task_random straight_through two_stage gradient_routing gradient_upcycled
+#                 fisher_clusters ontology)
 #   TOTAL_STEPS   steps of each variant, half of them for each stage of two_stage (1200)
 #   EVAL_PERIOD   steps between evaluations on the dev files, which choose the checkpoint (a quarter)
 #   RATE          learning rate of training (3e-4)
@@ -54,7 +55,8 @@ half=$(((TOTAL_STEPS + 1) / 2)) rows=${SCORED:-100}
 lower=--do_lowercase
 if [ "${CASED:-no}" = yes ]; then lower=; fi
 
-export VARIANTS=${VARIANTS:-multitask average task_random straight_through two_stage gradient_routing fisher_clusters ontology}
+variants="multitask average task_random straight_through two_stage gradient_routing gradient_upcycled"
+export VARIANTS=${VARIANTS:-$variants fisher_clusters ontology}
 export EVAL_PERIOD=${EVAL_PERIOD:-$(((TOTAL_STEPS + 3) / 4))}
 export STAGE1_STEPS=${STAGE1_STEPS:-$half} STAGE2_STEPS=${STAGE2_STEPS:-$((TOTAL_STEPS - half))}
 export STAGE2_EVAL_PERIOD=${STAGE2_EVAL_PERIOD:-$EVAL_PERIOD}

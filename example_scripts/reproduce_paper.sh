@@ -23,21 +23,22 @@
 #   STAGE1_STEPS, STAGE2_STEPS  stages of two-stage variants (TOTAL_STEPS, 2 * TOTAL_STEPS; TOTAL_STEPS, TOTAL_STEPS). With
 #                  TOTAL_STEPS, stage 1 is the run of straight_through or fisher, else one of its own
 #   STAGE2_EVAL_PERIOD    (a twentieth of STAGE2_STEPS; EVAL_PERIOD)
-#   DENSE_STEPS    those of TOTAL_STEPS that gradient_routing spends on the BART whose gradients it takes (a third)
+#   DENSE_STEPS    those of TOTAL_STEPS that gradient_routing and gradient_upcycled spend on the BART whose gradients they
+#                  take (a third); only the experts of gradient_upcycled start from its weights
 #   LEARNING_RATE_LIST, BSZ_LIST, SAMPLES     few-shot grid ("1e-5 2e-5 5e-5", "2 4 8", all; "1e-3", "8", all);
 #                  SAMPLES may also be first, or seeds such as "100 13 21"
 #   FEW_SHOT_STEPS, FEW_SHOT_EVAL_PERIOD, WARMUP_STEPS    its training (1000, 100, 100; 40, 20, 4)
 #   DIM            dimension of the reduced Fisher vectors, less than the number of train tasks (64; 4)
 #   VECTOR_STEPS   steps of each task's adapters for Fisher vectors (2500; 20)
-#   CLUSTERS       number of clusters of gradient_routing and fisher_clusters, or auto: by silhouette (auto)
+#   CLUSTERS       number of clusters of gradient and of Fisher vectors, or auto: by silhouette (auto)
 #   INIT_EPS       standard deviation of the noise on each expert's weights (1e-8; 1e-2)
 #   TEXT_FLAGS     flags on texts for all commands, such as "--do_lowercase --max_input_length 192" (none)
 #   TRAIN_FLAGS, ROUTER_FLAGS, ZERO_SHOT_FLAGS, FEW_SHOT_FLAGS, VECTOR_FLAGS    further flags: of all trainings and their
 #                  scores of train tasks ("--predict_max_examples 100"), of those with a router (none), of the scores of
 #                  unseen tasks (none), of fine-tuning (none), of text and Fisher vectors ("--recipe published";
 #                  "--max_examples 32")
-#   GRADIENT_FLAGS further flags of the gradient vectors of gradient_routing (none)
-#   MIXED_PRECISION    of all commands that compute gradients or scores: no, bf16 or, without gradient_routing, fp16
+#   GRADIENT_FLAGS further flags of gradient vectors (none)
+#   MIXED_PRECISION    of all commands that compute gradients or scores: no, bf16 or, without gradient vectors, fp16
 #                  (bf16 on a GPU that supports it). bf16 is also faster on CPUs with AVX512-BF16 or AMX
 #   ENGLISH_BART   folder in which english_bart.sh makes MODEL, with its variable WARM_UP_STEPS (none)
 #   RECOVERY       kinds of features that routes are compared with ("category")
@@ -51,7 +52,7 @@ source example_scripts/reproduce_paper_plan.sh
 
 PUBLISHED="multitask average random task_random softmax gumbel straight_through lstm transformer text fisher"
 PUBLISHED+=" two_stage fisher_two_stage"
-ALL="$PUBLISHED gradient_routing fisher_clusters ontology"
+ALL="$PUBLISHED gradient_routing gradient_upcycled fisher_clusters ontology"
 STEPS="vectors reduction reduction_each training stage2 zero_shot few_shot figures"
 
 # ---- settings
@@ -85,7 +86,7 @@ FEW_SHOT_FLAGS=${FEW_SHOT_FLAGS:-} GRADIENT_FLAGS=${GRADIENT_FLAGS:-} texts=$TEX
 if [ -n "$builds_gym" ] || may_be_malformed "$gym"; then texts+=" --skip_malformed"; fi
 PRECISION=${precision[1]:-} # empty for "no", or without a GPU
 build_workers=${NUM_WORKERS:-} NUM_WORKERS=${NUM_WORKERS:-1}
-unset TASKVECS STAGE1 STAGE1_FLAGS RESULTS_DIR DENSE_FLAGS EACH_SAMPLE # set by each run
+unset TASKVECS STAGE1 STAGE1_FLAGS RESULTS_DIR DENSE_FLAGS EACH_SAMPLE UPCYCLE # set by each run
 # Other scripts read these; their values are not in the settings of the study.
 unset LEARNING_RATE ROUTER_LR TASK_MODEL_LR STAGE1_CHECKPOINT STAGE2_LEARNING_RATE STAGE2_NO_EVAL_UNTIL WEIGHTS
 export EMBEDDED_GYM=skill STAGE2_EVAL_PERIOD CLUSTERS ZERO_SHOT_FLAGS=${ZERO_SHOT_FLAGS:-}
@@ -138,11 +139,11 @@ done
 [[ $OUTPUT_DIR != *[][:*?\\$'\t\n']* ]] || faults+=("OUTPUT_DIR: $OUTPUT_DIR has one of the characters : * ? [ ] \\")
 [[ $SAMPLES =~ ^(all|first|[0-9]+( [0-9]+)*)$ ]] || faults+=("SAMPLES: $SAMPLES is not all, first or seeds such as 100 13")
 [[ $PRECISION =~ ^(|auto|bf16|fp16)$ ]] || faults+=("MIXED_PRECISION: $PRECISION is not no, auto, bf16 or fp16")
-if [ "$PRECISION" = fp16 ] && has "$VARIANTS" gradient_routing; then
-    faults+=("MIXED_PRECISION: fp16 is too small for the gradients of gradient_routing; set bf16")
+if [ "$PRECISION" = fp16 ] && reads_vectors "$VARIANTS" gradient; then
+    faults+=("MIXED_PRECISION: fp16 is too small for the gradients of gradient_routing and gradient_upcycled; set bf16")
 fi
 [[ $CLUSTERS =~ ^(auto|[1-9][0-9]*)$ ]] || faults+=("CLUSTERS: $CLUSTERS is not auto or a whole number of at least 1")
-if has "$VARIANTS" gradient_routing && [[ $TOTAL_STEPS$DENSE_STEPS =~ ^[0-9]+$ ]] && [ "$DENSE_STEPS" -ge "$TOTAL_STEPS" ]; then
+if reads_vectors "$VARIANTS" gradient && [[ $TOTAL_STEPS$DENSE_STEPS =~ ^[0-9]+$ ]] && [ "$DENSE_STEPS" -ge "$TOTAL_STEPS" ]; then
     faults+=("DENSE_STEPS: $DENSE_STEPS is not below TOTAL_STEPS, $TOTAL_STEPS")
 fi
 for value in $SEEDS "$WARMUP_STEPS"; do

@@ -18,7 +18,7 @@ scores=best/eval-test-performance.csv zero_shot=best/eval-test_tasks-test-perfor
 # vectors_of VARIANT: prints the folder of the vectors that it is trained with.
 vectors_of() { if [ "$1" = text ]; then echo "$OUTPUT_DIR/vectors/text"; else echo "$OUTPUT_DIR/vectors/fisher$DIM"; fi; }
 
-# reads_vectors NAMES METHOD: whether any of these variants or starts reads vectors of METHOD, text or fisher.
+# reads_vectors NAMES METHOD: whether any of these variants or starts reads vectors of METHOD: text, fisher or gradient.
 reads_vectors() { [[ " $1" == *" $2"* ]]; }
 
 # value_in FLAG DEFAULT FLAGS: prints the value of the last FLAG in FLAGS.
@@ -73,12 +73,13 @@ add_training() { # VARIANT SEED
         random) answered=dense draws=5 ;; # of routes
         softmax | gumbel) kind=dense answered=dense router=$ROUTER_FLAGS ;;
         task_random | ontology | fisher_clusters) ;;
-        gradient_routing)
+        gradient_routing | gradient_upcycled)
             # Gradients at six checkpoints, of about 40 rows of each sample, take as long as steps of 32 rows.
             steps=$((TOTAL_STEPS - DENSE_STEPS))
             work="plain:$((DENSE_STEPS + (n_trains + 6 * n_tests) * 6 * 40 / 32)):32:train;"
             call=(DENSE_STEPS="$DENSE_STEPS" DENSE_FLAGS="$flags" VECTOR_FLAGS="$texts $GRADIENT_FLAGS ${precision[*]-} --tasks train test"
                 EACH_SAMPLE=yes)
+            if [ "$1" = gradient_upcycled ]; then call+=(UPCYCLE=yes); fi
             ;;
         *) kind=straight_through router=$ROUTER_FLAGS ;;
     esac
@@ -124,7 +125,7 @@ add_few_shot() { # START SEED
         softmax | gumbel | two_stage) kind=dense ;;
         random) end=_moe_random kind=random times=5 ;;
         task_random) end=_moe_random2 ;;
-        gradient_routing) flags=(--taskvecs "$run/vectors_each") ;;
+        gradient_routing | gradient_upcycled) flags=(--taskvecs "$run/vectors_each") ;;
         text | fisher*)
             flags=(--taskvecs "$(vectors_of "$1")_each") needs+=:$(vectors_of "$1")_each/meta.json
             if [ "$1" = fisher_two_stage ]; then kind=dense; fi

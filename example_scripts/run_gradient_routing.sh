@@ -14,6 +14,7 @@
 #   VECTOR_FLAGS flags of `python -m task.task_emb.gradient` (none). "--parts sides" with WEIGHTS=layers: the encoder and
 #                the decoder have their own clusters
 #   CLUSTERS     number of clusters, or auto: by silhouette (auto)
+#   UPCYCLE      "yes": the experts start from the weights of the dense run instead of MODEL's (no)
 #   EACH_SAMPLE  "yes": also the vectors of each sample of the unseen tasks, in OUTPUT_DIR/vectors_each, which few-shot
 #                fine-tuning reads (no)
 #   ZERO_SHOT_FLAGS  flags for the scores of unseen tasks, such as "--scoring rank" (none)
@@ -29,6 +30,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
 if [ "${EMBEDDED_GYM:-}" = conflict ]; then DENSE_STEPS=${DENSE_STEPS:-1000}; fi
 DENSE_STEPS=${DENSE_STEPS:-$(((TOTAL_STEPS + 2) / 3))} CLUSTERS=${CLUSTERS:-auto}
 whole_numbers DENSE_STEPS
+start=()
+if [ "${UPCYCLE:-no}" = yes ]; then start=(--vanilla_checkpoint "$OUTPUT_DIR/dense"); fi
 [ "$CLUSTERS" = auto ] || whole_numbers CLUSTERS
 scores=best/eval-test-performance.csv unseen=best/eval-test_tasks-test-performance.csv
 
@@ -60,7 +63,7 @@ if [ ! -f "$OUTPUT_DIR/$scores" ]; then
     gradient_vectors vectors
     if [ "${EACH_SAMPLE:-no}" = yes ]; then gradient_vectors vectors_each --tasks test --samples each; fi
     MODEL=$own_model TASKVECS=$OUTPUT_DIR/vectors \
-        bash example_scripts/train_routing_bart.sh --task_routes "clusters:$CLUSTERS" --resume "$@"
+        bash example_scripts/train_routing_bart.sh --task_routes "clusters:$CLUSTERS" --resume ${start[@]+"${start[@]}"} "$@"
 fi
 if [ ! -f "$OUTPUT_DIR/$unseen" ] &&
     "$PYTHON" -m dataloader.list_tasks --split "${SPLIT:-$DATA_DIR/split.json}" test >/dev/null 2>&1; then

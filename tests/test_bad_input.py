@@ -12,6 +12,8 @@ from mistakes import assert_fault, complaint
 from tiny_runs import ROWS, run, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration, T5Config
 
+from routing_moe import RoutingBartConfig
+
 pytestmark = pytest.mark.usefixtures("no_gpu")
 
 
@@ -205,6 +207,11 @@ FILES = {
         dict(vanilla_checkpoint="<here>/deep"),
         "--vanilla_checkpoint <here>/deep: these are not the weights of a plain BART with 2+1 layers",
         "unexpected: model.decoder.layers.1.",
+    ),
+    "a vanilla checkpoint that is a mixture": (
+        lambda place: RoutingBartConfig(num_experts=2).save_pretrained(place.folder / "mixture"),
+        dict(vanilla_checkpoint="<here>/mixture"),
+        "--vanilla_checkpoint <here>/mixture is a mixture of 2 experts; give a plain BART, or a run with one",
     ),
     "a vanilla checkpoint that lacks a part": (
         lambda place: torch.save(

@@ -64,6 +64,11 @@ def existing(place):
 
 
 MISTAKES = {
+    "weights of a mixture": (
+        None,
+        dict(vanilla_checkpoint="<out>"),
+        "--vanilla_checkpoint <out>/best is a mixture of 2 experts; give a plain BART, or a run with",
+    ),
     "no such run": (None, dict(routes_from="<here>/none"), "--routes_from <here>/none: no such folder"),
     "a folder that is not a run": (
         None,

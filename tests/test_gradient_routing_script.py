@@ -65,6 +65,15 @@ def test_the_stages_follow_from_each_other(scripts: Scripts):
     assert {each["model"] for each in (dense, mixture)} == {str(scripts.bart)}
 
 
+def test_experts_can_start_from_the_weights_of_the_dense_run(scripts: Scripts):
+    assert "vanilla_checkpoint" not in stages(scripts.run(SCRIPT, **STEPS)[1])[2]
+    code, calls, output = scripts.run(SCRIPT, UPCYCLE="yes", **STEPS)
+    assert code == 0, output
+    dense, _, mixture, _ = stages(calls)
+    assert mixture["vanilla_checkpoint"] == dense["output_dir"] == "models/mine/dense"
+    assert "vanilla_checkpoint" not in dense
+
+
 def test_by_default_it_runs_on_the_conflict_gym(scripts: Scripts):
     write_split(scripts)
     code, calls, output = scripts.run(SCRIPT, OUTPUT_DIR="models/mine", WEIGHTS="layers", **EMBEDDED)
@@ -130,7 +139,7 @@ def test_a_whole_run_clusters_tasks_and_scores_unseen_ones(scripts: Scripts):
     own = dict(DENSE_STEPS="4", TOTAL_STEPS="2", EVAL_PERIOD="2", CLUSTERS="2", OUTPUT_DIR="models/mine")
     short = "--max_input_length 24 --max_output_length 8"
     own |= dict(DENSE_FLAGS=short, VECTOR_FLAGS=f"{short} --parts sides", WEIGHTS="layers")
-    code, _, output = scripts.run(SCRIPT, *short.split(), really=True, **own)
+    code, _, output = scripts.run(SCRIPT, *short.split(), really=True, UPCYCLE="yes", **own)
     assert code == 0, output
     run = scripts.folder / "models/mine"
     assert meta(run / "vectors")["settings"]["checkpoint_names"] == ["2-steps", "3-steps", "4-steps"]

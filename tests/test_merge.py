@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import tiny_bart_config
 from mistakes import assert_fault
-from tiny_runs import assert_equal, contents, weights, write_bart
+from tiny_grids import ONE_EXPERT
+from tiny_runs import assert_equal, contents, run, weights, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
@@ -174,6 +175,15 @@ def test_experts_can_come_from_a_vanilla_checkpoint(merge, with_run, tmp_path):
     made_of = json.loads((merged / "merge.json").read_text())["made_of"]
     assert made_of["vanilla_checkpoint"] == hashes(other)
     assert made_of["model"] == hashes(with_run.bart)
+
+
+def test_experts_can_come_from_a_run_with_one_expert(merge, with_run, tmp_path):
+    other, run_of_one = write_bart(tmp_path / "other", seed=9), tmp_path / "dense"
+    assert run(with_run.gym, other, run_of_one, **ONE_EXPERT) == 0
+    merged = merge(vanilla_checkpoint=run_of_one, init_eps=0)
+    assert_experts_are(RoutingBartForConditionalGeneration.from_pretrained(merged), other)
+    made_of = json.loads((merged / "merge.json").read_text())["made_of"]
+    assert made_of["vanilla_checkpoint"] == hashes(run_of_one / "best")
 
 
 def test_routes_can_come_from_a_run_of_the_published_code(merge, published_run, tmp_path, capsys):

@@ -51,6 +51,8 @@ def test_all_variants_have_the_same_number_of_steps(study):
         "two_stage/seed42": 6,
         "gradient_routing/seed42/dense": 5,
         "gradient_routing/seed42": 8,
+        "gradient_upcycled/seed42/dense": 5,
+        "gradient_upcycled/seed42": 8,
     }
     for given in trained.values():
         assert (given["do_lowercase"], given["max_input_length"], given["learning_rate"]) == (True, 192, 3e-4)
@@ -63,8 +65,11 @@ def test_routers_alone_have_their_flags(study):
     assert annealed == ["runs/straight_through/seed42", "runs/two_stage/seed42/stage1"]
     assert trained["runs/two_stage/seed42"]["router_lr"] == 0
     routes = {name: given["task_routes"] for name, given in trained.items() if "task_routes" in given}
+    upcycled = {name for name, given in trained.items() if "vanilla_checkpoint" in given}
+    assert upcycled == {"runs/gradient_upcycled/seed42"}
     assert routes == {
         "runs/gradient_routing/seed42": "clusters:8",
+        "runs/gradient_upcycled/seed42": "clusters:8",
         "runs/fisher_clusters/seed42": "clusters:8",
         "runs/ontology/seed42": "ontology",
     }
@@ -72,21 +77,25 @@ def test_routers_alone_have_their_flags(study):
 
 def test_unseen_tasks_are_routed_by_the_vectors_of_their_samples(study):
     gradient = parsed(study, "task.task_emb.gradient")
-    each = "runs/gradient_routing/seed42/vectors_each"
-    assert list(gradient) == ["runs/gradient_routing/seed42/vectors", each]
+    each, upcycled = (f"runs/gradient_{name}/seed42/vectors_each" for name in ("routing", "upcycled"))
+    assert list(gradient) == [name for own in (each, upcycled) for name in (own.removesuffix("_each"), own)]
     assert (gradient[each]["samples"], gradient[each]["tasks"]) == ("each", ("test",))
     fisher = parsed(study, "task.task_emb.fisher")
     assert {given["total_steps"] for given in fisher.values()} == {30}
     assert all(given["do_lowercase"] for given in (gradient | fisher).values())
     tuned = parsed(study, "routing_moe.cli.finetune")
-    assert len(tuned) == 9
+    assert len(tuned) == 10
     vectors = {name.split("/")[1]: given["taskvecs"] for name, given in tuned.items() if "taskvecs" in given}
-    assert vectors == {"gradient_routing": f"out/{each}", "fisher_clusters": "out/vectors/fisher2_each"}
+    assert vectors == {
+        "gradient_routing": f"out/{each}",
+        "gradient_upcycled": f"out/{upcycled}",
+        "fisher_clusters": "out/vectors/fisher2_each",
+    }
     for given in tuned.values():
         assert (given["samples"], given["learning_rate_list"]) == (("100", "13", "21"), [1e-4, 3e-4])
         assert (given["bsz_list"], given["predict_max_examples"]) == ([8], 200)
     ranked = parsed(study, "routing_moe.cli.train", "--predict_split", "rank")
-    assert len(ranked) == 8
+    assert len(ranked) == 9
     assert {given["predict_max_examples"] for given in ranked.values()} == {300}
 
 
@@ -103,9 +112,7 @@ def test_one_precision_for_all_commands(tmp_path, world):
     assert "error: MIXED_PRECISION: bf61 is not no, auto, bf16 or fp16" in output
     code, _, output = scripts.run(SCRIPT, MIXED_PRECISION="fp16", **SMALL)
     assert code == 2
-    assert (
-        "error: MIXED_PRECISION: fp16 is too small for the gradients of gradient_routing; set bf16" in output
-    )
+    assert "error: MIXED_PRECISION: fp16 is too small for the gradients of gradient_routing and" in output
 
 
 def test_the_bart_is_made_after_the_checks_if_none_is_given(scripts):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_grids import ONE_EXPERT
 from tiny_runs import (
     METRICS,
     NO_LEARNING,
@@ -139,7 +140,7 @@ def test_a_run_ends_after_its_epochs_if_that_is_sooner(world):
 # ---- starts
 
 
-@pytest.mark.parametrize("kind", ["pt", "safetensors", "folder", "headless.pt"])
+@pytest.mark.parametrize("kind", ["pt", "safetensors", "folder", "headless.pt", "run"])
 def test_a_vanilla_checkpoint_replaces_the_models_weights(world, kind, tmp_path):
     other = write_bart(tmp_path / "other", seed=6)
     plain = weights(other)
@@ -152,6 +153,8 @@ def test_a_vanilla_checkpoint_replaces_the_models_weights(world, kind, tmp_path)
             {name.removeprefix("model."): plain[name] for name in plain}, tmp_path / "weights.headless.pt"
         )
     path = other if kind == "folder" else tmp_path / f"weights.{kind}"
+    if kind == "run":
+        path = world.run("dense", bart=other, **ONE_EXPERT)
     folder = world.run(f"vanilla_{kind}", vanilla_checkpoint=path, init_eps=0, **NO_LEARNING)
     trained = weights(folder / "last")
     assert torch.equal(trained["model.shared.weight"], plain["model.shared.weight"])

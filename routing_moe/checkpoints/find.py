@@ -23,6 +23,8 @@ from routing_moe.model.saved_config import (
 from routing_moe.model.task_vectors import VECTORS_FILE, load_task_vectors
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
 
@@ -230,6 +232,39 @@ def find_plain(checkpoint: str, model: str) -> SavedMixture | SavedBart:
             f"--moe_init --init_dir {checkpoint}"
         )
     return found
+
+
+def find_vanilla(place: str) -> SavedMixture | SavedBart:
+    """Returns the plain BART of --vanilla_checkpoint: a file of weights, a folder, or a run with one expert.
+
+    Raises InputError for anything else.
+    """
+    path = Path(place)
+    if path.is_file():
+        return SavedBart(place, weights=place)
+    if not path.is_dir():
+        raise InputError(f"{place}: not found")
+    found = find_saved(place, "vanilla_checkpoint")
+    if isinstance(found, SavedMixture) and found.config.num_experts > 1:
+        raise InputError(
+            f"{found.checkpoint} is a mixture of {found.config.num_experts} experts; give a plain BART, or a "
+            "run with one expert"
+        )
+    return found
+
+
+def load_vanilla(place: str) -> "dict[str, Tensor]":
+    """Returns the state dict of the plain BART that `find_vanilla` finds. Raises InputError."""
+    import torch  # takes seconds, which the other functions need not wait for
+
+    from routing_moe.model.loading import load_vanilla_checkpoint
+
+    with fault_context("--vanilla_checkpoint "):
+        found = find_vanilla(place)
+        if isinstance(found, SavedBart):
+            return load_vanilla_checkpoint(place)
+        model = found.load()
+        return model.to_bart(torch.ones(model.config.num_layers, 1)).state_dict()
 
 
 def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:

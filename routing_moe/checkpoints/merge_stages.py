@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError, fault_context
 from dataloader.jsonfile import load_json_object
-from routing_moe.checkpoints.find import SavedMixture, find_mixture, sha256, weight_files
+from routing_moe.checkpoints.find import (
+    SavedMixture,
+    find_mixture,
+    find_vanilla,
+    load_vanilla,
+    sha256,
+    weight_files,
+)
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.config.flags import value_faults
 from routing_moe.config.merge import MergeSettings
@@ -43,8 +50,8 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
                 f"--model {settings.model} has {depths[0]}+{depths[1]} layers (encoder+decoder), but the "
                 f"routes of {routes.checkpoint} are of {routed[0]}+{routed[1]}; they must be equal"
             )
-    if settings.vanilla_checkpoint and not Path(settings.vanilla_checkpoint).exists():
-        faults.append(f"--vanilla_checkpoint {settings.vanilla_checkpoint}: not found")
+    if settings.vanilla_checkpoint:
+        faults.of(find_vanilla, settings.vanilla_checkpoint, flag="vanilla_checkpoint")
     faults += target_faults(settings)
     if faults:
         raise InputError(faults)
@@ -103,7 +110,8 @@ def merge(
     torch.manual_seed(settings.seed)
     model = with_fresh_experts(trained, bart, settings.init_eps)
     if settings.vanilla_checkpoint:
-        load_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps)
+        content = load_vanilla(settings.vanilla_checkpoint)
+        load_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps, content=content)
     return model, tokenizer
 
 
@@ -120,7 +128,7 @@ def made_of(settings: MergeSettings, routes: SavedMixture) -> dict:
     """Returns what determines the merged weights: SHA-256 of the input files, and the noise."""
     sources = {"routes": routes.files(), "model": weight_files(settings.model)}
     if settings.vanilla_checkpoint:
-        sources["vanilla_checkpoint"] = weight_files(settings.vanilla_checkpoint)
+        sources["vanilla_checkpoint"] = find_vanilla(settings.vanilla_checkpoint).files()
     hashed = {name: {file.name: sha256(file) for file in files} for name, files in sources.items()}
     return hashed | {"init_eps": settings.init_eps, "seed": settings.seed}
 

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from dataloader.errors import InputError, fault_context, in_brief
 from dataloader.task_splits import Split
-from routing_moe.checkpoints.find import checkpoint_to_start_from
+from routing_moe.checkpoints.find import checkpoint_to_start_from, load_vanilla
 from routing_moe.checkpoints.tokenizer_files import NO_FILES, check_size, keeps_tokenizer
 from routing_moe.checkpoints.vanilla import load_vanilla_weights
 from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
@@ -121,7 +121,8 @@ def model_from_bart(
         bart, num_experts, settings.init_eps, task_names=names, **fields
     )
     if settings.vanilla_checkpoint:
-        load_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps)
+        content = load_vanilla(settings.vanilla_checkpoint)
+        load_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps, content=content)
     if vectors is not None:
         model.task_vectors.weight.data.copy_(torch.from_numpy(vectors))
         model.config.vectors_seen = seen_by(load_meta(settings.taskvecs))

@@ -19,7 +19,7 @@ class MergeSettings(Command):
     routes_from: str = ROUTES(REQUIRED, "a run (of this or the published code), or a checkpoint of this code")
     routes_checkpoint_name: str | None = ROUTES(None, "which checkpoint of a run (default: best)")
     model: str = EXPERTS("facebook/bart-base", "plain BART: a hub name or a folder")
-    vanilla_checkpoint: str | None = EXPERTS(None, "weights instead of those of --model: a file or folder")
+    vanilla_checkpoint: str | None = EXPERTS(None, "weights instead of those of --model: a file, a folder, or a run with one expert")
     init_eps: float = EXPERTS(1e-8, "standard deviation of the noise added to each copy", range=NOT_NEGATIVE)
     seed: int = EXPERTS(42, "seed of the noise", range=SEED)
     output_dir: str = OUTPUT(REQUIRED, "run folder of stage 2")

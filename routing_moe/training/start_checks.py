@@ -6,7 +6,7 @@ from pathlib import Path
 from dataloader.errors import Faults, InputError, fault_context, in_short
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import Split
-from routing_moe.checkpoints.find import checkpoint_to_resume, checkpoint_to_start_from
+from routing_moe.checkpoints.find import checkpoint_to_resume, checkpoint_to_start_from, find_vanilla
 from routing_moe.config.choices import ROUTE_SOURCES
 from routing_moe.config.train import ARCHITECTURE_FLAGS, ROUTING_FLAGS, TrainSettings
 from routing_moe.evaluation.vector_sources import TextSource, VectorTable
@@ -66,11 +66,11 @@ def start_faults(
     --task_routes. ask_hub: as of `load_bart_config`.
     """
     checkpoint = checkpoint_to_start_from(settings)
-    faults = []
+    faults = Faults()
     if settings.initialize_from_vanilla and settings.checkpoint:
         faults.append("--initialize_from_vanilla and --checkpoint both name a start; give one of them")
-    if settings.vanilla_checkpoint and not Path(settings.vanilla_checkpoint).exists():
-        faults.append(f"--vanilla_checkpoint {settings.vanilla_checkpoint}: not found")
+    if settings.vanilla_checkpoint:
+        faults.of(find_vanilla, settings.vanilla_checkpoint, flag="vanilla_checkpoint")
     if not settings.do_train and not settings.do_predict:
         return faults
     if checkpoint is not None:
