@@ -158,8 +158,6 @@ def now(device: str) -> float:
 def autocast(settings):
     """Returns the context in which products have the precision of --mixed_precision, as in the commands."""
     dtype = PRECISIONS[settings.mixed_precision]
-    if settings.device == "cuda" and dtype is None:
-        torch.set_float32_matmul_precision("high")  # TF32
     return torch.autocast(settings.device, dtype, enabled=dtype is not None)
 
 
@@ -268,9 +266,17 @@ def check_memory(parser, args, num_experts: int, bytes_per_parameter: int, what:
 # ---- start and end of a script
 
 
+def check_precision(parser, args) -> None:
+    """Exits with the parser's error for a precision that the commands refuse on this device."""
+    if args.mixed_precision == "fp16" and args.device == "cpu":
+        parser.error("--mixed_precision fp16 needs a GPU; on a CPU give bf16 or no")
+
+
 def prepare(settings) -> None:
     """Sets the log level of transformers, the number of threads and the seed."""
     library_logging.set_verbosity_error()
+    if settings.device == "cuda" and getattr(settings, "mixed_precision", "no") == "no":
+        torch.set_float32_matmul_precision("high")  # TF32, as in the commands
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)

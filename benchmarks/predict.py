@@ -119,6 +119,7 @@ def parse_settings(argv: list[str] | None) -> Settings:
     parser.add_argument("--steps", type=int, default=7, help="rounds; each runs every variant (default 7)")
     parser.add_argument("--variants", nargs="+", help=f"default: all of {' '.join(VARIANTS)}")
     args = parser.parse_args(argv)
+    measuring.check_precision(parser, args)
     args.variants = measuring.chosen_variants(parser, args.variants, VARIANTS)
     measuring.check_memory(parser, args, args.num_experts, 4, "the weights")
     return Settings(**vars(args))

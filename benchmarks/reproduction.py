@@ -29,7 +29,7 @@ from dataloader.ontology import Ontology
 from routing_moe.analysis.ablation.checks import testable
 from routing_moe.analysis.features import features_of
 from routing_moe.config.ablate import AblationSettings
-from routing_moe.io.precision import chosen_precision
+from routing_moe.io.precision import chosen_precision, precision_faults
 from routing_moe.training.checks import ontology_path
 
 # The kinds of steps in a plan, and the variants of train_step.py that measure them.
@@ -378,6 +378,8 @@ def parse(argv: list[str] | None):
         help="precision of products, as in training (default no)",
     )
     args = parser.parse_args(argv)
+    for fault in precision_faults(args):
+        parser.error(fault)
     args.precision = chosen_precision(args.mixed_precision)
     return args
 

@@ -272,6 +272,7 @@ def parse_settings(argv: list[str] | None) -> Settings:
         "--variants", nargs="+", help=f"some of {' '.join(VARIANTS)}\n(default: all up to plain)"
     )
     args = parser.parse_args(argv)
+    measuring.check_precision(parser, args)
     args.variants = measuring.chosen_variants(parser, args.variants or DEFAULT_VARIANTS, VARIANTS)
     args.num_experts = sorted(set(args.num_experts))
     args.model_size = args.model_size or ("base" if len(args.num_experts) == 1 else "half")

@@ -30,6 +30,7 @@ case $MATCH in
     *) default=models/compare_routings VARIANTS=${VARIANTS:-$ALL} ;;
 esac
 export OUTPUT_DIR=${OUTPUT_DIR:-$default}
+unset UPCYCLE # experts of gradient_routing do not start from its dense run
 source example_scripts/equal_flops.sh
 source example_scripts/jobs.sh
 source example_scripts/variants.sh

@@ -14,6 +14,7 @@ unset MODEL DATA_DIR SPLIT TASKVECS
 export OUTPUT_DIR=${OUTPUT_DIR:-models/quickstart} EMBEDDED_GYM=conflict EVAL_PERIOD=${EVAL_PERIOD:-200}
 export DENSE_STEPS=${DENSE_STEPS:-1000} TOTAL_STEPS=${TOTAL_STEPS:-600}
 whole_numbers DENSE_STEPS TOTAL_STEPS
+unset UPCYCLE # its mixture does not start from the dense run
 export PYTHON JOBS=2 unseen=best/eval-test_tasks-test-performance.csv
 make_environment
 make_conflict_gym

@@ -24,7 +24,7 @@
 #                  TOTAL_STEPS, stage 1 is the run of straight_through or fisher, else one of its own
 #   STAGE2_EVAL_PERIOD    (a twentieth of STAGE2_STEPS; EVAL_PERIOD)
 #   DENSE_STEPS    those of TOTAL_STEPS that gradient_routing and gradient_upcycled spend on the BART whose gradients they
-#                  take (a third); only the experts of gradient_upcycled start from its weights
+#                  take (a third), each on its own; the experts of gradient_upcycled start from its weights
 #   LEARNING_RATE_LIST, BSZ_LIST, SAMPLES     few-shot grid ("1e-5 2e-5 5e-5", "2 4 8", all; "1e-3", "8", all);
 #                  SAMPLES may also be first, or seeds such as "100 13 21"
 #   FEW_SHOT_STEPS, FEW_SHOT_EVAL_PERIOD, WARMUP_STEPS    its training (1000, 100, 100; 40, 20, 4)

@@ -14,7 +14,7 @@
 #   VECTOR_FLAGS flags of `python -m task.task_emb.gradient` (none). "--parts sides" with WEIGHTS=layers: the encoder and
 #                the decoder have their own clusters
 #   CLUSTERS     number of clusters, or auto: by silhouette (auto)
-#   UPCYCLE      "yes": the experts start from the weights of the dense run instead of MODEL's (no)
+#   UPCYCLE      "yes": the experts start from the weights of the dense run instead of MODEL's, in another OUTPUT_DIR (no)
 #   EACH_SAMPLE  "yes": also the vectors of each sample of the unseen tasks, in OUTPUT_DIR/vectors_each, which few-shot
 #                fine-tuning reads (no)
 #   ZERO_SHOT_FLAGS  flags for the scores of unseen tasks, such as "--scoring rank" (none)
@@ -30,6 +30,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
 if [ "${EMBEDDED_GYM:-}" = conflict ]; then DENSE_STEPS=${DENSE_STEPS:-1000}; fi
 DENSE_STEPS=${DENSE_STEPS:-$(((TOTAL_STEPS + 2) / 3))} CLUSTERS=${CLUSTERS:-auto}
 whole_numbers DENSE_STEPS
+yes_or_no UPCYCLE EACH_SAMPLE
 start=()
 if [ "${UPCYCLE:-no}" = yes ]; then start=(--vanilla_checkpoint "$OUTPUT_DIR/dense"); fi
 [ "$CLUSTERS" = auto ] || whole_numbers CLUSTERS

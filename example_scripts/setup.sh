@@ -54,6 +54,17 @@ whole_numbers() {
     done
 }
 
+# yes_or_no NAME ...: exits with an error unless each of these variables is yes, no or not set.
+yes_or_no() {
+    local name
+    for name in "$@"; do
+        if ! [[ ${!name:-no} =~ ^(yes|no)$ ]]; then
+            echo "error: $name is '${!name}'; it must be yes or no" >&2
+            exit 2
+        fi
+    done
+}
+
 # Writes the embedded gym to data/skill_gym, once per version of its generator.
 make_skill_gym() {
     local wanted

@@ -17,7 +17,7 @@ script_of() {
         text | fisher) echo train_routing_bart.sh --freeze_task_model ;; # with TASKVECS
         fisher_clusters) echo train_routing_bart.sh --task_routes "clusters:${CLUSTERS:-auto}" ;; # with TASKVECS
         ontology) echo train_routing_bart.sh --task_routes ontology ;;
-        gradient_routing | gradient_upcycled) echo run_gradient_routing.sh ;; # with UPCYCLE
+        gradient_routing | gradient_upcycled) echo run_gradient_routing.sh ;; # gradient_upcycled: with UPCYCLE=yes
         two_stage | fisher_two_stage) echo run_two_stage.sh ;;           # with STAGE1
     esac
 }

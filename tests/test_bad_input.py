@@ -208,6 +208,19 @@ FILES = {
         "--vanilla_checkpoint <here>/deep: these are not the weights of a plain BART with 2+1 layers",
         "unexpected: model.decoder.layers.1.",
     ),
+    "a vanilla checkpoint that is a file of a run": (
+        lambda place: (
+            RoutingBartConfig().save_pretrained(place.folder / "run"),
+            place.write(place.folder / "run/model.safetensors", b""),
+        ),
+        dict(vanilla_checkpoint="<here>/run/model.safetensors"),
+        "--vanilla_checkpoint <here>/run/model.safetensors: a file of a run's checkpoint; name its folder",
+    ),
+    "a vanilla checkpoint without the best one": (
+        lambda place: RoutingBartConfig().save_pretrained(place.folder / "run/last"),
+        dict(vanilla_checkpoint="<here>/run"),
+        "has no checkpoint 'best'; choose one with --vanilla_checkpoint <here>/run/NAME: last",
+    ),
     "a vanilla checkpoint that is a mixture": (
         lambda place: RoutingBartConfig(num_experts=2).save_pretrained(place.folder / "mixture"),
         dict(vanilla_checkpoint="<here>/mixture"),

@@ -333,6 +333,7 @@ def test_the_table_has_a_row_per_variant_and_a_column_per_number_of_experts(meas
     [
         (["--variants", "one_hott"], "--variants one_hott must be one of average softmax"),
         (["--num_experts", "1", "2"], "--num_experts 1 must be at least 2; use the variant one_expert"),
+        (["--mixed_precision", "fp16"], "--mixed_precision fp16 needs a GPU; on a CPU give bf16 or no"),
         (["--tasks_per_batch", "65"], "--tasks_per_batch 65 must be from 0 to 64"),
     ],
 )

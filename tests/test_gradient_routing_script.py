@@ -126,7 +126,9 @@ def test_other_data_has_a_third_of_the_steps_for_the_dense_run(scripts: Scripts)
     assert output.endswith("/eval-test-performance.csv\n")
 
 
-@pytest.mark.parametrize("wrong", [dict(CLUSTERS="some"), dict(DENSE_STEPS="0"), dict(EMBEDDED_GYM="skil")])
+@pytest.mark.parametrize(
+    "wrong", [dict(CLUSTERS="some"), dict(DENSE_STEPS="0"), dict(EMBEDDED_GYM="skil"), dict(UPCYCLE="Yes")]
+)
 def test_wrong_variables_are_errors(scripts: Scripts, wrong):
     code, calls, output = scripts.run(SCRIPT, **wrong)
     ((name, value),) = wrong.items()

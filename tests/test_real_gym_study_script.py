@@ -36,7 +36,9 @@ def parsed(calls: list[str], module: str, *parts: str) -> dict[str, dict]:
 def study(tmp_path_factory, world):
     """The recorded commands of a study of one seed."""
     scripts = Scripts(tmp_path_factory.mktemp("study"), world.gym, world.bart)
-    code, calls, output = scripts.run(SCRIPT, finishes=True, **SMALL)
+    code, calls, output = scripts.run(
+        SCRIPT, finishes=True, UPCYCLE="yes", **SMALL
+    )  # has no effect on others
     assert code == 0, output
     return calls
 

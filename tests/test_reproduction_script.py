@@ -177,8 +177,9 @@ def test_wrong_values_are_reported_together_before_anything_runs(scripts):
     code, _, output = scripts.run(SCRIPT, **SMALL | dict(DIM="3", VARIANTS="fisher"))
     assert code == 2
     assert "DIM: 3; it must be less than the number of train tasks" in output
-    code, _, output = scripts.run(SCRIPT, **SMALL | dict(VARIANTS="gradient_routing", DENSE_STEPS="8"))
-    assert (code, output) == (2, "error: DENSE_STEPS: 8 is not below TOTAL_STEPS, 8\n")
+    for variant in ("gradient_routing", "gradient_upcycled"):
+        code, _, output = scripts.run(SCRIPT, **SMALL | dict(VARIANTS=variant, DENSE_STEPS="8"))
+        assert (code, output) == (2, "error: DENSE_STEPS: 8 is not below TOTAL_STEPS, 8\n")
 
 
 def test_tasks_that_the_gym_lacks_are_built_first(scripts):

@@ -121,6 +121,35 @@ def test_text_vectors_of_train_tasks_are_kept_with_the_checkpoint(nearest, grids
     assert load_arrays(path, ["made_from"])["made_from"] != arrays["made_from"]
 
 
+def test_text_vectors_are_computed_again_with_another_tokenizer_or_an_unwritable_folder(
+    grids, tmp_path, monkeypatch
+):
+    run = shutil.copytree(grids.mixture("mixture_soft", **SOFT), tmp_path / "run")
+    path = run / "best" / TEXTS_FILE
+    path.unlink(missing_ok=True)
+    for file in (run / "best").glob("tokenizer*"):  # as in a run of the published code
+        file.unlink()
+    along(grids, "texts_by_tokenizer", init_dir=run)
+    kept = load_arrays(path, ["made_from"])["made_from"]
+    other = shutil.copytree(grids.world.bart, tmp_path / "other_tokenizer")
+    words = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = words["model"]["vocab"]
+    first, second = sorted(vocabulary, key=vocabulary.get)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (other / "tokenizer.json").write_text(json.dumps(words))
+    along(grids, "texts_by_other_tokenizer", init_dir=run, model=other)
+    assert load_arrays(path, ["made_from"])["made_from"] != kept
+    path.unlink()
+
+    def refuse(*_):
+        raise OSError("Read-only file system")
+
+    monkeypatch.setattr("routing_moe.evaluation.vector_sources.write_bytes", refuse)
+    folder = along(grids, "texts_read_only", init_dir=run)
+    assert set(outcomes(folder)) == set(SAMPLES)
+    assert not path.exists()
+
+
 def test_a_grid_of_an_earlier_version_keeps_its_single_vector(nearest, grids):
     folder = shutil.copytree(nearest, grids / "earlier")
     (folder / f"configurations/{SECOND}.json").unlink()

@@ -23,8 +23,6 @@ from routing_moe.model.saved_config import (
 from routing_moe.model.task_vectors import VECTORS_FILE, load_task_vectors
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
 
@@ -216,11 +214,7 @@ def find_plain(checkpoint: str, model: str) -> SavedMixture | SavedBart:
     """
     path = Path(checkpoint)
     if path.is_file():
-        config = path.parent / "config.json"
-        model_type = config.is_file() and load_json_object(config, "a configuration").get("model_type")
-        if model_type == ROUTING_BART:
-            raise InputError(f"{checkpoint}: a file of a run's checkpoint; name its folder, {path.parent}")
-        return SavedBart(model, weights=checkpoint)
+        return plain_file(path, model)
     if not path.is_dir() and not is_hub_name(checkpoint):
         raise InputError(f"{checkpoint}: not found; name a file of weights, a folder or a hub name")
     found = find_saved(checkpoint)
@@ -234,6 +228,15 @@ def find_plain(checkpoint: str, model: str) -> SavedMixture | SavedBart:
     return found
 
 
+def plain_file(path: Path, model: str) -> SavedBart:
+    """Returns the BART `model` with a file's weights. Raises InputError for a file of a run's checkpoint."""
+    config = path.parent / "config.json"
+    model_type = config.is_file() and load_json_object(config, "a configuration").get("model_type")
+    if model_type == ROUTING_BART:
+        raise InputError(f"{path}: a file of a run's checkpoint; name its folder, {path.parent}")
+    return SavedBart(model, weights=str(path))
+
+
 def find_vanilla(place: str) -> SavedMixture | SavedBart:
     """Returns the plain BART of --vanilla_checkpoint: a file of weights, a folder, or a run with one expert.
 
@@ -241,30 +244,19 @@ def find_vanilla(place: str) -> SavedMixture | SavedBart:
     """
     path = Path(place)
     if path.is_file():
-        return SavedBart(place, weights=place)
+        return plain_file(path, place)
     if not path.is_dir():
         raise InputError(f"{place}: not found")
-    found = find_saved(place, "vanilla_checkpoint")
-    if isinstance(found, SavedMixture) and found.config.num_experts > 1:
+    config = path / "config.json"
+    if config.is_file() and load_json_object(config, "a configuration").get("model_type") != ROUTING_BART:
+        return SavedBart(place)
+    found = find_mixture(place, None, f"vanilla_checkpoint {place}/NAME")
+    if found.config.num_experts > 1:
         raise InputError(
             f"{found.checkpoint} is a mixture of {found.config.num_experts} experts; give a plain BART, or a "
             "run with one expert"
         )
     return found
-
-
-def load_vanilla(place: str) -> "dict[str, Tensor]":
-    """Returns the state dict of the plain BART that `find_vanilla` finds. Raises InputError."""
-    import torch  # takes seconds, which the other functions need not wait for
-
-    from routing_moe.model.loading import load_vanilla_checkpoint
-
-    with fault_context("--vanilla_checkpoint "):
-        found = find_vanilla(place)
-        if isinstance(found, SavedBart):
-            return load_vanilla_checkpoint(place)
-        model = found.load()
-        return model.to_bart(torch.ones(model.config.num_layers, 1)).state_dict()
 
 
 def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:

@@ -17,7 +17,6 @@ from routing_moe.checkpoints.find import (
     SavedMixture,
     find_mixture,
     find_vanilla,
-    load_vanilla,
     sha256,
     weight_files,
 )
@@ -97,8 +96,7 @@ def merge(
     """Returns (model, tokenizer) for stage 2. Raises InputError if files are broken or do not match."""
     import torch  # takes seconds
 
-    from routing_moe.checkpoints.start import load_tokenizer
-    from routing_moe.checkpoints.vanilla import load_vanilla_weights
+    from routing_moe.checkpoints.start import load_tokenizer, take_vanilla_weights
     from routing_moe.model.conversion import with_fresh_experts
     from routing_moe.model.loading import load_bart
 
@@ -110,8 +108,7 @@ def merge(
     torch.manual_seed(settings.seed)
     model = with_fresh_experts(trained, bart, settings.init_eps)
     if settings.vanilla_checkpoint:
-        content = load_vanilla(settings.vanilla_checkpoint)
-        load_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps, content=content)
+        take_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps)
     return model, tokenizer
 
 

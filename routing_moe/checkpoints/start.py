@@ -7,12 +7,12 @@ from transformers import AutoTokenizer
 
 from dataloader.errors import InputError, fault_context, in_brief
 from dataloader.task_splits import Split
-from routing_moe.checkpoints.find import checkpoint_to_start_from, load_vanilla
+from routing_moe.checkpoints.find import SavedBart, checkpoint_to_start_from, find_vanilla
 from routing_moe.checkpoints.tokenizer_files import NO_FILES, check_size, keeps_tokenizer
 from routing_moe.checkpoints.vanilla import load_vanilla_weights
 from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
 from routing_moe.model.given_routes import GivenRoutes
-from routing_moe.model.loading import load_bart, load_routing_bart
+from routing_moe.model.loading import load_bart, load_routing_bart, load_vanilla_checkpoint
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.route_fit import RouteFit, fit_router
 from routing_moe.model.route_sources import random_task_routes
@@ -121,8 +121,7 @@ def model_from_bart(
         bart, num_experts, settings.init_eps, task_names=names, **fields
     )
     if settings.vanilla_checkpoint:
-        content = load_vanilla(settings.vanilla_checkpoint)
-        load_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps, content=content)
+        take_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps)
     if vectors is not None:
         model.task_vectors.weight.data.copy_(torch.from_numpy(vectors))
         model.config.vectors_seen = seen_by(load_meta(settings.taskvecs))
@@ -133,6 +132,18 @@ def model_from_bart(
     elif settings.route_source == "fixed":
         model.use_given_routes(routes)
     return model
+
+
+def take_vanilla_weights(model, place: str, init_eps: float) -> None:
+    """Loads the weights of --vanilla_checkpoint into every expert, with noise. Raises InputError."""
+    with fault_context("--vanilla_checkpoint "):
+        found = find_vanilla(place)
+        if isinstance(found, SavedBart):
+            content = load_vanilla_checkpoint(place)
+        else:
+            dense = found.load()
+            content = dense.to_bart(torch.ones(dense.config.num_layers, 1)).state_dict()
+    load_vanilla_weights(model, place, init_eps, content=content)
 
 
 def task_level_random_routes(config, settings: TrainSettings) -> torch.Tensor:

@@ -81,7 +81,7 @@ def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> dict[s
         if note := leak_note(settings, inputs.start):
             log.info("note: %s", note)
         if learns_routes(settings, inputs.start) and needs_neighbour(settings, inputs.start):
-            choices = find_neighbours(settings, inputs.start, inputs.gyms, grid.data)
+            choices = find_neighbours(settings, inputs.start, inputs.gyms, grid.data, grid.start)
             for sample, choice in choices.items():
                 log.info("%s: %s; has seen of the task: %s", sample, choice.described(), choice.seen)
     return run_grid(settings, grid, inputs.start, choices)

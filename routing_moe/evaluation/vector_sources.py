@@ -5,9 +5,9 @@ Does not import torch, so missing vectors are reported quickly.
 
 import contextlib
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
@@ -29,9 +29,6 @@ from routing_moe.model.task_vectors import (
     samples_in,
     seen_by,
 )
-
-if TYPE_CHECKING:
-    from routing_moe.checkpoints.find import SavedMixture
 
 TEXTS_FILE = "text_vectors.npz"  # in the folder of the checkpoint whose encoder computed them
 INPUTS_PER_TASK = 256  # more inputs barely change the mean
@@ -166,36 +163,39 @@ class TextSource:
         if self.folder:
             names, vectors_ND = load_task_vectors(self.folder)
             return {task: vectors_ND[names.index(task)] for task in tasks}
-        from routing_moe.evaluation.text_vectors import encoder_states, text_vectors  # imports torch
-
-        inputs = self._inputs(tasks)
-        vectors_ND = text_vectors(encoder_states(model), tokenizer, inputs, self.text_format, quiet=quiet)
-        return dict(zip(tasks, vectors_ND, strict=True))
+        return self._computed(self._inputs(tasks), model, tokenizer, quiet)
 
     def kept_vectors(
-        self, tasks: Iterable[str], start: "SavedMixture", model, tokenizer, quiet: bool = False
+        self, tasks: Iterable[str], place: Path, weights: Mapping[str, str], model, tokenizer, quiet=False
     ) -> dict[str, np.ndarray]:
-        """Returns `vectors` of the unchanged model in `start`, and keeps them in its folder.
+        """Returns `vectors`, and keeps them in the folder of the model's checkpoint.
 
-        As long as weights and texts are the same, the next call reads them there. A folder that cannot be
-        written to stays as it is.
+        The next call reads them there, if weights, tokenizer and texts are the same. place: the checkpoint,
+        which may be read-only. weights: checksums of its files, from before the model was loaded.
         """
-        tasks = self.covered(tasks)
         if self.folder:
             return self.vectors(tasks, model, tokenizer, quiet)
-        content = repr((start.checksums(), self.text_format, self._inputs(tasks)))
-        path, made_from = start.checkpoint / TEXTS_FILE, hashlib.sha256(content.encode()).hexdigest()
+        inputs = self._inputs(self.covered(tasks))
+        vocabulary = sorted(tokenizer.get_vocab().items())
+        content = repr((weights, model.config.to_json_string(), vocabulary, self.text_format, inputs))
+        path, made_from = place / TEXTS_FILE, hashlib.sha256(content.encode()).hexdigest()
         with contextlib.suppress(InputError, OSError):  # missing or damaged
             kept = load_arrays(path, ["made_from", "vectors_ND"])
             if kept["made_from"] == made_from:
-                return dict(zip(tasks, kept["vectors_ND"], strict=True))
-        vectors = self.vectors(tasks, model, tokenizer, quiet)
+                return dict(zip(inputs, kept["vectors_ND"], strict=True))
+        vectors = self._computed(inputs, model, tokenizer, quiet)
         with contextlib.suppress(OSError):
             write_bytes(path, npz_bytes(made_from=made_from, vectors_ND=np.stack(list(vectors.values()))))
         return vectors
 
     def _inputs(self, tasks: Iterable[str]) -> dict[str, list[str]]:
         return {task: train_inputs(gym_with_inputs(self.gyms, task), task, self.limit) for task in tasks}
+
+    def _computed(self, inputs: dict[str, list[str]], model, tokenizer, quiet: bool) -> dict[str, np.ndarray]:
+        from routing_moe.evaluation.text_vectors import encoder_states, text_vectors  # imports torch
+
+        vectors_ND = text_vectors(encoder_states(model), tokenizer, inputs, self.text_format, quiet=quiet)
+        return dict(zip(inputs, vectors_ND, strict=True))
 
     def vector_of_sample(self, task: str, sample: str, gym: Gym, model, tokenizer) -> np.ndarray:
         """Returns the text vector (D,) of a sample's train inputs.
@@ -206,10 +206,8 @@ class TextSource:
         if self.folder:
             names, vectors_ND = load_task_vectors(self.folder)
             return vectors_ND[names.index(row_of(names, task, sample))]
-        from routing_moe.evaluation.text_vectors import encoder_states, text_vectors  # imports torch
-
         inputs = {task: train_inputs(gym, task, self.limit, sample=sample)}
-        return text_vectors(encoder_states(model), tokenizer, inputs, self.text_format, quiet=True)[0]
+        return self._computed(inputs, model, tokenizer, quiet=True)[task]
 
 
 def seen_when_stored(config, task: str) -> str:

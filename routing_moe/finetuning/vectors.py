@@ -114,24 +114,30 @@ def text_source(settings: FinetuneSettings, gyms: list[Gym]) -> TextSource:
 
 
 def find_neighbours(
-    settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym], data: Mapping[str, int]
+    settings: FinetuneSettings,
+    start: SavedMixture,
+    gyms: list[Gym],
+    data: Mapping[str, int],
+    weights: Mapping[str, str],
 ) -> dict[str, VectorChoice]:
     """Returns {sample: the vector of the task nearest to its train inputs}, for all samples of the settings.
 
     The choices are saved in the output folder, so that a continued grid uses the same. data: checksums of the
-    samples' files; if a sample's files have changed, its task is searched for again.
+    samples' files; if a sample's files have changed, its task is searched for again. weights: the start's.
     """
     path = Path(settings.output_dir) / VECTOR_FILE
     kept = read_choices(path, data) if path.is_file() else {}
     wanted = [sample for sample in settings.samples if sample not in kept]
     if wanted:
-        kept |= search_neighbours(settings, start, gyms, wanted)
+        kept |= search_neighbours(settings, start, gyms, wanted, weights)
         described = {s: to_json(choice) | {"data": data[s]} for s, choice in sorted(kept.items())}
         write_text(path, json.dumps(described, indent=1))
     return {sample: kept[sample] for sample in settings.samples}
 
 
-def search_neighbours(settings, start: SavedMixture, gyms: list[Gym], samples) -> dict[str, VectorChoice]:
+def search_neighbours(
+    settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym], samples, weights: Mapping[str, str]
+) -> dict[str, VectorChoice]:
     import torch  # takes seconds, so errors in flags and files are reported first
     from accelerate import PartialState
 
@@ -142,7 +148,7 @@ def search_neighbours(settings, start: SavedMixture, gyms: list[Gym], samples) -
     tokenizer = load_start_tokenizer(start.checkpoint, settings.model, model.config.vocab_size)
     texts, task, own_gym = text_source(settings, gyms), settings.task, gyms[-1]
     seen = vector_table(settings, start).seen
-    candidates = texts.kept_vectors(seen, start, model, tokenizer, settings.quiet)
+    candidates = texts.kept_vectors(seen, start.checkpoint, weights, model, tokenizer, settings.quiet)
     found = {}
     for sample in samples:
         text_D = texts.vector_of_sample(task, sample, own_gym, model, tokenizer)
