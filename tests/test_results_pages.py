@@ -66,9 +66,9 @@ RENDERED = {  # {file: (page, function of the file's path)}
             ("train", comparison("multitask")),
             ("recovery", recovery),
             ("zero_shot", gains),
+            ("few_shot", gains),
         )
     },
-    "real_gym_few_shot.csv": ("real_gym.md", gains),
 }
 
 # ---- tables with a comment
