@@ -116,9 +116,13 @@ def test_train_step_reports_times_of_all_variants_and_their_ratios(capsys):
 @pytest.mark.parametrize(("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
 def test_products_have_the_precision_of_the_flag(precision, dtype, capsys, monkeypatch):
     products, linear = set(), torch.nn.functional.linear
-    monkeypatch.setattr(
-        torch.nn.functional, "linear", lambda *given: products.add(linear(*given).dtype) or linear(*given)
-    )
+
+    def recorded(*given):
+        found = linear(*given)
+        products.add(found.dtype)
+        return found
+
+    monkeypatch.setattr(torch.nn.functional, "linear", recorded)
     flags = ["--steps", "1", "--no_memory", "--mixed_precision", precision]
     for script, own, variant in ((train_step, TRAIN, "straight_through"), (predict, PREDICT, "soft")):
         products.clear()

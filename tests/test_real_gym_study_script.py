@@ -36,9 +36,8 @@ def parsed(calls: list[str], module: str, *parts: str) -> dict[str, dict]:
 def study(tmp_path_factory, world):
     """The recorded commands of a study of one seed."""
     scripts = Scripts(tmp_path_factory.mktemp("study"), world.gym, world.bart)
-    code, calls, output = scripts.run(
-        SCRIPT, finishes=True, UPCYCLE="yes", **SMALL
-    )  # has no effect on others
+    leftover = dict(UPCYCLE="yes")  # only gradient_upcycled sets it
+    code, calls, output = scripts.run(SCRIPT, finishes=True, **SMALL | leftover)
     assert code == 0, output
     return calls
 
