@@ -42,7 +42,7 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require={
         "test": [
-            *("pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.9,<1"),
+            *("pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.10,<1"),
             *("rouge>=1.0.1,<2", "selenium>=4.20,<5", RAY, *SENTENCES),
         ],
         "tensorboard": ["tensorboard>=2.14"],

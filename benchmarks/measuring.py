@@ -25,6 +25,7 @@ from transformers import initialization as init
 from transformers.utils import logging as library_logging
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
+from routing_moe.io.accelerator import prepare_gpu
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.conversion import share_tensors
 from routing_moe.model.selection import random_one_hot
@@ -273,8 +274,9 @@ def check_precision(parser, args) -> None:
 
 
 def prepare(settings) -> None:
-    """Sets the log level of transformers, the number of threads and the seed."""
+    """Sets the log level of transformers, kernels as in the commands, the number of threads and the seed."""
     library_logging.set_verbosity_error()
+    prepare_gpu()
     if settings.device == "cuda" and getattr(settings, "mixed_precision", "no") == "no":
         torch.set_float32_matmul_precision("high")  # TF32, as in the commands
     if settings.threads:

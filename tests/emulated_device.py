@@ -54,6 +54,7 @@ WAITING = {
 WITHOUT_KERNEL = {
     aten.empty.memory_format, aten.empty_like.default, aten.empty_strided.default, aten.new_empty.default,
     aten.new_empty_strided.default, aten.detach.default, aten._local_scalar_dense.default,
+    aten._unsafe_view.default,  # a view that torch 2.15 dispatches
 }  # fmt: skip
 UNDERSCORED = (
     (backend_registration, "_setup_privateuseone_for_python_backend"),

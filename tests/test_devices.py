@@ -7,18 +7,24 @@ import pytest
 import tiny_vectors
 import torch
 from accelerate.state import AcceleratorState
-from mistakes import Place
+from mistakes import Place, assert_fault
 from tiny_grids import finetune
 from tiny_runs import run
 
 from dataloader.errors import InputError
 from routing_moe.cli import ablate
-from routing_moe.io.accelerator import make_accelerator
+from routing_moe.io.accelerator import (
+    ALLOCATOR_VARIABLES,
+    command_device,
+    make_accelerator,
+    prepare_gpu,
+)
 from routing_moe.io.precision import chosen_precision
 
 
 @pytest.fixture(autouse=True)
-def _own_state():
+def _own_state(monkeypatch):
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)  # which tiny_runs.py sets
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -83,6 +89,88 @@ def test_float32_on_cuda_is_multiplied_in_tf32(device, precision, expected, monk
     monkeypatch.setattr(torch, "set_float32_matmul_precision", chosen.append)
     assert make_accelerator(precision) is fake
     assert chosen == expected
+
+
+# ---- the GPU
+
+
+@pytest.fixture
+def a_driver(tmp_path, monkeypatch):
+    """An nvidia-smi that lists a GPU, which this torch does not see."""
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: a card (UUID: GPU-1)'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+
+    def init():
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 12020).")
+
+    monkeypatch.setattr(torch.cuda, "init", init)
+
+
+@pytest.mark.parametrize("made", [make_accelerator, command_device])
+def test_a_gpu_that_torch_cannot_use_ends_the_command_with_the_remedy(made, a_driver):
+    with pytest.raises(InputError) as error:
+        made()
+    assert_fault(
+        error.value.faults,
+        f"this machine has GPU 0: a card (UUID: GPU-1), but torch {torch.__version__}, built for CUDA 13.2",
+        "The NVIDIA driver on your system is too old (found version 12020)",
+        "update the driver (580 or newer for CUDA 13)",
+        "with ACCELERATE_USE_CPU=true in the environment, the command runs on the CPU",
+    )
+
+
+@pytest.mark.parametrize(
+    "variables", [{"ACCELERATE_USE_CPU": "true"}, {"CUDA_VISIBLE_DEVICES": ""}, {"PATH": ""}]
+)
+def test_a_gpu_that_is_hidden_or_not_wanted_is_not_an_error(variables, a_driver, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert make_accelerator().device.type == "cpu"
+
+
+def test_a_working_gpu_is_not_used_for_bf16_if_accelerate_uses_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert chosen_precision("auto") == "bf16"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert chosen_precision("auto") == "no"
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_a_command_without_an_accelerator_also_obeys_accelerate_use_cpu(on_cpu, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", str(on_cpu))
+    asked = SimpleNamespace(device=torch.device("meta"))
+    monkeypatch.setattr(
+        "routing_moe.io.accelerator.PartialState", lambda cpu: asked if cpu == on_cpu else None
+    )
+    assert command_device().type == "meta"
+
+
+def test_attention_of_cudnn_is_switched_off():
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    make_accelerator()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "own", "expected"),
+    [
+        (True, {}, "expandable_segments:True"),
+        (True, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}, "backend:native"),
+        (True, {"PYTORCH_ALLOC_CONF": "backend:native"}, None),
+        (False, {}, None),
+    ],
+)
+def test_memory_segments_of_a_gpu_can_grow_unless_the_user_has_set_them(gpu, own, expected, monkeypatch):
+    for name in ALLOCATOR_VARIABLES:
+        monkeypatch.setenv(name, own.get(name, ""))  # also restores it after the test
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    prepare_gpu()
+    assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == (expected or "")
 
 
 NVIDIA_SMI = "#!/bin/sh\n[ $FOUND = yes ] && echo 'GPU 0: a card'\n"

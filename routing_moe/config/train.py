@@ -103,7 +103,7 @@ class TrainSettings(RunFlags):
     learning_rate: float = OPTIMISATION(1e-5, "peak learning rate of BART", range=NOT_NEGATIVE, needs=("training",), compared_as="budget")
     router_lr: float = OPTIMISATION(1e-3, "peak learning rate of the router; 0: frozen", range=NOT_NEGATIVE, needs=("training", *ROUTED))
     task_model_lr: float = OPTIMISATION(1e-3, "peak learning rate of the task vectors; 0: frozen", range=NOT_NEGATIVE, needs=("training", *ROUTED))
-    num_train_epochs: float = OPTIMISATION(100.0, "end after this many passes over the data, if before --total_steps", range=POSITIVE, needs=("training",))
+    num_train_epochs: float | None = OPTIMISATION(None, "end after this many passes over the data, if before --total_steps (default: no such limit)", range=POSITIVE, needs=("training",))
     total_steps: int = OPTIMISATION(100000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1, needs=("training",), compared_as="budget")
     warmup_ratio: float = OPTIMISATION(0.06, "share of --total_steps over which the learning rate rises", range=PROBABILITY, needs=("training",), compared_as="budget")
     seed: int = OPTIMISATION(42, "seed of batches, routes, dropout and new weights", range=SEED, inherited=True)  # of the draws of random routes

@@ -139,12 +139,12 @@ def search_neighbours(
     settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym], samples, weights: Mapping[str, str]
 ) -> dict[str, VectorChoice]:
     import torch  # takes seconds, so errors in flags and files are reported first
-    from accelerate import PartialState
 
     from routing_moe.checkpoints.start import load_start_tokenizer
     from routing_moe.evaluation.unseen_tasks import choose_nearest
+    from routing_moe.io.accelerator import command_device
 
-    model = start.load().eval().to(PartialState().device)
+    model = start.load().eval().to(command_device())
     tokenizer = load_start_tokenizer(start.checkpoint, settings.model, model.config.vocab_size)
     texts, task, own_gym = text_source(settings, gyms), settings.task, gyms[-1]
     seen = vector_table(settings, start).seen

@@ -1,13 +1,16 @@
 """Makes the `Accelerator` of a command: its device, its precision, and the processes that share its work."""
 
+import os
+import shutil
+import subprocess
 from datetime import timedelta
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import GradScalerKwargs, InitProcessGroupKwargs
 
-from dataloader.errors import InputError
-from routing_moe.io.precision import chosen_precision
+from dataloader.errors import InputError, in_brief
+from routing_moe.io.precision import chosen_precision, uses_cpu
 
 # Timeout of collectives. It must exceed the longest evaluation or checkpoint, which torch's default of 10
 # minutes does not.
@@ -15,14 +18,16 @@ LONGEST_WAIT = timedelta(days=1)
 # Initial loss scale of fp16. Losses are sums over hundreds of tokens: at torch's default of 2**16 the first
 # steps overflow and are skipped until the scale is small enough. The scaler increases it again when it can.
 LOSS_SCALE = 2.0**8
+ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # the second since torch 2.9
 
 
 def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
     """Returns the Accelerator of a command. Products of float32 on CUDA are computed in TF32 from now on.
 
     mixed_precision: that of the flag; None for the value of `accelerate launch`.
-    Raises InputError for a precision that the device does not support.
+    Raises InputError for a precision that the device does not support, and for a GPU that torch cannot use.
     """
+    prepare_gpu()
     precision = chosen_precision(mixed_precision)
     flag = f"--mixed_precision is {precision}" + ("" if mixed_precision else " (accelerate launch)")
     handlers = [InitProcessGroupKwargs(timeout=LONGEST_WAIT), GradScalerKwargs(init_scale=LOSS_SCALE)]
@@ -38,3 +43,56 @@ def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
     if accelerator.mixed_precision == "no" and accelerator.device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # allows TF32
     return accelerator
+
+
+def command_device() -> torch.device:
+    """Returns the device of a command without an Accelerator. Raises InputError as `make_accelerator`."""
+    prepare_gpu()
+    return PartialState(cpu=uses_cpu()).device  # which does not read the variable itself
+
+
+def prepare_gpu() -> None:
+    """Chooses attention kernels and memory segments that suit texts of varying lengths.
+
+    cuDNN's attention, which torch 2.11 and newer prefer in bf16 on Hopper and Blackwell, makes a plan for
+    each new shape, and has known wrong results (pytorch issues 193893 and 196678). Segments that can grow
+    avoid fragmentation; torch reads the variable at the first allocation on a GPU.
+    Raises InputError for a GPU that torch cannot use.
+    """
+    check_gpu()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if torch.cuda.is_available() and not any(os.environ.get(name) for name in ALLOCATOR_VARIABLES):
+        os.environ[ALLOCATOR_VARIABLES[0]] = "expandable_segments:True"
+
+
+def check_gpu() -> None:
+    """Raises InputError if the machine has a GPU that torch cannot use, unless ACCELERATE_USE_CPU is set.
+
+    Without the error, a command would run on the CPU, many times slower.
+    """
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if torch.cuda.is_available() or hidden or uses_cpu() or not (names := gpus_of_the_driver()):
+        return
+    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    try:
+        torch.cuda.init()
+        reason = "no reason is given"
+    except Exception as error:  # AssertionError or RuntimeError
+        reason = in_brief(error)
+    raise InputError(
+        f"this machine has {names[0]}, but torch {torch.__version__}, {built}, cannot use it ({reason}); "
+        "update the driver (580 or newer for CUDA 13), or install a torch that is built for an older CUDA "
+        "version (https://pytorch.org/get-started/previous-versions); with ACCELERATE_USE_CPU=true in the "
+        "environment, the command runs on the CPU"
+    )
+
+
+def gpus_of_the_driver() -> list[str]:
+    """Returns the lines of `nvidia-smi -L`, one for each GPU; [] if there are none or no driver."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]

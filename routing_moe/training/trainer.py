@@ -65,8 +65,7 @@ class Training:
             "data": train_examples.fingerprint(),
             "selects_at_final": self._selects_at_final,
         }
-        epochs = math.ceil(settings.num_train_epochs * len(train_examples) / settings.step_size)
-        self.total_steps = min(settings.total_steps, epochs)
+        self.total_steps = last_step(settings, len(train_examples))
         self.stop_requested = False
 
     # ---- the loop
@@ -304,6 +303,23 @@ class Training:
             )  # fmt: skip
         else:
             log.info("the run was complete already, after step %d", self.state["step"])
+
+
+def last_step(settings: TrainSettings, n_examples: int) -> int:
+    """Returns the step after which a run on this many examples ends.
+
+    Raises InputError if --num_train_epochs ends it while the learning rate still rises.
+    """
+    if settings.num_train_epochs is None:
+        return settings.total_steps
+    epochs = math.ceil(settings.num_train_epochs * n_examples / settings.step_size)
+    if epochs < settings.total_steps and epochs <= settings.warmup_steps:
+        raise InputError(
+            f"--num_train_epochs {settings.num_train_epochs:g} ends the run of {n_examples} examples at step "
+            f"{epochs}, but the learning rate rises until step {settings.warmup_steps} of --total_steps "
+            f"{settings.total_steps}; leave the flag out, or give --total_steps {epochs}"
+        )
+    return min(settings.total_steps, epochs)
 
 
 class FinishStepOnInterrupt:

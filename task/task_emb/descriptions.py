@@ -81,14 +81,15 @@ class DescriptionExtractor:
 
     def __init__(self, settings: DescriptionSettings):
         import torch  # these take seconds
-        from accelerate import PartialState
         from sentence_transformers import SentenceTransformer
 
-        self.source = settings.source()
+        from routing_moe.io.accelerator import command_device
+
+        self.source, device = settings.source(), str(command_device())
         try:
             place = encoder_place(settings.encoder)
             # In float32 even if the file is in half precision.
-            fields = dict(device=str(PartialState().device), model_kwargs={"dtype": torch.float32})
+            fields = dict(device=device, model_kwargs={"dtype": torch.float32})
             self.encoder = SentenceTransformer(place, **fields)
         except Exception as error:  # errors of several libraries and file formats
             raise InputError(

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-from accelerate import PartialState
 
 from dataloader.encoding import EncodedExamples, encode
 from dataloader.gym import Example
 from routing_moe.checkpoints.start import load_tokenizer
 from routing_moe.evaluation.text_vectors import bare_inputs, encoder_states, text_vectors
 from routing_moe.finetuning.trial import Weights
-from routing_moe.io.accelerator import make_accelerator
+from routing_moe.io.accelerator import command_device, make_accelerator
 from routing_moe.optim.step import Stepper
 from task.task_emb.settings import GymSettings, TrainingSettings
 
@@ -23,7 +22,7 @@ class BartExtractor:
     def __init__(self, settings: GymSettings):
         self.settings, self.source = settings, settings.source()
         found = settings.found_model()
-        self.model = found.load().to(PartialState().device).eval()
+        self.model = found.load().to(command_device()).eval()
         self.tokenizer = load_tokenizer(settings.tokenizer_place(found), self.model.config.vocab_size)
 
     def encoded(self, task: str) -> EncodedExamples:
