@@ -4,6 +4,7 @@ table = overview(runs, costs, recovery)
 print(overview_markdown(table))
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def overview(
     for name, scored in runs.items():
         table[name] = [_mean_score(run) for run in scored]
     if few_shot is not None:
-        table["few_shot"] = [few_shot.get(str(each.run)) for each in costs]
+        table["few_shot"] = [few_shot.get(str(each.run), math.nan) for each in costs]
     if recovery is not None:
         for kind, own in recovery.groupby("kind", sort=False):
             table[f"{kind}_ami"] = own["ami"].to_numpy()
@@ -53,14 +54,14 @@ def overview(
 
 def _costs(each: RunCost) -> dict:
     cost = each.cost or {}
-    sizes = {name: cost.get(name) for name in COSTS[:2]}
+    sizes = {name: cost.get(name, math.nan) for name in COSTS[:2]}
     spent = {"steps": each.total("steps"), "gflops": each.total("flops") / 1e9}
     return {"variant": each.run.variant} | sizes | spent
 
 
-def _mean_score(run: Run) -> float | None:
+def _mean_score(run: Run) -> float:
     if run.scores is None:
-        return None
+        return math.nan
     return run.scores.groupby("task_prefix")["performance"].mean().mean()
 
 

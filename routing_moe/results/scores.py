@@ -198,7 +198,7 @@ def constant_means(scores: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
     Has no n, because the baseline has no runs.
     """
     tasks = in_categories(scores.drop_duplicates("task"), ontology)
-    grouped = tasks.groupby("category", observed=True)["constant"]
+    grouped = tasks["constant"].astype(float).groupby(tasks["category"], observed=True)
     table = grouped.agg(tasks="size", mean=lambda values: values.mean(skipna=False)).reset_index()
     return table.assign(variant=CONSTANT)
 
