@@ -20,7 +20,9 @@ PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "benchmarks/README.md", *sorted(ROOT
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 
 PROGRAMS = ("python", "bash", "accelerate", ENTRY_POINT)
-INSTALLING = {"example_scripts/quickstart.sh", "tests/run_tests.sh"}  # they make .venv
+INSTALLING = {  # they make environments
+    *("example_scripts/quickstart.sh", "tests/run_tests.sh", "tests/run_tests_of_versions.sh"),
+}
 # Flags of other programs, and those of CrossFit that docs/differences.md says are left out.
 NOT_OURS = {
     *("--num_processes", "--no-cov", "--durations"),
