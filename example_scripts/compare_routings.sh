@@ -31,6 +31,8 @@ case $MATCH in
 esac
 export OUTPUT_DIR=${OUTPUT_DIR:-$default}
 unset UPCYCLE # experts of gradient_routing do not start from its dense run
+[ "$EMBEDDED_GYM" = conflict ] || choose_model # one for all runs
+export MODEL=${MODEL:-}
 source example_scripts/equal_flops.sh
 source example_scripts/jobs.sh
 source example_scripts/variants.sh

@@ -61,13 +61,16 @@ announce_training() {
     local rates="learning rate $LEARNING_RATE"
     if [[ " ${learned[*]-} " == *" --router_lr "* ]]; then rates+=", router $ROUTER_LR, task vectors $TASK_MODEL_LR"; fi
     announce "model $1${TASKVECS:+, task vectors $TASKVECS}" "$TOTAL_STEPS steps, evaluation every $EVAL_PERIOD, $rates" \
-        "$OUTPUT_DIR" "${2:-}"
+        "$OUTPUT_DIR" "$(tr -s ' ' <<<"${2/--initialize_from_vanilla/}" | sed 's/^ //')"
 }
+
+starts_from_bart() { [[ " $* " == *" --initialize_from_vanilla "* ]]; }
 
 # flags_of_routes FLAGS: sets `learned`, the flags for routes that are learned in a new model. Other routes have no router,
 # no task vectors and no temperature; given ones may be clusters of vectors.
 flags_of_routes() {
     learned=()
+    starts_from_bart "$@" || return 0
     case " $* " in
         *" --task_routes_as start "* | *" --task_routes_as=start "*) ;;
         *" --task_routes "* | *" --task_routes="*)
@@ -76,8 +79,6 @@ flags_of_routes() {
             ;;
         *" --avg_routing "* | *" --random_routing "* | *" --task_level_random_routing "* | *" --num_experts 1 "* | \
             *" --num_experts=1 "*) return ;;
-        " --initialize_from_vanilla "*) ;;
-        *) return ;; # a checkpoint
     esac
     learned=(--router_lr "$ROUTER_LR" --task_model_lr "$TASK_MODEL_LR" ${annealing[@]+"${annealing[@]}"})
     if [ -n "${TASKVECS:-}" ]; then
@@ -87,14 +88,14 @@ flags_of_routes() {
     fi
 }
 
-# train FLAGS: trains in OUTPUT_DIR, then scores dev and test files with the best checkpoint. The start is MODEL if the
-# first flag is --initialize_from_vanilla, else a checkpoint in OUTPUT_DIR.
+# train FLAGS: trains in OUTPUT_DIR, then scores dev and test files with the best checkpoint. The start is MODEL with
+# --initialize_from_vanilla, else a checkpoint in OUTPUT_DIR.
 train() {
     MODEL=$(value_in --model "${MODEL:-}" "$*")
     recipe
     flags_of_routes "$@"
-    if [ "$1" = --initialize_from_vanilla ]; then
-        announce_training "$MODEL" "${*:2}"
+    if starts_from_bart "$@"; then
+        announce_training "$MODEL" "$*"
         set -- --model "$MODEL" "$@"
     else
         announce_training "in $OUTPUT_DIR with the settings of $MODEL" "$*"

@@ -78,9 +78,8 @@ is_tiny() { [ "${MODEL:-}" -ef $TINY_BART ]; }
 # base_of PLACE: prints the embedded tiny BART if a run, a checkpoint, or the folder of a file of weights has its sizes,
 # otherwise bart-base. All checkpoints of a run have the same sizes.
 base_of() {
-    local place=$1 config
-    if [ -f "$place" ]; then place=$(dirname "$place"); fi
-    for config in "$place/config.json" "$place"/*/config.json; do
+    local config
+    for config in "$1/config.json" "$1"/*/config.json "$(dirname "$1")/config.json"; do
         if [ -f "$config" ]; then
             [ "$(sizes_in "$config")" != "$(sizes_in $TINY_BART/config.json)" ] || { echo $TINY_BART && return; }
             break

@@ -82,6 +82,15 @@ def test_all_is_the_union_in_order_plus_other_listed_tasks(write):
         split.section("trian")
 
 
+def test_a_path_of_crossfit_is_answered_with_that_of_the_published_split(monkeypatch):
+    monkeypatch.chdir(PUBLISHED_SPLITS.parents[1])
+    copied = "dataloader/custom_tasks_splits/random.json"
+    with pytest.raises(
+        InputError, match="no such file; the published split is dataloader/splits/random.json$"
+    ):
+        load_split(copied)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -246,9 +246,8 @@ def test_a_small_study_continues_to_its_tables(scripts):
 def test_a_dry_run_lists_the_runs_and_estimates_their_hours(scripts):
     (scripts.folder / "out/vectors/text").mkdir(parents=True)
     (scripts.folder / "out/vectors/text/meta.json").write_text("{}")
-    code, calls, output = scripts.run(
-        SCRIPT, "--dry_run", really="benchmarks.reproduction", MODEL=TINY_BART, MIXED_PRECISION="bf16", **TWO_STAGE
-    )
+    own = TWO_STAGE | dict(MODEL=TINY_BART, MIXED_PRECISION="bf16")
+    code, calls, output = scripts.run(SCRIPT, "--dry_run", really="benchmarks.reproduction", **own)
     assert code == 0, output
     assert programs(calls) == ["reproduction"]
     assert re.search(r"^vectors +text +finished +- +- +out/vectors/text$", output, flags=re.MULTILINE)

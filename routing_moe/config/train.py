@@ -137,6 +137,14 @@ class TrainSettings(RunFlags):
         return super().route_source
 
     @property
+    def start_in_words(self) -> str:
+        """The plain BART or checkpoint that training starts from, for the log."""
+        if not self.initialize_from_vanilla:
+            return self.checkpoint or str(Path(self.output_dir) / self.checkpoint_name)
+        weights = f" with the weights of {self.vanilla_checkpoint}" if self.vanilla_checkpoint else ""
+        return f"{self.model}{weights}"
+
+    @property
     def starts_from_routes(self) -> bool:
         """Whether a learned router starts with given routes."""
         return bool(self.task_routes) and self.do_train and self.task_routes_as == "start"
