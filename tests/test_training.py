@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +30,7 @@ from dataloader.batching import step_examples
 from dataloader.gym import evenly_spread
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.train import main
+from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import Answers, scores_table
 from routing_moe.model.selection import temperature_at
