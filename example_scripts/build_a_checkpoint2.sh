@@ -27,8 +27,8 @@ if [ -z "$STAGE1" ] && [ -n "$embedded" ] && [ ! -f "$OUTPUT_DIR/stage1/best/eva
     OUTPUT_DIR=$OUTPUT_DIR/stage1 bash example_scripts/train_routing_bart.sh --resume ${STAGE1_FLAGS:-}
 fi
 STAGE1=${STAGE1:-$OUTPUT_DIR/stage1}
-make_gym # with the conflict gym, it makes the model
 echo "routes of $STAGE1, experts from $MODEL; output in $OUTPUT_DIR/init"
+make_gym # with the conflict gym, it makes the model
 "$PYTHON" -m routing_moe.cli.merge \
     --routes_from "$STAGE1" \
     ${STAGE1_CHECKPOINT:+--routes_checkpoint_name "$STAGE1_CHECKPOINT"} \
