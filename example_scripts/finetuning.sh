@@ -49,12 +49,13 @@ choose_grid() {
 
 # finetune FLAGS: fine-tunes on every task from the checkpoint in FLAGS; continues with the other tasks if one fails.
 finetune() {
-    local names task folder status=0 start=$CHECKPOINT
+    local names task folder steps status=0 start=$CHECKPOINT
     MODEL=$(value_in --model "${MODEL:-}" "$*")
     choose_grid
     if [ "$CHECKPOINT" = None ]; then start=$MODEL; else start+=" with the grid of $MODEL"; fi
-    announce "fine-tuning on $TASKS from $start" "$TOTAL_STEPS steps, evaluation every $EVAL_PERIOD, learning rates \
-$LEARNING_RATE_LIST, batch sizes $BSZ_LIST" "$RESULTS_DIR" "$*"
+    steps="$TOTAL_STEPS steps, evaluation every $EVAL_PERIOD"
+    announce "fine-tuning on $TASKS from $start" \
+        "$steps, learning rates $LEARNING_RATE_LIST, batch sizes $BSZ_LIST" "$RESULTS_DIR" "$*"
     make_embedded_gym
     if [ -n "$trains_start" ]; then
         env -u TOTAL_STEPS -u EVAL_PERIOD MODEL="$MODEL" OUTPUT_DIR="$CHECKPOINT" \

@@ -62,7 +62,6 @@ ARGUMENTS = {
     "finetune_a_list_of_tasks.sh": ["test", "None"],
     "run_merged_fisher128freeze_1e-5.sh": [],
     "reproduce_paper.sh": ["--dry_run"],
-    "real_gym_study.sh": ["--dry_run"],
 }
 TRAINING = [
     *("train_routing_bart.sh", "train_avg_routing.sh", "run_two_stage.sh", "run_fisher_two_stage.sh"),

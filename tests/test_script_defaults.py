@@ -89,8 +89,10 @@ CALLING = {
 }
 
 
-@pytest.mark.parametrize("script", CALLING)
-@pytest.mark.parametrize("model", [TINY, BASE])
+@pytest.mark.parametrize(
+    ("script", "model"),
+    [*((script, TINY) for script in CALLING), *((script, BASE) for script in [*CALLING][:3])],
+)
 def test_scripts_that_call_others_with_data_keep_the_model_of_their_user(scripts, script, model):
     """They pass on task vectors, a split or a gym also if their user gave none."""
     own = CALLING[script] | ({} if model == TINY else dict(DATA_DIR=str(scripts.gym)))
@@ -136,8 +138,14 @@ MADE = {
 }
 
 
-@pytest.mark.parametrize("made", MADE)
-@pytest.mark.parametrize("sizes", [{}, dict(vocab_size=50265), dict(d_model=64)])
+@pytest.mark.parametrize(
+    ("made", "sizes"),
+    [
+        *((made, {}) for made in MADE),
+        ("a run", dict(vocab_size=50265)),
+        ("a published run", dict(d_model=64)),
+    ],
+)
 def test_fine_tuning_has_the_model_and_grid_of_the_checkpoints_base(scripts, made, sizes):
     place, checkpoint = MADE[made]
     write_config(scripts.folder / place, **sizes)
