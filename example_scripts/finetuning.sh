@@ -24,8 +24,8 @@ TASKS=${1:-${TASKS:-test}} CHECKPOINT=${2:-${CHECKPOINT:-$default_checkpoint}}
 IDENTIFIER=${3:-${IDENTIFIER:-$default_identifier}}
 shift $(($# < 3 ? $# : 3))
 
-# choose_grid: sets model, gym and grid where they are not set, and trains_start if the checkpoint is the default mixture
-# and has to be trained first.
+# choose_grid: sets model, gym and grid where they are not set, and trains_start if the checkpoint is the default
+# mixture and has to be trained first.
 choose_grid() {
     trains_start= RESULTS_DIR=${RESULTS_DIR:-models/$IDENTIFIER}
     if [ -n "${training_script:-}" ] && [ "$CHECKPOINT" = "$default_checkpoint" ] && ! has_data &&

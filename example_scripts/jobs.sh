@@ -11,7 +11,8 @@ run_jobs() {
     shift
     [ $# -gt 0 ] || return 0
     set -m
-    JOBS=$JOBS VISIBLE_GPUS=$visible xargs ${slots[@]+"${slots[@]}"} -P "$JOBS" -n 1 bash -c '"$@"' run_jobs "${call[@]}" <<<"$*" &
+    JOBS=$JOBS VISIBLE_GPUS=$visible \
+        xargs ${slots[@]+"${slots[@]}"} -P "$JOBS" -n 1 bash -c '"$@"' run_jobs "${call[@]}" <<<"$*" &
     set +m
     wait $! || true # failed runs are listed at the end
 }

@@ -16,8 +16,8 @@ export DENSE_STEPS=${DENSE_STEPS:-1000} TOTAL_STEPS=${TOTAL_STEPS:-600}
 whole_numbers DENSE_STEPS TOTAL_STEPS
 unset UPCYCLE # its mixture does not start from the dense run
 export PYTHON JOBS=2 unseen=best/eval-test_tasks-test-performance.csv
-echo "model data/conflict_gym_bart/width16; gym data/conflict_gym; $((DENSE_STEPS + TOTAL_STEPS)) steps for each of 3 models"
-echo "two at a time on $(device); output in $OUTPUT_DIR"
+echo "model data/conflict_gym_bart/width16; gym data/conflict_gym"
+echo "$((DENSE_STEPS + TOTAL_STEPS)) steps of each of 3 models, two at a time; on $(device); output in $OUTPUT_DIR"
 make_environment
 make_conflict_gym
 

@@ -60,14 +60,15 @@ make_gym() {
 announce_training() {
     local rates="learning rate $LEARNING_RATE"
     if [[ " ${learned[*]-} " == *" --router_lr "* ]]; then rates+=", router $ROUTER_LR, task vectors $TASK_MODEL_LR"; fi
-    announce "model $1${TASKVECS:+, task vectors $TASKVECS}" "$TOTAL_STEPS steps, evaluation every $EVAL_PERIOD, $rates" \
+    announce "model $1${TASKVECS:+, task vectors $TASKVECS}" \
+        "$TOTAL_STEPS steps, evaluation every $EVAL_PERIOD, $rates" \
         "$OUTPUT_DIR" "$(tr -s ' ' <<<"${2/--initialize_from_vanilla/}" | sed 's/^ //')"
 }
 
 starts_from_bart() { [[ " $* " == *" --initialize_from_vanilla "* ]]; }
 
-# flags_of_routes FLAGS: sets `learned`, the flags for routes that are learned in a new model. Other routes have no router,
-# no task vectors and no temperature; given ones may be clusters of vectors.
+# flags_of_routes FLAGS: sets `learned`, the flags for routes that are learned in a new model. Other routes have no
+# router, no task vectors and no temperature; given ones may be clusters of vectors.
 flags_of_routes() {
     learned=()
     starts_from_bart "$@" || return 0

@@ -22,7 +22,7 @@
 # all three stages. Run the same command to continue after an interruption; finished stages are kept.
 set -euo pipefail
 
-# In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to the scripts of the stages.
+# In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to other scripts.
 set -a
 MODEL=${MODEL:-}
 DATA_DIR=${DATA_DIR:-}

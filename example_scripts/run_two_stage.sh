@@ -11,7 +11,7 @@
 # are kept.
 set -euo pipefail
 
-# In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to the scripts of the stages.
+# In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to other scripts.
 set -a
 MODEL=${MODEL:-}
 DATA_DIR=${DATA_DIR:-}

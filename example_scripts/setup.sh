@@ -10,9 +10,6 @@ if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=${PYTHON:-
 # The GPUs of this machine, one a line, as `nvidia-smi -L` prints them.
 gpus=$(nvidia-smi -L 2>/dev/null) || gpus=
 
-# The GPUs of this machine, one a line, as `nvidia-smi -L` prints them.
-gpus=$(nvidia-smi -L 2>/dev/null) || gpus=
-
 # Flags of trainings: matrix products in bf16 on a GPU that supports it, otherwise as without flags. MIXED_PRECISION in
 # the environment sets another precision: no (TF32 on a GPU), bf16 or fp16.
 precision=()
@@ -145,9 +142,6 @@ yes_or_no() {
         fi
     done
 }
-
-# Writes the embedded gym if DATA_DIR is its folder.
-make_embedded_gym() { [ "$DATA_DIR" != data/skill_gym ] || make_skill_gym; }
 
 # Writes the embedded gym if DATA_DIR is its folder.
 make_embedded_gym() { [ "$DATA_DIR" != data/skill_gym ] || make_skill_gym; }
