@@ -58,11 +58,14 @@ class Split:
 def load_split(path: str | os.PathLike) -> Split:
     """Reads a split file.
 
-    Raises InputError that names the file and all its faults: no "train" key, a section that is not a list of
-    task names, a task twice in a section, or a train task that is also in dev or test. Overlaps in
+    Raises InputError that names the file and all its faults: missing, no "train" key, a section that is not a
+    list of task names, a task twice in a section, or a train task that is also in dev or test. Overlaps in
     PUBLISHED_LEAKS only give a warning.
     """
     path = Path(path)
+    published = PUBLISHED_SPLITS / path.name
+    if not path.exists() and published.is_file():  # such as dataloader/custom_tasks_splits/random.json
+        raise InputError(f"{path}: no such file; the published split is {os.path.relpath(published)}")
     content = load_json_object(path, 'a split file like {"train": [...], "dev": [...], "test": [...]}')
     faults = []
     if "train" not in content:

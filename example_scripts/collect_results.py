@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Collect results of few-shot fine-tuning on many tasks in one table: mean and sample std over samples.
 
 The same as `python -m routing_moe.cli.collect_results`; runs without installation, from any folder.
@@ -8,7 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from routing_moe.cli.collect_results import main
+from example_scripts.command import main_of
+
+main = main_of("collect_results")
 
 if __name__ == "__main__":
     sys.exit(main())

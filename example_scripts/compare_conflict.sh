@@ -107,6 +107,8 @@ trap stop_all INT TERM HUP
 mkdir -p "$OUTPUT_DIR"
 # shellcheck disable=SC2086 # several names
 save_settings $KEPT
+echo "BARTs of width 16 and 32, variants: $VARIANTS; conflicts: $CONFLICTS, $SKILLS skills; seeds: $SEEDS"
+echo "$TOTAL_STEPS steps, learning rates $RATES; $JOBS at a time on $(device); output in $OUTPUT_DIR"
 # shellcheck disable=SC2046 # lists of names
 {
     tuned=() place=conflict1_16skills

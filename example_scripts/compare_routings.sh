@@ -31,6 +31,8 @@ case $MATCH in
 esac
 export OUTPUT_DIR=${OUTPUT_DIR:-$default}
 unset UPCYCLE # experts of gradient_routing do not start from its dense run
+[ "$EMBEDDED_GYM" = conflict ] || choose_model # one for all runs
+export MODEL=${MODEL:-}
 source example_scripts/equal_flops.sh
 source example_scripts/jobs.sh
 source example_scripts/variants.sh
@@ -55,8 +57,6 @@ train_one() {
             ;;
         *) set -- --init_eps "$INIT_EPS" $MIXTURE_FLAGS "$@" ;;
     esac
-    # The limit on epochs must not end a run before it has reached its FLOPs.
-    if [ "$MATCH" = flops ]; then set -- --num_train_epochs 1000000 "$@"; fi
     mkdir -p "$OUTPUT_DIR/$variant"
     start=$SECONDS
     # Ctrl-C also reaches the training process, which logs what it has saved.
@@ -131,7 +131,14 @@ done
 
 mkdir -p "$OUTPUT_DIR"
 [ -f "$OUTPUT_DIR/times.csv" ] || echo "variant,run,seconds,ended" >"$OUTPUT_DIR/times.csv"
-(source example_scripts/recipe.sh) # writes the embedded gym, once for all runs
+(
+    source example_scripts/recipe.sh
+    recipe
+    flags_of_routes --initialize_from_vanilla
+    announce_training "$MODEL" "$*"
+    echo "variants: $VARIANTS; seeds: $SEEDS; $JOBS at a time"
+    make_gym # once for all runs
+)
 trap stop_all INT TERM HUP
 run_jobs train_one "$@" -- ${reference[@]+"${reference[@]}"}
 run_jobs train_one "$@" -- ${first[@]+"${first[@]}"}

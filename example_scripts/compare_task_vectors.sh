@@ -23,13 +23,15 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 KINDS=${KINDS:-trained random text finetuned_text fisher descriptions} SEEDS=${SEEDS:-42 43 44}
 OUT=${OUTPUT_DIR:-models/compare_task_vectors}
+choose_model # one for the vectors and the runs
+export MODEL
 if [ -n "${DATA_DIR:-}" ]; then
     split=${SPLIT:-$DATA_DIR/split.json} DIM=${DIM:-64}
 else
-    make_skill_gym
     split=${SPLIT:-data/skill_gym/split.json} DIM=${DIM:-16}
 fi
 whole_numbers DIM
+DATA_DIR=${DATA_DIR:-data/skill_gym} announce "model $MODEL" "both stages with vectors: $KINDS; seeds $SEEDS" "$OUT"
 
 # Writes $OUT/vectors/<kind> with the vectors of all tasks; no dev or test file is read.
 make_vectors() {

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Average relative gain (ARG) of systems over a baseline, as tables and a chart.
 
 The same as `python -m routing_moe.cli.compute_arg`; runs without installation, from any folder.
@@ -8,7 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from routing_moe.cli.compute_arg import main
+from example_scripts.command import main_of
+
+main = main_of("compute_arg")
 
 if __name__ == "__main__":
     sys.exit(main())

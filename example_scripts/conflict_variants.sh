@@ -40,7 +40,7 @@ train_run() {
     local folder=$1 steps=$2 rate=$3 width=$4
     shift 4
     run_module routing_moe.cli.train --do_train --do_predict --resume --train_dir "$gym/gym" --output_dir "$folder" \
-        --max_input_length 16 --max_output_length 8 --num_beams 1 --train_batch_size 64 --num_train_epochs 1000000 \
+        --max_input_length 16 --max_output_length 8 --num_beams 1 --train_batch_size 64 \
         --max_grad_norm 100 --learning_rate "$rate" --total_steps "$steps" --seed "$seed" \
         --eval_period $(((steps + 3) / 4)) "$@" ${width:+--initialize_from_vanilla --model "$gym/width$width"}
 }

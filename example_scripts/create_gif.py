@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """How the routes of a run developed: an animation of its route maps, curves over training, and their table.
 
 The same as `python -m routing_moe.cli.create_gif`; runs without installation, from any folder.
@@ -8,7 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from routing_moe.cli.create_gif import main
+from example_scripts.command import main_of
+
+main = main_of("create_gif")
 
 if __name__ == "__main__":
     sys.exit(main())

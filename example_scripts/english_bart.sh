@@ -33,6 +33,9 @@ if [ "$WARM_UP_STEPS" != 0 ]; then
     [ -n "${DATA_DIR:-}" ] || { echo "error: WARM_UP_STEPS needs DATA_DIR, a gym with texts" >&2 && exit 2; }
 fi
 
+warm_up=
+[ "$WARM_UP_STEPS" = 0 ] || warm_up=", $WARM_UP_STEPS steps of warm-up on $DATA_DIR at rate ${LEARNING_RATE:-5e-4}"
+echo "a BART from ${ENCODER:-the encoder of the package}$warm_up; on $(device); output in $OUTPUT_DIR"
 "$PYTHON" -m task.english_bart.build \
     ${ENCODER:+--encoder "$ENCODER"} \
     ${ENCODER_LAYERS:+--encoder_layers "$ENCODER_LAYERS"} \

@@ -4,6 +4,12 @@
 #   bash example_scripts/finetune_a_list_of_tasks.sh "boolq piqa" models/multitask_bart multitask
 # Arguments and environment: example_scripts/finetuning.sh.
 set -euo pipefail
+
+# In the environment, or written here, such as DATA_DIR=path/to/gym.
+MODEL=${MODEL:-}
+DATA_DIR=${DATA_DIR:-}
+SPLIT=${SPLIT:-}
+
 default_checkpoint=None default_identifier=direct
 source "$(dirname "${BASH_SOURCE[0]}")/finetuning.sh"
 

@@ -3,6 +3,12 @@
 #   bash example_scripts/finetune_a_list_of_tasks_moe.sh "boolq piqa" models/two_stage moe
 # Arguments and environment: example_scripts/finetuning.sh.
 set -euo pipefail
+
+# In the environment, or written here, such as DATA_DIR=path/to/gym.
+MODEL=${MODEL:-}
+DATA_DIR=${DATA_DIR:-}
+SPLIT=${SPLIT:-}
+
 default_checkpoint=models/routing_bart default_identifier=moe training_script=train_routing_bart.sh
 source "$(dirname "${BASH_SOURCE[0]}")/finetuning.sh"
 

@@ -3,6 +3,12 @@
 #   bash example_scripts/finetune_a_list_of_tasks_moe_avg.sh "boolq piqa" models/avg_routing moe_avg
 # Arguments and environment: example_scripts/finetuning.sh.
 set -euo pipefail
+
+# In the environment, or written here, such as DATA_DIR=path/to/gym.
+MODEL=${MODEL:-}
+DATA_DIR=${DATA_DIR:-}
+SPLIT=${SPLIT:-}
+
 default_checkpoint=models/avg_routing default_identifier=moe_avg training_script=train_avg_routing.sh
 source "$(dirname "${BASH_SOURCE[0]}")/finetuning.sh"
 

@@ -1,17 +1,31 @@
 # Sourced by compare_routings.sh and reproduce_paper.sh: runs jobs side by side, which Ctrl-C stops together.
 
 # run_jobs FUNCTION [ARGUMENTS] -- JOB ...: calls FUNCTION ARGUMENTS JOB for every job, JOBS at a time, in a separate
-# process group, so that all can be stopped. Functions must be exported; names of jobs have no spaces.
+# process group, so that all can be stopped. Functions must be exported; names of jobs have no spaces. Jobs divide the
+# visible GPUs among themselves: each sees its own ones, or one that it shares if there are more jobs than GPUs.
 run_jobs() {
-    local call=()
+    local call=() slots=() visible
+    visible=$(visible_gpus | tr '\n' ' ')
+    if [ -n "$visible" ]; then slots=(--process-slot-var=JOB_SLOT) call=(with_own_gpus); fi
     while [ "$1" != -- ]; do call+=("$1") && shift; done
     shift
     [ $# -gt 0 ] || return 0
     set -m
-    xargs -P "$JOBS" -n 1 bash -c '"$@"' run_jobs "${call[@]}" <<<"$*" &
+    JOBS=$JOBS VISIBLE_GPUS=$visible \
+        xargs ${slots[@]+"${slots[@]}"} -P "$JOBS" -n 1 bash -c '"$@"' run_jobs "${call[@]}" <<<"$*" &
     set +m
     wait $! || true # failed runs are listed at the end
 }
+
+# with_own_gpus COMMAND: runs it with the GPUs number JOB_SLOT, JOB_SLOT + JOBS, ... of VISIBLE_GPUS.
+with_own_gpus() {
+    local visible i own=
+    read -ra visible <<<"$VISIBLE_GPUS"
+    for ((i = JOB_SLOT % ${#visible[@]}; i < ${#visible[@]}; i += JOBS)); do own+=${own:+,}${visible[i]}; done
+    export CUDA_VISIBLE_DEVICES=$own
+    "$@"
+}
+export -f with_own_gpus
 
 # Ctrl-C: every run completes its step or evaluation and saves a checkpoint, which may take minutes; a second Ctrl-C
 # stops them immediately.

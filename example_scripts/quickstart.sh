@@ -16,6 +16,8 @@ export DENSE_STEPS=${DENSE_STEPS:-1000} TOTAL_STEPS=${TOTAL_STEPS:-600}
 whole_numbers DENSE_STEPS TOTAL_STEPS
 unset UPCYCLE # its mixture does not start from the dense run
 export PYTHON JOBS=2 unseen=best/eval-test_tasks-test-performance.csv
+echo "model data/conflict_gym_bart/width16; gym data/conflict_gym"
+echo "$((DENSE_STEPS + TOTAL_STEPS)) steps of each of 3 models, two at a time; on $(device); output in $OUTPUT_DIR"
 make_environment
 make_conflict_gym
 
@@ -60,6 +62,6 @@ Next steps:
                                                                analyse the experts (a few minutes)
     bash example_scripts/train_routing_bart.sh                 learn routes, on tasks in words (4 minutes)
     bash example_scripts/finetune_a_list_of_tasks_moe.sh       fine-tune that mixture on 8 unseen tasks (10 minutes)
-    MODEL=facebook/bart-base DATA_DIR=your_gym SPLIT=your_split.json OUTPUT_DIR=models/moe \\
-        bash example_scripts/run_gradient_routing.sh           find routes of your own tasks, on a GPU
+    DATA_DIR=your_gym SPLIT=your_split.json OUTPUT_DIR=models/moe \\
+        bash example_scripts/run_gradient_routing.sh           find routes of your own tasks with bart-base, on a GPU
 EOF

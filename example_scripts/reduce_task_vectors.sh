@@ -16,7 +16,7 @@ if [ -z "${SPLIT:-}" ]; then
     make_skill_gym
     SPLIT=data/skill_gym/split.json DIM=${DIM:-16}
     if [ "$TASKVECS" = data/task_vectors/fisher ]; then
-        env -u MODEL -u DATA_DIR -u OUTPUT_DIR bash example_scripts/task_vectors.sh fisher
+        env -u DATA_DIR -u OUTPUT_DIR MODEL=$TINY_BART bash example_scripts/task_vectors.sh fisher
     fi
 fi
 DIM=${DIM:-64}

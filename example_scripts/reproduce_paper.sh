@@ -4,10 +4,12 @@
 #   bash example_scripts/reproduce_paper.sh                                       small, on the embedded gym
 #   MODEL=facebook/bart-base bash example_scripts/reproduce_paper.sh              the published settings, on data/gym
 #   MODEL=facebook/bart-base bash example_scripts/reproduce_paper.sh --dry_run    its runs, and their hours here
+#   MODEL=facebook/bart-base JOBS=8 bash example_scripts/reproduce_paper.sh       with a GPU for each of 8 runs
 # A run is a folder, finished when its result file exists: the same command continues after Ctrl-C or a failure. A run
 # that fails is listed at the end; the runs that need it are skipped.
-# Environment (default with MODEL; default on the embedded gym):
-#   MODEL          plain BART, a hub name or a folder (the embedded tiny BART)
+# Environment (default; default with the embedded tiny BART):
+#   MODEL          plain BART, a hub name or a folder (facebook/bart-base if DATA_DIR, SPLIT or TASKVECS is given, else
+#                  the embedded tiny BART, task/skill_gym/tiny_bart)
 #   DATA_DIR       gym folder (data/gym, built by build_gym.sh if tasks of SPLIT are missing; the embedded gym)
 #   SPLIT          task split JSON (split.json of a given DATA_DIR, else dataloader/splits/random.json;
 #                  8 train and 4 test tasks)
@@ -16,9 +18,9 @@
 #   VARIANTS       what to train (PUBLISHED, see below); the first stage of a two-stage variant is added
 #   STARTS         what to fine-tune (direct, which is MODEL itself, and all of VARIANTS)
 #   SEEDS          seeds of each variant and start (42)
-#   JOBS           runs at the same time (1; 2): on CPUs each has its share of the cores; on GPUs all use the first visible
-#                  GPU
-#   NUM_WORKERS    fine-tuning configurations, or tasks of vectors, at the same time in each run (1)
+#   JOBS           runs at the same time (1; 2), which divide the cores, or the visible GPUs: as many JOBS as GPUs have
+#                  one each
+#   NUM_WORKERS    fine-tuning configurations, or tasks of vectors, at the same time in each run, on its GPUs (1)
 #   TOTAL_STEPS, EVAL_PERIOD    training (30000, 750; 100, 100)
 #   STAGE1_STEPS, STAGE2_STEPS  stages of two-stage variants (TOTAL_STEPS, 2 * TOTAL_STEPS; TOTAL_STEPS, TOTAL_STEPS). With
 #                  TOTAL_STEPS, stage 1 is the run of straight_through or fisher, else one of its own
@@ -60,7 +62,8 @@ STEPS="vectors reduction reduction_each training stage2 zero_shot few_shot figur
 export OUTPUT_DIR=${OUTPUT_DIR:-models/reproduce_paper}
 VARIANTS=${VARIANTS:-$PUBLISHED} SEEDS=${SEEDS:-42} builds_gym=
 STARTS=${STARTS:-direct $VARIANTS}
-if [ -n "${MODEL:-}" ]; then
+choose_model
+if ! is_tiny; then
     TOTAL_STEPS=${TOTAL_STEPS:-30000} EVAL_PERIOD=${EVAL_PERIOD:-750}
     STAGE2_STEPS=${STAGE2_STEPS:-$((2 * TOTAL_STEPS))}
     STAGE2_EVAL_PERIOD=${STAGE2_EVAL_PERIOD:-$((STAGE2_STEPS < 20 ? 1 : STAGE2_STEPS / 20))}
@@ -90,7 +93,7 @@ unset TASKVECS STAGE1 STAGE1_FLAGS RESULTS_DIR DENSE_FLAGS EACH_SAMPLE UPCYCLE #
 # Other scripts read these; their values are not in the settings of the study.
 unset LEARNING_RATE ROUTER_LR TASK_MODEL_LR STAGE1_CHECKPOINT STAGE2_LEARNING_RATE STAGE2_NO_EVAL_UNTIL WEIGHTS
 export EMBEDDED_GYM=skill STAGE2_EVAL_PERIOD CLUSTERS ZERO_SHOT_FLAGS=${ZERO_SHOT_FLAGS:-}
-export MODEL=${MODEL:-} DATA_DIR=${DATA_DIR:-} SPLIT LEARNING_RATE_LIST BSZ_LIST WARMUP_STEPS NUM_WORKERS INIT_EPS DIM
+export MODEL DATA_DIR=${DATA_DIR:-} SPLIT LEARNING_RATE_LIST BSZ_LIST WARMUP_STEPS NUM_WORKERS INIT_EPS DIM
 export ABLATE_FLAGS=${ABLATE_FLAGS---features all}
 # What finished runs depend on, besides the files of model and gym.
 KEPT="MODEL DATA_DIR SPLIT TOTAL_STEPS EVAL_PERIOD STAGE1_STEPS STAGE2_STEPS STAGE2_EVAL_PERIOD DENSE_STEPS
@@ -165,7 +168,7 @@ elif [ -n "$DATA_DIR" ] && [ -z "$builds_gym" ] && [ -f "$SPLIT" ]; then
     check_tasks --gym "$DATA_DIR" all
 fi
 if [ ! -f "$SPLIT" ]; then
-    faults+=("SPLIT: $SPLIT: no such file")
+    faults+=("SPLIT: $({ tasks_in train 2>&1 || true; } | sed 's/^error: //')")
 else
     check_tasks test
     check_tasks train
@@ -183,6 +186,9 @@ fi
 
 # ---- the runs
 
+DATA_DIR=$gym announce "model $MODEL, variants: $VARIANTS; seeds: $SEEDS" \
+    "$TOTAL_STEPS steps; fine-tuning: $FEW_SHOT_STEPS, learning rates $LEARNING_RATE_LIST, batch sizes $BSZ_LIST" \
+    "$OUTPUT_DIR"
 PLAN=$OUTPUT_DIR/plan${dry_run:+-dry_run}.tsv
 make_plan
 gym_is_complete() { tasks_in --gym "$gym" all >/dev/null 2>&1; }
@@ -195,7 +201,7 @@ make_model() {
 
 if [ -n "$dry_run" ]; then
     make_model 0 >/dev/null
-    sizes=${MODEL:-task/skill_gym/tiny_bart}
+    sizes=$MODEL
     if [ -n "${ENGLISH_BART:-}" ]; then sizes=$ENGLISH_BART/bart; fi # MODEL may not be warmed up yet
     echo "settings of all runs:"
     for name in $KEPT NUM_WORKERS; do if [ -n "${!name}" ]; then echo "    $name=${!name}"; fi; done
@@ -256,9 +262,8 @@ make_model "${WARM_UP_STEPS:-0}"
 # shellcheck disable=SC2086
 save_settings $KEPT
 [ -f "$OUTPUT_DIR/times.csv" ] || echo "step,run,seconds,ended" >"$OUTPUT_DIR/times.csv"
-# shellcheck source=/dev/null
-(source example_scripts/recipe.sh) # writes the embedded gym, once for all runs
-if [ -z "$MODEL" ]; then
+(DATA_DIR=$gym && make_embedded_gym) # once for all runs
+if is_tiny; then
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 elif [ "$JOBS" -gt 1 ] && [ -z "${OMP_NUM_THREADS:-}" ]; then
     cores=$(getconf _NPROCESSORS_ONLN)

@@ -21,9 +21,6 @@ vectors_of() { if [ "$1" = text ]; then echo "$OUTPUT_DIR/vectors/text"; else ec
 # reads_vectors NAMES METHOD: whether any of these variants or starts reads vectors of METHOD: text, fisher or gradient.
 reads_vectors() { [[ " $1" == *" $2"* ]]; }
 
-# value_in FLAG DEFAULT FLAGS: prints the value of the last FLAG in FLAGS.
-value_in() { if [[ " $3" =~ .*\ $1[\ =]([^ ]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo "$2"; fi; }
-
 # limit_in FLAGS: prints "/N" if flags limit the rows of a scored file to N.
 limit_in() { value_in --predict_max_examples "" "$1" | sed 's,^.,/&,'; }
 

@@ -2,7 +2,7 @@
 # The method with Fisher vectors: computes them, reduces them to principal components fitted on the train tasks, and
 # keeps them frozen while stage 1 trains the router and the experts; then merge and stage 2. By default: on the
 # embedded gym; with other data by the environment variables of recipe.sh:
-#   MODEL=facebook/bart-base DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe \
+#   DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe \
 #       bash example_scripts/run_fisher_two_stage.sh
 # Environment (default), in addition to that of run_two_stage.sh:
 #   VECTORS  folder of the Fisher vectors; the reduced ones are in VECTORS followed by DIM  (OUTPUT_DIR/fisher)
@@ -11,9 +11,18 @@
 # tasks are not zero-shot. For few-shot fine-tuning, compute them with --samples each (task_vectors.sh) and reduce them
 # with --like. Further arguments are flags for stage 2. Run the same command to continue after an interruption.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-export OUTPUT_DIR=${OUTPUT_DIR:-models/fisher_two_stage}
+# In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to other scripts.
+set -a
+MODEL=${MODEL:-}
+DATA_DIR=${DATA_DIR:-}
+SPLIT=${SPLIT:-}
+OUTPUT_DIR=${OUTPUT_DIR:-models/fisher_two_stage}
+set +a
+
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+choose_model   # one for the vectors and both stages
+unset TASKVECS # those that are computed here are used
 VECTORS=${VECTORS:-$OUTPUT_DIR/fisher}
 if [ -n "${DATA_DIR:-}" ]; then
     split=${SPLIT:-$DATA_DIR/split.json} DIM=${DIM:-64}

@@ -3,8 +3,7 @@
 # at six of its checkpoints, clusters the vectors, and trains a mixture with one expert per cluster, whose routes are
 # fixed. Scores train tasks, and unseen tasks along the route of the cluster nearest to their vectors. By default: on
 # the embedded conflict gym; with other data by the environment variables of recipe.sh:
-#   MODEL=facebook/bart-base DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe \
-#       bash example_scripts/run_gradient_routing.sh
+#   DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe bash example_scripts/run_gradient_routing.sh
 # Environment (default), in addition to that of recipe.sh, whose TOTAL_STEPS is that of the mixture:
 #   OUTPUT_DIR   run folder of the mixture, with the final scores; it has dense/ and vectors/ (models/gradient_routing)
 #   DENSE_STEPS  steps of the BART, of which it keeps ten checkpoints; gradients are of those from the middle on
@@ -22,10 +21,19 @@
 # are not zero-shot. Further arguments are flags for the mixture. Flags on texts, such as --max_input_length, belong to
 # all three stages. Run the same command to continue after an interruption; finished stages are kept.
 set -euo pipefail
-export OUTPUT_DIR=${OUTPUT_DIR:-models/gradient_routing}
-if [ -z "${MODEL:-}${DATA_DIR:-}" ]; then export EMBEDDED_GYM=${EMBEDDED_GYM:-conflict}; fi
-own_model=${MODEL:-} # before recipe.sh sets it
+
+# In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to other scripts.
+set -a
+MODEL=${MODEL:-}
+DATA_DIR=${DATA_DIR:-}
+SPLIT=${SPLIT:-}
+OUTPUT_DIR=${OUTPUT_DIR:-models/gradient_routing}
+if [ -z "$MODEL$DATA_DIR$SPLIT${TASKVECS:-}" ]; then EMBEDDED_GYM=${EMBEDDED_GYM:-conflict}; fi
+set +a
+
 source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
+recipe
+unset TASKVECS # those that are computed here are used
 
 if [ "${EMBEDDED_GYM:-}" = conflict ]; then DENSE_STEPS=${DENSE_STEPS:-1000}; fi
 DENSE_STEPS=${DENSE_STEPS:-$(((TOTAL_STEPS + 2) / 3))} CLUSTERS=${CLUSTERS:-auto}
@@ -36,6 +44,12 @@ if [ "${UPCYCLE:-no}" = yes ]; then start=(--vanilla_checkpoint "$OUTPUT_DIR/den
 [ "$CLUSTERS" = auto ] || whole_numbers CLUSTERS
 scores=best/eval-test-performance.csv unseen=best/eval-test_tasks-test-performance.csv
 
+steps="$DENSE_STEPS steps of one BART, then $TOTAL_STEPS of a mixture, learning rate $LEARNING_RATE"
+if [ ! -f "$OUTPUT_DIR/$scores" ] || [ ! -f "$OUTPUT_DIR/$unseen" ]; then
+    announce "model $MODEL" "$steps, clusters: $CLUSTERS" "$OUTPUT_DIR" "$*"
+    make_gym
+fi
+
 period=$((DENSE_STEPS < 10 ? 1 : DENSE_STEPS / 10)) checkpoints=()
 for ((step = period; step <= DENSE_STEPS; step += period)); do
     if ((2 * step >= DENSE_STEPS)); then checkpoints+=("$step-steps"); fi
@@ -44,7 +58,7 @@ done
 # gradient_vectors FOLDER FLAGS: computes vectors from the checkpoints of the BART in OUTPUT_DIR/FOLDER.
 gradient_vectors() {
     # shellcheck disable=SC2086 # several flags
-    MODEL=$OUTPUT_DIR/dense DATA_DIR=$DATA_DIR OUTPUT_DIR=$OUTPUT_DIR/$1 \
+    MODEL=$OUTPUT_DIR/dense OUTPUT_DIR=$OUTPUT_DIR/$1 \
         bash example_scripts/task_vectors.sh gradient --hide_task_names --checkpoint_names "${checkpoints[@]}" \
         --weights "${WEIGHTS:-embeddings}" ${lengths[@]+"${lengths[@]}"} ${VECTOR_FLAGS:-} "${@:2}"
 }
@@ -52,7 +66,7 @@ gradient_vectors() {
 if [ ! -f "$OUTPUT_DIR/$scores" ]; then
     if [ ! -f "$OUTPUT_DIR/dense/$scores" ]; then
         # shellcheck disable=SC2086 # several flags
-        MODEL=$own_model TOTAL_STEPS=$DENSE_STEPS EVAL_PERIOD=$DENSE_STEPS OUTPUT_DIR=$OUTPUT_DIR/dense \
+        TOTAL_STEPS=$DENSE_STEPS EVAL_PERIOD=$DENSE_STEPS OUTPUT_DIR=$OUTPUT_DIR/dense \
             bash example_scripts/train_multitask_bart.sh --hide_task_names --save_period $period \
             --checkpoint_period $period --resume ${DENSE_FLAGS:-}
     fi
@@ -63,7 +77,7 @@ if [ ! -f "$OUTPUT_DIR/$scores" ]; then
         "$OUTPUT_DIR/dense/best/eval-dev-performance.csv" >&2
     gradient_vectors vectors
     if [ "${EACH_SAMPLE:-no}" = yes ]; then gradient_vectors vectors_each --tasks test --samples each; fi
-    MODEL=$own_model TASKVECS=$OUTPUT_DIR/vectors \
+    TASKVECS=$OUTPUT_DIR/vectors \
         bash example_scripts/train_routing_bart.sh --task_routes "clusters:$CLUSTERS" --resume ${start[@]+"${start[@]}"} "$@"
 fi
 if [ ! -f "$OUTPUT_DIR/$unseen" ] &&

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole method: stage 1 learns routes, a merge resets the experts to plain BART, and stage 2 trains them with
-# these routes. By default: on the embedded gym; with other data by the environment variables of recipe.sh:
-#   MODEL=facebook/bart-base DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe bash example_scripts/run_two_stage.sh
+# these routes. By default: on the embedded gym; with other data by the variables of recipe.sh:
+#   DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe bash example_scripts/run_two_stage.sh
 # Environment (default), in addition to that of build_a_checkpoint2.sh and run_merged_fisher128freeze_1e-5.sh:
 #   OUTPUT_DIR    run folder of stage 2, with the final scores (models/two_stage)
 #   STAGE1        run whose routes are kept, of this project or of the published code (stage 1 is trained in
@@ -10,9 +10,20 @@
 # Further arguments are flags for stage 2. Run the same command to continue after an interruption; finished stages
 # are kept.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-export OUTPUT_DIR=${OUTPUT_DIR:-models/two_stage}
+# In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to other scripts.
+set -a
+MODEL=${MODEL:-}
+DATA_DIR=${DATA_DIR:-}
+SPLIT=${SPLIT:-}
+TASKVECS=${TASKVECS:-}
+OUTPUT_DIR=${OUTPUT_DIR:-models/two_stage}
+STAGE1=${STAGE1:-}
+STAGE1_FLAGS=${STAGE1_FLAGS:-}
+set +a
+
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
+[ "${EMBEDDED_GYM:-skill}" = conflict ] || choose_model "$STAGE1" # one for both stages
 scores=best/eval-test-performance.csv # the last file that a run writes for its train tasks
 
 if [ -f "$OUTPUT_DIR/$scores" ]; then
@@ -20,9 +31,9 @@ if [ -f "$OUTPUT_DIR/$scores" ]; then
     exit
 fi
 # A run given as STAGE1 is never trained: it may be one of the published code.
-if [ -z "${STAGE1:-}" ] && [ ! -f "$OUTPUT_DIR/stage1/$scores" ]; then
+if [ -z "$STAGE1" ] && [ ! -f "$OUTPUT_DIR/stage1/$scores" ]; then
     # shellcheck disable=SC2086 # several flags
-    OUTPUT_DIR=$OUTPUT_DIR/stage1 bash example_scripts/train_routing_bart.sh --resume ${STAGE1_FLAGS:-}
+    OUTPUT_DIR=$OUTPUT_DIR/stage1 bash example_scripts/train_routing_bart.sh --resume $STAGE1_FLAGS
 fi
 bash example_scripts/build_a_checkpoint2.sh
 bash example_scripts/run_merged_fisher128freeze_1e-5.sh --resume "$@"

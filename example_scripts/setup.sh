@@ -7,11 +7,89 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=${PYTHON:-python3}; fi
 
+# The GPUs of this machine, one a line, as `nvidia-smi -L` prints them.
+gpus=$(nvidia-smi -L 2>/dev/null) || gpus=
+
 # Flags of trainings: matrix products in bf16 on a GPU that supports it, otherwise as without flags. MIXED_PRECISION in
 # the environment sets another precision: no (TF32 on a GPU), bf16 or fp16.
 precision=()
-if [ -z "${MIXED_PRECISION:-}" ] && nvidia-smi -L >/dev/null 2>&1; then MIXED_PRECISION=auto; fi
+if [ -z "${MIXED_PRECISION:-}" ] && [ -n "$gpus" ]; then MIXED_PRECISION=auto; fi
 [ "${MIXED_PRECISION:-no}" = no ] || precision=(--mixed_precision "$MIXED_PRECISION")
+
+# visible_gpus: prints the numbers (or names) of the GPUs that CUDA_VISIBLE_DEVICES leaves, one a line.
+visible_gpus() {
+    if [ -n "$gpus" ] && [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+        tr ', ' '\n\n' <<<"$CUDA_VISIBLE_DEVICES" | sed '/^-/,$d; /^$/d'
+    else
+        sed -n 's/^GPU \([0-9]*\):.*/\1/p' <<<"$gpus"
+    fi
+}
+
+# device: prints what commands run on, such as "2 GPUs (NVIDIA A100)".
+device() {
+    local visible name
+    # shellcheck disable=SC2207 # numbers
+    visible=($(visible_gpus))
+    if [ ${#visible[@]} = 0 ] || [[ ${ACCELERATE_USE_CPU:-} =~ ^(1|true|True|yes)$ ]]; then
+        echo CPU
+    else
+        name=$(awk -v id="${visible[0]}" '$2 == id ":" || index($0, "(UUID: " id)' <<<"$gpus" |
+            sed -n '1s/^GPU [0-9]*: \(.*\) (UUID.*/ (\1)/p')
+        echo "${#visible[@]} GPU$([ ${#visible[@]} = 1 ] || echo s)$name"
+    fi
+}
+
+# announce WHAT SETTINGS FOLDER [FLAGS]: what a script is about to do, before Python starts.
+announce() {
+    echo "$1; gym $DATA_DIR, split ${SPLIT:-$DATA_DIR/split.json}"
+    echo "$2; on $(device)${MIXED_PRECISION:+, precision $MIXED_PRECISION}; output in $3${4:+; flags: $4}"
+}
+
+# ---- the model: hyperparameters go with it
+
+TINY_BART=task/skill_gym/tiny_bart
+
+# value_in FLAG DEFAULT FLAGS: prints the value of the last FLAG in FLAGS.
+value_in() { if [[ " $3" =~ .*\ $1[\ =]([^ ]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo "$2"; fi; }
+
+# has_data: whether data or task vectors of the user's own are given.
+has_data() { [ -n "${DATA_DIR:-}${SPLIT:-}${TASKVECS:-}" ]; }
+
+# choose_model [CHECKPOINT]: sets MODEL, unless it is given: to the base of a checkpoint; else to the embedded tiny BART
+# if neither DATA_DIR, SPLIT nor TASKVECS is given, otherwise to bart-base, as in the published scripts.
+choose_model() {
+    if [ -n "${MODEL:-}" ]; then
+        return
+    elif [ -n "${1:-}" ]; then
+        MODEL=$(base_of "$1")
+    elif has_data; then
+        MODEL=facebook/bart-base
+    else
+        MODEL=$TINY_BART
+    fi
+}
+
+# is_tiny: whether MODEL is the embedded tiny BART, by any path.
+is_tiny() { [ "${MODEL:-}" -ef $TINY_BART ]; }
+
+# base_of PLACE: prints the embedded tiny BART if a run, a checkpoint, or the folder of a file of weights has its sizes,
+# otherwise bart-base. All checkpoints of a run have the same sizes.
+base_of() {
+    local config
+    for config in "$1/config.json" "$1"/*/config.json "$(dirname "$1")/config.json"; do
+        if [ -f "$config" ]; then
+            [ "$(sizes_in "$config")" != "$(sizes_in $TINY_BART/config.json)" ] || { echo $TINY_BART && return; }
+            break
+        fi
+    done
+    echo facebook/bart-base
+}
+
+sizes_in() {
+    grep -oE '"(vocab_size|d_model|(en|de)coder_(layers|ffn_dim))": *[0-9]+' "$1" | tr -d ' ' | sort
+}
+
+# ---- environment, checks, embedded gyms
 
 find_python() {
     local candidate
@@ -64,6 +142,9 @@ yes_or_no() {
         fi
     done
 }
+
+# Writes the embedded gym if DATA_DIR is its folder.
+make_embedded_gym() { [ "$DATA_DIR" != data/skill_gym ] || make_skill_gym; }
 
 # Writes the embedded gym to data/skill_gym, once per version of its generator.
 make_skill_gym() {

@@ -8,8 +8,8 @@
 # For few-shot fine-tuning, --samples each computes one vector per sample from its own rows; --recipe published uses
 # the settings of the published code. By default: the embedded gym and tiny BART, with all samples of a task
 # (meta.json: labelled rows of all samples). For your own data, set in the environment:
-#   MODEL         plain BART, a hub name or a folder, such as facebook/bart-base; for gradient rather a run that was
-#                 trained on the tasks
+#   MODEL         plain BART, a hub name or a folder (default: facebook/bart-base if DATA_DIR or SPLIT is given); for
+#                 gradient rather a run that was trained on the tasks
 #   DATA_DIR      gym folder
 #   SPLIT         task split JSON (default: split.json in DATA_DIR, if it exists)
 #   DESCRIPTIONS  JSON file for METHOD descriptions (default: dataloader/descriptions.json, of the 160 tasks)
@@ -25,11 +25,9 @@ if [ ! -f "task/task_emb/$METHOD.py" ] || [[ ! $METHOD =~ ^(random|text|finetune
     exit 2
 fi
 shift
-# The sentence encoder is an optional requirement: it is installed here into the .venv that quickstart.sh creates.
-if [ "$METHOD" = descriptions ] && [ "$PYTHON" = .venv/bin/python ]; then make_environment sentences; fi
 
-if [ -z "${MODEL:-}" ]; then
-    MODEL=task/skill_gym/tiny_bart
+choose_model
+if is_tiny; then
     texts=(--max_input_length 128)
     # All tasks have the same number of examples, so that vectors are comparable; the five samples of an unseen task
     # have 160 in total. The vector of an unseen task is then computed from labels of all its samples.
@@ -41,11 +39,17 @@ if [ -z "${MODEL:-}" ]; then
     # With such small matrices, a second thread barely helps, and slows down training on a busy machine.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 fi
+OUTPUT_DIR=${OUTPUT_DIR:-data/task_vectors/$METHOD}
 if [ -z "${DATA_DIR:-}" ]; then
     DATA_DIR=data/skill_gym
     DESCRIPTIONS=${DESCRIPTIONS:-$DATA_DIR/descriptions.json}
-    make_skill_gym
 fi
+reader=" by $MODEL"
+if [[ $METHOD =~ ^(random|descriptions)$ ]]; then reader=; fi
+announce "$METHOD vectors$reader" "${NUM_WORKERS:-1} task(s) at a time" "$OUTPUT_DIR" "$*"
+# The sentence encoder is an optional requirement: it is installed here into the .venv that quickstart.sh creates.
+if [ "$METHOD" = descriptions ] && [ "$PYTHON" = .venv/bin/python ]; then make_environment sentences; fi
+make_embedded_gym
 
 case $METHOD in
     random) set -- --train_dir "$DATA_DIR" ${width[@]+"${width[@]}"} "$@" ;;
@@ -60,5 +64,5 @@ esac
 "$PYTHON" -m "task.task_emb.$METHOD" \
     ${SPLIT:+--custom_tasks_splits "$SPLIT"} \
     --num_workers "${NUM_WORKERS:-1}" \
-    --output_dir "${OUTPUT_DIR:-data/task_vectors/$METHOD}" \
+    --output_dir "$OUTPUT_DIR" \
     "$@"

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Baseline: one plain BART for all tasks.
-# Environment variables and further flags as for train_routing_bart.sh.
+# Variables and further flags as for train_routing_bart.sh.
 set -euo pipefail
 
-OUTPUT_DIR=${OUTPUT_DIR:-models/multitask_bart} exec bash "$(dirname "${BASH_SOURCE[0]}")/train_routing_bart.sh" --num_experts 1 "$@"
+OUTPUT_DIR=${OUTPUT_DIR:-models/multitask_bart}
+set -- --num_experts 1 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/train_routing_bart.sh"

@@ -155,6 +155,10 @@ FLAGS = {
         dict(taskvecs="<gym>"),
         "--taskvecs <gym> is not a task-vector folder: it lacks id2task.json",
     ),
+    "a file of task vectors": (
+        dict(taskvecs="<here>/vectors/task_vecs.npy"),
+        "--taskvecs <here>/vectors/task_vecs.npy: give its folder, <here>/vectors, with id2task.json and",
+    ),
     "no vanilla checkpoint": (
         dict(vanilla_checkpoint="<here>/x.pt"),
         "--vanilla_checkpoint <here>/x.pt: not found",

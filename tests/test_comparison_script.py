@@ -29,9 +29,10 @@ def test_every_variant_of_the_script_has_existing_flags():
 
 @pytest.mark.slow
 def test_the_script_trains_missing_runs_compares_and_reports_failures(tmp_path):
-    environment = {k: v for k, v in os.environ.items() if k not in ("MODEL", "SPLIT", "TASKVECS")}
+    environment = {k: v for k, v in os.environ.items() if k not in ("SPLIT", "TASKVECS")}
     environment |= dict(PYTHON=sys.executable, OUTPUT_DIR=str(tmp_path / "runs"), TOTAL_STEPS="2", JOBS="2")
     environment |= dict(DATA_DIR=str(write_gym(tmp_path / "gym")), SEEDS="1")
+    environment |= dict(MODEL="task/skill_gym/tiny_bart")
 
     def call(variants, *flags):
         environment["VARIANTS"] = variants

@@ -82,6 +82,13 @@ def test_all_is_the_union_in_order_plus_other_listed_tasks(write):
         split.section("trian")
 
 
+def test_a_path_of_crossfit_is_answered_with_that_of_the_published_split(monkeypatch):
+    monkeypatch.chdir(PUBLISHED_SPLITS.parents[1])
+    with pytest.raises(InputError) as caught:
+        load_split("dataloader/custom_tasks_splits/random.json")
+    assert str(caught.value).endswith("no such file; the published split is dataloader/splits/random.json")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

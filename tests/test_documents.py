@@ -29,6 +29,10 @@ NOT_OURS = {
     *("--verbose", "--train_file", "--dev_file", "--test_file"),
     *("--warmup_proportion", "--predict_checkpoint", "--memory_efficient"),
 }
+# Of the published code, in the table of names in docs/differences.md.
+PUBLISHED_SCRIPTS = {
+    *("get_text_emb.sh", "finetuneTextEmb_a_list_of_tasks.sh", "finetuneFisher_a_list_of_tasks.sh"),
+}
 TOP_FOLDERS = "benchmarks|dataloader|docs|example_scripts|routing_moe|task|tests"
 
 
@@ -227,7 +231,7 @@ def test_every_script_named_exists():
     """`_moe_avg.sh` is short for the script that ends so."""
     named = {name for text in TEXTS.values() for name in re.findall(r"\b[\w-]+\.sh\b", text)}
     ends = {name for name in named if name.startswith("_")}
-    assert named - ends - SCRIPTS.keys() == set()
+    assert named - ends - SCRIPTS.keys() == PUBLISHED_SCRIPTS
     assert {end for end in ends if not any(name.endswith(end) for name in SCRIPTS)} == set()
 
 

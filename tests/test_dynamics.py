@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -253,6 +254,16 @@ def call(*flags) -> int:
 @pytest.fixture
 def no_ffmpeg(monkeypatch):
     monkeypatch.setattr(animation, "can_write_mp4", lambda: False)
+
+
+def test_by_default_the_run_is_that_of_the_training_script(run_folder, no_ffmpeg, monkeypatch, capsys):
+    monkeypatch.chdir(run_folder.parent)
+    assert call() == 2
+    assert capsys.readouterr().err == "error: --run models/routing_bart: no such folder\n"
+    (run_folder.parent / "models").mkdir()
+    run_folder.rename("models/routing_bart")
+    assert call() == 0
+    assert Path("models/routing_bart/analysis/routes.gif").is_file()
 
 
 FILES = ["dynamics.csv", "dynamics.pdf", "dynamics.png", "routes.gif", "routes.mp4"]

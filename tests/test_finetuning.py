@@ -82,6 +82,7 @@ def test_the_folder_has_the_documented_files(finished_grid):
     assert list(described["start"]) == ["model.safetensors", "config.json", "tokenizer.json"]
     log = log_of(finished_grid)
     assert "4 configurations of naming, 0 of them finished already" in log
+    assert f"start: {described['settings']['model']}\n" in log
     row = results(finished_grid).iloc[1]
     dev, test = (row[f"{part}_performance"] for part in ("dev", "test"))
     line = f"prefix={SAMPLES[0]}, lr=0.1, bsz=6: dev {dev:.4f} (step {row['best_step']}), test {test:.4f}; "

@@ -306,6 +306,16 @@ def test_the_script_writes_six_files_that_agree(files, capsys):
     assert "at or below 0.01 (marked $\\dagger$)" in (files / "out/gains.tex").read_text()
 
 
+def test_without_an_output_file_the_tables_are_named_after_the_summaries(files, capsys, monkeypatch):
+    monkeypatch.chdir(files)
+    summaries = ["--summary1", "base.csv", "--summary2", "ours.csv", "other.csv"]
+    assert compute_arg.main(summaries) == 0
+    assert compute_arg.main([*summaries, "--names", "one BART", "a/b", "c"]) == 0
+    tables = sorted(path.name for path in (files / "results_summary").glob("*_summary.csv"))
+    assert tables == ["CMP_base_ours_other_summary.csv", "CMP_one-BART_a-b_c_summary.csv"]
+    assert "results_summary/CMP_base_ours_other.csv, _summary.csv" in capsys.readouterr().out
+
+
 def test_metric_names_and_minimum_baseline_can_be_chosen(files):
     flags = ["--metric", "dev_performance", "--min_baseline", "0.5", "--names", "B", "S"]
     assert call(files, flags=flags) == 0

@@ -20,6 +20,7 @@ from routing_moe.config.train import TrainSettings
 
 SCRIPT = "reproduce_paper.sh"
 SMALL = dict(OUTPUT_DIR="out", DIM="2", TOTAL_STEPS="8", FEW_SHOT_STEPS="4", JOBS="1")
+TINY_BART = "task/skill_gym/tiny_bart"
 TWO_STAGE = SMALL | dict(VARIANTS="multitask text two_stage", STARTS="direct text two_stage")
 
 
@@ -214,7 +215,7 @@ def test_a_gym_that_was_built_before_has_malformed_lines_left_out(scripts, tmp_p
 @pytest.mark.slow
 def test_a_small_study_continues_to_its_tables(scripts):
     """Recorded commands are executed, in a folder with a space."""
-    small = dict(VARIANTS="multitask", SAMPLES="first", MODEL="", JOBS="1", OUTPUT_DIR="my study")
+    small = dict(VARIANTS="multitask", SAMPLES="first", MODEL=TINY_BART, JOBS="1", OUTPUT_DIR="my study")
     small |= dict(TOTAL_STEPS="2", EVAL_PERIOD="2", FEW_SHOT_STEPS="2", FEW_SHOT_EVAL_PERIOD="2")
     small |= dict(WARMUP_STEPS="1", BSZ_LIST="2")
     code, _, output = scripts.run(SCRIPT, really=True, STARTS="direct", **small)
@@ -245,9 +246,8 @@ def test_a_small_study_continues_to_its_tables(scripts):
 def test_a_dry_run_lists_the_runs_and_estimates_their_hours(scripts):
     (scripts.folder / "out/vectors/text").mkdir(parents=True)
     (scripts.folder / "out/vectors/text/meta.json").write_text("{}")
-    code, calls, output = scripts.run(
-        SCRIPT, "--dry_run", really="benchmarks.reproduction", MODEL="", MIXED_PRECISION="bf16", **TWO_STAGE
-    )
+    own = TWO_STAGE | dict(MODEL=TINY_BART, MIXED_PRECISION="bf16")
+    code, calls, output = scripts.run(SCRIPT, "--dry_run", really="benchmarks.reproduction", **own)
     assert code == 0, output
     assert programs(calls) == ["reproduction"]
     assert re.search(r"^vectors +text +finished +- +- +out/vectors/text$", output, flags=re.MULTILINE)

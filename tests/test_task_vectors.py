@@ -80,6 +80,7 @@ def test_a_folder_has_all_tasks_of_the_split_and_its_meta_data(method, made, wor
     if method in WITH_A_BART:
         digest = hashlib.sha256((world.bart / "model.safetensors").read_bytes()).hexdigest()
         assert described["model_files"]["model.safetensors"] == digest
+        assert f", 0 already finished; model: {world.bart}\n" in (folder / "log.txt").read_text()
     assert "4 vectors of" in (folder / "log.txt").read_text()
 
 

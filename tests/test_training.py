@@ -74,6 +74,16 @@ def test_losses_and_curves_have_a_row_for_each_evaluation_and_each_logged_step(f
     assert curves["learning_rate"].item() == pytest.approx(0.01 * 1 / 5)  # of steps 1 to 6, the decay's last
 
 
+def test_the_log_names_the_model_that_training_starts_from(finished, world):
+    assert f"model: {world.bart}, 2 expert(s) per layer\n" in (finished / "log.txt").read_text()
+    start = dict(initialize_from_vanilla=True, output_dir="run", vanilla_checkpoint="x.pt")
+    words = TrainSettings(model="bart", **start).start_in_words
+    assert words == "bart with the weights of x.pt"
+    from_checkpoint = TrainSettings(output_dir="run", checkpoint_name="init")
+    assert from_checkpoint.start_in_words == "run/init"
+    assert replace(from_checkpoint, checkpoint="other/best").start_in_words == "other/best"
+
+
 def test_every_evaluation_writes_scores_and_routes(finished):
     for step in (3, 6):
         folder = finished / f"{step}-steps"

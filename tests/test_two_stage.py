@@ -163,7 +163,7 @@ touch "$folder/${made:-x}"
 def scripts(tmp_path):
     """scripts(name, *flags, VARIABLE=value) returns (exit code, commands given to Python, output)."""
     shutil.copytree(ROOT / "example_scripts", tmp_path / "example_scripts")
-    (tmp_path / "task/skill_gym").mkdir(parents=True)
+    (tmp_path / "task/skill_gym/tiny_bart").mkdir(parents=True)
     (tmp_path / "task/skill_gym/generate.py").touch()
     (tmp_path / "python").write_text(STAND_IN)
     (tmp_path / "python").chmod(0o755)

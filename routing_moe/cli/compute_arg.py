@@ -1,7 +1,6 @@
 """Average relative gain (ARG) of systems over a baseline, as tables and a chart.
 
-    python -m routing_moe.cli.compute_arg --summary1 tables/bart.csv --summary2 tables/moe.csv \\
-        --output_file tables/gains.csv
+    python -m routing_moe.cli.compute_arg --summary1 tables/bart.csv --summary2 tables/moe.csv
     python -m routing_moe.cli.compute_arg --summary1 bart.csv --summary2 moe.csv multitask.csv \\
         --output_file gains.csv --names BART mixture multi-task
 
@@ -14,11 +13,14 @@
 
 The summaries are files of collect_results.py, of this project or of the published code, or scores of tasks
 without fine-tuning, written by --do_predict. Writes gains.csv (per task and system), gains_summary.csv (per
-system), gains.md, .tex, .png and .pdf; prints the Markdown. Exits with 0; with 1 if a task is not in all
+system), gains.md, .tex, .png and .pdf; prints the Markdown. Without --output_file, gains is
+results_summary/CMP_<baseline>_<systems>. Exits with 0; with 1 if a task is not in all
 summaries (and left out of the tables); with 2 if no table can be written.
 """
 
+import dataclasses
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -44,12 +46,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: GainSettings) -> int:
     """Returns 1 if tasks are missing, else 0."""
-    faults = Faults()
+    faults, names = Faults(), settings.names or gains.system_names(settings.summaries)
+    if settings.output_file is None:
+        name = re.sub(r"[^\w.-]", "-", "_".join(["CMP", *names]))
+        settings = dataclasses.replace(settings, output_file=Path("results_summary", f"{name}.csv"))
     faults.of(check, settings)
     summaries = faults.of(read_summaries, with_valid_values(settings))
     if faults:
         raise InputError(faults)
-    names = settings.names or gains.system_names(settings.summaries)
     read = dict(zip(names, summaries, strict=True))
     single = {of_seed(name, seed, settings): own for name in read for seed, own in read[name].items()}
     tasks, missing = gains.common_tasks(single, settings.metric)

@@ -1,5 +1,6 @@
 """Routes of a run over training: an animation of its route maps, curves, and their table.
 
+    python -m routing_moe.cli.create_gif
     python -m routing_moe.cli.create_gif --run models/moe
     python -m routing_moe.cli.create_gif --run models/moe --routes chosen --output_dir animations/moe_chosen
     python -m routing_moe.cli.create_gif --run models/moe --title "Learned routes" --seconds_per_frame 0.25

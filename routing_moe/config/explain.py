@@ -88,9 +88,9 @@ class ReportSettings(RouteFlags, FeatureFlags):
 @dataclass(frozen=True, kw_only=True)
 class GifSettings(Command):
     program = "python -m routing_moe.cli.create_gif"
-    usage = "--run RUN [flags, see --help]"
+    usage = "[--run RUN] [flags, see --help]"
 
-    run: Path = ROUTES(REQUIRED, "folder of a run, with <step>-steps/route.npy")
+    run: Path = ROUTES(Path("models/routing_bart"), "folder of a run, with <step>-steps/route.npy")
     routes: str = ROUTES("soft", "which routes", choices=ROUTE_KINDS)
     task_ontology: Path | None = ROUTES(None, "ontology file (default: that of the run)", metavar="FILE")
     title: str | None = WRITING(None, "title of the pictures (default: the run's name)")

@@ -93,7 +93,7 @@ class CollectSettings(Command):
 @dataclass(frozen=True, kw_only=True)
 class GainSettings(Command):
     program = "python -m routing_moe.cli.compute_arg"
-    usage = "--summary1 CSV --summary2 CSV [CSV ...] --output_file CSV [flags, see --help]"
+    usage = "--summary1 CSV --summary2 CSV [CSV ...] [flags, see --help]"
 
     summary1: Path = GAINS(REQUIRED, "summary of the baseline: a table of collect_results, or scores of --do_predict", metavar="CSV")
     summary2: tuple[Path, ...] = GAINS(REQUIRED, "summaries of the systems, of either kind", metavar="CSV")
@@ -102,7 +102,7 @@ class GainSettings(Command):
     metric: str = GAINS("test_performance", "column of the summaries; of scores of --do_predict, the part", choices=("test_performance", "dev_performance"))
     group_templates: str | None = GAINS(None, "count each data set once, with this statistic over its templates, the tasks named <data set>__<template> (default: each template counts as a task)", choices=("mean", "median"))
     min_baseline: float = GAINS(0.01, "no relative gain if the baseline is at most this", range=NOT_NEGATIVE, metavar="SCORE")
-    output_file: Path = WRITING(REQUIRED, "the other files have the same stem", metavar="CSV")
+    output_file: Path | None = WRITING(None, "the other files have the same stem (default: results_summary/CMP_<baseline>_<systems>.csv)", metavar="CSV")
 
     @property
     def summaries(self) -> list[Path]:

@@ -103,7 +103,7 @@ class TrainSettings(RunFlags):
     learning_rate: float = OPTIMISATION(1e-5, "peak learning rate of BART", range=NOT_NEGATIVE, needs=("training",), compared_as="budget")
     router_lr: float = OPTIMISATION(1e-3, "peak learning rate of the router; 0: frozen", range=NOT_NEGATIVE, needs=("training", *ROUTED))
     task_model_lr: float = OPTIMISATION(1e-3, "peak learning rate of the task vectors; 0: frozen", range=NOT_NEGATIVE, needs=("training", *ROUTED))
-    num_train_epochs: float | None = OPTIMISATION(None, "end after this many passes over the data, if before --total_steps (default: no such limit)", range=POSITIVE, needs=("training",))
+    num_train_epochs: float | None = OPTIMISATION(None, "end after this many passes over the data, if before --total_steps (default: no such limit)", range=POSITIVE, needs=("training",), on_resume=True)
     total_steps: int = OPTIMISATION(100000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1, needs=("training",), compared_as="budget")
     warmup_ratio: float = OPTIMISATION(0.06, "share of --total_steps over which the learning rate rises", range=PROBABILITY, needs=("training",), compared_as="budget")
     seed: int = OPTIMISATION(42, "seed of batches, routes, dropout and new weights", range=SEED, inherited=True)  # of the draws of random routes
@@ -135,6 +135,14 @@ class TrainSettings(RunFlags):
         if self.selecting_flags[:1] == ["task_routes"] and self.task_routes_as == "start":
             return "learned" if self.do_train else None
         return super().route_source
+
+    @property
+    def start_in_words(self) -> str:
+        """The plain BART or checkpoint that training starts from, for the log."""
+        if not self.initialize_from_vanilla:
+            return self.checkpoint or str(Path(self.output_dir) / self.checkpoint_name)
+        weights = f" with the weights of {self.vanilla_checkpoint}" if self.vanilla_checkpoint else ""
+        return f"{self.model}{weights}"
 
     @property
     def starts_from_routes(self) -> bool:

@@ -234,6 +234,7 @@ def run_grid(
     missing, failed, routes = grid.missing, {}, {"none"}
     total, done = len(grid.wanted), len(grid.wanted) - len(missing)
     log.info("%d configurations of %s, %d of them finished already", total, settings.task, done)
+    log.info("start: %s", start_folder(settings))
 
     def keep(configuration: Configuration, outcome: dict) -> None:
         grid.keep(configuration, outcome)

@@ -53,6 +53,8 @@ def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
     Raises InputError that names the file if one is missing or broken, or if they do not match.
     """
     folder = Path(folder)
+    if folder.is_file() or folder.suffix == ".npy":
+        raise InputError(f"{folder}: give its folder, {folder.parent}, with {NAMES_FILE} and {VECTORS_FILE}")
     names_path, vectors_path = folder / NAMES_FILE, folder / VECTORS_FILE
     missing = [path.name for path in (names_path, vectors_path) if not path.is_file()]
     if missing:

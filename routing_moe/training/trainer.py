@@ -264,6 +264,7 @@ class Training:
         counts = {"trainable": 0, "frozen": 0}
         for p in self.model.parameters():
             counts["trainable" if p.requires_grad else "frozen"] += p.numel()
+        log.info("model: %s, %d expert(s) per layer", settings.start_in_words, self.model.config.num_experts)
         log.info(
             "%d train examples, %d dev files; %d steps of %d examples, %d of them warm-up; "
             "%.2f M trainable parameters, %.2f M frozen; %d process(es) on %s, mixed precision: %s",

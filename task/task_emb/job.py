@@ -165,8 +165,9 @@ class VectorJob:
         self.load()  # again, now that this command has locked the folder
         write_text(self.folder / RUN_FILE, json.dumps(self.described(command), indent=1))
         total = len(self.data)
-        log.info("%s vectors of %d tasks, %d already finished", self.settings.method, total,
-                 total - len(self.missing))  # fmt: skip
+        model = getattr(self.settings, "model", None)
+        log.info("%s vectors of %d tasks, %d already finished%s", self.settings.method, total,
+                 total - len(self.missing), f"; model: {model}" if model else "")  # fmt: skip
         bar = tqdm(
             total=total,
             initial=total - len(self.missing),
