@@ -21,6 +21,7 @@ from routing_moe.evaluation.unseen_tasks import learn_vector
 from routing_moe.evaluation.vector_sources import VectorChoice
 from routing_moe.finetuning.given_routes import choose_route, follows_given_routes, reads_clusters
 from routing_moe.finetuning.vectors import GivenVectors, own_vector, share_row
+from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.task_vectors import of_sample
@@ -97,7 +98,9 @@ class Starts:
         choice = self.choices.get(sample)
         if choice is None and settings.task_vector == "learned" and not settings.taskvecs:
             training = settings.vector_steps, settings.task_model_lr, settings.seed
-            choice = learn_vector(mixture.to(self.device), settings.task, examples(), *training)
+            accelerator = make_accelerator(settings.mixed_precision)  # a process has a single precision
+            mixture = mixture.to(accelerator.device)
+            choice = learn_vector(mixture, settings.task, examples(), *training, accelerator)
             choice = dataclasses.replace(choice, seen=of_sample(choice.seen, sample))
         choice = choice or own_vector(mixture, settings, sample, self._given)
         return *along_route(mixture, settings, choice), choice.seen
