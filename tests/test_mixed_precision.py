@@ -1,4 +1,4 @@
-"""Whole commands in bf16, the precision of scripts on a GPU: a process has one, of the flag or the launcher."""
+"""Whole commands in bf16, the scripts' precision on a GPU: a process has one, of the flag or the launcher."""
 
 import pytest
 import tiny_vectors

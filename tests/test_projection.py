@@ -1,4 +1,4 @@
-"""The projection to the vocabulary in bf16: float32 in every evaluation, fast where gradients are recorded."""
+"""The projection to the vocabulary under autocast: float32 in every evaluation, bf16 in training."""
 
 import pytest
 import test_ranking

@@ -1,5 +1,6 @@
 """Turns out-of-memory errors into one error that names the flags that reduce memory."""
 
+import os
 import re
 import resource
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ SAME_RESULTS = ("max_tokens_per_micro_batch", "predict_batch_size", "num_workers
 OTHER_RESULTS = ("num_beams",)
 # Defaults of flags on a CPU; on a GPU they are chosen from its free memory.
 ON_CPU = {"max_tokens_per_micro_batch": 16384, "predict_batch_size": 32}
+# In the environment of a worker process: the number of workers that share its GPU.
+WORKERS_OF_GPU = "ROUTING_MOE_WORKERS_OF_GPU"
 OF_TRAINING = {"max_tokens_per_micro_batch"}  # has no effect if a command has --do_train and it is not set
 
 
@@ -68,11 +71,18 @@ def _in_words(name: str, given: int | None) -> str:
 
 
 def free_gpu_memory(device) -> int:
-    """Returns the bytes of a GPU that this process can still allocate."""
+    """Returns the bytes of a GPU that this process can still allocate.
+
+    If several workers share the GPU: at most its share of the total, because the others may allocate theirs
+    later.
+    """
     import torch
 
-    kept_for_reuse = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + kept_for_reuse
+    free, total = torch.cuda.mem_get_info(device)
+    used = torch.cuda.memory_allocated(device)
+    kept_for_reuse = torch.cuda.memory_reserved(device) - used
+    share = total // int(os.environ.get(WORKERS_OF_GPU, "1"))
+    return max(0, min(free + kept_for_reuse, share - used))
 
 
 def peak_memory_gb() -> float:

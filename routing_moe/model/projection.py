@@ -23,7 +23,7 @@ class Projection(nn.Linear):
 
 @contextmanager
 def tf32_allowed(device: str):
-    """Allows TF32 in the block on CUDA, as in commands without mixed precision: it is several times faster."""
+    """Allows TF32 in the block on CUDA, as commands without mixed precision do: it is much faster."""
     before = torch.get_float32_matmul_precision()
     if device == "cuda":
         torch.set_float32_matmul_precision("high")
