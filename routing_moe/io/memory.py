@@ -53,12 +53,35 @@ def memory_flags(settings) -> str:
     smaller = [
         f"--{name} (now {_in_words(name, chosen[name])})" for name in SAME_RESULTS if chosen.get(name, 1) != 1
     ]
-    others = [f"--{name} (now {chosen[name]})" for name in OTHER_RESULTS if chosen.get(name, 0) > 1]
+    others = smaller_model(settings)
+    others += [f"--{name} (now {chosen[name]})" for name in OTHER_RESULTS if chosen.get(name, 0) > 1]
     if "mixed_precision" in chosen and chosen_precision(chosen["mixed_precision"]) == "no":
         others.append("--mixed_precision bf16")
     ways = ["give a smaller " + " or ".join(smaller)] if smaller else []
     ways += ["with different results: " + " or ".join(others)] if others else []
     return "; ".join(ways) or "no flag of this command reduces memory"
+
+
+def smaller_model(settings) -> list[str]:
+    """Returns the flags that reduce weights, gradients and optimizer state, of those that a command has."""
+    given = vars(settings)
+    if not given.get("do_train"):
+        return []
+    ways = []
+    if given.get("initialize_from_vanilla") and given["num_experts"] != 1:  # a checkpoint has its own
+        now = f" (now {given['num_experts']})" if given["num_experts"] else ""
+        ways.append(f"a smaller --num_experts{now}")
+        if str(given["task_routes"]).startswith("clusters:"):
+            ways.append(
+                f"--task_routes clusters:K with fewer clusters (CLUSTERS; now {given['task_routes']})"
+            )
+        ways.append("layers without experts (--encoder_vanilla_layers, --decoder_vanilla_layers)")
+    soft = given.get("moe_avg_route") or given.get("moe_random_route")  # without a plain equivalent
+    if given.get("moe_init") and given["route_training"] != "plain" and not soft:
+        ways.append("--route_training plain")
+    if given.get("freeze_embeds") is False:
+        ways.append("--freeze_embeds")
+    return ways
 
 
 def _in_words(name: str, given: int | None) -> str:
