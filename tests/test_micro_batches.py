@@ -26,11 +26,11 @@ GB = 10**9
 def bart_base(**fields) -> RoutingBartForConditionalGeneration:
     """Returns a model of the size of bart-base, without memory for its weights."""
     with torch.device("meta"):
-        return RoutingBartForConditionalGeneration(RoutingBartConfig(num_experts=3, **BASE, **fields))
+        return RoutingBartForConditionalGeneration(RoutingBartConfig(**BASE | fields))
 
 
 BASE = dict(vocab_size=50265, d_model=768, encoder_layers=6, decoder_layers=6)
-BASE |= dict(encoder_ffn_dim=3072, decoder_ffn_dim=3072, task_names=["a"])
+BASE |= dict(encoder_ffn_dim=3072, decoder_ffn_dim=3072, num_experts=3, task_names=["a"])
 
 
 # ---- defaults

@@ -42,7 +42,7 @@ TRAINING = settings_of(TrainSettings, initialize_from_vanilla=True, num_experts=
 )
 @pytest.mark.parametrize("frozen", [(), ("router", "vectors"), ("embeddings",)])
 def test_the_counts_are_those_of_the_model(fields, frozen):
-    config = RoutingBartConfig(**BASE, **fields)
+    config = RoutingBartConfig(**BASE | fields)
     with torch.device("meta"):
         model = RoutingBartForConditionalGeneration(config)
     set_trained(
@@ -59,7 +59,7 @@ def test_the_counts_are_those_of_the_model(fields, frozen):
 
 @pytest.mark.parametrize(("num_experts", "gigabytes"), [(3, 5.4), (16, 26.1), (32, 51.5), (64, 102.2)])
 def test_the_bytes_of_a_bart_base_with_experts(num_experts, gigabytes):
-    state = State.of(RoutingBartConfig(num_experts=num_experts, **BASE), frozen=())
+    state = State.of(RoutingBartConfig(**BASE | dict(num_experts=num_experts)), frozen=())
     assert state.bytes / 1e9 == pytest.approx(gigabytes, abs=0.1)
 
 
@@ -87,7 +87,7 @@ def test_other_devices_are_not_checked_and_of_several_the_fullest_counts(monkeyp
 
 
 def test_the_error_has_the_numbers_and_the_flags_that_help(free):
-    config = RoutingBartConfig(num_experts=64, **BASE)
+    config = RoutingBartConfig(**BASE | dict(num_experts=64))
     free(102 * GB)
     with pytest.raises(InputError) as raised:
         check_fits(State.of(config, ["router"]), CUDA, TRAINING)
