@@ -12,8 +12,8 @@ from benchmarks.reproduction_data import GymData
 KINDS = {"plain": "plain", "straight_through": "straight_through", "dense": "softmax", "random": "random"}
 ANSWERED = {"plain": "plain", "dense": "soft"}  # kinds of answering, and the variants of predict.py
 MEASURED = {"cpu": (2, 8), "cuda": (4, 32)}  # examples in the micro-batches whose times are measured
-MOST_ANSWERED = {"cpu": 4}  # most rows in the batches of answers that are timed, where time allows no more
-ANSWER_ROUNDS = 5  # timed batches of answers; they are short
+MOST_ANSWERED = {"cpu": 8}  # most rows in the batches of answers that are timed, where time allows no more
+ANSWER_ROUNDS = 3  # timed batches of answers
 TIMING_ONLY = {"threads": 0, "seed": 0, "no_memory": True, "memory_of": ""}  # of both benchmarks
 
 

@@ -251,7 +251,7 @@ def test_a_dry_run_lists_the_runs_and_estimates_their_hours(scripts):
         r"^training +text/seed42 +to do +\d\S* +\d\S* +out/runs/text/seed42$", output, flags=re.MULTILINE
     )
     assert "OUTPUT_DIR=out/runs/text/seed42 TASKVECS=out/vectors/text TOTAL_STEPS=8 " in output
-    assert "medians of 3 steps and 5 batches of answers after a warm-up" in output
+    assert "medians of 3 steps and 3 batches of answers after a warm-up" in output
     assert "Products in bf16." in output
     assert "Not included: text vectors" in output
     table = pd.read_csv(scripts.folder / "out/plan-dry_run.csv")

@@ -100,6 +100,13 @@ def test_the_error_has_the_numbers_and_the_flags_that_help(free):
     check_fits(State.of(config, []), CUDA, TRAINING)
 
 
+def test_workers_are_named_if_there_are_several(free):
+    free(GB)
+    settings = settings_of(FinetuneSettings, num_workers=3)
+    with pytest.raises(InputError, match=r"give fewer --num_workers \(now 3\) or --freeze_embeds$"):
+        check_fits(State(GB, GB), CUDA, settings)
+
+
 def test_weights_that_are_on_the_gpu_already_do_not_count_again(free):
     state = State(GB, GB)
     free(12 * GB)

@@ -62,6 +62,8 @@ def check_fits(state: State, accelerator: Accelerator, settings, loaded: bool = 
         return
     trained = "" if state.trained == state.parameters else f", {state.trained / 1e6:.1f}M of them trained"
     ways = smaller_model(settings)
+    if getattr(settings, "num_workers", 1) > 1:  # each has a share of the memory
+        ways.insert(0, f"fewer --num_workers (now {settings.num_workers})")
     raise InputError(
         f"the model has {state.parameters / 1e6:.1f}M parameters{trained}: weights, gradients and AdamW's "
         f"state take {state.bytes / 1e9:.1f} GB, but {free / 1e9:.1f} GB of GPU memory are free; "
