@@ -90,29 +90,28 @@ def test_the_error_has_the_numbers_and_the_flags_that_help(free):
     config = RoutingBartConfig(**BASE | dict(num_experts=64))
     free(102 * GB)
     with pytest.raises(InputError) as raised:
-        check_fits(State.of(config, ["router"]), CUDA, TRAINING)
+        check_fits(lambda: State.of(config, ["router"]), CUDA, TRAINING)
     assert str(raised.value) == (
         "the model has 6392.0M parameters, 6391.4M of them trained: weights, gradients and AdamW's state "
         "take 102.3 GB, but 102.0 GB of GPU memory are free; give a smaller --num_experts (now 64) or layers "
         "without experts (--encoder_vanilla_layers, --decoder_vanilla_layers)"
     )
     free(103 * GB)
-    check_fits(State.of(config, []), CUDA, TRAINING)
+    check_fits(lambda: State.of(config, []), CUDA, TRAINING)
 
 
 def test_workers_are_named_if_there_are_several(free):
     free(GB)
     settings = settings_of(FinetuneSettings, num_workers=3)
     with pytest.raises(InputError, match=r"give fewer --num_workers \(now 3\) or --freeze_embeds$"):
-        check_fits(State(GB, GB), CUDA, settings)
+        check_fits(lambda: State(GB, GB), CUDA, settings)
 
 
 def test_weights_that_are_on_the_gpu_already_do_not_count_again(free):
-    state = State(GB, GB)
     free(12 * GB)
-    check_fits(state, CUDA, TRAINING, loaded=True)
+    check_fits(lambda: State(GB, GB), CUDA, TRAINING, loaded=True)
     with pytest.raises(InputError, match=r"take 16\.0 GB, but 12\.0 GB"):
-        check_fits(state, CUDA, TRAINING)
+        check_fits(lambda: State(GB, GB), CUDA, TRAINING)
 
 
 # ---- commands
@@ -170,7 +169,7 @@ def test_fine_tuning_reports_it_before_loading(case, with_run: Place, free, caps
     place, counted = with_run, []
     monkeypatch.setattr(
         "routing_moe.finetuning.trial.check_fits",
-        lambda state, *rest: counted.append(state) or check_fits(state, *rest),
+        lambda count, *rest: counted.append(count()) or check_fits(count, *rest),
     )
     free(10_000)
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -66,7 +66,7 @@ class TrialRunner:
         start = start or find_start(settings)
         if settings.do_train:
             loaded = isinstance(start, SavedMixture) and bool(start.kept)  # by the search for neighbours
-            check_fits(least_state(settings, start), accelerator, settings, loaded)
+            check_fits(lambda: least_state(settings, start), accelerator, settings, loaded)
         self.starts = Starts(settings, choices, accelerator.device, start)
         self.gym = Gym(settings.gym_dir, settings.skip_malformed)
         self.text_format = TextFormat.of(settings)

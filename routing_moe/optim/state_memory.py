@@ -6,7 +6,7 @@ precision. A frozen one takes 4. With several processes, each holds all of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from accelerate import Accelerator
@@ -51,14 +51,17 @@ def free_memory(accelerator: Accelerator) -> int | None:
     return free if accelerator.num_processes == 1 else min(gather_object([free]))
 
 
-def check_fits(state: State, accelerator: Accelerator, settings, loaded: bool = False) -> None:
-    """Raises InputError if a state exceeds free GPU memory. loaded: whether weights are on the GPU already.
+def check_fits(count: Callable[[], State], accelerator: Accelerator, settings, loaded: bool = False) -> None:
+    """Raises InputError if a state exceeds free GPU memory.
 
-    settings: have an attribute for each flag of the command.
+    count: returns the state, from a configuration that only a GPU needs. settings: have an attribute for each
+    flag of the command. loaded: whether weights are on the GPU already.
     """
     free = free_memory(accelerator)
-    needed = state.bytes - (BYTES * state.parameters if loaded else 0)
-    if free is None or needed <= free:
+    if free is None:
+        return
+    state = count()
+    if state.bytes - (BYTES * state.parameters if loaded else 0) <= free:
         return
     trained = "" if state.trained == state.parameters else f", {state.trained / 1e6:.1f}M of them trained"
     ways = smaller_model(settings)

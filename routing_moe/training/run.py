@@ -56,7 +56,7 @@ def run_training(
     settings: TrainSettings, inputs: Inputs, accelerator: Accelerator, command, draw_routes: Callable
 ) -> None:
     """Builds the model and the data, and trains to the end. Writes nothing before both are ready."""
-    check_fits(start_state(settings, inputs), accelerator, settings)
+    check_fits(lambda: start_state(settings, inputs), accelerator, settings)
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split, inputs.routes)
     notes = route_notes(settings, inputs, model)
