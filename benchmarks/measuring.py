@@ -52,7 +52,8 @@ def layers(model_size: str) -> tuple[int, int]:
     return size["layers"], size.get("decoder_layers", size["layers"])
 
 
-def model_config(model_size: str, num_experts: int) -> RoutingBartConfig:
+def model_config(model_size: str, num_experts: int, **fields) -> RoutingBartConfig:
+    """Returns the configuration of a routing BART. fields: of the mixture."""
     size = SIZES[model_size]
     sides = {
         f"{side}_{field}": value
@@ -73,15 +74,19 @@ def model_config(model_size: str, num_experts: int) -> RoutingBartConfig:
         num_experts=num_experts,
         task_names=[f"task{i}" for i in range(N_TASKS)],
         **sides,
+        **fields,
     )
 
 
 def uninitialised_model(
-    model_size: str, num_experts: int, device: str
+    model_size: str, num_experts: int, device: str, **fields
 ) -> RoutingBartForConditionalGeneration:
-    """Returns a routing BART with uninitialised parameters, which take no memory on the device "meta"."""
+    """Returns a routing BART with uninitialised parameters, which take no memory on the device "meta".
+
+    fields: of the mixture.
+    """
     with torch.device(device), init.no_init_weights():
-        model = RoutingBartForConditionalGeneration(model_config(model_size, num_experts))
+        model = RoutingBartForConditionalGeneration(model_config(model_size, num_experts, **fields))
     model.tie_weights()  # the library skips this if it skips the initialisation
     return model
 

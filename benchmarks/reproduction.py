@@ -11,7 +11,6 @@ without download. Writes a table .csv beside the plan.
 
 import argparse
 import math
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,26 +21,23 @@ from transformers import AutoConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import measuring, predict, train_step
+from benchmarks import measuring
+from benchmarks.reproduction_batches import DeviceBatches
 from benchmarks.reproduction_data import GymData
+from benchmarks.reproduction_times import ANSWER_ROUNDS, MEASURED, Times
 from dataloader.errors import InputError
 from dataloader.ontology import Ontology
 from routing_moe.analysis.ablation.checks import testable
 from routing_moe.analysis.features import features_of
 from routing_moe.config.ablate import AblationSettings
+from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.precision import chosen_precision, precision_faults
+from routing_moe.optim.state_memory import State
 from routing_moe.training.checks import ontology_path
 
-# The kinds of steps in a plan, and the variants of train_step.py that measure them.
-KINDS = {"plain": "plain", "straight_through": "straight_through", "dense": "softmax", "random": "random"}
-ANSWERED = {"plain": "plain", "dense": "soft"}  # kinds of answering, and the variants of predict.py
 PUBLISHED_SIZES = {"facebook/bart-base": "base", "facebook/bart-large": "large"}
 STEP = 32  # examples in a training step
-MEASURED = {"cpu": (2, 8), "cuda": (4, 32)}  # examples in the micro-batches whose times are measured
-ANSWERED_AT_ONCE = {"cpu": 4, "cuda": 32}  # examples in the batches whose generation is timed
-ANSWER_ROUNDS = 5  # timed batches of answers; they are short
-TIMING_ONLY = {"threads": 0, "seed": 0, "no_memory": True, "memory_of": ""}  # of both benchmarks
-BYTES_PER_PARAMETER = 16  # weights, gradients and AdamW's state
+ALONE = "few_shot"  # the step whose files are answered one by one; in others, all files of a run together
 NOT_INCLUDED = (
     "text vectors, reduction, drawing of figures, losses on dev files, loading models and data, making MODEL"
 )
@@ -55,10 +51,17 @@ def main(argv: list[str] | None = None) -> int:
         size = add_size(args.model)
         works = [parse_work(text) for text in plan["work"]]
         answers = [parse_answers(text) for text in plan["answers"]]
-        times = Times.measure(size, data, works, answers, args)
+        accelerator = make_accelerator(args.precision)
+        args.device = "cuda" if accelerator.device.type == "cuda" else "cpu"
+        check_memory(size, args)
+        batches = DeviceBatches.on(accelerator, size, args.num_experts, args.num_beams)
+        times = Times.measure(size, data, batches, works, answers, args)
         n_ablations = ablations(size, data, args.num_experts)
         plan["training_h"] = [training_hours(work, data, times) for work in works]
-        plan["answering_h"] = [answering_hours(each, data, times, n_ablations) for each in answers]
+        plan["answering_h"] = [
+            answering_hours(each, data, times, n_ablations, alone=step == ALONE)
+            for each, step in zip(answers, plan["step"], strict=True)
+        ]
     except InputError as error:
         print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
         return 2
@@ -120,26 +123,33 @@ def parse_answers(text: str) -> list[Answering]:
     return found
 
 
-def training_hours(work: list[Work], data: GymData, times: "Times") -> float:
+def training_hours(work: list[Work], data: GymData, times: Times) -> float:
     """Returns the hours of a run's optimizer steps; NaN for a run without such steps."""
     if not work:
         return math.nan
     seconds = 0.0
     for each in work:
-        shapes = [data.step_shape(each.section, batch) for batch in each.batches]
+        cut = times.batches.cuts[each.kind]
+        shapes = [data.step_shape(each.section, batch, cut) for batch in each.batches]
         seconds += each.steps * sum(times.step(each.kind, *shape) for shape in shapes)
     return seconds / 3600
 
 
-def answering_hours(answers: list[Answering], data: GymData, times: "Times", n_ablations: int) -> float:
-    """Returns the hours of a run's answers; NaN for a run without any."""
+def answering_hours(
+    answers: list[Answering], data: GymData, times: Times, n_ablations: int, alone: bool = False
+) -> float:
+    """Returns the hours of a run's answers; NaN for a run without any.
+
+    alone: whether each file is answered alone.
+    """
     if not answers:
         return math.nan
     seconds = 0.0
     for each in answers:
         repeated = n_ablations if each.times == "ablation" else int(each.times)
-        rows = data.rows(each.section, each.part, each.samples, each.most)
-        seconds += rows * repeated * times.row[each.kind, each.section]
+        files = data.file_rows(each.section, each.part, each.samples, each.most)
+        pools = files if alone else [sum(files)]
+        seconds += repeated * sum(times.answering(each.kind, each.section, rows) for rows in pools)
     return seconds / 3600
 
 
@@ -151,111 +161,19 @@ def ablations(size: str, data: GymData, num_experts: int) -> int:
     return 1 + sum(measuring.layers(size)) * num_experts + len(testable(features)) * (1 + draws)
 
 
-# ---- measured seconds
+# ---- sizes
 
 
-@dataclass(frozen=True)
-class Times:
-    """passes: {kind: {padded tokens: seconds forward and backward}} of two micro-batches; updates: {kind:
-    seconds of an optimizer update}; row: {(kind, section): seconds of the answer to a row}; load: the load
-    average of the machine before."""
-
-    passes: dict[str, dict[int, float]]
-    updates: dict[str, float]
-    row: dict[tuple[str, str], float]
-    load: float
-
-    @classmethod
-    def measure(cls, size: str, data: GymData, works: list, answers: list, args) -> "Times":
-        """Returns the times of all kinds of steps and answers in the plan."""
-        device, load = "cuda" if torch.cuda.is_available() else "cpu", os.getloadavg()[0]
-        check_memory(size, args, device)
-        kinds = [kind for kind in KINDS if any(each.kind == kind for work in works for each in work)]
-        used = {(each.kind, each.section) for files in answers for each in files}
-        passes, updates = {kind: {} for kind in kinds}, {}
-        S, T = data.mean_lengths("train")
-        for B in MEASURED[device] if kinds else ():
-            measured = time_steps(size, (B, S, T), kinds, device, args)
-            for kind in kinds:
-                passes[kind][B * (S + T)] = measured[kind]["forward_backward_s"]
-                updates[kind] = measured[kind]["optimizer_s"]
-        row = {}
-        for section in ("train", "test"):
-            own = [kind for kind in ANSWERED if (kind, section) in used]
-            if own:
-                row |= time_answers(size, data.mean_lengths(section), section, own, device, args)
-        return cls(passes, updates, row, load)
-
-    def step(self, kind: str, tokens: float, micro_batches: float) -> float:
-        """Returns the seconds of an optimizer step with these padded tokens in so many micro-batches.
-
-        A pass takes seconds per token plus seconds per micro-batch, which fit the two measured ones.
-        """
-        (small, small_s), (large, large_s) = sorted(self.passes[kind].items())
-        per_token = min(max(large_s - small_s, 0) / (large - small), large_s / large)
-        per_pass = large_s - per_token * large
-        return per_token * tokens + per_pass * micro_batches + self.updates[kind]
-
-
-def time_steps(size: str, shape: tuple[int, int, int], kinds: list[str], device: str, args) -> dict:
-    """Returns {kind: medians of `train_step`} for micro-batches of a shape (B, S, T)."""
-    B, S, T = shape
-    settings = train_step.Settings(
-        model_size=size,
-        num_experts=[args.num_experts],
-        batch_size=B,
-        source_length=S,
-        target_length=T,
-        second_shape="",
-        tasks_per_batch=0,
-        steps=args.steps,
-        variants=[KINDS[kind] for kind in kinds],
-        device=device,
-        mixed_precision=args.precision,
-        **TIMING_ONLY,
-    )
-    measuring.prepare(settings)
-    measured = train_step.measure_with(args.num_experts, settings, {})
-    return {kind: measured[KINDS[kind]] for kind in kinds}
-
-
-def time_answers(size: str, lengths: tuple[int, int], section: str, kinds: list[str], device: str, args):
-    """Returns {(kind, section): median seconds of generating the answer to a row of these lengths}."""
-    B = ANSWERED_AT_ONCE[device]
-    settings = predict.Settings(
-        model_size=size,
-        num_experts=args.num_experts,
-        batch_size=B,
-        source_length=lengths[0],
-        new_tokens=lengths[1],
-        num_beams=args.num_beams,
-        steps=ANSWER_ROUNDS,
-        variants=[ANSWERED[kind] for kind in kinds],
-        device=device,
-        mixed_precision=args.precision,
-        **TIMING_ONLY,
-    )
-    measuring.prepare(settings)
-    model = measuring.build_routing_model(settings, args.num_experts).eval()
-    plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])
-    calls = {name: predict.make_call(name, model, plain, settings) for name in settings.variants}
-    measured = measuring.measure(calls, ANSWER_ROUNDS, {})
-    return {(kind, section): measured[ANSWERED[kind]]["median_s"] / B for kind in kinds}
-
-
-def check_memory(size: str, args, device: str) -> None:
+def check_memory(size: str, args) -> None:
     """Raises InputError if the model and its optimizer exceed the memory of the machine."""
-    count = measuring.count_parameters(size, args.num_experts)
-    needed, total = count * BYTES_PER_PARAMETER / 1e9, measuring.machine_memory_gb(device)[1]
+    state = State.of(measuring.model_config(size, args.num_experts), frozen=())
+    needed, total = state.bytes / 1e9, measuring.machine_memory_gb(args.device)[1]
     if needed > total:
         raise InputError(
             f"MODEL {args.model} with {args.num_experts} experts: weights, gradients and AdamW's state of "
-            f"{count / 1e6:.0f}M parameters take {needed:.1f} GB, plus activations; this machine has "
-            f"{total:.1f} GB"
+            f"{state.parameters / 1e6:.0f}M parameters take {needed:.1f} GB, plus activations; this machine "
+            f"has {total:.1f} GB"
         )
-
-
-# ---- sizes
 
 
 def add_size(model: str) -> str:
@@ -316,35 +234,36 @@ def print_summary(plan: pd.DataFrame) -> None:
 
 def print_method(args, data: GymData, times: Times) -> None:
     """Prints what was measured and what the hours include."""
-    is_cuda = torch.cuda.is_available()
+    is_cuda = args.device == "cuda"
     device = torch.cuda.get_device_name() if is_cuda else f"a CPU with {torch.get_num_threads()} threads"
     print(f"""
 Measured on {device} (load average before: {times.load:.1f}; other jobs make steps slower):
 medians of {args.steps} steps and {ANSWER_ROUNDS} batches of answers after a warm-up, random weights of
-the sizes of {args.model}, {args.num_experts} experts.""")
+the sizes of {args.model}, {args.num_experts} experts. Batches are those of runs on this device.""")
     for section, parts in (("train", ["dev"]), ("test", ["dev", "test"])):
         S, T = data.mean_lengths(section)
-        tokens, count = data.step_shape(section, STEP)
         rows = ", ".join(f"{data.rows(section, part, 'first')} {part}" for part in parts)
         print(f"{section} tasks: {data.described(section)}.")
-        print(f"    {rows} rows of first samples. A row has {S} source and {T} target tokens, with padding")
-        print(f"    {tokens / STEP:.0f} in all; a step of {STEP} rows has {count:.1f} micro-batches.")
+        print(f"    {rows} rows of first samples. A row has {S} source and {T} target tokens; up to")
+        print(f"    {times.at_once[section]} rows are answered at once.")
     for section, batch in (("train", STEP), ("test", 4)):
-        shape = data.step_shape(section, batch)
-        seconds = ", ".join(f"{kind} {times.step(kind, *shape):.3g}" for kind in times.passes)
-        print(f"Seconds of a step of {batch} rows of {section} tasks: {seconds}.")
-    for section in ("train", "test"):
-        own = [(kind, value) for (kind, of), value in times.row.items() if of == section]
-        seconds = ", ".join(f"{kind} {value:.3g}" for kind, value in own)
-        print(f"Seconds of an answer with {args.num_beams} beams, {section} tasks: {seconds}.")
-    small, large = MEASURED["cuda" if is_cuda else "cpu"]
+        for kind in times.passes:
+            tokens, count = data.step_shape(section, batch, times.batches.cuts[kind])
+            print(
+                f"A {kind} step of {batch} rows of {section} tasks: {tokens / batch:.0f} tokens a row with "
+                f"padding, {count:.1f} micro-batches, {times.step(kind, tokens, count):.3g} s."
+            )
+    for (kind, section), measured in times.answers.items():
+        seconds = ", ".join(f"{rows} rows {value:.3g}" for rows, value in measured.items())
+        print(f"Seconds of {kind} answers with {args.num_beams} beams, {section} tasks: {seconds}.")
+    small, large = MEASURED[args.device]
     precision = {"no": "TF32" if is_cuda else "float32"}.get(args.precision, args.precision)
     print(f"""Products in {precision}.
 Training: optimizer steps (forward, backward, update), one run after the other. A pass takes seconds per
 padded token and per micro-batch, which fit micro-batches of {small} and {large} rows.
 Answering: dev files at every evaluation, zero-shot and few-shot dev and test files, ablation. Answers are
-as long as the mean target. Random routes are drawn five times, and each of their answers takes as long as
-one of all experts.
+as long as the mean target. A batch takes seconds per row and per batch, which fit the two that were timed.
+Random routes are drawn five times, and each of their answers takes as long as one of all experts.
 Not included: {NOT_INCLUDED}.
 Overestimated: steps of Fisher vectors, counted as steps of the whole model; the number of ablations, if
 random sets of experts cannot be matched.""")

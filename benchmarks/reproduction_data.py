@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer
 
-from dataloader.batching import micro_batches
 from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
+from routing_moe.evaluation.batches import LONG_EXAMPLE, SHORT_PER_LONG, cut
+from routing_moe.optim.micro_batches import Cut
 
 CHARACTERS_PER_TOKEN = 4.5  # of English and BART's tokenizer, if the tokenizer is not on this machine
 # Source and target tokens of 32 typical train rows, means of groups of rows of similar length: of 80 train
@@ -43,7 +44,6 @@ ASSUMED_LENGTHS = {
 ASSUMED_ROWS = {("train", "dev"): 44, ("test", "dev"): 34, ("train", "test"): 8300, ("test", "test"): 2900}
 SAMPLES = 5  # of a task in CrossFit's gym
 EXAMPLES_PER_TASK = 32
-MOST_TOKENS = 16384  # in a micro-batch, the default of training
 STEPS_CUT = 64  # steps whose micro-batches are averaged
 
 
@@ -60,7 +60,7 @@ class GymData:
         self.known = set(self.gym.tasks()) if self.gym else set()
         self.count, self.counted = token_counter(model)
         self.lengths = cache(self._lengths)
-        self.rows = cache(self._rows)
+        self.file_rows = cache(self._file_rows)
 
     def tasks(self, section: str) -> list[str]:
         """Returns the tasks of a section that the gym has."""
@@ -82,23 +82,36 @@ class GymData:
         S, T = self.lengths(section).mean(axis=0).round()
         return int(S), int(T)
 
-    def step_shape(self, section: str, batch: int) -> tuple[float, float]:
+    def step_shape(self, section: str, batch: int, cut: Cut) -> tuple[float, float]:
         """Returns (padded tokens, micro-batches) of a step of `batch` rows, means over steps.
 
-        Micro-batches are those of training on one device.
+        cut: where training in one process on the device cuts a step.
         """
         lengths = np.concatenate([self.lengths(section)] * math.ceil(batch / len(self.lengths(section))))
         shapes = []
         for first in range(0, min(len(lengths) - batch, batch * STEPS_CUT) + 1, batch):
             step = lengths[first : first + batch]
-            groups = micro_batches(*step.T, max_tokens=MOST_TOKENS)
-            padded = sum(len(group) * step[group].max(axis=0).sum() for group in groups)
+            groups = cut.groups(*step.T, batch)
+            padded = sum(len(group) * cut.width(step[group].max(axis=0)).sum() for group in groups)
             shapes.append((float(padded), len(groups)))
         tokens, count = np.mean(shapes, axis=0)
         return float(tokens), float(count)
 
-    def _rows(self, section: str, part: str, samples: str, most: int | None = None) -> int:
-        """Returns the rows of the files of a section, and of tasks that the gym lacks about as many.
+    def rows_at_once(self, section: str, long_examples: int) -> int:
+        """Returns the mean number of rows of a batch of many answers. long_examples: --predict_batch_size."""
+        most, (sources, targets) = long_examples * SHORT_PER_LONG, self.lengths(section).T
+        # As `evaluation.batches.longest_first`, for several times as many rows as a batch has.
+        order = np.lexsort((-sources, -np.ceil(np.log2(targets))))
+        order = np.repeat(order, math.ceil(4 * most / len(order)))
+        batches = list(cut(order, sources + self.longest[1], long_examples * LONG_EXAMPLE, most))
+        return max(1, round(len(order) / len(batches)))
+
+    def rows(self, section: str, part: str, samples: str, most: int | None = None) -> int:
+        """Returns the rows of the files of a section; arguments as for `file_rows`."""
+        return sum(self.file_rows(section, part, samples, most))
+
+    def _file_rows(self, section: str, part: str, samples: str, most: int | None = None) -> list[int]:
+        """Returns the rows of each file of a section, and for tasks that the gym lacks about as many.
 
         samples: all, first, or seeds such as "100,13". most: rows that are read of each file; None: all.
         """
@@ -111,7 +124,7 @@ class GymData:
         ]
         lacking = len(self.split.section(section)) - len(tasks)
         files = SAMPLES if samples == "all" else len(names)
-        return sum(counts) + lacking * files * min(most, ASSUMED_ROWS[section, part])
+        return counts + [min(most, ASSUMED_ROWS[section, part])] * (lacking * files)
 
     def _lines(self, task: str, stem: str) -> int:
         for path in (self.folder / task).glob(f"{stem}.*"):

@@ -308,7 +308,7 @@ def test_the_size_of_batches_is_the_given_one_or_that_of_the_device(make_model, 
     # beams x (input and output tokens) x (keys, values) x width x decoder layers x experts, ...
     caches, states, scores = 4 * 576 * 2 * 16 * 2 * 3, 576 * (8 * 16 + 2 * 24), 8 * 4 * 60 * 4
     assert needed == (caches + states + scores) * 4
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * needed, 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * needed, 30 * needed))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 * needed)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: needed)
     examples_that_fit.cache_clear()

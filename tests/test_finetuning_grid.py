@@ -177,7 +177,7 @@ def test_a_configuration_that_fails_is_listed_last_and_tried_again(grids, finish
         "1 configurations failed; the same command tries them again:",
         f"  prefix={SAMPLES[0]}, lr=0.03, bsz=6: OutOfMemoryError: {error} ({whole})",
         "out of memory: give a smaller --max_tokens_per_micro_batch (now 16384) or --predict_batch_size "
-        "(now 32); with different results: --num_beams (now 2) or --mixed_precision bf16",
+        "(now 32); with different results: --freeze_embeds or --num_beams (now 2) or --mixed_precision bf16",
     ]
     assert "Traceback" in whole.read_text()
     expected = outcomes(finished_grid)

@@ -92,14 +92,18 @@ PREDICT = dict(do_train=None, initialize_from_vanilla=None, do_predict=True)
 OF_TRAINING = "--max_tokens_per_micro_batch (now 16384)"
 OF_EVALUATION = "--predict_batch_size (now 32)"
 BEAMS, BF16 = "--num_beams (now 2)", "--mixed_precision bf16"
+EXPERTS = (
+    "a smaller --num_experts (now 2) or layers without experts (--encoder_vanilla_layers, "
+    "--decoder_vanilla_layers)"
+)
 COMMANDS = {
     # name: (command, what fails, its parser, another part of the message)
     "train": (
         train,
         (Stepper, "_backward"),
         build_parser(TrainSettings),
-        f"give a smaller {OF_TRAINING} or {OF_EVALUATION}; with different results: {BEAMS} or {BF16}; "
-        "no checkpoint had been written yet",
+        f"give a smaller {OF_TRAINING} or {OF_EVALUATION}; with different results: {EXPERTS} or {BEAMS} or "
+        f"{BF16}; no checkpoint had been written yet",
     ),
     "predict": (
         lambda place: run(place.gym, place.bart, place.out, **PREDICT),
@@ -125,7 +129,7 @@ COMMANDS = {
         tune,
         (TrialRunner, "run"),
         build_parser(FinetuneSettings),
-        f"give a smaller {OF_TRAINING} or {OF_EVALUATION}; with different results: {BF16}",
+        f"give a smaller {OF_TRAINING} or {OF_EVALUATION}; with different results: --freeze_embeds or {BF16}",
     ),
     "text": (
         vectors("text"),

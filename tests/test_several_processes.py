@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import os
 import re
+import subprocess
 import sys
 import traceback
 from collections import Counter
@@ -27,7 +28,9 @@ from routing_moe.evaluation.pool import Pool, draws_of
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer, loss_per_token
 from routing_moe.finetuning import executors
+from routing_moe.io import process_pool
 from routing_moe.io.accelerator import make_accelerator
+from routing_moe.io.memory import WORKERS_OF_GPU, free_gpu_memory
 
 FORK = multiprocessing.get_context("fork")  # a separate process that does not import torch again
 
@@ -213,16 +216,71 @@ def test_tasks_on_ray_share_gpus_as_pool_processes_do(grids, monkeypatch, worker
     monkeypatch.setitem(sys.modules, "ray", ray)
     missing = settings.configurations()
     assert dict(executors.on_ray(settings, None, missing)) == {c: {"done": c} for c in missing}
-    share = ray.reserved["num_gpus"]
     if not gpus:
-        assert share == 0
+        assert "num_gpus" not in ray.reserved
         return
+    share = ray.reserved["num_gpus"]
+    assert ray.reserved["runtime_env"] == {"env_vars": {WORKERS_OF_GPU: str(to_a_gpu)}}
     in_parts = round(share * 10_000)  # as Ray counts
     assert share == in_parts / 10_000
     assert 10_000 // in_parts == to_a_gpu
     assert gpus * to_a_gpu >= workers  # all run at once
-    pool = Counter(i % gpus for i in range(workers))  # `prepare_worker`
-    assert max(pool.values()) == to_a_gpu
+    assert max(Counter(gpu for gpu, _ in started(monkeypatch, workers, gpus)).values()) == to_a_gpu
+
+
+def started(monkeypatch, workers: int, gpus: int, dead=()) -> list[tuple[str, str]]:
+    """Returns (GPU, number of workers on it) of each worker as it is started: 1, 2, and so on.
+
+    dead: workers that end once all are started, and are replaced.
+    """
+    ended, places, found = set(), multiprocessing.Array("i", workers), []
+    monkeypatch.setattr(process_pool, "leave_signals_to", lambda parent: None)
+    monkeypatch.setattr(process_pool, "is_running", lambda process: process not in ended | {0})
+    for process in range(1, workers + len(dead) + 1):
+        ended |= set(dead) if process > workers else set()
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        for name in ("CUDA_VISIBLE_DEVICES", WORKERS_OF_GPU):
+            monkeypatch.setenv(name, "")
+        process_pool.prepare_worker(places, [f"GPU-{i}" for i in range(gpus)], parent=1)
+        found.append((os.environ["CUDA_VISIBLE_DEVICES"], os.environ[WORKERS_OF_GPU]))
+    return found
+
+
+def test_workers_are_spread_over_the_gpus_and_read_how_many_share_theirs(monkeypatch):
+    first, second = ("GPU-0", "3"), ("GPU-1", "2")
+    assert started(monkeypatch, 5, gpus=2) == [first, second, first, second, first]
+    assert started(monkeypatch, 2, gpus=4) == [("GPU-0", "1"), ("GPU-1", "1")]
+    assert started(monkeypatch, 2, gpus=0) == [("", ""), ("", "")]
+
+
+def test_a_worker_that_replaces_a_dead_one_has_its_gpu(monkeypatch):
+    assert started(monkeypatch, 3, gpus=3, dead=[2])[-1] == ("GPU-1", "1")
+
+
+def test_only_running_processes_keep_their_places():
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert process_pool.is_running(os.getpid())
+    assert not process_pool.is_running(ended.pid)
+    assert not process_pool.is_running(0)
+
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("workers", "free", "allocated", "expected"),
+    [(1, 20, 3, 21), (4, 20, 3, 3), (4, 20, 0, 6), (4, 2, 3, 3), (4, 20, 7, 0)],
+)
+def test_a_worker_counts_with_its_share_of_the_memory_of_its_gpu(
+    monkeypatch, workers, free, allocated, expected
+):
+    """Of 24 GB. The allocator keeps 1 GB for reuse."""
+    fake = dict(mem_get_info=(free * GB, 24 * GB), memory_allocated=allocated * GB)
+    for name, value in (fake | dict(memory_reserved=(allocated + 1) * GB)).items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setenv(WORKERS_OF_GPU, str(workers))
+    assert free_gpu_memory(torch.device("cuda")) == expected * GB
 
 
 # ---- timeouts

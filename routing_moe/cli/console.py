@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dataloader.errors import InputError, in_brief
 from routing_moe.config.flags import Command, parse
+from routing_moe.io.memory import OutOfMemory
 
 log = logging.getLogger("routing_moe")
 
@@ -49,18 +50,17 @@ def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[CommandR
     except Exception as error:
         if not isinstance(error, _resource_errors()):
             raise
+        reason = str(error) if isinstance(error, OutOfMemory) else in_brief(error)
         if kept:
-            log.error("stopped: %s; %s", in_brief(error), kept())
+            log.error("stopped: %s; %s", reason, kept())
         else:
-            print(f"error: {in_brief(error)}", file=sys.stderr)
+            print(f"error: {reason}", file=sys.stderr)
         result.exit_code = 1 if kept else 2
 
 
 def _resource_errors() -> tuple[type[Exception], ...]:
     """Returns the errors of a full disk, an unwritable file, too little memory. Imports torch."""
     from safetensors import SafetensorError
-
-    from routing_moe.io.memory import OutOfMemory
 
     return OSError, SafetensorError, OutOfMemory
 

@@ -189,14 +189,19 @@ def batch_size(model, decoding: Decoding, accelerator: Accelerator | None = None
 
 @functools.cache  # the size stays the same over a run's evaluations
 def examples_that_fit(device: torch.device, needed: int) -> int:
-    """Returns how many examples of `needed` bytes fit into FREE_SHARE of a GPU's free memory, at least 1."""
+    """Returns how many examples of `needed` bytes a batch may have in the free memory of a GPU; logs it."""
     free = free_gpu_memory(device)
-    size = max(1, int(FREE_SHARE * free / needed))
+    size = fitting(free, needed)
     log.info(
         "answers are decoded %d long examples at a time (--predict_batch_size): %.1f GB are free, one needs "
         "about %.2f GB", size, free / 1e9, needed / 1e9,
     )  # fmt: skip
     return size
+
+
+def fitting(free: int, needed: int) -> int:
+    """Returns how many examples of `needed` bytes FREE_SHARE of the free bytes holds, at least 1."""
+    return max(1, int(FREE_SHARE * free / needed))
 
 
 def bytes_of_long_example(config, num_beams: int, itemsize: int) -> int:

@@ -108,8 +108,6 @@ def _score(bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE) -> Tenso
 
 
 def _log_likelihood(bart, hidden_KD: Tensor, targets_K: Tensor) -> Tensor:
-    """Returns log p (K,) of each target token."""
+    """Returns log p (K,) of each target token. The projection is float32 under autocast, too."""
     logits_KV = bart.lm_head(hidden_KD) + bart.final_logits_bias
-    if logits_KV.dtype in (torch.float16, torch.bfloat16):
-        logits_KV = logits_KV.float()
     return logits_KV.gather(1, targets_K[:, None])[:, 0] - logits_KV.logsumexp(dim=1)

@@ -27,7 +27,6 @@ from routing_moe.evaluation.vector_sources import (
     VectorTable,
     seen_when_stored,
 )
-from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.modeling import TaskVectors
 from routing_moe.model.task_vectors import (
     ROWS_OF_ONE,
@@ -142,7 +141,7 @@ def learn_vector(
     steps: int,
     rate: float,
     seed: int,
-    accelerator: Accelerator | None = None,
+    accelerator: Accelerator,
     batch_size: int = 32,
 ) -> VectorChoice:
     """Returns a vector trained on examples of the task, starting from the mean of the known vectors.
@@ -169,7 +168,7 @@ def learn_vector(
     )
     examples = dataclasses.replace(examples, task_ids_N=np.zeros(len(examples), dtype=np.int64))
     with _only_the_vector(model, task) as vector_1D:
-        stepper = Stepper(model, examples, recipe, accelerator or make_accelerator())
+        stepper = Stepper(model, examples, recipe, accelerator)
         for step in range(steps):
             done = stepper.step(step)
             log.debug("vector of %s: loss per token %.4f", task, done["loss"] / done["tokens"])

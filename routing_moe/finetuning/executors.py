@@ -18,7 +18,7 @@ from routing_moe.checkpoints.find import SavedBart, SavedMixture
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.flags import flags_of
 from routing_moe.evaluation.vector_sources import VectorChoice
-from routing_moe.io.memory import peak_memory_gb
+from routing_moe.io.memory import WORKERS_OF_GPU, peak_memory_gb
 from routing_moe.io.process_pool import (
     result_or_error,
     run_here,
@@ -107,9 +107,10 @@ def on_ray(settings: FinetuneSettings, choice, missing: list[Configuration]) -> 
             f"--ray {settings.ray}: no cluster can be reached there ({in_brief(error)})"
         ) from None
     try:
-        share = gpu_share(settings.num_workers, ray.cluster_resources().get("GPU", 0))
+        gpus = ray.cluster_resources().get("GPU", 0)
         # max_calls=0: a process is reused for further configurations, even if it has a GPU.
-        options = dict(num_cpus=1, num_gpus=share, max_retries=RAY_RETRIES, max_calls=0)
+        options = dict(num_cpus=1, max_retries=RAY_RETRIES, max_calls=0)
+        options |= gpu_options(settings.num_workers, gpus) if gpus else {}
         task = ray.remote(**options)(run_configuration)
         # Machines of a cluster have working directories of their own.
         common = ray.put(dataclasses.replace(with_absolute_paths(settings), quiet=True)), ray.put(choice)
@@ -121,15 +122,14 @@ def on_ray(settings: FinetuneSettings, choice, missing: list[Configuration]) -> 
         ray.shutdown()
 
 
-def gpu_share(workers: int, gpus: float) -> float:
-    """Returns the share of a GPU that each task reserves so that `workers` tasks run at the same time.
+def gpu_options(workers: int, gpus: float) -> dict:
+    """Returns the options of Ray tasks of which `workers` run at the same time, evenly on the GPUs.
 
-    They are distributed evenly over the GPUs, like the processes of a pool. 0 without GPUs.
+    Each task reserves its share of a GPU, and reads in its environment how many have a share.
     """
-    if not gpus:
-        return 0
-    per_gpu = math.ceil(workers / gpus)
-    return math.floor(RAY_PARTS / per_gpu) / RAY_PARTS
+    on_each = math.ceil(workers / gpus)
+    share = math.floor(RAY_PARTS / on_each) / RAY_PARTS
+    return dict(num_gpus=share, runtime_env={"env_vars": {WORKERS_OF_GPU: str(on_each)}})
 
 
 def with_absolute_paths(settings: FinetuneSettings) -> FinetuneSettings:

@@ -21,12 +21,33 @@ from routing_moe.evaluation.unseen_tasks import learn_vector
 from routing_moe.evaluation.vector_sources import VectorChoice
 from routing_moe.finetuning.given_routes import choose_route, follows_given_routes, reads_clusters
 from routing_moe.finetuning.vectors import GivenVectors, own_vector, share_row
+from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
 from routing_moe.model.route_sources import random_task_routes
+from routing_moe.model.saved_config import load_bart_config
 from routing_moe.model.task_vectors import of_sample
+from routing_moe.optim.state_memory import State
 
 TRAINED = {"fixed": "fixed", "vector": "vector trained", "router": "router and vector trained"}
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
+
+
+def least_state(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> State:
+    """Returns the numbers of parameters of the model that is trained, before it is loaded.
+
+    Without --route_training it depends on the route whether the experts are kept; those of a plain BART are
+    then counted, the least that is possible.
+    """
+    config = start.config if isinstance(start, SavedMixture) else load_bart_config(start.source)
+    source, training = settings.route_source or config.route_source, settings.route_training
+    mixes = source in WITHOUT_VECTOR and config.expert_mixing == "outputs"
+    if not settings.moe_init or training == "plain" or (training is None and not mixes):
+        config = dataclasses.replace(config, num_experts=1, router_mode="softmax")
+    else:
+        routed = "learned" if training in ("vector", "router") else "fixed"
+        config = dataclasses.replace(config, task_names=[settings.task], route_source=routed)
+    frozen = ["embeddings"] if settings.freeze_embeds else []
+    return State.of(config, frozen + (["router"] if training != "router" else []))
 
 
 class Starts:
@@ -97,7 +118,9 @@ class Starts:
         choice = self.choices.get(sample)
         if choice is None and settings.task_vector == "learned" and not settings.taskvecs:
             training = settings.vector_steps, settings.task_model_lr, settings.seed
-            choice = learn_vector(mixture.to(self.device), settings.task, examples(), *training)
+            accelerator = make_accelerator(settings.mixed_precision)  # a process has a single precision
+            mixture = mixture.to(accelerator.device)
+            choice = learn_vector(mixture, settings.task, examples(), *training, accelerator)
             choice = dataclasses.replace(choice, seen=of_sample(choice.seen, sample))
         choice = choice or own_vector(mixture, settings, sample, self._given)
         return *along_route(mixture, settings, choice), choice.seen

@@ -1,5 +1,6 @@
 """Turns out-of-memory errors into one error that names the flags that reduce memory."""
 
+import os
 import re
 import resource
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ SAME_RESULTS = ("max_tokens_per_micro_batch", "predict_batch_size", "num_workers
 OTHER_RESULTS = ("num_beams",)
 # Defaults of flags on a CPU; on a GPU they are chosen from its free memory.
 ON_CPU = {"max_tokens_per_micro_batch": 16384, "predict_batch_size": 32}
+# In the environment of a worker process: the number of workers that share its GPU.
+WORKERS_OF_GPU = "ROUTING_MOE_WORKERS_OF_GPU"
 OF_TRAINING = {"max_tokens_per_micro_batch"}  # has no effect if a command has --do_train and it is not set
 
 
@@ -50,12 +53,35 @@ def memory_flags(settings) -> str:
     smaller = [
         f"--{name} (now {_in_words(name, chosen[name])})" for name in SAME_RESULTS if chosen.get(name, 1) != 1
     ]
-    others = [f"--{name} (now {chosen[name]})" for name in OTHER_RESULTS if chosen.get(name, 0) > 1]
+    others = smaller_model(settings)
+    others += [f"--{name} (now {chosen[name]})" for name in OTHER_RESULTS if chosen.get(name, 0) > 1]
     if "mixed_precision" in chosen and chosen_precision(chosen["mixed_precision"]) == "no":
         others.append("--mixed_precision bf16")
     ways = ["give a smaller " + " or ".join(smaller)] if smaller else []
     ways += ["with different results: " + " or ".join(others)] if others else []
     return "; ".join(ways) or "no flag of this command reduces memory"
+
+
+def smaller_model(settings) -> list[str]:
+    """Returns the flags that reduce weights, gradients and optimizer state, of those that a command has."""
+    given = vars(settings)
+    if not given.get("do_train"):
+        return []
+    ways = []
+    if given.get("initialize_from_vanilla") and given["num_experts"] != 1:  # a checkpoint has its own
+        now = f" (now {given['num_experts']})" if given["num_experts"] else ""
+        ways.append(f"a smaller --num_experts{now}")
+        if str(given["task_routes"]).startswith("clusters:"):
+            ways.append(
+                f"--task_routes clusters:K with fewer clusters (CLUSTERS; now {given['task_routes']})"
+            )
+        ways.append("layers without experts (--encoder_vanilla_layers, --decoder_vanilla_layers)")
+    soft = given.get("moe_avg_route") or given.get("moe_random_route")  # without a plain equivalent
+    if given.get("moe_init") and given["route_training"] != "plain" and not soft:
+        ways.append("--route_training plain")
+    if given.get("freeze_embeds") is False:
+        ways.append("--freeze_embeds")
+    return ways
 
 
 def _in_words(name: str, given: int | None) -> str:
@@ -68,11 +94,18 @@ def _in_words(name: str, given: int | None) -> str:
 
 
 def free_gpu_memory(device) -> int:
-    """Returns the bytes of a GPU that this process can still allocate."""
+    """Returns the bytes of a GPU that this process can still allocate.
+
+    If several workers share the GPU: at most its share of the total, because the others may allocate theirs
+    later.
+    """
     import torch
 
-    kept_for_reuse = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + kept_for_reuse
+    free, total = torch.cuda.mem_get_info(device)
+    used = torch.cuda.memory_allocated(device)
+    kept_for_reuse = torch.cuda.memory_reserved(device) - used
+    share = total // int(os.environ.get(WORKERS_OF_GPU, "1"))
+    return max(0, min(free + kept_for_reuse, share - used))
 
 
 def peak_memory_gb() -> float:

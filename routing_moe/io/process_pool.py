@@ -15,6 +15,7 @@ from typing import Any
 
 from dataloader.errors import InputError
 from dataloader.processes import leave_signals_to
+from routing_moe.io.memory import WORKERS_OF_GPU
 
 Outcomes = Iterator[tuple[Any, Any]]
 
@@ -44,14 +45,14 @@ def run_in_processes(function: Callable, arguments: Mapping[Hashable, tuple], wo
     from pebble import ProcessPool
 
     spawning = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    started = spawning.Value("i", 0)
     workers = min(workers, len(arguments))
+    places = spawning.Array("i", workers)
     with environment(worker_environment(workers)):
         pool = ProcessPool(
             max_workers=workers,
             context=spawning,
             initializer=prepare_worker,
-            initargs=(started, visible_gpus(), os.getpid()),
+            initargs=(places, visible_gpus(), os.getpid()),
         )
         try:
             futures = {pool.schedule(function, args=own): key for key, own in arguments.items()}
@@ -95,13 +96,33 @@ def environment(variables: dict[str, str]):
             os.environ.update({name: before[name]} if name in before else {})
 
 
-def prepare_worker(started, gpus: list[str], parent: int) -> None:
-    """Assigns a GPU to the process, leaves Ctrl-C to the parent, and ends the process with its parent."""
+def prepare_worker(places, gpus: list[str], parent: int) -> None:
+    """Assigns a GPU to the process, leaves Ctrl-C to the parent, and ends the process with its parent.
+
+    places: for each worker of the pool the id of its process, 0 if it is not started.
+    """
     leave_signals_to(parent)
     if gpus:
-        with started.get_lock():
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[started.value % len(gpus)]
-            started.value += 1
+        place, n = take_place(places), len(gpus)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % n]
+        os.environ[WORKERS_OF_GPU] = str(len(range(place % n, len(places), n)))
+
+
+def take_place(places) -> int:
+    """Returns a place that no running process has. That of a dead process is taken again, with its GPU."""
+    with places.get_lock():
+        place = next((i for i, process in enumerate(places) if not is_running(process)), 0)
+        places[place] = os.getpid()
+    return place
+
+
+def is_running(process: int) -> bool:
+    """Returns whether a process with this id is running; 0 stands for none."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return process != 0
 
 
 def result_or_error(result: Callable) -> Any:

@@ -11,6 +11,7 @@ from dataloader.errors import InputError, in_brief
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.loading import bart_fields, load_bart
 from routing_moe.model.mixture_fields import MIXTURE_FIELDS
+from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer
 from routing_moe.model.unfilled import unfilled_model
 
@@ -106,6 +107,7 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
     if state.keys() != made_of.keys() or any(state[name] is not made_of[name] for name in state):
         with torch.device("meta"), init.no_init_weights():
             bart = BartForConditionalGeneration(_plain_config(model))
+        project_in_float32(bart)
         share_tensors(bart, state)
         if model.config.expert_mixing == "outputs":  # merged tensors are new at every call
             model.last_plain = bart, state  # a tuple, so that torch does not see a part of the model

@@ -23,6 +23,7 @@ from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoder
 
 from routing_moe.model.beams import SourceCache, beams_share_sources
 from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
 from routing_moe.model.task_routing import TaskRouting, TaskVectors
 from routing_moe.model.task_vectors import save_task_vectors
@@ -57,6 +58,7 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
             row = config.encoder_layers + i
             layer = copies[0] if is_vanilla else RoutedLayer(config, copies, row, keeps_cache=True)
             self.model.decoder.layers[i] = layer
+        project_in_float32(self)
         self.add_routing()
         self.post_init()
 

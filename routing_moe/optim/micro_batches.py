@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,20 +24,20 @@ from dataloader.batching import OVERHEAD_TOKENS, micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
 from routing_moe.config.shared import Recipe
 from routing_moe.config.train import TrainSettings
-from routing_moe.io.memory import ON_CPU, free_gpu_memory
+from routing_moe.io.memory import ON_CPU
 from routing_moe.io.transfer import sent
 from routing_moe.model.flops import Work
+from routing_moe.optim.state_memory import BYTES, STATE_NUMBERS, free_memory
 
 CUDA_OVERHEAD_TOKENS = 8192  # a step of 32 examples of 105 few-shot tasks: 1.5 micro-batches instead of 4
 CUDA_MULTIPLE = 8  # tensor cores and attention masks want widths that are multiples of 8
 MOST_TOKENS, LEAST_TOKENS = 32768, 1024  # range of the limit that is chosen on CUDA
 SAFE_SHARE = 0.8  # of the memory that is free; the rest is for target tokens' logits and temporary tensors
 # What a BART layer keeps of a token for the backward pass, in numbers per dimension of the model; found with
-# torch's saved-tensor hooks, with dropout and a feed-forward width of 4 D.
+# torch's saved-tensor hooks, with dropout and a feed-forward width of 4 D. In bf16 these are half as many
+# bytes, and the limit is on the safe side.
 NUMBERS_PER_DIMENSION = 32
-BYTES = 4  # of a number; half as many in bf16, for which the limit is on the safe side
 ALIGNMENT = 8  # bytes of the largest numbers in a batch
-STATE_NUMBERS = 3  # per trained parameter: its gradient and AdamW's two averages
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,7 @@ class Cut:
         max_tokens, overhead = settings.max_tokens_per_micro_batch, settings.micro_batch_overhead
         is_cuda, reason = accelerator.device.type == "cuda", ""
         if max_tokens is None and is_cuda:
-            free = free_gpu_memory(accelerator.device)
-            if accelerator.num_processes > 1:
-                free = min(gather_object([free]))
+            free = free_memory(accelerator)
             max_tokens, reason = tokens_that_fit(free, model), f" for {free / 1e9:.1f} GB of free GPU memory"
         elif max_tokens is None:
             max_tokens = ON_CPU["max_tokens_per_micro_batch"]

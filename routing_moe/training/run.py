@@ -18,9 +18,11 @@ from routing_moe.io.logs import log_to_file
 from routing_moe.io.memory import naming_memory_flags
 from routing_moe.io.run_folder import describe_run
 from routing_moe.io.trackers import start_trackers
+from routing_moe.optim.state_memory import State, check_fits
 from routing_moe.training.checks import Inputs
 from routing_moe.training.cost import equal_steps
 from routing_moe.training.prediction import run_prediction, task_files
+from routing_moe.training.start_checks import start_config
 from routing_moe.training.trainer import Training
 
 log = logging.getLogger("routing_moe")
@@ -54,6 +56,7 @@ def run_training(
     settings: TrainSettings, inputs: Inputs, accelerator: Accelerator, command, draw_routes: Callable
 ) -> None:
     """Builds the model and the data, and trains to the end. Writes nothing before both are ready."""
+    check_fits(lambda: start_state(settings, inputs), accelerator, settings)
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split, inputs.routes)
     notes = route_notes(settings, inputs, model)
@@ -79,6 +82,13 @@ def run_training(
         description = json.dumps(describe_run(settings.to_dict(), command), indent=1)
         write_text(Path(settings.output_dir) / "run.json", description)
     training.run()
+
+
+def start_state(settings: TrainSettings, inputs: Inputs) -> State:
+    """Returns the numbers of parameters of the model that training starts with, which is not loaded yet."""
+    trained = {"router": settings.trains_router, "vectors": settings.trains_task_vectors}
+    frozen = [part for part, is_trained in trained.items() if not is_trained]
+    return State.of(start_config(settings, inputs.split, inputs.routes), frozen)
 
 
 def route_notes(settings: TrainSettings, inputs: Inputs, model) -> list[str]:

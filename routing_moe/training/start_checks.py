@@ -52,6 +52,19 @@ def routing_fields(settings: TrainSettings, routes: GivenRoutes | None = None) -
     )
 
 
+def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | None) -> SavedConfig:
+    """Returns the configuration of the model that training starts with. Its flags and files are valid."""
+    found = routing_fields(settings, routes)
+    fields = {name: found[name] for name in ("num_experts", "route_source", *ROUTING_FLAGS)}
+    if checkpoint := checkpoint_to_start_from(settings):
+        return dataclasses.replace(SavedConfig.load(checkpoint / "config.json"), **fields)
+    fields = settings.architecture() | fields | {"task_names": list(split.all)}
+    if settings.taskvecs and found["route_source"] == "learned":
+        fields["task_names"], vectors_ND = load_task_vectors(settings.taskvecs)
+        fields["router_input_dim"] = vectors_ND.shape[1]
+    return dataclasses.replace(load_bart_config(settings.model), **fields)
+
+
 def start_faults(
     settings: TrainSettings,
     split: Split | None,

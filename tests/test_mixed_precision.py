@@ -1,0 +1,72 @@
+"""Whole commands in bf16, the scripts' precision on a GPU: a process has one, of the flag or the launcher."""
+
+import pytest
+import tiny_vectors
+from accelerate.state import AcceleratorState
+from tiny_grids import QUICK, finetune, log_of
+from tiny_runs import run, typed
+
+from routing_moe.cli import ablate
+from routing_moe.config.choices import ROUTE_TRAININGS, VECTOR_SOURCES
+
+NO_PICTURES = ("plots.route_map.plot_routes", "report.ablation_files.plot_task_drops")
+# (flag, variable of `accelerate launch`)
+PRECISIONS = {"flag": ("bf16", None), "launcher": (None, "bf16"), "flag wins": ("no", "bf16")}
+SHORT = dict(total_steps=1, num_beams=1, max_output_length=4)
+
+
+@pytest.fixture(params=PRECISIONS)
+def precision(request, monkeypatch) -> dict:
+    """The flag of a precision; the environment has that of the launcher."""
+    flag, launcher = PRECISIONS[request.param]
+    if launcher:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    return {"mixed_precision": flag}
+
+
+@pytest.fixture(scope="module")
+def mixture(world):
+    """A run of one step with straight-through routes. Must not be changed."""
+    return world.run("mixture_for_precisions", init_eps=0.3, **SHORT)
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    for name in (*NO_PICTURES, "report.ablation_files.plot_category_drops"):
+        monkeypatch.setattr(f"routing_moe.{name}", lambda *args, **kwargs: None)
+
+
+def test_training_and_prediction(world, tmp_path, precision):
+    assert run(world.gym, world.bart, tmp_path / "run", do_predict=True, **SHORT, **precision) == 0
+    only_predicting = dict(do_train=None, initialize_from_vanilla=None, do_predict=True, total_steps=None)
+    assert run(world.gym, None, tmp_path / "run", **only_predicting, **precision) == 0
+
+
+ROUTES = {
+    **{f"vector {source}": dict(task_vector=source) for source in VECTOR_SOURCES},
+    **{kind: dict(route_training=kind, task_vector="learned") for kind in ROUTE_TRAININGS},
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_fine_tuning_with_every_vector_and_route(grids, mixture, tmp_path, precision, route):
+    flags = QUICK | SHORT | dict(moe_init=True, init_dir=mixture, learning_rate_list=[0.03])
+    flags |= ROUTES[route] | precision
+    learns = flags.get("task_vector") == "learned"
+    if flags.get("task_vector") == "stored":  # of a task of the run
+        flags["task_dir"] = grids.gym / "colour"
+    flags["vector_steps"] = 2 if learns else None
+    assert finetune(grids.gym, grids.bart, tmp_path / "grid", **flags) == 0
+    assert ("vector learned from 12 examples" in log_of(tmp_path / "grid")) == learns
+
+
+def test_ablation(mixture, tmp_path, precision):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    command = [mixture, "--experts", "enc0.1", "--output_dir", tmp_path / "ablation"]
+    assert ablate.main([*map(str, command), *typed(precision)]) == 0
+
+
+@pytest.mark.parametrize("method", tiny_vectors.WITH_A_BART)
+def test_task_vectors(world, tmp_path, precision, method):
+    own = {} if method == "text" else {k: v for k, v in precision.items() if v}
+    assert tiny_vectors.run(method, world.gym, world.bart, tmp_path / "vectors", **own) == 0
