@@ -21,7 +21,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from dataloader.atomic_files import flush, write_text
-from dataloader.errors import InputError
+from dataloader.errors import InputError, fault_context
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
@@ -180,7 +180,9 @@ def start_folder(settings: FinetuneSettings) -> str:
 
 def start_checksums(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> dict[str, str]:
     """Returns the SHA-256 of the files that determine the start: model, given vectors and routes."""
-    found = start.checksums()
+    is_checkpoint = isinstance(start, SavedBart) and start.source == settings.checkpoint
+    with fault_context("--checkpoint " if is_checkpoint else "--model "):  # a hub name is downloaded
+        found = start.checksums()
     for flag in ("taskvecs", "text_vectors"):
         if folder := getattr(settings, flag):
             files = {f"--{flag} {name}": Path(folder) / name for name in (NAMES_FILE, VECTORS_FILE)}

@@ -57,6 +57,7 @@ class Snapshot:
 
 
 _found: dict[str, Snapshot] = {}  # by hub name
+_of_main: dict[str, str] = {}  # {hub name: commit} of the main process
 _silent: set[str] = set()  # addresses of hubs that did not answer this process
 
 
@@ -78,8 +79,8 @@ def repository_and_revision(name: str) -> tuple[str, str]:
         raise InputError(f"{name}: no such folder, and not a hub name ({in_brief(error)})") from None
     if at and not revision:
         raise InputError(f"{name}: give a branch, a tag or a commit after the @")
-    pinned = json.loads(os.environ.get(COMMITS, "{}"))
-    return repository, pinned.get(name) or revision or constants.DEFAULT_REVISION
+    of_main = _of_main or json.loads(os.environ.get(COMMITS, "{}"))
+    return repository, of_main.get(name) or revision or constants.DEFAULT_REVISION
 
 
 def commits() -> dict[str, str]:
@@ -89,7 +90,7 @@ def commits() -> dict[str, str]:
 
 def use_commits(of_main: dict[str, str]) -> None:
     """Lets this process load the commits that the main process has found."""
-    os.environ[COMMITS] = json.dumps(of_main)
+    _of_main.update(of_main)
     for name, commit in of_main.items():
         if name in _found and _found[name].commit != commit:
             del _found[name]
@@ -207,16 +208,17 @@ def _asked(name: str, repository: str, revision: str, cached: Snapshot | None) -
         ) from None
     except OfflineModeIsEnabled:
         variable = next((variable for variable in OFFLINE if os.environ.get(variable)), OFFLINE[0])
-        reason = f"{variable} is set, which forbids downloads"
+        reason, is_answered = f"{variable} is set, which forbids downloads", False
     except Exception as error:  # the library and the network raise many types of errors
-        reason = _reason(error, repository)
+        reason, is_answered = _reason(error, repository), constants.ENDPOINT not in _silent
         if cached is not None and os.environ.get("RANK", "0") == "0":
             log.warning("%s: %s; the copy in the cache is used, commit %s", name, reason, cached.commit)
     if cached is not None:
         return cached
+    remedy = "" if is_answered else f", which `hf download {repository}` makes where there is network"
     raise NotAvailable(
-        f"{name}: no such folder, and no model of the hub: {reason}, and the cache {constants.HF_HUB_CACHE} "
-        f"has no complete copy, which `hf download {repository}` makes where there is network"
+        f"{name}: no such folder, and no model of the hub: {reason}; the cache {constants.HF_HUB_CACHE} has "
+        f"no complete copy{remedy}"
     )
 
 
