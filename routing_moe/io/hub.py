@@ -25,7 +25,7 @@ from huggingface_hub.utils import validate_repo_id
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_brief
 
-SECONDS = 15  # for the hub to name the commit and to send its config.json
+SECONDS = 10  # for the hub to name the commit and to send its config.json
 # Environment variable of worker processes, so that they load the same commits: JSON, {hub name: commit}.
 COMMITS = "ROUTING_MOE_HUB_COMMITS"
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # variables that forbid the network
