@@ -185,7 +185,7 @@ def _remember(found: Snapshot) -> None:
     complete commit before it.
     """
     cached = in_cache(f"{found.repository}@{found.revision}")
-    if cached is None or cached.commit != found.commit:
+    if found.revision != found.commit and (cached is None or cached.commit != found.commit):
         ref = found.folder.parents[1] / "refs" / found.revision
         with suppress(OSError):  # the cache may be read-only
             ref.parent.mkdir(parents=True, exist_ok=True)
