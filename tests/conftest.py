@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from local_hub import local_hub  # noqa: F401 (a fixture)
 from safetensors.torch import load_file
 from transformers import BartConfig, BartForConditionalGeneration
 

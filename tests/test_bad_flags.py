@@ -204,17 +204,12 @@ def test_a_tracker_that_is_not_installed_is_an_error(tracker, fresh, capsys, mon
     assert_fault(output, f"--log_with is '{tracker}', which needs: pip install {tracker}")
 
 
-@pytest.mark.parametrize(("changed", "lookups"), [({}, 1), (dict(total_steps=0), 0)])
-def test_the_hub_is_asked_only_if_no_other_fault_was_found(changed, lookups, fresh, capsys, monkeypatch):
-    asked = []
-
-    def download(name: str, file: str):
-        asked.append((name, file))
-        raise OSError("no network")
-
-    monkeypatch.setattr("routing_moe.model.saved_config.hf_hub_download", download)
+@pytest.mark.parametrize("changed", [{}, dict(total_steps=0)], ids=["no other", "another"])
+def test_the_hub_is_asked_only_if_no_other_fault_was_found(changed, fresh, capsys, local_hub):
     output = complaint(fresh, capsys, model="someone/bart", **changed)
-    assert asked == [("someone/bart", "config.json")] * lookups
-    fault = "--total_steps is 0" if changed else "--model someone/bart: no model can be loaded from the hub"
+    assert local_hub.requests == ([] if changed else ["api/models/someone/bart/revision/main"])
+    fault = (
+        "--total_steps is 0" if changed else "--model someone/bart: no such folder, and no model of the hub"
+    )
     assert_fault(output, fault)
     assert len(output) == 1

@@ -11,7 +11,9 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+from local_hub import dropping_packets, use_endpoint
 from small_mirror import make_mirror, write_parquet
 
 from dataloader.building import downloads
@@ -247,8 +249,11 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self, body=True):
         path = Path(self.server.folder, self.path.split("?")[0].replace("%2F", "/").lstrip("/"))
         if self.path.startswith("/api/datasets/"):
+            self.server.lists.append(self.path)
+            if len(self.server.lists) <= len(self.server.refusals):
+                return self.answer(429, b"", self.server.refusals[len(self.server.lists) - 1])
             repository, _, revision = (
-                self.path.removeprefix("/api/datasets/").split("?")[0].partition("/tree/")
+                self.path.removeprefix("/api/datasets/").split("?")[0].partition("/revision/")
             )
             top = Path(self.server.folder, "datasets", repository, "resolve", revision.replace("%2F", "/"))
             if not top.exists():
@@ -256,11 +261,9 @@ class Hub(BaseHTTPRequestHandler):
             files = [
                 file for file in sorted(top.rglob("*")) if file.is_file() and "refs" not in file.parts[-4:-1]
             ]
-            listing = [
-                {"type": "file", "path": file.relative_to(top).as_posix(), "size": 1, "oid": "0"}
-                for file in files
-            ]
-            return self.answer(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
+            names = [{"rfilename": file.relative_to(top).as_posix()} for file in files]
+            info = {"id": repository, "sha": "0" * 40, "siblings": names}
+            return self.answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
         if not path.is_file():
             return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
         content = path.read_bytes()
@@ -286,8 +289,10 @@ def hub(tmp_path):
     write_parquet(mirror, "example/own", "data/train-00000-of-00001.parquet", [{"a": 1}])
     running = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     running.folder = mirror / "huggingface.co"
+    running.lists, running.refusals = [], []  # requests for lists of files; headers of the first answers
     threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{running.server_port}", mirror
+    running.url, running.mirror = f"http://127.0.0.1:{running.server_port}", mirror
+    yield running
     running.shutdown()
     running.server_close()
 
@@ -313,17 +318,64 @@ for source, split in ((Hub("example/own"), "test"), (Hub("example/nothing"), "tr
 
 @pytest.mark.slow
 def test_data_sets_are_read_through_the_client_of_the_hub(hub, tmp_path):
-    endpoint, mirror = hub
     env = os.environ | {
-        "HF_ENDPOINT": endpoint,
+        "HF_ENDPOINT": hub.url,
         "HF_HOME": str(tmp_path / "cache"),
         "HF_HUB_DISABLE_XET": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-c", READ, str(mirror)], env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", READ, str(hub.mirror)], env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     *read, no_split, gone = done.stdout.splitlines()
     assert read == ["hub data set example/geography, capitals 12", "hub data set example/own 1"]
     assert "example/own has no split test (it has train)" in no_split
     assert "example/nothing at main: it does not exist" in gone
+
+
+@pytest.fixture
+def asks(hub, monkeypatch, tmp_path):
+    """The hub, which the client in this process asks; `hub.pauses` are the seconds that it waits."""
+    use_endpoint(monkeypatch, hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    huggingface_hub.close_session()
+    hub.pauses = []
+    monkeypatch.setattr(downloads.time, "sleep", hub.pauses.append)
+    yield hub
+    huggingface_hub.close_session()
+
+
+def test_the_files_of_a_repository_are_listed_once(asks, tmp_path):
+    files = Downloads(tmp_path)
+    write_parquet(asks.mirror, "example/own", "data/test-00000-of-00001.parquet", [{"a": 2}])
+    for split in ("train", "test", "train"):
+        assert files.parquet("example/own", "", split)
+    assert len(asks.lists) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [({"RateLimit": '"api";r=0;t=55'}, 56), ({"Retry-After": "120"}, 121), ({}, 1)],
+    ids=["rate limit", "retry after", "without a time"],
+)
+def test_a_list_waits_as_long_as_a_rate_limit_says(headers, seconds, asks, tmp_path, capsys):
+    asks.refusals = [headers]
+    assert Downloads(tmp_path).parquet("example/own", "", "train")
+    assert asks.pauses == [seconds]
+    line = f"the server answers with status 429; waiting {seconds} seconds, as it asks"
+    assert (line in capsys.readouterr().err) == bool(headers)
+
+
+def test_a_pause_without_reason_is_not_waited_for(asks, tmp_path):
+    asks.refusals = [{"Retry-After": "100000"}] * 2
+    with pytest.raises(Unavailable, match="status 429 and asks for a pause of 100001 seconds"):
+        Downloads(tmp_path).parquet("example/own", "", "train")
+    assert asks.pauses == []
+
+
+def test_a_hub_that_never_answers_is_left_out_after_the_attempts(asks, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.05)
+    with dropping_packets() as silent:
+        use_endpoint(monkeypatch, silent)
+        with pytest.raises(Unavailable, match="5 attempts failed, the last one because: timed out"):
+            Downloads(tmp_path).parquet("example/own", "", "train")

@@ -15,7 +15,6 @@ from tiny_runs import assert_equal, contents, run, weights, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
-from routing_moe.checkpoints.find import weight_files
 from routing_moe.cli.merge import main
 from routing_moe.model.conversion import with_fresh_experts
 from routing_moe.model.mixture_fields import MIXTURE_FIELDS
@@ -238,13 +237,11 @@ def test_a_merged_checkpoint_records_its_inputs(merge, with_run):
     assert kept["command"].startswith("python -m routing_moe.cli.merge --routes_from")
 
 
-def test_the_weights_of_a_hub_name_are_found_in_the_cache(monkeypatch, with_run):
-    cached = {"facebook/bart-base": str(with_run.bart / "config.json")}
-    monkeypatch.setattr(
-        "routing_moe.checkpoints.find.try_to_load_from_cache", lambda name, _: cached.get(name)
-    )
-    assert weight_files("facebook/bart-base") == [with_run.bart / "model.safetensors"]
-    assert weight_files("facebook/bart-large") == []
+def test_a_merge_with_a_hub_name_records_its_commit_and_weights(merge, with_run, local_hub):
+    commit = local_hub.publish("facebook/bart-base", with_run.bart)
+    kept = json.loads((merge(model="facebook/bart-base") / "merge.json").read_text())
+    assert kept["hub"] == {"facebook/bart-base": commit}
+    assert kept["made_of"]["model"] == hashes(with_run.bart)
 
 
 def test_a_full_disk_leaves_no_files(monkeypatch, with_run, tmp_path, capsys):

@@ -9,9 +9,10 @@ import csv
 import hashlib
 import os
 import re
+import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +28,8 @@ from dataloader.errors import in_brief
 CHECKSUMS = Path(__file__).with_name("downloads.csv")  # of the files that the published gym was made from
 ATTEMPTS = 5  # of one download; the n-th failure is followed by a pause of 2^(n-1) seconds
 TIMEOUT = 30  # seconds without a byte from the server
+LONGEST_PAUSE = 900  # seconds that a rate limit may ask for; the hub counts requests over 300
+BUSY = 429  # status of a server that gets too many requests
 PART = ".part"  # end of the name of an unfinished download
 GONE = "it does not exist, or only for users who are logged in (hf auth login)"
 MESSAGE_BY_STATUS = {401: GONE, 403: "the server refuses access", 404: GONE, 410: "it no longer exists"}
@@ -132,6 +135,7 @@ class Downloads(HubFiles):
 
     def __init__(self, folder: Path, accept_changed: bool = False):
         self.folder, self.accept_changed = folder, accept_changed
+        self._listed: dict[tuple[str, str], list[str]] = {}  # by repository and revision
 
     def raw(self, url: str) -> Path:
         path = place_of(url, self.folder)
@@ -151,8 +155,13 @@ class Downloads(HubFiles):
     def _names(self, repository: str, revision: str) -> list[str]:
         from huggingface_hub import HfApi
 
-        where = {"repo_id": repository, "repo_type": "dataset", "revision": revision}
-        return with_retries(lambda: list(HfApi().list_repo_files(**where)), _page(repository, revision))
+        def listed() -> list[str]:
+            info = HfApi().dataset_info(repository, revision=revision, timeout=TIMEOUT)
+            return [file.rfilename for file in info.siblings or ()]
+
+        if (repository, revision) not in self._listed:  # each split asks, and each task of the repository
+            self._listed[repository, revision] = with_retries(listed, _page(repository, revision))
+        return self._listed[repository, revision]
 
     def _file(self, repository: str, revision: str, name: str) -> Path:
         from huggingface_hub import hf_hub_download
@@ -166,22 +175,30 @@ def _page(repository: str, revision: str) -> str:
 
 
 def with_retries(action: Callable[[], Result], url: str) -> Result:
-    """Returns action(), called again after a failed connection. Raises Unavailable when it fails for good."""
+    """Returns action(), called again after a failed connection, or when a rate limit has passed.
+
+    Raises Unavailable when it fails for good.
+    """
     import httpx
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     host = urlsplit(url).netloc
     if host in _unreachable:
         raise Unavailable(f"{url}: {host} could not be reached before")
     for attempt in range(ATTEMPTS):
+        pause = 2**attempt
         try:
             return action()
         except (httpx.HTTPStatusError, HfHubHTTPError) as error:
-            status = error.response.status_code
-            if status < 500 and status != 429:
-                reason = MESSAGE_BY_STATUS.get(status, f"the server answers with status {status}")
-                raise Unavailable(f"{url}: {reason}") from None
-            fault = ConnectionError(f"the server answers with status {status}")
+            status, asked = error.response.status_code, asked_pause(error.response.headers)
+            answer = f"the server answers with status {status}"
+            if status < 500 and status != BUSY:
+                raise Unavailable(f"{url}: {MESSAGE_BY_STATUS.get(status, answer)}") from None
+            if (asked or 0) > LONGEST_PAUSE:
+                raise Unavailable(f"{url}: {answer} and asks for a pause of {asked} seconds") from None
+            fault, pause = ConnectionError(answer), asked or pause
+        except LocalEntryNotFoundError as error:  # after attempts of the hub's client
+            raise Unavailable(f"{url}: {in_brief(error.__cause__ or error)}") from None
         except OfflineModeIsEnabled:
             raise Unavailable(f"{url}: HF_HUB_OFFLINE is set; unset it, or use --mirror") from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
@@ -189,10 +206,22 @@ def with_retries(action: Callable[[], Result], url: str) -> Result:
         except (httpx.HTTPError, ConnectionError) as error:
             fault = error
         if attempt < ATTEMPTS - 1:
-            time.sleep(2**attempt)
-    if isinstance(fault, httpx.ConnectError):
+            if pause > 2**attempt:
+                tqdm.write(f"{host}: {in_brief(fault)}; waiting {pause} seconds, as it asks", file=sys.stderr)
+            time.sleep(pause)
+    if isinstance(fault, httpx.ConnectError | httpx.TimeoutException):
         _unreachable.add(host)
     raise Unavailable(f"{url}: {ATTEMPTS} attempts failed, the last one because: {in_brief(fault)}")
+
+
+def asked_pause(headers: Mapping[str, str]) -> int | None:
+    """Returns the seconds that a server's headers ask to wait for, and one more; None if they ask nothing."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    if (limit := parse_ratelimit_headers(headers)) is not None and limit.remaining == 0:
+        return limit.reset_in_seconds + 1
+    seconds = headers.get("retry-after", "").strip()
+    return int(seconds) + 1 if seconds.isdigit() else None
 
 
 def download(url: str, part: Path) -> None:

@@ -5,18 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub import try_to_load_from_cache
-
 from dataloader.errors import InputError, fault_context, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.checkpoints.tokenizer_files import TOKENIZER_FILES
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.train import TrainSettings
+from routing_moe.io.hub import is_hub_name, local_folder
 from routing_moe.model.saved_config import (
     ROUTING_BART,
     SavedConfig,
-    is_hub_name,
     load_routing_config,
     published_fields,
 )
@@ -117,26 +115,34 @@ def no_checkpoint(folder: Path, name: str, name_flag: str) -> str:
 
 
 def weight_files(source: str | Path) -> list[Path]:
-    """Returns the files with a model's weights.
+    """Returns the files with a model's weights. source: a file, a folder or a hub name.
 
-    source: a file, a folder, or a hub name (files in the cache).
+    Raises InputError if a hub name cannot be downloaded.
     """
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        cached = try_to_load_from_cache(str(source), "config.json")
-        if not isinstance(cached, str):
-            return []
-        path = Path(cached).parent
+    if Path(source).is_file():
+        return [Path(source)]
+    path = local_folder(source)
     return sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
 
 
 def checksums(weights: list[Path], place: str | Path) -> dict[str, str]:
-    """Returns {name: SHA-256} of weight files, and of the configuration and tokenizer files in `place`."""
-    files = {file.name: file for file in weights}
-    files |= {name: Path(place) / name for name in ("config.json", *TOKENIZER_FILES)}
+    """Returns {name: SHA-256} of weight files, and of the configuration and tokenizer files in `place`.
+
+    place: a folder or hub name. Raises InputError if a hub name cannot be downloaded.
+    """
+    files, folder = {file.name: file for file in weights}, local_folder(place)
+    files |= {name: folder / name for name in ("config.json", *TOKENIZER_FILES)}
     return {name: sha256(file) for name, file in files.items() if file.is_file()}
+
+
+def same_files(saved: dict[str, str] | None, now: dict[str, str]) -> bool:
+    """Returns whether checksums of a start, saved by an earlier command, are those of the start now.
+
+    Of a hub name, earlier versions saved only those of weights that were in the cache already.
+    """
+    if not saved or "config.json" in saved:
+        return saved in (now, {}, None)
+    return all(now.get(name) == checksum for name, checksum in saved.items())
 
 
 def sha256(file: Path) -> str:

@@ -42,6 +42,8 @@ def save_checkpoint(
     """
     import torch  # takes seconds, which `find_checkpoint` need not wait for
 
+    # Commands decode so, and `generate` of a checkpoint shall agree; bart-base's configuration says True.
+    model.generation_config.early_stopping = False
     with replacing_directory(path) as folder:
         for name, content in (keep or {}).items():
             (folder / name).write_bytes(content)

@@ -11,6 +11,7 @@ from routing_moe.checkpoints.find import SavedBart, checkpoint_to_start_from, fi
 from routing_moe.checkpoints.tokenizer_files import NO_FILES, check_size, keeps_tokenizer
 from routing_moe.checkpoints.vanilla import load_vanilla_weights
 from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
+from routing_moe.io.hub import local_folder
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.loading import load_bart, load_routing_bart, load_vanilla_checkpoint
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
@@ -78,8 +79,9 @@ def load_tokenizer(source: str | Path, vocab_size: int):
     vocab_size: number of token embeddings of the model, an upper bound of the number of tokens.
     Raises InputError that names the source.
     """
+    folder = local_folder(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{source}: no tokenizer can be loaded from there ({in_brief(error)})") from None
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # transformers' result without any files

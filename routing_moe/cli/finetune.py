@@ -15,6 +15,8 @@ import logging
 import sys
 from pathlib import Path
 
+from huggingface_hub.utils import disable_progress_bars
+
 from dataloader.atomic_files import folder_lock, write_text
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
@@ -34,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     given, grid = parse(FinetuneSettings, argv, __doc__), None
     with reporting_errors(lambda: what_is_kept(grid)) as result:
         settings = finetune_settings(given)
+        if settings.quiet:
+            disable_progress_bars()
         inputs = check_finetuning(settings, set(given))
         grid = Grid(inputs.settings, inputs.gym)
         grid.load(start_checksums(inputs.settings, inputs.start))

@@ -35,9 +35,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: TrainSettings, inputs: Inputs, given: dict, command: list[str] | None) -> int:
     # Torch is imported here, after the checks: it takes seconds.
+    from routing_moe.io import hub
     from routing_moe.io.accelerator import make_accelerator
     from routing_moe.io.logs import start_logging
-    from routing_moe.io.main_process import main_process_lock
+    from routing_moe.io.main_process import main_process_lock, on_main
     from routing_moe.optim.step import TrainingDiverged
     from routing_moe.plots.route_map import plot_routes
     from routing_moe.training.run import train_and_predict
@@ -46,6 +47,7 @@ def run(settings: TrainSettings, inputs: Inputs, given: dict, command: list[str]
     with ExitStack() as at_exit:
         at_exit.callback(accelerator.end_training)
         start_logging(accelerator.is_main_process)
+        hub.use_commits(on_main(accelerator, hub.commits))
         for note in unused_note(TrainSettings, given, settings.do_train):
             log.info("note: %s", note)
         if not (settings.do_train and settings.equal_flops):  # which writes nothing

@@ -25,6 +25,7 @@ from routing_moe.config.flags import (
 from routing_moe.finetuning.given_routes import given_route_faults
 from routing_moe.finetuning.vectors import needs_neighbour, vector_faults
 from routing_moe.io.files import unwritable
+from routing_moe.io.hub import local_folder
 from routing_moe.io.precision import precision_faults
 from routing_moe.io.run_folder import foreign_faults, load_run_settings
 from routing_moe.model.saved_config import load_bart_config
@@ -176,7 +177,7 @@ def fits(weights: str, source: str) -> dict:
     from routing_moe.checkpoints.vanilla import load_vanilla_weights
     from routing_moe.model.loading import bart_fields
 
-    fields = bart_fields(AutoConfig.from_pretrained(source))
+    fields = bart_fields(AutoConfig.from_pretrained(local_folder(source)))
     with torch.device("meta"), no_init_weights(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that copying into such a model has no effect
         model = RoutingBartForConditionalGeneration(RoutingBartConfig(**fields, num_experts=1))

@@ -18,6 +18,7 @@ from routing_moe.checkpoints.find import SavedBart, SavedMixture
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.flags import flags_of
 from routing_moe.evaluation.vector_sources import VectorChoice
+from routing_moe.io.hub import is_hub_name
 from routing_moe.io.memory import WORKERS_OF_GPU, peak_memory_gb
 from routing_moe.io.process_pool import (
     result_or_error,
@@ -26,7 +27,6 @@ from routing_moe.io.process_pool import (
     traceback_noted,
     worker_environment,
 )
-from routing_moe.model.saved_config import is_hub_name
 
 RAY_PARTS = 10_000  # Ray rounds resources to 1 / RAY_PARTS
 RAY_RETRIES = 3  # of a configuration whose process or machine died

@@ -21,11 +21,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from dataloader.atomic_files import flush, write_text
-from dataloader.errors import InputError
+from dataloader.errors import InputError, fault_context
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, sha256
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, same_files, sha256
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.evaluation.vector_sources import VectorChoice
 from routing_moe.finetuning.executors import executor, model_folder
@@ -70,8 +70,7 @@ class Grid:
         except TypeError:
             raise InputError(f"{run} is damaged; delete {self.folder}, or name another folder") from None
         finished = {c for c in before if self.files.path(c).is_file()}
-        # Weights from the hub have no checksum before they are first loaded.
-        if finished and start and saved.get("start", start) not in (start, {}):
+        if finished and not same_files(saved.get("start"), start):
             raise InputError(
                 f"--output_dir {self.folder}: its grid started from other files (weights, settings, task "
                 f"vectors) than those of {start_folder(self.settings)} and the flags; name another folder"
@@ -181,7 +180,9 @@ def start_folder(settings: FinetuneSettings) -> str:
 
 def start_checksums(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> dict[str, str]:
     """Returns the SHA-256 of the files that determine the start: model, given vectors and routes."""
-    found = start.checksums()
+    is_checkpoint = isinstance(start, SavedBart) and start.source == settings.checkpoint
+    with fault_context("--checkpoint " if is_checkpoint else "--model "):  # a hub name is downloaded
+        found = start.checksums()
     for flag in ("taskvecs", "text_vectors"):
         if folder := getattr(settings, flag):
             files = {f"--{flag} {name}": Path(folder) / name for name in (NAMES_FILE, VECTORS_FILE)}

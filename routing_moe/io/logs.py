@@ -32,11 +32,18 @@ class AboveProgressBars(logging.StreamHandler):
 
 
 def start_logging(is_main_process: bool = True) -> None:
-    """Logs messages of the main process to the terminal."""
+    """Logs messages of the main process to the terminal.
+
+    Switches off the bars of transformers, but not those of downloads from the hub.
+    """
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils import logging as library_logging  # takes a second
 
     library_logging.set_verbosity_error()
-    library_logging.disable_progress_bar()
+    shows_downloads = not are_progress_bars_disabled()
+    library_logging.disable_progress_bar()  # also of the hub
+    if shows_downloads:
+        enable_progress_bars()
     log.setLevel(logging.INFO if is_main_process else logging.ERROR)
     log.propagate = False
     for handler in log.handlers[:]:

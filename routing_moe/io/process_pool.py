@@ -5,6 +5,7 @@ exception that it raised. An InputError ends all calls, because it would occur i
 """
 
 import gc
+import json
 import multiprocessing
 import os
 import traceback
@@ -15,6 +16,7 @@ from typing import Any
 
 from dataloader.errors import InputError
 from dataloader.processes import leave_signals_to
+from routing_moe.io.hub import COMMITS, commits
 from routing_moe.io.memory import WORKERS_OF_GPU
 
 Outcomes = Iterator[tuple[Any, Any]]
@@ -77,10 +79,11 @@ def visible_gpus() -> list[str]:
 
 
 def worker_environment(workers: int) -> dict[str, str]:
-    """Returns variables to set before a worker's imports: its share of the cores, no progress bars."""
+    """Returns variables to set before a worker's imports: its cores, no progress bars, commits of models."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     asked = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    return asked | {name: os.environ[name] for name in asked if name in os.environ} | {"TQDM_DISABLE": "1"}
+    given = {name: os.environ[name] for name in asked if name in os.environ}
+    return asked | given | {"TQDM_DISABLE": "1", COMMITS: json.dumps(commits())}
 
 
 @contextmanager

@@ -11,13 +11,14 @@ from pathlib import Path
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.io.files import folder_fault
+from routing_moe.io.hub import commits
 
 CURVES_FILE = "curves.csv"
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
 
 
 def describe_run(settings: dict, command: list[str] | None = None) -> dict:
-    """Returns the content of `run.json`: settings, command, versions, git commit.
+    """Returns the content of `run.json`: settings, command, versions, git commit, commits of hub names.
 
     command: the words of the command line; None: those of this process.
     """
@@ -26,7 +27,14 @@ def describe_run(settings: dict, command: list[str] | None = None) -> dict:
         "command": shlex.join(command or sys.argv),
         "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
         "git": git_commit(),
+        "hub": commits(),
     }
+
+
+def hub_commits(run: str | Path) -> dict[str, str]:
+    """Returns {hub name: commit} of the `run.json` of a run, {} if it has none."""
+    path = Path(run) / "run.json"
+    return load_json_object(path, "the description of a run").get("hub", {}) if path.is_file() else {}
 
 
 def git_commit() -> str | None:

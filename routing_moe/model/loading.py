@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import BartConfig, BartForConditionalGeneration
 
 from dataloader.errors import InputError, in_brief, in_short
+from routing_moe.io.hub import local_folder
 
 
 def bart_fields(config: BartConfig) -> dict:
@@ -22,9 +23,10 @@ def load_bart(source: str | Path) -> BartForConditionalGeneration:
 
     Raises InputError that names the source.
     """
+    folder = local_folder(source)
     try:
         bart, report = BartForConditionalGeneration.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
+            folder, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{source}: no plain BART can be loaded from there ({in_brief(error)})") from None

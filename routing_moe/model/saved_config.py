@@ -1,18 +1,19 @@
 """Reads and checks the configurations of saved models without torch, which takes seconds to import."""
 
-import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.dataclasses import strict
 
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
+from routing_moe.io.hub import NotAvailable, in_cache, is_hub_name, snapshot
 from routing_moe.model.mixture_fields import MixtureFields
 from routing_moe.model.task_vectors import NAMES_FILE, read_names
 
 ROUTING_BART = "routing_bart"  # the model_type of a mixture
+SMALL_BART = "task/skill_gym/tiny_bart"
+FOR_A_TRIAL = f"for a trial there is a small BART: --model {SMALL_BART} (scripts: MODEL={SMALL_BART})"
 # Names of other models' configurations, which transformers accepts in place of BART's.
 ALIASES = {
     "num_hidden_layers": "encoder_layers",
@@ -89,9 +90,13 @@ def load_bart_config(source: str | Path, ask_hub: bool = True) -> SavedConfig | 
     if path.is_dir():
         config = SavedConfig.load(path / "config.json")
     elif is_hub_name(str(source)):
-        if not ask_hub and not isinstance(try_to_load_from_cache(str(source), "config.json"), str):
+        try:
+            found = snapshot(str(source)) if ask_hub else in_cache(str(source))
+        except NotAvailable as error:
+            raise InputError(f"{error}; {FOR_A_TRIAL}") from None
+        if found is None:
             return None
-        config = SavedConfig.of(config_on_the_hub(str(source)), source)
+        config = SavedConfig.load(found.folder / "config.json")
     else:
         raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
     if config.model_type != "bart":
@@ -101,21 +106,6 @@ def load_bart_config(source: str | Path, ask_hub: bool = True) -> SavedConfig | 
     if not 0 <= config.init_std < float("inf"):
         raise InputError(f"{source}: config.json has init_std {config.init_std!r}; it must be 0 or greater")
     return config
-
-
-def config_on_the_hub(name: str) -> dict:
-    """Returns the config.json of a model on the hub, or in its local cache. Raises InputError."""
-    hub_log = logging.getLogger("huggingface_hub")
-    level = hub_log.level
-    hub_log.setLevel(logging.ERROR)  # each of its attempts is a warning
-    try:
-        path = hf_hub_download(name, "config.json")
-    except Exception as error:  # the library and the network raise many types of errors
-        reason = f"no model can be loaded from the hub, and there is no such folder ({in_brief(error)})"
-        raise InputError(f"{name}: {reason}") from None
-    finally:
-        hub_log.setLevel(level)
-    return load_json_object(path, "a model's configuration")
 
 
 def load_routing_config(checkpoint: str | Path) -> dict:
@@ -153,11 +143,3 @@ def published_fields(published: dict, task_names: list[str], vector_dim: int) ->
     }
     ours |= {"num_experts": published["router_block_num"], "router_input_dim": vector_dim}
     return ours | {"task_names": task_names}
-
-
-def is_hub_name(model: str) -> bool:
-    """Returns whether `model` has the form "name" or "organisation/name".
-
-    Anything else can only be a path.
-    """
-    return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not model.endswith("/")

@@ -16,7 +16,7 @@ from routing_moe.checkpoints.start import load_start, start_router
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.memory import naming_memory_flags
-from routing_moe.io.run_folder import describe_run
+from routing_moe.io.run_folder import describe_run, hub_commits
 from routing_moe.io.trackers import start_trackers
 from routing_moe.optim.state_memory import State, check_fits
 from routing_moe.training.checks import Inputs
@@ -79,8 +79,10 @@ def run_training(
     for note in notes:
         log.info(note)
     if accelerator.is_main_process:
-        description = json.dumps(describe_run(settings.to_dict(), command), indent=1)
-        write_text(Path(settings.output_dir) / "run.json", description)
+        description = describe_run(settings.to_dict(), command)
+        if checkpoint:  # the run started from the model of an earlier call
+            description["hub"] = hub_commits(settings.output_dir)
+        write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
     training.run()
 
 

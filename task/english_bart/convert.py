@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModel, BartConfig, BartForConditionalGeneration
 
 from dataloader.errors import InputError, in_brief
+from routing_moe.io.hub import local_folder
 from task.english_bart.source import FIRST_POSITION, positions_of
 
 OFFSET = 2  # rows of BART's table of positions before that of the first token
@@ -20,7 +21,7 @@ def load_encoder(place: str) -> nn.Module:
     """Returns the encoder of a folder or hub name in float32. Raises InputError."""
     try:
         model, report = AutoModel.from_pretrained(
-            place, dtype=torch.float32, add_pooling_layer=False, output_loading_info=True
+            local_folder(place), dtype=torch.float32, add_pooling_layer=False, output_loading_info=True
         )
     except Exception as error:  # transformers raises many types of errors
         raise InputError(

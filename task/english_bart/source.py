@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError, fault_context
 from dataloader.jsonfile import load_json_object
-from routing_moe.model.saved_config import config_on_the_hub, is_hub_name
+from routing_moe.io.hub import is_hub_name, snapshot
 from task.english_bart.settings import BuildSettings
 from task.task_emb.descriptions import EXTRA, MINILM, MINILM_PACKAGE, encoder_place
 
@@ -26,12 +26,12 @@ def source_config(encoder: str) -> dict:
         )
     place = encoder_place(encoder)
     with fault_context("--encoder "):
-        if Path(place).is_dir():
-            config = load_json_object(Path(place) / "config.json", "a model's configuration")
-        elif is_hub_name(place):
-            config = config_on_the_hub(place)
-        else:
-            raise InputError(f"{encoder}: no such folder (nor a hub name such as bert-base-uncased)")
+        folder = Path(place)
+        if not folder.is_dir():
+            if not is_hub_name(place):
+                raise InputError(f"{encoder}: no such folder (nor a hub name such as bert-base-uncased)")
+            folder = snapshot(place).folder
+        config = load_json_object(folder / "config.json", "a model's configuration")
     if faults := _misfits(config):
         raise InputError(f"--encoder {encoder}: {fault}" for fault in faults)
     return config

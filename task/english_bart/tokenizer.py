@@ -11,6 +11,7 @@ from tokenizers import Regex, decoders, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from dataloader.errors import InputError, in_brief
+from routing_moe.io.hub import local_folder
 
 SPACING = (
     (" - ", "-"),
@@ -31,7 +32,7 @@ def bart_tokenizer(place: str, positions: int) -> PreTrainedTokenizerFast:
     place: a folder or hub name; positions: the most tokens of a text. Raises InputError.
     """
     try:
-        source = AutoTokenizer.from_pretrained(place)
+        source = AutoTokenizer.from_pretrained(local_folder(place))
         backend = source.backend_tokenizer
     except Exception as error:  # transformers raises many types of errors
         raise InputError(

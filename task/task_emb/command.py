@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.utils import disable_progress_bars
+
 from dataloader.atomic_files import folder_lock
 from dataloader.errors import Faults, InputError, fault_context
 from dataloader.task_splits import load_split
@@ -28,6 +30,8 @@ def compute_vectors(method: type[VectorSettings], argv: list[str] | None, descri
     """
     given, job = parse(method, argv, description), None
     with reporting_errors(lambda: what_is_kept(job)) as result:
+        if given.get("quiet"):
+            disable_progress_bars()
         job = check(settings_of(method, given))
         from routing_moe.io.logs import log_to_file, start_logging  # imports transformers
 

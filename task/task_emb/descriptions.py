@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError, fault_context, in_brief
 from routing_moe.checkpoints.find import sha256
 from routing_moe.config.flags import REQUIRED, group
-from routing_moe.model.saved_config import is_hub_name
+from routing_moe.io.hub import is_hub_name, local_folder, names_in, needed
 from task.task_emb.command import compute_vectors
 from task.task_emb.settings import VectorSettings
 from task.task_emb.sources import Descriptions
@@ -66,11 +66,13 @@ class DescriptionSettings(VectorSettings):
         return faults
 
     def model_files(self) -> dict[str, str]:
-        folder = Path(encoder_place(self.encoder))
-        if not folder.is_dir():
-            return {}
-        files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix != ".md"]
-        return {str(file.relative_to(folder)): sha256(file) for file in files}
+        place = Path(encoder_place(self.encoder))
+        with fault_context("--encoder "):
+            folder = local_folder(place)
+        names = [name for name in sorted(names_in(folder)) if not name.endswith(".md")]
+        if folder != place:  # a folder of the hub's cache, where other programs may add files
+            names = needed(names)
+        return {name: sha256(folder / name) for name in names}
 
     def extractor(self) -> "DescriptionExtractor":
         return DescriptionExtractor(self)
@@ -87,7 +89,7 @@ class DescriptionExtractor:
 
         self.source, device = settings.source(), str(command_device())
         try:
-            place = encoder_place(settings.encoder)
+            place = str(local_folder(encoder_place(settings.encoder)))
             # In float32 even if the file is in half precision.
             fields = dict(device=device, model_kwargs={"dtype": torch.float32})
             self.encoder = SentenceTransformer(place, **fields)

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
+from routing_moe.checkpoints.find import same_files
 from routing_moe.config.flags import differences, existing_paths
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes, unwritable
@@ -124,11 +125,11 @@ class VectorJob:
                 f"{self.settings.method!r}; name another folder"
             ]
         existing = existing_paths(self.settings)
-        if not saved.get("model"):  # a model of the hub, not yet downloaded when checksums were computed
+        if not saved.get("model"):  # of the hub, from an earlier version that had no checksums of it
             existing -= MODEL_SETTINGS
         before = ADDED_LATER | saved.get("settings", {})
         faults = differences(self.settings, before, f"the vectors in {self.folder}", ignored=existing)
-        if self.model and saved.get("model") not in (self.model, {}, None):
+        if self.model and not same_files(saved.get("model"), self.model):
             faults.append(
                 f"--output_dir {self.folder}: its vectors were computed with a model whose files differ from "
                 "those of the given model"

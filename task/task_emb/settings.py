@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import Faults, InputError
+from dataloader.errors import Faults, InputError, fault_context
 from dataloader.gym import Gym
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, checksums, find_saved
 from routing_moe.checkpoints.tokenizer_files import check_tokenizer
@@ -161,9 +161,12 @@ class GymSettings(VectorSettings):
         return TrainFiles(gym, self.samples, self.max_examples, self.reads_answers)
 
     def model_files(self) -> dict[str, str]:
-        files = self.found_model().checksums()
+        with fault_context("--model "):
+            files = self.found_model().checksums()
         if self.tokenizer:
-            files |= {f"tokenizer's {name}": sha for name, sha in checksums([], self.tokenizer).items()}
+            with fault_context("--tokenizer "):
+                of_tokenizer = checksums([], self.tokenizer)
+            files |= {f"tokenizer's {name}": sha for name, sha in of_tokenizer.items()}
         return files
 
     def found_model(self) -> SavedBart | SavedMixture:

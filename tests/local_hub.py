@@ -1,0 +1,141 @@
+"""A hub on the loopback address, with models whose names stand for several commits, and its failures."""
+
+import hashlib
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from routing_moe.io import hub
+
+SHORT = 0.5  # seconds that a process waits for a hub which does not answer
+
+
+class LocalHub(ThreadingHTTPServer):
+    """Serves folders as commits of models. patch: changes this process until the test ends."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.revisions: dict[tuple[str, str], str] = {}  # (repository, branch, tag or commit): commit
+        self.folders: dict[str, Path] = {}  # by commit
+        self.requests: list[str] = []
+        self.status: int | None = None  # of every answer
+        self.missing = ""  # a file that is listed but cannot be downloaded
+        self.answers = threading.Event()
+        self.answers.set()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def publish(self, repository: str, folder: Path, revision: str = "main") -> str:
+        """Makes a folder the newest commit of a branch or tag; returns the commit."""
+        commit = hashlib.sha1(f"{repository} {len(self.folders)}".encode()).hexdigest()
+        self.folders[commit] = folder
+        self.revisions[repository, revision] = self.revisions[repository, commit] = commit
+        return commit
+
+    def silence(self) -> None:
+        """Lets every request wait until the hub stops, and the process wait for SHORT seconds."""
+        self.answers.clear()
+        self.patch.setattr(hub, "SECONDS", SHORT)
+
+    def stop(self) -> None:
+        self.answers.set()
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET(with_body=False)
+
+    def do_GET(self, with_body: bool = True):
+        hub, path = self.server, unquote(urlsplit(self.path).path).lstrip("/")
+        if path != "api/agent-harnesses":  # which the client asks for once a day
+            hub.requests.append(path)
+        hub.answers.wait()
+        if hub.status is not None:
+            return self.answer(hub.status, b"", {}, with_body)
+        if path.startswith("api/models/"):
+            repository, _, revision = path.removeprefix("api/models/").partition("/revision/")
+            kind = "json"
+        else:
+            repository, _, rest = path.partition("/resolve/")
+            (revision, _, kind) = rest.partition("/")
+        if not any(repository == known for known, _ in hub.revisions):
+            return self.answer(401, b"", {"X-Error-Code": "RepoNotFound"}, with_body)
+        commit = hub.revisions.get((repository, revision))
+        if commit is None:
+            return self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"}, with_body)
+        folder, tags = hub.folders[commit], {"X-Repo-Commit": commit}
+        if path.startswith("api/"):
+            names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+            info = {"id": repository, "sha": commit, "siblings": [{"rfilename": name} for name in names]}
+            return self.answer(200, json.dumps(info).encode(), tags, with_body)
+        if kind == hub.missing or not (folder / kind).is_file():
+            return self.answer(404, b"", tags | {"X-Error-Code": "EntryNotFound"}, with_body)
+        content = (folder / kind).read_bytes()
+        tags["ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
+        return self.answer(200, content, tags, with_body)
+
+    def answer(self, status: int, content: bytes, headers: dict[str, str], with_body: bool) -> None:
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(content))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(content)
+
+
+@contextmanager
+def dropping_packets() -> Iterator[str]:
+    """Gives the address of a server whose queue is full, so that it drops the packets of new connections."""
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        yield "http://127.0.0.1:{1}".format(*full.getsockname())
+
+
+def use_endpoint(patch: pytest.MonkeyPatch, url: str) -> None:
+    patch.setattr(constants, "ENDPOINT", url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+def forget(patch: pytest.MonkeyPatch) -> None:
+    """Lets the process find models of the hub as if it had just started."""
+    huggingface_hub.close_session()
+    for name, empty in (("_found", {}), ("_of_main", {}), ("_silent", set())):
+        patch.setattr(hub, name, empty)
+
+
+@pytest.fixture
+def local_hub(tmp_path, monkeypatch) -> Iterator[LocalHub]:
+    """The hub of this process, with an empty cache in tmp_path/cache."""
+    running = LocalHub()
+    use_endpoint(monkeypatch, running.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache/hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    forget(monkeypatch)
+    running.patch = monkeypatch
+    yield running
+    running.stop()
+    huggingface_hub.close_session()

@@ -1,0 +1,120 @@
+"""Commands with a model of the hub: what they record, and that a changed commit is noticed."""
+
+import json
+import logging
+
+import pytest
+import tiny_vectors
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from local_hub import forget
+from tiny_grids import QUICK, finetune, write_few_shot_gym
+from tiny_runs import NO_LEARNING, run, write_bart, write_gym
+from transformers.utils.logging import is_progress_bar_enabled
+
+from routing_moe.io.logs import start_logging
+
+NAME = "facebook/bart-base"
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
+
+@pytest.fixture
+def published(local_hub, tmp_path):
+    """A BART as facebook/bart-base; returns its commit."""
+    return local_hub.publish(NAME, write_bart(tmp_path / "bart"))
+
+
+@pytest.fixture
+def publish_another(local_hub, tmp_path, monkeypatch):
+    """publish_another(): another BART takes the name, and the next command starts; returns the commit."""
+
+    def publish() -> str:
+        forget(monkeypatch)
+        return local_hub.publish(NAME, write_bart(tmp_path / "another", seed=7))
+
+    return publish
+
+
+def recorded(folder) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_training_records_the_commit_that_it_started_from(published, publish_another, tmp_path):
+    gym, out = write_gym(tmp_path / "gym"), tmp_path / "run"
+    short = NO_LEARNING | dict(do_predict=None)
+    assert run(gym, NAME, out, **short) == 0
+    assert recorded(out)["hub"] == {NAME: published}
+    publish_another()
+    assert run(gym, NAME, out, resume=True, **short) == 0
+    assert recorded(out)["hub"] == {NAME: published}
+
+
+def test_fine_tuning_records_the_commit_and_is_not_continued_with_another(
+    published, publish_another, tmp_path, capsys
+):
+    gym, out = write_few_shot_gym(tmp_path / "few_shot", write_gym(tmp_path / "gym")), tmp_path / "grid"
+    chosen = QUICK | dict(learning_rate_list=[0.03])
+    assert finetune(gym, NAME, out, **chosen) == 0
+    assert recorded(out)["hub"] == {NAME: published}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= recorded(out)["start"].keys()
+    publish_another()
+    assert finetune(gym, NAME, out, **chosen | dict(learning_rate_list=[0.03, 0.1])) == 2
+    assert f"its grid started from other files (weights, settings, task vectors) than those of {NAME}" in (
+        capsys.readouterr().err
+    )
+    assert finetune(gym, f"{NAME}@{published}", tmp_path / "again", **chosen) == 0
+    assert recorded(tmp_path / "again")["start"] == recorded(out)["start"]
+
+
+def test_a_grid_of_an_earlier_version_that_recorded_only_weights_continues(published, tmp_path):
+    gym, out = write_few_shot_gym(tmp_path / "few_shot", write_gym(tmp_path / "gym")), tmp_path / "grid"
+    chosen = QUICK | dict(learning_rate_list=[0.03])
+    assert finetune(gym, NAME, out, **chosen) == 0
+    saved = recorded(out)
+    saved["start"] = {"model.safetensors": saved["start"]["model.safetensors"]}
+    (out / "run.json").write_text(json.dumps(saved))
+    assert finetune(gym, NAME, out, **chosen) == 0
+    saved["start"] = {"model.safetensors": "0"}
+    (out / "run.json").write_text(json.dumps(saved))
+    assert finetune(gym, NAME, out, **chosen) == 2
+
+
+def test_task_vectors_record_the_commit_and_are_not_continued_with_another(
+    published, publish_another, tmp_path, capsys
+):
+    gym, out = write_gym(tmp_path / "gym"), tmp_path / "text"
+    assert tiny_vectors.run("text", gym, NAME, out, tasks="colour", tokenizer=NAME) == 0
+    assert recorded(out)["hub"] == {NAME: published}
+    assert {"model.safetensors", "tokenizer's tokenizer.json"} <= recorded(out)["model"].keys()
+    publish_another()
+    assert tiny_vectors.run("text", gym, NAME, out, tasks="count", tokenizer=NAME) == 2
+    assert "a model whose files differ from those of the given model" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_downloaded_names_the_flag_and_the_file(published, local_hub, tmp_path, capsys):
+    gym, out = write_few_shot_gym(tmp_path / "few_shot", write_gym(tmp_path / "gym")), tmp_path / "grid"
+    local_hub.missing = "tokenizer.json"
+    assert finetune(gym, NAME, out, **QUICK) == 2
+    assert f"--model {NAME}: tokenizer.json cannot be downloaded (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_downloads_show_their_progress_unless_it_was_switched_off(shown):
+    (enable_progress_bars if shown else disable_progress_bars)()
+    handlers = logging.getLogger("routing_moe").handlers[:]
+    try:
+        start_logging()
+        assert are_progress_bars_disabled() is not shown
+        assert not is_progress_bar_enabled()  # of loading weights
+    finally:
+        enable_progress_bars()
+        logging.getLogger("routing_moe").handlers[:] = handlers
+
+
+def test_quiet_shows_no_progress_of_downloads(published, tmp_path):
+    gym = write_few_shot_gym(tmp_path / "few_shot", write_gym(tmp_path / "gym"))
+    enable_progress_bars()
+    try:
+        assert finetune(gym, NAME, tmp_path / "grid", **QUICK | dict(quiet=True, bsz_list=[0])) == 2
+        assert are_progress_bars_disabled()
+    finally:
+        enable_progress_bars()
