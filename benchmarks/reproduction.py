@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import AutoConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -25,13 +24,14 @@ from benchmarks import measuring
 from benchmarks.reproduction_batches import DeviceBatches
 from benchmarks.reproduction_data import GymData
 from benchmarks.reproduction_times import ANSWER_ROUNDS, MEASURED, Times
-from dataloader.errors import InputError
+from dataloader.errors import InputError, fault_context
 from dataloader.ontology import Ontology
 from routing_moe.analysis.ablation.checks import testable
 from routing_moe.analysis.features import features_of
 from routing_moe.config.ablate import AblationSettings
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.precision import chosen_precision, precision_faults
+from routing_moe.model.saved_config import load_bart_config
 from routing_moe.optim.state_memory import State
 from routing_moe.training.checks import ontology_path
 
@@ -182,12 +182,9 @@ def add_size(model: str) -> str:
     Raises InputError if there is no configuration, neither here nor on the hub, and the name is not known.
     """
     known = PUBLISHED_SIZES.get(model)
-    try:
-        # The sizes of known names need no connection, whose failure takes half a minute.
-        config = AutoConfig.from_pretrained(model, local_files_only=known is not None)
-    except OSError as error:
-        if known is None:
-            raise InputError(f"MODEL {model}: its configuration cannot be read: {error}") from None
+    with fault_context("MODEL "):  # the sizes of known names need no connection
+        config = load_bart_config(model, ask_hub=known is None)
+    if config is None:
         print(f"{model} is not on this machine; its published sizes: {measuring.SIZES[known]}")
         return known
     if config.encoder_ffn_dim != config.decoder_ffn_dim:

@@ -16,6 +16,7 @@ from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
 from routing_moe.evaluation.batches import LONG_EXAMPLE, SHORT_PER_LONG, cut
+from routing_moe.io.hub import in_cache
 from routing_moe.optim.micro_batches import Cut
 
 CHARACTERS_PER_TOKEN = 4.5  # of English and BART's tokenizer, if the tokenizer is not on this machine
@@ -147,8 +148,9 @@ def assumed_lengths(section: str) -> list[tuple[int, int]]:
 
 def token_counter(model: str) -> tuple[Callable[[str], int], str]:
     """Returns a function that counts the tokens of a text, special ones included, and how it counts."""
+    folder = Path(model) if Path(model).is_dir() else getattr(in_cache(model), "folder", None)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder or model, local_files_only=True)
     except (OSError, ValueError):
         return lambda text: math.ceil(len(text) / CHARACTERS_PER_TOKEN) + 2, "from characters, 4.5 per token"
     return lambda text: len(tokenizer(text)["input_ids"]), "by its tokenizer"

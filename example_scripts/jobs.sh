@@ -17,12 +17,14 @@ run_jobs() {
     wait $! || true # failed runs are listed at the end
 }
 
-# with_own_gpus COMMAND: runs it with the GPUs number JOB_SLOT, JOB_SLOT + JOBS, ... of VISIBLE_GPUS.
+# with_own_gpus COMMAND: runs it with the GPUs number JOB_SLOT, JOB_SLOT + JOBS, ... of VISIBLE_GPUS, and says how many
+# jobs share a GPU, so that each counts on its share of the memory.
 with_own_gpus() {
-    local visible i own=
+    local visible n first i own=
     read -ra visible <<<"$VISIBLE_GPUS"
-    for ((i = JOB_SLOT % ${#visible[@]}; i < ${#visible[@]}; i += JOBS)); do own+=${own:+,}${visible[i]}; done
-    export CUDA_VISIBLE_DEVICES=$own
+    n=${#visible[@]} first=$((JOB_SLOT % ${#visible[@]}))
+    for ((i = first; i < n; i += JOBS)); do own+=${own:+,}${visible[i]}; done
+    export CUDA_VISIBLE_DEVICES=$own ROUTING_MOE_WORKERS_OF_GPU=$((JOBS <= n ? 1 : (JOBS - first + n - 1) / n))
     "$@"
 }
 export -f with_own_gpus

@@ -188,7 +188,10 @@ def test_flags_of_routes_written_into_the_script_are_those_of_the_command_line(s
 JOBS = """
 source example_scripts/setup.sh
 source example_scripts/jobs.sh
-job() { sleep 0.1; echo "$1 on ${CUDA_VISIBLE_DEVICES-all}"; }
+job() {
+    sleep 0.1
+    echo "$1 on ${CUDA_VISIBLE_DEVICES-all}${ROUTING_MOE_WORKERS_OF_GPU:+ with $ROUTING_MOE_WORKERS_OF_GPU}"
+}
 export -f job
 run_jobs job -- a b c d
 """
@@ -197,15 +200,15 @@ run_jobs job -- a b c d
 @pytest.mark.parametrize(
     ("jobs", "given", "expected"),
     [
-        (1, {}, {"0,1,2"}),
-        (2, {}, {"0,2", "1"}),
-        (3, {}, {"0", "1", "2"}),
-        (4, {}, {"0", "1", "2"}),
-        (2, dict(CUDA_VISIBLE_DEVICES="2,GPU-a"), {"2", "GPU-a"}),
+        (1, {}, {"0,1,2 with 1"}),
+        (2, {}, {"0,2 with 1", "1 with 1"}),
+        (3, {}, {"0 with 1", "1 with 1", "2 with 1"}),
+        (4, {}, {"0 with 2", "1 with 1", "2 with 1"}),
+        (2, dict(CUDA_VISIBLE_DEVICES="2,GPU-a"), {"2 with 1", "GPU-a with 1"}),
         (2, dict(CUDA_VISIBLE_DEVICES=""), {""}),
     ],
 )
-def test_jobs_divide_the_visible_gpus(on_gpus, jobs, given, expected):
+def test_jobs_divide_the_visible_gpus_and_read_how_many_share_theirs(on_gpus, jobs, given, expected):
     scripts, machine = on_gpus
     assert gpus_of_jobs(scripts, machine | given, jobs) == expected
 

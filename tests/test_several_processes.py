@@ -228,10 +228,10 @@ def test_tasks_on_ray_share_gpus_as_pool_processes_do(grids, monkeypatch, worker
     assert max(Counter(gpu for gpu, _ in started(monkeypatch, workers, gpus)).values()) == to_a_gpu
 
 
-def started(monkeypatch, workers: int, gpus: int, dead=()) -> list[tuple[str, str]]:
+def started(monkeypatch, workers: int, gpus: int, dead=(), jobs: str = "") -> list[tuple[str, str]]:
     """Returns (GPU, number of workers on it) of each worker as it is started: 1, 2, and so on.
 
-    dead: workers that end once all are started, and are replaced.
+    dead: workers that end once all are started, and are replaced. jobs: how many scripts share the GPUs.
     """
     ended, places, found = set(), multiprocessing.Array("i", workers), []
     monkeypatch.setattr(process_pool, "leave_signals_to", lambda parent: None)
@@ -239,8 +239,8 @@ def started(monkeypatch, workers: int, gpus: int, dead=()) -> list[tuple[str, st
     for process in range(1, workers + len(dead) + 1):
         ended |= set(dead) if process > workers else set()
         monkeypatch.setattr(os, "getpid", lambda process=process: process)
-        for name in ("CUDA_VISIBLE_DEVICES", WORKERS_OF_GPU):
-            monkeypatch.setenv(name, "")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.setenv(WORKERS_OF_GPU, jobs)
         process_pool.prepare_worker(places, [f"GPU-{i}" for i in range(gpus)], parent=1)
         found.append((os.environ["CUDA_VISIBLE_DEVICES"], os.environ[WORKERS_OF_GPU]))
     return found
@@ -251,6 +251,7 @@ def test_workers_are_spread_over_the_gpus_and_read_how_many_share_theirs(monkeyp
     assert started(monkeypatch, 5, gpus=2) == [first, second, first, second, first]
     assert started(monkeypatch, 2, gpus=4) == [("GPU-0", "1"), ("GPU-1", "1")]
     assert started(monkeypatch, 2, gpus=0) == [("", ""), ("", "")]
+    assert started(monkeypatch, 2, gpus=1, jobs="3") == [("GPU-0", "6"), ("GPU-0", "6")]
 
 
 def test_a_worker_that_replaces_a_dead_one_has_its_gpu(monkeypatch):

@@ -108,7 +108,8 @@ def prepare_worker(places, gpus: list[str], parent: int) -> None:
     if gpus:
         place, n = take_place(places), len(gpus)
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % n]
-        os.environ[WORKERS_OF_GPU] = str(len(range(place % n, len(places), n)))
+        sharing = len(range(place % n, len(places), n)) * int(os.environ.get(WORKERS_OF_GPU) or 1)
+        os.environ[WORKERS_OF_GPU] = str(sharing)
 
 
 def take_place(places) -> int:
