@@ -116,11 +116,22 @@ def test_a_gpu_that_torch_cannot_use_ends_the_command_with_the_remedy(made, a_dr
         made()
     assert_fault(
         error.value.faults,
-        f"this machine has GPU 0: a card (UUID: GPU-1), but torch {torch.__version__}, built for CUDA 13.2",
-        "The NVIDIA driver on your system is too old (found version 12020)",
-        "update the driver (580 or newer for CUDA 13)",
+        f"this machine has GPU 0: a card (UUID: GPU-1), but torch {torch.__version__} cannot use it: The "
+        "NVIDIA driver on your system is too old (found version 12020).",
+        "it is built for CUDA 13.2: update the driver (580 or newer for CUDA 13)",
         "with ACCELERATE_USE_CPU=true in the environment, the command runs on the CPU",
     )
+
+
+def test_the_remedy_depends_on_the_cause(a_driver, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES is '5': name GPUs of") as error:
+        make_accelerator()
+    assert "update the driver" not in str(error.value)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(InputError, match="it is built without CUDA; install one") as error:
+        make_accelerator()
+    assert "update the driver" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mistakes import assert_fault
 from safetensors.torch import save_file
 from tiny_grids import ONE_EXPERT
 from tiny_runs import (
@@ -36,7 +35,6 @@ from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import Answers, scores_table
 from routing_moe.model.selection import temperature_at
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
-from routing_moe.training.trainer import last_step
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -143,29 +141,6 @@ def test_a_run_shorter_than_its_evaluation_period_still_has_scores_and_a_best_ch
     assert losses["dev_performance"].item() == pytest.approx(scores["performance"].mean())
     assert np.isfinite(losses[["train_loss", "dev_loss"]].to_numpy()).all()
     assert_equal(weights(folder / "best"), weights(folder / "last"))
-
-
-def test_a_run_ends_after_its_epochs_if_that_is_sooner(world):
-    folder = world.run("epochs", num_train_epochs=0.2)  # 14.4 of 72 examples: two steps of 8
-    assert pd.read_csv(folder / "losses.csv")["steps"].tolist() == [2]
-    assert "--num_train_epochs 0.2 ends the run at step 2" in (folder / "log.txt").read_text()
-
-
-def test_a_small_gym_is_trained_for_the_steps_that_were_asked_for():
-    settings = TrainSettings(output_dir="run")
-    assert last_step(replace(settings, total_steps=30_000), n_examples=96) == 30_000  # 10,000 passes
-
-
-def test_epochs_do_not_end_a_run_in_its_warm_up(world, capsys):
-    changed = dict(num_train_epochs=0.1, warmup_ratio=0.5)  # 7.2 of 72 examples: one step of 8
-    assert run(world.gym, world.bart, world / "in_warm_up", **changed) == 2
-    assert_fault(
-        capsys.readouterr().err.splitlines(),
-        "--num_train_epochs 0.1 ends the run of 72 examples at step 1",
-        "the learning rate rises until step 3 of --total_steps 6",
-        "leave the flag out, or give --total_steps 1",
-    )
-    assert not (world / "in_warm_up/run.json").exists()
 
 
 # ---- starts

@@ -103,7 +103,7 @@ class TrainSettings(RunFlags):
     learning_rate: float = OPTIMISATION(1e-5, "peak learning rate of BART", range=NOT_NEGATIVE, needs=("training",), compared_as="budget")
     router_lr: float = OPTIMISATION(1e-3, "peak learning rate of the router; 0: frozen", range=NOT_NEGATIVE, needs=("training", *ROUTED))
     task_model_lr: float = OPTIMISATION(1e-3, "peak learning rate of the task vectors; 0: frozen", range=NOT_NEGATIVE, needs=("training", *ROUTED))
-    num_train_epochs: float | None = OPTIMISATION(None, "end after this many passes over the data, if before --total_steps (default: no such limit)", range=POSITIVE, needs=("training",), on_resume=True)
+    num_train_epochs: float | None = OPTIMISATION(None, "end after this many passes over the data, if before --total_steps (default: no such limit; of a resumed run its own)", range=POSITIVE, needs=("training",))
     total_steps: int = OPTIMISATION(100000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1, needs=("training",), compared_as="budget")
     warmup_ratio: float = OPTIMISATION(0.06, "share of --total_steps over which the learning rate rises", range=PROBABILITY, needs=("training",), compared_as="budget")
     seed: int = OPTIMISATION(42, "seed of batches, routes, dropout and new weights", range=SEED, inherited=True)  # of the draws of random routes
@@ -204,10 +204,14 @@ def train_settings(given: Mapping) -> TrainSettings:
     """Returns the settings of the given flags, {name: value}.
 
     Without do_train, flags that scores depend on (data, texts, decoding) default to the values of the training
-    run whose checkpoint predicts. Raises InputError if its run.json cannot be read.
+    run whose checkpoint predicts. A resumed run keeps its limit on epochs. Raises InputError if its run.json
+    cannot be read.
     """
     trained = {}
-    if not given.get("do_train"):
+    if given.get("do_train") and given.get("resume"):
+        epochs = (load_run_settings(given["output_dir"]) or {}).get("num_train_epochs")
+        trained = {"num_train_epochs": epochs} if isinstance(epochs, int | float) else {}
+    elif not given.get("do_train"):
         run = Path(given["checkpoint"]).parent if given.get("checkpoint") else Path(given["output_dir"])
         saved = load_run_settings(run) or {}
         if given.get("train_dir", saved.get("train_dir")) != saved.get("train_dir"):

@@ -70,20 +70,31 @@ def check_gpu() -> None:
 
     Without the error, a command would run on the CPU, many times slower.
     """
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if torch.cuda.is_available() or hidden or uses_cpu() or not (names := gpus_of_the_driver()):
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if torch.cuda.is_available() or visible in ("", "-1") or uses_cpu():
         return
-    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    if names := gpus_of_the_driver():
+        raise InputError(
+            f"this machine has {names[0]}, but torch {torch.__version__} cannot use it: {gpu_remedy(visible)}"
+            "; with ACCELERATE_USE_CPU=true in the environment, the command runs on the CPU"
+        )
+
+
+def gpu_remedy(visible: str | None) -> str:
+    """Returns why torch cannot use the GPU, and what helps. visible: CUDA_VISIBLE_DEVICES."""
+    builds = "https://pytorch.org/get-started/previous-versions"
+    if not torch.version.cuda:
+        return f"it is built without CUDA; install one that is built for it ({builds})"
     try:
         torch.cuda.init()
-        reason = "no reason is given"
-    except Exception as error:  # AssertionError or RuntimeError
+        reason = "it gives no reason"
+    except Exception as error:  # RuntimeError, or an error of the driver
         reason = in_brief(error)
-    raise InputError(
-        f"this machine has {names[0]}, but torch {torch.__version__}, {built}, cannot use it ({reason}); "
-        "update the driver (580 or newer for CUDA 13), or install a torch that is built for an older CUDA "
-        "version (https://pytorch.org/get-started/previous-versions); with ACCELERATE_USE_CPU=true in the "
-        "environment, the command runs on the CPU"
+    if visible is not None:
+        return f"{reason}; CUDA_VISIBLE_DEVICES is {visible!r}: name GPUs of `nvidia-smi -L`, or unset it"
+    return (
+        f"{reason}; it is built for CUDA {torch.version.cuda}: update the driver (580 or newer for CUDA 13), "
+        f"or install a torch that is built for an older CUDA version ({builds})"
     )
 
 

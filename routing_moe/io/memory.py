@@ -14,7 +14,7 @@ SAME_RESULTS = ("max_tokens_per_micro_batch", "predict_batch_size", "num_workers
 OTHER_RESULTS = ("num_beams",)
 # Defaults of flags on a CPU; on a GPU they are chosen from its free memory.
 ON_CPU = {"max_tokens_per_micro_batch": 16384, "predict_batch_size": 32}
-# In the environment of a worker process: the number of workers that share its GPU.
+# In the environment: the number of workers, or of jobs of a script, that share the GPU of a process.
 WORKERS_OF_GPU = "ROUTING_MOE_WORKERS_OF_GPU"
 OF_TRAINING = {"max_tokens_per_micro_batch"}  # has no effect if a command has --do_train and it is not set
 
@@ -93,6 +93,11 @@ def _in_words(name: str, given: int | None) -> str:
     return str(given) if given else "0: no limit"
 
 
+def workers_of_gpu() -> int:
+    """Returns the number of processes that share the GPU of this one, by its environment."""
+    return int(os.environ.get(WORKERS_OF_GPU) or 1)
+
+
 def free_gpu_memory(device) -> int:
     """Returns the bytes of a GPU that this process can still allocate.
 
@@ -104,7 +109,7 @@ def free_gpu_memory(device) -> int:
     free, total = torch.cuda.mem_get_info(device)
     used = torch.cuda.memory_allocated(device)
     kept_for_reuse = torch.cuda.memory_reserved(device) - used
-    share = total // int(os.environ.get(WORKERS_OF_GPU, "1"))
+    share = total // workers_of_gpu()
     return max(0, min(free + kept_for_reuse, share - used))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from dataloader.errors import InputError
 from dataloader.processes import leave_signals_to
 from routing_moe.io.hub import COMMITS, commits
-from routing_moe.io.memory import WORKERS_OF_GPU
+from routing_moe.io.memory import WORKERS_OF_GPU, workers_of_gpu
 
 Outcomes = Iterator[tuple[Any, Any]]
 
@@ -108,8 +108,7 @@ def prepare_worker(places, gpus: list[str], parent: int) -> None:
     if gpus:
         place, n = take_place(places), len(gpus)
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % n]
-        sharing = len(range(place % n, len(places), n)) * int(os.environ.get(WORKERS_OF_GPU) or 1)
-        os.environ[WORKERS_OF_GPU] = str(sharing)
+        os.environ[WORKERS_OF_GPU] = str(len(range(place % n, len(places), n)) * workers_of_gpu())
 
 
 def take_place(places) -> int:
@@ -123,8 +122,9 @@ def take_place(places) -> int:
 def is_running(process: int) -> bool:
     """Returns whether a process with this id is running; 0 stands for none."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        if process:
+            os.kill(process, 0)
+    except (ProcessLookupError, PermissionError):  # it ended, and another user's process may have its id
         return False
     return process != 0
 

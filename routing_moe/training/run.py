@@ -23,7 +23,7 @@ from routing_moe.training.checks import Inputs
 from routing_moe.training.cost import equal_steps
 from routing_moe.training.prediction import run_prediction, task_files
 from routing_moe.training.start_checks import start_config
-from routing_moe.training.trainer import Training
+from routing_moe.training.trainer import Training, check_epochs
 
 log = logging.getLogger("routing_moe")
 
@@ -56,12 +56,14 @@ def run_training(
     settings: TrainSettings, inputs: Inputs, accelerator: Accelerator, command, draw_routes: Callable
 ) -> None:
     """Builds the model and the data, and trains to the end. Writes nothing before both are ready."""
+    pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
+    if checkpoint_to_resume(settings) is None:
+        check_epochs(settings, len(pool))
     check_fits(lambda: start_state(settings, inputs), accelerator, settings)
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split, inputs.routes)
     notes = route_notes(settings, inputs, model)
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
-    pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
     examples = encode(pool, tokenizer, inputs.text_format, task_ids)
     dev_files = task_files(settings, inputs, inputs.split.train, "dev", model, tokenizer)
     model = model.to(accelerator.device)

@@ -307,20 +307,22 @@ class Training:
 
 
 def last_step(settings: TrainSettings, n_examples: int) -> int:
-    """Returns the step after which a run on this many examples ends.
-
-    Raises InputError if --num_train_epochs ends it while the learning rate still rises.
-    """
+    """Returns the step after which a run on this many examples ends."""
     if settings.num_train_epochs is None:
         return settings.total_steps
     epochs = math.ceil(settings.num_train_epochs * n_examples / settings.step_size)
-    if epochs < settings.total_steps and epochs <= settings.warmup_steps:
+    return min(settings.total_steps, epochs)
+
+
+def check_epochs(settings: TrainSettings, n_examples: int) -> None:
+    """Raises InputError if --num_train_epochs ends a run while the learning rate still rises."""
+    step = last_step(settings, n_examples)
+    if step < settings.total_steps and step <= settings.warmup_steps:
         raise InputError(
             f"--num_train_epochs {settings.num_train_epochs:g} ends the run of {n_examples} examples at step "
-            f"{epochs}, but the learning rate rises until step {settings.warmup_steps} of --total_steps "
-            f"{settings.total_steps}; leave the flag out, or give --total_steps {epochs}"
+            f"{step}, but the learning rate rises until step {settings.warmup_steps} of --total_steps "
+            f"{settings.total_steps}; leave the flag out, or give --total_steps {step}"
         )
-    return min(settings.total_steps, epochs)
 
 
 class FinishStepOnInterrupt:
