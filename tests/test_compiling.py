@@ -10,8 +10,7 @@ from routing_moe.optim import step
 from routing_moe.optim.compiling import compile_layers
 
 KINDS = {
-    "straight_through": dict(),
-    "softmax": dict(router_mode="softmax", encoder_vanilla_layers=[0]),
+    "straight_through": dict(encoder_vanilla_layers=[0]),
     "merged": dict(router_mode="softmax", expert_mixing="parameters"),
 }
 
