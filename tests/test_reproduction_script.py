@@ -88,7 +88,8 @@ def test_runs_come_in_the_order_in_which_they_need_each_other(scripts):
 
 def few_shot(start: str) -> list[str]:
     folder = f"few_shot/{start}/seed42"
-    return [f"finetune {folder}/singletask-plural", f"collect_results {folder}/summary.csv"]
+    names = [f"{program} {folder}/singletask-plural" for program in ("check_start", "finetune")]
+    return [*names, f"collect_results {folder}/summary.csv"]
 
 
 def call_with(calls: list[str], part: str) -> str:
