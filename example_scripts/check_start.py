@@ -13,8 +13,8 @@ from routing_moe.finetuning.checks import find_valid_start
 from routing_moe.model.saved_config import load_bart_config
 
 
-def main() -> int:
-    settings = finetune_settings(parse(FinetuneSettings, None, __doc__))
+def main(argv: list[str] | None = None) -> int:
+    settings = finetune_settings(parse(FinetuneSettings, argv, __doc__))
     with reporting_errors() as result:
         start = find_valid_start(settings)
         if isinstance(start, SavedBart):

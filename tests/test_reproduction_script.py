@@ -228,7 +228,7 @@ def test_a_small_study_continues_to_its_tables(scripts):
     (summary.parent / "singletask-plural/results.csv").unlink()
     code, calls, output = scripts.run(SCRIPT, really="few_shot/", STARTS="direct multitask", **small)
     assert code == 0, output
-    called = ["finetune", "collect_results"] * 2 + ["compare_runs", "overview", "compare_runs"]
+    called = ["check_start", "finetune", "collect_results"] * 2 + ["compare_runs", "overview", "compare_runs"]
     called += ["compute_arg"] * 2
     assert [name.split()[0] for name in programs(calls)] == called
     assert summary.read_text() == expected
