@@ -12,8 +12,10 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
+OUTPUT_DIR=${OUTPUT_DIR:-data/gym}
+echo "CrossFit's gym from ${MIRROR:-public data sets, which are downloaded}; output in $OUTPUT_DIR${*:+; flags: $*}"
 exec "$PYTHON" -m dataloader.build_gym \
-    --output_dir "${OUTPUT_DIR:-data/gym}" \
+    --output_dir "$OUTPUT_DIR" \
     ${MIRROR:+--mirror "$MIRROR"} \
     ${NUM_WORKERS:+--num_workers "$NUM_WORKERS"} \
     "$@"

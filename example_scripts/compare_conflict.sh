@@ -37,7 +37,11 @@
 # RATES, TUNE_SEED, ROUTER_LR, TASKS_PER_SKILL and GYM_FLAGS: other values of these need another OUTPUT_DIR. Of every
 # level of conflict, overview.md has cost, scores and agreement of routes with skills; comparison.md differences with
 # intervals; comparison_curves.csv curves.
-set -euo pipefail
+set -aeuo pipefail
+
+# In the environment, or written here, such as SKILLS=4; `set -a` passes them on to the runs.
+set +a
+
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 ALL="dense dense_total dense_total_flops dense_no_names task_experts average task_random straight_through softmax balanced two_stage"
@@ -107,8 +111,10 @@ trap stop_all INT TERM HUP
 mkdir -p "$OUTPUT_DIR"
 # shellcheck disable=SC2086 # several names
 save_settings $KEPT
-echo "BARTs of width 16 and 32, variants: $VARIANTS; conflicts: $CONFLICTS, $SKILLS skills; seeds: $SEEDS"
-echo "$TOTAL_STEPS steps, learning rates $RATES; $JOBS at a time on $(device); output in $OUTPUT_DIR"
+# All of them in float32.
+DATA_DIR="$OUTPUT_DIR/gyms/*/gym" SPLIT='' MIXED_PRECISION='' announce \
+    "BARTs of width 16 and 32, variants: $VARIANTS; conflicts: $CONFLICTS, $SKILLS skills; seeds: $SEEDS" \
+    "$TOTAL_STEPS steps, learning rates $RATES; $JOBS at a time" "$OUTPUT_DIR"
 # shellcheck disable=SC2046 # lists of names
 {
     tuned=() place=conflict1_16skills

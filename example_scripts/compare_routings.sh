@@ -19,7 +19,15 @@
 #   MATCH_TO       variant whose FLOPs MATCH=flops matches (straight_through)
 # Further arguments are flags of `python -m routing_moe.cli.train` for all runs. A second call keeps finished runs and
 # continues the others.
-set -euo pipefail
+set -aeuo pipefail
+
+# In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to other scripts.
+MODEL=${MODEL:-}
+DATA_DIR=${DATA_DIR:-}
+SPLIT=${SPLIT:-}
+TASKVECS=${TASKVECS:-}
+set +a
+
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 ALL="multitask multitask_no_names average random task_random softmax gumbel straight_through top_k merged_parameters gradient_routing two_stage"
@@ -31,8 +39,8 @@ case $MATCH in
 esac
 export OUTPUT_DIR=${OUTPUT_DIR:-$default}
 unset UPCYCLE # experts of gradient_routing do not start from its dense run
-[ "$EMBEDDED_GYM" = conflict ] || choose_model # one for all runs
-export MODEL=${MODEL:-}
+refuse_flags_of_all_stages "$@"
+choose_model # one for all runs
 source example_scripts/equal_flops.sh
 source example_scripts/jobs.sh
 source example_scripts/variants.sh
@@ -102,7 +110,7 @@ for flag in "$@"; do
     case ${flag%%=*} in
         --total_steps) faults+=("$flag: cannot be given for all runs; set TOTAL_STEPS instead") ;;
         --avg_routing | --random_routing | --task_level_random_routing | --router_mode | --router_top_k | \
-            --expert_mixing | --num_experts | --init_eps | --hide_task_names | --seed | --output_dir | --prefix | --predict_split)
+            --expert_mixing | --num_experts | --init_eps | --hide_task_names | --seed | --prefix | --predict_split)
             faults+=("$flag: cannot be given for all runs; each variant sets it (see VARIANTS, SEEDS, MIXTURE_FLAGS, INIT_EPS)") ;;
     esac
 done
@@ -133,11 +141,12 @@ mkdir -p "$OUTPUT_DIR"
 [ -f "$OUTPUT_DIR/times.csv" ] || echo "variant,run,seconds,ended" >"$OUTPUT_DIR/times.csv"
 (
     source example_scripts/recipe.sh
+    variables_of "$@"
     recipe
-    flags_of_routes --initialize_from_vanilla
-    announce_training "$MODEL" "$*"
+    flags_of_routes --initialize_from_vanilla "$@"
+    announce_training "model $MODEL" "$@"
     echo "variants: $VARIANTS; seeds: $SEEDS; $JOBS at a time"
-    make_gym # once for all runs
+    make_embedded_gym # once for all runs
 )
 trap stop_all INT TERM HUP
 run_jobs train_one "$@" -- ${reference[@]+"${reference[@]}"}

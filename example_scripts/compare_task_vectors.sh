@@ -18,20 +18,26 @@
 #   DIM         dimension of the vectors, all but random ones reduced by principal components (64; on the embedded
 #               gym 16)
 # A second call keeps finished runs and continues the others.
-set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+set -aeuo pipefail
+
+# In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to other scripts.
+MODEL=${MODEL:-}
+DATA_DIR=${DATA_DIR:-}
+SPLIT=${SPLIT:-}
+set +a
+
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
 
 KINDS=${KINDS:-trained random text finetuned_text fisher descriptions} SEEDS=${SEEDS:-42 43 44}
 OUT=${OUTPUT_DIR:-models/compare_task_vectors}
 choose_model # one for the vectors and the runs
-export MODEL
 if [ -n "${DATA_DIR:-}" ]; then
     split=${SPLIT:-$DATA_DIR/split.json} DIM=${DIM:-64}
 else
-    split=${SPLIT:-data/skill_gym/split.json} DIM=${DIM:-16}
+    split=${SPLIT:-$embedded_gym/split.json} DIM=${DIM:-16}
 fi
 whole_numbers DIM
-DATA_DIR=${DATA_DIR:-data/skill_gym} announce "model $MODEL" "both stages with vectors: $KINDS; seeds $SEEDS" "$OUT"
+(recipe && OUTPUT_DIR=$OUT announce_two_stages "model $MODEL, vectors: $KINDS; seeds: $SEEDS")
 
 # Writes $OUT/vectors/<kind> with the vectors of all tasks; no dev or test file is read.
 make_vectors() {

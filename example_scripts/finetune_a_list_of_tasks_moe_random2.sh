@@ -2,12 +2,13 @@
 # Fine-tune a mixture on a list of tasks, with a random expert per layer that is drawn once per task.
 #   bash example_scripts/finetune_a_list_of_tasks_moe_random2.sh "boolq piqa" models/task_random_routing moe_random2
 # Arguments and environment: example_scripts/finetuning.sh.
-set -euo pipefail
+set -aeuo pipefail
 
-# In the environment, or written here, such as DATA_DIR=path/to/gym.
+# In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to other scripts.
 MODEL=${MODEL:-}
 DATA_DIR=${DATA_DIR:-}
 SPLIT=${SPLIT:-}
+set +a
 
 default_checkpoint=models/task_random_routing default_identifier=moe_random2
 training_script=train_task_random_routing.sh

@@ -7,9 +7,10 @@
 #   FLAGS       further flags of `python -m routing_moe.cli.finetune`
 # Without arguments: the 8 unseen tasks of the embedded gym, from the embedded tiny BART or from a mixture trained on
 # the embedded gym (which is trained first if necessary). For your own data, set in the environment, or in a script:
-#   MODEL       plain BART, a hub name or a folder, which the grid goes with: a small one with the embedded tiny BART,
-#               task/skill_gym/tiny_bart, else the published one (default: of a checkpoint with the sizes of the embedded
-#               BART, that; of another one, facebook/bart-base; with None as in recipe.sh)
+#   MODEL       plain BART, a hub name or a folder, which the grid goes with: a small one with an embedded BART, else the
+#               published one (default: that of the checkpoint, as its run.json names it; of a published run the
+#               embedded BART, bart-large or bart-base, by its sizes; with None as in recipe.sh)
+#   EMBEDDED_GYM  "conflict": the embedded conflict gym, and a small grid for such gyms (skill)
 #   DATA_DIR    gym folder (default: the embedded gym)
 #   SPLIT       task split JSON with the sections in TASKS (default: split.json in DATA_DIR)
 #   NUM_WORKERS number of configurations at the same time (default: 1)
@@ -27,35 +28,68 @@ shift $(($# < 3 ? $# : 3))
 # choose_grid: sets model, gym and grid where they are not set, and trains_start if the checkpoint is the default
 # mixture and has to be trained first.
 choose_grid() {
-    trains_start= RESULTS_DIR=${RESULTS_DIR:-models/$IDENTIFIER}
+    trains_start= norm=0.1 RESULTS_DIR=${RESULTS_DIR:-models/$IDENTIFIER}
     if [ -n "${training_script:-}" ] && [ "$CHECKPOINT" = "$default_checkpoint" ] && ! has_data &&
         { [ -z "${MODEL:-}" ] || is_tiny; } && [ ! -f "$CHECKPOINT/best/eval-test-performance.csv" ]; then
-        trains_start=yes MODEL=$TINY_BART
-    fi
-    choose_model "${CHECKPOINT#None}"
-    DATA_DIR=${DATA_DIR:-data/skill_gym}
-    if is_tiny; then
-        LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-3e-4 1e-3} BSZ_LIST=${BSZ_LIST:-4 8}
-        TOTAL_STEPS=${TOTAL_STEPS:-100} EVAL_PERIOD=${EVAL_PERIOD:-25} WARMUP_STEPS=${WARMUP_STEPS:-10}
-        texts=(--max_input_length 128 --max_output_length 32 --num_beams 1)
-        # With such small matrices, a second thread barely helps, and slows down training on a busy machine.
-        export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+        trains_start=yes
+        choose_model
     else
-        LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-5 2e-5 5e-5} BSZ_LIST=${BSZ_LIST:-2 4 8}
-        TOTAL_STEPS=${TOTAL_STEPS:-1000} EVAL_PERIOD=${EVAL_PERIOD:-100} WARMUP_STEPS=${WARMUP_STEPS:-100}
+        choose_model "${CHECKPOINT#None}"
     fi
+    DATA_DIR=${DATA_DIR:-$embedded_gym}
+    case $embedded in
+        skill)
+            LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-3e-4 1e-3} BSZ_LIST=${BSZ_LIST:-4 8}
+            TOTAL_STEPS=${TOTAL_STEPS:-100} EVAL_PERIOD=${EVAL_PERIOD:-25} WARMUP_STEPS=${WARMUP_STEPS:-10}
+            ;;
+        conflict)
+            LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-3 3e-3} BSZ_LIST=${BSZ_LIST:-16} norm=16
+            TOTAL_STEPS=${TOTAL_STEPS:-60} EVAL_PERIOD=${EVAL_PERIOD:-15} WARMUP_STEPS=${WARMUP_STEPS:-10}
+            ;;
+        *)
+            LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-1e-5 2e-5 5e-5} BSZ_LIST=${BSZ_LIST:-2 4 8}
+            TOTAL_STEPS=${TOTAL_STEPS:-1000} EVAL_PERIOD=${EVAL_PERIOD:-100} WARMUP_STEPS=${WARMUP_STEPS:-100}
+            ;;
+    esac
     whole_numbers TOTAL_STEPS EVAL_PERIOD
+}
+
+# on_task MODULE TASK FLAGS: runs a module with the flags of fine-tuning on a task.
+on_task() {
+    # shellcheck disable=SC2086 # lists of values
+    "$PYTHON" -m "$1" \
+        --task_dir "$DATA_DIR/$2" \
+        --do_train \
+        --do_predict \
+        --model "$MODEL" \
+        --learning_rate_list $LEARNING_RATE_LIST \
+        --bsz_list $BSZ_LIST \
+        --total_steps "$TOTAL_STEPS" \
+        --eval_period "$EVAL_PERIOD" \
+        --warmup_steps "$WARMUP_STEPS" \
+        --max_grad_norm $norm \
+        --weight_decay 0.01 \
+        --gradient_accumulation_steps 1 \
+        --num_train_epochs 1000 \
+        --num_workers "${NUM_WORKERS:-1}" \
+        --output_dir "$RESULTS_DIR/singletask-$2" \
+        ${lengths[@]+"${lengths[@]}"} \
+        ${one_beam[@]+"${one_beam[@]}"} \
+        ${precision[@]+"${precision[@]}"} \
+        "${@:3}"
 }
 
 # finetune FLAGS: fine-tunes on every task from the checkpoint in FLAGS; continues with the other tasks if one fails.
 finetune() {
-    local names task folder steps status=0 start=$CHECKPOINT
-    MODEL=$(value_in --model "${MODEL:-}" "$*")
+    local names task status=0 finished='' start
+    take_flags "MODEL=--model LEARNING_RATE_LIST=--learning_rate_list BSZ_LIST=--bsz_list TOTAL_STEPS=--total_steps
+        EVAL_PERIOD=--eval_period WARMUP_STEPS=--warmup_steps" "$@"
     choose_grid
-    if [ "$CHECKPOINT" = None ]; then start=$MODEL; else start+=" with the grid of $MODEL"; fi
-    steps="$TOTAL_STEPS steps, evaluation every $EVAL_PERIOD"
-    announce "fine-tuning on $TASKS from $start" \
-        "$steps, learning rates $LEARNING_RATE_LIST, batch sizes $BSZ_LIST" "$RESULTS_DIR" "$*"
+    start="checkpoint $CHECKPOINT, grid of $MODEL"
+    if [ "$CHECKPOINT" = None ]; then start="model $MODEL"; fi
+    announce "fine-tuning on $TASKS, $start" \
+        "$TOTAL_STEPS steps, evaluation every $EVAL_PERIOD, learning rates $LEARNING_RATE_LIST, batch sizes $BSZ_LIST" \
+        "$RESULTS_DIR" "$*"
     make_embedded_gym
     if [ -n "$trains_start" ]; then
         env -u TOTAL_STEPS -u EVAL_PERIOD MODEL="$MODEL" OUTPUT_DIR="$CHECKPOINT" \
@@ -64,33 +98,22 @@ finetune() {
     # shellcheck disable=SC2086 # several tasks
     names=$("$PYTHON" -m dataloader.list_tasks --gym "$DATA_DIR" --split "${SPLIT:-$DATA_DIR/split.json}" $TASKS) ||
         exit 2
+    # Once for all tasks: none of them would start, and each would wait for a hub that does not answer.
+    on_task example_scripts.check_start "${names%%$'\n'*}" "$@" || exit
     for task in $names; do
         echo "Task: $task, checkpoint: $CHECKPOINT, identifier: $IDENTIFIER"
-        folder=$RESULTS_DIR/singletask-$task
-        # shellcheck disable=SC2086 # lists of values
-        "$PYTHON" -m routing_moe.cli.finetune \
-            --task_dir "$DATA_DIR/$task" \
-            --do_train \
-            --do_predict \
-            --model "$MODEL" \
-            --learning_rate_list $LEARNING_RATE_LIST \
-            --bsz_list $BSZ_LIST \
-            --total_steps "$TOTAL_STEPS" \
-            --eval_period "$EVAL_PERIOD" \
-            --warmup_steps "$WARMUP_STEPS" \
-            --max_grad_norm 0.1 \
-            --weight_decay 0.01 \
-            --gradient_accumulation_steps 1 \
-            --num_train_epochs 1000 \
-            --num_workers "${NUM_WORKERS:-1}" \
-            --output_dir "$folder" \
-            ${texts[@]+"${texts[@]}"} \
-            ${precision[@]+"${precision[@]}"} \
-            "$@" || { status=$?; echo "error: fine-tuning on $task ended with exit code $status" >&2; }
+        if on_task routing_moe.cli.finetune "$task" "$@"; then
+            finished=yes
+        else
+            status=$?
+            echo "error: fine-tuning on $task ended with exit code $status" >&2
+        fi
         [ "$status" -ne 130 ] || exit 130 # Ctrl-C stops all tasks
     done
-    # shellcheck disable=SC2086
-    "$PYTHON" example_scripts/collect_results.py --logs_dir "$RESULTS_DIR" --tasks $names \
-        --output_file "$RESULTS_DIR/summary.csv" || status=$?
+    if [ -n "$finished" ] || [ -d "$RESULTS_DIR" ]; then
+        # shellcheck disable=SC2086
+        "$PYTHON" example_scripts/collect_results.py --logs_dir "$RESULTS_DIR" --tasks $names \
+            --output_file "$RESULTS_DIR/summary.csv" || status=$?
+    fi
     exit "$status"
 }

@@ -24,9 +24,11 @@ if [ -z "${TASKVECS_DIRS:-}" ]; then
 fi
 if [ -z "${DATA_DIR:-}" ]; then
     DATA_DIR=data/skill_gym
-    make_skill_gym
     labels=(--labels "$DATA_DIR/skills.csv")
 fi
+vectors="task vectors $(xargs <<<"$TASKVECS_DIRS"); gym $DATA_DIR, split ${SPLIT:-$DATA_DIR/split.json}"
+echo "$vectors; output in $OUTPUT_DIR${*:+; flags: $*}"
+[ -z "${labels[*]-}" ] || make_skill_gym
 
 # shellcheck disable=SC2086 # several folders
 "$PYTHON" -m task.task_emb.inspect \

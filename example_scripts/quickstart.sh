@@ -6,20 +6,25 @@
 #   bash example_scripts/quickstart.sh
 # An interrupted call is continued in OUTPUT_DIR (models/quickstart). DENSE_STEPS (1000) and TOTAL_STEPS (600) are those
 # of run_gradient_routing.sh; the other models train for as many steps as both together.
-set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+set -aeuo pipefail
+
+# In the environment, or written here, such as TOTAL_STEPS=300; `set -a` passes them on to other scripts.
+set +a
+
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
 source example_scripts/jobs.sh
 
 unset MODEL DATA_DIR SPLIT TASKVECS
 export OUTPUT_DIR=${OUTPUT_DIR:-models/quickstart} EMBEDDED_GYM=conflict EVAL_PERIOD=${EVAL_PERIOD:-200}
 export DENSE_STEPS=${DENSE_STEPS:-1000} TOTAL_STEPS=${TOTAL_STEPS:-600}
-whole_numbers DENSE_STEPS TOTAL_STEPS
+whole_numbers DENSE_STEPS
 unset UPCYCLE # its mixture does not start from the dense run
 export PYTHON JOBS=2 unseen=best/eval-test_tasks-test-performance.csv
-echo "model data/conflict_gym_bart/width16; gym data/conflict_gym"
-echo "$((DENSE_STEPS + TOTAL_STEPS)) steps of each of 3 models, two at a time; on $(device); output in $OUTPUT_DIR"
+recipe
+steps="$((DENSE_STEPS + TOTAL_STEPS)) steps of each of 3 models, two at a time, evaluation every $EVAL_PERIOD"
+announce "model $MODEL" "$steps, learning rate $LEARNING_RATE" "$OUTPUT_DIR"
 make_environment
-make_conflict_gym
+make_embedded_gym
 
 train_baseline() {
     TOTAL_STEPS=$((DENSE_STEPS + TOTAL_STEPS)) bash example_scripts/"$@" --resume &&

@@ -27,7 +27,11 @@
 #   FEW_SHOT_STEPS, FEW_SHOT_EVAL_PERIOD     (50, 25)
 #   RECOVERY      kinds of features that routes are compared with ("category format domain skill")
 #   CASED         "yes" if MODEL distinguishes upper and lower case (no)
-set -euo pipefail
+set -aeuo pipefail
+
+# In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to reproduce_paper.sh.
+set +a
+
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [ -z "${DATA_DIR:-}" ]; then

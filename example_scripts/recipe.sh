@@ -10,59 +10,71 @@
 # and LEARNING_RATE, ROUTER_LR, TASK_MODEL_LR, TOTAL_STEPS, EVAL_PERIOD to change the hyperparameters.
 #   EMBEDDED_GYM  "conflict": an untrained BART of width 16 on the embedded conflict gym, and hyperparameters for such
 #                 gyms, also with another MODEL or DATA_DIR (skill)
+# A flag of the training wins over its variable.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 # recipe [CHECKPOINT]: sets those variables above that are not set. CHECKPOINT: as for choose_model.
 recipe() {
-    embedded=yes
-    case ${EMBEDDED_GYM:-skill} in
-        skill)
-            choose_model "${1:-}"
-            DATA_DIR=${DATA_DIR:-data/skill_gym}
-            if is_tiny; then
-                LEARNING_RATE=${LEARNING_RATE:-1e-3}
-                lengths=(--max_input_length 128 --max_output_length 32)
-                width=64
-            else
-                embedded=
-            fi
-            ;;
+    choose_model "${1:-}"
+    DATA_DIR=${DATA_DIR:-$embedded_gym}
+    case $embedded in
+        skill) LEARNING_RATE=${LEARNING_RATE:-1e-3} ;;
         conflict)
-            MODEL=${MODEL:-data/conflict_gym_bart/width16} DATA_DIR=${DATA_DIR:-data/conflict_gym}
             LEARNING_RATE=${LEARNING_RATE:-3e-3}
-            lengths=(--max_input_length 32 --max_output_length 8)
             batches=(--train_batch_size 128 --gradient_accumulation_steps 1 --max_grad_norm 128)
-            width=16
-            ;;
-        *)
-            echo "error: EMBEDDED_GYM is '$EMBEDDED_GYM'; it must be skill or conflict" >&2
-            exit 2
             ;;
     esac
     if [ -n "$embedded" ]; then
         ROUTER_LR=${ROUTER_LR:-1e-2} TOTAL_STEPS=${TOTAL_STEPS:-1000} EVAL_PERIOD=${EVAL_PERIOD:-500}
         annealing=(--anneal_rate 0.003 --minimum_tau 0.3)
-        one_beam=(--num_beams 1)
-        # With such small matrices, a second thread barely helps, and slows down training on a busy machine.
-        export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
     fi
     LEARNING_RATE=${LEARNING_RATE:-1e-5} ROUTER_LR=${ROUTER_LR:-1e-3} TASK_MODEL_LR=${TASK_MODEL_LR:-1e-2}
     TOTAL_STEPS=${TOTAL_STEPS:-30000} EVAL_PERIOD=${EVAL_PERIOD:-750}
     whole_numbers TOTAL_STEPS EVAL_PERIOD
 }
 
-# make_gym: writes the embedded gyms and BARTs that the recipe uses.
-make_gym() {
-    if [ "${EMBEDDED_GYM:-skill}" = conflict ]; then make_conflict_gym; else make_embedded_gym; fi
+# recipe_of_stage2: after `recipe`, sets steps and rate to those of the second stage.
+recipe_of_stage2() {
+    local name
+    for name in STAGE2_STEPS STAGE2_EVAL_PERIOD; do
+        if [ -n "${!name:-}" ]; then whole_numbers "$name"; fi
+    done
+    if [ -n "$embedded" ]; then
+        TOTAL_STEPS=${STAGE2_STEPS:-$TOTAL_STEPS}
+    else
+        TOTAL_STEPS=${STAGE2_STEPS:-$((2 * TOTAL_STEPS))}
+        EVAL_PERIOD=$((TOTAL_STEPS < 20 ? 1 : TOTAL_STEPS / 20))
+    fi
+    LEARNING_RATE=${STAGE2_LEARNING_RATE:-$LEARNING_RATE} EVAL_PERIOD=${STAGE2_EVAL_PERIOD:-$EVAL_PERIOD}
 }
 
-# announce_training MODEL [FLAGS]
+# variables_of FLAGS: sets the variables whose flags are given.
+variables_of() {
+    take_flags "MODEL=--model DATA_DIR=--train_dir SPLIT=--custom_tasks_splits TASKVECS=--taskvecs OUTPUT_DIR=--output_dir
+        TOTAL_STEPS=--total_steps EVAL_PERIOD=--eval_period
+        LEARNING_RATE=--learning_rate ROUTER_LR=--router_lr TASK_MODEL_LR=--task_model_lr" "$@"
+}
+
+# announce_training MODEL FLAGS
 announce_training() {
-    local rates="learning rate $LEARNING_RATE"
+    local rates="learning rate $LEARNING_RATE" vectors flags=${*:2}
     if [[ " ${learned[*]-} " == *" --router_lr "* ]]; then rates+=", router $ROUTER_LR, task vectors $TASK_MODEL_LR"; fi
-    announce "model $1${TASKVECS:+, task vectors $TASKVECS}" \
-        "$TOTAL_STEPS steps, evaluation every $EVAL_PERIOD, $rates" \
-        "$OUTPUT_DIR" "$(tr -s ' ' <<<"${2/--initialize_from_vanilla/}" | sed 's/^ //')"
+    vectors=$(value_in --taskvecs '' ${learned[@]+"${learned[@]}"} "${@:2}")
+    announce "$1${vectors:+, task vectors $vectors}" "$TOTAL_STEPS steps, evaluation every $EVAL_PERIOD, $rates" \
+        "$OUTPUT_DIR" "$(tr -s ' ' <<<"${flags/--initialize_from_vanilla/}" | sed 's/^ //')"
+}
+
+# announce_two_stages WHAT FLAGS: after `recipe`, with the flags of stage 2.
+announce_two_stages() {
+    local first="routes of ${STAGE1:-}" second
+    if [ -z "${STAGE1:-}" ]; then
+        # shellcheck disable=SC2086 # several flags
+        first="stage 1: $(value_in --total_steps "$TOTAL_STEPS" ${STAGE1_FLAGS:-}) steps, learning rate $(value_in \
+            --learning_rate "$LEARNING_RATE" ${STAGE1_FLAGS:-})"
+    fi
+    second=$(recipe_of_stage2 && echo "$TOTAL_STEPS steps, learning rate $(value_in --learning_rate "$LEARNING_RATE" "${@:2}")") ||
+        exit 2
+    announce "$1" "$first; stage 2: $second" "$OUTPUT_DIR" "${*:2}"
 }
 
 starts_from_bart() { [[ " $* " == *" --initialize_from_vanilla "* ]]; }
@@ -92,16 +104,16 @@ flags_of_routes() {
 # train FLAGS: trains in OUTPUT_DIR, then scores dev and test files with the best checkpoint. The start is MODEL with
 # --initialize_from_vanilla, else a checkpoint in OUTPUT_DIR.
 train() {
-    MODEL=$(value_in --model "${MODEL:-}" "$*")
+    variables_of "$@"
     recipe
     flags_of_routes "$@"
     if starts_from_bart "$@"; then
-        announce_training "$MODEL" "$*"
+        announce_training "model $MODEL" "$@"
         set -- --model "$MODEL" "$@"
     else
-        announce_training "in $OUTPUT_DIR with the settings of $MODEL" "$*"
+        announce_training "checkpoint $OUTPUT_DIR/$(value_in --checkpoint_name best "$@"), hyperparameters of $MODEL" "$@"
     fi
-    make_gym
+    make_embedded_gym
     "$PYTHON" -m routing_moe.cli.train \
         --do_train \
         --do_predict \

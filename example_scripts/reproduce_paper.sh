@@ -46,7 +46,11 @@
 #   RECOVERY       kinds of features that routes are compared with ("category")
 #   ABLATE_FLAGS   flags of `python -m routing_moe.cli.ablate` for the figures; none: no ablation (--features all)
 # Learning rates of training are those of recipe.sh; variables for them are ignored.
-set -euo pipefail
+set -aeuo pipefail
+
+# In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to the runs.
+set +a
+
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 source example_scripts/jobs.sh
 source example_scripts/variants.sh
@@ -62,6 +66,7 @@ STEPS="vectors reduction reduction_each training stage2 zero_shot few_shot figur
 export OUTPUT_DIR=${OUTPUT_DIR:-models/reproduce_paper}
 VARIANTS=${VARIANTS:-$PUBLISHED} SEEDS=${SEEDS:-42} builds_gym=
 STARTS=${STARTS:-direct $VARIANTS}
+export EMBEDDED_GYM=skill
 choose_model
 if ! is_tiny; then
     TOTAL_STEPS=${TOTAL_STEPS:-30000} EVAL_PERIOD=${EVAL_PERIOD:-750}
@@ -92,7 +97,7 @@ build_workers=${NUM_WORKERS:-} NUM_WORKERS=${NUM_WORKERS:-1}
 unset TASKVECS STAGE1 STAGE1_FLAGS RESULTS_DIR DENSE_FLAGS EACH_SAMPLE UPCYCLE # set by each run
 # Other scripts read these; their values are not in the settings of the study.
 unset LEARNING_RATE ROUTER_LR TASK_MODEL_LR STAGE1_CHECKPOINT STAGE2_LEARNING_RATE STAGE2_NO_EVAL_UNTIL WEIGHTS
-export EMBEDDED_GYM=skill STAGE2_EVAL_PERIOD CLUSTERS ZERO_SHOT_FLAGS=${ZERO_SHOT_FLAGS:-}
+export STAGE2_EVAL_PERIOD CLUSTERS ZERO_SHOT_FLAGS=${ZERO_SHOT_FLAGS:-}
 export MODEL DATA_DIR=${DATA_DIR:-} SPLIT LEARNING_RATE_LIST BSZ_LIST WARMUP_STEPS NUM_WORKERS INIT_EPS DIM
 export ABLATE_FLAGS=${ABLATE_FLAGS---features all}
 # What finished runs depend on, besides the files of model and gym.
@@ -209,10 +214,11 @@ if [ -n "$dry_run" ]; then
         echo "gym: $gym lacks tasks of $SPLIT; first it is built:"
         echo "    OUTPUT_DIR=$gym bash example_scripts/build_gym.sh --split $SPLIT"
     fi
+    # shellcheck disable=SC2086 # several flags
     exec "$PYTHON" -m benchmarks.reproduction "$PLAN" --model "$sizes" --gym "$gym" \
-        --split "$SPLIT" --longest "$(value_in --max_input_length $longest "$TEXT_FLAGS")" \
-        "$(value_in --max_output_length $longest_answer "$TEXT_FLAGS")" \
-        --num_beams "$(value_in --num_beams $beams "$TRAIN_FLAGS")" ${precision[@]+"${precision[@]}"}
+        --split "$SPLIT" --longest "$(value_in --max_input_length $longest $TEXT_FLAGS)" \
+        "$(value_in --max_output_length $longest_answer $TEXT_FLAGS)" \
+        --num_beams "$(value_in --num_beams $beams $TRAIN_FLAGS)" ${precision[@]+"${precision[@]}"}
 fi
 
 # The runs read lines of a copy, which no other call changes.

@@ -22,7 +22,8 @@ vectors_of() { if [ "$1" = text ]; then echo "$OUTPUT_DIR/vectors/text"; else ec
 reads_vectors() { [[ " $1" == *" $2"* ]]; }
 
 # limit_in FLAGS: prints "/N" if flags limit the rows of a scored file to N.
-limit_in() { value_in --predict_max_examples "" "$1" | sed 's,^.,/&,'; }
+# shellcheck disable=SC2086 # several flags
+limit_in() { value_in --predict_max_examples "" $1 | sed 's,^.,/&,'; }
 
 add_vectors() { # text or fisher
     local folder=$OUTPUT_DIR/vectors/$1 each=$OUTPUT_DIR/vectors/$1_each fisher work=- work_each=- has_starts=

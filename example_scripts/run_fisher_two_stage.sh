@@ -10,25 +10,26 @@
 # Vectors are computed from labelled rows, also those of unseen tasks (meta.json: "seen"), so that scores of unseen
 # tasks are not zero-shot. For few-shot fine-tuning, compute them with --samples each (task_vectors.sh) and reduce them
 # with --like. Further arguments are flags for stage 2. Run the same command to continue after an interruption.
-set -euo pipefail
+set -aeuo pipefail
 
 # In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to other scripts.
-set -a
 MODEL=${MODEL:-}
 DATA_DIR=${DATA_DIR:-}
 SPLIT=${SPLIT:-}
 OUTPUT_DIR=${OUTPUT_DIR:-models/fisher_two_stage}
 set +a
 
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-choose_model   # one for the vectors and both stages
+source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
+refuse_flags_of_all_stages "$@"
 unset TASKVECS # those that are computed here are used
+choose_model   # one for the vectors and both stages
 VECTORS=${VECTORS:-$OUTPUT_DIR/fisher}
 if [ -n "${DATA_DIR:-}" ]; then
     split=${SPLIT:-$DATA_DIR/split.json} DIM=${DIM:-64}
 else
-    split=${SPLIT:-data/skill_gym/split.json} DIM=${DIM:-16}
+    split=${SPLIT:-$embedded_gym/split.json} DIM=${DIM:-16}
 fi
+(recipe && announce_two_stages "model $MODEL, its Fisher vectors in $DIM dimensions" "$@")
 OUTPUT_DIR=$VECTORS bash example_scripts/task_vectors.sh fisher
 TASKVECS=$VECTORS SPLIT=$split DIM=$DIM OUTPUT_DIR=$VECTORS$DIM bash example_scripts/reduce_task_vectors.sh
 TASKVECS=$VECTORS$DIM STAGE1_FLAGS="--freeze_task_model ${STAGE1_FLAGS:-}" \

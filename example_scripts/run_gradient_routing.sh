@@ -20,10 +20,9 @@
 # Vectors are computed from labelled rows of the first sample of each task, also of unseen tasks, so that their scores
 # are not zero-shot. Further arguments are flags for the mixture. Flags on texts, such as --max_input_length, belong to
 # all three stages. Run the same command to continue after an interruption; finished stages are kept.
-set -euo pipefail
+set -aeuo pipefail
 
 # In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to other scripts.
-set -a
 MODEL=${MODEL:-}
 DATA_DIR=${DATA_DIR:-}
 SPLIT=${SPLIT:-}
@@ -32,10 +31,11 @@ if [ -z "$MODEL$DATA_DIR$SPLIT${TASKVECS:-}" ]; then EMBEDDED_GYM=${EMBEDDED_GYM
 set +a
 
 source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
+refuse_flags_of_all_stages "$@"
 recipe
 unset TASKVECS # those that are computed here are used
 
-if [ "${EMBEDDED_GYM:-}" = conflict ]; then DENSE_STEPS=${DENSE_STEPS:-1000}; fi
+if [ "$embedded" = conflict ]; then DENSE_STEPS=${DENSE_STEPS:-1000}; fi
 DENSE_STEPS=${DENSE_STEPS:-$(((TOTAL_STEPS + 2) / 3))} CLUSTERS=${CLUSTERS:-auto}
 whole_numbers DENSE_STEPS
 yes_or_no UPCYCLE EACH_SAMPLE
@@ -44,10 +44,10 @@ if [ "${UPCYCLE:-no}" = yes ]; then start=(--vanilla_checkpoint "$OUTPUT_DIR/den
 [ "$CLUSTERS" = auto ] || whole_numbers CLUSTERS
 scores=best/eval-test-performance.csv unseen=best/eval-test_tasks-test-performance.csv
 
-steps="$DENSE_STEPS steps of one BART, then $TOTAL_STEPS of a mixture, learning rate $LEARNING_RATE"
+steps="$DENSE_STEPS steps of one BART, then $(value_in --total_steps "$TOTAL_STEPS" "$@") of a mixture, learning rate $(value_in --learning_rate "$LEARNING_RATE" "$@")"
 if [ ! -f "$OUTPUT_DIR/$scores" ] || [ ! -f "$OUTPUT_DIR/$unseen" ]; then
     announce "model $MODEL" "$steps, clusters: $CLUSTERS" "$OUTPUT_DIR" "$*"
-    make_gym
+    make_embedded_gym
 fi
 
 period=$((DENSE_STEPS < 10 ? 1 : DENSE_STEPS / 10)) checkpoints=()

@@ -3,17 +3,16 @@
 # task vectors, while routes are annealed from the average of the experts (temperature 300) to the routes learned in
 # stage 1 (temperature 1). Without variables: on the embedded gym, after training stage 1 if necessary.
 # Environment (default), in addition to that of recipe.sh (OUTPUT_DIR: models/two_stage; MODEL, which hyperparameters go
-# with: the embedded BART or bart-base, whichever has the sizes of the checkpoint):
+# with: the plain BART that the checkpoint's experts are copies of):
 #   STAGE2_STEPS          optimizer steps (2 * TOTAL_STEPS: 60000, as published; of an embedded BART TOTAL_STEPS)
 #   STAGE2_LEARNING_RATE  peak learning rate (LEARNING_RATE)
 #   STAGE2_EVAL_PERIOD    steps between evaluations (1/20 of the steps: 3000; of an embedded BART EVAL_PERIOD)
 #   STAGE2_NO_EVAL_UNTIL  no evaluation before this step (a quarter of the steps: 15000)
 # Further arguments are flags of `python -m routing_moe.cli.train`, such as --resume, but not those that the
 # checkpoint defines (--model, --num_experts, --taskvecs, ...).
-set -euo pipefail
+set -aeuo pipefail
 
 # In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to other scripts.
-set -a
 MODEL=${MODEL:-}
 DATA_DIR=${DATA_DIR:-}
 SPLIT=${SPLIT:-}
@@ -29,6 +28,7 @@ else
         echo "error: $OUTPUT_DIR/init: no such checkpoint; write it with build_a_checkpoint2.sh" >&2
         exit 2
     fi
+    announce_two_stages "model $MODEL" "$@"
     bash example_scripts/build_a_checkpoint2.sh
 fi
 for flag in "$@"; do
@@ -40,18 +40,7 @@ for flag in "$@"; do
     esac
 done
 
-for name in STAGE2_STEPS STAGE2_EVAL_PERIOD; do
-    if [ -n "${!name:-}" ]; then whole_numbers "$name"; fi
-done
-if [ -n "$embedded" ]; then
-    steps=${STAGE2_STEPS:-$TOTAL_STEPS}
-    eval_period=$EVAL_PERIOD
-else
-    steps=${STAGE2_STEPS:-$((2 * TOTAL_STEPS))}
-    eval_period=$((steps < 20 ? 1 : steps / 20))
-fi
-LEARNING_RATE=${STAGE2_LEARNING_RATE:-$LEARNING_RATE} TOTAL_STEPS=$steps
-EVAL_PERIOD=${STAGE2_EVAL_PERIOD:-$eval_period}
+recipe_of_stage2
 
 # 300 * exp(-6) < 1: the temperature reaches its minimum after 95% of the steps, for any number of steps.
 train \
@@ -61,6 +50,6 @@ train \
     --task_model_lr 0 \
     --initial_tau 300 \
     --minimum_tau 1 \
-    --anneal_rate "$(awk "BEGIN { print 6 / $steps }")" \
-    --no_eval_until "${STAGE2_NO_EVAL_UNTIL:-$((steps / 4))}" \
+    --anneal_rate "$(awk "BEGIN { print 6 / $TOTAL_STEPS }")" \
+    --no_eval_until "${STAGE2_NO_EVAL_UNTIL:-$((TOTAL_STEPS / 4))}" \
     "$@"

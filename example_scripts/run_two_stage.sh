@@ -9,10 +9,9 @@
 #   STAGE1_FLAGS  flags of `python -m routing_moe.cli.train` for stage 1, such as "--num_experts 4" (none)
 # Further arguments are flags for stage 2. Run the same command to continue after an interruption; finished stages
 # are kept.
-set -euo pipefail
+set -aeuo pipefail
 
 # In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to other scripts.
-set -a
 MODEL=${MODEL:-}
 DATA_DIR=${DATA_DIR:-}
 SPLIT=${SPLIT:-}
@@ -23,13 +22,15 @@ STAGE1_FLAGS=${STAGE1_FLAGS:-}
 set +a
 
 source "$(dirname "${BASH_SOURCE[0]}")/recipe.sh"
-[ "${EMBEDDED_GYM:-skill}" = conflict ] || choose_model "$STAGE1" # one for both stages
+refuse_flags_of_all_stages "$@"
+recipe "$STAGE1" # one model for both stages
 scores=best/eval-test-performance.csv # the last file that a run writes for its train tasks
 
 if [ -f "$OUTPUT_DIR/$scores" ]; then
     echo "$OUTPUT_DIR is finished: scores in $OUTPUT_DIR/$scores"
     exit
 fi
+announce_two_stages "model $MODEL${TASKVECS:+, task vectors $TASKVECS}" "$@"
 # A run given as STAGE1 is never trained: it may be one of the published code.
 if [ -z "$STAGE1" ] && [ ! -f "$OUTPUT_DIR/stage1/$scores" ]; then
     # shellcheck disable=SC2086 # several flags

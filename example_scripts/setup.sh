@@ -7,14 +7,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=${PYTHON:-python3}; fi
 
-# The GPUs of this machine, one a line, as `nvidia-smi -L` prints them.
-gpus=$(nvidia-smi -L 2>/dev/null) || gpus=
-
-# Flags of trainings: matrix products in bf16 on a GPU that supports it, otherwise as without flags. MIXED_PRECISION in
-# the environment sets another precision: no (TF32 on a GPU), bf16 or fp16.
-precision=()
-if [ -z "${MIXED_PRECISION:-}" ] && [ -n "$gpus" ]; then MIXED_PRECISION=auto; fi
-[ "${MIXED_PRECISION:-no}" = no ] || precision=(--mixed_precision "$MIXED_PRECISION")
+# The GPUs of this machine, one a line, as `nvidia-smi -L` prints them: "GPU 0: ...". None if ACCELERATE_USE_CPU has one
+# of the values that accelerate takes for true. A driver that hangs is not waited for.
+gpus=
+if ! [[ $(tr '[:upper:]' '[:lower:]' <<<"${ACCELERATE_USE_CPU:-}") =~ ^(1|true|yes|on|y|t)$ ]]; then
+    limit=()
+    if command -v timeout >/dev/null; then limit=(timeout 20); fi
+    gpus=$(${limit[@]+"${limit[@]}"} nvidia-smi -L 2>/dev/null | grep '^GPU ') || gpus=
+fi
 
 # visible_gpus: prints the numbers (or names) of the GPUs that CUDA_VISIBLE_DEVICES leaves, one a line.
 visible_gpus() {
@@ -25,12 +25,18 @@ visible_gpus() {
     fi
 }
 
+# Flags of trainings: matrix products in bf16 on a GPU that supports it, otherwise as without flags. MIXED_PRECISION in
+# the environment sets another precision: no (TF32 on a GPU), bf16 or fp16.
+precision=()
+if [ -z "${MIXED_PRECISION:-}" ] && [ -n "$(visible_gpus)" ]; then MIXED_PRECISION=auto; fi
+[ "${MIXED_PRECISION:-no}" = no ] || precision=(--mixed_precision "$MIXED_PRECISION")
+
 # device: prints what commands run on, such as "2 GPUs (NVIDIA A100)".
 device() {
     local visible name
     # shellcheck disable=SC2207 # numbers
     visible=($(visible_gpus))
-    if [ ${#visible[@]} = 0 ] || [[ ${ACCELERATE_USE_CPU:-} =~ ^(1|true|True|yes)$ ]]; then
+    if [ ${#visible[@]} = 0 ]; then
         echo CPU
     else
         name=$(awk -v id="${visible[0]}" '$2 == id ":" || index($0, "(UUID: " id)' <<<"$gpus" |
@@ -45,48 +51,121 @@ announce() {
     echo "$2; on $(device)${MIXED_PRECISION:+, precision $MIXED_PRECISION}; output in $3${4:+; flags: $4}"
 }
 
+# value_in FLAG DEFAULT ARGUMENTS: prints the value of the last FLAG among the arguments; of a list all words.
+value_in() {
+    local flag=$1 value=$2 inside='' word
+    shift 2
+    for word in "$@"; do
+        case $word in
+            "$flag") value='' inside=yes ;;
+            "$flag="*) value=${word#*=} inside= ;;
+            --*) inside= ;;
+            *) [ -z "$inside" ] || value+=${value:+ }$word ;;
+        esac
+    done
+    echo "$value"
+}
+
+# take_flags "NAME=--flag ..." ARGUMENTS: sets each variable to the value of its flag, if this is among the arguments.
+take_flags() {
+    local pair value
+    for pair in $1; do
+        value=$(value_in "${pair#*=}" '' "${@:2}")
+        [ -z "$value" ] || printf -v "${pair%%=*}" %s "$value"
+    done
+}
+
+# refuse_flags_of_all_stages ARGUMENTS: exits with an error if flags for the last stage have one that belongs to all.
+refuse_flags_of_all_stages() {
+    local flag name
+    for flag in "$@"; do
+        case ${flag%%=*} in
+            --model) name=MODEL ;;
+            --train_dir) name=DATA_DIR ;;
+            --custom_tasks_splits) name=SPLIT ;;
+            --output_dir) name=OUTPUT_DIR ;;
+            *) continue ;;
+        esac
+        echo "error: $flag: flags reach only a part of the trainings; set $name, which all of them read" >&2
+        exit 2
+    done
+}
+
 # ---- the model: hyperparameters go with it
 
-TINY_BART=task/skill_gym/tiny_bart
-
-# value_in FLAG DEFAULT FLAGS: prints the value of the last FLAG in FLAGS.
-value_in() { if [[ " $3" =~ .*\ $1[\ =]([^ ]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo "$2"; fi; }
+TINY_BART=task/skill_gym/tiny_bart CONFLICT_BARTS=data/conflict_gym_bart
 
 # has_data: whether data or task vectors of the user's own are given.
 has_data() { [ -n "${DATA_DIR:-}${SPLIT:-}${TASKVECS:-}" ]; }
 
-# choose_model [CHECKPOINT]: sets MODEL, unless it is given: to the base of a checkpoint; else to the embedded tiny BART
-# if neither DATA_DIR, SPLIT nor TASKVECS is given, otherwise to bart-base, as in the published scripts.
+# choose_model [CHECKPOINT]: sets MODEL, unless it is given: to the base of a checkpoint; else, if EMBEDDED_GYM is
+# conflict, to the BART of this gym; else to the embedded tiny BART if neither DATA_DIR, SPLIT nor TASKVECS is given,
+# otherwise to bart-base, as in the published scripts.
+# Also sets `embedded`: the gym of an embedded BART (skill, conflict), empty for other models; embedded_gym, the default
+# of DATA_DIR; and for an embedded BART the flags that fit it, lengths and one_beam, and its width.
 choose_model() {
+    if ! [[ ${EMBEDDED_GYM:-skill} =~ ^(skill|conflict)$ ]]; then
+        echo "error: EMBEDDED_GYM is '$EMBEDDED_GYM'; it must be skill or conflict" >&2
+        exit 2
+    fi
     if [ -n "${MODEL:-}" ]; then
-        return
+        :
     elif [ -n "${1:-}" ]; then
         MODEL=$(base_of "$1")
+    elif [ "${EMBEDDED_GYM:-}" = conflict ]; then
+        MODEL=$CONFLICT_BARTS/width16
     elif has_data; then
         MODEL=facebook/bart-base
     else
         MODEL=$TINY_BART
     fi
+    embedded='' embedded_gym=data/skill_gym lengths=() one_beam=() width=''
+    if [ "${EMBEDDED_GYM:-}" = conflict ] || [[ $MODEL == *"$CONFLICT_BARTS"/* ]]; then
+        embedded=conflict embedded_gym=data/conflict_gym width=16
+        lengths=(--max_input_length 32 --max_output_length 8)
+    elif is_tiny; then
+        embedded=skill width=64
+        lengths=(--max_input_length 128 --max_output_length 32)
+    else
+        return 0
+    fi
+    one_beam=(--num_beams 1)
+    # With such small matrices, a second thread barely helps, and slows down training on a busy machine.
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 }
 
 # is_tiny: whether MODEL is the embedded tiny BART, by any path.
 is_tiny() { [ "${MODEL:-}" -ef $TINY_BART ]; }
 
-# base_of PLACE: prints the embedded tiny BART if a run, a checkpoint, or the folder of a file of weights has its sizes,
-# otherwise bart-base. All checkpoints of a run have the same sizes.
+# base_of PLACE: prints the plain BART of a run, a checkpoint, or the folder of a file of weights: the recorded one; where
+# none is, as for runs of the published code, an embedded BART, bart-large or bart-base, by its sizes.
 base_of() {
-    local config
-    for config in "$1/config.json" "$1"/*/config.json "$(dirname "$1")/config.json"; do
-        if [ -f "$config" ]; then
-            [ "$(sizes_in "$config")" != "$(sizes_in $TINY_BART/config.json)" ] || { echo $TINY_BART && return; }
-            break
-        fi
+    local place=$1 file='' sizes='' bart
+    if [ -d "$place" ]; then
+        # run.json names a model that the run does not start from, unless it started from plain BART.
+        for file in "$place" "$place/init" "$place/.." "$place/../init"; do
+            if grep -q '"initialize_from_vanilla": true' "$file/run.json" 2>/dev/null; then
+                file+=/run.json
+            else
+                file+=/merge.json
+            fi
+            sed -n 's/^ *"model": "\(.*\)",*$/\1/p' "$file" 2>/dev/null | grep -m 1 . && return
+        done
+        for file in "$place/config.json" "$place"/*/config.json; do # all checkpoints of a run have the same sizes
+            [ ! -f "$file" ] || break
+        done
+    elif [ -f "$place" ]; then
+        file=$(dirname "$place")/config.json
+    fi
+    [ ! -f "$file" ] || sizes=$(sizes_in "$file")
+    for bart in $TINY_BART $CONFLICT_BARTS/width*; do
+        [ -z "$sizes" ] || [ "$sizes" != "$(sizes_in "$bart/config.json")" ] || { echo "$bart" && return; }
     done
-    echo facebook/bart-base
+    if [[ $sizes == *'"d_model":1024'* ]]; then echo facebook/bart-large; else echo facebook/bart-base; fi
 }
 
 sizes_in() {
-    grep -oE '"(vocab_size|d_model|(en|de)coder_(layers|ffn_dim))": *[0-9]+' "$1" | tr -d ' ' | sort
+    grep -oE '"(vocab_size|d_model|(en|de)coder_(layers|ffn_dim))": *[0-9]+' "$1" 2>/dev/null | tr -d ' ' | sort
 }
 
 # ---- environment, checks, embedded gyms
@@ -143,8 +222,14 @@ yes_or_no() {
     done
 }
 
-# Writes the embedded gym if DATA_DIR is its folder.
-make_embedded_gym() { [ "$DATA_DIR" != data/skill_gym ] || make_skill_gym; }
+# make_embedded_gym: after choose_model, writes the gym of the embedded BART, and any BARTs of it that are trained.
+make_embedded_gym() {
+    if [ "$embedded" = conflict ]; then
+        make_conflict_gym
+    elif [ "$DATA_DIR" = data/skill_gym ]; then
+        make_skill_gym
+    fi
+}
 
 # Writes the embedded gym to data/skill_gym, once per version of its generator.
 make_skill_gym() {
@@ -159,7 +244,7 @@ make_skill_gym() {
 # Writes the conflict gym to data/conflict_gym, and untrained BARTs of width 16 and 32 for it to
 # data/conflict_gym_bart/width<W>, once per version of their generator.
 make_conflict_gym() {
-    local wanted width models=data/conflict_gym_bart
+    local wanted width models=$CONFLICT_BARTS
     wanted=$(cat task/conflict_gym/*.py task/skill_gym/{pretraining,tokenizer}.py | cksum)
     if [ ! -f data/conflict_gym/split.json ] || [ "$(cat $models/generator 2>/dev/null)" != "$wanted" ]; then
         "$PYTHON" -m task.conflict_gym.generate --output_dir data/conflict_gym

@@ -27,22 +27,18 @@ fi
 shift
 
 choose_model
-if is_tiny; then
-    texts=(--max_input_length 128)
+texts=(${lengths[@]+"${lengths[@]:0:2}"}) answers=(${lengths[@]+"${lengths[@]:2}"})
+if [ "$embedded" = skill ]; then
     # All tasks have the same number of examples, so that vectors are comparable; the five samples of an unseen task
     # have 160 in total. The vector of an unseen task is then computed from labels of all its samples.
     examples=(--samples all --max_examples 160)
-    answers=(--max_output_length 32)
     training=(--total_steps 100)
     rate=(--learning_rate 3e-4)
-    width=(--taskvecs_dim 64)
-    # With such small matrices, a second thread barely helps, and slows down training on a busy machine.
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 fi
 OUTPUT_DIR=${OUTPUT_DIR:-data/task_vectors/$METHOD}
 if [ -z "${DATA_DIR:-}" ]; then
-    DATA_DIR=data/skill_gym
-    DESCRIPTIONS=${DESCRIPTIONS:-$DATA_DIR/descriptions.json}
+    DATA_DIR=$embedded_gym
+    [ "$embedded" = conflict ] || DESCRIPTIONS=${DESCRIPTIONS:-$DATA_DIR/descriptions.json}
 fi
 reader=" by $MODEL"
 if [[ $METHOD =~ ^(random|descriptions)$ ]]; then reader=; fi
@@ -52,7 +48,7 @@ if [ "$METHOD" = descriptions ] && [ "$PYTHON" = .venv/bin/python ]; then make_e
 make_embedded_gym
 
 case $METHOD in
-    random) set -- --train_dir "$DATA_DIR" ${width[@]+"${width[@]}"} "$@" ;;
+    random) set -- --train_dir "$DATA_DIR" ${width:+--taskvecs_dim "$width"} "$@" ;;
     descriptions) set -- --descriptions "${DESCRIPTIONS:-dataloader/descriptions.json}" "$@" ;;
     *) set -- --train_dir "$DATA_DIR" --model "$MODEL" ${texts[@]+"${texts[@]}"} ${examples[@]+"${examples[@]}"} "$@" ;;
 esac

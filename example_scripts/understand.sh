@@ -8,16 +8,23 @@
 #   OUTPUT_DIR    with several runs: folder of the results for all of them, report.html and tables (models/understood)
 #   ABLATE_FLAGS  flags of `python -m routing_moe.cli.ablate`; "none": no ablation (--features all)
 # A second call replaces all results, except for finished scores with ablated experts.
-set -euo pipefail
+set -aeuo pipefail
+
+# In the environment, or written here, such as ABLATE_FLAGS=none; `set -a` passes them on to run_two_stage.sh.
+set +a
+
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-if [ $# -eq 0 ]; then
-    bash example_scripts/run_two_stage.sh
-    set -- models/two_stage
+ABLATE_FLAGS=${ABLATE_FLAGS---features all} trained=
+if [ $# -eq 0 ]; then trained=yes && set -- models/two_stage; fi
+OUT=$1/analysis
+if [ $# -gt 1 ]; then OUT=${OUTPUT_DIR:-models/understood}; fi
+echo "routes, correlations and ablation ($ABLATE_FLAGS) of the experts of $*; on $(device); output in $OUT"
+if [ -n "$trained" ]; then
+    OUTPUT_DIR=$1 bash example_scripts/run_two_stage.sh
     # With such small matrices, a second thread slows down training, in particular on a busy machine.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 fi
-ABLATE_FLAGS=${ABLATE_FLAGS---features all}
 
 without_ablation() { echo "note: $run is analysed without ablation: $1" >&2; }
 
@@ -46,7 +53,6 @@ done
 if [ $# -eq 1 ]; then
     "$PYTHON" -m routing_moe.cli.report "$1"
 else
-    OUT=${OUTPUT_DIR:-models/understood}
     "$PYTHON" -m routing_moe.cli.inspect_routes "$@" --output_dir "$OUT"
     "$PYTHON" -m routing_moe.cli.correlate_routes "$@" --output_dir "$OUT"
     "$PYTHON" -m routing_moe.cli.report "$@" --output_file "$OUT/report.html"

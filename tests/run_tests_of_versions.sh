@@ -22,7 +22,7 @@ OUTPUT_DIR=$(cd "$OUTPUT_DIR" && pwd)
 
 source example_scripts/setup.sh
 "$(find_python)" -m venv "$OUTPUT_DIR/uv"
-"$OUTPUT_DIR/uv/bin/python" -m pip install --quiet --disable-pip-version-check "uv>=0.5"
+"$OUTPUT_DIR/uv/bin/python" -m pip install --quiet --disable-pip-version-check "uv>=0.8"
 uv() { "$OUTPUT_DIR/uv/bin/uv" --quiet "$@"; }
 
 # tests_of lowest|newest PYTEST_FLAGS: installs these versions beside a copy of the repository, and runs the tests there.
@@ -30,10 +30,15 @@ tests_of() {
     local copy=$OUTPUT_DIR/$1 python resolution
     case $1 in
         lowest) python=3.11 resolution=lowest-direct ;;
-        newest) python=$(env -u PYTHON bash -c 'source example_scripts/setup.sh && find_python') resolution=highest ;;
+        newest)
+            python=$(command -v python3.14 || env -u PYTHON bash -c 'source example_scripts/setup.sh && find_python')
+            resolution=highest
+            ;;
     esac
     mkdir -p "$copy"
-    git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents -t "$copy"
+    git ls-files --cached --others --exclude-standard -z | while IFS= read -r -d '' file; do
+        if [ -e "$file" ]; then printf '%s\0' "$file"; fi # git also lists what is deleted
+    done | xargs -0 cp --parents -t "$copy"
     uv venv --clear --seed --python "$python" "$copy/.venv"
     uv pip install --python "$copy/.venv/bin/python" --resolution "$resolution" --editable "$copy[test]"
     # The sign of make_environment in setup.sh that nothing is left to install.

@@ -83,7 +83,8 @@ STARTS = {
 def test_each_script_fine_tunes_every_task_from_its_checkpoint_with_the_published_grid(scripts, script):
     code, calls, _ = scripts.run(script, "test count", "START", "mine", "--seed", "7", NUM_WORKERS="4")
     assert code == 0
-    listed, *tuned, collected = calls
+    listed, checked, *tuned, collected = calls
+    assert checked == tuned[0].replace("routing_moe.cli.finetune", "example_scripts.check_start")
     assert listed.startswith("-m dataloader.list_tasks --gym")
     assert len(tuned) == 2
     for task, command in zip(("plural", "count"), tuned, strict=True):
@@ -103,6 +104,29 @@ def test_a_failure_sets_the_exit_code_after_all_tasks_are_done(scripts):
     assert "error: fine-tuning on plural ended with exit code 3" in output
     assert sum("routing_moe.cli.finetune" in call for call in calls) == 2
     assert "collect_results.py" in calls[-1]
+
+
+def test_a_start_that_is_not_there_is_reported_once(scripts):
+    for script, start, message in (
+        ("finetune_a_list_of_tasks_moe.sh", "no/moe", "error: --init_dir no/moe: no such folder"),
+        ("finetune_a_list_of_tasks.sh", "None", "error: http: no such folder (nor a hub name"),
+    ):
+        own = dict(MODEL="./http") if start == "None" else {}
+        code, calls, output = scripts.run(
+            script, "all", start, "x", really="example_scripts.check_start", **own
+        )
+        assert code == 2
+        assert output.count("error: ") == 1
+        assert message.replace("http", "./http") in output
+        assert not any("routing_moe.cli.finetune" in call or "collect_results" in call for call in calls)
+
+
+def test_results_are_not_collected_if_no_task_could_be_fine_tuned(scripts):
+    failing = dict(failing="routing_moe.cli.finetune")
+    code, calls, output = scripts.run("finetune_a_list_of_tasks.sh", "all", "None", "x", **failing)
+    assert code == 3
+    assert output.count("error: ") == len([call for call in calls if "cli.finetune" in call]) == 4
+    assert not any("collect_results" in call for call in calls)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ def test_runs_come_in_the_order_in_which_they_need_each_other(scripts):
 
 def few_shot(start: str) -> list[str]:
     folder = f"few_shot/{start}/seed42"
-    return [f"finetune {folder}/singletask-plural", f"collect_results {folder}/summary.csv"]
+    names = [f"{program} {folder}/singletask-plural" for program in ("check_start", "finetune")]
+    return [*names, f"collect_results {folder}/summary.csv"]
 
 
 def call_with(calls: list[str], part: str) -> str:
@@ -227,7 +228,7 @@ def test_a_small_study_continues_to_its_tables(scripts):
     (summary.parent / "singletask-plural/results.csv").unlink()
     code, calls, output = scripts.run(SCRIPT, really="few_shot/", STARTS="direct multitask", **small)
     assert code == 0, output
-    called = ["finetune", "collect_results"] * 2 + ["compare_runs", "overview", "compare_runs"]
+    called = ["check_start", "finetune", "collect_results"] * 2 + ["compare_runs", "overview", "compare_runs"]
     called += ["compute_arg"] * 2
     assert [name.split()[0] for name in programs(calls)] == called
     assert summary.read_text() == expected

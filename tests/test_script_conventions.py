@@ -20,6 +20,11 @@ RUN = {path.name for path in FOLDER.glob("*.sh")} - SOURCED | {
 }
 
 
+def code_of(name: str) -> str:
+    """Returns a script without its comments."""
+    return re.sub(r"^\s*#.*", "", (FOLDER / name).read_text(), flags=re.MULTILINE)
+
+
 def test_scripts_that_people_run_are_executable_and_sourced_ones_are_not():
     assert len(SOURCED) >= 9
     text = "".join(path.read_text() for path in FOLDER.glob("*.sh"))
@@ -40,7 +45,7 @@ GPUS = (
 def on_gpus(scripts: Scripts):
     """The scripts, and a PATH on which nvidia-smi lists three GPUs."""
     (scripts.folder / "bin").mkdir()
-    (scripts.folder / "bin/nvidia-smi").write_text(f"#!/bin/sh\nprintf '{GPUS}'\n")
+    (scripts.folder / "bin/nvidia-smi").write_text(f'#!/bin/sh\nprintf "${{FOUND:-{GPUS}}}"\n')
     (scripts.folder / "bin/nvidia-smi").chmod(0o755)
     return scripts, {"PATH": f"{scripts.folder}/bin:{os.environ['PATH']}", "MIXED_PRECISION": ""}
 
@@ -53,32 +58,90 @@ def test_a_training_says_first_what_it_does(scripts):
         "7 steps, evaluation every 750, learning rate 1e-5, router 1e-3, task vectors 1e-2; "
         "on CPU, precision no; output in out; flags: --seed 3",
     ]
-    _, _, output = scripts.run("train_multitask_bart.sh", **own)
+    _, (call,), output = scripts.run("train_multitask_bart.sh", **own)
     assert "learning rate 1e-5; on CPU" in output  # no router
+    assert "--taskvecs" not in call
+    assert output.startswith(f"model {scripts.bart}; gym")  # no task vectors
+
+
+def test_flags_win_over_variables_also_in_what_a_script_says(scripts):
+    given = "--total_steps 5 --eval_period=2 --learning_rate 3e-4 --router_lr 2e-2 --task_model_lr 3e-2"
+    places = "--model own --train_dir gym --custom_tasks_splits s.json --taskvecs v --output_dir models/zzz"
+    flags = f"{given} {places}"
+    _, _, output = scripts.run("train_routing_bart.sh", *flags.split(), SPLIT="other", TOTAL_STEPS="9")
+    assert output.splitlines() == [
+        "model own, task vectors v; gym gym, split s.json",
+        "5 steps, evaluation every 2, learning rate 3e-4, router 2e-2, task vectors 3e-2; "
+        f"on CPU, precision no; output in models/zzz; flags: {flags}",
+    ]
+    flags = "--total_steps 3 --eval_period 1 --learning_rate_list 1e-3 2e-3 --bsz_list=4"
+    _, _, output = scripts.run("finetune_a_list_of_tasks.sh", "test", "None", "x", *flags.split())
+    assert "\n3 steps, evaluation every 1, learning rates 1e-3 2e-3, batch sizes 4; on CPU" in output
+    script = "run_two_stage.sh"
+    _, _, output = scripts.run(
+        script, "--learning_rate", "3e-4", STAGE1_FLAGS="--total_steps 5", TOTAL_STEPS="7"
+    )
+    assert output.splitlines()[1].startswith(
+        "stage 1: 5 steps, learning rate 1e-5; stage 2: 14 steps, learning rate 3e-4; on CPU"
+    )
 
 
 ARGUMENTS = {
     "task_vectors.sh": ["fisher"],
     "finetune_a_list_of_tasks.sh": ["test", "None"],
-    "run_merged_fisher128freeze_1e-5.sh": [],
     "reproduce_paper.sh": ["--dry_run"],
+    "real_gym_study.sh": ["--dry_run"],
+    "understand.sh": ["out"],
 }
-TRAINING = [
-    *("train_routing_bart.sh", "train_avg_routing.sh", "run_two_stage.sh", "run_fisher_two_stage.sh"),
-    *("run_gradient_routing.sh", "compare_routings.sh", "compare_task_vectors.sh", *ARGUMENTS),
-]
+EMBEDDED = "model data/conflict_gym_bart/width16; gym data/conflict_gym, split data/conflict_gym/split.json"
+OTHERS = {  # scripts that do not train MODEL on DATA_DIR
+    "build_a_checkpoint2.sh": "routes of out/stage1, experts from own/model; output in out/init",
+    "build_gym.sh": "CrossFit's gym from public data sets, which are downloaded; output in out",
+    "compare_conflict.sh": "BARTs of width 16 and 32, variants: dense; conflicts: 0 0.5 1, 16 skills; "
+    "seeds: 1; gym out/gyms/*/gym, split out/gyms/*/gym/split.json",
+    "english_bart.sh": "a BART from the encoder of the package; on CPU; output in out",
+    "inspect_task_vectors.sh": "task vectors v w; gym {gym}, split {gym}/split.json; output in out",
+    "quickstart.sh": EMBEDDED,
+    "reduce_task_vectors.sh": "task vectors data/task_vectors/fisher, 2 principal components of the train "
+    "tasks of {gym}/split.json; output in out; flags: --transform log",
+    "understand.sh": "routes, correlations and ablation (--features all) of the experts of out; on CPU; "
+    "output in out/analysis",
+}
 
 
-@pytest.mark.parametrize("script", TRAINING)
-def test_every_script_says_model_gym_and_device_before_it_trains(scripts, script):
-    """The fake Python fails, so that what is printed was printed before."""
+@pytest.mark.parametrize("script", sorted(name for name in RUN if name.endswith(".sh")))
+def test_every_script_says_first_what_it_will_do(scripts, script):
     own = dict(MODEL="own/model", VARIANTS="multitask", SEEDS="1", KINDS="random", DIM="2", OUTPUT_DIR="out")
+    own |= dict(TASKVECS_DIRS="v w")
+    if script == "compare_conflict.sh":
+        own["VARIANTS"] = "dense"
     write_config(scripts.folder / "out/init")
     _, _, output = scripts.run(script, *ARGUMENTS.get(script, []), failing="nothing", **own)
-    first, second = output.splitlines()[:2]
-    assert "own/model" in first
-    assert f"gym {scripts.gym}, split " in first
-    assert "; on CPU, precision no; output in " in second
+    first, second, *_ = [*output.splitlines(), ""]
+    if script in OTHERS:
+        assert first == OTHERS[script].format(gym=scripts.gym)
+    else:
+        assert "own/model" in first
+        assert f"gym {scripts.gym}, split " in first
+    if "; output in " not in first:
+        assert re.search(r"steps.* rates? |task\(s\) at a time", second)
+        assert re.search("; on CPU(, precision no)?; output in ", second)
+
+
+def test_the_second_stage_reads_the_flags_the_first_stage_their_variables(scripts):
+    """A model, a gym or a folder for the last stage alone is refused before the first is trained."""
+    for script in (
+        "run_two_stage.sh",
+        "run_fisher_two_stage.sh",
+        "run_gradient_routing.sh",
+        "compare_routings.sh",
+    ):
+        code, calls, output = scripts.run(script, "--seed", "1", "--model", "x")
+        assert (code, calls) == (2, [])
+        assert output == (
+            "error: --model: flags reach only a part of the trainings; set MODEL, which all of them read\n"
+        )
+    assert "set OUTPUT_DIR" in scripts.run("run_two_stage.sh", "--output_dir=x")[2]
 
 
 @pytest.mark.parametrize(
@@ -87,15 +150,30 @@ def test_every_script_says_model_gym_and_device_before_it_trains(scripts, script
         ({}, "3 GPUs (NVIDIA A100), precision auto"),
         (dict(CUDA_VISIBLE_DEVICES="2"), "1 GPU (NVIDIA T4), precision auto"),
         (dict(CUDA_VISIBLE_DEVICES="GPU-c,GPU-a"), "2 GPUs (NVIDIA T4), precision auto"),
-        (dict(CUDA_VISIBLE_DEVICES=""), "CPU, precision auto"),
-        (dict(CUDA_VISIBLE_DEVICES="-1"), "CPU, precision auto"),
-        (dict(ACCELERATE_USE_CPU="true", MIXED_PRECISION="no"), "CPU, precision no"),
+        (dict(CUDA_VISIBLE_DEVICES=""), "CPU"),
+        (dict(CUDA_VISIBLE_DEVICES="-1"), "CPU"),
+        *((dict(ACCELERATE_USE_CPU=value), "CPU") for value in ("1", "true", "TRUE", "Yes", "on", "y", "T")),
+        (dict(ACCELERATE_USE_CPU="1", MIXED_PRECISION="bf16"), "CPU, precision bf16"),
+        (dict(ACCELERATE_USE_CPU="off", CUDA_VISIBLE_DEVICES="0"), "1 GPU (NVIDIA A100), precision auto"),
+        (dict(FOUND="No devices found.", CUDA_VISIBLE_DEVICES="0"), "CPU"),
     ],
 )
 def test_the_device_is_the_first_visible_gpu(on_gpus, given, device):
     scripts, machine = on_gpus
-    _, _, output = scripts.run("train_routing_bart.sh", **machine | given)
-    assert f"; on {device}; output in models/routing_bart" in output
+    command = "source example_scripts/setup.sh; DATA_DIR=gym; announce a b c; echo ${precision[@]+gpu}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command], cwd=scripts.folder, env=machine | given,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[1:] == [f"b; on {device}; output in c", "gpu" if "," in device else ""]
+
+
+def test_a_driver_that_hangs_is_not_waited_for(on_gpus):
+    scripts, machine = on_gpus
+    (scripts.folder / "bin/timeout").write_text("#!/bin/sh\necho $1 $2 $3 >limit\n")
+    (scripts.folder / "bin/timeout").chmod(0o755)
+    scripts.run("train_routing_bart.sh", **machine)
+    assert (scripts.folder / "limit").read_text() == "20 nvidia-smi -L\n"
 
 
 # ---- variables and flags written into a script
@@ -131,7 +209,7 @@ def test_variables_written_into_the_training_script_count_for_its_baselines(scri
     assert (trained["--train_dir"], trained["--output_dir"]) == ("mine", "models/random_routing")
 
 
-@pytest.mark.parametrize("after", ["set -euo", "source "])
+@pytest.mark.parametrize("after", ["set -aeuo", "source "])
 def test_variables_written_into_a_fine_tuning_script_count(scripts, after):
     line = (
         f"DATA_DIR={scripts.gym} LEARNING_RATE_LIST=3e-5 BSZ_LIST=2 CHECKPOINT=run TASKS=test IDENTIFIER=mine"
@@ -145,22 +223,39 @@ def test_variables_written_into_a_fine_tuning_script_count(scripts, after):
     assert tuned["--output_dir"] == "models/mine/singletask-plural"
 
 
+CALLS = re.compile(r"bash \"?example_scripts/|/finetuning\.sh")
+CALLING = {name for name in RUN if CALLS.search(code_of(name))} - {"english_bart.sh"}  # it prints such a line
+
+
+def test_scripts_that_call_others_pass_on_what_is_written_below_their_first_line():
+    assert len(CALLING) >= 17
+    for name in CALLING:
+        assert re.findall(r"^set .*", code_of(name), flags=re.MULTILINE)[:2] == [
+            "set -aeuo pipefail",
+            "set +a",
+        ]
+
+
 @pytest.mark.parametrize(
     "script",
     [
-        *("run_two_stage.sh", "run_fisher_two_stage.sh", "run_gradient_routing.sh"),
-        *("build_a_checkpoint2.sh", "run_merged_fisher128freeze_1e-5.sh"),
+        *("run_two_stage.sh", "run_fisher_two_stage.sh", "run_gradient_routing.sh", "compare_routings.sh"),
+        *("build_a_checkpoint2.sh", "run_merged_fisher128freeze_1e-5.sh", "compare_task_vectors.sh"),
     ],
 )
 def test_variables_written_into_a_script_reach_the_scripts_that_it_calls(scripts, script):
-    edited(scripts, script, "set -a", f"DATA_DIR=mine LEARNING_RATE=3e-5 MODEL={TINY} OUTPUT_DIR=out SPLIT=s")
+    own = (
+        f"DATA_DIR=mine LEARNING_RATE=3e-5 MODEL={TINY} OUTPUT_DIR=out SPLIT=s TOTAL_STEPS=70 DENSE_STEPS=70"
+    )
+    edited(scripts, script, "set -a", f"{own} VARIANTS=multitask SEEDS=1 KINDS=random")
     code, calls, output = scripts.run(script, finishes=True, **NOTHING)
     assert code == 0, output
+    assert "70 " in output.splitlines()[1] or script == "build_a_checkpoint2.sh"
     trained = commands(calls, "--do_train")
     assert trained
     for call in trained:
         assert (call["--train_dir"], call["--learning_rate"]) == ("mine", "3e-5")
-        assert call["--custom_tasks_splits"] == "s"
+        assert (call["--custom_tasks_splits"], call["--total_steps"]) == ("s", "70")
         assert call["--output_dir"].startswith("out")
 
 

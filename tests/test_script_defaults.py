@@ -3,12 +3,14 @@
 import json
 import shlex
 import shutil
+import subprocess
 
 import pytest
 from recording_scripts import Scripts
 from tiny_runs import ROOT
 
-TINY, BASE = "task/skill_gym/tiny_bart", "facebook/bart-base"
+TINY, BASE, LARGE = "task/skill_gym/tiny_bart", "facebook/bart-base", "facebook/bart-large"
+CONFLICT = "data/conflict_gym_bart/width16"
 NOTHING = dict(MODEL="", DATA_DIR="")
 STEPS = {TINY: ("1000", "1e-3"), BASE: ("30000", "1e-5")}
 
@@ -96,7 +98,8 @@ CALLING = {
 def test_scripts_that_call_others_with_data_keep_the_model_of_their_user(scripts, script, model):
     """They pass on task vectors, a split or a gym also if their user gave none."""
     own = CALLING[script] | ({} if model == TINY else dict(DATA_DIR=str(scripts.gym)))
-    code, calls, output = scripts.run(script, finishes=True, really="skill_gym.generate", **NOTHING | own)
+    write_embedded_gym(scripts)
+    code, calls, output = scripts.run(script, finishes=True, **NOTHING | own)
     assert code == 0, output
     models = {
         call["--model"]
@@ -121,74 +124,133 @@ def test_the_second_stage_has_the_model_and_settings_of_its_checkpoint(scripts):
         assert code == 0, output
         (stage2,) = commands(calls, "cli.train")
         assert stage2["--total_steps"] == {TINY: "1000", BASE: "60000"}[model]
-        assert output.startswith(f"model in models/{name} with the settings of {model}; gym gym, ")
+        assert output.startswith(f"checkpoint models/{name}/init, hyperparameters of {model}; gym gym, ")
         own |= dict(STAGE1=f"models/{name}/stage1")
         (merged,) = commands(scripts.run("build_a_checkpoint2.sh", **own)[1], "cli.merge")
         assert merged["--model"] == model
 
 
+# ---- the model of a checkpoint
+
+LARGE_SIZES = dict(vocab_size=50265, d_model=1024, encoder_layers=12, decoder_layers=12)
+FROM_BART = dict(initialize_from_vanilla=True)
+PLACES = {  # files of a place: (place, model)
+    ("moe/best/config.json",): ("moe", TINY),
+    ("ckpt/best/config.json",): ("ckpt/best", TINY),
+    ("no_best/last/config.json",): ("no_best", TINY),
+    ("not_begun/init/config.json",): ("not_begun", TINY),
+    ("published/config.json",): ("published", TINY),
+    ("saved/config.json", "saved/weights.pt"): ("saved/weights.pt", TINY),
+    ("vocab/best/config.json", "vocab_size"): ("vocab", BASE),
+    ("width/config.json", "d_model"): ("width", BASE),
+    ("published_large/config.json", "LARGE"): ("published_large", LARGE),
+    ("large/best/config.json", "LARGE", "large/run.json"): ("large", "own/large"),
+    ("large_best/best/config.json", "LARGE", "large_best/run.json"): ("large_best/best", "own/large"),
+    ("stage2/best/config.json", "stage2/run.json", "stage2/init/merge.json"): ("stage2", "own/merged"),
+    ("init/init/config.json", "init/init/merge.json"): ("init/init", "own/merged"),
+    ("continued/best/config.json", "continued/run.json"): ("continued", TINY),
+    ("conflict/config.json", "CONFLICT"): ("conflict", CONFLICT),
+    ("weights.pt",): ("weights.pt", BASE),
+    (): ("owner/name", BASE),
+    ("x",): ("missing", BASE),
+}
+CHANGED = {"vocab_size": dict(vocab_size=50265), "d_model": dict(d_model=64), "LARGE": LARGE_SIZES}
+CHANGED |= {"CONFLICT": dict(d_model=16)}
+
+
+def write_recorded(path, model, **settings):
+    """Writes run.json or merge.json as the commands do."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = {"command": "python -m routing_moe.cli.train --model wrong"}
+    path.write_text(json.dumps({"settings": {"seed": 1, "model": model} | settings} | command, indent=1))
+
+
+def test_the_model_of_a_checkpoint_is_the_recorded_one_else_it_follows_from_the_sizes(scripts):
+    """A run that did not start from plain BART records the default of --model, which it did not read."""
+    write_config(scripts.folder / CONFLICT, d_model=16)
+    for files in PLACES:
+        changed = next((CHANGED[name] for name in files if name in CHANGED), {})
+        for path in (scripts.folder / name for name in files if name not in CHANGED):
+            if path.name == "config.json":
+                write_config(path.parent, **changed)
+            elif path.name == "run.json":
+                starts = dict(initialize_from_vanilla=bool(changed))
+                write_recorded(path, "own/large" if changed else BASE, **starts)
+            elif path.name == "merge.json":
+                write_recorded(path, "own/merged")
+            else:
+                path.touch()
+    places = [place for place, _ in PLACES.values()]
+    command = 'source example_scripts/setup.sh; for place in "$@"; do base_of "$place"; done'
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command, "", *places], cwd=scripts.folder,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert dict(zip(places, done.stdout.split(), strict=True)) == dict(PLACES.values())
+
+
+def test_both_stages_and_their_merge_have_the_model_of_stage_1(scripts):
+    write_config(scripts.folder / "large/best", **LARGE_SIZES)
+    write_recorded(scripts.folder / "large/run.json", LARGE, **FROM_BART)
+    own = NOTHING | dict(DATA_DIR="gym", STAGE1="large", OUTPUT_DIR="out")
+    for script in ("build_a_checkpoint2.sh", "run_two_stage.sh"):
+        code, calls, output = scripts.run(script, finishes=True, **own)
+        assert code == 0, output
+        (merged,) = commands(calls, "cli.merge")
+        assert merged["--model"] == LARGE
+        assert f"routes of large, experts from {LARGE}; output in out/init" in output
+    assert output.startswith(f"model {LARGE}; gym gym, ")
+    assert f"checkpoint out/init, hyperparameters of {LARGE}; gym gym, " in output
+
+
 # ---- fine-tuning
 
-MADE = {
-    "a run": ("runs/moe/best", "runs/moe"),
-    "a checkpoint": ("runs/moe/best", "runs/moe/best"),
-    "a run without best": ("runs/moe/last", "runs/moe"),
-    "a second stage that has not begun": ("runs/moe/init", "runs/moe"),
-    "a published run": ("runs/moe", "runs/moe"),
-}
+GRID = ("--model", "--learning_rate_list", "--bsz_list", "--total_steps", "--max_input_length", "--num_beams")
+SMALL_GRID = dict(zip(GRID, [TINY, "3e-4 1e-3", "4 8", "100", "128", "1"], strict=True))
+CONFLICT_GRID = dict(zip(GRID, [CONFLICT, "1e-3 3e-3", "16", "60", "32", "1"], strict=True))
+PUBLISHED_GRID = dict(zip(GRID, [BASE, "1e-5 2e-5 5e-5", "2 4 8", "1000"], strict=False))
+
+
+def grid_of(call: dict[str, str]) -> dict[str, str]:
+    return {name: call[name] for name in GRID if name in call}
 
 
 @pytest.mark.parametrize(
-    ("made", "sizes"),
+    ("checkpoint", "given", "grid"),
     [
-        *((made, {}) for made in MADE),
-        ("a run", dict(vocab_size=50265)),
-        ("a published run", dict(d_model=64)),
+        ("None", {}, SMALL_GRID),
+        ("None", dict(SPLIT="data/skill_gym/split.json"), PUBLISHED_GRID),
+        ("owner/name", {}, PUBLISHED_GRID),
+        ("moe", {}, SMALL_GRID),
+        ("moe", dict(DATA_DIR="data/conflict_gym"), SMALL_GRID),
+        ("routed", {}, CONFLICT_GRID),
+        ("None", dict(EMBEDDED_GYM="conflict"), CONFLICT_GRID),
     ],
 )
-def test_fine_tuning_has_the_model_and_grid_of_the_checkpoints_base(scripts, made, sizes):
-    place, checkpoint = MADE[made]
-    write_config(scripts.folder / place, **sizes)
-    own = NOTHING | dict(DATA_DIR=str(scripts.gym))
-    code, calls, output = scripts.run("finetune_a_list_of_tasks_moe.sh", "test", checkpoint, "x", **own)
-    assert code == 0, output
-    (tuned,) = commands(calls, "cli.finetune")
-    small = dict(zip(GRID, [TINY, "3e-4 1e-3", "4 8", "100", "128"], strict=True))
-    published = dict(zip(GRID, [BASE, "1e-5 2e-5 5e-5", "2 4 8", "1000"], strict=False))
-    assert {name: tuned[name] for name in GRID if name in tuned} == (published if sizes else small)
-
-
-GRID = ("--model", "--learning_rate_list", "--bsz_list", "--total_steps", "--max_input_length")
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "given", "model"),
-    [
-        ("None", {}, TINY),
-        ("None", dict(SPLIT="data/skill_gym/split.json"), BASE),
-        ("owner/name", {}, BASE),
-        ("missing", {}, BASE),
-        ("weights.pt", {}, BASE),
-        ("saved/weights.pt", {}, TINY),
-    ],
-)
-def test_other_starts_have_the_published_grid(scripts, checkpoint, given, model):
-    write_embedded_gym(scripts)
-    write_config(scripts.folder / "saved")
-    for name in ("weights.pt", "saved/weights.pt"):
-        (scripts.folder / name).touch()
+def test_fine_tuning_has_the_model_and_grid_of_the_checkpoints_base(scripts, checkpoint, given, grid):
+    for gym in ("skill_gym", "conflict_gym"):
+        write_embedded_gym(scripts, gym)
+    write_config(scripts.folder / "moe/best")
+    write_recorded(scripts.folder / "routed/run.json", CONFLICT, **FROM_BART)
     code, calls, output = scripts.run("finetune_a_list_of_tasks.sh", "a", checkpoint, "x", **NOTHING | given)
     assert code == 0, output
     (tuned,) = commands(calls, "cli.finetune")
-    assert (tuned["--model"], tuned["--total_steps"]) == (model, {TINY: "100", BASE: "1000"}[model])
+    assert grid_of(tuned) == grid
+    assert f"grid of {grid['--model']}; gym data/" in output or checkpoint == "None"
     assert tuned["--checkpoint"] == checkpoint
+    assert tuned["--max_grad_norm"] == ("16" if grid is CONFLICT_GRID else "0.1")
+    gym = "data/conflict_gym" if grid is CONFLICT_GRID else given.get("DATA_DIR", "data/skill_gym")
+    assert tuned["--task_dir"] == f"{gym}/a"
+    assert any("conflict_gym.generate" in call for call in calls) == (grid is CONFLICT_GRID)
     assert "--predict_batch_size" not in tuned  # on a GPU it follows from its memory
 
 
-def write_embedded_gym(scripts: Scripts) -> None:
-    gym = scripts.folder / "data/skill_gym"
-    (gym / "a").mkdir(parents=True)
-    (gym / "a/a_16_1_train.tsv").write_text("x\ty\n")
+def write_embedded_gym(scripts: Scripts, name="skill_gym") -> None:
+    """Writes a train task, a test task, and folders for those of reproduce_paper.split.json."""
+    gym, split = scripts.folder / f"data/{name}", ROOT / "example_scripts/reproduce_paper.split.json"
+    for task in ("a", *json.loads(split.read_text())["test"]):
+        (gym / task).mkdir(parents=True)
+        (gym / task / f"{task}_16_1_train.tsv").write_text("x\ty\n")
     (gym / "split.json").write_text(json.dumps({"train": ["b"], "test": ["a"]}))
 
 
@@ -197,7 +259,8 @@ def test_a_given_model_and_grid_win_over_those_of_the_checkpoint(scripts):
     given = dict(MODEL=BASE, LEARNING_RATE_LIST="1e-2", TOTAL_STEPS="7")
     _, calls, _ = scripts.run("finetune_a_list_of_tasks_moe.sh", "test", "run", "x", **given)
     (tuned,) = commands(calls, "cli.finetune")
-    assert [tuned[name] for name in GRID[:4]] == [BASE, "1e-2", "2 4 8", "7"]
+    changed = {"--learning_rate_list": "1e-2", "--total_steps": "7"}
+    assert grid_of(tuned) == PUBLISHED_GRID | changed
 
 
 def test_the_default_mixture_is_trained_only_if_nothing_is_given(scripts):
