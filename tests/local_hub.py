@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,9 +14,14 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import _http
 
-from routing_moe.io import hub
+from routing_moe.io import hub, hub_requests
+from routing_moe.io.hub_requests import THREAD
 
+# The client closes all its connections when one is refused. Late requests of earlier tests must not close
+# those of the test that runs.
+_http.close_session = lambda close=_http.close_session: threading.current_thread().name == THREAD or close()
 SHORT = 0.5  # seconds that a process waits for a hub which does not answer
 
 
@@ -30,10 +36,13 @@ class LocalHub(ThreadingHTTPServer):
         self.revisions: dict[tuple[str, str], str] = {}  # (repository, branch, tag or commit): commit
         self.folders: dict[str, Path] = {}  # by commit
         self.requests: list[str] = []
-        self.status: int | None = None  # of every answer
+        self.status: int | None = None  # of the answers to the requests that match `fails`
+        self.fails = ""
         self.missing = ""  # a file that is listed but cannot be downloaded
-        self.answers = threading.Event()
-        self.answers.set()
+        self.hangs = "$^"  # pattern of "METHOD path", of requests that get no answer
+        self.pieces = 1  # in which weights are sent
+        self.pause = 0.0  # seconds between two of them; inf: only the first one is sent
+        self.is_stopped = threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def publish(self, repository: str, folder: Path, revision: str = "main") -> str:
@@ -43,13 +52,17 @@ class LocalHub(ThreadingHTTPServer):
         self.revisions[repository, revision] = self.revisions[repository, commit] = commit
         return commit
 
-    def silence(self) -> None:
-        """Lets every request wait until the hub stops, and the process wait for SHORT seconds."""
-        self.answers.clear()
-        self.patch.setattr(hub, "SECONDS", SHORT)
+    def silence(self, hangs: str = "") -> None:
+        """Lets requests wait until the hub stops, and the process wait for SHORT seconds.
+
+        hangs: pattern of "METHOD path".
+        """
+        self.hangs = hangs
+        for limit in ("ANSWER_SECONDS", "STALL_SECONDS"):
+            self.patch.setattr(hub_requests, limit, SHORT)
 
     def stop(self) -> None:
-        self.answers.set()
+        self.is_stopped.set()
         self.shutdown()
         self.server_close()
 
@@ -67,8 +80,9 @@ class Handler(BaseHTTPRequestHandler):
         hub, path = self.server, unquote(urlsplit(self.path).path).lstrip("/")
         if path != "api/agent-harnesses":  # which the client asks for once a day
             hub.requests.append(path)
-        hub.answers.wait()
-        if hub.status is not None:
+        if re.search(hub.hangs, f"{self.command} {path}"):
+            hub.is_stopped.wait()
+        if hub.status is not None and re.search(hub.fails, path):
             return self.answer(hub.status, b"", {}, with_body)
         if path.startswith("api/models/"):
             repository, _, revision = path.removeprefix("api/models/").partition("/revision/")
@@ -97,8 +111,13 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in (headers | {"Content-Length": str(len(content))}).items():
             self.send_header(name, value)
         self.end_headers()
-        if with_body:
-            self.wfile.write(content)
+        length = len(content)
+        if self.path.endswith(".safetensors"):
+            length = -(-length // self.server.pieces)
+        for start in range(0, len(content) if with_body else 0, length or 1):
+            if start and self.server.is_stopped.wait(min(self.server.pause, 60)):
+                return
+            self.wfile.write(content[start : start + length])
 
 
 @contextmanager
@@ -121,7 +140,7 @@ def use_endpoint(patch: pytest.MonkeyPatch, url: str) -> None:
 def forget(patch: pytest.MonkeyPatch) -> None:
     """Lets the process find models of the hub as if it had just started."""
     huggingface_hub.close_session()
-    for name, empty in (("_found", {}), ("_of_main", {}), ("_silent", set())):
+    for name, empty in (("_found", {}), ("_commits_of_main", {}), ("_silent_hubs", set())):
         patch.setattr(hub, name, empty)
 
 

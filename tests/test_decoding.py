@@ -45,5 +45,6 @@ def test_generate_of_a_checkpoint_ends_beams_as_the_commands_do(make_model, tmp_
     save_checkpoint(model, AutoTokenizer.from_pretrained(TINY_BART), tmp_path / "best")
     saved = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "best")
     assert saved.generation_config.early_stopping is False
+    assert model.generation_config.early_stopping is True  # the caller's model stays as it was
     route_LE = saved.routes_for(saved.config.task_names[:1], mode="gumbel_softmax_st")[0]
     assert saved.to_bart(route_LE).generation_config.early_stopping is False

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -27,9 +28,12 @@ CONTENT = bytes(range(256)) * 400
 class Server(ThreadingHTTPServer):
     """Serves CONTENT; the path of a request says what goes wrong."""
 
+    daemon_threads = True
+
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests = []  # (path, Range header)
+        self.is_stopped = threading.Event()  # then late answers are sent
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def url(self, path: str) -> str:
@@ -46,6 +50,11 @@ class Handler(BaseHTTPRequestHandler):
         start = self.headers.get("Range")
         self.server.requests.append((self.path, start))
         n_before = Counter(path for path, _ in self.server.requests)[self.path] - 1
+        if "late" in self.path:
+            self.server.is_stopped.wait()
+        if "half" in self.path:
+            self.answer(200, CONTENT[:1000], length=len(CONTENT))
+            return self.server.is_stopped.wait()
         if "gone" in self.path:
             return self.answer(404, b"")
         if "busy" in self.path and n_before < 2:
@@ -75,13 +84,15 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     running = Server()
     yield running
+    running.is_stopped.set()
     running.shutdown()
     running.server_close()
 
 
 @pytest.fixture(autouse=True)
 def _without_pauses(monkeypatch):
-    monkeypatch.setattr(downloads, "_unreachable", set())
+    for hosts in ("_unreachable", "_answered"):
+        monkeypatch.setattr(downloads, hosts, set())
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
     monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
@@ -379,3 +390,23 @@ def test_a_hub_that_never_answers_is_left_out_after_the_attempts(asks, tmp_path,
         use_endpoint(monkeypatch, silent)
         with pytest.raises(Unavailable, match="5 attempts failed, the last one because: timed out"):
             Downloads(tmp_path).parquet("example/own", "", "train")
+    use_endpoint(monkeypatch, asks.url)
+    with pytest.raises(Unavailable, match=r"huggingface\.co could not be reached before"):
+        Downloads(tmp_path).parquet("example/own", "", "train")
+    assert asks.lists == []
+
+
+@pytest.mark.parametrize("first", ["file.bin", "gone.bin", "half/file.bin", None])
+def test_a_host_whose_answer_is_late_stays_in_if_it_has_answered_before(server, tmp_path, monkeypatch, first):
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.05)
+    if first:
+        with suppress(Unavailable):
+            Downloads(tmp_path).raw(server.url(first))
+    with pytest.raises(Unavailable, match="5 attempts failed, the last one because: timed out"):
+        Downloads(tmp_path).raw(server.url("late.bin"))
+    files = Downloads(tmp_path)
+    if first:
+        assert files.raw(server.url("other.bin")).read_bytes() == CONTENT
+    else:  # then it may never answer
+        with pytest.raises(Unavailable, match="could not be reached before"):
+            files.raw(server.url("other.bin"))

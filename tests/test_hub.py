@@ -1,15 +1,22 @@
 """Models by hub name: one commit, in seconds whatever the network does, and clear errors without a copy."""
 
+import io
+import json
 import logging
+import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 import torch
 from huggingface_hub import constants
+from huggingface_hub.utils import WeakFileLock
 from local_hub import SHORT, dropping_packets, forget, use_endpoint
 from tiny_runs import write_bart
 
@@ -17,7 +24,7 @@ from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.find import SavedBart
 from routing_moe.checkpoints.start import load_tokenizer
-from routing_moe.io import hub
+from routing_moe.io import hub, hub_requests, model_files
 from routing_moe.io.process_pool import environment, worker_environment
 from routing_moe.model.loading import load_bart
 from routing_moe.model.saved_config import load_bart_config
@@ -39,6 +46,11 @@ def load(name: str = NAME):
 
 def weight(bart) -> torch.Tensor:
     return bart.model.shared.weight
+
+
+def own_messages(caplog) -> list[str]:
+    """Messages without those of the client, which goes on with late requests of earlier tests."""
+    return [record.getMessage() for record in caplog.records if record.name == "routing_moe"]
 
 
 @pytest.fixture
@@ -70,7 +82,7 @@ def no_address(running, patch):
 def address_never_found(running, patch):
     use_endpoint(patch, "http://hub.example")
     patch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: threading.Event().wait(20))
-    patch.setattr(hub, "SECONDS", SHORT)
+    patch.setattr(hub_requests, "ANSWER_SECONDS", SHORT)
 
 
 def failing(running, patch):
@@ -79,7 +91,23 @@ def failing(running, patch):
 
 def drops_packets(running, patch):
     use_endpoint(patch, running.dropped)
-    patch.setattr(hub, "SECONDS", SHORT)
+    patch.setattr(hub_requests, "ANSWER_SECONDS", SHORT)
+
+
+def files_hang(running, patch):
+    running.publish(NAME, running.newer)
+    running.silence("/resolve/")
+
+
+def weights_hang(running, patch):
+    running.publish(NAME, running.newer)
+    running.silence("GET .*/model.safetensors")
+
+
+def weights_stall(running, patch):
+    running.publish(NAME, running.newer)
+    running.silence("$^")
+    running.pieces, running.pause = 2, float("inf")
 
 
 NETWORKS = {
@@ -89,12 +117,18 @@ NETWORKS = {
     address_never_found: f"did not answer within {SHORT} seconds",
     failing: r"answers with status 503",
     drops_packets: f"did not answer within {SHORT} seconds",
+    files_hang: rf"config.json cannot be downloaded \(http\S+ did not answer within {SHORT} seconds",
+    weights_hang: rf"model.safetensors cannot be downloaded \(http\S+ sent nothing for {SHORT} seconds",
+    weights_stall: rf"model.safetensors cannot be downloaded \(http\S+ sent nothing for {SHORT} seconds",
 }
 
 
 @pytest.fixture(params=NETWORKS, ids=lambda network: network.__name__)
-def broken(request, local_hub, monkeypatch):
+def broken(request, local_hub, tmp_path, monkeypatch):
     """broken() breaks the network and returns what is reported of it."""
+    local_hub.newer = newer = write_bart(tmp_path / "newer", seed=7)
+    config = json.loads((newer / "config.json").read_text())
+    (newer / "config.json").write_text(json.dumps(config | dict(dropout=0.75)))
     with dropping_packets() as local_hub.dropped:
 
         def breaks() -> str:
@@ -114,8 +148,10 @@ def test_with_a_copy_in_the_cache_a_model_is_loaded_whatever_the_network_does(ca
         config, loaded, tokenizer = load()
     assert time.monotonic() - start < 10
     assert config.vocab_size == len(tokenizer)
+    assert config.dropout == loaded.config.dropout == load_bart_config(bart).dropout
+    assert hub.commits() == {NAME: cached}
     assert torch.equal(weight(loaded), weight(load_bart(bart)))
-    (line,) = caplog.messages
+    (line,) = own_messages(caplog)
     assert line.endswith(f"; the copy in the cache is used, commit {cached}")
     assert re.search(reason, line)
 
@@ -127,6 +163,9 @@ def test_without_a_copy_one_error_says_what_failed(broken):
         load()
     assert time.monotonic() - start < 10
     (fault,) = failed.value.faults
+    if "safetensors" in reason:  # the hub has the model
+        assert fault.endswith("); the same command continues")
+        return
     assert fault.startswith(f"{NAME}: no such folder, and no model of the hub: ")
     assert f"the cache {constants.HF_HUB_CACHE} has no complete copy" in fault
     assert (f"which `hf download {NAME}` makes where" in fault) == ("status" not in reason)
@@ -139,7 +178,7 @@ def test_without_a_copy_one_error_says_what_failed(broken):
 def test_the_offline_mode_uses_the_cache_without_a_word(cached, local_hub, monkeypatch, caplog):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     load()
-    assert not caplog.messages
+    assert not own_messages(caplog)
     assert not local_hub.requests
 
 
@@ -174,13 +213,70 @@ def test_a_hub_that_did_not_answer_is_not_asked_for_the_next_model(local_hub, ba
     assert local_hub.requests == ["api/models/one/bart/revision/main"]
 
 
-def test_an_interrupted_download_does_not_hide_the_complete_commit_before(cached, local_hub, tmp_path):
-    changed = write_bart(tmp_path / "changed", seed=7)
-    newer = local_hub.publish(NAME, changed)
-    assert hub.snapshot(NAME).commit == newer  # now only config.json is there
-    hub._found.clear()
-    local_hub.silence()
-    assert hub.snapshot(NAME).commit == cached
+def test_an_interrupted_download_does_not_hide_the_complete_commit_before(
+    cached, local_hub, tmp_path, monkeypatch
+):
+    local_hub.publish(NAME, write_bart(tmp_path / "changed", seed=7))
+    local_hub.missing = "model.safetensors"
+    for _ in range(2):
+        assert hub.snapshot(NAME).commit == cached  # not the one whose small files are there
+        forget(monkeypatch)
+        local_hub.silence()
+
+
+def test_a_copy_without_a_small_file_is_complete_when_the_file_does_not_arrive(cached, local_hub, caplog):
+    (snapshot,) = hub.Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*")
+    (snapshot / "generation_config.json").unlink()
+    local_hub.silence("/resolve/")
+    with caplog.at_level(logging.WARNING, "routing_moe"):
+        load()
+    (line,) = own_messages(caplog)
+    assert line.startswith(f"{NAME}: generation_config.json cannot be downloaded (")
+    assert line.endswith(f"; the copy in the cache is used, commit {cached}")
+
+
+def test_a_slow_download_is_not_taken_for_a_stalled_one(local_hub, bart):
+    (bart / "model.safetensors").write_bytes(bytes(2**19))
+    local_hub.publish(NAME, bart)
+    hub.snapshot(NAME)
+    local_hub.silence("$^")
+    local_hub.pieces, local_hub.pause = 4, SHORT * 0.6  # altogether longer than without a byte
+    assert (hub.local_folder(NAME) / "model.safetensors").stat().st_size == 2**19
+
+
+def test_the_time_in_which_another_process_downloads_is_not_limited(local_hub, bart):
+    commit = local_hub.publish(NAME, bart)
+    local_hub.silence("$^")
+    lock = WeakFileLock(hub.Path(constants.HF_HUB_CACHE, f".locks/models--facebook--bart-base/{commit}.lock"))
+    with ExitStack() as other:
+        other.enter_context(lock)
+        release = threading.Timer(2 * SHORT, other.close)
+        release.start()
+        assert (hub.local_folder(NAME) / "model.safetensors").is_file()
+        assert not release.is_alive()
+
+
+def test_messages_of_the_client_about_its_attempts_are_not_shown(cached, local_hub, tmp_path, monkeypatch):
+    client = logging.getLogger("huggingface_hub")
+    level = client.level
+    shown = io.StringIO()
+    monkeypatch.setattr(client.handlers[0], "stream", shown)
+    local_hub.publish(NAME, write_bart(tmp_path / "changed", seed=7))
+    monkeypatch.setattr(hub_requests, "ANSWER_SECONDS", SHORT)
+    local_hub.fails, local_hub.status = "/resolve/", 503
+    load()
+    assert sum("config.json" in path for path in local_hub.requests) > 1  # it has tried again
+    assert shown.getvalue() == ""
+    assert client.level == level
+    client.warning("of another download")
+    assert shown.getvalue() == "of another download\n"
+
+
+@pytest.mark.parametrize(("variable", "seconds"), [("5", 10), ("20", 20), ("600", 30)])
+def test_the_clients_own_variable_raises_the_time_limit(variable, seconds):
+    program = "from routing_moe.io.hub_requests import ANSWER_SECONDS; print(ANSWER_SECONDS)"
+    env = os.environ | {"HF_HUB_ETAG_TIMEOUT": variable}
+    assert int(subprocess.check_output([sys.executable, "-c", program], env=env)) == seconds
 
 
 # ---- what is asked and loaded
@@ -275,11 +371,15 @@ def test_weights_for_other_libraries_are_not_downloaded(local_hub, bart):
 def test_the_files_that_loading_needs_are_chosen():
     shards = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
     bins = ["pytorch_model.bin", "merges.txt", "config.json", "spiece.model"]
-    assert hub.needed([*bins, "README.md"]) == [*sorted(bins[1:]), bins[0]]
-    assert hub.needed([*shards, *bins[:1], "model.safetensors.index.json"])[1:] == shards
-    assert hub.weights_among([*shards[:1], "model.fp16.safetensors"]) == []
+    assert model_files.files_to_load([*bins, "README.md"]) == [*sorted(bins[1:]), bins[0]]
+    assert model_files.files_to_load([*shards, *bins[:1], "model.safetensors.index.json"])[1:] == shards
+    assert model_files.weights_among([*shards[:1], "model.fp16.safetensors"]) == []
     encoder = ["1_Pooling/config.json", "2_Dense/model.safetensors", "checkpoint-5/model.safetensors"]
-    assert hub.needed([*encoder, "model.safetensors"]) == [encoder[0], "model.safetensors", encoder[1]]
+    assert model_files.files_to_load([*encoder, "model.safetensors"]) == [
+        encoder[0],
+        "model.safetensors",
+        encoder[1],
+    ]
 
 
 def test_sharded_weights_are_loaded_once_all_are_there(local_hub, bart, monkeypatch):

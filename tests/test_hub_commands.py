@@ -2,16 +2,18 @@
 
 import json
 import logging
+import re
 
 import pytest
 import tiny_vectors
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from local_hub import forget
+from local_hub import SHORT, forget
 from tiny_grids import QUICK, finetune, write_few_shot_gym
 from tiny_runs import NO_LEARNING, run, write_bart, write_gym
 from transformers.utils.logging import is_progress_bar_enabled
 
 from routing_moe.io.logs import start_logging
+from routing_moe.model.loading import load_bart
 
 NAME = "facebook/bart-base"
 pytestmark = pytest.mark.usefixtures("no_gpu")
@@ -46,6 +48,18 @@ def test_training_records_the_commit_that_it_started_from(published, publish_ano
     publish_another()
     assert run(gym, NAME, out, resume=True, **short) == 0
     assert recorded(out)["hub"] == {NAME: published}
+
+
+def test_the_log_of_a_run_says_why_the_commit_in_the_cache_was_used(
+    published, local_hub, tmp_path, monkeypatch
+):
+    load_bart(NAME)
+    forget(monkeypatch)
+    local_hub.silence()
+    out = tmp_path / "run"
+    assert run(write_gym(tmp_path / "gym"), NAME, out, **NO_LEARNING | dict(do_predict=None)) == 0
+    line = rf"model: {NAME}, commit {published} \(from the cache: \S+ did not answer within {SHORT} seconds"
+    assert re.search(line, (out / "log.txt").read_text())
 
 
 def test_fine_tuning_records_the_commit_and_is_not_continued_with_another(

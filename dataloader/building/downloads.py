@@ -34,7 +34,8 @@ PART = ".part"  # end of the name of an unfinished download
 GONE = "it does not exist, or only for users who are logged in (hf auth login)"
 MESSAGE_BY_STATUS = {401: GONE, 403: "the server refuses access", 404: GONE, 410: "it no longer exists"}
 
-_unreachable: set[str] = set()  # hosts that did not answer this process
+_unreachable: set[str] = set()  # hosts that this process could not reach
+_answered: set[str] = set()  # hosts that have answered this process, at least with an error
 
 Result = TypeVar("Result")
 
@@ -188,8 +189,11 @@ def with_retries(action: Callable[[], Result], url: str) -> Result:
     for attempt in range(ATTEMPTS):
         pause = 2**attempt
         try:
-            return action()
+            result = action()
+            _answered.add(host)
+            return result
         except (httpx.HTTPStatusError, HfHubHTTPError) as error:
+            _answered.add(host)
             status, asked = error.response.status_code, asked_pause(error.response.headers)
             answer = f"the server answers with status {status}"
             if status < 500 and status != BUSY:
@@ -209,7 +213,8 @@ def with_retries(action: Callable[[], Result], url: str) -> Result:
             if pause > 2**attempt:
                 tqdm.write(f"{host}: {in_brief(fault)}; waiting {pause} seconds, as it asks", file=sys.stderr)
             time.sleep(pause)
-    if isinstance(fault, httpx.ConnectError | httpx.TimeoutException):
+    is_silent = isinstance(fault, httpx.ReadTimeout) and host not in _answered
+    if is_silent or isinstance(fault, httpx.ConnectError | httpx.ConnectTimeout):
         _unreachable.add(host)
     raise Unavailable(f"{url}: {ATTEMPTS} attempts failed, the last one because: {in_brief(fault)}")
 
@@ -236,6 +241,7 @@ def download(url: str, part: Path) -> None:
     if start:
         headers["Range"] = f"bytes={start}-"
     with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT) as response:
+        _answered.add(urlsplit(url).netloc)
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()  # it is longer than the file on the server, or complete and not yet checked
             return download(url, part)

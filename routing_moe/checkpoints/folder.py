@@ -1,6 +1,7 @@
 """Saves and loads checkpoint folders of a run: weights, progress, and the training state to resume from."""
 
 import contextlib
+import copy
 import json
 import os
 from pathlib import Path
@@ -42,12 +43,14 @@ def save_checkpoint(
     """
     import torch  # takes seconds, which `find_checkpoint` need not wait for
 
-    # Commands decode so, and `generate` of a checkpoint shall agree; bart-base's configuration says True.
-    model.generation_config.early_stopping = False
     with replacing_directory(path) as folder:
         for name, content in (keep or {}).items():
             (folder / name).write_bytes(content)
         model.save_pretrained(folder)
+        # `generate` of the checkpoint then ends beams as the commands do; bart-base's configuration says True.
+        generation = copy.deepcopy(model.generation_config)
+        generation.early_stopping = False
+        generation.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         if progress is not None:
             write_text(folder / PROGRESS_FILE, json.dumps(progress, indent=1))

@@ -2,40 +2,37 @@
 
 A hub name is "name" or "organisation/name", or either with "@" and a branch, tag or commit. A process asks
 the hub once which commit a name stands for. Configuration, weights and tokenizer then come from the folder of
-that commit in the cache, so that they belong together, and nothing else waits for the network. If the hub
-does not answer, the commit in the cache is used.
+that commit in the cache, so that they belong together, and nothing else waits for the network.
+
+If the cache has a commit with configuration and weights, another commit takes its place only when all its
+files have arrived: the small ones within ANSWER_SECONDS, the weights as long as bytes arrive.
 """
 
 import json
 import logging
 import os
-import re
-import threading
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import WeakFileLock, validate_repo_id
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_brief
+from routing_moe.io import hub_requests
+from routing_moe.io.hub_requests import HubFailure, commit_and_files, download
+from routing_moe.io.model_files import files_to_load, has_tokenizer, names_in, small_files, weights_among
 
-SECONDS = 10  # for the hub to name the commit and to send its config.json
 # Environment variable of worker processes, so that they load the same commits: JSON, {hub name: commit}.
 COMMITS = "ROUTING_MOE_HUB_COMMITS"
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # variables that forbid the network
-PART = r"(?:\d+_\w+/)?"  # folder of a module of a sentence encoder
-SMALL_FILES = re.compile(rf"{PART}[^/]+\.(?:json|txt|model)")
-WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))  # what transformers loads, the first one found
-TOKENIZERS = re.compile(r"tokenizer\.json|vocab\.(?:json|txt)|.+\.model")
 
 log = logging.getLogger("routing_moe")
-Result = TypeVar("Result")
 
 
 class NotAvailable(InputError):
@@ -46,7 +43,7 @@ class NotAvailable(InputError):
 class Snapshot:
     """A commit of a model, and its folder in the cache.
 
-    files: what loading needs and may be missing in the folder.
+    files: what loading needs and may be missing in the folder. why_cached: why it is not the hub's commit.
     """
 
     repository: str
@@ -54,11 +51,12 @@ class Snapshot:
     commit: str
     folder: Path
     files: Sequence[str] = ()
+    why_cached: str = ""
 
 
 _found: dict[str, Snapshot] = {}  # by hub name
-_of_main: dict[str, str] = {}  # {hub name: commit} of the main process
-_silent: set[str] = set()  # addresses of hubs that did not answer this process
+_commits_of_main: dict[str, str] = {}  # {hub name: commit} of the main process
+_silent_hubs: set[str] = set()  # addresses that did not answer this process
 
 
 # ---- names
@@ -79,24 +77,11 @@ def repository_and_revision(name: str) -> tuple[str, str]:
         raise InputError(f"{name}: no such folder, and not a hub name ({in_brief(error)})") from None
     if at and not revision:
         raise InputError(f"{name}: give a branch, a tag or a commit after the @")
-    of_main = _of_main or json.loads(os.environ.get(COMMITS, "{}"))
-    return repository, of_main.get(name) or revision or constants.DEFAULT_REVISION
+    commits_of_main = _commits_of_main or json.loads(os.environ.get(COMMITS, "{}"))
+    return repository, commits_of_main.get(name) or revision or constants.DEFAULT_REVISION
 
 
-def commits() -> dict[str, str]:
-    """Returns {hub name: commit} of the models that this process has found, for `run.json` and workers."""
-    return {name: found.commit for name, found in _found.items()}
-
-
-def use_commits(of_main: dict[str, str]) -> None:
-    """Lets this process load the commits that the main process has found."""
-    _of_main.update(of_main)
-    for name, commit in of_main.items():
-        if name in _found and _found[name].commit != commit:
-            del _found[name]
-
-
-# ---- folders
+# ---- the folder of a model
 
 
 def local_folder(source: str | Path) -> Path:
@@ -110,28 +95,70 @@ def local_folder(source: str | Path) -> Path:
     if not is_hub_name(name):
         raise InputError(f"{name}: no such folder (nor a hub name such as facebook/bart-base)")
     found = snapshot(name)
-    for file in found.files:
-        try:
-            hf_hub_download(found.repository, file, revision=found.commit)  # no request if it is there
-        except Exception as error:  # the library and the network raise many types of errors
-            raise InputError(
-                f"{name}: {file} cannot be downloaded ({in_brief(error)}); the same command continues"
-            ) from None
     if found.files:
-        _remember(found)
-        _found[name] = replace(found, files=())
+        cache, repository = found.folder.parents[2], found.folder.parents[1].name
+        try:
+            # The time for which another process downloads the files is not limited.
+            with WeakFileLock(cache / ".locks" / repository / f"{found.commit}.lock"):
+                _found[name] = complete(found)
+        except (HubFailure, OSError) as error:
+            raise InputError(f"{name}: {in_brief(error)}; the same command continues") from None
     return found.folder
 
 
 def snapshot(name: str) -> Snapshot:
     """Returns the commit of a hub name; config.json is in its folder. Raises InputError."""
     if name not in _found:
-        repository, revision = repository_and_revision(name)
         cached = in_cache(name)
-        is_fixed = cached is not None and cached.revision == cached.commit and _has_tokenizer(cached.folder)
-        asks = not is_fixed and not (cached and constants.ENDPOINT in _silent)
-        _found[name] = _asked(name, repository, revision, cached) if asks else cached
+        is_fixed = cached is not None and cached.commit == cached.revision
+        is_final = is_fixed and has_tokenizer(names_in(cached.folder))
+        _found[name] = cached if is_final else newest_or_cached(name, cached)
     return _found[name]
+
+
+def newest_or_cached(name: str, cached: Snapshot | None) -> Snapshot:
+    """Returns the commit that the hub names, or `cached` if it cannot be had. Raises InputError."""
+    try:
+        return query_hub(name, cached)
+    except HubFailure as error:
+        failure = error
+    if not failure.is_answer:
+        _silent_hubs.add(constants.ENDPOINT)
+    if cached is not None:
+        if not constants.HF_HUB_OFFLINE and os.environ.get("RANK", "0") == "0":
+            log.warning("%s: %s; the copy in the cache is used, commit %s", name, failure, cached.commit)
+        return replace(cached, why_cached=str(failure))
+    repository, _ = repository_and_revision(name)
+    remedy = "" if failure.is_answer else f", which `hf download {repository}` makes where there is network"
+    raise NotAvailable(
+        f"{name}: no such folder, and no model of the hub: {failure}; the cache {constants.HF_HUB_CACHE} has "
+        f"no complete copy{remedy}"
+    )
+
+
+def commits() -> dict[str, str]:
+    """Returns {hub name: commit} of the models that this process has found, for `run.json` and workers."""
+    return {name: found.commit for name, found in _found.items()}
+
+
+def notes() -> list[str]:
+    """Returns a line for the log of a run on each model that this process has found."""
+    return [
+        f"model: {name}, commit {found.commit}"
+        + (f" (from the cache: {found.why_cached})" if found.why_cached else "")
+        for name, found in _found.items()
+    ]
+
+
+def use_commits(commits_of_main: dict[str, str]) -> None:
+    """Lets this process load the commits that the main process has found."""
+    _commits_of_main.update(commits_of_main)
+    for name, commit in commits_of_main.items():
+        if name in _found and _found[name].commit != commit:
+            del _found[name]
+
+
+# ---- the cache
 
 
 def in_cache(name: str) -> Snapshot | None:
@@ -144,38 +171,41 @@ def in_cache(name: str) -> Snapshot | None:
     return Snapshot(repository, revision, folder.name, folder) if weights_among(names_in(folder)) else None
 
 
-def names_in(folder: Path) -> set[str]:
-    """Returns the paths of all files of a folder, relative to it."""
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+# ---- the hub
 
 
-def _has_tokenizer(folder: Path) -> bool:
-    return any(TOKENIZERS.fullmatch(name) for name in names_in(folder))
+def query_hub(name: str, cached: Snapshot | None) -> Snapshot:
+    """Returns the commit that the hub names: with config.json, or with all files if it replaces `cached`.
 
-
-def weights_among(names: Collection[str], part: str = "") -> list[str]:
-    """Returns the files of weights that transformers would load; [] if there are none or a shard is missing.
-
-    part: "", or the folder of a module of a sentence encoder, with a slash.
+    Raises HubFailure.
     """
-    for stem, ending in WEIGHTS:
-        if (single := f"{part}{stem}.{ending}") in names:
-            return [single]
-        shards = [re.fullmatch(rf"{part}{stem}-\d+-of-(\d+)\.{ending}", name) for name in sorted(names)]
-        found = [shard for shard in shards if shard]
-        if found and len(found) == int(found[0][1]):
-            return [shard[0] for shard in found]
-    return []
+    hub, end = constants.ENDPOINT, time.monotonic() + hub_requests.ANSWER_SECONDS
+    if constants.HF_HUB_OFFLINE:
+        variable = next((variable for variable in OFFLINE if os.environ.get(variable)), OFFLINE[0])
+        raise HubFailure(f"{variable} is set, which forbids downloads", is_answer=False)
+    if cached is not None and hub in _silent_hubs:
+        raise HubFailure(f"{hub} did not answer before", is_answer=False)
+    repository, revision = repository_and_revision(name)
+    commit, names = commit_and_files(repository, revision, end)
+    if "config.json" not in names:
+        raise HubFailure(f"{hub}/{repository} has no config.json", is_answer=True)
+    folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type="model"))
+    found = Snapshot(repository, revision, commit, folder / "snapshots" / commit, files_to_load(names))
+    download_missing(found, ["config.json"] if cached is None else small_files(names), end)
+    return found if cached is None else complete(found)
 
 
-def needed(names: Collection[str]) -> list[str]:
-    """Returns the files of a repository that loading needs; the weights, which take longest, come last.
+def complete(found: Snapshot) -> Snapshot:
+    """Downloads the missing files of a commit as long as bytes arrive. Raises HubFailure."""
+    download_missing(found, found.files)
+    _remember(found)
+    return replace(found, files=())
 
-    Weights for other libraries (Flax, TensorFlow, Rust, ONNX), a second format and subfolders are left out.
-    """
-    parts = sorted({re.match(PART, name)[0] for name in names})
-    small = sorted(name for name in names if SMALL_FILES.fullmatch(name))
-    return small + [file for part in parts for file in weights_among(names, part)]
+
+def download_missing(found: Snapshot, files: Sequence[str], end: float | None = None) -> None:
+    for file in files:
+        if not (found.folder / file).exists():
+            download(found.repository, found.commit, file, end)
 
 
 def _remember(found: Snapshot) -> None:
@@ -190,87 +220,3 @@ def _remember(found: Snapshot) -> None:
         with suppress(OSError):  # the cache may be read-only
             ref.parent.mkdir(parents=True, exist_ok=True)
             write_text(ref, found.commit)
-
-
-# ---- asking the hub
-
-
-def _asked(name: str, repository: str, revision: str, cached: Snapshot | None) -> Snapshot:
-    """Returns the commit that the hub names within SECONDS, else `cached`. Raises InputError."""
-    from huggingface_hub.errors import OfflineModeIsEnabled, RevisionNotFoundError
-
-    try:
-        return within(SECONDS, lambda: _ask(repository, revision))
-    except RevisionNotFoundError:
-        raise InputError(
-            f"{name}: {constants.ENDPOINT}/{repository} has no revision {revision!r}; give a branch, a tag "
-            "or all 40 characters of a commit"
-        ) from None
-    except OfflineModeIsEnabled:
-        variable = next((variable for variable in OFFLINE if os.environ.get(variable)), OFFLINE[0])
-        reason, is_answered = f"{variable} is set, which forbids downloads", False
-    except Exception as error:  # the library and the network raise many types of errors
-        reason, is_answered = _reason(error, repository), constants.ENDPOINT not in _silent
-        if cached is not None and os.environ.get("RANK", "0") == "0":
-            log.warning("%s: %s; the copy in the cache is used, commit %s", name, reason, cached.commit)
-    if cached is not None:
-        return cached
-    remedy = "" if is_answered else f", which `hf download {repository}` makes where there is network"
-    raise NotAvailable(
-        f"{name}: no such folder, and no model of the hub: {reason}; the cache {constants.HF_HUB_CACHE} has "
-        f"no complete copy{remedy}"
-    )
-
-
-def _ask(repository: str, revision: str) -> Snapshot:
-    """Asks the hub for the commit and its files, and downloads config.json unless it is in the cache."""
-    from huggingface_hub import HfApi
-
-    hub_log = logging.getLogger("huggingface_hub")
-    level = hub_log.level
-    hub_log.setLevel(logging.ERROR)  # each of its attempts is a warning
-    try:
-        info = HfApi().model_info(repository, revision=revision, timeout=SECONDS)
-        config = hf_hub_download(repository, "config.json", revision=info.sha, etag_timeout=SECONDS)
-    finally:
-        hub_log.setLevel(level)
-    files = needed({file.rfilename for file in info.siblings or ()})
-    return Snapshot(repository, revision, info.sha, Path(config).parent, files)
-
-
-def within(seconds: float, action: Callable[[], Result]) -> Result:
-    """Returns action(). Raises TimeoutError if it takes longer.
-
-    Time limits of the network's libraries hold for each address, and not for looking up a host's name. The
-    thread of an action that takes too long does not keep the process from ending.
-    """
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(action())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future.result(timeout=seconds)
-
-
-def _reason(error: Exception, repository: str) -> str:
-    """Returns in words why the hub did not name a commit, and notes a hub that cannot be reached."""
-    import httpx
-    from huggingface_hub import errors
-
-    hub, log_in = constants.ENDPOINT, "log in (hf auth login, or HF_TOKEN)"
-    if isinstance(error, errors.GatedRepoError):
-        return f"access must be granted on {hub}/{repository}; then {log_in}"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"{hub} has no model {repository}, or only for users who {log_in}"
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        return f"{hub}/{repository} has no config.json"
-    if isinstance(error, errors.HfHubHTTPError):
-        return f"{hub} answers with status {error.response.status_code}"
-    _silent.add(hub)
-    if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return f"{hub} did not answer within {SECONDS} seconds"
-    return f"{hub} cannot be reached ({in_brief(error.__cause__ or error)})"

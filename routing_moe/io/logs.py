@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from routing_moe.io import hub
+
 log = logging.getLogger("routing_moe")
 
 
@@ -53,12 +55,17 @@ def start_logging(is_main_process: bool = True) -> None:
 
 
 def log_to_file(folder: str | Path, name: str, is_main_process: bool = True) -> None:
-    """Logs messages also to a file of the run folder, which is created if necessary; at most one file."""
+    """Logs messages also to a file of the run folder, which is created if necessary; at most one file.
+
+    Its first lines name the commits of models that were found on the hub or in its cache before.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     has_file = any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
     if is_main_process and not has_file:
         _add_handler(LogFile(folder / name, encoding="utf-8"))
+        for note in hub.notes():
+            log.info(note)
 
 
 def _add_handler(handler: logging.Handler) -> None:

@@ -21,7 +21,8 @@ import numpy as np
 from dataloader.errors import InputError, fault_context, in_brief
 from routing_moe.checkpoints.find import sha256
 from routing_moe.config.flags import REQUIRED, group
-from routing_moe.io.hub import is_hub_name, local_folder, names_in, needed
+from routing_moe.io.hub import is_hub_name, local_folder
+from routing_moe.io.model_files import files_to_load, names_in
 from task.task_emb.command import compute_vectors
 from task.task_emb.settings import VectorSettings
 from task.task_emb.sources import Descriptions
@@ -71,7 +72,7 @@ class DescriptionSettings(VectorSettings):
             folder = local_folder(place)
         names = [name for name in sorted(names_in(folder)) if not name.endswith(".md")]
         if folder != place:  # a folder of the hub's cache, where other programs may add files
-            names = needed(names)
+            names = files_to_load(names)
         return {name: sha256(folder / name) for name in names}
 
     def extractor(self) -> "DescriptionExtractor":
