@@ -111,7 +111,7 @@ trap stop_all INT TERM HUP
 mkdir -p "$OUTPUT_DIR"
 # shellcheck disable=SC2086 # several names
 save_settings $KEPT
-# All of them in float32.
+# No run has --mixed_precision.
 DATA_DIR="$OUTPUT_DIR/gyms/*/gym" SPLIT='' MIXED_PRECISION='' announce \
     "BARTs of width 16 and 32, variants: $VARIANTS; conflicts: $CONFLICTS, $SKILLS skills; seeds: $SEEDS" \
     "$TOTAL_STEPS steps, learning rates $RATES; $JOBS at a time" "$OUTPUT_DIR"

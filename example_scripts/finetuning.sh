@@ -7,8 +7,8 @@
 #   FLAGS       further flags of `python -m routing_moe.cli.finetune`
 # Without arguments: the 8 unseen tasks of the embedded gym, from the embedded tiny BART or from a mixture trained on
 # the embedded gym (which is trained first if necessary). For your own data, set in the environment, or in a script:
-#   MODEL       plain BART, a hub name or a folder, which the grid goes with: a small one with an embedded BART, else the
-#               published one (default: that of the checkpoint, as its run.json names it; of a published run the
+#   MODEL       plain BART, a hub name or a folder, which the grid goes with: a small one with an embedded BART, else
+#               the published one (default: that of the checkpoint, as its run.json names it; of a published run an
 #               embedded BART, bart-large or bart-base, by its sizes; with None as in recipe.sh)
 #   EMBEDDED_GYM  "conflict": the embedded conflict gym, and a small grid for such gyms (skill)
 #   DATA_DIR    gym folder (default: the embedded gym)

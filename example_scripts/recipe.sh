@@ -50,8 +50,8 @@ recipe_of_stage2() {
 
 # variables_of FLAGS: sets the variables whose flags are given.
 variables_of() {
-    take_flags "MODEL=--model DATA_DIR=--train_dir SPLIT=--custom_tasks_splits TASKVECS=--taskvecs OUTPUT_DIR=--output_dir
-        TOTAL_STEPS=--total_steps EVAL_PERIOD=--eval_period
+    take_flags "MODEL=--model DATA_DIR=--train_dir SPLIT=--custom_tasks_splits TASKVECS=--taskvecs
+        OUTPUT_DIR=--output_dir TOTAL_STEPS=--total_steps EVAL_PERIOD=--eval_period
         LEARNING_RATE=--learning_rate ROUTER_LR=--router_lr TASK_MODEL_LR=--task_model_lr" "$@"
 }
 
@@ -64,16 +64,19 @@ announce_training() {
         "$OUTPUT_DIR" "$(tr -s ' ' <<<"${flags/--initialize_from_vanilla/}" | sed 's/^ //')"
 }
 
+# steps_and_rate FLAGS: prints those of a training with these flags.
+steps_and_rate() {
+    local rate
+    rate=$(value_in --learning_rate "$LEARNING_RATE" "$@")
+    echo "$(value_in --total_steps "$TOTAL_STEPS" "$@") steps, learning rate $rate"
+}
+
 # announce_two_stages WHAT FLAGS: after `recipe`, with the flags of stage 2.
 announce_two_stages() {
     local first="routes of ${STAGE1:-}" second
-    if [ -z "${STAGE1:-}" ]; then
-        # shellcheck disable=SC2086 # several flags
-        first="stage 1: $(value_in --total_steps "$TOTAL_STEPS" ${STAGE1_FLAGS:-}) steps, learning rate $(value_in \
-            --learning_rate "$LEARNING_RATE" ${STAGE1_FLAGS:-})"
-    fi
-    second=$(recipe_of_stage2 && echo "$TOTAL_STEPS steps, learning rate $(value_in --learning_rate "$LEARNING_RATE" "${@:2}")") ||
-        exit 2
+    # shellcheck disable=SC2086 # several flags
+    [ -n "${STAGE1:-}" ] || first="stage 1: $(steps_and_rate ${STAGE1_FLAGS:-})"
+    second=$(recipe_of_stage2 && steps_and_rate "${@:2}") || exit 2
     announce "$1" "$first; stage 2: $second" "$OUTPUT_DIR" "${*:2}"
 }
 
@@ -104,6 +107,7 @@ flags_of_routes() {
 # train FLAGS: trains in OUTPUT_DIR, then scores dev and test files with the best checkpoint. The start is MODEL with
 # --initialize_from_vanilla, else a checkpoint in OUTPUT_DIR.
 train() {
+    local start
     variables_of "$@"
     recipe
     flags_of_routes "$@"
@@ -111,7 +115,8 @@ train() {
         announce_training "model $MODEL" "$@"
         set -- --model "$MODEL" "$@"
     else
-        announce_training "checkpoint $OUTPUT_DIR/$(value_in --checkpoint_name best "$@"), hyperparameters of $MODEL" "$@"
+        start=$OUTPUT_DIR/$(value_in --checkpoint_name best "$@")
+        announce_training "checkpoint $start, hyperparameters of $MODEL" "$@"
     fi
     make_embedded_gym
     "$PYTHON" -m routing_moe.cli.train \

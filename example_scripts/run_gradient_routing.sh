@@ -44,7 +44,8 @@ if [ "${UPCYCLE:-no}" = yes ]; then start=(--vanilla_checkpoint "$OUTPUT_DIR/den
 [ "$CLUSTERS" = auto ] || whole_numbers CLUSTERS
 scores=best/eval-test-performance.csv unseen=best/eval-test_tasks-test-performance.csv
 
-steps="$DENSE_STEPS steps of one BART, then $(value_in --total_steps "$TOTAL_STEPS" "$@") of a mixture, learning rate $(value_in --learning_rate "$LEARNING_RATE" "$@")"
+steps="$DENSE_STEPS steps of one BART, then $(value_in --total_steps "$TOTAL_STEPS" "$@") of a mixture"
+steps+=", learning rate $(value_in --learning_rate "$LEARNING_RATE" "$@")"
 if [ ! -f "$OUTPUT_DIR/$scores" ] || [ ! -f "$OUTPUT_DIR/$unseen" ]; then
     announce "model $MODEL" "$steps, clusters: $CLUSTERS" "$OUTPUT_DIR" "$*"
     make_embedded_gym

@@ -137,8 +137,8 @@ choose_model() {
 # is_tiny: whether MODEL is the embedded tiny BART, by any path.
 is_tiny() { [ "${MODEL:-}" -ef $TINY_BART ]; }
 
-# base_of PLACE: prints the plain BART of a run, a checkpoint, or the folder of a file of weights: the recorded one; where
-# none is, as for runs of the published code, an embedded BART, bart-large or bart-base, by its sizes.
+# base_of PLACE: prints the plain BART of a run, a checkpoint, or the folder of a file of weights: the recorded one;
+# where none is, as for runs of the published code, an embedded BART, bart-large or bart-base, by its sizes.
 base_of() {
     local place=$1 file='' sizes='' bart
     if [ -d "$place" ]; then

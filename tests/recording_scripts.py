@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fork_server
 from tiny_runs import ROOT
 
 # Commands write the files that show that a run is finished; --equal_flops prints a number of steps.
@@ -66,7 +67,10 @@ class Scripts:
         finishes: recorded commands write empty files in place of their results.
         """
         which = really if isinstance(really, str) else ""
-        otherwise = f'case "$*" in *{which}*) exec {sys.executable} "$@" ;; esac' if really else ""
+        otherwise = ""
+        if really:
+            client = f"{sys.executable} -S {fork_server.__file__} {fork_server.start()}"
+            otherwise = f'case "$*" in *{which}*) exec {client} "$@" ;; esac'
         otherwise += FINISH if finishes else ""
         names = dict(folder=self.folder, python=sys.executable, failing=failing, otherwise=otherwise)
         text = FAKE_PYTHON

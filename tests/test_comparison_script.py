@@ -1,14 +1,12 @@
 """compare_routings.sh: its variants, what it trains, how it divides FLOPs."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 
 import pandas as pd
 import pytest
-from tiny_runs import ROOT, write_gym
+from tiny_runs import ROOT
 
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
@@ -28,42 +26,40 @@ def test_every_variant_of_the_script_has_existing_flags():
 
 
 @pytest.mark.slow
-def test_the_script_trains_missing_runs_compares_and_reports_failures(tmp_path):
-    environment = {k: v for k, v in os.environ.items() if k not in ("SPLIT", "TASKVECS")}
-    environment |= dict(PYTHON=sys.executable, OUTPUT_DIR=str(tmp_path / "runs"), TOTAL_STEPS="2", JOBS="2")
-    environment |= dict(DATA_DIR=str(write_gym(tmp_path / "gym")), SEEDS="1")
-    environment |= dict(MODEL="task/skill_gym/tiny_bart")
+def test_the_script_trains_missing_runs_compares_and_reports_failures(scripts):
+    environment = dict(
+        OUTPUT_DIR="runs", TOTAL_STEPS="2", JOBS="2", SEEDS="1", MODEL="task/skill_gym/tiny_bart"
+    )
 
     def call(variants, *flags):
-        environment["VARIANTS"] = variants
-        return subprocess.run(
-            ["bash", str(SCRIPT), *flags], env=environment, capture_output=True, text=True, check=False
-        )
+        code, _, output = scripts.run(SCRIPT.name, *flags, really=True, VARIANTS=variants, **environment)
+        return code, output
 
-    done = call("softmax", "--debug", "--max_output_length", "8")
-    assert done.returncode == 0, done.stdout + done.stderr
-    settings = json.loads((tmp_path / "runs/softmax/seed1/run.json").read_text())["settings"]
+    code, output = call("softmax", "--debug", "--max_output_length", "8")
+    assert code == 0, output
+    runs = scripts.folder / "runs"
+    settings = json.loads((runs / "softmax/seed1/run.json").read_text())["settings"]
     assert (settings["router_mode"], settings["seed"], settings["debug"]) == ("softmax", 1, True)
 
-    again = call("softmax straight_through", "--num_beams", "0")
-    assert again.returncode == 1
-    assert "exists   softmax/seed1" in again.stdout
-    assert "not finished: straight_through/seed1" in again.stderr
-    assert "--num_beams is 0" in again.stderr  # the end of its log
-    assert "| softmax         |  1 |" in again.stdout
-    times = pd.read_csv(tmp_path / "runs/times.csv")
+    code, output = call("softmax straight_through", "--num_beams", "0")
+    assert code == 1
+    assert "exists   softmax/seed1" in output
+    assert "not finished: straight_through/seed1" in output
+    assert "--num_beams is 0" in output  # the end of its log
+    assert "| softmax         |  1 |" in output
+    times = pd.read_csv(runs / "times.csv")
     assert times["ended"].tolist() == ["finished", "failed"]
 
-    refused = call("softmx", "--seed", "3")
-    assert refused.returncode == 2
-    assert "unknown variant softmx" in refused.stderr
-    assert "--seed: cannot be given for all runs" in refused.stderr
+    code, output = call("softmx", "--seed", "3")
+    assert code == 2
+    assert "unknown variant softmx" in output
+    assert "--seed: cannot be given for all runs" in output
 
     environment |= dict(MATCH="flop", MATCH_TO="two_stage")
-    refused = call("softmax")
-    assert refused.returncode == 2
-    assert "MATCH: flop is not one of steps, flops" in refused.stderr
-    assert "MATCH_TO: two_stage is not a variant with one stage" in refused.stderr
+    code, output = call("softmax")
+    assert code == 2
+    assert "MATCH: flop is not one of steps, flops" in output
+    assert "MATCH_TO: two_stage is not a variant with one stage" in output
 
 
 EQUAL_FLOPS = """

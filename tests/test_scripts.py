@@ -1,33 +1,25 @@
 """The example scripts, run as whole commands."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from recording_scripts import Scripts
 
 from routing_moe.cli import show_scores
 from routing_moe.io.run_folder import load_run_settings
 
 pytestmark = pytest.mark.slow  # a whole script
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def two_stages(tmp_path_factory):
     """The run folder of run_two_stage.sh on the embedded gym with two steps per stage; it has stage1/."""
-    folder, short = tmp_path_factory.mktemp("script") / "run", "--debug --max_output_length 8"
+    scripts, short = Scripts(tmp_path_factory.mktemp("scripts"), "", ""), "--debug --max_output_length 8"
     own = dict(TOTAL_STEPS="2", EVAL_PERIOD="2", STAGE1_FLAGS=short)
-    environment = os.environ | dict(PYTHON=sys.executable, OUTPUT_DIR=str(folder)) | own
-    for name in ("MODEL", "DATA_DIR", "SPLIT", "TASKVECS", "STAGE1"):
-        environment.pop(name, None)
-    command = ["bash", str(ROOT / "example_scripts/run_two_stage.sh"), *short.split()]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder
+    code, _, output = scripts.run("run_two_stage.sh", *short.split(), really=True, **own)
+    assert code == 0, output[-2000:]
+    return scripts.folder / "models/two_stage"
 
 
 @pytest.fixture
@@ -55,7 +47,7 @@ def test_the_two_stages_run_with_their_defaults(two_stages):
 def test_scores_are_shown_by_category_with_those_of_a_constant_answer(
     run_folder, capsys, monkeypatch, tmp_path
 ):
-    monkeypatch.chdir(ROOT)  # run.json has the data folder as a relative path
+    monkeypatch.chdir(run_folder.parents[2])  # run.json has the data folder as a relative path
     assert show_scores.main([str(run_folder), "--output", str(tmp_path / "table.csv")]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in printed[0].split("|")[2:-1]] == [
@@ -68,7 +60,7 @@ def test_scores_are_shown_by_category_with_those_of_a_constant_answer(
 
 
 def test_missing_scores_are_an_error_with_the_command_that_writes_them(run_folder, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(run_folder.parents[2])
     assert show_scores.main([str(run_folder), "--predict_split", "test"]) == 2
     assert "write it with --do_predict --predict_split test" in capsys.readouterr().err
     assert show_scores.main([str(run_folder / "best")]) == 2

@@ -62,9 +62,10 @@ def test_without_arguments_both_stages_are_trained_first(scripts):
     init = scripts.folder / "models/two_stage/init"  # the merge, which is only recorded, would write it
     init.mkdir()
     (init / "config.json").write_text("{}")
-    code, calls, output = scripts.run("understand.sh", ABLATE_FLAGS="--max_examples 4")
+    code, calls, output = scripts.run("understand.sh", ABLATE_FLAGS="--max_examples 4", OUTPUT_DIR="x")
     assert code == 0, output
     assert any("--do_train" in call for call in calls)
+    assert not any("--output_dir x" in call for call in calls)  # it is for several runs
     assert commands(calls)[-5:] == ANALYSES
     assert calls[-2].endswith("ablate models/two_stage --max_examples 4")
 
