@@ -244,6 +244,21 @@ def test_a_slow_download_is_not_taken_for_a_stalled_one(local_hub, bart):
     assert (hub.local_folder(NAME) / "model.safetensors").stat().st_size == 2**19
 
 
+def test_a_download_that_starts_again_and_again_is_taken_for_a_stalled_one(monkeypatch):
+    monkeypatch.setattr(hub_requests, "STALL_SECONDS", SHORT)
+    is_over, start = threading.Event(), time.monotonic()
+
+    def request(bar_class):
+        with bar_class(total=1000) as bar:
+            while not is_over.wait(0.1) and time.monotonic() - start < 3:
+                bar.update(500)
+                bar.update(-500)
+
+    with pytest.raises(TimeoutError):
+        hub_requests.with_time_limit(None, request)
+    is_over.set()
+
+
 def test_the_time_in_which_another_process_downloads_is_not_limited(local_hub, bart):
     commit = local_hub.publish(NAME, bart)
     local_hub.silence("$^")

@@ -67,10 +67,11 @@ def download(repository: str, commit: str, file: str, end: float | None) -> None
 def with_time_limit(end: float | None, request: Callable[[type[tqdm]], Result]) -> Result:
     """Returns request(bar), where bar is the class for its progress bars. Raises TimeoutError if it is late.
 
-    end: a time.monotonic(); None: STALL_SECONDS after the start, or after the last byte that a bar has shown.
+    end: a time.monotonic(); None: STALL_SECONDS after the start, or after the last new byte that a bar has shown.
     A late request goes on in its thread, which shows and logs nothing and ends with the process.
     """
     last_byte, is_late = time.monotonic(), False
+    received = most = 0  # bytes
     bars: list[tqdm] = []
     future: Future[Result] = Future()
 
@@ -80,8 +81,10 @@ def with_time_limit(end: float | None, request: Callable[[type[tqdm]], Result]) 
             bars.append(self)
 
         def update(self, n=1):
-            nonlocal last_byte
-            last_byte = time.monotonic()
+            nonlocal last_byte, received, most
+            received += n  # less than 0 where the client starts a file again, which may go on for ever
+            if received > most:
+                last_byte, most = time.monotonic(), received
             return super().update(n)
 
     def run() -> None:
