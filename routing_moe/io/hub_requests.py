@@ -67,7 +67,7 @@ def download(repository: str, commit: str, file: str, end: float | None) -> None
 def with_time_limit(end: float | None, request: Callable[[type[tqdm]], Result]) -> Result:
     """Returns request(bar), where bar is the class for its progress bars. Raises TimeoutError if it is late.
 
-    end: a time.monotonic(); None: STALL_SECONDS after the start, or after the last new byte that a bar has shown.
+    end: a time.monotonic(); None: STALL_SECONDS after the start or the last new byte that a bar shows.
     A late request goes on in its thread, which shows and logs nothing and ends with the process.
     """
     last_byte, is_late = time.monotonic(), False
