@@ -164,7 +164,7 @@ def test_without_a_copy_one_error_says_what_failed(broken):
     assert time.monotonic() - start < 10
     (fault,) = failed.value.faults
     if "safetensors" in reason:  # the hub has the model
-        assert fault.endswith("); the same command continues")
+        assert fault.endswith("); the same command tries again")
         return
     assert fault.startswith(f"{NAME}: no such folder, and no model of the hub: ")
     assert f"the cache {constants.HF_HUB_CACHE} has no complete copy" in fault

@@ -1,13 +1,13 @@
 """Several processes: tensors in collectives, evaluation, assignment of GPUs, timeouts."""
 
 import dataclasses
-import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import traceback
 from collections import Counter
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -228,12 +228,19 @@ def test_tasks_on_ray_share_gpus_as_pool_processes_do(grids, monkeypatch, worker
     assert max(Counter(gpu for gpu, _ in started(monkeypatch, workers, gpus)).values()) == to_a_gpu
 
 
+class Places(list):
+    """A multiprocessing.Array in one process, whose id may be patched."""
+
+    def get_lock(self):
+        return nullcontext()
+
+
 def started(monkeypatch, workers: int, gpus: int, dead=(), jobs: str = "") -> list[tuple[str, str]]:
     """Returns (GPU, number of workers on it) of each worker as it is started: 1, 2, and so on.
 
     dead: workers that end once all are started, and are replaced. jobs: how many scripts share the GPUs.
     """
-    ended, places, found = set(), multiprocessing.Array("i", workers), []
+    ended, places, found = set(), Places([0] * workers), []
     monkeypatch.setattr(process_pool, "leave_signals_to", lambda parent: None)
     monkeypatch.setattr(process_pool, "is_running", lambda process: process not in ended | {0})
     for process in range(1, workers + len(dead) + 1):

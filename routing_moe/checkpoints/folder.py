@@ -47,7 +47,7 @@ def save_checkpoint(
         for name, content in (keep or {}).items():
             (folder / name).write_bytes(content)
         model.save_pretrained(folder)
-        # `generate` of the checkpoint then ends beams as the commands do; bart-base has True.
+        # `generate` of the checkpoint ends beams as the commands do; bart-base's configuration says True.
         generation = copy.deepcopy(model.generation_config)
         generation.early_stopping = False
         generation.save_pretrained(folder)

@@ -102,7 +102,7 @@ def local_folder(source: str | Path) -> Path:
             with WeakFileLock(cache / ".locks" / repository / f"{found.commit}.lock"):
                 _found[name] = complete(found)
         except (HubFailure, OSError) as error:
-            raise InputError(f"{name}: {in_brief(error)}; the same command continues") from None
+            raise InputError(f"{name}: {in_brief(error)}; the same command tries again") from None
     return found.folder
 
 

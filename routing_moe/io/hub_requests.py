@@ -19,8 +19,9 @@ from dataloader.errors import in_brief
 # Seconds for the hub to name a commit and to send its small files. The client's own variable can raise them.
 ANSWER_SECONDS = min(max(10, constants.HF_HUB_ETAG_TIMEOUT), 30)
 STALL_SECONDS = 20  # without a byte of a file that may take longer
-# Bytes per step of a progress bar: with the client's 10 MB, a slow download would seem stalled.
-constants.DOWNLOAD_CHUNK_SIZE = 2**17
+constants.DOWNLOAD_CHUNK_SIZE = (
+    2**17
+)  # bytes per step of a progress bar; with 10 MB a slow download seems stalled
 THREAD = "request to the hub"
 
 Result = TypeVar("Result")
@@ -66,8 +67,8 @@ def download(repository: str, commit: str, file: str, end: float | None) -> None
 def with_time_limit(end: float | None, request: Callable[[type[tqdm]], Result]) -> Result:
     """Returns request(bar), where bar is the class for its progress bars. Raises TimeoutError if it is late.
 
-    end: a time.monotonic(); None: STALL_SECONDS after the start, or after the last new byte that a bar has
-    shown. A late request goes on in its thread, which shows and logs nothing and ends with the process.
+    end: a time.monotonic(); None: STALL_SECONDS after the start or the last new byte that a bar shows.
+    A late request goes on in its thread, which shows and logs nothing and ends with the process.
     """
     last_byte, is_late = time.monotonic(), False
     received = most = 0  # bytes
