@@ -1,6 +1,7 @@
 """Several processes: tensors in collectives, evaluation, assignment of GPUs, timeouts."""
 
 import dataclasses
+import multiprocessing
 import os
 import re
 import subprocess
