@@ -262,9 +262,10 @@ def test_a_download_that_starts_again_and_again_is_taken_for_a_stalled_one(monke
 def test_the_time_in_which_another_process_downloads_is_not_limited(local_hub, bart):
     commit = local_hub.publish(NAME, bart)
     local_hub.silence("$^")
-    lock = WeakFileLock(hub.Path(constants.HF_HUB_CACHE, f".locks/models--facebook--bart-base/{commit}.lock"))
+    lock = hub.Path(constants.HF_HUB_CACHE, f".locks/models--facebook--bart-base/{commit}.lock")
+    lock.parent.mkdir(parents=True)
     with ExitStack() as other:
-        other.enter_context(lock)
+        other.enter_context(WeakFileLock(lock))
         release = threading.Timer(2 * SHORT, other.close)
         release.start()
         assert (hub.local_folder(NAME) / "model.safetensors").is_file()

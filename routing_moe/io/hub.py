@@ -97,9 +97,11 @@ def local_folder(source: str | Path) -> Path:
     found = snapshot(name)
     if found.files:
         cache, repository = found.folder.parents[2], found.folder.parents[1].name
+        lock = cache / ".locks" / repository / f"{found.commit}.lock"
         try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
             # The time for which another process downloads the files is not limited.
-            with WeakFileLock(cache / ".locks" / repository / f"{found.commit}.lock"):
+            with WeakFileLock(lock):
                 _found[name] = complete(found)
         except (HubFailure, OSError) as error:
             raise InputError(f"{name}: {in_brief(error)}; the same command tries again") from None
