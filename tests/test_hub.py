@@ -15,8 +15,8 @@ from contextlib import ExitStack
 
 import pytest
 import torch
+from filelock import FileLock
 from huggingface_hub import constants
-from huggingface_hub.utils import WeakFileLock
 from local_hub import SHORT, dropping_packets, forget, use_endpoint
 from tiny_runs import write_bart
 
@@ -265,7 +265,7 @@ def test_the_time_in_which_another_process_downloads_is_not_limited(local_hub, b
     lock = hub.Path(constants.HF_HUB_CACHE, f".locks/models--facebook--bart-base/{commit}.lock")
     lock.parent.mkdir(parents=True)
     with ExitStack() as other:
-        other.enter_context(WeakFileLock(lock))
+        other.enter_context(FileLock(lock, thread_local=False))  # the timer's thread releases it
         release = threading.Timer(2 * SHORT, other.close)
         release.start()
         assert (hub.local_folder(NAME) / "model.safetensors").is_file()
