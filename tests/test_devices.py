@@ -16,6 +16,7 @@ from routing_moe.cli import ablate
 from routing_moe.io.accelerator import (
     ALLOCATOR_VARIABLES,
     command_device,
+    gpus_of_the_driver,
     make_accelerator,
     prepare_gpu,
 )
@@ -25,8 +26,10 @@ from routing_moe.io.precision import chosen_precision
 @pytest.fixture(autouse=True)
 def _own_state(monkeypatch):
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)  # which tiny_runs.py sets
+    gpus_of_the_driver.cache_clear()
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
+    gpus_of_the_driver.cache_clear()
     AcceleratorState._reset_state(reset_partial_state=True)
 
 

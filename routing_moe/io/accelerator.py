@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from datetime import timedelta
+from functools import cache
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -98,6 +99,7 @@ def gpu_remedy(visible: str | None) -> str:
     )
 
 
+@cache  # a command may make an Accelerator for each of its tasks
 def gpus_of_the_driver() -> list[str]:
     """Returns the lines of `nvidia-smi -L`, one for each GPU; [] if there are none or no driver."""
     if not shutil.which("nvidia-smi"):

@@ -19,9 +19,8 @@ from dataloader.errors import in_brief
 # Seconds for the hub to name a commit and to send its small files. The client's own variable can raise them.
 ANSWER_SECONDS = min(max(10, constants.HF_HUB_ETAG_TIMEOUT), 30)
 STALL_SECONDS = 20  # without a byte of a file that may take longer
-constants.DOWNLOAD_CHUNK_SIZE = (
-    2**17
-)  # bytes per step of a progress bar; with 10 MB a slow download seems stalled
+# Bytes per step of a progress bar: with the client's 10 MB, a slow download would seem stalled.
+constants.DOWNLOAD_CHUNK_SIZE = 2**17
 THREAD = "request to the hub"
 
 Result = TypeVar("Result")
@@ -82,7 +81,7 @@ def with_time_limit(end: float | None, request: Callable[[type[tqdm]], Result]) 
 
         def update(self, n=1):
             nonlocal last_byte, received, most
-            received += n  # less than 0 where the client starts a file again, which may go on for ever
+            received += n  # below 0 where the client starts a file again, as often as it likes
             if received > most:
                 last_byte, most = time.monotonic(), received
             return super().update(n)
