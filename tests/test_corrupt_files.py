@@ -22,7 +22,7 @@ from routing_moe.checkpoints.folder import load_progress, load_training_state
 from routing_moe.checkpoints.start import load_tokenizer
 from routing_moe.checkpoints.tokenizer_files import check_tokenizer
 from routing_moe.cli.report import main as report
-from routing_moe.finetuning.vectors import read_choices
+from routing_moe.finetuning.task_choices import read_choices
 from routing_moe.io.files import npy_bytes, npz_bytes
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.run_folder import load_run_settings

@@ -203,7 +203,7 @@ def test_wrong_routes_are_an_error(name, tune, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("rows", "parts", "message"),
     [
-        ({TASK: [0, 1]}, SIDES, "vectors of 2 dimensions, but those of"),
+        ({TASK: [0, 1]}, {}, "vectors of 2 dimensions, but those of"),
         ({TASK: [0, 1, 0, 1]}, {}, "has vectors with the parts all 0-4, but those of"),
         ({"colour": [0, 1, 0, 1]}, SIDES, "has no vector for naming, only for colour"),
         ({SAMPLES[0]: [0, 1, 0, 1]}, SIDES, f"but none of {SAMPLES[1]}"),

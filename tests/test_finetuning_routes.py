@@ -27,8 +27,8 @@ from transformers import PreTrainedTokenizerFast
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.config.finetune import Configuration
 from routing_moe.finetuning.starting_model import Starts, along_route
+from routing_moe.finetuning.task_choices import choose
 from routing_moe.finetuning.trial import TrialRunner
-from routing_moe.finetuning.vectors import own_vector
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
 
@@ -204,7 +204,7 @@ def test_an_unseen_task_gets_the_vector_of_its_nearest_neighbour_once_per_grid(g
     kept = json.loads((folder / "task_vector.json").read_text())[SAMPLES[0]]
     assert kept.pop("vector_D") == vectors_ND[names.index("count")].tolist()
     assert isinstance(kept.pop("data"), int)
-    chosen = dict(task=TASK, source="nearest", neighbour="count", similarity=pytest.approx(1))
+    chosen = dict(task=TASK, source="nearest", neighbour="count", words=words)
     assert kept == chosen | dict(seen="unknown")  # the folder does not say what its vectors have seen
     # A continued grid does not search again.
     (folder / "task_vector.json").write_text(
@@ -361,7 +361,7 @@ def test_routes_that_are_trained_are_not_explored(grids, mixture_of):
     settings = grids.settings("unused", route_training="vector", **flags)
     mixture = load_routing_bart(RoutingBartForConditionalGeneration, mixture_of("soft") / "best")
     mixture.config.exploration_epsilon = 0.5
-    model, _ = along_route(mixture, settings, own_vector(mixture, settings, settings.samples[0], None))
+    model, _ = along_route(mixture, settings, choose(mixture, settings, settings.samples[0], None))
     assert model.config.has_router
     assert model.config.exploration_epsilon == 0
 

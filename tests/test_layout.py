@@ -16,6 +16,7 @@ ORDER = (
     "routing_moe/checkpoints",
     "routing_moe/evaluation",
     "routing_moe/results",
+    "routing_moe/task_choice",
     "routing_moe/training",
     "routing_moe/finetuning",
     "routing_moe/analysis",

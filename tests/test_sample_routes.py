@@ -10,12 +10,13 @@ from tiny_grids import QUICK, SAMPLES, TASK, log_of, outcomes, results
 from tiny_runs import TRAIN_TASKS
 
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.evaluation.vector_sources import TEXTS_FILE, seen_when_stored
 from routing_moe.finetuning.starting_model import Starts
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.task_vectors import save_task_vectors
+from routing_moe.task_choice.choice import seen_when_stored
+from routing_moe.task_choice.texts import TEXTS_FILE, KeptTexts
 
 FIRST, SECOND = SAMPLES
 SOFT = dict(router_mode="softmax", initial_tau=0.5, total_steps=1)
@@ -104,7 +105,7 @@ def test_text_vectors_of_train_tasks_are_kept_with_the_checkpoint(nearest, grids
     assert chosen_by("texts_kept") == chosen
     assert path.read_bytes() == kept
     # Other vectors in the file change the choice, so it is read.
-    arrays = load_arrays(path, ["made_from", "vectors_ND"])
+    arrays = load_arrays(path, ["about", "names", "inputs_N", "vectors_ND"])
     path.write_bytes(npz_bytes(**arrays | {"vectors_ND": -arrays["vectors_ND"]}))
     assert chosen_by("texts_changed") != chosen
     path.write_bytes(kept[:100])
@@ -112,13 +113,14 @@ def test_text_vectors_of_train_tasks_are_kept_with_the_checkpoint(nearest, grids
     assert path.read_bytes() == kept
     # Other texts, or other weights, are other vectors.
     chosen_by("texts_shorter", max_input_length=4)
-    assert load_arrays(path, ["made_from"])["made_from"] != arrays["made_from"]
+    made_from = json.loads(str(arrays["about"]))["made_from"]
+    assert KeptTexts.load(path.parent).made_from != made_from
     path.write_bytes(kept)
     model = load_routing_bart(RoutingBartForConditionalGeneration, run / "best")
     model.model.shared.weight.data.neg_()
     model.save_pretrained(run / "best")
     chosen_by("texts_of_other_weights")
-    assert load_arrays(path, ["made_from"])["made_from"] != arrays["made_from"]
+    assert KeptTexts.load(path.parent).made_from != made_from
 
 
 def test_text_vectors_are_computed_again_with_another_tokenizer_or_an_unwritable_folder(
@@ -130,7 +132,7 @@ def test_text_vectors_are_computed_again_with_another_tokenizer_or_an_unwritable
     for file in (run / "best").glob("tokenizer*"):  # as in a run of the published code
         file.unlink()
     along(grids, "texts_by_tokenizer", init_dir=run)
-    kept = load_arrays(path, ["made_from"])["made_from"]
+    kept = KeptTexts.load(path.parent).made_from
     other = shutil.copytree(grids.world.bart, tmp_path / "other_tokenizer")
     words = json.loads((other / "tokenizer.json").read_text())
     vocabulary = words["model"]["vocab"]
@@ -138,32 +140,16 @@ def test_text_vectors_are_computed_again_with_another_tokenizer_or_an_unwritable
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (other / "tokenizer.json").write_text(json.dumps(words))
     along(grids, "texts_by_other_tokenizer", init_dir=run, model=other)
-    assert load_arrays(path, ["made_from"])["made_from"] != kept
+    assert KeptTexts.load(path.parent).made_from != kept
     path.unlink()
 
     def refuse(*_):
         raise OSError("Read-only file system")
 
-    monkeypatch.setattr("routing_moe.evaluation.vector_sources.write_bytes", refuse)
+    monkeypatch.setattr("routing_moe.task_choice.texts.write_bytes", refuse)
     folder = along(grids, "texts_read_only", init_dir=run)
     assert set(outcomes(folder)) == set(SAMPLES)
     assert not path.exists()
-
-
-def test_a_grid_of_an_earlier_version_keeps_its_single_vector(nearest, grids):
-    folder = shutil.copytree(nearest, grids / "earlier")
-    (folder / f"configurations/{SECOND}.json").unlink()
-    kept = json.loads((folder / f"configurations/{FIRST}.json").read_text())
-    del kept["vector_seen"]
-    (folder / f"configurations/{FIRST}.json").write_text(json.dumps(kept))
-    choice = json.loads((folder / "task_vector.json").read_text())[FIRST]
-    del choice["seen"], choice["data"]
-    (folder / "task_vector.json").write_text(json.dumps(choice))
-    along(grids, "earlier")
-    routes = {name: one["route"] for name, one in outcomes(folder).items()}
-    assert routes == dict.fromkeys(SAMPLES, kept["route"])
-    assert set(seen_in(folder).values()) == {"unknown"}
-    assert "is of an earlier version, which took one vector for all samples" in log_of(folder)
 
 
 # ---- given, stored, learned

@@ -11,8 +11,8 @@ from dataloader.errors import InputError
 from dataloader.gym import Gym
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
-from routing_moe.evaluation.vector_sources import gym_with_inputs, train_examples, train_inputs
 from routing_moe.model.loading import load_bart
+from routing_moe.task_choice.texts import gym_with_inputs, train_examples, train_inputs
 from task.skill_gym import TINY_BART
 
 INPUTS = {

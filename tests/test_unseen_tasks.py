@@ -14,9 +14,11 @@ from tiny_runs import TRAIN_TASKS, assert_equal, contents, run, weights
 
 from dataloader.encoding import TextFormat
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.evaluation.unseen_tasks import choose_vectors, learn_vector, nearest_task, with_vectors
-from routing_moe.evaluation.vector_sources import TextSource, VectorTable
 from routing_moe.model.task_vectors import save_task_vectors
+from routing_moe.task_choice.choice import VectorTable
+from routing_moe.task_choice.choose import Chooser, with_vectors
+from routing_moe.task_choice.learned import learn_vector
+from routing_moe.task_choice.texts import TextsOfModel, TextSource, nearest_task
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -46,6 +48,11 @@ def test_the_nearest_task_is_found_after_centring():
         nearest_task(np.ones(2), {})
 
 
+def choose_vectors(model, tasks, rule, trained, source):
+    texts = TextsOfModel(source, model, None, None)
+    return [Chooser(model, rule, trained, texts=texts).choose(task) for task in tasks]
+
+
 def texts_in(tmp_path, names, vectors_ND):
     save_task_vectors(tmp_path, names, np.array(vectors_ND))
     return TextSource((), TextFormat(), folder=str(tmp_path))
@@ -56,14 +63,14 @@ def test_each_task_gets_its_vector_with_its_source(make_model, tmp_path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     # The trained c is planted next to d, and the untrained b even nearer; a is planted next to x.
     texts = texts_in(tmp_path, ["a", "b", "c", "d", "x"], [[1, 0], [0, 1], [0, 0.9], [0, 1], [0.9, 0]])
-    choices = choose_vectors(model, None, ["a", "b", "d", "x"], "auto", ["a", "c"], texts)
+    choices = choose_vectors(model, ["a", "b", "d", "x"], "auto", ["a", "c"], texts)
     assert [(c.source, c.neighbour) for c in choices] == [
         ("stored", None),
         ("stored", None),
         ("nearest", "c"),
         ("nearest", "a"),
     ]
-    assert [c.described() for c in choices[1:3]] == [
+    assert [c.words for c in choices[1:3]] == [
         "stored vector",
         "vector of c (nearest by text, cosine 0.99)",
     ]
@@ -71,12 +78,12 @@ def test_each_task_gets_its_vector_with_its_source(make_model, tmp_path):
     for choice, row in zip(choices, (0, 1, 2, 0), strict=True):
         assert np.array_equal(choice.vector_D, rows[row])
     assert_equal(dict(model.state_dict()), before)
-    chosen = choose_vectors(model, None, ["b"], "nearest", ["a", "c"], texts)[0]
+    chosen = choose_vectors(model, ["b"], "nearest", ["a", "c"], texts)[0]
     assert (chosen.source, chosen.neighbour) == ("nearest", "c")
-    drawn = choose_vectors(model, None, ["d"], "stored", ["a", "c"], texts)[0]
+    drawn = choose_vectors(model, ["d"], "stored", ["a", "c"], texts)[0]
     assert np.array_equal(drawn.vector_D, rows[3])
     with pytest.raises(KeyError, match="no task vector for x"):
-        choose_vectors(model, None, ["x"], "stored", ["a", "c"], texts)
+        choose_vectors(model, ["x"], "stored", ["a", "c"], texts)
 
 
 def test_vectors_are_added_and_replaced(make_model, tmp_path):
@@ -146,7 +153,7 @@ def test_only_the_vector_is_learned_and_a_seed_determines_it(mode, make_model, e
     assert [p.requires_grad for p in model.parameters()] == graded
     assert not any(p.grad is not None for p in model.parameters())
     assert not model.training
-    assert first.described() == "vector learned from 14 examples"
+    assert first.words == "vector learned from 14 examples"
 
 
 def test_learning_reduces_the_loss_on_the_examples(make_model, examples):
@@ -232,8 +239,9 @@ def test_stored_uses_the_random_row_bit_for_bit_and_reports_it(finished, world):
     own |= {SCORES.removeprefix("best/"), SCORES.removeprefix("best/").replace("test-perf", "dev-perf")}
     assert {name for name in ours | theirs if ours.get(name) != theirs.get(name)} <= own
     drawn, kept = (pd.read_csv(place / SCORES, index_col=0) for place in (folder, given))
-    pd.testing.assert_frame_equal(drawn.drop(columns="vector_seen"), kept.drop(columns="vector_seen"))
-    assert (list(drawn["route"]), list(drawn["vector_seen"])) == (["stored vector"], ["nothing"])
+    shown = ["route", "vector_seen"]
+    pd.testing.assert_frame_equal(drawn.drop(columns=shown), kept.drop(columns=shown))
+    assert drawn[shown].values.tolist() == [["random vector", "nothing"]]
     assert list(kept["vector_seen"]) == ["unknown"]  # old checkpoints do not have this information
     note = "note: the task vectors of plural are random, unrelated to the task"
     assert note in (folder / "eval_log.txt").read_text()

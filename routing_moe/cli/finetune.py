@@ -22,9 +22,15 @@ from routing_moe.cli.console import reporting_errors
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import parse, unused_note
 from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, learns_routes, uses_model
-from routing_moe.finetuning.given_routes import reads_row, route_note
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
-from routing_moe.finetuning.vectors import VECTOR_FILE, find_neighbours, leak_note, needs_neighbour
+from routing_moe.finetuning.task_choices import (
+    CHOICES_FILE,
+    find_neighbours,
+    leak_note,
+    needs_neighbour,
+    reads_row,
+    route_note,
+)
 from routing_moe.io.logs import log_to_file, start_logging
 from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
 from routing_moe.io.run_folder import describe_run
@@ -74,7 +80,7 @@ def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> dict[s
     log_to_file(settings.output_dir, "log.txt")
     grid.load(grid.start)  # again, now that the folder is locked
     if not grid.outcomes:
-        (grid.folder / VECTOR_FILE).unlink(missing_ok=True)  # of a failed grid, perhaps with another start
+        (grid.folder / CHOICES_FILE).unlink(missing_ok=True)  # of a failed grid, perhaps with another start
     saved = settings.to_dict() | {"samples": grid.samples}
     description = describe_run(saved, command) | grid.described()
     write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
@@ -85,9 +91,9 @@ def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> dict[s
         if note := leak_note(settings, inputs.start):
             log.info("note: %s", note)
         if learns_routes(settings, inputs.start) and needs_neighbour(settings, inputs.start):
-            choices = find_neighbours(settings, inputs.start, inputs.gyms, grid.data, grid.start)
+            choices = find_neighbours(settings, inputs.start, inputs.gyms, grid.data)
             for sample, choice in choices.items():
-                log.info("%s: %s; has seen of the task: %s", sample, choice.described(), choice.seen)
+                log.info("%s: %s; has seen of the task: %s", sample, choice.words, choice.seen)
     return run_grid(settings, grid, inputs.start, choices)
 
 

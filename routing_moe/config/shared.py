@@ -28,6 +28,13 @@ class TextFlags(Command):
     eval_sampled_routes: bool = TEXTS(False, "score with routes sampled with Gumbel noise, as the published code does; scores are then random", needs=("experts", "router", "sampling"), compared_as="scoring")
 
 
+# Flags of TextFlags that a checkpoint keeps: texts and answers of another command are made in the same way.
+TEXT_SETTINGS = (
+    *("max_input_length", "max_output_length", "do_lowercase", "append_another_bos", "hide_task_names"),
+    *("num_beams", "no_repeat_ngram_size", "generate_from_bos"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerFlags(Command):
     """AdamW, clipping, memory and precision."""
@@ -62,6 +69,11 @@ class RunFlags(TextFlags, OptimizerFlags):
     def examples_per_file(self) -> int | None:
         """The number of examples that are read of each task file; None: all."""
         return 8 if self.debug else None
+
+
+def text_settings(settings: TextFlags) -> dict[str, int | bool | None]:
+    """Returns {name: value} of the flags that a checkpoint keeps as `config.text_settings`."""
+    return {name: getattr(settings, name) for name in TEXT_SETTINGS}
 
 
 @dataclass(frozen=True)

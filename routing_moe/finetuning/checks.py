@@ -22,8 +22,7 @@ from routing_moe.config.flags import (
     value_faults,
     with_valid_values,
 )
-from routing_moe.finetuning.given_routes import given_route_faults
-from routing_moe.finetuning.vectors import needs_neighbour, vector_faults
+from routing_moe.finetuning.task_choices import given_route_faults, needs_neighbour, vector_faults
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import local_folder
 from routing_moe.io.precision import precision_faults

@@ -17,7 +17,6 @@ from dataloader.errors import InputError, in_brief
 from routing_moe.checkpoints.find import SavedBart, SavedMixture
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.flags import flags_of
-from routing_moe.evaluation.vector_sources import VectorChoice
 from routing_moe.io.hub import is_hub_name
 from routing_moe.io.memory import WORKERS_OF_GPU, peak_memory_gb
 from routing_moe.io.process_pool import (
@@ -27,6 +26,7 @@ from routing_moe.io.process_pool import (
     traceback_noted,
     worker_environment,
 )
+from routing_moe.task_choice.choice import TaskChoice
 
 RAY_PARTS = 10_000  # Ray rounds resources to 1 / RAY_PARTS
 RAY_RETRIES = 3  # of a configuration whose process or machine died
@@ -39,7 +39,7 @@ PATHS = ["output_dir", *(name for name, flag in flags_of(FinetuneSettings).items
 
 def run_configuration(
     settings: FinetuneSettings,
-    choice: Mapping[str, VectorChoice] | None,
+    choice: Mapping[str, TaskChoice] | None,
     configuration: Configuration,
     start: SavedMixture | SavedBart | None = None,
 ) -> dict:

@@ -27,13 +27,13 @@ from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, same_files, sha256
 from routing_moe.config.finetune import Configuration, FinetuneSettings
-from routing_moe.evaluation.vector_sources import VectorChoice
 from routing_moe.finetuning.executors import executor, model_folder
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.model.given_routes import ROUTE_TASKS_FILE
 from routing_moe.model.task_vectors import NAMES_FILE, UNKNOWN, VECTORS_FILE
 from routing_moe.results.few_shot import BEST, RESULT_FILES
 from routing_moe.results.run_cost import TRAINING_COST
+from routing_moe.task_choice.choice import TaskChoice
 
 RESULTS_FILE = RESULT_FILES[0]
 OLD_COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"]
@@ -228,7 +228,7 @@ def run_grid(
     settings: FinetuneSettings,
     grid: Grid,
     start: SavedMixture | SavedBart,
-    choice: Mapping[str, VectorChoice] | None,
+    choice: Mapping[str, TaskChoice] | None,
 ) -> dict[str, Exception]:
     """Runs the missing configurations. Returns {line: error} of those that failed. Raises InputError."""
     (grid.folder / "predictions").mkdir(parents=True, exist_ok=True)

@@ -16,17 +16,21 @@ from dataloader.encoding import EncodedExamples
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_start
 from routing_moe.checkpoints.start import load_start_tokenizer
 from routing_moe.config.finetune import FinetuneSettings
-from routing_moe.evaluation.unseen_routes import RouteChoice
-from routing_moe.evaluation.unseen_tasks import learn_vector
-from routing_moe.evaluation.vector_sources import VectorChoice
-from routing_moe.finetuning.given_routes import choose_route, follows_given_routes, reads_clusters
-from routing_moe.finetuning.vectors import GivenVectors, own_vector, share_row
+from routing_moe.finetuning.task_choices import (
+    choose,
+    follows_given_routes,
+    given_vectors,
+    reads_clusters,
+    share_row,
+)
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.saved_config import load_bart_config
 from routing_moe.model.task_vectors import of_sample
 from routing_moe.optim.state_memory import State
+from routing_moe.task_choice.choice import TaskChoice
+from routing_moe.task_choice.learned import learn_vector
 
 TRAINED = {"fixed": "fixed", "vector": "vector trained", "router": "router and vector trained"}
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
@@ -60,7 +64,7 @@ class Starts:
     def __init__(
         self,
         settings: FinetuneSettings,
-        choices: Mapping[str, VectorChoice] | None,
+        choices: Mapping[str, TaskChoice] | None,
         device: torch.device,
         start: SavedMixture | SavedBart | None = None,
     ):
@@ -69,7 +73,7 @@ class Starts:
         self.device, self.loaded = device, start.load()
         place = start.checkpoint if isinstance(start, SavedMixture) else start.source
         self.tokenizer = load_start_tokenizer(place, settings.model, self.loaded.config.vocab_size)
-        self._given = GivenVectors.load(settings)
+        self._given = given_vectors(settings)
         self._sample = self._model = None
         self._shared = self._samples_share_start()
 
@@ -111,8 +115,8 @@ class Starts:
             return self.loaded, "none", None
         mixture = self.loaded if self._shared else copy.deepcopy(self.loaded).to(self.device)
         if follows_given_routes(settings, mixture.config):
-            route = choose_route(mixture, settings, sample, self._given if self._reads_clusters else None)
-            return *along_route(mixture, settings, route), route.seen
+            choice = choose(mixture, settings, sample, self._given if self._reads_clusters else None)
+            return *along_route(mixture, settings, choice), choice.seen
         if not self._reads_vector:
             return *along_route(mixture, settings, None), None
         choice = self.choices.get(sample)
@@ -122,11 +126,11 @@ class Starts:
             mixture = mixture.to(accelerator.device)
             choice = learn_vector(mixture, settings.task, examples(), *training, accelerator)
             choice = dataclasses.replace(choice, seen=of_sample(choice.seen, sample))
-        choice = choice or own_vector(mixture, settings, sample, self._given)
+        choice = choice or choose(mixture, settings, sample, self._given)
         return *along_route(mixture, settings, choice), choice.seen
 
 
-def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | RouteChoice | None):
+def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     """Returns (model, route in words) for the task. May change the mixture or return it as the model.
 
     choice: the task's vector if the router reads one, its route if it is given, else None.
@@ -136,14 +140,14 @@ def along_route(mixture, settings: FinetuneSettings, choice: VectorChoice | Rout
     if source in WITHOUT_VECTOR:
         route_LE = average_route(mixture) if source == "average" else None
         described = WITHOUT_VECTOR[source]
-    elif isinstance(choice, RouteChoice):
+    elif choice is not None and choice.route_LE is not None:
         route_LE = torch.from_numpy(choice.route_LE).to(mixture.device, mixture.dtype)
-        described = choice.described()
+        described = choice.words
     elif source == "fixed":
         route_LE, described = task_route(mixture, settings)
     else:
         only_task(mixture, settings.task, choice.vector_D, choice.seen)
-        route_LE, described = mixture.routes_for([settings.task])[0].detach(), choice.described()
+        route_LE, described = mixture.routes_for([settings.task])[0].detach(), choice.words
     training = settings.route_training or default_training(mixture, route_LE)
     if training == "plain":
         smoothing = mixture.config.label_smoothing

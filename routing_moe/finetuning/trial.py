@@ -18,13 +18,13 @@ from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of, load_task_files
 from routing_moe.evaluation.scoring import answer, scores_table, texts_and_scores
-from routing_moe.evaluation.vector_sources import VectorChoice
 from routing_moe.finetuning.starting_model import Starts, least_state
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.optim.state_memory import check_fits
 from routing_moe.optim.step import Stepper, TrainingDiverged
 from routing_moe.results.run_cost import TRAINING_COST
 from routing_moe.results.scores import prediction_lines
+from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.training.cost import training_cost
 
 COST_STEPS = 50  # steps from which the FLOPs per example of a configuration are computed
@@ -60,7 +60,7 @@ class TrialRunner:
     Raises InputError if the initial model cannot be loaded or trained in the free GPU memory.
     """
 
-    def __init__(self, settings: FinetuneSettings, choices: Mapping[str, VectorChoice] | None, start=None):
+    def __init__(self, settings: FinetuneSettings, choices: Mapping[str, TaskChoice] | None, start=None):
         self.settings = settings
         accelerator = make_accelerator(settings.mixed_precision)
         start = start or find_start(settings)

@@ -33,6 +33,8 @@ class MixtureFields:
         of the dimensions by which a part of the layers is routed (`given_routes.py`); None: without vectors.
     vectors_seen: the data of their tasks that vectors loaded from a folder are based on, one of
         `routing_moe.model.task_vectors.SEEN`; None: unknown, as in checkpoints of earlier versions.
+    text_settings: the flags of texts and decoding that the model was trained with, {name: value} of
+        `config.shared.TEXT_SETTINGS`, so that new texts are treated in the same way; None: unknown.
     """
 
     num_experts: int = 3
@@ -54,6 +56,7 @@ class MixtureFields:
     given_routes: str | None = None
     route_parts: dict[str, list[int]] | None = None
     vectors_seen: str | None = None
+    text_settings: dict[str, int | bool | None] | None = None
 
     def __post_init__(self, **kwargs):
         self.encoder_vanilla_layers = sorted(set(self.encoder_vanilla_layers or []))

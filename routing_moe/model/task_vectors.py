@@ -107,7 +107,7 @@ def parts_in(meta: dict) -> dict[str, tuple[int, int]]:
     return {part: (start, end) for part, (start, end) in parts.items()}
 
 
-def row_of(names: Collection[str], task: str, sample: str) -> str:
+def row_of(names: Collection[str], task: str, sample: str | None) -> str:
     """Returns the name of the row for a sample: the sample's row if there is one, else its task's."""
     return sample if sample in names else task
 

@@ -15,14 +15,14 @@ from dataloader.options import find_options
 from dataloader.task_splits import Split, load_split
 from routing_moe.config.flags import differences, unused_flags, value_faults, with_valid_values
 from routing_moe.config.train import TrainSettings, unmet_needs
-from routing_moe.evaluation.vector_sources import TextSource
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_faults
 from routing_moe.io.run_folder import foreign_faults, load_run_settings
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.results.run_cost import reference_cost
+from routing_moe.task_choice.given_routes import training_routes
+from routing_moe.task_choice.texts import TextSource
 from routing_moe.training.start_checks import gives_routes, routing_fields, start_faults
-from routing_moe.training.task_routes import training_routes
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_short
 from dataloader.task_splits import Split
 from dataloader.templates import has_templates
-from routing_moe.checkpoints.find import checkpoint_to_start_from
+from routing_moe.checkpoints.find import checkpoint_to_start_from, routing_mixture
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.train import TrainSettings
@@ -24,16 +24,17 @@ from routing_moe.evaluation.scoring import (
     spread_over_draws,
     texts_and_scores,
 )
-from routing_moe.evaluation.unseen_routes import RouteClusters, choose_routes, with_routes
-from routing_moe.evaluation.unseen_tasks import choose_vectors, with_vectors
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
-from routing_moe.model.task_vectors import UNKNOWN, load_meta, load_task_vectors, seen_by
 from routing_moe.results.scores import ScoresFile, constant_scores, write_predictions
 from routing_moe.results.templates import dataset_scores
+from routing_moe.task_choice.choice import TaskChoice
+from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
+from routing_moe.task_choice.given_routes import file_routes, names_file
+from routing_moe.task_choice.given_vectors import GivenVectors
+from routing_moe.task_choice.texts import TextsOfModel
 from routing_moe.training.checks import Inputs
 from routing_moe.training.start_checks import trained_on
-from routing_moe.training.task_routes import file_routes, names_file
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Acceler
             scores = scores_table(model, files, answers, decoding_of(settings))
             scores["constant"] = constant_scores(files, inputs.train_gym, inputs.predict_gym)
             if choices:
-                scores["route"] = scores["task_prefix"].map(lambda task: choices[task].described())
+                scores["route"] = scores["task_prefix"].map(lambda task: choices[task].words)
                 scores["vector_seen"] = scores["task_prefix"].map(lambda task: choices[task].seen)
             scores = scores.assign(**selected)
             written = ScoresFile(part, settings.predict_split, checkpoint.name, settings.prefix)
@@ -87,45 +88,74 @@ def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Acceler
 
 def route_tasks(
     settings: TrainSettings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator
-) -> dict:
+) -> dict[str, TaskChoice]:
     """Gives every task its route or the vector that its route is computed from; logs each choice.
 
-    Returns {task: choice} with the source of its route in words, and what the choice has seen of the task; {}
-    if all tasks are those of training, or their routes do not depend on them.
+    Returns {task: choice}; {} if all tasks are those of training, or their routes do not depend on them.
     """
-    from_file = settings.route_source == "fixed" and settings.task_routes and not settings.do_train
-    if from_file or model.config.given_routes:
-        return give_routes(settings, inputs, tasks, model, accelerator.is_main_process)
-    return give_vectors(settings, inputs, tasks, model, tokenizer, accelerator)
+    config, split, is_main = model.config, inputs.split, accelerator.is_main_process
+    from_file = bool(settings.route_source == "fixed" and settings.task_routes and not settings.do_train)
+    by_vector = config.has_router and not from_file
+    if not (by_vector or from_file or config.given_routes):
+        return {}
+    trained = trained_on(config.to_dict(), split)
+    start = routing_mixture(checkpoint_to_start_from(settings))
+    chooser = Chooser(
+        model,
+        settings.task_vector,
+        split.train,
+        given_vectors(settings, tasks, trained),
+        given_matrices(settings, split, config),
+        TextsOfModel(inputs.texts, model, tokenizer, start, quiet=not is_main),
+        by_vector,
+    )
+    choices = {task: chooser.choose(task) for task in tasks}
+    if not by_vector:
+        check_replaced(settings, chooser)
+    notable = [choice for choice in choices.values() if is_notable(choice, trained)]
+    for line in notes_on(choices, notable, settings, by_vector) if is_main else ():
+        log.info(line)
+    if not by_vector and notable:
+        with_routes(model, choices.values())
+    found = {task: c.vector_D for task, c in choices.items() if c.source in ("given", "nearest")}
+    if by_vector and found:
+        with_vectors(model, found)
+    return choices if notable else {}
 
 
-def give_routes(settings: TrainSettings, inputs: Inputs, tasks: list[str], model, is_main: bool) -> dict:
-    """Gives tasks the routes of --task_routes, their own, that of their nearest cluster, or equal weights.
+def is_notable(choice: TaskChoice, trained: set[str]) -> bool:
+    """Returns whether a choice is not just what a trained task has in the checkpoint."""
+    return choice.task not in trained or choice.source not in ("own", "stored", "random")
 
-    Returns {task: RouteChoice}; {} if all are the routes of tasks that the model was trained on. Raises
-    InputError if routes of a file would overwrite scores along other routes.
-    """
-    trained = trained_on(model.config.to_dict(), inputs.split)
-    given = given_matrices(settings, inputs.split, model.config)
-    vectors = given_vectors(settings, tasks, trained)
-    seen = seen_by(load_meta(settings.taskvecs)) if vectors else UNKNOWN
-    clusters = RouteClusters(model)
-    choices = choose_routes(clusters, tasks, given, vectors, seen)
-    own = clusters.own
+
+def notes_on(
+    choices: dict[str, TaskChoice], notable: list[TaskChoice], settings: TrainSettings, by_vector: bool
+) -> list[str]:
+    """Returns lines for the log: each notable choice, and the tasks that nothing is known of."""
+    lines = []
+    own = [task for task, choice in choices.items() if choice.source != "given"]
+    if by_vector and settings.taskvecs and own:
+        lines.append(f"note: no vector of --taskvecs is used for {in_short(own)}: trained on, or not in it")
+    lines += [f"{c.task}: {c.words}; has seen of the task: {c.seen}" for c in notable]
+    if random := sorted(task for task, choice in choices.items() if choice.source == "random"):
+        lines.append(
+            f"note: the task vectors of {in_short(random)} are random, unrelated to the tasks; "
+            "--task_vector nearest uses the vector of the nearest task"
+        )
+    if without := [task for task, choice in choices.items() if choice.source == "average"]:
+        lines.append(f"note: no route and no vector of {in_short(without)}: all experts have equal weights")
+    return lines
+
+
+def check_replaced(settings: TrainSettings, chooser: Chooser) -> None:
+    """Raises InputError if routes of a file would overwrite scores along other routes."""
+    given, own = chooser.routes, chooser.clusters.routes
     replaced = [task for task in given if task in own and not np.allclose(own[task], given[task])]
     if replaced and not settings.prefix:
         raise InputError(
             f"--task_routes {settings.task_routes} has other routes of {in_short(replaced)} than the "
             "checkpoint; to score it with them give --prefix, so that its own scores are not overwritten"
         )
-    if all(choice.source == "own" and choice.task in trained for choice in choices):
-        return {}
-    for choice in choices if is_main else ():
-        log.info("%s: %s; has seen of the task: %s", choice.task, choice.described(), choice.seen)
-    if (without := [choice.task for choice in choices if choice.source == "average"]) and is_main:
-        log.info("note: no route and no vector of %s: all experts have equal weights", in_short(without))
-    with_routes(model, choices)
-    return {choice.task: choice for choice in choices}
 
 
 def given_matrices(settings: TrainSettings, split: Split, config) -> dict[str, np.ndarray]:
@@ -137,48 +167,11 @@ def given_matrices(settings: TrainSettings, split: Split, config) -> dict[str, n
     return dict(zip(routes.tasks, matrices, strict=True))
 
 
-def give_vectors(
-    settings: TrainSettings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator
-) -> dict:
-    """Gives tasks that need it a vector of --taskvecs, or that of their nearest task; logs each choice.
-
-    Returns {task: VectorChoice} for all tasks; {} without a router, or if the model was trained on all tasks
-    and they read their own vectors.
-    """
-    if not model.config.has_router:
-        return {}
-    source, trained, is_main = settings.task_vector, inputs.split.train, accelerator.is_main_process
-    trained_before = trained_on(model.config.to_dict(), inputs.split)
-    given = given_vectors(settings, tasks, trained_before)
-    given_seen = seen_by(load_meta(settings.taskvecs)) if given else UNKNOWN
-    if settings.taskvecs and is_main and (own := [task for task in tasks if task not in given]):
-        log.info("note: no vector of --taskvecs is used for %s: trained on, or not in it", in_short(own))
-    choices = choose_vectors(
-        model, tokenizer, tasks, source, trained, inputs.texts, not is_main, given, given_seen
-    )
-    found = [choice for choice in choices if choice.source != "stored"]
-    left_random = set(tasks) & set(model.config.random_vectors) - {choice.task for choice in found}
-    notable = [choice for choice in choices if choice in found or choice.task not in trained_before]
-    for choice in notable if is_main else ():
-        log.info("%s: %s; has seen of the task: %s", choice.task, choice.described(), choice.seen)
-    if left_random and is_main:
-        log.info(
-            "note: the task vectors of %s are random, unrelated to the tasks; "
-            "--task_vector nearest uses the vector of the nearest task",
-            in_short(sorted(left_random)),
-        )
-    if found:
-        with_vectors(model, {choice.task: choice.vector_D for choice in found})
-    return {choice.task: choice for choice in choices} if notable else {}
-
-
-def given_vectors(settings: TrainSettings, tasks: list[str], trained: set[str]) -> dict:
-    """Returns {task: vector (D,)} of `--taskvecs` for the tasks that were not trained on."""
+def given_vectors(settings: TrainSettings, tasks: list[str], trained: set[str]) -> GivenVectors | None:
+    """Returns the vectors of `--taskvecs` of the tasks that were not trained on, None without any."""
     if not settings.taskvecs or trained.issuperset(tasks):
-        return {}
-    names, vectors_ND = load_task_vectors(settings.taskvecs)
-    vectors = dict(zip(names, vectors_ND, strict=True))
-    return {task: vectors[task] for task in tasks if task in vectors and task not in trained}
+        return None
+    return GivenVectors.load(settings.taskvecs).only(set(tasks) - trained)
 
 
 def write_datasets(path: Path, scores: pd.DataFrame) -> str:

@@ -6,19 +6,22 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from dataloader.atomic_files import write_text
 from dataloader.encoding import encode
-from routing_moe.checkpoints.find import checkpoint_to_resume
-from routing_moe.checkpoints.start import load_start, start_router
+from routing_moe.checkpoints.find import checkpoint_to_resume, routing_mixture
+from routing_moe.checkpoints.start import load_start, load_tokenizer, start_router
+from routing_moe.config.shared import text_settings
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.memory import naming_memory_flags
 from routing_moe.io.run_folder import describe_run, hub_commits
 from routing_moe.io.trackers import start_trackers
 from routing_moe.optim.state_memory import State, check_fits
+from routing_moe.task_choice.texts import TextsOfModel
 from routing_moe.training.checks import Inputs
 from routing_moe.training.cost import equal_steps
 from routing_moe.training.prediction import run_prediction, task_files
@@ -35,8 +38,10 @@ def train_and_predict(
     if settings.do_train:
         with naming_memory_flags(settings):
             run_training(settings, inputs, accelerator, command, draw_routes)
-        if settings.equal_flops:  # the number is printed; there is no checkpoint
-            return
+            if settings.equal_flops:  # the number is printed; there is no checkpoint
+                return
+            if accelerator.is_main_process:
+                keep_text_vectors(settings, inputs, accelerator.device)
         # The best checkpoint predicts; settings of the start no longer apply.
         settings = dataclasses.replace(
             settings,
@@ -62,6 +67,7 @@ def run_training(
     check_fits(lambda: start_state(settings, inputs), accelerator, settings)
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split, inputs.routes)
+    model.config.text_settings = text_settings(settings)
     notes = route_notes(settings, inputs, model)
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
     examples = encode(pool, tokenizer, inputs.text_format, task_ids)
@@ -86,6 +92,16 @@ def run_training(
             description["hub"] = hub_commits(settings.output_dir)
         write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
     training.run()
+
+
+def keep_text_vectors(settings: TrainSettings, inputs: Inputs, device: torch.device) -> None:
+    """Writes text vectors of the train tasks into `best/`, by which new texts find their nearest task."""
+    start = routing_mixture(Path(settings.output_dir) / "best")
+    if start.config.routes_by_task:
+        model = start.load().eval().to(device)
+        tokenizer = load_tokenizer(start.checkpoint, model.config.vocab_size)
+        source = dataclasses.replace(inputs.texts, folder=None)
+        TextsOfModel(source, model, tokenizer, start, keep=True).candidates(inputs.split.train)
 
 
 def start_state(settings: TrainSettings, inputs: Inputs) -> State:

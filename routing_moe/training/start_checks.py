@@ -9,11 +9,13 @@ from dataloader.task_splits import Split
 from routing_moe.checkpoints.find import checkpoint_to_resume, checkpoint_to_start_from, find_vanilla
 from routing_moe.config.choices import ROUTE_SOURCES
 from routing_moe.config.train import ARCHITECTURE_FLAGS, ROUTING_FLAGS, TrainSettings
-from routing_moe.evaluation.vector_sources import TextSource, VectorTable
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.saved_config import SavedConfig, load_bart_config, load_routing_config
 from routing_moe.model.task_vectors import load_task_vectors
-from routing_moe.training.task_routes import described, file_routes, names_file, vectors_with_parts
+from routing_moe.task_choice.choice import VectorTable
+from routing_moe.task_choice.given_routes import described, file_routes, names_file
+from routing_moe.task_choice.given_vectors import GivenVectors
+from routing_moe.task_choice.texts import TextSource
 
 STORED_HINT = "; without --task_vector stored, they get the vector of their nearest task"
 
@@ -249,19 +251,14 @@ def tasks_given(settings: TrainSettings, checkpoint: Path, config: dict, split: 
     if not untrained:
         return set()
     with fault_context("--taskvecs "):
-        names, vectors_ND = load_task_vectors(settings.taskvecs)
-    D, wanted = vectors_ND.shape[1], config.get("router_input_dim")
-    if wanted != D:
-        raise InputError(other_width(settings.taskvecs, D, checkpoint, wanted))
-    if (parts := config.get("route_parts")) and (
-        faults := parts_faults(settings.taskvecs, checkpoint, parts)
-    ):
+        vectors = GivenVectors.load(settings.taskvecs)
+    if faults := vectors.faults(checkpoint, SavedConfig.of(config, checkpoint / "config.json")):
         raise InputError(faults)
-    given = set(untrained) & set(names)
+    given = set(untrained) & set(vectors.names)
     if not given:
         raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(untrained)}")
     stored = dict(zip(*load_task_vectors(checkpoint), strict=True))
-    random, rows = config.get("random_vectors") or (), dict(zip(names, vectors_ND, strict=True))
+    random, rows = config.get("random_vectors") or (), vectors.by_name
     replaced = [
         task for task in sorted(given & set(stored) - set(random)) if (stored[task] != rows[task]).any()
     ]
@@ -273,33 +270,9 @@ def tasks_given(settings: TrainSettings, checkpoint: Path, config: dict, split: 
     return given
 
 
-def parts_faults(folder: str, checkpoint: Path, parts: dict) -> list[str]:
-    """Returns a fault if the vectors of `--taskvecs` have other parts than those of a checkpoint."""
-    faults = Faults()
-    if not (found := faults.of(vectors_with_parts, folder)):
-        return list(faults)
-    own, wanted = ({part: tuple(ends) for part, ends in some.items()} for some in (found[1], parts))
-    if own == wanted:
-        return []
-    shown = [
-        in_short([f"{part} {start}-{end}" for part, (start, end) in some.items()]) for some in (own, wanted)
-    ]
-    return [
-        f"--taskvecs {folder} has vectors with the parts {shown[0]}, but those of {checkpoint} have "
-        f"{shown[1]}; give vectors made like those that it was trained with"
-    ]
-
-
 def trained_on(config: dict, split: Split) -> set[str]:
     """Returns the tasks that a checkpoint was trained on; if it lists none, the split's train tasks."""
     return set(config.get("trained_tasks") or split.train)
-
-
-def other_width(folder: str, D: int, checkpoint: Path, wanted: int) -> str:
-    return (
-        f"--taskvecs {folder} has vectors of {D} dimensions, but those of {checkpoint} have {wanted}; "
-        "give vectors made like those that it was trained with"
-    )
 
 
 def unseen_faults(

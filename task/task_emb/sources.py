@@ -12,7 +12,7 @@ from dataloader.gym import Example, Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.list_tasks import tasks_named
 from dataloader.task_splits import SECTIONS
-from routing_moe.evaluation.vector_sources import train_examples
+from routing_moe.task_choice.texts import train_examples
 
 EACH = "each"  # --samples each: one vector per sample, computed only from the rows of that sample
 MAX_NAME_BYTES = 200  # most file systems allow 255, including the file extension

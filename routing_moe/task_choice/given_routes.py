@@ -21,7 +21,8 @@ from routing_moe.model.route_clusters import (
     cluster_labels,
     nearest_cluster,
 )
-from routing_moe.model.task_vectors import UNKNOWN, load_meta, load_task_vectors, parts_in, seen_by
+from routing_moe.model.task_vectors import UNKNOWN
+from routing_moe.task_choice.given_vectors import GivenVectors
 
 ONTOLOGY_LEVELS = {"ontology": 1, "ontology:fine": 2}
 CLUSTERS = "clusters"
@@ -46,7 +47,9 @@ def training_routes(settings: TrainSettings, split: Split, ontology: Ontology) -
     """
     spec, vectors, parts, seen, notes = settings.task_routes, {}, {}, UNKNOWN, []
     if settings.taskvecs:
-        vectors, parts, seen = vectors_with_parts(settings.taskvecs)
+        with fault_context("--taskvecs "):
+            given = GivenVectors.load(settings.taskvecs)
+        vectors, parts, seen = given.by_name, given.parts, given.seen
     with fault_context("--task_routes "):
         if names_file(spec):
             routes = of_file(spec, split)
@@ -68,23 +71,6 @@ def training_routes(settings: TrainSettings, split: Split, ontology: Ontology) -
     return GivenRoutes(
         described(settings), routes, own, parts if own else {}, seen, tuple(notes), are_clusters
     )
-
-
-def vectors_with_parts(
-    folder: str | Path,
-) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, int]], str]:
-    """Returns {row: vector (D,)}, {part: (start, end)} and what the vectors have seen, of `--taskvecs`.
-
-    Vectors without parts have the part "all". Raises InputError.
-    """
-    with fault_context("--taskvecs "):
-        names, vectors_ND = load_task_vectors(folder)
-        meta, D = load_meta(folder), vectors_ND.shape[1]
-        with fault_context(f"{folder}/"):
-            parts = parts_in(meta)
-            if outside := [part for part, (_, end) in parts.items() if end > D]:
-                raise InputError(f"meta.json: part {outside[0]} ends after the {D} dimensions of the vectors")
-    return dict(zip(names, vectors_ND, strict=True)), parts or {ALL: (0, D)}, seen_by(meta)
 
 
 # ---- sources

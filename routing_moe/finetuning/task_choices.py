@@ -1,0 +1,281 @@
+"""The vector or route of the fine-tuned task: each sample has its own if it is found by the sample's rows.
+
+A vector is computed from the train rows of the sample that is fine-tuned, so that no sample learns from the
+rows of another; if this is impossible, a note is logged. The nearest task of every sample is found once per
+grid; the text vectors of the train tasks, with which all unseen tasks are compared, once per checkpoint.
+Imports torch only where a model is used, so that errors are reported quickly.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from dataloader.atomic_files import write_text
+from dataloader.encoding import TextFormat
+from dataloader.errors import Faults, InputError, in_short
+from dataloader.gym import Gym
+from dataloader.jsonfile import load_json_object
+from routing_moe.checkpoints.find import SavedMixture
+from routing_moe.config.finetune import FinetuneSettings
+from routing_moe.model.given_routes import GivenRoutes
+from routing_moe.model.task_vectors import NOTHING, load_meta, load_task_vectors, seen_by
+from routing_moe.task_choice.choice import TaskChoice, VectorTable, seen_when_stored
+from routing_moe.task_choice.given_routes import routes_of_tasks
+from routing_moe.task_choice.given_vectors import GivenVectors, rows_of_samples
+from routing_moe.task_choice.texts import TextsOfModel, TextSource
+
+CHOICES_FILE = "task_vector.json"
+
+# ---- what the choice is made by
+
+
+def follows_given_routes(settings: FinetuneSettings, config) -> bool:
+    """Returns whether the route is that of `--task_routes`, or comes from a mixture with given routes."""
+    if settings.route_source is None:
+        return config.given_routes is not None
+    return settings.selecting_flags == ["task_routes"]
+
+
+def reads_clusters(settings: FinetuneSettings, config) -> bool:
+    """Returns whether the route is that of the cluster nearest to a vector of `--taskvecs`."""
+    return bool(settings.taskvecs and settings.route_source is None and config.route_parts)
+
+
+def reads_row(settings: FinetuneSettings, config) -> bool:
+    """Returns whether the route is found by a vector, of `--taskvecs` or of the mixture."""
+    follows = follows_given_routes(settings, config) and not settings.task_routes
+    return bool(follows and config.route_parts) and not lacks_route(settings, config)
+
+
+def lacks_route(settings: FinetuneSettings, config) -> bool:
+    """Returns whether nothing is known of the task's route, so that all experts have equal weights."""
+    known = settings.task_routes or settings.taskvecs or settings.task in config.task_names
+    return follows_given_routes(settings, config) and not known
+
+
+def needs_neighbour(settings: FinetuneSettings, start: SavedMixture) -> bool:
+    """Returns whether the task gets the vector of its nearest task, not a given, stored or learned one."""
+    if settings.taskvecs or settings.task_vector == "learned":
+        return False
+    return bool(vector_table(settings, start.config).needing_nearest([settings.task], settings.task_vector))
+
+
+def vector_table(settings: FinetuneSettings, config) -> VectorTable:
+    """Returns the mixture's tasks. If its train tasks are unknown, all others than `task` may be copied."""
+    neighbours = set(config.trained_tasks) or set(config.task_names) - {settings.task}
+    return VectorTable.of(config.task_names, config.random_vectors, neighbours)
+
+
+def text_source(settings: FinetuneSettings, gyms: list[Gym]) -> TextSource:
+    text_format = TextFormat.of(settings)
+    return TextSource(tuple(gyms), text_format, settings.text_vectors, settings.examples_per_file)
+
+
+def given_vectors(settings: FinetuneSettings) -> GivenVectors | None:
+    """Returns the vectors of `--taskvecs`, None without. Raises InputError if they cannot be read."""
+    return GivenVectors.load(settings.taskvecs) if settings.taskvecs else None
+
+
+def file_route(settings: FinetuneSettings) -> GivenRoutes:
+    """Returns the task's route in the file `--task_routes`. Raises InputError."""
+    return GivenRoutes(settings.task_routes, routes_of_tasks(settings.task_routes, [settings.task]))
+
+
+def stored_rows(settings: FinetuneSettings, config) -> list[str]:
+    """Returns the names of the mixture's rows that samples may read.
+
+    For a task that the mixture was trained on: only its own row, which the router was trained with.
+    """
+    return [settings.task] if settings.task in config.trained_tasks else config.task_names
+
+
+# ---- checks
+
+
+def given_route_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
+    """Returns faults of `--task_routes` and of the vectors by which a cluster is found."""
+    faults, config = Faults(), start.config
+    if settings.selecting_flags == ["task_routes"] and (routes := faults.of(file_route, settings)):
+        depths = config.encoder_layers, config.decoder_layers
+        faults.of(routes.matrices, *depths, config.num_experts, flag="task_routes")
+    if reads_clusters(settings, config):
+        faults += given_vector_faults(settings, start, gyms)
+    averages = lacks_route(settings, config) and config.expert_mixing == "outputs"
+    if settings.route_training == "plain" and averages:
+        faults.append(
+            f"--route_training is plain, but {start.checkpoint} has no route for {settings.task}, and "
+            "averaged outputs have no equivalent plain BART; give fixed, or a route by --task_routes or "
+            "--taskvecs"
+        )
+    return list(faults)
+
+
+def given_vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
+    """Returns faults of `--taskvecs` for the task and the mixture."""
+    faults = Faults()
+    if given := faults.of(given_vectors, settings, flag="taskvecs"):
+        faults += row_faults(settings, given.names, gyms, f"--taskvecs {settings.taskvecs}")
+        faults += given.faults(start.checkpoint, start.config)
+    return list(faults)
+
+
+def vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
+    """Returns why the task has no vector, with what to give instead."""
+    faults, task = Faults(), settings.task
+    if settings.taskvecs:
+        faults += given_vector_faults(settings, start, gyms)
+    elif settings.task_vector == "stored" and not rows_of_samples(
+        start.config.task_names, task, settings.samples
+    ):
+        faults.append(
+            f"--task_vector is stored, but {start.checkpoint} has no vector for {task}; give it by "
+            "--taskvecs, or another --task_vector: nearest, learned"
+        )
+    elif needs_neighbour(settings, start):
+        faults += text_source(settings, gyms).faults([task], vector_table(settings, start.config).seen)
+        if settings.text_vectors and (loaded := faults.of(load_task_vectors, settings.text_vectors)):
+            faults += row_faults(settings, loaded[0], gyms, f"--text_vectors {settings.text_vectors}")
+    elif settings.task_vector != "learned":
+        faults += row_faults(settings, stored_rows(settings, start.config), gyms, str(start.checkpoint))
+    return list(dict.fromkeys(faults))
+
+
+def row_faults(settings: FinetuneSettings, names: Collection[str], gyms: list[Gym], where: str) -> list[str]:
+    """Returns faults: samples without a row if other samples of the task have one; a task without a row."""
+    own_gym, task = gyms[-1], settings.task
+    lacking = [sample for sample in settings.samples if sample not in names]
+    if lacking and any(sample in names for sample in own_gym.samples(task)):
+        return [
+            f"{where} has vectors of other samples of {task}, but none of {in_short(lacking)}; compute them "
+            "by --samples each, or leave these samples out"
+        ]
+    if lacking and task not in names:
+        return [f"{where} has no vector for {task}, only for {in_short(names)}"]
+    return []
+
+
+# ---- nearest task
+
+
+def find_neighbours(
+    settings: FinetuneSettings,
+    start: SavedMixture,
+    gyms: list[Gym],
+    data: Mapping[str, int],
+) -> dict[str, TaskChoice]:
+    """Returns {sample: the vector of the task nearest to its train inputs}, for all samples of the settings.
+
+    The choices are saved in the output folder, so that a continued grid uses the same. data: checksums of the
+    samples' files; if a sample's files have changed, its task is searched for again.
+    """
+    path = Path(settings.output_dir) / CHOICES_FILE
+    kept = read_choices(path, data) if path.is_file() else {}
+    wanted = [sample for sample in settings.samples if sample not in kept]
+    if wanted:
+        kept |= search_neighbours(settings, start, gyms, wanted)
+        described = {s: to_json(choice) | {"data": data[s]} for s, choice in sorted(kept.items())}
+        write_text(path, json.dumps(described, indent=1))
+    return {sample: kept[sample] for sample in settings.samples}
+
+
+def search_neighbours(
+    settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym], samples: Collection[str]
+) -> dict[str, TaskChoice]:
+    import torch
+
+    from routing_moe.checkpoints.start import load_start_tokenizer
+    from routing_moe.io.accelerator import command_device
+    from routing_moe.task_choice.choose import Chooser
+
+    model = start.load().eval().to(command_device())
+    tokenizer = load_start_tokenizer(start.checkpoint, settings.model, model.config.vocab_size)
+    texts = TextsOfModel(text_source(settings, gyms), model, tokenizer, start, settings.quiet, keep=True)
+    trained = vector_table(settings, start.config).trained
+    chooser = Chooser(model, trained=trained, texts=texts)
+    task = settings.task
+    found = {sample: chooser.nearest(task, *texts.of(task, sample)) for sample in samples}
+    if settings.runs_here:
+        start.kept.append(model)
+    del model, texts, chooser
+    if torch.cuda.is_available():  # the configurations need the memory
+        torch.cuda.empty_cache()
+    return found
+
+
+def to_json(choice: TaskChoice) -> dict:
+    fields = {name: value for name, value in vars(choice).items() if value is not None}
+    return fields | {"vector_D": choice.vector_D.tolist()}
+
+
+def read_choices(path: Path, data: Mapping[str, int]) -> dict[str, TaskChoice]:
+    """Returns {sample: choice} of the choices that were made from these data."""
+    choices, found = load_json_object(path, "the vectors of a task's samples"), {}
+    try:
+        for sample, fields in choices.items():
+            made_by = fields.pop("data")
+            fields["vector_D"] = np.array(fields["vector_D"], dtype=np.float32)
+            if fields["vector_D"].ndim != 1 or not np.isfinite(fields["vector_D"]).all():
+                raise ValueError("no vector")
+            if made_by == data.get(sample):
+                found[sample] = TaskChoice(**fields)
+        return found
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: not the vectors of a task's samples; delete it to choose again") from None
+
+
+# ---- the choice of a sample
+
+
+def choose(mixture, settings: FinetuneSettings, sample: str, vectors: GivenVectors | None) -> TaskChoice:
+    """Returns the vector or route of a sample that needs no nearest task and no training.
+
+    vectors: those of `--taskvecs`, if they are read.
+    """
+    from routing_moe.task_choice.choose import Chooser
+
+    config, routes = mixture.config, {}
+    if settings.task_routes:
+        depths = config.encoder_layers, config.decoder_layers
+        routes = {settings.task: file_route(settings).matrices(*depths, config.num_experts)[0]}
+    rule = "auto" if settings.task_vector == "learned" else settings.task_vector
+    trained = vector_table(settings, config).trained
+    return Chooser(mixture, rule, trained, vectors, routes).choose(settings.task, sample)
+
+
+def share_row(settings: FinetuneSettings, mixture, vectors: GivenVectors | None) -> bool:
+    """Returns whether all samples read the same given or stored row."""
+    names = vectors.names if vectors else stored_rows(settings, mixture.config)
+    return len(set(rows_of_samples(names, settings.task, settings.samples).values())) <= 1
+
+
+# ---- notes
+
+
+def leak_note(settings: FinetuneSettings, start: SavedMixture) -> str | None:
+    """Returns a note to log if an unseen task's vector may have seen rows of other samples, else None."""
+    if settings.task_vector == "learned" or settings.task in start.config.trained_tasks:
+        return None
+    if given := given_vectors(settings):
+        names, seen = given.names, given.seen
+    elif needs_neighbour(settings, start):
+        if not settings.text_vectors:
+            return None
+        names, seen = load_task_vectors(settings.text_vectors)[0], seen_by(load_meta(settings.text_vectors))
+    else:
+        names, seen = stored_rows(settings, start.config), seen_when_stored(start.config, settings.task)
+    if seen == NOTHING or set(rows_of_samples(names, settings.task, settings.samples)) <= set(names):
+        return None
+    return (
+        f"all samples of {settings.task} read one vector, which has seen of the task: {seen}; so rows of one "
+        "sample may reach another. --samples each of task.task_emb gives each its own vector"
+    )
+
+
+def route_note(settings: FinetuneSettings, config) -> str | None:
+    """Returns a note to log if nothing is known of the task's route, else None."""
+    if not lacks_route(settings, config):
+        return None
+    give = "--task_routes" + (" or --taskvecs" if config.route_parts else "")
+    return f"no route of {settings.task} is known: all experts have equal weights; {give} gives it one"

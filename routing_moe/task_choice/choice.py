@@ -1,0 +1,75 @@
+"""The vector or the route of a task, where it comes from, and what it has seen of the task.
+
+Does not import torch, so missing vectors are reported quickly.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from routing_moe.model.task_vectors import NOTHING, ROWS_OF_ALL, UNKNOWN
+
+
+@dataclass(frozen=True, eq=False)
+class TaskChoice:
+    """What a task's route comes from: a vector (D,) float32 that the router reads, or a route (L, E).
+
+    source of a vector: "given", "stored", "random" (stored but untrained), "nearest" or "learned"; of a
+    route: "given", "own" (of the mixture), "cluster", "nearest", "learned" or "average". words: the source as
+    logs and tables show it. seen: the data of the task that the choice is based on, one of
+    `task_vectors.SEEN`, with the name of the sample. neighbour: nearest: the task whose vector or route is
+    copied.
+    """
+
+    task: str
+    source: str
+    words: str
+    seen: str = UNKNOWN
+    vector_D: np.ndarray | None = None
+    route_LE: np.ndarray | None = None
+    neighbour: str | None = None
+
+
+@dataclass(frozen=True)
+class VectorTable:
+    """The tasks in a checkpoint.
+
+    names: all tasks with a row; random: those whose row is random and untrained; trained: the train tasks of
+    the current split.
+    """
+
+    names: frozenset[str]
+    random: frozenset[str]
+    trained: frozenset[str]
+
+    @classmethod
+    def of(cls, names: Iterable[str], random: Iterable[str], trained: Iterable[str]) -> "VectorTable":
+        return cls(frozenset(names), frozenset(random), frozenset(trained))
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Tasks whose row has information about them."""
+        return self.names - self.random
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """Tasks whose vectors may be copied: the known train tasks, or all known tasks if there are none."""
+        return (self.known & self.trained) or self.known
+
+    def needing_nearest(self, tasks: Iterable[str], rule: str) -> list[str]:
+        """Returns the tasks that get the vector of their nearest neighbour, in the order given.
+
+        rule: "auto", "stored" or "nearest", as --task_vector.
+        """
+        have = {"stored": set(tasks), "auto": self.known, "nearest": self.seen}[rule]
+        return [task for task in tasks if task not in have]
+
+
+def seen_when_stored(config, task: str) -> str:
+    """Returns the data that a checkpoint's vector of a task is based on. config: a RoutingBartConfig."""
+    if task in config.trained_tasks:  # in training all samples are pooled
+        return ROWS_OF_ALL
+    if task in config.random_vectors:
+        return NOTHING
+    return config.vectors_seen or UNKNOWN

@@ -1,0 +1,85 @@
+"""The vectors of --taskvecs: rows of tasks, and rows of single samples, which go before those of their task.
+
+Does not import torch.
+"""
+
+import dataclasses
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataloader.errors import InputError, fault_context, in_short
+from routing_moe.model.given_routes import ALL
+from routing_moe.model.task_vectors import load_meta, load_task_vectors, of_sample, parts_in, row_of, seen_by
+
+
+@dataclass(frozen=True, eq=False)
+class GivenVectors:
+    """The vectors (N, D) of a folder, the names of their rows, and what they have seen of their tasks.
+
+    parts: {part: (start, end)} of the dimensions, {"all": (0, D)} for vectors without parts.
+    """
+
+    folder: str
+    names: list[str]
+    vectors_ND: np.ndarray
+    parts: dict[str, tuple[int, int]]
+    seen: str
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "GivenVectors":
+        """Returns the vectors of a folder. Raises InputError that names it."""
+        names, vectors_ND = load_task_vectors(folder)
+        meta, D = load_meta(folder), vectors_ND.shape[1]
+        with fault_context(f"{folder}/"):
+            parts = parts_in(meta)
+            if outside := [part for part, (_, end) in parts.items() if end > D]:
+                raise InputError(f"meta.json: part {outside[0]} ends after the {D} dimensions of the vectors")
+        return cls(str(folder), names, vectors_ND, parts or {ALL: (0, D)}, seen_by(meta))
+
+    @property
+    def by_name(self) -> dict[str, np.ndarray]:
+        """{row: vector (D,)}."""
+        return dict(zip(self.names, self.vectors_ND, strict=True))
+
+    def only(self, names: Collection[str]) -> "GivenVectors":
+        """Returns the rows with one of the names."""
+        rows = [row for row, name in enumerate(self.names) if name in names]
+        return dataclasses.replace(
+            self, names=[self.names[row] for row in rows], vectors_ND=self.vectors_ND[rows]
+        )
+
+    def of(self, task: str, sample: str | None = None) -> tuple[np.ndarray, str] | None:
+        """Returns (vector (D,), what it has seen) of the sample's row, else of the task's row; or None."""
+        row = row_of(self.names, task, sample)
+        if row not in self.names:
+            return None
+        seen = self.seen if row == task else of_sample(self.seen, row)
+        return self.vectors_ND[self.names.index(row)], seen
+
+    def faults(self, place: str | Path, config) -> list[str]:
+        """Returns faults of vectors that differ in width or parts from those of the mixture in `place`.
+
+        config: the mixture's.
+        """
+        D, wanted = self.vectors_ND.shape[1], config.router_input_dim
+        parts = {part: tuple(ends) for part, ends in (config.route_parts or self.parts).items()}
+        differ = None
+        if wanted != D:
+            differ = f"of {D} dimensions, but those of {place} have {wanted}"
+        elif self.parts != parts:
+            differ = f"with the parts {_listed(self.parts)}, but those of {place} have {_listed(parts)}"
+        advice = "give vectors made like those that it was trained with"
+        return [f"--taskvecs {self.folder} has vectors {differ}; {advice}"] if differ else []
+
+
+def _listed(parts: dict[str, tuple[int, int]]) -> str:
+    return in_short([f"{part} {start}-{end}" for part, (start, end) in parts.items()])
+
+
+def rows_of_samples(names: Collection[str], task: str, samples: Collection[str]) -> dict[str, str]:
+    """Returns {sample: the row it reads, its own or else its task's}, without samples that have neither."""
+    rows = {sample: row_of(names, task, sample) for sample in samples}
+    return {sample: row for sample, row in rows.items() if row in names}

@@ -1,0 +1,91 @@
+"""A task's vector, learned from a few labelled rows with router and experts frozen."""
+
+import dataclasses
+import logging
+from contextlib import contextmanager
+
+import numpy as np
+from accelerate import Accelerator
+
+from dataloader.encoding import EncodedExamples
+from routing_moe.config.shared import Recipe
+from routing_moe.model.modeling import TaskVectors
+from routing_moe.model.task_vectors import ROWS_OF_ONE
+from routing_moe.optim.step import Stepper
+from routing_moe.task_choice.choice import TaskChoice
+
+log = logging.getLogger(__name__)
+
+
+def learn_vector(
+    model,
+    task: str,
+    examples: EncodedExamples,
+    steps: int,
+    rate: float,
+    seed: int,
+    accelerator: Accelerator,
+    batch_size: int = 32,
+) -> TaskChoice:
+    """Returns a vector trained on examples of the task, starting from the mean of the known vectors.
+
+    The rest of the model is frozen. Steps are those of training (the loss with routes drawn in the router's
+    mode), with the checkpoint's temperature, without exploration and weight decay, and with a rate that falls
+    linearly to 0. All examples are assumed to be of the task and of one sample. The result depends on the
+    arguments only (on a CPU, bit for bit). Raises ValueError if the model has no router or its mode gives the
+    vector no gradient, and TrainingDiverged.
+    """
+    if not model.config.has_router:
+        raise ValueError("the model has no router, so it does not use task vectors")
+    if model.config.router_mode == "top_k" and model.config.router_top_k == 1:
+        raise ValueError("the weight of a top-1 route is always 1, so it gives the vector no gradient")
+    recipe = Recipe(
+        learning_rate=0.0,
+        task_model_lr=rate,
+        train_batch_size=batch_size,
+        total_steps=steps,
+        weight_decay=0.0,
+        initial_tau=model.config.router_temperature,
+        minimum_tau=model.config.router_temperature,
+        seed=seed,
+    )
+    examples = dataclasses.replace(examples, task_ids_N=np.zeros(len(examples), dtype=np.int64))
+    with _only_the_vector(model, task) as vector_1D:
+        stepper = Stepper(model, examples, recipe, accelerator)
+        for step in range(steps):
+            done = stepper.step(step)
+            log.debug("vector of %s: loss per token %.4f", task, done["loss"] / done["tokens"])
+        learned_D = vector_1D.detach()[0].float().cpu().numpy().copy()
+    return TaskChoice(task, "learned", f"vector learned from {counted(examples)}", ROWS_OF_ONE, learned_D)
+
+
+def counted(examples: EncodedExamples) -> str:
+    return "1 example" if len(examples) == 1 else f"{len(examples)} examples"
+
+
+@contextmanager
+def _only_the_vector(model, task: str):
+    """Restricts the model to one task and trains only its vector (1, D) in the block.
+
+    Then restores the model.
+    """
+    config, table, was_training = model.config, model.task_vectors, model.training
+    kept = {
+        name: getattr(config, name) for name in ("task_names", "router_temperature", "exploration_epsilon")
+    }
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    known = [name not in config.random_vectors for name in config.task_names]
+    rows_ND = table.weight.detach()
+    start_1D = (rows_ND[known] if any(known) else rows_ND).mean(dim=0, keepdim=True)
+    try:
+        model.requires_grad_(False)
+        model.task_vectors = TaskVectors.from_pretrained(start_1D, freeze=False)
+        config.task_names, config.exploration_epsilon = [task], 0.0
+        yield model.task_vectors.weight
+    finally:
+        model.task_vectors = table
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        for name, value in kept.items():
+            setattr(config, name, value)
+        model.train(was_training)
