@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 from wrapt import when_imported
 
 if TYPE_CHECKING:
+    from routing_moe.answering.routed import Routed
     from routing_moe.model.configuration import RoutingBartConfig
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
     from routing_moe.model.selection import select_routes
 
 __version__ = "0.1.0"
-__all__ = ["RoutingBartConfig", "RoutingBartForConditionalGeneration", "select_routes"]
+__all__ = ["Routed", "RoutingBartConfig", "RoutingBartForConditionalGeneration", "select_routes"]
 
 HOMES = {
+    "Routed": "routing_moe.answering.routed",
     "RoutingBartConfig": "routing_moe.model.modeling",
     "RoutingBartForConditionalGeneration": "routing_moe.model.modeling",
     "select_routes": "routing_moe.model.selection",

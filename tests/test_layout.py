@@ -17,6 +17,7 @@ ORDER = (
     "routing_moe/evaluation",
     "routing_moe/results",
     "routing_moe/task_choice",
+    "routing_moe/answering",
     "routing_moe/training",
     "routing_moe/finetuning",
     "routing_moe/analysis",

@@ -277,7 +277,7 @@ def test_scores_of_lowercased_models_ignore_the_case_of_answers():
     learned = SimpleNamespace(config=SimpleNamespace(route_source="learned"))
     for lowercases, expected in ((False, 0), (True, 1)):
         decoding = Decoding(do_lowercase=lowercases)
-        table = scores_table(learned, [file], [[Answers(["mice"], [None])]], decoding)
+        table = scores_table(learned, [file], [[Answers(["mice"], [None], [None])]], decoding)
         assert table["performance"].item() == pytest.approx(expected)
 
 

@@ -18,6 +18,7 @@ from routing_moe.config.flags import ENTRY_POINT
 
 OF_CLI = (
     *("train", "finetune", "merge", "show_scores", "compare_runs", "overview"),
+    *("answer", "export"),
     *("collect_results", "compute_arg"),
     *("inspect_routes", "correlate_routes", "ablate", "create_gif", "report"),
 )

@@ -40,8 +40,7 @@ def option_scores(
     bart: a plain BART, or a routing BART together with routes. batch: input_ids and attention_mask (B, S).
     rows: for each example, the rows of `tokens` that are its options. routes_BLE: (B, L, E).
     """
-    with autocast():
-        encoded_BSD = bart.model.encoder(**batch, **_along(bart, routes_BLE))[0]
+    encoded_BSD = encoded(bart, batch, routes_BLE, autocast)
     # Options with the same tokens are one pair, so that their scores are bit-identical.
     place = {pair: i for i, pair in enumerate(dict.fromkeys(_pairs(rows)))}
     pairs = np.array(list(place))
@@ -56,6 +55,34 @@ def option_scores(
             ).to("cpu", torch.float64)
     scores = scores_P.tolist()
     return [[scores[place[b, row]] for row in own.tolist()] for b, own in enumerate(rows)]
+
+
+def encoded(bart, batch: dict[str, Tensor], routes_BLE: Tensor | None, autocast: Callable) -> Tensor:
+    """Returns the encoder's states (B, S, D) of a batch; arguments as for `option_scores`."""
+    with torch.no_grad(), autocast():
+        return bart.model.encoder(**batch, **_along(bart, routes_BLE))[0]
+
+
+@torch.no_grad()
+def sequence_scores(
+    bart,
+    encoded_BSD: Tensor,
+    batch: dict[str, Tensor],
+    sequences_BT: Tensor,
+    routes_BLE: Tensor | None,
+    autocast: Callable,
+) -> list[float]:
+    """Returns the scores of generated sequences, which begin with the token that starts decoding.
+
+    encoded_BSD: `encoded` of the batch. Other arguments as for `option_scores`.
+    """
+    pad = bart.config.pad_token_id
+    labels_BT = sequences_BT[:, 1:].masked_fill(sequences_BT[:, 1:] == pad, IGNORED_LABEL)
+    with autocast():
+        scores_B = _score(
+            bart, encoded_BSD, batch["attention_mask"], labels_BT, routes_BLE, sequences_BT[:, :-1]
+        )
+    return scores_B.tolist()
 
 
 def best(options: tuple[str, ...], scores: list[float]) -> str:
@@ -82,11 +109,16 @@ def _pieces(lengths_P: np.ndarray, source_length: int) -> Iterator[np.ndarray]:
         start += fits
 
 
-def _score(bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE) -> Tensor:
-    """Returns the mean log-probability (P,) of each row's label tokens, in float32 or better."""
+def _score(bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE, inputs_PT=None) -> Tensor:
+    """Returns the mean log-probability (P,) of each row's label tokens, in float32 or better.
+
+    inputs_PT: what the decoder reads; None: that of training.
+    """
     config = bart.config
+    if inputs_PT is None:
+        inputs_PT = shift_tokens_right(labels_PT, config.pad_token_id, config.decoder_start_token_id)
     decoded_PTD = bart.model.decoder(
-        input_ids=shift_tokens_right(labels_PT, config.pad_token_id, config.decoder_start_token_id),
+        input_ids=inputs_PT,
         encoder_hidden_states=encoded_PSD,
         encoder_attention_mask=attention_mask_PS,
         use_cache=False,

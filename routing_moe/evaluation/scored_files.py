@@ -55,6 +55,7 @@ class Decoding:
 
     batch_size: as --predict_batch_size; None: what the device can do.
     scoring: "generate", or "rank" to select the most likely option of each example that has options.
+    likelihoods: whether generated answers are scored like options, too.
     """
 
     num_beams: int = 4
@@ -67,6 +68,7 @@ class Decoding:
     random_draws: int = 5  # number of draws of routes, with random routes
     seed: int = 42  # of the draws
     scoring: str = "generate"
+    likelihoods: bool = False
 
 
 def decoding_of(settings: TrainSettings | FinetuneSettings) -> Decoding:

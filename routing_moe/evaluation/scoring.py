@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from dataloader.metrics import evaluate
 from routing_moe.evaluation.batches import Batch, answering_batches, batch_size, loss_batches, own_share
-from routing_moe.evaluation.option_ranking import best, option_scores
+from routing_moe.evaluation.option_ranking import best, encoded, option_scores, sequence_scores
 from routing_moe.evaluation.pool import Pool, Routes, draws_of
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
+from routing_moe.model.beams import SourceStates
 from routing_moe.model.modeling import generate_plain
 
 COLUMN_WORDS = {"labels": "labels of all samples"}  # replace names of sources in tables
@@ -33,10 +34,12 @@ class Answers:
     """A model's answers to the N examples of a file or a batch, for one draw of routes.
 
     option_scores: for each example {option: score of `option_ranking`}, or None if the answer was generated.
+    scores: those of the answers themselves; None for a generated answer without `Decoding.likelihoods`.
     """
 
     texts: list[str]
     option_scores: list[dict[str, float] | None]
+    scores: list[float | None]
 
 
 def predict(model, tokenizer, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator):
@@ -115,14 +118,14 @@ def _answer(
 
 def _in_files(pool: Pool, draws: int, done: list[tuple[Batch, Answers]]) -> list[list[Answers]]:
     """Returns the answers of each file for each draw, in the order of the examples, from those of batches."""
-    texts = [[""] * len(pool) for _ in range(draws)]
-    scores: list[list] = [[None] * len(pool) for _ in range(draws)]
+    of_examples: list[list] = [[None] * len(pool) for _ in range(draws)]
     for batch, found in done:
-        for index, text, own in zip(batch.indices, found.texts, found.option_scores, strict=True):
-            texts[batch.draw][index], scores[batch.draw][index] = text, own
+        of_batch = zip(found.texts, found.option_scores, found.scores, strict=True)
+        for index, own in zip(batch.indices, of_batch, strict=True):
+            of_examples[batch.draw][index] = own
     by_draw = [
-        [Answers(*own) for own in zip(pool.by_file(t), pool.by_file(s), strict=True)]
-        for t, s in zip(texts, scores, strict=True)
+        [Answers(*map(list, zip(*of_file, strict=True))) for of_file in pool.by_file(of_draw)]
+        for of_draw in of_examples
     ]
     return [list(of_file) for of_file in zip(*by_draw, strict=True)]
 
@@ -132,10 +135,17 @@ def _generate(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, 
     batch = pool.batch(indices, bart)
     del batch["labels"]
     generate = partial(generate_plain, bart) if routes is None else partial(bart.generate, routes=routes)
+    states = None
+    if decoding.likelihoods:
+        states = encoded(bart, batch, routes, accelerator.autocast)
+        batch["encoder_outputs"] = SourceStates(states)
     with accelerator.autocast():
         sequences = generate(**batch, **generation_limits(bart.config, decoding))
     texts = tokenizer.batch_decode(sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Answers([text.strip() for text in texts], [None] * len(texts))
+    scores: list = [None] * len(texts)
+    if decoding.likelihoods:
+        scores = sequence_scores(bart, states, batch, sequences, routes, accelerator.autocast)
+    return Answers([text.strip() for text in texts], [None] * len(texts), scores)
 
 
 def _rank(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, accelerator) -> Answers:
@@ -148,6 +158,7 @@ def _rank(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, acce
     return Answers(
         [best(own, scores) for own, scores in zip(options, scored, strict=True)],
         [dict(zip(own, scores, strict=True)) for own, scores in zip(options, scored, strict=True)],
+        [max(scores) for scores in scored],
     )
 
 

@@ -74,10 +74,12 @@ def beams_share_sources(
     """Yields `kwargs` of `bart.generate(inputs, ...)` with which beams share encoder states, in the block.
 
     along: returns further arguments of the encoder. `kwargs` are not changed if nothing can be shared:
-    without beams or a cache, with given encoder states, or if more than sequences is to be returned.
+    without beams or a cache, with given encoder states other than `SourceStates`, or if more than sequences
+    is to be returned.
     """
     beams = kwargs.get("num_beams", bart.generation_config.num_beams) or 1
-    given = {"encoder_outputs", "return_dict_in_generate", "output_attentions", cache_name}
+    given = {"return_dict_in_generate", "output_attentions", cache_name}
+    states = kwargs.get("encoder_outputs")
     usual = bart.config._attn_implementation
     if (
         beams == 1
@@ -85,14 +87,17 @@ def beams_share_sources(
         or inputs is None
         or kwargs.get("attention_mask") is None
         or kwargs.get("use_cache") is False
+        or not (states is None or isinstance(states, SourceStates))
         or any(kwargs.get(name) for name in given)
     ):
         yield kwargs
         return
-    with torch.no_grad():
-        states_BSD = bart.model.encoder(inputs, attention_mask=kwargs["attention_mask"], **along())[0]
+    if states is None:
+        with torch.no_grad():
+            encoded = bart.model.encoder(inputs, attention_mask=kwargs["attention_mask"], **along())
+        states = SourceStates(encoded[0])
     bart.config._attn_implementation = SHARING
     try:
-        yield kwargs | {"encoder_outputs": SourceStates(states_BSD), cache_name: SourceCache()}
+        yield kwargs | {"encoder_outputs": states, cache_name: SourceCache()}
     finally:
         bart.config._attn_implementation = usual

@@ -95,9 +95,18 @@ class Chooser:
         seen = seen if row == task else of_sample(seen, row)
         return TaskChoice(task, source, f"{source} vector", seen, stored_vector(self.model, row))
 
-    def nearest(self, task: str, text_D: np.ndarray, seen: str = UNKNOWN) -> TaskChoice:
-        """Returns the vector or the route of the train task with the most similar text vector."""
-        neighbour, cosine = nearest_task(text_D, self.candidates)
+    def nearest(
+        self,
+        task: str,
+        text_D: np.ndarray,
+        seen: str = UNKNOWN,
+        candidates: Mapping[str, np.ndarray] | None = None,
+    ) -> TaskChoice:
+        """Returns the vector or the route of the train task with the most similar text vector.
+
+        candidates: {task: text vector (D,)} of train tasks; None: those of `texts`.
+        """
+        neighbour, cosine = nearest_task(text_D, self.candidates if candidates is None else candidates)
         what = "route" if self.clusters else "vector"
         words = f"{what} of {neighbour} (nearest by text, cosine {cosine:.2f})"
         found = self.clusters.own(neighbour) if self.clusters else self.stored(neighbour, neighbour)

@@ -1,0 +1,192 @@
+"""Texts to answer, one a line, and a file of answers that is written as they are made and can be continued.
+
+    new.txt          a text a line
+    new.tsv          a text a line, up to the first tab: files of a gym can be given
+    new.jsonl        {"input": "...", "options": ["...", "..."]} a line; options may be missing
+
+    answers.jsonl    the task, its route and where that comes from; then a line for each text:
+                     {"input": "...", "answer": "...", "score": -0.12}
+
+A call that was killed is continued by the same call: the texts of complete lines are not answered again.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from dataloader.errors import InputError
+from dataloader.jsonfile import NotJson, kind_of, parse_json
+from routing_moe.answering.queries import Answer, Query, RoutedTask
+from routing_moe.answering.routed import CHUNK, Routed
+
+STDIN = STDOUT = "-"
+
+
+def read_queries(source: str, options: tuple[str, ...] = ()) -> Iterator[Query]:
+    """Yields the texts of a file, or of standard input. options: for texts that have none of their own.
+
+    Raises InputError that names the line: of an empty text, of bytes that are not UTF-8, of wrong JSON.
+    """
+    parse = {".tsv": _of_tsv, ".jsonl": _of_json}.get(Path(source).suffix, Query)
+    for number, line in enumerate(_lines(source), start=1):
+        try:
+            query = parse(line.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{source}:{number}: byte {error.start + 1} of the line is not UTF-8; give a text file"
+            ) from None
+        except ValueError as error:
+            raise InputError(f"{source}:{number}: {error}") from None
+        if not query.input.strip():
+            raise InputError(f"{source}:{number}: empty line; each line must have a text to answer")
+        yield query if query.options or not options else Query(query.input, options)
+
+
+def _lines(source: str) -> Iterator[bytes]:
+    if source == STDIN:
+        yield from sys.stdin.buffer
+        return
+    try:
+        with open(source, "rb") as file:
+            yield from file
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror})") from None
+
+
+def _of_tsv(line: str) -> Query:
+    return Query(line.split("\t", 1)[0])
+
+
+def _of_json(line: str) -> Query:
+    try:
+        fields = parse_json(line)
+    except NotJson as error:
+        raise ValueError(error) from None
+    wanted = '{"input": text, "options": [text, ...]}'
+    if not isinstance(fields, dict) or not isinstance(fields.get("input"), str):
+        raise ValueError(f"expected {wanted}")
+    options = fields.get("options") or []
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        raise ValueError(f"options is {kind_of(options)}; expected {wanted}")
+    return Query(fields["input"], tuple(options))
+
+
+# ---- the file of answers
+
+
+@dataclass
+class Written:
+    """How many answers a file has. kept: those of an earlier call; cut: those to texts that were cut."""
+
+    answers: int = 0
+    kept: int = 0
+    cut: int = 0
+
+
+def write_answers(
+    routed: Routed,
+    task: RoutedTask,
+    queries: Iterator[Query],
+    options: tuple[str, ...],
+    path: str,
+    **decoding,
+) -> Iterator[Written]:
+    """Answers texts and appends the answers to a file; yields its numbers before and after each answer.
+
+    Texts that the file has an answer to are not answered again. Raises InputError if it has answers of
+    another task, model or text.
+    """
+    first, written, is_new = header(routed, task, options), Written(), True
+    with ExitStack() as at_exit:
+        file = sys.stdout
+        if path != STDOUT:
+            if Path(path).exists():
+                written, queries = _continue(Path(path), first, queries)
+            file = at_exit.enter_context(open(path, "a", encoding="utf-8", buffering=1))
+            is_new = file.tell() == 0
+        yield written
+        for found in routed.answers(task, queries, **decoding):
+            if is_new and not written.answers:
+                print(_json(first), file=file)
+            print(_json(row(found)), file=file)
+            written.answers += 1
+            written.cut += found.was_cut
+            yield written
+
+
+def header(routed: Routed, task: RoutedTask, options: tuple[str, ...]) -> dict:
+    """Returns the first line of a file of answers: what the answers depend on, besides the texts."""
+    return {
+        "task": task.name,
+        "route": task.words,
+        "seen": task.seen,
+        "experts": task.experts,
+        "options": list(options),
+        "model": routed.start.checksums(),
+        "texts": routed.texts,
+    }
+
+
+def row(found: Answer) -> dict:
+    fields = {"input": found.input, "answer": found.answer, "score": round(found.score, 6)}
+    if found.option_scores:
+        fields["option_scores"] = {name: round(score, 6) for name, score in found.option_scores.items()}
+    return fields | ({"was_cut": True} if found.was_cut else {})
+
+
+def _continue(path: Path, first: dict, queries: Iterator[Query]) -> tuple[Written, Iterator[Query]]:
+    """Returns the numbers of a file of answers, and the texts that it has no answer to.
+
+    Removes a line that was only partly written. Unless all texts are answered, it also removes the answers
+    of a CHUNK that is not complete, because rounding depends on which texts are answered together.
+    """
+    written, end, started, of_chunk = Written(), 0, Written(), []
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            if not line.endswith(b"\n"):
+                break
+            fields = _fields(line, f"{path}:{number + 1}")
+            if number == 0:
+                changed = [name for name in first if fields.get(name) != json.loads(_json(first[name]))]
+                if changed:
+                    raise InputError(f"{path} is of another {', '.join(changed)}; name another --output_file")
+                end = start = len(line)
+                continue
+            query = next(queries, None)
+            if query is None or fields.get("input") != query.input:
+                raise InputError(
+                    f"{path}:{number + 1} does not answer text {number} of the inputs; name another "
+                    "--output_file"
+                )
+            end += len(line)
+            written = Written(number, number, written.cut + fields.get("was_cut", False))
+            of_chunk.append(query)
+            if number % CHUNK == 0:
+                start, started, of_chunk = end, written, []
+    following = next(queries, None)
+    if following is not None and of_chunk:
+        end, written = start, started
+        queries = chain(of_chunk, [following], queries)
+    elif following is not None:
+        queries = chain([following], queries)
+    with path.open("r+b") as file:
+        file.truncate(end)
+    return written, queries
+
+
+def _fields(line: bytes, where: str) -> dict:
+    try:
+        fields = parse_json(line.decode("utf-8"))
+    except (NotJson, UnicodeDecodeError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise InputError(f"{where}: not a line of a file of answers; name another --output_file")
+    return fields
+
+
+def _json(fields) -> str:
+    return json.dumps(fields, ensure_ascii=False)

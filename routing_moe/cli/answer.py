@@ -1,0 +1,73 @@
+"""Answer new texts with a trained model, along the route of a task.
+
+    routing-moe answer --checkpoint models/moe --task boolq --inputs new.txt --output_file answers.jsonl
+    routing-moe answer --checkpoint models/moe --like new.txt --inputs new.txt --options positive negative
+    routing-moe answer --checkpoint models/moe --examples my_task_16_100_train.tsv --inputs - < new.txt
+
+The route is that of a train task (--task), of the train task with the most similar texts (--like), learned
+from a few labelled rows (--examples), by a task vector (--taskvecs), or given (--task_routes).
+"""
+
+import logging
+import sys
+import time
+
+from routing_moe.cli.console import reporting_errors
+from routing_moe.config.answer import AnswerSettings
+from routing_moe.config.flags import parse
+
+log = logging.getLogger("routing_moe")
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = AnswerSettings(**parse(AnswerSettings, argv, __doc__))
+    with reporting_errors(lambda: f"the answers in {settings.output_file} are kept") as result:
+        run(settings)
+    return result.exit_code
+
+
+def run(settings: AnswerSettings) -> None:
+    from tqdm import tqdm
+
+    from routing_moe.answering.answers_file import STDIN, read_queries, write_answers
+    from routing_moe.answering.chosen import checked, chosen_task, load
+    from routing_moe.io.logs import start_logging
+
+    checked(settings)
+    total = None
+    if settings.inputs != STDIN:  # errors are found before the model is loaded
+        total = sum(1 for _ in read_queries(settings.inputs))
+    start_logging()
+    texts = {} if settings.num_beams is None else {"num_beams": settings.num_beams}
+    routed = load(settings, **texts)
+    task = chosen_task(routed, settings)
+    log.info("%s", task)
+    started = time.monotonic()
+    queries = read_queries(settings.inputs, settings.options)
+    answers = write_answers(
+        routed, task, queries, settings.options, settings.output_file, batch_size=settings.predict_batch_size
+    )
+    written = next(answers)
+    with tqdm(total=total, initial=written.kept, desc="answering", unit="text", leave=False) as progress:
+        for _ in answers:  # which updates `written`
+            progress.update()
+    seconds = time.monotonic() - started
+    made = written.answers - written.kept
+    log.info(
+        "%d texts answered in %.1f s (%.1f per second)%s",
+        made,
+        seconds,
+        made / seconds,
+        noted(written, routed),
+    )
+
+
+def noted(written, routed) -> str:
+    """Returns what else is worth knowing about the answers."""
+    kept = f"; {written.kept} were answered already" if written.kept else ""
+    limit = routed.text_format.max_input_length
+    return kept + (f"; {written.cut} were longer than {limit} tokens and were cut" if written.cut else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Write the plain BART of a task's route, which needs transformers alone.
+
+    routing-moe export --checkpoint models/moe --task boolq --output_dir out/bart
+    routing-moe export --checkpoint models/moe --like new.txt --argmax --inputs new.txt --output_dir out/bart
+    routing-moe export --checkpoint models/multitask_bart --output_dir out/bart    one expert: the same BART
+
+A one-hot route has an equal BART, and so has any route if parameters are mixed (--expert_mixing parameters).
+Another route mixes the outputs of experts; --argmax takes the expert of largest weight in each layer.
+"""
+
+import logging
+import sys
+
+from routing_moe.cli.console import reporting_errors
+from routing_moe.config.answer import ExportSettings
+from routing_moe.config.flags import parse
+
+log = logging.getLogger("routing_moe")
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = ExportSettings(**parse(ExportSettings, argv, __doc__))
+    with reporting_errors() as result:
+        run(settings)
+    return result.exit_code
+
+
+def run(settings: ExportSettings) -> None:
+    from routing_moe.answering.answers_file import read_queries
+    from routing_moe.answering.chosen import checked, chosen_task, load
+    from routing_moe.io.logs import start_logging
+
+    checked(settings)
+    texts = [query.input for query in read_queries(settings.inputs)] if settings.inputs else []
+    start_logging()
+    routed = load(settings)
+    task = chosen_task(routed, settings)
+    log.info("%s", task)
+    agreement = routed.export(task, settings.output_dir, settings.argmax, texts)
+    log.info("wrote %s", settings.output_dir)
+    if agreement is not None:
+        log.info(
+            "%.1f%% of %d answers equal those along the route, which mixes experts",
+            100 * agreement,
+            len(texts),
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The flags of `routing_moe.cli.answer` and `routing_moe.cli.export`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from routing_moe.config.choices import PRECISIONS
+from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED, Command, group
+
+MODEL = group("the model")
+ROUTE = group("the task and its route")
+ANSWERS = group("texts and answers")
+EXPORT = group("the plain BART")
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class TaskFlags(Command):
+    """A trained model, and the route of a task through it."""
+
+    checkpoint: str = MODEL(REQUIRED, "run, checkpoint, plain BART, or hub name[@revision]")
+    checkpoint_name: str | None = MODEL(None, "which checkpoint of a run (default: best)")
+    mixed_precision: str | None = MODEL(None, "precision of matrix products, as for training (default: no)", choices=PRECISIONS)
+
+    task: str | None = ROUTE(None, "the task's name, which begins every input: a task of the training with its own route, or any name together with one of the following (default: the name of the file of --like or --examples)")
+    like: str | None = ROUTE(None, "file with texts of the task, a text a line: the route is that of the train task with the most similar texts", metavar="FILE")
+    examples: str | None = ROUTE(None, "file with a few texts and their answers, as a train file of a gym (.tsv or .jsonl): a task vector, or a route where there is no router, is learned from them", metavar="FILE")
+    taskvecs: str | None = ROUTE(None, "folder of task vectors with one of the task, made like those of the training: read by the router, or for the nearest cluster of given routes")
+    task_routes: str | None = ROUTE(None, "file with the task's route, .json or .npy, as for training", metavar="FILE")
+    train_dir: str | None = ROUTE(None, "with --like: gym with the train tasks of the model, for checkpoints without text_vectors.npz, which is written then")
+    steps: int = ROUTE(100, "with --examples: optimizer steps", range=AT_LEAST_1)
+    rate: float = ROUTE(1e-2, "with --examples: peak learning rate", range=POSITIVE)
+    seed: int = ROUTE(42, "with --examples: seed of batches, routes and dropout", range=SEED)
+
+    @property
+    def ways(self) -> list[str]:
+        """The given flags that each determine the route."""
+        return [f"--{name}" for name in ("like", "examples", "taskvecs", "task_routes") if getattr(self, name)]
+
+    @property
+    def name(self) -> str | None:
+        """The task's name."""
+        return self.task or next((Path(file).stem for file in (self.like, self.examples) if file), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerSettings(TaskFlags):
+    program = "python -m routing_moe.cli.answer"
+    usage = "--checkpoint RUN [--task NAME] --inputs FILE [flags, see --help]"
+    groups = ("the model", "the task and its route")
+
+    inputs: str = ANSWERS(REQUIRED, "file of texts: .txt, a text a line; .tsv, up to the first tab; .jsonl with input and options; -: standard input")
+    output_file: str = ANSWERS("-", "JSON lines: the task and its route, then input, answer and score of each text; the same call continues it. -: standard output")
+    options: tuple[str, ...] = ANSWERS((), "answers to choose from, by mean log-probability per token (default: answers are generated)", metavar="ANSWER")
+    num_beams: int | None = ANSWERS(None, "beams of generation (default: those of the training)", range=AT_LEAST_1)
+    predict_batch_size: int | None = ANSWERS(None, "texts of 512 tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU, from its free memory)", range=AT_LEAST_1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(TaskFlags):
+    program = "python -m routing_moe.cli.export"
+    usage = "--checkpoint RUN [--task NAME] --output_dir FOLDER [flags, see --help]"
+    groups = ("the model", "the task and its route")
+
+    output_dir: Path = EXPORT(REQUIRED, "new folder, which transformers loads without this package")
+    argmax: bool = EXPORT(False, "of a route that mixes outputs of experts, take the expert of largest weight in each layer, and report how many answers to --inputs stay the same")
+    inputs: str | None = EXPORT(None, "with --argmax: file of texts, as for answer", metavar="FILE")
+# fmt: on

@@ -1,0 +1,375 @@
+"""Answers to new texts: every way to a route, scores, the exported BART, the commands and their files."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from test_unseen_tasks import ONLY, SCORES
+from tiny_runs import ROWS, TRAIN_TASKS, contents, run
+
+from dataloader.errors import InputError
+from routing_moe import Routed, RoutingBartForConditionalGeneration
+from routing_moe.answering import answers_file
+from routing_moe.answering import routed as routed_module
+from routing_moe.cli.answer import main as answer
+from routing_moe.cli.export import main as export
+from routing_moe.model.task_vectors import save_task_vectors
+from routing_moe.task_choice.texts import TEXTS_FILE
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
+TEXTS = ["grass", "two and one", "a cat", "the sun and the moon", "up", "box"]
+PLURALS = [row.split("\t")[0] for row in ROWS["plural"]]
+
+
+@pytest.fixture(scope="module")
+def soft(world, finished):
+    """A run whose routes mix the outputs of experts."""
+    return world.run("answering_soft", router_mode="softmax", total_steps=1)
+
+
+@pytest.fixture(scope="module")
+def given(world, finished):
+    """A run with given routes, without vectors."""
+    routes = world / "answering_routes.json"
+    routes.write_text(json.dumps({"colour": 0, "count": 1, "opposite": [1, 0, 1]}))
+    absent = dict.fromkeys(("num_experts", "router_hidden_dim", "taskvecs_dim", "router_lr", "task_model_lr"))
+    return world.run("answering_given", **absent, task_routes=routes, total_steps=1)
+
+
+def load(place, **changed) -> Routed:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Routed.load(place, **changed)
+
+
+def predictions(run_folder, task, part="test") -> list[str]:
+    lines = (run_folder / f"best/predictions/{task}_12_100_{part}.jsonl").read_text().splitlines()
+    return [json.loads(line)["prediction"] for line in lines]
+
+
+def gym_inputs(task, part) -> list[str]:
+    rows = ROWS[task][:3] if part == "dev" else ROWS[task][3:]
+    return [row.split("\t")[0] for row in rows]
+
+
+# ---- ways to a route
+
+
+def test_a_train_task_is_answered_as_in_its_predictions(finished):
+    model = load(finished)
+    for task in TRAIN_TASKS:
+        assert model.answer(task, gym_inputs(task, "test")) == predictions(finished, task)
+    own = RoutingBartForConditionalGeneration.from_pretrained(finished / "best").routes_for(["count"])
+    assert torch.equal(model.task("count").route_LE, own[0])
+
+
+def test_unlabelled_texts_find_the_nearest_task_of_a_prediction(finished, world):
+    folder = world.copy(finished, "answering_nearest")
+    assert run(world.gym, world.bart, folder, **ONLY) == 0
+    scores = pd.read_csv(folder / SCORES, index_col=0)
+    task = load(finished).task("plural", inputs=PLURALS * 2)
+    assert [task.words] == list(scores["route"])
+    assert load(finished).answer(task, gym_inputs("plural", "test")) == predictions(folder, "plural")
+    experts = " ".join(map(str, task.route_LE.argmax(1).tolist()[:2]))
+    assert str(task).startswith(f"plural: {task.words}; has seen of the task: 12 unlabelled texts")
+    assert f"experts: encoder {experts}; decoder" in str(task)
+
+
+def test_no_gym_is_needed_but_the_checkpoint_must_have_text_vectors(finished, tmp_path, world):
+    alone = shutil.copytree(finished / "best", tmp_path / "checkpoint")
+    expected = load(finished).task("plural", inputs=PLURALS).words
+    assert load(alone).task("plural", inputs=PLURALS).words == expected
+    (alone / TEXTS_FILE).unlink()
+    with pytest.raises(InputError, match=r"has no text_vectors.npz.*--train_dir"):
+        load(alone).task("plural", inputs=PLURALS)
+    assert load(alone).task("plural", inputs=PLURALS, gym=world.gym).words == expected
+    assert (alone / TEXTS_FILE).is_file()
+
+
+def test_given_routes_are_read_copied_and_replaced(given):
+    model = load(given)
+    assert model.task("opposite").experts == {"encoder": [1, 0], "decoder": [1]}
+    near = model.task("new", inputs=gym_inputs("count", "dev"))
+    assert near.words.startswith("route of count (nearest by text, cosine")
+    assert near.experts == {"encoder": [1, 1], "decoder": [1]}
+    route = np.array([[1, 0], [0, 1], [0.5, 0.5]])
+    assert model.task("new", route=route).experts["decoder"] == [[0.5, 0.5]]
+    with pytest.raises(InputError, match=r"must be \(L, E\) = \(3, 2\) finite numbers"):
+        model.task("new", route=route[:2])
+
+
+def test_a_vector_of_a_folder_and_one_learned_from_rows_are_routes(finished, tmp_path):
+    model = load(finished)
+    row = model.model.config.task_names.index("count")
+    vector_D = model.model.task_vectors.weight.detach()[row].numpy()
+    save_task_vectors(tmp_path, ["new"], vector_D[None])
+    assert torch.equal(model.task("new", vectors=tmp_path).route_LE, model.task("count").route_LE)
+    with pytest.raises(InputError, match="has no vector for newer; did you mean 'new'"):
+        model.task("newer", vectors=tmp_path)
+    pairs = [tuple(row.split("\t")[:2]) for row in ROWS["plural"]]
+    before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
+    task = model.task("plural", examples=pairs, steps=3)
+    assert (task.words, task.seen) == ("vector learned from 6 examples", "labelled rows of one sample")
+    assert torch.equal(task.route_LE, load(finished).task("plural", examples=pairs, steps=3).route_LE)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.model.state_dict().items())
+
+
+def test_average_routes_and_one_expert_know_every_task(world, finished):
+    absent = dict(
+        router_hidden_dim=None, taskvecs_dim=None, router_lr=None, task_model_lr=None, total_steps=1
+    )
+    average = load(world.run("answering_average", **absent, avg_routing=True))
+    assert average.task("anything").words == "average"
+    one = load(world.run("answering_one", **absent, num_experts=1, init_eps=None))
+    assert one.task("anything").words == "none: one expert"
+    assert all(len(model.answer("anything", TEXTS)) == len(TEXTS) for model in (average, one))
+    assert not (world / "answering_average/best" / TEXTS_FILE).exists()
+
+
+def test_an_unknown_task_is_an_error_that_says_what_can_be_given(finished):
+    with pytest.raises(InputError, match=r"was not trained on 'colours'; did you mean 'colour'.*--like"):
+        load(finished).task("colours")
+    with pytest.raises(InputError, match="was not trained on 'plural'"):  # its vector is random
+        load(finished).task("plural")
+
+
+# ---- answers
+
+
+def test_answers_do_not_depend_on_what_is_answered_together(finished, monkeypatch):
+    model = load(finished)
+    whole = model.answer("colour", TEXTS)
+    monkeypatch.setattr(routed_module, "CHUNK", 2)
+    assert model.answer("colour", TEXTS) == whole
+    assert [model.answer("colour", [text], batch_size=1)[0] for text in TEXTS] == whole
+
+
+@pytest.mark.parametrize(("place", "beams"), [("finished", 1), ("finished", 3), ("soft", 1), ("soft", 3)])
+def test_the_score_is_the_mean_log_probability_of_the_answer(place, beams, request):
+    model = load(request.getfixturevalue(place), num_beams=beams, max_output_length=5)
+    task = model.task("count")
+    found = list(model.answers(task, map(routed_module.Query, TEXTS)))
+    assert any(len(one.answer) > 0 for one in found)
+    for one in found:
+        inputs = model.tokenizer([f" [count] {one.input}"], return_tensors="pt")
+        routes_1LE = task.route_LE[None]
+        limits = dict(num_beams=beams, max_length=6, do_sample=False, early_stopping=False)
+        sequence_1T = model.model.generate(
+            inputs["input_ids"], attention_mask=inputs["attention_mask"], routes=routes_1LE, **limits
+        )
+        with torch.no_grad():
+            out = model.model(**inputs, decoder_input_ids=sequence_1T[:, :-1], routes=routes_1LE)
+        logits = out.logits.log_softmax(-1)
+        each = logits.gather(2, sequence_1T[:, 1:, None])[0, :, 0]
+        assert one.score == pytest.approx(float(each.mean()), abs=1e-4)
+        assert one.answer == model.tokenizer.decode(sequence_1T[0], skip_special_tokens=True).strip()
+
+
+def test_options_are_ranked_with_their_scores(finished):
+    model = load(finished)
+    options = ("green", "a dog", "3")
+    assert set(model.answer("colour", TEXTS, options=options)) <= set(options)
+    for one in model.answers("colour", [routed_module.Query(text, options) for text in TEXTS]):
+        assert list(one.option_scores) == list(options)
+        assert one.score == max(one.option_scores.values()) == one.option_scores[one.answer]
+    for wrong, message in (
+        (["one"], "'one' is the only option"),
+        (["yes", " "], "the option ' ' has no tokens"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model.answer("colour", TEXTS, options=wrong)
+
+
+def test_text_settings_are_those_of_the_training(world, finished, tmp_path):
+    model = load(finished)
+    assert (model.texts["max_input_length"], model.texts["num_beams"]) == (24, 2)
+    earlier = shutil.copytree(finished, tmp_path / "earlier")
+    config = json.loads((earlier / "best/config.json").read_text())
+    assert config.pop("text_settings") == model.texts
+    (earlier / "best/config.json").write_text(json.dumps(config))  # as of an earlier version
+    assert load(earlier).texts == model.texts  # of run.json
+    assert load(shutil.copytree(earlier / "best", tmp_path / "apart")).texts["max_input_length"] == 512
+
+
+# ---- the exported BART
+
+
+def code_of(folder) -> str:
+    """The Python in the README of an exported BART."""
+    return re.search(r"```python\n(.*)```", (folder / "README.md").read_text(), re.DOTALL)[1]
+
+
+@pytest.mark.parametrize("place", ["finished", "given"])
+def test_the_exported_bart_answers_the_same_by_its_own_readme(place, request, tmp_path, capsys):
+    model = load(request.getfixturevalue(place))
+    task = model.task("new", inputs=gym_inputs("opposite", "dev"))
+    assert model.export(task, tmp_path / "bart") is None
+    code = code_of(tmp_path / "bart")
+    assert "routing_moe" not in code
+    exec(code.replace('["..."]', repr(TEXTS)), {})
+    assert capsys.readouterr().out.strip() == repr(model.answer(task, TEXTS))
+    again = load(tmp_path / "bart")
+    assert again.texts == model.texts
+    assert again.answer("new", TEXTS) == model.answer(task, TEXTS)
+    with pytest.raises(InputError, match="bart exists already"):
+        model.export(task, tmp_path / "bart")
+
+
+def test_a_soft_route_is_exported_only_as_its_largest_weights(soft, world, tmp_path):
+    model = load(soft)
+    with pytest.raises(InputError, match=r"mixes the outputs of several experts.*argmax"):
+        model.export("count", tmp_path / "bart")
+    with pytest.raises(InputError, match="give texts"):
+        model.export("count", tmp_path / "bart", argmax=True)
+    assert not (tmp_path / "bart").exists()
+    agreement = model.export("count", tmp_path / "bart", argmax=True, texts=TEXTS)
+    pairs = zip(model.answer("count", TEXTS), load(tmp_path / "bart").answer("count", TEXTS), strict=True)
+    assert agreement == sum(one == other for one, other in pairs) / len(TEXTS)
+
+
+def test_merged_parameters_are_exported_as_they_are(world, finished, tmp_path):
+    mixing = dict(router_mode="softmax", expert_mixing="parameters", total_steps=1)
+    model = load(world.run("answering_merged", **mixing))
+    assert model.export("count", tmp_path / "bart") is None
+    assert load(tmp_path / "bart").answer("count", TEXTS) == model.answer("count", TEXTS)
+
+
+# ---- the commands
+
+
+def typed(tmp_path, place, lines=TEXTS, name="new.txt", **changed) -> list[str]:
+    (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    chosen = dict(checkpoint=place, inputs=tmp_path / name, output_file=tmp_path / "answers.jsonl") | changed
+    words = []
+    for flag, value in chosen.items():
+        if value is not None:
+            words += [f"--{flag}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return words
+
+
+def answered(tmp_path) -> tuple[dict, list[dict]]:
+    first, *rows = map(json.loads, (tmp_path / "answers.jsonl").read_text().splitlines())
+    return first, rows
+
+
+def commanded(words, command=answer) -> int:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return command(words)
+
+
+def test_the_command_writes_the_route_once_and_a_line_for_each_text(finished, tmp_path, capfd):
+    long = " ".join(["word"] * 40)
+    assert commanded(typed(tmp_path, finished, [*TEXTS, long], task="colour")) == 0
+    first, rows = answered(tmp_path)
+    assert (first["task"], first["route"]) == ("colour", "stored vector")
+    assert [row["input"] for row in rows] == [*TEXTS, long]
+    assert [row["answer"] for row in rows[:-1]] == load(finished).answer("colour", TEXTS)
+    assert [row.get("was_cut", False) for row in rows] == [False] * 6 + [True]
+    assert "1 were longer than 24 tokens and were cut" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, 5])
+def test_a_killed_command_is_continued(kept, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(answers_file, "CHUNK", 2)
+    monkeypatch.setattr(routed_module, "CHUNK", 2)
+    words = typed(tmp_path, finished, task="colour")
+    assert commanded(words) == 0
+    path = tmp_path / "answers.jsonl"
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
+    path.write_text("".join(lines[:kept]) + lines[kept][:9])  # killed while it wrote a line
+    read, answered = [], Routed._answered
+
+    def noted(self, task, queries, decoding):
+        read.extend(queries)
+        return answered(self, task, queries, decoding)
+
+    monkeypatch.setattr(Routed, "_answered", noted)
+    assert commanded(words) == 0
+    assert path.read_text() == whole
+    assert len(read) == len(TEXTS) - max(0, kept - 1) // 2 * 2  # whole chunks are kept
+
+
+def test_a_file_with_other_answers_is_kept(finished, tmp_path, capsys):
+    assert commanded(typed(tmp_path, finished, task="colour")) == 0
+    before = contents(tmp_path)
+    assert "is of another task, route" not in capsys.readouterr().err
+    for changed, message in (
+        (dict(task="count"), "answers.jsonl is of another task, "),
+        (dict(task="colour", options=["a", "b"]), "answers.jsonl is of another options"),
+        (dict(task="colour", num_beams=3), "answers.jsonl is of another texts"),
+        (dict(task="colour", lines=TEXTS[::-1]), "answers.jsonl:2 does not answer text 1 of the inputs"),
+    ):
+        assert commanded(typed(tmp_path, finished, **changed)) == 2
+        assert message in capsys.readouterr().err
+        assert contents(tmp_path)["answers.jsonl"] == before["answers.jsonl"]
+
+
+def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
+    rows = [json.dumps({"input": "grass", "options": ["green", "red"]}), json.dumps({"input": "snow"})]
+    assert commanded(typed(tmp_path, finished, rows, "new.jsonl", task="colour")) == 0
+    ranked, generated = answered(tmp_path)[1]
+    assert set(ranked["option_scores"]) == {"green", "red"}
+    assert "option_scores" not in generated
+    (tmp_path / "answers.jsonl").unlink()
+    assert commanded(typed(tmp_path, finished, ROWS["colour"], "new.tsv", like=tmp_path / "new.tsv")) == 0
+    first, rows = answered(tmp_path)
+    assert first["task"] == "new"
+    assert first["route"].startswith("vector of colour (nearest by text")
+    assert [row["input"] for row in rows] == [row.split("\t")[0] for row in ROWS["colour"]]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (dict(lines=["one", "", "two"]), "new.txt:2: empty line"),
+        (dict(lines=['{"input": 3}'], name="new.jsonl"), 'new.jsonl:1: expected {"input": text'),
+        (dict(lines=["{"], name="new.jsonl"), "new.jsonl:1: "),
+        (dict(inputs="nowhere.txt"), "nowhere.txt: cannot be read"),
+        (dict(task="colours"), "did you mean 'colour'"),
+        (dict(task=None), "--task is not given"),
+        (dict(like="a.txt", examples="b.tsv"), "--like and --examples each determine the route"),
+        (dict(task=None, taskvecs="vectors"), "--taskvecs needs --task"),
+        (dict(options=["yes", ""]), "the option '' has no tokens"),
+        (dict(checkpoint="nowhere"), "nowhere"),
+        (dict(checkpoint_name="firts"), "has no checkpoint 'firts'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_clear_line(changed, message, finished, tmp_path, capsys):
+    assert commanded(typed(tmp_path, **dict(place=finished, task="colour") | changed)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("error:") == 1
+    assert "Traceback" not in error
+
+
+def test_a_binary_file_is_an_error_and_standard_input_keeps_finished_answers(
+    finished, tmp_path, monkeypatch, capsys
+):
+    words = typed(tmp_path, finished, task="colour")
+    (tmp_path / "new.txt").write_bytes(b"grass\n\xff\xfe\n")
+    assert commanded(words) == 2
+    assert "new.txt:2: byte 1 of the line is not UTF-8" in capsys.readouterr().err
+    assert not (tmp_path / "answers.jsonl").exists()
+    monkeypatch.setattr(routed_module, "CHUNK", 1)
+    with (tmp_path / "new.txt").open("rb") as file:
+        monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": file}))
+        assert commanded([*words[:2], "--inputs", "-", *words[4:]]) == 2
+    assert [row["input"] for row in answered(tmp_path)[1]] == ["grass"]
+
+
+def test_the_export_command_reports_agreement(soft, tmp_path, capfd):
+    without = dict(task="count", output_file=None, output_dir=tmp_path / "bart")
+    words = typed(tmp_path, soft, **without)
+    assert (
+        commanded([word for word in words if word != "--inputs" and not word.endswith("new.txt")], export)
+        == 2
+    )
+    assert "error: count: the route mixes" in capfd.readouterr().err
+    assert commanded([*words, "--argmax"], export) == 0
+    assert re.search(r"\d+\.\d% of 6 answers equal those along the route", capfd.readouterr().err)
