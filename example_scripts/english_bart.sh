@@ -70,8 +70,8 @@ if [ "$WARM_UP_STEPS" != 0 ]; then
         ${precision[@]+"${precision[@]}"} \
         "$@"
     # Not the best by dev score: restored texts have score 0 for a while, and the last one has learned most.
-    "$PYTHON" -m task.english_bart.export --run "$OUTPUT_DIR/warm_up" --checkpoint_name last \
-        --output_dir "$OUTPUT_DIR/warm_bart"
+    [ -d "$OUTPUT_DIR/warm_bart" ] || "$PYTHON" -m routing_moe.cli.export \
+        --checkpoint "$OUTPUT_DIR/warm_up" --checkpoint_name last --output_dir "$OUTPUT_DIR/warm_bart"
 fi
 
 model=$OUTPUT_DIR/bart

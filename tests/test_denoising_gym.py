@@ -10,10 +10,11 @@ from tiny_runs import contents, run, write_gym
 
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
+from routing_moe.config.answer import ExportSettings
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
 from task.english_bart.denoise import TASK, cut, main
-from task.english_bart.settings import BuildSettings, DenoiseSettings, ExportSettings
+from task.english_bart.settings import BuildSettings, DenoiseSettings
 
 SENTENCES = [f"the {a} {b} is {c} than the small {b}" for a in ("big", "old", "red") for b in ("cat", "dog")
              for c in ("taller", "older", "faster", "nicer")]  # fmt: skip
@@ -121,7 +122,7 @@ def commands(calls: list[str]) -> list[tuple[str, dict]]:
         "task.english_bart.build": BuildSettings,
         "task.english_bart.denoise": DenoiseSettings,
         "routing_moe.cli.train": TrainSettings,
-        "task.english_bart.export": ExportSettings,
+        "routing_moe.cli.export": ExportSettings,
     }
     split = [shlex.split(call) for call in calls]
     return [(module.split(".")[-1], parse(kinds[module], flags)) for _, module, *flags in split]
@@ -145,7 +146,8 @@ def test_the_script_builds_and_with_steps_warms_up(scripts):
     assert train["do_lowercase"]
     assert (train["gradient_accumulation_steps"], "mixed_precision" in train) == (1, False)
     assert "skip_malformed" not in denoise
-    assert export == dict(run=train["output_dir"], checkpoint_name="last", output_dir="mine/warm_bart")
+    assert (export["checkpoint"], export["checkpoint_name"]) == (train["output_dir"], "last")
+    assert export["output_dir"] == Path("mine/warm_bart")
     (scripts.folder / "built").mkdir()
     (scripts.folder / "built/gym_report.csv").write_text("task\n")
     own |= dict(DATA_DIR="built", CASED="yes", MIXED_PRECISION="bf16")

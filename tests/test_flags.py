@@ -172,7 +172,6 @@ MODULES = [
     "task.conflict_gym.relabel",
     "task.english_bart.build",
     "task.english_bart.denoise",
-    "task.english_bart.export",
 ]
 
 

@@ -1,13 +1,9 @@
-"""Texts to answer, one a line, and a file of answers that is written as they are made and can be continued.
-
-    new.txt          a text a line
-    new.tsv          a text a line, up to the first tab: files of a gym can be given
-    new.jsonl        {"input": "...", "options": ["...", "..."]} a line; options may be missing
+"""A file of answers, which is written as they are made and can be continued.
 
     answers.jsonl    the task, its route and where that comes from; then a line for each text:
                      {"input": "...", "answer": "...", "score": -0.12}
 
-A call that was killed is continued by the same call: the texts of complete lines are not answered again.
+A call that was killed is continued by the same call: texts with an answer are not answered again.
 """
 
 import json
@@ -19,63 +15,12 @@ from itertools import chain
 from pathlib import Path
 
 from dataloader.errors import InputError
-from dataloader.jsonfile import NotJson, kind_of, parse_json
-from routing_moe.answering.queries import Answer, Query, RoutedTask
+from dataloader.jsonfile import NotJson, parse_json
+from routing_moe.answering.queries import Query
 from routing_moe.answering.routed import CHUNK, Routed
+from routing_moe.answering.tasks import Answer, RoutedTask
 
-STDIN = STDOUT = "-"
-
-
-def read_queries(source: str, options: tuple[str, ...] = ()) -> Iterator[Query]:
-    """Yields the texts of a file, or of standard input. options: for texts that have none of their own.
-
-    Raises InputError that names the line: of an empty text, of bytes that are not UTF-8, of wrong JSON.
-    """
-    parse = {".tsv": _of_tsv, ".jsonl": _of_json}.get(Path(source).suffix, Query)
-    for number, line in enumerate(_lines(source), start=1):
-        try:
-            query = parse(line.decode("utf-8").rstrip("\r\n"))
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{source}:{number}: byte {error.start + 1} of the line is not UTF-8; give a text file"
-            ) from None
-        except ValueError as error:
-            raise InputError(f"{source}:{number}: {error}") from None
-        if not query.input.strip():
-            raise InputError(f"{source}:{number}: empty line; each line must have a text to answer")
-        yield query if query.options or not options else Query(query.input, options)
-
-
-def _lines(source: str) -> Iterator[bytes]:
-    if source == STDIN:
-        yield from sys.stdin.buffer
-        return
-    try:
-        with open(source, "rb") as file:
-            yield from file
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read ({error.strerror})") from None
-
-
-def _of_tsv(line: str) -> Query:
-    return Query(line.split("\t", 1)[0])
-
-
-def _of_json(line: str) -> Query:
-    try:
-        fields = parse_json(line)
-    except NotJson as error:
-        raise ValueError(error) from None
-    wanted = '{"input": text, "options": [text, ...]}'
-    if not isinstance(fields, dict) or not isinstance(fields.get("input"), str):
-        raise ValueError(f"expected {wanted}")
-    options = fields.get("options") or []
-    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
-        raise ValueError(f"options is {kind_of(options)}; expected {wanted}")
-    return Query(fields["input"], tuple(options))
-
-
-# ---- the file of answers
+STDOUT = "-"
 
 
 @dataclass

@@ -10,7 +10,8 @@ import torch
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.gym import Example
-from routing_moe.answering.queries import Query, RoutedTask
+from routing_moe.answering.queries import Query
+from routing_moe.answering.tasks import RoutedTask
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
 

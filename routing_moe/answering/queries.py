@@ -1,63 +1,19 @@
-"""A task with its route, a text to answer, and its answer."""
+"""Texts to answer, one a line. Does not import torch.
 
+new.txt      a text a line
+new.tsv      a text a line, up to the first tab: files of a gym can be given
+new.jsonl    {"input": "...", "options": ["...", "..."]} a line; options may be missing
+"""
+
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch
+from dataloader.errors import InputError
+from dataloader.jsonfile import NotJson, kind_of, parse_json
 
-from routing_moe.model.task_vectors import NOTHING
-from routing_moe.task_choice.choice import TaskChoice
-
-
-@dataclass(frozen=True, eq=False)
-class RoutedTask:
-    """A task with its route (L, E), and where the route comes from.
-
-    choice: None for a plain BART. depths: numbers of encoder and decoder layers.
-    """
-
-    name: str
-    route_LE: torch.Tensor
-    choice: TaskChoice | None
-    depths: tuple[int, int]
-
-    @property
-    def words(self) -> str:
-        """Where the route comes from."""
-        return self.choice.words if self.choice else "none: one expert"
-
-    @property
-    def seen(self) -> str:
-        """What the choice of the route has seen of the task."""
-        return self.choice.seen if self.choice else NOTHING
-
-    @property
-    def experts(self) -> dict[str, list]:
-        """{"encoder": [...], "decoder": [...]}: the expert of each layer, or the weights of all experts."""
-        is_one_hot = bool(((self.route_LE == 0) | (self.route_LE == 1)).all())
-        rows = self.route_LE.argmax(dim=1) if is_one_hot else self.route_LE
-        rows = rows.cpu().double().numpy().round(4).tolist()
-        return {
-            "encoder": [int(row) if is_one_hot else row for row in rows[: self.depths[0]]],
-            "decoder": [int(row) if is_one_hot else row for row in rows[self.depths[0] :]],
-        }
-
-    def __str__(self) -> str:
-        experts = "; ".join(f"{side} {' '.join(map(str, rows))}" for side, rows in self.experts.items())
-        return f"{self.name}: {self.words}; has seen of the task: {self.seen}\n  experts: {experts}"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer to a text. score: mean log-probability of its tokens, in nats, as of `option_ranking`.
-
-    option_scores: those of all options, if there are any. was_cut: whether the text is longer than the limit.
-    """
-
-    input: str
-    answer: str
-    score: float
-    option_scores: dict[str, float] | None = None
-    was_cut: bool = False
+STDIN = "-"
 
 
 @dataclass(frozen=True)
@@ -66,3 +22,52 @@ class Query:
 
     input: str
     options: tuple[str, ...] = ()
+
+
+def read_queries(source: str, options: tuple[str, ...] = ()) -> Iterator[Query]:
+    """Yields the texts of a file, or of standard input. options: for texts that have none of their own.
+
+    Raises InputError that names the line: of an empty text, of bytes that are not UTF-8, of wrong JSON.
+    """
+    parse = {".tsv": _of_tsv, ".jsonl": _of_json}.get(Path(source).suffix, Query)
+    for number, line in enumerate(_lines(source), start=1):
+        try:
+            query = parse(line.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{source}:{number}: byte {error.start + 1} of the line is not UTF-8; give a text file"
+            ) from None
+        except ValueError as error:
+            raise InputError(f"{source}:{number}: {error}") from None
+        if not query.input.strip():
+            raise InputError(f"{source}:{number}: empty line; each line must have a text to answer")
+        yield query if query.options or not options else Query(query.input, options)
+
+
+def _lines(source: str) -> Iterator[bytes]:
+    if source == STDIN:
+        yield from sys.stdin.buffer
+        return
+    try:
+        with open(source, "rb") as file:
+            yield from file
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror})") from None
+
+
+def _of_tsv(line: str) -> Query:
+    return Query(line.split("\t", 1)[0])
+
+
+def _of_json(line: str) -> Query:
+    try:
+        fields = parse_json(line)
+    except NotJson as error:
+        raise ValueError(error) from None
+    wanted = '{"input": text, "options": [text, ...]}'
+    if not isinstance(fields, dict) or not isinstance(fields.get("input"), str):
+        raise ValueError(f"expected {wanted}")
+    options = fields.get("options") or []
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        raise ValueError(f"options is {kind_of(options)}; expected {wanted}")
+    return Query(fields["input"], tuple(options))

@@ -20,9 +20,11 @@ import torch
 from dataloader.encoding import EncodedExamples, TextFormat, encode, encode_options
 from dataloader.errors import InputError, did_you_mean, in_short
 from dataloader.gym import Example, Gym, evenly_spread
+from routing_moe.answering.chosen import find_model
 from routing_moe.answering.export import export
-from routing_moe.answering.queries import Answer, Query, RoutedTask
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_mixture, find_saved
+from routing_moe.answering.queries import Query
+from routing_moe.answering.tasks import Answer, RoutedTask
+from routing_moe.checkpoints.find import SavedBart, SavedMixture
 from routing_moe.checkpoints.start import load_tokenizer
 from routing_moe.config.shared import TEXT_SETTINGS, TextFlags
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
@@ -65,12 +67,11 @@ class Routed:
         checkpoint_name: which checkpoint of a run; None: best. texts: values of TEXT_SETTINGS that replace
         those of the training, such as num_beams=1. Raises InputError.
         """
-        flag = "checkpoint_name"
-        find = find_mixture(place, checkpoint_name, flag) if checkpoint_name else find_saved(str(place), flag)
+        start = find_model(str(place), checkpoint_name)
         accelerator = make_accelerator(mixed_precision)
-        model = find.load().to(accelerator.device)
-        tokenizer = load_tokenizer(place_of(find), model.config.vocab_size)
-        return cls(model, tokenizer, find, settings_of(find, model.config) | texts, accelerator)
+        model = start.load().to(accelerator.device)
+        tokenizer = load_tokenizer(place_of(start), model.config.vocab_size)
+        return cls(model, tokenizer, start, settings_of(start, model.config) | texts, accelerator)
 
     # ---- the route of a task
 

@@ -12,6 +12,10 @@ import logging
 import sys
 import time
 
+from tqdm import tqdm
+
+from routing_moe.answering.chosen import check, chosen_task
+from routing_moe.answering.queries import STDIN, read_queries
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.answer import AnswerSettings
 from routing_moe.config.flags import parse
@@ -27,19 +31,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: AnswerSettings) -> None:
-    from tqdm import tqdm
+    total = None
+    check(settings)
+    if settings.inputs != STDIN:
+        total = sum(1 for _ in read_queries(settings.inputs))
 
-    from routing_moe.answering.answers_file import STDIN, read_queries, write_answers
-    from routing_moe.answering.chosen import checked, chosen_task, load
+    # These import torch, after the checks: it takes seconds.
+    from routing_moe.answering.answers_file import write_answers
+    from routing_moe.answering.routed import Routed
     from routing_moe.io.logs import start_logging
 
-    checked(settings)
-    total = None
-    if settings.inputs != STDIN:  # errors are found before the model is loaded
-        total = sum(1 for _ in read_queries(settings.inputs))
     start_logging()
     texts = {} if settings.num_beams is None else {"num_beams": settings.num_beams}
-    routed = load(settings, **texts)
+    routed = Routed.load(settings.checkpoint, settings.checkpoint_name, settings.mixed_precision, **texts)
     task = chosen_task(routed, settings)
     log.info("%s", task)
     started = time.monotonic()

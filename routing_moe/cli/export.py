@@ -11,6 +11,8 @@ Another route mixes the outputs of experts; --argmax takes the expert of largest
 import logging
 import sys
 
+from routing_moe.answering.chosen import check, chosen_task
+from routing_moe.answering.queries import read_queries
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.answer import ExportSettings
 from routing_moe.config.flags import parse
@@ -26,14 +28,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: ExportSettings) -> None:
-    from routing_moe.answering.answers_file import read_queries
-    from routing_moe.answering.chosen import checked, chosen_task, load
+    check(settings)
+    texts = [query.input for query in read_queries(settings.inputs)] if settings.inputs else []
+
+    # These import torch, after the checks: it takes seconds.
+    from routing_moe.answering.routed import Routed
     from routing_moe.io.logs import start_logging
 
-    checked(settings)
-    texts = [query.input for query in read_queries(settings.inputs)] if settings.inputs else []
     start_logging()
-    routed = load(settings)
+    routed = Routed.load(settings.checkpoint, settings.checkpoint_name, settings.mixed_precision)
     task = chosen_task(routed, settings)
     log.info("%s", task)
     agreement = routed.export(task, settings.output_dir, settings.argmax, texts)

@@ -5,7 +5,7 @@
         --num_experts 1 --train_dir data/denoising --do_lowercase --max_output_length 96 --num_beams 1 \\
         --learning_rate 5e-4 --gradient_accumulation_steps 1 --max_grad_norm 16 --total_steps 1600 --resume \\
         --output_dir models/warm_up
-    python -m task.english_bart.export --run models/warm_up --checkpoint_name last --output_dir data/warm_bart
+    routing-moe export --checkpoint models/warm_up --checkpoint_name last --output_dir data/warm_bart
 
 BART's text infilling (Lewis et al. 2020) on words: spans of Poisson-distributed length become one [MASK], and
 the model writes the whole text. Only inputs of the train files of the split's train tasks are read; answers,

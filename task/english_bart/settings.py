@@ -1,4 +1,4 @@
-"""The flags of `task.english_bart.build`, `task.english_bart.denoise` and `task.english_bart.export`."""
+"""The flags of `task.english_bart.build` and `task.english_bart.denoise`."""
 
 import argparse
 from dataclasses import dataclass
@@ -47,14 +47,4 @@ class DenoiseSettings(Command):
     mask: float = TEXTS(0.3, "share of the words that are masked", range=Range(lambda value: 0 < value < 1, "between 0 and 1"))
     span: float = TEXTS(3.0, "mean number of words that one [MASK] stands for", range=AT_LEAST_1)
     seed: int = TEXTS(0, "seed of the choice of dev texts and of the masks", range=SEED)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportSettings(Command):
-    program = "python -m task.english_bart.export"
-    usage = "--run FOLDER --output_dir FOLDER [--checkpoint_name NAME]"
-
-    run: str = FILES(REQUIRED, "run with one expert (--num_experts 1), or a checkpoint of it")
-    checkpoint_name: str | None = FILES(None, "checkpoint of the run (default: best)")
-    output_dir: str = FILES(REQUIRED, "folder to write the plain BART into, new or empty", on_resume=True)
 # fmt: on
