@@ -16,9 +16,12 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader.encoding import IGNORED_LABEL, Ragged
+from routing_moe.model.beams import SourceCache
+from routing_moe.model.modeling import CACHE_ARGUMENT
 
 # Both limit memory and do not change results: padded source and target tokens per decoder call, and target
 # positions per projection to the vocabulary (0.4 GB of float32 for BART's 50 265 tokens).
@@ -71,17 +74,20 @@ def sequence_scores(
     sequences_BT: Tensor,
     routes_BLE: Tensor | None,
     autocast: Callable,
+    cache: SourceCache | None = None,
 ) -> list[float]:
     """Returns the scores of generated sequences, which begin with the token that starts decoding.
 
-    encoded_BSD: `encoded` of the batch. Other arguments as for `option_scores`.
+    encoded_BSD: `encoded` of the batch. cache: that of the generation by a plain BART, whose keys and values
+    of the cross-attention are used again. Other arguments as for `option_scores`.
     """
     pad = bart.config.pad_token_id
     labels_BT = sequences_BT[:, 1:].masked_fill(sequences_BT[:, 1:] == pad, IGNORED_LABEL)
+    known = {"decoder_inputs": sequences_BT[:, :-1]}
+    if cache is not None:
+        known["cache"] = EncoderDecoderCache(DynamicCache(), cache.cross_attention_cache)
     with autocast():
-        scores_B = _score(
-            bart, encoded_BSD, batch["attention_mask"], labels_BT, routes_BLE, sequences_BT[:, :-1]
-        )
+        scores_B = _score(bart, encoded_BSD, batch["attention_mask"], labels_BT, routes_BLE, **known)
     return scores_B.tolist()
 
 
@@ -109,19 +115,22 @@ def _pieces(lengths_P: np.ndarray, source_length: int) -> Iterator[np.ndarray]:
         start += fits
 
 
-def _score(bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE, inputs_PT=None) -> Tensor:
+def _score(
+    bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE, decoder_inputs=None, cache=None
+) -> Tensor:
     """Returns the mean log-probability (P,) of each row's label tokens, in float32 or better.
 
-    inputs_PT: what the decoder reads; None: that of training.
+    decoder_inputs: (P, T); None: those of training. cache: has keys and values of the cross-attention.
     """
     config = bart.config
-    if inputs_PT is None:
-        inputs_PT = shift_tokens_right(labels_PT, config.pad_token_id, config.decoder_start_token_id)
+    if decoder_inputs is None:
+        decoder_inputs = shift_tokens_right(labels_PT, config.pad_token_id, config.decoder_start_token_id)
     decoded_PTD = bart.model.decoder(
-        input_ids=inputs_PT,
+        input_ids=decoder_inputs,
         encoder_hidden_states=encoded_PSD,
         encoder_attention_mask=attention_mask_PS,
         use_cache=False,
+        **({} if cache is None else {CACHE_ARGUMENT: cache}),
         **_along(bart, routes_PLE),
     )[0]
     is_real_PT = labels_PT != IGNORED_LABEL

@@ -23,8 +23,8 @@ from routing_moe.evaluation.batches import Batch, answering_batches, batch_size,
 from routing_moe.evaluation.option_ranking import best, encoded, option_scores, sequence_scores
 from routing_moe.evaluation.pool import Pool, Routes, draws_of
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
-from routing_moe.model.beams import SourceStates
-from routing_moe.model.modeling import generate_plain
+from routing_moe.model.beams import SourceCache, SourceStates
+from routing_moe.model.modeling import CACHE_ARGUMENT, generate_plain
 
 COLUMN_WORDS = {"labels": "labels of all samples"}  # replace names of sources in tables
 
@@ -135,16 +135,19 @@ def _generate(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, 
     batch = pool.batch(indices, bart)
     del batch["labels"]
     generate = partial(generate_plain, bart) if routes is None else partial(bart.generate, routes=routes)
-    states = None
-    if decoding.likelihoods:
+    sources = None
+    if decoding.likelihoods:  # the encoder's states and the cross-attention's keys and values are used again
         states = encoded(bart, batch, routes, accelerator.autocast)
-        batch["encoder_outputs"] = SourceStates(states)
+        sources = {"encoder_outputs": SourceStates(states)}
+        if routes is None:
+            sources[CACHE_ARGUMENT] = SourceCache()
     with accelerator.autocast():
-        sequences = generate(**batch, **generation_limits(bart.config, decoding))
+        sequences = generate(**batch, **(sources or {}), **generation_limits(bart.config, decoding))
     texts = tokenizer.batch_decode(sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     scores: list = [None] * len(texts)
-    if decoding.likelihoods:
-        scores = sequence_scores(bart, states, batch, sequences, routes, accelerator.autocast)
+    if sources:
+        cache = sources.get(CACHE_ARGUMENT)
+        scores = sequence_scores(bart, states, batch, sequences, routes, accelerator.autocast, cache)
     return Answers([text.strip() for text in texts], [None] * len(texts), scores)
 
 
