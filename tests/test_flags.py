@@ -194,7 +194,7 @@ def test_every_command_has_its_flags_in_one_class():
 
 @pytest.mark.parametrize("command", commands())
 def test_every_default_is_a_valid_value(command):
-    required = {name for name in flags_of(command) if getattr(command, name, REQUIRED) is REQUIRED}
+    required = [field.name for field in dataclasses.fields(command) if field.default is REQUIRED]
     given = {name: next(iter(flags_of(command)[name].choices or "x")) for name in required}
     assert value_faults(command(**given)) == []
 
