@@ -27,7 +27,6 @@ from dataloader.building.table_rows import Template, Templates, column_of, examp
 from dataloader.building.tables import read_table
 from dataloader.building.task_folder import NotBuilt, Rows, read_rows
 from dataloader.errors import Faults, InputError
-from dataloader.gym import Gym
 from dataloader.task_files import MalformedLines, describe
 from routing_moe.cli.console import run_command
 from routing_moe.config.add_task import AddTaskSettings
@@ -56,11 +55,8 @@ def add_task(settings: AddTaskSettings) -> None:
     except NotBuilt:
         raise InputError(f"--from {settings.from_}: a single row cannot be divided into samples") from None
     check_numbers(recipe, rows)
-    note = note_on_k(recipe, settings.gym)
     add_to_gym(recipe, rows, settings.gym, SAMPLES[: settings.samples], settings.section or "train")
     print(summary(settings, recipe, rows))
-    if note:
-        print(note, file=sys.stderr)
 
 
 def check_flags(settings: AddTaskSettings, templates: Templates) -> None:
@@ -98,16 +94,6 @@ def read_examples(settings: AddTaskSettings, templates: Templates, files: Files)
     for file in malformed:
         print(f"{file.path}: {len(file.lines)} malformed lines are left out", file=sys.stderr)
     return {split: examples for split, (examples, _) in found.items()}
-
-
-def note_on_k(recipe: Recipe, gym: Path) -> str | None:
-    """Returns a note if no other task of the gym has the same k."""
-    others = Gym(gym) if gym.is_dir() else None
-    prefixes = [others.samples(task)[0] for task in others.tasks() if task != recipe.task] if others else []
-    known = sorted({prefix.split("_")[-2] for prefix in prefixes if prefix.count("_") > 1})
-    if not known or str(recipe.k) in known:
-        return None
-    return f"note: the task has k {recipe.k}, the other tasks of {gym} have {', '.join(known)} (--k)"
 
 
 def summary(settings: AddTaskSettings, recipe: Recipe, rows: Rows) -> str:
