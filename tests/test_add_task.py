@@ -305,6 +305,7 @@ LINE = '{"text": 1, "year": 2, "verdict": "a"}\n'
             "t.jsonl:1: 'text' is an object; name a key of it: text[a]",
         ),
         ("t.jsonl", LINE.replace("1", '"\\ud800"'), 't.jsonl:1: "input" holds half of a surrogate pair'),
+        ("t.csv", b"PK\x03\x04\0,text", "t.csv is a binary file, or text that is not saved as UTF-8"),
         ("t.parquet", b"PAR1", "--from t.parquet: it cannot be read as parquet"),
     ],
 )
@@ -312,6 +313,16 @@ def test_a_malformed_table_is_one_error_with_its_lines(add, capsys, name, conten
     Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert add(**{"from": name}, input="{text} {year}") == 2
     assert message in one_error(capsys)
+
+
+def test_a_missing_column_of_a_parquet_file_is_named_although_only_wanted_columns_are_read(add, capsys):
+    write_table(Path("t.parquet"), reviews())
+    assert add(**{"from": "t.parquet"}, input="{tekst}", output="{tekst}") == 2
+    fault = "t.parquet has no column 'tekst'; did you mean 'text'? (its columns: text, year, verdict)"
+    assert (
+        capsys.readouterr().err
+        == f"error: --input '{{tekst}}': {fault}\nerror: --output '{{tekst}}': {fault}\n"
+    )
 
 
 def test_malformed_lines_are_left_out_on_request_and_counted(add, capsys):

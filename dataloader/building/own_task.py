@@ -17,7 +17,7 @@ from dataloader.errors import InputError, in_short
 from dataloader.gym import Example
 from dataloader.metrics import METRIC_FUNCTIONS
 from dataloader.options import LABEL_METRICS, label_set
-from dataloader.task_splits import Split
+from dataloader.task_splits import SECTIONS, Split
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def place_faults(gym: Path, task: str, metric: str, section: str | None) -> list
     if described.metrics.get(task, metric) != metric and metric in METRIC_FUNCTIONS:
         known = described.metrics[task]
         faults.append(f"--metric {metric}: {gym}/metrics.json has {known} for '{task}'; change it there")
-    sections = [name for name, tasks in described.split.items() if task in tasks]
+    sections = [name for name in SECTIONS if task in described.split.get(name, ())]
     if section and sections and section not in sections:
         faults.append(
             f"--section {section}: {gym}/split.json has '{task}' in section {sections[0]}; change it there"

@@ -127,6 +127,8 @@ def _json_row(line: str) -> Row | str:
 def _text(path: Path) -> str:
     """Returns the content without byte order mark. Raises InputError with the line that is not UTF-8."""
     content = path.read_bytes()
+    if b"\0" in content:
+        raise InputError(f"{path} is a binary file, or text that is not saved as UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -140,8 +142,9 @@ def _parquet_file(path: Path, wanted: Collection[str], class_names: bool) -> tup
 
 def _parquet(paths: list[Path], wanted: Collection[str], class_names: bool) -> tuple[list[str], Numbered]:
     columns, classes = _parquet_columns(paths[0])
-    read = tuple(name for name in columns if name in wanted)
-    rows = (row for path in paths if read for row in parquet_rows(path, read))
+    # Without a wanted column, rows are counted all the same.
+    read = tuple(name for name in columns if name in wanted) or tuple(columns[:1])
+    rows = (row for path in paths for row in parquet_rows(path, read))
     named = {name: classes[name] for name in read if name in classes and class_names}
     return columns, ((number, _with_names(row, named)) for number, row in enumerate(rows, start=1))
 
