@@ -9,6 +9,7 @@ jsonfile.py     JSON with clear errors                        list_tasks.py   li
 templates.py    names of tasks that are prompts of a data set
 atomic_files.py atomic writes, locks of folders               processes.py    ends workers with their parent
 errors.py       InputError: what is wrong in the files or flags given, and where
+command_line.py the parser of all commands
 build_gym.py    builds CrossFit's gym; building/ how, recipes/ from what
 """
 

@@ -1,9 +1,9 @@
 """Build the tasks of CrossFit's few-shot gym from public data sets, and compare them with the published ones.
 
-    python -m dataloader.build_gym --output_dir data/gym
-    python -m dataloader.build_gym --output_dir data/gym --tasks boolq "glue-*"
-    python -m dataloader.build_gym --output_dir data/gym --split my_split.json --mirror downloads
-    python -m dataloader.build_gym --output_dir data/gym --recipes my_recipes.py --tasks my_task
+    routing-moe build-gym --output_dir data/gym
+    routing-moe build-gym --output_dir data/gym --tasks boolq "glue-*"
+    routing-moe build-gym --output_dir data/gym --split my_split.json --mirror downloads
+    routing-moe build-gym --output_dir data/gym --recipes my_recipes.py --tasks my_task
 
 Writes <output_dir>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv (.jsonl with answer options), gym_report.csv,
 metrics.json, ontology.json and split.json. A second call builds what is missing. Exits with 0 if all tasks are
@@ -15,20 +15,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from dataloader.atomic_files import folder_lock
 from dataloader.building.build_tasks import BuildSettings, build_tasks
-from dataloader.building.gym_files import GymFiles
+from dataloader.building.gym_files import GymFiles, exclusive, no_traceback
 from dataloader.building.own_recipes import load_recipes
 from dataloader.building.recipe import Recipe
 from dataloader.building.report import UNAVAILABLE, Line, table, terms_of_use, write_report
 from dataloader.building.sampling import SAMPLES
 from dataloader.building.task_folder import missing_samples
-from dataloader.errors import Faults, InputError, did_you_mean, in_brief
+from dataloader.command_line import Parser
+from dataloader.errors import Faults, InputError, did_you_mean
 from dataloader.recipes import PUBLISHED, RECIPES
 from dataloader.task_splits import PUBLISHED_SPLITS, load_split
 from dataloader.templates import has_templates
@@ -36,13 +36,8 @@ from dataloader.templates import has_templates
 INTERRUPTED = 130
 
 
-def parser() -> argparse.ArgumentParser:
-    usage = argparse.ArgumentParser(
-        prog="python -m dataloader.build_gym",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
-    )
+def parser() -> Parser:
+    usage = Parser("python -m dataloader.build_gym", description=__doc__)
     add = usage.add_argument
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "routing_moe"
     seeds = " ".join(map(str, SAMPLES))
@@ -63,11 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    usage = parser()
-    args, unknown = usage.parse_known_args(argv)
-    if unknown:
-        flags = [flag for action in usage._actions for flag in action.option_strings]
-        usage.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0], flags)}")
+    args = parser().parse_args(argv)
     flags = vars(args) | {"samples": tuple(args.samples)}
     tasks, split = flags.pop("tasks"), flags.pop("split")
     try:
@@ -110,25 +101,6 @@ def run(settings: BuildSettings, tasks: list[str] | None, split: Path | None) ->
                 described.add(built, sections, moves=split is not None)
                 write_report(gym, lines)
     return 1 if len(built) < len(recipes) else 0
-
-
-@contextmanager
-def exclusive(gym: Path) -> Iterator[None]:
-    """Creates the folder and keeps other commands from building in it."""
-    if gym.exists() and not gym.is_dir():
-        raise InputError(f"--output_dir {gym}: is a file, expected a folder")
-    with ExitStack() as held:
-        with no_traceback(gym):
-            held.enter_context(folder_lock(gym, lock_file=".lock"))
-        yield
-
-
-@contextmanager
-def no_traceback(gym: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"--output_dir {gym}: cannot be written ({in_brief(error)})") from None
 
 
 def setting_faults(settings: BuildSettings) -> list[str]:

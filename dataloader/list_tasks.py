@@ -1,14 +1,14 @@
 """Print the tasks of a split's sections and the named tasks, one per line, for use in shell scripts.
 
-python -m dataloader.list_tasks --split data/gym/split.json test
-python -m dataloader.list_tasks --split data/gym/split.json boolq other_split.json:dev
+routing-moe list-tasks --split data/gym/split.json test
+routing-moe list-tasks --split data/gym/split.json boolq other_split.json:dev
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
+from dataloader.command_line import Parser
 from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Gym
 from dataloader.task_splits import SECTIONS, load_split
@@ -44,19 +44,11 @@ def check_tasks(tasks: Sequence[str], folder: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m dataloader.list_tasks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
-    )
+    parser = Parser("python -m dataloader.list_tasks", description=__doc__)
     parser.add_argument("--split", required=True, help="split file for sections without a file name")
     parser.add_argument("--gym", help="gym folder, to check that it has a folder for each task")
     parser.add_argument("words", nargs="+", help="a task; train, dev, test or all; or file.json:section")
-    args, unknown = parser.parse_known_args(argv)
-    if unknown:
-        guess = did_you_mean(unknown[0], ["--split", "--gym", "--help"])
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{guess}")
+    args = parser.parse_args(argv)
     try:
         tasks = tasks_named(args.words, args.split)
         if args.gym:

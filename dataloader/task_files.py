@@ -154,12 +154,17 @@ def _parse_json(text: str) -> RowWithOptions | str:
     if not isinstance(line, dict):
         return f"holds {kind_of(line)}, expected a JSON object with input and outputs"
     source, outputs, options = line.get("input"), line.get("outputs"), line.get("options")
-    fault = _key_fault(line) or _text_fault(source, "input") or _list_fault(outputs, "outputs")
-    if not fault and options is not None:
-        fault = _list_fault(options, "options") or _options_fault(outputs, options)
-    if fault:
+    if fault := _key_fault(line) or row_fault(source, outputs, options):
         return fault
     return source.strip(), _stripped(outputs), _stripped(options or [])
+
+
+def row_fault(source, outputs, options) -> str | None:
+    """Returns what is wrong with an input, its accepted answers and its options (None: none), else None."""
+    fault = _text_fault(source, "input") or _list_fault(outputs, "outputs")
+    if fault or options is None:
+        return fault
+    return _list_fault(options, "options") or _options_fault(outputs, options)
 
 
 def _key_fault(line: dict) -> str | None:

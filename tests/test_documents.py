@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dataloader.command_line import ENTRY_POINT
 from routing_moe.cli import entry
-from routing_moe.config.flags import ENTRY_POINT
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

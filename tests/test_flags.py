@@ -165,7 +165,7 @@ def test_a_prediction_inherits_flags_of_the_right_type(tmp_path):
 
 
 MODULES = [
-    *COMMANDS.values(),
+    *(module for module in COMMANDS.values() if not module.startswith("dataloader.")),  # below `Command`
     "task.skill_gym.pretrain",
     "task.conflict_gym.generate",
     "task.conflict_gym.bart",
@@ -193,7 +193,8 @@ def test_every_command_has_its_flags_in_one_class():
 
 @pytest.mark.parametrize("command", commands())
 def test_every_default_is_a_valid_value(command):
-    given = {field.name: "x" for field in dataclasses.fields(command) if field.default is REQUIRED}
+    required = [field.name for field in dataclasses.fields(command) if field.default is REQUIRED]
+    given = {name: next(iter(flags_of(command)[name].choices or "x")) for name in required}
     assert value_faults(command(**given)) == []
 
 

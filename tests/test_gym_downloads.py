@@ -189,7 +189,7 @@ def test_a_server_that_cannot_be_reached_is_one_clear_error(tmp_path):
 def test_the_offline_mode_of_the_hub_is_named_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(downloads.time, "sleep", lambda seconds: pytest.fail("it waits"))
-    with pytest.raises(Unavailable, match="HF_HUB_OFFLINE is set; unset it, or use --mirror"):
+    with pytest.raises(Unavailable, match="HF_HUB_OFFLINE is set; unset it, or read a file of this machine"):
         Downloads(tmp_path).parquet("example/own", "", "train")
 
 

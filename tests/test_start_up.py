@@ -16,6 +16,12 @@ SLOW = ("torch", "transformers", "sklearn", "scipy", "matplotlib")  # 0.2 to 4 s
 RUN = ["nowhere", "--output_dir", "out"]
 VECTORS = ["--train_dir", "nowhere", "--model", "./nowhere", "--output_dir", "out"]
 MISSING_FILE = {
+    "build-gym": ["--output_dir", "out", "--split", "nowhere"],
+    "list-tasks": ["--split", "nowhere", "test"],
+    "add-task": [
+        *("--gym", "out", "--name", "t", "--from", "nowhere.csv"),
+        *("--input", "{q}", "--output", "{a}", "--metric", "EM"),
+    ],
     "train": ["--do_train", "--initialize_from_vanilla", *VECTORS],
     "finetune": ["--do_train", "--task_dir", "nowhere", "--output_dir", "out"],
     "merge": ["--routes_from", "nowhere", "--model", "./nowhere", "--output_dir", "out"],

@@ -1,4 +1,4 @@
-"""Builds the tasks of a gym from public data sets.
+"""Builds the tasks of a gym, from public data sets or from a user's tables.
 
 recipe.py         what a recipe is             sampling.py      cuts and draws of samples
 text.py           pieces of templates          task_folder.py   the files of one task
@@ -7,6 +7,8 @@ raw_file.py       formats of raw files         verification.py  comparison with 
 readers.py        common readers of raw files  report.py        gym_report.csv and the printed table
 downloads.py      downloads, caches, mirrors   gym_files.py     metrics.json, ontology.json, split.json
 parquet_files.py  files of a split on the hub  own_recipes.py   a user's file of recipes
+tables.py         a user's tables, also of the hub
+table_rows.py     their rows as examples       own_task.py      a task of them, and its place in the gym
 
 downloads.csv has sizes and checksums of raw files, published_md5sums.csv those of the published gym.
 """

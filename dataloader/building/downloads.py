@@ -204,7 +204,9 @@ def with_retries(action: Callable[[], Result], url: str) -> Result:
         except LocalEntryNotFoundError as error:  # after attempts of the hub's client
             raise Unavailable(f"{url}: {in_brief(error.__cause__ or error)}") from None
         except OfflineModeIsEnabled:
-            raise Unavailable(f"{url}: HF_HUB_OFFLINE is set; unset it, or use --mirror") from None
+            raise Unavailable(
+                f"{url}: HF_HUB_OFFLINE is set; unset it, or read a file of this machine"
+            ) from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise Unavailable(f"{url}: {in_brief(error)}") from None
         except (httpx.HTTPError, ConnectionError) as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloader.atomic_files import write_text
+from dataloader.atomic_files import folder_lock, write_text
 from dataloader.building.recipe import Recipe
-from dataloader.errors import Faults, InputError
+from dataloader.errors import Faults, InputError, in_brief
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRICS
@@ -48,7 +49,9 @@ class GymFiles:
         recipes = list(recipes)
         own = {recipe.task: recipe.metric or METRICS[recipe.task] for recipe in recipes}
         self._write("metrics.json", dict(sorted((own | self.metrics).items())))
-        self._write("ontology.json", self._with_categories(recipes))
+        # An empty ontology in place of none would leave tasks of the shipped one uncategorised.
+        if (ontology := self._with_categories(recipes)) != self.ontology:
+            self._write("ontology.json", ontology)
         self._write("split.json", self._with_sections([recipe.task for recipe in recipes], split, moves))
 
     def other_metrics(self, recipes: Iterable[Recipe]) -> list[str]:
@@ -87,6 +90,25 @@ class GymFiles:
 
     def _write(self, name: str, content: dict) -> None:
         write_text(self.folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def exclusive(gym: Path, flag: str = "--output_dir") -> Iterator[None]:
+    """Creates the folder, which the flag names, and keeps other commands from building in it."""
+    if gym.exists() and not gym.is_dir():
+        raise InputError(f"{flag} {gym}: is a file, expected a folder")
+    with ExitStack() as held:
+        with no_traceback(gym, flag):
+            held.enter_context(folder_lock(gym, flag, lock_file=".lock"))
+        yield
+
+
+@contextmanager
+def no_traceback(gym: Path, flag: str = "--output_dir") -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{flag} {gym}: cannot be written ({in_brief(error)})") from None
 
 
 def _read(path: Path, check=None) -> dict:

@@ -48,24 +48,37 @@ class Rows:
 
 def build_task(recipe: Recipe, files: Files, gym: Path, samples: Sequence[int]) -> None:
     """Writes the missing samples of a task. Raises NotBuilt; then nothing is written."""
-    folder = gym / recipe.task
-    missing = missing_samples(recipe, gym, samples)
-    if not missing:
-        return
-    rows = read_rows(recipe, files)
-    unfinished = gym / PARTIAL / f"{recipe.task}-{os.getpid()}"
+    if missing := missing_samples(recipe, gym, samples):
+        rows = read_rows(recipe, files)
+        contents = sample_contents(recipe, rows, gym, missing)
+        write_task(gym / recipe.task, contents, dict.fromkeys(missing, rows.source))
+
+
+def sample_contents(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int]) -> dict[Path, bytes]:
+    """Returns {path: content} of the files of the samples. Raises NotBuilt if there are too few rows."""
+    contents: dict[Path, bytes] = {}
+    test = content_of(recipe, rows.test)  # the same for all samples
+    for seed in samples:
+        train, dev = draw_sample(rows.pool, recipe.k, recipe.by_label, seed)
+        if not train or not dev:
+            raise NotBuilt([f"{rows.source}: too few rows ({len(rows.pool)}) for a train and a dev file"])
+        parts = (content_of(recipe, train), content_of(recipe, dev), test)
+        contents.update(zip(sample_files(recipe, gym, seed), parts, strict=True))
+    return contents
+
+
+def write_task(folder: Path, contents: dict[Path, bytes], sources: dict[int, str]) -> None:
+    """Writes the files of samples to the folder of their task. Raises NotBuilt; then nothing is written.
+
+    contents: {path: content}; sources: {seed: source of the sample's rows}.
+    """
+    unfinished = folder.parent / PARTIAL / f"{folder.name}-{os.getpid()}"
     try:
         unfinished.mkdir(parents=True)
-        test = content_of(recipe, rows.test)  # the same for all samples
-        for seed in missing:
-            train, dev = draw_sample(rows.pool, recipe.k, recipe.by_label, seed)
-            if not train or not dev:
-                raise NotBuilt([f"{rows.source}: too few rows ({len(rows.pool)}) for a train and a dev file"])
-            contents = (content_of(recipe, train), content_of(recipe, dev), test)
-            for path, content in zip(sample_files(recipe, gym, seed), contents, strict=True):
-                write_bytes(unfinished / path.name, content)
-        sources = sources_of(folder) | {str(seed): rows.source for seed in missing}
-        write_text(unfinished / PROVENANCE, json.dumps(dict(sorted(sources.items())), indent=2) + "\n")
+        for path, content in contents.items():
+            write_bytes(unfinished / path.name, content)
+        every = sources_of(folder) | {str(seed): source for seed, source in sources.items()}
+        write_text(unfinished / PROVENANCE, json.dumps(dict(sorted(every.items())), indent=2) + "\n")
         publish(unfinished, folder)
     except OSError as error:
         raise NotBuilt([f"{folder} cannot be written ({error.strerror})"]) from None

@@ -13,17 +13,20 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from dataloader.command_line import ENTRY_POINT
 from dataloader.errors import did_you_mean
-from routing_moe.config.flags import ENTRY_POINT
 
 OF_CLI = (
+    "add_task",
     *("train", "finetune", "merge", "show_scores", "compare_runs", "overview"),
     *("answer", "export"),
     *("collect_results", "compute_arg"),
     *("inspect_routes", "correlate_routes", "ablate", "create_gif", "report"),
 )
+OF_DATALOADER = ("build_gym", "list_tasks")
 OF_TASK_EMB = ("random", "text", "finetuned_text", "fisher", "gradient", "descriptions", "reduce", "inspect")
-COMMANDS = {name.replace("_", "-"): f"routing_moe.cli.{name}" for name in OF_CLI}
+COMMANDS = {name.replace("_", "-"): f"dataloader.{name}" for name in OF_DATALOADER}
+COMMANDS |= {name.replace("_", "-"): f"routing_moe.cli.{name}" for name in OF_CLI}
 COMMANDS |= {f"vectors {name.replace('_', '-')}": f"task.task_emb.{name}" for name in OF_TASK_EMB}
 
 

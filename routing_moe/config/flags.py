@@ -15,7 +15,6 @@ takes several values, `X | None` may be left out. `Flag` says what else a field 
 import argparse
 import dataclasses
 import math
-import sys
 import types
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -23,9 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, get_args, get_origin
 
+from dataloader.command_line import Parser
 from dataloader.errors import InputError, did_you_mean
 
-ENTRY_POINT = "routing-moe"
 NEVER = 10_000_000_000  # a default that no count of a run reaches, shown as "never" in the help
 REQUIRED = dataclasses.MISSING  # the default of a flag that must be given
 
@@ -122,24 +121,17 @@ def parse(command: type[Command], argv: list[str] | None, description: str | Non
 
     Exits as argparse does for --help and for unknown flags, for which it suggests the most similar one.
     """
-    parser = build_parser(command, description)
-    given, unknown = parser.parse_known_args(argv)
-    if unknown:
-        flags = ["--help", *(f"--{name}" for name in flags_of(command))]
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0], flags)}")
+    given = build_parser(command, description).parse_args(argv)
     tuples = {field.name for field in dataclasses.fields(command) if container(field.type) is tuple}
     return {name: tuple(value) if name in tuples else value for name, value in vars(given).items()}
 
 
-def build_parser(command: type[Command], description: str | None = None) -> argparse.ArgumentParser:
+def build_parser(command: type[Command], description: str | None = None) -> Parser:
     """Returns the parser of a command's flags; those that are not given are not in its result."""
-    parser = argparse.ArgumentParser(
-        # The entry point, which is `routing-moe <command>`, calls `main` under that name.
-        prog=sys.argv[0] if sys.argv[0].startswith(f"{ENTRY_POINT} ") else command.program,
+    parser = Parser(
+        command.program,
         usage=f"%(prog)s {command.usage}" if command.usage else None,
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
         argument_default=argparse.SUPPRESS,
     )
     fields = [field for field in dataclasses.fields(command) if "flag" in field.metadata]
@@ -147,7 +139,8 @@ def build_parser(command: type[Command], description: str | None = None) -> argp
     groups = {title: parser.add_argument_group(title) for title in titles}
     for field in fields:
         flag = field.metadata["flag"]
-        name = field.name if flag.positional else f"--{field.name}"
+        # Python reserves words such as `from`: the flag --from is the field `from_`.
+        name = field.name if flag.positional else f"--{field.name.removesuffix('_')}"
         groups[flag.group].add_argument(name, **_argument(field, flag))
     return parser
 
@@ -155,6 +148,8 @@ def build_parser(command: type[Command], description: str | None = None) -> argp
 def _argument(field: dataclasses.Field, flag: Flag) -> dict[str, Any]:
     kind, several = scalar_type(field.type)
     wanted: dict[str, Any] = {"help": _help(field, flag).replace("%", "%%")}
+    if not flag.positional:
+        wanted["dest"] = field.name
     if field.default is REQUIRED and not flag.positional:
         wanted["required"] = True
     if kind is bool:

@@ -1,0 +1,217 @@
+"""Examples from the rows of a table, by templates such as "question: {q}"."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from string import Formatter
+
+from dataloader.building.sources import Row
+from dataloader.building.tables import Table
+from dataloader.building.text import LETTERS, clean, lettered
+from dataloader.errors import InputError, did_you_mean, in_short
+from dataloader.metrics import answer_fault
+from dataloader.task_files import row_fault
+
+_FIELD = re.compile(r"(?P<column>[^\[]+)(?P<keys>(?:\[[^\]]+\])*)")  # {column}, {column[key]}
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text with columns in braces. flag: where it was typed.
+
+    {answers[text]} is the value of a key in the values of a column. {{ and }} are braces.
+    """
+
+    flag: str
+    text: str
+
+    @cached_property
+    def parts(self) -> list[tuple[str, str | None]]:
+        """Pairs of a text and the field that follows it, None at the end. Raises InputError."""
+        try:
+            parsed = list(Formatter().parse(self.text))
+        except ValueError as error:
+            raise InputError(
+                f"{self.flag} {self.text!r}: {error}; write {{column}}, and {{{{ }}}} for braces"
+            ) from None
+        return [
+            # A column's name may have the characters that format strings give a meaning.
+            (literal, field and field + (f"!{conversion}" if conversion else "") + (spec and f":{spec}"))
+            for literal, field, spec, conversion in parsed
+        ]
+
+    @property
+    def fields(self) -> list[str]:
+        return [field for _, field in self.parts if field is not None]
+
+    def fault(self, table: Table) -> str | None:
+        """Returns the fault of a column that the table does not have, else None."""
+        for field in self.fields:
+            if field not in table.columns and column_of(field) not in table.columns:
+                hint = did_you_mean(field, table.columns)
+                return (
+                    f"{self.flag} {self.text!r}: {table.place} has no column {field!r}{hint} "
+                    f"(its columns: {in_short(table.columns, 20)})"
+                )
+        return None
+
+    def texts(self, row: Row) -> list[str]:
+        """Returns the text of a row, or one for each element of a column with a list.
+
+        Texts with an empty value are left out. Raises ValueError for lists of different lengths.
+        """
+        values = [values_of(row, field) for field in self.fields]
+        n = max(map(len, values), default=1)
+        if any(len(each) not in (1, n) for each in values):
+            raise ValueError(f"the lists of {self.text!r} differ in length")
+        spread = [each * n if len(each) == 1 else each for each in values]
+        filled = [[each[index] for each in spread] for index in range(n)]
+        return [self._filled(texts) for texts in filled if all(texts)]
+
+    def single_text(self, row: Row) -> str:
+        """Returns the text of a row; a list is "(A) first (B) second". Raises ValueError if one is empty."""
+        texts = []
+        for field in self.fields:
+            value = value_of(row, field)
+            values = [text for text in map(clean, _flat(value, field)) if text]
+            if not values:
+                raise ValueError(f"column {field!r} is empty")
+            if len(values) > len(LETTERS):
+                raise ValueError(f"column {field!r} has {len(values)} values, at most {len(LETTERS)} fit")
+            texts.append(lettered(values).strip() if isinstance(value, list) else values[0])
+        return self._filled(texts)
+
+    def _filled(self, texts: list[str]) -> str:
+        rest = iter(texts)
+        return clean(
+            "".join(literal + ("" if field is None else next(rest)) for literal, field in self.parts)
+        )
+
+
+def column_of(field: str) -> str:
+    match = _FIELD.fullmatch(field)
+    return match["column"] if match else field
+
+
+def value_of(row: Row, field: str):
+    """Returns the value of a field. Raises ValueError if a key is missing."""
+    if field in row:
+        return row[field]
+    match = _FIELD.fullmatch(field)
+    value = row.get(match["column"])
+    for key in re.findall(r"\[([^\]]+)\]", match["keys"]):
+        value = None if value is None else _at(value, key, field)
+    return value
+
+
+def _at(value, key: str, field: str):
+    if isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+        return value[int(key)]
+    if isinstance(value, list):
+        return [_at(each, key, field) for each in value]
+    if not isinstance(value, dict) or key not in value:
+        has = f"has the keys {', '.join(map(str, value))}" if isinstance(value, dict) else f"is {value!r}"
+        raise ValueError(f"no {key!r} in {field!r}, whose value {has}")
+    return value[key]
+
+
+def values_of(row: Row, field: str) -> list[str]:
+    """Returns the cleaned texts of a field, [""] if it is empty; tabs separate several, as in a gym."""
+    texts = [clean(text) for value in _flat(value_of(row, field), field) for text in value.split("\t")]
+    return [text for text in texts if text] or [""]
+
+
+def _flat(value, field: str) -> list[str]:
+    if isinstance(value, list):
+        return [text for each in value for text in _flat(each, field)]
+    if isinstance(value, dict):
+        raise ValueError(
+            f"{field!r} is an object; name a key of it: {', '.join(f'{field}[{key}]' for key in value)}"
+        )
+    return [] if value is None or (isinstance(value, float) and math.isnan(value)) else [str(value)]
+
+
+@dataclass(frozen=True)
+class Templates:
+    """The templates of a task: of its input, of its accepted answers, and of its options, () for none.
+
+    label_names: what --output counts, from 0 or from A; or value=name for each value; () for none.
+    """
+
+    input: Template
+    output: tuple[Template, ...]
+    options: tuple[Template, ...] = ()
+    label_names: tuple[Template, ...] = ()
+
+    @property
+    def all(self) -> tuple[Template, ...]:
+        return (self.input, *self.output, *self.options, *self.label_names)
+
+    def faults(self) -> list[str]:
+        """Returns the faults that no table can repair."""
+        faults, texts = [], (self.input, *self.output)
+        for template in self.all:
+            try:
+                if not template.fields and template in texts:
+                    faults.append(f"{template.flag} {template.text!r} names no column; write {{column}}")
+                elif not all(template.fields) and template.fields:
+                    faults.append(f"{template.flag} {template.text!r}: {{}} names no column")
+            except InputError as error:
+                faults += error.faults
+        return list(dict.fromkeys(faults))
+
+    @cached_property
+    def names_by_value(self) -> dict[str, str]:
+        """{value: name} if all label names are written value=name, else {}."""
+        words = [template.text for template in self.label_names if not template.fields]
+        pairs = dict(word.split("=", 1) for word in words if "=" in word)
+        return pairs if len(pairs) == len(self.label_names) else {}
+
+    def example(self, row: Row) -> tuple[str, list[str], list[str] | None]:
+        """Returns (input, accepted answers, options or None). Raises ValueError for a row without them."""
+        source = self.input.single_text(row)
+        outputs = [text for template in self.output for text in template.texts(row)]
+        if not outputs:
+            raise ValueError(f"column {self.output[0].fields[0]!r} is empty")
+        if self.label_names:
+            outputs = self._named(outputs, row)
+        options = [text for template in self.options for text in template.texts(row)]
+        if fault := row_fault(source, outputs, options if self.options else None):
+            raise ValueError(fault)
+        return source, list(dict.fromkeys(outputs)), options if self.options else None
+
+    def _named(self, outputs: list[str], row: Row) -> list[str]:
+        if names := self.names_by_value:
+            unknown = [text for text in outputs if text not in names]
+            expected = ", ".join(names)
+        else:
+            texts = [text for template in self.label_names for text in template.texts(row)]
+            names = dict(zip(map(str, range(len(texts))), texts, strict=True)) | dict(
+                zip(LETTERS, texts, strict=False)
+            )
+            unknown = [text for text in outputs if text not in names]
+            expected = f"0 to {len(texts) - 1}, or letters from A"
+        if unknown:
+            raise ValueError(f"the label {unknown[0]!r} has no name in --label_names (expected {expected})")
+        return [names[text] for text in outputs]
+
+
+def examples_of(table: Table, templates: Templates, metric: str) -> tuple[list[Row], list[tuple[int, str]]]:
+    """Returns the examples as rows {"input", "output", "options"}, and the malformed lines with their faults.
+
+    output: the accepted answers, separated by tabs.
+    """
+    examples, malformed = [], list(table.malformed)
+    for number, row in table.rows:
+        try:
+            source, outputs, options = templates.example(row)
+            if fault := answer_fault(outputs[0], metric):
+                raise ValueError(fault)
+        except ValueError as error:
+            malformed.append((number, str(error)))
+        else:
+            examples.append({"input": source, "output": "\t".join(outputs), "options": options})
+    return examples, sorted(malformed)

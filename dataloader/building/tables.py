@@ -1,0 +1,183 @@
+"""Tables of a user: a CSV, TSV, JSON-lines or parquet file, or a split of a data set on the hub."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataloader.building.sources import Files, Row, Unavailable, parquet_rows
+from dataloader.errors import InputError, in_brief
+from dataloader.jsonfile import NotJson, kind_of, parse_json
+
+HUB = "hub:"
+HUB_FORM = "hub:owner/name[:config[:split]]"
+_HUB = re.compile(r"(?P<repository>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^:]*))?(?::(?P<split>[^:]+))?")
+
+Numbered = Iterator[tuple[int, Row | str]]  # line number, and the row or what is wrong with the line
+
+
+@dataclass(frozen=True)
+class Table:
+    """place: as typed. columns: the names of all columns. rows, malformed: with the number of the line.
+
+    A CSV or TSV line has texts, the others have any values. In parquet files, rows are counted from 1.
+    """
+
+    place: str
+    columns: list[str]
+    rows: list[tuple[int, Row]]
+    malformed: list[tuple[int, str]]
+
+
+def read_table(place: str, wanted: Collection[str], files: Files, class_names: bool = True) -> Table:
+    """Returns the table at a path, or at HUB_FORM (by default, the split train of the default configuration).
+
+    wanted: columns that are read from parquet files. class_names: whether the labels of a ClassLabel column
+    of `datasets` are replaced by their names; rows without a label are malformed then.
+    Raises InputError, which begins with the place, if it cannot be read.
+    """
+    try:
+        if place.startswith(HUB):
+            columns, numbered = _parquet(_hub_files(place, files), wanted, class_names)
+        else:
+            path = Path(place)
+            if path.suffix.lower() not in READERS:
+                raise InputError(f"{place}: expected a file *{', *'.join(READERS)}, or {HUB_FORM}")
+            columns, numbered = READERS[path.suffix.lower()](path, wanted, class_names)
+        found = list(numbered)
+    except Unavailable as error:
+        form = f"; expected {HUB_FORM}" if place.startswith(HUB) else ""
+        raise InputError(f"{place}: {error}{form}") from None
+    except OSError as error:
+        raise InputError(f"{place}: {error.strerror or in_brief(error)}") from None
+    if not found:
+        raise InputError(f"{place} has no rows")
+    rows = [(number, row) for number, row in found if isinstance(row, dict)]
+    malformed = [(number, row) for number, row in found if isinstance(row, str)]
+    if not columns:  # of JSON lines: those of any line
+        columns = list(dict.fromkeys(name for _, row in rows for name in row))
+    return Table(place, columns, rows, malformed)
+
+
+def _hub_files(place: str, files: Files) -> list[Path]:
+    match = _HUB.fullmatch(place.removeprefix(HUB))
+    if not match:
+        raise InputError(f"{place}: expected {HUB_FORM}")
+    return files.parquet(match["repository"], match["config"] or "", match["split"] or "train")
+
+
+# ---------------------------------------------------------------------------- formats
+
+
+def _delimited(path: Path, *_) -> tuple[list[str], Numbered]:
+    text = _text(path)
+    first = text.partition("\n")[0]
+    semicolon = ";" in first and "," not in first  # as spreadsheets write it where the comma is decimal
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if semicolon else ","
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        header = next(lines, [])
+    except csv.Error as error:
+        raise InputError(f"{path}, line 1: {error}") from None
+    if not header:
+        raise InputError(f"{path} does not begin with a line of column names")
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise InputError(f"{path}: the column {twice[0]!r} is there twice")
+    return header, _delimited_rows(path, lines, header)
+
+
+def _delimited_rows(path: Path, lines, header: list[str]) -> Numbered:
+    while True:
+        number = lines.line_num + 1  # a record may have several lines
+        try:
+            cells = next(lines, None)
+        except csv.Error as error:  # what follows cannot be divided into records
+            raise InputError(
+                f"{path}, line {number}: {error}; a quotation mark inside a field is written twice"
+            ) from None
+        if cells is None:
+            return
+        if cells and len(cells) != len(header):
+            yield number, f"{len(cells)} cells, the header has {len(header)}"
+        elif cells:
+            yield number, dict(zip(header, cells, strict=True))
+
+
+def _json_lines(path: Path, *_) -> tuple[list[str], Numbered]:
+    lines = enumerate(_text(path).split("\n"), start=1)
+    return [], ((number, _json_row(line)) for number, line in lines if line.strip())
+
+
+def _json_row(line: str) -> Row | str:
+    try:
+        row = parse_json(line)
+    except NotJson as error:
+        where = f" (column {error.column})" if error.column else ""
+        return f"not valid JSON: {error.reason}{where}"
+    return row if isinstance(row, dict) else f"holds {kind_of(row)}, expected a JSON object"
+
+
+def _text(path: Path) -> str:
+    """Returns the content without byte order mark. Raises InputError with the line that is not UTF-8."""
+    content = path.read_bytes()
+    if b"\0" in content:
+        raise InputError(f"{path} is a binary file, or text that is not saved as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
+
+
+def _parquet_file(path: Path, wanted: Collection[str], class_names: bool) -> tuple[list[str], Numbered]:
+    return _parquet([path], wanted, class_names)
+
+
+def _parquet(paths: list[Path], wanted: Collection[str], class_names: bool) -> tuple[list[str], Numbered]:
+    columns, classes = _parquet_columns(paths[0])
+    # Without a wanted column, rows are counted all the same.
+    read = tuple(name for name in columns if name in wanted) or tuple(columns[:1])
+    rows = (row for path in paths for row in parquet_rows(path, read))
+    named = {name: classes[name] for name in read if name in classes and class_names}
+    return columns, ((number, _with_names(row, named)) for number, row in enumerate(rows, start=1))
+
+
+def _parquet_columns(path: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """Returns the columns, and {column: names} of those with ClassLabel values. Raises Unavailable."""
+    import pyarrow  # imported late: other formats do not need it
+    from pyarrow import parquet
+
+    try:
+        schema = parquet.read_schema(path)
+    except pyarrow.ArrowException as error:
+        raise Unavailable(f"it cannot be read as parquet ({in_brief(error)})") from None
+    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = described.get("info", {}).get("features", {})
+    classes = {name: each for name, each in features.items() if isinstance(each, dict)}
+    return schema.names, {
+        name: each["names"] for name, each in classes.items() if each.get("_type") == "ClassLabel"
+    }
+
+
+def _with_names(row: Row, classes: dict[str, list[str]]) -> Row | str:
+    for column, names in classes.items():
+        value = row[column]
+        if value is not None and not 0 <= value < len(names):  # -1 in test splits without labels
+            return f"column {column!r} is {value}, expected 0 to {len(names) - 1} ({', '.join(names)})"
+        row[column] = None if value is None else names[value]
+    return row
+
+
+READERS: dict[str, Callable[..., tuple[list[str], Numbered]]] = {
+    ".csv": _delimited,
+    ".tsv": _delimited,
+    ".jsonl": _json_lines,
+    ".parquet": _parquet_file,
+}

@@ -1,0 +1,109 @@
+"""Add a task to a gym: samples, metric and place in the split, from a table or a data set on the hub.
+
+    routing-moe add-task --gym my_gym --name my_reviews --from reviews.csv \\
+        --input "review: {text}" --output "{stars}" --metric ACC
+    routing-moe add-task --gym my_gym --name my_questions --from questions.jsonl --test_from test.jsonl \\
+        --input "question: {q} context: {passage}" --output "{answers}" --metric QA-F1 --k 32 --section test
+    routing-moe add-task --gym my_gym --name sst2 --from hub:nyu-mll/glue:sst2 \\
+        --test_from hub:nyu-mll/glue:sst2:validation --input "{sentence}" --output "{label}" --metric ACC
+    routing-moe train --do_train --initialize_from_vanilla --model facebook/bart-base --train_dir my_gym \\
+        --custom_tasks_splits my_gym/split.json --output_dir models/moe
+
+Writes <gym>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv (.jsonl with --options), and adds the task to
+metrics.json and split.json. A task that is there is not overwritten; the same command again completes what an
+interrupted one has left. Exits with 0; with 2 if nothing was added; with 130 after Ctrl-C.
+"""
+
+import sys
+from pathlib import Path
+
+from dataloader.building.downloads import Downloads
+from dataloader.building.own_recipes import TASK_NAME
+from dataloader.building.own_task import Prepared, add_to_gym, check_numbers, own_recipe, place_faults
+from dataloader.building.recipe import Recipe
+from dataloader.building.sampling import SAMPLES
+from dataloader.building.sources import Files, Row
+from dataloader.building.table_rows import Template, Templates, column_of, examples_of
+from dataloader.building.tables import read_table
+from dataloader.building.task_folder import NotBuilt, Rows, read_rows
+from dataloader.errors import Faults, InputError
+from dataloader.task_files import MalformedLines, describe
+from routing_moe.cli.console import run_command
+from routing_moe.config.add_task import AddTaskSettings
+from routing_moe.config.flags import value_faults
+from routing_moe.io.files import unwritable
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(add_task, AddTaskSettings, argv, __doc__)
+
+
+def add_task(settings: AddTaskSettings) -> None:
+    templates = Templates(
+        Template("--input", settings.input),
+        *(
+            tuple(Template(f"--{flag}", text) for text in getattr(settings, flag))
+            for flag in ("output", "options", "label_names")
+        ),
+    )
+    check_flags(settings, templates)
+    files = Downloads(Path())  # the hub's client has a cache of its own
+    source = Prepared(settings.from_, read_examples(settings, templates, files))
+    recipe = own_recipe(settings.name, source, settings.metric, settings.k, settings.sample_by)
+    try:
+        rows = read_rows(recipe, files)
+    except NotBuilt:
+        raise InputError(f"--from {settings.from_}: a single row cannot be divided into samples") from None
+    check_numbers(recipe, rows)
+    add_to_gym(recipe, rows, settings.gym, SAMPLES[: settings.samples], settings.section or "train")
+    print(summary(settings, recipe, rows))
+
+
+def check_flags(settings: AddTaskSettings, templates: Templates) -> None:
+    """Raises InputError with the faults that need no rows."""
+    faults = Faults([*value_faults(settings), *templates.faults()])
+    if not TASK_NAME.fullmatch(settings.name):
+        faults.append(f"--name {settings.name!r}: expected letters, digits and _ + -, such as 'my_task'")
+    if reason := unwritable(settings.gym):
+        faults.append(f"--gym {reason}")
+    faults += faults.of(place_faults, settings.gym, settings.name, settings.metric, settings.section) or []
+    if faults:
+        raise InputError(faults)
+
+
+def read_examples(settings: AddTaskSettings, templates: Templates, files: Files) -> dict[str, list[Row]]:
+    """Returns {split: examples} of the tables. Raises InputError with the faults of both."""
+    faults = Faults()
+    wanted = {name for each in templates.all for field in each.fields for name in (field, column_of(field))}
+    given = {"train": ("from", settings.from_), "test": ("test_from", settings.test_from)}
+    tables = {
+        split: faults.of(read_table, place, wanted, files, not settings.label_names, flag=flag)
+        for split, (flag, place) in given.items()
+        if place
+    }
+    for table in filter(None, tables.values()):
+        faults += filter(None, (template.fault(table) for template in templates.all))
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+    found = {split: examples_of(table, templates, settings.metric) for split, table in tables.items()}
+    malformed = [
+        MalformedLines(Path(tables[split].place), lines) for split, (_, lines) in found.items() if lines
+    ]
+    if malformed and (not settings.skip_malformed or not all(examples for examples, _ in found.values())):
+        raise InputError(describe(malformed))
+    for file in malformed:
+        print(f"{file.path}: {len(file.lines)} malformed lines are left out", file=sys.stderr)
+    return {split: examples for split, (examples, _) in found.items()}
+
+
+def summary(settings: AddTaskSettings, recipe: Recipe, rows: Rows) -> str:
+    n_labels = len({example[1] for example in rows.pool})
+    of_labels = f" of each of {n_labels} labels" if recipe.by_label else ""
+    return (
+        f"{settings.gym / settings.name}: {settings.samples} samples of {recipe.k} train and {recipe.k} dev "
+        f"rows{of_labels}, drawn from {len(rows.pool)} rows; {len(rows.test)} test rows"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The flags of `routing_moe.cli.add_task`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataloader.building.sampling import SAMPLES
+from dataloader.building.tables import HUB_FORM
+from dataloader.metrics import METRIC_FUNCTIONS
+from dataloader.task_splits import SECTIONS
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, Range, group
+
+TASK = group("task")
+ROWS = group("rows")
+SAMPLED = group("samples")
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class AddTaskSettings(Command):
+    program = "python -m routing_moe.cli.add_task"
+    usage = "--gym DIR --name TASK --from TABLE --input TEXT --output TEXT --metric METRIC [flags, see --help]"
+
+    gym: Path = TASK(REQUIRED, "gym folder; it is created if necessary", metavar="DIR")
+    name: str = TASK(REQUIRED, "name of the task and of its folder", metavar="TASK")
+    metric: str = TASK(REQUIRED, "metric of its scores", choices=tuple(METRIC_FUNCTIONS))
+    section: str | None = TASK(None, "section of DIR/split.json for the task (default: train, or where the file has it)", choices=SECTIONS)
+
+    from_: str = ROWS(REQUIRED, f"file *.csv, *.tsv, *.jsonl or *.parquet, or {HUB_FORM} (split: train)", metavar="TABLE")
+    test_from: str | None = ROWS(None, "rows of the test file, from a table with the same columns (default: 20% of the rows)", metavar="TABLE")
+    input: str = ROWS(REQUIRED, "text with columns in braces; a list is written as (A) first (B) second", metavar="TEXT")
+    output: tuple[str, ...] = ROWS(REQUIRED, "accepted answers: texts with columns in braces; each element of a list is one", metavar="TEXT")
+    options: tuple[str, ...] = ROWS((), "answers to choose from: words, columns in braces, or a column with a list", metavar="TEXT")
+    label_names: tuple[str, ...] = ROWS((), "names of the labels 0, 1, ... (or A, B, ...) that --output gives; or value=name for each (default: the labels as they are, and names from the hub)", metavar="NAME")
+    skip_malformed: bool = ROWS(False, "leave out malformed lines and rows with an empty cell")
+
+    k: int | None = SAMPLED(None, "rows of each train and each dev file, of every label or in total (default: 16 of every label, or 32)", range=AT_LEAST_1)
+    sample_by: str | None = SAMPLED(None, "k rows of every label, or k rows (default: label if the answers are few and the metric compares labels)", choices=("label", "row"))
+    samples: int = SAMPLED(len(SAMPLES), f"number of samples, with the seeds {' '.join(map(str, SAMPLES))}", range=Range(lambda n: 1 <= n <= len(SAMPLES), f"from 1 to {len(SAMPLES)}"))
+# fmt: on

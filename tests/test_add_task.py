@@ -1,0 +1,438 @@
+"""add-task: a task of a gym from a table or a data set on the hub, its faults, and what a kill leaves."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pyarrow
+import pytest
+from local_hub import use_endpoint
+from pyarrow import parquet
+from small_mirror import files_of
+from test_gym_downloads import hub  # noqa: F401 (a fixture)
+from tiny_runs import ROOT, run
+
+from dataloader.building import own_task
+from dataloader.building.sampling import SAMPLES
+from dataloader.gym import Gym
+from routing_moe.cli.add_task import main
+
+INPUT = "review: {text} of {year}"
+
+
+def reviews(n: int = 100) -> list[dict]:
+    return [
+        {"text": f'the "plot", scene {i}', "year": 1990 + i, "verdict": "bad" if i % 3 else "good"}
+        for i in range(n)
+    ]
+
+
+def write_table(path: Path, rows: list[dict]) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        delimiter = {".tsv": "\t", ".CSV": ";"}.get(path.suffix, ",")  # .CSV as spreadsheets write it
+        encoding = "utf-8-sig" if path.suffix == ".CSV" else "utf-8"
+        with path.open("w", encoding=encoding, newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def add(tmp_path, monkeypatch):
+    """add(flag=value): the exit code of the command in tmp_path, which has reviews.csv; None omits a flag."""
+    monkeypatch.chdir(tmp_path)
+    write_table(Path("reviews.csv"), reviews())
+
+    def call(**changed) -> int:
+        given = {
+            "gym": "gym",
+            "name": "reviews",
+            "from": "reviews.csv",
+            "input": INPUT,
+            "output": "{verdict}",
+            "metric": "ACC",
+            "k": 4,
+            "samples": 2,
+        } | changed
+        words = []
+        for name, value in given.items():
+            if value is not None:
+                values = value if isinstance(value, list) else [] if value is True else [value]
+                words += [f"--{name}", *map(str, values)]
+        return main(words)
+
+    return call
+
+
+def examples(task: str = "reviews", part: str = "train", gym: str = "gym") -> list[tuple]:
+    return [
+        (each.input, each.outputs, each.options) for each in Gym(gym).examples(task, part, samples="first")
+    ]
+
+
+# ---------------------------------------------------------------------------- formats and sampling
+
+
+def test_equal_tables_in_any_format_give_equal_gyms(add):
+    tables = ("table.csv", "table.tsv", "spreadsheet.CSV", "table.jsonl", "table.parquet")
+    for name in tables:
+        write_table(Path(name), reviews())
+        assert add(**{"from": name}, gym=f"gym_{name}") == 0
+    first, *others = (files_of(Path(f"gym_{name}")) for name in tables)
+    sources = [json.loads(files.pop("reviews/source.json")) for files in (first, *others)]
+    assert sources == [{"100": name, "13": name} for name in tables]
+    assert all(files == first for files in others)
+    assert json.loads(first["metrics.json"]) == {"reviews": "ACC"}
+    assert json.loads(first["split.json"]) == {"train": ["reviews"], "dev": [], "test": []}
+    names = {
+        f"reviews/reviews_4_{seed}_{part}.tsv" for seed in (100, 13) for part in ("train", "dev", "test")
+    }
+    assert first.keys() == names | {"metrics.json", "split.json"}
+
+
+def test_samples_are_those_of_the_gym_builder(add, build):
+    """The same rows as a recipe of build-gym, which reads raw files."""
+    host = Path("mirror/data.example.org")
+    write_table(host / "reviews.jsonl", reviews())
+    build.recipes.write_text(
+        "from dataloader.building.readers import json_lines\n"
+        "from dataloader.building.recipe import classification\n"
+        "from dataloader.building.sources import Raw\n"
+        "RECIPES = [classification('reviews', Raw(json_lines, train='https://data.example.org/reviews.jsonl'),"
+        f" splits=('train',), input='{INPUT}', output='{{verdict}}', metric='ACC', k=4)]"
+    )
+    assert build("--samples", *map(str, SAMPLES), tasks=["reviews"]) == 0
+    assert add(gym="own", samples=5) == 0
+    theirs = files_of(build.gym)
+    ours = {name: content for name, content in files_of(Path("own")).items() if name.endswith(".tsv")}
+    assert len(ours) == 15
+    assert ours == {name: content for name, content in theirs.items() if name.endswith(".tsv")}
+
+
+def test_labels_are_sampled_by_label_and_other_answers_by_row(add, capsys):
+    assert add() == 0
+    assert (
+        "4 train and 4 dev rows of each of 2 labels, drawn from 80 rows; 20 test rows"
+        in capsys.readouterr().out
+    )
+    assert [len(examples(part=part)) for part in ("train", "dev", "test")] == [8, 8, 20]
+    assert add(name="by_row", sample_by="row") == 0
+    assert len(examples("by_row")) == 4
+    assert add(name="years", output="{year}", metric="EM", k=None) == 0
+    assert len(examples("years")) == 32
+
+
+def test_a_test_table_is_the_test_file(add):
+    write_table(Path("test.jsonl"), reviews(7))
+    assert add(test_from="test.jsonl", section="test") == 0
+    assert [source for source, _, _ in examples(part="test")] == [
+        f'review: the "plot", scene {i} of {1990 + i}' for i in range(7)
+    ]
+    assert json.loads(Path("gym/split.json").read_text())["test"] == ["reviews"]
+
+
+def test_several_answers_come_from_a_list_from_columns_or_from_tabs(add):
+    rows = [{"q": f"q {i}", "all": [f"a{i}", f"b{i} "], "a": f"a{i}", "b": f"b{i}"} for i in range(20)]
+    rows += [{"q": f"q {i}", "all": [f"a{i}"], "a": f"a{i}", "b": None} for i in range(20, 30)]
+    rows = [
+        row | {"tabs": "\t".join(row["all"]), "spans": [{"text": text} for text in row["all"]]}
+        for row in rows
+    ]
+    write_table(Path("t.jsonl"), rows)
+    outputs = {"list": ["{all}"], "columns": ["{a}", "{b}"], "tabs": ["{tabs}"], "key": ["{spans[text]}"]}
+    for name, output in outputs.items():
+        assert add(name=name, **{"from": "t.jsonl"}, input="{q}", output=output, metric="QA-F1") == 0
+    found = [[(source, outputs) for source, outputs, _ in examples(name, "test")] for name in outputs]
+    assert all(each == found[0] for each in found)
+    assert {len(outputs) for _, outputs in found[0]} == {1, 2}
+
+
+def test_options_and_answers_by_index_or_letter(add):
+    rows = [{"q": f"q {i}", "choices": [f"x{i}", f"y{i}", "none"], "right": i % 3} for i in range(40)]
+    rows = [row | {"letter": "ABC"[row["right"]]} for row in rows]
+    write_table(Path("t.parquet"), rows)
+    for name, output in (("index", "{right}"), ("letter", "{letter}")):
+        given = dict(input="{q} {choices}", output=output, options="{choices}", label_names="{choices}")
+        assert add(name=name, **{"from": "t.parquet"}, **given) == 0
+    assert examples("index") == examples("letter")
+    for source, outputs, options in examples("index"):
+        i = int(source.split()[1])
+        assert options == (f"x{i}", f"y{i}", "none")
+        assert source == f"q {i} (A) x{i} (B) y{i} (C) none"
+        assert outputs == (options[i % 3],)
+
+
+@pytest.mark.parametrize("names", [["bad", "good"], ["0=bad", "1=good"]])
+def test_labels_get_names(add, names):
+    rows = [{"text": f"scene {i}", "label": i % 2} for i in range(40)]
+    write_table(Path("t.csv"), rows)
+    assert add(**{"from": "t.csv"}, input="{text}", output="{label}", label_names=names) == 0
+    assert all(outputs == (("bad", "good")[int(source[-1]) % 2],) for source, outputs, _ in examples())
+
+
+@pytest.fixture
+def on_hub(hub, add, tmp_path, monkeypatch):  # noqa: F811
+    """add, and reviews on a hub: labels are numbers with names, those of the split test are unknown."""
+    use_endpoint(monkeypatch, hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    huggingface_hub.close_session()
+    top = hub.mirror / "huggingface.co/datasets/me/reviews/resolve/refs/convert/parquet/films"
+    features = {"verdict": {"names": ["bad", "good"], "_type": "ClassLabel"}, "text": {"dtype": "string"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    for split, rows in (("train", reviews()), ("validation", reviews(9)), ("test", reviews(9))):
+        rows = [row | {"verdict": -1 if split == "test" else int(row["verdict"] == "good")} for row in rows]
+        (top / split).mkdir(parents=True)
+        table = pyarrow.Table.from_pylist(rows).replace_schema_metadata(metadata)
+        parquet.write_table(table, top / split / "0000.parquet")
+    (hub.mirror / "huggingface.co/datasets/me/reviews/resolve/main").mkdir()
+    yield add
+    huggingface_hub.close_session()
+
+
+def test_a_data_set_on_the_hub_gives_the_same_task(on_hub):
+    write_table(Path("validation.csv"), reviews(9))
+    assert on_hub(gym="file", test_from="validation.csv") == 0
+    given = {"from": "hub:me/reviews", "test_from": "hub:me/reviews:films:validation"}
+    assert on_hub(**given) == 0
+    assert on_hub(**given, gym="named", label_names=["awful", "great"]) == 0
+    for part in ("train", "dev", "test"):
+        assert examples(part=part) == examples(part=part, gym="file")
+    assert {outputs for _, outputs, _ in examples(gym="named")} == {("awful",), ("great",)}
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (
+            "hub:me/reviews:films:dev",
+            "me/reviews films has no split dev (it has test, train, validation); expected hub:owner/name[",
+        ),
+        ("hub:me/reviews:books", "me/reviews has no configuration books (it has films)"),
+        ("hub:me/nothing", "me/nothing at main: it does not exist"),
+        ("hub:me / x", "--from hub:me / x: expected hub:owner/name[:config[:split]]"),
+        ("hub:me/reviews::test", "test:1: column 'verdict' is -1, expected 0 to 1 (bad, good)"),
+    ],
+)
+def test_what_is_not_on_the_hub_is_one_clear_error(on_hub, capsys, place, message):
+    assert on_hub(**{"from": place}) == 2
+    assert message in one_error(capsys)
+
+
+# ---------------------------------------------------------------------------- bad input
+
+
+def one_error(capsys) -> str:
+    """What was printed, a single error; nothing was written."""
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert text.count("error: ") == 1, text
+    assert not Path("gym").exists()
+    return text
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            dict(input="{tekst}"),
+            "'{tekst}': reviews.csv has no column 'tekst'; did you mean 'text'? (its col",
+        ),
+        (dict(input="{text"), "--input '{text': expected '}' before end of string; write {column}"),
+        (dict(input="text"), "--input 'text' names no column; write {column}"),
+        (dict(output="{}"), "--output '{}': {} names no column"),
+        (dict(options=["good", "{bda}"]), "--options '{bda}': reviews.csv has no column 'bda'"),
+        (dict(metric="Acc"), "--metric is 'Acc'; choose from EM, ACC,"),
+        (dict(metric="acuracy"), "choose from EM, ACC, QA-F1, Rouge-L"),
+        (dict(section="trian"), "--section is 'trian'; choose from train, dev, test; did you mean 'train'?"),
+        (dict(samples=6), "--samples is 6; it must be from 1 to 5"),
+        (dict(k=0), "--k is 0; it must be at least 1"),
+        (dict(name="my task"), "--name 'my task': expected letters, digits and _ + -"),
+        (dict(gym="reviews.csv"), "--gym reviews.csv: reviews.csv is a file"),
+        ({"from": "reviws.csv"}, "--from reviws.csv: No such file"),
+        ({"from": "reviews.xlsx"}, "expected a file *.csv, *.tsv, *.jsonl, *.parquet, or hub:owner/name["),
+        (dict(test_from="."), "--test_from .: expected a file *.csv"),
+        (dict(k=20), "sample are 40 of each label, but reviews.csv has fewer of 'good' (28), not count"),
+        (dict(k=20), "the 20% for the test file (see --test_from); give --k 14 or --sample_by row"),
+        (dict(k=60, sample_by="row"), "are 120, but reviews.csv has only 80, not counting the 20% for"),
+        (dict(k=60, sample_by="row", test_from="reviews.csv"), "has only 100; give --k 50"),
+        (dict(metric="Pearson-Correlation"), "reviews.csv:2: the answer 'good' is not a number"),
+        (dict(options=["good", "fair"]), """csv:3: "options" holds none of the outputs ('bad' is not"""),
+        (
+            dict(label_names=["a", "b"]),
+            "csv:2: the label 'good' has no name in --label_names (expected 0 to 1",
+        ),
+        (dict(label_names=["good=a", "bda=b"]), "csv:3: the label 'bad' has no name in --label_names"),
+    ],
+)
+def test_a_wrong_flag_is_one_clear_error(add, capsys, changed, message):
+    assert add(**changed) == 2
+    assert message in one_error(capsys)
+
+
+LINE = '{"text": 1, "year": 2, "verdict": "a"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "", "t.csv does not begin with a line of column names"),
+        ("t.csv", "text,year,verdict\n", "t.csv has no rows"),
+        ("t.csv", "text,year,text\na,b,c\n", "t.csv: the column 'text' is there twice"),
+        ("t.csv", "text,year,verdict\na,1,b\n\na,1\n", "t.csv:4: 2 cells, the header has 3"),
+        ("t.csv", 'text,year,verdict\n"a\nb",1,b\na,1,"b\nc,2,d\n', "t.csv, line 4: unexpected end of data"),
+        ("t.csv", 'text,year,verdict\n"a" b,1,b\n', "t.csv, line 2: ',' expected after '\"'; a quot"),
+        ("t.csv", "text,year,verdict\na,1,b\n ,1,b\na,1,\n", "csv:3: column 'text' is empty\n  t.csv:4: col"),
+        ("t.csv", b"text,year,verdict\na,1,b\n\xe9,1,b\n", "t.csv, line 3: not UTF-8 text; save the file"),
+        ("t.csv", "text,year,verdict\na,1,b\n", "--from t.csv: a single row cannot be divided into samples"),
+        ("t.jsonl", LINE + '{"text"}\n', "jsonl:2: not valid JSON: Expecting ':' delimiter (column 8)"),
+        ("t.jsonl", LINE + "[1]\n", "jsonl:2: holds a list, expected a JSON object"),
+        ("t.jsonl", LINE + '{"text": 1}\n', "jsonl:2: column 'year' is empty"),
+        (
+            "t.jsonl",
+            LINE.replace("1", '{"a": 1}'),
+            "t.jsonl:1: 'text' is an object; name a key of it: text[a]",
+        ),
+        ("t.jsonl", LINE.replace("1", '"\\ud800"'), 't.jsonl:1: "input" holds half of a surrogate pair'),
+        ("t.csv", b"PK\x03\x04\0,text", "t.csv is a binary file, or text that is not saved as UTF-8"),
+        ("t.parquet", b"PAR1", "--from t.parquet: it cannot be read as parquet"),
+    ],
+)
+def test_a_malformed_table_is_one_error_with_its_lines(add, capsys, name, content, message):
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert add(**{"from": name}, input="{text} {year}") == 2
+    assert message in one_error(capsys)
+
+
+def test_a_missing_column_of_a_parquet_file_is_named_although_only_wanted_columns_are_read(add, capsys):
+    write_table(Path("t.parquet"), reviews())
+    assert add(**{"from": "t.parquet"}, input="{tekst}", output="{tekst}") == 2
+    fault = "t.parquet has no column 'tekst'; did you mean 'text'? (its columns: text, year, verdict)"
+    assert (
+        capsys.readouterr().err
+        == f"error: --input '{{tekst}}': {fault}\nerror: --output '{{tekst}}': {fault}\n"
+    )
+
+
+def test_malformed_lines_are_left_out_on_request_and_counted(add, capsys):
+    Path("more.csv").write_text(Path("reviews.csv").read_text() + "a,,good\nb\n")
+    assert add(**{"from": "more.csv"}) == 2
+    assert "2 malformed lines (--skip_malformed leaves them out)" in one_error(capsys)
+    assert add(**{"from": "more.csv"}, skip_malformed=True) == 0
+    assert "more.csv: 2 malformed lines are left out" in capsys.readouterr().err
+    assert add(gym="without") == 0
+    assert examples() == examples(gym="without")
+
+
+def test_nothing_that_exists_is_overwritten(add, capsys):
+    assert add() == 0
+    before = files_of(Path("gym"))
+    assert add() == 0  # the same again changes nothing
+    assert add(input="{text}") == 2
+    assert (
+        "--name reviews: gym/reviews is there with other content (reviews_4_100_dev.tsv, "
+        in capsys.readouterr().err
+    )
+    assert add(metric="EM", section="dev") == 2
+    faults = capsys.readouterr().err
+    assert "--metric EM: gym/metrics.json has ACC for 'reviews'" in faults
+    assert "--section dev: gym/split.json has 'reviews' in section train" in faults
+    assert files_of(Path("gym")) == before
+    assert add(samples=3) == 0  # adds the missing sample
+    after = files_of(Path("gym"))
+    assert len(after) == len(before) + 3
+    assert [name for name in before if before[name] != after[name]] == ["reviews/source.json"]
+
+
+def test_a_gym_keeps_what_it_has(add, capsys):
+    Path("gym").mkdir()
+    files = {"metrics.json": {"other": "EM"}, "split.json": {"train": ["boolq"], "test": ["reviews"]}}
+    for name, content in files.items():
+        Path("gym", name).write_text(json.dumps(content))
+    assert add() == 0
+    assert json.loads(Path("gym/metrics.json").read_text()) == {"other": "EM", "reviews": "ACC"}
+    assert json.loads(Path("gym/split.json").read_text()) == {
+        "train": ["boolq"],
+        "dev": [],
+        "test": ["reviews"],
+    }
+    assert not Path("gym/ontology.json").exists()  # it would replace the shipped one
+    Path("gym/split.json").write_text("{")
+    assert add(name="more") == 2
+    assert "gym/split.json is not valid JSON" in capsys.readouterr().err
+    assert not Path("gym/more").exists()
+
+
+# ---------------------------------------------------------------------------- kills, and use
+
+KILLED = """
+import os, sys
+from dataloader.building import task_folder
+from routing_moe.cli import add_task
+names, count = ("write_bytes", "write_text", "publish"), 0
+def counted(call):
+    def run(*arguments):
+        global count
+        call(*arguments)
+        count += 1
+        if count == int(sys.argv[1]):
+            os._exit(9)
+    return run
+for name in names:
+    setattr(task_folder, name, counted(getattr(task_folder, name)))
+from dataloader.building import gym_files
+gym_files.write_text = counted(gym_files.write_text)
+sys.exit(add_task.main(sys.argv[2:]))
+"""
+
+
+def test_a_call_that_is_killed_leaves_no_half_task_and_can_be_repeated(add):
+    assert add(gym="expected") == 0
+    words = ["--name", "reviews", "--from", "reviews.csv", "--input", INPUT, "--output", "{verdict}"]
+    words += ["--metric", "ACC", "--k", "4", "--samples", "2", "--gym"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for step in (3, 8, 9):  # in the samples, after the rename of the folder, after metrics.json
+        gym = Path(f"gym{step}")
+        command = [sys.executable, "-c", KILLED, str(step), *words, str(gym)]
+        assert subprocess.run(command, env=environment, check=False, timeout=60).returncode == 9
+        folder = gym / "reviews"
+        assert len(list(folder.iterdir())) == 7 if step > 3 else not folder.exists()
+        assert Gym(gym).tasks() == (["reviews"] if step > 3 else [])
+        assert add(gym=gym) == 0
+        assert files_of(gym) == files_of(Path("expected"))
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(add, capsys, monkeypatch):
+    def fail(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dataloader.building.task_folder.write_bytes", fail)
+    assert add() == 2
+    assert "--gym gym/reviews cannot be written (No space left on device)" in capsys.readouterr().err
+    assert files_of(Path("gym")) == {}
+
+
+def test_two_calls_at_once_are_one_error(add, capsys):
+    with own_task.exclusive(Path("gym"), "--gym"):
+        assert add() == 2
+    assert "--gym gym: another command is using it" in capsys.readouterr().err
+
+
+def test_a_mixture_is_trained_and_scored_on_added_tasks(add, world, quick_pictures):
+    assert add() == 0
+    assert add(name="years", output="{year}", metric="EM", section="test") == 0
+    given = dict(custom_tasks_splits="gym/split.json", do_predict=True, total_steps=2, predict_max_examples=4)
+    assert run(Path("gym"), world.bart, Path("run"), **given) == 0
+    with Path("run/best/eval-test-performance.csv").open() as file:
+        assert [(row["task_prefix"], row["metric"]) for row in csv.DictReader(file)] == [("reviews", "ACC")]
