@@ -265,7 +265,7 @@ def test_routers_are_initialised_as_the_published_ones(router):
     H = 64
     config = RoutingBartConfig(
         **{k: v for k, v in tiny_bart_config().to_dict().items() if k != "model_type"},
-        task_names=["a"], router_nn_type=router, router_input_dim=32, router_hidden_dim=H,
+        task_names=["a"], router_nn_type=router, router_input_dim=12 if router == "table" else 32, router_hidden_dim=H,
     )  # fmt: skip
     mixture = RoutingBartForConditionalGeneration(config).router
     for path, module in mixture.named_modules():
@@ -309,6 +309,7 @@ def test_initial_task_vectors_are_standard_normal_and_routes_almost_uniform():
         ),
         ({"exploration_epsilon": 1.5}, "it must be a probability"),
         ({"router_nn_type": "transformer", "router_input_dim": 10}, "must be a multiple of 4"),
+        ({"router_nn_type": "table"}, "router_input_dim is 768; it must be 12, layers x experts"),
     ],
 )
 def test_an_invalid_configuration_reports_why(fields, message):
