@@ -27,8 +27,8 @@ from routing_moe.finetuning.vectors import GivenVectors, own_vector, share_row
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
 from routing_moe.model.route_sources import random_task_routes
-from routing_moe.model.selection import route_logits
 from routing_moe.model.saved_config import load_bart_config
+from routing_moe.model.selection import route_logits
 from routing_moe.model.task_vectors import of_sample
 from routing_moe.optim.state_memory import State
 
