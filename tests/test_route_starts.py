@@ -1,6 +1,7 @@
 """Starts for unseen tasks: the experts merged into one BART, and a route learned with frozen experts."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,8 +39,7 @@ def given(route_LE) -> RouteChoice:
 
 def start(grids, mixture, training: str, route_LE=None):
     """Returns the model of a start along a route (None: the mixture's own average or random routes)."""
-    settings = grids.settings("unused")
-    object.__setattr__(settings, "route_training", training)
+    settings = replace(grids.settings("unused"), route_training=training)
     model, words = along_route(mixture, settings, None if route_LE is None else given(route_LE))
     set_trained(model, settings)
     return model.eval(), words
@@ -120,8 +120,6 @@ def test_a_grid_of_merged_experts_costs_a_plain_bart_and_keeps_one(grids, tune):
     assert (costs[fixed] > 1.2 * costs[plain]).all()
     config = json.loads((merged / f"models/{SAMPLES[0]}_best/config.json").read_text())
     assert config["architectures"] == ["BartForConditionalGeneration"]
-    random = tune("random_merged", "random", route_training="merged")
-    assert set(results(random)["route"]) == {"average; merged plain BART"}
 
 
 # ---- logits
@@ -145,7 +143,7 @@ def learned_slowly(model, batch_of, logits_LE, steps: int, rate: float):
         loss = sum(model(**example, routes=route_1LE, sparse=False).loss for example in batch_of(step))
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([logits_LE], 0.1)
+        torch.nn.utils.clip_grad_norm_([logits_LE], 1.0)
         optimizer.step()
         losses.append(loss.item())
     return losses, logits_LE.detach()
@@ -163,12 +161,11 @@ def test_logits_are_learned_as_by_a_slow_loop(mixing, source, grids, make_model,
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 4 * 3
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
     AcceleratorState._reset_state(reset_partial_state=True)
-    settings = grids.settings("unused", total_steps=4, warmup_steps=0, weight_decay=0, bsz_list=[5])
-    object.__setattr__(settings, "route_training", "logits")
-    configuration = settings.configurations()[0]
-    recipe = settings.recipe(configuration, 1.0).__class__(
-        **vars(settings.recipe(configuration, 1.0)) | dict(task_model_lr=0.3, max_grad_norm=0.1)
+    settings = grids.settings(
+        "unused", total_steps=4, warmup_steps=0, weight_decay=0, learning_rate_list=[0.3]
     )
+    settings = replace(settings, route_training="logits")
+    recipe = settings.recipe(settings.configurations()[0], temperature=1.0)
     stepper = Stepper(model, task_examples, recipe, Accelerator(cpu=True))
 
     def batch_of(step):
@@ -186,7 +183,7 @@ def test_logits_are_learned_as_by_a_slow_loop(mixing, source, grids, make_model,
     assert_equal({name: after[name].detach() for name in frozen}, frozen)
 
 
-@pytest.mark.parametrize("kind", MIXTURES)
+@pytest.mark.parametrize("kind", ["one-hot", "merged", "random"])
 def test_a_grid_of_logits_saves_the_route_and_continues(kind, grids, tune):
     flags = dict(route_training="logits", learning_rate_list=[0.5], eval_period=2, save_best=True)
     folder = tune(f"logits_{kind}", kind, **flags)
@@ -203,7 +200,7 @@ def test_a_grid_of_logits_saves_the_route_and_continues(kind, grids, tune):
     scored = dict.fromkeys(("do_train", "learning_rate_list", "bsz_list", "total_steps", "warmup_steps"))
     again = grids.run(f"starts_again_{kind}", moe_init=True, init_dir=best, **(QUICK | scored))
     assert list(predictions(again).values()) == list(predictions(folder).values())
-    assert set(results(again)["route"]) == {"given route" + results(again)["route"].iloc[0][11:]}
+    assert results(again)["route"].str.startswith("given route; ").all()
     configuration = outcomes(folder)
     (file,) = (folder / "configurations").glob("*.json")
     file.unlink()  # as if the grid had been stopped there
@@ -292,7 +289,7 @@ def test_the_expert_that_fits_the_task_is_found(mixing, make_model, task_example
     batch = task_examples.collate(range(7), pad_token_id=1)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
     optimizer = torch.optim.Adam(trained, lr=0.01)
-    for _ in range(30):
+    for _ in range(20):
         optimizer.zero_grad()
         model(**inputs, routes=route_LE.expand(7, -1, -1)).loss.backward()
         optimizer.step()
@@ -302,7 +299,7 @@ def test_the_expert_that_fits_the_task_is_found(mixing, make_model, task_example
         with torch.no_grad():
             return float(model(**inputs, routes=torch.as_tensor(found_LE).double().expand(7, -1, -1)).loss)
 
-    found = learn(model, task_examples, steps=60)
+    found = learn(model, task_examples, steps=30)
     assert found.route_LE.argmax(axis=1).tolist() == expert_of_layer
     best, average = loss(route_LE), loss(np.full((4, 3), 1 / 3))
     assert loss(found.route_LE) - best < 0.1 * (average - best)
