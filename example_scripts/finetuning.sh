@@ -4,7 +4,8 @@
 #   CHECKPOINT  initial checkpoint, relative to the top folder of the repository; None: MODEL without further training
 #   IDENTIFIER  results are written to models/IDENTIFIER/singletask-<task>/, the table of all tasks to
 #               models/IDENTIFIER/summary.csv (RESULTS_DIR in the environment: another folder than models/IDENTIFIER)
-#   FLAGS       further flags of `python -m routing_moe.cli.finetune`
+#   FLAGS       further flags of `python -m routing_moe.cli.finetune`, such as --route_training merged or logits: other
+#               starts along the same routes
 # Without arguments: the 8 unseen tasks of the embedded gym, from the embedded tiny BART or from a mixture trained on
 # the embedded gym (which is trained first if necessary). For your own data, set in the environment, or in a script:
 #   MODEL       plain BART, a hub name or a folder, which the grid goes with: a small one with an embedded BART, else
@@ -84,6 +85,9 @@ finetune() {
     local names task status=0 finished='' start
     take_flags "MODEL=--model LEARNING_RATE_LIST=--learning_rate_list BSZ_LIST=--bsz_list TOTAL_STEPS=--total_steps
         EVAL_PERIOD=--eval_period WARMUP_STEPS=--warmup_steps" "$@"
+    if [ "$(value_in --route_training '' "$@")" = logits ]; then
+        LEARNING_RATE_LIST=${LEARNING_RATE_LIST:-0.03 0.1 0.3} # of the command; those below are for weights
+    fi
     choose_grid
     start="checkpoint $CHECKPOINT, grid of $MODEL"
     if [ "$CHECKPOINT" = None ]; then start="model $MODEL"; fi

@@ -136,7 +136,7 @@ UNUSED = {
     "vector_steps": (MIX | dict(vector_steps=3), "out --task_vector learned"),
     "task_model_lr": (MIX | dict(task_model_lr=0.1), " a vector that is not trained"),
     "router_lr": (MIX | dict(route_training="vector", router_lr=0.1), "out --route_training router"),
-    "eval_sampled_routes": (MIX | dict(eval_sampled_routes=True), " a route that is fixed"),
+    "eval_sampled_routes": (MIX | dict(eval_sampled_routes=True), " a route that is not sampled"),
 }
 
 

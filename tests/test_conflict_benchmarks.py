@@ -195,5 +195,15 @@ def test_unseen_tasks_are_fine_tuned_from_every_start(tmp_path, capsys):
     assert found.loc[1, "zero_shot"] == pytest.approx(score, abs=1e-4)
     assert score > 0
     # Other rates have a folder of their own.
-    conflict_few_shot.main([str(tmp_path), *flags, "--rates", "0.02"])
-    assert (place / "few_shot_4_steps_rates_0.02/t004/results.csv").exists()
+    rest = ["--variants", "dense", "oracle-average-logits", "--logit_rates", "0.5"]
+    conflict_few_shot.main([str(tmp_path), *flags, *rest, "--rates", "0.02", "--output_file", str(table)])
+    learned = pd.read_csv(place / "few_shot_4_steps_rates_0.5-average-logits/t004/results.csv")
+    assert set(learned["route"]) == {"average; logits trained"}
+    found = pd.read_csv(table).set_index("variant")
+    assert list(found.index) == ["dense", "oracle-average-logits"]
+    assert found["mflops"].iloc[1] == pytest.approx(learned["total_flops"].iloc[0] / 1e6, abs=1e-3)
+    assert (found["seconds"] > 0).all()
+    assert (tmp_path / "dense/seed3/few_shot_4_steps_rates_0.02/t004/results.csv").exists()
+    with pytest.raises(SystemExit):
+        conflict_few_shot.main([str(tmp_path), "--variants", "oracle-logit"])
+    assert "'oracle-logit' is not one of dense, softmax, " in capsys.readouterr().err

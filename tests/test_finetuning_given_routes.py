@@ -11,7 +11,8 @@ from tiny_grids import QUICK, SAMPLES, TASK, log_of, results
 from tiny_runs import ROWS, TRAIN_TASKS
 
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.finetuning.starting_model import Starts
+from routing_moe.checkpoints.find import find_start
+from routing_moe.finetuning.starting_model import Starts, least_state
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.task_vectors import save_task_vectors
 
@@ -106,6 +107,16 @@ def test_a_sample_starts_as_the_plain_bart_of_its_composed_route(grids, mixture_
     assert_is_the_bart_of(model, mixture, route_LE)
     trained = [mixture.config.task_names.index(task) for task in TRAIN_TASKS]
     assert not any(torch.equal(route_LE, route) for route in mixture.task_routes[trained])
+
+
+def test_logits_start_at_the_route_of_the_nearest_cluster(grids, mixture_of, tmp_path):
+    vectors = write_vectors(tmp_path / "new", {TASK: [0, 1, 1, 0]}, parts=SIDES)
+    flags = dict(taskvecs=vectors, route_training="logits")
+    model, words, *_ = starting(grids, mixture_of, "clusters", **flags)
+    assert words.endswith("; logits trained")
+    assert model.routes_for([TASK])[0].argmax(dim=-1).tolist() == [1, 1, 1]
+    settings = grids.settings("unused", moe_init=True, init_dir=mixture_of("clusters"), **flags)
+    assert least_state(settings, find_start(settings)).trained == 3 * 2
 
 
 def test_a_task_of_the_run_keeps_its_route(grids, mixture_of):

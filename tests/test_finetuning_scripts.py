@@ -97,6 +97,14 @@ def test_each_script_fine_tunes_every_task_from_its_checkpoint_with_the_publishe
     )
 
 
+def test_logits_have_learning_rates_of_their_own_unless_some_are_given(scripts):
+    logits = ["--route_training", "logits"]
+    for flags, rates in ((logits, "0.03 0.1 0.3"), ([*logits, "--learning_rate_list", "1", "2"], "1 2")):
+        _, calls, _ = scripts.run("finetune_a_list_of_tasks_moe_avg.sh", "count", "START", "mine", *flags)
+        (command,) = [call for call in calls if "routing_moe.cli.finetune" in call]
+        assert f"--learning_rate_list {rates} --bsz_list 2 4 8" in command
+
+
 def test_a_failure_sets_the_exit_code_after_all_tasks_are_done(scripts):
     script = "finetune_a_list_of_tasks.sh"
     code, calls, output = scripts.run(script, "test count", "None", "mine", failing="plural")

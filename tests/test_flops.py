@@ -31,6 +31,8 @@ ROUTINGS = {
     "random": dict(route_source="random"),
     "task_random": dict(route_source="fixed"),
     "merged": dict(router_mode="softmax", expert_mixing="parameters"),
+    "table": dict(router_nn_type="table", router_mode="softmax"),
+    "merged_table": dict(router_nn_type="table", router_mode="softmax", expert_mixing="parameters"),
     "vanilla_layers": dict(encoder_vanilla_layers=[0], decoder_vanilla_layers=[1], num_experts=4),
 }
 
@@ -82,6 +84,9 @@ ROUTER, VECTORS, EMBEDDINGS = (
         ("straight_through", (VECTORS,)),
         ("softmax", (ROUTER, VECTORS)),
         ("merged", (ROUTER, VECTORS)),
+        ("softmax", (ROUTER, "model.", "final")),  # nothing but the vectors is trained
+        ("table", ("model.",)),
+        ("merged_table", ("model.",)),
         ("plain", EMBEDDINGS),
         ("softmax", (*EMBEDDINGS, "model.encoder.layernorm", "model.decoder.layernorm")),
     ],
@@ -146,6 +151,6 @@ def test_a_plain_bart_configuration_is_accepted():
 def test_experts_of_a_route_by_its_source(make_model):
     used = {name: experts_used(make_model(**fields).config, 2) for name, fields in ROUTINGS.items()}
     assert used == dict(plain=1, softmax=3, gumbel=3, straight_through=1, top_k=2, average=3, random=1,
-                        task_random=2, merged=1, vanilla_layers=1)  # fmt: skip
+                        task_random=2, merged=1, vanilla_layers=1, table=3, merged_table=1)  # fmt: skip
     with pytest.raises(ValueError, match="not part of the configuration"):
         experts_used(make_model(route_source="fixed").config)

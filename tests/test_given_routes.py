@@ -8,9 +8,9 @@ import torch
 from conftest import one_hot_routes
 
 from dataloader.errors import InputError
+from routing_moe.config.choices import ROUTER_NETWORKS
 from routing_moe.model.given_routes import GivenRoutes, layers_of_parts, read_routes
 from routing_moe.model.route_fit import fit_router
-from routing_moe.model.routers import ROUTERS
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_layer_belongs_to_the_smallest_part_that_names_it():
 # ---- a router that starts with given routes
 
 
-@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("router", ROUTER_NETWORKS)
 @pytest.mark.parametrize("fits_vectors", [True, False])
 def test_every_router_reproduces_the_routes_it_is_fitted_to(router, fits_vectors, make_model):
     model = make_model(router_nn_type=router, router_hidden_dim=8, dtype=torch.float32)

@@ -199,7 +199,7 @@ def test_routes_can_come_from_a_run_of_the_published_code(merge, published_run, 
 
 @pytest.mark.parametrize("router", ROUTERS)
 def test_every_router_is_kept(router):
-    fields = dict(router_nn_type=router, router_input_dim=8, router_hidden_dim=4, task_names=["a", "b"])
+    fields = dict(router_nn_type=router, router_input_dim=12, router_hidden_dim=4, task_names=["a", "b"])
     cls = RoutingBartForConditionalGeneration
     trained = cls.from_bart(BartForConditionalGeneration(tiny_bart_config()), 3, **fields).eval()
     wide = BartForConditionalGeneration(tiny_bart_config(d_model=24, encoder_ffn_dim=8))

@@ -8,8 +8,8 @@ from conftest import one_hot_routes, tiny_bart_config
 from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
+from routing_moe.config.choices import ROUTER_NETWORKS
 from routing_moe.model.modeling import CACHE_ARGUMENT
-from routing_moe.model.routers import ROUTERS
 
 CHOICES_BL = torch.tensor([[0, 1, 2, 0], [2, 1, 0, 1], [1, 1, 1, 1], [0, 2, 2, 2]])
 
@@ -258,7 +258,7 @@ def test_routes_of_tasks_are_noise_free_unless_noise_is_requested(make_model):
         model.routes_for(["zz"])
 
 
-@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("router", ROUTER_NETWORKS)
 def test_routers_are_initialised_as_the_published_ones(router):
     """Linear and embedding weights from N(0, 0.02), biases 0; recurrent weights and biases as in torch,
     uniform within 1 / sqrt(H); in-projection of attention uniform by Glorot's rule."""
@@ -309,6 +309,7 @@ def test_initial_task_vectors_are_standard_normal_and_routes_almost_uniform():
         ),
         ({"exploration_epsilon": 1.5}, "it must be a probability"),
         ({"router_nn_type": "transformer", "router_input_dim": 10}, "must be a multiple of 4"),
+        ({"router_nn_type": "table"}, "router_input_dim is 768; it must be 12, layers x experts"),
     ],
 )
 def test_an_invalid_configuration_reports_why(fields, message):

@@ -158,7 +158,10 @@ GRIDS = {
     "kept experts": (
         dict(moe_init=True, route_training="fixed"), 2, "give --route_training plain or --freeze_embeds",
     ),
-    "average": (dict(moe_init=True, moe_avg_route=True), 2, "give --freeze_embeds"),
+    "average": (
+        dict(moe_init=True, moe_avg_route=True), 2, "give --route_training merged or --freeze_embeds",
+    ),
+    "merged": (dict(moe_init=True, moe_avg_route=True, route_training="merged"), 1, "give --freeze_embeds"),
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ MODELS = {name: dict(router_nn_type=name) for name in ROUTERS} | {
     "vanilla layers": dict(encoder_vanilla_layers=[0], decoder_vanilla_layers=[1]),
     "one expert": dict(num_experts=1),
 }
-FIELDS = dict(task_names=["a", "b"], router_input_dim=8, router_hidden_dim=8)
+FIELDS = dict(task_names=["a", "b"], router_input_dim=12, router_hidden_dim=8)
 
 
 def drawing_everything(cls, config):

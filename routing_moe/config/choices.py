@@ -1,7 +1,7 @@
 """The values that flags accept. A test compares them with the implementations, in the modules named here."""
 
 ROUTER_MODES = ("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k")  # model/selection.py
-ROUTER_TYPES = (  # the keys of ROUTERS in model/routers.py
+ROUTER_NETWORKS = (
     "linear",
     "linear_layer_specific",
     "rnn",
@@ -13,6 +13,7 @@ ROUTER_TYPES = (  # the keys of ROUTERS in model/routers.py
     "gru_layer_specific",
     "transformer_layer_specific",
 )
+ROUTER_TYPES = (*ROUTER_NETWORKS, "table")  # the keys of ROUTERS in model/routers.py
 # The keys of ROUTE_SOURCES in model/route_sources.py, and their names in messages.
 ROUTE_SOURCES = {"learned": "learned", "average": "average", "random": "random", "fixed": "fixed"}
 EXPERT_MIXINGS = ("outputs", "parameters")  # model/routed_layer.py
@@ -21,7 +22,7 @@ POOLINGS = ("mean", "bos")  # of text vectors: mean over the tokens of a text; s
 VECTOR_SOURCES = ("auto", "stored", "nearest", "learned")  # task_choice/
 FOUND_BY_RULE = VECTOR_SOURCES[:3]  # those without training
 ROUTE_USES = ("fixed", "start")  # of --task_routes: routes that stay, or that the router starts with
-ROUTE_TRAININGS = ("plain", "fixed", "vector", "router")  # finetuning/starting_model.py
+ROUTE_TRAININGS = ("plain", "merged", "fixed", "logits", "vector", "router")  # finetuning/starting_model.py
 SELECTIONS = ("final_temperature", "all")  # evaluations that may become the best checkpoint
 ROUTE_KINDS = ("soft", "soft_t1", "chosen")  # analysis/saved_routes.py
 PRECISIONS = ("no", "bf16", "fp16", "auto")

@@ -21,6 +21,7 @@ VECTOR = (*ROUTED, "own_vector")
 SEARCH = (*VECTOR, "vector_search")
 NO_CHECKPOINT = ("None", "")  # what the published scripts pass if there is none
 PUBLISHED_GRID = {"learning_rate_list": [1e-5, 2e-5, 5e-5], "bsz_list": [2, 4, 8]}
+LOGIT_RATES = [0.03, 0.1, 0.3]
 SINGLE = {"learning_rate_list": "learning_rate", "bsz_list": "train_batch_size"}
 
 
@@ -68,13 +69,13 @@ class FinetuneSettings(RunFlags):
     moe_init: bool = START(False, "start from the mixture in --init_dir, with a route for the task")
     init_dir: str | None = START(None, "run (ours or of the published code) or checkpoint of the mixture", needs=("experts",), is_path=True)
     init_checkpoint_name: str | None = START(None, "which checkpoint of the run (default: best)", needs=("experts",))
-    freeze_embeds: bool = START(False, "do not train the embeddings of tokens and positions", needs=("training",))
+    freeze_embeds: bool = START(False, "do not train the embeddings of tokens and positions", needs=("training", "trained_bart"))
 
     moe_avg_route: bool = ROUTE(False, "every expert with weight 1/E", needs=("experts",))
     moe_random_route: bool = ROUTE(False, "in every layer a random expert for each example, drawn again at every step", needs=("experts",))
     moe_random2_route: bool = ROUTE(False, "in every layer a random expert for the task, drawn once (the route of the run, if it has one for the task)", needs=("experts",))
     task_routes: str | None = ROUTE(None, "file with the task's route: .json or .npy, as for --task_routes of training", metavar="FILE", needs=("experts",), is_path=True)
-    route_training: str | None = ROUTE(None, "plain: convert the route into a plain BART, by the expert of largest weight in each layer; fixed: train the experts and keep the route; vector: also train the task's vector; router: also train vector and router (default: plain if the route is equivalent to a plain BART, as one-hot routes are, else fixed)", choices=ROUTE_TRAININGS, needs=("experts", "one_route"))
+    route_training: str | None = ROUTE(None, "plain: convert the route into a plain BART, by the expert of largest weight in each layer; fixed: train the experts and keep the route; vector: also train the task's vector; router: also train vector and router; merged: the plain BART whose layers are the means of the experts' parameters with the route's weights; logits: train only the route, as the softmax of logits, starting from the task's route, with the learning rates of the grid. With random routes for each example, the last two start from equal weights (default: plain if the route is equivalent to a plain BART, as one-hot routes are, else fixed)", choices=ROUTE_TRAININGS, needs=("experts", "one_route"))
     task_vector: str = ROUTE("auto", "the vector that the router reads. stored: that of the run; nearest: that of the task with the texts most similar to the sample's unlabelled train inputs; learned: one learned from the sample's labelled train rows; auto: stored, or nearest if the run has no learned or given vector of the task. The column vector_seen of the results shows what the vector has seen of the task", choices=VECTOR_SOURCES, needs=VECTOR)
     taskvecs: str | None = ROUTE(None, "folder with id2task.json and task_vecs.npy with the task's vector, or one of each of its samples (from --samples each of task.task_emb), made like those that the mixture was trained with: read by the router, or for the nearest cluster of given routes", needs=("experts", "read_vectors"), is_path=True)
     text_vectors: str | None = ROUTE(None, "with --task_vector nearest: folder of text vectors that tasks are compared by, a sample by its own row if it has one (default: states of the mixture's encoder over train inputs)", needs=SEARCH, is_path=True)
@@ -84,7 +85,7 @@ class FinetuneSettings(RunFlags):
     router_lr: float = ROUTE(1e-3, "with --route_training router: peak learning rate of the router", range=NOT_NEGATIVE, needs=("training", *ROUTED, "trained_router"))
     random_eval_draws: int = ROUTE(5, "with random routes for each example: scores are means over this many draws", range=AT_LEAST_1, needs=("experts", "random_routes"))
 
-    learning_rate_list: list[float] | None = GRID(None, "peak learning rates to try (default: 1e-5 2e-5 5e-5, or --learning_rate)", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
+    learning_rate_list: list[float] | None = GRID(None, "peak learning rates to try (default: 1e-5 2e-5 5e-5, with --route_training logits 0.03 0.1 0.3, or --learning_rate)", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
     bsz_list: list[int] | None = GRID(None, "batch sizes to try (default: 2 4 8, or --train_batch_size)", range=AT_LEAST_1, needs=("training",), on_resume=True)
     learning_rate: float | None = GRID(None, "a single learning rate, instead of a list", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
     train_batch_size: int | None = GRID(None, "a single batch size, instead of a list", range=AT_LEAST_1, needs=("training",), on_resume=True)
@@ -130,20 +131,22 @@ class FinetuneSettings(RunFlags):
 
     def with_lists(self) -> "FinetuneSettings":
         """Returns the settings with the given lists, else lists of the given value, else the published grid."""
-        lists = {}
+        lists, usual = {}, PUBLISHED_GRID
+        if self.route_training == "logits":
+            usual = PUBLISHED_GRID | {"learning_rate_list": LOGIT_RATES}
         for name, single in SINGLE.items():
             value = getattr(self, single)
-            lists[name] = getattr(self, name) or ([value] if value is not None else PUBLISHED_GRID[name])
+            lists[name] = getattr(self, name) or ([value] if value is not None else usual[name])
         return replace(self, **lists)
 
     def recipe(self, configuration: Configuration, temperature: float) -> Recipe:
         """Returns the recipe of a configuration's steps, at a constant temperature of the routes."""
-        trains_vector = self.route_training in ("vector", "router")
+        vectors = {"vector": self.task_model_lr, "router": self.task_model_lr, "logits": configuration.lr}
         return recipe_of(
             self,
             learning_rate=configuration.lr,
             router_lr=self.router_lr if self.route_training == "router" else 0.0,
-            task_model_lr=self.task_model_lr if trains_vector else 0.0,
+            task_model_lr=vectors.get(self.route_training, 0.0),
             train_batch_size=configuration.bsz,
             initial_tau=temperature,
             minimum_tau=temperature,
@@ -185,7 +188,8 @@ def _unmet_routing(settings: FinetuneSettings, mixture, needs_neighbour: bool) -
     unsearched = f" --task_vector {how}: no nearest task is searched for"
     if how not in ("stored", "learned"):
         unsearched = f" {settings.task}, whose vector is in the mixture: no nearest task is searched for"
-    not_sampled = " a route that is fixed" if not trains_vector else f" {mode} routes: nothing is sampled"
+    not_sampled = f" {mode} routes: nothing is sampled" if trains_vector else " a route that is not sampled"
+    uses_mean = training in ("merged", "logits")
     return {
         "router": (
             source == "learned", f" {ROUTE_SOURCES.get(source)} routes: they use no router"
@@ -196,8 +200,11 @@ def _unmet_routing(settings: FinetuneSettings, mixture, needs_neighbour: bool) -
             if settings.route_source is None and mixture.given_routes
             else f" {ROUTE_SOURCES.get(source)} routes: they use no router",
         ),
-        "random_routes": (source == "random", "out random routes for each example"),
-        "one_route": (source != "random", " random routes: examples have different ones at every step"),
+        "random_routes": (source == "random" and not uses_mean, "out random routes for each example"),
+        "one_route": (
+            source != "random" or uses_mean, " random routes: examples have different ones at every step"
+        ),
+        "trained_bart": (training != "logits", " --route_training logits: only the route is trained"),
         "own_vector": (not settings.taskvecs, " --taskvecs, which has the vector"),
         "vector_search": (source != "learned" or needs_neighbour, unsearched),
         "texts": (not settings.text_vectors, " --text_vectors, which has the texts"),

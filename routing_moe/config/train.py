@@ -12,7 +12,7 @@ from routing_moe.config.choices import (
     ROUTE_SOURCES,
     ROUTE_USES,
     ROUTER_MODES,
-    ROUTER_TYPES,
+    ROUTER_NETWORKS,
     SECTIONS,
     SELECTIONS,
     TRACKERS,
@@ -83,7 +83,7 @@ class TrainSettings(RunFlags):
     task_routes_as: str = ROUTING("fixed", "with --task_routes: the routes stay, or are what a learned router starts with", choices=ROUTE_USES, needs=("training", "given_routes"))
     random_eval_draws: int = ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, needs=("experts", "random_routes"), inherited=True)
     expert_mixing: str | None = ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, needs=("experts", "soft_routes"), new_model="outputs")
-    router_nn_type: str | None = ROUTING(None, "architecture of the router", choices=ROUTER_TYPES, needs=ROUTED, new_model="linear_layer_specific")
+    router_nn_type: str | None = ROUTING(None, "architecture of the router", choices=ROUTER_NETWORKS, needs=ROUTED, new_model="linear_layer_specific")
     router_hidden_dim: int | None = ROUTING(None, "width of the router's hidden layer", range=AT_LEAST_1, needs=ROUTED, new_model=64)
     router_mode: str | None = ROUTING(None, "how the router's logits become routes", choices=ROUTER_MODES, needs=ROUTED, new_model="gumbel_softmax_st")
     router_top_k: int | None = ROUTING(None, "with --router_mode top_k: experts with a weight above 0", range=AT_LEAST_1, needs=(*ROUTED, "top_k"), new_model=2)

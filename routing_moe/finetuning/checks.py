@@ -199,7 +199,10 @@ def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
             "plain or fixed, or leave it out"
         ]
     if training == "plain" and source == "average" and start.config.expert_mixing == "outputs":
-        return ["--route_training is plain, but averaged outputs have no equivalent plain BART; give fixed"]
+        return [
+            "--route_training is plain, but averaged outputs have no equivalent plain BART; give fixed, or "
+            "merged to average the experts' parameters"
+        ]
     top_1 = start.config.router_mode == "top_k" and start.config.router_top_k == 1
     learns = training in ("vector", "router") or settings.task_vector == "learned"
     if source == "learned" and top_1 and learns:

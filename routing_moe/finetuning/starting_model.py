@@ -1,7 +1,10 @@
 """The model that fine-tuning starts from: a plain BART, or a mixture with one of its routes.
 
 A route with an equivalent plain BART (one-hot, or merged parameters) is converted into it, and
-training costs the same as that of a plain BART. With other routes the experts are kept.
+training costs the same as that of a plain BART. With other routes the experts are kept, unless they are
+merged: the average of their parameters, weighted by the route, is a plain BART, too (MHR-mu: Caccia et al.
+2022, arXiv 2211.03831). With frozen experts only the route's logits are trained (as in MHR-z there, and
+LoraHub: Huang et al. 2023, arXiv 2307.13269).
 """
 
 import copy
@@ -27,12 +30,19 @@ from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.saved_config import load_bart_config
+from routing_moe.model.selection import route_logits
 from routing_moe.model.task_vectors import of_sample
 from routing_moe.optim.state_memory import State
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.learned import learn_vector
 
-TRAINED = {"fixed": "fixed", "vector": "vector trained", "router": "router and vector trained"}
+PLAIN = {"plain": "plain BART", "merged": "merged plain BART"}
+TRAINED = {
+    "fixed": "fixed",
+    "logits": "logits trained",
+    "vector": "vector trained",
+    "router": "router and vector trained",
+}
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
 
 
@@ -45,8 +55,13 @@ def least_state(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> 
     config = start.config if isinstance(start, SavedMixture) else load_bart_config(start.source)
     source, training = settings.route_source or config.route_source, settings.route_training
     mixes = source in WITHOUT_VECTOR and config.expert_mixing == "outputs"
-    if not settings.moe_init or training == "plain" or (training is None and not mixes):
+    if not settings.moe_init or training in PLAIN or (training is None and not mixes):
         config = dataclasses.replace(config, num_experts=1, router_mode="softmax")
+    elif training == "logits":
+        size = config.num_layers * config.num_experts
+        table = dict(route_source="learned", router_nn_type="table", router_input_dim=size, route_parts=None)
+        config = dataclasses.replace(config, task_names=[settings.task], **table)
+        return State.of(config, ["embeddings", "layers", "router"])
     else:
         routed = "learned" if training in ("vector", "router") else "fixed"
         config = dataclasses.replace(config, task_names=[settings.task], route_source=routed)
@@ -136,6 +151,8 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     choice: the task's vector if the router reads one, its route if it is given, else None.
     """
     source = settings.route_source or mixture.config.route_source
+    if source == "random" and settings.route_training:  # merged or logits
+        source = "average"  # the expectation of a route that is drawn for each example
     mixture.config.exploration_epsilon = 0.0  # exploration is for training on many tasks
     if source in WITHOUT_VECTOR:
         route_LE = average_route(mixture) if source == "average" else None
@@ -149,10 +166,16 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
         only_task(mixture, settings.task, choice.vector_D, choice.seen)
         route_LE, described = mixture.routes_for([settings.task])[0].detach(), choice.words
     training = settings.route_training or default_training(mixture, route_LE)
-    if training == "plain":
+    if training in PLAIN:
         smoothing = mixture.config.label_smoothing
-        return as_one_expert(mixture.to_bart(route_LE), label_smoothing=smoothing), f"{described}; plain BART"
+        if training == "merged":
+            mixture.config.expert_mixing = "parameters"
+        plain = as_one_expert(mixture.to_bart(route_LE), label_smoothing=smoothing)
+        return plain, f"{described}; {PLAIN[training]}"
     mixture.config.task_names = [settings.task]
+    if training == "logits":
+        mixture.use_table(route_logits(route_LE)[None])
+        return mixture, f"{described}; {TRAINED[training]}"
     if source in WITHOUT_VECTOR:
         mixture.use_routes(source)
         return mixture, described
@@ -198,12 +221,12 @@ def as_one_expert(bart, **fields) -> RoutingBartForConditionalGeneration:
 
 
 def set_trained(model, settings: FinetuneSettings) -> None:
-    """Sets `requires_grad` of embeddings, router and task vector as the flags say; the rest is trained."""
-    model.requires_grad_(True)
+    """Sets `requires_grad` of the model's parts as the flags say."""
+    model.requires_grad_(settings.route_training != "logits")
     if settings.freeze_embeds:  # of tokens and positions
         for module in model.model.modules():
             if isinstance(module, torch.nn.Embedding):
                 module.requires_grad_(False)
     if model.config.has_router:
         model.router.requires_grad_(settings.route_training == "router")
-        model.task_vectors.requires_grad_(settings.route_training in ("vector", "router"))
+        model.task_vectors.requires_grad_(settings.route_training in ("logits", "vector", "router"))

@@ -20,6 +20,7 @@ from routing_moe.evaluation.scored_files import TaskFile, decoding_of, load_task
 from routing_moe.evaluation.scoring import answer, scores_table, texts_and_scores
 from routing_moe.finetuning.starting_model import Starts, least_state
 from routing_moe.io.accelerator import make_accelerator
+from routing_moe.model.conversion import with_shared_parameters
 from routing_moe.optim.state_memory import check_fits
 from routing_moe.optim.step import Stepper, TrainingDiverged
 from routing_moe.results.run_cost import TRAINING_COST
@@ -136,6 +137,11 @@ class TrialRunner:
         model = self._model
         if model.config.num_experts == 1:
             model = model.to_bart(torch.ones(model.config.num_layers, 1, device=model.device))
+        elif self.settings.route_training == "logits":
+            routes_1LE = model.routes_for([self.settings.task]).detach()
+            model = with_shared_parameters(model)
+            model.use_routes("fixed", routes_1LE)
+            model.config.given_routes = "--route_training logits"
         save_checkpoint(model, self.starts.tokenizer, folder)
 
 

@@ -76,10 +76,11 @@ def smaller_model(settings) -> list[str]:
                 f"--task_routes clusters:K with fewer clusters (CLUSTERS; now {given['task_routes']})"
             )
         ways.append("layers without experts (--encoder_vanilla_layers, --decoder_vanilla_layers)")
+    training = given.get("route_training")
     soft = given.get("moe_avg_route") or given.get("moe_random_route")  # without a plain equivalent
-    if given.get("moe_init") and given["route_training"] != "plain" and not soft:
-        ways.append("--route_training plain")
-    if given.get("freeze_embeds") is False:
+    if given.get("moe_init") and training not in ("plain", "merged", "logits"):
+        ways.append(f"--route_training {'merged' if soft else 'plain'}")
+    if given.get("freeze_embeds") is False and training != "logits":
         ways.append("--freeze_embeds")
     return ways
 

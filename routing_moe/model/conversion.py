@@ -1,5 +1,6 @@
 """Converts a plain BART to experts (upcycling) and a route of experts to its equivalent plain BART."""
 
+import copy
 import re
 
 import torch
@@ -153,6 +154,11 @@ def _plain_config(model) -> BartConfig:
 
 def _side_and_index(config, row: int) -> tuple[str, int]:
     return ("encoder", row) if row < config.encoder_layers else ("decoder", row - config.encoder_layers)
+
+
+def with_shared_parameters(model):
+    """Returns a copy of the model with the same parameters, not copied, whose routes may be changed."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 # ---- the routes of one model with the experts of another BART

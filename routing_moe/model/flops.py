@@ -219,6 +219,8 @@ def router_flops(config, work: Work) -> int:
     D, H, L, E = config.router_input_dim, config.router_hidden_dim, config.num_layers, config.num_experts
     router, vectors, inner = work.router, work.vectors, work.routes
     name = config.router_nn_type
+    if name == "table":
+        return 0
     if name == "linear":
         return _both([(2 * D * H, router, vectors), (2 * H * L * E, router, inner)])
     if name == "linear_layer_specific":

@@ -112,6 +112,12 @@ class MixtureFields:
             "transformer": "router_input_dim",
             "transformer_layer_specific": "router_hidden_dim",
         }
+        logits = self.num_layers * self.num_experts
+        if self.router_nn_type == "table" and self.router_input_dim != logits:
+            found.append(
+                f"router_input_dim is {self.router_input_dim}; it must be {logits}, layers x "
+                "experts, because the vectors of a table router are its logits"
+            )
         width = attention_width.get(self.router_nn_type)
         if width and getattr(self, width) % TRANSFORMER_HEADS:
             found.append(

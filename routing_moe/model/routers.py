@@ -4,8 +4,9 @@ The ten published architectures (Ye, Zha, Ren 2022, arXiv 2205.12701) are implem
 are perceptrons: one for all layers (`linear`) or one per layer (`linear_layer_specific`). The other eight
 treat the layers as a sequence: the input at each position is the task vector plus a position embedding, or a
 projection of the task vector for this position (`*_layer_specific`). A bidirectional RNN, LSTM or GRU or a
-transformer layer processes the sequence, and a linear layer maps every position to E logits. Shapes: N tasks,
-D task-vector width, H hidden width, L layers, E experts.
+transformer layer processes the sequence, and a linear layer maps every position to E logits. The eleventh,
+`table`, is no network: the task vectors are the logits. Shapes: N tasks, D task-vector width, H hidden width,
+L layers, E experts.
 """
 
 import torch
@@ -90,6 +91,17 @@ class SequenceRouter(nn.Module):
         return self.output(mixed)
 
 
+class TableRouter(nn.Module):
+    """Task vectors that are logits: (N, L * E) -> (N, L, E). Has no parameters."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.shape = (config.num_layers, config.num_experts)
+
+    def forward(self, vectors_ND: Tensor) -> Tensor:
+        return vectors_ND.unflatten(-1, self.shape)
+
+
 ROUTERS = {
     "linear": LinearRouter,
     "linear_layer_specific": LayerwiseRouter,
@@ -101,4 +113,5 @@ ROUTERS = {
     "lstm_layer_specific": SequenceRouter,
     "gru_layer_specific": SequenceRouter,
     "transformer_layer_specific": SequenceRouter,
+    "table": TableRouter,
 }

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from routing_moe.config.choices import ROUTER_MODES
 
+LEAST_WEIGHT = 0.01  # of an expert where training of logits starts
+
 
 def select_routes(
     logits_NLE: Tensor, mode: str, temperature: float, encoder_layers: int | None = None, top_k: int = 2
@@ -56,6 +58,16 @@ def noise_free_routes(logits_NLE: Tensor, mode: str, temperature: float, top_k: 
     if mode == "gumbel_softmax_st":
         return F.one_hot(logits_NLE.argmax(dim=-1), logits_NLE.shape[-1]).to(logits_NLE.dtype)
     return select_routes(logits_NLE, "softmax", temperature)
+
+
+def route_logits(routes_LE: Tensor) -> Tensor:
+    """Returns logits (L, E) with mean 0 in every row whose softmax is the route.
+
+    Weights below LEAST_WEIGHT are raised to it, so that the logits of one-hot routes are finite and training
+    can change them. Equal weights give zeros.
+    """
+    logits_LE = routes_LE.clamp(min=LEAST_WEIGHT).log()
+    return logits_LE - logits_LE.mean(dim=-1, keepdim=True)
 
 
 def explore(routes_BLE: Tensor, epsilon: float) -> Tensor:

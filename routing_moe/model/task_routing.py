@@ -75,6 +75,20 @@ class TaskRouting:
         if source == "fixed":
             self.register_buffer("task_routes", task_routes_NLE.to(self.device, self.dtype))
 
+    def use_table(self, logits_NLE: Tensor) -> None:
+        """Changes the routes to the softmax of trained logits, in the order of `config.task_names`.
+
+        The logits are the task vectors of a router without parameters.
+        """
+        config = self.config
+        self.use_routes("average")
+        config.route_source, config.router_nn_type, config.router_mode = "learned", "table", "softmax"
+        config.router_temperature, config.exploration_epsilon = 1.0, 0.0
+        config.router_input_dim, config.random_vectors = logits_NLE[0].numel(), []
+        self.router = ROUTERS["table"](config)
+        logits_ND = logits_NLE.detach().flatten(1).to(self.device, self.dtype, copy=True)
+        self.task_vectors = TaskVectors.from_pretrained(logits_ND, freeze=False)
+
     def use_given_routes(self, given: GivenRoutes) -> None:
         """Changes the tasks and their fixed routes, and the vectors that other tasks are routed by, to these.
 

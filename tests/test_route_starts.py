@@ -1,0 +1,312 @@
+"""Starts for unseen tasks: the experts merged into one BART, and a route learned with frozen experts."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from test_finetuning_routes import MIXTURES
+from tiny_grids import QUICK, SAMPLES, TASK, outcomes, predictions, results
+from tiny_runs import assert_equal, weights
+from torch.nn import functional as F
+
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.checkpoints.find import find_start
+from routing_moe.evaluation.learned_routes import learn_route
+from routing_moe.evaluation.unseen_routes import RouteChoice, with_routes
+from routing_moe.finetuning.starting_model import Starts, along_route, least_state, set_trained
+from routing_moe.model.loading import load_routing_bart
+from routing_moe.model.selection import LEAST_WEIGHT, route_logits
+from routing_moe.optim.state_memory import State
+from routing_moe.optim.step import Stepper
+
+SOFT_LE = np.random.default_rng(0).dirichlet(np.full(3, 5.0), 4)
+ONE_HOT_LE = np.eye(3)[[2, 0, 1, 1]]
+SOURCES = {
+    "learned": dict(router_mode="softmax"),
+    "average": dict(route_source="average"),
+    "random": dict(route_source="random"),
+    "fixed": dict(route_source="fixed"),
+}
+
+
+def given(route_LE) -> RouteChoice:
+    return RouteChoice(TASK, "given", np.array(route_LE), "given route")
+
+
+def start(grids, mixture, training: str, route_LE=None):
+    """Returns the model of a start along a route (None: the mixture's own average or random routes)."""
+    settings = replace(grids.settings("unused"), route_training=training)
+    model, words = along_route(mixture, settings, None if route_LE is None else given(route_LE))
+    set_trained(model, settings)
+    return model.eval(), words
+
+
+# ---- merged
+
+
+def averaged_by_hand(mixture, route_LE) -> dict:
+    """Returns the plain BART's state dict: each weight averaged over the experts in turn, in float64."""
+    averaged = {}
+    for name, tensor in mixture.state_dict().items():
+        side, _, rest = name.removeprefix("model.").partition(".layers.")
+        if name.startswith(("router", "task_", "route_")):
+            continue
+        if ".experts." not in name:
+            averaged[name] = tensor
+            continue
+        layer, _, expert, rest = rest.split(".", 3)
+        row = int(layer) + (mixture.config.encoder_layers if side == "decoder" else 0)
+        name = f"model.{side}.layers.{layer}.{rest}"
+        averaged[name] = averaged.get(name, 0) + float(route_LE[row][int(expert)]) * tensor.double()
+    return {name: tensor.float() for name, tensor in averaged.items()}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_merged_experts_are_averaged_by_the_route(source, grids, make_model, batch):
+    mixture = make_model(encoder_vanilla_layers=[1], dtype=torch.float32, **SOURCES[source])
+    is_mean = source in ("average", "random")
+    route_LE = np.full((4, 3), 1 / 3) if is_mean else SOFT_LE
+    by_hand = averaged_by_hand(mixture, route_LE)
+    model, words = start(grids, mixture, "merged", None if is_mean else SOFT_LE)
+    assert words == ("average" if is_mean else "given route") + "; merged plain BART"
+    assert model.config.num_experts == 1
+    torch.testing.assert_close(dict(model.to_bart(torch.ones(4, 1)).state_dict()), by_hand)
+    reference = make_model(num_experts=1, dtype=torch.float32)
+    names = {name: name.replace(".experts.0", "") for name in reference.state_dict()}
+    reference.load_state_dict({name: by_hand[plain] for name, plain in names.items()})
+    grads = []
+    for one in (model, reference):
+        one(**batch).loss.backward()
+        grads.append({name: p.grad for name, p in one.named_parameters()})
+    torch.testing.assert_close(*grads)
+
+
+def test_merged_one_hot_routes_are_the_plain_bart_and_equal_experts_any_of_them(grids, make_model):
+    states = []
+    for training in ("merged", "plain"):
+        torch.manual_seed(1)
+        mixture = make_model(dtype=torch.float32)
+        states.append(start(grids, mixture, training, ONE_HOT_LE)[0].state_dict())
+    assert_equal(*states)
+    for layer in mixture.routed_layers():
+        for expert in layer.experts[1:]:
+            expert.load_state_dict(layer.experts[0].state_dict())
+    plain = mixture.to_bart(torch.eye(3)[[0, 0, 0, 0]]).state_dict()
+    merged = start(grids, mixture, "merged", SOFT_LE)[0].to_bart(torch.ones(4, 1)).state_dict()
+    torch.testing.assert_close(merged, plain)
+
+
+@pytest.fixture
+def tune(grids):
+    """tune(name, kind, code=0, **flags): the folder of a grid from a mixture of two experts."""
+
+    def run(name, kind, code=0, **changed):
+        init_dir = grids.mixture(f"mixture_{kind}", **MIXTURES[kind])
+        return grids.run(f"starts_{name}", code, moe_init=True, init_dir=init_dir, **(QUICK | changed))
+
+    return run
+
+
+def test_a_grid_of_merged_experts_costs_a_plain_bart_and_keeps_one(grids, tune):
+    merged = tune("merged", "average", route_training="merged", save_best=True)
+    fixed, plain = tune("fixed", "average"), grids.run("starts_bart", **QUICK)
+    assert set(results(merged)["route"]) == {"average; merged plain BART"}
+    costs = {f: results(f)[["total_parameters", "flops_per_example"]].iloc[0] for f in (merged, fixed, plain)}
+    assert costs[merged].equals(costs[plain])
+    assert (costs[fixed] > 1.2 * costs[plain]).all()
+    config = json.loads((merged / f"models/{SAMPLES[0]}_best/config.json").read_text())
+    assert config["architectures"] == ["BartForConditionalGeneration"]
+
+
+# ---- logits
+
+
+def test_logits_start_as_the_route(make_model):
+    assert torch.equal(route_logits(torch.full((4, 3), 1 / 3)), torch.zeros(4, 3))
+    soft_LE = torch.tensor([[0.7, 0.2, 0.1], [0.02, 0.49, 0.49]])
+    torch.testing.assert_close(route_logits(soft_LE).softmax(-1), soft_LE)
+    one_hot_LE = route_logits(torch.eye(3)).softmax(-1)
+    torch.testing.assert_close(one_hot_LE.diag(), torch.full((3,), 1 / (1 + 2 * LEAST_WEIGHT)))
+
+
+def learned_slowly(model, batch_of, logits_LE, steps: int, rate: float):
+    """Returns (losses, logits) of training by hand: every expert in turn, one example at a time, AdamW."""
+    logits_LE = logits_LE.clone().requires_grad_()
+    optimizer, losses = torch.optim.AdamW([logits_LE], lr=rate, weight_decay=0.0), []
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (steps - step) / steps
+        route_1LE = F.softmax(logits_LE, dim=-1)[None]
+        loss = sum(model(**example, routes=route_1LE, sparse=False).loss for example in batch_of(step))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([logits_LE], 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, logits_LE.detach()
+
+
+@pytest.mark.parametrize("mixing", ["outputs", "parameters"])
+@pytest.mark.parametrize("source", ["learned", "average", "fixed"])
+def test_logits_are_learned_as_by_a_slow_loop(mixing, source, grids, make_model, task_examples):
+    mixture = make_model(expert_mixing=mixing, encoder_vanilla_layers=[1], **SOURCES[source])
+    reference = make_model(expert_mixing=mixing, encoder_vanilla_layers=[1], route_source="average")
+    reference.load_state_dict(mixture.state_dict(), strict=False)
+    route_LE = None if source == "average" else SOFT_LE
+    model, words = start(grids, mixture, "logits", route_LE)
+    assert words == ("average" if route_LE is None else "given route") + "; logits trained"
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 4 * 3
+    frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
+    AcceleratorState._reset_state(reset_partial_state=True)
+    settings = grids.settings(
+        "unused", total_steps=4, warmup_steps=0, weight_decay=0, learning_rate_list=[0.3]
+    )
+    settings = replace(settings, route_training="logits")
+    recipe = settings.recipe(settings.configurations()[0], temperature=1.0)
+    stepper = Stepper(model, task_examples, recipe, Accelerator(cpu=True))
+
+    def batch_of(step):
+        indices, choices, _ = stepper.split(step)
+        for index, choice in zip(indices, choices, strict=True):
+            example = task_examples.collate([index], [choice], pad_token_id=1)
+            yield {name: example[name] for name in ("input_ids", "attention_mask", "labels")}
+
+    begun_LE = route_logits(torch.full((4, 3), 1 / 3) if route_LE is None else torch.tensor(route_LE))
+    losses, logits_LE = learned_slowly(reference.train(), batch_of, begun_LE.double(), 4, 0.3)
+    assert [stepper.step(step)["loss"] for step in range(4)] == pytest.approx(losses, rel=1e-9)
+    torch.testing.assert_close(model.task_vectors.weight.detach()[0].view(4, 3), logits_LE)
+    assert (logits_LE - begun_LE).abs().max() > 0.3
+    after = dict(model.named_parameters())
+    assert_equal({name: after[name].detach() for name in frozen}, frozen)
+
+
+@pytest.mark.parametrize("kind", ["one-hot", "merged", "random"])
+def test_a_grid_of_logits_saves_the_route_and_continues(kind, grids, tune):
+    flags = dict(route_training="logits", learning_rate_list=[0.5], eval_period=2, save_best=True)
+    folder = tune(f"logits_{kind}", kind, **flags)
+    assert set(results(folder)["route"].str.rpartition("; ")[2]) == {"logits trained"}
+    best = folder / f"models/{SAMPLES[0]}_best"
+    before, after = weights(grids / f"../mixture_{kind}/best"), weights(best)
+    route_LE = after.pop("task_routes")[0]
+    experts = {name: tensor for name, tensor in before.items() if name in after}
+    assert_equal(after, experts)
+    model = load_routing_bart(RoutingBartForConditionalGeneration, best)
+    assert torch.equal(model.routes_for([TASK])[0], route_LE)
+    torch.testing.assert_close(route_LE.sum(-1), torch.ones(3))
+    assert not torch.equal(route_LE, torch.full((3, 2), 0.5))
+    scored = dict.fromkeys(("do_train", "learning_rate_list", "bsz_list", "total_steps", "warmup_steps"))
+    again = grids.run(f"starts_again_{kind}", moe_init=True, init_dir=best, **(QUICK | scored))
+    assert list(predictions(again).values()) == list(predictions(folder).values())
+    assert results(again)["route"].str.startswith("given route; ").all()
+    configuration = outcomes(folder)
+    (file,) = (folder / "configurations").glob("*.json")
+    file.unlink()  # as if the grid had been stopped there
+    assert outcomes(tune(f"logits_{kind}", kind, **flags)) == configuration
+
+
+def test_logits_start_at_each_samples_route_and_the_default_rates_are_theirs(grids, tune):
+    flags = dict(route_training="logits", samples="all", learning_rate_list=None, task_vector="learned")
+    folder = tune("logits_vectors", "soft", vector_steps=2, **flags)
+    assert sorted(results(folder)["lr"].unique()) == [0.03, 0.1, 0.3]
+    assert len({one["curve"][0][1] for one in outcomes(folder).values()}) == 6
+
+
+@pytest.mark.parametrize("training", ["merged", "logits"])
+@pytest.mark.parametrize("kind", ["one-hot", "merged", "average"])
+def test_the_memory_of_a_start_is_counted_before_it_is_loaded(training, kind, grids):
+    init_dir = grids.mixture(f"mixture_{kind}", **MIXTURES[kind])
+    flags = dict(init_dir=init_dir, task_dir=grids.gym / "plural")
+    flags |= dict(task_vector="stored") if kind != "average" else {}
+    settings = grids.settings("unused", moe_init=True, route_training=training, **flags)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    expected = least_state(settings, find_start(settings))
+    model = Starts(settings, None, torch.device("cpu")).of(settings.samples[0], None)[0]
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert expected == State(sum(p.numel() for p in model.parameters()), trained)
+    assert trained == 3 * 2 if training == "logits" else trained == expected.parameters
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (dict(freeze_embeds=True), "--freeze_embeds has no effect with --route_training logits"),
+        (dict(task_model_lr=0.1), "--task_model_lr has no effect with a vector that is not trained"),
+        (dict(eval_sampled_routes=True), "--eval_sampled_routes has no effect with a route that is not"),
+    ],
+)
+def test_flags_without_effect_on_logits_are_an_error(flags, message, tune, capsys):
+    tune("logits_wrong", "soft", 2, route_training="logits", **flags)
+    assert message in capsys.readouterr().err
+
+
+# ---- learn_route
+
+
+def learn(model, examples, **changed):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    asked = dict(task="new", examples=examples, steps=20, rate=0.3, seed=3) | changed
+    return learn_route(model, **asked, accelerator=Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_learned_route_is_determined_by_the_seed_and_leaves_the_model_as_it_was(
+    source, make_model, examples
+):
+    model = make_model(exploration_epsilon=0.5, **SOURCES[source]).train()
+    next(model.parameters()).requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    config, graded = model.config.to_dict(), [p.requires_grad for p in model.parameters()]
+    first, again = learn(model, examples, steps=3), learn(model, examples, steps=3)
+    assert np.array_equal(first.route_LE, again.route_LE)
+    assert not np.array_equal(first.route_LE, learn(model, examples, steps=3, seed=4, batch_size=4).route_LE)
+    assert (first.task, first.source, first.seen) == ("new", "learned", "labelled rows of one sample")
+    assert first.described() == "route learned from 14 examples"
+    assert first.route_LE.dtype == np.float32
+    assert_equal(dict(model.state_dict()), before)
+    assert model.config.to_dict() == config
+    assert model.training
+    assert [p.requires_grad for p in model.parameters()] == graded
+    assert not any(p.grad is not None for p in model.parameters())
+    still = learn(model, examples, steps=1, rate=0.0, start_LE=SOFT_LE).route_LE
+    assert still == pytest.approx(SOFT_LE, abs=1e-6)
+    assert (learn(model, examples, steps=1, rate=0.0).route_LE == np.float32(1 / 3)).all()
+
+
+@pytest.mark.parametrize("mixing", ["outputs", "parameters"])
+def test_the_expert_that_fits_the_task_is_found(mixing, make_model, task_examples):
+    model = make_model(route_source="fixed", expert_mixing=mixing, given_routes="a file")
+    expert_of_layer = [2, 0, 1, 1]
+    route_LE = torch.eye(3, dtype=torch.float64)[expert_of_layer]
+    model.use_routes("fixed", route_LE.expand(4, -1, -1))
+    trained = [
+        p
+        for layer, e in zip(model.routed_layers(), expert_of_layer, strict=True)
+        for p in layer.experts[e].parameters()
+    ]
+    batch = task_examples.collate(range(7), pad_token_id=1)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+    optimizer = torch.optim.Adam(trained, lr=0.01)
+    for _ in range(20):
+        optimizer.zero_grad()
+        model(**inputs, routes=route_LE.expand(7, -1, -1)).loss.backward()
+        optimizer.step()
+    model.requires_grad_(True).zero_grad()
+
+    def loss(found_LE) -> float:
+        with torch.no_grad():
+            return float(model(**inputs, routes=torch.as_tensor(found_LE).double().expand(7, -1, -1)).loss)
+
+    found = learn(model, task_examples, steps=30)
+    assert found.route_LE.argmax(axis=1).tolist() == expert_of_layer
+    best, average = loss(route_LE), loss(np.full((4, 3), 1 / 3))
+    assert loss(found.route_LE) - best < 0.1 * (average - best)
+    answering = with_routes(model, [found])
+    torch.testing.assert_close(answering.routes_for(["new"])[0].float(), torch.from_numpy(found.route_LE))
+
+
+def test_a_plain_bart_has_no_route_to_learn(make_model, examples):
+    with pytest.raises(ValueError, match="the model has one expert, so it has no route to learn"):
+        learn(make_model(num_experts=1), examples)
