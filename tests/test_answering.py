@@ -119,6 +119,16 @@ def test_a_vector_of_a_folder_and_one_learned_from_rows_are_routes(finished, tmp
     assert all(torch.equal(before[name], tensor) for name, tensor in model.model.state_dict().items())
 
 
+def test_a_route_is_learned_where_there_is_no_router(given):
+    model = load(given)
+    pairs = [tuple(row.split("\t")[:2]) for row in ROWS["count"]]
+    task = model.task("new", examples=pairs, steps=40, rate=0.3)
+    assert task.words == "route learned from 6 examples"
+    assert torch.allclose(task.route_LE.sum(dim=1), torch.ones(3))
+    assert (task.route_LE.argmax(dim=1) == 1).float().mean() > 0.5  # the expert that was trained on count
+    assert model.task("opposite").experts == {"encoder": [1, 0], "decoder": [1]}  # the model is unchanged
+
+
 def test_average_routes_and_one_expert_know_every_task(world, finished):
     absent = dict(
         router_hidden_dim=None, taskvecs_dim=None, router_lr=None, task_model_lr=None, total_steps=1

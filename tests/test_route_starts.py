@@ -15,13 +15,14 @@ from torch.nn import functional as F
 
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.find import find_start
-from routing_moe.evaluation.learned_routes import learn_route
-from routing_moe.evaluation.unseen_routes import RouteChoice, with_routes
 from routing_moe.finetuning.starting_model import Starts, along_route, least_state, set_trained
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.selection import LEAST_WEIGHT, route_logits
 from routing_moe.optim.state_memory import State
 from routing_moe.optim.step import Stepper
+from routing_moe.task_choice.choice import TaskChoice
+from routing_moe.task_choice.choose import with_routes
+from routing_moe.task_choice.learned import learn_route
 
 SOFT_LE = np.random.default_rng(0).dirichlet(np.full(3, 5.0), 4)
 ONE_HOT_LE = np.eye(3)[[2, 0, 1, 1]]
@@ -33,8 +34,8 @@ SOURCES = {
 }
 
 
-def given(route_LE) -> RouteChoice:
-    return RouteChoice(TASK, "given", np.array(route_LE), "given route")
+def given(route_LE) -> TaskChoice:
+    return TaskChoice(TASK, "given", "given route", route_LE=np.array(route_LE))
 
 
 def start(grids, mixture, training: str, route_LE=None):
@@ -263,7 +264,7 @@ def test_a_learned_route_is_determined_by_the_seed_and_leaves_the_model_as_it_wa
     assert np.array_equal(first.route_LE, again.route_LE)
     assert not np.array_equal(first.route_LE, learn(model, examples, steps=3, seed=4, batch_size=4).route_LE)
     assert (first.task, first.source, first.seen) == ("new", "learned", "labelled rows of one sample")
-    assert first.described() == "route learned from 14 examples"
+    assert first.words == "route learned from 14 examples"
     assert first.route_LE.dtype == np.float32
     assert_equal(dict(model.state_dict()), before)
     assert model.config.to_dict() == config

@@ -36,7 +36,7 @@ from routing_moe.model.selection import noise_free_routes
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser
 from routing_moe.task_choice.given_vectors import GivenVectors
-from routing_moe.task_choice.learned import learn_vector
+from routing_moe.task_choice.learned import learn_route, learn_vector
 from routing_moe.task_choice.texts import INPUTS_PER_TASK, TEXTS_FILE, KeptTexts, TextsOfModel, TextSource
 
 CHUNK = 512  # texts that are tokenized and sorted by length together
@@ -165,7 +165,10 @@ class Routed:
             raise InputError(f"the route of {name} cannot be learned: there are no examples of it")
         rows = [Example(name, name, text, (output,)) for text, output in examples]
         encoded = encode(rows, self.tokenizer, self.text_format, {name: 0})
-        return learn_vector(self.model, name, encoded, accelerator=self.accelerator, **learning)
+        config = self.model.config
+        is_top_1 = config.router_mode == "top_k" and config.router_top_k == 1  # gives a vector no gradient
+        learn = learn_vector if config.has_router and not is_top_1 else learn_route
+        return learn(self.model, name, encoded, accelerator=self.accelerator, **learning)
 
     @torch.no_grad()
     def _route_of(self, choice: TaskChoice) -> torch.Tensor:
