@@ -19,6 +19,7 @@ from dataloader.encoding import EncodedExamples
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_start
 from routing_moe.checkpoints.start import load_start_tokenizer
 from routing_moe.config.finetune import FinetuneSettings
+from routing_moe.config.shared import text_settings
 from routing_moe.finetuning.task_choices import (
     choose,
     follows_given_routes,
@@ -101,6 +102,7 @@ class Starts:
         if self._model is None or (not self._shared and sample != self._sample):
             model, route, seen = self._adapted(sample, examples)
             model.to(self.device).config.task_names = [self.settings.task]
+            model.config.text_settings = text_settings(self.settings)
             set_trained(model, self.settings)
             self._model, self._route, self._seen, self._sample = model, route, seen, sample
             if self._shared:  # else the next sample needs the unchanged mixture
