@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from dataloader.errors import fault_context
 from routing_moe.config.choices import (
     EXPERT_MIXINGS,
     FOUND_BY_RULE,
@@ -30,6 +31,7 @@ from routing_moe.config.flags import (
     inherited,
 )
 from routing_moe.config.shared import OPTIMISATION, RunFlags
+from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import load_run_settings
 
 DATA = group("data")
@@ -207,12 +209,17 @@ def train_settings(given: Mapping) -> TrainSettings:
     run whose checkpoint predicts. A resumed run keeps its limit on epochs. Raises InputError if its run.json
     cannot be read.
     """
-    trained = {}
+    trained, checkpoint = {}, None
+    if given.get("checkpoint"):
+        with fault_context("--checkpoint "):
+            checkpoint = folder_of_run(given["checkpoint"])
     if given.get("do_train") and given.get("resume"):
         epochs = (load_run_settings(given["output_dir"]) or {}).get("num_train_epochs")
         trained = {"num_train_epochs": epochs} if isinstance(epochs, int | float) else {}
     elif not given.get("do_train"):
-        run = Path(given["checkpoint"]).parent if given.get("checkpoint") else Path(given["output_dir"])
+        run = checkpoint or Path(given["output_dir"])
+        if checkpoint and not (checkpoint / "run.json").is_file():  # which a shared run has with its weights
+            run = checkpoint.parent
         saved = load_run_settings(run) or {}
         if given.get("train_dir", saved.get("train_dir")) != saved.get("train_dir"):
             saved = saved | {"predict_dir": None}  # another gym is given, with its own dev and test files

@@ -1,11 +1,11 @@
 """Finds models by their names on the Hugging Face hub, and downloads them into its local cache.
 
 A hub name is "name" or "organisation/name", or either with "@" and a branch, tag or commit. A process asks
-the hub once which commit a name stands for. Configuration, weights and tokenizer then come from the folder of
-that commit in the cache, so that they belong together, and nothing else waits for the network.
+the hub once which commit a name stands for. All files then come from the folder of that commit in the cache,
+so that they belong together, and nothing else waits for the network.
 
 If the cache has a commit with configuration and weights, another commit takes its place only when all its
-files have arrived: the small ones within ANSWER_SECONDS, the weights as long as bytes arrive.
+files have arrived: the configuration within ANSWER_SECONDS, the others as long as bytes arrive.
 """
 
 import json
@@ -26,7 +26,7 @@ from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_brief
 from routing_moe.io import hub_requests
 from routing_moe.io.hub_requests import HubFailure, commit_and_files, download
-from routing_moe.io.model_files import files_to_load, has_tokenizer, names_in, small_files, weights_among
+from routing_moe.io.model_files import files_to_load, has_tokenizer, names_in, weights_among
 
 # Environment variable of worker processes, so that they load the same commits: JSON, {hub name: commit}.
 COMMITS = "ROUTING_MOE_HUB_COMMITS"
@@ -68,6 +68,17 @@ def is_hub_name(model: str) -> bool:
     return name.count("/") <= 1 and not name.startswith((".", "/", "~")) and not name.endswith("/")
 
 
+def is_on_hub(place: str | Path) -> bool:
+    """Returns whether the place of a run is a hub name owner/name[@revision].
+
+    In an existing folder, such as models/, it is a path, unless it has a revision: a mistyped path need not
+    wait for the network.
+    """
+    path, name = Path(place), str(place)
+    has_owner = is_hub_name(name) and "/" in name.partition("@")[0]
+    return has_owner and not path.exists() and ("@" in name or not path.parent.is_dir())
+
+
 def repository_and_revision(name: str) -> tuple[str, str]:
     """Returns the parts of a hub name; the revision is "main" if there is none. Raises InputError."""
     repository, at, revision = name.partition("@")
@@ -106,6 +117,24 @@ def local_folder(source: str | Path) -> Path:
         except (HubFailure, OSError) as error:
             raise InputError(f"{name}: {in_brief(error)}; the same command tries again") from None
     return found.folder
+
+
+def folder_of_run(place: str | Path) -> Path:
+    """Returns the folder of a run or checkpoint: `place` itself, or that of owner/name[@revision].
+
+    Raises InputError, also if the weights there are not safetensors: pickled ones are not downloaded.
+    """
+    if not is_on_hub(place):
+        return Path(place)
+    found = snapshot(str(place))
+    if not any(file.endswith(".safetensors") for file in found.files or names_in(found.folder)):
+        raise InputError(f"{place}: has no model.safetensors; pickled weights of a run are not downloaded")
+    return local_folder(place)
+
+
+def known_folder(place: str | Path) -> Path:
+    """Returns the folder of a hub name that this process has found, else `place`; asks no hub."""
+    return _found[str(place)].folder if str(place) in _found else Path(place)
 
 
 def snapshot(name: str) -> Snapshot:
@@ -193,7 +222,7 @@ def query_hub(name: str, cached: Snapshot | None) -> Snapshot:
         raise HubFailure(f"{hub}/{repository} has no config.json", is_answer=True)
     folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type="model"))
     found = Snapshot(repository, revision, commit, folder / "snapshots" / commit, files_to_load(names))
-    download_missing(found, ["config.json"] if cached is None else small_files(names), end)
+    download_missing(found, ["config.json"], end)
     return found if cached is None else complete(found)
 
 
