@@ -19,7 +19,7 @@ from routing_moe.config.flags import ENTRY_POINT
 OF_CLI = (
     *("train", "finetune", "merge", "show_scores", "compare_runs", "overview"),
     *("collect_results", "compute_arg"),
-    *("inspect_routes", "correlate_routes", "ablate", "create_gif", "report"),
+    *("inspect_routes", "correlate_routes", "ablate", "create_gif", "report", "push"),
 )
 OF_TASK_EMB = ("random", "text", "finetuned_text", "fisher", "gradient", "descriptions", "reduce", "inspect")
 COMMANDS = {name.replace("_", "-"): f"routing_moe.cli.{name}" for name in OF_CLI}

@@ -17,13 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import constants, get_token, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import WeakFileLock, validate_repo_id
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import Faults, InputError, in_brief
 from routing_moe.io import hub_requests
 from routing_moe.io.hub_requests import HubFailure, commit_and_files, download
 from routing_moe.io.model_files import files_to_load, has_tokenizer, names_in, weights_among
@@ -90,6 +90,18 @@ def repository_and_revision(name: str) -> tuple[str, str]:
         raise InputError(f"{name}: give a branch, a tag or a commit after the @")
     commits_of_main = _commits_of_main or json.loads(os.environ.get(COMMITS, "{}"))
     return repository, commits_of_main.get(name) or revision or constants.DEFAULT_REVISION
+
+
+def push_faults(name: str, uploads: bool) -> list[str]:
+    """Returns faults of a name to push to, and if it `uploads`, of a process that cannot."""
+    faults = []
+    if "@" in name or name.count("/") != 1 or not Faults().of(repository_and_revision, name):
+        faults.append(f"{name}: not a name on the hub; give owner/name, such as my-group/my-mixture")
+    if uploads and constants.HF_HUB_OFFLINE:
+        faults += [f"{_offline_variable()} is set, which forbids uploads; --dry_run FOLDER writes the files"]
+    elif uploads and not get_token():
+        faults += ["no token for the hub: hf auth login, or HF_TOKEN; --dry_run FOLDER only writes the files"]
+    return faults
 
 
 # ---- the folder of a model
@@ -212,8 +224,7 @@ def query_hub(name: str, cached: Snapshot | None) -> Snapshot:
     """
     hub, end = constants.ENDPOINT, time.monotonic() + hub_requests.ANSWER_SECONDS
     if constants.HF_HUB_OFFLINE:
-        variable = next((variable for variable in OFFLINE if os.environ.get(variable)), OFFLINE[0])
-        raise HubFailure(f"{variable} is set, which forbids downloads", is_answer=False)
+        raise HubFailure(f"{_offline_variable()} is set, which forbids downloads", is_answer=False)
     if cached is not None and hub in _silent_hubs:
         raise HubFailure(f"{hub} did not answer before", is_answer=False)
     repository, revision = repository_and_revision(name)
@@ -224,6 +235,10 @@ def query_hub(name: str, cached: Snapshot | None) -> Snapshot:
     found = Snapshot(repository, revision, commit, folder / "snapshots" / commit, files_to_load(names))
     download_missing(found, ["config.json"], end)
     return found if cached is None else complete(found)
+
+
+def _offline_variable() -> str:
+    return next((variable for variable in OFFLINE if os.environ.get(variable)), OFFLINE[0])
 
 
 def complete(found: Snapshot) -> Snapshot:
