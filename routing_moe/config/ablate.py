@@ -25,7 +25,7 @@ class AblationSettings(Command):
     program = "python -m routing_moe.cli.ablate"
     usage = "RUN [flags, see --help]"
 
-    run: Path = EXPERTS(REQUIRED, "run folder", positional=True, metavar="RUN")
+    run: Path = EXPERTS(REQUIRED, "run folder, or a hub name owner/name[@revision]", positional=True, metavar="RUN")
     experts: tuple[str, ...] = EXPERTS(("all",), "all: each (layer, expert) alone; none; or sets such as enc0.1 or enc0.1+dec2.0 (expert 1 of encoder layer 0 together with expert 0 of decoder layer 2)", metavar="SET")
     features: tuple[str, ...] = EXPERTS((), "also ablate the top experts of each of these features, such as skill:negation, together; all: every feature that at least three tasks have and at least three lack (default: none)", metavar="FEATURE")
     top: int = EXPERTS(3, "number of top experts of a feature: those whose weight correlates most with it", range=AT_LEAST_1)

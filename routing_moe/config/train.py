@@ -71,9 +71,9 @@ class TrainSettings(RunFlags):
 
     model: str = START("facebook/bart-base", "plain BART: a hub name or a folder", needs=("training", "new_model"), compared_as="budget")
     initialize_from_vanilla: bool = START(False, "start from --model, every expert a copy of its layer; without this flag, from a routing checkpoint", needs=("training",))
-    vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors, a saved folder, or a run with one expert", needs=("training", "new_model"))
+    vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors, a saved folder, a run with one expert, or a hub name of one of these two", needs=("training", "new_model"))
     init_eps: float = START(1e-8, "standard deviation of the noise added to each copy; the default is below float32 resolution for weights near 1", range=NOT_NEGATIVE, needs=("training", "new_model", "experts"))
-    checkpoint: str | None = START(None, "routing checkpoint folder to start from (default: --output_dir/--checkpoint_name)")
+    checkpoint: str | None = START(None, "routing checkpoint to start from, a folder or a hub name owner/name[@revision] (default: --output_dir/--checkpoint_name)")
     checkpoint_name: str = START("best", "which checkpoint of --output_dir to start or predict from: best, last, or any folder there with a checkpoint, such as the <step>-steps that --save_period keeps", needs=("checkpoint",), on_resume=True)
 
     num_experts: int | None = ROUTING(None, "experts per layer; 1: multi-task BART, without routes; with --task_routes, as many as the routes name; with its clusters:K, fewer experts compose the routes of all clusters", range=AT_LEAST_1, new_model=3, compared_as="budget")

@@ -42,9 +42,9 @@ from routing_moe.training.checks import ONTOLOGY_FILE
 
 PICTURE = "routes.png"
 OF_CHECKPOINT = re.compile(r"(?!.*eval-.*settings\.json)[^/]+\.(?:json|txt|model|safetensors|npy|npz)")
-OF_TOKENIZER = ("tokenizer.json", "vocab.json")  # tokens may look like paths
+OF_TOKENIZER = re.compile(r"vocab\.json|.*token.*\.json")  # tokens such as </s> may look like paths
 # An absolute path, or one outside the working directory, in a text.
-PLACE = re.compile(r"(?<![\w/:.~-])(?:~|\.\.)?(?:/[^\s\"',;()/]+)+/?")
+PLACE = re.compile(r"(?<![\w/:.~<-])(?:~|\.\.)?(?:/[^\s\"',;()/]+)+/?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +109,9 @@ def read_shared_run(settings: PushSettings) -> SharedRun:
     )
     steps = evaluated_steps(run)
     step = load_progress(checkpoint).get("step")
-    if not steps:
-        return _with_routes(found, checkpoint, "best")
-    return _with_routes(found, run, step if step in steps else best_step(run, steps))
+    if step is None and steps:
+        step = best_step(run, steps)
+    return _with_routes(found, run, step) if step in steps else _with_routes(found, checkpoint, "best")
 
 
 def _with_routes(found: SharedRun, place: Path, step: int | str) -> SharedRun:
@@ -176,22 +176,22 @@ def _copy_run(shared: SharedRun, folder: Path) -> None:
 
 def _of_gym(shared: SharedRun) -> dict[str, Path]:
     """Returns {name in the shared folder: file} of what the gym says of its tasks."""
-    gym = shared.gym if shared.gym else shared.run or Path("no gym")
     flags = {ONTOLOGY_FILE: "task_ontology", "split.json": "custom_tasks_splits"}
-    named = {name: shared.settings.get(flag) for name, flag in flags.items()}
-    return {name: Path(named.get(name) or gym / name) for name in (*flags, OWN_FEATURES)}
+    named = {name: Path(shared.settings[flag]) for name, flag in flags.items() if shared.settings.get(flag)}
+    gym = shared.gym or shared.run  # which has them if it was shared before
+    return {name: gym / name for name in (*flags, OWN_FEATURES) if gym} | named
 
 
 def _copy(file: Path, target: Path) -> None:
     """Copies a file. In texts, absolute paths become the names of their files."""
     target.parent.mkdir(exist_ok=True)
-    if file.suffix == ".json" and file.name not in OF_TOKENIZER:
+    if file.suffix == ".json" and not OF_TOKENIZER.fullmatch(file.name):
         content = json.loads(file.read_text(encoding="utf-8"))
-        write_text(target, json.dumps(without_places(content), indent=1, ensure_ascii=False))
+        if (cleaned := without_places(content)) != content:  # else the file keeps its checksum
+            return write_text(target, json.dumps(cleaned, indent=1, ensure_ascii=False))
     elif file.suffix == ".csv":
-        write_text(target, without_places(file.read_text(encoding="utf-8")))
-    else:
-        shutil.copyfile(file, target)
+        return write_text(target, PLACE.sub(_name_of, file.read_text(encoding="utf-8")))
+    shutil.copyfile(file, target)
 
 
 def without_places(value):
@@ -204,7 +204,11 @@ def without_places(value):
         return value
     if Path(value).is_absolute() or value.startswith(("~", "../")):
         return Path(value).name
-    return PLACE.sub(lambda found: Path(found[0]).name, value)
+    return PLACE.sub(_name_of, value)
+
+
+def _name_of(found: re.Match) -> str:
+    return Path(found[0]).name
 
 
 def command_of(shared: SharedRun) -> str:
