@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
@@ -28,24 +29,32 @@ def main(argv: list[str] | None = None) -> int:
 def run(settings: PushSettings) -> None:
     faults = Faults(flag_faults(settings) + push_faults(settings.name, uploads=settings.dry_run is None))
     faults += folder_faults(settings.dry_run)
-    from routing_moe.report.shared_run import read_shared_run, write_shared_run  # takes seconds
+    from routing_moe.report.shared_run import read_shared_run  # takes seconds
 
     shared = faults.of(read_shared_run, settings)
     if faults:
         raise InputError(faults)
     if settings.dry_run:
         with replacing_directory(settings.dry_run) as folder:
-            write_shared_run(shared, settings, folder)
+            write(shared, settings, folder)
         print(f"{settings.dry_run}: {described(settings.dry_run)}; nothing was uploaded")
         return
     with tempfile.TemporaryDirectory() as place:
-        write_shared_run(shared, settings, folder := Path(place))
+        write(shared, settings, folder := Path(place))
         print(f"uploading {described(folder)} to {settings.name}")
         try:
             url = upload(folder, settings.name, settings.private)
         except HubFailure as error:
             raise InputError(f"{settings.name}: {error}; nothing was published") from None
     print(url)
+
+
+def write(shared, settings: PushSettings, folder: Path) -> None:
+    from routing_moe.report.model_card import model_card
+    from routing_moe.report.shared_run import write_shared_run
+
+    write_shared_run(shared, settings, folder)
+    write_text(folder / "README.md", str(model_card(shared, settings)))
 
 
 def folder_faults(folder: Path | None) -> list[str]:

@@ -135,9 +135,7 @@ def _with_routes(found: SharedRun, place: Path, step: int | str) -> SharedRun:
 
 
 def write_shared_run(shared: SharedRun, settings: PushSettings, folder: Path) -> None:
-    """Writes all files into an empty folder. Pickles, predictions and absolute paths are left out."""
-    from routing_moe.report.model_card import model_card
-
+    """Writes the files into an empty folder, without pickles, predictions, absolute paths and the card."""
     checkpoint = shared.mixture.checkpoint
     for file in sorted(checkpoint.iterdir()):
         if file.is_file() and OF_CHECKPOINT.fullmatch(file.name):
@@ -151,7 +149,6 @@ def write_shared_run(shared: SharedRun, settings: PushSettings, folder: Path) ->
         layers, n = shared.routes.layers, encoder_part(shared.routes.layers)
         how = (shared.routes.tasks, shared.ontology, folder / PICTURE, n)
         plot_routes(shared.routes.values_NLE, *how, title=f"Routes of {settings.name}", layers=layers)
-    write_text(folder / "README.md", str(model_card(shared, settings)))
 
 
 def _copy_run(shared: SharedRun, folder: Path) -> None:
