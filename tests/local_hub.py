@@ -43,6 +43,7 @@ class LocalHub(ThreadingHTTPServer):
         self.missing = ""  # a file that is listed but cannot be downloaded
         self.hangs = "$^"  # pattern of "METHOD path", of requests that get no answer
         self.pieces = 1  # in which weights are sent
+        self.delay = 0.0  # seconds before the answer to a request for a file
         self.pause = 0.0  # seconds between two of them; inf: only the first one is sent
         self.private: dict[str, bool] = {}  # of repositories that were created by a request
         self.tokens = {"may write": 200, "may read": 403}  # {token: status of requests that write}
@@ -106,6 +107,8 @@ class Handler(BaseHTTPRequestHandler):
             hub.requests.append(path)
         if re.search(hub.hangs, f"{self.command} {path}"):
             hub.is_stopped.wait()
+        if "/resolve/" in path and hub.delay:
+            hub.is_stopped.wait(hub.delay)
         if hub.status is not None and re.search(hub.fails, path):
             return self.answer(hub.status, b"", {}, with_body)
         if path.startswith("api/models/"):

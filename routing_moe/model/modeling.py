@@ -30,7 +30,7 @@ from routing_moe.model.task_vectors import save_task_vectors
 
 # transformers renamed its cache argument once; this is the name in the installed version.
 _FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
-OF_PUSH = ("repo_id", "commit_message", "private", "revision", "create_pr")  # arguments of `push_to_hub`
+OF_PUSH = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")  # of `push_to_hub`
 CACHE_ARGUMENT = "cache" if "cache" in _FORWARD_ARGUMENTS else "past_key_values"
 
 
