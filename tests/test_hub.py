@@ -249,7 +249,7 @@ def test_many_small_files_of_a_new_commit_may_take_longer_than_an_answer(
 ):
     newer = local_hub.publish(NAME, write_bart(tmp_path / "changed", seed=7))
     monkeypatch.setattr(hub_requests, "ANSWER_SECONDS", SHORT)
-    local_hub.delay = SHORT / 6  # of two requests for each of four small files
+    local_hub.delay = SHORT / 3  # of one request for each of four small files
     assert hub.snapshot(NAME).commit == newer
 
 

@@ -249,5 +249,5 @@ def data(shared: SharedRun, settings: PushSettings) -> str:
         own += "\n\nTerms of use of data sets that tasks were made from:\n\n" + "\n".join(lines)
     unknown = [task for task in tasks if not found.get(task, ("", ""))[1]]
     if unknown:
-        own += f"\n\nFor {len(unknown)} of {len(tasks)} tasks no terms of use are recorded; their data sets state them."
+        own += f"\n\nFor {len(unknown)} of {len(tasks)} tasks no terms of use are recorded here."
     return own
