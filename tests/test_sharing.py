@@ -234,6 +234,7 @@ def test_prediction_by_name_equals_that_of_the_run_also_without_network(pulled, 
     assert json.loads(Path(f"out/{commit}/eval-settings.json").read_text())["hub"] == {NAME: commit}
     forget(monkeypatch)
     pulled.silence()
+    assert hub.known_folder(NAME).name == commit  # for the costs of what is trained from a merge of it
     assert train.main([*words, "--predict_split", "test"]) == 0
     mine, theirs = (
         pd.read_csv(Path(place) / "eval-test_tasks-test-performance.csv")

@@ -145,8 +145,9 @@ def folder_of_run(place: str | Path) -> Path:
 
 
 def known_folder(place: str | Path) -> Path:
-    """Returns the folder of a hub name that this process has found, else `place`; asks no hub."""
-    return _found[str(place)].folder if str(place) in _found else Path(place)
+    """Returns the folder of a hub name if the cache has one, else `place`; asks no hub."""
+    found = _found.get(str(place)) or (Faults().of(in_cache, str(place)) if is_on_hub(place) else None)
+    return found.folder if found else Path(place)
 
 
 def snapshot(name: str) -> Snapshot:
