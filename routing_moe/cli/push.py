@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError
+from routing_moe.checkpoints.find import find_mixture
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.push import PushSettings
@@ -29,11 +30,12 @@ def main(argv: list[str] | None = None) -> int:
 def run(settings: PushSettings) -> None:
     faults = Faults(flag_faults(settings) + push_faults(settings.name, uploads=settings.dry_run is None))
     faults += folder_faults(settings.dry_run)
-    from routing_moe.report.shared_run import read_shared_run  # takes seconds
-
-    shared = faults.of(read_shared_run, settings)
+    mixture = faults.of(find_mixture, settings.run, settings.checkpoint_name, "checkpoint_name")
     if faults:
         raise InputError(faults)
+    from routing_moe.report.shared_run import read_shared_run  # takes seconds
+
+    shared = read_shared_run(mixture)
     if settings.dry_run:
         with replacing_directory(settings.dry_run) as folder:
             write(shared, settings, folder)

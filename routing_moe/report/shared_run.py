@@ -31,7 +31,7 @@ from dataloader.recipes import RECIPES
 from routing_moe.analysis.features import OWN_FEATURES
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.analysis.saved_routes import Routes, best_step, encoder_part, evaluated_steps, load_routes
-from routing_moe.checkpoints.find import SavedMixture, find_mixture
+from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.config.push import PushSettings
 from routing_moe.io.run_folder import CURVES_FILE
@@ -77,13 +77,12 @@ class SharedRun:
         return sorted({*self.mixture.config.trained_tasks, *scored})
 
 
-def read_shared_run(settings: PushSettings) -> SharedRun:
-    """Reads a run. Raises InputError if it has no checkpoint of this code, or files of it are damaged."""
-    mixture = find_mixture(settings.run, settings.checkpoint_name, "checkpoint_name")
+def read_shared_run(mixture: SavedMixture) -> SharedRun:
+    """Returns what is known of the run of a checkpoint. Raises InputError if files of it are damaged."""
     checkpoint = mixture.checkpoint
     if mixture.is_published:
         raise InputError(
-            f"{settings.run} is a run of the published code, whose weights are pickled; save it with "
+            f"{checkpoint.parent} is a run of the published code, whose weights are pickled; save it with "
             "RoutingBartForConditionalGeneration.from_upstream(RUN).save_pretrained(FOLDER), and push FOLDER"
         )
     if not any(checkpoint.glob("model*.safetensors")):
