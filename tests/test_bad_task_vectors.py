@@ -198,7 +198,7 @@ MISTAKES = {
         "gradient",
         None,
         dict(model="facebook/bart-base", checkpoint_names=["best"]),
-        "--model facebook/bart-base is no folder: on the hub a run has one checkpoint; leave --checkpoint_names out",
+        "--model facebook/bart-base: no such folder; of a run on the hub, leave --checkpoint_names out",
     ),
     "checkpoints of a folder without any": (
         "gradient",

@@ -66,9 +66,7 @@ def find_mixture(folder: str | Path, checkpoint_name: str | None, name_flag: str
     in a run folder, from the flag `name_flag`; None: "best". Raises InputError if there is no valid one.
     """
     if checkpoint_name and is_on_hub(folder):
-        raise InputError(
-            f"{folder} is no folder: on the hub a run has one checkpoint; leave --{name_flag} out"
-        )
+        raise InputError(f"{folder}: no such folder; of a run on the hub, leave --{name_flag} out")
     folder, name = folder_of_run(folder), checkpoint_name or "best"
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected a run or a checkpoint")
