@@ -1,10 +1,12 @@
-"""A hub on the loopback address, with models whose names stand for several commits, and its failures."""
+"""A hub on the loopback address, with models whose names stand for several commits, uploads, and failures."""
 
 import hashlib
 import json
 import re
+import shutil
 import socket
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,7 +43,11 @@ class LocalHub(ThreadingHTTPServer):
         self.missing = ""  # a file that is listed but cannot be downloaded
         self.hangs = "$^"  # pattern of "METHOD path", of requests that get no answer
         self.pieces = 1  # in which weights are sent
+        self.delay = 0.0  # seconds before the answer to a request for a file
         self.pause = 0.0  # seconds between two of them; inf: only the first one is sent
+        self.private: dict[str, bool] = {}  # of repositories that were created by a request
+        self.tokens = {"may write": 200, "may read": 403}  # {token: status of requests that write}
+        self.uploaded: dict[str, bytes] = {}  # large files by their SHA-256
         self.is_stopped = threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -51,6 +57,25 @@ class LocalHub(ThreadingHTTPServer):
         self.folders[commit] = folder
         self.revisions[repository, revision] = self.revisions[repository, commit] = commit
         return commit
+
+    def commit(self, repository: str, operations: list[dict]) -> str:
+        """Makes a commit of uploaded files, on top of the newest one; returns it."""
+        folder = self.place / str(len(self.folders))
+        newest = self.revisions.get((repository, "main"))
+        if newest:
+            shutil.copytree(self.folders[newest], folder)
+        else:
+            folder.mkdir(parents=True)
+            (folder / ".gitattributes").touch()
+        for kind, value in ((operation["key"], operation["value"]) for operation in operations):
+            file = folder / value["path"]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if kind == "deletedFile":
+                file.unlink()
+            else:
+                is_small = kind == "file"
+                file.write_bytes(b64decode(value["content"]) if is_small else self.uploaded[value["oid"]])
+        return self.publish(repository, folder)
 
     def silence(self, hangs: str = "") -> None:
         """Lets requests wait until the hub stops, and the process wait for SHORT seconds.
@@ -82,11 +107,14 @@ class Handler(BaseHTTPRequestHandler):
             hub.requests.append(path)
         if re.search(hub.hangs, f"{self.command} {path}"):
             hub.is_stopped.wait()
+        if "/resolve/" in path and hub.delay:
+            hub.is_stopped.wait(hub.delay)
         if hub.status is not None and re.search(hub.fails, path):
             return self.answer(hub.status, b"", {}, with_body)
         if path.startswith("api/models/"):
-            repository, _, revision = path.removeprefix("api/models/").partition("/revision/")
-            kind = "json"
+            repository, kind, revision = re.fullmatch(
+                r"api/models/(.+?)(?:/(revision|tree)/(.+))?", path
+            ).groups(default="main")
         else:
             repository, _, rest = path.partition("/resolve/")
             (revision, _, kind) = rest.partition("/")
@@ -99,12 +127,60 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("api/"):
             names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
             info = {"id": repository, "sha": commit, "siblings": [{"rfilename": name} for name in names]}
+            info["private"] = hub.private.get(repository, False)
+            if kind == "tree":
+                info = [{"type": "file", "path": name, "size": 0, "oid": "0" * 40} for name in names]
             return self.answer(200, json.dumps(info).encode(), tags, with_body)
         if kind == hub.missing or not (folder / kind).is_file():
             return self.answer(404, b"", tags | {"X-Error-Code": "EntryNotFound"}, with_body)
         content = (folder / kind).read_bytes()
         tags["ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
         return self.answer(200, content, tags, with_body)
+
+    def do_PUT(self):
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.uploaded[self.path.rpartition("/")[2]] = content
+        self.answer(200, b"", {}, True)
+
+    def do_POST(self):
+        """Answers what `HfApi.upload_folder` asks without Xet. Large files are those of weights."""
+        hub, path = self.server, unquote(urlsplit(self.path).path).lstrip("/")
+        hub.requests.append(path)
+        lines = self.rfile.read(int(self.headers["Content-Length"])).decode().splitlines()
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        status, asked = hub.tokens.get(token, 401), json.loads(lines[0])
+        if status != 200:
+            return self.answer(status, b"{}", {}, True)
+        if path == "api/repos/create":
+            repository = f"{asked['organization']}/{asked['name']}"
+            if any(repository == known for known, _ in hub.revisions):
+                status = 409
+            else:
+                hub.private[repository] = asked.get("visibility") == "private" or asked.get("private", False)
+                hub.commit(repository, [])
+            told = {"url": f"{hub.url}/{repository}"}
+        elif path == "api/validate-yaml":
+            told = {"errors": [], "warnings": []}
+        elif "/preupload/" in path:
+            modes = {True: "lfs", False: "regular"}
+            told = {
+                "files": [
+                    {"path": name, "uploadMode": modes[name.endswith(".safetensors")], "shouldIgnore": False}
+                    for name in (file["path"] for file in asked["files"])
+                ]
+            }
+        elif path.endswith("/objects/batch"):
+            told = {
+                "objects": [
+                    one | {"actions": {"upload": {"href": f"{hub.url}/upload/{one['oid']}"}}}
+                    for one in asked["objects"]
+                ]
+            }
+        else:
+            repository = re.fullmatch(r"api/models/(.+)/commit/main", path)[1]
+            commit = hub.commit(repository, [json.loads(line) for line in lines[1:]])
+            told = {"commitUrl": f"{hub.url}/{repository}/commit/{commit}", "commitOid": commit}
+        self.answer(status, json.dumps(told).encode(), {}, True)
 
     def answer(self, status: int, content: bytes, headers: dict[str, str], with_body: bool) -> None:
         self.send_response(status)
@@ -154,7 +230,8 @@ def local_hub(tmp_path, monkeypatch) -> Iterator[LocalHub]:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
     forget(monkeypatch)
-    running.patch = monkeypatch
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    running.patch, running.place = monkeypatch, tmp_path / "uploads"
     yield running
     running.stop()
     huggingface_hub.close_session()

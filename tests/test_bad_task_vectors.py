@@ -198,7 +198,7 @@ MISTAKES = {
         "gradient",
         None,
         dict(model="facebook/bart-base", checkpoint_names=["best"]),
-        "--model facebook/bart-base: no such folder, expected a run or a checkpoint",
+        "--model facebook/bart-base: no such folder; of a run on the hub, leave --checkpoint_names out",
     ),
     "checkpoints of a folder without any": (
         "gradient",

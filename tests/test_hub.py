@@ -244,6 +244,15 @@ def test_a_slow_download_is_not_taken_for_a_stalled_one(local_hub, bart):
     assert (hub.local_folder(NAME) / "model.safetensors").stat().st_size == 2**19
 
 
+def test_many_small_files_of_a_new_commit_may_take_longer_than_an_answer(
+    cached, local_hub, tmp_path, monkeypatch
+):
+    newer = local_hub.publish(NAME, write_bart(tmp_path / "changed", seed=7))
+    monkeypatch.setattr(hub_requests, "ANSWER_SECONDS", SHORT)
+    local_hub.delay = SHORT / 3  # of one request for each of four small files
+    assert hub.snapshot(NAME).commit == newer
+
+
 def test_a_download_that_starts_again_and_again_is_taken_for_a_stalled_one(monkeypatch):
     monkeypatch.setattr(hub_requests, "STALL_SECONDS", SHORT)
     is_over, start = threading.Event(), time.monotonic()

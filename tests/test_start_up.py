@@ -35,6 +35,7 @@ MISSING_FILE = {
     "ablate": RUN,
     "create-gif": ["--run", "nowhere"],
     "report": ["nowhere", "--output_file", "out.html"],
+    "push": ["nowhere", "owner/name", "--dry_run", "out"],
     "vectors random": ["--train_dir", "nowhere", "--output_dir", "out"],
     "vectors text": VECTORS,
     "vectors finetuned-text": VECTORS,

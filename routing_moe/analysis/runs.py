@@ -12,11 +12,12 @@ import numpy as np
 
 from dataloader.errors import Faults, InputError, in_short
 from dataloader.ontology import UNCATEGORISED, Ontology
-from routing_moe.analysis.features import Features, features_of
+from routing_moe.analysis.features import OWN_FEATURES, Features, features_of
 from routing_moe.analysis.saved_routes import Routes, load_routes
 from routing_moe.io.files import distinct_tails
+from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import load_run_settings
-from routing_moe.training.checks import ontology_path
+from routing_moe.training.checks import ONTOLOGY_FILE, ontology_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,22 +62,25 @@ def read_runs(
 
 
 def _read_run(place: Path, step: str, kind: str, task_ontology, feature_file, with_features) -> ExplainedRun:
+    place = folder_of_run(place)
     routes = load_routes(place, step, kind)
     settings = load_run_settings(place) or load_run_settings(place.parent) or {}
-    train_dir = settings.get("train_dir")
+    gym = place if (place / OWN_FEATURES).is_file() else settings.get("train_dir")
     ontology = ontology_of(place, settings, task_ontology)
     routes = routes.of(ontology.order(routes.tasks))
     if with_features:
-        features = features_of(routes.tasks, ontology, train_dir, feature_file)
+        features = features_of(routes.tasks, ontology, gym, feature_file)
     else:
         features = Features(routes.tasks, (), np.empty((len(routes.tasks), 0)))
     return ExplainedRun(place, settings, routes, ontology, features)
 
 
 def ontology_of(place: Path, settings: Mapping, task_ontology: str | Path | None) -> Ontology:
-    """Returns the file given, or that of the run's settings, or its gym's own, or the shipped one."""
-    path, train_dir = task_ontology or settings.get("task_ontology"), settings.get("train_dir")
-    return Ontology.load(ontology_path(train_dir or place, path and str(path)))
+    """Returns the file given, or that of the run's settings, or a shared run's, or its gym's, or ours."""
+    path = task_ontology or settings.get("task_ontology")
+    is_shared = (place / ONTOLOGY_FILE).is_file()
+    gym = place if is_shared else settings.get("train_dir") or place
+    return Ontology.load(ontology_path(gym, path and str(path)))
 
 
 def notes_of(runs: Sequence[ExplainedRun]) -> list[str]:

@@ -19,6 +19,7 @@ from dataloader.errors import InputError, did_you_mean, in_brief, in_short
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.io.csv_files import read_table
 from routing_moe.io.files import folder_fault
+from routing_moe.io.hub import folder_of_run
 from routing_moe.model.given_routes import read_route_array
 from routing_moe.model.saved_config import SavedConfig
 
@@ -81,7 +82,7 @@ def load_routes(
     published code, which is loaded. step: of a run: a number, "last" or "best" (best dev score); flag: the
     flag that gave it. Raises InputError if there are no such routes, or files do not match.
     """
-    place = Path(place)
+    place = folder_of_run(place)
     if fault := folder_fault(place):
         raise InputError(f"{fault}; name that of a run or of a checkpoint")
     steps = evaluated_steps(place)
@@ -116,8 +117,13 @@ def load_history(run: str | Path, kind: str = "soft") -> History:
 
 
 def run_name(place: str | Path) -> str:
-    """Returns the folder's name, with its parent's if it is generic, such as `stage1`, `seed42`, `best`."""
+    """Returns the folder's name, with its parent's if it is generic, such as `stage1`, `seed42`, `best`.
+
+    Of a folder in the cache of the hub: owner/name.
+    """
     place = Path(place).resolve()
+    if place.parent.name == "snapshots" and place.parents[1].name.startswith("models--"):
+        return place.parents[1].name.removeprefix("models--").replace("--", "/")
     is_generic = place.name in ("best", "last", "init") or place.name.rstrip("0123456789") in (
         "stage",
         "seed",

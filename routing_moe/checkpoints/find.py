@@ -11,7 +11,7 @@ from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.checkpoints.tokenizer_files import TOKENIZER_FILES
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.train import TrainSettings
-from routing_moe.io.hub import is_hub_name, local_folder
+from routing_moe.io.hub import folder_of_run, is_hub_name, is_on_hub, local_folder, snapshot
 from routing_moe.model.saved_config import (
     ROUTING_BART,
     SavedConfig,
@@ -62,10 +62,12 @@ class SavedMixture:
 def find_mixture(folder: str | Path, checkpoint_name: str | None, name_flag: str) -> SavedMixture:
     """Returns the checkpoint in a run folder (of this or the published code), or that is `folder` itself.
 
-    checkpoint_name: name of the checkpoint in a run folder, from the flag `name_flag`; None: "best".
-    Raises InputError if there is no valid checkpoint.
+    folder: also a hub name owner/name[@revision] (`folder_of_run`). checkpoint_name: name of the checkpoint
+    in a run folder, from the flag `name_flag`; None: "best". Raises InputError if there is no valid one.
     """
-    folder, name = Path(folder), checkpoint_name or "best"
+    if checkpoint_name and is_on_hub(folder):
+        raise InputError(f"{folder}: no such folder; of a run on the hub, leave --{name_flag} out")
+    folder, name = folder_of_run(folder), checkpoint_name or "best"
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected a run or a checkpoint")
     if not (folder / "config.json").is_file():
@@ -165,7 +167,16 @@ def checkpoint_to_start_from(settings: TrainSettings) -> Path | None:
         return last
     if settings.do_train and settings.initialize_from_vanilla:
         return None
-    return find_checkpoint(settings.checkpoint or Path(settings.output_dir) / settings.checkpoint_name)
+    if settings.checkpoint:
+        return find_checkpoint(folder_of_run(settings.checkpoint))
+    return find_checkpoint(Path(settings.output_dir) / settings.checkpoint_name)
+
+
+def mixture_to_score(settings: TrainSettings) -> SavedMixture:
+    """Returns the checkpoint of a prediction. Raises InputError if there is no valid one."""
+    if settings.checkpoint:
+        return find_mixture(settings.checkpoint, None, "checkpoint_name")
+    return find_mixture(settings.output_dir, settings.checkpoint_name, "checkpoint_name")
 
 
 @dataclass(frozen=True)
@@ -246,11 +257,11 @@ def plain_file(path: Path, model: str) -> SavedBart:
 def find_vanilla(place: str) -> SavedMixture | SavedBart:
     """Returns the plain BART of --vanilla_checkpoint: a file of weights, a folder, or a run with one expert.
 
-    Raises InputError for anything else.
+    place: also a hub name of such a folder or run. Raises InputError for anything else.
     """
-    path = Path(place)
-    if path.is_file():
-        return plain_file(path, place)
+    if Path(place).is_file():
+        return plain_file(Path(place), place)
+    path = _configured(place)
     if not path.is_dir():
         raise InputError(f"{place}: not found")
     config = path / "config.json"
@@ -270,13 +281,20 @@ def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | Save
 
     name_flag: the flag that names a checkpoint of a run. Raises InputError for anything else.
     """
-    path = Path(place)
+    path = _configured(place)
     if not path.is_dir():
         if is_hub_name(place):
             return SavedBart(place)
         raise InputError(f"{place}: not found; name a folder or a hub name")
     config = path / "config.json"
     fields = load_json_object(config, "a model's configuration") if config.is_file() else {}
-    if fields.get("model_type") == "bart" and "router_block_num" not in fields:
+    kind = fields.get("model_type")
+    is_published = "router_block_num" in fields
+    if (is_on_hub(place) and kind != ROUTING_BART) or (kind == "bart" and not is_published):
         return SavedBart(place)
-    return find_mixture(path, None, name_flag)
+    return find_mixture(place, None, name_flag)
+
+
+def _configured(place: str) -> Path:
+    """Returns a path itself, or the folder of a hub name, which has its configuration."""
+    return snapshot(place).folder if is_on_hub(place) else Path(place)

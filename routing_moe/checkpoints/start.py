@@ -141,7 +141,7 @@ def take_vanilla_weights(model, place: str, init_eps: float) -> None:
     with fault_context("--vanilla_checkpoint "):
         found = find_vanilla(place)
         if isinstance(found, SavedBart):
-            content = load_vanilla_checkpoint(place)
+            content = load_vanilla_checkpoint(found.weights or local_folder(found.source))
         else:
             dense = found.load()
             content = dense.to_bart(torch.ones(dense.config.num_layers, 1)).state_dict()

@@ -21,7 +21,7 @@ OF_CLI = (
     *("train", "finetune", "merge", "show_scores", "compare_runs", "overview"),
     *("answer", "export"),
     *("collect_results", "compute_arg"),
-    *("inspect_routes", "correlate_routes", "ablate", "create_gif", "report"),
+    *("inspect_routes", "correlate_routes", "ablate", "create_gif", "report", "push"),
 )
 OF_DATALOADER = ("build_gym", "list_tasks")
 OF_TASK_EMB = ("random", "text", "finetuned_text", "fisher", "gradient", "descriptions", "reduce", "inspect")

@@ -15,7 +15,7 @@ from dataloader.atomic_files import folder_lock, write_text
 from dataloader.errors import Faults, InputError
 from routing_moe.analysis.runs import read_runs
 from routing_moe.cli.console import run_command
-from routing_moe.config.explain import ReportSettings
+from routing_moe.config.explain import ReportSettings, without_folder
 from routing_moe.config.flags import flag_faults
 from routing_moe.io.files import unwritable
 
@@ -52,8 +52,8 @@ def output_path(settings: ReportSettings) -> Path:
     """Returns the file to write. Raises InputError if it is missing or unwritable, or for wrong flags."""
     faults = Faults(flag_faults(settings))
     path = settings.output_file
-    if path is None and len(settings.runs) > 1:
-        faults.append(f"--output_file: must be given for {len(settings.runs)} runs")
+    if path is None and (several := without_folder(settings.runs)):
+        faults.append(f"--output_file: must be given for {several}")
     path = path or Path(settings.runs[0]) / "analysis" / "report.html"
     if path.is_dir():
         faults.append(f"--output_file {path} is a folder; name a file, such as {path / 'report.html'}")

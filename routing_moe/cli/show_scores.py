@@ -15,14 +15,15 @@ from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.ontology import Ontology
 from dataloader.templates import has_templates
+from routing_moe.analysis.runs import ontology_of
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.tables import ShowSettings
 from routing_moe.io.files import unwritable
+from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import settings_of_run
 from routing_moe.results.scores import ScoresFile, category_table, markdown_table, read_scores
 from routing_moe.results.templates import datasets_markdown
-from routing_moe.training.checks import ontology_path
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def read_run(settings: ShowSettings) -> tuple[dict[str, pd.DataFrame], Ontology]
         faults.append(f"--output {reason}")
     if faults:
         raise InputError(faults)
-    run, section = settings.run, settings.predict_split
+    run, section = folder_of_run(settings.run), settings.predict_split
     trained = settings_of_run(run)
     scores = {}
     for part in ("dev", "test"):
@@ -55,7 +56,7 @@ def read_run(settings: ShowSettings) -> tuple[dict[str, pd.DataFrame], Ontology]
         if not path.is_file():
             raise InputError(f"{path}: not found; write it with --do_predict --predict_split {section}")
         scores[part] = read_scores(path)
-    return scores, Ontology.load(ontology_path(trained["train_dir"], trained.get("task_ontology")))
+    return scores, ontology_of(run, trained, None)
 
 
 if __name__ == "__main__":

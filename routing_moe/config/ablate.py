@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from dataloader.errors import InputError
 from routing_moe.config.choices import FOUND_BY_RULE, PRECISIONS, ROUTE_KINDS, SCORINGS, SECTIONS
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, REQUIRED, SEED, Command, flags_of, group
 from routing_moe.config.train import TrainSettings, train_settings
+from routing_moe.io.hub import folder_of_run, is_on_hub
 from routing_moe.io.run_folder import settings_of_run
 
 EXPERTS = group("what is ablated")
@@ -23,7 +25,7 @@ class AblationSettings(Command):
     program = "python -m routing_moe.cli.ablate"
     usage = "RUN [flags, see --help]"
 
-    run: Path = EXPERTS(REQUIRED, "run folder", positional=True, metavar="RUN")
+    run: Path = EXPERTS(REQUIRED, "run folder, or a hub name owner/name[@revision]", positional=True, metavar="RUN")
     experts: tuple[str, ...] = EXPERTS(("all",), "all: each (layer, expert) alone; none; or sets such as enc0.1 or enc0.1+dec2.0 (expert 1 of encoder layer 0 together with expert 0 of decoder layer 2)", metavar="SET")
     features: tuple[str, ...] = EXPERTS((), "also ablate the top experts of each of these features, such as skill:negation, together; all: every feature that at least three tasks have and at least three lack (default: none)", metavar="FEATURE")
     top: int = EXPERTS(3, "number of top experts of a feature: those whose weight correlates most with it", range=AT_LEAST_1)
@@ -58,10 +60,16 @@ class AblationSettings(Command):
 def ablation_settings(given: Mapping) -> AblationSettings:
     """Returns the settings of the given flags. Raises InputError if the run is missing or cannot be read."""
     settings = AblationSettings(**given)
-    settings_of_run(settings.run)
+    if settings.output_dir is None and is_on_hub(settings.run):
+        raise InputError(f"--output_dir: must be given for a run of the hub, {settings.run}")
+    run = folder_of_run(settings.run)
+    settings_of_run(run)
     scores = [name for name, flag in flags_of(settings).items() if flag.group == HOW_SCORED]
     known = {field.name for field in fields(TrainSettings)}
     own = {name: given[name] for name in scores if name in given and name in known}
-    prediction = train_settings({"do_predict": True, "output_dir": str(settings.run), **own})
+    place = {"output_dir": str(run)}
+    if (run / "config.json").is_file():  # a shared run, whose checkpoint is the folder itself
+        place = {"output_dir": str(settings.output_dir or run), "checkpoint": str(settings.run)}
+    prediction = train_settings({"do_predict": True, **place, **own})
     output_dir = settings.output_dir or settings.run / "analysis" / "ablation"
     return replace(settings, prediction=prediction, output_dir=output_dir)

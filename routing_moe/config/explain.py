@@ -16,6 +16,7 @@ from routing_moe.config.flags import (
     group,
 )
 from routing_moe.io.files import unwritable
+from routing_moe.io.hub import is_on_hub
 
 ROUTES = group("routes")
 COMPARED = group("what is compared")
@@ -32,7 +33,7 @@ SECONDS = Range(lambda value: 0.02 <= value <= 60, "from 0.02 to 60 seconds")
 class RouteFlags(Command):
     """Which routes are explained."""
 
-    runs: tuple[str, ...] = ROUTES(REQUIRED, "run folder, or a folder with a checkpoint", metavar="RUN", positional=True)
+    runs: tuple[str, ...] = ROUTES(REQUIRED, "run folder, a folder with a checkpoint, or a hub name owner/name[@revision]", metavar="RUN", positional=True)
     step: str = ROUTES("best", "evaluation that the routes are of: best (dev score), last, or a step")
     routes: str = ROUTES("soft", "soft: the softmax at the temperature of that step; soft_t1: at temperature 1; chosen: one-hot, the expert of largest weight in each layer", choices=ROUTE_KINDS)
     task_ontology: str | None = ROUTES(None, "ontology file (default: that of the run)")
@@ -99,12 +100,17 @@ class GifSettings(Command):
 # fmt: on
 
 
+def without_folder(runs: tuple[str, ...]) -> str:
+    """Returns what is explained, if it has no folder of its own to write to; else ""."""
+    return f"{len(runs)} runs" if len(runs) > 1 else f"a run of the hub, {runs[0]}" * is_on_hub(runs[0])
+
+
 def checked_output_dir(settings: InspectSettings | CorrelateSettings) -> Path:
     """Returns the folder to write. Raises InputError if it is missing or unwritable, or for wrong flags."""
     faults = Faults(flag_faults(settings))
     folder = settings.output_dir
-    if folder is None and len(settings.runs) > 1:
-        faults.append(f"--output_dir: must be given for {len(settings.runs)} runs")
+    if folder is None and (several := without_folder(settings.runs)):
+        faults.append(f"--output_dir: must be given for {several}")
     elif fault := unwritable(folder := folder or Path(settings.runs[0]) / "analysis"):
         faults.append(f"--output_dir {fault}")
     if faults:

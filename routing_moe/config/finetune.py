@@ -67,7 +67,7 @@ class FinetuneSettings(RunFlags):
     model: str = START("facebook/bart-base", "plain BART, a hub name or a folder: the start if no other is given, and the tokenizer of a start without one", is_path=True)
     checkpoint: str | None = START(None, "plain BART to start from: a run with one expert, a saved folder, a hub name, or a file of weights for --model (default: --model)", is_path=True)
     moe_init: bool = START(False, "start from the mixture in --init_dir, with a route for the task")
-    init_dir: str | None = START(None, "run (ours or of the published code) or checkpoint of the mixture", needs=("experts",), is_path=True)
+    init_dir: str | None = START(None, "run (ours or of the published code), checkpoint or hub name owner/name[@revision] of the mixture", needs=("experts",), is_path=True)
     init_checkpoint_name: str | None = START(None, "which checkpoint of the run (default: best)", needs=("experts",))
     freeze_embeds: bool = START(False, "do not train the embeddings of tokens and positions", needs=("training", "trained_bart"))
 

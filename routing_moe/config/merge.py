@@ -16,10 +16,10 @@ class MergeSettings(Command):
     program = "python -m routing_moe.cli.merge"
     usage = "--routes_from RUN --output_dir FOLDER [flags, see --help]"
 
-    routes_from: str = ROUTES(REQUIRED, "a run (of this or the published code), or a checkpoint of this code")
+    routes_from: str = ROUTES(REQUIRED, "a run (of this or the published code), a checkpoint of this code, or a hub name owner/name[@revision]")
     routes_checkpoint_name: str | None = ROUTES(None, "which checkpoint of a run (default: best)")
     model: str = EXPERTS("facebook/bart-base", "plain BART: a hub name or a folder")
-    vanilla_checkpoint: str | None = EXPERTS(None, "weights instead of those of --model: a file, a folder, or a run with one expert")
+    vanilla_checkpoint: str | None = EXPERTS(None, "weights instead of those of --model: a file, a folder, a run with one expert, or a hub name")
     init_eps: float = EXPERTS(1e-8, "standard deviation of the noise added to each copy", range=NOT_NEGATIVE)
     seed: int = EXPERTS(42, "seed of the noise", range=SEED)
     output_dir: str = OUTPUT(REQUIRED, "run folder of stage 2")

@@ -27,7 +27,7 @@ class ShowSettings(Command):
     program = "python -m routing_moe.cli.show_scores"
     usage = "RUN [flags, see --help]"
 
-    run: Path = SCORES(REQUIRED, "run folder", metavar="RUN", positional=True)
+    run: Path = SCORES(REQUIRED, "run folder, or a hub name owner/name[@revision]", metavar="RUN", positional=True)
     checkpoint_name: str = SCORES("best", "checkpoint of the scores")
     predict_split: str = SCORES("train", "section of the split", choices=SECTIONS)
     prefix: str = SCORES("", "the --prefix that the scores were written with")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from dataloader.errors import fault_context
 from routing_moe.config.choices import (
     EXPERT_MIXINGS,
     FOUND_BY_RULE,
@@ -30,6 +31,7 @@ from routing_moe.config.flags import (
     inherited,
 )
 from routing_moe.config.shared import OPTIMISATION, RunFlags
+from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import load_run_settings
 
 DATA = group("data")
@@ -69,9 +71,9 @@ class TrainSettings(RunFlags):
 
     model: str = START("facebook/bart-base", "plain BART: a hub name or a folder", needs=("training", "new_model"), compared_as="budget")
     initialize_from_vanilla: bool = START(False, "start from --model, every expert a copy of its layer; without this flag, from a routing checkpoint", needs=("training",))
-    vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors, a saved folder, or a run with one expert", needs=("training", "new_model"))
+    vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors, a saved folder, a run with one expert, or a hub name of one of these two", needs=("training", "new_model"))
     init_eps: float = START(1e-8, "standard deviation of the noise added to each copy; the default is below float32 resolution for weights near 1", range=NOT_NEGATIVE, needs=("training", "new_model", "experts"))
-    checkpoint: str | None = START(None, "routing checkpoint folder to start from (default: --output_dir/--checkpoint_name)")
+    checkpoint: str | None = START(None, "routing checkpoint to start from, a folder or a hub name owner/name[@revision] (default: --output_dir/--checkpoint_name)")
     checkpoint_name: str = START("best", "which checkpoint of --output_dir to start or predict from: best, last, or any folder there with a checkpoint, such as the <step>-steps that --save_period keeps", needs=("checkpoint",), on_resume=True)
 
     num_experts: int | None = ROUTING(None, "experts per layer; 1: multi-task BART, without routes; with --task_routes, as many as the routes name; with its clusters:K, fewer experts compose the routes of all clusters", range=AT_LEAST_1, new_model=3, compared_as="budget")
@@ -207,12 +209,17 @@ def train_settings(given: Mapping) -> TrainSettings:
     run whose checkpoint predicts. A resumed run keeps its limit on epochs. Raises InputError if its run.json
     cannot be read.
     """
-    trained = {}
+    trained, checkpoint = {}, None
+    if given.get("checkpoint"):
+        with fault_context("--checkpoint "):
+            checkpoint = folder_of_run(given["checkpoint"])
     if given.get("do_train") and given.get("resume"):
         epochs = (load_run_settings(given["output_dir"]) or {}).get("num_train_epochs")
         trained = {"num_train_epochs": epochs} if isinstance(epochs, int | float) else {}
     elif not given.get("do_train"):
-        run = Path(given["checkpoint"]).parent if given.get("checkpoint") else Path(given["output_dir"])
+        run = checkpoint or Path(given["output_dir"])
+        if checkpoint and not (checkpoint / "run.json").is_file():  # which a shared run has with its weights
+            run = checkpoint.parent
         saved = load_run_settings(run) or {}
         if given.get("train_dir", saved.get("train_dir")) != saved.get("train_dir"):
             saved = saved | {"predict_dir": None}  # another gym is given, with its own dev and test files

@@ -1,11 +1,11 @@
 """Finds models by their names on the Hugging Face hub, and downloads them into its local cache.
 
 A hub name is "name" or "organisation/name", or either with "@" and a branch, tag or commit. A process asks
-the hub once which commit a name stands for. Configuration, weights and tokenizer then come from the folder of
-that commit in the cache, so that they belong together, and nothing else waits for the network.
+the hub once which commit a name stands for. All files then come from the folder of that commit in the cache,
+so that they belong together, and nothing else waits for the network.
 
 If the cache has a commit with configuration and weights, another commit takes its place only when all its
-files have arrived: the small ones within ANSWER_SECONDS, the weights as long as bytes arrive.
+files have arrived: the configuration within ANSWER_SECONDS, the others as long as bytes arrive.
 """
 
 import json
@@ -17,16 +17,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import constants, get_token, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import WeakFileLock, validate_repo_id
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import Faults, InputError, in_brief
 from routing_moe.io import hub_requests
 from routing_moe.io.hub_requests import HubFailure, commit_and_files, download
-from routing_moe.io.model_files import files_to_load, has_tokenizer, names_in, small_files, weights_among
+from routing_moe.io.model_files import files_to_load, has_tokenizer, names_in, weights_among
 
 # Environment variable of worker processes, so that they load the same commits: JSON, {hub name: commit}.
 COMMITS = "ROUTING_MOE_HUB_COMMITS"
@@ -68,6 +68,17 @@ def is_hub_name(model: str) -> bool:
     return name.count("/") <= 1 and not name.startswith((".", "/", "~")) and not name.endswith("/")
 
 
+def is_on_hub(place: str | Path) -> bool:
+    """Returns whether the place of a run is a hub name owner/name[@revision].
+
+    In an existing folder, such as models/, it is a path, unless it has a revision: a mistyped path need not
+    wait for the network.
+    """
+    path, name = Path(place), str(place)
+    has_owner = is_hub_name(name) and "/" in name.partition("@")[0]
+    return has_owner and not path.exists() and ("@" in name or not path.parent.is_dir())
+
+
 def repository_and_revision(name: str) -> tuple[str, str]:
     """Returns the parts of a hub name; the revision is "main" if there is none. Raises InputError."""
     repository, at, revision = name.partition("@")
@@ -79,6 +90,18 @@ def repository_and_revision(name: str) -> tuple[str, str]:
         raise InputError(f"{name}: give a branch, a tag or a commit after the @")
     commits_of_main = _commits_of_main or json.loads(os.environ.get(COMMITS, "{}"))
     return repository, commits_of_main.get(name) or revision or constants.DEFAULT_REVISION
+
+
+def push_faults(name: str, uploads: bool) -> list[str]:
+    """Returns faults of a name to push to, and if it `uploads`, of a process that cannot."""
+    faults = []
+    if "@" in name or name.count("/") != 1 or not Faults().of(repository_and_revision, name):
+        faults.append(f"{name}: not a name on the hub; give owner/name, such as my-group/my-mixture")
+    if uploads and constants.HF_HUB_OFFLINE:
+        faults += [f"{_offline_variable()} is set, which forbids uploads; --dry_run FOLDER writes the files"]
+    elif uploads and not get_token():
+        faults += ["no token for the hub: hf auth login, or HF_TOKEN; --dry_run FOLDER only writes the files"]
+    return faults
 
 
 # ---- the folder of a model
@@ -106,6 +129,25 @@ def local_folder(source: str | Path) -> Path:
         except (HubFailure, OSError) as error:
             raise InputError(f"{name}: {in_brief(error)}; the same command tries again") from None
     return found.folder
+
+
+def folder_of_run(place: str | Path) -> Path:
+    """Returns the folder of a run or checkpoint: `place` itself, or that of owner/name[@revision].
+
+    Raises InputError, also if the weights there are not safetensors: pickled ones are not downloaded.
+    """
+    if not is_on_hub(place):
+        return Path(place)
+    found = snapshot(str(place))
+    if not any(file.endswith(".safetensors") for file in found.files or names_in(found.folder)):
+        raise InputError(f"{place}: has no model.safetensors; pickled weights of a run are not downloaded")
+    return local_folder(place)
+
+
+def known_folder(place: str | Path) -> Path:
+    """Returns the folder of a hub name if the cache has one, else `place`; asks no hub."""
+    found = _found.get(str(place)) or (Faults().of(in_cache, str(place)) if is_on_hub(place) else None)
+    return found.folder if found else Path(place)
 
 
 def snapshot(name: str) -> Snapshot:
@@ -183,8 +225,7 @@ def query_hub(name: str, cached: Snapshot | None) -> Snapshot:
     """
     hub, end = constants.ENDPOINT, time.monotonic() + hub_requests.ANSWER_SECONDS
     if constants.HF_HUB_OFFLINE:
-        variable = next((variable for variable in OFFLINE if os.environ.get(variable)), OFFLINE[0])
-        raise HubFailure(f"{variable} is set, which forbids downloads", is_answer=False)
+        raise HubFailure(f"{_offline_variable()} is set, which forbids downloads", is_answer=False)
     if cached is not None and hub in _silent_hubs:
         raise HubFailure(f"{hub} did not answer before", is_answer=False)
     repository, revision = repository_and_revision(name)
@@ -193,8 +234,12 @@ def query_hub(name: str, cached: Snapshot | None) -> Snapshot:
         raise HubFailure(f"{hub}/{repository} has no config.json", is_answer=True)
     folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type="model"))
     found = Snapshot(repository, revision, commit, folder / "snapshots" / commit, files_to_load(names))
-    download_missing(found, ["config.json"] if cached is None else small_files(names), end)
+    download_missing(found, ["config.json"], end)
     return found if cached is None else complete(found)
+
+
+def _offline_variable() -> str:
+    return next((variable for variable in OFFLINE if os.environ.get(variable)), OFFLINE[0])
 
 
 def complete(found: Snapshot) -> Snapshot:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from pathlib import Path
 from typing import TypeVar
 
 from huggingface_hub import constants, errors, hf_hub_download
@@ -61,6 +62,39 @@ def download(repository: str, commit: str, file: str, end: float | None) -> None
         cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None
         failure = failure_of(cause or error, repository, commit, is_stall=end is None)
         raise HubFailure(f"{file} cannot be downloaded ({failure})", failure.is_answer) from None
+
+
+def upload(folder: Path, repository: str, private: bool) -> str:
+    """Makes a folder the newest commit of a repository, which is created if necessary; returns its address.
+
+    Scores and routes of an earlier push are removed. Raises HubFailure.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        url = api.create_repo(repository, private=private or None, exist_ok=True)
+        if private and not api.model_info(repository).private:
+            raise HubFailure(f"{url} exists and is public; change that in its settings", True)
+        message = "Upload of a run by routing-moe"
+        done = api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            commit_message=message,
+            delete_patterns=["best/*", "*-steps/*"],
+        )
+    except HubFailure:
+        raise
+    except Exception as error:  # the client and the network raise many types of errors
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            why = "does not accept the token" if status == 401 else "does not let this token write there"
+            raise HubFailure(
+                f"{constants.ENDPOINT} {why}; log in with one that may write (hf auth login, or HF_TOKEN)",
+                True,
+            ) from None
+        raise failure_of(error, repository, "main") from None
+    return f"{url} (commit {done.oid})"
 
 
 def with_time_limit(end: float | None, request: Callable[[type[tqdm]], Result]) -> Result:

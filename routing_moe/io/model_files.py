@@ -6,6 +6,8 @@ from pathlib import Path
 
 PART = r"(?:\d+_\w+/)?"  # folder of a module of a sentence encoder
 SMALL_FILES = re.compile(rf"{PART}[^/]+\.(?:json|txt|model)")
+# Of a run (`report/shared_run.py`): vectors and curves; scores; routes.
+OF_RUN = re.compile(r"[^/]+\.(?:npy|npz|csv)|best/[^/]+\.csv|\d+-steps/route[^/]*\.(?:npy|txt)")
 TOKENIZERS = re.compile(r"tokenizer\.json|vocab\.(?:json|txt)|.+\.model")
 WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))  # what transformers loads, the first one found
 
@@ -25,8 +27,8 @@ def files_to_load(names: Collection[str]) -> list[str]:
 
 
 def small_files(names: Collection[str]) -> list[str]:
-    """Returns the files of configuration and tokenizer."""
-    return sorted(name for name in names if SMALL_FILES.fullmatch(name))
+    """Returns the files of configuration and tokenizer, and those of a run."""
+    return sorted(name for name in names if SMALL_FILES.fullmatch(name) or OF_RUN.fullmatch(name))
 
 
 def weights_among(names: Collection[str], part: str = "") -> list[str]:

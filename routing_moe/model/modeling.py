@@ -30,6 +30,7 @@ from routing_moe.model.task_vectors import save_task_vectors
 
 # transformers renamed its cache argument once; this is the name in the installed version.
 _FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
+OF_PUSH = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")  # of `push_to_hub`
 CACHE_ARGUMENT = "cache" if "cache" in _FORWARD_ARGUMENTS else "past_key_values"
 
 
@@ -279,10 +280,13 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         found = [layer.relative_expert_distance() for layer in self.routed_layers() if len(layer.experts) > 1]
         return sum(found) / len(found) if found else None
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> None:
         """Saves as transformers does, plus task names and vectors (if any) in the interchange format."""
+        pushed = {name: kwargs.pop(name) for name in OF_PUSH if name in kwargs}
         super().save_pretrained(save_directory, **kwargs)
         save_task_vectors(save_directory, self.config.task_names, self.vectors_of_tasks())
+        if push_to_hub:  # now that all files are there: transformers would upload before the last line
+            self.push_to_hub(**{"repo_id": Path(save_directory).name} | pushed)
 
     @classmethod
     def from_bart(cls, bart, num_experts: int = 3, init_eps: float = 1e-8, **config_fields):

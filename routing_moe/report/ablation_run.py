@@ -10,7 +10,7 @@ from routing_moe.analysis.ablation.checks import AblationInputs
 from routing_moe.analysis.ablation.job import AblationJob
 from routing_moe.analysis.ablation.model import Evaluator
 from routing_moe.analysis.ablation.plan import Plan
-from routing_moe.checkpoints.find import find_mixture
+from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.ablate import AblationSettings
 from routing_moe.evaluation.pool import Pool
@@ -49,7 +49,7 @@ def load_evaluator(settings: AblationSettings, inputs: AblationInputs, accelerat
 def described(settings: AblationSettings, evaluator: Evaluator) -> dict:
     """Returns all that the scores of a set depend on, which must not change when a folder is continued."""
     prediction, pool = settings.prediction, Pool(evaluator.files)
-    mixture = find_mixture(prediction.output_dir, prediction.checkpoint_name, "checkpoint_name")
+    mixture = mixture_to_score(prediction)
     decoding = dataclasses.asdict(evaluator.decoding)
     # batch_size only changes the speed; the others are only used with random draws.
     decoding = {k: v for k, v in decoding.items() if k not in ("batch_size", "random_draws", "seed")}

@@ -51,7 +51,7 @@ MOST_ANSWERS = 4
 
 def report_data(runs: Sequence[ExplainedRun], settings: ReportSettings) -> dict:
     """Returns the data for `page.render`. Raises InputError for a file of a run that cannot be read."""
-    scores = [scores_of(run) for run in runs]
+    scores = [scores_of(run.place) for run in runs]
     tasks = all_tasks(runs, scores)
     number = {task: n for n, task in enumerate(tasks)}
     ontology = runs[0].ontology
@@ -179,14 +179,11 @@ def _described(place: Path) -> dict:
     return load_json_object(path, "the description of a run") if path.is_file() else {}
 
 
-def scores_of(run: ExplainedRun) -> dict[tuple[str, str], pd.DataFrame]:
-    """Returns {(part, section): scores} of the best checkpoint, for score files that exist."""
-    files = {(part, section): ScoresFile(part, section) for section in PARTS for part in ("test", "dev")}
-    return {
-        key: read_scores(run.place / file.path)
-        for key, file in files.items()
-        if (run.place / file.path).is_file()
-    }
+def scores_of(run: Path, checkpoint_name: str = "best") -> dict[tuple[str, str], pd.DataFrame]:
+    """Returns {(part, section): scores} of a checkpoint, for score files that exist."""
+    keys = [(part, section) for section in PARTS for part in ("test", "dev")]
+    files = {key: run / ScoresFile(*key, checkpoint_name).path for key in keys}
+    return {key: read_scores(file) for key, file in files.items() if file.is_file()}
 
 
 def _scores(part: str, section: str, table: pd.DataFrame, number: dict[str, int]) -> dict:

@@ -11,6 +11,7 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.train import TrainSettings
+from routing_moe.io.hub import known_folder
 from routing_moe.model.task_vectors import load_meta
 
 COST_FILE = "cost.json"
@@ -79,10 +80,11 @@ def earlier_runs(settings: TrainSettings) -> list[dict]:
 def _start_places(settings: TrainSettings) -> list[str]:
     if settings.initialize_from_vanilla:
         return [settings.vanilla_checkpoint] if settings.vanilla_checkpoint else []
-    checkpoint = Path(settings.checkpoint or Path(settings.output_dir) / settings.checkpoint_name)
-    if not (checkpoint / MERGE_FILE).is_file():
+    checkpoint = settings.checkpoint or Path(settings.output_dir) / settings.checkpoint_name
+    merged = known_folder(checkpoint) / MERGE_FILE
+    if not merged.is_file():
         return [str(checkpoint)]
-    merge = load_json_object(checkpoint / MERGE_FILE, "what a merge was made of").get("settings")
+    merge = load_json_object(merged, "what a merge was made of").get("settings")
     merge = merge if isinstance(merge, dict) else {}
     named = [merge.get(name) for name in ("routes_from", "vanilla_checkpoint")]
     return [place for place in named if isinstance(place, str)] or [str(checkpoint)]
@@ -98,7 +100,7 @@ def _vector_places(settings: TrainSettings) -> list[str]:
 
 def _run_folder(place: str, settings: TrainSettings, file: str = COST_FILE) -> Path | None:
     """Returns the folder of another run that holds a place: itself, or a checkpoint or weights in it."""
-    path, own = Path(place), Path(settings.output_dir).resolve()
+    path, own = known_folder(place), Path(settings.output_dir).resolve()
     folders = (f.resolve() for f in (path, *list(path.parents)[:2]) if (f / file).is_file())
     return next((folder for folder in folders if folder != own), None)
 
@@ -107,7 +109,7 @@ def _earlier_run(place: str, settings: TrainSettings) -> dict:
     """Returns the entry of `earlier_runs` for a run, or for a checkpoint or file of weights in a run."""
     folder = _run_folder(place, settings)
     known = {"folder": place, "steps": None, "total_flops": None, "unknown": None}
-    if not Path(place).exists():
+    if not known_folder(place).exists():
         return known | {"unknown": f"{place} is not there any more"}
     if folder is None:
         return known | {"unknown": f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"}

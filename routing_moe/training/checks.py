@@ -24,6 +24,8 @@ from routing_moe.task_choice.given_routes import training_routes
 from routing_moe.task_choice.texts import TextSource
 from routing_moe.training.start_checks import gives_routes, routing_fields, start_faults
 
+ONTOLOGY_FILE = "ontology.json"  # of a gym
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -98,7 +100,7 @@ def split_path(settings: TrainSettings) -> Path:
 
 def ontology_path(train_dir: str, task_ontology: str | None) -> Path | None:
     """Returns `--task_ontology`, else the gym's `ontology.json`, else None: the 160 CrossFit tasks'."""
-    own = Path(train_dir) / "ontology.json"
+    own = Path(train_dir) / ONTOLOGY_FILE
     return Path(task_ontology) if task_ontology else own if own.is_file() else None
 
 

@@ -7,7 +7,7 @@ from dataloader.errors import Faults, InputError, did_you_mean
 from routing_moe.analysis.ablation.expert_sets import experts_named
 from routing_moe.analysis.correlation import worth_testing
 from routing_moe.analysis.features import Features, features_of
-from routing_moe.checkpoints.find import find_mixture
+from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.config.ablate import AblationSettings
 from routing_moe.config.flags import value_faults
 from routing_moe.io.files import unwritable
@@ -29,7 +29,7 @@ def check_ablation(settings: AblationSettings) -> AblationInputs:
     faults = Faults(value_faults(settings) + _number_faults(settings))
     if fault := unwritable(settings.output_dir):
         faults.append(f"--output_dir {fault}")
-    mixture = faults.of(find_mixture, prediction.output_dir, prediction.checkpoint_name, "checkpoint_name")
+    mixture = faults.of(mixture_to_score, prediction)
     faults += (missing := _missing_gyms(settings))
     inputs = faults.of(check_inputs, prediction) if mixture and not missing else None
     if mixture:

@@ -1,0 +1,77 @@
+"""Share a run on the Hugging Face hub: its best checkpoint, scores, routes and a model card.
+
+    python -m routing_moe.cli.push models/moe owner/name
+    python -m routing_moe.cli.push models/moe owner/name --private --license apache-2.0
+    python -m routing_moe.cli.push models/moe owner/name --dry_run shared/moe     write the folder only
+
+Uploading needs a token that may write: `hf auth login`, or HF_TOKEN. Absolute paths, predictions and the
+state of training are left out. Others use the name in place of a run folder: --checkpoint owner/name.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from dataloader.atomic_files import write_text
+from dataloader.errors import Faults, InputError
+from routing_moe.checkpoints.find import find_mixture
+from routing_moe.cli.console import run_command
+from routing_moe.config.flags import flag_faults
+from routing_moe.config.push import PushSettings
+from routing_moe.io.files import replacing_directory, unwritable
+from routing_moe.io.hub import push_faults
+from routing_moe.io.hub_requests import HubFailure, upload
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(run, PushSettings, argv, __doc__)
+
+
+def run(settings: PushSettings) -> None:
+    faults = Faults(flag_faults(settings) + push_faults(settings.name, uploads=settings.dry_run is None))
+    faults += folder_faults(settings.dry_run)
+    mixture = faults.of(find_mixture, settings.run, settings.checkpoint_name, "checkpoint_name")
+    if faults:
+        raise InputError(faults)
+    from routing_moe.report.shared_run import read_shared_run  # takes seconds
+
+    shared = read_shared_run(mixture)
+    if settings.dry_run:
+        with replacing_directory(settings.dry_run) as folder:
+            write(shared, settings, folder)
+        print(f"{settings.dry_run}: {described(settings.dry_run)}; nothing was uploaded")
+        return
+    with tempfile.TemporaryDirectory() as place:
+        write(shared, settings, folder := Path(place))
+        print(f"uploading {described(folder)} to {settings.name}")
+        try:
+            url = upload(folder, settings.name, settings.private)
+        except HubFailure as error:
+            raise InputError(f"{settings.name}: {error}; nothing was published") from None
+    print(url)
+
+
+def write(shared, settings: PushSettings, folder: Path) -> None:
+    from routing_moe.report.model_card import model_card
+    from routing_moe.report.shared_run import write_shared_run
+
+    write_shared_run(shared, settings, folder)
+    write_text(folder / "README.md", str(model_card(shared, settings)))
+
+
+def folder_faults(folder: Path | None) -> list[str]:
+    if folder is None:
+        return []
+    if folder.exists():
+        return [f"--dry_run {folder} exists already; name a new folder"]
+    return [f"--dry_run {fault}"] if (fault := unwritable(folder)) else []
+
+
+def described(folder: Path) -> str:
+    """Returns "23 files, 9.8 MB"."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""The model card of a shared run: README.md with metadata that the hub reads. What is unknown, it says."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from routing_moe.analysis.route_tables import layer_table
+from routing_moe.config.push import PushSettings
+from routing_moe.report.shared_run import PICTURE, SharedRun, command_of, data_sources, without_places
+from routing_moe.results.run_cost import in_units
+from routing_moe.results.scores import markdown_table
+
+GENERATION = "text2text-generation"
+TITLES = {"train": "Train tasks", "test": "Unseen tasks"}  # by section of the split
+# The hub's names of metrics.
+METRICS = {
+    "ACC": "accuracy",
+    "EM": "exact_match",
+    "QA-F1": "f1",
+    "Classification-F1": "f1",
+    "Matthew-Correlation": "matthews_correlation",
+    "Pearson-Correlation": "pearsonr",
+    "Rouge-L": "rouge",
+}
+USE = """\
+from routing_moe import Routed
+model = Routed.load("{name}")
+task = model.task("my_task", inputs=texts)
+print(task)
+model.answer(task, ["..."])"""
+CITATION = """\
+@inproceedings{ye-etal-2022-eliciting,
+  title = "Eliciting and Understanding Cross-task Skills with Task-level Mixture-of-Experts",
+  author = "Ye, Qinyuan and Zha, Juan and Ren, Xiang",
+  booktitle = "Findings of the Association for Computational Linguistics: EMNLP 2022",
+  year = "2022",
+  url = "https://arxiv.org/abs/2205.12701",
+}"""
+
+
+def model_card(shared: SharedRun, settings: PushSettings) -> ModelCard:
+    """Returns the card, whose metadata are those of `card_data`."""
+    parts = {
+        "": description(shared),
+        "Use": use(settings.name),
+        "Scores": scores(shared),
+        "Routes": routes(shared),
+        "Training": training(shared),
+        "Limits": limits(shared),
+        "Data and licences": data(shared, settings),
+        "Citation": f"```bibtex\n{CITATION}\n```",
+    }
+    text = "\n\n".join(f"## {title}\n\n{body}" if title else body for title, body in parts.items())
+    front = card_data(shared, settings).to_yaml()
+    return ModelCard(
+        f"---\n{front}\n---\n\n# {settings.name.split('/')[1]}\n\n{text}\n", ignore_metadata_errors=True
+    )
+
+
+def card_data(shared: SharedRun, settings: PushSettings) -> ModelCardData:
+    """Returns the metadata: library, tags, base model, licence, data sets, test scores."""
+    base = base_model(shared)
+    sources = " ".join(source for source, _ in data_sources(shared).values())
+    return ModelCardData(
+        library_name="routing-moe",
+        tags=["bart", "mixture-of-experts", "multi-task", GENERATION],
+        base_model=base if base in (shared.described.get("hub") or {}) else None,
+        license=settings.license,
+        datasets=sorted(set(re.findall(r"hub data set ([\w.-]+/[\w.-]+)", sources))) or None,
+        model_name=settings.name.split("/")[1],
+        eval_results=eval_results(shared) or None,
+    )
+
+
+def eval_results(shared: SharedRun) -> list[EvalResult]:
+    """Returns the scores of test files."""
+    return [
+        EvalResult(
+            task_type=GENERATION,
+            task_name=TITLES[section],
+            dataset_type=row.task_prefix,
+            dataset_name=row.sample,
+            dataset_split="test",
+            metric_type=METRICS.get(row.metric, row.metric),
+            metric_name=row.metric,
+            metric_value=round(row.performance, 4),
+        )
+        for section in TITLES
+        if ("test", section) in shared.scores
+        for row in shared.scores["test", section].itertuples()
+    ]
+
+
+def base_model(shared: SharedRun) -> str:
+    """Returns the plain BART that the run was made from, as its command names it; "" if unknown."""
+    if not shared.settings.get("initialize_from_vanilla"):
+        return ""
+    return without_places(shared.settings.get("model") or "")
+
+
+# ---- the sections
+
+
+def description(shared: SharedRun) -> str:
+    config, trained = shared.mixture.config, len(shared.mixture.config.trained_tasks)
+    depth = f"{config.encoder_layers} + {config.decoder_layers} layers (encoder + decoder)"
+    tasks = f"{trained} tasks" if trained else "tasks that are not recorded"
+    if base := base_model(shared):
+        commit = (shared.described.get("hub") or {}).get(base)
+        start = f"Made from the BART `{base}`" + (f", commit {commit}." if commit else ".")
+    elif place := shared.settings.get("checkpoint"):
+        start = f"Trained further from `{without_places(place)}`."
+    else:
+        start = "What it was made from is not recorded."
+    if config.num_experts == 1:
+        return f"A BART with {depth}, trained on {tasks} at once: one expert, no routing. {start}"
+    mode = f", {config.router_mode}" if config.route_source == "learned" else ""
+    return (
+        f"A BART with {config.num_experts} experts in {len(config.routed_rows)} of its {depth}, trained on "
+        f"{tasks}. The task of a text, not the text, decides which experts compute its answer. Routes: "
+        f"{config.route_source}{mode}. {start}"
+    )
+
+
+def use(name: str) -> str:
+    return f"""\
+The model's class is in the Python package `routing-moe`; no code of this repository is run, and no file of it
+is a pickle. `texts` is a list of inputs without answers, by which the nearest train task is found.
+
+```python
+{USE.format(name=name)}
+```
+
+The name stands for a run folder in all commands, also offline once it is in the cache:
+
+```bash
+routing-moe train --do_predict --checkpoint {name} --train_dir GYM --output_dir OUT
+routing-moe train --do_train --checkpoint {name} --train_dir GYM --output_dir OUT
+routing-moe finetune --do_train --moe_init --init_dir {name} --task_dir GYM/TASK --output_dir OUT
+routing-moe report {name} --output_file report.html
+```"""
+
+
+def scores(shared: SharedRun) -> str:
+    """Returns a table of test scores of train tasks, and one of unseen tasks."""
+    how = "`routing-moe train --do_predict --predict_split"
+    parts = []
+    for section, title in TITLES.items():
+        table = shared.scores.get(("test", section))
+        if table is None:
+            parts.append(f"**{title}**: not scored ({how} {section} --output_dir RUN` writes their scores).")
+            continue
+        mean = f"mean {table['performance'].mean():.3f} over {len(table)} test files"
+        parts.append(f"**{title}**, {mean}:\n\n{score_table(table)}")
+    return (
+        "Scores of test files; n: examples. Constant answer: the score of always giving the task's most\n"
+        "frequent training answer.\n\n" + "\n\n".join(parts)
+    )
+
+
+def score_table(table: pd.DataFrame) -> str:
+    columns = {"metric": "metric", "performance": "score", "n": "n", "constant": "constant answer"}
+    columns |= {"route": "route", "vector_seen": "has seen of the task"}
+    shown = table.set_index("sample")[[name for name in columns if name in table]].rename(columns=columns)
+    shown["constant answer"] = shown["constant answer"].map(lambda x: "-" if pd.isna(x) else f"{x:.3f}")
+    texts = shown.select_dtypes(exclude="number").columns
+    shown[texts] = shown[texts].fillna("-").map(lambda text: without_places(str(text)).replace("|", "\\|"))
+    return markdown_table(shown.astype({"n": int}).rename_axis("task"))
+
+
+def routes(shared: SharedRun) -> str:
+    if shared.routes is None:
+        return f"There is no picture of routes: {shared.no_routes}."
+    layers = layer_table(shared.routes).set_index("layer")
+    loads = layers[[name for name in layers if name.startswith("load_") and name != "load_entropy"]]
+    loads = loads.set_axis([f"expert {name.removeprefix('load_')}" for name in loads], axis=1)
+    at = f"step {shared.routes.step}" if shared.routes.step is not None else "the checkpoint"
+    return (
+        f"![Routes: tasks and the weights of their experts in each layer]({PICTURE})\n\n"
+        f"Weights of the experts (columns) for each train task (rows), at {at}. The load of an expert is\n"
+        f"its mean weight over the {len(shared.routes.tasks)} tasks:\n\n{markdown_table(loads)}"
+    )
+
+
+def training(shared: SharedRun) -> str:
+    """Returns command, commit and costs, of which each may be unknown."""
+    if not shared.described:
+        return "The checkpoint has no run.json: command, data and costs of its training are unknown."
+    described, cost = shared.described, shared.cost
+    command = command_of(shared).replace(" --", " \\\n    --")
+    versions = ", ".join(f"{name} {number}" for name, number in (described.get("versions") or {}).items())
+    rows = {
+        "commit of the code": described.get("git") or "unknown",
+        "seed": shared.settings.get("seed", "unknown"),
+    }
+    if cost:
+        active, total = (in_units(cost[f"{name}_parameters"]).strip() for name in ("active", "total"))
+        rows["parameters"] = f"{active} active for a task, of {total}"
+        rows["steps"] = f"{cost['steps']} of {cost['examples_per_step']} examples"
+        rows["training FLOPs"] = in_units(cost["total_flops"]).strip()
+        if cost["start_unknown"]:
+            rows["with earlier runs"] = f"unknown: {without_places(cost['start_unknown'])}"
+        elif cost["total_flops_with_start"] != cost["total_flops"]:
+            rows["with earlier runs"] = in_units(cost["total_flops_with_start"]).strip()
+    else:
+        rows["steps, FLOPs"] = "unknown: the run has no cost.json"
+    seconds = re.findall(r" trained \d+ steps in ([\d.]+) s", shared.log)
+    rows["seconds of training"] = (
+        f"{sum(map(float, seconds)):.0f}, without evaluations" if seconds else "unknown"
+    )
+    device = re.findall(r"(\d+) process\(es\) on (\w+)", shared.log)
+    rows["device"] = "{1}, {0} process(es)".format(*device[-1]) if device else "unknown"
+    rows["versions"] = versions or "unknown"
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"```bash\n{command}\n```\n\n| | |\n|---|---|\n{table}"
+
+
+def limits(shared: SharedRun) -> str:
+    length, seed = shared.settings.get("max_input_length"), shared.settings.get("seed")
+    lines = ["Answers are generated: they can be wrong, and repeat what is one-sided in the data."]
+    if shared.mixture.config.num_experts > 1:
+        lines.append(
+            "A text is answered by the route of its task: a text of another kind gets an unsuitable route."
+        )
+    if length:
+        lines.append(f"Inputs are cut after {length} tokens.")
+    if seed is not None:
+        lines.append(f"All numbers are of one run, with seed {seed}; scores of other seeds differ.")
+    lines.append("Only the tasks above were scored; languages and topics of other texts are untested.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def data(shared: SharedRun, settings: PushSettings) -> str:
+    """Returns the licence of the weights, and the terms of use of the data as far as they are recorded."""
+    own = (
+        f"Licence of the weights: {settings.license}."
+        if settings.license
+        else ("No licence of the weights is stated; those of the base model and of the data apply.")
+    )
+    found, tasks = data_sources(shared), shared.tasks
+    by_terms: dict[str, list[str]] = {}
+    for task, (_, terms) in found.items():
+        by_terms.setdefault(terms, []).append(task)
+    lines = [f"- {terms}: {', '.join(names)}" for terms, names in by_terms.items() if terms]
+    if lines:
+        own += "\n\nTerms of use of data sets that tasks were made from:\n\n" + "\n".join(lines)
+    unknown = [task for task in tasks if not found.get(task, ("", ""))[1]]
+    if unknown:
+        own += f"\n\nFor {len(unknown)} of {len(tasks)} tasks no terms of use are recorded here."
+    return own

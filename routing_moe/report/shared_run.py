@@ -1,0 +1,233 @@
+"""A run as a folder to share: its checkpoint, what the commands that explain runs read, and a model card.
+
+    model.safetensors, config.json, tokenizer, task_vecs.npy, ...       the checkpoint
+    run.json, cost.json, losses.csv, curves.csv                         settings, costs, curves
+    best/eval-*.csv                                                     its scores
+    <step>-steps/route.npy, route_tasks.txt                             its routes
+    ontology.json, skills.csv, split.json                               what the gym says of its tasks
+    README.md, routes.png                                               the model card
+
+Files are those of a run folder, except that the checkpoint is the folder itself, as the hub expects it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from dataloader.atomic_files import write_text
+from dataloader.building.report import REPORT
+from dataloader.errors import InputError
+from dataloader.jsonfile import load_json_object
+from dataloader.ontology import Ontology
+from dataloader.recipes import RECIPES
+from routing_moe.analysis.features import OWN_FEATURES
+from routing_moe.analysis.runs import ontology_of
+from routing_moe.analysis.saved_routes import Routes, best_step, encoder_part, evaluated_steps, load_routes
+from routing_moe.checkpoints.find import SavedMixture
+from routing_moe.checkpoints.folder import load_progress
+from routing_moe.config.push import PushSettings
+from routing_moe.io.run_folder import CURVES_FILE
+from routing_moe.plots.route_map import plot_routes
+from routing_moe.report.data import scores_of
+from routing_moe.results.run_cost import COST_FILE, read_cost
+from routing_moe.training.checks import ONTOLOGY_FILE
+
+PICTURE = "routes.png"
+OF_CHECKPOINT = re.compile(r"(?!.*eval-.*settings\.json)[^/]+\.(?:json|txt|model|safetensors|npy|npz)")
+OF_TOKENIZER = re.compile(r"vocab\.json|.*token.*\.json")  # tokens such as </s> may look like paths
+# An absolute path, or one outside the working directory, in a text.
+PLACE = re.compile(r"(?<![\w/:.~<-])(?:~|\.\.)?(?:/[^\s\"',;()/]+)+/?")
+
+
+@dataclass(frozen=True, eq=False)
+class SharedRun:
+    """What is known of a run.
+
+    run: its folder; None for a checkpoint without one. described, cost, log: of run.json, cost.json, log.txt;
+    empty if missing. scores: {(part, section): table}. no_routes: why there are none.
+    """
+
+    mixture: SavedMixture
+    run: Path | None
+    described: dict = field(default_factory=dict)
+    cost: dict = field(default_factory=dict)
+    log: str = ""
+    scores: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
+    routes: Routes | None = None
+    no_routes: str = ""
+    ontology: Ontology | None = None
+    gym: Path | None = None
+
+    @property
+    def settings(self) -> dict:
+        return self.described.get("settings") or {}
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that the model was trained on, and those that it was scored on."""
+        scored = [task for table in self.scores.values() for task in table["task_prefix"]]
+        return sorted({*self.mixture.config.trained_tasks, *scored})
+
+
+def read_shared_run(mixture: SavedMixture) -> SharedRun:
+    """Returns what is known of the run of a checkpoint. Raises InputError if files of it are damaged."""
+    checkpoint = mixture.checkpoint
+    if mixture.is_published:
+        raise InputError(
+            f"{checkpoint.parent} is a run of the published code, whose weights are pickled; save it with "
+            "RoutingBartForConditionalGeneration.from_upstream(RUN).save_pretrained(FOLDER), and push FOLDER"
+        )
+    if not any(checkpoint.glob("model*.safetensors")):
+        raise InputError(f"{checkpoint} has no model.safetensors")
+    run = next((place for place in (checkpoint, checkpoint.parent) if (place / "run.json").is_file()), None)
+    found = SharedRun(mixture, run, ontology=Ontology.load())
+    if run is None:
+        return _with_routes(found, checkpoint, "best")
+    described = load_json_object(run / "run.json", "the description of a run")
+    trained = described.get("settings") or {}
+    gym = Path(trained.get("train_dir") or "")
+    own = "best" if run == checkpoint else checkpoint.name
+    log = run / "log.txt"
+    found = SharedRun(
+        mixture,
+        run,
+        described,
+        read_cost(run) or {},
+        log.read_text(encoding="utf-8", errors="replace") if log.is_file() else "",
+        scores_of(run, own),
+        ontology=ontology_of(run, trained, None),
+        gym=gym if trained.get("train_dir") and gym.is_dir() else None,
+    )
+    steps = evaluated_steps(run)
+    step = load_progress(checkpoint).get("step")
+    if step is None and steps:
+        step = best_step(run, steps)
+    return _with_routes(found, run, step) if step in steps else _with_routes(found, checkpoint, "best")
+
+
+def _with_routes(found: SharedRun, place: Path, step: int | str) -> SharedRun:
+    config = found.mixture.config
+    if config.num_experts == 1:
+        why = "it has one expert, a plain BART"
+    elif not config.routes_by_task:
+        why = f"they are {config.route_source}, not of a task"
+    else:
+        try:
+            routes = load_routes(place, step)
+        except InputError as error:
+            why = str(error)
+        else:
+            ordered = routes.of(found.ontology.order(routes.tasks))
+            return SharedRun(**vars(found) | {"routes": ordered})
+    return SharedRun(**vars(found) | {"no_routes": without_places(why)})
+
+
+# ---- writing
+
+
+def write_shared_run(shared: SharedRun, settings: PushSettings, folder: Path) -> None:
+    """Writes the files into an empty folder, without pickles, predictions, absolute paths and the card."""
+    checkpoint = shared.mixture.checkpoint
+    for file in sorted(checkpoint.iterdir()):
+        if file.is_file() and OF_CHECKPOINT.fullmatch(file.name):
+            _copy(file, folder / file.name)
+    if shared.run:
+        _copy_run(shared, folder)
+    for name, file in _of_gym(shared).items():
+        if file.is_file():
+            _copy(file, folder / name)
+    if shared.routes:
+        layers, n = shared.routes.layers, encoder_part(shared.routes.layers)
+        how = (shared.routes.tasks, shared.ontology, folder / PICTURE, n)
+        plot_routes(shared.routes.values_NLE, *how, title=f"Routes of {settings.name}", layers=layers)
+
+
+def _copy_run(shared: SharedRun, folder: Path) -> None:
+    run, own = (
+        shared.run,
+        "best" if shared.run == shared.mixture.checkpoint else shared.mixture.checkpoint.name,
+    )
+    named = {"custom_tasks_splits": None, "task_ontology": None}  # files of the folder, see `_of_gym`
+    described = shared.described | {"settings": shared.settings | named, "command": command_of(shared)}
+    write_text(folder / "run.json", json.dumps(without_places(described), indent=1))
+    if shared.cost:  # of the steps taken, which last/ tells, which is not shared
+        write_text(folder / COST_FILE, json.dumps(without_places(shared.cost), indent=1))
+    files = [run / name for name in ("losses.csv", CURVES_FILE)]
+    if shared.routes and shared.routes.step is not None:
+        files += sorted((run / f"{shared.routes.step}-steps").glob("route*"))
+    for file in files:
+        if file.is_file() and file.suffix != ".png":
+            _copy(file, folder / file.relative_to(run))
+    for file in sorted((run / own).glob("eval-*.csv")):
+        _copy(file, folder / "best" / file.name)
+
+
+def _of_gym(shared: SharedRun) -> dict[str, Path]:
+    """Returns {name in the shared folder: file} of what the gym says of its tasks."""
+    flags = {ONTOLOGY_FILE: "task_ontology", "split.json": "custom_tasks_splits"}
+    named = {name: Path(shared.settings[flag]) for name, flag in flags.items() if shared.settings.get(flag)}
+    gym = shared.gym or shared.run  # which has them if it was shared before
+    return {name: gym / name for name in (*flags, OWN_FEATURES) if gym} | named
+
+
+def _copy(file: Path, target: Path) -> None:
+    """Copies a file. In texts, absolute paths become the names of their files."""
+    target.parent.mkdir(exist_ok=True)
+    if file.suffix == ".json" and not OF_TOKENIZER.fullmatch(file.name):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if (cleaned := without_places(content)) != content:  # else the file keeps its checksum
+            return write_text(target, json.dumps(cleaned, indent=1, ensure_ascii=False))
+    elif file.suffix == ".csv":
+        return write_text(target, PLACE.sub(_name_of, file.read_text(encoding="utf-8")))
+    shutil.copyfile(file, target)
+
+
+def without_places(value):
+    """Returns a JSON value in whose texts each absolute path is replaced by the name of its file."""
+    if isinstance(value, dict):
+        return {key: without_places(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_places(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    if Path(value).is_absolute() or value.startswith(("~", "../")):
+        return Path(value).name
+    return PLACE.sub(_name_of, value)
+
+
+def _name_of(found: re.Match) -> str:
+    return Path(found[0]).name
+
+
+def command_of(shared: SharedRun) -> str:
+    """Returns the command of the run's run.json, as a user types it, without absolute paths."""
+    words = shlex.split(shared.described.get("command") or "")
+    if words and words[0].endswith(".py"):
+        module = Path(words[0]).with_suffix("").parts
+        start = module.index("routing_moe") if "routing_moe" in module else len(module) - 1
+        words[:1] = ["python", "-m", ".".join(module[start:])]
+    elif words:
+        words[:1] = words[0].split()  # of the entry point, "routing-moe train"
+    return shlex.join(without_places(words))
+
+
+# ---- the data
+
+
+def data_sources(shared: SharedRun) -> dict[str, tuple[str, str]]:
+    """Returns {task: (source, terms of use)}, as far as known: of the gym's report, or of our recipes."""
+    known = {name: (" or ".join(map(str, r.sources)), r.terms) for name, r in RECIPES.items()}
+    report = shared.gym / REPORT if shared.gym else None
+    if report and report.is_file():
+        with report.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                known[row.get("task", "")] = (row.get("source") or "", row.get("terms") or "")
+    return {task: known[task] for task in shared.tasks if task in known}
