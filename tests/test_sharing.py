@@ -14,7 +14,7 @@ from local_hub import forget, use_endpoint
 from tiny_grids import QUICK, finetune, write_few_shot_gym
 from tiny_runs import NO_LEARNING, run
 
-from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe import Routed, RoutingBartForConditionalGeneration
 from routing_moe.cli import ablate, inspect_routes, merge, push, report, show_scores, train
 from routing_moe.io import hub
 from routing_moe.report.shared_run import without_places
@@ -333,3 +333,12 @@ def test_a_name_that_does_not_exist_is_one_line_that_names_the_flag(
     assert f"error: --checkpoint {wanted}" in capsys.readouterr().err
     assert merge.main(["--routes_from", "someone/else", "--output_dir", "out"]) == 2
     assert f"error: --routes_from {wanted}" in capsys.readouterr().err
+
+
+def test_new_texts_are_answered_by_name_without_a_gym(pulled, scored):
+    model, own = Routed.load(NAME), Routed.load(scored)
+    texts = ["cat", "two and one", "the sun"]
+    assert model.texts == own.texts
+    task = model.task("new", inputs=texts)
+    assert task.words == own.task("new", inputs=texts).words
+    assert model.answer(task, texts) == own.answer(task, texts)

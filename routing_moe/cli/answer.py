@@ -2,7 +2,7 @@
 
     routing-moe answer --checkpoint models/moe --task boolq --inputs new.txt --output_file answers.jsonl
     routing-moe answer --checkpoint models/moe --like new.txt --inputs new.txt --options positive negative
-    routing-moe answer --checkpoint models/moe --examples my_task_16_100_train.tsv --inputs - < new.txt
+    routing-moe answer --checkpoint models/moe --examples my_task_16_100_train.tsv --inputs -
 
 The route is that of a train task (--task), of the train task with the most similar texts (--like), learned
 from a few labelled rows (--examples), by a task vector (--taskvecs), or given (--task_routes).
