@@ -41,6 +41,7 @@ class Settings:
     inputs: str
     lines: int
     threads: int
+    num_beams: int | None
     device: str = "cpu"
 
 
@@ -51,9 +52,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--inputs", required=True, help="file of texts")
     parser.add_argument("--lines", type=int, default=10_000, help="texts to answer (default 10000)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
+    parser.add_argument("--num_beams", type=int, help="beams (default: those of the training)")
     settings = Settings(**vars(parser.parse_args(argv)))
     torch.set_num_threads(settings.threads)
-    routed = Routed.load(settings.checkpoint)
+    beams = {} if settings.num_beams is None else {"num_beams": settings.num_beams}
+    routed = Routed.load(settings.checkpoint, **beams)
     settings = replace(settings, device=routed.model.device.type)
     task = routed.task(settings.task)
     with tempfile.TemporaryDirectory() as folder:
