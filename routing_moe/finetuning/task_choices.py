@@ -106,8 +106,8 @@ def given_route_faults(settings: FinetuneSettings, start: SavedMixture, gyms: li
     if settings.route_training == "plain" and averages:
         faults.append(
             f"--route_training is plain, but {start.checkpoint} has no route for {settings.task}, and "
-            "averaged outputs have no equivalent plain BART; give fixed or merged, or a route by --task_routes or "
-            "--taskvecs"
+            "averaged outputs have no equivalent plain BART; give fixed or merged, or a route by "
+            "--task_routes or --taskvecs"
         )
     return list(faults)
 
