@@ -28,6 +28,8 @@ MISSING_FILE = {
     "show-scores": ["nowhere"],
     "compare-runs": ["nowhere"],
     "overview": ["nowhere"],
+    "answer": ["--checkpoint", "./nowhere", "--task", "a", "--inputs", "nowhere.txt"],
+    "export": ["--checkpoint", "./nowhere", "--task", "a", "--output_dir", "out"],
     "collect-results": ["--logs_dir", "nowhere", "--output_file", "out.csv"],
     "compute-arg": ["--summary1", "a.csv", "--summary2", "b.csv", "--output_file", "out.csv"],
     "inspect-routes": RUN,
