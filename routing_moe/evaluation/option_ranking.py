@@ -16,11 +16,9 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader.encoding import IGNORED_LABEL, Ragged
-from routing_moe.model.beams import SourceCache
 from routing_moe.model.modeling import CACHE_ARGUMENT
 
 # Both limit memory and do not change results: padded source and target tokens per decoder call, and target
@@ -53,7 +51,7 @@ def option_scores(
         labels_PT = torch.from_numpy(tokens.padded(pairs[piece, 1], IGNORED_LABEL)).to(encoded_BSD.device)
         routes_PLE = None if routes_BLE is None else routes_BLE[examples]
         with autocast():
-            scores_P[piece] = _score(
+            scores_P[piece] = mean_log_likelihood(
                 bart, encoded_BSD[examples], batch["attention_mask"][examples], labels_PT, routes_PLE
             ).to("cpu", torch.float64)
     scores = scores_P.tolist()
@@ -64,31 +62,6 @@ def encoded(bart, batch: dict[str, Tensor], routes_BLE: Tensor | None, autocast:
     """Returns the encoder's states (B, S, D) of a batch; arguments as for `option_scores`."""
     with torch.no_grad(), autocast():
         return bart.model.encoder(**batch, **_along(bart, routes_BLE))[0]
-
-
-@torch.no_grad()
-def sequence_scores(
-    bart,
-    encoded_BSD: Tensor,
-    batch: dict[str, Tensor],
-    sequences_BT: Tensor,
-    routes_BLE: Tensor | None,
-    autocast: Callable,
-    cache: SourceCache | None = None,
-) -> list[float]:
-    """Returns the scores of generated sequences, which begin with the token that starts decoding.
-
-    encoded_BSD: `encoded` of the batch. cache: that of the generation by a plain BART, whose keys and values
-    of the cross-attention are used again. Other arguments as for `option_scores`.
-    """
-    pad = bart.config.pad_token_id
-    labels_BT = sequences_BT[:, 1:].masked_fill(sequences_BT[:, 1:] == pad, IGNORED_LABEL)
-    known = {"decoder_inputs": sequences_BT[:, :-1]}
-    if cache is not None:
-        known["cache"] = EncoderDecoderCache(DynamicCache(), cache.cross_attention_cache)
-    with autocast():
-        scores_B = _score(bart, encoded_BSD, batch["attention_mask"], labels_BT, routes_BLE, **known)
-    return scores_B.tolist()
 
 
 def best(options: tuple[str, ...], scores: list[float]) -> str:
@@ -115,7 +88,7 @@ def _pieces(lengths_P: np.ndarray, source_length: int) -> Iterator[np.ndarray]:
         start += fits
 
 
-def _score(
+def mean_log_likelihood(
     bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE, decoder_inputs=None, cache=None
 ) -> Tensor:
     """Returns the mean log-probability (P,) of each row's label tokens, in float32 or better.
