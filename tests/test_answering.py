@@ -101,6 +101,8 @@ def test_given_routes_are_read_copied_and_replaced(given):
     assert model.task("new", route=route).experts["decoder"] == [[0.5, 0.5]]
     with pytest.raises(InputError, match=r"must be \(L, E\) = \(3, 2\) finite numbers"):
         model.task("new", route=route[:2])
+    with pytest.raises(InputError, match="reads no task vectors"):
+        model.task("new", vectors="anywhere")
 
 
 def test_a_vector_of_a_folder_and_one_learned_from_rows_are_routes(finished, tmp_path):

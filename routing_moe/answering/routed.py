@@ -109,6 +109,8 @@ class Routed:
     def _given(self, name: str, vectors: str | Path | None, route: np.ndarray | None) -> TaskChoice:
         config, given, routes = self.model.config, None, {}
         if vectors is not None:
+            if not (config.has_router or config.route_parts):
+                raise InputError(f"{self.place} reads no task vectors: it has no router or clusters")
             given = GivenVectors.load(vectors)
             if faults := given.faults(self.start.checkpoint, config):
                 raise InputError(faults)
