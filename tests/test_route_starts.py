@@ -162,9 +162,7 @@ def test_logits_are_learned_as_by_a_slow_loop(mixing, source, grids, make_model,
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 4 * 3
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
     AcceleratorState._reset_state(reset_partial_state=True)
-    settings = grids.settings(
-        "unused", total_steps=4, warmup_steps=0, weight_decay=0, learning_rate_list=[0.3]
-    )
+    settings = grids.settings("unused", total_steps=4, warmup_steps=0, learning_rate_list=[0.3])
     settings = replace(settings, route_training="logits")
     recipe = settings.recipe(settings.configurations()[0], temperature=1.0)
     stepper = Stepper(model, task_examples, recipe, Accelerator(cpu=True))

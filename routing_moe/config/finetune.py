@@ -75,7 +75,7 @@ class FinetuneSettings(RunFlags):
     moe_random_route: bool = ROUTE(False, "in every layer a random expert for each example, drawn again at every step", needs=("experts",))
     moe_random2_route: bool = ROUTE(False, "in every layer a random expert for the task, drawn once (the route of the run, if it has one for the task)", needs=("experts",))
     task_routes: str | None = ROUTE(None, "file with the task's route: .json or .npy, as for --task_routes of training", metavar="FILE", needs=("experts",), is_path=True)
-    route_training: str | None = ROUTE(None, "plain: convert the route into a plain BART, by the expert of largest weight in each layer; fixed: train the experts and keep the route; vector: also train the task's vector; router: also train vector and router; merged: the plain BART whose layers are the means of the experts' parameters with the route's weights; logits: train only the route, as the softmax of logits, starting from the task's route, with the learning rates of the grid. With random routes for each example, the last two start from equal weights (default: plain if the route is equivalent to a plain BART, as one-hot routes are, else fixed)", choices=ROUTE_TRAININGS, needs=("experts", "one_route"))
+    route_training: str | None = ROUTE(None, "plain: convert the route into a plain BART, by the expert of largest weight in each layer; fixed: train the experts and keep the route; vector: also train the task's vector; router: also train vector and router; merged: the plain BART whose layers are the means of the experts' parameters with the route's weights; logits: train only the route, as the softmax of logits, starting from the task's route, with the learning rates of the grid and without weight decay. With random routes for each example, the last two start from equal weights (default: plain if the route is equivalent to a plain BART, as one-hot routes are, else fixed)", choices=ROUTE_TRAININGS, needs=("experts", "one_route"))
     task_vector: str = ROUTE("auto", "the vector that the router reads. stored: that of the run; nearest: that of the task with the texts most similar to the sample's unlabelled train inputs; learned: one learned from the sample's labelled train rows; auto: stored, or nearest if the run has no learned or given vector of the task. The column vector_seen of the results shows what the vector has seen of the task", choices=VECTOR_SOURCES, needs=VECTOR)
     taskvecs: str | None = ROUTE(None, "folder with id2task.json and task_vecs.npy with the task's vector, or one of each of its samples (from --samples each of task.task_emb), made like those that the mixture was trained with: read by the router, or for the nearest cluster of given routes", needs=("experts", "read_vectors"), is_path=True)
     text_vectors: str | None = ROUTE(None, "with --task_vector nearest: folder of text vectors that tasks are compared by, a sample by its own row if it has one (default: states of the mixture's encoder over train inputs)", needs=SEARCH, is_path=True)
@@ -147,6 +147,8 @@ class FinetuneSettings(RunFlags):
             learning_rate=configuration.lr,
             router_lr=self.router_lr if self.route_training == "router" else 0.0,
             task_model_lr=vectors.get(self.route_training, 0.0),
+            # Decay would pull the route to equal weights.
+            weight_decay=0.0 if self.route_training == "logits" else self.weight_decay,
             train_batch_size=configuration.bsz,
             initial_tau=temperature,
             minimum_tau=temperature,
