@@ -36,6 +36,11 @@ def start() -> str:
     return address
 
 
+def client() -> list[str]:
+    """Returns the words in place of `python` that run a command in a fork of the server."""
+    return [sys.executable, "-S", __file__, start()]
+
+
 def serve(address: str) -> None:
     import importlib
 

@@ -1,6 +1,7 @@
 """Shell scripts run in a copy of the repository with a fake Python that records its arguments."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -69,8 +70,7 @@ class Scripts:
         which = really if isinstance(really, str) else ""
         otherwise = ""
         if really:
-            client = f"{sys.executable} -S {fork_server.__file__} {fork_server.start()}"
-            otherwise = f'case "$*" in *{which}*) exec {client} "$@" ;; esac'
+            otherwise = f'case "$*" in *{which}*) exec {shlex.join(fork_server.client())} "$@" ;; esac'
         otherwise += FINISH if finishes else ""
         names = dict(folder=self.folder, python=sys.executable, failing=failing, otherwise=otherwise)
         text = FAKE_PYTHON

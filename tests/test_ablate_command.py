@@ -16,6 +16,8 @@ from routing_moe.analysis.ablation.matching import TOLERANCE
 from routing_moe.analysis.saved_routes import best_step
 from routing_moe.cli.ablate import main
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 
 @pytest.fixture(scope="module")
 def gym(originals, tmp_path_factory):
