@@ -4,7 +4,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import fork_server
@@ -68,11 +67,11 @@ class Scripts:
         finishes: recorded commands write empty files in place of their results.
         """
         which = really if isinstance(really, str) else ""
-        otherwise = ""
+        python, otherwise = shlex.join(fork_server.client()), ""
         if really:
-            otherwise = f'case "$*" in *{which}*) exec {shlex.join(fork_server.client())} "$@" ;; esac'
+            otherwise = f'case "$*" in *{which}*) exec {python} "$@" ;; esac'
         otherwise += FINISH if finishes else ""
-        names = dict(folder=self.folder, python=sys.executable, failing=failing, otherwise=otherwise)
+        names = dict(folder=self.folder, python=python, failing=failing, otherwise=otherwise)
         text = FAKE_PYTHON
         for name, value in names.items():
             text = text.replace(f"{{{name}}}", str(value))
