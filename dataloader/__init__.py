@@ -7,6 +7,7 @@ encoding.py     examples to token ids                         batching.py     ba
 labels.py       labels of tasks from a CSV file               baselines.py    constant-answer baseline
 jsonfile.py     JSON with clear errors                        list_tasks.py   lists tasks for shell scripts
 templates.py    names of tasks that are prompts of a data set
+task_sampling.py  share of each task in training
 atomic_files.py atomic writes, locks of folders               processes.py    ends workers with their parent
 errors.py       InputError: what is wrong in the files or flags given, and where
 command_line.py the parser of all commands
@@ -26,6 +27,7 @@ from dataloader.gym import Example, Gym
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, evaluate
 from dataloader.ontology import Ontology
 from dataloader.task_files import read_jsonl, read_tsv
+from dataloader.task_sampling import TaskMixture
 from dataloader.task_splits import PUBLISHED_SPLITS, Split, load_split
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "InputError",
     "Ontology",
     "Split",
+    "TaskMixture",
     "TextFormat",
     "answer_choices",
     "assign_to_ranks",

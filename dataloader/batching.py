@@ -27,12 +27,19 @@ _ROWS_AT_ONCE = 512  # bounds the memory of the cost table for steps of many tho
 # ---------------------------------------------------------------------------- examples of a step
 
 
-def step_examples(n_examples: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+def step_examples(
+    n_examples: int,
+    batch_size: int,
+    seed: int,
+    step: int,
+    epoch_order: Callable[[int, int], np.ndarray] | None = None,
+) -> np.ndarray:
     """Returns the example indices of a step (counted from 0), an int64 array (batch_size,).
 
-    Epoch e is a permutation drawn from [seed, e]; the concatenated epochs are divided into steps. So every
-    example occurs once per epoch, and a batch may contain the end of one epoch and the start of the next,
-    or several epochs if batch_size > n_examples. Raises ValueError if a size is not positive.
+    The concatenated epochs are divided into steps. So a batch may contain the end of one epoch and the start
+    of the next, or several epochs if batch_size > n_examples. epoch_order: returns the n_examples indices of
+    an epoch from (seed, epoch), as that of a `TaskMixture`; None: `permuted_epoch`. Raises ValueError if a
+    size is not positive.
     """
     if n_examples < 1 or batch_size < 1 or step < 0:
         raise ValueError(f"no step {step} of batches of {batch_size} from {n_examples} examples")
@@ -40,14 +47,16 @@ def step_examples(n_examples: int, batch_size: int, seed: int, step: int) -> np.
     pieces = []
     while wanted:
         epoch, start = divmod(position, n_examples)
-        piece = _epoch_order(n_examples, seed, epoch)[start : start + wanted]
+        order = epoch_order(seed, epoch) if epoch_order else permuted_epoch(n_examples, seed, epoch)
+        piece = order[start : start + wanted]
         pieces.append(piece)
         position, wanted = position + len(piece), wanted - len(piece)
     return np.concatenate(pieces)
 
 
 @lru_cache(maxsize=4)
-def _epoch_order(n_examples: int, seed: int, epoch: int) -> np.ndarray:
+def permuted_epoch(n_examples: int, seed: int, epoch: int) -> np.ndarray:
+    """Returns an epoch in which every example occurs once: a permutation drawn from [seed, epoch]."""
     order = np.random.default_rng([seed, epoch]).permutation(n_examples).astype(np.int64)
     order.setflags(write=False)
     return order

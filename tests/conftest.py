@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,23 @@ def figures(monkeypatch):
         if hasattr(module, "write_figure"):
             monkeypatch.setattr(module, "write_figure", keep)
     return kept
+
+
+@pytest.fixture
+def empty_pictures(monkeypatch):
+    """Files of pictures stay empty, because to draw them takes longer than the rest of a command."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **kwargs: None)
+
+
+@pytest.fixture
+def forked_python(tmp_path, monkeypatch):
+    """Makes `sys.executable` a program that runs commands in forks, which do not import torch again."""
+    import fork_server
+
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(fork_server.client())} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
 
 
 def one_hot_routes(choices_BL, num_experts: int, dtype=torch.float64) -> torch.Tensor:

@@ -36,12 +36,20 @@ def start() -> str:
     return address
 
 
+def client() -> list[str]:
+    """Returns the words in place of `python` that run a command in a fork of the server."""
+    return [sys.executable, "-S", __file__, start()]
+
+
 def serve(address: str) -> None:
     import importlib
+    import weakref
 
     sys.path[0] = os.getcwd()
     for name in LIBRARIES:
         importlib.import_module(name)
+    for finalizer in weakref.finalize._registry:  # of torch's operators: half of the time of a short command
+        finalizer.atexit = False
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nothing remains of commands that have ended
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)

@@ -1,9 +1,9 @@
 """Shell scripts run in a copy of the repository with a fake Python that records its arguments."""
 
 import os
+import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import fork_server
@@ -67,12 +67,11 @@ class Scripts:
         finishes: recorded commands write empty files in place of their results.
         """
         which = really if isinstance(really, str) else ""
-        otherwise = ""
+        python, otherwise = shlex.join(fork_server.client()), ""
         if really:
-            client = f"{sys.executable} -S {fork_server.__file__} {fork_server.start()}"
-            otherwise = f'case "$*" in *{which}*) exec {client} "$@" ;; esac'
+            otherwise = f'case "$*" in *{which}*) exec {python} "$@" ;; esac'
         otherwise += FINISH if finishes else ""
-        names = dict(folder=self.folder, python=sys.executable, failing=failing, otherwise=otherwise)
+        names = dict(folder=self.folder, python=python, failing=failing, otherwise=otherwise)
         text = FAKE_PYTHON
         for name, value in names.items():
             text = text.replace(f"{{{name}}}", str(value))

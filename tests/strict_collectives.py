@@ -1,12 +1,4 @@
-"""NCCL's rules for collectives, checked on CPUs, where gloo takes tensors that NCCL rejects.
-
-    python -m torch.distributed.run --standalone --nproc_per_node 2 \\
-        tests/strict_collectives.py routing_moe.cli.train <flags>
-"""
-
-import runpy
-import sys
-from pathlib import Path
+"""NCCL's rules for collectives, checked on CPUs, where gloo takes tensors that NCCL rejects."""
 
 import torch
 from torch import distributed
@@ -35,10 +27,3 @@ def strict(name: str, collective):
         return collective(*arguments, **named)
 
     return checked
-
-
-if __name__ == "__main__":
-    enforce()
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    sys.argv = sys.argv[1:]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

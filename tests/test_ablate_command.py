@@ -1,23 +1,22 @@
 """The command that ablates experts: its outputs, continuation after a kill, errors."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 from accelerate.state import AcceleratorState
-from forks import killed
+from forks import in_two_processes, killed
 from mistakes import Place, assert_fault, refused
-from tiny_runs import ROOT, TWICE, contents, run
+from tiny_runs import contents, run
 
 from routing_moe.analysis.ablation.job import AblationJob
 from routing_moe.analysis.ablation.matching import TOLERANCE
 from routing_moe.analysis.saved_routes import best_step
 from routing_moe.cli.ablate import main
+
+pytestmark = pytest.mark.usefixtures("empty_pictures")
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +173,6 @@ def test_finished_sets_are_not_scored_again_and_the_result_is_the_same(place, tr
     assert without_seconds(folder) == kept
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_killed_job_is_continued(place, trained, tmp_path):
     folder = place.out / "analysis" / "ablation"
     killed(lambda: ablate(place, "--max_examples", 2), "after", "sets/enc0.0.json")
@@ -211,16 +209,15 @@ def test_without_random_draws_they_are_not_mentioned(place, capsys):
     assert "none matches" not in output
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
 def test_two_processes_share_the_sets_and_write_the_files_of_one_process(place, trained, tmp_path):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     words = ("--max_examples", "2")
-    command = [sys.executable, *TWICE, "routing_moe.cli.ablate", str(place.out), *words]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stderr.count("9 sets of experts to ablate, 0 finished") == 1
-    assert "in 2 processes" in done.stderr
-    assert done.stderr.count("ablating:   0%") == 1
+    codes, stderr = in_two_processes(tmp_path, lambda: ablate(place, *words))
+    assert codes == [0, 0]
+    written = "".join(stderr)
+    assert written.count("9 sets of experts to ablate, 0 finished") == 1
+    assert "in 2 processes" in written
+    assert written.count("ablating:   0%") == 1
     other = Place(tmp_path / "other", place.gym, place.bart)
     shutil.copytree(trained, other.out)
     assert ablate(other, *words) == 0

@@ -49,7 +49,8 @@ def numbers_in(values) -> list[float]:
 
 
 @pytest.mark.slow
-def test_explaining_reports_times_of_all_variants_and_sizes_of_files(capsys):
+def test_explaining_reports_times_of_all_variants_and_sizes_of_files(capsys, monkeypatch):
+    monkeypatch.setattr(explaining, "UNSEEN", explaining.UNSEEN[:2])
     few = ["--tasks", "12", "--layers", "4", "--evaluations", "2", "--permutations", "20"]
     explaining.main([*few, "--samples", "first", "--rounds", "1"])
     report = parse_report(capsys.readouterr().out)
@@ -167,7 +168,7 @@ def test_predict_reports_times_of_all_variants_and_their_ratios(capsys):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("forked_python")
 def test_a_grid_is_compared_with_one_process_per_configuration_and_has_the_same_results(capsys):
     one = ["--samples", "1", "--learning_rate_list", "1e-3", "--bsz_list", "8", "--total_steps", "1"]
     finetune_grid.main([*one, "--rounds", "1", "--variants", "grid", "processes"])
@@ -190,7 +191,7 @@ def test_task_vectors_in_batches_are_compared_with_one_at_a_time(capsys):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("forked_python")
 def test_memory_is_measured_in_a_separate_process_of_the_script(capsys, monkeypatch):
     monkeypatch.chdir(REPOSITORY.parent)
     train_step.main([*TRAIN, "--variants", "plain", "--steps", "1"])

@@ -13,6 +13,8 @@ from routing_moe.plots.variants import plot_comparison
 from routing_moe.results import scores as results
 from routing_moe.results.statistics import mean_interval
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 TREE = {"labels": {"binary": ["yesno"]}, "text": {"copying": ["copy", "spell"]}}
 ONTOLOGY = Ontology(TREE)
 CONSTANT = {"copy": 0.1, "spell": 0.3, "yesno": 0.5}

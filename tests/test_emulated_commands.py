@@ -83,7 +83,7 @@ def test_a_fine_tuning_grid(grids, mixture):
     assert predictions(device) == predictions(cpu)
 
 
-@pytest.mark.parametrize("method", ["fisher", "gradient", "text", "finetuned_text"])
+@pytest.mark.parametrize("method", ["fisher", "gradient", "text"])
 def test_task_vectors(world, mixture, tmp_path, method):
     start = dict(model=mixture) if method in ("gradient", "text") else {}
 

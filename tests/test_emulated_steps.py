@@ -19,14 +19,15 @@ SOURCES = {
     "one expert": dict(num_experts=1),
     "merged parameters": SOFTMAX | dict(expert_mixing="parameters"),
 }
+LAYERS = dict(encoder_layers=1, decoder_layers=1)
 SETTINGS = dict(max_tokens_per_micro_batch=60, max_grad_norm=0.1, load_balance=0.1, expert_regularization=0.1)
 
 
 def one_step(make_stepper, settings: dict, fields: dict):
     """Returns the report of a step in several micro-batches, the parameters after it, and their device."""
-    stepper = make_stepper(settings, **fields)
+    stepper = make_stepper(settings, bart_fields=LAYERS, **fields)
     if stepper.model.config.route_source == "fixed":
-        stepper.model.use_routes("fixed", random_task_routes(4, 4, 3, n=1, seed=0))
+        stepper.model.use_routes("fixed", random_task_routes(4, 2, 3, n=1, seed=0))
     assert len(stepper.split(0)[2]) > 1
     return stepper.step(0), parameters(stepper), str(stepper.model.device)
 

@@ -14,6 +14,8 @@ from routing_moe.cli import correlate_routes, inspect_routes, report
 from routing_moe.report import feature_files, route_files
 from routing_moe.results.statistics import benjamini_yekutieli
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 PICTURES = ("routes", "similarity", "load", "change")
 
 

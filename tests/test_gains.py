@@ -14,6 +14,8 @@ from routing_moe.plots.gains import plot_gains
 from routing_moe.results import gains
 from routing_moe.results.gains_latex import escaped, gains_latex
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "example_scripts/compute_arg.py"
 

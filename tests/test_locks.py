@@ -1,14 +1,9 @@
 """Two commands on one run folder: the second is refused and changes no file."""
 
-import multiprocessing
-import os
-import socket
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState
+from forks import FORK, in_two_processes
 from mistakes import assert_fault, complaint, refused
 from tiny_runs import contents, flags, run, typed
 
@@ -19,7 +14,6 @@ from routing_moe.cli.report import main as report
 from routing_moe.cli.train import main as train
 from routing_moe.io.main_process import main_process_lock
 
-FORK = multiprocessing.get_context("fork")  # processes that do not import torch again
 TAKEN = "another command is using it; wait until it ends, or end it"
 
 
@@ -126,29 +120,10 @@ def test_a_killed_command_releases_its_lock(tmp_path):
 # ---- several processes
 
 
-def process(rank: int, port: int, words: list[str], stderr: Path) -> None:
-    """Runs one of two processes, as `accelerate launch` would start them."""
-    sys.stderr = stderr.open("w", encoding="utf-8")
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-    AcceleratorState._reset_state(reset_partial_state=True)
-    code = train(words)
-    sys.stderr.close()
-    os._exit(code)
-
-
 def test_all_processes_of_a_refused_command_end_with_one_error(fresh):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    stderr = [fresh.folder / f"stderr_{rank}" for rank in range(2)]
+    words = flags(fresh.gym, fresh.bart, fresh.out)
     with folder_lock(fresh.out):
-        words = flags(fresh.gym, fresh.bart, fresh.out)
-        started = [FORK.Process(target=process, args=(rank, port, words, stderr[rank])) for rank in range(2)]
-        for one in started:
-            one.start()
-        for one in started:
-            one.join(120)
-    assert [one.exitcode for one in started] == [2, 2]
-    assert [file.read_text() for file in stderr] == [f"error: --output_dir {fresh.out}: {TAKEN}\n", ""]
+        codes, stderr = in_two_processes(fresh.folder, lambda: train(words))
+    assert codes == [2, 2]
+    assert stderr == [f"error: --output_dir {fresh.out}: {TAKEN}\n", ""]
     assert contents(fresh.out) == {}

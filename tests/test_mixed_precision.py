@@ -12,6 +12,7 @@ from routing_moe.config.choices import ROUTE_TRAININGS, VECTOR_SOURCES
 NO_PICTURES = ("plots.route_map.plot_routes", "report.ablation_files.plot_task_drops")
 # (flag, variable of `accelerate launch`)
 PRECISIONS = {"flag": ("bf16", None), "launcher": (None, "bf16"), "flag wins": ("no", "bf16")}
+BF16 = dict(mixed_precision="bf16")  # test_several_processes.py: all commands choose a precision in one place
 SHORT = dict(total_steps=1, num_beams=1, max_output_length=4)
 
 
@@ -49,9 +50,9 @@ ROUTES = {
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_fine_tuning_with_every_vector_and_route(grids, mixture, tmp_path, precision, route):
+def test_fine_tuning_with_every_vector_and_route(grids, mixture, tmp_path, route):
     flags = QUICK | SHORT | dict(moe_init=True, init_dir=mixture, learning_rate_list=[0.03])
-    flags |= ROUTES[route] | precision
+    flags |= ROUTES[route] | BF16
     learns = flags.get("task_vector") == "learned"
     if flags.get("task_vector") == "stored":  # of a task of the run
         flags["task_dir"] = grids.gym / "colour"
@@ -60,13 +61,13 @@ def test_fine_tuning_with_every_vector_and_route(grids, mixture, tmp_path, preci
     assert ("vector learned from 12 examples" in log_of(tmp_path / "grid")) == learns
 
 
-def test_ablation(mixture, tmp_path, precision):
+def test_ablation(mixture, tmp_path):
     AcceleratorState._reset_state(reset_partial_state=True)
     command = [mixture, "--experts", "enc0.1", "--output_dir", tmp_path / "ablation"]
-    assert ablate.main([*map(str, command), *typed(precision)]) == 0
+    assert ablate.main([*map(str, command), *typed(BF16)]) == 0
 
 
 @pytest.mark.parametrize("method", tiny_vectors.WITH_A_BART)
-def test_task_vectors(world, tmp_path, precision, method):
-    own = {} if method == "text" else {k: v for k, v in precision.items() if v}
+def test_task_vectors(world, tmp_path, method):
+    own = {} if method == "text" else BF16
     assert tiny_vectors.run(method, world.gym, world.bart, tmp_path / "vectors", **own) == 0

@@ -58,17 +58,23 @@ def test_nothing_overlaps_is_cut_off_or_read_as_a_formula(figures, name):
 @pytest.mark.parametrize("name", SMALL)
 def test_the_same_input_gives_the_same_bytes_and_letters_stay_letters(tmp_path, name):
     draw = PICTURES[name]()
-    for ending in ("png", "pdf"):
-        paths = [tmp_path / f"new/{number}.{ending}" for number in range(2)]
-        for path in paths:
-            draw(path)
-        assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert imread(tmp_path / "new/0.png").std() > 0
-    written = paths[0].read_bytes()
+    paths = [tmp_path / f"new/{name}" for name in ("0.png", "1.png", "0.pdf")]
+    for path in paths:
+        draw(path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert imread(paths[0]).std() > 0
+    written = paths[2].read_bytes()
     assert written.startswith(b"%PDF")
     assert b"/CIDFontType2" in written
     assert b"/Type3" not in written  # drawings of letters
-    assert len(list((tmp_path / "new").iterdir())) == 4
+    assert len(list((tmp_path / "new").iterdir())) == 3
+
+
+def test_the_same_input_gives_the_same_bytes_of_a_pdf(tmp_path):
+    paths = [tmp_path / "0.pdf", tmp_path / "1.pdf"]
+    for path in paths:
+        PICTURES["routes, small"]()(path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 @pytest.mark.parametrize("name", SMALL)

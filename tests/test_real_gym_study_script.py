@@ -34,10 +34,10 @@ def parsed(calls: list[str], module: str, *parts: str) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, world):
-    """The recorded commands of a study of one seed."""
+    """The recorded commands of a study of one seed in bf16."""
     scripts = Scripts(tmp_path_factory.mktemp("study"), world.gym, world.bart)
     leftover = dict(UPCYCLE="yes")  # only gradient_upcycled sets it
-    code, calls, output = scripts.run(SCRIPT, finishes=True, **SMALL | leftover)
+    code, calls, output = scripts.run(SCRIPT, finishes=True, MIXED_PRECISION="bf16", **SMALL | leftover)
     assert code == 0, output
     return calls
 
@@ -100,12 +100,9 @@ def test_unseen_tasks_are_routed_by_the_vectors_of_their_samples(study):
     assert {given["predict_max_examples"] for given in ranked.values()} == {300}
 
 
-def test_one_precision_for_all_commands(tmp_path, world):
-    scripts = Scripts(tmp_path, world.gym, world.bart)
-    code, calls, output = scripts.run(SCRIPT, finishes=True, MIXED_PRECISION="bf16", **SMALL)
-    assert code == 0, output
-    groups = [parsed(calls, module) for module in KINDS if module != "routing_moe.cli.train"]
-    groups += [parsed(calls, "routing_moe.cli.train", flag) for flag in ("--do_train", "--predict_split")]
+def test_one_precision_for_all_commands(study, scripts):
+    groups = [parsed(study, module) for module in KINDS if module != "routing_moe.cli.train"]
+    groups += [parsed(study, "routing_moe.cli.train", flag) for flag in ("--do_train", "--predict_split")]
     for group in groups:
         assert {given["mixed_precision"] for given in group.values()} == {"bf16"}
     code, _, output = scripts.run(SCRIPT, MIXED_PRECISION="bf61", **SMALL)

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow  # a whole script
 @pytest.fixture(scope="module")
 def two_stages(tmp_path_factory):
     """The run folder of run_two_stage.sh on the embedded gym with two steps per stage; it has stage1/."""
-    scripts, short = Scripts(tmp_path_factory.mktemp("scripts"), "", ""), "--debug --max_output_length 8"
+    scripts = Scripts(tmp_path_factory.mktemp("scripts"), "", "")
+    short = "--debug --max_output_length 8 --num_beams 1"
     own = dict(TOTAL_STEPS="2", EVAL_PERIOD="2", STAGE1_FLAGS=short)
     code, _, output = scripts.run("run_two_stage.sh", *short.split(), really=True, **own)
     assert code == 0, output[-2000:]

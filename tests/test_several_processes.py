@@ -1,23 +1,20 @@
 """Several processes: tensors in collectives, evaluation, assignment of GPUs, timeouts."""
 
 import dataclasses
-import multiprocessing
 import os
 import re
 import subprocess
 import sys
-import traceback
 from collections import Counter
 from contextlib import nullcontext
 from datetime import timedelta
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from strict_collectives import enforce
+from forks import group_of_two, in_two_processes
 from tiny_runs import ROOT
 from tiny_steps import OneOfSeveral, encoded, parameters, ragged
 
@@ -33,46 +30,7 @@ from routing_moe.io import process_pool
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.memory import WORKERS_OF_GPU, free_gpu_memory
 
-FORK = multiprocessing.get_context("fork")  # a separate process that does not import torch again
-
-
 # ---- collectives
-
-
-def group_of_two(rank: int) -> dict[str, str]:
-    """Returns the environment of one of two processes, with the number of threads set, as accelerate does."""
-    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
-    return {name: str(number) for name, number in numbers.items()} | {
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": "29500",  # unused, because the group initialises through a file
-    }
-
-
-def as_one_of_two(rank: int, folder: Path, function) -> None:
-    """Runs `function()` in a group of two under NCCL's rules; saves its result, or traceback, in a file."""
-    os.environ |= group_of_two(rank)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    store = f"file://{folder}/store"
-    torch.distributed.init_process_group(
-        "gloo", store, timeout=timedelta(seconds=60), rank=rank, world_size=2
-    )
-    enforce()
-    try:
-        result = function()
-    except Exception:
-        result = traceback.format_exc()
-    torch.save(result, folder / f"{rank}.pt")
-    os._exit(0)  # without the cleanup of pytest
-
-
-def in_two_processes(folder: Path, function) -> list:
-    """Returns what `function()` returns, or its traceback, in each of two processes."""
-    processes = [FORK.Process(target=as_one_of_two, args=(rank, folder, function)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax", "gumbel_softmax_st"])
@@ -82,7 +40,7 @@ def test_steps_of_two_processes_follow_nccls_rules_and_equal_those_of_one(mode, 
         losses = [stepper.step(step)["loss"] for step in range(2)]
         return {"loss": losses, **parameters(stepper)}
 
-    one, both = two_steps(), in_two_processes(tmp_path, two_steps)
+    one, (both, _) = two_steps(), in_two_processes(tmp_path, two_steps)
     for found in both:
         assert isinstance(found, dict), found
         assert found.pop("loss") == pytest.approx(one["loss"], rel=1e-9)
@@ -156,7 +114,7 @@ def test_sampled_routes_are_the_same_in_all_processes(make_model, tmp_path):
         answers = answer(model, Words(), FILES, decoding, accelerator)
         return routes.rows_KLE, [[draw.texts for draw in draws] for draws in answers]
 
-    one, other = in_two_processes(tmp_path, routes_and_answers)
+    (one, other), _ = in_two_processes(tmp_path, routes_and_answers)
     assert isinstance(one, tuple), one
     assert torch.equal(one[0], other[0])
     assert one[1] == other[1]
@@ -302,7 +260,7 @@ def test_a_process_waits_for_the_others_as_long_as_an_evaluation_may_take(monkey
     def start(**named):
         raise Started(named["timeout"])
 
-    for name, value in group_of_two(0).items():
+    for name, value in group_of_two(0, port=29500).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.distributed, "init_process_group", start)
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -7,9 +7,9 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
+import fork_server
 import numpy as np
 import pytest
 import tiny_vectors
@@ -368,7 +368,7 @@ def test_a_command_run_as_a_module_with_two_workers_gives_the_same_bits(made, wo
     folder = world / f"vectors/{method}_as_a_module"
     typed = tiny_vectors.flags(method, world.gym, world.bart, folder, num_workers=2)
     done = subprocess.run(
-        [sys.executable, "-m", f"task.task_emb.{method}", *typed],
+        [*fork_server.client(), "-m", f"task.task_emb.{method}", *typed],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},  # as here: rounding depends on the number of threads
         capture_output=True,

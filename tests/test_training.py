@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forks import in_two_processes
 from safetensors.torch import save_file
 from tiny_grids import ONE_EXPERT
 from tiny_runs import (
@@ -17,7 +18,6 @@ from tiny_runs import (
     NO_LEARNING,
     ROWS,
     TRAIN_TASKS,
-    TWICE,
     assert_equal,
     contents,
     run,
@@ -375,8 +375,7 @@ def test_flags_select_vanilla_layers_and_another_router(world):
 # ---- several processes
 
 
-@pytest.mark.slow
-def test_two_processes_take_the_same_steps_as_one(world):
+def test_two_processes_take_the_same_steps_as_one(world, tmp_path):
     bart = write_bart(world / "no_dropout", dropout=0.0)
     # The step's sensitivity to rounding is bounded by epsilon: some gradients are zero except for rounding.
     changed = dict(
@@ -388,9 +387,9 @@ def test_two_processes_take_the_same_steps_as_one(world):
         do_predict=True,
     )
     one = world.run("one_process", **changed)
-    done = world.process([*TWICE, "routing_moe.cli.train"], "two_processes", **changed)
-    assert done.returncode == 0, done.stderr[-3000:]
     two = world / "two_processes"
+    codes, _ = in_two_processes(tmp_path, lambda: run(world.gym, output_dir=two, **changed))
+    assert codes == [0, 0]
     ours, theirs = weights(two / "last"), weights(one / "last")
     assert ours.keys() == theirs.keys()
     for name in ours:

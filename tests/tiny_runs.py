@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -29,11 +27,6 @@ METRICS = {"colour": "ACC", "count": "Pearson-Correlation", "opposite": "EM", "p
 TRAIN_TASKS = ["colour", "count", "opposite"]
 NO_LEARNING = dict(learning_rate=0, router_lr=0, task_model_lr=0, total_steps=1)
 ROOT = Path(__file__).resolve().parents[1]
-# `python` with these words and a module's name runs it in two processes under NCCL's rules. On CPUs
-# `accelerate launch` would start a single process; on GPUs it starts the same processes.
-TWICE = [
-    "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "tests/strict_collectives.py",
-]  # fmt: skip
 
 
 def write_gym(folder: Path) -> Path:
@@ -166,18 +159,6 @@ class World:
 
     def copy(self, run_folder: Path, name: str) -> Path:
         return Path(shutil.copytree(run_folder, self / name))
-
-    def process(self, command: list[str], name: str, **changed) -> subprocess.CompletedProcess:
-        """Runs `python <command> <flags of a run>` on a single CPU core."""
-        bart = changed.pop("bart", self.bart)
-        return subprocess.run(
-            [sys.executable, *command, *flags(self.gym, bart, self / name, **changed)],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -31,9 +31,9 @@ REQUIRED = dataclasses.MISSING  # the default of a flag that must be given
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a flag accepts, also each number of a list. NaN is never accepted."""
+    """The numbers or texts that a flag accepts, also each of a list. NaN is never accepted."""
 
-    holds: Callable[[float], bool]
+    holds: Callable[[Any], bool]
     must_be: str
     infinite: bool = False
 

@@ -102,6 +102,7 @@ class Recipe:
     alternate_every: int = 0
     expert_regularization: float = 0.0
     load_balance: float = 0.0
+    task_sampling: str = "examples"
     seed: int = 42
 
     @property

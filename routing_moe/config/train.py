@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dataloader.errors import fault_context
+from dataloader.task_sampling import WANTED, is_task_sampling
 from routing_moe.config.choices import (
     EXPERT_MIXINGS,
     FOUND_BY_RULE,
@@ -26,6 +27,7 @@ from routing_moe.config.flags import (
     PROBABILITY,
     REQUIRED,
     SEED,
+    Range,
     flags_of,
     group,
     inherited,
@@ -38,6 +40,7 @@ DATA = group("data")
 START = group("where the model starts")
 ROUTING = group("experts and router")
 RUNNING = group("running, evaluating, saving")
+TASK_SAMPLING = Range(is_task_sampling, WANTED)
 ROUTED = ("experts", "router")  # what flags of the router need
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
 
@@ -102,6 +105,7 @@ class TrainSettings(RunFlags):
 
     train_batch_size: int = OPTIMISATION(16, "examples per batch", range=AT_LEAST_1, needs=("training",), compared_as="budget")
     gradient_accumulation_steps: int = OPTIMISATION(2, "batches per optimizer step: a step has train_batch_size x this examples over all processes", range=AT_LEAST_1, needs=("training",), compared_as="budget")
+    task_sampling: str = OPTIMISATION("examples", "how often each train task of the split is drawn, by its number n of train rows. examples: in proportion to n, every row equally often; tasks: all equally often; temperature:T: in proportion to n^(1/T), from examples (T = 1) to tasks (large T); cap:N: in proportion to the smaller of n and N", metavar="SAMPLING", range=TASK_SAMPLING, needs=("training",), compared_as="budget")
     learning_rate: float = OPTIMISATION(1e-5, "peak learning rate of BART", range=NOT_NEGATIVE, needs=("training",), compared_as="budget")
     router_lr: float = OPTIMISATION(1e-3, "peak learning rate of the router; 0: frozen", range=NOT_NEGATIVE, needs=("training", *ROUTED))
     task_model_lr: float = OPTIMISATION(1e-3, "peak learning rate of the task vectors; 0: frozen", range=NOT_NEGATIVE, needs=("training", *ROUTED))

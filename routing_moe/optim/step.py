@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from dataloader.batching import answer_choices, assign_to_ranks, padding_factor, step_examples
 from dataloader.encoding import EncodedExamples
+from dataloader.task_sampling import TaskMixture
 from routing_moe.config.shared import Recipe
 from routing_moe.config.train import TrainSettings
 from routing_moe.model.selection import temperature_at
@@ -88,6 +89,7 @@ class Stepper:
         self, model, examples: EncodedExamples, settings: TrainSettings | Recipe, accelerator: Accelerator
     ):
         self.model, self.examples, self.settings, self.accelerator = model, examples, settings, accelerator
+        self.mixture = TaskMixture(examples.task_ids_N, settings.task_sampling)
         self.optimizer = build_optimizer(model, settings)
         # accelerate's wrapper is for its loss scaler, and without one it only takes time in every step.
         if accelerator.scaler is not None:
@@ -162,7 +164,9 @@ class Stepper:
         Micro-batches are those of all processes, as positions in the step's examples.
         """
         settings = self.settings
-        indices = step_examples(len(self.examples), settings.step_size, settings.seed, step)
+        indices = step_examples(
+            len(self.examples), settings.step_size, settings.seed, step, self.mixture.epoch_order
+        )
         choices = answer_choices(self.examples.n_outputs_N[indices], settings.seed, step)
         lengths = self.examples.source_lengths_N[indices], self.examples.target_lengths(indices, choices)
         groups = self.cut.groups(*lengths, math.ceil(len(indices) / self.accelerator.num_processes))

@@ -280,6 +280,8 @@ class Training:
         log.info("routes: %s", described_routes(self.model, settings))
         if settings.scoring == "rank":
             log.info("dev scores: %s", described_scoring(self.dev_files))
+        for line in self.stepper.mixture.described(self.model.config.task_names):
+            log.info(line)
         log.info(self.stepper.cut)
         log.info(padding_report(self.stepper))
         if self.model.config.has_router:

@@ -1,0 +1,208 @@
+"""--task_sampling: shares of tasks, passes over their rows, runs, cost, log and errors."""
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_resuming import stop_in_step
+from tiny_runs import assert_same_run, run, write_gym
+from tiny_steps import OneOfSeveral, encoded
+
+from dataloader import TaskMixture, step_examples
+from routing_moe.config.train import TrainSettings
+from routing_moe.model.flops import Work, example_flops
+from routing_moe.training.cost import training_cost
+
+SIZES = {9: 3, 2: 40, 5: 7, 4: 1}  # rows of each task id
+TASKS_N = np.random.default_rng(0).permutation([task for task, size in SIZES.items() for _ in range(size)])
+SHARES = {  # of the tasks 2, 4, 5, 9, by hand
+    "examples": [40 / 51, 1 / 51, 7 / 51, 3 / 51],
+    "tasks": [1 / 4, 1 / 4, 1 / 4, 1 / 4],
+    "temperature:2": np.sqrt([40, 1, 7, 3]) / np.sqrt([40, 1, 7, 3]).sum(),
+    "temperature:1": [40 / 51, 1 / 51, 7 / 51, 3 / 51],
+    "cap:5": [5 / 14, 1 / 14, 5 / 14, 3 / 14],
+    "cap:1": [1 / 4, 1 / 4, 1 / 4, 1 / 4],
+}
+STEPS = 51 * 4  # of 5 examples: 20 epochs
+
+
+def stream(sampling: str, seed: int = 3, steps=range(STEPS)) -> np.ndarray:
+    """The examples of the steps, one after the other."""
+    order = TaskMixture(TASKS_N, sampling).epoch_order
+    return np.concatenate([step_examples(51, 5, seed, step, order) for step in steps])
+
+
+def slow_stream(sampling: str, seed: int):
+    """Yields the same examples, one at a time and from the beginning."""
+
+    def endless(task: int, number: int):
+        for turn in itertools.count():
+            rows = np.flatnonzero(np.equal(TASKS_N, task))
+            yield from np.random.default_rng([seed, turn, number, 2]).permutation(rows)
+
+    tasks, drawn = sorted(SIZES), Counter()
+    draws = {task: endless(task, number) for number, task in enumerate(tasks)}
+    for epoch in itertools.count():
+        labels, before = [], 0
+        for number, task in enumerate(tasks):
+            end = int(51 * (epoch + 1) * sum(SHARES[sampling][: number + 1]) + 0.5)
+            labels += [task] * (end - before - drawn[task])
+            drawn[task], before = end - before, end
+        places = np.random.default_rng([seed, epoch]).permutation(51)
+        at = dict(zip(places, labels, strict=True))
+        for place in range(51):
+            yield next(draws[at[place]])
+
+
+@pytest.mark.parametrize("sampling", SHARES)
+def test_every_task_gets_its_share_to_within_one_draw(sampling):
+    mixture = TaskMixture(TASKS_N, sampling)
+    assert mixture.task_ids.tolist() == [2, 4, 5, 9]
+    assert mixture.shares == pytest.approx(SHARES[sampling])
+    tasks = TASKS_N[stream(sampling)]
+    for task, share in zip(mixture.task_ids, SHARES[sampling], strict=True):
+        counts = (tasks == task).cumsum()[50::51]
+        assert np.abs(counts - share * 51 * np.arange(1, 21)).max() < 1
+
+
+@pytest.mark.parametrize("sampling", list(SHARES)[1:])  # examples: test_dataloader_batching.py
+def test_steps_equal_a_slow_stream_from_the_beginning(sampling):
+    slow = itertools.islice(slow_stream(sampling, 3), 5 * STEPS)
+    assert stream(sampling).tolist() == list(slow)
+    assert stream(sampling, seed=4).tolist() != stream(sampling).tolist()
+
+
+@pytest.mark.parametrize("sampling", list(SHARES)[1:])
+def test_a_row_is_drawn_again_after_all_other_rows_of_its_task(sampling):
+    drawn = stream(sampling)
+    for task, size in SIZES.items():
+        own = drawn[TASKS_N[drawn] == task]
+        passes = own[: len(own) // size * size].reshape(-1, size)
+        assert (np.sort(passes) == np.flatnonzero(np.equal(TASKS_N, task))).all()
+        assert size == 1 or len({tuple(order) for order in passes}) > 1
+
+
+def test_a_step_depends_on_seed_and_number_only():
+    alone = [stream("temperature:2", steps=[step]) for step in reversed(range(STEPS))]
+    assert np.concatenate(alone[::-1]).tolist() == stream("temperature:2").tolist()
+
+
+def test_no_sampling_makes_draws_fall_for_any_sizes_of_tasks():
+    draw = np.random.default_rng(1)
+    for _ in range(60):
+        sizes = draw.integers(1, draw.integers(2, 30), draw.integers(1, 8))
+        task_ids = np.repeat(np.arange(len(sizes)), sizes)
+        for sampling in ("tasks", "temperature:1.5", "cap:2"):
+            mixture = TaskMixture(task_ids, sampling)
+            before = np.array([mixture.draws_before(epoch) for epoch in range(40)])
+            assert (np.diff(before, axis=0) >= 0).all()
+            assert (before.sum(axis=1) == np.arange(40) * len(task_ids)).all()
+
+
+def test_by_default_epochs_are_permutations_of_all_examples(make_stepper):
+    assert TrainSettings.__dataclass_fields__["task_sampling"].default == "examples"
+    stepper = make_stepper()  # 14 examples, steps of 6
+    epochs = np.concatenate([np.random.default_rng([1, epoch]).permutation(14) for epoch in range(4)])
+    for step in range(8):
+        assert stepper.split(step)[0].tolist() == epochs[6 * step : 6 * step + 6].tolist()
+
+
+# ---- steps and cost
+
+
+@pytest.fixture
+def unequal():
+    """Two short examples of task 0, six long ones of task 1."""
+    lengths = [2, 2, 9, 9, 9, 9, 9, 9]
+    return encoded(
+        [[0, *[5] * n, 2] for n in lengths], [[0, *[6] * (n // 2), 2] for n in lengths], [0] * 2 + [1] * 6
+    )
+
+
+@pytest.mark.parametrize(("sampling", "share"), [("examples", 1 / 4), ("cap:3", 2 / 5), ("tasks", 1 / 2)])
+def test_the_cost_is_that_of_the_mixture(make_stepper, unequal, sampling, share):
+    stepper = make_stepper({"task_sampling": sampling, "train_batch_size": 10}, unequal, num_experts=1)
+    config, work = stepper.model.config, Work.of(stepper.model)
+    short, long = (float(example_flops(config, work, s, t, t)) for s, t in ((4.0, 3.0), (11.0, 6.0)))
+    # Forty steps are 50 epochs of 8 draws.
+    found = training_cost(stepper, 40)["flops_per_example_unpadded"]
+    assert found == pytest.approx(share * short + (1 - share) * long, rel=1e-6)
+
+
+def test_all_processes_share_the_same_step(make_stepper, unequal):
+    stepper = make_stepper({"task_sampling": "tasks", "max_tokens_per_micro_batch": 30}, unequal)
+    alone = stepper.split(3)
+    parts = []
+    for rank in range(3):
+        stepper.accelerator = OneOfSeveral(rank, 3)
+        split = stepper.split(3)
+        assert split[0].tolist() == alone[0].tolist()
+        assert split[1].tolist() == alone[1].tolist()
+        parts += [split[2][group] for group in stepper.own_groups(*split)]
+    assert sorted(np.concatenate(parts)) == list(range(6))
+
+
+# ---- runs
+
+
+@pytest.fixture(scope="module")
+def unequal_gym(tmp_path_factory) -> Path:
+    """The gym of other tests with 24, 6 and 24 train rows of colour, count and opposite."""
+    gym = write_gym(tmp_path_factory.mktemp("unequal") / "gym")
+    for path in (gym / "count").glob("*_train.tsv"):
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    return gym
+
+
+@pytest.mark.usefixtures("quick_pictures")
+@pytest.mark.parametrize("experts", [2, 1])
+def test_a_failed_and_resumed_run_equals_an_uninterrupted_one(
+    world, unequal_gym, experts, tmp_path, monkeypatch, capsys
+):
+    changed = dict(task_sampling="temperature:2", num_experts=experts)
+    if experts == 1:
+        changed |= dict.fromkeys(
+            ("router_lr", "task_model_lr", "taskvecs_dim", "router_hidden_dim", "init_eps")
+        )
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert run(unequal_gym, world.bart, whole, **changed) == 0
+    stop_in_step(monkeypatch, 4)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(unequal_gym, world.bart, stopped, **changed)
+    capsys.readouterr()
+    assert run(unequal_gym, world.bart, stopped, **(changed | dict(task_sampling="tasks", resume=True))) == 2
+    assert (
+        "--task_sampling is tasks, but in the run to resume it was temperature:2" in capsys.readouterr().err
+    )
+    assert run(unequal_gym, world.bart, stopped, **changed, resume=True) == 0
+    assert_same_run(stopped, whole)
+    # The shares of 24, 6 and 24 rows are in proportion to 2, 1 and 2.
+    text = (whole / "log.txt").read_text()
+    assert (
+        "task sampling: temperature:2; shares from count 20% to colour 40%; an effective number of 2.9 of 3 "
+        "tasks (exp of the shares' entropy); in an epoch of 54 examples, a row is drawn 0.9 to 1.8 times"
+    ) in text
+    assert "shares of tasks: colour 40%, opposite 40%, count 20%" in text
+
+
+def test_the_log_describes_the_shares_by_default(finished):
+    text = (finished / "log.txt").read_text()
+    assert "task sampling: examples; shares from" in text
+    assert "shares of tasks:" not in text
+
+
+WRONG = """task Tasks temperature temperature: temperature:0.5 temperature:hot temperature:nan cap cap:0
+    cap:-3 tasks:2 examples:1 2"""
+
+
+@pytest.mark.parametrize("wrong", [*WRONG.split(), ""])
+def test_a_wrong_sampling_is_one_clear_error(fresh, capsys, wrong):
+    assert run(fresh.gym, fresh.bart, fresh.out, task_sampling=wrong) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines == [
+        f"error: --task_sampling is {wrong}; it must be examples, tasks, temperature:T or cap:N, with a "
+        "number of at least 1, such as temperature:2"
+    ]
+    assert not fresh.out.exists()
