@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def generated(routed: Routed, task, plain, chunk: list[Query]) -> Iterator[str]:
     """Yields the answers of the exported BART to a chunk, in the order of its texts."""
-    file = routed._file(task.name, chunk)
+    file = routed.task_file(task.name, chunk)
     pool = Pool([file])
     routes = [Routes.of_files([task.route_LE[None]], pool.sizes)]
     size = batch_size(routed.model, routed.decoding)

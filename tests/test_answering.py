@@ -11,6 +11,7 @@ import torch
 from accelerate.state import AcceleratorState
 from test_unseen_tasks import ONLY, SCORES
 from tiny_runs import ROWS, TRAIN_TASKS, contents, run
+from tokenizers.normalizers import Replace
 
 from dataloader.errors import InputError
 from routing_moe import Routed, RoutingBartForConditionalGeneration
@@ -24,6 +25,7 @@ from routing_moe.task_choice.texts import TEXTS_FILE
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 TEXTS = ["grass", "two and one", "a cat", "the sun and the moon", "up", "box"]
+ROUTE = np.eye(2)[[1, 0, 0]]
 PLURALS = [row.split("\t")[0] for row in ROWS["plural"]]
 
 
@@ -99,7 +101,7 @@ def test_given_routes_are_read_copied_and_replaced(given):
     assert near.experts == {"encoder": [1, 1], "decoder": [1]}
     route = np.array([[1, 0], [0, 1], [0.5, 0.5]])
     assert model.task("new", route=route).experts["decoder"] == [[0.5, 0.5]]
-    with pytest.raises(InputError, match=r"must be \(L, E\) = \(3, 2\) finite numbers"):
+    with pytest.raises(InputError, match=r"must be \(L, E\) = \(3, 2\), rows of weights that sum to 1"):
         model.task("new", route=route[:2])
     with pytest.raises(InputError, match="reads no task vectors"):
         model.task("new", vectors="anywhere")
@@ -144,7 +146,7 @@ def test_average_routes_and_one_expert_know_every_task(world, finished):
 
 
 def test_an_unknown_task_is_an_error_that_says_what_can_be_given(finished):
-    with pytest.raises(InputError, match=r"was not trained on 'colours'; did you mean 'colour'.*--like"):
+    with pytest.raises(InputError, match=r"'colours'; did you mean 'colour'; it knows.*--like"):
         load(finished).task("colours")
     with pytest.raises(InputError, match="was not trained on 'plural'"):  # its vector is random
         load(finished).task("plural")
@@ -189,9 +191,11 @@ def test_options_are_ranked_with_their_scores(finished):
     for one in model.answers("colour", [routed_module.Query(text, options) for text in TEXTS]):
         assert list(one.option_scores) == list(options)
         assert one.score == max(one.option_scores.values()) == one.option_scores[one.answer]
+    model.tokenizer.backend_tokenizer.normalizer = Replace("\u200b", "")  # as that of BERT
     for wrong, message in (
         (["one"], "'one' is the only option"),
-        (["yes", " "], "the option ' ' has no tokens"),
+        (["yes", " "], "an option is empty"),
+        (["yes", "\u200b"], "the option .* has no tokens"),
     ):
         with pytest.raises(InputError, match=message):
             model.answer("colour", TEXTS, options=wrong)
@@ -205,31 +209,47 @@ def test_text_settings_are_those_of_the_training(world, finished, tmp_path):
     assert config.pop("text_settings") == model.texts
     (earlier / "best/config.json").write_text(json.dumps(config))  # as of an earlier version
     assert load(earlier).texts == model.texts  # of run.json
-    assert load(shutil.copytree(earlier / "best", tmp_path / "apart")).texts["max_input_length"] == 512
+    assert load(shutil.copytree(earlier / "best", tmp_path / "apart")).texts["max_input_length"] == 32
 
 
 # ---- the exported BART
 
 
-def code_of(folder) -> str:
-    """The Python in the README of an exported BART."""
-    return re.search(r"```python\n(.*)```", (folder / "README.md").read_text(), re.DOTALL)[1]
+def printed_by_readme(folder, texts, monkeypatch, capsys) -> list[str]:
+    """What the Python in the README of an exported BART prints."""
+    code = re.search(r"```python\n(.*)```", (folder / "README.md").read_text(), re.DOTALL)[1]
+    assert "routing_moe" not in code
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    exec(code.replace('["..."]', repr(texts)), {})
+    return eval(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("place", ["finished", "given"])
-def test_the_exported_bart_answers_the_same_by_its_own_readme(place, request, tmp_path, capsys):
+def test_the_exported_bart_answers_the_same_by_its_own_readme(place, request, tmp_path, monkeypatch, capsys):
     model = load(request.getfixturevalue(place))
     task = model.task("new", inputs=gym_inputs("opposite", "dev"))
     assert model.export(task, tmp_path / "bart") is None
-    code = code_of(tmp_path / "bart")
-    assert "routing_moe" not in code
-    exec(code.replace('["..."]', repr(TEXTS)), {})
-    assert capsys.readouterr().out.strip() == repr(model.answer(task, TEXTS))
+    texts = [*TEXTS, "two </s> and", " ".join(["word"] * 40)]
+    answers = model.answer(task, texts)
+    assert printed_by_readme(tmp_path / "bart", texts, monkeypatch, capsys) == answers
     again = load(tmp_path / "bart")
     assert again.texts == model.texts
-    assert again.answer("new", TEXTS) == model.answer(task, TEXTS)
+    assert again.answer("new", texts) == answers
     with pytest.raises(InputError, match="bart exists already"):
         model.export(task, tmp_path / "bart")
+
+
+def test_the_readme_has_every_text_setting(world, finished, tmp_path, monkeypatch, capsys):
+    settings = dict(append_another_bos=True, do_lowercase=True, num_beams=1, max_output_length=5)
+    run_folder = world.run("answering_settings", **settings, total_steps=1)
+    model = load(run_folder)
+    for number, name in enumerate(['a "{quoted}" \\ name', "colour"]):
+        task, folder = model.task(name, route=model.task("colour").route_LE.numpy()), tmp_path / str(number)
+        model.export(task, folder)
+        texts = ["Grass", "UP </s>"]
+        assert printed_by_readme(folder, texts, monkeypatch, capsys) == model.answer(task, texts)
+    assert set(model.answer("colour", TEXTS, options=["Red", "red", "Blue"])) <= {"Red", "Blue"}
 
 
 def test_a_soft_route_is_exported_only_as_its_largest_weights(soft, world, tmp_path):
@@ -240,6 +260,7 @@ def test_a_soft_route_is_exported_only_as_its_largest_weights(soft, world, tmp_p
         model.export("count", tmp_path / "bart", argmax=True)
     assert not (tmp_path / "bart").exists()
     agreement = model.export("count", tmp_path / "bart", argmax=True, texts=TEXTS)
+    assert f"{100 * agreement:.1f}% of 6 answers" in (tmp_path / "bart/README.md").read_text()
     pairs = zip(model.answer("count", TEXTS), load(tmp_path / "bart").answer("count", TEXTS), strict=True)
     assert agreement == sum(one == other for one, other in pairs) / len(TEXTS)
 
@@ -252,6 +273,40 @@ def test_merged_parameters_are_exported_as_they_are(world, finished, tmp_path):
 
 
 # ---- the commands
+
+
+def test_every_way_to_a_route_is_a_flag(finished, given, tmp_path):
+    model, flat = load(finished), load(given)
+    row = model.model.task_vectors.weight.detach()[0].numpy()
+    save_task_vectors(tmp_path, ["new"], row[None])
+    (tmp_path / "routes.json").write_text('{"new": [1, 0, 0]}')
+    pairs = [tuple(line.split("\t")[:2]) for line in ROWS["plural"]]
+    train = tmp_path / "plural_12_100_train.tsv"
+    train.write_text("".join(f"{line}\n" for line in ROWS["plural"]))
+    learned = dict(steps=7, rate=0.5, seed=3)
+    for place, flags, expected in (
+        (finished, dict(task="count"), model.task("count")),
+        (finished, dict(like=train), model.task("plural", inputs=PLURALS)),
+        (finished, dict(examples=train, **learned), model.task("plural", examples=pairs, **learned)),
+        (given, dict(examples=train, **learned), flat.task("plural", examples=pairs, **learned)),
+        (finished, dict(task="new", taskvecs=tmp_path), model.task("new", vectors=tmp_path)),
+        (given, dict(task="new", task_routes=tmp_path / "routes.json"), flat.task("new", route=ROUTE)),
+    ):
+        assert commanded(typed(tmp_path, place, **flags)) == 0
+        first, _ = answered(tmp_path)
+        shown = (expected.name, expected.words, expected.seen, expected.experts)
+        assert (first["task"], first["route"], first["seen"], first["experts"]) == shown
+        (tmp_path / "answers.jsonl").unlink()
+
+
+def test_text_vectors_are_made_of_a_gym_that_is_given(finished, tmp_path, world):
+    alone = shutil.copytree(finished / "best", tmp_path / "checkpoint")
+    (alone / TEXTS_FILE).unlink()
+    (tmp_path / "like.txt").write_text("cat\nmouse\n")
+    flags = dict(task="new", like=tmp_path / "like.txt")
+    assert commanded(typed(tmp_path, alone, **flags)) == 2
+    assert commanded(typed(tmp_path, alone, **flags, train_dir=world.gym)) == 0
+    assert (alone / TEXTS_FILE).is_file()
 
 
 def typed(tmp_path, place, lines=TEXTS, name="new.txt", **changed) -> list[str]:
@@ -282,7 +337,7 @@ def test_the_command_writes_the_route_once_and_a_line_for_each_text(finished, tm
     assert [row["input"] for row in rows] == [*TEXTS, long]
     assert [row["answer"] for row in rows[:-1]] == load(finished).answer("colour", TEXTS)
     assert [row.get("was_cut", False) for row in rows] == [False] * 6 + [True]
-    assert "1 were longer than 24 tokens and were cut" in capfd.readouterr().err
+    assert "1 of the texts were cut to 24 tokens" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3, 5])
@@ -310,11 +365,10 @@ def test_a_killed_command_is_continued(kept, finished, tmp_path, monkeypatch):
 def test_a_file_with_other_answers_is_kept(finished, tmp_path, capsys):
     assert commanded(typed(tmp_path, finished, task="colour")) == 0
     before = contents(tmp_path)
-    assert "is of another task, route" not in capsys.readouterr().err
     for changed, message in (
-        (dict(task="count"), "answers.jsonl is of another task, "),
-        (dict(task="colour", options=["a", "b"]), "answers.jsonl is of another options"),
-        (dict(task="colour", num_beams=3), "answers.jsonl is of another texts"),
+        (dict(task="count"), "the answers there differ from this call in task, "),
+        (dict(task="colour", options=["a", "b"]), "differ from this call in options"),
+        (dict(task="colour", num_beams=3), "differ from this call in text settings"),
         (dict(task="colour", lines=TEXTS[::-1]), "answers.jsonl:2 does not answer text 1 of the inputs"),
     ):
         assert commanded(typed(tmp_path, finished, **changed)) == 2
@@ -336,18 +390,62 @@ def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
     assert [row["input"] for row in rows] == [row.split("\t")[0] for row in ROWS["colour"]]
 
 
+def test_other_options_of_a_line_are_other_answers(finished, tmp_path, capsys):
+    for options, code in ((["green", "red"], 0), (["blue", "white"], 2)):
+        lines = [json.dumps({"input": "grass", "options": options})]
+        assert commanded(typed(tmp_path, finished, lines, "new.jsonl", task="colour")) == code
+    assert "answers.jsonl:2 does not answer text 1" in capsys.readouterr().err
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_text(finished, tmp_path):
+    assert commanded(typed(tmp_path, finished, ["\ufeffgrass", "sky"], task="colour")) == 0
+    assert [row["input"] for row in answered(tmp_path)[1]] == ["grass", "sky"]
+
+
+def test_wrong_arguments_in_python_are_one_clear_error(finished):
+    model = load(finished)
+    for call, message in (
+        (lambda: load(finished, num_beam=7), "'num_beam' is no text setting; did you mean 'num_beams'"),
+        (lambda: load(finished, num_beams=0), "num_beams is 0; it must be from 1 to"),
+        (lambda: load(finished, max_input_length=5000), "max_input_length is 5000; it must be from 1 to 32"),
+        (lambda: model.task("a", inputs=["b"], examples=[("c", "d")]), "inputs and examples each determine"),
+        (lambda: model.task("a", route=-np.ones((3, 2))), "rows of weights that sum to 1"),
+        (lambda: model.task("a", inputs=[]), "there are no texts of a"),
+        (lambda: model.task("a", examples=[("", "b")]), "number 1 of the examples of a is empty"),
+        (lambda: model.answer("colour", "grass"), "must be lists of texts"),
+        (lambda: model.answer("colour", ["grass", " "]), "text 2: empty"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+def test_random_routes_have_no_route_of_a_task(world, finished):
+    absent = dict.fromkeys(("router_hidden_dim", "taskvecs_dim", "router_lr", "task_model_lr"))
+    model = load(world.run("answering_random", **absent, random_routing=True, total_steps=1))
+    for ask in (dict(), dict(inputs=TEXTS)):
+        with pytest.raises(InputError, match="draws a route for each example"):
+            model.task("colour", **ask)
+    assert len(model.answer(model.task("colour", route=ROUTE), TEXTS)) == len(TEXTS)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (dict(lines=["one", "", "two"]), "new.txt:2: empty line"),
+        (dict(lines=["one", "", "two"]), "new.txt:2: empty, but must have a text"),
         (dict(lines=['{"input": 3}'], name="new.jsonl"), 'new.jsonl:1: expected {"input": text'),
         (dict(lines=["{"], name="new.jsonl"), "new.jsonl:1: "),
         (dict(inputs="nowhere.txt"), "--inputs nowhere.txt: no such file"),
         (dict(task="colours"), "did you mean 'colour'"),
         (dict(task=None), "--task is not given"),
         (dict(like=__file__, examples=__file__), "--like and --examples each determine the route"),
-        (dict(task=None, taskvecs="vectors"), "--taskvecs needs --task"),
-        (dict(options=["yes", ""]), "the option '' has no tokens"),
+        (dict(task=None, task_routes="a.json"), "--task_routes needs --task"),
+        (dict(options=["yes", ""]), "--options: an option is empty"),
+        (dict(output_file="nowhere/a.jsonl"), "--output_file nowhere/a.jsonl: no such folder nowhere"),
+        (dict(train_dir="nowhere"), "--train_dir nowhere: no such folder"),
+        (dict(taskvecs="nowhere"), "--taskvecs nowhere is not a task-vector folder"),
+        (dict(lines=['{"input": "a", "options": ["b"]}'], name="new.jsonl"), "new.jsonl:1: 'b' is the only"),
+        (dict(like="-"), "--like -: no such file"),
+        (dict(lines=[]), "has no texts"),
         (dict(checkpoint="nowhere"), "nowhere"),
         (dict(checkpoint_name="firts"), "has no checkpoint 'firts'"),
     ],
@@ -368,7 +466,6 @@ def test_a_binary_file_is_an_error_and_standard_input_keeps_finished_answers(
     assert commanded(words) == 2
     assert "new.txt:2: byte 1 of the line is not UTF-8" in capsys.readouterr().err
     assert not (tmp_path / "answers.jsonl").exists()
-    monkeypatch.setattr(routed_module, "CHUNK", 1)
     with (tmp_path / "new.txt").open("rb") as file:
         monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": file}))
         assert commanded([*words[:2], "--inputs", "-", *words[4:]]) == 2

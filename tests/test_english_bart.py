@@ -329,5 +329,5 @@ def test_errors_in_flags_import_no_slow_library(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("error: ") == 6
+    assert done.stderr.count("error: ") == 5
     assert list(tmp_path.iterdir()) == []

@@ -16,11 +16,9 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import NotJson, parse_json
-from routing_moe.answering.queries import Query
+from routing_moe.answering.queries import STDOUT, Query
 from routing_moe.answering.routed import CHUNK, Routed
 from routing_moe.answering.tasks import Answer, RoutedTask
-
-STDOUT = "-"
 
 
 @dataclass
@@ -72,7 +70,7 @@ def header(routed: Routed, task: RoutedTask, options: tuple[str, ...]) -> dict:
         "experts": task.experts,
         "options": list(options),
         "model": routed.start.checksums(),
-        "texts": routed.texts,
+        "text settings": routed.texts,
     }
 
 
@@ -98,11 +96,15 @@ def _continue(path: Path, first: dict, queries: Iterator[Query]) -> tuple[Writte
             if number == 0:
                 changed = [name for name in first if fields.get(name) != json.loads(_json(first[name]))]
                 if changed:
-                    raise InputError(f"{path} is of another {', '.join(changed)}; name another --output_file")
+                    raise InputError(
+                        f"{path}: the answers there differ from this call in {', '.join(changed)}; name "
+                        "another --output_file"
+                    )
                 end = start = len(line)
                 continue
             query = next(queries, None)
-            if query is None or fields.get("input") != query.input:
+            options = set(fields.get("option_scores", ()))
+            if query is None or (fields.get("input"), options) != (query.input, set(query.options)):
                 raise InputError(
                     f"{path}:{number + 1} does not answer text {number} of the inputs; name another "
                     "--output_file"

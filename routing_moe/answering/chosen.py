@@ -2,33 +2,71 @@
 
 from pathlib import Path
 
-from dataloader.errors import Faults, InputError
+from dataloader.errors import Faults, InputError, did_you_mean, in_short
+from dataloader.gym import Gym
 from dataloader.task_files import read_task_file
-from routing_moe.answering.queries import STDIN, read_queries
+from routing_moe.answering.queries import STDIN, STDOUT, Query, fault_of, read_queries
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_mixture, find_saved
 from routing_moe.config.answer import AnswerSettings, ExportSettings
 from routing_moe.config.flags import value_faults
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.task_choice.given_routes import routes_of_tasks
+from routing_moe.task_choice.given_vectors import GivenVectors
 
 
 def check(settings: AnswerSettings | ExportSettings) -> None:
-    """Raises InputError for wrong values, contradictions, missing files, and a model that is not there."""
+    """Raises one InputError for all wrong values, contradictions, missing files and unknown names."""
     faults = Faults(value_faults(settings))
     if len(settings.ways) > 1:
         faults.append(f"{' and '.join(settings.ways)} each determine the route; give one of them")
     if set(settings.ways) & {"--taskvecs", "--task_routes"} and not settings.task:
         faults.append(f"{settings.ways[0]} needs --task, the task's name in it")
-    faults.of(find_model, settings.checkpoint, settings.checkpoint_name, flag="checkpoint")
-    output = getattr(settings, "output_dir", None)
-    if output and output.exists():
-        faults.append(f"--output_dir {output} exists already; name another folder")
+    start = faults.of(find_model, settings.checkpoint, settings.checkpoint_name, flag="checkpoint")
+    if isinstance(start, SavedMixture) and not settings.ways:
+        if settings.task is None and start.config.num_experts > 1:
+            faults.append("--task is not given: name a task of the training, or give --like or --examples")
+        elif settings.task is not None and (fault := without_route(start.config, settings.task)):
+            faults.append(f"--task: {start.checkpoint} {fault}")
     for name in ("like", "examples", "inputs"):
         path = getattr(settings, name)
-        if path and path != STDIN and not Path(path).is_file():
+        if path and not Path(path).is_file() and (name, path) != ("inputs", STDIN):
             faults.append(f"--{name} {path}: no such file")
+    if settings.train_dir:
+        faults.of(Gym, settings.train_dir, flag="train_dir")
+    if settings.taskvecs:
+        faults.of(GivenVectors.load, settings.taskvecs, flag="taskvecs")
+    faults += output_faults(settings)
     if faults:
         raise InputError(faults)
+
+
+def output_faults(settings: AnswerSettings | ExportSettings) -> list[str]:
+    if isinstance(settings, ExportSettings):
+        there = settings.output_dir.exists()
+        return [f"--output_dir {settings.output_dir} exists already; name another folder"] if there else []
+    faults = []
+    if fault := fault_of(Query("text", settings.options)):
+        faults.append(f"--options: {fault}")
+    folder = Path(settings.output_file).parent
+    if settings.output_file != STDOUT and not folder.is_dir():
+        faults.append(f"--output_file {settings.output_file}: no such folder {folder}")
+    return faults
+
+
+def without_route(config, task: str) -> str | None:
+    """Returns why a mixture has no route of its own for a task, or None if it has. config: the mixture's."""
+    if config.num_experts == 1 or config.route_source == "average":
+        return None
+    if config.route_source == "random":
+        return "draws a route for each example; give the task's route, or examples"
+    known = [name for name in config.task_names if name not in config.random_vectors]
+    if task in known:
+        return None
+    hint = did_you_mean(task, known).rstrip("?")
+    return (
+        f"was not trained on {task!r}{hint}; it knows {in_short(sorted(known))}. The route of another task "
+        "is found by its texts (--like, inputs=), or learned from labelled rows (--examples, examples=)"
+    )
 
 
 def find_model(place: str, checkpoint_name: str | None) -> SavedMixture | SavedBart:
@@ -41,9 +79,7 @@ def find_model(place: str, checkpoint_name: str | None) -> SavedMixture | SavedB
 def chosen_task(routed, settings: AnswerSettings | ExportSettings):
     """Returns the `RoutedTask` of a `Routed` that the flags choose. Raises InputError."""
     config, name = routed.model.config, settings.name
-    if name is None:
-        if config.num_experts > 1:
-            raise InputError("--task is not given: name a task of the training, or give --like or --examples")
+    if name is None:  # of a model with one expert
         name = config.task_names[0] if len(config.task_names) == 1 else "task"
     if settings.like:
         inputs = [query.input for query in read_queries(settings.like)]

@@ -21,19 +21,27 @@ NO_EQUAL = (
 )
 CARD = """# A plain BART for the task {task}
 
-The route of a mixture of experts as one BART. {route}
+One route of a mixture of experts as one BART: {route}; it has seen of the task: {seen}.{agreement}
+
+In this folder:
 
 ```python
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-model = AutoModelForSeq2SeqLM.from_pretrained("{folder}")
-tokenizer = AutoTokenizer.from_pretrained("{folder}")
+model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
 texts = ["..."]
 sources = [{source} for text in texts]
-inputs = tokenizer(sources, max_length={length}, truncation=True, padding=True, return_tensors="pt")
-answers = tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True)
+options = dict(truncation=True, padding=True, split_special_tokens=True, return_tensors="pt")
+inputs = tokenizer(sources, max_length={length}, **options)
+{second_bos}answers = tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True)
 print([answer.strip() for answer in answers])
 ```
+"""
+SECOND_BOS = """import torch
+
+for name, fill in (("input_ids", tokenizer.bos_token_id), ("attention_mask", 1)):
+    first = inputs[name].new_full((len(texts), 1), fill)
+    inputs[name] = torch.cat([first, inputs[name]], dim=1)
 """
 
 
@@ -56,11 +64,11 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool, texts: Sequence
     bart = model.to_bart(route_LE)
     bart.generation_config = copy.deepcopy(bart.generation_config)  # it is the model's
     bart.generation_config.update(**generation_limits(model.config, routed.decoding))
-    bart.config.text_settings = routed.texts
+    bart.config.text_settings, bart.config.task_names = routed.texts, [task.name]
     with replacing_directory(folder) as new:
         bart.save_pretrained(new)
         routed.tokenizer.save_pretrained(new)
-        write_text(new / "README.md", card(routed, task, folder))
+        write_text(new / "README.md", card(routed, task, agreement, len(texts)))
     return agreement
 
 
@@ -75,15 +83,24 @@ def agreement_with_argmax(routed, task: RoutedTask, texts: Sequence[str]) -> flo
     return sum(own.answer == other.answer for own, other in pairs) / len(texts)
 
 
-def card(routed, task: RoutedTask, folder: Path) -> str:
+def card(routed, task: RoutedTask, agreement: float | None, n: int) -> str:
     """Returns a README that shows how texts are given to the exported BART."""
-    shown = routed.text_format.source(Example(task.name, task.name, "{text}", ("",)))
-    bos = routed.tokenizer.bos_token if routed.text_format.append_another_bos else ""
-    source = f'f"{bos}{shown}"' + (".lower()" if routed.text_format.do_lowercase else "")
+    own = routed.text_format
+    prefix = own.source(Example(task.name, task.name, "", ("",)))
+    if own.append_another_bos:
+        prefix = f" {prefix}"
+    note = ""
+    if agreement is not None:
+        note = (
+            f" The route mixes experts; this is the expert of largest weight in each layer. "
+            f"{100 * agreement:.1f}% of {n} answers are those along the route."
+        )
     return CARD.format(
         task=task.name,
-        route=f"The route: {task.words}. It has seen of the task: {task.seen}.",
-        folder=folder,
-        source=source,
-        length=routed.text_format.max_input_length,
+        route=task.words,
+        seen=task.seen,
+        agreement=note,
+        source=f"{prefix!r} + text" + (".lower()" if own.do_lowercase else ""),
+        length=own.max_input_length - own.append_another_bos,
+        second_bos=SECOND_BOS if own.append_another_bos else "",
     )

@@ -5,6 +5,7 @@ new.tsv      a text a line, up to the first tab: files of a gym can be given
 new.jsonl    {"input": "...", "options": ["...", "..."]} a line; options may be missing
 """
 
+import codecs
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from dataloader.errors import InputError
 from dataloader.jsonfile import NotJson, kind_of, parse_json
 
-STDIN = "-"
+STDIN = STDOUT = "-"
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,27 @@ class Query:
     options: tuple[str, ...] = ()
 
 
+def fault_of(query: Query) -> str | None:
+    """Returns what is wrong with a text or its options, or None."""
+    if not query.input.strip():
+        return "empty, but must have a text to answer"
+    if any(not option.strip() for option in query.options):
+        return "an option is empty"
+    if len(set(query.options)) == 1:
+        return f"{query.options[0]!r} is the only option; give at least two different ones, or none"
+    return None
+
+
 def read_queries(source: str, options: tuple[str, ...] = ()) -> Iterator[Query]:
     """Yields the texts of a file, or of standard input. options: for texts that have none of their own.
 
-    Raises InputError that names the line: of an empty text, of bytes that are not UTF-8, of wrong JSON.
+    Raises InputError that names the line: of an empty text, of bytes that are not UTF-8, of wrong JSON, of a
+    single option.
     """
     parse = {".tsv": _of_tsv, ".jsonl": _of_json}.get(Path(source).suffix, Query)
     for number, line in enumerate(_lines(source), start=1):
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         try:
             query = parse(line.decode("utf-8").rstrip("\r\n"))
         except UnicodeDecodeError as error:
@@ -39,9 +54,10 @@ def read_queries(source: str, options: tuple[str, ...] = ()) -> Iterator[Query]:
             ) from None
         except ValueError as error:
             raise InputError(f"{source}:{number}: {error}") from None
-        if not query.input.strip():
-            raise InputError(f"{source}:{number}: empty line; each line must have a text to answer")
-        yield query if query.options or not options else Query(query.input, options)
+        query = query if query.options else Query(query.input, options)
+        if fault := fault_of(query):
+            raise InputError(f"{source}:{number}: {fault}")
+        yield query
 
 
 def _lines(source: str) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ model.export(task, "out/bart")                   # a plain BART, which needs tra
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from dataloader.encoding import EncodedExamples, TextFormat, encode, encode_options
-from dataloader.errors import InputError, did_you_mean, in_short
+from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Example, Gym, evenly_spread
-from routing_moe.answering.chosen import find_model
+from routing_moe.answering.chosen import find_model, without_route
 from routing_moe.answering.export import export
-from routing_moe.answering.queries import Query
+from routing_moe.answering.queries import Query, fault_of
 from routing_moe.answering.tasks import Answer, RoutedTask
 from routing_moe.checkpoints.find import SavedBart, SavedMixture
 from routing_moe.checkpoints.start import load_tokenizer
@@ -40,7 +40,6 @@ from routing_moe.task_choice.learned import learn_route, learn_vector
 from routing_moe.task_choice.texts import INPUTS_PER_TASK, TEXTS_FILE, KeptTexts, TextsOfModel, TextSource
 
 CHUNK = 512  # texts that are tokenized and sorted by length together
-LEARNING = {"steps": 100, "rate": 1e-2, "seed": 42}  # the defaults of fine-tuning's learned vectors
 
 log = logging.getLogger("routing_moe")
 
@@ -53,6 +52,10 @@ class Routed:
         self.model, self.tokenizer, self.start, self.texts = model.eval(), tokenizer, start, dict(texts)
         self.accelerator = accelerator
         self.text_format = TextFormat(**_known(TextFormat, texts))
+        positions = model.config.max_position_embeddings
+        for name in ("max_input_length", "max_output_length", "num_beams"):
+            if not 1 <= texts[name] <= positions:
+                raise InputError(f"{name} is {texts[name]}; it must be from 1 to {positions}")
 
     @classmethod
     def load(
@@ -67,6 +70,8 @@ class Routed:
         checkpoint_name: which checkpoint of a run; None: best. texts: values of TEXT_SETTINGS that replace
         those of the training, such as num_beams=1. Raises InputError.
         """
+        if unknown := sorted(set(texts) - set(TEXT_SETTINGS)):
+            raise InputError(f"{unknown[0]!r} is no text setting{did_you_mean(unknown[0], TEXT_SETTINGS)}")
         start = find_model(str(place), checkpoint_name)
         accelerator = make_accelerator(mixed_precision)
         model = start.load().to(accelerator.device)
@@ -84,87 +89,96 @@ class Routed:
         vectors: str | Path | None = None,
         route: np.ndarray | None = None,
         gym: str | Path | None = None,
-        **learning,
+        steps: int = 100,
+        rate: float = 1e-2,
+        seed: int = 42,
     ) -> RoutedTask:
         """Returns the task with its route: the checkpoint's own, or by one of the following.
 
         inputs: unlabelled texts; the route is that of the train task with the most similar texts. examples:
         pairs of a text and its answer, from which a task vector, or a route where there is no router, is
         learned. vectors: folder of task vectors, with a row for the task. route: (L, E). gym: with inputs:
-        the gym of the train tasks, for a checkpoint without their text vectors. learning: steps, rate and
-        seed, which replace those of LEARNING. Raises InputError.
+        the gym of the train tasks, for a checkpoint without their text vectors. steps, rate, seed: of
+        learning, as of a vector in fine-tuning. Raises InputError.
         """
         config = self.model.config
         depths = config.encoder_layers, config.decoder_layers
+        ways = dict(inputs=inputs, examples=examples, vectors=vectors, route=route)
+        given = [way for way, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise InputError(f"{' and '.join(given)} each determine the route; give one of them")
         if config.num_experts == 1:
             return RoutedTask(name, torch.ones(config.num_layers, 1), None, depths)
-        if inputs is not None:
-            choice = self._nearest(name, inputs, gym)
-        elif examples is not None:
-            choice = self._learned(name, examples, LEARNING | learning)
+        if examples is not None:
+            choice = self._learned(name, list(examples), steps=steps, rate=rate, seed=seed)
+        elif inputs is not None and config.routes_by_task:
+            choice = self._nearest(name, list(inputs), gym)
+        elif vectors is not None:
+            choice = self._by_vector(name, vectors)
+        elif route is not None:
+            choice = TaskChoice(name, "given", "given route", route_LE=self._checked(route))
+        elif fault := without_route(config, name):
+            raise InputError(f"{self.place} {fault}")
         else:
-            choice = self._given(name, vectors, route)
+            choice = Chooser(self.model, "stored", config.trained_tasks).choose(name)
         return RoutedTask(name, self._route_of(choice), choice, depths)
 
-    def _given(self, name: str, vectors: str | Path | None, route: np.ndarray | None) -> TaskChoice:
-        config, given, routes = self.model.config, None, {}
-        if vectors is not None:
-            if not (config.has_router or config.route_parts):
-                raise InputError(f"{self.place} reads no task vectors: it has no router or clusters")
-            given = GivenVectors.load(vectors)
-            if faults := given.faults(self.start.checkpoint, config):
-                raise InputError(faults)
-            if given.of(name) is None:
-                raise InputError(f"{vectors} has no vector for {name}{did_you_mean(name, given.names)}")
-        if route is not None:
-            size = (config.num_layers, config.num_experts)
-            if np.shape(route) != size or not np.isfinite(route).all():
-                raise InputError(f"the route of {name} must be (L, E) = {size} finite numbers")
-            routes = {name: np.asarray(route, dtype=np.float32)}
-        is_known = name in config.task_names and name not in config.random_vectors
-        if given is None and not routes and not is_known and config.route_source != "average":
-            if config.route_source == "random":
-                raise InputError(f"{self.place} draws a route for each example: give a route, or examples")
-            known = [task for task in config.task_names if task not in config.random_vectors]
-            raise InputError(
-                f"{self.place} was not trained on {name!r}{did_you_mean(name, known)}; it knows "
-                f"{in_short(sorted(known))}. The route of another task is found by its texts (inputs=, "
-                "--like), or learned from labelled rows (examples=, --examples)"
-            )
-        return Chooser(self.model, "stored", config.trained_tasks, given, routes).choose(name)
+    def _checked(self, route: np.ndarray) -> np.ndarray:
+        """Returns a given route as float32. Raises InputError unless its rows are weights of the experts."""
+        size = (self.model.config.num_layers, self.model.config.num_experts)
+        route_LE = np.asarray(route, dtype=np.float32)
+        if (
+            route_LE.shape != size
+            or not (route_LE >= 0).all()
+            or not np.allclose(route_LE.sum(1), 1, atol=1e-4)
+        ):
+            raise InputError(f"the route must be (L, E) = {size}, rows of weights that sum to 1")
+        return route_LE
 
-    def _nearest(self, name: str, inputs: Sequence[str], gym: str | Path | None) -> TaskChoice:
+    def _by_vector(self, name: str, folder: str | Path) -> TaskChoice:
         config = self.model.config
-        if not config.routes_by_task:
-            return self._given(name, None, None)
-        check_texts(inputs, f"texts of {name}")
-        trained = config.trained_tasks or config.task_names
-        chooser = Chooser(self.model, trained=trained)
-        kept = self._kept_texts(chooser.table.seen, gym)
-        shown = {name: evenly_spread(list(inputs), INPUTS_PER_TASK)}
-        states_of = encoder_states(self.model)
-        (text_D,) = text_vectors(states_of, self.tokenizer, shown, kept.text_format, quiet=True)
-        counted = "1 unlabelled text" if len(inputs) == 1 else f"{len(inputs)} unlabelled texts"
-        return chooser.nearest(name, text_D, counted, kept.vectors)
+        if not (config.has_router or config.route_parts):
+            raise InputError(f"{self.place} reads no task vectors: it has no router or clusters")
+        given = GivenVectors.load(folder)
+        if faults := given.faults(self.place, config):
+            raise InputError(faults)
+        if given.of(name) is None:
+            raise InputError(f"{folder} has no vector for {name}{did_you_mean(name, given.names)}")
+        return Chooser(self.model, vectors=given).choose(name)
 
-    def _kept_texts(self, tasks: Iterable[str], gym: str | Path | None) -> KeptTexts:
-        """Returns the text vectors of those of the tasks that have one, in the checkpoint or by a gym."""
-        folder, tasks = Path(self.place), set(tasks)
+    def _nearest(self, name: str, inputs: list[str], gym: str | Path | None) -> TaskChoice:
+        check_texts(inputs, f"texts of {name}")
+        chooser = Chooser(self.model, trained=self.model.config.trained_tasks or self.model.config.task_names)
+        text_format, candidates = self._candidates(chooser.table.seen, gym)
+        shown = {name: evenly_spread(inputs, INPUTS_PER_TASK)}
+        (text_D,) = text_vectors(encoder_states(self.model), self.tokenizer, shown, text_format, quiet=True)
+        counted = "1 unlabelled text" if len(inputs) == 1 else f"{len(inputs)} unlabelled texts"
+        return chooser.nearest(name, text_D, counted, candidates)
+
+    def _candidates(
+        self, tasks: Collection[str], gym: str | Path | None
+    ) -> tuple[TextFormat, dict[str, np.ndarray]]:
+        """Returns the text vectors of those of the tasks that have one, by a gym or of the checkpoint.
+
+        Also the text format that they were made with. Raises InputError if there are none.
+        """
         if gym is not None:
             source = TextSource((Gym(gym),), self.text_format)
-            TextsOfModel(source, self.model, self.tokenizer, self.start, keep=True).candidates(tasks)
-        kept = KeptTexts.load(folder)
-        vectors = {task: vector for task, vector in kept.vectors.items() if task in tasks} if kept else {}
-        if not vectors:
+            texts = TextsOfModel(source, self.model, self.tokenizer, self.start, keep=True)
+            if found := texts.candidates(tasks):
+                return self.text_format, found
+            raise InputError(f"{gym} has no train file of a task that {self.place} was trained on")
+        kept = KeptTexts.load(Path(self.place))
+        found = {task: vector for task, vector in kept.vectors.items() if task in tasks} if kept else {}
+        if not found:
             raise InputError(
-                f"{folder} has no {TEXTS_FILE}, by which the nearest train task is found: give the gym that "
-                "it was trained on once, as gym= or --train_dir, or examples"
+                f"{self.place} has no {TEXTS_FILE}, by which the nearest train task is found: give the gym "
+                "that it was trained on once (--train_dir, gym=), or examples"
             )
-        return dataclasses.replace(kept, vectors=vectors)
+        return kept.text_format, found
 
-    def _learned(self, name: str, examples: Sequence[tuple[str, str]], learning: dict) -> TaskChoice:
-        if not examples:
-            raise InputError(f"the route of {name} cannot be learned: there are no examples of it")
+    def _learned(self, name: str, examples: list[tuple[str, str]], **learning) -> TaskChoice:
+        check_texts([text for text, _ in examples], f"examples of {name}")
         rows = [Example(name, name, text, (output,)) for text, output in examples]
         encoded = encode(rows, self.tokenizer, self.text_format, {name: 0})
         config = self.model.config
@@ -198,6 +212,8 @@ class Routed:
 
         decoding: fields of `Decoding` to change, such as batch_size. Raises InputError.
         """
+        if isinstance(texts, str) or isinstance(options, str):
+            raise InputError("texts and options must be lists of texts, not a text")
         queries = (Query(text, tuple(options)) for text in texts)
         return [found.answer for found in self.answers(task, queries, **decoding)]
 
@@ -205,14 +221,36 @@ class Routed:
         """Yields the answer to each text in order, with its score; reads CHUNK texts ahead."""
         task = self.task(task) if isinstance(task, str) else task
         decoding = dataclasses.replace(self.decoding, **decoding)
-        queries = iter(queries)
-        while chunk := list(islice(queries, CHUNK)):
-            yield from self._answered(task, chunk, decoding)
+        queries, failed = iter(queries), None
+        while failed is None:
+            chunk: list[Query] = []
+            try:
+                chunk.extend(islice(queries, CHUNK))
+            except InputError as error:  # of a line, after lines that can be answered
+                failed = error
+            if chunk:
+                yield from self._answered(task, chunk, decoding)
+            elif failed is None:
+                return
+        raise failed
 
     @property
     def decoding(self) -> Decoding:
         """How answers are made: as in training, with scores."""
         return Decoding(**_known(Decoding, self.texts), likelihoods=True)
+
+    def _answered(self, task: RoutedTask, queries: list[Query], decoding: Decoding) -> Iterator[Answer]:
+        file = self.task_file(task.name, queries)
+        decoding = dataclasses.replace(decoding, scoring="rank" if any(file.options) else "generate")
+        routes = {task.name: task.route_LE.to(self.model.device)}
+        (found,) = answer(self.model, self.tokenizer, [file], decoding, self.accelerator, routes)[0]
+        cut = self._cut(file.examples, file.encoded)
+        for i, query in enumerate(queries):
+            text, scores = found.texts[i], found.option_scores[i]
+            if scores and self.text_format.do_lowercase:  # name the options as they were given
+                given = {option.lower(): option for option in reversed(query.options)}
+                text, scores = given[text], {given[option]: score for option, score in scores.items()}
+            yield Answer(query.input, text, found.scores[i], scores, i in cut)
 
     def export(
         self, task: RoutedTask | str, folder: str | Path, argmax: bool = False, texts: Sequence[str] = ()
@@ -220,28 +258,25 @@ class Routed:
         """Writes the plain BART of a task's route to a new folder; see `export.export`."""
         return export(self, self.task(task) if isinstance(task, str) else task, Path(folder), argmax, texts)
 
-    def _answered(self, task: RoutedTask, queries: list[Query], decoding: Decoding) -> Iterator[Answer]:
-        file = self._file(task.name, queries)
-        decoding = dataclasses.replace(decoding, scoring="rank" if any(file.options) else "generate")
-        routes = {task.name: task.route_LE.to(self.model.device)}
-        (found,) = answer(self.model, self.tokenizer, [file], decoding, self.accelerator, routes)[0]
-        cut = self._cut(file.examples, file.encoded)
-        for i, query in enumerate(queries):
-            yield Answer(query.input, found.texts[i], found.scores[i], found.option_scores[i], i in cut)
-
-    def _file(self, name: str, queries: list[Query]) -> TaskFile:
+    def task_file(self, name: str, queries: list[Query]) -> TaskFile:
         """Returns the queries as a file of the task. Raises InputError for empty texts and wrong options."""
-        check_texts([query.input for query in queries], "texts")
-        examples = [Example(name, name, query.input, ("",), query.options) for query in queries]
-        of_query = {own: checked_options(own, self.text_format) for own in {q.options for q in queries}}
+        for number, query in enumerate(queries, start=1):
+            if fault := fault_of(query):
+                raise InputError(f"text {number}: {fault}")
+        lower = self.text_format.do_lowercase
+        of_query = {
+            own: tuple(dict.fromkeys(option.lower() if lower else option for option in own))
+            for own in {query.options for query in queries}
+        }
         options = [of_query[query.options] for query in queries]
+        examples = [Example(name, name, query.input, ("",), query.options) for query in queries]
         encoded = encode(examples, self.tokenizer, self.text_format, {name: 0})
         tokens = encode_options(options, self.tokenizer, self.text_format)
-        shortest = 3 + self.text_format.append_another_bos
-        for own, rows in zip(options, tokens.rows, strict=True):
-            for option, length in zip(own, tokens.tokens.lengths[rows], strict=True):
-                if length < shortest or not option.strip():
-                    raise InputError(f"the option {option!r} has no tokens; give a text")
+        nothing = encode_options([("",)], self.tokenizer, self.text_format).tokens[0]
+        distinct = dict.fromkeys(option for own in options for option in own)
+        for row, option in enumerate(distinct):
+            if np.array_equal(tokens.tokens[row], nothing):
+                raise InputError(f"the option {option!r} has no tokens; give a text")
         return TaskFile(name, name, "new", "EM", examples, encoded, "field", options, tokens)
 
     def _cut(self, examples: list[Example], encoded: EncodedExamples) -> set[int]:
@@ -260,15 +295,13 @@ def place_of(start: SavedMixture | SavedBart) -> Path | str:
 
 def settings_of(start: SavedMixture | SavedBart, config) -> dict[str, int | bool | None]:
     """Returns {name: value} of TEXT_SETTINGS: of the checkpoint, else of its run, else the defaults."""
-    defaults = {field.name: field.default for field in dataclasses.fields(TextFlags)}
-    own = config.text_settings
+    values = {field.name: field.default for field in dataclasses.fields(TextFlags)}
+    for name in ("max_input_length", "max_output_length"):
+        values[name] = min(values[name], config.max_position_embeddings)
+    own = config.text_settings or load_run_settings(Path(place_of(start)).parent)
     if own is None:
-        own = load_run_settings(Path(place_of(start)).parent) or {}
-        if not own:
-            log.info(
-                "note: %s does not say how it was trained to read texts; defaults apply", place_of(start)
-            )
-    return {name: own.get(name, defaults[name]) for name in TEXT_SETTINGS}
+        log.info("note: %s does not say how it was trained to read texts: defaults apply", place_of(start))
+    return {name: (own or values).get(name, values[name]) for name in TEXT_SETTINGS}
 
 
 def check_texts(texts: Sequence[str], what: str) -> None:
@@ -277,14 +310,6 @@ def check_texts(texts: Sequence[str], what: str) -> None:
         raise InputError(f"there are no {what}")
     if empty := [i for i, text in enumerate(texts, start=1) if not text.strip()]:
         raise InputError(f"number {empty[0]} of the {what} is empty")
-
-
-def checked_options(options: Sequence[str], text_format: TextFormat) -> tuple[str, ...]:
-    """Returns the options in the letter case of the training. Raises InputError for less than two."""
-    own = tuple(dict.fromkeys(option.lower() if text_format.do_lowercase else option for option in options))
-    if len(own) == 1:
-        raise InputError(f"{own[0]!r} is the only option; give at least two different ones, or none")
-    return own
 
 
 def _known(cls: type, values: Mapping) -> dict:

@@ -11,11 +11,13 @@ from a few labelled rows (--examples), by a task vector (--taskvecs), or given (
 import logging
 import sys
 import time
+from pathlib import Path
 
 from tqdm import tqdm
 
+from dataloader.errors import InputError
 from routing_moe.answering.chosen import check, chosen_task
-from routing_moe.answering.queries import STDIN, read_queries
+from routing_moe.answering.queries import STDIN, STDOUT, read_queries
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.answer import AnswerSettings
 from routing_moe.config.flags import parse
@@ -25,7 +27,7 @@ log = logging.getLogger("routing_moe")
 
 def main(argv: list[str] | None = None) -> int:
     settings = AnswerSettings(**parse(AnswerSettings, argv, __doc__))
-    with reporting_errors(lambda: f"the answers in {settings.output_file} are kept") as result:
+    with reporting_errors(lambda: kept(settings)) as result:
         run(settings)
     return result.exit_code
 
@@ -55,22 +57,23 @@ def run(settings: AnswerSettings) -> None:
     with tqdm(total=total, initial=written.kept, desc="answering", unit="text", leave=False) as progress:
         for _ in answers:  # which updates `written`
             progress.update()
-    seconds = time.monotonic() - started
-    made = written.answers - written.kept
-    log.info(
-        "%d texts answered in %.1f s (%.1f per second)%s",
-        made,
-        seconds,
-        made / seconds,
-        noted(written, routed),
-    )
+    seconds, made = time.monotonic() - started, written.answers - written.kept
+    line = "answered %d texts in %.1f s (%.1f per second)%s"
+    log.info(line, made, seconds, made / seconds, noted(written, routed.text_format.max_input_length))
+    if not written.answers:
+        raise InputError(f"--inputs {settings.inputs} has no texts")
 
 
-def noted(written, routed) -> str:
-    """Returns what else is worth knowing about the answers."""
-    kept = f"; {written.kept} were answered already" if written.kept else ""
-    limit = routed.text_format.max_input_length
-    return kept + (f"; {written.cut} were longer than {limit} tokens and were cut" if written.cut else "")
+def noted(written, limit: int) -> str:
+    """Returns what else is worth knowing about the answers. limit: --max_input_length of the training."""
+    before = f"; {written.kept} were there already" if written.kept else ""
+    return before + (f"; {written.cut} of the texts were cut to {limit} tokens" if written.cut else "")
+
+
+def kept(settings: AnswerSettings) -> str:
+    if settings.output_file == STDOUT or not Path(settings.output_file).exists():
+        return "nothing was written to a file"
+    return f"the answers in {settings.output_file} are kept; the same command continues"
 
 
 if __name__ == "__main__":

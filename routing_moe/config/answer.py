@@ -1,5 +1,6 @@
 """The flags of `routing_moe.cli.answer` and `routing_moe.cli.export`."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ MODEL = group("the model")
 ROUTE = group("the task and its route")
 ANSWERS = group("texts and answers")
 EXPORT = group("the plain BART")
+SAMPLE_PART = r"_\d+_\d+_(train|dev|test)$"  # what follows the task's name in the files of a gym
 
 
 # fmt: off
@@ -21,7 +23,7 @@ class TaskFlags(Command):
     checkpoint_name: str | None = MODEL(None, "which checkpoint of a run (default: best)")
     mixed_precision: str | None = MODEL(None, "precision of matrix products, as for training (default: no)", choices=PRECISIONS)
 
-    task: str | None = ROUTE(None, "the task's name, which begins every input: a task of the training with its own route, or any name together with one of the following (default: the name of the file of --like or --examples)")
+    task: str | None = ROUTE(None, "the task's name, which begins every input: a task of the training with its own route, or any name together with one of the following (default: that in the name of the file of --like or --examples)")
     like: str | None = ROUTE(None, "file with texts of the task, a text a line: the route is that of the train task with the most similar texts", metavar="FILE")
     examples: str | None = ROUTE(None, "file with a few texts and their answers, as a train file of a gym (.tsv or .jsonl): a task vector, or a route where there is no router, is learned from them", metavar="FILE")
     taskvecs: str | None = ROUTE(None, "folder of task vectors with one of the task, made like those of the training: read by the router, or for the nearest cluster of given routes")
@@ -39,7 +41,8 @@ class TaskFlags(Command):
     @property
     def name(self) -> str | None:
         """The task's name."""
-        return self.task or next((Path(file).stem for file in (self.like, self.examples) if file), None)
+        stems = (Path(file).stem for file in (self.like, self.examples) if file)
+        return self.task or next((re.sub(SAMPLE_PART, "", stem) for stem in stems), None)
 
 
 @dataclass(frozen=True, kw_only=True)
