@@ -43,8 +43,8 @@ def describe(files: list[MalformedLines]) -> str:
     where = ", ".join(str(file.path) for file in files[:FILES_SHOWN])
     where += f" and {len(files) - FILES_SHOWN} more files" if len(files) > FILES_SHOWN else ""
     more = f", the first {FAULTS_SHOWN} of them" if len(every) > FAULTS_SHOWN else ""
-    count = f"{len(every)} malformed line" + ("s" if len(every) > 1 else "")
-    head = f"{where}: {count}{more} (--skip_malformed leaves them out):"
+    count, them = ("1 malformed line", "it") if len(every) == 1 else (f"{len(every)} malformed lines", "them")
+    head = f"{where}: {count}{more} (--skip_malformed leaves {them} out):"
     return "\n  ".join([head, *every[:FAULTS_SHOWN]])
 
 

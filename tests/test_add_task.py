@@ -17,11 +17,13 @@ from test_gym_downloads import hub  # noqa: F401 (a fixture)
 from tiny_runs import ROOT, run
 
 from dataloader.building import own_task
-from dataloader.building.sampling import SAMPLES
+from dataloader.building.sampling import SAMPLES, eighty_twenty
 from dataloader.gym import Gym
 from routing_moe.cli.add_task import main
+from routing_moe.cli.answer import main as answer
 
 INPUT = "review: {text} of {year}"
+IN_TEST = eighty_twenty(list(range(101)), None)[1][0]  # number of a row, of 101, that becomes a test row
 
 
 def reviews(n: int = 100) -> list[dict]:
@@ -99,6 +101,15 @@ def test_equal_tables_in_any_format_give_equal_gyms(add):
     assert first.keys() == names | {"metrics.json", "split.json"}
 
 
+def test_quotation_marks_in_a_tsv_file_are_text_unless_they_fit_around_cells(add):
+    lines = [f'"Good" is {i}\t{i}\tgood\n' for i in range(10)] + [f'"no {i}\t{i}\tbad\n' for i in range(10)]
+    for name in ("glue.tsv", "tabs.csv"):
+        Path(name).write_text("text\tyear\tverdict\n" + "".join(lines))
+        assert add(**{"from": name}, gym=name[:4], input="{text}") == 0
+        texts = {source for source, *_ in examples(gym=name[:4]) + examples(gym=name[:4], part="test")}
+        assert texts <= {line.split("\t")[0] for line in lines}
+
+
 def test_samples_are_those_of_the_gym_builder(add, build):
     """The same rows as a recipe of build-gym, which reads raw files."""
     host = Path("mirror/data.example.org")
@@ -129,6 +140,54 @@ def test_labels_are_sampled_by_label_and_other_answers_by_row(add, capsys):
     assert len(examples("by_row")) == 4
     assert add(name="years", output="{year}", metric="EM", k=None) == 0
     assert len(examples("years")) == 32
+
+
+def seeds(task: str) -> set[str]:
+    return {path.stem.split("_")[-2] for path in Path("gym", task).glob("*.tsv")}
+
+
+def test_train_tasks_have_one_sample_unless_more_are_asked_for(add, capsys):
+    """Training pools samples: with several, dev rows are train rows of another sample."""
+    assert add(samples=None, name="one") == 0
+    assert seeds("one") == {"100"}
+    assert capsys.readouterr().out.splitlines() == [
+        "gym/one: 1 sample of 4 train and 4 dev rows of each of 2 labels, drawn from 80 rows; 20 test rows",
+        "64 rows not used: a larger --k uses more",
+    ]
+    assert add(samples=None, name="unseen", section="test") == 0
+    assert "train files of other samples" not in capsys.readouterr().out
+    assert add(samples=None, name="unseen") == 0  # split.json has it in the section test
+    assert seeds("unseen") == set(map(str, SAMPLES))
+    capsys.readouterr()
+    assert add(samples=3, name="three") == 0
+    files = {part: Gym("gym").examples("three", part, samples="all") for part in ("train", "dev")}
+    trained = {example.input for example in files["train"]}
+    n = sum(example.input in trained for example in files["dev"])
+    assert n > 0
+    assert f"\n{n} of 24 dev rows are in train files of other samples" in capsys.readouterr().out
+
+
+def test_an_input_is_in_one_file_of_a_sample(add, capsys):
+    rows = reviews(60) * 5
+    other = rows[0] | {"verdict": "bad"}
+    write_table(Path("copies.csv"), [*rows, other])
+    write_table(Path("test.csv"), reviews(3) * 2)
+    assert add(**{"from": "copies.csv"}) == 0
+    assert capsys.readouterr().err == (
+        "copies.csv: 241 rows left out, whose input an earlier row has, 1 of them with another answer\n"
+    )
+    inputs = [source for part in ("train", "dev", "test") for source, *_ in examples(part=part)]
+    assert len(set(inputs)) == len(inputs) == 8 + 8 + 12
+    assert add(name="tested", test_from="test.csv") == 0
+    assert capsys.readouterr().err == (
+        "test.csv: 3 rows left out, whose input an earlier row has\n"
+        "reviews.csv: 3 rows left out, whose input a test row has\n"
+    )
+    tested = [source for source, *_ in examples("tested", "test")]
+    assert len(tested) == 3
+    assert add(name="larger", k=15, test_from="test.csv") == 0  # nearly all rows
+    for part in ("train", "dev"):
+        assert not {source for source, *_ in examples("larger", part)} & set(tested)
 
 
 def test_a_test_table_is_the_test_file(add):
@@ -172,10 +231,14 @@ def test_options_and_answers_by_index_or_letter(add):
 
 
 @pytest.mark.parametrize("names", [["bad", "good"], ["0=bad", "1=good"]])
-def test_labels_get_names(add, names):
+@pytest.mark.parametrize("table", ["t.csv", "t.jsonl", "t.parquet"])
+def test_labels_get_names(add, table, names):
     rows = [{"text": f"scene {i}", "label": i % 2} for i in range(40)]
-    write_table(Path("t.csv"), rows)
-    assert add(**{"from": "t.csv"}, input="{text}", output="{label}", label_names=names) == 0
+    if table != "t.csv":  # as pandas writes them: floats
+        rows = [row | {"label": float(row["label"])} for row in rows] + [{"text": "scene", "label": None}]
+    write_table(Path(table), rows)
+    given = dict(input="{text}", output="{label}", label_names=names, skip_malformed=True)
+    assert add(**{"from": table}, **given) == 0
     assert all(outputs == (("bad", "good")[int(source[-1]) % 2],) for source, outputs, _ in examples())
 
 
@@ -220,7 +283,7 @@ def test_a_data_set_on_the_hub_gives_the_same_task(on_hub):
             "me/reviews films has no split dev (it has test, train, validation); expected hub:owner/name[",
         ),
         ("hub:me/reviews:books", "me/reviews has no configuration books (it has films)"),
-        ("hub:me/nothing", "me/nothing at main: it does not exist"),
+        ("hub:me/nothing", "or only for users who are logged in (hf auth login)\n"),
         ("hub:me / x", "--from hub:me / x: expected hub:owner/name[:config[:split]]"),
         ("hub:me/reviews::test", "test:1: column 'verdict' is -1, expected 0 to 1 (bad, good)"),
     ],
@@ -266,7 +329,12 @@ def one_error(capsys) -> str:
         (dict(k=20), "sample are 40 of each label, but reviews.csv has fewer of 'good' (28), not count"),
         (dict(k=20), "the 20% for the test file (see --test_from); give --k 14 or --sample_by row"),
         (dict(k=60, sample_by="row"), "are 120, but reviews.csv has only 80, not counting the 20% for"),
-        (dict(k=60, sample_by="row", test_from="reviews.csv"), "has only 100; give --k 50"),
+        (dict(k=60, sample_by="row", test_from="fair.csv"), "has only 100; give --k 50"),
+        (dict(test_from="reviews.csv"), "--test_from reviews.csv: has every input of --from reviews.csv"),
+        (dict(name="glue-qqp"), "--name glue-qqp: glue-qqp is a task of CrossFit; choose another name"),
+        (dict(name="boolq__mine"), "--name boolq__mine: boolq is a task of CrossFit; choose another name"),
+        ({"from": "rare.csv"}, "rare.csv has fewer of 'fair' (0, but test rows have it), not counting"),
+        (dict(test_from="fair.csv"), "fewer of 'fair' (0, but test rows have it); give --sample_by row"),
         (dict(metric="Pearson-Correlation"), "reviews.csv:2: the answer 'good' is not a number"),
         (dict(options=["good", "fair"]), """csv:3: "options" holds none of the outputs ('bad' is not"""),
         (
@@ -277,6 +345,10 @@ def one_error(capsys) -> str:
     ],
 )
 def test_a_wrong_flag_is_one_clear_error(add, capsys, changed, message):
+    fair = reviews(1)[0] | {"text": "new", "verdict": "fair"}
+    write_table(Path("fair.csv"), [fair])
+    rows = reviews()
+    write_table(Path("rare.csv"), [*rows[:IN_TEST], fair, *rows[IN_TEST:]])
     assert add(**changed) == 2
     assert message in one_error(capsys)
 
@@ -330,7 +402,7 @@ def test_malformed_lines_are_left_out_on_request_and_counted(add, capsys):
     assert add(**{"from": "more.csv"}) == 2
     assert "2 malformed lines (--skip_malformed leaves them out)" in one_error(capsys)
     assert add(**{"from": "more.csv"}, skip_malformed=True) == 0
-    assert "more.csv: 2 malformed lines are left out" in capsys.readouterr().err
+    assert "more.csv: 2 malformed lines left out" in capsys.readouterr().err
     assert add(gym="without") == 0
     assert examples() == examples(gym="without")
 
@@ -353,6 +425,15 @@ def test_nothing_that_exists_is_overwritten(add, capsys):
     after = files_of(Path("gym"))
     assert len(after) == len(before) + 3
     assert [name for name in before if before[name] != after[name]] == ["reviews/source.json"]
+
+
+def test_fewer_samples_or_another_k_than_the_task_has_is_said(add, capsys):
+    assert add() == 0
+    for changed, asked in ((dict(samples=1), "reviews_4_100"), (dict(k=5), "reviews_5_100, reviews_5_13")):
+        assert add(**changed) == 2
+        error = capsys.readouterr().err
+        assert "gym/reviews has other files (reviews_4_1" in error
+        assert f"than those of {asked}, which this call would write, and is not overwritten" in error
 
 
 def test_a_gym_keeps_what_it_has(add, capsys):
@@ -436,3 +517,9 @@ def test_a_mixture_is_trained_and_scored_on_added_tasks(add, world, quick_pictur
     assert run(Path("gym"), world.bart, Path("run"), **given) == 0
     with Path("run/best/eval-test-performance.csv").open() as file:
         assert [(row["task_prefix"], row["metric"]) for row in csv.DictReader(file)] == [("reviews", "ACC")]
+    Path("new.txt").write_text("review: a new one of 2020\nreview: another of 2021\n")
+    words = ["--task", "reviews", "--inputs", "new.txt", "--output_file", "answers.jsonl"]
+    assert answer(["--checkpoint", "run", *words, "--options", "good", "bad"]) == 0
+    answers = [json.loads(line)["answer"] for line in Path("answers.jsonl").read_text().splitlines()[1:]]
+    assert len(answers) == 2
+    assert set(answers) <= {"good", "bad"}

@@ -95,7 +95,7 @@ FILES = {
         no_answer,
         {},
         "count_12_13_train.tsv:2: no answer (no tab in the line)",
-        "--skip_malformed leaves them out",
+        "--skip_malformed leaves it out",
     ),
     "a metric that does not exist": (
         lambda place: place.write(place.gym / "metrics.json", dict.fromkeys(ROWS, "EMM")),

@@ -22,7 +22,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from dataloader.building.parquet_files import CONVERTED, select_parquet
-from dataloader.building.sources import Unavailable
+from dataloader.building.sources import Unavailable, UnknownName
 from dataloader.errors import in_brief
 
 CHECKSUMS = Path(__file__).with_name("downloads.csv")  # of the files that the published gym was made from
@@ -81,15 +81,16 @@ class HubFiles(ABC):
 
     def parquet(self, repository: str, config: str, split: str) -> list[Path]:
         """Returns the files of a split, in order. Raises Unavailable."""
-        faults: list[str] = []
+        faults: list[Unavailable] = []
         for revision in ("main", CONVERTED):
             try:
                 chosen = select_parquet(self._names(repository, revision), repository, config, split)
             except Unavailable as error:
-                faults.append(str(error))
+                faults.append(error)
                 continue
             return [self._file(repository, revision, name) for name in chosen]
-        raise Unavailable("; ".join(dict.fromkeys(faults)))
+        unknown = any(isinstance(error, UnknownName) for error in faults)
+        raise (UnknownName if unknown else Unavailable)("; ".join(dict.fromkeys(map(str, faults))))
 
     @abstractmethod
     def _names(self, repository: str, revision: str) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from dataloader.building.build_tasks import remove_unfinished
 from dataloader.building.gym_files import GymFiles, exclusive
 from dataloader.building.recipe import Recipe, classification, text_to_text
+from dataloader.building.sampling import draw_sample
 from dataloader.building.sources import Files, Row
 from dataloader.building.task_folder import PROVENANCE, NotBuilt, Rows, sample_contents, write_task
 from dataloader.errors import InputError, in_short
@@ -61,14 +62,51 @@ def answers_are_labels(rows: list[Row]) -> bool:
     return all(len(example.outputs) == 1 for example in examples) and bool(label_set(examples))
 
 
+def apart(splits: dict[str, list[Row]], places: dict[str, str]) -> tuple[dict[str, list[Row]], list[str]]:
+    """Returns the splits without inputs that occur twice, and a note on the rows of each that are left out.
+
+    The first row of an input remains; a train row whose input is in the split "test" does not. Then no input
+    is in two of the train, dev and test files of a sample.
+    places: the name of each split's table. Raises InputError if no train row remains.
+    """
+    kept, notes = {}, []
+    for split, rows in splits.items():
+        first: dict[str, Row] = {}
+        for row in rows:
+            first.setdefault(row["input"], row)
+        kept[split] = list(first.values())
+        if left_out := len(rows) - len(first):
+            differ = sum(row["output"] != first[row["input"]]["output"] for row in rows)
+            notes.append(
+                f"{places[split]}: {counted(left_out, 'row')} left out, whose input an earlier row has"
+                + (f", {differ} of them with another answer" if differ else "")
+            )
+    tested = {row["input"] for row in kept.get("test", ())}
+    train = [row for row in kept["train"] if row["input"] not in tested]
+    if left_out := len(kept["train"]) - len(train):
+        notes.append(f"{places['train']}: {counted(left_out, 'row')} left out, whose input a test row has")
+    if not train:
+        raise InputError(f"--test_from {places['test']}: has every input of --from {places['train']}")
+    return kept | {"train": train}, notes
+
+
+def counted(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
 def check_numbers(recipe: Recipe, rows: Rows) -> None:
     """Raises InputError if there are too few rows for k train and k dev rows, of each label or in total."""
     needed = 2 * recipe.k
-    counts = Counter(example[1] for example in rows.pool) if recipe.by_label else {"": len(rows.pool)}
-    few = {label: n for label, n in counts.items() if n < needed}
+    if recipe.by_label:  # a label that only test rows have would never be trained
+        counts = Counter(example[1] for example in rows.pool)
+        counts.update({example[1]: 0 for example in rows.test})
+    else:
+        counts = {"": len(rows.pool)}
+    few = {label: n for label, n in sorted(counts.items()) if n < needed}
     if not few:
         return
-    what, has = " of each label", "fewer of " + in_short([f"'{label}' ({n})" for label, n in few.items()], 10)
+    shown = [f"'{label}' ({n or '0, but test rows have it'})" for label, n in few.items()]
+    what, has = " of each label", f"fewer of {in_short(shown, 10)}"
     if not recipe.by_label:
         what, has = "", f"only {len(rows.pool)}"
     cut = "" if "test" in recipe.splits else ", not counting the 20% for the test file (see --test_from)"
@@ -87,12 +125,37 @@ def place_faults(gym: Path, task: str, metric: str, section: str | None) -> list
     if described.metrics.get(task, metric) != metric and metric in METRIC_FUNCTIONS:
         known = described.metrics[task]
         faults.append(f"--metric {metric}: {gym}/metrics.json has {known} for '{task}'; change it there")
-    sections = [name for name in SECTIONS if task in described.split.get(name, ())]
-    if section and sections and section not in sections:
+    there = section_of(described, task)
+    if section and there and task not in described.split.get(section, ()):
         faults.append(
-            f"--section {section}: {gym}/split.json has '{task}' in section {sections[0]}; change it there"
+            f"--section {section}: {gym}/split.json has '{task}' in section {there}; change it there"
         )
     return faults
+
+
+def section_of(described: GymFiles, task: str) -> str | None:
+    return next((name for name in SECTIONS if task in described.split.get(name, ())), None)
+
+
+def summary(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], section: str) -> str:
+    """Returns a line on the samples, and others on what a user may want to change."""
+    draws = [draw_sample(rows.pool, recipe.k, recipe.by_label, seed) for seed in samples]
+    trained = {example[0] for train, _ in draws for example in train}
+    dev = [example[0] for _, dev in draws for example in dev]
+    n_labels = len({example[1] for example in rows.pool})
+    of_labels = f" of each of {counted(n_labels, 'label')}" if recipe.by_label else ""
+    lines = [
+        f"{gym / recipe.task}: {counted(len(samples), 'sample')} of {recipe.k} train and {recipe.k} dev rows"
+        f"{of_labels}, drawn from {counted(len(rows.pool), 'row')}; {counted(len(rows.test), 'test row')}"
+    ]
+    if unused := len(rows.pool) - len(trained.union(dev)):
+        lines.append(f"{counted(unused, 'row')} not used: a larger --k uses more")
+    if section == "train" and (seen := sum(source in trained for source in dev)):
+        lines.append(
+            f"{seen} of {counted(len(dev), 'dev row')} are in train files of other samples, and training "
+            "pools the samples: --samples 1 avoids this"
+        )
+    return "\n".join(lines)
 
 
 def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], section: str) -> None:
@@ -121,12 +184,19 @@ def check_same_task(folder: Path, contents: dict[Path, bytes]) -> None:
     if not folder.exists():
         return
     files = sorted(folder.iterdir()) if folder.is_dir() else [folder]
-    other = [path.name for path in files if path.name != PROVENANCE and not is_equal(path, contents)]
-    if other:
-        raise InputError(
-            f"--name {folder.name}: {folder} is there with other content ({in_short(other, 3)}) and is not "
-            "overwritten; choose another name, or delete the folder to replace the task"
-        )
+    other = [path for path in files if path.name != PROVENANCE and not is_equal(path, contents)]
+    if not other:
+        return
+    names = in_short([path.name for path in other], 3)
+    what, way = f"is there with other content ({names})", "choose another name"
+    if not any(path in contents for path in other):
+        asked = in_short(list(dict.fromkeys(path.stem.rpartition("_")[0] for path in contents)), 5)
+        what = f"has other files ({names}) than those of {asked}, which this call would write,"
+        way = "give the --k and the --samples of these files"
+    raise InputError(
+        f"--name {folder.name}: {folder} {what} and is not overwritten; {way}, or delete the folder to "
+        "replace the task"
+    )
 
 
 def is_equal(path: Path, contents: dict[Path, bytes]) -> bool:

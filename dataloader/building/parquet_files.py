@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dataloader.building.sources import Unavailable
+from dataloader.building.sources import Unavailable, UnknownName
 
 CONVERTED = "refs/convert/parquet"  # revision with the files that the hub made from a data set's script
 
@@ -31,7 +31,7 @@ def select_parquet(names: list[str], repository: str, config: str, split: str) -
     of_split = [(name, groups) for name, groups in found if groups["split"] == split]
     if not of_split:
         splits = ", ".join(sorted({groups["split"] for _, groups in found}))
-        raise Unavailable(f"{repository} {chosen} has no split {split} (it has {splits})".replace("  ", " "))
+        raise UnknownName(f"{repository} {chosen} has no split {split} (it has {splits})".replace("  ", " "))
     if any(groups.get("partial") for _, groups in of_split):
         raise Unavailable(f"{repository} {chosen}: the hub has converted only a part of the split {split}")
     return [name for name, _ in of_split]
@@ -46,4 +46,4 @@ def _configuration(configs: set[str], repository: str, config: str) -> str:
     if not config and len(configs) == 1:
         return next(iter(configs))
     known = ", ".join(sorted(configs))
-    raise Unavailable(f"{repository} has no configuration {config or 'by default'} (it has {known})")
+    raise UnknownName(f"{repository} has no configuration {config or 'by default'} (it has {known})")

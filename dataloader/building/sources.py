@@ -30,6 +30,10 @@ class Unavailable(Exception):
     """A source cannot be read; the message says why."""
 
 
+class UnknownName(Unavailable):
+    """A data set on the hub has no such configuration or split."""
+
+
 class Source(Protocol):
     def rows(self, split: str, files: Files) -> Iterable[Row]:
         """Yields the rows of a split in order. Raises Unavailable."""

@@ -131,7 +131,11 @@ def _flat(value, field: str) -> list[str]:
         raise ValueError(
             f"{field!r} is an object; name a key of it: {', '.join(f'{field}[{key}]' for key in value)}"
         )
-    return [] if value is None or (isinstance(value, float) and math.isnan(value)) else [str(value)]
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return []
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # pandas stores a column of integers as floats if one is missing
+    return [str(value)]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloader.building.sources import Files, Row, Unavailable, parquet_rows
+from dataloader.building.sources import Files, Row, Unavailable, UnknownName, parquet_rows
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import NotJson, kind_of, parse_json
 
@@ -52,7 +52,7 @@ def read_table(place: str, wanted: Collection[str], files: Files, class_names: b
             columns, numbered = READERS[path.suffix.lower()](path, wanted, class_names)
         found = list(numbered)
     except Unavailable as error:
-        form = f"; expected {HUB_FORM}" if place.startswith(HUB) else ""
+        form = f"; expected {HUB_FORM}" if isinstance(error, UnknownName) else ""
         raise InputError(f"{place}: {error}{form}") from None
     except OSError as error:
         raise InputError(f"{place}: {error.strerror or in_brief(error)}") from None
@@ -78,9 +78,10 @@ def _hub_files(place: str, files: Files) -> list[Path]:
 def _delimited(path: Path, *_) -> tuple[list[str], Numbered]:
     text = _text(path)
     first = text.partition("\n")[0]
-    semicolon = ";" in first and "," not in first  # as spreadsheets write it where the comma is decimal
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if semicolon else ","
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    if "," not in first:  # spreadsheets write semicolons where the comma is decimal
+        delimiter = next((each for each in "\t;" if each in first), delimiter)
+    lines = _lines(text, delimiter)
     try:
         header = next(lines, [])
     except csv.Error as error:
@@ -91,6 +92,18 @@ def _delimited(path: Path, *_) -> tuple[list[str], Numbered]:
     if twice:
         raise InputError(f"{path}: the column {twice[0]!r} is there twice")
     return header, _delimited_rows(path, lines, header)
+
+
+def _lines(text: str, delimiter: str):
+    """Returns a csv.reader. Where quotation marks do not fit around cells between tabs, they are text."""
+    given = {"delimiter": delimiter, "strict": True}
+    if delimiter == "\t":
+        try:
+            for _ in csv.reader(io.StringIO(text, newline=""), **given):
+                pass
+        except csv.Error:
+            given["quoting"] = csv.QUOTE_NONE
+    return csv.reader(io.StringIO(text, newline=""), **given)
 
 
 def _delimited_rows(path: Path, lines, header: list[str]) -> Numbered:

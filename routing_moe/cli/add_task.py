@@ -18,16 +18,28 @@ import sys
 from pathlib import Path
 
 from dataloader.building.downloads import Downloads
+from dataloader.building.gym_files import GymFiles
 from dataloader.building.own_recipes import TASK_NAME
-from dataloader.building.own_task import Prepared, add_to_gym, check_numbers, own_recipe, place_faults
-from dataloader.building.recipe import Recipe
+from dataloader.building.own_task import (
+    Prepared,
+    add_to_gym,
+    apart,
+    check_numbers,
+    counted,
+    own_recipe,
+    place_faults,
+    section_of,
+    summary,
+)
 from dataloader.building.sampling import SAMPLES
 from dataloader.building.sources import Files, Row
 from dataloader.building.table_rows import Template, Templates, column_of, examples_of
 from dataloader.building.tables import read_table
-from dataloader.building.task_folder import NotBuilt, Rows, read_rows
+from dataloader.building.task_folder import NotBuilt, read_rows
 from dataloader.errors import Faults, InputError
+from dataloader.metrics import METRICS
 from dataloader.task_files import MalformedLines, describe
+from dataloader.templates import dataset_of
 from routing_moe.cli.console import run_command
 from routing_moe.config.add_task import AddTaskSettings
 from routing_moe.config.flags import value_faults
@@ -55,8 +67,10 @@ def add_task(settings: AddTaskSettings) -> None:
     except NotBuilt:
         raise InputError(f"--from {settings.from_}: a single row cannot be divided into samples") from None
     check_numbers(recipe, rows)
-    add_to_gym(recipe, rows, settings.gym, SAMPLES[: settings.samples], settings.section or "train")
-    print(summary(settings, recipe, rows))
+    section = settings.section or section_of(GymFiles.read(settings.gym), settings.name) or "train"
+    samples = SAMPLES[: settings.samples or (1 if section == "train" else len(SAMPLES))]
+    add_to_gym(recipe, rows, settings.gym, samples, section)
+    print(summary(recipe, rows, settings.gym, samples, section))
 
 
 def check_flags(settings: AddTaskSettings, templates: Templates) -> None:
@@ -64,6 +78,8 @@ def check_flags(settings: AddTaskSettings, templates: Templates) -> None:
     faults = Faults([*value_faults(settings), *templates.faults()])
     if not TASK_NAME.fullmatch(settings.name):
         faults.append(f"--name {settings.name!r}: expected letters, digits and _ + -, such as 'my_task'")
+    if (known := dataset_of(settings.name)) in METRICS:
+        faults.append(f"--name {settings.name}: {known} is a task of CrossFit; choose another name")
     if reason := unwritable(settings.gym):
         faults.append(f"--gym {reason}")
     faults += faults.of(place_faults, settings.gym, settings.name, settings.metric, settings.section) or []
@@ -75,11 +91,11 @@ def read_examples(settings: AddTaskSettings, templates: Templates, files: Files)
     """Returns {split: examples} of the tables. Raises InputError with the faults of both."""
     faults = Faults()
     wanted = {name for each in templates.all for field in each.fields for name in (field, column_of(field))}
-    given = {"train": ("from", settings.from_), "test": ("test_from", settings.test_from)}
+    flags = {"train": "from", "test": "test_from"}
+    places = {"train": settings.from_} | ({"test": settings.test_from} if settings.test_from else {})
     tables = {
-        split: faults.of(read_table, place, wanted, files, not settings.label_names, flag=flag)
-        for split, (flag, place) in given.items()
-        if place
+        split: faults.of(read_table, place, wanted, files, not settings.label_names, flag=flags[split])
+        for split, place in places.items()
     }
     for table in filter(None, tables.values()):
         faults += filter(None, (template.fault(table) for template in templates.all))
@@ -92,17 +108,10 @@ def read_examples(settings: AddTaskSettings, templates: Templates, files: Files)
     if malformed and (not settings.skip_malformed or not all(examples for examples, _ in found.values())):
         raise InputError(describe(malformed))
     for file in malformed:
-        print(f"{file.path}: {len(file.lines)} malformed lines are left out", file=sys.stderr)
-    return {split: examples for split, (examples, _) in found.items()}
-
-
-def summary(settings: AddTaskSettings, recipe: Recipe, rows: Rows) -> str:
-    n_labels = len({example[1] for example in rows.pool})
-    of_labels = f" of each of {n_labels} labels" if recipe.by_label else ""
-    return (
-        f"{settings.gym / settings.name}: {settings.samples} samples of {recipe.k} train and {recipe.k} dev "
-        f"rows{of_labels}, drawn from {len(rows.pool)} rows; {len(rows.test)} test rows"
-    )
+        print(f"{file.path}: {counted(len(file.lines), 'malformed line')} left out", file=sys.stderr)
+    splits, notes = apart({split: examples for split, (examples, _) in found.items()}, places)
+    print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
+    return splits
 
 
 if __name__ == "__main__":

@@ -35,5 +35,5 @@ class AddTaskSettings(Command):
 
     k: int | None = SAMPLED(None, "rows of each train and each dev file, of every label or in total (default: 16 of every label, or 32)", range=AT_LEAST_1)
     sample_by: str | None = SAMPLED(None, "k rows of every label, or k rows (default: label if the answers are few and the metric compares labels)", choices=("label", "row"))
-    samples: int = SAMPLED(len(SAMPLES), f"number of samples, with the seeds {' '.join(map(str, SAMPLES))}", range=Range(lambda n: 1 <= n <= len(SAMPLES), f"from 1 to {len(SAMPLES)}"))
+    samples: int | None = SAMPLED(None, f"number of samples, with the seeds {' '.join(map(str, SAMPLES))} (default: 1 in the section train, where training pools the samples, else {len(SAMPLES)})", range=Range(lambda n: 1 <= n <= len(SAMPLES), f"from 1 to {len(SAMPLES)}"))
 # fmt: on

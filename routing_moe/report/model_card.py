@@ -153,7 +153,7 @@ def scores(shared: SharedRun) -> str:
         if table is None:
             parts.append(f"**{title}**: not scored ({how} {section} --output_dir RUN` writes their scores).")
             continue
-        mean = f"mean {table['performance'].mean():.3f} over {len(table)} test files"
+        mean = f"mean {table['performance'].mean():.3f} over {len(table)} test file{'s' * (len(table) > 1)}"
         parts.append(f"**{title}**, {mean}:\n\n{score_table(table)}")
     return (
         "Scores of test files; n: examples. Constant answer: the score of always giving the task's most\n"
@@ -220,7 +220,7 @@ def training(shared: SharedRun) -> str:
 
 def limits(shared: SharedRun) -> str:
     length, seed = shared.settings.get("max_input_length"), shared.settings.get("seed")
-    lines = ["Answers are generated: they can be wrong, and repeat what is one-sided in the data."]
+    lines = ["Answers are generated: they can be wrong, and repeat biases of the data."]
     if shared.mixture.config.num_experts > 1:
         lines.append(
             "A text is answered by the route of its task: a text of another kind gets an unsuitable route."
