@@ -127,7 +127,7 @@ class Routed:
                 raise InputError(f"{self.place} draws a route for each example: give a route, or examples")
             known = [task for task in config.task_names if task not in config.random_vectors]
             raise InputError(
-                f"{self.place} was not trained on {name!r}{did_you_mean(name, known)}; it knows "
+                f"{self.place} was not trained on {name!r}{did_you_mean(name, known) or '.'} Its tasks: "
                 f"{in_short(sorted(known))}. The route of another task is found by its texts (inputs=, "
                 "--like), or learned from labelled rows (examples=, --examples)"
             )
