@@ -158,19 +158,19 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 hub.private[repository] = asked.get("visibility") == "private" or asked.get("private", False)
                 hub.commit(repository, [])
-            told = {"url": f"{hub.url}/{repository}"}
+            answer = {"url": f"{hub.url}/{repository}"}
         elif path == "api/validate-yaml":
-            told = {"errors": [], "warnings": []}
+            answer = {"errors": [], "warnings": []}
         elif "/preupload/" in path:
             modes = {True: "lfs", False: "regular"}
-            told = {
+            answer = {
                 "files": [
                     {"path": name, "uploadMode": modes[name.endswith(".safetensors")], "shouldIgnore": False}
                     for name in (file["path"] for file in asked["files"])
                 ]
             }
         elif path.endswith("/objects/batch"):
-            told = {
+            answer = {
                 "objects": [
                     one | {"actions": {"upload": {"href": f"{hub.url}/upload/{one['oid']}"}}}
                     for one in asked["objects"]
@@ -179,8 +179,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             repository = re.fullmatch(r"api/models/(.+)/commit/main", path)[1]
             commit = hub.commit(repository, [json.loads(line) for line in lines[1:]])
-            told = {"commitUrl": f"{hub.url}/{repository}/commit/{commit}", "commitOid": commit}
-        self.answer(status, json.dumps(told).encode(), {}, True)
+            answer = {"commitUrl": f"{hub.url}/{repository}/commit/{commit}", "commitOid": commit}
+        self.answer(status, json.dumps(answer).encode(), {}, True)
 
     def answer(self, status: int, content: bytes, headers: dict[str, str], with_body: bool) -> None:
         self.send_response(status)

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 import shutil
+from getpass import getuser
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,10 @@ import torch
 from huggingface_hub import ModelCard, constants, get_token
 from local_hub import forget, use_endpoint
 from tiny_grids import QUICK, finetune, write_few_shot_gym
-from tiny_runs import NO_LEARNING, run
+from tiny_runs import NO_LEARNING, ROOT, run, typed
 
 from routing_moe import Routed, RoutingBartForConditionalGeneration
-from routing_moe.cli import ablate, inspect_routes, merge, push, report, show_scores, train
+from routing_moe.cli import ablate, entry, inspect_routes, merge, push, report, show_scores, train
 from routing_moe.io import hub
 from routing_moe.report.shared_run import without_places
 
@@ -80,10 +82,11 @@ def test_the_folder_has_what_loading_and_explaining_need_and_no_pickle(written, 
 
 def test_no_path_of_this_machine_is_shared(written, scored, world):
     assert str(world.gym) in (scored / "run.json").read_text()
+    places = [world.gym.parent, scored.parent, ROOT, Path.home()]
+    private = [str(place) for place in places] + [f"/{getuser()}/"]
     for name in files_in(written) - {"model.safetensors", "task_vecs.npy", "routes.png"}:
         text = (written / name).read_bytes().decode("utf-8", "replace")
-        assert str(world.gym.parent) not in text, name
-        assert str(scored.parent) not in text, name
+        assert not [word for word in private if word in text], name
     described = json.loads((written / "run.json").read_text())
     assert described["settings"]["train_dir"] == world.gym.name
     assert described["command"].startswith("python -m routing_moe.cli.train --")
@@ -97,8 +100,10 @@ def test_no_path_of_this_machine_is_shared(written, scored, world):
         ("--train_dir=/data/gym --lr 1e-5", "--train_dir=gym --lr 1e-5"),
         ("~/gym", "gym"),
         ("../../me/gym", "gym"),
+        ("see file:///home/me/moe, cwd:/home/me/x", "see moe, cwd:x"),
+        ("--train_dir=data/../../me/gym here", "--train_dir=gym here"),
         ("data/gym, https://hub.example/a/b, facebook/bart-base, 1/E", None),
-        ("./data/gym, </s>", None),
+        ("./data/gym, </s>, true and /or false", None),
         ({"a": ["/home/me/x", 3, None]}, {"a": ["x", 3, None]}),
     ],
 )
@@ -121,6 +126,8 @@ def test_the_card_has_scores_with_constants_what_routes_have_seen_and_costs(writ
     described = json.loads((scored / "run.json").read_text())
     assert f"| seed | {described['settings']['seed']} |" in card.text
     assert described["git"] in card.text
+    assert "2 experts in all 3 layers (2 encoder, 1 decoder), trained on 3 tasks. The task" in card.text
+    assert "over 1 test file:" in card.text
     assert "| device | cpu, 1 process(es) |" in card.text
     assert f'model = Routed.load("{NAME}")' in card.text
     assert "(routes.png)" in card.text
@@ -151,11 +158,70 @@ def test_terms_of_use_of_the_data_are_those_of_the_gyms_report(scored, world, tm
     assert card.data.datasets == ["someone/colours"]
 
 
+def test_a_task_with_the_name_of_a_recipe_but_other_rows_gets_no_terms_of_it(scored, world, tmp_path):
+    changed, gym = (shutil.copytree(place, tmp_path / place.name) for place in (scored, world.gym))
+    (gym / "colour").rename(gym / "glue-qqp")
+    for file in (changed / "best/config.json", changed / "best/id2task.json"):
+        file.write_text(file.read_text().replace('"colour"', '"glue-qqp"'))
+
+    def card_of(source: str, train_dir: Path = gym) -> ModelCard:
+        described = json.loads((changed / "run.json").read_text())
+        described["settings"]["train_dir"] = str(train_dir)
+        (changed / "run.json").write_text(json.dumps(described))
+        (gym / "glue-qqp/source.json").write_text(json.dumps({"13": source}))
+        shutil.rmtree(tmp_path / "shared", ignore_errors=True)
+        assert push.main([str(changed), NAME, "--dry_run", str(tmp_path / "shared")]) == 0
+        return ModelCard.load(tmp_path / "shared/README.md")
+
+    own = card_of("my_rows.csv")
+    assert "Quora" not in own.text
+    assert own.data.datasets is None
+    built = card_of("hub data set nyu-mll/glue, qqp")
+    assert "may not be passed on: glue-qqp\n" in built.text
+    assert built.data.datasets == ["nyu-mll/glue"]
+    unknown = card_of("", tmp_path / "elsewhere")
+    assert "(by the task's name: its source is not recorded): glue-qqp\n" in unknown.text
+    assert unknown.data.datasets is None
+
+
+def test_only_files_of_a_checkpoint_are_taken_from_its_folder(scored, tmp_path):
+    changed = shutil.copytree(scored / "best", tmp_path / "best")
+    for name in ("notes.txt", "wandb.json", "states.npy", "grads.npz", "eval-settings.json"):
+        (changed / name).write_text("{}")
+    alone = shutil.copytree(scored / "best", tmp_path / "alone")
+    for place in (alone, changed):
+        assert push.main([str(place), NAME, "--dry_run", str(tmp_path / f"shared_{place.name}")]) == 0
+    assert files_in(tmp_path / "shared_best") == files_in(tmp_path / "shared_alone")
+
+
+def test_a_shared_folder_is_shared_again_with_the_same_files_and_costs(written, tmp_path):
+    assert push.main([str(written), NAME, "--dry_run", str(tmp_path / "again")]) == 0
+    assert files_in(tmp_path / "again") == files_in(written)
+    rows = [line for line in (written / "README.md").read_text().splitlines() if line.startswith("| ")]
+    again = (tmp_path / "again/README.md").read_text()
+    assert "| seconds of training | unknown |" not in again
+    assert all(row in again for row in rows)
+
+
+def test_a_fine_tuned_checkpoint_is_not_pushed_and_the_advice_works(
+    local_hub, scored, world, tmp_path, capsys
+):
+    gym = write_few_shot_gym(tmp_path / "few_shot", world.gym)
+    flags = QUICK | dict(learning_rate_list=[0.03], route_training="logits", save_best=True)
+    flags |= dict(moe_init=True, init_dir=scored)
+    assert finetune(gym, world.bart, tmp_path / "grid", **flags) == 0
+    (best,) = (tmp_path / "grid/models").iterdir()
+    assert push.main([str(best), NAME, "--dry_run", str(tmp_path / "shared")]) == 2
+    assert f"`hf upload OWNER/NAME {best}` uploads it without a card" in capsys.readouterr().err
+    local_hub.publish(NAME, best)
+    assert Routed.load(NAME).answer("naming", ["sun"]) == Routed.load(best).answer("naming", ["sun"])
+
+
 # ---- uploading
 
 
-def test_a_push_uploads_the_folder_and_a_second_one_replaces_scores_and_routes(
-    online, scored, written, tmp_path, capsys
+def test_a_push_uploads_the_folder_and_a_second_one_replaces_all_files_of_the_first(
+    online, scored, written, starts, tmp_path, capsys
 ):
     assert push.main([str(scored), NAME, "--private"]) == 0
     commit = online.revisions[NAME, "main"]
@@ -164,10 +230,16 @@ def test_a_push_uploads_the_folder_and_a_second_one_replaces_scores_and_routes(
     assert files_in(online.folders[commit]) == files_in(written) | {".gitattributes"}
     weights = [(place / "model.safetensors").read_bytes() for place in (online.folders[commit], written)]
     assert weights[0] == weights[1]
-    assert push.main([str(scored), NAME, "--checkpoint_name", "2-steps"]) == 0
+    before = shutil.copytree(online.folders[commit], tmp_path / "before")
+    of_others = {"LICENSE", "docs/example.json", ".gitattributes"}
+    (before / "docs").mkdir()
+    for name in (*of_others, "model-00001-of-00002.safetensors"):
+        (before / name).touch()
+    online.publish(NAME, before)
+    assert push.main([str(starts["one"]), NAME]) == 0
+    assert push.main([str(starts["one"]), NAME, "--dry_run", str(tmp_path / "dense")]) == 0
     names = files_in(online.folders[online.revisions[NAME, "main"]])
-    assert "model.safetensors" in names
-    assert not [name for name in names if "/" in name]  # that checkpoint was neither scored nor evaluated
+    assert names == files_in(tmp_path / "dense") | of_others
 
 
 @pytest.mark.parametrize(
@@ -230,15 +302,16 @@ def test_prediction_by_name_equals_that_of_the_run_also_without_network(pulled, 
     commit = pulled.revisions[NAME, "main"]
     columns = ["task_prefix", "performance", "n", "constant"]
     mine = pd.read_csv(scored / "best/eval-test-performance.csv")[columns]
-    assert mine.equals(pd.read_csv(f"out/{commit}/eval-test-performance.csv")[columns])
-    assert json.loads(Path(f"out/{commit}/eval-settings.json").read_text())["hub"] == {NAME: commit}
+    assert mine.equals(pd.read_csv("out/best/eval-test-performance.csv")[columns])
+    assert json.loads(Path("out/best/eval-settings.json").read_text())["hub"] == {NAME: commit}
+    assert {path.name for path in Path("out").iterdir() if path.is_dir()} == {"best"}
     forget(monkeypatch)
     pulled.silence()
     assert hub.known_folder(NAME).name == commit  # for the costs of what is trained from a merge of it
     assert train.main([*words, "--predict_split", "test"]) == 0
     mine, theirs = (
         pd.read_csv(Path(place) / "eval-test_tasks-test-performance.csv")
-        for place in (scored / "best", f"out/{commit}")
+        for place in (scored / "best", "out/best")
     )
     pd.testing.assert_frame_equal(mine, theirs)
 
@@ -253,12 +326,24 @@ def test_training_by_name_continues_from_the_weights_and_knows_their_cost(pulled
     assert same_weights("further/best", scored / "best")
 
 
-def test_fine_tuning_merging_and_analysis_take_the_name(pulled, scored, world, tmp_path, capsys):
+def test_fine_tuning_merging_and_analysis_of_the_name_equal_those_of_the_run(
+    pulled, scored, world, tmp_path, capsys
+):
     gym = write_few_shot_gym(tmp_path / "few_shot", world.gym)
-    flags = QUICK | dict(learning_rate_list=[0.03], train_dir=world.gym, moe_init=True, init_dir=NAME)
-    assert finetune(gym, world.bart, tmp_path / "grid", **flags) == 0
-    words = ["--routes_from", NAME, "--model", str(world.bart), "--output_dir", "two_stage"]
-    assert merge.main(words) == 0
+    flags = QUICK | dict(learning_rate_list=[0.03], train_dir=world.gym, moe_init=True)
+    results, differences = [], []
+    for place in (NAME, scored):
+        out = tmp_path / Path(place).name
+        assert finetune(gym, world.bart, out / "grid", **flags, init_dir=place) == 0
+        results.append(pd.read_csv(out / "grid/results.csv"))
+        words = ["--routes_from", str(place), "--model", str(world.bart)]
+        assert merge.main([*words, "--output_dir", str(out / "two_stage")]) == 0
+        words = [str(place), "--train_dir", str(world.gym), "--experts", "enc0.1"]
+        assert ablate.main([*words, "--output_dir", str(out / "ablated")]) == 0
+        differences.append(pd.read_csv(out / "ablated/tasks.csv"))
+    pd.testing.assert_frame_equal(*results)
+    pd.testing.assert_frame_equal(*differences)
+    assert same_weights(*(tmp_path / Path(place).name / "two_stage/init" for place in (NAME, scored)))
     capsys.readouterr()
     assert report.main([NAME, "--output_file", "report.html"]) == 0
     page = Path("report.html").read_text(encoding="utf-8")
@@ -269,8 +354,34 @@ def test_fine_tuning_merging_and_analysis_take_the_name(pulled, scored, world, t
         assert show_scores.main([place]) == 0
     shown = capsys.readouterr().out
     assert shown[: len(shown) // 2] == shown[len(shown) // 2 :]
-    words = [NAME, "--train_dir", str(world.gym), "--experts", "enc0.1", "--output_dir", "ablated"]
-    assert ablate.main(words) == 0
+
+
+@pytest.mark.parametrize("kind", ["mixture", "without texts", "random", "one"])
+def test_what_the_card_recommends_works(kind, local_hub, scored, starts, world, tmp_path, monkeypatch):
+    run = starts.get(kind, scored)
+    if kind == "without texts":
+        run = shutil.copytree(scored, tmp_path / "run")
+        (run / "best/text_vectors.npz").unlink()
+    assert push.main([str(run), NAME, "--dry_run", str(tmp_path / "shared")]) == 0
+    local_hub.publish(NAME, tmp_path / "shared")
+    monkeypatch.chdir(tmp_path)
+    use = (tmp_path / "shared/README.md").read_text().partition("## Use")[2].partition("\n## ")[0]
+    (code,) = re.findall("```python\n(.*?)```", use, re.DOTALL)
+    exec(code, {"texts": ["cat", "mouse"], "examples": [("cat", "cats"), ("mouse", "mice")]})
+    (commands,) = re.findall("```bash\n(.*?)```", use, re.DOTALL)
+    assert (f"report {NAME}" in commands) == (kind in ("mixture", "without texts"))
+    if kind in ("without texts", "random"):  # the commands are those of a mixture
+        return
+    gym = write_few_shot_gym(tmp_path / "gym", world.gym)
+    short = {
+        "--do_train": dict(max_input_length=24, max_output_length=6, num_beams=1),
+        " train --do_train": dict(total_steps=1, train_batch_size=2),
+        "finetune": dict(total_steps=2, samples="first", learning_rate_list=[0.03], bsz_list=[2]),
+    }
+    for i, line in enumerate(commands.strip().splitlines()):
+        line = line.replace("GYM/TASK", f"{gym}/naming").replace("GYM", str(gym)).replace("OUT", f"out{i}")
+        words = [word for kind, flags in short.items() if kind in line for word in typed(flags)]
+        assert entry.main([*shlex.split(line)[1:], *words]) == 0, line
 
 
 def test_an_analysis_of_a_name_needs_a_place_to_write(pulled, capsys):

@@ -127,11 +127,8 @@ class Routed:
         """Returns a given route as float32. Raises InputError unless its rows are weights of the experts."""
         size = (self.model.config.num_layers, self.model.config.num_experts)
         route_LE = np.asarray(route, dtype=np.float32)
-        if (
-            route_LE.shape != size
-            or not (route_LE >= 0).all()
-            or not np.allclose(route_LE.sum(1), 1, atol=1e-4)
-        ):
+        are_weights = route_LE.shape == size and (route_LE >= 0).all()
+        if not are_weights or not np.allclose(route_LE.sum(axis=1), 1, atol=1e-4):
             raise InputError(f"the route must be (L, E) = {size}, rows of weights that sum to 1")
         return route_LE
 

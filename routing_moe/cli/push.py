@@ -33,7 +33,7 @@ def run(settings: PushSettings) -> None:
     mixture = faults.of(find_mixture, settings.run, settings.checkpoint_name, "checkpoint_name")
     if faults:
         raise InputError(faults)
-    from routing_moe.report.shared_run import read_shared_run  # takes seconds
+    from routing_moe.report.shared_run import BESIDE, OF_CHECKPOINT, read_shared_run  # takes seconds
 
     shared = read_shared_run(mixture)
     if settings.dry_run:
@@ -45,7 +45,7 @@ def run(settings: PushSettings) -> None:
         write(shared, settings, folder := Path(place))
         print(f"uploading {described(folder)} to {settings.name}")
         try:
-            url = upload(folder, settings.name, settings.private)
+            url = upload(folder, settings.name, settings.private, (*OF_CHECKPOINT, *BESIDE))
         except HubFailure as error:
             raise InputError(f"{settings.name}: {error}; nothing was published") from None
     print(url)

@@ -7,7 +7,7 @@ host's address has no limit. So each request has a thread here that can be left 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TypeVar
@@ -64,10 +64,11 @@ def download(repository: str, commit: str, file: str, end: float | None) -> None
         raise HubFailure(f"{file} cannot be downloaded ({failure})", failure.is_answer) from None
 
 
-def upload(folder: Path, repository: str, private: bool) -> str:
+def upload(folder: Path, repository: str, private: bool, replaced: Sequence[str]) -> str:
     """Makes a folder the newest commit of a repository, which is created if necessary; returns its address.
 
-    Scores and routes of an earlier push are removed. Raises HubFailure.
+    replaced: patterns of the files that are removed if the folder does not have them, those of an earlier
+    push. Raises HubFailure.
     """
     from huggingface_hub import HfApi
 
@@ -81,7 +82,7 @@ def upload(folder: Path, repository: str, private: bool) -> str:
             repo_id=repository,
             folder_path=folder,
             commit_message=message,
-            delete_patterns=["best/*", "*-steps/*"],
+            delete_patterns=list(replaced),
         )
     except HubFailure:
         raise

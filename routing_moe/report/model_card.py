@@ -12,6 +12,7 @@ from routing_moe.config.push import PushSettings
 from routing_moe.report.shared_run import PICTURE, SharedRun, command_of, data_sources, without_places
 from routing_moe.results.run_cost import in_units
 from routing_moe.results.scores import markdown_table
+from routing_moe.task_choice.texts import TEXTS_FILE
 
 GENERATION = "text2text-generation"
 TITLES = {"train": "Train tasks", "test": "Unseen tasks"}  # by section of the split
@@ -28,7 +29,7 @@ METRICS = {
 USE = """\
 from routing_moe import Routed
 model = Routed.load("{name}")
-task = model.task("my_task", inputs=texts)
+task = model.task({task})
 print(task)
 model.answer(task, ["..."])"""
 CITATION = """\
@@ -45,7 +46,7 @@ def model_card(shared: SharedRun, settings: PushSettings) -> ModelCard:
     """Returns the card, whose metadata are those of `card_data`."""
     parts = {
         "": description(shared),
-        "Use": use(settings.name),
+        "Use": use(shared, settings.name),
         "Scores": scores(shared),
         "Routes": routes(shared),
         "Training": training(shared),
@@ -106,8 +107,8 @@ def base_model(shared: SharedRun) -> str:
 
 def description(shared: SharedRun) -> str:
     config, trained = shared.mixture.config, len(shared.mixture.config.trained_tasks)
-    depth = f"{config.encoder_layers} + {config.decoder_layers} layers (encoder + decoder)"
-    tasks = f"{trained} tasks" if trained else "tasks that are not recorded"
+    layers = f"({config.encoder_layers} encoder, {config.decoder_layers} decoder)"
+    tasks = counted(trained, "task") if trained else "tasks that are not recorded"
     if base := base_model(shared):
         commit = (shared.described.get("hub") or {}).get(base)
         start = f"Made from the BART `{base}`" + (f", commit {commit}." if commit else ".")
@@ -116,22 +117,32 @@ def description(shared: SharedRun) -> str:
     else:
         start = "What it was made from is not recorded."
     if config.num_experts == 1:
-        return f"A BART with {depth}, trained on {tasks} at once: one expert, no routing. {start}"
+        return (
+            f"A BART with {config.num_layers} layers {layers}, trained on {tasks}: one expert, no routing. "
+            f"{start}"
+        )
+    routed = len(config.routed_rows)
+    where = "all" if routed == config.num_layers else f"{routed} of its"
     mode = f", {config.router_mode}" if config.route_source == "learned" else ""
+    decides = "The task of a text, not the text, decides which experts compute its answer. "
+    routes = (decides if config.routes_by_task else "") + f"Routes: {config.route_source}{mode}."
     return (
-        f"A BART with {config.num_experts} experts in {len(config.routed_rows)} of its {depth}, trained on "
-        f"{tasks}. The task of a text, not the text, decides which experts compute its answer. Routes: "
-        f"{config.route_source}{mode}. {start}"
+        f"A BART with {config.num_experts} experts in {where} {config.num_layers} layers {layers}, trained "
+        f"on {tasks}. {routes} {start}"
     )
 
 
-def use(name: str) -> str:
+def use(shared: SharedRun, name: str) -> str:
+    task, note = task_of_texts(shared)
+    is_plain = shared.mixture.config.num_experts == 1
+    start = f"--checkpoint {name}" if is_plain else f"--moe_init --init_dir {name}"
+    explain = f"\nrouting-moe report {name} --output_file report.html" if shared.routes else ""
     return f"""\
 The model's class is in the Python package `routing-moe`; no code of this repository is run, and no file of it
-is a pickle. `texts` is a list of inputs without answers, by which the nearest train task is found.
+is a pickle. {note}
 
 ```python
-{USE.format(name=name)}
+{USE.format(name=name, task=task)}
 ```
 
 The name stands for a run folder in all commands, also offline once it is in the cache:
@@ -139,9 +150,31 @@ The name stands for a run folder in all commands, also offline once it is in the
 ```bash
 routing-moe train --do_predict --checkpoint {name} --train_dir GYM --output_dir OUT
 routing-moe train --do_train --checkpoint {name} --train_dir GYM --output_dir OUT
-routing-moe finetune --do_train --moe_init --init_dir {name} --task_dir GYM/TASK --output_dir OUT
-routing-moe report {name} --output_file report.html
+routing-moe finetune --do_train {start} --task_dir GYM/TASK --output_dir OUT{explain}
 ```"""
+
+
+def task_of_texts(shared: SharedRun) -> tuple[str, str]:
+    """Returns the arguments of `Routed.task` that this model can answer with, and a sentence on them."""
+    config = shared.mixture.config
+    if config.num_experts == 1 or config.route_source == "average":
+        return '"my_task"', "The name of the task begins every input."
+    if config.routes_by_task and (shared.mixture.checkpoint / TEXTS_FILE).is_file():
+        return '"my_task", inputs=texts', (
+            "`texts` is a list of inputs without answers, by which the nearest train task is found."
+        )
+    known = sorted(set(config.trained_tasks).intersection(config.task_names)) or config.task_names
+    if config.routes_by_task and known:
+        return f'"{known[0]}"', (
+            "The route is that of a train task; no text vectors are here, by which the nearest one is found."
+        )
+    return '"my_task", examples=examples', (
+        "`examples` is a list of pairs of an input and its answer, from which a route is learned."
+    )
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("s" if number != 1 else "")
 
 
 def scores(shared: SharedRun) -> str:
@@ -153,7 +186,7 @@ def scores(shared: SharedRun) -> str:
         if table is None:
             parts.append(f"**{title}**: not scored ({how} {section} --output_dir RUN` writes their scores).")
             continue
-        mean = f"mean {table['performance'].mean():.3f} over {len(table)} test file{'s' * (len(table) > 1)}"
+        mean = f"mean {table['performance'].mean():.3f} over {counted(len(table), 'test file')}"
         parts.append(f"**{title}**, {mean}:\n\n{score_table(table)}")
     return (
         "Scores of test files; n: examples. Constant answer: the score of always giving the task's most\n"
@@ -181,7 +214,7 @@ def routes(shared: SharedRun) -> str:
     return (
         f"![Routes: tasks and the weights of their experts in each layer]({PICTURE})\n\n"
         f"Weights of the experts (columns) for each train task (rows), at {at}. The load of an expert is\n"
-        f"its mean weight over the {len(shared.routes.tasks)} tasks:\n\n{markdown_table(loads)}"
+        f"its mean weight over the tasks:\n\n{markdown_table(loads)}"
     )
 
 
@@ -207,12 +240,9 @@ def training(shared: SharedRun) -> str:
             rows["with earlier runs"] = in_units(cost["total_flops_with_start"]).strip()
     else:
         rows["steps, FLOPs"] = "unknown: the run has no cost.json"
-    seconds = re.findall(r" trained \d+ steps in ([\d.]+) s", shared.log)
-    rows["seconds of training"] = (
-        f"{sum(map(float, seconds)):.0f}, without evaluations" if seconds else "unknown"
-    )
-    device = re.findall(r"(\d+) process\(es\) on (\w+)", shared.log)
-    rows["device"] = "{1}, {0} process(es)".format(*device[-1]) if device else "unknown"
+    seconds = described.get("seconds")
+    rows["seconds of training"] = "unknown" if seconds is None else f"{seconds}, without evaluations"
+    rows["device"] = described.get("device") or "unknown"
     rows["versions"] = versions or "unknown"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"```bash\n{command}\n```\n\n| | |\n|---|---|\n{table}"
@@ -221,7 +251,7 @@ def training(shared: SharedRun) -> str:
 def limits(shared: SharedRun) -> str:
     length, seed = shared.settings.get("max_input_length"), shared.settings.get("seed")
     lines = ["Answers are generated: they can be wrong, and repeat biases of the data."]
-    if shared.mixture.config.num_experts > 1:
+    if shared.mixture.config.routes_by_task:
         lines.append(
             "A text is answered by the route of its task: a text of another kind gets an unsuitable route."
         )
@@ -249,5 +279,5 @@ def data(shared: SharedRun, settings: PushSettings) -> str:
         own += "\n\nTerms of use of data sets that tasks were made from:\n\n" + "\n".join(lines)
     unknown = [task for task in tasks if not found.get(task, ("", ""))[1]]
     if unknown:
-        own += f"\n\nFor {len(unknown)} of {len(tasks)} tasks no terms of use are recorded here."
+        own += f"\n\nFor {len(unknown)} of {counted(len(tasks), 'task')} no terms of use are recorded here."
     return own

@@ -18,12 +18,14 @@ import re
 import shlex
 import shutil
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
 
 from dataloader.atomic_files import write_text
 from dataloader.building.report import REPORT
+from dataloader.building.task_folder import sources_of
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from dataloader.ontology import Ontology
@@ -32,34 +34,49 @@ from routing_moe.analysis.features import OWN_FEATURES
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.analysis.saved_routes import Routes, best_step, encoder_part, evaluated_steps, load_routes
 from routing_moe.checkpoints.find import SavedMixture
-from routing_moe.checkpoints.folder import load_progress
+from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
+from routing_moe.checkpoints.merge_stages import MERGE_FILE
+from routing_moe.checkpoints.tokenizer_files import OTHER_FILES, TOKENIZER_FILES
 from routing_moe.config.push import PushSettings
 from routing_moe.io.run_folder import CURVES_FILE
+from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.plots.route_map import plot_routes
 from routing_moe.report.data import scores_of
 from routing_moe.results.run_cost import COST_FILE, read_cost
+from routing_moe.task_choice.texts import TEXTS_FILE
 from routing_moe.training.checks import ONTOLOGY_FILE
 
-PICTURE = "routes.png"
-OF_CHECKPOINT = re.compile(r"(?!.*eval-.*settings\.json)[^/]+\.(?:json|txt|model|safetensors|npy|npz)")
-OF_TOKENIZER = re.compile(r"vocab\.json|.*token.*\.json")  # tokens such as </s> may look like paths
-# An absolute path, or one outside the working directory, in a text.
-PLACE = re.compile(r"(?<![\w/:.~<-])(?:~|\.\.)?(?:/[^\s\"',;()/]+)+/?")
+PICTURE, SPLIT_FILE = "routes.png", "split.json"
+# Patterns of the files of a checkpoint, and of what is shared beside it and the card.
+OF_TOKENIZER = (
+    *TOKENIZER_FILES, *OTHER_FILES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json",
+)  # fmt: skip
+OF_CHECKPOINT = (
+    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
+    *OF_TOKENIZER, NAMES_FILE, VECTORS_FILE, TEXTS_FILE, PROGRESS_FILE, MERGE_FILE,
+)  # fmt: skip
+BESIDE = (
+    "run.json", COST_FILE, "losses.csv", CURVES_FILE, ONTOLOGY_FILE, SPLIT_FILE, OWN_FEATURES, PICTURE,
+    "best/*", "*-steps/*",
+)  # fmt: skip
+# In a text: an absolute path of two parts (not "and /or"), or one with "~" or "..".
+PART = r"[^\s\"',;()/=:]+"
+PLACE = re.compile(rf"(?:file:/+{PART}|(?<![\w/.~<-])(?:~|/{PART}|(?:{PART}/)*\.\.))(?:/{PART})+/?")
 
 
 @dataclass(frozen=True, eq=False)
 class SharedRun:
     """What is known of a run.
 
-    run: its folder; None for a checkpoint without one. described, cost, log: of run.json, cost.json, log.txt;
-    empty if missing. scores: {(part, section): table}. no_routes: why there are none.
+    run: its folder; None for a checkpoint without one. described: of run.json, with `measured`; cost: of
+    cost.json; empty if missing. scores: {(part, section): table}. no_routes: why there are none.
     """
 
     mixture: SavedMixture
     run: Path | None
     described: dict = field(default_factory=dict)
     cost: dict = field(default_factory=dict)
-    log: str = ""
     scores: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
     routes: Routes | None = None
     no_routes: str = ""
@@ -87,6 +104,13 @@ def read_shared_run(mixture: SavedMixture) -> SharedRun:
         )
     if not any(checkpoint.glob("model*.safetensors")):
         raise InputError(f"{checkpoint} has no model.safetensors")
+    names = mixture.config.task_names
+    if len(names) == 1 and names != mixture.config.trained_tasks:
+        raise InputError(
+            f"{checkpoint} is fine-tuned on {names[0]}, and a model card describes a run of many tasks; "
+            f"`hf upload OWNER/NAME {checkpoint}` uploads it without a card, for answer --checkpoint "
+            f"OWNER/NAME --task {names[0]}"
+        )
     run = next((place for place in (checkpoint, checkpoint.parent) if (place / "run.json").is_file()), None)
     found = SharedRun(mixture, run, ontology=Ontology.load())
     if run is None:
@@ -95,13 +119,11 @@ def read_shared_run(mixture: SavedMixture) -> SharedRun:
     trained = described.get("settings") or {}
     gym = Path(trained.get("train_dir") or "")
     own = "best" if run == checkpoint else checkpoint.name
-    log = run / "log.txt"
     found = SharedRun(
         mixture,
         run,
-        described,
+        described | measured(run / "log.txt"),
         read_cost(run) or {},
-        log.read_text(encoding="utf-8", errors="replace") if log.is_file() else "",
         scores_of(run, own),
         ontology=ontology_of(run, trained, None),
         gym=gym if trained.get("train_dir") and gym.is_dir() else None,
@@ -111,6 +133,15 @@ def read_shared_run(mixture: SavedMixture) -> SharedRun:
     if step is None and steps:
         step = best_step(run, steps)
     return _with_routes(found, run, step) if step in steps else _with_routes(found, checkpoint, "best")
+
+
+def measured(log: Path) -> dict:
+    """Returns seconds of training and the device as a run's log has them: run.json keeps them, shared."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    seconds = re.findall(r" trained \d+ steps in ([\d.]+) s", text)
+    devices = re.findall(r"(\d+) process\(es\) on (\w+)", text)
+    found = {"seconds": round(sum(map(float, seconds)), 1)} if seconds else {}
+    return found | ({"device": "{1}, {0} process(es)".format(*devices[-1])} if devices else {})
 
 
 def _with_routes(found: SharedRun, place: Path, step: int | str) -> SharedRun:
@@ -137,7 +168,7 @@ def write_shared_run(shared: SharedRun, settings: PushSettings, folder: Path) ->
     """Writes the files into an empty folder, without pickles, predictions, absolute paths and the card."""
     checkpoint = shared.mixture.checkpoint
     for file in sorted(checkpoint.iterdir()):
-        if file.is_file() and OF_CHECKPOINT.fullmatch(file.name):
+        if file.is_file() and matches(file.name, OF_CHECKPOINT):
             _copy(file, folder / file.name)
     if shared.run:
         _copy_run(shared, folder)
@@ -148,6 +179,10 @@ def write_shared_run(shared: SharedRun, settings: PushSettings, folder: Path) ->
         layers, n = shared.routes.layers, encoder_part(shared.routes.layers)
         how = (shared.routes.tasks, shared.ontology, folder / PICTURE, n)
         plot_routes(shared.routes.values_NLE, *how, title=f"Routes of {settings.name}", layers=layers)
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _copy_run(shared: SharedRun, folder: Path) -> None:
@@ -172,7 +207,7 @@ def _copy_run(shared: SharedRun, folder: Path) -> None:
 
 def _of_gym(shared: SharedRun) -> dict[str, Path]:
     """Returns {name in the shared folder: file} of what the gym says of its tasks."""
-    flags = {ONTOLOGY_FILE: "task_ontology", "split.json": "custom_tasks_splits"}
+    flags = {ONTOLOGY_FILE: "task_ontology", SPLIT_FILE: "custom_tasks_splits"}
     named = {name: Path(shared.settings[flag]) for name, flag in flags.items() if shared.settings.get(flag)}
     gym = shared.gym or shared.run  # which has them if it was shared before
     return {name: gym / name for name in (*flags, OWN_FEATURES) if gym} | named
@@ -181,7 +216,8 @@ def _of_gym(shared: SharedRun) -> dict[str, Path]:
 def _copy(file: Path, target: Path) -> None:
     """Copies a file. In texts, absolute paths become the names of their files."""
     target.parent.mkdir(exist_ok=True)
-    if file.suffix == ".json" and not OF_TOKENIZER.fullmatch(file.name):
+    # Tokens such as </s> may look like paths.
+    if file.suffix == ".json" and not matches(file.name, OF_TOKENIZER):
         content = json.loads(file.read_text(encoding="utf-8"))
         if (cleaned := without_places(content)) != content:  # else the file keeps its checksum
             return write_text(target, json.dumps(cleaned, indent=1, ensure_ascii=False))
@@ -223,11 +259,25 @@ def command_of(shared: SharedRun) -> str:
 
 
 def data_sources(shared: SharedRun) -> dict[str, tuple[str, str]]:
-    """Returns {task: (source, terms of use)}, as far as known: of the gym's report, or of our recipes."""
-    known = {name: (" or ".join(map(str, r.sources)), r.terms) for name, r in RECIPES.items()}
+    """Returns {task: (source, terms of use)}, as far as known: of the gym's report, or of our recipes.
+
+    Neither is of a task whose folder names another source. Without a gym, the terms are those of the recipe
+    of that name, which they say, and the source is "".
+    """
+    known, sources = {}, {}
+    for task in shared.tasks:
+        sources[task] = set(sources_of(shared.gym / task).values()) if shared.gym else set()
+        if recipe := RECIPES.get(task):
+            by_name = f"{recipe.terms} (by the task's name: its source is not recorded)"
+            source = " or ".join(map(str, recipe.sources)) if sources[task] else ""
+            known[task] = (source, recipe.terms if source or not recipe.terms else by_name)
     report = shared.gym / REPORT if shared.gym else None
     if report and report.is_file():
         with report.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 known[row.get("task", "")] = (row.get("source") or "", row.get("terms") or "")
-    return {task: known[task] for task in shared.tasks if task in known}
+    return {
+        task: known[task]
+        for task in shared.tasks
+        if task in known and all(source in known[task][0] for source in sources[task])
+    }

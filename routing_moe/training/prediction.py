@@ -24,6 +24,7 @@ from routing_moe.evaluation.scoring import (
     spread_over_draws,
     texts_and_scores,
 )
+from routing_moe.io.hub import is_on_hub
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
 from routing_moe.results.scores import ScoresFile, constant_scores, write_predictions
@@ -55,7 +56,9 @@ def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Acceler
         log.info("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
     choices = route_tasks(settings, inputs, tasks, model, tokenizer, accelerator)
     # Scores of another run's checkpoint go to this run's folder; the other folder is not changed.
-    run = Path(settings.output_dir)
+    run, name = Path(settings.output_dir), checkpoint.name
+    if settings.checkpoint and is_on_hub(settings.checkpoint):
+        name = "best"  # else that of the commit
     most = settings.predict_max_examples
     parts = {
         part: task_files(settings, inputs, tasks, part, model, tokenizer, most) for part in ("dev", "test")
@@ -71,8 +74,8 @@ def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Acceler
                 scores["route"] = scores["task_prefix"].map(lambda task: choices[task].words)
                 scores["vector_seen"] = scores["task_prefix"].map(lambda task: choices[task].seen)
             scores = scores.assign(**selected)
-            written = ScoresFile(part, settings.predict_split, checkpoint.name, settings.prefix)
-            predicted = run / checkpoint.name / "predictions"
+            written = ScoresFile(part, settings.predict_split, name, settings.prefix)
+            predicted = run / name / "predictions"
             write_predictions(predicted, settings.prefix, files, *texts_and_scores(answers))
             datasets = write_datasets(run / written.datasets_path, scores) if has_templates(tasks) else ""
             write_text(run / written.path, scores.to_csv())
