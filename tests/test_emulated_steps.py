@@ -5,7 +5,7 @@ import torch
 from emulated_device import DEVICE, NEEDS_DEVICE, on_device
 from tiny_steps import parameters
 
-from routing_moe.config.choices import ROUTER_MODES, ROUTER_TYPES
+from routing_moe.config.choices import ROUTER_MODES, ROUTER_NETWORKS
 from routing_moe.model.route_sources import random_task_routes
 
 pytestmark = NEEDS_DEVICE
@@ -45,7 +45,7 @@ def test_a_step_with_every_source_of_routes(make_stepper, source):
     assert_equal_to_the_cpu(make_stepper, SETTINGS, SOURCES[source])
 
 
-@pytest.mark.parametrize("router", ROUTER_TYPES)
+@pytest.mark.parametrize("router", ROUTER_NETWORKS)
 def test_a_step_with_every_router(make_stepper, router):
     settings = dict(max_tokens_per_micro_batch=60)
     assert_equal_to_the_cpu(make_stepper, settings, SOFTMAX | dict(router_nn_type=router))

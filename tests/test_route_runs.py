@@ -66,6 +66,8 @@ def test_every_source_trains_and_writes_the_same_files(name, trained, finished):
     if RUNS[name].get("router_lr", 0.01) is None:
         of_a_router = ("task_vecs.npy", "route_t1.npy", "route_t1.png")
         expected = {path for path in expected if not path.endswith(of_a_router)}
+    if name in ("average", "random", "one_expert"):
+        expected.remove("best/text_vectors.npz")  # tasks have no routes of their own
     assert files_of(folder) == expected
     losses = pd.read_csv(folder / "losses.csv")
     assert losses["train_loss"].iloc[1] < losses["train_loss"].iloc[0]

@@ -62,10 +62,10 @@ def without_route(config, task: str) -> str | None:
     known = [name for name in config.task_names if name not in config.random_vectors]
     if task in known:
         return None
+    hint = did_you_mean(task, known) or "."
     return (
-        f"was not trained on {task!r}{did_you_mean(task, known) or '.'} Its tasks: {in_short(sorted(known))}. The "
-        "route of another task is found by its texts (--like, inputs=), or learned from labelled rows "
-        "(--examples, examples=)"
+        f"was not trained on {task!r}{hint} Its tasks: {in_short(sorted(known))}. The route of another task "
+        "is found by its texts (--like, inputs=), or learned from labelled rows (--examples, examples=)"
     )
 
 

@@ -119,13 +119,13 @@ def _answer(
 
 def _in_files(pool: Pool, draws: int, done: list[tuple[Batch, Answers]]) -> list[list[Answers]]:
     """Returns the answers of each file for each draw, in the order of the examples, from those of batches."""
-    of_examples: list[list] = [[None] * len(pool) for _ in range(draws)]
+    of_examples: list[list] = [[("", None, None)] * len(pool) for _ in range(draws)]
     for batch, found in done:
         of_batch = zip(found.texts, found.option_scores, found.scores, strict=True)
         for index, own in zip(batch.indices, of_batch, strict=True):
             of_examples[batch.draw][index] = own
     by_draw = [
-        [Answers(*map(list, zip(*of_file, strict=True))) for of_file in pool.by_file(of_draw)]
+        [Answers(*([own[i] for own in of_file] for i in range(3))) for of_file in pool.by_file(of_draw)]
         for of_draw in of_examples
     ]
     return [list(of_file) for of_file in zip(*by_draw, strict=True)]

@@ -1,11 +1,14 @@
 """`--do_predict`: scores the dev and test files of a section of the split with a checkpoint."""
 
+import dataclasses
 import json
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from accelerate import Accelerator
 
 from dataloader.atomic_files import write_text
@@ -14,7 +17,7 @@ from dataloader.task_splits import Split
 from dataloader.templates import has_templates
 from routing_moe.checkpoints.find import checkpoint_to_start_from, routing_mixture
 from routing_moe.checkpoints.folder import load_progress
-from routing_moe.checkpoints.start import load_start
+from routing_moe.checkpoints.start import load_start, load_tokenizer
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import decoding_of, described_scoring, load_task_files
 from routing_moe.evaluation.scoring import (
@@ -33,15 +36,20 @@ from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
 from routing_moe.task_choice.given_routes import file_routes, names_file
 from routing_moe.task_choice.given_vectors import GivenVectors
-from routing_moe.task_choice.texts import TextsOfModel
+from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel
 from routing_moe.training.checks import Inputs
 from routing_moe.training.start_checks import trained_on
 
 log = logging.getLogger(__name__)
 
 
-def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Accelerator) -> None:
-    """Scores the dev and test files of a section of the split; writes scores and predictions."""
+def run_prediction(
+    settings: TrainSettings, inputs: Inputs, accelerator: Accelerator, keep_texts: bool = False
+) -> None:
+    """Scores the dev and test files of a section of the split; writes scores and predictions.
+
+    keep_texts: whether to write `keep_text_vectors`, too.
+    """
     tasks = list(inputs.split.section(settings.predict_split))
     model, tokenizer = load_start(settings, inputs.split)
     model.to(accelerator.device)
@@ -54,6 +62,8 @@ def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Acceler
         selected["temperature"] = settings.predict_temperature
     if selected:
         log.info("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
+    if keep_texts and accelerator.is_main_process:
+        keep_text_vectors(inputs, checkpoint, model.device, (model, tokenizer))
     choices = route_tasks(settings, inputs, tasks, model, tokenizer, accelerator)
     # Scores of another run's checkpoint go to this run's folder; the other folder is not changed.
     run, name = Path(settings.output_dir), checkpoint.name
@@ -87,6 +97,27 @@ def run_prediction(settings: TrainSettings, inputs: Inputs, accelerator: Acceler
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict()), indent=1)
         write_text(run / written.settings_path, description)
+
+
+def keep_text_vectors(
+    inputs: Inputs, checkpoint: Path, device: torch.device, loaded: tuple | None = None
+) -> None:
+    """Writes the text vectors of the train tasks, by which new texts find their nearest task.
+
+    loaded: the checkpoint's model and tokenizer; None: they are loaded. Without routes that depend on the
+    task, nothing is written.
+    """
+    start = routing_mixture(checkpoint)
+    if not start.config.routes_by_task or (checkpoint / TEXTS_FILE).is_file():
+        return
+    model, tokenizer = loaded or (
+        start.load().eval().to(device),
+        load_tokenizer(checkpoint, start.config.vocab_size),
+    )
+    source, started = dataclasses.replace(inputs.texts, folder=None), time.monotonic()
+    found = TextsOfModel(source, model, tokenizer, start, keep=True).candidates(inputs.split.train)
+    seconds = time.monotonic() - started
+    log.info("text vectors of %d tasks in %.1f s: %s", len(found), seconds, checkpoint / TEXTS_FILE)
 
 
 def route_tasks(

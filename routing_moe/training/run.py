@@ -6,14 +6,13 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from dataloader.atomic_files import write_text
 from dataloader.encoding import encode
-from routing_moe.checkpoints.find import checkpoint_to_resume, routing_mixture
-from routing_moe.checkpoints.start import load_start, load_tokenizer, start_router
+from routing_moe.checkpoints.find import checkpoint_to_resume
+from routing_moe.checkpoints.start import load_start, start_router
 from routing_moe.config.shared import text_settings
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.logs import log_to_file
@@ -21,10 +20,9 @@ from routing_moe.io.memory import naming_memory_flags
 from routing_moe.io.run_folder import describe_run, hub_commits
 from routing_moe.io.trackers import start_trackers
 from routing_moe.optim.state_memory import State, check_fits
-from routing_moe.task_choice.texts import TextsOfModel
 from routing_moe.training.checks import Inputs
 from routing_moe.training.cost import equal_steps
-from routing_moe.training.prediction import run_prediction, task_files
+from routing_moe.training.prediction import keep_text_vectors, run_prediction, task_files
 from routing_moe.training.start_checks import start_config
 from routing_moe.training.trainer import Training, check_epochs
 
@@ -35,13 +33,12 @@ def train_and_predict(
     settings: TrainSettings, inputs: Inputs, accelerator: Accelerator, command, draw_routes: Callable
 ) -> None:
     """Runs --do_train and --do_predict. command: for run.json. draw_routes: as of `Training`."""
-    if settings.do_train:
+    trained = settings.do_train
+    if trained:
         with naming_memory_flags(settings):
             run_training(settings, inputs, accelerator, command, draw_routes)
             if settings.equal_flops:  # the number is printed; there is no checkpoint
                 return
-            if accelerator.is_main_process:
-                keep_text_vectors(settings, inputs, accelerator.device)
         # The best checkpoint predicts; settings of the start no longer apply.
         settings = dataclasses.replace(
             settings,
@@ -52,9 +49,11 @@ def train_and_predict(
             taskvecs=None,
             task_routes=None,
         )
-    if settings.do_predict:
-        with naming_memory_flags(settings):
-            run_prediction(settings, inputs, accelerator)
+    with naming_memory_flags(settings):
+        if settings.do_predict:
+            run_prediction(settings, inputs, accelerator, keep_texts=trained)
+        elif accelerator.is_main_process:
+            keep_text_vectors(inputs, Path(settings.output_dir) / "best", accelerator.device)
 
 
 def run_training(
@@ -92,16 +91,6 @@ def run_training(
             description["hub"] = hub_commits(settings.output_dir)
         write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
     training.run()
-
-
-def keep_text_vectors(settings: TrainSettings, inputs: Inputs, device: torch.device) -> None:
-    """Writes text vectors of the train tasks into `best/`, by which new texts find their nearest task."""
-    start = routing_mixture(Path(settings.output_dir) / "best")
-    if start.config.routes_by_task:
-        model = start.load().eval().to(device)
-        tokenizer = load_tokenizer(start.checkpoint, model.config.vocab_size)
-        source = dataclasses.replace(inputs.texts, folder=None)
-        TextsOfModel(source, model, tokenizer, start, keep=True).candidates(inputs.split.train)
 
 
 def start_state(settings: TrainSettings, inputs: Inputs) -> State:
