@@ -30,7 +30,7 @@ class TaskFlags(Command):
     task_routes: str | None = ROUTE(None, "file with the task's route, .json or .npy, as for training", metavar="FILE")
     train_dir: str | None = ROUTE(None, "with --like: gym with the train tasks of the model, for checkpoints without text_vectors.npz, which is written then")
     steps: int = ROUTE(100, "with --examples: optimizer steps", range=AT_LEAST_1)
-    rate: float = ROUTE(1e-2, "with --examples: peak learning rate", range=POSITIVE)
+    rate: float | None = ROUTE(None, "with --examples: peak learning rate (default: 0.01 for a vector, 0.1 for a route)", range=POSITIVE)
     seed: int = ROUTE(42, "with --examples: seed of batches, routes and dropout", range=SEED)
 
     @property
