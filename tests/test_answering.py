@@ -338,7 +338,7 @@ def test_the_command_writes_the_route_once_and_a_line_for_each_text(finished, tm
     assert [row["input"] for row in rows] == [*TEXTS, long]
     assert [row["answer"] for row in rows[:-1]] == load(finished).answer("colour", TEXTS)
     assert [row.get("was_cut", False) for row in rows] == [False] * 6 + [True]
-    assert "1 of the texts were cut to 24 tokens" in capfd.readouterr().err
+    assert "1 of the texts cut to 24 tokens" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3, 5])

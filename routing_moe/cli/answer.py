@@ -67,7 +67,7 @@ def run(settings: AnswerSettings) -> None:
 def noted(written, limit: int) -> str:
     """Returns what else is worth knowing about the answers. limit: --max_input_length of the training."""
     before = f"; {written.kept} were there already" if written.kept else ""
-    return before + (f"; {written.cut} of the texts were cut to {limit} tokens" if written.cut else "")
+    return before + (f"; {written.cut} of the texts cut to {limit} tokens" if written.cut else "")
 
 
 def kept(settings: AnswerSettings) -> str:

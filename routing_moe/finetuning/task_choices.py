@@ -21,7 +21,7 @@ from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.task_vectors import NOTHING, load_meta, load_task_vectors, seen_by
-from routing_moe.task_choice.choice import TaskChoice, VectorTable, seen_when_stored
+from routing_moe.task_choice.choice import TaskChoice, VectorTable, rows_read, seen_when_stored
 from routing_moe.task_choice.given_routes import routes_of_tasks
 from routing_moe.task_choice.given_vectors import GivenVectors, rows_of_samples
 from routing_moe.task_choice.texts import TextsOfModel, TextSource
@@ -83,14 +83,6 @@ def file_route(settings: FinetuneSettings) -> GivenRoutes:
     return GivenRoutes(settings.task_routes, routes_of_tasks(settings.task_routes, [settings.task]))
 
 
-def stored_rows(settings: FinetuneSettings, config) -> list[str]:
-    """Returns the names of the mixture's rows that samples may read.
-
-    For a task that the mixture was trained on: only its own row, which the router was trained with.
-    """
-    return [settings.task] if settings.task in config.trained_tasks else config.task_names
-
-
 # ---- checks
 
 
@@ -138,7 +130,7 @@ def vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gy
         if settings.text_vectors and (loaded := faults.of(load_task_vectors, settings.text_vectors)):
             faults += row_faults(settings, loaded[0], gyms, f"--text_vectors {settings.text_vectors}")
     elif settings.task_vector != "learned":
-        faults += row_faults(settings, stored_rows(settings, start.config), gyms, str(start.checkpoint))
+        faults += row_faults(settings, rows_read(start.config, settings.task), gyms, str(start.checkpoint))
     return list(dict.fromkeys(faults))
 
 
@@ -246,7 +238,7 @@ def choose(mixture, settings: FinetuneSettings, sample: str, vectors: GivenVecto
 
 def share_row(settings: FinetuneSettings, mixture, vectors: GivenVectors | None) -> bool:
     """Returns whether all samples read the same given or stored row."""
-    names = vectors.names if vectors else stored_rows(settings, mixture.config)
+    names = vectors.names if vectors else rows_read(mixture.config, settings.task)
     return len(set(rows_of_samples(names, settings.task, settings.samples).values())) <= 1
 
 
@@ -264,7 +256,7 @@ def leak_note(settings: FinetuneSettings, start: SavedMixture) -> str | None:
             return None
         names, seen = load_task_vectors(settings.text_vectors)[0], seen_by(load_meta(settings.text_vectors))
     else:
-        names, seen = stored_rows(settings, start.config), seen_when_stored(start.config, settings.task)
+        names, seen = rows_read(start.config, settings.task), seen_when_stored(start.config, settings.task)
     if seen == NOTHING or set(rows_of_samples(names, settings.task, settings.samples)) <= set(names):
         return None
     return (

@@ -73,3 +73,11 @@ def seen_when_stored(config, task: str) -> str:
     if task in config.random_vectors:
         return NOTHING
     return config.vectors_seen or UNKNOWN
+
+
+def rows_read(config, task: str) -> list[str]:
+    """Returns the names of a checkpoint's vectors that a task and its samples may read.
+
+    Of a task that the checkpoint was trained on: only its own, which the router was trained with.
+    """
+    return [task] if task in config.trained_tasks else config.task_names

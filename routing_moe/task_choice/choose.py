@@ -20,7 +20,7 @@ import torch
 
 from routing_moe.model.modeling import TaskVectors
 from routing_moe.model.task_vectors import UNKNOWN, of_sample, row_of
-from routing_moe.task_choice.choice import TaskChoice, VectorTable, seen_when_stored
+from routing_moe.task_choice.choice import TaskChoice, VectorTable, rows_read, seen_when_stored
 from routing_moe.task_choice.clusters import RouteClusters
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.texts import TextsOfModel, nearest_task
@@ -85,8 +85,7 @@ class Chooser:
     def _vector(self, task: str, sample: str | None) -> TaskChoice:
         if self.table.needing_nearest([task], self.rule):
             return self.nearest(task, *self.texts.of(task, sample))
-        names = [task] if task in self.config.trained_tasks else self.config.task_names
-        return self.stored(task, row_of(names, task, sample))
+        return self.stored(task, row_of(rows_read(self.config, task), task, sample))
 
     def stored(self, task: str, row: str) -> TaskChoice:
         """Returns the checkpoint's vector of a row, which is the task or one of its samples."""
