@@ -50,8 +50,12 @@ def main(argv: list[str] | None = None) -> int:
         name, flags = f"vectors {flags[0].replace('_', '-')}", flags[1:]
     if name not in COMMANDS:
         parser.error(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; --help lists all")
-    sys.argv[0] = f"{ENTRY_POINT} {name}"  # for the usage in its --help
-    return import_module(COMMANDS[name]).main(flags)
+    typed = sys.argv[0]
+    try:
+        sys.argv[0] = f"{ENTRY_POINT} {name}"  # for the usage in its --help
+        return import_module(COMMANDS[name]).main(flags)
+    finally:
+        sys.argv[0] = typed
 
 
 def first_line(module: str) -> str:
