@@ -1,6 +1,7 @@
 """Shared fixtures: tiny random models, and the numbers of the published code."""
 
 import importlib
+import json
 import os
 import shlex
 import shutil
@@ -212,6 +213,21 @@ def world(tmp_path_factory):
 def finished(world):
     """An uninterrupted run of six steps with all outputs. Must not be changed: copy it."""
     return world.run("finished", do_predict=True, save_period=2)
+
+
+@pytest.fixture(scope="session")
+def soft_run(world, finished):
+    """A run whose routes mix the outputs of experts."""
+    return world.run("answering_soft", router_mode="softmax", total_steps=1)
+
+
+@pytest.fixture(scope="session")
+def given_run(world, finished):
+    """A run with given routes, without vectors."""
+    routes = world / "answering_routes.json"
+    routes.write_text(json.dumps({"colour": 0, "count": 1, "opposite": [1, 0, 1]}))
+    absent = dict.fromkeys(("num_experts", "router_hidden_dim", "taskvecs_dim", "router_lr", "task_model_lr"))
+    return world.run("answering_given", **absent, task_routes=routes, total_steps=1)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Answers to new texts: every way to a route, scores, the exported BART, the commands and their files."""
+"""Answers to new texts in Python: every way to a route, scores, the exported BART."""
 
 import json
 import re
@@ -8,55 +8,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from test_unseen_tasks import ONLY, SCORES
-from tiny_runs import ROWS, TRAIN_TASKS, contents, run
+from tiny_answers import PLURALS, ROUTE, TEXTS, gym_inputs, load
+from tiny_runs import ROWS, TRAIN_TASKS, run
 from tokenizers.normalizers import Replace
 
 from dataloader.errors import InputError
-from routing_moe import Routed, RoutingBartForConditionalGeneration
-from routing_moe.answering import answers_file
+from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.answering import routed as routed_module
-from routing_moe.cli.answer import main as answer
-from routing_moe.cli.export import main as export
 from routing_moe.model.task_vectors import save_task_vectors
 from routing_moe.task_choice.texts import TEXTS_FILE
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
-TEXTS = ["grass", "two and one", "a cat", "the sun and the moon", "up", "box"]
-ROUTE = np.eye(2)[[1, 0, 0]]
-PLURALS = [row.split("\t")[0] for row in ROWS["plural"]]
-
-
-@pytest.fixture(scope="module")
-def soft(world, finished):
-    """A run whose routes mix the outputs of experts."""
-    return world.run("answering_soft", router_mode="softmax", total_steps=1)
-
-
-@pytest.fixture(scope="module")
-def given(world, finished):
-    """A run with given routes, without vectors."""
-    routes = world / "answering_routes.json"
-    routes.write_text(json.dumps({"colour": 0, "count": 1, "opposite": [1, 0, 1]}))
-    absent = dict.fromkeys(("num_experts", "router_hidden_dim", "taskvecs_dim", "router_lr", "task_model_lr"))
-    return world.run("answering_given", **absent, task_routes=routes, total_steps=1)
-
-
-def load(place, **changed) -> Routed:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return Routed.load(place, **changed)
-
 
 def predictions(run_folder, task, part="test") -> list[str]:
     lines = (run_folder / f"best/predictions/{task}_12_100_{part}.jsonl").read_text().splitlines()
     return [json.loads(line)["prediction"] for line in lines]
-
-
-def gym_inputs(task, part) -> list[str]:
-    rows = ROWS[task][:3] if part == "dev" else ROWS[task][3:]
-    return [row.split("\t")[0] for row in rows]
 
 
 # ---- ways to a route
@@ -93,8 +61,8 @@ def test_no_gym_is_needed_but_the_checkpoint_must_have_text_vectors(finished, tm
     assert (alone / TEXTS_FILE).is_file()
 
 
-def test_given_routes_are_read_copied_and_replaced(given):
-    model = load(given)
+def test_given_routes_are_read_copied_and_replaced(given_run):
+    model = load(given_run)
     assert model.task("opposite").experts == {"encoder": [1, 0], "decoder": [1]}
     near = model.task("new", inputs=gym_inputs("count", "dev"))
     assert near.words.startswith("route of count (nearest by text, cosine")
@@ -123,8 +91,8 @@ def test_a_vector_of_a_folder_and_one_learned_from_rows_are_routes(finished, tmp
     assert all(torch.equal(before[name], tensor) for name, tensor in model.model.state_dict().items())
 
 
-def test_a_route_is_learned_where_there_is_no_router(given):
-    model = load(given)
+def test_a_route_is_learned_where_there_is_no_router(given_run):
+    model = load(given_run)
     pairs = [tuple(row.split("\t")[:2]) for row in ROWS["count"]]
     task = model.task("new", examples=pairs, steps=40, rate=0.3)
     assert task.words == "route learned from 6 examples"
@@ -153,6 +121,15 @@ def test_an_unknown_task_is_an_error_that_says_what_can_be_given(finished):
         load(finished).task("plural")
 
 
+def test_random_routes_have_no_route_of_a_task(world, finished):
+    absent = dict.fromkeys(("router_hidden_dim", "taskvecs_dim", "router_lr", "task_model_lr"))
+    model = load(world.run("answering_random", **absent, random_routing=True, total_steps=1))
+    for ask in (dict(), dict(inputs=TEXTS)):
+        with pytest.raises(InputError, match="draws a route for each example"):
+            model.task("colour", **ask)
+    assert len(model.answer(model.task("colour", route=ROUTE), TEXTS)) == len(TEXTS)
+
+
 # ---- answers
 
 
@@ -164,7 +141,9 @@ def test_answers_do_not_depend_on_what_is_answered_together(finished, monkeypatc
     assert [model.answer("colour", [text], batch_size=1)[0] for text in TEXTS] == whole
 
 
-@pytest.mark.parametrize(("place", "beams"), [("finished", 1), ("finished", 3), ("soft", 1), ("soft", 3)])
+@pytest.mark.parametrize(
+    ("place", "beams"), [("finished", 1), ("finished", 3), ("soft_run", 1), ("soft_run", 3)]
+)
 def test_the_score_is_the_mean_log_probability_of_the_answer(place, beams, request):
     model = load(request.getfixturevalue(place), num_beams=beams, max_output_length=5)
     task = model.task("count")
@@ -226,7 +205,7 @@ def printed_by_readme(folder, texts, monkeypatch, capsys) -> list[str]:
     return eval(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("place", ["finished", "given"])
+@pytest.mark.parametrize("place", ["finished", "given_run"])
 def test_the_exported_bart_answers_the_same_by_its_own_readme(place, request, tmp_path, monkeypatch, capsys):
     model = load(request.getfixturevalue(place))
     task = model.task("new", inputs=gym_inputs("opposite", "dev"))
@@ -253,8 +232,8 @@ def test_the_readme_has_every_text_setting(world, finished, tmp_path, monkeypatc
     assert set(model.answer("colour", TEXTS, options=["Red", "red", "Blue"])) <= {"Red", "Blue"}
 
 
-def test_a_soft_route_is_exported_only_as_its_largest_weights(soft, world, tmp_path):
-    model = load(soft)
+def test_a_soft_route_is_exported_only_as_its_largest_weights(soft_run, world, tmp_path):
+    model = load(soft_run)
     with pytest.raises(InputError, match=r"mixes the outputs of several experts.*argmax"):
         model.export("count", tmp_path / "bart")
     with pytest.raises(InputError, match="give texts"):
@@ -273,136 +252,6 @@ def test_merged_parameters_are_exported_as_they_are(world, finished, tmp_path):
     assert load(tmp_path / "bart").answer("count", TEXTS) == model.answer("count", TEXTS)
 
 
-# ---- the commands
-
-
-def test_every_way_to_a_route_is_a_flag(finished, given, tmp_path):
-    model, flat = load(finished), load(given)
-    row = model.model.task_vectors.weight.detach()[0].numpy()
-    save_task_vectors(tmp_path, ["new"], row[None])
-    (tmp_path / "routes.json").write_text('{"new": [1, 0, 0]}')
-    pairs = [tuple(line.split("\t")[:2]) for line in ROWS["plural"]]
-    train = tmp_path / "plural_12_100_train.tsv"
-    train.write_text("".join(f"{line}\n" for line in ROWS["plural"]))
-    learned = dict(steps=7, rate=0.5, seed=3)
-    for place, flags, expected in (
-        (finished, dict(task="count"), model.task("count")),
-        (finished, dict(like=train), model.task("plural", inputs=PLURALS)),
-        (finished, dict(examples=train, **learned), model.task("plural", examples=pairs, **learned)),
-        (given, dict(examples=train, **learned), flat.task("plural", examples=pairs, **learned)),
-        (finished, dict(task="new", taskvecs=tmp_path), model.task("new", vectors=tmp_path)),
-        (given, dict(task="new", task_routes=tmp_path / "routes.json"), flat.task("new", route=ROUTE)),
-    ):
-        assert commanded(typed(tmp_path, place, **flags)) == 0
-        first, _ = answered(tmp_path)
-        shown = (expected.name, expected.words, expected.seen, expected.experts)
-        assert (first["task"], first["route"], first["seen"], first["experts"]) == shown
-        (tmp_path / "answers.jsonl").unlink()
-
-
-def test_text_vectors_are_made_of_a_gym_that_is_given(finished, tmp_path, world):
-    alone = shutil.copytree(finished / "best", tmp_path / "checkpoint")
-    (alone / TEXTS_FILE).unlink()
-    (tmp_path / "like.txt").write_text("cat\nmouse\n")
-    flags = dict(task="new", like=tmp_path / "like.txt")
-    assert commanded(typed(tmp_path, alone, **flags)) == 2
-    assert commanded(typed(tmp_path, alone, **flags, train_dir=world.gym)) == 0
-    assert (alone / TEXTS_FILE).is_file()
-
-
-def typed(tmp_path, place, lines=TEXTS, name="new.txt", **changed) -> list[str]:
-    (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
-    chosen = dict(checkpoint=place, inputs=tmp_path / name, output_file=tmp_path / "answers.jsonl") | changed
-    words = []
-    for flag, value in chosen.items():
-        if value is not None:
-            words += [f"--{flag}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return words
-
-
-def answered(tmp_path) -> tuple[dict, list[dict]]:
-    first, *rows = map(json.loads, (tmp_path / "answers.jsonl").read_text().splitlines())
-    return first, rows
-
-
-def commanded(words, command=answer) -> int:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return command(words)
-
-
-def test_the_command_writes_the_route_once_and_a_line_for_each_text(finished, tmp_path, capfd):
-    long = " ".join(["word"] * 40)
-    assert commanded(typed(tmp_path, finished, [*TEXTS, long], task="colour")) == 0
-    first, rows = answered(tmp_path)
-    assert (first["task"], first["route"]) == ("colour", "stored vector")
-    assert [row["input"] for row in rows] == [*TEXTS, long]
-    assert [row["answer"] for row in rows[:-1]] == load(finished).answer("colour", TEXTS)
-    assert [row.get("was_cut", False) for row in rows] == [False] * 6 + [True]
-    assert "1 of the texts cut to 24 tokens" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("kept", [0, 1, 3, 5])
-def test_a_killed_command_is_continued(kept, finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(answers_file, "CHUNK", 2)
-    monkeypatch.setattr(routed_module, "CHUNK", 2)
-    words = typed(tmp_path, finished, task="colour")
-    assert commanded(words) == 0
-    path = tmp_path / "answers.jsonl"
-    whole = path.read_text()
-    lines = whole.splitlines(keepends=True)
-    path.write_text("".join(lines[:kept]) + lines[kept][:9])  # killed while it wrote a line
-    read, answered = [], Routed._answered
-
-    def noted(self, task, queries, decoding):
-        read.extend(queries)
-        return answered(self, task, queries, decoding)
-
-    monkeypatch.setattr(Routed, "_answered", noted)
-    assert commanded(words) == 0
-    assert path.read_text() == whole
-    assert len(read) == len(TEXTS) - max(0, kept - 1) // 2 * 2  # whole chunks are kept
-
-
-def test_a_file_with_other_answers_is_kept(finished, tmp_path, capsys):
-    assert commanded(typed(tmp_path, finished, task="colour")) == 0
-    before = contents(tmp_path)
-    for changed, message in (
-        (dict(task="count"), "the answers there differ from this call in task, "),
-        (dict(task="colour", options=["a", "b"]), "differ from this call in options"),
-        (dict(task="colour", num_beams=3), "differ from this call in text settings"),
-        (dict(task="colour", lines=TEXTS[::-1]), "answers.jsonl:2 does not answer text 1 of the inputs"),
-    ):
-        assert commanded(typed(tmp_path, finished, **changed)) == 2
-        assert message in capsys.readouterr().err
-        assert contents(tmp_path)["answers.jsonl"] == before["answers.jsonl"]
-
-
-def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
-    rows = [json.dumps({"input": "grass", "options": ["green", "red"]}), json.dumps({"input": "snow"})]
-    assert commanded(typed(tmp_path, finished, rows, "new.jsonl", task="colour")) == 0
-    ranked, generated = answered(tmp_path)[1]
-    assert set(ranked["option_scores"]) == {"green", "red"}
-    assert "option_scores" not in generated
-    (tmp_path / "answers.jsonl").unlink()
-    assert commanded(typed(tmp_path, finished, ROWS["colour"], "new.tsv", like=tmp_path / "new.tsv")) == 0
-    first, rows = answered(tmp_path)
-    assert first["task"] == "new"
-    assert first["route"].startswith("vector of colour (nearest by text")
-    assert [row["input"] for row in rows] == [row.split("\t")[0] for row in ROWS["colour"]]
-
-
-def test_other_options_of_a_line_are_other_answers(finished, tmp_path, capsys):
-    for options, code in ((["green", "red"], 0), (["blue", "white"], 2)):
-        lines = [json.dumps({"input": "grass", "options": options})]
-        assert commanded(typed(tmp_path, finished, lines, "new.jsonl", task="colour")) == code
-    assert "answers.jsonl:2 does not answer text 1" in capsys.readouterr().err
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_text(finished, tmp_path):
-    assert commanded(typed(tmp_path, finished, ["\ufeffgrass", "sky"], task="colour")) == 0
-    assert [row["input"] for row in answered(tmp_path)[1]] == ["grass", "sky"]
-
-
 def test_wrong_arguments_in_python_are_one_clear_error(finished):
     model = load(finished)
     for call, message in (
@@ -418,68 +267,3 @@ def test_wrong_arguments_in_python_are_one_clear_error(finished):
     ):
         with pytest.raises(InputError, match=message):
             call()
-
-
-def test_random_routes_have_no_route_of_a_task(world, finished):
-    absent = dict.fromkeys(("router_hidden_dim", "taskvecs_dim", "router_lr", "task_model_lr"))
-    model = load(world.run("answering_random", **absent, random_routing=True, total_steps=1))
-    for ask in (dict(), dict(inputs=TEXTS)):
-        with pytest.raises(InputError, match="draws a route for each example"):
-            model.task("colour", **ask)
-    assert len(model.answer(model.task("colour", route=ROUTE), TEXTS)) == len(TEXTS)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        (dict(lines=["one", "", "two"]), "new.txt:2: empty, but must have a text"),
-        (dict(lines=['{"input": 3}'], name="new.jsonl"), 'new.jsonl:1: expected {"input": text'),
-        (dict(lines=["{"], name="new.jsonl"), "new.jsonl:1: "),
-        (dict(inputs="nowhere.txt"), "--inputs nowhere.txt: no such file"),
-        (dict(task="colours"), "did you mean 'colour'"),
-        (dict(task=None), "--task is not given"),
-        (dict(like=__file__, examples=__file__), "--like and --examples each determine the route"),
-        (dict(task=None, task_routes="a.json"), "--task_routes needs --task"),
-        (dict(options=["yes", ""]), "--options: an option is empty"),
-        (dict(output_file="nowhere/a.jsonl"), "--output_file nowhere/a.jsonl: no such folder nowhere"),
-        (dict(train_dir="nowhere"), "--train_dir nowhere: no such folder"),
-        (dict(taskvecs="nowhere"), "--taskvecs nowhere is not a task-vector folder"),
-        (dict(lines=['{"input": "a", "options": ["b"]}'], name="new.jsonl"), "new.jsonl:1: 'b' is the only"),
-        (dict(like="-"), "--like -: no such file"),
-        (dict(lines=[]), "has no texts"),
-        (dict(checkpoint="nowhere"), "nowhere"),
-        (dict(checkpoint_name="firts"), "has no checkpoint 'firts'"),
-    ],
-)  # fmt: skip
-def test_a_mistake_is_one_clear_line(changed, message, finished, tmp_path, capsys):
-    assert commanded(typed(tmp_path, **dict(place=finished, task="colour") | changed)) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("error:") == 1
-    assert "Traceback" not in error
-
-
-def test_a_binary_file_is_an_error_and_standard_input_keeps_finished_answers(
-    finished, tmp_path, monkeypatch, capsys
-):
-    words = typed(tmp_path, finished, task="colour")
-    (tmp_path / "new.txt").write_bytes(b"grass\n\xff\xfe\n")
-    assert commanded(words) == 2
-    assert "new.txt:2: byte 1 of the line is not UTF-8" in capsys.readouterr().err
-    assert not (tmp_path / "answers.jsonl").exists()
-    with (tmp_path / "new.txt").open("rb") as file:
-        monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": file}))
-        assert commanded([*words[:2], "--inputs", "-", *words[4:]]) == 2
-    assert [row["input"] for row in answered(tmp_path)[1]] == ["grass"]
-
-
-def test_the_export_command_reports_agreement(soft, tmp_path, capfd):
-    without = dict(task="count", output_file=None, output_dir=tmp_path / "bart")
-    words = typed(tmp_path, soft, **without)
-    assert (
-        commanded([word for word in words if word != "--inputs" and not word.endswith("new.txt")], export)
-        == 2
-    )
-    assert "error: count: the route mixes" in capfd.readouterr().err
-    assert commanded([*words, "--argmax"], export) == 0
-    assert re.search(r"\d+\.\d% of 6 answers equal those along the route", capfd.readouterr().err)

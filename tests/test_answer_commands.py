@@ -1,0 +1,203 @@
+"""The commands that answer new texts and export a BART, and the files that they read and write."""
+
+import json
+import re
+import shutil
+
+import pytest
+from accelerate.state import AcceleratorState
+from tiny_answers import PLURALS, ROUTE, TEXTS, load
+from tiny_runs import ROWS, contents
+
+from routing_moe import Routed
+from routing_moe.answering import answers_file
+from routing_moe.answering import routed as routed_module
+from routing_moe.cli.answer import main as answer
+from routing_moe.cli.export import main as export
+from routing_moe.model.task_vectors import save_task_vectors
+from routing_moe.task_choice.texts import TEXTS_FILE
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
+
+def test_every_way_to_a_route_is_a_flag(finished, given_run, tmp_path):
+    model, flat = load(finished), load(given_run)
+    row = model.model.task_vectors.weight.detach()[0].numpy()
+    save_task_vectors(tmp_path, ["new"], row[None])
+    (tmp_path / "routes.json").write_text('{"new": [1, 0, 0]}')
+    pairs = [tuple(line.split("\t")[:2]) for line in ROWS["plural"]]
+    train = tmp_path / "plural_12_100_train.tsv"
+    train.write_text("".join(f"{line}\n" for line in ROWS["plural"]))
+    learned = dict(steps=7, rate=0.5, seed=3)
+    for place, flags, expected in (
+        (finished, dict(task="count"), model.task("count")),
+        (finished, dict(like=train), model.task("plural", inputs=PLURALS)),
+        (finished, dict(examples=train, **learned), model.task("plural", examples=pairs, **learned)),
+        (given_run, dict(examples=train, **learned), flat.task("plural", examples=pairs, **learned)),
+        (finished, dict(task="new", taskvecs=tmp_path), model.task("new", vectors=tmp_path)),
+        (given_run, dict(task="new", task_routes=tmp_path / "routes.json"), flat.task("new", route=ROUTE)),
+    ):
+        assert commanded(typed(tmp_path, place, **flags)) == 0
+        first, _ = answered(tmp_path)
+        shown = (expected.name, expected.words, expected.seen, expected.experts)
+        assert (first["task"], first["route"], first["seen"], first["experts"]) == shown
+        (tmp_path / "answers.jsonl").unlink()
+
+
+def test_text_vectors_are_made_of_a_gym_that_is_given(finished, tmp_path, world):
+    alone = shutil.copytree(finished / "best", tmp_path / "checkpoint")
+    (alone / TEXTS_FILE).unlink()
+    (tmp_path / "like.txt").write_text("cat\nmouse\n")
+    flags = dict(task="new", like=tmp_path / "like.txt")
+    assert commanded(typed(tmp_path, alone, **flags)) == 2
+    assert commanded(typed(tmp_path, alone, **flags, train_dir=world.gym)) == 0
+    assert (alone / TEXTS_FILE).is_file()
+
+
+def typed(tmp_path, place, lines=TEXTS, name="new.txt", **changed) -> list[str]:
+    (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    chosen = dict(checkpoint=place, inputs=tmp_path / name, output_file=tmp_path / "answers.jsonl") | changed
+    words = []
+    for flag, value in chosen.items():
+        if value is not None:
+            words += [f"--{flag}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return words
+
+
+def answered(tmp_path) -> tuple[dict, list[dict]]:
+    first, *rows = map(json.loads, (tmp_path / "answers.jsonl").read_text().splitlines())
+    return first, rows
+
+
+def commanded(words, command=answer) -> int:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return command(words)
+
+
+def test_the_command_writes_the_route_once_and_a_line_for_each_text(finished, tmp_path, capfd):
+    long = " ".join(["word"] * 40)
+    assert commanded(typed(tmp_path, finished, [*TEXTS, long], task="colour")) == 0
+    first, rows = answered(tmp_path)
+    assert (first["task"], first["route"]) == ("colour", "stored vector")
+    assert [row["input"] for row in rows] == [*TEXTS, long]
+    assert [row["answer"] for row in rows[:-1]] == load(finished).answer("colour", TEXTS)
+    assert [row.get("was_cut", False) for row in rows] == [False] * 6 + [True]
+    assert "1 of the texts cut to 24 tokens" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, 5])
+def test_a_killed_command_is_continued(kept, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(answers_file, "CHUNK", 2)
+    monkeypatch.setattr(routed_module, "CHUNK", 2)
+    words = typed(tmp_path, finished, task="colour")
+    assert commanded(words) == 0
+    path = tmp_path / "answers.jsonl"
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
+    path.write_text("".join(lines[:kept]) + lines[kept][:9])  # killed while it wrote a line
+    read, answered = [], Routed._answered
+
+    def noted(self, task, queries, decoding):
+        read.extend(queries)
+        return answered(self, task, queries, decoding)
+
+    monkeypatch.setattr(Routed, "_answered", noted)
+    assert commanded(words) == 0
+    assert path.read_text() == whole
+    assert len(read) == len(TEXTS) - max(0, kept - 1) // 2 * 2  # whole chunks are kept
+
+
+def test_a_file_with_other_answers_is_kept(finished, tmp_path, capsys):
+    assert commanded(typed(tmp_path, finished, task="colour")) == 0
+    before = contents(tmp_path)
+    for changed, message in (
+        (dict(task="count"), "the answers there differ from this call in task, "),
+        (dict(task="colour", options=["a", "b"]), "differ from this call in options"),
+        (dict(task="colour", num_beams=3), "differ from this call in text settings"),
+        (dict(task="colour", lines=TEXTS[::-1]), "answers.jsonl:2 does not answer text 1 of the inputs"),
+    ):
+        assert commanded(typed(tmp_path, finished, **changed)) == 2
+        assert message in capsys.readouterr().err
+        assert contents(tmp_path)["answers.jsonl"] == before["answers.jsonl"]
+
+
+def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
+    rows = [json.dumps({"input": "grass", "options": ["green", "red"]}), json.dumps({"input": "snow"})]
+    assert commanded(typed(tmp_path, finished, rows, "new.jsonl", task="colour")) == 0
+    ranked, generated = answered(tmp_path)[1]
+    assert set(ranked["option_scores"]) == {"green", "red"}
+    assert "option_scores" not in generated
+    (tmp_path / "answers.jsonl").unlink()
+    assert commanded(typed(tmp_path, finished, ROWS["colour"], "new.tsv", like=tmp_path / "new.tsv")) == 0
+    first, rows = answered(tmp_path)
+    assert first["task"] == "new"
+    assert first["route"].startswith("vector of colour (nearest by text")
+    assert [row["input"] for row in rows] == [row.split("\t")[0] for row in ROWS["colour"]]
+
+
+def test_other_options_of_a_line_are_other_answers(finished, tmp_path, capsys):
+    for options, code in ((["green", "red"], 0), (["blue", "white"], 2)):
+        lines = [json.dumps({"input": "grass", "options": options})]
+        assert commanded(typed(tmp_path, finished, lines, "new.jsonl", task="colour")) == code
+    assert "answers.jsonl:2 does not answer text 1" in capsys.readouterr().err
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_text(finished, tmp_path):
+    assert commanded(typed(tmp_path, finished, ["\ufeffgrass", "sky"], task="colour")) == 0
+    assert [row["input"] for row in answered(tmp_path)[1]] == ["grass", "sky"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (dict(lines=["one", "", "two"]), "new.txt:2: empty, but must have a text"),
+        (dict(lines=['{"input": 3}'], name="new.jsonl"), 'new.jsonl:1: expected {"input": text'),
+        (dict(lines=["{"], name="new.jsonl"), "new.jsonl:1: "),
+        (dict(inputs="nowhere.txt"), "--inputs nowhere.txt: no such file"),
+        (dict(task="colours"), "did you mean 'colour'"),
+        (dict(task=None), "--task is not given"),
+        (dict(like=__file__, examples=__file__), "--like and --examples each determine the route"),
+        (dict(task=None, task_routes="a.json"), "--task_routes needs --task"),
+        (dict(options=["yes", ""]), "--options: an option is empty"),
+        (dict(output_file="nowhere/a.jsonl"), "--output_file nowhere/a.jsonl: no such folder nowhere"),
+        (dict(train_dir="nowhere"), "--train_dir nowhere: no such folder"),
+        (dict(taskvecs="nowhere"), "--taskvecs nowhere is not a task-vector folder"),
+        (dict(lines=['{"input": "a", "options": ["b"]}'], name="new.jsonl"), "new.jsonl:1: 'b' is the only"),
+        (dict(like="-"), "--like -: no such file"),
+        (dict(lines=[]), "has no texts"),
+        (dict(checkpoint="nowhere"), "nowhere"),
+        (dict(checkpoint_name="firts"), "has no checkpoint 'firts'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_clear_line(changed, message, finished, tmp_path, capsys):
+    assert commanded(typed(tmp_path, **dict(place=finished, task="colour") | changed)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("error:") == 1
+    assert "Traceback" not in error
+
+
+def test_a_binary_file_is_an_error_and_standard_input_keeps_finished_answers(
+    finished, tmp_path, monkeypatch, capsys
+):
+    words = typed(tmp_path, finished, task="colour")
+    (tmp_path / "new.txt").write_bytes(b"grass\n\xff\xfe\n")
+    assert commanded(words) == 2
+    assert "new.txt:2: byte 1 of the line is not UTF-8" in capsys.readouterr().err
+    assert not (tmp_path / "answers.jsonl").exists()
+    with (tmp_path / "new.txt").open("rb") as file:
+        monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": file}))
+        assert commanded([*words[:2], "--inputs", "-", *words[4:]]) == 2
+    assert [row["input"] for row in answered(tmp_path)[1]] == ["grass"]
+
+
+def test_the_export_command_reports_agreement(soft_run, tmp_path, capfd):
+    without = dict(task="count", output_file=None, output_dir=tmp_path / "bart")
+    words = typed(tmp_path, soft_run, **without)
+    assert (
+        commanded([word for word in words if word != "--inputs" and not word.endswith("new.txt")], export)
+        == 2
+    )
+    assert "error: count: the route mixes" in capfd.readouterr().err
+    assert commanded([*words, "--argmax"], export) == 0
+    assert re.search(r"\d+\.\d% of 6 answers equal those along the route", capfd.readouterr().err)
