@@ -99,6 +99,6 @@ def beams_share_sources(
         states = SourceStates(encoded[0])
     bart.config._attn_implementation = SHARING
     try:
-        yield kwargs | {"encoder_outputs": states, cache_name: cache or SourceCache()}
+        yield kwargs | {"encoder_outputs": states, cache_name: SourceCache() if cache is None else cache}
     finally:
         bart.config._attn_implementation = usual
