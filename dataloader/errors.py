@@ -80,6 +80,11 @@ def in_short(names: list[str], most: int = FEW) -> str:
     return ", ".join(map(_cut, names[:most])) + more
 
 
+def counted(n: int, what: str) -> str:
+    """Returns "1 row" or "2 rows"."""
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
 def in_brief(error: BaseException) -> str:
     """Returns the first two lines of an error's message as one line of limited length.
 

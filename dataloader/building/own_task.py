@@ -14,7 +14,7 @@ from dataloader.building.recipe import Recipe, classification, text_to_text
 from dataloader.building.sampling import draw_sample
 from dataloader.building.sources import Files, Row
 from dataloader.building.task_folder import PROVENANCE, NotBuilt, Rows, sample_contents, write_task
-from dataloader.errors import InputError, in_short
+from dataloader.errors import InputError, counted, in_short
 from dataloader.gym import Example
 from dataloader.metrics import METRIC_FUNCTIONS
 from dataloader.options import LABEL_METRICS, label_set
@@ -88,10 +88,6 @@ def apart(splits: dict[str, list[Row]], places: dict[str, str]) -> tuple[dict[st
     if not train:
         raise InputError(f"--test_from {places['test']}: has every input of --from {places['train']}")
     return kept | {"train": train}, notes
-
-
-def counted(n: int, what: str) -> str:
-    return f"{n} {what}" + ("" if n == 1 else "s")
 
 
 def check_numbers(recipe: Recipe, rows: Rows) -> None:

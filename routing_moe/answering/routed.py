@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from dataloader.encoding import EncodedExamples, TextFormat, encode, encode_options
-from dataloader.errors import InputError, did_you_mean
+from dataloader.errors import InputError, counted, did_you_mean
 from dataloader.gym import Example, Gym, evenly_spread
 from routing_moe.answering.chosen import find_model, without_route
 from routing_moe.answering.export import export
@@ -149,8 +149,8 @@ class Routed:
         text_format, candidates = self._candidates(chooser.table.seen, gym)
         shown = {name: evenly_spread(inputs, INPUTS_PER_TASK)}
         (text_D,) = text_vectors(encoder_states(self.model), self.tokenizer, shown, text_format, quiet=True)
-        counted = "1 unlabelled text" if len(inputs) == 1 else f"{len(inputs)} unlabelled texts"
-        return chooser.nearest(name, text_D, counted, candidates)
+        seen = counted(len(inputs), "unlabelled text")
+        return chooser.nearest(name, text_D, seen, candidates)
 
     def _candidates(
         self, tasks: Collection[str], gym: str | Path | None
@@ -179,8 +179,8 @@ class Routed:
         rows = [Example(name, name, text, (output,)) for text, output in examples]
         encoded = encode(rows, self.tokenizer, self.text_format, {name: 0})
         config = self.model.config
-        is_top_1 = config.router_mode == "top_k" and config.router_top_k == 1  # gives a vector no gradient
-        learn, default = (learn_vector, 0.01) if config.has_router and not is_top_1 else (learn_route, 0.1)
+        by_vector = config.has_router and not config.is_top_1
+        learn, default = (learn_vector, 0.01) if by_vector else (learn_route, 0.1)
         learning["rate"] = learning["rate"] or default
         return learn(self.model, name, encoded, accelerator=self.accelerator, **learning)
 
@@ -296,10 +296,10 @@ def settings_of(start: SavedMixture | SavedBart, config) -> dict[str, int | bool
     values = {field.name: field.default for field in dataclasses.fields(TextFlags)}
     for name in ("max_input_length", "max_output_length"):
         values[name] = min(values[name], config.max_position_embeddings)
-    own = config.text_settings or load_run_settings(Path(place_of(start)).parent)
-    if own is None:
+    own = config.text_settings or load_run_settings(Path(place_of(start)).parent) or {}
+    if not own:
         log.info("note: %s does not say how it was trained to read texts: defaults apply", place_of(start))
-    return {name: (own or values).get(name, values[name]) for name in TEXT_SETTINGS}
+    return {name: own.get(name, values[name]) for name in TEXT_SETTINGS}
 
 
 def check_texts(texts: Sequence[str], what: str) -> None:

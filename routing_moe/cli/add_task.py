@@ -25,7 +25,6 @@ from dataloader.building.own_task import (
     add_to_gym,
     apart,
     check_numbers,
-    counted,
     own_recipe,
     place_faults,
     section_of,
@@ -36,7 +35,7 @@ from dataloader.building.sources import Files, Row
 from dataloader.building.table_rows import Template, Templates, column_of, examples_of
 from dataloader.building.tables import read_table
 from dataloader.building.task_folder import NotBuilt, read_rows
-from dataloader.errors import Faults, InputError
+from dataloader.errors import Faults, InputError, counted
 from dataloader.metrics import METRICS
 from dataloader.task_files import MalformedLines, describe
 from dataloader.templates import dataset_of

@@ -203,9 +203,8 @@ def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
             "--route_training is plain, but averaged outputs have no equivalent plain BART; give fixed, or "
             "merged to average the experts' parameters"
         ]
-    top_1 = start.config.router_mode == "top_k" and start.config.router_top_k == 1
     learns = training in ("vector", "router") or settings.task_vector == "learned"
-    if source == "learned" and top_1 and learns:
+    if source == "learned" and start.config.is_top_1 and learns:
         return [
             f"{start.checkpoint} has top-1 routes, whose weight is always 1, so a vector gets no gradient; "
             "give --task_vector stored or nearest, and --route_training plain or fixed, or leave them out"

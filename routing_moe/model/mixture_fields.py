@@ -148,6 +148,11 @@ class MixtureFields:
         return self.route_source == "learned" and self.num_experts > 1
 
     @property
+    def is_top_1(self) -> bool:
+        """Whether a route's only weight is always 1, which gives task vectors no gradient."""
+        return self.router_mode == "top_k" and self.router_top_k == 1
+
+    @property
     def routes_by_task(self) -> bool:
         """Whether only tasks in `task_names` have routes; False for average and random routes."""
         return self.num_experts > 1 and self.route_source in ("learned", "fixed")

@@ -7,6 +7,7 @@ import re
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from dataloader.errors import counted
 from routing_moe.analysis.route_tables import layer_table
 from routing_moe.config.push import PushSettings
 from routing_moe.report.shared_run import PICTURE, SharedRun, command_of, data_sources, without_places
@@ -171,10 +172,6 @@ def task_of_texts(shared: SharedRun) -> tuple[str, str]:
     return '"my_task", examples=examples', (
         "`examples` is a list of pairs of an input and its answer, from which a route is learned."
     )
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}" + ("s" if number != 1 else "")
 
 
 def scores(shared: SharedRun) -> str:

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from dataloader.encoding import EncodedExamples
+from dataloader.errors import counted
 from routing_moe.config.shared import Recipe
 from routing_moe.model.conversion import with_shared_parameters
 from routing_moe.model.modeling import TaskVectors
@@ -45,7 +46,7 @@ def learn_vector(
     """
     if not model.config.has_router:
         raise ValueError("the model has no router, so it does not use task vectors")
-    if model.config.router_mode == "top_k" and model.config.router_top_k == 1:
+    if model.config.is_top_1:
         raise ValueError("the weight of a top-1 route is always 1, so it gives the vector no gradient")
     recipe = Recipe(
         learning_rate=0.0,
@@ -64,11 +65,9 @@ def learn_vector(
             done = stepper.step(step)
             log.debug("vector of %s: loss per token %.4f", task, done["loss"] / done["tokens"])
         learned_D = vector_1D.detach()[0].float().cpu().numpy().copy()
-    return TaskChoice(task, "learned", f"vector learned from {counted(examples)}", ROWS_OF_ONE, learned_D)
-
-
-def counted(examples: EncodedExamples) -> str:
-    return "1 example" if len(examples) == 1 else f"{len(examples)} examples"
+    return TaskChoice(
+        task, "learned", f"vector learned from {counted(len(examples), 'example')}", ROWS_OF_ONE, learned_D
+    )
 
 
 def learn_route(
@@ -99,7 +98,11 @@ def learn_route(
     logits_D = learn_vector(table, task, examples, steps, rate, seed, accelerator, batch_size).vector_D
     route_LE = torch.from_numpy(logits_D).view(size).softmax(dim=-1).numpy()
     return TaskChoice(
-        task, "learned", f"route learned from {counted(examples)}", ROWS_OF_ONE, route_LE=route_LE
+        task,
+        "learned",
+        f"route learned from {counted(len(examples), 'example')}",
+        ROWS_OF_ONE,
+        route_LE=route_LE,
     )
 
 

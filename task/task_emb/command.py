@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub.utils import disable_progress_bars
 
 from dataloader.atomic_files import folder_lock
-from dataloader.errors import Faults, InputError, fault_context
+from dataloader.errors import Faults, InputError, counted, fault_context
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.flags import parse
@@ -52,7 +52,7 @@ def report_failed(job: VectorJob, failed: dict[str, Exception]) -> None:
     """Logs the tasks that failed. failed: {line that names the task: its error}."""
     log.error(
         "%s failed, so that only by_task/ is written; run the same command to try again:",
-        counted(len(failed)),
+        counted(len(failed), "task"),
     )
     for line in failed:
         log.error("  %s", line)
@@ -107,10 +107,6 @@ def written(job: VectorJob) -> str:
         f"{sum(seconds) / len(seconds):.2f} s per vector; data of a task that its vector has seen: "
         f"{job.settings.seen}"
     )
-
-
-def counted(n: int) -> str:
-    return "1 task" if n == 1 else f"{n} tasks"
 
 
 def what_is_kept(job: VectorJob | None) -> str:
