@@ -106,9 +106,17 @@ def prepare_worker(places, gpus: list[str], parent: int) -> None:
     """
     leave_signals_to(parent)
     if gpus:
-        place, n = take_place(places), len(gpus)
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % n]
-        os.environ[WORKERS_OF_GPU] = str(len(range(place % n, len(places), n)) * workers_of_gpu())
+        os.environ |= gpu_of(take_place(places), len(places), gpus)
+
+
+def gpu_of(worker: int, workers: int, gpus: list[str]) -> dict[str, str]:
+    """Returns the variables of a worker's GPUs: their names, and how many workers share one. worker: from 0.
+
+    There are several GPUs for each of few workers, one for several of many.
+    """
+    first = worker % len(gpus)
+    sharing = len(range(first, workers, len(gpus))) * workers_of_gpu()
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[first::workers]), WORKERS_OF_GPU: str(sharing)}
 
 
 def take_place(places) -> int:

@@ -1,0 +1,276 @@
+"""Runs of a study: folders that commands fill, several at a time, each after the runs that it needs.
+
+A run is finished when its result file exists; a second call does only the others. Runs go side by side on
+this machine, each with its share of the GPUs, or on a Ray cluster, as tasks. Ctrl-C reaches the commands,
+which save their state; the same call continues.
+"""
+
+import os
+import queue
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dataloader.atomic_files import write_text
+from dataloader.errors import in_brief
+from routing_moe.io.process_pool import gpu_of, visible_gpus, worker_environment
+from routing_moe.io.ray_cluster import remote_function
+
+FINISHED = "finished"  # the result that the runner itself writes after the last command
+TIMES_FILE = "times.csv"  # of every run, also of earlier calls: name, seconds, how it ended
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_writing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder and what fills it.
+
+    name: in messages and times.csv, such as "clusters/seed11". commands: returns the arguments of `python -m`
+    of each command; called when all runs of `needs` are finished. result: the file that the last command
+    writes, relative to the folder. printed: the runner writes what the last command prints to `result`.
+    log: by default next to the folder.
+    """
+
+    name: str
+    folder: Path
+    commands: Callable[[], list[list[str]]] = field(compare=False)
+    needs: tuple["Run", ...] = field(default=(), compare=False)
+    result: str = FINISHED
+    printed: bool = False
+    log: Path | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.folder / self.result).is_file()
+
+    @property
+    def log_file(self) -> Path:
+        return self.log or self.folder.with_name(self.folder.name + ".log")
+
+
+@dataclass
+class Runner:
+    """Does runs, `jobs` at a time. folder: of times.csv. ray: address of a Ray cluster; None: this machine.
+
+    threads: OMP_NUM_THREADS of each run on this machine, if the environment does not set it; None: the cores
+    divided by `jobs`.
+    """
+
+    folder: Path
+    jobs: int = 1
+    ray: str | None = None
+    threads: int | None = None
+
+    def run(self, wanted: Iterable[Run]) -> list[Run]:
+        """Does what is not finished of the runs and of what they need; returns what is not finished then.
+
+        Raises KeyboardInterrupt after Ctrl-C, when all running commands have saved their state.
+        """
+        runs = list(dict.fromkeys(with_needs(wanted)))
+        waiting, running = [run for run in runs if not run.is_finished], {}
+        if not waiting:
+            return []
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._caller() as caller, ThreadPoolExecutor(self.jobs) as pool:
+            while running or (waiting and not caller.stopping):
+                ready = [run for run in waiting if all(need.is_finished for need in run.needs)]
+                if caller.stopping or not (ready or running):  # the others need a run that failed
+                    waiting, ready = [], []
+                for run in ready[: self.jobs - len(running)]:
+                    waiting.remove(run)
+                    running[pool.submit(self._do, run, caller)] = run
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    del running[future]
+                    future.result()
+        if caller.stopping:
+            raise KeyboardInterrupt
+        return [run for run in runs if not run.is_finished]
+
+    @contextmanager
+    def _caller(self) -> Iterator["OnThisMachine | OnRay"]:
+        """Gives what calls commands; Ctrl-C and SIGTERM stop it in the block."""
+        with OnRay.connected(self) if self.ray else nullcontext(OnThisMachine(self)) as caller:
+            before = {number: signal.signal(number, lambda *_: caller.stop()) for number in STOPPING}
+            try:
+                yield caller
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def _do(self, run: Run, caller) -> None:
+        """Calls the commands of a run until one fails; their output goes to its log."""
+        start, error = time.monotonic(), None
+        print(f"started  {run.name}", flush=True)
+        run.log_file.parent.mkdir(parents=True, exist_ok=True)
+        run.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            printed = caller.call(run.commands(), run.log_file, run.printed)
+        except Exception as raised:
+            error = in_brief(getattr(raised, "cause", None) or raised)  # Ray wraps the original error
+            with run.log_file.open("a") as log:
+                print(f"error: {error}", file=log)
+        if not error and (run.printed or run.result == FINISHED):
+            run.folder.mkdir(exist_ok=True)
+            write_text(run.folder / run.result, printed)
+        ended = "finished" if run.is_finished else "interrupted" if caller.stopping else "failed"
+        self._note_time(run, seconds := round(time.monotonic() - start), ended)
+        print(f"{ended:8} {run.name} after {seconds} s", flush=True)
+
+    def _note_time(self, run: Run, seconds: int, ended: str) -> None:
+        with _writing, (self.folder / TIMES_FILE).open("a") as file:
+            if not file.tell():
+                print("run,seconds,ended", file=file)
+            print(f"{run.name},{seconds},{ended}", file=file)
+
+
+def with_needs(runs: Iterable[Run]) -> Iterator[Run]:
+    for run in runs:
+        yield from with_needs(run.needs)
+        yield run
+
+
+# ---- where commands run
+
+
+def call(
+    commands: list[list[str]],
+    log: Path,
+    printed: bool,
+    variables: dict[str, str],
+    started: Callable | None = None,
+) -> str:
+    """Calls `python -m` with the arguments of each command; returns what the last one prints if `printed`.
+
+    Otherwise its output goes to the log, and "" is returned. started: called with each process. Each has a
+    process group of its own, so that Ctrl-C in a terminal does not reach it in addition to the signal that is
+    sent to it here. Raises CalledProcessError for the first command that fails.
+    """
+    text = ""
+    with log.open("ab") as file:
+        for command in commands:
+            python = [sys.executable, "-m", *map(str, command)]
+            process = subprocess.Popen(
+                python,
+                stdout=subprocess.PIPE if printed else file,
+                stderr=file if printed else subprocess.STDOUT,
+                env=os.environ | variables,
+                start_new_session=True,
+                text=True,
+            )
+            if started:
+                started(process)
+            try:
+                text, _ = process.communicate()
+            except KeyboardInterrupt:  # of a Ray task that is cancelled
+                process.send_signal(signal.SIGINT)
+                process.wait()
+                raise
+            if process.returncode:
+                raise subprocess.CalledProcessError(process.returncode, shlex.join(command))
+    return (text or "").strip()
+
+
+class OnThisMachine:
+    """Calls commands as processes, each run with its share of the GPUs. stopping: after Ctrl-C."""
+
+    def __init__(self, runner: Runner):
+        self.stopping = False
+        self.processes: set[subprocess.Popen] = set()
+        self.workers: queue.SimpleQueue[dict[str, str]] = (
+            queue.SimpleQueue()
+        )  # variables of those that are free
+        variables = {name: os.environ.get(name, value) for name, value in self._variables(runner).items()}
+        gpus = visible_gpus()
+        for worker in range(runner.jobs):
+            self.workers.put(variables | (gpu_of(worker, runner.jobs, gpus) if gpus else {}))
+
+    @staticmethod
+    def _variables(runner: Runner) -> dict[str, str]:
+        threads = {"OMP_NUM_THREADS": str(runner.threads)} if runner.threads else {}
+        return worker_environment(runner.jobs) | threads
+
+    def call(self, commands: list[list[str]], log: Path, printed: bool) -> str:
+        variables = self.workers.get()
+        own: list[subprocess.Popen] = []
+
+        def started(process: subprocess.Popen) -> None:
+            own.append(process)
+            self.processes.add(process)
+            if self.stopping:
+                process.send_signal(signal.SIGINT)
+
+        try:
+            return call(commands, log, printed, variables, started)
+        finally:
+            self.processes.difference_update(own)
+            self.workers.put(variables)
+
+    def stop(self) -> None:
+        """Sends Ctrl-C to all processes: after the first they save their state, after the second they end."""
+        self.stopping = True
+        for process in list(self.processes):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+
+
+class OnRay:
+    """Calls the commands of a run as a task of a Ray cluster, whose machines share the folders."""
+
+    def __init__(self, remote: Callable):
+        self.remote, self.stopping, self.pending = remote, False, set()
+
+    @classmethod
+    @contextmanager
+    def connected(cls, runner: Runner) -> Iterator["OnRay"]:
+        with remote_function(call_in, runner.ray, runner.jobs) as remote:
+            yield cls(remote)
+
+    def call(self, commands: list[list[str]], log: Path, printed: bool) -> str:
+        import ray
+
+        task = self.remote(os.getcwd(), commands, log.absolute(), printed)
+        self.pending.add(task)
+        try:
+            return ray.get(task)
+        finally:
+            self.pending.discard(task)
+
+    def stop(self) -> None:
+        import ray
+
+        self.stopping = True
+        for task in list(self.pending):
+            ray.cancel(task)
+
+
+def call_in(folder: str, commands: list[list[str]], log: Path, printed: bool) -> str:
+    """Does `call` in a working directory, on the machine of a Ray task."""
+    os.chdir(folder)
+    return call(commands, log, printed, {})
+
+
+# ---- what is not finished
+
+
+def end_of_log(run: Run, lines: int = 5) -> str:
+    """Returns the last lines of a run's log, without progress bars."""
+    text = run.log_file.read_text(errors="replace") if run.log_file.is_file() else ""
+    return "\n".join("    " + line.rsplit("\r")[-1] for line in text.splitlines()[-lines:])
+
+
+def report_unfinished(runs: list[Run]) -> int:
+    """Prints the end of the log of each run; returns the exit code, 1 if there are any."""
+    for run in runs:
+        end = f"the end of {run.log_file}:\n{end_of_log(run)}" if run.log_file.is_file() else "it was skipped"
+        print(f"not finished: {run.name}; {end}", file=sys.stderr)
+    return 1 if runs else 0

@@ -1,0 +1,98 @@
+"""What all studies share: flags that environment variables may set, and settings kept with their runs."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dataloader.atomic_files import write_text
+from dataloader.errors import InputError
+from dataloader.jsonfile import load_json_object
+from routing_moe.cli.console import reporting_errors
+from routing_moe.config.flags import (
+    AT_LEAST_1,
+    Command,
+    differences,
+    flags_of,
+    group,
+    parse,
+    scalar_type,
+    value_faults,
+)
+from routing_moe.studies.runs import Runner
+
+RUNNING = group("running")
+SETTINGS_FILE = "study.json"
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class Study(Command):
+    """Flags of all studies. variables: {flag: environment variable}, if it is not the flag in upper case."""
+
+    variables: ClassVar[Mapping[str, str]] = {}
+    further_flags_of: ClassVar[type[Command] | None] = None  # the command that unknown flags are for
+
+    further: tuple[str, ...] = ()  # unknown flags and their values
+    output_dir: Path = RUNNING(Path("models/study"), "folder of the study", on_resume=True)
+    jobs: int = RUNNING(1, "runs at the same time, which divide the cores, or the visible GPUs", range=AT_LEAST_1, on_resume=True)
+    ray: str | None = RUNNING(None, "address of a Ray cluster that runs them, --jobs at a time: a run is a task with one CPU and its share of a GPU; folders are on a file system that all machines share (default: this machine)", on_resume=True)
+# fmt: on
+
+    def runner(self, threads: int | None = None) -> Runner:
+        return Runner(self.output_dir, self.jobs, self.ray, threads)
+
+    def faults(self) -> list[str]:
+        """Returns values out of range or given twice, and differences from the settings of earlier runs."""
+        repeated = [
+            f"--{name} has a value more than once"
+            for name in flags_of(self)
+            if isinstance(value := getattr(self, name), tuple) and len(set(value)) < len(value)
+        ]
+        saved = self.output_dir / SETTINGS_FILE
+        before = load_json_object(saved, "the settings of a study") if saved.is_file() else {}
+        return value_faults(self) + repeated + differences(self, before, str(saved))
+
+    def save_settings(self) -> None:
+        """Writes the settings that `faults` compares with those of a later call."""
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        kept = {name: getattr(self, name) for name, flag in flags_of(self).items() if not flag.on_resume}
+        write_text(self.output_dir / SETTINGS_FILE, json.dumps(kept, indent=1))
+
+
+def run_study(
+    run: Callable[[Any], int | None], study: type[Study], argv: list[str] | None, description: str | None
+) -> int:
+    """Returns the exit code of `run(settings)`. A flag wins over its environment variable."""
+    words = [*from_environment(study, os.environ), *(sys.argv[1:] if argv is None else argv)]
+    further = [] if study.further_flags_of else None
+    given = parse(study, words, description, further)
+    if further:  # unknown to that command too, or without a value it needs: its error, before any run
+        parse(study.further_flags_of, [*further, "--output_dir", ""])
+    with reporting_errors(lambda: "run the same command to continue") as result:
+        settings = study(**given, further=tuple(further or ()))
+        if faults := settings.faults():
+            raise InputError(faults)
+        result.exit_code = run(settings) or 0
+    return result.exit_code
+
+
+def from_environment(study: type[Study], environment: Mapping[str, str]) -> list[str]:
+    """Returns flags for the variables that are set: --seeds 1 2 for SEEDS="1 2", --upcycle for UPCYCLE=yes."""
+    words = []
+    for field in fields(study):
+        text = environment.get(study.variables.get(field.name, field.name.upper()), "")
+        kind, several = scalar_type(field.type)
+        if not text.strip() or (kind is bool and text == "no"):
+            continue
+        if kind is bool:
+            words.append(f"--{field.name}")
+        elif several:
+            words += [f"--{field.name}", *shlex.split(text)]
+        else:
+            words.append(f"--{field.name}={text}")
+    return words
