@@ -38,7 +38,7 @@ class Run:
     name: in messages and times.csv, such as "clusters/seed11". commands: returns the arguments of `python -m`
     of each command; called when all runs of `needs` are finished. result: the file that the last command
     writes, relative to the folder. printed: the runner writes what the last command prints to `result`.
-    log: by default next to the folder.
+    touched: the runner makes an empty `result`, as it does for FINISHED. log: by default next to the folder.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Run:
     needs: tuple["Run", ...] = field(default=(), compare=False)
     result: str = FINISHED
     printed: bool = False
+    touched: bool = False
     log: Path | None = None
 
     @property
@@ -119,9 +120,8 @@ class Runner:
             error = in_brief(getattr(raised, "cause", None) or raised)  # Ray wraps the original error
             with run.log_file.open("a") as log:
                 print(f"error: {error}", file=log)
-        if not error and (run.printed or run.result == FINISHED):
-            run.folder.mkdir(exist_ok=True)
-            write_text(run.folder / run.result, printed)
+        if not error:
+            write_result(run, printed)
         ended = "finished" if run.is_finished else "interrupted" if caller.stopping else "failed"
         self._note_time(run, seconds := round(time.monotonic() - start), ended)
         print(f"{ended:8} {run.name} after {seconds} s", flush=True)
@@ -137,6 +137,44 @@ def with_needs(runs: Iterable[Run]) -> Iterator[Run]:
     for run in runs:
         yield from with_needs(run.needs)
         yield run
+
+
+def write_result(run: Run, printed: str = "") -> None:
+    """Writes the result of a run whose commands have ended, unless they write it."""
+    if run.printed or run.touched or run.result == FINISHED:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        write_text(run.folder / run.result, printed)
+
+
+def run_in_turn(wanted: Iterable[Run]) -> int:
+    """Does what is not finished of the runs and of what they need, one after the other, on this terminal.
+
+    Returns the exit code of the first command that fails, else 0. Ctrl-C reaches the running command.
+    """
+    for run in dict.fromkeys(with_needs(wanted)):
+        for command in () if run.is_finished else run.commands():
+            if code := call_here(command):
+                return code
+        if not run.is_finished:
+            write_result(run)
+    return 0
+
+
+def call_here(command: list[str]) -> int:
+    """Calls `python -m` with these arguments on this terminal; returns its exit code, 130 after Ctrl-C."""
+    process = subprocess.Popen([sys.executable, "-m", *command])
+
+    def pass_on(number: int, _) -> None:
+        if number != signal.SIGINT:  # Ctrl-C in a terminal reaches the process too
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in STOPPING}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 - code if code < 0 else code
 
 
 # ---- where commands run

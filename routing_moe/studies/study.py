@@ -13,6 +13,7 @@ from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.cli.console import reporting_errors
+from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.flags import (
     AT_LEAST_1,
     Command,
@@ -23,21 +24,43 @@ from routing_moe.config.flags import (
     scalar_type,
     value_faults,
 )
+from routing_moe.config.merge import MergeSettings
+from routing_moe.config.train import TrainSettings
 from routing_moe.studies.runs import Runner
 
 RUNNING = group("running")
 SETTINGS_FILE = "study.json"
+# Flags that a command cannot be parsed without, and that studies add.
+REQUIRED_FLAGS = {
+    TrainSettings: ("--output_dir", ""),
+    MergeSettings: ("--routes_from", "", "--model", "", "--output_dir", ""),
+    FinetuneSettings: ("--task_dir", "", "--output_dir", ""),
+}
 
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class Study(Command):
-    """Flags of all studies. variables: {flag: environment variable}, if it is not the flag in upper case."""
+class Script(Command):
+    """Flags that environment variables may set: {flag: variable}, if it is not the flag in upper case."""
 
     variables: ClassVar[Mapping[str, str]] = {}
-    further_flags_of: ClassVar[type[Command] | None] = None  # the command that unknown flags are for
+    takes_further: ClassVar[bool] = False  # whether unknown flags are for another command
+    further_flags_of: ClassVar[type[Command] | None] = None  # the command that can check them
 
     further: tuple[str, ...] = ()  # unknown flags and their values
+
+    def faults(self) -> list[str]:
+        """Returns values that are out of range or given more than once."""
+        return value_faults(self) + [
+            f"--{name} has a value more than once"
+            for name in flags_of(self)
+            if isinstance(value := getattr(self, name), tuple) and len(set(value)) < len(value)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(Script):
+    """Flags of a study of many runs."""
     output_dir: Path = RUNNING(Path("models/study"), "folder of the study", on_resume=True)
     jobs: int = RUNNING(1, "runs at the same time, which divide the cores, or the visible GPUs", range=AT_LEAST_1, on_resume=True)
     ray: str | None = RUNNING(None, "address of a Ray cluster that runs them, --jobs at a time: a run is a task with one CPU and its share of a GPU; folders are on a file system that all machines share (default: this machine)", on_resume=True)
@@ -47,15 +70,10 @@ class Study(Command):
         return Runner(self.output_dir, self.jobs, self.ray, threads)
 
     def faults(self) -> list[str]:
-        """Returns values out of range or given twice, and differences from the settings of earlier runs."""
-        repeated = [
-            f"--{name} has a value more than once"
-            for name in flags_of(self)
-            if isinstance(value := getattr(self, name), tuple) and len(set(value)) < len(value)
-        ]
+        """Adds differences from the settings of the runs in the folder."""
         saved = self.output_dir / SETTINGS_FILE
         before = load_json_object(saved, "the settings of a study") if saved.is_file() else {}
-        return value_faults(self) + repeated + differences(self, before, str(saved))
+        return super().faults() + differences(self, before, str(saved))
 
     def save_settings(self) -> None:
         """Writes the settings that `faults` compares with those of a later call."""
@@ -65,14 +83,14 @@ class Study(Command):
 
 
 def run_study(
-    run: Callable[[Any], int | None], study: type[Study], argv: list[str] | None, description: str | None
+    run: Callable[[Any], int | None], study: type[Script], argv: list[str] | None, description: str | None
 ) -> int:
     """Returns the exit code of `run(settings)`. A flag wins over its environment variable."""
     words = [*from_environment(study, os.environ), *(sys.argv[1:] if argv is None else argv)]
-    further = [] if study.further_flags_of else None
+    further = [] if study.takes_further else None
     given = parse(study, words, description, further)
-    if further:  # unknown to that command too, or without a value it needs: its error, before any run
-        parse(study.further_flags_of, [*further, "--output_dir", ""])
+    if further and study.further_flags_of:  # unknown to that command too, or without a value it needs: its error, before any run
+        parse(study.further_flags_of, [*further, *REQUIRED_FLAGS.get(study.further_flags_of, ())])
     with reporting_errors(lambda: "run the same command to continue") as result:
         settings = study(**given, further=tuple(further or ()))
         if faults := settings.faults():
@@ -81,7 +99,7 @@ def run_study(
     return result.exit_code
 
 
-def from_environment(study: type[Study], environment: Mapping[str, str]) -> list[str]:
+def from_environment(study: type[Script], environment: Mapping[str, str]) -> list[str]:
     """Returns flags for the variables that are set: --seeds 1 2 for SEEDS="1 2", --upcycle for UPCYCLE=yes."""
     words = []
     for field in fields(study):

@@ -1,0 +1,192 @@
+"""Routes from gradients, without a router: one BART without task names, gradient vectors, clusters, a mixture of them.
+
+    bash example_scripts/run_gradient_routing.sh                              on the embedded conflict gym
+    DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe bash example_scripts/run_gradient_routing.sh
+    python -m routing_moe.studies.gradient_routing --train_dir gym --output_dir models/moe
+
+Trains one BART without task names, computes a gradient vector of each task at six of its checkpoints, clusters the
+vectors, and trains a mixture with one expert per cluster, whose routes are fixed. Scores train tasks, and unseen tasks
+along the route of the cluster nearest to their vectors. Vectors are computed from labelled rows of the first sample of
+each task, also of unseen tasks, so that their scores are not zero-shot. Further flags are those of routing_moe.cli.train
+for the mixture. The same command continues after an interruption; finished stages are kept.
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from dataloader.errors import InputError
+from dataloader.task_splits import load_split
+from routing_moe.config.flags import AT_LEAST_1, group
+from routing_moe.studies.recipes import CONFLICT, SCORES, UNSEEN_SCORES, TrainingFlags, TrainingRecipe, number
+from routing_moe.studies.study import RUNNING, run_study
+from routing_moe.studies.training import in_turn
+from routing_moe.studies.vectors import vectors_command
+
+STAGES = group("stages")
+SECTIONS = ("embeddings", "encoder", "decoder", "layers", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientRouting(TrainingFlags):
+    program = "python -m routing_moe.studies.gradient_routing"
+
+    output_dir: Path = RUNNING(
+        Path("models/gradient_routing"),
+        "run folder of the mixture, with the final scores; it has dense/ and vectors/",
+    )
+    dense_steps: int | None = STAGES(
+        None,
+        "steps of the BART, of which it keeps ten checkpoints; gradients are of those from the middle on (default: 1000; on other data a third of TOTAL_STEPS)",
+        range=AT_LEAST_1,
+    )
+    dense_flags: str = STAGES("", 'flags of routing_moe.cli.train for the BART, such as "--seed 43"')
+    weights: str = STAGES("embeddings", "weights whose gradients are taken", choices=SECTIONS)
+    vector_flags: str = STAGES(
+        "",
+        'flags of task.task_emb.gradient. "--parts sides" with --weights layers: encoder and decoder have clusters of their own',
+    )
+    clusters: str = STAGES("auto", "number of clusters, or auto: by silhouette")
+    upcycle: bool = STAGES(
+        False, "the experts start from the weights of the dense run instead of those of --model"
+    )
+    each_sample: bool = STAGES(
+        False,
+        "also compute the vectors of each sample of the unseen tasks, in OUTPUT_DIR/vectors_each, for few-shot fine-tuning",
+    )
+    zero_shot_flags: str = STAGES("", 'flags for the scores of unseen tasks, such as "--scoring rank"')
+
+    def faults(self) -> list[str]:
+        wrong = self.clusters != "auto" and not (self.clusters.isdigit() and int(self.clusters))
+        return (
+            super().faults()
+            + [f"--clusters is {self.clusters}; it must be auto or a whole number of at least 1"] * wrong
+        )
+
+
+def gradient_routing(flags: GradientRouting) -> int:
+    if not (flags.model or flags.has_own_data):
+        flags = replace(flags, embedded_gym=CONFLICT)
+    recipe = TrainingRecipe.chosen(flags).with_(taskvecs=None)  # those that are computed here are used
+    steps = flags.dense_steps or (1000 if recipe.embedded == CONFLICT else -(-recipe.total_steps // 3))
+    stages = Stages(recipe, flags, steps)
+    todo = stages.commands()
+    if todo:
+        counts = f"{steps} steps of one BART, then {recipe.total_steps} of a mixture, learning rate {number(recipe.learning_rate)}"
+        print(
+            recipe.announced(
+                f"model {recipe.model}",
+                f"{counts}, clusters: {flags.clusters}",
+                flags.output_dir,
+                " ".join(flags.further),
+            ),
+            flush=True,
+        )
+    code = in_turn(recipe, todo)
+    stages.warn_of_dense_run()
+    code = code or in_turn(recipe, stages.scoring())
+    if not code:
+        scores = [
+            str(flags.output_dir / name)
+            for name in (SCORES, UNSEEN_SCORES)
+            if (flags.output_dir / name).is_file()
+        ]
+        print(f"{flags.output_dir} is finished: scores in {' and '.join(scores)}")
+    return code
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The commands of the stages. dense_steps: of the BART whose gradients are taken."""
+
+    recipe: TrainingRecipe
+    flags: GradientRouting
+    dense_steps: int
+
+    @property
+    def folder(self) -> Path:
+        return self.flags.output_dir
+
+    def commands(self) -> list[list[str]]:
+        """Returns the commands of the stages that are not finished, without the scores of unseen tasks."""
+        commands = []
+        if not (self.folder / SCORES).is_file():
+            commands += [] if (self.folder / "dense" / SCORES).is_file() else [self.dense()]
+            commands.append(self.vectors("vectors"))
+            if self.flags.each_sample:
+                commands.append(self.vectors("vectors_each", "--tasks", "test", "--samples", "each"))
+            commands.append(self.mixture())
+        return commands
+
+    def scoring(self) -> list[list[str]]:
+        """Returns the command that scores the unseen tasks, if there are any and it is not finished."""
+        if (self.folder / UNSEEN_SCORES).is_file() or not self.has_unseen_tasks():
+            return []
+        return [self.recipe.predict_unseen(self.folder, *shlex.split(self.flags.zero_shot_flags))]
+
+    def dense(self) -> list[str]:
+        recipe = self.recipe.with_(total_steps=self.dense_steps, eval_period=self.dense_steps)
+        period = str(self.period)
+        kept = ("--save_period", period, "--checkpoint_period", period)
+        further = (
+            "--num_experts",
+            "1",
+            "--hide_task_names",
+            *kept,
+            "--resume",
+            *shlex.split(self.flags.dense_flags),
+        )
+        return recipe.train(self.folder / "dense", *further)
+
+    @property
+    def period(self) -> int:
+        return max(1, self.dense_steps // 10)
+
+    def vectors(self, name: str, *further: str) -> list[str]:
+        saved = range(self.period, self.dense_steps + 1, self.period)
+        checkpoints = [f"{step}-steps" for step in saved if 2 * step >= self.dense_steps]
+        texts = ("--hide_task_names", "--checkpoint_names", *checkpoints, "--weights", self.flags.weights)
+        own = (*texts, *shlex.split(self.flags.vector_flags), *further)
+        return vectors_command(self.recipe, "gradient", self.folder / name, *own, model=self.folder / "dense")
+
+    def mixture(self) -> list[str]:
+        recipe = self.recipe.with_(taskvecs=self.folder / "vectors")
+        start = ("--vanilla_checkpoint", str(self.folder / "dense")) if self.flags.upcycle else ()
+        return recipe.train(
+            self.folder,
+            "--task_routes",
+            f"clusters:{self.flags.clusters}",
+            "--resume",
+            *start,
+            *self.flags.further,
+        )
+
+    def has_unseen_tasks(self) -> bool:
+        try:
+            return bool(load_split(self.recipe.split_file).test)
+        except InputError:  # reported by the training
+            return False
+
+    def warn_of_dense_run(self) -> None:
+        """Until the BART has begun to learn, clusters of its gradients say nothing about the tasks."""
+        file = self.folder / "dense/best/eval-dev-performance.csv"
+        if file.is_file():
+            scores = pd.read_csv(file)
+            mean, constant = scores["performance"].mean(), scores["constant"].mean()
+            if mean < 1.5 * constant:
+                print(
+                    f"note: the dense run has hardly learned anything: its mean dev score is {mean:g}, that of constant "
+                    f"answers {constant:g}; its clusters may mean nothing, raise --dense_steps",
+                    file=sys.stderr,
+                )
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_study(gradient_routing, GradientRouting, argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

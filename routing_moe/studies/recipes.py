@@ -1,0 +1,360 @@
+"""Which model, data and hyperparameters go together, and the commands that train and merge with them.
+
+Without data of one's own, experiments run on an embedded gym with a small BART and hyperparameters for it; with a gym, a
+split, task vectors or a model, on facebook/bart-base with the published hyperparameters.
+"""
+
+import os
+import shutil
+import subprocess
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dataloader.jsonfile import load_json_object
+from routing_moe.config.choices import PRECISIONS
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group, parse
+from routing_moe.config.train import TrainSettings
+from routing_moe.studies.runs import Run
+from routing_moe.studies.study import Script
+
+DATA = group("model and data")
+HYPERPARAMETERS = group("hyperparameters; by default those that go with the model")
+
+BART_BASE, BART_LARGE = "facebook/bart-base", "facebook/bart-large"
+SKILL, CONFLICT = "skill", "conflict"  # the embedded gyms
+GYMS = {SKILL: Path("data/skill_gym"), CONFLICT: Path("data/conflict_gym")}
+CONFLICT_BARTS = Path("data/conflict_gym_bart")
+CONFLICT_WIDTHS = (16, 32)
+TRAIN = "routing_moe.cli.train"
+SCORES = "best/eval-test-performance.csv"  # the last file that a training writes
+UNSEEN_SCORES = "best/eval-test_tasks-test-performance.csv"  # the last of a prediction of unseen tasks
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFlags(Script):
+    """What is trained on what."""
+
+    variables: ClassVar[Mapping[str, str]] = {"train_dir": "DATA_DIR", "custom_tasks_splits": "SPLIT"}
+
+    model: str | None = DATA(
+        None,
+        "plain BART, a hub name or a folder, which the hyperparameters go with (default: that of a checkpoint to start from; else facebook/bart-base if a gym, a split or task vectors are given; else the embedded BART)",
+    )
+    train_dir: Path | None = DATA(None, "gym folder (default: the embedded gym)")
+    custom_tasks_splits: Path | None = DATA(None, "task split JSON (default: split.json of the gym)")
+    taskvecs: Path | None = DATA(None, "folder of task vectors (default: random vectors)")
+    embedded_gym: str = DATA(
+        SKILL,
+        "the embedded gym, and its BART; conflict: an untrained BART of width 16, and hyperparameters for such gyms, also with another --model or --train_dir",
+        choices=tuple(GYMS),
+    )
+    mixed_precision: str | None = DATA(
+        None,
+        "precision of matrix products (default: bf16 on a GPU that supports it, else no)",
+        choices=PRECISIONS,
+    )
+
+    @property
+    def has_own_data(self) -> bool:
+        return bool(self.train_dir or self.custom_tasks_splits or self.taskvecs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFlags(DataFlags):
+    """The hyperparameters that depend on the model."""
+
+    takes_further, further_flags_of = True, TrainSettings
+
+    total_steps: int | None = HYPERPARAMETERS(
+        None, "optimizer steps (30000; of an embedded BART 1000)", range=AT_LEAST_1
+    )
+    eval_period: int | None = HYPERPARAMETERS(None, "steps between evaluations (750; 500)", range=AT_LEAST_1)
+    learning_rate: float | None = HYPERPARAMETERS(
+        None, "learning rate of BART (1e-5; skill 1e-3, conflict 3e-3)", range=NOT_NEGATIVE
+    )
+    router_lr: float | None = HYPERPARAMETERS(
+        None, "learning rate of the router (1e-3; 1e-2)", range=NOT_NEGATIVE
+    )
+    task_model_lr: float | None = HYPERPARAMETERS(
+        None, "learning rate of the task vectors (1e-2)", range=NOT_NEGATIVE
+    )
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """A model with its gym, hyperparameters and flags. embedded: its gym, "" for a model that is not embedded.
+
+    width: of an embedded BART, for task vectors of the same. texts: flags of every command that reads texts.
+    """
+
+    model: str
+    gym: Path | None
+    split: Path | None
+    taskvecs: Path | None
+    embedded: str
+    width: int | None
+    texts: tuple[str, ...]
+    one_beam: tuple[str, ...]
+    precision: tuple[str, ...]
+    total_steps: int
+    eval_period: int
+    learning_rate: float
+    router_lr: float
+    task_model_lr: float
+
+    @classmethod
+    def chosen(cls, flags: DataFlags, checkpoint: str | Path | None = None) -> "TrainingRecipe":
+        """Returns the recipe of the flags. checkpoint: its base is the model, unless --model is given."""
+        model = flags.model or (checkpoint and base_of(Path(checkpoint))) or default_model(flags)
+        embedded = embedded_as(model, flags.embedded_gym)
+        values = HYPERPARAMETERS_OF[embedded]
+        given = {name: getattr(flags, name, None) for name in values}
+        lengths = TEXT_LENGTHS[embedded]
+        return cls(
+            model=model,
+            gym=flags.train_dir or GYMS[embedded or SKILL],
+            split=flags.custom_tasks_splits,
+            taskvecs=flags.taskvecs,
+            embedded=embedded,
+            width={SKILL: 64, CONFLICT: CONFLICT_WIDTHS[0]}.get(embedded),
+            texts=lengths,
+            one_beam=("--num_beams", "1") if embedded else (),
+            precision=precision_flags(flags.mixed_precision),
+            **values | {name: value for name, value in given.items() if value is not None},
+        )
+
+    def with_(self, **fields) -> "TrainingRecipe":
+        return replace(self, **fields)
+
+    @property
+    def split_file(self) -> Path:
+        return self.split or self.gym / "split.json"
+
+    def set_threads(self) -> None:
+        """With such small matrices, a second thread barely helps, and slows down training on a busy machine."""
+        if self.embedded:
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+    # ---- commands
+
+    def train(self, folder: str | Path, *flags: str, from_checkpoint: bool = False) -> list[str]:
+        """Returns the command that trains in the folder and scores with the best checkpoint; flags win.
+
+        from_checkpoint: start from a checkpoint in the folder instead of the model.
+        """
+        given = parse(TrainSettings, [*flags, "--output_dir", str(folder)])
+        return words(
+            TRAIN,
+            *("--do_train", "--do_predict", "--train_dir", self.gym),
+            *(("--custom_tasks_splits", self.split) if self.split else ()),
+            *("--output_dir", folder, "--learning_rate", number(self.learning_rate)),
+            *("--total_steps", self.total_steps, "--eval_period", self.eval_period),
+            *(*self.texts, *self.one_beam, *BATCHES[self.embedded], *self.precision),
+            *(
+                ()
+                if from_checkpoint
+                else (*self.route_flags(given), "--initialize_from_vanilla", "--model", self.model)
+            ),
+            *flags,
+        )
+
+    def route_flags(self, given: Mapping[str, Any]) -> list[str]:
+        """Returns flags of learned routes, or of the vectors that given ones are clusters of. given: other flags."""
+        if given.get("task_routes") and given.get("task_routes_as") != "start":
+            return ["--taskvecs", self.taskvecs] if self.taskvecs else []
+        fixed = ("avg_routing", "random_routing", "task_level_random_routing")
+        if given.get("num_experts") == 1 or any(given.get(name) for name in fixed):
+            return []
+        rates = ["--router_lr", number(self.router_lr), "--task_model_lr", number(self.task_model_lr)]
+        if self.taskvecs:
+            vectors = ["--taskvecs", self.taskvecs]
+        else:
+            vectors = ["--taskvecs_dim", self.width] if self.width else []
+        return [*rates, *(ANNEALING if self.embedded else ()), *vectors]
+
+    def predict_unseen(self, folder: str | Path, *flags: str) -> list[str]:
+        return words(
+            TRAIN, "--do_predict", "--predict_split", "test", "--output_dir", folder, *self.precision, *flags
+        )
+
+    # ---- the embedded gym
+
+    def embedded_run(self) -> tuple[Run, ...]:
+        """Returns the run that writes the embedded gym and BARTs, if this recipe uses them."""
+        if self.embedded == CONFLICT:
+            return (conflict_gym_run(),)
+        return (skill_gym_run(),) if self.gym == GYMS[SKILL] else ()
+
+    def announced(self, what: str, steps: str, folder: str | Path, flags: str = "") -> str:
+        """Returns two lines on what a command is about to do."""
+        precision = f", precision {self.precision[1]}" if self.precision else ""
+        return (
+            f"{what}; gym {self.gym}, split {self.split_file}\n"
+            f"{steps}; on {device()}{precision}; output in {folder}" + (f"; flags: {flags}" if flags else "")
+        )
+
+
+# ---- what goes with which model: "": the published recipe
+
+HYPERPARAMETERS_OF = {
+    "": dict(total_steps=30000, eval_period=750, learning_rate=1e-5, router_lr=1e-3, task_model_lr=1e-2),
+    SKILL: dict(total_steps=1000, eval_period=500, learning_rate=1e-3, router_lr=1e-2, task_model_lr=1e-2),
+    CONFLICT: dict(total_steps=1000, eval_period=500, learning_rate=3e-3, router_lr=1e-2, task_model_lr=1e-2),
+}
+TEXT_LENGTHS = {
+    "": (),
+    SKILL: ("--max_input_length", "128", "--max_output_length", "32"),
+    CONFLICT: ("--max_input_length", "32", "--max_output_length", "8"),
+}
+BATCHES = {
+    "": (),
+    SKILL: (),
+    CONFLICT: ("--train_batch_size", "128", "--gradient_accumulation_steps", "1", "--max_grad_norm", "128"),
+}
+ANNEALING = ("--anneal_rate", "0.003", "--minimum_tau", "0.3")  # of an embedded BART
+
+
+def tiny_bart() -> Path:
+    """Returns the folder of the embedded tiny BART, relative in a copy of the repository."""
+    folder = Path("task/skill_gym/tiny_bart")
+    return folder if folder.is_dir() else Path(find_spec("task.skill_gym").origin).with_name("tiny_bart")
+
+
+def default_model(flags: DataFlags) -> str:
+    if flags.embedded_gym == CONFLICT:
+        return str(CONFLICT_BARTS / f"width{CONFLICT_WIDTHS[0]}")
+    return BART_BASE if flags.has_own_data else str(tiny_bart())
+
+
+def embedded_as(model: str, gym: str) -> str:
+    """Returns the embedded gym that the hyperparameters of a model are for, or ""."""
+    if gym == CONFLICT or str(CONFLICT_BARTS) in model:
+        return CONFLICT
+    return SKILL if is_tiny(model) else ""
+
+
+def is_tiny(model: str) -> bool:
+    return Path(model).exists() and Path(model).samefile(tiny_bart())
+
+
+def base_of(folder: Path) -> str:
+    """Returns the plain BART of a run, a checkpoint or a file of weights.
+
+    It is the recorded one; where none is, as for runs of the published code, an embedded BART, bart-large or
+    bart-base, by its sizes.
+    """
+    for place in (folder, folder / "init", folder.parent, folder.parent / "init"):
+        run, merge = (
+            load_json_object(file, "a run") if file.is_file() else {}
+            for file in (place / "run.json", place / "merge.json")
+        )
+        # run.json names a model that the run does not start from, unless it started from plain BART.
+        saved = run if run.get("initialize_from_vanilla") else merge
+        if saved.get("model"):
+            return saved["model"]
+    config = folder if folder.is_dir() else folder.parent
+    configs = [config / "config.json", *sorted(config.glob("*/config.json"))]
+    sizes = next((sizes_in(path) for path in configs if path.is_file()), {})
+    for bart in (tiny_bart(), *(CONFLICT_BARTS / f"width{width}" for width in CONFLICT_WIDTHS)):
+        if sizes and (bart / "config.json").is_file() and sizes == sizes_in(bart / "config.json"):
+            return str(bart)
+    return BART_LARGE if sizes.get("d_model") == 1024 else BART_BASE
+
+
+def sizes_in(config: Path) -> dict[str, int]:
+    names = (
+        "vocab_size",
+        "d_model",
+        "encoder_layers",
+        "decoder_layers",
+        "encoder_ffn_dim",
+        "decoder_ffn_dim",
+    )
+    saved = load_json_object(config, "a configuration")
+    return {name: saved[name] for name in names if name in saved}
+
+
+# ---- the embedded gyms
+
+
+def skill_gym_run() -> Run:
+    gym = GYMS[SKILL]
+    return generated("gym", gym, "task.skill_gym", [["task.skill_gym.generate", "--output_dir", str(gym)]])
+
+
+def conflict_gym_run() -> Run:
+    gym = GYMS[CONFLICT]
+    barts = [
+        words(
+            "task.conflict_gym.bart", "--gym", gym, "--width", w, "--output_dir", CONFLICT_BARTS / f"width{w}"
+        )
+        for w in CONFLICT_WIDTHS
+    ]
+    generate = ["task.conflict_gym.generate", "--output_dir", str(gym)]
+    return generated("gym", CONFLICT_BARTS, "task.conflict_gym", [generate, *barts])
+
+
+def generated(name: str, folder: Path, package: str, commands: list[list[str]]) -> Run:
+    """Returns the run that writes an embedded gym once per version of its generator's code."""
+    sources = sorted(Path(find_spec(package).origin).parent.glob("*.py"))
+    version = zlib.crc32(b"".join(path.read_bytes() for path in sources))
+    return Run(
+        name, folder, lambda: remove(folder, commands), result=f"generator-{version:08x}", touched=True
+    )
+
+
+def remove(folder: Path, commands: list[list[str]]) -> list[list[str]]:
+    """Removes what another version of a generator has written; returns the commands."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    return commands
+
+
+# ---- flags
+
+
+def words(*values: Any) -> list[str]:
+    return [str(value) for value in values]
+
+
+def number(value: float) -> str:
+    """Returns 1e-05 as 1e-5."""
+    return f"{value:g}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def precision_flags(mixed_precision: str | None) -> tuple[str, ...]:
+    chosen = mixed_precision or ("auto" if gpus() else "no")
+    return () if chosen == "no" else ("--mixed_precision", chosen)
+
+
+def gpus() -> list[str]:
+    """Returns the names of the GPUs that commands will use, by nvidia-smi; [] if accelerate is to use the CPU."""
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t"):
+        return []
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):  # a driver that hangs is not waited for
+        return []
+    names = [
+        line.partition(": ")[2].partition(" (UUID")[0]
+        for line in listed.splitlines()
+        if line.startswith("GPU ")
+    ]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (
+        names
+        if visible is None
+        else names[: len([each for each in visible.split(",") if each.strip() not in ("", "-1")])]
+    )
+
+
+def device() -> str:
+    """Returns what commands run on, such as "2 GPUs (NVIDIA A100)"."""
+    names = gpus()
+    return f"{len(names)} GPU{'s' * (len(names) > 1)} ({names[0]})" if names else "CPU"

@@ -1,0 +1,58 @@
+"""Train one model with the hyperparameters that go with it, then score it.
+
+    bash example_scripts/train_routing_bart.sh                        a mixture, on the embedded gym
+    DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe bash example_scripts/train_routing_bart.sh
+    python -m routing_moe.studies.training --train_dir gym --output_dir models/average --avg_routing
+
+Further flags are those of routing_moe.cli.train. With --avg_routing, --random_routing, --task_level_random_routing or
+--num_experts 1, a baseline is trained with the same hyperparameters; with --task_routes, routes are given instead of
+learned (those of clusters:K by the vectors of --taskvecs).
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from routing_moe.studies.recipes import TrainingFlags, TrainingRecipe, number
+from routing_moe.studies.runs import call_here, run_in_turn
+from routing_moe.studies.study import RUNNING, run_study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(TrainingFlags):
+    program = "python -m routing_moe.studies.training"
+
+    output_dir: Path = RUNNING(Path("models/routing_bart"), "run folder")
+
+
+def train(flags: Training) -> int:
+    recipe = TrainingRecipe.chosen(flags)
+    command = recipe.train(flags.output_dir, *flags.further)
+    print(described(recipe, command, flags.output_dir, flags.further), flush=True)
+    return in_turn(recipe, [command])
+
+
+def in_turn(recipe: TrainingRecipe, commands: list[list[str]]) -> int:
+    """Makes the embedded gym, if it is used, then calls the commands until one fails; returns the exit code."""
+    recipe.set_threads()
+    code = run_in_turn(recipe.embedded_run())
+    for command in commands:
+        code = code or call_here(command)
+    return code
+
+
+def described(recipe: TrainingRecipe, command: list[str], folder: Path, further: tuple[str, ...]) -> str:
+    rates = f"learning rate {number(recipe.learning_rate)}"
+    if "--router_lr" in command:
+        rates += f", router {number(recipe.router_lr)}, task vectors {number(recipe.task_model_lr)}"
+    vectors = f", task vectors {recipe.taskvecs}" if recipe.taskvecs else ""
+    steps = f"{recipe.total_steps} steps, evaluation every {recipe.eval_period}, {rates}"
+    return recipe.announced(f"model {recipe.model}{vectors}", steps, folder, " ".join(further))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_study(train, Training, argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
