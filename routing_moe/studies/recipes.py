@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,54 +34,45 @@ SCORES = "best/eval-test-performance.csv"  # the last file that a training write
 UNSEEN_SCORES = "best/eval-test_tasks-test-performance.csv"  # the last of a prediction of unseen tasks
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class DataFlags(Script):
     """What is trained on what."""
 
     variables: ClassVar[Mapping[str, str]] = {"train_dir": "DATA_DIR", "custom_tasks_splits": "SPLIT"}
 
-    model: str | None = DATA(
-        None,
-        "plain BART, a hub name or a folder, which the hyperparameters go with (default: that of a checkpoint to start from; else facebook/bart-base if a gym, a split or task vectors are given; else the embedded BART)",
-    )
+    model: str | None = DATA(None, "plain BART, a hub name or a folder, which the hyperparameters go with (default: that of a checkpoint to start from; else facebook/bart-base if a gym, a split or task vectors are given; else the embedded BART)")
     train_dir: Path | None = DATA(None, "gym folder (default: the embedded gym)")
     custom_tasks_splits: Path | None = DATA(None, "task split JSON (default: split.json of the gym)")
     taskvecs: Path | None = DATA(None, "folder of task vectors (default: random vectors)")
-    embedded_gym: str = DATA(
-        SKILL,
-        "the embedded gym, and its BART; conflict: an untrained BART of width 16, and hyperparameters for such gyms, also with another --model or --train_dir",
-        choices=tuple(GYMS),
-    )
-    mixed_precision: str | None = DATA(
-        None,
-        "precision of matrix products (default: bf16 on a GPU that supports it, else no)",
-        choices=PRECISIONS,
-    )
+    embedded_gym: str = DATA(SKILL, "the embedded gym, and its BART; conflict: an untrained BART of width 16, and hyperparameters for such gyms, also with another --model or --train_dir", choices=tuple(GYMS))
+    mixed_precision: str | None = DATA(None, "precision of matrix products (default: bf16 on a GPU that supports it, else no)", choices=PRECISIONS)
+    # fmt: on
 
     @property
     def has_own_data(self) -> bool:
         return bool(self.train_dir or self.custom_tasks_splits or self.taskvecs)
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class TrainingFlags(DataFlags):
     """The hyperparameters that depend on the model."""
 
     takes_further, further_flags_of = True, TrainSettings
 
-    total_steps: int | None = HYPERPARAMETERS(
-        None, "optimizer steps (30000; of an embedded BART 1000)", range=AT_LEAST_1
-    )
+    total_steps: int | None = HYPERPARAMETERS(None, "optimizer steps (30000; of an embedded BART 1000)", range=AT_LEAST_1)
     eval_period: int | None = HYPERPARAMETERS(None, "steps between evaluations (750; 500)", range=AT_LEAST_1)
-    learning_rate: float | None = HYPERPARAMETERS(
-        None, "learning rate of BART (1e-5; skill 1e-3, conflict 3e-3)", range=NOT_NEGATIVE
-    )
-    router_lr: float | None = HYPERPARAMETERS(
-        None, "learning rate of the router (1e-3; 1e-2)", range=NOT_NEGATIVE
-    )
-    task_model_lr: float | None = HYPERPARAMETERS(
-        None, "learning rate of the task vectors (1e-2)", range=NOT_NEGATIVE
-    )
+    learning_rate: float | None = HYPERPARAMETERS(None, "learning rate of BART (1e-5; skill 1e-3, conflict 3e-3)", range=NOT_NEGATIVE)
+    router_lr: float | None = HYPERPARAMETERS(None, "learning rate of the router (1e-3; 1e-2)", range=NOT_NEGATIVE)
+    task_model_lr: float | None = HYPERPARAMETERS(None, "learning rate of the task vectors (1e-2)", range=NOT_NEGATIVE)
+    # fmt: on
+
+    def as_words(self, model: str) -> list[str]:
+        """Returns the flags of data and hyperparameters that are given, and the model, for another command."""
+        names = [field.name for field in fields(TrainingFlags) if "flag" in field.metadata]
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return [word for name, value in (given | {"model": model}).items() for word in (f"--{name}", str(value))]
 
 
 @dataclass(frozen=True)

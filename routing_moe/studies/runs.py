@@ -37,7 +37,7 @@ class Run:
 
     name: in messages and times.csv, such as "clusters/seed11". commands: returns the arguments of `python -m`
     of each command; called when all runs of `needs` are finished. result: the file that the last command
-    writes, relative to the folder. printed: the runner writes what the last command prints to `result`.
+    writes, relative to the folder. printed: the runner writes the last line that the last command prints.
     touched: the runner makes an empty `result`, as it does for FINISHED. log: by default next to the folder.
     """
 
@@ -187,7 +187,7 @@ def call(
     variables: dict[str, str],
     started: Callable | None = None,
 ) -> str:
-    """Calls `python -m` with the arguments of each command; returns what the last one prints if `printed`.
+    """Calls `python -m` with the arguments of each command; returns its last printed line if `printed`.
 
     Otherwise its output goes to the log, and "" is returned. started: called with each process. Each has a
     process group of its own, so that Ctrl-C in a terminal does not reach it in addition to the signal that is
@@ -210,12 +210,12 @@ def call(
             try:
                 text, _ = process.communicate()
             except KeyboardInterrupt:  # of a Ray task that is cancelled
-                process.send_signal(signal.SIGINT)
+                os.killpg(process.pid, signal.SIGINT)
                 process.wait()
                 raise
             if process.returncode:
                 raise subprocess.CalledProcessError(process.returncode, shlex.join(command))
-    return (text or "").strip()
+    return (text or "").strip().rpartition("\n")[2]
 
 
 class OnThisMachine:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
@@ -48,6 +48,10 @@ class Script(Command):
     further_flags_of: ClassVar[type[Command] | None] = None  # the command that can check them
 
     further: tuple[str, ...] = ()  # unknown flags and their values
+
+    def resolved(self) -> Self:
+        """Returns the settings with defaults that depend on other flags."""
+        return self
 
     def faults(self) -> list[str]:
         """Returns values that are out of range or given more than once."""
@@ -92,7 +96,7 @@ def run_study(
     if further and study.further_flags_of:  # unknown to that command too, or without a value it needs: its error, before any run
         parse(study.further_flags_of, [*further, *REQUIRED_FLAGS.get(study.further_flags_of, ())])
     with reporting_errors(lambda: "run the same command to continue") as result:
-        settings = study(**given, further=tuple(further or ()))
+        settings = study(**given, further=tuple(further or ())).resolved()
         if faults := settings.faults():
             raise InputError(faults)
         result.exit_code = run(settings) or 0

@@ -18,11 +18,13 @@ from routing_moe.studies.runs import call_here, run_in_turn
 from routing_moe.studies.study import RUNNING, run_study
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Training(TrainingFlags):
     program = "python -m routing_moe.studies.training"
 
     output_dir: Path = RUNNING(Path("models/routing_bart"), "run folder")
+    # fmt: on
 
 
 def train(flags: Training) -> int:

@@ -39,36 +39,21 @@ STAGES = group("stages")
 INIT = "init"  # the checkpoint that stage 2 starts from
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class TwoStages(TrainingFlags):
     program = "python -m routing_moe.studies.two_stages"
 
     output_dir: Path = RUNNING(Path("models/two_stage"), "run folder of stage 2, with the final scores")
-    stage1: Path | None = STAGES(
-        None,
-        "run whose routes are kept, of this project or of the published code (default: stage 1 is trained in OUTPUT_DIR/stage1)",
-    )
+    stage1: Path | None = STAGES(None, "run whose routes are kept, of this project or of the published code (default: stage 1 is trained in OUTPUT_DIR/stage1)")
     stage1_checkpoint: str | None = STAGES(None, "its checkpoint (default: best)")
     stage1_flags: str = STAGES("", 'flags of routing_moe.cli.train for stage 1, such as "--num_experts 4"')
-    init_eps: float = STAGES(
-        1e-8, "standard deviation of the noise that is added to each copy of plain BART", range=NOT_NEGATIVE
-    )
-    stage2_steps: int | None = STAGES(
-        None,
-        "optimizer steps of stage 2 (default: 2 * TOTAL_STEPS, 60000 as published; of an embedded BART TOTAL_STEPS)",
-        range=AT_LEAST_1,
-    )
-    stage2_learning_rate: float | None = STAGES(
-        None, "its peak learning rate (default: LEARNING_RATE)", range=NOT_NEGATIVE
-    )
-    stage2_eval_period: int | None = STAGES(
-        None,
-        "steps between its evaluations (default: 1/20 of the steps; of an embedded BART EVAL_PERIOD)",
-        range=AT_LEAST_1,
-    )
-    stage2_no_eval_until: int | None = STAGES(
-        None, "no evaluation before this step (default: a quarter of the steps)", range=NOT_NEGATIVE
-    )
+    init_eps: float = STAGES(1e-8, "standard deviation of the noise that is added to each copy of plain BART", range=NOT_NEGATIVE)
+    stage2_steps: int | None = STAGES(None, "optimizer steps of stage 2 (default: 2 * TOTAL_STEPS, 60000 as published; of an embedded BART TOTAL_STEPS)", range=AT_LEAST_1)
+    stage2_learning_rate: float | None = STAGES(None, "its peak learning rate (default: LEARNING_RATE)", range=NOT_NEGATIVE)
+    stage2_eval_period: int | None = STAGES(None, "steps between its evaluations (default: 1/20 of the steps; of an embedded BART EVAL_PERIOD)", range=AT_LEAST_1)
+    stage2_no_eval_until: int | None = STAGES(None, "no evaluation before this step (default: a quarter of the steps)", range=NOT_NEGATIVE)
+    # fmt: on
 
     @property
     def stage1_run(self) -> Path:
@@ -80,20 +65,15 @@ class Merging(TwoStages):
     further_flags_of = MergeSettings
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class FisherTwoStages(TwoStages):
     variables: ClassVar[Mapping[str, str]] = TwoStages.variables | {"fisher_vectors": "VECTORS"}
 
-    output_dir: Path = RUNNING(
-        Path("models/fisher_two_stage"), "run folder of stage 2, with the final scores"
-    )
-    fisher_vectors: Path | None = STAGES(
-        None,
-        "folder of the Fisher vectors; the reduced ones are in a folder of this name followed by DIM (default: OUTPUT_DIR/fisher)",
-    )
-    dim: int | None = STAGES(
-        None, "dimension of the reduced vectors (default: 64; of the embedded gym 16)", range=AT_LEAST_1
-    )
+    output_dir: Path = RUNNING(Path("models/fisher_two_stage"), "run folder of stage 2, with the final scores")
+    fisher_vectors: Path | None = STAGES(None, "folder of the Fisher vectors; the reduced ones are in a folder of this name followed by DIM (default: OUTPUT_DIR/fisher)")
+    dim: int | None = STAGES(None, "dimension of the reduced vectors (default: 64; of the embedded gym 16)", range=AT_LEAST_1)
+    # fmt: on
 
 
 # ---- commands

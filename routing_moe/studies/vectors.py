@@ -40,6 +40,7 @@ TRAINING = {
 }
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Computing(DataFlags):
     program = "python -m routing_moe.studies.vectors"
@@ -47,9 +48,8 @@ class Computing(DataFlags):
 
     output_dir: Path | None = RUNNING(None, f"folder of the vectors (default: {FOLDER}/METHOD)")
     num_workers: int = RUNNING(1, "tasks computed at the same time", range=AT_LEAST_1)
-    descriptions: Path | None = VECTORS(
-        None, f"with the method descriptions: JSON file (default: {DESCRIPTIONS})"
-    )
+    descriptions: Path | None = VECTORS(None, f"with the method descriptions: JSON file (default: {DESCRIPTIONS})")
+    # fmt: on
 
 
 def compute(method: str, flags: Computing) -> int:
@@ -87,7 +87,7 @@ def vectors_command(
     if method == "random":
         flags = ("--taskvecs_dim", recipe.width) if recipe.width else ()
     else:
-        examples = EXAMPLES if recipe.embedded == SKILL else ()
+        examples = EXAMPLES if recipe.embedded == SKILL and not model else ()
         training = TRAINING.get(method, ()) if recipe.embedded == SKILL else ()
         texts = recipe.texts[:2] if method == "text" else recipe.texts  # no answers are read
         flags = ("--model", model or recipe.model, *texts, *examples, *training)
@@ -104,18 +104,16 @@ def split_flags(recipe: TrainingRecipe) -> tuple:
 # ---- reduction
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Reducing(DataFlags):
     program = "python -m routing_moe.studies.vectors"
     takes_further = True
 
     taskvecs: Path = VECTORS(FOLDER / "fisher", "folder of the vectors")
-    output_dir: Path | None = RUNNING(
-        None, "folder of the reduced vectors (default: that of --taskvecs followed by DIM)"
-    )
-    dim: int | None = VECTORS(
-        None, "number of components (default: 64; on the embedded gym 16)", range=AT_LEAST_1
-    )
+    output_dir: Path | None = RUNNING(None, "folder of the reduced vectors (default: that of --taskvecs followed by DIM)")
+    dim: int | None = VECTORS(None, "number of components (default: 64; on the embedded gym 16)", range=AT_LEAST_1)
+    # fmt: on
 
 
 def reduce(flags: Reducing) -> int:
@@ -151,15 +149,15 @@ def fisher_commands(
 # ---- inspection
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Inspecting(DataFlags):
     program = "python -m routing_moe.studies.vectors"
     takes_further = True
 
-    taskvecs_dirs: tuple[Path, ...] = VECTORS(
-        (), f"folders with id2task.json and task_vecs.npy (default: all in {FOLDER})"
-    )
+    taskvecs_dirs: tuple[Path, ...] = VECTORS((), f"folders with id2task.json and task_vecs.npy (default: all in {FOLDER})")
     output_dir: Path = RUNNING(Path("data/task_vectors_inspected"), "folder of tables and pictures")
+    # fmt: on
 
 
 def inspect(flags: Inspecting) -> int:

@@ -1,0 +1,261 @@
+"""Train all types of routing with several seeds, and compare them in a table and a picture.
+
+    bash example_scripts/compare_routings.sh
+    bash example_scripts/compare_routings.sh --jobs 4 --seeds 1 2 3 4 5 --variants multitask softmax
+    python -m routing_moe.studies.routings --match flops
+
+Writes runs <variant>/seed<seed>/ and the comparison in --output_dir. Without dropout, almost equal experts get almost
+equal gradients and do not diverge, so they start with noise (--init_eps); the comparison prints their final distance.
+Further flags are those of routing_moe.cli.train for all runs. A second call keeps finished runs and continues the others.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import pandas as pd
+
+from routing_moe.config.flags import NOT_NEGATIVE, SEED, group
+from routing_moe.studies.recipes import SCORES, TrainingFlags, TrainingRecipe, number, words
+from routing_moe.studies.runs import TIMES_FILE, Run, call_here, report_unfinished
+from routing_moe.studies.study import RUNNING, Study, run_study
+from routing_moe.studies.two_stages import TwoStages, merge_command, stage2_command, stage2_of
+from routing_moe.studies.variants import GRADIENT_ROUTING, TWO_STAGES, VARIANTS
+
+COMPARED = group("what is compared")
+NAMES = (
+    *(
+        "multitask",
+        "multitask_no_names",
+        "average",
+        "random",
+        "task_random",
+        "softmax",
+        "gumbel",
+        "straight_through",
+    ),
+    *("top_k", "merged_parameters", "gradient_routing", "two_stage"),
+)
+STAGE1 = "straight_through"  # the variant whose runs are the first stages of two_stage
+SET_BY_VARIANTS = (
+    *("--avg_routing", "--random_routing", "--task_level_random_routing", "--router_mode", "--router_top_k"),
+    *(
+        "--expert_mixing",
+        "--num_experts",
+        "--init_eps",
+        "--hide_task_names",
+        "--seed",
+        "--prefix",
+        "--predict_split",
+    ),
+)
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class RoutingsStudy(TrainingFlags, Study):
+    program = "python -m routing_moe.studies.routings"
+    variables: ClassVar[Mapping[str, str]] = TrainingFlags.variables
+
+    output_dir: Path | None = RUNNING(None, "folder of the study (default: models/compare_routings, with --match flops models/compare_routings_equal_flops)", on_resume=True)
+    variants: tuple[str, ...] | None = COMPARED(None, "variants to train; gradient_routing only with --match steps (default: all)", choices=NAMES, on_resume=True)
+    seeds: tuple[int, ...] = COMPARED((42, 43, 44), "seeds of each variant", range=SEED, on_resume=True)
+    baseline: str | None = COMPARED(None, "variant that differences are relative to (default: multitask, if it is in --output_dir)", choices=NAMES, on_resume=True)
+    mixture_flags: str = COMPARED("", 'flags of all variants with several experts, such as "--num_experts 4"; not of gradient_routing, whose clusters give the number of experts', on_resume=True)
+    init_eps: float = COMPARED(1e-2, "standard deviation of the noise on each expert's weights", range=NOT_NEGATIVE, on_resume=True)
+    match: str = COMPARED("steps", "steps: --total_steps for all runs (two_stage: in each stage; gradient_routing: after the steps of its dense run, see run_gradient_routing.sh). flops: each run has the number of steps with the training FLOPs of the run of --match_to with the same seed", choices=("steps", "flops"), on_resume=True)
+    match_to: str = COMPARED(STAGE1, "variant whose FLOPs --match flops matches", choices=tuple(name for name in NAMES if not VARIANTS[name].module), on_resume=True)
+    # fmt: on
+
+    def resolved(self) -> "RoutingsStudy":
+        is_flops = self.match == "flops"
+        names = tuple(name for name in NAMES if not (is_flops and VARIANTS[name].module == GRADIENT_ROUTING))
+        folder = Path("models/compare_routings_equal_flops" if is_flops else "models/compare_routings")
+        return replace(self, variants=self.variants or names, output_dir=self.output_dir or folder)
+
+    def faults(self) -> list[str]:
+        faults = super().faults()
+        if self.match == "flops" and GRADIENT_ROUTING in {
+            VARIANTS[name].module for name in self.variants if name in VARIANTS
+        }:
+            faults.append(
+                "--variants: gradient_routing cannot be trained to given FLOPs; leave it out, or give --match steps"
+            )
+        for word in self.further:
+            if word.partition("=")[0] in SET_BY_VARIANTS:
+                faults.append(
+                    f"{word}: cannot be given for all runs; each variant sets it (see --variants, --seeds, --mixture_flags, --init_eps)"
+                )
+        return faults
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of the study. recipe: of all variants."""
+
+    study: RoutingsStudy
+    recipe: TrainingRecipe
+
+    @cached_property
+    def gym(self) -> tuple[Run, ...]:
+        return self.recipe.embedded_run()
+
+    def folder(self, name: str, seed: int) -> Path:
+        return self.study.output_dir / name / f"seed{seed}"
+
+    def flags(self, name: str, seed: int) -> list[str]:
+        """Returns the flags of a training of one stage."""
+        variant, study = VARIANTS[name], self.study
+        noise = (
+            ["--init_eps", number(study.init_eps), *study.mixture_flags.split()] if variant.experts else []
+        )
+        return [*variant.flags.split(), "--seed", str(seed), *noise, *study.further]
+
+    def run(self, name: str, seed: int) -> Run:
+        """Returns the run of a variant and a seed, with the runs that it needs."""
+        variant = VARIANTS[name]
+        if variant.module == TWO_STAGES:
+            return self.two_stages(seed)
+        if variant.module == GRADIENT_ROUTING:
+            return self.gradient_routing(seed)
+        folder, flags = self.folder(name, seed), self.flags(name, seed)
+        if self.study.match == "steps" or name == self.study.match_to:
+            command = self.recipe.train(folder, *flags, "--resume")
+            return Run(f"{name}/seed{seed}", folder, lambda: [command], self.gym, result=SCORES)
+        steps = self.steps(seed, folder, "steps_of", self.recipe.train(folder, *flags))
+
+        def commands() -> list[list[str]]:
+            return [self.recipe.with_(total_steps=saved_steps(steps)).train(folder, *flags, "--resume")]
+
+        return Run(f"{name}/seed{seed}", folder, commands, (steps,), result=SCORES)
+
+    def steps(
+        self, seed: int, folder: Path, name: str, command: list[str], needs: tuple[Run, ...] = ()
+    ) -> Run:
+        """Returns the run that computes the number of steps with the FLOPs of a run of --match_to."""
+        reference = self.run(self.study.match_to, seed)
+        result = f"{folder.name}.{name}_{self.study.match_to}"
+        place = folder.parent
+        call = [*command, "--equal_flops", str(reference.folder)]
+        return Run(
+            f"{place.name}/{result}",
+            place,
+            lambda: [call],
+            (reference, *needs),
+            result=result,
+            printed=True,
+            log=place / f"{folder.name}.log",
+        )
+
+    def gradient_routing(self, seed: int) -> Run:
+        folder, study = self.folder("gradient_routing", seed), self.study
+        dense_flags = " ".join(["--seed", str(seed), *study.further])
+        command = words(
+            *(GRADIENT_ROUTING, "--output_dir", folder, *study.as_words(self.recipe.model), f"--dense_flags={dense_flags}"),
+            *("--seed", seed, "--resume", "--init_eps", number(study.init_eps), *study.further),
+        )
+        return Run(f"gradient_routing/seed{seed}", folder, lambda: [command], self.gym, result=SCORES)
+
+    def two_stages(self, seed: int) -> Run:
+        """Two stages of --total_steps each, the first of them a run of straight_through; or of half of the FLOPs each."""
+        study, folder = self.study, self.folder("two_stage", seed)
+        if study.match == "steps":
+            stage1 = self.run(STAGE1, seed)
+            return Run(
+                f"two_stage/seed{seed}",
+                folder,
+                lambda: [self.second_stage(folder, seed, stage1.folder)],
+                (stage1,),
+                result=SCORES,
+            )
+        flags = TwoStages(output_dir=folder, init_eps=study.init_eps, further=study.further)
+        first, training = folder / "stage1", self.flags(STAGE1, seed)
+        steps = self.steps(seed, folder, "steps_of", self.recipe.train(first, *training))
+
+        def stage1_commands() -> list[list[str]]:
+            half = (saved_steps(steps) + 1) // 2
+            return [self.recipe.with_(total_steps=half).train(first, *training, "--resume")]
+
+        stage1 = Run(f"two_stage/seed{seed}/stage1", first, stage1_commands, (steps,), result=SCORES)
+        merged = Run(
+            f"two_stage/seed{seed}/init",
+            folder,
+            lambda: [merge_command(self.recipe, flags)],
+            (stage1,),
+            result="init/config.json",
+        )
+        command = stage2_command(stage2_of(self.recipe, flags), flags, "--seed", str(seed), *study.further)
+        steps2 = self.steps(seed, folder, "stage2_steps_of", command, (merged,))
+        return Run(
+            f"two_stage/seed{seed}",
+            folder,
+            lambda: [self.second_stage(folder, seed, first, "--stage2_steps", str(saved_steps(steps2)))],
+            (steps2,),
+            result=SCORES,
+        )
+
+    def second_stage(self, folder: Path, seed: int, stage1: Path, *further: str) -> list[str]:
+        study = self.study
+        start = ("--stage1", stage1, "--init_eps", number(study.init_eps))
+        return words(
+            TWO_STAGES,
+            "--output_dir",
+            folder,
+            *study.as_words(self.recipe.model),
+            *start,
+            *further,
+            "--seed",
+            seed,
+            "--resume",
+            *study.further,
+        )
+
+
+def saved_steps(run: Run) -> int:
+    return int((run.folder / run.result).read_text().split()[-1])
+
+
+# ---- the study
+
+
+def compare(study: RoutingsStudy) -> int:
+    recipe = TrainingRecipe.chosen(study)
+    seeds = " ".join(map(str, study.seeds))
+    print(
+        recipe.announced(
+            f"model {recipe.model}", f"{recipe.total_steps} steps", study.output_dir, " ".join(study.further)
+        )
+    )
+    print(f"variants: {' '.join(study.variants)}; seeds: {seeds}; {study.jobs} at a time", flush=True)
+    runs = Runs(study, recipe)
+    recipe.set_threads()
+    left = study.runner().run([runs.run(name, seed) for name in study.variants for seed in study.seeds])
+    status = report_unfinished(left)
+    print(f"All runs, including earlier calls: {minutes(study.output_dir):.1f} minutes\n")
+    return tables(study) or status
+
+
+def minutes(folder: Path) -> float:
+    return pd.read_csv(folder / TIMES_FILE)["seconds"].sum() / 60 if (folder / TIMES_FILE).is_file() else 0.0
+
+
+def tables(study: RoutingsStudy) -> int:
+    """Prints and writes the comparison of all variants with runs, also of earlier calls; returns the exit code."""
+    folder = study.output_dir
+    if not any(folder.glob(f"*/*/{SCORES}")):
+        return 1
+    order = [name for name in NAMES if any(folder.glob(f"{name}/*/run.json"))]
+    baseline = study.baseline or ("multitask" if any(folder.glob(f"multitask/*/{SCORES}")) else None)
+    flags = [*(["--order", *order] if order else []), *(["--baseline", baseline] if baseline else [])]
+    return call_here(["routing_moe.cli.compare_runs", str(folder), *flags])
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_study(compare, RoutingsStudy, argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
