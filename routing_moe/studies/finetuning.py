@@ -163,7 +163,8 @@ class Finetuner:
     def command(self, task: str) -> list[str]:
         """Returns the command that fine-tunes on a task."""
         grid, recipe = self.grid, self.recipe
-        start = ("--init_dir" if self.start.flags else "--checkpoint", self.checkpoint)
+        start = ["--init_dir" if self.start.flags else "--checkpoint", self.checkpoint]
+        start += ["--taskvecs", recipe.taskvecs] if recipe.taskvecs else []
         return words(
             *("routing_moe.cli.finetune", "--task_dir", recipe.gym / task, "--do_train", "--do_predict"),
             *("--model", recipe.model, "--learning_rate_list", *map(number, grid["learning_rate_list"])),

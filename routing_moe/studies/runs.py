@@ -84,6 +84,7 @@ class Runner:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._caller() as caller, ThreadPoolExecutor(self.jobs) as pool:
             while running or (waiting and not caller.stopping):
+                waiting = [run for run in waiting if not run.is_finished]  # by a command of another run
                 ready = [run for run in waiting if all(need.is_finished for need in run.needs)]
                 if caller.stopping or not (ready or running):  # the others need a run that failed
                     waiting, ready = [], []
@@ -122,6 +123,9 @@ class Runner:
                 print(f"error: {error}", file=log)
         if not error:
             write_result(run, printed)
+        elif run.is_finished:  # such as the summary of those tasks that did not fail
+            file = run.folder / run.result
+            file.rename(file.with_name(f"incomplete-{file.name}"))
         ended = "finished" if run.is_finished else "interrupted" if caller.stopping else "failed"
         self._note_time(run, seconds := round(time.monotonic() - start), ended)
         print(f"{ended:8} {run.name} after {seconds} s", flush=True)

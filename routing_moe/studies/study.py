@@ -48,6 +48,11 @@ class Script(Command):
     further_flags_of: ClassVar[type[Command] | None] = None  # the command that can check them
 
     further: tuple[str, ...] = ()  # unknown flags and their values
+    given: frozenset[str] = frozenset()  # names of the flags that are not left to their defaults
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the flags as JSON holds them."""
+        return json.loads(json.dumps({name: getattr(self, name) for name in flags_of(self)}, default=str))
 
     def resolved(self) -> Self:
         """Returns the settings with defaults that depend on other flags."""
@@ -82,7 +87,7 @@ class Study(Script):
     def save_settings(self) -> None:
         """Writes the settings that `faults` compares with those of a later call."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        kept = {name: getattr(self, name) for name, flag in flags_of(self).items() if not flag.on_resume}
+        kept = {name: value for name, value in self.to_dict().items() if not flags_of(self)[name].on_resume}
         write_text(self.output_dir / SETTINGS_FILE, json.dumps(kept, indent=1))
 
 
@@ -96,7 +101,7 @@ def run_study(
     if further and study.further_flags_of:  # unknown to that command too, or without a value it needs: its error, before any run
         parse(study.further_flags_of, [*further, *REQUIRED_FLAGS.get(study.further_flags_of, ())])
     with reporting_errors(lambda: "run the same command to continue") as result:
-        settings = study(**given, further=tuple(further or ())).resolved()
+        settings = study(**given, further=tuple(further or ()), given=frozenset(given)).resolved()
         if faults := settings.faults():
             raise InputError(faults)
         result.exit_code = run(settings) or 0
@@ -107,9 +112,11 @@ def from_environment(study: type[Script], environment: Mapping[str, str]) -> lis
     """Returns flags for the variables that are set: --seeds 1 2 for SEEDS="1 2", --upcycle for UPCYCLE=yes."""
     words = []
     for field in fields(study):
-        text = environment.get(study.variables.get(field.name, field.name.upper()), "")
+        text = environment.get(study.variables.get(field.name, field.name.upper()))
         kind, several = scalar_type(field.type)
-        if not text.strip() or (kind is bool and text == "no"):
+        if text is None or (kind is bool and text == "no"):
+            continue
+        if not text.strip() and not field.name.endswith("_flags"):  # TRAIN_FLAGS="" is no flags
             continue
         if kind is bool:
             words.append(f"--{field.name}")

@@ -1,0 +1,352 @@
+"""The runs of the paper's study, and what each trains and answers, for the estimate of hours."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dataloader.task_splits import load_split
+from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES, TrainingRecipe, number, words
+from routing_moe.studies.runs import Run
+from routing_moe.studies.variants import GRADIENT_ROUTING, TWO_STAGES, VARIANTS, Variant
+from routing_moe.studies.vectors import reduce_command, vectors_command
+
+STEP = 32  # examples in a training step
+ROWS_OF_SAMPLE = 40  # about; of which gradient vectors compute gradients at six checkpoints
+ABLATION = "ablation"  # instead of a number of times: once for each set of ablated experts
+
+
+@dataclass(frozen=True)
+class Work:
+    """Optimizer steps of a run, as many at each batch size, on rows of a section of the split."""
+
+    kind: str
+    steps: int
+    batches: tuple[int, ...] = (STEP,)
+    section: str = "train"
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Files that a run answers. samples: all, first, or seeds. most: rows of each file, None: all. times: how often."""
+
+    kind: str
+    section: str
+    part: str
+    samples: tuple[str, ...] = ("first",)
+    most: int | None = None
+    times: int | str = 1
+
+
+@dataclass(frozen=True)
+class CostedRun(Run):
+    """A run with its step of the study, and its work. alone: whether each file is answered alone."""
+
+    step: str = ""
+    work: tuple[Work, ...] = field(default=(), compare=False)
+    answers: tuple[Answering, ...] = field(default=(), compare=False)
+    alone: bool = False
+
+
+class PaperRuns:
+    """The runs of a `paper.PaperStudy`."""
+
+    def __init__(self, study):
+        self.study, self.folder = study, study.output_dir
+        self.recipe = TrainingRecipe.chosen(study).with_(
+            gym=study.gym, total_steps=study.total_steps, eval_period=study.eval_period
+        )
+        self.split = load_split(study.custom_tasks_splits)
+        # Some published files have lines that are broken by line feeds in their texts.
+        malformed = not study.gym_is_given or (study.gym / "gym_report.csv").is_file()
+        self.texts = [*shlex.split(study.text_flags), *(["--skip_malformed"] if malformed else [])]
+
+    def all(self) -> list[Run]:
+        """Returns all runs in the order in which they start, if they can."""
+        study = self.study
+        vectors = [run for kind in ("text", "fisher") if study.reads(kind) for run in self.vector_runs(kind)]
+        trainings = [self.training(name, seed) for seed in study.seeds for name in study.variants]
+        scorings = [self.zero_shot(run) for run in trainings]
+        few_shot = [self.few_shot(name, seed) for seed in study.seeds for name in study.starts]
+        figures = [self.figures(run) for run in trainings if run.name.split()[1].startswith("two_stage/")]
+        return [*vectors, *trainings, *scorings, *few_shot, *figures]
+
+    def run(
+        self, step: str, name: str, folder: Path, result: str, command: list[str], needs=(), **fields
+    ) -> CostedRun:
+        log = self.folder / "logs" / f"{step}-{name.replace('/', '-')}.log"
+        needs = (*needs, *self.recipe.embedded_run())
+        return CostedRun(
+            f"{step} {name}", folder, lambda: [command], tuple(needs), result, log=log, step=step, **fields
+        )
+
+    # ---- the model
+
+    def model(self) -> Iterator[Run]:
+        """Yields the run that makes the model, if the study does; its finished parts are kept."""
+        study = self.study
+        if study.english_bart:
+            flags = (
+                "--output_dir",
+                study.english_bart,
+                "--warm_up_steps",
+                study.warm_up_steps,
+                "--train_dir",
+                study.gym,
+            )
+            split = ("--custom_tasks_splits", study.custom_tasks_splits)
+            command = words("routing_moe.studies.english_bart", *flags, *split, *self.lowercase())
+            yield Run("model", Path(study.model), lambda: [command], result="config.json")
+
+    def lowercase(self) -> list[str]:
+        return [] if "--do_lowercase" in self.texts else ["--cased"]
+
+    # ---- task vectors
+
+    def vectors_of(self, kind: str) -> Path:
+        """Returns the folder of the vectors that a variant is trained with."""
+        return self.folder / "vectors" / ("text" if kind == "text" else f"fisher{self.study.dim}")
+
+    def vector_runs(self, kind: str) -> list[CostedRun]:
+        each = (
+            [self.vectors(kind, each=True)]
+            if any(VARIANTS[n].vectors == kind for n in self.study.starts if n in VARIANTS)
+            else []
+        )
+        runs = [self.vectors(kind), *each]
+        return (
+            runs
+            if kind == "text"
+            else [*runs, self.reduction(), *([self.reduction(each=True)] if each else [])]
+        )
+
+    def vectors(self, kind: str, each: bool = False) -> CostedRun:
+        """Returns the run of vectors. each: of each sample of the unseen tasks, computed from its own rows."""
+        study, work = self.study, ()
+        name = f"{kind}_each" if each else kind
+        flags = [*shlex.split(study.vector_flags), *self.texts]
+        if kind == "fisher":
+            flags += words("--total_steps", study.vector_steps, *self.recipe.precision)
+            n_tests = len(self.split.test)
+            n = n_tests * 5 if each else len(self.split.train) + n_tests
+            work = (Work("plain", n * study.vector_steps, (8,), "test" if each else "train"),)
+        flags += ["--tasks", "test", "--samples", "each"] if each else ["--tasks", "train", "test"]
+        folder = self.folder / "vectors" / name
+        command = vectors_command(self.recipe, kind, folder, *flags, workers=study.num_workers)
+        return self.run("vectors", name, folder, "meta.json", command, work=work)
+
+    def reduction(self, each: bool = False) -> CostedRun:
+        folder, whole = self.vectors_of("fisher"), self.vectors("fisher", each)
+        if not each:
+            command = reduce_command(whole.folder, self.study.custom_tasks_splits, self.study.dim, folder)
+            return self.run("reduction", folder.name, folder, "meta.json", command, (whole,))
+        target = folder.with_name(f"{folder.name}_each")
+        command = words(
+            "task.task_emb.reduce", "--taskvecs", whole.folder, "--like", folder, "--output_dir", target
+        )
+        return self.run(
+            "reduction_each", target.name, target, "meta.json", command, (whole, self.reduction())
+        )
+
+    def reduced(self, kind: str, each: bool = False) -> CostedRun:
+        """Returns the run whose vectors a variant or its few-shot fine-tuning reads."""
+        return self.vectors("text", each) if kind == "text" else self.reduction(each)
+
+    # ---- trainings
+
+    def training(self, name: str, seed: int) -> CostedRun:
+        variant = VARIANTS[name]
+        if variant.module == TWO_STAGES:
+            return self.two_stages(name, seed)
+        if variant.module == GRADIENT_ROUTING:
+            return self.gradient_routing(name, seed)
+        folder, needs, recipe = self.run_folder(name, seed), (), self.recipe
+        if variant.vectors:
+            needs, recipe = (
+                (self.reduced(variant.vectors),),
+                recipe.with_(taskvecs=self.vectors_of(variant.vectors)),
+            )
+        own = [
+            *variant.flags.format(clusters=self.study.clusters).split(),
+            *self.training_flags(seed),
+            "--resume",
+        ]
+        noise = ["--init_eps", number(self.study.init_eps)] if variant.experts else []
+        router = shlex.split(self.study.router_flags) if variant.router else []
+        command = recipe.train(folder, *own, *noise, *router)
+        return self.run(
+            *("training", f"{name}/seed{seed}", folder, SCORES, command, needs),
+            work=(Work(variant.steps, self.study.total_steps),),
+            answers=self.answers(variant, -(-self.study.total_steps // self.study.eval_period)),
+        )
+
+    def run_folder(self, name: str, seed: int) -> Path:
+        return self.folder / "runs" / name / f"seed{seed}"
+
+    def training_flags(self, seed: int) -> list[str]:
+        return ["--seed", str(seed), *self.texts, *shlex.split(self.study.train_flags)]
+
+    def answers(self, variant: Variant, evaluations: int) -> tuple[Answering, ...]:
+        """Returns what a training answers: dev files at its evaluations, then dev and test files."""
+        most = limit_in(self.study.train_flags)
+        return (
+            Answering(variant.answers, "train", "dev", times=variant.draws * evaluations),
+            Answering(variant.answers, "train", "dev", most=most, times=variant.draws),
+            Answering(variant.answers, "train", "test", most=most, times=variant.draws),
+        )
+
+    def gradient_routing(self, name: str, seed: int) -> CostedRun:
+        study, folder, flags = self.study, self.run_folder(name, seed), self.training_flags(seed)
+        steps = study.total_steps - study.dense_steps
+        vector_flags = [
+            *self.texts,
+            *shlex.split(study.gradient_flags),
+            *self.recipe.precision,
+            "--tasks",
+            "train",
+            "test",
+        ]
+        command = words(
+            *(GRADIENT_ROUTING, "--output_dir", folder, *self.data_words(), "--total_steps", steps),
+            *(
+                "--eval_period",
+                study.eval_period,
+                "--dense_steps",
+                study.dense_steps,
+                "--clusters",
+                study.clusters,
+            ),
+            *(
+                f"--dense_flags={shlex.join(flags)}",
+                f"--vector_flags={shlex.join(vector_flags)}",
+                "--each_sample",
+            ),
+            *(
+                f"--zero_shot_flags={study.zero_shot_flags}",
+                *(["--upcycle"] if name == "gradient_upcycled" else []),
+            ),
+            *(*flags, "--resume", "--init_eps", number(study.init_eps)),
+        )
+        # Gradients of rows take as long as steps of as many.
+        gradients = (len(self.split.train) + 6 * len(self.split.test)) * 6 * ROWS_OF_SAMPLE // STEP
+        return self.run(
+            *("training", f"{name}/seed{seed}", folder, SCORES, command),
+            work=(Work("plain", study.dense_steps + gradients), Work("random", steps)),
+            answers=self.answers(VARIANTS[name], -(-steps // study.eval_period)),
+        )
+
+    def data_words(self) -> list[str]:
+        """Returns the flags of model and data for a command of this package."""
+        study = self.study
+        data = ("--model", study.model, "--custom_tasks_splits", study.custom_tasks_splits)
+        return words(
+            *data, *(("--train_dir", study.train_dir) if study.train_dir else ()), *self.recipe.precision
+        )
+
+    def two_stages(self, name: str, seed: int) -> CostedRun:
+        study, folder, flags = self.study, self.run_folder(name, seed), self.training_flags(seed)
+        first = "fisher" if name == "fisher_two_stage" else "straight_through"
+        step, needs, work = "stage2", (self.training(first, seed),), ()
+        stage1 = ["--stage1", str(self.run_folder(first, seed))]
+        if study.stage1_steps != study.total_steps:
+            step, needs, work = "training", (), (Work("straight_through", study.stage1_steps),)
+            own = [*flags, "--init_eps", number(study.init_eps), *shlex.split(study.router_flags)]
+            stage1 = []
+            if first == "fisher":
+                own.append("--freeze_task_model")
+                needs, stage1 = (self.reduced("fisher"),), ["--taskvecs", str(self.vectors_of("fisher"))]
+            stage1.append(f"--stage1_flags={shlex.join(own)}")
+        command = words(
+            *(TWO_STAGES, "--output_dir", folder, *self.data_words(), "--total_steps", study.stage1_steps),
+            *("--eval_period", study.eval_period, "--stage2_steps", study.stage2_steps),
+            *(
+                "--stage2_eval_period",
+                study.stage2_eval_period,
+                "--init_eps",
+                number(study.init_eps),
+                *stage1,
+                *flags,
+            ),
+        )
+        steps, period, until = study.stage2_steps, study.stage2_eval_period, study.stage2_steps // 4
+        evaluations = -(-steps // period) - ((until - 1) // period if until else 0)
+        return self.run(
+            *(step, f"{name}/seed{seed}", folder, SCORES, command, needs),
+            work=(*work, Work("dense", steps)),
+            answers=self.answers(VARIANTS[name], evaluations),
+        )
+
+    # ---- what is made of a training
+
+    def zero_shot(self, run: CostedRun) -> CostedRun:
+        flags = self.study.zero_shot_flags
+        name = run.name.split()[1]
+        variant, most = VARIANTS[name.split("/")[0]], limit_in(flags)
+        answers = tuple(
+            Answering(variant.answers, "test", part, most=most, times=variant.draws)
+            for part in ("dev", "test")
+        )
+        command = self.recipe.predict_unseen(run.folder, *shlex.split(flags))
+        return self.run("zero_shot", name, run.folder, UNSEEN_SCORES, command, (run,), answers=answers)
+
+    def few_shot(self, name: str, seed: int) -> CostedRun:
+        study, folder = self.study, self.folder / "few_shot" / name / f"seed{seed}"
+        variant = VARIANTS.get(name, VARIANTS["multitask"])  # direct: a plain BART too
+        is_direct = name not in VARIANTS
+        needs = () if is_direct else (self.training(name, seed),)
+        flags = ["--seed", seed, "--samples", *study.samples, *self.texts, *shlex.split(study.few_shot_flags)]
+        if variant.vectors == "gradient":
+            flags += ["--taskvecs", self.run_folder(name, seed) / "vectors_each"]
+        elif variant.vectors:
+            each = self.reduced(variant.vectors, each=True)
+            flags += ["--taskvecs", each.folder]
+            needs += (each,)
+        start = "None" if is_direct else str(self.run_folder(name, seed))
+        grid = ("--learning_rate_list", *map(number, study.learning_rate_list), "--bsz_list", *study.bsz_list)
+        data = [word for word in self.data_words() if word]
+        command = words(
+            *(
+                "routing_moe.studies.finetuning",
+                variant.start,
+                "test",
+                start,
+                name,
+                "--results_dir",
+                folder,
+                *data,
+                *grid,
+            ),
+            *("--total_steps", study.few_shot_steps, "--eval_period", study.few_shot_eval_period),
+            *("--warmup_steps", study.warmup_steps, "--num_workers", study.num_workers, *flags),
+        )
+        # Soft routes keep all experts; others are converted into a plain BART.
+        kind = "random" if variant.draws > 1 else "dense" if variant.answers == "dense" else "plain"
+        n_samples = 5 if study.samples == ("all",) else len(study.samples)
+        runs = len(self.split.test) * n_samples * len(study.learning_rate_list)
+        times = variant.draws * len(study.learning_rate_list) * len(study.bsz_list)
+        evaluations = -(-study.few_shot_steps // study.few_shot_eval_period)
+        most = limit_in(study.few_shot_flags)
+        return self.run(
+            *("few_shot", f"{name}/seed{seed}", folder, "summary.csv", command, needs),
+            work=(Work(kind, runs * study.few_shot_steps, tuple(study.bsz_list), "test"),),
+            answers=(
+                Answering(variant.answers, "test", "dev", study.samples, times=times * evaluations),
+                Answering(variant.answers, "test", "test", study.samples, most, times),
+            ),
+            alone=True,
+        )
+
+    def figures(self, run: CostedRun) -> CostedRun:
+        name, ablates = run.name.split()[1], self.study.ablate_flags
+        command = ["routing_moe.studies.understand", str(run.folder), f"--ablate_flags={ablates}"]
+        answers = (Answering("dense", "train", "dev", times=ABLATION),) if ablates == "--features all" else ()
+        return self.run(
+            "figures", name, run.folder / "analysis", "report.html", command, (run,), answers=answers
+        )
+
+
+def limit_in(flags: str) -> int | None:
+    """Returns the value of --predict_max_examples in flags."""
+    given = shlex.split(flags)
+    limits = [given[i + 1] for i, word in enumerate(given[:-1]) if word == "--predict_max_examples"]
+    return int(limits[-1]) if limits else None
