@@ -1,16 +1,15 @@
-"""List the runs of example_scripts/reproduce_paper.sh, and estimate their hours on this machine.
+"""List the runs of a study, and estimate their hours here, as `reproduce_paper.sh --dry_run` does.
 
-    python -m benchmarks.reproduction models/reproduce_paper/plan.tsv --model facebook/bart-base \\
-        --gym data/gym --split dataloader/splits/random.json
+    python -m benchmarks.reproduction paper --model facebook/bart-base [flags of routing_moe.studies.paper]
+    python -m benchmarks.reproduction real_gym --train_dir data/gym
 
-`reproduce_paper.sh --dry_run` calls it with the plan that it writes. Optimizer steps and the generation of
-answers are timed on a model of its sizes with random weights, for each kind of routes, and multiplied by the
-numbers of steps and of rows. No weights are read; the sizes of facebook/bart-base and -large are known
-without download. Writes a table .csv beside the plan.
+Optimizer steps and the generation of answers are timed on a model of the same sizes with random weights, for
+each kind of routes, and multiplied by the numbers of steps and of rows. No weights are read; the sizes of
+facebook/bart-base and -large are known without download. Writes a table hours.csv in --output_dir.
 """
 
-import argparse
 import math
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,127 +29,110 @@ from routing_moe.analysis.ablation.checks import testable
 from routing_moe.analysis.features import features_of
 from routing_moe.config.ablate import AblationSettings
 from routing_moe.io.accelerator import make_accelerator
-from routing_moe.io.precision import chosen_precision, precision_faults
+from routing_moe.io.precision import chosen_precision
 from routing_moe.model.saved_config import load_bart_config
 from routing_moe.optim.state_memory import State
+from routing_moe.studies.paper import PaperStudy
+from routing_moe.studies.paper_runs import ABLATION, STEP, CostedRun, PaperRuns
+from routing_moe.studies.real_gym import RealGymStudy
+from routing_moe.studies.runs import run_in_turn
+from routing_moe.studies.study import run_study
 from routing_moe.training.checks import ontology_path
 
+STUDIES = {"paper": PaperStudy, "real_gym": RealGymStudy}
 PUBLISHED_SIZES = {"facebook/bart-base": "base", "facebook/bart-large": "large"}
-STEP = 32  # examples in a training step
-ALONE = "few_shot"  # the step whose files are answered one by one; in others, all files of a run together
 NOT_INCLUDED = (
-    "text vectors, reduction, drawing of figures, losses on dev files, loading models and data, making MODEL"
+    "text vectors, reduction, figures, losses on dev files, loading models and data, making --model"
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    plan = pd.read_csv(args.plan, sep="\t", dtype=str)
-    try:
-        data = GymData(args.gym, args.split, args.model, tuple(args.longest))
-        size = add_size(args.model)
-        works = [parse_work(text) for text in plan["work"]]
-        answers = [parse_answers(text) for text in plan["answers"]]
-        accelerator = make_accelerator(args.precision)
-        args.device = "cuda" if accelerator.device.type == "cuda" else "cpu"
-        check_memory(size, args)
-        batches = DeviceBatches.on(accelerator, size, args.num_experts, args.num_beams)
-        times = Times.measure(size, data, batches, works, answers, args)
-        n_ablations = ablations(size, data, args.num_experts)
-        plan["training_h"] = [training_hours(work, data, times) for work in works]
-        plan["answering_h"] = [
-            answering_hours(each, data, times, n_ablations, alone=step == ALONE)
-            for each, step in zip(answers, plan["step"], strict=True)
-        ]
-    except InputError as error:
-        print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
-        return 2
-    folders = [Path(folder, result) for folder, result in zip(plan["folder"], plan["result"], strict=True)]
-    plan["state"] = ["finished" if path.is_file() else "to do" for path in folders]
+@dataclass(frozen=True)
+class Timing:
+    """What is timed. steps: measured steps of each kind."""
+
+    model: str
+    longest: tuple[int, int]
+    num_beams: int
+    precision: str
+    device: str
+    num_experts: int = 3
+    steps: int = 3
+
+
+def estimate(study: PaperStudy) -> None:
+    """Prints the settings, the runs and their hours."""
+    runs = PaperRuns(study)
+    model = study.model
+    if study.english_bart:  # without the warm-up, of the same sizes
+        run_in_turn(PaperRuns(study, warm_up_steps=0).model())
+        model = str(study.english_bart / "bart")
+    print("settings of all runs:")
+    for name, value in study.to_dict().items():
+        print(f"    --{name} {value}")
+    costed = [run for run in runs.all() if isinstance(run, CostedRun)]
+    accelerator = make_accelerator(chosen_precision(study.mixed_precision or "no"))
+    timing = timing_of(runs, model, accelerator)
+    data = GymData(study.gym, study.custom_tasks_splits, model, timing.longest)
+    size = add_size(model)
+    check_memory(size, timing)
+    batches = DeviceBatches.on(accelerator, size, timing.num_experts, timing.num_beams)
+    times = Times.measure(
+        size, data, batches, [run.work for run in costed], [run.answers for run in costed], timing
+    )
+    n_ablations = ablations(size, data, timing.num_experts)
+    plan = pd.DataFrame([row_of(run, data, times, n_ablations) for run in costed])
     print_runs(plan)
     print_summary(plan)
-    print_method(args, data, times)
-    path = Path(args.plan).with_suffix(".csv")
-    plan.drop(columns=["needs", "work", "answers"]).to_csv(path, index=False, float_format="%.4g")
+    print_method(timing, data, times)
+    path = study.output_dir / "hours.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plan.to_csv(path, index=False, float_format="%.4g")
     print(f"The same as a table: {path}")
-    return 0
+
+
+def timing_of(runs: PaperRuns, model: str, accelerator) -> Timing:
+    """Returns the lengths, beams and precision of the study's trainings."""
+    command = runs.recipe.train("", *runs.training_flags(0), "--num_experts", "1")
+    given = {word: command[i + 1] for i, word in enumerate(command[:-1]) if word.startswith("--")}
+    longest = int(given.get("--max_input_length", 512)), int(given.get("--max_output_length", 64))
+    device = "cuda" if accelerator.device.type == "cuda" else "cpu"
+    return Timing(model, longest, int(given.get("--num_beams", 4)), accelerator.mixed_precision, device)
 
 
 # ---- hours
 
 
-@dataclass(frozen=True)
-class Work:
-    """Optimizer steps of a run, as many at each batch size, on rows of a section of the split."""
-
-    kind: str
-    steps: int
-    batches: list[int]
-    section: str
-
-
-@dataclass(frozen=True)
-class Answering:
-    """Files that a run answers. times: how often, or "ablation", once for each set of ablated experts.
-
-    samples: as for `GymData.rows`. most: rows of each file, None: all.
-    """
-
-    kind: str
-    section: str
-    part: str
-    samples: str
-    most: int | None
-    times: str
+def row_of(run: CostedRun, data: GymData, times: Times, n_ablations: int) -> dict:
+    return {
+        "step": run.step,
+        "run": run.name.split()[1],
+        "state": "finished" if run.is_finished else "to do",
+        "training_h": training_hours(run, data, times),
+        "answering_h": answering_hours(run, data, times, n_ablations),
+        "folder": run.folder,
+        "command": "; ".join(shlex.join(["python", "-m", *command]) for command in run.commands()),
+    }
 
 
-def parse_work(text: str) -> list[Work]:
-    """Returns the work of "plain:1000:2,4:test;random:500:32:train"; [] of "-"."""
-    found = []
-    for each in text.split(";") if text != "-" else ():
-        kind, steps, batches, section = each.split(":")
-        found.append(Work(kind, int(steps), [int(batch) for batch in batches.split(",")], section))
-    return found
-
-
-def parse_answers(text: str) -> list[Answering]:
-    """Returns the files of "plain:train/dev/first:40;plain:train/test/100,13/200:1"; [] of "-"."""
-    found = []
-    for each in text.split(";") if text != "-" else ():
-        kind, files, times = each.split(":")
-        section, part, samples, *most = files.split("/")
-        found.append(Answering(kind, section, part, samples, int(most[0]) if most else None, times))
-    return found
-
-
-def training_hours(work: list[Work], data: GymData, times: Times) -> float:
+def training_hours(run: CostedRun, data: GymData, times: Times) -> float:
     """Returns the hours of a run's optimizer steps; NaN for a run without such steps."""
-    if not work:
-        return math.nan
     seconds = 0.0
-    for each in work:
-        cut = times.batches.cuts[each.kind]
-        shapes = [data.step_shape(each.section, batch, cut) for batch in each.batches]
-        seconds += each.steps * sum(times.step(each.kind, *shape) for shape in shapes)
-    return seconds / 3600
+    for work in run.work:
+        cut = times.batches.cuts[work.kind]
+        shapes = [data.step_shape(work.section, batch, cut) for batch in work.batches]
+        seconds += work.steps * sum(times.step(work.kind, *shape) for shape in shapes)
+    return seconds / 3600 if run.work else math.nan
 
 
-def answering_hours(
-    answers: list[Answering], data: GymData, times: Times, n_ablations: int, alone: bool = False
-) -> float:
-    """Returns the hours of a run's answers; NaN for a run without any.
-
-    alone: whether each file is answered alone.
-    """
-    if not answers:
-        return math.nan
+def answering_hours(run: CostedRun, data: GymData, times: Times, n_ablations: int) -> float:
+    """Returns the hours of a run's answers; NaN for a run without any."""
     seconds = 0.0
-    for each in answers:
-        repeated = n_ablations if each.times == "ablation" else int(each.times)
-        files = data.file_rows(each.section, each.part, each.samples, each.most)
-        pools = files if alone else [sum(files)]
-        seconds += repeated * sum(times.answering(each.kind, each.section, rows) for rows in pools)
-    return seconds / 3600
+    for files in run.answers:
+        repeated = n_ablations if files.times == ABLATION else files.times
+        rows = data.file_rows(files.section, files.part, files.samples, files.most)
+        pools = rows if run.alone else [sum(rows)]
+        seconds += repeated * sum(times.answering(files.kind, files.section, count) for count in pools)
+    return seconds / 3600 if run.answers else math.nan
 
 
 def ablations(size: str, data: GymData, num_experts: int) -> int:
@@ -164,13 +146,13 @@ def ablations(size: str, data: GymData, num_experts: int) -> int:
 # ---- sizes
 
 
-def check_memory(size: str, args) -> None:
+def check_memory(size: str, args: Timing) -> None:
     """Raises InputError if the model and its optimizer exceed the memory of the machine."""
     state = State.of(measuring.model_config(size, args.num_experts), frozen=())
     needed, total = state.bytes / 1e9, measuring.machine_memory_gb(args.device)[1]
     if needed > total:
         raise InputError(
-            f"MODEL {args.model} with {args.num_experts} experts: weights, gradients and AdamW's state of "
+            f"--model {args.model} with {args.num_experts} experts: weights, gradients and AdamW's state of "
             f"{state.parameters / 1e6:.0f}M parameters take {needed:.1f} GB, plus activations; this machine "
             f"has {total:.1f} GB"
         )
@@ -182,13 +164,13 @@ def add_size(model: str) -> str:
     Raises InputError if there is no configuration, neither here nor on the hub, and the name is not known.
     """
     known = PUBLISHED_SIZES.get(model)
-    with fault_context("MODEL "):  # the sizes of known names need no connection
+    with fault_context("--model "):  # the sizes of known names need no connection
         config = load_bart_config(model, ask_hub=known is None)
     if config is None:
         print(f"{model} is not on this machine; its published sizes: {measuring.SIZES[known]}")
         return known
     if config.encoder_ffn_dim != config.decoder_ffn_dim:
-        raise InputError(f"MODEL {model}: encoder and decoder differ in width, which cannot be timed")
+        raise InputError(f"--model {model}: encoder and decoder differ in width, which cannot be timed")
     measuring.SIZES["given"] = dict(
         layers=config.encoder_layers,
         decoder_layers=config.decoder_layers,
@@ -229,7 +211,7 @@ def print_summary(plan: pd.DataFrame) -> None:
         print(f"{step:<14} {len(rows):>5} {len(todo):>6} {hours_of(sums)}")
 
 
-def print_method(args, data: GymData, times: Times) -> None:
+def print_method(args: Timing, data: GymData, times: Times) -> None:
     """Prints what was measured and what the hours include."""
     is_cuda = args.device == "cuda"
     device = torch.cuda.get_device_name() if is_cuda else f"a CPU with {torch.get_num_threads()} threads"
@@ -239,7 +221,7 @@ medians of {args.steps} steps and {ANSWER_ROUNDS} batches of answers after a war
 the sizes of {args.model}, {args.num_experts} experts. Batches are those of runs on this device.""")
     for section, parts in (("train", ["dev"]), ("test", ["dev", "test"])):
         S, T = data.mean_lengths(section)
-        rows = ", ".join(f"{data.rows(section, part, 'first')} {part}" for part in parts)
+        rows = ", ".join(f"{data.rows(section, part, ('first',))} {part}" for part in parts)
         print(f"{section} tasks: {data.described(section)}.")
         print(f"    {rows} rows of first samples. A row has {S} source and {T} target tokens; up to")
         print(f"    {times.at_once[section]} rows are answered at once.")
@@ -266,38 +248,12 @@ Overestimated: steps of Fisher vectors, counted as steps of the whole model; the
 random sets of experts cannot be matched.""")
 
 
-def parse(argv: list[str] | None):
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.reproduction",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("plan", help="plan.tsv of reproduce_paper.sh")
-    add("--model", required=True, help="plain BART, a hub name or a folder")
-    add("--gym", required=True, help="gym folder, for the lengths of its texts; it need not exist")
-    add("--split", required=True, help="task split JSON")
-    add(
-        "--longest",
-        type=int,
-        nargs=2,
-        default=[512, 64],
-        help="most tokens of input, output (default 512 64)",
-    )
-    add("--num_experts", type=int, default=3, help="experts per layer (default 3)")
-    add("--num_beams", type=int, default=4, help="beams of generation (default 4)")
-    add("--steps", type=int, default=3, help="measured steps of each kind (default 3)")
-    add(
-        "--mixed_precision",
-        choices=("auto", *measuring.PRECISIONS),
-        default="no",
-        help="precision of products, as in training (default no)",
-    )
-    args = parser.parse_args(argv)
-    for fault in precision_faults(args):
-        parser.error(fault)
-    args.precision = chosen_precision(args.mixed_precision)
-    return args
+def main(argv: list[str] | None = None) -> int:
+    name, *given = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name not in STUDIES:
+        print(f"{__doc__}\nstudies: {', '.join(STUDIES)}")
+        return 0 if name in ("-h", "--help") else 2
+    return run_study(estimate, STUDIES[name], given, __doc__)
 
 
 if __name__ == "__main__":

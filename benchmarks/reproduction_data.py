@@ -107,16 +107,18 @@ class GymData:
         batches = list(cut(order, sources + self.longest[1], long_examples * LONG_EXAMPLE, most))
         return max(1, round(len(order) / len(batches)))
 
-    def rows(self, section: str, part: str, samples: str, most: int | None = None) -> int:
+    def rows(self, section: str, part: str, samples: tuple[str, ...], most: int | None = None) -> int:
         """Returns the rows of the files of a section; arguments as for `file_rows`."""
         return sum(self.file_rows(section, part, samples, most))
 
-    def _file_rows(self, section: str, part: str, samples: str, most: int | None = None) -> list[int]:
+    def _file_rows(
+        self, section: str, part: str, samples: tuple[str, ...], most: int | None = None
+    ) -> list[int]:
         """Returns the rows of each file of a section, and for tasks that the gym lacks about as many.
 
-        samples: all, first, or seeds such as "100,13". most: rows that are read of each file; None: all.
+        samples: all, first, or seeds. most: rows that are read of each file; None: all.
         """
-        tasks, names, most = self.tasks(section), samples.split(","), most or math.inf
+        tasks, names, most = self.tasks(section), samples, most or math.inf
         counts = [
             min(most, self._lines(task, f"{sample}_{part}"))
             for task in tasks
@@ -124,7 +126,7 @@ class GymData:
             for sample in self.gym.named_samples(task, name)
         ]
         lacking = len(self.split.section(section)) - len(tasks)
-        files = SAMPLES if samples == "all" else len(names)
+        files = SAMPLES if samples == ("all",) else len(names)
         return counts + [min(most, ASSUMED_ROWS[section, part])] * (lacking * files)
 
     def _lines(self, task: str, stem: str) -> int:

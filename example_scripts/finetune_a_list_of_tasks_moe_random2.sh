@@ -1,17 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tune a mixture on a list of tasks, with a random expert per layer that is drawn once per task.
-#   bash example_scripts/finetune_a_list_of_tasks_moe_random2.sh "boolq piqa" models/task_random_routing moe_random2
-# Arguments and environment: example_scripts/finetuning.sh.
-set -aeuo pipefail
-
-# In the environment, or written here, such as DATA_DIR=path/to/gym; `set -a` passes them on to other scripts.
-MODEL=${MODEL:-}
-DATA_DIR=${DATA_DIR:-}
-SPLIT=${SPLIT:-}
-set +a
-
-default_checkpoint=models/task_random_routing default_identifier=moe_random2
-training_script=train_task_random_routing.sh
-source "$(dirname "${BASH_SOURCE[0]}")/finetuning.sh"
-
-finetune --moe_init --moe_random2_route --init_dir "$CHECKPOINT" "$@"
+# Fine-tune a mixture on a list of tasks: finetune_a_list_of_tasks_moe_random2.sh TASKS CHECKPOINT IDENTIFIER [FLAGS].
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+exec "$PYTHON" -m routing_moe.studies.finetuning moe_random2 "$@"

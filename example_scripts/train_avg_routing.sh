@@ -1,8 +1,6 @@
 #!/usr/bin/env bash
 # Baseline: average routes; the output of every layer is the mean of its experts' outputs, for all tasks.
-# Variables and further flags as for train_routing_bart.sh.
 set -euo pipefail
-
-OUTPUT_DIR=${OUTPUT_DIR:-models/avg_routing}
-set -- --avg_routing "$@"
-source "$(dirname "${BASH_SOURCE[0]}")/train_routing_bart.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+export OUTPUT_DIR=${OUTPUT_DIR:-models/avg_routing}
+exec "$PYTHON" -m routing_moe.studies.training --avg_routing "$@"

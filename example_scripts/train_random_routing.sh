@@ -1,8 +1,6 @@
 #!/usr/bin/env bash
 # Baseline: a random expert per example and layer, drawn again at each step.
-# Variables and further flags as for train_routing_bart.sh.
 set -euo pipefail
-
-OUTPUT_DIR=${OUTPUT_DIR:-models/random_routing}
-set -- --random_routing "$@"
-source "$(dirname "${BASH_SOURCE[0]}")/train_routing_bart.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+export OUTPUT_DIR=${OUTPUT_DIR:-models/random_routing}
+exec "$PYTHON" -m routing_moe.studies.training --random_routing "$@"

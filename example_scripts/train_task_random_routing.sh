@@ -1,8 +1,6 @@
 #!/usr/bin/env bash
 # Baseline: a random expert per task and layer, drawn once (--task_level_random_n N: N experts).
-# Variables and further flags as for train_routing_bart.sh.
 set -euo pipefail
-
-OUTPUT_DIR=${OUTPUT_DIR:-models/task_random_routing}
-set -- --task_level_random_routing "$@"
-source "$(dirname "${BASH_SOURCE[0]}")/train_routing_bart.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+export OUTPUT_DIR=${OUTPUT_DIR:-models/task_random_routing}
+exec "$PYTHON" -m routing_moe.studies.training --task_level_random_routing "$@"

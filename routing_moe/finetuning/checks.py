@@ -74,7 +74,7 @@ def check_finetuning(settings: FinetuneSettings, given: set[str]) -> FinetuneInp
 
 
 def check_start(settings: FinetuneSettings) -> None:
-    """Raises InputError if the start does not exist; the hub must know a model that is not on this machine."""
+    """Raises InputError if the start does not exist; the hub must know a model that is not here."""
     start = find_valid_start(settings)
     if isinstance(start, SavedBart):
         load_bart_config(start.source, ask_hub=True)

@@ -237,7 +237,7 @@ def run(study: PaperStudy) -> int:
     if not study.dry_run:
         return reproduce(study)
     # Timing needs the code of benchmarks/, which is above this package.
-    return call_here(["benchmarks.reproduction", *sys.argv[1:]])
+    return call_here(["benchmarks.reproduction", study.program.rpartition(".")[2], *sys.argv[1:]])
 
 
 def main(argv: list[str] | None = None) -> int:

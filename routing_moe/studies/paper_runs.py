@@ -49,10 +49,11 @@ class CostedRun(Run):
 
 
 class PaperRuns:
-    """The runs of a `paper.PaperStudy`."""
+    """The runs of a `paper.PaperStudy`. warm_up_steps: of the model that it makes, instead of the study's."""
 
-    def __init__(self, study):
+    def __init__(self, study, warm_up_steps: int | None = None):
         self.study, self.folder = study, study.output_dir
+        self.warm_up_steps = study.warm_up_steps if warm_up_steps is None else warm_up_steps
         self.recipe = TrainingRecipe.chosen(study).with_(
             gym=study.gym, total_steps=study.total_steps, eval_period=study.eval_period
         )
@@ -96,7 +97,8 @@ class PaperRuns:
             )
             split = ("--custom_tasks_splits", study.custom_tasks_splits)
             command = words("routing_moe.studies.english_bart", *flags, *split, *self.lowercase())
-            yield Run("model", Path(study.model), lambda: [command], result="config.json")
+            folder = Path(study.model) if self.warm_up_steps else study.english_bart / "bart"
+            yield Run("model", folder, lambda: [command], result="config.json")
 
     def lowercase(self) -> list[str]:
         return [] if "--do_lowercase" in self.texts else ["--cased"]

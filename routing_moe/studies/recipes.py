@@ -210,9 +210,14 @@ ANNEALING = ("--anneal_rate", "0.003", "--minimum_tau", "0.3")  # of an embedded
 
 
 def tiny_bart() -> Path:
-    """Returns the folder of the embedded tiny BART, relative in a copy of the repository."""
-    folder = Path("task/skill_gym/tiny_bart")
-    return folder if folder.is_dir() else Path(find_spec("task.skill_gym").origin).with_name("tiny_bart")
+    """Returns the folder of the embedded tiny BART."""
+    return in_package("task.skill_gym", "tiny_bart")
+
+
+def in_package(package: str, name: str) -> Path:
+    """Returns the path of a file or folder in a package, relative in a copy of the repository."""
+    path = Path(*package.split("."), name)
+    return path if path.exists() else Path(find_spec(package).origin).with_name(name)
 
 
 def default_model(flags: DataFlags) -> str:
