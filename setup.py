@@ -36,6 +36,7 @@ setup(
     package_data={
         "dataloader": ["*.json", "*.csv", "splits/*.json", "building/*.csv"],
         "routing_moe.report.page": ["*.html", "*.css", "*.js"],
+        "routing_moe.studies": ["*.json"],
         "task.skill_gym": ["tiny_bart/*"],
     },
     entry_points={"console_scripts": ["routing-moe = routing_moe.cli.entry:main"]},

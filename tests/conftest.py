@@ -282,6 +282,22 @@ def scripts(world, tmp_path):
     return Scripts(tmp_path, world.gym, world.bart)
 
 
+@pytest.fixture
+def recorder(tmp_path, monkeypatch):
+    """Records the commands of studies, in an empty working directory."""
+    from recorded_commands import Recorder
+
+    from routing_moe.studies import paper_tables, recipes, runs
+
+    recorder = Recorder()
+    for module in (runs, paper_tables):
+        monkeypatch.setattr(module, "python", recorder.python)
+    monkeypatch.setattr(recipes, "gpus", list)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(tmp_path)
+    return recorder
+
+
 # ---- fine-tuning (tiny_grids.py)
 
 

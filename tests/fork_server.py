@@ -14,7 +14,13 @@ import signal
 import socket
 import sys
 
-LIBRARIES = ("routing_moe.training.trainer", "routing_moe.finetuning.grid", "matplotlib.pyplot", "pandas")
+LIBRARIES = (
+    "routing_moe.training.trainer",
+    "routing_moe.finetuning.grid",
+    "matplotlib.pyplot",
+    "pandas",
+    "routing_moe.studies.paper",
+)
 
 
 @functools.cache
@@ -79,6 +85,11 @@ def run(connection: socket.socket) -> int:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    from routing_moe.studies import runs
+
+    # Commands of a study are forks of the server too.
+    own = [sys.executable, "-S", __file__, connection.getsockname()]
+    runs.python = lambda command: [*own, "-m", *map(str, command)]
     try:
         if words[0] == "-m":
             sys.argv, sys.path[0] = words[1:], folder

@@ -18,6 +18,7 @@ from dataloader.errors import InputError
 from routing_moe.config.shared import Recipe
 from routing_moe.evaluation.batches import bytes_of_long_example
 from routing_moe.optim.micro_batches import Cut
+from routing_moe.studies.paper_runs import ABLATION, Answering, CostedRun, Work
 
 CPU, CUDA = (SimpleNamespace(device=torch.device(name), num_processes=1) for name in ("cpu", "cuda"))
 GB = 10**9
@@ -39,19 +40,22 @@ def test_hours_are_steps_times_seconds_of_passes_and_updates(world):
     assert data.step_shape("train", 2, times.batches.cuts["plain"]) == (24, 1)
     assert times.step("plain", 24, 1) == 6
     assert times.step("plain", 48, 3) == 4 * 3 + 2 + 1
-    work = reproduction.parse_work("plain:3600:2,4:train;plain:7200:2:train")
-    assert reproduction.training_hours(work, data, times) == 6 + 7 + 2 * 6
-    files = {("train", "dev", "first", None): [10, 20], ("train", "test", "100,13", 9): [9, 9]}
+    work = Work("plain", 3600, (2, 4)), Work("plain", 7200, (2,))
+    run = CostedRun("training a/seed1", world / "a", list, work=work)
+    assert reproduction.training_hours(run, data, times) == 6 + 7 + 2 * 6
+    files = {("train", "dev", ("first",), None): [10, 20], ("train", "test", ("100", "13"), 9): [9, 9]}
     data.file_rows = lambda *which: files[which]
-    answers = reproduction.parse_answers("plain:train/dev/first:40;plain:train/test/100,13/9:10")
+    dev_files = Answering("plain", "train", "dev", times=40)
+    run = dataclasses.replace(
+        run, answers=(dev_files, Answering("plain", "train", "test", ("100", "13"), 9, 10))
+    )
     dev, test = 2 * 30 + 2 * 4, 2 * 18 + 4  # 30 rows in two batches, 18 in one
-    hours = reproduction.answering_hours(answers, data, times, 0)
-    assert hours * 3600 == pytest.approx(40 * dev + 10 * test)
+    assert reproduction.answering_hours(run, data, times, 0) * 3600 == pytest.approx(40 * dev + 10 * test)
     alone = 2 * 30 + 2 * 4, 2 * 18 + 2 * 4
-    hours = reproduction.answering_hours(answers, data, times, 0, alone=True)
+    hours = reproduction.answering_hours(dataclasses.replace(run, alone=True), data, times, 0)
     assert hours * 3600 == pytest.approx(40 * alone[0] + 10 * alone[1])
-    ablation = reproduction.parse_answers("plain:train/dev/first:ablation")
-    assert reproduction.answering_hours(ablation, data, times, 7) * 3600 == pytest.approx(dev * 7)
+    run = dataclasses.replace(run, answers=(dataclasses.replace(dev_files, times=ABLATION),))
+    assert reproduction.answering_hours(run, data, times, 7) * 3600 == pytest.approx(dev * 7)
 
 
 # No time for a micro-batch; no time for a token.
@@ -113,7 +117,7 @@ def test_a_model_that_exceeds_the_memory_is_refused(monkeypatch):
     args = argparse.Namespace(model="tiny", num_experts=3, device="cpu")
     reproduction.check_memory("tiny", args)
     monkeypatch.setattr(reproduction.measuring, "machine_memory_gb", lambda device: (0.001, 0.001))
-    with pytest.raises(InputError, match=r"MODEL tiny with 3 experts: .* this machine has 0\.0 GB"):
+    with pytest.raises(InputError, match=r"--model tiny with 3 experts: .* this machine has 0\.0 GB"):
         reproduction.check_memory("tiny", args)
 
 
@@ -139,18 +143,18 @@ def test_lengths_and_rows_are_those_of_the_gym_or_assumed(world, tmp_path):
     # " [plural] mouse" has 15 characters, " mice" has 5
     assert [6, 4] in data.lengths("test").tolist()
     assert data.described("train").startswith("from 3 tasks in")
-    assert data.rows("train", "dev", "first") == 3 * 3
-    assert data.rows("train", "test", "all") == 3 * 3 * 2
+    assert data.rows("train", "dev", ("first",)) == 3 * 3
+    assert data.rows("train", "test", ("all",)) == 3 * 3 * 2
     assert data.rows("test", "dev", "100") == 3 + 34
     assert data.rows("test", "dev", "100,13", 2) == 2 * 2 + 2 * 2
-    assert data.rows("test", "test", "all") == 3 * 2 + 2900 * 5
+    assert data.rows("test", "test", ("all",)) == 3 * 2 + 2900 * 5
     none = reproduction.GymData(tmp_path / "none", split, "none", (512, 64))
     assert none.described("test").startswith("assumed")
     assert none.mean_lengths("train") == (65, 6)
     tokens, micro_batches = none.step_shape("train", 32, Cut(16384))
     assert 32 * 71 < tokens < 32 * 110
     assert micro_batches > 2
-    assert none.rows("test", "dev", "all") == 2 * 34 * 5
+    assert none.rows("test", "dev", ("all",)) == 2 * 34 * 5
 
 
 def test_ablations_are_of_experts_features_and_random_sets():

@@ -23,7 +23,7 @@ from dataloader.task_splits import load_split
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Range, group
 from routing_moe.studies.paper_runs import PaperRuns
 from routing_moe.studies.paper_tables import write_tables
-from routing_moe.studies.recipes import GYMS, SKILL, DataFlags, TrainingRecipe, is_tiny, number
+from routing_moe.studies.recipes import GYMS, SKILL, DataFlags, TrainingRecipe, in_package, is_tiny, number
 from routing_moe.studies.routings import minutes
 from routing_moe.studies.runs import call_here, report_unfinished, run_in_turn
 from routing_moe.studies.study import RUNNING, Study, run_study
@@ -58,9 +58,7 @@ ALL = (*PUBLISHED, *ADDED)
 FIRST_STAGES = {"two_stage": "straight_through", "fisher_two_stage": "fisher"}
 DIRECT = "direct"  # fine-tuning from --model itself
 BUILT_GYM, BUILT_SPLIT = Path("data/gym"), Path("dataloader/splits/random.json")
-SMALL_SPLIT = Path(__file__).with_name(
-    "paper_small_split.json"
-)  # of the embedded gym: 8 train and 4 test tasks
+SMALL_SPLIT = "paper_small_split.json"  # of the embedded gym: 8 train and 4 test tasks
 SAMPLES = Range(
     lambda text: text in ("all", "first") or text.isdigit(), "all, first or seeds such as 100 13 21"
 )
@@ -125,7 +123,7 @@ class PaperStudy(DataFlags, Study):
         total = values["total_steps"]
         gym, split = self.train_dir, self.custom_tasks_splits
         if gym is None and is_tiny(model):
-            split = split or SMALL_SPLIT
+            split = split or in_package("routing_moe.studies", SMALL_SPLIT)
         elif gym is None:
             gym, split = BUILT_GYM, split or BUILT_SPLIT
         stage2 = values.setdefault("stage2_steps", self.stage2_steps or (total if is_tiny(model) else 2 * total))

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES
-from routing_moe.studies.runs import call_here
+from routing_moe.studies.runs import call_here, python
 from routing_moe.studies.variants import VARIANTS
 
 SYSTEMS = ("direct", *VARIANTS)
@@ -134,7 +134,7 @@ class PaperTables:
     def call(self, log: str, command: str, *arguments: str) -> int:
         """Calls a command with its output in a log, which is printed if it fails; returns its exit code."""
         done = subprocess.run(
-            [sys.executable, "-m", f"routing_moe.cli.{command}", *arguments],
+            python([f"routing_moe.cli.{command}", *arguments]),
             capture_output=True,
             text=True,
             check=False,

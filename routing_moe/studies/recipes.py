@@ -252,8 +252,8 @@ def base_of(folder: Path) -> str:
         saved = run if run.get("initialize_from_vanilla") else merge
         if saved.get("model"):
             return saved["model"]
-    config = folder if folder.is_dir() else folder.parent
-    configs = [config / "config.json", *sorted(config.glob("*/config.json"))]
+    place = folder if folder.is_dir() else folder.parent  # of a file of weights
+    configs = [place / "config.json", *sorted(place.glob("*/config.json"))] if folder.exists() else []
     sizes = next((sizes_in(path) for path in configs if path.is_file()), {})
     for bart in (tiny_bart(), *(CONFLICT_BARTS / f"width{width}" for width in CONFLICT_WIDTHS)):
         if sizes and (bart / "config.json").is_file() and sizes == sizes_in(bart / "config.json"):

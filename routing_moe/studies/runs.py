@@ -7,7 +7,6 @@ which save their state; the same call continues.
 
 import os
 import queue
-import shlex
 import signal
 import subprocess
 import sys
@@ -166,7 +165,7 @@ def run_in_turn(wanted: Iterable[Run]) -> int:
 
 def call_here(command: list[str]) -> int:
     """Calls `python -m` with these arguments on this terminal; returns its exit code, 130 after Ctrl-C."""
-    process = subprocess.Popen([sys.executable, "-m", *command])
+    process = subprocess.Popen(python(command))
 
     def pass_on(number: int, _) -> None:
         if number != signal.SIGINT:  # Ctrl-C in a terminal reaches the process too
@@ -179,6 +178,10 @@ def call_here(command: list[str]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 128 - code if code < 0 else code
+
+
+def python(command: list[str]) -> list[str]:
+    return [sys.executable, "-m", *command]
 
 
 # ---- where commands run
@@ -200,9 +203,8 @@ def call(
     text = ""
     with log.open("ab") as file:
         for command in commands:
-            python = [sys.executable, "-m", *map(str, command)]
             process = subprocess.Popen(
-                python,
+                python(command),
                 stdout=subprocess.PIPE if printed else file,
                 stderr=file if printed else subprocess.STDOUT,
                 env=os.environ | variables,
@@ -218,7 +220,7 @@ def call(
                 process.wait()
                 raise
             if process.returncode:
-                raise subprocess.CalledProcessError(process.returncode, shlex.join(command))
+                raise subprocess.CalledProcessError(process.returncode, command[0])
     return (text or "").strip().rpartition("\n")[2]
 
 

@@ -1,0 +1,278 @@
+"""The paper's study and the study on real tasks: their runs, settings, tables and hours."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from recorded_commands import UNSEEN, value_of, write
+
+from dataloader.errors import InputError
+from routing_moe.studies import paper, real_gym
+from routing_moe.studies.paper_runs import Answering, PaperRuns, Work
+from routing_moe.studies.study import from_environment
+
+SPLIT = {"train": ["a", "b", "e", "f", "g"], "dev": [], "test": ["c", "d"]}
+SMALL = ["--model", "my/bart", "--train_dir", "gym", "--dim", "3", "--output_dir", "out"]
+
+
+@pytest.fixture
+def gym(recorder, tmp_path):
+    """A gym with files for seven tasks, in the working directory of the recorder."""
+    write(tmp_path / "gym/split.json", json.dumps(SPLIT))
+    for task in "abcdefg":
+        write(tmp_path / f"gym/{task}/{task}_16_13_train.tsv", "in\tout\n")
+    return recorder
+
+
+def planned(**flags) -> dict:
+    """Returns {name: run} of a study."""
+    study = paper.PaperStudy(**dict(model="my/bart", train_dir=Path("gym"), dim=3) | flags).resolved()
+    return {run.name: run for run in PaperRuns(study).all()}
+
+
+# ---- runs
+
+
+def test_runs_come_after_what_they_need_and_all_are_done(gym):
+    assert (
+        paper.main([*SMALL, "--variants", "multitask", "text", "fisher_two_stage", "gradient_routing"]) == 0
+    )
+    names = gym.names()
+    assert names.count("train") == 8  # three trainings, with the first stage; five zero-shot
+    assert names.index("reduce") < names.index("two_stages")
+    stage2 = gym.named("two_stages")[0]
+    assert value_of(stage2, "--stage1") == "out/runs/fisher/seed42"
+    tuned = {command[4]: command for command in gym.named("finetuning")}
+    assert list(tuned) == ["direct", "multitask", "text", "fisher_two_stage", "gradient_routing", "fisher"]
+    assert value_of(tuned["text"], "--taskvecs") == "out/vectors/text_each"
+    assert value_of(tuned["fisher"], "--taskvecs") == "out/vectors/fisher3_each"
+    assert (
+        value_of(tuned["gradient_routing"], "--taskvecs") == "out/runs/gradient_routing/seed42/vectors_each"
+    )
+    assert [tuned[name][1] for name in ("direct", "multitask", "text")] == ["bart", "bart", "moe"]
+    gym.commands.clear()
+    assert paper.main([*SMALL, "--variants", "multitask", "text"]) == 0
+    assert set(gym.names()) == {"compare_runs", "overview", "compute_arg", "report"}
+
+
+def test_a_failure_skips_what_needs_it_and_the_rest_is_done(gym, capsys):
+    gym.failing = "--num_experts 1"
+    assert paper.main([*SMALL, "--variants", "multitask", "softmax"]) == 1
+    errors = capsys.readouterr().err
+    assert (
+        "not finished: training multitask/seed42; the end of out/logs/training-multitask-seed42.log" in errors
+    )
+    assert "not finished: few_shot multitask/seed42; it was skipped" in errors
+    assert [command[4] for command in gym.named("finetuning")] == ["direct", "softmax"]
+
+
+def test_an_incomplete_summary_does_not_finish_a_run(gym):
+    gym.failing, gym.leaves_result = "finetuning", True
+    assert paper.main([*SMALL, "--variants", "multitask", "--starts", "multitask"]) == 1
+    assert gym.named("finetuning")
+    assert not Path("out/few_shot/multitask/seed42/summary.csv").exists()
+
+
+def test_a_first_stage_with_other_steps_is_trained_by_the_two_stages():
+    runs = planned(
+        variants=("two_stage", "fisher_two_stage"), stage1_steps=50, train_flags="", starts=("direct",)
+    )
+    (command,) = runs["training two_stage/seed42"].commands()
+    assert value_of(command, "--total_steps") == "50"
+    assert "--stage1_flags=--seed 42 --init_eps 1e-8" in command
+    (command,) = runs["training fisher_two_stage/seed42"].commands()
+    assert "--stage1_flags=--seed 42 --init_eps 1e-8 --freeze_task_model" in command
+    assert "training fisher/seed42" not in runs
+
+
+@pytest.fixture(autouse=True)
+def split(gym):
+    """All tests read the split."""
+
+
+def test_the_work_of_runs_is_counted():
+    runs = planned(
+        variants=("multitask", "random", "two_stage"), total_steps=100, eval_period=30, samples=("1", "2")
+    )
+    assert runs["training multitask/seed42"].work == (Work("plain", 100),)
+    assert runs["training multitask/seed42"].answers == (
+        Answering("plain", "train", "dev", times=4),
+        Answering("plain", "train", "dev", most=100),
+        Answering("plain", "train", "test", most=100),
+    )
+    assert [each.times for each in runs["training random/seed42"].answers] == [20, 5, 5]
+    stage2 = runs["stage2 two_stage/seed42"]
+    assert stage2.work == (Work("dense", 200),)
+    assert stage2.answers[0].times == 16  # every 10 steps, from step 50 on
+    few_shot = runs["few_shot multitask/seed42"]
+    assert few_shot.work == (Work("plain", 2 * 2 * 3 * 1000, (2, 4, 8), "test"),)
+    assert few_shot.answers[0] == Answering("plain", "test", "dev", ("1", "2"), times=9 * 10)
+
+
+def test_a_gym_that_was_built_has_malformed_lines_left_out(tmp_path):
+    (command,) = planned(variants=("multitask",))["training multitask/seed42"].commands()
+    assert "--skip_malformed" not in command
+    write(tmp_path / "gym/gym_report.csv")
+    (command,) = planned(variants=("multitask",))["training multitask/seed42"].commands()
+    assert "--skip_malformed" in command
+
+
+# ---- settings
+
+
+def test_wrong_values_are_reported_together_before_anything_runs(gym, capsys):
+    wrong = [
+        "--variants",
+        "sofmax",
+        "--starts",
+        "random",
+        "--dim",
+        "5",
+        "--seeds",
+        "1",
+        "1",
+        "--clusters",
+        "0",
+    ]
+    wrong += ["--bsz_list", "0", "--dense_steps", "40000"]
+    assert paper.main([*SMALL, *wrong, "--samples", "some"]) == 2
+    errors = capsys.readouterr().err
+    for part in (
+        "did you mean 'softmax'",
+        "--starts: random",
+        "--seeds has a value more than once",
+        "--bsz_list",
+        "--clusters",
+        "--samples",
+    ):
+        assert part in errors
+    assert (
+        paper.main(
+            [*SMALL, "--variants", "fisher", "gradient_routing", "--dim", "5", "--dense_steps", "40000"]
+        )
+        == 2
+    )
+    errors = capsys.readouterr().err
+    assert "--dim is 5; it must be less than the number of train tasks, 5" in errors
+    assert "--dense_steps is 40000; it must be below --total_steps, 30000" in errors
+    write("gym/split.json", json.dumps(SPLIT | {"test": ["c", "missing"]}))
+    assert paper.main([*SMALL, "--variants", "multitask"]) == 2
+    assert "no task 'missing' in gym" in capsys.readouterr().err
+    assert gym.commands == []
+
+
+def test_runs_of_other_settings_are_refused(gym, capsys):
+    assert paper.main([*SMALL, "--variants", "multitask", "--starts", "direct"]) == 0
+    gym.commands.clear()
+    assert paper.main([*SMALL, "--variants", "multitask", "--total_steps", "7"]) == 2
+    assert "--total_steps is 7, but in out/study.json it was 30000" in capsys.readouterr().err
+    assert gym.commands == []
+
+
+def test_tasks_that_the_gym_lacks_are_built_first(gym, capsys, monkeypatch):
+    tasks = json.dumps({"train": ["a"], "dev": [], "test": ["c"]})
+    monkeypatch.setattr(paper, "BUILT_SPLIT", write("given.json", tasks))
+    assert paper.main(["--model", "facebook/bart-base", "--variants", "multitask"]) == 2
+    assert gym.names() == ["build_gym"]
+    assert "data/gym/gym_report.csv says why some tasks could not be built" in capsys.readouterr().err
+    for task in "ac":
+        write(f"data/gym/{task}/{task}_16_13_train.tsv", "in\tout\n")
+    assert paper.main(["--model", "facebook/bart-base", "--variants", "multitask"]) == 0
+    assert "build_gym" not in gym.names()[1:]
+
+
+def test_variables_set_flags_also_to_no_flags():
+    environment = dict(VARIANTS="multitask softmax", TRAIN_FLAGS="", DATA_DIR="gym", DRY_RUN="no", SEEDS=" ")
+    words = from_environment(paper.PaperStudy, environment)
+    assert sorted(words) == sorted(
+        ["--variants", "multitask", "softmax", "--train_flags=", "--train_dir=gym"]
+    )
+
+
+# ---- real tasks
+
+
+def test_all_variants_on_real_tasks_have_the_same_number_of_steps():
+    study = real_gym.RealGymStudy(train_dir=Path("gym"), model="my/bart", total_steps=1201).resolved()
+    runs = {run.name: run for run in PaperRuns(study).all()}
+    trainings = {name: run for name, run in runs.items() if run.step in ("training", "stage2")}
+    assert len(trainings) == len(real_gym.VARIANTS)
+    for name, run in trainings.items():
+        (command,) = run.commands()
+        steps = [
+            int(value_of(command, flag) or 0) for flag in ("--total_steps", "--stage2_steps", "--dense_steps")
+        ]
+        assert sum(steps) == 1201, name
+        has_router_flags = "--minimum_tau 0.3" in " ".join(map(str, command))
+        assert has_router_flags == (run.folder.parent.name in ("straight_through", "two_stage"))
+
+
+def test_given_flags_win_over_those_of_real_tasks_and_the_bart_is_made_if_none_is_given(gym, capsys):
+    flags = ["--train_dir", "gym", "--output_dir", "out", "--variants", "multitask", "--text_flags", ""]
+    assert real_gym.main([*flags, "--seeds", "1", "--starts", "direct"]) == 0
+    assert gym.names()[0] == "english_bart"
+    assert value_of(gym.commands[0], "--warm_up_steps") == "1600"
+    training = gym.named("train")[0]
+    assert value_of(training, "--model") == "out/english_bart/warm_bart"
+    assert "--max_input_length" not in training
+    assert real_gym.main([]) == 2
+    assert "--train_dir is not given; give a gym folder" in capsys.readouterr().err
+
+
+# ---- whole studies
+
+
+@pytest.mark.slow
+def test_a_small_study_continues_to_its_tables(recorder, world, capsys):
+    """Commands are executed, in a folder with a space."""
+    recorder.really = "routing_moe."
+    out = "my study"
+    small = [
+        "--model",
+        str(world.bart),
+        "--train_dir",
+        str(world.gym),
+        "--output_dir",
+        out,
+        "--samples",
+        "first",
+    ]
+    small += [
+        "--total_steps",
+        "2",
+        "--eval_period",
+        "2",
+        "--few_shot_steps",
+        "2",
+        "--few_shot_eval_period",
+        "2",
+    ]
+    small += [
+        "--warmup_steps",
+        "1",
+        "--bsz_list",
+        "2",
+        "--learning_rate_list",
+        "1e-3",
+        "--variants",
+        "multitask",
+    ]
+    small += ["--text_flags", "--max_input_length 24 --max_output_length 8 --num_beams 1"]
+    assert paper.main([*small, "--starts", "direct"]) == 0
+    folder = Path(out)
+    assert (folder / "tables/test_tasks/comparison.md").is_file()
+    assert (folder / "tables/study.md").read_text().count("\n## ") == 3  # one start: no gains
+    assert (folder / f"runs/multitask/seed42/{UNSEEN}").is_file()
+    assert paper.main([*small, "--starts", "direct", "multitask"]) == 0
+    for name in ("direct", "multitask"):
+        assert len(pd.read_csv(folder / f"tables/few_shot_over_{name}.csv")) == 1  # task
+
+
+def test_the_split_must_exist():
+    study = paper.PaperStudy(
+        model="my/bart", train_dir=Path("gym"), custom_tasks_splits=Path("none.json")
+    ).resolved()
+    assert any("none.json" in fault for fault in study.faults())
+    with pytest.raises(InputError):
+        PaperRuns(study)

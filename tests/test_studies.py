@@ -1,0 +1,508 @@
+"""Scripts of one experiment: which model, data and hyperparameters they have, and their commands."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from recorded_commands import Recorder, value_of, write
+from tiny_runs import ROOT
+
+from routing_moe.config.flags import parse
+from routing_moe.config.train import TrainSettings
+from routing_moe.studies import (
+    finetuning,
+    gradient_routing,
+    recipes,
+    routings,
+    training,
+    two_stages,
+    understand,
+    vectors,
+)
+from routing_moe.studies.recipes import BART_BASE, DataFlags, TrainingFlags, TrainingRecipe, tiny_bart
+from routing_moe.studies.variants import VARIANTS
+
+SPLIT = json.dumps({"train": ["a", "b"], "dev": [], "test": ["c", "d"]})
+
+
+@pytest.fixture
+def gym(tmp_path):
+    """A gym of four tasks."""
+    write(tmp_path / "gym/split.json", SPLIT)
+    for task in "abcd":
+        write(tmp_path / f"gym/{task}/{task}_16_13_train.tsv", "in\tout\n")
+    return "gym"
+
+
+# ---- model and hyperparameters
+
+
+@pytest.mark.parametrize(
+    ("flags", "model", "rate"),
+    [
+        ({}, "tiny", 1e-3),
+        (dict(train_dir="gym"), BART_BASE, 1e-5),
+        (dict(custom_tasks_splits="split.json"), BART_BASE, 1e-5),
+        (dict(taskvecs="vectors"), BART_BASE, 1e-5),
+        (dict(train_dir="gym", model="my/bart"), "my/bart", 1e-5),
+        (dict(train_dir="gym", model="tiny"), "tiny", 1e-3),
+        (dict(embedded_gym="conflict"), "data/conflict_gym_bart/width16", 3e-3),
+        (dict(embedded_gym="conflict", model="my/bart"), "my/bart", 3e-3),
+        (dict(train_dir="gym", learning_rate=0.5), BART_BASE, 0.5),
+    ],
+)
+def test_data_of_ones_own_select_bart_base_and_hyperparameters_go_with_the_model(
+    recorder, flags, model, rate
+):
+    tiny = {"tiny": str(tiny_bart())}
+    flags = {name: tiny.get(value, value) for name, value in flags.items()}
+    recipe = TrainingRecipe.chosen(TrainingFlags(**flags))
+    assert (recipe.model, recipe.learning_rate) == (tiny.get(model, model), rate)
+
+
+def test_the_model_of_a_checkpoint_is_the_recorded_one_else_it_follows_from_the_sizes(recorder, tmp_path):
+    plain = {"initialize_from_vanilla": True, "model": "plain/bart"}
+    write("first/run.json", json.dumps(plain))
+    write("second/run.json", json.dumps({"model": "not/its/start"}))
+    write("second/init/merge.json", json.dumps({"model": "merged/bart"}))
+    write("published/best/config.json", json.dumps({"d_model": 1024, "vocab_size": 50265}))
+    write("published/best/pytorch_model.bin")
+    write("tiny/config.json", (tiny_bart() / "config.json").read_text())
+    expected = {
+        "first": "plain/bart",
+        "first/best": "plain/bart",
+        "second": "merged/bart",
+        "published": recipes.BART_LARGE,
+        "published/best/pytorch_model.bin": recipes.BART_LARGE,
+        "tiny": str(tiny_bart()),
+        "missing": BART_BASE,
+    }
+    for checkpoint, model in expected.items():
+        assert TrainingRecipe.chosen(DataFlags(), checkpoint).model == model, checkpoint
+        assert TrainingRecipe.chosen(DataFlags(model="given"), checkpoint).model == "given"
+
+
+def test_a_training_says_first_what_it_does_and_flags_win_over_variables(recorder, gym, capsys, monkeypatch):
+    for name, value in dict(DATA_DIR=gym, TOTAL_STEPS="9", LEARNING_RATE="1e-2", OUTPUT_DIR="mine").items():
+        monkeypatch.setenv(name, value)
+    assert training.main(["--total_steps", "7", "--seed", "3", "--taskvecs", "vectors"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith(
+        f"model {BART_BASE}, task vectors vectors; gym gym, split gym/split.json\n7 steps"
+    )
+    assert (
+        "learning rate 0.01, router 0.001, task vectors 0.01; on CPU; output in mine; flags: --seed 3"
+        in output
+    )
+    given = recorder.settings()
+    expected = dict(
+        total_steps=7, learning_rate=0.01, seed=3, output_dir="mine", train_dir=gym, taskvecs="vectors"
+    )
+    assert {name: given[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "learned"),
+    [
+        ([], True),
+        (["--avg_routing"], False),
+        (["--random_routing"], False),
+        (["--num_experts=1"], False),
+        (["--task_routes", "ontology"], False),
+        (["--task_routes", "ontology", "--task_routes_as", "start"], True),
+    ],
+)
+def test_only_learned_routes_have_the_hyperparameters_of_routers(recorder, gym, flags, learned):
+    assert training.main(["--train_dir", gym, *flags]) == 0
+    assert ("router_lr" in recorder.settings()) == learned
+
+
+def test_an_unknown_flag_is_an_error_before_anything_runs(recorder, capsys):
+    with pytest.raises(SystemExit):
+        training.main(["--learning_rates", "3"])
+    assert "--learning_rate" in capsys.readouterr().err
+    assert recorder.commands == []
+
+
+def test_the_embedded_gym_is_written_once_per_version_of_its_generator(recorder):
+    assert training.main([]) == 0
+    assert recorder.names() == ["generate", "train"]
+    assert training.main([]) == 0
+    assert recorder.names() == ["generate", "train", "train"]
+    (stamp,) = recipes.GYMS["skill"].glob("generator-*")
+    stamp.rename(stamp.with_name("generator-0"))
+    assert training.main([]) == 0
+    assert recorder.names()[-2:] == ["generate", "train"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"), [("", "CPU"), ("GPU 0: A (UUID: x)\nGPU 1: A (UUID: y)\n", "2 GPUs (A)")]
+)
+def test_the_device_is_that_of_nvidia_smi(monkeypatch, listed, expected):
+    done = subprocess.CompletedProcess([], 0, stdout=listed)
+    monkeypatch.setattr(recipes.subprocess, "run", lambda *_, **__: done)
+    for name in ("CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU"):
+        monkeypatch.delenv(name, raising=False)
+    assert recipes.device() == expected
+    assert recipes.precision_flags(None) == (("--mixed_precision", "auto") if listed else ())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert recipes.device() == ("1 GPU (A)" if listed else "CPU")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
+    assert recipes.device() == "CPU"
+
+
+# ---- two stages
+
+
+def test_both_stages_follow_from_each_other_and_finished_ones_are_kept(recorder, gym):
+    flags = ["--train_dir", gym, "--stage1_flags", "--num_experts 4", "--stage2_steps", "50", "--seed", "2"]
+    assert two_stages.main(flags) == 0
+    assert recorder.names() == ["train", "merge", "train"]
+    first, merged, last = (recorder.settings(i) for i in range(3))
+    assert (first["output_dir"], first["num_experts"], first.get("seed")) == (
+        "models/two_stage/stage1",
+        4,
+        None,
+    )
+    assert (merged["routes_from"], merged["model"]) == ("models/two_stage/stage1", BART_BASE)
+    expected = dict(
+        checkpoint_name="init", router_lr=0, initial_tau=300, anneal_rate=0.12, no_eval_until=12, seed=2
+    )
+    assert {name: last[name] for name in expected} == expected
+    assert "initialize_from_vanilla" not in last
+    assert two_stages.main(flags) == 0  # finished
+    assert len(recorder.commands) == 3
+
+
+def test_both_stages_and_their_merge_have_the_model_of_a_given_first_stage(recorder, gym):
+    write("first/run.json", json.dumps({"initialize_from_vanilla": True, "model": "some/bart"}))
+    assert two_stages.main(["--train_dir", gym, "--stage1", "first"]) == 0
+    assert recorder.names() == ["merge", "train"]
+    assert recorder.settings(0)["model"] == "some/bart"
+    assert two_stages.main(["stage2", "--train_dir", gym]) == 0
+
+
+def test_parts_can_be_run_alone(recorder, gym, capsys):
+    assert two_stages.main(["stage2", "--train_dir", gym]) == 2
+    assert (
+        "models/two_stage/init: no such checkpoint; write it with build_a_checkpoint2.sh"
+        in capsys.readouterr().err
+    )
+    assert two_stages.main(["merge", "--stage1", "first", "--stage1_checkpoint", "last", "--seed", "3"]) == 0
+    merged = recorder.settings()
+    assert (merged["routes_from"], merged["routes_checkpoint_name"], merged["seed"]) == ("first", "last", 3)
+    assert two_stages.main(["stage2"]) == 0  # all of it, on the embedded gym
+    assert two_stages.main(["stage2", "--anneal_rate", "0.1"]) == 2
+    assert "give --stage2_steps instead" in capsys.readouterr().err
+
+
+def test_fisher_vectors_are_reduced_and_frozen_in_both_stages(recorder, gym):
+    assert two_stages.main(["fisher", "--train_dir", gym, "--dim", "3"]) == 0
+    assert recorder.names() == ["fisher", "reduce", "train", "merge", "train"]
+    folder = "models/fisher_two_stage/fisher3"
+    assert value_of(recorder.commands[1], "--output_dir") == folder
+    stage1 = recorder.settings(2)
+    assert (stage1["taskvecs"], stage1["freeze_task_model"]) == (folder, True)
+
+
+# ---- gradient routing
+
+
+def test_gradient_routing_trains_one_bart_computes_vectors_and_trains_a_mixture(recorder, gym):
+    flags = ["--train_dir", gym, "--dense_steps", "20", "--total_steps", "6", "--output_dir", "mine"]
+    assert gradient_routing.main([*flags, "--dense_flags", "--seed 5", "--upcycle", "--each_sample"]) == 0
+    assert recorder.names() == ["train", "gradient", "gradient", "train", "train"]
+    dense, mixture, unseen = (recorder.settings(i) for i in (0, 3, 4))
+    assert (dense["hide_task_names"], dense["seed"], dense["total_steps"], dense["save_period"]) == (
+        True,
+        5,
+        20,
+        2,
+    )
+    words = recorder.commands[1]
+    first = words.index("--checkpoint_names")
+    assert words[first + 1 : first + 7] == [f"{step}-steps" for step in range(10, 21, 2)]
+    assert value_of(words, "--model") == "mine/dense"
+    assert (mixture["task_routes"], mixture["taskvecs"]) == ("clusters:auto", "mine/vectors")
+    assert mixture["vanilla_checkpoint"] == "mine/dense"
+    assert unseen["predict_split"] == "test"
+    assert gradient_routing.main(flags) == 0  # finished
+    assert len(recorder.commands) == 5
+
+
+def test_gradient_routing_has_a_third_of_the_steps_for_the_dense_run(recorder, gym):
+    assert gradient_routing.main(["--train_dir", gym, "--total_steps", "7"]) == 0
+    assert recorder.settings(0)["total_steps"] == 3
+    assert recorder.settings(2)["total_steps"] == 7
+
+
+@pytest.mark.parametrize(("score", "is_noted"), [(0.2, False), (0.14, True)])
+def test_a_dense_run_that_has_hardly_learned_is_noted(recorder, gym, capsys, score, is_noted):
+    write("mine/dense/best/eval-dev-performance.csv", f"performance,constant\n{score},0.1\n{score},0.1\n")
+    assert gradient_routing.main(["--train_dir", gym, "--output_dir", "mine"]) == 0
+    assert ("note: the dense run has hardly learned anything" in capsys.readouterr().err) == is_noted
+
+
+# ---- task vectors
+
+
+@pytest.mark.parametrize("method", vectors.METHODS)
+def test_each_method_uses_the_given_gym_and_model_else_the_embedded_one(recorder, gym, method):
+    assert vectors.main([method, "--train_dir", gym, "--model", "m", "--tasks", "train"]) == 0
+    (command,) = recorder.commands
+    assert command[0] == method
+    assert value_of(command, "--tasks") == "train"
+    reads_model = method not in ("random", "descriptions")
+    assert value_of(command, "--model") == ("m" if reads_model else None)
+    assert value_of(command, "--train_dir") == (None if method == "descriptions" else gym)
+    assert vectors.main([method]) == 0
+    assert recorder.names()[1:] == ["generate", method]
+    assert value_of(recorder.commands[-1], "--model") == (str(tiny_bart()) if reads_model else None)
+
+
+def test_vectors_are_reduced_with_the_split_of_the_gym(recorder, gym):
+    assert vectors.main(["reduce", "--taskvecs", "v", "--train_dir", gym, "--dim", "3"]) == 0
+    (command,) = recorder.commands
+    assert value_of(command, "--custom_tasks_splits") == "gym/split.json"
+    assert value_of(command, "--transform") == "log"
+    assert vectors.main(["reduce"]) == 0
+    assert recorder.names()[1:] == ["generate", "fisher", "reduce"]
+
+
+def test_an_unknown_method_or_a_lack_of_vectors_is_an_error(recorder, capsys):
+    assert vectors.main(["tex"]) == 2
+    assert "did you mean 'text'" in capsys.readouterr().err
+    assert vectors.main(["inspect"]) == 2
+    assert "no folder in data/task_vectors has a task_vecs.npy" in capsys.readouterr().err
+
+
+# ---- fine-tuning
+
+
+@pytest.fixture
+def any_start(monkeypatch):
+    monkeypatch.setattr(finetuning, "check_start", lambda settings: None)
+
+
+@pytest.mark.parametrize("start", finetuning.STARTS)
+def test_fine_tuning_starts_from_its_checkpoint_with_the_published_grid(recorder, gym, any_start, start):
+    assert finetuning.main([start, "d c", "some/run", "mine", "--train_dir", gym, "--seed", "3"]) == 0
+    assert recorder.names() == ["finetune", "finetune", "collect_results"]
+    given = recorder.settings(0)
+    expected = dict(learning_rate_list=[1e-5, 2e-5, 5e-5], bsz_list=[2, 4, 8], total_steps=1000, seed=3)
+    expected |= dict(task_dir="gym/d", output_dir="models/mine/singletask-d")
+    assert {name: given[name] for name in expected} == expected
+    assert given.get("init_dir" if start != "bart" else "checkpoint") == "some/run"
+    assert recorder.commands[2][1:] == [
+        *("--logs_dir", "models/mine", "--tasks", "d", "c", "--output_file", "models/mine/summary.csv")
+    ]
+
+
+def test_logits_have_learning_rates_of_their_own_unless_some_are_given(recorder, gym, any_start):
+    flags = ["moe", "c", "some/run", "mine", "--train_dir", gym, "--route_training", "logits"]
+    assert finetuning.main(flags) == 0
+    assert recorder.settings(0)["learning_rate_list"] == [0.03, 0.1, 0.3]
+    assert finetuning.main([*flags, "--learning_rate_list", "0.5"]) == 0
+    assert recorder.settings(2)["learning_rate_list"] == [0.5]
+
+
+def test_a_task_that_fails_does_not_stop_the_others_and_sets_the_exit_code(recorder, gym, any_start, capsys):
+    recorder.failing = "singletask-c"
+    assert finetuning.main(["moe", "test", "some/run", "mine", "--train_dir", gym]) == 3
+    assert recorder.names() == ["finetune", "finetune", "collect_results"]
+    assert "fine-tuning on c ended with exit code 3" in capsys.readouterr().err
+
+
+def test_a_start_that_is_not_there_is_reported_once(recorder, gym, capsys):
+    assert finetuning.main(["moe", "test", "no-run", "mine", "--train_dir", gym]) == 2
+    assert capsys.readouterr().err.count("error:") == 1
+    assert recorder.commands == []
+    assert finetuning.main(["moe", "test e", "no-run", "mine", "--train_dir", gym]) == 2
+    assert "no task 'e' in gym" in capsys.readouterr().err
+
+
+def test_the_default_mixture_is_trained_first_only_if_nothing_is_given(recorder, gym, any_start):
+    write("data/skill_gym/split.json", SPLIT)
+    finetuning.main(["moe_avg"])
+    assert recorder.names()[:2] == ["generate", "train"]
+    assert recorder.settings(1)["avg_routing"]
+    recorder.commands.clear()
+    assert finetuning.main(["moe_avg", "--train_dir", gym]) == 0
+    assert "train" not in recorder.names()
+
+
+# ---- the comparison of routings
+
+
+def test_every_variant_has_existing_flags_of_its_own():
+    flags = [variant.flags.format(clusters=4) for variant in VARIANTS.values() if not variant.module]
+    assert len(set(flags)) == len(flags) - 1  # text and fisher differ in their vectors
+    for words in flags:
+        parse(TrainSettings, ["--output_dir", "x", *words.split()])
+
+
+def test_two_stages_share_the_run_of_straight_through(recorder, gym):
+    flags = ["--train_dir", gym, "--seeds", "1", "2", "--output_dir", "out", "--init_eps", "0.1"]
+    assert routings.main([*flags, "--variants", "two_stage", "softmax", "--num_beams", "2"]) == 0
+    assert recorder.names() == [
+        "train",
+        "two_stages",
+        "train",
+        "two_stages",
+        "train",
+        "train",
+        "compare_runs",
+    ]
+    assert recorder.settings(0)["output_dir"] == "out/straight_through/seed1"
+    assert recorder.settings(0)["num_beams"] == 2
+    assert value_of(recorder.commands[1], "--stage1") == "out/straight_through/seed1"
+    recorder.commands.clear()
+    assert routings.main([*flags, "--variants", "softmax", "--seeds", "1"]) == 0  # finished
+    assert recorder.names() == ["compare_runs"]
+
+
+def test_at_equal_flops_every_variant_computes_its_steps_and_two_stages_share_them(recorder, gym):
+    flags = ["--train_dir", gym, "--seeds", "1", "--output_dir", "out", "--match", "flops"]
+    assert routings.main([*flags, "--variants", "multitask", "two_stage"]) == 0
+    steps = [
+        value_of(command, "--total_steps") or value_of(command, "--stage2_steps")
+        for command in recorder.commands
+    ]
+    references = [value_of(command, "--equal_flops") for command in recorder.commands]
+    assert recorder.settings(0)["output_dir"] == "out/straight_through/seed1"
+    assert set(references[1:]) == {None, "out/straight_through/seed1"}
+    trained = {
+        value_of(c, "--output_dir"): n
+        for c, n, r in zip(recorder.commands, steps, references, strict=True)
+        if not r
+    }
+    assert trained["out/multitask/seed1"] == "7"
+    assert trained["out/two_stage/seed1/stage1"] == "4"  # half of 7
+    assert value_of(recorder.named("two_stages")[0], "--stage2_steps") == "7"
+
+
+def test_failures_and_wrong_flags_of_the_comparison_are_reported(recorder, gym, capsys):
+    flags = ["--train_dir", gym, "--seeds", "1", "--output_dir", "out"]
+    recorder.failing = "--avg_routing"
+    assert routings.main([*flags, "--variants", "average", "softmax"]) == 1
+    assert "not finished: average/seed1" in capsys.readouterr().err
+    wrong = [
+        "--variants",
+        "softmx",
+        "--seeds",
+        "1",
+        "1",
+        "--num_experts",
+        "3",
+        "--match",
+        "flops",
+        "--match_to",
+        "two_stage",
+    ]
+    assert routings.main([*flags, *wrong]) == 2
+    errors = capsys.readouterr().err
+    for part in (
+        "did you mean 'softmax'",
+        "--seeds has a value more than once",
+        "--num_experts: cannot be given",
+        "--match_to",
+    ):
+        assert part in errors
+
+
+# ---- understanding
+
+
+def test_runs_are_analysed_alone_and_together(recorder, capsys):
+    (recorder_run := write("one/stage1/run.json").parents[1]).mkdir(exist_ok=True)
+    assert understand.main([str(recorder_run), "two", "--output_dir", "all"]) == 0
+    assert recorder.names() == ["inspect_routes", "create_gif", "correlate_routes"] * 2 + [
+        *("inspect_routes", "correlate_routes", "report")
+    ]
+    assert value_of(recorder.commands[0], "--before") == "one/stage1"
+    assert "note: two is analysed without ablation: it has no run.json" in capsys.readouterr().err
+    write("one/run.json")
+    write("one/best/model.safetensors")
+    recorder.failing = "cli.ablate"  # exit code 3: not possible
+    assert understand.main(["one"]) == 0
+    assert recorder.names()[-2:] == ["ablate", "report"]
+
+
+# ---- the scripts
+
+
+@pytest.mark.parametrize(
+    "script", sorted(path.name for path in (ROOT / "example_scripts").glob("*.sh") if path.name != "setup.sh")
+)
+def test_every_script_starts_one_module_with_the_flags_of_the_command_line(script, tmp_path):
+    for name in ("example_scripts", "routing_moe", "dataloader", "task"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    python = write(tmp_path / "python", f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\n')
+    python.chmod(0o755)
+    path = tmp_path / "scripts"
+    path.mkdir()
+    for each in (ROOT / "example_scripts").glob("*.sh"):
+        (path / each.name).write_bytes(each.read_bytes())
+    subprocess.run(
+        ["bash", path / script, "--seed", "3"], env={"PATH": "/usr/bin:/bin", "PYTHON": python}, check=True
+    )
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[-1].startswith("-m ")
+    assert calls[-1].endswith("--seed 3")
+    assert len((ROOT / "example_scripts" / script).read_text().splitlines()) <= 16
+    assert (ROOT / "example_scripts" / script).stat().st_mode & 0o100
+
+
+@pytest.fixture
+def bare_path(tmp_path) -> str:
+    """A PATH whose python3 has no packages."""
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/python3").write_text(f'#!/bin/sh\nexec {Path(sys.executable).resolve()} -S "$@"\n')
+    (tmp_path / "bare/python3").chmod(0o755)
+    return f"{tmp_path}/bare:/usr/bin:/bin"
+
+
+@pytest.mark.parametrize("name", ["collect_results", "compute_arg", "create_gif"])
+def test_python_scripts_run_by_themselves_with_the_packages_of_the_environment(bare_path, tmp_path, name):
+    folder = tmp_path / "copy"
+    shutil.copytree(ROOT / "example_scripts", folder / "example_scripts")
+
+    def call():
+        return subprocess.run(
+            [str(folder / f"example_scripts/{name}.py"), "--a", "b c"],
+            env={"PATH": bare_path}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = call()
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: No module named '")
+    assert done.stderr.count("\n") == 1
+    python = folder / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    python.chmod(0o755)
+    assert call().stdout == f"{folder}/example_scripts/{name}.py|--a|b c|"
+
+
+@pytest.mark.slow
+def test_a_comparison_trains_its_runs_and_compares_them(recorder: Recorder, world, capsys):
+    recorder.really = "routing_moe."
+    flags = [
+        "--model",
+        str(world.bart),
+        "--train_dir",
+        str(world.gym),
+        "--output_dir",
+        "runs",
+        "--seeds",
+        "1",
+        "--jobs",
+        "2",
+    ]
+    flags += ["--total_steps", "2", "--debug", "--max_input_length", "24", "--max_output_length", "8"]
+    assert routings.main([*flags, "--variants", "softmax", "two_stage"]) == 0
+    output = capsys.readouterr().out
+    assert "finished softmax/seed1" in output
