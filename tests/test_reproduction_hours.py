@@ -146,7 +146,7 @@ def test_lengths_and_rows_are_those_of_the_gym_or_assumed(world, tmp_path):
     assert data.rows("train", "dev", ("first",)) == 3 * 3
     assert data.rows("train", "test", ("all",)) == 3 * 3 * 2
     assert data.rows("test", "dev", ("100",)) == 3 + 34
-    assert data.rows("test", "dev", "100,13", 2) == 2 * 2 + 2 * 2
+    assert data.rows("test", "dev", ("100", "13"), 2) == 2 * 2 + 2 * 2
     assert data.rows("test", "test", ("all",)) == 3 * 2 + 2900 * 5
     none = reproduction.GymData(tmp_path / "none", split, "none", (512, 64))
     assert none.described("test").startswith("assumed")
