@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from dataloader.building.downloads import place_of
+from dataloader.building.downloads import path_of
 from dataloader.building.sources import ARCHIVE_MEMBER, Raw
 
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.xz")
@@ -67,10 +67,10 @@ def write_raw_files(folder: Path, sources: Iterable[Raw], files: dict[Name, Cont
             matching = [name for name in contents if path.endswith(f"/{name}")]
             assert matching, f"there is no file for {url}"
             name = max(matching, key=len)
-            write(place_of(address, folder), contents[name])
+            write(path_of(address, folder), contents[name])
             unused.discard(name)
     for address, members in archives.items():
-        write(place_of(address, folder), packed(urlsplit(address).path, members))
+        write(path_of(address, folder), packed(urlsplit(address).path, members))
     assert not unused, f"no URL of the task names these files: {unused}"
 
 

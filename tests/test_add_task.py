@@ -7,16 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub
 import pyarrow
 import pytest
-from local_hub import use_endpoint
 from pyarrow import parquet
 from small_mirror import files_of
-from test_gym_downloads import hub  # noqa: F401 (a fixture)
 from tiny_runs import ROOT, run
 
 from dataloader.building import own_task
+from dataloader.building.downloads import names_on_hub
+from dataloader.building.parquet_files import CONVERTED
 from dataloader.building.sampling import SAMPLES, eighty_twenty
 from dataloader.gym import Gym
 from routing_moe.cli.add_task import main
@@ -243,25 +242,19 @@ def test_labels_get_names(add, table, names):
 
 
 @pytest.fixture
-def on_hub(hub, add, tmp_path, monkeypatch):  # noqa: F811
+def on_hub(local_hub, add, tmp_path):
     """add, and reviews on a hub: labels are numbers with names, those of the split test are unknown."""
-    use_endpoint(monkeypatch, hub.url)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, "127.0.0.1")
-    huggingface_hub.close_session()
-    top = hub.mirror / "huggingface.co/datasets/me/reviews/resolve/refs/convert/parquet/films"
     features = {"verdict": {"names": ["bad", "good"], "_type": "ClassLabel"}, "text": {"dtype": "string"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     for split, rows in (("train", reviews()), ("validation", reviews(9)), ("test", reviews(9))):
         rows = [row | {"verdict": -1 if split == "test" else int(row["verdict"] == "good")} for row in rows]
-        (top / split).mkdir(parents=True)
+        folder = tmp_path / "hub/films" / split
+        folder.mkdir(parents=True)
         table = pyarrow.Table.from_pylist(rows).replace_schema_metadata(metadata)
-        parquet.write_table(table, top / split / "0000.parquet")
-    (hub.mirror / "huggingface.co/datasets/me/reviews/resolve/main").mkdir()
-    yield add
-    huggingface_hub.close_session()
+        parquet.write_table(table, folder / "0000.parquet")
+    local_hub.publish("me/reviews", tmp_path / "hub", CONVERTED)
+    names_on_hub.cache_clear()
+    return add
 
 
 def test_a_data_set_on_the_hub_gives_the_same_task(on_hub):
