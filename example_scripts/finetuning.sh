@@ -100,7 +100,7 @@ finetune() {
             bash "example_scripts/$training_script" --resume
     fi
     # shellcheck disable=SC2086 # several tasks
-    names=$("$PYTHON" -m dataloader.list_tasks --gym "$DATA_DIR" --split "${SPLIT:-$DATA_DIR/split.json}" $TASKS) ||
+    names=$("$PYTHON" -m routing_moe.cli.list_tasks --gym "$DATA_DIR" --split "${SPLIT:-$DATA_DIR/split.json}" $TASKS) ||
         exit 2
     # Once for all tasks: none of them would start, and each would wait for a hub that does not answer.
     on_task example_scripts.check_start "${names%%$'\n'*}" "$@" || exit

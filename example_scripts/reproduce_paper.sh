@@ -109,7 +109,7 @@ PRECISION"
 has() { [[ " $1 " == *" $2 "* ]]; } # LIST WORD
 
 # tasks_in WORDS: prints the names of tasks of SPLIT
-tasks_in() { "$PYTHON" -m dataloader.list_tasks --split "$SPLIT" "$@"; }
+tasks_in() { "$PYTHON" -m routing_moe.cli.list_tasks --split "$SPLIT" "$@"; }
 
 # check_tasks WORDS: adds the errors of tasks_in to the faults
 check_tasks() {

@@ -82,7 +82,7 @@ if [ ! -f "$OUTPUT_DIR/$scores" ]; then
         bash example_scripts/train_routing_bart.sh --task_routes "clusters:$CLUSTERS" --resume ${start[@]+"${start[@]}"} "$@"
 fi
 if [ ! -f "$OUTPUT_DIR/$unseen" ] &&
-    "$PYTHON" -m dataloader.list_tasks --split "${SPLIT:-$DATA_DIR/split.json}" test >/dev/null 2>&1; then
+    "$PYTHON" -m routing_moe.cli.list_tasks --split "${SPLIT:-$DATA_DIR/split.json}" test >/dev/null 2>&1; then
     # shellcheck disable=SC2086 # several flags
     "$PYTHON" -m routing_moe.cli.train --do_predict --predict_split test --output_dir "$OUTPUT_DIR" \
         ${precision[@]+"${precision[@]}"} ${ZERO_SHOT_FLAGS:-}

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from dataloader.errors import InputError
-from dataloader.list_tasks import main, tasks_named
+from dataloader.task_splits import tasks_named
+from routing_moe.cli.list_tasks import main
 
 # ---- names of tasks
 
@@ -85,7 +86,7 @@ def test_each_script_fine_tunes_every_task_from_its_checkpoint_with_the_publishe
     assert code == 0
     listed, checked, *tuned, collected = calls
     assert checked == tuned[0].replace("routing_moe.cli.finetune", "example_scripts.check_start")
-    assert listed.startswith("-m dataloader.list_tasks --gym")
+    assert listed.startswith("-m routing_moe.cli.list_tasks --gym")
     assert len(tuned) == 2
     for task, command in zip(("plural", "count"), tuned, strict=True):
         assert f"--task_dir {scripts.gym}/{task} --do_train --do_predict --model {scripts.bart}" in command

@@ -7,8 +7,8 @@ import numpy as np
 from small_mirror import OWN, capitals, files_of, fruits, report, write_lines, write_parquet
 
 from dataloader import Gym, load_split
-from dataloader.build_gym import chosen_recipes, main
 from dataloader.recipes import RECIPES as RECIPES_OF_GYM
+from routing_moe.cli.build_gym import chosen_recipes, main
 
 
 def test_a_gym_has_the_samples_that_its_loader_reads(build, tmp_path):

@@ -11,12 +11,12 @@ import pytest
 from small_mirror import OWN, RECIPES, files_of, report, write_lines, write_parquet
 
 from dataloader import Gym
-from dataloader.build_gym import main
 from dataloader.building import task_folder
 from dataloader.building.downloads import Mirror
 from dataloader.building.own_recipes import load_recipes
 from dataloader.building.sources import Hub
 from dataloader.building.task_folder import NotBuilt, build_task
+from routing_moe.cli.build_gym import main
 
 
 def rename_column(mirror: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_report_and_a_source_that_cannot_be_read_are_written_again(build, tmp_
     ("flags", "messages"),
     [
         (["--tasks", "fruitz"], ["--tasks: no recipe for 'fruitz'; did you mean 'fruits'?"]),
-        (["--num_workers", "0", "--samples", "1", "1"], ["--num_workers 0", "--samples 1 1"]),
+        (["--num_workers", "0", "--samples", "1", "1"], ["--num_workers is 0", "--samples 1 1"]),
         (["--mirror", "nowhere"], ["--mirror nowhere: no such folder"]),
         (["--split", "none.json"], ["none.json: no such file"]),
     ],
@@ -295,7 +295,15 @@ def test_a_build_that_is_killed_ten_times_ends_equal(build, tmp_path, recipes):
     recipes.write_text("from dataclasses import replace\n" + RECIPES + SLOW, encoding="utf-8")
     build(tasks=[f"{task}{i}" for i in range(4) for task in OWN], gym=tmp_path / "at_once")
     gym = tmp_path / "killed"
-    command = [sys.executable, "-m", "dataloader.build_gym", "--output_dir", str(gym), "--num_workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "routing_moe.cli.build_gym",
+        "--output_dir",
+        str(gym),
+        "--num_workers",
+        "1",
+    ]
     command += ["--mirror", str(tmp_path / "mirror"), "--recipes", str(recipes)]
     for n_tasks in range(1, 11):
         with started(command) as process:
@@ -308,7 +316,7 @@ def test_a_build_that_is_killed_ten_times_ends_equal(build, tmp_path, recipes):
 @pytest.mark.slow
 def test_workers_end_with_the_command_that_was_killed(tmp_path, recipes, mirror):
     recipes.write_text("from dataclasses import replace\n" + RECIPES + SLOW.replace("0.02", "60"))
-    command = [sys.executable, "-m", "dataloader.build_gym", "--output_dir", str(tmp_path / "gym")]
+    command = [sys.executable, "-m", "routing_moe.cli.build_gym", "--output_dir", str(tmp_path / "gym")]
     command += ["--mirror", str(mirror), "--recipes", str(recipes), "--num_workers", "2"]
     with started(command) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

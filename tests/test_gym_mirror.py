@@ -10,10 +10,10 @@ import pytest
 from pyarrow import parquet
 from small_mirror import files_of
 
-from dataloader.build_gym import main
 from dataloader.building.downloads import Mirror
 from dataloader.building.sources import Hub, Raw, Unavailable
 from dataloader.recipes import PUBLISHED
+from routing_moe.cli.build_gym import main
 
 RAW = Path(os.environ.get("ROUTING_MOE_GYM_RAW") or Path(__file__).resolve().parents[2] / "shared/gym_raw")
 # Their train files are not in the mirror.
