@@ -109,6 +109,11 @@ def test_a_second_call_builds_what_is_missing_and_leaves_the_rest(build, tmp_pat
     assert files_of(tmp_path / "at_once") == files_of(gym)
 
 
+def test_several_processes_build_the_same_gym(build, tmp_path):
+    assert build() == build("--num_workers", "2", gym=tmp_path / "parallel") == 0
+    assert files_of(tmp_path / "parallel") == files_of(build.gym)
+
+
 def test_files_from_elsewhere_are_verified_too(build, tmp_path):
     build(tasks=["fruits"])
     (tmp_path / "gym/fruits/source.json").unlink()
