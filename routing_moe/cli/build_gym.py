@@ -18,9 +18,10 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
+from dataloader.atomic_files import folder_lock
 from dataloader.building.build_tasks import Build, build_tasks
 from dataloader.building.downloads import Downloads, Mirror
-from dataloader.building.gym_files import GymFiles, exclusive, no_traceback
+from dataloader.building.gym_files import GYM_LOCK, GymFiles
 from dataloader.building.own_recipes import load_recipes
 from dataloader.building.recipe import Recipe
 from dataloader.building.report import UNAVAILABLE, Line, table, terms_of_use, write_report
@@ -32,6 +33,7 @@ from dataloader.templates import has_templates
 from routing_moe.cli.console import run_command
 from routing_moe.config.build_gym import BuildGymSettings
 from routing_moe.config.flags import value_faults
+from routing_moe.io.files import unwritable
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,11 +57,10 @@ def build_gym(settings: BuildGymSettings) -> int:
     )
     build = Build(gym, files, settings.samples, settings.verify)
     lines: list[Line] = []
-    with exclusive(gym):
+    with folder_lock(gym, lock_file=GYM_LOCK):
         if not settings.mirror:
             downloaded = [recipe for recipe in recipes if missing_samples(recipe, gym, settings.samples)]
             sys.stderr.writelines(f"{terms}\n" for terms in terms_of_use(downloaded))
-        sys.stderr.writelines(f"{note}\n" for note in described.other_metrics(recipes))
         try:
             load = partial(all_recipes, settings.recipes)
             for line in build_tasks(recipes, build, load, settings.num_workers):
@@ -69,9 +70,8 @@ def build_gym(settings: BuildGymSettings) -> int:
         finally:
             print(table(lines))
             built = [known[line.task] for line in lines if line.outcome != UNAVAILABLE]
-            with no_traceback(gym):
-                described.add(built, sections, moves=settings.split is not None)
-                write_report(gym, lines)
+            described.add(built, sections, moves=settings.split is not None)
+            write_report(gym, lines)
     return 1 if len(built) < len(recipes) else 0
 
 
@@ -86,6 +86,8 @@ def setting_faults(settings: BuildGymSettings) -> list[str]:
         faults.append(f"--samples {' '.join(map(str, seeds))}: a seed is given twice")
     if settings.mirror and not settings.mirror.is_dir():
         faults.append(f"--mirror {settings.mirror}: no such folder")
+    if reason := unwritable(settings.output_dir):
+        faults.append(f"--output_dir {reason}")
     return faults
 
 
