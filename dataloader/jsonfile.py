@@ -41,20 +41,10 @@ def parse_json(text: str, most_digits: int | None = None):
         raise NotJson("its brackets are nested too deeply") from None
 
 
-def parse_json_line(line: str, expected: str = "a JSON object") -> dict | str:
-    """Returns the JSON object in a line of a file, or what is wrong with the line."""
-    try:
-        value = parse_json(line)
-    except NotJson as error:
-        where = f" (column {error.column})" if error.column else ""
-        return f"not valid JSON: {error.reason}{where}"
-    return value if isinstance(value, dict) else f"holds {kind_of(value)}, expected {expected}"
-
-
-def load_json_object(path: str | os.PathLike, expected: str) -> dict:
+def load_json_object(path: str | os.PathLike, what: str) -> dict:
     """Returns the JSON object in `path`.
 
-    expected: the kind of file, for errors, such as "a split file".
+    what: the kind of file, for errors, such as "a split file".
     Raises InputError if the file is missing or unreadable, is not JSON (with line and column), or contains
     another JSON value than an object.
     """
@@ -62,18 +52,18 @@ def load_json_object(path: str | os.PathLike, expected: str) -> dict:
     try:
         value = parse_json(path.read_bytes().decode("utf-8-sig"), MOST_DIGITS)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file (expected {expected})") from None
+        raise InputError(f"{path}: no such file (expected {what})") from None
     except IsADirectoryError:
-        raise InputError(f"{path} is a folder, expected {expected}") from None
+        raise InputError(f"{path} is a folder, expected {what}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}), expected {expected}") from None
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}), expected {what}") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected {what}") from None
     except NotJson as error:
         where = f" (line {error.line}, column {error.column})" if error.line else ""
-        raise InputError(f"{path} is not valid JSON: {error.reason}{where}, expected {expected}") from None
+        raise InputError(f"{path} is not valid JSON: {error.reason}{where}, expected {what}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds {kind_of(value)}, expected {expected}, a JSON object")
+        raise InputError(f"{path} holds {kind_of(value)}, expected {what}, a JSON object")
     return value
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataloader.errors import InputError
-from dataloader.jsonfile import kind_of, parse_json_line
+from dataloader.jsonfile import NotJson, kind_of, parse_json
 
 FAULTS_SHOWN = 5
 FILES_SHOWN = 3
@@ -146,9 +146,13 @@ def _parse_fields(text: str) -> Row | str:
 
 
 def _parse_json(text: str) -> RowWithOptions | str:
-    line = parse_json_line(text, "a JSON object with input and outputs")
-    if isinstance(line, str):
-        return line
+    try:
+        line = parse_json(text)
+    except NotJson as error:
+        where = f" (column {error.column})" if error.column else ""
+        return f"not valid JSON: {error.reason}{where}"
+    if not isinstance(line, dict):
+        return f"holds {kind_of(line)}, expected a JSON object with input and outputs"
     source, outputs, options = line.get("input"), line.get("outputs"), line.get("options")
     if fault := _key_fault(line) or row_fault(source, outputs, options):
         return fault

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dataloader.building.sources import Files, Row, Unavailable, UnknownName, parquet_rows
 from dataloader.errors import InputError, in_brief
-from dataloader.jsonfile import parse_json_line
+from dataloader.jsonfile import NotJson, kind_of, parse_json
 
 HUB = "hub:"
 HUB_FORM = "hub:owner/name[:config[:split]]"
@@ -125,7 +125,16 @@ def _delimited_rows(path: Path, lines, header: list[str]) -> Numbered:
 
 def _json_lines(path: Path, *_) -> tuple[list[str], Numbered]:
     lines = enumerate(_text(path).split("\n"), start=1)
-    return [], ((number, parse_json_line(line)) for number, line in lines if line.strip())
+    return [], ((number, _json_row(line)) for number, line in lines if line.strip())
+
+
+def _json_row(line: str) -> Row | str:
+    try:
+        row = parse_json(line)
+    except NotJson as error:
+        where = f" (column {error.column})" if error.column else ""
+        return f"not valid JSON: {error.reason}{where}"
+    return row if isinstance(row, dict) else f"holds {kind_of(row)}, expected a JSON object"
 
 
 def _text(path: Path) -> str:
