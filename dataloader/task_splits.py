@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,25 +82,6 @@ def load_split(path: str | os.PathLike) -> Split:
         names = ", ".join(split.leaked)
         warnings.warn(f'{path}: trains on {names}, which is also under "dev" and so not unseen', stacklevel=2)
     return split
-
-
-def tasks_named(words: Sequence[str], split: str | os.PathLike) -> list[str]:
-    """Returns the tasks that the words name, each once and in order.
-
-    words: task names, sections of `split` (`test`), or sections of other split files (`file.json:test`).
-    Raises InputError for an unknown or empty section. Does not check whether a task exists.
-    """
-    tasks: list[str] = []
-    for word in words:
-        path, _, section = word.rpartition(":")
-        if path.endswith(".json") or word in (*SECTIONS, "all"):
-            chosen = load_split(path or split).section(section)
-            if not chosen:
-                raise InputError(f"{path or split}: the {section} section is empty")
-            tasks += chosen
-        else:
-            tasks.append(word)
-    return list(dict.fromkeys(tasks))
 
 
 def _section_faults(name: str, tasks) -> list[str]:

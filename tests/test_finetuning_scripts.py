@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from dataloader.errors import InputError
-from dataloader.task_splits import tasks_named
+from dataloader.list_tasks import tasks_named
 from routing_moe.cli.list_tasks import main
 
 # ---- names of tasks

@@ -10,7 +10,8 @@ from pathlib import Path
 from dataloader.errors import FEW, InputError, did_you_mean, in_short
 from dataloader.gym import Example, Gym
 from dataloader.jsonfile import load_json_object
-from dataloader.task_splits import SECTIONS, tasks_named
+from dataloader.list_tasks import tasks_named
+from dataloader.task_splits import SECTIONS
 from routing_moe.task_choice.texts import train_examples
 
 EACH = "each"  # --samples each: one vector per sample, computed only from the rows of that sample
