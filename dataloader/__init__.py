@@ -5,13 +5,13 @@ task_files.py   one task file: TSV or JSON lines              options.py      an
 metrics.py      the seven metrics and each task's metric      ontology.py     category of each task
 encoding.py     examples to token ids                         batching.py     batches and micro-batches
 labels.py       labels of tasks from a CSV file               baselines.py    constant-answer baseline
-jsonfile.py     JSON with clear errors                        list_tasks.py   lists tasks for shell scripts
+jsonfile.py     JSON with clear errors                        list_tasks.py   tasks that a user names
 templates.py    names of tasks that are prompts of a data set
 task_sampling.py  share of each task in training
-atomic_files.py atomic writes, locks of folders               processes.py    ends workers with their parent
+atomic_files.py atomic writes, locks of folders               processes.py    a pool of worker processes
 errors.py       InputError: what is wrong in the files or flags given, and where
 command_line.py the parser of all commands
-build_gym.py    builds CrossFit's gym; building/ how, recipes/ from what
+building/       builds CrossFit's gym and tasks of a user     recipes/        its 160 tasks and their prompts
 """
 
 from dataloader.batching import (

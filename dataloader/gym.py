@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import InputError, did_you_mean
+from dataloader.errors import Faults, InputError, did_you_mean
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_fault
 from dataloader.task_files import FAULTS_SHOWN, MalformedLines, describe, read_task_file, read_tsv
@@ -84,10 +84,10 @@ class Gym:
 
         Raises InputError for an unknown task.
         """
-        found = self._find_samples(task)
-        if not found:
+        samples = self._find_samples(task)
+        if not samples:
             raise InputError(self._missing_task(task))
-        return list(found)
+        return list(samples)
 
     def has_sample(self, task: str, sample: str) -> bool:
         """Returns whether a task has a sample with this seed ("100") or prefix ("boolq_32_100")."""
@@ -163,17 +163,14 @@ class Gym:
         Reads (and keeps) all files concerned. metrics: whether to check that each task has a metric, and that
         this metric can use the answers of the dev and test parts.
         """
-        faults: list[str] = []
+        faults = Faults()
         malformed: dict[Path, MalformedLines] = {}
         parts = list(parts)
         for task in sorted(set(tasks)):
-            if metrics:
-                faults += _faults_of(self.metric, task)
+            metric = faults.of(self.metric, task) if metrics else None
             for part in parts:
-                try:
-                    faults += self._part_faults(task, part, samples, metrics and part != "train", malformed)
-                except InputError as error:
-                    faults += error.faults
+                scored_by = metric if part != "train" else None
+                faults += faults.of(self._part_faults, task, part, samples, scored_by, malformed) or []
         if malformed:
             faults.append(describe(list(malformed.values())))
         return list(dict.fromkeys(faults))  # a missing task is reported once, not once per part
@@ -183,8 +180,11 @@ class Gym:
         path = self.folder / "metrics.json"
         return load_json_object(path, "a file like {task: metric}") if path.exists() else {}
 
-    def _part_faults(self, task, part, samples, scored: bool, malformed: dict) -> list[str]:
-        """Returns the faults of a part's files. Malformed lines are added to `malformed` instead."""
+    def _part_faults(self, task, part, samples, metric: str | None, malformed: dict) -> list[str]:
+        """Returns the faults of a part's files. Malformed lines are added to `malformed` instead.
+
+        metric: that the answers must suit; None: they are not scored.
+        """
         faults: list[str] = []
         for sample in self._chosen_samples(task, part, samples):
             try:
@@ -195,9 +195,9 @@ class Gym:
             except InputError as error:
                 faults += error.faults
                 continue
-            if scored and not _faults_of(self.metric, task):
+            if metric:
                 answers = dict.fromkeys(example.outputs[0] for example in examples)
-                unusable = (answer_fault(answer, self.metric(task)) for answer in answers)
+                unusable = (answer_fault(answer, metric) for answer in answers)
                 path = self._path(task, sample, part)
                 faults += [f"{path}: {fault}" for fault in unusable if fault][:FAULTS_SHOWN]
         return faults
@@ -255,15 +255,7 @@ class Gym:
                 self._examples[key] = [Example(task, sample, *row) for row in rows]
             except InputError as error:
                 self._examples[key] = error
-        found = self._examples[key]
-        if isinstance(found, InputError):
-            raise found
-        return found
-
-
-def _faults_of(call, *arguments) -> list[str]:
-    try:
-        call(*arguments)
-    except InputError as error:
-        return error.faults
-    return []
+        examples = self._examples[key]
+        if isinstance(examples, InputError):
+            raise examples
+        return examples

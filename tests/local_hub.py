@@ -1,4 +1,4 @@
-"""A hub on the loopback address, with models whose names stand for several commits, uploads, and failures."""
+"""A hub on the loopback address: models and data sets with several commits, uploads, and failures."""
 
 import hashlib
 import json
@@ -102,7 +102,8 @@ class Handler(BaseHTTPRequestHandler):
         self.do_GET(with_body=False)
 
     def do_GET(self, with_body: bool = True):
-        hub, path = self.server, unquote(urlsplit(self.path).path).lstrip("/")
+        hub, quoted = self.server, urlsplit(self.path).path.lstrip("/")
+        path = unquote(quoted)
         if path != "api/agent-harnesses":  # which the client asks for once a day
             hub.requests.append(path)
         if re.search(hub.hangs, f"{self.command} {path}"):
@@ -111,13 +112,13 @@ class Handler(BaseHTTPRequestHandler):
             hub.is_stopped.wait(hub.delay)
         if hub.status is not None and re.search(hub.fails, path):
             return self.answer(hub.status, b"", {}, with_body)
-        if path.startswith("api/models/"):
+        if path.startswith(("api/models/", "api/datasets/")):
             repository, kind, revision = re.fullmatch(
-                r"api/models/(.+?)(?:/(revision|tree)/(.+))?", path
+                r"api/[a-z]+/(.+?)(?:/(revision|tree)/(.+))?", path
             ).groups(default="main")
         else:
-            repository, _, rest = path.partition("/resolve/")
-            (revision, _, kind) = rest.partition("/")
+            repository, _, rest = quoted.removeprefix("datasets/").partition("/resolve/")
+            revision, _, kind = map(unquote, rest.partition("/"))  # refs%2Fconvert%2Fparquet
         if not any(repository == known for known, _ in hub.revisions):
             return self.answer(401, b"", {"X-Error-Code": "RepoNotFound"}, with_body)
         commit = hub.revisions.get((repository, revision))

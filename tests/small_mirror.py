@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from dataloader.build_gym import main
+from routing_moe.cli.build_gym import main
 
 OWN = ("fruits", "capitals", "colours")
 RECIPES = """

@@ -3,7 +3,8 @@
 import pytest
 
 from dataloader.errors import InputError
-from dataloader.list_tasks import main, tasks_named
+from dataloader.list_tasks import tasks_named
+from routing_moe.cli.list_tasks import main
 
 
 def test_sections_and_names_select_tasks_once_and_in_order(world, tmp_path):

@@ -7,8 +7,8 @@ import numpy as np
 from small_mirror import OWN, capitals, files_of, fruits, report, write_lines, write_parquet
 
 from dataloader import Gym, load_split
-from dataloader.build_gym import chosen_recipes, main
 from dataloader.recipes import RECIPES as RECIPES_OF_GYM
+from routing_moe.cli.build_gym import chosen_recipes, main
 
 
 def test_a_gym_has_the_samples_that_its_loader_reads(build, tmp_path):
@@ -107,6 +107,11 @@ def test_a_second_call_builds_what_is_missing_and_leaves_the_rest(build, tmp_pat
     assert len(list(gym.glob("fruits/*.tsv"))) == 15
     build(gym=tmp_path / "at_once")
     assert files_of(tmp_path / "at_once") == files_of(gym)
+
+
+def test_several_processes_build_the_same_gym(build, tmp_path):
+    assert build() == build("--num_workers", "2", gym=tmp_path / "parallel") == 0
+    assert files_of(tmp_path / "parallel") == files_of(build.gym)
 
 
 def test_files_from_elsewhere_are_verified_too(build, tmp_path):

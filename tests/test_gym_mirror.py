@@ -10,10 +10,10 @@ import pytest
 from pyarrow import parquet
 from small_mirror import files_of
 
-from dataloader.build_gym import main
 from dataloader.building.downloads import Mirror
 from dataloader.building.sources import Hub, Raw, Unavailable
 from dataloader.recipes import PUBLISHED
+from routing_moe.cli.build_gym import main
 
 RAW = Path(os.environ.get("ROUTING_MOE_GYM_RAW") or Path(__file__).resolve().parents[2] / "shared/gym_raw")
 # Their train files are not in the mirror.
@@ -28,12 +28,11 @@ TEST_ONLY = {
     ),
     *("glue-qnli", "hatexplain", "qasc", "quail", "tab_fact", "tweet_eval-sentiment", "wiki_split"),
 }
+# Unpacking RACE and AESLC takes longer than all others together.
+BUILT = [task for task in PUBLISHED if task not in ("race-high", "race-middle", "aeslc")]
+SAMPLES = ("100", "87")  # of five: their draws differ only in the seed
 # Data sets of various types of columns.
-AS_PARQUET = (
-    *("boolq", "climate_fever", "codah", "definite_pronoun_resolution", "dream", "ethos-race"),
-    *("google_wellformed_query", "limit", "openbookqa", "ropes", "superglue-cb", "superglue-multirc"),
-    *("tweet_eval-irony", "tweet_qa", "web_questions"),
-)
+AS_PARQUET = ("climate_fever", "dream", "limit", "openbookqa", "superglue-multirc", "tweet_eval-irony")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,8 @@ def mirror() -> Path:
 @pytest.fixture(scope="module")
 def gym(mirror, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("published") / "gym"
-    assert main(["--output_dir", str(folder), "--mirror", str(mirror), "--num_workers", "2"]) == 1
+    paths = ["--output_dir", str(folder), "--mirror", str(mirror)]
+    assert main([*paths, "--num_workers", "1", "--samples", *SAMPLES, "--tasks", *BUILT]) == 1
     return folder
 
 
@@ -54,21 +54,22 @@ def gym(mirror, tmp_path_factory) -> Path:
 def test_the_tasks_whose_raw_files_are_there_have_the_published_sums(gym):
     with (gym / "gym_report.csv").open(encoding="utf-8") as file:
         rows = {row["task"]: row for row in csv.DictReader(file)}
-    assert rows.keys() == PUBLISHED.keys()
+    assert rows.keys() == set(BUILT)
     assert Counter(row["outcome"] for row in rows.values()) == {
-        "verified": 73,
+        "verified": 70,
         "format only": 1,
         "unavailable": 86,
     }
     assert {
-        task for task, row in rows.items() if row["outcome"] == "unavailable" and row["test"] == "5/5"
+        task for task, row in rows.items() if row["outcome"] == "unavailable" and row["test"] == "2/2"
     } == TEST_ONLY
     with (Path(__file__).parents[1] / "docs/results/gym_tasks.csv").open(encoding="utf-8") as file:
-        for shown in csv.DictReader(file):
-            parts = ("train", "dev", "test", "source")
-            assert [shown[part] for part in parts] == [rows[shown["task"]][part] for part in parts]
+        measured = {row["task"]: row for row in csv.DictReader(file)}
+    for task in BUILT:
+        for part in ("train", "dev", "test", "source"):
+            assert measured[task][part].replace("5/5", "2/2").replace("0/5", "0/2") == rows[task][part]
     # The copy of SQuAD's part of LAMA gives the published few-shot rows, but other test rows.
-    assert [rows["lama-squad"][part] for part in ("train", "dev", "test")] == ["5/5", "5/5", "0/5"]
+    assert [rows["lama-squad"][part] for part in ("train", "dev", "test")] == ["2/2", "2/2", "0/2"]
 
 
 @pytest.mark.slow
@@ -76,10 +77,11 @@ def test_the_same_rows_as_parquet_files_of_the_hub_give_the_same_files(gym, mirr
     for task in AS_PARQUET:
         write_as_parquet(task, Mirror(mirror), tmp_path / "hub")
     built = tmp_path / "gym"
-    assert main(["--output_dir", str(built), "--mirror", str(tmp_path / "hub"), "--tasks", *AS_PARQUET]) == 0
+    paths = ["--output_dir", str(built), "--mirror", str(tmp_path / "hub")]
+    assert main([*paths, "--num_workers", "1", "--samples", *SAMPLES, "--tasks", *AS_PARQUET]) == 0
     raw, from_hub = files_of(gym), files_of(built)
     names = [name for name in from_hub if name.endswith(".tsv")]
-    assert len(names) == 15 * len(AS_PARQUET)
+    assert len(names) == 6 * len(AS_PARQUET)
     assert {name: from_hub[name] for name in names} == {name: raw[name] for name in names}
 
 

@@ -9,6 +9,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # From the bottom to the top. A folder imports from itself and from those before it.
 ORDER = (
     "dataloader",
+    "dataloader/building",
+    "dataloader/recipes",
     "routing_moe/io",
     "routing_moe/config",
     "routing_moe/model",

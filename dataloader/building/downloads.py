@@ -7,35 +7,32 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import re
 import sys
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from dataloader.building.parquet_files import CONVERTED, select_parquet
 from dataloader.building.sources import Unavailable, UnknownName
 from dataloader.errors import in_brief
 
 CHECKSUMS = Path(__file__).with_name("downloads.csv")  # of the files that the published gym was made from
-ATTEMPTS = 5  # of one download; the n-th failure is followed by a pause of 2^(n-1) seconds
+RETRIES = 4  # of a failed download, after pauses of 1, 2, 3 and 4 seconds
 TIMEOUT = 30  # seconds without a byte from the server
-LONGEST_PAUSE = 900  # seconds that a rate limit may ask for; the hub counts requests over 300
-BUSY = 429  # status of a server that gets too many requests
-PART = ".part"  # end of the name of an unfinished download
+CHUNK = 1 << 18  # bytes that are written at once
+MAY_PASS = (408, 429)  # client errors after which a download is tried again: time is up, too many requests
 GONE = "it does not exist, or only for users who are logged in (hf auth login)"
 MESSAGE_BY_STATUS = {401: GONE, 403: "the server refuses access", 404: GONE, 410: "it no longer exists"}
 
-_unreachable: set[str] = set()  # hosts that this process could not reach
-_answered: set[str] = set()  # hosts that have answered this process, at least with an error
+_unreachable: set[str] = set()  # hosts that this process could not connect to
 
 Result = TypeVar("Result")
 
@@ -47,50 +44,57 @@ def checksums() -> dict[str, tuple[int, str]]:
         return {row["url"]: (int(row["bytes"]), row["sha256"]) for row in csv.DictReader(file)}
 
 
-def place_of(url: str, folder: Path) -> Path:
+def path_of(url: str, folder: Path) -> Path:
     """Returns the path of a URL's file in a cache or mirror folder: <host>/<path>[?<query>]."""
     parts = urlsplit(url)
     path = folder / parts.netloc / re.sub("/+", "/", unquote(parts.path)).lstrip("/")
     return path.with_name(f"{path.name}?{quote(parts.query, safe='=&')}") if parts.query else path
 
 
-def is_expected(path: Path, url: str) -> bool:
-    """Returns whether a file has the checksum of its URL, or none is known."""
-    return url not in checksums() or sha256(path) == checksums()[url][1]
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_content(path: Path, url: str, accept_changed: bool) -> None:
+def check_content(path: Path, url: str) -> None:
     """Raises Unavailable if the file is not the one of 2021 that the URL's checksum belongs to."""
-    if not accept_changed and not is_expected(path, url):
-        size, expected = checksums()[url]
-        found = sha256(path)
+    if url not in checksums():
+        return
+    size, expected = checksums()[url]
+    with path.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != expected:
         raise Unavailable(
-            f"{path} is damaged, or {url} has changed since 2021: SHA-256 {found[:12]}..., expected "
+            f"{path} is damaged, or {url} has changed since 2021: SHA-256 {actual[:12]}..., expected "
             f"{expected[:12]}..., {path.stat().st_size} bytes, expected {size} (delete or replace the file, "
             "or accept it with --accept_changed)"
         )
 
 
-class HubFiles(ABC):
-    """Finds the parquet files of a split in the revisions of a data set on the hub."""
+@dataclass(frozen=True)
+class CheckedFiles(ABC):
+    """Files of which those in `folder` are checked against the checksums, unless changes are accepted."""
+
+    folder: Path
+    accept_changed: bool = False
+
+    def raw(self, url: str) -> Path:
+        """Returns the file of a URL. Raises Unavailable."""
+        path = self._raw(url)
+        if not self.accept_changed:
+            check_content(path, url)
+        return path
 
     def parquet(self, repository: str, config: str, split: str) -> list[Path]:
-        """Returns the files of a split, in order. Raises Unavailable."""
-        faults: list[Unavailable] = []
+        """Returns the files of a split of a data set on the hub, in order. Raises Unavailable."""
+        errors: list[Unavailable] = []
         for revision in ("main", CONVERTED):
             try:
                 chosen = select_parquet(self._names(repository, revision), repository, config, split)
             except Unavailable as error:
-                faults.append(error)
+                errors.append(error)
                 continue
             return [self._file(repository, revision, name) for name in chosen]
-        unknown = any(isinstance(error, UnknownName) for error in faults)
-        raise (UnknownName if unknown else Unavailable)("; ".join(dict.fromkeys(map(str, faults))))
+        unknown = any(isinstance(error, UnknownName) for error in errors)
+        raise (UnknownName if unknown else Unavailable)("; ".join(dict.fromkeys(map(str, errors))))
+
+    @abstractmethod
+    def _raw(self, url: str) -> Path: ...
 
     @abstractmethod
     def _names(self, repository: str, revision: str) -> list[str]:
@@ -100,21 +104,17 @@ class HubFiles(ABC):
     def _file(self, repository: str, revision: str, name: str) -> Path: ...
 
 
-class Mirror(HubFiles):
+class Mirror(CheckedFiles):
     """Files from a folder; nothing is downloaded."""
 
     offline = True
 
-    def __init__(self, folder: Path, accept_changed: bool = False):
-        self.folder, self.accept_changed = folder, accept_changed
-
-    def raw(self, url: str) -> Path:
-        path = place_of(url, self.folder)
-        if not path.is_file():  # mirrors made by other tools have no query in their names
-            path = place_of(url.partition("?")[0], self.folder)
-        if not path.is_file():
+    def _raw(self, url: str) -> Path:
+        # Mirrors made by other tools have no query in their names.
+        paths = [path_of(url, self.folder), path_of(url.partition("?")[0], self.folder)]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
             raise Unavailable(f"{url} is not in {self.folder}")
-        check_content(path, url, self.accept_changed)
         return path
 
     def _revision(self, repository: str, revision: str) -> Path:
@@ -130,140 +130,91 @@ class Mirror(HubFiles):
         return self._revision(repository, revision) / name
 
 
-class Downloads(HubFiles):
+class Downloads(CheckedFiles):
     """Files from the network. Raw files are kept in `folder`, those of the hub in the hub's own cache."""
 
     offline = False
 
-    def __init__(self, folder: Path, accept_changed: bool = False):
-        self.folder, self.accept_changed = folder, accept_changed
-        self._listed: dict[tuple[str, str], list[str]] = {}  # by repository and revision
+    def _raw(self, url: str) -> Path:
+        import pooch
 
-    def raw(self, url: str) -> Path:
-        path = place_of(url, self.folder)
+        path = path_of(url, self.folder)
         path.parent.mkdir(parents=True, exist_ok=True)
+        download = pooch.HTTPDownloader(
+            progressbar=sys.stderr.isatty() and parent_process() is None,  # several bars would mix
+            chunk_size=CHUNK,
+            timeout=TIMEOUT,
+            headers={"Accept-Encoding": "identity"},  # otherwise .gz files may arrive uncompressed
+            hooks={"response": partial(refuse, url)},
+        )
+        cached = pooch.Pooch(path.parent, "", {path.name: None}, {path.name: url}, retry_if_failed=RETRIES)
         with FileLock(f"{path}.lock"):  # several tasks are made from the same file
-            if not path.exists():
-                part = path.with_name(path.name + PART)
-                was_there = part.exists()
-                with_retries(lambda: download(url, part), url)
-                if was_there and not is_expected(part, url):  # the start was of another file
-                    part.unlink()
-                    with_retries(lambda: download(url, part), url)
-                os.replace(part, path)
-        check_content(path, url, self.accept_changed)
-        return path
+            return (
+                path
+                if path.exists()
+                else Path(fetched(partial(cached.fetch, path.name, None, download), url))
+            )
 
     def _names(self, repository: str, revision: str) -> list[str]:
-        from huggingface_hub import HfApi
-
-        def listed() -> list[str]:
-            info = HfApi().dataset_info(repository, revision=revision, timeout=TIMEOUT)
-            return [file.rfilename for file in info.siblings or ()]
-
-        if (repository, revision) not in self._listed:  # each split asks, and each task of the repository
-            self._listed[repository, revision] = with_retries(listed, _page(repository, revision))
-        return self._listed[repository, revision]
+        return fetched(partial(names_on_hub, repository, revision), _page(repository, revision))
 
     def _file(self, repository: str, revision: str, name: str) -> Path:
         from huggingface_hub import hf_hub_download
 
-        where = {"repo_id": repository, "repo_type": "dataset", "revision": revision, "filename": name}
-        return Path(with_retries(lambda: hf_hub_download(**where), _page(repository, revision)))
+        download = partial(hf_hub_download, repository, name, repo_type="dataset", revision=revision)
+        return Path(fetched(download, _page(repository, revision)))
 
 
 def _page(repository: str, revision: str) -> str:
     return f"https://huggingface.co/datasets/{repository} at {revision}"
 
 
-def with_retries(action: Callable[[], Result], url: str) -> Result:
-    """Returns action(), called again after a failed connection, or when a rate limit has passed.
+@cache  # each split asks, and each task of the repository
+def names_on_hub(repository: str, revision: str) -> list[str]:
+    """Returns the paths of all files of a revision of a data set. Waits as long as a rate limit says."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
-    Raises Unavailable when it fails for good.
+    url = f"{constants.ENDPOINT}/api/datasets/{repository}/revision/{quote(revision, safe='')}"
+    response = http_backoff("GET", url, max_retries=RETRIES, headers=build_hf_headers(), timeout=TIMEOUT)
+    hf_raise_for_status(response)
+    return [file["rfilename"] for file in response.json()["siblings"]]
+
+
+def refuse(url: str, response, **_) -> None:
+    """Raises Unavailable for an answer of requests that would be the same again, or that is a web page."""
+    status = response.status_code
+    if 400 <= status < 500 and status not in MAY_PASS:
+        raise Unavailable(f"{url}: {status_message(status)}")
+    if status == 200 and "text/html" in response.headers.get("content-type", ""):
+        raise Unavailable(f"{url}: the server sends a web page in place of the file")
+
+
+def status_message(status: int) -> str:
+    return MESSAGE_BY_STATUS.get(status, f"the server answers with status {status}")
+
+
+def fetched(fetch: Callable[[], Result], url: str) -> Result:
+    """Returns fetch(), which downloads from the URL's host. Raises Unavailable if it fails for good.
+
+    A host that could not be reached is not asked again.
     """
     import httpx
+    import requests
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     host = urlsplit(url).netloc
     if host in _unreachable:
         raise Unavailable(f"{url}: {host} could not be reached before")
-    for attempt in range(ATTEMPTS):
-        pause = 2**attempt
-        try:
-            result = action()
-            _answered.add(host)
-            return result
-        except (httpx.HTTPStatusError, HfHubHTTPError) as error:
-            _answered.add(host)
-            status, asked = error.response.status_code, asked_pause(error.response.headers)
-            answer = f"the server answers with status {status}"
-            if status < 500 and status != BUSY:
-                raise Unavailable(f"{url}: {MESSAGE_BY_STATUS.get(status, answer)}") from None
-            if (asked or 0) > LONGEST_PAUSE:
-                raise Unavailable(f"{url}: {answer} and asks for a pause of {asked} seconds") from None
-            fault, pause = ConnectionError(answer), asked or pause
-        except LocalEntryNotFoundError as error:  # after attempts of the hub's client
-            raise Unavailable(f"{url}: {in_brief(error.__cause__ or error)}") from None
-        except OfflineModeIsEnabled:
-            raise Unavailable(
-                f"{url}: HF_HUB_OFFLINE is set; unset it, or read a file of this machine"
-            ) from None
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise Unavailable(f"{url}: {in_brief(error)}") from None
-        except (httpx.HTTPError, ConnectionError) as error:
-            fault = error
-        if attempt < ATTEMPTS - 1:
-            if pause > 2**attempt:
-                tqdm.write(f"{host}: {in_brief(fault)}; waiting {pause} seconds, as it asks", file=sys.stderr)
-            time.sleep(pause)
-    is_silent = isinstance(fault, httpx.ReadTimeout) and host not in _answered
-    if is_silent or isinstance(fault, httpx.ConnectError | httpx.ConnectTimeout):
-        _unreachable.add(host)
-    raise Unavailable(f"{url}: {ATTEMPTS} attempts failed, the last one because: {in_brief(fault)}")
-
-
-def asked_pause(headers: Mapping[str, str]) -> int | None:
-    """Returns the seconds that a server's headers ask to wait for, and one more; None if they ask nothing."""
-    from huggingface_hub.utils import parse_ratelimit_headers
-
-    if (limit := parse_ratelimit_headers(headers)) is not None and limit.remaining == 0:
-        return limit.reset_in_seconds + 1
-    seconds = headers.get("retry-after", "").strip()
-    return int(seconds) + 1 if seconds.isdigit() else None
-
-
-def download(url: str, part: Path) -> None:
-    """Downloads a URL to `part`. A file whose checksum is known continues where an earlier attempt ended.
-
-    Raises httpx.HTTPError, and Unavailable if a web page comes in place of the file.
-    """
-    import httpx
-
-    start = part.stat().st_size if part.exists() and url in checksums() else 0
-    headers = {"Accept-Encoding": "identity"}  # a range counts the bytes that are sent
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT) as response:
-        _answered.add(urlsplit(url).netloc)
-        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # it is longer than the file on the server, or complete and not yet checked
-            return download(url, part)
-        response.raise_for_status()
-        if "text/html" in response.headers.get("content-type", ""):
-            raise Unavailable(f"{url}: the server sends a web page in place of the file")
-        continued = response.status_code == httpx.codes.PARTIAL_CONTENT
-        length = response.headers.get("content-length")
-        bar = tqdm(
-            total=(start if continued else 0) + int(length) if length else None,
-            initial=start if continued else 0,
-            unit="B",
-            unit_scale=True,
-            desc=part.name.removesuffix(PART),
-            leave=False,
-            disable=None,
-        )
-        with part.open("ab" if continued else "wb") as file, bar:
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-                bar.update(len(chunk))
-    return None
+    try:
+        return fetch()
+    except OfflineModeIsEnabled:
+        reason = "HF_HUB_OFFLINE is set; unset it, or read a file of this machine"
+    except HfHubHTTPError as error:
+        reason = status_message(error.response.status_code)
+    except (httpx.HTTPError, requests.RequestException, LocalEntryNotFoundError) as error:
+        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+        if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | requests.ConnectionError):
+            _unreachable.add(host)
+        reason = f"all attempts failed, the last one because: {in_brief(cause or error)}"
+    raise Unavailable(f"{url}: {reason}")

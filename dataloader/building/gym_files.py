@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloader.atomic_files import folder_lock, write_text
+from dataloader.atomic_files import write_text
 from dataloader.building.recipe import Recipe
-from dataloader.errors import Faults, InputError, in_brief
+from dataloader.errors import Faults, InputError
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRICS
 from dataloader.ontology import UNCATEGORISED, Ontology
 from dataloader.task_splits import SECTIONS, Split, load_split
 from dataloader.templates import dataset_of
+
+GYM_LOCK = ".lock"  # file in a gym that keeps other commands from building in it
 
 
 @dataclass(frozen=True)
@@ -47,32 +48,23 @@ class GymFiles:
         them in another section.
         """
         recipes = list(recipes)
-        own = {recipe.task: recipe.metric or METRICS[recipe.task] for recipe in recipes}
-        self._write("metrics.json", dict(sorted((own | self.metrics).items())))
+        added = {recipe.task: recipe.metric or METRICS[recipe.task] for recipe in recipes}
+        self._write("metrics.json", dict(sorted((added | self.metrics).items())))
         # An empty ontology in place of none would leave tasks of the shipped one uncategorised.
         if (ontology := self._with_categories(recipes)) != self.ontology:
             self._write("ontology.json", ontology)
         self._write("split.json", self._with_sections([recipe.task for recipe in recipes], split, moves))
 
-    def other_metrics(self, recipes: Iterable[Recipe]) -> list[str]:
-        """Returns a note on each recipe with another metric than metrics.json has for its task."""
-        return [
-            f"note: {self.folder}/metrics.json has {self.metrics[recipe.task]} for '{recipe.task}', which "
-            f"counts; its recipe has {recipe.metric}"
-            for recipe in recipes
-            if recipe.metric and self.metrics.get(recipe.task, recipe.metric) != recipe.metric
-        ]
-
     def _with_categories(self, recipes: list[Recipe]) -> dict:
         """Returns the ontology; if tasks are added, all are in the order of the shipped ontology."""
-        shipped, own = Ontology.load(), Ontology(self.ontology)
+        shipped, current = Ontology.load(), Ontology(self.ontology)
         added = {recipe.task: recipe.category or shipped.category(recipe.task) for recipe in recipes}
-        places = added | {task: own.category(task) for task in own.tasks}
-        if places.keys() == set(own.tasks):
+        categories = added | {task: current.category(task) for task in current.tasks}
+        if categories.keys() == set(current.tasks):
             return self.ontology
         tree: dict[str, dict[str, list[str]]] = {}
-        for task in shipped.order(places):
-            category, subcategory = places[task]
+        for task in shipped.order(categories):
+            category, subcategory = categories[task]
             if (category, subcategory) != UNCATEGORISED:
                 tree.setdefault(category, {}).setdefault(subcategory, []).append(task)
         return tree
@@ -90,25 +82,6 @@ class GymFiles:
 
     def _write(self, name: str, content: dict) -> None:
         write_text(self.folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def exclusive(gym: Path, flag: str = "--output_dir") -> Iterator[None]:
-    """Creates the folder, which the flag names, and keeps other commands from building in it."""
-    if gym.exists() and not gym.is_dir():
-        raise InputError(f"{flag} {gym}: is a file, expected a folder")
-    with ExitStack() as held:
-        with no_traceback(gym, flag):
-            held.enter_context(folder_lock(gym, flag, lock_file=".lock"))
-        yield
-
-
-@contextmanager
-def no_traceback(gym: Path, flag: str = "--output_dir") -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{flag} {gym}: cannot be written ({in_brief(error)})") from None
 
 
 def _read(path: Path, check=None) -> dict:

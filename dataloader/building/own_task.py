@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
+from dataloader.atomic_files import folder_lock
 from dataloader.building.build_tasks import remove_unfinished
-from dataloader.building.gym_files import GymFiles, exclusive
+from dataloader.building.gym_files import GYM_LOCK, GymFiles
 from dataloader.building.recipe import Recipe, classification, text_to_text
 from dataloader.building.sampling import draw_sample
 from dataloader.building.sources import Files, Row
@@ -62,32 +63,32 @@ def answers_are_labels(rows: list[Row]) -> bool:
     return all(len(example.outputs) == 1 for example in examples) and bool(label_set(examples))
 
 
-def apart(splits: dict[str, list[Row]], places: dict[str, str]) -> tuple[dict[str, list[Row]], list[str]]:
+def apart(splits: dict[str, list[Row]], sources: dict[str, str]) -> tuple[dict[str, list[Row]], list[str]]:
     """Returns the splits without inputs that occur twice, and a note on the rows of each that are left out.
 
     The first row of an input remains; a train row whose input is in the split "test" does not. Then no input
     is in two of the train, dev and test files of a sample.
-    places: the name of each split's table. Raises InputError if no train row remains.
+    sources: the name of each split's table. Raises InputError if no train row remains.
     """
-    kept, notes = {}, []
+    remaining, notes = {}, []
     for split, rows in splits.items():
         first: dict[str, Row] = {}
         for row in rows:
             first.setdefault(row["input"], row)
-        kept[split] = list(first.values())
+        remaining[split] = list(first.values())
         if left_out := len(rows) - len(first):
             differ = sum(row["output"] != first[row["input"]]["output"] for row in rows)
             notes.append(
-                f"{places[split]}: {counted(left_out, 'row')} left out, whose input an earlier row has"
+                f"{sources[split]}: {counted(left_out, 'row')} left out, whose input an earlier row has"
                 + (f", {differ} of them with another answer" if differ else "")
             )
-    tested = {row["input"] for row in kept.get("test", ())}
-    train = [row for row in kept["train"] if row["input"] not in tested]
-    if left_out := len(kept["train"]) - len(train):
-        notes.append(f"{places['train']}: {counted(left_out, 'row')} left out, whose input a test row has")
+    tested = {row["input"] for row in remaining.get("test", ())}
+    train = [row for row in remaining["train"] if row["input"] not in tested]
+    if left_out := len(remaining["train"]) - len(train):
+        notes.append(f"{sources['train']}: {counted(left_out, 'row')} left out, whose input a test row has")
     if not train:
-        raise InputError(f"--test_from {places['test']}: has every input of --from {places['train']}")
-    return kept | {"train": train}, notes
+        raise InputError(f"--test_from {sources['test']}: has every input of --from {sources['train']}")
+    return remaining | {"train": train}, notes
 
 
 def check_numbers(recipe: Recipe, rows: Rows) -> None:
@@ -101,17 +102,17 @@ def check_numbers(recipe: Recipe, rows: Rows) -> None:
     few = {label: n for label, n in sorted(counts.items()) if n < needed}
     if not few:
         return
-    shown = [f"'{label}' ({n or '0, but test rows have it'})" for label, n in few.items()]
-    what, has = " of each label", f"fewer of {in_short(shown, 10)}"
+    labels = [f"'{label}' ({n or '0, but test rows have it'})" for label, n in few.items()]
+    per_label, available = " of each label", f"fewer of {in_short(labels, 10)}"
     if not recipe.by_label:
-        what, has = "", f"only {len(rows.pool)}"
+        per_label, available = "", f"only {len(rows.pool)}"
     cut = "" if "test" in recipe.splits else ", not counting the 20% for the test file (see --test_from)"
     most = min(few.values()) // 2
     ways = [f"--k {most}" if most else "", "--sample_by row" if recipe.by_label else ""]
     advice = " or ".join(filter(None, ways))
     raise InputError(
-        f"--k {recipe.k}: the train and dev rows of a sample are {needed}{what}, but {rows.source} has {has}"
-        f"{cut}{f'; give {advice}' if advice else ''}"
+        f"--k {recipe.k}: the train and dev rows of a sample are {needed}{per_label}, but {rows.source} has "
+        f"{available}{cut}{f'; give {advice}' if advice else ''}"
     )
 
 
@@ -146,10 +147,10 @@ def summary(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], secti
     ]
     if unused := len(rows.pool) - len(trained.union(dev)):
         lines.append(f"{counted(unused, 'row')} not used: a larger --k uses more")
-    if section == "train" and (seen := sum(source in trained for source in dev)):
+    if section == "train" and (n_trained := sum(source in trained for source in dev)):
         lines.append(
-            f"{seen} of {counted(len(dev), 'dev row')} are in train files of other samples, and training "
-            "pools the samples: --samples 1 avoids this"
+            f"{n_trained} of {counted(len(dev), 'dev row')} are in train files of other samples, and "
+            "training pools the samples: --samples 1 avoids this"
         )
     return "\n".join(lines)
 
@@ -161,7 +162,7 @@ def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], se
     """
     contents = sample_contents(recipe, rows, gym, samples)
     folder = gym / recipe.task
-    with exclusive(gym, "--gym"):
+    with folder_lock(gym, "--gym", GYM_LOCK):
         remove_unfinished(gym)
         check_same_task(folder, contents)
         missing = {path: content for path, content in contents.items() if not path.exists()}
@@ -177,23 +178,15 @@ def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], se
 
 
 def check_same_task(folder: Path, contents: dict[Path, bytes]) -> None:
+    """Raises InputError if the task's folder has files that are not in {path: content}."""
     if not folder.exists():
         return
-    files = sorted(folder.iterdir()) if folder.is_dir() else [folder]
-    other = [path for path in files if path.name != PROVENANCE and not is_equal(path, contents)]
+    files = sorted(path for path in folder.iterdir() if path.name != PROVENANCE)
+    other = [path for path in files if path not in contents or path.read_bytes() != contents[path]]
     if not other:
         return
     names = in_short([path.name for path in other], 3)
-    what, way = f"is there with other content ({names})", "choose another name"
-    if not any(path in contents for path in other):
-        asked = in_short(list(dict.fromkeys(path.stem.rpartition("_")[0] for path in contents)), 5)
-        what = f"has other files ({names}) than those of {asked}, which this call would write,"
-        way = "give the --k and the --samples of these files"
     raise InputError(
-        f"--name {folder.name}: {folder} {what} and is not overwritten; {way}, or delete the folder to "
-        "replace the task"
+        f"--name {folder.name}: {folder} has other files than this call would write ({names}) and is not "
+        "overwritten; give another name, or the --k and --samples of these files, or delete the folder"
     )
-
-
-def is_equal(path: Path, contents: dict[Path, bytes]) -> bool:
-    return path in contents and path.is_file() and path.read_bytes() == contents[path]

@@ -22,15 +22,15 @@ def select_parquet(names: list[str], repository: str, config: str, split: str) -
     Raises Unavailable if there is no such configuration or split, or if only a part of it was converted.
     """
     matches = [(name, _CONVERTED.fullmatch(name) or _OWN.fullmatch(name)) for name in sorted(names)]
-    found = [(name, match.groupdict()) for name, match in matches if match]
-    configs = {groups["config"] or "" for _, groups in found}
+    files = [(name, match.groupdict()) for name, match in matches if match]
+    configs = {groups["config"] or "" for _, groups in files}
     if not configs:
         raise Unavailable(f"{repository} has no parquet files")
     chosen = _configuration(configs, repository, config)
-    found = [(name, groups) for name, groups in found if (groups["config"] or "") == chosen]
-    of_split = [(name, groups) for name, groups in found if groups["split"] == split]
+    files = [(name, groups) for name, groups in files if (groups["config"] or "") == chosen]
+    of_split = [(name, groups) for name, groups in files if groups["split"] == split]
     if not of_split:
-        splits = ", ".join(sorted({groups["split"] for _, groups in found}))
+        splits = ", ".join(sorted({groups["split"] for _, groups in files}))
         raise UnknownName(f"{repository} {chosen} has no split {split} (it has {splits})".replace("  ", " "))
     if any(groups.get("partial") for _, groups in of_split):
         raise Unavailable(f"{repository} {chosen}: the hub has converted only a part of the split {split}")

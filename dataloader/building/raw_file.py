@@ -82,32 +82,32 @@ class RawFile:
 
     def members(self, start: str = "", end: str = "") -> list[RawFile]:
         """Returns the files of an archive whose paths start and end so, sorted by path."""
-        found = unpack(self.path, lambda name: name.startswith(start) and name.endswith(end))
-        return sorted((RawFile(self.path, *member) for member in found), key=lambda file: file.member)
+        members = unpack(self.path, lambda name: name.startswith(start) and name.endswith(end))
+        return sorted((RawFile(self.path, *member) for member in members), key=lambda file: file.member)
 
 
-def unpack(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+def unpack(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     """Yields (path inside the archive, content) of the wanted files of a ZIP or TAR archive.
 
     A compressed TAR archive is read once, from start to end, because it has no index. Raises ValueError for a
     file that is not a complete archive.
     """
     try:
-        yield from (unpack_zip if zipfile.is_zipfile(path) else unpack_tar)(path, wanted)
+        yield from (unpack_zip if zipfile.is_zipfile(path) else unpack_tar)(path, is_wanted)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError):
         raise ValueError(f"{path} is not a complete ZIP or TAR archive") from None
 
 
-def unpack_zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+def unpack_zip(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            if not member.is_dir() and wanted(member.filename):
+            if not member.is_dir() and is_wanted(member.filename):
                 yield member.filename, archive.read(member)
 
 
-def unpack_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+def unpack_tar(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(path) as archive:
         for member in archive:
             name = member.name.removeprefix("./")
-            if member.isfile() and wanted(name):
+            if member.isfile() and is_wanted(name):
                 yield name, archive.extractfile(member).read()

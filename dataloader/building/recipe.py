@@ -67,8 +67,8 @@ class Recipe:
 
     def prepared(self, rows: Iterable[Row]) -> Iterable[Row]:
         """Returns the rows that become examples, in order."""
-        kept = rows if self.keep is None else filter(self.keep, rows)
-        return kept if self.prepare is None else self.prepare(kept, np.random.RandomState(SEED))
+        rows = rows if self.keep is None else filter(self.keep, rows)
+        return rows if self.prepare is None else self.prepare(rows, np.random.RandomState(SEED))
 
     def example(self, row: Row) -> tuple[str, str] | tuple[str, str, tuple[str, ...]]:
         """Returns (input, output) of a prepared row, and its options if the recipe has them.

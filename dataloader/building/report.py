@@ -88,12 +88,12 @@ def unusable_lines(paths: Sequence[Path]) -> tuple[int, list[str]]:
 
 def outcome_of(results: Iterable[str]) -> str:
     """Returns the outcome of a task from the comparisons of its files."""
-    found = set(results)
-    if found == {EQUAL}:
+    kinds = set(results)
+    if kinds == {EQUAL}:
         return VERIFIED
-    if found <= {EQUAL, REORDERED}:
+    if kinds <= {EQUAL, REORDERED}:
         return SAME_ROWS
-    return PARTLY if found <= {EQUAL, REORDERED, UNDECIDED} and found != {UNDECIDED} else FORMAT_ONLY
+    return PARTLY if kinds <= {EQUAL, REORDERED, UNDECIDED} and kinds != {UNDECIDED} else FORMAT_ONLY
 
 
 def _count(results: dict[Path, str], part: str) -> str:

@@ -53,7 +53,7 @@ class Template:
             if field not in table.columns and column_of(field) not in table.columns:
                 hint = did_you_mean(field, table.columns)
                 return (
-                    f"{self.flag} {self.text!r}: {table.place} has no column {field!r}{hint} "
+                    f"{self.flag} {self.text!r}: {table.source} has no column {field!r}{hint} "
                     f"(its columns: {in_short(table.columns, 20)})"
                 )
         return None
@@ -65,11 +65,11 @@ class Template:
         """
         values = [values_of(row, field) for field in self.fields]
         n = max(map(len, values), default=1)
-        if any(len(each) not in (1, n) for each in values):
+        if any(len(texts) not in (1, n) for texts in values):
             raise ValueError(f"the lists of {self.text!r} differ in length")
-        spread = [each * n if len(each) == 1 else each for each in values]
-        filled = [[each[index] for each in spread] for index in range(n)]
-        return [self._filled(texts) for texts in filled if all(texts)]
+        repeated = [texts * n if len(texts) == 1 else texts for texts in values]
+        rows = [[texts[index] for texts in repeated] for index in range(n)]  # one without texts for a word
+        return [self._filled(texts) for texts in rows if all(texts)]
 
     def single_text(self, row: Row) -> str:
         """Returns the text of a row; a list is "(A) first (B) second". Raises ValueError if one is empty."""
@@ -111,7 +111,7 @@ def _at(value, key: str, field: str):
     if isinstance(value, list) and key.isdecimal() and int(key) < len(value):
         return value[int(key)]
     if isinstance(value, list):
-        return [_at(each, key, field) for each in value]
+        return [_at(item, key, field) for item in value]
     if not isinstance(value, dict) or key not in value:
         has = f"has the keys {', '.join(map(str, value))}" if isinstance(value, dict) else f"is {value!r}"
         raise ValueError(f"no {key!r} in {field!r}, whose value {has}")
@@ -126,7 +126,7 @@ def values_of(row: Row, field: str) -> list[str]:
 
 def _flat(value, field: str) -> list[str]:
     if isinstance(value, list):
-        return [text for each in value for text in _flat(each, field)]
+        return [text for item in value for text in _flat(item, field)]
     if isinstance(value, dict):
         raise ValueError(
             f"{field!r} is an object; name a key of it: {', '.join(f'{field}[{key}]' for key in value)}"

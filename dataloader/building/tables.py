@@ -24,51 +24,51 @@ Numbered = Iterator[tuple[int, Row | str]]  # line number, and the row or what i
 
 @dataclass(frozen=True)
 class Table:
-    """place: as typed. columns: the names of all columns. rows, malformed: with the number of the line.
+    """source: as typed. columns: the names of all columns. rows, malformed: with the number of the line.
 
     A CSV or TSV line has texts, the others have any values. In parquet files, rows are counted from 1.
     """
 
-    place: str
+    source: str
     columns: list[str]
     rows: list[tuple[int, Row]]
     malformed: list[tuple[int, str]]
 
 
-def read_table(place: str, wanted: Collection[str], files: Files, class_names: bool = True) -> Table:
+def read_table(source: str, needed: Collection[str], files: Files, class_names: bool = True) -> Table:
     """Returns the table at a path, or at HUB_FORM (by default, the split train of the default configuration).
 
-    wanted: columns that are read from parquet files. class_names: whether the labels of a ClassLabel column
+    needed: columns that are read from parquet files. class_names: whether the labels of a ClassLabel column
     of `datasets` are replaced by their names; rows without a label are malformed then.
-    Raises InputError, which begins with the place, if it cannot be read.
+    Raises InputError, which begins with the source, if it cannot be read.
     """
     try:
-        if place.startswith(HUB):
-            columns, numbered = _parquet(_hub_files(place, files), wanted, class_names)
+        if source.startswith(HUB):
+            columns, numbered = _parquet(_hub_files(source, files), needed, class_names)
         else:
-            path = Path(place)
+            path = Path(source)
             if path.suffix.lower() not in READERS:
-                raise InputError(f"{place}: expected a file *{', *'.join(READERS)}, or {HUB_FORM}")
-            columns, numbered = READERS[path.suffix.lower()](path, wanted, class_names)
-        found = list(numbered)
+                raise InputError(f"{source}: expected a file *{', *'.join(READERS)}, or {HUB_FORM}")
+            columns, numbered = READERS[path.suffix.lower()](path, needed, class_names)
+        lines = list(numbered)
     except Unavailable as error:
         form = f"; expected {HUB_FORM}" if isinstance(error, UnknownName) else ""
-        raise InputError(f"{place}: {error}{form}") from None
+        raise InputError(f"{source}: {error}{form}") from None
     except OSError as error:
-        raise InputError(f"{place}: {error.strerror or in_brief(error)}") from None
-    if not found:
-        raise InputError(f"{place} has no rows")
-    rows = [(number, row) for number, row in found if isinstance(row, dict)]
-    malformed = [(number, row) for number, row in found if isinstance(row, str)]
+        raise InputError(f"{source}: {error.strerror or in_brief(error)}") from None
+    if not lines:
+        raise InputError(f"{source} has no rows")
+    rows = [(number, row) for number, row in lines if isinstance(row, dict)]
+    malformed = [(number, row) for number, row in lines if isinstance(row, str)]
     if not columns:  # of JSON lines: those of any line
         columns = list(dict.fromkeys(name for _, row in rows for name in row))
-    return Table(place, columns, rows, malformed)
+    return Table(source, columns, rows, malformed)
 
 
-def _hub_files(place: str, files: Files) -> list[Path]:
-    match = _HUB.fullmatch(place.removeprefix(HUB))
+def _hub_files(source: str, files: Files) -> list[Path]:
+    match = _HUB.fullmatch(source.removeprefix(HUB))
     if not match:
-        raise InputError(f"{place}: expected {HUB_FORM}")
+        raise InputError(f"{source}: expected {HUB_FORM}")
     return files.parquet(match["repository"], match["config"] or "", match["split"] or "train")
 
 
@@ -80,7 +80,7 @@ def _delimited(path: Path, *_) -> tuple[list[str], Numbered]:
     first = text.partition("\n")[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     if "," not in first:  # spreadsheets write semicolons where the comma is decimal
-        delimiter = next((each for each in "\t;" if each in first), delimiter)
+        delimiter = next((mark for mark in "\t;" if mark in first), delimiter)
     lines = _lines(text, delimiter)
     try:
         header = next(lines, [])
@@ -96,14 +96,14 @@ def _delimited(path: Path, *_) -> tuple[list[str], Numbered]:
 
 def _lines(text: str, delimiter: str):
     """Returns a csv.reader. Where quotation marks do not fit around cells between tabs, they are text."""
-    given = {"delimiter": delimiter, "strict": True}
+    options = {"delimiter": delimiter, "strict": True}
     if delimiter == "\t":
         try:
-            for _ in csv.reader(io.StringIO(text, newline=""), **given):
+            for _ in csv.reader(io.StringIO(text, newline=""), **options):
                 pass
         except csv.Error:
-            given["quoting"] = csv.QUOTE_NONE
-    return csv.reader(io.StringIO(text, newline=""), **given)
+            options["quoting"] = csv.QUOTE_NONE
+    return csv.reader(io.StringIO(text, newline=""), **options)
 
 
 def _delimited_rows(path: Path, lines, header: list[str]) -> Numbered:
@@ -149,14 +149,14 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
 
 
-def _parquet_file(path: Path, wanted: Collection[str], class_names: bool) -> tuple[list[str], Numbered]:
-    return _parquet([path], wanted, class_names)
+def _parquet_file(path: Path, needed: Collection[str], class_names: bool) -> tuple[list[str], Numbered]:
+    return _parquet([path], needed, class_names)
 
 
-def _parquet(paths: list[Path], wanted: Collection[str], class_names: bool) -> tuple[list[str], Numbered]:
+def _parquet(paths: list[Path], needed: Collection[str], class_names: bool) -> tuple[list[str], Numbered]:
     columns, classes = _parquet_columns(paths[0])
     # Without a wanted column, rows are counted all the same.
-    read = tuple(name for name in columns if name in wanted) or tuple(columns[:1])
+    read = tuple(name for name in columns if name in needed) or tuple(columns[:1])
     rows = (row for path in paths for row in parquet_rows(path, read))
     named = {name: classes[name] for name in read if name in classes and class_names}
     return columns, ((number, _with_names(row, named)) for number, row in enumerate(rows, start=1))
@@ -173,9 +173,9 @@ def _parquet_columns(path: Path) -> tuple[list[str], dict[str, list[str]]]:
         raise Unavailable(f"it cannot be read as parquet ({in_brief(error)})") from None
     described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = described.get("info", {}).get("features", {})
-    classes = {name: each for name, each in features.items() if isinstance(each, dict)}
+    classes = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
     return schema.names, {
-        name: each["names"] for name, each in classes.items() if each.get("_type") == "ClassLabel"
+        name: kind["names"] for name, kind in classes.items() if kind.get("_type") == "ClassLabel"
     }
 
 

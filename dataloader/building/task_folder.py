@@ -33,7 +33,9 @@ class NotBuilt(Exception):
 
     def __init__(self, reasons: list[str], test: Examples | None = None):
         # What is only missing in a mirror comes last.
-        super().__init__("; ".join(sorted(dict.fromkeys(reasons), key=lambda each: " is not in " in each)))
+        super().__init__(
+            "; ".join(sorted(dict.fromkeys(reasons), key=lambda reason: " is not in " in reason))
+        )
         self.test = test
 
 
@@ -164,11 +166,11 @@ def read_splits(recipe: Recipe, source: Source, files: Files) -> tuple[dict[str,
         except OSError as error:  # such as a full disk
             faults.append(f"{source}: {error.strerror or in_brief(error)} ({error.filename or 'download'})")
         if faults and not files.offline:
-            break  # the other split would be downloaded in vain
+            break  # the other split would be downloaded for nothing
     return splits, faults
 
 
-def to_examples(recipe: Recipe, read: Callable[[], Iterable[dict]], place: str) -> Examples:
+def to_examples(recipe: Recipe, read: Callable[[], Iterable[dict]], source: str) -> Examples:
     """Returns the examples of the rows that `read` yields.
 
     Raises Unavailable if they cannot be read, or if a row is not as the recipe expects.
@@ -191,7 +193,7 @@ def to_examples(recipe: Recipe, read: Callable[[], Iterable[dict]], place: str) 
     except (Unavailable, OSError, MemoryError):
         raise
     except (Exception, SystemExit) as error:  # of readers and templates, which expect columns and formats
-        where = f"{place}, row {number}" if number else place
+        where = f"{source}, row {number}" if number else source
         raise Unavailable(f"{where}: {explained(error, latest)}") from None
     return examples
 

@@ -89,26 +89,27 @@ def check_flags(settings: AddTaskSettings, templates: Templates) -> None:
 def read_examples(settings: AddTaskSettings, templates: Templates, files: Files) -> dict[str, list[Row]]:
     """Returns {split: examples} of the tables. Raises InputError with the faults of both."""
     faults = Faults()
-    wanted = {name for each in templates.all for field in each.fields for name in (field, column_of(field))}
+    fields = [field for template in templates.all for field in template.fields]
+    columns = {*fields, *map(column_of, fields)}
     flags = {"train": "from", "test": "test_from"}
-    places = {"train": settings.from_} | ({"test": settings.test_from} if settings.test_from else {})
+    sources = {"train": settings.from_} | ({"test": settings.test_from} if settings.test_from else {})
     tables = {
-        split: faults.of(read_table, place, wanted, files, not settings.label_names, flag=flags[split])
-        for split, place in places.items()
+        split: faults.of(read_table, source, columns, files, not settings.label_names, flag=flags[split])
+        for split, source in sources.items()
     }
     for table in filter(None, tables.values()):
         faults += filter(None, (template.fault(table) for template in templates.all))
     if faults:
         raise InputError(dict.fromkeys(faults))
-    found = {split: examples_of(table, templates, settings.metric) for split, table in tables.items()}
+    parsed = {split: examples_of(table, templates, settings.metric) for split, table in tables.items()}
     malformed = [
-        MalformedLines(Path(tables[split].place), lines) for split, (_, lines) in found.items() if lines
+        MalformedLines(Path(tables[split].source), lines) for split, (_, lines) in parsed.items() if lines
     ]
-    if malformed and (not settings.skip_malformed or not all(examples for examples, _ in found.values())):
+    if malformed and (not settings.skip_malformed or not all(examples for examples, _ in parsed.values())):
         raise InputError(describe(malformed))
     for file in malformed:
         print(f"{file.path}: {counted(len(file.lines), 'malformed line')} left out", file=sys.stderr)
-    splits, notes = apart({split: examples for split, (examples, _) in found.items()}, places)
+    splits, notes = apart({split: examples for split, (examples, _) in parsed.items()}, sources)
     print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
     return splits
 

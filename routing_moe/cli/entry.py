@@ -17,16 +17,14 @@ from dataloader.command_line import ENTRY_POINT
 from dataloader.errors import did_you_mean
 
 OF_CLI = (
-    "add_task",
+    *("add_task", "build_gym", "list_tasks"),
     *("train", "finetune", "merge", "show_scores", "compare_runs", "overview"),
     *("answer", "export"),
     *("collect_results", "compute_arg"),
     *("inspect_routes", "correlate_routes", "ablate", "create_gif", "report", "push"),
 )
-OF_DATALOADER = ("build_gym", "list_tasks")
 OF_TASK_EMB = ("random", "text", "finetuned_text", "fisher", "gradient", "descriptions", "reduce", "inspect")
-COMMANDS = {name.replace("_", "-"): f"dataloader.{name}" for name in OF_DATALOADER}
-COMMANDS |= {name.replace("_", "-"): f"routing_moe.cli.{name}" for name in OF_CLI}
+COMMANDS = {name.replace("_", "-"): f"routing_moe.cli.{name}" for name in OF_CLI}
 COMMANDS |= {f"vectors {name.replace('_', '-')}": f"task.task_emb.{name}" for name in OF_TASK_EMB}
 
 

@@ -9,17 +9,16 @@ import json
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from concurrent.futures import as_completed
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import contextmanager
-from typing import Any
 
+from dataloader import processes
 from dataloader.errors import InputError
-from dataloader.processes import leave_signals_to
+from dataloader.processes import Outcomes, leave_signals_to, result_or_error
 from routing_moe.io.hub import COMMITS, commits
 from routing_moe.io.memory import WORKERS_OF_GPU, workers_of_gpu
 
-Outcomes = Iterator[tuple[Any, Any]]
+__all__ = ["Outcomes", "result_or_error", "run_here", "run_in_processes", "traceback_noted"]
 
 
 def run_here(function: Callable, arguments: Mapping[Hashable, tuple]) -> Outcomes:
@@ -44,28 +43,11 @@ def run_in_processes(function: Callable, arguments: Mapping[Hashable, tuple], wo
     A process that dies loses only its current call. function: one that a new process can import by module and
     name.
     """
-    from pebble import ProcessPool
-
-    spawning = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     workers = min(workers, len(arguments))
-    places = spawning.Array("i", workers)
+    places = multiprocessing.get_context("spawn").Array("i", workers)
+    prepared = (places, visible_gpus(), os.getpid())
     with environment(worker_environment(workers)):
-        pool = ProcessPool(
-            max_workers=workers,
-            context=spawning,
-            initializer=prepare_worker,
-            initargs=(places, visible_gpus(), os.getpid()),
-        )
-        try:
-            futures = {pool.schedule(function, args=own): key for key, own in arguments.items()}
-            for future in as_completed(futures):
-                yield futures[future], result_or_error(future.result)
-            pool.close()
-        except BaseException:
-            pool.stop()
-            raise
-        finally:
-            pool.join()
+        yield from processes.run_in_processes(function, arguments, workers, prepare_worker, prepared)
 
 
 def visible_gpus() -> list[str]:
@@ -135,17 +117,6 @@ def is_running(process: int) -> bool:
     except (ProcessLookupError, PermissionError):  # it ended, and another user's process may have its id
         return False
     return process != 0
-
-
-def result_or_error(result: Callable) -> Any:
-    """Returns the result of `result()` or the exception that it raises; an InputError is raised again."""
-    try:
-        return result()
-    except Exception as error:
-        error = getattr(error, "cause", None) or error  # Ray wraps the original error
-        if isinstance(error, InputError):
-            raise error from None
-        return error
 
 
 @contextmanager

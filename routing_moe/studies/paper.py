@@ -221,7 +221,7 @@ def build_gym(study: PaperStudy) -> None:
 
     if study.gym_is_given or is_complete():
         return
-    code = call_here(["dataloader.build_gym", "--output_dir", str(study.gym), "--split", str(study.custom_tasks_splits)])
+    code = call_here(["routing_moe.cli.build_gym", "--output_dir", str(study.gym), "--split", str(study.custom_tasks_splits)])
     if code == 130:
         raise KeyboardInterrupt
     if not is_complete():

@@ -1,0 +1,122 @@
+"""Build the tasks of CrossFit's few-shot gym from public data sets, and compare them with the published ones.
+
+    routing-moe build-gym --output_dir data/gym
+    routing-moe build-gym --output_dir data/gym --tasks boolq "glue-*"
+    routing-moe build-gym --output_dir data/gym --split my_split.json --mirror downloads
+    routing-moe build-gym --output_dir data/gym --recipes my_recipes.py --tasks my_task
+
+Writes <output_dir>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv (.jsonl with answer options),
+gym_report.csv, metrics.json, ontology.json and split.json. A second call builds what is missing. Exits with 0
+if all tasks are built; 1 if some could not be; 2 for wrong flags or files, or a folder that cannot be
+written; 130 after Ctrl-C.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+
+from dataloader.atomic_files import folder_lock
+from dataloader.building.build_tasks import Build, build_tasks
+from dataloader.building.downloads import Downloads, Mirror
+from dataloader.building.gym_files import GYM_LOCK, GymFiles
+from dataloader.building.own_recipes import load_recipes
+from dataloader.building.recipe import Recipe
+from dataloader.building.report import UNAVAILABLE, Line, table, terms_of_use, write_report
+from dataloader.building.task_folder import missing_samples
+from dataloader.errors import Faults, InputError, did_you_mean
+from dataloader.recipes import PUBLISHED, RECIPES
+from dataloader.task_splits import PUBLISHED_SPLITS, load_split
+from dataloader.templates import has_templates
+from routing_moe.cli.console import run_command
+from routing_moe.config.build_gym import BuildGymSettings
+from routing_moe.config.flags import value_faults
+from routing_moe.io.files import unwritable
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(build_gym, BuildGymSettings, argv, __doc__)
+
+
+def build_gym(settings: BuildGymSettings) -> int:
+    """Builds the tasks and returns 1 if some could not be built, else 0."""
+    faults, gym = Faults(setting_faults(settings)), settings.output_dir
+    own_recipes = faults.of(load_recipes, settings.recipes)
+    known = RECIPES | (own_recipes or {})
+    sections = faults.of(load_split, settings.split or PUBLISHED_SPLITS / "random.json")
+    if own_recipes is not None and sections:  # otherwise their tasks would be unknown
+        default = sections.all if settings.split else own_recipes or PUBLISHED
+        recipes = faults.of(chosen_recipes, settings.tasks, settings.split, default, known)
+    described = faults.of(GymFiles.read, gym)
+    if faults:
+        raise InputError(faults)
+    files = (Mirror if settings.mirror else Downloads)(
+        settings.mirror or settings.cache_dir, settings.accept_changed
+    )
+    build = Build(gym, files, settings.samples, settings.verify)
+    lines: list[Line] = []
+    with folder_lock(gym, lock_file=GYM_LOCK):
+        if not settings.mirror:
+            downloaded = [recipe for recipe in recipes if missing_samples(recipe, gym, settings.samples)]
+            sys.stderr.writelines(f"{terms}\n" for terms in terms_of_use(downloaded))
+        try:
+            load = partial(all_recipes, settings.recipes)
+            for line in build_tasks(recipes, build, load, settings.num_workers):
+                lines.append(line)
+                with suppress(OSError):  # of a full disk; it is written again at the end
+                    write_report(gym, lines)
+        finally:
+            print(table(lines))
+            built = [known[line.task] for line in lines if line.outcome != UNAVAILABLE]
+            described.add(built, sections, moves=settings.split is not None)
+            write_report(gym, lines)
+    return 1 if len(built) < len(recipes) else 0
+
+
+def all_recipes(own_file: Path | None) -> dict[str, Recipe]:
+    """Returns the recipes of this project and those of a user's file, by task."""
+    return RECIPES | load_recipes(own_file)
+
+
+def setting_faults(settings: BuildGymSettings) -> list[str]:
+    faults, seeds = value_faults(settings), settings.samples
+    if len(set(seeds)) < len(seeds):
+        faults.append(f"--samples {' '.join(map(str, seeds))}: a seed is given twice")
+    if settings.mirror and not settings.mirror.is_dir():
+        faults.append(f"--mirror {settings.mirror}: no such folder")
+    if reason := unwritable(settings.output_dir):
+        faults.append(f"--output_dir {reason}")
+    return faults
+
+
+def chosen_recipes(
+    tasks: Sequence[str], split: Path | None, default: Iterable[str], known: dict[str, Recipe]
+) -> list[Recipe]:
+    """Returns the recipes of the tasks that the flags name. Raises InputError with all faults.
+
+    tasks: names or patterns; split: split file; default: tasks if neither is given.
+    """
+    if tasks and split:
+        raise InputError("--tasks and --split both name tasks; give one of them")
+    flag = "--tasks" if tasks else "--split"
+    tasks = tasks or list(default)
+    if not tasks:
+        raise InputError(f"--split {split} names no tasks")
+    matches = {name: [task for task in known if matches_pattern(task, name)] for name in tasks}
+    faults = [
+        f"{flag}: no recipe for '{name}'{did_you_mean(name, known)}" for name in tasks if not matches[name]
+    ]
+    if faults:
+        raise InputError(faults)
+    return [known[task] for task in dict.fromkeys(task for found in matches.values() for task in found)]
+
+
+def matches_pattern(task: str, pattern: str) -> bool:
+    """Returns whether a pattern names a task; "glue-*" does not name prompts, "glue-*__*" does."""
+    return fnmatchcase(task, pattern) and has_templates([task]) <= has_templates([pattern])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""Print the tasks of a split's sections and the named tasks, one per line, for use in shell scripts.
+
+routing-moe list-tasks --split data/gym/split.json test
+routing-moe list-tasks --split data/gym/split.json boolq other_split.json:dev
+"""
+
+import sys
+
+from dataloader.list_tasks import check_tasks, tasks_named
+from routing_moe.cli.console import run_command
+from routing_moe.config.list_tasks import ListTasksSettings
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(list_tasks, ListTasksSettings, argv, __doc__)
+
+
+def list_tasks(settings: ListTasksSettings) -> None:
+    tasks = tasks_named(settings.words, settings.split)
+    if settings.gym:
+        check_tasks(tasks, settings.gym)
+    print("\n".join(tasks))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
