@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from task.task_emb import agreement as module
 from task.task_emb.agreement import (
     agreement,
     all_equidistant,
@@ -12,8 +11,7 @@ from task.task_emb.agreement import (
     majority,
     mean_centred,
     nearest,
-    neighbour_accuracy,
-    permutation_test,
+    neighbour_test,
     silhouette,
     similarity,
 )
@@ -30,6 +28,10 @@ def planted(n_labels, n_each, noise, seed=0, width=16):
     labels = [f"label {i}" for i in range(n_labels) for _ in range(n_each)]
     directions = np.repeat(draw.normal(size=(n_labels, width)), n_each, axis=0)
     return directions + noise * draw.normal(size=directions.shape), labels
+
+
+def accuracy(labels, distance_NN, k=1):
+    return neighbour_test(labels, nearest(distance_NN, k), 1)[0]
 
 
 # ---------------------------------------------------------------------------- distances
@@ -84,12 +86,6 @@ def test_ties_go_to_the_first_task_despite_rounding_errors():
     assert nearest(on_a_line(0, 0.1 + 0.2, -0.3), 1)[0, 0] == 1
 
 
-@pytest.mark.parametrize("k", [0, 3])
-def test_an_invalid_number_of_neighbours_is_an_error(k):
-    with pytest.raises(ValueError, match="must be from 1 to 2 for 3 tasks"):
-        nearest(on_a_line(0, 1, 2), k)
-
-
 def test_the_most_frequent_label_wins_and_ties_go_to_the_nearest():
     votes = [[1, 0, 0], [2, 1, 0], [1, 0, 1], [0, 1, 1]]
     assert majority(np.array(votes)).tolist() == [0, 2, 1, 1]
@@ -99,17 +95,17 @@ def test_the_most_frequent_label_wins_and_ties_go_to_the_nearest():
 def test_accuracy_computed_by_hand():
     distance_NN, labels = on_a_line(0, 1, 2.5, 6, 7.1, 9), list("aabbbc")
     # The nearest of 0 is 1, of 1 is 0, of 2.5 is 1 (wrong), of 6 is 7.1, of 7.1 is 6; c is not scored.
-    assert neighbour_accuracy(labels, nearest(distance_NN, 1)) == 4 / 5
+    assert accuracy(labels, distance_NN, 1) == 4 / 5
     # The nearest 3: of 0 and 1 a b b (wrong), of 2.5 a a b (wrong), of 6 and 7.1 b c b (correct).
     assert nearest(distance_NN, 3)[3].tolist() == [4, 5, 2]
-    assert neighbour_accuracy(labels, nearest(distance_NN, 3)) == 2 / 5
+    assert accuracy(labels, distance_NN, 3) == 2 / 5
 
 
 def test_a_task_with_a_unique_label_is_a_neighbour_but_is_not_scored():
     # c is the nearest task of both a
-    assert neighbour_accuracy(list("aca"), nearest(on_a_line(0, 1, 2.1), 1)) == 0.0
-    assert neighbour_accuracy(list("aac"), nearest(on_a_line(0, 1, 2.1), 1)) == 1.0
-    assert np.isnan(neighbour_accuracy(list("abc"), nearest(on_a_line(0, 1, 2.1), 1)))
+    assert accuracy(list("aca"), on_a_line(0, 1, 2.1)) == 0.0
+    assert accuracy(list("aac"), on_a_line(0, 1, 2.1)) == 1.0
+    assert np.isnan(accuracy(list("abc"), on_a_line(0, 1, 2.1)))
 
 
 # ---------------------------------------------------------------------------- permuted labels
@@ -117,14 +113,14 @@ def test_a_task_with_a_unique_label_is_a_neighbour_but_is_not_scored():
 
 def test_chance_and_p_of_two_pairs_are_a_third():
     # both pairs have equal labels in 8 of 24 orders of aabb; in the others no task is correct
-    chance, p = permutation_test(list("aabb"), nearest(on_a_line(0, 1, 10, 11), 1), 10_000)
+    _, chance, p = neighbour_test(list("aabb"), nearest(on_a_line(0, 1, 10, 11), 1), 10_000)
     assert chance == pytest.approx(1 / 3, abs=0.02)
     assert p == pytest.approx(1 / 3, abs=0.02)
 
 
 def test_chance_of_one_neighbour_is_the_share_of_pairs_with_the_same_label():
     # 2 * 1 + 3 * 2 ordered pairs with equal labels, each with probability 1 / 5, over 5 scored tasks
-    chance, _ = permutation_test(list("aabbbc"), nearest(on_a_line(0, 1, 2.5, 6, 7.1, 9), 1), 10_000)
+    _, chance, _ = neighbour_test(list("aabbbc"), nearest(on_a_line(0, 1, 2.5, 6, 7.1, 9), 1), 10_000)
     assert chance == pytest.approx(8 / 5 / 5, abs=0.01)
 
 
@@ -145,21 +141,6 @@ def test_p_of_random_labels_is_uniform():
     for level in (0.1, 0.25, 0.5, 0.75):
         assert (p <= level).mean() == pytest.approx(level, abs=0.1)
     assert (p <= 0.05).mean() < 0.08
-
-
-def test_permutations_depend_on_the_seed_but_not_on_the_batch_size(monkeypatch):
-    vectors_ND, labels = planted(4, 5, 3.0)
-    nearest_NK = nearest(cosine_distances(vectors_ND), 3)
-    at_once = permutation_test(labels, nearest_NK, 50, seed=3)
-    monkeypatch.setattr(module, "MAX_COMPARISONS", 1)
-    assert permutation_test(labels, nearest_NK, 50, seed=3) == at_once
-    assert permutation_test(labels, nearest_NK, 50, seed=4) != at_once
-
-
-@pytest.mark.parametrize(("labels", "permutations"), [("abc", 10), ("aab", 0)])
-def test_a_permutation_test_needs_a_repeated_label_and_permutations(labels, permutations):
-    with pytest.raises(ValueError, match="permutations"):
-        permutation_test(list(labels), nearest(on_a_line(0, 1, 3), 1), permutations)
 
 
 # ---------------------------------------------------------------------------- silhouette
@@ -226,11 +207,3 @@ def test_the_order_of_the_tasks_does_not_matter():
     assert other.silhouette == pytest.approx(one.silhouette)
     assert other.chance == pytest.approx(one.chance, abs=0.01)
     assert other.p == pytest.approx(one.p, abs=0.01)
-
-
-def test_permutations_are_made_in_batches():
-    vectors_ND, labels = planted(40, 4, noise=2.0)
-    batches = list(module.permuted_labels(module._label_ids(labels), 10_000, 2777, seed=0))
-    assert [len(batch) for batch in batches] == [2777, 2777, 2777, 1669]
-    assert (np.sort(batches[-1], axis=1) == np.repeat(np.arange(40), 4)).all()
-    assert agreement(cosine_distances(vectors_ND), labels).p < 0.01
