@@ -16,7 +16,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.ablation.result_files import drawn
+from routing_moe.analysis.ablation.tables import number_drawn
 from routing_moe.analysis.saved_routes import encoder_part
 from routing_moe.plots.dot_panels import dot_panels
 from routing_moe.plots.heat_map import draw_colour_bar, draw_heat, heat_map, name_rows
@@ -109,7 +109,7 @@ def plot_feature_drops(
         f"top {top} experts ablated: tasks with the feature": WITH,
         "tasks without it": WITHOUT,
         f"{top} random experts of similar weight ablated: tasks with it": TICK,
-        f"± std over {drawn(table)} draws": BAR | {"linewidth": 3},
+        f"± std over {number_drawn(table)} draws": BAR | {"linewidth": 3},
     }
     dot_legend(figure, styles, columns=2)
     write_figure(figure, path)

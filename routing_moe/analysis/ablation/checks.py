@@ -1,7 +1,6 @@
 """Checks of an ablation before torch is imported; all errors are reported at once."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from dataloader.errors import Faults, InputError, did_you_mean
 from routing_moe.analysis.ablation.expert_sets import experts_named
@@ -30,8 +29,7 @@ def check_ablation(settings: AblationSettings) -> AblationInputs:
     if fault := unwritable(settings.output_dir):
         faults.append(f"--output_dir {fault}")
     mixture = faults.of(mixture_to_score, prediction)
-    faults += (missing := _missing_gyms(settings))
-    inputs = faults.of(check_inputs, prediction) if mixture and not missing else None
+    inputs = faults.of(check_inputs, prediction) if mixture else None
     if mixture:
         for word in settings.experts if set(settings.experts) - {"all", "none"} else ():
             faults.of(experts_named, word, mixture.config)
@@ -49,19 +47,6 @@ def check_ablation(settings: AblationSettings) -> AblationInputs:
     return AblationInputs(inputs, tasks, features)
 
 
-def _missing_gyms(settings: AblationSettings) -> list[str]:
-    """Returns faults of the run's gyms, which were not given by a flag of this command."""
-    prediction = settings.prediction
-    gyms = {"train_dir": prediction.train_dir}
-    if prediction.predict_dir != prediction.train_dir:
-        gyms["predict_dir"] = prediction.predict_dir
-    return [
-        f"the run's gym folder {gym} does not exist here; give --{name}"
-        for name, gym in gyms.items()
-        if getattr(settings, name) is None and not Path(gym).is_dir()
-    ]
-
-
 def _number_faults(settings: AblationSettings) -> list[str]:
     faults = []
     if len(settings.experts) > 1 and {"all", "none"} & set(settings.experts):
@@ -72,24 +57,18 @@ def _number_faults(settings: AblationSettings) -> list[str]:
 
 
 def _feature_faults(settings: AblationSettings, features: Features) -> list[str]:
-    known = testable(features)
-    if settings.features == ("all",):
-        return []
-    faults = []
+    known, faults = testable(features), []
     if "all" in settings.features:
-        return [f"--features {' '.join(settings.features)}: give all alone"]
+        alone = settings.features == ("all",)
+        return [] if alone else [f"--features {' '.join(settings.features)}: give all alone"]
     for name in settings.features:
-        if name in features.names and name not in known:
-            binary = features.is_binary(name)
-            reason = (
-                "must hold for at least three tasks, and not for three others"
-                if binary
-                else "has too few different values"
-            )
-            faults.append(f"--features {name} {reason}")
-        elif name not in features.names:
+        if name not in features.names:
             guess = did_you_mean(name, [*known, "all"])
             faults.append(f"--features {name}: no such feature{guess} (there are {', '.join(known)})")
+        elif name not in known:
+            binary = "must hold for at least three tasks, and not for three others"
+            reason = binary if features.is_binary(name) else "has too few different values"
+            faults.append(f"--features {name} {reason}")
     return faults
 
 

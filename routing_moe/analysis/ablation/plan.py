@@ -62,11 +62,17 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
         return Plan(named, {}, {}, pd.DataFrame())
     rows = dict(zip(routes.layers, config.routed_rows, strict=True))
     chosen = {
-        name: tuple(sorted((rows[row.layer], int(row.expert)) for row in own.itertuples()))
-        for name, own in top.items()
+        name: tuple(sorted((rows[row.layer], int(row.expert)) for row in experts.itertuples()))
+        for name, experts in top.items()
     }
-    drawn = matched_sets(job, chosen, inputs.features, settings.random_draws, settings.seed)
-    _log_few_matches(drawn, settings)
+    singles = [experts[0] for experts in job.all_experts()]
+    draws, seed = settings.random_draws, settings.seed
+    drawn = matched_sets(job.evaluator.weights, singles, chosen, inputs.features, draws, seed)
+    if few := [f"{name} ({len(sets)})" for name, sets in drawn.items() if len(sets) < draws]:
+        log.info(
+            "note: fewer than %d sets of %d other experts are used as much, within %g%% of the weight, by "
+            "the tasks with %s", draws, settings.top, 100 * TOLERANCE, in_short(few),
+        )  # fmt: skip
     return Plan(named, chosen, drawn, pd.concat(top.values(), ignore_index=True))
 
 
@@ -81,7 +87,7 @@ def top_of_features(
     every = settings.features == ("all",)
     names = testable(features) if every else list(settings.features)
     top = {name: strongest(table, name, settings.top, routes.experts) for name in names}
-    short = [name for name, own in top.items() if len(own) < settings.top]
+    short = [name for name, experts in top.items() if len(experts) < settings.top]
     if short and (not every or settings.top > most):
         count = len(top[short[0]])
         few = (
@@ -92,7 +98,7 @@ def top_of_features(
         raise InputError(f"--top {settings.top}: {few if count else none}")
     if short:
         log.info("left out, fewer than %d experts correlate with: %s", settings.top, ", ".join(short))
-    return {name: own for name, own in top.items() if name not in short}
+    return {name: experts for name, experts in top.items() if name not in short}
 
 
 @torch.no_grad()
@@ -108,19 +114,6 @@ def model_routes(model, tasks: Sequence[str], kind: str) -> Routes:
 
 def strongest(table: pd.DataFrame, feature: str, count: int, per_layer: int) -> pd.DataFrame:
     """Returns the `count` experts most correlated with the feature; every layer keeps an expert."""
-    kept, layers = [], []
-    for row in top_experts(table, len(table), [feature]).itertuples():
-        if len(kept) < count and layers.count(row.layer) < per_layer - 1:
-            kept.append(row)
-            layers.append(row.layer)
-    shown = pd.DataFrame(kept, columns=["Index", *table.columns])
-    return shown[["layer", "expert", "feature", "r", "tasks", "with_feature"]]
-
-
-def _log_few_matches(drawn: dict[str, list[ExpertSet]], settings: AblationSettings) -> None:
-    few = [f"{name} ({len(own)})" for name, own in drawn.items() if len(own) < settings.random_draws]
-    if few:
-        log.info(
-            "note: fewer than %d sets of %d other experts are used as much, within %g%% of the weight, by "
-            "the tasks with %s", settings.random_draws, settings.top, 100 * TOLERANCE, in_short(few),
-        )  # fmt: skip
+    ranked = top_experts(table, len(table), [feature])
+    ranked = ranked[ranked.groupby("layer", observed=True).cumcount() < per_layer - 1].head(count)
+    return ranked[["layer", "expert", "feature", "r", "tasks", "with_feature"]]
