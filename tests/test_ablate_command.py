@@ -200,6 +200,16 @@ def test_without_testable_features_only_the_experts_are_ablated(place, capsys):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_without_random_draws_they_are_not_mentioned(place, capsys):
+    words = ("--experts", "none", "--features", "odd:yes", "--top", 1, "--random_draws", 0)
+    assert ablate(place, *words) == 0
+    output = capsys.readouterr().out
+    assert "The top 1 experts of a feature together:" in output
+    assert "random sets" not in output
+    assert "none matches" not in output
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_two_processes_share_the_sets_and_write_the_files_of_one_process(place, trained, tmp_path):
     words = ("--max_examples", "2")
     codes, stderr = in_two_processes(tmp_path, lambda: ablate(place, *words))

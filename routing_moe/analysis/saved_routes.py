@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import InputError, did_you_mean, in_brief, in_short
+from dataloader.errors import InputError, did_you_mean, in_short
 from routing_moe.checkpoints.folder import load_progress
-from routing_moe.io.csv_files import read_table
 from routing_moe.io.files import folder_fault
 from routing_moe.io.hub import folder_of_run
 from routing_moe.model.given_routes import read_route_array
@@ -92,10 +91,10 @@ def load_routes(
                 f"--{flag} {step}: {place} holds no routes by step ({place}/<step>-steps/route.npy)"
             )
         return _routes_of_checkpoint(place, kind)
-    wanted = _step_of(place, steps, step, flag)
-    tasks, values_NLE = _read_step(place / f"{wanted}-steps", kind)
+    number = _step_of(place, steps, step, flag)
+    tasks, values_NLE = _read_step(place / f"{number}-steps", kind)
     rows, layers = layers_with_experts(place, values_NLE.shape[1])
-    return Routes(run_name(place), tasks, layers, values_NLE[:, rows], wanted, kind)
+    return Routes(run_name(place), tasks, layers, values_NLE[:, rows], number, kind)
 
 
 def load_history(run: str | Path, kind: str = "soft") -> History:
@@ -138,32 +137,23 @@ def evaluated_steps(run: Path) -> list[int]:
 
 
 def best_step(run: Path, steps: Sequence[int]) -> int:
-    """Returns the step of `best/`, else the first with the best dev score, else the last one."""
-    if (saved := load_progress(run / "best").get("step")) in steps:
-        return saved
-    path = run / "losses.csv"
-    if not path.is_file():
-        return steps[-1]
-    losses = read_table(path)
-    try:
-        losses = losses[losses["steps"].isin(steps)]
-        scores = losses["dev_performance"].astype(float)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read as dev scores by step ({in_brief(error)})") from None
-    return int(losses["steps"][scores.idxmax()]) if scores.notna().any() else steps[-1]
+    """Returns the step of `best/`, or the last one where that is not among the steps."""
+    saved = load_progress(run / "best").get("step")
+    return saved if saved in steps else steps[-1]
 
 
 def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str, ...]]:
     """Returns (rows of a route that a layer reads, their names), from the configuration of a checkpoint."""
-    found = [path for name in ("best", "last", "init", ".") if (path := run / name / "config.json").is_file()]
-    if not found:
+    paths = [run / name / "config.json" for name in ("best", "last", "init", ".")]
+    path = next((path for path in paths if path.is_file()), None)
+    if not path:
         raise InputError(f"{run} holds no checkpoint (best/config.json), whose numbers of layers are needed")
-    config = SavedConfig.load(found[0])
+    config = SavedConfig.load(path)
     if config.num_layers != n_layers:
         depth = f"{config.encoder_layers} + {config.decoder_layers}"
-        raise InputError(f"{found[0]} has {depth} layers, the routes of the run {n_layers}")
+        raise InputError(f"{path} has {depth} layers, the routes of the run {n_layers}")
     if not config.routed_rows:
-        raise InputError(f"{found[0]}: says that no layer has experts")
+        raise InputError(f"{path}: says that no layer has experts")
     return config.routed_rows, layer_names(config.encoder_layers, config.routed_rows)
 
 

@@ -1,7 +1,7 @@
 """Did two runs learn the same routes? Experts have no names, so they are matched first, layer by layer.
 
-    found = stability(one, other)
-    found.overlap, found.chance, found.p, found.table
+    agreed = stability(one, other)
+    agreed.overlap, agreed.chance, agreed.p, agreed.table
 
 The matching of a layer's experts is the one that makes the routes of all tasks overlap most (Kuhn 1955).
 N tasks, L layers, E experts.

@@ -1,7 +1,7 @@
 """Clusters of task vectors: average linkage on cosines, the number of clusters, the nearest cluster.
 
     labels_N = cluster_labels(centred_cosine(vectors_ND), best_count(centred_cosine(vectors_ND)))
-    found = nearest_cluster(vector_D, vectors_ND, labels_N)      # of a task that was not clustered
+    label, cosine = nearest_cluster(vector_D, vectors_ND, labels_N)      # of a task that was not clustered
 
 Vectors are centred by the mean of the clustered tasks' vectors, because what all tasks have in common (for
 example the gradient of a model that still learns the language) hides their differences. Pure functions

@@ -116,14 +116,14 @@ def draw_strips(
     left, top, width, height = place
     away, strips = (STRIPS + GAP) * zoom, STRIPS * zoom
     colours = np.array([[colour_of[category, ""], colour_of[category, sub]] for category, sub in kinds])
-    shown = dict(aspect="auto", interpolation="nearest")
+    image = dict(aspect="auto", interpolation="nearest")
     if above:
         axes = axes_at(figure, (left, top - away, width, strips))
-        axes.imshow(colours.swapaxes(0, 1), extent=(0, len(kinds), 2, 0), **shown)
+        axes.imshow(colours.swapaxes(0, 1), extent=(0, len(kinds), 2, 0), **image)
         axes.axhline(1, color="white", linewidth=1.5)
     else:
         axes = axes_at(figure, (left - away, top, strips, height))
-        axes.imshow(colours, extent=(0, 2, len(kinds), 0), **shown)
+        axes.imshow(colours, extent=(0, 2, len(kinds), 0), **image)
         axes.axvline(1, color="white", linewidth=1.5)
     axes.spines[:].set_visible(False)
     axes.set(xticks=[], yticks=[])

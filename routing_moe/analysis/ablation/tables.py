@@ -102,7 +102,7 @@ def feature_table(
             drop, random_R = drops_ST.loc[name, tasks].mean(), random_RT[tasks].mean(axis=1)
             p = (1 + (random_R >= drop - 1e-9).sum()) / (1 + len(sets)) if sets else np.nan
             weights_LE = mean_weights(job.evaluator.weights, tasks)
-            weight, *weights = (np.mean([weights_LE[e] for e in own]) for own in (experts, *sets))
+            weight, *weights = (np.mean([weights_LE[e] for e in each_set]) for each_set in (experts, *sets))
             random = (random_R.mean(), random_R.std(), len(sets), p)
             random_weight = np.mean(weights) if sets else np.nan
             rows.append((feature, name, group, len(tasks), drop, *random, weight, random_weight))
