@@ -41,15 +41,15 @@ def plot_clustered(
     linkage = cluster_tasks(similarity_NN, tasks, ontology)
     kinds, colour_of = [ontology.category(task) for task in tasks], kind_colours(ontology)
     side, font, zoom = map_size(len(tasks))
-    place = (0.0, 0.0, side, side)
+    box = (0.0, 0.0, side, side)
     with heat_map(path, title, zoom) as figure:
         tree = axes_at(figure, (side + 1.5 * GAP * zoom, 0.0, TREE_WIDTH * zoom, side))
         leaves = _draw_tree(tree, linkage, _branch_colours(linkage, kinds, colour_of), zoom)
-        draw_heat(figure, place, np.asarray(similarity_NN)[np.ix_(leaves, leaves)], scale)
+        draw_heat(figure, box, np.asarray(similarity_NN)[np.ix_(leaves, leaves)], scale)
         kinds_of_rows = [kinds[leaf] for leaf in leaves]
-        strips = draw_strips(figure, place, kinds_of_rows, colour_of, zoom)
+        strips = draw_strips(figure, box, kinds_of_rows, colour_of, zoom)
         name_rows(strips, [tasks[leaf] for leaf in leaves], font)
-        draw_strips(figure, place, kinds_of_rows, colour_of, zoom, above=True)
+        draw_strips(figure, box, kinds_of_rows, colour_of, zoom, above=True)
         left = side + (GAP + TREE_WIDTH + BETWEEN) * zoom
         in_order = [ontology.category(task) for task in ontology.order(tasks)]
         draw_key(figure, left, -0.34 * zoom, scale, in_order, colour_of, zoom, room=side)

@@ -5,7 +5,7 @@
         name_rows(axes, names, font)
 
 Rows have a fixed height, so that names neither overlap nor become unreadable; constrained layout cannot do
-that. Places are in inches: (left, top, width, height) of a map, `top` downwards, negative numbers left of or
+that. Boxes are in inches: (left, top, width, height) of a map, `top` downwards, negative numbers left of or
 above the first one; the figure is resized at the end to hold everything drawn. `kinds` holds the category and
 subcategory of each task, in the order of the rows.
 """
@@ -35,7 +35,7 @@ GAP = 0.06  # from there to the heat map
 LEGEND_ROW = 0.17
 BAR_WIDTH, BAR_HEIGHT, BAR_ROOM = 1.5, 0.12, 0.55  # of a colour bar; BAR_ROOM with its labels
 
-Place = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]
 Kinds = Sequence[tuple[str, str]]
 
 
@@ -75,18 +75,18 @@ def fit_figure(figure: Figure, title: str | None = None, zoom: float = 1.0) -> T
     return None
 
 
-def axes_at(figure: Figure, place: Place) -> Axes:
+def axes_at(figure: Figure, box: Box) -> Axes:
     """Returns new axes."""
-    left, top, width, height = place
+    left, top, width, height = box
     return figure.add_axes((left, 1 - top - height, width, height))
 
 
 # ---------------------------------------------------------------------------- cells
 
 
-def draw_heat(figure: Figure, place: Place, values_RC: np.ndarray, scale: HeatScale) -> Axes:
+def draw_heat(figure: Figure, box: Box, values_RC: np.ndarray, scale: HeatScale) -> Axes:
     """Draws a cell per value: row r from r to r + 1 downwards, column c from c to c + 1."""
-    axes, (rows, columns) = axes_at(figure, place), values_RC.shape
+    axes, (rows, columns) = axes_at(figure, box), values_RC.shape
     axes.set(xticks=[], yticks=[])
     axes.imshow(
         values_RC, cmap=scale.colours, vmin=scale.low, vmax=scale.high, aspect="auto",
@@ -110,10 +110,10 @@ def name_rows(axes: Axes, names: Sequence[str], font: float) -> None:
 
 
 def draw_strips(
-    figure: Figure, place: Place, kinds: Kinds, colour_of: dict, zoom: float = 1.0, above: bool = False
+    figure: Figure, box: Box, kinds: Kinds, colour_of: dict, zoom: float = 1.0, above: bool = False
 ) -> Axes:
-    """Draws the colours of the tasks' categories and subcategories left of or above the map at `place`."""
-    left, top, width, height = place
+    """Draws the colours of the tasks' categories and subcategories left of or above the map at `box`."""
+    left, top, width, height = box
     away, strips = (STRIPS + GAP) * zoom, STRIPS * zoom
     colours = np.array([[colour_of[category, ""], colour_of[category, sub]] for category, sub in kinds])
     image = dict(aspect="auto", interpolation="nearest")

@@ -92,16 +92,16 @@ def route_map(
     kinds, colour_of = [ontology.category(task) for task in tasks], kind_colours(ontology)
     row = 0.2 if n_tasks <= 30 else 0.155 if n_tasks <= 120 else 0.135
     column = column_width(n_layers, n_experts)
-    place = (0.0, 0.0, column * n_layers * n_experts, row * n_tasks)
+    box = (0.0, 0.0, column * n_layers * n_experts, row * n_tasks)
 
     figure = map_figure()
-    heat = draw_heat(figure, place, routes_NLE.reshape(n_tasks, -1), scale)
+    heat = draw_heat(figure, box, routes_NLE.reshape(n_tasks, -1), scale)
     draw_borders(heat.axhline, kinds)
     layers = layers or layer_names(encoder_layers, range(n_layers))
     name_columns(heat, layers, encoder_layers, n_experts, column, below=n_tasks > LABELLED_BELOW)
-    strips = draw_strips(figure, place, kinds, colour_of)
+    strips = draw_strips(figure, box, kinds, colour_of)
     name_rows(strips, tasks, row_font(row))
-    draw_key(figure, place[2] + 0.24, -0.2, scale, kinds, colour_of)
+    draw_key(figure, box[2] + 0.24, -0.2, scale, kinds, colour_of)
     return RouteMap(figure, heat, fit_figure(figure, title))
 
 

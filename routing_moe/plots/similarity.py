@@ -72,14 +72,14 @@ def plot_similarities(
     with heat_map(path, title, zoom) as figure:
         for number, (panel, lines) in enumerate(zip(panels, names, strict=True)):
             row, column = divmod(number, columns)
-            place = (column * step, row * (side + heading + BETWEEN * zoom), side, side)
-            heat = draw_heat(figure, place, panel.values_NN, scale)
+            box = (column * step, row * (side + heading + BETWEEN * zoom), side, side)
+            heat = draw_heat(figure, box, panel.values_NN, scale)
             for line in (heat.axhline, heat.axvline):
                 draw_borders(line, kinds, zoom**0.5)
-            strips = draw_strips(figure, place, kinds, colour_of, zoom)
+            strips = draw_strips(figure, box, kinds, colour_of, zoom)
             if column == 0:
                 name_rows(strips, tasks, font)
-            strips_above = draw_strips(figure, place, kinds, colour_of, zoom, above=True)
+            strips_above = draw_strips(figure, box, kinds, colour_of, zoom, above=True)
             _draw_heading(strips_above, "\n".join(lines), panel.note, zoom)
         left = columns * step - (STRIPS + GAP) * zoom
         draw_key(figure, left, -heading, scale, kinds, colour_of, zoom, room=heading + side)
