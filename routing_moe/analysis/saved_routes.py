@@ -204,8 +204,6 @@ def chosen_experts(values_NLE: np.ndarray) -> np.ndarray:
 
 def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
     """Returns routes of the trained tasks if they are known, else of all tasks whose vector is not random."""
-    import torch  # takes seconds; most commands read arrays only
-
     from routing_moe.checkpoints.find import find_mixture
 
     mixture = find_mixture(place, None, "checkpoint_name")
@@ -214,17 +212,24 @@ def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
         raise InputError(
             f"{place}: {config.num_experts} expert(s), routes: {config.route_source}; no task has its own"
         )
-    model = mixture.load()
     unknown = set(config.random_vectors)
     tasks = [t for t in config.task_names if t in config.trained_tasks] or [
         t for t in config.task_names if t not in unknown
     ]
     if not tasks:
         raise InputError(f"{place} has no task that was trained on")
+    return routes_of_model(mixture.load(), tasks, kind, run_name(mixture.checkpoint))
+
+
+def routes_of_model(model, tasks: Sequence[str], kind: str = "soft", name: str = "") -> Routes:
+    """Returns the routes of tasks of a loaded model, as one of KINDS."""
+    import torch  # takes seconds; most commands read arrays only
+
+    config = model.config
+    temperature = 1.0 if kind == "soft_t1" else config.router_temperature
     with torch.no_grad():
-        temperature = 1.0 if kind == "soft_t1" else config.router_temperature
-        values_NLE = model.expected_routes(tasks, temperature).double().numpy()
-    rows = config.routed_rows
+        values_NLE = model.expected_routes(list(tasks), temperature).double().cpu().numpy()
+    values_NLE = values_NLE[:, config.routed_rows]
     values_NLE = chosen_experts(values_NLE) if kind == "chosen" else values_NLE
-    layers = layer_names(config.encoder_layers, rows)
-    return Routes(run_name(mixture.checkpoint), tuple(tasks), layers, values_NLE[:, rows], kind=kind)
+    layers = layer_names(config.encoder_layers, config.routed_rows)
+    return Routes(name, tuple(tasks), layers, values_NLE, kind=kind)

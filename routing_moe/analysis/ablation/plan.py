@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import pandas as pd
-import torch
 
 from dataloader.errors import InputError, in_short
 from routing_moe.analysis.ablation.checks import AblationInputs, testable
@@ -18,7 +16,7 @@ from routing_moe.analysis.ablation.matching import TOLERANCE, matched_sets
 from routing_moe.analysis.ablation.model import NothingToAblate
 from routing_moe.analysis.correlation import correlate, top_experts
 from routing_moe.analysis.features import Features
-from routing_moe.analysis.saved_routes import Routes, chosen_experts, layer_names
+from routing_moe.analysis.saved_routes import Routes, routes_of_model
 from routing_moe.config.ablate import AblationSettings
 
 log = logging.getLogger("routing_moe")
@@ -53,7 +51,7 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
         named = list(dict.fromkeys(experts_named(word, config) for word in settings.experts))
     if not settings.features:
         return Plan(named, {}, {}, pd.DataFrame())
-    routes = model_routes(job.evaluator.model, inputs.tasks, settings.routes)
+    routes = routes_of_model(job.evaluator.model, inputs.tasks, settings.routes)
     top = top_of_features(settings, inputs.features, routes)
     if not top:
         if not named:
@@ -99,17 +97,6 @@ def top_of_features(
     if short:
         log.info("left out, fewer than %d experts correlate with: %s", settings.top, ", ".join(short))
     return {name: experts for name, experts in top.items() if name not in short}
-
-
-@torch.no_grad()
-def model_routes(model, tasks: Sequence[str], kind: str) -> Routes:
-    """Returns the routes of a loaded model, as `saved_routes.load_routes` returns those of a run."""
-    config = model.config
-    values_NLE = model.expected_routes(list(tasks), config.router_temperature).double().cpu().numpy()
-    values_NLE = values_NLE[:, config.routed_rows]
-    if kind == "chosen":
-        values_NLE = chosen_experts(values_NLE)
-    return Routes("", tuple(tasks), layer_names(config.encoder_layers, config.routed_rows), values_NLE)
 
 
 def strongest(table: pd.DataFrame, feature: str, count: int, per_layer: int) -> pd.DataFrame:
