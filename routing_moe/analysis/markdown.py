@@ -38,11 +38,11 @@ def features_markdown(
         text += f" Shown are the {MOST_FEATURES} features of smallest p; correlations.csv has all."
     rows = {
         feature: {
-            "tasks": int(experts["with_feature"].iloc[0]) if experts["with_feature"].notna().all() else "-",
-            "top experts: r (q), * q, ** q (BY) < 0.05": ", ".join(map(_expert, experts.itertuples())),
+            "tasks": int(own["with_feature"].iloc[0]) if own["with_feature"].notna().all() else "-",
+            "top experts: r (q), * q, ** q (BY) < 0.05": ", ".join(map(_expert, own.itertuples())),
         }
         for feature in order
-        if len(experts := top[top["feature"] == feature])
+        if len(own := top[top["feature"] == feature])
     }
     listed = markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("feature"))
     return f"{text}\n\n{listed}"
@@ -81,44 +81,45 @@ def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> s
     if joint.empty:
         return "No kind of features is known for enough tasks to compare it with routes."
     rows = {}
-    for kind, runs in joint.groupby("kind", sort=False):
-        first = runs.iloc[0]
+    for kind, own in joint.groupby("kind", sort=False):
+        first = own.iloc[0]
         cells = {"tasks": int(first["tasks"]), "labels": _whole(first["labels"])}
-        for heading, value, test in (("AMI", "ami", "ami"), ("Mantel r", "mantel_r", "mantel")):
-            tested = zip(runs[value], runs[f"{test}_p"], runs[f"{test}_q_by"], strict=True)
+        for what, value in (("AMI", "ami"), ("Mantel r", "mantel_r")):
+            test = value.removesuffix("_r")
+            tested = zip(own[value], own[f"{test}_p"], own[f"{test}_q_by"], strict=True)
             if len(names) > 1:
-                cells[f"{heading}, mean"] = _mean(runs[value])
-            cells[f"{heading} (p; q)"] = ", ".join(_with_p(*of_run) for of_run in tested)
+                cells[f"{what}, mean"] = _mean(own[value])
+            cells[f"{what} (p; q)"] = ", ".join(_with_p(*found) for found in tested)
         rows[kind] = cells
-    text = (
+    what = (
         "Do tasks with similar routes have similar features? AMI: adjusted mutual information of clusters of "
         "routes and labels (0 by chance, 1 best); Mantel: correlation of distances by routes and features. "
         "q: by Benjamini and Yekutieli over all p of a run, valid under any dependence."
     )
     if len(names) > 1:
-        text += f" Mean ± sample std over {len(names)} runs, then each: {', '.join(names)}."
-    return f"{text}\n\n{markdown_table(pd.DataFrame.from_dict(rows, orient='index').rename_axis('kind'))}"
+        what += f" Mean ± sample std over {len(names)} runs, then each: {', '.join(names)}."
+    return f"{what}\n\n{markdown_table(pd.DataFrame.from_dict(rows, orient='index').rename_axis('kind'))}"
 
 
 def stability_markdown(pairs: Sequence[tuple[str, str, Stability]]) -> str:
     """Returns a row per pair of runs."""
     rows = {
         f"{one}, {other}": {
-            "tasks": agreed.tasks,
-            "overlap": agreed.overlap,
-            "chance": agreed.chance,
-            "adjusted": "-" if np.isnan(agreed.adjusted) else f"{agreed.adjusted:.3f}",
-            "p": f"{agreed.p:.2g}",
+            "tasks": found.tasks,
+            "overlap": found.overlap,
+            "chance": found.chance,
+            "adjusted": "-" if np.isnan(found.adjusted) else f"{found.adjusted:.3f}",
+            "p": f"{found.p:.2g}",
         }
-        for one, other, agreed in pairs
+        for one, other, found in pairs
     }
     permutations = pairs[0][2].permutations
-    text = (
+    what = (
         "Agreement of two runs' routes, experts matched layer by layer. Overlap: share of a task's route "
         "that both have in common; chance: with one run's tasks permuted; adjusted: 0 at chance, 1 if equal; "
         f"p: from {permutations} permutations, so at least {1 / (1 + permutations):.2g}."
     )
-    return f"{text}\n\n{markdown_table(pd.DataFrame.from_dict(rows, orient='index').rename_axis('runs'))}"
+    return f"{what}\n\n{markdown_table(pd.DataFrame.from_dict(rows, orient='index').rename_axis('runs'))}"
 
 
 def _with_p(value: float, p: float, q: float) -> str:

@@ -32,20 +32,20 @@ def recovery_of_runs(
     """
     faults, rows = Faults(), []
     for run in runs:
-        run_folder = Path(folder) / run.variant / run.name
-        recovered = faults.of(_recovery, run_folder, kinds, str(steps[str(run)]))
-        for row in recovered or []:
+        place = Path(folder) / run.variant / run.name
+        found = faults.of(_recovery, place, kinds, str(steps[str(run)]))
+        for row in found or []:
             rows.append(dict(variant=run.variant, run=run.name, seed=run.seed) | row)
     if faults:
         raise InputError(dict.fromkeys(faults))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _recovery(run_folder: Path, kinds: Sequence[str], step: str) -> list[dict]:
-    config = SavedConfig.load(run_folder / "best" / "config.json")
+def _recovery(place: Path, kinds: Sequence[str], step: str) -> list[dict]:
+    config = SavedConfig.load(place / "best" / "config.json")
     if not config.routes_by_task:
         return [{"kind": kind} for kind in kinds]
-    (explained,) = read_runs([run_folder], step)
+    (explained,) = read_runs([place], step)
     table = recovery_table(explained.routes, of_kinds(explained.features, kinds), permutations=0)
     if (explained.routes.values_NLE == explained.routes.values_NLE[:1]).all():
         table = table.assign(ami=np.nan, mantel_r=np.nan)
@@ -89,5 +89,5 @@ def recovery_markdown(table: pd.DataFrame) -> str:
         "information of the kinds and as many clusters of routes. Mantel r: correlation of the distances of",
         "routes with those of features. Both are 0 by chance, 1 if they agree; -: all routes are equal.",
     ]
-    table_text = markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant"))
-    return "\n".join([*lines, "", table_text])
+    shown = markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant"))
+    return "\n".join([*lines, "", shown])

@@ -144,16 +144,15 @@ def best_step(run: Path, steps: Sequence[int]) -> int:
 
 def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str, ...]]:
     """Returns (rows of a route that a layer reads, their names), from the configuration of a checkpoint."""
-    paths = [run / name / "config.json" for name in ("best", "last", "init", ".")]
-    path = next((path for path in paths if path.is_file()), None)
-    if not path:
+    found = [path for name in ("best", "last", "init", ".") if (path := run / name / "config.json").is_file()]
+    if not found:
         raise InputError(f"{run} holds no checkpoint (best/config.json), whose numbers of layers are needed")
-    config = SavedConfig.load(path)
+    config = SavedConfig.load(found[0])
     if config.num_layers != n_layers:
         depth = f"{config.encoder_layers} + {config.decoder_layers}"
-        raise InputError(f"{path} has {depth} layers, the routes of the run {n_layers}")
+        raise InputError(f"{found[0]} has {depth} layers, the routes of the run {n_layers}")
     if not config.routed_rows:
-        raise InputError(f"{path}: says that no layer has experts")
+        raise InputError(f"{found[0]}: says that no layer has experts")
     return config.routed_rows, layer_names(config.encoder_layers, config.routed_rows)
 
 

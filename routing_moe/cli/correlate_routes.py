@@ -22,8 +22,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: CorrelateSettings) -> None:
     output_dir = checked_output_dir(settings)
-    options = (settings.step, settings.routes, settings.task_ontology, settings.feature_file)
-    runs = read_runs(settings.runs, *options)
+    how = (settings.step, settings.routes, settings.task_ontology, settings.feature_file)
+    runs = read_runs(settings.runs, *how)
     from routing_moe.report.feature_files import write_feature_files  # takes a second
 
     text = write_feature_files(settings, runs, output_dir)

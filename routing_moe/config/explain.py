@@ -12,8 +12,8 @@ from routing_moe.config.flags import (
     SEED,
     Command,
     Range,
+    flag_faults,
     group,
-    value_faults,
 )
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import is_on_hub
@@ -55,7 +55,7 @@ class InspectSettings(RouteFlags):
     usage = "RUN [RUN ...] [flags, see --help]"
 
     before: str | None = COMPARED(None, "another step, stage or checkpoint of the same model, for the picture of the change")
-    before_step: str = COMPARED("best", "with --before: its evaluation: best, last, or a step")
+    before_step: str = COMPARED("best", "evaluation of --before: best, last, or a step")
     neighbours: int = COMPARED(5, "nearest tasks listed for each task", range=AT_LEAST_1)
     title: str | None = WRITING(None, "title of the pictures (default: the run's name)")
     output_dir: Path | None = WRITING(None, "folder to write (default: RUN/analysis of a single run)")
@@ -104,7 +104,7 @@ def without_folder(runs: tuple[str, ...]) -> str:
 
 def checked_output_dir(settings: InspectSettings | CorrelateSettings) -> Path:
     """Returns the folder to write. Raises InputError if it is missing or unwritable, or for wrong flags."""
-    faults = Faults(value_faults(settings))
+    faults = Faults(flag_faults(settings))
     folder = settings.output_dir
     if folder is None and (several := without_folder(settings.runs)):
         faults.append(f"--output_dir: must be given for {several}")
