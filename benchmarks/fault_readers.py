@@ -27,7 +27,7 @@ from dataloader.encoding import encode
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation.checks import check_ablation
-from routing_moe.analysis.ablation.job import AblationJob
+from routing_moe.analysis.ablation.run import make_job
 from routing_moe.analysis.features import features_of
 from routing_moe.analysis.runs import read_runs
 from routing_moe.checkpoints.find import checkpoint_to_resume, find_mixture
@@ -46,7 +46,6 @@ from routing_moe.finetuning.grid import Grid, start_checksums
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
-from routing_moe.report.ablation_run import described, load_evaluator
 from routing_moe.report.data import report_data
 from routing_moe.results.compared_costs import Compared, cost_markdown, cost_table, curves, find_costs
 from routing_moe.results.compared_runs import find_runs
@@ -216,9 +215,8 @@ class Place:
     def read_ablation(self) -> None:
         settings = ablation_settings({"run": self.run})
         inputs = check_ablation(settings)
-        evaluator = load_evaluator(settings, inputs, make_accelerator())
-        job = AblationJob(evaluator, settings.output_dir, described(settings, evaluator))
-        job.missing(job.all_experts())
+        job = make_job(settings, inputs, make_accelerator())
+        job.run(job.all_experts(), dry_run=True)
 
     def read_report(self) -> None:
         report_data(read_runs([self.run]), ReportSettings(runs=[], permutations=1))

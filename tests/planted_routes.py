@@ -7,6 +7,7 @@ from mistakes import Place
 
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.saved_routes import Routes
+from routing_moe.checkpoints.folder import PROGRESS_FILE
 
 TREE = {"words": {"meaning": ["hot", "big"], "form": ["cats", "mice"]}, "numbers": {"all": ["one", "two"]}}
 NAMES = ("hot", "big", "cats", "mice", "one", "two")
@@ -55,6 +56,7 @@ def write_run(folder, history: dict, tasks=NAMES, encoder_layers=1, best=None, g
     (folder / "best").mkdir(exist_ok=True)
     sizes = {"encoder_layers": encoder_layers, "decoder_layers": depth - encoder_layers}
     (folder / "best" / "config.json").write_text(json.dumps(sizes | config))
+    (folder / "best" / PROGRESS_FILE).write_text(json.dumps({"step": best or next(iter(history))}))
     scores = [(step, float(step == best)) for step in history]
     rows = "".join(f"{n},{step},1.0,1.0,{score}\n" for n, (step, score) in enumerate(scores))
     (folder / "losses.csv").write_text(f",steps,train_loss,dev_loss,dev_performance\n{rows}")

@@ -46,26 +46,23 @@ def history(n_steps=3, n_tasks=4, n_layers=4, n_experts=2, seed=0) -> History:
     return History("run", ONTOLOGY.tasks[:n_tasks], layers, steps, values_SNLE)
 
 
-def category_drops(layers, experts, categories) -> pd.DataFrame:
+def drops(layers, experts, column, names) -> pd.DataFrame:
     draw = np.random.default_rng(0)
     rows = [
-        (layer, expert, category, draw.normal(0, 0.1))
+        (layer, expert, name, draw.normal(0, 0.1))
         for layer in layers
         for expert in range(experts)
-        for category in (*categories, "all")
+        for name in names
     ]
-    return pd.DataFrame(rows, columns=["layer", "expert", "category", "drop"])
+    return pd.DataFrame(rows, columns=["layer", "expert", column, "drop"])
+
+
+def category_drops(layers, experts, categories) -> pd.DataFrame:
+    return drops(layers, experts, "category", (*categories, "all"))
 
 
 def task_drops(n_tasks, layers, experts) -> pd.DataFrame:
-    draw = np.random.default_rng(0)
-    rows = [
-        (layer, expert, task, draw.normal(0, 0.1))
-        for layer in layers
-        for expert in range(experts)
-        for task in ONTOLOGY.tasks[:n_tasks]
-    ]
-    return pd.DataFrame(rows, columns=["layer", "expert", "task", "drop"])
+    return drops(layers, experts, "task", ONTOLOGY.tasks[:n_tasks])
 
 
 def feature_drops(names) -> pd.DataFrame:

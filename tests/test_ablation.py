@@ -16,10 +16,9 @@ from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation.job import AblationJob
 from routing_moe.analysis.ablation.matching import matched_sets
-from routing_moe.analysis.ablation.model import Evaluator, mask_of, routes_without
+from routing_moe.analysis.ablation.model import Evaluator, routes_without
 from routing_moe.analysis.ablation.tables import (
     category_drops,
-    drops_of,
     feature_table,
     feature_task_table,
     task_table,
@@ -36,13 +35,9 @@ USERS = ["colour", "plural"]
 # ---------------------------------------------------------------------------- routes
 
 
-def ablated(*experts, layers=4, num_experts=3):
-    return mask_of(experts, layers, num_experts)
-
-
 def test_a_soft_route_is_renormalised(make_model):
     model = make_model(router_mode="softmax")
-    own, without = routes_without(model, ["a", "b"], None), routes_without(model, ["a", "b"], ablated((1, 2)))
+    own, without = routes_without(model, ["a", "b"]), routes_without(model, ["a", "b"], ((1, 2),))
     expected = own.clone()
     expected[:, 1, 2] = 0
     expected = expected / expected.sum(-1, keepdim=True)
@@ -54,36 +49,31 @@ def test_a_one_hot_route_uses_the_next_best_expert(make_model):
     model = make_model(router_mode="gumbel_softmax_st")
     ranked = model.router_logits(model.task_ids(["a"]))[0].argsort(-1, descending=True)
     best, second = ranked[1, 0].item(), ranked[1, 1].item()
-    assert routes_without(model, ["a"], ablated((1, best)))[0, 1].argmax() == second
-    assert torch.equal(routes_without(model, ["a"], ablated((1, second))), routes_without(model, ["a"], None))
-    third = routes_without(model, ["a"], ablated((1, best), (1, second)))[0, 1].argmax()
+    assert routes_without(model, ["a"], ((1, best),))[0, 1].argmax() == second
+    assert torch.equal(routes_without(model, ["a"], ((1, second),)), routes_without(model, ["a"]))
+    third = routes_without(model, ["a"], ((1, best), (1, second)))[0, 1].argmax()
     assert third == ranked[1, 2].item()
 
 
 def test_top_k_uses_the_best_remaining_experts(make_model):
     model = make_model(router_mode="top_k", router_top_k=2)
     best = model.router_logits(model.task_ids(["a"]))[0, 0].argmax().item()
-    route_E = routes_without(model, ["a"], ablated((0, best)))[0, 0]
+    route_E = routes_without(model, ["a"], ((0, best),))[0, 0]
     assert route_E[best] == 0
     assert (route_E > 0).sum() == 2
-    alone = routes_without(model, ["a"], ablated(*((0, e) for e in range(3) if e != best)))[0, 0]
+    alone = routes_without(model, ["a"], [(0, e) for e in range(3) if e != best])[0, 0]
     assert alone[best] == 1
 
 
 def test_routes_without_a_router_are_renormalised_or_become_uniform(make_model):
     model = make_model()
     model.use_routes("average")
-    assert routes_without(model, ["a"], ablated((0, 1)))[0, 0].tolist() == [0.5, 0.0, 0.5]
+    assert routes_without(model, ["a"], ((0, 1),))[0, 0].tolist() == [0.5, 0.0, 0.5]
     fixed_NLE = torch.zeros(4, 4, 3, dtype=torch.float64)
     fixed_NLE[..., 0] = 1
     model.use_routes("fixed", fixed_NLE)
-    assert routes_without(model, ["a"], ablated((0, 0)))[0, 0].tolist() == [0.0, 0.5, 0.5]
-    assert routes_without(model, ["a"], ablated((0, 1)))[0, 0].tolist() == [1.0, 0.0, 0.0]
-
-
-def test_a_layer_must_keep_an_expert():
-    with pytest.raises(ValueError, match=r"row 1 .* no expert left"):
-        ablated((1, 0), (1, 1), (1, 2))
+    assert routes_without(model, ["a"], ((0, 0),))[0, 0].tolist() == [0.0, 0.5, 0.5]
+    assert routes_without(model, ["a"], ((0, 1),))[0, 0].tolist() == [1.0, 0.0, 0.0]
 
 
 # ---------------------------------------------------------------------------- a planted expert
@@ -152,19 +142,26 @@ def job(planted, originals, tokenizer, tmp_path_factory):
     job = AblationJob(
         evaluator_of(planted, tokenizer, files), tmp_path_factory.mktemp("planted"), {"part": "train"}
     )
-    assert set(job.start().scores.values()) == {1.0}
     job.run(job.all_experts())
+    assert set(job.finished(()).scores.values()) == {1.0}
     return job
 
 
-def test_ablating_the_useful_expert_lowers_the_scores_of_exactly_its_tasks(job):
-    for ((row, expert),) in job.all_experts():
-        drops = drops_of(job, ((row, expert),))
-        if (row, expert) == USEFUL:
-            assert all(drops[task] > 0.2 for task in USERS)
-            assert {task for task in TASKS if drops[task]} == set(USERS)
-        else:
-            assert set(drops.values()) == {0.0}, (row, expert)
+@pytest.fixture(scope="module")
+def scores_ST(job):
+    return job.scores(job.all_experts())
+
+
+@pytest.fixture(scope="module")
+def drops_ST(scores_ST):
+    return scores_ST.loc["base"] - scores_ST
+
+
+def test_ablating_the_useful_expert_lowers_the_scores_of_exactly_its_tasks(drops_ST):
+    useful_T = drops_ST.loc["dec0.1"]
+    assert (useful_T[USERS] > 0.2).all()
+    assert set(useful_T[useful_T != 0].index) == set(USERS)
+    assert (drops_ST.drop(index="dec0.1") == 0).all(axis=None)
 
 
 def test_only_tasks_whose_route_changes_are_scored(job):
@@ -173,9 +170,9 @@ def test_only_tasks_whose_route_changes_are_scored(job):
     assert job.finished(((0, 0),)).examples == 4 * 12
 
 
-def test_tables_show_the_drop_of_the_useful_expert(job, originals):
+def test_tables_show_the_drop_of_the_useful_expert(job, scores_ST, originals):
     ontology = Ontology.load(originals.gym / "ontology.json")
-    tasks = task_table(job, job.all_experts(), ontology)
+    tasks = task_table(job, job.all_experts(), scores_ST, ontology)
     assert len(tasks) == 9 * 4
     hurt = tasks[tasks["drop"] > 0]
     assert set(hurt["task"]) == set(USERS)
@@ -188,38 +185,34 @@ def test_tables_show_the_drop_of_the_useful_expert(job, originals):
     assert useful.loc["all", "users"] == 2
     assert useful.loc["all", "others"] == 0
     assert categories.loc[("enc 0", 0, "all"), "others"] == pytest.approx(useful.loc["all", "drop"] / 8)
+    colour = tasks[tasks["task"] == "colour"].set_index(["layer", "expert"]).sort_index()
+    assert colour.loc[("dec 0", 1), "others"] == 0
+    assert colour.loc[("enc 0", 0), "others"] == pytest.approx(colour.loc[("dec 0", 1), "drop"] / 8)
 
 
-def test_the_experts_of_a_feature_are_compared_with_matched_sets(job):
+def test_the_experts_of_a_feature_are_compared_with_matched_sets(job, drops_ST):
     features = features_of_columns({"kind:a": [1, 0, 0, 1]}, TASKS)
     ontology = Ontology({})
     chosen = {"kind:a": (USEFUL,)}
     # USERS use experts 0 and 2 of the encoder layers with weight 0.5, and no other experts.
-    assert matched_sets(job, chosen, features, 20, 0) == {"kind:a": []}
-    none = feature_table(job, chosen, {"kind:a": []}, features, ontology).set_index("group")
+    singles = [experts[0] for experts in job.all_experts()]
+    assert matched_sets(job.evaluator.weights, singles, chosen, features, 20, 0) == {"kind:a": []}
+    none = feature_table(job, chosen, {"kind:a": []}, drops_ST, features, ontology).set_index("group")
     assert none["draws"].tolist() == [0] * len(none)
     assert none[["random_mean", "random_weight", "p"]].isna().all(axis=None)
     sets = {"kind:a": [((0, 0),), ((1, 2),)]}
-    table = feature_table(job, chosen, sets, features, ontology).set_index("group")
+    table = feature_table(job, chosen, sets, drops_ST, features, ontology).set_index("group")
     assert table.loc["with feature", ["weight", "random_weight"]].tolist() == pytest.approx([1.0, 0.5])
     assert table.loc["without feature", ["weight", "random_weight"]].tolist() == pytest.approx([0.0, 0.5])
     assert table.loc["with feature", "draws"] == 2
     assert table.loc["with feature", "random_mean"] == 0
     assert table.loc["with feature", "p"] == 1 / 3
     assert table.loc["without feature", "drop"] == 0
-    own = drops_of(job, (USEFUL,))
-    assert table.loc["with feature", "drop"] == pytest.approx((own["colour"] + own["plural"]) / 2)
-    by_task = feature_task_table(job, chosen, sets, ontology).set_index("task")
-    assert by_task["drop"].to_dict() == own
+    useful_T = drops_ST.loc["dec0.1"]
+    assert table.loc["with feature", "drop"] == pytest.approx(useful_T[USERS].mean())
+    by_task = feature_task_table(job, chosen, sets, drops_ST, ontology).set_index("task")
+    assert by_task["drop"].to_dict() == useful_T.to_dict()
     assert (by_task["random_mean"] == 0).all()
-
-
-def test_others_is_the_mean_drop_of_all_other_experts(job, originals):
-    tasks = task_table(job, job.all_experts(), Ontology.load(originals.gym / "ontology.json"))
-    colour = tasks[tasks["task"] == "colour"].set_index(["layer", "expert"]).sort_index()
-    drop = colour.loc[("dec 0", 1), "drop"]
-    assert colour.loc[("dec 0", 1), "others"] == 0
-    assert colour.loc[("enc 0", 0), "others"] == pytest.approx(drop / 8)
 
 
 def test_sets_with_long_names_have_short_file_names(job):

@@ -5,7 +5,8 @@ import pytest
 from scipy.cluster.hierarchy import leaves_list
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.clustering import average_linkage, cluster_order, cluster_tasks
+from routing_moe.analysis.clustering import cluster_order, cluster_tasks
+from routing_moe.model.route_clusters import average_linkage
 
 ONTOLOGY = Ontology.load()
 # Pairs (0, 2) at 0.1 and (1, 3) at 0.2; between the pairs 0.5, 0.6, 0.7, 0.8: on average 0.65.
@@ -40,27 +41,3 @@ def test_the_order_of_the_given_tasks_does_not_matter_even_with_ties():
 @pytest.mark.parametrize("tasks", [[], ["boolq"]])
 def test_fewer_than_two_tasks_keep_their_order(tasks):
     assert cluster_order(np.ones((len(tasks), len(tasks))), tasks, ONTOLOGY) == list(range(len(tasks)))
-
-
-@pytest.mark.parametrize(
-    ("similarity", "message"),
-    [
-        (np.ones((1, 1)), "of two tasks or more"),
-        (np.ones((2, 3)), "expected \\(tasks, tasks\\)"),
-        (np.array([[1, 0.5], [0.4, 1]]), "not symmetric"),
-        (np.array([[1, np.nan], [np.nan, 1]]), "not finite"),
-        (np.array([[1, 3.0], [3.0, 1]]), "a similarity is 3, above 1"),
-    ],
-)
-def test_similarities_that_cannot_be_clustered_are_an_error(similarity, message):
-    with pytest.raises(ValueError, match=message):
-        average_linkage(similarity)
-
-
-@pytest.mark.parametrize(
-    ("tasks", "message"),
-    [(["boolq"], "shape \\(2, 2\\) for 1 tasks"), (["boolq", "boolq"], "a task is listed twice")],
-)
-def test_tasks_that_do_not_fit_the_similarities_are_an_error(tasks, message):
-    with pytest.raises(ValueError, match=message):
-        cluster_tasks(np.ones((2, 2)), tasks, ONTOLOGY)

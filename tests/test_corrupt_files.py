@@ -16,7 +16,7 @@ from dataloader.ontology import Ontology
 from dataloader.task_files import read_jsonl, read_tsv
 from dataloader.task_splits import load_split
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.analysis.saved_routes import best_step, layers_with_experts, load_routes
+from routing_moe.analysis.saved_routes import layers_with_experts, load_routes
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.checkpoints.folder import load_progress, load_training_state
 from routing_moe.checkpoints.start import load_tokenizer
@@ -121,7 +121,7 @@ READERS = {
     "reduction.npz": [lambda path: Reduction.load(path.parent)],
     "task_vector.json": [lambda path: read_choices(path, {})],
     "out/run.json": [lambda path: load_run_settings(path.parent)],
-    "out/losses.csv": [lambda path: best_step(path.parent, [5]), lambda path: curves_data(path.parent)],
+    "out/losses.csv": [lambda path: curves_data(path.parent)],
     "out/best/checkpoint.json": [lambda path: load_progress(path.parent)],
     "out/curves.csv": [lambda path: curves_data(path.parent)],
     "out/1-steps/route.npy": [lambda path: load_routes(path.parents[1])],

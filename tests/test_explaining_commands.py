@@ -10,6 +10,7 @@ from tiny_runs import contents
 from routing_moe.analysis import markdown
 from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import load_history, load_routes, run_name
+from routing_moe.checkpoints.folder import PROGRESS_FILE
 from routing_moe.cli import correlate_routes, inspect_routes, report
 from routing_moe.report import feature_files, route_files
 from routing_moe.results.statistics import benjamini_yekutieli
@@ -234,7 +235,6 @@ OF_FEATURES = [
             [ONE, "--before", TWO, "--before_step", "5"],
             ["--before_step 5", "best, last, 10, 20, 30"],
         ),
-        (inspect_routes, [ONE, "--before_step", "10"], ["--before_step", "without --before"]),
         (inspect_routes, [ONE, "--step", "²"], ["--step ²", "best, last"]),
         (inspect_routes, [ONE, TWO, "--before", ONE, "--output_dir", "<out>"], ["--before", "single RUN"]),
         *((correlate_routes, *case) for case in (OF_ROUTES[0], *OF_FEATURES)),
@@ -264,10 +264,6 @@ def test_mistakes_are_reported(place, capsys, command, words, fragments):
             ["has 1 + 1 layers", "3"],
         ),
         (lambda run: (run / "losses.csv").write_bytes(b'"\x00'), ["losses.csv", "cannot be read"]),
-        (
-            lambda run: (run / "losses.csv").write_text(",steps,dev_performance\n0,20,high\n"),
-            ["losses.csv", "cannot be read as dev scores"],
-        ),
         (
             lambda run: (run / "curves.csv").write_text("step,grad_norm\n1,big\n"),
             ["curves.csv", "column grad_norm holds"],
@@ -307,8 +303,8 @@ def test_tasks_that_the_file_of_features_lacks_are_reported(place, capsys, no_pi
     assert "one: the file of features has none of hot" in capsys.readouterr().out
 
 
-def test_a_run_whose_dev_scores_are_all_missing_is_read_at_its_last_step(place):
-    (place.folder / "one" / "losses.csv").write_text(",steps,dev_performance\n0,10,\n1,20,\n")
+def test_a_run_without_a_best_step_is_read_at_its_last_one(place):
+    (place.folder / "one" / "best" / PROGRESS_FILE).write_text("{}")
     assert load_routes(place.folder / "one").step == 30
 
 

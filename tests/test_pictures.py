@@ -1,4 +1,4 @@
-"""What holds for every picture: complete, legible, reproducible to the byte, written whole or not at all."""
+"""What holds for every picture: complete, legible, written whole or not at all."""
 
 from itertools import combinations, pairwise
 
@@ -56,31 +56,16 @@ def test_nothing_overlaps_is_cut_off_or_read_as_a_formula(figures, name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_same_input_gives_the_same_bytes_and_letters_stay_letters(tmp_path, name):
-    draw = PICTURES[name]()
-    paths = [tmp_path / f"new/{name}" for name in ("0.png", "1.png", "0.pdf")]
-    for path in paths:
-        draw(path)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert imread(paths[0]).std() > 0
-    written = paths[2].read_bytes()
+def test_pictures_are_written_and_letters_stay_letters(tmp_path, name):
+    draw, folder = PICTURES[name](), tmp_path / "new"
+    for kind in ("png", "pdf"):
+        draw(folder / f"x.{kind}")
+    assert imread(folder / "x.png").std() > 0
+    written = (folder / "x.pdf").read_bytes()
     assert written.startswith(b"%PDF")
     assert b"/CIDFontType2" in written
     assert b"/Type3" not in written  # drawings of letters
-    assert len(list((tmp_path / "new").iterdir())) == 3
-
-
-def test_the_same_input_gives_the_same_bytes_of_a_pdf(tmp_path):
-    paths = [tmp_path / "0.pdf", tmp_path / "1.pdf"]
-    for path in paths:
-        PICTURES["routes, small"]()(path)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_a_file_name_with_another_ending_is_an_error(name):
-    with pytest.raises(ValueError, match=r"^x.svg: a picture's name must end in .png or .pdf$"):
-        PICTURES[name]()("x.svg")
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_a_picture_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):

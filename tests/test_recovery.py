@@ -64,11 +64,9 @@ def test_several_mantel_tests_equal_separate_ones():
 
 def test_adjusted_mutual_information_is_one_for_equal_groups_and_zero_by_chance():
     labels = ["a"] * 5 + ["b"] * 5 + ["c"] * 5
-    same = mutual_information_test(labels, [2] * 5 + [0] * 5 + [7] * 5, 999)
-    assert same.ami == pytest.approx(1.0)
-    assert same.p == 1 / 1000
+    assert mutual_information_test(labels, [2] * 5 + [0] * 5 + [7] * 5, 999) == pytest.approx((1, 1 / 1000))
     draw = np.random.default_rng(0)
-    amis = [mutual_information_test(labels, draw.integers(0, 3, 15), 1).ami for _ in range(300)]
+    amis = [mutual_information_test(labels, draw.integers(0, 3, 15), 0)[0] for _ in range(300)]
     assert abs(np.mean(amis)) < 0.03
 
 
@@ -86,7 +84,7 @@ def test_ties_give_more_clusters_and_equal_routes_are_never_divided():
 def test_p_of_random_clusters_is_uniform():
     draw = np.random.default_rng(0)
     labels = np.repeat(range(3), 8)
-    ps = [mutual_information_test(labels, draw.integers(0, 4, 24), 99, seed).p for seed in range(200)]
+    ps = [mutual_information_test(labels, draw.integers(0, 4, 24), 99, seed)[1] for seed in range(200)]
     assert 0.4 < np.mean(ps) < 0.6
     assert np.mean(np.array(ps) <= 0.05) < 0.1
 
@@ -148,10 +146,6 @@ def test_tasks_with_unknown_kinds_are_left_out_and_uninformative_kinds_are_nan()
     assert table.loc["own", ["ami", "mantel_r"]].isna().all()
     assert table.loc["same", ["ami", "mantel_r"]].isna().all()
     assert "few" not in table.index
-
-
-def test_equal_routes_are_one_cluster():
-    assert len(set(clusters(np.zeros((5, 5)), 3))) == 1
 
 
 # ---------------------------------------------------------------------------- two runs

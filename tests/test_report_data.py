@@ -78,8 +78,9 @@ def test_data_of_two_runs_one_with_an_ablation(place):
     ]
     columns = ["layer", "expert", "task", "category", "weight", "before", "after", "drop"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "tasks.csv", index=False)
-    features = [("skill:spell", "enc0.1+dec1.2", "with feature", 3, 0.25, 0.1, np.nan, 1, 0.5)]
+    features = [("skill:spell", "enc0.1+dec1.2", "with feature", 3, 0.25, 0.1, np.nan, 1, 0.5, 0.4, 0.3)]
     columns = ["feature", "experts", "group", "tasks", "drop", "random_mean", "random_std", "draws", "p"]
+    columns += ["weight", "random_weight"]
     pd.DataFrame(features, columns=columns).to_csv(folder / "features.csv", index=False)
     job = {"part": "dev", "predict_split": "train", "max_examples": 8, "checkpoint_name": "last"}
     (folder / "job.json").write_text(json.dumps(job))
@@ -92,8 +93,7 @@ def test_data_of_two_runs_one_with_an_ablation(place):
     assert ablation["drops"][:3] == [[0.5, 0.5], [0.0, 0.0], [None, None]]
     assert len(ablation["drops"]) == 9
     assert ablation["features"][0]["experts"] == [[0, 1], [2, 2]]
-    assert ablation["features"][0]["groups"] == [["with feature", 3, 0.25, 0.1, None, 1, 0.5, None, None]]
-    assert "not matched by weight, from an earlier version" in ablation["note"]
+    assert ablation["features"][0]["groups"] == [["with feature", 3, 0.25, 0.1, None, 1, 0.5, 0.4, 0.3]]
     assert "Scores of checkpoint last before minus after ablation" in ablation["note"]
     assert "8 examples of each" in ablation["note"]
     assert "share of 1 random sets" in ablation["note"]

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 
 from routing_moe.analysis.features import Features
+from routing_moe.analysis.permutations import ROUNDING, permutation_test
 from routing_moe.analysis.saved_routes import Routes
 from routing_moe.results.statistics import benjamini_yekutieli
 
 PERMUTATIONS = 100_000  # so that the smallest p passes among thousands of tests
 FEWEST = 3  # tasks that must have a 0/1 feature, and that must lack it
 AT_ONCE = 8_000_000  # numbers of permuted routes in memory
-ROUNDING = 1e-9  # tolerance for equally strong correlations
 COLUMNS = ["layer", "expert", "feature", "r", "p", "q", "tasks", "with_feature", "q_by"]
 
 
@@ -41,16 +41,16 @@ def correlate(
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
     values_NC = routes.values_NLE.reshape(len(routes.tasks), -1)
-    kept = [f for f, name in enumerate(features.names) if worth_testing(features, name, fewest)]
+    testable = [f for f, name in enumerate(features.names) if worth_testing(features, name, fewest)]
     tables = []
-    for rows, columns in _by_known(features.values_NF, kept):
+    for rows, columns in _by_known(features.values_NF, testable):
         features_NF = features.values_NF[np.ix_(rows, columns)]
         r_CF = pearson(values_NC[rows], features_NF)
         p_CF = permutation_p(values_NC[rows], features_NF, permutations, seed)
         for at, column in enumerate(columns):
             name = features.names[column]
-            held = int(features_NF[:, at].sum()) if features.is_binary(name) else None
-            tables.append(_rows_of(routes, name, r_CF[:, at], p_CF[:, at], len(rows), held))
+            with_feature = int(features_NF[:, at].sum()) if features.is_binary(name) else None
+            tables.append(_rows_of(routes, name, r_CF[:, at], p_CF[:, at], len(rows), with_feature))
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
     table = pd.concat(tables, ignore_index=True).dropna(subset=["r"])
@@ -91,7 +91,7 @@ def top_experts(
 
 
 def pearson(values_NC: np.ndarray, features_NF: np.ndarray) -> np.ndarray:
-    """Returns r of each two columns (C, F); NaN if one of them is constant."""
+    """Returns r of each pair of columns (C, F); NaN if one of them is constant."""
     return _standardised(values_NC).T @ _standardised(features_NF)
 
 
@@ -100,28 +100,19 @@ def permutation_p(
 ) -> np.ndarray:
     """Returns the two-sided p of each r (C, F), by permuting the rows of one side; NaN where r is.
 
-    (1 + permutations with as large an |r|) / (1 + permutations), see Phipson & Smyth (2010). NaN without
-    permutations.
+    NaN without permutations.
     """
-    if not permutations:
-        return np.full((values_NC.shape[1], features_NF.shape[1]), np.nan)
     if features_NF.shape[1] < values_NC.shape[1]:  # permuting the other side is equivalent, and faster
         return permutation_p(features_NF, values_NC, permutations, seed).T
     values_NC, features_NF = _standardised(values_NC), _standardised(features_NF)
-    observed_CF = np.abs(values_NC.T @ features_NF)
-    count_CF = np.zeros(observed_CF.shape, dtype=np.int64)
-    generator = np.random.default_rng(seed)
-    n = len(values_NC)
-    largest = max(values_NC.size, observed_CF.size)  # array that a permutation needs
-    at_once = max(1, AT_ONCE // max(1, largest))
-    for start in range(0, permutations, at_once):
-        count = min(at_once, permutations - start)
-        orders_PN = generator.permuted(np.tile(np.arange(n), (count, 1)), axis=1)
-        permuted_PNC = values_NC[orders_PN]
-        r_PCF = permuted_PNC.transpose(0, 2, 1).reshape(-1, n) @ features_NF
-        r_PCF = np.abs(r_PCF).reshape(count, *observed_CF.shape)
-        count_CF += (r_PCF >= observed_CF - ROUNDING).sum(axis=0)
-    return np.where(np.isnan(observed_CF), np.nan, (1 + count_CF) / (1 + permutations))
+    (N, C), F = values_NC.shape, features_NF.shape[1]
+
+    def strength(orders_PN: np.ndarray) -> np.ndarray:
+        permuted_PCN = values_NC[orders_PN].transpose(0, 2, 1)
+        return np.abs(permuted_PCN.reshape(-1, N) @ features_NF).reshape(-1, C, F)
+
+    at_once = max(1, AT_ONCE // max(1, N * C, C * F))
+    return permutation_test(strength, N, permutations, seed, at_once).p
 
 
 def _standardised(values_NX: np.ndarray) -> np.ndarray:
@@ -143,11 +134,11 @@ def _by_known(values_NF: np.ndarray, columns: Sequence[int]) -> list[tuple[list[
     return list(groups.values())
 
 
-def _rows_of(routes: Routes, name: str, r_C, p_C, tasks: int, held: int | None) -> pd.DataFrame:
+def _rows_of(routes: Routes, name: str, r_C, p_C, tasks: int, with_feature: int | None) -> pd.DataFrame:
     layers = np.repeat(np.array(routes.layers), routes.experts)
     experts = np.tile(np.arange(routes.experts), len(routes.layers))
     rank = pd.Categorical(layers, categories=list(routes.layers), ordered=True)  # sorts as in the model
     return pd.DataFrame(
         dict(layer=rank, expert=experts, feature=name, r=r_C, p=p_C, tasks=tasks)
-        | dict(with_feature=pd.array([held] * len(layers), dtype="Int64"))
+        | dict(with_feature=pd.array([with_feature] * len(layers), dtype="Int64"))
     )

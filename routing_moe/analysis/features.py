@@ -64,8 +64,8 @@ def features_of(
     tasks.
     """
     columns = ontology_columns(tasks, ontology)
-    own = Path(train_dir) / OWN_FEATURES if train_dir else None
-    path = Path(file) if file else own if own and own.is_file() else SHIPPED_FEATURES
+    of_gym = Path(train_dir) / OWN_FEATURES if train_dir else SHIPPED_FEATURES
+    path = Path(file) if file else of_gym if of_gym.is_file() else SHIPPED_FEATURES
     header, rows = read_task_table(path)
     if any(task in rows for task in tasks):
         with fault_context(f"{path}, "):
@@ -90,22 +90,22 @@ def file_columns(
 ) -> dict[str, list[float]]:
     """Returns the columns of a table of tasks {task: cells}, as numbers."""
     columns: dict[str, list[float]] = {}
-    for kind, places in kinds_of(header).items():
-        for value, place in places.items():
-            cells = [rows[task][place] if task in rows else "" for task in tasks]
+    for kind, columns_of_kind in kinds_of(header).items():
+        for value, column in columns_of_kind.items():
+            cells = [rows[task][column] if task in rows else "" for task in tasks]
             numbers = [_number(cell) for cell in cells]
             if value:
                 columns[f"{kind}:{value}"] = numbers
-            elif _is_of_texts(rows, kind, place):
+            elif _is_of_texts(rows, kind, column):
                 columns |= _one_hot(kind, [cell or None for cell in cells])
             elif np.isfinite(numbers).any():
                 columns[kind] = numbers
     return columns
 
 
-def _is_of_texts(rows: Mapping[str, Sequence[str]], kind: str, place: int) -> bool:
+def _is_of_texts(rows: Mapping[str, Sequence[str]], kind: str, column: int) -> bool:
     """Returns whether a column holds text. Raises InputError for a few texts among numbers, a mistake."""
-    cells = {task: row[place] for task, row in rows.items() if row[place]}
+    cells = {task: row[column] for task, row in rows.items() if row[column]}
     texts = [task for task, cell in cells.items() if not np.isfinite(_number(cell))]
     if texts and 2 * len(texts) < len(cells):
         text = f"'{cells[texts[0]]}' (task {texts[0]})"

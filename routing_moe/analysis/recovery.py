@@ -8,7 +8,6 @@ N tasks, K clusters, P permutations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,16 +15,16 @@ from scipy.cluster.hierarchy import fcluster
 from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import adjusted_mutual_info_score
 
-from routing_moe.analysis.clustering import average_linkage
 from routing_moe.analysis.features import Features
+from routing_moe.analysis.permutations import ROUNDING, permutation_test
 from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.saved_routes import Routes
+from routing_moe.model.route_clusters import average_linkage
 from routing_moe.results.statistics import benjamini_yekutieli
 
 PERMUTATIONS = 10_000
 FEWEST_TASKS = 4  # three have six orders in all
 AT_ONCE = 4_000_000  # numbers of permuted distances in memory
-ROUNDING = 1e-9
 ROUNDED_DIGITS = 9
 COLUMNS = ["kind", "tasks", "labels", "clusters", "ami", "ami_p", "mantel_r", "mantel_p"]
 CORRECTED = {"ami_p": "ami_q_by", "mantel_p": "mantel_q_by"}
@@ -55,7 +54,7 @@ def recovery_table(
         for kind, (r, p) in zip(kinds, tested, strict=True):
             row = dict(kind=kind, tasks=len(known), mantel_r=r, mantel_p=p)
             if binary[kind]:
-                labels = ["".join(str(int(value)) for value in own) for own in values[kind]]
+                labels = ["".join(str(int(value)) for value in row_F) for row_F in values[kind]]
                 row |= _clustering(apart_NN, labels, permutations, seed)
             rows.append(row)
     order = {kind: number for number, kind in enumerate(features.kinds)}
@@ -86,9 +85,9 @@ def _clustering(apart_NN: np.ndarray, labels: list[str], permutations: int, seed
     count = len(set(labels))
     if not 1 < count < len(labels):
         return dict(labels=count)
-    found = clusters(apart_NN, count)
-    tested = mutual_information_test(labels, found, permutations, seed)
-    return dict(labels=count, clusters=len(set(found)), ami=tested.ami, ami_p=tested.p)
+    clusters_N = clusters(apart_NN, count)
+    ami, p = mutual_information_test(labels, clusters_N, permutations, seed)
+    return dict(labels=count, clusters=len(set(clusters_N)), ami=ami, ami_p=p)
 
 
 # ---------------------------------------------------------------------------- Mantel
@@ -99,35 +98,27 @@ def mantel_tests(
 ) -> list[tuple[float, float]]:
     """(r, p) of a distance matrix with each of the others (N, N), all by the same permutations of its tasks.
 
-    r: Pearson's correlation of the distances. p: one-sided (similar tasks are similar in the other matrix),
-    (1 + permutations with as large an r) / (1 + permutations). Both are NaN where all distances of a matrix
-    are equal. Source: Mantel (1967).
+    r: Pearson's correlation of the distances. p: one-sided (similar tasks are similar in the other matrix).
+    Both are NaN where all distances of a matrix are equal. Source: Mantel (1967).
     """
-    upper = np.triu_indices(len(one_NN), 1)
-    one, columns = _standardised(one_NN[upper]), [_standardised(other_NN[upper]) for other_NN in others]
-    usable = [k for k, column in enumerate(columns) if column is not None]
-    found = [(np.nan, np.nan)] * len(others)
-    if one is None or not usable:
-        return found
-    others_XK = np.stack([columns[k] for k in usable], axis=1)
-    observed_K, count_K = one @ others_XK, np.zeros(len(usable), dtype=np.int64)
-    full_NN = squareform(one)
-    generator = np.random.default_rng(seed)
-    at_once = max(1, AT_ONCE // len(one))
-    for start in range(0, permutations, at_once):
-        size = min(at_once, permutations - start)
-        orders_PN = generator.permuted(np.tile(np.arange(len(one_NN)), (size, 1)), axis=1)
-        permuted_PX = full_NN[orders_PN[:, upper[0]], orders_PN[:, upper[1]]]
-        count_K += (permuted_PX @ others_XK >= observed_K - ROUNDING).sum(axis=0)
-    for k, r, count in zip(usable, observed_K, count_K, strict=True):
-        found[k] = (float(r), float((1 + count) / (1 + permutations)))
-    return found
+    rows, columns = np.triu_indices(len(one_NN), 1)
+    full_NN = squareform(_standardised(one_NN[rows, columns]))
+    others_XK = np.stack([_standardised(other_NN[rows, columns]) for other_NN in others], axis=1)
+
+    def correlations(orders_PN: np.ndarray) -> np.ndarray:
+        return full_NN[orders_PN[:, rows], orders_PN[:, columns]] @ others_XK
+
+    at_once = max(1, AT_ONCE // len(rows))
+    test = permutation_test(correlations, len(one_NN), permutations, seed, at_once)
+    return list(zip(test.observed.tolist(), test.p.tolist(), strict=True))
 
 
-def _standardised(distances: np.ndarray) -> np.ndarray | None:
-    centred = distances - distances.mean()
-    length = np.linalg.norm(centred)
-    return centred / length if length > ROUNDING * max(1.0, np.linalg.norm(distances)) else None
+def _standardised(distances_X: np.ndarray) -> np.ndarray:
+    """Returns the distances with mean 0 and length 1; NaN where they are equal up to rounding."""
+    centred_X = distances_X - distances_X.mean()
+    length = np.linalg.norm(centred_X)
+    varies = length > ROUNDING * max(1.0, np.linalg.norm(distances_X))
+    return centred_X / length if varies else np.full(len(distances_X), np.nan)
 
 
 # ---------------------------------------------------------------------------- clusters
@@ -145,29 +136,26 @@ def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
     return fcluster(tree, max(heights[left >= count], default=0.0), "distance")
 
 
-@dataclass(frozen=True)
-class Tested:
-    ami: float
-    p: float
-
-
-def mutual_information_test(labels: Sequence, found: Sequence, permutations: int, seed: int = 0) -> Tested:
-    """Adjusted mutual information of labels and clusters (Vinh et al. 2010): 0 by chance, 1 if they agree.
+def mutual_information_test(
+    labels: Sequence, clusters_N: Sequence, permutations: int, seed: int = 0
+) -> tuple[float, float]:
+    """Returns (ami, p) of labels and clusters. ami: adjusted mutual information (Vinh et al. 2010), 0 by
+    chance, 1 if they agree.
 
     p: one-sided, by permuting the labels. All permutations have the same expected mutual information and the
     same entropies, so that the plain and the adjusted mutual information have the same p.
     """
-    codes, groups = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (labels, found))
-    observed = _information(codes, groups)
-    generator = np.random.default_rng(seed)
-    drawn = [_information(generator.permutation(codes), groups) for _ in range(permutations)]
-    count = int((np.array(drawn) >= observed - ROUNDING).sum())
-    ami = float(adjusted_mutual_info_score(labels, found))
-    return Tested(ami, (1 + count) / (1 + permutations))
+    codes_N, groups_N = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (labels, clusters_N))
+
+    def information(orders_PN: np.ndarray) -> np.ndarray:
+        return np.array([_information(codes_N[order_N], groups_N) for order_N in orders_PN])
+
+    p = permutation_test(information, len(codes_N), permutations, seed).p
+    return float(adjusted_mutual_info_score(labels, clusters_N)), float(p)
 
 
-def _information(codes: np.ndarray, groups: np.ndarray) -> float:
+def _information(codes_N: np.ndarray, groups_N: np.ndarray) -> float:
     """Sum of n log n over the cells of the contingency table: the mutual information up to constants."""
-    counts = np.bincount(codes * (groups.max() + 1) + groups)
+    counts = np.bincount(codes_N * (groups_N.max() + 1) + groups_N)
     counts = counts[counts > 1]
     return float(counts @ np.log(counts))

@@ -36,7 +36,7 @@ def layer_table(routes: Routes) -> pd.DataFrame:
 def neighbour_table(routes: Routes, alike_NN: np.ndarray, ontology: Ontology, count: int) -> pd.DataFrame:
     """Returns the `count` tasks with the most similar routes for each task; ties keep the order of tasks.
 
-    alike_NN: overlap of each two routes. same_category: 1 or 0, empty if a category is unknown.
+    alike_NN: overlap of each pair of routes. same_category: 1 or 0, empty if a category is unknown.
     """
     rows = []
     for n, task in enumerate(routes.tasks):
@@ -90,6 +90,6 @@ def summary(layers: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFram
 
 def stability_table(pairs: Sequence[tuple[str, str, Stability]]) -> pd.DataFrame:
     """A row per pair of runs and layer: one, other (their names), layer, overlap, chance, p, matching."""
-    tables = [found.table.assign(one=one, other=other) for one, other, found in pairs]
+    tables = [agreed.table.assign(one=one, other=other) for one, other, agreed in pairs]
     joint = pd.concat(tables, ignore_index=True)
     return joint[["one", "other", *(name for name in joint if name not in ("one", "other"))]]

@@ -49,15 +49,15 @@ def read_runs(
     """
     paths = [Path(os.path.abspath(place)) for place in places]
     faults = Faults(f"{path} is given twice" for path, n in Counter(paths).items() if n > 1)
-    how = (step, kind, task_ontology, feature_file, with_features)
-    found = [faults.of(_read_run, Path(place), *how) for place in places]
+    options = (step, kind, task_ontology, feature_file, with_features)
+    runs = [faults.of(_read_run, Path(place), *options) for place in places]
     if faults:
         raise InputError(dict.fromkeys(faults))
-    names = [run.name for run in found]
+    names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = distinct_tails(paths)
     return [
-        replace(run, routes=replace(run.routes, name=name)) for run, name in zip(found, names, strict=True)
+        replace(run, routes=replace(run.routes, name=name)) for run, name in zip(runs, names, strict=True)
     ]
 
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import InputError, did_you_mean, in_brief, in_short
+from dataloader.errors import InputError, did_you_mean, in_short
 from routing_moe.checkpoints.folder import load_progress
-from routing_moe.io.csv_files import read_table
 from routing_moe.io.files import folder_fault
 from routing_moe.io.hub import folder_of_run
 from routing_moe.model.given_routes import read_route_array
@@ -92,10 +91,10 @@ def load_routes(
                 f"--{flag} {step}: {place} holds no routes by step ({place}/<step>-steps/route.npy)"
             )
         return _routes_of_checkpoint(place, kind)
-    wanted = _step_of(place, steps, step, flag)
-    tasks, values_NLE = _read_step(place / f"{wanted}-steps", kind)
+    number = _step_of(place, steps, step, flag)
+    tasks, values_NLE = _read_step(place / f"{number}-steps", kind)
     rows, layers = layers_with_experts(place, values_NLE.shape[1])
-    return Routes(run_name(place), tasks, layers, values_NLE[:, rows], wanted, kind)
+    return Routes(run_name(place), tasks, layers, values_NLE[:, rows], number, kind)
 
 
 def load_history(run: str | Path, kind: str = "soft") -> History:
@@ -138,19 +137,9 @@ def evaluated_steps(run: Path) -> list[int]:
 
 
 def best_step(run: Path, steps: Sequence[int]) -> int:
-    """Returns the step of `best/`, else the first with the best dev score, else the last one."""
-    if (saved := load_progress(run / "best").get("step")) in steps:
-        return saved
-    path = run / "losses.csv"
-    if not path.is_file():
-        return steps[-1]
-    losses = read_table(path)
-    try:
-        losses = losses[losses["steps"].isin(steps)]
-        scores = losses["dev_performance"].astype(float)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read as dev scores by step ({in_brief(error)})") from None
-    return int(losses["steps"][scores.idxmax()]) if scores.notna().any() else steps[-1]
+    """Returns the step of `best/`, or the last one where that is not among the steps."""
+    saved = load_progress(run / "best").get("step")
+    return saved if saved in steps else steps[-1]
 
 
 def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str, ...]]:
@@ -214,8 +203,6 @@ def chosen_experts(values_NLE: np.ndarray) -> np.ndarray:
 
 def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
     """Returns routes of the trained tasks if they are known, else of all tasks whose vector is not random."""
-    import torch  # takes seconds; most commands read arrays only
-
     from routing_moe.checkpoints.find import find_mixture
 
     mixture = find_mixture(place, None, "checkpoint_name")
@@ -224,17 +211,24 @@ def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
         raise InputError(
             f"{place}: {config.num_experts} expert(s), routes: {config.route_source}; no task has its own"
         )
-    model = mixture.load()
     unknown = set(config.random_vectors)
     tasks = [t for t in config.task_names if t in config.trained_tasks] or [
         t for t in config.task_names if t not in unknown
     ]
     if not tasks:
         raise InputError(f"{place} has no task that was trained on")
+    return routes_of_model(mixture.load(), tasks, kind, run_name(mixture.checkpoint))
+
+
+def routes_of_model(model, tasks: Sequence[str], kind: str = "soft", name: str = "") -> Routes:
+    """Returns the routes of tasks of a loaded model, as one of KINDS."""
+    import torch  # takes seconds; most commands read arrays only
+
+    config = model.config
+    temperature = 1.0 if kind == "soft_t1" else config.router_temperature
     with torch.no_grad():
-        temperature = 1.0 if kind == "soft_t1" else config.router_temperature
-        values_NLE = model.expected_routes(tasks, temperature).double().numpy()
-    rows = config.routed_rows
+        values_NLE = model.expected_routes(list(tasks), temperature).double().cpu().numpy()
+    values_NLE = values_NLE[:, config.routed_rows]
     values_NLE = chosen_experts(values_NLE) if kind == "chosen" else values_NLE
-    layers = layer_names(config.encoder_layers, rows)
-    return Routes(run_name(mixture.checkpoint), tuple(tasks), layers, values_NLE[:, rows], kind=kind)
+    layers = layer_names(config.encoder_layers, config.routed_rows)
+    return Routes(name, tuple(tasks), layers, values_NLE, kind=kind)

@@ -1,7 +1,7 @@
 """Did two runs learn the same routes? Experts have no names, so they are matched first, layer by layer.
 
-    found = stability(one, other)
-    found.overlap, found.chance, found.p, found.table
+    agreed = stability(one, other)
+    agreed.overlap, agreed.chance, agreed.p, agreed.table
 
 The matching of a layer's experts is the one that makes the routes of all tasks overlap most (Kuhn 1955).
 N tasks, L layers, E experts.
@@ -16,11 +16,11 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 from dataloader.errors import InputError, in_short
+from routing_moe.analysis.permutations import ROUNDING, permutation_test
 from routing_moe.analysis.saved_routes import Routes
 
 PERMUTATIONS = 1000
 FEWEST_TASKS = 3
-ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,30 +59,28 @@ def stability(one: Routes, other: Routes, permutations: int = PERMUTATIONS, seed
             f"{one.name} and {other.name} have {len(tasks)} tasks in common; {FEWEST_TASKS} are needed"
         )
     a_NLE, b_NLE = one.of(tasks).values_NLE, other.of(tasks).values_NLE
-    matched = [match(a_NLE[:, layer], b_NLE[:, layer]) for layer in range(len(one.layers))]
-    observed_L = np.array([value for _, value in matched])
-    generator = np.random.default_rng(seed)
-    drawn_PL = np.array(
-        [_overlaps(a_NLE, b_NLE[generator.permutation(len(tasks))]) for _ in range(permutations)]
-    )
+
+    def overlaps(orders_PN: np.ndarray) -> np.ndarray:
+        """Of each order of the other run's tasks: the overlap of each layer, then their mean."""
+        layers = range(len(one.layers))
+        by_layer_PL = np.array([
+            [match(a_NLE[:, layer], b_NLE[order_N, layer])[1] for layer in layers] for order_N in orders_PN
+        ])  # fmt: skip
+        return np.column_stack([by_layer_PL, by_layer_PL.mean(axis=1)])
+
+    test = permutation_test(overlaps, len(tasks), permutations, seed)
+    pairs = [match(a_NLE[:, layer], b_NLE[:, layer])[0] for layer in range(len(one.layers))]
     table = pd.DataFrame(
         dict(
             layer=one.layers,
-            overlap=observed_L,
-            chance=drawn_PL.mean(axis=0),
-            p=_p(observed_L, drawn_PL),
-            matching=[" ".join(f"{a}→{b}" for a, b in pairs) for pairs, _ in matched],
+            overlap=test.observed[:-1],
+            chance=test.chance[:-1],
+            p=test.p[:-1],
+            matching=[" ".join(f"{a}→{b}" for a, b in of_layer) for of_layer in pairs],
         )
     )
-    mean_P = drawn_PL.mean(axis=1)
-    return Stability(
-        len(tasks),
-        float(observed_L.mean()),
-        float(mean_P.mean()),
-        float(_p(observed_L.mean(), mean_P)),
-        permutations,
-        table,
-    )
+    overlap, p, chance = (float(values[-1]) for values in test)
+    return Stability(len(tasks), overlap, chance, p, permutations, table)
 
 
 def match(a_NE: np.ndarray, b_NE: np.ndarray) -> tuple[list[tuple[int, int]], float]:
@@ -94,11 +92,3 @@ def match(a_NE: np.ndarray, b_NE: np.ndarray) -> tuple[list[tuple[int, int]], fl
     rows, columns = linear_sum_assignment(shared_EE, maximize=True)
     pairs = [(int(a), int(b)) for a, b in zip(rows, columns, strict=True)]
     return pairs, float(shared_EE[rows, columns].sum() / len(a_NE))
-
-
-def _overlaps(a_NLE: np.ndarray, b_NLE: np.ndarray) -> list[float]:
-    return [match(a_NLE[:, layer], b_NLE[:, layer])[1] for layer in range(a_NLE.shape[1])]
-
-
-def _p(observed, drawn_P) -> np.ndarray:
-    return (1 + (drawn_P >= observed - ROUNDING).sum(axis=0)) / (1 + len(drawn_P))

@@ -22,7 +22,7 @@ from routing_moe.config.flags import parse
 
 def main(argv: list[str] | None = None) -> int:
     given, started = parse(AblationSettings, argv, __doc__), []
-    with reporting_errors(lambda: kept(*started)) as result:
+    with reporting_errors(lambda: what_is_kept(*started)) as result:
         settings = ablation_settings(given)
         run(settings, check_ablation(settings), started)
     return result.exit_code
@@ -31,27 +31,28 @@ def main(argv: list[str] | None = None) -> int:
 def run(settings: AblationSettings, inputs: AblationInputs, started: list[Path]) -> None:
     """Ablates experts. started: gets the output folder when work in it starts."""
     # Torch is imported here, after the checks: it takes seconds.
-    from routing_moe.analysis.ablation.job import AblationJob
     from routing_moe.analysis.ablation.plan import make_plan
+    from routing_moe.analysis.ablation.run import make_job
     from routing_moe.io.accelerator import make_accelerator
     from routing_moe.io.logs import start_logging
-    from routing_moe.io.main_process import main_process_lock
+    from routing_moe.io.main_process import main_process_lock, on_main
     from routing_moe.io.memory import naming_memory_flags
-    from routing_moe.report.ablation_run import described, load_evaluator, run_job
+    from routing_moe.report.ablation_files import write_results
 
     accelerator = make_accelerator(settings.prediction.mixed_precision)
     with ExitStack() as at_exit, naming_memory_flags(settings.prediction):
         at_exit.callback(accelerator.end_training)
         start_logging(accelerator.is_main_process)
-        evaluator = load_evaluator(settings, inputs, accelerator)
-        job = AblationJob(evaluator, settings.output_dir, described(settings, evaluator))
+        job = make_job(settings, inputs, accelerator)
         plan = make_plan(settings, inputs, job)
         with main_process_lock(accelerator, settings.output_dir):
             started.append(settings.output_dir)
-            run_job(settings, inputs, job, plan)
+            job.run(plan.sets, settings.dry_run)
+            if not settings.dry_run:
+                on_main(accelerator, lambda: print(write_results(job, plan, settings, inputs)))
 
 
-def kept(folder: Path | None = None) -> str:
+def what_is_kept(folder: Path | None = None) -> str:
     if folder is None:
         return "nothing was started"
     return f"finished scores are kept in {folder}/sets; the same command continues"

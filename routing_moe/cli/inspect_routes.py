@@ -27,8 +27,8 @@ def run(settings: InspectSettings) -> None:
     output_dir = checked_output_dir(settings)
     if settings.before and len(settings.runs) > 1:
         raise InputError(f"--before {settings.before}: needs a single RUN, not {len(settings.runs)}")
-    how = (settings.step, settings.routes, settings.task_ontology)
-    runs, before = read_runs(settings.runs, *how, with_features=False), None
+    options = (settings.step, settings.routes, settings.task_ontology)
+    runs, before = read_runs(settings.runs, *options, with_features=False), None
     if settings.before:
         before = load_routes(settings.before, settings.before_step, settings.routes, "before_step")
     # These take a second, so flags and files are checked before.

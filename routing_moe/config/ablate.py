@@ -66,10 +66,10 @@ def ablation_settings(given: Mapping) -> AblationSettings:
     settings_of_run(run)
     scores = [name for name, flag in flags_of(settings).items() if flag.group == HOW_SCORED]
     known = {field.name for field in fields(TrainSettings)}
-    own = {name: given[name] for name in scores if name in given and name in known}
-    place = {"output_dir": str(run)}
+    of_scores = {name: given[name] for name in scores if name in given and name in known}
+    folders = {"output_dir": str(run)}
     if (run / "config.json").is_file():  # a shared run, whose checkpoint is the folder itself
-        place = {"output_dir": str(settings.output_dir or run), "checkpoint": str(settings.run)}
-    prediction = train_settings({"do_predict": True, **place, **own})
+        folders = {"output_dir": str(settings.output_dir or run), "checkpoint": str(settings.run)}
+    prediction = train_settings({"do_predict": True, **folders, **of_scores})
     output_dir = settings.output_dir or settings.run / "analysis" / "ablation"
     return replace(settings, prediction=prediction, output_dir=output_dir)

@@ -1,7 +1,7 @@
 """Clusters of task vectors: average linkage on cosines, the number of clusters, the nearest cluster.
 
     labels_N = cluster_labels(centred_cosine(vectors_ND), best_count(centred_cosine(vectors_ND)))
-    found = nearest_cluster(vector_D, vectors_ND, labels_N)      # of a task that was not clustered
+    label, cosine = nearest_cluster(vector_D, vectors_ND, labels_N)      # of a task that was not clustered
 
 Vectors are centred by the mean of the clustered tasks' vectors, because what all tasks have in common (for
 example the gradient of a model that still learns the language) hides their differences. Pure functions
@@ -42,7 +42,7 @@ def cluster_labels(cosine_NN: np.ndarray, count: int) -> np.ndarray:
     """
     if not 1 <= count <= len(cosine_NN):
         raise ValueError(f"{count} clusters of {len(cosine_NN)} tasks")
-    return _cut(_tree(cosine_NN), len(cosine_NN), [count])[0]
+    return _cut(cosine_NN, [count])[0]
 
 
 def best_count(cosine_NN: np.ndarray, most: int = MOST_CLUSTERS) -> tuple[int, float]:
@@ -56,10 +56,9 @@ def best_count(cosine_NN: np.ndarray, most: int = MOST_CLUSTERS) -> tuple[int, f
     N = len(cosine_NN)
     if N < 3:
         raise ValueError(f"the silhouette needs at least 3 tasks, not {N}")
-    counts, distance_NN = list(range(2, min(N - 1, most) + 1)), _distance(cosine_NN)
+    counts, distance_NN = list(range(2, min(N - 1, most) + 1)), distances(cosine_NN)
     scores = [
-        silhouette_score(distance_NN, labels_N, metric="precomputed")
-        for labels_N in _cut(_tree(cosine_NN), N, counts)
+        silhouette_score(distance_NN, labels_N, metric="precomputed") for labels_N in _cut(cosine_NN, counts)
     ]
     best = int(np.argmax(scores))
     return counts[best], float(scores[best])
@@ -89,26 +88,31 @@ def _mean(vectors_ND: np.ndarray) -> np.ndarray:
     return vectors_ND.astype(np.float64).mean(axis=0)
 
 
-def _distance(cosine_NN: np.ndarray) -> np.ndarray:
-    distance_NN = np.maximum(1.0 - (cosine_NN + cosine_NN.T) / 2, 0.0)
+def distances(similarity_NN: np.ndarray) -> np.ndarray:
+    """Returns 1 - similarity (N, N): symmetric, 0 on the diagonal, and never negative by rounding."""
+    distance_NN = np.maximum(0.0, 1 - (similarity_NN + similarity_NN.T) / 2)
     np.fill_diagonal(distance_NN, 0.0)
     return distance_NN
 
 
-def _tree(cosine_NN: np.ndarray) -> np.ndarray | None:
-    """Returns the tree of average linkage in scipy's form, None for one task."""
+def average_linkage(similarity_NN: np.ndarray, optimal_ordering: bool = False) -> np.ndarray:
+    """Returns the tree of average linkage on 1 - similarity, as scipy's (N - 1, 4) array.
+
+    optimal_ordering: order the leaves so that the sum of distances between neighbours is smallest (Bar-Joseph
+    et al., 2001). Raises ValueError for fewer than two tasks and for values that are not finite.
+    """
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 
-    return linkage(squareform(_distance(cosine_NN)), method="average") if len(cosine_NN) > 1 else None
+    return linkage(squareform(distances(similarity_NN)), "average", optimal_ordering=optimal_ordering)
 
 
-def _cut(tree: np.ndarray | None, n_tasks: int, counts: list[int]) -> list[np.ndarray]:
+def _cut(cosine_NN: np.ndarray, counts: list[int]) -> list[np.ndarray]:
     from scipy.cluster.hierarchy import cut_tree
 
-    if tree is None:
-        return [np.zeros(n_tasks, dtype=np.int64) for _ in counts]
-    return [_renumbered(column) for column in cut_tree(tree, n_clusters=counts).T]
+    if len(cosine_NN) == 1:
+        return [np.zeros(1, dtype=np.int64) for _ in counts]
+    return [_renumbered(column) for column in cut_tree(average_linkage(cosine_NN), n_clusters=counts).T]
 
 
 def _renumbered(labels_N: np.ndarray) -> np.ndarray:

@@ -6,23 +6,14 @@ plot_agreement(table, "agreement.pdf")
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from routing_moe.plots.dot_panels import dot_panels
-from routing_moe.plots.style import (
-    CATEGORY_COLOURS,
-    DARK,
-    PAPER_STYLE,
-    check_picture_name,
-    shown_name,
-    write_figure,
-)
+from routing_moe.plots.style import DARK, PAPER_STYLE, TICK, dot, dot_legend, shown_name, write_figure
 
 ROW, NARROWEST_PANEL = 0.17, 0.95  # inches
 SIGNIFICANT = 0.05
@@ -33,10 +24,8 @@ def plot_agreement(table: pd.DataFrame, path: str | os.PathLike, title: str | No
     """Writes a panel per labelling with a row per folder: accuracy as a dot, the chance level as a tick.
 
     table: the columns vectors, labelling, scored, k, accuracy, chance, p; NaN is drawn as "-". PDF or PNG as
-    `path` ends; the same table gives the same bytes. Raises ValueError if it ends differently.
+    `path` ends.
     """
-    path = Path(path)
-    check_picture_name(path)
     names = list(table["vectors"].unique())
     scored = table.groupby("labelling", sort=False)["scored"].first()
     headings = [f"{shown_name(kind)} ({n})" for kind, n in scored.items()]
@@ -45,12 +34,10 @@ def plot_agreement(table: pd.DataFrame, path: str | os.PathLike, title: str | No
         _draw_dots(axes, table[table["labelling"] == kind].set_index("vectors").loc[names])
     k = int(table["k"].iloc[0])
     whose = "the nearest task's" if k == 1 else f"that of the {k} nearest tasks' majority"
-    figure.legend(
-        [Line2D([], [], **style) for style in (_dot(True), _dot(False), _TICK)],
-        [f"accuracy, p < {SIGNIFICANT}", f"p ≥ {SIGNIFICANT}", "chance: permuted labels"],
-        loc="outside lower center", ncols=3,
-        title=f"share of tasks whose label is {whose} (number of tasks in brackets)",
-    )  # fmt: skip
+    styles = {f"accuracy, p < {SIGNIFICANT}": dot(), f"p ≥ {SIGNIFICANT}": dot(filled=False)}
+    styles["chance: permuted labels"] = TICK
+    explained = f"share of tasks whose label is {whose} (number of tasks in brackets)"
+    dot_legend(figure, styles, columns=3, title=explained)
     write_figure(figure, path)
 
 
@@ -65,16 +52,5 @@ def _draw_dots(axes: Axes, rows: pd.DataFrame) -> None:
             axes.text(0.0, number, "-", ha="center", va="center", color=DARK)
             continue
         axes.plot([row.chance, row.accuracy], [number] * 2, color="0.6", linewidth=0.8, zorder=1)
-        axes.plot([row.chance], [number], **_TICK)
-        axes.plot([row.accuracy], [number], **_dot(row.p < SIGNIFICANT))
-
-
-_TICK = dict(linestyle="", marker="|", markersize=7, markeredgewidth=0.9, color=DARK, zorder=2)
-
-
-def _dot(filled: bool) -> dict:
-    blue = CATEGORY_COLOURS[0]
-    return dict(
-        linestyle="", marker="o", markersize=4.2, color=blue if filled else "white", markeredgecolor=blue,
-        markeredgewidth=0.9, zorder=3,
-    )  # fmt: skip
+        axes.plot([row.chance], [number], **TICK)
+        axes.plot([row.accuracy], [number], **dot(filled=row.p < SIGNIFICANT))

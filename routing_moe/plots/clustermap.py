@@ -12,34 +12,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from scipy.cluster.hierarchy import dendrogram
 
 from dataloader.ontology import Ontology
 from routing_moe.analysis.clustering import cluster_tasks
+from routing_moe.plots.heat_map import GAP, axes_at, draw_heat, draw_key, draw_strips, heat_map, name_rows
 from routing_moe.plots.similarity import BETWEEN, map_size
-from routing_moe.plots.style import (
-    STYLE,
-    HeatScale,
-    axes_at,
-    check_picture_name,
-    draw_heat,
-    fit_figure,
-    map_figure,
-    write_figure,
-)
-from routing_moe.plots.task_categories import GAP, draw_key, frame_with_strips, kind_colours, name_rows
+from routing_moe.plots.style import HeatScale
+from routing_moe.plots.task_categories import kind_colours
 
 TREE_WIDTH = 1.1  # inches
 MIXED = "0.35"  # a branch over several categories
 
 
-@rc_context(STYLE)
 def plot_clustered(
     similarity_NN: np.ndarray,
     tasks: Sequence[str],
@@ -48,28 +37,22 @@ def plot_clustered(
     scale: HeatScale,
     title: str | None = None,
 ) -> None:
-    """Writes the heat map and its tree: PDF if `path` ends in .pdf, PNG if in .png.
-
-    The same values give the same bytes, for any order of the tasks. Raises ValueError as
-    `clustering.cluster_tasks`, and if the file name ends differently.
-    """
-    path = Path(path)
-    check_picture_name(path)
+    """Writes the heat map and its tree, the same for any order of the tasks; PDF or PNG as `path` ends."""
     linkage = cluster_tasks(similarity_NN, tasks, ontology)
     kinds, colour_of = [ontology.category(task) for task in tasks], kind_colours(ontology)
     side, font, zoom = map_size(len(tasks))
-    figure = map_figure()
-    heat = axes_at(figure, 0, 0, side, side)
-    tree = axes_at(figure, side + 1.5 * GAP * zoom, 0, TREE_WIDTH * zoom, side)
-    leaves = _draw_tree(tree, linkage, _branch_colours(linkage, kinds, colour_of), zoom)
-    draw_heat(heat, np.asarray(similarity_NN)[np.ix_(leaves, leaves)], scale)
-    beside, _ = frame_with_strips(figure, (0, 0, side), [kinds[leaf] for leaf in leaves], colour_of, zoom)
-    name_rows(beside, [tasks[leaf] for leaf in leaves], font)
-    left = side + (GAP + TREE_WIDTH + BETWEEN) * zoom
-    in_order = [ontology.category(task) for task in ontology.order(tasks)]
-    draw_key(figure, left, -0.34 * zoom, scale, in_order, colour_of, zoom, room=side)
-    fit_figure(figure, title, zoom)
-    write_figure(figure, path)
+    box = (0.0, 0.0, side, side)
+    with heat_map(path, title, zoom) as figure:
+        tree = axes_at(figure, (side + 1.5 * GAP * zoom, 0.0, TREE_WIDTH * zoom, side))
+        leaves = _draw_tree(tree, linkage, _branch_colours(linkage, kinds, colour_of), zoom)
+        draw_heat(figure, box, np.asarray(similarity_NN)[np.ix_(leaves, leaves)], scale)
+        kinds_of_rows = [kinds[leaf] for leaf in leaves]
+        strips = draw_strips(figure, box, kinds_of_rows, colour_of, zoom)
+        name_rows(strips, [tasks[leaf] for leaf in leaves], font)
+        draw_strips(figure, box, kinds_of_rows, colour_of, zoom, above=True)
+        left = side + (GAP + TREE_WIDTH + BETWEEN) * zoom
+        in_order = [ontology.category(task) for task in ontology.order(tasks)]
+        draw_key(figure, left, -0.34 * zoom, scale, in_order, colour_of, zoom, room=side)
 
 
 def _draw_tree(axes: Axes, linkage: np.ndarray, colours: Sequence[str], zoom: float) -> list[int]:
@@ -97,4 +80,4 @@ def _branch_colours(linkage: np.ndarray, kinds: Sequence[tuple[str, str]], colou
     covered = [{category} for category, _ in kinds]
     for left, right in linkage[:, :2].astype(int):
         covered.append(covered[left] | covered[right])
-    return [to_hex(colour_of[next(iter(own)), ""] if len(own) == 1 else MIXED) for own in covered]
+    return [to_hex(colour_of[*categories, ""] if len(categories) == 1 else MIXED) for categories in covered]

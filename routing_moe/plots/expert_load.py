@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
@@ -30,7 +29,6 @@ from routing_moe.plots.style import (
     SERIES_COLOURS,
     SMALL,
     WIDTH,
-    check_picture_name,
     legend_columns,
     paper_figure,
     shown_name,
@@ -49,13 +47,8 @@ def plot_load(routes_list: Sequence[Routes], path: str | os.PathLike, title: str
     """Writes four panels over layers, a mark per run and layer: PDF if `path` ends in .pdf, PNG if in .png.
 
     Loads have a mark per expert; those of a single run stand side by side, in the order of the experts. Runs
-    may have other tasks, layers and numbers of experts. The same routes give the same bytes. Raises
-    ValueError if there is no run or the file name ends differently.
+    may have other tasks, layers and numbers of experts.
     """
-    path = Path(path)
-    check_picture_name(path)
-    if not routes_list:
-        raise ValueError("no run to draw")
     layers = _all_layers(routes_list)
     labels = _labels(routes_list)
     fits = 0.44 * WIDTH / len(layers) >= max(NARROWEST_GROUP, NARROWEST_DOT * len(labels))

@@ -2,8 +2,7 @@
 
     plot_routes(model.routes_for(tasks), tasks, Ontology.load(), "routes.png", encoder_layers=6)
 
-Give tasks in the order of `Ontology.order`, so that tasks of one category form a block. Axes are placed by
-hand: rows must be as high as their names, and columns as wide as their labels.
+Give tasks in the order of `Ontology.order`, so that tasks of one category form a block.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
@@ -22,28 +20,17 @@ from matplotlib.text import Text
 
 from dataloader.ontology import Ontology
 from routing_moe.analysis.saved_routes import layer_names
-from routing_moe.plots.style import (
-    MARGIN,
-    STYLE,
-    HeatScale,
-    axes_at,
-    check_picture_name,
-    draw_heat,
-    fit_figure,
-    map_figure,
-    row_font,
-    wrapped,
-    write_figure,
-)
-from routing_moe.plots.task_categories import (
-    GAP,
-    STRIPS,
+from routing_moe.plots.heat_map import (
     draw_borders,
+    draw_heat,
     draw_key,
     draw_strips,
-    kind_colours,
+    fit_figure,
+    map_figure,
     name_rows,
 )
+from routing_moe.plots.style import MARGIN, STYLE, HeatScale, row_font, wrapped, write_figure
+from routing_moe.plots.task_categories import kind_colours
 
 WEIGHTS = HeatScale("weight of the expert", "Blues", 0.0, 1.0)
 LABELLED_BELOW = 40  # tasks: a longer map names its layers below as well
@@ -58,20 +45,16 @@ def plot_routes(
     encoder_layers: int,
     title: str | None = None,
     layers: Sequence[str] | None = None,
+    scale: HeatScale = WEIGHTS,
 ) -> None:
     """Draws routes as a heat map and writes it to `path`: PDF if it ends in .pdf, PNG if in .png.
 
     `routes_NLE`: array or tensor, row n for `tasks[n]`, encoder layers first; 0 is white and 1 dark blue.
     `ontology`: gives the tasks' categories; tasks that it does not list are grey. `layers`:
     short names of the layers ("enc 1", "dec 0") where the routes lack some of the model's; None: all of them
-    are there. The picture grows with the data. The file is written atomically.
-
-    Raises ValueError if the shape does not fit the tasks or layers, a task is listed twice, a value is not
-    finite, `encoder_layers` is out of range or the file name ends differently.
+    are there. `scale`: of values that are not weights. The picture grows with the data.
     """
-    path = Path(path)
-    check_picture_name(path)
-    write_figure(route_map(routes_NLE, tasks, ontology, encoder_layers, title, layers).figure, path)
+    write_figure(route_map(routes_NLE, tasks, ontology, encoder_layers, title, layers, scale).figure, path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +63,11 @@ class RouteMap:
 
     figure: Figure
     heat: Axes
-    image: AxesImage
     title: Text | None
+
+    @property
+    def image(self) -> AxesImage:
+        return self.heat.images[0]
 
     def show(self, routes_NLE, title: str) -> None:
         """Shows other routes of the same tasks, under a title of no more lines."""
@@ -100,52 +86,29 @@ def route_map(
     layers: Sequence[str] | None = None,
     scale: HeatScale = WEIGHTS,
 ) -> RouteMap:
-    """Returns the picture that `plot_routes` writes. scale: of values that are not weights."""
+    """Returns the picture that `plot_routes` writes."""
     routes_NLE = _as_array(routes_NLE)
-    _check(routes_NLE, tasks, encoder_layers, layers)
     n_tasks, n_layers, n_experts = routes_NLE.shape
     kinds, colour_of = [ontology.category(task) for task in tasks], kind_colours(ontology)
     row = 0.2 if n_tasks <= 30 else 0.155 if n_tasks <= 120 else 0.135
     column = column_width(n_layers, n_experts)
-    width, height = column * n_layers * n_experts, row * n_tasks
+    box = (0.0, 0.0, column * n_layers * n_experts, row * n_tasks)
 
     figure = map_figure()
-    heat = axes_at(figure, 0, 0, width, height)
-    image = draw_heat(heat, routes_NLE.reshape(n_tasks, -1), scale)
+    heat = draw_heat(figure, box, routes_NLE.reshape(n_tasks, -1), scale)
     draw_borders(heat.axhline, kinds)
     layers = layers or layer_names(encoder_layers, range(n_layers))
     name_columns(heat, layers, encoder_layers, n_experts, column, below=n_tasks > LABELLED_BELOW)
-    strips = axes_at(figure, -GAP - STRIPS, 0, STRIPS, height)
-    draw_strips(strips, kinds, colour_of)
+    strips = draw_strips(figure, box, kinds, colour_of)
     name_rows(strips, tasks, row_font(row))
-    draw_key(figure, width + 0.24, -0.2, scale, kinds, colour_of)
-    return RouteMap(figure, heat, image, fit_figure(figure, title))
+    draw_key(figure, box[2] + 0.24, -0.2, scale, kinds, colour_of)
+    return RouteMap(figure, heat, fit_figure(figure, title))
 
 
 def _as_array(routes) -> np.ndarray:
     if hasattr(routes, "detach"):  # a torch tensor, perhaps with a gradient, on a GPU, or in bfloat16
         routes = routes.detach().float().cpu().numpy()
     return np.asarray(routes, dtype=np.float64)
-
-
-def _check(
-    routes_NLE: np.ndarray, tasks: Sequence[str], encoder_layers: int, layers: Sequence[str] | None
-) -> None:
-    shape = routes_NLE.shape
-    if len(shape) != 3 or 0 in shape:
-        raise ValueError(f"routes have shape {shape}, expected (tasks, layers, experts)")
-    if len(tasks) != shape[0]:
-        raise ValueError(f"{len(tasks)} task names for routes of {shape[0]} tasks")
-    if len(set(tasks)) != len(tasks):
-        raise ValueError(
-            f"a task is listed twice: {next(task for task in tasks if list(tasks).count(task) > 1)}"
-        )
-    if not np.isfinite(routes_NLE).all():
-        raise ValueError("routes hold values that are not finite")
-    if not 0 <= encoder_layers <= shape[1]:
-        raise ValueError(f"encoder_layers is {encoder_layers}, the routes have {shape[1]} layers in all")
-    if layers is not None and len(layers) != shape[1]:
-        raise ValueError(f"{len(layers)} layer names for routes of {shape[1]} layers")
 
 
 # ---------------------------------------------------------------------------- columns

@@ -1,28 +1,22 @@
-"""What all pictures share: fonts, colours, figures, colour scales, files.
+"""What all pictures share: fonts, colours, figures, legends of dots, files.
 
 There are two kinds of figures. `paper_figure` is as wide as the text of a paper, and matplotlib's constrained
-layout makes room for its labels. A heat map has rows of a fixed height instead, so that task names neither
-overlap nor become unreadable; constrained layout cannot do that. Its axes are placed in inches (`axes_at`),
-inside or outside the figure, and `fit_figure` resizes the figure to hold everything drawn.
+layout makes room for its labels. A heat map grows with its rows and columns instead: see `heat_map`.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.text import Text
+from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 
 from dataloader.atomic_files import write_bytes
@@ -43,7 +37,6 @@ WIDEST_FIGURE_DOTS = 30_000  # Agg draws at most 65 536 a side
 # Inches.
 WIDTH = 6.75  # of the text of a paper
 MARGIN = 0.15
-BAR_WIDTH, BAR_HEIGHT, BAR_ROOM = 1.5, 0.12, 0.55  # of a colour bar; BAR_ROOM with its labels
 
 # Letters of a PDF stay letters, as journals require; a $ in a task's name starts no formula.
 STYLE = {"pdf.fonttype": 42, "text.parse_math": False}
@@ -106,40 +99,6 @@ def paper_figure(height: float, title: str | None = None, width: float = WIDTH) 
     return figure
 
 
-def map_figure() -> Figure:
-    """Returns a figure for `axes_at` and `fit_figure`."""
-    figure = Figure(figsize=(1, 1), dpi=DOTS_PER_INCH)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Returns new axes in inches, `top` downwards; negative numbers are left of or above the figure."""
-    return figure.add_axes((left, 1 - top - height, width, height))
-
-
-def fit_figure(figure: Figure, title: str | None = None, zoom: float = 1.0) -> Text | None:
-    """Grows a `map_figure` around its axes and adds the title on top, which is returned.
-
-    zoom: of the title's font and the margin.
-    """
-    box, margin, font = figure.get_tightbbox(), MARGIN * zoom, 11 * zoom
-    width = max(box.width, 3.0 * zoom if title else 0.0) + 2 * margin
-    lines = wrapped(title, width - 2 * margin, font) if title else ""
-    height = box.height + 2 * margin + (zoom * (0.2 * lines.count("\n") + 0.3) if lines else 0.0)
-    for axes in figure.axes:
-        left, bottom, axes_width, axes_height = axes.get_position().bounds
-        left, bottom = left - box.x0 + margin, bottom - box.y0 + margin
-        axes.set_position((left / width, bottom / height, axes_width / width, axes_height / height))
-    figure.set_size_inches(width, height)
-    if lines:
-        return figure.text(margin / width, 1 - margin / height, lines, va="top", fontsize=font)
-    return None
-
-
-# ---------------------------------------------------------------------------- heat maps
-
-
 @dataclass(frozen=True)
 class HeatScale:
     """What the values of a heat map are, their colour map, and the ends of the scale."""
@@ -150,25 +109,24 @@ class HeatScale:
     high: float = 1.0
 
 
-def draw_heat(axes: Axes, values_RC: np.ndarray, scale: HeatScale) -> AxesImage:
-    """Draws a cell per value: row r from r to r + 1 downwards, column c from c to c + 1. Without ticks."""
-    rows, columns = values_RC.shape
-    axes.set(xticks=[], yticks=[])
-    return axes.imshow(
-        values_RC, cmap=scale.colours, vmin=scale.low, vmax=scale.high, aspect="auto",
-        interpolation="nearest", extent=(0, columns, rows, 0),
+# ---------------------------------------------------------------------------- dots
+
+TICK = dict(linestyle="", marker="|", markersize=7, markeredgewidth=0.9, color=DARK, zorder=3)
+
+
+def dot(filled: bool = True, marker: str = "o", size: float = 4.2) -> dict:
+    """Returns the style of a blue dot, or of a hollow one."""
+    blue = CATEGORY_COLOURS[0]
+    return dict(
+        linestyle="", marker=marker, markersize=size, color=blue if filled else "white",
+        markeredgecolor=blue, markeredgewidth=0.9, zorder=4,
     )  # fmt: skip
 
 
-def draw_colour_bar(figure: Figure, left: float, top: float, scale: HeatScale, zoom: float = 1.0) -> Axes:
-    """Draws a scale's colour bar, BAR_ROOM * zoom inches high with its name; zoom: of letters and bar."""
-    axes = axes_at(figure, left, top + 0.2 * zoom, BAR_WIDTH * zoom, BAR_HEIGHT * zoom)
-    values = ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
-    ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
-    figure.colorbar(values, axes, orientation="horizontal", ticks=ticks, format="%.3g")
-    axes.tick_params(labelsize=7 * zoom, length=2 * zoom, pad=1.5 * zoom)
-    axes.set_title(scale.name, fontsize=8 * zoom, loc="left", pad=3 * zoom)
-    return axes
+def dot_legend(figure: Figure, styles: Mapping[str, dict], columns: int, **options) -> None:
+    """Writes the legend {name: style of its line or marker} below the panels of a `paper_figure`."""
+    lines = [Line2D([], [], **style) for style in styles.values()]
+    figure.legend(lines, list(styles), loc="outside lower center", ncols=columns, **options)
 
 
 # ---------------------------------------------------------------------------- files
@@ -180,8 +138,9 @@ def check_picture_name(path: Path) -> None:
         raise ValueError(f"{path}: a picture's name must end in .png or .pdf")
 
 
-def write_figure(figure: Figure, path: Path) -> None:
+def write_figure(figure: Figure, path: str | os.PathLike) -> None:
     """Writes the whole figure or nothing, in the format of the file's name: .png or .pdf."""
+    path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
     # The same figure gives the same bytes: PDF would note the time of writing.
     metadata = {"CreationDate": None} if kind == "pdf" else None

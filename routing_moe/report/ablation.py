@@ -9,8 +9,8 @@ import pandas as pd
 
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
-from routing_moe.analysis.ablation.expert_sets import places_of
-from routing_moe.analysis.ablation.result_files import FEATURES, JOB_FILE, SETS, TASKS, drawn
+from routing_moe.analysis.ablation.expert_sets import FEATURES, JOB_FILE, SETS, TASKS, places_of
+from routing_moe.analysis.ablation.tables import number_drawn
 from routing_moe.analysis.saved_routes import Routes, run_name
 from routing_moe.checkpoints.find import sha256
 from routing_moe.io.csv_files import read_table
@@ -63,12 +63,10 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
             "write them again with python -m routing_moe.cli.ablate"
         ) from None
     if features and (draws := int(tables[FEATURES]["draws"].max())):
-        matched = "weight" in tables[FEATURES]
-        how = "of equal weight in its tasks" if matched else "not matched by weight, from an earlier version"
         note += (
-            f" Features: p is the share of {drawn(tables[FEATURES])} random sets ({how}), the feature's own "
-            f"included, whose drop is at least as large: {1 / (1 + draws):.3f} or more, not corrected for "
-            "the number of features."
+            f" Features: p is the share of {number_drawn(tables[FEATURES])} random sets (of equal weight in "
+            "its tasks), the feature's own included, whose drop is at least as large: "
+            f"{1 / (1 + draws):.3f} or more, not corrected for the number of features."
         )
     return {"note": note, "part": part, **data, "features": features, "sets": sets}
 
@@ -102,28 +100,25 @@ def _features(table: pd.DataFrame | None, routes: Routes) -> list[dict]:
     """Each feature's experts, and the drops of groups of tasks without them and without random experts."""
     if table is None:
         return []
-    found = []
-    for (feature, experts), own in table.groupby(["feature", "experts"], sort=False):
-        groups = [
-            [
-                row.group, int(row.tasks), rounded(row.drop), rounded(row.random_mean),
-                rounded(row.random_std), int(row.draws), rounded(row.p),
-                rounded(getattr(row, "weight", None)), rounded(getattr(row, "random_weight", None)),
-            ]
-            for row in own.itertuples()
-        ]  # fmt: skip
+    rounded_columns = ["drop", "random_mean", "random_std", "draws", "p", "weight", "random_weight"]
+    rows = []
+    for (feature, experts), groups in table.groupby(["feature", "experts"], sort=False):
+        cells = [
+            [group, int(tasks), *map(rounded, numbers)]
+            for group, tasks, *numbers in groups[["group", "tasks", *rounded_columns]].itertuples(index=False)
+        ]
         places = [[routes.layers.index(layer), expert] for layer, expert in places_of(experts)]
-        found.append({"feature": feature, "experts": places, "groups": groups})
-    return found
+        rows.append({"feature": feature, "experts": places, "groups": cells})
+    return rows
 
 
 def _sets(table: pd.DataFrame | None, number: Mapping[str, int]) -> list[list]:
     """Returns [[name, mean drop, [[task, drop], ...] worst first], ...] of the sets named by the user."""
     if table is None:
         return []
-    found = []
-    for name, own in table[table["task"].isin(number)].groupby("experts", sort=False):
-        worst = own.nlargest(WORST, "drop")
+    sets = []
+    for name, rows in table[table["task"].isin(number)].groupby("experts", sort=False):
+        worst = rows.nlargest(WORST, "drop")
         tasks = [[number[row.task], rounded(row.drop)] for row in worst.itertuples()]
-        found.append([name, rounded(own["drop"].mean()), tasks])
-    return found
+        sets.append([name, rounded(rows["drop"].mean()), tasks])
+    return sets

@@ -27,6 +27,7 @@ from dataloader.gym import Example, Gym, evenly_spread
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes
+from routing_moe.model.route_clusters import nearest_cluster
 from routing_moe.model.task_vectors import (
     INPUTS_OF_ONE,
     load_meta,
@@ -49,13 +50,8 @@ def nearest_task(text_D: np.ndarray, candidates: Mapping[str, np.ndarray]) -> tu
     """
     if not candidates:
         raise ValueError("there is no task with both a vector and a text to be the nearest")
-    vectors_ND = np.stack(list(candidates.values())).astype(np.float64)
-    mean_D = vectors_ND.mean(axis=0)
-    vectors_ND, text_D = vectors_ND - mean_D, text_D.astype(np.float64) - mean_D
-    lengths_N = np.linalg.norm(vectors_ND, axis=1) * np.linalg.norm(text_D)
-    cosines_N = np.divide(vectors_ND @ text_D, lengths_N, out=np.zeros(len(candidates)), where=lengths_N > 0)
-    best = int(cosines_N.argmax())
-    return list(candidates)[best], float(cosines_N[best])
+    nearest = nearest_cluster(text_D, np.stack(list(candidates.values())), np.arange(len(candidates)))
+    return list(candidates)[nearest.label], nearest.cosine
 
 
 # ---- vectors kept with a checkpoint

@@ -9,14 +9,16 @@ N tasks, D dimensions of a vector, K neighbours, P permutations of the labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from routing_moe.analysis.permutations import permutation_test
+
 ROUNDING = 1e-9  # relative to the largest distance: smaller differences are rounding errors
 FLOAT32 = 1e-6  # relative to the longest vector: shorter ones are zero up to the float32 precision of files
-MAX_COMPARISONS = 4_000_000  # pairs of neighbours whose labels are compared at once; bounds the memory
+AT_ONCE = 4_000_000  # pairs of neighbours whose labels are compared at once; bounds the memory
 
 # ---------------------------------------------------------------------------- distances
 
@@ -63,14 +65,7 @@ def similarity(distance_NN: np.ndarray, measure: str) -> np.ndarray:
 
 
 def nearest(distance_NN: np.ndarray, k: int) -> np.ndarray:
-    """Indices (N, K) of the k nearest other tasks of each task, nearest first; ties go to the lower index.
-
-    Raises ValueError unless 1 <= k <= N - 1.
-    """
-    if not 1 <= k < len(distance_NN):
-        raise ValueError(
-            f"k is {k}; it must be from 1 to {len(distance_NN) - 1} for {len(distance_NN)} tasks"
-        )
+    """Indices (N, K) of the k < N nearest other tasks of each task, nearest first; ties: the lower index."""
     ranked_NN = _without_rounding_errors(distance_NN)
     np.fill_diagonal(ranked_NN, np.inf)
     return np.argsort(ranked_NN, axis=1, kind="stable")[:, :k]
@@ -98,58 +93,29 @@ def majority(labels_XK: np.ndarray) -> np.ndarray:
     return np.take_along_axis(labels_XK, winner_X1, axis=-1)[..., 0]
 
 
-def _count_correct(label_ids_PN: np.ndarray, nearest_NK: np.ndarray) -> np.ndarray:
-    """Number of tasks whose label is the majority label of their neighbours, for P labellings (P, N): (P,).
-
-    Tasks whose label occurs only once are not counted: none of their neighbours can have it.
-    """
-    frequency = np.bincount(label_ids_PN[0])  # the same for all permutations
-    is_correct_PN = majority(label_ids_PN[:, nearest_NK]) == label_ids_PN
-    return (is_correct_PN & (frequency[label_ids_PN] > 1)).sum(axis=1)
-
-
-def permuted_labels(
-    label_ids_N: np.ndarray, permutations: int, batch_size: int, seed: int
-) -> Iterator[np.ndarray]:
-    """Random permutations of the labels, in batches (at most `batch_size`, N)."""
-    generator = np.random.default_rng(seed)
-    for start in range(0, permutations, batch_size):
-        count = min(batch_size, permutations - start)
-        yield generator.permuted(np.tile(label_ids_N, (count, 1)), axis=1)
-
-
-def neighbour_accuracy(labels: Sequence[str], nearest_NK: np.ndarray) -> float:
-    """Returns the leave-one-out accuracy of the majority label of the nearest neighbours, 0 to 1.
-
-    Tasks whose label occurs only once are neighbours, but are not scored. NaN if no task is scored.
-    """
-    label_ids_N = _label_ids(labels)
-    scored = _number_scored(label_ids_N)
-    return float(_count_correct(label_ids_N[None], nearest_NK)[0] / scored) if scored else np.nan
-
-
-def permutation_test(
+def neighbour_test(
     labels: Sequence[str], nearest_NK: np.ndarray, permutations: int, seed: int = 0
-) -> tuple[float, float]:
-    """Returns (chance, p) of `neighbour_accuracy`, by a permutation test of the labels.
+) -> tuple[float, float, float]:
+    """Returns (accuracy, chance, p) of the nearest neighbours' majority label, by permuting the labels.
 
-    chance: the mean accuracy of permuted labels. p: (1 + number of permutations with at least the observed
-    accuracy) / (1 + permutations), as in Phipson & Smyth (2010); it is never 0. Raises ValueError if no label
-    occurs twice or `permutations` is less than 1.
+    accuracy: leave-one-out, 0 to 1. Tasks whose label occurs only once are neighbours, but are not scored:
+    none of their neighbours can have it. chance: the mean accuracy of permuted labels. All are NaN if no task
+    is scored.
     """
     label_ids_N = _label_ids(labels)
+    is_scored = np.bincount(label_ids_N) > 1  # of each label
     scored = _number_scored(label_ids_N)
-    if not scored or permutations < 1:
-        raise ValueError(
-            f"{scored} tasks whose label occurs at least twice, {permutations} permutations; both must be at "
-            "least 1"
-        )
-    observed = _count_correct(label_ids_N[None], nearest_NK)[0]
-    batch_size = max(1, MAX_COMPARISONS // (nearest_NK.size * nearest_NK.shape[1]))
-    batches = permuted_labels(label_ids_N, permutations, batch_size, seed)
-    counts_P = np.concatenate([_count_correct(label_ids_PN, nearest_NK) for label_ids_PN in batches])
-    p = (1 + np.count_nonzero(counts_P >= observed)) / (1 + permutations)
-    return float(counts_P.mean() / scored), float(p)
+    if not scored:
+        return np.nan, np.nan, np.nan
+
+    def accuracies(orders_PN: np.ndarray) -> np.ndarray:
+        label_ids_PN = label_ids_N[orders_PN]
+        is_correct_PN = majority(label_ids_PN[:, nearest_NK]) == label_ids_PN
+        return (is_correct_PN & is_scored[label_ids_PN]).sum(axis=1) / scored
+
+    at_once = max(1, AT_ONCE // (nearest_NK.size * nearest_NK.shape[1]))
+    test = permutation_test(accuracies, len(labels), permutations, seed, at_once)
+    return float(test.observed), float(test.chance), float(test.p)
 
 
 def _label_ids(labels: Sequence[str]) -> np.ndarray:
@@ -174,12 +140,12 @@ def silhouette(distance_NN: np.ndarray, labels: Sequence[str]) -> float:
     out. NaN with fewer than two labels.
     """
     label_ids_N = _label_ids(labels)
-    kept = np.bincount(label_ids_N)[label_ids_N] > 1
-    if len(np.unique(label_ids_N[kept])) < 2:
+    rows = np.flatnonzero(np.bincount(label_ids_N)[label_ids_N] > 1)
+    if len(np.unique(label_ids_N[rows])) < 2:
         return np.nan
     from sklearn.metrics import silhouette_score  # imported late: it takes a second
 
-    return float(silhouette_score(distance_NN[np.ix_(kept, kept)], label_ids_N[kept], metric="precomputed"))
+    return float(silhouette_score(distance_NN[np.ix_(rows, rows)], label_ids_N[rows], metric="precomputed"))
 
 
 @dataclass(frozen=True)
@@ -212,12 +178,7 @@ def agreement(
     counts = dict(tasks=len(rows), labels=len(set(labels)), scored=_number_scored(_label_ids(labels)))
     if counts["labels"] < 2 or not counts["scored"] or len(rows) <= k or all_equidistant(distance_NN):
         return Agreement(**counts)
-    nearest_NK = nearest(distance_NN, k)
-    chance, p = permutation_test(labels, nearest_NK, permutations, seed)
+    accuracy, chance, p = neighbour_test(labels, nearest(distance_NN, k), permutations, seed)
     return Agreement(
-        **counts,
-        silhouette=silhouette(distance_NN, labels),
-        accuracy=neighbour_accuracy(labels, nearest_NK),
-        chance=chance,
-        p=p,
+        **counts, silhouette=silhouette(distance_NN, labels), accuracy=accuracy, chance=chance, p=p
     )

@@ -1,7 +1,6 @@
 """Checks of an ablation before torch is imported; all errors are reported at once."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from dataloader.errors import Faults, InputError, did_you_mean
 from routing_moe.analysis.ablation.expert_sets import experts_named
@@ -9,7 +8,7 @@ from routing_moe.analysis.correlation import worth_testing
 from routing_moe.analysis.features import Features, features_of
 from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.config.ablate import AblationSettings
-from routing_moe.config.flags import value_faults
+from routing_moe.config.flags import flag_faults
 from routing_moe.io.files import unwritable
 from routing_moe.training.checks import Inputs, check_inputs
 
@@ -26,17 +25,15 @@ class AblationInputs:
 def check_ablation(settings: AblationSettings) -> AblationInputs:
     """Reads and checks all inputs. Raises one InputError with all errors."""
     prediction = settings.prediction
-    faults = Faults(value_faults(settings) + _number_faults(settings))
+    faults = Faults(flag_faults(settings) + _number_faults(settings))
     if fault := unwritable(settings.output_dir):
         faults.append(f"--output_dir {fault}")
     mixture = faults.of(mixture_to_score, prediction)
-    faults += (missing := _missing_gyms(settings))
-    inputs = faults.of(check_inputs, prediction) if mixture and not missing else None
-    if mixture:
-        for word in settings.experts if set(settings.experts) - {"all", "none"} else ():
-            faults.of(experts_named, word, mixture.config)
+    inputs = faults.of(check_inputs, prediction) if mixture else None
     if not inputs:
         raise InputError(faults)
+    for word in settings.experts if set(settings.experts) - {"all", "none"} else ():
+        faults.of(experts_named, word, mixture.config)
     tasks = inputs.ontology.order(inputs.split.section(prediction.predict_split))
     flag = "feature_file" if settings.feature_file else None
     features = faults.of(
@@ -49,19 +46,6 @@ def check_ablation(settings: AblationSettings) -> AblationInputs:
     return AblationInputs(inputs, tasks, features)
 
 
-def _missing_gyms(settings: AblationSettings) -> list[str]:
-    """Returns faults of the run's gyms, which were not given by a flag of this command."""
-    prediction = settings.prediction
-    gyms = {"train_dir": prediction.train_dir}
-    if prediction.predict_dir != prediction.train_dir:
-        gyms["predict_dir"] = prediction.predict_dir
-    return [
-        f"the run's gym folder {gym} does not exist here; give --{name}"
-        for name, gym in gyms.items()
-        if getattr(settings, name) is None and not Path(gym).is_dir()
-    ]
-
-
 def _number_faults(settings: AblationSettings) -> list[str]:
     faults = []
     if len(settings.experts) > 1 and {"all", "none"} & set(settings.experts):
@@ -72,24 +56,18 @@ def _number_faults(settings: AblationSettings) -> list[str]:
 
 
 def _feature_faults(settings: AblationSettings, features: Features) -> list[str]:
-    known = testable(features)
-    if settings.features == ("all",):
-        return []
-    faults = []
+    known, faults = testable(features), []
     if "all" in settings.features:
-        return [f"--features {' '.join(settings.features)}: give all alone"]
+        alone = settings.features == ("all",)
+        return [] if alone else [f"--features {' '.join(settings.features)}: give all alone"]
     for name in settings.features:
-        if name in features.names and name not in known:
-            binary = features.is_binary(name)
-            reason = (
-                "must hold for at least three tasks, and not for three others"
-                if binary
-                else "has too few different values"
-            )
-            faults.append(f"--features {name} {reason}")
-        elif name not in features.names:
+        if name not in features.names:
             guess = did_you_mean(name, [*known, "all"])
             faults.append(f"--features {name}: no such feature{guess} (there are {', '.join(known)})")
+        elif name not in known:
+            binary = "must hold for at least three tasks, and not for three others"
+            reason = binary if features.is_binary(name) else "has too few different values"
+            faults.append(f"--features {name} {reason}")
     return faults
 
 

@@ -1,4 +1,4 @@
-"""Sets of experts to ablate, and their names: "enc0.1+dec2.0" for two experts."""
+"""Sets of experts to ablate, their names, "enc0.1+dec2.0" for two experts, and the files of an ablation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ Expert = tuple[int, int]  # row of the route (encoder layers first), expert
 ExpertSet = tuple[Expert, ...]  # sorted
 BASE: ExpertSet = ()
 PLACE = re.compile(r"(enc|dec)(\d+)\.(\d+)")
+JOB_FILE = "job.json"  # what the scores are of
+TASKS, CATEGORIES, FEATURES, SETS = "tasks.csv", "categories.csv", "features.csv", "sets.csv"
 
 
 def experts_named(word: str, config) -> ExpertSet:
@@ -32,7 +34,7 @@ def experts_named(word: str, config) -> ExpertSet:
     return tuple(experts)
 
 
-def leaves_every_layer(experts: Sequence[tuple[int, int]], per_layer: int) -> bool:
+def leaves_every_layer(experts: Sequence[Expert], per_layer: int) -> bool:
     """Returns whether each layer keeps an expert."""
     rows = [row for row, _ in set(experts)]
     return all(rows.count(row) < per_layer for row in set(rows))

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 import pandas as pd
 from tqdm import tqdm
@@ -23,12 +25,13 @@ from tqdm import tqdm
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.analysis.ablation.expert_sets import BASE, ExpertSet
-from routing_moe.analysis.ablation.model import Evaluator, mask_of
-from routing_moe.analysis.ablation.result_files import JOB_FILE
+from routing_moe.analysis.ablation.expert_sets import BASE, JOB_FILE, ExpertSet
+from routing_moe.analysis.ablation.model import Evaluator
 from routing_moe.analysis.saved_routes import layer_names
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.main_process import on_main
+
+log = logging.getLogger("routing_moe")
 
 MAX_NAME_LENGTH = 150  # longer names of sets are hashed in file names
 
@@ -53,18 +56,17 @@ class AblationJob:
     def __init__(self, evaluator: Evaluator, folder: Path, described: dict):
         self.evaluator, self.folder, self.described = evaluator, Path(folder), described
         self.sets = JobFolder(self.folder / "sets", read_scores, "score these again", name=self.file_name)
-        self._changed: dict[ExpertSet, list[str]] = {}
-        self.size = (evaluator.model.config.num_layers, evaluator.model.config.num_experts)
-        job = self.folder / JOB_FILE
-        if job.is_file() and self.sets.names():
-            saved = load_json_object(job, "what the scores in the folder are of")
-            others = [name for name, value in described.items() if saved.get(name) != value]
-            if others:
-                name = others[0]
-                raise InputError(
-                    f"--output_dir {self.folder} holds scores with {name} {_brief(saved.get(name))}, not "
-                    f"{_brief(described[name])}; name another folder, or delete that one"
-                )
+        self.config = evaluator.model.config
+        path = self.folder / JOB_FILE
+        if path.is_file() and self.sets.names():
+            saved = load_json_object(path, "what the scores in the folder are of")
+            for name, value in described.items():
+                if saved.get(name) != value:
+                    was, now = (shorten(json.dumps(setting), 80) for setting in (saved.get(name), value))
+                    raise InputError(
+                        f"--output_dir {self.folder} holds scores with {name} {was}, not {now}; name another "
+                        "folder, or delete that one"
+                    )
 
     def file_name(self, experts: ExpertSet) -> str:
         name = self.name(experts)
@@ -79,75 +81,76 @@ class AblationJob:
 
     def layer(self, row: int) -> str:
         """Returns the name of a row of the routes, such as "enc 0"."""
-        return layer_names(self.evaluator.model.config.encoder_layers, [row])[0]
+        return layer_names(self.config.encoder_layers, [row])[0]
 
     def all_experts(self) -> list[ExpertSet]:
         """Returns one set for each expert of each layer with experts."""
-        rows = self.evaluator.model.config.routed_rows
-        return [((row, expert),) for row in rows for expert in range(self.size[1])]
+        rows, experts = self.config.routed_rows, range(self.config.num_experts)
+        return [((row, expert),) for row in rows for expert in experts]
 
-    def mean_score(self) -> float:
-        """Returns the score with all experts: mean over tasks of the mean over a task's files."""
-        scores = self.finished(BASE).scores
-        by_task = pd.DataFrame([(file.task, scores[file.sample]) for file in self.evaluator.files])
-        return float(by_task.groupby(0)[1].mean().mean())
-
-    # ---- scoring
+    # ---- results
 
     def finished(self, experts: ExpertSet) -> Scores | None:
         """Returns the scores of a set, None if it is not finished. Raises InputError for a damaged file."""
         return self.sets.finished(experts)
 
-    def start(self) -> Scores:
-        """Returns the scores with all experts, which are computed if they are missing."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / JOB_FILE, json.dumps(self.described, indent=1))
-        return self.finished(BASE) or self._score(BASE, self.evaluator.tasks)
+    def scores(self, sets: Iterable[ExpertSet]) -> pd.DataFrame:
+        """Returns the scores of each task (a column) with all experts ("base") and without each finished set
+        (a row with its name): means over the task's files."""
+        task_of, base = {f.sample: f.task for f in self.evaluator.files}, self.finished(BASE).scores
+        rows = {self.name(experts): base | self.finished(experts).scores for experts in (BASE, *sets)}
+        return pd.DataFrame(rows, index=list(base)).groupby(task_of, sort=False).mean().T
 
-    def missing(self, sets: Iterable[ExpertSet]) -> dict[ExpertSet, list[str]]:
-        """Returns {set that is not finished: tasks whose routes change without it}."""
-        todo = dict.fromkeys(experts for experts in sets if self.finished(experts) is None)
-        for experts in todo:
-            if experts not in self._changed:
-                self._changed[experts] = self.evaluator.changed(mask_of(experts, *self.size))
-        return {experts: self._changed[experts] for experts in todo}
+    # ---- scoring
 
-    def estimate(self, sets: Sequence[ExpertSet]) -> str:
-        """Returns a line with the remaining work and its time, estimated from that of the base scores."""
-        base, todo = self.start(), self.missing(sets)
-        examples = sum(self.evaluator.examples_of(tasks) for tasks in todo.values())
-        processes = self.evaluator.accelerator.num_processes
-        seconds = examples * base.seconds / max(1, base.examples) / processes
-        done = len(set(sets)) - len(todo)
-        shared = f" in {processes} processes" if processes > 1 else ""
-        return (
-            f"{len(set(sets))} sets of experts to ablate, {done} finished; remaining: {examples} answers "
-            f"with changed routes, about {_duration(seconds)}{shared} "
-            f"({base.examples} took {base.seconds:.1f} s)"
-        )
+    def run(self, sets: Sequence[ExpertSet], dry_run: bool = False) -> None:
+        """Scores all experts, then the missing sets, divided among the processes; returns when all are done.
 
-    def run(self, sets: Sequence[ExpertSet]) -> None:
-        """Scores the missing sets, divided among the processes; returns when all processes are done."""
+        dry_run: scores all experts and logs how long the others would take.
+        """
         accelerator = self.evaluator.accelerator
         # Only the main process reads the finished sets, because other processes may be writing files.
-        todo = on_main(accelerator, lambda: self.missing(sets))
-        own = list(todo.items())[accelerator.process_index :: accelerator.num_processes]
-        total = sum(self.evaluator.examples_of(tasks) for _, tasks in own)
+        missing = on_main(accelerator, lambda: self.start(sets))
+        if dry_run:
+            log.info("--dry_run: no expert is ablated")
+            return
+        share = list(missing.items())[accelerator.process_index :: accelerator.num_processes]
+        total = sum(self.evaluator.examples_of(tasks) for _, tasks in share)
         quiet = not accelerator.is_main_process
         with tqdm(total=total, desc="ablating", unit="answer", disable=quiet) as bar:
-            for experts, tasks in own:
+            for experts, tasks in share:
                 bar.set_postfix_str(self.name(experts)[:30], refresh=False)
                 self._score(experts, tasks)
                 bar.update(self.evaluator.examples_of(tasks))
         accelerator.wait_for_everyone()
 
+    def start(self, sets: Iterable[ExpertSet]) -> dict[ExpertSet, list[str]]:
+        """Returns {set that is not finished: tasks whose routes change without it}; scores all experts first.
+
+        Logs the remaining work and its time, estimated from that of the scores with all experts.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / JOB_FILE, json.dumps(self.described, indent=1))
+        base = self.finished(BASE) or self._score(BASE, self.evaluator.tasks)
+        sets = dict.fromkeys(sets)
+        missing = {e: self.evaluator.changed(e) for e in sets if self.finished(e) is None}
+        examples = sum(self.evaluator.examples_of(tasks) for tasks in missing.values())
+        processes = self.evaluator.accelerator.num_processes
+        seconds = examples * base.seconds / max(1, base.examples) / processes
+        log.info(
+            f"{len(sets)} sets of experts to ablate, {len(sets) - len(missing)} finished; remaining: "
+            f"{examples} answers with changed routes, about {_duration(seconds)}"
+            f"{f' in {processes} processes' if processes > 1 else ''} "
+            f"({base.examples} took {base.seconds:.1f} s)"
+        )
+        return missing
+
     def _score(self, experts: ExpertSet, tasks: Sequence[str]) -> Scores:
         began = time.perf_counter()
-        ablated_LE = mask_of(experts, *self.size) if experts else None
-        scores = self.evaluator.scores(self.evaluator.routes(ablated_LE), tasks)
-        found = Scores(scores, time.perf_counter() - began, self.evaluator.examples_of(tasks))
-        self.sets.write(experts, json.dumps(vars(found)).encode())
-        return found
+        scores = self.evaluator.scores(self.evaluator.routes(experts), tasks)
+        result = Scores(scores, time.perf_counter() - began, self.evaluator.examples_of(tasks))
+        self.sets.write(experts, json.dumps(vars(result)).encode())
+        return result
 
 
 def read_scores(path: Path) -> Scores:
@@ -159,8 +162,3 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _brief(value) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -12,10 +12,8 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
-from torch import Tensor
 
 from routing_moe.analysis.ablation.expert_sets import Expert, ExpertSet
-from routing_moe.analysis.ablation.job import AblationJob
 from routing_moe.analysis.features import Features
 
 TOLERANCE = 0.1  # largest relative difference between the mean weights of a matched set and of the feature's
@@ -23,28 +21,34 @@ MOST_CANDIDATES = 100_000  # if there are more sets, this many are drawn at rand
 
 
 def matched_sets(
-    job: AblationJob, chosen: dict[str, ExpertSet], features: Features, draws: int, seed: int
+    weights: Mapping[str, np.ndarray],
+    singles: Sequence[Expert],
+    chosen: Mapping[str, ExpertSet],
+    features: Features,
+    draws: int,
+    seed: int,
 ) -> dict[str, list[ExpertSet]]:
     """Returns up to `draws` random sets per feature, of equal size and disjoint from its top experts.
 
-    Drawn without replacement from the sets that leave an expert in every layer and whose mean weight in the
-    scored routes of the feature's tasks is within TOLERANCE of that of its own set. All features take the
-    first matches in the same random order, so that similar features share sets. Few or none may match.
+    weights: the scored routes {task: (L, E)}. singles: all experts of each layer, layer by layer. Drawn
+    without replacement from the sets that leave an expert in every layer and whose mean weight in the routes
+    of the feature's tasks is within TOLERANCE of that of its own set. All features take the first matches in
+    the same random order, so that similar features share sets. Few or none may match.
     """
-    singles = [experts[0] for experts in job.all_experts()]
-    column = {expert: number for number, expert in enumerate(singles)}
-    sizes = {len(own) for own in chosen.values()}
-    candidates = {size: candidate_sets(singles, size, job.size[1], seed) for size in sizes if draws}
-    found: dict[str, list[ExpertSet]] = {feature: [] for feature in chosen}
-    routes = job.evaluator.routes()
-    for feature, own in chosen.items() if draws else ():
-        weights_LE = mean_weights(routes, tasks_of(feature, features, job.evaluator.tasks))
+    if not draws:
+        return {feature: [] for feature in chosen}
+    column, (row, _) = {expert: number for number, expert in enumerate(singles)}, singles[0]
+    per_layer = sum(own_row == row for own_row, _ in singles)
+    sizes = {len(experts) for experts in chosen.values()}
+    candidates = {size: candidate_sets(singles, size, per_layer, seed) for size in sizes}
+    matched = {}
+    for feature, experts in chosen.items():
+        weights_LE = mean_weights(weights, tasks_of(feature, features, list(weights)))
         weights_C = np.array([weights_LE[expert] for expert in singles])
-        own_K = [column[expert] for expert in own]
-        candidates_MK = candidates[len(own)]
-        matches_M = is_matched(weights_C, own_K, candidates_MK)
-        found[feature] = [tuple(singles[c] for c in row) for row in candidates_MK[matches_M][:draws]]
-    return found
+        candidates_MK = candidates[len(experts)]
+        matches_M = is_matched(weights_C, [column[expert] for expert in experts], candidates_MK)
+        matched[feature] = [tuple(singles[c] for c in row) for row in candidates_MK[matches_M][:draws]]
+    return matched
 
 
 def is_matched(weights_C: np.ndarray, own_K: Sequence[int], candidates_MK: np.ndarray) -> np.ndarray:
@@ -83,10 +87,10 @@ def tasks_of(feature: str, features: Features, tasks: Sequence[str]) -> list[str
     return [task for task in tasks if np.isfinite(value.get(task, np.nan))]
 
 
-def mean_weights(routes: Mapping[str, Tensor], tasks: Sequence[str]) -> np.ndarray:
+def mean_weights(weights: Mapping[str, np.ndarray], tasks: Sequence[str]) -> np.ndarray:
     """Returns the mean weight (L, E) of each expert in the routes {task: (L, E)} of some tasks.
 
     For one-hot routes this is the share of the tasks that use the expert. Experts outside the top k of a
     top-k route have weight 0.
     """
-    return np.mean([routes[task].double().cpu().numpy() for task in tasks], axis=0)
+    return np.mean([weights[task] for task in tasks], axis=0)

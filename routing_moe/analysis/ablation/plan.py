@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import pandas as pd
-import torch
 
 from dataloader.errors import InputError, in_short
 from routing_moe.analysis.ablation.checks import AblationInputs, testable
@@ -18,7 +16,7 @@ from routing_moe.analysis.ablation.matching import TOLERANCE, matched_sets
 from routing_moe.analysis.ablation.model import NothingToAblate
 from routing_moe.analysis.correlation import correlate, top_experts
 from routing_moe.analysis.features import Features
-from routing_moe.analysis.saved_routes import Routes, chosen_experts, layer_names
+from routing_moe.analysis.saved_routes import Routes, routes_of_model
 from routing_moe.config.ablate import AblationSettings
 
 log = logging.getLogger("routing_moe")
@@ -53,7 +51,7 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
         named = list(dict.fromkeys(experts_named(word, config) for word in settings.experts))
     if not settings.features:
         return Plan(named, {}, {}, pd.DataFrame())
-    routes = model_routes(job.evaluator.model, inputs.tasks, settings.routes)
+    routes = routes_of_model(job.evaluator.model, inputs.tasks, settings.routes)
     top = top_of_features(settings, inputs.features, routes)
     if not top:
         if not named:
@@ -62,11 +60,17 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
         return Plan(named, {}, {}, pd.DataFrame())
     rows = dict(zip(routes.layers, config.routed_rows, strict=True))
     chosen = {
-        name: tuple(sorted((rows[row.layer], int(row.expert)) for row in own.itertuples()))
-        for name, own in top.items()
+        name: tuple(sorted((rows[row.layer], int(row.expert)) for row in experts.itertuples()))
+        for name, experts in top.items()
     }
-    drawn = matched_sets(job, chosen, inputs.features, settings.random_draws, settings.seed)
-    _log_few_matches(drawn, settings)
+    singles = [experts[0] for experts in job.all_experts()]
+    draws, seed = settings.random_draws, settings.seed
+    drawn = matched_sets(job.evaluator.weights, singles, chosen, inputs.features, draws, seed)
+    if few := [f"{name} ({len(sets)})" for name, sets in drawn.items() if len(sets) < draws]:
+        log.info(
+            "note: fewer than %d sets of %d other experts are used as much, within %g%% of the weight, by "
+            "the tasks with %s", draws, settings.top, 100 * TOLERANCE, in_short(few),
+        )  # fmt: skip
     return Plan(named, chosen, drawn, pd.concat(top.values(), ignore_index=True))
 
 
@@ -81,7 +85,7 @@ def top_of_features(
     every = settings.features == ("all",)
     names = testable(features) if every else list(settings.features)
     top = {name: strongest(table, name, settings.top, routes.experts) for name in names}
-    short = [name for name, own in top.items() if len(own) < settings.top]
+    short = [name for name, experts in top.items() if len(experts) < settings.top]
     if short and (not every or settings.top > most):
         count = len(top[short[0]])
         few = (
@@ -92,35 +96,11 @@ def top_of_features(
         raise InputError(f"--top {settings.top}: {few if count else none}")
     if short:
         log.info("left out, fewer than %d experts correlate with: %s", settings.top, ", ".join(short))
-    return {name: own for name, own in top.items() if name not in short}
-
-
-@torch.no_grad()
-def model_routes(model, tasks: Sequence[str], kind: str) -> Routes:
-    """Returns the routes of a loaded model, as `saved_routes.load_routes` returns those of a run."""
-    config = model.config
-    values_NLE = model.expected_routes(list(tasks), config.router_temperature).double().cpu().numpy()
-    values_NLE = values_NLE[:, config.routed_rows]
-    if kind == "chosen":
-        values_NLE = chosen_experts(values_NLE)
-    return Routes("", tuple(tasks), layer_names(config.encoder_layers, config.routed_rows), values_NLE)
+    return {name: experts for name, experts in top.items() if name not in short}
 
 
 def strongest(table: pd.DataFrame, feature: str, count: int, per_layer: int) -> pd.DataFrame:
     """Returns the `count` experts most correlated with the feature; every layer keeps an expert."""
-    kept, layers = [], []
-    for row in top_experts(table, len(table), [feature]).itertuples():
-        if len(kept) < count and layers.count(row.layer) < per_layer - 1:
-            kept.append(row)
-            layers.append(row.layer)
-    shown = pd.DataFrame(kept, columns=["Index", *table.columns])
-    return shown[["layer", "expert", "feature", "r", "tasks", "with_feature"]]
-
-
-def _log_few_matches(drawn: dict[str, list[ExpertSet]], settings: AblationSettings) -> None:
-    few = [f"{name} ({len(own)})" for name, own in drawn.items() if len(own) < settings.random_draws]
-    if few:
-        log.info(
-            "note: fewer than %d sets of %d other experts are used as much, within %g%% of the weight, by "
-            "the tasks with %s", settings.random_draws, settings.top, 100 * TOLERANCE, in_short(few),
-        )  # fmt: skip
+    ranked = top_experts(table, len(table), [feature])
+    ranked = ranked[ranked.groupby("layer", observed=True).cumcount() < per_layer - 1].head(count)
+    return ranked[["layer", "expert", "feature", "r", "tasks", "with_feature"]]

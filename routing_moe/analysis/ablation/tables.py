@@ -1,55 +1,53 @@
 """Score drops of ablated experts, by task and category, and of a feature's experts next to matched ones.
 
-A drop is the score before minus the score after: positive where the expert was useful.
+    scores_ST = job.scores(sets)    # a row per set of experts (its name, "base" for none), a column per task
+    drops_ST = scores_ST.loc["base"] - scores_ST
+
+A drop is the score before minus the score after: positive where the expert was useful. All tables derive from
+these, so that the scores are read once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.ablation.expert_sets import BASE, ExpertSet
-from routing_moe.analysis.ablation.job import AblationJob
+from routing_moe.analysis.ablation.expert_sets import ExpertSet
 from routing_moe.analysis.ablation.matching import mean_weights
 from routing_moe.analysis.features import Features
 from routing_moe.results.scores import in_categories
 
+if TYPE_CHECKING:  # it imports torch; readers of the tables do not need it
+    from routing_moe.analysis.ablation.job import AblationJob
+
 USED = 0.05  # weight from which a task is called a user of an expert
-Drops = dict[str, float]  # {task: mean drop over its files}
 
 
-def drops_of(job: AblationJob, experts: ExpertSet) -> Drops:
-    """Returns {task: drop without the experts}, 0 for tasks whose route is the same."""
-    base, without = job.finished(BASE).scores, job.finished(experts).scores
-    drops: dict[str, list[float]] = {}
-    for file in job.evaluator.files:
-        before = base[file.sample]
-        drops.setdefault(file.task, []).append(before - without.get(file.sample, before))
-    return {task: float(np.mean(values)) for task, values in drops.items()}
-
-
-def task_table(job: AblationJob, singles: Sequence[ExpertSet], ontology: Ontology) -> pd.DataFrame:
+def task_table(
+    job: AblationJob, singles: Sequence[ExpertSet], scores_ST: pd.DataFrame, ontology: Ontology
+) -> pd.DataFrame:
     """A row per expert and task: layer, expert, task, category, weight (of the expert in the task's route),
     before, after, drop, others (mean drop of the task without each of the other experts, one at a time: what
-    a random one would cost). Tasks in the ontology's order."""
-    base, own = job.finished(BASE).scores, job.evaluator.routes()
-    before: dict[str, list[float]] = {}
-    for file in job.evaluator.files:
-        before.setdefault(file.task, []).append(base[file.sample])
-    rows = []
+    a random one would cost)."""
+    before_T, weights, tables = scores_ST.loc["base"], job.evaluator.weights, []
     for ((row, expert),) in singles:
-        drops = drops_of(job, ((row, expert),))
-        for task in ontology.order(job.evaluator.tasks):
-            score = float(np.mean(before[task]))
-            weight = float(own[task][row, expert])
-            place = (job.layer(row), expert, task, ontology.category(task)[0])
-            rows.append((*place, weight, score, score - drops[task], drops[task]))
-    columns = ["layer", "expert", "task", "category", "weight", "before", "after", "drop"]
-    return with_others(pd.DataFrame(rows, columns=columns), "task")
+        table = by_task(job.name(((row, expert),)), scores_ST, ontology).rename(columns={"value": "after"})
+        table.insert(2, "weight", [weights[task][row, expert] for task in table["task"]])
+        table.insert(3, "before", before_T.array)
+        table.insert(0, "layer", job.layer(row))
+        table.insert(1, "expert", expert)
+        tables.append(table.assign(drop=table["before"] - table["after"]))
+    return with_others(pd.concat(tables, ignore_index=True), "task")
+
+
+def by_task(name: str, values_ST: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
+    """Returns the row of a set as a table of task, category and value."""
+    categories = [ontology.category(task)[0] for task in values_ST]
+    return pd.DataFrame(dict(task=values_ST.columns, category=categories, value=values_ST.loc[name].array))
 
 
 def with_others(table: pd.DataFrame, group: str) -> pd.DataFrame:
@@ -72,10 +70,20 @@ def category_drops(tasks: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
     return table.assign(category=table["category"].astype(str))
 
 
+def sets_table(names: Sequence[str], drops_ST: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
+    """A row per set of experts and task: experts, task, category, drop."""
+    tables = {name: by_task(name, drops_ST, ontology).rename(columns={"value": "drop"}) for name in names}
+    return pd.concat(tables, names=["experts"]).reset_index(level=0)
+
+
+# ---------------------------------------------------------------------------- features
+
+
 def feature_table(
     job: AblationJob,
-    chosen: dict[str, ExpertSet],
+    chosen: Mapping[str, ExpertSet],
     random_sets: Mapping[str, Sequence[ExpertSet]],
+    drops_ST: pd.DataFrame,
     features: Features,
     ontology: Ontology,
 ) -> pd.DataFrame:
@@ -86,50 +94,37 @@ def feature_table(
     sets that drop as much or more) / (1 + draws), NaN where there is no set. weight, random_weight: mean
     weight of the feature's experts, and of the sets', in the routes of the group's tasks.
     """
-    rows, routes = [], job.evaluator.routes()
-    dropped = cache(lambda experts: drops_of(job, experts))  # features share sets
+    rows = []
     for feature, experts in chosen.items():
-        drops = dropped(experts)
-        sets = random_sets[feature]
-        others = [dropped(own) for own in sets]
+        sets, name = random_sets[feature], job.name(experts)
+        random_RT = drops_ST.loc[[job.name(matched) for matched in sets]]
         for group, tasks in groups_of(job.evaluator.tasks, feature, features, ontology).items():
-            drop = float(np.mean([drops[task] for task in tasks]))
-            drawn = np.array([np.mean([own[task] for task in tasks]) for own in others])
-            spread = float(drawn.std(ddof=1)) if len(drawn) > 1 else np.nan
-            p = (1 + int((drawn >= drop - 1e-9).sum())) / (1 + len(drawn)) if len(drawn) else np.nan
-            mean = float(drawn.mean()) if len(drawn) else np.nan
-            weights_LE = mean_weights(routes, tasks)
-            weight, *weights = (_weight(weights_LE, own) for own in (experts, *sets))
-            random_weight = float(np.mean(weights)) if weights else np.nan
-            numbers = (len(tasks), drop, mean, spread, len(drawn), p, weight, random_weight)
-            rows.append((feature, job.name(experts), group, *numbers))
+            drop, random_R = drops_ST.loc[name, tasks].mean(), random_RT[tasks].mean(axis=1)
+            p = (1 + (random_R >= drop - 1e-9).sum()) / (1 + len(sets)) if sets else np.nan
+            weights_LE = mean_weights(job.evaluator.weights, tasks)
+            weight, *weights = (np.mean([weights_LE[e] for e in each_set]) for each_set in (experts, *sets))
+            random = (random_R.mean(), random_R.std(), len(sets), p)
+            random_weight = np.mean(weights) if sets else np.nan
+            rows.append((feature, name, group, len(tasks), drop, *random, weight, random_weight))
     columns = ["tasks", "drop", "random_mean", "random_std", "draws", "p", "weight", "random_weight"]
     return pd.DataFrame(rows, columns=["feature", "experts", "group", *columns])
 
 
-def _weight(weights_LE: np.ndarray, experts: ExpertSet) -> float:
-    return float(np.mean([weights_LE[expert] for expert in experts]))
-
-
 def feature_task_table(
     job: AblationJob,
-    chosen: dict[str, ExpertSet],
+    chosen: Mapping[str, ExpertSet],
     random_sets: Mapping[str, Sequence[ExpertSet]],
+    drops_ST: pd.DataFrame,
     ontology: Ontology,
 ) -> pd.DataFrame:
     """A row per feature and task: drop without the feature's experts, random_mean and random_std without the
     sets that are matched to them."""
-    rows = []
-    dropped = cache(lambda experts: drops_of(job, experts))
+    tables = {}
     for feature, experts in chosen.items():
-        drops = dropped(experts)
-        others = [dropped(own) for own in random_sets[feature]]
-        for task in ontology.order(job.evaluator.tasks):
-            drawn = pd.Series([own[task] for own in others], dtype=float)
-            category = ontology.category(task)[0]
-            rows.append((feature, task, category, drops[task], drawn.mean(), drawn.std()))
-    columns = ["feature", "task", "category", "drop", "random_mean", "random_std"]
-    return pd.DataFrame(rows, columns=columns)
+        random_RT = drops_ST.loc[[job.name(matched) for matched in random_sets[feature]]]
+        table = by_task(job.name(experts), drops_ST, ontology).rename(columns={"value": "drop"})
+        tables[feature] = table.assign(random_mean=random_RT.mean().array, random_std=random_RT.std().array)
+    return pd.concat(tables, names=["feature"]).reset_index(level=0)
 
 
 def groups_of(tasks: Sequence[str], feature: str, features: Features, ontology: Ontology) -> dict[str, list]:
@@ -142,4 +137,10 @@ def groups_of(tasks: Sequence[str], feature: str, features: Features, ontology: 
     for task in ontology.order(tasks):
         groups.setdefault(ontology.category(task)[0], []).append(task)
     groups["all"] = list(tasks)
-    return {group: own for group, own in groups.items() if own}
+    return {group: members for group, members in groups.items() if members}
+
+
+def number_drawn(features: pd.DataFrame) -> str:
+    """Returns how many sets the features of `feature_table` are compared with: "20" or "7 to 20"."""
+    least, most = int(features["draws"].min()), int(features["draws"].max())
+    return str(most) if least == most else f"{least} to {most}"

@@ -1,0 +1,51 @@
+"""One-sided permutation tests: how often is a statistic as large when the tasks of one side are permuted?
+
+    test = permutation_test(lambda orders_PN: (a_N * b_N[orders_PN]).sum(axis=1), n_tasks, 10_000)
+    test.observed, test.p, test.chance
+
+N tasks, P permutations.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+ROUNDING = 1e-9  # tolerance for equally large values
+
+
+class PermutationTest(NamedTuple):
+    """Arrays of one shape, that of the statistic; p and chance are NaN without permutations.
+
+    p: (1 + permutations with as large a value) / (1 + permutations), see Phipson & Smyth (2010); NaN where
+    the statistic is. chance: the mean over the permutations.
+    """
+
+    observed: np.ndarray
+    p: np.ndarray
+    chance: np.ndarray
+
+
+def permutation_test(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    n_tasks: int,
+    permutations: int,
+    seed: int = 0,
+    at_once: int = 1000,
+) -> PermutationTest:
+    """Returns the test of a statistic: a function of orders of the tasks (P, N) that returns values (P, ...).
+
+    at_once: orders in one call, which bounds the memory; results do not depend on it.
+    """
+    observed = np.asarray(statistic(np.arange(n_tasks)[None])[0])
+    if not permutations:
+        return PermutationTest(observed, np.full(observed.shape, np.nan), np.full(observed.shape, np.nan))
+    count, total = np.zeros(observed.shape), np.zeros(observed.shape)
+    generator = np.random.default_rng(seed)
+    for start in range(0, permutations, at_once):
+        orders_PN = np.tile(np.arange(n_tasks), (min(at_once, permutations - start), 1))
+        values = statistic(generator.permuted(orders_PN, axis=1))
+        count += (values >= observed - ROUNDING).sum(axis=0)
+        total += values.sum(axis=0)
+    p = np.where(np.isnan(observed), np.nan, (1 + count) / (1 + permutations))
+    return PermutationTest(observed, p, total / permutations)
