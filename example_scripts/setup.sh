@@ -236,7 +236,7 @@ make_skill_gym() {
     local wanted
     wanted=$(cat task/skill_gym/*.py | cksum)
     if [ ! -f data/skill_gym/split.json ] || [ "$(cat data/skill_gym/generator 2>/dev/null)" != "$wanted" ]; then
-        rm -rf data/skill_gym/*
+        if [ -f data/skill_gym/generator ]; then rm -rf data/skill_gym; fi # of another version
         "$PYTHON" -m task.skill_gym.generate --output_dir data/skill_gym
         echo "$wanted" >data/skill_gym/generator
     fi
@@ -248,8 +248,9 @@ make_conflict_gym() {
     local wanted width models=$CONFLICT_BARTS
     wanted=$(cat task/conflict_gym/*.py | cksum)
     if [ ! -f data/conflict_gym/split.json ] || [ "$(cat $models/generator 2>/dev/null)" != "$wanted" ]; then
-        rm -rf data/conflict_gym $models
+        if [ -f $models/generator ]; then rm -rf data/conflict_gym; fi # of another version
         "$PYTHON" -m task.conflict_gym.generate --output_dir data/conflict_gym
+        rm -rf $models
         mkdir -p $models
         for width in 16 32; do
             "$PYTHON" -m task.conflict_gym.bart --gym data/conflict_gym --width $width --output_dir $models/width$width

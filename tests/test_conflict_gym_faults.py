@@ -96,11 +96,12 @@ def test_a_folder_with_something_else_is_refused_and_kept(tmp_path, capsys):
     assert main(["--output_dir", str(gym), *flags]) == 0
     assert "already written with these settings" in capsys.readouterr().out
     other.mkdir()
-    (other / "thesis.txt").write_text("results")
+    file = other / "thesis.txt"
+    file.write_text("results")
     for folder, error in (
         (gym, f"--tasks is 64, but in {gym}/gym.json it was 16; name a new folder, or delete this one"),
         (other, f"--output_dir {other} is not empty and has no gym.json; name a new folder"),
-        (other / "thesis.txt", f"--output_dir {other}/thesis.txt: {other}/thesis.txt is a file; name a folder"),
+        (file, f"--output_dir {file}: {file} is a file; name a folder"),
     ):
         assert main(["--output_dir", str(folder), "--unseen_tasks", "1"]) == 2
         assert capsys.readouterr().err.splitlines() == [f"error: {error}"]
