@@ -15,6 +15,7 @@ import pytest
 import tiny_vectors
 import torch
 from scipy.stats import kstest
+from slow_fisher import diagonal_fisher_one_by_one
 from tiny_runs import ROOT, ROWS, TRAIN_TASKS, contents, write_gym
 from tiny_vectors import METHODS, SENTENCES, WITH_A_BART, meta, same_vectors, vectors
 
@@ -31,7 +32,7 @@ from task.task_emb.command import settings_of
 from task.task_emb.extractors import TrainingExtractor
 from task.task_emb.fisher import FisherSettings
 from task.task_emb.fisher_extractor import FisherExtractor
-from task.task_emb.fisher_information import diagonal_fisher_one_by_one, fisher_vector
+from task.task_emb.fisher_information import fisher_vector
 from task.task_emb.job import VectorJob
 
 FORK = multiprocessing.get_context("fork")  # a new process that does not need to import torch again
