@@ -55,7 +55,6 @@ MISTAKES = {
         dict(tasks=["colours"]),
         "no task 'colours' in <gym>; did you mean 'colour'?",
     ),
-    "an unknown section": ("fisher", None, dict(tasks=["tests"]), "did you mean 'test'?"),
     "a section without a split": (
         "text",
         no_split,
@@ -68,24 +67,17 @@ MISTAKES = {
         {},
         "<gym> does not have a, b, c, d, e and 1 more; give others with --tasks, or another split",
     ),
-    "an empty section": ("text", None, dict(tasks=["dev"]), "the dev section is empty"),
     "a broken split": (
         "random",
         lambda place: place.write(place.folder / "split.json", "{"),
         dict(custom_tasks_splits="<here>/split.json"),
         "--custom_tasks_splits <here>/split.json is not valid JSON",
     ),
-    "a task that is not in the split": (
-        "random",
-        None,
-        dict(train_dir=None, custom_tasks_splits="<gym>/split.json", tasks=["tets"]),
-        "no task 'tets' in <gym>/split.json; did you mean 'test'?",
-    ),
     "a path as the name of a task": (
         "random",
         None,
         dict(train_dir=None, tasks=["../../evil"]),
-        "'../../evil' is not a valid task name: it must be a file name of at most 200 bytes",
+        "'../../evil' is not a valid task name: it must be a file name",
     ),
     "a path among descriptions": (
         "descriptions",
@@ -144,37 +136,11 @@ MISTAKES = {
         "--max_output_length is 64, but <bart> has 32 positions",
     ),
     "no examples": ("text", None, dict(max_examples=0), "--max_examples is 0; it must be at least 1"),
-    "no standard deviation": ("random", None, dict(sigma=0), "--sigma is 0.0; it must be greater than 0"),
-    "a bottleneck without adapters": (
-        "fisher",
-        None,
-        dict(weights="layers"),
-        "--bottleneck has no effect with --weights layers: there are no adapters",
-    ),
     "parts of the embeddings": (
         "gradient",
         None,
         dict(parts="sides"),
         "--parts is sides, which needs --weights layers, but --weights is embeddings",
-    ),
-    "parts that do not exist": (
-        "gradient",
-        None,
-        dict(parts="side"),
-        "--parts is 'side'; choose from whole, sides, layers; did you mean 'sides'?",
-    ),
-    "a seed without a projection": (
-        "gradient",
-        None,
-        dict(projection_dim=0, projection_seed=7),
-        "--projection_seed has no effect with --projection_dim 0",
-    ),
-    "no gradient is left": ("gradient", None, dict(clip=0), "--clip is 0.0; it must be greater than 0"),
-    "a negative dimension": (
-        "gradient",
-        None,
-        dict(projection_dim=-1),
-        "--projection_dim is -1; it must be 0 or greater",
     ),
     "both kinds of names": (
         "gradient",
@@ -194,18 +160,6 @@ MISTAKES = {
         dict(checkpoint_names=["best"]),
         "--model <bart> is a checkpoint; --checkpoint_names has an effect with run folders only",
     ),
-    "checkpoints of a model of the hub": (
-        "gradient",
-        None,
-        dict(model="facebook/bart-base", checkpoint_names=["best"]),
-        "--model facebook/bart-base: no such folder; of a run on the hub, leave --checkpoint_names out",
-    ),
-    "checkpoints of a folder without any": (
-        "gradient",
-        None,
-        dict(model="<gym>", checkpoint_names=["best"]),
-        "--model <gym> is neither a run, with best/config.json, nor a checkpoint, with config.json",
-    ),
     "the folder of a run": (
         "text",
         a_run,
@@ -216,7 +170,7 @@ MISTAKES = {
         "text",
         other_vectors,
         {},
-        "--output_dir <out> holds id2task.json, which this command did not write; name another",
+        "--output_dir <out> holds id2task.json, but no run.json; name another folder",
     ),
     "no descriptions": ("descriptions", None, SENTENCE_FILE, "<here>/sentences.json: no such file"),
     "descriptions that are not sentences": (
@@ -224,12 +178,6 @@ MISTAKES = {
         lambda place: described(place, {"colour": 3, "count": [], "plural": ["", "x"]}),
         SENTENCE_FILE,
         '<here>/sentences.json: "colour" must be a sentence, or a list of sentences',
-    ),
-    "a task without description": (
-        "descriptions",
-        described,
-        SENTENCE_FILE | dict(tasks=["colour", "coulnt"]),
-        "no task 'coulnt' in <here>/sentences.json; did you mean 'count'?",
     ),
     "no encoder": (
         "descriptions",

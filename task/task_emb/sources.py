@@ -168,8 +168,8 @@ def chosen_tasks(
     sections = [word for word in words if word in (*SECTIONS, "all")]
     if sections and split is None:
         raise InputError(
-            f"--tasks {sections[0]}: a section needs a split; give --custom_tasks_splits, or a --train_dir that "
-            "has a split.json"
+            f"--tasks {sections[0]}: a section needs a split; give --custom_tasks_splits, or a "
+            "--train_dir that has a split.json"
         )
     tasks = tasks_named(words, split.path if split else "")
     if invalid := [task for task in tasks if "/" in task]:
