@@ -16,7 +16,7 @@ from dataloader.ontology import Ontology
 from dataloader.task_splits import load_split
 from routing_moe.analysis.features import features_of
 from task.conflict_gym.generate import generate, main
-from task.conflict_gym.settings import GymSettings, faults_of, load_settings
+from task.conflict_gym.settings import GymSettings, load_settings
 from task.conflict_gym.skills import draw_skills, latin_rectangle, made_up_words
 from task.conflict_gym.tasks import draw_tasks, task_files
 
@@ -72,22 +72,6 @@ def test_skills_contradict_on_the_share_of_inputs_that_conflict_says(tmp_path, c
     assert measured == 0 if conflict == 0 else 0.85 * conflict <= measured <= conflict
 
 
-@pytest.mark.parametrize("conflict", [0.0, 0.5, 1.0])
-def test_tasks_contradict_on_equal_inputs_in_their_files(tmp_path, conflict):
-    """Few words, so that many pairs of tasks have inputs in common."""
-    gym = written(tmp_path / "gym", conflict=conflict, words=32)
-    skill_of = read(gym / "skill_routes.json")
-    answers = {task: dict(rows_of(gym, task, "train")) for task in load_split(gym / "split.json").train}
-    equal, other = [], []
-    for one, two in combinations(answers, 2):
-        common = answers[one].keys() & answers[two].keys()
-        group = equal if skill_of[one] == skill_of[two] else other
-        group += [answers[one][text] != answers[two][text] for text in common]
-    assert min(len(equal), len(other)) > 50
-    assert sum(equal) == 0
-    assert np.mean(other) == pytest.approx(conflict, abs=0.05)
-
-
 @pytest.mark.parametrize("sizes", [{"input_words": 1}, {}, {"input_words": 3, "words": 12, "rows": 8}])
 def test_disagreements_are_those_of_all_contested_inputs(sizes):
     settings = GymSettings(output_dir=UNUSED, conflict=0.5, encoder_parts=3, **sizes)
@@ -114,12 +98,6 @@ def test_a_latin_rectangle_has_permutations_that_differ_everywhere(rows, columns
     assert table.shape == (rows, columns)
     assert all(sorted(row) == list(range(columns)) for row in table)
     assert all(len(set(column)) == rows for column in table.T)
-
-
-def test_skills_of_few_contested_words_still_differ_on_half_of_their_inputs():
-    for seed in range(10):
-        settings = GymSettings(output_dir=UNUSED, seed=seed, words=5, encoder_parts=3, decoder_parts=3)
-        assert draw_skills(settings).disagreements()[np.triu_indices(9, 1)].min() >= 0.5
 
 
 # ---- overlap and noise
@@ -195,13 +173,6 @@ def test_telling_names_spell_out_the_parts_of_the_skill_and_change_nothing_else(
         assert rows_of(telling, name, "train") == rows_of(gym, opaque, "train")
 
 
-def test_skills_are_dealt_as_evenly_as_the_number_of_tasks_allows():
-    settings = GymSettings(output_dir=UNUSED, tasks=37, unseen_tasks=5)
-    tasks = draw_tasks(settings, draw_skills(settings))
-    assert set(np.bincount([task.skill for task in tasks[:37]], minlength=16)) == {2, 3}
-    assert set(np.bincount([task.skill for task in tasks[37:]], minlength=16)) == {0, 1}
-
-
 @pytest.mark.parametrize("conflict", [0.5, 1.0])
 def test_a_lookup_by_oracle_route_and_counted_word_answers_every_test_row(tmp_path, conflict):
     """The lookup table is made of train rows, without the functions that wrote them."""
@@ -267,16 +238,6 @@ def test_no_input_repeats_within_a_task_or_a_word_within_an_input(changed):
         inputs += [text for text, _ in test]
         assert len(set(inputs)) == len(inputs)
         assert all(len(set(text.split())) == 2 for text in inputs)
-
-
-def test_all_inputs_that_there_are_can_be_used():
-    """Four words make twelve inputs, which the files of a task use up."""
-    parts, rows = dict(encoder_parts=2, decoder_parts=2), dict(rows=4, dev_rows=4, test_rows=4)
-    settings = GymSettings(output_dir=UNUSED, words=4, unseen_tasks=0, **parts, **rows)
-    assert faults_of(settings) == []
-    skills = draw_skills(settings)
-    files = task_files(settings, skills, draw_tasks(settings, skills)[0])
-    assert len({text for rows in files.values() for text, _ in rows}) == 12
 
 
 # ---- reproducibility and the output folder

@@ -218,22 +218,13 @@ def test_a_run_with_one_expert_is_exported_as_a_plain_bart(trained, gym, tmp_pat
 # ---- the command
 
 
-def test_the_same_command_writes_the_same_bytes_once(encoders, barts, tmp_path, capsys):
+def test_the_same_command_writes_the_same_bytes(encoders, barts, tmp_path, capsys):
     flags = ["--encoder", str(encoders["lower"]), "--output_dir", str(tmp_path / "again")]
     assert build(flags) == 0
     assert "train with --do_lowercase" in capsys.readouterr().out
-    once = contents(tmp_path / "again")
-    assert once == contents(barts["lower"])
-    assert build(flags) == 0
-    assert "already written with these settings" in capsys.readouterr().out
-    assert contents(tmp_path / "again") == once
+    assert contents(tmp_path / "again") == contents(barts["lower"])
     assert build([*flags, "--decoder_layers", "1"]) == 2
     assert "--decoder_layers is 1, but in" in capsys.readouterr().err
-
-
-def test_cased_tokens_need_no_lower_case(encoders, tmp_path, capsys):
-    assert build(["--encoder", str(encoders["cased"]), "--output_dir", str(tmp_path / "bart")]) == 0
-    assert "--do_lowercase" not in capsys.readouterr().out
 
 
 def change_config(folder: Path, **fields) -> Path:
@@ -250,12 +241,7 @@ def change_config(folder: Path, **fields) -> Path:
             {"num_hidden_layers": 0},
             "its config.json has num_hidden_layers 0; it must be a whole number of at",
         ),
-        (
-            {"hidden_size": None},
-            "its config.json has hidden_size None; it must be a whole number of at least 1",
-        ),
         ({"position_embedding_type": "relative_key"}, "it has 'relative_key' positions; BART's are absolute"),
-        ({"is_decoder": True}, "it is a decoder, whose tokens do not attend to later ones"),
         ({"hidden_act": "sine"}, "no encoder can be loaded from there"),
         ({"num_hidden_layers": 4}, "it lacks 16 weights, such as encoder.layer.3."),
         ({"intermediate_size": 25}, "no encoder can be loaded from there"),

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 from mistakes import Place, assert_fault, refused
-from tiny_runs import contents
 
 from dataloader.labels import read_labels
 from routing_moe.model.task_vectors import save_task_vectors
@@ -202,17 +201,6 @@ def test_zero_and_identical_vectors_are_accepted(place, measure):
     assert [cell.strip() for cell in row.split("|")[2:-1]] == ["-", "-"]
     assert "zero: all distances between tasks are equal" in (place.out / "agreement.md").read_text()
     assert set(pd.read_csv(place.out / "neighbours.csv")["vectors"]) == {"pairs"}
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_the_order_of_rows_does_not_matter_and_the_same_call_writes_the_same_files(place):
-    write_folder(place.folder / "reversed", NAMES[::-1])
-    table = inspected(place, folders=["clustered", "reversed"])
-    before = contents(place.out)
-    assert table.loc["clustered"].equals(table.loc["reversed"])
-    (place.out / "agreement.md").write_text("old")
-    inspected(place, folders=["clustered", "reversed"])
-    assert contents(place.out) == before
 
 
 def test_folders_are_named_by_the_shortest_distinct_ends_of_their_paths():

@@ -128,13 +128,6 @@ def test_the_explained_variance_is_logged_and_saved(place, capsys):
     assert sum(explained) == pytest.approx(1)
 
 
-def test_the_same_command_gives_the_same_bits_and_replaces_its_own_folder(place):
-    assert run(place) == 0
-    before = (place.out / "task_vecs.npy").read_bytes()
-    assert run(place) == 0
-    assert (place.out / "task_vecs.npy").read_bytes() == before
-
-
 # ---- mistakes
 
 

@@ -187,12 +187,6 @@ def test_the_published_recipe_sets_the_flags_that_are_not_given():
     assert (without.total_steps, without.bottleneck, without.task_names) == (200, 16, False)
 
 
-def test_the_published_recipe_needs_adapters(world, tmp_path, capsys):
-    flags = dict(recipe="published", weights="layers", bottleneck=None, code=2)
-    made(world, tmp_path / "out", "fisher", **flags)
-    assert "--recipe published is for --weights adapters; omit it, or --weights" in capsys.readouterr().err
-
-
 def test_task_names_are_read_with_task_names(each, world, tmp_path):
     found = vectors(made(world, tmp_path / "named", samples="13", task_names=True))["count"]
     rows = (world.gym / f"count/{SECOND}_train.tsv").read_text().splitlines()

@@ -4,7 +4,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -16,7 +15,7 @@ import tiny_vectors
 import torch
 from scipy.stats import kstest
 from slow_fisher import diagonal_fisher_one_by_one
-from tiny_runs import ROOT, ROWS, TRAIN_TASKS, contents, write_gym
+from tiny_runs import ROOT, ROWS, TRAIN_TASKS, write_gym
 from tiny_vectors import METHODS, SENTENCES, WITH_A_BART, meta, same_vectors, vectors
 
 from dataloader.encoding import TextFormat
@@ -192,16 +191,6 @@ def test_defaults_of_fisher_are_saved_with_the_vectors(made, world):
     assert layers.settings.learning_rate == 3e-5  # the rate of adapters is too high for BART's own layers
 
 
-def test_fisher_vectors_of_layers_are_averaged_as_average_over_says(world):
-    widths = {}
-    for part in ("unit", "tensor", "layer"):
-        extractor = fisher_extractor(world, weights="layers", bottleneck=None, average_over=part)
-        widths[part] = len(extractor.vector_of("count"))
-    assert widths["layer"] == 3  # of 2 + 1 layers
-    assert widths["tensor"] == 2 * 16 + 26  # weight and bias of 8 and 13 modules
-    assert widths["unit"] > widths["tensor"]
-
-
 @pytest.fixture
 def sentences(world):
     path = world / "sentences.json"
@@ -326,19 +315,6 @@ def test_new_tasks_are_added_to_an_existing_folder(made, world):
     again(world, "fisher", "fisher_extended", tasks=["plural"], num_workers=1)
     assert same_vectors(folder, made["fisher"])
     assert stamps.items() <= {p.name: p.stat().st_mtime_ns for p in folder.glob("by_task/*.npz")}.items()
-
-
-def test_finished_tasks_are_not_computed_again(made, world, monkeypatch):
-    folder = Path(shutil.copytree(made["finetuned_text"], world / "vectors/finished_vectors"))
-    before = contents(folder)
-
-    def never(self):
-        raise AssertionError("all tasks are finished: no model must be loaded")
-
-    monkeypatch.setattr(TrainingExtractor, "__init__", never)
-    again(world, "finetuned_text", "finished_vectors")
-    after = contents(folder)
-    assert {n for n in before if before[n] != after[n]} <= {"run.json", "meta.json", "log.txt"}
 
 
 def test_a_task_that_fails_is_listed_last_and_tried_again(made, world, monkeypatch, capsys):
