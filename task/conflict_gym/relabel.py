@@ -121,8 +121,8 @@ def new_tasks(settings: RelabelSettings, gym: Gym, split: Split) -> list[NewTask
             f"{sum(map(bool, labels.values()))} are classification tasks; give a larger share, or 0"
         )
     versions = [(task, deranged(rng, labels[task])) for task in permuted]
-    kept = [task for task in split.all if settings.permute == "copy" or task not in permuted]
-    versions += [(task, {}) for task in kept]
+    unchanged = [task for task in split.all if settings.permute == "copy" or task not in permuted]
+    versions += [(task, {}) for task in unchanged]
     rng.shuffle(versions)
     width = max(3, len(str(len(versions))))
     return [
@@ -136,8 +136,8 @@ def chosen_tasks(settings: RelabelSettings, rng, split: Split, tasks: list[str])
     section_of = {task: name for name in reversed(SECTIONS) for task in split.section(name)}
     chosen = []
     for name in (*SECTIONS, None):
-        own = sorted(task for task in tasks if section_of.get(task) == name)
-        chosen += rng.sample(own, round(settings.share * len(own)))
+        of_section = sorted(task for task in tasks if section_of.get(task) == name)
+        chosen += rng.sample(of_section, round(settings.share * len(of_section)))
     return chosen
 
 

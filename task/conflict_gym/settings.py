@@ -112,7 +112,7 @@ def faults_of(settings: GymSettings) -> list[str]:
             )
     if reason := _too_few_words(settings):
         more = (dataclasses.replace(settings, words=n) for n in range(settings.words + 1, MOST_WORDS + 1))
-        enough = next((each.words for each in more if not _too_few_words(each)), None)
+        enough = next((other.words for other in more if not _too_few_words(other)), None)
         remedy = f"{enough} are enough" if enough else f"{MOST_WORDS}, the most allowed, are too few as well"
         faults.append(f"--words is {settings.words}: {reason}; {remedy}")
     return faults
@@ -121,10 +121,10 @@ def faults_of(settings: GymSettings) -> list[str]:
 def _too_few_words(settings: GymSettings) -> str | None:
     """Returns why the contested or the other words are too few for the skills or the rows; None: they suffice."""
     parts = max(("encoder_parts", "decoder_parts"), key=lambda name: getattr(settings, name))
-    wanted = getattr(settings, parts)
-    if settings.conflict > 0 and settings.contested < wanted:
+    count = getattr(settings, parts)
+    if settings.conflict > 0 and settings.contested < count:
         return (
-            f"--{parts} {wanted} needs as many contested words, but --conflict {settings.conflict:g} makes "
+            f"--{parts} {count} needs as many contested words, but --conflict {settings.conflict:g} makes "
             f"{settings.contested}"
         )
     for kind, share, words in (
@@ -145,8 +145,8 @@ def _most_rows(settings: GymSettings, contested: bool) -> int:
     most = 0
     for unseen in (False, True) if settings.unseen_tasks else (False,):
         files = [settings.test_rows, *(n for sizes in sample_sizes(settings, unseen).values() for n in sizes)]
-        own = sum(contested_rows(settings, rows) for rows in files)
-        most = max(most, own if contested else sum(files) - own)
+        n_contested = sum(contested_rows(settings, rows) for rows in files)
+        most = max(most, n_contested if contested else sum(files) - n_contested)
     return most
 
 

@@ -88,7 +88,7 @@ def _rows(skills: Skills, task: Task, inputs: list[Input]) -> list[Row]:
 def add_noise(rows: list[Row], share: float, words: tuple[str, ...], rng: random.Random) -> list[Row]:
     """Returns the rows with a random other word as the answer of a share of them, rounded to whole rows."""
     noisy = list(rows)
-    for place in rng.sample(range(len(rows)), round(share * len(rows))):
-        text, answer = rows[place]
-        noisy[place] = text, rng.choice([word for word in words if word != answer])
+    for index in rng.sample(range(len(rows)), round(share * len(rows))):
+        text, answer = rows[index]
+        noisy[index] = text, rng.choice([word for word in words if word != answer])
     return noisy

@@ -15,7 +15,7 @@ import sys
 from routing_moe.checkpoints.tokenizer_files import check_size
 from task.english_bart.settings import BuildSettings
 from task.english_bart.source import chosen_layers, positions_of, source_config
-from task.task_emb.descriptions import encoder_place
+from task.task_emb.descriptions import encoder_path
 from task.written_folder import run_once, written_at_once
 
 
@@ -37,9 +37,9 @@ def write(settings: BuildSettings, inputs: tuple[dict, tuple[list[int], list[int
     from task.english_bart.tokenizer import bart_tokenizer, lowers_case
 
     start_logging()
-    place = encoder_place(settings.encoder)
-    source = load_encoder(place)
-    tokenizer = bart_tokenizer(place, positions_of(config))
+    path = encoder_path(settings.encoder)
+    source = load_encoder(path)
+    tokenizer = bart_tokenizer(path, positions_of(config))
     check_size(f"--encoder {settings.encoder}", len(tokenizer), source.config.vocab_size)
     bart = bart_from(source, *layers, tokenizer)
     with written_at_once(settings) as folder:

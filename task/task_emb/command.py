@@ -26,11 +26,11 @@ def compute_vectors(method: type[VectorSettings], argv: list[str] | None, descri
 
     It is 1 if tasks failed; they are listed at the end.
     """
-    given, job = parse(method, argv, description), None
+    flags, job = parse(method, argv, description), None
     with reporting_errors(lambda: progress(job)) as result:
-        if given.get("quiet"):
+        if flags.get("quiet"):
             disable_progress_bars()
-        job = check(settings_of(method, given))
+        job = check(settings_of(method, flags))
         from routing_moe.io.logs import log_to_file, start_logging  # imports transformers
 
         start_logging()
@@ -46,10 +46,10 @@ def compute_vectors(method: type[VectorSettings], argv: list[str] | None, descri
     return result.exit_code
 
 
-def settings_of(method: type[VectorSettings], given: Mapping[str, Any]) -> VectorSettings:
+def settings_of(method: type[VectorSettings], flags: Mapping[str, Any]) -> VectorSettings:
     """Returns the settings of the flags given. A --recipe sets the defaults of the others."""
-    recipe = method.PUBLISHED_RECIPE if given.get("recipe") == PUBLISHED else {}
-    return method(**{**recipe, **given})
+    recipe = method.PUBLISHED_RECIPE if flags.get("recipe") == PUBLISHED else {}
+    return method(**{**recipe, **flags})
 
 
 def check(settings: VectorSettings) -> VectorJob:

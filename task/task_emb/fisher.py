@@ -64,9 +64,8 @@ class FisherSettings(TrainingSettings):
 
     def resolved(self) -> "FisherSettings":
         default = DEFAULTS.get(self.weights, {})  # {}: `faults` reports it
-        given = {name: getattr(self, name) for name in default}
-        chosen = {name: default[name] if value is None else value for name, value in given.items()}
-        return dataclasses.replace(self, **chosen)
+        missing = {name: value for name, value in default.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
 
     def extractor(self):
         from task.task_emb.fisher_extractor import FisherExtractor  # imports torch, which takes seconds

@@ -88,18 +88,18 @@ class GradientSettings(GymSettings):
         if not self.checkpoint_names:
             return [super().found_model()]
         faults = Faults()
-        found = [
+        models = [
             faults.of(find_mixture, self.model, name, "checkpoint_names") for name in self.checkpoint_names
         ]
         if faults:
             raise InputError(dict.fromkeys(faults))
-        return found
+        return models
 
     def model_files(self) -> dict[str, str]:
         """Returns {file: SHA-256} of the model, for further checkpoints with their names before the files."""
         files = super().model_files()
-        for name, found in zip(self.checkpoint_names[1:], self.found_models()[1:], strict=True):
-            files |= {f"{name}/{file}": sha for file, sha in found.checksums().items()}
+        for name, model in zip(self.checkpoint_names[1:], self.found_models()[1:], strict=True):
+            files |= {f"{name}/{file}": sha for file, sha in model.checksums().items()}
         return files
 
     def extractor(self):

@@ -24,15 +24,16 @@ class Source:
         """Returns {unit: its task}. One vector is computed per unit; by default, a unit is a task."""
         return {task: task for task in tasks}
 
+    def faults(self, tasks: Sequence[str]) -> list[str]:
+        """Returns errors in the data of tasks."""
+        return []
+
 
 class Names(Source):
     """Task names, without any data. known: names of existing tasks; None: any name is allowed."""
 
     def __init__(self, known: list[str] | None):
         self.known = known
-
-    def faults(self, tasks: Sequence[str]) -> list[str]:
-        return []
 
     def checksum(self, task: str) -> str:
         return sha256_of([task])
@@ -126,9 +127,6 @@ class Descriptions(Source):
     @property
     def known(self) -> list[str]:
         return list(self.sentences)
-
-    def faults(self, tasks: Sequence[str]) -> list[str]:
-        return []  # errors are raised when the file is read
 
     def checksum(self, task: str) -> str:
         return sha256_of(self.sentences[task])
