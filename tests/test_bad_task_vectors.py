@@ -17,10 +17,6 @@ def empty(place):
     place.write(place.gym / "count/count_12_100_train.tsv", "")
 
 
-def no_train_file(place):
-    (place.gym / "count/count_12_100_train.tsv").unlink()
-
-
 def no_split(place):
     (place.gym / "split.json").unlink()
 
@@ -79,12 +75,6 @@ MISTAKES = {
         dict(train_dir=None, tasks=["../../evil"]),
         "'../../evil' is not a valid task name: it must be a file name",
     ),
-    "a path among descriptions": (
-        "descriptions",
-        lambda place: described(place, {"/absolute": "A task.", "count": "Count."}),
-        SENTENCE_FILE,
-        "'/absolute' is not a valid task name",
-    ),
     "no tasks at all": (
         "random",
         None,
@@ -97,7 +87,6 @@ MISTAKES = {
         {},
         "count_12_100_train.tsv:2: no answer (no tab in the line)",
     ),
-    "no train file": ("text", no_train_file, {}, "<gym>/count/count_12_100_train.tsv: no such file"),
     "a sample that does not exist": (
         "text",
         None,
@@ -117,25 +106,12 @@ MISTAKES = {
         "--model <bart> holds a 'bert' model, not a routing BART",
     ),
     "a model without tokenizer": ("text", no_tokenizer, {}, "--model <bart> has no tokenizer files"),
-    "a tokenizer of another model": (
-        "text",
-        None,
-        dict(tokenizer="<gym>"),
-        "--tokenizer <gym> has no tokenizer files",
-    ),
     "texts longer than the model's positions": (
         "text",
         None,
         dict(max_input_length=64),
         "--max_input_length is 64, but <bart> has 32 positions",
     ),
-    "answers longer than the model's positions": (
-        "fisher",
-        None,
-        dict(max_output_length=64),
-        "--max_output_length is 64, but <bart> has 32 positions",
-    ),
-    "no examples": ("text", None, dict(max_examples=0), "--max_examples is 0; it must be at least 1"),
     "parts of the embeddings": (
         "gradient",
         None,
@@ -154,12 +130,6 @@ MISTAKES = {
         dict(checkpoint_names=["best", "last", "best"]),
         "--checkpoint_names holds a value twice: best last best",
     ),
-    "checkpoints of a plain BART": (
-        "gradient",
-        None,
-        dict(checkpoint_names=["best"]),
-        "--model <bart> is a checkpoint; --checkpoint_names has an effect with run folders only",
-    ),
     "the folder of a run": (
         "text",
         a_run,
@@ -172,7 +142,6 @@ MISTAKES = {
         {},
         "--output_dir <out> holds id2task.json, but no run.json; name another folder",
     ),
-    "no descriptions": ("descriptions", None, SENTENCE_FILE, "<here>/sentences.json: no such file"),
     "descriptions that are not sentences": (
         "descriptions",
         lambda place: described(place, {"colour": 3, "count": [], "plural": ["", "x"]}),

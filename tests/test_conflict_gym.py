@@ -16,9 +16,10 @@ from dataloader.ontology import Ontology
 from dataloader.task_splits import load_split
 from routing_moe.analysis.features import features_of
 from task.conflict_gym.generate import generate, main
-from task.conflict_gym.settings import GymSettings, load_settings
+from task.conflict_gym.settings import GymSettings
 from task.conflict_gym.skills import draw_skills, latin_rectangle, made_up_words
 from task.conflict_gym.tasks import draw_tasks, task_files
+from task.written_folder import saved_settings
 
 UNUSED = Path("unused")
 # Of all rows, in the order of the files: results were measured on these.
@@ -35,6 +36,10 @@ def gym(tmp_path_factory) -> Path:
     return written(tmp_path_factory.mktemp("conflict") / "gym")
 
 
+def settings_of(gym: Path) -> GymSettings:
+    return GymSettings(output_dir=gym, **saved_settings(GymSettings, gym))
+
+
 def read(path: Path):
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -46,7 +51,7 @@ def rows_of(gym: Path, task: str, part: str) -> list[tuple[str, str]]:
 
 def measured_conflict(gym: Path) -> float:
     """The share of test inputs that two tasks of different skills answer differently, by the skills drawn."""
-    settings = load_settings(gym)
+    settings = settings_of(gym)
     skills = draw_skills(settings)
     number = {word: index for index, word in enumerate(skills.words)}
     skill_of = read(gym / "skill_routes.json")
@@ -106,7 +111,7 @@ def test_a_latin_rectangle_has_permutations_that_differ_everywhere(rows, columns
 @pytest.mark.parametrize("overlap", [0.25, 0.5])
 def test_a_second_skill_answers_the_share_of_inputs_that_overlap_says(tmp_path, gym, overlap):
     mixed = written(tmp_path / "gym", overlap=overlap)
-    skills = draw_skills(load_settings(mixed))
+    skills = draw_skills(settings_of(mixed))
     number = {word: index for index, word in enumerate(skills.words)}
     second, shares, second_words = read(mixed / "gym.json")["second_skills"], [], set()
     for task, skill in read(mixed / "skill_routes.json").items():
@@ -178,7 +183,7 @@ def test_a_lookup_by_oracle_route_and_counted_word_answers_every_test_row(tmp_pa
     """The lookup table is made of train rows, without the functions that wrote them."""
     gym = written(tmp_path / "gym", rows=256, conflict=conflict)
     routes, split = read(gym / "oracle_routes.json"), load_split(gym / "split.json")
-    contested = set(draw_skills(load_settings(gym)).words[: round(40 * conflict)])
+    contested = set(draw_skills(settings_of(gym)).words[: round(40 * conflict)])
 
     def key(task: str, text: str) -> tuple[int, int, str]:
         a, b, words = *routes[task].values(), text.split()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tiny_vectors
 import torch
-from tiny_runs import ROWS
 from tiny_vectors import meta, same_vectors, vectors
 from vector_mistakes import error_lines
 
@@ -58,14 +57,6 @@ def test_every_checkpoint_is_projected_by_itself_and_equally_each_time(finished,
     alone = of_each(world, finished, tmp_path)
     expected = np.concatenate([projected([torch.from_numpy(row)], 10, generator) for row in alone])
     np.testing.assert_allclose(vectors(folder)["count"], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_folder_is_continued_with_the_same_checkpoints(finished, world, tmp_path):
-    folder = made(world, tmp_path / "both", model=finished, **FLAGS)
-    begun = vectors(folder)["count"]
-    made(world, folder, model=finished, checkpoint_names=NAMES)
-    assert list(vectors(folder)) == sorted(ROWS)
-    assert np.array_equal(vectors(folder)["count"], begun)
 
 
 def test_a_changed_checkpoint_is_detected(finished, fresh, capsys):

@@ -17,7 +17,7 @@ from routing_moe.config.flags import (
     group,
 )
 from task.gym_files import SAMPLE_SEEDS
-from task.written_folder import FolderCommand, saved_settings
+from task.written_folder import FolderCommand
 
 NAMES = ("opaque", "telling")
 MOST_WORDS = 1000
@@ -148,8 +148,3 @@ def _most_rows(settings: GymSettings, contested: bool) -> int:
         n_contested = sum(contested_rows(settings, rows) for rows in files)
         most = max(most, n_contested if contested else sum(files) - n_contested)
     return most
-
-
-def load_settings(folder: Path) -> GymSettings:
-    """Returns the settings of a written gym. Raises InputError if its gym.json is missing or damaged."""
-    return GymSettings(output_dir=folder, **saved_settings(GymSettings, folder))
