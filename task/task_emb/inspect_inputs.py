@@ -76,7 +76,7 @@ def check(settings: Settings) -> Inputs:
     ontology = faults.of(load_ontology, settings)
     labellings = faults.of(read_labels, settings.labels, flag="labels") if settings.labels else {}
     vectors = dict(zip(names, folders, strict=True))
-    tasks = faults.of(common_tasks, vectors, settings, notes) if all(folders) else None
+    tasks = None if None in folders else faults.of(common_tasks, vectors, settings, notes)
     if tasks and settings.neighbours >= len(tasks):
         faults.append(
             f"--neighbours {settings.neighbours} must be less than {len(tasks)}, the number of tasks"
