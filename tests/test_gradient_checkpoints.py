@@ -64,7 +64,7 @@ def test_a_changed_checkpoint_is_detected(finished, fresh, capsys):
     made(fresh, fresh.out, model=run, **FLAGS)
     shutil.copy(run / "6-steps/model.safetensors", run / "4-steps")
     (fault,) = error_lines(fresh, capsys, "gradient", model=run, checkpoint_names=NAMES)
-    assert "computed with a model whose files differ from those of the given model" in fault
+    assert "its vectors were computed with a model whose files differ from those of the given model" in fault
 
 
 @pytest.mark.parametrize("names", [None, NAMES[::-1]])

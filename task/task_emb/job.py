@@ -112,15 +112,18 @@ class VectorJob:
             )
         if not self.by_task.names():
             return
-        where = f"the vectors in {self.folder}"
         if described["method"] != self.settings.method:
-            faults = [f"the method is {self.settings.method}, but in {where} it was {described['method']}"]
-        else:
-            faults = differences(self.settings, saved, where, ignored=existing_paths(self.settings))
-            if self.model and described.get("model") != self.model:
-                faults.append(
-                    f"{where} were computed with a model whose files differ from those of the given model"
-                )
+            raise InputError(
+                f"--output_dir {self.folder} holds vectors of the method {described['method']!r}, not "
+                f"{self.settings.method!r}; name another folder"
+            )
+        where = f"the vectors in {self.folder}"
+        faults = differences(self.settings, saved, where, ignored=existing_paths(self.settings))
+        if self.model and described.get("model") != self.model:
+            faults.append(
+                f"--output_dir {self.folder}: its vectors were computed with a model whose files differ from "
+                "those of the given model"
+            )
         if faults:
             raise InputError([*faults[:-1], f"{faults[-1]}; name another --output_dir"])
 
