@@ -16,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,7 +27,6 @@ from task.skill_gym.tasks import TASKS
 from task.task_emb.extractors import TextExtractor
 from task.task_emb.fisher import FisherSettings
 from task.task_emb.fisher_extractor import FisherExtractor
-from task.task_emb.fisher_information import diagonal_fisher, diagonal_fisher_one_by_one
 from task.task_emb.text import TextSettings
 
 UNSEEN = [task for task in TASKS if task.split == "test"]  # of all skills, and of many formats
@@ -104,8 +102,8 @@ def make_runs(folder: Path, settings: Settings) -> dict[str, Callable[[str], obj
         if not any(variant.startswith(name) for variant in settings.variants):
             continue
         fisher = FisherExtractor(FisherSettings(**common, weights=weights, total_steps=settings.total_steps))
-        runs[name] = partial(fisher.fisher_of, compute=diagonal_fisher)
-        runs[name + ONE_BY_ONE] = partial(fisher.fisher_of, compute=diagonal_fisher_one_by_one)
+        alone = FisherExtractor(dataclasses.replace(fisher.settings, max_tokens_per_micro_batch=1))
+        runs[name], runs[name + ONE_BY_ONE] = fisher.fisher_of, alone.fisher_of
         if weights == "adapters":
             runs["fisher_training"] = lambda task, fisher=fisher: fisher.train_on(task, fisher.encoded(task))
     return {name: runs[name] for name in settings.variants}

@@ -1,49 +1,90 @@
 """Output folders that a command writes at once, together with its settings."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
-from dataloader.atomic_files import write_text
-from dataloader.errors import InputError
+from dataloader.errors import Faults, InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.config.flags import Command, differences
+from routing_moe.cli.console import run_command
+from routing_moe.config.flags import Command, differences, flag_faults, flags_of
 from routing_moe.io.files import replacing_directory, unwritable
+from task.gym_files import write_tables
 
-SETTINGS_FILE = "settings.json"
+
+@dataclass(frozen=True, kw_only=True)
+class FolderCommand(Command):
+    """Base of the commands that write --output_dir at once.
+
+    settings_file: the file in it that has the other settings.
+    """
+
+    settings_file: ClassVar[str] = "settings.json"
 
 
-def is_written(settings: Command) -> bool:
+def saved_settings(command: type[FolderCommand], folder: Path) -> dict[str, Any]:
+    """Returns the settings, except --output_dir, that the command wrote a folder with. Raises InputError."""
+    path = folder / command.settings_file
+    saved = load_json_object(path, f"the settings of {command.program}").get("settings")
+    if not isinstance(saved, dict) or saved.keys() != flags_of(command).keys() - {"output_dir"}:
+        raise InputError(f"{path} does not have the settings of {command.program}; name another folder")
+    return saved
+
+
+def is_written(settings: FolderCommand) -> bool:
     """Returns whether --output_dir was written with these settings.
 
     Raises InputError if it cannot be written, or holds something else.
     """
-    folder, file = Path(settings.output_dir), Path(settings.output_dir) / SETTINGS_FILE
+    folder, file = Path(settings.output_dir), settings.settings_file
     if reason := unwritable(folder):
         raise InputError(f"--output_dir {reason}")
     if not folder.is_dir() or not any(folder.iterdir()):
         return False
-    if not file.is_file():
-        raise InputError(f"--output_dir {folder} is not empty and has no {SETTINGS_FILE}; name a new folder")
-    saved = load_json_object(file, "the settings of the command that wrote the folder")
-    if saved.get("program") != settings.program:
-        raise InputError(f"--output_dir {folder} was written by {saved.get('program')}; name a new folder")
-    if faults := differences(settings, saved, str(file)):
+    if not (folder / file).is_file():
+        raise InputError(f"--output_dir {folder} is not empty and has no {file}; name a new folder")
+    if faults := differences(settings, saved_settings(type(settings), folder), str(folder / file)):
         raise InputError(f"{fault}; name a new folder, or delete this one" for fault in faults)
     return True
 
 
-def print_written(settings: Command) -> None:
-    """Prints that there is nothing to do."""
-    print(f"{settings.output_dir} was already written with these settings")
-
-
 @contextmanager
-def written_at_once(settings: Command) -> Iterator[Path]:
-    """Yields an empty folder that becomes --output_dir, with the settings, when the block ends."""
-    saved = {"program": settings.program} | settings.to_dict()
+def written_at_once(settings: FolderCommand, **described) -> Iterator[Path]:
+    """Yields an empty folder that becomes --output_dir, with the settings, when the block ends.
+
+    described: what the file of settings has besides them.
+    """
+    saved = settings.to_dict()
     del saved["output_dir"]
     with replacing_directory(settings.output_dir) as partial:
         yield partial
-        write_text(partial / SETTINGS_FILE, json.dumps(saved, indent=2) + "\n")
+        write_tables(partial, {settings.settings_file: {"settings": saved, **described}})
+
+
+def run_once(
+    write: Callable,
+    command: type[FolderCommand],
+    argv: list[str] | None,
+    description: str | None,
+    check: Callable = lambda settings: None,
+) -> int:
+    """The main of a command that writes a folder at once; returns the exit code.
+
+    Calls write(settings, check(settings)), unless the folder was already written with these settings. check
+    reads the inputs and raises InputError; its errors are reported with those of the flags and of the folder.
+    """
+
+    def run(settings: FolderCommand) -> None:
+        faults = Faults(flag_faults(settings))
+        written = faults.of(is_written, settings)
+        inputs = faults.of(check, settings)
+        if faults:
+            raise InputError(dict.fromkeys(faults))
+        if written:
+            print(f"{settings.output_dir} was already written with these settings")
+        else:
+            write(settings, inputs)
+
+    return run_command(run, command, argv, description)

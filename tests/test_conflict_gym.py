@@ -1,6 +1,7 @@
 """The conflict gym: what its settings promise, measured on the written files and on the drawn skills."""
 
 import csv
+import hashlib
 import json
 import random
 from itertools import combinations, permutations
@@ -15,11 +16,14 @@ from dataloader.ontology import Ontology
 from dataloader.task_splits import load_split
 from routing_moe.analysis.features import features_of
 from task.conflict_gym.generate import generate, main
-from task.conflict_gym.settings import GymSettings, faults_of, load_settings
+from task.conflict_gym.settings import GymSettings
 from task.conflict_gym.skills import draw_skills, latin_rectangle, made_up_words
 from task.conflict_gym.tasks import draw_tasks, task_files
+from task.written_folder import saved_settings
 
 UNUSED = Path("unused")
+# Of all rows, in the order of the files: results were measured on these.
+DIGEST = "811d59b33d29bf9c20040db75724ac3a6ffa11535313e1b34055a4a42d527f7c"
 
 
 def written(folder: Path, **changed) -> Path:
@@ -30,6 +34,10 @@ def written(folder: Path, **changed) -> Path:
 @pytest.fixture(scope="module")
 def gym(tmp_path_factory) -> Path:
     return written(tmp_path_factory.mktemp("conflict") / "gym")
+
+
+def settings_of(gym: Path) -> GymSettings:
+    return GymSettings(output_dir=gym, **saved_settings(GymSettings, gym))
 
 
 def read(path: Path):
@@ -43,7 +51,7 @@ def rows_of(gym: Path, task: str, part: str) -> list[tuple[str, str]]:
 
 def measured_conflict(gym: Path) -> float:
     """The share of test inputs that two tasks of different skills answer differently, by the skills drawn."""
-    settings = load_settings(gym)
+    settings = settings_of(gym)
     skills = draw_skills(settings)
     number = {word: index for index, word in enumerate(skills.words)}
     skill_of = read(gym / "skill_routes.json")
@@ -67,22 +75,6 @@ def test_skills_contradict_on_the_share_of_inputs_that_conflict_says(tmp_path, c
     measured, stated = measured_conflict(gym), read(gym / "gym.json")["contradiction"]["mean"]
     assert measured == pytest.approx(stated, abs=0.01)
     assert measured == 0 if conflict == 0 else 0.85 * conflict <= measured <= conflict
-
-
-@pytest.mark.parametrize("conflict", [0.0, 0.5, 1.0])
-def test_tasks_contradict_on_equal_inputs_in_their_files(tmp_path, conflict):
-    """Few words, so that many pairs of tasks have inputs in common."""
-    gym = written(tmp_path / "gym", conflict=conflict, words=32)
-    skill_of = read(gym / "skill_routes.json")
-    answers = {task: dict(rows_of(gym, task, "train")) for task in load_split(gym / "split.json").train}
-    equal, other = [], []
-    for one, two in combinations(answers, 2):
-        common = answers[one].keys() & answers[two].keys()
-        group = equal if skill_of[one] == skill_of[two] else other
-        group += [answers[one][text] != answers[two][text] for text in common]
-    assert min(len(equal), len(other)) > 50
-    assert sum(equal) == 0
-    assert np.mean(other) == pytest.approx(conflict, abs=0.05)
 
 
 @pytest.mark.parametrize("sizes", [{"input_words": 1}, {}, {"input_words": 3, "words": 12, "rows": 8}])
@@ -113,19 +105,13 @@ def test_a_latin_rectangle_has_permutations_that_differ_everywhere(rows, columns
     assert all(len(set(column)) == rows for column in table.T)
 
 
-def test_skills_of_few_contested_words_still_differ_on_half_of_their_inputs():
-    for seed in range(10):
-        settings = GymSettings(output_dir=UNUSED, seed=seed, words=5, encoder_parts=3, decoder_parts=3)
-        assert draw_skills(settings).disagreements()[np.triu_indices(9, 1)].min() >= 0.5
-
-
 # ---- overlap and noise
 
 
 @pytest.mark.parametrize("overlap", [0.25, 0.5])
 def test_a_second_skill_answers_the_share_of_inputs_that_overlap_says(tmp_path, gym, overlap):
     mixed = written(tmp_path / "gym", overlap=overlap)
-    skills = draw_skills(load_settings(mixed))
+    skills = draw_skills(settings_of(mixed))
     number = {word: index for index, word in enumerate(skills.words)}
     second, shares, second_words = read(mixed / "gym.json")["second_skills"], [], set()
     for task, skill in read(mixed / "skill_routes.json").items():
@@ -192,19 +178,12 @@ def test_telling_names_spell_out_the_parts_of_the_skill_and_change_nothing_else(
         assert rows_of(telling, name, "train") == rows_of(gym, opaque, "train")
 
 
-def test_skills_are_dealt_as_evenly_as_the_number_of_tasks_allows():
-    settings = GymSettings(output_dir=UNUSED, tasks=37, unseen_tasks=5)
-    tasks = draw_tasks(settings, draw_skills(settings))
-    assert set(np.bincount([task.skill for task in tasks[:37]], minlength=16)) == {2, 3}
-    assert set(np.bincount([task.skill for task in tasks[37:]], minlength=16)) == {0, 1}
-
-
 @pytest.mark.parametrize("conflict", [0.5, 1.0])
 def test_a_lookup_by_oracle_route_and_counted_word_answers_every_test_row(tmp_path, conflict):
     """The lookup table is made of train rows, without the functions that wrote them."""
     gym = written(tmp_path / "gym", rows=256, conflict=conflict)
     routes, split = read(gym / "oracle_routes.json"), load_split(gym / "split.json")
-    contested = set(draw_skills(load_settings(gym)).words[: round(40 * conflict)])
+    contested = set(draw_skills(settings_of(gym)).words[: round(40 * conflict)])
 
     def key(task: str, text: str) -> tuple[int, int, str]:
         a, b, words = *routes[task].values(), text.split()
@@ -266,16 +245,6 @@ def test_no_input_repeats_within_a_task_or_a_word_within_an_input(changed):
         assert all(len(set(text.split())) == 2 for text in inputs)
 
 
-def test_all_inputs_that_there_are_can_be_used():
-    """Four words make twelve inputs, which the files of a task use up."""
-    parts, rows = dict(encoder_parts=2, decoder_parts=2), dict(rows=4, dev_rows=4, test_rows=4)
-    settings = GymSettings(output_dir=UNUSED, words=4, unseen_tasks=0, **parts, **rows)
-    assert faults_of(settings) == []
-    skills = draw_skills(settings)
-    files = task_files(settings, skills, draw_tasks(settings, skills)[0])
-    assert len({text for rows in files.values() for text, _ in rows}) == 12
-
-
 # ---- reproducibility and the output folder
 
 
@@ -285,6 +254,8 @@ def test_same_settings_write_the_same_bytes_and_another_seed_writes_other_rows(g
     assert main(["--output_dir", str(tmp_path / "other"), "--seed", "1"]) == 0
     once, again, other = contents(gym), contents(tmp_path / "again"), contents(tmp_path / "other")
     assert once == again
+    rows = b"".join(once[name] for name in sorted(once) if name.endswith(".tsv"))
+    assert hashlib.sha256(rows).hexdigest() == DIGEST
     assert once.keys() == other.keys()
     assert {name for name in once if once[name] == other[name]} == {"metrics.json", "split.json"}
 
@@ -294,14 +265,3 @@ def test_words_do_not_depend_on_the_seed_and_more_words_begin_with_the_same():
     assert len(set(words)) == 1000
     assert made_up_words(40) == words[:40]
     assert all(word.isascii() and word.isalpha() and word.islower() for word in words)
-
-
-def test_an_interrupted_command_continues_and_a_finished_gym_stays_the_same(tmp_path):
-    gym = written(tmp_path / "gym", tasks=16, unseen_tasks=1)
-    finished = contents(gym)
-    (gym / "split.json").unlink()
-    (gym / "t003/t003_48_0_dev.tsv").unlink()
-    (gym / "t004/t004_48_0_dev.tsv").write_text("half a fi")
-    flags = ["--output_dir", str(gym), "--tasks", "16", "--unseen_tasks", "1"]
-    assert main(flags) == 0
-    assert contents(gym) == finished

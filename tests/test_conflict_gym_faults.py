@@ -1,13 +1,12 @@
 """The conflict gym refuses wrong settings and folders of something else, with one error each."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
 from tiny_runs import contents
 
-from task.conflict_gym.generate import generate, main
+from task.conflict_gym.generate import main
 from task.conflict_gym.settings import GymSettings, faults_of
 
 UNUSED = Path("unused")
@@ -16,33 +15,20 @@ UNUSED = Path("unused")
 @pytest.mark.parametrize(
     ("changed", "fault"),
     [
-        ({"tasks": 0}, "--tasks is 0; it must be at least 1"),
         ({"unseen_tasks": -1}, "--unseen_tasks is -1; it must be 0 or greater"),
         (
             {"names": "telling_"},
             "--names is 'telling_'; choose from opaque, telling; did you mean 'telling'?",
         ),
-        ({"encoder_parts": 0}, "--encoder_parts is 0; it must be at least 1"),
-        ({"decoder_parts": 0}, "--decoder_parts is 0; it must be at least 1"),
         ({"conflict": 1.5}, "--conflict is 1.5; it must be from 0 to 1"),
         ({"overlap": float("nan")}, "--overlap is nan; it must be from 0 to 1"),
-        ({"label_noise": -0.5}, "--label_noise is -0.5; it must be from 0 to 1"),
         ({"words": 1}, "--words is 1; it must be from 2 to 1000"),
         ({"input_words": 0}, "--input_words is 0; it must be from 1 to 32"),
-        ({"rows": 0}, "--rows is 0; it must be at least 1"),
-        ({"dev_rows": 0}, "--dev_rows is 0; it must be at least 1"),
-        ({"test_rows": 0}, "--test_rows is 0; it must be at least 1"),
-        ({"unseen_rows": 0}, "--unseen_rows is 0; it must be at least 1"),
         ({"seed": -1}, "--seed is -1; it must be 0 or greater and below 2**32"),
         (
             {"overlap": 0.5, "encoder_parts": 1, "decoder_parts": 1},
-            "--overlap has no effect with --encoder_parts 1 and --decoder_parts 1, a single skill",
+            "--overlap needs a second skill: --encoder_parts or --decoder_parts above 1",
         ),
-        (
-            {"overlap": 0.5, "conflict": 0.0},
-            "--overlap has no effect with --conflict 0, where all skills are equal",
-        ),
-        ({"unseen_rows": 8, "unseen_tasks": 0}, "--unseen_rows has no effect with --unseen_tasks 0"),
         (
             {"overlap": 0.01},
             "--overlap is 0.01, less than one of 40 contested words; give 0, or 0.025 or more",
@@ -103,27 +89,25 @@ def test_words_that_are_too_few_to_keep_the_skills_apart_are_an_error(tmp_path, 
 
 
 def test_a_folder_with_something_else_is_refused_and_kept(tmp_path, capsys):
-    gym = tmp_path / "gym"
-    generate(GymSettings(output_dir=gym, tasks=16, unseen_tasks=1))
-    saved = json.loads((gym / "gym.json").read_text())["settings"]
+    gym, other = tmp_path / "gym", tmp_path / "other"
+    flags = ["--tasks", "16", "--unseen_tasks", "1"]
+    assert main(["--output_dir", str(gym), *flags]) == 0
     finished = contents(gym)
-    assert main(["--output_dir", str(gym), "--tasks", "20", "--unseen_tasks", "1"]) == 2
-    error = f"error: --tasks is 20, but in {gym}/gym.json it was 16; name a new folder, or delete this one"
-    assert capsys.readouterr().err.splitlines() == [error]
-    assert contents(gym) == finished
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own/thesis.txt").write_text("results")
-    assert main(["--output_dir", str(tmp_path / "own")]) == 2
-    error = f"error: --output_dir {tmp_path}/own is not empty and no conflict gym; name a new folder"
-    assert capsys.readouterr().err.splitlines() == [error]
-    assert main(["--output_dir", str(tmp_path / "own/thesis.txt")]) == 2
-    assert "thesis.txt is a file; name a folder" in capsys.readouterr().err
-    for damage in (
-        "{}",
-        '{"settings": {"seed": 0}}',
-        json.dumps({"settings": saved | {"words": "40"}}),
+    assert main(["--output_dir", str(gym), *flags]) == 0
+    assert "already written with these settings" in capsys.readouterr().out
+    other.mkdir()
+    file = other / "thesis.txt"
+    file.write_text("results")
+    for folder, error in (
+        (gym, f"--tasks is 64, but in {gym}/gym.json it was 16; name a new folder, or delete this one"),
+        (other, f"--output_dir {other} is not empty and has no gym.json; name a new folder"),
+        (file, f"--output_dir {file}: {file} is a file; name a folder"),
     ):
+        assert main(["--output_dir", str(folder), "--unseen_tasks", "1"]) == 2
+        assert capsys.readouterr().err.splitlines() == [f"error: {error}"]
+    assert contents(gym) == finished
+    for damage in ("{}", '{"settings": {"seed": 0}}'):
         (gym / "gym.json").write_text(damage)
         assert main(["--output_dir", str(gym)]) == 2
-        error = f"error: {gym}/gym.json does not have the settings of a conflict gym"
-        assert capsys.readouterr().err.splitlines() == [error]
+        error = f"error: {gym}/gym.json does not have the settings of python -m task.conflict_gym.generate"
+        assert capsys.readouterr().err.splitlines() == [f"{error}; name another folder"]

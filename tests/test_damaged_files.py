@@ -211,4 +211,4 @@ def test_a_folder_of_vectors_with_invalid_settings_is_reported(fresh, capsys):
     saved = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(saved | {"settings": True}))
     assert tiny_vectors.run("random", fresh.gym, fresh.bart, folder) == 2
-    assert f"{folder / 'run.json'} is damaged" in capsys.readouterr().err
+    assert f"{folder / 'run.json'} has no settings of a run" in capsys.readouterr().err

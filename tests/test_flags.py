@@ -166,12 +166,6 @@ def test_a_prediction_inherits_flags_of_the_right_type(tmp_path):
 
 MODULES = [
     *(module for module in COMMANDS.values() if not module.startswith("dataloader.")),  # below `Command`
-    "task.skill_gym.pretrain",
-    "task.conflict_gym.generate",
-    "task.conflict_gym.bart",
-    "task.conflict_gym.relabel",
-    "task.english_bart.build",
-    "task.english_bart.denoise",
 ]
 
 

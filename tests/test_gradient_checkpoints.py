@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tiny_vectors
 import torch
-from tiny_runs import ROWS
 from tiny_vectors import meta, same_vectors, vectors
 from vector_mistakes import error_lines
 
@@ -60,24 +59,15 @@ def test_every_checkpoint_is_projected_by_itself_and_equally_each_time(finished,
     np.testing.assert_allclose(vectors(folder)["count"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_folder_is_continued_with_the_same_checkpoints(finished, world, tmp_path):
-    folder = made(world, tmp_path / "both", model=finished, **FLAGS)
-    begun = vectors(folder)["count"]
-    made(world, folder, model=finished, checkpoint_names=NAMES)
-    assert list(vectors(folder)) == sorted(ROWS)
-    assert np.array_equal(vectors(folder)["count"], begun)
-
-
-@pytest.mark.parametrize("changed", NAMES)
-def test_a_changed_checkpoint_is_detected(changed, finished, fresh, capsys):
+def test_a_changed_checkpoint_is_detected(finished, fresh, capsys):
     run = shutil.copytree(finished, fresh.folder / "run")
     made(fresh, fresh.out, model=run, **FLAGS)
-    shutil.copy(run / "6-steps/model.safetensors", run / changed)
+    shutil.copy(run / "6-steps/model.safetensors", run / "4-steps")
     (fault,) = error_lines(fresh, capsys, "gradient", model=run, checkpoint_names=NAMES)
     assert "its vectors were computed with a model whose files differ from those of the given model" in fault
 
 
-@pytest.mark.parametrize("names", [None, NAMES[::-1], NAMES[:1]])
+@pytest.mark.parametrize("names", [None, NAMES[::-1]])
 def test_other_checkpoints_are_an_error(names, finished, fresh, capsys):
     made(fresh, fresh.out, model=finished, **FLAGS)
     fault = error_lines(fresh, capsys, "gradient", model=finished, checkpoint_names=names)[0]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_vectors
 from tiny_runs import TRAIN_TASKS, typed, write_gym
-from tiny_vectors import TEXTS, meta, same_vectors, vectors
+from tiny_vectors import TEXTS, meta, vectors
 
 from dataloader.encoding import TextFormat
 from routing_moe.checkpoints.start import load_tokenizer
@@ -187,12 +187,6 @@ def test_the_published_recipe_sets_the_flags_that_are_not_given():
     assert (without.total_steps, without.bottleneck, without.task_names) == (200, 16, False)
 
 
-def test_the_published_recipe_needs_adapters(world, tmp_path, capsys):
-    flags = dict(recipe="published", weights="layers", bottleneck=None, code=2)
-    made(world, tmp_path / "out", "fisher", **flags)
-    assert "--recipe published is for --weights adapters; omit it, or --weights" in capsys.readouterr().err
-
-
 def test_task_names_are_read_with_task_names(each, world, tmp_path):
     found = vectors(made(world, tmp_path / "named", samples="13", task_names=True))["count"]
     rows = (world.gym / f"count/{SECOND}_train.tsv").read_text().splitlines()
@@ -206,11 +200,5 @@ def test_task_names_are_read_with_task_names(each, world, tmp_path):
 
 def test_a_folder_of_inputs_without_names_is_not_continued_with_names(each, world, tmp_path, capsys):
     folder = shutil.copytree(each["text"], tmp_path / "old")
-    saved = json.loads((folder / "run.json").read_text())
-    del saved["settings"]["task_names"], saved["settings"]["recipe"]  # as an earlier version wrote it
-    (folder / "run.json").write_text(json.dumps(saved))
-    made(world, folder, samples="each")
-    assert same_vectors(folder, each["text"])
-    (folder / "run.json").write_text(json.dumps(saved))
     made(world, folder, samples="each", task_names=True, code=2)
     assert "--task_names is given, but in the vectors in" in capsys.readouterr().err

@@ -96,13 +96,6 @@ def test_dropout_does_not_change_a_vector_and_the_model_stays_in_training_mode(b
     assert model.model.encoder.training
 
 
-def test_names_and_their_order_do_not_matter(bart, tokenizer):
-    renamed = {"zebra": INPUTS["long"], "a very long name": INPUTS["short"]}
-    found = text_vectors(encoder_states(bart), tokenizer, renamed, FORMAT)
-    expected = text_vectors(encoder_states(bart), tokenizer, INPUTS, FORMAT)
-    np.testing.assert_allclose(found, expected[::-1], atol=2e-6)
-
-
 def test_texts_are_truncated_and_lowercased_as_in_training(tokenizer):
     inputs = {"one": ["GRASS and one two three four five"]}
     fields = dict(max_input_length=5, max_output_length=6, do_lowercase=True)

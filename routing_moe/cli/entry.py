@@ -26,6 +26,15 @@ OF_CLI = (
 OF_TASK_EMB = ("random", "text", "finetuned_text", "fisher", "gradient", "descriptions", "reduce", "inspect")
 COMMANDS = {name.replace("_", "-"): f"routing_moe.cli.{name}" for name in OF_CLI}
 COMMANDS |= {f"vectors {name.replace('_', '-')}": f"task.task_emb.{name}" for name in OF_TASK_EMB}
+COMMANDS |= {
+    "conflict-gym": "task.conflict_gym.generate",
+    "conflict-gym bart": "task.conflict_gym.bart",
+    "conflict-gym relabel": "task.conflict_gym.relabel",
+    "skill-gym": "task.skill_gym.generate",
+    "english-bart": "task.english_bart.build",
+    "english-bart denoise": "task.english_bart.denoise",
+}
+OF_TWO_WORDS = {name.split()[0] for name in COMMANDS if " " in name}
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     given = parser.parse_args(words or ["--help"])
     name, flags = given.command.replace("_", "-"), given.flags
-    if name == "vectors" and flags and not flags[0].startswith("-"):
-        name, flags = f"vectors {flags[0].replace('_', '-')}", flags[1:]
+    if name in OF_TWO_WORDS and flags and not flags[0].startswith("-"):
+        name, flags = f"{name} {flags[0].replace('_', '-')}", flags[1:]
     if name not in COMMANDS:
         parser.error(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; --help lists all")
     typed = sys.argv[0]

@@ -9,40 +9,40 @@ positions, so it trains with --max_input_length 64 or less.
 """
 
 import sys
+from pathlib import Path
 
-from dataloader.errors import InputError
-from dataloader.task_splits import load_split
-from routing_moe.cli.console import run_command
-from routing_moe.config.flags import flag_faults
-from routing_moe.io.files import replacing_directory, unwritable
-from task.conflict_gym.settings import BartSettings, load_settings
+from dataloader.errors import Faults, InputError
+from dataloader.task_splits import Split, load_split
+from task.conflict_gym.settings import BartSettings, GymSettings
 from task.conflict_gym.skills import made_up_words
+from task.written_folder import run_once, saved_settings, written_at_once
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(run, BartSettings, argv, __doc__)
+    return run_once(write, BartSettings, argv, __doc__, check)
 
 
-def run(settings: BartSettings) -> None:
-    faults = flag_faults(settings)
-    folder = settings.output_dir
-    if reason := unwritable(folder):
-        faults.append(f"--output_dir {reason}")
-    elif folder.is_dir() and any(folder.iterdir()):
-        faults.append(f"--output_dir {folder} is not empty; name a new folder")
+def check(settings: BartSettings) -> tuple[dict, Split]:
+    """Returns the settings and the split of the gym. Raises InputError."""
+    faults, gym = Faults(), Path(settings.gym)
+    of_gym = faults.of(saved_settings, GymSettings, gym)
+    split = faults.of(load_split, gym / "split.json")
     if faults:
         raise InputError(faults)
-    words = made_up_words(load_settings(settings.gym).words)
-    names = load_split(settings.gym / "split.json").all
+    return of_gym, split
+
+
+def write(settings: BartSettings, inputs: tuple[dict, Split]) -> None:
+    of_gym, split = inputs
 
     from task.conflict_gym.model import random_bart, word_tokenizer  # imports torch, which takes seconds
 
-    tokenizer = word_tokenizer(words, names)
+    tokenizer = word_tokenizer(made_up_words(of_gym["words"]), split.all)
     model = random_bart(tokenizer, settings.width, settings.layers, settings.init_std, settings.seed)
-    with replacing_directory(folder) as partial:
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-    print(f"wrote {folder}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens")
+    with written_at_once(settings) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    print(f"wrote {settings.output_dir}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens")
 
 
 if __name__ == "__main__":

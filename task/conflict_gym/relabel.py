@@ -15,8 +15,6 @@ not changed; lists of options in them, and options in JSON lines, must have all 
 was done). The same settings write the same bytes.
 """
 
-import csv
-import io
 import json
 import random
 import shutil
@@ -24,8 +22,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError
 from dataloader.gym import ENDINGS, Gym
 from dataloader.labels import read_task_table
@@ -34,9 +32,9 @@ from dataloader.options import LABEL_METRICS, label_set, option_source
 from dataloader.task_files import read_task_file
 from dataloader.task_splits import SECTIONS, Split, load_split
 from routing_moe.analysis.features import OWN_FEATURES, SHIPPED_FEATURES
-from routing_moe.cli.console import run_command
-from routing_moe.config.flags import PROBABILITY, REQUIRED, SEED, Command, flag_faults, group
-from task.written_folder import is_written, print_written, written_at_once
+from routing_moe.config.flags import PROBABILITY, REQUIRED, SEED, group
+from task.gym_files import ontology_of, write_tables
+from task.written_folder import FolderCommand, run_once, written_at_once
 
 FILES = group("files")
 LABELS = group("labels")
@@ -44,7 +42,7 @@ PERMUTE = ("copy", "in_place")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelabelSettings(Command):
+class RelabelSettings(FolderCommand):
     program = "python -m task.conflict_gym.relabel"
     usage = "--gym FOLDER --output_dir FOLDER [flags, see --help]"
 
@@ -63,12 +61,8 @@ class RelabelSettings(Command):
         "copy",
         "copy: the task stays, and a copy of it has permuted labels; in_place: the task itself has them",
         choices=PERMUTE,
-        needs=("permuted labels",),
     )
     seed: int = LABELS(0, "seed of the names, the choice of tasks and the permutations", range=SEED)
-
-    def unmet_needs(self) -> dict[str, str]:
-        return {"permuted labels": " --share 0: no labels are permuted"} if self.share == 0 else {}
 
 
 @dataclass(frozen=True)
@@ -82,28 +76,30 @@ class NewTask:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(run, RelabelSettings, argv, __doc__)
+    return run_once(write, RelabelSettings, argv, __doc__, check)
 
 
-def run(settings: RelabelSettings) -> None:
-    faults = Faults(flag_faults(settings))
-    written = faults.of(is_written, settings)
+def check(settings: RelabelSettings) -> tuple[Gym, Split, Ontology]:
+    """Reads the gym. Raises InputError."""
+    faults = Faults()
     gym = faults.of(Gym, settings.gym, settings.skip_malformed, flag="gym")
     split = faults.of(load_split, settings.split or Path(settings.gym) / "split.json")
-    own = Path(settings.gym) / "ontology.json"
-    ontology = faults.of(Ontology.load, own if own.exists() else None)
+    of_gym = Path(settings.gym) / "ontology.json"
+    ontology = faults.of(Ontology.load, of_gym if of_gym.exists() else None)
     if gym and split:
         faults += gym.check(split.all, parts=["train"])
     if faults:
         raise InputError(faults)
-    if written:
-        return print_written(settings)
+    return gym, split, ontology
+
+
+def write(settings: RelabelSettings, inputs: tuple[Gym, Split, Ontology]) -> None:
+    gym, split, ontology = inputs
     tasks = new_tasks(settings, gym, split)
     with written_at_once(settings) as folder:
         for task in tasks:
             write_task(task, gym, folder)
-        for name, text in tables(tasks, gym, split, ontology).items():
-            write_text(folder / name, text)
+        write_tables(folder, tables(tasks, gym, split, ontology), indent=1)
     permuted = sum(bool(task.permutation) for task in tasks)
     print(
         f"wrote {settings.output_dir}: {len(tasks)} tasks, {sum(t.is_classification for t in tasks)} of them "
@@ -125,8 +121,8 @@ def new_tasks(settings: RelabelSettings, gym: Gym, split: Split) -> list[NewTask
             f"{sum(map(bool, labels.values()))} are classification tasks; give a larger share, or 0"
         )
     versions = [(task, deranged(rng, labels[task])) for task in permuted]
-    kept = [task for task in split.all if settings.permute == "copy" or task not in permuted]
-    versions += [(task, {}) for task in kept]
+    unchanged = [task for task in split.all if settings.permute == "copy" or task not in permuted]
+    versions += [(task, {}) for task in unchanged]
     rng.shuffle(versions)
     width = max(3, len(str(len(versions))))
     return [
@@ -140,8 +136,8 @@ def chosen_tasks(settings: RelabelSettings, rng, split: Split, tasks: list[str])
     section_of = {task: name for name in reversed(SECTIONS) for task in split.section(name)}
     chosen = []
     for name in (*SECTIONS, None):
-        own = sorted(task for task in tasks if section_of.get(task) == name)
-        chosen += rng.sample(own, round(settings.share * len(own)))
+        of_section = sorted(task for task in tasks if section_of.get(task) == name)
+        chosen += rng.sample(of_section, round(settings.share * len(of_section)))
     return chosen
 
 
@@ -200,19 +196,19 @@ def _line(suffix: str, permutation: dict[str, str], text: str, outputs, options=
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def tables(tasks: list[NewTask], gym: Gym, split: Split, ontology: Ontology) -> dict[str, str]:
-    """Returns {file name: text} of the files beside the tasks."""
+def tables(tasks: list[NewTask], gym: Gym, split: Split, ontology: Ontology) -> dict[str, Any]:
+    """Returns the tables next to the tasks, for `write_tables`."""
     sections = {
         name: [task.name for task in tasks if task.source in split.section(name)] for name in SECTIONS
     }
     if len({name for names in sections.values() for name in names}) < len(tasks):
         sections["all"] = [task.name for task in tasks]
-    tree: dict[str, dict[str, list[str]]] = {}
-    for source in ontology.order({task.source for task in tasks}):
-        category, subcategory = ontology.category(source)
-        if (category, subcategory) != UNCATEGORISED:
-            names = [task.name for task in tasks if task.source == source]
-            tree.setdefault(category, {}).setdefault(subcategory, []).extend(names)
+    categorised = [
+        (*ontology.category(source), task.name)
+        for source in ontology.order({task.source for task in tasks})
+        for task in tasks
+        if task.source == source and ontology.category(source) != UNCATEGORISED
+    ]
     done = [["task", "source", "labels", "permutation"]]
     for task in tasks:
         labels = "permuted" if task.permutation else "kept" if task.is_classification else ""
@@ -220,30 +216,20 @@ def tables(tasks: list[NewTask], gym: Gym, split: Split, ontology: Ontology) -> 
         done.append([task.name, task.source, labels, changes])
     features = _features(tasks, gym)
     return {
-        "metrics.json": _as_json({task.name: gym.metric(task.source) for task in tasks}),
-        "ontology.json": _as_json(tree),
-        "split.json": _as_json(sections),
-        "relabelled.csv": _as_csv(done),
-    } | ({OWN_FEATURES: _as_csv(features)} if len(features) > 1 else {})
+        "metrics.json": {task.name: gym.metric(task.source) for task in tasks},
+        "ontology.json": ontology_of(categorised),
+        "split.json": sections,
+        "relabelled.csv": done,
+    } | ({OWN_FEATURES: features} if len(features) > 1 else {})
 
 
 def _features(tasks: list[NewTask], gym: Gym) -> list[list[str]]:
     """Returns the rows of the gym's table of features, else of the shipped one, under the new names."""
-    own = gym.folder / OWN_FEATURES
-    header, rows = read_task_table(own if own.is_file() else SHIPPED_FEATURES)
-    place = header.index("task")
-    found = [(task.name, rows[task.source]) for task in tasks if task.source in rows]
-    return [header, *([*cells[:place], name, *cells[place + 1 :]] for name, cells in found)]
-
-
-def _as_json(value: dict) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-
-
-def _as_csv(rows: list[list[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    of_gym = gym.folder / OWN_FEATURES
+    header, rows = read_task_table(of_gym if of_gym.is_file() else SHIPPED_FEATURES)
+    column = header.index("task")
+    renamed = [(task.name, rows[task.source]) for task in tasks if task.source in rows]
+    return [header, *([*cells[:column], name, *cells[column + 1 :]] for name, cells in renamed)]
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloader.errors import InputError
-from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import (
     AT_LEAST_1,
     NOT_NEGATIVE,
@@ -14,15 +12,13 @@ from routing_moe.config.flags import (
     PROBABILITY,
     REQUIRED,
     SEED,
-    Command,
     Range,
     flag_faults,
-    flags_of,
     group,
 )
+from task.gym_files import SAMPLE_SEEDS
+from task.written_folder import FolderCommand
 
-SAMPLE_SEEDS = (100, 13, 21, 42, 87)  # of an unseen task, as in the published gym
-SETTINGS_FILE = "gym.json"
 NAMES = ("opaque", "telling")
 MOST_WORDS = 1000
 
@@ -35,11 +31,12 @@ MODEL = group("model")
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class GymSettings(Command):
+class GymSettings(FolderCommand):
     program = "python -m task.conflict_gym.generate"
     usage = "--output_dir FOLDER [flags, see --help]"
+    settings_file = "gym.json"
 
-    output_dir: Path = FILES(REQUIRED, "folder to write the gym into", on_resume=True)
+    output_dir: Path = FILES(REQUIRED, "folder to write the gym into, new or empty", on_resume=True)
     seed: int = FILES(0, "seed of the skills, the tasks and the rows", range=SEED)
     tasks: int = TASKS(64, "number of train tasks", range=AT_LEAST_1)
     unseen_tasks: int = TASKS(16, "number of unseen tasks, the test section of the split", range=NOT_NEGATIVE)
@@ -47,13 +44,13 @@ class GymSettings(Command):
     encoder_parts: int = SKILLS(4, "number of encoder-side parts: which word counts, and its first permutation", range=AT_LEAST_1)
     decoder_parts: int = SKILLS(4, "number of decoder-side parts: the second permutation; every pair of parts is a skill", range=AT_LEAST_1)
     conflict: float = SKILLS(1.0, "share of contested inputs; on these, two skills differ on about 98% (gym.json has the figures)", range=PROBABILITY)
-    overlap: float = SKILLS(0.0, "share of the inputs of a task that a second skill answers", range=PROBABILITY, needs=("several skills", "conflict"))
+    overlap: float = SKILLS(0.0, "share of the inputs of a task that a second skill answers", range=PROBABILITY)
     words: int = ROWS(40, "number of words", range=Range(lambda value: 2 <= value <= MOST_WORDS, f"from 2 to {MOST_WORDS}"))
     input_words: int = ROWS(2, "words of an input, all different", range=Range(lambda value: 1 <= value <= 32, "from 1 to 32"))
     rows: int = ROWS(48, "train rows of a train task", range=AT_LEAST_1)
     dev_rows: int = ROWS(24, "dev rows of a train task", range=AT_LEAST_1)
     test_rows: int = ROWS(64, "test rows of any task", range=AT_LEAST_1)
-    unseen_rows: int = ROWS(16, "train rows, and dev rows, of each of the five samples of an unseen task", range=AT_LEAST_1, needs=("unseen tasks",))
+    unseen_rows: int = ROWS(16, "train rows, and dev rows, of each of the five samples of an unseen task", range=AT_LEAST_1)
     label_noise: float = ROWS(0.0, "share of the train rows with a random wrong answer", range=PROBABILITY)
 
     @property
@@ -65,22 +62,14 @@ class GymSettings(Command):
         """The number of words on which skills contradict each other."""
         return round(self.conflict * self.words)
 
-    def unmet_needs(self) -> dict[str, str]:
-        unmet = {
-            "several skills": " --encoder_parts 1 and --decoder_parts 1, a single skill" if self.skills == 1 else "",
-            "conflict": " --conflict 0, where all skills are equal" if self.conflict == 0 else "",
-            "unseen tasks": " --unseen_tasks 0" if self.unseen_tasks == 0 else "",
-        }
-        return {need: reason for need, reason in unmet.items() if reason}
-
 
 @dataclass(frozen=True, kw_only=True)
-class BartSettings(Command):
+class BartSettings(FolderCommand):
     program = "python -m task.conflict_gym.bart"
     usage = "--gym FOLDER --output_dir FOLDER [flags, see --help]"
 
-    gym: Path = FILES(REQUIRED, "folder of a conflict gym, whose words and task names become tokens")
-    output_dir: Path = FILES(REQUIRED, "folder to write the model into, new or empty")
+    gym: str = FILES(REQUIRED, "folder of a conflict gym, whose words and task names become tokens")
+    output_dir: Path = FILES(REQUIRED, "folder to write the model into, new or empty", on_resume=True)
     width: int = MODEL(16, "hidden size", range=AT_LEAST_1)
     layers: int = MODEL(2, "number of encoder layers, and of decoder layers", range=AT_LEAST_1)
     init_std: float = MODEL(0.1, "standard deviation of the random weights", range=POSITIVE)
@@ -102,7 +91,7 @@ def contested_rows(settings: GymSettings, rows: int) -> int:
 
 
 def faults_of(settings: GymSettings) -> list[str]:
-    """Returns faults of values, of flags without effect, and of numbers that no gym can have."""
+    """Returns faults of values, and of numbers that no gym can have."""
     if faults := flag_faults(settings):
         return faults
     if settings.tasks < settings.skills:
@@ -110,6 +99,8 @@ def faults_of(settings: GymSettings) -> list[str]:
             f"--tasks is {settings.tasks}; it must be at least {settings.skills}, the number of skills "
             f"(--encoder_parts {settings.encoder_parts} times --decoder_parts {settings.decoder_parts})"
         )
+    if settings.overlap and settings.skills == 1:
+        faults.append("--overlap needs a second skill: --encoder_parts or --decoder_parts above 1")
     for name, of, count in (
         ("overlap", "contested words", settings.contested),
         ("label_noise", "train rows (--rows)", settings.rows),
@@ -121,7 +112,7 @@ def faults_of(settings: GymSettings) -> list[str]:
             )
     if reason := _too_few_words(settings):
         more = (dataclasses.replace(settings, words=n) for n in range(settings.words + 1, MOST_WORDS + 1))
-        enough = next((each.words for each in more if not _too_few_words(each)), None)
+        enough = next((other.words for other in more if not _too_few_words(other)), None)
         remedy = f"{enough} are enough" if enough else f"{MOST_WORDS}, the most allowed, are too few as well"
         faults.append(f"--words is {settings.words}: {reason}; {remedy}")
     return faults
@@ -130,10 +121,10 @@ def faults_of(settings: GymSettings) -> list[str]:
 def _too_few_words(settings: GymSettings) -> str | None:
     """Returns why the contested or the other words are too few for the skills or the rows; None: they suffice."""
     parts = max(("encoder_parts", "decoder_parts"), key=lambda name: getattr(settings, name))
-    wanted = getattr(settings, parts)
-    if settings.conflict > 0 and settings.contested < wanted:
+    count = getattr(settings, parts)
+    if settings.conflict > 0 and settings.contested < count:
         return (
-            f"--{parts} {wanted} needs as many contested words, but --conflict {settings.conflict:g} makes "
+            f"--{parts} {count} needs as many contested words, but --conflict {settings.conflict:g} makes "
             f"{settings.contested}"
         )
     for kind, share, words in (
@@ -154,20 +145,6 @@ def _most_rows(settings: GymSettings, contested: bool) -> int:
     most = 0
     for unseen in (False, True) if settings.unseen_tasks else (False,):
         files = [settings.test_rows, *(n for sizes in sample_sizes(settings, unseen).values() for n in sizes)]
-        own = sum(contested_rows(settings, rows) for rows in files)
-        most = max(most, own if contested else sum(files) - own)
+        n_contested = sum(contested_rows(settings, rows) for rows in files)
+        most = max(most, n_contested if contested else sum(files) - n_contested)
     return most
-
-
-def load_settings(folder: Path) -> GymSettings:
-    """Returns the settings of a written gym. Raises InputError if its gym.json is missing or damaged."""
-    path = folder / SETTINGS_FILE
-    saved = load_json_object(path, "the settings of a conflict gym").get("settings")
-    kinds = {field.name: field.type for field in dataclasses.fields(GymSettings)}
-    names = flags_of(GymSettings).keys() - {"output_dir"}
-    known = isinstance(saved, dict) and saved.keys() == names
-    if known and all(type(saved[name]) is kinds[name] for name in names):
-        settings = GymSettings(output_dir=folder, **saved)
-        if not faults_of(settings):
-            return settings
-    raise InputError(f"{path} does not have the settings of a conflict gym")

@@ -1,13 +1,12 @@
 """The tasks of a conflict gym: their names, skills and rows."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from task.conflict_gym.settings import GymSettings, contested_rows, sample_sizes
 from task.conflict_gym.skills import Skills
+from task.gym_files import Row, without_repeats
 
-Row = tuple[str, str]  # input, answer
 Input = tuple[int, ...]  # word indices
 
 
@@ -56,8 +55,11 @@ def _task(settings: GymSettings, skills: Skills, number: int, skill: int) -> Tas
 def task_files(settings: GymSettings, skills: Skills, task: Task) -> dict[str, list[Row]]:
     """Returns {file name: rows} of a task. No input repeats, except in the copies of the test file."""
     rng = random.Random(f"{settings.seed} rows {task.number}")
-    contested = _fresh_inputs(range(skills.contested), skills.input_words, rng)
-    rest = _fresh_inputs(range(skills.contested, len(skills.words)), skills.input_words, rng)
+    # `faults_of` ensures that there are enough inputs of either kind.
+    contested, rest = (
+        without_repeats(lambda words=words: tuple(rng.sample(words, skills.input_words)))
+        for words in (range(skills.contested), range(skills.contested, len(skills.words)))
+    )
 
     def draw(count: int) -> list[Input]:
         of_contested = contested_rows(settings, count)
@@ -77,16 +79,6 @@ def task_files(settings: GymSettings, skills: Skills, task: Task) -> dict[str, l
     return files
 
 
-def _fresh_inputs(words: range, length: int, rng: random.Random) -> Iterator[Input]:
-    """Yields random inputs of different words, each once. `faults_of` ensures that there are enough."""
-    seen = set()
-    while True:
-        drawn = tuple(rng.sample(words, length))
-        if drawn not in seen:
-            seen.add(drawn)
-            yield drawn
-
-
 def _rows(skills: Skills, task: Task, inputs: list[Input]) -> list[Row]:
     answers = [skills.words[skills.answer(task.skill_for(words), words)] for words in inputs]
     texts = [" ".join(skills.words[word] for word in words) for words in inputs]
@@ -96,7 +88,7 @@ def _rows(skills: Skills, task: Task, inputs: list[Input]) -> list[Row]:
 def add_noise(rows: list[Row], share: float, words: tuple[str, ...], rng: random.Random) -> list[Row]:
     """Returns the rows with a random other word as the answer of a share of them, rounded to whole rows."""
     noisy = list(rows)
-    for place in rng.sample(range(len(rows)), round(share * len(rows))):
-        text, answer = rows[place]
-        noisy[place] = text, rng.choice([word for word in words if word != answer])
+    for index in rng.sample(range(len(rows)), round(share * len(rows))):
+        text, answer = rows[index]
+        noisy[index] = text, rng.choice([word for word in words if word != answer])
     return noisy

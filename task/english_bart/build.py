@@ -12,38 +12,34 @@ has to learn to write. The output folder is a plain BART that transformers loads
 
 import sys
 
-from dataloader.errors import Faults, InputError
 from routing_moe.checkpoints.tokenizer_files import check_size
-from routing_moe.cli.console import run_command
-from routing_moe.config.flags import flag_faults
 from task.english_bart.settings import BuildSettings
 from task.english_bart.source import chosen_layers, positions_of, source_config
-from task.task_emb.descriptions import encoder_place
-from task.written_folder import is_written, print_written, written_at_once
+from task.task_emb.descriptions import encoder_path
+from task.written_folder import run_once, written_at_once
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(run, BuildSettings, argv, __doc__)
+    return run_once(write, BuildSettings, argv, __doc__, check)
 
 
-def run(settings: BuildSettings) -> None:
-    faults = Faults(flag_faults(settings))
-    written = faults.of(is_written, settings)
-    config = faults.of(source_config, settings.encoder)
-    layers = faults.of(chosen_layers, settings, config) if config else None
-    if faults:
-        raise InputError(faults)
-    if written:
-        return print_written(settings)
+def check(settings: BuildSettings) -> tuple[dict, tuple[list[int], list[int]]]:
+    """Returns the configuration of the encoder, and the layers to start from. Raises InputError."""
+    config = source_config(settings.encoder)
+    return config, chosen_layers(settings, config)
+
+
+def write(settings: BuildSettings, inputs: tuple[dict, tuple[list[int], list[int]]]) -> None:
+    config, layers = inputs
 
     from routing_moe.io.logs import start_logging
     from task.english_bart.convert import bart_from, load_encoder  # these import torch, which takes seconds
     from task.english_bart.tokenizer import bart_tokenizer, lowers_case
 
     start_logging()
-    place = encoder_place(settings.encoder)
-    source = load_encoder(place)
-    tokenizer = bart_tokenizer(place, positions_of(config))
+    path = encoder_path(settings.encoder)
+    source = load_encoder(path)
+    tokenizer = bart_tokenizer(path, positions_of(config))
     check_size(f"--encoder {settings.encoder}", len(tokenizer), source.config.vocab_size)
     bart = bart_from(source, *layers, tokenizer)
     with written_at_once(settings) as folder:

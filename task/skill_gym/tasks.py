@@ -1,4 +1,4 @@
-"""The tasks of the gym: one table that defines the splits, the ontology, the metrics and the skill table.
+"""The tasks of the gym: one table that defines the splits, the ontology, the metrics and the true skills.
 
 A task is a combination of skills, a vocabulary and a format, and is named after them. Dev and test tasks are
 new combinations of skills, vocabularies and formats that all occur in train tasks.
@@ -6,9 +6,9 @@ new combinations of skills, vocabularies and formats that all occur in train tas
 
 import random
 from dataclasses import dataclass
-from itertools import chain
 
-from task.skill_gym.formats import FORMATS, Row
+from task.gym_files import GymTask, Row
+from task.skill_gym.formats import FORMATS
 from task.skill_gym.skills import PROBLEMS
 from task.skill_gym.world import VOCABULARIES
 
@@ -35,7 +35,13 @@ class Task:
     def draw(self, rng: random.Random) -> Row:
         """One random row of the task."""
         problem = PROBLEMS[self.skills](rng, VOCABULARIES[self.vocabulary], self.format)
-        return Row(FORMATS[self.format](problem, rng), problem.answers)
+        return (FORMATS[self.format](problem, rng), *problem.answers)
+
+    def described(self) -> GymTask:
+        """Returns what the tables of the gym say about the task."""
+        skills = (f"skill:{skill}" for skill in self.skills)
+        traits = (*skills, f"format:{self.format}", f"vocabulary:{self.vocabulary}")
+        return GymTask(self.name, self.split, self.metric, self.category, self.subcategory, traits)
 
 
 def _task(split: str, place: str, combination: str, metric: str, classes: str = "") -> Task:
@@ -110,40 +116,6 @@ TASKS = (
 )
 
 
-def split_table() -> dict[str, list[str]]:
-    """{"train": task names, "dev": .., "test": .., "all": ..}, in the order of the table."""
-    splits = {
-        split: [task.name for task in TASKS if task.split == split] for split in ("train", "dev", "test")
-    }
-    return {**splits, "all": [task.name for task in TASKS]}
-
-
 def metric_table() -> dict[str, str]:
     """{task name: name of its metric}."""
     return {task.name: task.metric for task in TASKS}
-
-
-def ontology() -> dict[str, dict[str, list[str]]]:
-    """{category: {subcategory: task names}}."""
-    tree: dict[str, dict[str, list[str]]] = {}
-    for task in TASKS:
-        tree.setdefault(task.category, {}).setdefault(task.subcategory, []).append(task.name)
-    return tree
-
-
-def skill_table() -> tuple[list[str], list[list[int]]]:
-    """The true skills of all tasks: (column names, one row of 0 and 1 per task).
-
-    Columns are `skill:..`, then `format:..`, then `vocabulary:..`, each in order of first use.
-    """
-    traits = [
-        [*(f"skill:{s}" for s in task.skills), f"format:{task.format}", f"vocabulary:{task.vocabulary}"]
-        for task in TASKS
-    ]
-    columns = [
-        trait
-        for prefix in ("skill:", "format:", "vocabulary:")
-        for trait in dict.fromkeys(chain(*traits))
-        if trait.startswith(prefix)
-    ]
-    return columns, [[int(column in of_task) for column in columns] for of_task in traits]

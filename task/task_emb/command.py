@@ -5,20 +5,18 @@ Flags and files are checked before torch is imported, which takes seconds.
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub.utils import disable_progress_bars
 
 from dataloader.atomic_files import folder_lock
 from dataloader.errors import Faults, InputError, counted, fault_context
-from dataloader.task_splits import load_split
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.flags import parse
 from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
 from task.task_emb.job import VectorJob
 from task.task_emb.settings import PUBLISHED, VectorSettings
-from task.task_emb.sources import chosen_tasks
+from task.task_emb.sources import Source, chosen_tasks, split_of
 
 log = logging.getLogger("routing_moe")
 
@@ -28,11 +26,11 @@ def compute_vectors(method: type[VectorSettings], argv: list[str] | None, descri
 
     It is 1 if tasks failed; they are listed at the end.
     """
-    given, job = parse(method, argv, description), None
-    with reporting_errors(lambda: what_is_kept(job)) as result:
-        if given.get("quiet"):
+    flags, job = parse(method, argv, description), None
+    with reporting_errors(lambda: progress(job)) as result:
+        if flags.get("quiet"):
             disable_progress_bars()
-        job = check(settings_of(method, given))
+        job = check(settings_of(method, flags))
         from routing_moe.io.logs import log_to_file, start_logging  # imports transformers
 
         start_logging()
@@ -44,26 +42,14 @@ def compute_vectors(method: type[VectorSettings], argv: list[str] | None, descri
             report_failed(job, failed)
             result.exit_code = 1
         else:
-            log.info(written(job))
+            log.info(summary(job))
     return result.exit_code
 
 
-def report_failed(job: VectorJob, failed: dict[str, Exception]) -> None:
-    """Logs the tasks that failed. failed: {line that names the task: its error}."""
-    log.error(
-        "%s failed, so that only by_task/ is written; run the same command to try again:",
-        counted(len(failed), "task"),
-    )
-    for line in failed:
-        log.error("  %s", line)
-    if any(map(is_out_of_memory, failed.values())):
-        log.error("out of memory: %s", memory_flags(job.settings))
-
-
-def settings_of(method: type[VectorSettings], given: Mapping[str, Any]) -> VectorSettings:
+def settings_of(method: type[VectorSettings], flags: Mapping[str, Any]) -> VectorSettings:
     """Returns the settings of the flags given. A --recipe sets the defaults of the others."""
-    recipe = method.PUBLISHED_RECIPE if given.get("recipe") == PUBLISHED else {}
-    return method(**{**recipe, **given})
+    recipe = method.PUBLISHED_RECIPE if flags.get("recipe") == PUBLISHED else {}
+    return method(**{**recipe, **flags})
 
 
 def check(settings: VectorSettings) -> VectorJob:
@@ -78,7 +64,7 @@ def check(settings: VectorSettings) -> VectorJob:
         units = {} if file_faults else source.units(tasks)
         data = {unit: source.checksum(unit) for unit in units}
     job = VectorJob(settings, data, {} if faults else faults.of(settings.model_files) or {}, units)
-    faults += job.faults()
+    faults.of(job.check_folder)
     if not faults:
         faults.of(job.load)
     if faults:
@@ -86,22 +72,30 @@ def check(settings: VectorSettings) -> VectorJob:
     return job
 
 
-def tasks_of(settings: VectorSettings, source) -> list[str]:
+def tasks_of(settings: VectorSettings, source: Source) -> list[str]:
     """Returns the selected tasks. Raises InputError for a broken split and for unknown tasks."""
-    split = settings.custom_tasks_splits
-    if split is not None:
-        with fault_context("--custom_tasks_splits "):
-            load_split(split)
-    elif settings.train_dir and (own := Path(settings.train_dir) / "split.json").is_file():
-        split = own
-    where = settings.train_dir or getattr(settings, "descriptions", None) or split or "the split"
-    return chosen_tasks(settings.tasks, split, source.known, str(where))
+    with fault_context("--custom_tasks_splits " if settings.custom_tasks_splits else ""):
+        split = split_of(settings.custom_tasks_splits, settings.train_dir)
+    where = settings.train_dir or getattr(settings, "descriptions", None) or settings.custom_tasks_splits
+    return chosen_tasks(settings.tasks, split, source.known, str(where or "the split"))
 
 
-def written(job: VectorJob) -> str:
+def report_failed(job: VectorJob, failed: dict[str, Exception]) -> None:
+    """Logs the tasks that failed. failed: {line that names the task: its error}."""
+    log.error(
+        "%s failed, so that only by_task/ is written; run the same command to try again:",
+        counted(len(failed), "task"),
+    )
+    for line in failed:
+        log.error("  %s", line)
+    if any(map(is_out_of_memory, failed.values())):
+        log.error("out of memory: %s", memory_flags(job.settings))
+
+
+def summary(job: VectorJob) -> str:
     """Returns a line for the log: number and dimension of vectors, seconds, what vectors have seen."""
     seconds = [job.finished[task].seconds for task in job.data]
-    (D,) = {len(found.vector_D) for found in job.finished.values()}
+    D = len(next(iter(job.finished.values())).vector_D)
     return (
         f"{len(job.finished)} vectors of {D} dimensions in {job.folder}; {sum(seconds):.1f} s in total, "
         f"{sum(seconds) / len(seconds):.2f} s per vector; data of a task that its vector has seen: "
@@ -109,7 +103,7 @@ def written(job: VectorJob) -> str:
     )
 
 
-def what_is_kept(job: VectorJob | None) -> str:
+def progress(job: VectorJob | None) -> str:
     """Returns what is saved after an interruption, for the last line of the command."""
     if job is None:
         return "no task was started"

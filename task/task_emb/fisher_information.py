@@ -32,38 +32,13 @@ def diagonal_fisher(
     The log-likelihood must consist of operations that `torch.func.vmap` supports. Raises ValueError without
     examples.
     """
-    return _mean_square(vmap(grad(log_likelihood), in_dims=(None, 0)), parameters, batches)
-
-
-def diagonal_fisher_one_by_one(
-    log_likelihood: LogLikelihood, parameters: Parameters, batches: Iterable[Batch]
-) -> Parameters:
-    """As `diagonal_fisher`, with one backward pass per example: the slow reference implementation."""
-
-    def gradients(parameters: Parameters, example: Batch) -> Parameters:
-        given = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-        found = torch.autograd.grad(log_likelihood(given, example), list(given.values()))
-        return {name: gradient[None] for name, gradient in zip(given, found, strict=True)}
-
-    examples = (
-        {name: tensor[i] for name, tensor in batch.items()}
-        for batch in batches
-        for i in range(len(next(iter(batch.values()))))
-    )
-    return _mean_square(gradients, parameters, examples, is_batch=False)
-
-
-def _mean_square(gradients, parameters: Parameters, batches: Iterable[Batch], is_batch=True) -> Parameters:
-    """Returns the mean square over all examples of their gradients.
-
-    gradients(parameters, batch) returns those of every example of the batch, {name: (B, ...)}.
-    """
+    gradients_of = vmap(grad(log_likelihood), in_dims=(None, 0))
     sums = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in parameters.items()}
     n = 0
     for batch in batches:
-        for name, gradient_B in gradients(parameters, batch).items():
+        for name, gradient_B in gradients_of(parameters, batch).items():  # of every example, (B, ...)
             sums[name] += gradient_B.square().sum(dim=0, dtype=torch.float64)
-        n += len(next(iter(batch.values()))) if is_batch else 1
+        n += len(next(iter(batch.values())))
     if n == 0:
         raise ValueError("no examples: Fisher information is a mean over examples")
     return {name: total / n for name, total in sums.items()}

@@ -60,12 +60,9 @@ class GradientSettings(GymSettings):
     parts: str = GRADIENT("whole", "parts of the vector: one; one per side, encoder and decoder; or one per layer, in this order. meta.json says where each is, so that tasks can be compared per side or layer", choices=DIVISIONS)
     clip: float = GRADIENT(math.inf, "maximum norm of an example's gradient, over all chosen weights; longer ones are scaled down before the mean; inf: no clipping", range=POSITIVE_OR_INFINITE)
     projection_dim: int = GRADIENT(4096, "dimension of the random projection of each part of a gradient; shorter parts are not projected; 0: no projection", range=NOT_NEGATIVE)
-    projection_seed: int = GRADIENT(42, "seed of the projection, the same for all tasks", range=SEED, needs=("projection",))
+    projection_seed: int = GRADIENT(42, "seed of the projection, the same for all tasks", range=SEED)
     mixed_precision: str = GRADIENT("no", "precision of matrix products; gradients are summed in float32. auto: bf16 on a GPU that supports it, else no", choices=GRADIENT_PRECISIONS)
 # fmt: on
-
-    def unmet_needs(self) -> dict[str, str]:
-        return {} if self.projection_dim else {"projection": " --projection_dim 0"}
 
     def faults(self) -> list[str]:
         """Returns errors in ranges, lengths and the model, and flags that do not fit together."""
@@ -91,18 +88,18 @@ class GradientSettings(GymSettings):
         if not self.checkpoint_names:
             return [super().found_model()]
         faults = Faults()
-        found = [
+        models = [
             faults.of(find_mixture, self.model, name, "checkpoint_names") for name in self.checkpoint_names
         ]
         if faults:
             raise InputError(dict.fromkeys(faults))
-        return found
+        return models
 
     def model_files(self) -> dict[str, str]:
         """Returns {file: SHA-256} of the model, for further checkpoints with their names before the files."""
         files = super().model_files()
-        for name, found in zip(self.checkpoint_names[1:], self.found_models()[1:], strict=True):
-            files |= {f"{name}/{file}": sha for file, sha in found.checksums().items()}
+        for name, model in zip(self.checkpoint_names[1:], self.found_models()[1:], strict=True):
+            files |= {f"{name}/{file}": sha for file, sha in model.checksums().items()}
         return files
 
     def extractor(self):

@@ -32,7 +32,7 @@ class GradientExtractor(BartExtractor):
 
     def __init__(self, settings):
         super().__init__(settings)
-        others = [found.load().to(self.model.device).eval() for found in settings.found_models()[1:]]
+        others = [saved.load().to(self.model.device).eval() for saved in settings.found_models()[1:]]
         self.models = [self.model, *others]
         # Not by make_accelerator, which would allow TF32 on a GPU for "no".
         self.uses_bf16 = chosen_precision(settings.mixed_precision) == "bf16"

@@ -23,8 +23,7 @@ import pandas as pd
 
 from dataloader.atomic_files import write_text
 from dataloader.ontology import UNCATEGORISED, Ontology
-from routing_moe.cli.console import reporting_errors
-from routing_moe.config.flags import parse
+from routing_moe.cli.console import run_command
 from routing_moe.results.scores import markdown_table
 from task.task_emb.agreement import DISTANCES, agreement, all_equidistant, mean_centred, nearest, similarity
 from task.task_emb.inspect_inputs import Inputs, Settings, check
@@ -40,20 +39,21 @@ NEIGHBOUR_COLUMNS = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = Settings(**parse(Settings, argv, __doc__))
-    with reporting_errors() as result:
-        inputs = check(settings)
-        distances = {name: distances_of(vectors_ND, settings) for name, vectors_ND in inputs.vectors.items()}
-        inputs.notes.extend(f"{name}: {EQUIDISTANT}" for name, d in distances.items() if all_equidistant(d))
-        table = agreement_table(inputs, distances, settings)
-        text = agreement_text(inputs, table, settings)
-        write(inputs, distances, table, text, settings)
-        for note in inputs.notes:
-            print(f"note: {note}", file=sys.stderr)
-        folder = settings.output_dir
-        print(f"{text}\n{folder / 'agreement'}.md, .csv, .png, .pdf; {folder / 'similarity'}.png, .pdf")
-        print(folder / "neighbours.csv")
-    return result.exit_code
+    return run_command(run, Settings, argv, __doc__)
+
+
+def run(settings: Settings) -> None:
+    inputs = check(settings)
+    distances = {name: distances_of(vectors_ND, settings) for name, vectors_ND in inputs.vectors.items()}
+    inputs.notes.extend(f"{name}: {EQUIDISTANT}" for name, d in distances.items() if all_equidistant(d))
+    table = agreement_table(inputs, distances, settings)
+    text = agreement_text(inputs, table, settings)
+    write(inputs, distances, table, text, settings)
+    for note in inputs.notes:
+        print(f"note: {note}", file=sys.stderr)
+    folder = settings.output_dir
+    print(f"{text}\n{folder / 'agreement'}.md, .csv, .png, .pdf; {folder / 'similarity'}.png, .pdf")
+    print(folder / "neighbours.csv")
 
 
 # ---------------------------------------------------------------------------- results

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import Faults, InputError, did_you_mean, fault_context, in_short
+from dataloader.errors import Faults, InputError, did_you_mean, fault_context
 from dataloader.labels import Labelling, ontology_labels, read_labels
-from dataloader.list_tasks import tasks_named
 from dataloader.ontology import Ontology
-from dataloader.task_splits import SECTIONS
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, group, value_faults
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_faults, group
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
 from routing_moe.training.checks import ontology_path
 from task.task_emb.agreement import DISTANCES
+from task.task_emb.sources import chosen_tasks, split_of
 
 MIN_TASKS = 3
 VECTORS = group("vectors and tasks")
@@ -69,52 +68,53 @@ class Inputs:
 
 def check(settings: Settings) -> Inputs:
     """Reads all input files. Raises one InputError with all errors."""
-    faults, notes = Faults(value_faults(settings)), []
+    faults, notes = Faults(flag_faults(settings)), []
     if fault := unwritable(settings.output_dir):
         faults.append(f"--output_dir {fault}")
     names = faults.of(names_of_folders, settings.taskvecs, settings.names) or settings.taskvecs
-    folders = [faults.of(load_task_vectors, folder, flag="taskvecs") for folder in settings.taskvecs]
+    folders = [faults.of(vectors_of_tasks, folder, flag="taskvecs") for folder in settings.taskvecs]
     ontology = faults.of(load_ontology, settings)
-    read = faults.of(read_labels, settings.labels, flag="labels") if settings.labels else {}
-    vectors, tasks = {}, None
-    if all(folders):
-        vectors = {name: dict(zip(*folder, strict=True)) for name, folder in zip(names, folders, strict=True)}
-        for rows, folder in zip(vectors.values(), settings.taskvecs, strict=True):
-            for sample in samples_in(faults.of(load_meta, folder, flag="taskvecs") or {}):
-                rows.pop(sample, None)  # the task of the sample has its own row
-        tasks = faults.of(common_tasks, vectors, settings, notes)
+    labellings = faults.of(read_labels, settings.labels, flag="labels") if settings.labels else {}
+    vectors = dict(zip(names, folders, strict=True))
+    tasks = None if None in folders else faults.of(common_tasks, vectors, settings, notes)
     if tasks and settings.neighbours >= len(tasks):
         faults.append(
             f"--neighbours {settings.neighbours} must be less than {len(tasks)}, the number of tasks"
         )
-    if tasks and read and not any(task in labelling for labelling in read.values() for task in tasks):
-        guess = did_you_mean(tasks[0], {task for labelling in read.values() for task in labelling})
+    labelled = {task for labelling in (labellings or {}).values() for task in labelling}
+    if tasks and labellings and labelled.isdisjoint(tasks):
+        guess = did_you_mean(tasks[0], labelled)
         faults.append(
             f"--labels {settings.labels} has labels for none of the tasks, such as {tasks[0]}{guess}"
         )
     if faults:
         raise InputError(dict.fromkeys(faults))
     tasks = ontology.order(tasks)
-    labellings = ontology_labels(tasks, ontology) | read
+    labellings = ontology_labels(tasks, ontology) | labellings
     notes += label_notes(tasks, labellings)
     stacked = {name: np.stack([rows[task] for task in tasks]) for name, rows in vectors.items()}
     return Inputs(stacked, tasks, ontology, labellings, notes)
+
+
+def vectors_of_tasks(folder: str) -> dict[str, np.ndarray]:
+    """Returns {task: vector (D,)}. Rows of samples are left out: their tasks have their own rows."""
+    names, vectors_ND = load_task_vectors(folder)
+    samples = samples_in(load_meta(folder))
+    return {
+        name: vector_D for name, vector_D in zip(names, vectors_ND, strict=True) if name not in samples
+    }
 
 
 def names_of_folders(folders: Sequence[str], names: Sequence[str] | None) -> list[str]:
     """Returns `names`, else the shortest ends of the folders' paths that are distinct. Raises InputError."""
     paths = [Path(os.path.abspath(folder)) for folder in folders]
     faults = [f"--taskvecs: {path} is given twice" for path, n in Counter(paths).items() if n > 1]
-    if names is not None:
-        if len(names) != len(folders):
-            faults.append(f"--names: {len(names)} names for {len(folders)} folders")
-        faults += [f"--names: '{name}' is given twice" for name, n in Counter(names).items() if n > 1]
-        faults += ["--names: a name is empty"] * any(not name.strip() for name in names)
+    if names is not None and len(names) != len(folders):
+        faults.append(f"--names: {len(names)} names for {len(folders)} folders")
+    faults += [f"--names: '{name}' is given twice" for name, n in Counter(names or ()).items() if n > 1]
     if faults:
         raise InputError(faults)
-    if names is not None:
-        return list(names)
-    return distinct_tails(paths)
+    return distinct_tails(paths) if names is None else list(names)
 
 
 def load_ontology(settings: Settings) -> Ontology:
@@ -132,10 +132,11 @@ def common_tasks(vectors: Mapping[str, Mapping], settings: Settings, notes: list
 
     Raises InputError if fewer than MIN_TASKS remain.
     """
-    known = list(dict.fromkeys(task for rows in vectors.values() for task in rows))
-    chosen = known if settings.tasks is None else chosen_tasks(settings, known)
-    if settings.tasks is None and settings.custom_tasks_splits:
-        notes.append("--custom_tasks_splits is not used without --tasks")
+    chosen = list(dict.fromkeys(task for rows in vectors.values() for task in rows))
+    if settings.tasks is not None:
+        split = split_of(settings.custom_tasks_splits, settings.train_dir)
+        in_split = split.all if split else ()
+        chosen = chosen_tasks(settings.tasks, split, [*chosen, *in_split], "the folders of --taskvecs")
     for name, rows in vectors.items():
         if missing := [task for task in chosen if task not in rows]:
             notes.append(
@@ -144,51 +145,22 @@ def common_tasks(vectors: Mapping[str, Mapping], settings: Settings, notes: list
             )
     tasks = [task for task in chosen if all(task in rows for rows in vectors.values())]
     if len(tasks) < MIN_TASKS:
-        flag = "--taskvecs" if settings.tasks is None else "--tasks"
-        where = "in" if len(vectors) == 1 else "in all of"
-        count = f"{len(tasks)} ({in_short(tasks)})" if tasks else "none"
         raise InputError(
-            f"{flag}: of {len(chosen)} tasks, {count} have vectors {where} {' and '.join(vectors)}; "
-            f"at least {MIN_TASKS} are needed"
+            f"--tasks: of {len(chosen)} tasks, {len(tasks)} have vectors in all of {' and '.join(vectors)}; at "
+            f"least {MIN_TASKS} are needed"
         )
     return tasks
 
 
-def chosen_tasks(settings: Settings, known: Sequence[str]) -> list[str]:
-    """Returns the tasks of --tasks, names or sections. Raises InputError for a task without a vector."""
-    split = settings.custom_tasks_splits
-    if split is None and settings.train_dir:
-        split = Path(settings.train_dir) / "split.json"
-    sections = (*SECTIONS, "all")
-    faults, chosen = Faults(), []
-    for word in settings.tasks:
-        if word in sections and split is None:
-            faults.append(
-                f"--tasks {word}: a section needs a split; give --custom_tasks_splits or --train_dir"
-            )
-        elif word in sections or word.rpartition(":")[0].endswith(".json"):
-            chosen += faults.of(tasks_named, [word], split, flag="tasks") or []
-        elif word in known:
-            chosen.append(word)
-        else:
-            guess = did_you_mean(word, [*known, *sections])
-            faults.append(f"--tasks {word}: no folder has a vector of this task{guess}")
-    if faults:
-        raise InputError(faults)
-    return list(dict.fromkeys(chosen))
-
-
 def label_notes(tasks: Sequence[str], labellings: Mapping[str, Labelling]) -> list[str]:
     """Returns one note per labelling with tasks that have no label and are left out."""
-    missing = {name: [task for task in tasks if task not in labels] for name, labels in labellings.items()}
-    missing.pop("subcategory")  # the same tasks as for category
-    reason = {"category": "not in the ontology"}
-    notes = [
-        f"{len(unlabelled)} of {len(tasks)} tasks {reason.get(name, f'without a label of {name}')}: "
-        + (", ".join(unlabelled) if len(unlabelled) < len(tasks) else "all")
-        for name, unlabelled in missing.items()
-        if unlabelled
-    ]
-    if len(missing["category"]) == len(tasks):
+    notes = []
+    for name, labels in labellings.items():
+        unlabelled = [task for task in tasks if task not in labels]
+        if unlabelled and name != "subcategory":  # the same tasks as for category
+            reason = "not in the ontology" if name == "category" else f"without a label of {name}"
+            names = ", ".join(unlabelled) if len(unlabelled) < len(tasks) else "all"
+            notes.append(f"{len(unlabelled)} of {len(tasks)} tasks {reason}: {names}")
+    if not labellings["category"]:
         notes.append("no task has a category; name the ontology with --train_dir or --task_ontology")
     return notes

@@ -24,20 +24,14 @@ from tqdm import tqdm
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.checkpoints.find import same_files
 from routing_moe.config.flags import differences, existing_paths
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes, unwritable
 from routing_moe.io.job_folder import JobFolder
-from routing_moe.io.run_folder import describe_run
+from routing_moe.io.run_folder import describe_run, foreign_faults, load_run_settings
 from routing_moe.model.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors
 from task.task_emb.settings import VectorSettings
 from task.task_emb.sources import sha256_of
-
-RUN_FILE = "run.json"
-# Values of settings that earlier versions did not have.
-ADDED_LATER = {"task_names": False}
-MODEL_SETTINGS = {"model", "tokenizer", "encoder"}
 
 log = logging.getLogger("routing_moe")
 _extractors: dict = {}  # {settings: extractor}, at most one: the model that this process has loaded
@@ -47,15 +41,14 @@ _extractors: dict = {}  # {settings: extractor}, at most one: the model that thi
 class Finished:
     """A finished vector (D,) float32, the checksum of its data, the seconds it took, its task and its parts.
 
-    The task is "" in files of earlier versions, which had no vectors of samples. parts: JSON,
-    {part: [start, end]}; {} for methods without parts.
+    parts: JSON, {part: [start, end]}; {} for methods without parts.
     """
 
     vector_D: np.ndarray
     data: str
     seconds: float
-    task: str = ""
-    parts: str = "{}"
+    task: str
+    parts: str
 
 
 def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float, str]:
@@ -86,67 +79,63 @@ class VectorJob:
     """
 
     def __init__(
-        self, settings: VectorSettings, data: Mapping[str, str], model: Mapping[str, str], tasks=None
+        self,
+        settings: VectorSettings,
+        data: Mapping[str, str],
+        model: Mapping[str, str],
+        tasks: Mapping[str, str],
     ):
-        self.settings, self.data, self.model = settings, dict(data), dict(model)
-        self.tasks = dict(tasks or {task: task for task in data})
+        self.settings, self.data, self.model, self.tasks = settings, dict(data), dict(model), dict(tasks)
         self.folder = Path(settings.output_dir)
         self.finished: dict[str, Finished] = {}
         self.by_task = JobFolder(
             self.folder / "by_task", read_finished, "compute that vector again", ending=".npz"
         )
 
-    def faults(self) -> list[str]:
-        """Reasons why the folder cannot be written or continued.
+    def check_folder(self) -> None:
+        """Raises InputError if the folder cannot be written or continued.
 
         Settings may differ from those of an earlier call as long as no task is finished in the folder.
         """
         if reason := unwritable(self.folder):
-            return [f"--output_dir {reason}"]
-        run = self.folder / RUN_FILE
-        if not run.is_file():
-            names = (NAMES_FILE, VECTORS_FILE, "config.json", "results.csv")
-            foreign = [name for name in names if (self.folder / name).exists()]
-            other = (
-                f"--output_dir {self.folder} holds {' and '.join(foreign)}, which this command did not "
-                "write; name another folder"
+            raise InputError(f"--output_dir {reason}")
+        saved = load_run_settings(self.folder)
+        if saved is None:
+            faults = foreign_faults(self.folder, (NAMES_FILE, VECTORS_FILE, "config.json", "results.csv"))
+            if faults:
+                raise InputError(faults)
+            return
+        described = load_json_object(self.folder / "run.json", "the description of a folder of task vectors")
+        if "method" not in described:
+            raise InputError(
+                f"--output_dir {self.folder} holds a run of another command; name another folder"
             )
-            return [other] if foreign else []
-        saved = load_json_object(run, "the description of a folder of task vectors")
-        if not isinstance(saved.get("settings", {}), dict):
-            return [f"{run} is damaged; delete {self.folder}, or name another folder"]
-        if saved.get("method") is None:
-            return [f"--output_dir {self.folder} holds a run of another command; name another folder"]
-        if not self.by_task.names() and not (self.folder / VECTORS_FILE).exists():
-            return []
-        if saved["method"] != self.settings.method:
-            return [
-                f"--output_dir {self.folder} holds vectors of the method {saved['method']!r}, not "
+        if not self.by_task.names():
+            return
+        if described["method"] != self.settings.method:
+            raise InputError(
+                f"--output_dir {self.folder} holds vectors of the method {described['method']!r}, not "
                 f"{self.settings.method!r}; name another folder"
-            ]
-        existing = existing_paths(self.settings)
-        if not saved.get("model"):  # of the hub, from an earlier version that had no checksums of it
-            existing -= MODEL_SETTINGS
-        before = ADDED_LATER | saved.get("settings", {})
-        faults = differences(self.settings, before, f"the vectors in {self.folder}", ignored=existing)
-        if self.model and not same_files(saved.get("model"), self.model):
+            )
+        where = f"the vectors in {self.folder}"
+        faults = differences(self.settings, saved, where, ignored=existing_paths(self.settings))
+        if self.model and described.get("model") != self.model:
             faults.append(
                 f"--output_dir {self.folder}: its vectors were computed with a model whose files differ from "
                 "those of the given model"
             )
-        return [*faults[:-1], f"{faults[-1]}; name another --output_dir"] if faults else []
+        if faults:
+            raise InputError([*faults[:-1], f"{faults[-1]}; name another --output_dir"])
 
     def load(self) -> None:
         """Reads the finished vectors. Raises InputError for a damaged file, or if the data has changed."""
-        self.finished = {}
-        for task in self.by_task.names():
-            found = self.by_task.finished(task)
-            if found.data != self.data.get(task, found.data):
+        self.finished = {task: self.by_task.finished(task) for task in self.by_task.names()}
+        for task, vector in self.finished.items():
+            if vector.data != self.data.get(task, vector.data):
                 raise InputError(
                     f"{self.by_task.path(task)}: the data of {task} has changed since; delete the file to "
                     "compute that vector again, or name another --output_dir"
                 )
-            self.finished[task] = found
 
     @property
     def missing(self) -> list[str]:
@@ -155,8 +144,8 @@ class VectorJob:
 
     def keep(self, task: str, vector_D: np.ndarray, seconds: float, parts: str) -> None:
         """Saves the vector of a finished task."""
-        self.finished[task] = found = Finished(vector_D, self.data[task], seconds, self.tasks[task], parts)
-        self.by_task.write(task, npz_bytes(**vars(found)))
+        self.finished[task] = Finished(vector_D, self.data[task], seconds, self.tasks[task], parts)
+        self.by_task.write(task, npz_bytes(**vars(self.finished[task])))
 
     def run(self, command: list[str] | None) -> dict[str, Exception]:
         """Computes the missing vectors, then writes the files of all tasks, unless a task failed.
@@ -164,18 +153,14 @@ class VectorJob:
         Returns {line that names the task: its error} of the tasks that failed.
         """
         self.load()  # again, now that this command has locked the folder
-        write_text(self.folder / RUN_FILE, json.dumps(self.described(command), indent=1))
-        total = len(self.data)
-        model = getattr(self.settings, "model", None)
-        log.info("%s vectors of %d tasks, %d already finished%s", self.settings.method, total,
-                 total - len(self.missing), f"; model: {model}" if model else "")  # fmt: skip
-        bar = tqdm(
-            total=total,
-            initial=total - len(self.missing),
-            desc=self.settings.method,
-            unit="task",
-            disable=self.settings.quiet,
-        )
+        described = {"method": self.settings.method, "model": self.model}
+        described |= describe_run(self.settings.to_dict(), command)
+        write_text(self.folder / "run.json", json.dumps(described, indent=1))
+        total, method, model = len(self.data), self.settings.method, getattr(self.settings, "model", None)
+        n_finished = total - len(self.missing)
+        of_model = f"; model: {model}" if model else ""
+        log.info("%s vectors of %d tasks, %d already finished%s", method, total, n_finished, of_model)
+        bar = tqdm(total=total, initial=n_finished, desc=method, unit="task", disable=self.settings.quiet)
         failed = self.by_task.collect(self.outcomes(), lambda task, result: self.keep(task, *result), bar)
         if self.finished and not failed:
             self.write(command)
@@ -197,52 +182,44 @@ class VectorJob:
         finally:
             _extractors.clear()
 
-    def described(self, command: list[str] | None) -> dict:
-        settings = self.settings.to_dict()
-        return {"method": self.settings.method, "model": self.model} | describe_run(settings, command)
-
     def write(self, command: list[str] | None) -> None:
-        """Writes the files of all tasks, meta.json last. Raises InputError if vectors differ in dimension."""
-        tasks = sorted(self.finished)
-        sample_of = {sample: self.finished[sample].task for sample in tasks if self.settings.of_each_sample}
-        widths = {len(self.finished[task].vector_D) for task in tasks}
-        if len(widths) > 1:
-            raise InputError(
-                f"{self.folder}/by_task has vectors of {' and '.join(map(str, sorted(widths)))} dimensions, "
-                "expected the same for all; delete the folder"
-            )
-        data = {task: self.finished[task].data for task in tasks}
-        seconds = [self.finished[task].seconds for task in tasks]
-        parts = json.loads(self.finished[tasks[0]].parts)  # equal for all, as settings and model are
+        """Writes the files of all tasks, meta.json last."""
+        finished = dict(sorted(self.finished.items()))
+        seconds = [vector.seconds for vector in finished.values()]
+        rows = {name: vector.vector_D for name, vector in finished.items()}
+        sample_of = {name: vector.task for name, vector in finished.items() if self.settings.of_each_sample}
+        for sample in sorted(sample_of, key=lambda name: f"{name}_"):  # in the gym's order: by file names
+            rows.setdefault(sample_of[sample], rows[sample])
+        vectors_ND = np.stack([rows[name] for name in sorted(rows)])
+        data = {name: vector.data for name, vector in finished.items()}
+        parts = json.loads(next(iter(finished.values())).parts)  # equal for all, as settings and model are
         meta = {
             "method": self.settings.method,
             "model": getattr(self.settings, "model", None),
-            "dimension": widths.pop(),
-            "tasks": len(set(sample_of.values()) or tasks),
+            "dimension": vectors_ND.shape[1],
+            "tasks": len(set(sample_of.values()) or finished),
             "seen": self.settings.seen,
             **({"sample_of": sample_of} if sample_of else {}),
             **({"parts": parts} if parts else {}),
             "data_hash": sha256_of(part for item in data.items() for part in item),
             "seconds_per_task": {"mean": float(np.mean(seconds)), "max": float(np.max(seconds))},
+            **describe_run(self.settings.to_dict(), command),
+            "model_files": self.model,
+            "data": data,
         }
-        meta |= {k: v for k, v in self.described(command).items() if k not in meta}
-        meta |= {"model_files": self.model, "data": data}
-        rows = {task: self.finished[task].vector_D for task in tasks}
-        for sample in sorted(sample_of, key=lambda name: f"{name}_"):  # in the gym's order: by file names
-            rows.setdefault(sample_of[sample], rows[sample])
-        rows = dict(sorted(rows.items()))
-        save_task_vectors(self.folder, list(rows), np.stack(list(rows.values())))
+        save_task_vectors(self.folder, sorted(rows), vectors_ND)
         write_text(self.folder / META_FILE, json.dumps(meta, indent=1))
 
 
 def read_finished(path: Path) -> Finished:
     """Returns the content of a file of by_task/. Raises ValueError if its arrays are not of a vector."""
-    found = load_arrays(path, ("vector_D", "data", "seconds"), optional=("task", "parts"))
-    vector_D = found["vector_D"]
+    arrays = load_arrays(path, Finished.__dataclass_fields__)
+    vector_D = arrays["vector_D"]
     if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):
         raise ValueError("no vector")
-    task = str(found["task"]) if "task" in found else ""
-    parts = str(found["parts"]) if "parts" in found else "{}"
-    if not isinstance(json.loads(parts), dict):
+    finished = Finished(
+        vector_D, str(arrays["data"]), float(arrays["seconds"]), str(arrays["task"]), str(arrays["parts"])
+    )
+    if not isinstance(json.loads(finished.parts), dict):
         raise ValueError("no parts")
-    return Finished(vector_D, str(found["data"]), float(found["seconds"]), task, parts)
+    return finished

@@ -79,10 +79,10 @@ def mean_gradient(
     n = 0
     for batch in batches:
         if clip == math.inf:
-            found = summed_over_experts(of_batch(parameters, batch))
+            gradients = summed_over_experts(of_batch(parameters, batch))
         else:
-            found = sum_of_clipped(summed_over_experts(of_examples(parameters, batch)), clip)
-        sums = {name: sums[name] + gradient for name, gradient in found.items()} if sums else found
+            gradients = sum_of_clipped(summed_over_experts(of_examples(parameters, batch)), clip)
+        sums = {name: sums[name] + gradient for name, gradient in gradients.items()} if sums else gradients
         n += len(next(iter(batch.values())))
     if n == 0:
         raise ValueError("no examples: the vector is a mean over examples")
@@ -96,7 +96,7 @@ def sum_of_clipped(gradients_B: Parameters, clip: float) -> Parameters:
     """
     squares_B = sum(gradient_B.flatten(1).square().sum(dim=1) for gradient_B in gradients_B.values())
     factors_B = (clip / squares_B.sqrt()).clamp(max=1.0)  # 1 for a gradient of zeros
-    return {name: torch.tensordot(factors_B, found_B, dims=1) for name, found_B in gradients_B.items()}
+    return {name: torch.tensordot(factors_B, gradient_B, dims=1) for name, gradient_B in gradients_B.items()}
 
 
 # ---- projection

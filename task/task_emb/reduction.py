@@ -48,12 +48,17 @@ class Reduction:
         from sklearn.decomposition import PCA  # these take a second
         from sklearn.preprocessing import StandardScaler
 
+        N, D = vectors_ND.shape
+        if dim > min(N - 1, D):
+            raise InputError(
+                f"--dim is {dim}, but {N} mean-centred vectors of {D} dimensions span at most "
+                f"{min(N - 1, D)}; give less, or more tasks to fit on (--fit_on)"
+            )
         added = LOG_OFFSET * median_above_zero(vectors_ND) if transform == "log" else 0.0
         transformed_ND = transformed(vectors_ND, transform, added)
         scaler = StandardScaler(with_std=standardise).fit(transformed_ND)
         with np.errstate(invalid="ignore"):  # if all vectors are equal, which is reported below
             pca = PCA(dim, svd_solver="full").fit(scaler.transform(transformed_ND))
-        N = len(vectors_ND)
         mean_square_d = pca.explained_variance_ * (N - 1) / N
         if not mean_square_d.min() > 1e-12 * mean_square_d.max():
             spanned = int((mean_square_d > 1e-12 * mean_square_d.max()).sum())

@@ -11,11 +11,10 @@ from dataloader.errors import FEW, InputError, did_you_mean, in_short
 from dataloader.gym import Example, Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.list_tasks import tasks_named
-from dataloader.task_splits import SECTIONS
+from dataloader.task_splits import SECTIONS, Split, load_split
 from routing_moe.task_choice.texts import train_examples
 
 EACH = "each"  # --samples each: one vector per sample, computed only from the rows of that sample
-MAX_NAME_BYTES = 200  # most file systems allow 255, including the file extension
 
 
 class Source:
@@ -25,15 +24,16 @@ class Source:
         """Returns {unit: its task}. One vector is computed per unit; by default, a unit is a task."""
         return {task: task for task in tasks}
 
+    def faults(self, tasks: Sequence[str]) -> list[str]:
+        """Returns errors in the data of tasks."""
+        return []
+
 
 class Names(Source):
     """Task names, without any data. known: names of existing tasks; None: any name is allowed."""
 
     def __init__(self, known: list[str] | None):
         self.known = known
-
-    def faults(self, tasks: Sequence[str]) -> list[str]:
-        return []
 
     def checksum(self, task: str) -> str:
         return sha256_of([task])
@@ -128,9 +128,6 @@ class Descriptions(Source):
     def known(self) -> list[str]:
         return list(self.sentences)
 
-    def faults(self, tasks: Sequence[str]) -> list[str]:
-        return []  # errors are raised when the file is read
-
     def checksum(self, task: str) -> str:
         return sha256_of(self.sentences[task])
 
@@ -143,14 +140,16 @@ def sha256_of(texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def is_file_name(task: str) -> bool:
-    """Returns whether the name of a task can be used as a file name."""
-    is_short = len(task.encode()) <= MAX_NAME_BYTES
-    return task not in ("", ".", "..") and not set(task) & set("/\\\0") and is_short
+def split_of(custom_tasks_splits: str | Path | None, train_dir: str | Path | None) -> Split | None:
+    """Returns --custom_tasks_splits, else the split.json in --train_dir, else None. Raises InputError."""
+    own_split = Path(train_dir) / "split.json" if train_dir else None
+    if custom_tasks_splits is None and (own_split is None or not own_split.is_file()):
+        return None
+    return load_split(custom_tasks_splits or own_split)
 
 
 def chosen_tasks(
-    words: Sequence[str] | None, split: str | Path | None, known: Sequence[str] | None, where: str
+    words: Sequence[str] | None, split: Split | None, known: Sequence[str] | None, where: str
 ) -> list[str]:
     """The sorted task names that `words` (names, sections of a split) select; without words, all tasks of the
     split, or all known tasks.
@@ -158,22 +157,21 @@ def chosen_tasks(
     known: tasks that a vector can be computed for; None: any. where: the place that has them, for messages.
     Raises InputError with all unknown tasks.
     """
-    if words is None and split is None:
-        if known is None:
-            raise InputError(
-                "no tasks are given: give --custom_tasks_splits, a --train_dir with a split.json, or --tasks"
-            )
-        words = sorted(known)
-    words = ["all"] if words is None else words
+    if words is None and split is None and known is None:
+        raise InputError(
+            "no tasks are given: give --custom_tasks_splits, a --train_dir with a split.json, or --tasks"
+        )
+    if words is None:
+        words = sorted(known) if split is None else ["all"]
     sections = [word for word in words if word in (*SECTIONS, "all")]
     if sections and split is None:
-        raise InputError(f"--tasks {sections[0]}: a section needs a split; give --custom_tasks_splits")
-    tasks = tasks_named(words, split)
-    if invalid := [task for task in tasks if not is_file_name(task)]:
         raise InputError(
-            f"{task!r} is not a valid task name: it must be a file name of at most {MAX_NAME_BYTES} bytes"
-            for task in invalid
+            f"--tasks {sections[0]}: a section needs a split; give --custom_tasks_splits, or a "
+            "--train_dir that has a split.json"
         )
+    tasks = tasks_named(words, split.path if split else "")
+    if invalid := [task for task in tasks if "/" in task]:
+        raise InputError(f"{task!r} is not a valid task name: it must be a file name" for task in invalid)
     unknown = [task for task in tasks if known is not None and task not in known]
     if len(unknown) > FEW:
         raise InputError(
@@ -182,6 +180,4 @@ def chosen_tasks(
     if unknown:
         names = [*known, *SECTIONS, "all"]
         raise InputError(f"no task '{task}' in {where}{did_you_mean(task, names)}" for task in unknown)
-    if not tasks:
-        raise InputError("--tasks is empty; name at least one task")
     return sorted(tasks)

@@ -1,0 +1,93 @@
+"""Writes the files of a gym: the rows of its tasks, and the tables beside them."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataloader.atomic_files import write_text
+from dataloader.task_splits import SECTIONS
+
+SAMPLE_SEEDS = (100, 13, 21, 42, 87)  # of a task with five samples, as in the published gym
+
+Row = tuple[str, ...]  # input, answer, further accepted answers
+
+
+@dataclass(frozen=True)
+class GymTask:
+    """What the tables of a gym say about a task. traits: its columns of skills.csv, such as skill:swap."""
+
+    name: str
+    section: str
+    metric: str
+    category: str
+    subcategory: str
+    traits: tuple[str, ...]
+
+
+def without_repeats(draw: Callable[[], Any], key: Callable = lambda drawn: drawn) -> Iterator:
+    """Yields what `draw()` returns, endlessly, each `key` once."""
+    keys = set()
+    while True:
+        drawn = draw()
+        if key(drawn) not in keys:
+            keys.add(key(drawn))
+            yield drawn
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Writes a task file, and its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("".join("\t".join(row) + "\n" for row in rows).encode())
+
+
+def write_tables(folder: Path, tables: Mapping[str, Any], indent: int | None = 2) -> None:
+    """Writes {file name: content}: JSON, or for names that end with .csv rows of cells."""
+    for name, content in tables.items():
+        text = io.StringIO()
+        if name.endswith(".csv"):
+            csv.writer(text, lineterminator="\n").writerows(content)
+        else:
+            text.write(json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+        write_text(folder / name, text.getvalue())
+
+
+def tables_of(tasks: Sequence[GymTask], ordered: Sequence[GymTask] | None = None) -> dict[str, Any]:
+    """Returns the tables that every gym has, for `write_tables`.
+
+    ordered: the tasks in the order in which the ontology and the columns of skills.csv have them, if another.
+    """
+    ordered = tasks if ordered is None else ordered
+    return {
+        "metrics.json": {task.name: task.metric for task in tasks},
+        "ontology.json": ontology_of((task.category, task.subcategory, task.name) for task in ordered),
+        "skills.csv": skill_table(tasks, ordered),
+        "split.json": {
+            section: [task.name for task in tasks if task.section == section] for section in SECTIONS
+        },
+    }
+
+
+def ontology_of(rows: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, list[str]]]:
+    """Returns {category: {subcategory: tasks}} of rows (category, subcategory, task)."""
+    tree: dict[str, dict[str, list[str]]] = {}
+    for category, subcategory, task in rows:
+        tree.setdefault(category, {}).setdefault(subcategory, []).append(task)
+    return tree
+
+
+def skill_table(tasks: Sequence[GymTask], ordered: Sequence[GymTask]) -> list[list]:
+    """Returns the header and a row of 0 and 1 per task.
+
+    Columns `kind:value` are ordered by kind, then by first use; kinds in the order of a task's traits.
+    """
+    used = dict.fromkeys(trait for task in ordered for trait in task.traits)
+    kinds = dict.fromkeys(trait.partition(":")[0] for trait in ordered[0].traits)
+    columns = [trait for kind in kinds for trait in used if trait.startswith(f"{kind}:")]
+    return [
+        ["task", *columns],
+        *([task.name, *(int(column in task.traits) for column in columns)] for task in tasks),
+    ]
