@@ -279,35 +279,34 @@ def sizes_in(config: Path) -> dict[str, int]:
 
 def skill_gym_run() -> Run:
     gym = GYMS[SKILL]
-    return generated("gym", gym, "task.skill_gym", [["task.skill_gym.generate", "--output_dir", str(gym)]])
+    return generated("task.skill_gym", [["task.skill_gym.generate", "--output_dir", str(gym)]], gym)
 
 
 def conflict_gym_run() -> Run:
     gym = GYMS[CONFLICT]
     barts = [
-        words(
-            "task.conflict_gym.bart", "--gym", gym, "--width", w, "--output_dir", CONFLICT_BARTS / f"width{w}"
-        )
+        words("task.conflict_gym.bart", "--gym", gym, "--width", w, "--output_dir", CONFLICT_BARTS / f"width{w}")
         for w in CONFLICT_WIDTHS
     ]
     generate = ["task.conflict_gym.generate", "--output_dir", str(gym)]
-    return generated("gym", CONFLICT_BARTS, "task.conflict_gym", [generate, *barts])
+    return generated("task.conflict_gym", [generate, *barts], CONFLICT_BARTS, gym)
 
 
-def generated(name: str, folder: Path, package: str, commands: list[list[str]]) -> Run:
-    """Returns the run that writes an embedded gym once per version of its generator's code."""
+def generated(package: str, commands: list[list[str]], *folders: Path) -> Run:
+    """Returns the run that writes an embedded gym once per version of its generator's code.
+
+    folders: what it writes; the first has a file that tells the version.
+    """
     sources = sorted(Path(find_spec(package).origin).parent.glob("*.py"))
     version = zlib.crc32(b"".join(path.read_bytes() for path in sources))
-    return Run(
-        name, folder, lambda: remove(folder, commands), result=f"generator-{version:08x}", touched=True
-    )
 
+    def commands_of_version() -> list[list[str]]:
+        if any(folders[0].glob("generator-*")):  # of another version
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+        return commands
 
-def remove(folder: Path, commands: list[list[str]]) -> list[list[str]]:
-    """Removes what another version of a generator has written; returns the commands."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    return commands
+    return Run("gym", folders[0], commands_of_version, result=f"generator-{version:08x}", touched=True)
 
 
 # ---- flags
