@@ -79,19 +79,6 @@ def test_fine_tuning_records_the_commit_and_is_not_continued_with_another(
     assert recorded(tmp_path / "again")["start"] == recorded(out)["start"]
 
 
-def test_a_grid_of_an_earlier_version_that_recorded_only_weights_continues(published, tmp_path):
-    gym, out = write_few_shot_gym(tmp_path / "few_shot", write_gym(tmp_path / "gym")), tmp_path / "grid"
-    chosen = QUICK | dict(learning_rate_list=[0.03])
-    assert finetune(gym, NAME, out, **chosen) == 0
-    saved = recorded(out)
-    saved["start"] = {"model.safetensors": saved["start"]["model.safetensors"]}
-    (out / "run.json").write_text(json.dumps(saved))
-    assert finetune(gym, NAME, out, **chosen) == 0
-    saved["start"] = {"model.safetensors": "0"}
-    (out / "run.json").write_text(json.dumps(saved))
-    assert finetune(gym, NAME, out, **chosen) == 2
-
-
 def test_task_vectors_record_the_commit_and_are_not_continued_with_another(
     published, publish_another, tmp_path, capsys
 ):

@@ -137,16 +137,6 @@ def checksums(weights: list[Path], place: str | Path) -> dict[str, str]:
     return {name: sha256(file) for name, file in files.items() if file.is_file()}
 
 
-def same_files(saved: dict[str, str] | None, now: dict[str, str]) -> bool:
-    """Returns whether checksums of a start, saved by an earlier command, are those of the start now.
-
-    Of a hub name, earlier versions saved only those of weights that were in the cache already.
-    """
-    if not saved or "config.json" in saved:
-        return saved in (now, {}, None)
-    return all(now.get(name) == checksum for name, checksum in saved.items())
-
-
 def sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
