@@ -248,14 +248,14 @@ def measure(
     Variants run once per round, in turns, so that changes in the machine's speed affect all of them equally.
     memory: {name: peak memory in GB}. warm_up: adds a first round that is not counted.
     """
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in runs}
+    measured: dict[str, dict[str, list[float]]] = {name: {} for name in runs}
     with tqdm(total=(rounds + warm_up) * len(runs), file=sys.stderr) as progress:
         for i in range(rounds + warm_up):
             for name, run in runs.items():
                 progress.set_description(name)
                 for field, value in run().items():
                     if i >= warm_up:
-                        found[name].setdefault(field, []).append(value)
+                        measured[name].setdefault(field, []).append(value)
                 progress.update()
     return {
         name: {
@@ -264,7 +264,7 @@ def measure(
             **{field: statistics.median(values) for field, values in fields.items() if field != "s"},
             **({"peak_memory_gb": memory[name]} if memory else {}),
         }
-        for name, fields in found.items()
+        for name, fields in measured.items()
     }
 
 
@@ -286,11 +286,11 @@ def memory_of_variants(
     Call it before this process builds a model: the ru_maxrss of a child process is at least the size of its
     parent.
     """
-    found = {}
+    gigabytes = {}
     for name in tqdm(() if settings.no_memory else settings.variants, desc="memory", file=sys.stderr):
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), prepare, (settings,)) as pool:
-            found[name] = pool.submit(peak_memory_gb, settings, name).result()
-    return found
+            gigabytes[name] = pool.submit(peak_memory_gb, settings, name).result()
+    return gigabytes
 
 
 def own_peak_memory_gb(device: str) -> float:

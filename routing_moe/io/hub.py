@@ -38,7 +38,7 @@ class Snapshot:
     folder: Path
 
 
-_found: dict[str, Snapshot] = {}  # by hub name
+_snapshots: dict[str, Snapshot] = {}  # by hub name
 _commits_of_main: dict[str, str] = {}  # {hub name: commit} of the main process
 
 
@@ -100,8 +100,8 @@ def folder_of_run(place: str | Path) -> Path:
 
 def known_folder(place: str | Path) -> Path:
     """Returns the folder of a hub name if the cache has one, else `place`; asks no hub."""
-    found = _found.get(str(place)) or (Faults().of(in_cache, str(place)) if is_on_hub(place) else None)
-    return found.folder if found else Path(place)
+    known = _snapshots.get(str(place)) or (Faults().of(in_cache, str(place)) if is_on_hub(place) else None)
+    return known.folder if known else Path(place)
 
 
 def snapshot(name: str, of_run: bool = False) -> Snapshot:
@@ -109,13 +109,13 @@ def snapshot(name: str, of_run: bool = False) -> Snapshot:
 
     of_run: whether it must have safetensors.
     """
-    if name not in _found:
+    if name not in _snapshots:
         cached = in_cache(name)
         is_complete = cached is not None and has_tokenizer(names_in(cached.folder))
-        _found[name] = cached if is_complete else _downloaded(name, cached, of_run)
-    if of_run and not any(file.endswith(".safetensors") for file in names_in(_found[name].folder)):
+        _snapshots[name] = cached if is_complete else _downloaded(name, cached, of_run)
+    if of_run and not any(file.endswith(".safetensors") for file in names_in(_snapshots[name].folder)):
         raise _pickled(name)
-    return _found[name]
+    return _snapshots[name]
 
 
 def in_cache(name: str) -> Snapshot | None:
@@ -196,17 +196,17 @@ def failure_of(error: Exception, repository: str, revision: str = constants.DEFA
 
 def commits() -> dict[str, str]:
     """Returns {hub name: commit} of the models that this process has found, for `run.json` and workers."""
-    return {name: found.commit for name, found in _found.items()}
+    return {name: known.commit for name, known in _snapshots.items()}
 
 
 def notes() -> list[str]:
     """Returns a line for the log of a run on each model that this process has found."""
-    return [f"model: {name}, commit {found.commit}" for name, found in _found.items()]
+    return [f"model: {name}, commit {known.commit}" for name, known in _snapshots.items()]
 
 
 def use_commits(commits_of_main: dict[str, str]) -> None:
     """Lets this process load the commits that the main process has found."""
     _commits_of_main.update(commits_of_main)
     for name, commit in commits_of_main.items():
-        if name in _found and _found[name].commit != commit:
-            del _found[name]
+        if name in _snapshots and _snapshots[name].commit != commit:
+            del _snapshots[name]
