@@ -21,7 +21,7 @@ pytestmark = [
 class Training:
     """A run of six steps with a checkpoint after every second one, and its predictions."""
 
-    same = staticmethod(assert_same_run)
+    assert_same = staticmethod(assert_same_run)
 
     def __init__(self, world, request):
         self.world, self.expected = world, request.getfixturevalue("finished")
@@ -40,9 +40,8 @@ class Prediction(Training):
     def __init__(self, world, request):
         super().__init__(world, request)
         self.trained, self.expected = self.expected, world / "predicted"
-        if not self.expected.exists():
-            self.prepare(self.expected)
-            assert self(self.expected) == 0
+        self.prepare(self.expected)
+        assert self(self.expected) == 0
 
     def prepare(self, folder: Path) -> None:
         shutil.copytree(self.trained, folder)
@@ -55,7 +54,7 @@ class Prediction(Training):
 class GridOfRates(Training):
     """A grid of two samples and two learning rates, with the best models."""
 
-    same = staticmethod(assert_same_grid)
+    assert_same = staticmethod(assert_same_grid)
 
     def __init__(self, world, request):
         self.grids, self.expected = request.getfixturevalue("grids"), request.getfixturevalue("finished_grid")
@@ -70,11 +69,11 @@ def test_a_command_killed_twice_ends_with_the_same_results(kind, world, request)
     folder, rng = world / f"killed{kind.__name__}", random.Random(kind.__name__)
     command.prepare(folder)
     number_of_renames = renames(lambda: command(folder))
-    command.same(folder, command.expected)
+    command.assert_same(folder, command.expected)
     for number in rng.sample(range(1, number_of_renames + 1), KILLS):
         shutil.rmtree(folder)
         command.prepare(folder)
         killed(lambda: command(folder), rng.choice(("before", "after")), number=number)
         killed(lambda: command(folder), rng.choice(("before", "after")), number=1)
         assert command(folder) == 0
-        command.same(folder, command.expected)
+        command.assert_same(folder, command.expected)
