@@ -10,6 +10,7 @@ Weights are random, nothing is downloaded. Prints one JSON line; README.md expla
 """
 
 import itertools
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,7 +62,11 @@ class Settings(measuring.RandomModelSettings):
     )
     num_experts: int = MEASURED(3, "experts per layer", range=Range(lambda value: value >= 2, "at least 2"))
     target_length: int = MEASURED(16, "target tokens", range=AT_LEAST_1)
-    second_shape: str = MEASURED("16x64x16", "of *_second: batch x source x target")
+    second_shape: str = MEASURED(
+        "16x64x16",
+        "of *_second: batch x source x target",
+        range=Range(lambda shape: re.fullmatch(r"\d+x\d+x\d+", shape) is not None, "such as 16x64x16"),
+    )
     tasks_per_batch: int = MEASURED(
         N_TASKS,
         "tasks among which the examples take turns",
@@ -229,8 +234,10 @@ def peak_memory_gb(settings: Settings, variant: str) -> float:
 
 
 def ratios_of(variants: dict[str, dict[str, float]]) -> dict[str, float | None]:
-    """Returns ratios of seconds: every variant over plain BART with the same batch shape, in the same rounds,
-    merged parameters over mixed outputs, the slow path of straight-through over its fast path.
+    """Returns ratios of seconds in the same rounds.
+
+    Every variant over plain BART with the same batch shape, merged parameters over mixed outputs, the slow
+    path of straight-through over its fast path.
     """
     pairs = [
         (name, "plain_second" if name.endswith("_second") else "plain")
