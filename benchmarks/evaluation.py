@@ -1,24 +1,20 @@
-"""Time and decoding steps of an evaluation: all files together, one after the other, beams without sharing.
+"""Time and decoding steps of an evaluation: the dev files of many tasks together, or one after the other.
 
-    python benchmarks/evaluation.py --train_dir ../shared/gym                  the dev files of a gym
-    python benchmarks/evaluation.py --train_dir ../shared/gym --answers longest --num_beams 1
-    python benchmarks/evaluation.py --tasks 2 --examples 4 --rounds 1          a test run
+    python benchmarks/evaluation.py --train_dir ../shared/gym          the dev files of a gym
+    python benchmarks/evaluation.py --tasks 2 --examples 4 --rounds 1  a test run
 
 Weights are random, nothing is downloaded; without --train_dir the files are those of the embedded gym's
-unseen tasks. A model with random weights ends no answer. Answers get the length of the longest accepted
-answer of their batch, as those of a trained model, or with --answers longest always --max_output_length.
-Prints one JSON line; README.md explains it.
+unseen tasks. A model with random weights ends no answer: all answers have --max_output_length tokens. Prints
+one JSON line; README.md explains it.
 """
 
-import argparse
 import json
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -29,57 +25,53 @@ from transformers import AutoTokenizer
 from transformers.models.bart.modeling_bart import BartDecoder
 
 from benchmarks import measuring
-from benchmarks.comparing import ratio
-from benchmarks.task_vectors import UNSEEN, write_gym
+from benchmarks.measuring import MEASURED, ratio
 from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
 from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.config.flags import AT_LEAST_1
 from routing_moe.evaluation import scoring
 from routing_moe.evaluation.scored_files import Decoding, TaskFile, load_task_files
 from routing_moe.io.accelerator import make_accelerator
 from task.skill_gym import TINY_BART
-from task.skill_gym.tasks import metric_table
+from task.skill_gym.generate import task_files, write_rows
+from task.skill_gym.tasks import TASKS, metric_table
 
+UNSEEN = [task for task in TASKS if task.split == "test"]  # of all skills, and of many formats
 KINDS = {"soft": "softmax", "one_hot": "gumbel_softmax_st", "one_expert": "softmax"}
-WAYS = ("", "_by_file", "_by_file_unshared")
-VARIANTS = [kind + way for kind in KINDS for way in WAYS]
+BY_FILE = "_by_file"
+VARIANTS = tuple(kind + end for kind in KINDS for end in ("", BY_FILE))
 
 
-@dataclass(frozen=True)
-class Settings:
-    model_size: str
-    train_dir: str | None
-    custom_tasks_splits: str | None
-    tasks: int | None
-    samples: str
-    examples: int | None
-    answers: str
-    num_experts: int
-    num_beams: int
-    max_output_length: int
-    predict_batch_size: int | None
-    rounds: int
-    variants: list[str] | None
-    threads: int
-    seed: int
-    device: str
+@dataclass(frozen=True, kw_only=True)
+class Settings(measuring.SavedModelSettings):
+    program = "python -m benchmarks.evaluation"
+    variants: tuple[str, ...] = MEASURED(VARIANTS, "variants to measure", choices=VARIANTS, metavar="VARIANT")
+    train_dir: str | None = MEASURED(None, "gym folder (default: the embedded gym)")
+    custom_tasks_splits: str | None = MEASURED(None, "split file (default: split.json in --train_dir)")
+    tasks: int | None = MEASURED(None, "number of tasks (default: all)", range=AT_LEAST_1)
+    samples: str = MEASURED("first", "samples of the tasks", choices=("first", "all"))
+    examples: int | None = MEASURED(None, "examples of each file (default: all)", range=AT_LEAST_1)
+    num_experts: int = MEASURED(3, "experts per layer", range=AT_LEAST_1)
+    num_beams: int = MEASURED(4, "beams", range=AT_LEAST_1)
+    max_output_length: int = MEASURED(16, "tokens", range=AT_LEAST_1)
+    predict_batch_size: int | None = MEASURED(None, "as for train (default: that of train)", range=AT_LEAST_1)
 
 
-def main(argv: list[str] | None = None) -> None:
-    settings = parse_settings(argv)
-    measuring.prepare(settings)
-    load = os.getloadavg()[0]
+def main(argv: list[str] | None = None) -> int:
+    return measuring.run_benchmark(run, Settings, argv, __doc__)
+
+
+def run(settings: Settings) -> dict:
     with tempfile.TemporaryDirectory() as name:
-        calls = evaluations(Path(name), settings)
-        variants = measuring.measure(calls, settings.rounds, {})
+        variants = measuring.measure(evaluations(Path(name), settings), settings.rounds)
     ratios = {
-        f"{kind}{way}_over_{kind}_{field}": ratio(variants, kind + way, kind, field)
+        f"{kind}{BY_FILE}_over_{kind}_{field}": ratio(variants, kind + BY_FILE, kind, field)
         for kind in KINDS
-        for way in WAYS[1:]
         for field in ("median_s", "cpu_s", "decoding_steps")
     }
-    measuring.print_report("evaluation", settings, load, variants=variants, ratios=ratios)
+    return {"variants": variants, "ratios": ratios}
 
 
 def evaluations(folder: Path, settings: Settings) -> dict[str, Callable[[], dict[str, float]]]:
@@ -88,7 +80,7 @@ def evaluations(folder: Path, settings: Settings) -> dict[str, Callable[[], dict
     files = dev_files(folder, tokenizer, settings)
     bart = str(measuring.saved_bart(folder / "bart", settings.model_size, settings.seed))
     models = {}
-    for kind in {name.split("_by_file")[0] for name in settings.variants}:
+    for kind in {name.removesuffix(BY_FILE) for name in settings.variants}:
         torch.manual_seed(settings.seed)
         model = RoutingBartForConditionalGeneration.from_bart(
             bart,
@@ -107,14 +99,12 @@ def evaluations(folder: Path, settings: Settings) -> dict[str, Callable[[], dict
     accelerator = make_accelerator()
 
     def call(name: str) -> Callable[[], dict[str, float]]:
-        kind = name.split("_by_file")[0]
+        kind = name.removesuffix(BY_FILE)
         parts = [files] if name == kind else [[file] for file in files]
-        beams = unshared_beams if name.endswith("_unshared") else nullcontext
-        lengths = accepted_lengths if settings.answers == "accepted" else nullcontext
 
         def run() -> dict[str, float]:
             start, began = measuring.now(settings.device), time.process_time()
-            with counted_steps() as steps, beams(), lengths():
+            with counted_steps() as steps:
                 for part in parts:
                     scoring.answer(models[kind], tokenizer, part, decoding, accelerator)
             seconds = measuring.now(settings.device) - start
@@ -131,15 +121,23 @@ def dev_files(folder: Path, tokenizer, settings: Settings) -> list[TaskFile]:
         split = settings.custom_tasks_splits or Path(settings.train_dir) / "split.json"
         gym, tasks = Gym(settings.train_dir), list(load_split(split).train)
     else:
-        path = write_gym(folder / "gym", len(UNSEEN), settings.seed)
-        (path / "metrics.json").write_text(json.dumps(metric_table()))
-        gym, tasks = Gym(path), [task.name for task in UNSEEN]
+        gym, tasks = Gym(write_gym(folder / "gym", settings.seed)), [task.name for task in UNSEEN]
     tasks = sorted(tasks)[: settings.tasks]
     texts = TextFormat(max_output_length=settings.max_output_length)
     ids = {name: row for row, name in enumerate(tasks)}
     return load_task_files(
         gym, tasks, "dev", settings.samples, tokenizer, texts, ids, limit=settings.examples
     )
+
+
+def write_gym(folder: Path, seed: int) -> Path:
+    """Writes a gym folder with the unseen tasks of the embedded gym."""
+    for task in UNSEEN:
+        (folder / task.name).mkdir(parents=True)
+        for name, rows in task_files(task, seed).items():
+            write_rows(folder / task.name / name, rows)
+    (folder / "metrics.json").write_text(json.dumps(metric_table()))
+    return folder
 
 
 @contextmanager
@@ -155,52 +153,5 @@ def counted_steps() -> Iterator[list]:
         yield steps
 
 
-@contextmanager
-def unshared_beams() -> Iterator[None]:
-    """In this context, each beam has its own copy of the encoder's states, as in transformers."""
-
-    @contextmanager
-    def unchanged(bart, inputs, kwargs, cache_name, along=dict):
-        yield kwargs
-
-    with mock.patch("routing_moe.model.modeling.beams_share_sources", unchanged):
-        yield
-
-
-@contextmanager
-def accepted_lengths() -> Iterator[None]:
-    """In this context, a batch's answers have the length of its longest accepted answer."""
-    generate = scoring._generate
-
-    def shorter(bart, tokenizer, pool, indices, routes, decoding, accelerator):
-        longest = int(pool.encoded.target_lengths_N[indices].max())
-        limited = replace(decoding, max_output_length=longest)
-        return generate(bart, tokenizer, pool, indices, routes, limited, accelerator)
-
-    with mock.patch.object(scoring, "_generate", shorter):
-        yield
-
-
-def parse_settings(argv: list[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.evaluation",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--train_dir", help="gym folder (default: the embedded gym)")
-    add("--custom_tasks_splits", help="split file (default: split.json in --train_dir)")
-    add("--tasks", type=int, help="number of tasks (default: all)")
-    add("--samples", choices=("first", "all"), default="first", help="of the tasks (default first)")
-    add("--examples", type=int, help="examples of each file (default: all)")
-    add("--answers", choices=("accepted", "longest"), default="accepted", help="lengths (default accepted)")
-    add("--num_experts", type=int, default=3, help="experts per layer (default 3)")
-    add("--num_beams", type=int, default=4, help="beams (default 4)")
-    add("--max_output_length", type=int, default=64, help="tokens (default 64)")
-    add("--predict_batch_size", type=int, help="as for train (default: that of train)")
-    args = measuring.parse_turns(parser, argv, VARIANTS, rounds=3)
-    return Settings(**vars(args))
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,25 +9,25 @@ tokenizes the data. All must write the same rows to results.csv, which is checke
 commands, including their start.
 """
 
-import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
+from itertools import count, product
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
-from benchmarks.comparing import ratio
+from benchmarks.measuring import MEASURED, ratio
+from routing_moe.config.flags import AT_LEAST_1, POSITIVE, Range
 from task.skill_gym.generate import task_files, write_rows
 from task.skill_gym.tasks import TASKS, metric_table
 
@@ -37,49 +37,31 @@ SAMPLES = ("100", "13", "21", "42", "87")
 SCORES = ["prefix", "lr", "bsz", "dev_performance", "test_performance"]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """One field per flag."""
-
-    model_size: str
-    samples: int
-    learning_rate_list: list[float]
-    bsz_list: list[int]
-    total_steps: int
-    eval_period: int
-    num_workers: int
-    rounds: int
-    threads: int
-    device: str
-    seed: int
-    variants: list[str]
+@dataclass(frozen=True, kw_only=True)
+class Settings(measuring.SavedModelSettings):
+    program = "python -m benchmarks.finetune_grid"
+    variants: tuple[str, ...] = MEASURED(VARIANTS, "variants to measure", choices=VARIANTS, metavar="VARIANT")
+    samples: int = MEASURED(
+        2, "number of samples", range=Range(lambda n: 1 <= n <= len(SAMPLES), f"from 1 to {len(SAMPLES)}")
+    )
+    learning_rate_list: tuple[float, ...] = MEASURED((3e-4, 1e-3), "learning rates", range=POSITIVE)
+    bsz_list: tuple[int, ...] = MEASURED((4, 8), "batch sizes", range=AT_LEAST_1)
+    total_steps: int = MEASURED(100, "steps per configuration", range=AT_LEAST_1)
+    eval_period: int = MEASURED(25, "steps between evaluations", range=AT_LEAST_1)
+    num_workers: int = MEASURED(2, "processes of the variant `workers`", range=AT_LEAST_1)
 
 
-def main(argv: list[str] | None = None) -> None:
-    settings = parse_settings(argv)
-    load = os.getloadavg()[0]
-    measuring.prepare(settings)
-    seconds, memory = ({name: [] for name in settings.variants} for _ in range(2))
+def main(argv: list[str] | None = None) -> int:
+    return measuring.run_benchmark(run, Settings, argv, __doc__)
+
+
+def run(settings: Settings) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         grids = Grids(Path(folder), settings)
-        runs = list(product(range(settings.rounds), settings.variants))
-        for n, name in tqdm(runs, desc="grids", unit="grid"):
-            start = time.perf_counter()
-            outputs, peak = grids.run(name, n)
-            seconds[name].append(time.perf_counter() - start)
-            memory[name].append(peak)
-            grids.check_same(outputs)
-    variants = {
-        name: {
-            "median_s": statistics.median(seconds[name]),
-            "min_s": min(seconds[name]),
-            "largest_process_gb": max(memory[name]),
-        }
-        for name in settings.variants
-    }
-    others = [name for name in variants if name != "grid" and "grid" in variants]
-    ratios = {f"{name}_over_grid": ratio(variants, name, "grid") for name in others}
-    measuring.print_report("finetune_grid", settings, load, variants=variants, ratios=ratios)
+        calls = {name: partial(grids.timed, name) for name in settings.variants}
+        variants = measuring.measure(calls, settings.rounds, warm_up=False)
+    ratios = {f"{name}_over_grid": ratio(variants, name, "grid") for name in VARIANTS[1:]}
+    return {"variants": variants, "ratios": ratios}
 
 
 class Grids:
@@ -90,31 +72,31 @@ class Grids:
         self.samples = SAMPLES[: settings.samples]
         write_task(folder / "gym" / TASK, self.samples, settings.seed)
         self.bart = measuring.saved_bart(folder / "bart", settings.model_size, settings.seed)
-        self.expected = None
+        self.numbers, self.expected = count(), None
 
-    def run(self, name: str, number: int) -> tuple[list[Path], float]:
-        """Runs a variant in new folders; returns them, and the peak memory of its largest process in GB."""
-        settings, output = self.settings, self.folder / f"{name}{number}"
-        if name == "processes":
-            points = list(product(self.samples, settings.learning_rate_list, settings.bsz_list))
-            outputs = [output / str(i) for i in range(len(points))]
-            peaks = [
-                self.command(place, sample, [lr], [bsz], 1)
-                for place, (sample, lr, bsz) in zip(outputs, points, strict=True)
-            ]
-            return outputs, max(peaks)
-        workers = settings.num_workers if name == "workers" else 1
+    def timed(self, name: str) -> dict[str, float]:
+        """Runs a variant in new folders; returns its seconds and the peak memory of its largest process."""
+        settings, output = self.settings, self.folder / f"{name}{next(self.numbers)}"
         samples = "all" if len(self.samples) > 1 else self.samples[0]
-        grid = (settings.learning_rate_list, settings.bsz_list)
-        return [output], self.command(output, samples, *grid, workers)
+        grid = [(samples, settings.learning_rate_list, settings.bsz_list)]
+        if name == "processes":
+            points = product(self.samples, settings.learning_rate_list, settings.bsz_list)
+            grid = [(sample, [lr], [bsz]) for sample, lr, bsz in points]
+        outputs = [output / str(i) for i in range(len(grid))]
+        workers = settings.num_workers if name == "workers" else 1
+        start = time.perf_counter()
+        peaks = [self.command(folder, *part, workers) for folder, part in zip(outputs, grid, strict=True)]
+        seconds = time.perf_counter() - start
+        self.check_same(outputs)
+        return {"s": seconds, "largest_process_gb": max(peaks)}
 
-    def command(self, output: Path, sample: str, lrs: list, sizes: list, workers: int) -> float:
+    def command(self, output: Path, samples: str, lrs: Sequence, sizes: Sequence, workers: int) -> float:
         """Runs the fine-tuning command; returns the peak memory of its largest process in GB."""
         settings = self.settings
         command = [
             sys.executable, "-m", "routing_moe.cli.finetune", "--do_train", "--do_predict", "--quiet",
             "--task_dir", self.folder / "gym" / TASK, "--model", self.bart, "--output_dir", output,
-            "--samples", sample, "--learning_rate_list", *lrs, "--bsz_list", *sizes,
+            "--samples", samples, "--learning_rate_list", *lrs, "--bsz_list", *sizes,
             "--total_steps", settings.total_steps, "--eval_period", settings.eval_period,
             "--warmup_steps", 0, "--max_input_length", 128, "--max_output_length", 16, "--num_beams", 1,
             "--num_workers", workers,
@@ -151,22 +133,5 @@ def write_task(folder: Path, samples: tuple[str, ...], seed: int) -> None:
             write_rows(folder / name, rows)
 
 
-def parse_settings(argv: list[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.finetune_grid",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--samples", type=int, choices=range(1, len(SAMPLES) + 1), default=2, help="number (default 2)")
-    add("--learning_rate_list", nargs="+", type=float, default=[3e-4, 1e-3], help="default 3e-4 1e-3")
-    add("--bsz_list", nargs="+", type=int, default=[4, 8], help="batch sizes (default 4 8)")
-    add("--total_steps", type=int, default=100, help="steps per configuration (default 100)")
-    add("--eval_period", type=int, default=25, help="steps between evaluations (default 25)")
-    add("--num_workers", type=int, default=2, help="processes of the variant `workers` (default 2)")
-    args = measuring.parse_turns(parser, argv, VARIANTS, rounds=3)
-    return Settings(**vars(args))
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

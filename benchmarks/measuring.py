@@ -1,19 +1,22 @@
-"""Shared by the benchmarks: model sizes, inputs, interleaved timing, memory, the JSON line.
+"""Shared by the benchmarks: flags, model sizes, inputs, timing in turns, memory, the JSON line.
 
 Shapes: B examples, S source and T target tokens, L layers (encoder, then decoder), E experts.
 """
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import platform
 import re
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +27,10 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 from transformers import initialization as init
 from transformers.utils import logging as library_logging
 
+from dataloader.errors import InputError
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
+from routing_moe.cli.console import run_command
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, group, value_faults
 from routing_moe.io.accelerator import prepare_gpu
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.conversion import share_tensors
@@ -42,6 +48,70 @@ SIZES = {
 SAVED_SIZES = ("embedded", *(name for name in SIZES if name != "tiny"))  # with a large enough vocabulary
 N_TASKS = 64  # number of task vectors of a model
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# ---- flags
+
+MEASURED = group("what is measured")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Command):
+    """Flags of all benchmarks."""
+
+    threads: int = MEASURED(1, "CPU threads per process; 0: torch's choice", range=NOT_NEGATIVE)
+    seed: int = MEASURED(0, "seed of weights and inputs", range=SEED)
+
+    @property
+    def device(self) -> str:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomModelSettings(Settings):
+    """Flags of the benchmarks of a model with random weights, train_step and predict."""
+
+    variants: tuple[str, ...]
+    model_size: str = MEASURED("base", "size of the BART", choices=SIZES)
+    num_experts: int = MEASURED(3, "experts per layer", range=AT_LEAST_1)
+    batch_size: int = MEASURED(4, "examples in a batch", range=AT_LEAST_1)
+    source_length: int = MEASURED(128, "source tokens", range=AT_LEAST_1)
+    steps: int = MEASURED(7, "rounds; each runs every variant", range=AT_LEAST_1)
+    threads: int = MEASURED(0, "CPU threads; 0: torch's choice", range=NOT_NEGATIVE)
+    device: str = MEASURED("cpu", "device", choices=("cpu", "cuda"))
+    mixed_precision: str = MEASURED(
+        "no", "products in this precision, as in training; no: float32, TF32 on a GPU", choices=PRECISIONS
+    )
+    no_memory: bool = MEASURED(False, "do not measure peak memory, for which each variant runs in a process")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedModelSettings(Settings):
+    """Flags of the benchmarks that load a model from a folder, evaluation and finetune_grid."""
+
+    variants: tuple[str, ...]
+    model_size: str = MEASURED(
+        "embedded", "the embedded BART, or a size with random weights", choices=SAVED_SIZES
+    )
+    rounds: int = MEASURED(3, "rounds; each runs every variant", range=AT_LEAST_1)
+
+
+def run_benchmark(
+    measured: Callable[[Settings], dict], command: type[Settings], argv: list[str] | None, description: str
+) -> int:
+    """Prints the JSON line of a benchmark. Returns the exit code: 2 for wrong flags.
+
+    measured: returns the fields of the line: `variants` and `ratios`.
+    """
+
+    def run(settings: Settings) -> None:
+        if faults := value_faults(settings):
+            raise InputError(faults)
+        prepare(settings)
+        load = os.getloadavg()[0]
+        print_report(command.program.rpartition(".")[2], settings, load, **measured(settings))
+
+    return run_command(run, command, argv, description)
+
 
 # ---- models and inputs
 
@@ -161,72 +231,66 @@ def now(device: str) -> float:
     return time.perf_counter()
 
 
-def autocast(settings):
+def autocast(settings: RandomModelSettings) -> AbstractContextManager:
     """Returns the context in which products have the precision of --mixed_precision, as in the commands."""
     dtype = PRECISIONS[settings.mixed_precision]
     return torch.autocast(settings.device, dtype, enabled=dtype is not None)
 
 
-def interleave(
-    variants: dict[str, Callable[[], dict[str, float]]], rounds: int
-) -> dict[str, dict[str, list[float]]]:
-    """Returns {name: {field: measurements of all rounds}} of the variants, each run once per round.
+def measure(
+    runs: dict[str, Callable[[], dict[str, float]]],
+    rounds: int,
+    memory: dict[str, float] | None = None,
+    warm_up: bool = True,
+) -> dict[str, dict[str, float]]:
+    """Returns {name: median_s and min_s of the field "s", medians of the others, peak_memory_gb}.
 
-    Because variants run in turns, changes in the machine's speed affect all of them equally. One warm-up
-    round is not counted.
+    Variants run once per round, in turns, so that changes in the machine's speed affect all of them equally.
+    memory: {name: peak memory in GB}. warm_up: adds a first round that is not counted.
     """
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in variants}
-    with tqdm(total=(rounds + 1) * len(variants), file=sys.stderr) as progress:
-        for i in range(rounds + 1):
-            for name, run in variants.items():
+    measured: dict[str, dict[str, list[float]]] = {name: {} for name in runs}
+    with tqdm(total=(rounds + warm_up) * len(runs), file=sys.stderr) as progress:
+        for i in range(rounds + warm_up):
+            for name, run in runs.items():
                 progress.set_description(name)
                 for field, value in run().items():
-                    if i > 0:
-                        found[name].setdefault(field, []).append(value)
+                    if i >= warm_up:
+                        measured[name].setdefault(field, []).append(value)
                 progress.update()
-    return found
+    return {
+        name: {
+            "median_s": statistics.median(fields["s"]),
+            "min_s": min(fields["s"]),
+            **{field: statistics.median(values) for field, values in fields.items() if field != "s"},
+            **({"peak_memory_gb": memory[name]} if memory else {}),
+        }
+        for name, fields in measured.items()
+    }
 
 
-def summarise(measured: dict[str, list[float]]) -> dict[str, float]:
-    """Returns median_s and min_s of the field "s", and the median of every other field."""
-    others = {field: statistics.median(values) for field, values in measured.items() if field != "s"}
-    return {"median_s": statistics.median(measured["s"]), "min_s": min(measured["s"])} | others
-
-
-def measure(
-    runs: dict[str, Callable[[], dict[str, float]]], rounds: int, memory: dict[str, float]
-) -> dict[str, dict[str, float]]:
-    """Returns {name: summary of its rounds, and its peak memory if it was measured}; see `summarise`."""
-    found = {name: summarise(fields) for name, fields in interleave(runs, rounds).items()}
-    for name, value in memory.items():
-        found[name]["peak_memory_gb"] = value
-    return found
+def ratio(variants: dict, over: str, under: str, field: str = "median_s") -> float | None:
+    """Returns variants[over][field] / variants[under][field], or None if one was not run."""
+    if over not in variants or under not in variants:
+        return None
+    return variants[over][field] / variants[under][field]
 
 
 # ---- memory
 
 
-def memory_in_fresh_processes(script: str, settings) -> dict[str, float]:
-    """Returns peak memory in GB of each variant, each run in a new process (`script --memory_of NAME`).
+def memory_of_variants(
+    peak_memory_gb: Callable[[RandomModelSettings, str], float], settings: RandomModelSettings
+) -> dict[str, float]:
+    """Returns {variant: peak_memory_gb(settings, variant)} of new processes; {} with --no_memory.
 
-    {} with --no_memory. Call it before this process builds a model: the ru_maxrss of a child process is at
-    least the size of its parent.
+    Call it before this process builds a model: the ru_maxrss of a child process is at least the size of its
+    parent.
     """
-    if settings.no_memory:
-        return {}
-    fields = dataclasses.asdict(settings)
-    for excluded in ("memory_of", "no_memory", "variants"):
-        del fields[excluded]
-    flags = []
-    for field, value in fields.items():
-        values = value if isinstance(value, list) else [value]
-        flags += [f"--{field}", *map(str, values)]
-    found = {}
-    for name in tqdm(settings.variants, desc="memory", file=sys.stderr):
-        command = [sys.executable, script, *flags, "--memory_of", name]
-        child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found[name] = float(child.stdout)
-    return found
+    gigabytes = {}
+    for name in tqdm(() if settings.no_memory else settings.variants, desc="memory", file=sys.stderr):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), prepare, (settings,)) as pool:
+            gigabytes[name] = pool.submit(peak_memory_gb, settings, name).result()
+    return gigabytes
 
 
 def own_peak_memory_gb(device: str) -> float:
@@ -252,30 +316,7 @@ def machine_memory_gb(device: str) -> tuple[float, float]:
     return (os.sysconf("SC_AVPHYS_PAGES") * page if knows_free else total), total
 
 
-def check_memory(parser, args, num_experts: int, bytes_per_parameter: int, what: str) -> None:
-    """Exits with the parser's error if a model exceeds total memory; warns if it exceeds free memory."""
-    if args.memory_of:  # the parent process has checked
-        return
-    count = count_parameters(args.model_size, num_experts)
-    needed = count * bytes_per_parameter / 1e9
-    free, total = machine_memory_gb(args.device)
-    flags = f"--model_size {args.model_size} --num_experts {num_experts}"
-    need = f"{flags}: {what} of {count / 1e6:.0f}M parameters take {needed:.1f} GB, plus activations"
-    if needed > total:
-        parser.error(
-            f"{need}; this machine has {total:.1f} GB. Give a smaller --model_size or fewer --num_experts"
-        )
-    if needed > free:
-        print(f"warning: {need}; {free:.1f} GB are free now (file cache not counted)", file=sys.stderr)
-
-
 # ---- start and end of a script
-
-
-def check_precision(parser, args) -> None:
-    """Exits with the parser's error for a precision that the commands refuse on this device."""
-    if args.mixed_precision == "fp16" and args.device == "cpu":
-        parser.error("--mixed_precision fp16 needs a GPU; on a CPU give bf16 or no")
 
 
 def prepare(settings) -> None:
@@ -287,53 +328,6 @@ def prepare(settings) -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-
-
-def add_common_arguments(parser) -> None:
-    parser.add_argument("--model_size", choices=list(SIZES), default="base", help="default base")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument(
-        "--mixed_precision",
-        choices=list(PRECISIONS),
-        default="no",
-        help="products in this precision, as in training; no (default): float32, TF32 on a GPU",
-    )
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 (default): torch's choice")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no_memory", action="store_true", help="do not measure peak memory")
-    parser.add_argument("--memory_of", default="", help="only print the peak memory of one variant, in GB")
-
-
-def parse_turns(parser, argv: list[str] | None, available: list[str], rounds: int):
-    """Returns the parsed flags of a benchmark that runs its variants in turns, on a GPU if available."""
-    add = parser.add_argument
-    add(
-        "--model_size",
-        choices=SAVED_SIZES,
-        default="embedded",
-        help="default embedded; the others have random weights",
-    )
-    add(
-        "--rounds",
-        type=int,
-        default=rounds,
-        help=f"number of runs of each variant, in turns (default {rounds})",
-    )
-    add("--threads", type=int, default=1, help="CPU threads per process; 0: torch's choice (default 1)")
-    add("--seed", type=int, default=0)
-    add("--variants", nargs="+", help=f"default: all of {' '.join(available)}")
-    args = parser.parse_args(argv)
-    args.variants = chosen_variants(parser, args.variants, available)
-    args.device = "cuda" if torch.cuda.is_available() else "cpu"
-    return args
-
-
-def chosen_variants(parser, names: list[str] | None, available: list[str]) -> list[str]:
-    """Returns the named variants (None: all), in order; exits with the parser's error for an unknown name."""
-    for name in names or []:
-        if name not in available:
-            parser.error(f"--variants {name} must be one of {' '.join(available)}")
-    return [name for name in available if names is None or name in names]
 
 
 def write_tables(table: pd.DataFrame, means: pd.DataFrame, path: Path | None) -> None:

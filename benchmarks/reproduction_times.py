@@ -14,7 +14,6 @@ ANSWERED = {"plain": "plain", "dense": "soft"}  # kinds of answering, and the va
 MEASURED = {"cpu": (2, 8), "cuda": (4, 32)}  # examples in the micro-batches whose times are measured
 MOST_ANSWERED = {"cpu": 8}  # most rows in the batches of answers that are timed, where time allows no more
 ANSWER_ROUNDS = 3  # timed batches of answers
-TIMING_ONLY = {"threads": 0, "seed": 0, "no_memory": True, "memory_of": ""}  # of both benchmarks
 
 
 @dataclass(frozen=True)
@@ -80,20 +79,17 @@ def time_steps(size: str, shape: tuple[int, int, int], kinds: list[str], device:
     B, S, T = shape
     settings = train_step.Settings(
         model_size=size,
-        num_experts=[args.num_experts],
+        num_experts=args.num_experts,
         batch_size=B,
         source_length=S,
         target_length=T,
-        second_shape="",
-        tasks_per_batch=0,
         steps=args.steps,
         variants=[KINDS[kind] for kind in kinds],
         device=device,
         mixed_precision=args.precision,
-        **TIMING_ONLY,
     )
     measuring.prepare(settings)
-    measured = train_step.measure_with(args.num_experts, settings, {})
+    measured = train_step.measure_with(settings)
     return {kind: measured[KINDS[kind]] for kind in kinds}
 
 
@@ -110,11 +106,10 @@ def time_answers(size: str, B: int, lengths: tuple[int, int], kinds: list[str], 
         variants=[ANSWERED[kind] for kind in kinds],
         device=device,
         mixed_precision=args.precision,
-        **TIMING_ONLY,
     )
     measuring.prepare(settings)
     model = measuring.build_routing_model(settings, args.num_experts).eval()
     plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])
     calls = {name: predict.make_call(name, model, plain, settings) for name in settings.variants}
-    measured = measuring.measure(calls, ANSWER_ROUNDS, {})
+    measured = measuring.measure(calls, ANSWER_ROUNDS)
     return {kind: measured[ANSWERED[kind]]["median_s"] for kind in kinds}

@@ -1,20 +1,16 @@
 """Time and memory of a training step for all types of routes, compared with a plain BART of the same size.
 
     python benchmarks/train_step.py                                       bart-base sizes, 3 experts, this CPU
-    python benchmarks/train_step.py --num_experts 2 3 4 8 16 --no_memory  the cost of each further expert
+    python benchmarks/train_step.py --num_experts 16 --model_size half    the cost of many experts
     python benchmarks/train_step.py --device cuda --model_size large --batch_size 16 --steps 20
     python benchmarks/train_step.py --variants straight_through straight_through_slow plain --steps 10
     python benchmarks/train_step.py --model_size tiny --steps 2           a test run of a few seconds
 
-Weights are random, nothing is downloaded. Prints one JSON line, and a table to stderr; README.md explains
-them.
+Weights are random, nothing is downloaded. Prints one JSON line; README.md explains it.
 """
 
-import argparse
-import dataclasses
-import gc
 import itertools
-import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +22,9 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import comparing, measuring
+from benchmarks import measuring
+from benchmarks.measuring import MEASURED, N_TASKS, ratio
+from routing_moe.config.flags import AT_LEAST_1, Range
 from routing_moe.model.route_sources import random_task_routes
 
 # Fields of the model's configuration for each type of routes, in addition to LEARNED, as in training.
@@ -47,32 +45,33 @@ ROUTED = {
 }
 # "_slow": the same routes with every expert run on every example (sparse=False).
 # "_second": with --second_shape, where an expert runs on more examples at once.
-DEFAULT_VARIANTS = [*ROUTED, "one_expert", "plain"]
-VARIANTS = [
+DEFAULT_VARIANTS = (*ROUTED, "one_expert", "plain")
+VARIANTS = (
     *DEFAULT_VARIANTS,
     *(f"{route}_slow" for route in ("average", "softmax", "straight_through", "one_hot")),
     "one_hot_second",
     "plain_second",
-]
+)
 
 
-@dataclass(frozen=True)
-class Settings:
-    model_size: str
-    num_experts: list[int]
-    batch_size: int
-    source_length: int
-    target_length: int
-    second_shape: str
-    tasks_per_batch: int
-    steps: int
-    variants: list[str]
-    device: str
-    mixed_precision: str
-    threads: int
-    seed: int
-    no_memory: bool
-    memory_of: str
+@dataclass(frozen=True, kw_only=True)
+class Settings(measuring.RandomModelSettings):
+    program = "python -m benchmarks.train_step"
+    variants: tuple[str, ...] = MEASURED(
+        DEFAULT_VARIANTS, "variants to measure", choices=VARIANTS, metavar="VARIANT"
+    )
+    num_experts: int = MEASURED(3, "experts per layer", range=Range(lambda value: value >= 2, "at least 2"))
+    target_length: int = MEASURED(16, "target tokens", range=AT_LEAST_1)
+    second_shape: str = MEASURED(
+        "16x64x16",
+        "of *_second: batch x source x target",
+        range=Range(lambda shape: re.fullmatch(r"\d+x\d+x\d+", shape) is not None, "such as 16x64x16"),
+    )
+    tasks_per_batch: int = MEASURED(
+        N_TASKS,
+        "tasks among which the examples take turns",
+        range=Range(lambda value: 1 <= value <= N_TASKS, f"from 1 to {N_TASKS}"),
+    )
 
     def shape(self, variant: str) -> tuple[int, int, int]:
         """Returns shape (B, S, T) of a variant's batch."""
@@ -82,37 +81,27 @@ class Settings:
 
     def task_ids(self, variant: str, round: int) -> Tensor:
         """Returns task ids (B,) of a variant's examples, in turns; every round has other tasks."""
-        B, tasks = self.shape(variant)[0], self.tasks_per_batch or measuring.N_TASKS
+        B, tasks = self.shape(variant)[0], self.tasks_per_batch
         if route_of(variant) == "one_hot":
-            tasks = measuring.N_TASKS
+            tasks = N_TASKS
         if variant.endswith("_one_task"):
             tasks = 1
-        return (torch.arange(B, device=self.device) % tasks + round * B) % measuring.N_TASKS
+        return (torch.arange(B, device=self.device) % tasks + round * B) % N_TASKS
 
 
-def main(argv: list[str] | None = None) -> None:
-    settings = parse_settings(argv)
-    measuring.prepare(settings)
-    if settings.memory_of:
-        print(peak_memory_gb(settings))
-        return
-    each = {E: dataclasses.replace(settings, num_experts=[E]) for E in settings.num_experts}
-    memory = {E: measuring.memory_in_fresh_processes(__file__, own) for E, own in each.items()}
-    load = os.getloadavg()[0]
-    measured = {E: measure_with(E, settings, memory[E]) for E in each}
-    ratios = {E: comparing.ratios_of(variants) for E, variants in measured.items()}
-    across = comparing.across_experts(measured)
-    measuring.print_report(
-        "train_step", settings, load, variants=measured, ratios=ratios, across_experts=across
-    )
-    print(comparing.markdown_table(measured), file=sys.stderr)
+def main(argv: list[str] | None = None) -> int:
+    return measuring.run_benchmark(run, Settings, argv, __doc__)
 
 
-def measure_with(num_experts: int, settings: Settings, memory: dict[str, float]) -> dict:
-    """Returns measurements of all variants with E experts, run in turns: see `measuring.measure`."""
-    gc.collect()  # frees the models of the previous E, whose modules and hooks are reference cycles
-    print(f"{num_experts} experts", file=sys.stderr)
-    routed = build_routed(settings, num_experts)
+def run(settings: Settings) -> dict:
+    memory = measuring.memory_of_variants(peak_memory_gb, settings)
+    variants = measure_with(settings, memory)
+    return {"variants": variants, "ratios": ratios_of(variants)}
+
+
+def measure_with(settings: Settings, memory: dict[str, float] | None = None) -> dict:
+    """Returns measurements of all variants, run in turns: see `measuring.measure`."""
+    routed = build_routed(settings)
     # All variants share one set of weights and one optimizer. It skips parameters without a gradient, so that
     # a plain step only updates the parameters of the plain model.
     plain = routed.to_bart(measuring.one_hot_routes(routed, 1)[0])
@@ -133,13 +122,13 @@ def route_of(variant: str) -> str:
     return variant.removesuffix("_second").removesuffix("_slow")
 
 
-def build_routed(settings: Settings, num_experts: int):
+def build_routed(settings: Settings):
     """Returns a routing model with both a router and fixed routes; each variant uses one of them.
 
     (`model.use_routes`, which sets fixed routes in training, would remove the router.)
     """
-    model = measuring.build_routing_model(settings, num_experts).train()
-    size = (measuring.N_TASKS, model.config.num_layers, num_experts)
+    model = measuring.build_routing_model(settings, settings.num_experts).train()
+    size = (N_TASKS, model.config.num_layers, settings.num_experts)
     model.register_buffer("task_routes", random_task_routes(*size, n=1, seed=settings.seed).to(model.device))
     return model
 
@@ -228,64 +217,46 @@ def plain_forward(bart, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Calla
     return loss, lambda: None
 
 
-def peak_memory_gb(settings: Settings) -> float:
+def peak_memory_gb(settings: Settings, variant: str) -> float:
     """Returns peak memory in GB after two steps of one variant (the first creates AdamW's state)."""
-    route = route_of(settings.memory_of)
-    if route in ROUTED:
-        model = build_routed(settings, settings.num_experts[0])
+    if route_of(variant) in ROUTED:
+        model = build_routed(settings)
     else:
         model = measuring.build_plain_model(settings).train()
-        if route == "one_expert":
+        if route_of(variant) == "one_expert":
             model = measuring.with_one_expert(model, settings.model_size)
-    step = make_step(settings.memory_of, model, build_optimizer(model), settings)
+    step = make_step(variant, model, build_optimizer(model), settings)
     step(), step()
     return measuring.own_peak_memory_gb(settings.device)
 
 
-# ---- the command line
+# ---- ratios
 
 
-def parse_settings(argv: list[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.train_step",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    measuring.add_common_arguments(parser)
-    parser.set_defaults(model_size=None)
-    parser.add_argument(
-        "--num_experts",
-        type=int,
-        nargs="+",
-        default=[3],
-        help="experts per layer (default 3); if several, --model_size is half by default",
-    )
-    parser.add_argument("--batch_size", type=int, default=4, help="examples in a batch (default 4)")
-    parser.add_argument("--source_length", type=int, default=128, help="source tokens (default 128)")
-    parser.add_argument("--target_length", type=int, default=16, help="target tokens (default 16)")
-    parser.add_argument("--second_shape", default="16x64x16", help="of *_second: batch x source x target")
-    parser.add_argument(
-        "--tasks_per_batch", type=int, default=0, help="0 (default): every example is of a different task"
-    )
-    parser.add_argument("--steps", type=int, default=7, help="rounds; each runs every variant (default 7)")
-    parser.add_argument(
-        "--variants", nargs="+", help=f"some of {' '.join(VARIANTS)}\n(default: all up to plain)"
-    )
-    args = parser.parse_args(argv)
-    measuring.check_precision(parser, args)
-    args.variants = measuring.chosen_variants(parser, args.variants or DEFAULT_VARIANTS, VARIANTS)
-    args.num_experts = sorted(set(args.num_experts))
-    args.model_size = args.model_size or ("base" if len(args.num_experts) == 1 else "half")
-    if args.num_experts[0] < 2:
-        parser.error(
-            f"--num_experts {args.num_experts[0]} must be at least 2; use the variant one_expert for one"
-        )
-    if not 0 <= args.tasks_per_batch <= measuring.N_TASKS:
-        parser.error(f"--tasks_per_batch {args.tasks_per_batch} must be from 0 to {measuring.N_TASKS}")
-    what = "weights, gradients and AdamW's state"
-    measuring.check_memory(parser, args, args.num_experts[-1], 16, what)
-    return Settings(**vars(args))
+def ratios_of(variants: dict[str, dict[str, float]]) -> dict[str, float | None]:
+    """Returns ratios of seconds in the same rounds.
+
+    Every variant over plain BART with the same batch shape, merged parameters over mixed outputs, the slow
+    path of straight-through over its fast path.
+    """
+    pairs = [
+        (name, "plain_second" if name.endswith("_second") else "plain")
+        for name in variants
+        if not name.startswith("plain")
+    ]
+    pairs += [
+        ("merged_average", "average"),
+        ("merged_softmax", "softmax"),
+        ("merged_softmax_one_task", "softmax"),
+        ("straight_through_slow", "straight_through"),
+    ]
+    fields = {"forward_backward": "forward_backward_s", "step": "median_s"}
+    return {
+        f"{over}_over_{under}_{name}": ratio(variants, over, under, field)
+        for over, under in pairs
+        for name, field in fields.items()
+    }
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,46 +4,28 @@ from __future__ import annotations
 
 import difflib
 import pickle
-import re
 from collections.abc import Iterable
 from contextlib import contextmanager
 
 LONGEST_BRIEF = 300  # characters shown of another library's message
 FEW = 5  # names shown of a long list
-LONGEST_LINE = 1500  # characters shown of one line of a fault
 
 
 class InputError(ValueError):
     """The files or settings given are wrong; the message says what is wrong, where, and what to do.
 
     `faults` lists every fault found, so that a caller can collect the faults of several checks and raise
-    once. Faults may quote file content, so they are cleaned by `printable`.
+    once.
     """
 
     exit_code = 2  # of a command that it ends
 
     def __init__(self, faults: str | Iterable[str]):
-        self.faults: list[str] = [printable(f) for f in ([faults] if isinstance(faults, str) else faults)]
+        self.faults: list[str] = [faults] if isinstance(faults, str) else list(faults)
         super().__init__("\n".join(self.faults))
 
     def __reduce__(self):
         return type(self), (self.faults,)  # lets pickle pass the error to another process
-
-
-def printable(fault: str) -> str:
-    """Returns the fault in printable characters on one line, or several if the others are indented.
-
-    Line breaks that are followed by two spaces are kept. Other control characters and lone surrogates become
-    escape sequences. Lines longer than LONGEST_LINE are shortened in the middle.
-    """
-    lines = re.split(r"\n(?=  )", fault)
-    return "\n".join(_printable_line(line) for line in lines)
-
-
-def _printable_line(line: str) -> str:
-    if len(line) > LONGEST_LINE:
-        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 4 :]}"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 @contextmanager

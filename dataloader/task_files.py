@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataloader.errors import InputError
-from dataloader.jsonfile import NotJson, kind_of, parse_json
+from dataloader.jsonfile import kind_of
 
 FAULTS_SHOWN = 5
 FILES_SHOWN = 3
@@ -147,10 +147,9 @@ def _parse_fields(text: str) -> Row | str:
 
 def _parse_json(text: str) -> RowWithOptions | str:
     try:
-        line = parse_json(text)
-    except NotJson as error:
-        where = f" (column {error.column})" if error.column else ""
-        return f"not valid JSON: {error.reason}{where}"
+        line = json.loads(text)
+    except json.JSONDecodeError as error:
+        return f"not valid JSON: {error.msg} (column {error.colno})"
     if not isinstance(line, dict):
         return f"holds {kind_of(line)}, expected a JSON object with input and outputs"
     source, outputs, options = line.get("input"), line.get("outputs"), line.get("options")

@@ -1,5 +1,6 @@
 """Commands in forked processes, which a test can kill or interrupt and which do not import torch again."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -25,17 +26,18 @@ def forked(command: Callable[[], int]) -> int:
     return process.exitcode
 
 
-def killed(command: Callable[[], int], when: str, path: str) -> list[psutil.Process]:
+def killed(command: Callable[[], int], when: str, path: str = "", number: int = 1) -> list[psutil.Process]:
     """Kills `command()` before or after the rename of a file or folder to its final path.
 
-    when: "before" or "after"; path: the end of that path; the first rename counts. Returns the processes that
-    the command had started.
+    when: "before" or "after"; path: the end of that path; number: which of these renames, from 1. Returns the
+    processes that the command had started.
     """
     receiver, sender = FORK.Pipe(duplex=False)
+    numbers = itertools.count(1)
 
     def dying(rename: Callable) -> Callable:
         def renamed(source, target):
-            ends_here = str(target).endswith(path)
+            ends_here = str(target).endswith(path) and next(numbers) == number
             if ends_here and when == "before":
                 die()
             rename(source, target)
@@ -54,6 +56,21 @@ def killed(command: Callable[[], int], when: str, path: str) -> list[psutil.Proc
 
     assert forked(until_killed) == -signal.SIGKILL
     return [psutil.Process(pid) for pid in receiver.recv() if psutil.pid_exists(pid)]
+
+
+def renames(command: Callable[[], int]) -> int:
+    """Returns how often `command()`, which must succeed, renames a file or folder."""
+    receiver, sender = FORK.Pipe(duplex=False)
+
+    def counted() -> int:
+        calls, real = [], (os.replace, os.rename)
+        os.replace, os.rename = (lambda *paths, f=f: calls.append(paths) or f(*paths) for f in real)
+        code = command()
+        sender.send(len(calls))
+        return code
+
+    assert forked(counted) == 0
+    return receiver.recv()
 
 
 def group_of_two(rank: int, port: int) -> dict[str, str]:

@@ -4,11 +4,9 @@ import hashlib
 import json
 import re
 import shutil
-import socket
 import threading
 from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,14 +14,9 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import _http
 
-from routing_moe.io import hub, hub_requests
-from routing_moe.io.hub_requests import THREAD
+from routing_moe.io import hub
 
-# The client closes all its connections when one is refused. Late requests of earlier tests must not close
-# those of the test that runs.
-_http.close_session = lambda close=_http.close_session: threading.current_thread().name == THREAD or close()
 SHORT = 0.5  # seconds that a process waits for a hub which does not answer
 
 
@@ -38,13 +31,9 @@ class LocalHub(ThreadingHTTPServer):
         self.revisions: dict[tuple[str, str], str] = {}  # (repository, branch, tag or commit): commit
         self.folders: dict[str, Path] = {}  # by commit
         self.requests: list[str] = []
-        self.status: int | None = None  # of the answers to the requests that match `fails`
-        self.fails = ""
+        self.status: int | None = None  # of the answers to all requests
         self.missing = ""  # a file that is listed but cannot be downloaded
         self.hangs = "$^"  # pattern of "METHOD path", of requests that get no answer
-        self.pieces = 1  # in which weights are sent
-        self.delay = 0.0  # seconds before the answer to a request for a file
-        self.pause = 0.0  # seconds between two of them; inf: only the first one is sent
         self.private: dict[str, bool] = {}  # of repositories that were created by a request
         self.tokens = {"may write": 200, "may read": 403}  # {token: status of requests that write}
         self.uploaded: dict[str, bytes] = {}  # large files by their SHA-256
@@ -77,14 +66,10 @@ class LocalHub(ThreadingHTTPServer):
                 file.write_bytes(b64decode(value["content"]) if is_small else self.uploaded[value["oid"]])
         return self.publish(repository, folder)
 
-    def silence(self, hangs: str = "") -> None:
-        """Lets requests wait until the hub stops, and the process wait for SHORT seconds.
-
-        hangs: pattern of "METHOD path".
-        """
-        self.hangs = hangs
-        for limit in ("ANSWER_SECONDS", "STALL_SECONDS"):
-            self.patch.setattr(hub_requests, limit, SHORT)
+    def silence(self) -> None:
+        """Lets requests wait until the hub stops, and the client wait for SHORT seconds."""
+        self.hangs = ""
+        self.patch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", SHORT)
 
     def stop(self) -> None:
         self.is_stopped.set()
@@ -108,9 +93,7 @@ class Handler(BaseHTTPRequestHandler):
             hub.requests.append(path)
         if re.search(hub.hangs, f"{self.command} {path}"):
             hub.is_stopped.wait()
-        if "/resolve/" in path and hub.delay:
-            hub.is_stopped.wait(hub.delay)
-        if hub.status is not None and re.search(hub.fails, path):
+        if hub.status is not None:
             return self.answer(hub.status, b"", {}, with_body)
         if path.startswith(("api/models/", "api/datasets/")):
             repository, kind, revision = re.fullmatch(
@@ -188,25 +171,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in (headers | {"Content-Length": str(len(content))}).items():
             self.send_header(name, value)
         self.end_headers()
-        length = len(content)
-        if self.path.endswith(".safetensors"):
-            length = -(-length // self.server.pieces)
-        for start in range(0, len(content) if with_body else 0, length or 1):
-            if start and self.server.is_stopped.wait(min(self.server.pause, 60)):
-                return
-            self.wfile.write(content[start : start + length])
-
-
-@contextmanager
-def dropping_packets() -> Iterator[str]:
-    """Gives the address of a server whose queue is full, so that it drops the packets of new connections."""
-    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        for waiting in (first, second):
-            waiting.setblocking(False)
-            waiting.connect_ex(full.getsockname())
-        yield "http://127.0.0.1:{1}".format(*full.getsockname())
+        if with_body:
+            self.wfile.write(content)
 
 
 def use_endpoint(patch: pytest.MonkeyPatch, url: str) -> None:
@@ -217,7 +183,7 @@ def use_endpoint(patch: pytest.MonkeyPatch, url: str) -> None:
 def forget(patch: pytest.MonkeyPatch) -> None:
     """Lets the process find models of the hub as if it had just started."""
     huggingface_hub.close_session()
-    for name, empty in (("_found", {}), ("_commits_of_main", {}), ("_silent_hubs", set())):
+    for name, empty in (("_snapshots", {}), ("_commits_of_main", {})):
         patch.setattr(hub, name, empty)
 
 

@@ -54,7 +54,7 @@ FLAGS = {
     # ---- the start
     "a missing checkpoint": (
         dict(checkpoint="<here>/weights.pt"),
-        "--checkpoint <here>/weights.pt: not found; name a file of weights, a folder or a hub name",
+        "--checkpoint <here>/weights.pt: not found; name a folder or a hub name",
     ),
     "a folder without a checkpoint": (
         dict(checkpoint="<gym>"),

@@ -1,214 +1,274 @@
-"""Minimal examples of the faults that the fault campaign (benchmarks/faults.py) found."""
+"""Damaged files: a reader accepts them, or refuses them with errors that name the file or its folder."""
 
+import io
 import json
-import os
+import random
+import re
+import resource
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+import psutil
 import pytest
 import tiny_vectors
 import torch
-from conftest import tiny_bart_config
-from matplotlib.figure import Figure
+from accelerate.state import AcceleratorState
+from tiny_grids import QUICK, finetune
 from tiny_runs import run
 
-from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.gym import Gym
+from dataloader.labels import read_labels
+from dataloader.ontology import Ontology
+from dataloader.task_files import read_jsonl, read_tsv
+from dataloader.task_splits import load_split
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.analysis.ablation.job import read_scores
-from routing_moe.checkpoints.folder import STATE_FILE
-from routing_moe.io.files import replacing_directory
+from routing_moe.analysis.ablation.job import read_scores as read_ablation
+from routing_moe.analysis.saved_routes import load_routes
+from routing_moe.checkpoints.find import find_mixture
+from routing_moe.checkpoints.folder import load_progress
+from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.cli.ablate import main as ablate
 from routing_moe.io.job_folder import JobFolder
-from routing_moe.io.logs import log, log_to_file, start_logging
+from routing_moe.model.loading import load_bart, load_routing_bart, load_vanilla_checkpoint
 from routing_moe.model.saved_config import load_bart_config
-from routing_moe.model.task_vectors import save_task_vectors
-from routing_moe.plots.style import write_figure
+from routing_moe.model.task_vectors import load_task_vectors
+from routing_moe.report.curves import curves_data
+from routing_moe.results.few_shot import read_results
+from routing_moe.results.scores import read_scores
+from task.task_emb.sources import Descriptions
 
-FULL = Path("/dev/full")  # every write to this file fails with "disk full"
-needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
+# ---- ways to damage the bytes of a file
 
-
-def test_quotes_in_a_fault_are_short_and_printable():
-    (message,) = InputError(f"x.json: no 'a\u2028b\nc\x00\ud800' {'9' * 5000} here:\n  set in").faults
-    first, *others = message.split("\n")
-    assert first.startswith("x.json: no 'a\\u2028b\\nc\\x00\\ud800' 9999")
-    assert first.endswith("999 here:")
-    assert len(first) < 1500
-    assert others == ["  set in"]
-    assert str(InputError(["é 猫", "b"])) == "é 猫\nb"
+TOKENS = ("NaN", "-1", "1e999", "null", "{}", "[]", '""', '"', ",", "x", "\x00", "\ufeff", "\t", "\n")
+VALUES = (None, True, 0, -1, 10**12, 1.5, float("nan"), "", "x", [], {}, [[]], ["x"], {"x": 1})
+CONTENTS = (b"", b"[1, 2]", b"1", b"null", b'{"a": ', bytes(100), b"\xff\xfe\xe2\x28")
+TYPES = (b"'|O'", b"'<U9999999'", b"'<f999'", b"'<i8'", b"'<c16'", b"'V0'", b"3")
+SHAPES = (b"(1000000000000,)", b"(-1, 3)", b"(3,)", b"()", b"('a',)")
 
 
-def test_a_task_name_that_cannot_be_a_folder_is_reported(originals):
-    with pytest.raises(InputError, match="no task '999"):
-        Gym(originals.gym).samples("9" * 5000)
+def flip(rng: random.Random, data: bytes) -> bytes:
+    position = rng.randrange(len(data))
+    return data[:position] + bytes([data[position] ^ 1 << rng.randrange(8)]) + data[position + 1 :]
 
 
-def test_a_link_to_itself_is_not_a_task(tmp_path):
-    (tmp_path / "metrics.json").symlink_to("metrics.json")
-    assert Gym(tmp_path).tasks() == []
+def delete_or_repeat(rng: random.Random, data: bytes) -> bytes:
+    """Returns the data without a random part, mostly a short one, or with that part twice."""
+    start = rng.randrange(len(data))
+    end = min(len(data), start + rng.randint(1, max(1, len(data) // rng.choice((1, 4, 20, 100)))))
+    return data[: rng.choice((start, end))] + data[rng.choice((start, end)) :]
 
 
-# ---- a full disk
+def insert(rng: random.Random, data: bytes) -> bytes:
+    position = rng.randrange(len(data) + 1)
+    return data[:position] + rng.choice(TOKENS).encode() + data[position:]
 
 
-@needs_full
-def test_a_picture_on_a_full_disk_is_an_os_error_and_files_of_a_killed_command_are_overwritten(tmp_path):
-    partial = tmp_path / "a.pdf.partial"
-    partial.symlink_to(FULL)
-    with pytest.raises(OSError, match="No space left"):
-        write_figure(Figure(), tmp_path / "a.pdf")
-    partial.write_bytes(b"of a process that was killed")
-    write_figure(Figure(), tmp_path / "a.pdf")
-    assert os.listdir(tmp_path) == ["a.pdf"]
+def replace_number(rng: random.Random, data: bytes) -> bytes:
+    numbers = list(re.finditer(rb"-?\d+(?:\.\d+)?", data))
+    if not numbers:
+        return insert(rng, data)
+    number = rng.choice(numbers)
+    return data[: number.start()] + rng.choice(TOKENS).encode() + data[number.end() :]
 
 
-@needs_full
-def test_a_log_that_cannot_be_written_causes_no_traceback(tmp_path, capsys):
-    (tmp_path / "log.txt").symlink_to(FULL)
-    start_logging()
-    log_to_file(tmp_path, "log.txt")
-    log.info("still shown")
-    start_logging()
-    assert capsys.readouterr().err.strip().endswith("still shown")
+def whole(rng: random.Random, data: bytes) -> bytes:
+    return rng.choice((*CONTENTS, data.decode("latin-1").encode("utf-16"), rng.randbytes(len(data))))
 
 
-@needs_full
-def test_a_partial_file_on_a_full_disk_is_removed(tmp_path):
-    (tmp_path / "a.json.partial").symlink_to(FULL)
-    with pytest.raises(OSError, match="No space left"):
-        write_text(tmp_path / "a.json", "{}")
-    assert not os.listdir(tmp_path)
+ANY = (flip, delete_or_repeat, insert, replace_number, whole)
 
 
-@pytest.mark.parametrize("kind", [RuntimeError, Exception])  # torch's, tokenizers'
-def test_a_full_disk_reported_by_a_library_is_an_os_error(tmp_path, kind):
-    def write():
-        with replacing_directory(tmp_path / "last"):
-            raise kind("unexpected pos 64 vs 0")
+def changed_value(rng: random.Random, values) -> None:
+    """Removes, renames or replaces a random value inside nested dictionaries and lists."""
 
-    with pytest.raises(OSError, match=r"last cannot be written; is the disk full\? \(unexpected pos 64 vs 0"):
-        write()
-    assert not os.listdir(tmp_path)
+    def paths(values, path=()):
+        for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+            yield (*path, key)
+            if isinstance(value, dict | list):
+                yield from paths(value, (*path, key))
 
-
-# ---- damaged files
-
-
-def test_a_dropout_of_a_plain_bart_outside_0_to_1_is_reported(fresh):
-    path = fresh.bart / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"activation_dropout": float("nan")}))
-    with pytest.raises(
-        InputError,
-        match=r"bart/config.json: not a valid configuration .activation_dropout is nan; it must be",
-    ):
-        load_bart_config(fresh.bart)
-
-
-@pytest.mark.parametrize("damage", ["removed", "text", "shape", "groups"])
-def test_a_damaged_state_of_the_optimizer_is_reported(with_run, capsys, damage):
-    path = with_run.out / "last" / STATE_FILE
-    state = torch.load(path, weights_only=True)
-    own = next(iter(state["optimizer"]["state"].values()))
-    if damage == "removed":
-        del own["exp_avg"]
-    elif damage == "groups":
-        state["optimizer"]["param_groups"][0]["params"] = []
+    *parents, key = rng.choice(list(paths(values)))
+    for parent in parents:
+        values = values[parent]
+    act = rng.choice(("replace", "replace", "remove", "rename"))
+    if act == "remove":
+        del values[key]
+    elif act == "rename" and isinstance(values, dict):
+        values[f"{key}s"] = values.pop(key)
     else:
-        own["exp_avg_sq"] = "x" if damage == "text" else torch.zeros(3)
-    torch.save(state, path)
-    assert run(with_run.gym, with_run.bart, with_run.out, total_steps=1, resume=True) == 2
-    assert f"{path.parent}: its training state is not that of this run" in capsys.readouterr().err
+        values[key] = rng.choice(VALUES)
 
 
-PREDICTION = dict(do_train=None, initialize_from_vanilla=None, model=None, do_predict=True)
-# file in the run: a field of it, a value of another type, a part of the error
-OTHER_KINDS = {
-    "route_source": ("best/config.json", dict(route_source=[[]]), "not a valid configuration"),
-    "task_names": (
-        "best/config.json",
-        dict(task_names=[{}]),
-        "config.json: task_names is not a list of task",
-    ),
-    "other names": (
-        "best/config.json",
-        dict(task_names=["x"]),
-        "task_names differ from those in id2task.json",
-    ),
-    "dropout": ("best/config.json", dict(dropout=float("nan")), "dropout is nan; it must be a probability"),
-    "eos": (
-        "best/generation_config.json",
-        dict(eos_token_id="x"),
-        "eos_token_id 'x'; it must be a token id from",
-    ),
-    "pad": ("best/generation_config.json", dict(pad_token_id=10**9), "pad_token_id 1000000000; it must be a"),
-    "states": (
-        "best/generation_config.json",
-        dict(output_hidden_states=[1]),
-        "[1]; it must be true or false",
-    ),
-    "ontology": (
-        "run.json",
-        dict(settings=dict(task_ontology=1.5)),
-        "run.json is damaged: task_ontology is 1.5",
-    ),
-    "n-gram": (
-        "run.json",
-        dict(settings=dict(no_repeat_ngram_size=[])),
-        "is damaged: no_repeat_ngram_size is []",
-    ),
+def in_json(rng: random.Random, data: bytes) -> bytes:
+    values = json.loads(data)
+    changed_value(rng, values)
+    return json.dumps(values).encode()
+
+
+def in_state(rng: random.Random, data: bytes) -> bytes:
+    state, file = torch.load(io.BytesIO(data), weights_only=True), io.BytesIO()
+    changed_value(rng, state)
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def in_npy(rng: random.Random, data: bytes) -> bytes:
+    pattern, values = rng.choice(((rb"'<f\d'", TYPES), (rb"\([^)]*\)", SHAPES)))
+    value = rng.choice(values)
+    return re.sub(pattern, lambda _: value, data, count=1)
+
+
+INSIDE = {".json": in_json, ".pt": in_state, ".npy": in_npy}
+
+# ---- the files, and what reads them
+
+
+class Files:
+    """A gym, a BART, a run with an ablation, a grid, task vectors, and a run of the published code."""
+
+    def __init__(self, folder: Path, originals, published: Path):
+        self.folder, self.gym, self.bart, self.out = folder, folder / "gym", folder / "bart", folder / "out"
+        for original in (originals.gym, originals.bart, originals.out):
+            shutil.copytree(original, folder / original.name)
+        shutil.copytree(published, folder / "published")
+        commands = (self.predict, self.ablate, self.fine_tune, self.make_vectors)
+        assert [command() for command in commands] == [0] * len(commands)
+        (folder / "descriptions.json").write_text(json.dumps(tiny_vectors.SENTENCES))
+        line = {"input": "hot", "outputs": ["cold"], "options": ["cold", "wet"]}
+        (folder / "rows.jsonl").write_text(f"{json.dumps(line)}\n" * 3)
+        (self.gym / "features.csv").write_text("task,odd,letter\ncolour,0,c\ncount,1,c\n")
+        torch.save(load_bart(self.bart).state_dict(), folder / "plain.pt")
+
+    def predict(self) -> int:
+        absent = dict.fromkeys(("do_train", "initialize_from_vanilla", "model", "num_beams"))
+        return run(self.gym, self.bart, self.out, **absent, do_predict=True, predict_max_examples=1)
+
+    def resume(self) -> int:
+        return run(self.gym, self.bart, self.out, total_steps=1, resume=True)
+
+    def ablate(self) -> int:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        return ablate([str(self.out), "--max_examples", "1"])
+
+    def fine_tune(self) -> int:
+        chosen = QUICK | dict(learning_rate_list=[0.03], task_dir=self.gym / "plural")
+        return finetune(self.gym, self.bart, self.folder / "grid", **chosen)
+
+    def make_vectors(self) -> int:
+        return tiny_vectors.run("text", self.gym, self.bart, self.folder / "text", tasks=["colour", "count"])
+
+
+COMMANDS = {
+    "out/best/config.json": Files.predict,
+    "out/best/generation_config.json": Files.predict,
+    "out/run.json": Files.predict,
+    "out/last/training_state.pt": Files.resume,
+    "out/curves.csv": Files.resume,
+    "out/analysis/ablation/job.json": Files.ablate,
+    "grid/run.json": Files.fine_tune,
+    "grid/configurations/plural_12_100_lr0.03_bsz6.json": Files.fine_tune,
+    "text/run.json": Files.make_vectors,
+    "text/by_task/count.npz": Files.make_vectors,
 }
 
 
-@pytest.mark.parametrize("name", OTHER_KINDS)
-def test_a_prediction_reports_values_of_other_types(with_run, capsys, name):
-    file, changed, message = OTHER_KINDS[name]
-    path = with_run.out / file
-    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
-    assert run(with_run.gym, with_run.bart, with_run.out, **PREDICTION, num_beams=None) == 2
-    error = capsys.readouterr().err
-    assert f"error: {path.parent}" in error
-    assert message in error
+def mixture(path: Path) -> None:
+    find_mixture(path.parent, None, "checkpoint_name")
 
 
-def test_a_bart_with_invalid_init_std_is_reported(fresh, capsys):
-    path = fresh.bart / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"init_std": float("nan")}))
-    assert run(fresh.gym, fresh.bart, fresh.out) == 2
-    assert (
-        f"--model {fresh.bart}: config.json has init_std nan; it must be 0 or greater"
-        in capsys.readouterr().err
-    )
+def published(path: Path) -> None:
+    run_folder = path.parent if path.name == "config.json" else path.parents[1]
+    find_mixture(run_folder, None, "checkpoint_name").load()
 
 
-@pytest.mark.parametrize(
-    ("width", "message"),
-    [
-        (-1, r"config.json: not the configuration of a model \(.*-1"),
-        (24, r"model.pt: not the weights of a run \(it is not a dictionary of tensors"),
-    ],
-)
-def test_a_published_run_with_an_invalid_model_is_reported(tmp_path, width, message):
-    fields = tiny_bart_config().to_dict() | {"router_block_num": 2, "encoder_ffn_dim": width}
-    (tmp_path / "config.json").write_text(json.dumps(fields))
-    (tmp_path / "best").mkdir()
-    torch.save({"model.shared.weight": "x"}, tmp_path / "best/model.pt")
-    save_task_vectors(tmp_path / "best", ["a"], np.zeros((1, 8)))
-    with pytest.raises(InputError, match=message):
-        RoutingBartForConditionalGeneration.from_upstream(tmp_path)
+READERS = {
+    "gym/split.json": load_split,
+    "gym/ontology.json": Ontology.load,
+    "gym/metrics.json": lambda path: Gym(path.parent).metric("colour"),
+    "gym/colour/colour_12_13_dev.tsv": read_tsv,
+    "rows.jsonl": read_jsonl,
+    "gym/features.csv": read_labels,
+    "descriptions.json": Descriptions,
+    "text/id2task.json": lambda path: load_task_vectors(path.parent),
+    "text/task_vecs.npy": lambda path: load_task_vectors(path.parent),
+    "out/losses.csv": lambda path: curves_data(path.parent),
+    "out/best/checkpoint.json": lambda path: load_progress(path.parent),
+    "out/1-steps/route.npy": lambda path: load_routes(path.parents[1]),
+    "out/best/model.safetensors": lambda path: load_routing_bart(
+        RoutingBartForConditionalGeneration, path.parent
+    ),
+    "out/best/eval-dev-performance.csv": read_scores,
+    "out/analysis/ablation/sets/base.json": lambda path: JobFolder(
+        path.parent, read_ablation, "score again"
+    ).finished(path.stem),
+    "grid/results.csv": lambda path: read_results("plural", path),
+    "bart/config.json": lambda path: load_bart_config(path.parent),
+    "bart/model.safetensors": lambda path: load_bart(path.parent),
+    "bart/tokenizer.json": lambda path: load_tokenizer(path.parent, 10**6),
+    "plain.pt": load_vanilla_checkpoint,
+    "published/config.json": published,
+    "published/best/model.pt": published,
+    "published/best/task_vecs.npy": published,
+}
+
+# ---- the tests
 
 
-def test_an_infinite_number_of_examples_is_reported(tmp_path):
-    sets = JobFolder(tmp_path, read_scores, "score these again")
-    sets.write("base", b'{"scores": {}, "seconds": 1, "examples": Infinity}')
-    with pytest.raises(InputError, match=r"base\.json is damaged; delete it to score these again"):
-        sets.finished("base")
+@pytest.fixture(scope="module")
+def files(originals, published_run, tmp_path_factory):
+    return Files(tmp_path_factory.mktemp("damaged"), originals, published_run)
 
 
-def test_a_folder_of_vectors_with_invalid_settings_is_reported(fresh, capsys):
-    folder = fresh.folder / "random"
-    assert tiny_vectors.run("random", fresh.gym, fresh.bart, folder) == 0
-    saved = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(saved | {"settings": True}))
-    assert tiny_vectors.run("random", fresh.gym, fresh.bart, folder) == 2
-    assert f"{folder / 'run.json'} has no settings of a run" in capsys.readouterr().err
+@pytest.fixture(autouse=True)
+def _little_memory(files):
+    """Lets a reader use 3 GB, so that it reports a model that is too large instead of filling the machine."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 3 * 2**30, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def damaged(name: str, content: bytes, number: int) -> Iterator[tuple[str, bytes]]:
+    """Yields (how to make it again, damaged content) of a file; the same ones in every run of the test."""
+    for seed in range(number):
+        rng = random.Random(f"{name} {seed}")
+        inside = INSIDE.get(Path(name).suffix)
+        way = inside if inside and rng.random() < 0.5 else rng.choice(ANY)
+        yield f"{way.__name__}, seed {seed}", way(rng, content)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_reader_of_a_damaged_file_accepts_it_or_names_it(name, files):
+    path, read = files.folder / name, READERS[name]
+    original = path.read_bytes()
+    read(path)
+    for damage, content in damaged(name, original, 60):
+        path.write_bytes(content)
+        names_it = True
+        try:
+            read(path)
+        except InputError as error:
+            names_it = str(path.parent) in str(error)
+        except BaseException as error:
+            raise AssertionError(f"{damage}: {content[:500]}") from error
+        assert names_it, damage
+    path.write_bytes(original)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_with_a_damaged_file_ends_with_one_error_or_without(name, files, capsys):
+    path, command = files.folder / name, COMMANDS[name]
+    original = path.read_bytes()
+    capsys.readouterr()
+    for damage, content in damaged(name, original, 12):
+        path.write_bytes(content)
+        try:
+            code = command(files)
+        except BaseException as error:
+            raise AssertionError(f"{damage}: {content[:500]}") from error
+        printed = capsys.readouterr().err
+        assert code in (0, 2), (damage, printed)
+        assert (code == 2) == ("error: " in printed), (damage, printed)
+    path.write_bytes(original)

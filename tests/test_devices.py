@@ -4,15 +4,12 @@ import os
 from types import SimpleNamespace
 
 import pytest
-import tiny_vectors
 import torch
 from accelerate.state import AcceleratorState
 from mistakes import Place, assert_fault
-from tiny_grids import finetune
 from tiny_runs import run
 
 from dataloader.errors import InputError
-from routing_moe.cli import ablate
 from routing_moe.io.accelerator import (
     ALLOCATOR_VARIABLES,
     command_device,
@@ -63,10 +60,17 @@ def test_the_initial_loss_scale_does_not_overflow_with_summed_losses():
 
 
 @pytest.mark.parametrize(
-    ("gpu", "bf16", "expected"), [(False, True, "no"), (True, False, "no"), (True, True, "bf16")]
+    ("gpu", "bf16", "on_cpu", "expected"),
+    [
+        (False, True, "", "no"),
+        (True, False, "", "no"),
+        (True, True, "", "bf16"),
+        (True, True, "true", "no"),
+    ],
 )
-def test_auto_is_bf16_on_a_gpu_that_computes_in_it(gpu, bf16, expected, monkeypatch):
+def test_auto_is_bf16_on_a_gpu_that_computes_in_it(gpu, bf16, on_cpu, expected, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")  # the flag decides
+    monkeypatch.setenv("ACCELERATE_USE_CPU", on_cpu or "false")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation
@@ -74,11 +78,6 @@ def test_auto_is_bf16_on_a_gpu_that_computes_in_it(gpu, bf16, expected, monkeypa
     assert chosen_precision("auto") == expected
     assert chosen_precision("bf16") == "bf16"
     assert chosen_precision(None) == "fp16"
-
-
-def test_auto_on_a_cpu_changes_nothing():
-    accelerator = make_accelerator("auto")
-    assert (accelerator.mixed_precision, accelerator.scaler) == ("no", None)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +106,6 @@ def a_driver(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.2")
 
-    def init():
-        raise RuntimeError("The NVIDIA driver on your system is too old (found version 12020).")
-
-    monkeypatch.setattr(torch.cuda, "init", init)
-
 
 @pytest.mark.parametrize("made", [make_accelerator, command_device])
 def test_a_gpu_that_torch_cannot_use_ends_the_command_with_the_remedy(made, a_driver):
@@ -119,22 +113,10 @@ def test_a_gpu_that_torch_cannot_use_ends_the_command_with_the_remedy(made, a_dr
         made()
     assert_fault(
         error.value.faults,
-        f"this machine has GPU 0: a card (UUID: GPU-1), but torch {torch.__version__} cannot use it: The "
-        "NVIDIA driver on your system is too old (found version 12020).",
-        "it is built for CUDA 13.2: update the driver (580 or newer for CUDA 13)",
+        f"this machine has GPU 0: a card (UUID: GPU-1), but torch {torch.__version__}, built for CUDA 13.2, "
+        "cannot use it: update the driver",
         "with ACCELERATE_USE_CPU=true in the environment, the command runs on the CPU",
     )
-
-
-def test_the_remedy_depends_on_the_cause(a_driver, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES is '5': name GPUs of") as error:
-        make_accelerator()
-    assert "update the driver" not in str(error.value)
-    monkeypatch.setattr(torch.version, "cuda", None)
-    with pytest.raises(InputError, match="it is built without CUDA; install one") as error:
-        make_accelerator()
-    assert "update the driver" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -144,14 +126,6 @@ def test_a_gpu_that_is_hidden_or_not_wanted_is_not_an_error(variables, a_driver,
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert make_accelerator().device.type == "cpu"
-
-
-def test_a_working_gpu_is_not_used_for_bf16_if_accelerate_uses_the_cpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    assert chosen_precision("auto") == "bf16"
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    assert chosen_precision("auto") == "no"
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])
@@ -214,22 +188,9 @@ class WithoutBf16:
         )
 
 
-COMMANDS = {
-    "train": lambda place: run(place.gym, place.bart, place.folder / "new", mixed_precision="bf16"),
-    "ablate": lambda place: ablate.main([str(place.out), "--mixed_precision", "bf16"]),
-    "finetune": lambda place: finetune(
-        place.gym, place.bart, place.folder / "new", task_dir=place.gym / "plural", mixed_precision="bf16"
-    ),
-    "fisher": lambda place: tiny_vectors.run(
-        "fisher", place.gym, place.bart, place.folder / "new", mixed_precision="bf16"
-    ),
-}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_reports_bf16_on_a_device_without_it(command, with_run: Place, monkeypatch, capsys):
+def test_a_command_reports_bf16_on_a_device_without_it(with_run: Place, monkeypatch, capsys):
     monkeypatch.setattr("routing_moe.io.accelerator.Accelerator", WithoutBf16)
-    assert COMMANDS[command](with_run) == 2
+    assert run(with_run.gym, with_run.bart, with_run.folder / "new", mixed_precision="bf16") == 2
     output = capsys.readouterr().err
     assert "error: --mixed_precision is bf16, which this device does not support; give fp16 or no" in output
     assert "Traceback" not in output

@@ -1,15 +1,24 @@
-"""Files survive a power failure: content is flushed before the rename, the folder after it."""
+"""Files survive a power failure, and a folder in which a command works is refused to a second one."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
-from tiny_runs import contents, run
+from forks import FORK, in_two_processes
+from mistakes import assert_fault, complaint, refused
+from tiny_runs import contents, flags, run, typed
 
-from dataloader.atomic_files import flush, write_text
+from dataloader.atomic_files import folder_lock, write_text
+from dataloader.errors import InputError
 from routing_moe.checkpoints.folder import find_checkpoint
+from routing_moe.cli.merge import main as merge
+from routing_moe.cli.report import main as report
+from routing_moe.cli.train import main as train
 from routing_moe.io.files import replacing_directory
-from routing_moe.plots.style import Figure, write_figure
+from routing_moe.io.main_process import main_process_lock
+
+# ---- flushes and renames
 
 
 @pytest.fixture
@@ -45,12 +54,6 @@ def test_a_file_is_flushed_before_its_rename_and_its_folder_after(tmp_path, call
     assert calls == [("fsync", partial), ("rename", partial, tmp_path / "run.json"), ("fsync", tmp_path)]
 
 
-def test_a_picture_is_written_like_any_result(tmp_path, calls):
-    write_figure(Figure(figsize=(1, 1)), tmp_path / "route.png")
-    assert [call[0] for call in calls] == ["fsync", "rename", "fsync"]
-    assert calls[1][2] == tmp_path / "route.png"
-
-
 def test_a_checkpoint_is_flushed_before_the_previous_one_is_removed(tmp_path, calls):
     place, partial, previous = (tmp_path / name for name in ("best", "best.partial", "best.previous"))
     place.mkdir()
@@ -70,26 +73,27 @@ def test_a_checkpoint_is_flushed_before_the_previous_one_is_removed(tmp_path, ca
     ]
 
 
-def test_a_file_system_that_cannot_flush_folders_is_supported(tmp_path, monkeypatch):
-    def cannot(descriptor):
-        raise OSError(22, "Invalid argument")
-
-    monkeypatch.setattr(os, "fsync", cannot)
-    write_text(tmp_path / "a", "b")
-    assert contents(tmp_path) == {"a": b"b"}
-
-
-def test_a_failing_disk_is_reported(tmp_path, monkeypatch):
-    def fails(descriptor):
-        raise OSError(5, "Input/output error")
+@pytest.mark.parametrize("step", ["write_bytes", "fsync"])
+def test_a_full_disk_is_reported_and_the_previous_file_remains(tmp_path, monkeypatch, step):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
 
     write_text(tmp_path / "a", "old")
-    monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(OSError, match="Input/output error"):
+    monkeypatch.setattr(Path if step == "write_bytes" else os, step, fails)
+    with pytest.raises(OSError, match="No space left"):
         write_text(tmp_path / "a", "new")
     assert (tmp_path / "a").read_text() == "old"
-    with pytest.raises(OSError, match="Input/output error"):
-        flush(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, Exception])  # torch's, tokenizers'
+def test_a_full_disk_reported_by_a_library_is_an_os_error(tmp_path, kind):
+    def write():
+        with replacing_directory(tmp_path / "last"):
+            raise kind("unexpected pos 64 vs 0")
+
+    with pytest.raises(OSError, match=r"last cannot be written; is the disk full\? \(unexpected pos 64 vs 0"):
+        write()
+    assert not os.listdir(tmp_path)
 
 
 def test_a_reader_between_the_two_renames_of_a_checkpoint_loses_nothing(tmp_path, monkeypatch):
@@ -118,3 +122,79 @@ def test_files_for_resuming_are_flushed_before_the_training_state(fresh, calls):
     first_state = calls.index(("rename", fresh.out / "last.partial", fresh.out / "last"))
     assert ("fsync", fresh.out / "curves.csv") in calls[:first_state]
     assert ("fsync", fresh.out / "last.partial/training_state.pt") in calls[:first_state]
+
+
+# ---- locks
+
+TAKEN = "another command is using it; wait until it ends, or end it"
+
+
+@pytest.fixture
+def taken(with_run):
+    """A run folder that another command has locked."""
+    with folder_lock(with_run.out):
+        yield with_run
+
+
+RESUMED = dict(resume=True, total_steps=1)
+PREDICTS = dict(do_train=None, do_predict=True, initialize_from_vanilla=None)
+
+
+@pytest.mark.parametrize("changed", [RESUMED, PREDICTS], ids=["--resume", "--do_predict"])
+def test_training_and_prediction_are_refused_during_another_command(taken, capsys, monkeypatch, changed):
+    monkeypatch.setattr("routing_moe.training.run.load_start", None)  # nothing is loaded before
+    errors = complaint(taken, capsys, **changed)
+    assert errors[-1] == f"error: --output_dir {taken.out}: {TAKEN}"
+
+
+def test_a_merge_and_a_report_are_refused_during_another_command(taken, capsys):
+    chosen = typed(dict(routes_from=taken.out, model=taken.bart, output_dir=taken.out))
+    output = refused(taken, capsys, lambda: merge(chosen))
+    assert output.err == f"error: --output_dir {taken.out}: {TAKEN}\n"
+    output = refused(taken, capsys, lambda: report([str(taken.out / "best")]))
+    assert output.err == f"error: RUN {taken.out}: {TAKEN}\n"
+
+
+def test_mistakes_in_flags_are_reported_before_the_folder_is_checked(taken, capsys):
+    errors = complaint(taken, capsys, **RESUMED | dict(total_steps=0))
+    assert_fault(errors, "--total_steps is 0")
+    assert TAKEN not in "".join(errors)
+
+
+def test_a_run_started_by_another_command_after_the_check_is_not_overwritten(fresh, capsys, monkeypatch):
+    def other(*arguments):  # starts and ends between this command's check and its lock
+        fresh.write(fresh.out / "run.json", {"settings": {}})
+        return main_process_lock(*arguments)
+
+    monkeypatch.setattr("routing_moe.io.main_process.main_process_lock", other)
+    assert run(fresh.gym, fresh.bart, fresh.out) == 2
+    assert f"--output_dir {fresh.out} already holds a run" in capsys.readouterr().err
+    assert contents(fresh.out).keys() == {"run.json"}
+
+
+def test_a_killed_command_releases_its_lock(tmp_path):
+    def hold(holds) -> None:
+        with folder_lock(tmp_path):
+            holds.set()
+            time.sleep(60)
+
+    holds = FORK.Event()
+    holder = FORK.Process(target=hold, args=(holds,))
+    holder.start()
+    assert holds.wait(30)
+    with pytest.raises(InputError, match=TAKEN), folder_lock(tmp_path):
+        pass
+    holder.kill()
+    holder.join()
+    assert (tmp_path / "lock").exists()
+    with folder_lock(tmp_path):
+        pass
+
+
+def test_all_processes_of_a_refused_command_end_with_one_error(fresh):
+    words = flags(fresh.gym, fresh.bart, fresh.out)
+    with folder_lock(fresh.out):
+        codes, stderr = in_two_processes(fresh.folder, lambda: train(words))
+    assert codes == [2, 2]
+    assert stderr == [f"error: --output_dir {fresh.out}: {TAKEN}\n", ""]
+    assert contents(fresh.out) == {}

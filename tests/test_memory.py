@@ -22,9 +22,8 @@ from routing_moe.evaluation.scored_files import Decoding
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.io.memory import OutOfMemory, is_out_of_memory, naming_memory_flags
 from routing_moe.optim.step import Stepper
-from task.task_emb import fisher, gradient, text
+from task.task_emb import fisher, text
 from task.task_emb.extractors import TextExtractor
-from task.task_emb.gradient_extractor import GradientExtractor
 
 GPU = torch.OutOfMemoryError(
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which "
@@ -135,12 +134,6 @@ COMMANDS = {
         vectors("text"),
         (TextExtractor, "vector_of"),
         build_parser(text.TextSettings),
-        f"smaller {OF_TRAINING}",
-    ),
-    "gradient": (
-        vectors("gradient"),
-        (GradientExtractor, "vector_of"),
-        build_parser(gradient.GradientSettings),
         f"smaller {OF_TRAINING}",
     ),
     "fisher": (

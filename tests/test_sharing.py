@@ -184,16 +184,6 @@ def test_a_task_with_the_name_of_a_recipe_but_other_rows_gets_no_terms_of_it(sco
     assert unknown.data.datasets is None
 
 
-def test_only_files_of_a_checkpoint_are_taken_from_its_folder(scored, tmp_path):
-    changed = shutil.copytree(scored / "best", tmp_path / "best")
-    for name in ("notes.txt", "wandb.json", "states.npy", "grads.npz", "eval-settings.json"):
-        (changed / name).write_text("{}")
-    alone = shutil.copytree(scored / "best", tmp_path / "alone")
-    for place in (alone, changed):
-        assert push.main([str(place), NAME, "--dry_run", str(tmp_path / f"shared_{place.name}")]) == 0
-    assert files_in(tmp_path / "shared_best") == files_in(tmp_path / "shared_alone")
-
-
 def test_a_shared_folder_is_shared_again_with_the_same_files_and_costs(written, tmp_path):
     assert push.main([str(written), NAME, "--dry_run", str(tmp_path / "again")]) == 0
     assert files_in(tmp_path / "again") == files_in(written)
@@ -429,21 +419,6 @@ def test_pickled_weights_of_a_run_are_not_downloaded(local_hub, written, tmp_pat
         capsys.readouterr().err
     )
     assert not any("pytorch_model.bin" in request for request in local_hub.requests)
-
-
-def test_a_name_that_does_not_exist_is_one_line_that_names_the_flag(
-    local_hub, world, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    wanted = "someone/else: no such folder, and no model of the hub: "
-    gym = write_few_shot_gym(tmp_path / "few_shot", world.gym)
-    flags = QUICK | dict(moe_init=True, init_dir="someone/else")
-    assert finetune(gym, world.bart, tmp_path / "grid", **flags) == 2
-    assert f"error: --init_dir {wanted}" in capsys.readouterr().err
-    assert train.main(["--do_predict", "--checkpoint", "someone/else", "--output_dir", "out"]) == 2
-    assert f"error: --checkpoint {wanted}" in capsys.readouterr().err
-    assert merge.main(["--routes_from", "someone/else", "--output_dir", "out"]) == 2
-    assert f"error: --routes_from {wanted}" in capsys.readouterr().err
 
 
 def test_new_texts_are_answered_by_name_without_a_gym(pulled, scored):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 from accelerate.state import AcceleratorState
-from tiny_runs import METRICS, NO_LEARNING, ROOT, World, typed
+from tiny_runs import METRICS, NO_LEARNING, ROOT, World, assert_equal, typed, weights
 
 from routing_moe.cli.finetune import main
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
@@ -134,6 +134,17 @@ def learned(folder: Path) -> list[tuple]:
 
 def predictions(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in (folder / "predictions").iterdir()}
+
+
+def assert_same_grid(folder: Path, expected: Path) -> None:
+    """Asserts the same outcomes, table, predictions and models, bit for bit, and no other file."""
+    assert outcomes(folder) == outcomes(expected)
+    assert (folder / "results.csv").read_bytes() == (expected / "results.csv").read_bytes()
+    assert predictions(folder) == predictions(expected)
+    models, expected_models = ([p.name for p in sorted(f.glob("models/*"))] for f in (folder, expected))
+    assert models == expected_models
+    for name in models:
+        assert_equal(weights(folder / "models" / name), weights(expected / "models" / name))
 
 
 def best_rates(folder: Path) -> dict[str, float]:

@@ -178,7 +178,7 @@ def assert_same_run(folder: Path, expected: Path) -> None:
     """
     ours, theirs = contents(folder), contents(expected)
     assert ours.keys() == theirs.keys()
-    own = {"run.json", "log.txt", "last/training_state.pt", "best/eval-settings.json"}
+    own = {"run.json", "log.txt", "eval_log.txt", "last/training_state.pt", "best/eval-settings.json"}
     different = {name for name in theirs if ours[name] != theirs[name] and not name.endswith(".png")}
     assert different <= own
     one, other = (torch.load(f / "last/training_state.pt", weights_only=True) for f in (folder, expected))

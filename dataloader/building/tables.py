@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dataloader.building.sources import Files, Row, Unavailable, UnknownName, parquet_rows
 from dataloader.errors import InputError, in_brief
-from dataloader.jsonfile import NotJson, kind_of, parse_json
+from dataloader.jsonfile import kind_of
 
 HUB = "hub:"
 HUB_FORM = "hub:owner/name[:config[:split]]"
@@ -130,10 +130,9 @@ def _json_lines(path: Path, *_) -> tuple[list[str], Numbered]:
 
 def _json_row(line: str) -> Row | str:
     try:
-        row = parse_json(line)
-    except NotJson as error:
-        where = f" (column {error.column})" if error.column else ""
-        return f"not valid JSON: {error.reason}{where}"
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return f"not valid JSON: {error.msg} (column {error.colno})"
     return row if isinstance(row, dict) else f"holds {kind_of(row)}, expected a JSON object"
 
 

@@ -15,7 +15,6 @@ from itertools import chain
 from pathlib import Path
 
 from dataloader.errors import InputError
-from dataloader.jsonfile import NotJson, parse_json
 from routing_moe.answering.queries import STDOUT, Query
 from routing_moe.answering.routed import CHUNK, Routed
 from routing_moe.answering.tasks import Answer, RoutedTask
@@ -127,8 +126,8 @@ def _continue(path: Path, first: dict, queries: Iterator[Query]) -> tuple[Writte
 
 def _fields(line: bytes, where: str) -> dict:
     try:
-        fields = parse_json(line.decode("utf-8"))
-    except (NotJson, UnicodeDecodeError):
+        fields = json.loads(line)
+    except ValueError:  # neither JSON nor UTF-8
         fields = None
     if not isinstance(fields, dict):
         raise InputError(f"{where}: not a line of a file of answers; name another --output_file")

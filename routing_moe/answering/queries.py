@@ -6,13 +6,14 @@ new.jsonl    {"input": "...", "options": ["...", "..."]} a line; options may be 
 """
 
 import codecs
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.errors import InputError
-from dataloader.jsonfile import NotJson, kind_of, parse_json
+from dataloader.jsonfile import kind_of
 
 STDIN = STDOUT = "-"
 
@@ -77,9 +78,9 @@ def _of_tsv(line: str) -> Query:
 
 def _of_json(line: str) -> Query:
     try:
-        fields = parse_json(line)
-    except NotJson as error:
-        raise ValueError(error) from None
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON: {error.msg} (column {error.colno})") from None
     wanted = '{"input": text, "options": [text, ...]}'
     if not isinstance(fields, dict) or not isinstance(fields.get("input"), str):
         raise ValueError(f"expected {wanted}")

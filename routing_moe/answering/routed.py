@@ -31,7 +31,6 @@ from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.io.accelerator import make_accelerator
-from routing_moe.io.run_folder import load_run_settings
 from routing_moe.model.selection import noise_free_routes
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser
@@ -292,14 +291,14 @@ def place_of(start: SavedMixture | SavedBart) -> Path | str:
 
 
 def settings_of(start: SavedMixture | SavedBart, config) -> dict[str, int | bool | None]:
-    """Returns {name: value} of TEXT_SETTINGS: of the checkpoint, else of its run, else the defaults."""
+    """Returns {name: value} of TEXT_SETTINGS: of the checkpoint, else the defaults."""
     values = {field.name: field.default for field in dataclasses.fields(TextFlags)}
     for name in ("max_input_length", "max_output_length"):
         values[name] = min(values[name], config.max_position_embeddings)
-    own = config.text_settings or load_run_settings(Path(place_of(start)).parent) or {}
-    if not own:
+    trained_with = config.text_settings or {}
+    if not trained_with:
         log.info("note: %s does not say how it was trained to read texts: defaults apply", place_of(start))
-    return {name: own.get(name, values[name]) for name in TEXT_SETTINGS}
+    return {name: trained_with.get(name, values[name]) for name in TEXT_SETTINGS}
 
 
 def check_texts(texts: Sequence[str], what: str) -> None:

@@ -137,16 +137,6 @@ def checksums(weights: list[Path], place: str | Path) -> dict[str, str]:
     return {name: sha256(file) for name, file in files.items() if file.is_file()}
 
 
-def same_files(saved: dict[str, str] | None, now: dict[str, str]) -> bool:
-    """Returns whether checksums of a start, saved by an earlier command, are those of the start now.
-
-    Of a hub name, earlier versions saved only those of weights that were in the cache already.
-    """
-    if not saved or "config.json" in saved:
-        return saved in (now, {}, None)
-    return all(now.get(name) == checksum for name, checksum in saved.items())
-
-
 def sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
@@ -220,28 +210,22 @@ def find_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
             return found
     if settings.checkpoint is None:
         return SavedBart(settings.model)
+    advice = f"start from it with --moe_init --init_dir {settings.checkpoint}"
     with fault_context("--checkpoint "):
-        return find_plain(settings.checkpoint, settings.model)
+        return find_plain(settings.checkpoint, settings.model, "checkpoint", advice)
 
 
-def find_plain(checkpoint: str, model: str) -> SavedMixture | SavedBart:
+def find_plain(place: str, model: str, name_flag: str, advice: str) -> SavedMixture | SavedBart:
     """Returns a plain BART: a file of weights, a saved BART, a hub name, or a run with one expert.
 
-    model: --model, the BART whose weights a file replaces. Raises InputError for anything else.
+    model: the BART whose weights a file replaces. name_flag: as of `find_saved`. advice: what to do with a
+    mixture. Raises InputError for anything else.
     """
-    path = Path(checkpoint)
-    if path.is_file():
-        return plain_file(path, model)
-    if not path.is_dir() and not is_hub_name(checkpoint):
-        raise InputError(f"{checkpoint}: not found; name a file of weights, a folder or a hub name")
-    found = find_saved(checkpoint)
-    if isinstance(found, SavedBart):
-        return found
-    if found.config.num_experts > 1:
-        raise InputError(
-            f"{found.checkpoint} is a mixture of {found.config.num_experts} experts; start from it with "
-            f"--moe_init --init_dir {checkpoint}"
-        )
+    if Path(place).is_file():
+        return plain_file(Path(place), model)
+    found = find_saved(place, name_flag)
+    if isinstance(found, SavedMixture) and found.config.num_experts > 1:
+        raise InputError(f"{found.checkpoint} is a mixture of {found.config.num_experts} experts; {advice}")
     return found
 
 
@@ -259,21 +243,10 @@ def find_vanilla(place: str) -> SavedMixture | SavedBart:
 
     place: also a hub name of such a folder or run. Raises InputError for anything else.
     """
-    if Path(place).is_file():
-        return plain_file(Path(place), place)
-    path = _configured(place)
-    if not path.is_dir():
+    if not Path(place).is_file() and not _configured(place).is_dir():
         raise InputError(f"{place}: not found")
-    config = path / "config.json"
-    if config.is_file() and load_json_object(config, "a configuration").get("model_type") != ROUTING_BART:
-        return SavedBart(place)
-    found = find_mixture(place, None, f"vanilla_checkpoint {place}/NAME")
-    if found.config.num_experts > 1:
-        raise InputError(
-            f"{found.checkpoint} is a mixture of {found.config.num_experts} experts; give a plain BART, or a "
-            "run with one expert"
-        )
-    return found
+    flag = f"vanilla_checkpoint {place}/NAME"
+    return find_plain(place, place, flag, "give a plain BART, or a run with one expert")
 
 
 def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:

@@ -61,7 +61,7 @@ def save_checkpoint(
 def load_progress(checkpoint: str | Path) -> dict:
     """Returns the known ones of {step, temperature, dev_performance, expert_distance} of a checkpoint.
 
-    {} for a checkpoint saved outside training, or by an earlier version. Raises InputError if it is damaged.
+    {} for a checkpoint saved outside training. Raises InputError if it is damaged.
     """
     path = Path(checkpoint) / PROGRESS_FILE
     progress = load_json_object(path, "the progress of a checkpoint") if path.is_file() else {}

@@ -51,7 +51,7 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
 def start_router(model, routes: GivenRoutes, settings: TrainSettings) -> RouteFit:
     """Fits a new router to the routes at --initial_tau, and task vectors that are random and not frozen.
 
-    Vectors of --taskvecs stay as they are. Fitted vectors do not count as random any more.
+    Vectors of --taskvecs stay as they are. Fitted vectors no longer count as random.
     """
     config, fits_vectors = model.config, not settings.taskvecs and settings.trains_task_vectors
     routes_NLE = torch.from_numpy(

@@ -13,14 +13,13 @@ import tempfile
 from pathlib import Path
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import Faults, InputError
+from dataloader.errors import Faults, InputError, fault_context
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.push import PushSettings
 from routing_moe.io.files import replacing_directory, unwritable
-from routing_moe.io.hub import push_faults
-from routing_moe.io.hub_requests import HubFailure, upload
+from routing_moe.io.hub_upload import push_faults, upload
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,10 +43,8 @@ def run(settings: PushSettings) -> None:
     with tempfile.TemporaryDirectory() as place:
         write(shared, settings, folder := Path(place))
         print(f"uploading {described(folder)} to {settings.name}")
-        try:
+        with fault_context(f"{settings.name}: ", "; nothing was published"):
             url = upload(folder, settings.name, settings.private, (*OF_CHECKPOINT, *BESIDE))
-        except HubFailure as error:
-            raise InputError(f"{settings.name}: {error}; nothing was published") from None
     print(url)
 
 

@@ -116,12 +116,6 @@ def encoder_states(model) -> StatesOf:
     return states_of
 
 
-# ---- the inputs of a gym's tasks
-
-
-# ---- parts
-
-
 def _encode_inputs(tokenizer, inputs_by_task, text_format: TextFormat) -> EncodedExamples:
     """Returns all inputs as examples with an empty answer; task ids follow the order of the mapping."""
     examples = [

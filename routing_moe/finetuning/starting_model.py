@@ -138,10 +138,16 @@ class Starts:
             return *along_route(mixture, settings, None), None
         choice = self.choices.get(sample)
         if choice is None and settings.task_vector == "learned" and not settings.taskvecs:
-            training = settings.vector_steps, settings.task_model_lr, settings.seed
             accelerator = make_accelerator(settings.mixed_precision)  # a process has a single precision
-            mixture = mixture.to(accelerator.device)
-            choice = learn_vector(mixture, settings.task, examples(), *training, accelerator)
+            choice = learn_vector(
+                mixture.to(accelerator.device),
+                settings.task,
+                examples(),
+                settings.vector_steps,
+                settings.task_model_lr,
+                settings.seed,
+                accelerator,
+            )
             choice = dataclasses.replace(choice, seen=of_sample(choice.seen, sample))
         choice = choice or choose(mixture, settings, sample, self._given)
         return *along_route(mixture, settings, choice), choice.seen
@@ -200,9 +206,8 @@ def task_route(mixture, settings: FinetuneSettings) -> tuple[Tensor, str]:
     """Returns the route (L, E) drawn for the task, in the run if that drew some, and its description."""
     config = mixture.config
     if config.routes_are_drawn and settings.task in config.task_names:
-        return mixture.task_routes[
-            config.task_names.index(settings.task)
-        ], "random for the task, drawn in the run"
+        row = config.task_names.index(settings.task)
+        return mixture.task_routes[row], "random for the task, drawn in the run"
     seed = settings.seed + zlib.crc32(settings.task.encode())
     drawn = random_task_routes(1, config.num_layers, config.num_experts, n=1, seed=seed)[0]
     return drawn.to(mixture.device), "random for the task"

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import GradScalerKwargs, InitProcessGroupKwargs
 
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError
 from routing_moe.io.precision import chosen_precision, uses_cpu
 
 # Timeout of collectives. It must exceed the longest evaluation or checkpoint, which torch's default of 10
@@ -71,32 +71,16 @@ def check_gpu() -> None:
 
     Without the error, a command would run on the CPU, many times slower.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if torch.cuda.is_available() or visible in ("", "-1") or uses_cpu():
+    if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or uses_cpu():
         return
     if names := gpus_of_the_driver():
+        built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs only"
         raise InputError(
-            f"this machine has {names[0]}, but torch {torch.__version__} cannot use it: {gpu_remedy(visible)}"
-            "; with ACCELERATE_USE_CPU=true in the environment, the command runs on the CPU"
+            f"this machine has {names[0]}, but torch {torch.__version__}, built for {built_for}, cannot use "
+            "it: update the driver, install a torch that is built for it (https://pytorch.org/get-started), "
+            "or correct CUDA_VISIBLE_DEVICES; with ACCELERATE_USE_CPU=true in the environment, the command "
+            "runs on the CPU"
         )
-
-
-def gpu_remedy(visible: str | None) -> str:
-    """Returns why torch cannot use the GPU, and what helps. visible: CUDA_VISIBLE_DEVICES."""
-    builds = "https://pytorch.org/get-started/previous-versions"
-    if not torch.version.cuda:
-        return f"it is built without CUDA; install one that is built for it ({builds})"
-    try:
-        torch.cuda.init()
-        reason = "it gives no reason"
-    except Exception as error:  # RuntimeError, or an error of the driver
-        reason = in_brief(error)
-    if visible is not None:
-        return f"{reason}; CUDA_VISIBLE_DEVICES is {visible!r}: name GPUs of `nvidia-smi -L`, or unset it"
-    return (
-        f"{reason}; it is built for CUDA {torch.version.cuda}: update the driver (580 or newer for CUDA 13), "
-        f"or install a torch that is built for an older CUDA version ({builds})"
-    )
 
 
 @cache  # a command may make an Accelerator for each of its tasks

@@ -1,36 +1,27 @@
-"""Finds models by their names on the Hugging Face hub, and downloads them into its local cache.
+"""Finds models by their names on the Hugging Face hub: in its local cache, else by a download into it.
 
-A hub name is "name" or "organisation/name", or either with "@" and a branch, tag or commit. A process asks
-the hub once which commit a name stands for. All files then come from the folder of that commit in the cache,
-so that they belong together, and nothing else waits for the network.
-
-If the cache has a commit with configuration and weights, another commit takes its place only when all its
-files have arrived: the configuration within ANSWER_SECONDS, the others as long as bytes arrive.
+A hub name is "name" or "organisation/name", or either with "@" and a branch, tag or commit. A copy in the
+cache with configuration, weights and tokenizer is used without a request; `hf download NAME` replaces it by
+the newest commit. All files come from the folder of one commit, so that they belong together.
 """
 
 import json
 import logging
 import os
-import time
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import constants, get_token, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import WeakFileLock, validate_repo_id
+from huggingface_hub import constants, errors, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.utils import validate_repo_id
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError, in_brief
-from routing_moe.io import hub_requests
-from routing_moe.io.hub_requests import HubFailure, commit_and_files, download
 from routing_moe.io.model_files import files_to_load, has_tokenizer, names_in, weights_among
 
 # Environment variable of worker processes, so that they load the same commits: JSON, {hub name: commit}.
 COMMITS = "ROUTING_MOE_HUB_COMMITS"
-OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # variables that forbid the network
+LOG_IN = "log in (hf auth login, or HF_TOKEN)"
 
 log = logging.getLogger("routing_moe")
 
@@ -41,22 +32,14 @@ class NotAvailable(InputError):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A commit of a model, and its folder in the cache.
+    """A commit of a model, and its folder in the cache."""
 
-    files: what loading needs and may be missing in the folder. why_cached: why it is not the hub's commit.
-    """
-
-    repository: str
-    revision: str
     commit: str
     folder: Path
-    files: Sequence[str] = ()
-    why_cached: str = ""
 
 
-_found: dict[str, Snapshot] = {}  # by hub name
+_snapshots: dict[str, Snapshot] = {}  # by hub name
 _commits_of_main: dict[str, str] = {}  # {hub name: commit} of the main process
-_silent_hubs: set[str] = set()  # addresses that did not answer this process
 
 
 # ---- names
@@ -84,7 +67,7 @@ def repository_and_revision(name: str) -> tuple[str, str]:
     repository, at, revision = name.partition("@")
     try:
         validate_repo_id(repository)
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise InputError(f"{name}: no such folder, and not a hub name ({in_brief(error)})") from None
     if at and not revision:
         raise InputError(f"{name}: give a branch, a tag or a commit after the @")
@@ -92,43 +75,19 @@ def repository_and_revision(name: str) -> tuple[str, str]:
     return repository, commits_of_main.get(name) or revision or constants.DEFAULT_REVISION
 
 
-def push_faults(name: str, uploads: bool) -> list[str]:
-    """Returns faults of a name to push to, and if it `uploads`, of a process that cannot."""
-    faults = []
-    if "@" in name or name.count("/") != 1 or not Faults().of(repository_and_revision, name):
-        faults.append(f"{name}: not a name on the hub; give owner/name, such as my-group/my-mixture")
-    if uploads and constants.HF_HUB_OFFLINE:
-        faults += [f"{_offline_variable()} is set, which forbids uploads; --dry_run FOLDER writes the files"]
-    elif uploads and not get_token():
-        faults += ["no token for the hub: hf auth login, or HF_TOKEN; --dry_run FOLDER only writes the files"]
-    return faults
-
-
 # ---- the folder of a model
 
 
 def local_folder(source: str | Path) -> Path:
-    """Returns a folder itself, or the folder of a hub name, whose missing files are downloaded.
+    """Returns a folder itself, or the folder of a hub name, which is downloaded if the cache has none.
 
     Raises InputError that names the source.
     """
     if Path(source).is_dir():
         return Path(source)
-    name = str(source)
-    if not is_hub_name(name):
-        raise InputError(f"{name}: no such folder (nor a hub name such as facebook/bart-base)")
-    found = snapshot(name)
-    if found.files:
-        cache, repository = found.folder.parents[2], found.folder.parents[1].name
-        lock = cache / ".locks" / repository / f"{found.commit}.lock"
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            # The time for which another process downloads the files is not limited.
-            with WeakFileLock(lock):
-                _found[name] = complete(found)
-        except (HubFailure, OSError) as error:
-            raise InputError(f"{name}: {in_brief(error)}; the same command tries again") from None
-    return found.folder
+    if not is_hub_name(str(source)):
+        raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
+    return snapshot(str(source)).folder
 
 
 def folder_of_run(place: str | Path) -> Path:
@@ -136,73 +95,27 @@ def folder_of_run(place: str | Path) -> Path:
 
     Raises InputError, also if the weights there are not safetensors: pickled ones are not downloaded.
     """
-    if not is_on_hub(place):
-        return Path(place)
-    found = snapshot(str(place))
-    if not any(file.endswith(".safetensors") for file in found.files or names_in(found.folder)):
-        raise InputError(f"{place}: has no model.safetensors; pickled weights of a run are not downloaded")
-    return local_folder(place)
+    return snapshot(str(place), of_run=True).folder if is_on_hub(place) else Path(place)
 
 
 def known_folder(place: str | Path) -> Path:
     """Returns the folder of a hub name if the cache has one, else `place`; asks no hub."""
-    found = _found.get(str(place)) or (Faults().of(in_cache, str(place)) if is_on_hub(place) else None)
-    return found.folder if found else Path(place)
+    known = _snapshots.get(str(place)) or (Faults().of(in_cache, str(place)) if is_on_hub(place) else None)
+    return known.folder if known else Path(place)
 
 
-def snapshot(name: str) -> Snapshot:
-    """Returns the commit of a hub name; config.json is in its folder. Raises InputError."""
-    if name not in _found:
+def snapshot(name: str, of_run: bool = False) -> Snapshot:
+    """Returns the commit of a hub name with all files that loading needs. Raises InputError.
+
+    of_run: whether it must have safetensors.
+    """
+    if name not in _snapshots:
         cached = in_cache(name)
-        is_fixed = cached is not None and cached.commit == cached.revision
-        is_final = is_fixed and has_tokenizer(names_in(cached.folder))
-        _found[name] = cached if is_final else newest_or_cached(name, cached)
-    return _found[name]
-
-
-def newest_or_cached(name: str, cached: Snapshot | None) -> Snapshot:
-    """Returns the commit that the hub names, or `cached` if it cannot be had. Raises InputError."""
-    try:
-        return query_hub(name, cached)
-    except HubFailure as error:
-        failure = error
-    if not failure.is_answer:
-        _silent_hubs.add(constants.ENDPOINT)
-    if cached is not None:
-        if not constants.HF_HUB_OFFLINE and os.environ.get("RANK", "0") == "0":
-            log.warning("%s: %s; the copy in the cache is used, commit %s", name, failure, cached.commit)
-        return replace(cached, why_cached=str(failure))
-    repository, _ = repository_and_revision(name)
-    remedy = "" if failure.is_answer else f", which `hf download {repository}` makes where there is network"
-    raise NotAvailable(
-        f"{name}: no such folder, and no model of the hub: {failure}; the cache {constants.HF_HUB_CACHE} has "
-        f"no complete copy{remedy}"
-    )
-
-
-def commits() -> dict[str, str]:
-    """Returns {hub name: commit} of the models that this process has found, for `run.json` and workers."""
-    return {name: found.commit for name, found in _found.items()}
-
-
-def notes() -> list[str]:
-    """Returns a line for the log of a run on each model that this process has found."""
-    return [
-        f"model: {name}, commit {found.commit}"
-        + (f" (from the cache: {found.why_cached})" if found.why_cached else "")
-        for name, found in _found.items()
-    ]
-
-
-def use_commits(commits_of_main: dict[str, str]) -> None:
-    """Lets this process load the commits that the main process has found."""
-    _commits_of_main.update(commits_of_main)
-    for name, commit in commits_of_main.items():
-        if name in _found and _found[name].commit != commit:
-            del _found[name]
-
-
-# ---- the cache
+        is_complete = cached is not None and has_tokenizer(names_in(cached.folder))
+        _snapshots[name] = cached if is_complete else _downloaded(name, cached, of_run)
+    if of_run and not any(file.endswith(".safetensors") for file in names_in(_snapshots[name].folder)):
+        raise _pickled(name)
+    return _snapshots[name]
 
 
 def in_cache(name: str) -> Snapshot | None:
@@ -212,58 +125,88 @@ def in_cache(name: str) -> Snapshot | None:
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
-    return Snapshot(repository, revision, folder.name, folder) if weights_among(names_in(folder)) else None
+    return Snapshot(folder.name, folder) if weights_among(names_in(folder)) else None
 
 
-# ---- the hub
+def _downloaded(name: str, cached: Snapshot | None, of_run: bool) -> Snapshot:
+    """Downloads the newest commit of a hub name; if that fails, returns `cached`, which has no tokenizer."""
+    from huggingface_hub import HfApi
 
-
-def query_hub(name: str, cached: Snapshot | None) -> Snapshot:
-    """Returns the commit that the hub names: with config.json, or with all files if it replaces `cached`.
-
-    Raises HubFailure.
-    """
-    hub, end = constants.ENDPOINT, time.monotonic() + hub_requests.ANSWER_SECONDS
-    if constants.HF_HUB_OFFLINE:
-        raise HubFailure(f"{_offline_variable()} is set, which forbids downloads", is_answer=False)
-    if cached is not None and hub in _silent_hubs:
-        raise HubFailure(f"{hub} did not answer before", is_answer=False)
     repository, revision = repository_and_revision(name)
-    commit, names = commit_and_files(repository, revision, end)
-    if "config.json" not in names:
-        raise HubFailure(f"{hub}/{repository} has no config.json", is_answer=True)
-    folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type="model"))
-    found = Snapshot(repository, revision, commit, folder / "snapshots" / commit, files_to_load(names))
-    download_missing(found, ["config.json"], end)
-    return found if cached is None else complete(found)
+    try:
+        info = HfApi().model_info(repository, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        names = {file.rfilename for file in info.siblings or ()}
+        if "config.json" not in names:
+            raise InputError(f"{name}: {constants.ENDPOINT}/{repository} has no config.json")
+        if of_run and not any(file.endswith(".safetensors") for file in names):
+            raise _pickled(name)
+        # One after the other, because the threads of snapshot_download() keep a process from ending.
+        asked = dict(revision=info.sha, etag_timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        for file in files_to_load(names):
+            hf_hub_download(repository, file, **asked)
+        config = hf_hub_download(repository, "config.json", **asked)
+    except InputError:
+        raise
+    except Exception as error:  # the client and the network raise many types of errors
+        if cached is not None:
+            return cached
+        reason = failure_of(error, repository, revision)
+        raise NotAvailable(
+            f"{name}: no such folder, and no model of the hub: {reason}; the cache {constants.HF_HUB_CACHE} "
+            "has no complete copy"
+        ) from None
+    folder = Path(config).parent
+    _remember(folder, revision)
+    return Snapshot(info.sha, folder)
 
 
-def _offline_variable() -> str:
-    return next((variable for variable in OFFLINE if os.environ.get(variable)), OFFLINE[0])
-
-
-def complete(found: Snapshot) -> Snapshot:
-    """Downloads the missing files of a commit as long as bytes arrive. Raises HubFailure."""
-    download_missing(found, found.files)
-    _remember(found)
-    return replace(found, files=())
-
-
-def download_missing(found: Snapshot, files: Sequence[str], end: float | None = None) -> None:
-    for file in files:
-        if not (found.folder / file).exists():
-            download(found.repository, found.commit, file, end)
-
-
-def _remember(found: Snapshot) -> None:
-    """Notes in the cache that a branch or tag stands for this commit, whose files are all there.
-
-    huggingface_hub does so when the first file arrives; a download that was interrupted would then hide the
-    complete commit before it.
-    """
-    cached = in_cache(f"{found.repository}@{found.revision}")
-    if found.revision != found.commit and (cached is None or cached.commit != found.commit):
-        ref = found.folder.parents[1] / "refs" / found.revision
+def _remember(folder: Path, revision: str) -> None:
+    """Notes in the cache that a branch or tag stands for the commit in `folder`, which is complete."""
+    if revision != folder.name:
+        ref = folder.parents[1] / "refs" / revision
         with suppress(OSError):  # the cache may be read-only
             ref.parent.mkdir(parents=True, exist_ok=True)
-            write_text(ref, found.commit)
+            write_text(ref, folder.name)
+
+
+def _pickled(name: str) -> InputError:
+    return InputError(f"{name}: has no model.safetensors; pickled weights of a run are not downloaded")
+
+
+def failure_of(error: Exception, repository: str, revision: str = constants.DEFAULT_REVISION) -> str:
+    """Returns in words what an error of the client means."""
+    hub = constants.ENDPOINT
+    match error:
+        case errors.RevisionNotFoundError():
+            advice = "give a branch, a tag or all 40 characters of a commit"
+            return f"{hub}/{repository} has no revision {revision!r}; {advice}"
+        case errors.GatedRepoError():
+            return f"access must be granted on {hub}/{repository}; then {LOG_IN}"
+        case errors.RepositoryNotFoundError():
+            return f"{hub} has no model {repository}, or only for users who {LOG_IN}"
+        case errors.HfHubHTTPError():
+            return f"{hub} answers with status {error.response.status_code}"
+        case errors.OfflineModeIsEnabled():
+            return "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, which forbids downloads"
+    return f"{hub} cannot be reached ({in_brief(error)})"
+
+
+# ---- commits
+
+
+def commits() -> dict[str, str]:
+    """Returns {hub name: commit} of the models that this process has found, for `run.json` and workers."""
+    return {name: known.commit for name, known in _snapshots.items()}
+
+
+def notes() -> list[str]:
+    """Returns a line for the log of a run on each model that this process has found."""
+    return [f"model: {name}, commit {known.commit}" for name, known in _snapshots.items()]
+
+
+def use_commits(commits_of_main: dict[str, str]) -> None:
+    """Lets this process load the commits that the main process has found."""
+    _commits_of_main.update(commits_of_main)
+    for name, commit in commits_of_main.items():
+        if name in _snapshots and _snapshots[name].commit != commit:
+            del _snapshots[name]

@@ -1,6 +1,5 @@
 """Logging of a run: messages to the terminal and a file."""
 
-import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -10,20 +9,6 @@ from tqdm import tqdm
 from routing_moe.io import hub
 
 log = logging.getLogger("routing_moe")
-
-
-# ---- messages
-
-
-class LogFile(logging.FileHandler):
-    """A log file that ignores write errors such as a full disk; the terminal shows the messages, too."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        pass  # logging would print a traceback
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            super().close()
 
 
 class AboveProgressBars(logging.StreamHandler):
@@ -63,7 +48,7 @@ def log_to_file(folder: str | Path, name: str, is_main_process: bool = True) -> 
     folder.mkdir(parents=True, exist_ok=True)
     has_file = any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
     if is_main_process and not has_file:
-        _add_handler(LogFile(folder / name, encoding="utf-8"))
+        _add_handler(logging.FileHandler(folder / name, encoding="utf-8"))
         for note in hub.notes():
             log.info(note)
 
@@ -71,6 +56,3 @@ def log_to_file(folder: str | Path, name: str, is_main_process: bool = True) -> 
 def _add_handler(handler: logging.Handler) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
-
-
-# ---- memory

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from dataloader.errors import InputError, in_brief
 from dataloader.gym import PARTS, evenly_spread
-from dataloader.jsonfile import load_json_object, parse_json
+from dataloader.jsonfile import load_json_object
 from dataloader.metrics import evaluate
 from dataloader.ontology import Ontology
 from routing_moe.analysis.clustering import cluster_order
@@ -263,7 +263,7 @@ def _some_predictions(path: Path, count: int) -> list[dict]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         for line in evenly_spread([line for line in lines if line], count):
-            row = parse_json(line)
+            row = json.loads(line)
             prediction, answers = str(row["prediction"]), list(map(str, row["answers"]))
             shown.append(
                 {

@@ -19,6 +19,7 @@ from routing_moe.io.logs import log_to_file
 from routing_moe.io.memory import naming_memory_flags
 from routing_moe.io.run_folder import describe_run, hub_commits
 from routing_moe.io.trackers import start_trackers
+from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.optim.state_memory import State, check_fits
 from routing_moe.training.checks import Inputs
 from routing_moe.training.cost import equal_steps
@@ -67,13 +68,14 @@ def run_training(
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split, inputs.routes)
     model.config.text_settings = text_settings(settings)
-    notes = route_notes(settings, inputs, model)
+    fitted = start_router(model, inputs.routes, settings) if settings.starts_from_routes else None
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
     examples = encode(pool, tokenizer, inputs.text_format, task_ids)
     dev_files = task_files(settings, inputs, inputs.split.train, "dev", model, tokenizer)
     model = model.to(accelerator.device)
-    parts = (model, tokenizer, examples, dev_files, inputs.ontology)
-    training = Training(*parts, settings, accelerator, draw_routes)
+    training = Training(
+        model, tokenizer, examples, dev_files, inputs.ontology, settings, accelerator, draw_routes
+    )
     if settings.equal_flops:
         print(equal_steps(training.stepper, training.total_steps, settings))
         return
@@ -83,8 +85,10 @@ def run_training(
     start_trackers(settings, accelerator, first_step=training.state["step"])
     log_to_file(settings.output_dir, "log.txt", accelerator.is_main_process)
     note_skipped(inputs)
-    for note in notes:
+    for note in route_notes(inputs.routes, model.config):
         log.info(note)
+    if fitted:
+        log.info(fitted.described())
     if accelerator.is_main_process:
         description = describe_run(settings.to_dict(), command)
         if checkpoint:  # the run started from the model of an earlier call
@@ -100,19 +104,15 @@ def start_state(settings: TrainSettings, inputs: Inputs) -> State:
     return State.of(start_config(settings, inputs.split, inputs.routes), frozen)
 
 
-def route_notes(settings: TrainSettings, inputs: Inputs, model) -> list[str]:
-    """Returns notes on given routes for the log; with --task_routes_as start, fits the router to them."""
-    if inputs.routes is None:
+def route_notes(routes: GivenRoutes | None, config) -> list[str]:
+    """Returns notes on given routes for the log. config: the model's."""
+    if routes is None:
         return []
-    config = model.config
-    codes = inputs.routes.codes(
-        config.encoder_layers, config.decoder_layers, config.num_experts, config.routed_rows
-    )
-    composed = [f"{part} layers: {code.described()}" for part, code in codes.items() if code.rows]
-    notes = [*inputs.routes.notes, *composed]
-    if settings.starts_from_routes:
-        notes.append(start_router(model, inputs.routes, settings).described())
-    return notes
+    codes = routes.codes(config.encoder_layers, config.decoder_layers, config.num_experts, config.routed_rows)
+    return [
+        *routes.notes,
+        *(f"{part} layers: {code.described()}" for part, code in codes.items() if code.rows),
+    ]
 
 
 def note_skipped(inputs: Inputs) -> None:

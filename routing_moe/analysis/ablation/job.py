@@ -155,7 +155,8 @@ class AblationJob:
 
 def read_scores(path: Path) -> Scores:
     saved = load_json_object(path, "scores without some experts")
-    return Scores(dict(saved["scores"]), float(saved["seconds"]), int(saved["examples"]))
+    scores = {task: float(score) for task, score in dict(saved["scores"]).items()}
+    return Scores(scores, float(saved["seconds"]), int(saved["examples"]))
 
 
 def _duration(seconds: float) -> str:
