@@ -162,7 +162,7 @@ class Place:
 
     def _train_until_the_first_step(self, folder: Path, **changed) -> None:
         settings = train_settings(parse(TrainSettings, self.training_words(folder, **changed)))
-        inputs = check_inputs(settings, set())
+        inputs = check_inputs(settings)
         model, tokenizer = load_start(settings, inputs.split)
         task_ids = {name: row for row, name in enumerate(model.config.task_names)}
         examples = encode(
@@ -178,7 +178,7 @@ class Place:
 
     def read_prediction(self) -> None:
         settings = train_settings({"do_predict": True, "output_dir": str(self.run)})
-        inputs = check_inputs(settings, set())
+        inputs = check_inputs(settings)
         model, tokenizer = load_start(settings, inputs.split)
         files = task_files(settings, inputs, ["colour"], "dev", model, tokenizer)
         predict(model, tokenizer, files, decoding_of(settings), make_accelerator())
@@ -201,7 +201,7 @@ class Place:
         )
 
     def read_grid(self) -> None:
-        inputs = check_finetuning(finetune_settings(parse(FinetuneSettings, self.grid_words())), set())
+        inputs = check_finetuning(finetune_settings(parse(FinetuneSettings, self.grid_words())))
         Grid(inputs.settings, inputs.gym).load(start_checksums(inputs.settings, inputs.start))
 
     def read_results(self) -> None:

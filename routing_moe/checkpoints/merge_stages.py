@@ -21,7 +21,7 @@ from routing_moe.checkpoints.find import (
     weight_files,
 )
 from routing_moe.checkpoints.folder import find_checkpoint
-from routing_moe.config.flags import value_faults
+from routing_moe.config.flags import flag_faults
 from routing_moe.config.merge import MergeSettings
 from routing_moe.io.files import replacing_directory, unwritable
 from routing_moe.io.run_folder import describe_run
@@ -39,7 +39,7 @@ OF_TRAINING = ("best", "last")  # checkpoints that stage 2 writes
 
 def check_merge(settings: MergeSettings) -> SavedMixture:
     """Returns the checkpoint of the routes, after all checks. Raises one InputError with all faults."""
-    faults = Faults(value_faults(settings))
+    faults = Faults(flag_faults(settings))
     routes = faults.of(find_routes, settings.routes_from, settings.routes_checkpoint_name, flag="routes_from")
     bart = faults.of(load_bart_config, settings.model, not faults, flag="model")
     if routes and bart:

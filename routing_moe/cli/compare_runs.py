@@ -63,6 +63,8 @@ def compare(settings: CompareSettings) -> int:
 def check_flags(settings: CompareSettings) -> None:
     """Raises InputError for wrong flags, or those that cannot be combined with --match."""
     faults = flag_faults(settings)
+    if settings.match and settings.predict_split != "train":
+        faults.append(f"--predict_split {settings.predict_split}: --match compares scores of the train tasks")
     if settings.match and settings.part == "test":
         faults.append(
             f"--part test: with --match {settings.match} only dev files have scores, those of the "

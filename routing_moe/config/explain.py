@@ -55,13 +55,10 @@ class InspectSettings(RouteFlags):
     usage = "RUN [RUN ...] [flags, see --help]"
 
     before: str | None = COMPARED(None, "another step, stage or checkpoint of the same model, for the picture of the change")
-    before_step: str = COMPARED("best", "evaluation of --before: best, last, or a step", needs=("before",))
+    before_step: str = COMPARED("best", "evaluation of --before: best, last, or a step")
     neighbours: int = COMPARED(5, "nearest tasks listed for each task", range=AT_LEAST_1)
     title: str | None = WRITING(None, "title of the pictures (default: the run's name)")
     output_dir: Path | None = WRITING(None, "folder to write (default: RUN/analysis of a single run)")
-
-    def unmet_needs(self) -> dict[str, str]:
-        return {} if self.before else {"before": "out --before"}
 
 
 @dataclass(frozen=True, kw_only=True)

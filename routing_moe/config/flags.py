@@ -52,7 +52,6 @@ class Flag:
 
     help: without the default, unless that is None and needs an explanation
     choices: the accepted values
-    needs: conditions without which the flag has no effect, keys of the command's `unmet_needs`
     on_resume: whether a resumed run may have another value
     inherited: whether a prediction takes the value from its training run
     new_model: the value where None is given and a model is made; otherwise the checkpoint decides
@@ -67,7 +66,6 @@ class Flag:
     group: str
     choices: Collection[str] | None = None
     range: Range | None = None
-    needs: tuple[str, ...] = ()
     on_resume: bool = False
     inherited: bool = False
     new_model: Any = None
@@ -101,10 +99,6 @@ class Command:
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
-
-    def unmet_needs(self) -> Mapping[str, str]:
-        """Returns {unmet condition of `Flag.needs`: the rest of "--flag has no effect with"}."""
-        return {}
 
 
 def flags_of(command: type | Command) -> dict[str, Flag]:
@@ -205,13 +199,13 @@ def shown(value: Any) -> str:
 # ---- checks that follow from the fields
 
 
-def value_faults(settings: Any) -> list[str]:
+def flag_faults(settings: Command) -> list[str]:
     """Returns faults of values out of range and of unknown choices."""
     return [fault for faults in _faults_by_flag(settings).values() for fault in faults]
 
 
 def with_valid_values(settings: Any) -> Any:
-    """Returns the settings with defaults in place of values with `value_faults`, for further checks."""
+    """Returns the settings with defaults in place of values with `flag_faults`, for further checks."""
     wrong = _faults_by_flag(settings)
     defaults = {field.name: field.default for field in dataclasses.fields(settings) if field.name in wrong}
     return dataclasses.replace(settings, **defaults)
@@ -238,35 +232,6 @@ def _reason(flag: Flag, value: Any) -> str | None:
     if flag.range and not flag.range.holds(value):
         return f"{value}; it must be {flag.range.must_be}"
     return None
-
-
-def flag_faults(settings: Command) -> list[str]:
-    """Returns faults of values out of range and of flags without effect by `Command.unmet_needs`."""
-    given = {f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != f.default}
-    return value_faults(settings) + unused_flags(settings, given, settings.unmet_needs())
-
-
-def unused_flags(
-    settings: Any, given: Collection[str], unmet: Mapping[str, str], unless: str = "training"
-) -> list[str]:
-    """Returns faults of given flags without effect, because a condition that they need is not met.
-
-    unmet: {condition: why}, such as "out --do_train" or " one expert"; of several the first is reported.
-    Where `unless` is unmet, flags that need it are accepted: predictions keep flags of their training command.
-    """
-    faults = []
-    for name, flag in flags_of(settings).items():
-        reasons = [reason for need, reason in unmet.items() if need in flag.needs]
-        if name in given and reasons and not (unless in unmet and unless in flag.needs):
-            faults.append(f"--{name} has no effect with{reasons[0]}")
-    return faults
-
-
-def unused_note(command: type[Command], given: Collection[str], do_train: bool) -> list[str]:
-    """Returns a note on training flags that a prediction keeps, which `unused_flags` does not report."""
-    flags = flags_of(command)
-    names = sorted(f"--{name}" for name in given if not do_train and "training" in flags[name].needs)
-    return [f"without --do_train these flags have no effect: {', '.join(names)}"] if names else []
 
 
 def differences(

@@ -14,15 +14,14 @@ from dataloader.options import find_options
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_start
 from routing_moe.checkpoints.tokenizer_files import check_start_tokenizer, keeps_tokenizer
 from routing_moe.config.choices import ROUTE_SOURCES
-from routing_moe.config.finetune import SINGLE, FinetuneSettings, unmet_needs
+from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import (
     differences,
     existing_paths,
-    unused_flags,
-    value_faults,
+    flag_faults,
     with_valid_values,
 )
-from routing_moe.finetuning.task_choices import given_route_faults, needs_neighbour, vector_faults
+from routing_moe.finetuning.task_choices import given_route_faults, vector_faults
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import local_folder
 from routing_moe.io.precision import precision_faults
@@ -41,12 +40,12 @@ class FinetuneInputs:
     start: SavedMixture | SavedBart
 
 
-def check_finetuning(settings: FinetuneSettings, given: set[str]) -> FinetuneInputs:
+def check_finetuning(settings: FinetuneSettings) -> FinetuneInputs:
     """Opens and checks all that the settings name; fills in the grid's lists and the samples.
 
-    given: names of the flags on the command line. Raises one InputError with all faults.
+    Raises one InputError with all faults.
     """
-    faults = Faults(value_faults(settings) + precision_faults(settings) + list_faults(settings))
+    faults = Faults(flag_faults(settings) + precision_faults(settings) + list_faults(settings))
     settings = with_valid_values(settings).with_lists()
     if not settings.do_train and not settings.do_predict:
         faults.append("nothing to do: give --do_train, --do_predict or both")
@@ -60,11 +59,6 @@ def check_finetuning(settings: FinetuneSettings, given: set[str]) -> FinetuneInp
         other = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
         gyms = [other, *gyms] if other else gyms
     start = faults.of(find_valid_start, settings)
-    mixture = getattr(start, "config", None)
-    unmet = unmet_needs(
-        settings, mixture, bool(mixture) and settings.moe_init and needs_neighbour(settings, start)
-    )
-    faults += unused_flags(settings, given, unmet)
     if start:
         faults += start_faults(settings, start, gyms, ask_hub=not faults)
     faults += running_faults(settings) + folder_faults(settings)

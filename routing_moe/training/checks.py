@@ -13,8 +13,8 @@ from dataloader.gym import Gym
 from dataloader.ontology import Ontology
 from dataloader.options import find_options
 from dataloader.task_splits import Split, load_split
-from routing_moe.config.flags import differences, unused_flags, value_faults, with_valid_values
-from routing_moe.config.train import TrainSettings, unmet_needs
+from routing_moe.config.flags import differences, flag_faults, with_valid_values
+from routing_moe.config.train import TrainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_faults
 from routing_moe.io.run_folder import foreign_faults, load_run_settings
@@ -40,11 +40,8 @@ class Inputs:
     routes: GivenRoutes | None = None  # of --task_routes, for training
 
 
-def check_inputs(settings: TrainSettings, given: set[str] = frozenset()) -> Inputs:
-    """Opens and checks everything that the settings name. Raises one InputError with all faults.
-
-    given: names of the flags on the command line; a flag without effect is a fault.
-    """
+def check_inputs(settings: TrainSettings) -> Inputs:
+    """Opens and checks everything that the settings name. Raises one InputError with all faults."""
     faults = Faults(number_faults(settings))
     settings = with_valid_values(settings)
     data = Faults()  # reported after those of the flags
@@ -54,9 +51,6 @@ def check_inputs(settings: TrainSettings, given: set[str] = frozenset()) -> Inpu
         routes = faults.of(training_routes, settings, split, ontology)
     fields = routing_fields(settings, routes)
     faults += source_faults(settings, fields)
-    faults += unused_flags(settings, given, unmet_needs(settings, fields))
-    if settings.checkpoint and "checkpoint_name" in given:
-        faults.append("--checkpoint and --checkpoint_name both name a checkpoint; give one of them")
     text_format = faults.of(TextFormat.of, settings)
     faults += data
     if split and train_gym and predict_gym:
@@ -106,12 +100,14 @@ def ontology_path(train_dir: str, task_ontology: str | None) -> Path | None:
 
 def number_faults(settings: TrainSettings) -> list[str]:
     """Returns faults of numbers out of range, unknown choices and missing packages."""
-    faults = value_faults(settings) + precision_faults(settings)
+    faults = flag_faults(settings) + precision_faults(settings)
     if settings.minimum_tau > settings.initial_tau:
         faults.append(
             f"--minimum_tau is {settings.minimum_tau}, above --initial_tau {settings.initial_tau}; "
             "the temperature falls from the initial to the minimum"
         )
+    if settings.checkpoint and settings.checkpoint_name != "best":
+        faults.append("--checkpoint and --checkpoint_name both name a checkpoint; give one of them")
     if not settings.do_train and not settings.do_predict:
         faults.append("nothing to do: give --do_train, --do_predict or both")
     for module, name in (("tensorboard", "tensorboard"), ("wandb", "wandb")):
@@ -140,6 +136,8 @@ def source_faults(settings: TrainSettings, fields: dict) -> list[str]:
             "--router_top_k is 1: the weight of a top-1 route is always 1, so the router gets no gradient; "
             "give 2 or more, or --router_mode gumbel_softmax_st to learn the choice of one expert"
         )
+    if settings.alternate_every and not (trains and fields["route_source"] == "learned"):
+        faults.append("--alternate_every: router and task vectors are not trained, so nothing can alternate")
     return faults
 
 

@@ -289,14 +289,7 @@ def unseen_faults(
         random = set(random) - set(split.train)
     table = VectorTable.of(names, random, split.train)
     needing = table.needing_nearest(split.section(settings.predict_split), settings.task_vector)
-    if needing:
-        return texts.faults(needing, table.seen)
-    if settings.text_vectors and settings.task_vector != "stored":
-        return [
-            f"--text_vectors has no effect on the {settings.predict_split} tasks of {split.path}: each has "
-            "its own task vector"
-        ]
-    return []
+    return texts.faults(needing, table.seen) if needing else []
 
 
 def overwriting_faults(settings: TrainSettings, checkpoint: Path, config: dict) -> list[str]:

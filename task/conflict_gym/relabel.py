@@ -63,12 +63,8 @@ class RelabelSettings(Command):
         "copy",
         "copy: the task stays, and a copy of it has permuted labels; in_place: the task itself has them",
         choices=PERMUTE,
-        needs=("permuted labels",),
     )
     seed: int = LABELS(0, "seed of the names, the choice of tasks and the permutations", range=SEED)
-
-    def unmet_needs(self) -> dict[str, str]:
-        return {"permuted labels": " --share 0: no labels are permuted"} if self.share == 0 else {}
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,13 @@ class GymSettings(Command):
     encoder_parts: int = SKILLS(4, "number of encoder-side parts: which word counts, and its first permutation", range=AT_LEAST_1)
     decoder_parts: int = SKILLS(4, "number of decoder-side parts: the second permutation; every pair of parts is a skill", range=AT_LEAST_1)
     conflict: float = SKILLS(1.0, "share of contested inputs; on these, two skills differ on about 98% (gym.json has the figures)", range=PROBABILITY)
-    overlap: float = SKILLS(0.0, "share of the inputs of a task that a second skill answers", range=PROBABILITY, needs=("several skills", "conflict"))
+    overlap: float = SKILLS(0.0, "share of the inputs of a task that a second skill answers", range=PROBABILITY)
     words: int = ROWS(40, "number of words", range=Range(lambda value: 2 <= value <= MOST_WORDS, f"from 2 to {MOST_WORDS}"))
     input_words: int = ROWS(2, "words of an input, all different", range=Range(lambda value: 1 <= value <= 32, "from 1 to 32"))
     rows: int = ROWS(48, "train rows of a train task", range=AT_LEAST_1)
     dev_rows: int = ROWS(24, "dev rows of a train task", range=AT_LEAST_1)
     test_rows: int = ROWS(64, "test rows of any task", range=AT_LEAST_1)
-    unseen_rows: int = ROWS(16, "train rows, and dev rows, of each of the five samples of an unseen task", range=AT_LEAST_1, needs=("unseen tasks",))
+    unseen_rows: int = ROWS(16, "train rows, and dev rows, of each of the five samples of an unseen task", range=AT_LEAST_1)
     label_noise: float = ROWS(0.0, "share of the train rows with a random wrong answer", range=PROBABILITY)
 
     @property
@@ -64,14 +64,6 @@ class GymSettings(Command):
     def contested(self) -> int:
         """The number of words on which skills contradict each other."""
         return round(self.conflict * self.words)
-
-    def unmet_needs(self) -> dict[str, str]:
-        unmet = {
-            "several skills": " --encoder_parts 1 and --decoder_parts 1, a single skill" if self.skills == 1 else "",
-            "conflict": " --conflict 0, where all skills are equal" if self.conflict == 0 else "",
-            "unseen tasks": " --unseen_tasks 0" if self.unseen_tasks == 0 else "",
-        }
-        return {need: reason for need, reason in unmet.items() if reason}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +94,7 @@ def contested_rows(settings: GymSettings, rows: int) -> int:
 
 
 def faults_of(settings: GymSettings) -> list[str]:
-    """Returns faults of values, of flags without effect, and of numbers that no gym can have."""
+    """Returns faults of values, and of numbers that no gym can have."""
     if faults := flag_faults(settings):
         return faults
     if settings.tasks < settings.skills:
@@ -110,6 +102,8 @@ def faults_of(settings: GymSettings) -> list[str]:
             f"--tasks is {settings.tasks}; it must be at least {settings.skills}, the number of skills "
             f"(--encoder_parts {settings.encoder_parts} times --decoder_parts {settings.decoder_parts})"
         )
+    if settings.overlap and settings.skills == 1:
+        faults.append("--overlap needs a second skill: --encoder_parts or --decoder_parts above 1")
     for name, of, count in (
         ("overlap", "contested words", settings.contested),
         ("label_noise", "train rows (--rows)", settings.rows),

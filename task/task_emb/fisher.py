@@ -48,20 +48,15 @@ class FisherSettings(TrainingSettings):
 
     recipe: str | None = recipe_flag(PUBLISHED_RECIPE)
     weights: str = FISHER("adapters", "weights to train and to compute Fisher information of: adapters in a frozen BART, or all weights of its layers", choices=tuple(DEFAULTS))
-    bottleneck: int | None = FISHER(None, "hidden size of adapters (default: 16)", range=AT_LEAST_1, needs=("adapters",))
+    bottleneck: int | None = FISHER(None, "hidden size of adapters (default: 16)", range=AT_LEAST_1)
     average_over: str | None = FISHER(None, "dimensions of the vector: each weight, or the mean of each output unit, of each weight or bias tensor, or of each layer (default: weight for adapters, unit for layers)", choices=PARTS)
     learning_rate: float | None = TRAINING(None, "peak learning rate, which decays to 0; 0: weights do not change (default: 1e-3 for adapters, 3e-5 for layers)", range=NOT_NEGATIVE)
     total_steps: int = TRAINING(200, "optimizer steps", range=AT_LEAST_1)
     max_tokens_per_micro_batch: int = TEXTS(4096, "maximum padded tokens per micro-batch; limits the memory of each process of --num_workers; 0: no limit", range=NOT_NEGATIVE, on_resume=True)  # less than for text: one gradient per example is kept
 # fmt: on
 
-    def unmet_needs(self) -> dict[str, str]:
-        if self.weights == "adapters" or self.recipe == PUBLISHED:
-            return {}
-        return {"adapters": " --weights layers: there are no adapters"}
-
     def faults(self) -> list[str]:
-        """Returns errors in ranges, lengths and the model, and unused flags."""
+        """Returns errors in ranges, lengths and the model."""
         faults = super().faults()
         if self.recipe == PUBLISHED and self.weights == "layers":
             faults.append("--recipe published is for --weights adapters; omit it, or --weights layers")

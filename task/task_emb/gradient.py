@@ -60,12 +60,9 @@ class GradientSettings(GymSettings):
     parts: str = GRADIENT("whole", "parts of the vector: one; one per side, encoder and decoder; or one per layer, in this order. meta.json says where each is, so that tasks can be compared per side or layer", choices=DIVISIONS)
     clip: float = GRADIENT(math.inf, "maximum norm of an example's gradient, over all chosen weights; longer ones are scaled down before the mean; inf: no clipping", range=POSITIVE_OR_INFINITE)
     projection_dim: int = GRADIENT(4096, "dimension of the random projection of each part of a gradient; shorter parts are not projected; 0: no projection", range=NOT_NEGATIVE)
-    projection_seed: int = GRADIENT(42, "seed of the projection, the same for all tasks", range=SEED, needs=("projection",))
+    projection_seed: int = GRADIENT(42, "seed of the projection, the same for all tasks", range=SEED)
     mixed_precision: str = GRADIENT("no", "precision of matrix products; gradients are summed in float32. auto: bf16 on a GPU that supports it, else no", choices=GRADIENT_PRECISIONS)
 # fmt: on
-
-    def unmet_needs(self) -> dict[str, str]:
-        return {} if self.projection_dim else {"projection": " --projection_dim 0"}
 
     def faults(self) -> list[str]:
         """Returns errors in ranges, lengths and the model, and flags that do not fit together."""

@@ -13,7 +13,7 @@ from dataloader.labels import Labelling, ontology_labels, read_labels
 from dataloader.list_tasks import tasks_named
 from dataloader.ontology import Ontology
 from dataloader.task_splits import SECTIONS
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, group, value_faults
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_faults, group
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
 from routing_moe.training.checks import ontology_path
@@ -69,7 +69,7 @@ class Inputs:
 
 def check(settings: Settings) -> Inputs:
     """Reads all input files. Raises one InputError with all errors."""
-    faults, notes = Faults(value_faults(settings)), []
+    faults, notes = Faults(flag_faults(settings)), []
     if fault := unwritable(settings.output_dir):
         faults.append(f"--output_dir {fault}")
     names = faults.of(names_of_folders, settings.taskvecs, settings.names) or settings.taskvecs

@@ -74,17 +74,14 @@ class ReduceSettings(Command):
 
     taskvecs: str = VECTORS(REQUIRED, "folder of the vectors")
     output_dir: str = VECTORS(REQUIRED, "folder to write")
-    dim: int | None = FITTING(None, "number of components, less than the number of tasks to fit on", range=AT_LEAST_1, needs=("fitting",))
+    dim: int | None = FITTING(None, "number of components, less than the number of tasks to fit on", range=AT_LEAST_1)
     like: str | None = FITTING(None, "apply the reduction saved in this folder instead of fitting one", metavar="FOLDER")
-    fit_on: list[str] | None = FITTING(None, "tasks or sections of the split to fit on; all: all tasks of the split, or of the folder (default: train)", metavar="TASK", needs=("fitting",))
-    custom_tasks_splits: str | None = FITTING(None, "JSON with task lists train, dev, test", needs=("fitting",))
-    transform: str | None = FITTING(None, "transform vectors first; unit: to length 1; log: log of each number, for Fisher information, which spans orders of magnitude (default: none)", choices=TRANSFORMS, needs=("fitting",))
-    no_standardisation: bool = FITTING(False, "do not scale the input dimensions (default: scale each to variance 1)", needs=("fitting",))
-    whiten: bool = FITTING(False, "scale each component to mean square 1 (default: one factor for all, so that the mean over components is 1)", needs=("fitting",))
+    fit_on: list[str] | None = FITTING(None, "tasks or sections of the split to fit on; all: all tasks of the split, or of the folder (default: train)", metavar="TASK")
+    custom_tasks_splits: str | None = FITTING(None, "JSON with task lists train, dev, test")
+    transform: str | None = FITTING(None, "transform vectors first; unit: to length 1; log: log of each number, for Fisher information, which spans orders of magnitude (default: none)", choices=TRANSFORMS)
+    no_standardisation: bool = FITTING(False, "do not scale the input dimensions (default: scale each to variance 1)")
+    whiten: bool = FITTING(False, "scale each component to mean square 1 (default: one factor for all, so that the mean over components is 1)")
 # fmt: on
-
-    def unmet_needs(self) -> dict[str, str]:
-        return {"fitting": " --like, whose reduction is applied as it was fitted"} if self.like else {}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -113,6 +110,8 @@ def check(settings: ReduceSettings) -> tuple[list[str], np.ndarray]:
         faults.of(load_split, settings.custom_tasks_splits, flag="custom_tasks_splits")
     if settings.dim is None and not settings.like:
         faults.append("give the number of dimensions as --dim, or an existing reduction as --like")
+    if settings.dim is not None and settings.like:
+        faults.append("--dim and --like both determine the reduction; give one of them")
     folder = Path(settings.output_dir)
     if reason := unwritable(folder):
         faults.append(f"--output_dir {reason}")
@@ -204,7 +203,9 @@ def tasks_to_fit_on(settings: ReduceSettings, names: list[str]) -> list[str]:
             "the train tasks are not known: give --custom_tasks_splits, or --fit_on all to fit on all tasks"
         )
     where = f"--taskvecs {settings.taskvecs}"
-    return chosen_tasks(["train"] if settings.fit_on is None else settings.fit_on, settings.custom_tasks_splits, names, where)
+    return chosen_tasks(
+        ["train"] if settings.fit_on is None else settings.fit_on, settings.custom_tasks_splits, names, where
+    )
 
 
 # ---- write

@@ -109,7 +109,7 @@ class VectorSettings(Command, ABC):
         return {}
 
     def faults(self) -> list[str]:
-        """Returns errors: settings out of range or without effect, and errors specific to the method."""
+        """Returns errors: settings out of range, and errors specific to the method."""
         return flag_faults(self)
 
     def resolved(self) -> "VectorSettings":

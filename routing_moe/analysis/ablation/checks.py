@@ -9,7 +9,7 @@ from routing_moe.analysis.correlation import worth_testing
 from routing_moe.analysis.features import Features, features_of
 from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.config.ablate import AblationSettings
-from routing_moe.config.flags import value_faults
+from routing_moe.config.flags import flag_faults
 from routing_moe.io.files import unwritable
 from routing_moe.training.checks import Inputs, check_inputs
 
@@ -26,7 +26,7 @@ class AblationInputs:
 def check_ablation(settings: AblationSettings) -> AblationInputs:
     """Reads and checks all inputs. Raises one InputError with all errors."""
     prediction = settings.prediction
-    faults = Faults(value_faults(settings) + _number_faults(settings))
+    faults = Faults(flag_faults(settings) + _number_faults(settings))
     if fault := unwritable(settings.output_dir):
         faults.append(f"--output_dir {fault}")
     mixture = faults.of(mixture_to_score, prediction)
