@@ -26,8 +26,7 @@ from routing_moe.finetuning.task_choices import read_choices
 from routing_moe.io.files import npy_bytes, npz_bytes
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.run_folder import load_run_settings
-from routing_moe.model.loading import load_bart, load_routing_bart, load_vanilla_checkpoint
-from routing_moe.model.saved_config import load_bart_config
+from routing_moe.model.loading import load_bart, load_bart_config, load_routing_bart, load_vanilla_checkpoint
 from routing_moe.model.task_vectors import META_FILE, load_meta, load_task_vectors
 from routing_moe.report.ablation import ablation_data
 from routing_moe.report.curves import curves_data

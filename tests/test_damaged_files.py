@@ -21,7 +21,7 @@ from routing_moe.checkpoints.folder import STATE_FILE
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.logs import log, log_to_file, start_logging
-from routing_moe.model.saved_config import load_bart_config
+from routing_moe.model.loading import load_bart_config
 from routing_moe.model.task_vectors import save_task_vectors
 from routing_moe.plots.style import write_figure
 

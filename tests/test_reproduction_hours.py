@@ -121,7 +121,7 @@ def test_sizes_of_published_names_need_no_download(monkeypatch, capsys):
     def request(name):
         raise AssertionError(f"the hub is asked for {name}")
 
-    monkeypatch.setattr("routing_moe.model.saved_config.snapshot", request)
+    monkeypatch.setattr("routing_moe.model.loading.snapshot", request)
     monkeypatch.setattr("routing_moe.model.saved_config.in_cache", lambda name: None)
     assert reproduction.add_size("facebook/bart-base") == "base"
     assert "its published sizes" in capsys.readouterr().out

@@ -1,26 +1,26 @@
-"""Finds and checks a trained model on disk, of this or the published code, without loading it."""
+"""Finds a trained model on disk, of this or the published code, without loading it.
+
+What is found is checked by its names and files. Reading its configuration imports torch, which takes seconds.
+"""
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataloader.errors import InputError, fault_context, in_brief
+from dataloader.errors import InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.checkpoints.tokenizer_files import TOKENIZER_FILES
+from routing_moe.config.choices import ROUTING_BART
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.hub import folder_of_run, is_hub_name, is_on_hub, local_folder, snapshot
-from routing_moe.model.saved_config import (
-    ROUTING_BART,
-    SavedConfig,
-    load_routing_config,
-    published_fields,
-)
-from routing_moe.model.task_vectors import VECTORS_FILE, load_task_vectors
+from routing_moe.model.task_vectors import VECTORS_FILE
 
 if TYPE_CHECKING:
+    from routing_moe.model.configuration import RoutingBartConfig
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
 
@@ -32,15 +32,24 @@ class SavedMixture:
     """
 
     checkpoint: Path
-    config: SavedConfig
     is_published: bool = False
     kept: list = field(default_factory=list, compare=False, repr=False)
+
+    @cached_property
+    def config(self) -> "RoutingBartConfig":
+        """The model's configuration. Raises InputError if it is broken."""
+        from routing_moe.model.configuration import RoutingBartConfig
+        from routing_moe.model.published import published_config
+
+        if self.is_published:
+            return published_config(self.checkpoint.parent, self.checkpoint.name)
+        return RoutingBartConfig.load(self.checkpoint)
 
     def load(self) -> "RoutingBartForConditionalGeneration":
         """Returns the model. Raises InputError if its files are broken."""
         if self.kept:
             return self.kept.pop()
-        from routing_moe.model.loading import load_routing_bart  # imports torch, which takes seconds
+        from routing_moe.model.loading import load_routing_bart
         from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
         cls = RoutingBartForConditionalGeneration
@@ -72,38 +81,25 @@ def find_mixture(folder: str | Path, checkpoint_name: str | None, name_flag: str
         raise InputError(f"{folder}: no such folder, expected a run or a checkpoint")
     if not (folder / "config.json").is_file():
         if checkpoint := find_checkpoint(folder / name):
-            return routing_mixture(checkpoint)
+            return SavedMixture(checkpoint)
         raise InputError(no_checkpoint(folder, name, name_flag))
-    published = load_json_object(folder / "config.json", "a model's configuration")
-    if "router_block_num" in published:
-        return published_mixture(folder, name, published)
+    saved = saved_fields(folder)
+    if "router_block_num" in saved:
+        if not (folder / name / "model.pt").is_file():
+            there = ", ".join(sorted(path.parent.name for path in folder.glob("*/model.pt"))) or "none"
+            raise InputError(f"{folder / name / 'model.pt'}: not found; checkpoints there: {there}")
+        return SavedMixture(folder / name, is_published=True)
     if checkpoint_name:
         raise InputError(f"{folder} is a checkpoint; --{name_flag} has an effect with run folders only")
-    return routing_mixture(folder)
+    if saved.get("model_type") != ROUTING_BART:
+        raise InputError(f"{folder} holds a {saved.get('model_type')!r} model, not a routing BART")
+    return SavedMixture(folder)
 
 
-def routing_mixture(checkpoint: Path) -> SavedMixture:
-    """Returns a checkpoint of this code. Raises InputError if its configuration is broken."""
-    config = load_routing_config(checkpoint)
-    return SavedMixture(checkpoint, SavedConfig.of(config, checkpoint / "config.json"))
-
-
-def published_mixture(run: Path, name: str, published: dict) -> SavedMixture:
-    """Returns the checkpoint `name` in a run of the published code, whose config.json is `published`.
-
-    Raises InputError if it is missing or its configuration is broken.
-    """
-    if not (run / name / "model.pt").is_file():
-        there = ", ".join(sorted(path.parent.name for path in run.glob("*/model.pt"))) or "none"
-        raise InputError(f"{run / name / 'model.pt'}: not found; checkpoints there: {there}")
-    names, vectors_ND = load_task_vectors(run / name)
-    path = run / "config.json"
-    try:
-        fields = published_fields(published, names, vectors_ND.shape[1])
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a valid configuration ({in_brief(error)})") from None
-    config = SavedConfig.of(fields, path)
-    return SavedMixture(run / name, config, is_published=True)
+def saved_fields(folder: Path) -> dict:
+    """Returns the fields of the configuration in a folder, {} if there is none. Raises InputError."""
+    path = folder / "config.json"
+    return load_json_object(path, "a model's configuration") if path.is_file() else {}
 
 
 def no_checkpoint(folder: Path, name: str, name_flag: str) -> str:
@@ -135,16 +131,6 @@ def checksums(weights: list[Path], place: str | Path) -> dict[str, str]:
     files, folder = {file.name: file for file in weights}, local_folder(place)
     files |= {name: folder / name for name in ("config.json", *TOKENIZER_FILES)}
     return {name: sha256(file) for name, file in files.items() if file.is_file()}
-
-
-def same_files(saved: dict[str, str] | None, now: dict[str, str]) -> bool:
-    """Returns whether checksums of a start, saved by an earlier command, are those of the start now.
-
-    Of a hub name, earlier versions saved only those of weights that were in the cache already.
-    """
-    if not saved or "config.json" in saved:
-        return saved in (now, {}, None)
-    return all(now.get(name) == checksum for name, checksum in saved.items())
 
 
 def sha256(file: Path) -> str:
@@ -181,24 +167,30 @@ def mixture_to_score(settings: TrainSettings) -> SavedMixture:
 
 @dataclass(frozen=True)
 class SavedBart:
-    """A plain BART: a folder or hub name, and optionally a file of weights that replaces its own.
-
-    kept: the content of that file if it was read before it is needed; the next `load` takes it.
-    """
+    """A plain BART: a folder or hub name, and optionally a file of weights that replaces its own."""
 
     source: str
     weights: str | None = None
-    kept: list = field(default_factory=list, compare=False, repr=False)
+
+    @cached_property
+    def config(self) -> "RoutingBartConfig":
+        """The BART's configuration, with one expert. Raises InputError if it is broken, or not on the hub."""
+        from routing_moe.model.loading import load_bart_config
+
+        return load_bart_config(self.source)
 
     def load(self) -> "RoutingBartForConditionalGeneration":
         """Returns the BART as a routing BART with one expert. Raises InputError if its files are broken."""
-        from routing_moe.checkpoints.vanilla import load_vanilla_weights  # imports torch, which takes seconds
+        from routing_moe.model.conversion import load_plain_weights
+        from routing_moe.model.loading import load_vanilla_checkpoint
         from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
         model = RoutingBartForConditionalGeneration.from_bart(self.source, 1, 0.0)
         if self.weights:
-            content = self.kept.pop() if self.kept else None
-            load_vanilla_weights(model, self.weights, 0.0, flag="checkpoint", content=content)
+            with fault_context("--checkpoint "):
+                content = load_vanilla_checkpoint(self.weights)
+            with fault_context(f"--checkpoint {self.weights}: "):
+                load_plain_weights(model, content, init_eps=0.0)
         return model
 
     def files(self) -> list[Path]:
@@ -214,66 +206,51 @@ def find_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
     """Returns the model that --moe_init and --init_dir, --checkpoint or --model name. Raises InputError."""
     if settings.moe_init:
         with fault_context("--init_dir "):
-            found = find_mixture(settings.init_dir, settings.init_checkpoint_name, "init_checkpoint_name")
-            if found.config.num_experts == 1:
-                raise InputError(f"{found.checkpoint} has one expert, a plain BART; give it as --checkpoint")
-            return found
+            return find_mixture(settings.init_dir, settings.init_checkpoint_name, "init_checkpoint_name")
     if settings.checkpoint is None:
-        return SavedBart(settings.model)
+        with fault_context("--model "):
+            return find_bart(settings.model)
     with fault_context("--checkpoint "):
         return find_plain(settings.checkpoint, settings.model)
 
 
-def find_plain(checkpoint: str, model: str) -> SavedMixture | SavedBart:
-    """Returns a plain BART: a file of weights, a saved BART, a hub name, or a run with one expert.
+def find_plain(place: str, model: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
+    """Returns a plain BART: a file of weights, a saved BART, a hub name, or a run of one expert.
 
-    model: --model, the BART whose weights a file replaces. Raises InputError for anything else.
+    `check_one_expert` checks a run's experts. model: --model, the BART whose weights a file replaces.
+    name_flag: as of `find_saved`. Raises InputError if there is none.
     """
-    path = Path(checkpoint)
+    path = Path(place)
     if path.is_file():
-        return plain_file(path, model)
-    if not path.is_dir() and not is_hub_name(checkpoint):
-        raise InputError(f"{checkpoint}: not found; name a file of weights, a folder or a hub name")
-    found = find_saved(checkpoint)
-    if isinstance(found, SavedBart):
-        return found
-    if found.config.num_experts > 1:
-        raise InputError(
-            f"{found.checkpoint} is a mixture of {found.config.num_experts} experts; start from it with "
-            f"--moe_init --init_dir {checkpoint}"
-        )
-    return found
-
-
-def plain_file(path: Path, model: str) -> SavedBart:
-    """Returns the BART `model` with a file's weights. Raises InputError for a file of a run's checkpoint."""
-    config = path.parent / "config.json"
-    model_type = config.is_file() and load_json_object(config, "a configuration").get("model_type")
-    if model_type == ROUTING_BART:
-        raise InputError(f"{path}: a file of a run's checkpoint; name its folder, {path.parent}")
-    return SavedBart(model, weights=str(path))
+        if saved_fields(path.parent).get("model_type") == ROUTING_BART:
+            raise InputError(f"{path}: a file of a run's checkpoint; name its folder, {path.parent}")
+        return SavedBart(model, weights=place)
+    if not path.is_dir() and not is_hub_name(place):
+        raise InputError(f"{place}: not found; name a file of weights, a folder or a hub name")
+    return find_saved(place, name_flag)
 
 
 def find_vanilla(place: str) -> SavedMixture | SavedBart:
-    """Returns the plain BART of --vanilla_checkpoint: a file of weights, a folder, or a run with one expert.
+    """Returns the plain BART of --vanilla_checkpoint, as `find_plain`."""
+    return find_plain(place, place, f"vanilla_checkpoint {place}/NAME")
 
-    place: also a hub name of such a folder or run. Raises InputError for anything else.
+
+def check_one_expert(start: SavedMixture | SavedBart, instead: str) -> None:
+    """Raises InputError for a mixture in the place of a plain BART. instead: what to give."""
+    if start.config.num_experts > 1:
+        raise InputError(f"{start.checkpoint} is a mixture of {start.config.num_experts} experts; {instead}")
+
+
+def find_bart(source: str) -> SavedBart:
+    """Returns the plain BART in a folder or of a hub name. Raises InputError if there is no such folder.
+
+    A hub name is looked up when the configuration is read.
     """
-    if Path(place).is_file():
-        return plain_file(Path(place), place)
-    path = _configured(place)
-    if not path.is_dir():
-        raise InputError(f"{place}: not found")
-    config = path / "config.json"
-    if config.is_file() and load_json_object(config, "a configuration").get("model_type") != ROUTING_BART:
-        return SavedBart(place)
-    found = find_mixture(place, None, f"vanilla_checkpoint {place}/NAME")
-    if found.config.num_experts > 1:
-        raise InputError(
-            f"{found.checkpoint} is a mixture of {found.config.num_experts} experts; give a plain BART, or a "
-            "run with one expert"
-        )
-    return found
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise InputError(f"{source} has no config.json, the configuration of a model")
+    if not Path(source).is_dir() and not is_hub_name(source):
+        raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
+    return SavedBart(source)
 
 
 def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
@@ -286,8 +263,7 @@ def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | Save
         if is_hub_name(place):
             return SavedBart(place)
         raise InputError(f"{place}: not found; name a folder or a hub name")
-    config = path / "config.json"
-    fields = load_json_object(config, "a model's configuration") if config.is_file() else {}
+    fields = saved_fields(path)
     kind = fields.get("model_type")
     is_published = "router_block_num" in fields
     if (is_on_hub(place) and kind != ROUTING_BART) or (kind == "bart" and not is_published):

@@ -22,7 +22,7 @@ import pandas as pd
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
-from dataloader.ontology import UNCATEGORISED, Ontology
+from dataloader.ontology import UNCATEGORISED, Ontology, ontology_path
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.tables import CompareSettings
@@ -31,7 +31,6 @@ from routing_moe.results import scores as results
 from routing_moe.results.compared_costs import Compared
 from routing_moe.results.compared_runs import Run
 from routing_moe.results.scores import ScoresFile
-from routing_moe.training.checks import ontology_path
 
 
 def main(argv: list[str] | None = None) -> int:

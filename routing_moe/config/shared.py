@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import ClassVar
 
 from routing_moe.config.choices import PRECISIONS, SCORINGS
@@ -74,6 +75,58 @@ class RunFlags(TextFlags, OptimizerFlags):
 def text_settings(settings: TextFlags) -> dict[str, int | bool | None]:
     """Returns {name: value} of the flags that a checkpoint keeps as `config.text_settings`."""
     return {name: getattr(settings, name) for name in TEXT_SETTINGS}
+
+
+def position_faults(
+    settings: TextFlags, positions: int, where, lengths=("max_input_length", "max_output_length")
+) -> list[str]:
+    """Returns errors of lengths of texts above the number of positions of the model `where`."""
+    return [
+        f"--{name} is {getattr(settings, name)}, but {where} has {positions} positions"
+        for name in lengths
+        if getattr(settings, name) > positions
+    ]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a model comes from: a checkpoint, or a plain BART; and what replaces parts of it.
+
+    model: plain BART, also the tokenizer of a checkpoint without one. checkpoint: run, checkpoint, plain BART or
+    hub name; None: `model`. checkpoint_name: which checkpoint of a run; None: best. vanilla: weights instead of
+    those of `model`. vectors: folder of task vectors. routes: value of --task_routes.
+    """
+
+    model: str
+    checkpoint: str | None = None
+    checkpoint_name: str | None = None
+    vanilla: str | None = None
+    vectors: str | None = None
+    routes: str | None = None
+
+    @property
+    def described(self) -> str:
+        """The start in words, for logs and errors."""
+        if self.checkpoint:
+            return str(Path(self.checkpoint, self.checkpoint_name or ""))
+        return self.model + (f" with the weights of {self.vanilla}" if self.vanilla else "")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Which examples are scored along which routes.
+
+    section: of the split. samples: which samples of a task. most: examples of each file, evenly spaced; None:
+    all. scoring: how answers are made. task_vector: the rule by which a task gets its vector. prefix: of the
+    names of result files.
+    """
+
+    section: str = "train"
+    samples: str = "first"
+    most: int | None = None
+    scoring: str = "generate"
+    task_vector: str = "auto"
+    prefix: str = ""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from routing_moe.config.flags import (
     group,
     inherited,
 )
-from routing_moe.config.shared import OPTIMISATION, RunFlags
+from routing_moe.config.shared import OPTIMISATION, Evaluation, Recipe, RunFlags, Start, recipe_of
 from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import load_run_settings
 
@@ -141,12 +141,31 @@ class TrainSettings(RunFlags):
         return super().route_source
 
     @property
-    def start_in_words(self) -> str:
-        """The plain BART or checkpoint that training starts from, for the log."""
-        if not self.initialize_from_vanilla:
-            return self.checkpoint or str(Path(self.output_dir) / self.checkpoint_name)
-        weights = f" with the weights of {self.vanilla_checkpoint}" if self.vanilla_checkpoint else ""
-        return f"{self.model}{weights}"
+    def start(self) -> Start:
+        """Where the model comes from."""
+        given = dict(model=self.model, vectors=self.taskvecs, routes=self.task_routes)
+        if self.do_train and self.initialize_from_vanilla:
+            return Start(vanilla=self.vanilla_checkpoint, **given)
+        if self.checkpoint:
+            return Start(checkpoint=self.checkpoint, **given)
+        return Start(checkpoint=self.output_dir, checkpoint_name=self.checkpoint_name, **given)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What --do_predict scores."""
+        return Evaluation(
+            section=self.predict_split,
+            samples=self.predict_samples,
+            most=self.predict_max_examples or self.examples_per_file,
+            scoring=self.scoring,
+            task_vector=self.task_vector,
+            prefix=self.prefix,
+        )
+
+    @property
+    def recipe(self) -> Recipe:
+        """What a step depends on."""
+        return recipe_of(self, warmup_steps=self.warmup_steps)
 
     @property
     def starts_from_routes(self) -> bool:
@@ -160,6 +179,12 @@ class TrainSettings(RunFlags):
     @property
     def trains_task_vectors(self) -> bool:
         return self.task_model_lr != 0 and not self.freeze_task_model
+
+    @property
+    def frozen(self) -> list[str]:
+        """The parts of routing that are not trained, of "router" and "vectors"."""
+        trained = {"router": self.trains_router, "vectors": self.trains_task_vectors}
+        return [part for part, is_trained in trained.items() if not is_trained]
 
     @property
     def selects_at_final_temperature(self) -> bool:

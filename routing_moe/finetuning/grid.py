@@ -25,7 +25,7 @@ from dataloader.errors import InputError, fault_context
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, same_files, sha256
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, sha256
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.finetuning.executors import executor, model_folder
 from routing_moe.io.job_folder import JobFolder
@@ -70,7 +70,7 @@ class Grid:
         except TypeError:
             raise InputError(f"{run} is damaged; delete {self.folder}, or name another folder") from None
         finished = {c for c in before if self.files.path(c).is_file()}
-        if finished and not same_files(saved.get("start"), start):
+        if finished and saved.get("start") != start:
             raise InputError(
                 f"--output_dir {self.folder}: its grid started from other files (weights, settings, task "
                 f"vectors) than those of {start_folder(self.settings)} and the flags; name another folder"

@@ -28,9 +28,9 @@ from routing_moe.finetuning.task_choices import (
     share_row,
 )
 from routing_moe.io.accelerator import make_accelerator
+from routing_moe.model.loading import with_fields
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
 from routing_moe.model.route_sources import random_task_routes
-from routing_moe.model.saved_config import load_bart_config
 from routing_moe.model.selection import route_logits
 from routing_moe.model.task_vectors import of_sample
 from routing_moe.optim.state_memory import State
@@ -53,19 +53,19 @@ def least_state(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> 
     Without --route_training it depends on the route whether the experts are kept; those of a plain BART are
     then counted, the least that is possible.
     """
-    config = start.config if isinstance(start, SavedMixture) else load_bart_config(start.source)
+    config = start.config
     source, training = settings.route_source or config.route_source, settings.route_training
     mixes = source in WITHOUT_VECTOR and config.expert_mixing == "outputs"
     if not settings.moe_init or training in PLAIN or (training is None and not mixes):
-        config = dataclasses.replace(config, num_experts=1, router_mode="softmax")
+        config = with_fields(config, dict(num_experts=1))
     elif training == "logits":
         size = config.num_layers * config.num_experts
         table = dict(route_source="learned", router_nn_type="table", router_input_dim=size, route_parts=None)
-        config = dataclasses.replace(config, task_names=[settings.task], **table)
+        config = with_fields(config, table | {"task_names": [settings.task]})
         return State.of(config, ["embeddings", "layers", "router"])
     else:
         routed = "learned" if training in ("vector", "router") else "fixed"
-        config = dataclasses.replace(config, task_names=[settings.task], route_source=routed)
+        config = with_fields(config, dict(task_names=[settings.task], route_source=routed))
     frozen = ["embeddings"] if settings.freeze_embeds else []
     return State.of(config, frozen + (["router"] if training != "router" else []))
 

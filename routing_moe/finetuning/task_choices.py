@@ -14,7 +14,7 @@ import numpy as np
 
 from dataloader.atomic_files import write_text
 from dataloader.encoding import TextFormat
-from dataloader.errors import Faults, InputError, in_short
+from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture
@@ -51,7 +51,8 @@ def reads_row(settings: FinetuneSettings, config) -> bool:
 
 def lacks_route(settings: FinetuneSettings, config) -> bool:
     """Returns whether nothing is known of the task's route, so that all experts have equal weights."""
-    known = settings.task_routes or settings.taskvecs or settings.task in config.task_names
+    by_cluster = reads_clusters(settings, config)
+    known = settings.task_routes or by_cluster or settings.task in config.task_names
     return follows_given_routes(settings, config) and not known
 
 
@@ -81,71 +82,6 @@ def given_vectors(settings: FinetuneSettings) -> GivenVectors | None:
 def file_route(settings: FinetuneSettings) -> GivenRoutes:
     """Returns the task's route in the file `--task_routes`. Raises InputError."""
     return GivenRoutes(settings.task_routes, routes_of_tasks(settings.task_routes, [settings.task]))
-
-
-# ---- checks
-
-
-def given_route_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
-    """Returns faults of `--task_routes` and of the vectors by which a cluster is found."""
-    faults, config = Faults(), start.config
-    if settings.selecting_flags == ["task_routes"] and (routes := faults.of(file_route, settings)):
-        depths = config.encoder_layers, config.decoder_layers
-        faults.of(routes.matrices, *depths, config.num_experts, flag="task_routes")
-    if reads_clusters(settings, config):
-        faults += given_vector_faults(settings, start, gyms)
-    averages = lacks_route(settings, config) and config.expert_mixing == "outputs"
-    if settings.route_training == "plain" and averages:
-        faults.append(
-            f"--route_training is plain, but {start.checkpoint} has no route for {settings.task}, and "
-            "averaged outputs have no equivalent plain BART; give fixed or merged, or a route by "
-            "--task_routes or --taskvecs"
-        )
-    return list(faults)
-
-
-def given_vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
-    """Returns faults of `--taskvecs` for the task and the mixture."""
-    faults = Faults()
-    if given := faults.of(given_vectors, settings, flag="taskvecs"):
-        faults += row_faults(settings, given.names, gyms, f"--taskvecs {settings.taskvecs}")
-        faults += given.faults(start.checkpoint, start.config)
-    return list(faults)
-
-
-def vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
-    """Returns why the task has no vector, with what to give instead."""
-    faults, task = Faults(), settings.task
-    if settings.taskvecs:
-        faults += given_vector_faults(settings, start, gyms)
-    elif settings.task_vector == "stored" and not rows_of_samples(
-        start.config.task_names, task, settings.samples
-    ):
-        faults.append(
-            f"--task_vector is stored, but {start.checkpoint} has no vector for {task}; give it by "
-            "--taskvecs, or another --task_vector: nearest, learned"
-        )
-    elif needs_neighbour(settings, start):
-        faults += text_source(settings, gyms).faults([task], vector_table(settings, start.config).seen)
-        if settings.text_vectors and (loaded := faults.of(load_task_vectors, settings.text_vectors)):
-            faults += row_faults(settings, loaded[0], gyms, f"--text_vectors {settings.text_vectors}")
-    elif settings.task_vector != "learned":
-        faults += row_faults(settings, rows_read(start.config, settings.task), gyms, str(start.checkpoint))
-    return list(dict.fromkeys(faults))
-
-
-def row_faults(settings: FinetuneSettings, names: Collection[str], gyms: list[Gym], where: str) -> list[str]:
-    """Returns faults: samples without a row if other samples of the task have one; a task without a row."""
-    own_gym, task = gyms[-1], settings.task
-    lacking = [sample for sample in settings.samples if sample not in names]
-    if lacking and any(sample in names for sample in own_gym.samples(task)):
-        return [
-            f"{where} has vectors of other samples of {task}, but none of {in_short(lacking)}; compute them "
-            "by --samples each, or leave these samples out"
-        ]
-    if lacking and task not in names:
-        return [f"{where} has no vector for {task}, only for {in_short(names)}"]
-    return []
 
 
 # ---- nearest task

@@ -15,7 +15,7 @@ from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_short
 from dataloader.task_splits import Split
 from dataloader.templates import has_templates
-from routing_moe.checkpoints.find import checkpoint_to_start_from, routing_mixture
+from routing_moe.checkpoints.find import SavedMixture, checkpoint_to_start_from
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_start, load_tokenizer
 from routing_moe.config.train import TrainSettings
@@ -37,8 +37,7 @@ from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
 from routing_moe.task_choice.given_routes import file_routes, names_file
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel
-from routing_moe.training.checks import Inputs
-from routing_moe.training.start_checks import trained_on
+from routing_moe.training.checks import Inputs, trained_on
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +53,11 @@ def run_prediction(
     model, tokenizer = load_start(settings, inputs.split)
     model.to(accelerator.device)
     log_to_file(settings.output_dir, "eval_log.txt", accelerator.is_main_process)
-    if settings.predict_temperature is not None:
+    if settings.predict_temperature is not None and model.config.has_router:
         model.config.router_temperature = settings.predict_temperature
     checkpoint = checkpoint_to_start_from(settings)
     selected = {k: v for k, v in load_progress(checkpoint).items() if k in ("step", "temperature")}
-    if settings.predict_temperature is not None:
+    if settings.predict_temperature is not None and model.config.has_router:
         selected["temperature"] = settings.predict_temperature
     if selected:
         log.info("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
@@ -107,7 +106,7 @@ def keep_text_vectors(
     loaded: the checkpoint's model and tokenizer; None: they are loaded. Without routes that depend on the
     task, nothing is written.
     """
-    start = routing_mixture(checkpoint)
+    start = SavedMixture(checkpoint)
     if not start.config.routes_by_task or (checkpoint / TEXTS_FILE).is_file():
         return
     model, tokenizer = loaded or (
@@ -132,8 +131,8 @@ def route_tasks(
     by_vector = config.has_router and not from_file
     if not (by_vector or from_file or config.given_routes):
         return {}
-    trained = trained_on(config.to_dict(), split)
-    start = routing_mixture(checkpoint_to_start_from(settings))
+    trained = trained_on(config, split)
+    start = SavedMixture(checkpoint_to_start_from(settings))
     chooser = Chooser(
         model,
         settings.task_vector,

@@ -11,12 +11,11 @@ import numpy as np
 from dataloader.errors import Faults, InputError, did_you_mean, fault_context, in_short
 from dataloader.labels import Labelling, ontology_labels, read_labels
 from dataloader.list_tasks import tasks_named
-from dataloader.ontology import Ontology
+from dataloader.ontology import Ontology, ontology_path
 from dataloader.task_splits import SECTIONS
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_faults, group
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
-from routing_moe.training.checks import ontology_path
 from task.task_emb.agreement import DISTANCES
 
 MIN_TASKS = 3

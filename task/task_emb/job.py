@@ -24,7 +24,6 @@ from tqdm import tqdm
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.checkpoints.find import same_files
 from routing_moe.config.flags import differences, existing_paths
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes, unwritable
@@ -129,7 +128,7 @@ class VectorJob:
             existing -= MODEL_SETTINGS
         before = ADDED_LATER | saved.get("settings", {})
         faults = differences(self.settings, before, f"the vectors in {self.folder}", ignored=existing)
-        if self.model and not same_files(saved.get("model"), self.model):
+        if self.model and saved.get("model") != self.model:
             faults.append(
                 f"--output_dir {self.folder}: its vectors were computed with a model whose files differ from "
                 "those of the given model"

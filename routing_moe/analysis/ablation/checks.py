@@ -32,7 +32,7 @@ def check_ablation(settings: AblationSettings) -> AblationInputs:
     mixture = faults.of(mixture_to_score, prediction)
     faults += (missing := _missing_gyms(settings))
     inputs = faults.of(check_inputs, prediction) if mixture and not missing else None
-    if mixture:
+    if inputs:
         for word in settings.experts if set(settings.experts) - {"all", "none"} else ():
             faults.of(experts_named, word, mixture.config)
     if not inputs:
