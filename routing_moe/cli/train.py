@@ -7,6 +7,8 @@
     python -m routing_moe.cli.train --do_predict --predict_split test --train_dir data/gym \\
         --custom_tasks_splits dataloader/splits/random.json --output_dir models/moe
     accelerate launch --num_processes 2 -m routing_moe.cli.train ...              several GPUs, the same steps
+
+The flags of the published code come first, then the additions.
 """
 
 import logging

@@ -52,7 +52,7 @@ class FinetuneSettings(RunFlags):
 
     program = "python -m routing_moe.cli.finetune"
     usage = "--task_dir FOLDER --output_dir FOLDER [--do_train] [--do_predict] [flags, see --help]"
-    groups = ("data", "where fine-tuning starts", "the task's route through a mixture", "texts and decoding", "the grid", "optimisation")
+    groups = ("data", "where fine-tuning starts", "the task's route through a mixture", "texts and decoding", "the grid", "optimisation", "running, evaluating, saving")
     source_flags: ClassVar[Mapping[str, str]] = {"moe_avg_route": "average", "moe_random_route": "random", "moe_random2_route": "fixed", "task_routes": "fixed"}
 
     task_dir: str = DATA(REQUIRED, "the task's folder, with <task>_<k>_<seed>_{train,dev,test}.tsv or .jsonl", is_path=True)

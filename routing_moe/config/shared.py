@@ -10,6 +10,9 @@ from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, POSITIV
 
 TEXTS = group("texts and decoding")
 OPTIMISATION = group("optimisation")
+# What the published code does not have comes after its flags in the help.
+MORE_TEXTS = group("additions: texts and decoding")
+MORE_OPTIMISATION = group("additions: memory, time and precision")
 
 
 # fmt: off
@@ -21,12 +24,12 @@ class TextFlags(Command):
     max_output_length: int = TEXTS(64, "maximum tokens of an output, including special tokens", inherited=True, compared_as="scoring")
     do_lowercase: bool = TEXTS(False, "lowercase inputs and outputs, and the gold answers", inherited=True, compared_as="scoring")
     append_another_bos: bool = TEXTS(False, "put a second <s> before inputs and outputs", inherited=True, compared_as="scoring")
-    hide_task_names: bool = TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", inherited=True)
-    scoring: str = TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, compared_as="scoring")
+    hide_task_names: bool = MORE_TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", inherited=True)
+    scoring: str = MORE_TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, compared_as="scoring")
     num_beams: int = TEXTS(4, "beams of generation", range=AT_LEAST_1, inherited=True, compared_as="scoring")
-    no_repeat_ngram_size: int | None = TEXTS(None, "generate no n-gram of this size twice; 0: no limit (default: that of the model's generation settings; 3 for facebook/bart-base)", range=NOT_NEGATIVE, inherited=True, compared_as="scoring")
-    generate_from_bos: bool = TEXTS(False, "start generation from <s>, as the published code does; training starts from </s>, and so does generation by default", inherited=True, compared_as="scoring")
-    eval_sampled_routes: bool = TEXTS(False, "score with routes sampled with Gumbel noise, as the published code does; scores are then random", compared_as="scoring")
+    no_repeat_ngram_size: int | None = MORE_TEXTS(None, "generate no n-gram of this size twice; 0: no limit (default: that of the model's generation settings; 3 for facebook/bart-base)", range=NOT_NEGATIVE, inherited=True, compared_as="scoring")
+    generate_from_bos: bool = MORE_TEXTS(False, "start generation from <s>, as the published code does; training starts from </s>, and so does generation by default", inherited=True, compared_as="scoring")
+    eval_sampled_routes: bool = MORE_TEXTS(False, "score with routes sampled with Gumbel noise, as the published code does; scores are then random", compared_as="scoring")
 
 
 # Flags of TextFlags that a checkpoint keeps: texts and answers of another command are made in the same way.
@@ -40,13 +43,13 @@ TEXT_SETTINGS = (
 class OptimizerFlags(Command):
     """AdamW, clipping, memory and precision."""
 
-    max_tokens_per_micro_batch: int | None = OPTIMISATION(None, "maximum padded source and target tokens per micro-batch; limits memory, does not change results; 0: no limit (default: 16384 on a CPU; on CUDA as many as fit into free memory, at most 32768)", range=NOT_NEGATIVE, on_resume=True)  # affects only the rounding of sums
-    micro_batch_overhead: int | None = OPTIMISATION(None, "cost of a micro-batch, in padded tokens, when a step is cut into micro-batches at minimum cost: the higher, the fewer micro-batches, with more padding; changes time and memory, not results (default: 256 on a CPU, 8192 on CUDA)", range=NOT_NEGATIVE, on_resume=True)  # affects only the rounding of sums
+    max_tokens_per_micro_batch: int | None = MORE_OPTIMISATION(None, "maximum padded source and target tokens per micro-batch; limits memory, does not change results; 0: no limit (default: 16384 on a CPU; on CUDA as many as fit into free memory, at most 32768)", range=NOT_NEGATIVE, on_resume=True)  # affects only the rounding of sums
+    micro_batch_overhead: int | None = MORE_OPTIMISATION(None, "cost of a micro-batch, in padded tokens, when a step is cut into micro-batches at minimum cost: the higher, the fewer micro-batches, with more padding; changes time and memory, not results (default: 256 on a CPU, 8192 on CUDA)", range=NOT_NEGATIVE, on_resume=True)  # affects only the rounding of sums
     weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, compared_as="budget")
     adam_epsilon: float = OPTIMISATION(1e-8, "AdamW's epsilon", range=POSITIVE)
     max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, compared_as="budget")
-    mixed_precision: str | None = OPTIMISATION(None, "precision of matrix products; weights stay float32. no: float32, on CUDA with factors rounded to TF32; auto: bf16 on a GPU that supports it, else no (default: that of accelerate launch, else no)", choices=PRECISIONS)
-    compile: bool = OPTIMISATION(False, "compile every BART layer with torch.compile, once for all shapes: for long trainings on a GPU; evaluations run uncompiled. Changes the rounding and the dropout masks", on_resume=True)
+    mixed_precision: str | None = MORE_OPTIMISATION(None, "precision of matrix products; weights stay float32. no: float32, on CUDA with factors rounded to TF32; auto: bf16 on a GPU that supports it, else no (default: that of accelerate launch, else no)", choices=PRECISIONS)
+    compile: bool = MORE_OPTIMISATION(False, "compile every BART layer with torch.compile, once for all shapes: for long trainings on a GPU; evaluations run uncompiled. Changes the rounding and the dropout masks", on_resume=True)
 # fmt: on
 
 
