@@ -168,7 +168,7 @@ class Place:
         examples = encode(
             inputs.train_gym.pool(inputs.split.train, "train"), tokenizer, inputs.text_format, task_ids
         )
-        files = task_files(settings, inputs, inputs.split.train, "dev", model, tokenizer)
+        files = task_files(settings.evaluation, inputs, inputs.split.train, "dev", model, tokenizer)
         training = Training(
             model, tokenizer, examples, files, inputs.ontology, settings, make_accelerator(), None
         )
@@ -180,7 +180,7 @@ class Place:
         settings = train_settings({"do_predict": True, "output_dir": str(self.run)})
         inputs = check_inputs(settings)
         model, tokenizer = load_start(settings, inputs.split)
-        files = task_files(settings, inputs, ["colour"], "dev", model, tokenizer)
+        files = task_files(settings.evaluation, inputs, ["colour"], "dev", model, tokenizer)
         predict(model, tokenizer, files, decoding_of(settings), make_accelerator())
 
     def read_merge(self) -> None:
@@ -202,7 +202,9 @@ class Place:
 
     def read_grid(self) -> None:
         inputs = check_finetuning(finetune_settings(parse(FinetuneSettings, self.grid_words())))
-        Grid(inputs.settings, inputs.gym).load(start_checksums(inputs.settings, inputs.start))
+        Grid(inputs.settings, inputs.gym).load(
+            start_checksums(inputs.settings.start, inputs.start, inputs.settings.text_vectors)
+        )
 
     def read_results(self) -> None:
         read_results("naming", self.folder / "grid/naming/results.csv")

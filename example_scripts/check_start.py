@@ -14,7 +14,7 @@ from routing_moe.config.flags import parse
 def main(argv: list[str] | None = None) -> int:
     settings = finetune_settings(parse(FinetuneSettings, argv, __doc__))
     with reporting_errors() as result:
-        _ = find_start(settings).config
+        _ = find_start(settings.start, settings.moe_init).config
     return result.exit_code
 
 

@@ -36,13 +36,8 @@ UNUSED = Path("unused")
         ({"seed": -1}, "--seed is -1; it must be 0 or greater and below 2**32"),
         (
             {"overlap": 0.5, "encoder_parts": 1, "decoder_parts": 1},
-            "--overlap has no effect with --encoder_parts 1 and --decoder_parts 1, a single skill",
+            "--overlap needs a second skill: --encoder_parts or --decoder_parts above 1",
         ),
-        (
-            {"overlap": 0.5, "conflict": 0.0},
-            "--overlap has no effect with --conflict 0, where all skills are equal",
-        ),
-        ({"unseen_rows": 8, "unseen_tasks": 0}, "--unseen_rows has no effect with --unseen_tasks 0"),
         (
             {"overlap": 0.01},
             "--overlap is 0.01, less than one of 40 contested words; give 0, or 0.025 or more",

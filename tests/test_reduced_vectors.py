@@ -255,8 +255,8 @@ MISTAKES = {
     ),
     "dimensions with a saved reduction": (
         broken_reduction,
-        LIKE | dict(like="<here>/reduced", dim=0),
-        "--dim has no effect with --like, whose reduction is applied as it was fitted",
+        LIKE | dict(like="<here>/reduced", dim=1),
+        "--dim and --like both determine the reduction; give one of them",
     ),
     "a reduction of vectors made with other settings": (
         other_settings,
@@ -277,11 +277,6 @@ MISTAKES = {
         other_method,
         LIKE | dict(like="<here>/reduced", taskvecs="<here>/narrow"),
         "--taskvecs <here>/narrow: the method is finetuned_text, but text in the vectors that <here>/reduced",
-    ),
-    "a reduction and a new one": (
-        broken_reduction,
-        dict(like="<here>/reduced"),
-        "--custom_tasks_splits has no effect with --like, whose reduction is applied as it was fitted",
     ),
 }
 

@@ -14,7 +14,7 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.checkpoints.tokenizer_files import TOKENIZER_FILES
 from routing_moe.config.choices import ROUTING_BART
-from routing_moe.config.finetune import FinetuneSettings
+from routing_moe.config.shared import Start
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.hub import folder_of_run, is_hub_name, is_on_hub, local_folder, snapshot
 from routing_moe.model.task_vectors import VECTORS_FILE
@@ -145,24 +145,22 @@ def checkpoint_to_resume(settings: TrainSettings) -> Path | None:
 
 
 def checkpoint_to_start_from(settings: TrainSettings) -> Path | None:
-    """Returns the checkpoint folder that the flags name.
+    """Returns the checkpoint folder that a run starts from; None if it is missing, or for a plain BART."""
+    return checkpoint_to_resume(settings) or checkpoint_of(settings.start)
 
-    None if it is missing or the start is a plain BART.
-    """
-    if last := checkpoint_to_resume(settings):
-        return last
-    if settings.do_train and settings.initialize_from_vanilla:
+
+def checkpoint_of(start: Start) -> Path | None:
+    """Returns the checkpoint folder of a start; None if it is missing, or for a plain BART."""
+    if start.checkpoint is None:
         return None
-    if settings.checkpoint:
-        return find_checkpoint(folder_of_run(settings.checkpoint))
-    return find_checkpoint(Path(settings.output_dir) / settings.checkpoint_name)
+    if start.checkpoint_name:
+        return find_checkpoint(Path(start.checkpoint, start.checkpoint_name))
+    return find_checkpoint(folder_of_run(start.checkpoint))
 
 
-def mixture_to_score(settings: TrainSettings) -> SavedMixture:
+def mixture_to_score(start: Start) -> SavedMixture:
     """Returns the checkpoint of a prediction. Raises InputError if there is no valid one."""
-    if settings.checkpoint:
-        return find_mixture(settings.checkpoint, None, "checkpoint_name")
-    return find_mixture(settings.output_dir, settings.checkpoint_name, "checkpoint_name")
+    return find_mixture(start.checkpoint, start.checkpoint_name, "checkpoint_name")
 
 
 @dataclass(frozen=True)
@@ -202,16 +200,19 @@ class SavedBart:
         return checksums(self.files(), self.source)
 
 
-def find_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
-    """Returns the model that --moe_init and --init_dir, --checkpoint or --model name. Raises InputError."""
-    if settings.moe_init:
+def find_start(start: Start, moe_init: bool) -> SavedMixture | SavedBart:
+    """Returns the model that fine-tuning starts from. Raises InputError that names the flag.
+
+    moe_init: whether the checkpoint is a mixture, of --init_dir; otherwise it is a plain BART.
+    """
+    if moe_init:
         with fault_context("--init_dir "):
-            return find_mixture(settings.init_dir, settings.init_checkpoint_name, "init_checkpoint_name")
-    if settings.checkpoint is None:
+            return find_mixture(start.checkpoint, start.checkpoint_name, "init_checkpoint_name")
+    if start.checkpoint is None:
         with fault_context("--model "):
-            return find_bart(settings.model)
+            return find_bart(start.model)
     with fault_context("--checkpoint "):
-        return find_plain(settings.checkpoint, settings.model)
+        return find_plain(start.checkpoint, start.model)
 
 
 def find_plain(place: str, model: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
             disable_progress_bars()
         inputs = check_finetuning(settings)
         grid = Grid(inputs.settings, inputs.gym)
-        grid.load(start_checksums(inputs.settings, inputs.start))
+        grid.load(start_checksums(settings.start, inputs.start, settings.text_vectors))
         start_logging()
         if "model" in given and not uses_model(settings, inputs.start):
             log.info("note: --model has no effect: the start has its own weights and tokenizer")

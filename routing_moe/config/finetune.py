@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from routing_moe.config.choices import ROUTE_TRAININGS, VECTOR_SOURCES
 from routing_moe.config.flags import AT_LEAST_1, NEVER, NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, group
-from routing_moe.config.shared import OPTIMISATION, Recipe, RunFlags, recipe_of
+from routing_moe.config.shared import OPTIMISATION, Recipe, RunFlags, Start, recipe_of
 
 DATA = group("data")
 START = group("where fine-tuning starts")
@@ -108,6 +108,14 @@ class FinetuneSettings(RunFlags):
     @property
     def task(self) -> str:
         return self.dataset
+
+    @property
+    def start(self) -> Start:
+        """Where the model comes from: the mixture in --init_dir, or a plain BART."""
+        given = dict(model=self.model, vectors=self.taskvecs, routes=self.task_routes)
+        if self.moe_init:
+            return Start(checkpoint=self.init_dir, checkpoint_name=self.init_checkpoint_name, **given)
+        return Start(checkpoint=self.checkpoint, **given)
 
     @property
     def gym_dir(self) -> Path:

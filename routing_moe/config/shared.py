@@ -134,7 +134,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an optimizer step depends on, besides model and data. `TrainSettings` has all of these fields.
+    """What an optimizer step depends on, besides model and data.
 
     A learning rate of 0 freezes its part of the model. The temperature is 1 by default.
     """

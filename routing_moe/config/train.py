@@ -151,7 +151,9 @@ class TrainSettings(RunFlags):
     @property
     def start(self) -> Start:
         """Where the model comes from."""
-        given = dict(model=self.model, vectors=self.taskvecs, routes=self.task_routes)
+        has_routes = self.do_train or self.route_source == "fixed"  # else they are those of the training
+        routes = self.task_routes if has_routes else None
+        given = dict(model=self.model, vectors=self.taskvecs, routes=routes)
         if self.do_train and self.initialize_from_vanilla:
             return Start(vanilla=self.vanilla_checkpoint, **given)
         if self.checkpoint:

@@ -21,7 +21,6 @@ from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_faults, with_valid_values
 from routing_moe.config.shared import position_faults
 from routing_moe.finetuning.task_choices import (
-    file_route,
     given_vectors,
     lacks_route,
     reads_clusters,
@@ -33,6 +32,7 @@ from routing_moe.io.precision import precision_faults
 from routing_moe.io.run_folder import foreign_faults, load_run_settings
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.task_choice.choice import rows_read
+from routing_moe.task_choice.given_routes import file_routes
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,15 @@ def check_finetuning(settings: FinetuneSettings) -> FinetuneInputs:
     if settings.train_dir:
         other = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
         gyms = [other, *gyms] if other else gyms
-    start = faults.of(find_start, settings) if settings.init_dir or not settings.moe_init else None
+    start = None
+    if settings.init_dir or not settings.moe_init:
+        start = faults.of(find_start, settings.start, settings.moe_init)
     if settings.taskvecs:
-        faults.of(given_vectors, settings, flag="taskvecs")
+        faults.of(given_vectors, settings.taskvecs, flag="taskvecs")
     if settings.text_vectors:
         faults.of(load_task_vectors, settings.text_vectors, flag="text_vectors")
     if settings.task_routes:
-        faults.of(file_route, settings)
+        faults.of(file_routes, settings.task_routes, [settings.task])
     faults += running_faults(settings) + folder_faults(settings)
     if faults:
         raise InputError(dict.fromkeys(faults))
@@ -218,15 +220,16 @@ def route_source_faults(settings: FinetuneSettings, start: SavedMixture, gyms: l
     reads_vector = learns_routes(settings, start)
     if settings.selecting_flags == ["task_routes"]:
         depths = config.encoder_layers, config.decoder_layers
-        faults.of(file_route(settings).matrices, *depths, config.num_experts, flag="task_routes")
+        routes = file_routes(settings.task_routes, [task])
+        faults.of(routes.matrices, *depths, config.num_experts, flag="task_routes")
     if settings.taskvecs:
         if not (reads_vector or reads_clusters(settings, config)):
             faults.append(f"--taskvecs {settings.taskvecs}: this route does not depend on task vectors")
-        vectors = given_vectors(settings)
+        vectors = given_vectors(settings.taskvecs)
         faults += row_faults(settings, vectors.names, gyms, f"--taskvecs {settings.taskvecs}")
         faults += vectors.faults(start.checkpoint, config)
     elif reads_vector and settings.task_vector != "learned":
-        table = vector_table(settings, config)
+        table = vector_table(task, config)
         if not table.needing_nearest([task], settings.task_vector):
             return row_faults(settings, rows_read(config, task), gyms, str(start.checkpoint))
         faults += text_source(settings, gyms).faults([task], table.seen)

@@ -19,10 +19,9 @@ from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.config.finetune import FinetuneSettings
-from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.task_vectors import NOTHING, load_meta, load_task_vectors, seen_by
 from routing_moe.task_choice.choice import TaskChoice, VectorTable, rows_read, seen_when_stored
-from routing_moe.task_choice.given_routes import routes_of_tasks
+from routing_moe.task_choice.given_routes import file_routes
 from routing_moe.task_choice.given_vectors import GivenVectors, rows_of_samples
 from routing_moe.task_choice.texts import TextsOfModel, TextSource
 
@@ -60,12 +59,13 @@ def needs_neighbour(settings: FinetuneSettings, start: SavedMixture) -> bool:
     """Returns whether the task gets the vector of its nearest task, not a given, stored or learned one."""
     if settings.taskvecs or settings.task_vector == "learned":
         return False
-    return bool(vector_table(settings, start.config).needing_nearest([settings.task], settings.task_vector))
+    table = vector_table(settings.task, start.config)
+    return bool(table.needing_nearest([settings.task], settings.task_vector))
 
 
-def vector_table(settings: FinetuneSettings, config) -> VectorTable:
+def vector_table(task: str, config) -> VectorTable:
     """Returns the mixture's tasks. If its train tasks are unknown, all others than `task` may be copied."""
-    neighbours = set(config.trained_tasks) or set(config.task_names) - {settings.task}
+    neighbours = set(config.trained_tasks) or set(config.task_names) - {task}
     return VectorTable.of(config.task_names, config.random_vectors, neighbours)
 
 
@@ -74,14 +74,9 @@ def text_source(settings: FinetuneSettings, gyms: list[Gym]) -> TextSource:
     return TextSource(tuple(gyms), text_format, settings.text_vectors, settings.examples_per_file)
 
 
-def given_vectors(settings: FinetuneSettings) -> GivenVectors | None:
+def given_vectors(folder: str | None) -> GivenVectors | None:
     """Returns the vectors of `--taskvecs`, None without. Raises InputError if they cannot be read."""
-    return GivenVectors.load(settings.taskvecs) if settings.taskvecs else None
-
-
-def file_route(settings: FinetuneSettings) -> GivenRoutes:
-    """Returns the task's route in the file `--task_routes`. Raises InputError."""
-    return GivenRoutes(settings.task_routes, routes_of_tasks(settings.task_routes, [settings.task]))
+    return GivenVectors.load(folder) if folder else None
 
 
 # ---- nearest task
@@ -99,13 +94,13 @@ def find_neighbours(
     samples' files; if a sample's files have changed, its task is searched for again.
     """
     path = Path(settings.output_dir) / CHOICES_FILE
-    kept = read_choices(path, data) if path.is_file() else {}
-    wanted = [sample for sample in settings.samples if sample not in kept]
-    if wanted:
-        kept |= search_neighbours(settings, start, gyms, wanted)
-        described = {s: to_json(choice) | {"data": data[s]} for s, choice in sorted(kept.items())}
+    choices = read_choices(path, data) if path.is_file() else {}
+    missing = [sample for sample in settings.samples if sample not in choices]
+    if missing:
+        choices |= search_neighbours(settings, start, gyms, missing)
+        described = {s: to_json(choice) | {"data": data[s]} for s, choice in sorted(choices.items())}
         write_text(path, json.dumps(described, indent=1))
-    return {sample: kept[sample] for sample in settings.samples}
+    return {sample: choices[sample] for sample in settings.samples}
 
 
 def search_neighbours(
@@ -120,7 +115,7 @@ def search_neighbours(
     model = start.load().eval().to(command_device())
     tokenizer = load_start_tokenizer(start.checkpoint, settings.model, model.config.vocab_size)
     texts = TextsOfModel(text_source(settings, gyms), model, tokenizer, start, settings.quiet, keep=True)
-    trained = vector_table(settings, start.config).trained
+    trained = vector_table(settings.task, start.config).trained
     chooser = Chooser(model, trained=trained, texts=texts)
     task = settings.task
     found = {sample: chooser.nearest(task, *texts.of(task, sample)) for sample in samples}
@@ -165,10 +160,11 @@ def choose(mixture, settings: FinetuneSettings, sample: str, vectors: GivenVecto
 
     config, routes = mixture.config, {}
     if settings.task_routes:
-        depths = config.encoder_layers, config.decoder_layers
-        routes = {settings.task: file_route(settings).matrices(*depths, config.num_experts)[0]}
+        sizes = config.encoder_layers, config.decoder_layers, config.num_experts
+        matrices = file_routes(settings.task_routes, [settings.task]).matrices(*sizes)
+        routes = {settings.task: matrices[0]}
     rule = "auto" if settings.task_vector == "learned" else settings.task_vector
-    trained = vector_table(settings, config).trained
+    trained = vector_table(settings.task, config).trained
     return Chooser(mixture, rule, trained, vectors, routes).choose(settings.task, sample)
 
 
@@ -185,7 +181,7 @@ def leak_note(settings: FinetuneSettings, start: SavedMixture) -> str | None:
     """Returns a note to log if an unseen task's vector may have seen rows of other samples, else None."""
     if settings.task_vector == "learned" or settings.task in start.config.trained_tasks:
         return None
-    if given := given_vectors(settings):
+    if given := given_vectors(settings.taskvecs):
         names, seen = given.names, given.seen
     elif needs_neighbour(settings, start):
         if not settings.text_vectors:

@@ -39,9 +39,10 @@ def load_evaluator(settings: AblationSettings, inputs: AblationInputs, accelerat
     prediction, run = settings.prediction, inputs.run
     model, tokenizer = load_start(prediction, run.split)
     model.to(accelerator.device)
-    route_tasks(prediction, run, inputs.tasks, model, tokenizer, accelerator)
-    limit = settings.max_examples
-    files = task_files(prediction, run, inputs.tasks, settings.part, model, tokenizer, limit)
+    route_tasks(prediction.start, prediction.evaluation, run, inputs.tasks, model, tokenizer, accelerator)
+    most = settings.max_examples or prediction.examples_per_file
+    evaluation = dataclasses.replace(prediction.evaluation, most=most)
+    files = task_files(evaluation, run, inputs.tasks, settings.part, model, tokenizer)
     decoding = decoding_of(prediction)
     return Evaluator(model, tokenizer, files, decoding, accelerator)
 
@@ -49,7 +50,7 @@ def load_evaluator(settings: AblationSettings, inputs: AblationInputs, accelerat
 def described(settings: AblationSettings, evaluator: Evaluator) -> dict:
     """Returns all that the scores of a set depend on, which must not change when a folder is continued."""
     prediction, pool = settings.prediction, Pool(evaluator.files)
-    mixture = mixture_to_score(prediction)
+    mixture = mixture_to_score(prediction.start)
     decoding = dataclasses.asdict(evaluator.decoding)
     # batch_size only changes the speed; the others are only used with random draws.
     decoding = {k: v for k, v in decoding.items() if k not in ("batch_size", "random_draws", "seed")}

@@ -68,10 +68,10 @@ def check_inputs(settings: TrainSettings) -> Inputs:
     faults += run_folder_faults(settings)
     if settings.do_train and settings.equal_flops:
         faults.of(reference_cost, settings.equal_flops)
-    faults += start_file_faults(settings)
+    faults += start_file_faults(settings, split)
     routes = None
     if gives_routes(settings) and split and split.train and ontology:
-        routes = faults.of(training_routes, settings, split, ontology)
+        routes = faults.of(training_routes, settings.start, split, ontology, not settings.starts_from_routes)
     if faults:
         raise InputError(dict.fromkeys(faults))
     from routing_moe.checkpoints.start import start_config
@@ -232,12 +232,14 @@ def gives_routes(settings: TrainSettings) -> bool:
     return bool(settings.task_routes) and settings.do_train and checkpoint_to_resume(settings) is None
 
 
-def start_file_faults(settings: TrainSettings) -> list[str]:
+def start_file_faults(settings: TrainSettings, split: Split | None) -> list[str]:
     """Returns errors of models, task vectors and routes that are not where the flags say."""
     faults = Faults()
     if settings.vanilla_checkpoint:
         faults.of(find_vanilla, settings.vanilla_checkpoint, flag="vanilla_checkpoint")
-    if settings.taskvecs and not gives_routes(settings):  # else `training_routes` reads them
+    unseen = split and set(split.section(settings.predict_split)) - set(split.train)
+    reads_vectors = settings.do_train or unseen  # train tasks keep those of the training
+    if settings.taskvecs and reads_vectors and not gives_routes(settings):  # `training_routes` reads them
         faults.of(GivenVectors.load, settings.taskvecs, flag="taskvecs")
     if checkpoint_to_start_from(settings):
         return list(faults)
@@ -357,9 +359,9 @@ def scored_route_faults(settings: TrainSettings, split: Split, config: "RoutingB
     if settings.route_source != "fixed" or not settings.task_routes:
         return []
     if names_file(settings.task_routes):
-        if routes := faults.of(file_routes, settings, split):
+        if routes := faults.of(file_routes, settings.task_routes, split.section(settings.predict_split)):
             faults += fit_faults(settings, routes, config)
-    elif described(settings) != config.given_routes:
+    elif described(settings.start) != config.given_routes:
         faults.append(
             f"--task_routes is {settings.task_routes}, which a model is trained with; without --do_train "
             "give a file (.json or .npy) with the routes of the scored tasks"

@@ -75,7 +75,8 @@ def run_training(
         fit = start_router(model, inputs.routes, settings.initial_tau, fits_vectors)
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
     examples = encode(pool, tokenizer, inputs.text_format, task_ids)
-    dev_files = task_files(settings, inputs, inputs.split.train, "dev", model, tokenizer)
+    evaluation = dataclasses.replace(settings.evaluation, most=settings.examples_per_file)
+    dev_files = task_files(evaluation, inputs, inputs.split.train, "dev", model, tokenizer)
     model = model.to(accelerator.device)
     training = Training(
         model,

@@ -53,7 +53,7 @@ class Training:
         self.model, self.tokenizer, self.dev_files, self.ontology = model, tokenizer, dev_files, ontology
         self.settings, self.accelerator = settings, accelerator
         self.draw_routes = draw_routes
-        self.stepper = Stepper(model, train_examples, settings, accelerator)
+        self.stepper = Stepper(model, train_examples, settings.recipe, accelerator)
         self._selects_at_final = model.config.has_router and settings.selects_at_final_temperature
         self.folder = Path(settings.output_dir)
         # since_eval: loss (nats) and target tokens since the last evaluation
