@@ -165,7 +165,7 @@ MISTAKES = {
         {},
         "has no route for naming; did you mean 'namings'?",
     ),
-    "too many experts": ("clusters", {TASK: 2}, {}, "routes 3 experts; there are 2"),
+    "too many experts": ("clusters", {TASK: 2}, {}, "the routes name 3 experts; there are 2"),
     "another depth": ("clusters", {TASK: [0]}, {}, "the route of naming has 1 layers; the model has 2+1"),
     "two routes": (
         "clusters",

@@ -296,7 +296,7 @@ ROUTES = [
     ),
     (
         FILE | dict(num_experts=2),
-        "--task_routes <here>/routes.json routes 4 experts, but the model has only 2",
+        "--task_routes <here>/routes.json: the routes name 4 experts; there are 2",
         routes(ALL | {"count": 3}),
     ),
     (FILE | dict(avg_routing=True), "--avg_routing and --task_routes each set the source of", routes(FORMS)),

@@ -148,7 +148,7 @@ CHECKPOINT = [
     ),
     (
         ONLY | ROUTE_FILE,
-        "--task_routes <here>/routes.json routes 8 experts, but the model has only 2",
+        "--task_routes <here>/routes.json: the routes name 8 experts; there are 2",
         routes({"plural": 7}),
     ),
     (

@@ -23,17 +23,19 @@ if TYPE_CHECKING:
     from routing_moe.model.configuration import RoutingBartConfig
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
+WEIGHTS = (".pt", ".bin", ".safetensors")  # endings of files of weights
+
 
 @dataclass(frozen=True)
 class SavedMixture:
     """A checkpoint of a routing BART that was found but is not loaded yet.
 
-    kept: the model if it was loaded before it is needed; the next `load` returns it.
+    loaded: the model if it was loaded before it is needed; the next `load` returns it.
     """
 
     checkpoint: Path
     is_published: bool = False
-    kept: list = field(default_factory=list, compare=False, repr=False)
+    loaded: list = field(default_factory=list, compare=False, repr=False)
 
     @cached_property
     def config(self) -> "RoutingBartConfig":
@@ -47,8 +49,8 @@ class SavedMixture:
 
     def load(self) -> "RoutingBartForConditionalGeneration":
         """Returns the model. Raises InputError if its files are broken."""
-        if self.kept:
-            return self.kept.pop()
+        if self.loaded:
+            return self.loaded.pop()
         from routing_moe.model.loading import load_routing_bart
         from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
@@ -123,12 +125,12 @@ def weight_files(source: str | Path) -> list[Path]:
     return sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
 
 
-def checksums(weights: list[Path], place: str | Path) -> dict[str, str]:
-    """Returns {name: SHA-256} of weight files, and of the configuration and tokenizer files in `place`.
+def checksums(weights: list[Path], source: str | Path) -> dict[str, str]:
+    """Returns {name: SHA-256} of weight files, and of the configuration and tokenizer files in `source`.
 
-    place: a folder or hub name. Raises InputError if a hub name cannot be downloaded.
+    source: a folder or hub name. Raises InputError if a hub name cannot be downloaded.
     """
-    files, folder = {file.name: file for file in weights}, local_folder(place)
+    files, folder = {file.name: file for file in weights}, local_folder(source)
     files |= {name: folder / name for name in ("config.json", *TOKENIZER_FILES)}
     return {name: sha256(file) for name, file in files.items() if file.is_file()}
 
@@ -215,29 +217,29 @@ def find_start(start: Start, moe_init: bool) -> SavedMixture | SavedBart:
         return find_plain(start.checkpoint, start.model)
 
 
-def find_plain(place: str, model: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
+def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
     """Returns a plain BART: a file of weights, a saved BART, a hub name, or a run of one expert.
 
     `check_one_expert` checks a run's experts. model: --model, the BART whose weights a file replaces.
     name_flag: as of `find_saved`. Raises InputError if there is none.
     """
-    path = Path(place)
+    path = Path(source)
     if path.is_file():
         if saved_fields(path.parent).get("model_type") == ROUTING_BART:
             raise InputError(f"{path}: a file of a run's checkpoint; name its folder, {path.parent}")
-        return SavedBart(model, weights=place)
-    if not path.is_dir() and not is_hub_name(place):
-        raise InputError(f"{place}: not found; name a file of weights, a folder or a hub name")
-    return find_saved(place, name_flag)
+        return SavedBart(model, weights=source)
+    if not path.is_dir() and (path.suffix in WEIGHTS or not is_hub_name(source)):
+        raise InputError(f"{source}: not found; name a file of weights, a folder or a hub name")
+    return find_saved(source, name_flag)
 
 
-def find_vanilla(place: str) -> SavedMixture | SavedBart:
+def find_vanilla(source: str) -> SavedMixture | SavedBart:
     """Returns the plain BART of --vanilla_checkpoint, as `find_plain`."""
-    return find_plain(place, place, f"vanilla_checkpoint {place}/NAME")
+    return find_plain(source, source, f"vanilla_checkpoint {source}/NAME")
 
 
 def check_one_expert(start: SavedMixture | SavedBart, instead: str) -> None:
-    """Raises InputError for a mixture in the place of a plain BART. instead: what to give."""
+    """Raises InputError for a mixture where a plain BART is needed. instead: what to give."""
     if start.config.num_experts > 1:
         raise InputError(f"{start.checkpoint} is a mixture of {start.config.num_experts} experts; {instead}")
 
@@ -254,24 +256,24 @@ def find_bart(source: str) -> SavedBart:
     return SavedBart(source)
 
 
-def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
+def find_saved(source: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
     """Returns a saved plain BART, a hub name, or a run or checkpoint with any number of experts.
 
     name_flag: the flag that names a checkpoint of a run. Raises InputError for anything else.
     """
-    path = _configured(place)
+    path = _configured(source)
     if not path.is_dir():
-        if is_hub_name(place):
-            return SavedBart(place)
-        raise InputError(f"{place}: not found; name a folder or a hub name")
+        if is_hub_name(source):
+            return SavedBart(source)
+        raise InputError(f"{source}: not found; name a folder or a hub name")
     fields = saved_fields(path)
     kind = fields.get("model_type")
     is_published = "router_block_num" in fields
-    if (is_on_hub(place) and kind != ROUTING_BART) or (kind == "bart" and not is_published):
-        return SavedBart(place)
-    return find_mixture(place, None, name_flag)
+    if (is_on_hub(source) and kind != ROUTING_BART) or (kind == "bart" and not is_published):
+        return SavedBart(source)
+    return find_mixture(source, None, name_flag)
 
 
-def _configured(place: str) -> Path:
+def _configured(source: str) -> Path:
     """Returns a path itself, or the folder of a hub name, which has its configuration."""
-    return snapshot(place).folder if is_on_hub(place) else Path(place)
+    return snapshot(source).folder if is_on_hub(source) else Path(source)

@@ -182,13 +182,13 @@ def load_tokenizer(source: str | Path, vocab_size: int):
     return tokenizer
 
 
-def load_start_tokenizer(place: str | Path, model: str, vocab_size: int):
-    """Returns the tokenizer of a model in `place` (a folder or hub name), or of `model` if there is none.
+def load_start_tokenizer(source: str | Path, model: str, vocab_size: int):
+    """Returns the tokenizer of a model in `source` (a folder or hub name), or of `model` if there is none.
 
     Raises InputError that names the source; `model` is the value of --model.
     """
-    if keeps_tokenizer(place):
-        return load_tokenizer(place, vocab_size)
+    if keeps_tokenizer(source):
+        return load_tokenizer(source, vocab_size)
     with fault_context("--model "):
         return load_tokenizer(model, vocab_size)
 
@@ -217,17 +217,17 @@ def new_model(
     return model
 
 
-def take_vanilla_weights(model, place: str, init_eps: float) -> None:
+def take_vanilla_weights(model, source: str, init_eps: float) -> None:
     """Loads the weights of --vanilla_checkpoint into every expert, with noise. Raises InputError."""
     with fault_context("--vanilla_checkpoint "):
-        vanilla = find_vanilla(place)
+        vanilla = find_vanilla(source)
         if isinstance(vanilla, SavedBart):
             content = load_vanilla_checkpoint(vanilla.weights or local_folder(vanilla.source))
         else:
             check_one_expert(vanilla, "give a plain BART, or a run with one expert")
             dense = vanilla.load()
             content = dense.to_bart(torch.ones(dense.config.num_layers, 1)).state_dict()
-    with fault_context(f"--vanilla_checkpoint {place}: "):
+    with fault_context(f"--vanilla_checkpoint {source}: "):
         load_plain_weights(model, content, init_eps)
 
 

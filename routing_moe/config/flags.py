@@ -141,20 +141,20 @@ def build_parser(command: type[Command], description: str | None = None) -> Pars
 
 def _argument(field: dataclasses.Field, flag: Flag) -> dict[str, Any]:
     kind, several = scalar_type(field.type)
-    wanted: dict[str, Any] = {"help": _help(field, flag).replace("%", "%%")}
+    arguments: dict[str, Any] = {"help": _help(field, flag).replace("%", "%%")}
     if not flag.positional:
-        wanted["dest"] = field.name
+        arguments["dest"] = field.name
     if field.default is REQUIRED and not flag.positional:
-        wanted["required"] = True
+        arguments["required"] = True
     if kind is bool:
         negatable = flag.negatable or field.default is not False
-        return wanted | {"action": argparse.BooleanOptionalAction if negatable else "store_true"}
+        return arguments | {"action": argparse.BooleanOptionalAction if negatable else "store_true"}
     if several and not flag.parse:
-        wanted["nargs"] = "+"
-    wanted["type"] = flag.parse or kind
+        arguments["nargs"] = "+"
+    arguments["type"] = flag.parse or kind
     if flag.metavar or flag.choices:
-        wanted["metavar"] = flag.metavar or f"{{{','.join(flag.choices)}}}"
-    return wanted
+        arguments["metavar"] = flag.metavar or f"{{{','.join(flag.choices)}}}"
+    return arguments
 
 
 def scalar_type(annotation: Any) -> tuple[type, bool]:
@@ -213,14 +213,14 @@ def with_valid_values(settings: Any) -> Any:
 
 def _faults_by_flag(settings: Any) -> dict[str, list[str]]:
     """Returns {name: faults} of the flags with a wrong value, in the order of the fields."""
-    found = {}
+    by_flag = {}
     for name, flag in flags_of(settings).items():
         value = getattr(settings, name)
         several = isinstance(value, list | tuple)
-        reasons = [_reason(flag, each) for each in (value if several else [value]) if each is not None]
+        reasons = [_reason(flag, one) for one in (value if several else [value]) if one is not None]
         faults = [f"--{name} {'holds' if several else 'is'} {reason}" for reason in reasons if reason]
-        found |= {name: faults} if faults else {}
-    return found
+        by_flag |= {name: faults} if faults else {}
+    return by_flag
 
 
 def _reason(flag: Flag, value: Any) -> str | None:
@@ -278,8 +278,8 @@ def _as_typed(value: Any) -> str:
 def inherited(command: type[Command], saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Returns values that a prediction takes from the run.json `path`. Raises InputError for wrong types."""
     kinds = {field.name: field.type for field in dataclasses.fields(command)}
-    found = {n: saved[n] for n, flag in flags_of(command).items() if flag.inherited and n in saved}
-    wrong = [name for name, value in found.items() if not isinstance(value, kinds[name])]
+    values = {n: saved[n] for n, flag in flags_of(command).items() if flag.inherited and n in saved}
+    wrong = [name for name, value in values.items() if not isinstance(value, kinds[name])]
     if wrong:
-        raise InputError(f"{path} is damaged: {name} is {found[name]!r}; give --{name}" for name in wrong)
-    return found
+        raise InputError(f"{path} is damaged: {name} is {values[name]!r}; give --{name}" for name in wrong)
+    return values

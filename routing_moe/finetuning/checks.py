@@ -221,7 +221,7 @@ def route_source_faults(settings: FinetuneSettings, start: SavedMixture, gyms: l
     if settings.selecting_flags == ["task_routes"]:
         depths = config.encoder_layers, config.decoder_layers
         routes = file_routes(settings.task_routes, [task])
-        faults.of(routes.matrices, *depths, config.num_experts, flag="task_routes")
+        faults.of(routes.matrices, *depths, config.num_experts, flag=f"task_routes {routes.source}:")
     if settings.taskvecs:
         if not (reads_vector or reads_clusters(settings, config)):
             faults.append(f"--taskvecs {settings.taskvecs}: this route does not depend on task vectors")
@@ -281,8 +281,8 @@ def folder_faults(settings: FinetuneSettings) -> list[str]:
         return [f"--output_dir {folder} holds a run of another command; name another folder"]
     if not any((folder / "configurations").glob("*.json")):  # a grid without results may change
         return []
-    found = differences(settings, saved, f"the grid in {folder}", ignored=existing_paths(settings))
-    return [*found[:-1], f"{found[-1]}; for other settings name another --output_dir"] if found else []
+    changed = differences(settings, saved, f"the grid in {folder}", ignored=existing_paths(settings))
+    return [*changed[:-1], f"{changed[-1]}; for other settings name another --output_dir"] if changed else []
 
 
 def uses_model(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> bool:

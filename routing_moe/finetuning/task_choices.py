@@ -120,7 +120,7 @@ def search_neighbours(
     task = settings.task
     found = {sample: chooser.nearest(task, *texts.of(task, sample)) for sample in samples}
     if settings.runs_here:
-        start.kept.append(model)
+        start.loaded.append(model)
     del model, texts, chooser
     if torch.cuda.is_available():  # the configurations need the memory
         torch.cuda.empty_cache()

@@ -169,7 +169,7 @@ def option_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, spl
         parts[settings.predict_split] = ["dev", "test"]
     faults = Faults()
     for section, of_section in parts.items():
-        found = [
+        sources = [
             faults.of(
                 find_options,
                 task,
@@ -180,7 +180,7 @@ def option_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, spl
             for task in split.section(section)
             for part in of_section
         ]
-        if not any(source is None or source.name for source in found):
+        if not any(source is None or source.name for source in sources):
             faults.append(
                 f"--scoring is rank, but no task of the {section} section of {split.path} has answer "
                 "options: an options field in .jsonl files, a list (A) ... (B) ... in the inputs, or a few "
@@ -272,19 +272,19 @@ def config_faults(
     faults = Faults(expert_faults(settings, config))
     faults += position_faults(settings, config.max_position_embeddings, checkpoint or settings.model)
     if routes:
-        faults += fit_faults(settings, routes, config)
-    faults += task_faults_of(settings, split, config, checkpoint, routes)
-    given = set()
+        faults += fit_faults(routes, config)
+    faults += missing_task_faults(settings, split, config, checkpoint, routes)
+    given_tasks = set()
     if checkpoint and not settings.do_train:
         faults += scored_route_faults(settings, split, config)
-        given = faults.of(tasks_given, settings, split, config, checkpoint) or given
+        given_tasks = faults.of(tasks_given, settings, split, config, checkpoint) or given_tasks
         if not settings.prefix:
             faults += overwriting_faults(settings, checkpoint)
     if settings.do_predict and config.has_router:
         is_new = checkpoint is None and not settings.taskvecs
-        random = set(config.task_names if is_new else config.random_vectors) - given
+        random = set(config.task_names if is_new else config.random_vectors) - given_tasks
         random -= set(split.train if settings.do_train else ())
-        table = VectorTable.of({*config.task_names, *given}, random, split.train)
+        table = VectorTable.of({*config.task_names, *given_tasks}, random, split.train)
         needing = table.needing_nearest(split.section(settings.predict_split), settings.task_vector)
         faults += texts.faults(needing, table.seen) if needing else []
     return list(faults)
@@ -309,20 +309,14 @@ def expert_faults(settings: TrainSettings, config: "RoutingBartConfig") -> list[
     return faults
 
 
-def fit_faults(settings: TrainSettings, routes: GivenRoutes, config: "RoutingBartConfig") -> list[str]:
-    """Returns errors of given routes that do not fit the model's layers or number of experts."""
-    faults = Faults()
-    if routes.least_experts > config.num_experts:
-        faults.append(
-            f"--task_routes {settings.task_routes} routes {routes.num_experts} experts, but the model has "
-            f"only {config.num_experts}"
-        )
-    sizes = config.encoder_layers, config.decoder_layers, max(config.num_experts, routes.least_experts)
+def fit_faults(routes: GivenRoutes, config: "RoutingBartConfig") -> list[str]:
+    """Returns the error of given routes that do not fit the model's layers or number of experts."""
+    faults, sizes = Faults(), (config.encoder_layers, config.decoder_layers, config.num_experts)
     faults.of(routes.matrices, *sizes, config.routed_rows, flag=f"task_routes {routes.source}:")
     return list(faults)
 
 
-def task_faults_of(
+def missing_task_faults(
     settings: TrainSettings,
     split: Split,
     config: "RoutingBartConfig",
@@ -360,7 +354,7 @@ def scored_route_faults(settings: TrainSettings, split: Split, config: "RoutingB
         return []
     if names_file(settings.task_routes):
         if routes := faults.of(file_routes, settings.task_routes, split.section(settings.predict_split)):
-            faults += fit_faults(settings, routes, config)
+            faults += fit_faults(routes, config)
     elif described(settings.start) != config.given_routes:
         faults.append(
             f"--task_routes is {settings.task_routes}, which a model is trained with; without --do_train "
