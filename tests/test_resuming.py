@@ -72,15 +72,6 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_again(world, stopped, 
     assert "resuming after" not in (stopped / "log.txt").read_text()
 
 
-def test_a_run_of_a_version_without_selection_rules_resumes(world, stopped, finished):
-    path = stopped / "last/training_state.pt"
-    state = torch.load(path, weights_only=True)
-    del state["selects_at_final"]
-    torch.save(state, path)
-    (stopped / "last/checkpoint.json").unlink()
-    assert_same_run(resume(world, stopped), finished)
-
-
 def test_resuming_a_complete_run_trains_nothing(world, finished):
     folder = world.copy(finished, "complete")
     resume(world, folder)

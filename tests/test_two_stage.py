@@ -18,7 +18,6 @@ from tiny_runs import ROOT, assert_equal, flags, weights
 from routing_moe.analysis.saved_routes import best_step
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.train import main as train
-from routing_moe.training.trainer import Training
 
 STAGE_2 = dict(
     initialize_from_vanilla=None,
@@ -99,15 +98,6 @@ def test_stage_2_selects_its_checkpoint_at_the_final_temperature(two_stages, ori
     assert "step 1: " in log
     assert log.count("(not at the final temperature)") == 2
     assert "best mean dev score 0.7000" in log
-
-
-@pytest.mark.parametrize(("step", "best"), [(2, -math.inf), (4, 0.9)])
-def test_a_best_score_of_an_earlier_version_counts_only_if_the_run_is_complete(step, best):
-    training = Training.__new__(Training)
-    training._selects_at_final, training.total_steps = True, 4
-    state = {"step": step, "best_score": 0.9}
-    training._reset_best_of_other_selection(state)
-    assert state == {"step": step, "best_score": best, "selects_at_final": True}
 
 
 def test_all_evaluations_of_stage_2_count_with_the_flag(two_stages, originals, monkeypatch):

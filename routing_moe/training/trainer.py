@@ -63,7 +63,6 @@ class Training:
             "history": [],
             "since_eval": [0.0, 0],
             "data": train_examples.fingerprint(),
-            "selects_at_final": self._selects_at_final,
         }
         self.total_steps = last_step(settings, len(train_examples))
         self.stop_requested = False
@@ -241,21 +240,12 @@ class Training:
             self.stepper.load_optimizer(state.pop("optimizer"))
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
-            self._reset_best_of_other_selection(state)
             self.state = {name: state[name] for name in self.state}
         except (KeyError, ValueError, AttributeError, TypeError) as error:
             raise InputError(
                 f"{checkpoint}: its training state is not that of this run ({in_brief(error)}); "
                 f"to start again, delete {checkpoint}"
             ) from None
-
-    def _reset_best_of_other_selection(self, state: dict) -> None:
-        """Resets the best score if an earlier version may have selected it at another temperature."""
-        selected_so = state.get("selects_at_final", False)
-        if self._selects_at_final and not selected_so and state["step"] < self.total_steps:
-            log.info("best/ was selected among all temperatures; it is selected again from here")
-            state["best_score"] = -math.inf
-        state["selects_at_final"] = self._selects_at_final
 
     # ---- the log
 
