@@ -128,7 +128,7 @@ OTHER_KINDS = {
     "task_names": (
         "best/config.json",
         dict(task_names=[{}]),
-        "config.json: not a valid configuration (Validation error for field 'task_names'",
+        "Invalid item at index 0 in list 'task_names'",
     ),
     "other names": (
         "best/config.json",

@@ -234,7 +234,6 @@ OF_FEATURES = [
             [ONE, "--before", TWO, "--before_step", "5"],
             ["--before_step 5", "best, last, 10, 20, 30"],
         ),
-        (inspect_routes, [ONE, "--before_step", "10"], ["--before_step", "without --before"]),
         (inspect_routes, [ONE, "--step", "²"], ["--step ²", "best, last"]),
         (inspect_routes, [ONE, TWO, "--before", ONE, "--output_dir", "<out>"], ["--before", "single RUN"]),
         *((correlate_routes, *case) for case in (OF_ROUTES[0], *OF_FEATURES)),

@@ -99,8 +99,8 @@ def test_the_folder_has_the_documented_files(finished_grid):
 def made_up(grid, dev_of: dict[Configuration, float | None]) -> pd.DataFrame:
     (grid.folder / "configurations").mkdir(parents=True)
     for i, (c, dev) in enumerate(dev_of.items()):
-        row = dict.fromkeys(COLUMNS) | dict(dev_performance=dev, test_performance=float(i), best_step=1)
-        grid.keep(c, dict(prefix=c.prefix, lr=c.lr, bsz=c.bsz, predictions={}) | row)
+        scores = dict(dev_performance=dev, test_performance=float(i), best_step=1, predictions={})
+        grid.keep(c, dict.fromkeys(COLUMNS) | dict(prefix=c.prefix, lr=c.lr, bsz=c.bsz) | scores)
     return grid.table().set_index("prefix")
 
 
